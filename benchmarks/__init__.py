@@ -1,0 +1,1 @@
+"""How long a frame takes, where the time goes and what it is compared with."""

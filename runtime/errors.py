@@ -1,0 +1,126 @@
+"""Errors that a person can act on: a message, a hint that tells the cure, and an exit code.
+
+The command line prints ``error: MESSAGE`` and ``hint: HINT`` and leaves with ``exit_code``:
+2 usage or configuration, 3 bundle or checkpoint, 4 backend, 5 export, 6 input or stream, 7 output.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike, fspath
+from typing import ClassVar
+
+
+class SonomimeError(Exception):
+    """What every error of this package derives from.
+
+    Args:
+        message: what is wrong, naming the file, key or value at fault.
+        hint: what to do about it, or "" when there is nothing to add.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[type[SonomimeError], tuple[str, str]]:
+        # Exception pickles only what super().__init__ got; worker processes must not lose the hint.
+        return (type(self), (self.message, self.hint))
+
+
+class ConfigError(SonomimeError):
+    """A wrong option, setting or configuration key."""
+
+    exit_code = 2
+
+
+class BundleError(SonomimeError):
+    """A bundle that is incomplete, changed or does not keep the contract."""
+
+    exit_code = 3
+
+
+class CheckpointError(SonomimeError):
+    """A checkpoint that cannot be read, is unsafe or belongs to another model."""
+
+    exit_code = 3
+
+
+class BackendError(SonomimeError):
+    """A backend that was asked for and cannot serve."""
+
+    exit_code = 4
+
+
+class ExportError(SonomimeError):
+    """An export whose numbers do not agree with the model's."""
+
+    exit_code = 5
+
+
+class InputError(SonomimeError):
+    """An image, video or dataset that cannot be used."""
+
+    exit_code = 6
+
+
+class UnsupportedFormat(InputError):
+    """A file whose format is known but has no reader (yet)."""
+
+
+class StreamError(SonomimeError):
+    """A live source or sink that broke down."""
+
+    exit_code = 6
+
+
+class OutputError(SonomimeError):
+    """A file that could not be written: full disk, no permission, something in the way."""
+
+    exit_code = 7
+
+
+_WRITE_HINTS = {
+    errno.ENOSPC: "free some space on that disk, or write elsewhere with -o",
+    errno.EDQUOT: "the disk quota is used up: free some space, or write elsewhere with -o",
+    errno.EFBIG: "the file passes the size limit of this process (ulimit -f) or of the file system",
+    errno.EROFS: "that file system is read-only: write elsewhere with -o",
+    errno.EACCES: "no permission to write there: choose another place with -o",
+    errno.EPERM: "no permission to write there: choose another place with -o",
+    errno.EISDIR: "there is a folder of that name: choose another name",
+    errno.ENOTDIR: "a part of that path is a file, not a folder: choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+#: What only a write can meet, so that it is told apart from a failing read of something else.
+WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+
+
+def output_error(path: str | PathLike[str], cause: OSError) -> OutputError:
+    """The `OutputError` for a failed write to `path`, its hint chosen by errno."""
+    reason = cause.strerror or str(cause) or type(cause).__name__
+    return OutputError(
+        f"cannot write {fspath(path)}: {reason}",
+        _WRITE_HINTS.get(cause.errno or 0, "choose another place with -o"),
+    )
+
+
+@contextmanager
+def output_errors(path: str | PathLike[str]) -> Iterator[None]:
+    """Turn any OSError inside the block, which does nothing but write `path`, into an OutputError.
+
+    Raises:
+        OutputError: naming `path`, with a hint for a full disk, a missing permission and so on.
+    """
+    try:
+        yield
+    except OSError as cause:
+        raise output_error(path, cause) from cause
