@@ -1,0 +1,270 @@
+"""Configuration: frozen dataclasses read from TOML, strictly.
+
+A preset is a TOML file in ``presets/``; ``--set section.key=value`` overrides a value. An unknown key is an error that
+names the nearest one. The resolved configuration is kept in the run, the checkpoint and the bundle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..runtime.errors import ConfigError
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class KeypointConfig:
+    self_supervised: int = 10
+    supervised: int = 2  # they come last
+    width: int = 32
+    max_features: int = 1024
+    depth: int = 5
+    head_kernel: int = 7
+    temperature: float = 0.1
+    unshuffle: int = 1  # 2: see the image at x0.5, folded to x0.25
+
+    @property
+    def count(self) -> int:
+        return self.self_supervised + self.supervised
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    width: int = 64
+    max_features: int = 1024
+    depth: int = 5
+    head_kernel: int = 7
+    variance: float = 0.01
+    occlusion_maps: int = 1  # lite: 4, one for each warped feature, then shading and offset
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    kind: Literal["single", "dual", "lite"] = "dual"
+    width: int = 64
+    max_features: int = 512
+    downs: int = 2
+    blocks: int = 6
+    bottleneck: Literal["shared", "split"] = "shared"
+    upsample: Literal["nearest", "bilinear"] = "nearest"
+    fusion: Literal["pixel", "logit"] = "pixel"
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    width: int = 64
+    max_features: int = 512
+    blocks: int = 4
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    image_size: int = 256
+    channels: int = 1
+    geometry: Literal["half_pixel", "fomm"] = "half_pixel"
+    keypoints: KeypointConfig = field(default_factory=KeypointConfig)
+    motion: MotionConfig = field(default_factory=MotionConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights (METHOD, "Losses"); 0 leaves a loss out."""
+
+    equivariance_value: float = 10.0
+    equivariance_jacobian: float = 10.0
+    equivariance_on: Literal["self_supervised", "all"] = "all"
+    supervision: float = 100.0
+    supervision_variance: float = 0.1
+    content: float = 10.0
+    reconstruction: float = 0.0  # L1 of the final image over the same scales; lite
+    perceptual: float = 10.0
+    perceptual_network: Literal["vgg19", "squeezenet", "none"] = "none"
+    perceptual_weights: str = ""  # path of the network's weights
+    perceptual_scales: int = 4
+    adversarial: float = 0.0
+    feature_matching: float = 0.0
+    flow: float = 0.0  # deformation against the known flow, at first; lite
+    flow_until: int = 0  # step at which its weight has decayed to 0; 0: constant
+    sharpness: float = 0.0  # local energy of the high-pass; lite
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    max_steps: int = 100_000
+    batch_size: int = 20
+    learning_rate: float = 2e-4
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    beta1: float = 0.5
+    beta2: float = 0.999
+    grad_clip: float = 10.0  # infinity norm, per network
+    ema: float = 0.999
+    precision: Literal["fp32", "bf16"] = "bf16"
+    seed: int = 0
+    log_every: int = 20
+    picture_every: int = 500
+    checkpoint_every: int = 1000
+    batchnorm_batches: int = 50  # batches that re-estimate BatchNorm for the EMA weights
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How pairs are drawn (training/pairs.py). Ranges are (low, high) factors; shift is a fraction, rotation degrees."""
+
+    augment: bool = True
+    flip: bool = True
+    scale: tuple[float, float] = (0.8, 1.2)
+    shift: float = 0.1
+    rotation: float = 10.0
+    gain: tuple[float, float] = (0.7, 1.4)
+    gamma: tuple[float, float] = (0.8, 1.25)
+    synthetic: float = 0.0
+    flow: Literal["none", "dis"] = "none"
+    near_start: int = 4
+    near_steps: int = 0
+    labelled_fraction: float = 0.5
+
+
+@dataclass(frozen=True)
+class Config:
+    preset: str = ""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with sonomime."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
+    """Read a preset by name or a TOML file by path, then apply ``section.key=value`` overrides.
+
+    Raises:
+        ConfigError: unknown preset, unreadable file, unknown key, wrong type or value.
+    """
+    path = Path(preset_or_toml)
+    if preset_or_toml in preset_names():
+        path = PRESETS / f"{preset_or_toml}.toml"
+    elif not path.is_file():
+        raise ConfigError(
+            f"no preset or TOML file named {preset_or_toml!r}", f"presets: {', '.join(preset_names())}"
+        )
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not a readable TOML file: {error}", "mend the file") from error
+    for override in overrides:
+        _apply(table, override)
+    config = config_from_dict(table, where=str(path))
+    if not config.preset:
+        config = dataclasses.replace(config, preset=path.stem)
+    check(config)
+    return config
+
+
+def config_from_dict(table: Mapping[str, Any], where: str = "config") -> Config:
+    """Build a Config from nested tables, refusing unknown keys and wrong types (ConfigError)."""
+    built = _build(Config, table, where)
+    assert isinstance(built, Config)
+    return built
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """The configuration as plain nested dicts (tuples become lists), as kept in checkpoints and bundles."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return list(value) if isinstance(value, tuple) else value
+
+    result = plain(dataclasses.asdict(config))
+    assert isinstance(result, dict)
+    return result
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r} is not KEY=VALUE", "write e.g. --set train.max_steps=1000")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *sections, last = key.split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override!r}: {section!r} is not a section", "see docs/training.md")
+    table[last] = value
+
+
+def _build(kind: type, table: Mapping[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in table.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(hints)}"
+            raise ConfigError(f"{where}: unknown key {key!r}", hint)
+        values[key] = _convert(hints[key], value, f"{where}: {key}")
+    return kind(**values)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a table, not {value!r}", "write it as [section]")
+        return _build(typing.cast(type, hint), value, where)
+    if typing.get_origin(hint) is Literal:
+        if value not in typing.get_args(hint):
+            raise ConfigError(f"{where} = {value!r} is not known", f"one of {typing.get_args(hint)}")
+        return value
+    if typing.get_origin(hint) is tuple:
+        parts = typing.get_args(hint)
+        if not isinstance(value, list | tuple) or len(value) != len(parts):
+            raise ConfigError(f"{where} = {value!r} must be {len(parts)} numbers", "e.g. [0.8, 1.2]")
+        return tuple(_convert(p, v, where) for p, v in zip(parts, value, strict=True))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        name = hint if isinstance(hint, types.UnionType) else hint.__name__
+        raise ConfigError(f"{where} = {value!r} must be of type {name}", "mend the value")
+    return value
+
+
+def check(config: Config) -> None:
+    """Refuse settings that fit their types but not each other (ConfigError)."""
+    model, train = config.model, config.train
+    fits = 4 * 2 ** max(model.keypoints.depth, model.motion.depth)
+    rules = [
+        (model.image_size % fits == 0 and model.image_size > 0, f"model.image_size must be a multiple of {fits}"),
+        (model.channels in (1, 3), "model.channels must be 1 or 3"),
+        (model.keypoints.self_supervised >= 0 <= model.keypoints.supervised, "counts of keypoints must be >= 0"),
+        (model.keypoints.count >= 1, "at least one keypoint is needed"),
+        (model.generator.kind != "lite" or model.motion.occlusion_maps == 4,
+         "model.motion.occlusion_maps must be 4 for the lite generator"),
+        (model.keypoints.unshuffle in (1, 2, 4), "model.keypoints.unshuffle must be 1, 2 or 4"),
+        (train.max_steps >= 1 and train.batch_size >= 1, "train.max_steps and batch_size must be at least 1"),
+        (train.learning_rate > 0, "train.learning_rate must be positive"),
+        (0 <= train.ema < 1, "train.ema must be in [0, 1)"),
+        (min(train.log_every, train.picture_every, train.checkpoint_every) >= 1, "train.*_every must be at least 1"),
+        (config.loss.perceptual_network == "none" or config.loss.perceptual_weights != "",
+         f"loss.perceptual_weights must give the path of the {config.loss.perceptual_network} weights"),
+    ]
+    for holds, sentence in rules:
+        if not holds:
+            raise ConfigError(sentence, "mend it in the TOML file or with --set")

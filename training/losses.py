@@ -1,0 +1,102 @@
+"""Every loss of METHOD.md. Images are (B, C, S, S) in [0, 1]; results are scalars, unweighted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .models.discriminator import Judgement
+from .models.geometry import AntiAlias, gaussian_heatmap, inverse_2x2, make_grid
+from .models.keypoint_detector import Keypoints
+from .transforms import ThinPlateSpline
+
+if TYPE_CHECKING:
+    from .perceptual import FeatureNetwork
+
+
+class Pyramid(nn.Module):
+    """An image at 1, 1/2, 1/4 ... of its size, each anti-aliased from the full image."""
+
+    def __init__(self, channels: int, scales: int, geometry: str) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(AntiAlias(channels, 2**i, geometry) for i in range(1, scales))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return [image] + [level(image) for level in self.levels]
+
+
+def equivariance_value(driving: Keypoints, transformed: Keypoints, spline: ThinPlateSpline) -> Tensor:
+    """Mean abs of p(X) - T(p(Y)), Y(z) = X(T(z)). "Feature Decoupling" Eq. 1."""
+    return (driving.value - spline(transformed.value)).abs().mean()
+
+
+def equivariance_jacobian(driving: Keypoints, transformed: Keypoints, spline: ThinPlateSpline) -> Tensor:
+    """Mean abs of I - J(X)^-1 (dT/du at p(Y)) J(Y). Eq. 2-3."""
+    chain = inverse_2x2(driving.jacobian) @ spline.jacobian(transformed.value) @ transformed.jacobian
+    return (torch.eye(2, device=chain.device) - chain).abs().mean()
+
+
+def keypoint_supervision(
+    predicted: Tensor, labelled: Tensor, visible: Tensor, size: int, variance: float, geometry: str
+) -> Tensor:
+    """Mean over labelled points and pixels of (G(p) - G(p*))^2, G a Gaussian of peak 1. Eq. 4.
+
+    Unlabelled points are left out, not pulled to zero: predicted, labelled (B, P, 2), visible (B, P) bool.
+    """
+    grid = make_grid(size, size, geometry, predicted.device)
+    labelled = torch.where(visible[..., None], labelled, predicted.detach())  # NaN labels must not reach a gradient
+    difference = gaussian_heatmap(predicted, grid, variance) - gaussian_heatmap(labelled, grid, variance)
+    per_point = difference.square().mean(dim=(2, 3))
+    return (per_point * visible).sum() / visible.sum().clamp(min=1)
+
+
+def pyramid_l1(predicted: list[Tensor], real: list[Tensor]) -> Tensor:
+    """L1 summed over the scales. Eq. 5."""
+    return torch.stack([F.l1_loss(p, r) for p, r in zip(predicted, real, strict=True)]).sum()
+
+
+def perceptual(network: FeatureNetwork, predicted: list[Tensor], real: list[Tensor]) -> Tensor:
+    """L1 of features, mean over elements, summed over layers and scales. Eq. 6."""
+    total = predicted[0].new_zeros(())
+    for p, r in zip(predicted, real, strict=True):
+        with torch.no_grad():
+            targets = network(r)
+        for feature, target in zip(network(p), targets, strict=True):
+            distance = F.l1_loss(feature.float(), target.float())
+            total = total + (distance / target.float().abs().mean() if network.normalise else distance)
+    return total
+
+
+def lsgan_generator(fake: Judgement) -> Tensor:
+    """Mean of (D(y) - 1)^2. Eq. 7."""
+    return (fake.score.float() - 1).square().mean()
+
+
+def lsgan_discriminator(real: Judgement, fake: Judgement) -> Tensor:
+    """Mean of (D(x) - 1)^2 + D(y)^2. Eq. 8."""
+    return (real.score.float() - 1).square().mean() + fake.score.float().square().mean()
+
+
+def feature_matching(fake: Judgement, real: Judgement) -> Tensor:
+    """L1 on each of the discriminator's features, the real side detached. Eq. 9."""
+    pairs = zip(fake.features, real.features, strict=True)
+    return torch.stack([F.l1_loss(f.float(), r.detach().float()) for f, r in pairs]).sum()
+
+
+def flow(deformation: Tensor, known: Tensor, valid: Tensor) -> Tensor:
+    """Mean abs of the deformation (B, h, w, 2) against a known one where it is ``valid`` (B, h, w); lite."""
+    distance = (deformation - known).abs().sum(dim=-1)
+    return (distance * valid).sum() / valid.sum().clamp(min=1)
+
+
+def sharpness(predicted: Tensor, real: Tensor, radius: int = 16) -> Tensor:
+    """L1 of the local deviation of the high-pass: what plain L1 would trade away for blur; lite."""
+
+    def energy(image: Tensor) -> Tensor:
+        high = image - F.avg_pool2d(image, 5, 1, 2)
+        return (F.avg_pool2d(high.square(), radius, radius // 2) + 1e-5).sqrt()
+
+    return F.l1_loss(energy(predicted), energy(real))

@@ -1,0 +1,52 @@
+"""The whole model: detector, dense motion and generator of one configuration."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from .dense_motion import DenseMotion, Motion
+from .generator import Generator, Prediction
+from .geometry import AntiAlias
+from .keypoint_detector import KeypointDetector, Keypoints
+from .lite import LiteGenerator
+
+
+class Source(NamedTuple):
+    """All that is computed once per source: small (B, C, S/4, S/4), keypoints, and the generator's features."""
+
+    small: Tensor
+    keypoints: Keypoints
+    features: tuple[Tensor, ...]
+
+
+class AnimationModel(nn.Module):
+    """Animates a source with the keypoints of driving frames."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels, geometry = config.channels, config.geometry
+        self.keypoint_detector = KeypointDetector(config.keypoints, channels, geometry)
+        self.down = AntiAlias(channels, 4, geometry)
+        self.dense_motion = DenseMotion(config.motion, config.keypoints.count, channels, geometry)
+        generator = LiteGenerator if config.generator.kind == "lite" else Generator
+        self.generator = generator(config.generator, channels, geometry)
+
+    def encode(self, image: Tensor, keypoints: Keypoints | None = None) -> Source:
+        """Everything about a source, (B, C, S, S) in [0, 1]; ``keypoints`` when they were detected before."""
+        if keypoints is None:
+            keypoints = self.keypoint_detector(image)
+        return Source(self.down(image), keypoints, self.generator.encode(image))
+
+    def animate(self, source: Source, target: Keypoints) -> tuple[Prediction, Motion]:
+        """The source as it looks when its keypoints are at ``target``."""
+        motion = self.dense_motion(source.small, source.keypoints, target)
+        return self.generator.decode(source.features, motion), motion
+
+
+def build_model(config: ModelConfig) -> AnimationModel:
+    """The untrained model of a configuration."""
+    return AnimationModel(config)

@@ -1,0 +1,95 @@
+"""The blocks all networks are made of (METHOD: "Blocks"), and the hourglass. All take and give (B, C, H, W)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Same(nn.Module):
+    """conv -> BatchNorm -> ReLU at the same size."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+class Down(Same):
+    """conv3 -> BatchNorm -> ReLU -> average pool: half the size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(super().forward(x), 2)
+
+
+class Up(Same):
+    """upsample x2 -> conv3 -> BatchNorm -> ReLU: twice the size.
+
+    ``nearest`` can be rewritten exactly into four 2x2 convolutions (export/rewrite.py).
+    """
+
+    def __init__(self, inputs: int, outputs: int, mode: str = "nearest") -> None:
+        super().__init__(inputs, outputs)
+        self.mode = mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(upsample(x, self.mode))
+
+
+def upsample(x: Tensor, mode: str) -> Tensor:
+    """x2 enlargement, ``nearest`` or ``bilinear`` (align_corners=False)."""
+    if mode == "nearest":
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+class Residual(nn.Module):
+    """x + conv3(ReLU(BN(conv3(ReLU(BN(x))))))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.norm2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.relu(self.norm1(x)))
+        return x + self.conv2(F.relu(self.norm2(y)))
+
+
+class Hourglass(nn.Module):
+    """``depth`` downs, as many ups, every skip concatenated, the raw input included.
+
+    Widths are min(max_features, width * 2^(i+1)) going down and min(max_features, width * 2^i) coming up.
+    The result has ``width + inputs`` channels at the input's size, which 2^depth must divide.
+    """
+
+    def __init__(self, inputs: int, width: int, depth: int = 5, max_features: int = 1024) -> None:
+        super().__init__()
+        def capped(i: int) -> int:
+            return min(max_features, width * 2**i)
+
+        downs = [inputs] + [capped(i + 1) for i in range(depth)]
+        self.downs = nn.ModuleList(Down(downs[i], downs[i + 1]) for i in range(depth))
+        # Above the bottom, an up block reads the one below it and the skip of the same size: twice capped(i + 1).
+        ups = [
+            Up(capped(i + 1) if i == depth - 1 else 2 * capped(i + 1), capped(i))
+            for i in reversed(range(depth))
+        ]
+        self.ups = nn.ModuleList(ups)
+        self.outputs = width + inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = [x]
+        for down in self.downs:
+            skips.append(down(skips[-1]))
+        y = skips.pop()
+        for up in self.ups:
+            y = torch.cat([up(y), skips.pop()], dim=1)
+        return y
+

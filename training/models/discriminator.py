@@ -1,0 +1,48 @@
+"""PatchGAN discriminator (METHOD, network 4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from ..config import DiscriminatorConfig
+
+
+class Judgement(NamedTuple):
+    """score: (B, 1, h, w) patch scores (26x26 at 256); features: the block outputs after pooling."""
+
+    score: Tensor
+    features: tuple[Tensor, ...]
+
+
+class Discriminator(nn.Module):
+    """conv4 blocks without padding, affine InstanceNorm (not in the first), LeakyReLU 0.2, average pool (not in the
+    last), then conv1; spectral norm throughout."""
+
+    def __init__(self, config: DiscriminatorConfig, channels: int) -> None:
+        super().__init__()
+        widths = [channels] + [
+            min(config.max_features, config.width * 2**i) for i in range(config.blocks)
+        ]
+        self.convs = nn.ModuleList(
+            spectral_norm(nn.Conv2d(a, b, 4)) for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.norms = nn.ModuleList(nn.InstanceNorm2d(width, affine=True) for width in widths[2:])
+        self.final = spectral_norm(nn.Conv2d(widths[-1], 1, 1))
+
+    def forward(self, image: Tensor) -> Judgement:
+        """Judge (B, C, S, S) images in [0, 1]."""
+        features = []
+        x = image
+        for i, conv in enumerate(self.convs):
+            x = conv(x)
+            if i > 0:
+                x = self.norms[i - 1](x)
+            x = F.leaky_relu(x, 0.2)
+            if i < len(self.convs) - 1:
+                x = F.avg_pool2d(x, 2)
+            features.append(x)
+        return Judgement(self.final(x), tuple(features))

@@ -1,0 +1,145 @@
+"""Where things are: points, pixels, grids, jacobians and the one warp.
+
+Convention: a point is (x, y) in [-1, 1]; images are NCHW; a deformation is (B, h, w, 2) and holds, for each
+output pixel, where to read in the source. ``geometry`` says what -1 and +1 mean:
+
+- ``half_pixel``: the image's edges. The centre of pixel i of n is (2 i + 1) / n - 1, at every resolution.
+- ``fomm``: the centres of the outermost pixels (linspace(-1, 1)); kept for imported checkpoints.
+
+Sampling is bilinear with zero padding and align_corners=False in both.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Geometry = Literal["half_pixel", "fomm"]
+GEOMETRIES: tuple[str, ...] = ("half_pixel", "fomm")
+
+_ArrayLike = TypeVar("_ArrayLike", Tensor, Any)
+
+
+def pixels_to_points(pixels: _ArrayLike, size: _ArrayLike, geometry: str = "half_pixel") -> _ArrayLike:
+    """Map pixel coordinates (0 = centre of the first pixel) to points in [-1, 1].
+
+    Args:
+        pixels: (..., 2) tensor or array, (x, y) in pixels.
+        size: (2,) tensor or array, (width, height), or one number for a square.
+        geometry: ``half_pixel`` or ``fomm``.
+    """
+    if geometry == "half_pixel":
+        return (2 * pixels + 1) / size - 1
+    return 2 * pixels / (size - 1) - 1
+
+
+def points_to_pixels(points: _ArrayLike, size: _ArrayLike, geometry: str = "half_pixel") -> _ArrayLike:
+    """The inverse of :func:`pixels_to_points`; same shapes."""
+    if geometry == "half_pixel":
+        return ((points + 1) * size - 1) / 2
+    return (points + 1) * (size - 1) / 2
+
+
+def make_grid(
+    height: int, width: int, geometry: str, device: torch.device | None = None
+) -> Tensor:
+    """Points of all pixel centres, float32 (height, width, 2), xy order."""
+    xs = torch.arange(width, dtype=torch.float32, device=device)
+    ys = torch.arange(height, dtype=torch.float32, device=device)
+    x = pixels_to_points(xs, width, geometry)
+    y = pixels_to_points(ys, height, geometry)
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
+
+
+def resize_map(x: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear resize of (B, C, h, w) to (B, C, height, width), align_corners=False."""
+    if x.shape[-2:] == (height, width):
+        return x
+    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def resize_deformation(deformation: Tensor, height: int, width: int, geometry: str) -> Tensor:
+    """Resize a deformation (B, h, w, 2) to (B, height, width, 2).
+
+    In ``half_pixel`` the displacement is what is resized, so that identity and translations stay exact up to the
+    border; ``fomm`` resizes the coordinates themselves, as its weights were trained with.
+    """
+    h, w = deformation.shape[1:3]
+    if (h, w) == (height, width):
+        return deformation
+    if geometry == "fomm":
+        return resize_map(deformation.permute(0, 3, 1, 2), height, width).permute(0, 2, 3, 1)
+    displacement = deformation - make_grid(h, w, geometry, deformation.device)
+    displacement = resize_map(displacement.permute(0, 3, 1, 2), height, width)
+    return displacement.permute(0, 2, 3, 1) + make_grid(height, width, geometry, deformation.device)
+
+
+def warp(feature: Tensor, deformation: Tensor, geometry: str) -> Tensor:
+    """Read ``feature`` (B, C, H, W) where ``deformation`` (B, h, w, 2) says; result (B, C, H, W).
+
+    Convention: bilinear, zero padding, align_corners=False; coordinates stay float32 whatever the feature's dtype.
+    """
+    grid = resize_deformation(deformation.float(), feature.shape[-2], feature.shape[-1], geometry)
+    return sample(feature, grid)
+
+
+def sample(feature: Tensor, grid: Tensor) -> Tensor:
+    """Bilinear, zero-padded sampling of (B, C, H, W) at ``grid`` (B, h, w, 2) points; result (B, C, h, w)."""
+    warped = F.grid_sample(
+        feature.float(), grid.float(), mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    return warped.to(feature.dtype)
+
+
+def inverse_2x2(matrix: Tensor, floor: float = 1e-3) -> Tensor:
+    """Closed-form inverse of (..., 2, 2), with abs(det) held at ``floor`` or more and its sign kept."""
+    a, b = matrix[..., 0, 0], matrix[..., 0, 1]
+    c, d = matrix[..., 1, 0], matrix[..., 1, 1]
+    det = a * d - b * c
+    sign = torch.where(det < 0, -1.0, 1.0)
+    det = sign * det.abs().clamp(min=floor)
+    adjugate = torch.stack([d, -b, -c, a], dim=-1).unflatten(-1, (2, 2))
+    return adjugate / det[..., None, None]
+
+
+def gaussian_heatmap(points: Tensor, grid: Tensor, variance: float) -> Tensor:
+    """exp(-|z - p|^2 / (2 variance)) of peak 1: points (B, K, 2), grid (h, w, 2) -> (B, K, h, w)."""
+    offset = grid - points[:, :, None, None, :]
+    return torch.exp(-offset.square().sum(-1) / (2 * variance))
+
+
+class AntiAlias(nn.Module):
+    """Gaussian blur and x 1/factor subsampling of (B, C, H, W), as the keypoint detector and dense motion see images.
+
+    Sigma is (factor - 1) / 2. ``fomm``: odd kernel, strides from pixel 0; ``half_pixel``: even kernel centred on
+    blocks, so that pixel i of the result is centred where blocks of ``factor`` pixels are.
+    """
+
+    weight: Tensor
+
+    def __init__(self, channels: int, factor: int, geometry: str) -> None:
+        super().__init__()
+        self.factor = factor
+        self.channels = channels
+        sigma = (factor - 1) / 2
+        radius = round(4 * sigma)
+        if geometry == "fomm":
+            taps = torch.arange(2 * radius + 1, dtype=torch.float32) - radius
+            self.padding = radius
+        else:
+            taps = torch.arange(2 * radius, dtype=torch.float32) - radius + 0.5
+            self.padding = radius - factor // 2
+        line = torch.exp(-taps.square() / (2 * sigma**2)) if sigma > 0 else torch.ones(1)
+        kernel = torch.outer(line, line)
+        kernel = kernel / kernel.sum()
+        self.register_buffer("weight", kernel.expand(channels, 1, *kernel.shape).clone())
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.factor == 1:
+            return image
+        return F.conv2d(
+            image, self.weight.to(image.dtype), stride=self.factor, padding=self.padding, groups=self.channels
+        )
