@@ -1,0 +1,159 @@
+"""Clips decoded once: cropped, letterboxed, repeated frames dropped, kept as memory-mapped uint8 arrays.
+
+Screen recordings repeat up to 60 % of their frames. A frame is a repeat when it differs from the last frame that was
+KEPT (not from its neighbour: slow motion must not vanish) by at most REPEAT_LEVELS grey levels on average, over the
+cropped image resized to 256 x 256, so that the answer does not depend on the model's size or on padding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime.errors import InputError
+from ..runtime.files import atomic_path, atomic_write_text
+from ._reading import Crop, Letterbox, crop_image, frame_files, letterbox, read_frames, to_channels
+
+VERSION = 1
+REPEAT_LEVELS = 0.18
+_COMPARE_SIZE = 256
+
+
+@dataclass(frozen=True)
+class CachedFrames:
+    """The frames of one clip as a model sees them.
+
+    Attributes:
+        frames: uint8 (T, size, size) or (T, size, size, 3), memory-mapped.
+        indices: int64 (T,), each frame's number in the file (repeats are missing).
+        kept: int64 (N,), for each of the N decoded frames the t that stands for it: its own, or that of the frame
+            it repeats.
+        names: the file names of a folder's N frames; empty for a video.
+        letterbox: where the cropped image lies in the frame.
+    """
+
+    frames: NDArray[np.uint8]
+    indices: NDArray[np.int64]
+    kept: NDArray[np.int64]
+    names: tuple[str, ...]
+    letterbox: Letterbox
+
+
+def default_cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/sonomime/clips``, or ``~/.cache/sonomime/clips``."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    return root / "sonomime" / "clips"
+
+
+def cached_frames(
+    path: Path, crop: Crop | None, size: int, channels: int, cache_dir: Path | None = None
+) -> CachedFrames:
+    """Decode a video or a folder of frames, or take what an earlier call decoded.
+
+    The cache's key is path, size and modification time (of every frame, for a folder), crop, size and channels.
+    The array appears last and whole, so that a cache entry is either complete or not there.
+
+    Raises:
+        InputError: the clip cannot be read, holds no frame, or the crop lies outside of it.
+        OutputError: the cache cannot be written.
+    """
+    key = _key(path, crop, size, channels)
+    folder = default_cache_dir() if cache_dir is None else cache_dir
+    array, facts = folder / f"{key}.npy", folder / f"{key}.json"
+    found = _open(array, facts)
+    if found is None:
+        _decode(path, crop, size, channels, array, facts)
+        found = _open(array, facts)
+        if found is None:
+            raise InputError(f"{array}: the cache entry just written cannot be read", f"remove {folder}")
+    return found
+
+
+def _key(path: Path, crop: Crop | None, size: int, channels: int) -> str:
+    try:
+        files = frame_files(path) if path.is_dir() else [path]
+        stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})", "check the path") from error
+    facts = [VERSION, REPEAT_LEVELS, str(path.resolve()), stats, crop, size, channels]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _open(array: Path, facts: Path) -> CachedFrames | None:
+    """The cache entry, or None where there is none that can be used."""
+    try:
+        frames = np.load(array, mmap_mode="r", allow_pickle=False)
+        table: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
+        entry = CachedFrames(
+            frames,
+            np.array(table["indices"], np.int64),
+            np.array(table["kept"], np.int64),
+            tuple(table["names"]),
+            Letterbox(**table["letterbox"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+    whole = frames.dtype == np.uint8 and len(frames) == len(entry.indices) > 0
+    return entry if whole else None
+
+
+def _decode(path: Path, crop: Crop | None, size: int, channels: int, array: Path, facts: Path) -> None:
+    indices: list[int] = []
+    kept: list[int] = []
+    names: list[str] = []
+    place: Letterbox | None = None
+    last: NDArray[np.uint8] | None = None
+    shape = (size, size) if channels == 1 else (size, size, 3)
+    with atomic_path(array) as temporary, temporary.open("wb") as stream:
+        start = _write_header(stream, 0, shape)
+        for index, name, image in read_frames(path, channels):
+            if crop is not None:
+                image = crop_image(image, crop)
+            small = _small(image)
+            if last is None or np.abs(small.astype(np.int16) - last).mean() > REPEAT_LEVELS:
+                frame, now = letterbox(image, size)
+                if place is not None and now != place:
+                    raise InputError(
+                        f"{path}: frame {name or index} is {now.width}x{now.height}, the others "
+                        f"{place.width}x{place.height}", "give frames of one size"
+                    )
+                place = now
+                stream.write(np.ascontiguousarray(frame).tobytes())
+                indices.append(index)
+                last = small
+            kept.append(len(indices) - 1)
+            if name is not None:
+                names.append(name)
+        if place is None:
+            raise InputError(f"{path}: holds no frame", "give a video, or a folder of png or jpg frames")
+        stream.seek(0)
+        if _write_header(stream, len(indices), shape) != start:
+            raise InputError(f"{path}: too many frames", "cut the clip")
+        stream.flush()
+        table = {"indices": indices, "kept": kept, "names": names, "letterbox": vars(place)}
+        atomic_write_text(facts, json.dumps(table))
+
+
+def _write_header(stream: Any, count: int, shape: tuple[int, ...]) -> int:
+    # numpy pads the header so that the first axis may grow in place: the frames can be streamed.
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+    )
+    return int(stream.tell())
+
+
+def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    import cv2
+
+    grey = to_channels(image, 1)
+    return np.asarray(
+        cv2.resize(grey, (_COMPARE_SIZE, _COMPARE_SIZE), interpolation=cv2.INTER_AREA), np.uint8
+    )

@@ -1,0 +1,353 @@
+"""Training pairs: two frames of one clip, augmented alike, as a pure function of (seed, step).
+
+Nothing is remembered from one batch to the next, so a resumed run draws what an unbroken one would have drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..runtime.errors import ConfigError, InputError
+from .dataset import ClipFrames
+from .models.geometry import pixels_to_points
+from .transforms import IDENTITY, PlaneMap, random_bend, similarity, tone_curve
+
+Image = NDArray[np.uint8]
+FloatArray = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+class PairBatch(NamedTuple):
+    """B training pairs. Convention: images in [0, 1], NCHW; points (x, y), half_pixel.
+
+    Attributes:
+        source, driving: float32 (B, C, S, S).
+        source_points, driving_points: float32 (B, P, 2), zero where not visible.
+        source_visible, driving_visible: bool (B, P): labelled and inside of the frame.
+        flow: float32 (B, S/4, S/4, 2), the target deformation: where to read in the source for each driving pixel;
+            None when not asked for.
+        flow_valid: bool (B, S/4, S/4), where ``flow`` can be trusted; None with ``flow``.
+    """
+
+    source: Tensor
+    driving: Tensor
+    source_points: Tensor
+    driving_points: Tensor
+    source_visible: Tensor
+    driving_visible: Tensor
+    flow: Tensor | None
+    flow_valid: Tensor | None
+
+
+class PairSettings(Protocol):
+    """What the sampler reads of the configuration's data section (training/config.py: DataConfig)."""
+
+    @property
+    def augment(self) -> bool: ...
+    @property
+    def flip(self) -> bool: ...
+    @property
+    def scale(self) -> tuple[float, float]: ...
+    @property
+    def shift(self) -> float: ...
+    @property
+    def rotation(self) -> float: ...
+    @property
+    def gain(self) -> tuple[float, float]: ...
+    @property
+    def gamma(self) -> tuple[float, float]: ...
+    @property
+    def synthetic(self) -> float: ...
+    @property
+    def flow(self) -> str: ...
+    @property
+    def near_start(self) -> int: ...
+    @property
+    def near_steps(self) -> int: ...
+    @property
+    def labelled_fraction(self) -> float: ...
+
+
+class Sampler(Protocol):
+    """Anything that makes the batch of a step."""
+
+    def batch(self, step: int) -> PairBatch: ...
+
+
+class _Pair(NamedTuple):
+    source: FloatArray
+    driving: FloatArray
+    source_points: FloatArray
+    driving_points: FloatArray
+    source_visible: Mask
+    driving_visible: Mask
+    flow: FloatArray | None
+    flow_valid: Mask | None
+
+
+class PairSampler:
+    """Draws pairs: a group uniformly, a clip of it, two of its frames (METHOD: sample by anatomy, not by clip).
+
+    Args:
+        clips: the clips' frames, all of one size, channel count and list of keypoints.
+        data: settings, see :class:`PairSettings`.
+        seed: with the step, all that the draw depends on.
+        batch_size: B.
+
+    When some frames are labelled and some are not, a fraction ``labelled_fraction`` of the batches holds pairs whose
+    driving frame is labelled; the others are drawn from everything.
+
+    OpenCV's threads are set to one: DIS flow splits its work by thread, and its result would depend on their number.
+
+    Raises:
+        InputError: no clips, or clips that do not fit together.
+        ConfigError: a setting out of its range.
+    """
+
+    def __init__(self, clips: Sequence[ClipFrames], data: PairSettings, seed: int, *, batch_size: int) -> None:
+        if not clips:
+            raise InputError("no clip to draw pairs from", "check --data and the split")
+        first = clips[0]
+        for clip in clips:
+            same = clip.frames.shape[1:] == first.frames.shape[1:]
+            if not same or clip.keypoint_names != first.keypoint_names:
+                raise InputError(
+                    f"{clip.clip.name!r} and {first.clip.name!r} differ in size, channels or keypoints",
+                    "load all clips alike",
+                )
+        _check(data, batch_size)
+        self._data = data
+        self._seed = seed
+        self._batch_size = batch_size
+        self._size = int(first.frames.shape[1])
+        self._groups = _by_group(clips)
+        self._labelled = {id(clip): np.flatnonzero(clip.visible.any(axis=1)) for clip in clips}
+        labelled = [clip for clip in clips if len(self._labelled[id(clip)])]
+        everywhere = all(len(self._labelled[id(clip)]) == len(clip.frames) for clip in clips)
+        self._labelled_groups = [] if everywhere else _by_group(labelled)
+        cv2.setNumThreads(1)
+
+    def batch(self, step: int) -> PairBatch:
+        """The batch of a step; the same for the same (seed, step), whatever was drawn before."""
+        rng = np.random.default_rng([self._seed, step])
+        want_labels = bool(self._labelled_groups) and rng.uniform() < self._data.labelled_fraction
+        pairs = [self._pair(rng, step, want_labels) for _ in range(self._batch_size)]
+        flows = [pair.flow for pair in pairs if pair.flow is not None]
+        valid = [pair.flow_valid for pair in pairs if pair.flow_valid is not None]
+        return PairBatch(
+            _images([pair.source for pair in pairs]),
+            _images([pair.driving for pair in pairs]),
+            _stack([pair.source_points for pair in pairs]),
+            _stack([pair.driving_points for pair in pairs]),
+            _stack([pair.source_visible for pair in pairs]),
+            _stack([pair.driving_visible for pair in pairs]),
+            _stack(flows) if flows else None,
+            _stack(valid) if valid else None,
+        )
+
+    def _pair(self, rng: np.random.Generator, step: int, want_labels: bool) -> _Pair:
+        groups = self._labelled_groups if want_labels else self._groups
+        group = groups[int(rng.integers(len(groups)))]
+        clip = group[int(rng.integers(len(group)))]
+        d = self._draw_driving(rng, clip, want_labels)
+        reach = self._reach(step, len(clip.frames))
+        others = [t for t in range(max(0, d - reach), min(len(clip.frames), d + reach + 1)) if t != d]
+        synthetic = rng.uniform() < self._data.synthetic or not others
+        placed, tone_s, tone_d = self._augmentation(rng)
+        if synthetic:
+            return self._synthetic_pair(rng, clip, d, placed, tone_s, tone_d)
+        s = others[int(rng.integers(len(others)))]
+        if not want_labels and self._data.augment and rng.uniform() < 0.5:  # time flip
+            s, d = d, s
+        return self._real_pair(clip, s, d, placed, tone_s, tone_d)
+
+    def _draw_driving(self, rng: np.random.Generator, clip: ClipFrames, want_labels: bool) -> int:
+        if want_labels:
+            labelled = self._labelled[id(clip)]
+            return int(labelled[int(rng.integers(len(labelled)))])
+        return int(rng.integers(len(clip.frames)))
+
+    def _reach(self, step: int, count: int) -> int:
+        """How many frames apart a pair may be: near_start at first, the whole clip after near_steps steps."""
+        data = self._data
+        if step >= data.near_steps or count - 1 <= data.near_start:
+            return count - 1
+        return int(data.near_start + (count - 1 - data.near_start) * step / data.near_steps)
+
+    def _augmentation(self, rng: np.random.Generator) -> tuple[PlaneMap, FloatArray, FloatArray]:
+        data = self._data
+        if not data.augment:
+            plain = tone_curve(1, 1)
+            return IDENTITY, plain, plain
+        scale = float(rng.uniform(*data.scale))
+        degrees = float(rng.uniform(-data.rotation, data.rotation))
+        shift_x, shift_y = (float(v) for v in rng.uniform(-2 * data.shift, 2 * data.shift, 2))
+        flip = data.flip and bool(rng.uniform() < 0.5)
+        # Drawn evenly in the logarithm: halving is as common as doubling.
+        gain, gamma = (float(np.exp(rng.uniform(*np.log(range_)))) for range_ in (data.gain, data.gamma))
+        tones = [tone_curve(gain * float(np.exp(rng.normal(0, 0.02))), gamma) for _ in range(2)]
+        return similarity(scale, degrees, (shift_x, shift_y), flip), tones[0], tones[1]
+
+    def _real_pair(
+        self, clip: ClipFrames, s: int, d: int, placed: PlaneMap, tone_s: FloatArray, tone_d: FloatArray
+    ) -> _Pair:
+        images = [np.asarray(clip.frames[t]) for t in (s, d)]
+        if placed is not IDENTITY:
+            images = [placed.apply(image) for image in images]
+        source, driving = tone_s[images[0]], tone_d[images[1]]
+        points = [_carried(placed, clip.points[t], clip.visible[t]) for t in (s, d)]
+        flow, valid = measured_flow(source, driving) if self._data.flow == "dis" else (None, None)
+        return _Pair(source, driving, points[0][0], points[1][0], points[0][1], points[1][1], flow, valid)
+
+    def _synthetic_pair(
+        self,
+        rng: np.random.Generator,
+        clip: ClipFrames,
+        t: int,
+        placed: PlaneMap,
+        tone_s: FloatArray,
+        tone_d: FloatArray,
+    ) -> _Pair:
+        """A frame and its own smooth deformation. Both are interpolated ONCE, so neither is the blurrier one."""
+        bend = random_bend(rng)
+        image = np.asarray(clip.frames[t])
+        source = tone_s[placed.apply(image) if placed is not IDENTITY else image]
+        driving = tone_d[bend.after(placed).apply(image)]
+        source_points, source_visible = _carried(placed, clip.points[t], clip.visible[t])
+        driving_points, driving_visible = _carried(bend, source_points, source_visible)
+        flow = valid = None
+        if self._data.flow != "none":
+            flow = bend.grid(self._size // 4).astype(np.float32)
+            valid = (np.abs(flow) < 1).all(axis=-1) & _has_content(driving, self._size // 4)
+        return _Pair(source, driving, source_points, driving_points, source_visible, driving_visible, flow, valid)
+
+
+def _check(data: PairSettings, batch_size: int) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}", "at least 1")
+    for name in ("synthetic", "labelled_fraction"):
+        if not 0 <= getattr(data, name) <= 1:
+            raise ConfigError(f"data.{name} is {getattr(data, name)}", "a fraction from 0 to 1")
+    for name in ("scale", "gain", "gamma"):
+        low, high = getattr(data, name)
+        if not 0 < low <= high:
+            raise ConfigError(f"data.{name} is {low}, {high}", "two factors above 0, the lower one first")
+    if data.near_start < 1:
+        raise ConfigError(f"data.near_start is {data.near_start}", "at least 1 frame")
+    if data.flow not in ("none", "dis"):
+        raise ConfigError(f"data.flow is {data.flow!r}", "none or dis")
+
+
+def _by_group(clips: Sequence[ClipFrames]) -> list[list[ClipFrames]]:
+    groups: dict[str, list[ClipFrames]] = {}
+    for clip in clips:
+        groups.setdefault(clip.clip.group, []).append(clip)
+    return [groups[name] for name in sorted(groups)]
+
+
+def _stack(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _images(images: Sequence[FloatArray]) -> Tensor:
+    """(S, S) or (S, S, 3) each -> (B, C, S, S)."""
+    batch = np.stack(images)
+    batch = batch[:, None] if batch.ndim == 3 else np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
+    return torch.from_numpy(batch)
+
+
+def _carried(map_: PlaneMap, points: FloatArray, visible: Mask) -> tuple[FloatArray, Mask]:
+    """Keypoints after a map; those that left the frame are no longer visible."""
+    if not len(points):
+        return points, visible
+    moved = map_.carry(points.astype(np.float64)).astype(np.float32)
+    inside = visible & (np.abs(moved) <= 1).all(axis=-1)
+    moved[~inside] = 0
+    return moved, inside
+
+
+def _has_content(image: FloatArray, size: int) -> Mask:
+    """Where an image (S, S[, 3]) is not black all around, at size x size: there is no motion to be seen in padding."""
+    grey = image if image.ndim == 2 else image.mean(axis=-1)
+    small = cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.blur(small, (5, 5)) > 0.01)
+
+
+def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, Mask]:
+    """Dense optical flow (DIS) from driving to source, as a deformation at a quarter of the images' size.
+
+    Args:
+        source, driving: float32 (S, S) or (S, S, 3) in [0, 1].
+
+    Returns:
+        flow: float32 (S/4, S/4, 2) half_pixel points, where to read in the source for each driving pixel.
+        valid: bool (S/4, S/4), where flow and backward flow agree (|f + b|^2 <= 0.01 (|f|^2 + |b|^2) + 0.5, pixels
+            of the half-size image; Sundaram et al. 2010) and there is something to see.
+    """
+    half, quarter = source.shape[0] // 2, source.shape[0] // 4
+    small = []
+    for image in (driving, source):
+        grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        small.append(
+            np.round(cv2.resize(grey, (half, half), interpolation=cv2.INTER_AREA) * 255).astype(np.uint8)
+        )
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    forward = dis.calc(small[0], small[1], None)
+    backward = dis.calc(small[1], small[0], None)
+    rows, columns = np.mgrid[0:half, 0:half].astype(np.float32)
+    at_x, at_y = columns + forward[..., 0], rows + forward[..., 1]
+    back = cv2.remap(backward, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    inside = (at_x >= -0.5) & (at_x <= half - 0.5) & (at_y >= -0.5) & (at_y <= half - 0.5)
+    miss = ((forward + back) ** 2).sum(axis=-1)
+    scale = (forward**2).sum(axis=-1) + (back**2).sum(axis=-1)
+    agree = inside & (miss <= 0.01 * scale + 0.5)
+    motion = cv2.resize(forward, (quarter, quarter), interpolation=cv2.INTER_AREA) * (2 / half)
+    line = pixels_to_points(np.arange(quarter, dtype=np.float32), quarter)
+    flow = motion + np.stack(np.meshgrid(line, line), axis=-1)
+    blocks = agree.reshape(quarter, 2, quarter, 2).all(axis=(1, 3))
+    return flow.astype(np.float32), blocks & _has_content(driving, quarter)
+
+
+class PrefetchSampler:
+    """Prepares the next batches of a sampler in one background thread (OpenCV lets go of the interpreter lock).
+
+    ``batch(step)`` gives exactly what the sampler gives, its exceptions included; steps asked for out of order are
+    computed all the same. A context manager; :meth:`close` waits for the batch in the making.
+    """
+
+    def __init__(self, sampler: Sampler, depth: int = 2) -> None:
+        self._sampler = sampler
+        self._depth = max(1, depth)
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pairs")
+        self._pending: dict[int, Future[PairBatch]] = {}
+
+    def batch(self, step: int) -> PairBatch:
+        """The batch of a step; starts on those that follow."""
+        for old in [known for known in self._pending if not step <= known <= step + self._depth]:
+            self._pending.pop(old).cancel()
+        for ahead in range(step, step + self._depth + 1):
+            if ahead not in self._pending:
+                self._pending[ahead] = self._pool.submit(self._sampler.batch, ahead)
+        return self._pending.pop(step).result()
+
+    def close(self) -> None:
+        """Drop what was prepared and end the thread; may be called twice."""
+        self._pending.clear()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> PrefetchSampler:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
