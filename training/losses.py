@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .models.discriminator import Judgement
 from .models.geometry import AntiAlias, gaussian_heatmap, inverse_2x2, make_grid
 from .models.keypoint_detector import Keypoints
-from .transforms import ThinPlateSpline
+from .thin_plate import ThinPlateSpline
 
 if TYPE_CHECKING:
     from .perceptual import FeatureNetwork
