@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .models.discriminator import Judgement
-from .models.geometry import AntiAlias, gaussian_heatmap, inverse_2x2, make_grid
+from .models.geometry import AntiAlias, gaussian_heatmap, in_float32, inverse_2x2, make_grid
 from .models.keypoint_detector import Keypoints
 from .thin_plate import ThinPlateSpline
 
@@ -28,11 +28,13 @@ class Pyramid(nn.Module):
         return [image] + [level(image) for level in self.levels]
 
 
+@in_float32
 def equivariance_value(driving: Keypoints, transformed: Keypoints, spline: ThinPlateSpline) -> Tensor:
     """Mean abs of p(X) - T(p(Y)), Y(z) = X(T(z)). "Feature Decoupling" Eq. 1."""
     return (driving.value - spline(transformed.value)).abs().mean()
 
 
+@in_float32
 def equivariance_jacobian(driving: Keypoints, transformed: Keypoints, spline: ThinPlateSpline) -> Tensor:
     """Mean abs of I - J(X)^-1 (dT/du at p(Y)) J(Y). Eq. 2-3."""
     chain = inverse_2x2(driving.jacobian) @ spline.jacobian(transformed.value) @ transformed.jacobian

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .models.geometry import make_grid
+from .models.geometry import in_float32, make_grid
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class ThinPlateSpline:
     weights: Tensor
     centres: Tensor
 
+    @in_float32
     def __call__(self, points: Tensor) -> Tensor:
         """T of points (B, N, 2)."""
         linear = points @ self.affine[:, :, :2].transpose(1, 2) + self.affine[:, :, 2][:, None]
         distance = (points[:, :, None] - self.centres).norm(dim=-1)
         return linear + (distance.square() * (distance + 1e-6).log()) @ self.weights
 
+    @in_float32
     def jacobian(self, points: Tensor) -> Tensor:
         """dT/du at points (B, N, 2): (B, N, 2, 2), row = output coordinate."""
         offset = points[:, :, None] - self.centres

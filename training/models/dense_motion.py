@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..config import MotionConfig
 from .blocks import Hourglass
-from .geometry import gaussian_heatmap, inverse_2x2, make_grid, sample
+from .geometry import gaussian_heatmap, in_float32, inverse_2x2, make_grid, sample
 from .keypoint_detector import Keypoints
 
 
@@ -20,6 +20,7 @@ class Motion(NamedTuple):
     occlusion_map: Tensor
 
 
+@in_float32
 def local_motions(source: Keypoints, driving: Keypoints, grid: Tensor) -> Tensor:
     """T_k(z) = p_k^S + J_k^S (J_k^D)^-1 (z - p_k^D), and the identity as slot 0.
 

@@ -11,7 +11,10 @@ Sampling is bilinear with zero padding and align_corners=False in both.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+import functools
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +24,25 @@ Geometry = Literal["half_pixel", "fomm"]
 GEOMETRIES: tuple[str, ...] = ("half_pixel", "fomm")
 
 _ArrayLike = TypeVar("_ArrayLike", Tensor, Any)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def in_float32(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Run ``function`` without autocast: bfloat16 has 8 bits, half a pixel at 256, and would round coordinates.
+
+    Only where an autocast is on, so that an exported graph knows nothing of it.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with ExitStack() as stack:
+            for device in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(device):
+                    stack.enter_context(torch.autocast(device, enabled=False))
+            return function(*args, **kwargs)
+
+    return wrapper
 
 
 def pixels_to_points(pixels: _ArrayLike, size: _ArrayLike, geometry: str = "half_pixel") -> _ArrayLike:
@@ -137,6 +159,7 @@ class AntiAlias(nn.Module):
         kernel = kernel / kernel.sum()
         self.register_buffer("weight", kernel.expand(channels, 1, *kernel.shape).clone())
 
+    @in_float32
     def forward(self, image: Tensor) -> Tensor:
         if self.factor == 1:
             return image

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..config import KeypointConfig
 from .blocks import Hourglass
-from .geometry import AntiAlias, make_grid
+from .geometry import AntiAlias, in_float32, make_grid
 
 
 class Keypoints(NamedTuple):
@@ -62,6 +62,7 @@ class KeypointDetector(nn.Module):
         flat = logits.float().flatten(2) / self.temperature
         return flat.softmax(dim=-1).view(logits.shape)
 
+    @in_float32
     def read(self, heatmap: Tensor, jacobian_maps: Tensor) -> Keypoints:
         """Expected coordinate and heatmap-weighted jacobian: (B, K, h, w) and (B, 4K, h, w)."""
         batch, count, height, width = heatmap.shape

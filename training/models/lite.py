@@ -15,7 +15,7 @@ from ..config import GeneratorConfig
 from .blocks import upsample
 from .dense_motion import Motion
 from .generator import Prediction
-from .geometry import resize_map, warp
+from .geometry import in_float32, resize_map, warp
 
 
 class PlainResidual(nn.Module):
@@ -58,6 +58,7 @@ class LiteGenerator(nn.Module):
 
     blur: Tensor
 
+    @in_float32
     def low_pass(self, image: Tensor) -> Tensor:
         """Gaussian blur of 2 px; (B, C, S, S) unchanged in shape."""
         line = self.blur.to(image.dtype)
