@@ -1,8 +1,9 @@
-"""Keypoint labels: ``keypoints.csv`` and the way from a pixel of the original frame to a point of the model's frame.
+"""Keypoint labels: ``keypoints.csv``, and the way from the original's pixels to the model's points.
 
-The table has the columns video, frame, keypoint, x, y, visible. ``video`` is a clip's name, ``frame`` the 0-based index
-of a video's frame or the file's name in a folder of frames, x and y are pixels of the ORIGINAL frame (0 = centre of the
-first pixel), ``visible`` is 0 or 1. A frame may carry some keypoints, or none: what is missing is masked out.
+The table has the columns video, frame, keypoint, x, y, visible. ``video`` is a clip's name,
+``frame`` the 0-based index of a video's frame or the file's name in a folder of frames, x and y are
+pixels of the ORIGINAL frame (0 = centre of the first pixel), ``visible`` is 0 or 1. A frame may
+carry some keypoints, or none: what is missing is masked out.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Labels = Mapping[Frame, Mapping[str, tuple[float, float]]]
 
 
 class Placement(Protocol):
-    """Where a cropped image of (width, height) lies in the square model frame: the runtime's Letterbox."""
+    """Where a cropped image of (width, height) lies in the model's frame: a Letterbox."""
 
     @property
     def width(self) -> int: ...
@@ -48,7 +49,7 @@ class Placement(Protocol):
 
 @dataclass(frozen=True)
 class VideoLabels:
-    """The labels of one video: visible keypoints by frame, and the line where each frame was first named."""
+    """One video's labels: visible keypoints by frame, and the line that first names a frame."""
 
     frames: Labels = field(default_factory=dict)
     lines: Mapping[Frame, int] = field(default_factory=dict)
@@ -74,11 +75,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a strict CSV: (line number, row). The header must hold exactly ``columns``, in any order.
+    """Rows of a strict CSV: (line number, row). The header holds ``columns``, in any order.
 
     Raises:
-        InputError: naming file and line: not UTF-8 text, a missing, unknown or repeated column, a row of another
-            length.
+        InputError: naming file and line: not UTF-8 text, a missing, unknown or repeated column, a
+            row of another length.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -96,22 +97,28 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
                 if len(row) != len(header):
                     raise InputError(
                         f"{where}: {len(row)} cells where the header has {len(header)}",
-                        "quote a cell that holds commas: \"210,43,727,579\"",
+                        'quote a cell that holds commas: "210,43,727,579"',
                     )
                 yield reader.line_num, dict(zip(header, row, strict=True))
             if header is None:
                 raise InputError(f"{path}: empty", f"the first line must be {','.join(columns)}")
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV file in UTF-8 ({error})", "save it as plain UTF-8 CSV") from error
+        raise InputError(
+            f"{path}: not a CSV file in UTF-8 ({error})", "save it as plain UTF-8 CSV"
+        ) from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})", "check the path") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error})", "check the path"
+        ) from error
 
 
 def _check_header(where: str, header: Sequence[str], columns: Sequence[str]) -> None:
     hint = f"the first line must be {','.join(columns)}"
     for column in header:
         if column not in columns:
-            raise InputError(f"{where}: unknown column {column!r}; {nearest(column, columns)}", hint)
+            raise InputError(
+                f"{where}: unknown column {column!r}; {nearest(column, columns)}", hint
+            )
     if len(set(header)) != len(header):
         raise InputError(f"{where}: a column appears twice", hint)
     for column in columns:
@@ -122,12 +129,13 @@ def _check_header(where: str, header: Sequence[str], columns: Sequence[str]) -> 
 def read_keypoints(path: Path) -> KeypointTable:
     """Read ``keypoints.csv``.
 
-    Rows with visible = 0 are checked like all others and then left out: an invisible keypoint is an unlabelled one.
-    A frame written as a number is kept as the text it is; :func:`labels_for` makes it an index for a video.
+    Rows with visible = 0 are checked like all others and then left out: an invisible keypoint is an
+    unlabelled one. A frame written as a number is kept as the text it is; :func:`labels_for` makes
+    it an index for a video.
 
     Raises:
-        InputError: naming file and line: a malformed table, an empty name, a coordinate that is no finite number, a
-            visible that is neither 0 nor 1, a row given twice.
+        InputError: naming file and line: a malformed table, an empty name, a coordinate that is no
+            finite number, a visible that is neither 0 nor 1, a row given twice.
     """
     names: set[str] = set()
     frames: dict[str, dict[Frame, dict[str, tuple[float, float]]]] = {}
@@ -138,10 +146,13 @@ def read_keypoints(path: Path) -> KeypointTable:
         video, frame, name = row["video"], row["frame"], row["keypoint"]
         for column in ("video", "frame", "keypoint"):
             if not row[column]:
-                raise InputError(f"{where}: {column} is empty", "every row names a video, a frame and a keypoint")
+                raise InputError(
+                    f"{where}: {column} is empty", "every row names a video, a frame and a keypoint"
+                )
         if (first := seen.setdefault((video, frame, name), line)) != line:
             raise InputError(
-                f"{where}: {name!r} of frame {frame} of {video!r} is given twice (first on line {first})",
+                f"{where}: {name!r} of frame {frame} of {video!r} is given twice "
+                f"(first on line {first})",
                 "keep one of the two rows",
             )
         if row["visible"] not in ("0", "1"):
@@ -162,12 +173,18 @@ def _coordinate(where: str, axis: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"{where}: {axis} is {text!r}", "coordinates are pixels of the original frame: numbers")
+        raise InputError(
+            f"{where}: {axis} is {text!r}", "coordinates are pixels of the original frame: numbers"
+        )
     return value
 
 
 def check_videos(table: KeypointTable, names: Collection[str]) -> None:
-    """Raise InputError, with the line and the nearest name, for a video of the table that is not among ``names``."""
+    """See that the table's videos are among ``names``.
+
+    Raises:
+        InputError: naming file, line and the nearest name.
+    """
     for video, labels in table.videos.items():
         if video not in names:
             line = min(labels.lines.values())
@@ -175,10 +192,11 @@ def check_videos(table: KeypointTable, names: Collection[str]) -> None:
 
 
 def labels_for(table: KeypointTable, video: str, file_names: Collection[str] | None) -> VideoLabels:
-    """The labels of one video, its frames as indices (``file_names`` None) or checked against a folder's files.
+    """The labels of one video: frames as indices (``file_names`` None), or a folder's file names.
 
     Raises:
-        InputError: naming file and line: a frame of a video that is no index, a frame that the folder lacks.
+        InputError: naming file and line: a frame of a video that is no index, a frame that the
+            folder lacks.
     """
     labels = table.videos.get(video)
     if labels is None:
@@ -187,7 +205,8 @@ def labels_for(table: KeypointTable, video: str, file_names: Collection[str] | N
         for frame, line in labels.lines.items():
             if frame not in file_names:
                 raise InputError(
-                    f"{table.path}:{line}: {video!r} has no frame {frame!r}", nearest(str(frame), file_names)
+                    f"{table.path}:{line}: {video!r} has no frame {frame!r}",
+                    nearest(str(frame), file_names),
                 )
         return labels
     index: dict[Frame, Frame] = {}
@@ -195,7 +214,8 @@ def labels_for(table: KeypointTable, video: str, file_names: Collection[str] | N
         text = str(frame)
         if not (text.isascii() and text.isdigit()) or int(text) in index.values():
             raise InputError(
-                f"{table.path}:{line}: frame {text!r} of the video {video!r} is no index, or is given in two ways",
+                f"{table.path}:{line}: frame {text!r} of the video {video!r} is no index, "
+                "or is given in two ways",
                 "frames of a video are counted from 0; file names are for folders of frames",
             )
         index[frame] = int(text)
@@ -213,7 +233,8 @@ def place_keypoints(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Map one frame's labels from pixels of the original frame to points of the model's frame.
 
-    Convention: half_pixel; pixel -> crop -> letterbox (pixel centres: X = (x + 1/2) w / width - 1/2) -> point.
+    Convention: half_pixel; pixel -> crop -> letterbox (pixel centres: X = (x + 1/2) w / width -
+    1/2) -> point.
 
     Args:
         keypoints: name -> (x, y) in pixels of the original frame.
@@ -222,8 +243,8 @@ def place_keypoints(
         letterbox: where the cropped image lies in the model's frame.
 
     Returns:
-        points float32 (P, 2), zero where there is no label; visible bool (P,), False where there is no label or where
-        the crop left it out.
+        points float32 (P, 2), zero where there is no label; visible bool (P,), False where there is
+        no label or where the crop left it out.
     """
     points = np.zeros((len(names), 2), np.float32)
     visible = np.zeros(len(names), np.bool_)

@@ -1,8 +1,8 @@
 """Dataset folders: which clips there are, and one clip as the model sees it.
 
-A dataset folder holds ``clips.csv`` (clip, subject, group, split, crop), the clips it names (video files or folders of
-frames) and, if any frame is labelled, ``keypoints.csv``. A bare folder of clips works too: every clip is then its own
-subject, and a warning says so.
+A dataset folder holds ``clips.csv`` (clip, subject, group, split, crop), the clips it names (video
+files or folders of frames) and, if any frame is labelled, ``keypoints.csv``. A bare folder of clips
+works too: every clip is then its own subject, and a warning says so.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Clip:
         name: unique among the clips found together, as written in ``clips.csv``.
         path: a video file or a folder of frames.
         crop: the region to use, in pixels of the original frame; None is the whole frame.
-        keypoints: visible labels by frame (index, or file name in a folder), in pixels of the original frame.
+        keypoints: visible labels by frame (index, or file name in a folder), in pixels of the
+            original frame.
         keypoint_names: the P names of the whole dataset, in alphabetical order.
         keypoint_lines: ``keypoints.csv`` line on which a frame is first named, for messages.
         keypoint_file: that file.
@@ -69,7 +70,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipList:
-    """What :func:`find_clips` found: clips to use, (clip, reason) left out, warnings, names of the keypoints."""
+    """What :func:`find_clips` found: clips to use, (clip, reason) left out, warnings, keypoints."""
 
     clips: list[Clip]
     unsupported: list[tuple[Clip, str]]
@@ -113,8 +114,9 @@ def find_clips(
         crop: overrides the crop of every clip.
 
     Raises:
-        InputError: naming file and line: a malformed ``clips.csv`` or ``keypoints.csv``, a clip that is not there, a
-            clip named twice, an unknown video; or no clip at all (naming the splits that there are).
+        InputError: naming file and line: a malformed ``clips.csv`` or ``keypoints.csv``, a clip
+            that is not there, a clip named twice, an unknown video; or no clip at all (naming the
+            splits that there are).
     """
     clips: list[Clip] = []
     warnings: list[str] = []
@@ -127,10 +129,13 @@ def find_clips(
         clips = [clip for clip in clips if clip.split in ("", split)]
         if not clips:
             raise InputError(
-                f"no clip of the split {split!r} in {_listed(folders)}", f"splits there: {', '.join(splits)}"
+                f"no clip of the split {split!r} in {_listed(folders)}",
+                f"splits there: {', '.join(splits)}",
             )
     if not clips:
-        raise InputError(f"no clip in {_listed(folders)}", "give a folder with clips.csv, or with videos")
+        raise InputError(
+            f"no clip in {_listed(folders)}", "give a folder with clips.csv, or with videos"
+        )
     names = tuple(sorted({name for clip in clips for name in clip.keypoint_names}))
     clips = [
         replace(clip, keypoint_names=names, crop=crop if crop is not None else clip.crop)
@@ -164,7 +169,8 @@ def _find(folder: Path) -> tuple[list[Clip], list[str]]:
     else:
         clips = _bare(folder)
         warnings.append(
-            f"{folder}: no clips.csv, so each of its {len(clips)} clips is taken for a subject of its own"
+            f"{folder}: no clips.csv, so each of its {len(clips)} clips is taken for "
+            "a subject of its own"
         )
     keypoints = folder / "keypoints.csv"
     if not keypoints.exists():
@@ -196,13 +202,19 @@ def _read_clips(table: Path) -> list[Clip]:
         name = row["clip"]
         for column in ("clip", "subject", "group", "split"):
             if not row[column]:
-                raise InputError(f"{where}: {column} is empty", "every row has clip, subject, group and split")
+                raise InputError(
+                    f"{where}: {column} is empty", "every row has clip, subject, group and split"
+                )
         relative = Path(name)
         if relative.is_absolute() or ".." in relative.parts:
-            raise InputError(f"{where}: clip {name!r} lies outside of the folder", "clips lie beside clips.csv")
+            raise InputError(
+                f"{where}: clip {name!r} lies outside of the folder", "clips lie beside clips.csv"
+            )
         key = relative.as_posix()
         if key in lines:
-            raise InputError(f"{where}: clip {name!r} is named twice (first on line {lines[key]})", "keep one")
+            raise InputError(
+                f"{where}: clip {name!r} is named twice (first on line {lines[key]})", "keep one"
+            )
         lines[key] = line
         path = folder / relative
         if not path.exists():
@@ -264,10 +276,13 @@ def _unique(clips: Sequence[Clip], folders: Sequence[Path]) -> list[Clip]:
     for clip in clips:
         counts[clip.name] = counts.get(clip.name, 0) + 1
     named = [
-        replace(clip, name=clip.path.resolve().as_posix()) if counts[clip.name] > 1 else clip for clip in clips
+        replace(clip, name=clip.path.resolve().as_posix()) if counts[clip.name] > 1 else clip
+        for clip in clips
     ]
     if len({clip.name for clip in named}) != len(named):
-        raise InputError(f"a clip is given twice by {_listed(folders)}", "name each folder once in --data")
+        raise InputError(
+            f"a clip is given twice by {_listed(folders)}", "name each folder once in --data"
+        )
     return named
 
 
@@ -293,9 +308,14 @@ def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = Non
     for frame, labels in clip.keypoints.items():
         index = place.get(frame, -1) if isinstance(frame, str) else frame
         if not 0 <= index < len(cached.kept):
-            where = f"{clip.keypoint_file}:{clip.keypoint_lines.get(frame, 0)}: " if clip.keypoint_file else ""
+            where = (
+                f"{clip.keypoint_file}:{clip.keypoint_lines.get(frame, 0)}: "
+                if clip.keypoint_file
+                else ""
+            )
             raise InputError(
-                f"{where}{clip.name!r} has no frame {frame}", f"it has {len(cached.kept)} frames, counted from 0"
+                f"{where}{clip.name!r} has no frame {frame}",
+                f"it has {len(cached.kept)} frames, counted from 0",
             )
         t = int(cached.kept[index])
         own = cached.indices[t] == index

@@ -1,8 +1,9 @@
-"""Clips decoded once: cropped, letterboxed, repeated frames dropped, kept as memory-mapped uint8 arrays.
+"""Clips decoded once: cropped, letterboxed, without repeats, kept as memory-mapped uint8 arrays.
 
-Screen recordings repeat up to 60 % of their frames. A frame is a repeat when it differs from the last frame that was
-KEPT (not from its neighbour: slow motion must not vanish) by at most REPEAT_LEVELS grey levels on average, over the
-cropped image resized to 256 x 256, so that the answer does not depend on the model's size or on padding.
+Screen recordings repeat up to 60 % of their frames. A frame is a repeat when it differs from the
+last frame that was KEPT (not from its neighbour: slow motion must not vanish) by at most
+REPEAT_LEVELS grey levels on average, over the cropped image resized to 256 x 256, so that the
+answer does not depend on the model's size or on padding.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class CachedFrames:
     Attributes:
         frames: uint8 (T, size, size) or (T, size, size, 3), memory-mapped.
         indices: int64 (T,), each frame's number in the file (repeats are missing).
-        kept: int64 (N,), for each of the N decoded frames the t that stands for it: its own, or that of the frame
-            it repeats.
+        kept: int64 (N,), for each of the N decoded frames the t that stands for it: its own, or
+            that of the frame it repeats.
         names: the file names of a folder's N frames; empty for a video.
         letterbox: where the cropped image lies in the frame.
     """
@@ -58,8 +59,9 @@ def cached_frames(
 ) -> CachedFrames:
     """Decode a video or a folder of frames, or take what an earlier call decoded.
 
-    The cache's key is path, size and modification time (of every frame, for a folder), crop, size and channels.
-    The array appears last and whole, so that a cache entry is either complete or not there.
+    The cache's key is path, size and modification time (of every frame, for a folder), crop, size
+    and channels. The array appears last and whole, so that a cache entry is either complete or not
+    there.
 
     Raises:
         InputError: the clip cannot be read, holds no frame, or the crop lies outside of it.
@@ -73,7 +75,9 @@ def cached_frames(
         _decode(path, crop, size, channels, array, facts)
         found = _open(array, facts)
         if found is None:
-            raise InputError(f"{array}: the cache entry just written cannot be read", f"remove {folder}")
+            raise InputError(
+                f"{array}: the cache entry just written cannot be read", f"remove {folder}"
+            )
     return found
 
 
@@ -82,7 +86,9 @@ def _key(path: Path, crop: Crop | None, size: int, channels: int) -> str:
         files = frame_files(path) if path.is_dir() else [path]
         stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})", "check the path") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error})", "check the path"
+        ) from error
     facts = [VERSION, REPEAT_LEVELS, str(path.resolve()), stats, crop, size, channels]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
@@ -105,7 +111,9 @@ def _open(array: Path, facts: Path) -> CachedFrames | None:
     return entry if whole else None
 
 
-def _decode(path: Path, crop: Crop | None, size: int, channels: int, array: Path, facts: Path) -> None:
+def _decode(
+    path: Path, crop: Crop | None, size: int, channels: int, array: Path, facts: Path
+) -> None:
     indices: list[int] = []
     kept: list[int] = []
     names: list[str] = []
@@ -123,7 +131,8 @@ def _decode(path: Path, crop: Crop | None, size: int, channels: int, array: Path
                 if place is not None and now != place:
                     raise InputError(
                         f"{path}: frame {name or index} is {now.width}x{now.height}, the others "
-                        f"{place.width}x{place.height}", "give frames of one size"
+                        f"{place.width}x{place.height}",
+                        "give frames of one size",
                     )
                 place = now
                 stream.write(np.ascontiguousarray(frame).tobytes())
@@ -133,7 +142,9 @@ def _decode(path: Path, crop: Crop | None, size: int, channels: int, array: Path
             if name is not None:
                 names.append(name)
         if place is None:
-            raise InputError(f"{path}: holds no frame", "give a video, or a folder of png or jpg frames")
+            raise InputError(
+                f"{path}: holds no frame", "give a video, or a folder of png or jpg frames"
+            )
         stream.seek(0)
         if _write_header(stream, len(indices), shape) != start:
             raise InputError(f"{path}: too many frames", "cut the clip")

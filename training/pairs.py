@@ -1,6 +1,7 @@
 """Training pairs: two frames of one clip, augmented alike, as a pure function of (seed, step).
 
-Nothing is remembered from one batch to the next, so a resumed run draws what an unbroken one would have drawn.
+Nothing is remembered from one batch to the next, so a resumed run draws what an unbroken one would
+have drawn.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from ..runtime.errors import ConfigError, InputError
 from .dataset import ClipFrames
-from .models.geometry import pixels_to_points
+from .flow import has_content, measured_flow
 from .transforms import IDENTITY, PlaneMap, random_bend, similarity, tone_curve
 
 Image = NDArray[np.uint8]
@@ -33,8 +34,8 @@ class PairBatch(NamedTuple):
         source, driving: float32 (B, C, S, S).
         source_points, driving_points: float32 (B, P, 2), zero where not visible.
         source_visible, driving_visible: bool (B, P): labelled and inside of the frame.
-        flow: float32 (B, S/4, S/4, 2), the target deformation: where to read in the source for each driving pixel;
-            None when not asked for.
+        flow: float32 (B, S/4, S/4, 2), the target deformation: where to read in the source for each
+            driving pixel; None when not asked for.
         flow_valid: bool (B, S/4, S/4), where ``flow`` can be trusted; None with ``flow``.
     """
 
@@ -49,7 +50,7 @@ class PairBatch(NamedTuple):
 
 
 class PairSettings(Protocol):
-    """What the sampler reads of the configuration's data section (training/config.py: DataConfig)."""
+    """What the sampler reads of the configuration's data section (config.py: DataConfig)."""
 
     @property
     def augment(self) -> bool: ...
@@ -95,7 +96,8 @@ class _Pair(NamedTuple):
 
 
 class PairSampler:
-    """Draws pairs: a group uniformly, a clip of it, two of its frames (METHOD: sample by anatomy, not by clip).
+    """Draws pairs: a group uniformly, a clip of it, two of its frames (METHOD: sample by anatomy,
+    not by clip).
 
     Args:
         clips: the clips' frames, all of one size, channel count and list of keypoints.
@@ -103,17 +105,20 @@ class PairSampler:
         seed: with the step, all that the draw depends on.
         batch_size: B.
 
-    When some frames are labelled and some are not, a fraction ``labelled_fraction`` of the batches holds pairs whose
-    driving frame is labelled; the others are drawn from everything.
+    When some frames are labelled and some are not, a fraction ``labelled_fraction`` of the batches
+    holds pairs whose driving frame is labelled; the others are drawn from everything.
 
-    OpenCV's threads are set to one: DIS flow splits its work by thread, and its result would depend on their number.
+    OpenCV's threads are set to one: DIS flow splits its work by thread, and its result would depend
+    on their number.
 
     Raises:
         InputError: no clips, or clips that do not fit together.
         ConfigError: a setting out of its range.
     """
 
-    def __init__(self, clips: Sequence[ClipFrames], data: PairSettings, seed: int, *, batch_size: int) -> None:
+    def __init__(
+        self, clips: Sequence[ClipFrames], data: PairSettings, seed: int, *, batch_size: int
+    ) -> None:
         if not clips:
             raise InputError("no clip to draw pairs from", "check --data and the split")
         first = clips[0]
@@ -121,7 +126,8 @@ class PairSampler:
             same = clip.frames.shape[1:] == first.frames.shape[1:]
             if not same or clip.keypoint_names != first.keypoint_names:
                 raise InputError(
-                    f"{clip.clip.name!r} and {first.clip.name!r} differ in size, channels or keypoints",
+                    f"{clip.clip.name!r} and {first.clip.name!r} differ in size, channels "
+                    "or keypoints",
                     "load all clips alike",
                 )
         _check(data, batch_size)
@@ -160,14 +166,16 @@ class PairSampler:
         clip = group[int(rng.integers(len(group)))]
         d = self._draw_driving(rng, clip, want_labels)
         reach = self._reach(step, len(clip.frames))
-        others = [t for t in range(max(0, d - reach), min(len(clip.frames), d + reach + 1)) if t != d]
+        others = [
+            t for t in range(max(0, d - reach), min(len(clip.frames), d + reach + 1)) if t != d
+        ]
         synthetic = rng.uniform() < self._data.synthetic or not others
         placed, tone_s, tone_d = self._augmentation(rng)
         if synthetic:
             return self._synthetic_pair(rng, clip, d, placed, tone_s, tone_d)
-        s = others[int(rng.integers(len(others)))]
-        if not want_labels and self._data.augment and rng.uniform() < 0.5:  # time flip
-            s, d = d, s
+        s = others[
+            int(rng.integers(len(others)))
+        ]  # before d as often as after it: METHOD's time flip
         return self._real_pair(clip, s, d, placed, tone_s, tone_d)
 
     def _draw_driving(self, rng: np.random.Generator, clip: ClipFrames, want_labels: bool) -> int:
@@ -177,7 +185,7 @@ class PairSampler:
         return int(rng.integers(len(clip.frames)))
 
     def _reach(self, step: int, count: int) -> int:
-        """How many frames apart a pair may be: near_start at first, the whole clip after near_steps steps."""
+        """How far apart a pair may be: near_start at first, the whole clip after near_steps."""
         data = self._data
         if step >= data.near_steps or count - 1 <= data.near_start:
             return count - 1
@@ -193,12 +201,20 @@ class PairSampler:
         shift_x, shift_y = (float(v) for v in rng.uniform(-2 * data.shift, 2 * data.shift, 2))
         flip = data.flip and bool(rng.uniform() < 0.5)
         # Drawn evenly in the logarithm: halving is as common as doubling.
-        gain, gamma = (float(np.exp(rng.uniform(*np.log(range_)))) for range_ in (data.gain, data.gamma))
+        gain, gamma = (
+            float(np.exp(rng.uniform(*np.log(range_)))) for range_ in (data.gain, data.gamma)
+        )
         tones = [tone_curve(gain * float(np.exp(rng.normal(0, 0.02))), gamma) for _ in range(2)]
         return similarity(scale, degrees, (shift_x, shift_y), flip), tones[0], tones[1]
 
     def _real_pair(
-        self, clip: ClipFrames, s: int, d: int, placed: PlaneMap, tone_s: FloatArray, tone_d: FloatArray
+        self,
+        clip: ClipFrames,
+        s: int,
+        d: int,
+        placed: PlaneMap,
+        tone_s: FloatArray,
+        tone_d: FloatArray,
     ) -> _Pair:
         images = [np.asarray(clip.frames[t]) for t in (s, d)]
         if placed is not IDENTITY:
@@ -206,7 +222,9 @@ class PairSampler:
         source, driving = tone_s[images[0]], tone_d[images[1]]
         points = [_carried(placed, clip.points[t], clip.visible[t]) for t in (s, d)]
         flow, valid = measured_flow(source, driving) if self._data.flow == "dis" else (None, None)
-        return _Pair(source, driving, points[0][0], points[1][0], points[0][1], points[1][1], flow, valid)
+        return _Pair(
+            source, driving, points[0][0], points[1][0], points[0][1], points[1][1], flow, valid
+        )
 
     def _synthetic_pair(
         self,
@@ -217,7 +235,7 @@ class PairSampler:
         tone_s: FloatArray,
         tone_d: FloatArray,
     ) -> _Pair:
-        """A frame and its own smooth deformation. Both are interpolated ONCE, so neither is the blurrier one."""
+        """A frame and its own deformation. Both are interpolated ONCE: neither is the blurrier."""
         bend = random_bend(rng)
         image = np.asarray(clip.frames[t])
         source = tone_s[placed.apply(image) if placed is not IDENTITY else image]
@@ -226,9 +244,18 @@ class PairSampler:
         driving_points, driving_visible = _carried(bend, source_points, source_visible)
         flow = valid = None
         if self._data.flow != "none":
-            flow = bend.grid(self._size // 4).astype(np.float32)
-            valid = (np.abs(flow) < 1).all(axis=-1) & _has_content(driving, self._size // 4)
-        return _Pair(source, driving, source_points, driving_points, source_visible, driving_visible, flow, valid)
+            flow = np.ascontiguousarray(bend.grid(self._size // 4).transpose(1, 2, 0))
+            valid = (np.abs(flow) < 1).all(axis=-1) & has_content(driving, self._size // 4)
+        return _Pair(
+            source,
+            driving,
+            source_points,
+            driving_points,
+            source_visible,
+            driving_visible,
+            flow,
+            valid,
+        )
 
 
 def _check(data: PairSettings, batch_size: int) -> None:
@@ -240,7 +267,9 @@ def _check(data: PairSettings, batch_size: int) -> None:
     for name in ("scale", "gain", "gamma"):
         low, high = getattr(data, name)
         if not 0 < low <= high:
-            raise ConfigError(f"data.{name} is {low}, {high}", "two factors above 0, the lower one first")
+            raise ConfigError(
+                f"data.{name} is {low}, {high}", "two factors above 0, the lower one first"
+            )
     if data.near_start < 1:
         raise ConfigError(f"data.near_start is {data.near_start}", "at least 1 frame")
     if data.flow not in ("none", "dis"):
@@ -275,53 +304,13 @@ def _carried(map_: PlaneMap, points: FloatArray, visible: Mask) -> tuple[FloatAr
     return moved, inside
 
 
-def _has_content(image: FloatArray, size: int) -> Mask:
-    """Where an image (S, S[, 3]) is not black all around, at size x size: there is no motion to be seen in padding."""
-    grey = image if image.ndim == 2 else image.mean(axis=-1)
-    small = cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.blur(small, (5, 5)) > 0.01)
-
-
-def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, Mask]:
-    """Dense optical flow (DIS) from driving to source, as a deformation at a quarter of the images' size.
-
-    Args:
-        source, driving: float32 (S, S) or (S, S, 3) in [0, 1].
-
-    Returns:
-        flow: float32 (S/4, S/4, 2) half_pixel points, where to read in the source for each driving pixel.
-        valid: bool (S/4, S/4), where flow and backward flow agree (|f + b|^2 <= 0.01 (|f|^2 + |b|^2) + 0.5, pixels
-            of the half-size image; Sundaram et al. 2010) and there is something to see.
-    """
-    half, quarter = source.shape[0] // 2, source.shape[0] // 4
-    small = []
-    for image in (driving, source):
-        grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        small.append(
-            np.round(cv2.resize(grey, (half, half), interpolation=cv2.INTER_AREA) * 255).astype(np.uint8)
-        )
-    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    forward = dis.calc(small[0], small[1], None)
-    backward = dis.calc(small[1], small[0], None)
-    rows, columns = np.mgrid[0:half, 0:half].astype(np.float32)
-    at_x, at_y = columns + forward[..., 0], rows + forward[..., 1]
-    back = cv2.remap(backward, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    inside = (at_x >= -0.5) & (at_x <= half - 0.5) & (at_y >= -0.5) & (at_y <= half - 0.5)
-    miss = ((forward + back) ** 2).sum(axis=-1)
-    scale = (forward**2).sum(axis=-1) + (back**2).sum(axis=-1)
-    agree = inside & (miss <= 0.01 * scale + 0.5)
-    motion = cv2.resize(forward, (quarter, quarter), interpolation=cv2.INTER_AREA) * (2 / half)
-    line = pixels_to_points(np.arange(quarter, dtype=np.float32), quarter)
-    flow = motion + np.stack(np.meshgrid(line, line), axis=-1)
-    blocks = agree.reshape(quarter, 2, quarter, 2).all(axis=(1, 3))
-    return flow.astype(np.float32), blocks & _has_content(driving, quarter)
-
-
 class PrefetchSampler:
-    """Prepares the next batches of a sampler in one background thread (OpenCV lets go of the interpreter lock).
+    """Prepares the next batches of a sampler in one background thread (OpenCV lets go of the
+    interpreter lock).
 
-    ``batch(step)`` gives exactly what the sampler gives, its exceptions included; steps asked for out of order are
-    computed all the same. A context manager; :meth:`close` waits for the batch in the making.
+    ``batch(step)`` gives exactly what the sampler gives, its exceptions included; steps asked for
+    out of order are computed all the same. A context manager; :meth:`close` waits for the batch in
+    the making.
     """
 
     def __init__(self, sampler: Sampler, depth: int = 2) -> None:
@@ -348,6 +337,9 @@ class PrefetchSampler:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
