@@ -3,78 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import InputError
+from ..runtime.frames import to_channels
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
 
-class Crop(NamedTuple):
-    x: int
-    y: int
-    w: int
-    h: int
-
-
-@dataclass(frozen=True)
-class Letterbox:
-    width: int
-    height: int
-    size: int
-    x: int
-    y: int
-    w: int
-    h: int
-
-
-def parse_crop(text: str) -> Crop:
-    try:
-        x, y, w, h = (int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"crop {text!r} is not x,y,w,h", "four whole numbers") from None
-    if x < 0 or y < 0 or w < 1 or h < 1:
-        raise InputError(f"crop {text!r} is empty or negative", "four whole numbers x,y,w,h")
-    return Crop(x, y, w, h)
-
-
-def crop_image(image: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
-    height, width = image.shape[:2]
-    if crop.x + crop.w > width or crop.y + crop.h > height:
-        raise InputError(f"crop {tuple(crop)} lies outside of the {width}x{height} image", "check the crop")
-    return image[crop.y : crop.y + crop.h, crop.x : crop.x + crop.w]
-
-
-def to_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    import cv2
-
-    if image.ndim == 3 and channels == 1:
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-    if image.ndim == 2 and channels == 3:
-        return np.repeat(image[..., None], 3, axis=2)
-    return image
-
-
-def letterbox(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], Letterbox]:
-    import cv2
-
-    height, width = image.shape[:2]
-    scale = size / max(width, height)
-    w, h = max(1, round(width * scale)), max(1, round(height * scale))
-    x, y = (size - w) // 2, (size - h) // 2
-    out = np.zeros((size, size, *image.shape[2:]), np.uint8)
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    out[y : y + h, x : x + w] = image if scale == 1 else cv2.resize(image, (w, h), interpolation=how)
-    return out, Letterbox(width, height, size, x, y, w, h)
-
-
 def frame_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith("."))
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")
+    )
 
 
 def read_frames(path: Path, channels: int) -> Iterator[tuple[int, str | None, NDArray[np.uint8]]]:
@@ -97,4 +40,6 @@ def read_frames(path: Path, channels: int) -> Iterator[tuple[int, str | None, ND
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{path}: cannot be read as a video ({error})", "check the file") from error
+        raise InputError(
+            f"{path}: cannot be read as a video ({error})", "check the file"
+        ) from error

@@ -14,37 +14,18 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import InputError
+from ..runtime.frames import Crop, Letterbox
 from .models.geometry import pixels_to_points
 
 COLUMNS = ("video", "frame", "keypoint", "x", "y", "visible")
 
 Frame = int | str
 Labels = Mapping[Frame, Mapping[str, tuple[float, float]]]
-
-
-class Placement(Protocol):
-    """Where a cropped image of (width, height) lies in the model's frame: a Letterbox."""
-
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def x(self) -> int: ...
-    @property
-    def y(self) -> int: ...
-    @property
-    def w(self) -> int: ...
-    @property
-    def h(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -228,18 +209,17 @@ def labels_for(table: KeypointTable, video: str, file_names: Collection[str] | N
 def place_keypoints(
     keypoints: Mapping[str, tuple[float, float]],
     names: Sequence[str],
-    crop: tuple[int, int, int, int] | None,
-    letterbox: Placement,
+    crop: Crop | None,
+    letterbox: Letterbox,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Map one frame's labels from pixels of the original frame to points of the model's frame.
 
-    Convention: half_pixel; pixel -> crop -> letterbox (pixel centres: X = (x + 1/2) w / width -
-    1/2) -> point.
+    Convention: half_pixel; pixel -> crop -> letterbox -> point.
 
     Args:
         keypoints: name -> (x, y) in pixels of the original frame.
         names: the P names, in the order of the result.
-        crop: (x, y, w, h) in pixels, or None.
+        crop: the region in use, or None for the whole frame.
         letterbox: where the cropped image lies in the model's frame.
 
     Returns:
@@ -250,14 +230,11 @@ def place_keypoints(
     visible = np.zeros(len(names), np.bool_)
     origin = np.array(crop[:2] if crop else (0, 0), np.float64)
     extent = np.array((letterbox.width, letterbox.height), np.float64)
-    scale = np.array((letterbox.w, letterbox.h), np.float64) / extent
-    corner = np.array((letterbox.x, letterbox.y), np.float64)
     for i, name in enumerate(names):
         if name not in keypoints:
             continue
         cropped = np.array(keypoints[name], np.float64) - origin
-        pixel = corner + (cropped + 0.5) * scale - 0.5
-        points[i] = pixels_to_points(pixel, np.float64(letterbox.size))
-        visible[i] = bool(((cropped >= -0.5) & (cropped <= extent - 0.5)).all())
-    points[~visible] = 0
+        if ((cropped >= -0.5) & (cropped <= extent - 0.5)).all():
+            visible[i] = True
+            points[i] = pixels_to_points(letterbox.to_square(cropped), np.float64(letterbox.size))
     return points, visible

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.errors import InputError
-from ._reading import IMAGES, Crop, Letterbox, frame_files, parse_crop
+from ..runtime.errors import ConfigError, InputError
+from ..runtime.frames import Crop, Letterbox, parse_crop
+from ._reading import IMAGES, frame_files
 from .annotations import (
     Frame,
     Labels,
@@ -223,7 +224,7 @@ def _read_clips(table: Path) -> list[Clip]:
             raise InputError(f"{where}: there is no clip {name!r}", nearest(name, there))
         try:
             crop = parse_crop(row["crop"]) if row["crop"] else None
-        except InputError as error:
+        except ConfigError as error:
             raise InputError(f"{where}: {error.message}", error.hint) from None
         clips.append(Clip(key, path, row["subject"], row["group"], row["split"], crop))
     if not clips:

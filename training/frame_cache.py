@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from ..runtime.errors import InputError
 from ..runtime.files import atomic_path, atomic_write_text
-from ._reading import Crop, Letterbox, crop_image, frame_files, letterbox, read_frames, to_channels
+from ..runtime.frames import Crop, Letterbox, crop_image, letterbox, to_channels
+from ._reading import frame_files, read_frames
 
 VERSION = 1
 REPEAT_LEVELS = 0.18
