@@ -138,17 +138,21 @@ def read_keypoints(path: Path) -> KeypointTable:
             )
         if row["visible"] not in ("0", "1"):
             raise InputError(f"{where}: visible is {row['visible']!r}", "write 1 or 0")
-        x, y = (_coordinate(where, axis, row[axis]) for axis in ("x", "y"))
+        shown = row["visible"] == "1"
+        # What is not visible has often no place either: its cells may be empty.
+        x, y = (_coordinate(where, axis, row[axis], empty=not shown) for axis in ("x", "y"))
         names.add(name)
         lines.setdefault(video, {}).setdefault(frame, line)
         at_frame = frames.setdefault(video, {}).setdefault(frame, {})
-        if row["visible"] == "1":
+        if shown:
             at_frame[name] = (x, y)
     videos = {video: VideoLabels(frames[video], lines[video]) for video in frames}
     return KeypointTable(path, tuple(sorted(names)), videos)
 
 
-def _coordinate(where: str, axis: str, text: str) -> float:
+def _coordinate(where: str, axis: str, text: str, empty: bool) -> float:
+    if empty and not text:
+        return 0.0
     try:
         value = float(text)
     except ValueError:
