@@ -7,6 +7,7 @@ the raw weights and the optimizers.
 from __future__ import annotations
 
 import pickle
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from .config import Config, check, config_from_dict, config_to_dict
 from .models.animator import AnimationModel, build_model
 
 FORMAT = 1
+_OTHER_VERSION = "it may be of another version of sonomime"
 
 
 @dataclass
@@ -61,23 +63,36 @@ class Checkpoint:
         return model.eval()
 
 
+def read_weights_only(path: Path, refused_hint: str) -> Any:
+    """What ``torch.save`` put into a file, if that is tensors and plain values; no code of it runs.
+
+    Raises:
+        CheckpointError: no such file, damaged, or a pickle that calls something (with ``refused_hint``).
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint", "give the path of a checkpoint file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        # torch's own text advises to load without the guard: only the name of what was to be called is kept.
+        call = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and call:
+            raise CheckpointError(
+                f"{path}: refused, because it holds more than weights: it names {call[1]}", refused_hint
+            ) from error
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({type(error).__name__})",
+            "it may be cut short or another kind of file; copy it anew",
+        ) from error
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint with ``weights_only=True``: a pickle that would run code is refused.
 
     Raises:
         CheckpointError: missing, damaged, malicious or not sonomime's.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint", "give the .pt file that `sonomime train` wrote")
-    try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: refused, because it holds more than weights: {str(error).splitlines()[0]}",
-            "only load checkpoints that sonomime wrote; for FOMM's use `sonomime import-fomm`",
-        ) from error
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise CheckpointError(f"{path}: not a readable checkpoint: {error}", "it may be cut short; copy it anew") from error
+    payload = read_weights_only(path, "only load checkpoints that sonomime wrote")
     if not isinstance(payload, dict) or payload.get("sonomime_checkpoint") != FORMAT:
         raise CheckpointError(
             f"{path}: not a sonomime checkpoint of format {FORMAT}", "for FOMM's use `sonomime import-fomm`"
@@ -85,9 +100,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         config = config_from_dict(payload["config"], where=f"{path}: config")
         check(config)
+        weights = payload["weights"]
+        if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
+            raise TypeError("its weights are not tensors by name")
         return Checkpoint(
-            config, int(payload["step"]), payload["weights"], list(payload["supervised_names"]),
+            config, int(payload["step"]), weights, list(payload["supervised_names"]),
             list(payload["data"]), dict(payload["resume"]),
         )
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise CheckpointError(f"{path}: incomplete checkpoint: {error}", "it may be of another version") from error
+    except KeyError as error:
+        raise CheckpointError(f"{path}: incomplete checkpoint: no {error}", _OTHER_VERSION) from error
+    except (AttributeError, TypeError, ValueError, ConfigError) as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint: {error}", _OTHER_VERSION) from error

@@ -35,6 +35,10 @@ class AnimationModel(nn.Module):
         generator = LiteGenerator if config.generator.kind == "lite" else Generator
         self.generator = generator(config.generator, channels, geometry)
 
+    def networks(self) -> list[nn.Module]:
+        """The three networks, for what is done to each by itself."""
+        return [self.keypoint_detector, self.dense_motion, self.generator]
+
     def encode(self, image: Tensor, keypoints: Keypoints | None = None) -> Source:
         """Everything about a source, (B, C, S, S) in [0, 1]; ``keypoints`` when they were detected before."""
         if keypoints is None:

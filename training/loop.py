@@ -1,0 +1,78 @@
+"""Running a trainer: cadence, signals, time limit, log and pictures."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from ..runtime.errors import OutputError
+from .checkpoint import load_checkpoint
+from .logbook import Logbook
+from .trainer import Trainer
+
+
+@contextmanager
+def until_told() -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether SIGTERM or Ctrl-C asked to stop; a second Ctrl-C interrupts at once."""
+    told: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if told and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        told.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(told)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def train(trainer: Trainer, resume: bool, max_minutes: float | None, report: Callable[[str], None]) -> Path:
+    """Train until ``max_steps``, ``max_minutes``, SIGTERM or Ctrl-C; every end writes ``RUN/checkpoint.pt``.
+
+    Raises:
+        OutputError: RUN already holds a run and ``resume`` is false.
+    """
+    path = trainer.run / "checkpoint.pt"
+    if resume and path.exists():
+        trainer.load(load_checkpoint(path))
+        report(f"resuming at step {trainer.step}")
+    elif path.exists():
+        raise OutputError(f"{path}: this folder already holds a run", "add --resume, or choose another -o")
+    train_config = trainer.config.train
+    book = Logbook(trainer.run, trainer.step)
+    deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
+    since, mark, saved = trainer.step, time.monotonic(), -1
+    with until_told() as told:
+        while trainer.step < train_config.max_steps and time.monotonic() < deadline and not told():
+            result = trainer.train_step()
+            step = trainer.step
+            if step % train_config.log_every == 0 or step == 1:
+                seconds = (time.monotonic() - mark) / (step - since)
+                values = {name: loss.item() for name, loss in result.losses.items()}
+                error = result.l1
+                book.write(step, {**values, "l1": error, "rate": trainer.learning_rate(), "seconds_per_step": seconds})
+                left = (train_config.max_steps - step) * seconds / 60
+                report(f"step {step}/{train_config.max_steps}  l1 {error:.4f}  loss {sum(values.values()):.3f}  "
+                       f"{seconds:.2f} s/step  {left:.0f} min left")
+                since, mark = step, time.monotonic()
+            if step % train_config.picture_every == 0:
+                book.picture(step, trainer.picture(step))
+            if step % train_config.checkpoint_every == 0:
+                trainer.save(path)
+                saved = step
+        if saved != trainer.step:
+            trainer.save(path)
+        if trainer.step > 0:
+            book.picture(trainer.step, trainer.picture(trainer.step))
+    book.close()
+    reason = "told to stop" if told() else "done" if trainer.step >= train_config.max_steps else "time is up"
+    report(f"{reason} at step {trainer.step}: {path}")
+    return path
