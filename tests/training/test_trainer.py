@@ -1,0 +1,189 @@
+"""The loop: resuming is exact, every end leaves a checkpoint, every loss reaches what it should."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from sonomime.runtime.errors import CheckpointError, ConfigError, OutputError
+from sonomime.training.checkpoint import load_checkpoint
+from sonomime.training.config import Config, config_from_dict
+from sonomime.training.logbook import COLUMNS, Logbook
+from sonomime.training.loop import train
+from sonomime.training.pairs import PairBatch
+from sonomime.training.predictor import TorchAnimator
+from sonomime.training.trainer import Trainer
+
+SIZE = 64
+
+
+def config(**sections: dict[str, object]) -> Config:
+    """A model small enough to train in a test."""
+    small = {"width": 4, "max_features": 8, "depth": 2, "head_kernel": 3}
+    table: dict[str, object] = {
+        "preset": "tiny",
+        "model": {
+            "image_size": SIZE,
+            "keypoints": {**small, "self_supervised": 3, "supervised": 1},
+            "motion": small,
+            "generator": {"width": 4, "blocks": 1},
+            "discriminator": {"width": 4},
+        },
+        "loss": {"reconstruction": 1.0, "adversarial": 1.0, "feature_matching": 1.0, "flow": 1.0, "sharpness": 1.0},
+        "train": {"max_steps": 4, "batch_size": 2, "precision": "fp32", "batchnorm_batches": 2, "log_every": 1},
+    }
+    for name, values in sections.items():
+        table[name] = {**table[name], **values}  # type: ignore[dict-item]
+    return config_from_dict(table)
+
+
+def batch(step: int) -> PairBatch:
+    """Two pairs, a pure function of the step; the second driving frame has no label."""
+    random = torch.Generator().manual_seed(step)
+    images = [torch.rand(2, 1, SIZE, SIZE, generator=random) for _ in range(2)]
+    points = [torch.rand(2, 1, 2, generator=random) - 0.5 for _ in range(2)]
+    seen = torch.tensor([[True], [False]])
+    flow = torch.rand(2, SIZE // 4, SIZE // 4, 2, generator=random) * 2 - 1
+    valid = torch.ones(2, SIZE // 4, SIZE // 4, dtype=torch.bool)
+    return PairBatch(*images, *points, seen, seen, flow, valid)
+
+
+def make(run: Path, settings: Config) -> Trainer:
+    torch.set_num_threads(1)
+    return Trainer(settings, batch, run, ["bladder_neck"], [{"name": "noise"}])
+
+
+def silent(line: str) -> None:
+    """Report nowhere."""
+
+
+def test_two_runs_of_two_steps_are_one_of_four(tmp_path: Path) -> None:
+    whole = train(make(tmp_path / "whole", config()), False, None, silent)
+    half = make(tmp_path / "parts", config(train={"max_steps": 2}))
+    train(half, False, None, silent)
+    parts = train(make(tmp_path / "parts", config()), True, None, silent)
+    one, two = load_checkpoint(whole), load_checkpoint(parts)
+    assert one.step == two.step == 4
+    assert one.weights.keys() == two.weights.keys()
+    for key, value in one.weights.items():
+        assert torch.equal(value, two.weights[key]), key
+    assert all(torch.equal(v, two.resume["discriminator"][k]) for k, v in one.resume["discriminator"].items())
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]
+    for a, b in zip(*logs, strict=True):
+        first, second = ({k: v for k, v in json.loads(x).items() if k not in ("seconds_per_step", "rate")} for x in (a, b))
+        assert first == second
+
+
+def test_all_losses_are_logged_and_the_pictures_drawn(tmp_path: Path) -> None:
+    train(make(tmp_path, config()), False, None, silent)
+    line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    wanted = {"equivariance_value", "equivariance_jacobian", "supervision", "content", "reconstruction", "flow",
+              "sharpness", "adversarial", "feature_matching", "discriminator", "l1", "step"}
+    assert wanted <= line.keys()
+    picture = cv2.imread(str(tmp_path / "pictures" / "0000004.png"))
+    assert picture.shape == (22 + 2 * SIZE, len(COLUMNS) * SIZE, 3)
+    assert picture[22:].std() > 5
+
+
+def test_the_time_limit_ends_with_a_checkpoint(tmp_path: Path) -> None:
+    path = train(make(tmp_path, config()), False, 0.0, silent)
+    assert load_checkpoint(path).step == 0
+
+
+def test_a_run_is_not_overwritten_by_chance(tmp_path: Path) -> None:
+    settings = config(train={"max_steps": 1})
+    train(make(tmp_path, settings), False, None, silent)
+    with pytest.raises(OutputError, match="already holds a run") as error:
+        train(make(tmp_path, settings), False, None, silent)
+    assert "--resume" in error.value.hint
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
+    train(make(tmp_path, config(train={"max_steps": 1})), False, None, silent)
+    with pytest.raises(ConfigError, match="train.seed"):
+        train(make(tmp_path, config(train={"seed": 7})), True, None, silent)
+
+
+def test_labels_must_match_the_supervised_keypoints(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="labels 2 keypoints"):
+        Trainer(config(), batch, tmp_path, ["a", "b"], [])
+
+
+def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(tmp_path: Path) -> None:
+    def broken(step: int) -> PairBatch:
+        whole = batch(step)
+        return whole._replace(driving=whole.driving * float("nan"))
+
+    trainer = Trainer(config(), broken, tmp_path, ["bladder_neck"], [])
+    with pytest.raises(CheckpointError, match="nan at step 0"):
+        train(trainer, False, None, silent)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_sigterm_ends_with_a_checkpoint(tmp_path: Path) -> None:
+    script = textwrap.dedent(f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        from test_trainer import config, make
+        from sonomime.training.loop import train
+        train(make(Path({str(tmp_path)!r}), config(train={{"max_steps": 10**6}})), False, None,
+              lambda line: print(line, flush=True))
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("step 1/")
+    os.kill(process.pid, signal.SIGTERM)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0
+    assert "told to stop" in said
+    assert load_checkpoint(tmp_path / "checkpoint.pt").step >= 1
+
+
+def test_the_flow_loss_decays(tmp_path: Path) -> None:
+    objective = make(tmp_path, config(loss={"flow": 8.0, "flow_until": 4})).objective
+    assert [objective.flow_weight(step) for step in (0, 2, 4, 9)] == [8.0, 4.0, 0.0, 0.0]
+
+
+def test_the_rate_warms_up_and_follows_its_cosine(tmp_path: Path) -> None:
+    trainer = make(tmp_path, config(train={"schedule": "cosine", "warmup": 2, "max_steps": 10, "learning_rate": 1.0}))
+    rates = []
+    for step in (0, 1, 5, 10):
+        trainer.step = step
+        rates.append(trainer.learning_rate())
+    assert rates == pytest.approx([0.5, 0.5 * (1 + np.cos(np.pi / 10)), 0.5, 0.0])
+
+
+def test_the_log_drops_what_is_run_again(tmp_path: Path) -> None:
+    book = Logbook(tmp_path, 0)
+    for step in (1, 2, 3):
+        book.write(step, {"l1": 0.5})
+    book.close()
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 4, "l1"')  # killed while writing
+    Logbook(tmp_path, 2).close()
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 2]
+
+
+def test_a_checkpoint_animates(tmp_path: Path) -> None:
+    path = train(make(tmp_path, config(train={"max_steps": 1})), False, None, silent)
+    animator = TorchAnimator.open(path)
+    random = np.random.default_rng(0)
+    source, driving = (random.integers(0, 255, (48, 70), dtype=np.uint8) for _ in range(2))
+    animator.set_source(source)
+    frame = animator.animate(driving)
+    assert frame.shape == (SIZE, SIZE)
+    assert frame.dtype == np.uint8
+    assert animator.read("deformation").shape == (1, SIZE // 4, SIZE // 4, 2)
+    # The first frame is its own reference: the source's own pose.
+    detected = animator.model.keypoint_detector(animator._tensor(source))
+    assert np.allclose(animator.read("target_kp_value"), detected.value.detach().numpy(), atol=1e-6)

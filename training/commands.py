@@ -1,0 +1,77 @@
+"""The command line of this room: ``train`` and ``evaluate``. Only argparse is imported until a verb runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .evaluation.command import add_evaluate
+
+if TYPE_CHECKING:
+    from .dataset import ClipList
+
+__all__ = ["add_evaluate", "add_train"]
+
+TRAIN_EXAMPLE = """example:
+  sonomime train lite --data clips/ -o runs/first --max-minutes 60
+  sonomime train lite --data clips/ -o runs/first --resume
+  sonomime train ours-ptg --data a/ b/ -o runs/ptg --set train.batch_size=8 \\
+      --set loss.perceptual_network=vgg19 --set loss.perceptual_weights=vgg19.pth
+"""
+
+
+def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register ``sonomime train``."""
+    parser = sub.add_parser(
+        "train",
+        help="train a model on clips",
+        description="Train a preset, or a configuration of your own, on dataset folders or bare folders of videos. "
+        "The run's folder gets checkpoint.pt, log.jsonl and pictures/. Ctrl-C, SIGTERM and --max-minutes end with a "
+        "checkpoint; --resume goes on from it, with the numbers of an unbroken run.",
+        epilog=TRAIN_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", metavar="PRESET_OR_TOML", help="fomm, ours-p, ours-pt, ours-ptg, lite, or a TOML file")
+    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR", help="dataset folders")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on from RUN/checkpoint.pt")
+    parser.add_argument("--max-minutes", type=float, metavar="M", help="end with a checkpoint after M minutes")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. train.max_steps=2000")
+    parser.add_argument("--split", default="train", help="split of clips.csv to train on (default: train)")
+    parser.add_argument("--crop", metavar="X,Y,W,H", help="region of every clip, pixels of the original frame")
+    parser.set_defaults(run=train_command)
+
+
+def train_command(args: argparse.Namespace) -> int:
+    """Run ``sonomime train``."""
+    from ..runtime.frames import parse_crop
+    from ..runtime.progress import progress
+    from .config import load_config
+    from .dataset import find_clips, load_clip
+    from .loop import train
+    from .pairs import PairSampler, PrefetchSampler
+    from .trainer import Trainer
+
+    config = load_config(args.config, args.set)
+    found = find_clips(args.data, split=args.split, crop=parse_crop(args.crop) if args.crop else None)
+    for line in _remarks(found):
+        print(line, file=sys.stderr)
+    model = config.model
+    clips = [
+        load_clip(clip, model.image_size, model.channels) for clip in progress(found.clips, label="reading clips")
+    ]
+    labelled = any(clip.visible.any() for clip in clips)
+    names = list(found.keypoint_names) if labelled and model.keypoints.supervised else []
+    sampler = PairSampler(clips, config.data, config.train.seed, batch_size=config.train.batch_size)
+    data = [{"name": folder.resolve().name, "clips": str(len(found.clips))} for folder in args.data]
+    with PrefetchSampler(sampler) as prefetch:
+        trainer = Trainer(config, prefetch.batch, args.output, names, data)
+        train(trainer, args.resume, args.max_minutes, lambda line: print(line, file=sys.stderr, flush=True))
+    return 0
+
+
+def _remarks(found: ClipList) -> list[str]:
+    frames = [f"warning: {warning}" for warning in found.warnings]
+    return frames + [f"left out: {clip.name}: {reason}" for clip, reason in found.unsupported]
