@@ -46,8 +46,8 @@ def mark_box(width: int, height: int) -> tuple[int, int, int, int]:
 
 
 def _fitting_stamp(width: int, height: int) -> Image:
-    for word in _WORDS:
-        stamp = _stamp(word)
+    # The last resort has no box above and below: 7 x 7, so that the smallest pictures can bear it.
+    for stamp in (*map(_stamp, _WORDS), _stamp("S")[1:-1]):
         if stamp.shape[0] <= height and stamp.shape[1] <= width:
             scale = max(1, min(width, height) // 200)
             scale = min(scale, height // stamp.shape[0], width // stamp.shape[1])
@@ -68,7 +68,7 @@ def draw_mark(image: Image) -> Image:
         image: uint8 (H, W) or (H, W, 3).
 
     Raises:
-        InputError: not an image, or below 7 x 9 pixels.
+        InputError: not an image, or below 7 x 7 pixels, smaller than any image that is read.
     """
     height, width = check_image(image).shape[:2]
     stamp = _fitting_stamp(width, height)

@@ -1,0 +1,74 @@
+# Everything from a fresh clone: only Python 3.11 or newer (with venv) and make have to be there.
+#   make demo    an animated ultrasound video from the bundled samples, without torch
+#   make test    linters, types, import rules and all tests that need no GPU
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench clean
+
+# The first interpreter that is new enough; override with PYTHON=/path/to/python3.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+
+DEMO := .venv/demo
+TEST := .venv/test
+DEMO_VIDEO := demo/sonomime-demo.mp4
+PIP_INSTALL := bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+# What is installed depends on these; the code itself is used where it lies (editable).
+INSTALL_INPUTS := pyproject.toml constraints.txt Makefile
+# What the user's shell exports must not lend the environments packages that they lack.
+unexport PYTHONPATH PYTHONHOME
+
+help:
+	@echo 'make demo    animate the sample still with the sample clip -> $(DEMO_VIDEO)'
+	@echo 'make test    ruff, mypy, import rules, tests (all but those that need a GPU)'
+	@echo 'make lint    the checks of make test without the tests'
+	@echo 'make bench   time a frame, stage by stage (BENCH="--frames 300 --json FILE")'
+	@echo 'make clean   remove environments, caches and results'
+
+define need_python
+	@test -n '$(PYTHON)' || { echo 'error: no Python 3.11 or newer was found'; \
+		echo 'hint: install one, or name it: make $@ PYTHON=/path/to/python3'; exit 1; }
+endef
+define make_venv
+	@$(PYTHON) -m venv $(1) || { echo 'error: cannot make the environment $(dir $@)'; \
+		echo 'hint: on Debian and Ubuntu: apt install python3-venv'; exit 1; }
+endef
+
+# Made anew whenever its inputs change, so that nothing stays in it that it should do without.
+$(DEMO)/.installed: $(INSTALL_INPUTS)
+	$(need_python)
+	@echo 'Setting up $(DEMO): the runtime and ONNX Runtime, no torch'
+	$(call make_venv,--clear $(DEMO))
+	@$(DEMO)/$(PIP_INSTALL) -e '.[cpu]'
+	@touch $@
+
+$(TEST)/.installed: $(INSTALL_INPUTS)
+	$(need_python)
+	@echo 'Setting up $(TEST): this downloads torch and takes some minutes the first time'
+	$(call make_venv,$(TEST))
+	@$(TEST)/$(PIP_INSTALL) -e '.[cpu,train,dev,rtx]'
+	@mkdir -p .venv/link && ln -sfn ../.. .venv/link/sonomime
+	@touch $@
+
+demo: $(DEMO)/.installed
+	@mkdir -p $(dir $(DEMO_VIDEO))
+	@$(DEMO)/bin/sonomime demo -o $(DEMO_VIDEO)
+	@$(DEMO)/bin/python -c 'import importlib.util as u, sys; \
+		sys.exit("error: torch is installed in $(DEMO)" if u.find_spec("torch") else 0)'
+	@echo '$(abspath $(DEMO_VIDEO))'
+
+lint: $(TEST)/.installed
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/mypy
+	$(TEST)/bin/lint-imports
+
+test: lint
+	$(TEST)/bin/pytest -m 'not gpu'
+
+bench: $(TEST)/.installed
+	$(TEST)/bin/sonomime bench $(BENCH)
+
+clean:
+	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
