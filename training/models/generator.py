@@ -71,7 +71,7 @@ class Generator(nn.Module):
 
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:
         """Source features, once per source: (B, C, S, S) in [0, 1] -> ((B, 256, S/4, S/4),)."""
-        x = self.first(image)
+        x = self.first(image.to(self.first.conv.weight.dtype))
         for down in self.downs:
             x = down(x)
         return (x,)

@@ -32,6 +32,21 @@ class PlainResidual(nn.Module):
         return x + self.conv2(F.relu(self.conv1(x)))
 
 
+class NearestUp(nn.Conv2d):
+    """Nearest upsampling x2 -> conv3 -> ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(super().forward(upsample(x, "nearest")))
+
+
+class Merge(nn.Conv2d):
+    """conv3 -> ReLU of three inputs at S/2: features x and detail, and image layers (B, 2C, S, S) folded to it."""
+
+    def forward(self, x: Tensor, detail: Tensor, layers: Tensor) -> Tensor:  # type: ignore[override]
+        seen = F.pixel_unshuffle(layers, 2).to(x.dtype)
+        return F.relu(super().forward(torch.cat([x, detail, seen], dim=1)))
+
+
 class LiteGenerator(nn.Module):
     """Corrects the warped source. Features: (B, w, S/4, S/4), (B, w/2, S/2, S/2), layers (B, 2C, S, S)."""
 
@@ -47,8 +62,8 @@ class LiteGenerator(nn.Module):
         self.down = nn.Conv2d(fine, wide, 3, padding=1)
         self.deep = nn.Sequential(*(PlainResidual(wide) for _ in range(config.blocks)))
         self.after = PlainResidual(wide)
-        self.up = nn.Conv2d(wide, fine, 3, padding=1)
-        self.merge = nn.Conv2d(2 * fine + 8 * channels, fine, 3, padding=1)
+        self.up = NearestUp(wide, fine, 3, padding=1)
+        self.merge = Merge(2 * fine + 8 * channels, fine, 3, padding=1)
         self.final = nn.Conv2d(fine, 4 * 3 * channels, 3, padding=1)
         nn.init.zeros_(self.final.weight)
         nn.init.zeros_(self.final.bias)  # type: ignore[arg-type]
@@ -69,7 +84,7 @@ class LiteGenerator(nn.Module):
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:
         """Source features, once per source: (B, C, S, S) in [0, 1] -> ``feature_names``."""
         low = self.low_pass(image.float())
-        x = F.relu(self.first(F.pixel_unshuffle(image, 2)))
+        x = F.relu(self.first(F.pixel_unshuffle(image, 2).to(self.first.weight.dtype)))
         detail = self.detail(x)
         feature = self.deep(F.avg_pool2d(F.relu(self.down(detail)), 2))
         return feature, detail, torch.cat([low, image.float() - low], dim=1)
@@ -90,9 +105,7 @@ class LiteGenerator(nn.Module):
 
     def decode_warped(self, feature: Tensor, detail: Tensor, layers: Tensor, light: Tensor) -> Prediction:
         """Warped features and light (B, 2, S, S): the slow changes of brightness that come with the pose."""
-        x = F.relu(self.up(upsample(self.after(feature), "nearest")))
-        seen = F.pixel_unshuffle(layers, 2).to(x.dtype)
-        x = F.relu(self.merge(torch.cat([x, detail, seen], dim=1)))
+        x = self.merge(self.up(self.after(feature)), detail, layers)
         shading, offset, gate = F.pixel_shuffle(self.final(x).float(), 2).chunk(3, dim=1)
         low, high = layers.float().chunk(2, dim=1)
         content = (2 * light[:, :1] + shading) * low + offset + light[:, 1:] - 0.5
