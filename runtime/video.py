@@ -36,7 +36,15 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["Frame", "FrameSource", "UnsupportedFormat", "VideoSink", "open_sink", "open_source"]
+__all__ = [
+    "Frame",
+    "FrameSource",
+    "UnsupportedFormat",
+    "VideoSink",
+    "frame_files",
+    "open_sink",
+    "open_source",
+]
 
 #: Where neither timestamps nor a frame rate are known.
 DEFAULT_FPS = Fraction(30)
@@ -108,7 +116,7 @@ def open_source(path: Path | str, crop: Crop | None = None, channels: int = 1) -
     path = Path(path)
     try:
         if path.is_dir():
-            return _ImageFiles(path, _images_in(path), crop, channels)
+            return _ImageFiles(path, frame_files(path), crop, channels)
         if not path.exists():
             raise InputError(f"{path} does not exist", "check the path")
         if not path.is_file():
@@ -141,7 +149,14 @@ def _natural(path: Path) -> list[tuple[bool, int, str]]:
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in pieces]
 
 
-def _images_in(folder: Path) -> list[Path]:
+def frame_files(folder: Path) -> list[Path]:
+    """The frames of a folder, in the order in which `open_source` reads them.
+
+    Raises:
+        InputError: the folder holds none.
+        UnsupportedFormat: it holds files of a format without a reader instead.
+        OSError: it cannot be listed.
+    """
     files = [file for file in folder.iterdir() if not file.name.startswith(".")]
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
     if images:

@@ -7,6 +7,7 @@ works too: every clip is then its own subject, and a warning says so.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from ..runtime.errors import ConfigError, InputError
 from ..runtime.frames import Crop, Letterbox, parse_crop
-from ._reading import IMAGES, frame_files
+from ..runtime.sniff import UNREADABLE_SUFFIXES, VIDEO_SUFFIXES, kind_of
+from ..runtime.video import UnsupportedFormat, frame_files
 from .annotations import (
     Frame,
     Labels,
@@ -30,16 +32,6 @@ from .annotations import (
 from .frame_cache import cached_frames
 
 COLUMNS = ("clip", "subject", "group", "split", "crop")
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ogv", ".ts"}
-)
-UNREAD_SUFFIXES = {
-    ".dcm": "DICOM",
-    ".mha": "MetaImage",
-    ".mhd": "MetaImage",
-    ".nrrd": "NRRD",
-    ".nii": "NIfTI",
-}
 
 
 @dataclass(frozen=True)
@@ -159,28 +151,35 @@ def _listed(folders: Sequence[Path]) -> str:
 
 def _find(folder: Path) -> tuple[list[Clip], list[str]]:
     if not folder.exists():
-        raise InputError(f"{folder}: there is no such file or folder", "check --data")
-    warnings: list[str] = []
-    if folder.is_file():
-        clips = [Clip(folder.name, folder, folder.stem, "all", "")]
-        return clips, [f"{folder}: a single clip, its own subject"]
+        raise InputError(f"{folder} does not exist", "check the path after --data")
     table = folder / "clips.csv"
-    if table.exists():
+    if folder.is_dir() and table.exists():
         clips = _read_clips(table)
+        warnings = [
+            f"{folder}: subject {subject!r} is in the splits {' and '.join(splits)}"
+            for subject, splits in _splits_by_subject(clips).items()
+            if len(splits) > 1
+        ]
     else:
         clips = _bare(folder)
-        warnings.append(
-            f"{folder}: no clips.csv, so each of its {len(clips)} clips is taken for "
-            "a subject of its own"
-        )
+        warnings = [f"{folder}: no clips.csv, so each clip ({len(clips)}) is its own subject"]
     keypoints = folder / "keypoints.csv"
-    if not keypoints.exists():
-        return clips, warnings
+    return (_labelled(clips, keypoints) if keypoints.exists() else clips), warnings
+
+
+def _splits_by_subject(clips: Sequence[Clip]) -> dict[str, list[str]]:
+    splits: dict[str, set[str]] = {}
+    for clip in clips:
+        splits.setdefault(clip.subject, set()).add(clip.split)
+    return {subject: sorted(names) for subject, names in splits.items()}
+
+
+def _labelled(clips: Sequence[Clip], keypoints: Path) -> list[Clip]:
     labels = read_keypoints(keypoints)
     check_videos(labels, {clip.name for clip in clips})
     labelled = []
     for clip in clips:
-        files = {file.name for file in frame_files(clip.path)} if clip.path.is_dir() else None
+        files = {file.name for file in _frames_in(clip.path)} if clip.path.is_dir() else None
         own = labels_for(labels, clip.name, files)
         labelled.append(
             replace(
@@ -191,7 +190,7 @@ def _find(folder: Path) -> tuple[list[Clip], list[str]]:
                 keypoint_file=keypoints,
             )
         )
-    return labelled, warnings
+    return labelled
 
 
 def _read_clips(table: Path) -> list[Clip]:
@@ -232,59 +231,66 @@ def _read_clips(table: Path) -> list[Clip]:
     return clips
 
 
-def _bare(folder: Path) -> list[Clip]:
-    """Videos and folders of frames below ``folder``; the group is the folder they lie in."""
-    if frame_files(folder):
-        return [Clip(folder.resolve().name, folder, folder.resolve().name, "all", "")]
+def _frames_in(folder: Path) -> list[Path]:
+    """The frames of a folder; none where it holds other things, or videos too."""
+    if any(file.suffix.lower() in VIDEO_SUFFIXES for file in folder.iterdir()):
+        return []
+    try:
+        return frame_files(folder)
+    except InputError:
+        return []
+
+
+def _bare(root: Path) -> list[Clip]:
+    """Videos and folders of frames at or below ``root``; a clip's group is its parent folder."""
     clips: list[Clip] = []
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
+    below = sorted(root.rglob("*")) if root.is_dir() and not _frames_in(root) else [root]
+    for path in below:
+        relative = path.relative_to(root)
         if any(part.startswith(".") for part in relative.parts):
             continue
-        is_clip = bool(frame_files(path)) if path.is_dir() else _known(path)
-        if is_clip:
+        name = relative.as_posix() if path != root else path.resolve().name
+        known = path.name.lower().endswith((*VIDEO_SUFFIXES, *UNREADABLE_SUFFIXES))
+        if bool(_frames_in(path)) if path.is_dir() else known or path == root:
             group = relative.parent.as_posix() if len(relative.parts) > 1 else "all"
-            clips.append(Clip(relative.as_posix(), path, relative.as_posix(), group, ""))
+            clips.append(Clip(name, path, name, group, ""))
     return clips
 
 
-def _known(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES or _format_without_reader(path) is not None
-
-
-def _format_without_reader(path: Path) -> str | None:
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    return UNREAD_SUFFIXES.get(suffixes[-1]) if suffixes else None
-
-
 def _unsupported(path: Path) -> str | None:
-    if path.is_dir():
-        return None if frame_files(path) else "a folder without frames"
-    name = _format_without_reader(path)
-    if name is not None:
-        return f"{name} has no reader yet"
-    suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES or suffix in IMAGES:
-        return None
-    return f"{suffix or 'no suffix'} is no video format known here"
+    """Why a clip cannot be read for want of a reader; None where it can be tried."""
+    try:
+        if path.is_dir():
+            frame_files(path)
+        elif not (kind := kind_of(path)).readable:
+            return f"{kind.value} has no reader yet"
+    except UnsupportedFormat as error:
+        return error.message
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    return None
 
 
 def _unique(clips: Sequence[Clip], folders: Sequence[Path]) -> list[Clip]:
-    """Names that two folders share get their folder's name in front."""
-    counts: dict[str, int] = {}
-    for clip in clips:
-        counts[clip.name] = counts.get(clip.name, 0) + 1
+    """Names that two folders share get their dataset folder's name in front."""
+    counts = Counter(clip.name for clip in clips)
     named = [
-        replace(clip, name=clip.path.resolve().as_posix()) if counts[clip.name] > 1 else clip
+        replace(clip, name=f"{_root(clip).name}/{clip.name}") if counts[clip.name] > 1 else clip
         for clip in clips
     ]
-    if len({clip.name for clip in named}) != len(named):
-        raise InputError(
-            f"a clip is given twice by {_listed(folders)}", "name each folder once in --data"
-        )
+    for name, count in Counter(clip.name for clip in named).items():
+        if count > 1:
+            raise InputError(
+                f"{name!r} is found {count} times in {_listed(folders)}",
+                "name each folder once; folders of the same name need different parents' names",
+            )
     return named
+
+
+def _root(clip: Clip) -> Path:
+    """The dataset folder that a clip's name starts from."""
+    path = clip.path.resolve()
+    return path.parents[len(Path(clip.name).parts) - 1]
 
 
 def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = None) -> ClipFrames:
@@ -305,7 +311,8 @@ def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = Non
     count, names = len(cached.frames), clip.keypoint_names
     points = np.zeros((count, len(names), 2), np.float32)
     visible = np.zeros((count, len(names)), np.bool_)
-    place = {name: i for i, name in enumerate(cached.names)}
+    files = frame_files(clip.path) if clip.keypoints and clip.path.is_dir() else []
+    place = {file.name: i for i, file in enumerate(files)}
     for frame, labels in clip.keypoints.items():
         index = place.get(frame, -1) if isinstance(frame, str) else frame
         if not 0 <= index < len(cached.kept):

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from ..runtime.errors import InputError
 from ..runtime.files import atomic_path, atomic_write_text
-from ..runtime.frames import Crop, Letterbox, crop_image, letterbox, to_channels
-from ._reading import frame_files, read_frames
+from ..runtime.frames import Crop, Letterbox, letterbox, to_channels
+from ..runtime.video import frame_files, open_source
 
-VERSION = 1
+_VERSION = 2  # of the entries
 REPEAT_LEVELS = 0.18
 _COMPARE_SIZE = 256
 
@@ -37,14 +37,12 @@ class CachedFrames:
         indices: int64 (T,), each frame's number in the file (repeats are missing).
         kept: int64 (N,), for each of the N decoded frames the t that stands for it: its own, or
             that of the frame it repeats.
-        names: the file names of a folder's N frames; empty for a video.
         letterbox: where the cropped image lies in the frame.
     """
 
     frames: NDArray[np.uint8]
     indices: NDArray[np.int64]
     kept: NDArray[np.int64]
-    names: tuple[str, ...]
     letterbox: Letterbox
 
 
@@ -65,7 +63,7 @@ def cached_frames(
     there.
 
     Raises:
-        InputError: the clip cannot be read, holds no frame, or the crop lies outside of it.
+        InputError: what :func:`open_source` says of a clip that it cannot read.
         OutputError: the cache cannot be written.
     """
     key = _key(path, crop, size, channels)
@@ -87,10 +85,8 @@ def _key(path: Path, crop: Crop | None, size: int, channels: int) -> str:
         files = frame_files(path) if path.is_dir() else [path]
         stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror or error})", "check the path"
-        ) from error
-    facts = [VERSION, REPEAT_LEVELS, str(path.resolve()), stats, crop, size, channels]
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    facts = [_VERSION, REPEAT_LEVELS, str(path.resolve()), stats, crop, size, channels]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
@@ -103,7 +99,6 @@ def _open(array: Path, facts: Path) -> CachedFrames | None:
             frames,
             np.array(table["indices"], np.int64),
             np.array(table["kept"], np.int64),
-            tuple(table["names"]),
             Letterbox(**table["letterbox"]),
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError):
@@ -117,40 +112,29 @@ def _decode(
 ) -> None:
     indices: list[int] = []
     kept: list[int] = []
-    names: list[str] = []
     place: Letterbox | None = None
-    last: NDArray[np.uint8] | None = None
+    last: NDArray[np.int16] | None = None
     shape = (size, size) if channels == 1 else (size, size, 3)
-    with atomic_path(array) as temporary, temporary.open("wb") as stream:
+    with (
+        open_source(path, crop, channels) as source,
+        atomic_path(array) as temporary,
+        temporary.open("wb") as stream,
+    ):
         start = _write_header(stream, 0, shape)
-        for index, name, image in read_frames(path, channels):
-            if crop is not None:
-                image = crop_image(image, crop)
+        for index, _, image in source:
             small = _small(image)
-            if last is None or np.abs(small.astype(np.int16) - last).mean() > REPEAT_LEVELS:
-                frame, now = letterbox(image, size)
-                if place is not None and now != place:
-                    raise InputError(
-                        f"{path}: frame {name or index} is {now.width}x{now.height}, the others "
-                        f"{place.width}x{place.height}",
-                        "give frames of one size",
-                    )
-                place = now
-                stream.write(np.ascontiguousarray(frame).tobytes())
+            if last is None or np.abs(small - last).mean() > REPEAT_LEVELS:
+                frame, place = letterbox(image, size)
+                stream.write(frame.tobytes())
                 indices.append(index)
                 last = small
             kept.append(len(indices) - 1)
-            if name is not None:
-                names.append(name)
         if place is None:
-            raise InputError(
-                f"{path}: holds no frame", "give a video, or a folder of png or jpg frames"
-            )
+            raise InputError(f"{path} has no frames", "check that it plays")
         stream.seek(0)
         if _write_header(stream, len(indices), shape) != start:
-            raise InputError(f"{path}: too many frames", "cut the clip")
-        stream.flush()
-        table = {"indices": indices, "kept": kept, "names": names, "letterbox": vars(place)}
+            raise InputError(f"{path} has too many frames", "cut it into shorter clips")
+        table = {"indices": indices, "kept": kept, "letterbox": vars(place)}
         atomic_write_text(facts, json.dumps(table))
 
 
@@ -162,10 +146,9 @@ def _write_header(stream: Any, count: int, shape: tuple[int, ...]) -> int:
     return int(stream.tell())
 
 
-def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _small(image: NDArray[np.uint8]) -> NDArray[np.int16]:
     import cv2
 
-    grey = to_channels(image, 1)
-    return np.asarray(
-        cv2.resize(grey, (_COMPARE_SIZE, _COMPARE_SIZE), interpolation=cv2.INTER_AREA), np.uint8
-    )
+    square = (_COMPARE_SIZE, _COMPARE_SIZE)
+    small = cv2.resize(to_channels(image, 1), square, interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.int16)

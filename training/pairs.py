@@ -270,6 +270,9 @@ def _check(data: PairSettings, batch_size: int) -> None:
             raise ConfigError(
                 f"data.{name} is {low}, {high}", "two factors above 0, the lower one first"
             )
+    for name in ("shift", "rotation"):
+        if getattr(data, name) < 0:
+            raise ConfigError(f"data.{name} is {getattr(data, name)}", "0 or more")
     if data.near_start < 1:
         raise ConfigError(f"data.near_start is {data.near_start}", "at least 1 frame")
     if data.flow not in ("none", "dis"):

@@ -112,7 +112,7 @@ def test_one_frame_written_in_two_ways_is_an_error(tmp_path: Path) -> None:
 
 def test_frames_of_a_folder_are_its_file_names(tmp_path: Path) -> None:
     table = read_keypoints(write(tmp_path, HEADER + "a,img2.png,neck,1,2,1\n"))
-    with pytest.raises(InputError, match="no frame 'img2.png'") as caught:
+    with pytest.raises(InputError, match="no frame 'img2") as caught:
         labels_for(table, "a", {"img1.png"})
     assert "img1.png" in caught.value.hint
 
