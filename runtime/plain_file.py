@@ -1,4 +1,4 @@
-"""Reading a file that somebody else may have put there: plain and of bounded size, or not at all."""
+"""Reading a file that somebody else may have put there: plain and of bounded size, or not."""
 
 from __future__ import annotations
 

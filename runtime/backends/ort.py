@@ -1,0 +1,129 @@
+"""ONNX Runtime on the CPU: one session per stage, all bound to the same buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ..bundle import Bundle, Stage, Tensor
+from ..errors import BackendError, BundleError
+from .base import allocate_all
+from .onnx_file import check_onnx
+
+_TYPES = {"uint8": "tensor(uint8)", "float16": "tensor(float16)", "float32": "tensor(float)"}
+
+
+class OrtCpuBackend:
+    """See `Backend`. Buffers are numpy arrays, which the sessions read and write by IO binding."""
+
+    name = "ort-cpu"
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        """Open a session per stage.
+
+        Raises:
+            BundleError: a stage is unsound ONNX, keeps data outside, or differs from the manifest.
+            BackendError: ONNX Runtime refuses a stage.
+        """
+        # Its warnings about missing GPUs are nobody's business here; errors come as exceptions.
+        ort.set_default_logger_severity(3)
+        self.device = f"CPU, ONNX Runtime {ort.__version__}"
+        self.threads = threads
+        self._buffers = allocate_all(bundle.manifest)
+        stages = bundle.manifest.stages
+        # Opening holds the interpreter's lock only now and then, so two cores nearly halve it.
+        with ThreadPoolExecutor(min(threads, len(stages))) as pool:
+            sessions = pool.map(lambda stage: _open_session(bundle, stage, threads), stages)
+            self._runs = {
+                stage.name: self._bind(stage, session)
+                for stage, session in zip(stages, sessions, strict=True)
+            }
+
+    def _bind(self, stage: Stage, session: ort.InferenceSession) -> tuple[Any, Any]:
+        binding = session.io_binding()
+        for tensor in stage.inputs:
+            buffer = self._buffers[tensor.name]
+            pointer = buffer.ctypes.data
+            binding.bind_input(tensor.name, "cpu", 0, buffer.dtype.type, buffer.shape, pointer)
+        for tensor in stage.outputs:
+            buffer = self._buffers[tensor.name]
+            pointer = buffer.ctypes.data
+            binding.bind_output(tensor.name, "cpu", 0, buffer.dtype.type, buffer.shape, pointer)
+        return session, binding
+
+    def view(self, tensor: str) -> NDArray[Any]:
+        return self._buffers[tensor]
+
+    def copy(self, source: str, target: str) -> None:
+        np.copyto(self._buffers[target], self._buffers[source])
+
+    def run(self, stage: str) -> None:
+        session, binding = self._runs[stage]
+        try:
+            session.run_with_iobinding(binding)
+        except Exception as error:  # pybind's own classes, which share no base but Exception
+            reason = str(error).splitlines()[0][:300]
+            raise BackendError(f"stage {stage!r} failed in ONNX Runtime: {reason}") from error
+
+    def close(self) -> None:
+        # Sessions before buffers: they hold bare pointers into them.
+        self._runs.clear()
+        self._buffers.clear()
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Denormals halve the speed of networks whose activations fade out.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    # Every session has workers of its own. They spin between the nodes of a stage, for latency, but
+    # briefly and never after its end: else they take the cores from the next stage, and burn idle
+    # ones. (By default they spin on, and a frame took six times as long on two busy cores.)
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
+    # Never ONNX Runtime's own format, which `check_onnx` cannot look into.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    return options
+
+
+def _open_session(bundle: Bundle, stage: Stage, threads: int) -> ort.InferenceSession:
+    content = bundle.read(stage.file)
+    check_onnx(content, stage.file)
+    try:
+        session = ort.InferenceSession(
+            content, _options(threads), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        reason = str(error).splitlines()[0][:300]
+        raise BackendError(
+            f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r}: {reason}",
+            "a newer onnxruntime may read it; else export the bundle again",
+        ) from error
+    _compare(stage, "input", stage.inputs, session.get_inputs())
+    _compare(stage, "output", stage.outputs, session.get_outputs())
+    return session
+
+
+def _compare(stage: Stage, what: str, expected: Sequence[Tensor], found: Sequence[Any]) -> None:
+    """A graph must have exactly the tensors of the manifest: buffers are bound by bare address."""
+    said = {tensor.name: (_TYPES[tensor.dtype], list(tensor.shape)) for tensor in expected}
+    has = {node.name: (node.type, list(node.shape)) for node in found}
+    for name in sorted(said.keys() | has.keys()):
+        if said.get(name) != has.get(name):
+            raise BundleError(
+                f"{stage.file}: {what} {name!r} is {_show(has.get(name))} in the file, "
+                f"{_show(said.get(name))} in the manifest"
+            )
+
+
+def _show(kind: tuple[str, list[Any]] | None) -> str:
+    return f"{kind[0]} {kind[1]}" if kind else "absent"
