@@ -28,7 +28,8 @@ class ThinPlateSpline:
         """T of points (B, N, 2)."""
         linear = points @ self.affine[:, :, :2].transpose(1, 2) + self.affine[:, :, 2][:, None]
         square = (points[..., :1] - self.centres[:, 0]).square() + (points[..., 1:] - self.centres[:, 1]).square()
-        return linear + (square * (square.sqrt() + 1e-6).log()) @ self.weights
+        # 1e-12: the slope of a root at 0 is infinite, and a keypoint may sit on a control point (0, 0 is one).
+        return linear + (square * ((square + 1e-12).sqrt() + 1e-6).log()) @ self.weights
 
     @in_float32
     def jacobian(self, points: Tensor) -> Tensor:
