@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sonomime.runtime.errors import InputError
 from sonomime.runtime.frames import Crop, Letterbox, crop_image, letterbox
 from sonomime.training.annotations import (

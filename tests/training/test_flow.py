@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+
 from sonomime.training.flow import has_content, measured_flow
 from sonomime.training.models.geometry import pixels_to_points
 

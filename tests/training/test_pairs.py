@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from sonomime.runtime.errors import ConfigError, InputError
 from sonomime.runtime.frames import Letterbox
 from sonomime.training.config import DataConfig

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sonomime.training.models.geometry import pixels_to_points, points_to_pixels
 from sonomime.training.transforms import IDENTITY, random_bend, similarity, tone_curve
 
