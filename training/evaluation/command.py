@@ -1,0 +1,166 @@
+"""`sonomime evaluate`: registration (argparse only) and the run."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..dataset import Clip
+    from .subject import Subject
+    from .tasks import ClipResult, Drive
+
+EVALUATE_EXAMPLE = """example:
+  sonomime evaluate runs/first/checkpoint.pt --data clips/ --split test -o runs/first/test
+  sonomime evaluate my-bundle/ --data clips/ --max-frames 20 -o /tmp/quick --json
+"""
+
+
+def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register `sonomime evaluate`."""
+    parser = sub.add_parser(
+        "evaluate",
+        help="measure a checkpoint or a bundle on clips",
+        description="Reconstruction: each clip drives its own middle frame, beside three baselines "
+        "(held source, best blur, dense flow), and another subject's clip drives it, to look for "
+        "leaking speckle. "
+        "The folder gets results.json, table.md, overview.png and strips/.",
+        epilog=EVALUATE_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "subject", type=Path, metavar="CHECKPOINT_OR_BUNDLE", help="what to evaluate"
+    )
+    parser.add_argument(
+        "--data", nargs="+", type=Path, required=True, metavar="DIR", help="dataset folders"
+    )
+    tasks = ["reconstruction"]
+    parser.add_argument("--task", choices=tasks, default=tasks[0], help="what it has to do")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the report"
+    )
+    parser.add_argument("--split", metavar="S", help="only clips of this split (default: all)")
+    parser.add_argument(
+        "--crop", metavar="X,Y,W,H", help="region of every clip, pixels of the original frame"
+    )
+    parser.add_argument(
+        "--max-frames",
+        type=_positive,
+        metavar="N",
+        help="at most N frames of a clip, evenly spread: a quick look",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="chooses other subjects (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print results.json, not the tables")
+    parser.set_defaults(run=evaluate_command)
+
+
+def evaluate_command(args: argparse.Namespace) -> int:
+    """Run `sonomime evaluate`.
+
+    Raises:
+        InputError: no clip that can be used; a wrong path.
+        CheckpointError, BundleError: the subject cannot be opened.
+        OutputError: the report cannot be written.
+    """
+    from ...runtime.errors import output_errors
+    from ...runtime.frames import parse_crop
+    from ..dataset import find_clips
+    from .subject import open_subject
+    from .table import Report, summary_line, to_json, to_markdown, write_report
+
+    crop = parse_crop(args.crop) if args.crop else None
+    found = find_clips(args.data, split=args.split, crop=crop)
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    with output_errors(args.output):  # at once, not after minutes of work
+        (args.output / "strips").mkdir(parents=True, exist_ok=True)
+    left_out = [(clip.name, reason) for clip, reason in found.unsupported]
+    with open_subject(args.subject) as subject:
+        drives, unread = _load(found.clips, subject)
+        results = _evaluate(subject, drives, args.output, args.max_frames, args.seed)
+        facts = subject.facts
+    left_out += unread
+    report = Report(
+        command=shlex.join(["sonomime", *sys.argv[1:]]),
+        subject=facts,
+        settings={
+            "task": args.task,
+            "data": " ".join(str(folder) for folder in args.data),
+            "split": args.split or "all",
+            "crop": args.crop or "as the data says",
+            "max_frames": args.max_frames or "all",
+            "seed": args.seed,
+        },
+        results=results,
+        left_out=left_out,
+        warnings=found.warnings,
+    )
+    write_report(report, args.output)
+    print(to_json(report) if args.json else to_markdown(report), end="")
+    print(f"{summary_line(report)}\nwritten to {args.output}", file=sys.stderr)
+    return 0
+
+
+def _load(clips: Sequence[Clip], subject: Subject) -> tuple[list[Drive], list[tuple[str, str]]]:
+    """The clips as the model sees them, and those that cannot be used, with the reason."""
+    from ...runtime.errors import InputError
+    from ...runtime.progress import progress
+    from ..dataset import load_clip
+    from .tasks import Drive
+
+    drives: list[Drive] = []
+    left_out: list[tuple[str, str]] = []
+    for clip in progress(clips, label="reading clips"):
+        try:
+            frames = load_clip(clip, subject.size, subject.channels).frames
+        except InputError as error:
+            left_out.append((clip.name, error.message))
+            continue
+        if len(frames) < 2:
+            left_out.append((clip.name, "has one distinct frame only, so nothing moves"))
+            continue
+        drives.append(Drive(clip.name, clip.subject, clip.group, frames))
+    if not drives:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out)
+        raise InputError(
+            f"no clip can be evaluated ({reasons})", "give videos or folders of frames that move"
+        )
+    return drives, left_out
+
+
+def _evaluate(
+    subject: Subject, drives: Sequence[Drive], output: Path, max_frames: int | None, seed: int
+) -> list[ClipResult]:
+    """Judge every clip and draw its strip as soon as it is done."""
+    from dataclasses import replace
+
+    from ...runtime.progress import progress
+    from .strips import clip_strip, overview, overview_row, strip_name, write_strip
+    from .tasks import choose_driver, leakage, reconstruct
+
+    known = [(drive.name, drive.subject, drive.group) for drive in drives]
+    results: list[ClipResult] = []
+    rows = []
+    for index, drive in enumerate(progress(drives, label="evaluating clips")):
+        result, pictures = reconstruct(subject, drive, max_frames)
+        other = choose_driver(known, index, seed)
+        if other is not None:
+            found, pictures.other = leakage(subject, drive, drives[other], max_frames)
+            result = replace(result, driver=drives[other].name, leakage=found)
+        results.append(result)
+        strip = clip_strip(result, pictures, subject.geometry)
+        write_strip(output / "strips" / strip_name(drive.name), strip)
+        rows.append(overview_row(result, pictures))
+    write_strip(output / "overview.png", overview(rows))
+    return results
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+    return number
