@@ -16,40 +16,57 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..training.models.animator import AnimationModel
-from ..training.models.blocks import Residual, Same, Up, upsample
+from ..training.models.blocks import Hourglass, Residual, Same
 from ..training.models.generator import Decoder
 from ..training.models.geometry import AntiAlias
-from ..training.models.keypoint_detector import KeypointDetector
-from ..training.models.lite import Merge, NearestUp
+from ..training.models.lite import LiteGenerator, Merge
 from .operators import standard_node
+
+# Phases hold 16/9 of a kernel's weights. Where a layer has few pixels, its weights are what takes time and space:
+# there it is left alone. Pixels a side of the layer's input.
+SMALLEST_SIDE = 16
+
+
+def folded(model: AnimationModel) -> AnimationModel:
+    """A copy of the model, in eval mode, with nothing but BatchNorm folded: no larger than the model."""
+    plain = copy.deepcopy(model).eval().requires_grad_(False)
+    fold_batchnorm(plain)
+    return plain
 
 
 def rewritten(model: AnimationModel) -> AnimationModel:
-    """A copy of the model, in eval mode, with all rewrites that pay (docs/results); the model itself is untouched."""
-    fast = copy.deepcopy(model).eval().requires_grad_(False)
-    _replace(fast)
+    """A copy of the model, in eval mode, with all the rewrites; the model itself is untouched."""
+    fast = folded(model)
+    detector, generator = fast.keypoint_detector, fast.generator
+    detector.down, detector.unshuffle = unshuffled_blur(detector.down, detector.unshuffle), 1
+    small = model.config.image_size // 4
+    for hourglass in (detector.hourglass, fast.dense_motion.hourglass):
+        split_hourglass(hourglass, small)
+    if isinstance(generator, LiteGenerator):
+        generator.up, generator.merge = PhaseUp(generator.up), SumMerge(generator.merge)
+    else:
+        generator.content = split_decoder(generator.content)
+        if generator.dual:
+            generator.texture = split_decoder(generator.texture)
     return fast
 
 
-def _replace(parent: nn.Module) -> None:
-    for name, child in list(parent.named_children()):
-        fold_batchnorm(child)
-        if isinstance(child, KeypointDetector):
-            child.down, child.unshuffle = unshuffled_blur(child.down, child.unshuffle), 1
-        if isinstance(child, Decoder) and child.skip and _nearest(child.ups):
-            setattr(parent, name, PhaseDecoder(child))
-        elif isinstance(child, Up) and child.mode == "nearest":
-            setattr(parent, name, PhaseUp(child.conv))
-        elif isinstance(child, NearestUp):
-            setattr(parent, name, PhaseUp(child))
-        elif isinstance(child, Merge):
-            setattr(parent, name, SumMerge(child))
-        else:
-            _replace(child)
+def split_hourglass(hourglass: Hourglass, side: int) -> None:
+    """Split the up blocks that pay, in place; ``side`` is that of the hourglass's input, in pixels."""
+    ups = hourglass.ups
+    for i, up in enumerate(ups):
+        if up.mode == "nearest" and side >> (len(ups) - i) >= SMALLEST_SIDE:
+            ups[i] = PhaseUp(up.conv)
 
 
-def _nearest(ups: nn.ModuleList) -> bool:
-    return all(isinstance(up, Up) and up.mode == "nearest" for up in ups)
+def split_decoder(decoder: Decoder) -> nn.Module:
+    """The decoder with its up blocks split, where they are nearest."""
+    if any(up.mode != "nearest" for up in decoder.ups):
+        return decoder
+    if decoder.skip:
+        return PhaseDecoder(decoder)
+    decoder.ups = nn.ModuleList(PhaseUp(up.conv) for up in decoder.ups)
+    return decoder
 
 
 # ---- BatchNorm
@@ -272,9 +289,3 @@ class SumMerge(nn.Module):
 
     def forward(self, x: Tensor, detail: Tensor, layers: Tensor) -> Tensor:
         return F.relu(self.own(x) + self.detail(detail) + self.layers(layers.to(x.dtype)))
-
-
-__all__ = [
-    "PhaseConv", "PhaseDecoder", "PhaseUp", "SumMerge", "depth_to_space", "fold_batchnorm", "make_conv", "merged",
-    "rewritten", "unshuffled_blur", "upsample", "with_more_inputs",
-]  # fmt: skip

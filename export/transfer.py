@@ -1,0 +1,108 @@
+"""Motion transfer and smoothing, tensors in and tensors out: the stage ``transfer``."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..training.models.geometry import inverse_2x2
+from ..training.models.keypoint_detector import Keypoints
+
+DERIVATIVE_CUTOFF = 1.0  # Hz, as in the One-Euro paper
+SHORTEST_STEP = 1e-4  # seconds
+
+
+class Controls(NamedTuple):
+    """What the caller sets, float32 (1,) each: see runtime/wiring.py."""
+
+    relative: Tensor
+    scale: Tensor
+    min_cutoff: Tensor
+    beta: Tensor
+    dt_seconds: Tensor
+
+
+def state_size(keypoints: int) -> int:
+    """Elements of the smoothing's state: the flag "seen", then 6 values per keypoint and their speeds."""
+    return 1 + 2 * 6 * keypoints
+
+
+def transfer_motion(
+    source: Keypoints, reference: Keypoints, driving: Keypoints, relative: Tensor, scale: Tensor
+) -> Keypoints:
+    """Where the source's keypoints go.
+
+    ``relative`` > 0.5: p = p_S + s (p_D - p_R), J = J_D J_R^-1 J_S (FOMM Eq. 11-12, with a scale); else the driving
+    keypoints as they are.
+    """
+    value = source.value + scale * (driving.value - reference.value)
+    change = multiply_2x2(driving.jacobian, inverse_2x2(reference.jacobian))
+    jacobian = multiply_2x2(change, source.jacobian)
+    follow = relative > 0.5
+    return Keypoints(
+        torch.where(follow, value, driving.value), torch.where(follow, jacobian, driving.jacobian)
+    )
+
+
+def multiply_2x2(a: Tensor, b: Tensor) -> Tensor:
+    """Product of (..., 2, 2) matrices, element by element: a GPU's matrix unit would round the inputs to TF32."""
+    return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
+
+
+def one_euro(
+    x: Tensor, state: Tensor, min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One-Euro filter of a trajectory: (1, n), (1, 1 + 2 n) -> smoothed (1, n), next state.
+
+    Source: Casiez, Roussel and Vogel, CHI 2012. ``min_cutoff`` (Hz) <= 0 passes ``x`` on. A state of zeros is fresh.
+    """
+    n = x.shape[1]
+    seen, last, last_speed = state.split([1, n, n], dim=1)
+    dt = dt_seconds.clamp(min=SHORTEST_STEP)
+    speed = _low_pass((x - last) / dt, last_speed, torch.full_like(dt, DERIVATIVE_CUTOFF), dt)
+    cutoff = min_cutoff.clamp(min=0.0) + beta * speed.abs()
+    smoothed = _low_pass(x, last, cutoff, dt)
+    follow = (seen > 0.5) & (min_cutoff > 0)
+    smoothed = torch.where(follow, smoothed, x)
+    speed = torch.where(follow, speed, torch.zeros_like(speed))
+    return smoothed, torch.cat([torch.ones_like(seen), smoothed, speed], dim=1)
+
+
+def _low_pass(x: Tensor, last: Tensor, cutoff: Tensor, dt: Tensor) -> Tensor:
+    rate = 2 * math.pi * cutoff * dt
+    return last + (x - last) * (rate / (rate + 1))
+
+
+class TransferStage(nn.Module):
+    """The driving trajectory, points and jacobians, is smoothed; then it is transferred to the source."""
+
+    def forward(
+        self,
+        source_kp_value: Tensor,
+        source_kp_jacobian: Tensor,
+        reference_kp_value: Tensor,
+        reference_kp_jacobian: Tensor,
+        driving_kp_value: Tensor,
+        driving_kp_jacobian: Tensor,
+        relative: Tensor,
+        scale: Tensor,
+        min_cutoff: Tensor,
+        beta: Tensor,
+        dt_seconds: Tensor,
+        state: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """-> target_kp_value, target_kp_jacobian, next_state. Shapes: see stages.py."""
+        count = driving_kp_value.shape[1]
+        trajectory = torch.cat([driving_kp_value.flatten(1), driving_kp_jacobian.flatten(1)], dim=1)
+        smoothed, next_state = one_euro(trajectory, state, min_cutoff, beta, dt_seconds)
+        value, jacobian = smoothed.split([2 * count, 4 * count], dim=1)
+        driving = Keypoints(value.view(1, count, 2), jacobian.view(1, count, 2, 2))
+        target = transfer_motion(
+            Keypoints(source_kp_value, source_kp_jacobian),
+            Keypoints(reference_kp_value, reference_kp_jacobian),
+            driving, relative, scale,
+        )  # fmt: skip
+        return target.value, target.jacobian, next_state
