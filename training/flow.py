@@ -32,9 +32,10 @@ def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, 
     half, quarter = source.shape[0] // 2, source.shape[0] // 4
     before, after = (_levels(image, half) for image in (driving, source))
     # A new one each time: the object keeps buffers, and may be called from several threads.
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    forward = dis.calc(before, after, None)
-    backward = dis.calc(after, before, None)
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    start = np.zeros((half, half, 2), np.float32)
+    forward = dis.calc(before, after, start.copy())
+    backward = dis.calc(after, before, start)
     rows, columns = np.mgrid[0:half, 0:half].astype(np.float32)
     at_x, at_y = columns + forward[..., 0], rows + forward[..., 1]
     back = cv2.remap(backward, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -40,7 +40,8 @@ def _grid_weights(controls: int, size: int) -> NDArray[np.float32]:
 
 
 def _centres(size: int) -> Array:
-    return pixels_to_points(np.arange(size, dtype=np.float64), size)
+    centres: Array = pixels_to_points(np.arange(size, dtype=np.float64), size)
+    return centres
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,13 @@ class PlaneMap:
         line = _centres(size)
         by_column = self.matrix[:, :1] * line + self.offset[:, None]
         by_row = self.matrix[:, 1:] * line
-        grid = (by_column[:, None, :] + by_row[:, :, None]).astype(np.float32)
+        grid = np.asarray(by_column[:, None, :] + by_row[:, :, None], np.float32)
         if self.control is not None:
             weights = _grid_weights(len(self.control), size)
             for axis in (0, 1):
-                by_row = weights @ self.control[..., axis].astype(np.float32)
+                rows = np.asarray(weights @ self.control[..., axis], np.float32)
                 # Not numpy's product: its threads fight for the cores that the training uses.
-                grid[axis] += cv2.gemm(by_row, weights, 1, None, 0, flags=cv2.GEMM_2_T)
+                grid[axis] = cv2.gemm(rows, weights, 1, grid[axis], 1, flags=cv2.GEMM_2_T)
         return grid
 
     def carry(self, points: Array, rounds: int = 40) -> Array:
@@ -138,9 +139,10 @@ def similarity(scale: float, degrees: float, shift: tuple[float, float], flip: b
         shift: (x, y) in points; half the image's side is 1.
         flip: mirror left and right first.
     """
-    forward = scale * _turn(degrees) @ np.diag([-1.0 if flip else 1.0, 1.0])
-    inverse = np.linalg.inv(forward)
-    return PlaneMap(inverse, -inverse @ np.array(shift))
+    forward: Array = scale * _turn(degrees) @ np.diag([-1.0 if flip else 1.0, 1.0])
+    inverse: Array = np.linalg.inv(forward)
+    offset: Array = -inverse @ np.array(shift, np.float64)
+    return PlaneMap(inverse, offset)
 
 
 def random_bend(
@@ -156,9 +158,9 @@ def random_bend(
         degrees, stretch: bounds of the affine part's rotation and of its change of either scale.
     """
     strength = rng.uniform(0, 1)
-    matrix = _turn(strength * rng.uniform(-degrees, degrees))
+    matrix: Array = _turn(strength * rng.uniform(-degrees, degrees))
     matrix = matrix @ np.diag(1 + strength * rng.uniform(-stretch, stretch, 2))
-    offset = strength * rng.uniform(-reach / 2, reach / 2, 2)
+    offset: Array = strength * rng.uniform(-reach / 2, reach / 2, 2)
     n = int(rng.integers(4, 9))
     control = rng.standard_normal((n, n, 2))
     # B-spline weights are convex: the control points bound the displacement, and the differences
