@@ -1,0 +1,125 @@
+"""Fixtures that all tests share: small media made on the fly, the larger data set if there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, settings
+
+Image = npt.NDArray[np.uint8]
+
+# The same examples on every machine and run; how long one takes is nobody's business.
+settings.register_profile(
+    "house",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("house")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The larger data set, which is not part of the product."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the shared data set is not beside this checkout (../shared/data)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def blob_frames() -> Callable[..., list[Image]]:
+    """Make frames with a bright blob that moves over speckle: (count, width, height) -> list."""
+
+    def make(count: int = 8, width: int = 64, height: int = 64) -> list[Image]:
+        speckle = np.random.default_rng(7).integers(0, 60, (height, width))
+        ys, xs = np.mgrid[:height, :width]
+        frames = []
+        for index in range(count):
+            x = width * (0.3 + 0.4 * index / max(count - 1, 1))
+            distance = ((xs - x) ** 2 + (ys - height / 2) ** 2) / (2 * (width / 10) ** 2)
+            frames.append(np.clip(speckle + 180 * np.exp(-distance), 0, 255).astype(np.uint8))
+        return frames
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_video() -> Callable[..., Path]:
+    """Write a video through PyAV alone, so that readers are not tested against our own writer."""
+
+    def make(
+        path: Path,
+        frames: Sequence[Image],
+        codec: str = "libx264",
+        pix_fmt: str = "yuv420p",
+        times: Sequence[float] | None = None,
+        fps: int | Fraction = 25,
+        color_range: int = 2,
+        format_options: dict[str, str] | None = None,
+        options: dict[str, str] | None = None,
+    ) -> Path:
+        import av
+
+        height, width = frames[0].shape[:2]
+        with av.open(str(path), "w", options=format_options or {}) as container:
+            stream: Any = container.add_stream(codec, rate=fps, options=options or {})
+            stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+            stream.codec_context.color_range = color_range
+            if times is not None:
+                stream.codec_context.time_base = Fraction(1, 60_000)
+            for index, image in enumerate(frames):
+                if pix_fmt == "yuv420p" and image.ndim == 2:  # luma as it is, no conversion
+                    planes = np.full((height * 3 // 2, width), 128, np.uint8)
+                    planes[:height] = image
+                    frame = av.VideoFrame.from_ndarray(planes, "yuv420p")
+                else:
+                    given = "gray" if image.ndim == 2 else "rgb24"
+                    frame = av.VideoFrame.from_ndarray(image, given).reformat(format=pix_fmt)
+                frame.color_range = color_range
+                if times is not None:
+                    frame.pts = round(times[index] * 60_000)
+                    frame.time_base = Fraction(1, 60_000)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def run_python() -> Callable[..., tuple[int, str, str]]:
+    """Run code in a fresh interpreter, away from the checkout: (exit status, output, errors)."""
+
+    def run(code: str, *arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=cwd or Path(sys.prefix),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
