@@ -139,8 +139,8 @@ def similarity(scale: float, degrees: float, shift: tuple[float, float], flip: b
         shift: (x, y) in points; half the image's side is 1.
         flip: mirror left and right first.
     """
-    forward: Array = scale * _turn(degrees) @ np.diag([-1.0 if flip else 1.0, 1.0])
-    inverse: Array = np.linalg.inv(forward)
+    forward = scale * _turn(degrees) @ np.diag([-1.0 if flip else 1.0, 1.0])
+    inverse: Array = np.asarray(np.linalg.inv(forward), np.float64)
     offset: Array = -inverse @ np.array(shift, np.float64)
     return PlaneMap(inverse, offset)
 
