@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..runtime.errors import ConfigError
+from ..runtime.errors import CheckpointError, ConfigError
+from .checkpoint import read_weights_only
 
 VGG19 = [64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512]
 VGG19_TAPS = (1, 6, 11, 20, 29)  # relu1_1, relu2_1, relu3_1, relu4_1, relu5_1 (METHOD, Eq. 6)
@@ -61,9 +62,9 @@ class FeatureNetwork(nn.Module):
         # SqueezeNet's raw differences are two orders larger than L1 on pixels; VGG's are used raw, as in the paper.
         self.normalise = name == "squeezenet"
         state = _read(Path(weights))
-        have = {int(key.split(".")[1]) for key in state if key.startswith("features.")}
+        have = {key.split(".")[1] for key in state if key.startswith("features.")}
         need = [i for i, layer in enumerate(layers) if any(True for _ in layer.parameters())]
-        present = [i for i in need if i in have]
+        present = [i for i in need if str(i) in have]
         if not present or present != need[: len(present)]:
             raise ConfigError(f"{weights}: not weights of {name} with torchvision's key names", "see docs/training.md")
         # A file that ends early (relu3_4, say) serves with the taps that it reaches.
@@ -96,9 +97,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"{path}: no such weights file", "give loss.perceptual_weights an existing path, or "
                           "loss.perceptual_network=none")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ConfigError(f"{path}: not a readable weights file: {error}", "give a state dict saved by torch") from error
-    if not isinstance(state, dict):
+        state = read_weights_only(path, "only use weights from a source that you trust")
+    except CheckpointError as error:
+        raise ConfigError(error.message, error.hint) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ConfigError(f"{path}: holds no state dict", "give a state dict saved by torch")
-    return state
+    return {str(key): value for key, value in state.items()}
