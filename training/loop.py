@@ -57,10 +57,9 @@ def train(trainer: Trainer, resume: bool, max_minutes: float | None, report: Cal
             if step % train_config.log_every == 0 or step == 1:
                 seconds = (time.monotonic() - mark) / (step - since)
                 values = {name: loss.item() for name, loss in result.losses.items()}
-                error = result.l1
-                book.write(step, {**values, "l1": error, "rate": trainer.learning_rate(), "seconds_per_step": seconds})
+                book.write(step, {**values, "l1": result.l1, "hold": result.hold, "rate": trainer.learning_rate(), "seconds_per_step": seconds})
                 left = (train_config.max_steps - step) * seconds / 60
-                report(f"step {step}/{train_config.max_steps}  l1 {error:.4f}  loss {sum(values.values()):.3f}  "
+                report(f"step {step}/{train_config.max_steps}  l1 {result.l1:.4f} (hold {result.hold:.4f})  loss {sum(values.values()):.3f}  "
                        f"{seconds:.2f} s/step  {left:.0f} min left")
                 since, mark = step, time.monotonic()
             if step % train_config.picture_every == 0:

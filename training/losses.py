@@ -41,6 +41,14 @@ def equivariance_jacobian(driving: Keypoints, transformed: Keypoints, spline: Th
     return (torch.eye(2, device=chain.device) - chain).abs().mean()
 
 
+def separation(points: Tensor, reach: float = 0.2) -> Tensor:
+    """Mean over pairs of exp(-|p_i - p_j|^2 / (2 reach^2)): keypoints (B, K, 2) that crowd see the same motion; lite."""
+    count = points.shape[1]
+    square = (points[:, :, None] - points[:, None]).square().sum(dim=-1)
+    crowding = torch.exp(-square / (2 * reach**2)) * (1 - torch.eye(count, device=points.device))
+    return crowding.sum() / (points.shape[0] * max(1, count * (count - 1)))
+
+
 def keypoint_supervision(
     predicted: Tensor, labelled: Tensor, visible: Tensor, size: int, variance: float, geometry: str
 ) -> Tensor:

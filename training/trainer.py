@@ -39,6 +39,7 @@ class StepResult:
     source: Keypoints
     driving: Keypoints
     l1: float  # mean abs error of the prediction
+    hold: float  # the same of the source itself: what standing still would cost
 
 
 class Objective(nn.Module):
@@ -81,6 +82,8 @@ class Objective(nn.Module):
         a, b = (Keypoints(k.value[:, :held], k.jacobian[:, :held]) for k in (driving, transformed))
         result["equivariance_value"] = w.equivariance_value * losses.equivariance_value(a, b, spline)
         result["equivariance_jacobian"] = w.equivariance_jacobian * losses.equivariance_jacobian(a, b, spline)
+        if w.separation > 0:
+            result["separation"] = w.separation * losses.separation(found.value)
         labels = batch.driving_points.shape[1]
         if labels and w.supervision > 0:
             result["supervision"] = w.supervision * losses.keypoint_supervision(
@@ -109,7 +112,8 @@ class Objective(nn.Module):
             result["adversarial"] = w.adversarial * losses.lsgan_generator(fake)
             result["feature_matching"] = w.feature_matching * losses.feature_matching(fake, truth)
         l1 = (prediction.image.detach() - batch.driving).abs().mean().item()
-        return StepResult(result, prediction, motion, source, driving, l1)
+        hold = (batch.source - batch.driving).abs().mean().item()
+        return StepResult(result, prediction, motion, source, driving, l1, hold)
 
 
 def judge_frozen(discriminator: Discriminator, image: Tensor) -> Judgement:
