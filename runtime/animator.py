@@ -57,6 +57,7 @@ class Animator:
         self._manifest = manifest
         self._lock = threading.RLock()
         self._closed = False
+        self.motion = motion
         self._scale = scale
         self._once = [stage.name for stage in manifest.stages if stage.when == "once"]
         self._per_frame = [stage.name for stage in manifest.stages if stage.when == "per_frame"]

@@ -1,4 +1,4 @@
-"""How calm the keypoints' trajectory is to be; the filter itself is part of the stage `transfer`."""
+"""How calm the keypoints' trajectory is to be; the filter itself is in the stage `transfer`."""
 
 from __future__ import annotations
 

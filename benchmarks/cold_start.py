@@ -1,0 +1,71 @@
+"""How long a new process takes to its first frame.
+
+Run as a script by `time_cold_start` in an interpreter of its own; it prints one line of JSON the
+moment the frame is there, so that whoever started it can tell the whole time too.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from time import perf_counter
+
+from ..runtime.errors import BackendError
+
+_SCRIPT = """
+from time import perf_counter
+begin = perf_counter()
+import json, sys
+from sonomime.runtime import Animator
+from sonomime.runtime.frames import read_image
+bundle, backend, threads, source, driving = json.loads(sys.argv[1])
+imported = perf_counter()
+animator = Animator.open(bundle, backend, threads=threads)
+opened = perf_counter()
+animator.set_source(read_image(source))
+prepared = perf_counter()
+animator.animate(read_image(driving))
+done = perf_counter()
+steps = {
+    "imports": imported - begin,
+    "open": opened - imported,
+    "set_source": prepared - opened,
+    "first_frame": done - prepared,
+}
+print(json.dumps(steps), flush=True)
+"""
+
+
+def time_cold_start(
+    bundle: str, backend: str, threads: int, source: str, driving: str
+) -> dict[str, float]:
+    """Start an interpreter, open a bundle and make one frame.
+
+    Args:
+        bundle: folder of the bundle.
+        backend: as for Animator.open.
+        threads: as for Animator.open.
+        source: image file.
+        driving: image file.
+
+    Returns:
+        Seconds by step: interpreter, imports, open, set_source, first_frame; and `total`.
+
+    Raises:
+        BackendError: the process failed.
+    """
+    argument = json.dumps([bundle, backend, threads, source, driving])
+    begin = perf_counter()
+    with subprocess.Popen(
+        [sys.executable, "-c", _SCRIPT, argument], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        line = process.stdout.readline()
+        total = perf_counter() - begin
+        trouble = process.stderr.read().decode(errors="replace").strip()
+    if not line:
+        reason = trouble.splitlines()[-1] if trouble else f"exit code {process.returncode}"
+        raise BackendError(f"a new process did not reach its first frame: {reason}")
+    steps: dict[str, float] = json.loads(line)
+    return {"interpreter": total - sum(steps.values()), **steps, "total": total}

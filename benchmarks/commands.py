@@ -1,0 +1,52 @@
+"""The command line of this room: `bench`. Only argparse is imported until the verb runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = """example:
+  sonomime bench --frames 300 --json latency.json
+  sonomime bench --bundle my-bundle/ --torch runs/first/checkpoint.pt
+"""
+
+
+def add_bench(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register `sonomime bench`."""
+    parser = sub.add_parser(
+        "bench",
+        help="time a frame, stage by stage",
+        description="Closed loop: one frame after the other, as fast as they go. The start of a "
+        "new process is timed apart from warm frames.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--bundle", type=Path, metavar="B", help="bundle folder (the default one)")
+    parser.add_argument("--backend", default="auto", metavar="NAME", help="auto (default), ort-cpu")
+    parser.add_argument("--frames", type=int, default=200, metavar="N", help="frames timed (200)")
+    parser.add_argument("--warmup", type=int, default=20, metavar="N", help="frames before (20)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (physical cores)")
+    parser.add_argument(
+        "--cold", type=int, default=3, metavar="N", help="new processes timed to their first frame"
+    )
+    parser.add_argument(
+        "--torch", type=Path, metavar="CHECKPOINT",
+        help="compare with eager torch running this checkpoint, in interleaved blocks",
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, samples too")
+    parser.set_defaults(run=run_bench)
+
+
+def run_bench(args: argparse.Namespace) -> int:
+    """Run `sonomime bench`."""
+    from .latency import Plan, measure_latency, report_lines, write_report
+
+    plan = Plan(
+        args.bundle, args.backend, args.threads, args.frames, args.warmup, args.cold, args.torch
+    )
+    report = measure_latency(plan)
+    if args.json is not None:
+        write_report(args.json, report)
+    for line in report_lines(report):
+        print(line)
+    return 0

@@ -1,0 +1,94 @@
+"""Numbers out of samples, and the record of the machine that they were taken on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..runtime.backends import default_threads
+
+LEAST_FOR_P99 = 100
+"""Below so many samples the 99th percentile is one frame's luck."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Milliseconds over `count` samples; `p99` is None below LEAST_FOR_P99 of them."""
+
+    count: int
+    min: float
+    mean: float
+    p50: float
+    p90: float
+    p99: float | None
+    max: float
+
+
+def summarise(seconds: Sequence[float]) -> Summary:
+    """Summary of durations in seconds, at least one."""
+    ms = np.asarray(seconds, np.float64) * 1e3
+    p50, p90, p99 = (float(value) for value in np.percentile(ms, (50, 90, 99)))
+    return Summary(
+        count=len(ms),
+        min=float(ms.min()),
+        mean=float(ms.mean()),
+        p50=p50,
+        p90=p90,
+        p99=p99 if len(ms) >= LEAST_FOR_P99 else None,
+        max=float(ms.max()),
+    )
+
+
+def environment() -> dict[str, Any]:
+    """What a latency depends on, besides the model: CPU, load, versions, commit."""
+    return {
+        "cpu": cpu_name(),
+        "cores_logical": os.cpu_count(),
+        "cores_available": default_threads(),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {"sonomime": __version__, **_versions()},
+        "commit": _commit(),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name, as Linux tells it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "torch"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with a + when files differ from it; None when installed otherwise."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    with suppress(OSError, subprocess.SubprocessError):
+        git = ["git", "-C", str(root)]
+        run = {"capture_output": True, "text": True, "check": True, "timeout": 10}
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], **run).stdout.strip()  # type: ignore[call-overload]
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], **run).stdout.strip()  # type: ignore[call-overload]
+        return commit + ("+" if changed else "")
+    return None

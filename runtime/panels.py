@@ -1,0 +1,100 @@
+"""Source, driving and synthesized picture beside each other, with captions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from .frames import Image, Letterbox, to_channels
+
+_HEIGHTS = 192, 720  # below, captions cannot be read; above, three panels exceed what players like
+_GAP = 4
+_LEVEL = 220  # of the captions
+
+
+class Panels:
+    """Composes pictures of fixed sizes into one, each under its caption.
+
+    Args:
+        captions: one per panel.
+        sizes: (width, height) of each panel's pictures. All are shown at the last one's height,
+            within 192 .. 720 pixels, aspect ratios kept.
+        channels: 1 or 3.
+
+    Attributes:
+        size: (width, height) of the composed picture.
+    """
+
+    def __init__(
+        self, captions: Sequence[str], sizes: Sequence[tuple[int, int]], channels: int
+    ) -> None:
+        low, high = _HEIGHTS
+        height = min(high, max(low, sizes[-1][1]))
+        # A very wide picture keeps to a square's width, with black above and below.
+        widths = [min(2 * height, max(height // 4, round(height * w / h))) for w, h in sizes]
+        self._strip = max(20, height // 14)
+        self.size = sum(widths) + _GAP * (len(widths) - 1), height + self._strip
+        shape = (self.size[1], self.size[0]) if channels == 1 else (*self.size[::-1], 3)
+        self._canvas = np.zeros(shape, np.uint8)
+        self._channels = channels
+        self._panels: list[tuple[int, int, int]] = []
+        x = 0
+        for caption, width in zip(captions, widths, strict=True):
+            self._panels.append((x, width, height))
+            self._write(caption, x, width)
+            x += width + _GAP
+
+    def compose(self, pictures: Sequence[Image | None]) -> Image:
+        """The composed picture, a buffer that the next call changes.
+
+        Args:
+            pictures: one per panel, uint8 (H, W) or (H, W, 3); None leaves the panel as it was.
+
+        Raises:
+            InputError: not an image.
+        """
+        for picture, (x, width, height) in zip(pictures, self._panels, strict=True):
+            if picture is not None:
+                fitted = _fit(to_channels(picture, self._channels), width, height)
+                self._canvas[self._strip :, x : x + width] = fitted
+        return self._canvas
+
+    def _write(self, caption: str, x: int, width: int) -> None:
+        import cv2
+
+        font, scale = cv2.FONT_HERSHEY_SIMPLEX, self._strip / 36
+        (w, h), _ = cv2.getTextSize(caption, font, scale, 1)
+        if w > width - 6:
+            scale *= (width - 6) / w
+        strip = np.zeros((self._strip, width), np.uint8)
+        place = (3, (self._strip + h) // 2)
+        cv2.putText(strip, caption, place, font, scale, (_LEVEL,), 1, cv2.LINE_AA)
+        target = self._canvas[: self._strip, x : x + width]
+        target[...] = strip if self._channels == 1 else strip[..., None]
+
+
+def _fit(picture: Image, width: int, height: int) -> Image:
+    """Scaled into width x height, aspect ratio kept, black around it."""
+    import cv2
+
+    h, w = picture.shape[:2]
+    if (w, h) == (width, height):
+        return picture
+    box = _fitted(w, h, width, height)
+    scaled = picture
+    if (w, h) != (box.w, box.h):
+        method = cv2.INTER_AREA if box.h < h else cv2.INTER_LINEAR
+        scaled = np.asarray(cv2.resize(picture, (box.w, box.h), interpolation=method), np.uint8)
+    panel = np.zeros((height, width, *picture.shape[2:]), np.uint8)
+    panel[box.y : box.y + box.h, box.x : box.x + box.w] = scaled
+    return panel
+
+
+@functools.lru_cache(maxsize=16)
+def _fitted(w: int, h: int, width: int, height: int) -> Letterbox:
+    scale = min(width / w, height / h)
+    inner_w, inner_h = max(1, round(w * scale)), max(1, round(h * scale))
+    x, y = (width - inner_w) // 2, (height - inner_h) // 2
+    return Letterbox(w, h, max(width, height), x, y, inner_w, inner_h)

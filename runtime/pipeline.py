@@ -1,0 +1,165 @@
+"""From files to a file: a source picture, a driving clip, an animated clip."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .animator import Animator
+from .errors import ConfigError, InputError, OutputError
+from .frames import Crop, Image
+from .keypoints import reference_distance
+from .mark import draw_mark, metadata
+from .panels import Panels
+from .progress import progress
+from .video import FrameSource, open_sink, open_source
+
+log = logging.getLogger("sonomime")
+
+SAMPLES = Path(__file__).parent / "samples"
+CAPTIONS = ("source", "driving", "synthesized")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to animate.
+
+    `reference` is `first`, `best` or the index of a driving frame; `source_frame` the frame to take
+    where the source is a clip; crops are in pixels of the original frames.
+    """
+
+    source: Path
+    driving: Path
+    output: Path
+    reference: str | int = "first"
+    crop: Crop | None = None
+    source_crop: Crop | None = None
+    source_frame: int = 0
+    side_by_side: bool = False
+    mark: bool = True
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was made: frames written, the reference's index (None for absolute motion), the size
+    (width, height), seconds from the first frame to the closed file."""
+
+    output: Path
+    frames: int
+    reference: int | None
+    size: tuple[int, int]
+    seconds: float
+
+
+def animate_files(animator: Animator, job: Job) -> Done:
+    """Animate a file with a file, frame by frame; whole videos are never in memory.
+
+    The synthesized picture has the source's own size, and metadata that call it synthetic.
+
+    Raises:
+        ConfigError: a reference that is not first, best or an index.
+        InputError: the source or the driving clip cannot be used, or lacks the frame asked for.
+        OutputError: the output cannot be written; nothing is left under its name.
+        BackendError: a stage failed.
+    """
+    _check(job)
+    channels = animator.manifest.image.channels
+    still = _frame_of(job.source, job.source_frame, job.source_crop, channels)
+    with open_source(job.driving, crop=job.crop, channels=channels) as driving:
+        animator.reset()
+        animator.set_source(still)
+        reference = _choose_reference(animator, driving, job.reference)
+        height, width = still.shape[:2]
+        panels = None
+        size = (width, height)
+        if job.side_by_side:
+            panels = Panels(CAPTIONS, (size, driving.size, size), channels)
+            panels.compose((still, None, None))
+            size = panels.size
+        if not job.mark:
+            log.warning("the synthetic mark is left out of %s, as asked", job.output)
+        begin = time.perf_counter()
+        with open_sink(job.output, size, channels, driving.fps, metadata()) as sink:
+            for frame in progress(driving, driving.count_hint, "animate"):
+                synthesized = animator.animate(frame.image, frame.timestamp)
+                picture = animator.letterbox.restore(synthesized)
+                if job.mark:
+                    picture = draw_mark(picture)
+                if panels is not None:
+                    picture = panels.compose((None, frame.image, picture))
+                sink.write(picture, frame.timestamp)
+        return Done(job.output, sink.count, reference, size, time.perf_counter() - begin)
+
+
+def demo_job(output: Path) -> Job:
+    """The sample still moved by the sample clip, side by side.
+
+    Raises:
+        InputError: the samples are not there.
+    """
+    still, driving = SAMPLES / "still.png", SAMPLES / "driving.mp4"
+    for file in (still, driving):
+        if not file.is_file():
+            raise InputError(f"the sample {file} is missing", "install sonomime again")
+    return Job(still, driving, output, side_by_side=True)
+
+
+def _check(job: Job) -> None:
+    if isinstance(job.reference, str) and job.reference not in ("first", "best"):
+        raise ConfigError(f"unknown reference {job.reference!r}", "first, best or a frame's index")
+    if job.source_frame < 0 or (isinstance(job.reference, int) and job.reference < 0):
+        raise ConfigError("frames are counted from 0")
+    if job.output.exists():
+        for file in (job.source, job.driving):
+            if file.exists() and os.path.samefile(file, job.output):
+                raise OutputError(
+                    f"{job.output} is an input of this very run", "choose another name with -o"
+                )
+
+
+def _frame_of(path: Path, index: int, crop: Crop | None, channels: int) -> Image:
+    """One frame of a picture, clip or folder."""
+    with open_source(path, crop=crop, channels=channels) as source:
+        return _nth(source, index)
+
+
+def _nth(source: FrameSource, index: int) -> Image:
+    count = 0
+    for frame in source:
+        if frame.index == index:
+            return frame.image
+        count += 1
+    raise InputError(
+        f"{source.path} has no frame {index}", f"it has {count}, counted from 0 to {count - 1}"
+    )
+
+
+def _choose_reference(animator: Animator, driving: FrameSource, reference: str | int) -> int | None:
+    """Set the reference frame of relative motion and say which it is."""
+    if animator.motion == "absolute":
+        return None
+    if reference == "first":  # the first frame animated becomes it by itself
+        return 0
+    if not driving.seekable:
+        raise InputError(
+            f"{driving.path} cannot be read twice, so its reference has to be its first frame",
+            "leave --reference out, or record the clip to a file",
+        )
+    if isinstance(reference, int):
+        animator.set_reference(_nth(driving, reference))
+        return reference
+    source = animator.read("source_kp_value")[0]
+    best, least, image = 0, np.inf, None
+    for frame in progress(driving, driving.count_hint, "choose the reference"):
+        distance = reference_distance(source, animator.detect(frame.image))
+        if image is None or distance < least:
+            best, least, image = frame.index, distance, frame.image
+    if image is None:
+        raise InputError(f"{driving.path} has no frames")
+    animator.set_reference(image)
+    return best
