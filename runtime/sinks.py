@@ -307,7 +307,8 @@ class _MatroskaSink(_EncodedSink):
     _format = "matroska"
 
     def _add_stream(self) -> Any:
-        options = {"level": "3", "slicecrc": "1"}  # damage is noticed when it is read again
+        # Every frame stands alone: one can seek to it, and damage stays inside it.
+        options = {"level": "3", "slicecrc": "1", "g": "1"}
         stream: Any = self._container.add_stream("ffv1", rate=self._fps, options=options)
         stream.width, stream.height = self.size
         stream.pix_fmt = "gray" if self._channels == 1 else "bgr0"

@@ -58,17 +58,21 @@ def kind_of(path: Path) -> Kind:
     Raises:
         OSError: the file cannot be opened.
     """
-    name = path.name.lower()
     with path.open("rb") as file:
         head = file.read(_DICOM_MAGIC_AT + 4)
     if head[_DICOM_MAGIC_AT:] == b"DICM":
         return Kind.DICOM
     if _is_image(head) and path.suffix.lower() not in _MOTION_JPEG_SUFFIXES:
         return Kind.IMAGE
-    for suffix, called in UNREADABLE_SUFFIXES.items():
-        if name.endswith(suffix):
-            return Kind(called)
+    if called := unreadable_format(path):
+        return Kind(called)
     return Kind.IMAGE if path.suffix.lower() in IMAGE_SUFFIXES else Kind.VIDEO
+
+
+def unreadable_format(path: Path) -> str | None:
+    """What a format that ultrasound comes in and that has no reader is called, told by the name."""
+    name = path.name.lower()
+    return next((c for end, c in UNREADABLE_SUFFIXES.items() if name.endswith(end)), None)
 
 
 def _is_image(head: bytes) -> bool:

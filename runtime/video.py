@@ -23,12 +23,12 @@ from .sinks import VideoSink, open_sink
 from .sniff import (
     IMAGE_SUFFIXES,
     MAX_PIXELS,
-    UNREADABLE_SUFFIXES,
     VIDEO_SUFFIXES,
     Kind,
     check_size,
     kind_of,
     missing_bytes,
+    unreadable_format,
 )
 
 if TYPE_CHECKING:
@@ -49,12 +49,13 @@ __all__ = [
 #: Where neither timestamps nor a frame rate are known.
 DEFAULT_FPS = Fraction(30)
 
+_DECODE_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 # Only containers that hold their frames themselves: playlists open other files, or the network.
 _OPEN_OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,gif,"
     "ogg,flv,m4v,h264,hevc,ivf,mjpeg,nut",
     "protocol_whitelist": "file",
-    "max_pixels": str(MAX_PIXELS),
+    **_DECODE_OPTIONS,  # looking for streams decodes as well
 }
 
 
@@ -109,8 +110,9 @@ def open_source(path: Path | str, crop: Crop | None = None, channels: int = 1) -
 
     Raises:
         InputError: missing, not a video or image, cut off, no frames, a size below 8 x 8 or above
-            16384 a side or 64 megapixels, a crop that reaches outside; while iterating: damaged
-            (naming the frame), a frame of another size.
+            16384 a side or 64 megapixels, a crop that reaches outside; while iterating: damage that
+            the decoder reports (saying after how many frames; some decoders conceal it), a change
+            of size.
         UnsupportedFormat: DICOM, MetaImage, NIfTI, NRRD.
     """
     path = Path(path)
@@ -162,7 +164,7 @@ def frame_files(folder: Path) -> list[Path]:
     if images:
         return sorted(images, key=_natural)
     for file in files:
-        if called := UNREADABLE_SUFFIXES.get(file.suffix.lower()):
+        if called := unreadable_format(file):
             raise _unsupported(file, called)
     videos = sorted(file.name for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
     raise InputError(
@@ -253,10 +255,11 @@ class _VideoFile(_Source):
     """A video file, decoded by PyAV as its frames are asked for."""
 
     def _images(self) -> Iterator[tuple[float | None, Image]]:
-        index = 0
+        count = 0
         try:
             with _opened(self.path) as container:
                 stream = _video_stream(container, self.path)
+                stream.codec_context.options = _DECODE_OPTIONS
                 self.fps = _frame_rate(stream)
                 self.count_hint = _frame_count(container, stream, self.fps)
                 for packet in container.demux(stream):
@@ -266,12 +269,12 @@ class _VideoFile(_Source):
                         if frame.is_corrupt:
                             raise InputError("its pixels are incomplete")
                         yield frame.time, _pixels(frame, self._channels)
-                        index += 1
+                        count += 1
         except _Refused as refused:
             raise refused.error from refused.__cause__
         except Exception as cause:  # PyAV raises anything on a bad file, also IndexError
             raise InputError(
-                f"cannot decode frame {index} of {self.path}: {_reason(cause)}",
+                f"cannot decode {self.path} after {count} frames: {_reason(cause)}",
                 "the file is damaged or cut off; convert or copy it again",
             ) from cause
 
