@@ -249,22 +249,40 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 def check(config: Config) -> None:
     """Refuse settings that fit their types but not each other (ConfigError)."""
-    model, train = config.model, config.train
-    fits = 4 * 2 ** max(model.keypoints.depth, model.motion.depth)
+    model, loss, train = config.model, config.loss, config.train
+    points, motion, generator = model.keypoints, model.motion, model.generator
+    fits = 4 * 2 ** min(max(points.depth, motion.depth, 1), 16)
+    weights = [f.name for f in dataclasses.fields(loss) if f.type == "float" and f.name != "supervision_variance"]
+    maps = 4 if generator.kind == "lite" else 1
     rules = [
+        (min(points.depth, motion.depth) >= 1, "model.*.depth must be at least 1"),
         (model.image_size % fits == 0 and model.image_size > 0, f"model.image_size must be a multiple of {fits}"),
         (model.channels in (1, 3), "model.channels must be 1 or 3"),
-        (model.keypoints.self_supervised >= 0 <= model.keypoints.supervised, "counts of keypoints must be >= 0"),
-        (model.keypoints.count >= 1, "at least one keypoint is needed"),
-        (model.generator.kind != "lite" or model.motion.occlusion_maps == 4,
-         "model.motion.occlusion_maps must be 4 for the lite generator"),
-        (model.keypoints.unshuffle in (1, 2, 4), "model.keypoints.unshuffle must be 1, 2 or 4"),
+        (points.self_supervised >= 0 <= points.supervised, "counts of keypoints must be >= 0"),
+        (points.count >= 1, "at least one keypoint is needed"),
+        (points.unshuffle in (1, 2, 4), "model.keypoints.unshuffle must be 1, 2 or 4"),
+        (points.temperature > 0, "model.keypoints.temperature must be positive"),
+        (motion.variance > 0, "model.motion.variance must be positive"),
+        (min(p.width for p in (points, motion)) >= 1 and generator.width >= 2,
+         "model.*.width must be at least 1, the generator's 2"),
+        (min(p.max_features for p in (points, motion, generator)) >= 1, "model.*.max_features must be at least 1"),
+        (points.head_kernel % 2 == 1 == motion.head_kernel % 2 and min(points.head_kernel, motion.head_kernel) > 0,
+         "model.*.head_kernel must be odd"),
+        (generator.downs >= 1 and generator.blocks >= 0, "model.generator.downs must be at least 1, blocks 0"),
+        (motion.occlusion_maps == maps,
+         f"model.motion.occlusion_maps must be {maps} for the {generator.kind} generator"),
+        (all(getattr(loss, name) >= 0 for name in weights), "weights of losses must be 0 or more"),
+        (loss.supervision_variance > 0, "loss.supervision_variance must be positive"),
+        (1 <= loss.perceptual_scales <= 6, "loss.perceptual_scales must be 1 to 6"),
+        (loss.perceptual_network == "none" or loss.perceptual_weights != "",
+         f"loss.perceptual_weights must give the path of the {loss.perceptual_network} weights"),
         (train.max_steps >= 1 and train.batch_size >= 1, "train.max_steps and batch_size must be at least 1"),
         (train.learning_rate > 0, "train.learning_rate must be positive"),
+        (0 <= train.beta1 < 1 and 0 <= train.beta2 < 1, "train.beta1 and beta2 must be in [0, 1)"),
         (0 <= train.ema < 1, "train.ema must be in [0, 1)"),
+        (train.grad_clip > 0, "train.grad_clip must be positive"),
+        (train.warmup >= 0 <= train.batchnorm_batches, "train.warmup and batchnorm_batches must be >= 0"),
         (min(train.log_every, train.picture_every, train.checkpoint_every) >= 1, "train.*_every must be at least 1"),
-        (config.loss.perceptual_network == "none" or config.loss.perceptual_weights != "",
-         f"loss.perceptual_weights must give the path of the {config.loss.perceptual_network} weights"),
     ]
     for holds, sentence in rules:
         if not holds:
