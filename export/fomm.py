@@ -32,6 +32,7 @@ from ..training.config import (
 from ..training.models.animator import build_model
 
 NETWORKS = ("generator", "kp_detector")
+LICENCE = "not stated in the file; FOMM's authors publish theirs as CC BY-NC"
 
 _MOTION = "generator/dense_motion_network."
 
@@ -128,7 +129,7 @@ def import_fomm(pth: Path, config_yaml: Path, out: Path) -> Path:
     config = read_fomm_config(config_yaml)
     payload = read_weights_only(pth, "only import checkpoints from a source that you trust")
     weights = rename(_networks(payload, pth), config.model, pth)
-    origin = {"name": f"FOMM checkpoint {pth.name}", "licence": "not stated in the file"}
+    origin = {"name": f"FOMM checkpoint {pth.name}", "licence": LICENCE}
     Checkpoint(config, 0, weights, data=[origin]).save(out)
     return out
 

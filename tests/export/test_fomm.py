@@ -12,12 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from torch import Tensor
+
+from sonomime.cli import main
 from sonomime.export.fomm import fomm_name, import_fomm, read_fomm_config, rename
 from sonomime.runtime.errors import CheckpointError, ConfigError, OutputError
 from sonomime.training.checkpoint import load_checkpoint
 from sonomime.training.config import ModelConfig
 from sonomime.training.models.animator import build_model
-from torch import Tensor
 
 State = dict[str, Tensor]
 
@@ -371,9 +373,8 @@ def test_checkpoint_says_what_it_is(tmp_path: Path) -> None:
     model = checkpoint.config.model
     assert (checkpoint.step, checkpoint.config.preset, model.geometry) == (0, "fomm", "fomm")
     assert (model.keypoints.self_supervised, model.keypoints.supervised) == (3, 0)
-    assert checkpoint.data == [
-        {"name": "FOMM checkpoint fomm.pth.tar", "licence": "not stated in the file"}
-    ]
+    (origin,) = checkpoint.data
+    assert origin["name"] == "FOMM checkpoint fomm.pth.tar" and "CC BY-NC" in origin["licence"]
     assert checkpoint.resume == {}
 
 
@@ -508,6 +509,19 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     files = write(tmp_path, make_fomm(SMALL), SMALL)
     with pytest.raises(OutputError):
         import_fomm(files.pth, files.yaml, files.yaml / "below-a-file.pt")
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = write(tmp_path, make_fomm(SMALL), SMALL)
+    words = ["import-fomm", str(files.pth), "--config", str(files.yaml), "-o", str(files.out)]
+    assert main(words) == 0 and str(files.out) in capsys.readouterr().out
+    assert load_checkpoint(files.out).step == 0
+    torch.save(Evil(tmp_path / "ran"), files.pth)
+    assert main(words) == 3 and not (tmp_path / "ran").exists()
+    said = capsys.readouterr().err
+    assert "error: " in said and "hint: " in said and "Traceback" not in said
+    files.yaml.write_text("model_params: 3")
+    assert main(words) == 2
 
 
 @pytest.mark.parametrize(

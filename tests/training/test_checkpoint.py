@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sonomime.cli import main
 from sonomime.runtime.errors import CheckpointError, OutputError
 from sonomime.training.checkpoint import Checkpoint, load_checkpoint, read_weights_only
 from sonomime.training.config import Config, load_config
@@ -118,6 +119,15 @@ def test_malicious_pickle_does_not_run(tmp_path: Path, zipped: bool, whole: bool
     assert not trace.exists()
 
 
+def test_command_line_leaves_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, trace = tmp_path / "evil.pt", tmp_path / "ran"
+    torch.save(Evil(trace), path)
+    assert main(["export", str(path), "-o", str(tmp_path / "bundle")]) == 3
+    said = capsys.readouterr().err
+    assert "holds more than weights" in said and "hint: " in said
+    assert not trace.exists() and not (tmp_path / "bundle").exists()
+
+
 def test_a_whole_module_is_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
     refused(tmp_path / "module.pt", "holds more than weights")
@@ -148,9 +158,7 @@ def test_truncated_file(tmp_path: Path, keep: float) -> None:
     refused(path, "not a readable checkpoint")
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_damaged_bytes_never_end_in_another_error(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "damaged.pt"

@@ -219,7 +219,7 @@ def test_round_trip(name: str) -> None:
     assert config_from_dict(json.loads(json.dumps(plain))) == config
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     steps=st.integers(1, 10**9),
     rate=st.floats(1e-9, 1.0),
