@@ -65,11 +65,11 @@ class Panels:
         import cv2
 
         font, scale = cv2.FONT_HERSHEY_SIMPLEX, self._strip / 36
-        (w, h), _ = cv2.getTextSize(caption, font, scale, 1)
+        (w, h), below = cv2.getTextSize(caption, font, scale, 1)
         if w > width - 6:
             scale *= (width - 6) / w
         strip = np.zeros((self._strip, width), np.uint8)
-        place = (3, (self._strip + h) // 2)
+        place = (3, (self._strip + h - below // 2) // 2)
         cv2.putText(strip, caption, place, font, scale, (_LEVEL,), 1, cv2.LINE_AA)
         target = self._canvas[: self._strip, x : x + width]
         target[...] = strip if self._channels == 1 else strip[..., None]

@@ -22,10 +22,13 @@ def read_plain_file(path: Path, limit: int) -> bytes:
         reason = "is a symbolic link" if path.is_symlink() else (error.strerror or "").lower()
         hint = "a bundle holds its manifest and every file that it names, as plain files"
         raise BundleError(f"{path}: cannot be read: {reason}", hint) from None
-    with os.fdopen(handle, "rb") as file:
+    try:
         info = os.fstat(handle)
         if not stat.S_ISREG(info.st_mode):
             raise BundleError(f"{path} is not a plain file")
         if info.st_size > limit:
             raise BundleError(f"{path} is larger than {limit / (1 << 20):g} MiB")
-        return file.read(limit + 1)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(limit + 1)
+    finally:
+        os.close(handle)

@@ -30,7 +30,8 @@ def as_smoothing(smooth: Smoothing | tuple[float, float] | bool | None) -> Smoot
     if smooth is True:
         return Smoothing()
     try:
-        chosen = Smoothing(*(float(value) for value in smooth))
+        min_cutoff, beta = (float(value) for value in smooth)
+        chosen = Smoothing(min_cutoff, beta)
     except (TypeError, ValueError):
         raise ConfigError(f"smooth {smooth!r} is not (min_cutoff, beta)") from None
     if not (0 < chosen.min_cutoff < math.inf and 0 <= chosen.beta < math.inf):

@@ -88,6 +88,7 @@ def check_wiring(manifest: Manifest) -> None:
         raise BundleError("two stages of the manifest have one name")
     if sorted(manifest.stages, key=lambda s: s.when != "once") != list(manifest.stages):
         raise BundleError("a stage that runs once comes after one that runs per frame")
+    _check_detector(manifest)
 
     size, channels = manifest.image.size, manifest.image.channels
     image = ("uint8", (1, channels, size, size))
@@ -135,7 +136,6 @@ def check_wiring(manifest: Manifest) -> None:
         if len({tensor.name for tensor in stage.inputs}) != len(stage.inputs):
             raise BundleError(f"stage {stage.name!r} takes one input twice")
 
-    _check_detector(manifest)
     for to, from_ in states.items():
         if from_ not in produced or to not in external or to in CONTROLS:
             raise BundleError(f"recurrent state {from_!r} -> {to!r} is not in the stages")

@@ -123,3 +123,11 @@ def run_python() -> Callable[..., tuple[int, str, str]]:
         return done.returncode, done.stdout, done.stderr
 
     return run
+
+
+@pytest.fixture(scope="session")
+def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny bundle of real stages, 64 x 64 grey; copy it before changing it."""
+    from toy_bundle import make_toy_bundle
+
+    return make_toy_bundle(tmp_path_factory.mktemp("bundles") / "toy")
