@@ -85,7 +85,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
         facts = subject.facts
     left_out += unread
     report = Report(
-        command=shlex.join(["sonomime", *sys.argv[1:]]),
+        command=command_line(args),
         subject=facts,
         settings={
             "task": args.task,
@@ -103,6 +103,17 @@ def evaluate_command(args: argparse.Namespace) -> int:
     print(to_json(report) if args.json else to_markdown(report), end="")
     print(f"{summary_line(report)}\nwritten to {args.output}", file=sys.stderr)
     return 0
+
+
+def command_line(args: argparse.Namespace) -> str:
+    """The command that asks for this evaluation again."""
+    words = ["sonomime", "evaluate", str(args.subject), "--data", *map(str, args.data)]
+    words += ["--task", args.task, "-o", str(args.output), "--seed", str(args.seed)]
+    for option, value in (
+        ("--split", args.split), ("--crop", args.crop), ("--max-frames", args.max_frames)
+    ):  # fmt: skip
+        words += [] if value is None else [option, str(value)]
+    return shlex.join(words)
 
 
 def _load(clips: Sequence[Clip], subject: Subject) -> tuple[list[Drive], list[tuple[str, str]]]:
@@ -153,7 +164,7 @@ def _evaluate(
             result = replace(result, driver=drives[other].name, leakage=found)
         results.append(result)
         strip = clip_strip(result, pictures, subject.geometry)
-        write_strip(output / "strips" / strip_name(drive.name), strip)
+        write_strip(output / "strips" / strip_name(index, drive.name), strip)
         rows.append(overview_row(result, pictures))
     write_strip(output / "overview.png", overview(rows))
     return results

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .metrics import (
     LOW_PASS_SIGMA,
@@ -173,5 +172,5 @@ def masked_sum(image: FloatImage, mask: Mask) -> float:
     return float(np.abs(image)[mask].sum(dtype=np.float64))
 
 
-def _means(rows: Sequence[tuple[float, float, float]]) -> NDArray[np.float64]:
-    return np.mean(rows, axis=0) if rows else np.full(3, math.nan)
+def _means(rows: Sequence[tuple[float, float, float]]) -> list[float]:
+    return np.mean(rows, axis=0).tolist() if rows else [math.nan] * 3

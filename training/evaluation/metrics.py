@@ -237,7 +237,7 @@ class Spread:
     def _moments(self) -> tuple[float, float, float]:
         if self._n == 0:
             return math.nan, 0.0, math.nan
-        a, b, aa, bb, ab = self._sums / self._n
+        a, b, aa, bb, ab = (self._sums / self._n).tolist()
         return max(aa - a * a, 0.0), max(bb - b * b, 0.0), ab - a * b
 
 

@@ -54,11 +54,11 @@ def overview_row(result: ClipResult, pictures: Pictures) -> Picture:
     ends = [pictures.own[0], pictures.own[-1]] if len(pictures.own) > 1 else pictures.own
     tiles = [("source", _tile(pictures.source))]
     for sample in ends:
-        tiles.append((f"driving {sample.index}", _tile(sample.driving)))
+        tiles.append((f"driving {sample.number}", _tile(sample.driving)))
         tiles.append(("prediction", _tile(sample.prediction)))
     if pictures.other:
         sample = pictures.other[len(pictures.other) // 2]
-        tiles.append((f"other subject {sample.index}", _tile(sample.driving)))
+        tiles.append((f"other subject {sample.number}", _tile(sample.driving)))
         tiles.append(("prediction", _tile(sample.prediction)))
     body = np.concatenate([_captioned(tile, caption) for caption, tile in tiles], axis=1)
     title = f"{result.clip}   L1 ratio {result.methods['model'].l1_ratio:.2f}"
@@ -73,14 +73,25 @@ def write_strip(path: Path, picture: Picture) -> None:
         temporary.write_bytes(data.tobytes())
 
 
-def strip_name(clip: str) -> str:
-    """A file name for a clip's strip: its path with the separators made plain."""
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in clip.strip("/")) + ".png"
+def strip_name(number: int, clip: str) -> str:
+    """A file name for the strip of clip `number`: plain, and no two alike."""
+    name = clip.rstrip("/").rpartition("/")[2]
+    return f"{number:03d}_{''.join(c if c.isalnum() or c in '._-' else '_' for c in name)}.png"
 
 
 def overview(rows: Sequence[Picture]) -> Picture:
-    """All clips' rows on one page."""
-    return _stack(rows)
+    """All clips' rows on one page, in two columns and at two thirds of their size."""
+    small = [_shrunk(row) for row in rows]
+    half = (len(small) + 1) // 2
+    columns = [_stack(small[:half]), *([_stack(small[half:])] if small[half:] else [])]
+    height = max(column.shape[0] for column in columns)
+    padded = [
+        cv2.copyMakeBorder(
+            c, 0, height - c.shape[0], 0, 4 * _GAP, cv2.BORDER_CONSTANT, value=_PAPER
+        )
+        for c in columns
+    ]
+    return np.concatenate(padded, axis=1)
 
 
 def show_deformation(deformation: NDArray[np.float32], geometry: str) -> Picture:
@@ -115,7 +126,7 @@ def _block(
     columns = [[("source", _tile(source))]]
     for sample in samples:
         column = [
-            (f"driving {sample.index}", _tile(sample.driving)),
+            (f"driving {sample.number}", _tile(sample.driving)),
             ("prediction", _tile(sample.prediction)),
         ]
         if difference:
@@ -132,6 +143,12 @@ def _block(
         drawn.append(np.concatenate(tiles))
     body = np.concatenate(drawn, axis=1)
     return np.concatenate([_line(title, body.shape[1]), body])
+
+
+def _shrunk(picture: Picture) -> Picture:
+    height, width = picture.shape[:2]
+    size = (round(width / 1.5), round(height / 1.5))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
 def _tile(image: Picture) -> Picture:

@@ -123,9 +123,7 @@ def to_markdown(report: Report) -> str:
     parts = [
         "# Reconstruction",
         f"`{report.command}`",
-        _bullets(
-            [f"{key}: {value}" for key, value in {**report.subject, **report.settings}.items()]
-        ),
+        _bullets([f"{key}: {value}" for key, value in facts.items()]),
         "## Means over clips",
         _grid(
             ["method", *_SHORT.values()],
@@ -170,14 +168,15 @@ def write_report(report: Report, folder: Path) -> None:
 
 def summary_line(report: Report) -> str:
     """The model's means in one line, for the terminal."""
-    numbers = means(report.results, "model")
-    flow = means(report.results, "flow")
-    leaking = [r.clip for r in report.results if r.leakage is not None and leaks(r.leakage)]
+    numbers, flow = means(report.results, "model"), means(report.results, "flow")
+    tested = [r.leakage for r in report.results if r.leakage is not None]
+    count = sum(leaks(leakage) for leakage in tested)
+    leaking = f"leaks in {count} of {len(tested)}" if count else "no leakage"
     return (
         f"{len(report.results)} clips: L1 ratio {_number(numbers.l1_ratio)} (hold 1, dense flow "
         f"{_number(flow.l1_ratio)}), low-pass {_number(numbers.low_pass_ratio)}, sharpness "
         f"{_number(numbers.sharpness)}, motion agreement {_number(numbers.motion_agreement)}, "
-        f"{'leaks in ' + str(len(leaking)) + ' clips' if leaking else 'no leakage'}"
+        f"{leaking if tested else 'leakage not tested (one subject)'}"
     )
 
 

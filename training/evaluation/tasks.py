@@ -45,7 +45,7 @@ Frames = NDArray[np.uint8]
 class Sample(NamedTuple):
     """One driven frame, for the pictures."""
 
-    index: int
+    number: int
     driving: NDArray[np.uint8]
     prediction: NDArray[np.uint8]
     deformation: FloatImage

@@ -1,0 +1,139 @@
+"""One clip's account: each measure against a method whose fault is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sonomime.training.evaluation.fidelity import Account, Fidelity, Targets
+from sonomime.training.evaluation.metrics import clip_mask, warp_by_flow
+
+from .fakes import moving_clip, speckle
+
+Frames = NDArray[np.uint8]
+
+
+def judge(frames: Frames, method: Callable[[Frames, Frames], Frames]) -> Fidelity:
+    """The measures of `method(source, x)` on a clip."""
+    middle = len(frames) // 2
+    targets = Targets(frames[middle], clip_mask(frames))
+    account = Account(targets)
+    for index, x in enumerate(frames):
+        if index == middle:
+            targets.gap()
+            continue
+        account.add(method(frames[middle], x), targets.frame(x))
+    return account.result()
+
+
+def test_a_perfect_copy() -> None:
+    copy = judge(moving_clip(), lambda s, x: x)
+    assert copy.l1_ratio == 0 and copy.low_pass_ratio == 0 and copy.l1 == 0
+    assert copy.sharpness == pytest.approx(1)
+    assert copy.motion_agreement == pytest.approx(1)
+    assert copy.temporal_ratio == pytest.approx(1)
+    assert copy.temporal_correlation == pytest.approx(1)
+    assert copy.psnr == pytest.approx(100) and copy.ssim == pytest.approx(1)
+
+
+def test_the_held_source() -> None:
+    hold = judge(moving_clip(), lambda s, x: s)
+    assert hold.l1_ratio == 1 and hold.low_pass_ratio == 1
+    assert hold.sharpness == pytest.approx(1, abs=0.1)
+    assert hold.motion_agreement == pytest.approx(0, abs=1e-3)
+    assert hold.temporal_ratio == 0 and hold.temporal_correlation == 0
+
+
+def test_blur_pleases_l1_but_not_the_rest() -> None:
+    # Speckle that is new in every frame: there, blur is what L1 rewards.
+    frames = np.stack([speckle(seed=seed) for seed in range(7)])
+    blur = judge(frames, lambda s, x: cv2.GaussianBlur(s, (0, 0), 4))
+    assert blur.l1_ratio < 0.85
+    assert blur.sharpness < 0.5
+    assert blur.temporal_ratio == 0
+
+
+def test_a_blurred_copy_is_not_sharp_but_moves_well() -> None:
+    blurred = judge(moving_clip(), lambda s, x: cv2.GaussianBlur(x, (0, 0), 2))
+    assert blurred.sharpness < 0.5
+    assert blurred.low_pass_ratio < 0.3
+    assert blurred.temporal_correlation > 0.95
+
+
+def test_a_known_translation_is_known_motion() -> None:
+    frames = moving_clip(size=128)
+    middle = len(frames) // 2
+    where = iter([t for t in range(len(frames)) if t != middle])
+
+    def translate(s: Frames, x: Frames) -> Frames:
+        flow = np.zeros((*s.shape, 2), np.float32)
+        flow[..., 0] = -2.0 * (next(where) - middle)
+        return np.asarray(warp_by_flow(s, flow), np.uint8)
+
+    known = judge(frames, translate)
+    assert known.motion_agreement > 0.9
+    assert known.temporal_correlation > 0.7  # zeros come in at the border
+    assert known.l1_ratio < 0.4
+
+
+def test_the_opposite_motion_is_worse_than_none() -> None:
+    frames = moving_clip(size=128)
+    mirrored = iter([t for t in reversed(range(9)) if t != 4])
+    opposite = judge(frames, lambda s, x: frames[next(mirrored)])
+    assert opposite.motion_agreement < -0.5
+    assert opposite.l1_ratio > 1
+
+
+def test_motion_agreement_is_undefined_where_little_moves() -> None:
+    assert math.isnan(judge(moving_clip(step=0.3), lambda s, x: x).motion_agreement)
+
+
+def test_a_still_clip_defines_no_ratio() -> None:
+    still = judge(np.repeat(speckle()[None], 5, axis=0), lambda s, x: s)
+    assert math.isnan(still.l1_ratio) and math.isnan(still.temporal_ratio)
+    assert still.sharpness == pytest.approx(1)
+
+
+def test_only_the_mask_counts_for_the_ratios() -> None:
+    frames = moving_clip()
+    frames[:, :20] = 0
+
+    def soil(s: Frames, x: Frames) -> Frames:
+        soiled = s.copy()
+        soiled[:8] = 200  # far from M, so that no blur brings it in
+        return soiled
+
+    soiled = judge(frames, soil)
+    assert soiled.l1_ratio == 1
+    assert soiled.low_pass_ratio == pytest.approx(1, abs=0.01)
+    assert soiled.l1 > judge(frames, lambda s, x: s).l1
+
+
+def test_the_frame_after_a_gap_has_no_frame_before_it() -> None:
+    frames = moving_clip(5)
+    targets = Targets(frames[2], clip_mask(frames))
+    changes = []
+    for index, x in enumerate(frames):
+        if index == 2:
+            targets.gap()
+            continue
+        changes.append(targets.frame(x).change is not None)
+    assert changes == [False, True, False, True]
+
+
+def test_colour_is_measured_on_its_luma() -> None:
+    frames = moving_clip(5)
+    colour = np.repeat(frames[..., None], 3, axis=3)
+    assert judge(colour, lambda s, x: s) == judge(frames, lambda s, x: s)
+
+
+def test_no_frame_at_all_defines_nothing() -> None:
+    frames = moving_clip(3)
+    account = Account(Targets(frames[1], clip_mask(frames)))
+    assert all(math.isnan(value) for value in account.result())
+    assert math.isnan(account.mean_flow)
