@@ -55,7 +55,7 @@ demo: $(DEMO)/.installed
 	@$(DEMO)/bin/sonomime demo -o $(DEMO_VIDEO)
 	@$(DEMO)/bin/python -c 'import importlib.util as u, sys; \
 		sys.exit("error: torch is installed in $(DEMO)" if u.find_spec("torch") else 0)'
-	@echo '$(abspath $(DEMO_VIDEO))'
+	@echo "$(CURDIR)/$(DEMO_VIDEO)"
 
 lint: $(TEST)/.installed
 	$(TEST)/bin/ruff check .
