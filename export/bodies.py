@@ -1,12 +1,14 @@
 """The function bodies of the custom operators, in ONNX's own text form (opset 20).
 
-A body is the meaning of its operator: ONNX Runtime and TensorRT-RTX inline it, TensorRT does so when the plugin is
-absent, and a kernel may only be faster. Sizes are read from the inputs and the geometry is arithmetic, so that one body
-serves all nodes of a file; with static shapes whatever depends on sizes alone is folded into constants.
+A body is the meaning of its operator: ONNX Runtime and TensorRT-RTX inline it, TensorRT does so
+when the plugin is absent, and a kernel may only be faster. Sizes are read from the inputs and the
+geometry is arithmetic, so that one body serves all nodes of a file; with static shapes whatever
+depends on sizes alone is folded into constants.
 
-Convention: float32 coordinates, xy order, [-1, 1]. ``half_pixel`` is 1.0 (the centre of pixel i of n is
-(2 i + 1) / n - 1, displacements are what is resized) or 0.0 (2 i / (n - 1) - 1, coordinates are resized): FOMM's.
-No matrix products on coordinates: GPUs would compute them in TF32, a twentieth of a pixel coarse.
+Convention: float32 coordinates, xy order, [-1, 1]. ``half_pixel`` is 1.0 (the centre of pixel i of
+n is (2 i + 1) / n - 1, displacements are what is resized) or 0.0 (2 i / (n - 1) - 1, coordinates
+are resized): FOMM's. No matrix products on coordinates: GPUs would compute them in TF32, a
+twentieth of a pixel coarse.
 """
 
 from __future__ import annotations
@@ -77,7 +79,8 @@ WarpOcclude <half_pixel, plugin_namespace, plugin_version>
     + _PLANES.format(out="map_grid", size="map_size", xs="map_xs", ys="map_ys")
     + _PLANES.format(out="grid", size="size", xs="xs", ys="ys")
     + """
-   # Not a Transpose: ONNX Runtime would draw it through the Resize, whose path for pixels last is slow.
+   # Not a Transpose: ONNX Runtime would draw it through the Resize, whose path for pixels last is
+   # slow.
    split_2 = Constant<value_ints = [1, 1]>()
    plane_shape = Concat<axis = 0>(one_1, one_1, map_size)
    read_x, read_y = Split<axis = 3>(deformation, split_2)
@@ -86,14 +89,17 @@ WarpOcclude <half_pixel, plugin_namespace, plugin_version>
    planes = Concat<axis = 1>(plane_x, plane_y)
    displacement = Sub(planes, map_grid)
    planes_size = Concat<axis = 0>(one_1, two_1, size)
-   resized = Resize<mode = "linear", coordinate_transformation_mode = "half_pixel">(displacement, , , planes_size)
+   resized = Resize<mode = "linear", coordinate_transformation_mode = "half_pixel">
+      (displacement, , , planes_size)
    where = Add(resized, grid)
    points = Transpose<perm = [0, 2, 3, 1]>(where)
    feature_f = Cast<to = 1>(feature)
-   warped = GridSample<mode = "linear", padding_mode = "zeros", align_corners = 0>(feature_f, points)
+   warped = GridSample<mode = "linear", padding_mode = "zeros", align_corners = 0>
+      (feature_f, points)
    occlusion_channels = Shape<start = 0, end = 2>(occlusion)
    occlusion_size = Concat<axis = 0>(occlusion_channels, size)
-   seen = Resize<mode = "linear", coordinate_transformation_mode = "half_pixel">(occlusion, , , occlusion_size)
+   seen = Resize<mode = "linear", coordinate_transformation_mode = "half_pixel">
+      (occlusion, , , occlusion_size)
    product = Mul(warped, seen)
    occluded = CastLike(product, feature)
 }
@@ -213,7 +219,8 @@ SparseMotion <half_pixel, variance, plugin_namespace, plugin_version>
    y_last = Unsqueeze(moved_y, minus_one_1)
    moved = Concat<axis = -1>(x_last, y_last)
    stacked = Reshape(moved, stacked_shape)
-   sampled = GridSample<mode = "linear", padding_mode = "zeros", align_corners = 0>(source_small, stacked)
+   sampled = GridSample<mode = "linear", padding_mode = "zeros", align_corners = 0>
+      (source_small, stacked)
    channels_1 = Shape<start = 1, end = 2>(source_small)
    by_slot_shape = Concat<axis = 0>(one_1, channels_1, minus_one_1, height_1, width_1)
    by_channel = Reshape(sampled, by_slot_shape)

@@ -1,4 +1,6 @@
-"""A checkpoint becomes a bundle: stages exported, numbers compared, nothing left behind when they differ."""
+"""A checkpoint becomes a bundle: stages exported, numbers compared, nothing left behind when they
+differ.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ def export_bundle(
     precision: Precision = "fp32",
     description: Description | None = None,
 ) -> Parity:
-    """Write the bundle of a checkpoint to the folder ``out``, which appears only when it is whole and verified.
+    """Write the bundle of a checkpoint to the folder ``out``, which appears only when it is whole
+    and verified.
 
     Returns:
         how far the bundle is from the model.
@@ -74,7 +77,9 @@ def export_bundle(
             name=told.name or checkpoint.config.preset,
             preset=checkpoint.config.preset,
             created_with=__version__,
-            image=contract.ImageFormat(model.config.image_size, 3 if model.config.channels == 3 else 1),
+            image=contract.ImageFormat(
+                model.config.image_size, 3 if model.config.channels == 3 else 1
+            ),
             conventions=contract.Conventions(model.config.geometry),
             keypoints=_keypoints(checkpoint),
             precision=precision,
@@ -105,7 +110,8 @@ def _keypoints(checkpoint: Checkpoint) -> contract.Keypoints:
     config = checkpoint.config.model.keypoints
     names = checkpoint.supervised_names[: config.supervised]
     supervised = (
-        contract.SupervisedKeypoint(config.self_supervised + i, name) for i, name in enumerate(names)
+        contract.SupervisedKeypoint(config.self_supervised + i, name)
+        for i, name in enumerate(names)
     )
     return contract.Keypoints(config.count, tuple(supervised))
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from ..training.checkpoint import Checkpoint
 
 USE = """\
-Training and simulation only: it makes synthetic ultrasound pictures in which a still image moves as a driving clip
-moves. It is not a medical device. What it makes shows no patient's anatomy in motion, and must not be used to diagnose,
-to plan or to guide treatment, nor be passed off as a recording: keep the synthetic mark that the sinks add.
+Training and simulation only: it makes synthetic ultrasound pictures in which a still image moves
+as a driving clip moves. It is not a medical device. What it makes shows no patient's anatomy in
+motion, and must not be used to diagnose, to plan or to guide treatment, nor be passed off as a
+recording: keep the synthetic mark that the sinks add.
 """
 
 LIMITS = """\
-- Anatomies, probes and motions unlike those of the training data are drawn with errors that may look plausible.
-- Structures that the still image does not show are invented or missing when the motion uncovers them.
+- Anatomies, probes and motions unlike those of the training data are drawn with errors that may
+  look plausible.
+- Structures that the still image does not show are invented or missing when motion uncovers them.
 - Relative motion assumes that the reference frame is in the pose of the still image.
 """
 
@@ -20,20 +22,27 @@ LIMITS = """\
 def model_card(
     checkpoint: Checkpoint, name: str, precision: str, licence: str, figures: str, has_credits: bool
 ) -> str:
-    """Markdown: what the model is, what it was trained on, what it may be used for and how well it does."""
+    """Markdown: what the model is, what it was trained on, what it may be used for and how well it
+    does.
+    """
     config = checkpoint.config.model
     points = config.keypoints
     weights = sum(
-        tensor.numel() for key, tensor in checkpoint.weights.items() if not key.endswith("num_batches_tracked")
+        tensor.numel()
+        for key, tensor in checkpoint.weights.items()
+        if not key.endswith("num_batches_tracked")
     )
     supervised = ", ".join(checkpoint.supervised_names) or "no labels were used"
-    data = [f"- {entry.get('name', '?')}: {entry.get('licence', 'licence not stated')}" for entry in checkpoint.data]
+    data = [
+        f"- {entry.get('name', '?')}: {entry.get('licence', 'licence not stated')}"
+        for entry in checkpoint.data
+    ]
     where = "Credits: CREDITS.md.\n" if has_credits else ""
     return f"""\
 # {name}
 
-Preset `{checkpoint.config.preset}` of sonomime: keypoints of a driving frame give a dense motion, which animates a
-still image.
+Preset `{checkpoint.config.preset}` of sonomime: keypoints of a driving frame give a dense motion,
+which animates a still image.
 
 | | |
 |---|---|

@@ -1,4 +1,6 @@
-"""The verbs `export`, `build` and `import-fomm`. torch, onnx and TensorRT are imported when a verb runs."""
+"""The verbs `export`, `build` and `import-fomm`. torch, onnx and TensorRT are imported when a verb
+runs.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +18,32 @@ def add_export(sub: Subparsers) -> None:
     parser = sub.add_parser(
         "export",
         help="make a bundle of ONNX stages from a checkpoint",
-        description="Export a checkpoint's model as a bundle. Its numbers are compared with the model's, stage by "
-        "stage and end to end on real frames (fp32: 1e-4 and 1 grey level, fp16: 45 dB); when they differ the exit "
-        "code is 5 and nothing is left behind.",
+        description="Export a checkpoint's model as a bundle. Its numbers are compared with the "
+        "model's, stage by stage and end to end on real frames (fp32: 1e-4 and 1 grey level, fp16: "
+        "45 dB); when they differ the exit code is 5 and nothing is left behind.",
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder to make")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder to make"
+    )
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
     parser.add_argument("--name", default="", help="the bundle's name (default: the preset's)")
     parser.add_argument(
         "--frames", type=Path, metavar="VIDEO_OR_FOLDER",
-        help="real frames to verify with and for the golden sample (default: the samples of sonomime)",
+        help="real frames to verify with and for the golden sample (default: sonomime's samples)",
     )  # fmt: skip
-    parser.add_argument("--licence", default="", help="licence of the weights (default: Apache-2.0)")
-    parser.add_argument("--credits", type=Path, metavar="FILE", help="becomes the bundle's CREDITS.md")
-    parser.add_argument("--figures", type=Path, metavar="FILE", help="measured figures for the model card, Markdown")
-    parser.add_argument("--json", action="store_true", help="print the agreement with the model as JSON")
+    parser.add_argument(
+        "--licence", default="", help="licence of the weights (default: Apache-2.0)"
+    )
+    parser.add_argument(
+        "--credits", type=Path, metavar="FILE", help="becomes the bundle's CREDITS.md"
+    )
+    parser.add_argument(
+        "--figures", type=Path, metavar="FILE", help="measured figures for the model card, Markdown"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the agreement with the model as JSON"
+    )
     parser.set_defaults(run=export_command)
 
 
@@ -54,9 +66,12 @@ def export_command(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"bundle": str(args.output), **vars(parity)}))
     else:
-        worst = max((error, name) for name, error in parity.stages.items() if not name.endswith("frame"))
+        worst = max(
+            (error, name) for name, error in parity.stages.items() if not name.endswith("frame")
+        )
         print(
-            f"{args.output}: frames within {parity.frame_levels} grey levels ({parity.psnr_db:.1f} dB), "
+            f"{args.output}: frames within {parity.frame_levels} grey levels "
+            f"({parity.psnr_db:.1f} dB), "
             f"stages within {worst[0]:.1e} ({worst[1]})"
         )
     return 0
@@ -67,15 +82,17 @@ def add_build(sub: Subparsers) -> None:
     parser = sub.add_parser(
         "build",
         help="build TensorRT engines of a bundle's stages for this machine",
-        description="Parse and build every stage. Engines are kept in $XDG_CACHE_HOME/sonomime (default "
-        "~/.cache/sonomime) and used again while stage, version and target are the same.",
+        description="Parse and build every stage. Engines are kept in $XDG_CACHE_HOME/sonomime "
+        "(default ~/.cache/sonomime) and used again while stage, version and target are the same.",
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument(
         "--flavour", choices=("rtx", "tensorrt"), default="rtx",
-        help="rtx: TensorRT-RTX, which needs no GPU to build; tensorrt: TensorRT, for the GPU of this machine",
+        help="rtx: TensorRT-RTX, needs no GPU to build; tensorrt: TensorRT, for this machine's GPU",
     )  # fmt: skip
-    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="also write STAGE.engine files there")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="also write STAGE.engine files there"
+    )
     parser.add_argument("--json", action="store_true", help="print the engines as JSON")
     parser.set_defaults(run=build_command)
 
@@ -90,7 +107,9 @@ def build_command(args: argparse.Namespace) -> int:
         print(json.dumps([engine.plain() for engine in engines]))
         return 0
     for engine in engines:
-        print(f"{engine.path}  {engine.size / 1e6:.1f} MB  {'cached' if engine.cached else 'built'}")
+        print(
+            f"{engine.path}  {engine.size / 1e6:.1f} MB  {'cached' if engine.cached else 'built'}"
+        )
     return 0
 
 
@@ -99,11 +118,17 @@ def add_import_fomm(sub: Subparsers) -> None:
     parser = sub.add_parser(
         "import-fomm",
         help="make a checkpoint from a public FOMM checkpoint",
-        description="Convert a checkpoint of the First Order Motion Model's authors. It is read without running code "
-        "from it; mind its licence (CC BY-NC).",
+        description="Convert a checkpoint of the First Order Motion Model's authors. It is read "
+        "without running code from it; mind its licence (CC BY-NC).",
     )
     parser.add_argument("pth", type=Path, metavar="FILE.pth.tar")
-    parser.add_argument("--config", type=Path, required=True, metavar="FOMM.yaml", help="the YAML file that goes with it")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        metavar="FOMM.yaml",
+        help="the YAML file that goes with it",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="CHECKPOINT")
     parser.set_defaults(run=import_fomm_command)
 

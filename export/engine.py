@@ -1,8 +1,10 @@
-"""A bundle's stages become TensorRT engines, on the machine that is to run them; neither torch nor training is needed.
+"""A bundle's stages become TensorRT engines, on the machine that is to run them; neither torch nor
+training is needed.
 
-One code base for both flavours: strongly typed networks (precision lives in the graph, so building converts nothing),
-the ONNX parser, one serialized engine per stage. Engines are machine code, so only what this user's own cache built is
-used again: a folder nobody else can enter, and a digest beside each engine.
+One code base for both flavours: strongly typed networks (precision lives in the graph, so building
+converts nothing), the ONNX parser, one serialized engine per stage. Engines are machine code, so
+only what this user's own cache built is used again: a folder nobody else can enter, and a digest
+beside each engine.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from ..runtime.progress import progress
 
 SIDECAR = "engine.json"
 
-# TensorRT-RTX compiles for each of these where it runs; it serves Ampere and later, but not 9.0 (H100).
+# TensorRT-RTX compiles for each of these where it runs; it serves Ampere and later, but not 9.0
+# (H100).
 RTX_OLDEST = 80
 
 
@@ -58,7 +61,9 @@ def _rtx_targets(trt: Any) -> list[str]:
 
 def _this_gpu(trt: Any) -> list[str]:
     """Name and compute capability of the current GPU: engines of full TensorRT serve no other."""
-    hint = 'it builds on the GPU that is to run the engine: pip install "sonomime[gpu]", check nvidia-smi'
+    hint = (
+        'it builds on the GPU that runs the engine: pip install "sonomime[gpu]", check nvidia-smi'
+    )
     try:
         runtime = importlib.import_module("cuda.bindings.runtime")
     except ImportError as error:
@@ -74,7 +79,9 @@ FLAVOURS = {
     for flavour in (
         # The one place that names the packages.
         Flavour("rtx", "tensorrt_rtx_bindings", 'pip install "sonomime[rtx]"', _rtx_targets),
-        Flavour("tensorrt", "tensorrt", "pip install tensorrt, or build with --flavour rtx", _this_gpu),
+        Flavour(
+            "tensorrt", "tensorrt", "pip install tensorrt, or build with --flavour rtx", _this_gpu
+        ),
     )
 }
 
@@ -90,11 +97,14 @@ def load_flavour(name: str) -> tuple[Flavour, Any]:
         return flavour, importlib.import_module(flavour.module)
     except (ImportError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BackendError(f"{flavour.module} cannot be imported: {reason}", flavour.cure) from error
+        raise BackendError(
+            f"{flavour.module} cannot be imported: {reason}", flavour.cure
+        ) from error
 
 
 def build_engines(bundle: Bundle, flavour: str = "rtx", out: Path | None = None) -> list[Engine]:
-    """Build an engine of every stage that the cache lacks; with ``out``, copy them there as STAGE.engine.
+    """Build an engine of every stage that the cache lacks; with ``out``, copy them there as
+    STAGE.engine.
 
     Raises:
         BackendError: the flavour is not installed, or cannot parse or build a stage.
@@ -115,7 +125,9 @@ def build_engines(bundle: Bundle, flavour: str = "rtx", out: Path | None = None)
 
 
 def cache_root() -> Path:
-    """$XDG_CACHE_HOME/sonomime/engines; a relative XDG_CACHE_HOME counts as none, as its standard says."""
+    """$XDG_CACHE_HOME/sonomime/engines; a relative XDG_CACHE_HOME counts as none, as its standard
+    says.
+    """
     home = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(home) if os.path.isabs(home) else Path.home() / ".cache"
     return base / "sonomime" / "engines"
@@ -154,7 +166,9 @@ def _cached_or_built(
 
 
 def is_trusted(folder: Path, engine: Path) -> bool:
-    """Whether this user's own cache built the engine: a folder for nobody else, a digest that agrees."""
+    """Whether this user's own cache built the engine: a folder for nobody else, a digest that
+    agrees.
+    """
     try:
         facts = folder.stat()
         if facts.st_uid != os.getuid() or facts.st_mode & 0o077 or engine.is_symlink():
@@ -172,7 +186,7 @@ def compile_stage(onnx: bytes, name: str, flavour: Flavour, trt: Any, targets: l
         BackendError: with what the parser or the builder said.
     """
     logger = _logger(trt)
-    hint = f"{flavour.module} {trt.__version__} may be too old: update it ({flavour.cure}), or export the bundle again"
+    hint = f"{flavour.module} {trt.__version__} may be too old ({flavour.cure}), or export again"
 
     def failed(what: str, said: list[str]) -> BackendError:
         reason = said[0] if said else "it gave no reason"
@@ -198,7 +212,9 @@ def compile_stage(onnx: bytes, name: str, flavour: Flavour, trt: Any, targets: l
 
 
 def _logger(trt: Any) -> Any:
-    """A logger that keeps the errors and shows nothing: its class can only be made once TensorRT is there."""
+    """A logger that keeps the errors and shows nothing: its class can only be made once TensorRT is
+    there.
+    """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

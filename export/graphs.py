@@ -1,4 +1,4 @@
-"""A stage as an ONNX model: one file, static shapes, opset 20, custom operators with their bodies."""
+"""A stage as an ONNX model: one file, static shapes, opset 20, operators with their bodies."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def save(model: onnx.ModelProto, path: str) -> None:
 
 
 def _tidy(model: onnx.ModelProto, stage: StageModule) -> None:
-    """Attach the bodies, drop comments (they hold paths) and whatever changes from one export to the next."""
+    """Attach the bodies, drop comments (they hold paths) and whatever changes from one export to
+    the next.
+    """
     used = sorted({node.op_type for node in model.graph.node if node.domain == DOMAIN})
     del model.functions[:]
     model.functions.extend(function_body(name) for name in used)
@@ -61,7 +63,13 @@ def _tidy(model: onnx.ModelProto, stage: StageModule) -> None:
     model.producer_name, model.producer_version = "sonomime", ""
     model.graph.name = stage.name
     model.ClearField("doc_string")
-    for holder in (model, model.graph, *model.graph.node, *model.graph.initializer, *_values(model)):
+    for holder in (
+        model,
+        model.graph,
+        *model.graph.node,
+        *model.graph.initializer,
+        *_values(model),
+    ):
         holder.ClearField("metadata_props")
         holder.ClearField("doc_string")
 

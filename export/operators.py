@@ -1,7 +1,9 @@
-"""The custom operators: how they are computed in torch, how they appear in a graph, and their bodies.
+"""The custom operators: how they are computed in torch, how they appear in a graph, and their
+bodies.
 
-While ``torch.export`` traces, each function leaves one node of domain ``sonomime``; otherwise it computes with the
-model's own arithmetic, so that a stage can be run, tested and exported by the same forward.
+While ``torch.export`` traces, each function leaves one node of domain ``sonomime``; otherwise it
+computes with the model's own arithmetic, so that a stage can be run, tested and exported by the
+same forward.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ _PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
 
 
 def warp_occlude(feature: Tensor, deformation: Tensor, occlusion: Tensor, geometry: str) -> Tensor:
-    """Read ``feature`` where ``deformation`` says and multiply by the occlusion map; both maps are resized to it.
+    """Read ``feature`` where ``deformation`` says and multiply by the occlusion map; both maps are
+    resized to it.
 
     (1, C, H, W), float32 (1, h, w, 2), float32 (1, 1, h, w) -> (1, C, H, W) of the feature's dtype.
     """
@@ -47,7 +50,9 @@ def warp_occlude(feature: Tensor, deformation: Tensor, occlusion: Tensor, geomet
 def sparse_motion(
     source_small: Tensor, source: Keypoints, driving: Keypoints, variance: float, geometry: str
 ) -> Tensor:
-    """The dense motion network's input, float32 (1, (K + 1)(C + 1), h, w): see training/models/dense_motion.py."""
+    """The dense motion network's input, float32 (1, (K + 1)(C + 1), h, w): see
+    training/models/dense_motion.py.
+    """
     if torch.compiler.is_exporting():
         channels, height, width = source_small.shape[1:]
         shape = (1, (source.value.shape[1] + 1) * (channels + 1), height, width)
@@ -56,7 +61,9 @@ def sparse_motion(
     return _sparse_motion(source_small, source, driving, variance, geometry)
 
 
-def compose_motion(mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str) -> Tensor:
+def compose_motion(
+    mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str
+) -> Tensor:
     """Softmax over the K + 1 slots and the weighted sum of their motions: float32 (1, h, w, 2)."""
     if torch.compiler.is_exporting():
         shape = (1, *mask_logits.shape[-2:], 2)
@@ -66,7 +73,12 @@ def compose_motion(mask_logits: Tensor, source: Keypoints, driving: Keypoints, g
 
 
 def _node(
-    name: str, inputs: tuple[Tensor, ...], dtype: torch.dtype, shape: Any, geometry: str, **attributes: float
+    name: str,
+    inputs: tuple[Tensor, ...],
+    dtype: torch.dtype,
+    shape: Any,
+    geometry: str,
+    **attributes: float,
 ) -> Tensor:
     half_pixel = 1.0 if geometry == "half_pixel" else 0.0
     attrs: Any = {"half_pixel": half_pixel, **attributes, **_PLUGIN}
@@ -78,7 +90,9 @@ def _node(
 def standard_node(
     name: str, inputs: tuple[Tensor, ...], shape: tuple[int, ...], attributes: dict[str, Any]
 ) -> Tensor:
-    """One node of ONNX's own domain, for what torch has no operator for; dtype is the first input's."""
+    """One node of ONNX's own domain, for what torch has no operator for; dtype is the first
+    input's.
+    """
     return torch.onnx.ops.symbolic(
         name, inputs, attributes, dtype=inputs[0].dtype, shape=shape, version=OPSET
     )

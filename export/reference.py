@@ -1,4 +1,4 @@
-"""What the model itself computes, in torch and float32: the numbers that an export is held against."""
+"""What the model itself computes, in torch and float32: what an export is held against."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ class TorchChain:
 
     @torch.no_grad()
     def set_source(self, image: Image, reference_frame: Image) -> None:
-        """Take the source and the reference frame, uint8 (S, S) or (S, S, 3); smoothing begins anew."""
+        """Take the source and the reference frame, uint8 (S, S) or (S, S, 3); smoothing begins
+        anew.
+        """
         self._source: Source = self.model.encode(normalised(as_tensor(image)))
         self._reference = self._detect(reference_frame)
         self._state = torch.zeros(1, state_size(self.model.keypoint_detector.count))

@@ -1,8 +1,10 @@
-"""Exact rewrites of a model before it is exported: the same numbers to float rounding, for less work.
+"""Exact rewrites of a model before it is exported: the same numbers to float rounding, for less
+work.
 
-- BatchNorm becomes part of the convolution before it; where none is (a residual block's first), a scale and shift.
-- Nearest upsampling and conv3 become small convolutions at the low resolution, one per phase of the result, and a
-  depth-to-space: 4/9 of the work for x2, 25/144 for x4.
+- BatchNorm becomes part of the convolution before it; where none is (a residual block's first), a
+  scale and shift.
+- Nearest upsampling and conv3 become small convolutions at the low resolution, one per phase of the
+  result, and a depth-to-space: 4/9 of the work for x2, 25/144 for x4.
 - Blur, subsampling and folding of the detector's input become one strided convolution.
 - Lite: the convolution of concatenated, folded inputs becomes a sum of convolutions of each.
 """
@@ -11,24 +13,24 @@ from __future__ import annotations
 
 import copy
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from ..training.models.animator import AnimationModel
-from ..training.models.blocks import Hourglass, Residual, Same
+from ..training.models.blocks import Hourglass
 from ..training.models.generator import Decoder
-from ..training.models.geometry import AntiAlias
-from ..training.models.lite import LiteGenerator, Merge
-from .operators import standard_node
+from ..training.models.lite import LiteGenerator
+from .convolutions import SumMerge, fold_batchnorm, unshuffled_blur
+from .phases import PhaseDecoder, PhaseUp
 
-# Phases hold 16/9 of a kernel's weights. Where a layer has few pixels, its weights are what takes time and space:
-# there it is left alone. Pixels a side of the layer's input.
+# Phases hold 16/9 of a kernel's weights. Where a layer has few pixels, its weights are what takes
+# time and space: there it is left alone. Pixels a side of the layer's input.
 SMALLEST_SIDE = 16
 
 
 def folded(model: AnimationModel) -> AnimationModel:
-    """A copy of the model, in eval mode, with nothing but BatchNorm folded: no larger than the model."""
+    """A copy of the model, in eval mode, with nothing but BatchNorm folded: no larger than the
+    model.
+    """
     plain = copy.deepcopy(model).eval().requires_grad_(False)
     fold_batchnorm(plain)
     return plain
@@ -52,7 +54,7 @@ def rewritten(model: AnimationModel) -> AnimationModel:
 
 
 def split_hourglass(hourglass: Hourglass, side: int) -> None:
-    """Split the up blocks that pay, in place; ``side`` is that of the hourglass's input, in pixels."""
+    """Split the up blocks that pay, in place; ``side``: pixels a side of the hourglass's input."""
     ups = hourglass.ups
     for i, up in enumerate(ups):
         if up.mode == "nearest" and side >> (len(ups) - i) >= SMALLEST_SIDE:
@@ -67,225 +69,3 @@ def split_decoder(decoder: Decoder) -> nn.Module:
         return PhaseDecoder(decoder)
     decoder.ups = nn.ModuleList(PhaseUp(up.conv) for up in decoder.ups)
     return decoder
-
-
-# ---- BatchNorm
-
-
-def fold_batchnorm(block: nn.Module) -> None:
-    """Fold the BatchNorm of a block of blocks.py into its convolution, in place, and that of the blocks inside it."""
-    for module in block.modules():
-        if isinstance(module, Same) and isinstance(module.norm, nn.BatchNorm2d):
-            module.conv = _folded(module.conv, module.norm)
-            module.norm = nn.Identity()  # type: ignore[assignment]
-        elif isinstance(module, Residual) and isinstance(module.norm2, nn.BatchNorm2d):
-            module.conv1 = _folded(module.conv1, module.norm2)
-            module.norm1 = _scale_shift(module.norm1)
-            module.norm2 = nn.Identity()  # type: ignore[assignment]
-
-
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Scale and shift of a BatchNorm in eval mode, float64."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    return scale, norm.bias.double() - norm.running_mean.double() * scale
-
-
-def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    scale, shift = _affine(norm)
-    bias = shift if conv.bias is None else conv.bias.double() * scale + shift
-    return make_conv(conv.weight.double() * scale[:, None, None, None], bias, like=conv)
-
-
-def _scale_shift(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
-    """The same map with mean 0 and variance 1: nothing is left to overflow in half precision."""
-    scale, shift = _affine(norm)
-    plain = nn.BatchNorm2d(norm.num_features, eps=0.0).to(norm.weight).eval()
-    plain.weight.data.copy_(scale)
-    plain.bias.data.copy_(shift)
-    return plain
-
-
-def make_conv(
-    weight: Tensor, bias: Tensor | None, like: nn.Conv2d, *, stride: int | None = None, padding: int | None = None
-) -> nn.Conv2d:
-    """A convolution with these weights, of the dtype and (unless given) stride, padding and groups of ``like``."""
-    out, per_group, *kernel = weight.shape
-    conv = nn.Conv2d(
-        per_group * like.groups, out, tuple(kernel),
-        stride=like.stride if stride is None else stride,
-        padding=like.padding if padding is None else padding,
-        groups=like.groups, bias=bias is not None,
-    )  # fmt: skip
-    conv.to(like.weight)
-    conv.weight.data.copy_(weight)
-    if bias is not None:
-        conv.bias.data.copy_(bias)  # type: ignore[union-attr]
-    return conv.requires_grad_(False)
-
-
-# ---- Convolutions beside each other
-
-
-def merged(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
-    """One convolution that gives the channels of both, of equal kernels and paddings."""
-    assert first.bias is not None and second.bias is not None
-    weight = torch.cat([first.weight, second.weight])
-    return make_conv(weight, torch.cat([first.bias, second.bias]), like=first)
-
-
-def with_more_inputs(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
-    """The same convolution for an input to which ``channels`` channels, of any content, were appended."""
-    if channels == 0:
-        return conv
-    return make_conv(F.pad(conv.weight, (0, 0, 0, 0, 0, channels)), conv.bias, like=conv)
-
-
-# ---- Nearest upsampling and conv3
-
-
-class PaddedConv(nn.Module):
-    """A convolution that pads each side differently: (left, right, top, bottom), which torch's own cannot."""
-
-    def __init__(self, conv: nn.Conv2d, pads: tuple[int, int, int, int]) -> None:
-        super().__init__()
-        self.conv = conv
-        self.pads = pads
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_exporting():
-            left, right, top, bottom = self.pads
-            weight, bias = self.conv.weight, self.conv.bias
-            rows = x.shape[2] + top + bottom - weight.shape[2] + 1
-            columns = x.shape[3] + left + right - weight.shape[3] + 1
-            inputs = (x, weight) if bias is None else (x, weight, bias)
-            attributes = {"pads": [top, left, bottom, right]}
-            return standard_node("Conv", inputs, (x.shape[0], weight.shape[0], rows, columns), attributes)
-        return self.conv(F.pad(x, self.pads))
-
-
-def depth_to_space(x: Tensor, factor: int) -> Tensor:
-    """(B, factor^2 C, H, W) -> (B, C, factor H, factor W); channel (a factor + b) C + c goes to phase (a, b)."""
-    batch, channels, height, width = x.shape
-    shape = (batch, channels // factor**2, factor * height, factor * width)
-    if torch.compiler.is_exporting():
-        return standard_node("DepthToSpace", (x,), shape, {"blocksize": factor, "mode": "DCR"})
-    split = x.view(batch, factor, factor, shape[1], height, width)
-    return split.permute(0, 3, 4, 1, 5, 2).reshape(shape)
-
-
-class PhaseConv(nn.Module):
-    """Nearest upsampling x factor, then conv3 with padding 1, given as phases for :func:`depth_to_space`.
-
-    Pixel factor * i + a of a row of the result reads pixels floor((factor * i + a + t - 1) / factor) of the input for
-    t = 0, 1, 2: taps that read the same pixel are added up, once and for all. Phases between the first and the last
-    read one pixel only and are equal.
-    """
-
-    def __init__(self, conv: nn.Conv2d, factor: int) -> None:
-        super().__init__()
-        if conv.kernel_size != (3, 3) or conv.padding != (1, 1) or conv.stride != (1, 1) or conv.groups != 1:
-            raise ValueError("only a conv3 of padding 1 can be split into phases")
-        taps = [tuple((a + t - 1) // factor for t in range(3)) for a in range(factor)]
-        kinds = [(rows, columns) for rows in taps for columns in taps]
-        distinct = list(dict.fromkeys(kinds))
-        self.order = [distinct.index(kind) for kind in kinds]
-        self.convs = nn.ModuleList(self._phase(conv, rows, columns) for rows, columns in distinct)
-
-    @staticmethod
-    def _phase(conv: nn.Conv2d, rows: tuple[int, ...], columns: tuple[int, ...]) -> PaddedConv:
-        def gather(offsets: tuple[int, ...]) -> Tensor:
-            low, high = min(offsets), max(offsets)
-            return torch.tensor([[float(o == at) for o in offsets] for at in range(low, high + 1)]).double()
-
-        weight = torch.einsum("oiyx,ay,bx->oiab", conv.weight.double(), gather(rows), gather(columns))
-        pads = (-min(columns), max(columns), -min(rows), max(rows))
-        return PaddedConv(make_conv(weight, conv.bias, like=conv, padding=0), pads)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        results = [conv(x) for conv in self.convs]
-        return [results[i] for i in self.order]
-
-
-class PhaseUp(nn.Module):
-    """Nearest upsampling x2 -> conv3 -> ReLU."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.phases = PhaseConv(conv, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return depth_to_space(torch.cat([F.relu(phase) for phase in self.phases(x)], dim=1), 2)
-
-
-class PhaseDecoder(nn.Module):
-    """A concatenating Decoder. Up block i reads the feature enlarged x 2^i, then x2: one PhaseConv of x 2^(i + 1)."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        super().__init__()
-        self.first = PhaseUp(decoder.ups[0].conv)  # both inputs have one size
-        self.deep, self.skip = nn.ModuleList(), nn.ModuleList()
-        self.factors = [2 ** (i + 1) for i in range(1, len(decoder.ups))]
-        for up, factor in zip(decoder.ups[1:], self.factors, strict=True):
-            conv, own = up.conv, up.conv.in_channels - decoder.skip
-            self.deep.append(PhaseConv(make_conv(conv.weight[:, :own], conv.bias, like=conv), 2))
-            self.skip.append(PhaseConv(make_conv(conv.weight[:, own:], None, like=conv), factor))
-        self.final = decoder.final
-
-    def forward(self, x: Tensor, feature: Tensor) -> Tensor:
-        x = self.first(torch.cat([x, feature], dim=1))
-        for deep, skip, factor in zip(self.deep, self.skip, self.factors, strict=True):
-            own = depth_to_space(torch.cat(deep(x), dim=1), 2)
-            x = F.relu(own + depth_to_space(torch.cat(skip(feature), dim=1), factor))
-        return self.final(x).float()
-
-
-# ---- Inputs
-
-
-def unshuffled_blur(blur: AntiAlias, fold: int) -> nn.Module:
-    """AntiAlias, then pixel_unshuffle by ``fold``, as one convolution of stride factor * fold."""
-    if fold == 1:
-        return blur
-    kernel = blur.weight if blur.factor > 1 else torch.ones_like(blur.weight[:, :, :1, :1])
-    padding = blur.padding if blur.factor > 1 else 0
-    channels, _, size, _ = kernel.shape
-    wide = size + (fold - 1) * blur.factor
-    weight = kernel.new_zeros(channels, fold, fold, wide, wide)
-    for a in range(fold):
-        for b in range(fold):
-            top, left = a * blur.factor, b * blur.factor
-            weight[:, a, b, top : top + size, left : left + size] = kernel[:, 0]
-    return FixedConv(weight.flatten(0, 2)[:, None], blur.factor * fold, padding, channels)
-
-
-class FixedConv(nn.Module):
-    """A convolution with constant weights that stay float32 in a half model."""
-
-    weight: Tensor
-
-    def __init__(self, weight: Tensor, stride: int, padding: int, groups: int) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight)
-        self.stride, self.padding, self.groups = stride, padding, groups
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, stride=self.stride, padding=self.padding, groups=self.groups)
-
-
-class SumMerge(nn.Module):
-    """Lite's Merge as a sum of convolutions: nothing is concatenated, and the layers are read where they lie."""
-
-    def __init__(self, merge: Merge) -> None:
-        super().__init__()
-        fine, seen = merge.out_channels, merge.in_channels - 2 * merge.out_channels
-        weight = merge.weight
-        self.own = make_conv(weight[:, :fine], merge.bias, like=merge)
-        self.detail = make_conv(weight[:, fine : 2 * fine], None, like=merge)
-        # Channel 4 c + 2 a + b of the folded layers is pixel (2 i + a, 2 j + b): conv3 there is conv6 of stride 2 here.
-        folded = weight[:, 2 * fine :].reshape(fine, seen // 4, 2, 2, 3, 3)
-        unfolded = folded.permute(0, 1, 4, 2, 5, 3).reshape(fine, seen // 4, 6, 6)
-        self.layers = make_conv(unfolded, None, like=merge, stride=2, padding=2)
-
-    def forward(self, x: Tensor, detail: Tensor, layers: Tensor) -> Tensor:
-        return F.relu(self.own(x) + self.detail(detail) + self.layers(layers.to(x.dtype)))

@@ -1,8 +1,8 @@
 """The five stages: thin wrappers, tensors in and tensors out, that leave the model alone.
 
-Frames are uint8 on the wire; normalisation, rounding and clamping are in the graphs. Coordinates, softmax and motion
-are float32 whatever the precision; convolutions are of the precision asked for. Each stage's forward names its inputs
-as the wire does (runtime/bundle.py).
+Frames are uint8 on the wire; normalisation, rounding and clamping are in the graphs. Coordinates,
+softmax and motion are float32 whatever the precision; convolutions are of the precision asked for.
+Each stage's forward names its inputs as the wire does (runtime/bundle.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from ..training.models.geometry import make_grid, resize_map
 from ..training.models.keypoint_detector import KeypointDetector, Keypoints
 from ..training.models.lite import LiteGenerator
 from . import operators
-from .rewrite import folded, merged, rewritten, with_more_inputs
+from .convolutions import merged, with_more_inputs
+from .rewrite import folded, rewritten
 from .transfer import TransferStage, state_size
 
 Precision = Literal["fp32", "fp16"]
@@ -55,7 +56,9 @@ def as_frame(image: Tensor) -> Tensor:
 
 
 def to_half(module: nn.Module) -> None:
-    """Make convolutions and scale-shifts half, in place. Fixed filters (blurs) and grids stay float32."""
+    """Make convolutions and scale-shifts half, in place. Fixed filters (blurs) and grids stay
+    float32.
+    """
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.BatchNorm2d):
             part.half()
@@ -77,7 +80,11 @@ class Detector(nn.Module):
         maps = self.heads(self.hourglass(small.to(self.heads.weight.dtype))).float()
         count = self.count
         height, width = maps.shape[-2:]
-        grid = make_grid(height, width, self.geometry).permute(2, 0, 1).reshape(1, 1, 2, height * width)
+        grid = (
+            make_grid(height, width, self.geometry)
+            .permute(2, 0, 1)
+            .reshape(1, 1, 2, height * width)
+        )
         flat = maps.view(1, 5 * count, height * width)
         heatmap = (flat[:, :count] / self.temperature).softmax(dim=-1)[:, :, None]
         # Sums of products rather than a matrix product, which a GPU may compute in TF32.
@@ -160,7 +167,9 @@ class LiteGeneratorStage(nn.Module):
         self, source_feature: Tensor, source_detail: Tensor, source_layers: Tensor,
         deformation: Tensor, occlusion_map: Tensor,
     ) -> Tensor:  # fmt: skip
-        """-> frame. The image layers are warped and not occluded: they have an operator node all the same."""
+        """-> frame. The image layers are warped and not occluded: they have an operator node all
+        the same.
+        """
         maps = [occlusion_map[:, :1], occlusion_map[:, 1:2], torch.ones_like(occlusion_map[:, :1])]
         feature, detail, layers = (
             operators.warp_occlude(x, deformation, one, self.geometry)
@@ -181,7 +190,7 @@ MEANINGS = {
     "source_detail": "encoded source, at half the size",
     "source_layers": "low-pass and high-pass of the source image",
     "deformation": "for each pixel, where to read in the source, (x, y) in [-1, 1]",
-    "occlusion_map": "share of the source that is seen, in [0, 1]; lite: for feature, detail, shading and offset",
+    "occlusion_map": "share of the source that is seen, in [0, 1]; lite: of feature, detail; light",
     "relative": "1: relative motion, 0: absolute",
     "scale": "factor of the motion, relative only",
     "min_cutoff": "One-Euro's cutoff at rest in Hz; 0 or less: no smoothing",
@@ -205,7 +214,9 @@ def build_stages(model: AnimationModel, precision: Precision = "fp32") -> list[S
     once, fast = folded(model), rewritten(model)
     generator = fast.generator
     features = tuple(f"source_{name}" for name in generator.feature_names)
-    source, reference, driving, target = map(_keypoints, ("source", "reference", "driving", "target"))
+    source, reference, driving, target = map(
+        _keypoints, ("source", "reference", "driving", "target")
+    )
     maps = ("deformation", "occlusion_map")
     decode = LiteGeneratorStage if isinstance(generator, LiteGenerator) else GeneratorStage
     table: list[tuple[str, nn.Module, tuple[str, ...], tuple[str, ...]]] = [
@@ -229,10 +240,12 @@ def build_stages(model: AnimationModel, precision: Precision = "fp32") -> list[S
         wire |= zip(outputs, _results(module, [wire[i] for i in inputs]), strict=True)
         stages.append(
             StageModule(
-                name, "once" if name == "source" else "per_frame", module,
+                name,
+                "once" if name == "source" else "per_frame",
+                module,
                 tuple(_wire_tensor(i, wire[i]) for i in inputs),
                 tuple(_wire_tensor(o, wire[o]) for o in outputs),
-            )  # fmt: skip
+            )
         )
     return stages
 

@@ -26,7 +26,9 @@ class Controls(NamedTuple):
 
 
 def state_size(keypoints: int) -> int:
-    """Elements of the smoothing's state: the flag "seen", then 6 values per keypoint and their speeds."""
+    """Elements of the smoothing's state: the flag "seen", then 6 values per keypoint and their
+    speeds.
+    """
     return 1 + 2 * 6 * keypoints
 
 
@@ -35,8 +37,8 @@ def transfer_motion(
 ) -> Keypoints:
     """Where the source's keypoints go.
 
-    ``relative`` > 0.5: p = p_S + s (p_D - p_R), J = J_D J_R^-1 J_S (FOMM Eq. 11-12, with a scale); else the driving
-    keypoints as they are.
+    ``relative`` > 0.5: p = p_S + s (p_D - p_R), J = J_D J_R^-1 J_S (FOMM Eq. 11-12, with a scale);
+    else the driving keypoints as they are.
     """
     value = source.value + scale * (driving.value - reference.value)
     change = multiply_2x2(driving.jacobian, inverse_2x2(reference.jacobian))
@@ -48,7 +50,9 @@ def transfer_motion(
 
 
 def multiply_2x2(a: Tensor, b: Tensor) -> Tensor:
-    """Product of (..., 2, 2) matrices, element by element: a GPU's matrix unit would round the inputs to TF32."""
+    """Product of (..., 2, 2) matrices, element by element: a GPU's matrix unit would round the
+    inputs to TF32.
+    """
     return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
 
 
@@ -57,7 +61,8 @@ def one_euro(
 ) -> tuple[Tensor, Tensor]:
     """One-Euro filter of a trajectory: (1, n), (1, 1 + 2 n) -> smoothed (1, n), next state.
 
-    Source: Casiez, Roussel and Vogel, CHI 2012. ``min_cutoff`` (Hz) <= 0 passes ``x`` on. A state of zeros is fresh.
+    Source: Casiez, Roussel and Vogel, CHI 2012. ``min_cutoff`` (Hz) <= 0 passes ``x`` on. A state
+    of zeros is fresh.
     """
     n = x.shape[1]
     seen, last, last_speed = state.split([1, n, n], dim=1)
@@ -77,7 +82,9 @@ def _low_pass(x: Tensor, last: Tensor, cutoff: Tensor, dt: Tensor) -> Tensor:
 
 
 class TransferStage(nn.Module):
-    """The driving trajectory, points and jacobians, is smoothed; then it is transferred to the source."""
+    """The driving trajectory, points and jacobians, is smoothed; then it is transferred to the
+    source.
+    """
 
     def forward(
         self,

@@ -1,7 +1,7 @@
 """Does a bundle compute what the model does? Stage by stage, then the whole chain, on real frames.
 
-The bundle is opened as a runtime opens it. A stage is given the model's own tensors, so that an error is seen where it
-is made; the chain is given images alone.
+The bundle is opened as a runtime opens it. A stage is given the model's own tensors, so that an
+error is seen where it is made; the chain is given images alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ FP32 = Tolerances(stage_abs=1e-4, frame_levels=1)
 # Half precision is held to what can be seen; the stages only have to be finite.
 FP16 = Tolerances(stage_abs=math.inf, psnr_db=45.0)
 
-# Absolute first (it is the golden sample), then relative with smoothing, whose state goes from frame to frame.
+# Absolute first (it is the golden sample), then relative with smoothing, whose state goes from
+# frame to frame.
 CONTROLS = (Control(), Control(relative=1.0, min_cutoff=1.5, beta=10.0))
 
 DRIVING_FRAMES = 4
@@ -43,7 +44,9 @@ class Frames(NamedTuple):
 
 @dataclass
 class Parity:
-    """How far a bundle is from the model: largest absolute error of each tensor, grey levels, dB (lowest frame)."""
+    """How far a bundle is from the model: largest absolute error of each tensor, grey levels, dB
+    (lowest frame).
+    """
 
     stages: dict[str, float] = field(default_factory=dict)
     frame_levels: int = 0
@@ -57,6 +60,7 @@ def read_frames(path: Path | None, size: int, channels: int) -> Frames:
         ExportError: no path was given and there are no samples.
         InputError: they cannot be read.
     """
+
     def fit(image: Image) -> Image:
         return letterbox(to_channels(image, channels), size)[0]
 
@@ -67,7 +71,8 @@ def read_frames(path: Path | None, size: int, channels: int) -> Frames:
         still, video = SAMPLES / "still.png", SAMPLES / "driving.mp4"
         if not (still.is_file() and video.is_file()):
             raise ExportError(
-                "there are no frames to verify the bundle with", "give some: --frames VIDEO_OR_FOLDER"
+                "there are no frames to verify the bundle with",
+                "give some: --frames VIDEO_OR_FOLDER",
             )
     assert video is not None
     with open_source(video, channels=channels) as source:
@@ -75,7 +80,9 @@ def read_frames(path: Path | None, size: int, channels: int) -> Frames:
     if still is not None:
         with open_source(still, channels=channels) as source:
             images.insert(0, fit(next(iter(source)).image))
-    chosen = np.linspace(min(1, len(images) - 1), len(images) - 1, DRIVING_FRAMES).round().astype(int)
+    chosen = (
+        np.linspace(min(1, len(images) - 1), len(images) - 1, DRIVING_FRAMES).round().astype(int)
+    )
     return Frames(images[0], tuple(images[i] for i in chosen))
 
 
@@ -121,7 +128,9 @@ def _compare_stages(
                 raise _mismatch(f"{where} is not finite")
             parity.stages[where] = max(error, parity.stages.get(where, 0.0))
             if wire.name != FRAME and relative > tolerances.stage_abs:
-                raise _mismatch(f"{where} is off by {error:.2g}, allowed are {tolerances.stage_abs:.0e}")
+                raise _mismatch(
+                    f"{where} is off by {error:.2g}, allowed are {tolerances.stage_abs:.0e}"
+                )
             if wire.name == FRAME and error > (tolerances.frame_levels or 255):
                 raise _mismatch(f"{where} is off by {error:.0f} grey levels")
 
@@ -156,16 +165,21 @@ def _compare_chain(
 def _judge_frames(parity: Parity, tolerances: Tolerances) -> None:
     levels, decibels = tolerances.frame_levels, tolerances.psnr_db
     if levels is not None and parity.frame_levels > levels:
-        raise _mismatch(f"frames are off by {parity.frame_levels} grey levels, allowed are {levels}")
+        raise _mismatch(
+            f"frames are off by {parity.frame_levels} grey levels, allowed are {levels}"
+        )
     if decibels is not None and parity.psnr_db < decibels:
-        raise _mismatch(f"frames agree to {parity.psnr_db:.1f} dB only, {decibels:.0f} dB are needed")
+        raise _mismatch(
+            f"frames agree to {parity.psnr_db:.1f} dB only, {decibels:.0f} dB are needed"
+        )
 
 
 def _errors(found: Array, wanted: Array) -> tuple[float, float]:
-    """Largest absolute error, and the same in units of the tensor's largest value where that is above 1.
+    """Largest absolute error, and the same in units of the tensor's largest value where that is
+    above 1.
 
-    Points, maps and deformations are of size 1, so for them both are the same; float32 cannot keep features of size
-    100 to 1e-4.
+    Points, maps and deformations are of size 1, so for them both are the same; float32 cannot keep
+    features of size 100 to 1e-4.
     """
     exact = wanted.astype(np.float64)
     error = np.abs(found.astype(np.float64) - exact).max()
@@ -190,7 +204,7 @@ def _mismatch(what: str) -> ExportError:
 
 
 def golden(frames: Frames, expected: Sequence[Tensors]) -> dict[str, Image]:
-    """The golden sample: what absolute motion without smoothing makes of the source, by the model."""
+    """The golden sample: what the model makes of the source, motion absolute, not smoothed."""
     return {
         "source": frames.source,
         "driving": frames.driving[0],
