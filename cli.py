@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from . import __version__
 from .benchmarks.commands import add_bench
@@ -70,7 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--debug", action="store_true", help="show the trace of an error (any verb)"
     )
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
+    verbs = cast(
+        "Subparsers[argparse.ArgumentParser]",
+        parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True),
+    )
     for add in (
         add_animate, add_demo, add_doctor, add_bench,
         add_train, add_evaluate, add_export, add_import_fomm, add_build,

@@ -21,6 +21,8 @@ def add_export(sub: Subparsers) -> None:
         description="Export a checkpoint's model as a bundle. Its numbers are compared with the "
         "model's, stage by stage and end to end on real frames (fp32: 1e-4 and 1 grey level, fp16: "
         "45 dB); when they differ the exit code is 5 and nothing is left behind.",
+        epilog="example:\n  sonomime export runs/first/checkpoint.pt -o my-bundle",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     parser.add_argument(
@@ -84,6 +86,8 @@ def add_build(sub: Subparsers) -> None:
         help="build TensorRT engines of a bundle's stages for this machine",
         description="Parse and build every stage. Engines are kept in $XDG_CACHE_HOME/sonomime "
         "(default ~/.cache/sonomime) and used again while stage, version and target are the same.",
+        epilog="example:\n  sonomime build bundles/first --flavour rtx",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument(
@@ -120,6 +124,8 @@ def add_import_fomm(sub: Subparsers) -> None:
         help="make a checkpoint from a public FOMM checkpoint",
         description="Convert a checkpoint of the First Order Motion Model's authors. It is read "
         "without running code from it; mind its licence (CC BY-NC).",
+        epilog="example:\n  sonomime import-fomm vox-cpk.pth.tar --config vox-256.yaml -o vox.pt",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("pth", type=Path, metavar="FILE.pth.tar")
     parser.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import platform
 import shutil
@@ -19,6 +20,8 @@ from .errors import BackendError, BundleError, OutputError, SonomimeError
 State = Literal["ok", "note", "fail"]
 
 _LEAST_FREE = 200 << 20  # bytes: a long clip, or the engines of one bundle
+
+_OTHERWISE = "this CPU or this onnxruntime computes otherwise: try another version, and report it"
 
 
 @dataclass(frozen=True)
@@ -164,16 +167,17 @@ def _bundle(path: Path | None) -> Check:
     if made.shape != expected.shape:
         raise BundleError(f"{bundle.folder}: the golden output has another size")
     apart = np.abs(made - expected)
+    error = float(np.mean(np.square(apart, dtype=np.float64)))
+    psnr = 10 * math.log10(255**2 / error) if error else math.inf
     detail = (
         f"{bundle.manifest.name} {bundle.digest[:12]}, golden frame within {apart.max()} levels"
     )
-    limit = tolerances.frame_levels
-    # One more than at export: another CPU adds up in another order.
-    if limit is not None and apart.max() > limit + 1:
-        raise BundleError(
-            f"{detail}, allowed are {limit}",
-            "this CPU or onnxruntime computes otherwise: report it",
-        )
+    # A little more than at export: another CPU adds up in another order.
+    levels, decibels = tolerances.frame_levels, tolerances.psnr_db
+    if levels is not None and apart.max() > levels + 1:
+        raise BundleError(f"{detail}, allowed are {levels}", _OTHERWISE)
+    if decibels is not None and psnr < decibels - 1:
+        raise BundleError(f"{detail}, {psnr:.1f} dB, needed are {decibels:g} dB", _OTHERWISE)
     return Check("bundle", "ok", detail)
 
 

@@ -1,0 +1,108 @@
+"""The benchmark's arithmetic, and that a report is complete."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sonomime.benchmarks.latency import Plan, measure_latency, report_lines, write_report
+from sonomime.benchmarks.measure import LEAST_FOR_P99, environment, summarise
+from sonomime.cli import main
+from sonomime.runtime.animator import Animator
+from sonomime.runtime.errors import BackendError, BundleError, ConfigError
+
+STAGES = ["keypoints", "transfer", "motion", "generator"]
+
+
+def test_a_summary_of_known_samples() -> None:
+    summary = summarise([i / 1000 for i in range(1, 102)])
+    assert (summary.count, summary.min, summary.max) == (101, 1, 101)
+    assert summary.mean == pytest.approx(51)
+    assert summary.p50 == pytest.approx(51)
+    assert summary.p90 == pytest.approx(91)
+    assert summary.p99 == pytest.approx(100)
+
+
+def test_a_tail_is_claimed_only_from_enough_samples() -> None:
+    assert summarise([0.001] * (LEAST_FOR_P99 - 1)).p99 is None
+    assert summarise([0.001] * LEAST_FOR_P99).p99 == pytest.approx(1)
+
+
+def test_the_environment_names_the_machine() -> None:
+    found = json.loads(json.dumps(environment()))
+    assert found["cpu"] and found["cores_available"] >= 1
+    assert {"sonomime", "numpy"} <= found["versions"].keys()
+
+
+def test_a_report_is_complete(toy_bundle: Path, tmp_path: Path) -> None:
+    plan = Plan(toy_bundle, threads=1, frames=7, warmup=1, cold=1)
+    report = measure_latency(plan)
+    assert list(report["milliseconds"]) == ["frame", *STAGES, "own"]
+    samples = report["samples_ms"]
+    assert {len(values) for values in samples.values()} == {7}
+    stages = np.sum([samples[name] for name in STAGES], axis=0)
+    assert np.allclose(stages + samples["own"], samples["frame"], atol=0.001)
+    assert min(samples["own"]) > 0 and 0 < report["own_share"] < 1
+    assert report["threads"] == 1 and len(report["bundle"]["digest"]) == 64
+    (cold,) = report["cold_start_ms"]
+    steps = ["interpreter", "imports", "open", "set_source", "first_frame", "total"]
+    assert list(cold) == steps
+    assert cold["total"] == pytest.approx(sum(cold[step] for step in steps[:-1]), abs=0.1)
+    write_report(tmp_path / "report.json", report)
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    text = "\n".join(report_lines(report))
+    for word in (*STAGES, "cold start", "own share", "7 warm frames"):
+        assert word in text
+
+
+def test_the_verb_prints_and_writes(
+    toy_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "latency.json"
+    words = ["bench", "--bundle", str(toy_bundle), "--frames", "3", "--cold", "0"]
+    assert main([*words, "--json", str(file)]) == 0
+    assert "generator" in capsys.readouterr().out
+    assert "cold_start_ms" not in json.loads(file.read_text())
+
+
+def test_plans_that_cannot_be() -> None:
+    for plan in (Plan(frames=0), Plan(warmup=-1), Plan(cold=-1)):
+        with pytest.raises(ConfigError):
+            measure_latency(plan)
+
+
+def test_what_fails_in_a_new_process_is_told(toy_bundle: Path, tmp_path: Path) -> None:
+    from sonomime.benchmarks.cold_start import time_cold_start
+
+    with pytest.raises(BundleError):
+        measure_latency(Plan(tmp_path))
+    with pytest.raises(BackendError, match="no bundle at"):
+        time_cold_start(str(tmp_path / "none"), "auto", 1, "a.png", "b.png")
+
+
+def test_torch_takes_turns_with_the_runtime(
+    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sonomime.training import predictor
+
+    class Stands:
+        """In for a checkpoint's model: the toy itself."""
+
+        @staticmethod
+        def open(path: Path) -> Animator:
+            assert path == tmp_path / "checkpoint.pt"
+            return Animator.open(toy_bundle, threads=1)
+
+    monkeypatch.setattr(predictor, "TorchAnimator", Stands)
+    checkpoint = tmp_path / "checkpoint.pt"
+    report = measure_latency(
+        Plan(toy_bundle, threads=1, frames=16, warmup=0, cold=0, torch=checkpoint)
+    )
+    found = report["torch"]
+    assert found["levels_apart"] == 0 and found["blocks"] == 8
+    assert found["ratio_low"] <= found["ratio"] <= found["ratio_high"]
+    assert found["runtime"]["count"] == found["torch"]["count"] == 16
+    assert "times as fast as torch" in "\n".join(report_lines(report))

@@ -1,0 +1,81 @@
+"""The doctor finds what is wrong and says how to mend it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from toy_bundle import blob, copy_bundle, edit_manifest, replace_file
+
+from sonomime.runtime.doctor import Check, as_data, examine
+
+
+def found(bundle: Path) -> dict[str, Check]:
+    return {check.name: check for check in examine(bundle)}
+
+
+def test_a_sound_installation_passes(toy_bundle: Path) -> None:
+    checks = found(toy_bundle)
+    assert list(checks) == [
+        "python", "numpy", "opencv", "pyav", "onnxruntime", "gpu", "bundle", "temporary folder",
+        "cache",
+    ]  # fmt: skip
+    assert [check.name for check in checks.values() if check.state == "fail"] == []
+    assert checks["bundle"].detail.startswith("toy ")
+    data = json.loads(json.dumps(as_data(list(checks.values()))))
+    assert data["ok"] is True and len(data["checks"]) == len(checks)
+
+
+@pytest.mark.parametrize(
+    ("module", "check", "fix"),
+    [
+        ("onnxruntime", "onnxruntime", "sonomime[cpu]"),
+        ("cv2", "opencv", "opencv-python-headless"),
+        ("av", "pyav", "pip install av"),
+    ],
+)
+def test_a_missing_module_has_its_fix(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, module: str, check: str, fix: str
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(f"{module}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    failed = found(toy_bundle)[check]
+    assert (failed.state, failed.exit_code) == ("fail", 4)
+    assert fix in failed.fix
+
+
+def test_a_missing_or_changed_bundle(toy_bundle: Path, tmp_path: Path) -> None:
+    missing = found(tmp_path / "none")["bundle"]
+    assert (missing.state, missing.exit_code) == ("fail", 3) and missing.fix
+    changed = copy_bundle(toy_bundle, tmp_path / "changed")
+    (changed / "motion.onnx").write_bytes(b"")
+    assert "differs" in found(changed)["bundle"].detail
+
+
+def test_a_bundle_that_computes_something_else(toy_bundle: Path, tmp_path: Path) -> None:
+    import cv2
+
+    folder = copy_bundle(toy_bundle, tmp_path / "other")
+    other = cv2.imencode(".png", blob(64, 0.8, 0.8))[1].tobytes()
+    replace_file(folder, "golden_output.png", other)
+    edit_manifest(folder, lambda data: data["tolerances"].update(frame_levels=1))
+    failed = found(folder)["bundle"]
+    assert failed.state == "fail" and "allowed are 1" in failed.detail and failed.fix
+    edit_manifest(folder, lambda d: d["tolerances"].update(frame_levels=None, psnr_db=45))
+    assert "needed are 45 dB" in found(folder)["bundle"].detail
+
+
+def test_folders_that_cannot_be_written(
+    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    checks = found(toy_bundle)
+    for name, variable in (("cache", "XDG_CACHE_HOME"), ("temporary folder", "TMPDIR")):
+        assert (checks[name].state, checks[name].exit_code) == ("fail", 7)
+        assert variable in checks[name].fix

@@ -1,0 +1,177 @@
+"""Files in, a file out: sizes, marks, times, references."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from toy_bundle import blob
+
+from sonomime.runtime import Animator
+from sonomime.runtime.errors import ConfigError, InputError, OutputError
+from sonomime.runtime.frames import Crop, read_image
+from sonomime.runtime.mark import draw_mark, mark_box
+from sonomime.runtime.panels import Panels
+from sonomime.runtime.pipeline import Job, animate_files, demo_job
+from sonomime.runtime.video import open_source
+
+XS = (0.0, 0.1, 0.3, -0.2, 0.0)
+
+
+@pytest.fixture
+def animator(toy_bundle: Path) -> Any:
+    with Animator.open(toy_bundle) as opened:
+        yield opened
+
+
+@pytest.fixture
+def still(tmp_path: Path) -> Path:
+    path = tmp_path / "still.png"
+    cv2.imwrite(str(path), blob(101, 0.1, 0.0, height=77, width=0.2))
+    return path
+
+
+@pytest.fixture
+def driving(tmp_path: Path) -> Path:
+    folder = tmp_path / "driving"
+    folder.mkdir()
+    for i, x in enumerate(XS):
+        cv2.imwrite(str(folder / f"frame{i}.png"), blob(80, x, 0, width=0.2))
+    return folder
+
+
+def horizontal(image: np.ndarray) -> float:
+    grey = image.astype(np.float64)
+    xs = (2 * np.arange(image.shape[1]) + 1) / image.shape[1] - 1
+    return float((grey * xs).sum() / grey.sum())
+
+
+def test_the_result_has_the_source_s_size_and_the_driving_motion(
+    animator: Animator, still: Path, driving: Path, tmp_path: Path
+) -> None:
+    done = animate_files(animator, Job(still, driving, tmp_path / "out.mkv", mark=False))
+    assert (done.frames, done.size, done.reference) == (len(XS), (101, 77), 0)
+    images = [frame.image for frame in open_source(done.output)]
+    for image, x in zip(images, XS, strict=True):
+        assert image.shape == (77, 101)
+        assert horizontal(image) == pytest.approx(0.1 + x, abs=0.05)
+
+
+def test_the_mark_is_there_unless_left_out_which_is_logged(
+    animator: Animator, still: Path, driving: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = animate_files(animator, Job(still, driving, tmp_path / "plain", mark=False))
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    caplog.clear()
+    marked = animate_files(animator, Job(still, driving, tmp_path / "marked"))
+    assert not caplog.records
+    pairs = zip(sorted(plain.output.iterdir()), sorted(marked.output.iterdir()), strict=True)
+    for one, other in pairs:
+        assert np.array_equal(draw_mark(read_image(one)), read_image(other))
+
+
+def test_metadata_call_it_synthetic_with_and_without_the_mark(
+    animator: Animator, still: Path, driving: Path, tmp_path: Path
+) -> None:
+    import av
+
+    for name, mark in (("a.mp4", True), ("b.mkv", False)):
+        animate_files(animator, Job(still, driving, tmp_path / name, mark=mark))
+        with av.open(str(tmp_path / name)) as container:
+            texts = {key.lower(): text for key, text in container.metadata.items()}
+        assert "Synthetic" in texts["title"] and "not a medical device" in texts["comment"]
+
+
+def test_frame_times_are_kept(
+    animator: Animator, still: Path, tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    times = [0.0, 0.05, 0.25, 0.3, 0.7]
+    frames = [blob(64, x, 0) for x in XS]
+    clip = make_video(tmp_path / "vfr.mkv", frames, times=times)
+    done = animate_files(animator, Job(still, clip, tmp_path / "out.mkv"))
+    assert [f.timestamp for f in open_source(done.output)] == pytest.approx(times, abs=0.002)
+
+
+def test_references(animator: Animator, still: Path, driving: Path, tmp_path: Path) -> None:
+    chosen = animate_files(animator, Job(still, driving, tmp_path / "two", reference=2, mark=False))
+    assert chosen.reference == 2
+    first = read_image(sorted(chosen.output.iterdir())[0])
+    assert horizontal(first) == pytest.approx(0.1 - 0.3, abs=0.05)
+    best = animate_files(animator, Job(still, driving, tmp_path / "best", reference="best"))
+    assert best.reference in range(len(XS))
+    for wrong, words in ((9, "has no frame 9"), ("last", "unknown reference"), (-1, "from 0")):
+        with pytest.raises((InputError, ConfigError), match=words):
+            animate_files(animator, Job(still, driving, tmp_path / "none", reference=wrong))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_reference_means_nothing_to_absolute_motion(
+    toy_bundle: Path, still: Path, driving: Path, tmp_path: Path
+) -> None:
+    with Animator.open(toy_bundle, motion="absolute") as animator:
+        done = animate_files(animator, Job(still, driving, tmp_path / "out", reference="best"))
+    assert done.reference is None
+
+
+def test_one_animator_makes_several_clips_alike(
+    animator: Animator, still: Path, driving: Path, tmp_path: Path
+) -> None:
+    outputs = [
+        animate_files(animator, Job(still, driving, tmp_path / name)).output for name in "ab"
+    ]
+    a, b = (sorted(output.iterdir()) for output in outputs)
+    assert [file.read_bytes() for file in a] == [file.read_bytes() for file in b]
+
+
+def test_a_clip_as_source_and_crops(animator: Animator, driving: Path, tmp_path: Path) -> None:
+    job = Job(
+        driving, driving, tmp_path / "out", crop=Crop(10, 10, 60, 60), mark=False,
+        source_crop=Crop(0, 20, 80, 40), source_frame=2,
+    )  # fmt: skip
+    done = animate_files(animator, job)
+    assert done.size == (80, 40)
+    first = read_image(sorted(done.output.iterdir())[0])
+    assert horizontal(first) == pytest.approx(XS[2], abs=0.05)
+
+
+def test_side_by_side(animator: Animator, still: Path, driving: Path, tmp_path: Path) -> None:
+    done = animate_files(animator, Job(still, driving, tmp_path / "out", side_by_side=True))
+    image = read_image(sorted(done.output.iterdir())[1])
+    assert image.shape[::-1] == done.size
+    heading = image.shape[0] - 192
+    source, shown, made = np.split(image[heading:], [252 + 2, 252 + 4 + 192 + 2], axis=1)
+    assert horizontal(source[:, :252]) == pytest.approx(0.1, abs=0.05)
+    assert horizontal(shown[:, 2:194]) == pytest.approx(XS[1], abs=0.05)
+    _, _, w, h = mark_box(101, 77)
+    assert made[-h:, -w:].max() > 200 > source[-h:, -w:].max()
+    for column in (0, 256, 452):
+        assert image[:heading, column : column + 190].max() > 100, "a caption"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_panels_take_pictures_of_any_size(channels: int) -> None:
+    panels = Panels(("a", "b"), ((30, 2000), (4000, 3000)), channels)
+    assert max(panels.size) < 4096
+    canvas = panels.compose((np.full((2000, 30), 9, np.uint8), blob(4000, 0, 0, 3, height=3000)))
+    assert canvas.shape[:2] == panels.size[::-1]
+    assert canvas.ndim == (2 if channels == 1 else 3)
+
+
+def test_an_input_is_not_overwritten(animator: Animator, still: Path, driving: Path) -> None:
+    before = still.read_bytes()
+    with pytest.raises(OutputError, match="an input of this very run"):
+        animate_files(animator, Job(still, driving, still))
+    assert still.read_bytes() == before
+
+
+def test_the_samples_are_there(tmp_path: Path) -> None:
+    job = demo_job(tmp_path / "demo.mp4")
+    assert job.side_by_side and job.mark
+    with open_source(job.source) as source, open_source(job.driving) as driving:
+        assert source.count_hint == 1
+        assert sum(1 for _ in driving) >= 24

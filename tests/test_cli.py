@@ -1,0 +1,260 @@
+"""The command line: exit codes, hints, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+from toy_bundle import blob, copy_bundle, edit_manifest
+
+from sonomime.cli import build_parser, main
+
+Run = Callable[..., tuple[int, str, str]]
+
+VERBS = (
+    "animate", "demo", "doctor", "bench", "train", "evaluate", "export", "import-fomm", "build",
+)  # fmt: skip
+
+# The command line with frames that take their time, so that a signal meets it at work.
+SLOW = """
+import sys, time
+from sonomime.runtime import animator
+quick = animator.Animator.animate
+def slow(self, *arguments):
+    time.sleep(0.05)
+    return quick(self, *arguments)
+animator.Animator.animate = slow
+from sonomime.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line in this process: (exit code, output, errors)."""
+
+    def command(*words: Any) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    """A folder with a still and a driving folder of 200 frames."""
+    folder = tmp_path / "media"
+    (folder / "driving").mkdir(parents=True)
+    cv2.imwrite(str(folder / "still.png"), blob(64, 0, 0))
+    frames = [cv2.imencode(".png", blob(64, x / 20, 0))[1].tobytes() for x in range(-5, 5)]
+    for i in range(200):
+        (folder / "driving" / f"{i}.png").write_bytes(frames[i % 10])
+    return folder
+
+
+def animate(bundle: Path, media: Path, output: Path) -> list[str]:
+    files = (media / "still.png", media / "driving")
+    return ["animate", "--bundle", str(bundle), *map(str, files), "-o", str(output)]
+
+
+def test_animate_prints_the_path_of_what_it_made(
+    run: Run, toy_bundle: Path, media: Path, tmp_path: Path
+) -> None:
+    code, output, errors = run(*animate(toy_bundle, media, tmp_path / "out.mp4"))
+    assert (code, output) == (0, f"{tmp_path / 'out.mp4'}\n")
+    assert "200 frames" in errors
+    words = animate(toy_bundle, media, tmp_path / "out")
+    options = ("--reference", "2", "--smooth", "--beta", "3", "--scale", "hull", "--no-mark")
+    code, output, errors = run(*words, *options, "--crop", "0,0,60,60", "--json")
+    assert code == 0, errors
+    result = json.loads(output)
+    assert (result["frames"], result["reference"], result["size"]) == (200, 2, [64, 64])
+    assert len(list((tmp_path / "out").iterdir())) == 200
+
+
+def test_demo_uses_the_samples(run: Run, toy_bundle: Path, tmp_path: Path) -> None:
+    code, output, errors = run("demo", "--bundle", toy_bundle, "-o", tmp_path / "demo.mp4")
+    assert code == 0, errors
+    assert output.strip() == str(tmp_path / "demo.mp4")
+    assert (tmp_path / "demo.mp4").stat().st_size > 1000
+
+
+def test_doctor(run: Run, toy_bundle: Path, tmp_path: Path) -> None:
+    code, output, _ = run("doctor", "--bundle", toy_bundle)
+    assert code == 0 and "ok    bundle: toy" in output
+    code, output, _ = run("doctor", "--bundle", tmp_path, "--json")
+    assert code == 3
+    checks = {check["name"]: check for check in json.loads(output)["checks"]}
+    assert checks["bundle"]["state"] == "fail" and checks["bundle"]["fix"]
+
+
+def test_every_verb_has_help_with_an_example(run: Run) -> None:
+    for verb in VERBS:
+        code, output, _ = run(verb, "--help")
+        assert code == 0 and "example" in output and f"sonomime {verb}" in output, verb
+    code, output, _ = run("--help")
+    assert code == 0 and all(verb in output for verb in VERBS)
+    assert run("--version")[1].startswith("sonomime ")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["animat"], "did you mean 'animate'?"),
+        ([], "see `sonomime --help`"),
+        (["animate"], "see `sonomime animate --help`"),
+        (["animate", "a", "b", "-o", "c", "--motion", "relativ"], "did you mean 'relative'?"),
+        (["animate", "a", "b", "-o", "c", "--crop", "1,2"], "x,y,w,h"),
+        (["animate", "a", "b", "-o", "c", "--scale", "x"], "hull"),
+    ],
+)
+def test_usage_errors_leave_with_2(run: Run, words: list[str], hint: str) -> None:
+    code, _, errors = run(*words)
+    assert code == 2
+    assert errors.startswith("error: ") and hint in errors.splitlines()[-1]
+
+
+def test_bad_input_leaves_with_its_code_and_nothing_behind(
+    run: Run, toy_bundle: Path, media: Path, tmp_path: Path
+) -> None:
+    (media / "text.mp4").write_text("this is not a video\n")
+    (media / "empty").mkdir()
+    broken = copy_bundle(toy_bundle, tmp_path / "broken")
+    edit_manifest(broken, lambda data: data["stages"][3].update(file="../x"))
+    still, driving, output = media / "still.png", media / "driving", tmp_path / "out" / "x.mp4"
+    cases = [
+        (6, toy_bundle, still, media / "missing.mp4", output),
+        (6, toy_bundle, still, media / "text.mp4", output),
+        (6, toy_bundle, still, media / "empty", output),
+        (6, toy_bundle, media / "text.mp4", driving, output),
+        (3, tmp_path / "nowhere", still, driving, output),
+        (3, broken, still, driving, output),
+        (2, toy_bundle, still, driving, output.with_suffix(".xyz")),
+        (7, toy_bundle, still, driving, still / "below-a-file.mp4"),
+    ]
+    for expected, bundle, source, clip, place in cases:
+        code, out, errors = run("animate", "--bundle", bundle, source, clip, "-o", place)
+        lines = errors.splitlines()
+        assert (code, out) == (expected, ""), errors
+        assert lines[-2].startswith("error: ") and lines[-1].startswith("hint: "), errors
+    assert not list(tmp_path.rglob("*.part*")) and not output.exists()
+
+
+def test_debug_shows_the_trace(run: Run, tmp_path: Path) -> None:
+    words = ("doctor", "animate", "--debug")
+    assert "Traceback" not in run(*words)[2]  # usage is no error of ours
+    words = ("animate", "--bundle", str(tmp_path / "none"), "a", "b", "-o", "c")
+    assert "Traceback" not in run(*words)[2]
+    assert "Traceback" in run(*words, "--debug")[2]
+
+
+# A limit on the file's size fails a write like a full disk does; 300 bytes are one PNG's.
+@pytest.mark.parametrize(
+    ("name", "limit"), [("out.mkv", 20_000), ("out.mp4", 20_000), ("frames", 300)]
+)
+def test_a_full_disk_leaves_with_7_and_nothing_behind(
+    toy_bundle: Path, media: Path, tmp_path: Path, name: str, limit: int
+) -> None:
+    folder = tmp_path / "output"
+    done = subprocess.run(
+        [sys.executable, "-m", "sonomime.cli", *animate(toy_bundle, media, folder / name)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        capture_output=True, text=True, check=False, timeout=120, cwd=sys.prefix,
+        env={"PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 7, done.stderr
+    assert "error: cannot write" in done.stderr and "hint: " in done.stderr
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_leaves_nothing_behind(
+    toy_bundle: Path, media: Path, tmp_path: Path, number: int, code: int, word: str
+) -> None:
+    folder = tmp_path / "output"
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, *animate(toy_bundle, media, folder / "out.mp4")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=sys.prefix,
+    ) as process:  # fmt: skip
+        give_up = time.monotonic() + 60
+        while process.poll() is None and not (folder.is_dir() and list(folder.iterdir())):
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert f"error: {word}" in errors and "Traceback" not in errors
+    assert output == "" and list(folder.iterdir()) == []
+
+
+def test_a_reader_that_leaves_early_is_no_error_of_ours(toy_bundle: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "sonomime.cli", "doctor", "--bundle", str(toy_bundle)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=sys.prefix,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert errors == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "words"),
+    [
+        ("torch", "train", ["train", "lite", "--data", "{tmp}", "-o", "{tmp}/run"]),
+        ("torch", "train", ["export", "{tmp}/c.pt", "-o", "{tmp}/bundle"]),
+        ("onnxruntime", "cpu", ["demo", "--bundle", "{bundle}", "-o", "{tmp}/demo.mp4"]),
+    ],
+)
+def test_a_missing_extra_is_named(
+    run_python: Run, toy_bundle: Path, tmp_path: Path, module: str, extra: str, words: list[str]
+) -> None:
+    code = f"""
+import sys
+sys.modules[{module!r}] = None
+from sonomime.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+    given = [word.format(tmp=tmp_path, bundle=toy_bundle) for word in words]
+    status, _, errors = run_python(code, *given)
+    assert status == 4, errors
+    assert f'pip install "sonomime[{extra}]"' in errors
+
+
+def test_the_parser_imports_nothing_heavy(run_python: Run) -> None:
+    code = """
+import sys
+from sonomime.cli import build_parser
+build_parser()
+heavy = {"torch", "onnx", "onnxscript", "onnxruntime", "cv2", "av", "tensorrt_rtx_bindings"}
+print(sorted(heavy & sys.modules.keys()))
+"""
+    status, output, errors = run_python(code)
+    assert (status, output.strip()) == (0, "[]"), errors
+
+
+def test_every_verb_has_a_function() -> None:
+    parser = build_parser()
+    given = {
+        "animate": ["a", "b", "-o", "c"],
+        "train": ["lite", "--data", "d", "-o", "r"],
+        "evaluate": ["c", "--data", "d", "-o", "r"],
+        "export": ["c", "-o", "b"],
+        "import-fomm": ["f", "--config", "y", "-o", "c"],
+        "build": ["b"],
+    }
+    for verb in VERBS:
+        assert callable(parser.parse_args([verb, *given.get(verb, [])]).run), verb
