@@ -1,7 +1,7 @@
 """Checkpoints: one file, written whole, read without running code from it.
 
-Holds the format's number, the configuration, the step, the EMA weights (what tests and export use) and, for resuming,
-the raw weights and the optimizers.
+Holds the format's number, the configuration, the step, the EMA weights (what tests and export use)
+and, for resuming, the raw weights and the optimizers.
 """
 
 from __future__ import annotations
@@ -26,13 +26,17 @@ _OTHER_VERSION = "it may be of another version of sonomime"
 
 @dataclass
 class Checkpoint:
-    """A training's state. ``weights``: EMA weights of the AnimationModel; ``resume``: what only training needs."""
+    """A training's state.
+
+    weights: EMA weights of the AnimationModel. supervised_names: keypoints that had labels, in
+    their order. data: name and licence of what it was trained on. resume: what only training needs.
+    """
 
     config: Config
     step: int
     weights: dict[str, Tensor]
-    supervised_names: list[str] = field(default_factory=list)  # keypoints that had labels, in their order
-    data: list[dict[str, str]] = field(default_factory=list)  # name and licence of what it was trained on
+    supervised_names: list[str] = field(default_factory=list)
+    data: list[dict[str, str]] = field(default_factory=list)
     resume: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -59,7 +63,9 @@ class Checkpoint:
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
-            raise CheckpointError(f"weights do not fit the configuration: {error}", "use the file as it was saved") from error
+            raise CheckpointError(
+                f"weights do not fit the configuration: {error}", "use the file as it was saved"
+            ) from error
         return model.eval()
 
 
@@ -67,18 +73,21 @@ def read_weights_only(path: Path, refused_hint: str) -> Any:
     """What ``torch.save`` put into a file, if that is tensors and plain values; no code of it runs.
 
     Raises:
-        CheckpointError: no such file, damaged, or a pickle that calls something (with ``refused_hint``).
+        CheckpointError: no such file, damaged, or a pickle that calls something (with
+        ``refused_hint``).
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint", "give the path of a checkpoint file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        # torch's own text advises to load without the guard: only the name of what was to be called is kept.
+        # torch's own text advises to load without the guard: only the name of what was to be called
+        # is kept.
         call = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and call:
             raise CheckpointError(
-                f"{path}: refused, because it holds more than weights: it names {call[1]}", refused_hint
+                f"{path}: refused, because it holds more than weights: it names {call[1]}",
+                refused_hint,
             ) from error
         raise CheckpointError(
             f"{path}: not a readable checkpoint ({type(error).__name__})",
@@ -95,19 +104,28 @@ def load_checkpoint(path: Path) -> Checkpoint:
     payload = read_weights_only(path, "only load checkpoints that sonomime wrote")
     if not isinstance(payload, dict) or payload.get("sonomime_checkpoint") != FORMAT:
         raise CheckpointError(
-            f"{path}: not a sonomime checkpoint of format {FORMAT}", "for FOMM's use `sonomime import-fomm`"
+            f"{path}: not a sonomime checkpoint of format {FORMAT}",
+            "for FOMM's use `sonomime import-fomm`",
         )
     try:
         config = config_from_dict(payload["config"], where=f"{path}: config")
         check(config)
         weights = payload["weights"]
-        if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
+        if not isinstance(weights, dict) or not all(
+            isinstance(t, Tensor) for t in weights.values()
+        ):
             raise TypeError("its weights are not tensors by name")
         return Checkpoint(
-            config, int(payload["step"]), weights, list(payload["supervised_names"]),
-            list(payload["data"]), dict(payload["resume"]),
+            config,
+            int(payload["step"]),
+            weights,
+            list(payload["supervised_names"]),
+            list(payload["data"]),
+            dict(payload["resume"]),
         )
     except KeyError as error:
-        raise CheckpointError(f"{path}: incomplete checkpoint: no {error}", _OTHER_VERSION) from error
+        raise CheckpointError(
+            f"{path}: incomplete checkpoint: no {error}", _OTHER_VERSION
+        ) from error
     except (AttributeError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint: {error}", _OTHER_VERSION) from error

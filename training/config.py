@@ -1,7 +1,8 @@
 """Configuration: frozen dataclasses read from TOML, strictly.
 
-A preset is a TOML file in ``presets/``; ``--set section.key=value`` overrides a value. An unknown key is an error that
-names the nearest one. The resolved configuration is kept in the run, the checkpoint and the bundle.
+A preset is a TOML file in ``presets/``; ``--set section.key=value`` overrides a value. An unknown
+key is an error that names the nearest one. The resolved configuration is kept in the run, the
+checkpoint and the bundle.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How pairs are drawn (training/pairs.py). Ranges are (low, high) factors; shift is a fraction, rotation degrees."""
+    """How pairs are drawn (training/pairs.py): factors from low to high, shift a fraction, rotation
+    in degrees."""
 
     augment: bool = True
     flip: bool = True
@@ -130,7 +132,8 @@ class DataConfig:
     rotation: float = 10.0
     gain: tuple[float, float] = (0.7, 1.4)
     gamma: tuple[float, float] = (0.8, 1.25)
-    synthetic: float = 0.0
+    synthetic: float = 0.0  # share of pairs that are a frame and its own random bend
+    synthetic_until: int = 0  # step from which there are none; 0: always
     flow: Literal["none", "dis"] = "none"
     near_start: int = 4
     near_steps: int = 0
@@ -162,7 +165,8 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
         path = PRESETS / f"{preset_or_toml}.toml"
     elif not path.is_file():
         raise ConfigError(
-            f"no preset or TOML file named {preset_or_toml!r}", f"presets: {', '.join(preset_names())}"
+            f"no preset or TOML file named {preset_or_toml!r}",
+            f"presets: {', '.join(preset_names())}",
         )
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -185,7 +189,7 @@ def config_from_dict(table: Mapping[str, Any], where: str = "config") -> Config:
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
-    """The configuration as plain nested dicts (tuples become lists), as kept in checkpoints and bundles."""
+    """The configuration as nested dicts and lists, as kept in checkpoints and bundles."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -200,7 +204,9 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 def _apply(table: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {override!r} is not KEY=VALUE", "write e.g. --set train.max_steps=1000")
+        raise ConfigError(
+            f"--set {override!r} is not KEY=VALUE", "write e.g. --set train.max_steps=1000"
+        )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -209,7 +215,9 @@ def _apply(table: dict[str, Any], override: str) -> None:
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"--set {override!r}: {section!r} is not a section", "see docs/training.md")
+            raise ConfigError(
+                f"--set {override!r}: {section!r} is not a section", "see docs/training.md"
+            )
     table[last] = value
 
 
@@ -232,12 +240,16 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _build(typing.cast(type, hint), value, where)
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint):
-            raise ConfigError(f"{where} = {value!r} is not known", f"one of {typing.get_args(hint)}")
+            raise ConfigError(
+                f"{where} = {value!r} is not known", f"one of {typing.get_args(hint)}"
+            )
         return value
     if typing.get_origin(hint) is tuple:
         parts = typing.get_args(hint)
         if not isinstance(value, list | tuple) or len(value) != len(parts):
-            raise ConfigError(f"{where} = {value!r} must be {len(parts)} numbers", "e.g. [0.8, 1.2]")
+            raise ConfigError(
+                f"{where} = {value!r} must be {len(parts)} numbers", "e.g. [0.8, 1.2]"
+            )
         return tuple(_convert(p, v, where) for p, v in zip(parts, value, strict=True))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -252,37 +264,68 @@ def check(config: Config) -> None:
     model, loss, train = config.model, config.loss, config.train
     points, motion, generator = model.keypoints, model.motion, model.generator
     fits = 4 * 2 ** min(max(points.depth, motion.depth, 1), 16)
-    weights = [f.name for f in dataclasses.fields(loss) if f.type == "float" and f.name != "supervision_variance"]
+    weights = [
+        f.name
+        for f in dataclasses.fields(loss)
+        if f.type == "float" and f.name != "supervision_variance"
+    ]
     maps = 4 if generator.kind == "lite" else 1
     rules = [
         (min(points.depth, motion.depth) >= 1, "model.*.depth must be at least 1"),
-        (model.image_size % fits == 0 and model.image_size > 0, f"model.image_size must be a multiple of {fits}"),
+        (
+            model.image_size % fits == 0 and model.image_size > 0,
+            f"model.image_size must be a multiple of {fits}",
+        ),
         (model.channels in (1, 3), "model.channels must be 1 or 3"),
         (points.self_supervised >= 0 <= points.supervised, "counts of keypoints must be >= 0"),
         (points.count >= 1, "at least one keypoint is needed"),
         (points.unshuffle in (1, 2, 4), "model.keypoints.unshuffle must be 1, 2 or 4"),
         (points.temperature > 0, "model.keypoints.temperature must be positive"),
         (motion.variance > 0, "model.motion.variance must be positive"),
-        (min(p.width for p in (points, motion)) >= 1 and generator.width >= 2,
-         "model.*.width must be at least 1, the generator's 2"),
-        (min(p.max_features for p in (points, motion, generator)) >= 1, "model.*.max_features must be at least 1"),
-        (points.head_kernel % 2 == 1 == motion.head_kernel % 2 and min(points.head_kernel, motion.head_kernel) > 0,
-         "model.*.head_kernel must be odd"),
-        (generator.downs >= 1 and generator.blocks >= 0, "model.generator.downs must be at least 1, blocks 0"),
-        (motion.occlusion_maps == maps,
-         f"model.motion.occlusion_maps must be {maps} for the {generator.kind} generator"),
+        (
+            min(p.width for p in (points, motion)) >= 1 and generator.width >= 2,
+            "model.*.width must be at least 1, the generator's 2",
+        ),
+        (
+            min(p.max_features for p in (points, motion, generator)) >= 1,
+            "model.*.max_features must be at least 1",
+        ),
+        (
+            points.head_kernel % 2 == 1 == motion.head_kernel % 2
+            and min(points.head_kernel, motion.head_kernel) > 0,
+            "model.*.head_kernel must be odd",
+        ),
+        (
+            generator.downs >= 1 and generator.blocks >= 0,
+            "model.generator.downs must be at least 1, blocks 0",
+        ),
+        (
+            motion.occlusion_maps == maps,
+            f"model.motion.occlusion_maps must be {maps} for the {generator.kind} generator",
+        ),
         (all(getattr(loss, name) >= 0 for name in weights), "weights of losses must be 0 or more"),
         (loss.supervision_variance > 0, "loss.supervision_variance must be positive"),
         (1 <= loss.perceptual_scales <= 6, "loss.perceptual_scales must be 1 to 6"),
-        (loss.perceptual_network == "none" or loss.perceptual_weights != "",
-         f"loss.perceptual_weights must give the path of the {loss.perceptual_network} weights"),
-        (train.max_steps >= 1 and train.batch_size >= 1, "train.max_steps and batch_size must be at least 1"),
+        (
+            loss.perceptual_network == "none" or loss.perceptual_weights != "",
+            f"loss.perceptual_weights must give the path of the {loss.perceptual_network} weights",
+        ),
+        (
+            train.max_steps >= 1 and train.batch_size >= 1,
+            "train.max_steps and batch_size must be at least 1",
+        ),
         (train.learning_rate > 0, "train.learning_rate must be positive"),
         (0 <= train.beta1 < 1 and 0 <= train.beta2 < 1, "train.beta1 and beta2 must be in [0, 1)"),
         (0 <= train.ema < 1, "train.ema must be in [0, 1)"),
         (train.grad_clip > 0, "train.grad_clip must be positive"),
-        (train.warmup >= 0 <= train.batchnorm_batches, "train.warmup and batchnorm_batches must be >= 0"),
-        (min(train.log_every, train.picture_every, train.checkpoint_every) >= 1, "train.*_every must be at least 1"),
+        (
+            train.warmup >= 0 <= train.batchnorm_batches,
+            "train.warmup and batchnorm_batches must be >= 0",
+        ),
+        (
+            min(train.log_every, train.picture_every, train.checkpoint_every) >= 1,
+            "train.*_every must be at least 1",
+        ),
     ]
     for holds, sentence in rules:
         if not holds:

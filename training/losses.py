@@ -29,20 +29,29 @@ class Pyramid(nn.Module):
 
 
 @in_float32
-def equivariance_value(driving: Keypoints, transformed: Keypoints, spline: ThinPlateSpline) -> Tensor:
+def equivariance_value(
+    driving: Keypoints, transformed: Keypoints, spline: ThinPlateSpline
+) -> Tensor:
     """Mean abs of p(X) - T(p(Y)), Y(z) = X(T(z)). "Feature Decoupling" Eq. 1."""
     return (driving.value - spline(transformed.value)).abs().mean()
 
 
 @in_float32
-def equivariance_jacobian(driving: Keypoints, transformed: Keypoints, spline: ThinPlateSpline) -> Tensor:
+def equivariance_jacobian(
+    driving: Keypoints, transformed: Keypoints, spline: ThinPlateSpline
+) -> Tensor:
     """Mean abs of I - J(X)^-1 (dT/du at p(Y)) J(Y). Eq. 2-3."""
-    chain = inverse_2x2(driving.jacobian) @ spline.jacobian(transformed.value) @ transformed.jacobian
+    chain = (
+        inverse_2x2(driving.jacobian) @ spline.jacobian(transformed.value) @ transformed.jacobian
+    )
     return (torch.eye(2, device=chain.device) - chain).abs().mean()
 
 
 def separation(points: Tensor, reach: float = 0.2) -> Tensor:
-    """Mean over pairs of exp(-|p_i - p_j|^2 / (2 reach^2)): keypoints (B, K, 2) that crowd see the same motion; lite."""
+    """Mean over pairs of exp(-|p_i - p_j|^2 / (2 reach^2)), points (B, K, 2); lite.
+
+    Keypoints that crowd see the same motion.
+    """
     count = points.shape[1]
     square = (points[:, :, None] - points[:, None]).square().sum(dim=-1)
     crowding = torch.exp(-square / (2 * reach**2)) * (1 - torch.eye(count, device=points.device))
@@ -54,12 +63,14 @@ def keypoint_supervision(
 ) -> Tensor:
     """Mean over labelled points and pixels of (G(p) - G(p*))^2, G a Gaussian of peak 1. Eq. 4.
 
-    Unlabelled points are left out, not pulled to zero: predicted, labelled (B, P, 2), visible (B, P) bool.
+    Unlabelled points are left out, not pulled to zero.
+    predicted, labelled: (B, P, 2); visible: (B, P) bool.
     """
     grid = make_grid(size, size, geometry, predicted.device)
-    labelled = torch.where(visible[..., None], labelled, predicted.detach())  # NaN labels must not reach a gradient
-    difference = gaussian_heatmap(predicted, grid, variance) - gaussian_heatmap(labelled, grid, variance)
-    per_point = difference.square().mean(dim=(2, 3))
+    # What stands for "no label" must not reach a gradient, not even multiplied by 0: it may be NaN.
+    labelled = torch.where(visible[..., None], labelled, predicted.detach())
+    heat, wanted = (gaussian_heatmap(p, grid, variance) for p in (predicted, labelled))
+    per_point = (heat - wanted).square().mean(dim=(2, 3))
     return (per_point * visible).sum() / visible.sum().clamp(min=1)
 
 
@@ -76,7 +87,9 @@ def perceptual(network: FeatureNetwork, predicted: list[Tensor], real: list[Tens
             targets = network(r)
         for feature, target in zip(network(p), targets, strict=True):
             distance = F.l1_loss(feature.float(), target.float())
-            total = total + (distance / target.float().abs().mean() if network.normalise else distance)
+            total = total + (
+                distance / target.float().abs().mean() if network.normalise else distance
+            )
     return total
 
 
@@ -97,7 +110,7 @@ def feature_matching(fake: Judgement, real: Judgement) -> Tensor:
 
 
 def flow(deformation: Tensor, known: Tensor, valid: Tensor) -> Tensor:
-    """Mean abs of the deformation (B, h, w, 2) against a known one where it is ``valid`` (B, h, w); lite."""
+    """Mean abs of deformation minus known, (B, h, w, 2), where ``valid`` (B, h, w); lite."""
     distance = (deformation - known).abs().sum(dim=-1)
     return (distance * valid).sum() / valid.sum().clamp(min=1)
 

@@ -1,4 +1,7 @@
-"""Feature networks for the perceptual loss, loaded by path: VGG19 and SqueezeNet 1.1, torchvision's key names."""
+"""Feature networks for the perceptual loss, loaded by path: VGG19 and SqueezeNet 1.1.
+
+The files bear torchvision's key names.
+"""
 
 from __future__ import annotations
 
@@ -51,22 +54,33 @@ def squeezenet_layers() -> list[nn.Module]:
 
 
 class FeatureNetwork(nn.Module):
-    """Frozen features of an image. ``normalise``: the loss divides by the real features' mean magnitude."""
+    """Frozen features of an image.
+
+    ``normalise``: the loss divides by the real features' mean magnitude.
+    """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, name: str, weights: str) -> None:
         super().__init__()
-        layers, taps = (vgg19_layers(), VGG19_TAPS) if name == "vgg19" else (squeezenet_layers(), SQUEEZENET_TAPS)
-        # SqueezeNet's raw differences are two orders larger than L1 on pixels; VGG's are used raw, as in the paper.
+        layers, taps = (
+            (vgg19_layers(), VGG19_TAPS)
+            if name == "vgg19"
+            else (squeezenet_layers(), SQUEEZENET_TAPS)
+        )
+        # SqueezeNet's raw differences are two orders larger than L1 on pixels; VGG's are used raw,
+        # as in the paper.
         self.normalise = name == "squeezenet"
         state = _read(Path(weights))
         have = {key.split(".")[1] for key in state if key.startswith("features.")}
         need = [i for i, layer in enumerate(layers) if any(True for _ in layer.parameters())]
         present = [i for i in need if str(i) in have]
         if not present or present != need[: len(present)]:
-            raise ConfigError(f"{weights}: not weights of {name} with torchvision's key names", "see docs/training.md")
+            raise ConfigError(
+                f"{weights}: not weights of {name} with torchvision's key names",
+                "see docs/training.md",
+            )
         # A file that ends early (relu3_4, say) serves with the taps that it reaches.
         reach = need[len(present)] if len(present) < len(need) else len(layers)
         self.taps = tuple(tap for tap in taps if tap < reach)
@@ -75,7 +89,9 @@ class FeatureNetwork(nn.Module):
         try:
             self.load_state_dict({k: v.float() for k, v in state.items() if k in wanted})
         except RuntimeError as error:
-            raise ConfigError(f"{weights}: shapes are not {name}'s: {error}", "give the right file") from error
+            raise ConfigError(
+                f"{weights}: shapes are not {name}'s: {error}", "give the right file"
+            ) from error
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)
@@ -94,8 +110,10 @@ class FeatureNetwork(nn.Module):
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ConfigError(f"{path}: no such weights file", "give loss.perceptual_weights an existing path, or "
-                          "loss.perceptual_network=none")
+        raise ConfigError(
+            f"{path}: no such weights file",
+            "give loss.perceptual_weights an existing path, or loss.perceptual_network=none",
+        )
     try:
         state = read_weights_only(path, "only use weights from a source that you trust")
     except CheckpointError as error:

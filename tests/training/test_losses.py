@@ -25,7 +25,8 @@ def array(x: Tensor) -> NDArray[np.float64]:
 
 
 def near(found: Tensor, expected: float) -> bool:
-    return found.shape == () and float(found.detach()) == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    value = float(found.detach())
+    return found.shape == () and value == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
 
 # -- equivariance ----------------------------------------------------------------------------------

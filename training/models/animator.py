@@ -15,7 +15,7 @@ from .lite import LiteGenerator
 
 
 class Source(NamedTuple):
-    """All that is computed once per source: small (B, C, S/4, S/4), keypoints, and the generator's features."""
+    """Computed once per source: small (B, C, S/4, S/4), keypoints, the generator's features."""
 
     small: Tensor
     keypoints: Keypoints
@@ -40,7 +40,7 @@ class AnimationModel(nn.Module):
         return [self.keypoint_detector, self.dense_motion, self.generator]
 
     def encode(self, image: Tensor, keypoints: Keypoints | None = None) -> Source:
-        """Everything about a source, (B, C, S, S) in [0, 1]; ``keypoints`` when they were detected before."""
+        """All about a source, (B, C, S, S) in [0, 1]; ``keypoints``: as detected before."""
         if keypoints is None:
             keypoints = self.keypoint_detector(image)
         return Source(self.down(image), keypoints, self.generator.encode(image))

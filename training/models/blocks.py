@@ -1,4 +1,4 @@
-"""The blocks all networks are made of (METHOD: "Blocks"), and the hourglass. All take and give (B, C, H, W)."""
+"""What all networks are made of (METHOD: "Blocks"), and the hourglass: (B, C, H, W) in and out."""
 
 from __future__ import annotations
 
@@ -65,18 +65,21 @@ class Residual(nn.Module):
 class Hourglass(nn.Module):
     """``depth`` downs, as many ups, every skip concatenated, the raw input included.
 
-    Widths are min(max_features, width * 2^(i+1)) going down and min(max_features, width * 2^i) coming up.
-    The result has ``width + inputs`` channels at the input's size, which 2^depth must divide.
+    Widths are min(max_features, width * 2^(i+1)) going down and min(max_features, width * 2^i)
+    coming up. The result has ``width + inputs`` channels at the input's size, which 2^depth must
+    divide.
     """
 
     def __init__(self, inputs: int, width: int, depth: int = 5, max_features: int = 1024) -> None:
         super().__init__()
+
         def capped(i: int) -> int:
             return min(max_features, width * 2**i)
 
         downs = [inputs] + [capped(i + 1) for i in range(depth)]
         self.downs = nn.ModuleList(Down(downs[i], downs[i + 1]) for i in range(depth))
-        # Above the bottom, an up block reads the one below it and the skip of the same size: twice capped(i + 1).
+        # Above the bottom, an up block reads the one below it and the skip of the same size: twice
+        # capped(i + 1).
         ups = [
             Up(capped(i + 1) if i == depth - 1 else 2 * capped(i + 1), capped(i))
             for i in reversed(range(depth))
@@ -92,4 +95,3 @@ class Hourglass(nn.Module):
         for up in self.ups:
             y = torch.cat([up(y), skips.pop()], dim=1)
         return y
-

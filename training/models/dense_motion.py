@@ -1,4 +1,4 @@
-"""Dense motion: source and driving keypoints give a deformation and an occlusion map (METHOD, network 2)."""
+"""Dense motion: keypoints of both frames give deformation and occlusion (METHOD, network 2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from .keypoint_detector import Keypoints
 
 
 class Motion(NamedTuple):
-    """deformation: (B, h, w, 2), where to read in the source; occlusion_map: (B, n, h, w) in [0, 1]; n is 1, lite 4."""
+    """deformation: (B, h, w, 2), where to read in the source.
+
+    occlusion_map: (B, n, h, w) in [0, 1]; n is 1, for lite 4.
+    """
 
     deformation: Tensor
     occlusion_map: Tensor
@@ -30,7 +33,9 @@ def local_motions(source: Keypoints, driving: Keypoints, grid: Tensor) -> Tensor
     offset = grid - driving.value[:, :, None, None, :]
     x, y = offset[..., 0], offset[..., 1]
     a = affine[:, :, :, :, None, None]
-    moved = torch.stack([a[:, :, 0, 0] * x + a[:, :, 0, 1] * y, a[:, :, 1, 0] * x + a[:, :, 1, 1] * y], -1)
+    moved = torch.stack(
+        [a[:, :, 0, 0] * x + a[:, :, 0, 1] * y, a[:, :, 1, 0] * x + a[:, :, 1, 1] * y], -1
+    )
     moved = moved + source.value[:, :, None, None, :]
     identity = grid.expand(moved.shape[0], 1, *grid.shape)
     return torch.cat([identity, moved], dim=1)
@@ -41,17 +46,19 @@ def sparse_motion(
 ) -> Tensor:
     """The dense motion network's input: (B, (K + 1)(C + 1), h, w).
 
-    Per slot: heatmap of driving minus source, then the source warped by the slot's motion. Slot 0: zeros and the
-    unwarped source.
+    Per slot: heatmap of driving minus source, then the source warped by the slot's motion. Slot 0:
+    zeros and the unwarped source.
     """
     batch, channels, height, width = source_small.shape
     grid = make_grid(height, width, geometry, source_small.device)
-    difference = gaussian_heatmap(driving.value, grid, variance) - gaussian_heatmap(source.value, grid, variance)
+    difference = gaussian_heatmap(driving.value, grid, variance) - gaussian_heatmap(
+        source.value, grid, variance
+    )
     background = torch.zeros_like(difference[:, :1])
     heatmaps = torch.cat([background, difference], dim=1)[:, :, None]
     motions = local_motions(source, driving, grid)
     slots = motions.shape[1]
-    # All slots in one sampling: they are laid out below each other in the grid, the source is read once.
+    # All slots in one sampling, laid out below each other in the grid: the source is read once.
     warped = sample(source_small.float(), motions.reshape(batch, slots * height, width, 2))
     warped = warped.view(batch, channels, slots, height, width).transpose(1, 2)
     if geometry == "half_pixel":
@@ -60,8 +67,13 @@ def sparse_motion(
     return torch.cat([heatmaps, warped], dim=2).flatten(1, 2)
 
 
-def compose_motion(mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str) -> Tensor:
-    """Softmax over the K + 1 slots and the weighted sum of their motions: (B, K + 1, h, w) -> (B, h, w, 2)."""
+def compose_motion(
+    mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str
+) -> Tensor:
+    """Softmax over the slots and the weighted sum of their motions.
+
+    (B, K + 1, h, w) -> (B, h, w, 2).
+    """
     height, width = mask_logits.shape[-2:]
     grid = make_grid(height, width, geometry, mask_logits.device)
     mask = mask_logits.float().softmax(dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -12,24 +13,25 @@ from ..config import DiscriminatorConfig
 
 
 class Judgement(NamedTuple):
-    """score: (B, 1, h, w) patch scores (26x26 at 256); features: the block outputs after pooling."""
+    """score: (B, 1, h, w), 26x26 at 256; features: the blocks' outputs after pooling."""
 
     score: Tensor
     features: tuple[Tensor, ...]
 
 
 class Discriminator(nn.Module):
-    """conv4 blocks without padding, affine InstanceNorm (not in the first), LeakyReLU 0.2, average pool (not in the
-    last), then conv1; spectral norm throughout."""
+    """Blocks of conv4, then conv1, with spectral norm throughout.
+
+    A block: conv4 without padding, affine InstanceNorm (not in the first), LeakyReLU 0.2, average
+    pool (not in the last).
+    """
 
     def __init__(self, config: DiscriminatorConfig, channels: int) -> None:
         super().__init__()
         widths = [channels] + [
             min(config.max_features, config.width * 2**i) for i in range(config.blocks)
         ]
-        self.convs = nn.ModuleList(
-            spectral_norm(nn.Conv2d(a, b, 4)) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(spectral_norm(nn.Conv2d(a, b, 4)) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.InstanceNorm2d(width, affine=True) for width in widths[2:])
         self.final = spectral_norm(nn.Conv2d(widths[-1], 1, 1))
 

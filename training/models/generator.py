@@ -1,7 +1,8 @@
-"""Generators of the paper's family: one decoder (FOMM) or two, content and texture (METHOD, network 3)."""
+"""Generators of the paper's family: one decoder (FOMM), or content and texture (METHOD, 3)."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,10 @@ from .geometry import resize_map, warp
 
 
 class Prediction(NamedTuple):
-    """Images (B, C, S, S). ``image`` is clamped to [0, 1] only at output; ``texture`` is what was added to content."""
+    """Images (B, C, S, S). ``image`` is clamped to [0, 1] only at output.
+
+    ``texture`` is what was added to ``content``.
+    """
 
     image: Tensor
     content: Tensor
@@ -23,14 +27,17 @@ class Prediction(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """Up blocks and a conv7 to C channels; ``skip`` channels of the warped feature feed every up block (0: none)."""
+    """Up blocks and a conv7 to C channels.
+
+    ``skip`` channels of the warped feature feed every up block (0: none).
+    """
 
     def __init__(self, config: GeneratorConfig, channels: int, skip: int) -> None:
         super().__init__()
-        widths = [min(config.max_features, config.width * 2**i) for i in reversed(range(config.downs + 1))]
-        self.ups = nn.ModuleList(
-            Up(a + skip, b, config.upsample) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        widths = [
+            min(config.max_features, config.width * 2**i) for i in reversed(range(config.downs + 1))
+        ]
+        self.ups = nn.ModuleList(Up(a + skip, b, config.upsample) for a, b in pairwise(widths))
         self.final = nn.Conv2d(widths[-1], channels, 7, padding=3)
         self.skip = skip
 
@@ -46,8 +53,9 @@ class Decoder(nn.Module):
 class Generator(nn.Module):
     """Encoder, warp, bottleneck, decoder(s).
 
-    ``kind`` single: FOMM's decoder, sigmoid output. ``kind`` dual: "Feature Decoupling" section 2.2, the warped,
-    occluded feature fed to each upsampling layer of a content and a texture decoder.
+    ``kind`` single: FOMM's decoder, sigmoid output. ``kind`` dual: "Feature Decoupling" section
+    2.2, the warped, occluded feature fed to each upsampling layer of a content and a texture
+    decoder.
     """
 
     feature_names = ("feature",)
@@ -58,7 +66,7 @@ class Generator(nn.Module):
         self.config = config
         widths = [min(config.max_features, config.width * 2**i) for i in range(config.downs + 1)]
         self.first = Same(channels, widths[0], 7)
-        self.downs = nn.ModuleList(Down(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.downs = nn.ModuleList(Down(a, b) for a, b in pairwise(widths))
         deep = widths[-1]
         self.dual = config.kind == "dual"
         skip = deep if self.dual else 0
@@ -67,7 +75,9 @@ class Generator(nn.Module):
         if self.dual:
             self.texture = Decoder(config, channels, skip)
             if config.bottleneck == "split":
-                self.texture_bottleneck = nn.Sequential(*(Residual(deep) for _ in range(config.blocks)))
+                self.texture_bottleneck = nn.Sequential(
+                    *(Residual(deep) for _ in range(config.blocks))
+                )
 
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:
         """Source features, once per source: (B, C, S, S) in [0, 1] -> ((B, 256, S/4, S/4),)."""

@@ -1,9 +1,10 @@
 """Where things are: points, pixels, grids, jacobians and the one warp.
 
-Convention: a point is (x, y) in [-1, 1]; images are NCHW; a deformation is (B, h, w, 2) and holds, for each
-output pixel, where to read in the source. ``geometry`` says what -1 and +1 mean:
+Convention: a point is (x, y) in [-1, 1]; images are NCHW; a deformation is (B, h, w, 2) and holds,
+for each output pixel, where to read in the source. ``geometry`` says what -1 and +1 mean:
 
-- ``half_pixel``: the image's edges. The centre of pixel i of n is (2 i + 1) / n - 1, at every resolution.
+- ``half_pixel``: the image's edges. The centre of pixel i of n is (2 i + 1) / n - 1, at every
+  resolution.
 - ``fomm``: the centres of the outermost pixels (linspace(-1, 1)); kept for imported checkpoints.
 
 Sampling is bilinear with zero padding and align_corners=False in both.
@@ -29,7 +30,7 @@ _R = TypeVar("_R")
 
 
 def in_float32(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Run ``function`` without autocast: bfloat16 has 8 bits, half a pixel at 256, and would round coordinates.
+    """Run ``function`` without autocast: bfloat16's 8 bits would round coordinates to half a pixel.
 
     Only where an autocast is on, so that an exported graph knows nothing of it.
     """
@@ -45,7 +46,9 @@ def in_float32(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return wrapper
 
 
-def pixels_to_points(pixels: _ArrayLike, size: _ArrayLike, geometry: str = "half_pixel") -> _ArrayLike:
+def pixels_to_points(
+    pixels: _ArrayLike, size: _ArrayLike, geometry: str = "half_pixel"
+) -> _ArrayLike:
     """Map pixel coordinates (0 = centre of the first pixel) to points in [-1, 1].
 
     Args:
@@ -58,16 +61,16 @@ def pixels_to_points(pixels: _ArrayLike, size: _ArrayLike, geometry: str = "half
     return 2 * pixels / (size - 1) - 1
 
 
-def points_to_pixels(points: _ArrayLike, size: _ArrayLike, geometry: str = "half_pixel") -> _ArrayLike:
+def points_to_pixels(
+    points: _ArrayLike, size: _ArrayLike, geometry: str = "half_pixel"
+) -> _ArrayLike:
     """The inverse of :func:`pixels_to_points`; same shapes."""
     if geometry == "half_pixel":
         return ((points + 1) * size - 1) / 2
     return (points + 1) * (size - 1) / 2
 
 
-def make_grid(
-    height: int, width: int, geometry: str, device: torch.device | None = None
-) -> Tensor:
+def make_grid(height: int, width: int, geometry: str, device: torch.device | None = None) -> Tensor:
     """Points of all pixel centres, float32 (height, width, 2), xy order."""
     xs = torch.arange(width, dtype=torch.float32, device=device)
     ys = torch.arange(height, dtype=torch.float32, device=device)
@@ -86,8 +89,9 @@ def resize_map(x: Tensor, height: int, width: int) -> Tensor:
 def resize_deformation(deformation: Tensor, height: int, width: int, geometry: str) -> Tensor:
     """Resize a deformation (B, h, w, 2) to (B, height, width, 2).
 
-    In ``half_pixel`` the displacement is what is resized, so that identity and translations stay exact up to the
-    border; ``fomm`` resizes the coordinates themselves, as its weights were trained with.
+    In ``half_pixel`` the displacement is what is resized, so that identity and translations stay
+    exact up to the border; ``fomm`` resizes the coordinates themselves, as its weights were trained
+    with.
     """
     h, w = deformation.shape[1:3]
     if (h, w) == (height, width):
@@ -102,14 +106,15 @@ def resize_deformation(deformation: Tensor, height: int, width: int, geometry: s
 def warp(feature: Tensor, deformation: Tensor, geometry: str) -> Tensor:
     """Read ``feature`` (B, C, H, W) where ``deformation`` (B, h, w, 2) says; result (B, C, H, W).
 
-    Convention: bilinear, zero padding, align_corners=False; coordinates stay float32 whatever the feature's dtype.
+    Convention: bilinear, zero padding, align_corners=False; coordinates stay float32 whatever the
+    feature's dtype.
     """
     grid = resize_deformation(deformation.float(), feature.shape[-2], feature.shape[-1], geometry)
     return sample(feature, grid)
 
 
 def sample(feature: Tensor, grid: Tensor) -> Tensor:
-    """Bilinear, zero-padded sampling of (B, C, H, W) at ``grid`` (B, h, w, 2) points; result (B, C, h, w)."""
+    """Bilinear, zero-padded reading of (B, C, H, W) at points (B, h, w, 2) -> (B, C, h, w)."""
     warped = F.grid_sample(
         feature.float(), grid.float(), mode="bilinear", padding_mode="zeros", align_corners=False
     )
@@ -117,7 +122,7 @@ def sample(feature: Tensor, grid: Tensor) -> Tensor:
 
 
 def inverse_2x2(matrix: Tensor, floor: float = 1e-3) -> Tensor:
-    """Closed-form inverse of (..., 2, 2), with abs(det) held at ``floor`` or more and its sign kept."""
+    """Closed-form inverse of (..., 2, 2); abs(det) is held at ``floor`` or more, its sign kept."""
     a, b = matrix[..., 0, 0], matrix[..., 0, 1]
     c, d = matrix[..., 1, 0], matrix[..., 1, 1]
     det = a * d - b * c
@@ -128,16 +133,17 @@ def inverse_2x2(matrix: Tensor, floor: float = 1e-3) -> Tensor:
 
 
 def gaussian_heatmap(points: Tensor, grid: Tensor, variance: float) -> Tensor:
-    """exp(-|z - p|^2 / (2 variance)) of peak 1: points (B, K, 2), grid (h, w, 2) -> (B, K, h, w)."""
+    """exp(-|z - p|^2 / (2 variance)): points (B, K, 2), grid (h, w, 2) -> (B, K, h, w)."""
     offset = grid - points[:, :, None, None, :]
     return torch.exp(-offset.square().sum(-1) / (2 * variance))
 
 
 class AntiAlias(nn.Module):
-    """Gaussian blur and x 1/factor subsampling of (B, C, H, W), as the keypoint detector and dense motion see images.
+    """Gaussian blur and x 1/factor subsampling of (B, C, H, W).
 
-    Sigma is (factor - 1) / 2. ``fomm``: odd kernel, strides from pixel 0; ``half_pixel``: even kernel centred on
-    blocks, so that pixel i of the result is centred where blocks of ``factor`` pixels are.
+    Sigma is (factor - 1) / 2. ``fomm``: odd kernel, strides from pixel 0; ``half_pixel``: even
+    kernel centred on blocks, so that pixel i of the result is centred where blocks of ``factor``
+    pixels are.
     """
 
     weight: Tensor
@@ -164,5 +170,9 @@ class AntiAlias(nn.Module):
         if self.factor == 1:
             return image
         return F.conv2d(
-            image, self.weight.to(image.dtype), stride=self.factor, padding=self.padding, groups=self.channels
+            image,
+            self.weight.to(image.dtype),
+            stride=self.factor,
+            padding=self.padding,
+            groups=self.channels,
         )

@@ -1,4 +1,4 @@
-"""Keypoint detector: an image gives K points, each with a 2x2 jacobian of the motion around it (METHOD, network 1)."""
+"""Keypoint detector: an image gives K points, each with a 2x2 jacobian (METHOD, network 1)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class Keypoints(NamedTuple):
 class KeypointDetector(nn.Module):
     """Hourglass on the image x 0.25, spatial softmax, expected coordinates.
 
-    The self-supervised points come first, the supervised ones last. With ``unshuffle`` s > 1 the network sees the
-    image at s x 0.25, folded into s^2 times the channels: finer positions at the cost of the first layer alone.
+    The self-supervised points come first, the supervised ones last. With ``unshuffle`` s > 1 the
+    network sees the image at s x 0.25, folded into s^2 times the channels: finer positions at the
+    cost of the first layer alone.
     """
 
     def __init__(self, config: KeypointConfig, channels: int, geometry: str) -> None:
@@ -50,7 +51,8 @@ class KeypointDetector(nn.Module):
     def forward(self, image: Tensor) -> Keypoints:
         """Detect the keypoints of ``image``, (B, C, S, S) in [0, 1].
 
-        Convention: half_pixel or fomm points (geometry.py). Source: FOMM section 3.1; soft-argmax in float32.
+        Convention: half_pixel or fomm points (geometry.py). Source: FOMM section 3.1; soft-argmax
+        in float32.
         """
         small = F.pixel_unshuffle(self.down(image), self.unshuffle)
         feature = self.hourglass(small)

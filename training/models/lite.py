@@ -1,8 +1,9 @@
 """The lite generator: a frame in about 2 GFLOP on top of the warped source (METHOD, "Lite").
 
-Depth comes before the warp, where it is paid once per source. After the warp the network only corrects: it gives a
-shading ``a`` and an offset ``b`` for the warped low-pass (content) and a gate ``g`` for the warped high-pass
-(texture), so that training starts at the warped source itself, with its true speckle.
+Depth comes before the warp, where it is paid once per source. After the warp the network only
+corrects: it gives a shading ``a`` and an offset ``b`` for the warped low-pass (content) and a gate
+``g`` for the warped high-pass (texture), so that training starts at the warped source itself, with
+its true speckle.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .geometry import in_float32, resize_map, warp
 
 
 class PlainResidual(nn.Module):
-    """x + conv3(ReLU(conv3(x))), no norm: a corrector of pixels must not depend on batch statistics."""
+    """x + conv3(ReLU(conv3(x))), no norm: correcting pixels must not depend on the batch."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -40,7 +41,7 @@ class NearestUp(nn.Conv2d):
 
 
 class Merge(nn.Conv2d):
-    """conv3 -> ReLU of three inputs at S/2: features x and detail, and image layers (B, 2C, S, S) folded to it."""
+    """conv3 -> ReLU of three inputs at S/2: two features, and layers (B, 2C, S, S) folded to it."""
 
     def forward(self, x: Tensor, detail: Tensor, layers: Tensor) -> Tensor:  # type: ignore[override]
         seen = F.pixel_unshuffle(layers, 2).to(x.dtype)
@@ -48,7 +49,10 @@ class Merge(nn.Conv2d):
 
 
 class LiteGenerator(nn.Module):
-    """Corrects the warped source. Features: (B, w, S/4, S/4), (B, w/2, S/2, S/2), layers (B, 2C, S, S)."""
+    """Corrects the warped source.
+
+    Features: (B, w, S/4, S/4), (B, w/2, S/2, S/2) and layers (B, 2C, S, S).
+    """
 
     feature_names = ("feature", "detail", "layers")
 
@@ -92,7 +96,8 @@ class LiteGenerator(nn.Module):
     def decode(self, features: tuple[Tensor, ...], motion: Motion) -> Prediction:
         """Warp all three features, occlude the learned two, and correct the warped source.
 
-        The four occlusion maps in order: for ``feature``, for ``detail``, shading and offset of the content.
+        The four occlusion maps in order: for ``feature``, for ``detail``, shading and offset of the
+        content.
         """
         warped = [warp(f, motion.deformation, self.geometry) for f in features]
         maps = motion.occlusion_map
@@ -103,8 +108,10 @@ class LiteGenerator(nn.Module):
         light = resize_map(maps[:, 2:], *warped[2].shape[-2:])
         return self.decode_warped(feature, detail, warped[2], light)
 
-    def decode_warped(self, feature: Tensor, detail: Tensor, layers: Tensor, light: Tensor) -> Prediction:
-        """Warped features and light (B, 2, S, S): the slow changes of brightness that come with the pose."""
+    def decode_warped(
+        self, feature: Tensor, detail: Tensor, layers: Tensor, light: Tensor
+    ) -> Prediction:
+        """Warped features and light (B, 2, S, S): the slow changes of brightness of the pose."""
         x = self.merge(self.up(self.after(feature)), detail, layers)
         shading, offset, gate = F.pixel_shuffle(self.final(x).float(), 2).chunk(3, dim=1)
         low, high = layers.float().chunk(2, dim=1)
