@@ -69,6 +69,8 @@ class PairSettings(Protocol):
     @property
     def synthetic(self) -> float: ...
     @property
+    def synthetic_until(self) -> int: ...
+    @property
     def flow(self) -> str: ...
     @property
     def near_start(self) -> int: ...
@@ -169,7 +171,7 @@ class PairSampler:
         others = [
             t for t in range(max(0, d - reach), min(len(clip.frames), d + reach + 1)) if t != d
         ]
-        synthetic = rng.uniform() < self._data.synthetic or not others
+        synthetic = rng.uniform() < self._synthetic(step) or not others
         placed, tone_s, tone_d = self._augmentation(rng)
         if synthetic:
             return self._synthetic_pair(rng, clip, d, placed, tone_s, tone_d)
@@ -183,6 +185,11 @@ class PairSampler:
             labelled = self._labelled[id(clip)]
             return int(labelled[int(rng.integers(len(labelled)))])
         return int(rng.integers(len(clip.frames)))
+
+    def _synthetic(self, step: int) -> float:
+        """The share of synthetic pairs. A bend moves the image's border too, which no real clip does: they stop early."""
+        data = self._data
+        return data.synthetic if data.synthetic_until == 0 or step < data.synthetic_until else 0.0
 
     def _reach(self, step: int, count: int) -> int:
         """How far apart a pair may be: near_start at first, the whole clip after near_steps."""

@@ -398,3 +398,12 @@ def test_batches_are_prepared_ahead_and_the_thread_ends() -> None:
     assert broken.asked[:2] == [0, 1]
     assert len(broken.asked) == len(set(broken.asked)) <= 4
     assert set(threading.enumerate()) <= before
+
+
+def test_synthetic_pairs_stop_at_their_step() -> None:
+    data = replace(PLAIN, synthetic=1.0, synthetic_until=5)
+    sampler = PairSampler([flat([40, 200])], data, 0, batch_size=4)
+    centre = np.s_[:, 0, SIZE // 2, SIZE // 2]
+    before, after = sampler.batch(4), sampler.batch(5)
+    assert torch.equal(before.source[centre], before.driving[centre])
+    assert ((after.source[centre] - after.driving[centre]).abs() > 0.5).all()
