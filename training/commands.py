@@ -1,4 +1,4 @@
-"""The command line of this room: ``train`` and ``evaluate``. Only argparse is imported until a verb runs."""
+"""The command line of this room: ``train``, ``evaluate``. Only argparse until a verb runs."""
 
 from __future__ import annotations
 
@@ -27,20 +27,37 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = sub.add_parser(
         "train",
         help="train a model on clips",
-        description="Train a preset, or a configuration of your own, on dataset folders or bare folders of videos. "
-        "The run's folder gets checkpoint.pt, log.jsonl and pictures/. Ctrl-C, SIGTERM and --max-minutes end with a "
+        description="Train a preset, or a configuration of your own, on dataset folders or bare "
+        "folders of videos. The run's folder gets checkpoint.pt, log.jsonl and pictures/. "
+        "Ctrl-C, SIGTERM and --max-minutes end with a "
         "checkpoint; --resume goes on from it, with the numbers of an unbroken run.",
         epilog=TRAIN_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", metavar="PRESET_OR_TOML", help="fomm, ours-p, ours-pt, ours-ptg, lite, or a TOML file")
-    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR", help="dataset folders")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "config",
+        metavar="PRESET_OR_TOML",
+        help="fomm, ours-p, ours-pt, ours-ptg, lite, or a TOML file",
+    )
+    parser.add_argument(
+        "--data", nargs="+", type=Path, required=True, metavar="DIR", help="dataset folders"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="RUN", help="folder of the run"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from RUN/checkpoint.pt")
-    parser.add_argument("--max-minutes", type=float, metavar="M", help="end with a checkpoint after M minutes")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. train.max_steps=2000")
-    parser.add_argument("--split", default="train", help="split of clips.csv to train on (default: train)")
-    parser.add_argument("--crop", metavar="X,Y,W,H", help="region of every clip, pixels of the original frame")
+    parser.add_argument(
+        "--max-minutes", type=float, metavar="M", help="end with a checkpoint after M minutes"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. train.max_steps=2000"
+    )
+    parser.add_argument(
+        "--split", default="train", help="split of clips.csv to train on (default: train)"
+    )
+    parser.add_argument(
+        "--crop", metavar="X,Y,W,H", help="region of every clip, pixels of the original frame"
+    )
     parser.set_defaults(run=train_command)
 
 
@@ -55,12 +72,15 @@ def train_command(args: argparse.Namespace) -> int:
     from .trainer import Trainer
 
     config = load_config(args.config, args.set)
-    found = find_clips(args.data, split=args.split, crop=parse_crop(args.crop) if args.crop else None)
+    found = find_clips(
+        args.data, split=args.split, crop=parse_crop(args.crop) if args.crop else None
+    )
     for line in _remarks(found):
         print(line, file=sys.stderr)
     model = config.model
     clips = [
-        load_clip(clip, model.image_size, model.channels) for clip in progress(found.clips, label="reading clips")
+        load_clip(clip, model.image_size, model.channels)
+        for clip in progress(found.clips, label="reading clips")
     ]
     labelled = any(clip.visible.any() for clip in clips)
     names = list(found.keypoint_names) if labelled and model.keypoints.supervised else []
@@ -68,7 +88,12 @@ def train_command(args: argparse.Namespace) -> int:
     data = [{"name": folder.resolve().name, "clips": str(len(found.clips))} for folder in args.data]
     with PrefetchSampler(sampler) as prefetch:
         trainer = Trainer(config, prefetch.batch, args.output, names, data)
-        train(trainer, args.resume, args.max_minutes, lambda line: print(line, file=sys.stderr, flush=True))
+        train(
+            trainer,
+            args.resume,
+            args.max_minutes,
+            lambda line: print(line, file=sys.stderr, flush=True),
+        )
     return 0
 
 

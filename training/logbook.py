@@ -17,7 +17,7 @@ COLUMNS = ("source", "driving", "deformation", "occlusion", "content", "texture"
 
 
 class Logbook:
-    """``log.jsonl``, one object a line, in a run's folder. On resume, lines past the checkpoint's step are dropped."""
+    """``log.jsonl``, one object a line, in a run's folder. Resuming drops lines past its step."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / "log.jsonl"
@@ -38,7 +38,7 @@ class Logbook:
                 if json.loads(line)["step"] <= step:
                     kept.append(line)
             except (ValueError, KeyError):
-                break  # a line cut short by a kill; what follows it belongs to steps that are run again
+                break  # cut short by a kill; what follows belongs to steps that are run again
         return kept
 
     def write(self, step: int, values: dict[str, Any]) -> None:
@@ -58,11 +58,14 @@ class Logbook:
         self.file.close()
 
 
-def picture_grid(samples: dict[str, NDArray[np.float32]], points: dict[str, NDArray[np.float32]]) -> NDArray[np.uint8]:
+def picture_grid(
+    samples: dict[str, NDArray[np.float32]], points: dict[str, NDArray[np.float32]]
+) -> NDArray[np.uint8]:
     """A grid with one row a sample and ``COLUMNS`` as columns, captions on top; uint8 RGB.
 
     Args:
-        samples: per column NCHW arrays in [0, 1]; ``deformation`` is (B, h, w, 2), ``texture`` is around 0.
+        samples: per column NCHW arrays in [0, 1]; ``deformation`` is (B, h, w, 2),
+            ``texture`` is around 0.
         points: ``source`` and ``driving``: (B, K, 2) keypoints in [-1, 1], half_pixel.
     """
     size = samples["source"].shape[-1]
@@ -81,12 +84,21 @@ def picture_grid(samples: dict[str, NDArray[np.float32]], points: dict[str, NDAr
         rows.append(np.hstack(cells))
     header = np.full((22, size * len(COLUMNS), 3), 255, np.uint8)
     for i, column in enumerate(COLUMNS):
-        cv2.putText(header, column, (i * size + 4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        cv2.putText(
+            header,
+            column,
+            (i * size + 4, 16),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.5,
+            (0, 0, 0),
+            1,
+            cv2.LINE_AA,
+        )
     return np.vstack([header, *rows])
 
 
 def to_rgb(image: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
-    """(C, h, w) in [0, 1] -> (size, size, 3) uint8; only the first map of several that are not RGB."""
+    """(C, h, w) in [0, 1] -> (size, size, 3) uint8; of several maps that are no RGB the first."""
     if image.shape[0] not in (1, 3):
         image = image[:1]
     pixels = np.clip(np.rint(image * 255), 0, 255).astype(np.uint8).transpose(1, 2, 0)
@@ -103,10 +115,12 @@ def draw_points(image: NDArray[np.uint8], points: NDArray[np.float32]) -> None:
         cv2.circle(image, (round(float(x)), round(float(y))), 3, colour, -1, cv2.LINE_AA)
 
 
-def draw_deformation(deformation: NDArray[np.float32], size: int, lines: int = 17) -> NDArray[np.uint8]:
-    """The deformation (h, w, 2) as a warped mesh: where each mesh point of the frame reads in the source."""
+def draw_deformation(
+    deformation: NDArray[np.float32], size: int, lines: int = 17
+) -> NDArray[np.uint8]:
+    """The deformation (h, w, 2) as a mesh: where each point reads in the source."""
     canvas = np.full((size, size, 3), 255, np.uint8)
-    h, w = deformation.shape[:2]
+    h, w, _ = deformation.shape
     at = np.linspace(0, h - 1, lines).round().astype(int)
     for chain in [deformation[i] for i in at] + [deformation[:, j] for j in at]:
         pixels = (((chain + 1) * size - 1) / 2).round().astype(np.int32).reshape(-1, 1, 2)

@@ -18,7 +18,7 @@ from .trainer import Trainer
 
 @contextmanager
 def until_told() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether SIGTERM or Ctrl-C asked to stop; a second Ctrl-C interrupts at once."""
+    """Yields a function: did SIGTERM or Ctrl-C ask to stop? A second Ctrl-C interrupts at once."""
     told: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -34,8 +34,12 @@ def until_told() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def train(trainer: Trainer, resume: bool, max_minutes: float | None, report: Callable[[str], None]) -> Path:
-    """Train until ``max_steps``, ``max_minutes``, SIGTERM or Ctrl-C; every end writes ``RUN/checkpoint.pt``.
+def train(
+    trainer: Trainer, resume: bool, max_minutes: float | None, report: Callable[[str], None]
+) -> Path:
+    """Train until ``max_steps``, ``max_minutes``, SIGTERM or Ctrl-C.
+
+    Every end writes ``RUN/checkpoint.pt``.
 
     Raises:
         OutputError: RUN already holds a run and ``resume`` is false.
@@ -45,7 +49,9 @@ def train(trainer: Trainer, resume: bool, max_minutes: float | None, report: Cal
         trainer.load(load_checkpoint(path))
         report(f"resuming at step {trainer.step}")
     elif path.exists():
-        raise OutputError(f"{path}: this folder already holds a run", "add --resume, or choose another -o")
+        raise OutputError(
+            f"{path}: this folder already holds a run", "add --resume, or choose another -o"
+        )
     train_config = trainer.config.train
     book = Logbook(trainer.run, trainer.step)
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
@@ -57,10 +63,22 @@ def train(trainer: Trainer, resume: bool, max_minutes: float | None, report: Cal
             if step % train_config.log_every == 0 or step == 1:
                 seconds = (time.monotonic() - mark) / (step - since)
                 values = {name: loss.item() for name, loss in result.losses.items()}
-                book.write(step, {**values, "l1": result.l1, "hold": result.hold, "rate": trainer.learning_rate(), "seconds_per_step": seconds})
+                book.write(
+                    step,
+                    {
+                        **values,
+                        "l1": result.l1,
+                        "hold": result.hold,
+                        "rate": trainer.learning_rate(),
+                        "seconds_per_step": seconds,
+                    },
+                )
                 left = (train_config.max_steps - step) * seconds / 60
-                report(f"step {step}/{train_config.max_steps}  l1 {result.l1:.4f} (hold {result.hold:.4f})  loss {sum(values.values()):.3f}  "
-                       f"{seconds:.2f} s/step  {left:.0f} min left")
+                report(
+                    f"step {step}/{train_config.max_steps}  l1 {result.l1:.4f} "
+                    f"(hold {result.hold:.4f})  loss {sum(values.values()):.3f}  "
+                    f"{seconds:.2f} s/step  {left:.0f} min left"
+                )
                 since, mark = step, time.monotonic()
             if step % train_config.picture_every == 0:
                 book.picture(step, trainer.picture(step))
@@ -72,6 +90,12 @@ def train(trainer: Trainer, resume: bool, max_minutes: float | None, report: Cal
         if trainer.step > 0:
             book.picture(trainer.step, trainer.picture(trainer.step))
     book.close()
-    reason = "told to stop" if told() else "done" if trainer.step >= train_config.max_steps else "time is up"
+    reason = (
+        "told to stop"
+        if told()
+        else "done"
+        if trainer.step >= train_config.max_steps
+        else "time is up"
+    )
     report(f"{reason} at step {trainer.step}: {path}")
     return path

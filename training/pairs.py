@@ -187,7 +187,10 @@ class PairSampler:
         return int(rng.integers(len(clip.frames)))
 
     def _synthetic(self, step: int) -> float:
-        """The share of synthetic pairs. A bend moves the image's border too, which no real clip does: they stop early."""
+        """The share of synthetic pairs.
+
+        A bend moves the image's border too, which no real clip does: they stop early.
+        """
         data = self._data
         return data.synthetic if data.synthetic_until == 0 or step < data.synthetic_until else 0.0
 

@@ -1,4 +1,4 @@
-"""A checkpoint behind the runtime Animator's methods, in eager torch: for evaluation, parity and comparison."""
+"""A checkpoint behind the runtime Animator's methods, in eager torch."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .models.keypoint_detector import Keypoints
 
 
 class TorchAnimator:
-    """set_source once, animate per frame; images (H, W) or (H, W, 3) uint8, results at the model's size.
+    """set_source once, animate per frame: for evaluation, parity and comparison.
 
-    No smoothing, scale 1: what METHOD's evaluation asks for.
+    Images are (H, W) or (H, W, 3) uint8, results at the model's size. No smoothing, scale 1: what METHOD's evaluation asks for.
     """
 
     def __init__(self, checkpoint: Checkpoint, motion: str = "relative") -> None:
@@ -49,8 +49,10 @@ class TorchAnimator:
         self._reference = self.model.keypoint_detector(self._tensor(frame))
 
     @torch.inference_mode()
-    def animate(self, frame: NDArray[np.uint8], timestamp: float | None = None) -> NDArray[np.uint8]:
-        """One driving frame -> (S, S) grey or (S, S, 3) RGB uint8. ``timestamp`` is accepted and not needed."""
+    def animate(
+        self, frame: NDArray[np.uint8], timestamp: float | None = None
+    ) -> NDArray[np.uint8]:
+        """One driving frame -> (S, S) grey or (S, S, 3) RGB uint8; ``timestamp`` is not needed."""
         if self._source is None:
             raise InputError("animate was called before set_source", "call set_source(image) first")
         driving = self.model.keypoint_detector(self._tensor(frame))
@@ -67,13 +69,17 @@ class TorchAnimator:
             "content": prediction.content,
             "texture": prediction.texture,
         }
-        pixels = (prediction.image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        pixels = (
+            (prediction.image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        )
         return np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
     def read(self, name: str) -> NDArray[Any]:
         """A copy of a tensor of the last frame, e.g. ``deformation``."""
         if name not in self._tensors:
-            raise InputError(f"no tensor named {name!r}", f"after animate there are: {', '.join(self._tensors)}")
+            raise InputError(
+                f"no tensor named {name!r}", f"after animate there are: {', '.join(self._tensors)}"
+            )
         result: NDArray[Any] = self._tensors[name].float().numpy().copy()
         return result
 
@@ -83,7 +89,9 @@ class TorchAnimator:
         return torch.from_numpy(np.ascontiguousarray(planes)).float() / 255
 
 
-def transfer(source: Keypoints, reference: Keypoints, driving: Keypoints, scale: float = 1.0) -> Keypoints:
+def transfer(
+    source: Keypoints, reference: Keypoints, driving: Keypoints, scale: float = 1.0
+) -> Keypoints:
     """Relative motion: p = p_S + s (p_D - p_R), J = J_D J_R^-1 J_S (METHOD, "At inference")."""
     value = source.value + scale * (driving.value - reference.value)
     jacobian = driving.jacobian @ inverse_2x2(reference.jacobian) @ source.jacobian

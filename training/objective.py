@@ -1,0 +1,135 @@
+"""The objective: every loss of a configuration, weighted, over one forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from . import losses
+from .config import Config
+from .models.animator import AnimationModel
+from .models.dense_motion import Motion
+from .models.discriminator import Discriminator, Judgement
+from .models.generator import Prediction
+from .models.keypoint_detector import Keypoints
+from .pairs import PairBatch
+from .perceptual import FeatureNetwork
+from .thin_plate import random_thin_plate_spline
+
+
+@dataclass
+class StepResult:
+    """One forward pass: weighted losses, and what the pictures show."""
+
+    losses: dict[str, Tensor]
+    prediction: Prediction
+    motion: Motion
+    source: Keypoints
+    driving: Keypoints
+    l1: float  # mean abs error of the prediction
+    hold: float  # the same of the source itself: what standing still would cost
+
+
+class Objective(nn.Module):
+    """All losses of a configuration, weighted (METHOD, "Losses")."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        weights, model = config.loss, config.model
+        self.pyramid = losses.Pyramid(
+            model.channels, max(4, weights.perceptual_scales), model.geometry
+        )
+        self.features: FeatureNetwork | None = None
+        if weights.perceptual > 0 and weights.perceptual_network != "none":
+            self.features = FeatureNetwork(weights.perceptual_network, weights.perceptual_weights)
+
+    def flow_weight(self, step: int) -> float:
+        """The flow loss leads at first and has decayed to 0 at ``flow_until``."""
+        w = self.config.loss
+        return w.flow * max(0.0, 1 - step / w.flow_until) if w.flow_until > 0 else w.flow
+
+    def forward(
+        self,
+        model: AnimationModel,
+        batch: PairBatch,
+        step: int,
+        discriminator: Discriminator | None,
+    ) -> StepResult:
+        """Weighted generator-side losses of one batch; images (B, C, S, S)."""
+        w, geometry = self.config.loss, self.config.model.geometry
+        size = batch.driving.shape[0]
+        generator = torch.Generator().manual_seed(self.config.train.seed * 1_000_003 + step)
+        spline = random_thin_plate_spline(size, generator)
+        spline = type(spline)(*(t.to(batch.driving.device) for t in vars(spline).values()))
+        transformed_image = spline.warp(batch.driving, geometry)
+
+        # One batch of all three kinds: BatchNorm sees them alike.
+        found = model.keypoint_detector(torch.cat([batch.source, batch.driving, transformed_image]))
+        source, driving, transformed = (
+            Keypoints(v, j)
+            for v, j in zip(found.value.split(size), found.jacobian.split(size), strict=True)
+        )
+        prediction, motion = model.animate(model.encode(batch.source, source), driving)
+
+        result: dict[str, Tensor] = {}
+        held = (
+            model.config.keypoints.self_supervised
+            if w.equivariance_on == "self_supervised"
+            else None
+        )
+        a, b = (Keypoints(k.value[:, :held], k.jacobian[:, :held]) for k in (driving, transformed))
+        result["equivariance_value"] = w.equivariance_value * losses.equivariance_value(
+            a, b, spline
+        )
+        result["equivariance_jacobian"] = w.equivariance_jacobian * losses.equivariance_jacobian(
+            a, b, spline
+        )
+        if w.separation > 0:
+            result["separation"] = w.separation * losses.separation(found.value)
+        labels = batch.driving_points.shape[1]
+        if labels and w.supervision > 0:
+            result["supervision"] = w.supervision * losses.keypoint_supervision(
+                torch.cat([source.value[:, -labels:], driving.value[:, -labels:]]),
+                torch.cat([batch.source_points, batch.driving_points]),
+                torch.cat([batch.source_visible, batch.driving_visible]),
+                self.config.model.image_size // 4,
+                w.supervision_variance,
+                geometry,
+            )
+        real = self.pyramid(batch.driving)
+        image = self.pyramid(prediction.image)
+        if w.content > 0:
+            content = self.pyramid(prediction.content)
+            result["content"] = w.content * losses.pyramid_l1(content[:4], real[:4])
+        if w.reconstruction > 0:
+            result["reconstruction"] = w.reconstruction * losses.pyramid_l1(image[:4], real[:4])
+        if self.features is not None:
+            n = w.perceptual_scales
+            result["perceptual"] = w.perceptual * losses.perceptual(
+                self.features, image[:n], real[:n]
+            )
+        if w.sharpness > 0:
+            result["sharpness"] = w.sharpness * losses.sharpness(prediction.image, batch.driving)
+        if batch.flow is not None and self.flow_weight(step) > 0:
+            known = losses.flow(motion.deformation, batch.flow, batch.flow_valid)
+            result["flow"] = self.flow_weight(step) * known
+        if discriminator is not None:
+            fake, truth = (
+                discriminator(prediction.image),
+                judge_frozen(discriminator, batch.driving),
+            )
+            result["adversarial"] = w.adversarial * losses.lsgan_generator(fake)
+            result["feature_matching"] = w.feature_matching * losses.feature_matching(fake, truth)
+        l1 = (prediction.image.detach() - batch.driving).abs().mean().item()
+        hold = (batch.source - batch.driving).abs().mean().item()
+        return StepResult(result, prediction, motion, source, driving, l1, hold)
+
+
+def judge_frozen(discriminator: Discriminator, image: Tensor) -> Judgement:
+    """The discriminator's view of a real image, without gradients."""
+    with torch.no_grad():
+        judgement: Judgement = discriminator(image)
+    return judgement
