@@ -120,9 +120,10 @@ def draw_deformation(
 ) -> NDArray[np.uint8]:
     """The deformation (h, w, 2) as a mesh: where each point reads in the source."""
     canvas = np.full((size, size, 3), 255, np.uint8)
-    h, w, _ = deformation.shape
-    at = np.linspace(0, h - 1, lines).round().astype(int)
-    for chain in [deformation[i] for i in at] + [deformation[:, j] for j in at]:
+    rows, columns = (
+        np.linspace(0, n - 1, lines).round().astype(int) for n in deformation.shape[:2]
+    )
+    for chain in [deformation[i] for i in rows] + [deformation[:, j] for j in columns]:
         pixels = (((chain + 1) * size - 1) / 2).round().astype(np.int32).reshape(-1, 1, 2)
         cv2.polylines(canvas, [pixels], False, (40, 90, 160), 1, cv2.LINE_AA)
     return canvas

@@ -21,7 +21,8 @@ from .models.keypoint_detector import Keypoints
 class TorchAnimator:
     """set_source once, animate per frame: for evaluation, parity and comparison.
 
-    Images are (H, W) or (H, W, 3) uint8, results at the model's size. No smoothing, scale 1: what METHOD's evaluation asks for.
+    Images are (H, W) or (H, W, 3) uint8, results at the model's size. No smoothing and
+    scale 1: what METHOD's evaluation asks for.
     """
 
     def __init__(self, checkpoint: Checkpoint, motion: str = "relative") -> None:
