@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sonomime.export.phases import (
     PaddedConv,
@@ -27,6 +27,7 @@ def enlarged(x: Tensor, factor: int) -> Tensor:
     return F.interpolate(x, scale_factor=float(factor), mode="nearest")
 
 
+@settings(max_examples=30)
 @given(
     factor=st.sampled_from([2, 4, 8]),
     height=st.integers(1, 7),
