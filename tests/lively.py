@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
+
 from sonomime.training.checkpoint import Checkpoint
 from sonomime.training.config import Config, load_config
 from sonomime.training.models.animator import AnimationModel, build_model
-from torch import nn
 
 Image = NDArray[np.uint8]
 
@@ -31,7 +32,7 @@ SMALL = (
 
 
 def lively_model(config: Config, seed: int = 0) -> AnimationModel:
-    """A model in eval mode with random numbers in all parameters and statistics, and real motion."""
+    """A model in eval mode with random parameters and statistics that moves and hides things."""
     torch.manual_seed(seed)
     model = build_model(config.model)
     with torch.no_grad():
@@ -51,6 +52,8 @@ def lively_model(config: Config, seed: int = 0) -> AnimationModel:
         head.weight.mul_(0.02)
         head.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(model.keypoint_detector.count))
         head.bias.add_(torch.randn_like(head.bias) * 0.1)
+        for head in (model.dense_motion.mask, model.dense_motion.occlusion):
+            head.weight.mul_(8)
     return model.eval()
 
 

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from lively import lively_checkpoint
+
 from sonomime.export.graphs import export_stage
 from sonomime.export.stages import Precision, build_stages
 

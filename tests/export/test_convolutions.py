@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from sonomime.export.convolutions import (
     SumMerge,
     fold_batchnorm,
@@ -16,7 +18,6 @@ from sonomime.export.convolutions import (
 from sonomime.training.models.blocks import Down, Hourglass, Residual, Same, Up
 from sonomime.training.models.geometry import AntiAlias
 from sonomime.training.models.lite import Merge
-from torch import Tensor, nn
 
 
 def randomised(module: nn.Module) -> nn.Module:

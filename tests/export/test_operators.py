@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from torch import Tensor
+
 from sonomime.export import operators
 from sonomime.training.models.dense_motion import compose_motion, sparse_motion
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.keypoint_detector import Keypoints
-from torch import Tensor
 
 GEOMETRIES = ("half_pixel", "fomm")
 POINTS = ("source_value", "source_jacobian", "driving_value", "driving_jacobian")

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
+
 from sonomime.export.phases import (
     PaddedConv,
     PhaseConv,
@@ -16,7 +18,6 @@ from sonomime.export.phases import (
 )
 from sonomime.training.config import GeneratorConfig
 from sonomime.training.models.generator import Decoder
-from torch import Tensor, nn
 
 
 def conv3(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
