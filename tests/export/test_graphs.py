@@ -1,0 +1,140 @@
+"""What the ONNX files look like: whole, static, inlinable, and silent about the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from lively import SMALL, lively_checkpoint
+from sonomime.export.graphs import export_stage
+from sonomime.export.operators import DOMAIN, OPSET
+from sonomime.export.stages import StageModule, build_stages
+from sonomime.runtime.errors import ExportError
+
+
+@pytest.fixture(scope="module", params=["lite", "ours-ptg"])
+def small(request: Any, graphs: Any) -> dict[str, onnx.ModelProto]:
+    made: dict[str, onnx.ModelProto] = graphs(request.param, "fp32", *SMALL)
+    return made
+
+
+def test_one_opset_and_no_stranger(small: dict[str, onnx.ModelProto]) -> None:
+    for name, model in small.items():
+        versions = {opset.domain: opset.version for opset in model.opset_import}
+        assert versions.pop("") == OPSET
+        assert set(versions) <= {DOMAIN}
+        assert model.ir_version <= 10
+        assert {node.domain for node in model.graph.node} <= {"", DOMAIN}, name
+
+
+def test_custom_nodes_have_bodies_and_attributes(small: dict[str, onnx.ModelProto]) -> None:
+    expected = {"motion": ["ComposeMotion", "SparseMotion"], "generator": ["WarpOcclude"]}
+    for name, model in small.items():
+        bodies = {function.name: function for function in model.functions}
+        assert sorted(bodies) == expected.get(name, [])
+        for node in model.graph.node:
+            if node.domain == DOMAIN:
+                given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+                assert given["plugin_namespace"] == b"sonomime" and given["plugin_version"] == b"1"
+                assert given["half_pixel"] == 1.0
+                assert set(given) == set(bodies[node.op_type].attribute)
+                assert len(node.input) == len(bodies[node.op_type].input) and all(node.input)
+
+
+def test_every_warp_is_an_operator(graphs: Any) -> None:
+    """Also that of the image layers, which are not occluded: a plugin serves all of them."""
+    lite = graphs("lite", "fp32", *SMALL)["generator"]
+    operations = [node.op_type for node in lite.graph.node]
+    assert operations.count("WarpOcclude") == 3 and "GridSample" not in operations
+
+
+def test_shapes_are_static_and_data_inside(small: dict[str, onnx.ModelProto]) -> None:
+    for model in small.values():
+        for value in (*model.graph.input, *model.graph.output):
+            assert all(side.dim_value > 0 for side in value.type.tensor_type.shape.dim)
+        for tensor in model.graph.initializer:
+            assert tensor.data_location == onnx.TensorProto.DEFAULT and not tensor.external_data
+        assert {value.name for value in model.graph.input}.isdisjoint(
+            tensor.name for tensor in model.graph.initializer
+        )
+
+
+def test_nothing_of_the_machine_is_in_the_file(small: dict[str, onnx.ModelProto]) -> None:
+    for model in small.values():
+        content = model.SerializeToString()
+        for trace in (b".py", str(Path.home()).encode() + b"/", b"site-packages", b"torch"):
+            assert trace not in content
+        assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+
+
+def test_same_model_same_bytes() -> None:
+    stages = build_stages(lively_checkpoint("lite", SMALL).model())
+    again = build_stages(lively_checkpoint("lite", SMALL).model())
+    for name in ("motion", "transfer"):
+        first, second = (
+            export_stage(next(stage for stage in made if stage.name == name))
+            for made in (stages, again)
+        )
+        assert first.SerializeToString(deterministic=True) == second.SerializeToString(
+            deterministic=True
+        )
+
+
+def test_asymmetric_padding_needs_no_node(small: dict[str, onnx.ModelProto]) -> None:
+    for name in ("keypoints", "motion", "generator"):
+        operations = [node.op_type for node in small[name].graph.node]
+        assert "Pad" not in operations and "BatchNormalization" not in operations or name == (
+            "generator"
+        )
+        assert "DepthToSpace" in operations
+
+
+def test_sessions_have_only_standard_operators(
+    small: dict[str, onnx.ModelProto], tmp_path: Path
+) -> None:
+    for name in ("motion", "generator"):
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(tmp_path / f"{name}.onnx")
+        content = small[name].SerializeToString()
+        ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        inlined = onnx.load(tmp_path / f"{name}.onnx")
+        assert DOMAIN not in {node.domain for node in inlined.graph.node}
+        assert not {"Range", "Shape", "Expand"} & {node.op_type for node in inlined.graph.node}
+
+
+def test_half_graph_keeps_motion_in_float(graphs: Any) -> None:
+    model = onnx.shape_inference.infer_shapes(graphs("ours-ptg", "fp16", *SMALL)["motion"])
+    kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    for node in model.graph.node:
+        if node.domain == DOMAIN:
+            # Inputs of the graph are float32 by the contract, so only inner ones are looked up.
+            inner = {kinds[name] for name in node.input if name in kinds}
+            assert inner <= {onnx.TensorProto.FLOAT}
+    weights = {t.data_type for t in model.graph.initializer if len(t.dims) == 4}
+    assert onnx.TensorProto.FLOAT16 in weights
+
+
+def test_a_stage_that_differs_from_its_wire_is_refused() -> None:
+    stage = build_stages(lively_checkpoint("lite", SMALL).model())[1]
+    wrong = StageModule(
+        stage.name, stage.when, stage.module, stage.inputs, tuple(reversed(stage.outputs))
+    )
+    with pytest.raises(ExportError, match="keypoints"):
+        export_stage(wrong)
+
+
+def test_weights_are_those_of_the_model(graphs: Any) -> None:
+    """Not a copy that was made while others were in place."""
+    checkpoint = lively_checkpoint("lite", SMALL)
+    wanted = checkpoint.weights["generator.final.weight"].numpy()
+    model = graphs("lite", "fp32", *SMALL)["generator"]
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    assert any(w.shape == wanted.shape and np.array_equal(w, wanted) for w in weights)
+    assert torch.get_default_dtype() == torch.float32
