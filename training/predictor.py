@@ -87,7 +87,7 @@ class TorchAnimator:
     def _tensor(self, image: NDArray[np.uint8]) -> Tensor:
         boxed, _ = letterbox(to_channels(image, self.config.channels), self.config.image_size)
         planes = boxed[None, None] if boxed.ndim == 2 else boxed.transpose(2, 0, 1)[None]
-        return torch.from_numpy(np.ascontiguousarray(planes)).float() / 255
+        return torch.from_numpy(np.array(planes)).float() / 255
 
 
 def transfer(
