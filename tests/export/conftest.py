@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import onnx
 import pytest
@@ -11,9 +11,28 @@ import torch
 from lively import lively_checkpoint
 
 from sonomime.export.graphs import export_stage
-from sonomime.export.stages import Precision, build_stages
+from sonomime.export.stages import Precision, StageModule, build_stages
 
-Graphs = dict[str, onnx.ModelProto]
+
+class Graphs(Mapping[str, onnx.ModelProto]):
+    """The stages of a model by name, exported when they are asked for."""
+
+    def __init__(self, stages: Sequence[StageModule]) -> None:
+        self.stages = {stage.name: stage for stage in stages}
+        self.made: dict[str, onnx.ModelProto] = {}
+
+    def __getitem__(self, name: str) -> onnx.ModelProto:
+        if name not in self.made:
+            self.made[name] = export_stage(self.stages[name])
+        return self.made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stages)
+
+    def __len__(self) -> int:
+        return len(self.stages)
+
+
 GraphMaker = Callable[..., Graphs]
 
 
@@ -32,7 +51,6 @@ def graphs() -> GraphMaker:
 
     @functools.cache
     def make(preset: str, precision: Precision = "fp32", *overrides: str) -> Graphs:
-        model = lively_checkpoint(preset, overrides).model()
-        return {stage.name: export_stage(stage) for stage in build_stages(model, precision)}
+        return Graphs(build_stages(lively_checkpoint(preset, overrides).model(), precision))
 
     return make
