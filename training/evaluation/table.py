@@ -53,7 +53,7 @@ by OpenCV's DIS flow ({FLOW_PRESET}). The last two see the target.
 - motion agreement: 1 - sum |F(y->S) - F(x->S)| / sum |F(x->S)| over forward-backward-consistent
   pixels, clips with a mean flow above {MOVING_PIXELS:g} px. 1 is the same motion, hold is 0.
 - temporal: ratio of the standard deviations and correlation of G3 of frame differences, y's and
-  x's.
+  x's. With --max-frames these are differences of the thinned clip, not of neighbours.
 - L1, PSNR, SSIM: all pixels, [0, 1], per frame, then per clip.
 - leakage: another subject's clip drives, relative motion. Correlation of the high-passed result
   with the high-passed warped source (should be high) and with the high-passed driving frame
