@@ -182,8 +182,10 @@ def _errors(found: Array, wanted: Array) -> tuple[float, float]:
     features of size 100 to 1e-4.
     """
     exact = wanted.astype(np.float64)
-    error = np.abs(found.astype(np.float64) - exact).max()
-    return float(error), float(error / max(1.0, np.abs(exact).max()))
+    error = float(np.abs(found.astype(np.float64) - exact).max())
+    if not math.isfinite(error):
+        return math.inf, math.inf
+    return error, error / max(1.0, float(np.abs(exact).max()))
 
 
 def psnr(found: Array, wanted: Array) -> float:

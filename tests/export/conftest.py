@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import onnx
 import pytest
 import torch
-from lively import lively_checkpoint
+from lively import lively_checkpoint, speckle
 
+from sonomime.export.bundle import export_bundle
 from sonomime.export.graphs import export_stage
 from sonomime.export.stages import Precision, StageModule, build_stages
+from sonomime.export.verify import Frames
 
 
 class Graphs(Mapping[str, onnx.ModelProto]):
@@ -52,5 +56,24 @@ def graphs() -> GraphMaker:
     @functools.cache
     def make(preset: str, precision: Precision = "fp32", *overrides: str) -> Graphs:
         return Graphs(build_stages(lively_checkpoint(preset, overrides).model(), precision))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Export a preset's lively model as a verified bundle: (preset, precision, *overrides)."""
+    parent = tmp_path_factory.mktemp("exported")
+
+    @functools.cache
+    def make(preset: str, precision: Precision = "fp32", *overrides: str) -> Path:
+        checkpoint = lively_checkpoint(preset, overrides)
+        config = checkpoint.config.model
+        pictures = [speckle(config.image_size, config.channels, seed) for seed in range(3)]
+        name = hashlib.sha256(repr((preset, precision, overrides)).encode()).hexdigest()[:12]
+        export_bundle(
+            checkpoint, "0" * 64, parent / name, Frames(pictures[0], tuple(pictures[1:])), precision
+        )
+        return parent / name
 
     return make

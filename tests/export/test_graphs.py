@@ -11,6 +11,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from lively import SMALL, lively_checkpoint
+
 from sonomime.export.graphs import export_stage
 from sonomime.export.operators import DOMAIN, OPSET
 from sonomime.export.stages import StageModule, build_stages

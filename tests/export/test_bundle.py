@@ -1,0 +1,154 @@
+"""From a checkpoint to a bundle that the runtime opens and that computes what the model does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lively import SMALL, lively_checkpoint, speckle
+
+from sonomime import __version__
+from sonomime.export import bundle as exporting
+from sonomime.export.bundle import Description, config_sha256, export_bundle
+from sonomime.export.reference import TorchChain
+from sonomime.export.stages import StageModule, build_stages
+from sonomime.export.verify import CONTROLS, Frames
+from sonomime.runtime import Animator
+from sonomime.runtime.bundle import Bundle
+from sonomime.runtime.errors import ExportError, OutputError
+from sonomime.runtime.frames import read_image
+
+Bundles = Callable[..., Path]
+FRAMES = Frames(speckle(128), (speckle(128, seed=1), speckle(128, seed=2)))
+
+
+@pytest.fixture(scope="module")
+def small(bundles: Bundles) -> Path:
+    return bundles("lite", "fp32", *SMALL)
+
+
+def test_what_is_in_it(small: Path) -> None:
+    opened = Bundle.open(small)
+    manifest = opened.manifest
+    assert {path.name for path in small.iterdir()} == {"manifest.json"} | {
+        entry.file for entry in manifest.digests()
+    }
+    assert (manifest.name, manifest.preset, manifest.precision) == ("lite", "lite", "fp32")
+    assert manifest.created_with == __version__
+    assert (manifest.image.size, manifest.image.channels) == (128, 1)
+    assert [op.name for op in manifest.custom_ops] == [
+        "ComposeMotion", "SparseMotion", "WarpOcclude",
+    ]  # fmt: skip
+    assert [(p.index, p.name) for p in manifest.keypoints.supervised] == [
+        (10, "symphysis"), (11, "bladder neck"),
+    ]  # fmt: skip
+    provenance = manifest.provenance
+    assert provenance.steps == 7 and provenance.checkpoint_sha256 == "0" * 64
+    assert provenance.config_sha256 == config_sha256(lively_checkpoint("lite", SMALL))
+    assert [(credit.name, credit.licence) for credit in provenance.data] == [("speckle", "CC0")]
+    assert manifest.tolerances.stage_abs == 1e-4 and manifest.tolerances.frame_levels == 1
+
+
+def test_model_card(small: Path) -> None:
+    card = (small / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for phrase in ("not a medical device", "Training and simulation only", "speckle: CC0", "lite"):
+        assert phrase in card
+    assert "bladder neck" in card and "evaluate" in card
+
+
+def test_golden_sample_is_what_the_animator_makes(small: Path) -> None:
+    golden = Bundle.open(small).manifest.golden
+    source, driving, output = (
+        read_image(small / entry.file) for entry in (golden.source, golden.driving, golden.output)
+    )
+    assert np.array_equal(source, speckle(128)) and np.array_equal(driving, speckle(128, seed=1))
+    with Animator.open(small, motion="absolute", threads=1) as animator:
+        animator.set_source(source)
+        found = animator.animate(driving)
+    assert np.abs(found.astype(int) - output).max() <= 1
+
+
+def test_animator_agrees_with_the_model_in_relative_motion(small: Path) -> None:
+    chain = TorchChain(lively_checkpoint("lite", SMALL).model())
+    frames = [speckle(128, seed=seed) for seed in range(4)]
+    chain.set_source(frames[0], frames[1])
+    with Animator.open(small, smooth=True, threads=1) as animator:
+        animator.set_source(frames[0])
+        for i, frame in enumerate(frames[1:]):
+            found = animator.animate(frame, i / 30)
+            wanted = chain.animate(frame, CONTROLS[1])["frame"][0, 0]
+            assert np.abs(found.astype(int) - wanted).max() <= 1
+    assert wanted.std() > 10
+
+
+def exported(out: Path, description: Description | None = None) -> None:
+    checkpoint = lively_checkpoint("lite", SMALL)
+    export_bundle(checkpoint, "0" * 64, out, FRAMES, "fp32", description)
+
+
+def tampered(stage: StageModule) -> None:
+    for module in stage.module.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.weight.data.mul_(1.02)
+
+
+@pytest.mark.parametrize("name", ["keypoints", "generator"])
+def test_weights_that_were_changed_on_the_way_leave_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(model: object, precision: object) -> list[StageModule]:
+        stages = build_stages(model, precision)  # type: ignore[arg-type]
+        tampered(next(stage for stage in stages if stage.name == name))
+        return stages
+
+    monkeypatch.setattr(exporting, "build_stages", build)
+    with pytest.raises(ExportError, match=name) as caught:
+        exported(tmp_path / "out")
+    assert caught.value.exit_code == 5 and caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match="not empty"):
+        exported(tmp_path / "out")
+    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+
+def test_same_checkpoint_same_bytes_and_what_it_says_of_itself(small: Path, tmp_path: Path) -> None:
+    told = Description("mine", "CC BY 4.0", "Thanks to all.", "L1 ratio 0.8", "a test")
+    exported(tmp_path / "again", told)
+    for path in small.glob("*.onnx"):
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+    for path in small.glob("*.png"):
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+    manifest = Bundle.open(tmp_path / "again").manifest
+    assert manifest.name == "mine" and manifest.provenance.licence == "CC BY 4.0"
+    assert manifest.provenance.note == "a test"
+    assert (tmp_path / "again" / "CREDITS.md").read_text() == "Thanks to all."
+    card = (tmp_path / "again" / "MODEL_CARD.md").read_text()
+    assert "L1 ratio 0.8" in card and "CREDITS.md" in card and card.startswith("# mine")
+    plain = dataclasses.replace(
+        manifest, name="lite", files=(), provenance=Bundle.open(small).manifest.provenance
+    )
+    assert plain == dataclasses.replace(Bundle.open(small).manifest, files=())
+
+
+def test_default_size(bundles: Bundles) -> None:
+    """The preset as it is given away has to stay within 15 MB."""
+    folder = bundles("lite")
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 15e6
+
+
+def test_half_precision(bundles: Bundles) -> None:
+    folder = bundles("lite", "fp16")
+    manifest = Bundle.open(folder).manifest
+    assert manifest.precision == "fp16" and manifest.tolerances.psnr_db == 45
+    assert manifest.tensor("source_layers").dtype == "float16"
+    assert manifest.tensor("deformation").dtype == "float32"
+    assert sum(path.stat().st_size for path in folder.glob("*.onnx")) < 8e6

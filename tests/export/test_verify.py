@@ -1,0 +1,116 @@
+"""The comparison finds what is wrong, wherever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lively import SMALL, lively_checkpoint, speckle
+
+from sonomime.export.reference import Tensors, TorchChain
+from sonomime.export.verify import Frames, Parity, expected_tensors, psnr, read_frames, verify
+from sonomime.runtime import pipeline
+from sonomime.runtime.errors import ExportError, InputError
+
+FRAMES = Frames(speckle(128), (speckle(128, seed=1), speckle(128, seed=2)))
+
+
+@pytest.fixture(scope="module")
+def small(bundles: Callable[..., Path]) -> Path:
+    return bundles("lite", "fp32", *SMALL)
+
+
+@pytest.fixture
+def expected() -> list[Tensors]:
+    return expected_tensors(TorchChain(lively_checkpoint("lite", SMALL).model()), FRAMES)
+
+
+def test_agreement_is_measured(small: Path, expected: Sequence[Tensors]) -> None:
+    parity = verify(small, expected, "fp32")
+    assert isinstance(parity, Parity)
+    assert parity.frame_levels <= 1 and parity.psnr_db > 60
+    assert len(parity.stages) == 6 + 2 + 3 + 2 + 1
+    assert max(parity.stages[name] for name in parity.stages if name != "generator.frame") < 1e-4
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "source_small", "source_kp_value", "source_feature", "driving_kp_value",
+        "driving_kp_jacobian", "target_kp_value", "next_state", "deformation", "occlusion_map",
+    ],
+)  # fmt: skip
+def test_a_wrong_tensor_is_named(small: Path, expected: list[Tensors], name: str) -> None:
+    wrong = expected[-1][name].copy()
+    wrong.flat[wrong.size // 2] += 3e-3
+    expected[-1][name] = wrong
+    with pytest.raises(ExportError, match=r"\.") as caught:
+        verify(small, expected, "fp32")
+    # A tensor that a later stage reads is found where it is made, before it is read.
+    assert name in caught.value.message
+
+
+def test_a_wrong_frame_is_found(small: Path, expected: list[Tensors]) -> None:
+    frame = expected[0]["frame"].copy()
+    frame[0, 0, 5, 5] = 255 - frame[0, 0, 5, 5] // 2
+    expected[0]["frame"] = frame
+    with pytest.raises(ExportError, match="grey levels"):
+        verify(small, expected, "fp32")
+
+
+def test_half_precision_is_judged_in_decibels(small: Path, expected: list[Tensors]) -> None:
+    verify(small, expected, "fp16")
+    noise = np.random.default_rng(0).integers(-6, 7, expected[0]["frame"].shape)
+    noisy = np.clip(expected[0]["frame"].astype(int) + noise, 0, 255).astype(np.uint8)
+    expected[0]["frame"] = noisy
+    with pytest.raises(ExportError, match="dB"):
+        verify(small, expected, "fp16")
+
+
+def test_infinite_numbers_are_found(small: Path, expected: list[Tensors]) -> None:
+    jacobian = expected[0]["driving_kp_jacobian"].copy()
+    jacobian[0, 0] = np.inf
+    expected[0]["driving_kp_jacobian"] = jacobian
+    with pytest.raises(ExportError, match="finite"):
+        verify(small, expected, "fp16")
+
+
+def test_psnr() -> None:
+    black = np.zeros((4, 4))
+    assert psnr(black, black) == np.inf
+    assert psnr(black + 1, black) == pytest.approx(48.13, abs=0.01)
+
+
+def test_frames_of_a_folder(tmp_path: Path) -> None:
+    from sonomime.runtime.png import png_bytes
+
+    for i in range(10):
+        (tmp_path / f"{i}.png").write_bytes(png_bytes(np.full((40, 60), 20 * i, np.uint8)))
+    frames = read_frames(tmp_path, 64, 3)
+    assert frames.source.shape == (64, 64, 3) and frames.source.max() == 0
+    assert [int(frame.max()) for frame in frames.driving] == [20, 80, 120, 180]
+
+
+def test_one_image_drives_itself(tmp_path: Path) -> None:
+    from sonomime.runtime.png import png_bytes
+
+    (tmp_path / "one.png").write_bytes(png_bytes(speckle(64)))
+    frames = read_frames(tmp_path / "one.png", 64, 1)
+    assert all(np.array_equal(frame, frames.source) for frame in frames.driving)
+
+
+def test_frames_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        read_frames(tmp_path / "none.mp4", 64, 1)
+
+
+def test_samples_are_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if (pipeline.SAMPLES / "driving.mp4").is_file():
+        frames = read_frames(None, 256, 1)
+        assert frames.source.shape == (256, 256) and len(frames.driving) == 4
+    monkeypatch.setattr(pipeline, "SAMPLES", tmp_path)
+    with pytest.raises(ExportError, match="no frames") as caught:
+        read_frames(None, 256, 1)
+    assert "--frames" in caught.value.hint
