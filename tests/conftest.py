@@ -15,6 +15,9 @@ import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Before torch is imported: small models run faster on one thread, and a busy machine stalls two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 Image = npt.NDArray[np.uint8]
 
 # The same examples on every machine and run; how long one takes is nobody's business.
