@@ -166,8 +166,7 @@ class VideoSink(ABC):
             if self.count == 0:
                 self._origin = timestamp
             seconds = timestamp - self._origin
-            if self.count and seconds <= self._last:
-                seconds = self._last + float(_TIME_BASE)
+            seconds = max(seconds, self._last)
         with self._writing():
             self._put(to_channels(image, self._channels), seconds)
         self._last = seconds
@@ -223,6 +222,7 @@ class _EncodedSink(VideoSink):
     """A container with one encoded stream, written by PyAV."""
 
     _format: str
+    _pts = -1
 
     def _open(self) -> None:
         import av
@@ -246,7 +246,8 @@ class _EncodedSink(VideoSink):
         frame = self._frame(image)
         frame.color_range = _FULL_RANGE
         frame.time_base = _TIME_BASE
-        frame.pts = round(seconds / _TIME_BASE)
+        # Times are whole ticks in a file, and an encoder refuses two frames in one.
+        frame.pts = self._pts = max(round(seconds / _TIME_BASE), self._pts + 1)
         frame.duration = round(1 / self._fps / _TIME_BASE)
         self._container.mux(self._stream.encode(frame))
 

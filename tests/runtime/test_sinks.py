@@ -154,6 +154,15 @@ def test_a_clock_that_stops_or_turns_back_still_gives_increasing_times(tmp_path:
     assert read[-1] == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+def test_frames_closer_than_a_tick_are_all_written(tmp_path: Path, name: str) -> None:
+    with open_sink(tmp_path / name, (16, 16)) as sink:
+        for i in range(20):  # MPEG's clock of 90 kHz is finer than the file's
+            sink.write(LEVELS[:16, :16], i / 90_000)
+    read = [frame.timestamp for frame in open_source(tmp_path / name)]
+    assert len(read) == 20 and all(np.diff(read) > 0)
+
+
 @pytest.mark.parametrize("fps", [None, 12.5, Fraction(30000, 1001), 60])
 def test_without_times_the_frame_rate_counts(tmp_path: Path, fps: Fraction | float | None) -> None:
     path = write(tmp_path / "out.mp4", [LEVELS] * 5, fps=fps)
