@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.animator import Animator
-from ..runtime.backends import default_threads
+from ..runtime.backends import resolve_threads
 from ..runtime.bundle import Bundle
 from ..runtime.errors import ConfigError
 from ..runtime.files import atomic_write_text
@@ -51,17 +51,17 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
     """Run the plan and return the report as plain data, raw samples included.
 
     Raises:
-        ConfigError: fewer than one frame, or a negative number.
+        ConfigError: fewer than one frame, a negative number, or threads out of range.
         SonomimeError: the bundle or the checkpoint cannot be used.
     """
     if plan.frames < 1 or plan.warmup < 0 or plan.cold < 0:
         raise ConfigError("bench needs at least 1 frame, and no negative numbers")
+    threads = resolve_threads(plan.threads)
     bundle = Bundle.open(plan.bundle)
-    threads = plan.threads or default_threads()
     before = environment()
     cold = [_cold(bundle, plan, threads) for _ in range(plan.cold)]
     source, driving = _inputs(bundle)
-    with Animator.open(bundle, plan.backend, threads=plan.threads) as animator:
+    with Animator.open(bundle, plan.backend, threads=threads) as animator:
         animator.set_source(source)
         frames = itertools.cycle(driving)
         for frame in itertools.islice(frames, plan.warmup):

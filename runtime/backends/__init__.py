@@ -7,10 +7,29 @@ from ..errors import BackendError, ConfigError
 from ..strict import nearest
 from .base import Backend, default_threads
 
-__all__ = ["BACKENDS", "Backend", "default_threads", "open_backend"]
+__all__ = ["BACKENDS", "Backend", "default_threads", "open_backend", "resolve_threads"]
 
 BACKENDS = ("auto", "ort-cpu")
 """Names that `Animator.open(backend=...)` takes."""
+
+MAX_THREADS = 256
+"""More would not be faster, but every stage would start them, and thousands fill the memory."""
+
+
+def resolve_threads(threads: int | None) -> int:
+    """The CPU threads meant by `threads`; None is the physical cores that are available.
+
+    Raises:
+        ConfigError: below 1 or above MAX_THREADS.
+    """
+    if threads is None:
+        return min(default_threads(), MAX_THREADS)
+    if not 1 <= threads <= MAX_THREADS:
+        raise ConfigError(
+            f"threads must be at least 1 and at most {MAX_THREADS}, not {threads}",
+            "leave it out for one thread per physical core",
+        )
+    return threads
 
 
 def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backend:
@@ -22,7 +41,7 @@ def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backe
         threads: CPU threads for one stage; None is the physical cores that are available.
 
     Raises:
-        ConfigError: unknown name, or threads below 1.
+        ConfigError: unknown name, or threads out of range.
         BackendError: the backend cannot serve; the hint names the cure.
         BundleError: a stage file is not sound ONNX or does not match the manifest.
     """
@@ -30,11 +49,10 @@ def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backe
         close = nearest(name, BACKENDS)
         hint = f"did you mean {close!r}?" if close else "known: " + ", ".join(BACKENDS)
         raise ConfigError(f"unknown backend {name!r}", hint)
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads must be at least 1, not {threads}")
+    count = resolve_threads(threads)
     try:
         from .ort import OrtCpuBackend
     except ImportError as error:
         hint = 'pip install "sonomime[cpu]" (or onnxruntime); `sonomime doctor` checks the rest'
         raise BackendError(f"ONNX Runtime cannot be imported: {error}", hint) from error
-    return OrtCpuBackend(bundle, threads or default_threads())
+    return OrtCpuBackend(bundle, count)

@@ -69,7 +69,7 @@ def test_the_verb_prints_and_writes(
 
 
 def test_plans_that_cannot_be() -> None:
-    for plan in (Plan(frames=0), Plan(warmup=-1), Plan(cold=-1)):
+    for plan in (Plan(frames=0), Plan(warmup=-1), Plan(cold=-1), Plan(threads=0)):
         with pytest.raises(ConfigError):
             measure_latency(plan)
 
