@@ -49,6 +49,8 @@ def _walk(data: memoryview, message: str, name: str, depth: int) -> bool:
     position, end = 0, len(data)
     while position < end:
         key, position = _varint(data, position)
+        if key >> 32:  # other readers cut it to 32 bits, and would see another field than we do
+            raise ValueError("a key is too long")
         field, kind = key >> 3, key & 7
         if kind == 0:
             value, position = _varint(data, position)

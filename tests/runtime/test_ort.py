@@ -71,8 +71,9 @@ def test_unknown_backends_and_impossible_threads(toy_bundle: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         open_backend("ort_cpu", bundle)
     assert caught.value.hint == "did you mean 'ort-cpu'?"
-    with pytest.raises(ConfigError, match="at least 1"):
-        open_backend("auto", bundle, threads=0)
+    for threads in (-1, 0, 100_000):
+        with pytest.raises(ConfigError, match="at least 1 and at most"):
+            open_backend("auto", bundle, threads=threads)
     assert default_threads() >= 1
 
 
@@ -144,6 +145,23 @@ def sparse() -> onnx.SparseTensorProto:
 def test_external_data_is_found_wherever_it_hides(model: onnx.ModelProto) -> None:
     with pytest.raises(BundleError, match="another file"):
         check_onnx(model.SerializeToString(), "stage.onnx")
+
+
+def test_a_key_that_protobuf_would_cut_hides_nothing() -> None:
+    # The field 13 (external_data) of a tensor, with a bit set beyond the 32 that protobuf keeps.
+    entry = b"\x0a\x08location"
+    hidden = varint(13 << 3 | 2 | 1 << 34) + varint(len(entry)) + entry
+    tensor = b"\x2a" + varint(len(hidden)) + hidden  # field 5 of the graph
+    with pytest.raises(BundleError, match="damaged"):
+        check_onnx(b"\x3a" + varint(len(tensor)) + tensor, "stage.onnx")
+
+
+def varint(value: int) -> bytes:
+    data = b""
+    while value > 0x7F:
+        data += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return data + bytes([value])
 
 
 def test_sound_files_pass(toy_bundle: Path) -> None:
