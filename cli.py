@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from . import __version__
 from .benchmarks.commands import add_bench
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from .runtime.frames import Crop
     from .runtime.pipeline import Done, Job
 
-EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_UNEXPECTED = 2, 130, 143, 1
+EXIT_USAGE, EXIT_INTERRUPTED, EXIT_UNEXPECTED = 2, 130, 1
 
 # Which extra brings a module that may be missing.
 _EXTRAS = {"onnxruntime": "cpu", "torch": "train", "onnx": "train", "onnxscript": "train"}
@@ -45,7 +46,11 @@ Subparsers = argparse._SubParsersAction  # the type that argparse gives no publi
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: cleaned up after like Ctrl-C, and told apart by the exit code."""
+    """SIGTERM or SIGHUP: cleaned up after like Ctrl-C, and told apart by the exit code."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Wherever it stands: the verbs' own parsers know nothing of it.
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    _mend_streams()
     logging.basicConfig(format="%(levelname)s: %(message)s")
     with _terminable():
         try:
@@ -107,7 +113,7 @@ def _explain(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else 0
     if isinstance(error, Terminated):
         _say("terminated", "")
-        return EXIT_TERMINATED
+        return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         _say("interrupted", "")
         return EXIT_INTERRUPTED
@@ -139,22 +145,35 @@ def _say(message: str, hint: str) -> None:
         print(f"hint: {hint}", file=sys.stderr, flush=True)
 
 
+def _mend_streams() -> None:
+    """What is printed must not fail a run that went well: a closed stream (`2>&-`, some services)
+    swallows it, and a file name that the encoding lacks is shown escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as we run
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM raises, so that half-written files are removed; a verb may set its own handler."""
+    """SIGTERM and a terminal that closes raise, so that half-written files are removed; a verb may
+    set its own handler."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        raise Terminated(number)
 
+    before: dict[int, Any] = {}
     try:
-        before = signal.signal(signal.SIGTERM, terminate)
-    except ValueError:  # not the main thread: whoever called has its own ways
-        yield
-        return
-    try:
+        with suppress(ValueError):  # not the main thread: whoever called has its own ways
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    before[number] = signal.signal(number, terminate)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _verb(

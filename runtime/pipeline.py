@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .animator import Animator
-from .errors import ConfigError, InputError, OutputError
+from .errors import ConfigError, InputError, OutputError, output_errors
 from .frames import Crop, Image
 from .keypoints import reference_distance
 from .mark import draw_mark, metadata
@@ -114,7 +114,9 @@ def _check(job: Job) -> None:
         raise ConfigError(f"unknown reference {job.reference!r}", "first, best or a frame's index")
     if job.source_frame < 0 or (isinstance(job.reference, int) and job.reference < 0):
         raise ConfigError("frames are counted from 0")
-    if job.output.exists():
+    with output_errors(job.output):
+        there = job.output.exists()
+    if there:
         for file in (job.source, job.driving):
             if file.exists() and os.path.samefile(file, job.output):
                 raise OutputError(

@@ -141,6 +141,7 @@ def test_bad_input_leaves_with_its_code_and_nothing_behind(
         (3, broken, still, driving, output),
         (2, toy_bundle, still, driving, output.with_suffix(".xyz")),
         (7, toy_bundle, still, driving, still / "below-a-file.mp4"),
+        (7, toy_bundle, still, driving, output.with_name("x" * 300 + ".mp4")),
     ]
     for expected, bundle, source, clip, place in cases:
         code, out, errors = run("animate", "--bundle", bundle, source, clip, "-o", place)
@@ -179,7 +180,11 @@ def test_a_full_disk_leaves_with_7_and_nothing_behind(
 
 @pytest.mark.parametrize(
     ("number", "code", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "terminated"),
+    ],
 )
 def test_a_signal_leaves_nothing_behind(
     toy_bundle: Path, media: Path, tmp_path: Path, number: int, code: int, word: str
@@ -198,6 +203,25 @@ def test_a_signal_leaves_nothing_behind(
     assert process.returncode == code, errors
     assert f"error: {word}" in errors and "Traceback" not in errors
     assert output == "" and list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("redirect", "options"),
+    [(">&-", {}), ("2>&-", {}), ("", {"PYTHONIOENCODING": "ascii"})],
+    ids=["no stdout", "no stderr", "ascii"],
+)
+def test_what_cannot_be_printed_does_not_fail_a_run(
+    toy_bundle: Path, media: Path, tmp_path: Path, redirect: str, options: dict[str, str]
+) -> None:
+    words = animate(toy_bundle, media, tmp_path / "ü.mp4")
+    words[-3] = str(media / "still.png")  # one frame will do
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirect}', "sh", sys.executable, "-m", "sonomime.cli", *words],
+        capture_output=True, text=True, check=False, timeout=120, cwd=sys.prefix,
+        env={"PYTHONDONTWRITEBYTECODE": "1", **options},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ü.mp4").is_file()
 
 
 def test_a_reader_that_leaves_early_is_no_error_of_ours(toy_bundle: Path) -> None:
