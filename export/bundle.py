@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import __version__
@@ -31,16 +32,33 @@ CREDITS = "CREDITS.md"
 OWN_LICENCE = "Apache-2.0"
 UNSTATED = "not stated"
 
+# Data under these can be learned from and the weights given away under our own licence.
+_FREE = re.compile(r"CC0|CC BY( \d\.\d)?$|MIT|Apache|BSD|public domain", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Description:
     """What a bundle says of itself besides its numbers."""
 
     name: str = ""  # empty: the preset's
-    licence: str = OWN_LICENCE
+    licence: str = ""  # of the weights; empty: ours where that of all the data allows it
     credits: str = ""  # text of CREDITS.md; empty: there is none
     figures: str = ""  # measured figures for the model card, Markdown
     note: str = ""
+    data: tuple[contract.DataCredit, ...] = ()  # adds to what the checkpoint says, or corrects it
+
+    def of(self, checkpoint: Checkpoint) -> Description:
+        """The same, with what was left open taken from the checkpoint."""
+        stated = {
+            entry.get("name", "?"): entry.get("licence", UNSTATED) for entry in checkpoint.data
+        } | {credit.name: credit.licence for credit in self.data}
+        free = bool(stated) and all(_FREE.match(licence) for licence in stated.values())
+        return replace(
+            self,
+            name=self.name or checkpoint.config.preset,
+            licence=self.licence or (OWN_LICENCE if free else UNSTATED),
+            data=tuple(contract.DataCredit(*item) for item in stated.items()),
+        )
 
 
 def export_bundle(
@@ -61,7 +79,7 @@ def export_bundle(
         ExportError: the exported stages do not compute what the model does.
         OutputError: the folder is not empty, or cannot be written.
     """
-    told = description or Description()
+    told = (description or Description()).of(checkpoint)
     with atomic_folder(out) as folder:
         model = checkpoint.model()
         expected = expected_tensors(TorchChain(model), frames)
@@ -74,7 +92,7 @@ def export_bundle(
             stages.append(_stage(stage, file, contract.sha256_file(folder / file)))
         manifest = contract.Manifest(
             schema_version=contract.SCHEMA_VERSION,
-            name=told.name or checkpoint.config.preset,
+            name=told.name,
             preset=checkpoint.config.preset,
             created_with=__version__,
             image=contract.ImageFormat(
@@ -121,10 +139,7 @@ def _provenance(checkpoint: Checkpoint, digest: str, told: Description) -> contr
         config_sha256=config_sha256(checkpoint),
         checkpoint_sha256=digest,
         steps=checkpoint.step,
-        data=tuple(
-            contract.DataCredit(entry.get("name", "?"), entry.get("licence", UNSTATED))
-            for entry in checkpoint.data
-        ),
+        data=told.data,
         licence=told.licence,
         note=told.note,
     )
@@ -148,8 +163,7 @@ def _write_golden(folder: Path, images: Mapping[str, Image]) -> contract.Golden:
 def _write_texts(
     folder: Path, checkpoint: Checkpoint, precision: Precision, told: Description
 ) -> tuple[contract.FileDigest, ...]:
-    name = told.name or checkpoint.config.preset
-    card = model_card(checkpoint, name, precision, told.licence, told.figures, bool(told.credits))
+    card = model_card(checkpoint, told, precision)
     texts = {MODEL_CARD: card} | ({CREDITS: told.credits} if told.credits else {})
     return tuple(_write(folder, file, text.encode("utf-8")) for file, text in texts.items())
 

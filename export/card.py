@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..training.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from .bundle import Description
 
 USE = """\
 Training and simulation only: it makes synthetic ultrasound pictures in which a still image moves
@@ -19,9 +24,7 @@ LIMITS = """\
 """
 
 
-def model_card(
-    checkpoint: Checkpoint, name: str, precision: str, licence: str, figures: str, has_credits: bool
-) -> str:
+def model_card(checkpoint: Checkpoint, told: Description, precision: str) -> str:
     """Markdown: what the model is, what it was trained on, what it may be used for and how well it
     does.
     """
@@ -33,13 +36,10 @@ def model_card(
         if not key.endswith("num_batches_tracked")
     )
     supervised = ", ".join(checkpoint.supervised_names) or "no labels were used"
-    data = [
-        f"- {entry.get('name', '?')}: {entry.get('licence', 'licence not stated')}"
-        for entry in checkpoint.data
-    ]
-    where = "Credits: CREDITS.md.\n" if has_credits else ""
+    data = [f"- {credit.name}: {credit.licence}" for credit in told.data]
+    where = "Credits: CREDITS.md.\n" if told.credits else ""
     return f"""\
-# {name}
+# {told.name}
 
 Preset `{checkpoint.config.preset}` of sonomime: keypoints of a driving frame give a dense motion,
 which animates a still image.
@@ -51,7 +51,7 @@ which animates a still image.
 | geometry | `{config.geometry}` |
 | weights | {weights:,} numbers, {precision} convolutions, float32 coordinates |
 | training | {checkpoint.step:,} steps |
-| licence of the weights | {licence} |
+| licence of the weights | {told.licence} |
 
 ## Intended use
 
@@ -63,7 +63,7 @@ which animates a still image.
 {where}
 ## Figures
 
-{figures.strip() or "None were measured when this bundle was made: run `sonomime evaluate`."}
+{told.figures.strip() or "None were measured when this bundle was made: run `sonomime evaluate`."}
 
 ## Limits
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..runtime.bundle import DataCredit
+
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -35,7 +37,16 @@ def add_export(sub: Subparsers) -> None:
         help="real frames to verify with and for the golden sample (default: sonomime's samples)",
     )  # fmt: skip
     parser.add_argument(
-        "--licence", default="", help="licence of the weights (default: Apache-2.0)"
+        "--licence",
+        default="",
+        help="licence of the weights (default: Apache-2.0 where that of all the data allows it)",
+    )
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="NAME=LICENCE",
+        help="data the model was trained on, where the checkpoint does not say it",
     )
     parser.add_argument(
         "--credits", type=Path, metavar="FILE", help="becomes the bundle's CREDITS.md"
@@ -53,14 +64,18 @@ def export_command(args: argparse.Namespace) -> int:
     """Run ``sonomime export``."""
     from ..runtime.bundle import sha256_file
     from ..training.checkpoint import load_checkpoint
-    from .bundle import OWN_LICENCE, Description, export_bundle
+    from .bundle import Description, export_bundle
     from .verify import read_frames
 
     checkpoint = load_checkpoint(args.checkpoint)
     config = checkpoint.config.model
     frames = read_frames(args.frames, config.image_size, config.channels)
     description = Description(
-        args.name, args.licence or OWN_LICENCE, _text(args.credits), _text(args.figures)
+        name=args.name,
+        licence=args.licence,
+        credits=_text(args.credits),
+        figures=_text(args.figures),
+        data=tuple(_credit(text) for text in args.data),
     )
     parity = export_bundle(
         checkpoint, sha256_file(args.checkpoint), args.output, frames, args.precision, description
@@ -146,6 +161,18 @@ def import_fomm_command(args: argparse.Namespace) -> int:
     import_fomm(args.pth, args.config, args.output)
     print(args.output)
     return 0
+
+
+def _credit(text: str) -> DataCredit:
+    from ..runtime.bundle import DataCredit
+    from ..runtime.errors import ConfigError
+
+    name, equals, licence = text.partition("=")
+    if not (name and equals and licence):
+        raise ConfigError(
+            f"--data {text!r} is not NAME=LICENCE", 'e.g. --data "my clips=CC BY 4.0"'
+        )
+    return DataCredit(name, licence)
 
 
 def _text(path: Path | None) -> str:

@@ -125,12 +125,8 @@ def build_engines(bundle: Bundle, flavour: str = "rtx", out: Path | None = None)
 
 
 def cache_root() -> Path:
-    """$XDG_CACHE_HOME/sonomime/engines; a relative XDG_CACHE_HOME counts as none, as its standard
-    says.
-    """
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(home) if os.path.isabs(home) else Path.home() / ".cache"
-    return base / "sonomime" / "engines"
+    """Where engines are kept."""
+    return cache_folder() / "engines"
 
 
 def engine_facts(stage: Stage, flavour: str, version: str, targets: list[str]) -> dict[str, Any]:

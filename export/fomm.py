@@ -17,7 +17,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from ..runtime.errors import CheckpointError, ConfigError
+from ..runtime.errors import CheckpointError, ConfigError, OutputError
 from ..runtime.strict import StrictError, parse
 from ..training.checkpoint import Checkpoint, read_weights_only
 from ..training.config import (
@@ -126,6 +126,8 @@ def import_fomm(pth: Path, config_yaml: Path, out: Path) -> Path:
         ConfigError: an unreadable YAML file, an unknown or missing key, an unsupported value.
         OutputError: ``out`` cannot be written.
     """
+    if out.resolve() in (pth.resolve(), config_yaml.resolve()):
+        raise OutputError(f"cannot write {out}: it is what is read", "choose another name with -o")
     config = read_fomm_config(config_yaml)
     payload = read_weights_only(pth, "only import checkpoints from a source that you trust")
     weights = rename(_networks(payload, pth), config.model, pth)

@@ -19,6 +19,7 @@ from ..runtime.backends import Backend, open_backend
 from ..runtime.bundle import FRAME, Bundle, Tolerances
 from ..runtime.errors import ExportError
 from ..runtime.frames import Image, letterbox, to_channels
+from ..runtime.progress import progress
 from ..runtime.video import open_source
 from .reference import Array, Control, Tensors, TorchChain, as_image
 from .stages import Precision
@@ -90,7 +91,8 @@ def expected_tensors(chain: TorchChain, frames: Frames) -> list[Tensors]:
     """All tensors of all frames by the model; the first frame is absolute and not smoothed."""
     chain.set_source(frames.source, frames.driving[0])
     controls = [CONTROLS[min(i, len(CONTROLS) - 1)] for i in range(len(frames.driving))]
-    return [chain.animate(f, c) for f, c in zip(frames.driving, controls, strict=True)]
+    pairs = list(zip(frames.driving, controls, strict=True))
+    return [chain.animate(*pair) for pair in progress(pairs, label="computing with torch")]
 
 
 def verify(folder: Path, expected: Sequence[Tensors], precision: Precision) -> Parity:
@@ -104,7 +106,7 @@ def verify(folder: Path, expected: Sequence[Tensors], precision: Precision) -> P
     tolerances = FP16 if precision == "fp16" else FP32
     parity = Parity()
     try:
-        for tensors in expected:
+        for tensors in progress(expected, label="comparing the stages"):
             _compare_stages(bundle, backend, tensors, tolerances, parity)
         _compare_chain(bundle, backend, expected, parity)
     finally:

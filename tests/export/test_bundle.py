@@ -18,7 +18,7 @@ from sonomime.export.reference import TorchChain
 from sonomime.export.stages import StageModule, build_stages
 from sonomime.export.verify import CONTROLS, Frames
 from sonomime.runtime import Animator
-from sonomime.runtime.bundle import Bundle
+from sonomime.runtime.bundle import Bundle, DataCredit
 from sonomime.runtime.errors import ExportError, OutputError
 from sonomime.runtime.frames import read_image
 
@@ -121,7 +121,14 @@ def test_a_folder_that_holds_something_is_refused_at_once(tmp_path: Path) -> Non
 
 
 def test_same_checkpoint_same_bytes_and_what_it_says_of_itself(small: Path, tmp_path: Path) -> None:
-    told = Description("mine", "CC BY 4.0", "Thanks to all.", "L1 ratio 0.8", "a test")
+    told = Description(
+        name="mine",
+        licence="CC BY 4.0",
+        credits="Thanks to all.",
+        figures="L1 ratio 0.8",
+        note="a test",
+        data=(DataCredit("more", "MIT"), DataCredit("speckle", "CC BY 4.0")),
+    )
     exported(tmp_path / "again", told)
     for path in small.glob("*.onnx"):
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
@@ -130,6 +137,8 @@ def test_same_checkpoint_same_bytes_and_what_it_says_of_itself(small: Path, tmp_
     manifest = Bundle.open(tmp_path / "again").manifest
     assert manifest.name == "mine" and manifest.provenance.licence == "CC BY 4.0"
     assert manifest.provenance.note == "a test"
+    credits = [(credit.name, credit.licence) for credit in manifest.provenance.data]
+    assert credits == [("speckle", "CC BY 4.0"), ("more", "MIT")]
     assert (tmp_path / "again" / "CREDITS.md").read_text() == "Thanks to all."
     card = (tmp_path / "again" / "MODEL_CARD.md").read_text()
     assert "L1 ratio 0.8" in card and "CREDITS.md" in card and card.startswith("# mine")
@@ -137,6 +146,24 @@ def test_same_checkpoint_same_bytes_and_what_it_says_of_itself(small: Path, tmp_
         manifest, name="lite", files=(), provenance=Bundle.open(small).manifest.provenance
     )
     assert plain == dataclasses.replace(Bundle.open(small).manifest, files=())
+
+
+@pytest.mark.parametrize(
+    ("licences", "expected"),
+    [
+        (["CC BY 4.0", "CC0"], "Apache-2.0"),
+        (["CC BY 4.0", "CC BY-NC 4.0"], "not stated"),
+        (["CC BY-SA 4.0"], "not stated"),
+        ([], "not stated"),
+    ],
+)
+def test_weights_are_ours_to_give_only_where_the_data_allows_it(
+    licences: list[str], expected: str
+) -> None:
+    checkpoint = dataclasses.replace(lively_checkpoint("lite", SMALL), data=[])
+    data = tuple(DataCredit(str(i), licence) for i, licence in enumerate(licences))
+    assert Description(data=data).of(checkpoint).licence == expected
+    assert Description(data=data, licence="mine").of(checkpoint).licence == "mine"
 
 
 def test_default_size(bundles: Bundles) -> None:

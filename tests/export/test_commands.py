@@ -34,12 +34,21 @@ def frames(tmp_path: Path) -> Path:
 def test_export(checkpoint: Path, frames: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "credits.md").write_text("By us.")
     words = ["export", str(checkpoint), "-o", str(tmp_path / "out"), "--frames", str(frames)]
-    words += ["--name", "mine", "--credits", str(tmp_path / "credits.md"), "--json"]
+    words += [
+        "--name",
+        "mine",
+        "--data",
+        "more clips=CC BY 4.0",
+        "--credits",
+        str(tmp_path / "credits.md"),
+        "--json",
+    ]
     assert main(words) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["frame_levels"] <= 1 and told["psnr_db"] > 48
     manifest = Bundle.open(tmp_path / "out").manifest
     assert manifest.name == "mine"
+    assert [credit.name for credit in manifest.provenance.data] == ["speckle", "more clips"]
     assert manifest.provenance.checkpoint_sha256 == sha256_file(checkpoint)
     assert (tmp_path / "out" / "CREDITS.md").read_text() == "By us."
 
@@ -51,6 +60,7 @@ def test_export(checkpoint: Path, frames: Path, tmp_path: Path, capsys: Any) -> 
         ({"--frames": "none.mp4"}, 6),
         ({"--credits": "none.md"}, 6),
         ({"--precision": "int8"}, 2),
+        ({"--data": "no licence"}, 2),
     ],
 )
 def test_bad_input(

@@ -9,7 +9,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from lively import SMALL
@@ -31,7 +31,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class FakeParser:
-    errors: list[str] = []
+    errors: ClassVar[list[str]] = []
 
     def __init__(self, network: Any, logger: Any) -> None:
         self.network = network

@@ -509,6 +509,11 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     files = write(tmp_path, make_fomm(SMALL), SMALL)
     with pytest.raises(OutputError):
         import_fomm(files.pth, files.yaml, files.yaml / "below-a-file.pt")
+    before = files.pth.read_bytes()
+    for taken in (files.pth, files.yaml):
+        with pytest.raises(OutputError, match="what is read"):
+            import_fomm(files.pth, files.yaml, taken)
+    assert files.pth.read_bytes() == before
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
