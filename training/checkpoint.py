@@ -52,10 +52,13 @@ class Checkpoint:
         }
         with output_errors(path), atomic_path(path) as temporary:
             try:
-                torch.save(payload, temporary)
+                # A file of ours, not a path: only so is the disk's own error behind torch's.
+                with temporary.open("wb") as stream:
+                    torch.save(payload, stream)
             except RuntimeError as error:
-                # torch's zip writer hides the disk's own error behind a RuntimeError.
-                raise OSError(28, f"could not write the checkpoint: {error}") from error
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
     def model(self) -> AnimationModel:
         """The model with the EMA weights, in eval mode."""
