@@ -253,6 +253,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return tuple(_convert(p, v, where) for p, v in zip(parts, value, strict=True))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and value != value:
+        raise ConfigError(f"{where} is no number (nan)", "mend the value")
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         name = hint if isinstance(hint, types.UnionType) else hint.__name__
         raise ConfigError(f"{where} = {value!r} must be of type {name}", "mend the value")
@@ -263,6 +265,7 @@ def check(config: Config) -> None:
     """Refuse settings that fit their types but not each other (ConfigError)."""
     model, loss, train = config.model, config.loss, config.train
     points, motion, generator = model.keypoints, model.motion, model.generator
+    judge = model.discriminator
     fits = 4 * 2 ** min(max(points.depth, motion.depth, 1), 16)
     weights = [
         f.name
@@ -279,6 +282,10 @@ def check(config: Config) -> None:
         (model.channels in (1, 3), "model.channels must be 1 or 3"),
         (points.self_supervised >= 0 <= points.supervised, "counts of keypoints must be >= 0"),
         (points.count >= 1, "at least one keypoint is needed"),
+        (
+            points.self_supervised >= 1 or loss.equivariance_on == "all",
+            "loss.equivariance_on must be all where no keypoint is self-supervised",
+        ),
         (points.unshuffle in (1, 2, 4), "model.keypoints.unshuffle must be 1, 2 or 4"),
         (points.temperature > 0, "model.keypoints.temperature must be positive"),
         (motion.variance > 0, "model.motion.variance must be positive"),
@@ -303,6 +310,10 @@ def check(config: Config) -> None:
             motion.occlusion_maps == maps,
             f"model.motion.occlusion_maps must be {maps} for the {generator.kind} generator",
         ),
+        (
+            min(judge.width, judge.max_features, judge.blocks) >= 1,
+            "model.discriminator.width, max_features and blocks must be at least 1",
+        ),
         (all(getattr(loss, name) >= 0 for name in weights), "weights of losses must be 0 or more"),
         (loss.supervision_variance > 0, "loss.supervision_variance must be positive"),
         (1 <= loss.perceptual_scales <= 6, "loss.perceptual_scales must be 1 to 6"),
@@ -314,6 +325,7 @@ def check(config: Config) -> None:
             train.max_steps >= 1 and train.batch_size >= 1,
             "train.max_steps and batch_size must be at least 1",
         ),
+        (0 <= train.seed < 2**32, "train.seed must be in [0, 2^32)"),
         (train.learning_rate > 0, "train.learning_rate must be positive"),
         (0 <= train.beta1 < 1 and 0 <= train.beta2 < 1, "train.beta1 and beta2 must be in [0, 1)"),
         (0 <= train.ema < 1, "train.ema must be in [0, 1)"),
