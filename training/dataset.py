@@ -120,11 +120,11 @@ def find_clips(
     splits = sorted({clip.split for clip in clips if clip.split})
     if split is not None:
         clips = [clip for clip in clips if clip.split in ("", split)]
-        if not clips:
-            raise InputError(
-                f"no clip of the split {split!r} in {_listed(folders)}",
-                f"splits there: {', '.join(splits)}",
-            )
+    if not clips and splits:
+        raise InputError(
+            f"no clip of the split {split!r} in {_listed(folders)}",
+            f"splits there: {', '.join(splits)}",
+        )
     if not clips:
         raise InputError(
             f"no clip in {_listed(folders)}", "give a folder with clips.csv, or with videos"

@@ -219,8 +219,10 @@ def test_nothing_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         find_clips([tmp_path / "none"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no clip"):
-        find_clips([tmp_path / "empty"])
+    for split in (None, "train"):
+        with pytest.raises(InputError, match="no clip in") as error:
+            find_clips([tmp_path / "empty"], split=split)
+        assert "with videos" in error.value.hint
 
 
 def test_two_folders_keep_their_clips_apart(tmp_path: Path) -> None:
