@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..runtime.errors import ConfigError, InputError
+from .config import DataConfig
 from .dataset import ClipFrames
 from .flow import has_content, measured_flow
 from .transforms import IDENTITY, PlaneMap, random_bend, similarity, tone_curve
@@ -49,37 +50,6 @@ class PairBatch(NamedTuple):
     flow_valid: Tensor | None
 
 
-class PairSettings(Protocol):
-    """What the sampler reads of the configuration's data section (config.py: DataConfig)."""
-
-    @property
-    def augment(self) -> bool: ...
-    @property
-    def flip(self) -> bool: ...
-    @property
-    def scale(self) -> tuple[float, float]: ...
-    @property
-    def shift(self) -> float: ...
-    @property
-    def rotation(self) -> float: ...
-    @property
-    def gain(self) -> tuple[float, float]: ...
-    @property
-    def gamma(self) -> tuple[float, float]: ...
-    @property
-    def synthetic(self) -> float: ...
-    @property
-    def synthetic_until(self) -> int: ...
-    @property
-    def flow(self) -> str: ...
-    @property
-    def near_start(self) -> int: ...
-    @property
-    def near_steps(self) -> int: ...
-    @property
-    def labelled_fraction(self) -> float: ...
-
-
 class Sampler(Protocol):
     """Anything that makes the batch of a step."""
 
@@ -103,7 +73,7 @@ class PairSampler:
 
     Args:
         clips: the clips' frames, all of one size, channel count and list of keypoints.
-        data: settings, see :class:`PairSettings`.
+        data: how pairs are drawn.
         seed: with the step, all that the draw depends on.
         batch_size: B.
 
@@ -119,7 +89,7 @@ class PairSampler:
     """
 
     def __init__(
-        self, clips: Sequence[ClipFrames], data: PairSettings, seed: int, *, batch_size: int
+        self, clips: Sequence[ClipFrames], data: DataConfig, seed: int, *, batch_size: int
     ) -> None:
         if not clips:
             raise InputError("no clip to draw pairs from", "check --data and the split")
@@ -268,7 +238,7 @@ class PairSampler:
         )
 
 
-def _check(data: PairSettings, batch_size: int) -> None:
+def _check(data: DataConfig, batch_size: int) -> None:
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}", "at least 1")
     for name in ("synthetic", "labelled_fraction"):
@@ -285,8 +255,6 @@ def _check(data: PairSettings, batch_size: int) -> None:
             raise ConfigError(f"data.{name} is {getattr(data, name)}", "0 or more")
     if data.near_start < 1:
         raise ConfigError(f"data.near_start is {data.near_start}", "at least 1 frame")
-    if data.flow not in ("none", "dis"):
-        raise ConfigError(f"data.flow is {data.flow!r}", "none or dis")
 
 
 def _by_group(clips: Sequence[ClipFrames]) -> list[list[ClipFrames]]:

@@ -344,7 +344,6 @@ def test_clips_that_do_not_fit_together_are_refused() -> None:
         {"scale": (1.2, 0.8)},
         {"gain": (0, 1)},
         {"near_start": 0},
-        {"flow": "raft"},
         {"shift": -0.1},
     ],
 )
