@@ -66,8 +66,8 @@ class Hourglass(nn.Module):
     """``depth`` downs, as many ups, every skip concatenated, the raw input included.
 
     Widths are min(max_features, width * 2^(i+1)) going down and min(max_features, width * 2^i)
-    coming up. The result has ``width + inputs`` channels at the input's size, which 2^depth must
-    divide.
+    coming up. The result has ``outputs`` channels, the last of these and the inputs, at the input's
+    size, which 2^depth must divide.
     """
 
     def __init__(self, inputs: int, width: int, depth: int = 5, max_features: int = 1024) -> None:
@@ -85,7 +85,7 @@ class Hourglass(nn.Module):
             for i in reversed(range(depth))
         ]
         self.ups = nn.ModuleList(ups)
-        self.outputs = width + inputs
+        self.outputs = capped(0) + inputs
 
     def forward(self, x: Tensor) -> Tensor:
         skips = [x]
