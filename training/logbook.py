@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import output_errors
-from ..runtime.files import atomic_path
+from ..runtime.files import atomic_write_bytes, atomic_write_text
 
 COLUMNS = ("source", "driving", "deformation", "occlusion", "content", "texture", "prediction")
 
@@ -25,8 +25,7 @@ class Logbook:
         with output_errors(self.path):
             self.pictures.mkdir(parents=True, exist_ok=True)
             kept = self._lines_until(step)
-            with atomic_path(self.path) as temporary:
-                temporary.write_text("".join(kept), encoding="utf-8")
+            atomic_write_text(self.path, "".join(kept))
             self.file = self.path.open("a", encoding="utf-8", buffering=1)
 
     def _lines_until(self, step: int) -> list[str]:
@@ -50,12 +49,20 @@ class Logbook:
     def picture(self, step: int, grid: NDArray[np.uint8]) -> Path:
         """Save a picture grid (H, W, 3) RGB as ``pictures/STEP.png``."""
         path = self.pictures / f"{step:07d}.png"
-        with output_errors(path), atomic_path(path) as temporary:
-            cv2.imwrite(str(temporary), grid[..., ::-1])
+        # Not imwrite, which passes over a full disk.
+        _, png = cv2.imencode(".png", grid[..., ::-1])
+        atomic_write_bytes(path, png.tobytes())
         return path
 
     def close(self) -> None:
-        self.file.close()
+        with output_errors(self.path):
+            self.file.close()
+
+    def __enter__(self) -> Logbook:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def picture_grid(

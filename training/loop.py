@@ -48,17 +48,19 @@ def train(
     if resume and path.exists():
         trainer.load(load_checkpoint(path))
         report(f"resuming at step {trainer.step}")
+    elif resume:
+        report(f"{path}: there is none yet; starting anew")
     elif path.exists():
         raise OutputError(
             f"{path}: this folder already holds a run", "add --resume, or choose another -o"
         )
     train_config = trainer.config.train
-    book = Logbook(trainer.run, trainer.step)
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-    since, mark, saved = trainer.step, time.monotonic(), -1
-    with until_told() as told:
+    since, mark = trainer.step, time.monotonic()
+    saved = trainer.step if path.exists() else -1
+    with until_told() as told, Logbook(trainer.run, trainer.step) as book:
         while trainer.step < train_config.max_steps and time.monotonic() < deadline and not told():
-            result = trainer.train_step()
+            rate, result = trainer.learning_rate(), trainer.train_step()
             step = trainer.step
             if step % train_config.log_every == 0 or step == 1:
                 seconds = (time.monotonic() - mark) / (step - since)
@@ -69,7 +71,7 @@ def train(
                         **values,
                         "l1": result.l1,
                         "hold": result.hold,
-                        "rate": trainer.learning_rate(),
+                        "rate": rate,
                         "seconds_per_step": seconds,
                     },
                 )
@@ -86,10 +88,13 @@ def train(
                 trainer.save(path)
                 saved = step
         if saved != trainer.step:
+            if told():
+                # Whoever sent SIGTERM may not wait until BatchNorm's statistics are estimated.
+                report(f"told to stop at step {trainer.step}: finishing; Ctrl-C leaves at once")
+                trainer.save(path, estimate=False)
             trainer.save(path)
         if trainer.step > 0:
             book.picture(trainer.step, trainer.picture(trainer.step))
-    book.close()
     reason = (
         "told to stop"
         if told()

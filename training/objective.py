@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from .models.generator import Prediction
 from .models.keypoint_detector import Keypoints
 from .pairs import PairBatch
 from .perceptual import FeatureNetwork
-from .thin_plate import random_thin_plate_spline
+from .thin_plate import ThinPlateSpline, random_thin_plate_spline
 
 
 @dataclass
@@ -30,6 +31,17 @@ class StepResult:
     driving: Keypoints
     l1: float  # mean abs error of the prediction
     hold: float  # the same of the source itself: what standing still would cost
+
+
+class Forward(NamedTuple):
+    """What the networks make of a batch: keypoints of three frames, the frame, its motion."""
+
+    source: Keypoints
+    driving: Keypoints
+    transformed: Keypoints
+    spline: ThinPlateSpline
+    prediction: Prediction
+    motion: Motion
 
 
 class Objective(nn.Module):
@@ -51,20 +63,13 @@ class Objective(nn.Module):
         w = self.config.loss
         return w.flow * max(0.0, 1 - step / w.flow_until) if w.flow_until > 0 else w.flow
 
-    def forward(
-        self,
-        model: AnimationModel,
-        batch: PairBatch,
-        step: int,
-        discriminator: Discriminator | None,
-    ) -> StepResult:
-        """Weighted generator-side losses of one batch; images (B, C, S, S)."""
-        w, geometry = self.config.loss, self.config.model.geometry
+    def run(self, model: AnimationModel, batch: PairBatch, step: int) -> Forward:
+        """The model on a batch as every step runs it, without a loss."""
         size = batch.driving.shape[0]
         generator = torch.Generator().manual_seed(self.config.train.seed * 1_000_003 + step)
         spline = random_thin_plate_spline(size, generator)
         spline = type(spline)(*(t.to(batch.driving.device) for t in vars(spline).values()))
-        transformed_image = spline.warp(batch.driving, geometry)
+        transformed_image = spline.warp(batch.driving, self.config.model.geometry)
 
         # One batch of all three kinds: BatchNorm sees them alike.
         found = model.keypoint_detector(torch.cat([batch.source, batch.driving, transformed_image]))
@@ -73,6 +78,18 @@ class Objective(nn.Module):
             for v, j in zip(found.value.split(size), found.jacobian.split(size), strict=True)
         )
         prediction, motion = model.animate(model.encode(batch.source, source), driving)
+        return Forward(source, driving, transformed, spline, prediction, motion)
+
+    def forward(
+        self,
+        model: AnimationModel,
+        batch: PairBatch,
+        step: int,
+        discriminator: Discriminator | None,
+    ) -> StepResult:
+        """Weighted generator-side losses of one batch; images (B, C, S, S)."""
+        w = self.config.loss
+        source, driving, transformed, spline, prediction, motion = self.run(model, batch, step)
 
         result: dict[str, Tensor] = {}
         held = (
@@ -88,16 +105,19 @@ class Objective(nn.Module):
             a, b, spline
         )
         if w.separation > 0:
-            result["separation"] = w.separation * losses.separation(found.value)
+            found = torch.cat([source.value, driving.value, transformed.value])
+            result["separation"] = w.separation * losses.separation(found)
         labels = batch.driving_points.shape[1]
-        if labels and w.supervision > 0:
+        # A model without supervised keypoints may learn from labelled clips: their labels are
+        # nothing to it.
+        if labels and model.config.keypoints.supervised and w.supervision > 0:
             result["supervision"] = w.supervision * losses.keypoint_supervision(
                 torch.cat([source.value[:, -labels:], driving.value[:, -labels:]]),
                 torch.cat([batch.source_points, batch.driving_points]),
                 torch.cat([batch.source_visible, batch.driving_visible]),
                 self.config.model.image_size // 4,
                 w.supervision_variance,
-                geometry,
+                model.config.geometry,
             )
         real = self.pyramid(batch.driving)
         image = self.pyramid(prediction.image)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..runtime.errors import CheckpointError, ConfigError
 from . import losses
 from .checkpoint import Checkpoint
-from .config import Config, config_to_dict
+from .config import Config, LossConfig, config_to_dict
 from .logbook import picture_grid
 from .models.animator import build_model
 from .models.discriminator import Discriminator
@@ -42,6 +42,7 @@ class Trainer:
                 f"the model has {config.model.keypoints.supervised} supervised ones",
                 f"--set model.keypoints.supervised={len(supervised_names)}",
             )
+        _check_image_loss(config.loss)
         self.config, self.sampler, self.run = config, sampler, run
         self.supervised_names, self.data = supervised_names, data
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -105,20 +106,26 @@ class Trainer:
         self, optimizer: torch.optim.Optimizer, rate: float, loss: Tensor, networks: list[nn.Module]
     ) -> None:
         """Backward, clip each network's gradient by its largest element, step."""
-        if not torch.isfinite(loss):
-            raise CheckpointError(
-                f"the loss became {loss.item()} at step {self.step}",
-                "resume from the last checkpoint with a smaller train.learning_rate",
-            )
+        self.refuse_unless_finite("the loss", loss)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for network in networks:
-            nn.utils.clip_grad_norm_(
+            norm = nn.utils.clip_grad_norm_(
                 network.parameters(), self.config.train.grad_clip, norm_type=math.inf
             )
+            # A finite loss may have a gradient that is not: one step with it, and a checkpoint of
+            # these weights, would be the end of the run.
+            self.refuse_unless_finite("a gradient", norm)
         optimizer.step()
+
+    def refuse_unless_finite(self, what: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise CheckpointError(
+                f"{what} became {value.item()} at step {self.step}",
+                "resume from the last checkpoint with a smaller train.learning_rate",
+            )
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -141,14 +148,16 @@ class Trainer:
         self.ema.train()
         for i in range(count):
             with self.autocast():
-                self.objective(self.ema, self.batch(self.step + i), self.step, None)
+                self.objective.run(self.ema, self.batch(self.step + i), self.step)
         self.ema.eval()
         for norm in norms:
             norm.momentum = 0.1
 
-    def save(self, path: Path) -> None:
-        """Write the whole state; ``weights`` are the EMA weights with re-estimated BatchNorm."""
-        self.estimate_batchnorm()
+    def save(self, path: Path, estimate: bool = True) -> None:
+        """Write the whole state; ``weights`` are the EMA weights, with re-estimated BatchNorm
+        unless ``estimate`` is false."""
+        if estimate:
+            self.estimate_batchnorm()
         resume: dict[str, Any] = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -173,15 +182,20 @@ class Trainer:
             raise CheckpointError(
                 "this checkpoint holds weights only", "it can be exported, not resumed"
             )
-        self.step = checkpoint.step
-        self.ema.load_state_dict(checkpoint.weights)
-        self.model.load_state_dict(checkpoint.resume["model"])
-        self.optimizer.load_state_dict(checkpoint.resume["optimizer"])
+        parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
         if self.discriminator is not None:
-            self.discriminator.load_state_dict(checkpoint.resume["discriminator"])
-            self.discriminator_optimizer.load_state_dict(
-                checkpoint.resume["discriminator_optimizer"]
-            )
+            parts["discriminator"] = self.discriminator
+            parts["discriminator_optimizer"] = self.discriminator_optimizer
+        try:
+            self.ema.load_state_dict(checkpoint.weights)
+            for name, part in parts.items():
+                part.load_state_dict(checkpoint.resume[name])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"what this checkpoint keeps for resuming does not fit: {error}",
+                "resume from the file as it was saved, with the sonomime that saved it",
+            ) from error
+        self.step = checkpoint.step
 
     @torch.no_grad()
     def picture(self, step: int, samples: int = 4) -> Any:
@@ -204,6 +218,16 @@ class Trainer:
         return picture_grid(
             {k: v.float().cpu().numpy() for k, v in columns.items()},
             {k: v.cpu().numpy() for k, v in points.items()},
+        )
+
+
+def _check_image_loss(loss: LossConfig) -> None:
+    perceptual = loss.perceptual_network != "none" and loss.perceptual > 0
+    if not (perceptual or loss.content or loss.reconstruction or loss.adversarial):
+        raise ConfigError(
+            "no loss sees the image: the generator would learn nothing",
+            "give a network for the perceptual loss (loss.perceptual_network and "
+            "loss.perceptual_weights), or --set loss.reconstruction=10",
         )
 
 

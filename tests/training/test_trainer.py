@@ -96,8 +96,7 @@ def test_two_runs_of_two_steps_are_one_of_four(tmp_path: Path) -> None:
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]
     for a, b in zip(*logs, strict=True):
         first, second = (
-            {k: v for k, v in json.loads(x).items() if k not in ("seconds_per_step", "rate")}
-            for x in (a, b)
+            {k: v for k, v in json.loads(x).items() if k != "seconds_per_step"} for x in (a, b)
         )
         assert first == second
 
@@ -160,6 +159,117 @@ def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(tmp_path: P
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
+def test_a_gradient_that_is_no_number_stops_before_it_spoils_the_weights(tmp_path: Path) -> None:
+    trainer = make(tmp_path, config())
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    bias = trainer.model.generator.content.final.bias
+    assert bias is not None
+    bias.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(CheckpointError, match="gradient became") as error:
+        trainer.train_step()
+    assert "last checkpoint" in error.value.hint
+    assert all(map(torch.equal, before, trainer.model.parameters()))
+
+
+def test_a_model_that_would_learn_no_image_is_refused(tmp_path: Path) -> None:
+    blind = config(loss={"content": 0.0, "reconstruction": 0.0, "adversarial": 0.0})
+    with pytest.raises(ConfigError, match="no loss sees the image") as error:
+        make(tmp_path, blind)
+    assert "perceptual_network" in error.value.hint
+
+
+@pytest.mark.parametrize("labels", [1, 14])
+def test_labels_are_nothing_to_a_model_without_supervised_keypoints(
+    tmp_path: Path, labels: int
+) -> None:
+    def labelled(step: int) -> PairBatch:
+        points, seen = torch.zeros(2, labels, 2), torch.ones(2, labels, dtype=torch.bool)
+        return batch(step)._replace(
+            source_points=points, driving_points=points, source_visible=seen, driving_visible=seen
+        )
+
+    small = {"width": 4, "max_features": 8, "depth": 2, "head_kernel": 3, "supervised": 0}
+    settings = config(model={"keypoints": small})
+    result = Trainer(settings, labelled, tmp_path, [], []).train_step()
+    assert "supervision" not in result.losses
+
+
+def test_batchnorm_is_estimated_without_a_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(tmp_path, config())
+    trainer.train_step()
+    norm = trainer.ema.generator.first.norm
+    assert isinstance(norm, torch.nn.BatchNorm2d) and norm.running_mean is not None
+    followed = norm.running_mean.clone()
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("a feature network at four scales costs more than the model")
+
+    monkeypatch.setattr(trainer.objective, "forward", refuse)
+    trainer.estimate_batchnorm()
+    assert not torch.allclose(norm.running_mean, followed)
+
+
+def test_a_stopped_run_is_safe_before_batchnorm_is_estimated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(tmp_path, config(train={"max_steps": 1000}))
+
+    def report(line: str) -> None:
+        if line.startswith("step 2/"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "estimate_batchnorm", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, False, None, report)
+    resumed = make(tmp_path, config(train={"max_steps": 3}))
+    said: list[str] = []
+    train(resumed, True, None, said.append)
+    assert said[0] == "resuming at step 2" and resumed.step == 3
+
+
+def test_what_cannot_be_resumed_is_a_checkpoint_error(tmp_path: Path) -> None:
+    path = train(make(tmp_path, config(train={"max_steps": 1})), False, None, silent)
+    whole = load_checkpoint(path)
+    spoilt = {"model": {}, "optimizer": {}}, {**whole.resume, "discriminator": None}, {"model": 3}
+    for resume in spoilt:
+        whole.resume = resume
+        with pytest.raises(CheckpointError, match="does not fit"):
+            make(tmp_path, config()).load(whole)
+
+
+def test_resuming_a_whole_run_leaves_its_checkpoint_alone(tmp_path: Path) -> None:
+    settings = config(train={"max_steps": 1})
+    path = train(make(tmp_path, settings), False, None, silent)
+    before = path.stat().st_mtime_ns
+    train(make(tmp_path, settings), True, None, silent)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_resuming_where_there_is_no_run_says_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    train(make(tmp_path, config(train={"max_steps": 1})), True, None, said.append)
+    assert "starting anew" in said[0]
+
+
+def test_a_picture_that_the_disk_refuses_is_an_error(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Logbook(tmp_path, 0) as book:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        try:
+            with pytest.raises(OutputError, match=r"0000001\.png"):
+                book.picture(1, noise)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "pictures").iterdir()) == []
+
+
 def test_sigterm_ends_with_a_checkpoint(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         import sys
@@ -195,6 +305,13 @@ def test_the_rate_warms_up_and_follows_its_cosine(tmp_path: Path) -> None:
         trainer.step = step
         rates.append(trainer.learning_rate())
     assert rates == pytest.approx([0.5, 0.5 * (1 + np.cos(np.pi / 10)), 0.5, 0.0])
+
+
+def test_the_log_gives_the_rate_that_the_step_had(tmp_path: Path) -> None:
+    cosine = config(train={"schedule": "cosine", "max_steps": 2, "learning_rate": 0.001})
+    train(make(tmp_path, cosine), False, None, silent)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["rate"] for line in lines] == [0.001, 0.0005]
 
 
 def test_the_log_drops_what_is_run_again(tmp_path: Path) -> None:
