@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .evaluation.command import add_evaluate
 
 if TYPE_CHECKING:
+    from .config import LossConfig
     from .dataset import ClipList
 
 __all__ = ["add_evaluate", "add_train"]
@@ -63,6 +64,7 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def train_command(args: argparse.Namespace) -> int:
     """Run ``sonomime train``."""
+    from ..runtime.errors import ConfigError
     from ..runtime.frames import parse_crop
     from ..runtime.progress import progress
     from .config import load_config
@@ -72,10 +74,14 @@ def train_command(args: argparse.Namespace) -> int:
     from .trainer import Trainer
 
     config = load_config(args.config, args.set)
+    if args.max_minutes is not None and not args.max_minutes > 0:
+        raise ConfigError(
+            f"--max-minutes {args.max_minutes:g} is not positive", "e.g. --max-minutes 60"
+        )
     found = find_clips(
         args.data, split=args.split, crop=parse_crop(args.crop) if args.crop else None
     )
-    for line in _remarks(found):
+    for line in _remarks(found, config.loss):
         print(line, file=sys.stderr)
     model = config.model
     clips = [
@@ -85,7 +91,7 @@ def train_command(args: argparse.Namespace) -> int:
     labelled = any(clip.visible.any() for clip in clips)
     names = list(found.keypoint_names) if labelled and model.keypoints.supervised else []
     sampler = PairSampler(clips, config.data, config.train.seed, batch_size=config.train.batch_size)
-    data = [{"name": folder.resolve().name, "clips": str(len(found.clips))} for folder in args.data]
+    data = [{"name": folder.resolve().name} for folder in args.data]
     with PrefetchSampler(sampler) as prefetch:
         trainer = Trainer(config, prefetch.batch, args.output, names, data)
         train(
@@ -97,6 +103,10 @@ def train_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _remarks(found: ClipList) -> list[str]:
-    frames = [f"warning: {warning}" for warning in found.warnings]
-    return frames + [f"left out: {clip.name}: {reason}" for clip, reason in found.unsupported]
+def _remarks(found: ClipList, loss: LossConfig) -> list[str]:
+    said = [f"warning: {warning}" for warning in found.warnings]
+    if loss.perceptual > 0 and loss.perceptual_network == "none":
+        said.append(
+            "warning: no perceptual loss: give loss.perceptual_network and loss.perceptual_weights"
+        )
+    return said + [f"left out: {clip.name}: {reason}" for clip, reason in found.unsupported]

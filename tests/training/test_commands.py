@@ -1,0 +1,105 @@
+"""`sonomime train` as a user meets it: clips in, a run out, mistakes told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+
+from sonomime.cli import main
+from sonomime.training.checkpoint import load_checkpoint
+
+TINY = [
+    "model.image_size=64",
+    "model.keypoints.depth=2",
+    "model.keypoints.max_features=8",
+    "model.motion.depth=2",
+    "model.motion.max_features=8",
+    "model.generator.width=8",
+    "train.max_steps=2",
+    "train.batch_size=1",
+    "train.batchnorm_batches=1",
+    "train.log_every=1",
+]
+
+
+@pytest.fixture()
+def clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blob_frames: Callable[..., list[Any]]
+) -> Path:
+    """A bare folder with one clip, a folder of frames."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.set_num_threads(1)
+    folder = tmp_path / "clips" / "blob"
+    folder.mkdir(parents=True)
+    for i, frame in enumerate(blob_frames(6)):
+        cv2.imwrite(str(folder / f"{i}.png"), frame)
+    return folder.parent
+
+
+def words(clips: Path, *more: str, preset: str = "lite", sets: tuple[str, ...] = ()) -> list[str]:
+    settings = [word for value in (*TINY, *sets) for word in ("--set", value)]
+    run = ["-o", str(clips.parent / "run")]
+    return ["train", preset, "--data", str(clips), *run, *settings, *more]
+
+
+def test_a_run_and_its_resumption(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(clips)) == 0
+    said = capsys.readouterr().err
+    assert "its own subject" in said and "done at step 2" in said
+    assert main(words(clips)) == 7
+    assert "--resume" in capsys.readouterr().err
+    assert main(words(clips, "--resume", sets=("train.max_steps=3",))) == 0
+    assert "resuming at step 2" in capsys.readouterr().err
+    run = clips.parent / "run"
+    checkpoint = load_checkpoint(run / "checkpoint.pt")
+    assert checkpoint.step == 3 and checkpoint.data == [{"name": "clips"}]
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3]
+
+
+@pytest.mark.parametrize("preset", ["ours-pt", "ours-ptg"])
+def test_the_papers_presets_train_and_miss_the_perceptual_loss_aloud(
+    clips: Path, preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = ("model.keypoints.width=4", "model.motion.width=4", "model.generator.blocks=1")
+    assert main(words(clips, preset=preset, sets=sets)) == 0
+    assert "warning: no perceptual loss" in capsys.readouterr().err
+    line = json.loads((clips.parent / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert ("discriminator" in line) == (preset == "ours-ptg")
+
+
+def test_a_preset_that_needs_a_feature_network_says_so(
+    clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(clips, preset="fomm")) == 2
+    said = capsys.readouterr().err
+    assert "no loss sees the image" in said and "loss.perceptual_weights" in said
+    assert not (clips.parent / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        (["--max-minutes", "0"], 2),
+        (["--max-minutes", "nan"], 2),
+        (["--set", "train.seed=-1"], 2),
+        (["--set", "train.max_step=1"], 2),
+        (["--crop", "1,2,3"], 2),
+        (["--split", "test", "--data", "{clips}/none"], 6),
+        (["-o", "{clips}/blob/0.png"], 7),
+    ],
+)
+def test_mistakes_are_told_with_a_hint(
+    clips: Path, more: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [word.replace("{clips}", str(clips)) for word in more]
+    assert main(words(clips, *given)) == code
+    said = capsys.readouterr().err
+    assert "error: " in said and "hint: " in said and "defect" not in said
+    assert not (clips.parent / "run").exists()
