@@ -1,5 +1,4 @@
-"""A bundle's stages become TensorRT engines, on the machine that is to run them; neither torch nor
-training is needed.
+"""A bundle's stages become TensorRT engines, on the machine that is to run them.
 
 One code base for both flavours: strongly typed networks (precision lives in the graph, so building
 converts nothing), the ONNX parser, one serialized engine per stage. Engines are machine code, so
@@ -20,7 +19,7 @@ from typing import Any
 
 from ..runtime.bundle import Bundle, Stage
 from ..runtime.errors import BackendError, OutputError
-from ..runtime.files import atomic_folder, atomic_path
+from ..runtime.files import atomic_folder, atomic_path, cache_folder
 from ..runtime.progress import progress
 
 SIDECAR = "engine.json"
@@ -103,8 +102,7 @@ def load_flavour(name: str) -> tuple[Flavour, Any]:
 
 
 def build_engines(bundle: Bundle, flavour: str = "rtx", out: Path | None = None) -> list[Engine]:
-    """Build an engine of every stage that the cache lacks; with ``out``, copy them there as
-    STAGE.engine.
+    """Build the engines that the cache lacks; with ``out``, copy all there as STAGE.engine.
 
     Raises:
         BackendError: the flavour is not installed, or cannot parse or build a stage.
@@ -162,9 +160,7 @@ def _cached_or_built(
 
 
 def is_trusted(folder: Path, engine: Path) -> bool:
-    """Whether this user's own cache built the engine: a folder for nobody else, a digest that
-    agrees.
-    """
+    """Whether this user's own cache built it: a private folder, a digest that agrees."""
     try:
         facts = folder.stat()
         if facts.st_uid != os.getuid() or facts.st_mode & 0o077 or engine.is_symlink():
@@ -208,9 +204,7 @@ def compile_stage(onnx: bytes, name: str, flavour: Flavour, trt: Any, targets: l
 
 
 def _logger(trt: Any) -> Any:
-    """A logger that keeps the errors and shows nothing: its class can only be made once TensorRT is
-    there.
-    """
+    """A logger that keeps the errors; its class can only be made once TensorRT is there."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import platform
 import shutil
 import sys
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import BackendError, BundleError, OutputError, SonomimeError
+from .files import cache_folder
+from .sinks import MP4_ENCODERS
 
 State = Literal["ok", "note", "fail"]
 
@@ -73,12 +74,6 @@ def as_data(checks: list[Check]) -> dict[str, Any]:
     return {"ok": all(c.state != "fail" for c in checks), "checks": [asdict(c) for c in checks]}
 
 
-def cache_folder() -> Path:
-    """Where engines are kept: $XDG_CACHE_HOME/sonomime, by default ~/.cache/sonomime."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "sonomime"
-
-
 def _python() -> Check:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     if sys.version_info < (3, 11):  # noqa: UP036 - run from a checkout, nothing else says so
@@ -98,16 +93,17 @@ def _pyav() -> Check:
     version = f"{av.__version__}"
     if "ffv1" not in codecs_available:
         raise BackendError(f"{version} lacks FFV1", "pip install --force-reinstall av")
-    have = [codec for codec in ("libx264", "libopenh264", "mpeg4") if codec in codecs_available]
+    have = [codec for codec, _ in MP4_ENCODERS if codec in codecs_available]
     if not have:
         raise BackendError(
             f"{version} has no encoder for .mp4", "write .mkv, or pip install --force-reinstall av"
         )
     detail = f"{version}, .mkv by ffv1, .mp4 by {have[0]}"
-    if have[0] == "libx264":
+    best = MP4_ENCODERS[0][0]
+    if have[0] == best:
         return Check("pyav", "ok", detail)
     return Check(
-        "pyav", "note", detail, "libx264 makes better .mp4: pip install --force-reinstall av"
+        "pyav", "note", detail, f"{best} makes better .mp4: pip install --force-reinstall av"
     )
 
 

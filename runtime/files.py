@@ -16,6 +16,13 @@ from pathlib import Path
 from .errors import WRITE_ERRNOS, OutputError, output_error, output_errors
 
 
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/sonomime, by default ~/.cache/sonomime; a relative XDG_CACHE_HOME counts as
+    none, as its standard says."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "sonomime"
+
+
 def _temporary_name(final: Path) -> Path:
     # The suffix stays, because writers choose their format by it; the dot hides it from listings.
     # Long names are cut, so that the addition cannot exceed the 255 bytes of a file name.

@@ -30,7 +30,7 @@ _TIME_BASE = Fraction(1, 60_000)
 # Most faithful first; which of them exist depends on how PyAV's FFmpeg was built. With the first,
 # 999 of 1000 pixels of real speckle stay within 3 grey levels, half a level on average: it is tuned
 # for error, because tuning for looks moves edges by up to 10 levels at the same size.
-_MP4_ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
+MP4_ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
     ("libx264", {"crf": "5", "preset": "veryfast", "tune": "psnr"}),
     ("libopenh264", {"b": "8M", "rc_mode": "bitrate", "allow_skip_frames": "0"}),
     ("libvpx-vp9", {"crf": "10", "b": "0", "deadline": "realtime", "cpu-used": "6"}),
@@ -273,7 +273,7 @@ class _Mp4Sink(_EncodedSink):
         import av
 
         width, height = (side + side % 2 for side in self.size)  # 4:2:0 wants even sides
-        for name, options in _MP4_ENCODERS:
+        for name, options in MP4_ENCODERS:
             if name in av.codec.codecs_available:
                 stream: Any = self._container.add_stream(name, rate=self._fps, options=options)
                 stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

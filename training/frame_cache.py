@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import InputError
-from ..runtime.files import atomic_path, atomic_write_text
+from ..runtime.files import atomic_path, atomic_write_text, cache_folder
 from ..runtime.frames import Crop, Letterbox, letterbox, to_channels
 from ..runtime.video import frame_files, open_source
 
@@ -47,10 +46,8 @@ class CachedFrames:
 
 
 def default_cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/sonomime/clips``, or ``~/.cache/sonomime/clips``."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    return root / "sonomime" / "clips"
+    """Where decoded clips are kept: ``$XDG_CACHE_HOME/sonomime/clips``."""
+    return cache_folder() / "clips"
 
 
 def cached_frames(

@@ -48,6 +48,21 @@ def test_a_missing_module_has_its_fix(
     assert fix in failed.fix
 
 
+def test_every_encoder_that_the_sink_takes_will_do(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import av.codec
+
+    monkeypatch.setattr(av.codec, "codecs_available", {"ffv1", "libvpx-vp9"})
+    check = found(toy_bundle)["pyav"]
+    assert check.state == "note" and ".mp4 by libvpx-vp9" in check.detail
+
+
+def test_the_cache_is_where_engines_go(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert str(Path.home() / ".cache" / "sonomime") in found(toy_bundle)["cache"].detail
+
+
 def test_a_missing_or_changed_bundle(toy_bundle: Path, tmp_path: Path) -> None:
     missing = found(tmp_path / "none")["bundle"]
     assert (missing.state, missing.exit_code) == ("fail", 3) and missing.fix

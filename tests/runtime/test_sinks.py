@@ -101,14 +101,14 @@ def test_mp4_keeps_colours(tmp_path: Path) -> None:
     assert inside.max() <= 4  # at the edges 4:2:0 mixes neighbouring colours
 
 
-@pytest.mark.parametrize("name", [name for name, _ in sinks._MP4_ENCODERS])
+@pytest.mark.parametrize("name", [name for name, _ in sinks.MP4_ENCODERS])
 def test_every_encoder_that_may_serve_keeps_the_range(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     if name not in av.codec.codecs_available:
         pytest.skip(f"this PyAV was built without {name}")
-    chosen = tuple(encoder for encoder in sinks._MP4_ENCODERS if encoder[0] == name)
-    monkeypatch.setattr(sinks, "_MP4_ENCODERS", chosen)
+    chosen = tuple(encoder for encoder in sinks.MP4_ENCODERS if encoder[0] == name)
+    monkeypatch.setattr(sinks, "MP4_ENCODERS", chosen)
     times = [0.0, 0.1, 0.15, 0.4]
     with open_sink(tmp_path / "out.mp4", (128, 128)) as sink:
         for time in times:
@@ -122,7 +122,7 @@ def test_every_encoder_that_may_serve_keeps_the_range(
 def test_without_an_encoder_the_error_names_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sinks, "_MP4_ENCODERS", (("no_such_encoder", {}),))
+    monkeypatch.setattr(sinks, "MP4_ENCODERS", (("no_such_encoder", {}),))
     with pytest.raises(OutputError) as caught:
         open_sink(tmp_path / "out.mp4", (64, 64))
     assert ".mkv" in caught.value.hint
