@@ -76,19 +76,6 @@ def reference_distance(source: Points, frame: Points) -> float:
     return float(np.square(difference).sum())
 
 
-def best_reference(source: Points, frames: NDArray[np.float32]) -> int:
-    """The driving frame whose pose is most like the source's; the first of equals.
-
-    Args:
-        source: (K, 2) keypoints of the source image.
-        frames: (T, K, 2) keypoints of the driving clip, T at least 1.
-
-    Returns:
-        Its index, 0 .. T - 1.
-    """
-    return int(np.argmin([reference_distance(source, frame) for frame in frames]))
-
-
 def _normalised(points: Points) -> NDArray[np.float64]:
     area = max(hull_area(points), _SMALLEST_AREA)
     centred = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
