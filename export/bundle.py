@@ -1,6 +1,4 @@
-"""A checkpoint becomes a bundle: stages exported, numbers compared, nothing left behind when they
-differ.
-"""
+"""A checkpoint becomes a bundle, verified; nothing is left behind when the numbers differ."""
 
 from __future__ import annotations
 
@@ -69,8 +67,7 @@ def export_bundle(
     precision: Precision = "fp32",
     description: Description | None = None,
 ) -> Parity:
-    """Write the bundle of a checkpoint to the folder ``out``, which appears only when it is whole
-    and verified.
+    """Write the bundle of a checkpoint to the folder ``out``, whole and verified or not at all.
 
     Returns:
         how far the bundle is from the model.

@@ -25,9 +25,7 @@ LIMITS = """\
 
 
 def model_card(checkpoint: Checkpoint, told: Description, precision: str) -> str:
-    """Markdown: what the model is, what it was trained on, what it may be used for and how well it
-    does.
-    """
+    """Markdown: what the model is, its data, what it may be used for, how well it does."""
     config = checkpoint.config.model
     points = config.keypoints
     weights = sum(

@@ -1,6 +1,4 @@
-"""The verbs `export`, `build` and `import-fomm`. torch, onnx and TensorRT are imported when a verb
-runs.
-"""
+"""The verbs `export`, `build` and `import-fomm`; torch and the like come when one runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Convolutions made of others: BatchNorm folded in, heads merged, inputs appended, blur and folding
-composed.
-"""
+"""Convolutions made of others: BatchNorm folded in, heads merged, inputs appended."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ def make_conv(
     stride: int | None = None,
     padding: int | None = None,
 ) -> nn.Conv2d:
-    """A convolution with these weights, of the dtype and (unless given) stride, padding and groups
-    of ``like``.
-    """
+    """A convolution with these weights; what is not given, its dtype too, is as in ``like``."""
     out, per_group, *kernel = weight.shape
     conv = nn.Conv2d(
         per_group * like.groups, out, tuple(kernel),
@@ -39,9 +35,7 @@ def make_conv(
 
 
 def fold_batchnorm(block: nn.Module) -> None:
-    """Fold the BatchNorm of a block of blocks.py into its convolution, in place, and that of the
-    blocks inside it.
-    """
+    """Fold the BatchNorms of a module's blocks (blocks.py) into convolutions, in place."""
     for module in block.modules():
         if isinstance(module, Same) and isinstance(module.norm, nn.BatchNorm2d):
             module.conv = _folded(module.conv, module.norm)
@@ -82,9 +76,7 @@ def merged(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
 
 
 def with_more_inputs(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
-    """The same convolution for an input to which ``channels`` channels, of any content, were
-    appended.
-    """
+    """The same convolution for an input with ``channels`` more channels, of any content."""
     if channels == 0:
         return conv
     return make_conv(F.pad(conv.weight, (0, 0, 0, 0, 0, channels)), conv.bias, like=conv)
@@ -123,9 +115,7 @@ class FixedConv(nn.Module):
 
 
 class SumMerge(nn.Module):
-    """Lite's Merge as a sum of convolutions: nothing is concatenated, and the layers are read where
-    they lie.
-    """
+    """Lite's Merge as a sum: nothing is concatenated, the layers are read where they lie."""
 
     def __init__(self, merge: Merge) -> None:
         super().__init__()

@@ -49,9 +49,7 @@ def save(model: onnx.ModelProto, path: str) -> None:
 
 
 def _tidy(model: onnx.ModelProto, stage: StageModule) -> None:
-    """Attach the bodies, drop comments (they hold paths) and whatever changes from one export to
-    the next.
-    """
+    """Attach the bodies; drop comments, which hold paths, and what changes between exports."""
     used = sorted({node.op_type for node in model.graph.node if node.domain == DOMAIN})
     del model.functions[:]
     model.functions.extend(function_body(name) for name in used)

@@ -1,5 +1,4 @@
-"""The custom operators: how they are computed in torch, how they appear in a graph, and their
-bodies.
+"""The custom operators: computed in torch, as nodes of a graph, and their bodies.
 
 While ``torch.export`` traces, each function leaves one node of domain ``sonomime``; otherwise it
 computes with the model's own arithmetic, so that a stage can be run, tested and exported by the
@@ -35,8 +34,7 @@ _PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
 
 
 def warp_occlude(feature: Tensor, deformation: Tensor, occlusion: Tensor, geometry: str) -> Tensor:
-    """Read ``feature`` where ``deformation`` says and multiply by the occlusion map; both maps are
-    resized to it.
+    """Read ``feature`` where ``deformation`` says, times the occlusion map; both are resized.
 
     (1, C, H, W), float32 (1, h, w, 2), float32 (1, 1, h, w) -> (1, C, H, W) of the feature's dtype.
     """
@@ -50,9 +48,7 @@ def warp_occlude(feature: Tensor, deformation: Tensor, occlusion: Tensor, geomet
 def sparse_motion(
     source_small: Tensor, source: Keypoints, driving: Keypoints, variance: float, geometry: str
 ) -> Tensor:
-    """The dense motion network's input, float32 (1, (K + 1)(C + 1), h, w): see
-    training/models/dense_motion.py.
-    """
+    """The dense motion network's input, float32 (1, (K + 1)(C + 1), h, w)."""
     if torch.compiler.is_exporting():
         channels, height, width = source_small.shape[1:]
         shape = (1, (source.value.shape[1] + 1) * (channels + 1), height, width)
@@ -90,9 +86,7 @@ def _node(
 def standard_node(
     name: str, inputs: tuple[Tensor, ...], shape: tuple[int, ...], attributes: dict[str, Any]
 ) -> Tensor:
-    """One node of ONNX's own domain, for what torch has no operator for; dtype is the first
-    input's.
-    """
+    """One node of ONNX's own domain, where torch has no such operator; first input's dtype."""
     return torch.onnx.ops.symbolic(
         name, inputs, attributes, dtype=inputs[0].dtype, shape=shape, version=OPSET
     )

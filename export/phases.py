@@ -1,5 +1,4 @@
-"""Nearest upsampling and conv3 as small convolutions at the low resolution, one for each phase of
-the result.
+"""Nearest upsampling and conv3 as small convolutions, one for each phase of the result.
 
 A x2 enlargement followed by a conv3 reads every input pixel several times with different taps. Taps
 that read one pixel can be added up beforehand: 4/9 of the work for x2, 25/144 for x4, to float
@@ -18,9 +17,7 @@ from .operators import standard_node
 
 
 class PaddedConv(nn.Module):
-    """A convolution that pads each side differently: (left, right, top, bottom), which torch's own
-    cannot.
-    """
+    """A convolution that pads (left, right, top, bottom) differently, as torch's cannot."""
 
     def __init__(self, conv: nn.Conv2d, pads: tuple[int, int, int, int]) -> None:
         super().__init__()
@@ -42,9 +39,7 @@ class PaddedConv(nn.Module):
 
 
 def depth_to_space(x: Tensor, factor: int) -> Tensor:
-    """(B, factor^2 C, H, W) -> (B, C, factor H, factor W); channel (a factor + b) C + c goes to
-    phase (a, b).
-    """
+    """(B, factor^2 C, H, W) -> (B, C, factor H, factor W); (a factor + b) C + c is phase (a, b)."""
     batch, channels, height, width = x.shape
     shape = (batch, channels // factor**2, factor * height, factor * width)
     if torch.compiler.is_exporting():
@@ -54,8 +49,7 @@ def depth_to_space(x: Tensor, factor: int) -> Tensor:
 
 
 class PhaseConv(nn.Module):
-    """Nearest upsampling x factor, then conv3 with padding 1, given as phases for
-    :func:`depth_to_space`.
+    """Nearest upsampling x factor, then conv3, as phases for :func:`depth_to_space`.
 
     Pixel factor * i + a of a row of the result reads pixels floor((factor * i + a + t - 1) /
     factor) of the input for t = 0, 1, 2: taps that read the same pixel are added up, once and for
@@ -108,9 +102,7 @@ class PhaseUp(nn.Module):
 
 
 class PhaseDecoder(nn.Module):
-    """A concatenating Decoder. Up block i reads the feature enlarged x 2^i, then x2: one PhaseConv
-    of x 2^(i + 1).
-    """
+    """A concatenating Decoder; up block i reads the feature enlarged x 2^i, then x2."""
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()

@@ -46,9 +46,7 @@ class TorchChain:
 
     @torch.no_grad()
     def set_source(self, image: Image, reference_frame: Image) -> None:
-        """Take the source and the reference frame, uint8 (S, S) or (S, S, 3); smoothing begins
-        anew.
-        """
+        """Take source and reference, uint8 (S, S) or (S, S, 3); smoothing begins anew."""
         self._source: Source = self.model.encode(normalised(as_tensor(image)))
         self._reference = self._detect(reference_frame)
         self._state = torch.zeros(1, state_size(self.model.keypoint_detector.count))

@@ -1,5 +1,4 @@
-"""Exact rewrites of a model before it is exported: the same numbers to float rounding, for less
-work.
+"""Exact rewrites of a model before its export: the same numbers, for less work.
 
 - BatchNorm becomes part of the convolution before it; where none is (a residual block's first), a
   scale and shift.
@@ -28,9 +27,7 @@ SMALLEST_SIDE = 16
 
 
 def folded(model: AnimationModel) -> AnimationModel:
-    """A copy of the model, in eval mode, with nothing but BatchNorm folded: no larger than the
-    model.
-    """
+    """A copy, in eval mode, with nothing but BatchNorm folded: no larger than the model."""
     plain = copy.deepcopy(model).eval().requires_grad_(False)
     fold_batchnorm(plain)
     return plain

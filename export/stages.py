@@ -56,9 +56,7 @@ def as_frame(image: Tensor) -> Tensor:
 
 
 def to_half(module: nn.Module) -> None:
-    """Make convolutions and scale-shifts half, in place. Fixed filters (blurs) and grids stay
-    float32.
-    """
+    """Make convolutions and scale-shifts half, in place; blurs and grids stay float32."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.BatchNorm2d):
             part.half()
@@ -167,9 +165,7 @@ class LiteGeneratorStage(nn.Module):
         self, source_feature: Tensor, source_detail: Tensor, source_layers: Tensor,
         deformation: Tensor, occlusion_map: Tensor,
     ) -> Tensor:  # fmt: skip
-        """-> frame. The image layers are warped and not occluded: they have an operator node all
-        the same.
-        """
+        """-> frame. The image layers are warped by an operator node too, and not occluded."""
         maps = [occlusion_map[:, :1], occlusion_map[:, 1:2], torch.ones_like(occlusion_map[:, :1])]
         feature, detail, layers = (
             operators.warp_occlude(x, deformation, one, self.geometry)

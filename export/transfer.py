@@ -26,9 +26,7 @@ class Controls(NamedTuple):
 
 
 def state_size(keypoints: int) -> int:
-    """Elements of the smoothing's state: the flag "seen", then 6 values per keypoint and their
-    speeds.
-    """
+    """Elements of the smoothing's state: "seen", 6 values per keypoint, their speeds."""
     return 1 + 2 * 6 * keypoints
 
 
@@ -50,9 +48,7 @@ def transfer_motion(
 
 
 def multiply_2x2(a: Tensor, b: Tensor) -> Tensor:
-    """Product of (..., 2, 2) matrices, element by element: a GPU's matrix unit would round the
-    inputs to TF32.
-    """
+    """Product of (..., 2, 2) matrices by elements: a GPU's matrix unit would round to TF32."""
     return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
 
 
@@ -82,9 +78,7 @@ def _low_pass(x: Tensor, last: Tensor, cutoff: Tensor, dt: Tensor) -> Tensor:
 
 
 class TransferStage(nn.Module):
-    """The driving trajectory, points and jacobians, is smoothed; then it is transferred to the
-    source.
-    """
+    """The driving trajectory is smoothed, points and jacobians; then it is transferred."""
 
     def forward(
         self,

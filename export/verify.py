@@ -45,9 +45,7 @@ class Frames(NamedTuple):
 
 @dataclass
 class Parity:
-    """How far a bundle is from the model: largest absolute error of each tensor, grey levels, dB
-    (lowest frame).
-    """
+    """How far a bundle is from the model: absolute errors, grey levels, dB (lowest frame)."""
 
     stages: dict[str, float] = field(default_factory=dict)
     frame_levels: int = 0
@@ -177,8 +175,7 @@ def _judge_frames(parity: Parity, tolerances: Tolerances) -> None:
 
 
 def _errors(found: Array, wanted: Array) -> tuple[float, float]:
-    """Largest absolute error, and the same in units of the tensor's largest value where that is
-    above 1.
+    """Largest absolute error; the same relative to the tensor's largest value, if above 1.
 
     Points, maps and deformations are of size 1, so for them both are the same; float32 cannot keep
     features of size 100 to 1e-4.
