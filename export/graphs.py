@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -44,7 +45,7 @@ def export_stage(stage: StageModule) -> onnx.ModelProto:
     return model
 
 
-def save(model: onnx.ModelProto, path: str) -> None:
+def save(model: onnx.ModelProto, path: Path) -> None:
     atomic_write_bytes(path, model.SerializeToString(deterministic=True))
 
 
