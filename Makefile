@@ -27,7 +27,7 @@ help:
 
 define need_python
 	@test -n '$(PYTHON)' || { echo 'error: no Python 3.11 or newer was found'; \
-		echo 'hint: install one, or name it: make $@ PYTHON=/path/to/python3'; exit 1; }
+		echo 'hint: install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3'; exit 1; }
 endef
 define make_venv
 	@$(PYTHON) -m venv $(1) || { echo 'error: cannot make the environment $(dir $@)'; \

@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -34,7 +35,7 @@ from .training.commands import add_evaluate, add_train
 if TYPE_CHECKING:
     from .runtime.animator import Animator
     from .runtime.frames import Crop
-    from .runtime.pipeline import Done, Job
+    from .runtime.pipeline import Job
 
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_UNEXPECTED = 2, 130, 1
 
@@ -131,7 +132,8 @@ def _explain(error: BaseException) -> int:
         if error.errno in WRITE_ERRNOS:
             error = output_error(error.filename or "the output", error)
         elif error.filename is not None:
-            error = InputError(f"{error.filename}: {error.strerror}")
+            hint = "check the path and its permissions"
+            error = InputError(f"{error.filename}: {error.strerror}", hint)
     if isinstance(error, SonomimeError):
         _say(error.message, error.hint)
         return error.exit_code
@@ -266,22 +268,10 @@ def _animate(animator: Animator, job: Job, as_json: bool) -> int:
 
     with animator:
         done = animate_files(animator, job)
-    print(_as_json(done) if as_json else done.output)
+    print(json.dumps(asdict(done), default=str) if as_json else done.output)
     rate = done.frames / done.seconds
     print(f"{done.frames} frames, {rate:.1f} a second with files", file=sys.stderr)
     return 0
-
-
-def _as_json(done: Done) -> str:
-    return json.dumps(
-        {
-            "output": str(done.output),
-            "frames": done.frames,
-            "reference": done.reference,
-            "size": done.size,
-            "seconds": round(done.seconds, 6),
-        }
-    )
 
 
 def add_demo(verbs: Subparsers[argparse.ArgumentParser]) -> None:

@@ -31,7 +31,7 @@ from .wiring import (
     MANIFEST,
     SOURCE_IMAGE,
     check_values,
-    check_wiring,
+    validate_wiring,
 )
 
 __all__ = [
@@ -233,15 +233,6 @@ def parse_manifest(text: str | bytes, where: str = MANIFEST) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{where} is not valid JSON: {str(error)[:200]}") from None
     return manifest
-
-
-def validate_wiring(manifest: Manifest) -> None:
-    """Check that every input has its source and that shapes and dtypes agree (see wiring.py).
-
-    Raises:
-        BundleError: naming the stage and the tensor.
-    """
-    check_wiring(manifest)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:

@@ -50,7 +50,8 @@ def read_image(path: Path | str) -> Image:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist", "check the path") from None
     except OSError as cause:
-        raise InputError(f"cannot read {path}: {cause.strerror or cause}") from cause
+        reason = cause.strerror or str(cause)
+        raise InputError(f"cannot read {path}: {reason}", "check its permissions") from cause
     size = image_size(data)
     if size is None:
         raise InputError(

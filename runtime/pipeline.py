@@ -113,7 +113,7 @@ def _check(job: Job) -> None:
     if isinstance(job.reference, str) and job.reference not in ("first", "best"):
         raise ConfigError(f"unknown reference {job.reference!r}", "first, best or a frame's index")
     if job.source_frame < 0 or (isinstance(job.reference, int) and job.reference < 0):
-        raise ConfigError("frames are counted from 0")
+        raise ConfigError("frames are counted from 0", "give an index of 0 or more")
     with output_errors(job.output):
         there = job.output.exists()
     if there:

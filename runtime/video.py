@@ -122,7 +122,7 @@ def open_source(path: Path | str, crop: Crop | None = None, channels: int = 1) -
         if not path.exists():
             raise InputError(f"{path} does not exist", "check the path")
         if not path.is_file():
-            raise InputError(f"{path} is neither a file nor a folder")
+            raise InputError(f"{path} is neither a file nor a folder", "name a video or image")
         kind = kind_of(path)
         if not kind.readable:
             raise _unsupported(path, kind.value)
@@ -134,7 +134,7 @@ def open_source(path: Path | str, crop: Crop | None = None, channels: int = 1) -
                 "copy or download it again",
             )
     except OSError as cause:
-        raise InputError(f"cannot read {path}: {cause.strerror or cause}") from cause
+        raise InputError(f"cannot read {path}: {_reason(cause)}", "check permissions") from cause
     return _VideoFile(path, crop, channels)
 
 
@@ -312,7 +312,7 @@ def _opened(path: Path) -> Iterator[InputContainer]:
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     stream: Any = container.streams.best("video")
     if stream is None or stream.codec_context is None:
-        raise _Refused(InputError(f"{path} holds no video that can be decoded"))
+        raise _Refused(InputError(f"{path} holds no video that can be decoded", "convert it"))
     width, height = stream.codec_context.width, stream.codec_context.height
     if width and height:  # otherwise the frames say it, bounded by max_pixels
         try:

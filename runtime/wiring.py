@@ -70,7 +70,7 @@ def check_values(manifest: Manifest) -> None:
                 raise StrictError(where, f"shape {list(tensor.shape)[:8]} is too large")
 
 
-def check_wiring(manifest: Manifest) -> None:
+def validate_wiring(manifest: Manifest) -> None:
     """Check names, order, shapes and dtypes of the whole chain.
 
     No stage but `keypoints` may take the driving frame: whatever else the model knows of it has

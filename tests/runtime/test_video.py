@@ -123,6 +123,12 @@ def test_times_begin_at_zero(
     assert np.allclose(read, [0.0, 0.1, 0.3, 0.4], atol=0.0006)
 
 
+def test_what_is_no_file_has_a_hint() -> None:
+    with pytest.raises(InputError, match="neither a file nor a folder") as caught:
+        open_source(Path("/dev/null"))
+    assert caught.value.hint
+
+
 def test_a_rotated_clip_comes_upright(tmp_path: Path, make_video: MakeVideo) -> None:
     image = np.zeros((64, 96), np.uint8)
     image[:16, :16] = 200  # top left
