@@ -8,16 +8,14 @@ checkpoint and the bundle.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import tomllib
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ..runtime.errors import ConfigError
+from ..runtime.strict import StrictError, parse, plain
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -183,21 +181,15 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
 
 def config_from_dict(table: Mapping[str, Any], where: str = "config") -> Config:
     """Build a Config from nested tables, refusing unknown keys and wrong types (ConfigError)."""
-    built = _build(Config, table, where)
-    assert isinstance(built, Config)
-    return built
+    try:
+        return parse(Config, table)
+    except StrictError as error:
+        raise ConfigError(f"{where}: {error}", error.hint or "mend the value") from error
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
     """The configuration as nested dicts and lists, as kept in checkpoints and bundles."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        return list(value) if isinstance(value, tuple) else value
-
-    result = plain(dataclasses.asdict(config))
-    assert isinstance(result, dict)
+    result: dict[str, Any] = plain(config)
     return result
 
 
@@ -219,46 +211,6 @@ def _apply(table: dict[str, Any], override: str) -> None:
                 f"--set {override!r}: {section!r} is not a section", "see docs/training.md"
             )
     table[last] = value
-
-
-def _build(kind: type, table: Mapping[str, Any], where: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for key, value in table.items():
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(hints)}"
-            raise ConfigError(f"{where}: unknown key {key!r}", hint)
-        values[key] = _convert(hints[key], value, f"{where}: {key}")
-    return kind(**values)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} must be a table, not {value!r}", "write it as [section]")
-        return _build(typing.cast(type, hint), value, where)
-    if typing.get_origin(hint) is Literal:
-        if value not in typing.get_args(hint):
-            raise ConfigError(
-                f"{where} = {value!r} is not known", f"one of {typing.get_args(hint)}"
-            )
-        return value
-    if typing.get_origin(hint) is tuple:
-        parts = typing.get_args(hint)
-        if not isinstance(value, list | tuple) or len(value) != len(parts):
-            raise ConfigError(
-                f"{where} = {value!r} must be {len(parts)} numbers", "e.g. [0.8, 1.2]"
-            )
-        return tuple(_convert(p, v, where) for p, v in zip(parts, value, strict=True))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and value != value:
-        raise ConfigError(f"{where} is no number (nan)", "mend the value")
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        name = hint if isinstance(hint, types.UnionType) else hint.__name__
-        raise ConfigError(f"{where} = {value!r} must be of type {name}", "mend the value")
-    return value
 
 
 def check(config: Config) -> None:
