@@ -12,7 +12,7 @@ from . import losses
 from .config import Config
 from .models.animator import AnimationModel
 from .models.dense_motion import Motion
-from .models.discriminator import Discriminator, Judgement
+from .models.discriminator import Discriminator
 from .models.generator import Prediction
 from .models.keypoint_detector import Keypoints
 from .pairs import PairBatch
@@ -68,7 +68,7 @@ class Objective(nn.Module):
         size = batch.driving.shape[0]
         generator = torch.Generator().manual_seed(self.config.train.seed * 1_000_003 + step)
         spline = random_thin_plate_spline(size, generator)
-        spline = type(spline)(*(t.to(batch.driving.device) for t in vars(spline).values()))
+        spline = spline.to(batch.driving.device)
         transformed_image = spline.warp(batch.driving, self.config.model.geometry)
 
         # One batch of all three kinds: BatchNorm sees them alike.
@@ -137,19 +137,11 @@ class Objective(nn.Module):
             known = losses.flow(motion.deformation, batch.flow, batch.flow_valid)
             result["flow"] = self.flow_weight(step) * known
         if discriminator is not None:
-            fake, truth = (
-                discriminator(prediction.image),
-                judge_frozen(discriminator, batch.driving),
-            )
+            fake = discriminator(prediction.image)
+            with torch.no_grad():
+                truth = discriminator(batch.driving)
             result["adversarial"] = w.adversarial * losses.lsgan_generator(fake)
             result["feature_matching"] = w.feature_matching * losses.feature_matching(fake, truth)
         l1 = (prediction.image.detach() - batch.driving).abs().mean().item()
         hold = (batch.source - batch.driving).abs().mean().item()
         return StepResult(result, prediction, motion, source, driving, l1, hold)
-
-
-def judge_frozen(discriminator: Discriminator, image: Tensor) -> Judgement:
-    """The discriminator's view of a real image, without gradients."""
-    with torch.no_grad():
-        judgement: Judgement = discriminator(image)
-    return judgement

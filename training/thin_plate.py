@@ -24,6 +24,10 @@ class ThinPlateSpline:
     weights: Tensor
     centres: Tensor
 
+    def to(self, device: torch.device) -> ThinPlateSpline:
+        """The same spline on a device."""
+        return ThinPlateSpline(*(t.to(device) for t in (self.affine, self.weights, self.centres)))
+
     @in_float32
     def __call__(self, points: Tensor) -> Tensor:
         """T of points (B, N, 2)."""

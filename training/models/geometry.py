@@ -15,14 +15,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Geometry = Literal["half_pixel", "fomm"]
-GEOMETRIES: tuple[str, ...] = ("half_pixel", "fomm")
 
 _ArrayLike = TypeVar("_ArrayLike", Tensor, Any)
 _P = ParamSpec("_P")
