@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 _ArrayLike = TypeVar("_ArrayLike", Tensor, Any)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
