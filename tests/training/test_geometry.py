@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sonomime.training.models.geometry import (
-    GEOMETRIES,
     AntiAlias,
     gaussian_heatmap,
     in_float32,
@@ -25,6 +24,7 @@ from sonomime.training.models.geometry import (
     warp,
 )
 
+GEOMETRIES = ("half_pixel", "fomm")
 SIZES = [64, 128, 256]
 Shift = tuple[int, int]
 
