@@ -65,15 +65,20 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Export a preset's lively model as a verified bundle: (preset, precision, *overrides)."""
     parent = tmp_path_factory.mktemp("exported")
 
-    @functools.cache
+    made: dict[str, Path] = {}
+
     def make(preset: str, precision: Precision = "fp32", *overrides: str) -> Path:
+        name = hashlib.sha256(repr((preset, precision, overrides)).encode()).hexdigest()[:12]
+        if name not in made:
+            made[name] = export(parent / name, preset, precision, overrides)
+        return made[name]
+
+    def export(out: Path, preset: str, precision: Precision, overrides: Sequence[str]) -> Path:
         checkpoint = lively_checkpoint(preset, overrides)
         config = checkpoint.config.model
         pictures = [speckle(config.image_size, config.channels, seed) for seed in range(3)]
-        name = hashlib.sha256(repr((preset, precision, overrides)).encode()).hexdigest()[:12]
-        export_bundle(
-            checkpoint, "0" * 64, parent / name, Frames(pictures[0], tuple(pictures[1:])), precision
-        )
-        return parent / name
+        frames = Frames(pictures[0], tuple(pictures[1:]))
+        export_bundle(checkpoint, "0" * 64, out, frames, precision)
+        return out
 
     return make
