@@ -31,7 +31,9 @@ OWN_LICENCE = "Apache-2.0"
 UNSTATED = "not stated"
 
 # Data under these can be learned from and the weights given away under our own licence.
-_FREE = re.compile(r"CC0|CC BY( \d\.\d)?$|MIT|Apache|BSD|public domain", re.IGNORECASE)
+_FREE = re.compile(
+    r"CC0( 1\.0)?|CC BY( \d\.\d)?|MIT|Apache-2\.0|BSD-[23]-Clause|public domain", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Description:
         stated = {
             entry.get("name", "?"): entry.get("licence", UNSTATED) for entry in checkpoint.data
         } | {credit.name: credit.licence for credit in self.data}
-        free = bool(stated) and all(_FREE.match(licence) for licence in stated.values())
+        free = bool(stated) and all(_FREE.fullmatch(licence) for licence in stated.values())
         return replace(
             self,
             name=self.name or checkpoint.config.preset,
