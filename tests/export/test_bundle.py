@@ -154,6 +154,7 @@ def test_same_checkpoint_same_bytes_and_what_it_says_of_itself(small: Path, tmp_
         (["CC BY 4.0", "CC0"], "Apache-2.0"),
         (["CC BY 4.0", "CC BY-NC 4.0"], "not stated"),
         (["CC BY-SA 4.0"], "not stated"),
+        (["MIT-style, research only"], "not stated"),
         ([], "not stated"),
     ],
 )
