@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,10 @@ from hypothesis import HealthCheck, settings
 
 # Before torch is imported: small models run faster on one thread, and a busy machine stalls two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts us in the background ignores these on our behalf, and what we start would too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 Image = npt.NDArray[np.uint8]
 
