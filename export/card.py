@@ -27,13 +27,13 @@ LIMITS = """\
 def model_card(checkpoint: Checkpoint, told: Description, precision: str) -> str:
     """Markdown: what the model is, its data, what it may be used for, how well it does."""
     config = checkpoint.config.model
-    points = config.keypoints
     weights = sum(
         tensor.numel()
         for key, tensor in checkpoint.weights.items()
         if not key.endswith("num_batches_tracked")
     )
-    supervised = ", ".join(checkpoint.supervised_names) or "no labels were used"
+    names = checkpoint.supervised_names
+    supervised = f"{len(names)} supervised: {', '.join(names)}" if names else "none supervised"
     data = [f"- {credit.name}: {credit.licence}" for credit in told.data]
     where = "Credits: CREDITS.md.\n" if told.credits else ""
     return f"""\
@@ -45,7 +45,7 @@ which animates a still image.
 | | |
 |---|---|
 | input and output | uint8, {config.channels} x {config.image_size} x {config.image_size} |
-| keypoints | {points.count}, of which {points.supervised} supervised ({supervised}) |
+| keypoints | {config.keypoints.count}, {supervised} |
 | geometry | `{config.geometry}` |
 | weights | {weights:,} numbers, {precision} convolutions, float32 coordinates |
 | training | {checkpoint.step:,} steps |
