@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EVALUATE_EXAMPLE = """example:
   sonomime evaluate runs/first/checkpoint.pt --data clips/ --split test -o runs/first/test
-  sonomime evaluate my-bundle/ --data clips/ --max-frames 20 -o /tmp/quick --json
+  sonomime evaluate my-bundle/ --data clips/ --max-frames 20 -o quick --json
 """
 
 
