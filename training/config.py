@@ -170,9 +170,11 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not a readable TOML file: {error}", "mend the file") from error
-    for override in overrides:
-        _apply(table, override)
     config = config_from_dict(table, where=str(path))
+    if overrides:
+        for override in overrides:
+            _apply(table, override)
+        config = config_from_dict(table, where=f"--set {' '.join(overrides)}")
     if not config.preset:
         config = dataclasses.replace(config, preset=path.stem)
     check(config)

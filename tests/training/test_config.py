@@ -255,3 +255,10 @@ def test_plain_data_holds_every_setting() -> None:
 def test_configurations_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().preset = "other"  # type: ignore[misc]
+
+
+def test_a_wrong_override_is_not_blamed_on_the_file() -> None:
+    with pytest.raises(ConfigError, match="--set train") as error:
+        load_config("lite", ["train.max_stepz=3"])
+    assert "lite.toml" not in error.value.message
+    assert "max_steps" in error.value.hint
