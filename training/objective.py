@@ -98,12 +98,12 @@ class Objective(nn.Module):
             else None
         )
         a, b = (Keypoints(k.value[:, :held], k.jacobian[:, :held]) for k in (driving, transformed))
-        result["equivariance_value"] = w.equivariance_value * losses.equivariance_value(
-            a, b, spline
-        )
-        result["equivariance_jacobian"] = w.equivariance_jacobian * losses.equivariance_jacobian(
-            a, b, spline
-        )
+        if w.equivariance_value > 0:
+            value = losses.equivariance_value(a, b, spline)
+            result["equivariance_value"] = w.equivariance_value * value
+        if w.equivariance_jacobian > 0:
+            jacobian = losses.equivariance_jacobian(a, b, spline)
+            result["equivariance_jacobian"] = w.equivariance_jacobian * jacobian
         if w.separation > 0:
             found = torch.cat([source.value, driving.value, transformed.value])
             result["separation"] = w.separation * losses.separation(found)
