@@ -75,12 +75,19 @@ class Targets:
         self._held = to_float(source)
         self._before: FloatImage | None = None
 
-    def frame(self, image: Image) -> Target:
-        """The next real frame (same size as the source)."""
+    def frame(self, image: Image, exact: tuple[FloatImage, Mask] | None = None) -> Target:
+        """The next real frame (same size as the source).
+
+        Args:
+            exact: F(x->S) and where it is known, instead of the dense flow and its consistency.
+        """
         x = to_float(image)
         held = self._held - x
-        forward = self.flow(image, self.source)
-        backward = self.flow(self.source, image)
+        if exact is None:
+            forward = self.flow(image, self.source)
+            known = consistent_pixels(forward, self.flow(self.source, image))
+        else:
+            forward, known = exact
         change = None if self._before is None else blur(x - self._before, TEMPORAL_SIGMA)
         self._before = x
         return Target(
@@ -90,7 +97,7 @@ class Targets:
             held_low_pass_difference=masked_sum(blur(held, LOW_PASS_SIGMA), self.mask),
             high=high_pass(x)[self.mask],
             flow=forward,
-            consistent=consistent_pixels(forward, backward) & self.mask,
+            consistent=known & self.mask,
             change=None if change is None else change[self.mask],
         )
 

@@ -136,19 +136,26 @@ def warp_by_deformation(source: Image, deformation: FloatImage, geometry: str) -
             resized bilinearly.
         geometry: "half_pixel" (the displacement is resized) or "fomm" (the coordinates are).
     """
-    height, width = source.shape[:2]
+    flow = deformation_flow(deformation, source.shape[0], source.shape[1], geometry)
+    return warp_by_flow(source, flow)
+
+
+def deformation_flow(deformation: FloatImage, height: int, width: int, geometry: str) -> FloatImage:
+    """A deformation (h, w, 2) as a flow F(x->S) in pixels, (height, width, 2).
+
+    Args:
+        deformation, geometry: as in `warp_by_deformation`.
+    """
     deformation = np.asarray(deformation, np.float32)
     size = np.array([width, height], np.float32)
     if geometry == "fomm":
         points = cv2.resize(deformation, (width, height), interpolation=cv2.INTER_LINEAR)
-    else:
-        h, w = deformation.shape[:2]
-        small = np.array([w, h], np.float32)
-        displacement = deformation - ((2 * pixel_grid(h, w) + 1) / small - 1)
-        displacement = cv2.resize(displacement, (width, height), interpolation=cv2.INTER_LINEAR)
-        points = displacement + ((2 * pixel_grid(height, width) + 1) / size - 1)
-    at = ((points + 1) * size - 1) / 2
-    return cv2.remap(source, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        return ((points + 1) * size - 1) / 2 - pixel_grid(height, width)
+    h, w = deformation.shape[:2]
+    small = np.array([w, h], np.float32)
+    displacement = deformation - ((2 * pixel_grid(h, w) + 1) / small - 1)
+    displacement = cv2.resize(displacement, (width, height), interpolation=cv2.INTER_LINEAR)
+    return displacement * (size / 2)
 
 
 def psnr(y: Image, x: Image) -> float:

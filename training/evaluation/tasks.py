@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .fidelity import Account, Fidelity, Target, Targets
+from .exact import ClipTruth, Exact, ExactAccount, ExactFrame, OpenTruth
+from .fidelity import Account, Fidelity, Targets
 from .metrics import (
     FloatImage,
     Leakage,
@@ -35,6 +36,8 @@ from .subject import Predictor, Subject
 METHODS = ("model", "hold", "blur", "flow")
 """The model and its baselines: the source held; the source blurred by the sigma that fits the clip
 best; the source warped by the dense flow. The last two see the target."""
+ORACLE = "oracle"
+"""One more where the exact field is known: the source warped by it."""
 BLUR_SIGMAS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 LEAKAGE_FRAMES = 16
 SAMPLES = 5
@@ -53,12 +56,13 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Drive:
-    """Frames (T, S, S[, 3]) of a clip and who is seen in it."""
+    """Frames (T, S, S[, 3]) of a clip, who is seen in it, and its exact field if there is one."""
 
     name: str
     subject: str
     group: str
     frames: Frames
+    truth: ClipTruth | None = None
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,11 @@ class ClipResult:
     Attributes:
         frames: T, repeated frames not counted; `driven` of them were measured.
         mean_flow: mean |F(x->S)| over consistent pixels, in pixels of the model frame.
-        methods: the measures by method (see METHODS).
+        methods: the measures by method (see METHODS; ORACLE where the field is known).
         blur_sigma: of the best blur, in pixels.
         driver: the clip that drove the leakage test, None when no other subject was there.
         leakage: mean over its frames.
+        exact: what only an exact field allows; None without one.
     """
 
     clip: str
@@ -84,6 +89,7 @@ class ClipResult:
     blur_sigma: float
     driver: str | None = None
     leakage: Leakage | None = None
+    exact: Exact | None = None
 
 
 @dataclass
@@ -162,7 +168,10 @@ def reconstruct(
     still = {"hold": grey, "blur": to_levels(blur(to_float(source), sigma))}
     targets = Targets(grey, mask)
     still_flow = {name: targets.flow(image, grey) for name, image in still.items()}
-    accounts = {name: Account(targets) for name in METHODS}
+    truth = None if drive.truth is None else drive.truth.open()
+    methods = (*METHODS, ORACLE) if truth else METHODS
+    accounts = {name: Account(targets) for name in methods}
+    exact = None if truth is None else _exact_account(truth, grey, len(frames) // 2, subject)
     before = -1
     subject.absolute.set_source(source)
     # OpenCV, numpy and the backends let go of Python's lock: two threads keep two cores busy.
@@ -175,16 +184,21 @@ def reconstruct(
             coming = pool.submit(targets.frame, image)
             prediction = subject.absolute.animate(image)
             target = coming.result()
-            jobs = [
-                pool.submit(accounts["model"].add, prediction, target),
-                pool.submit(_add_flow, accounts["flow"], grey, target),
-            ]
+            warped = to_levels(warp_by_flow(grey, target.flow))
+            images = {"model": to_levels(prediction), "flow": warped}
+            if truth is not None and exact is not None:
+                flow, known = truth.flow(i, len(frames) // 2)
+                images[ORACLE] = to_levels(warp_by_flow(grey, flow))
+                fact = ExactFrame(to_levels(image), flow, known, truth.points(i))
+                deformation = read_deformation(subject.absolute)
+                exact.add(i - len(frames) // 2, fact, {**images, **still}, deformation)
+            jobs = [pool.submit(accounts[name].add, y, target) for name, y in images.items()]
             for name, held in still.items():
                 accounts[name].add(held, target, still_flow[name])
             for job in jobs:
                 job.result()
             if i in shown:
-                sample = Sample(i, image, prediction, _deformation(subject.absolute))
+                sample = Sample(i, image, prediction, read_deformation(subject.absolute))
                 pictures.own.append(sample)
     result = ClipResult(
         clip=drive.name,
@@ -195,12 +209,14 @@ def reconstruct(
         mean_flow=accounts["model"].mean_flow,
         methods={name: account.result() for name, account in accounts.items()},
         blur_sigma=sigma,
+        exact=None if exact is None else exact.result()[0],
     )
     return result, pictures
 
 
-def _add_flow(account: Account, source: Frames, target: Target) -> None:
-    account.add(warp_by_flow(source, target.flow), target)
+def _exact_account(truth: OpenTruth, source: Frames, middle: int, subject: Subject) -> ExactAccount:
+    start = truth.points(middle)
+    return ExactAccount(source, truth.sector, subject.geometry, truth.names, start)
 
 
 def leakage(
@@ -226,7 +242,7 @@ def leakage(
     for i in indices:
         driving = np.array(other.frames[i])
         prediction = animator.animate(driving)
-        deformation = _deformation(animator)
+        deformation = read_deformation(animator)
         warped = warp_by_deformation(to_float(source), deformation, subject.geometry)
         rows.append(leakage_ncc(prediction, warped, driving, source_mask, driving_mask))
         if i in shown:
@@ -234,16 +250,21 @@ def leakage(
     return Leakage(*np.mean(rows, axis=0).tolist()), samples
 
 
-def _deformation(predictor: Predictor) -> FloatImage:
-    """(h, w, 2), whether or not it comes with a batch axis."""
+def read_deformation(predictor: Predictor) -> FloatImage:
+    """The last frame's deformation (h, w, 2), whether or not it comes with a batch axis."""
     deformation = np.asarray(predictor.read("deformation"), np.float32)
     return deformation[0] if deformation.ndim == 4 else deformation
 
 
 def means(results: Sequence[ClipResult], method: str) -> Fidelity:
     """The mean of each measure over the clips for which it is defined; nan where there are none."""
-    rows = np.array([result.methods[method] for result in results], np.float64)
-    return Fidelity(*(_mean(column) for column in rows.reshape(len(results), -1).T))
+    return mean_fidelity([r.methods[method] for r in results if method in r.methods])
+
+
+def mean_fidelity(rows: Sequence[Fidelity]) -> Fidelity:
+    """The mean of each measure over the rows in which it is finite; nan where there are none."""
+    table = np.array(rows, np.float64).reshape(-1, len(Fidelity._fields))
+    return Fidelity(*(_mean(column) for column in table.T))
 
 
 def mean_leakage(results: Sequence[ClipResult]) -> Leakage | None:
