@@ -70,7 +70,8 @@ def train_command(args: argparse.Namespace) -> int:
     from .config import load_config
     from .dataset import find_clips, load_clip
     from .loop import train
-    from .pairs import PairSampler, PrefetchSampler
+    from .pairs import PairSampler
+    from .prefetch import PrefetchSampler
     from .trainer import Trainer
 
     config = load_config(args.config, args.set)
@@ -90,7 +91,9 @@ def train_command(args: argparse.Namespace) -> int:
     ]
     labelled = any(clip.visible.any() for clip in clips)
     names = list(found.keypoint_names) if labelled and model.keypoints.supervised else []
-    sampler = PairSampler(clips, config.data, config.train.seed, batch_size=config.train.batch_size)
+    sampler = PairSampler(
+        clips, config.data, config.train.seed, batch_size=config.train.batch_size, loss=config.loss
+    )
     data = [{"name": folder.resolve().name} for folder in args.data]
     with PrefetchSampler(sampler) as prefetch:
         trainer = Trainer(config, prefetch.batch, args.output, names, data)

@@ -1,8 +1,9 @@
 """Dataset folders: which clips there are, and one clip as the model sees it.
 
 A dataset folder holds ``clips.csv`` (clip, subject, group, split, crop), the clips it names (video
-files or folders of frames) and, if any frame is labelled, ``keypoints.csv``. A bare folder of clips
-works too: every clip is then its own subject, and a warning says so.
+files or folders of frames) and, if any frame is labelled, ``keypoints.csv``; where the true motion
+of a clip is known, ``displacement/`` has it. A bare folder of clips works too: every clip is then
+its own subject, and a warning says so.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .annotations import (
     read_keypoints,
     read_table,
 )
+from .displacement import cached_displacement, find_displacements
 from .frame_cache import cached_frames
 
 COLUMNS = ("clip", "subject", "group", "split", "crop")
@@ -47,6 +49,7 @@ class Clip:
         keypoint_names: the P names of the whole dataset, in alphabetical order.
         keypoint_lines: ``keypoints.csv`` line on which a frame is first named, for messages.
         keypoint_file: that file.
+        displacement: the file of its exact displacement, if there is one.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Clip:
     keypoint_names: tuple[str, ...] = ()
     keypoint_lines: Mapping[Frame, int] = field(default_factory=dict)
     keypoint_file: Path | None = None
+    displacement: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,9 @@ class ClipFrames:
         visible: bool (T, P): labelled, visible and inside of the crop.
         keypoint_names: the P names.
         letterbox: where the cropped image lies in the frame.
+        displacement: float32 (T, S/4, S/4, 2), memory-mapped: exact, in half_pixel points, from
+            each frame to the file's first; None where it is not known.
+        sector: bool (S/4, S/4), where ``displacement`` holds; None with it.
     """
 
     clip: Clip
@@ -91,6 +98,8 @@ class ClipFrames:
     visible: NDArray[np.bool_]
     keypoint_names: tuple[str, ...]
     letterbox: Letterbox
+    displacement: NDArray[np.float32] | None = None
+    sector: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -163,6 +172,8 @@ def _find(folder: Path) -> tuple[list[Clip], list[str]]:
     else:
         clips = _bare(folder)
         warnings = [f"{folder}: no clips.csv, so each clip ({len(clips)}) is its own subject"]
+    fields = find_displacements(folder, [clip.path for clip in clips])
+    clips = [replace(clip, displacement=fields.get(clip.path)) for clip in clips]
     keypoints = folder / "keypoints.csv"
     return (_labelled(clips, keypoints) if keypoints.exists() else clips), warnings
 
@@ -305,7 +316,8 @@ def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = Non
         cache_dir: instead of ``$XDG_CACHE_HOME/sonomime/clips``.
 
     Raises:
-        InputError: the clip cannot be read; a label names a frame beyond its end (with the line).
+        InputError: the clip or its displacement cannot be read, or they do not fit; a label names a
+            frame beyond its end (with the line).
     """
     cached = cached_frames(clip.path, clip.crop, size, channels, cache_dir)
     count, names = len(cached.frames), clip.keypoint_names
@@ -329,4 +341,8 @@ def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = Non
         own = cached.indices[t] == index
         if own or not visible[t].any():
             points[t], visible[t] = place_keypoints(labels, names, clip.crop, cached.letterbox)
-    return ClipFrames(clip, cached.frames, cached.indices, points, visible, names, cached.letterbox)
+    exact: tuple[NDArray[np.float32], NDArray[np.bool_]] | tuple[None, None] = (None, None)
+    if file := clip.displacement:
+        exact = cached_displacement(file, clip.path, clip.crop, size, channels, cached, cache_dir)
+    box = cached.letterbox
+    return ClipFrames(clip, cached.frames, cached.indices, points, visible, names, box, *exact)

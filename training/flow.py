@@ -1,4 +1,4 @@
-"""Optical flow measured on a real pair: the target that supervises the deformation at first.
+"""Flow of a pair, measured or exact: the target that supervises the deformation at first.
 
 Convention: a deformation says where to READ in the source for each driving pixel; half_pixel
 points.
@@ -6,14 +6,111 @@ points.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .models.geometry import pixels_to_points
+from .config import LossConfig
+from .models.geometry import pixels_to_points, points_to_pixels
+from .transforms import PlaneMap
+
+#: How far a point of the exact flow may miss its tissue: 0.02 pixels of 256, in points.
+EXACT_WITHIN = 0.02 * 2 / 256
+_ROUNDS = 12
 
 FloatArray = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+
+
+class FlowWeights(NamedTuple):
+    """Weights of the flow loss on pairs whose flow is measured, and on those where it is exact."""
+
+    measured: float
+    exact: float
+
+
+def flow_weights(loss: LossConfig, step: int) -> FlowWeights:
+    """The flow loss leads at first and has decayed to 0 at ``flow_until``; of exact flow
+    ``flow_exact`` remains."""
+    left = max(0.0, 1 - step / loss.flow_until) if loss.flow_until > 0 else 1.0
+    return FlowWeights(loss.flow * left, max(loss.flow * left, loss.flow_exact))
+
+
+def exact_flow(
+    source: FloatArray, driving: FloatArray, sector: Mask, placed: PlaneMap
+) -> tuple[FloatArray, Mask]:
+    """The flow between two frames whose displacements to a third are known.
+
+    The tissue at x of the driving frame is seen in the source at y with y + d_s(y) = x + d_d(x):
+    solved by Newton's method on the bilinear interpolant, since plain iteration diverges where
+    tissue turns by more than 60 degrees.
+
+    Args:
+        source, driving: float32 (n, n, 2), displacements in points, from each frame to the third.
+        sector: bool (n, n), where they hold.
+        placed: the affine map that both images were read through.
+
+    Returns:
+        flow: float32 (n, n, 2), points to read in the source image, after ``placed``.
+        valid: bool (n, n), inside of the sector in both frames, inside of the source image, and
+            solved to within EXACT_WITHIN.
+    """
+    n = len(sector)
+    cells = np.float32(n / 2)  # points to cells
+    x = points_to_pixels(placed.grid(n).reshape(2, -1).T, n)
+    target = x + cells * _sampled(driving, x)[0]
+    y = target - cells * _sampled(source, x)[0]
+    for left in reversed(range(_ROUNDS)):
+        value, by_x, by_y = _sampled(source, y)
+        miss = y + cells * value - target
+        far = np.abs(miss).max(axis=1)
+        if left == 0 or far.max() < 0.1 * EXACT_WITHIN * cells:
+            break
+        (a, c), (b, d) = cells * by_x.T, cells * by_y.T
+        det = (1 + a) * (1 + d) - b * c
+        # Where the field folds or stands on end, a plain step.
+        fine = np.abs(det) > 0.05
+        det[~fine] = 1
+        step = (
+            np.stack(
+                [(1 + d) * miss[:, 0] - b * miss[:, 1], (1 + a) * miss[:, 1] - c * miss[:, 0]],
+                axis=1,
+            )
+            / det[:, None]
+        )
+        y = y - np.where(fine[:, None], step, miss)
+    inverse = np.linalg.inv(placed.matrix)
+    flow = ((pixels_to_points(y, n) - placed.offset) @ inverse.T).astype(np.float32)
+    valid = _inside(sector, x) & _inside(sector, y) & (np.abs(flow) <= 1).all(axis=1)
+    valid &= far < EXACT_WITHIN * cells
+    return flow.reshape(n, n, 2), valid.reshape(n, n)
+
+
+def _sampled(field: FloatArray, at: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """(n, n, C) at (N, 2) cells: the bilinear interpolant and its derivatives by x and y, (N, C).
+
+    Not cv2.remap, which rounds places to 1/32.
+    """
+    n = len(field)
+    at = np.clip(at, 0, n - 1)
+    corner = np.minimum(at.astype(np.int32), n - 2)
+    u, v = (at - corner).astype(np.float32).T[..., None]
+    flat = np.ascontiguousarray(field).reshape(n * n, -1)
+    first = corner[:, 1] * n + corner[:, 0]
+    a, b, c, d = (flat.take(first + k, axis=0) for k in (0, 1, n, n + 1))
+    top, bottom = a + u * (b - a), c + u * (d - c)
+    by_y = bottom - top
+    return top + v * by_y, (b - a) + v * ((d - c) - (b - a)), by_y
+
+
+def _inside(sector: Mask, at: FloatArray) -> Mask:
+    """Where all the cells around ``at`` (N, 2) are of the sector."""
+    n = len(sector)
+    near = (np.abs(at - (n - 1) / 2) <= (n - 1) / 2 + 1e-3).all(axis=1)
+    whole = _sampled(sector.astype(np.float32)[..., None], at)[0][:, 0] > 0.999
+    return np.asarray(near & whole)
 
 
 def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, Mask]:

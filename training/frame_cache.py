@@ -63,7 +63,7 @@ def cached_frames(
         InputError: what :func:`open_source` says of a clip that it cannot read.
         OutputError: the cache cannot be written.
     """
-    key = _key(path, crop, size, channels)
+    key = cache_key(path, crop, size, channels)
     folder = default_cache_dir() if cache_dir is None else cache_dir
     array, facts = folder / f"{key}.npy", folder / f"{key}.json"
     found = _open(array, facts)
@@ -77,7 +77,8 @@ def cached_frames(
     return found
 
 
-def _key(path: Path, crop: Crop | None, size: int, channels: int) -> str:
+def cache_key(path: Path, crop: Crop | None, size: int, channels: int) -> str:
+    """What the cache's files of a clip are named by; InputError where it cannot be read."""
     try:
         files = frame_files(path) if path.is_dir() else [path]
         stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]

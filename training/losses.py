@@ -109,10 +109,17 @@ def feature_matching(fake: Judgement, real: Judgement) -> Tensor:
     return torch.stack([F.l1_loss(f.float(), r.detach().float()) for f, r in pairs]).sum()
 
 
-def flow(deformation: Tensor, known: Tensor, valid: Tensor) -> Tensor:
-    """Mean abs of deformation minus known, (B, h, w, 2), where ``valid`` (B, h, w); lite."""
-    distance = (deformation - known).abs().sum(dim=-1)
-    return (distance * valid).sum() / valid.sum().clamp(min=1)
+def flow(deformation: Tensor, known: Tensor, valid: Tensor, weights: Tensor) -> Tensor:
+    """Mean abs of deformation minus known, (B, h, w, 2), where ``valid`` (B, h, w), times each
+    pair's weight (B,); lite.
+
+    A pair of weight 0 counts in the mean as one that is right: what the others weigh does not jump
+    when its weight ends.
+    """
+    counts = weights > 0
+    valid = valid & counts[:, None, None]
+    distance = (deformation - known).abs().sum(dim=-1) * weights[:, None, None]
+    return (distance * valid).sum() / valid.sum().clamp(min=1) * counts.float().mean()
 
 
 def sharpness(predicted: Tensor, real: Tensor, radius: int = 16) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from . import losses
 from .config import Config
+from .flow import flow_weights
 from .models.animator import AnimationModel
 from .models.dense_motion import Motion
 from .models.discriminator import Discriminator
@@ -57,11 +58,6 @@ class Objective(nn.Module):
         self.features: FeatureNetwork | None = None
         if weights.perceptual > 0 and weights.perceptual_network != "none":
             self.features = FeatureNetwork(weights.perceptual_network, weights.perceptual_weights)
-
-    def flow_weight(self, step: int) -> float:
-        """The flow loss leads at first and has decayed to 0 at ``flow_until``."""
-        w = self.config.loss
-        return w.flow * max(0.0, 1 - step / w.flow_until) if w.flow_until > 0 else w.flow
 
     def run(self, model: AnimationModel, batch: PairBatch, step: int) -> Forward:
         """The model on a batch as every step runs it, without a loss."""
@@ -133,9 +129,13 @@ class Objective(nn.Module):
             )
         if w.sharpness > 0:
             result["sharpness"] = w.sharpness * losses.sharpness(prediction.image, batch.driving)
-        if batch.flow is not None and self.flow_weight(step) > 0:
-            known = losses.flow(motion.deformation, batch.flow, batch.flow_valid)
-            result["flow"] = self.flow_weight(step) * known
+        weights = flow_weights(w, step)
+        if batch.flow is not None and weights.exact > 0:
+            exact = batch.flow_exact
+            if exact is None:
+                exact = torch.zeros_like(batch.flow[:, 0, 0, 0], dtype=torch.bool)
+            per_pair = weights.measured + (weights.exact - weights.measured) * exact.float()
+            result["flow"] = losses.flow(motion.deformation, batch.flow, batch.flow_valid, per_pair)
         if discriminator is not None:
             fake = discriminator(prediction.image)
             with torch.no_grad():

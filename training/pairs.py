@@ -7,8 +7,6 @@ have drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -18,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..runtime.errors import ConfigError, InputError
-from .config import DataConfig
+from .config import DataConfig, LossConfig
 from .dataset import ClipFrames
-from .flow import has_content, measured_flow
+from .flow import FlowWeights, exact_flow, flow_weights, has_content, measured_flow
 from .transforms import IDENTITY, PlaneMap, random_bend, similarity, tone_curve
 
 Image = NDArray[np.uint8]
@@ -48,6 +46,7 @@ class PairBatch(NamedTuple):
     driving_visible: Tensor
     flow: Tensor | None
     flow_valid: Tensor | None
+    flow_exact: Tensor | None = None
 
 
 class Sampler(Protocol):
@@ -63,8 +62,8 @@ class _Pair(NamedTuple):
     driving_points: FloatArray
     source_visible: Mask
     driving_visible: Mask
-    flow: FloatArray | None
-    flow_valid: Mask | None
+    flow: tuple[FloatArray, Mask] | None  # and where it is valid
+    exact: bool
 
 
 class PairSampler:
@@ -76,9 +75,14 @@ class PairSampler:
         data: how pairs are drawn.
         seed: with the step, all that the draw depends on.
         batch_size: B.
+        loss: flow whose weight is 0 is not computed; None computes it at every step.
 
-    When some frames are labelled and some are not, a fraction ``labelled_fraction`` of the batches
-    holds pairs whose driving frame is labelled; the others are drawn from everything.
+    When some frames are labelled and some are not, a pair of a group that has labels gets, with
+    probability ``labelled_fraction``, a labelled driving frame. Labels never change how often a
+    group is drawn: one that is labelled throughout must not crowd out those that have none.
+
+    The flow of a pair is exact for a clip with a displacement, and for a frame and its own bend;
+    else it is measured.
 
     OpenCV's threads are set to one: DIS flow splits its work by thread, and its result would depend
     on their number.
@@ -89,7 +93,13 @@ class PairSampler:
     """
 
     def __init__(
-        self, clips: Sequence[ClipFrames], data: DataConfig, seed: int, *, batch_size: int
+        self,
+        clips: Sequence[ClipFrames],
+        data: DataConfig,
+        seed: int,
+        *,
+        batch_size: int,
+        loss: LossConfig | None = None,
     ) -> None:
         if not clips:
             raise InputError("no clip to draw pairs from", "check --data and the split")
@@ -104,23 +114,22 @@ class PairSampler:
                 )
         _check(data, batch_size)
         self._data = data
+        self._loss = loss
         self._seed = seed
         self._batch_size = batch_size
         self._size = int(first.frames.shape[1])
         self._groups = _by_group(clips)
         self._labelled = {id(clip): np.flatnonzero(clip.visible.any(axis=1)) for clip in clips}
-        labelled = [clip for clip in clips if len(self._labelled[id(clip)])]
-        everywhere = all(len(self._labelled[id(clip)]) == len(clip.frames) for clip in clips)
-        self._labelled_groups = [] if everywhere else _by_group(labelled)
+        labels = [len(self._labelled[id(clip)]) / len(clip.frames) for clip in clips]
+        self._partly_labelled = 0 < sum(labels) < len(labels)
         cv2.setNumThreads(1)
 
     def batch(self, step: int) -> PairBatch:
         """The batch of a step; the same for the same (seed, step), whatever was drawn before."""
         rng = np.random.default_rng([self._seed, step])
-        want_labels = bool(self._labelled_groups) and rng.uniform() < self._data.labelled_fraction
-        pairs = [self._pair(rng, step, want_labels) for _ in range(self._batch_size)]
-        flows = [pair.flow for pair in pairs if pair.flow is not None]
-        valid = [pair.flow_valid for pair in pairs if pair.flow_valid is not None]
+        pairs = [self._pair(rng, step) for _ in range(self._batch_size)]
+        flow, valid = self._flows(pairs)
+        exact = torch.tensor([pair.exact for pair in pairs])
         return PairBatch(
             _images([pair.source for pair in pairs]),
             _images([pair.driving for pair in pairs]),
@@ -128,33 +137,54 @@ class PairSampler:
             _stack([pair.driving_points for pair in pairs]),
             _stack([pair.source_visible for pair in pairs]),
             _stack([pair.driving_visible for pair in pairs]),
-            _stack(flows) if flows else None,
-            _stack(valid) if valid else None,
+            flow,
+            valid,
+            exact if flow is not None else None,
         )
 
-    def _pair(self, rng: np.random.Generator, step: int, want_labels: bool) -> _Pair:
-        groups = self._labelled_groups if want_labels else self._groups
-        group = groups[int(rng.integers(len(groups)))]
-        clip = group[int(rng.integers(len(group)))]
-        d = self._draw_driving(rng, clip, want_labels)
+    def _flows(self, pairs: Sequence[_Pair]) -> tuple[Tensor | None, Tensor | None]:
+        if all(pair.flow is None for pair in pairs):
+            return None, None
+        side = self._size // 4
+        none = np.zeros((side, side, 2), np.float32), np.zeros((side, side), np.bool_)
+        known = [pair.flow or none for pair in pairs]
+        return _stack([flow for flow, _ in known]), _stack([valid for _, valid in known])
+
+    def _pair(self, rng: np.random.Generator, step: int) -> _Pair:
+        group = self._groups[int(rng.integers(len(self._groups)))]
+        clip, d = self._draw_driving(rng, group)
         reach = self._reach(step, len(clip.frames))
         others = [
             t for t in range(max(0, d - reach), min(len(clip.frames), d + reach + 1)) if t != d
         ]
         synthetic = rng.uniform() < self._synthetic(step) or not others
         placed, tone_s, tone_d = self._augmentation(rng)
+        wanted = self._wanted_flow(step)
         if synthetic:
-            return self._synthetic_pair(rng, clip, d, placed, tone_s, tone_d)
+            return self._synthetic_pair(rng, clip, d, placed, tone_s, tone_d, wanted)
         s = others[
             int(rng.integers(len(others)))
         ]  # before d as often as after it: METHOD's time flip
-        return self._real_pair(clip, s, d, placed, tone_s, tone_d)
+        return self._real_pair(clip, s, d, placed, tone_s, tone_d, wanted)
 
-    def _draw_driving(self, rng: np.random.Generator, clip: ClipFrames, want_labels: bool) -> int:
-        if want_labels:
+    def _wanted_flow(self, step: int) -> FlowWeights:
+        """Which flow is worth its time; as weights, of which only being 0 matters."""
+        if self._data.flow == "none":
+            return FlowWeights(0, 0)
+        return FlowWeights(1, 1) if self._loss is None else flow_weights(self._loss, step)
+
+    def _draw_driving(
+        self, rng: np.random.Generator, group: Sequence[ClipFrames]
+    ) -> tuple[ClipFrames, int]:
+        if self._partly_labelled and rng.uniform() < self._data.labelled_fraction:
+            group = [clip for clip in group if len(self._labelled[id(clip)])] or group
+            clip = group[int(rng.integers(len(group)))]
             labelled = self._labelled[id(clip)]
-            return int(labelled[int(rng.integers(len(labelled)))])
-        return int(rng.integers(len(clip.frames)))
+            if len(labelled):
+                return clip, int(labelled[int(rng.integers(len(labelled)))])
+        else:
+            clip = group[int(rng.integers(len(group)))]
+        return clip, int(rng.integers(len(clip.frames)))
 
     def _synthetic(self, step: int) -> float:
         """The share of synthetic pairs.
@@ -195,15 +225,21 @@ class PairSampler:
         placed: PlaneMap,
         tone_s: FloatArray,
         tone_d: FloatArray,
+        wanted: FlowWeights,
     ) -> _Pair:
         images = [np.asarray(clip.frames[t]) for t in (s, d)]
         if placed is not IDENTITY:
             images = [placed.apply(image) for image in images]
         source, driving = tone_s[images[0]], tone_d[images[1]]
         points = [_carried(placed, clip.points[t], clip.visible[t]) for t in (s, d)]
-        flow, valid = measured_flow(source, driving) if self._data.flow == "dis" else (None, None)
+        flow, exact = None, clip.displacement is not None
+        if clip.displacement is not None and clip.sector is not None and wanted.exact:
+            fields = clip.displacement[s], clip.displacement[d]
+            flow = exact_flow(*fields, clip.sector, placed)
+        elif not exact and wanted.measured:
+            flow = measured_flow(source, driving)
         return _Pair(
-            source, driving, points[0][0], points[1][0], points[0][1], points[1][1], flow, valid
+            source, driving, points[0][0], points[1][0], points[0][1], points[1][1], flow, exact
         )
 
     def _synthetic_pair(
@@ -214,6 +250,7 @@ class PairSampler:
         placed: PlaneMap,
         tone_s: FloatArray,
         tone_d: FloatArray,
+        wanted: FlowWeights,
     ) -> _Pair:
         """A frame and its own deformation. Both are interpolated ONCE: neither is the blurrier."""
         bend = random_bend(rng)
@@ -222,10 +259,11 @@ class PairSampler:
         driving = tone_d[bend.after(placed).apply(image)]
         source_points, source_visible = _carried(placed, clip.points[t], clip.visible[t])
         driving_points, driving_visible = _carried(bend, source_points, source_visible)
-        flow = valid = None
-        if self._data.flow != "none":
-            flow = np.ascontiguousarray(bend.grid(self._size // 4).transpose(1, 2, 0))
-            valid = (np.abs(flow) < 1).all(axis=-1) & has_content(driving, self._size // 4)
+        flow = None
+        if wanted.exact:
+            known = np.ascontiguousarray(bend.grid(self._size // 4).transpose(1, 2, 0))
+            valid = (np.abs(known) < 1).all(axis=-1) & has_content(driving, self._size // 4)
+            flow = known, valid
         return _Pair(
             source,
             driving,
@@ -234,7 +272,7 @@ class PairSampler:
             source_visible,
             driving_visible,
             flow,
-            valid,
+            True,
         )
 
 
@@ -283,44 +321,3 @@ def _carried(map_: PlaneMap, points: FloatArray, visible: Mask) -> tuple[FloatAr
     inside = visible & (np.abs(moved) <= 1).all(axis=-1)
     moved[~inside] = 0
     return moved, inside
-
-
-class PrefetchSampler:
-    """Prepares the next batches of a sampler in one background thread (OpenCV lets go of the
-    interpreter lock).
-
-    ``batch(step)`` gives exactly what the sampler gives, its exceptions included; steps asked for
-    out of order are computed all the same. A context manager; :meth:`close` waits for the batch in
-    the making.
-    """
-
-    def __init__(self, sampler: Sampler, depth: int = 2) -> None:
-        self._sampler = sampler
-        self._depth = max(1, depth)
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pairs")
-        self._pending: dict[int, Future[PairBatch]] = {}
-
-    def batch(self, step: int) -> PairBatch:
-        """The batch of a step; starts on those that follow."""
-        for old in [known for known in self._pending if not step <= known <= step + self._depth]:
-            self._pending.pop(old).cancel()
-        for ahead in range(step, step + self._depth + 1):
-            if ahead not in self._pending:
-                self._pending[ahead] = self._pool.submit(self._sampler.batch, ahead)
-        return self._pending.pop(step).result()
-
-    def close(self) -> None:
-        """Drop what was prepared and end the thread; may be called twice."""
-        self._pending.clear()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def __enter__(self) -> PrefetchSampler:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

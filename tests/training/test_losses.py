@@ -178,8 +178,17 @@ def test_flow_counts_valid_places_alone() -> None:
     known = grid + 0.1 * noise(2, 4, 4, 2)
     valid = noise(2, 4, 4, seed=1) > 0.5
     expected = np.abs(array(grid) - array(known)).sum(-1)[valid.numpy()].mean()
-    assert near(losses.flow(grid, known, valid), float(expected))
-    assert losses.flow(grid, known, torch.zeros_like(valid)) == 0
+    assert near(losses.flow(grid, known, valid, torch.full((2,), 3.0)), 3 * float(expected))
+    assert losses.flow(grid, known, torch.zeros_like(valid), torch.ones(2)) == 0
+
+
+def test_flow_of_a_pair_weighs_the_same_with_and_without_others() -> None:
+    grid = make_grid(4, 4, "half_pixel").expand(2, -1, -1, -1)
+    known = grid + 0.1 * noise(2, 4, 4, 2)
+    valid = torch.ones(2, 4, 4, dtype=torch.bool)
+    both = losses.flow(grid, known, valid, torch.tensor([2.0, 1e-7]))
+    alone = losses.flow(grid, known, valid, torch.tensor([2.0, 0.0]))
+    assert near(both, float(alone))
 
 
 def test_sharpness_sees_blur_and_not_brightness() -> None:

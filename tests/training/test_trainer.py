@@ -18,6 +18,7 @@ import torch
 from sonomime.runtime.errors import CheckpointError, ConfigError, OutputError
 from sonomime.training.checkpoint import load_checkpoint
 from sonomime.training.config import Config, config_from_dict
+from sonomime.training.flow import flow_weights
 from sonomime.training.logbook import COLUMNS, Logbook
 from sonomime.training.loop import train
 from sonomime.training.pairs import PairBatch
@@ -290,9 +291,21 @@ def test_sigterm_ends_with_a_checkpoint(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "checkpoint.pt").step >= 1
 
 
-def test_the_flow_loss_decays(tmp_path: Path) -> None:
-    objective = make(tmp_path, config(loss={"flow": 8.0, "flow_until": 4})).objective
-    assert [objective.flow_weight(step) for step in (0, 2, 4, 9)] == [8.0, 4.0, 0.0, 0.0]
+def test_the_flow_loss_decays_and_exact_flow_may_stay(tmp_path: Path) -> None:
+    loss = config(loss={"flow": 8.0, "flow_until": 4, "flow_exact": 3.0}).loss
+    weights = [flow_weights(loss, step) for step in (0, 2, 3, 4, 9)]
+    assert weights == [(8, 8), (4, 4), (2, 3), (0, 3), (0, 3)]
+    loss = config(loss={"flow": 8.0, "flow_until": 4}).loss
+    assert [flow_weights(loss, step) for step in (0, 4)] == [(8, 8), (0, 0)]
+    for kept, left in ((0.0, 0.0), (3.0, 1.5)):  # one of the two pairs is exact
+        settings = config(loss={"flow": 8.0, "flow_until": 4, "flow_exact": kept})
+        trainer = make(tmp_path, settings)
+        pairs = batch(0)._replace(flow_exact=torch.tensor([False, True]))
+        result = trainer.objective(trainer.model, pairs, 9, None)
+        assert ("flow" in result.losses) == (kept > 0)
+        if kept:
+            miss = (result.motion.deformation - pairs.flow).abs().sum(-1)[1].mean()
+            assert result.losses["flow"].item() == pytest.approx(left * miss.item(), rel=1e-4)
 
 
 def test_the_rate_warms_up_and_follows_its_cosine(tmp_path: Path) -> None:

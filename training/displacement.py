@@ -1,0 +1,249 @@
+"""Exact displacement fields beside a dataset's clips: found, decoded once, kept small.
+
+``displacement/<stem of the clip's file>.npz`` in a dataset folder holds ``displacement`` (N, H, W,
+2), for each frame t of the file, in pixels of the original frame, xy: tissue seen at x in frame t
+is at x + d(x) in frame 0; and, if only part of the frame shows tissue, ``sector`` bool (H, W). What
+training needs of it, a quarter of the model's size, lies in the cache of decoded clips.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime.errors import InputError
+from ..runtime.files import atomic_path
+from ..runtime.frames import Crop, Letterbox, crop_image
+from ..runtime.video import open_source
+from .frame_cache import CachedFrames, cache_key, default_cache_dir
+
+_VERSION = 1  # of the entries
+_CURE = "make the file again, or remove it: training then measures the flow of this clip"
+
+
+class CachedDisplacement(NamedTuple):
+    """The displacement of a clip's kept frames.
+
+    Attributes:
+        field: float32 (T, size/4, size/4, 2), memory-mapped: half_pixel points of the letterboxed
+            frame, xy, from each frame to the file's first.
+        sector: bool (size/4, size/4), cells that lie wholly inside of the sector and the picture.
+    """
+
+    field: NDArray[np.float32]
+    sector: NDArray[np.bool_]
+
+
+def find_displacements(folder: Path, clips: Sequence[Path]) -> dict[Path, Path]:
+    """The displacement file of each clip of a dataset folder that has one.
+
+    Raises:
+        InputError: two clips would share one.
+    """
+    home = folder / "displacement"
+    found: dict[Path, Path] = {}
+    owner: dict[Path, Path] = {}
+    if not home.is_dir():
+        return found
+    for clip in clips:
+        file = home / f"{clip.name if clip.is_dir() else clip.stem}.npz"
+        if not file.is_file():
+            continue
+        if file in owner:
+            raise InputError(
+                f"{file} could belong to {owner[file]} or to {clip}", "rename one of the clips"
+            )
+        found[clip] = file
+        owner[file] = clip
+    return found
+
+
+def cached_displacement(
+    file: Path,
+    path: Path,
+    crop: Crop | None,
+    size: int,
+    channels: int,
+    cached: CachedFrames,
+    cache_dir: Path | None = None,
+) -> CachedDisplacement:
+    """Decode a displacement file, frame by frame, or take what an earlier call decoded.
+
+    The cache's key is that of the clip's frames, and path, size and modification time of the file.
+
+    Args:
+        file: from :func:`find_displacements`.
+        path, crop, size, channels, cache_dir: as of the frames.
+        cached: the frames.
+
+    Raises:
+        InputError: naming the file: damaged, of another size or number of frames than the clip, not
+            finite.
+        OutputError: the cache cannot be written.
+    """
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
+    facts = [_VERSION, str(file.resolve()), stat.st_size, stat.st_mtime_ns]
+    frames = cache_key(path, crop, size, channels)
+    key = hashlib.sha256(json.dumps([frames, facts]).encode()).hexdigest()[:32]
+    folder = default_cache_dir() if cache_dir is None else cache_dir
+    array, mask = folder / f"{key}.displacement.npy", folder / f"{key}.sector.npy"
+    shape = (len(cached.indices), size // 4, size // 4, 2)
+    found = _open(array, mask, shape)
+    if found is None:
+        _decode(file, path, crop, cached, array, mask)
+        found = _open(array, mask, shape)
+        if found is None:
+            raise InputError(
+                f"{array}: the cache entry just written cannot be read", f"remove {folder}"
+            )
+    return found
+
+
+def _open(array: Path, mask: Path, shape: tuple[int, ...]) -> CachedDisplacement | None:
+    """The cache entry, or None where there is none that can be used."""
+    try:
+        field = np.load(array, mmap_mode="r", allow_pickle=False)
+        sector = np.load(mask, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = field.dtype == np.float32 and field.shape == shape
+    usable = whole and sector.dtype == np.bool_ and sector.shape == shape[1:3]
+    return CachedDisplacement(field, sector) if usable else None
+
+
+def _decode(
+    file: Path, path: Path, crop: Crop | None, cached: CachedFrames, array: Path, mask: Path
+) -> None:
+    box = cached.letterbox
+    # The letterbox knows the picture after the crop, the file speaks of that before it.
+    width, height = open_source(path, None, 1).size
+    count, quarter = len(cached.kept), box.size // 4
+    at_x, at_y = _places(box, crop, quarter)
+    # From pixels of the original to half_pixel points of the square.
+    unit = np.array([box.w / box.width, box.h / box.height], np.float32) * np.float32(2 / box.size)
+    kept = iter([*cached.indices.tolist(), -1])
+    with (
+        _archive(file) as archive,
+        atomic_path(array) as temporary,
+        temporary.open("wb") as stream,
+    ):
+        sector = _sector(archive, file, crop, box, (height, width))
+        with atomic_path(mask) as small:
+            np.save(small, sector, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(
+            stream,
+            {
+                "descr": "<f4",
+                "fortran_order": False,
+                "shape": (len(cached.indices), quarter, quarter, 2),
+            },
+        )
+        wanted = next(kept)
+        for index, field in enumerate(_fields(archive, file, (count, height, width, 2))):
+            if not np.isfinite(field).all():
+                raise InputError(f"{file}: displacement of frame {index} is not finite", _CURE)
+            if index == wanted:
+                small_field = cv2.remap(
+                    field, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+                )
+                stream.write(np.asarray(small_field * unit, "<f4").tobytes())
+                wanted = next(kept)
+
+
+def _places(
+    box: Letterbox, crop: Crop | None, quarter: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where the centres of the quarter-size cells lie in the original, in pixels."""
+    line = np.arange(quarter) * 4 + 1.5
+    centres = np.stack(np.meshgrid(line, line), axis=-1)
+    pixels = box.to_picture(centres) + (np.array([crop.x, crop.y]) if crop is not None else 0)
+    x, y = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
+    return x, y
+
+
+@contextmanager
+def _archive(file: Path) -> Iterator[zipfile.ZipFile]:
+    """What can go wrong with a damaged archive, at opening or while it is read, as one error."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{file} is damaged: {error}", _CURE) from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes] | None:
+    try:
+        return archive.open(f"{name}.npy")
+    except KeyError:
+        return None
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0
+    if version[0] > 1:
+        read = np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    return shape, fortran, dtype
+
+
+def _fields(
+    archive: zipfile.ZipFile, file: Path, expected: tuple[int, ...]
+) -> Iterator[NDArray[np.float32]]:
+    """The displacement of each frame, float32 (H, W, 2), one frame in memory at a time."""
+    stream = _member(archive, "displacement")
+    if stream is None:
+        raise InputError(f"{file} has no array 'displacement'", _CURE)
+    with stream:
+        shape, fortran, dtype = _header(stream)
+        if shape != expected or dtype.kind != "f" or fortran:
+            raise InputError(
+                f"{file}: displacement is {dtype} {shape}{' in Fortran order' * fortran}, the clip "
+                f"needs float32 {expected}: its frames, height, width and xy",
+                _CURE,
+            )
+        length = int(np.prod(expected[1:])) * dtype.itemsize
+        for index in range(expected[0]):
+            data = stream.read(length)
+            if len(data) != length:
+                raise InputError(f"{file} is cut off at frame {index}", _CURE)
+            yield np.frombuffer(data, dtype).reshape(expected[1:]).astype(np.float32)
+        if stream.read(1):  # also lets the archive compare its checksum
+            raise InputError(f"{file} is damaged: displacement goes on after its end", _CURE)
+
+
+def _sector(
+    archive: zipfile.ZipFile,
+    file: Path,
+    crop: Crop | None,
+    box: Letterbox,
+    expected: tuple[int, int],
+) -> NDArray[np.bool_]:
+    stream = _member(archive, "sector")
+    inside = np.ones(expected, np.bool_)
+    if stream is not None:
+        with stream:
+            inside = np.lib.format.read_array(stream, allow_pickle=False)
+        if inside.shape != expected or inside.dtype != np.bool_:
+            raise InputError(
+                f"{file}: sector is {inside.dtype} {inside.shape}, the clip needs bool {expected}",
+                _CURE,
+            )
+    levels = np.where(inside, np.uint8(255), np.uint8(0))
+    square = box.place(crop_image(levels, crop) if crop is not None else levels)
+    quarter = box.size // 4
+    whole = cv2.resize(square, (quarter, quarter), interpolation=cv2.INTER_AREA)
+    return np.asarray(whole == 255)
