@@ -53,16 +53,20 @@ def exact_flow(
         placed: the affine map that both images were read through.
 
     Returns:
-        flow: float32 (n, n, 2), points to read in the source image, after ``placed``.
+        flow: float32 (n, n, 2), points to read in the source image, after ``placed``; outside of
+            the driving frame's sector, the place itself.
         valid: bool (n, n), inside of the sector in both frames, inside of the source image, and
             solved to within EXACT_WITHIN.
     """
     n = len(sector)
     cells = np.float32(n / 2)  # points to cells
-    x = points_to_pixels(placed.grid(n).reshape(2, -1).T, n)
+    places = points_to_pixels(placed.grid(n).reshape(2, -1).T, n)
+    valid = _inside(sector, places)
+    x = places[valid]
     target = x + cells * _sampled(driving, x)[0]
     y = target - cells * _sampled(source, x)[0]
-    for left in reversed(range(_ROUNDS)):
+    far = np.zeros(len(x), np.float32)
+    for left in reversed(range(_ROUNDS if len(x) else 0)):
         value, by_x, by_y = _sampled(source, y)
         miss = y + cells * value - target
         far = np.abs(miss).max(axis=1)
@@ -73,36 +77,35 @@ def exact_flow(
         # Where the field folds or stands on end, a plain step.
         fine = np.abs(det) > 0.05
         det[~fine] = 1
-        step = (
-            np.stack(
-                [(1 + d) * miss[:, 0] - b * miss[:, 1], (1 + a) * miss[:, 1] - c * miss[:, 0]],
-                axis=1,
-            )
-            / det[:, None]
-        )
-        y = y - np.where(fine[:, None], step, miss)
+        step = [
+            (1 + d) * miss[:, 0] - b * miss[:, 1],
+            (1 + a) * miss[:, 1] - c * miss[:, 0],
+        ]
+        y = y - np.where(fine[:, None], np.stack(step, axis=1) / det[:, None], miss)
+    places[valid] = y
     inverse = np.linalg.inv(placed.matrix)
-    flow = ((pixels_to_points(y, n) - placed.offset) @ inverse.T).astype(np.float32)
-    valid = _inside(sector, x) & _inside(sector, y) & (np.abs(flow) <= 1).all(axis=1)
-    valid &= far < EXACT_WITHIN * cells
+    flow = ((pixels_to_points(places, n) - placed.offset) @ inverse.T).astype(np.float32)
+    seen = _inside(sector, y) & (far < EXACT_WITHIN * cells)
+    valid[valid] = seen
+    valid &= (np.abs(flow) <= 1).all(axis=1)
     return flow.reshape(n, n, 2), valid.reshape(n, n)
 
 
 def _sampled(field: FloatArray, at: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(n, n, C) at (N, 2) cells: the bilinear interpolant and its derivatives by x and y, (N, C).
+    """(n, n, C) at (N, 2) cells: the bilinear interpolant and its derivatives by x and y, (N, C);
+    outside of the field it goes on as in its outermost cells.
 
     Not cv2.remap, which rounds places to 1/32.
     """
     n = len(field)
-    at = np.clip(at, 0, n - 1)
-    corner = np.minimum(at.astype(np.int32), n - 2)
+    corner = np.clip(at, 0, n - 2).astype(np.int32)
     u, v = (at - corner).astype(np.float32).T[..., None]
     flat = np.ascontiguousarray(field).reshape(n * n, -1)
     first = corner[:, 1] * n + corner[:, 0]
     a, b, c, d = (flat.take(first + k, axis=0) for k in (0, 1, n, n + 1))
     top, bottom = a + u * (b - a), c + u * (d - c)
-    by_y = bottom - top
-    return top + v * by_y, (b - a) + v * ((d - c) - (b - a)), by_y
+    by_x, by_y = (b - a) + v * ((d - c) - (b - a)), bottom - top
+    return top + v * by_y, by_x, by_y
 
 
 def _inside(sector: Mask, at: FloatArray) -> Mask:
