@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,14 +11,30 @@ from typing import Any
 from ...runtime.files import atomic_write_text
 from .fidelity import Fidelity
 from .metrics import FLOW_PRESET, MOVING_PIXELS, Leakage
-from .tasks import METHODS, ClipResult, by_group, mean_leakage, means
+from .summary import (
+    LANDMARK_HEAD,
+    Unit,
+    exact_record,
+    landmark_cells,
+    summarise,
+    summary_parts,
+    summary_record,
+)
+from .tasks import METHODS, ORACLE, ClipResult, by_group, mean_leakage, means
+from .text import bullets, grid, json_text, number, plain, remarks
 
 FORMAT = 1
 LEAK_LEVEL = 0.1
 """A clip leaks when the driving frame's speckle shows in the result this much above the floor."""
 
-_TITLES = {"model": "model", "hold": "hold", "blur": "best blur", "flow": "dense flow"}
-_SHORT = {
+_TITLES = {
+    "model": "model",
+    "hold": "hold",
+    "blur": "best blur",
+    "flow": "dense flow",
+    ORACLE: "oracle",
+}
+SHORT = {
     "l1_ratio": "L1 ratio",
     "low_pass_ratio": "low-pass",
     "sharpness": "sharpness",
@@ -32,7 +47,7 @@ _SHORT = {
 }
 _CLIP_HEAD = (
     *("clip", "group", "frames", "flow px"),
-    *("L1 ratio", "best blur", "dense flow", "low-pass", "best blur", "dense flow"),
+    *("L1 ratio", "best blur", "dense flow", "oracle", "low-pass", "best blur", "dense flow"),
     *("sharpness", "best blur", "dense flow", "motion agr.", "dense flow"),
     *("temp. ratio", "dense flow", "temp. corr.", "dense flow"),
 )
@@ -40,12 +55,17 @@ _SECOND_HEAD = (
     *("clip", "driven by", "NCC source", "NCC driving", "floor", "leaks"),
     *("L1", "hold", "PSNR dB", "hold", "SSIM", "hold"),
 )
+_EXACT_HEAD = (
+    *("clip", "skill", "best blur", "dense flow", "endpoint px", "hold"),
+    *(f"landmarks {word}" for word in LANDMARK_HEAD),
+)
 _NOTES = f"""\
 Every frame of a clip drives the clip's middle frame (n // 2, left out), absolute motion; repeated
 frames are dropped. Sums run over frames and over the pixels where the clip's mean exceeds 0.03;
 means run over the clips for which a measure is defined. `hold`: the source as it is; `best blur`:
 the source, Gaussian-blurred by the sigma that fits the clip best; `dense flow`: the source warped
-by OpenCV's DIS flow ({FLOW_PRESET}). The last two see the target.
+by OpenCV's DIS flow ({FLOW_PRESET}). The last two see the target. `oracle`: the source warped by
+the exact field, on the clips that have one (displacement/ of a phantom).
 
 - L1 ratio: sum |y - x| / sum |S - x|; low-pass: the same after a Gaussian blur of 4 px. Lower is
   better, hold is 1.
@@ -59,6 +79,9 @@ by OpenCV's DIS flow ({FLOW_PRESET}). The last two see the target.
   with the high-passed warped source (should be high) and with the high-passed driving frame
   (should be no more than the floor, which is the warped source's own correlation with it). A clip
   leaks from {LEAK_LEVEL:g} above the floor.
+- exact field: skill is (L1 of hold - L1) / (L1 of hold - L1 of the oracle) inside of the sector;
+  endpoint error is that of the model's deformation; landmarks are followed from the middle frame in
+  both directions by a tracker that does not know the model, its own error is that on true frames.
 """
 
 
@@ -90,29 +113,30 @@ def leaks(leakage: Leakage) -> bool:
 
 def to_record(report: Report) -> dict[str, Any]:
     """The report as plain JSON types; measures that are not defined are null."""
-    clips = []
+    clips, seed = [], _seed(report)
     for result in report.results:
         row = asdict(result)
         row["methods"] = {name: each._asdict() for name, each in result.methods.items()}
         row["leakage"] = _leakage_record(result.leakage)
+        row["exact"] = exact_record(result.exact)
         clips.append(row)
     record = {
         "format": FORMAT,
         "command": report.command,
         "subject": dict(report.subject),
         "settings": {**report.settings, "flow": f"OpenCV DIS, preset {FLOW_PRESET}"},
-        "means": {"all": _summary(report.results)}
-        | {group: _summary(rows) for group, rows in by_group(report.results)},
+        "means": {"all": _summary(report.results, seed)}
+        | {group: _summary(rows, seed) for group, rows in by_group(report.results)},
         "clips": clips,
         "left_out": [{"clip": clip, "reason": reason} for clip, reason in report.left_out],
         "warnings": list(report.warnings),
     }
-    return _plain(record)
+    return plain(record)
 
 
 def to_json(report: Report) -> str:
     """`to_record` as text."""
-    return json.dumps(to_record(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(to_record(report))
 
 
 def to_markdown(report: Report) -> str:
@@ -123,47 +147,54 @@ def to_markdown(report: Report) -> str:
     parts = [
         "# Reconstruction",
         f"`{report.command}`",
-        _bullets([f"{key}: {value}" for key, value in facts.items()]),
+        bullets([f"{key}: {value}" for key, value in facts.items()]),
         "## Means over clips",
-        _grid(
-            ["method", *_SHORT.values()],
-            [[_TITLES[m], *_numbers(means(results, m))] for m in METHODS],
+        grid(
+            ["method", *SHORT.values()],
+            [[_TITLES[m], *fidelity_cells(means(results, m))] for m in (*METHODS, ORACLE)],
         ),
         "## By group: the model",
-        _grid(
-            ["group", "clips", *_SHORT.values(), "NCC source", "NCC driving", "floor"],
+        grid(
+            ["group", "clips", *SHORT.values(), "NCC source", "NCC driving", "floor"],
             [
                 [
                     *(group, str(len(rows))),
-                    *_numbers(means(rows, "model")),
+                    *fidelity_cells(means(rows, "model")),
                     *_leakage_cells(mean_leakage(rows)),
                 ]
                 for group, rows in groups
             ],
         ),
         "## By clip",
-        _grid(
+        grid(
             _CLIP_HEAD,
             [_clip_row(result) for result in results],
         ),
         "## Leakage and plain measures, by clip",
-        _grid(
+        grid(
             _SECOND_HEAD,
             [_second_row(result) for result in results],
         ),
     ]
-    if report.left_out:
-        parts += ["## Left out", _bullets([f"{clip}: {why}" for clip, why in report.left_out])]
-    if report.warnings:
-        parts += ["## Warnings", _bullets(report.warnings)]
-    parts += ["## How to read it", _NOTES.strip()]
+    if units := _units(results):
+        parts += [
+            "## Against the exact field",
+            *summary_parts(summarise(units, _seed(report)), _TITLES),
+        ]
+        parts.append(grid(_EXACT_HEAD, [_exact_row(result) for result in results]))
+    parts += remarks(report.left_out, report.warnings, _NOTES)
     return "\n\n".join(parts) + "\n"
 
 
 def write_report(report: Report, folder: Path) -> None:
     """Write `results.json` and `table.md`, each whole. OutputError when they cannot be written."""
-    atomic_write_text(folder / "table.md", to_markdown(report))
-    atomic_write_text(folder / "results.json", to_json(report))
+    write_texts(folder, to_markdown(report), to_json(report))
+
+
+def write_texts(folder: Path, markdown: str, record: str) -> None:
+    """Write `table.md` and `results.json`, each whole. OutputError when they cannot be written."""
+    atomic_write_text(folder / "table.md", markdown)
+    atomic_write_text(folder / "results.json", record)
 
 
 def summary_line(report: Report) -> str:
@@ -173,21 +204,31 @@ def summary_line(report: Report) -> str:
     count = sum(leaks(leakage) for leakage in tested)
     leaking = f"leaks in {count} of {len(tested)}" if count else "no leakage"
     return (
-        f"{len(report.results)} clips: L1 ratio {_number(numbers.l1_ratio)} (hold 1, dense flow "
-        f"{_number(flow.l1_ratio)}), low-pass {_number(numbers.low_pass_ratio)}, sharpness "
-        f"{_number(numbers.sharpness)}, motion agreement {_number(numbers.motion_agreement)}, "
+        f"{len(report.results)} clips: L1 ratio {number(numbers.l1_ratio)} (hold 1, dense flow "
+        f"{number(flow.l1_ratio)}), low-pass {number(numbers.low_pass_ratio)}, sharpness "
+        f"{number(numbers.sharpness)}, motion agreement {number(numbers.motion_agreement)}, "
         f"{leaking if tested else 'leakage not tested (one subject)'}"
     )
 
 
-def _summary(results: Sequence[ClipResult]) -> dict[str, Any]:
+def _summary(results: Sequence[ClipResult], seed: int) -> dict[str, Any]:
     leaking = [r.clip for r in results if r.leakage is not None and leaks(r.leakage)]
+    methods = (*METHODS, ORACLE) if any(ORACLE in r.methods for r in results) else METHODS
     return {
         "clips": len(results),
-        "methods": {name: means(results, name)._asdict() for name in METHODS},
+        "methods": {name: means(results, name)._asdict() for name in methods},
         "leakage": _leakage_record(mean_leakage(results)),
         "leaking": leaking,
+        "exact": summary_record(summarise(units, seed)) if (units := _units(results)) else None,
     }
+
+
+def _units(results: Sequence[ClipResult]) -> list[Unit]:
+    return [Unit((r.subject,), r.exact) for r in results if r.exact is not None]
+
+
+def _seed(report: Report) -> int:
+    return int(report.settings.get("seed", 0))
 
 
 def _leakage_record(leakage: Leakage | None) -> dict[str, Any] | None:
@@ -196,8 +237,10 @@ def _leakage_record(leakage: Leakage | None) -> dict[str, Any] | None:
 
 def _clip_row(result: ClipResult) -> list[str]:
     model, blur, flow = (result.methods[name] for name in ("model", "blur", "flow"))
+    oracle = result.methods.get(ORACLE)
     numbers = [
         *(model.l1_ratio, blur.l1_ratio, flow.l1_ratio),
+        math.nan if oracle is None else oracle.l1_ratio,
         *(model.low_pass_ratio, blur.low_pass_ratio, flow.low_pass_ratio),
         *(model.sharpness, blur.sharpness, flow.sharpness),
         *(model.motion_agreement, flow.motion_agreement),
@@ -205,7 +248,16 @@ def _clip_row(result: ClipResult) -> list[str]:
         *(model.temporal_correlation, flow.temporal_correlation),
     ]
     head = [result.clip, result.group, str(result.driven), f"{result.mean_flow:.1f}"]
-    return head + [_number(number) for number in numbers]
+    return head + [number(each) for each in numbers]
+
+
+def _exact_row(result: ClipResult) -> list[str]:
+    exact = result.exact
+    if exact is None:
+        return [result.clip, *["-"] * (len(_EXACT_HEAD) - 1)]
+    skills = [number(exact.skill[name]) for name in ("model", "blur", "flow")]
+    ends = [number(exact.endpoint_error, 2), number(exact.endpoint_hold, 2)]
+    return [result.clip, *skills, *ends, *landmark_cells(exact.landmark)]
 
 
 def _second_row(result: ClipResult) -> list[str]:
@@ -214,42 +266,15 @@ def _second_row(result: ClipResult) -> list[str]:
     return [
         *(result.clip, result.driver or "-", *_leakage_cells(result.leakage), leak),
         *(f"{model.l1:.4f}", f"{hold.l1:.4f}", f"{model.psnr:.2f}", f"{hold.psnr:.2f}"),
-        *(_number(model.ssim), _number(hold.ssim)),
+        *(number(model.ssim), number(hold.ssim)),
     ]
 
 
-def _numbers(fidelity: Fidelity) -> list[str]:
+def fidelity_cells(fidelity: Fidelity) -> list[str]:
+    """The cells under SHORT."""
     digits = {"l1": 4, "psnr": 2}
-    return [_number(number, digits.get(name, 3)) for name, number in fidelity._asdict().items()]
+    return [number(each, digits.get(name, 3)) for name, each in fidelity._asdict().items()]
 
 
 def _leakage_cells(leakage: Leakage | None) -> list[str]:
-    return ["-"] * 3 if leakage is None else [_number(number) for number in leakage]
-
-
-def _number(number: float, digits: int = 3) -> str:
-    return f"{number:.{digits}f}" if math.isfinite(number) else "-"
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [list(head), ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _plain(value: Any) -> Any:
-    """Containers copied, tuples as lists, numbers that JSON does not know as null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return ["-"] * 3 if leakage is None else [number(each) for each in leakage]

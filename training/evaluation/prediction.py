@@ -1,0 +1,162 @@
+"""Prediction: another subject's clip drives a still, judged against the truth of a phantom.
+
+The source is frame 0 of A's clip, the reference frame 0 of B's, B's clip drives: RELATIVE motion,
+scale 1, no smoothing. Every frame is compared with the true prediction, A moved as B moves. The
+mask is the sector, and F(x->S) of the motion agreement is the exact field, over the pixels whose
+tissue the source's sector shows. Source: METHOD, "The phantom".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .exact import Exact, ExactAccount, ExactFrame
+from .fidelity import Account, Fidelity, Targets
+from .landmarks import Points
+from .metrics import FloatImage, Mask, pixel_grid, to_levels, warp_by_flow
+from .subject import Subject
+from .tasks import SAMPLES, read_deformation, spread
+from .truth import PairData
+
+METHODS = ("model", "hold", "oracle", "another_seed")
+"""The model; the source held; the source warped by the exact field; the truth rendered with other
+scatterers, as far from the truth as an honest rendering of the same anatomy that guesses the
+speckle."""
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """All that was measured on one pair.
+
+    Attributes:
+        source, driving: the clips' names; the subjects are in `subjects`, in that order.
+        group: of the source.
+        frames: T; `driven` of them were measured.
+        mean_flow: mean length of the exact field inside of the sector, in pixels.
+        methods: the fidelity measures by method (see METHODS).
+        exact: what the exact field allows.
+    """
+
+    pair: str
+    source: str
+    driving: str
+    subjects: tuple[str, str]
+    group: str
+    split: str
+    frames: int
+    driven: int
+    mean_flow: float
+    methods: dict[str, Fidelity]
+    exact: Exact
+
+
+@dataclass(frozen=True)
+class PairSample:
+    """One driven frame, for the pictures; points (P, 2) in pixels, nan where not known."""
+
+    number: int
+    driving: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+    deformation: FloatImage
+    true: Points
+    tracked: Points
+
+
+@dataclass(frozen=True)
+class PairPictures:
+    """What a pair's strip shows."""
+
+    source: NDArray[np.uint8]
+    start: Points
+    samples: Sequence[PairSample]
+
+
+def predict(
+    subject: Subject, data: PairData, max_frames: int | None = None
+) -> tuple[PairResult, PairPictures]:
+    """Drive a still with another subject's clip and compare it with the truth.
+
+    Args:
+        max_frames: measure only so many, evenly spread; temporal measures and tracks are then those
+            of the thinned clip.
+    """
+    pair, place = data.pair, (data.crop, data.letterbox)
+    indices = spread(range(len(data.driving)), max_frames)
+    shown = set(spread(indices, SAMPLES))
+    sector = data.field.mask(*place)
+    grey = to_levels(data.source)
+    targets = Targets(grey, sector)
+    accounts = {name: Account(targets) for name in METHODS}
+    exact = ExactAccount(grey, sector, subject.geometry, data.names, data.start)
+    still = np.zeros((*grey.shape, 2), np.float32)
+    pictured: list[tuple[int, int, NDArray[np.uint8], FloatImage]] = []
+    animator = subject.relative
+    animator.set_source(data.source)
+    animator.set_reference(data.driving[0])
+    # OpenCV, numpy and the backends let go of Python's lock: two threads keep two cores busy.
+    with ThreadPoolExecutor(2) as pool:
+        for k, t in enumerate(indices):
+            flow = data.field.frame(t, *place)
+            truth = to_levels(data.truth[t])
+            coming = pool.submit(targets.frame, truth, (flow, _visible(flow, sector)))
+            prediction = animator.animate(data.driving[t])
+            deformation = read_deformation(animator)
+            images = {
+                "model": to_levels(prediction),
+                "hold": grey,
+                "oracle": to_levels(warp_by_flow(grey, flow)),
+                "another_seed": to_levels(data.other[t]),
+            }
+            target = coming.result()
+            jobs = [
+                pool.submit(accounts[name].add, image, target, still if name == "hold" else None)
+                for name, image in images.items()
+            ]
+            everywhere = np.ones_like(sector)  # the field is exact even where the source ends
+            points = data.keypoints[t]
+            exact.add(t, ExactFrame(truth, flow, everywhere, points), images, deformation)
+            for job in jobs:
+                job.result()
+            if t in shown:
+                pictured.append((k, t, prediction, deformation))
+    measures, followed = exact.result()
+    result = PairResult(
+        pair=pair.name,
+        source=pair.source.name,
+        driving=pair.driving.name,
+        subjects=(pair.source.subject, pair.driving.subject),
+        group=pair.source.group,
+        split=pair.split,
+        frames=len(data.driving),
+        driven=len(indices),
+        mean_flow=exact.mean_motion,
+        methods={name: account.result() for name, account in accounts.items()},
+        exact=measures,
+    )
+    samples = [
+        PairSample(
+            t,
+            data.driving[t],
+            prediction,
+            data.truth[t],
+            deformation,
+            followed.true[k],
+            followed.tracked[k],
+        )
+        for k, t, prediction, deformation in pictured
+    ]
+    return result, PairPictures(data.source, data.start, samples)
+
+
+def _visible(flow: FloatImage, sector: Mask) -> Mask:
+    """Where a flow reads inside of the sector."""
+    at = pixel_grid(*sector.shape) + flow
+    read = cv2.remap(sector.astype(np.uint8), at, None, cv2.INTER_NEAREST)
+    return np.asarray(read > 0)
