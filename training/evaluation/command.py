@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..dataset import Clip
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EVALUATE_EXAMPLE = """example:
   sonomime evaluate runs/first/checkpoint.pt --data clips/ --split test -o runs/first/test
   sonomime evaluate my-bundle/ --data clips/ --max-frames 20 -o quick --json
+  sonomime evaluate my-bundle/ --data phantom/ --task prediction --split test -o predictions
 """
 
 
@@ -27,7 +28,8 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="measure a checkpoint or a bundle on clips",
         description="Reconstruction: each clip drives its own middle frame, beside three baselines "
         "(held source, best blur, dense flow), and another subject's clip drives it, to look for "
-        "leaking speckle. "
+        "leaking speckle. Prediction: on a phantom's pairs, one subject's clip drives another's "
+        "first frame, and the truth is known. "
         "The folder gets results.json, table.md, overview.png and strips/.",
         epilog=EVALUATE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -38,7 +40,7 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--data", nargs="+", type=Path, required=True, metavar="DIR", help="dataset folders"
     )
-    tasks = ["reconstruction"]
+    tasks = ["reconstruction", "prediction"]
     parser.add_argument("--task", choices=tasks, default=tasks[0], help="what it has to do")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the report"
@@ -53,7 +55,18 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="N",
         help="at most N frames of a clip, evenly spread: a quick look",
     )
-    parser.add_argument("--seed", type=int, default=0, help="chooses other subjects (default: 0)")
+    parser.add_argument(
+        "--max-pairs",
+        type=_positive,
+        metavar="N",
+        help="prediction: at most N pairs, evenly spread: a quick look",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="chooses other subjects, draws the intervals (default: 0)",
+    )
     parser.add_argument("--json", action="store_true", help="print results.json, not the tables")
     parser.set_defaults(run=evaluate_command)
 
@@ -66,37 +79,34 @@ def evaluate_command(args: argparse.Namespace) -> int:
         CheckpointError, BundleError: the subject cannot be opened.
         OutputError: the report cannot be written.
     """
-    from ...runtime.errors import output_errors
+    if args.task == "prediction":
+        from .prediction_command import run_prediction
+
+        return run_prediction(args)
+    from ...runtime.errors import ConfigError
     from ...runtime.frames import parse_crop
     from ..dataset import find_clips
     from .subject import open_subject
     from .table import Report, summary_line, to_json, to_markdown, write_report
 
+    if args.max_pairs is not None:
+        raise ConfigError("--max-pairs is for --task prediction", "leave it out, or add the task")
     crop = parse_crop(args.crop) if args.crop else None
     found = find_clips(args.data, split=args.split, crop=crop)
     for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    with output_errors(args.output):  # at once, not after minutes of work
-        (args.output / "strips").mkdir(parents=True, exist_ok=True)
+    make_output(args.output)
     left_out = [(clip.name, reason) for clip, reason in found.unsupported]
     with open_subject(args.subject) as subject:
         drives, unread = _load(found.clips, subject)
         results = _evaluate(subject, drives, args.output, args.max_frames, args.seed)
         facts = subject.facts
-    left_out += unread
     report = Report(
         command=command_line(args),
         subject=facts,
-        settings={
-            "task": args.task,
-            "data": " ".join(str(folder) for folder in args.data),
-            "split": args.split or "all",
-            "crop": args.crop or "as the data says",
-            "max_frames": args.max_frames or "all",
-            "seed": args.seed,
-        },
+        settings=settings_of(args),
         results=results,
-        left_out=left_out,
+        left_out=left_out + unread,
         warnings=found.warnings,
     )
     write_report(report, args.output)
@@ -105,36 +115,70 @@ def evaluate_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def make_output(folder: Path) -> None:
+    """Make the report's folder at once, not after minutes of work. OutputError when it cannot."""
+    from ...runtime.errors import output_errors
+
+    with output_errors(folder):
+        (folder / "strips").mkdir(parents=True, exist_ok=True)
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What was asked for, for the report."""
+    settings = {
+        "task": args.task,
+        "data": " ".join(str(folder) for folder in args.data),
+        "split": args.split or "all",
+        "crop": args.crop or "as the data says",
+        "max_frames": args.max_frames or "all",
+    }
+    if args.task == "prediction":
+        settings["max_pairs"] = args.max_pairs or "all"
+    return {**settings, "seed": args.seed}
+
+
 def command_line(args: argparse.Namespace) -> str:
     """The command that asks for this evaluation again."""
     words = ["sonomime", "evaluate", str(args.subject), "--data", *map(str, args.data)]
     words += ["--task", args.task, "-o", str(args.output), "--seed", str(args.seed)]
     for option, value in (
-        ("--split", args.split), ("--crop", args.crop), ("--max-frames", args.max_frames)
-    ):  # fmt: skip
+        ("--split", args.split),
+        ("--crop", args.crop),
+        ("--max-frames", args.max_frames),
+        ("--max-pairs", args.max_pairs),
+    ):
         words += [] if value is None else [option, str(value)]
     return shlex.join(words)
 
 
 def _load(clips: Sequence[Clip], subject: Subject) -> tuple[list[Drive], list[tuple[str, str]]]:
-    """The clips as the model sees them, and those that cannot be used, with the reason."""
+    """The clips as the model sees them, and those that cannot be used, with the reason.
+
+    Raises:
+        InputError: an exact field that does not fit its clip; no clip at all.
+    """
+    from dataclasses import replace
+
     from ...runtime.errors import InputError
     from ...runtime.progress import progress
     from ..dataset import load_clip
+    from .exact import clip_truth
     from .tasks import Drive
 
     drives: list[Drive] = []
     left_out: list[tuple[str, str]] = []
     for clip in progress(clips, label="reading clips"):
         try:
-            frames = load_clip(clip, subject.size, subject.channels).frames
+            # Evaluation wants the field at full size, not what training keeps of it.
+            loaded = load_clip(replace(clip, displacement=None), subject.size, subject.channels)
         except InputError as error:
             left_out.append((clip.name, error.message))
             continue
-        if len(frames) < 2:
+        if len(loaded) < 2:
             left_out.append((clip.name, "has one distinct frame only, so nothing moves"))
             continue
-        drives.append(Drive(clip.name, clip.subject, clip.group, frames))
+        truth = None if clip.displacement is None else clip_truth(clip.displacement, loaded)
+        drives.append(Drive(clip.name, clip.subject, clip.group, loaded.frames, truth))
     if not drives:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out)
         raise InputError(

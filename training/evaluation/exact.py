@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...runtime.video import open_source
 from ..dataset import ClipFrames
+from ..frame_cache import cached_frames
 from ..models.geometry import points_to_pixels
 from .fields import flow_between
 from .landmarks import Followed, LandmarkError, Points, mean_error, measure, track
@@ -163,6 +165,24 @@ class ClipTruth:
     def open(self) -> OpenTruth:
         """Read the field. InputError when it cannot be read or does not fit the clip."""
         return OpenTruth(read_clip_field(self.path, self.count, self.shape), self.frames)
+
+
+def clip_truth(path: Path, frames: ClipFrames) -> ClipTruth:
+    """The truth of a clip, its file read once to see that it fits.
+
+    Args:
+        path: `Clip.displacement`.
+
+    Raises:
+        InputError: it cannot be read, or does not fit the clip.
+    """
+    clip, channels = frames.clip, 1 if frames.frames.ndim == 3 else frames.frames.shape[3]
+    cached = cached_frames(clip.path, clip.crop, frames.letterbox.size, channels)
+    with open_source(clip.path) as source:
+        width, height = source.size
+    truth = ClipTruth(path, len(cached.kept), (height, width), frames)
+    truth.open()  # now, not after minutes of work; it is too large to keep
+    return truth
 
 
 class OpenTruth:

@@ -22,9 +22,9 @@ from .tasks import ClipResult, Pictures, Sample
 Picture = NDArray[np.uint8]
 
 TILE = 192
-_GAP = 4
+GAP = 4
 _CAPTION = 20
-_DIFFERENCE_GAIN = 3
+DIFFERENCE_GAIN = 3
 _ARROWS = 12  # a side
 _PAPER = (250, 250, 250)
 _INK = (20, 20, 20)
@@ -46,23 +46,23 @@ def clip_strip(result: ClipResult, pictures: Pictures, geometry: str) -> Picture
             f"driving {leakage.driving:.2f} (floor {leakage.floor:.2f})"
         )
         blocks.append(_block(title, pictures.source, pictures.other, geometry, difference=False))
-    return _stack(blocks)
+    return stacked(blocks)
 
 
 def overview_row(result: ClipResult, pictures: Pictures) -> Picture:
     """One clip in a line: source, then driving frame and prediction side by side, twice."""
     ends = [pictures.own[0], pictures.own[-1]] if len(pictures.own) > 1 else pictures.own
-    tiles = [("source", _tile(pictures.source))]
+    tiles = [("source", as_tile(pictures.source))]
     for sample in ends:
-        tiles.append((f"driving {sample.number}", _tile(sample.driving)))
-        tiles.append(("prediction", _tile(sample.prediction)))
+        tiles.append((f"driving {sample.number}", as_tile(sample.driving)))
+        tiles.append(("prediction", as_tile(sample.prediction)))
     if pictures.other:
         sample = pictures.other[len(pictures.other) // 2]
-        tiles.append((f"other subject {sample.number}", _tile(sample.driving)))
-        tiles.append(("prediction", _tile(sample.prediction)))
-    body = np.concatenate([_captioned(tile, caption) for caption, tile in tiles], axis=1)
+        tiles.append((f"other subject {sample.number}", as_tile(sample.driving)))
+        tiles.append(("prediction", as_tile(sample.prediction)))
+    body = np.concatenate([captioned(tile, caption) for caption, tile in tiles], axis=1)
     title = f"{result.clip}   L1 ratio {result.methods['model'].l1_ratio:.2f}"
-    return np.concatenate([_line(title, body.shape[1]), body])
+    return np.concatenate([title_line(title, body.shape[1]), body])
 
 
 def write_strip(path: Path, picture: Picture) -> None:
@@ -83,12 +83,10 @@ def overview(rows: Sequence[Picture]) -> Picture:
     """All clips' rows on one page, in two columns and at two thirds of their size."""
     small = [_shrunk(row) for row in rows]
     half = (len(small) + 1) // 2
-    columns = [_stack(small[:half]), *([_stack(small[half:])] if small[half:] else [])]
+    columns = [stacked(small[:half]), *([stacked(small[half:])] if small[half:] else [])]
     height = max(column.shape[0] for column in columns)
     padded = [
-        cv2.copyMakeBorder(
-            c, 0, height - c.shape[0], 0, 4 * _GAP, cv2.BORDER_CONSTANT, value=_PAPER
-        )
+        cv2.copyMakeBorder(c, 0, height - c.shape[0], 0, 4 * GAP, cv2.BORDER_CONSTANT, value=_PAPER)
         for c in columns
     ]
     return np.concatenate(padded, axis=1)
@@ -123,26 +121,36 @@ def show_deformation(deformation: NDArray[np.float32], geometry: str) -> Picture
 def _block(
     title: str, source: Picture, samples: Sequence[Sample], geometry: str, difference: bool
 ) -> Picture:
-    columns = [[("source", _tile(source))]]
+    columns = [[("source", as_tile(source))]]
     for sample in samples:
         column = [
-            (f"driving {sample.number}", _tile(sample.driving)),
-            ("prediction", _tile(sample.prediction)),
+            (f"driving {sample.number}", as_tile(sample.driving)),
+            ("prediction", as_tile(sample.prediction)),
         ]
         if difference:
-            gap = cv2.absdiff(to_levels(sample.driving), to_levels(sample.prediction))
-            caption = f"|difference| x{_DIFFERENCE_GAIN}"
-            column.append((caption, _tile(cv2.multiply(gap, _DIFFERENCE_GAIN))))
+            column.append(difference_tile(sample.driving, sample.prediction))
         column.append(("reads in source at", show_deformation(sample.deformation, geometry)))
         columns.append(column)
+    return in_columns(title, columns)
+
+
+def in_columns(title: str, columns: Sequence[Sequence[tuple[str, Picture]]]) -> Picture:
+    """Columns of (caption, tile) under a title; short columns end in blank tiles."""
     height = max(len(column) for column in columns)
     drawn = []
     for column in columns:
-        tiles = [_captioned(tile, caption) for caption, tile in column]
+        tiles = [captioned(tile, caption) for caption, tile in column]
         tiles += [np.full_like(tiles[0], 250)] * (height - len(tiles))
         drawn.append(np.concatenate(tiles))
     body = np.concatenate(drawn, axis=1)
-    return np.concatenate([_line(title, body.shape[1]), body])
+    return np.concatenate([title_line(title, body.shape[1]), body])
+
+
+def difference_tile(a: Picture, b: Picture) -> tuple[str, Picture]:
+    """|a - b|, enlarged, with its caption."""
+    gap = cv2.absdiff(to_levels(a), to_levels(b))
+    gain = np.full_like(gap, DIFFERENCE_GAIN)
+    return f"|difference| x{DIFFERENCE_GAIN}", as_tile(cv2.multiply(gap, gain))
 
 
 def _shrunk(picture: Picture) -> Picture:
@@ -151,28 +159,32 @@ def _shrunk(picture: Picture) -> Picture:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
-def _tile(image: Picture) -> Picture:
+def as_tile(image: Picture) -> Picture:
+    """An image as (TILE, TILE, 3)."""
     colour = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image
     return cv2.resize(colour, (TILE, TILE), interpolation=cv2.INTER_AREA)
 
 
-def _captioned(tile: Picture, caption: str) -> Picture:
-    framed = cv2.copyMakeBorder(tile, 0, _GAP, _GAP, _GAP, cv2.BORDER_CONSTANT, value=_PAPER)
-    return np.concatenate([_line(caption, framed.shape[1], _MARK), framed])
+def captioned(tile: Picture, caption: str) -> Picture:
+    """A tile with a frame and a line above it."""
+    framed = cv2.copyMakeBorder(tile, 0, GAP, GAP, GAP, cv2.BORDER_CONSTANT, value=_PAPER)
+    return np.concatenate([title_line(caption, framed.shape[1], _MARK), framed])
 
 
-def _line(text: str, width: int, colour: tuple[int, int, int] = _INK) -> Picture:
+def title_line(text: str, width: int, colour: tuple[int, int, int] = _INK) -> Picture:
+    """A line of text."""
     line = np.full((_CAPTION, width, 3), _PAPER, np.uint8)
-    at = (_GAP, _CAPTION - 6)
+    at = (GAP, _CAPTION - 6)
     plain = text.encode("ascii", "replace").decode()  # OpenCV's font knows no other letters
     cv2.putText(line, plain, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
     return line
 
 
-def _stack(pictures: Sequence[Picture]) -> Picture:
+def stacked(pictures: Sequence[Picture]) -> Picture:
+    """Pictures below each other, as wide as the widest."""
     width = max(picture.shape[1] for picture in pictures)
     padded = [
-        cv2.copyMakeBorder(p, 0, _GAP, 0, width - p.shape[1], cv2.BORDER_CONSTANT, value=_PAPER)
+        cv2.copyMakeBorder(p, 0, GAP, 0, width - p.shape[1], cv2.BORDER_CONSTANT, value=_PAPER)
         for p in pictures
     ]
     return np.concatenate(padded)

@@ -1,0 +1,67 @@
+"""The tracker: close on texture that is moved exactly, still on a still, no guess when lost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sonomime.training.evaluation.landmarks import mean_error, measure, track
+
+from .phantoms import MARKS, NAMES, displacement, marks, render
+
+
+@pytest.mark.parametrize("subject", range(4))
+def test_it_follows_exactly_warped_texture(subject: int) -> None:
+    frames = render(subject, displacement(subject))
+    found = track(frames[0], frames, MARKS)
+    true = marks(subject)
+    miss = np.linalg.norm(found - true, axis=-1)
+    moved = np.linalg.norm(true - MARKS, axis=-1)
+    assert moved.max() > 3
+    assert miss.max() < 0.5
+    assert miss.mean() < 0.25
+
+
+def test_it_follows_through_noise_and_a_change_of_gain() -> None:
+    rng = np.random.default_rng(0)
+    frames = render(1, displacement(1)).astype(np.float64)
+    noisy = np.clip(0.9 * frames + rng.normal(0, 8, frames.shape), 0, 255).astype(np.uint8)
+    found = track(noisy[0], noisy, MARKS)
+    assert np.linalg.norm(found - marks(1), axis=-1).mean() < 0.5
+
+
+def test_a_held_source_does_not_move_a_landmark() -> None:
+    still = render(0, displacement(0))[0]
+    found = track(still, [still] * 5, MARKS)
+    assert np.abs(found - MARKS).max() < 1e-3
+
+
+def test_where_there_is_nothing_to_see_it_stays() -> None:
+    still = render(0, displacement(0))[0]
+    flat = np.full_like(still, 90)
+    assert np.allclose(track(still, [flat] * 3, MARKS), MARKS)
+
+
+def test_an_unknown_start_stays_unknown_and_harms_no_other() -> None:
+    frames = render(2, displacement(2))
+    start = np.concatenate([MARKS[:1], [[np.nan, np.nan]]])
+    found = track(frames[0], frames, start)
+    assert np.isnan(found[:, 1]).all()
+    assert np.allclose(found[:, 0], track(frames[0], frames, MARKS)[:, 0])
+    assert track(frames[0], [], MARKS).shape == (0, 2, 2)
+
+
+def test_errors_are_means_over_the_frames_that_are_known() -> None:
+    start = np.zeros((2, 2))
+    true = np.zeros((3, 2, 2))
+    true[:, 0, 0] = (0, 3, 6)
+    true[2, 0] = np.nan
+    true[:, 1] = np.nan
+    down = np.array([0.0, 1.0])
+    tracks = {"model": true + down, "oracle": true + down / 2, "truth": true.copy()}
+    followed = measure(NAMES, start, true, tracks)
+    assert list(followed.errors) == [NAMES[0]]
+    error = followed.errors[NAMES[0]]
+    assert error == pytest.approx((1, 1.5, 0.5, 0))
+    assert mean_error(followed.errors) == pytest.approx(error)
+    assert mean_error({}) is None
