@@ -18,6 +18,7 @@ __all__ = ["add_evaluate", "add_train"]
 TRAIN_EXAMPLE = """example:
   sonomime train lite --data clips/ -o runs/first --max-minutes 60
   sonomime train lite --data clips/ -o runs/first --resume
+  sonomime train lite --data mine/ --from runs/first/checkpoint.pt -o runs/mine
   sonomime train ours-ptg --data a/ b/ -o runs/ptg --set train.batch_size=8 \\
       --set loss.perceptual_network=vgg19 --set loss.perceptual_weights=vgg19.pth
 """
@@ -47,6 +48,13 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "-o", "--output", type=Path, required=True, metavar="RUN", help="folder of the run"
     )
     parser.add_argument("--resume", action="store_true", help="go on from RUN/checkpoint.pt")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="begin with these weights: fine-tuning",
+    )
     parser.add_argument(
         "--max-minutes", type=float, metavar="M", help="end with a checkpoint after M minutes"
     )
@@ -102,6 +110,7 @@ def train_command(args: argparse.Namespace) -> int:
             args.resume,
             args.max_minutes,
             lambda line: print(line, file=sys.stderr, flush=True),
+            args.start,
         )
     return 0
 

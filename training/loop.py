@@ -35,11 +35,18 @@ def until_told() -> Iterator[Callable[[], bool]]:
 
 
 def train(
-    trainer: Trainer, resume: bool, max_minutes: float | None, report: Callable[[str], None]
+    trainer: Trainer,
+    resume: bool,
+    max_minutes: float | None,
+    report: Callable[[str], None],
+    start: Path | None = None,
 ) -> Path:
     """Train until ``max_steps``, ``max_minutes``, SIGTERM or Ctrl-C.
 
     Every end writes ``RUN/checkpoint.pt``.
+
+    Args:
+        start: a checkpoint whose weights a new run begins with; a run that is resumed has its own.
 
     Raises:
         OutputError: RUN already holds a run and ``resume`` is false.
@@ -48,12 +55,16 @@ def train(
     if resume and path.exists():
         trainer.load(load_checkpoint(path))
         report(f"resuming at step {trainer.step}")
-    elif resume:
-        report(f"{path}: there is none yet; starting anew")
     elif path.exists():
         raise OutputError(
             f"{path}: this folder already holds a run", "add --resume, or choose another -o"
         )
+    else:
+        if resume:
+            report(f"{path}: there is none yet; starting anew")
+        if start is not None:
+            trainer.start_from(load_checkpoint(start))
+            report(f"starting from the weights of {start}")
     train_config = trainer.config.train
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
     since, mark = trainer.step, time.monotonic()

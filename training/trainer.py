@@ -197,6 +197,27 @@ class Trainer:
             ) from error
         self.step = checkpoint.step
 
+    def start_from(self, checkpoint: Checkpoint) -> None:
+        """Begin with the weights of another run, for fine-tuning; what that was trained on stays
+        on record.
+
+        Raises:
+            ConfigError: its model has other settings.
+        """
+        differing = _differing(
+            config_to_dict(checkpoint.config)["model"],
+            config_to_dict(self.config)["model"],
+            "model.",
+        )
+        if differing:
+            raise ConfigError(
+                f"cannot start from this checkpoint: {', '.join(differing)} differ(s)",
+                "give the settings of the checkpoint's model with --set",
+            )
+        for model in (self.model, self.ema):
+            model.load_state_dict(checkpoint.weights)
+        self.data = [*(d for d in checkpoint.data if d not in self.data), *self.data]
+
     @torch.no_grad()
     def picture(self, step: int, samples: int = 4) -> Any:
         """Picture grid of the EMA model on the batch of ``step``."""

@@ -1,0 +1,78 @@
+"""Fine-tuning: a new run begins with another's weights, and says what those were trained on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sonomime.runtime.errors import ConfigError
+from sonomime.training.checkpoint import Checkpoint, load_checkpoint
+from sonomime.training.config import Config, KeypointConfig, ModelConfig, MotionConfig
+from sonomime.training.loop import train
+from sonomime.training.models.animator import build_model
+from sonomime.training.pairs import PairBatch
+from sonomime.training.trainer import Trainer
+
+POINTS = KeypointConfig(
+    self_supervised=2, supervised=0, width=4, max_features=8, depth=2, head_kernel=3
+)
+MOTION = MotionConfig(width=4, max_features=8, depth=2, head_kernel=3)
+
+
+def config() -> Config:
+    generator = replace(ModelConfig().generator, width=4, blocks=1)
+    base = Config(model=ModelConfig(image_size=64, keypoints=POINTS, motion=MOTION))
+    base = replace(base, model=replace(base.model, generator=generator))
+    return replace(
+        base,
+        loss=replace(base.loss, reconstruction=1.0),
+        train=replace(
+            base.train, max_steps=1, batch_size=1, precision="fp32", batchnorm_batches=1, ema=0.0
+        ),
+    )
+
+
+def batch(step: int) -> PairBatch:
+    image = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(step))
+    none = torch.zeros(1, 0, 2), torch.zeros(1, 0, 2)
+    seen = torch.zeros(1, 0, dtype=torch.bool)
+    return PairBatch(image, image, *none, seen, seen, None, None, torch.zeros(1, dtype=torch.bool))
+
+
+def test_start_from_begins_with_the_weights_and_keeps_the_record(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    weights = build_model(config().model).state_dict()
+    Checkpoint(config(), 9, weights, data=[{"name": "first"}]).save(tmp_path / "old.pt")
+    trainer = Trainer(config(), batch, tmp_path / "run", [], [{"name": "mine"}])
+    before = trainer.model.state_dict()["keypoint_detector.heatmap.weight"].clone()
+    trainer.start_from(load_checkpoint(tmp_path / "old.pt"))
+    for model in (trainer.model, trainer.ema):
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, weights[name]), name
+    after = trainer.model.state_dict()["keypoint_detector.heatmap.weight"]
+    assert not torch.equal(before, after)
+    assert trainer.step == 0
+    assert trainer.data == [{"name": "first"}, {"name": "mine"}]
+
+
+def test_resuming_keeps_the_runs_own_weights(tmp_path: Path) -> None:
+    Checkpoint(config(), 9, build_model(config().model).state_dict()).save(tmp_path / "old.pt")
+    said: list[str] = []
+    old = tmp_path / "old.pt"
+    train(Trainer(config(), batch, tmp_path / "run", [], []), True, None, said.append, old)
+    assert any("starting from the weights" in line for line in said)
+    said.clear()
+    train(Trainer(config(), batch, tmp_path / "run", [], []), True, None, said.append, old)
+    assert any("resuming at step 1" in line for line in said)
+    assert not any("starting from" in line for line in said)
+
+
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    other = replace(config(), model=replace(config().model, keypoints=replace(POINTS, width=8)))
+    Checkpoint(other, 9, build_model(other.model).state_dict()).save(tmp_path / "old.pt")
+    trainer = Trainer(config(), batch, tmp_path / "run", [], [])
+    with pytest.raises(ConfigError, match=r"model\.keypoints\.width differ"):
+        trainer.start_from(load_checkpoint(tmp_path / "old.pt"))

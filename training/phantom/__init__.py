@@ -1,0 +1,1 @@
+"""The phantom: ultrasound whose motion, landmarks and true prediction are known."""

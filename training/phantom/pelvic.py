@@ -1,0 +1,240 @@
+"""The pelvic floor from the perineum, in the midsagittal plane, during a Valsalva manoeuvre.
+
+Probe on top; the symphysis upper left, the anal canal to the right, the bladder deep in the middle.
+Sizes: METHOD, "The phantom". The state is (bladder neck x, z; symphysis x, z; levator: points;
+urethral rotation, probe angle: radians; breathing: points).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .display import Display
+from .flow import Stream, circle_distance, ellipse_distance, push, ramp, turn
+from .manoeuvre import Sway, breathing, strain
+from .paint import Canvas
+from .pelvic_tissue import paint
+from .probe import SIZE, Probe
+from .tissue_map import Grid, Motion, Pose
+
+FloatArray = NDArray[np.float64]
+
+KEYPOINTS = ("bladder_neck", "symphysis")
+NECK, EDGE = slice(0, 2), slice(2, 4)
+_REACH = np.array([15.5, 23.0])
+_BEHIND = np.array([8.0, 3.0])  # what moves lies mostly behind the neck, away from the bone
+_SPILL = 0.65  # most of what a Valsalva moves returns beside the midsagittal plane
+_TURN_REACH = 10.0
+_LEVATOR_REACH = np.array([13.0, 13.0])
+_BREATH_REACH = np.array([45.0, 30.0])
+LEVATOR, ROTATION, PROBE_ANGLE, BREATH = 4, 5, 6, 7
+
+
+@dataclass(frozen=True)
+class Valsalva:
+    """How the manoeuvre goes.
+
+    Attributes:
+        start, peak, release: when it begins, is at its greatest and ends, shares of the clip.
+        left: share of the descent that is left at the end.
+        descent: of the bladder neck towards the probe, mm.
+        opening: angle by which the neck swings about the symphysis while it descends, degrees.
+        rotation: of the urethra, degrees.
+        levator: descent of the levator plate, mm.
+        breath: amplitude, mm; breaths: in the whole clip.
+        sway: of the probe, mm; tilt: degrees; both reach so far about rest.
+        out_of_plane: slip of the image plane at the peak, mm.
+        seed: of the sway's course.
+    """
+
+    start: float
+    peak: float
+    release: float
+    left: float
+    descent: float
+    opening: float
+    rotation: float
+    levator: float
+    breath: float
+    breaths: float
+    sway: float
+    tilt: float
+    out_of_plane: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class PelvicParameters:
+    """One subject. Lengths in mm, angles in degrees, points (x, z) from the middle of the face.
+
+    Attributes:
+        edge: the symphysis' lower edge, the keypoint `symphysis`.
+        symphysis: its length and thickness; symphysis_angle: of its axis above the horizontal.
+        neck: the bladder neck at rest, the other keypoint.
+        bladder: length and width of the bladder; bladder_angle: of its axis from the vertical.
+        wall: of the bladder.
+        urethra: its width; meatus: where it ends near the face.
+        junction: the anorectal junction; verge: the anal canal's end near the face.
+        anorectal: angle between canal and rectum.
+        hiatus: from the symphysis' edge to the levator.
+        fat: thickness of the layer under the skin.
+        seed: of tissue grain and scatterers.
+    """
+
+    probe: Probe
+    display: Display
+    edge: tuple[float, float]
+    symphysis: tuple[float, float]
+    symphysis_angle: float
+    neck: tuple[float, float]
+    bladder: tuple[float, float]
+    bladder_angle: float
+    wall: float
+    urethra: float
+    meatus: tuple[float, float]
+    junction: tuple[float, float]
+    verge: tuple[float, float]
+    anorectal: float
+    hiatus: float
+    fat: float
+    manoeuvre: Valsalva
+    seed: int
+
+
+class Pelvic:
+    """A subject as a Body (anatomy.py)."""
+
+    keypoint_names = KEYPOINTS
+
+    def __init__(self, parameters: PelvicParameters) -> None:
+        p = self.parameters = parameters
+        self.probe, self.display = p.probe, p.display
+        self.edge, self.neck = np.array(p.edge), np.array(p.neck)
+        axis = np.radians(p.symphysis_angle)
+        self.bone_axes = np.array(p.symphysis) / 2
+        # The axis runs up and to the left; the edge is the ellipse's lower right end.
+        self.bone_angle = float(axis)
+        self.bone = self.edge - self.bone_axes[0] * np.array([np.cos(axis), np.sin(axis)])
+        self.levator_rest = np.array(p.junction) + np.array([7.0, 3.0])
+        self.deep = np.array([self.neck[0] + 10, 0.95 * p.probe.depth])
+        self.mm_per_point = SIZE / 2 * p.probe.mm_per_pixel
+
+    def tissue(self, grid: Grid) -> Canvas:
+        return paint(self, grid)
+
+    def impossible(self, state: FloatArray) -> str | None:
+        """Why a state cannot be; None where it can."""
+        pose = self._pose(state)
+        target = pose.remove(self.neck + self.mm_per_point * state[NECK])
+        bone, _ = ellipse_distance(target, self.bone, self.bone_axes, self.bone_angle)
+        if bone < 5:
+            return "the bladder neck is pressed into the symphysis"
+        if np.hypot(target[0], target[1] + self.probe.radius) - self.probe.radius < 12:
+            return "the bladder neck is pressed into the probe"
+        return None
+
+    def states(self, frames: int) -> FloatArray:
+        m, mm = self.parameters.manoeuvre, self.mm_per_point
+        time = np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)
+        effort = strain(time, m.start, m.peak, m.release, m.left)
+        # The neck travels on an arc about the edge, nearer to the probe and to the dorsal side.
+        arm = self.neck - self.edge
+        reach, angle = np.hypot(*arm), np.arctan2(arm[1], arm[0])
+        end = _descended(self.edge, reach, float(angle), m.descent, np.radians(m.opening))
+        state = np.zeros((frames, 8))
+        path = _arc(self.edge, self.neck, end)
+        state[:, NECK] = np.array([path(e) for e in effort]) - self.neck
+        state[:, LEVATOR] = m.levator * effort
+        state[:, ROTATION] = np.radians(m.rotation) * effort
+        state[:, BREATH] = breathing(time, m.breath, m.breaths, effort)
+        sway = Sway(m.seed)
+        pose = np.stack([m.sway * sway(time, 0), m.sway * sway(time, 1)], axis=1)
+        state[:, PROBE_ANGLE] = np.radians(m.tilt) * sway(time, 2)
+        state[:, EDGE] = pose
+        # In the picture the neck is carried along by the probe's sway.
+        for row in state:
+            pose_of = Pose(float(row[PROBE_ANGLE]), self.edge, row[EDGE])
+            row[NECK] = pose_of.place(self.neck + row[NECK]) - self.neck
+        lengths = [0, 1, 2, 3, LEVATOR, BREATH]
+        state[:, lengths] /= mm
+        return state
+
+    def out_of_plane(self, frames: int) -> FloatArray:
+        """Slip of the image plane at each frame, mm (frames,)."""
+        m = self.parameters.manoeuvre
+        time = np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)
+        return m.out_of_plane * strain(time, m.start, m.peak, m.release, m.left)
+
+    def landmarks(self, state: FloatArray) -> FloatArray:
+        mm = self.mm_per_point
+        return np.stack([self.neck + mm * state[NECK], self.edge + mm * state[EDGE]])
+
+    def motion(self, state: FloatArray) -> Motion:
+        mm = self.mm_per_point
+        pose = self._pose(state)
+        target = pose.remove(self.neck + mm * state[NECK])
+        path = _arc(self.edge, self.neck, target)
+        levator = mm * float(state[LEVATOR]) * np.array([0.45, -0.9])
+        breath = np.array([0.2, 1.0]) * mm * float(state[BREATH])
+        rotation = float(state[ROTATION])
+        # A longer way takes more with it: tissue gives way smoothly.
+        reach = _REACH + 0.1 * float(np.linalg.norm(target - self.neck))
+
+        def around(points: FloatArray, time: float) -> Stream:
+            return (
+                turn(points, path(time), rotation, _TURN_REACH)
+                + push(points, self.levator_rest + time * levator, levator, _LEVATOR_REACH, _SPILL)
+                + push(points, self.deep, breath, _BREATH_REACH)
+            )
+
+        def velocity(points: FloatArray, time: float) -> FloatArray:
+            neck, step = path(time), 1e-4
+            centre = neck + _BEHIND
+            wanted = (path(time + step) - path(time - step)) / (2 * step)
+            # The field is linear in what the neck is pushed by: two trials give the push that
+            # carries the neck along its path, whatever else moves.
+            here = neck[:, None]
+            rest = self._held(here, around(here, time)).v[:, 0]
+            trials = [
+                self._held(here, push(here, centre, unit, reach, _SPILL)).v for unit in np.eye(2)
+            ]
+            move = np.linalg.solve(np.concatenate(trials, axis=1), wanted - rest)
+            all_of_it = push(points, centre, move, reach, _SPILL) + around(points, time)
+            return self._held(points, all_of_it).v
+
+        return Motion(velocity, pose)
+
+    def _held(self, points: FloatArray, stream: Stream) -> Stream:
+        """Nothing moves in the bone or at the probe's face."""
+        bone = ellipse_distance(points, self.bone, self.bone_axes, self.bone_angle)
+        face = circle_distance(points, np.array([0, -self.probe.radius]), self.probe.radius)
+        return ramp(*face, 16.0).hold(ramp(*bone, 13.0).hold(stream))
+
+    def _pose(self, state: FloatArray) -> Pose:
+        return Pose(float(state[PROBE_ANGLE]), self.edge, self.mm_per_point * state[EDGE])
+
+
+def _arc(pivot: FloatArray, start: FloatArray, end: FloatArray):  # type: ignore[no-untyped-def]
+    """The path from start to end about a pivot: angle and radius change evenly."""
+    a, b = start - pivot, end - pivot
+    radius = np.hypot(*a), np.hypot(*b)
+    first = np.arctan2(a[1], a[0])
+    swing = (np.arctan2(b[1], b[0]) - first + np.pi) % (2 * np.pi) - np.pi
+
+    def at(share: float) -> FloatArray:
+        angle, length = first + share * swing, radius[0] + share * (radius[1] - radius[0])
+        return np.asarray(pivot + length * np.array([np.cos(angle), np.sin(angle)]))
+
+    return at
+
+
+def _descended(
+    pivot: FloatArray, reach: float, angle: float, descent: float, opening: float
+) -> FloatArray:
+    """Where the neck is after it came nearer to the probe by ``descent``, having swung."""
+    turned = angle - opening
+    depth = reach * np.sin(angle) - descent
+    return np.asarray(pivot + np.array([reach * np.cos(turned), depth]))

@@ -1,0 +1,166 @@
+"""What a pelvic floor is made of: layer over layer on a canvas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .paint import Canvas, band, curve, within
+from .tissue_map import Grid
+
+if TYPE_CHECKING:
+    from .pelvic import Pelvic
+
+FloatArray = NDArray[np.float64]
+
+FLUID = -45.0
+"""Echogenicity of urine: what is seen there is noise and the beam's flanks."""
+_BONE_LOSS = 12.0  # dB per mm: nothing is seen behind it
+
+
+def paint(body: Pelvic, grid: Grid) -> Canvas:
+    """The tissue of a subject at rest."""
+    p = body.parameters
+    canvas = Canvas(grid)
+    rng = np.random.default_rng([p.seed, 1])
+    x, z = canvas.points[..., 0], canvas.points[..., 1]
+    face = np.hypot(x, z + p.probe.radius) - p.probe.radius  # depth under the skin
+
+    # The ground: connective tissue and fat, brighter to the right, in strands round the canal.
+    canvas.echo += -5 + 4 * canvas.grain(rng, 16, 9, 0.5) + 2.5 * canvas.grain(rng, 5, 3, 0.7)
+    strands = canvas.grain(rng, 14, 1.6, np.radians(rng.uniform(28, 48)))
+    canvas.add(_side(x, 14, 8), 3.0 + 4.0 * np.abs(strands) ** 1.5)
+    canvas.add(_side(-x, 20, 8), 2.0 + 2.5 * canvas.grain(rng, 9, 2.0, -0.5))
+    deep = np.clip((z - 50) / 25, 0, 1)
+    canvas.add(deep, -5 + 4 * canvas.grain(rng, 20, 3, 0.05))
+
+    canvas.distort(rng, 0.9, np.stack([body.neck, body.edge]))
+    _organs(body, canvas, rng)
+    _anorectum(body, canvas, rng)
+    _urethra(body, canvas, rng)
+    _bladder(body, canvas, rng)
+    _symphysis(body, canvas, rng)
+
+    # Skin, the fat beneath it, and the probe's cover.
+    fat = within(face - p.fat, 2.5)
+    canvas.lay(0.75 * fat, 2 + 2.5 * canvas.grain(rng, 10, 1.2, 0.0))
+    canvas.lay(within(face - 2.2, 1.0), -8.0)
+    canvas.lay(band(face - 1.4, 0.7), 7.0)
+    canvas.lay(within(face - 0.5, 0.4), 12.0)
+    return canvas
+
+
+def _side(x: FloatArray, start: float, soft: float) -> FloatArray:
+    return np.clip((x - start) / soft, 0, 1)
+
+
+def _organs(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
+    """Vagina: a stripe behind the urethra; cervix: a grey mass behind the bladder; gut: deep, with
+    bright air that casts a dirty shadow."""
+    p = body.parameters
+    neck, junction = body.neck, np.array(p.junction)
+    entry = np.array([(p.meatus[0] + p.verge[0]) / 2, 4.0])
+    middle = (neck + junction) / 2 + np.array([1.0, 0.0])
+    top = middle + np.array([-2.0, 22.0])
+    vagina = curve(
+        [tuple(entry), tuple((entry + middle) / 2 + np.array([1.5, 0])), tuple(middle), tuple(top)]
+    )
+    gap = canvas.stroke(vagina)
+    canvas.lay(0.8 * within(gap - 3.4, 1.5), -7 + 1.5 * canvas.grain(rng, 6, 2, 1.4))
+    canvas.lay(0.9 * band(gap, 0.8, 0.8), 6.0)
+    mass = top + np.array([6.0, 10.0])
+    cervix = canvas.ellipse(mass, np.array([13.0, 17.0]), float(rng.uniform(-0.4, 0.4)))
+    canvas.lay(0.8 * within(cervix, 3.0), -6 + 2 * canvas.grain(rng, 5, 4, 0.3))
+    canvas.add(band(cervix, 1.2, 1.2), 5.0)
+    for _ in range(int(rng.integers(1, 4))):
+        at = np.array([rng.uniform(-12, 34), rng.uniform(0.78, 0.93) * p.probe.depth])
+        air = canvas.ellipse(at, np.array([rng.uniform(4, 9), 1.4]), float(rng.uniform(-0.4, 0.4)))
+        canvas.lay(within(air, 1.0), 15 + 3 * canvas.grain(rng, 3, 1, 0.0), 1.2)
+
+
+def _anorectum(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
+    """Canal: dark sphincter about bright mucosa; behind it the levator plate as a bright sling."""
+    p = body.parameters
+    verge, junction = np.array(p.verge), np.array(p.junction)
+    along = (verge - junction) / np.linalg.norm(verge - junction)
+    turn = np.radians(p.anorectal)
+    away = np.array(
+        [along[0] * np.cos(turn) - along[1] * np.sin(turn),
+         along[0] * np.sin(turn) + along[1] * np.cos(turn)]
+    )  # fmt: skip
+    rectum = curve(
+        [
+            tuple(verge),
+            tuple((verge + junction) / 2 + np.array([-1.5, 0])),
+            tuple(junction),
+            tuple(junction + 14 * away),
+            tuple(junction + 30 * away),
+        ]
+    )
+    gap = canvas.stroke(rectum)
+    canvas.lay(0.85 * within(gap - 6.5, 1.5), 3 + 2 * canvas.grain(rng, 5, 1.5, 1.2))
+    canvas.lay(0.9 * band(gap - 3.6, 2.2, 1.0), -13.0)
+    canvas.lay(0.8 * within(gap - 1.6, 1.0), 3 + 3 * canvas.grain(rng, 3, 1, 1.2))
+    # The levator: from behind the junction towards the coccyx, a ribbon of bright fibres.
+    start = body.levator_rest
+    toward = np.array([np.cos(np.radians(rng.uniform(18, 34))), 0.42])
+    plate = curve(
+        [
+            tuple(start + np.array([-3.0, -7.0])),
+            tuple(start),
+            tuple(start + 16 * toward),
+            tuple(start + 34 * toward),
+        ]
+    )
+    sheet = canvas.stroke(plate)
+    canvas.lay(0.9 * within(sheet - 3.6, 1.4), 8 + 4 * canvas.grain(rng, 12, 1.3, 0.45))
+    canvas.add(band(sheet - 5.2, 1.2, 1.0), -8.0)
+
+
+def _urethra(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
+    """A dark core in a grey sheath, from the neck to the meatus."""
+    p = body.parameters
+    meatus = np.array(p.meatus)
+    bend = (body.neck + meatus) / 2 + np.array([1.2, 0.0])
+    line = curve([tuple(body.neck), tuple(bend), tuple(meatus)])
+    gap = canvas.stroke(line)
+    half = p.urethra / 2
+    canvas.lay(0.85 * within(gap - half, 1.6), -3 + 2 * canvas.grain(rng, 7, 1.5, 1.5))
+    canvas.lay(0.9 * within(gap - 0.52 * half, 1.6), -14 + 2 * canvas.grain(rng, 6, 1.5, 1.5))
+    canvas.add(band(gap - half, 1.0, 1.0), 5.0)
+    canvas.lay(0.5 * band(gap, 0.5, 0.6), -4.0)
+
+
+def _bladder(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
+    """Urine in a wall; the neck is its lowest point, drawn out to a funnel."""
+    p = body.parameters
+    tilt = np.radians(p.bladder_angle)
+    axis = np.array([np.sin(tilt), np.cos(tilt)])
+    half = np.array(p.bladder) / 2
+    centre = body.neck + axis * half[0]
+    u = (canvas.points - centre) @ np.stack([axis, np.array([axis[1], -axis[0]])], axis=1)
+    # A drop: narrower towards the neck.
+    width = half[1] * (1 + 0.28 * u[..., 0] / half[0])
+    form = np.hypot(u[..., 0] / half[0], u[..., 1] / width) - 1
+    gap = form * float(half.mean())
+    wall = band(gap - p.wall / 2, p.wall, 0.8)
+    canvas.lay(0.9 * wall, -1 + 2 * canvas.grain(rng, 6, 2, 0.0))
+    canvas.add(band(gap - 0.3, 0.8, 0.6), 6.0)
+    canvas.lay(within(gap, 0.5), FLUID, 0.02)
+
+
+def _symphysis(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
+    """Cartilage in a bright capsule; bone behind, in whose shadow nothing is seen."""
+    axes, centre, angle = body.bone_axes, body.bone, body.bone_angle
+    gap = canvas.ellipse(centre, axes, angle)
+    canvas.lay(within(gap - 1.0, 1.2), -7 + 2.5 * canvas.grain(rng, 8, 2.5, angle), 0.5)
+    core = canvas.ellipse(centre, axes * 0.55, angle)
+    canvas.add(within(core, 3.0), 6.0)
+    canvas.lay(band(gap - 0.6, 1.4, 0.9), 8 + 2 * canvas.grain(rng, 6, 1.5, angle))
+    # The pubic bone under it: the deep half of the oval and what lies beyond.
+    turned = np.array([-np.sin(angle), np.cos(angle)])
+    depth = (canvas.points - centre) @ turned - 0.35 * axes[1]
+    behind = within(gap + 1.2, 1.0) * within(-depth, 2.0)
+    canvas.lay(behind, -10.0, _BONE_LOSS)

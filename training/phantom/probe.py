@@ -1,0 +1,131 @@
+"""The probe and the picture: where range, angle, millimetres and pixels meet.
+
+Convention: millimetres (x right, z away from the probe), origin at the middle of the probe's face;
+pixels (column, row), 0 = centre of the first pixel; a curved array's lines fan out from the centre
+of its face, at z = -radius.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+SIZE = 256
+"""Side of a phantom's picture, in pixels."""
+SOUND = 1.54
+"""Speed of sound in soft tissue, mm per microsecond."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A curved array, or a phased one (a small radius), and how its sector lies in the picture.
+
+    Attributes:
+        frequency: MHz.
+        radius: of the face's curvature, mm.
+        angle: of the whole sector, degrees.
+        depth: of the sector along a line, mm.
+        zoom: 0 shows the whole sector, 1 fills the picture's height and crops the sides.
+        focus: depth of the narrowest beam, mm.
+        axial: full width at half maximum of the pulse, mm.
+        lateral: the same of the beam at its focus, mm.
+    """
+
+    frequency: float
+    radius: float
+    angle: float
+    depth: float
+    zoom: float
+    focus: float
+    axial: float
+    lateral: float
+
+    def impossible(self) -> str | None:
+        """What is wrong with the probe; None where it can be built."""
+        for name in ("frequency", "radius", "angle", "depth", "focus", "axial", "lateral"):
+            if not getattr(self, name) > 0:
+                return f"the probe's {name} is {getattr(self, name):g}: it must be positive"
+        if self.angle >= 170:
+            return f"the probe's angle is {self.angle:g} degrees: it must be below 170"
+        if not 0 <= self.zoom <= 1:
+            return f"the probe's zoom is {self.zoom:g}: it must be from 0 to 1"
+        return None
+
+    @property
+    def half_angle(self) -> float:
+        """Half of the sector, radians."""
+        return float(np.radians(self.angle / 2))
+
+    @property
+    def top(self) -> float:
+        """z of the sector's highest point (the ends of the face), mm; not above 0."""
+        return -self.radius * (1 - float(np.cos(self.half_angle)))
+
+    @property
+    def width(self) -> float:
+        """The sector's width, mm."""
+        return 2 * (self.radius + self.depth) * float(np.sin(self.half_angle))
+
+    @property
+    def height(self) -> float:
+        """The sector's height, mm."""
+        return self.depth - self.top
+
+    @property
+    def mm_per_pixel(self) -> float:
+        large, small = max(self.width, self.height), min(self.width, self.height)
+        return (large + self.zoom * (small - large)) * 1.02 / SIZE
+
+    @property
+    def wavelength(self) -> float:
+        """mm."""
+        return SOUND / self.frequency
+
+    @property
+    def corner(self) -> FloatArray:
+        """The centre of the first pixel, mm (2,)."""
+        middle = np.array([0.0, (self.top + self.depth) / 2])
+        return middle - self.mm_per_pixel * (SIZE - 1) / 2
+
+    def to_mm(self, pixels: FloatArray) -> FloatArray:
+        """Pixels (..., 2) -> mm."""
+        return self.corner + self.mm_per_pixel * np.asarray(pixels, np.float64)
+
+    def to_pixels(self, mm: FloatArray) -> FloatArray:
+        """mm (..., 2) -> pixels."""
+        return (np.asarray(mm, np.float64) - self.corner) / self.mm_per_pixel
+
+    def to_polar(self, mm: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """mm (..., 2) -> depth along the line (mm) and angle from the middle line (radians)."""
+        x, z = mm[..., 0], mm[..., 1] + self.radius
+        return np.hypot(x, z) - self.radius, np.arctan2(x, z)
+
+    def from_polar(self, depth: FloatArray, angle: FloatArray) -> FloatArray:
+        """Depth (mm) and angle (radians) -> mm (..., 2)."""
+        length = depth + self.radius
+        return np.stack([length * np.sin(angle), length * np.cos(angle) - self.radius], axis=-1)
+
+    def inside(self, mm: FloatArray, margin: float = 0.0) -> NDArray[np.bool_]:
+        """Which points (..., 2) lie in the sector, at least ``margin`` mm from its border."""
+        depth, angle = self.to_polar(mm)
+        side = (self.half_angle - np.abs(angle)) * (depth + self.radius)
+        return (depth >= margin) & (depth <= self.depth - margin) & (side >= margin)
+
+    def beam_width(self, depth: FloatArray) -> FloatArray:
+        """FWHM of the beam at a depth (mm): a Gaussian beam whose Rayleigh range is 30 times its
+        waist."""
+        return self.lateral * np.sqrt(1 + ((depth - self.focus) / (30 * self.lateral)) ** 2)
+
+    def sector(self) -> NDArray[np.bool_]:
+        """The pixels (SIZE, SIZE) that show tissue."""
+        return self.inside(self.to_mm(pixel_grid()))
+
+
+def pixel_grid() -> FloatArray:
+    """Pixel coordinates (SIZE, SIZE, 2) of the picture."""
+    line = np.arange(SIZE, dtype=np.float64)
+    return np.stack(np.meshgrid(line, line), axis=-1)

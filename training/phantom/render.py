@@ -1,0 +1,160 @@
+"""A subject's pictures: the whole chain for one state."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .anatomy import Body
+from .beam import DENSITY, Beam, Echo
+from .display import ScanConverter
+from .probe import SIZE
+from .tissue_map import NODE, Grid, Resampler, integrate
+
+FloatArray = NDArray[np.float64]
+
+_MARGIN = 16.0  # mm: what the probe's sway may bring into the sector
+_RASTER = 0.3  # mm
+_DENSE = 0.75  # mm, grid from which the scatterers' positions are read, bilinearly
+_OUT_OF_PLANE = 1.5  # mm, over which speckle decorrelates
+
+
+class View(NamedTuple):
+    """One state, seen.
+
+    Attributes:
+        rest: float64 (SIZE, SIZE, 2), for each pixel the place at rest of what is seen there,
+            in pixels.
+        envelope: float32 (rows, lines).
+    """
+
+    rest: FloatArray
+    envelope: NDArray[np.float32]
+
+
+class Renderer:
+    """Renders a body's states.
+
+    Args:
+        seed: of the scatterers; two seeds are two honest renderings of one anatomy.
+    """
+
+    def __init__(self, body: Body, seed: int) -> None:
+        self.body, probe = body, body.probe
+        self.beam = Beam(probe)
+        self.convert = ScanConverter(self.beam)
+        side = max(probe.width / 2, -probe.to_mm(np.zeros(2))[0])
+        low = np.array([-side - _MARGIN, probe.top - _MARGIN])
+        high = np.array([side + _MARGIN, probe.depth + _MARGIN])
+        self._nodes = Grid.over(low, high, NODE)
+        self._dense = Grid.over(low, high, _DENSE)
+        self._to_dense = Resampler(self._nodes, self._dense)
+        corner = probe.corner
+        line = probe.mm_per_pixel * np.arange(SIZE)
+        self._to_pixels = Resampler(self._nodes, Grid(corner[0] + line, corner[1] + line))
+        self.raster = Grid.over(low, high, _RASTER)
+        tissue = body.tissue(self.raster)
+        self.tissue = tissue
+        rng = np.random.default_rng([seed, 2])
+        self._scatter(rng, low, high, tissue.echo)
+        rows = np.linspace(0, self.beam.rows - 1, int(probe.depth / 0.8))
+        lines = np.linspace(0, self.beam.lines - 1, self.beam.lines // 4)
+        depth, angle = np.meshgrid(rows * self.beam.step, lines, indexing="ij")
+        angle = (angle - (self.beam.lines - 1) / 2) * self.beam.pitch
+        self._shadow_at = probe.from_polar(depth, angle)
+        self._shadow_step = float(rows[1] - rows[0]) * self.beam.step
+
+    def _scatter(
+        self, rng: np.random.Generator, low: FloatArray, high: FloatArray, echo: NDArray[np.float32]
+    ) -> None:
+        probe = self.body.probe
+        count = int(np.prod(high - low) * DENSITY)
+        points = low + rng.random((count, 2)) * (high - low)
+        in_plane = rng.standard_normal(count).astype(np.float32)
+        beside = rng.standard_normal(count).astype(np.float32)
+        near = probe.inside(points, -_MARGIN)
+        column, row = self._at(self.raster, points)
+        strength = 10 ** (_read(echo, column, row) / 20)
+        near &= strength > 1e-2
+        self._in_plane = (in_plane * strength)[near]
+        self._beside = (beside * strength)[near]
+        column, row = self._at(self._dense, points[near])
+        i, j = row.astype(np.int64), column.astype(np.int64)
+        width = len(self._dense.x)
+        self._corner = i * width + j
+        self._weights = (row - i)[:, None], (column - j)[:, None]
+
+    @staticmethod
+    def _at(grid: Grid, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Where points (..., 2) are on a grid: column, row."""
+        dx, dz = grid.x[1] - grid.x[0], grid.z[1] - grid.z[0]
+        return (points[..., 0] - grid.x[0]) / dx, (points[..., 1] - grid.z[0]) / dz
+
+    def positions(self, state: FloatArray) -> FloatArray:
+        """Where the scatterers are in a state, mm (N, 2)."""
+        motion = self.body.motion(state)
+        placed = motion.pose.place(integrate(self._nodes.points, motion.velocity))
+        dense = self._to_dense(placed).reshape(-1, 2)
+        down, right = self._weights
+        width, k = len(self._dense.x), self._corner
+        above = dense[k] + right * (dense[k + 1] - dense[k])
+        below = dense[k + width] + right * (dense[k + width + 1] - dense[k + width])
+        return np.asarray(above + down * (below - above))
+
+    def view(
+        self,
+        state: FloatArray,
+        slip: float = 0.0,
+        noise: np.random.Generator | None = None,
+    ) -> View:
+        """Render a state.
+
+        Args:
+            slip: of the image plane, mm.
+            noise: draws the receiver's noise; None leaves it out.
+        """
+        motion = self.body.motion(state)
+        nodes = motion.pose.remove(self._nodes.points)
+        back = integrate(nodes, motion.velocity, backwards=True)
+        display, beam = self.body.display, self.beam
+        rho = float(np.exp(-(slip**2) / (2 * _OUT_OF_PLANE**2)))
+        amplitude = self._in_plane
+        if slip:
+            amplitude = rho * amplitude + np.float32(np.sqrt(1 - rho**2)) * self._beside
+        heard = beam.hear(Echo(self.positions(state), amplitude))
+        shape = (beam.rows, beam.lines)
+        static = None
+        if noise is not None:
+            parts = noise.standard_normal((*shape, 2), dtype=np.float32)
+            parts *= np.float32(10 ** (-display.noise / 20) / np.sqrt(2))
+            static = parts.view(np.complex64)[..., 0]
+        gain = 10 ** (display.gain * beam.depth / 20).astype(np.float32)[:, None]
+        envelope = beam.envelope(heard, self._transmission(back), gain, static)
+        rest = self.body.probe.to_pixels(self._to_pixels(back))
+        return View(rest, envelope)
+
+    def _transmission(self, back: FloatArray) -> NDArray[np.float32]:
+        """The factor of the way there and back to every sample, (rows, lines)."""
+        column, row = self._at(self._nodes, self._shadow_at)
+        rest = _read(back.astype(np.float32), column, row)
+        loss = _read(self.tissue.loss, *self._at(self.raster, rest.astype(np.float64)))
+        total = np.cumsum(loss, axis=0) * self._shadow_step
+        blurred = cv2.GaussianBlur(total.astype(np.float32), (0, 0), 1.2)
+        fine = cv2.resize(
+            blurred, (self.beam.lines, self.beam.rows), interpolation=cv2.INTER_LINEAR
+        )
+        return np.asarray(10 ** (-fine / 20), np.float32)
+
+
+def _read(raster: NDArray[np.float32], column: FloatArray, row: FloatArray) -> NDArray[np.float32]:
+    """Bilinear values of a raster at N points or a picture of them; the border goes on outside."""
+    shape = column.shape
+    # OpenCV's pictures have at most 32767 rows.
+    wide = -(-column.size // 4096)
+    flat = [np.resize(v.astype(np.float32).ravel(), (wide, 4096)) for v in (column, row)]
+    values = cv2.remap(raster, *flat, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    tail = raster.shape[2:]
+    return np.asarray(values.reshape(-1, *tail)[: column.size].reshape(*shape, *tail))

@@ -1,0 +1,110 @@
+"""One subject of a phantom folder: its parameters, its clip and the truth about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.errors import InputError
+from .anatomies import ANATOMIES
+from .anatomy import Body, why_impossible
+from .probe import pixel_grid
+from .render import Renderer
+
+FloatArray = NDArray[np.float64]
+
+_GRAIN = 512  # displacements are kept to 1/512 px, which halves their files
+_TRIES = 200
+_USUAL_FRAMES = 60  # a manoeuvre's, at the scanner's frame rate
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which subject: everything about it follows from this."""
+
+    anatomy: str
+    seed: int
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.anatomy}{self.seed}-{self.number:03d}"
+
+    @property
+    def split(self) -> str:
+        """Every fifth is for testing."""
+        return "test" if self.number % 5 == 4 else "train"
+
+    def stream(self, use: int) -> list[int]:
+        """The seed of a random stream of this subject's."""
+        return [self.seed, self.number, use]
+
+
+class Shot(NamedTuple):
+    """One frame: uint8 (SIZE, SIZE), and displacement float32 (SIZE, SIZE, 2) to the rest pose,
+    pixels."""
+
+    image: NDArray[np.uint8]
+    displacement: NDArray[np.float32]
+
+
+def draw_body(identity: Identity, frames: int) -> Body:
+    """The subject of that identity: drawn until all of its landmarks stay in the sector."""
+    anatomy = ANATOMIES[identity.anatomy]
+    for attempt in range(_TRIES):
+        rng = np.random.default_rng([*identity.stream(0), attempt])
+        body = anatomy.body(anatomy.draw(rng))
+        if why_impossible(body, body.states(_CHECKED)) is None:
+            return body
+    raise InputError(
+        f"no possible {identity.anatomy} subject in {_TRIES} draws", "choose another --seed"
+    )
+
+
+_CHECKED = 33  # states looked at along a manoeuvre, however many frames the clip has
+
+
+def film(
+    body: Body,
+    states: FloatArray,
+    scatterers: int,
+    noise: list[int] | None = None,
+) -> Iterator[Shot]:
+    """Render states (T, Q) one after the other.
+
+    Args:
+        scatterers: their seed.
+        noise: seed of receiver's noise and of the slip out of the plane; None for neither, as in a
+            true prediction.
+    """
+    renderer = Renderer(body, scatterers)
+    slips = body.out_of_plane(len(states)) if noise is not None else np.zeros(len(states))
+    grid = pixel_grid()
+    greys: list[NDArray[np.float32]] = []
+    weights = _persistence(body, len(states))
+    for number, (state, slip) in enumerate(zip(states, slips, strict=True)):
+        rng = None if noise is None else np.random.default_rng([*noise, number])
+        view = renderer.view(state, float(slip), rng)
+        greys = [body.display.grey(view.envelope), *greys[:2]]
+        shown = sum(w * greys[min(i, len(greys) - 1)] for i, w in enumerate(weights))
+        displacement = np.rint((view.rest - grid) * _GRAIN) / _GRAIN
+        yield Shot(renderer.convert(shown), displacement.astype(np.float32))
+
+
+def _persistence(body: Body, frames: int) -> NDArray[np.float32]:
+    """Weights of this frame and the two before it: less of them where few frames show the whole
+    manoeuvre, because they are further apart in time."""
+    weights = np.array(body.display.persistence, np.float32)
+    weights[1:] *= min(1.0, frames / _USUAL_FRAMES)
+    weights[0] = 1 - weights[1:].sum()
+    return weights
+
+
+def landmark_pixels(body: Body, states: FloatArray) -> NDArray[np.float32]:
+    """Where the keypoints are, float32 (T, P, 2), pixels."""
+    places = np.stack([body.landmarks(state) for state in states])
+    return np.asarray(body.probe.to_pixels(places), np.float32)
