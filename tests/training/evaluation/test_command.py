@@ -238,7 +238,7 @@ def test_an_output_that_cannot_be_written_is_found_at_once(
         evaluate(bundle, "--data", data, "-o", tmp_path / "file")
 
 
-@pytest.mark.parametrize("words", [["--max-frames", "0"], ["--task", "prediction"]])
+@pytest.mark.parametrize("words", [["--max-frames", "0"], ["--task", "divination"]])
 def test_what_is_not_offered_is_refused(words: list[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         parse("x", "--data", tmp_path, "-o", tmp_path / "r", *words)
