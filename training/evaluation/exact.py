@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...runtime.video import open_source
 from ..dataset import ClipFrames
@@ -21,8 +22,10 @@ from ..frame_cache import cached_frames
 from ..models.geometry import points_to_pixels
 from .fields import flow_between
 from .landmarks import Followed, LandmarkError, Points, mean_error, measure, track
-from .metrics import FloatImage, Image, Mask, deformation_flow, length, ratio, to_float
+from .metrics import FloatImage, Image, Mask, deformation_flow, length, ratio, to_float, to_levels
 from .truth import Field, read_clip_field
+
+Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class ExactAccount:
         self._sums: dict[str, float] = {}
         self._frames = 0
         self._error, self._motion, self._pixels = 0.0, 0.0, 0
-        self._kept: list[tuple[int, dict[str, Image], Points]] = []
+        self._kept: list[tuple[int, dict[str, Picture], Points]] = []
 
     def add(
         self,
@@ -107,12 +110,14 @@ class ExactAccount:
             self._sums[name] = self._sums.get(name, 0.0) + float(miss)
         self._frames += 1
         at = truth.known & self._sector
-        flow = deformation_flow(deformation, *self._sector.shape, self._geometry)
+        height, width = self._sector.shape
+        flow = deformation_flow(deformation, height, width, self._geometry)
         self._error += float(length(flow - truth.flow)[at].sum(dtype=np.float64))
         self._motion += float(length(truth.flow)[at].sum(dtype=np.float64))
         self._pixels += int(at.sum())
-        seen: dict[str, Image] = {name: np.array(images[name]) for name in ("model", "oracle")}
-        self._kept.append((position, {**seen, "truth": np.array(truth.image)}, truth.points))
+        seen = {"model": images["model"], "oracle": images["oracle"], "truth": truth.image}
+        kept = {name: np.array(to_levels(image)) for name, image in seen.items()}
+        self._kept.append((position, kept, truth.points))
 
     @property
     def mean_motion(self) -> float:

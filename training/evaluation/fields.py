@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.frames import Crop, Letterbox
-from .metrics import FloatImage, Mask, length, pixel_grid
+from .metrics import FloatImage, Mask, length, pixel_grid, read_at
 
 TOLERANCE = 0.01
 """A point of `flow_between` counts as found when it misses the tissue by less, in pixels."""
@@ -69,7 +69,7 @@ def mask_in_model_frame(mask: Mask, crop: Crop | None, box: Letterbox) -> Mask:
     if crop is None and (box.width, box.height) == (box.size, box.size):
         return mask
     at, inside = _original_pixels(crop, box)
-    read = cv2.remap(mask.astype(np.float32), at, None, cv2.INTER_LINEAR)
+    read = read_at(mask.astype(np.float32), at)
     return np.asarray(read > 0.5) & inside
 
 
@@ -85,10 +85,10 @@ def _original_pixels(crop: Crop | None, box: Letterbox) -> tuple[FloatImage, Mas
     grid = pixel_grid(box.size, box.size)
     picture = box.to_picture(grid)
     extent = np.array([box.width, box.height])
-    inside = ((picture >= -0.5) & (picture <= extent - 0.5)).all(-1)
+    inside = np.asarray(((picture >= -0.5) & (picture <= extent - 0.5)).all(-1))
     origin = np.array(crop[:2] if crop else (0, 0), np.float64)
     return (picture + origin).astype(np.float32), inside
 
 
 def _read(field: FloatImage, at: FloatImage) -> FloatImage:
-    return cv2.remap(field, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return read_at(field, at, border=cv2.BORDER_REPLICATE)

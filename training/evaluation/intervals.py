@@ -45,7 +45,7 @@ def weighted_ratio(
         when no unit counts.
     """
     values = np.array([top, bottom], np.float64)
-    counts = np.isfinite(values).all(axis=0)
+    counts = np.asarray(np.isfinite(values).all(axis=0))
     if not counts.any():
         return None
     values = values[:, counts]

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from .metrics import Image, to_levels
 
 Points = NDArray[np.float64]
+Picture = NDArray[np.uint8]
 
 WINDOW = 21
 """Side of a Lucas-Kanade window, in pixels."""
@@ -61,7 +62,7 @@ def track(source: Image, frames: Iterable[Image], start: Points) -> Points:
     return np.stack(path) if path else np.zeros((0, *at.shape))
 
 
-def _step(before: Image, now: Image, at: Points, grid: Points) -> Points:
+def _step(before: Picture, now: Picture, at: Points, grid: Points) -> Points:
     cluster = (at[:, None] + grid).astype(np.float32)
     here = cluster.reshape(-1, 1, 2)
     there, found = _flow(before, now, here)
@@ -75,13 +76,13 @@ def _step(before: Image, now: Image, at: Points, grid: Points) -> Points:
 
 
 def _flow(
-    here: Image, there: Image, points: NDArray[np.float32]
+    here: Picture, there: Picture, points: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     at, status, _ = cv2.calcOpticalFlowPyrLK(
         here,
         there,
         points,
-        None,
+        points.copy(),  # overwritten: only a flag would make it the first guess
         winSize=(WINDOW, WINDOW),
         maxLevel=_LEVELS,
         criteria=_CRITERIA,

@@ -110,6 +110,12 @@ def length(flow: FloatImage) -> FloatImage:
     return cv2.magnitude(flow[..., 0], flow[..., 1])
 
 
+def read_at(image: FloatImage, at: FloatImage, border: int = cv2.BORDER_CONSTANT) -> FloatImage:
+    """A float image (H, W[, C]) read at pixels (h, w, 2), xy: bilinear, zero beyond its border."""
+    x, y = np.ascontiguousarray(at[..., 0]), np.ascontiguousarray(at[..., 1])
+    return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=border), np.float32)
+
+
 def warp_by_flow(source: Image, flow: FloatImage) -> Image:
     """source(p + flow(p)): bilinear, zero padding."""
     at = pixel_grid(*flow.shape[:2]) + flow

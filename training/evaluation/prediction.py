@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .exact import Exact, ExactAccount, ExactFrame
 from .fidelity import Account, Fidelity, Targets
 from .landmarks import Points
-from .metrics import FloatImage, Mask, pixel_grid, to_levels, warp_by_flow
+from .metrics import FloatImage, Mask, pixel_grid, read_at, to_levels, warp_by_flow
 from .subject import Subject
 from .tasks import SAMPLES, read_deformation, spread
 from .truth import PairData
@@ -158,5 +157,4 @@ def predict(
 def _visible(flow: FloatImage, sector: Mask) -> Mask:
     """Where a flow reads inside of the sector."""
     at = pixel_grid(*sector.shape) + flow
-    read = cv2.remap(sector.astype(np.uint8), at, None, cv2.INTER_NEAREST)
-    return np.asarray(read > 0)
+    return np.asarray(read_at(sector.astype(np.float32), at) > 0.5)

@@ -94,8 +94,8 @@ def to_record(report: PredictionReport) -> dict[str, Any]:
         "pairs": pairs,
         "warnings": list(report.warnings),
     }
-    result: dict[str, Any] = plain(record)
-    return result
+    found: dict[str, Any] = plain(record)
+    return found
 
 
 def to_json(report: PredictionReport) -> str:

@@ -131,7 +131,8 @@ def to_record(report: Report) -> dict[str, Any]:
         "left_out": [{"clip": clip, "reason": reason} for clip, reason in report.left_out],
         "warnings": list(report.warnings),
     }
-    return plain(record)
+    found: dict[str, Any] = plain(record)
+    return found
 
 
 def to_json(report: Report) -> str:

@@ -224,7 +224,7 @@ def _start(
 ) -> NDArray[np.float64]:
     """The source still's own labels; the truth's frame 0, which is the same pose, without them."""
     labels = pair.source.keypoints.get(0, {})
-    start = points[0].copy()
+    start: NDArray[np.float64] = points[0].copy()
     for i, name in enumerate(names):
         if name in labels:
             start[i] = points_in_model_frame(np.array(labels[name]), crop, box)
