@@ -18,13 +18,23 @@ from numpy.typing import NDArray
 from .exact import Exact, ExactAccount, ExactFrame
 from .fidelity import Account, Fidelity, Targets
 from .landmarks import Points
-from .metrics import FloatImage, Mask, pixel_grid, read_at, to_levels, warp_by_flow
+from .metrics import (
+    FloatImage,
+    Mask,
+    blur,
+    pixel_grid,
+    read_at,
+    to_float,
+    to_levels,
+    warp_by_flow,
+)
 from .subject import Subject
-from .tasks import SAMPLES, read_deformation, spread
+from .tasks import SAMPLES, best_blur, read_deformation, spread
 from .truth import PairData
 
-METHODS = ("model", "hold", "oracle", "another_seed")
-"""The model; the source held; the source warped by the exact field; the truth rendered with other
+METHODS = ("model", "hold", "blur", "oracle", "another_seed")
+"""The model; the source held; the source blurred by the sigma that fits the truth best, because L1
+rewards blur; the source warped by the exact field; the truth rendered with other
 scatterers, as far from the truth as an honest rendering of the same anatomy that guesses the
 speckle."""
 
@@ -94,7 +104,9 @@ def predict(
     targets = Targets(grey, sector)
     accounts = {name: Account(targets) for name in METHODS}
     exact = ExactAccount(grey, sector, subject.geometry, data.names, data.start)
-    still = np.zeros((*grey.shape, 2), np.float32)
+    sigma = best_blur(data.truth, indices, data.source, sector)
+    blurred = to_levels(blur(to_float(data.source), sigma))
+    still = {"hold": np.zeros((*grey.shape, 2), np.float32), "blur": targets.flow(blurred, grey)}
     pictured: list[tuple[int, int, NDArray[np.uint8], FloatImage]] = []
     animator = subject.relative
     animator.set_source(data.source)
@@ -110,12 +122,13 @@ def predict(
             images = {
                 "model": to_levels(prediction),
                 "hold": grey,
+                "blur": blurred,
                 "oracle": to_levels(warp_by_flow(grey, flow)),
                 "another_seed": to_levels(data.other[t]),
             }
             target = coming.result()
             jobs = [
-                pool.submit(accounts[name].add, image, target, still if name == "hold" else None)
+                pool.submit(accounts[name].add, image, target, still.get(name))
                 for name, image in images.items()
             ]
             everywhere = np.ones_like(sector)  # the field is exact even where the source ends

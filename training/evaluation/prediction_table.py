@@ -24,14 +24,16 @@ from .table import FORMAT, SHORT, fidelity_cells
 from .tasks import mean_fidelity
 from .text import bullets, grid, interval, json_text, number, plain, remarks
 
-TITLES = {"another_seed": "another seed"}
+TITLES = {"blur": "best blur", "another_seed": "another seed"}
 ROLES = ("source", "driving")
 _NOTES = f"""\
 Frame 0 of A's clip is animated by B's clip, relative to B's frame 0, scale 1, no smoothing; every
 frame, the first too, is compared with the true prediction: A moved as B moves, without noise.
-`hold`: the source as it is. `oracle`: the source warped by the exact field, which no model can
-know. `another seed`: the truth rendered with other scatterers: as far from the truth as an honest
-rendering of the same anatomy that guesses the speckle. Pixels are those of the model's frame.
+`hold`: the source as it is. `best blur`: the source, Gaussian-blurred by the sigma that fits the
+truth best: a skill no higher than its own says nothing of motion. `oracle`: the source warped by
+the exact field, which no model can know. `another seed`: the truth rendered with other scatterers:
+as far from the truth as an honest rendering of the same anatomy that guesses the speckle. Pixels
+are those of the model's frame.
 
 - skill: (L1 of hold - L1) / (L1 of hold - L1 of the oracle), L1 summed over frames inside of the
   sector, per pair, then the mean over pairs. hold is 0, the oracle 1.
@@ -146,16 +148,17 @@ def summary_line(report: PredictionReport) -> str:
     shares = {name: f"{value:.4f}" for name, value in summary.l1.items()}
     pairs = len(report.results)
     return (
-        f"{pairs} pair{'s' * (pairs != 1)}: skill {interval(summary.model_skill)} (hold 0, oracle "
-        f"1), landmark error {interval(summary.landmark_ratio)} of hold's, L1 {shares['model']} "
+        f"{pairs} pair{'s' * (pairs != 1)}: skill {interval(summary.model_skill)} (hold 0, best "
+        f"blur {number(summary.skill['blur'])}, oracle 1), landmark error "
+        f"{interval(summary.landmark_ratio)} of hold's, L1 {shares['model']} "
         f"(hold {shares['hold']}, oracle {shares['oracle']}, another seed "
         f"{shares['another_seed']})"
     )
 
 
 _HEAD = (
-    *("pair", "frames", "field px", "L1", "hold", "oracle", "another seed", "skill"),
-    *("endpoint px", "sharpness", "motion agr.", "temp. corr."),
+    *("pair", "frames", "field px", "L1", "hold", "best blur", "oracle", "another seed"),
+    *("skill", "best blur", "endpoint px", "sharpness", "motion agr.", "temp. corr."),
     *(f"landmarks {word}" for word in LANDMARK_HEAD),
 )
 
@@ -165,7 +168,8 @@ def _row(result: PairResult) -> list[str]:
     return [
         *(result.pair, str(result.driven), number(result.mean_flow, 1)),
         *(number(exact.l1[name], 4) for name in METHODS),
-        *(number(exact.skill["model"]), number(exact.endpoint_error, 2)),
+        *(number(exact.skill["model"]), number(exact.skill["blur"])),
+        number(exact.endpoint_error, 2),
         *(number(model.sharpness), number(model.motion_agreement)),
         number(model.temporal_correlation),
         *landmark_cells(exact.landmark),
