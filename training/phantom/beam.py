@@ -19,11 +19,17 @@ from .probe import Probe
 FloatArray = NDArray[np.float32]
 
 DENSITY = 17.0
-"""Scatterers per mm^2: ten in a resolution cell of 0.5 mm x 1.2 mm."""
+"""Scatterers per mm^2 for the finest probes: ten in a resolution cell of 0.5 mm x 1.2 mm."""
 _SIGMA = 1 / (2 * np.sqrt(2 * np.log(2)))  # standard deviation of a Gaussian of FWHM 1
 _MARGIN = (
     3.0  # beyond the sector, in beam widths: what lies there is heard through the beam's flank
 )
+
+
+def density(probe: Probe) -> float:
+    """Scatterers per mm^2: above a cell of 1 mm^2 so many a cell instead, because speckle does not
+    get better with more of them and each takes time in every frame."""
+    return DENSITY / max(1.0, probe.axial * probe.lateral)
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Beam:
         self._lateral = np.exp(-2 * (np.pi * sigma[:, None] * frequency) ** 2).astype(np.float32)
         self._axial_sigma = _SIGMA * probe.axial / self.step  # in rows
         # The mean square that tissue of 0 dB gives, so that brightness does not hang on the grid.
-        per_cell = DENSITY * self.step * length * self.pitch
+        per_cell = density(probe) * self.step * length * self.pitch
         energy = per_cell / (4 * np.pi * sigma * self._axial_sigma)
         self._level = (1 / np.sqrt(energy)).astype(np.float32)[:, None]
 

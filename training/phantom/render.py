@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .anatomy import Body
-from .beam import DENSITY, Beam, Echo
+from .beam import Beam, Echo, density
 from .display import ScanConverter
 from .probe import SIZE
 from .tissue_map import NODE, Grid, Resampler, integrate
@@ -71,7 +71,7 @@ class Renderer:
         self, rng: np.random.Generator, low: FloatArray, high: FloatArray, echo: NDArray[np.float32]
     ) -> None:
         probe = self.body.probe
-        count = int(np.prod(high - low) * DENSITY)
+        count = int(np.prod(high - low) * density(probe))
         points = low + rng.random((count, 2)) * (high - low)
         in_plane = rng.standard_normal(count).astype(np.float32)
         beside = rng.standard_normal(count).astype(np.float32)
