@@ -1,0 +1,256 @@
+"""The heart from its apex, in the four-chamber plane, beating.
+
+Probe on top; the left ventricle hangs from its apex, the septum and the right ventricle to its
+left, the lateral wall to its right, the atria below. State 0 is the end of diastole. The state is
+(apex x, z; lateral and septal end of the mitral annulus x, z: points; contraction: share of the
+endocardium's radius; valves: -1 closed, 0 ajar as at rest, 1 open; sway x, z: points; probe angle:
+radians).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .display import Display
+from .flow import circle_distance, ramp
+from .heart_cycle import Beating, Courses
+from .heart_tissue import paint
+from .paint import Canvas
+from .probe import SIZE, Probe
+from .tissue_map import Grid, Motion, Pose
+
+FloatArray = NDArray[np.float64]
+
+KEYPOINTS = ("apex", "mitral_lateral", "mitral_septal")
+CONTRACTION, VALVE, SWAY, PROBE_ANGLE, STATE = 6, 7, slice(8, 10), 10, 11
+_WIDEST = 0.6  # where along the axis the ventricle is widest; it is a cut ellipse about there
+_APEX_REACH = 24.0
+_ATRIAL_REACH = 24.0  # mm below the annulus over which its way dies out
+_VALVE_WAY = 6.0  # mm a leaflet's tip goes, about, from ajar to open or closed
+_VALVE_REACH = 7.0
+
+
+@dataclass(frozen=True)
+class HeartParameters:
+    """One subject. Lengths in mm, points (x, z) from the middle of the face.
+
+    Attributes:
+        apex: of the left ventricle's cavity at the end of diastole, a keypoint.
+        lateral, septal: where the mitral leaflets are hinged, the other keypoints.
+        septum, wall: thickness of the septum and of the lateral wall.
+        right: width of the right ventricle at its base; offset: how much nearer to the apex the
+            tricuspid valve is.
+        atria: length of the left and of the right atrium.
+        coaptation: where the mitral leaflets meet, 0 in the middle, 1 at the lateral hinge.
+        clutter: strength of the haze before the apex, dB.
+        window: how much the lungs and ribs at the sides darken, dB (left, right).
+        seed: of tissue grain and scatterers.
+    """
+
+    probe: Probe
+    display: Display
+    apex: tuple[float, float]
+    lateral: tuple[float, float]
+    septal: tuple[float, float]
+    septum: float
+    wall: float
+    right: float
+    offset: float
+    atria: tuple[float, float]
+    coaptation: float
+    clutter: float
+    window: tuple[float, float]
+    beating: Beating
+    seed: int
+
+
+class Frame(NamedTuple):
+    """Coordinates of a ventricle: s from the apex along the axis, u across, in parallel with the
+    annulus and positive towards the lateral wall; both mm."""
+
+    apex: FloatArray
+    along: FloatArray
+    across: FloatArray
+    length: float
+    half: float
+    """Of the annulus."""
+
+    @classmethod
+    def of(cls, landmarks: FloatArray) -> Frame:
+        """From the keypoints (3, 2)."""
+        apex, lateral, septal = landmarks
+        axis, annulus = (lateral + septal) / 2 - apex, lateral - septal
+        length, width = float(np.hypot(*axis)), float(np.hypot(*annulus))
+        return cls(apex, axis / length, annulus / width, length, width / 2)
+
+    def coordinates(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(2, ...) mm -> s and u."""
+        x, z = points[0] - self.apex[0], points[1] - self.apex[1]
+        (ax, az), (cx, cz) = self.along, self.across
+        area = ax * cz - az * cx
+        return (x * cz - z * cx) / area, (ax * z - az * x) / area
+
+    def place(self, s: FloatArray | float, u: FloatArray | float) -> FloatArray:
+        """s and u -> mm (..., 2)."""
+        s, u = np.asarray(s, np.float64), np.asarray(u, np.float64)
+        return self.apex + s[..., None] * self.along + u[..., None] * self.across
+
+
+class Heart:
+    """A subject as a Body (anatomy.py)."""
+
+    keypoint_names = KEYPOINTS
+
+    def __init__(self, parameters: HeartParameters) -> None:
+        p = self.parameters = parameters
+        self.probe, self.display = p.probe, p.display
+        self.rest = np.array([p.apex, p.lateral, p.septal])
+        self.frame = Frame.of(self.rest)
+        # The cut ellipse's half width, from its width at the annulus.
+        self.radius = self.frame.half / float(np.sqrt(1 - ((1 - _WIDEST) / _WIDEST) ** 2))
+        self.tricuspid = -(self.frame.half + 0.8 * p.septum + 0.5 * p.right)
+        self.mm_per_point = SIZE / 2 * p.probe.mm_per_pixel
+        self._courses = Courses(p.beating)
+
+    def tissue(self, grid: Grid) -> Canvas:
+        return paint(self, grid)
+
+    def half_width(self, share: FloatArray) -> FloatArray:
+        """Of the ventricle's cavity at rest, mm; ``share``: of the axis, 0 to 1."""
+        return np.asarray(
+            self.radius * np.sqrt(np.maximum(1 - ((share - _WIDEST) / _WIDEST) ** 2, 0))
+        )
+
+    def impossible(self, state: FloatArray) -> str | None:
+        """Why a state cannot be; None where it can."""
+        places = self._pose(state).remove(self.landmarks(state))
+        now, rest = Frame.of(places), self.frame
+        if not 0.68 <= now.length / rest.length <= 1.12:
+            return (
+                f"the ventricle is {100 * now.length / rest.length:.0f} % as long as at rest "
+                "(68 to 112 is possible)"
+            )
+        if now.half < 0.6 * rest.half or now.across @ rest.across < 0.7:
+            return "the mitral annulus is squeezed shut or turned over"
+        if not -0.15 <= state[CONTRACTION] <= 0.5:
+            return f"the ventricle contracts by {100 * state[CONTRACTION]:.0f} % (-15 to 50)"
+        if abs(state[VALVE]) > 1.3:
+            return "the valves are wider than open or tighter than closed"
+        if self.probe.to_polar(places[0])[0] < 14:
+            return "the apex is pressed into the probe"
+        return None
+
+    def states(self, frames: int) -> FloatArray:
+        b, mm = self.parameters.beating, self.mm_per_point
+        time = np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)
+        c = self._courses(time)
+        state = np.zeros((frames, STATE))
+        up, inward = -self.frame.along, self.frame.across
+        way = np.zeros((frames, 3, 2))
+        way[:, 0] = c.squeeze[:, None] * np.array(b.apex)
+        for i, (course, sign) in enumerate(((c.lateral, -1.0), (c.septal, 1.0))):
+            side = sign * b.narrowing * self.frame.half * c.squeeze
+            way[:, 1 + i] = b.annulus[i] * course[:, None] * up + side[:, None] * inward
+        state[:, SWAY] = c.sway
+        state[:, PROBE_ANGLE] = c.tilt
+        for row, step in zip(state, way, strict=True):
+            # In the picture the heart is carried along by the probe's sway.
+            pose = self._at(float(row[PROBE_ANGLE]), row[SWAY])
+            row[:CONTRACTION] = (pose.place(self.rest + step) - self.rest).ravel()
+        state[:, :CONTRACTION] /= mm
+        state[:, SWAY] /= mm
+        state[:, CONTRACTION] = b.contraction * c.squeeze
+        state[:, VALVE] = c.valve
+        return state
+
+    def out_of_plane(self, frames: int) -> FloatArray:
+        """Slip of the image plane at each frame, mm (frames,): the heart twists as it contracts."""
+        time = np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)
+        return self.parameters.beating.out_of_plane * self._courses(time).squeeze
+
+    def landmarks(self, state: FloatArray) -> FloatArray:
+        return self.rest + self.mm_per_point * state[:CONTRACTION].reshape(3, 2)
+
+    def motion(self, state: FloatArray) -> Motion:
+        pose = self._pose(state)
+        way = pose.remove(self.landmarks(state)) - self.rest
+        squeeze, valve = float(state[CONTRACTION]), float(state[VALVE])
+
+        def velocity(points: FloatArray, time: float) -> FloatArray:
+            places = self.rest + time * way
+            frame = Frame.of(places)
+            # The keypoints are carried along among the rest: three weights, one for each, are
+            # given the moves that take them along their ways, whatever else moves.
+            n = points.shape[1]
+            both = np.concatenate([points, places.T], axis=1)
+            s, u = frame.coordinates(both)
+            held = self._held(both)
+            v = held * self._beat(frame, s, u, squeeze, valve, time)
+            weights = held * self._weights(frame, both, s, u)
+            moves = np.linalg.solve(weights[:, n:].T, way - v[:, n:].T)
+            return np.asarray(v[:, :n] + moves.T @ weights[:, :n])
+
+        return Motion(velocity, pose)
+
+    def _weights(
+        self, frame: Frame, points: FloatArray, s: FloatArray, u: FloatArray
+    ) -> FloatArray:
+        """How much each keypoint takes points (2, N) with it, (3, N): the apex what is around it;
+        the annulus the ventricles, less and less towards the apex, and the tops of the atria."""
+        gap = points - frame.apex[:, None]
+        apex = np.exp(-0.5 * (gap * gap).sum(axis=0) / _APEX_REACH**2)
+        below = s - frame.length
+        t = below / np.where(below < 0, 0.48 * frame.length, _ATRIAL_REACH)
+        # The right ventricle's base goes further than the septum.
+        base = np.exp(-0.5 * t * t - (((u + 22) / 72) ** 2) ** 2)
+        base *= 1 + 0.35 * _step(-(u + frame.half) / (2 * self.radius))
+        lateral = _step(0.5 + 0.4 * u / frame.half)
+        return np.stack([apex, base * lateral, base * (1 - lateral)])
+
+    def _beat(
+        self, frame: Frame, s: FloatArray, u: FloatArray, squeeze: float, valve: float, time: float
+    ) -> FloatArray:
+        """Contraction and valves, in the frame of the moment: v (2, N)."""
+        p, share = self.parameters, s / frame.length
+        active = _step((share + 0.25) / 0.55) * (1 - _step((share - 0.7) / 0.6))
+        radius = self.radius * (0.5 + 0.5 * _step((share + 0.05) / 0.5))
+        q = u / (radius * (1 - squeeze * time * active))
+        # Blood is drawn together; beyond the endocardium (q = 1) the way falls off faster than the
+        # 1/q of a tube, because the walls also thicken by what they shorten.
+        across = -np.sqrt(2) * squeeze * active * radius * q / np.sqrt(1 + (q * q) ** 4)
+        free = (u - self.tricuspid + 0.4 * p.right) / 14, (share - 0.55) / 0.35
+        across += 22 * squeeze * np.exp(-0.5 * (free[0] ** 2 + free[1] ** 2))
+        along = np.zeros_like(across)
+        if valve:
+            middle = p.coaptation * frame.half
+            for centre, above in ((middle, 0.0), (self.tricuspid, p.offset)):
+                x = (u - centre) / _VALVE_REACH
+                tip = (s - frame.length + above + 13) / _VALVE_REACH
+                bell = valve * np.exp(0.5 - 0.5 * (x * x + tip * tip))
+                across += _VALVE_WAY * x * bell
+                along -= 2.0 * bell
+        return np.asarray(along * frame.along[:, None] + across * frame.across[:, None])
+
+    def _held(self, points: FloatArray) -> FloatArray:
+        """Nothing beats at the probe's face: a factor (N,)."""
+        radius = self.probe.radius
+        gap, gradient = circle_distance(points, np.array([0, -radius]), radius)
+        held: FloatArray = ramp(gap, gradient, 20.0).w
+        return held
+
+    def _pose(self, state: FloatArray) -> Pose:
+        return self._at(float(state[PROBE_ANGLE]), self.mm_per_point * state[SWAY])
+
+    def _at(self, angle: float, shift: FloatArray) -> Pose:
+        """The probe tilts about its face."""
+        return Pose(angle, np.zeros(2), shift)
+
+
+def _step(t: FloatArray) -> FloatArray:
+    """0 below 0, 1 above 1, smooth between."""
+    t = np.clip(t, 0, 1)
+    return np.asarray(t * t * t * (t * (6 * t - 15) + 10))  # a power would take most of the time
