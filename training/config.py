@@ -97,7 +97,7 @@ class LossConfig:
     flow_until: int = 0  # step at which its weight has decayed to 0; 0: constant
     flow_exact: float = 0.0  # what remains of it where the flow is exact, not measured
     separation: float = 0.0  # keeps keypoints apart; lite
-    sharpness: float = 0.0  # local energy of the high-pass; lite
+    sharpness: float = 0.0  # local energy of the finest details; lite
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,17 @@ def test_sharpness_sees_blur_and_not_brightness() -> None:
     assert losses.sharpness(blurred[inside], real[inside]) > 5 * brighter
 
 
+def test_a_grid_does_not_pay_for_missing_speckle() -> None:
+    soft = torch.nn.AvgPool2d(3, 1, 1)
+    real = soft(noise(1, 1, 64, 64))[..., 8:-8, 8:-8]
+    blurred = torch.nn.functional.avg_pool2d(real, 7, 1, 3)
+    grid = torch.ones_like(real)
+    grid[..., 0::2, 1::2] = grid[..., 1::2, 0::2] = -1
+    missing = (real.var() - blurred.var()).sqrt()
+    faked = blurred + missing * grid  # as much energy as the real one
+    assert losses.sharpness(faked, real) > losses.sharpness(blurred, real)
+
+
 # -- adversarial -----------------------------------------------------------------------------------
 
 
