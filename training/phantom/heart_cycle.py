@@ -17,6 +17,7 @@ from .manoeuvre import Sway
 FloatArray = NDArray[np.float64]
 
 _KICK = 0.80, 0.96  # when the atria contract, shares of a beat
+_SHORTEST = 0.8  # beat, as a share of the usual one
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class Courses:
     def __init__(self, beating: Beating) -> None:
         b = self.beating = beating
         rng = np.random.default_rng([b.seed, 78])
-        count = int(np.ceil(b.beats)) + 2
-        length = np.clip(1 + b.uneven * rng.standard_normal(count), 0.8, 1.25)
+        count = int(np.ceil(b.beats / _SHORTEST)) + 1
+        length = np.clip(1 + b.uneven * rng.standard_normal(count), _SHORTEST, 1.25)
         self._starts = np.concatenate([[0.0], np.cumsum(length)])
         self._strength = np.clip(1 + b.uneven * rng.standard_normal(count), 0.8, 1.2)
         self._late = rng.uniform(0.0, 0.04, 2)  # the annulus' two ends are not in step
