@@ -30,7 +30,7 @@ from .runtime.errors import (
     output_error,
 )
 from .runtime.strict import nearest
-from .training.commands import add_evaluate, add_train
+from .training.commands import add_evaluate, add_phantom, add_train
 
 if TYPE_CHECKING:
     from .runtime.animator import Animator
@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for add in (
         add_animate, add_demo, add_doctor, add_bench,
-        add_train, add_evaluate, add_export, add_import_fomm, add_build,
+        add_train, add_evaluate, add_phantom, add_export, add_import_fomm, add_build,
     ):  # fmt: skip
         add(verbs)
     return parser

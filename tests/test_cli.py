@@ -21,7 +21,8 @@ from sonomime.cli import build_parser, main
 Run = Callable[..., tuple[int, str, str]]
 
 VERBS = (
-    "animate", "demo", "doctor", "bench", "train", "evaluate", "export", "import-fomm", "build",
+    "animate", "demo", "doctor", "bench", "train", "evaluate", "phantom", "export", "import-fomm",
+    "build",
 )  # fmt: skip
 
 # The command line with frames that take their time, so that a signal meets it at work.

@@ -1,4 +1,4 @@
-"""The command line of this room: ``train``, ``evaluate``. Only argparse until a verb runs."""
+"""The command line of this room. Only argparse until a verb runs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .evaluation.command import add_evaluate
+from .phantom.commands import add_phantom
 
 if TYPE_CHECKING:
     from .config import LossConfig
     from .dataset import ClipList
 
-__all__ = ["add_evaluate", "add_train"]
+__all__ = ["add_evaluate", "add_phantom", "add_train"]
 
 TRAIN_EXAMPLE = """example:
   sonomime train lite --data clips/ -o runs/first --max-minutes 60

@@ -1,7 +1,7 @@
 """What an anatomy has to say: a body before a probe, what it is made of, and how it moves.
 
 A new anatomy is one file with a class like ``Body`` below and a function that draws its parameters;
-docs/phantom.md walks through it.
+docs/phantom-anatomy.md walks through it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .display import Display
 from .probe import SIZE, Probe
-from .tissue_map import Grid, Motion
+from .tissue_map import Grid, Motion, integrate
 
 FloatArray = NDArray[np.float64]
 
@@ -32,9 +32,12 @@ class Tissue(Protocol):
         loss: float32 (rows, columns), attenuation there and back, dB per mm.
     """
 
-    grid: Grid
-    echo: NDArray[np.float32]
-    loss: NDArray[np.float32]
+    @property
+    def grid(self) -> Grid: ...
+    @property
+    def echo(self) -> NDArray[np.float32]: ...
+    @property
+    def loss(self) -> NDArray[np.float32]: ...
 
 
 class Body(Protocol):
@@ -43,12 +46,20 @@ class Body(Protocol):
     Convention: mm (x right, z away from the probe), origin at the middle of the probe's face.
     A state is float64 (Q,); lengths in it are in points (half_pixel, [-1, 1] over the picture),
     because they are what a relative transfer of keypoints carries from one picture to another.
+
+    Attributes:
+        parameters: what it was made from, of its anatomy's type.
+        keypoint_names: of the landmarks, in their order.
     """
 
-    parameters: Any
-    probe: Probe
-    display: Display
-    keypoint_names: tuple[str, ...]
+    @property
+    def parameters(self) -> Any: ...
+    @property
+    def probe(self) -> Probe: ...
+    @property
+    def display(self) -> Display: ...
+    @property
+    def keypoint_names(self) -> tuple[str, ...]: ...
 
     def tissue(self, grid: Grid) -> Tissue:
         """What it is made of."""
@@ -78,17 +89,21 @@ class Anatomy:
         parameters: a frozen dataclass, everything about a subject.
         draw: a random subject's.
         body: the subject with these parameters.
+        unfit: what is wrong with parameters that somebody typed, None where nothing is; it sees
+            them before ``body`` does, so whatever ``body`` divides by is checked here.
     """
 
     name: str
     parameters: type[Any]
     draw: Callable[[np.random.Generator], Any]
     body: Callable[[Any], Body]
+    unfit: Callable[[Any], str | None] = lambda parameters: None
 
 
 def why_impossible(body: Body, states: FloatArray) -> str | None:
     """What is wrong with a body in some of these states (T, Q); None where all is well."""
-    if (problem := body.probe.impossible()) is not None:
+    problem = body.probe.impossible() or body.display.impossible()
+    if problem is not None:
         return problem
     for number, state in enumerate(states):
         places = body.landmarks(state)
@@ -102,6 +117,21 @@ def why_impossible(body: Body, states: FloatArray) -> str | None:
         if (problem := body.impossible(state)) is not None:
             return f"{problem} in frame {number}"
     return None
+
+
+def map_error(body: Body, state: FloatArray) -> float:
+    """By how many pixels the map of a state fails at most: between a landmark and where the map
+    carries it, and between a point of the sector and where it comes back to."""
+    velocity, pose = body.motion(state)
+    rest = body.landmarks(np.zeros_like(state))
+    carried = pose.place(integrate(rest, velocity))
+    wrong = [carried - body.landmarks(state)]
+    grid = body.probe.to_mm(np.stack(np.meshgrid(*[np.arange(4.0, SIZE, 8.0)] * 2), axis=-1))
+    points = grid[body.probe.inside(grid)]
+    there = integrate(points, velocity, backwards=True)
+    wrong.append(integrate(there, velocity) - points)
+    way = np.concatenate([np.hypot(*gap.T) for gap in wrong])
+    return float(way.max()) / body.probe.mm_per_pixel
 
 
 def _in_picture(probe: Probe, place: FloatArray) -> bool:

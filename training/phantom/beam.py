@@ -56,7 +56,7 @@ class Beam:
         self.probe = probe
         self.step = probe.axial / 4.2
         self.rows = int(np.ceil(probe.depth / self.step)) + 1
-        self.depth = np.arange(self.rows) * self.step
+        self.depth = np.arange(self.rows, dtype=np.float64) * self.step
         length = probe.radius + self.depth
         widest = probe.beam_width(self.depth) / length
         self.pitch = float(np.min(widest)) / 4.2  # radians between lines
@@ -78,9 +78,9 @@ class Beam:
         depth, angle = probe.to_polar(echo.points)
         row, line = depth / self.step, angle / self.pitch + (self.lines - 1) / 2
         seen = (row >= 0) & (row < self.rows - 1) & (line >= 0) & (line < self.lines - 1)
-        row, line, depth, amplitude = (v[seen] for v in (row, line, depth, echo.amplitude))
-        phase = ((-4 * np.pi / probe.wavelength) * depth) % (2 * np.pi)
-        phase = phase.astype(np.float32)
+        row, line, depth = (v[seen] for v in (row, line, depth))
+        amplitude = echo.amplitude[seen]
+        phase = (((-4 * np.pi / probe.wavelength) * depth) % (2 * np.pi)).astype(np.float32)
         parts = amplitude * np.cos(phase), amplitude * np.sin(phase)
         i, j = row.astype(np.int32), line.astype(np.int32)
         down, right = (row - i).astype(np.float32), (line - j).astype(np.float32)

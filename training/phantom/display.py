@@ -9,9 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .beam import Beam
+from .limits import Limits, beyond
 from .probe import SIZE
 
 FloatArray = NDArray[np.float32]
+
+LIMITS: Limits = {
+    "dynamic_range": (10, 150), "white": (-60, 100), "gamma": (0.1, 10), "noise": (0, 200),
+    "gain": (-1, 3), "persistence": (0, 1), "frame_rate": (1, 1000),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,12 @@ class Display:
     gain: float
     persistence: tuple[float, float, float]
     frame_rate: float
+
+    def impossible(self) -> str | None:
+        """What is wrong with the settings; None where a scanner can have them."""
+        if abs(sum(self.persistence) - 1) > 1e-6:
+            return f"display.persistence sums to {sum(self.persistence):g}: it must sum to 1"
+        return beyond(self, LIMITS, "display")
 
     def grey(self, envelope: FloatArray) -> FloatArray:
         """Envelope -> grey in [0, 1]."""

@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ...runtime.errors import ConfigError, output_errors
-from ...runtime.files import atomic_path
+from ...runtime.errors import ConfigError
+from ...runtime.files import atomic_path, atomic_write_text
 from ...runtime.progress import progress
 from ...runtime.sinks import open_sink
+from ...runtime.strict import plain
 from .anatomy import Body, why_impossible
+from .folder import alone, claim, refuse_other
 from .probe import SIZE
-from .subject import Identity, Shot, draw_body, film, landmark_pixels
+from .subject import CHECKED_STATES, Identity, Shot, Subject, draw_subject, film, landmark_pixels
+from .subject_file import subject_text
+from .workers import Task, run, tick
 
 _SCATTERERS, _NOISE, _PAIRS, _OTHER = 1, 2, 3, 4
 METADATA = {"title": "sonomime phantom", "comment": "synthetic ultrasound, simulated by sonomime"}
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Settings:
     subjects: int
     frames: int
     pairs: int
-    version: int = 1
+    version: int = VERSION
 
     def identities(self) -> list[Identity]:
         return [Identity(self.anatomy, self.seed, i) for i in range(self.subjects)]
@@ -49,209 +52,228 @@ class Settings:
 
 @dataclass(frozen=True)
 class Pair:
-    """A true prediction to make: subject ``source`` moves as subject ``driving`` does."""
+    """A true prediction to make: ``source`` moves as ``driving`` does."""
 
-    source: Identity
-    driving: Identity
+    source: Subject
+    driving: Subject
 
     @property
     def name(self) -> str:
         return f"{self.source.name}__{self.driving.name}"
 
 
-def generate(folder: Path, settings: Settings, workers: int) -> None:
+Say = Callable[[str], object]
+"""Takes a line for the user."""
+
+
+class Made(NamedTuple):
+    """What a run did.
+
+    Attributes:
+        clips, pairs: in the folder now.
+        clips_before, pairs_before: of them, those that were there already.
+        rendered: frames, those of the pairs' truths too.
+        seconds: that it took.
+    """
+
+    clips: int
+    pairs: int
+    clips_before: int
+    pairs_before: int
+    rendered: int
+    seconds: float
+
+
+def generate(folder: Path, settings: Settings, workers: int, say: Say = lambda line: None) -> Made:
     """Make a phantom folder, or what is missing of it.
+
+    It starts processes: a script that calls it needs its ``if __name__ == "__main__":``.
 
     Raises:
         ConfigError: the folder holds another phantom; more pairs than there can be.
-        OutputError: it cannot be written, e.g. because the disk is full.
+        OutputError: it cannot be written, e.g. because the disk is full; something else is there.
+        SonomimeError: a worker process was killed.
     """
-    claim(folder, settings)
+    refuse_other(folder, asdict(settings))
     identities = settings.identities()
-    bodies = {identity.name: draw_body(identity, settings.frames) for identity in identities}
-    pairs = choose_pairs(settings, bodies)
-    tasks: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
-        (make_clip, (folder, identity, settings.frames))
-        for identity in identities
-        if not _subject_file(folder, identity.name).exists()
-    ]
-    tasks += [
-        (make_truth, (folder, pair, settings.frames))
-        for pair in pairs
-        if not (folder / "truth" / f"{pair.name}.npz").exists()
-    ]
-    run(tasks, workers, total=len(identities) + len(pairs))
-    write_tables(folder, settings, bodies, pairs)
+    subjects = [draw_subject(i) for i in progress(identities, label="drawing subjects")]
+    pairs = choose_pairs(settings, subjects)
+    return _make(folder, asdict(settings), subjects, pairs, settings.frames, workers, say)
 
 
-def claim(folder: Path, settings: Settings) -> None:
-    """Write phantom.json, or see that the one there says the same."""
-    path = folder / "phantom.json"
-    if path.exists():
-        try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: cannot be read ({error})", "choose another -o") from error
-        if there != asdict(settings):
-            raise ConfigError(
-                f"{folder} holds another phantom: {_told(there)}",
-                "give the same options to go on with it, or choose another -o",
-            )
-        return
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("clips", "displacement", "subjects"):
-            (folder / name).mkdir(exist_ok=True)
-    _write(path, json.dumps(asdict(settings), indent=2) + "\n")
+def render_subject(
+    folder: Path, subject: Subject, frames: int, say: Say = lambda line: None
+) -> Made:
+    """Make a phantom folder of one clip: of a subject that somebody described.
+
+    Raises:
+        as :func:`generate`.
+    """
+    settings = {
+        "anatomy": subject.identity.anatomy,
+        "subject": subject.name,
+        "speckle": [subject.identity.seed, subject.identity.number],
+        "frames": frames,
+        "version": VERSION,
+        "parameters": plain(subject.parameters),
+    }
+    refuse_other(folder, settings)
+    return _make(folder, settings, [subject], [], frames, 1, say)
 
 
-def _told(settings: Any) -> str:
-    if not isinstance(settings, dict):
-        return "its phantom.json is damaged"
-    return ", ".join(f"{key} {value}" for key, value in settings.items())
-
-
-def _subject_file(folder: Path, name: str) -> Path:
-    return folder / "subjects" / f"{name}.json"
-
-
-def choose_pairs(settings: Settings, bodies: dict[str, Body]) -> list[Pair]:
+def choose_pairs(settings: Settings, subjects: Sequence[Subject]) -> list[Pair]:
     """Pairs of test subjects, drawn from the seed; those whose landmarks would leave the sector are
-    not drawn."""
-    test = [identity for identity in settings.identities() if identity.split == "test"]
-    possible = [Pair(a, b) for a in test for b in test if a != b]
-    rng = np.random.default_rng([settings.seed, _PAIRS])
-    chosen: list[Pair] = []
-    for i in rng.permutation(len(possible)):
-        if len(chosen) == settings.pairs:
-            break
-        pair = possible[i]
-        states = bodies[pair.driving.name].states(33)
-        if why_impossible(bodies[pair.source.name], states - states[0]) is None:
-            chosen.append(pair)
+    not drawn.
+
+    Raises:
+        ConfigError: there are fewer; it says how many.
+    """
+    if settings.pairs == 0:
+        return []
+    test = [subject for subject in subjects if subject.identity.split == "test"]
+    possible = _possible_pairs(test, np.random.default_rng([settings.seed, _PAIRS]))
+    wanted = progress(islice(possible, settings.pairs), settings.pairs, "choosing pairs")
+    chosen = list(wanted)
     if len(chosen) < settings.pairs:
         raise ConfigError(
-            f"--pairs {settings.pairs}: {settings.subjects} subjects give only {len(chosen)} "
-            "(every fifth subject is for testing; a pair has two of them)",
-            "ask for fewer pairs or more subjects",
+            f"--pairs {settings.pairs}: only {len(chosen)} pairs are possible. Of the "
+            f"{settings.subjects} subjects {len(test)} are for testing (every fifth), and in a "
+            "pair the landmarks have to stay in the sector",
+            f"ask for {len(chosen)} pairs at most, or for more subjects",
         )
     return chosen
 
 
-def make_clip(folder: Path, identity: Identity, frames: int) -> None:
-    """One subject's clip, displacement and parameters; the parameters last."""
-    body = draw_body(identity, frames)
-    name = identity.name
+def _possible_pairs(test: Sequence[Subject], rng: np.random.Generator) -> Iterator[Pair]:
+    pairs = [Pair(a, b) for a in test for b in test if a is not b]
+    bodies = {subject.name: subject.body for subject in test}
+    manoeuvres = {name: body.states(CHECKED_STATES) for name, body in bodies.items()}
+    for i in rng.permutation(len(pairs)):
+        states = manoeuvres[pairs[i].driving.name]
+        if why_impossible(bodies[pairs[i].source.name], states - states[0]) is None:
+            yield pairs[i]
+
+
+def _make(
+    folder: Path,
+    settings: dict[str, Any],
+    subjects: Sequence[Subject],
+    pairs: Sequence[Pair],
+    frames: int,
+    workers: int,
+    say: Say,
+) -> Made:
+    start = time.monotonic()
+    claim(folder, settings)
+    with alone(folder):
+        new_subjects = [s for s in subjects if not _whole(_clip_files(folder, s.name))]
+        new_pairs = [p for p in pairs if not _whole(_truth_files(folder, p.name))]
+        for kind, there, new in (("clips", subjects, new_subjects), ("pairs", pairs, new_pairs)):
+            if len(new) < len(there):
+                say(f"{len(there) - len(new)} of {len(there)} {kind} were there already")
+        tasks: list[Task] = [(make_clip, (folder, s, frames)) for s in new_subjects]
+        tasks += [(make_truth, (folder, p, frames)) for p in new_pairs]
+        to_render = frames * (len(new_subjects) + 2 * len(new_pairs))
+        if tasks:
+            run(tasks, workers, to_render, "rendering frames")
+        write_tables(folder, subjects, pairs, frames)
+    return Made(
+        len(subjects),
+        len(pairs),
+        len(subjects) - len(new_subjects),
+        len(pairs) - len(new_pairs),
+        to_render,
+        time.monotonic() - start,
+    )
+
+
+def _whole(files: Iterable[Path]) -> bool:
+    return all(file.is_file() for file in files)
+
+
+def _clip_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    return (
+        folder / "clips" / f"{name}.mkv",
+        folder / "displacement" / f"{name}.npz",
+        folder / "subjects" / f"{name}.json",
+    )
+
+
+def _truth_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    truth = folder / "truth"
+    return truth / f"{name}.mkv", truth / f"{name}.other.mkv", truth / f"{name}.npz"
+
+
+def make_clip(folder: Path, subject: Subject, frames: int) -> None:
+    """One subject's clip, displacement and parameters."""
+    clip, displacement, parameters = _clip_files(folder, subject.name)
+    body, identity = subject.body, subject.identity
     shots = film(body, body.states(frames), _seed(identity, _SCATTERERS), identity.stream(_NOISE))
-    displacement = write_clip(folder / "clips" / f"{name}.mkv", shots, body)
-    save(folder / "displacement" / f"{name}.npz", displacement=displacement,
-         sector=body.probe.sector())  # fmt: skip
-    text = json.dumps({"anatomy": identity.anatomy, **asdict(body.parameters)}, indent=2)
-    _write(_subject_file(folder, name), text + "\n")
+    save(displacement, displacement=write_clip(clip, shots, body), sector=body.probe.sector())
+    atomic_write_text(parameters, subject_text(subject))
 
 
 def make_truth(folder: Path, pair: Pair, frames: int) -> None:
-    """A true prediction, its other rendering, and its truth, which is written last."""
-    body, other = draw_body(pair.source, frames), draw_body(pair.driving, frames)
-    states = other.states(frames)
+    """A true prediction, its other rendering, and its truth."""
+    video, other, arrays = _truth_files(folder, pair.name)
+    body, identity = pair.source.body, pair.source.identity
+    states = pair.driving.body.states(frames)
     states = states - states[0]
-    path = folder / "truth" / f"{pair.name}.mkv"
-    displacement = write_clip(path, film(body, states, _seed(pair.source, _SCATTERERS)), body)
-    beside = film(body, states, _seed(pair.source, _OTHER))
-    write_clip(path.with_suffix(".other.mkv"), beside, body)
-    save(path.with_suffix(".npz"), displacement=displacement, sector=body.probe.sector(),
-         keypoints=landmark_pixels(body, states),
-         keypoint_names=np.array(body.keypoint_names))  # fmt: skip
+    displacement = write_clip(video, film(body, states, _seed(identity, _SCATTERERS)), body)
+    write_clip(other, film(body, states, _seed(identity, _OTHER)), body)
+    save(
+        arrays,
+        displacement=displacement,
+        sector=body.probe.sector(),
+        keypoints=landmark_pixels(body, states),
+        keypoint_names=np.array(body.keypoint_names),
+    )
 
 
 def _seed(identity: Identity, use: int) -> int:
     return int(np.random.SeedSequence(identity.stream(use)).generate_state(1)[0])
 
 
-def write_clip(path: Path, shots: Iterable[Shot], body: Body) -> np.ndarray:
+def write_clip(path: Path, shots: Iterable[Shot], body: Body) -> NDArray[np.float32]:
     """Write a clip; returns its displacement, float32 (T, SIZE, SIZE, 2)."""
     fields = []
     with open_sink(path, (SIZE, SIZE), 1, body.display.frame_rate, METADATA) as sink:
         for shot in shots:
             sink.write(shot.image)
             fields.append(shot.displacement)
+            tick()
     return np.stack(fields)
 
 
-def save(path: Path, **arrays: np.ndarray) -> None:
+def save(path: Path, **arrays: Any) -> None:
+    """Write a .npz file."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
 def write_tables(
-    folder: Path, settings: Settings, bodies: dict[str, Body], pairs: Sequence[Pair]
+    folder: Path, subjects: Sequence[Subject], pairs: Sequence[Pair], frames: int
 ) -> None:
     """keypoints.csv, truth/pairs.csv, and clips.csv last: with it the folder is a dataset."""
     clips = [["clip", "subject", "group", "split", "crop"]]
     labels = [["video", "frame", "keypoint", "x", "y", "visible"]]
-    for identity in settings.identities():
-        clip, body = f"clips/{identity.name}.mkv", bodies[identity.name]
-        clips.append([clip, identity.name, identity.anatomy, identity.split, ""])
-        for frame, points in enumerate(landmark_pixels(body, body.states(settings.frames))):
+    for subject in subjects:
+        clip, body, identity = f"clips/{subject.name}.mkv", subject.body, subject.identity
+        clips.append([clip, subject.name, identity.anatomy, identity.split, ""])
+        for frame, points in enumerate(landmark_pixels(body, body.states(frames))):
             for keypoint, (x, y) in zip(body.keypoint_names, points, strict=True):
                 labels.append([clip, str(frame), keypoint, f"{x:.3f}", f"{y:.3f}", "1"])
-    _write(folder / "keypoints.csv", _csv(labels))
+    atomic_write_text(folder / "keypoints.csv", _csv(labels))
     if pairs:
         rows = [["pair", "source", "driving", "split"]]
-        rows += [
-            [p.name, f"clips/{p.source.name}.mkv", f"clips/{p.driving.name}.mkv", p.source.split]
-            for p in pairs
-        ]
-        _write(folder / "truth" / "pairs.csv", _csv(rows))
-    _write(folder / "clips.csv", _csv(clips))
+        for pair in pairs:
+            ends = [f"clips/{subject.name}.mkv" for subject in (pair.source, pair.driving)]
+            rows.append([pair.name, *ends, pair.source.identity.split])
+        atomic_write_text(folder / "truth" / "pairs.csv", _csv(rows))
+    atomic_write_text(folder / "clips.csv", _csv(clips))
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def run(
-    tasks: Sequence[tuple[Callable[..., None], tuple[Any, ...]]], workers: int, total: int
-) -> None:
-    """Run tasks in processes of one thread each; the first error ends all."""
-    if not tasks:
-        return
-    with _single_threaded(), ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        pending = {pool.submit(task, *arguments) for task, arguments in tasks}
-        try:
-            for _ in progress(_finished(pending), total=len(tasks), label="rendering"):
-                pass
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _finished(pending: set[Any]) -> Iterator[None]:
-    while pending:
-        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        for future in done:
-            future.result()
-            yield
-
-
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Linear algebra in new processes has one thread: with more, its last bit varies."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -7,6 +7,7 @@ urethral rotation, probe angle: radians; breathing: points).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,9 +132,9 @@ class Pelvic:
         target = pose.remove(self.neck + self.mm_per_point * state[NECK])
         bone, _ = ellipse_distance(target, self.bone, self.bone_axes, self.bone_angle)
         if bone < 5:
-            return "the bladder neck is pressed into the symphysis"
+            return "the bladder neck (neck) is pressed into the symphysis (edge, symphysis)"
         if np.hypot(target[0], target[1] + self.probe.radius) - self.probe.radius < 12:
-            return "the bladder neck is pressed into the probe"
+            return "the bladder neck (neck) is pressed into the probe"
         return None
 
     def states(self, frames: int) -> FloatArray:
@@ -201,7 +202,8 @@ class Pelvic:
             trials = [
                 self._held(here, push(here, centre, unit, reach, _SPILL)).v for unit in np.eye(2)
             ]
-            move = np.linalg.solve(np.concatenate(trials, axis=1), wanted - rest)
+            across = np.concatenate(trials, axis=1)
+            move = np.asarray(np.linalg.solve(across, wanted - rest), np.float64)
             all_of_it = push(points, centre, move, reach, _SPILL) + around(points, time)
             return self._held(points, all_of_it).v
 
@@ -217,7 +219,7 @@ class Pelvic:
         return Pose(float(state[PROBE_ANGLE]), self.edge, self.mm_per_point * state[EDGE])
 
 
-def _arc(pivot: FloatArray, start: FloatArray, end: FloatArray):  # type: ignore[no-untyped-def]
+def _arc(pivot: FloatArray, start: FloatArray, end: FloatArray) -> Callable[[float], FloatArray]:
     """The path from start to end about a pivot: angle and radius change evenly."""
     a, b = start - pivot, end - pivot
     radius = np.hypot(*a), np.hypot(*b)

@@ -12,12 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .limits import Limits, beyond
+
 FloatArray = NDArray[np.float64]
 
 SIZE = 256
 """Side of a phantom's picture, in pixels."""
 SOUND = 1.54
 """Speed of sound in soft tissue, mm per microsecond."""
+LIMITS: Limits = {
+    "frequency": (0.5, 40), "radius": (1, 200), "angle": (10, 170), "depth": (10, 300),
+    "zoom": (0, 1), "focus": (1, 500), "axial": (0.1, 5), "lateral": (0.2, 10),
+}  # fmt: skip
+"""What a probe can be, and what memory there is for it."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +53,7 @@ class Probe:
 
     def impossible(self) -> str | None:
         """What is wrong with the probe; None where it can be built."""
-        for name in ("frequency", "radius", "angle", "depth", "focus", "axial", "lateral"):
-            if not getattr(self, name) > 0:
-                return f"the probe's {name} is {getattr(self, name):g}: it must be positive"
-        if self.angle >= 170:
-            return f"the probe's angle is {self.angle:g} degrees: it must be below 170"
-        if not 0 <= self.zoom <= 1:
-            return f"the probe's zoom is {self.zoom:g}: it must be from 0 to 1"
-        return None
+        return beyond(self, LIMITS, "probe")
 
     @property
     def half_angle(self) -> float:

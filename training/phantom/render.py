@@ -77,7 +77,7 @@ class Renderer:
         beside = rng.standard_normal(count).astype(np.float32)
         near = probe.inside(points, -_MARGIN)
         column, row = self._at(self.raster, points)
-        strength = 10 ** (_read(echo, column, row) / 20)
+        strength = np.asarray(10 ** (_read(echo, column, row) / 20), np.float32)
         near &= strength > 1e-2
         self._in_plane = (in_plane * strength)[near]
         self._beside = (beside * strength)[near]
@@ -123,7 +123,8 @@ class Renderer:
         rho = float(np.exp(-(slip**2) / (2 * _OUT_OF_PLANE**2)))
         amplitude = self._in_plane
         if slip:
-            amplitude = rho * amplitude + np.float32(np.sqrt(1 - rho**2)) * self._beside
+            beside = np.float32(np.sqrt(1 - rho**2)) * self._beside
+            amplitude = np.asarray(rho * amplitude + beside, np.float32)
         heard = beam.hear(Echo(self.positions(state), amplitude))
         shape = (beam.rows, beam.lines)
         static = None
@@ -154,7 +155,7 @@ def _read(raster: NDArray[np.float32], column: FloatArray, row: FloatArray) -> N
     shape = column.shape
     # OpenCV's pictures have at most 32767 rows.
     wide = -(-column.size // 4096)
-    flat = [np.resize(v.astype(np.float32).ravel(), (wide, 4096)) for v in (column, row)]
-    values = cv2.remap(raster, *flat, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x, y = (np.resize(v.astype(np.float32).ravel(), (wide, 4096)) for v in (column, row))
+    values = cv2.remap(raster, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     tail = raster.shape[2:]
     return np.asarray(values.reshape(-1, *tail)[: column.size].reshape(*shape, *tail))

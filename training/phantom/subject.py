@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ FloatArray = NDArray[np.float64]
 
 _GRAIN = 512  # displacements are kept to 1/512 px, which halves their files
 _TRIES = 200
+CHECKED_STATES = 33
+"""States looked at along a manoeuvre, however many frames the clip has."""
 _USUAL_FRAMES = 60  # a manoeuvre's, at the scanner's frame rate
 
 
@@ -52,20 +54,41 @@ class Shot(NamedTuple):
     displacement: NDArray[np.float32]
 
 
-def draw_body(identity: Identity, frames: int) -> Body:
+@dataclass(frozen=True)
+class Subject:
+    """Somebody to film.
+
+    Attributes:
+        name: of its files.
+        identity: what its speckle and noise follow from, and the split it is in.
+        parameters: of its anatomy's type.
+    """
+
+    name: str
+    identity: Identity
+    parameters: Any
+
+    @property
+    def body(self) -> Body:
+        return ANATOMIES[self.identity.anatomy].body(self.parameters)
+
+
+def draw_subject(identity: Identity) -> Subject:
     """The subject of that identity: drawn until all of its landmarks stay in the sector."""
     anatomy = ANATOMIES[identity.anatomy]
     for attempt in range(_TRIES):
         rng = np.random.default_rng([*identity.stream(0), attempt])
-        body = anatomy.body(anatomy.draw(rng))
-        if why_impossible(body, body.states(_CHECKED)) is None:
-            return body
+        subject = Subject(identity.name, identity, anatomy.draw(rng))
+        body = subject.body
+        if why_impossible(body, body.states(CHECKED_STATES)) is None:
+            return subject
     raise InputError(
         f"no possible {identity.anatomy} subject in {_TRIES} draws", "choose another --seed"
     )
 
 
-_CHECKED = 33  # states looked at along a manoeuvre, however many frames the clip has
+def draw_body(identity: Identity, frames: int = 0) -> Body:
+    return draw_subject(identity).body
 
 
 def film(
