@@ -5,13 +5,15 @@ from __future__ import annotations
 from .anatomy import Anatomy
 from .heart import Heart, HeartParameters
 from .heart_subjects import draw as draw_heart
+from .heart_subjects import unfit as unfit_heart
 from .pelvic import Pelvic, PelvicParameters
 from .pelvic_subjects import draw as draw_pelvic
+from .pelvic_subjects import unfit as unfit_pelvic
 
 ANATOMIES = {
     anatomy.name: anatomy
     for anatomy in (
-        Anatomy("pelvic", PelvicParameters, draw_pelvic, Pelvic),
-        Anatomy("heart", HeartParameters, draw_heart, Heart),
+        Anatomy("pelvic", PelvicParameters, draw_pelvic, Pelvic, unfit_pelvic),
+        Anatomy("heart", HeartParameters, draw_heart, Heart, unfit_heart),
     )
 }

@@ -1,13 +1,49 @@
-"""Drawing hearts."""
+"""Drawing hearts, and judging those that somebody typed."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .display import Display
 from .heart import HeartParameters
 from .heart_cycle import Beating
+from .limits import Limits, beyond
 from .probe import Probe
+
+_SEED = (0, 2**32 - 1)
+LIMITS: Limits = {
+    "septum": (3, 25), "wall": (3, 25), "right": (10, 70), "offset": (-10, 25), "atria": (10, 90),
+    "coaptation": (-0.8, 0.8), "clutter": (-60, 20), "window": (0, 60), "seed": _SEED,
+    "beating.beats": (0.1, 20), "beating.systole": (0.2, 0.5), "beating.kick": (0, 0.8),
+    "beating.uneven": (0, 0.3), "beating.contraction": (0, 0.45), "beating.annulus": (-5, 25),
+    "beating.narrowing": (-0.2, 0.3), "beating.apex": (-8, 8), "beating.breath": (0, 10),
+    "beating.breaths": (0, 20), "beating.sway": (0, 10), "beating.tilt": (0, 15),
+    "beating.out_of_plane": (-20, 20), "beating.seed": _SEED,
+}  # fmt: skip
+"""Wider than the population, so that a rare case can be made."""
+
+
+def unfit(parameters: HeartParameters) -> str | None:
+    """What is wrong with a subject that somebody typed; None where it can be made."""
+    p = parameters
+    if (problem := beyond(p, LIMITS)) is not None:
+        return problem
+    apex, lateral, septal = np.array([p.apex, p.lateral, p.septal])
+    for name, (x, z) in (("apex", apex), ("lateral", lateral), ("septal", septal)):
+        if not 0 < z < p.probe.depth:
+            return f"{name} lies at a depth of {z:g} mm: it must be from 0 to probe.depth"
+        if abs(x) > p.probe.width / 2:
+            return f"{name} lies {x:g} mm beside the middle: that is outside of the sector"
+    axis, annulus = (lateral + septal) / 2 - apex, lateral - septal
+    length, width = float(np.hypot(*axis)), float(np.hypot(*annulus))
+    if not 40 <= length <= 130:
+        return f"from apex to the middle of the annulus are {length:.1f} mm: 40 to 130 is possible"
+    if not 15 <= width <= 60:
+        return f"lateral and septal are {width:.1f} mm apart: 15 to 60 is possible"
+    if axis[1] * annulus[0] - axis[0] * annulus[1] < 0.7 * length * width:
+        return "lateral must lie to the right of septal, the two across the axis from apex to them"
+    return None
 
 
 def draw(rng: np.random.Generator) -> HeartParameters:
@@ -17,8 +53,8 @@ def draw(rng: np.random.Generator) -> HeartParameters:
     def between(low: float, high: float) -> float:
         return round(float(rng.uniform(low, high)), 3)
 
-    apex = np.array([between(2, 14), between(27, 35)])
-    tilt, slant = np.radians(between(-7, 10)), np.radians(between(-8, 8))
+    apex = np.array([between(-2, 16), between(26, 35)])
+    tilt, slant = np.radians(between(-10, 12)), np.radians(between(-8, 8))
     length, half = between(72, 90), between(14.5, 18.5)
     middle = apex + length * np.array([np.sin(tilt), np.cos(tilt)])
     across = half * np.array([np.cos(tilt - slant), -np.sin(tilt - slant)])
@@ -64,5 +100,5 @@ def draw(rng: np.random.Generator) -> HeartParameters:
     )
 
 
-def _point(mm: np.ndarray) -> tuple[float, float]:
+def _point(mm: NDArray[np.float64]) -> tuple[float, float]:
     return round(float(mm[0]), 3), round(float(mm[1]), 3)
