@@ -54,6 +54,26 @@ def test_the_solution_shows_the_same_tissue_even_in_strong_fields(strength: floa
     assert known.mean() > (0.95 if abs(strength) < 20 else 0.8)
 
 
+def test_stretched_and_sheared_tissue_is_found() -> None:
+    """Two shears of slope 1.5, one after the other."""
+
+    def tissue(at: NDArray[np.floating]) -> NDArray[np.floating]:
+        x = at[..., 0] + 12 * np.sin(at[..., 1] / 8)
+        return np.stack([x, at[..., 1] + 12 * np.sin(x / 8)], -1)
+
+    grid = pixel_grid(96, 96)
+    source = (tissue(grid) - grid).astype(np.float32)
+    driving = np.full_like(source, 1.5)
+    flow, known = fields.flow_between(driving, source)
+    miss = length((tissue(grid + flow) - grid - driving).astype(np.float32))
+    assert miss[known].max() < 0.1  # of the field read between its pixels
+    x = grid[..., 0] + 1.5
+    y = grid[..., 1] + 1.5 - 12 * np.sin(x / 8)
+    x = x - 12 * np.sin(y / 8)
+    inside = (np.abs(x - 47.5) < 46) & (np.abs(y - 47.5) < 46)
+    assert known[inside].mean() > 0.9
+
+
 def test_flows_compose() -> None:
     d = displacement(1)
     ab, known_ab = fields.flow_between(d[2], d[5])
