@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import runpy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sonomime.training.phantom.anatomy import why_impossible
+from sonomime.training.phantom.anatomy import map_error, why_impossible
 from sonomime.training.phantom.beam import DENSITY, density
 from sonomime.training.phantom.generate import Settings, generate
 from sonomime.training.phantom.heart import CONTRACTION, SWAY, VALVE, Heart
@@ -221,3 +222,17 @@ def test_a_folder_of_hearts_has_the_tables(tmp_path: Path) -> None:
         assert arrays["displacement"].shape == (2, 256, 256, 2)
         assert arrays["displacement"].dtype == np.float32
         assert arrays["sector"].any()
+
+
+def test_the_manual_s_smallest_anatomy_is_whole(tmp_path: Path) -> None:
+    """The page's last block of code draws, moves and shows a body."""
+    page = Path(__file__).parents[3] / "docs" / "phantom-anatomy.md"
+    code = tmp_path / "cyst.py"
+    code.write_text(page.read_text(encoding="utf-8").split("```python\n")[-1].split("```")[0])
+    made = runpy.run_path(str(code))
+    body = made["Cyst"](made["draw"](np.random.default_rng(3)))
+    states = body.states(5)
+    assert why_impossible(body, states) is None
+    assert max(map_error(body, state) for state in states) < 0.1
+    (shot,) = film(body, states[2:3], 1)
+    assert shot.image.max() > 100
