@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...runtime.errors import InputError
 from ...runtime.strict import StrictError, nearest, parse, plain
@@ -100,14 +99,19 @@ def _is_speckle(value: object) -> bool:
 
 
 def _why_not(body: Body, frames: int) -> str | None:
-    states: NDArray[np.float64] = np.concatenate([body.states(frames), body.states(CHECKED_STATES)])
-    if (problem := why_impossible(body, states)) is not None:
+    if (problem := why_impossible(body, body.states(frames))) is not None:
         return problem
+    states = body.states(CHECKED_STATES)
+    if (problem := why_impossible(body, states)) is not None:
+        return f"{problem} of {CHECKED_STATES}"
     if np.abs(states[0]).max() > 1e-9:
         return "the first frame is not the rest pose"
-    for state in states[-CHECKED_STATES:]:
+    for number, state in enumerate(states):
         if not (error := map_error(body, state)) <= _MOST_ERROR:
-            return f"the tissue would be torn: its motion is off by {error:.1f} pixels"
+            return (
+                f"the tissue would be torn in frame {number} of {CHECKED_STATES}: its motion is "
+                f"off by {error:.2f} pixels"
+            )
     probe = body.probe
     low, high = np.array([-probe.width / 2, probe.top]), np.array([probe.width / 2, probe.depth])
     tissue = body.tissue(Grid.over(low, high, _TRIAL))
