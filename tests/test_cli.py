@@ -277,6 +277,7 @@ def test_every_verb_has_a_function() -> None:
         "animate": ["a", "b", "-o", "c"],
         "train": ["lite", "--data", "d", "-o", "r"],
         "evaluate": ["c", "--data", "d", "-o", "r"],
+        "phantom": ["-o", "d", "--subjects", "2"],
         "export": ["c", "-o", "b"],
         "import-fomm": ["f", "--config", "y", "-o", "c"],
         "build": ["b"],
