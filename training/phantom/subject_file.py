@@ -17,7 +17,7 @@ from .subject import CHECKED_STATES, Identity, Subject
 from .tissue_map import Grid
 
 _LARGEST = 1 << 20  # bytes
-_MOST_ERROR = 0.1  # pixels by which the map of a state may fail
+_MOST_ERROR = 0.25  # pixels by which the map of a state may fail
 _TRIAL = 3.0  # mm, raster on which the tissue is painted for a trial
 _HINT = "subjects/NAME.json of any phantom folder shows how it has to look"
 _SMALLER = "move what is named, make the manoeuvre smaller, or widen the probe's sector"

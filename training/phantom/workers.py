@@ -97,16 +97,37 @@ def _leave_with_parent(watched: Connection) -> None:
 @contextmanager
 def _for_workers() -> Iterator[None]:
     """What is started inside inherits: no Ctrl-C, and one thread for linear algebra, because with
-    more of them its last bit varies."""
+    more of them its last bit varies. Signals wait meanwhile: a half-started worker would complain.
+    """
     before = {name: os.environ.get(name) for name in _THREADS}
-    signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    with _signals_later():
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        os.environ.update(dict.fromkeys(_THREADS, "1"))
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Signals that come inside are raised at the end. A mask alone does not do: any other thread of
+    the process, such as one of a library, would still take them."""
+    came: list[int] = []
+    handlers: dict[int, Any] = {}
     try:
+        with suppress(ValueError):  # not the main thread: no signal comes here
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if callable(signal.getsignal(number)):
+                    handlers[number] = signal.signal(number, lambda n, frame: came.append(n))
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        for caught, handler in handlers.items():
+            signal.signal(caught, handler)
+        if came:
+            signal.raise_signal(came[0])

@@ -12,7 +12,7 @@ import pytest
 
 from sonomime.runtime.errors import OutputError, SonomimeError
 from sonomime.runtime.files import atomic_write_text
-from sonomime.training.phantom.workers import run, tick
+from sonomime.training.phantom.workers import _for_workers, run, tick
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +47,12 @@ def test_a_process_that_is_killed_is_told_with_the_cure() -> None:
     with pytest.raises(SonomimeError, match="a worker process died") as caught:
         run([(os._exit, (9,)), (time.sleep, (300,))], 2, 1, "working")
     assert "--workers" in caught.value.hint
+
+
+def test_a_signal_waits_until_the_processes_are_started() -> None:
+    started = False
+    with pytest.raises(KeyboardInterrupt), _for_workers():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        started = True
+    assert started
