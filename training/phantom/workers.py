@@ -46,9 +46,12 @@ def run(tasks: Sequence[Task], workers: int, frames: int, label: str) -> None:
     try:
         with _for_workers():
             pending = {pool.submit(task, *arguments) for task, arguments in tasks}
+            # The pool watches the processes that it knew when it was last woken: not the newest.
+            pool.submit(int)
         for _ in progress(_frames(pending, counter), total=frames, label=label):
             pass
     except BrokenProcessPool as error:
+        held.close()
         raise SonomimeError(
             "a worker process died: it was killed, by somebody or for want of memory",
             "give the command again with fewer --workers: what is finished stays",
