@@ -66,7 +66,7 @@ def draw(rng: np.random.Generator) -> HeartParameters:
         zoom=between(0.4, 1.0), focus=between(0.4, 0.65) * depth, axial=between(0.8, 1.0),
         lateral=between(2.0, 2.5),
     )  # fmt: skip
-    persistence = ((1.0, 0.0, 0.0), (0.8, 0.2, 0.0), (0.7, 0.22, 0.08))[int(rng.integers(3))]
+    persistence = ((0.7, 0.3, 0.0), (0.6, 0.3, 0.1), (0.5, 0.3, 0.2))[int(rng.integers(3))]
     display = Display(
         dynamic_range=between(52, 60), white=between(15, 21), gamma=between(1.15, 1.6),
         noise=between(52, 60), gain=between(0.14, 0.17), persistence=persistence,

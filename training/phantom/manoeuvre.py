@@ -30,7 +30,7 @@ class Sway:
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng([seed, 77])
-        self._rate = rng.uniform(0.4, 2.2, (3, 3))
+        self._rate = rng.uniform(0.3, 1.6, (3, 3))
         self._phase = rng.uniform(0, 2 * np.pi, (3, 3))
 
     def __call__(self, time: FloatArray, direction: int) -> FloatArray:

@@ -60,11 +60,11 @@ def draw(rng: np.random.Generator) -> PelvicParameters:
     depth = between(72, 95)
     probe = Probe(
         frequency=between(3.5, 6.0), radius=between(40, 60), angle=between(70, 88), depth=depth,
-        zoom=between(0.3, 1.0), focus=between(0.4, 0.65) * depth, axial=between(0.45, 0.65),
-        lateral=between(1.0, 1.5),
+        zoom=between(0.3, 1.0), focus=between(0.4, 0.65) * depth, axial=between(0.5, 0.7),
+        lateral=between(1.1, 1.6),
     )  # fmt: skip
     dynamic_range = between(53, 60)
-    persistence = ((1.0, 0.0, 0.0), (0.75, 0.25, 0.0), (0.65, 0.25, 0.1))[int(rng.integers(3))]
+    persistence = ((0.7, 0.3, 0.0), (0.6, 0.3, 0.1), (0.5, 0.3, 0.2))[int(rng.integers(3))]
     display = Display(
         dynamic_range=dynamic_range, white=between(23, 29), gamma=between(1.15, 1.7),
         noise=between(52, 62), gain=between(0.24, 0.3), persistence=persistence,
