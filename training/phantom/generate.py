@@ -33,6 +33,7 @@ from .workers import Task, run, tick
 _SCATTERERS, _NOISE, _PAIRS, _OTHER = 1, 2, 3, 4
 METADATA = {"title": "sonomime phantom", "comment": "synthetic ultrasound, simulated by sonomime"}
 VERSION = 1
+"""Of the pixels: raised by a change that gives others, so that no folder mixes them."""
 
 
 @dataclass(frozen=True)
