@@ -87,10 +87,6 @@ def draw_subject(identity: Identity) -> Subject:
     )
 
 
-def draw_body(identity: Identity, frames: int = 0) -> Body:
-    return draw_subject(identity).body
-
-
 def film(
     body: Body,
     states: FloatArray,
