@@ -73,8 +73,8 @@ class Renderer:
         probe = self.body.probe
         count = int(np.prod(high - low) * density(probe))
         points = low + rng.random((count, 2)) * (high - low)
-        # Amplitudes of 1 and -1: with Gaussian ones the strongest scatterer of a cell stands out, and
-        # three times as many are needed for fully developed speckle.
+        # Amplitudes of 1 and -1: with Gaussian ones the strongest scatterer of a cell stands out,
+        # and three times as many are needed for fully developed speckle.
         in_plane, beside = 2 * rng.integers(0, 2, (2, count), np.int8).astype(np.float32) - 1
         near = probe.inside(points, -_MARGIN)
         column, row = self._at(self.raster, points)
