@@ -6,7 +6,7 @@ points.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -18,10 +18,10 @@ from .transforms import PlaneMap
 
 #: How far a point of the exact flow may miss its tissue: 0.02 pixels of 256, in points.
 EXACT_WITHIN = 0.02 * 2 / 256
-_ROUNDS = 12
 
 FloatArray = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+_Real = TypeVar("_Real", np.float32, np.float64)
 
 
 class FlowWeights(NamedTuple):
@@ -41,11 +41,7 @@ def flow_weights(loss: LossConfig, step: int) -> FlowWeights:
 def exact_flow(
     source: FloatArray, driving: FloatArray, sector: Mask, placed: PlaneMap
 ) -> tuple[FloatArray, Mask]:
-    """The flow between two frames whose displacements to a third are known.
-
-    The tissue at x of the driving frame is seen in the source at y with y + d_s(y) = x + d_d(x):
-    solved by Newton's method on the bilinear interpolant, since plain iteration diverges where
-    tissue turns by more than 60 degrees.
+    """The flow between two frames whose displacements to a third are known; see `same_tissue`.
 
     Args:
         source, driving: float32 (n, n, 2), displacements in points, from each frame to the third.
@@ -53,56 +49,96 @@ def exact_flow(
         placed: the affine map that both images were read through.
 
     Returns:
-        flow: float32 (n, n, 2), points to read in the source image, after ``placed``; outside of
-            the driving frame's sector, the place itself.
+        flow: float32 (n, n, 2), points to read in the source image, after ``placed``; the place
+            itself where none was found.
         valid: bool (n, n), inside of the sector in both frames, inside of the source image, and
-            solved to within EXACT_WITHIN.
+            found to within EXACT_WITHIN.
     """
     n = len(sector)
     cells = np.float32(n / 2)  # points to cells
     places = points_to_pixels(placed.grid(n).reshape(2, -1).T, n)
     valid = _inside(sector, places)
     x = places[valid]
-    target = x + cells * _sampled(driving, x)[0]
-    y = target - cells * _sampled(source, x)[0]
-    far = np.zeros(len(x), np.float32)
-    for left in reversed(range(_ROUNDS if len(x) else 0)):
-        value, by_x, by_y = _sampled(source, y)
-        miss = y + cells * value - target
-        far = np.abs(miss).max(axis=1)
-        if left == 0 or far.max() < 0.1 * EXACT_WITHIN * cells:
-            break
-        (a, c), (b, d) = cells * by_x.T, cells * by_y.T
-        det = (1 + a) * (1 + d) - b * c
-        # Where the field folds or stands on end, a plain step.
-        fine = np.abs(det) > 0.05
-        det[~fine] = 1
-        step = [
-            (1 + d) * miss[:, 0] - b * miss[:, 1],
-            (1 + a) * miss[:, 1] - c * miss[:, 0],
-        ]
-        y = y - np.where(fine[:, None], np.stack(step, axis=1) / det[:, None], miss)
+    field = cells * source
+    target = x + cells * sampled(driving, x)[0]
+    start = target - sampled(field, x)[0]
+    y, found = same_tissue(field, target, start, EXACT_WITHIN * n / 2)
+    y = np.where(found[:, None], y, x)
     places[valid] = y
     inverse = np.linalg.inv(placed.matrix)
     flow = ((pixels_to_points(places, n) - placed.offset) @ inverse.T).astype(np.float32)
-    seen = _inside(sector, y) & (far < EXACT_WITHIN * cells)
-    valid[valid] = seen
+    valid[valid] = found & _inside(sector, y)
     valid &= (np.abs(flow) <= 1).all(axis=1)
     return flow.reshape(n, n, 2), valid.reshape(n, n)
 
 
-def _sampled(field: FloatArray, at: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(n, n, C) at (N, 2) cells: the bilinear interpolant and its derivatives by x and y, (N, C);
+@np.errstate(over="ignore", invalid="ignore")  # in a wild field nothing is found; no more than that
+def same_tissue(
+    field: NDArray[_Real],
+    target: NDArray[_Real],
+    start: NDArray[_Real],
+    within: float,
+    rounds: int = 12,
+    longest: float = np.inf,
+) -> tuple[NDArray[_Real], Mask]:
+    """Where a frame shows given tissue: y with y + d(y) = target.
+
+    By Newton's method on the bilinear interpolant, since plain iteration diverges where tissue
+    turns by more than 60 degrees.
+
+    Args:
+        field: d, (H, W, 2) cells, from the frame to a third one.
+        target: (N, 2), the tissue's places in the third frame, in cells.
+        start: (N, 2), first guesses.
+        within: by how much a place that counts as found may miss, in cells.
+        rounds: of the iteration, at most.
+        longest: step, in cells. Where the field folds between its cells there are several places,
+            and short steps find the near one.
+
+    Returns:
+        y: (N, 2); where nothing was found, anything.
+        found: bool (N,).
+    """
+    y, far = start, np.zeros(len(start), start.dtype)
+    for left in reversed(range(rounds if len(y) else 0)):
+        value, by_x, by_y = sampled(field, y)
+        miss = y + value - target
+        far = np.abs(miss).max(axis=1)
+        if left == 0 or far.max() < 0.1 * within:
+            break
+        (a, c), (b, d) = by_x.T, by_y.T
+        det = (1 + a) * (1 + d) - b * c
+        # Where the field folds or stands on end, a plain step.
+        fine = np.abs(det) > 0.05
+        det[~fine] = 1
+        whole = [
+            (1 + d) * miss[:, 0] - b * miss[:, 1],
+            (1 + a) * miss[:, 1] - c * miss[:, 0],
+        ]
+        step = np.where(fine[:, None], np.stack(whole, axis=1) / det[:, None], miss)
+        if longest < np.inf:
+            length = np.hypot(step[:, 0], step[:, 1])[:, None]
+            step *= longest / np.maximum(length, longest)
+        y = y - step
+    return y, far < within
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def sampled(
+    field: NDArray[_Real], at: NDArray[_Real]
+) -> tuple[NDArray[_Real], NDArray[_Real], NDArray[_Real]]:
+    """(H, W, C) at (N, 2) cells: the bilinear interpolant and its derivatives by x and y, (N, C);
     outside of the field it goes on as in its outermost cells.
 
     Not cv2.remap, which rounds places to 1/32.
     """
-    n = len(field)
-    corner = np.clip(at, 0, n - 2).astype(np.int32)
-    u, v = (at - corner).astype(np.float32).T[..., None]
-    flat = np.ascontiguousarray(field).reshape(n * n, -1)
-    first = corner[:, 1] * n + corner[:, 0]
-    a, b, c, d = (flat.take(first + k, axis=0) for k in (0, 1, n, n + 1))
+    height, width = field.shape[:2]
+    last = np.array((width - 2, height - 2), at.dtype)
+    corner = np.fmin(np.fmax(at, 0), last).astype(np.int32)  # unlike clip, they leave no nan
+    u, v = (at - corner).astype(at.dtype).T[..., None]
+    flat = np.ascontiguousarray(field).reshape(height * width, -1)
+    first = corner[:, 1] * width + corner[:, 0]
+    a, b, c, d = (flat.take(first + k, axis=0) for k in (0, 1, width, width + 1))
     top, bottom = a + u * (b - a), c + u * (d - c)
     by_x, by_y = (b - a) + v * ((d - c) - (b - a)), bottom - top
     return top + v * by_y, by_x, by_y
@@ -112,7 +148,7 @@ def _inside(sector: Mask, at: FloatArray) -> Mask:
     """Where all the cells around ``at`` (N, 2) are of the sector."""
     n = len(sector)
     near = (np.abs(at - (n - 1) / 2) <= (n - 1) / 2 + 1e-3).all(axis=1)
-    whole = _sampled(sector.astype(np.float32)[..., None], at)[0][:, 0] > 0.999
+    whole = sampled(sector.astype(np.float32)[..., None], at)[0][:, 0] > 0.999
     return np.asarray(near & whole)
 
 

@@ -156,3 +156,13 @@ def test_folded_tissue_has_no_exact_flow() -> None:
     assert valid[:, :30].all()
     assert not valid[:, 34:].any()
     assert np.isfinite(flow).all()
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e30])
+def test_a_wild_field_is_not_valid_but_finite(scale: float) -> None:
+    """What is not valid counts nothing in the loss, if it is a number."""
+    rng = np.random.default_rng(0)
+    source, driving = (scale * rng.standard_normal((2, 64, 64, 2))).astype(np.float32)
+    flow, valid = exact_flow(source, driving, np.ones((64, 64), np.bool_), IDENTITY)
+    assert np.isfinite(flow).all()
+    assert valid.mean() < 0.01
