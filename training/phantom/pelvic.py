@@ -80,7 +80,7 @@ class PelvicParameters:
         urethra: its width; meatus: where it ends near the face.
         junction: the anorectal junction; verge: the anal canal's end near the face.
         anorectal: angle between canal and rectum.
-        hiatus: from the symphysis' edge to the levator.
+        hiatus: from the symphysis' edge to the levator; on record only (see junction).
         fat: thickness of the layer under the skin.
         seed: of tissue grain and scatterers.
     """
