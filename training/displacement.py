@@ -1,21 +1,17 @@
 """Exact displacement fields beside a dataset's clips: found, decoded once, kept small.
 
-``displacement/<stem of the clip's file>.npz`` in a dataset folder holds ``displacement`` (N, H, W,
-2), for each frame t of the file, in pixels of the original frame, xy: tissue seen at x in frame t
-is at x + d(x) in frame 0; and, if only part of the frame shows tissue, ``sector`` bool (H, W). What
-training needs of it, a quarter of the model's size, lies in the cache of decoded clips.
+``displacement/<stem of the clip's file>.npz`` in a dataset folder is a clip's (its arrays:
+`displacement_file`). What training needs of it, a quarter of the model's size, lies in the cache of
+decoded clips.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +21,7 @@ from ..runtime.errors import InputError
 from ..runtime.files import atomic_path
 from ..runtime.frames import Crop, Letterbox, crop_image
 from ..runtime.video import open_source
+from .displacement_file import open_displacement
 from .frame_cache import CachedFrames, cache_key, default_cache_dir
 
 _VERSION = 1  # of the entries
@@ -136,13 +133,12 @@ def _decode(
     unit = np.array([box.w / box.width, box.h / box.height], np.float32) * np.float32(2 / box.size)
     kept = iter([*cached.indices.tolist(), -1])
     with (
-        _archive(file) as archive,
+        open_displacement(file, count, (height, width), _CURE) as (inside, fields),
         atomic_path(array) as temporary,
         temporary.open("wb") as stream,
     ):
-        sector = _sector(archive, file, crop, box, (height, width))
         with atomic_path(mask) as small:
-            np.save(small, sector, allow_pickle=False)
+            np.save(small, _whole_cells(inside, crop, box), allow_pickle=False)
         np.lib.format.write_array_header_1_0(
             stream,
             {
@@ -152,9 +148,7 @@ def _decode(
             },
         )
         wanted = next(kept)
-        for index, field in enumerate(_fields(archive, file, (count, height, width, 2))):
-            if not np.isfinite(field).all():
-                raise InputError(f"{file}: displacement of frame {index} is not finite", _CURE)
+        for index, field in enumerate(fields):
             if index == wanted:
                 small_field = cv2.remap(
                     field, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
@@ -174,74 +168,8 @@ def _places(
     return x, y
 
 
-@contextmanager
-def _archive(file: Path) -> Iterator[zipfile.ZipFile]:
-    """What can go wrong with a damaged archive, at opening or while it is read, as one error."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{file} is damaged: {error}", _CURE) from error
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes] | None:
-    try:
-        return archive.open(f"{name}.npy")
-    except KeyError:
-        return None
-
-
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0
-    if version[0] > 1:
-        read = np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
-    return shape, fortran, dtype
-
-
-def _fields(
-    archive: zipfile.ZipFile, file: Path, expected: tuple[int, ...]
-) -> Iterator[NDArray[np.float32]]:
-    """The displacement of each frame, float32 (H, W, 2), one frame in memory at a time."""
-    stream = _member(archive, "displacement")
-    if stream is None:
-        raise InputError(f"{file} has no array 'displacement'", _CURE)
-    with stream:
-        shape, fortran, dtype = _header(stream)
-        if shape != expected or dtype.kind != "f" or fortran:
-            raise InputError(
-                f"{file}: displacement is {dtype} {shape}{' in Fortran order' * fortran}, the clip "
-                f"needs float32 {expected}: its frames, height, width and xy",
-                _CURE,
-            )
-        length = int(np.prod(expected[1:])) * dtype.itemsize
-        for index in range(expected[0]):
-            data = stream.read(length)
-            if len(data) != length:
-                raise InputError(f"{file} is cut off at frame {index}", _CURE)
-            yield np.frombuffer(data, dtype).reshape(expected[1:]).astype(np.float32)
-        if stream.read(1):  # also lets the archive compare its checksum
-            raise InputError(f"{file} is damaged: displacement goes on after its end", _CURE)
-
-
-def _sector(
-    archive: zipfile.ZipFile,
-    file: Path,
-    crop: Crop | None,
-    box: Letterbox,
-    expected: tuple[int, int],
-) -> NDArray[np.bool_]:
-    stream = _member(archive, "sector")
-    inside = np.ones(expected, np.bool_)
-    if stream is not None:
-        with stream:
-            inside = np.lib.format.read_array(stream, allow_pickle=False)
-        if inside.shape != expected or inside.dtype != np.bool_:
-            raise InputError(
-                f"{file}: sector is {inside.dtype} {inside.shape}, the clip needs bool {expected}",
-                _CURE,
-            )
+def _whole_cells(inside: NDArray[np.bool_], crop: Crop | None, box: Letterbox) -> NDArray[np.bool_]:
+    """The quarter-size cells that lie wholly inside of a mask of the original."""
     levels = np.where(inside, np.uint8(255), np.uint8(0))
     square = box.place(crop_image(levels, crop) if crop is not None else levels)
     quarter = box.size // 4

@@ -23,7 +23,7 @@ from ..models.geometry import points_to_pixels
 from .fields import flow_between
 from .landmarks import Followed, LandmarkError, Points, mean_error, measure, track
 from .metrics import FloatImage, Image, Mask, deformation_flow, length, ratio, to_float, to_levels
-from .truth import Field, read_clip_field
+from .truth import Field, read_field
 
 Picture = NDArray[np.uint8]
 
@@ -169,7 +169,8 @@ class ClipTruth:
 
     def open(self) -> OpenTruth:
         """Read the field. InputError when it cannot be read or does not fit the clip."""
-        return OpenTruth(read_clip_field(self.path, self.count, self.shape), self.frames)
+        crop, box = self.frames.clip.crop, self.frames.letterbox
+        return OpenTruth(read_field(self.path, self.count, self.shape, crop, box), self.frames)
 
 
 def clip_truth(path: Path, frames: ClipFrames) -> ClipTruth:
@@ -194,10 +195,9 @@ class OpenTruth:
     """The truth of a clip between any two of its frames, counted without repeats."""
 
     def __init__(self, exact: Field, frames: ClipFrames) -> None:
-        self._field = exact
+        self._displacement = exact.displacement
         self._frames = frames
-        self._place = (frames.clip.crop, frames.letterbox)
-        self.sector = exact.mask(*self._place)
+        self.sector = exact.sector
         self.names = frames.keypoint_names
 
     def points(self, i: int) -> Points:
@@ -208,7 +208,5 @@ class OpenTruth:
 
     def flow(self, driving: int, source: int) -> tuple[FloatImage, Mask]:
         """F from a driving frame to a source frame, and where it is known."""
-        d, s = (
-            self._field.frame(int(self._frames.indices[i]), *self._place) for i in (driving, source)
-        )
+        d, s = self._displacement[self._frames.indices[[driving, source]]]
         return flow_between(d, s)

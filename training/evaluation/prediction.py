@@ -96,10 +96,9 @@ def predict(
         max_frames: measure only so many, evenly spread; temporal measures and tracks are then those
             of the thinned clip.
     """
-    pair, place = data.pair, (data.crop, data.letterbox)
+    pair, sector = data.pair, data.field.sector
     indices = spread(range(len(data.driving)), max_frames)
     shown = set(spread(indices, SAMPLES))
-    sector = data.field.mask(*place)
     grey = to_levels(data.source)
     targets = Targets(grey, sector)
     accounts = {name: Account(targets) for name in METHODS}
@@ -114,7 +113,7 @@ def predict(
     # OpenCV, numpy and the backends let go of Python's lock: two threads keep two cores busy.
     with ThreadPoolExecutor(2) as pool:
         for k, t in enumerate(indices):
-            flow = data.field.frame(t, *place)
+            flow = data.field.displacement[t]
             truth = to_levels(data.truth[t])
             coming = pool.submit(targets.frame, truth, (flow, _visible(flow, sector)))
             prediction = animator.animate(data.driving[t])

@@ -21,6 +21,7 @@ from ...runtime.frames import Crop, Letterbox, letterbox
 from ...runtime.video import open_source
 from ..annotations import nearest, read_table
 from ..dataset import Clip
+from ..displacement_file import open_displacement
 from .fields import mask_in_model_frame, points_in_model_frame, to_model_frame
 from .metrics import FloatImage, Mask
 
@@ -33,20 +34,12 @@ Frames = NDArray[np.uint8]
 
 
 class Field(NamedTuple):
-    """The exact motion of one clip, in the original frame's pixels."""
+    """The exact motion of one clip, in pixels of the model's frame."""
 
     displacement: FloatImage
-    """(T, H, W, 2), from frame t to frame 0 (see `fields`)."""
+    """(T, S, S, 2), from frame t to frame 0 (see `fields`)."""
     sector: Mask
-    """(H, W): inside of the image sector; everywhere when the file has none."""
-
-    def frame(self, t: int, crop: Crop | None, box: Letterbox) -> FloatImage:
-        """D_t in the model's frame, (S, S, 2)."""
-        return to_model_frame(self.displacement[t], crop, box)
-
-    def mask(self, crop: Crop | None, box: Letterbox) -> Mask:
-        """The sector in the model's frame, (S, S)."""
-        return mask_in_model_frame(self.sector, crop, box)
+    """(S, S): inside of the image sector; everywhere when the file has none."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,7 @@ class PairData:
     Attributes:
         source: frame 0 of the source's clip (S, S[, 3]).
         driving, truth, other: (T, S, S[, 3]); no frame is dropped, so that they stay in step.
-        field: exact motion from truth frame t to the source, in the original frame's pixels.
+        field: exact motion from truth frame t to the source.
         keypoints: float64 (T, P, 2), pixels of the model's frame; `names` are the P names.
         start: float64 (P, 2), the keypoints of the source still.
     """
@@ -103,8 +96,6 @@ class PairData:
     keypoints: NDArray[np.float64]
     start: NDArray[np.float64]
     names: tuple[str, ...]
-    crop: Crop | None
-    letterbox: Letterbox
 
 
 def read_pairs(folder: Path, clips: Sequence[Clip], split: str | None) -> list[Pair]:
@@ -115,8 +106,8 @@ def read_pairs(folder: Path, clips: Sequence[Clip], split: str | None) -> list[P
         split: keep this split only.
 
     Raises:
-        InputError: no table, a malformed one, an unknown clip or one given twice, a missing truth,
-            an array of another size than its clip, no pair of the split.
+        InputError: no table, a malformed one, a pair given twice or of an unknown clip, a missing
+            truth, no pair of the split.
     """
     table = folder / "truth" / "pairs.csv"
     if not table.is_file():
@@ -184,8 +175,8 @@ def read_pair(pair: Pair, size: int, channels: int) -> PairData:
         if place != box:
             raise InputError(f"{path}: its frames differ in size from its source's", _MAKE_AGAIN)
         videos.append(frames)
-    arrays = _arrays(pair.arrays, ("displacement", "keypoints", "keypoint_names"))
-    field = _field(pair.arrays, arrays, count, shape)
+    field = read_field(pair.arrays, count, shape, crop, box)
+    arrays = _arrays(pair.arrays, ("keypoints", "keypoint_names"))
     names = tuple(str(name) for name in arrays["keypoint_names"].ravel())
     keypoints = arrays["keypoints"]
     if keypoints.shape != (count, len(names), 2) or not np.issubdtype(keypoints.dtype, np.floating):
@@ -196,23 +187,33 @@ def read_pair(pair: Pair, size: int, channels: int) -> PairData:
         )
     points = points_in_model_frame(keypoints, crop, box)
     start = _start(pair, names, points, crop, box)
-    return PairData(
-        pair, still[0], driving, videos[0], videos[1], field, points, start, names, crop, box
-    )
+    return PairData(pair, still[0], driving, *videos, field, points, start, names)
 
 
-def read_clip_field(path: Path, frames: int, shape: tuple[int, int]) -> Field:
+def read_field(
+    path: Path, count: int, shape: tuple[int, int], crop: Crop | None, box: Letterbox
+) -> Field:
     """The exact motion of a clip.
 
     Args:
-        path: `Clip.displacement`.
-        frames: how many frames the clip has, repeated ones too.
+        path: `Clip.displacement`, or `Pair.arrays`.
+        count: how many frames the clip has, repeated ones too.
         shape: (H, W) of its frames, not cropped.
+        crop, box: where the model's frame lies in them.
 
     Raises:
-        InputError: the file cannot be read, or is of another size than the clip.
+        InputError: the file cannot be read, or is of another size than the clip; nothing of the
+            sector is in the model's frame.
     """
-    return _field(path, _arrays(path, ("displacement",)), frames, shape)
+    displacement = np.empty((count, box.size, box.size, 2), np.float32)
+    with open_displacement(path, count, shape, _MAKE_AGAIN) as (inside, fields):
+        for t, field in enumerate(fields):
+            displacement[t] = to_model_frame(field, crop, box)
+    sector = mask_in_model_frame(inside, crop, box)
+    if not sector.any():
+        cropped = "" if crop is None else " inside of the crop"
+        raise InputError(f"{path}: the sector is empty{cropped}", _MAKE_AGAIN)
+    return Field(displacement, sector)
 
 
 def _start(
@@ -254,36 +255,7 @@ def _arrays(path: Path, names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in names if name not in archive]
             if not missing:
-                return {name: archive[name] for name in (*names, "sector") if name in archive}
-    except (*_DAMAGE, TypeError) as error:  # a lone .npy is no context manager: TypeError
+                return {name: archive[name] for name in names}
+    except _DAMAGE as error:
         raise InputError(f"{path}: cannot be read ({error})", _MAKE_AGAIN) from error
     raise InputError(f"{path}: holds no array named {missing[0]!r}", _MAKE_AGAIN)
-
-
-def _field(
-    path: Path, arrays: Mapping[str, NDArray[Any]], frames: int, shape: tuple[int, int]
-) -> Field:
-    displacement = arrays["displacement"]
-    sector = arrays.get("sector", np.ones(shape, np.bool_))
-    if displacement.ndim == 4 and len(displacement) != frames:
-        raise InputError(
-            f"{path}: displacement has {len(displacement)} frames where the clip has {frames}",
-            _MAKE_AGAIN,
-        )
-    wanted = (frames, *shape, 2)
-    if displacement.shape != wanted or not np.issubdtype(displacement.dtype, np.floating):
-        raise InputError(
-            f"{path}: displacement is {displacement.dtype} {displacement.shape}, not float "
-            f"{wanted}",
-            _MAKE_AGAIN,
-        )
-    if sector.shape != shape or sector.dtype != np.bool_:
-        raise InputError(
-            f"{path}: sector is {sector.dtype} {sector.shape}, not bool {shape}", _MAKE_AGAIN
-        )
-    if not sector.any():
-        raise InputError(f"{path}: the sector is empty", _MAKE_AGAIN)
-    displacement = displacement.astype(np.float32, copy=False)
-    if not np.isfinite(displacement[:, sector]).all():
-        raise InputError(f"{path}: displacement is not finite inside of the sector", _MAKE_AGAIN)
-    return Field(np.nan_to_num(displacement, copy=False), sector)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from sonomime.runtime.errors import InputError
+from sonomime.runtime.frames import Crop, Letterbox
 from sonomime.training.dataset import find_clips
-from sonomime.training.evaluation.truth import Pair, read_clip_field, read_pair, read_pairs
+from sonomime.training.evaluation.truth import Pair, read_field, read_pair, read_pairs
 
 from .phantoms import (
     COUNT,
@@ -59,7 +60,7 @@ def test_a_pair_is_read_frame_by_frame(made: Path) -> None:
     assert np.array_equal(data.truth, render(0, displacement(1)))
     assert np.array_equal(data.other, render(100, displacement(1)))
     assert np.array_equal(data.field.displacement, displacement(1))
-    assert np.array_equal(data.field.mask(data.crop, data.letterbox), sector())
+    assert np.array_equal(data.field.sector, sector())
     assert data.names == NAMES and data.keypoints.shape == (COUNT, 2, 2)
     assert np.allclose(data.start, MARKS)
 
@@ -68,7 +69,7 @@ def test_a_smaller_model_sees_smaller_truth(made: Path) -> None:
     data = read_pair(pairs_of(made)[0], SIZE // 2, 3)
     assert data.truth.shape == (COUNT, SIZE // 2, SIZE // 2, 3)
     assert np.allclose(data.start, (MARKS + 0.5) / 2 - 0.5)
-    field = data.field.frame(4, data.crop, data.letterbox)
+    field = data.field.displacement[4]
     assert np.allclose(field, displacement(1)[4][::2, ::2] / 2, atol=0.1)
 
 
@@ -82,7 +83,15 @@ def test_repeated_frames_stay_in_step(folder: Path) -> None:
 def test_a_field_without_sector_holds_everywhere(folder: Path) -> None:
     path = folder / "displacement" / "s0.npz"
     np.savez(path, displacement=displacement(0))
-    assert read_clip_field(path, COUNT, (SIZE, SIZE)).sector.all()
+    box = Letterbox.fit(SIZE, SIZE, SIZE)
+    assert read_field(path, COUNT, (SIZE, SIZE), None, box).sector.all()
+
+
+def test_a_crop_beside_the_sector_is_refused(made: Path) -> None:
+    crop = Crop(0, 0, 8, 8)
+    box = Letterbox.fit(8, 8, SIZE)
+    with pytest.raises(InputError, match="empty inside of the crop"):
+        read_field(made / "displacement" / "s0.npz", COUNT, (SIZE, SIZE), crop, box)
 
 
 def _line(text: str) -> Break:
@@ -141,12 +150,12 @@ WRONG: list[tuple[Break, str]] = [
     (lambda f: (f / "truth" / "s0__s1.npz").unlink(), "s0__s1.npz"),
     (lambda f: (f / "truth" / "s0__s1.other.mkv").unlink(), "s0__s1.other.mkv"),
     (lambda f: (f / "truth" / "s0__s1.mkv").write_text("no video"), "s0__s1.mkv"),
-    (_cut, "cannot be read"),
-    (_flip_a_byte, "cannot be read"),
-    (_no_zip, "cannot be read"),
-    (lambda f: (f / "truth" / "s0__s1.npz").write_bytes(b""), "cannot be read"),
-    (_arrays(displacement=None), "no array named 'displacement'"),
-    (_arrays(displacement=displacement(1, COUNT - 1)), f"{COUNT - 1} frames"),
+    (_cut, "is damaged"),
+    (_flip_a_byte, "s0__s1.npz"),
+    (_no_zip, "is damaged"),
+    (lambda f: (f / "truth" / "s0__s1.npz").write_bytes(b""), "is damaged"),
+    (_arrays(displacement=None), "no array 'displacement'"),
+    (_arrays(displacement=displacement(1, COUNT - 1)), f"({COUNT - 1}, 96, 96, 2)"),
     (_arrays(displacement=displacement(1, COUNT, 40)), "(9, 40, 40, 2)"),
     (_arrays(displacement=np.zeros((COUNT, SIZE, SIZE, 2), np.int32)), "int32"),
     (_arrays(displacement=NOT_FINITE), "not finite"),
