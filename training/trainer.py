@@ -196,6 +196,7 @@ class Trainer:
                 "resume from the file as it was saved, with the sonomime that saved it",
             ) from error
         self.step = checkpoint.step
+        self._keep_record(checkpoint)
 
     def start_from(self, checkpoint: Checkpoint) -> None:
         """Begin with the weights of another run, for fine-tuning; what that was trained on stays
@@ -203,6 +204,7 @@ class Trainer:
 
         Raises:
             ConfigError: its model has other settings.
+            CheckpointError: its weights do not fit them.
         """
         differing = _differing(
             config_to_dict(checkpoint.config)["model"],
@@ -214,9 +216,19 @@ class Trainer:
                 f"cannot start from this checkpoint: {', '.join(differing)} differ(s)",
                 "give the settings of the checkpoint's model with --set",
             )
-        for model in (self.model, self.ema):
-            model.load_state_dict(checkpoint.weights)
+        try:
+            for model in (self.model, self.ema):
+                model.load_state_dict(checkpoint.weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"weights do not fit the configuration: {error}", "use the file as it was saved"
+            ) from error
+        self._keep_record(checkpoint)
+
+    def _keep_record(self, checkpoint: Checkpoint) -> None:
+        """What its weights were trained on; and what its keypoints mean, if no label says other."""
         self.data = [*(d for d in checkpoint.data if d not in self.data), *self.data]
+        self.supervised_names = self.supervised_names or checkpoint.supervised_names
 
     @torch.no_grad()
     def picture(self, step: int, samples: int = 4) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sonomime.runtime.errors import ConfigError
+from sonomime.runtime.errors import CheckpointError, ConfigError
 from sonomime.training.checkpoint import Checkpoint, load_checkpoint
 from sonomime.training.config import Config, KeypointConfig, ModelConfig, MotionConfig
 from sonomime.training.loop import train
@@ -68,6 +68,26 @@ def test_resuming_keeps_the_runs_own_weights(tmp_path: Path) -> None:
     train(Trainer(config(), batch, tmp_path / "run", [], []), True, None, said.append, old)
     assert any("resuming at step 1" in line for line in said)
     assert not any("starting from" in line for line in said)
+
+
+def test_the_record_outlives_resuming(tmp_path: Path) -> None:
+    old, run = tmp_path / "old.pt", tmp_path / "run"
+    weights = build_model(config().model).state_dict()
+    Checkpoint(config(), 9, weights, ["bladder_neck"], [{"name": "first"}]).save(old)
+    for _ in range(2):
+        mine = Trainer(config(), batch, run, [], [{"name": "mine"}])
+        train(mine, True, None, lambda line: None, old)
+    kept = load_checkpoint(run / "checkpoint.pt")
+    assert kept.data == [{"name": "first"}, {"name": "mine"}]
+    assert kept.supervised_names == ["bladder_neck"]
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    weights = build_model(config().model).state_dict()
+    weights.popitem()
+    trainer = Trainer(config(), batch, tmp_path / "run", [], [])
+    with pytest.raises(CheckpointError, match="do not fit"):
+        trainer.start_from(Checkpoint(config(), 9, weights))
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
