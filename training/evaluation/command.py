@@ -63,7 +63,7 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument(
         "--seed",
-        type=int,
+        type=_not_negative,
         default=0,
         help="chooses other subjects, draws the intervals (default: 0)",
     )
@@ -215,7 +215,13 @@ def _evaluate(
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    if (number := _not_negative(text)) == 0:
         raise argparse.ArgumentTypeError(f"{number} is not above 0")
+    return number
+
+
+def _not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is below 0")
     return number

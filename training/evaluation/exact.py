@@ -49,13 +49,13 @@ class Exact:
     @property
     def landmark(self) -> LandmarkError | None:
         """The mean over landmarks."""
-        return mean_error(self.landmarks)
+        return mean_error(self.landmarks.values())
 
     @property
     def landmark_ratio(self) -> float:
         """The model's landmark error over hold's."""
         error = self.landmark
-        return float("nan") if error is None else ratio(error.model, error.hold)
+        return float("nan") if error is None else error.share
 
 
 class ExactFrame(NamedTuple):

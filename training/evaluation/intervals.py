@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .metrics import ratio
+
 DRAWS = 2000
 LEVEL = 0.95
 LEAST_SUBJECTS = 3
@@ -50,7 +52,7 @@ def weighted_ratio(
         return None
     values = values[:, counts]
     units = [sorted(set(unit)) for unit, used in zip(subjects, counts, strict=True) if used]
-    mean = _ratio(*values.sum(axis=1))
+    mean = ratio(*values.sum(axis=1).tolist())
     names = sorted({name for unit in units for name in unit})
     if len(names) < LEAST_SUBJECTS:
         return Interval(mean, np.nan, np.nan)
@@ -74,7 +76,3 @@ def weighted_mean(
 ) -> Interval | None:
     """The mean over units, resampled like `weighted_ratio`."""
     return weighted_ratio(subjects, values, [1.0] * len(values), seed)
-
-
-def _ratio(top: float, bottom: float) -> float:
-    return float(top / bottom) if bottom > 0 else float("nan")

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .metrics import Image, to_levels
+from .metrics import Image, ratio, to_levels
 
 Points = NDArray[np.float64]
 Picture = NDArray[np.uint8]
@@ -102,6 +102,11 @@ class LandmarkError(NamedTuple):
     truth: float
     """Tracked through the true clip: the tracker's own error, its floor."""
 
+    @property
+    def share(self) -> float:
+        """The model's error over hold's."""
+        return ratio(self.model, self.hold)
+
 
 @dataclass
 class Followed:
@@ -139,8 +144,7 @@ def measure(
     return Followed(errors, true, tracks["model"])
 
 
-def mean_error(errors: dict[str, LandmarkError]) -> LandmarkError | None:
-    """The mean over the landmarks of one clip; None where there is none."""
-    if not errors:
-        return None
-    return LandmarkError(*np.mean(list(errors.values()), axis=0).tolist())
+def mean_error(errors: Iterable[LandmarkError]) -> LandmarkError | None:
+    """The mean over landmarks, or over clips; None where there is none."""
+    rows = list(errors)
+    return LandmarkError(*np.mean(rows, axis=0).tolist()) if rows else None

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -262,3 +263,10 @@ def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 def ratio(top: float, bottom: float) -> float:
     """top / bottom, nan where there is nothing to divide by."""
     return top / bottom if bottom > _NOTHING else math.nan
+
+
+def finite_mean(values: Sequence[float] | NDArray[np.float64]) -> float:
+    """The mean of those that are finite; nan where none is."""
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else math.nan

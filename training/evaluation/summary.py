@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .exact import Exact
 from .intervals import DRAWS, LEVEL, Interval, weighted_mean, weighted_ratio
-from .landmarks import LandmarkError
+from .landmarks import LandmarkError, mean_error
+from .metrics import finite_mean
 from .text import bullets, grid, interval, number
 
 LANDMARK_HEAD = ("model", "hold", "oracle", "tracker on truth", "model / hold")
@@ -58,20 +57,20 @@ def summarise(units: Sequence[Unit], seed: int) -> ExactSummary:
     tops = [math.nan if mean is None else mean.model for mean in means]
     bottoms = [math.nan if mean is None else mean.hold for mean in means]
     names = sorted({name for exact in facts for name in exact.landmarks})
-    found = [mean for mean in means if mean is not None]
     return ExactSummary(
         units=len(units),
-        skill={m: _mean([exact.skill[m] for exact in facts]) for m in methods},
-        l1={m: _mean([exact.l1[m] for exact in facts]) for m in methods},
+        skill={m: finite_mean([exact.skill[m] for exact in facts]) for m in methods},
+        l1={m: finite_mean([exact.l1[m] for exact in facts]) for m in methods},
         model_skill=weighted_mean(subjects, [exact.skill["model"] for exact in facts], seed),
         landmark_ratio=weighted_ratio(subjects, tops, bottoms, seed),
-        endpoint_error=_mean([exact.endpoint_error for exact in facts]),
-        endpoint_hold=_mean([exact.endpoint_hold for exact in facts]),
+        endpoint_error=finite_mean([exact.endpoint_error for exact in facts]),
+        endpoint_hold=finite_mean([exact.endpoint_hold for exact in facts]),
         landmarks={
-            name: _mean_error([e.landmarks[name] for e in facts if name in e.landmarks])
+            name: error
             for name in names
+            if (error := mean_error(e.landmarks[name] for e in facts if name in e.landmarks))
         },
-        landmark=_mean_error(found) if found else None,
+        landmark=mean_error(mean for mean in means if mean is not None),
     )
 
 
@@ -147,18 +146,8 @@ def landmark_cells(error: LandmarkError | None) -> list[str]:
     """The cells under LANDMARK_HEAD."""
     if error is None:
         return ["-"] * len(LANDMARK_HEAD)
-    share = error.model / error.hold if error.hold > 0 else math.nan
-    return [*(number(each, 2) for each in error), number(share)]
+    return [*(number(each, 2) for each in error), number(error.share)]
 
 
 def _optional(row: Interval | LandmarkError | None) -> dict[str, float] | None:
     return None if row is None else row._asdict()
-
-
-def _mean_error(errors: Sequence[LandmarkError]) -> LandmarkError:
-    return LandmarkError(*np.mean(errors, axis=0).tolist())
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if math.isfinite(value)]
-    return float(np.mean(known)) if known else math.nan

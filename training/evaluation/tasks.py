@@ -7,7 +7,6 @@ still with RELATIVE motion. Source: METHOD, "How it is judged".
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from .metrics import (
     Mask,
     blur,
     clip_mask,
+    finite_mean,
     leakage_ncc,
     to_float,
     to_levels,
@@ -264,21 +264,16 @@ def means(results: Sequence[ClipResult], method: str) -> Fidelity:
 def mean_fidelity(rows: Sequence[Fidelity]) -> Fidelity:
     """The mean of each measure over the rows in which it is finite; nan where there are none."""
     table = np.array(rows, np.float64).reshape(-1, len(Fidelity._fields))
-    return Fidelity(*(_mean(column) for column in table.T))
+    return Fidelity(*(finite_mean(column) for column in table.T))
 
 
 def mean_leakage(results: Sequence[ClipResult]) -> Leakage | None:
     """The mean over the clips that another subject drove; None when none was."""
     rows = np.array([r.leakage for r in results if r.leakage is not None], np.float64)
-    return Leakage(*(_mean(column) for column in rows.T)) if len(rows) else None
+    return Leakage(*(finite_mean(column) for column in rows.T)) if len(rows) else None
 
 
 def by_group(results: Sequence[ClipResult]) -> Iterator[tuple[str, list[ClipResult]]]:
     """The results of each group (anatomy), groups in alphabetical order."""
     for group in sorted({result.group for result in results}):
         yield group, [result for result in results if result.group == group]
-
-
-def _mean(column: NDArray[np.float64]) -> float:
-    known = column[np.isfinite(column)]
-    return float(known.mean()) if len(known) else math.nan

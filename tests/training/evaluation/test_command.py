@@ -276,3 +276,12 @@ def test_a_clip_that_cannot_be_read_is_left_out_with_its_reason(
     assert record["left_out"][0]["clip"] == "bad.mp4" and record["left_out"][0]["reason"]
     assert record["clips"][0]["leakage"] is None  # nobody else was there
     assert "no clips.csv" in " ".join(record["warnings"])
+
+
+@pytest.mark.parametrize("words", [("--seed", -1), ("--max-frames", 0)])
+def test_numbers_out_of_range_are_refused_at_once(
+    words: tuple[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse("x", "--data", "y", "-o", "z", *words)
+    assert words[0] in capsys.readouterr().err

@@ -63,5 +63,5 @@ def test_errors_are_means_over_the_frames_that_are_known() -> None:
     assert list(followed.errors) == [NAMES[0]]
     error = followed.errors[NAMES[0]]
     assert error == pytest.approx((1, 1.5, 0.5, 0))
-    assert mean_error(followed.errors) == pytest.approx(error)
-    assert mean_error({}) is None
+    assert mean_error(followed.errors.values()) == pytest.approx(error)
+    assert mean_error([]) is None
