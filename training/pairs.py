@@ -7,7 +7,7 @@ have drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -47,12 +47,6 @@ class PairBatch(NamedTuple):
     flow: Tensor | None
     flow_valid: Tensor | None
     flow_exact: Tensor | None = None
-
-
-class Sampler(Protocol):
-    """Anything that makes the batch of a step."""
-
-    def batch(self, step: int) -> PairBatch: ...
 
 
 class _Pair(NamedTuple):

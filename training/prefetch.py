@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import Protocol
 
-from .pairs import PairBatch, Sampler
+from .pairs import PairBatch
+
+
+class Sampler(Protocol):
+    """Anything that makes the batch of a step."""
+
+    def batch(self, step: int) -> PairBatch: ...
 
 
 class PrefetchSampler:
