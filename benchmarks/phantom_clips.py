@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from ..training.evaluation.metrics import blur, clip_mask, high_pass, ncc, to_float, warp_by_flow
 from ..training.phantom.anatomy import map_error
+from ..training.phantom.probe import pixel_grid
 from ..training.phantom.render import Renderer
 from ..training.phantom.subject import Identity, Subject, draw_subject, film, landmark_pixels
+from ..training.phantom.tissue_map import integrate
 from .phantom_physics import Check
 
 Frames = NDArray[np.uint8]
@@ -24,7 +26,7 @@ FRAMES = 60
 """Of a manoeuvre at the scanner's frame rate: so many apart are neighbours."""
 PLACES = (8, 22, 36, 50)
 _BINS = (0.1, 0.2, 0.3, 0.4, 0.5)
-_LAGS = 9
+_LAGS = 24
 _INSIDE = 6  # pixels from the sector's border
 
 
@@ -50,7 +52,7 @@ class Texture:
 
 
 def texture(shots: Sequence[Frames]) -> Texture:
-    """Statistics of runs of neighbouring frames, each (T, H, W) of one clip, T at least 2."""
+    """Statistics of runs of neighbouring frames, each (T, H, W), of one clip."""
     mask = clip_mask(np.concatenate(shots))
     kernel = np.ones((2 * _INSIDE + 1,) * 2, np.uint8)
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
@@ -78,7 +80,7 @@ def texture(shots: Sequence[Frames]) -> Texture:
         tuple(math.sqrt(total / count) if count > 500 else math.nan for total, count in squares),
         float(along),
         float(across),
-        float(np.mean(neighbours)),
+        float(np.mean(neighbours)) if neighbours else math.nan,
         tuple(float(v) for v in np.percentile(pixels, (10, 50, 90, 99))),
         float((pixels < 0.02).mean()),
     )
@@ -155,6 +157,39 @@ def exact_field(subject: Subject, frames: int = 6) -> list[Check]:
         ),
         Check("field at a landmark: distance from where it was, worst, px", off, 0.0, 0.3),
     ]
+
+
+def displacement_error(
+    subject: Subject, state: NDArray[np.float64], image: Frames, displacement: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """By how many pixels a frame's displacement is off where the frame shows something: from the
+    place at rest that it names, tissue is followed forward by the exact map."""
+    body = subject.body
+    lit = (blur(to_float(image), 2.0) > 0.05) & body.probe.inside(body.probe.to_mm(pixel_grid()), 2)
+    pixels = pixel_grid()[lit]
+    velocity, pose = body.motion(state)
+    there = pose.place(integrate(body.probe.to_mm(pixels + displacement[lit]), velocity))
+    return np.asarray(np.linalg.norm(body.probe.to_pixels(there) - pixels, axis=-1))
+
+
+def exact_displacement(some: Sequence[Subject]) -> list[Check]:
+    """The displacement at the height of each manoeuvre, which is when it is hardest to have."""
+    found = []
+    for subject in some:
+        states = subject.body.states(FRAMES)
+        points = landmark_pixels(subject.body, states)
+        peak = int(np.linalg.norm(points - points[0], axis=-1).max(axis=1).argmax())
+        shot = next(film(subject.body, states[peak : peak + 1], 1, [1]))
+        found.append(displacement_error(subject, states[peak], shot.image, shot.displacement))
+    beyond = [float((error > 1).mean()) for error in found]
+    who = f"{some[0].identity.anatomy}, displacement at the height of the manoeuvre"
+    return [
+        Check(f"{who}: mean error, px, mean of {len(some)}",
+              float(np.mean([error.mean() for error in found])), 0, 0.1),
+        Check("the same: share of lit pixels off by more than 1 px, median subject",
+              float(np.median(beyond)), 0, 0.01),
+        Check("the same, worst subject", max(beyond), 0, 0.01),
+    ]  # fmt: skip
 
 
 def exact_maps(bodies: Sequence[Subject]) -> list[Check]:

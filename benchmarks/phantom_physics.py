@@ -152,7 +152,7 @@ def phase() -> list[Check]:
         echoes = [Echo(PROBE.from_polar(depth + d, angle), amplitude) for d in (0.0, moved)]
         expected = np.exp(4j * np.pi * share - moved**2 / (4 * sigma**2))
         worst = max(worst, abs(_coherence(beam, *echoes) - expected))
-    return [Check("phase of a moved echo: |correlation - theory|, worst of 3", worst, 0.0, 0.05)]
+    return [Check("phase of a moved echo: error of the correlation, worst of 3", worst, 0.0, 0.05)]
 
 
 def speckle_moves() -> list[Check]:
@@ -191,7 +191,7 @@ def slip() -> list[Check]:
     for amount, field in zip(slips[1:], others, strict=True):
         rho = np.vdot(rest, field) / np.sqrt(np.vdot(rest, rest) * np.vdot(field, field))
         worst = max(worst, abs(complex(rho) - float(np.exp(-(amount**2) / (2 * SLIP**2)))))
-    return [Check("slip out of the plane: |correlation - theory|, worst of 3", worst, 0.0, 0.05)]
+    return [Check("slip out of the plane: error of the correlation, worst of 3", worst, 0.0, 0.05)]
 
 
 def shadows() -> list[Check]:

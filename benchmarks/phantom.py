@@ -1,0 +1,190 @@
+"""What the phantom is worth: its physics measured, its speckle beside that of real clips, pictures.
+
+    OMP_NUM_THREADS=1 python -m sonomime.benchmarks.phantom -o docs/results --real DIR --stills DIR
+
+Writes phantom.json, phantom-*.jpg and phantom.md into the folder; of a phantom.md that is there,
+what stands above the line `<!-- measured -->` is kept. DIR after --real is a dataset folder, after
+--stills a folder of images; without them their columns are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime.files import atomic_write_text
+from ..runtime.progress import progress
+from .measure import environment
+
+SEED = 2026
+_MARK = "<!-- measured -->"
+_GROUPS = ("muscle", "lung")
+_RUNS = 8  # of two neighbouring frames, from each real clip
+_HEARTS = 4
+
+
+@dataclass
+class Report:
+    """What is measured.
+
+    Attributes:
+        textures: of each clip, by column of the table.
+        histograms: share of the pixels in each of 64 greys, likewise.
+        speed: by anatomy: seconds of a core and MB.
+        notes: what was left out, and why.
+    """
+
+    checks: list[Any] = field(default_factory=list)
+    textures: dict[str, list[Any]] = field(default_factory=dict)
+    histograms: dict[str, list[list[float]]] = field(default_factory=dict)
+    speed: dict[str, dict[str, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, column: str, runs: Sequence[NDArray[np.uint8]]) -> None:
+        """A clip's, of runs of neighbouring frames."""
+        from ..training.evaluation.metrics import clip_mask
+        from .phantom_clips import texture
+
+        self.textures.setdefault(column, []).append(texture(runs))
+        seen = np.concatenate([run[:1] for run in runs])
+        greys = seen[:, clip_mask(np.concatenate(runs))]
+        counts = np.histogram(greys, bins=64, range=(0, 256))[0]
+        shares = (counts / counts.sum()).round(5).tolist()
+        self.histograms.setdefault(column, []).append(shares)
+
+
+def main() -> None:
+    """Measure, draw, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--real", type=Path, metavar="DIR", help="dataset folder of real clips")
+    parser.add_argument("--stills", type=Path, metavar="DIR", help="folder of real pelvic images")
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    cv2.setNumThreads(1)  # seconds are a core's
+    report = Report()
+    with tempfile.TemporaryDirectory() as folder:
+        simulate(report, Path(folder), args.output, args.stills)
+    real(report, args.real, args.stills)
+    from .phantom_page import figures, tables
+
+    figures(args.output, report)
+    facts = {"format": 1, "seed": SEED, "environment": environment(), **asdict(report)}
+    atomic_write_text(args.output / "phantom.json", json.dumps(_plain(facts), indent=1) + "\n")
+    page = args.output / "phantom.md"
+    above = page.read_text(encoding="utf-8").partition(_MARK)[0] if page.is_file() else ""
+    atomic_write_text(page, f"{above or '# The phantom'}{_MARK}\n\n{tables(report, facts)}")
+    print(page)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: None for what is not finite, five digits for what is."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value
+
+
+def simulate(report: Report, folder: Path, output: Path, stills: Path | None) -> None:
+    """Everything that is rendered."""
+    from .phantom_clips import (
+        exact_displacement,
+        exact_field,
+        exact_maps,
+        neighbours,
+        seeds,
+        stretches,
+        subjects,
+    )
+    from .phantom_page import Film, beside_real, hearts, rest_sheet, valsalva
+    from .phantom_physics import MEASURES, Check
+
+    for measure in progress(MEASURES, label="physics"):
+        report.checks += measure()
+    pelvic, heart = subjects("pelvic", SEED, 12), subjects("heart", SEED, _HEARTS)
+    report.checks += exact_maps([*pelvic, *heart])
+    for some in (pelvic, heart):
+        report.checks += exact_displacement(some)
+    report.checks += exact_field(pelvic[0]) + seeds(pelvic[1])
+    for column, some in (("pelvic", pelvic[:4]), ("heart", heart)):
+        found = []
+        for subject in progress(some, label=f"{column}, neighbouring frames"):
+            runs, _ = stretches(subject)
+            report.add(f"phantom {column}", runs)
+            found.append(neighbours(runs, subject))
+        name = f"{column}: high-pass correlation of neighbouring frames, mean of {len(some)}"
+        # The bound is METHOD's, for pelvic clips: a beating heart goes further from frame to frame.
+        bounds = (0.85, 0.98) if column == "pelvic" else (-math.inf, math.inf)
+        report.checks.append(Check(name, float(np.mean(found)), *bounds))
+    rest = [Film.make(folder / "rest", s, 1) for s in progress(pelvic, label="at rest")]
+    rest_sheet(output / "phantom-rest.jpg", rest)
+    if images := list(_stills(stills))[:4]:
+        beside_real(output / "phantom-real.jpg", images, rest)
+    clips = [timed(report, folder, subject, 60) for subject in (pelvic[1], heart[0])]
+    valsalva(output / "phantom-valsalva.jpg", clips[0])
+    beats = [Film.make(folder / "beats", s, 12) for s in progress(heart, label="hearts")]
+    hearts(output / "phantom-hearts.jpg", beats)
+
+
+def timed(report: Report, folder: Path, subject: Any, frames: int) -> Any:
+    """A whole clip with its files; notes how long it takes and how large it is."""
+    from .phantom_page import Film
+
+    began = time.process_time()
+    clip = Film.make(folder / "whole", subject, frames)
+    seconds = time.process_time() - began
+    files = [p for p in (folder / "whole").rglob(f"{subject.name}.*") if p.is_file()]
+    report.speed[subject.identity.anatomy] = {
+        "frames": frames,
+        "cpu_seconds": round(seconds, 2),
+        "frames_per_cpu_second": round(frames / seconds, 2),
+        **{f"mb_{p.suffix[1:]}": round(p.stat().st_size / 1e6, 2) for p in sorted(files)},
+    }
+    return clip
+
+
+def real(report: Report, folder: Path | None, stills: Path | None) -> None:
+    """The same statistics of real clips."""
+    images = list(_stills(stills))
+    for _, image in images:
+        report.add("real pelvic", [image[None]])
+    if not images:
+        report.notes.append("no real pelvic images were given: their column is missing")
+    if folder is None or not folder.is_dir():
+        report.notes.append("no real clips were given: their columns are missing")
+        return
+    from ..training.dataset import find_clips, load_clip
+
+    clips = [clip for clip in find_clips([folder]).clips if clip.group in _GROUPS]
+    for clip in progress(clips, label="real clips"):
+        frames = load_clip(clip, 256, 1).frames
+        places = np.linspace(0, len(frames) - 2, _RUNS).astype(int)
+        report.add(f"real {clip.group}", [np.asarray(frames[t : t + 2]) for t in places])
+
+
+def _stills(folder: Path | None) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Name and picture (256, 256) of a folder's images, without masks of organs."""
+    from ..runtime.frames import letterbox, read_image, to_channels
+
+    if folder is not None and folder.is_dir():
+        for path in sorted(folder.glob("*.png")):
+            if not path.stem.endswith("_gt"):
+                yield path.stem, letterbox(to_channels(read_image(path), 1), 256)[0]
+
+
+if __name__ == "__main__":
+    main()
