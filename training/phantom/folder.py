@@ -50,30 +50,27 @@ def refuse_other(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder and say in ``phantom.json`` what it is for.
+    """Say in ``phantom.json`` what the folder is for.
 
     Raises:
-        OutputError: it cannot be written.
+        ConfigError, OutputError: as :func:`refuse_other`; it cannot be written.
     """
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    refuse_other(folder, settings)
     path = folder / "phantom.json"
     if not path.exists():
         atomic_write_text(path, json.dumps(settings, indent=2) + "\n")
-    with output_errors(folder):
-        for name in _PARTS[:3]:
-            (folder / name).mkdir(exist_ok=True)
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Nobody else writes to the folder meanwhile; what a killed run left half-written is removed,
-    before and after.
+    before and after. A folder that is not there is made.
 
     Raises:
-        OutputError: somebody else does.
+        OutputError: somebody else does; it cannot be made.
     """
     with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:

@@ -146,13 +146,14 @@ def choose_pairs(settings: Settings, subjects: Sequence[Subject]) -> list[Pair]:
 
 
 def _possible_pairs(test: Sequence[Subject], rng: np.random.Generator) -> Iterator[Pair]:
-    pairs = [Pair(a, b) for a in test for b in test if a is not b]
-    bodies = {subject.name: subject.body for subject in test}
-    manoeuvres = {name: body.states(CHECKED_STATES) for name, body in bodies.items()}
-    for i in rng.permutation(len(pairs)):
-        states = manoeuvres[pairs[i].driving.name]
-        if why_impossible(bodies[pairs[i].source.name], states - states[0]) is None:
-            yield pairs[i]
+    bodies = [subject.body for subject in test]
+    manoeuvres = [body.states(CHECKED_STATES) for body in bodies]
+    others = len(test) - 1
+    for i in rng.permutation(len(test) * others):
+        a, b = divmod(int(i), others)
+        b += b >= a  # nobody is a pair with himself
+        if why_impossible(bodies[a], manoeuvres[b] - manoeuvres[b][0]) is None:
+            yield Pair(test[a], test[b])
 
 
 def _make(
@@ -165,8 +166,8 @@ def _make(
     say: Say,
 ) -> Made:
     start = time.monotonic()
-    claim(folder, settings)
     with alone(folder):
+        claim(folder, settings)
         new_subjects = [s for s in subjects if not _whole(_clip_files(folder, s.name))]
         new_pairs = [p for p in pairs if not _whole(_truth_files(folder, p.name))]
         for kind, there, new in (("clips", subjects, new_subjects), ("pairs", pairs, new_pairs)):

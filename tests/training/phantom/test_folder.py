@@ -24,7 +24,7 @@ def test_a_claimed_folder_goes_on_with_the_same_settings_only(tmp_path: Path) ->
     claim(folder, SETTINGS)
     other = {**SETTINGS, "seed": 4, "part": {"depth": 70.0}}
     with pytest.raises(ConfigError) as caught:
-        refuse_other(folder, other)
+        claim(folder, other)  # a run that began while another made the folder its own
     assert "seed 3, not 4; part.depth 80.0, not 70.0" in caught.value.message
     with pytest.raises(ConfigError, match=r"subject \(none\), not a"):
         refuse_other(folder, {**SETTINGS, "subject": "a"})
@@ -61,7 +61,8 @@ def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
-    claim(tmp_path, SETTINGS)
+    for name in ("clips", "displacement"):
+        (tmp_path / name).mkdir()
     left = [
         tmp_path / "clips" / ".a.0123abcd.part.mkv",
         tmp_path / "displacement" / ".a.0123abcd.part.npz",
