@@ -90,7 +90,8 @@ class Anatomy:
         draw: a random subject's.
         body: the subject with these parameters.
         unfit: what is wrong with parameters that somebody typed, None where nothing is; it sees
-            them before ``body`` does, so whatever ``body`` divides by is checked here.
+            them before ``body`` does, so whatever ``body`` divides by is checked here. Probe and
+            display are checked already.
     """
 
     name: str

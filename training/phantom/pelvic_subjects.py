@@ -28,8 +28,7 @@ _APART = (("neck", "meatus"), ("verge", "junction"), ("neck", "edge"))
 def unfit(parameters: PelvicParameters) -> str | None:
     """What is wrong with a subject that somebody typed; None where it can be made."""
     p, m = parameters, parameters.manoeuvre
-    problem = p.probe.impossible() or p.display.impossible() or beyond(p, LIMITS)
-    if problem is not None:
+    if (problem := beyond(p, LIMITS)) is not None:
         return problem
     for name in _POINTS:
         x, z = getattr(p, name)

@@ -56,7 +56,12 @@ def read_subject(path: Path, frames: int) -> Subject:
         parameters = parse(anatomy.parameters, data)
     except StrictError as error:
         raise InputError(f"{path}: {error}", error.hint or _HINT) from error
-    if (problem := anatomy.unfit(parameters)) is not None:
+    problem = (
+        parameters.probe.impossible()
+        or parameters.display.impossible()
+        or anatomy.unfit(parameters)
+    )
+    if problem is not None:
         raise InputError(f"{path}: {problem}", "change it in that file")
     subject = Subject(path.stem, Identity(name, *identity), parameters)
     try:

@@ -103,6 +103,16 @@ def test_what_cannot_be_is_told_by_file_and_parameter(
     assert all(part in told for part in said.split("|")), told
 
 
+@pytest.mark.parametrize("anatomy", ["pelvic", "heart"])
+def test_an_impossible_probe_is_told_before_the_body_is_made(tmp_path: Path, anatomy: str) -> None:
+    data = json.loads(subject_text(draw_subject(Identity(anatomy, 4, 2))))
+    data["probe"]["depth"] = -80
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"probe\.depth is -80: it must be from 10 to 300"):
+        read_subject(path, 4)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", "\xff", "[" * 100_000, '{"a": ' * 9999])
 def test_what_is_no_subject_is_told(tmp_path: Path, text: str) -> None:
     path = tmp_path / "mine.json"
