@@ -18,6 +18,8 @@ from multiprocessing.sharedctypes import Synchronized
 from threading import Thread
 from typing import Any
 
+import cv2
+
 from ...runtime.errors import SonomimeError
 from ...runtime.progress import progress
 
@@ -88,6 +90,7 @@ def _frames(pending: set[Future[None]], counter: Synchronized[int]) -> Iterator[
 def _start(watched: Connection, counter: Synchronized[int]) -> None:
     global _counter
     _counter = counter
+    cv2.setNumThreads(1)  # it heeds none of _THREADS
     Thread(target=_leave_with_parent, args=(watched,), daemon=True).start()
 
 

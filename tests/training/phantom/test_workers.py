@@ -26,10 +26,12 @@ def _nothing_stays(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-
 
 
 def test_tasks_are_run_in_processes_of_one_thread(tmp_path: Path) -> None:
-    environment = tmp_path / "environment"
+    environment, threads = tmp_path / "environment", tmp_path / "threads"
     command = f"echo $OMP_NUM_THREADS $MKL_NUM_THREADS > {environment}"
-    run([(tick, ()), (os.system, (command,)), (tick, ())], 2, 2, "working")
+    code = f"import cv2; open({str(threads)!r}, 'w').write(str(cv2.getNumThreads()))"
+    run([(tick, ()), (os.system, (command,)), (exec, (code,)), (tick, ())], 2, 2, "working")
     assert environment.read_text() == "1 1\n"
+    assert threads.read_text() == "1"
 
 
 def test_the_first_error_passes_and_ends_the_others(tmp_path: Path) -> None:
