@@ -32,7 +32,7 @@ def unfit(parameters: HeartParameters) -> str | None:
     apex, lateral, septal = np.array([p.apex, p.lateral, p.septal])
     for name, (x, z) in (("apex", apex), ("lateral", lateral), ("septal", septal)):
         if not 0 < z < p.probe.depth:
-            return f"{name} lies at a depth of {z:g} mm: it must be from 0 to probe.depth"
+            return f"{name} lies at a depth of {z:g} mm: it must be above 0, below probe.depth"
         if abs(x) > p.probe.width / 2:
             return f"{name} lies {x:g} mm beside the middle: that is outside of the sector"
     axis, annulus = (lateral + septal) / 2 - apex, lateral - septal

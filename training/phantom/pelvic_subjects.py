@@ -33,7 +33,7 @@ def unfit(parameters: PelvicParameters) -> str | None:
     for name in _POINTS:
         x, z = getattr(p, name)
         if not 0 < z < p.probe.depth:
-            return f"{name} lies at a depth of {z:g} mm: it must be from 0 to probe.depth"
+            return f"{name} lies at a depth of {z:g} mm: it must be above 0, below probe.depth"
         if abs(x) > p.probe.width:
             return f"{name} lies {x:g} mm beside the middle: that is far outside of the sector"
     for one, other in _APART:

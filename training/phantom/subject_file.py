@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.errors import InputError
+from ...runtime.progress import progress
 from ...runtime.strict import StrictError, nearest, parse, plain
 from .anatomies import ANATOMIES
 from .anatomy import Body, map_error, why_impossible
@@ -111,7 +112,7 @@ def _why_not(body: Body, frames: int) -> str | None:
         return f"{problem} of {CHECKED_STATES}"
     if np.abs(states[0]).max() > 1e-9:
         return "the first frame is not the rest pose"
-    for number, state in enumerate(states):
+    for number, state in enumerate(progress(states, len(states), "trying the manoeuvre")):
         if not (error := map_error(body, state)) <= _MOST_ERROR:
             return (
                 f"the tissue would be torn in frame {number} of {CHECKED_STATES}: its motion is "
