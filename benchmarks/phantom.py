@@ -53,12 +53,11 @@ class Report:
 
     def add(self, column: str, runs: Sequence[NDArray[np.uint8]]) -> None:
         """A clip's, of runs of neighbouring frames."""
-        from ..training.evaluation.metrics import clip_mask
-        from .phantom_clips import texture
+        from .phantom_clips import lit_part, texture
 
         self.textures.setdefault(column, []).append(texture(runs))
         seen = np.concatenate([run[:1] for run in runs])
-        greys = seen[:, clip_mask(np.concatenate(runs))]
+        greys = seen[:, lit_part(np.concatenate(runs))]
         counts = np.histogram(greys, bins=64, range=(0, 256))[0]
         shares = (counts / counts.sum()).round(5).tolist()
         self.histograms.setdefault(column, []).append(shares)

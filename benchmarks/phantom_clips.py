@@ -40,7 +40,7 @@ class Texture:
             middle beams (down the picture) and across them.
         neighbours: correlation of the high-pass of neighbouring frames.
         greys: 10th, 50th, 90th and 99th percentile of the grey.
-        black: share of the mask that is below 0.02.
+        black: share of the sector that is below 0.02.
     """
 
     deviation: tuple[float, ...]
@@ -53,7 +53,7 @@ class Texture:
 
 def texture(shots: Sequence[Frames]) -> Texture:
     """Statistics of runs of neighbouring frames, each (T, H, W), of one clip."""
-    mask = clip_mask(np.concatenate(shots))
+    mask = lit_part(np.concatenate(shots))
     kernel = np.ones((2 * _INSIDE + 1,) * 2, np.uint8)
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
     inside = cv2.erode(padded, kernel)[1:-1, 1:-1] > 0
@@ -84,6 +84,18 @@ def texture(shots: Sequence[Frames]) -> Texture:
         tuple(float(v) for v in np.percentile(pixels, (10, 50, 90, 99))),
         float((pixels < 0.02).mean()),
     )
+
+
+def lit_part(frames: Frames) -> NDArray[np.bool_]:
+    """The sector (H, W) of a clip that does not say where it is: the convex hull of what is not
+    black, small marks left out."""
+    lit = clip_mask(frames).astype(np.uint8)
+    lit = cv2.morphologyEx(lit, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    places = cv2.findNonZero(lit)
+    hull = np.zeros_like(lit)
+    if places is not None:
+        cv2.fillConvexPoly(hull, cv2.convexHull(places), 1)
+    return hull > 0
 
 
 def _width(high: NDArray[np.float32], mask: NDArray[np.bool_], axis: int) -> float:
