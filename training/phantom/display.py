@@ -16,7 +16,7 @@ FloatArray = NDArray[np.float32]
 
 LIMITS: Limits = {
     "dynamic_range": (10, 150), "white": (-60, 100), "gamma": (0.1, 10), "noise": (0, 200),
-    "gain": (-1, 3), "persistence": (0, 1), "frame_rate": (1, 1000),
+    "gain": (-1, 2), "persistence": (0, 1), "frame_rate": (1, 1000),
 }  # fmt: skip
 
 
