@@ -169,6 +169,10 @@ def _find(folder: Path) -> tuple[list[Clip], list[str]]:
             for subject, splits in _splits_by_subject(clips).items()
             if len(splits) > 1
         ]
+    elif (folder / "phantom.json").exists():
+        # As a bare folder its truth and its test subjects would be trained on.
+        hint = "give its `sonomime phantom` command again: it goes on where it stopped"
+        raise InputError(f"{folder} is an unfinished phantom: it has no clips.csv yet", hint)
     else:
         clips = _bare(folder)
         warnings = [f"{folder}: no clips.csv, so each clip ({len(clips)}) is its own subject"]

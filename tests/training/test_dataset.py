@@ -183,6 +183,15 @@ def test_a_clip_named_twice_a_missing_column_and_an_empty_table(dataset: Path) -
         find_clips([dataset])
 
 
+def test_an_unfinished_phantom_is_no_bare_folder(tmp_path: Path) -> None:
+    (tmp_path / "phantom.json").write_text("{}")
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "pelvic1-000.mkv").write_bytes(b"")
+    with pytest.raises(InputError, match="unfinished phantom") as caught:
+        find_clips([tmp_path])
+    assert "sonomime phantom" in caught.value.hint
+
+
 def test_a_bare_folder_makes_every_clip_a_subject_and_says_so_once(tmp_path: Path) -> None:
     root = tmp_path / "bare"
     write_video(root / "a.mkv", frames(2))
