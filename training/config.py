@@ -117,6 +117,7 @@ class TrainConfig:
     picture_every: int = 500
     checkpoint_every: int = 1000
     batchnorm_batches: int = 50  # batches that re-estimate BatchNorm for the EMA weights
+    batchnorm: Literal["batch", "frozen"] = "batch"  # frozen: --from's statistics, kept
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from ..runtime.errors import OutputError
+from ..runtime.errors import ConfigError, OutputError
 from .checkpoint import load_checkpoint
 from .logbook import Logbook
 from .trainer import Trainer
@@ -50,6 +50,7 @@ def train(
 
     Raises:
         OutputError: RUN already holds a run and ``resume`` is false.
+        ConfigError: BatchNorm is to be frozen in a run that starts from nothing.
     """
     path = trainer.run / "checkpoint.pt"
     if resume and path.exists():
@@ -65,6 +66,11 @@ def train(
         if start is not None:
             trainer.start_from(load_checkpoint(start))
             report(f"starting from the weights of {start}")
+        elif trainer.config.train.batchnorm == "frozen":
+            raise ConfigError(
+                "train.batchnorm=frozen keeps the statistics of other weights: there are none",
+                "add --from CHECKPOINT, or train with train.batchnorm=batch",
+            )
     train_config = trainer.config.train
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
     since, mark = trainer.step, time.monotonic()

@@ -84,6 +84,11 @@ class Trainer:
     def train_step(self) -> StepResult:
         """Draw the batch of this step and update every network once."""
         self.model.train()
+        if self.config.train.batchnorm == "frozen":
+            # Small batches of several anatomies differ from each other and from what the running
+            # statistics say: a model that ends its training with those is judged as it was trained.
+            for norm in _norms(self.model):
+                norm.eval()
         batch, rate = self.batch(self.step), self.learning_rate()
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
@@ -138,9 +143,9 @@ class Trainer:
     @torch.no_grad()
     def estimate_batchnorm(self) -> None:
         """Re-estimate BatchNorm's statistics for the EMA weights on batches of the data."""
-        norms = [m for m in self.ema.modules() if isinstance(m, nn.BatchNorm2d)]
+        norms = _norms(self.ema)
         count = self.config.train.batchnorm_batches
-        if not norms or count < 1:
+        if not norms or count < 1 or self.config.train.batchnorm == "frozen":
             return
         for norm in norms:
             norm.reset_running_stats()
@@ -252,6 +257,10 @@ class Trainer:
             {k: v.float().cpu().numpy() for k, v in columns.items()},
             {k: v.cpu().numpy() for k, v in points.items()},
         )
+
+
+def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
 def _check_image_loss(loss: LossConfig) -> None:

@@ -96,3 +96,28 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     trainer = Trainer(config(), batch, tmp_path / "run", [], [])
     with pytest.raises(ConfigError, match=r"model\.keypoints\.width differ"):
         trainer.start_from(load_checkpoint(tmp_path / "old.pt"))
+
+
+def test_frozen_batchnorm_keeps_the_statistics_that_it_started_from(tmp_path: Path) -> None:
+    frozen = replace(config(), train=replace(config().train, batchnorm="frozen", max_steps=2))
+    torch.manual_seed(5)
+    weights = build_model(config().model).state_dict()
+    for name in weights:
+        if name.endswith("running_mean"):
+            weights[name] = torch.rand_like(weights[name])
+    Checkpoint(config(), 9, weights).save(tmp_path / "old.pt")
+    trainer = Trainer(frozen, batch, tmp_path / "run", [], [])
+    path = train(trainer, False, None, lambda line: None, tmp_path / "old.pt")
+    made = load_checkpoint(path).weights
+    kept = {name for name in weights if name.endswith(("running_mean", "running_var"))}
+    assert kept and all(torch.equal(made[name], weights[name]) for name in kept)
+    moved = [name for name in set(weights) - kept if not torch.equal(made[name], weights[name])]
+    assert moved
+
+
+def test_frozen_batchnorm_needs_weights_to_start_from(tmp_path: Path) -> None:
+    frozen = replace(config(), train=replace(config().train, batchnorm="frozen"))
+    trainer = Trainer(frozen, batch, tmp_path / "run", [], [])
+    with pytest.raises(ConfigError, match="there are none") as raised:
+        train(trainer, False, None, lambda line: None)
+    assert "--from" in raised.value.hint

@@ -66,7 +66,7 @@ def draw(rng: np.random.Generator) -> PelvicParameters:
     persistence = ((0.7, 0.3, 0.0), (0.6, 0.3, 0.1), (0.5, 0.3, 0.2))[int(rng.integers(3))]
     display = Display(
         dynamic_range=dynamic_range, white=between(23, 29), gamma=between(1.15, 1.7),
-        noise=between(52, 62), gain=between(0.24, 0.3), persistence=persistence,
+        noise=between(52, 62), gain=between(0.17, 0.29), persistence=persistence,
         frame_rate=between(15, 30),
     )  # fmt: skip
     edge = (between(-20, -10), between(17, 26))
@@ -92,7 +92,7 @@ def draw(rng: np.random.Generator) -> PelvicParameters:
         symphysis=(length, thick),
         symphysis_angle=between(20, 40),
         neck=neck,
-        bladder=(between(24, 44), between(20, 38)),
+        bladder=(between(20, 46), between(12, 38)),
         bladder_angle=between(-28, 8),
         wall=between(3, 5),
         urethra=between(10, 14),

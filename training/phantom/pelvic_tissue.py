@@ -17,7 +17,8 @@ FloatArray = NDArray[np.float64]
 
 FLUID = -45.0
 """Echogenicity of urine: what is seen there is noise and the beam's flanks."""
-_BONE_LOSS = 12.0  # dB per mm: nothing is seen behind it
+_BONE_LOSS = 6.0  # dB per mm there and back: a haze is left behind its edges
+_HAZE = 31.0  # dB: reverberation under the bladder's near wall, above urine
 
 
 def paint(body: Pelvic, grid: Grid) -> Canvas:
@@ -141,14 +142,19 @@ def _bladder(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
     half = np.array(p.bladder) / 2
     centre = body.neck + axis * half[0]
     u = (canvas.points - centre) @ np.stack([axis, np.array([axis[1], -axis[0]])], axis=1)
-    # A drop: narrower towards the neck.
-    width = half[1] * (1 + 0.28 * u[..., 0] / half[0])
-    form = np.hypot(u[..., 0] / half[0], u[..., 1] / width) - 1
-    gap = form * float(half.mean())
+    # A drop: narrower towards the neck, and the less even the farther from it.
+    along = u[..., 0] / half[0]
+    across = u[..., 1] / (half[1] * (1 + 0.28 * along))
+    turn, uneven = np.arctan2(across, -along), np.clip((1 + along) / 2, 0, 1)
+    for n in (2, 3, 4):
+        uneven_by = float(rng.uniform(0, 0.2 / n)), float(rng.uniform(0, 2 * np.pi))
+        across = across * (1 + uneven * uneven_by[0] * np.cos(n * turn + uneven_by[1]))
+    gap = (np.hypot(along, across) - 1) * float(half.mean())
     wall = band(gap - p.wall / 2, p.wall, 0.8)
     canvas.lay(0.9 * wall, -1 + 2 * canvas.grain(rng, 6, 2, 0.0))
     canvas.add(band(gap - 0.3, 0.8, 0.6), 6.0)
-    canvas.lay(within(gap, 0.5), FLUID, 0.02)
+    haze = np.exp(-np.maximum(u[..., 0] + half[0], 0) / 14).astype(np.float32)
+    canvas.lay(within(gap, 0.5), FLUID + _HAZE * haze, 0.02)
 
 
 def _symphysis(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
