@@ -1,0 +1,68 @@
+/* The kernels of sonomime's three operators behind plain C functions.
+ *
+ * What each computes is said by its ONNX function body (export/bodies.py); a kernel may only be
+ * faster. Two libraries have these functions: the CUDA one (launch.cu; pointers to device memory)
+ * and the host one (host.cpp, made by any C++17 compiler from the same arithmetic; pointers to host
+ * memory, `stream` is not looked at).
+ *
+ * All arrays are dense, batch 1. `value` arrays are keypoints (keypoints, 2), xy in [-1, 1];
+ * `jacobian` arrays are (keypoints, 2, 2), row-major; both float32, as all coordinates and maps
+ * are. `half_pixel` is 1 (the centre of pixel i of n is (2 i + 1) / n - 1) or 0 (2 i / (n - 1) - 1,
+ * FOMM's). An output must not overlap an input.
+ *
+ * Every function enqueues its work on `stream`, allocates nothing, waits for nothing and may be
+ * captured in a CUDA graph. It returns a cudaError_t: 0 is success, 1 (cudaErrorInvalidValue) is an
+ * argument that makes no sense: nothing was enqueued then.
+ */
+#ifndef SONOMIME_KERNELS_H
+#define SONOMIME_KERNELS_H
+
+#ifdef _WIN32
+#define SONOMIME_API __declspec(dllexport)
+#else
+#define SONOMIME_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* cudaStream_t, without CUDA's headers. */
+struct CUstream_st;
+
+/* Of `dtype`. */
+enum { SONOMIME_FLOAT32 = 0, SONOMIME_FLOAT16 = 1 };
+
+/* Of `layout`: (C, H, W), or (H, W, C rounded up to a multiple of 8), float16 only, 16-byte aligned.
+ * The padding channels of an output are written as zeros, those of an input are not looked at. */
+enum { SONOMIME_LINEAR = 0, SONOMIME_HWC8 = 1 };
+
+/* feature (channels, height, width) of `dtype` and `layout`, read where deformation
+ * (map_height, map_width, 2) says, times occlusion (occlusion_height, occlusion_width); both maps
+ * are resized to the feature's size. output: as feature. */
+SONOMIME_API int sonomime_warp_occlude(
+    const void *feature, const float *deformation, const float *occlusion, void *output,
+    int channels, int height, int width, int map_height, int map_width, int occlusion_height,
+    int occlusion_width, int half_pixel, int dtype, int layout, struct CUstream_st *stream);
+
+/* source_small (channels, height, width) of `dtype` -> output ((keypoints + 1) (channels + 1),
+ * height, width) of `dtype`: for each slot, slot 0 the identity, the heatmap of driving minus
+ * source, then source_small warped by the slot's motion. */
+SONOMIME_API int sonomime_sparse_motion(
+    const void *source_small, const float *source_value, const float *source_jacobian,
+    const float *driving_value, const float *driving_jacobian, void *output, int channels,
+    int height, int width, int keypoints, float variance, int half_pixel, int dtype,
+    struct CUstream_st *stream);
+
+/* mask_logits (keypoints + 1, height, width) of `dtype` -> output (height, width, 2), float32: the
+ * motions of the slots, weighted by the softmax of the logits over the slots. */
+SONOMIME_API int sonomime_compose_motion(
+    const void *mask_logits, const float *source_value, const float *source_jacobian,
+    const float *driving_value, const float *driving_jacobian, float *output, int height, int width,
+    int keypoints, int half_pixel, int dtype, struct CUstream_st *stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
