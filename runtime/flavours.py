@@ -1,0 +1,112 @@
+"""The TensorRTs that engines can be built with, and the plugin that they may call."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .bundle import sha256_file
+from .errors import BackendError
+
+# TensorRT-RTX compiles for each of these where it runs; it serves Ampere and later, but not 9.0
+# (H100).
+RTX_OLDEST = 80
+
+PLUGIN_VARIABLE = "SONOMIME_PLUGIN"
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """A TensorRT: where it is imported from, how to get it, and what an engine is built for."""
+
+    name: str
+    module: str
+    cure: str
+    targets: Callable[[Any], list[str]]
+
+
+def rtx_target(major: int, minor: int) -> str:
+    """How TensorRT-RTX calls a compute capability: (8, 9) -> SM89."""
+    return f"SM{major}{minor}"
+
+
+def _rtx_targets(trt: Any) -> list[str]:
+    names = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+    return [name for name in names if int(name[2:]) >= RTX_OLDEST]
+
+
+def _this_gpu(trt: Any) -> list[str]:
+    """Name and compute capability of the current GPU: engines of full TensorRT serve no other."""
+    hint = (
+        'it builds on the GPU that runs the engine: pip install "sonomime[gpu]", check nvidia-smi'
+    )
+    try:
+        runtime = importlib.import_module("cuda.bindings.runtime")
+    except ImportError as error:
+        raise BackendError(f"cuda-bindings cannot be imported: {error}", hint) from error
+    status, properties = runtime.cudaGetDeviceProperties(0)
+    if int(status) != 0:
+        raise BackendError(f"CUDA reports no GPU (error {int(status)})", hint)
+    return [gpu_target(properties.name.decode(), properties.major, properties.minor)]
+
+
+def gpu_target(name: str, major: int, minor: int) -> str:
+    """The one target of an engine of full TensorRT: ("NVIDIA L4", 8, 9) -> "NVIDIA L4 8.9"."""
+    return f"{name} {major}.{minor}"
+
+
+FLAVOURS = {
+    flavour.name: flavour
+    for flavour in (
+        # The one place that names the packages.
+        Flavour("rtx", "tensorrt_rtx_bindings", 'pip install "sonomime[rtx]"', _rtx_targets),
+        Flavour(
+            "tensorrt", "tensorrt", "pip install tensorrt, or build with --flavour rtx", _this_gpu
+        ),
+    )
+}
+
+
+def load_flavour(name: str) -> tuple[Flavour, ModuleType]:
+    """A flavour and its module.
+
+    Raises:
+        BackendError: the package is absent or cannot be loaded; the hint names the cure.
+    """
+    flavour = FLAVOURS[name]
+    try:
+        return flavour, importlib.import_module(flavour.module)
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BackendError(
+            f"{flavour.module} cannot be imported: {reason}", flavour.cure
+        ) from error
+
+
+def plugin_path() -> Path | None:
+    """The plugin: what SONOMIME_PLUGIN names, else the library beside the package, else None.
+
+    Raises:
+        BackendError: SONOMIME_PLUGIN names no file.
+    """
+    named = os.environ.get(PLUGIN_VARIABLE, "")
+    if named:
+        if not Path(named).is_file():
+            raise BackendError(
+                f"{PLUGIN_VARIABLE} names {named}, which is no file",
+                "name the plugin's .so, or unset it",
+            )
+        return Path(named)
+    beside = Path(__file__).parent / "lib" / "libsonomime_plugin.so"
+    return beside if beside.is_file() else None
+
+
+def plugin_digest(flavour: str) -> str:
+    """SHA-256 of the plugin that engines of a flavour call; empty when they call none."""
+    path = plugin_path() if flavour == "tensorrt" else None
+    return sha256_file(path) if path else ""
