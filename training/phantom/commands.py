@@ -77,7 +77,7 @@ def run_phantom(args: argparse.Namespace) -> int:
     from .generate import Settings, generate, render_subject
     from .subject_file import read_subject
 
-    given = [f"--{name}" for name in _DRAWN if getattr(args, name) is not None]
+    given = [f"--{name}" for name in (*_DRAWN, "workers") if getattr(args, name) is not None]
     if args.subject is not None:
         if given:
             raise ConfigError(

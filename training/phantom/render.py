@@ -12,7 +12,7 @@ from .anatomy import Body
 from .beam import Beam, Echo, density
 from .display import ScanConverter
 from .probe import SIZE
-from .tissue_map import NODE, Grid, Resampler, integrate
+from .tissue_map import NODE, Grid, Motion, Resampler, integrate
 
 FloatArray = NDArray[np.float64]
 
@@ -94,9 +94,8 @@ class Renderer:
         dx, dz = grid.x[1] - grid.x[0], grid.z[1] - grid.z[0]
         return (points[..., 0] - grid.x[0]) / dx, (points[..., 1] - grid.z[0]) / dz
 
-    def positions(self, state: FloatArray) -> FloatArray:
-        """Where the scatterers are in a state, mm (N, 2)."""
-        motion = self.body.motion(state)
+    def _positions(self, motion: Motion) -> FloatArray:
+        """Where the scatterers are, mm (N, 2)."""
         placed = motion.pose.place(integrate(self._nodes.points, motion.velocity))
         dense = self._to_dense(placed).reshape(-1, 2)
         down, right = self._weights
@@ -126,7 +125,7 @@ class Renderer:
         if slip:
             beside = np.float32(np.sqrt(1 - rho**2)) * self._beside
             amplitude = np.asarray(rho * amplitude + beside, np.float32)
-        heard = beam.hear(Echo(self.positions(state), amplitude))
+        heard = beam.hear(Echo(self._positions(motion), amplitude))
         shape = (beam.rows, beam.lines)
         static = None
         if noise is not None:

@@ -39,6 +39,7 @@ LONG = ("--subjects", "6", "--frames", "400", "--seed", "3", "--workers", "2")
         (["--subjects", "2", "--pairs", "1"], 2, "only 0 pairs are possible"),
         ([], 2, "--subjects is missing"),
         (["--subject", "a.json", "--seed", "1", "--pairs", "2"], 2, "leave --seed and --pairs out"),
+        (["--subject", "a.json", "--workers", "2"], 2, "leave --workers out"),
         (["--subject", "none.json"], 6, "none.json does not exist"),
         (["--subjects", "2", "-o", "{tmp}/file"], 7, "there is a file of that name"),
         (["--subjects", "2", "-o", "{tmp}/file/below"], 7, "cannot write"),
