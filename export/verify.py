@@ -118,10 +118,10 @@ def _compare_stages(
 ) -> None:
     for stage in bundle.manifest.stages:
         for wire in stage.inputs:
-            _put(backend, wire.name, tensors[wire.name])
+            backend.write(wire.name, tensors[wire.name])
         backend.run(stage.name)
         for wire in stage.outputs:
-            found, wanted = backend.view(wire.name), tensors[wire.name]
+            found, wanted = backend.read(wire.name), tensors[wire.name]
             error, relative = _errors(found, wanted)
             where = f"{stage.name}.{wire.name}"
             if not math.isfinite(error):
@@ -140,24 +140,19 @@ def _compare_chain(
     bundle: Bundle, backend: Backend, expected: Sequence[Tensors], parity: Parity
 ) -> None:
     """From images alone: source, reference, then frame after frame."""
-    stages = bundle.manifest.stages
     for recurrent in bundle.manifest.recurrent:
-        backend.view(recurrent.to)[...] = 0
-    _put(backend, "source_image", expected[0]["source_image"])
-    _put(backend, "driving_frame", expected[0]["driving_frame"])
-    for stage in stages:
+        backend.write(recurrent.to, 0)
+    backend.write("source_image", expected[0]["source_image"])
+    backend.write("driving_frame", expected[0]["driving_frame"])
+    for stage in bundle.manifest.stages:
         if stage.when == "once" or stage.name == "keypoints":
             backend.run(stage.name)
     for kind in ("kp_value", "kp_jacobian"):
         backend.copy(f"driving_{kind}", f"reference_{kind}")
     for tensors in expected:
         for name in ("driving_frame", *Control().arrays()):
-            _put(backend, name, tensors[name])
-        for stage in stages:
-            if stage.when == "per_frame":
-                backend.run(stage.name)
-        for recurrent in bundle.manifest.recurrent:
-            backend.copy(recurrent.from_, recurrent.to)
+            backend.write(name, tensors[name])
+        backend.run_frame()
         found, wanted = backend.view(FRAME).astype(float), tensors[FRAME].astype(float)
         parity.frame_levels = max(parity.frame_levels, int(np.abs(found - wanted).max()))
         parity.psnr_db = min(parity.psnr_db, psnr(found, wanted))
@@ -192,10 +187,6 @@ def psnr(found: Array, wanted: Array) -> float:
     """Peak signal-to-noise ratio of grey levels, dB; infinite for equal frames."""
     error = np.mean(np.square(found.astype(np.float64) - wanted.astype(np.float64)))
     return math.inf if error == 0 else float(10 * np.log10(255**2 / error))
-
-
-def _put(backend: Backend, name: str, value: Array) -> None:
-    backend.view(name)[...] = value
 
 
 def _mismatch(what: str) -> ExportError:

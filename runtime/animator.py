@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import open_backend
-from .backends.base import Backend
+from .backends.base import Backend, all_tensors
 from .bundle import DRIVING_FRAME, FRAME, SOURCE_IMAGE, Bundle, Manifest
 from .errors import BackendError, ConfigError, InputError
 from .frames import Image, Letterbox, check_image, to_channels
 from .keypoints import hull_scale
 from .planes import Planes
 from .smoothing import Smoothing, as_smoothing
-from .timing import Spans
 from .wiring import CONTROLS, DETECTOR, DRIVING, REFERENCE
 
 Motion = Literal["relative", "absolute"]
@@ -60,16 +59,10 @@ class Animator:
         self.motion = motion
         self._scale = scale
         self._once = [stage.name for stage in manifest.stages if stage.when == "once"]
-        self._per_frame = [stage.name for stage in manifest.stages if stage.when == "per_frame"]
-        self._spans = Spans(self._per_frame)
-        self._names = {
-            tensor.name
-            for stage in manifest.stages
-            for tensor in (*stage.inputs, *stage.outputs)
-        }  # fmt: skip
+        self._names = all_tensors(manifest).keys()
         self._references = _references(manifest)
-        self._recurrent = [(pair.from_, pair.to) for pair in manifest.recurrent]
-        # Every array that a frame needs, looked up once: views of the backend's own buffers.
+        self._states = [pair.to for pair in manifest.recurrent]
+        # Every array that a frame needs, looked up once: the backend's own memory on the host.
         self._source_in = Planes(backend.view(SOURCE_IMAGE))
         self._driving_in = Planes(backend.view(DRIVING_FRAME))
         self._frame_out = Planes(backend.view(FRAME))
@@ -177,16 +170,10 @@ class Animator:
             step, now = self._step(timestamp)
             self._set_control("dt_seconds", step)
             self._driving_box = self._put(frame, self._driving_in, self._driving_box)
-            spans, run = self._spans, self.backend.run
-            spans.start()
-            for i, stage in enumerate(self._per_frame):
-                run(stage)
-                spans.lap(i)
-                if stage == DETECTOR and not self._has_reference:
-                    self._take_reference()
-                    spans.mark()
-            for made, state in self._recurrent:
-                self.backend.copy(made, state)
+            if not self._has_reference:
+                self.backend.run(DETECTOR)
+                self._take_reference()
+            self.backend.run_frame()
             # Only a frame that succeeded moves the clock.
             self._last_time = now
             return self._frame_out.read()
@@ -202,7 +189,7 @@ class Animator:
             self._check_open()
             self._put(frame, self._driving_in, None)
             self.backend.run(DETECTOR)
-            points: NDArray[np.float32] = self.backend.view(DRIVING + "kp_value")[0].copy()
+            points: NDArray[np.float32] = self.backend.read(DRIVING + "kp_value")[0]
             return points
 
     def reset(self) -> None:
@@ -225,7 +212,7 @@ class Animator:
                 raise ConfigError(
                     f"the bundle has no tensor {name!r}", "it has " + ", ".join(sorted(self._names))
                 )
-            return self.backend.view(name).copy()
+            return self.backend.read(name)
 
     @property
     def manifest(self) -> Manifest:
@@ -246,7 +233,7 @@ class Animator:
     @property
     def timings(self) -> Mapping[str, float]:
         """Seconds of each per-frame stage in the last frame; a live view."""
-        return self._spans
+        return self.backend.seconds
 
     def close(self) -> None:
         """Give the backend's memory and threads back; a second call does nothing."""
@@ -276,15 +263,15 @@ class Animator:
 
     def _begin(self) -> None:
         """A fresh filter state (zeros, by the contract) and a fresh clock."""
-        for _, state in self._recurrent:
-            self.backend.view(state)[...] = 0
+        for state in self._states:
+            self.backend.write(state, 0)
         self._last_time = None
         self._fit_scale()
 
     def _fit_scale(self) -> None:
         if self._scale == "hull" and self._has_reference and self._letterbox is not None:
-            source = self.backend.view("source_kp_value")[0]
-            reference = self.backend.view(REFERENCE + "kp_value")[0]
+            source = self.backend.read("source_kp_value")[0]
+            reference = self.backend.read(REFERENCE + "kp_value")[0]
             self._set_control("scale", hull_scale(source, reference))
 
     def _take_reference(self) -> None:

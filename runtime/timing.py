@@ -10,7 +10,7 @@ class Spans(Mapping[str, float]):
     """Seconds of each named step of the last round, as a mapping in the order of the names.
 
     `start` opens a round, `lap(i)` closes step i: it ends now and began when the one before it
-    ended, or at the last `mark`. Steps that were not reached read 0.
+    ended. Steps that were not reached read 0.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -22,10 +22,6 @@ class Spans(Mapping[str, float]):
         """Begin a round: all steps are 0, and the clock runs."""
         for i in range(len(self._ns)):
             self._ns[i] = 0
-        self._from = perf_counter_ns()
-
-    def mark(self) -> None:
-        """Leave the time since the last lap out of every step."""
         self._from = perf_counter_ns()
 
     def lap(self, step: int) -> None:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..bundle import Manifest, Tensor
+from ..errors import BackendError
+from ..wiring import CONTROLS, DRIVING_FRAME, FRAME, SOURCE_IMAGE
 
 ALIGNMENT = 64  # one cache line, and the widest vector of the CPU
+
+GIVEN = (SOURCE_IMAGE, DRIVING_FRAME, *CONTROLS)
+"""What the caller writes."""
+BOUNDARY = (*GIVEN, FRAME)
+"""The tensors that cross between the caller and the stages. All others stay where they are made."""
 
 
 class Backend(Protocol):
     """A bundle's stages, opened, with one buffer per tensor name shared by all of them.
 
-    A stage's output buffer IS the next stage's input, so nothing is handed over between stages.
-    Not thread-safe: the Animator takes care of that.
+    A stage's output buffer IS the next stage's input, so nothing is handed over between stages, and
+    on a device nothing but the boundary tensors ever comes to the host. Not thread-safe: the
+    Animator takes care of that.
     """
 
     name: str
@@ -28,22 +37,67 @@ class Backend(Protocol):
     threads: int
     """Threads that one stage uses on the CPU."""
 
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Seconds of each per-frame stage in the last frame, in their order; a live view. By the
+        host's clock on a CPU, by events on a device."""
+
     def view(self, tensor: str) -> NDArray[Any]:
-        """Host memory of a tensor: what is written there is what the next `run` reads, and what a
-        `run` made is there when it returns. The same array for the backend's whole life."""
+        """Host memory of a BOUNDARY tensor: what is written there is what the next run reads, and
+        the frame is there when `run_frame` returns. The same array for the backend's whole life.
+
+        Raises:
+            BackendError: it is no boundary tensor of the bundle; `read` and `write` reach all.
+        """
+
+    def read(self, tensor: str) -> NDArray[Any]:
+        """A copy of any tensor, as the last run or write left it."""
+
+    def write(self, tensor: str, value: ArrayLike) -> None:
+        """Set any tensor: a state to 0, a reference to what it was. Broadcasts."""
 
     def copy(self, source: str, target: str) -> None:
-        """Copy one tensor onto another of the same shape, wherever they live."""
+        """Copy one tensor onto another of the same shape, where they live."""
 
     def run(self, stage: str) -> None:
-        """Run one stage to its end.
+        """Run one stage to its end, with the boundary tensors as they are now.
 
         Raises:
             BackendError: the stage failed.
         """
 
+    def run_frame(self) -> None:
+        """Run all per-frame stages in their order, then carry every recurrent state on.
+
+        Raises:
+            BackendError: a stage failed; the recurrent states may not be used any more.
+        """
+
     def close(self) -> None:
         """Give everything back; the views are dead after it."""
+
+
+def boundary(manifest: Manifest) -> dict[str, Tensor]:
+    """The boundary tensors that the bundle has, by name, in the order of BOUNDARY."""
+    tensors = all_tensors(manifest)
+    return {name: tensors[name] for name in BOUNDARY if name in tensors}
+
+
+def not_boundary(tensor: str) -> BackendError:
+    """For a `view` of what stays inside."""
+    return BackendError(
+        f"{tensor!r} has no memory on the host: it is no boundary tensor of this bundle",
+        "read() and write() reach every tensor",
+    )
+
+
+def all_tensors(manifest: Manifest) -> dict[str, Tensor]:
+    """Every tensor of the whole chain by its name: equal names are one tensor."""
+    tensors: dict[str, Tensor] = {}
+    for stage in manifest.stages:
+        for tensor in (*stage.inputs, *stage.outputs):
+            tensors.setdefault(tensor.name, tensor)
+    return tensors
 
 
 def allocate(tensor: Tensor) -> NDArray[Any]:
@@ -57,12 +111,7 @@ def allocate(tensor: Tensor) -> NDArray[Any]:
 
 def allocate_all(manifest: Manifest) -> dict[str, NDArray[Any]]:
     """One buffer per tensor name of the whole chain: equal names share it, and so are wired."""
-    buffers: dict[str, NDArray[Any]] = {}
-    for stage in manifest.stages:
-        for tensor in (*stage.inputs, *stage.outputs):
-            if tensor.name not in buffers:
-                buffers[tensor.name] = allocate(tensor)
-    return buffers
+    return {name: allocate(tensor) for name, tensor in all_tensors(manifest).items()}
 
 
 def default_threads() -> int:

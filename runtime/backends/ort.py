@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..bundle import Bundle, Stage, Tensor
 from ..errors import BackendError, BundleError
-from .base import allocate_all
+from ..timing import Spans
+from .base import allocate_all, boundary, not_boundary
 from .onnx_file import check_onnx
 
 _TYPES = {"uint8": "tensor(uint8)", "float16": "tensor(float16)", "float32": "tensor(float)"}
@@ -35,7 +36,11 @@ class OrtCpuBackend:
         self.device = f"CPU, ONNX Runtime {ort.__version__}"
         self.threads = threads
         self._buffers = allocate_all(bundle.manifest)
+        self._views = {name: self._buffers[name] for name in boundary(bundle.manifest)}
         stages = bundle.manifest.stages
+        self._per_frame = [stage.name for stage in stages if stage.when == "per_frame"]
+        self._recurrent = [(pair.from_, pair.to) for pair in bundle.manifest.recurrent]
+        self._spans = Spans(self._per_frame)
         # Opening holds the interpreter's lock only now and then, so two cores nearly halve it.
         with ThreadPoolExecutor(min(threads, len(stages))) as pool:
             sessions = pool.map(lambda stage: _open_session(bundle, stage, threads), stages)
@@ -56,8 +61,20 @@ class OrtCpuBackend:
             binding.bind_output(tensor.name, "cpu", 0, buffer.dtype.type, buffer.shape, pointer)
         return session, binding
 
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        return self._spans
+
     def view(self, tensor: str) -> NDArray[Any]:
-        return self._buffers[tensor]
+        if tensor not in self._views:
+            raise not_boundary(tensor)
+        return self._views[tensor]
+
+    def read(self, tensor: str) -> NDArray[Any]:
+        return self._buffers[tensor].copy()
+
+    def write(self, tensor: str, value: ArrayLike) -> None:
+        self._buffers[tensor][...] = value
 
     def copy(self, source: str, target: str) -> None:
         np.copyto(self._buffers[target], self._buffers[source])
@@ -70,9 +87,19 @@ class OrtCpuBackend:
             reason = str(error).splitlines()[0][:300]
             raise BackendError(f"stage {stage!r} failed in ONNX Runtime: {reason}") from error
 
+    def run_frame(self) -> None:
+        spans = self._spans
+        spans.start()
+        for i, stage in enumerate(self._per_frame):
+            self.run(stage)
+            spans.lap(i)
+        for made, state in self._recurrent:
+            self.copy(made, state)
+
     def close(self) -> None:
         # Sessions before buffers: they hold bare pointers into them.
         self._runs.clear()
+        self._views.clear()
         self._buffers.clear()
 
 

@@ -43,15 +43,46 @@ def test_a_stage_writes_into_the_buffer_that_the_next_one_reads(toy_bundle: Path
     backend = open_backend("auto", Bundle.open(toy_bundle), threads=1)
     backend.view("source_image")[0, 0] = blob(64, 0, 0)
     backend.view("driving_frame")[0, 0] = blob(64, 0.5, 0)
-    views = {name: backend.view(name) for name in ("driving_kp_value", "deformation", "frame")}
+    frame = backend.view("frame")
     for stage in ("source", "keypoints", "transfer", "motion", "generator"):
         backend.run(stage)
-    for name, view in views.items():
-        assert view is backend.view(name)
-        assert view.any(), name
-    assert backend.view("driving_kp_value")[0, :, 0].mean() == pytest.approx(0.5, abs=0.01)
-    expected = blob(64, 0.5, 0)
-    assert np.abs(backend.view("frame")[0, 0].astype(int) - expected).max() <= 3
+    for name in ("driving_kp_value", "deformation", "frame"):
+        assert backend.read(name).any(), name
+    assert backend.read("driving_kp_value")[0, :, 0].mean() == pytest.approx(0.5, abs=0.01)
+    assert frame is backend.view("frame")
+    assert np.abs(frame[0, 0].astype(int) - blob(64, 0.5, 0)).max() <= 3
+    backend.close()
+
+
+def test_a_frame_is_all_per_frame_stages_and_the_states_carried_on(toy_bundle: Path) -> None:
+    backend = open_backend("ort-cpu", Bundle.open(toy_bundle), threads=1)
+    assert list(backend.seconds) == ["keypoints", "transfer", "motion", "generator"]
+    assert not any(backend.seconds.values())
+    backend.write("source_image", blob(64, 0, 0))
+    backend.run("source")
+    backend.view("driving_frame")[0, 0] = blob(64, 0.5, 0)
+    backend.run_frame()
+    assert np.abs(backend.view("frame")[0, 0].astype(int) - blob(64, 0.5, 0)).max() <= 3
+    assert backend.read("state")[0, 0] == 1
+    assert np.array_equal(backend.read("state"), backend.read("next_state"))
+    assert all(backend.seconds.values())
+    backend.write("state", 0)
+    assert not backend.read("state").any() and backend.read("next_state").any()
+    backend.copy("next_state", "state")
+    kept = backend.read("state")
+    kept[...] = -1
+    assert backend.read("state").any() and not (backend.read("state") == -1).any()
+    backend.close()
+
+
+def test_only_boundary_tensors_have_memory_on_the_host(toy_bundle: Path) -> None:
+    backend = open_backend("ort-cpu", Bundle.open(toy_bundle), threads=1)
+    for name in ("source_image", "driving_frame", "relative", "dt_seconds", "frame"):
+        assert backend.view(name) is backend.view(name)
+    for name in ("deformation", "state", "no_such_tensor"):
+        with pytest.raises(BackendError, match="no boundary tensor") as caught:
+            backend.view(name)
+        assert "read() and write()" in caught.value.hint
     backend.close()
 
 
