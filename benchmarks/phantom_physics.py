@@ -54,6 +54,7 @@ class Slab:
 
     parameters = None
     keypoint_names = ()
+    node = 2.0
 
     def __init__(
         self,

@@ -50,6 +50,7 @@ class Body(Protocol):
     Attributes:
         parameters: what it was made from, of its anatomy's type.
         keypoint_names: of the landmarks, in their order.
+        node: spacing of the grid that its map is integrated on, mm: finer where tissue shears.
     """
 
     @property
@@ -60,6 +61,8 @@ class Body(Protocol):
     def display(self) -> Display: ...
     @property
     def keypoint_names(self) -> tuple[str, ...]: ...
+    @property
+    def node(self) -> float: ...
 
     def tissue(self, grid: Grid) -> Tissue:
         """What it is made of."""

@@ -104,6 +104,7 @@ class Heart:
     """A subject as a Body (anatomy.py)."""
 
     keypoint_names = KEYPOINTS
+    node = 2.0
 
     def __init__(self, parameters: HeartParameters) -> None:
         p = self.parameters = parameters

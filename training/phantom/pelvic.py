@@ -109,6 +109,7 @@ class Pelvic:
     """A subject as a Body (anatomy.py)."""
 
     keypoint_names = KEYPOINTS
+    node = 1.25  # with 2.0 the field is off by pixels between the symphysis and what passes it
 
     def __init__(self, parameters: PelvicParameters) -> None:
         p = self.parameters = parameters

@@ -12,7 +12,7 @@ from .anatomy import Body
 from .beam import Beam, Echo, density
 from .display import ScanConverter
 from .probe import SIZE
-from .tissue_map import NODE, Grid, Motion, Resampler, integrate
+from .tissue_map import Grid, Motion, Resampler, integrate
 
 FloatArray = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ class Renderer:
         side = max(probe.width / 2, -probe.to_mm(np.zeros(2))[0])
         low = np.array([-side - _MARGIN, probe.top - _MARGIN])
         high = np.array([side + _MARGIN, probe.depth + _MARGIN])
-        self._nodes = Grid.over(low, high, NODE)
+        self._nodes = Grid.over(low, high, body.node)
         self._dense = Grid.over(low, high, _DENSE)
         self._to_dense = Resampler(self._nodes, self._dense)
         corner = probe.corner

@@ -18,8 +18,6 @@ FloatArray = NDArray[np.float64]
 Velocity = Callable[[FloatArray, float], FloatArray]
 """(points (2, N) mm, pseudo-time) -> velocity (2, N), mm per unit of pseudo-time."""
 
-NODE = 1.25
-"""Spacing of the integrated grid, mm."""
 STEPS = 5
 
 
