@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from . import __version__
 from .benchmarks.commands import add_bench
-from .export.commands import add_build, add_export, add_import_fomm
+from .export.commands import add_build, add_engine, add_export, add_import_fomm
 from .runtime.errors import (
     WRITE_ERRNOS,
     BackendError,
@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for add in (
         add_animate, add_demo, add_doctor, add_bench,
-        add_train, add_evaluate, add_phantom, add_export, add_import_fomm, add_build,
+        add_train, add_evaluate, add_phantom, add_export, add_import_fomm, add_build, add_engine,
     ):  # fmt: skip
         add(verbs)
     return parser

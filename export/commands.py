@@ -1,9 +1,10 @@
-"""The verbs `export`, `build` and `import-fomm`; torch and the like come when one runs."""
+"""The verbs `export`, `build`, `engine` and `import-fomm`; torch and the like come late."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,37 +97,88 @@ def add_build(sub: Subparsers) -> None:
     """Register ``sonomime build``."""
     parser = sub.add_parser(
         "build",
-        help="build TensorRT engines of a bundle's stages for this machine",
-        description="Parse and build every stage. Engines are kept in $XDG_CACHE_HOME/sonomime "
-        "(default ~/.cache/sonomime) and used again while stage, version and target are the same.",
-        epilog="example:\n  sonomime build bundles/first --flavour rtx",
+        help="build TensorRT engines of a bundle's stages",
+        description="Parse and build every stage. The engines of a bundle are one file, kept in "
+        "$XDG_CACHE_HOME/sonomime (default ~/.cache/sonomime) and used again while stages, "
+        "version, plugin and target are the same; backends find it there. With -o, a file to "
+        "carry to another machine, which has to be told to trust it: sonomime engine trust FILE.",
+        epilog="example:\n  sonomime build bundles/first --flavour rtx -o first.engine",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument(
-        "--flavour", choices=("rtx", "tensorrt"), default="rtx",
-        help="rtx: TensorRT-RTX, needs no GPU to build; tensorrt: TensorRT, for this machine's GPU",
+        "--flavour", choices=("tensorrt", "rtx"),
+        help="tensorrt: TensorRT, for this machine's GPU; rtx: TensorRT-RTX, needs no GPU to build "
+        "(default: tensorrt where it and a GPU are there, else rtx)",
     )  # fmt: skip
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FOLDER", help="also write STAGE.engine files there"
+        "-o", "--output", type=Path, metavar="FILE", help="also write the engine file there"
     )
-    parser.add_argument("--json", action="store_true", help="print the engines as JSON")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=build_command)
 
 
 def build_command(args: argparse.Namespace) -> int:
     """Run ``sonomime build``."""
     from ..runtime.bundle import Bundle
-    from .engine import build_engines
+    from .engine import build_engines, choose_flavour
 
-    engines = build_engines(Bundle.open(args.bundle), args.flavour, args.output)
+    flavour, why = (args.flavour, "") if args.flavour else choose_flavour()
+    if why:
+        print(f"building {flavour}: {why}", file=sys.stderr)
+    done = build_engines(Bundle.open(args.bundle), flavour, args.output)
+    if flavour == "tensorrt" and done.plugin is None:
+        print("there is no plugin: the operators' ONNX bodies are used", file=sys.stderr)
     if args.json:
-        print(json.dumps([engine.plain() for engine in engines]))
+        print(json.dumps(done.plain()))
         return 0
-    for engine in engines:
+    for stage in done.manifest.stages:
+        kinds = ", ".join(f"{kind.layers} {kind.dtype}" for kind in stage.precisions)
+        memory = stage.device_memory_bytes
         print(
-            f"{engine.path}  {engine.size / 1e6:.1f} MB  {'cached' if engine.cached else 'built'}"
+            f"{stage.name:<10} {stage.size / 1e6:7.2f} MB  {stage.seconds:6.1f} s to build  "
+            + ("" if memory is None else f"{memory / 1e6:.1f} MB of device memory  ")
+            + f"{stage.layers} layers: {kinds}"
+            + (f"  plugin: {stage.plugin_layers}" if stage.plugin_layers else "")
         )
+    built = "as built before" if done.cached else "built"
+    print(f"{done.path}  {done.manifest.size / 1e6:.1f} MB  {built}")
+    print(f"for {', '.join(done.manifest.targets)}, {flavour} {done.manifest.version}")
+    return 0
+
+
+def add_engine(sub: Subparsers) -> None:
+    """Register ``sonomime engine``."""
+    parser = sub.add_parser(
+        "engine",
+        help="trust an engine file that came from elsewhere",
+        description="Engines are machine code: those that this user did not build are refused "
+        "until they are trusted by name.",
+        epilog="example:\n  sonomime engine trust first.engine",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="engine_verb", required=True)
+    verb = verbs.add_parser(
+        "trust",
+        help="let an engine file be used",
+        description="Check the file, record its digest in this user's cache and keep a copy where "
+        "backends find it. Trust only what you know the maker of.",
+    )
+    verb.add_argument("file", type=Path, metavar="FILE")
+    verb.set_defaults(run=trust_command)
+
+
+def trust_command(args: argparse.Namespace) -> int:
+    """Run ``sonomime engine trust``."""
+    from ..runtime.engine_store import trust
+
+    done = trust(args.file)
+    made = done.manifest
+    print(f"{args.file}: trusted, SHA-256 {done.sha256}")
+    print(
+        f"bundle {made.bundle} ({made.bundle_digest[:12]}), {made.flavour} {made.version}, "
+        f"for {', '.join(made.targets)}"
+    )
     return 0
 
 

@@ -1,177 +1,156 @@
 """A bundle's stages become TensorRT engines, on the machine that is to run them.
 
 One code base for both flavours: strongly typed networks (precision lives in the graph, so building
-converts nothing), the ONNX parser, one serialized engine per stage. Engines are machine code, so
-only what this user's own cache built is used again: a folder nobody else can enter, and a digest
-beside each engine.
+converts nothing), the ONNX parser, one serialized engine per stage, one file per bundle. Where the
+files are kept and which of them are used is the runtime's (`engine_store`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
-import json
-import os
-from collections.abc import Callable
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from ..runtime.bundle import Bundle, Stage
-from ..runtime.errors import BackendError, OutputError
-from ..runtime.files import atomic_folder, atomic_path, cache_folder
+from ..runtime.engine_file import (
+    EngineManifest,
+    Precision,
+    StageEngine,
+    read_engine_file,
+)
+from ..runtime.engine_store import (
+    Facts,
+    Flavour,
+    cached_path,
+    is_trusted,
+    load_flavour,
+    record_trust,
+    store,
+)
+from ..runtime.errors import BackendError, output_errors
+from ..runtime.files import atomic_path
+from ..runtime.flavours import load_plugin
 from ..runtime.progress import progress
-
-SIDECAR = "engine.json"
-
-# TensorRT-RTX compiles for each of these where it runs; it serves Ampere and later, but not 9.0
-# (H100).
-RTX_OLDEST = 80
+from ..runtime.strict import plain
 
 
 @dataclass(frozen=True)
-class Flavour:
-    """A TensorRT: where it is imported from, how to get it, and what an engine is built for."""
+class Build:
+    """The engines of a bundle: their file, whether the cache had it, and what is in it."""
 
-    name: str
-    module: str
-    cure: str
-    targets: Callable[[Any], list[str]]
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A stage's engine in the cache, or where it was written to."""
-
-    stage: str
     path: Path
-    size: int
     cached: bool
+    manifest: EngineManifest
+    plugin: Path | None
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        return {**vars(self), "path": str(self.path)}
+        plugin = str(self.plugin) if self.plugin else None
+        return {
+            "path": str(self.path),
+            "cached": self.cached,
+            "plugin": plugin,
+            **plain(self.manifest),
+        }
 
 
-def _rtx_targets(trt: Any) -> list[str]:
-    names = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
-    return [name for name in names if int(name[2:]) >= RTX_OLDEST]
+@dataclass(frozen=True)
+class Compiled:
+    """An engine and what is known of it; see `StageEngine`."""
+
+    content: bytes
+    layers: int
+    precisions: tuple[Precision, ...]
+    plugin_layers: int
+    engine_layers: int | None
+    device_memory_bytes: int | None
 
 
-def _this_gpu(trt: Any) -> list[str]:
-    """Name and compute capability of the current GPU: engines of full TensorRT serve no other."""
-    hint = (
-        'it builds on the GPU that runs the engine: pip install "sonomime[gpu]", check nvidia-smi'
-    )
+def choose_flavour() -> tuple[str, str]:
+    """The flavour to build when none was asked for, and why: tensorrt where it and a GPU are."""
     try:
-        runtime = importlib.import_module("cuda.bindings.runtime")
-    except ImportError as error:
-        raise BackendError(f"cuda-bindings cannot be imported: {error}", hint) from error
-    status, properties = runtime.cudaGetDeviceProperties(0)
-    if int(status) != 0:
-        raise BackendError(f"CUDA reports no GPU (error {int(status)})", hint)
-    return [f"{properties.name.decode()} {properties.major}.{properties.minor}"]
+        flavour, trt = load_flavour("tensorrt")
+        (gpu,) = flavour.targets(trt)
+    except BackendError as error:
+        return "rtx", f"no engines of full TensorRT: {error.message}"
+    return "tensorrt", f"TensorRT {trt.__version__} is installed, the GPU is {gpu}"
 
 
-FLAVOURS = {
-    flavour.name: flavour
-    for flavour in (
-        # The one place that names the packages.
-        Flavour("rtx", "tensorrt_rtx_bindings", 'pip install "sonomime[rtx]"', _rtx_targets),
-        Flavour(
-            "tensorrt", "tensorrt", "pip install tensorrt, or build with --flavour rtx", _this_gpu
-        ),
-    )
-}
-
-
-def load_flavour(name: str) -> tuple[Flavour, Any]:
-    """A flavour and its module.
+def build_engines(bundle: Bundle, flavour: str = "rtx", out: Path | None = None) -> Build:
+    """Build a bundle's engines unless the cache has them; with ``out``, copy the file there.
 
     Raises:
-        BackendError: the package is absent or cannot be loaded; the hint names the cure.
-    """
-    flavour = FLAVOURS[name]
-    try:
-        return flavour, importlib.import_module(flavour.module)
-    except (ImportError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BackendError(
-            f"{flavour.module} cannot be imported: {reason}", flavour.cure
-        ) from error
-
-
-def build_engines(bundle: Bundle, flavour: str = "rtx", out: Path | None = None) -> list[Engine]:
-    """Build the engines that the cache lacks; with ``out``, copy all there as STAGE.engine.
-
-    Raises:
-        BackendError: the flavour is not installed, or cannot parse or build a stage.
+        BackendError: the flavour is not installed, cannot parse or build a stage, or cannot load
+            the plugin.
         OutputError: the cache or ``out`` cannot be written.
     """
     kind, trt = load_flavour(flavour)
-    targets = kind.targets(trt)
-    engines = []
-    for stage in progress(bundle.manifest.stages, label=f"building {flavour} engines"):
-        engine = _cached_or_built(bundle, stage, kind, trt, targets)
-        if out is not None:
-            copy = out / f"{stage.name}.engine"
-            with atomic_path(copy) as temporary:
-                temporary.write_bytes(engine.path.read_bytes())
-            engine = Engine(stage.name, copy, engine.size, engine.cached)
-        engines.append(engine)
-    return engines
+    facts = Facts.wanted(bundle, flavour, trt.__version__, kind.targets(trt))
+    plugin = load_plugin(trt) if facts.plugin_sha256 else None
+    path = cached_path(facts)
+    manifest = _cached(path, facts)
+    cached = manifest is not None
+    if manifest is None:
+        manifest = _built(bundle, kind, trt, facts)
+    if out is not None:
+        with atomic_path(out) as temporary, output_errors(out):
+            shutil.copyfile(path, temporary)
+        path = out
+    return Build(path, cached, manifest, plugin)
 
 
-def cache_root() -> Path:
-    """Where engines are kept."""
-    return cache_folder() / "engines"
-
-
-def engine_facts(stage: Stage, flavour: str, version: str, targets: list[str]) -> dict[str, Any]:
-    """What an engine depends on; its digest is the engine's key."""
-    return {"onnx_sha256": stage.sha256, "flavour": flavour, "version": version, "targets": targets}
-
-
-def engine_key(facts: dict[str, Any]) -> str:
-    """Name of the cache's folder for an engine."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _cached_or_built(
-    bundle: Bundle, stage: Stage, flavour: Flavour, trt: Any, targets: list[str]
-) -> Engine:
-    facts = engine_facts(stage, flavour.name, trt.__version__, targets)
-    folder = cache_root() / engine_key(facts)
-    path = folder / f"{stage.name}.engine"
-    if is_trusted(folder, path):
-        return Engine(stage.name, path, path.stat().st_size, cached=True)
-    content = compile_stage(bundle.read(stage.file), stage.name, flavour, trt, targets)
-    sidecar = {**facts, "stage": stage.name, "sha256": hashlib.sha256(content).hexdigest()}
+def _cached(path: Path, facts: Facts) -> EngineManifest | None:
+    """What the cache holds under these facts, if it is sound and this user built or trusts it."""
     try:
-        with atomic_folder(folder, replace=True) as temporary:
-            temporary.chmod(0o700)
-            (temporary / path.name).write_bytes(content)
-            (temporary / SIDECAR).write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
-    except OutputError:
-        # Another process may have been faster.
-        if not is_trusted(folder, path):
-            raise
-    return Engine(stage.name, path, len(content), cached=False)
+        found = read_engine_file(path)
+    except BackendError:
+        return None
+    sound = is_trusted(found.sha256) and Facts.stated(found.manifest) == facts
+    return found.manifest if sound and not path.is_symlink() else None
 
 
-def is_trusted(folder: Path, engine: Path) -> bool:
-    """Whether this user's own cache built it: a private folder, a digest that agrees."""
-    try:
-        facts = folder.stat()
-        if facts.st_uid != os.getuid() or facts.st_mode & 0o077 or engine.is_symlink():
-            return False
-        expected = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))["sha256"]
-        return bool(hashlib.sha256(engine.read_bytes()).hexdigest() == expected)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+def _built(bundle: Bundle, kind: Flavour, trt: Any, facts: Facts) -> EngineManifest:
+    stages, engines = [], {}
+    shown = list(bundle.manifest.stages)
+    for stage in progress(shown, label=f"building {kind.name} engines"):
+        began = perf_counter()
+        made = compile_stage(bundle.read(stage.file), stage.name, kind, trt, list(facts.targets))
+        engines[stage.name] = made.content
+        stages.append(_described(stage, made, perf_counter() - began))
+    manifest = EngineManifest(
+        bundle=bundle.manifest.name,
+        bundle_digest=bundle.digest,
+        flavour="rtx" if kind.name == "rtx" else "tensorrt",
+        version=facts.version,
+        targets=facts.targets,
+        stages=tuple(stages),
+        plugin_sha256=facts.plugin_sha256,
+    )
+    record_trust(store(manifest, engines), "built")
+    return manifest
 
 
-def compile_stage(onnx: bytes, name: str, flavour: Flavour, trt: Any, targets: list[str]) -> bytes:
+def _described(stage: Stage, made: Compiled, seconds: float) -> StageEngine:
+    return StageEngine(
+        name=stage.name,
+        onnx_sha256=stage.sha256,
+        size=len(made.content),
+        sha256=hashlib.sha256(made.content).hexdigest(),
+        seconds=round(seconds, 3),
+        layers=made.layers,
+        precisions=made.precisions,
+        plugin_layers=made.plugin_layers,
+        engine_layers=made.engine_layers,
+        device_memory_bytes=made.device_memory_bytes,
+    )
+
+
+def compile_stage(
+    onnx: bytes, name: str, flavour: Flavour, trt: Any, targets: list[str]
+) -> Compiled:
     """Parse and build one ONNX model.
 
     Raises:
@@ -188,8 +167,9 @@ def compile_stage(onnx: bytes, name: str, flavour: Flavour, trt: Any, targets: l
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
-        said = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+        said = [_parsers_error(parser.get_error(i)) for i in range(parser.num_errors)]
         raise failed("parsed", said or logger.errors)
+    layers, precisions, plugin_layers = _layers(network)
     config = builder.create_builder_config()
     # A bundle's precision is the engine's: float32 is not to become TF32 on the way.
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -200,7 +180,42 @@ def compile_stage(onnx: bytes, name: str, flavour: Flavour, trt: Any, targets: l
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise failed("built", logger.errors)
-    return bytes(serialized)
+    content = bytes(serialized)
+    return Compiled(content, layers, precisions, plugin_layers, *_inspected(content, trt, logger))
+
+
+def _parsers_error(error: Any) -> str:
+    """What the parser says, and of which operator."""
+    operator = error.node_operator()
+    return f"{error.desc()} (operator {operator})" if operator else str(error.desc())
+
+
+# As numpy calls them; what is missing keeps TensorRT's name.
+_DTYPES = {"FLOAT": "float32", "HALF": "float16"}
+
+
+def _layers(network: Any) -> tuple[int, tuple[Precision, ...], int]:
+    """Layers of the parsed network, by the type of their first output; those of the plugin."""
+    counts: dict[str, int] = {}
+    plugins = 0
+    for i in range(network.num_layers):
+        layer = network.get_layer(i)
+        plugins += "PLUGIN" in str(layer.type)
+        if layer.num_outputs:
+            kind = str(layer.get_output(0).dtype).rpartition(".")[2]
+            dtype = _DTYPES.get(kind, kind.lower())
+            counts[dtype] = counts.get(dtype, 0) + 1
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return network.num_layers, tuple(Precision(*item) for item in ordered), plugins
+
+
+def _inspected(content: bytes, trt: Any, logger: Any) -> tuple[int | None, int | None]:
+    """Layers of the engine and bytes of its activations; None without a GPU that can load it."""
+    engine = trt.Runtime(logger).deserialize_cuda_engine(content)
+    if engine is None:
+        return None, None
+    memory = getattr(engine, "device_memory_size_v2", None)
+    return engine.num_layers, engine.device_memory_size if memory is None else memory
 
 
 def _logger(trt: Any) -> Any:

@@ -45,8 +45,9 @@ class Precision:
 class StageEngine:
     """One stage's engine. `onnx_sha256`: what it was built from; `seconds`: how long that took.
 
-    `layers` and `precisions` are the parsed network's; `engine_layers` (after fusing) and
-    `device_memory_bytes` (activations) are the built engine's, None where there was no GPU to ask.
+    `layers`, `precisions` and `plugin_layers` are the parsed network's; `engine_layers` (after
+    fusing) and `device_memory_bytes` (activations) are the built engine's, None where there was no
+    GPU to ask.
     """
 
     name: str
@@ -56,6 +57,7 @@ class StageEngine:
     seconds: float
     layers: int
     precisions: tuple[Precision, ...]
+    plugin_layers: int = 0
     engine_layers: int | None = None
     device_memory_bytes: int | None = None
 

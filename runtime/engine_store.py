@@ -169,8 +169,9 @@ def is_trusted(sha256: str) -> bool:
     """Whether this user's own cache recorded an engine file of that digest."""
     try:
         record = _records() / f"{sha256}.json"
-        for path, kind in ((_records(), stat.S_ISDIR), (record, stat.S_ISREG)):
+        for path in (cache_root(), _records(), record):
             facts = path.lstat()
+            kind = stat.S_ISREG if path == record else stat.S_ISDIR
             if not kind(facts.st_mode) or not _private(facts):
                 return False
         return bool(json.loads(record.read_text(encoding="utf-8"))["sha256"] == sha256)
@@ -212,7 +213,11 @@ def store(manifest: EngineManifest, engines: Mapping[str, bytes]) -> str:
         OutputError: the cache cannot be written.
     """
     _make_private(cache_root())
-    return write_engine_file(cached_path(Facts.stated(manifest)), manifest, engines, private=True)
+    path = cached_path(Facts.stated(manifest))
+    with output_errors(path):
+        if path.is_symlink():  # which would be followed
+            path.unlink()
+    return write_engine_file(path, manifest, engines, private=True)
 
 
 def _records() -> Path:

@@ -110,3 +110,31 @@ def plugin_digest(flavour: str) -> str:
     """SHA-256 of the plugin that engines of a flavour call; empty when they call none."""
     path = plugin_path() if flavour == "tensorrt" else None
     return sha256_file(path) if path else ""
+
+
+_loaded: set[Path] = set()
+
+
+def load_plugin(trt: Any) -> Path | None:
+    """Register the plugin with full TensorRT, once per process; None where there is none.
+
+    Never call it with TensorRT-RTX, which has no plugins and aborts the process.
+
+    Raises:
+        BackendError: the library does not load, as one of another ABI would not.
+    """
+    path = plugin_path()
+    if path is None or path in _loaded:
+        return path
+    try:
+        handle, reason = trt.get_plugin_registry().load_library(str(path)), "it said no more"
+    except (RuntimeError, OSError, TypeError) as error:
+        handle, reason = None, str(error)
+    if handle is None:
+        raise BackendError(
+            f"TensorRT {trt.__version__} cannot load the plugin {path}: {reason}",
+            "compile it against this TensorRT's headers (docs/gpu.md), or take it away: it is "
+            "done without",
+        )
+    _loaded.add(path)
+    return path
