@@ -1,0 +1,68 @@
+// What both libraries refuse, and how both read the plain arguments.
+#pragma once
+
+#include <climits>
+#include <cstdint>
+
+#include "compose_motion.h"
+#include "sonomime_kernels.h"
+#include "sparse_motion.h"
+#include "warp_occlude.h"
+
+namespace sonomime {
+
+constexpr int kInvalidValue = 1;  // cudaErrorInvalidValue
+
+template <class... Pointers>
+inline bool all_given(const Pointers*... pointers) {
+    return (... && (pointers != nullptr));
+}
+
+// Counts of 1 or more, whose product an int can hold: offsets are ints.
+template <class... Counts>
+inline bool fits(Counts... counts) {
+    std::int64_t product = 1;
+    bool sound = true;
+    for (const std::int64_t count : {static_cast<std::int64_t>(counts)...}) {
+        sound = sound && count >= 1;
+        if (sound) product *= count;
+        sound = sound && product <= INT_MAX;
+    }
+    return sound;
+}
+
+inline bool known_dtype(int dtype) {
+    return dtype == SONOMIME_FLOAT32 || dtype == SONOMIME_FLOAT16;
+}
+
+inline bool aligned_16(const void* pointer) {
+    return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
+}
+
+inline bool sound(const WarpSizes& sizes, const void* feature, const void* output, int dtype,
+                  int layout) {
+    const bool eight = layout == SONOMIME_HWC8;
+    if (eight && (dtype != SONOMIME_FLOAT16 || !aligned_16(feature) || !aligned_16(output)))
+        return false;
+    if (!eight && layout != SONOMIME_LINEAR) return false;
+    if (sizes.channels > INT_MAX - kEightGroup) return false;
+    const int stored = eight ? (sizes.channels + 7) / 8 * 8 : sizes.channels;
+    return known_dtype(dtype) && sizes.channels >= 1 && fits(stored, sizes.height, sizes.width) &&
+           fits(2, sizes.map_height, sizes.map_width) &&
+           fits(sizes.occlusion_height, sizes.occlusion_width);
+}
+
+inline bool sound(const SparseSizes& sizes, int keypoints, int dtype) {
+    return known_dtype(dtype) && fits(keypoints) && keypoints < INT_MAX / 4 &&
+           sizes.channels < INT_MAX && fits(sizes.channels) &&
+           fits(keypoints + 1, sizes.channels + 1, sizes.height, sizes.width);
+}
+
+inline bool sound(const ComposeSizes& sizes, int dtype) {
+    return known_dtype(dtype) && sizes.slots >= 2 && sizes.slots < INT_MAX / 4 &&
+           fits(sizes.slots, sizes.height, sizes.width);
+}
+
+inline float as_flag(int half_pixel) { return half_pixel != 0 ? 1.0f : 0.0f; }
+
+}  // namespace sonomime

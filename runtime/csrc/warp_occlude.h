@@ -1,0 +1,117 @@
+// WarpOcclude: a feature read where the deformation says, times the occlusion map.
+#pragma once
+
+#include "geometry.h"
+
+namespace sonomime {
+
+struct WarpSizes {
+    int channels, height, width;
+    int map_height, map_width, occlusion_height, occlusion_width;
+    float half_pixel;
+};
+
+// What all channels of an output pixel share.
+struct Place {
+    Taps taps;
+    float seen;
+};
+
+// Channels that one thread makes: of the linear layout, and of the one with eight side by side.
+constexpr int kLinearGroup = 4;
+constexpr int kEightGroup = 8;
+
+SONOMIME_HD float mixed(const Between& row, const Between& column, float top_left, float top_right,
+                        float bottom_left, float bottom_right) {
+    const float top = column.first_share * top_left + column.second_share * top_right;
+    const float bottom = column.first_share * bottom_left + column.second_share * bottom_right;
+    return row.first_share * top + row.second_share * bottom;
+}
+
+SONOMIME_HD float seen_at(const WarpSizes& sizes, const float* occlusion, int x, int y) {
+    const int width = sizes.occlusion_width;
+    if (sizes.height == sizes.occlusion_height && sizes.width == width)
+        return occlusion[y * width + x];
+    const Between row = between(y, sizes.occlusion_height, sizes.height);
+    const Between column = between(x, width, sizes.width);
+    const float *top = occlusion + row.first * width, *bottom = occlusion + row.second * width;
+    return mixed(row, column, top[column.first], top[column.second], bottom[column.first],
+                 bottom[column.second]);
+}
+
+// Half-pixel geometry resizes displacements, so that translations stay exact up to the border;
+// FOMM's resizes the coordinates themselves.
+SONOMIME_HD void point_at(const WarpSizes& sizes, const float* deformation, int x, int y,
+                          float point[2]) {
+    const int width = sizes.map_width, height = sizes.map_height;
+    if (sizes.height == height && sizes.width == width) {
+        point[0] = deformation[2 * (y * width + x)];
+        point[1] = deformation[2 * (y * width + x) + 1];
+        return;
+    }
+    const float half_pixel = sizes.half_pixel;
+    const Between row = between(y, height, sizes.height);
+    const Between column = between(x, width, sizes.width);
+    const float *top = deformation + 2 * row.first * width,
+                *bottom = deformation + 2 * row.second * width;
+    const int left = 2 * column.first, right = 2 * column.second;
+    float left_from = 0.0f, right_from = 0.0f, top_from = 0.0f, bottom_from = 0.0f;
+    float to_x = 0.0f, to_y = 0.0f;
+    if (half_pixel != 0.0f) {
+        left_from = centre(column.first, width, half_pixel);
+        right_from = centre(column.second, width, half_pixel);
+        top_from = centre(row.first, height, half_pixel);
+        bottom_from = centre(row.second, height, half_pixel);
+        to_x = centre(x, sizes.width, half_pixel);
+        to_y = centre(y, sizes.height, half_pixel);
+    }
+    point[0] = to_x + mixed(row, column, top[left] - left_from, top[right] - right_from,
+                            bottom[left] - left_from, bottom[right] - right_from);
+    point[1] = to_y + mixed(row, column, top[left + 1] - top_from, top[right + 1] - top_from,
+                            bottom[left + 1] - bottom_from, bottom[right + 1] - bottom_from);
+}
+
+SONOMIME_HD Place place_of(const WarpSizes& sizes, const float* deformation, const float* occlusion,
+                           int pixel) {
+    const int x = pixel % sizes.width, y = pixel / sizes.width;
+    float point[2];
+    point_at(sizes, deformation, x, y, point);
+    return {taps_at(point[0], point[1], sizes.height, sizes.width),
+            seen_at(sizes, occlusion, x, y)};
+}
+
+// One group of channels of one pixel, layout (C, H, W).
+template <class Value>
+SONOMIME_HD void warp_linear(const WarpSizes& sizes, const Value* feature, Value* output,
+                             const Place& place, int pixel, int group) {
+    const int plane = sizes.height * sizes.width;
+    for (int i = 0; i < kLinearGroup; ++i) {
+        const int channel = group * kLinearGroup + i;
+        if (channel >= sizes.channels) return;
+        const float value = read(feature + channel * plane, place.taps) * place.seen;
+        output[channel * plane + pixel] = from_float<Value>(value);
+    }
+}
+
+// The same, layout (H, W, groups of eight); padding channels of the output become zeros.
+SONOMIME_HD void warp_eight(const WarpSizes& sizes, const Eight* feature, Eight* output,
+                            const Place& place, int pixel, int group) {
+    const int groups = (sizes.channels + kEightGroup - 1) / kEightGroup;
+    float sum[kEightGroup] = {};
+    for (int i = 0; i < 4; ++i) {
+        const int offset = place.taps.offset[i];
+        const float weight = place.taps.weight[i];
+        Eight tap = {};
+        if (offset >= 0) tap = feature[offset * groups + group];
+        for (int lane = 0; lane < kEightGroup; ++lane)
+            sum[lane] += weight * to_float(tap.lane[lane]);
+    }
+    Eight result;
+    for (int lane = 0; lane < kEightGroup; ++lane) {
+        const bool real = group * kEightGroup + lane < sizes.channels;
+        result.lane[lane] = from_float<Half>(real ? sum[lane] * place.seen : 0.0f);
+    }
+    output[pixel * groups + group] = result;
+}
+
+}  // namespace sonomime

@@ -1,0 +1,120 @@
+"""The kernels' arithmetic (runtime/csrc), compiled for the host, called with torch tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from ctypes import c_float, c_int, c_void_p
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sonomime.training.models.keypoint_detector import Keypoints
+
+SOURCES = Path(__file__).resolve().parents[1] / "runtime" / "csrc"
+INVALID_VALUE = 1  # cudaErrorInvalidValue
+LINEAR, HWC8 = 0, 1
+DTYPES = {torch.float32: 0, torch.float16: 1}
+
+# Types of the arguments, as sonomime_kernels.h declares them.
+SIGNATURES = {
+    "sonomime_warp_occlude": [c_void_p] * 4 + [c_int] * 10 + [c_void_p],
+    "sonomime_sparse_motion": [c_void_p] * 6 + [c_int] * 4 + [c_float] + [c_int] * 2 + [c_void_p],
+    "sonomime_compose_motion": [c_void_p] * 6 + [c_int] * 5 + [c_void_p],
+}
+
+
+def compiler() -> str | None:
+    """A C++ compiler, or None: $CXX, or the usual names."""
+    names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++"))
+    return next((path for path in map(shutil.which, names) if path), None)
+
+
+def build(cxx: str, folder: Path) -> ctypes.CDLL:
+    """Compile the host library into ``folder`` and load it; warnings are errors."""
+    library = folder / "libsonomime_host.so"
+    warnings = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
+    options = ["-std=c++17", "-O2", *warnings, "-shared", "-fPIC"]
+    command = [cxx, *options, "-o", str(library), str(SOURCES / "host.cpp")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AssertionError(f"{' '.join(command)}\n{done.stderr}")
+    loaded = ctypes.CDLL(str(library))
+    for name, types in SIGNATURES.items():
+        getattr(loaded, name).argtypes = types
+    return loaded
+
+
+def to_hwc8(feature: Tensor, padding: float = 0.0) -> Tensor:
+    """(1, C, H, W) -> (H, W, C rounded up to 8), padded with ``padding``."""
+    channels = feature.shape[1]
+    wider = torch.nn.functional.pad(feature[0].permute(1, 2, 0), (0, -channels % 8), value=padding)
+    return wider.contiguous()
+
+
+def warp_occlude(
+    library: ctypes.CDLL,
+    feature: Tensor,
+    deformation: Tensor,
+    occlusion: Tensor,
+    geometry: str,
+    layout: int = LINEAR,
+) -> Tensor:
+    """As export.operators.warp_occlude; with HWC8 the feature is (H, W, C8) of as many channels."""
+    given = [t.contiguous() for t in (feature, deformation, occlusion)]
+    # What the kernel leaves out stays conspicuous.
+    output = torch.full_like(given[0], 77)
+    channels, height, width = feature.shape[1:]
+    if layout == HWC8:
+        given[0] = to_hwc8(feature, padding=float("nan"))
+        output = torch.full_like(given[0], 77)
+    status = library.sonomime_warp_occlude(
+        *(t.data_ptr() for t in (*given, output)), channels, height, width,
+        *deformation.shape[1:3], *occlusion.shape[2:], geometry == "half_pixel",
+        DTYPES[feature.dtype], layout, None,
+    )  # fmt: skip
+    assert status == 0
+    if layout == LINEAR:
+        return output
+    assert not output[..., channels:].any(), "padding channels are not zeros"
+    return output[..., :channels].permute(2, 0, 1)[None]
+
+
+def sparse_motion(
+    library: ctypes.CDLL,
+    source_small: Tensor,
+    source: Keypoints,
+    driving: Keypoints,
+    variance: float,
+    geometry: str,
+) -> Tensor:
+    """As export.operators.sparse_motion; the result is of the dtype of ``source_small``."""
+    given = [t.contiguous() for t in (source_small, *source, *driving)]
+    channels, height, width = source_small.shape[1:]
+    count = source.value.shape[1]
+    shape = (1, (count + 1) * (channels + 1), height, width)
+    output = torch.full(shape, 77, dtype=source_small.dtype)
+    status = library.sonomime_sparse_motion(
+        *(t.data_ptr() for t in (*given, output)), channels, height, width, count, variance,
+        geometry == "half_pixel", DTYPES[source_small.dtype], None,
+    )  # fmt: skip
+    assert status == 0
+    return output
+
+
+def compose_motion(
+    library: ctypes.CDLL, mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str
+) -> Tensor:
+    """As export.operators.compose_motion."""
+    given = [t.contiguous() for t in (mask_logits, *source, *driving)]
+    height, width = mask_logits.shape[-2:]
+    output = torch.full((1, height, width, 2), 77.0)
+    status = library.sonomime_compose_motion(
+        *(t.data_ptr() for t in (*given, output)), height, width, source.value.shape[1],
+        geometry == "half_pixel", DTYPES[mask_logits.dtype], None,
+    )  # fmt: skip
+    assert status == 0
+    return output

@@ -1,0 +1,155 @@
+"""What the kernels are tried on, and how far they are from torch.
+
+    python tests/kernel_cases.py [FILE]
+
+compiles the kernels' arithmetic for the host and prints (and writes) the table of the largest
+differences, which `tests/runtime/test_kernels_host.py` holds below :data:`LIMITS`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import host_kernels
+import torch
+from host_kernels import HWC8, LINEAR
+from torch import Tensor
+
+from sonomime.export import operators
+from sonomime.training.models.geometry import make_grid
+from sonomime.training.models.keypoint_detector import Keypoints
+
+GEOMETRIES = ("half_pixel", "fomm")
+
+# Feature (channels, height, width) and map (height, width): the nodes of the presets at 256 x 256
+# (lite: the first three; the others: the fourth), then sizes that are no multiples of anything.
+WARPS = [
+    ((64, 64, 64), (64, 64)),
+    ((32, 128, 128), (64, 64)),
+    ((2, 256, 256), (64, 64)),
+    ((256, 64, 64), (64, 64)),
+    ((3, 17, 31), (5, 9)),
+    ((9, 5, 3), (11, 13)),
+    ((1, 1, 1), (1, 1)),
+    ((5, 1, 40), (7, 1)),
+    ((8, 12, 16), (12, 8)),
+]
+# Keypoints, channels, height, width; 16 and 32 slots are held in registers, more are read twice.
+MOTIONS = [
+    (12, 1, 64, 64),
+    (10, 3, 64, 64),
+    (1, 1, 3, 5),
+    (15, 2, 7, 9),
+    (16, 1, 6, 6),
+    (31, 1, 5, 4),
+    (40, 1, 5, 4),
+]
+
+
+class Case(NamedTuple):
+    """One comparison: in the table's words, and what both sides made."""
+
+    op: str
+    dtype: str
+    layout: str
+    found: Tensor
+    wanted: Tensor
+
+
+# Of |found - wanted| / max(1, |wanted|). Float32: a coordinate near 1 is rounded to 1.2e-7, which
+# at 256 pixels is 1.5e-5 of a pixel, times what neighbours differ by. Float16: half an ulp more.
+LIMITS = {"float32": 2e-4, "float16": 2**-11 + 2e-4}
+
+
+def keypoints(count: int) -> Keypoints:
+    """Random local frames, some of them outside of the image."""
+    value = torch.rand(1, count, 2) * 2.4 - 1.2
+    return Keypoints(value, torch.eye(2) + 0.3 * torch.randn(1, count, 2, 2))
+
+
+def deformation(size: tuple[int, int], geometry: str, furthest: float) -> Tensor:
+    """A deformation with everything in it: a third smooth, a third rough, a third far outside."""
+    grid = make_grid(*size, geometry)[None].nan_to_num()
+    which = torch.randint(3, (1, *size, 1))
+    far = furthest ** torch.rand(1, *size, 2) * torch.randn(1, *size, 2).sign()
+    rough = grid + 0.4 * torch.randn_like(grid)
+    return torch.where(which == 0, grid + 0.02, torch.where(which == 1, rough, far))
+
+
+def warps(library: ctypes.CDLL) -> Iterator[Case]:
+    for geometry in GEOMETRIES:
+        for (channels, *size), map_size in WARPS:
+            feature = torch.randn(1, channels, *size)
+            # What is resized mixes neighbours, and a mixture of huge numbers has no digits left.
+            where = deformation(map_size, geometry, 1e12 if map_size == (*size,) else 5.0)
+            occlusion = torch.rand(1, 1, *map_size)
+            for dtype, layout in (
+                (torch.float32, LINEAR), (torch.float16, LINEAR), (torch.float16, HWC8),
+            ):  # fmt: skip
+                given = feature.to(dtype)
+                found = host_kernels.warp_occlude(
+                    library, given, where, occlusion, geometry, layout
+                )
+                # Without the rounding in between that torch's half has.
+                wanted = operators.warp_occlude(given.float(), where, occlusion, geometry)
+                words = "HWC8" if layout == HWC8 else "linear"
+                yield Case("WarpOcclude", str(dtype)[6:], words, found, wanted)
+
+
+def motions(library: ctypes.CDLL) -> Iterator[Case]:
+    for geometry in GEOMETRIES:
+        for count, channels, *size in MOTIONS:
+            source, driving = keypoints(count), keypoints(count)
+            small = torch.rand(1, channels, *size)
+            logits = 5 * torch.randn(1, count + 1, *size)
+            for dtype in host_kernels.DTYPES:
+                one, many = small.to(dtype), logits.to(dtype)
+                found = host_kernels.sparse_motion(library, one, source, driving, 0.01, geometry)
+                wanted = operators.sparse_motion(one.float(), source, driving, 0.01, geometry)
+                yield Case("SparseMotion", str(dtype)[6:], "linear", found, wanted)
+                found = host_kernels.compose_motion(library, many, source, driving, geometry)
+                wanted = operators.compose_motion(many, source, driving, geometry)
+                yield Case("ComposeMotion", str(dtype)[6:], "linear", found, wanted)
+
+
+def difference(case: Case) -> float:
+    """The largest |found - wanted| / max(1, |wanted|); what is NaN in both does not count."""
+    found, wanted = case.found.float(), case.wanted
+    apart = (found - wanted).abs() / wanted.abs().clamp(min=1)
+    apart[found.isnan() & wanted.isnan()] = 0
+    return float(apart.max())
+
+
+def table(library: ctypes.CDLL) -> dict[tuple[str, str, str], tuple[int, float]]:
+    """Number of cases and the largest difference by (op, dtype, layout)."""
+    torch.manual_seed(0)
+    rows: dict[tuple[str, str, str], tuple[int, float]] = {}
+    for cases in (warps(library), motions(library)):
+        for case in cases:
+            key = (case.op, case.dtype, case.layout)
+            count, worst = rows.get(key, (0, 0.0))
+            rows[key] = (count + 1, max(worst, difference(case)))
+    return rows
+
+
+def main(arguments: list[str]) -> None:
+    cxx = host_kernels.compiler()
+    if cxx is None:
+        raise SystemExit("error: no C++ compiler was found\nhint: install one, or name it: CXX=...")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = table(host_kernels.build(cxx, Path(folder)))
+    lines = ["| operator | dtype | layout | cases | largest difference |", "|---|---|---|--:|--:|"]
+    for key, (count, worst) in rows.items():
+        lines.append(f"| {' | '.join(key)} | {count} | {worst:.1e} |")
+    print("\n".join(lines))
+    if arguments:
+        Path(arguments[0]).write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
