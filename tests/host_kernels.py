@@ -1,4 +1,4 @@
-"""The kernels' arithmetic (runtime/csrc), compiled for the host, called with torch tensors."""
+"""The kernels (runtime/csrc), compiled for the host, called with torch tensors."""
 
 from __future__ import annotations
 
@@ -33,15 +33,26 @@ def compiler() -> str | None:
     return next((path for path in map(shutil.which, names) if path), None)
 
 
-def build(cxx: str, folder: Path) -> ctypes.CDLL:
-    """Compile the host library into ``folder`` and load it; warnings are errors."""
-    library = folder / "libsonomime_host.so"
+def build(cxx: str, folder: Path, emulated: bool = False) -> ctypes.CDLL:
+    """Compile the host library into ``folder`` and load it; warnings are errors.
+
+    ``emulated``: the CUDA kernels and their launch functions instead, block by block on the CPU.
+    """
+    library = folder / f"libsonomime_{'emulated' if emulated else 'host'}.so"
     warnings = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
-    options = ["-std=c++17", "-O2", *warnings, "-shared", "-fPIC"]
-    command = [cxx, *options, "-o", str(library), str(SOURCES / "host.cpp")]
+    source = [str(SOURCES / "host.cpp")]
+    if emulated:
+        headers = str(Path(__file__).parent / "emulated_cuda")
+        source = ["-isystem", headers, "-x", "c++", str(SOURCES / "launch.cu")]
+    command = [cxx, "-std=c++17", "-O2", *warnings, "-shared", "-fPIC", "-o", str(library), *source]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise AssertionError(f"{' '.join(command)}\n{done.stderr}")
+    return load(library)
+
+
+def load(library: Path) -> ctypes.CDLL:
+    """Load a library of the kernels and declare its functions."""
     loaded = ctypes.CDLL(str(library))
     for name, types in SIGNATURES.items():
         getattr(loaded, name).argtypes = types

@@ -12,6 +12,7 @@
 namespace sonomime {
 
 constexpr int kInvalidValue = 1;  // cudaErrorInvalidValue
+constexpr int kMostSlots = 1024;  // the motions of all slots have to fit into shared memory
 
 template <class... Pointers>
 inline bool all_given(const Pointers*... pointers) {
@@ -53,13 +54,13 @@ inline bool sound(const WarpSizes& sizes, const void* feature, const void* outpu
 }
 
 inline bool sound(const SparseSizes& sizes, int keypoints, int dtype) {
-    return known_dtype(dtype) && fits(keypoints) && keypoints < INT_MAX / 4 &&
-           sizes.channels < INT_MAX && fits(sizes.channels) &&
+    return known_dtype(dtype) && keypoints >= 1 && keypoints < kMostSlots &&
+           sizes.channels >= 1 && sizes.channels < INT_MAX &&
            fits(keypoints + 1, sizes.channels + 1, sizes.height, sizes.width);
 }
 
 inline bool sound(const ComposeSizes& sizes, int dtype) {
-    return known_dtype(dtype) && sizes.slots >= 2 && sizes.slots < INT_MAX / 4 &&
+    return known_dtype(dtype) && sizes.slots >= 2 && sizes.slots <= kMostSlots &&
            fits(sizes.slots, sizes.height, sizes.width);
 }
 

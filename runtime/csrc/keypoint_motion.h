@@ -13,7 +13,8 @@ struct Point {
     float x, y;
 };
 
-struct SlotMotion {
+// Aligned so that shared memory gives four numbers at a time.
+struct alignas(16) SlotMotion {
     float xx, xy, yx, yy;
     Point source, driving;
 };

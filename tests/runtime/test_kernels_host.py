@@ -1,9 +1,10 @@
-"""The kernels' arithmetic, compiled for the host, against torch."""
+"""The kernels, compiled for the host, against torch."""
 
 from __future__ import annotations
 
 import ctypes
 import math
+import sys
 from collections.abc import Callable
 
 import host_kernels
@@ -24,12 +25,18 @@ NOT_FINITE = (math.nan, math.inf, -math.inf)
 POINTS = range(4)  # source value, source jacobian, driving value, driving jacobian
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+@pytest.fixture(scope="module", params=["host", "emulated"])
+def library(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> ctypes.CDLL:
+    """The host library; and the CUDA kernels with their launch functions, emulated."""
     cxx = host_kernels.compiler()
     if cxx is None:
         pytest.skip("no C++ compiler was found")
-    return host_kernels.build(cxx, tmp_path_factory.mktemp("kernels"))
+    if request.param == "emulated" and sys.platform != "linux":
+        pytest.skip("the emulation needs ucontext.h")
+    folder = tmp_path_factory.mktemp("kernels")
+    return host_kernels.build(cxx, folder, emulated=request.param == "emulated")
 
 
 def same(found: Tensor, wanted: Tensor, limit: float = kernel_cases.LIMITS["float32"]) -> None:

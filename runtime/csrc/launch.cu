@@ -1,0 +1,169 @@
+// The CUDA kernels and their launch functions (sonomime_kernels.h).
+#include <cuda_runtime.h>
+
+#include "arguments.h"
+
+using namespace sonomime;
+
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kMostGroups = 8;  // of channels, in one block
+constexpr int kMostGridRows = 65535;
+
+int blocks_for(int count, int each) { return (count + each - 1) / each; }
+
+template <class... Parameters, class... Arguments>
+int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t stream,
+           Arguments... arguments) {
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.stream = stream;
+    // Not <<<>>> and cudaGetLastError: that would fetch, and clear, errors of others.
+    return static_cast<int>(cudaLaunchKernelEx(&config, kernel, arguments...));
+}
+
+// A block is `groups` groups of channels of kThreads / groups pixels. Where a pixel reads is
+// computed once for all of its groups in the block. kEight: neighbouring threads are neighbouring
+// groups (16 bytes each), else neighbouring pixels.
+template <class Value, bool kEight>
+__global__ void __launch_bounds__(kThreads)
+    warp_occlude_kernel(WarpSizes sizes, const void* __restrict__ feature,
+                        const float* __restrict__ deformation, const float* __restrict__ occlusion,
+                        void* __restrict__ output) {
+    __shared__ Place places[kThreads];
+    const int groups = static_cast<int>(kEight ? blockDim.x : blockDim.y);
+    const int pixels = kThreads / groups;
+    const int thread = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
+    const int first = static_cast<int>(blockIdx.x) * pixels;
+    const int count = sizes.height * sizes.width;
+    if (thread < pixels && first + thread < count)
+        places[thread] = place_of(sizes, deformation, occlusion, first + thread);
+    __syncthreads();
+    const int among = static_cast<int>(kEight ? threadIdx.y : threadIdx.x);
+    const int pixel = first + among;
+    const int group = static_cast<int>(blockIdx.y) * groups +
+                      static_cast<int>(kEight ? threadIdx.x : threadIdx.y);
+    constexpr int size_of_group = kEight ? kEightGroup : kLinearGroup;
+    if (pixel >= count || group * size_of_group >= sizes.channels) return;
+    if constexpr (kEight)
+        warp_eight(sizes, static_cast<const Eight*>(feature), static_cast<Eight*>(output),
+                   places[among], pixel, group);
+    else
+        warp_linear(sizes, static_cast<const Value*>(feature), static_cast<Value*>(output),
+                    places[among], pixel, group);
+}
+
+// A thread is one pixel of one slot; all threads of a block share the slot.
+template <class Value>
+__global__ void __launch_bounds__(kThreads)
+    sparse_motion_kernel(SparseSizes sizes, const Value* __restrict__ source_small,
+                         Keypoints keypoints, Value* __restrict__ output) {
+    const int pixel = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
+    const int slot = static_cast<int>(blockIdx.y);
+    if (pixel >= sizes.height * sizes.width) return;
+    sparse_slot(sizes, source_small, slot_motion(keypoints, slot), output, pixel, slot);
+}
+
+// A thread is one pixel; the block's first threads make the motions of all slots for all of it.
+template <int kMost, class Value>
+__global__ void __launch_bounds__(kThreads)
+    compose_motion_kernel(ComposeSizes sizes, const Value* __restrict__ logits,
+                          Keypoints keypoints, float2* __restrict__ output) {
+    __shared__ SlotMotion motions[kMost > 0 ? kMost : kMostSlots];
+    for (int slot = static_cast<int>(threadIdx.x); slot < sizes.slots;
+         slot += static_cast<int>(blockDim.x))
+        motions[slot] = slot_motion(keypoints, slot);
+    __syncthreads();
+    const int pixel =
+        static_cast<int>(blockIdx.x) * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
+    if (pixel >= sizes.height * sizes.width) return;
+    const Point point = composed<kMost>(sizes, logits, motions, pixel);
+    output[pixel] = make_float2(point.x, point.y);
+}
+
+template <class Value, bool kEight>
+int launch_warp(const WarpSizes& sizes, const void* feature, const float* deformation,
+                const float* occlusion, void* output, cudaStream_t stream) {
+    const int all_groups = blocks_for(sizes.channels, kEight ? kEightGroup : kLinearGroup);
+    int groups = 1;
+    while (groups < all_groups && groups < kMostGroups) groups *= 2;
+    const int pixels = kThreads / groups;
+    const int rows = blocks_for(all_groups, groups);
+    if (rows > kMostGridRows) return kInvalidValue;
+    const dim3 grid(static_cast<unsigned>(blocks_for(sizes.height * sizes.width, pixels)),
+                    static_cast<unsigned>(rows));
+    const auto x = static_cast<unsigned>(kEight ? groups : pixels);
+    return launch(warp_occlude_kernel<Value, kEight>, grid, dim3(x, kThreads / x), stream, sizes,
+                  feature, deformation, occlusion, output);
+}
+
+template <class Value>
+int launch_sparse(const SparseSizes& sizes, const void* source_small, const Keypoints& keypoints,
+                  void* output, int slots, cudaStream_t stream) {
+    const dim3 grid(static_cast<unsigned>(blocks_for(sizes.height * sizes.width, kThreads)),
+                    static_cast<unsigned>(slots));
+    return launch(sparse_motion_kernel<Value>, grid, dim3(kThreads), stream, sizes,
+                  static_cast<const Value*>(source_small), keypoints, static_cast<Value*>(output));
+}
+
+template <class Value>
+int launch_compose(const ComposeSizes& sizes, const void* logits, const Keypoints& keypoints,
+                   float* output, cudaStream_t stream) {
+    // Few pixels (64 x 64 as a rule): small blocks reach more multiprocessors.
+    constexpr int threads = 64;
+    const dim3 grid(static_cast<unsigned>(blocks_for(sizes.height * sizes.width, threads)));
+    const auto kernel = sizes.slots <= 16   ? compose_motion_kernel<16, Value>
+                        : sizes.slots <= 32 ? compose_motion_kernel<32, Value>
+                                            : compose_motion_kernel<0, Value>;
+    return launch(kernel, grid, dim3(threads), stream, sizes,
+                  static_cast<const Value*>(logits), keypoints, reinterpret_cast<float2*>(output));
+}
+
+}  // namespace
+
+int sonomime_warp_occlude(const void* feature, const float* deformation, const float* occlusion,
+                          void* output, int channels, int height, int width, int map_height,
+                          int map_width, int occlusion_height, int occlusion_width, int half_pixel,
+                          int dtype, int layout, struct CUstream_st* stream) {
+    const WarpSizes sizes = {channels,         height,          width,
+                             map_height,       map_width,       occlusion_height,
+                             occlusion_width,  as_flag(half_pixel)};
+    if (!all_given(feature, deformation, occlusion, output)) return kInvalidValue;
+    if (!sound(sizes, feature, output, dtype, layout)) return kInvalidValue;
+    const auto make = layout == SONOMIME_HWC8      ? launch_warp<Half, true>
+                      : dtype == SONOMIME_FLOAT16 ? launch_warp<Half, false>
+                                                  : launch_warp<float, false>;
+    return make(sizes, feature, deformation, occlusion, output, stream);
+}
+
+int sonomime_sparse_motion(const void* source_small, const float* source_value,
+                           const float* source_jacobian, const float* driving_value,
+                           const float* driving_jacobian, void* output, int channels, int height,
+                           int width, int keypoints, float variance, int half_pixel, int dtype,
+                           struct CUstream_st* stream) {
+    const SparseSizes sizes = {channels, height, width, variance, as_flag(half_pixel)};
+    const Keypoints points = {source_value, source_jacobian, driving_value, driving_jacobian};
+    if (!all_given(source_small, source_value, source_jacobian, driving_value, driving_jacobian,
+                   output))
+        return kInvalidValue;
+    if (!sound(sizes, keypoints, dtype)) return kInvalidValue;
+    const auto make = dtype == SONOMIME_FLOAT16 ? launch_sparse<Half> : launch_sparse<float>;
+    return make(sizes, source_small, points, output, keypoints + 1, stream);
+}
+
+int sonomime_compose_motion(const void* mask_logits, const float* source_value,
+                            const float* source_jacobian, const float* driving_value,
+                            const float* driving_jacobian, float* output, int height, int width,
+                            int keypoints, int half_pixel, int dtype, struct CUstream_st* stream) {
+    if (keypoints < 1 || keypoints == INT_MAX) return kInvalidValue;
+    const ComposeSizes sizes = {height, width, keypoints + 1, as_flag(half_pixel)};
+    const Keypoints points = {source_value, source_jacobian, driving_value, driving_jacobian};
+    if (!all_given(mask_logits, source_value, source_jacobian, driving_value, driving_jacobian,
+                   output))
+        return kInvalidValue;
+    if (!sound(sizes, dtype)) return kInvalidValue;
+    const auto make = dtype == SONOMIME_FLOAT16 ? launch_compose<Half> : launch_compose<float>;
+    return make(sizes, mask_logits, points, output, stream);
+}
