@@ -1,0 +1,100 @@
+#include "operator.h"
+
+namespace sonomime::plugin {
+
+using namespace nvinfer1;
+
+bool Operator::takes(DataType type, TensorFormat format) const noexcept {
+    return (type == DataType::kFLOAT || type == DataType::kHALF) && format == TensorFormat::kLINEAR;
+}
+
+TensorFormat Operator::output_format(TensorFormat) const noexcept { return TensorFormat::kLINEAR; }
+
+IPluginCapability* Operator::getCapabilityInterface(PluginCapabilityType type) noexcept {
+    switch (type) {
+        case PluginCapabilityType::kCORE: return static_cast<IPluginV3OneCore*>(this);
+        case PluginCapabilityType::kBUILD: return static_cast<IPluginV3OneBuild*>(this);
+        case PluginCapabilityType::kRUNTIME: return static_cast<IPluginV3OneRuntime*>(this);
+    }
+    return nullptr;
+}
+
+bool Operator::accepts(const InputDims& dims) const noexcept {
+    const char* wrong = nullptr;
+    for (int32_t i = 0; i < inputs() && wrong == nullptr; ++i)
+        for (int32_t d = 0; d < dims[i].nbDims; ++d)
+            if (dims[i].d[d] < 1 || dims[i].d[d] > INT32_MAX)
+                wrong = "an input is empty, or longer than 2^31";
+    if (wrong == nullptr) wrong = complaint(dims);
+    if (wrong == nullptr) return true;
+    std::fprintf(stderr,
+                 "sonomime plugin: %s: %s. Build the engine from a bundle that `sonomime export` "
+                 "wrote.\n",
+                 getPluginName(), wrong);
+    return false;
+}
+
+int32_t Operator::configurePlugin(DynamicPluginTensorDesc const* in, int32_t count,
+                                  DynamicPluginTensorDesc const*, int32_t outputs) noexcept {
+    if (count != inputs() || outputs != 1) return 1;
+    InputDims dims{};
+    for (int32_t i = 0; i < count; ++i) {
+        dims[i] = in[i].desc.dims;
+        for (int32_t d = 0; d < dims[i].nbDims; ++d)
+            if (dims[i].d[d] < 0) return 0;  // known at run time only: onShapeChange looks at it
+    }
+    return accepts(dims) ? 0 : 1;
+}
+
+int32_t Operator::getOutputDataTypes(DataType* types, int32_t outputs, DataType const* in,
+                                     int32_t count) const noexcept {
+    if (count != inputs() || outputs != 1) return 1;
+    bool known = takes(in[0], TensorFormat::kLINEAR);
+    for (int32_t i = 1; i < count; ++i) known = known && in[i] == DataType::kFLOAT;
+    if (!known) {
+        std::fprintf(stderr,
+                     "sonomime plugin: %s: the first input has to be float32 or float16, all others "
+                     "float32\n",
+                     getPluginName());
+        return 1;
+    }
+    types[0] = output_type(in[0]);
+    return 0;
+}
+
+bool Operator::supportsFormatCombination(int32_t position, DynamicPluginTensorDesc const* tensors,
+                                         int32_t count, int32_t outputs) noexcept {
+    if (count != inputs() || outputs != 1 || position < 0 || position > count) return false;
+    const PluginTensorDesc &first = tensors[0].desc, &asked = tensors[position].desc;
+    if (position == 0) return takes(asked.type, asked.format);
+    if (position == count)
+        return asked.type == output_type(first.type) && asked.format == output_format(first.format);
+    return asked.type == DataType::kFLOAT && asked.format == TensorFormat::kLINEAR;
+}
+
+int32_t Operator::onShapeChange(PluginTensorDesc const* in, int32_t count, PluginTensorDesc const*,
+                                int32_t outputs) noexcept {
+    if (count != inputs() || outputs != 1) return 1;
+    InputDims dims{};
+    for (int32_t i = 0; i < count; ++i) dims[i] = in[i].dims;
+    return accepts(dims) ? 0 : 1;
+}
+
+int32_t Operator::enqueue(PluginTensorDesc const* in, PluginTensorDesc const*,
+                          void const* const* inputs, void* const* outputs, void*,
+                          cudaStream_t stream) noexcept {
+    InputDims dims{};
+    for (int32_t i = 0; i < this->inputs(); ++i) dims[i] = in[i].dims;
+    const int dtype = in[0].type == DataType::kHALF ? SONOMIME_FLOAT16 : SONOMIME_FLOAT32;
+    const int layout = in[0].format == TensorFormat::kHWC8 ? SONOMIME_HWC8 : SONOMIME_LINEAR;
+    return launch(dims, dtype, layout, inputs, outputs[0], stream);
+}
+
+PluginFieldCollection const* Operator::getFieldsToSerialize() noexcept {
+    fields_[0] = PluginField("half_pixel", &attributes.half_pixel, PluginFieldType::kFLOAT32, 1);
+    fields_[1] = PluginField("variance", &attributes.variance, PluginFieldType::kFLOAT32, 1);
+    collection_ = {has_variance() ? 2 : 1, fields_.data()};
+    return &collection_;
+}
+
+}  // namespace sonomime::plugin

@@ -1,0 +1,103 @@
+// What the three operators have in common as TensorRT plugins (IPluginV3).
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include <array>
+#include <cstdint>
+#include <cstdio>
+#include <new>
+
+#include "../sonomime_kernels.h"
+
+static_assert(NV_TENSORRT_MAJOR >= 10, "IPluginV3 needs the headers of TensorRT 10 or newer");
+
+namespace sonomime::plugin {
+
+constexpr char kNamespace[] = "sonomime";
+constexpr char kVersion[] = "1";
+constexpr int kMostInputs = 5;
+
+// The attributes of the nodes, under the names that the ONNX files use.
+struct Attributes {
+    float half_pixel = 1.0f;
+    float variance = 0.01f;
+};
+
+// Dimensions of the inputs, read as the operator's signature says; every one is 1 or more.
+using InputDims = std::array<nvinfer1::Dims, kMostInputs>;
+
+// One operator. All inputs but the first are float32 and linear; there is one output.
+// It says what is wrong on stderr: a plugin that links no TensorRT library has no logger.
+class Operator : public nvinfer1::IPluginV3,
+                 public nvinfer1::IPluginV3OneCore,
+                 public nvinfer1::IPluginV3OneBuild,
+                 public nvinfer1::IPluginV3OneRuntime {
+public:
+    // What differs.
+    virtual int32_t inputs() const noexcept = 0;
+    virtual bool has_variance() const noexcept { return false; }
+    // A sentence on what is wrong with the inputs' shapes, or nullptr.
+    virtual const char* complaint(const InputDims& dims) const noexcept = 0;
+    // May the first input be of this type and format?
+    virtual bool takes(nvinfer1::DataType type, nvinfer1::TensorFormat format) const noexcept;
+    // Type and format of the output, given those of the first input.
+    virtual nvinfer1::DataType output_type(nvinfer1::DataType first) const noexcept = 0;
+    virtual nvinfer1::TensorFormat output_format(nvinfer1::TensorFormat first) const noexcept;
+    virtual int32_t launch(const InputDims& dims, int dtype, int layout, const void* const* inputs,
+                           void* output, cudaStream_t stream) const noexcept = 0;
+
+    // IPluginV3
+    nvinfer1::IPluginCapability* getCapabilityInterface(
+        nvinfer1::PluginCapabilityType type) noexcept override;
+
+    // Core
+    char const* getPluginVersion() const noexcept override { return kVersion; }
+    char const* getPluginNamespace() const noexcept override { return kNamespace; }
+
+    // Build
+    int32_t getNbOutputs() const noexcept override { return 1; }
+    int32_t configurePlugin(nvinfer1::DynamicPluginTensorDesc const* in, int32_t count,
+                            nvinfer1::DynamicPluginTensorDesc const* out,
+                            int32_t outputs) noexcept override;
+    int32_t getOutputDataTypes(nvinfer1::DataType* types, int32_t outputs,
+                               nvinfer1::DataType const* in, int32_t count) const noexcept override;
+    bool supportsFormatCombination(int32_t position, nvinfer1::DynamicPluginTensorDesc const* tensors,
+                                   int32_t count, int32_t outputs) noexcept override;
+
+    // Runtime
+    int32_t onShapeChange(nvinfer1::PluginTensorDesc const* in, int32_t count,
+                          nvinfer1::PluginTensorDesc const* out, int32_t outputs) noexcept override;
+    int32_t enqueue(nvinfer1::PluginTensorDesc const* in, nvinfer1::PluginTensorDesc const* out,
+                    void const* const* inputs, void* const* outputs, void* workspace,
+                    cudaStream_t stream) noexcept override;
+    nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext*) noexcept override {
+        return clone();
+    }
+    nvinfer1::PluginFieldCollection const* getFieldsToSerialize() noexcept override;
+
+    Attributes attributes;
+
+protected:
+    int half_pixel() const noexcept { return attributes.half_pixel != 0.0f ? 1 : 0; }
+
+private:
+    bool accepts(const InputDims& dims) const noexcept;
+
+    std::array<nvinfer1::PluginField, 2> fields_;
+    nvinfer1::PluginFieldCollection collection_{};
+};
+
+// clone() and the name, which only the class itself knows.
+template <class Self>
+class Named : public Operator {
+public:
+    char const* getPluginName() const noexcept override { return Self::kName; }
+    nvinfer1::IPluginV3* clone() noexcept override {
+        Self* copy = new (std::nothrow) Self;
+        if (copy != nullptr) copy->attributes = attributes;
+        return copy;
+    }
+};
+
+}  // namespace sonomime::plugin
