@@ -79,7 +79,7 @@ class Detector(nn.Module):
         count = self.count
         height, width = maps.shape[-2:]
         grid = (
-            make_grid(height, width, self.geometry)
+            make_grid(height, width, self.geometry, maps.device)
             .permute(2, 0, 1)
             .reshape(1, 1, 2, height * width)
         )

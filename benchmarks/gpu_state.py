@@ -1,0 +1,150 @@
+"""What the GPU did while it was timed: clocks, power, temperature and why it slowed down.
+
+A time without these says little: a GPU that idles, is hot or capped runs at half its clock. They
+come from nvidia-smi; where there is none, that is what the record says.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+TOOL = "nvidia-smi"
+EVERY_MS = 200
+
+_NUMBERS = (
+    "clocks.sm", "clocks.mem", "clocks.max.sm", "power.draw", "power.limit", "temperature.gpu",
+    "utilization.gpu", "memory.used",
+)  # fmt: skip
+_WORDS = ("name", "driver_version", "pstate")
+# Newer drivers have renamed it.
+_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+_BITS = {
+    0x1: "idle", 0x2: "clocks as set", 0x4: "power cap", 0x8: "hardware slowdown",
+    0x10: "sync boost", 0x20: "software thermal", 0x40: "hardware thermal",
+    0x80: "power brake", 0x100: "display clock",
+}  # fmt: skip
+_HARMLESS = {"idle", "clocks as set", "sync boost", "display clock"}
+
+
+def read_state() -> dict[str, Any]:
+    """One reading of the first GPU, or `{"absent": reason}`."""
+    query = _query()
+    return query if isinstance(query, dict) else query[1]
+
+
+def _query() -> dict[str, Any] | tuple[list[str], dict[str, Any], str]:
+    """The command that works here, its reading and its name of the reasons; else why none does."""
+    tool = shutil.which(TOOL)
+    if tool is None:
+        return {"absent": f"there is no {TOOL}"}
+    absent = f"{TOOL} gives no reading"
+    for reasons in _REASONS:
+        fields = ",".join((*_WORDS, *_NUMBERS, reasons))
+        command = [tool, "--id=0", "--format=csv,noheader,nounits", f"--query-gpu={fields}"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+        except (OSError, subprocess.SubprocessError) as error:
+            return {"absent": f"{TOOL}: {error}"}
+        said = (done.stdout or done.stderr).strip().splitlines()
+        if done.returncode == 0 and said:
+            return command, parse_line(said[0], reasons), reasons
+        absent = said[0] if said else absent
+    return {"absent": absent}
+
+
+def parse_line(line: str, reasons: str = _REASONS[0]) -> dict[str, Any]:
+    """A line of nvidia-smi's CSV as a table; what it does not support is None."""
+    values = [value.strip() for value in next(csv.reader([line]))]
+    table: dict[str, Any] = {}
+    for name, value in zip((*_WORDS, *_NUMBERS, reasons), values, strict=False):
+        if name in _NUMBERS:
+            table[name] = _number(value)
+        elif name == reasons:
+            table["slowed_by"] = _slowed_by(value)
+        else:
+            table[name] = value
+    return table
+
+
+class Watch:
+    """Reads the state all along a block; `summary` is there when the block ends."""
+
+    def __init__(self) -> None:
+        self.summary: dict[str, Any] = {}
+        self._process: subprocess.Popen[str] | None = None
+        self._reasons = _REASONS[0]
+
+    def __enter__(self) -> Self:
+        query = _query()
+        if isinstance(query, dict):
+            self.summary = query
+            return self
+        command, _, self._reasons = query
+        self._process = subprocess.Popen(
+            [*command, f"--loop-ms={EVERY_MS}"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        if self._process is None:
+            return
+        self._process.terminate()
+        output, _ = self._process.communicate()
+        readings = [parse_line(line, self._reasons) for line in output.splitlines() if "," in line]
+        self.summary = summarise_readings(readings)
+
+
+def summarise_readings(readings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Least, middle and greatest of every number over the readings; all reasons that were given."""
+    if not readings:
+        return {"absent": "the watch was too short for a reading"}
+    summary: dict[str, Any] = {"readings": len(readings)}
+    for name in _NUMBERS:
+        values = sorted(r[name] for r in readings if r.get(name) is not None)
+        if values:
+            summary[name] = {
+                "min": values[0],
+                "median": values[len(values) // 2],
+                "max": values[-1],
+            }
+    slowed = {reason for reading in readings for reason in reading.get("slowed_by") or ()}
+    summary["slowed_by"] = sorted(slowed)
+    summary["throttled"] = bool(slowed - _HARMLESS)
+    return summary
+
+
+def state_line(summary: dict[str, Any]) -> str:
+    """The summary for a person."""
+    if "absent" in summary:
+        return f"clocks and power: {summary['absent']}"
+    clock, power = summary.get("clocks.sm"), summary.get("power.draw")
+    parts = []
+    if clock:
+        parts.append(f"clock {clock['min']:.0f} to {clock['max']:.0f} MHz")
+    if power:
+        parts.append(f"power {power['min']:.0f} to {power['max']:.0f} W")
+    reasons = ", ".join(summary["slowed_by"]) or "nothing"
+    return ", ".join([*parts, f"slowed by: {reasons}"])
+
+
+def _number(text: str) -> float | None:
+    with suppress(ValueError):
+        return float(text)
+    return None  # [N/A], [Not Supported]
+
+
+def _slowed_by(text: str) -> list[str] | None:
+    with suppress(ValueError):
+        bits = int(text, 16)
+        return [name for bit, name in _BITS.items() if bits & bit]
+    return None

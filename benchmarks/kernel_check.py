@@ -1,0 +1,232 @@
+"""The kernels beside torch: how far off, how long, and at what share of the memory's bandwidth.
+
+The three operators read and write memory and compute next to nothing, so bytes over time, relative
+to what a plain copy reaches on the same device, says how good a kernel is. A frame's tensors fit
+into a large GPU's cache: `microseconds` is with tensors just used, as within a frame, and
+`microseconds_from_memory` goes round more buffers than the cache holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..export import operators
+from ..runtime.progress import progress
+from ..training.models.keypoint_detector import Keypoints
+from .kernels import Kernels
+
+KEYPOINTS, VARIANCE = 12, 0.01
+# Of the largest value: coordinates of float32 differ in their last bits; half has 11 bits.
+TOLERANCE = {torch.float32: 2e-4, torch.float16: 2e-3}
+REPEATS = 20
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator on tensors of one size: of the full model, of lite, or small."""
+
+    op: str
+    dtype: torch.dtype
+    shape: tuple[int, int, int]  # C, H, W of what is warped; h, w of the maps for compose
+    last: bool = False  # channels last
+
+    @property
+    def name(self) -> str:
+        layout = " channels last" if self.last else ""
+        size = "x".join(map(str, self.shape))
+        return f"{self.op} {size} {str(self.dtype).removeprefix('torch.')}{layout}"
+
+
+def cases(small: bool = False) -> list[Case]:
+    """What the presets have at 256 x 256; `small`: sizes for a test."""
+    single, half = torch.float32, torch.float16
+    if small:
+        return [
+            Case("warp_occlude", single, (3, 20, 24)),
+            Case("warp_occlude", half, (8, 20, 24)),
+            Case("warp_occlude", half, (8, 20, 24), last=True),
+            Case("sparse_motion", single, (1, 16, 16)),
+            Case("compose_motion", single, (1, 16, 16)),
+        ]
+    return [
+        Case("warp_occlude", single, (256, 64, 64)),
+        Case("warp_occlude", half, (256, 64, 64)),
+        Case("warp_occlude", half, (256, 64, 64), last=True),
+        Case("warp_occlude", half, (64, 64, 64), last=True),
+        Case("warp_occlude", half, (32, 128, 128), last=True),
+        Case("warp_occlude", single, (2, 256, 256)),
+        Case("sparse_motion", single, (1, 64, 64)),
+        Case("sparse_motion", half, (1, 64, 64)),
+        Case("sparse_motion", single, (3, 64, 64)),
+        Case("compose_motion", single, (1, 64, 64)),
+        Case("compose_motion", half, (1, 64, 64)),
+    ]
+
+
+Call = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One case with its tensors: by the kernel, by torch, and the bytes that it has to move."""
+
+    kernel: Call
+    torch: Call
+    bytes: int
+
+
+def check_kernels(
+    kernels: Kernels, device: torch.device, todo: Sequence[Case], repeats: int = REPEATS
+) -> list[dict[str, Any]]:
+    """A row of plain data per case; `agrees` says whether the error is within the tolerance."""
+    copy = copy_bandwidth(device, 1 << (28 if device.type == "cuda" else 20))
+    rows = []
+    for case in progress(todo, label="kernels"):
+        error = max(_error(case, kernels, device, g) for g in ("half_pixel", "fomm"))
+        row: dict[str, Any] = {
+            "case": case.name,
+            "relative_error": error,
+            "tolerance": TOLERANCE[case.dtype],
+            "agrees": error <= TOLERANCE[case.dtype],
+        }
+        rows.append(row | _times(case, kernels, device, copy, repeats))
+    return rows
+
+
+def _times(
+    case: Case, kernels: Kernels, device: torch.device, copy: float, repeats: int
+) -> dict[str, Any]:
+    one = _work(case, kernels, device, "half_pixel", 0)
+    row: dict[str, Any] = {
+        "bytes": one.bytes,
+        "microseconds": 1e6 * seconds_each([one.kernel], device, repeats),
+        "torch_microseconds": 1e6 * seconds_each([one.torch], device, repeats),
+        "copy_gb_per_second": copy / 1e9,
+    }
+    if device.type == "cuda":
+        cache = torch.cuda.get_device_properties(device).L2_cache_size
+        rounds = min(256, 2 + 4 * cache // one.bytes)
+        many = [_work(case, kernels, device, "half_pixel", seed).kernel for seed in range(rounds)]
+        seconds = seconds_each(many, device, repeats)
+        row["microseconds_from_memory"] = 1e6 * seconds
+        row["bandwidth_share"] = one.bytes / seconds / copy
+        # Fewer buffers than would fill the cache say less than they seem to.
+        row["buffers_over_cache"] = rounds * one.bytes / max(1, cache)
+    return row
+
+
+def _work(case: Case, kernels: Kernels, device: torch.device, geometry: str, seed: int) -> Work:
+    """Tensors with coordinates that leave the picture, the same for the same seed everywhere."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    def points() -> Keypoints:
+        eye = torch.eye(2) + 0.3 * normal(1, KEYPOINTS, 2, 2)
+        return Keypoints((0.6 * normal(1, KEYPOINTS, 2)).to(device), eye.to(device))
+
+    channels, height, width = case.shape
+    if case.op == "warp_occlude":
+        feature = normal(1, channels, height, width).to(device, case.dtype)
+        if case.last:
+            feature = feature.contiguous(memory_format=torch.channels_last)
+        maps = (0.8 * normal(1, 64, 64, 2)).to(device), normal(1, 1, 64, 64).sigmoid().to(device)
+        out = torch.empty_like(feature)
+        return Work(
+            partial(kernels.warp_occlude, feature, *maps, geometry, out),
+            partial(operators.warp_occlude, feature, *maps, geometry),
+            2 * _size(feature) + sum(map(_size, maps)),
+        )
+    source, driving = points(), points()
+    if case.op == "sparse_motion":
+        small = normal(1, channels, height, width).to(device, case.dtype)
+        out = kernels.sparse_motion(small, source, driving, VARIANCE, geometry)
+        given: tuple[Any, ...] = (small, source, driving, VARIANCE, geometry)
+        return Work(
+            partial(kernels.sparse_motion, *given, out),
+            lambda: operators.sparse_motion(*given).to(case.dtype),
+            _size(small) + _size(out),
+        )
+    logits = (3 * normal(1, KEYPOINTS + 1, height, width)).to(device, case.dtype)
+    out = logits.new_empty((1, height, width, 2), dtype=torch.float32)
+    given = (logits, source, driving, geometry)
+    return Work(
+        partial(kernels.compose_motion, *given, out),
+        partial(operators.compose_motion, *given),
+        _size(logits) + _size(out),
+    )
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _error(case: Case, kernels: Kernels, device: torch.device, geometry: str) -> float:
+    work = _work(case, kernels, device, geometry, 1)
+    found, wanted = work.kernel().double(), work.torch().double()
+    largest = wanted.abs().max().clamp(min=1.0)
+    return float(((found - wanted).abs().max() / largest).nan_to_num(float("inf")))
+
+
+def seconds_each(calls: Sequence[Call], device: torch.device, repeats: int) -> float:
+    """Seconds of one call, launches left out on a GPU: the calls are captured and replayed."""
+    for call in calls:
+        call()
+    if device.type != "cuda":
+        began = perf_counter()
+        for _ in range(repeats):
+            for call in calls:
+                call()
+        return (perf_counter() - began) / repeats / len(calls)
+    inner = max(1, 20 // len(calls))
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize(device)
+    with torch.cuda.graph(graph):
+        for _ in range(inner):
+            for call in calls:
+                call()
+    graph.replay()
+    return median_replay(graph.replay, repeats) / inner / len(calls)
+
+
+def median_replay(replay: Callable[[], None], repeats: int) -> float:
+    """Median seconds of something enqueued on the current stream, by events."""
+    spans = []
+    for _ in range(repeats):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        replay()
+        end.record()
+        spans.append((begin, end))
+    torch.cuda.synchronize()
+    return sorted(begin.elapsed_time(end) / 1e3 for begin, end in spans)[repeats // 2]
+
+
+def copy_bandwidth(device: torch.device, count: int) -> float:
+    """Bytes read and written a second by a plain copy of `count` bytes."""
+    source = torch.zeros(count, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * count / seconds_each([lambda: target.copy_(source)], device, 10)
+
+
+def kernel_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The rows for a person."""
+    yield f"{'kernel':<48}{'error':>9}{'us':>8}{'torch':>8}{'memory':>8}{'share':>7}"
+    for row in rows:
+        share = row.get("bandwidth_share")
+        memory = row.get("microseconds_from_memory")
+        yield (
+            f"{row['case']:<48}{row['relative_error']:9.1e}{row['microseconds']:8.1f}"
+            f"{row['torch_microseconds']:8.1f}"
+            + (f"{memory:8.1f}" if memory is not None else f"{'-':>8}")
+            + (f"{share:7.0%}" if share is not None else f"{'-':>7}")
+            + ("" if row["agrees"] else "  DIFFERS")
+        )

@@ -1,0 +1,173 @@
+"""The kernels (runtime/csrc) compiled on the spot and called with torch's tensors.
+
+Device code by nvcc for tensors of a GPU, the same arithmetic by a C++ compiler for those of the
+CPU: nothing but a compiler and torch is needed, TensorRT least of all. Launches go to torch's
+current stream, so they can be timed and captured like torch's own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import c_float, c_int, c_void_p
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+import torch
+from torch import Tensor
+
+from ..runtime.errors import BackendError
+
+if TYPE_CHECKING:
+    from ..training.models.keypoint_detector import Keypoints
+
+Device = Literal["cuda", "cpu"]
+
+SOURCES = Path(__file__).resolve().parents[1] / "runtime" / "csrc"
+DTYPES = {torch.float32: 0, torch.float16: 1}
+LINEAR, HWC8 = 0, 1
+EIGHT = 8
+
+# Types of the arguments, as sonomime_kernels.h declares them.
+_SIGNATURES = {
+    "sonomime_warp_occlude": [c_void_p] * 4 + [c_int] * 10 + [c_void_p],
+    "sonomime_sparse_motion": [c_void_p] * 6 + [c_int] * 4 + [c_float] + [c_int] * 2 + [c_void_p],
+    "sonomime_compose_motion": [c_void_p] * 6 + [c_int] * 5 + [c_void_p],
+}
+
+
+def build_command(device: Device, library: Path) -> list[str]:
+    """The command that compiles the kernels into a shared library.
+
+    Raises:
+        BackendError: there is no sources folder, or no compiler.
+    """
+    if not SOURCES.is_dir():
+        raise BackendError(
+            f"the kernels' sources are not in {SOURCES}", "run it from a checkout of the repository"
+        )
+    common = ["-shared", "-std=c++17", "-o", str(library)]
+    if device == "cpu":
+        names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++"))
+        cxx = next((path for path in map(shutil.which, names) if path), None)
+        if cxx is None:
+            raise BackendError("there is no C++ compiler", "apt install g++")
+        return [cxx, "-O2", "-fPIC", *common, str(SOURCES / "host.cpp")]
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    if nvcc is None:
+        raise BackendError("there is no nvcc", "install the CUDA toolkit and put nvcc on the PATH")
+    major, minor = torch.cuda.get_device_capability() if torch.cuda.is_available() else (8, 0)
+    target = f"arch=compute_{major}{minor},code=sm_{major}{minor}"
+    options = ["-O3", "-gencode", target, "-cudart", "static", "-Xcompiler", "-fPIC"]
+    return [nvcc, *options, *common, str(SOURCES / "launch.cu")]
+
+
+class Kernels:
+    """The three operators, each as its namesake of `export.operators` computes it."""
+
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
+        for name, types in _SIGNATURES.items():
+            getattr(self._library, name).argtypes = types
+
+    @classmethod
+    def build(cls, device: Device, folder: Path) -> Self:
+        """Compile into `folder` and load.
+
+        Raises:
+            BackendError: no compiler, or it refuses the sources.
+        """
+        library = folder / f"libsonomime_{device}.so"
+        command = build_command(device, library)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            raise BackendError(
+                f"{Path(command[0]).name} cannot compile the kernels: {said[0] if said else '?'}",
+                "run it by hand: " + " ".join(command),
+            )
+        return cls(library)
+
+    def warp_occlude(
+        self, feature: Tensor, deformation: Tensor, occlusion: Tensor, geometry: str,
+        out: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """(1, C, H, W), (1, h, w, 2), (1, 1, h', w') -> as feature. A half feature whose channels
+        come last, in eights, is read and written 16 bytes at a time."""
+        channels, height, width = feature.shape[1:]
+        eights = (
+            feature.dtype == torch.float16
+            and channels % EIGHT == 0
+            and not feature.is_contiguous()
+            and feature.is_contiguous(memory_format=torch.channels_last)
+        )
+        given = feature if eights else feature.contiguous()
+        result = torch.empty_like(given) if out is None else out
+        deformation, occlusion = deformation.contiguous(), occlusion.contiguous()
+        self._call(
+            "sonomime_warp_occlude", given.device,
+            *map(_pointer, (given, deformation, occlusion, result)),
+            channels, height, width, *deformation.shape[1:3], *occlusion.shape[2:],
+            geometry == "half_pixel", DTYPES[given.dtype], HWC8 if eights else LINEAR,
+        )  # fmt: skip
+        return result
+
+    def sparse_motion(
+        self, source_small: Tensor, source: Keypoints, driving: Keypoints, variance: float,
+        geometry: str, out: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """(1, C, h, w) and keypoints -> (1, (K + 1)(C + 1), h, w) of the same dtype."""
+        channels, height, width = source_small.shape[1:]
+        count = source.value.shape[1]
+        if out is None:
+            out = source_small.new_empty((1, (count + 1) * (channels + 1), height, width))
+        given = [tensor.contiguous() for tensor in (source_small, *source, *driving)]
+        self._call(
+            "sonomime_sparse_motion", out.device, *map(_pointer, (*given, out)), channels, height,
+            width, count, variance, geometry == "half_pixel", DTYPES[source_small.dtype],
+        )  # fmt: skip
+        return out
+
+    def compose_motion(
+        self, mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str,
+        out: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """(1, K + 1, h, w) and keypoints -> float32 (1, h, w, 2)."""
+        height, width = mask_logits.shape[-2:]
+        if out is None:
+            out = mask_logits.new_empty((1, height, width, 2), dtype=torch.float32)
+        given = [tensor.contiguous() for tensor in (mask_logits, *source, *driving)]
+        self._call(
+            "sonomime_compose_motion", out.device, *map(_pointer, (*given, out)), height, width,
+            source.value.shape[1], geometry == "half_pixel", DTYPES[mask_logits.dtype],
+        )  # fmt: skip
+        return out
+
+    def _call(self, name: str, device: torch.device, *arguments: float | None) -> None:
+        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None
+        status = getattr(self._library, name)(*arguments, stream)
+        if status:
+            raise BackendError(f"{name} failed with CUDA error {status}", "report it")
+
+    @contextmanager
+    def in_the_stages(self) -> Iterator[None]:
+        """Let the stages of `export.stages` compute with these kernels, as the plugin would."""
+        from ..export import operators
+
+        names = ("warp_occlude", "sparse_motion", "compose_motion")
+        before = {name: getattr(operators, name) for name in names}
+        try:
+            for name in names:
+                setattr(operators, name, getattr(self, name))
+            yield
+        finally:
+            for name, function in before.items():
+                setattr(operators, name, function)
+
+
+def _pointer(tensor: Tensor) -> int:
+    return tensor.data_ptr()

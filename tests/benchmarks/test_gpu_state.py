@@ -1,0 +1,83 @@
+"""Clocks, power and throttling are read from nvidia-smi, here a script that says what it says."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from sonomime.benchmarks import gpu_state
+from sonomime.benchmarks.gpu_state import Watch, parse_line, read_state, state_line
+
+LINE = "NVIDIA L4, 580.65, P0, 1590, 6251, 2040, 61.5, 72.00, 58, 97, 1024, 0x0000000000000004"
+
+SCRIPT = """#!/bin/sh
+case "$*" in *{refused}*) echo 'Field "{refused}" is not a valid field to query.'; exit 2;; esac
+case "$*" in
+*loop-ms*) while :; do echo "{line}"; sleep 0.02; done;;
+*) echo "{line}";;
+esac
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return put(tmp_path, monkeypatch, "unheard.of", LINE)
+
+
+def put(folder: Path, monkeypatch: pytest.MonkeyPatch, refused: str, line: str) -> Path:
+    tool = folder / "bin" / "nvidia-smi"
+    tool.parent.mkdir(exist_ok=True)
+    tool.write_text(SCRIPT.format(refused=refused, line=line))
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}/usr/bin{os.pathsep}/bin")
+    return tool
+
+
+def test_a_reading(fake: Path) -> None:
+    state = read_state()
+    assert state["name"] == "NVIDIA L4" and state["driver_version"] == "580.65"
+    assert state["clocks.sm"] == 1590 and state["power.draw"] == 61.5
+    assert state["slowed_by"] == ["power cap"]
+
+
+def test_an_older_driver_has_another_name_for_the_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, monkeypatch, "clocks_event_reasons.active", LINE)
+    assert read_state()["slowed_by"] == ["power cap"]
+
+
+def test_what_a_gpu_does_not_support_is_none() -> None:
+    state = parse_line("Orin, 1, [N/A], [N/A], 1, 2, [Not Supported], [N/A], 4, 5, 6, [N/A]")
+    assert state["clocks.sm"] is None and state["power.draw"] is None
+    assert state["slowed_by"] is None and state["clocks.mem"] == 1
+
+
+def test_a_watch_sums_up(fake: Path) -> None:
+    with Watch() as watch:
+        time.sleep(0.3)
+    found = watch.summary
+    assert found["readings"] >= 1 and found["throttled"] is True
+    assert found["clocks.sm"] == {"min": 1590, "median": 1590, "max": 1590}
+    assert state_line(found) == "clock 1590 to 1590 MHz, power 62 to 62 W, slowed by: power cap"
+
+
+def test_an_idle_gpu_is_not_throttled() -> None:
+    readings = [parse_line(LINE.replace("0004", "0001")), parse_line(LINE.replace("1590", "900"))]
+    assert not gpu_state.summarise_readings(readings[:1])["throttled"]
+    both = gpu_state.summarise_readings(readings)
+    assert both["slowed_by"] == ["idle", "power cap"] and both["clocks.sm"]["min"] == 900
+
+
+def test_no_tool_or_a_tool_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = put(tmp_path, monkeypatch, "x", LINE)
+    tool.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed: no driver'; exit 9\n")
+    assert "no driver" in read_state()["absent"]
+    with Watch() as watch:
+        pass
+    assert "no driver" in state_line(watch.summary)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert read_state() == {"absent": "there is no nvidia-smi"}
