@@ -1,4 +1,4 @@
-"""The kernels (runtime/csrc), compiled for the host, called with torch tensors."""
+"""The kernels (runtime/csrc), compiled, and called with torch tensors on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ def load(library: Path) -> ctypes.CDLL:
     return loaded
 
 
+def stream_of(tensor: Tensor) -> int | None:
+    """The CUDA stream that torch works on, for a tensor on a GPU."""
+    return torch.cuda.current_stream().cuda_stream if tensor.is_cuda else None
+
+
 def to_hwc8(feature: Tensor, padding: float = 0.0) -> Tensor:
     """(1, C, H, W) -> (H, W, C rounded up to 8), padded with ``padding``."""
     channels = feature.shape[1]
@@ -85,7 +90,7 @@ def warp_occlude(
     status = library.sonomime_warp_occlude(
         *(t.data_ptr() for t in (*given, output)), channels, height, width,
         *deformation.shape[1:3], *occlusion.shape[2:], geometry == "half_pixel",
-        DTYPES[feature.dtype], layout, None,
+        DTYPES[feature.dtype], layout, stream_of(feature),
     )  # fmt: skip
     assert status == 0
     if layout == LINEAR:
@@ -107,10 +112,10 @@ def sparse_motion(
     channels, height, width = source_small.shape[1:]
     count = source.value.shape[1]
     shape = (1, (count + 1) * (channels + 1), height, width)
-    output = torch.full(shape, 77, dtype=source_small.dtype)
+    output = torch.full(shape, 77, dtype=source_small.dtype, device=source_small.device)
     status = library.sonomime_sparse_motion(
         *(t.data_ptr() for t in (*given, output)), channels, height, width, count, variance,
-        geometry == "half_pixel", DTYPES[source_small.dtype], None,
+        geometry == "half_pixel", DTYPES[source_small.dtype], stream_of(source_small),
     )  # fmt: skip
     assert status == 0
     return output
@@ -122,10 +127,10 @@ def compose_motion(
     """As export.operators.compose_motion."""
     given = [t.contiguous() for t in (mask_logits, *source, *driving)]
     height, width = mask_logits.shape[-2:]
-    output = torch.full((1, height, width, 2), 77.0)
+    output = torch.full((1, height, width, 2), 77.0, device=mask_logits.device)
     status = library.sonomime_compose_motion(
         *(t.data_ptr() for t in (*given, output)), height, width, source.value.shape[1],
-        geometry == "half_pixel", DTYPES[mask_logits.dtype], None,
+        geometry == "half_pixel", DTYPES[mask_logits.dtype], stream_of(mask_logits),
     )  # fmt: skip
     assert status == 0
     return output

@@ -81,7 +81,12 @@ def deformation(size: tuple[int, int], geometry: str, furthest: float) -> Tensor
     return torch.where(which == 0, grid + 0.02, torch.where(which == 1, rough, far))
 
 
-def warps(library: ctypes.CDLL) -> Iterator[Case]:
+def placed(points: Keypoints, device: str) -> Keypoints:
+    return Keypoints(points.value.to(device), points.jacobian.to(device))
+
+
+def warps(library: ctypes.CDLL, device: str) -> Iterator[Case]:
+    """The kernel on ``device``, torch always on the CPU."""
     for geometry in GEOMETRIES:
         for (channels, *size), map_size in WARPS:
             feature = torch.randn(1, channels, *size)
@@ -92,27 +97,31 @@ def warps(library: ctypes.CDLL) -> Iterator[Case]:
                 (torch.float32, LINEAR), (torch.float16, LINEAR), (torch.float16, HWC8),
             ):  # fmt: skip
                 given = feature.to(dtype)
-                found = host_kernels.warp_occlude(
-                    library, given, where, occlusion, geometry, layout
-                )
+                inputs = [t.to(device) for t in (given, where, occlusion)]
+                found = host_kernels.warp_occlude(library, *inputs, geometry, layout).cpu()
                 # Without the rounding in between that torch's half has.
                 wanted = operators.warp_occlude(given.float(), where, occlusion, geometry)
                 words = "HWC8" if layout == HWC8 else "linear"
                 yield Case("WarpOcclude", str(dtype)[6:], words, found, wanted)
 
 
-def motions(library: ctypes.CDLL) -> Iterator[Case]:
+def motions(library: ctypes.CDLL, device: str) -> Iterator[Case]:
     for geometry in GEOMETRIES:
         for count, channels, *size in MOTIONS:
             source, driving = keypoints(count), keypoints(count)
+            points = placed(source, device), placed(driving, device)
             small = torch.rand(1, channels, *size)
             logits = 5 * torch.randn(1, count + 1, *size)
             for dtype in host_kernels.DTYPES:
                 one, many = small.to(dtype), logits.to(dtype)
-                found = host_kernels.sparse_motion(library, one, source, driving, 0.01, geometry)
+                found = host_kernels.sparse_motion(
+                    library, one.to(device), *points, 0.01, geometry
+                ).cpu()
                 wanted = operators.sparse_motion(one.float(), source, driving, 0.01, geometry)
                 yield Case("SparseMotion", str(dtype)[6:], "linear", found, wanted)
-                found = host_kernels.compose_motion(library, many, source, driving, geometry)
+                found = host_kernels.compose_motion(
+                    library, many.to(device), *points, geometry
+                ).cpu()
                 wanted = operators.compose_motion(many, source, driving, geometry)
                 yield Case("ComposeMotion", str(dtype)[6:], "linear", found, wanted)
 
@@ -125,11 +134,13 @@ def difference(case: Case) -> float:
     return float(apart.max())
 
 
-def table(library: ctypes.CDLL) -> dict[tuple[str, str, str], tuple[int, float]]:
+def table(
+    library: ctypes.CDLL, device: str = "cpu"
+) -> dict[tuple[str, str, str], tuple[int, float]]:
     """Number of cases and the largest difference by (op, dtype, layout)."""
     torch.manual_seed(0)
     rows: dict[tuple[str, str, str], tuple[int, float]] = {}
-    for cases in (warps(library), motions(library)):
+    for cases in (warps(library, device), motions(library, device)):
         for case in cases:
             key = (case.op, case.dtype, case.layout)
             count, worst = rows.get(key, (0, 0.0))
