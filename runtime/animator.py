@@ -7,22 +7,23 @@ import os
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeVar, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .backends import open_backend
 from .backends.base import Backend, all_tensors
-from .bundle import DRIVING_FRAME, FRAME, SOURCE_IMAGE, Bundle, Manifest
+from .bundle import DRIVING_FRAME, SOURCE_IMAGE, Bundle, Manifest
 from .errors import BackendError, ConfigError, InputError
-from .frames import Image, Letterbox, check_image, to_channels
+from .exchange import Exchange
+from .frames import Image, Letterbox
 from .keypoints import hull_scale
-from .planes import Planes
 from .smoothing import Smoothing, as_smoothing
 from .wiring import CONTROLS, DETECTOR, DRIVING, REFERENCE
 
 Motion = Literal["relative", "absolute"]
+Out = TypeVar("Out")
 
 STEP_SECONDS = 1 / 30
 """The time between two frames that come without timestamps."""
@@ -62,10 +63,8 @@ class Animator:
         self._names = all_tensors(manifest).keys()
         self._references = _references(manifest)
         self._states = [pair.to for pair in manifest.recurrent]
-        # Every array that a frame needs, looked up once: the backend's own memory on the host.
-        self._source_in = Planes(backend.view(SOURCE_IMAGE))
-        self._driving_in = Planes(backend.view(DRIVING_FRAME))
-        self._frame_out = Planes(backend.view(FRAME))
+        # Everything that a frame needs, looked up once: the backend's own memory on the host.
+        self._exchange = Exchange(backend, manifest.image)
         self._controls = {name: backend.view(name) for name in CONTROLS if name in self._names}
         self._set_control("relative", float(motion == "relative"))
         self._set_control("scale", 1.0 if scale == "hull" else scale)
@@ -117,8 +116,8 @@ class Animator:
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         return cls(opened, open_backend(backend, opened, threads), motion, scale, smoothing)
 
-    def set_source(self, image: Image) -> None:
-        """Take a new source image and run the `once` stages on it.
+    def set_source(self, image: Any) -> None:
+        """Take a new source image, as `animate` takes frames, and run the `once` stages on it.
 
         A reference that was set stays; smoothing begins anew.
 
@@ -129,13 +128,13 @@ class Animator:
         with self._lock:
             self._check_open()
             self._letterbox = None
-            box = self._put(image, self._source_in, None)
+            box = self._exchange.give(image, SOURCE_IMAGE)
             for stage in self._once:
                 self.backend.run(stage)
             self._letterbox = box
             self._begin()
 
-    def set_reference(self, frame: Image) -> None:
+    def set_reference(self, frame: Any) -> None:
         """Take a driving frame as the reference of relative motion; smoothing begins anew.
 
         Raises:
@@ -144,41 +143,55 @@ class Animator:
         """
         with self._lock:
             self._check_open()
-            self._put(frame, self._driving_in, None)
+            self._exchange.give(frame, DRIVING_FRAME)
             self.backend.run(DETECTOR)
             self._take_reference()
             self._begin()
 
-    def animate(self, frame: Image, timestamp: float | None = None) -> Image:
+    @overload
+    def animate(self, frame: Any, timestamp: float | None = None, out: None = None) -> Image: ...
+
+    @overload
+    def animate(self, frame: Any, timestamp: float | None = None, *, out: Out) -> Out: ...
+
+    def animate(self, frame: Any, timestamp: float | None = None, out: Any = None) -> Any:
         """Synthesize one frame.
 
         Args:
-            frame: the driving frame.
+            frame: the driving frame: a numpy image of any size, or an array of another library,
+                on the host or on the model's GPU, of exactly the model's size.
             timestamp: its time in seconds, later than the last one's; None is 1/30 s after it.
+            out: where the frame is written to, and what is returned then: a numpy array as below,
+                or an array as of `frame`, which stays on the GPU if it lies there.
 
         Returns:
             A new uint8 array (S, S) for a grey model, (S, S, 3) for an RGB one; unmarked.
 
         Raises:
-            InputError: no source yet, not an image, or a timestamp that does not increase.
-            BackendError: a stage failed, or the Animator is closed.
+            InputError: no source yet, not an image, an array that does not fit, or a timestamp that
+                does not increase.
+            BackendError: a stage failed, an array lies on a GPU and the model does not, or the
+                Animator is closed.
         """
         with self._lock:
             self._check_open()
             if self._letterbox is None:
                 raise InputError("there is no source image yet", "call set_source(image) first")
             step, now = self._step(timestamp)
+            target = self._exchange.target(out)
             self._set_control("dt_seconds", step)
-            self._driving_box = self._put(frame, self._driving_in, self._driving_box)
+            self._driving_box = self._exchange.give(frame, DRIVING_FRAME, self._driving_box)
             if not self._has_reference:
                 self.backend.run(DETECTOR)
                 self._take_reference()
+            self._exchange.deliver_to_device(target)
             self.backend.run_frame()
             # Only a frame that succeeded moves the clock.
             self._last_time = now
-            return self._frame_out.read()
+            made = self._exchange.collect(target)
+            return made if out is None else out
 
-    def detect(self, frame: Image) -> NDArray[np.float32]:
+    def detect(self, frame: Any) -> NDArray[np.float32]:
         """Keypoints of a frame, (K, 2), in [-1, 1] of the letterboxed square; changes nothing else.
 
         Raises:
@@ -187,7 +200,7 @@ class Animator:
         """
         with self._lock:
             self._check_open()
-            self._put(frame, self._driving_in, None)
+            self._exchange.give(frame, DRIVING_FRAME)
             self.backend.run(DETECTOR)
             points: NDArray[np.float32] = self.backend.read(DRIVING + "kp_value")[0]
             return points
@@ -240,7 +253,7 @@ class Animator:
         with self._lock:
             if not self._closed:
                 self._closed = True
-                del self._source_in, self._driving_in, self._frame_out
+                del self._exchange
                 self._controls.clear()
                 self.backend.close()
 
@@ -296,16 +309,6 @@ class Animator:
                 "timestamps increase within a clip; call reset() before another clip",
             )
         return timestamp - last, timestamp
-
-    def _put(self, image: Image, buffer: Planes, box: Letterbox | None) -> Letterbox:
-        """Write an image into a stage's input, letterboxed; `box` may fit from the last time."""
-        height, width = check_image(image).shape[:2]
-        size = self._manifest.image.size
-        if box is None or (box.width, box.height) != (width, height):
-            box = Letterbox.fit(width, height, size)
-        pixels = to_channels(image, self._manifest.image.channels)
-        buffer.write(pixels if (width, height) == (size, size) else box.place(pixels))
-        return box
 
 
 def _references(manifest: Manifest) -> list[tuple[str, str]]:

@@ -31,6 +31,15 @@ class Planes:
         merged: Image = _cv2().merge(self._planes)
         return merged
 
+    def read_into(self, image: Image) -> None:
+        """Copy what the tensor holds into an image of exactly its size."""
+        if len(self._planes) == 1:
+            np.copyto(image, self._planes[0])
+        elif image.flags.c_contiguous:
+            _cv2().merge(self._planes, image)
+        else:
+            np.copyto(image, _cv2().merge(self._planes))
+
 
 @functools.cache
 def _cv2() -> Any:

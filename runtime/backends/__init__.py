@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
 from ..bundle import Bundle
 from ..errors import BackendError, ConfigError
 from ..strict import nearest
@@ -9,8 +12,13 @@ from .base import Backend, default_threads
 
 __all__ = ["BACKENDS", "Backend", "default_threads", "open_backend", "resolve_threads"]
 
-BACKENDS = ("auto", "ort-cpu")
+log = logging.getLogger("sonomime")
+
+BACKENDS = ("auto", "ort-cpu", "ort-cuda", "tensorrt", "rtx")
 """Names that `Animator.open(backend=...)` takes."""
+
+PREFERENCE = ("tensorrt", "rtx", "ort-cuda")
+"""What `auto` tries on a GPU, best first, before it takes `ort-cpu`."""
 
 MAX_THREADS = 256
 """More would not be faster, but every stage would start them, and thousands fill the memory."""
@@ -36,9 +44,11 @@ def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backe
     """Open all of a bundle's stages.
 
     Args:
-        name: one of BACKENDS; `auto` takes the best one that can serve, today `ort-cpu`.
+        name: one of BACKENDS; `auto` takes the best one that can serve: engines that were built for
+            this GPU, else ONNX Runtime on it, else on the CPU. What it passed over, and why, is
+            logged at INFO.
         bundle: an opened, hence verified, bundle.
-        threads: CPU threads for one stage; None is the physical cores that are available.
+        threads: CPU threads for one stage, on the CPU; None is the physical cores available.
 
     Raises:
         ConfigError: unknown name, or threads out of range.
@@ -50,9 +60,61 @@ def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backe
         hint = f"did you mean {close!r}?" if close else "known: " + ", ".join(BACKENDS)
         raise ConfigError(f"unknown backend {name!r}", hint)
     count = resolve_threads(threads)
+    if name == "auto":
+        return _on_gpu(bundle) or _ort_cpu(bundle, count)
+    if name == "ort-cpu":
+        return _ort_cpu(bundle, count)
+    return _OPENERS[name](bundle)
+
+
+def _on_gpu(bundle: Bundle) -> Backend | None:
+    """The best backend of this machine's GPU, or None."""
+    from .cuda import open_device
+
+    try:
+        open_device()
+    except BackendError as error:
+        # Not one by one: without a GPU none of them serves, and importing them takes seconds.
+        log.info("auto passes over %s: %s", ", ".join(PREFERENCE), error.message)
+        return None
+    for name in PREFERENCE:
+        try:
+            return _OPENERS[name](bundle)
+        except BackendError as error:
+            log.info("auto passes over %s: %s", name, error.message)
+    return None
+
+
+def _ort_cpu(bundle: Bundle, threads: int) -> Backend:
     try:
         from .ort import OrtCpuBackend
     except ImportError as error:
         hint = 'pip install "sonomime[cpu]" (or onnxruntime); `sonomime doctor` checks the rest'
         raise BackendError(f"ONNX Runtime cannot be imported: {error}", hint) from error
-    return OrtCpuBackend(bundle, count)
+    return OrtCpuBackend(bundle, threads)
+
+
+def _ort_cuda(bundle: Bundle) -> Backend:
+    try:
+        from .ort_cuda import open_ort_cuda
+    except ImportError as error:
+        hint = 'pip install "sonomime[gpu]" (or onnxruntime-gpu)'
+        raise BackendError(f"ONNX Runtime cannot be imported: {error}", hint) from error
+    return open_ort_cuda(bundle)
+
+
+def _tensorrt(bundle: Bundle) -> Backend:
+    from .tensorrt import open_tensorrt
+
+    return open_tensorrt(bundle, "tensorrt")
+
+
+def _rtx(bundle: Bundle) -> Backend:
+    from .tensorrt import open_tensorrt
+
+    return open_tensorrt(bundle, "rtx")
+
+
+_OPENERS: dict[str, Callable[[Bundle], Backend]] = {
+    "tensorrt": _tensorrt, "rtx": _rtx, "ort-cuda": _ort_cuda,
+}  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..bundle import Manifest, Tensor
 from ..errors import BackendError
 from ..wiring import CONTROLS, DRIVING_FRAME, FRAME, SOURCE_IMAGE
+from .arrays import DeviceArray
 
 ALIGNMENT = 64  # one cache line, and the widest vector of the CPU
 
@@ -75,6 +76,23 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give everything back; the views are dead after it."""
+
+
+@runtime_checkable
+class TakesDeviceArrays(Protocol):
+    """A backend on a device, which exchanges tensors with arrays there and skips the host."""
+
+    def adopt(self, value: Any, what: str, writable: bool = False) -> DeviceArray:
+        """Look at somebody's array; see `arrays.device_array`."""
+
+    def put(self, tensor: str, array: DeviceArray | None) -> None:
+        """Copy a given tensor's value from the array, in stream order. The view is not uploaded
+        then, until None says that it counts again."""
+
+    def take(self, tensor: str, array: DeviceArray) -> None:
+        """Let the next `run_frame` copy the tensor to the array, in stream order. The frame is not
+        downloaded then, and its view is stale. Given before that `run_frame`, whose one
+        synchronisation covers the copy."""
 
 
 def boundary(manifest: Manifest) -> dict[str, Tensor]:

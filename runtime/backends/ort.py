@@ -84,7 +84,7 @@ class OrtCpuBackend:
         try:
             session.run_with_iobinding(binding)
         except Exception as error:  # pybind's own classes, which share no base but Exception
-            reason = str(error).splitlines()[0][:300]
+            reason = first_line(error)
             raise BackendError(f"stage {stage!r} failed in ONNX Runtime: {reason}") from error
 
     def run_frame(self) -> None:
@@ -103,7 +103,8 @@ class OrtCpuBackend:
         self._buffers.clear()
 
 
-def _options(threads: int) -> ort.SessionOptions:
+def session_options(threads: int) -> ort.SessionOptions:
+    """For one stage, whatever it runs on."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -127,21 +128,33 @@ def _open_session(bundle: Bundle, stage: Stage, threads: int) -> ort.InferenceSe
     check_onnx(content, stage.file)
     try:
         session = ort.InferenceSession(
-            content, _options(threads), providers=["CPUExecutionProvider"]
+            content, session_options(threads), providers=["CPUExecutionProvider"]
         )
     except Exception as error:
-        reason = str(error).splitlines()[0][:300]
         raise BackendError(
-            f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r}: {reason}",
+            f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r}: {first_line(error)}",
             "a newer onnxruntime may read it; else export the bundle again",
         ) from error
-    _compare(stage, "input", stage.inputs, session.get_inputs())
-    _compare(stage, "output", stage.outputs, session.get_outputs())
+    compare_graph(stage, session)
     return session
 
 
+def first_line(error: Exception) -> str:
+    """The gist of an error of ONNX Runtime, which may go on for pages."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def compare_graph(stage: Stage, session: ort.InferenceSession) -> None:
+    """A graph must have exactly the tensors of the manifest: buffers are bound by bare address.
+
+    Raises:
+        BundleError: naming the first tensor that differs.
+    """
+    _compare(stage, "input", stage.inputs, session.get_inputs())
+    _compare(stage, "output", stage.outputs, session.get_outputs())
+
+
 def _compare(stage: Stage, what: str, expected: Sequence[Tensor], found: Sequence[Any]) -> None:
-    """A graph must have exactly the tensors of the manifest: buffers are bound by bare address."""
     said = {tensor.name: (_TYPES[tensor.dtype], list(tensor.shape)) for tensor in expected}
     has = {node.name: (node.type, list(node.shape)) for node in found}
     for name in sorted(said.keys() | has.keys()):

@@ -221,7 +221,7 @@ def test_time_increases(toy_bundle: Path, timestamp: float) -> None:
         {"smooth": (1.0,)},
         {"smooth": "yes"},
         {"threads": 0},
-        {"backend": "tensorrt"},
+        {"backend": "tensor-rt"},
     ],
 )
 def test_arguments_out_of_range(toy_bundle: Path, arguments: dict[str, object]) -> None:

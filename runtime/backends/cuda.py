@@ -1,0 +1,274 @@
+"""CUDA, as little of it as a frame needs: the only place of the runtime that calls cuda.bindings.
+
+The device backends are written against the protocol `Device`, so that their logic can be tested
+without a GPU. Addresses, streams, events and graphs are plain integers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError
+from .cuda_errors import DeviceError, device_error
+
+Bytes = NDArray[np.uint8]
+
+DEFAULT_STREAM = 1
+"""cudaStreamLegacy: what work without a stream of its own is ordered by."""
+
+
+class Device(Protocol):
+    """One GPU. Copies are asynchronous and in stream order; every call may raise a DeviceError."""
+
+    name: str
+    index: int
+    capability: tuple[int, int]
+    versions: str
+    """Of the driver and of the CUDA runtime, in words."""
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes free, and bytes in all."""
+
+    def malloc(self, size: int) -> int:
+        """Memory on the device: its address, aligned to 256 bytes at least."""
+
+    def free(self, address: int) -> None:
+        """Give it back."""
+
+    def pinned(self, size: int) -> Bytes:
+        """Memory on the host that the device reads and writes without a copy in between."""
+
+    def free_pinned(self, memory: Bytes) -> None:
+        """Give it back: every view of it is dead."""
+
+    def stream(self) -> int:
+        """A stream that does not wait for the default one."""
+
+    def destroy_stream(self, stream: int) -> None: ...
+
+    def synchronise(self, stream: int) -> None:
+        """Wait until all work of the stream is done."""
+
+    def event(self) -> int:
+        """An event that keeps time."""
+
+    def destroy_event(self, event: int) -> None: ...
+
+    def record(self, event: int, stream: int, captured: bool = False) -> None:
+        """Note the time when the stream gets here. `captured`: the stream is being captured, and
+        every launch of the graph is to note it."""
+
+    def elapsed(self, begin: int, end: int) -> float:
+        """Seconds between two events that have passed."""
+
+    def wait(self, stream: int, event: int) -> None:
+        """Let the stream go on only after the event."""
+
+    def memset(self, address: int, value: int, size: int, stream: int) -> None: ...
+
+    def upload(self, address: int, source: NDArray[Any], stream: int) -> None:
+        """From contiguous memory of the host."""
+
+    def download(self, target: NDArray[Any], address: int, stream: int) -> None:
+        """To contiguous memory of the host."""
+
+    def copy(self, target: int, source: int, size: int, stream: int) -> None:
+        """On the device."""
+
+    def begin_capture(self, stream: int) -> None:
+        """Collect what this thread gives the stream, rather than do it."""
+
+    def end_capture(self, stream: int) -> int:
+        """What was collected, as a graph."""
+
+    def abort_capture(self, stream: int) -> None:
+        """Throw away what was collected; raises nothing."""
+
+    def instantiate(self, graph: int) -> int:
+        """Make a graph ready to be launched; the graph itself is given back."""
+
+    def launch(self, executable: int, stream: int) -> None: ...
+
+    def destroy_executable(self, executable: int) -> None: ...
+
+
+class CudaDevice:
+    """See `Device`; by cuda.bindings.runtime, on the first GPU that the process sees."""
+
+    def __init__(self) -> None:
+        """Find the GPU.
+
+        Raises:
+            BackendError: cuda-bindings is missing, there is no GPU, or the driver is too old.
+        """
+        hint = 'pip install "sonomime[gpu]" (or cuda-bindings)'
+        try:
+            self._cuda: Any = importlib.import_module("cuda.bindings.runtime")
+        except (ImportError, OSError, RuntimeError) as error:
+            raise BackendError(f"cuda-bindings cannot be imported: {error}", hint) from error
+        self.index = 0
+        self.name, self.versions = "the GPU", self._versions()
+        if not self._call(self._cuda.cudaGetDeviceCount, what="looking for GPUs"):
+            raise self._error("cudaErrorNoDevice", "no CUDA-capable device", "looking for GPUs")
+        what = "opening it"
+        self._call(self._cuda.cudaSetDevice, self.index, what=what)
+        facts = self._call(self._cuda.cudaGetDeviceProperties, self.index, what=what)
+        self.name = facts.name.decode(errors="replace").rstrip("\0")
+        self.capability = (int(facts.major), int(facts.minor))
+        kinds = self._cuda.cudaMemcpyKind
+        self._up = kinds.cudaMemcpyHostToDevice
+        self._down = kinds.cudaMemcpyDeviceToHost
+        self._across = kinds.cudaMemcpyDeviceToDevice
+        # Other threads, other Animators among them, may allocate while this one captures.
+        self._mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+
+    def memory(self) -> tuple[int, int]:
+        status, free, total = self._cuda.cudaMemGetInfo()
+        self._check(status, "asking for its free memory")
+        return int(free), int(total)
+
+    def malloc(self, size: int) -> int:
+        return int(self._allocate(self._cuda.cudaMalloc, size, what=f"allocating {_mb(size)}"))
+
+    def free(self, address: int) -> None:
+        self._call(self._cuda.cudaFree, address, what="freeing memory")
+
+    def pinned(self, size: int) -> Bytes:
+        what = f"pinning {_mb(size)} of the host's memory"
+        address = int(self._allocate(self._cuda.cudaHostAlloc, size, 0, what=what))
+        return np.frombuffer(memoryview((ctypes.c_uint8 * size).from_address(address)), np.uint8)
+
+    def free_pinned(self, memory: Bytes) -> None:
+        self._call(self._cuda.cudaFreeHost, memory.ctypes.data, what="freeing pinned memory")
+
+    def stream(self) -> int:
+        flags = self._cuda.cudaStreamNonBlocking
+        return int(self._call(self._cuda.cudaStreamCreateWithFlags, flags, what="making a stream"))
+
+    def destroy_stream(self, stream: int) -> None:
+        self._call(self._cuda.cudaStreamDestroy, stream, what="giving a stream back")
+
+    def synchronise(self, stream: int) -> None:
+        self._call(self._cuda.cudaStreamSynchronize, stream, what="running the stages")
+
+    def event(self) -> int:
+        return int(self._call(self._cuda.cudaEventCreate, what="making an event"))
+
+    def destroy_event(self, event: int) -> None:
+        self._call(self._cuda.cudaEventDestroy, event, what="giving an event back")
+
+    def record(self, event: int, stream: int, captured: bool = False) -> None:
+        # Recorded in the ordinary way, an event inside a capture is but a dependency without time;
+        # as an external one, outside of a capture, it is refused.
+        flags = self._cuda.cudaEventRecordExternal if captured else self._cuda.cudaEventDefault
+        record = self._cuda.cudaEventRecordWithFlags
+        self._call(record, event, stream, flags, what="recording an event")
+
+    def elapsed(self, begin: int, end: int) -> float:
+        measure = self._cuda.cudaEventElapsedTime
+        return float(self._call(measure, begin, end, what="reading the time of a stage")) / 1e3
+
+    def wait(self, stream: int, event: int) -> None:
+        self._call(self._cuda.cudaStreamWaitEvent, stream, event, 0, what="waiting for an event")
+
+    def memset(self, address: int, value: int, size: int, stream: int) -> None:
+        what = "clearing memory"
+        self._call(self._cuda.cudaMemsetAsync, address, value, size, stream, what=what)
+
+    def upload(self, address: int, source: NDArray[Any], stream: int) -> None:
+        here = source.ctypes.data
+        self._copy(address, here, source.nbytes, self._up, stream, "uploading")
+
+    def download(self, target: NDArray[Any], address: int, stream: int) -> None:
+        here = target.ctypes.data
+        self._copy(here, address, target.nbytes, self._down, stream, "downloading")
+
+    def copy(self, target: int, source: int, size: int, stream: int) -> None:
+        self._copy(target, source, size, self._across, stream, "copying on the device")
+
+    def begin_capture(self, stream: int) -> None:
+        begin = self._cuda.cudaStreamBeginCapture
+        self._call(begin, stream, self._mode, what="beginning to capture a frame")
+
+    def end_capture(self, stream: int) -> int:
+        return int(self._call(self._cuda.cudaStreamEndCapture, stream, what="capturing a frame"))
+
+    def abort_capture(self, stream: int) -> None:
+        status, graph = self._cuda.cudaStreamEndCapture(stream)
+        if int(status) == 0 and graph is not None:
+            self._cuda.cudaGraphDestroy(graph)
+        self._cuda.cudaGetLastError()
+
+    def instantiate(self, graph: int) -> int:
+        make = self._cuda.cudaGraphInstantiate
+        try:
+            return int(self._allocate(make, graph, 0, what="making a frame's graph ready"))
+        finally:
+            self._cuda.cudaGraphDestroy(graph)
+
+    def launch(self, executable: int, stream: int) -> None:
+        self._call(self._cuda.cudaGraphLaunch, executable, stream, what="launching a frame")
+
+    def destroy_executable(self, executable: int) -> None:
+        self._call(self._cuda.cudaGraphExecDestroy, executable, what="giving a graph back")
+
+    def _copy(self, target: int, source: int, size: int, kind: Any, stream: int, what: str) -> None:
+        self._call(self._cuda.cudaMemcpyAsync, target, source, size, kind, stream, what=what)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any, what: str) -> Any:
+        status, *values = function(*arguments)
+        self._check(status, what)
+        return values[0] if values else None
+
+    def _allocate(self, function: Callable[..., Any], *arguments: Any, what: str) -> Any:
+        """A call that may run out of memory, and says then how much there is."""
+        try:
+            return self._call(function, *arguments, what=what)
+        except DeviceError as error:
+            if error.code == "cudaErrorMemoryAllocation":
+                status, free, total = self._cuda.cudaMemGetInfo()
+                if int(status) == 0:
+                    error.message += f"; {_mb(free)} of {_mb(total)} are free on {self.name}"
+            raise
+
+    def _check(self, status: Any, what: str) -> None:
+        if int(status) != 0:
+            # The last error is the whole process's: torch would find it and take it for its own.
+            self._cuda.cudaGetLastError()
+            text = self._cuda.cudaGetErrorString(status)[1]
+            raise self._error(status.name, text.decode(errors="replace"), what)
+
+    def _error(self, code: str, text: str, what: str) -> DeviceError:
+        error = device_error(code, text, what)
+        if code in ("cudaErrorInsufficientDriver", "cudaErrorNoDevice"):
+            error.message += f"; {self.versions}"
+        return error
+
+    def _versions(self) -> str:
+        driver = int(self._cuda.cudaDriverGetVersion()[1] or 0)
+        runtime = int(self._cuda.cudaRuntimeGetVersion()[1] or 0)
+        served = f"driver for CUDA {_version(driver)}" if driver else "no NVIDIA driver"
+        return f"{served}, CUDA runtime {_version(runtime)}"
+
+
+def open_device() -> Device:
+    """The first GPU that the process sees.
+
+    Raises:
+        BackendError: cuda-bindings is missing, there is no GPU, or the driver is too old.
+    """
+    return CudaDevice()
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

@@ -1,0 +1,258 @@
+"""What all backends on a GPU share: a whole frame in stream order, with one synchronisation.
+
+A frame is one upload, the per-frame stages, the recurrent copies and one download, on one stream of
+its own. After one plain frame it is captured as a CUDA graph, and from then on launched as one. The
+source's state and every tensor between the stages stay on the device.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
+from ..bundle import Bundle
+from ..errors import BackendError
+from ..wiring import DRIVING_FRAME, FRAME
+from .arrays import DeviceArray, device_array
+from .base import GIVEN
+from .cuda import Device
+from .cuda_errors import LOST, DeviceError
+from .device_memory import DeviceMemory, size_of
+from .event_spans import EventSpans
+
+log = logging.getLogger("sonomime")
+
+GRAPH_VARIABLE = "SONOMIME_CUDA_GRAPH"
+"""Set to 0, every frame takes the plain path: one call per copy and stage, for debugging."""
+
+Variant = tuple[bool, bool]
+"""Whether the driving frame comes from the host, and whether the frame goes there."""
+
+
+class DeviceBackend(ABC):
+    """See `Backend` and `TakesDeviceArrays`. A subclass opens the stages and enqueues one."""
+
+    name: str
+    threads = 1
+    captures = True
+    """Whether `_enqueue` may be called while the stream is captured."""
+
+    def __init__(self, bundle: Bundle, device: Device, software: str) -> None:
+        """Allocate everything and open the stages; on failure everything is given back.
+
+        Raises:
+            BackendError: out of memory, or a stage cannot be opened.
+        """
+        major, minor = device.capability
+        self.device = f"{device.name} (sm_{major}{minor}), {software}, {device.versions}"
+        self._device = device
+        self._release = ExitStack()
+        self._lost = ""
+        manifest = bundle.manifest
+        self._stages = {stage.name: stage for stage in manifest.stages}
+        self._per_frame = [stage.name for stage in manifest.stages if stage.when == "per_frame"]
+        self._recurrent = [(pair.from_, pair.to) for pair in manifest.recurrent]
+        self._graphs: dict[Variant, int] = {}
+        self._warm = False
+        self._plain = not self.captures or os.environ.get(GRAPH_VARIABLE) == "0"
+        self._put: set[str] = set()
+        self._taken: tuple[str, DeviceArray] | None = None
+        self._in_use: list[DeviceArray] = []  # until the stream has been waited for
+        self._spans = EventSpans(device, self._per_frame)
+        self._stream = 0
+        try:
+            self._stream = device.stream()
+            self._release.callback(device.destroy_stream, self._stream)
+            self._memory = DeviceMemory(device, manifest, self._stream, self._release)
+            self._joined = self._event()
+            self._spans.events = [self._event() for _ in range(len(self._per_frame) + 1)]
+            self._open_stages(bundle)
+            device.synchronise(self._stream)
+        except BaseException:
+            self.close()
+            raise
+
+    @abstractmethod
+    def _open_stages(self, bundle: Bundle) -> None:
+        """Open every stage upon `self._memory` and `self._stream`; register on `self._release`."""
+
+    @abstractmethod
+    def _enqueue(self, stage: str) -> None:
+        """Give the stream one stage's work; wait for nothing.
+
+        Raises:
+            BackendError: it cannot be enqueued.
+        """
+
+    @property
+    def captured(self) -> bool:
+        """Whether the last frames ran as one CUDA graph."""
+        return bool(self._graphs) and not self._plain
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        return self._spans
+
+    def view(self, tensor: str) -> NDArray[Any]:
+        return self._memory.view(tensor)
+
+    def read(self, tensor: str) -> NDArray[Any]:
+        if tensor in GIVEN and tensor not in self._put:
+            return self._memory.view(tensor).copy()
+        with self._guard():
+            return self._memory.read(tensor)
+
+    def write(self, tensor: str, value: ArrayLike) -> None:
+        if tensor in GIVEN:
+            self._put.discard(tensor)
+            self._memory.view(tensor)[...] = value
+            return
+        with self._guard():
+            self._memory.write(tensor, value)
+            if tensor == FRAME:
+                self._memory.view(FRAME)[...] = value
+
+    def copy(self, source: str, target: str) -> None:
+        with self._guard():
+            self._memory.copy(source, target)
+
+    def run(self, stage: str) -> None:
+        with self._guard():
+            for tensor in self._stages[stage].inputs:
+                if tensor.name in GIVEN and tensor.name not in self._put:
+                    self._memory.upload(tensor.name)
+            self._enqueue(stage)
+            if any(tensor.name == FRAME for tensor in self._stages[stage].outputs):
+                self._memory.download(FRAME)
+            self._finish()
+
+    def run_frame(self) -> None:
+        taken, self._taken = self._taken, None
+        variant = (DRIVING_FRAME not in self._put, taken is None)
+        with self._guard():
+            if not self._plain and self._warm and variant not in self._graphs:
+                self._capture(variant)
+            if not self._plain and variant in self._graphs:
+                self._device.launch(self._graphs[variant], self._stream)
+            else:
+                self._enqueue_frame(variant, captured=False)
+            if taken is not None:
+                tensor, array = taken
+                source = self._memory.address(tensor)
+                self._device.copy(array.address, source, array.nbytes, self._stream)
+            self._finish()
+            self._warm = True
+            self._spans.passed()
+
+    def adopt(self, value: Any, what: str, writable: bool = False) -> DeviceArray:
+        return device_array(value, what, self._device.index, self._stream, writable)
+
+    def put(self, tensor: str, array: DeviceArray | None) -> None:
+        if array is None:
+            self._put.discard(tensor)
+            return
+        self._check_size(tensor, array)
+        with self._guard():
+            self._join(array)
+            target = self._memory.address(tensor)
+            self._device.copy(target, array.address, array.nbytes, self._stream)
+            self._in_use.append(array)
+            self._put.add(tensor)
+
+    def take(self, tensor: str, array: DeviceArray) -> None:
+        self._check_size(tensor, array)
+        with self._guard():
+            self._join(array)
+            self._in_use.append(array)
+            self._taken = (tensor, array)
+
+    def close(self) -> None:
+        """Wait for the device, then give everything back; raises nothing, even on a lost GPU."""
+        if self._stream:
+            with suppress(DeviceError):
+                self._finish()
+        self._spans.freeze()
+        for executable in self._graphs.values():
+            self._release.callback(self._device.destroy_executable, executable)
+        self._graphs.clear()
+        self._put.clear()
+        try:
+            self._release.close()  # all of it, whatever fails on the way
+        except DeviceError as error:
+            log.debug("while closing: %s", error.message)
+        self._stream = 0
+
+    def _enqueue_frame(self, variant: Variant, captured: bool) -> None:
+        """The frame, call by call: to be done, or to be captured."""
+        from_host, to_host = variant
+        events, device = self._spans.events, self._device
+        self._memory.upload_inputs(from_host)
+        device.record(events[0], self._stream, captured)
+        for stage, event in zip(self._per_frame, events[1:], strict=True):
+            self._enqueue(stage)
+            device.record(event, self._stream, captured)
+        for made, state in self._recurrent:
+            self._memory.copy(made, state)
+        if to_host:
+            self._memory.download(FRAME)
+
+    def _capture(self, variant: Variant) -> None:
+        """Capture one frame. What cannot be captured runs plainly from now on."""
+        device = self._device
+        try:
+            device.begin_capture(self._stream)
+            try:
+                self._enqueue_frame(variant, captured=True)
+                graph = device.end_capture(self._stream)
+            except BaseException:
+                device.abort_capture(self._stream)
+                raise
+            self._graphs[variant] = device.instantiate(graph)
+        except BackendError as error:
+            if isinstance(error, DeviceError) and error.lost:
+                raise
+            self._plain = True
+            log.warning("frames run without a CUDA graph: %s", error.message)
+
+    def _join(self, array: DeviceArray) -> None:
+        """Let our stream wait for whoever is still working on the array."""
+        if array.stream not in (None, self._stream):
+            self._device.record(self._joined, array.stream)
+            self._device.wait(self._stream, self._joined)
+
+    def _finish(self) -> None:
+        """Wait for the stream; what others lent us is theirs again."""
+        self._device.synchronise(self._stream)
+        self._in_use.clear()
+
+    def _check_size(self, tensor: str, array: DeviceArray) -> None:
+        expected = size_of(self._memory.tensor(tensor))
+        if array.nbytes != expected:
+            raise BackendError(f"{tensor!r} has {expected} bytes, the array {array.nbytes}")
+
+    def _event(self) -> int:
+        event = self._device.event()
+        self._release.callback(self._device.destroy_event, event)
+        return event
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Refuse to go on once the GPU is lost; wait out what a failed call had begun."""
+        if self._lost:
+            raise BackendError(self._lost, LOST)
+        try:
+            yield
+        except BackendError as error:
+            self._taken = None
+            if isinstance(error, DeviceError) and error.lost:
+                self._lost = error.message
+            else:
+                with suppress(DeviceError):
+                    self._finish()
+            raise

@@ -1,0 +1,140 @@
+"""ONNX Runtime on a GPU: the sessions bound to the device's memory, all on one stream.
+
+Each stage is a CUDA graph of ONNX Runtime's own, since its sessions cannot be captured from outside
+(they may allocate while they run). A frame so takes one launch per stage, not one in all.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from ..bundle import Bundle, Stage
+from ..errors import BackendError
+from .cuda import Device, open_device
+from .device_backend import DeviceBackend
+from .onnx_file import check_onnx
+from .ort import compare_graph, first_line, session_options
+
+log = logging.getLogger("sonomime")
+
+PROVIDER = "CUDAExecutionProvider"
+CURE = (
+    'in an environment without onnxruntime: pip install "sonomime[gpu]" (the two packages share '
+    "one module); the CUDA and cuDNN that onnxruntime-gpu was built for have to be found too"
+)
+
+
+class OrtCudaBackend(DeviceBackend):
+    """See `DeviceBackend`."""
+
+    name = "ort-cuda"
+    captures = False
+
+    def __init__(self, bundle: Bundle, device: Device) -> None:
+        """Open a session per stage.
+
+        Raises:
+            BackendError: the provider is not there or does not load, or memory ran out.
+            BundleError: a stage is unsound ONNX, keeps data outside, or differs from the manifest.
+        """
+        require_provider()
+        ort.set_default_logger_severity(3)
+        self._runs: dict[str, tuple[Any, Any]] = {}
+        # What waits is the frame, once, not every stage. (Before ONNX Runtime 1.27 a graph's replay
+        # waits nevertheless.)
+        self._options = ort.RunOptions()
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        super().__init__(bundle, device, f"ONNX Runtime {ort.__version__} CUDA")
+
+    def _open_stages(self, bundle: Bundle) -> None:
+        self._release.callback(self._runs.clear)
+        for stage in bundle.manifest.stages:
+            content = bundle.read(stage.file)
+            check_onnx(content, stage.file)
+            session = self._session(stage, content)
+            compare_graph(stage, session)
+            self._runs[stage.name] = (session, self._bind(stage, session))
+
+    def _session(self, stage: Stage, content: bytes) -> Any:
+        """With a CUDA graph, or without where some of its nodes have to run on the CPU."""
+        try:
+            try:
+                return self._try(stage, content, graph=True)
+            except BackendError:
+                raise
+            except Exception as error:
+                log.info("stage %r runs without a CUDA graph: %s", stage.name, first_line(error))
+                return self._try(stage, content, graph=False)
+        except BackendError:
+            raise
+        except Exception as error:
+            raise BackendError(
+                f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r} on "
+                f"{self._device.name}: {first_line(error)}",
+                CURE,
+            ) from error
+
+    def _try(self, stage: Stage, content: bytes, graph: bool) -> Any:
+        options = {
+            "device_id": str(self._device.index),
+            "user_compute_stream": str(self._stream),
+            "enable_cuda_graph": str(int(graph)),
+            # A bundle's precision is kept: float32 is not to become TF32 on the way.
+            "use_tf32": "0",
+        }
+        session = ort.InferenceSession(
+            content, session_options(1), providers=[(PROVIDER, options), "CPUExecutionProvider"]
+        )
+        # It falls back to the CPU with no more than a warning.
+        if PROVIDER not in session.get_providers():
+            raise BackendError(
+                f"ONNX Runtime {ort.__version__} has a CUDA provider that did not load for stage "
+                f"{stage.name!r}: it would run on the CPU",
+                CURE,
+            )
+        return session
+
+    def _bind(self, stage: Stage, session: Any) -> Any:
+        binding = session.io_binding()
+        place = ("cuda", self._device.index)
+        for tensors, bind in (
+            (stage.inputs, binding.bind_input), (stage.outputs, binding.bind_output),
+        ):  # fmt: skip
+            for tensor in tensors:
+                kind, address = np.dtype(tensor.dtype).type, self._memory.address(tensor.name)
+                bind(tensor.name, *place, kind, tensor.shape, address)
+        return binding
+
+    def _enqueue(self, stage: str) -> None:
+        session, binding = self._runs[stage]
+        try:
+            session.run_with_iobinding(binding, self._options)
+        except Exception as error:  # pybind's own classes, which share no base but Exception
+            raise BackendError(
+                f"stage {stage!r} failed in ONNX Runtime: {first_line(error)}",
+                "look at nvidia-smi; --backend ort-cpu needs no GPU",
+            ) from error
+
+
+def require_provider() -> None:
+    """Is this an ONNX Runtime with CUDA at all? Whether it loads, only a session tells.
+
+    Raises:
+        BackendError: it is the package for CPUs.
+    """
+    if PROVIDER not in ort.get_available_providers():
+        raise BackendError(f"this ONNX Runtime ({ort.__version__}) has no CUDA provider", CURE)
+
+
+def open_ort_cuda(bundle: Bundle, device: Device | None = None) -> OrtCudaBackend:
+    """A bundle on the first GPU by ONNX Runtime.
+
+    Raises:
+        BackendError: there is no GPU, or as `OrtCudaBackend`.
+    """
+    require_provider()
+    return OrtCudaBackend(bundle, device or open_device())

@@ -1,0 +1,276 @@
+"""A GPU that is none: `cuda.Device` over the host's memory, where a stream's work waits until
+somebody waits for it.
+
+So whoever reads a result without a synchronisation reads stale memory, and whoever frees too early
+is caught. Addresses are real, so that ONNX Runtime's CPU sessions can play the stages.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sonomime.runtime.backends.cuda import DEFAULT_STREAM
+from sonomime.runtime.backends.cuda_errors import STICKY, device_error
+
+Work = tuple[str, Callable[[], None]]
+BYTES = 10**9
+
+
+@dataclass
+class Stream:
+    """Work that nobody has waited for, and what is being captured."""
+
+    queue: list[Work] = field(default_factory=list)
+    captured: list[Work] | None = None
+
+
+class FakeDevice:
+    """`calls` lists what was asked of the device, `done` what it has carried out, in order."""
+
+    name = "Fake GPU"
+    index = 0
+    capability = (8, 9)
+    versions = "driver for CUDA 13.0, CUDA runtime 13.0"
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.done: list[str] = []
+        self.blocks: dict[int, NDArray[np.uint8]] = {}
+        self.pins: dict[int, NDArray[np.uint8]] = {}
+        self.streams: dict[int, Stream] = {DEFAULT_STREAM: Stream()}
+        self.events: dict[int, dict[str, Any]] = {}
+        self.graphs: dict[int, list[Work]] = {}
+        self.executables: dict[int, list[Work]] = {}
+        self.failures: list[tuple[str, int, str]] = []
+        self.lost = ""
+        self.clock = 0.0
+        self._handle = 100
+        self._graveyard: list[NDArray[np.uint8]] = []  # freed, kept so that no address comes twice
+
+    def fail(self, call: str, code: str = "cudaErrorMemoryAllocation", after: int = 0) -> None:
+        """Let the call of that name, after so many good ones, fail once."""
+        self.failures.append((call, after, code))
+
+    def leaks(self) -> list[str]:
+        """What has not been given back."""
+        streams = self.streams.keys() - {DEFAULT_STREAM}
+        kinds = {
+            "memory": self.blocks, "pinned memory": self.pins, "stream": streams,
+            "event": self.events, "graph": self.graphs, "executable": self.executables,
+        }  # fmt: skip
+        return [name for name, live in kinds.items() for _ in live]
+
+    def forget(self) -> None:
+        """A context that was lost takes everything with it."""
+        for stream in self.streams.values():
+            stream.queue.clear()
+        self.executables.clear()
+        gc.collect()
+        self.__init__()  # type: ignore[misc]
+
+    def enqueue(self, stream: int, label: str, action: Callable[[], None]) -> None:
+        """Give a stream work, or a capture."""
+        target = self.streams[stream]
+        (target.queue if target.captured is None else target.captured).append((label, action))
+
+    def capturing(self) -> bool:
+        return any(stream.captured is not None for stream in self.streams.values())
+
+    def memory(self) -> tuple[int, int]:
+        return BYTES - sum(block.nbytes for block in self.blocks.values()), BYTES
+
+    def malloc(self, size: int) -> int:
+        self.called("malloc", in_capture=False)
+        raw = np.full(size + 512, 0xA5, np.uint8)  # what was there before is not zero
+        start = -raw.ctypes.data % 256
+        block = raw[start : start + size]
+        self.blocks[block.ctypes.data] = block
+        return block.ctypes.data
+
+    def free(self, address: int) -> None:
+        self.called("free", in_capture=False)
+        self._idle()
+        self._graveyard.append(self.blocks.pop(address))
+
+    def pinned(self, size: int) -> NDArray[np.uint8]:
+        self.called("pinned", in_capture=False)
+        block = np.full(size, 0xA5, np.uint8)
+        self.pins[block.ctypes.data] = block
+        return block
+
+    def free_pinned(self, memory: NDArray[np.uint8]) -> None:
+        self.called("free_pinned", in_capture=False)
+        self._idle()
+        self._graveyard.append(self.pins.pop(memory.ctypes.data))
+
+    def stream(self) -> int:
+        self.called("stream", in_capture=False)
+        handle = self._next()
+        self.streams[handle] = Stream()
+        return handle
+
+    def destroy_stream(self, stream: int) -> None:
+        self.called("destroy_stream")
+        assert not self.streams.pop(stream).queue, "a stream was destroyed with work left"
+
+    def synchronise(self, stream: int) -> None:
+        self.called("synchronise", in_capture=False)
+        queue = self.streams[stream].queue
+        while queue:
+            label, action = queue.pop(0)
+            action()
+            self.clock += 1e-3
+            self.done.append(label)
+
+    def event(self) -> int:
+        self.called("event")
+        handle = self._next()
+        self.events[handle] = {"time": None, "timed": True}
+        return handle
+
+    def destroy_event(self, event: int) -> None:
+        self.called("destroy_event")
+        del self.events[event]
+
+    def record(self, event: int, stream: int, captured: bool = False) -> None:
+        self.called("record")
+        if captured != (self.streams[stream].captured is not None):
+            raise device_error("cudaErrorInvalidValue", "invalid argument", "recording an event")
+        facts = self.events[event]
+
+        def stamp() -> None:
+            facts["time"] = self.clock
+
+        self.enqueue(stream, "record", stamp)
+
+    def elapsed(self, begin: int, end: int) -> float:
+        self.called("elapsed")
+        first, last = self.events[begin]["time"], self.events[end]["time"]
+        if first is None or last is None:
+            raise device_error("cudaErrorNotReady", "device not ready", "reading the time")
+        return float(last - first)
+
+    def wait(self, stream: int, event: int) -> None:
+        self.called(f"wait {event}")
+        self.enqueue(stream, "wait", lambda: None)
+        # Somebody else's work comes first: here, the default stream's.
+        queue = self.streams[DEFAULT_STREAM].queue
+        self.streams[stream].queue.extend(queue)
+        queue.clear()
+
+    def memset(self, address: int, value: int, size: int, stream: int) -> None:
+        self.called("memset")
+        block = self._block(address, size)
+        self.enqueue(stream, "memset", lambda: block.fill(value))
+
+    def upload(self, address: int, source: NDArray[Any], stream: int) -> None:
+        self.called("upload")
+        assert source.flags.c_contiguous
+        if self.streams[stream].captured is not None:
+            assert self._is_pinned(source), "a capture copies from pageable memory"
+        self._block(address, source.nbytes)
+        self._enqueue_copy(stream, "upload", address, source.ctypes.data, source.nbytes, source)
+
+    def download(self, target: NDArray[Any], address: int, stream: int) -> None:
+        self.called("download")
+        assert target.flags.c_contiguous
+        if self.streams[stream].captured is not None:
+            assert self._is_pinned(target), "a capture copies to pageable memory"
+        self._block(address, target.nbytes)
+        self._enqueue_copy(stream, "download", target.ctypes.data, address, target.nbytes, target)
+
+    def copy(self, target: int, source: int, size: int, stream: int) -> None:
+        self.called("copy")
+        self._block(target, size)
+        self._block(source, size)
+        self._enqueue_copy(stream, "copy", target, source, size, None)
+
+    def begin_capture(self, stream: int) -> None:
+        self.called("begin_capture", in_capture=False)
+        self.streams[stream].captured = []
+
+    def end_capture(self, stream: int) -> int:
+        self.called("end_capture")
+        captured, self.streams[stream].captured = self.streams[stream].captured, None
+        assert captured is not None, "nothing is being captured"
+        handle = self._next()
+        self.graphs[handle] = captured
+        return handle
+
+    def abort_capture(self, stream: int) -> None:
+        self.calls.append("abort_capture")
+        self.streams[stream].captured = None
+
+    def instantiate(self, graph: int) -> int:
+        work = self.graphs.pop(graph)
+        self.called("instantiate", in_capture=False)
+        handle = self._next()
+        self.executables[handle] = work
+        return handle
+
+    def launch(self, executable: int, stream: int) -> None:
+        self.called("launch")
+        for label, action in self.executables[executable]:
+            self.enqueue(stream, label, action)
+
+    def destroy_executable(self, executable: int) -> None:
+        self.called("destroy_executable")
+        del self.executables[executable]
+
+    def block(self, address: int) -> NDArray[np.uint8]:
+        """The bytes from an address to the end of its allocation."""
+        for start, block in self.blocks.items():
+            if start <= address < start + block.nbytes:
+                return block[address - start :]
+        raise AssertionError("not the device's memory, or freed")
+
+    def called(self, call: str, in_capture: bool = True) -> None:
+        self.calls.append(call)
+        if self.lost:
+            raise device_error(self.lost, "the context is gone", call)
+        for i, (name, after, code) in enumerate(self.failures):
+            if name == call.split()[0]:
+                if after:
+                    self.failures[i] = (name, after - 1, code)
+                    continue
+                del self.failures[i]
+                self.lost = code if code in STICKY else ""
+                raise device_error(code, "as the test wants it", call)
+        if not in_capture and self.capturing():
+            raise device_error("cudaErrorStreamCaptureUnsupported", "not permitted", call)
+
+    def _idle(self) -> None:
+        if not self.lost:
+            assert not any(s.queue for s in self.streams.values()), "freed with work left"
+
+    def _is_pinned(self, array: NDArray[Any]) -> bool:
+        first = array.ctypes.data
+        return any(
+            start <= first and first + array.nbytes <= start + block.nbytes
+            for start, block in self.pins.items()
+        )
+
+    def _block(self, address: int, size: int) -> NDArray[np.uint8]:
+        block = self.block(address)
+        assert size <= block.nbytes, "beyond the end of an allocation"
+        return block[:size]
+
+    def _enqueue_copy(
+        self, stream: int, label: str, target: int, source: int, size: int, alive: Any
+    ) -> None:
+        def move(_: Any = alive) -> None:
+            if not self.lost:
+                ctypes.memmove(target, source, size)
+
+        self.enqueue(stream, label, move)
+
+    def _next(self) -> int:
+        self._handle += 1
+        return self._handle

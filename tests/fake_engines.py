@@ -1,0 +1,189 @@
+"""A TensorRT whose engines are ONNX files, played by ONNX Runtime over a fake device's memory."""
+
+from __future__ import annotations
+
+import gc
+import types
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from fake_device import FakeDevice
+
+from sonomime.runtime.backends import cuda, tensorrt
+from sonomime.runtime.backends.ort import session_options
+from sonomime.runtime.bundle import Bundle
+from sonomime.runtime.engine_store import FLAVOURS
+
+TYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT", "tensor(float16)": "HALF"}
+NUMPY = {"UINT8": np.uint8, "FLOAT": np.float32, "HALF": np.float16}
+
+
+class Enum:
+    """A member that has a name, as pybind's have."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class FakeContext:
+    def __init__(self, engine: FakeEngine) -> None:
+        self.engine = engine
+        self.addresses: dict[str, int] = {}
+        engine.trt.contexts += 1
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        trt = self.engine.trt
+        trt.addressed.append(name)
+        assert address % 256 == 0
+        trt.device.block(address)
+        self.addresses[name] = address
+        return name not in trt.refused_addresses
+
+    def execute_async_v3(self, stream: int) -> bool:
+        engine, device = self.engine, self.engine.trt.device
+        assert self.addresses.keys() == engine.tensors.keys(), "a tensor has no address"
+        device.called("execute")
+        if engine.stage in engine.trt.failing:
+            engine.logger.log(1, "the kernel refused")
+            return False
+        if device.capturing() and engine.stage in engine.trt.uncapturable:
+            engine.logger.log(1, "operation not permitted when stream is capturing")
+            return False
+        device.enqueue(stream, engine.stage, self.run)
+        return True
+
+    def run(self) -> None:
+        binding = self.engine.session.io_binding()
+        for name, (kind, shape, output) in self.engine.tensors.items():
+            bind = binding.bind_output if output else binding.bind_input
+            self.engine.trt.device.block(self.addresses[name])  # it is still there
+            bind(name, "cpu", 0, NUMPY[kind], shape, self.addresses[name])
+        self.engine.session.run_with_iobinding(binding)
+
+    def __del__(self) -> None:
+        trt = self.engine.trt
+        trt.contexts -= 1
+        # What a destructor raises is lost, so it is written down.
+        if any(address not in trt.known(address) for address in self.addresses.values()):
+            trt.violations.append(f"the context of {self.engine.stage} outlived its memory")
+
+
+class FakeEngine:
+    def __init__(self, trt: FakeTrt, content: bytes, logger: Any) -> None:
+        self.trt, self.logger = trt, logger
+        self.stage = trt.stages[content]
+        self.session = ort.InferenceSession(
+            content, session_options(1), providers=["CPUExecutionProvider"]
+        )
+        self.tensors = {
+            node.name: (TYPES[node.type], tuple(node.shape), output)
+            for output, nodes in enumerate((self.session.get_inputs(), self.session.get_outputs()))
+            for node in nodes
+        }
+        trt.engines += 1
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self.tensors)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.tensors)[index]
+
+    def get_tensor_mode(self, name: str) -> Any:
+        return FakeTrt.TensorIOMode.OUTPUT if self.tensors[name][2] else FakeTrt.TensorIOMode.INPUT
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return Enum(self.trt.altered.get(name, {}).get("dtype", self.tensors[name][0]))
+
+    def get_tensor_format(self, name: str) -> Any:
+        return Enum(self.trt.altered.get(name, {}).get("format", "LINEAR"))
+
+    def get_tensor_shape(self, name: str) -> Any:
+        return list(self.trt.altered.get(name, {}).get("shape", self.tensors[name][1]))
+
+    def create_execution_context(self) -> FakeContext | None:
+        self.trt.device.called("context", in_capture=False)
+        if self.stage in self.trt.without_room:
+            self.logger.log(1, "out of memory: requested 1 GiB")
+            return None
+        return FakeContext(self)
+
+    def __del__(self) -> None:
+        self.trt.engines -= 1
+
+
+class FakeTrt:
+    """Stands for the module. `engines` and `contexts` are how many live."""
+
+    __version__ = "10.9.8"
+    TensorIOMode = types.SimpleNamespace(INPUT=Enum("INPUT"), OUTPUT=Enum("OUTPUT"))
+
+    class ILogger:
+        Severity = types.SimpleNamespace(ERROR=1)
+
+        def __init__(self) -> None:
+            pass
+
+    def __init__(self, device: FakeDevice) -> None:
+        self.device = device
+        self.stages: dict[bytes, str] = {}
+        self.altered: dict[str, dict[str, Any]] = {}
+        self.without_room: set[str] = set()
+        self.failing: set[str] = set()
+        self.uncapturable: set[str] = set()
+        self.refused_addresses: set[str] = set()
+        self.refused: set[str] = set()
+        self.missing: set[str] = set()
+        self.addressed: list[str] = []
+        self.violations: list[str] = []
+        self.plugins = self.deserialised = self.engines = self.contexts = 0
+        self.targets: list[list[str]] = []
+
+    def Runtime(self, logger: Any) -> Any:
+        def deserialize(content: bytes) -> FakeEngine | None:
+            self.deserialised += 1
+            if self.stages[content] in self.refused:
+                logger.log(1, "Serialization assertion failed: version tag does not match")
+                return None
+            return FakeEngine(self, content, logger)
+
+        return types.SimpleNamespace(deserialize_cuda_engine=deserialize)
+
+    def known(self, address: int) -> set[int]:
+        """The address itself, if it is the device's."""
+        blocks = self.device.blocks.items()
+        return {address for start, b in blocks if start <= address < start + b.nbytes}
+
+    def load_engines(
+        self, bundle: Bundle, flavour: str, trt: Any, targets: list[str], file: Path | None = None
+    ) -> dict[str, bytes]:
+        """As engine_store's: here, every bundle is built."""
+        self.targets.append(targets)
+        contents = {stage.name: bundle.read(stage.file) for stage in bundle.manifest.stages}
+        self.stages |= {content: name for name, content in contents.items()}
+        return {name: content for name, content in contents.items() if name not in self.missing}
+
+    def load_plugin(self, trt: Any) -> None:
+        self.plugins += 1
+
+    def gone(self) -> None:
+        """Assert that everything was given back, in an order that is safe."""
+        gc.collect()
+        assert self.device.leaks() == []
+        assert (self.engines, self.contexts, self.violations) == (0, 0, [])
+
+
+def install(monkeypatch: pytest.MonkeyPatch, device: FakeDevice | None = None) -> FakeTrt:
+    """Put a fake GPU and a fake TensorRT of both flavours where the backends look for them."""
+    fake = FakeTrt(device or FakeDevice())
+    monkeypatch.setattr(tensorrt, "_engines", WeakValueDictionary())
+    monkeypatch.setattr(tensorrt, "load_flavour", lambda name: (FLAVOURS[name], fake))
+    monkeypatch.setattr(tensorrt, "load_engines", fake.load_engines)
+    monkeypatch.setattr(tensorrt, "load_plugin", fake.load_plugin)
+    monkeypatch.setattr(tensorrt, "open_device", lambda: fake.device)
+    monkeypatch.setattr(cuda, "open_device", lambda: fake.device)
+    return fake
