@@ -144,6 +144,7 @@ class FakeDevice:
         if captured != (self.streams[stream].captured is not None):
             raise device_error("cudaErrorInvalidValue", "invalid argument", "recording an event")
         facts = self.events[event]
+        facts["stream"] = stream
 
         def stamp() -> None:
             facts["time"] = self.clock
@@ -160,10 +161,12 @@ class FakeDevice:
     def wait(self, stream: int, event: int) -> None:
         self.called(f"wait {event}")
         self.enqueue(stream, "wait", lambda: None)
-        # Somebody else's work comes first: here, the default stream's.
-        queue = self.streams[DEFAULT_STREAM].queue
-        self.streams[stream].queue.extend(queue)
-        queue.clear()
+        # The work before the event comes first, on whichever stream it is.
+        other = self.events[event]["stream"]
+        if other != stream:
+            queue = self.streams[other].queue
+            self.streams[stream].queue.extend(queue)
+            queue.clear()
 
     def memset(self, address: int, value: int, size: int, stream: int) -> None:
         self.called("memset")

@@ -74,10 +74,11 @@ def device_array(
     Raises:
         InputError: not uint8, not contiguous, read-only, or on another GPU.
     """
-    if hasattr(value, "__cuda_array_interface__"):
-        found = _from_interface(value, what, writable)
-    else:
+    # DLPack first: by the other protocol torch does not tell which stream it works on.
+    if hasattr(value, "__dlpack_device__"):
         found = _from_dlpack(value, what, device, stream)
+    else:
+        found = _from_interface(value, what, writable)
     if found.nbytes and not found.address:
         raise InputError(f"{what} has no memory")
     return found
