@@ -129,6 +129,16 @@ class StageChain:
             self.frame()
         self._graph = graph
 
+    def set_state_fresh(self) -> None:
+        """Forget the smoothing's past, as a new clip does."""
+        self.tensors[STATE].zero_()
+        self._synchronize()
+
+    def finite(self) -> bool:
+        """Whether every tensor of the last frame is."""
+        floats = [tensor for tensor in self.tensors.values() if tensor.is_floating_point()]
+        return all(bool(torch.isfinite(tensor).all()) for tensor in floats)
+
     def enqueue(self) -> None:
         """One frame, whichever way it goes."""
         if self._graph is not None:

@@ -1,0 +1,150 @@
+"""Every backend of the runtime that this machine has, on one bundle: golden frame, times.
+
+The stages are driven through the backends' own contract, without the Animator and its letterbox, so
+that OpenCV need not be there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ..export.engine import build_engines
+from ..export.verify import psnr
+from ..runtime.backends import BACKENDS, Backend, open_backend
+from ..runtime.bundle import CONTROLS, DRIVING_FRAME, FRAME, SOURCE_IMAGE, Bundle
+from ..runtime.errors import SonomimeError
+from ..runtime.frames import Image
+from ..runtime.wiring import DETECTOR, DRIVING, REFERENCE
+from .gpu_state import Watch
+from .measure import summarise
+from .png_reader import read_png
+
+
+def check_backends(
+    bundle: Bundle, count: int, names: Sequence[str] = BACKENDS[1:]
+) -> Iterator[dict[str, Any]]:
+    """A row of plain data per backend; one that is absent says why."""
+    golden = bundle.manifest.golden
+    source, driving, output = (
+        read_png(bundle.folder / each.file)
+        for each in (golden.source, golden.driving, golden.output)
+    )
+    for name in names:
+        row: dict[str, Any] = {"backend": name}
+        try:
+            if name in ("tensorrt", "rtx"):
+                row |= _built(bundle, name)
+            yield row | _checked(bundle, name, source, driving, output, count)
+        except SonomimeError as error:
+            yield row | {"absent": error.message[:300], "cure": error.hint[:300]}
+        except Exception as error:  # a broken installation raises anything
+            said = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            yield row | {"absent": said}
+
+
+def _built(bundle: Bundle, flavour: str) -> dict[str, Any]:
+    """The engines, from this user's cache or built now; nothing is built where nothing can run."""
+    from ..runtime.backends.cuda import open_device
+
+    open_device()
+    began = perf_counter()
+    done = build_engines(bundle, flavour)
+    return {
+        "engines": {"cached": done.cached, "seconds": perf_counter() - began} | done.plain(),
+    }
+
+
+def _checked(
+    bundle: Bundle, name: str, source: Image, driving: Image, output: Image, count: int
+) -> dict[str, Any]:
+    began = perf_counter()
+    backend = open_backend(name, bundle)
+    opened = perf_counter()
+    try:
+        _prepare(bundle, backend, source, driving)
+        prepared = perf_counter()
+        backend.run_frame()
+        first = perf_counter()
+        found = as_image(backend.view(FRAME))
+        apart = np.abs(found.astype(int) - output.astype(int))
+        decibels = psnr(found, output)
+        for _ in range(max(1, count // 10)):
+            backend.run_frame()
+        frames: list[float] = []
+        stages: dict[str, list[float]] = {stage: [] for stage in backend.seconds}
+        with Watch() as watch:
+            for _ in range(count):
+                began_frame = perf_counter()
+                backend.run_frame()
+                frames.append(perf_counter() - began_frame)
+                for stage, seconds in backend.seconds.items():
+                    stages[stage].append(seconds)
+        return {
+            "device": backend.device,
+            "cold_ms": {
+                "open": 1e3 * (opened - began),
+                "source": 1e3 * (prepared - opened),
+                "first_frame": 1e3 * (first - prepared),
+            },
+            "golden": {"levels_apart": int(apart.max()), "psnr_db": min(decibels, 120.0)},
+            # A GPU's float32 differs from the CPU's in the last bits, and so may a rounding.
+            "agrees": decibels >= 45.0,
+            "frame_ms": asdict(summarise(frames)),
+            "frames_per_second": 1 / median(frames),
+            "stages_ms": {stage: 1e3 * median(values) for stage, values in stages.items()},
+            "gpu": watch.summary,
+        }
+    finally:
+        backend.close()
+
+
+def _prepare(bundle: Bundle, backend: Backend, source: Image, driving: Image) -> None:
+    """Absolute motion, no smoothing, as the golden frame was made."""
+    values = dict.fromkeys(CONTROLS, 0.0) | {"scale": 1.0, "dt_seconds": 1 / 30}
+    for name, value in values.items():
+        backend.view(name)[...] = value
+    backend.view(SOURCE_IMAGE)[...] = _planes(source)
+    backend.view(DRIVING_FRAME)[...] = _planes(driving)
+    for pair in bundle.manifest.recurrent:
+        backend.write(pair.to, 0)
+    for stage in bundle.manifest.stages:
+        if stage.when == "once" or stage.name == DETECTOR:
+            backend.run(stage.name)
+    wanted = {tensor.name for stage in bundle.manifest.stages for tensor in stage.inputs}
+    for tensor in bundle.stage(DETECTOR).outputs:
+        reference = REFERENCE + tensor.name.removeprefix(DRIVING)
+        if reference in wanted:
+            backend.copy(tensor.name, reference)
+
+
+def _planes(image: Image) -> Image:
+    return image[None, None] if image.ndim == 2 else image.transpose(2, 0, 1)[None]
+
+
+def as_image(planes: Image) -> Image:
+    """(1, C, S, S) -> (S, S) or (S, S, 3), a copy."""
+    return np.array(planes[0, 0] if planes.shape[1] == 1 else planes[0].transpose(1, 2, 0))
+
+
+def backend_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The rows for a person."""
+    columns = (("p50 ms", 8), ("p99", 8), ("open", 9), ("first", 8), ("levels", 8), ("dB", 7))
+    yield f"{'backend':<10}" + "".join(f"{name:>{width}}" for name, width in columns) + "  device"
+    for row in rows:
+        if "absent" in row:
+            yield f"{row['backend']:<10}  absent: {row['absent']}"
+            continue
+        ms, cold, golden = row["frame_ms"], row["cold_ms"], row["golden"]
+        p99 = f"{ms['p99']:8.2f}" if ms["p99"] is not None else f"{'-':>8}"
+        yield (
+            f"{row['backend']:<10}{ms['p50']:8.2f}{p99}{cold['open']:9.0f}"
+            f"{cold['first_frame']:8.1f}{golden['levels_apart']:8d}{golden['psnr_db']:7.1f}  "
+            + row["device"]
+            + ("" if row["agrees"] else "  DIFFERS")
+        )

@@ -1,0 +1,256 @@
+"""A model's chain in torch, in every way that the device allows: right, and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..export.stages import Precision
+from ..export.verify import psnr
+from ..runtime.progress import progress
+from ..training.models.animator import AnimationModel
+from .gpu_state import Watch
+from .kernel_check import median_replay
+from .kernels import Kernels
+from .measure import summarise
+from .stage_chain import Image, StageChain, plain_loop
+
+LEAST_PSNR = {"fp32": 60.0, "fp16": 45.0}
+"""dB to the model in float32 on the CPU. TF32 is held to fp16's."""
+
+_LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to compute the frame."""
+
+    precision: Precision
+    graph: bool = False
+    compiled: bool = False
+    channels_last: bool = False
+    kernels: bool = False
+    tf32: bool = False
+
+    @property
+    def name(self) -> str:
+        words = ["compiled" if self.compiled else "eager", self.precision]
+        words += ["TF32"] if self.tf32 else []
+        words += ["channels last"] if self.channels_last else []
+        words += ["our kernels"] if self.kernels else []
+        words += ["CUDA graph"] if self.graph else []
+        return ", ".join(words)
+
+
+def variants(gpu: bool, compiled: bool = True, kernels: bool = True) -> list[Variant]:
+    """What is worth running on this device; the compiled ones, which take minutes, come last."""
+    if not gpu:
+        found = [Variant("fp32"), Variant("fp32", kernels=True)]
+    else:
+        found = [
+            Variant("fp32"),
+            Variant("fp32", graph=True),
+            Variant("fp32", graph=True, kernels=True),
+            Variant("fp32", graph=True, tf32=True),
+            Variant("fp16"),
+            Variant("fp16", graph=True),
+            Variant("fp16", graph=True, kernels=True),
+            Variant("fp16", graph=True, channels_last=True),
+            Variant("fp16", graph=True, channels_last=True, kernels=True),
+            Variant("fp16", compiled=True, graph=True),
+            Variant("fp16", compiled=True, graph=True, channels_last=True),
+            Variant("fp32", compiled=True, graph=True),
+        ]
+    return [v for v in found if (compiled or not v.compiled) and (kernels or not v.kernels)]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Source, reference and driving frames at the model's size."""
+
+    source: Image
+    reference: Image
+    driving: tuple[Image, ...]
+
+
+def expected_frames(model: AnimationModel, pictures: Pictures) -> list[Image]:
+    """The frames by float32 on the CPU, which all else is held against."""
+    chain = StageChain(model, "fp32", torch.device("cpu"))
+    chain.set_source(pictures.source, pictures.reference)
+    return [chain.animate(frame) for frame in pictures.driving]
+
+
+def check_variant(
+    model: AnimationModel,
+    variant: Variant,
+    device: torch.device,
+    pictures: Pictures,
+    expected: Sequence[Image],
+    kernels: Kernels | None,
+    count: int,
+) -> dict[str, Any]:
+    """One variant: cold, right, warm. A variant that does not run says why and stops nothing."""
+    row: dict[str, Any] = {"variant": variant.name}
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    # TF32 would be quicker and no float32; the choice among cuDNN's kernels is part of cold.
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = variant.tf32, True
+    try:
+        row |= _checked(model, variant, device, pictures, expected, kernels, count)
+    except Exception as error:  # torch's, CUDA's, the compiler's: the next variant may run
+        row["failed"] = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before
+    return row
+
+
+def _checked(
+    model: AnimationModel,
+    variant: Variant,
+    device: torch.device,
+    pictures: Pictures,
+    expected: Sequence[Image],
+    kernels: Kernels | None,
+    count: int,
+) -> dict[str, Any]:
+    began = perf_counter()
+    chain = StageChain(
+        model, variant.precision, device, variant.compiled, variant.channels_last,
+        kernels if variant.kernels else None,
+    )  # fmt: skip
+    chain.set_source(pictures.source, pictures.reference)
+    if variant.graph:
+        chain.capture()
+        chain.set_state_fresh()
+    frames = [chain.animate(pictures.driving[0])]
+    cold = perf_counter() - began
+    frames += [chain.animate(frame) for frame in pictures.driving[1:]]
+    row: dict[str, Any] = {"cold_ms": 1e3 * cold, **_agreement(frames, expected)}
+    least = LEAST_PSNR["fp16" if variant.tf32 else variant.precision]
+    row["finite"] = chain.finite()
+    row["agrees"] = row["finite"] and row["psnr_db"] >= least
+    stages = chain.time_stages(max(3, count // 10)) if not variant.graph else {}
+    chain.time_frames(pictures.driving, max(1, count // 10))  # warm
+    with Watch() as watch:
+        samples = chain.time_frames(pictures.driving, count)
+    row |= {
+        "frame_ms": asdict(summarise(samples)),
+        "frames_per_second": 1 / median(samples),
+        "stages_ms": {name: 1e3 * median(values) for name, values in stages.items()},
+    }
+    if device.type == "cuda":
+        row["device_ms"] = 1e3 * median_replay(chain.enqueue, max(3, count // 4))
+        row["gpu"] = watch.summary
+        row["launches"] = count_launches(chain)
+        row["memory_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
+    return row
+
+
+def _agreement(frames: Sequence[Image], expected: Sequence[Image]) -> dict[str, Any]:
+    levels = max(
+        int(np.abs(a.astype(int) - b.astype(int)).max())
+        for a, b in zip(frames, expected, strict=True)
+    )
+    decibels = min(psnr(a, b) for a, b in zip(frames, expected, strict=True))
+    # JSON has no infinity; equal frames are as good as one level in one pixel of a large picture.
+    return {"levels_apart": levels, "psnr_db": min(decibels, 120.0)}
+
+
+def count_launches(chain: StageChain) -> dict[str, Any]:
+    """What one frame enqueues: kernels on the device, and launches by the host."""
+    from torch.profiler import ProfilerActivity, profile
+
+    try:
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
+            chain.enqueue()
+            torch.cuda.synchronize()
+        names = [event.name for event in record.events()]
+        on_device = [
+            event.name
+            for event in record.events()
+            if event.device_type == torch.autograd.DeviceType.CUDA
+        ]
+    except Exception as error:  # no CUPTI, no permission: a machine's own affair
+        return {"absent": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+    copies = [name for name in on_device if name.startswith(("Memcpy", "Memset"))]
+    return {
+        "kernels": len(on_device) - len(copies),
+        "copies": len(copies),
+        "by_the_host": sum(name.startswith(_LAUNCHES) for name in names),
+    }
+
+
+def check_model(
+    model: AnimationModel,
+    device: torch.device,
+    pictures: Pictures,
+    kernels: Kernels | None,
+    count: int,
+    todo: Sequence[Variant],
+) -> Iterator[dict[str, Any]]:
+    """A row per variant, then the plain loop's; each as soon as it is there."""
+    expected = expected_frames(model, pictures)
+    for variant in progress(todo, label="ways"):
+        yield check_variant(model, variant, device, pictures, expected, kernels, count)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+    precisions: tuple[Precision, ...] = ("fp32", "fp16") if device.type == "cuda" else ("fp32",)
+    for precision in precisions:
+        yield _plain(model, precision, device, pictures, max(3, count // 4))
+
+
+def _plain(
+    model: AnimationModel,
+    precision: Precision,
+    device: torch.device,
+    pictures: Pictures,
+    count: int,
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"variant": f"plain loop, {precision}"}
+    try:
+        chain = StageChain(model, precision, device)
+        chain.set_source(pictures.source, pictures.reference)
+        plain_loop(chain, pictures.source, pictures.driving, 2)
+        samples = plain_loop(chain, pictures.source, pictures.driving, count)
+    except Exception as error:
+        return row | {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+    return row | {
+        "frame_ms": asdict(summarise(samples)),
+        "frames_per_second": 1 / median(samples),
+    }
+
+
+def torch_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The rows for a person, each beside the plain loop of its precision."""
+    plain = {
+        row["variant"].rpartition(" ")[2]: row["frame_ms"]["p50"]
+        for row in rows
+        if row["variant"].startswith("plain loop") and "frame_ms" in row
+    }
+    yield f"{'way':<52}{'p50 ms':>8}{'p99':>8}{'device':>8}{'cold':>9}{'dB':>7}{'plain/this':>11}"
+    for row in rows:
+        if "failed" in row:
+            yield f"{row['variant']:<52}  failed: {row['failed'][:120]}"
+            continue
+        ms = row["frame_ms"]
+        slow = plain.get(next((p for p in plain if f" {p}" in row["variant"]), ""))
+        cells = [
+            f"{ms['p50']:8.2f}",
+            _cell(ms["p99"], "8.2f"),
+            _cell(row.get("device_ms"), "8.2f"),
+            _cell(row.get("cold_ms"), "9.0f"),
+            _cell(row.get("psnr_db"), "7.1f"),
+            _cell(slow / ms["p50"] if slow else None, "11.1f"),
+        ]
+        wrong = "" if row.get("agrees", True) else "  DIFFERS"
+        yield f"{row['variant']:<52}" + "".join(cells) + wrong
+
+
+def _cell(value: float | None, form: str) -> str:
+    return f"{value:{form}}" if value is not None else f"{'-':>{form.partition('.')[0]}}"
