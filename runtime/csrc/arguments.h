@@ -36,14 +36,14 @@ inline bool known_dtype(int dtype) {
     return dtype == SONOMIME_FLOAT32 || dtype == SONOMIME_FLOAT16;
 }
 
-inline bool aligned_16(const void* pointer) {
-    return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
+inline bool aligned(const void* pointer, std::uintptr_t bytes) {
+    return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
 }
 
 inline bool sound(const WarpSizes& sizes, const void* feature, const void* output, int dtype,
                   int layout) {
     const bool eight = layout == SONOMIME_HWC8;
-    if (eight && (dtype != SONOMIME_FLOAT16 || !aligned_16(feature) || !aligned_16(output)))
+    if (eight && (dtype != SONOMIME_FLOAT16 || !aligned(feature, 16) || !aligned(output, 16)))
         return false;
     if (!eight && layout != SONOMIME_LINEAR) return false;
     if (sizes.channels > INT_MAX - kEightGroup) return false;
@@ -59,8 +59,8 @@ inline bool sound(const SparseSizes& sizes, int keypoints, int dtype) {
            fits(keypoints + 1, sizes.channels + 1, sizes.height, sizes.width);
 }
 
-inline bool sound(const ComposeSizes& sizes, int dtype) {
-    return known_dtype(dtype) && sizes.slots >= 2 && sizes.slots <= kMostSlots &&
+inline bool sound(const ComposeSizes& sizes, const void* output, int dtype) {
+    return known_dtype(dtype) && aligned(output, 8) && sizes.slots >= 2 && sizes.slots <= kMostSlots &&
            fits(sizes.slots, sizes.height, sizes.width);
 }
 

@@ -101,7 +101,7 @@ int sonomime_compose_motion(const void* mask_logits, const float* source_value,
     if (!all_given(mask_logits, source_value, source_jacobian, driving_value, driving_jacobian,
                    output))
         return kInvalidValue;
-    if (!sound(sizes, dtype)) return kInvalidValue;
+    if (!sound(sizes, output, dtype)) return kInvalidValue;
     const auto compose = dtype == SONOMIME_FLOAT16 ? compose_all<Half> : compose_all<float>;
     compose(sizes, mask_logits, points, output);
     return 0;

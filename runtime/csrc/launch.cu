@@ -163,7 +163,7 @@ int sonomime_compose_motion(const void* mask_logits, const float* source_value,
     if (!all_given(mask_logits, source_value, source_jacobian, driving_value, driving_jacobian,
                    output))
         return kInvalidValue;
-    if (!sound(sizes, dtype)) return kInvalidValue;
+    if (!sound(sizes, output, dtype)) return kInvalidValue;
     const auto make = dtype == SONOMIME_FLOAT16 ? launch_compose<Half> : launch_compose<float>;
     return make(sizes, mask_logits, points, output, stream);
 }

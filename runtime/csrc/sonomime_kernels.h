@@ -54,8 +54,8 @@ SONOMIME_API int sonomime_sparse_motion(
     int height, int width, int keypoints, float variance, int half_pixel, int dtype,
     struct CUstream_st *stream);
 
-/* mask_logits (keypoints + 1, height, width) of `dtype` -> output (height, width, 2), float32: the
- * motions of the slots, weighted by the softmax of the logits over the slots. */
+/* mask_logits (keypoints + 1, height, width) of `dtype` -> output (height, width, 2), float32, 8-byte
+ * aligned: the motions of the slots, weighted by the softmax of the logits over the slots. */
 SONOMIME_API int sonomime_compose_motion(
     const void *mask_logits, const float *source_value, const float *source_jacobian,
     const float *driving_value, const float *driving_jacobian, float *output, int height, int width,

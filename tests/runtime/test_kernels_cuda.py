@@ -62,8 +62,7 @@ def test_nothing_but_the_functions_is_exported(library: ctypes.CDLL) -> None:
 def test_the_table_of_errors_on_a_gpu(library: ctypes.CDLL) -> None:
     rows = kernel_cases.table(library, "cuda")
     for (op, dtype, layout), (_, worst) in rows.items():
-        limit = kernel_cases.LIMITS["float32" if op == "ComposeMotion" else dtype]
-        assert worst <= limit, (op, dtype, layout, worst)
+        assert worst <= kernel_cases.limit(op, dtype), (op, dtype, layout, worst)
 
 
 @pytest.mark.gpu
