@@ -56,6 +56,10 @@ class FakeContext:
         device.enqueue(stream, engine.stage, self.run)
         return True
 
+    def is_stream_capturable(self, stream: int) -> bool:
+        assert stream in self.engine.trt.device.streams
+        return self.engine.stage not in self.engine.trt.not_yet_capturable
+
     def run(self) -> None:
         binding = self.engine.session.io_binding()
         for name, (kind, shape, output) in self.engine.tensors.items():
@@ -135,6 +139,7 @@ class FakeTrt:
         self.without_room: set[str] = set()
         self.failing: set[str] = set()
         self.uncapturable: set[str] = set()
+        self.not_yet_capturable: set[str] = set()
         self.refused_addresses: set[str] = set()
         self.refused: set[str] = set()
         self.missing: set[str] = set()

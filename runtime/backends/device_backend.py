@@ -90,6 +90,13 @@ class DeviceBackend(ABC):
             BackendError: it cannot be enqueued.
         """
 
+    def _check_capture(self) -> None:  # noqa: B027 (nothing to check is a good answer)
+        """Before a frame is captured.
+
+        Raises:
+            BackendError: some stage cannot be.
+        """
+
     @property
     def captured(self) -> bool:
         """Whether the last frames ran as one CUDA graph."""
@@ -182,6 +189,7 @@ class DeviceBackend(ABC):
             self._release.callback(self._device.destroy_executable, executable)
         self._graphs.clear()
         self._put.clear()
+        self._in_use.clear()
         try:
             self._release.close()  # all of it, whatever fails on the way
         except DeviceError as error:
@@ -206,6 +214,7 @@ class DeviceBackend(ABC):
         """Capture one frame. What cannot be captured runs plainly from now on."""
         device = self._device
         try:
+            self._check_capture()
             device.begin_capture(self._stream)
             try:
                 self._enqueue_frame(variant, captured=True)

@@ -6,7 +6,10 @@ Each stage is a CUDA graph of ONNX Runtime's own, since its sessions cannot be c
 
 from __future__ import annotations
 
+import functools
+import io
 import logging
+from contextlib import redirect_stdout, suppress
 from typing import Any
 
 import numpy as np
@@ -22,9 +25,13 @@ from .ort import compare_graph, first_line, session_options
 log = logging.getLogger("sonomime")
 
 PROVIDER = "CUDAExecutionProvider"
-CURE = (
-    'in an environment without onnxruntime: pip install "sonomime[gpu]" (the two packages share '
-    "one module); the CUDA and cuDNN that onnxruntime-gpu was built for have to be found too"
+NOT_FOR_GPUS = (
+    'in an environment without onnxruntime: pip install "sonomime[gpu]" (onnxruntime and '
+    "onnxruntime-gpu share one module)"
+)
+NOT_LOADED = (
+    'pip install "onnxruntime-gpu[cuda,cudnn]", or put the CUDA and cuDNN that it was built for on '
+    "LD_LIBRARY_PATH; what it wrote to stderr names the library that it lacks"
 )
 
 
@@ -43,6 +50,7 @@ class OrtCudaBackend(DeviceBackend):
         """
         require_provider()
         ort.set_default_logger_severity(3)
+        preload()
         self._runs: dict[str, tuple[Any, Any]] = {}
         # What waits is the frame, once, not every stage. (Before ONNX Runtime 1.27 a graph's replay
         # waits nevertheless.)
@@ -75,7 +83,8 @@ class OrtCudaBackend(DeviceBackend):
             raise BackendError(
                 f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r} on "
                 f"{self._device.name}: {first_line(error)}",
-                CURE,
+                "free some of the GPU's memory (nvidia-smi shows who has it); a newer "
+                "onnxruntime-gpu may read it; else export the bundle again",
             ) from error
 
     def _try(self, stage: Stage, content: bytes, graph: bool) -> Any:
@@ -94,7 +103,7 @@ class OrtCudaBackend(DeviceBackend):
             raise BackendError(
                 f"ONNX Runtime {ort.__version__} has a CUDA provider that did not load for stage "
                 f"{stage.name!r}: it would run on the CPU",
-                CURE,
+                NOT_LOADED,
             )
         return session
 
@@ -127,7 +136,19 @@ def require_provider() -> None:
         BackendError: it is the package for CPUs.
     """
     if PROVIDER not in ort.get_available_providers():
-        raise BackendError(f"this ONNX Runtime ({ort.__version__}) has no CUDA provider", CURE)
+        raise BackendError(
+            f"this ONNX Runtime ({ort.__version__}) has no CUDA provider", NOT_FOR_GPUS
+        )
+
+
+@functools.cache
+def preload() -> None:
+    """Let ONNX Runtime find CUDA and cuDNN in NVIDIA's pip packages, from version 1.21 on."""
+    said = io.StringIO()
+    with redirect_stdout(said), suppress(OSError, RuntimeError):  # it prints what it misses
+        if hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()
+    log.debug("preloading for ONNX Runtime: %s", said.getvalue().strip() or "done")
 
 
 def open_ort_cuda(bundle: Bundle, device: Device | None = None) -> OrtCudaBackend:

@@ -125,6 +125,13 @@ class TensorRtBackend(DeviceBackend):
                     "build the engines again (sonomime build)",
                 )
 
+    def _check_capture(self) -> None:
+        for stage, (context, _) in self._contexts.items():
+            # Only RTX, which compiles where it runs, can tell.
+            ask = getattr(context, "is_stream_capturable", None)
+            if ask is not None and not ask(self._stream):
+                raise BackendError(f"TensorRT-RTX cannot capture stage {stage!r} now")
+
     def _enqueue(self, stage: str) -> None:
         if not self._contexts[stage][0].execute_async_v3(self._stream):
             raise BackendError(

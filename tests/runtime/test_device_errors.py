@@ -130,11 +130,13 @@ def test_a_frame_that_fails_is_waited_out_and_the_next_one_works(
         assert np.abs(found.astype(int) - blob(64, 0.3, 0)).max() <= 3
 
 
-@pytest.mark.parametrize("call", ["stage", "begin_capture", "end_capture", "instantiate"])
+@pytest.mark.parametrize("call", ["asked", "stage", "begin_capture", "end_capture", "instantiate"])
 def test_what_cannot_be_captured_runs_plainly_and_says_so(
     trt: FakeTrt, toy_bundle: Path, call: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if call == "stage":
+    if call == "asked":
+        trt.not_yet_capturable = {"motion"}
+    elif call == "stage":
         trt.uncapturable = {"generator"}
     else:
         trt.device.fail(call, "cudaErrorStreamCaptureInvalidated")
@@ -142,6 +144,7 @@ def test_what_cannot_be_captured_runs_plainly_and_says_so(
     said = [r.message for r in caplog.records if "without a CUDA graph" in r.message]
     assert len(said) == 1, "once, not for every frame"
     assert "launch" not in trt.device.calls
+    assert ("begin_capture" in trt.device.calls) == (call != "asked")
 
 
 def test_a_context_lost_while_capturing_is_no_reason_to_go_on(

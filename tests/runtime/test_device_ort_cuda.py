@@ -32,11 +32,15 @@ class FakeOrt:
         self.refuses_graphs: set[str] = set()
         self.refuses = self.fails = ""
         self.opened: list[dict[str, str]] = []
-        self.alive = 0
+        self.alive = self.preloads = 0
         self.severity = None
 
     def set_default_logger_severity(self, level: int) -> None:
         self.severity = level
+
+    def preload_dlls(self) -> None:
+        self.preloads += 1
+        print("Failed to load libcudnn.so.9")
 
     def get_available_providers(self) -> list[str]:
         return self.providers
@@ -112,6 +116,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOrt]:
     module = FakeOrt(FakeDevice())
     monkeypatch.setattr(ort_cuda, "ort", module)
     monkeypatch.setattr(ort_cuda, "open_device", lambda: module.device)
+    ort_cuda.preload.cache_clear()
     yield module
     gc.collect()
     assert module.device.leaks() == [] and module.alive == 0
@@ -151,6 +156,14 @@ def test_one_stream_graphs_of_its_own_and_one_synchronisation(
     backend.close()
 
 
+def test_the_libraries_of_nvidia_s_packages_are_looked_for_once_and_quietly(
+    fake: FakeOrt, toy_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        open_backend("ort-cuda", Bundle.open(toy_bundle)).close()
+    assert fake.preloads == 1 and capsys.readouterr().out == ""
+
+
 def test_a_stage_that_cannot_be_a_graph_runs_without(
     fake: FakeOrt, toy_bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -171,7 +184,7 @@ def test_a_provider_that_did_not_load_is_an_error_and_no_quiet_cpu(
     fake.loads = False
     with pytest.raises(BackendError, match=r"did not load .* it would run on the CPU") as caught:
         Animator.open(toy_bundle, "ort-cuda")
-    assert "sonomime[gpu]" in caught.value.hint and "cuDNN" in caught.value.hint
+    assert "onnxruntime-gpu[cuda,cudnn]" in caught.value.hint
     assert len(fake.opened) == 1
 
 
