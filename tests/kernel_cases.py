@@ -68,7 +68,7 @@ LIMITS = {"float32": 2e-4, "float16": 2**-11 + 2e-4}
 
 
 def limit(op: str, dtype: str) -> float:
-    """The same; deformations are float32 whatever the logits are: a thousandth of a pixel of 256."""
+    """The same; deformations are float32 throughout: a thousandth of one of 256 pixels."""
     return 5e-6 if op == "ComposeMotion" else LIMITS[dtype]
 
 
@@ -171,8 +171,8 @@ def page(cxx: str) -> str:
         f"{version.stdout.splitlines()[0]}; the reference is torch {torch.__version__} in float32",
         "(`export.operators`). No figure here comes from a GPU.",
         "",
-        "Cases: both geometries, the nodes of the presets at 256 x 256 and sizes that are multiples",
-        "of nothing, 1 to 40 keypoints, coordinates smooth, rough and far outside (up to 1e12).",
+        "Cases: both geometries, the nodes of the presets at 256 x 256 and odd sizes, 1 to 40",
+        "keypoints, coordinates smooth, rough and far outside (up to 1e12).",
         "Difference: the largest |kernel - torch| / max(1, |torch|); half an ulp of float16 is",
         "4.9e-4 of the value at most.",
         "",
