@@ -55,7 +55,7 @@ def compare_with_torch(
     torch.set_num_threads(threads)
     eager = TorchAnimator.open(checkpoint)
     per_block = max(2, frames // blocks)
-    with Animator.open(bundle, threads=threads) as runtime:
+    with Animator.open(bundle, "ort-cpu", threads=threads) as runtime:
         for animator in (runtime, eager):
             animator.set_source(source)
         apart = 0

@@ -8,6 +8,7 @@ from pathlib import Path
 EXAMPLE = """example:
   sonomime bench --frames 300 --json latency.json
   sonomime bench --bundle my-bundle/ --torch runs/first/checkpoint.pt
+  sonomime bench --backend tensorrt --json latency-gpu.json
 """
 
 
@@ -17,12 +18,16 @@ def add_bench(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "bench",
         help="time a frame, stage by stage",
         description="Closed loop: one frame after the other, as fast as they go. The start of a "
-        "new process is timed apart from warm frames.",
+        "new process is timed apart from warm frames. On a GPU stages are timed by CUDA events, "
+        "and clocks, power and throttling are recorded.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--bundle", type=Path, metavar="B", help="bundle folder (the default one)")
-    parser.add_argument("--backend", default="auto", metavar="NAME", help="auto (default), ort-cpu")
+    parser.add_argument(
+        "--backend", default="auto", metavar="NAME",
+        help="auto (default), cpu, ort-cuda, tensorrt, rtx, or torch: the same model in torch",
+    )  # fmt: skip
     parser.add_argument("--frames", type=int, default=200, metavar="N", help="frames timed (200)")
     parser.add_argument("--warmup", type=int, default=20, metavar="N", help="frames before (20)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (physical cores)")
@@ -31,7 +36,8 @@ def add_bench(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--torch", type=Path, metavar="CHECKPOINT",
-        help="compare with eager torch running this checkpoint, in interleaved blocks",
+        help="compare with eager torch running this checkpoint, in interleaved blocks; with "
+        "--backend torch, the weights to run",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, samples too")
     parser.set_defaults(run=run_bench)

@@ -1,7 +1,9 @@
 """The latency of one frame in a closed loop: cold start, warm frames, stages, the runtime's share.
 
 Closed loop means back to back: the next frame is handed over when the last one is done. It says
-what the machine can do, not what a viewer waits for when frames fall due at a fixed rate.
+what the machine can do, not what a viewer waits for when frames fall due at a fixed rate. Stages
+are timed by the host's clock on a CPU and by events on a GPU, where the rest of a frame is what the
+host and the copies take.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -27,16 +30,20 @@ from ..runtime.pipeline import SAMPLES
 from ..runtime.progress import progress
 from ..runtime.video import open_source
 from .cold_start import time_cold_start
+from .gpu_state import Watch, state_line
 from .measure import Summary, environment, summarise
 
 MOST_INPUTS = 60  # frames kept in memory and repeated
 BLOCKS = 8  # of the comparison with torch
+ALIASES = {"cpu": "ort-cpu"}
+TORCH = "torch"  # no backend of the runtime: the same stages in torch
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to time. `bundle` None is the default one, `threads` None the physical cores; `cold` is
-    the number of new processes, `torch` a checkpoint to compare with."""
+    """What to time. `bundle` None is the default one; `backend` one of the runtime's, `cpu` or
+    `torch`; `threads` None the physical cores; `cold` the number of new processes; `torch` a
+    checkpoint to compare with, or for backend `torch` the one to run."""
 
     bundle: Path | None = None
     backend: str = "auto"
@@ -58,7 +65,12 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
         raise ConfigError("bench needs at least 1 frame, and no negative numbers")
     threads = resolve_threads(plan.threads)
     bundle = Bundle.open(plan.bundle)
-    before = environment()
+    if plan.backend == TORCH:
+        from .torch_bench import measure_torch
+
+        return _about(bundle, threads) | measure_torch(bundle, plan.torch, plan.frames, threads)
+    plan = replace(plan, backend=ALIASES.get(plan.backend, plan.backend))
+    report = _about(bundle, threads)
     cold = [_cold(bundle, plan, threads) for _ in range(plan.cold)]
     source, driving = _inputs(bundle)
     with Animator.open(bundle, plan.backend, threads=threads) as animator:
@@ -66,23 +78,16 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
         frames = itertools.cycle(driving)
         for frame in itertools.islice(frames, plan.warmup):
             animator.animate(frame)
-        samples = _time_frames(animator, itertools.islice(frames, plan.frames), plan.frames)
-        device = animator.backend.device
-    report: dict[str, Any] = {
-        "scenario": "closed loop",
-        "bundle": {
-            "name": bundle.manifest.name,
-            "preset": bundle.manifest.preset,
-            "precision": bundle.manifest.precision,
-            "size": bundle.manifest.image.size,
-            "channels": bundle.manifest.image.channels,
-            "digest": bundle.digest,
-        },
-        "device": device,
-        "threads": threads,
+        gpu = hasattr(animator.backend, "captured")
+        with Watch() if gpu else nullcontext() as watch:
+            samples = _time_frames(animator, itertools.islice(frames, plan.frames), plan.frames)
+        report |= {"backend": animator.backend.name, "device": animator.backend.device}
+        if watch is not None:
+            graph = animator.backend.captured  # type: ignore[attr-defined]
+            report |= {"spans": "CUDA events", "cuda_graph": graph, "gpu": watch.summary}
+    report |= {
         "frame_shape": list(driving[0].shape),
         "warmup": plan.warmup,
-        "environment": before,
         "milliseconds": {name: asdict(summarise(values)) for name, values in samples.items()},
         "own_share": _share(samples),
         "samples_ms": {
@@ -102,6 +107,25 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
     return report
 
 
+def _about(bundle: Bundle, threads: int) -> dict[str, Any]:
+    """What is timed and on what, before any of it runs."""
+    manifest = bundle.manifest
+    return {
+        "scenario": "closed loop",
+        "bundle": {
+            "name": manifest.name,
+            "preset": manifest.preset,
+            "precision": manifest.precision,
+            "size": manifest.image.size,
+            "channels": manifest.image.channels,
+            "digest": bundle.digest,
+        },
+        "threads": threads,
+        "spans": "host clock",
+        "environment": environment(),
+    }
+
+
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
     """The report for a person."""
     bundle, machine = report["bundle"], report["environment"]
@@ -111,6 +135,12 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
     )
     yield f"{report['device']}, {report['threads']} threads, {machine['cpu']}"
     yield f"load average before: {machine['load_average'][0]}"
+    if "ways" in report:
+        from .torch_check import torch_lines
+
+        yield report["weights"]
+        yield from torch_lines(report["ways"])
+        return
     if "cold_start_ms" in report:
         for run in report["cold_start_ms"]:
             steps = ", ".join(f"{k} {v:.0f}" for k, v in run.items() if k != "total")
@@ -121,6 +151,9 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
         cells = (f"{row[k]:9.3f}" if row[k] is not None else f"{'-':>9}" for k in _COLUMNS)
         yield f"{name:<12}" + "".join(cells)
     yield f"runtime's own share of a frame: {report['own_share']:.2%}"
+    if "gpu" in report:
+        yield "stages by CUDA events, " + ("one CUDA graph" if report["cuda_graph"] else "no graph")
+        yield state_line(report["gpu"])
     if "torch" in report:
         torch = report["torch"]
         ours, eager = torch["runtime"]["p50"], torch["torch"]["p50"]

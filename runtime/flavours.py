@@ -42,17 +42,16 @@ def _rtx_targets(trt: Any) -> list[str]:
 
 def _this_gpu(trt: Any) -> list[str]:
     """Name and compute capability of the current GPU: engines of full TensorRT serve no other."""
-    hint = (
-        'it builds on the GPU that runs the engine: pip install "sonomime[gpu]", check nvidia-smi'
-    )
+    from .backends.cuda import open_device
+
     try:
-        runtime = importlib.import_module("cuda.bindings.runtime")
-    except ImportError as error:
-        raise BackendError(f"cuda-bindings cannot be imported: {error}", hint) from error
-    status, properties = runtime.cudaGetDeviceProperties(0)
-    if int(status) != 0:
-        raise BackendError(f"CUDA reports no GPU (error {int(status)})", hint)
-    return [gpu_target(properties.name.decode(), properties.major, properties.minor)]
+        device = open_device()
+    except BackendError as error:
+        hint = "it builds on the GPU that runs the engine"
+        raise BackendError(
+            error.message, f"{hint}: {error.hint}" if error.hint else hint
+        ) from error
+    return [gpu_target(device.name, *device.capability)]
 
 
 def gpu_target(name: str, major: int, minor: int) -> str:

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import pytest
+from fake_nvidia_smi import LINE, put
 
 from sonomime.benchmarks import gpu_state
 from sonomime.benchmarks.gpu_state import Watch, parse_line, read_state, state_line
-
-LINE = "NVIDIA L4, 580.65, P0, 1590, 6251, 2040, 61.5, 72.00, 58, 97, 1024, 0x0000000000000004"
-
-SCRIPT = """#!/bin/sh
-case "$*" in *{refused}*) echo 'Field "{refused}" is not a valid field to query.'; exit 2;; esac
-case "$*" in
-*loop-ms*) while :; do echo "{line}"; sleep 0.02; done;;
-*) echo "{line}";;
-esac
-"""
 
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return put(tmp_path, monkeypatch, "unheard.of", LINE)
-
-
-def put(folder: Path, monkeypatch: pytest.MonkeyPatch, refused: str, line: str) -> Path:
-    tool = folder / "bin" / "nvidia-smi"
-    tool.parent.mkdir(exist_ok=True)
-    tool.write_text(SCRIPT.format(refused=refused, line=line))
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}/usr/bin{os.pathsep}/bin")
-    return tool
 
 
 def test_a_reading(fake: Path) -> None:

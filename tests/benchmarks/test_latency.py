@@ -68,6 +68,47 @@ def test_the_verb_prints_and_writes(
     assert "cold_start_ms" not in json.loads(file.read_text())
 
 
+def test_cpu_is_another_name(toy_bundle: Path) -> None:
+    report = measure_latency(Plan(toy_bundle, "cpu", threads=1, frames=1, warmup=0, cold=1))
+    assert report["backend"] == "ort-cpu" and report["spans"] == "host clock"
+    assert "gpu" not in report and len(report["cold_start_ms"]) == 1
+
+
+def test_on_a_gpu_spans_are_the_devices_and_its_state_is_recorded(
+    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fake_nvidia_smi import LINE, put
+
+    from sonomime.runtime.backends.ort import OrtCpuBackend
+
+    put(tmp_path, monkeypatch, "unheard.of", LINE)
+    monkeypatch.setattr(OrtCpuBackend, "captured", True, raising=False)
+    report = measure_latency(Plan(toy_bundle, "cpu", threads=1, frames=60, warmup=0, cold=0))
+    assert report["spans"] == "CUDA events" and report["cuda_graph"] is True
+    assert report["gpu"]["throttled"] is True and report["gpu"]["power.draw"]["max"] == 61.5
+    text = "\n".join(report_lines(report))
+    assert "one CUDA graph" in text and "slowed by: power cap" in text
+
+
+def test_the_model_in_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from lively import SMALL, lively_checkpoint
+    from toy_bundle import make_toy_bundle
+
+    bundle = make_toy_bundle(tmp_path / "toy", size=128)
+    checkpoint = tmp_path / "checkpoint.pt"
+    lively_checkpoint("lite", SMALL).save(checkpoint)
+    file = tmp_path / "torch.json"
+    words = ["bench", "--bundle", str(bundle), "--backend", "torch", "--frames", "2"]
+    assert main([*words, "--torch", str(checkpoint), "--json", str(file)]) == 0
+    report = json.loads(file.read_text())
+    assert [row["variant"] for row in report["ways"]] == ["eager, fp32", "plain loop, fp32"]
+    assert report["ways"][0]["agrees"] and report["weights"] == "weights of checkpoint.pt"
+    assert "plain loop, fp32" in capsys.readouterr().out
+    # Without a checkpoint, the preset says how the model is built: the toy's says nothing.
+    assert main(words) == 2
+    assert "--torch CHECKPOINT" in capsys.readouterr().err
+
+
 def test_plans_that_cannot_be() -> None:
     for plan in (Plan(frames=0), Plan(warmup=-1), Plan(cold=-1), Plan(threads=0)):
         with pytest.raises(ConfigError):

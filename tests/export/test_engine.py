@@ -18,6 +18,7 @@ from sonomime.cli import main
 from sonomime.export import engine
 from sonomime.export.engine import build_engines, choose_flavour
 from sonomime.runtime import flavours
+from sonomime.runtime.backends import cuda
 from sonomime.runtime.bundle import Bundle, default_bundle_path
 from sonomime.runtime.engine_file import read_engine_file
 from sonomime.runtime.engine_store import FLAVOURS, cache_root, is_trusted, load_engines
@@ -45,15 +46,14 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Any:
 def full(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Full TensorRT and a GPU, both faked."""
     module = fake_module(monkeypatch, "tensorrt")
-    gpu = types.SimpleNamespace(name=b"NVIDIA Some", major=9, minor=0)
-    runtime: Any = types.ModuleType("cuda.bindings.runtime")
-    runtime.cudaGetDeviceProperties = lambda device: (0, gpu)
-    module.cuda = runtime
-    monkeypatch.setattr(
-        flavours.importlib,
-        "import_module",
-        {"tensorrt": module, runtime.__name__: runtime}.__getitem__,
-    )
+    module.gpu = types.SimpleNamespace(name="NVIDIA Some", capability=(9, 0))
+
+    def open_device() -> Any:
+        if module.gpu is None:
+            raise BackendError("CUDA finds no GPU", "check nvidia-smi")
+        return module.gpu
+
+    monkeypatch.setattr(cuda, "open_device", open_device)
     monkeypatch.setattr(flavours, "_loaded", set())
     return module
 
@@ -212,7 +212,7 @@ def test_full_tensorrt_builds_for_the_gpu_that_is_there(full: Any, toy: Bundle) 
     made = build_engines(toy, "tensorrt").manifest
     assert made.targets == ("NVIDIA Some 9.0",) and made.flavour == "tensorrt"
     assert made.plugin_sha256 == "" and full.registry.libraries == []
-    full.cuda.cudaGetDeviceProperties = lambda device: (100, None)
+    full.gpu = None
     with pytest.raises(BackendError, match="no GPU"):
         build_engines(toy, "tensorrt")
 
@@ -256,7 +256,7 @@ def test_the_flavour_is_chosen_by_what_is_there(full: Any, monkeypatch: pytest.M
         "tensorrt",
         "TensorRT 1.2.3 is installed, the GPU is NVIDIA Some 9.0",
     )
-    full.cuda.cudaGetDeviceProperties = lambda device: (35, None)
+    full.gpu = None
     name, why = choose_flavour()
     assert name == "rtx" and "no GPU" in why
     monkeypatch.undo()

@@ -1,0 +1,77 @@
+"""`sonomime bench --backend torch`: the bundle's model in torch, the ways its device allows.
+
+On a GPU eager, compiled and as a CUDA graph, with the kernels of the plugin where nvcc is there; on
+a CPU eager alone. A bundle holds no weights that torch could load: a checkpoint gives them, else
+the model is untrained, which changes no time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..runtime.bundle import Bundle
+from ..runtime.errors import BackendError, ConfigError
+from .png_reader import read_png
+
+
+def measure_torch(
+    bundle: Bundle, checkpoint: Path | None, frames: int, threads: int
+) -> dict[str, Any]:
+    """A row per way, as plain data, the plain loop's last.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+        ConfigError: no checkpoint, and no preset of the bundle's name.
+    """
+    import torch
+
+    from .kernels import Kernels
+    from .torch_check import Pictures, check_model, variants
+
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    gpu = device.type == "cuda"
+    model, weights = _model(bundle, checkpoint)
+    golden = bundle.manifest.golden
+    source, driving = (read_png(bundle.folder / g.file) for g in (golden.source, golden.driving))
+    pictures = Pictures(source, source, (driving, source))
+    report: dict[str, Any] = {
+        "device": (torch.cuda.get_device_name() if gpu else "CPU") + f", torch {torch.__version__}",
+        "backend": "torch",
+        "weights": weights,
+    }
+    kernels = None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            kernels = Kernels.build("cuda", Path(folder)) if gpu else None
+        except BackendError as error:
+            report["kernels"] = {"absent": error.message}
+        todo = variants(gpu, kernels=kernels is not None)
+        report["ways"] = list(check_model(model, device, pictures, kernels, frames, todo))
+    return report
+
+
+def _model(bundle: Bundle, checkpoint: Path | None) -> tuple[Any, str]:
+    """The model and, in words, whose weights it has."""
+    from ..training.checkpoint import load_checkpoint
+    from ..training.config import load_config
+    from .lively import lively_model
+
+    if checkpoint is not None:
+        return load_checkpoint(checkpoint).model(), f"weights of {checkpoint.name}"
+    manifest = bundle.manifest
+    overrides = (
+        f"model.image_size={manifest.image.size}",
+        f"model.channels={manifest.image.channels}",
+        f"model.geometry={manifest.conventions.geometry}",
+    )
+    try:
+        config = load_config(manifest.preset, overrides)
+    except ConfigError as error:
+        raise ConfigError(
+            f"bundle {manifest.name!r} does not say how its model is built: {error.message}",
+            "give its checkpoint: --torch CHECKPOINT",
+        ) from error
+    return lively_model(config), f"untrained weights of preset {manifest.preset}"
