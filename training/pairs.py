@@ -61,8 +61,9 @@ class _Pair(NamedTuple):
 
 
 class PairSampler:
-    """Draws pairs: a group uniformly, a clip of it, two of its frames (METHOD: sample by anatomy,
-    not by clip).
+    """Draws pairs: a group, a subject of it, a clip of that, each uniformly, and two of its frames.
+    (METHOD: sample by anatomy, not by clip. Nor does a subject filmed often crowd out the others:
+    a model soon knows by heart what few subjects look like.)
 
     Args:
         clips: the clips' frames, all of one size, channel count and list of keypoints.
@@ -172,12 +173,12 @@ class PairSampler:
     ) -> tuple[ClipFrames, int]:
         if self._partly_labelled and rng.uniform() < self._data.labelled_fraction:
             group = [clip for clip in group if len(self._labelled[id(clip)])] or group
-            clip = group[int(rng.integers(len(group)))]
+            clip = _draw_clip(rng, group)
             labelled = self._labelled[id(clip)]
             if len(labelled):
                 return clip, int(labelled[int(rng.integers(len(labelled)))])
         else:
-            clip = group[int(rng.integers(len(group)))]
+            clip = _draw_clip(rng, group)
         return clip, int(rng.integers(len(clip.frames)))
 
     def _synthetic(self, step: int) -> float:
@@ -294,6 +295,13 @@ def _by_group(clips: Sequence[ClipFrames]) -> list[list[ClipFrames]]:
     for clip in clips:
         groups.setdefault(clip.clip.group, []).append(clip)
     return [groups[name] for name in sorted(groups)]
+
+
+def _draw_clip(rng: np.random.Generator, group: Sequence[ClipFrames]) -> ClipFrames:
+    subjects = sorted({clip.clip.subject for clip in group})
+    subject = subjects[int(rng.integers(len(subjects)))]
+    theirs = [clip for clip in group if clip.clip.subject == subject]
+    return theirs[int(rng.integers(len(theirs)))]
 
 
 def _stack(arrays: Sequence[NDArray[np.generic]]) -> Tensor:

@@ -148,6 +148,14 @@ def test_groups_weigh_alike_however_many_clips_they_have() -> None:
     assert 0.42 < bright.float().mean() < 0.58
 
 
+def test_subjects_of_a_group_weigh_alike_however_many_clips_they_have() -> None:
+    often = [flat([20, 21], name=f"m{i}") for i in range(9)]
+    often = [replace(clip, clip=replace(clip.clip, subject="often")) for clip in often]
+    sampler = PairSampler([*often, flat([200, 201], name="once")], PLAIN, 0, batch_size=50)
+    bright = torch.cat([sampler.batch(step).source.amax((1, 2, 3)) > 0.5 for step in range(8)])
+    assert 0.42 < bright.float().mean() < 0.58
+
+
 def test_pairs_are_two_different_frames_in_either_order() -> None:
     sampler = PairSampler([flat([0, 100, 200])], PLAIN, 0, batch_size=60)
     batch = sampler.batch(0)

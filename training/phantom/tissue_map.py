@@ -18,7 +18,7 @@ FloatArray = NDArray[np.float64]
 Velocity = Callable[[FloatArray, float], FloatArray]
 """(points (2, N) mm, pseudo-time) -> velocity (2, N), mm per unit of pseudo-time."""
 
-STEPS = 5
+STEPS = 6
 
 
 class Pose(NamedTuple):
