@@ -43,6 +43,10 @@ class Animator:
     motion needs a reference, the driving pose that corresponds to the source image: the first frame
     animated, unless `set_reference` gives another.
 
+    Arrays of other libraries are taken too, and written to (`animate(frame, out=...)`), if they
+    have the model's size: torch's, cupy's, pycuda's, whatever has `__cuda_array_interface__` or
+    DLPack. On a GPU backend, those on the GPU never come to the host.
+
     Calls may come from several threads; they are served one after the other.
     """
 

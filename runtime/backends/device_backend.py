@@ -259,9 +259,21 @@ class DeviceBackend(ABC):
             yield
         except BackendError as error:
             self._taken = None
-            if isinstance(error, DeviceError) and error.lost:
-                self._lost = error.message
-            else:
-                with suppress(DeviceError):
-                    self._finish()
-            raise
+            lost = self._settle(error)
+            if lost is None:
+                raise
+            self._lost = lost.message
+            if lost is error:
+                raise
+            # A stage said what it knew; that the GPU is gone is the greater news.
+            raise BackendError(f"{error.message}; {lost.message}", LOST) from error
+
+    def _settle(self, error: BackendError) -> DeviceError | None:
+        """Wait out what a failed call had begun; the error that says so if the GPU is lost."""
+        if not isinstance(error, DeviceError) or not error.lost:
+            try:
+                self._finish()
+                return None
+            except DeviceError as later:
+                error = later
+        return error if error.lost else None

@@ -113,6 +113,25 @@ def test_a_lost_context_is_said_at_once_and_ever_after(
     trt.device.forget()
 
 
+def test_a_stage_whose_failure_lost_the_context(trt: FakeTrt, toy_bundle: Path) -> None:
+    """TensorRT only says that it failed; that the GPU is gone, the next call tells."""
+    animator = Animator.open(toy_bundle, "tensorrt")
+    animator.set_source(blob(64, 0, 0))
+    animator.animate(blob(64, 0, 0))
+    trt.failing = {"motion"}
+    trt.device.fail("synchronise", "cudaErrorLaunchFailure")
+    with pytest.raises(
+        BackendError, match=r"'motion' failed.*the kernel refused; the GPU"
+    ) as caught:
+        animator.animate(blob(64, 0, 0))
+    assert "start the program anew" in caught.value.hint
+    trt.failing = set()
+    with pytest.raises(BackendError, match="cudaErrorLaunchFailure"):
+        animator.animate(blob(64, 0, 0))
+    animator.close()
+    trt.device.forget()
+
+
 def test_a_frame_that_fails_is_waited_out_and_the_next_one_works(
     trt: FakeTrt, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
