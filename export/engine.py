@@ -14,6 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from ..runtime.backends.cuda import open_device
 from ..runtime.bundle import Bundle, Stage
 from ..runtime.engine_file import (
     EngineManifest,
@@ -211,6 +212,11 @@ def _layers(network: Any) -> tuple[int, tuple[Precision, ...], int]:
 
 def _inspected(content: bytes, trt: Any, logger: Any) -> tuple[int | None, int | None]:
     """Layers of the engine and bytes of its activations; None without a GPU that can load it."""
+    try:
+        open_device()
+    except BackendError:
+        # Without a driver some of its versions take the process down once they have been asked.
+        return None, None
     engine = trt.Runtime(logger).deserialize_cuda_engine(content)
     if engine is None:
         return None, None
