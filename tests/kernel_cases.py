@@ -40,7 +40,8 @@ WARPS = [
     ((5, 1, 40), (7, 1)),
     ((8, 12, 16), (12, 8)),
 ]
-# Keypoints, channels, height, width; 16 and 32 slots are held in registers, more are read twice.
+# Keypoints, channels, height, width; 16 and 32 slots are held in registers, more are read twice,
+# and beyond 64 a thread of a block makes the motions of several.
 MOTIONS = [
     (12, 1, 64, 64),
     (10, 3, 64, 64),
@@ -49,6 +50,7 @@ MOTIONS = [
     (16, 1, 6, 6),
     (31, 1, 5, 4),
     (40, 1, 5, 4),
+    (70, 1, 5, 4),
 ]
 
 
@@ -171,7 +173,7 @@ def page(cxx: str) -> str:
         f"{version.stdout.splitlines()[0]}; the reference is torch {torch.__version__} in float32",
         "(`export.operators`). No figure here comes from a GPU.",
         "",
-        "Cases: both geometries, the nodes of the presets at 256 x 256 and odd sizes, 1 to 40",
+        "Cases: both geometries, the nodes of the presets at 256 x 256 and odd sizes, 1 to 70",
         "keypoints, coordinates smooth, rough and far outside (up to 1e12).",
         "Difference: the largest |kernel - torch| / max(1, |torch|); half an ulp of float16 is",
         "4.9e-4 of the value at most.",
