@@ -125,7 +125,7 @@ class Check:
         print(f"torch {torch.__version__}, " + (self.report["gpu"].get("name") or "no GPU"))
         print("absent: " + (", ".join(absent) or "nothing"))
         self._save()
-        return torch.device("cuda" if gpu else "cpu")
+        return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
 
     def _kernels(self, device: torch.device, folder: Path) -> Kernels | None:
         from .kernel_check import cases, check_kernels

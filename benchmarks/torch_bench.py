@@ -31,8 +31,8 @@ def measure_torch(
     from .torch_check import Pictures, check_model, variants
 
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    gpu = device.type == "cuda"
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
     model, weights = _model(bundle, checkpoint)
     golden = bundle.manifest.golden
     source, driving = (read_png(bundle.folder / g.file) for g in (golden.source, golden.driving))

@@ -147,6 +147,19 @@ def test_the_chain_is_the_models_own(lite: Any, pictures: Pictures) -> None:
         assert np.abs(chain.animate(frame).astype(int) - wanted).max() <= 1
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("preset", ["lite", "ours-ptg", "fomm"])
+def test_every_stage_stays_on_its_device(preset: str, channels_last: bool) -> None:
+    """On torch's device without memory, which refuses to meet tensors of the CPU."""
+    extra = ("model.geometry=fomm", "model.channels=3") if preset == "fomm" else ()
+    model = lively_model(load_config(preset, (*SMALL, *extra)))
+    chain = StageChain(model, "fp16", torch.device("meta"), channels_last=channels_last)
+    with torch.no_grad():
+        for stage in chain.stages:
+            chain.run(stage)
+    assert {tensor.device.type for tensor in chain.tensors.values()} == {"meta"}
+
+
 def test_the_plain_loop_makes_every_frame(lite: Any, pictures: Pictures) -> None:
     chain = StageChain(lite, "fp32", CPU)
     chain.set_source(pictures.source, pictures.reference)
