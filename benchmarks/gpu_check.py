@@ -39,6 +39,7 @@ _OPTIONAL = (
     "av",
 )
 EXIT_NO_GPU, EXIT_DIFFERS = 4, 5
+_TROUBLE = {"failed", "left_out"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -151,34 +152,50 @@ class Check:
             self._save()
 
     def _models(self, device: torch.device, kernels: Kernels | None) -> None:
-        from .torch_check import check_model, torch_lines, variants
+        """Every model in every way; what has to be compiled, for minutes, after all the rest."""
+        from .torch_check import torch_lines, variants
 
-        gpu = device.type == "cuda"
-        todo = variants(gpu, not self.args.no_compile, kernels is not None)
+        todo = variants(device.type == "cuda", not self.args.no_compile, kernels is not None)
         self.report["models"] = []
-        for name, make in self._wanted():
-            entry: dict[str, Any] = {"model": name, "rows": []}
-            self.report["models"].append(entry)
-            if self._late():
-                entry["left_out"] = "out of time"
-                continue
-            try:
-                model, pictures = make()
-                entry["size"] = pictures.source.shape[0]
-                for row in check_model(model, device, pictures, kernels, self._count(gpu), todo):
-                    entry["rows"].append(row)
-                    self._save()
-                    if self._late():
-                        entry["left_out"] = "what followed: out of time"
-                        break
-            except Exception as error:
-                entry["failed"] = _said(error)
-            print(f"\n{name}" + (f": {entry['failed']}" if "failed" in entry else ""))
-            print("\n".join(torch_lines(entry["rows"])), flush=True)
+        made: dict[str, Any] = {}
+        for compiled in sorted({variant.compiled for variant in todo}):
+            for name, make in self._wanted():
+                if name not in made:
+                    made[name] = {"model": name, "rows": []}
+                    self.report["models"].append(made[name])
+                ways = [variant for variant in todo if variant.compiled == compiled]
+                self._model(made[name], make, device, kernels, ways)
+                print(
+                    f"\n{name}" + "".join(f": {made[name][k]}" for k in _TROUBLE & set(made[name]))
+                )
+                print("\n".join(torch_lines(made[name]["rows"])), flush=True)
+
+    def _model(
+        self, entry: dict[str, Any], make: Callable[[], Any], device: torch.device,
+        kernels: Kernels | None, ways: list[Any],
+    ) -> None:  # fmt: skip
+        from .torch_check import check_model
+
+        if self._late():
+            entry["left_out"] = "some ways: out of time"
+            return
+        try:
+            model, pictures = make()
+            entry["size"] = pictures.source.shape[0]
+            count = self._count(device.type == "cuda")
+            plain = not any(way.compiled for way in ways)
+            for row in check_model(model, device, pictures, kernels, count, ways, plain):
+                entry["rows"].append(row)
+                self._save()
+                if self._late():
+                    entry["left_out"] = "some ways: out of time"
+                    return
+        except Exception as error:
+            entry["failed"] = _said(error)
 
     def _wanted(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Models by name, and how each is made, with its pictures."""
-        from .lively import lively_model, speckle
+        from .lively import SMALL, lively_model, speckle
         from .torch_check import Pictures
 
         def untrained(preset: str) -> Any:
@@ -275,19 +292,6 @@ class Check:
 
             self.report["seconds"] = perf_counter() - self.began
             atomic_write_text(self.args.output, json.dumps(self.report, indent=1) + "\n")
-
-
-# Widths and size at which every preset takes milliseconds on a CPU.
-SMALL = (
-    "model.image_size=128",
-    "model.keypoints.width=4",
-    "model.keypoints.max_features=16",
-    "model.motion.width=4",
-    "model.motion.max_features=16",
-    "model.generator.width=8",
-    "model.generator.max_features=32",
-    "model.generator.blocks=2",
-)
 
 
 def _gpu_facts() -> dict[str, Any]:

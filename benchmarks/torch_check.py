@@ -192,8 +192,9 @@ def check_model(
     kernels: Kernels | None,
     count: int,
     todo: Sequence[Variant],
+    plain: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """A row per variant, then the plain loop's; each as soon as it is there."""
+    """A row per variant, then with `plain` the plain loop's; each as soon as it is there."""
     expected = expected_frames(model, pictures)
     for variant in progress(todo, label="ways"):
         yield check_variant(model, variant, device, pictures, expected, kernels, count)
@@ -201,7 +202,7 @@ def check_model(
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
     precisions: tuple[Precision, ...] = ("fp32", "fp16") if device.type == "cuda" else ("fp32",)
-    for precision in precisions:
+    for precision in precisions if plain else ():
         yield _plain(model, precision, device, pictures, max(3, count // 4))
 
 

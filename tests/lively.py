@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sonomime.benchmarks.lively import Image, lively_model, speckle
+from sonomime.benchmarks.lively import SMALL, Image, lively_model, speckle
 from sonomime.training.checkpoint import Checkpoint
 from sonomime.training.config import load_config
 
 __all__ = ["SMALL", "Image", "lively_checkpoint", "lively_model", "speckle"]
-
-# Widths and size at which every preset takes milliseconds; depth 5 divides 128 / 4.
-SMALL = (
-    "model.image_size=128",
-    "model.keypoints.width=4",
-    "model.keypoints.max_features=16",
-    "model.motion.width=4",
-    "model.motion.max_features=16",
-    "model.generator.width=8",
-    "model.generator.max_features=32",
-    "model.generator.blocks=2",
-)
 
 
 def lively_checkpoint(preset: str, overrides: Sequence[str] = (), seed: int = 0) -> Checkpoint:

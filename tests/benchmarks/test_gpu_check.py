@@ -88,6 +88,42 @@ def test_without_a_gpu_it_ends_with_an_error_after_what_a_cpu_can_do(
     assert "frame_ms" in backends[0] and all("absent" in row for row in backends[1:])
 
 
+def test_what_is_compiled_comes_after_all_the_rest_and_time_may_run_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+
+    def check(model: Any, device: Any, pictures: Any, kernels: Any, count: int, todo: Any,
+              plain: bool) -> Any:  # fmt: skip
+        order.append((model.config.generator.kind, [way.compiled for way in todo], plain))
+        yield {"variant": "as told", "failed": "a way that fails stops nothing"}
+
+    ways = [Variant("fp32"), Variant("fp32", compiled=True)]
+    monkeypatch.setattr(torch_check, "check_model", check)
+    monkeypatch.setattr(torch_check, "variants", lambda *given: ways)
+    report = tmp_path / "report.json"
+    bundle = str(make_toy_bundle(tmp_path / "toy"))
+    words = ["--cpu-only", "--small", "--frames", "1", "--bundle", bundle, "-o", str(report)]
+    assert gpu_check.main(words) == 0
+    assert order == [
+        ("lite", [False], True), ("dual", [False], True),
+        ("lite", [True], False), ("dual", [True], False),
+    ]  # fmt: skip
+    order.clear()
+    assert gpu_check.main([*words, "--minutes", "0"]) == 0
+    models = json.loads(report.read_text())["models"]
+    assert order == [] and all("out of time" in model["left_out"] for model in models)
+
+
+def test_a_model_that_cannot_be_made_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = str(make_toy_bundle(tmp_path / "toy"))
+    words = ["--cpu-only", "--models", "unheard-of", "--frames", "1", "--bundle", bundle]
+    assert gpu_check.main(words) == gpu_check.EXIT_DIFFERS
+    assert "unheard-of" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def pictures() -> Pictures:
     shots = [speckle(128, 1, seed) for seed in range(4)]
