@@ -17,16 +17,19 @@ _SCRIPT = """
 from time import perf_counter
 begin = perf_counter()
 import json, sys
-from sonomime.runtime import Animator
+from sonomime.runtime import Animator, SonomimeError
 from sonomime.runtime.frames import read_image
 bundle, backend, threads, source, driving = json.loads(sys.argv[1])
 imported = perf_counter()
-animator = Animator.open(bundle, backend, threads=threads)
-opened = perf_counter()
-animator.set_source(read_image(source))
-prepared = perf_counter()
-animator.animate(read_image(driving))
-done = perf_counter()
+try:
+    animator = Animator.open(bundle, backend, threads=threads)
+    opened = perf_counter()
+    animator.set_source(read_image(source))
+    prepared = perf_counter()
+    animator.animate(read_image(driving))
+    done = perf_counter()
+except SonomimeError as error:
+    sys.exit(print(json.dumps({"message": error.message, "hint": error.hint})))
 steps = {
     "imports": imported - begin,
     "open": opened - imported,
@@ -67,5 +70,10 @@ def time_cold_start(
     if not line:
         reason = trouble.splitlines()[-1] if trouble else f"exit code {process.returncode}"
         raise BackendError(f"a new process did not reach its first frame: {reason}")
-    steps: dict[str, float] = json.loads(line)
+    said = json.loads(line)
+    if "message" in said:
+        raise BackendError(
+            f"a new process did not reach its first frame: {said['message']}", said["hint"]
+        )
+    steps: dict[str, float] = said
     return {"interpreter": total - sum(steps.values()), **steps, "total": total}

@@ -120,8 +120,9 @@ def test_what_fails_in_a_new_process_is_told(toy_bundle: Path, tmp_path: Path) -
 
     with pytest.raises(BundleError):
         measure_latency(Plan(tmp_path))
-    with pytest.raises(BackendError, match="no bundle at"):
+    with pytest.raises(BackendError, match="no bundle at") as caught:
         time_cold_start(str(tmp_path / "none"), "auto", 1, "a.png", "b.png")
+    assert "sonomime export" in caught.value.hint
 
 
 def test_torch_takes_turns_with_the_runtime(
