@@ -198,31 +198,36 @@ class Check:
         from .lively import SMALL, lively_model, speckle
         from .torch_check import Pictures
 
+        args = self.args
+
         def untrained(preset: str) -> Any:
             from ..training.config import load_config
 
-            small = SMALL if self.args.small else ()
+            small = SMALL if args.small else ()
             model = lively_model(load_config(preset, small))
             size, channels = model.config.image_size, model.config.channels
             shots = [speckle(size, channels, seed) for seed in range(5)]
             return model, Pictures(shots[0], shots[1], tuple(shots[2:]))
 
         def trained() -> Any:
-            from ..runtime.bundle import Bundle
+            from ..runtime.bundle import Bundle, sha256_file
             from ..training.checkpoint import load_checkpoint
             from .png_reader import read_png
 
-            model = load_checkpoint(self.args.checkpoint).model()
-            bundle = Bundle.open(self.args.bundle)
+            model = load_checkpoint(args.checkpoint).model()
+            bundle = Bundle.open(args.bundle)
             golden = bundle.manifest.golden
-            source, driving = (
-                read_png(bundle.folder / each.file) for each in (golden.source, golden.driving)
+            source, driving, made = (
+                read_png(bundle.folder / each.file)
+                for each in (golden.source, golden.driving, golden.output)
             )
-            return model, Pictures(source, source, (driving, source, driving))
+            same = bundle.manifest.provenance.checkpoint_sha256 == sha256_file(args.checkpoint)
+            shots = (driving, source, driving)
+            return model, Pictures(source, source, shots, made if same else None)
 
-        if self.args.checkpoint is not None:
-            yield f"{self.args.checkpoint.name}, golden frames", trained
-        for preset in filter(None, self.args.models.split(",")):
+        if args.checkpoint is not None:
+            yield f"{args.checkpoint.name}, golden frames", trained
+        for preset in filter(None, args.models.split(",")):
             yield f"{preset}, untrained, speckle", lambda preset=preset: untrained(preset)
 
     def _backends(self) -> None:

@@ -69,7 +69,6 @@ class StageChain:
                         tensor.shape, dtype=dtype, device=self.device
                     )
         values = dict.fromkeys(CONTROLS, 0.0) | {
-            "relative": 1.0,
             "scale": 1.0,
             "dt_seconds": 1 / 30,
         }
@@ -83,8 +82,9 @@ class StageChain:
         }
 
     @torch.no_grad()
-    def set_source(self, image: Image, reference: Image) -> None:
+    def set_source(self, image: Image, reference: Image, relative: bool = True) -> None:
         """Run the `once` stages and take the reference; smoothing is off and its state fresh."""
+        self.tensors["relative"].fill_(float(relative))
         self._put(SOURCE_IMAGE, image)
         self._put(DRIVING_FRAME, reference)
         with self._kernels():

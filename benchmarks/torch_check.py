@@ -72,17 +72,23 @@ def variants(gpu: bool, compiled: bool = True, kernels: bool = True) -> list[Var
 
 @dataclass(frozen=True)
 class Pictures:
-    """Source, reference and driving frames at the model's size."""
+    """Source, reference and driving frames at the model's size; `golden` is what absolute motion
+    makes of the first driving frame, where that is known, and relative motion is used else."""
 
     source: Image
     reference: Image
     driving: tuple[Image, ...]
+    golden: Image | None = None
+
+    def begin(self, chain: StageChain) -> None:
+        """Give a chain its source and reference."""
+        chain.set_source(self.source, self.reference, relative=self.golden is None)
 
 
 def expected_frames(model: AnimationModel, pictures: Pictures) -> list[Image]:
     """The frames by float32 on the CPU, which all else is held against."""
     chain = StageChain(model, "fp32", torch.device("cpu"))
-    chain.set_source(pictures.source, pictures.reference)
+    pictures.begin(chain)
     return [chain.animate(frame) for frame in pictures.driving]
 
 
@@ -123,7 +129,7 @@ def _checked(
         model, variant.precision, device, variant.compiled, variant.channels_last,
         kernels if variant.kernels else None,
     )  # fmt: skip
-    chain.set_source(pictures.source, pictures.reference)
+    pictures.begin(chain)
     if variant.graph:
         chain.capture()
         chain.set_state_fresh()
@@ -134,6 +140,9 @@ def _checked(
     least = LEAST_PSNR["fp16" if variant.tf32 else variant.precision]
     row["finite"] = chain.finite()
     row["agrees"] = row["finite"] and row["psnr_db"] >= least
+    if pictures.golden is not None:
+        row["golden"] = _agreement(frames[:1], [pictures.golden])
+        row["agrees"] &= row["golden"]["psnr_db"] >= LEAST_PSNR["fp16"]
     stages = chain.time_stages(max(3, count // 10)) if not variant.graph else {}
     chain.time_frames(pictures.driving, max(1, count // 10))  # warm
     with Watch() as watch:
@@ -216,7 +225,7 @@ def _plain(
     row: dict[str, Any] = {"variant": f"plain loop, {precision}"}
     try:
         chain = StageChain(model, precision, device)
-        chain.set_source(pictures.source, pictures.reference)
+        pictures.begin(chain)
         plain_loop(chain, pictures.source, pictures.driving, 2)
         samples = plain_loop(chain, pictures.source, pictures.driving, count)
     except Exception as error:

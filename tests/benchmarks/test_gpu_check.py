@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lively import SMALL
-from toy_bundle import make_toy_bundle, replace_file
+from toy_bundle import edit_manifest, make_toy_bundle, replace_file
 
 from sonomime.benchmarks import gpu_check, torch_check
 from sonomime.benchmarks.backend_check import backend_lines, check_backends
@@ -21,7 +21,7 @@ from sonomime.benchmarks.lively import lively_model, speckle
 from sonomime.benchmarks.png_reader import read_png
 from sonomime.benchmarks.stage_chain import StageChain, plain_loop
 from sonomime.benchmarks.torch_check import Pictures, Variant, check_variant, torch_lines, variants
-from sonomime.runtime.bundle import Bundle
+from sonomime.runtime.bundle import Bundle, sha256_file
 from sonomime.runtime.errors import InputError
 from sonomime.runtime.png import png_bytes
 from sonomime.training.config import load_config
@@ -158,6 +158,26 @@ def test_a_variant_that_fails_says_why_and_leaves_torch_as_it_was(
     row = check_variant(lite, Variant("fp32", graph=True), CPU, pictures, [], None, 2)
     assert row["failed"] and "failed:" in "\n".join(torch_lines([row]))
     assert torch.backends.cudnn.allow_tf32 is before
+
+
+def test_a_trained_model_is_held_against_its_bundles_golden_frame(tmp_path: Path) -> None:
+    """A bundle says which checkpoint it was made of; of another, the golden frame says nothing."""
+    from lively import lively_checkpoint
+
+    bundle = make_toy_bundle(tmp_path / "toy", size=128)
+    checkpoint = tmp_path / "checkpoint.pt"
+    lively_checkpoint("lite", SMALL).save(checkpoint)
+    report = tmp_path / "report.json"
+    words = ["--cpu-only", "--models", "", "--checkpoint", str(checkpoint), "--frames", "1"]
+    words += ["--bundle", str(bundle), "-o", str(report)]
+    assert gpu_check.main(words) == 0
+    rows = json.loads(report.read_text())["models"][0]["rows"]
+    assert rows[0]["agrees"] and "golden" not in rows[0]
+    digest = sha256_file(checkpoint)
+    edit_manifest(bundle, lambda data: data["provenance"].update(checkpoint_sha256=digest))
+    assert gpu_check.main(words) == gpu_check.EXIT_DIFFERS, "the toy's golden frame is another's"
+    rows = json.loads(report.read_text())["models"][0]["rows"]
+    assert rows[0]["psnr_db"] == 120 and rows[0]["golden"]["psnr_db"] < 45
 
 
 def test_what_is_not_finite_does_not_agree(lite: Any, pictures: Pictures) -> None:
