@@ -63,6 +63,10 @@ def test_scale_multiplies_relative_motion(toy_bundle: Path) -> None:
         animator.set_source(blob(64, 0, 0))
         animator.animate(blob(64, 0, 0))
         assert animator.read("scale")[0] == pytest.approx(1, abs=1e-5), "the toy's hulls are equal"
+        animator.reset()
+        animator.backend.write("scale", 9)
+        animator.animate(blob(64, 0, 0))
+        assert animator.read("scale")[0] == pytest.approx(1, abs=1e-5), "with every reference anew"
 
 
 def test_smoothing_follows_slowly_and_by_real_time(toy_bundle: Path) -> None:

@@ -198,6 +198,8 @@ def test_no_two_tensors_share_memory(trt: FakeTrt, toy_bundle: Path) -> None:
 
 def test_states_are_zero_at_first_and_carried_on(trt: FakeTrt, toy_bundle: Path) -> None:
     backend = backend_of(toy_bundle)
+    for name in ("source_image", "driving_frame", "frame", *CONTROLS):
+        assert not backend.view(name).any(), "nor is fresh pinned memory"
     assert not backend.read("state").any(), "fresh memory of a device is not zero"
     backend.run_frame()
     assert backend.read("state")[0, 0] == 1

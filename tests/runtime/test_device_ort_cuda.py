@@ -33,6 +33,7 @@ class FakeOrt:
         self.refuses = self.fails = ""
         self.opened: list[dict[str, str]] = []
         self.alive = self.preloads = 0
+        self.violations: list[str] = []
         self.severity = None
 
     def set_default_logger_severity(self, level: int) -> None:
@@ -96,7 +97,8 @@ class FakeSession:
 
 class FakeBinding:
     def __init__(self, session: FakeSession) -> None:
-        self.device = session.module.device
+        self.module, self.device = session.module, session.module.device
+        self.addresses: list[int] = []
         self.real = session.real.io_binding()
 
     def bind_input(self, *arguments: Any) -> None:
@@ -105,9 +107,17 @@ class FakeBinding:
     def bind_output(self, *arguments: Any) -> None:
         self.real.bind_output(*self._on_cpu(*arguments))
 
+    def __del__(self) -> None:
+        blocks = self.device.blocks.items()
+        for at in self.addresses:
+            if not any(start <= at < start + block.nbytes for start, block in blocks):
+                # What a destructor raises is lost, so it is written down.
+                self.module.violations.append("a binding outlived its memory")
+
     def _on_cpu(self, name: str, kind: str, index: int, dtype: Any, shape: Any, at: int) -> Any:
         assert (kind, index) == ("cuda", 0)
         self.device.block(at)
+        self.addresses.append(at)
         return name, "cpu", 0, dtype, shape, at
 
 
@@ -119,7 +129,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOrt]:
     ort_cuda.preload.cache_clear()
     yield module
     gc.collect()
-    assert module.device.leaks() == [] and module.alive == 0
+    assert module.device.leaks() == [] and module.alive == 0 and module.violations == []
 
 
 def test_frames_are_those_of_the_cpu(fake: FakeOrt, toy_bundle: Path) -> None:
