@@ -52,8 +52,8 @@ class OrtCudaBackend(DeviceBackend):
         ort.set_default_logger_severity(3)
         preload()
         self._runs: dict[str, tuple[Any, Any]] = {}
-        # What waits is the frame, once, not every stage. (Before ONNX Runtime 1.27 a graph's replay
-        # waits nevertheless.)
+        # What waits is the frame, once, not every stage. (In a graph's replay older versions of
+        # ONNX Runtime wait all the same.)
         self._options = ort.RunOptions()
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         super().__init__(bundle, device, f"ONNX Runtime {ort.__version__} CUDA")
