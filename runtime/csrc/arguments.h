@@ -13,13 +13,15 @@ namespace sonomime {
 
 constexpr int kInvalidValue = 1;  // cudaErrorInvalidValue
 constexpr int kMostSlots = 1024;  // the motions of all slots have to fit into shared memory
+// Offsets are ints, and the last block of a grid reaches beyond what there is.
+constexpr int kMostElements = INT_MAX - 1024;
 
 template <class... Pointers>
 inline bool all_given(const Pointers*... pointers) {
     return (... && (pointers != nullptr));
 }
 
-// Counts of 1 or more, whose product an int can hold: offsets are ints.
+// Counts of 1 or more, with no more elements than can be indexed.
 template <class... Counts>
 inline bool fits(Counts... counts) {
     std::int64_t product = 1;
@@ -27,7 +29,7 @@ inline bool fits(Counts... counts) {
     for (const std::int64_t count : {static_cast<std::int64_t>(counts)...}) {
         sound = sound && count >= 1;
         if (sound) product *= count;
-        sound = sound && product <= INT_MAX;
+        sound = sound && product <= kMostElements;
     }
     return sound;
 }

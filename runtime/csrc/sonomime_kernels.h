@@ -8,10 +8,11 @@
  * All arrays are dense, batch 1. `value` arrays are keypoints (keypoints, 2), xy in [-1, 1];
  * `jacobian` arrays are (keypoints, 2, 2), row-major; both float32, as all coordinates and maps
  * are. `half_pixel` is 1 (the centre of pixel i of n is (2 i + 1) / n - 1) or 0 (2 i / (n - 1) - 1,
- * FOMM's). 1 to 1023 keypoints, less than 2^31 elements. An output must not overlap an input.
+ * FOMM's). 1 to 1023 keypoints, at most 2^31 - 1025 elements. An output must not overlap an input.
  *
  * Every function enqueues its work on `stream`, allocates nothing, waits for nothing and may be
- * captured in a CUDA graph. It returns a cudaError_t: 0 is success, 1 (cudaErrorInvalidValue) is an
+ * captured in a CUDA graph, best after a first call outside of one: CUDA loads a kernel when it is
+ * first launched. It returns a cudaError_t: 0 is success, 1 (cudaErrorInvalidValue) is an
  * argument that makes no sense: nothing was enqueued then.
  */
 #ifndef SONOMIME_KERNELS_H

@@ -6,6 +6,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import host_kernels
@@ -16,6 +17,8 @@ from host_kernels import INVALID_VALUE
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
@@ -24,12 +27,11 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     build = tmp_path_factory.mktemp("build")
-    root = Path(__file__).resolve().parents[2]
     options = [f"-DSONOMIME_LIBRARY_DIR={build}", "-DTENSORRT_ROOT="]
     if torch.cuda.is_available():
         options.append("-DCMAKE_CUDA_ARCHITECTURES=native")
     for command in (
-        ["cmake", "-S", str(root), "-B", str(build), *options],
+        ["cmake", "-S", str(ROOT), "-B", str(build), *options],
         ["cmake", "--build", str(build), "--target", "kernels"],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -48,6 +50,21 @@ def test_they_compile_and_refuse_what_makes_no_sense(library: ctypes.CDLL) -> No
         pytest.skip("host memory must not be given to a GPU")
     # No device, or no driver: CUDA's error comes back as it is.
     assert library.sonomime_warp_occlude(*warp) not in (0, INVALID_VALUE)
+
+
+def test_headers_are_found_where_debian_and_jetson_have_them(tmp_path: Path) -> None:
+    """In include/<architecture>."""
+    architecture = sysconfig.get_config_var("MULTIARCH")
+    if shutil.which("cmake") is None or host_kernels.compiler() is None or not architecture:
+        pytest.skip("cmake, a C++ compiler or Debian's folders are missing")
+    headers = tmp_path / "include" / architecture
+    headers.mkdir(parents=True)
+    (headers / "NvInferRuntime.h").touch()
+    options = [f"-DCMAKE_PREFIX_PATH={tmp_path}", "-DTENSORRT_ROOT="]
+    command = ["cmake", "-S", str(ROOT), "-B", str(tmp_path / "build"), *options]
+    command.append("-DCMAKE_CUDA_COMPILER=NOTFOUND")
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Missing: a CUDA compiler." in done.stdout
 
 
 def test_nothing_but_the_functions_is_exported(library: ctypes.CDLL) -> None:

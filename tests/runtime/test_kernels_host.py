@@ -239,6 +239,8 @@ def test_arguments_that_make_no_sense(library: ctypes.CDLL) -> None:
     for index, value in wrong:
         changed = [*warp[:index], value, *warp[index + 1 :]]
         assert library.sonomime_warp_occlude(*changed) == INVALID_VALUE, (index, value)
+    longest = [f, f, f, o, 1, 1, 2**31 - 1, 1, 1, 1, 1, 1, 0, LINEAR, None]
+    assert library.sonomime_warp_occlude(*longest) == INVALID_VALUE
     sparse_of = [f, f, f, f, f, o, 1, 4, 4, 2, 0.01, 1, 0, None]
     for index, value in [(0, None), (5, None), (6, 0), (9, 0), (9, 1024), (12, 2), (8, 2**29)]:
         changed = [*sparse_of[:index], value, *sparse_of[index + 1 :]]

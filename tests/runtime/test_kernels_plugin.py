@@ -28,7 +28,7 @@ def folder_with(header: str, candidates: list[Path]) -> Path:
 @pytest.fixture(scope="module")
 def tensorrt_headers() -> Path:
     roots = [Path(os.environ["TENSORRT_ROOT"])] if "TENSORRT_ROOT" in os.environ else []
-    system = [Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu")]
+    system = [Path("/usr/include"), *sorted(Path("/usr/include").glob("*-linux-gnu"))]
     return folder_with("NvInferRuntime.h", [*(root / "include" for root in roots), *system])
 
 
