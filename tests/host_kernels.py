@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import shutil
 import subprocess
 from ctypes import c_float, c_int, c_void_p
@@ -33,15 +34,26 @@ def compiler() -> str | None:
     return next((path for path in map(shutil.which, names) if path), None)
 
 
-def build(cxx: str, folder: Path, emulated: bool = False) -> ctypes.CDLL:
+def can_fuse() -> bool:
+    """Can this processor multiply and add in one rounding?"""
+    facts = Path("/proc/cpuinfo")
+    return platform.machine() in ("aarch64", "arm64") or (
+        platform.machine() == "x86_64" and facts.exists() and " fma " in facts.read_text()
+    )
+
+
+def build(cxx: str, folder: Path, kind: str = "host") -> ctypes.CDLL:
     """Compile the host library into ``folder`` and load it; warnings are errors.
 
-    ``emulated``: the CUDA kernels and their launch functions instead, block by block on the CPU.
+    ``fused``: with fused multiply-adds, as on a GPU. ``emulated``: the CUDA kernels and their
+    launch functions instead, block by block on the CPU.
     """
-    library = folder / f"libsonomime_{'emulated' if emulated else 'host'}.so"
+    library = folder / f"libsonomime_{kind}.so"
     warnings = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
     source = [str(SOURCES / "host.cpp")]
-    if emulated:
+    if kind == "fused":
+        source += ["-ffp-contract=fast", *(["-mfma"] if platform.machine() == "x86_64" else [])]
+    if kind == "emulated":
         headers = str(Path(__file__).parent / "emulated_cuda")
         source = ["-isystem", headers, "-x", "c++", str(SOURCES / "launch.cu")]
     command = [cxx, "-std=c++17", "-O2", *warnings, "-shared", "-fPIC", "-o", str(library), *source]

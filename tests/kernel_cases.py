@@ -160,7 +160,7 @@ def page(cxx: str) -> str:
     """The table, for docs/results."""
     with tempfile.TemporaryDirectory() as folder:
         host = table(host_kernels.build(cxx, Path(folder)))
-        emulated = table(host_kernels.build(cxx, Path(folder), emulated=True))
+        emulated = table(host_kernels.build(cxx, Path(folder), "emulated"))
     version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=True)
     lines = [
         "# The kernels' arithmetic against torch",

@@ -19,6 +19,17 @@ struct alignas(16) SlotMotion {
     Point source, driving;
 };
 
+// a d - b c, every product rounded. A fused multiply-add would keep what the other product lost: a
+// singular matrix would get a determinant beside zero, of either sign.
+SONOMIME_HD float determinant_of(const float* matrix) {
+#ifdef __CUDA_ARCH__
+    return __fsub_rn(__fmul_rn(matrix[0], matrix[3]), __fmul_rn(matrix[1], matrix[2]));
+#else
+    const volatile float ad = matrix[0] * matrix[3], bc = matrix[1] * matrix[2];
+    return ad - bc;
+#endif
+}
+
 // Slot 0 is the identity, slot k the motion of keypoint k - 1.
 SONOMIME_HD SlotMotion slot_motion(const Keypoints& keypoints, int slot) {
     if (slot == 0) return {1.0f, 0.0f, 0.0f, 1.0f, {0.0f, 0.0f}, {0.0f, 0.0f}};
@@ -26,7 +37,7 @@ SONOMIME_HD SlotMotion slot_motion(const Keypoints& keypoints, int slot) {
     const float* d = keypoints.driving_jacobian + 4 * (slot - 1);
     const float* source = keypoints.source_value + 2 * (slot - 1);
     const float* driving = keypoints.driving_value + 2 * (slot - 1);
-    const float determinant = d[0] * d[3] - d[1] * d[2];
+    const float determinant = determinant_of(d);
     // Held at .001 or more, the sign kept; written so that NaN stays NaN.
     const float size = fabsf(determinant);
     const float held = size < 0.001f ? 0.001f : size;

@@ -25,18 +25,20 @@ NOT_FINITE = (math.nan, math.inf, -math.inf)
 POINTS = range(4)  # source value, source jacobian, driving value, driving jacobian
 
 
-@pytest.fixture(scope="module", params=["host", "emulated"])
+@pytest.fixture(scope="module", params=["host", "fused", "emulated"])
 def library(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> ctypes.CDLL:
-    """The host library; and the CUDA kernels with their launch functions, emulated."""
+    """The host library, also with multiplication and addition fused, which is what nvcc does; and
+    the CUDA kernels with their launch functions, emulated."""
     cxx = host_kernels.compiler()
     if cxx is None:
         pytest.skip("no C++ compiler was found")
     if request.param == "emulated" and sys.platform != "linux":
         pytest.skip("the emulation needs ucontext.h")
-    folder = tmp_path_factory.mktemp("kernels")
-    return host_kernels.build(cxx, folder, emulated=request.param == "emulated")
+    if request.param == "fused" and not host_kernels.can_fuse():
+        pytest.skip("this processor has no fused multiply-add")
+    return host_kernels.build(cxx, tmp_path_factory.mktemp("kernels"), request.param)
 
 
 def same(found: Tensor, wanted: Tensor, limit: float = kernel_cases.LIMITS["float32"]) -> None:
@@ -195,6 +197,20 @@ def test_singular_jacobians_are_held(
     found, wanted = motion(
         library, x, source, Keypoints(source.value, torch.zeros(1, 1, 2, 2)), "half_pixel"
     )
+    assert wanted.isfinite().all()
+    same(found, wanted)
+
+
+@pytest.mark.parametrize("motion", [sparse, compose])
+@pytest.mark.parametrize("entry", [0.1, 0.2, 0.3, 0.77, -1.3])
+def test_a_determinant_of_zero_counts_as_positive(
+    library: ctypes.CDLL, entry: float, motion: Motion
+) -> None:
+    """Also where both products are rounded, alike; fused arithmetic would see a difference."""
+    torch.manual_seed(6)
+    source = kernel_cases.keypoints(1)
+    flat = Keypoints(source.value, torch.full((1, 1, 2, 2), entry))
+    found, wanted = motion(library, torch.rand(1, 2, 6, 6), source, flat, "half_pixel")
     assert wanted.isfinite().all()
     same(found, wanted)
 
