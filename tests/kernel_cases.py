@@ -159,8 +159,10 @@ def table(
 def page(cxx: str) -> str:
     """The table, for docs/results."""
     with tempfile.TemporaryDirectory() as folder:
-        host = table(host_kernels.build(cxx, Path(folder)))
-        emulated = table(host_kernels.build(cxx, Path(folder), "emulated"))
+        host, fused, emulated = (
+            table(host_kernels.build(cxx, Path(folder), kind))
+            for kind in ("host", "fused", "emulated")
+        )
     version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=True)
     lines = [
         "# The kernels' arithmetic against torch",
@@ -168,8 +170,9 @@ def page(cxx: str) -> str:
         "    python tests/kernel_cases.py docs/results/kernels.md",
         "",
         "Made on a CPU; the tests hold the same figures below their limits. Host: the kernels'",
-        "templates in plain loops. Emulated: the CUDA kernels and their launch functions as they",
-        "are, block by block on the CPU. Both are compiled by",
+        "templates in plain loops. Fused: the same with fused multiply-adds, as nvcc makes them.",
+        "Emulated: the CUDA kernels and their launch functions as they are, block by block on the",
+        "CPU. All are compiled by",
         f"{version.stdout.splitlines()[0]}; the reference is torch {torch.__version__} in float32",
         "(`export.operators`). No figure here comes from a GPU.",
         "",
@@ -178,11 +181,12 @@ def page(cxx: str) -> str:
         "Difference: the largest |kernel - torch| / max(1, |torch|); half an ulp of float16 is",
         "4.9e-4 of the value at most.",
         "",
-        "| operator | dtype | layout | cases | host | emulated | limit |",
-        "|---|---|---|--:|--:|--:|--:|",
+        "| operator | dtype | layout | cases | host | fused | emulated | limit |",
+        "|---|---|---|--:|--:|--:|--:|--:|",
     ]
     for key, (count, worst) in host.items():
-        columns = f"{worst:.1e} | {emulated[key][1]:.1e} | {limit(*key[:2]):.1e}"
+        others = f"{fused[key][1]:.1e} | {emulated[key][1]:.1e}"
+        columns = f"{worst:.1e} | {others} | {limit(*key[:2]):.1e}"
         lines.append(f"| {' | '.join(key)} | {count} | {columns} |")
     return "\n".join(lines) + "\n"
 
@@ -191,6 +195,8 @@ def main(arguments: list[str]) -> None:
     cxx = host_kernels.compiler()
     if cxx is None:
         raise SystemExit("error: no C++ compiler was found\nhint: install one, or name it: CXX=...")
+    if not host_kernels.can_fuse():
+        raise SystemExit("error: this processor has no fused multiply-add\nhint: use another")
     text = page(cxx)
     print(text, end="")
     if arguments:
