@@ -75,7 +75,7 @@ class OrtCudaBackend(DeviceBackend):
             except BackendError:
                 raise
             except Exception as error:
-                log.info("stage %r runs without a CUDA graph: %s", stage.name, first_line(error))
+                log.warning("stage %r runs without a CUDA graph: %s", stage.name, first_line(error))
                 return self._try(stage, content, graph=False)
         except BackendError:
             raise
@@ -83,8 +83,8 @@ class OrtCudaBackend(DeviceBackend):
             raise BackendError(
                 f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r} on "
                 f"{self._device.name}: {first_line(error)}",
-                "free some of the GPU's memory (nvidia-smi shows who has it); a newer "
-                "onnxruntime-gpu may read it; else export the bundle again",
+                "free some of the GPU's memory (nvidia-smi shows who has it); if a library is missing, "
+                f"{NOT_LOADED}; else a newer onnxruntime-gpu may read it",
             ) from error
 
     def _try(self, stage: Stage, content: bytes, graph: bool) -> Any:
@@ -95,8 +95,12 @@ class OrtCudaBackend(DeviceBackend):
             # A bundle's precision is kept: float32 is not to become TF32 on the way.
             "use_tf32": "0",
         }
+        # On an error it would print, drop our options and open the stage once more on its own.
         session = ort.InferenceSession(
-            content, session_options(1), providers=[(PROVIDER, options), "CPUExecutionProvider"]
+            content,
+            session_options(1),
+            providers=[(PROVIDER, options), "CPUExecutionProvider"],
+            enable_fallback=0,
         )
         # It falls back to the CPU with no more than a warning.
         if PROVIDER not in session.get_providers():
@@ -105,6 +109,10 @@ class OrtCudaBackend(DeviceBackend):
                 f"{stage.name!r}: it would run on the CPU",
                 NOT_LOADED,
             )
+        # Versions that know no enable_fallback open it on another stream, whose work nobody awaits.
+        used = session.get_provider_options()[PROVIDER]
+        if used.get("user_compute_stream") != options["user_compute_stream"]:
+            raise RuntimeError("ONNX Runtime took none of the CUDA provider's options")
         return session
 
     def _bind(self, stage: Stage, session: Any) -> Any:

@@ -30,7 +30,7 @@ class FakeOrt:
         self.providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
         self.loads = True
         self.refuses_graphs: set[str] = set()
-        self.refuses = self.fails = ""
+        self.refuses = self.fails = self.forgets = ""
         self.opened: list[dict[str, str]] = []
         self.alive = self.preloads = 0
         self.violations: list[str] = []
@@ -50,7 +50,10 @@ class FakeOrt:
         entries: dict[str, str] = {}
         return types.SimpleNamespace(entries=entries, add_run_config_entry=entries.__setitem__)
 
-    def InferenceSession(self, content: bytes, options: Any, providers: Any) -> FakeSession:
+    def InferenceSession(
+        self, content: bytes, options: Any, providers: Any, enable_fallback: int
+    ) -> FakeSession:
+        assert enable_fallback == 0
         return FakeSession(self, content, options, providers)
 
 
@@ -75,6 +78,10 @@ class FakeSession:
 
     def get_providers(self) -> list[str]:
         return self.module.providers if self.module.loads else ["CPUExecutionProvider"]
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        stream = 0 if self.stage == self.module.forgets else self.stream
+        return {"CUDAExecutionProvider": {"user_compute_stream": str(stream)}}
 
     def get_inputs(self) -> Any:
         return self.real.get_inputs()
@@ -177,7 +184,7 @@ def test_the_libraries_of_nvidia_s_packages_are_looked_for_once_and_quietly(
 def test_a_stage_that_cannot_be_a_graph_runs_without(
     fake: FakeOrt, toy_bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "sonomime")
+    caplog.set_level("WARNING", "sonomime")
     fake.refuses_graphs = {"motion"}
     with Animator.open(toy_bundle, "ort-cuda", motion="absolute") as animator:
         animator.set_source(blob(64, 0, 0))
@@ -205,7 +212,11 @@ def test_stages_that_cannot_be_opened_or_fail(
     with pytest.raises(BackendError, match="cannot open stage 'generator' on Fake GPU") as caught:
         Animator.open(toy_bundle, "ort-cuda")
     assert "out of memory" in caught.value.message and "pages" not in caught.value.message
-    fake.refuses, fake.fails = "", "motion"
+    assert "free some" in caught.value.hint and "LD_LIBRARY_PATH" in caught.value.hint
+    fake.refuses, fake.forgets = "", "motion"
+    with pytest.raises(BackendError, match=r"stage 'motion' .* took none of the CUDA provider's"):
+        Animator.open(toy_bundle, "ort-cuda")
+    fake.forgets, fake.fails = "", "motion"
     with Animator.open(toy_bundle, "ort-cuda") as animator:
         animator.set_source(blob(64, 0, 0))
         with pytest.raises(BackendError, match="stage 'motion' failed in ONNX Runtime: CUDA fail"):
