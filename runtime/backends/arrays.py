@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .cuda import DEFAULT_STREAM
 
-_CPU, _CUDA, _PINNED, _MANAGED = 1, 2, 3, 13  # DLDeviceType
+_CUDA, _MANAGED = 2, 13  # DLDeviceType
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,10 @@ class DeviceArray:
 
 def on_device(value: Any) -> bool:
     """Whether `value` is an array on a GPU, by one of the two protocols."""
-    if hasattr(value, "__cuda_array_interface__"):
-        return True
-    return hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) in (
-        _CUDA, _MANAGED,
-    )  # fmt: skip
+    # DLPack first: the other one raises for a tensor of torch that wants a gradient.
+    if hasattr(value, "__dlpack_device__"):
+        return int(value.__dlpack_device__()[0]) in (_CUDA, _MANAGED)
+    return hasattr(value, "__cuda_array_interface__")
 
 
 def host_array(value: Any, what: str) -> NDArray[Any]:

@@ -88,6 +88,17 @@ class Packed:
         return make(ctypes.addressof(self.managed), b"dltensor", None)
 
 
+class WantsGradient(Packed):
+    """As a tensor of torch that does."""
+
+    @property
+    def __cuda_array_interface__(self) -> Any:
+        raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad")
+
+    def __dlpack__(self, stream: int) -> Any:
+        raise BufferError("Can't export tensors that require gradient")
+
+
 def planes(image: Any) -> Any:
     return image if image.ndim == 2 else image.transpose(2, 0, 1)
 
@@ -268,6 +279,7 @@ def test_arrays_that_do_not_fit(trt: FakeTrt, toy_bundle: Path) -> None:
 def test_arrays_on_a_gpu_want_a_backend_there(trt: FakeTrt, toy_bundle: Path) -> None:
     array = OnGpu(trt.device, np.zeros((64, 64), np.uint8))
     assert on_device(array) and on_device(Packed(array)) and not on_device(array.values)
+    assert on_device(WantsGradient(array))
     with Animator.open(toy_bundle, "ort-cpu", threads=1) as animator:
         for action in (
             lambda: animator.set_source(array),
