@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,7 @@ class FakeDevice:
         self.failures: list[tuple[str, int, str]] = []
         self.lost = ""
         self.clock = 0.0
+        self.of_thread = self.index  # the GPU that the calling thread works on
         self._handle = 100
         self._graveyard: list[NDArray[np.uint8]] = []  # freed, kept so that no address comes twice
 
@@ -82,6 +84,14 @@ class FakeDevice:
 
     def capturing(self) -> bool:
         return any(stream.captured is not None for stream in self.streams.values())
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        before, self.of_thread = self.of_thread, self.index
+        try:
+            yield
+        finally:
+            self.of_thread = before
 
     def memory(self) -> tuple[int, int]:
         return BYTES - sum(block.nbytes for block in self.blocks.values()), BYTES
@@ -236,6 +246,7 @@ class FakeDevice:
 
     def called(self, call: str, in_capture: bool = True) -> None:
         self.calls.append(call)
+        assert self.of_thread == self.index or call == "elapsed", f"{call} on another GPU"
         if self.lost:
             raise device_error(self.lost, "the context is gone", call)
         for i, (name, after, code) in enumerate(self.failures):

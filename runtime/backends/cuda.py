@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +32,10 @@ class Device(Protocol):
     capability: tuple[int, int]
     versions: str
     """Of the driver and of the CUDA runtime, in words."""
+
+    def current(self) -> AbstractContextManager[None]:
+        """Within it, this is the calling thread's GPU, which memory and launches go by; afterwards
+        that is again the one that it was."""
 
     def memory(self) -> tuple[int, int]:
         """Bytes free, and bytes in all."""
@@ -117,8 +122,9 @@ class CudaDevice:
         if not self._call(self._cuda.cudaGetDeviceCount, what="looking for GPUs"):
             raise self._error("cudaErrorNoDevice", "no CUDA-capable device", "looking for GPUs")
         what = "opening it"
-        self._call(self._cuda.cudaSetDevice, self.index, what=what)
-        facts = self._call(self._cuda.cudaGetDeviceProperties, self.index, what=what)
+        with self.current():
+            self._call(self._cuda.cudaSetDevice, self.index, what=what)
+            facts = self._call(self._cuda.cudaGetDeviceProperties, self.index, what=what)
         self.name = facts.name.decode(errors="replace").rstrip("\0")
         self.capability = (int(facts.major), int(facts.minor))
         kinds = self._cuda.cudaMemcpyKind
@@ -127,6 +133,18 @@ class CudaDevice:
         self._across = kinds.cudaMemcpyDeviceToDevice
         # Other threads, other Animators among them, may allocate while this one captures.
         self._mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        before = self._cuda.cudaGetDevice()[1]  # None on an error, of which the next call tells
+        moves = before not in (None, self.index)
+        if moves:
+            self._cuda.cudaSetDevice(self.index)
+        try:
+            yield
+        finally:
+            if moves:
+                self._cuda.cudaSetDevice(before)
 
     def memory(self) -> tuple[int, int]:
         status, free, total = self._cuda.cudaMemGetInfo()

@@ -66,17 +66,18 @@ class DeviceBackend(ABC):
         self._in_use: list[DeviceArray] = []  # until the stream has been waited for
         self._spans = EventSpans(device, self._per_frame)
         self._stream = 0
-        try:
-            self._stream = device.stream()
-            self._release.callback(device.destroy_stream, self._stream)
-            self._memory = DeviceMemory(device, manifest, self._stream, self._release)
-            self._joined = self._event()
-            self._spans.events = [self._event() for _ in range(len(self._per_frame) + 1)]
-            self._open_stages(bundle)
-            device.synchronise(self._stream)
-        except BaseException:
-            self.close()
-            raise
+        with device.current():
+            try:
+                self._stream = device.stream()
+                self._release.callback(device.destroy_stream, self._stream)
+                self._memory = DeviceMemory(device, manifest, self._stream, self._release)
+                self._joined = self._event()
+                self._spans.events = [self._event() for _ in range(len(self._per_frame) + 1)]
+                self._open_stages(bundle)
+                device.synchronise(self._stream)
+            except BaseException:
+                self.close()
+                raise
 
     @abstractmethod
     def _open_stages(self, bundle: Bundle) -> None:
@@ -181,6 +182,10 @@ class DeviceBackend(ABC):
 
     def close(self) -> None:
         """Wait for the device, then give everything back; raises nothing, even on a lost GPU."""
+        with self._device.current():
+            self._close()
+
+    def _close(self) -> None:
         if self._stream:
             with suppress(DeviceError):
                 self._finish()
@@ -255,18 +260,20 @@ class DeviceBackend(ABC):
         """Refuse to go on once the GPU is lost; wait out what a failed call had begun."""
         if self._lost:
             raise BackendError(self._lost, LOST)
-        try:
-            yield
-        except BackendError as error:
-            self._taken = None
-            lost = self._settle(error)
-            if lost is None:
-                raise
-            self._lost = lost.message
-            if lost is error:
-                raise
-            # A stage said what it knew; that the GPU is gone is the greater news.
-            raise BackendError(f"{error.message}; {lost.message}", LOST) from error
+        # The caller's thread may be at work on another GPU, and goes on there.
+        with self._device.current():
+            try:
+                yield
+            except BackendError as error:
+                self._taken = None
+                lost = self._settle(error)
+                if lost is None:
+                    raise
+                self._lost = lost.message
+                if lost is error:
+                    raise
+                # A stage said what it knew; that the GPU is gone is the greater news.
+                raise BackendError(f"{error.message}; {lost.message}", LOST) from error
 
     def _settle(self, error: BackendError) -> DeviceError | None:
         """Wait out what a failed call had begun; the error that says so if the GPU is lost."""

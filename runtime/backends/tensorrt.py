@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import threading
@@ -185,8 +186,13 @@ def _show(kind: tuple[str, tuple[int, ...], str] | None) -> str:
     return f"{kind[0]} {list(kind[1])} {kind[2]}" if kind else "absent"
 
 
+@functools.lru_cache(maxsize=2)  # a flavour each
 def _logger(trt: Any) -> Any:
-    """A logger that keeps the last error; its class can only be made once TensorRT is there."""
+    """The logger that keeps the last error; its class can only be made once TensorRT is there.
+
+    One for all engines, for good: TensorRT keeps a pointer to the first that the process gives it,
+    and would go on using it after the engine that it came with is gone.
+    """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -318,3 +318,25 @@ def test_frames_reach_the_plain_path_by_the_environment(
         assert calls(trt.device, backend.run_frame).count("execute") == 4
     assert "begin_capture" not in trt.device.calls and not backend.captured
     backend.close()
+
+
+def test_frames_from_a_thread_that_works_on_another_gpu(trt: FakeTrt, toy_bundle: Path) -> None:
+    trt.device.of_thread = 1
+    with Animator.open(toy_bundle, "tensorrt", motion="absolute", smooth=True) as animator:
+        animator.set_source(blob(64, 0, 0))
+        made = [animator.animate(blob(64, 0.1 * i, 0)) for i in range(3)]
+        assert animator.read("state").any() and trt.device.calls.count("launch") == 2
+        assert animator.timings["motion"] > 0
+    assert made[2].any() and trt.device.of_thread == 1
+    trt.device.of_thread = 0
+
+
+def test_every_engine_has_the_one_logger_of_the_process(trt: FakeTrt, toy_bundle: Path) -> None:
+    backend = backend_of(toy_bundle)
+    loggers = {id(engine.logger) for _, engine in backend._contexts.values()}
+    backend.close()
+    del backend
+    later = backend_of(toy_bundle)
+    loggers |= {id(engine.logger) for _, engine in later._contexts.values()}
+    later.close()
+    assert len(loggers) == 1

@@ -51,7 +51,8 @@ class FakeRuntime(types.ModuleType):
         super().__init__("cuda.bindings.runtime")
         self.device, self.count, self.driver = device, count, driver
         self.status = GOOD
-        self.resets = 0
+        self.resets = self.current = 0
+        self.moves: list[int] = []
 
     def _do(self, action: Callable[[], Any]) -> Any:
         try:
@@ -63,8 +64,12 @@ class FakeRuntime(types.ModuleType):
     def cudaGetDeviceCount(self) -> Any:
         return self.status, self.count
 
+    def cudaGetDevice(self) -> Any:
+        return GOOD, self.current
+
     def cudaSetDevice(self, index: int) -> Any:
-        assert index == 0
+        self.current = index
+        self.moves.append(index)
         return (self.status,)
 
     def cudaGetDeviceProperties(self, index: int) -> Any:
@@ -197,6 +202,23 @@ def test_frames_through_the_real_device(
         animator.set_source(blob(64, 0, 0))
         for i, frame in enumerate(found):
             assert np.array_equal(animator.animate(blob(64, 0.1 * i, 0)), frame)
+
+
+def test_the_callers_thread_may_work_on_another_gpu_and_goes_on_there(
+    runtime: FakeRuntime,
+) -> None:
+    runtime.current = 1
+    device = open_device()
+    with device.current():
+        assert runtime.current == 0
+    with pytest.raises(ValueError, match="no matter"), device.current():
+        raise ValueError("no matter")
+    assert runtime.current == 1
+    runtime.current = 0
+    runtime.moves.clear()
+    with device.current():
+        pass
+    assert runtime.moves == []
 
 
 def test_out_of_memory_says_how_much_and_leaves_no_error_behind(runtime: FakeRuntime) -> None:
