@@ -30,14 +30,8 @@ if TYPE_CHECKING:
 
 MODELS = ("lite", "ours-ptg")
 _OPTIONAL = (
-    "onnxruntime",
-    "tensorrt",
-    "tensorrt_rtx_bindings",
-    "cuda.bindings",
-    "onnx",
-    "cv2",
-    "av",
-)
+    "onnxruntime", "tensorrt", "tensorrt_rtx_bindings", "cuda.bindings", "onnx", "cv2", "av",
+)  # fmt: skip
 EXIT_NO_GPU, EXIT_DIFFERS = 4, 5
 _TROUBLE = {"failed", "left_out"}
 
@@ -90,8 +84,9 @@ class Check:
             kernels = self._kernels(device, Path(folder))
             if "rows" in self.report["kernels"]:
                 print("\n".join(kernel_lines(self.report["kernels"]["rows"])), flush=True)
-            self._models(device, kernels)
+            self._models(device, kernels, compiled=False)
             self._backends()
+            self._models(device, kernels, compiled=True)
         self._save()
         return self._verdict(device)
 
@@ -151,24 +146,22 @@ class Check:
         finally:
             self._save()
 
-    def _models(self, device: torch.device, kernels: Kernels | None) -> None:
+    def _models(self, device: torch.device, kernels: Kernels | None, compiled: bool) -> None:
         """Every model in every way; what has to be compiled, for minutes, after all the rest."""
         from .torch_check import torch_lines, variants
 
         todo = variants(device.type == "cuda", not self.args.no_compile, kernels is not None)
-        self.report["models"] = []
-        made: dict[str, Any] = {}
-        for compiled in sorted({variant.compiled for variant in todo}):
-            for name, make in self._wanted():
-                if name not in made:
-                    made[name] = {"model": name, "rows": []}
-                    self.report["models"].append(made[name])
-                ways = [variant for variant in todo if variant.compiled == compiled]
-                self._model(made[name], make, device, kernels, ways)
-                print(
-                    f"\n{name}" + "".join(f": {made[name][k]}" for k in _TROUBLE & set(made[name]))
-                )
-                print("\n".join(torch_lines(made[name]["rows"])), flush=True)
+        ways = [variant for variant in todo if variant.compiled == compiled]
+        models = self.report.setdefault("models", [])
+        made = {entry["model"]: entry for entry in models}
+        for name, make in self._wanted() if ways else ():
+            if name not in made:
+                made[name] = {"model": name, "rows": []}
+                models.append(made[name])
+            entry = made[name]
+            self._model(entry, make, device, kernels, ways)
+            print(f"\n{name}" + "".join(f": {entry[k]}" for k in _TROUBLE & set(entry)))
+            print("\n".join(torch_lines(entry["rows"])), flush=True)
 
     def _model(
         self, entry: dict[str, Any], make: Callable[[], Any], device: torch.device,
@@ -247,9 +240,15 @@ class Check:
             "rows": rows,
         }
         count = min(self.args.frames, 20) if self.args.cpu_only else self.args.frames
-        for row in check_backends(bundle, count, names):
-            rows.append(row)
-            self._save()
+        try:
+            for name in names:
+                if self._late():
+                    self.report["backends"]["left_out"] = f"from {name} on: out of time"
+                    break
+                rows += check_backends(bundle, count, [name])
+                self._save()
+        except Exception as error:  # such as a golden picture that cannot be read
+            self.report["backends"]["failed"] = _said(error)
         print(f"\nbundle {bundle.manifest.name}, golden frame")
         print("\n".join(backend_lines(rows)), flush=True)
 
@@ -260,7 +259,7 @@ class Check:
         for model in self.report["models"]:
             rows += model["rows"]
         rows += self.report["backends"].get("rows", ())
-        wrong = [row for row in rows if not row.get("agrees", True)]
+        wrong = [row for row in rows if "failed" in row or not row.get("agrees", True)]
         watched = next((row["gpu"] for row in reversed(rows) if "gpu" in row), None)
         if watched:
             print(state_line(watched))

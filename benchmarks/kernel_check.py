@@ -85,18 +85,23 @@ class Work:
 def check_kernels(
     kernels: Kernels, device: torch.device, todo: Sequence[Case], repeats: int = REPEATS
 ) -> list[dict[str, Any]]:
-    """A row of plain data per case; `agrees` says whether the error is within the tolerance."""
+    """A row of plain data per case; `agrees` says whether the error is within the tolerance. A case
+    that cannot be run says why and stops no other."""
     copy = copy_bandwidth(device, 1 << (28 if device.type == "cuda" else 20))
     rows = []
     for case in progress(todo, label="kernels"):
-        error = max(_error(case, kernels, device, g) for g in ("half_pixel", "fomm"))
-        row: dict[str, Any] = {
-            "case": case.name,
-            "relative_error": error,
-            "tolerance": TOLERANCE[case.dtype],
-            "agrees": error <= TOLERANCE[case.dtype],
-        }
-        rows.append(row | _times(case, kernels, device, copy, repeats))
+        row: dict[str, Any] = {"case": case.name}
+        try:
+            apart = max(_error(case, kernels, device, g) for g in ("half_pixel", "fomm"))
+            row |= {
+                "relative_error": apart,
+                "tolerance": TOLERANCE[case.dtype],
+                "agrees": apart <= TOLERANCE[case.dtype],
+            }
+            row |= _times(case, kernels, device, copy, repeats)
+        except Exception as error:  # torch's, CUDA's, ours
+            row["failed"] = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+        rows.append(row)
     return rows
 
 
@@ -221,6 +226,9 @@ def kernel_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The rows for a person."""
     yield f"{'kernel':<48}{'error':>9}{'us':>8}{'torch':>8}{'memory':>8}{'share':>7}"
     for row in rows:
+        if "failed" in row:
+            yield f"{row['case']:<48}  failed: {row['failed'][:120]}"
+            continue
         share = row.get("bandwidth_share")
         memory = row.get("microseconds_from_memory")
         yield (

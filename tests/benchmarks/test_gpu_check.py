@@ -15,7 +15,7 @@ import torch
 from lively import SMALL
 from toy_bundle import edit_manifest, make_toy_bundle, replace_file
 
-from sonomime.benchmarks import gpu_check, torch_check
+from sonomime.benchmarks import backend_check, gpu_check, torch_check
 from sonomime.benchmarks.backend_check import backend_lines, check_backends
 from sonomime.benchmarks.lively import lively_model, speckle
 from sonomime.benchmarks.png_reader import read_png
@@ -98,21 +98,40 @@ def test_what_is_compiled_comes_after_all_the_rest_and_time_may_run_out(
         order.append((model.config.generator.kind, [way.compiled for way in todo], plain))
         yield {"variant": "as told", "failed": "a way that fails stops nothing"}
 
+    def backends(*given: Any) -> Any:
+        order.append("backends")
+        return []
+
     ways = [Variant("fp32"), Variant("fp32", compiled=True)]
     monkeypatch.setattr(torch_check, "check_model", check)
+    monkeypatch.setattr(backend_check, "check_backends", backends)
     monkeypatch.setattr(torch_check, "variants", lambda *given: ways)
     report = tmp_path / "report.json"
     bundle = str(make_toy_bundle(tmp_path / "toy"))
     words = ["--cpu-only", "--small", "--frames", "1", "--bundle", bundle, "-o", str(report)]
-    assert gpu_check.main(words) == 0
+    assert gpu_check.main(words) == gpu_check.EXIT_DIFFERS, "and is no success"
     assert order == [
-        ("lite", [False], True), ("dual", [False], True),
+        ("lite", [False], True), ("dual", [False], True), "backends",
         ("lite", [True], False), ("dual", [True], False),
     ]  # fmt: skip
     order.clear()
     assert gpu_check.main([*words, "--minutes", "0"]) == 0
-    models = json.loads(report.read_text())["models"]
-    assert order == [] and all("out of time" in model["left_out"] for model in models)
+    found = json.loads(report.read_text())
+    assert order == [] and all("out of time" in model["left_out"] for model in found["models"])
+    assert "out of time" in found["backends"]["left_out"]
+
+
+def test_a_golden_picture_that_cannot_be_read_costs_no_other_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_toy_bundle(tmp_path / "toy")
+    replace_file(bundle, "golden_output.png", b"no picture")
+    report = tmp_path / "report.json"
+    words = ["--cpu-only", "--models", "", "--frames", "1", "-o", str(report)]
+    assert gpu_check.main([*words, "--bundle", str(bundle)]) == gpu_check.EXIT_DIFFERS
+    assert "backends (" in capsys.readouterr().err
+    found = json.loads(report.read_text())
+    assert "golden_output.png" in found["backends"]["failed"] and "rows" in found["kernels"]
 
 
 def test_a_model_that_cannot_be_made_is_told(

@@ -45,6 +45,16 @@ def test_a_kernel_that_is_wrong_is_seen(host: Kernels, monkeypatch: pytest.Monke
     assert not check_kernels(host, CPU, cases(small=True)[-1:], repeats=1)[0]["agrees"]
 
 
+def test_a_kernel_that_fails_costs_no_other(host: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: object) -> None:
+        raise BackendError("CUDA error 700")
+
+    monkeypatch.setattr(Kernels, "sparse_motion", fail)
+    rows = check_kernels(host, CPU, cases(small=True), repeats=1)
+    assert [row.get("agrees") for row in rows] == [True, True, True, None, True]
+    assert "failed: BackendError: CUDA error 700" in "\n".join(kernel_lines(rows))
+
+
 def test_half_features_in_eights_are_read_as_they_lie(
     host: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
