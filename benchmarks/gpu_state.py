@@ -7,15 +7,19 @@ come from nvidia-smi; where there is none, that is what the record says.
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from time import perf_counter, sleep
 from types import TracebackType
 from typing import Any, Self
 
 TOOL = "nvidia-smi"
-EVERY_MS = 200
+EVERY_MS = 100
+FIRST_SECONDS = 5.0  # waited for, that the first reading may come
 
 _NUMBERS = (
     "clocks.sm", "clocks.mem", "clocks.max.sm", "power.draw", "power.limit", "temperature.gpu",
@@ -33,7 +37,7 @@ _HARMLESS = {"idle", "clocks as set", "sync boost", "display clock"}
 
 
 def read_state() -> dict[str, Any]:
-    """One reading of the first GPU, or `{"absent": reason}`."""
+    """One reading of the GPU that CUDA calls its first, or `{"absent": reason}`."""
     query = _query()
     return query if isinstance(query, dict) else query[1]
 
@@ -44,9 +48,10 @@ def _query() -> dict[str, Any] | tuple[list[str], dict[str, Any], str]:
     if tool is None:
         return {"absent": f"there is no {TOOL}"}
     absent = f"{TOOL} gives no reading"
+    number = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip() or "0"
     for reasons in _REASONS:
         fields = ",".join((*_WORDS, *_NUMBERS, reasons))
-        command = [tool, "--id=0", "--format=csv,noheader,nounits", f"--query-gpu={fields}"]
+        command = [tool, f"--id={number}", "--format=csv,noheader,nounits", f"--query-gpu={fields}"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
         except (OSError, subprocess.SubprocessError) as error:
@@ -73,12 +78,20 @@ def parse_line(line: str, reasons: str = _REASONS[0]) -> dict[str, Any]:
 
 
 class Watch:
-    """Reads the state all along a block; `summary` is there when the block ends."""
+    """Reads the state all along a block; `summary` is there when the block ends.
+
+    The block begins with the first reading, which is of the GPU before it and is left out: the tool
+    takes as long to start as hundreds of frames. A block too short for another is given the one
+    that comes right after it.
+    """
 
     def __init__(self) -> None:
         self.summary: dict[str, Any] = {}
         self._process: subprocess.Popen[str] | None = None
         self._reasons = _REASONS[0]
+        self._lines: list[str] = []
+        self._began = threading.Event()
+        self._before = 0
 
     def __enter__(self) -> Self:
         query = _query()
@@ -90,7 +103,19 @@ class Watch:
             [*command, f"--loop-ms={EVERY_MS}"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader.start()
+        self._began.wait(FIRST_SECONDS)
+        self._before = len(self._lines)
         return self
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                self._lines.append(line)
+                self._began.set()
+        self._began.set()  # it ended, with nothing to wait for
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None,
@@ -98,9 +123,16 @@ class Watch:
     ) -> None:  # fmt: skip
         if self._process is None:
             return
+        late = perf_counter() + FIRST_SECONDS
+        while (
+            len(self._lines) == self._before and self._reader.is_alive() and perf_counter() < late
+        ):
+            sleep(EVERY_MS / 1e4)
         self._process.terminate()
-        output, _ = self._process.communicate()
-        readings = [parse_line(line, self._reasons) for line in output.splitlines() if "," in line]
+        self._process.wait()
+        self._reader.join()
+        lines = self._lines[self._before :]
+        readings = [parse_line(line.strip(), self._reasons) for line in lines if "," in line]
         self.summary = summarise_readings(readings)
 
 

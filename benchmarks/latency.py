@@ -76,10 +76,10 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
     with Animator.open(bundle, plan.backend, threads=threads) as animator:
         animator.set_source(source)
         frames = itertools.cycle(driving)
-        for frame in itertools.islice(frames, plan.warmup):
-            animator.animate(frame)
         gpu = hasattr(animator.backend, "captured")
         with Watch() if gpu else nullcontext() as watch:
+            for frame in itertools.islice(frames, plan.warmup):
+                animator.animate(frame)
             samples = _time_frames(animator, itertools.islice(frames, plan.frames), plan.frames)
         report |= {"backend": animator.backend.name, "device": animator.backend.device}
         if watch is not None:

@@ -39,11 +39,20 @@ def test_what_a_gpu_does_not_support_is_none() -> None:
 
 def test_a_watch_sums_up(fake: Path) -> None:
     with Watch() as watch:
+        assert watch._lines, "the block begins with the first reading"
         time.sleep(0.3)
     found = watch.summary
     assert found["readings"] >= 1 and found["throttled"] is True
     assert found["clocks.sm"] == {"min": 1590, "median": 1590, "max": 1590}
     assert state_line(found) == "clock 1590 to 1590 MHz, power 62 to 62 W, slowed by: power cap"
+
+
+def test_the_gpu_is_the_one_that_cuda_sees(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.write_text('#!/bin/sh\necho "$*" >&2; exit 9\n')
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert "--id=0 " in read_state()["absent"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    assert "--id=3 " in read_state()["absent"]
 
 
 def test_an_idle_gpu_is_not_throttled() -> None:
