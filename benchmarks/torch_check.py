@@ -124,6 +124,9 @@ def _checked(
     kernels: Kernels | None,
     count: int,
 ) -> dict[str, Any]:
+    if variant.compiled:
+        # What others compiled counts towards torch's limit, beyond which it computes eagerly.
+        torch.compiler.reset()
     began = perf_counter()
     chain = StageChain(
         model, variant.precision, device, variant.compiled, variant.channels_last,
@@ -144,8 +147,8 @@ def _checked(
         row["golden"] = _agreement(frames[:1], [pictures.golden])
         row["agrees"] &= row["golden"]["psnr_db"] >= LEAST_PSNR["fp16"]
     stages = chain.time_stages(max(3, count // 10)) if not variant.graph else {}
-    chain.time_frames(pictures.driving, max(1, count // 10))  # warm
     with Watch() as watch:
+        chain.time_frames(pictures.driving, max(1, count // 10))  # warm
         samples = chain.time_frames(pictures.driving, count)
     row |= {
         "frame_ms": asdict(summarise(samples)),
@@ -186,6 +189,8 @@ def count_launches(chain: StageChain) -> dict[str, Any]:
         ]
     except Exception as error:  # no CUPTI, no permission: a machine's own affair
         return {"absent": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+    if not on_device:  # without the permission to trace, torch warns and records none
+        return {"absent": "the profiler saw nothing on the device"}
     copies = [name for name in on_device if name.startswith(("Memcpy", "Memset"))]
     return {
         "kernels": len(on_device) - len(copies),
