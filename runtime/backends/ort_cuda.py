@@ -83,8 +83,8 @@ class OrtCudaBackend(DeviceBackend):
             raise BackendError(
                 f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r} on "
                 f"{self._device.name}: {first_line(error)}",
-                "free some of the GPU's memory (nvidia-smi shows who has it); if a library is missing, "
-                f"{NOT_LOADED}; else a newer onnxruntime-gpu may read it",
+                "free some of the GPU's memory (nvidia-smi shows who has it); where a library is "
+                f"missing, {NOT_LOADED}; else a newer onnxruntime-gpu may read it",
             ) from error
 
     def _try(self, stage: Stage, content: bytes, graph: bool) -> Any:
