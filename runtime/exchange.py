@@ -30,7 +30,6 @@ class Exchange:
         # Looked up once: the backend's own memory on the host.
         self._inputs = {name: Planes(backend.view(name)) for name in (SOURCE_IMAGE, DRIVING_FRAME)}
         self._frame = Planes(backend.view(FRAME))
-        self._put: set[str] = set()  # tensors whose last value came from an array on the device
 
     def give(self, image: Any, tensor: str, box: Letterbox | None = None) -> Letterbox:
         """Write an image or array into `tensor`; `box` may fit from the last time.
@@ -97,7 +96,6 @@ class Exchange:
             array = self._adopt(value, what)
             assert self._on_device is not None  # else it was not adopted
             self._on_device.put(tensor, array)
-            self._put.add(tensor)
         else:
             found = host_array(value, what)
             self._check_planes(found.shape, found.dtype, what)
@@ -108,9 +106,8 @@ class Exchange:
 
     def _from_host(self, tensor: str) -> None:
         """The tensor's view counts again."""
-        if tensor in self._put and self._on_device is not None:
+        if self._on_device is not None:
             self._on_device.put(tensor, None)
-            self._put.discard(tensor)
 
     def _adopt(self, value: Any, what: str, writable: bool = False) -> DeviceArray:
         if self._on_device is None:

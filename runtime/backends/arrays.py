@@ -71,7 +71,9 @@ def device_array(
         writable: it will be written to.
 
     Raises:
-        InputError: not uint8, not contiguous, read-only, or on another GPU.
+        InputError: not uint8, not contiguous, read-only, or on another GPU, as far as the protocol
+            tells: `__cuda_array_interface__` names no GPU, and DLPack as asked for here no right to
+            write.
     """
     # DLPack first: by the other protocol torch does not tell which stream it works on.
     if hasattr(value, "__dlpack_device__"):
@@ -122,10 +124,10 @@ def _from_dlpack(value: Any, what: str, device: int, stream: int) -> DeviceArray
         )
     try:
         capsule = value.__dlpack__(stream=stream)
+        # It keeps its first name, so its own destructor lets go of the memory when we do.
+        pointer = _capsule_pointer(capsule, b"dltensor")
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{what} cannot be handed over: {error}") from error
-    # The capsule keeps its first name, so its own destructor lets go of the memory when we do.
-    pointer = _capsule_pointer(capsule, b"dltensor")
     tensor = ctypes.cast(pointer, ctypes.POINTER(_Tensor)).contents
     shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
     code, bits, lanes = tensor.code, tensor.bits, tensor.lanes
