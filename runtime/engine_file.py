@@ -178,7 +178,9 @@ def _content(path: Path) -> bytes:
 def _open(path: Path, file: io.BufferedIOBase) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, EOFError) as error:
+    except (
+        zipfile.BadZipFile, ValueError, OSError, NotImplementedError, EOFError, OverflowError
+    ) as error:  # fmt: skip
         raise _broken(path, f"it is cut off or no engine file ({error})") from None
 
 
@@ -229,7 +231,9 @@ def _member(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> byt
     try:
         with archive.open(entry) as file:
             content = file.read(entry.file_size + 1)
-    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, RuntimeError, OverflowError
+    ) as error:  # fmt: skip
         raise _broken(path, f"{entry.filename} is damaged ({error})") from None
     if len(content) != entry.file_size:
         raise _broken(path, f"{entry.filename} is cut off")

@@ -29,7 +29,15 @@ from .engine_file import (
 )
 from .errors import BackendError, OutputError, output_errors
 from .files import atomic_path, cache_folder
-from .flavours import FLAVOURS, Flavour, gpu_target, load_flavour, plugin_digest, rtx_target
+from .flavours import (
+    FLAVOURS,
+    Flavour,
+    check_served,
+    gpu_target,
+    load_flavour,
+    plugin_digest,
+    rtx_target,
+)
 
 __all__ = [
     "FLAVOURS", "Facts", "Flavour", "cache_root", "cached_path", "differences", "gpu_target",
@@ -92,9 +100,11 @@ def load_engines(
         file: an engine file; None is the cache.
 
     Raises:
-        BackendError: none built; built from another bundle, for another GPU, version or plugin;
-            edited, cut off, or of a file that this user does not trust. The hint is the cure.
+        BackendError: no engine can be built for such a GPU; none built; built from another bundle,
+            for another GPU, version or plugin; edited, cut off, or of a file that this user does
+            not trust. The hint is the cure.
     """
+    check_served(flavour, trt, targets)
     wanted = Facts.wanted(bundle, flavour, trt.__version__, targets)
     build = f"sonomime build {bundle.folder} --flavour {flavour}"
     if file is None:

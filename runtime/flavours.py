@@ -40,6 +40,22 @@ def _rtx_targets(trt: Any) -> list[str]:
     return [name for name in names if int(name[2:]) >= RTX_OLDEST]
 
 
+def check_served(flavour: str, trt: Any, targets: list[str]) -> None:
+    """Refuse GPUs that no engine of a flavour can be built for: building would not help.
+
+    Raises:
+        BackendError: TensorRT-RTX does not serve one of these compute capabilities.
+    """
+    served = _rtx_targets(trt) if flavour == "rtx" else targets
+    missing = [target for target in targets if target not in served]
+    if missing:
+        raise BackendError(
+            f"TensorRT-RTX {trt.__version__} builds no portable engines for {', '.join(missing)}, "
+            f"only for {', '.join(served)}",
+            "take another backend: tensorrt or ort-cuda",
+        )
+
+
 def _this_gpu(trt: Any) -> list[str]:
     """Name and compute capability of the current GPU: engines of full TensorRT serve no other."""
     from .backends.cuda import open_device
@@ -100,7 +116,8 @@ def plugin_path() -> Path | None:
                 f"{PLUGIN_VARIABLE} names {named}, which is no file",
                 "name the plugin's .so, or unset it",
             )
-        return Path(named)
+        # Whole: the loader would look for a bare name elsewhere than here.
+        return Path(named).absolute()
     beside = Path(__file__).parent / "lib" / "libsonomime_plugin.so"
     return beside if beside.is_file() else None
 

@@ -124,6 +124,7 @@ class FakeTrt:
     """Stands for the module. `engines` and `contexts` are how many live."""
 
     __version__ = "10.9.8"
+    ComputeCapability = types.SimpleNamespace(__members__={"SM80": 80, "SM89": 89})
     TensorIOMode = types.SimpleNamespace(INPUT=Enum("INPUT"), OUTPUT=Enum("OUTPUT"))
 
     class ILogger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 import types
 import zipfile
 from collections.abc import Callable
@@ -41,7 +42,8 @@ from sonomime.runtime.engine_store import (
 from sonomime.runtime.errors import BackendError, OutputError
 from sonomime.runtime.strict import plain
 
-TRT: Any = types.SimpleNamespace(__version__="10.7.0")
+RTX = types.SimpleNamespace(__members__=dict.fromkeys(("NONE", "SM75", "SM80", "SM89", "SM120")))
+TRT: Any = types.SimpleNamespace(__version__="10.7.0", ComputeCapability=RTX)
 GPU = gpu_target("NVIDIA L4", 8, 9)
 
 
@@ -140,15 +142,24 @@ def test_of_another_version(toy: Bundle) -> None:
 
 def test_of_another_flavour(toy: Bundle) -> None:
     file = put(toy)
-    assert "for tensorrt, not rtx" in refused(toy, file, flavour="rtx").message
+    assert "for tensorrt, not rtx" in refused(toy, file, flavour="rtx", targets=["SM80"]).message
 
 
 def test_an_rtx_file_serves_every_gpu_that_it_was_built_for(toy: Bundle) -> None:
     file = put(toy, flavour="rtx", targets=("SM80", "SM89"))
     for target in (rtx_target(8, 0), rtx_target(8, 9)):
         assert load_engines(toy, "rtx", TRT, [target]) == engines_of(toy)
-    error = refused(toy, file, flavour="rtx", targets=[rtx_target(9, 0)])
-    assert "SM80, SM89, not SM90" in error.message
+    error = refused(toy, file, flavour="rtx", targets=[rtx_target(12, 0)])
+    assert "SM80, SM89, not SM120" in error.message
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
+def test_a_gpu_that_rtx_does_not_serve_is_not_told_to_build(
+    toy: Bundle, capability: tuple[int, int]
+) -> None:
+    with pytest.raises(BackendError, match="builds no portable engines for") as caught:
+        load_engines(toy, "rtx", TRT, [rtx_target(*capability)])
+    assert "SM80, SM89, SM120" in caught.value.message and "ort-cuda" in caught.value.hint
 
 
 def test_the_nearest_says_why(toy: Bundle) -> None:
@@ -319,6 +330,18 @@ def newer(data: dict[str, Any]) -> None:
     data["format"] = 2
 
 
+def beyond_all(bundle: Bundle) -> bytes:
+    """A member whose place, in the directory's 64-bit form, is more than any file has."""
+    content = bytearray(sound(bundle))
+    entry, end = content.rindex(b"PK\x01\x02"), content.rindex(b"PK\x05\x06")
+    extra = struct.pack("<HHQ", 1, 8, (1 << 64) - 1)
+    size = int.from_bytes(content[end + 12 : end + 16], "little") + len(extra)
+    content[end + 12 : end + 16] = size.to_bytes(4, "little")
+    content[entry + 30 : entry + 32] = len(extra).to_bytes(2, "little")
+    content[entry + 42 : entry + 46] = b"\xff" * 4
+    return bytes(content[:end] + extra + content[end:])
+
+
 def misspelt(data: dict[str, Any]) -> None:
     data["flavor"] = data.pop("flavour")
 
@@ -328,6 +351,7 @@ def misspelt(data: dict[str, Any]) -> None:
     [
         (lambda b: sound(b)[:-30], "cut off or no engine file"),
         (lambda b: b"", "cut off or no engine file"),
+        (beyond_all, "is damaged|no engine file"),
         (lambda b: b"\x7fELF not a zip", "cut off or no engine file"),
         (lambda b: rewritten(b, compress=zipfile.ZIP_DEFLATED), "compressed"),
         (lambda b: rewritten(b, extra=("run.sh", b"#!")), "which its manifest does not name"),
