@@ -163,6 +163,8 @@ def add_engine(sub: Subparsers) -> None:
         help="let an engine file be used",
         description="Check the file, record its digest in this user's cache and keep a copy where "
         "backends find it. Trust only what you know the maker of.",
+        epilog="example:\n  sonomime engine trust first.engine",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument("file", type=Path, metavar="FILE")
     verb.set_defaults(run=trust_command)
