@@ -108,7 +108,11 @@ def load_engines(
     wanted = Facts.wanted(bundle, flavour, trt.__version__, targets)
     build = f"sonomime build {bundle.folder} --flavour {flavour}"
     if file is None:
-        file = _find(wanted, bundle, build)
+        try:
+            file = _find(wanted, bundle, build)
+        except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+            hint = "mend its permissions, or set XDG_CACHE_HOME to a folder of your own"
+            raise BackendError(f"the cache of engines cannot be read: {error}", hint) from error
     opened = read_engine_file(file)
     reasons = differences(Facts.stated(opened.manifest), wanted)
     if reasons:

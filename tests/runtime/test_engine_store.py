@@ -411,3 +411,16 @@ def test_no_damage_passes_unnoticed(
         return
     # Only what no digest covers may have changed, and that is never an engine.
     assert dict(found.engines) == engines_of(bundle)
+
+
+@pytest.mark.parametrize("trouble", [PermissionError(13, "denied"), RuntimeError("no home")])
+def test_a_cache_that_cannot_be_read_is_told(
+    toy: Bundle, trouble: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(facts: Facts) -> Path:
+        raise trouble
+
+    monkeypatch.setattr("sonomime.runtime.engine_store.cached_path", refuse)
+    with pytest.raises(BackendError, match="cache of engines cannot be read") as raised:
+        load_engines(toy, "tensorrt", TRT, [GPU])
+    assert "XDG_CACHE_HOME" in raised.value.hint
