@@ -50,13 +50,16 @@ class Canvas:
 
     def stroke(self, line: FloatArray) -> FloatArray:
         """Distance to a curve through points (n, 2), mm."""
-        best = np.full(self.points.shape[:2], np.inf)
-        for a, b in pairwise(line):
-            along = b - a
-            t = np.clip(((self.points - a) @ along) / float(along @ along), 0, 1)
-            gap = np.linalg.norm(self.points - a - t[..., None] * along, axis=-1)
-            best = np.minimum(best, gap)
-        return best
+        x, z = np.ascontiguousarray(np.moveaxis(self.points, -1, 0))
+        best = np.full(x.shape, np.inf)
+        for (ax, az), (bx, bz) in pairwise(line):
+            ux, uz = bx - ax, bz - az
+            dx, dz = x - ax, z - az
+            t = np.clip((dx * ux + dz * uz) / (ux * ux + uz * uz), 0, 1)
+            dx -= t * ux
+            dz -= t * uz
+            np.minimum(best, dx * dx + dz * dz, out=best)
+        return np.sqrt(best)
 
     def distort(self, rng: np.random.Generator, amount: float, fixed: FloatArray) -> None:
         """Bend what is painted from here on by about ``amount`` mm, but for ``fixed`` (n, 2)."""

@@ -86,7 +86,7 @@ class Renderer:
         i, j = row.astype(np.int64), column.astype(np.int64)
         width = len(self._dense.x)
         self._corner = i * width + j
-        self._weights = (row - i)[:, None], (column - j)[:, None]
+        self._weights = row - i, column - j
 
     @staticmethod
     def _at(grid: Grid, points: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -97,12 +97,15 @@ class Renderer:
     def _positions(self, motion: Motion) -> FloatArray:
         """Where the scatterers are, mm (N, 2)."""
         placed = motion.pose.place(integrate(self._nodes.points, motion.velocity))
-        dense = self._to_dense(placed).reshape(-1, 2)
+        # As complex numbers x + iz: one look-up for both coordinates.
+        dense = self._to_dense(placed).view(np.complex128).ravel()
         down, right = self._weights
         width, k = len(self._dense.x), self._corner
-        above = dense[k] + right * (dense[k + 1] - dense[k])
-        below = dense[k + width] + right * (dense[k + width + 1] - dense[k + width])
-        return np.asarray(above + down * (below - above))
+        corners = [dense.take(k + step) for step in (0, 1, width, width + 1)]
+        above = corners[0] + right * (corners[1] - corners[0])
+        below = corners[2] + right * (corners[3] - corners[2])
+        found = above + down * (below - above)
+        return found.view(np.float64).reshape(-1, 2)
 
     def view(
         self,
