@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -248,9 +249,15 @@ def write_clip(path: Path, shots: Iterable[Shot], body: Body) -> NDArray[np.floa
 
 
 def save(path: Path, **arrays: Any) -> None:
-    """Write a .npz file."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    """Write a .npz file, compressed lightly: numpy's own level takes eight times as long, a third
+    of all that a clip takes, for 6 % of the size."""
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
+    ):
+        for name, array in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asarray(array))
 
 
 def write_tables(
