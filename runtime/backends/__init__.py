@@ -82,6 +82,8 @@ def _on_gpu(bundle: Bundle) -> Backend | None:
             return _OPENERS[name](bundle)
         except BackendError as error:
             log.info("auto passes over %s: %s", name, error.message)
+    # Who has a GPU thinks that it is used.
+    log.warning("frames run on the CPU, the GPU is not used: `sonomime build` makes engines for it")
     return None
 
 

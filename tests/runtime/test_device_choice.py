@@ -57,7 +57,9 @@ def test_auto_takes_the_best_that_serves_and_says_what_it_passed_over(
     monkeypatch.setattr(ort_cuda.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert chosen(toy_bundle) == "ort-cpu"
     said = [record.getMessage().split(":")[0] for record in caplog.records]
-    assert said == [f"auto passes over {name}" for name in ("tensorrt", "rtx", "ort-cuda")]
+    passed = [f"auto passes over {name}" for name in ("tensorrt", "rtx", "ort-cuda")]
+    assert said == [*passed, "frames run on the CPU, the GPU is not used"]
+    assert caplog.records[-1].levelname == "WARNING"
 
 
 def test_auto_without_a_gpu_imports_nothing_for_one(
