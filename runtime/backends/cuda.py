@@ -23,6 +23,8 @@ Bytes = NDArray[np.uint8]
 DEFAULT_STREAM = 1
 """cudaStreamLegacy: what work without a stream of its own is ordered by."""
 
+_NO_DRIVER = "no NVIDIA driver"
+
 
 class Device(Protocol):
     """One GPU. Copies are asynchronous and in stream order; every call may raise a DeviceError."""
@@ -119,6 +121,11 @@ class CudaDevice:
             raise BackendError(f"cuda-bindings cannot be imported: {error}", hint) from error
         self.index = 0
         self.name, self.versions = "the GPU", self._versions()
+        if self.versions.startswith(_NO_DRIVER):
+            raise BackendError(
+                f"there is {_NO_DRIVER} on this machine",
+                "install it, until nvidia-smi lists the GPU; without a GPU take --backend ort-cpu",
+            )
         if not self._call(self._cuda.cudaGetDeviceCount, what="looking for GPUs"):
             raise self._error("cudaErrorNoDevice", "no CUDA-capable device", "looking for GPUs")
         what = "opening it"
@@ -271,7 +278,7 @@ class CudaDevice:
     def _versions(self) -> str:
         driver = int(self._cuda.cudaDriverGetVersion()[1] or 0)
         runtime = int(self._cuda.cudaRuntimeGetVersion()[1] or 0)
-        served = f"driver for CUDA {_version(driver)}" if driver else "no NVIDIA driver"
+        served = f"driver for CUDA {_version(driver)}" if driver else _NO_DRIVER
         return f"{served}, CUDA runtime {_version(runtime)}"
 
 

@@ -255,10 +255,10 @@ def test_a_graph_that_is_not_instantiated_is_destroyed(runtime: FakeRuntime) -> 
 @pytest.mark.parametrize(
     ("code", "count", "driver", "expected"),
     [
-        ("cudaErrorInsufficientDriver", 0, 0, "no NVIDIA driver, CUDA runtime 13.5"),
+        ("cudaErrorInsufficientDriver", 0, 0, "there is no NVIDIA driver on this machine"),
         ("cudaErrorInsufficientDriver", 0, 11040, "driver for CUDA 11.4, CUDA runtime 13.5"),
         ("cudaErrorNoDevice", 0, 13000, "looking for GPUs"),
-        ("", 0, 13000, "no CUDA-capable device"),
+        ("", 0, 13000, "looking for GPUs: no CUDA-capable device"),
     ],
 )
 def test_no_gpu_or_no_driver_says_what_there_is(
@@ -266,7 +266,7 @@ def test_no_gpu_or_no_driver_says_what_there_is(
 ) -> None:
     runtime.count, runtime.driver = count, driver
     runtime.status = Status(35, code) if code else GOOD
-    with pytest.raises(BackendError, match="looking for GPUs") as caught:
+    with pytest.raises(BackendError) as caught:
         CudaDevice()
     assert expected in caught.value.message and "nvidia-smi" in caught.value.hint
 
