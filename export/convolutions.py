@@ -62,7 +62,8 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 def _scale_shift(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
     """The same map with mean 0 and variance 1: nothing is left to overflow in half precision."""
     scale, shift = _affine(norm)
-    plain = nn.BatchNorm2d(norm.num_features, eps=0.0).to(norm.weight).eval()
+    none = torch.finfo(torch.float32).tiny  # 1 + tiny is 1; some versions of torch refuse 0
+    plain = nn.BatchNorm2d(norm.num_features, eps=none).to(norm.weight).eval()
     plain.weight.data.copy_(scale)
     plain.bias.data.copy_(shift)
     return plain

@@ -67,8 +67,8 @@ def read_image(path: Path | str) -> Image:
 def _decode(path: Path, data: bytes) -> Image:
     import cv2
 
-    log = cv2.utils.logging
-    level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # what is wrong is said once, by the error below
+    log: Any = getattr(cv2.utils, "logging", cv2)  # of OpenCV 5, and of 4
+    level = log.setLogLevel(0)  # silent: what is wrong is said once, by the error below
     try:
         decoded: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR)
     except (cv2.error, MemoryError) as cause:

@@ -47,7 +47,8 @@ def test_batchnorm_folds(block: type[nn.Module]) -> None:
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
     assert len(norms) == (1 if block is Residual else 0)
     for norm in norms:  # what cannot be folded is a scale and a shift
-        assert norm.eps == 0 and norm.running_mean is not None and norm.running_var is not None
+        assert 0 < norm.eps < 1e-30  # some versions of torch refuse 0
+        assert norm.running_mean is not None and norm.running_var is not None
         assert not norm.running_mean.any() and (norm.running_var == 1).all()
 
 
