@@ -84,13 +84,17 @@ SONOMIME_HD Place place_of(const WarpSizes& sizes, const float* deformation, con
 template <class Value>
 SONOMIME_HD void warp_linear(const WarpSizes& sizes, const Value* feature, Value* output,
                              const Place& place, int pixel, int group) {
-    const int plane = sizes.height * sizes.width;
+    const int plane = sizes.height * sizes.width, first = group * kLinearGroup;
+    const int last = sizes.channels - 1;
+    float value[kLinearGroup];
+    // All reads before the first write, and no condition around them (beyond the last channel that one
+    // is read once more): so a GPU has all of them under way at once.
     for (int i = 0; i < kLinearGroup; ++i) {
-        const int channel = group * kLinearGroup + i;
-        if (channel >= sizes.channels) return;
-        const float value = read(feature + channel * plane, place.taps) * place.seen;
-        output[channel * plane + pixel] = from_float<Value>(value);
+        const int channel = first + i < last ? first + i : last;
+        value[i] = read(feature + channel * plane, place.taps);
     }
+    for (int i = 0; i < kLinearGroup && first + i <= last; ++i)
+        output[(first + i) * plane + pixel] = from_float<Value>(value[i] * place.seen);
 }
 
 // The same, layout (H, W, groups of eight); padding channels of the output become zeros.
