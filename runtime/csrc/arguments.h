@@ -1,7 +1,8 @@
-// What both libraries refuse, and how both read the plain arguments.
+// What both libraries refuse.
 #pragma once
 
 #include <climits>
+#include <cmath>
 #include <cstdint>
 
 #include "compose_motion.h"
@@ -15,6 +16,8 @@ constexpr int kInvalidValue = 1;  // cudaErrorInvalidValue
 constexpr int kMostSlots = 1024;  // the motions of all slots have to fit into shared memory
 // Offsets are ints, and the last block of a grid reaches beyond what there is.
 constexpr int kMostElements = INT_MAX - 1024;
+// Where a pixel reads is a float32, which beyond 2^24 skips pixels, and might reach outside.
+constexpr int kLongestSide = 1 << 24;
 
 template <class... Pointers>
 inline bool all_given(const Pointers*... pointers) {
@@ -34,6 +37,10 @@ inline bool fits(Counts... counts) {
     return sound;
 }
 
+inline bool sides(int height, int width) {
+    return height <= kLongestSide && width <= kLongestSide;
+}
+
 inline bool known_dtype(int dtype) {
     return dtype == SONOMIME_FLOAT32 || dtype == SONOMIME_FLOAT16;
 }
@@ -50,14 +57,16 @@ inline bool sound(const WarpSizes& sizes, const void* feature, const void* outpu
     if (!eight && layout != SONOMIME_LINEAR) return false;
     if (sizes.channels > INT_MAX - kEightGroup) return false;
     const int stored = eight ? (sizes.channels + 7) / 8 * 8 : sizes.channels;
-    return known_dtype(dtype) && sizes.channels >= 1 && fits(stored, sizes.height, sizes.width) &&
+    return known_dtype(dtype) && sizes.channels >= 1 && sides(sizes.height, sizes.width) &&
+           fits(stored, sizes.height, sizes.width) &&
            fits(2, sizes.map_height, sizes.map_width) &&
            fits(sizes.occlusion_height, sizes.occlusion_width);
 }
 
 inline bool sound(const SparseSizes& sizes, int keypoints, int dtype) {
     return known_dtype(dtype) && keypoints >= 1 && keypoints < kMostSlots &&
-           sizes.channels >= 1 && sizes.channels < INT_MAX &&
+           sizes.channels >= 1 && sizes.channels < INT_MAX && sides(sizes.height, sizes.width) &&
+           std::isfinite(sizes.variance) && sizes.variance > 0.0f &&
            fits(keypoints + 1, sizes.channels + 1, sizes.height, sizes.width);
 }
 
@@ -65,7 +74,5 @@ inline bool sound(const ComposeSizes& sizes, const void* output, int dtype) {
     return known_dtype(dtype) && aligned(output, 8) && sizes.slots >= 2 && sizes.slots <= kMostSlots &&
            fits(sizes.slots, sizes.height, sizes.width);
 }
-
-inline float as_flag(int half_pixel) { return half_pixel != 0 ? 1.0f : 0.0f; }
 
 }  // namespace sonomime

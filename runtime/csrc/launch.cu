@@ -1,9 +1,9 @@
 // The CUDA kernels and their launch functions (sonomime_kernels.h).
 #include <cuda_runtime.h>
 
-#include "arguments.h"
+#include "functions.h"
 
-using namespace sonomime;
+namespace sonomime {
 
 namespace {
 
@@ -83,9 +83,11 @@ __global__ void __launch_bounds__(kThreads)
     output[pixel] = make_float2(point.x, point.y);
 }
 
+}  // namespace
+
 template <class Value, bool kEight>
-int launch_warp(const WarpSizes& sizes, const void* feature, const float* deformation,
-                const float* occlusion, void* output, cudaStream_t stream) {
+static int warp_occlude(const WarpSizes& sizes, const void* feature, const float* deformation,
+                        const float* occlusion, void* output, cudaStream_t stream) {
     const int all_groups = blocks_for(sizes.channels, kEight ? kEightGroup : kLinearGroup);
     int groups = 1;
     while (groups < all_groups && groups < kMostGroups) groups *= 2;
@@ -100,8 +102,8 @@ int launch_warp(const WarpSizes& sizes, const void* feature, const float* deform
 }
 
 template <class Value>
-int launch_sparse(const SparseSizes& sizes, const void* source_small, const Keypoints& keypoints,
-                  void* output, int slots, cudaStream_t stream) {
+static int sparse_motion(const SparseSizes& sizes, const void* source_small,
+                         const Keypoints& keypoints, void* output, int slots, cudaStream_t stream) {
     const dim3 grid(static_cast<unsigned>(blocks_for(sizes.height * sizes.width, kThreads)),
                     static_cast<unsigned>(slots));
     return launch(sparse_motion_kernel<Value>, grid, dim3(kThreads), stream, sizes,
@@ -109,8 +111,8 @@ int launch_sparse(const SparseSizes& sizes, const void* source_small, const Keyp
 }
 
 template <class Value>
-int launch_compose(const ComposeSizes& sizes, const void* logits, const Keypoints& keypoints,
-                   float* output, cudaStream_t stream) {
+static int compose_motion(const ComposeSizes& sizes, const void* logits, const Keypoints& keypoints,
+                          float* output, cudaStream_t stream) {
     // Few pixels (64 x 64 as a rule): small blocks reach more multiprocessors.
     constexpr int threads = 64;
     const dim3 grid(static_cast<unsigned>(blocks_for(sizes.height * sizes.width, threads)));
@@ -121,49 +123,4 @@ int launch_compose(const ComposeSizes& sizes, const void* logits, const Keypoint
                   static_cast<const Value*>(logits), keypoints, reinterpret_cast<float2*>(output));
 }
 
-}  // namespace
-
-int sonomime_warp_occlude(const void* feature, const float* deformation, const float* occlusion,
-                          void* output, int channels, int height, int width, int map_height,
-                          int map_width, int occlusion_height, int occlusion_width, int half_pixel,
-                          int dtype, int layout, struct CUstream_st* stream) {
-    const WarpSizes sizes = {channels,         height,          width,
-                             map_height,       map_width,       occlusion_height,
-                             occlusion_width,  as_flag(half_pixel)};
-    if (!all_given(feature, deformation, occlusion, output)) return kInvalidValue;
-    if (!sound(sizes, feature, output, dtype, layout)) return kInvalidValue;
-    const auto make = layout == SONOMIME_HWC8      ? launch_warp<Half, true>
-                      : dtype == SONOMIME_FLOAT16 ? launch_warp<Half, false>
-                                                  : launch_warp<float, false>;
-    return make(sizes, feature, deformation, occlusion, output, stream);
-}
-
-int sonomime_sparse_motion(const void* source_small, const float* source_value,
-                           const float* source_jacobian, const float* driving_value,
-                           const float* driving_jacobian, void* output, int channels, int height,
-                           int width, int keypoints, float variance, int half_pixel, int dtype,
-                           struct CUstream_st* stream) {
-    const SparseSizes sizes = {channels, height, width, variance, as_flag(half_pixel)};
-    const Keypoints points = {source_value, source_jacobian, driving_value, driving_jacobian};
-    if (!all_given(source_small, source_value, source_jacobian, driving_value, driving_jacobian,
-                   output))
-        return kInvalidValue;
-    if (!sound(sizes, keypoints, dtype)) return kInvalidValue;
-    const auto make = dtype == SONOMIME_FLOAT16 ? launch_sparse<Half> : launch_sparse<float>;
-    return make(sizes, source_small, points, output, keypoints + 1, stream);
-}
-
-int sonomime_compose_motion(const void* mask_logits, const float* source_value,
-                            const float* source_jacobian, const float* driving_value,
-                            const float* driving_jacobian, float* output, int height, int width,
-                            int keypoints, int half_pixel, int dtype, struct CUstream_st* stream) {
-    if (keypoints < 1 || keypoints == INT_MAX) return kInvalidValue;
-    const ComposeSizes sizes = {height, width, keypoints + 1, as_flag(half_pixel)};
-    const Keypoints points = {source_value, source_jacobian, driving_value, driving_jacobian};
-    if (!all_given(mask_logits, source_value, source_jacobian, driving_value, driving_jacobian,
-                   output))
-        return kInvalidValue;
-    if (!sound(sizes, output, dtype)) return kInvalidValue;
-    const auto make = dtype == SONOMIME_FLOAT16 ? launch_compose<Half> : launch_compose<float>;
-    return make(sizes, mask_logits, points, output, stream);
-}
+}  // namespace sonomime

@@ -8,7 +8,8 @@
  * All arrays are dense, batch 1. `value` arrays are keypoints (keypoints, 2), xy in [-1, 1];
  * `jacobian` arrays are (keypoints, 2, 2), row-major; both float32, as all coordinates and maps
  * are. `half_pixel` is 1 (the centre of pixel i of n is (2 i + 1) / n - 1) or 0 (2 i / (n - 1) - 1,
- * FOMM's). 1 to 1023 keypoints, at most 2^31 - 1025 elements. An output must not overlap an input.
+ * FOMM's). 1 to 1023 keypoints, at most 2^31 - 1025 elements, sides of what is warped of at most
+ * 2^24. An output must not overlap an input.
  *
  * Every function enqueues its work on `stream`, allocates nothing, waits for nothing and may be
  * captured in a CUDA graph, best after a first call outside of one: CUDA loads a kernel when it is
@@ -48,7 +49,8 @@ SONOMIME_API int sonomime_warp_occlude(
 
 /* source_small (channels, height, width) of `dtype` -> output ((keypoints + 1) (channels + 1),
  * height, width) of `dtype`: for each slot, slot 0 the identity, the heatmap of driving minus
- * source, then source_small warped by the slot's motion. */
+ * source, then source_small warped by the slot's motion. `variance` is above 0 and finite. The body
+ * is float32 throughout; float16 is the same, rounded once. */
 SONOMIME_API int sonomime_sparse_motion(
     const void *source_small, const float *source_value, const float *source_jacobian,
     const float *driving_value, const float *driving_jacobian, void *output, int channels,

@@ -250,15 +250,18 @@ def test_arguments_that_make_no_sense(library: ctypes.CDLL) -> None:
     warp = [f, f, f, o, 8, 4, 4, 4, 4, 4, 4, 1, 1, HWC8, None]
     assert library.sonomime_warp_occlude(*warp) == 0
     output.fill_(5)
-    wrong = [(i, None) for i in range(4)] + [(i, 0) for i in range(4, 11)] + [(4, -3), (6, 2**30)]
+    wrong = [(i, None) for i in range(4)] + [(i, 0) for i in range(4, 11)] + [(4, -3), (4, 2**28)]
     wrong += [(12, 0), (12, 7), (13, 2), (0, f + 2), (3, o + 2), (4, 2**31 - 1)]
     for index, value in wrong:
         changed = [*warp[:index], value, *warp[index + 1 :]]
         assert library.sonomime_warp_occlude(*changed) == INVALID_VALUE, (index, value)
-    longest = [f, f, f, o, 1, 1, 2**31 - 1, 1, 1, 1, 1, 1, 0, LINEAR, None]
-    assert library.sonomime_warp_occlude(*longest) == INVALID_VALUE
+    for width in (2**24 + 1, 2**31 - 1):  # more than float32 has coordinates, than int has offsets
+        longest = [f, f, f, o, 1, 1, width, 1, 1, 1, 1, 1, 0, LINEAR, None]
+        assert library.sonomime_warp_occlude(*longest) == INVALID_VALUE
     sparse_of = [f, f, f, f, f, o, 1, 4, 4, 2, 0.01, 1, 0, None]
-    for index, value in [(0, None), (5, None), (6, 0), (9, 0), (9, 1024), (12, 2), (8, 2**29)]:
+    wrong = [(0, None), (5, None), (6, 0), (9, 0), (9, 1024), (12, 2), (6, 2**29), (7, 2**24 + 1)]
+    wrong += [(10, variance) for variance in (0.0, -0.01, *NOT_FINITE)]
+    for index, value in wrong:
         changed = [*sparse_of[:index], value, *sparse_of[index + 1 :]]
         assert library.sonomime_sparse_motion(*changed) == INVALID_VALUE, (index, value)
     compose_of = [f, f, f, f, f, o, 4, 4, 2, 1, 0, None]
