@@ -2,6 +2,7 @@
 // place of the CUDA kernels. Exits with 0 if every check holds, else says which one does not.
 #include <NvInferRuntime.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -190,17 +191,18 @@ struct Trial {
         CHECK(std::memcmp(found.data(), wanted.data(), found.size() * sizeof(float)) == 0);
     }
 
-    void check_types(DataType half_makes) {
+    void check_types(bool takes_half, DataType half_makes) {
         std::vector<DataType> in(shapes.size(), DataType::kFLOAT);
         DataType out = DataType::kINT8;
         CHECK(build->getOutputDataTypes(&out, 1, in.data(), count()) == 0);
         CHECK(out == DataType::kFLOAT);
         in[0] = DataType::kHALF;
-        CHECK(build->getOutputDataTypes(&out, 1, in.data(), count()) == 0 && out == half_makes);
+        CHECK((build->getOutputDataTypes(&out, 1, in.data(), count()) == 0) == takes_half);
+        CHECK(!takes_half || out == half_makes);
         in[1] = DataType::kHALF;  // coordinates stay float32
         CHECK(build->getOutputDataTypes(&out, 1, in.data(), count()) != 0);
         const auto linear = TensorFormat::kLINEAR;
-        CHECK(supports(DataType::kHALF, linear, DataType::kFLOAT, half_makes, linear));
+        CHECK(supports(DataType::kHALF, linear, DataType::kFLOAT, half_makes, linear) == takes_half);
         CHECK(!supports(DataType::kHALF, linear, DataType::kHALF, half_makes, linear));
         CHECK(!supports(DataType::kINT8, linear, DataType::kFLOAT, DataType::kINT8, linear));
         CHECK(!supports(DataType::kFLOAT, TensorFormat::kHWC8, DataType::kFLOAT, DataType::kFLOAT,
@@ -238,7 +240,7 @@ void try_warp_occlude() {
                                     half_pixel == &kOne, SONOMIME_FLOAT32, SONOMIME_LINEAR,
                                     nullptr) == 0);
         trial.check_output(wanted);
-        trial.check_types(DataType::kHALF);
+        trial.check_types(true, DataType::kHALF);
         const auto eight = TensorFormat::kHWC8, linear = TensorFormat::kLINEAR;
         const auto half = DataType::kHALF, full = DataType::kFLOAT;
         CHECK(trial.supports(half, eight, full, half, eight));
@@ -285,12 +287,17 @@ void try_sparse_motion() {
                                  wanted.data(), 3, 5, 7, K, kVariance, 1, SONOMIME_FLOAT32,
                                  nullptr) == 0);
     trial.check_output(wanted);
-    trial.check_types(DataType::kHALF);
+    for (const DataType made : {DataType::kHALF, DataType::kFLOAT}) trial.check_types(false, made);
     CHECK(trial.refuses(1, {1, K, 3}) && trial.refuses(3, {1, K + 1, 2}));
     CHECK(trial.refuses(4, {1, K, 4}) && trial.refuses(0, {3, 5, 7}));
     const PluginField only[] = {field("half_pixel", kOne)};
     const PluginFieldCollection incomplete{1, only};
     CHECK(creator->createPlugin("n", &incomplete, TensorRTPhase::kBUILD) == nullptr);
+    for (const float variance : {0.0f, -0.01f, INFINITY, NAN}) {
+        const PluginField both[] = {field("half_pixel", kOne), field("variance", variance)};
+        const PluginFieldCollection all{2, both};
+        CHECK(creator->createPlugin("n", &all, TensorRTPhase::kBUILD) == nullptr);
+    }
 }
 
 void try_compose_motion() {
@@ -301,7 +308,7 @@ void try_compose_motion() {
     CHECK(sonomime_compose_motion(v[0].data(), v[1].data(), v[2].data(), v[3].data(), v[4].data(),
                                   wanted.data(), 5, 7, K, 0, SONOMIME_FLOAT32, nullptr) == 0);
     trial.check_output(wanted);
-    trial.check_types(DataType::kFLOAT);
+    trial.check_types(true, DataType::kFLOAT);
     CHECK(trial.refuses(0, {1, K, 5, 7}));
 }
 

@@ -2,6 +2,7 @@
 //
 // No REGISTER_TENSORRT_PLUGIN: it would call into a TensorRT library, and so tie the file to one of
 // them. TensorRT registers what getCreators returns, in any version since 10.
+#include <cmath>
 #include <cstring>
 
 #include "operators.h"
@@ -41,6 +42,8 @@ public:
             return refuse(name, "half_pixel is neither 0.0 nor 1.0");
         if (Made{}.has_variance() && !has_variance)
             return refuse(name, "the attribute variance is missing");
+        if (!(attributes.variance > 0.0f) || std::isinf(attributes.variance))
+            return refuse(name, "variance is not above 0 and finite");
         Made* made = new (std::nothrow) Made;
         if (made != nullptr) made->attributes = attributes;
         return made;

@@ -52,16 +52,25 @@ int32_t Operator::getOutputDataTypes(DataType* types, int32_t outputs, DataType 
     bool known = takes(in[0], TensorFormat::kLINEAR);
     for (int32_t i = 1; i < count; ++i) known = known && in[i] == DataType::kFLOAT;
     if (!known) {
+        const bool half = takes(DataType::kHALF, TensorFormat::kLINEAR);
         std::fprintf(stderr,
-                     "sonomime plugin: %s: the first input has to be float32 or float16, all others "
-                     "float32\n",
-                     getPluginName());
+                     "sonomime plugin: %s: the first input has to be float32%s, all others float32\n",
+                     getPluginName(), half ? " or float16" : "");
         return 1;
     }
     types[0] = output_type(in[0]);
     return 0;
 }
 
+int32_t Operator::getOutputShapes(DimsExprs const* in, int32_t count, DimsExprs const*, int32_t,
+                                  DimsExprs* out, int32_t outputs,
+                                  IExprBuilder& builder) noexcept {
+    if (count != inputs() || outputs != 1 || in[0].nbDims != 4) return 1;
+    return make_shape(in, out[0], builder) ? 0 : 1;
+}
+
+// Types are the network's own, strongly typed: getOutputDataTypes named them, and what is left to
+// TensorRT is the choice among formats. So no combination is offered whose types that one refuses.
 bool Operator::supportsFormatCombination(int32_t position, DynamicPluginTensorDesc const* tensors,
                                          int32_t count, int32_t outputs) noexcept {
     if (count != inputs() || outputs != 1 || position < 0 || position > count) return false;

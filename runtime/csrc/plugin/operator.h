@@ -44,6 +44,9 @@ public:
     // Type and format of the output, given those of the first input.
     virtual nvinfer1::DataType output_type(nvinfer1::DataType first) const noexcept = 0;
     virtual nvinfer1::TensorFormat output_format(nvinfer1::TensorFormat first) const noexcept;
+    // The output's shape, in terms of those of the inputs; the first has four dimensions.
+    virtual bool make_shape(const nvinfer1::DimsExprs* in, nvinfer1::DimsExprs& out,
+                            nvinfer1::IExprBuilder& builder) const noexcept = 0;
     virtual int32_t launch(const InputDims& dims, int dtype, int layout, const void* const* inputs,
                            void* output, cudaStream_t stream) const noexcept = 0;
 
@@ -62,6 +65,10 @@ public:
                             int32_t outputs) noexcept override;
     int32_t getOutputDataTypes(nvinfer1::DataType* types, int32_t outputs,
                                nvinfer1::DataType const* in, int32_t count) const noexcept override;
+    int32_t getOutputShapes(nvinfer1::DimsExprs const* in, int32_t count,
+                            nvinfer1::DimsExprs const* shapes, int32_t shape_count,
+                            nvinfer1::DimsExprs* out, int32_t outputs,
+                            nvinfer1::IExprBuilder& builder) noexcept override;
     bool supportsFormatCombination(int32_t position, nvinfer1::DynamicPluginTensorDesc const* tensors,
                                    int32_t count, int32_t outputs) noexcept override;
 
