@@ -53,6 +53,8 @@ class FakeDevice:
         self.lost = ""
         self.clock = 0.0
         self.of_thread = self.index  # the GPU that the calling thread works on
+        self.freeing = False  # and whether it may do so whatever is being captured
+        self.elsewhere: dict[int, int] = {}  # addresses of memory that is another GPU's
         self._handle = 100
         self._graveyard: list[NDArray[np.uint8]] = []  # freed, kept so that no address comes twice
 
@@ -86,15 +88,23 @@ class FakeDevice:
         return any(stream.captured is not None for stream in self.streams.values())
 
     @contextmanager
-    def current(self) -> Iterator[None]:
-        before, self.of_thread = self.of_thread, self.index
+    def current(self, freeing: bool = False) -> Iterator[None]:
+        before = self.of_thread, self.freeing
+        self.of_thread, self.freeing = self.index, freeing
         try:
             yield
         finally:
-            self.of_thread = before
+            self.of_thread, self.freeing = before
 
     def memory(self) -> tuple[int, int]:
         return BYTES - sum(block.nbytes for block in self.blocks.values()), BYTES
+
+    def gpu_of(self, address: int) -> int | None:
+        self.called("gpu_of")
+        if address in self.elsewhere:
+            return self.elsewhere[address]
+        held = any(at <= address < at + block.nbytes for at, block in self.blocks.items())
+        return self.index if held else None
 
     def malloc(self, size: int) -> int:
         self.called("malloc", in_capture=False)
@@ -246,7 +256,7 @@ class FakeDevice:
 
     def called(self, call: str, in_capture: bool = True) -> None:
         self.calls.append(call)
-        assert self.of_thread == self.index or call == "elapsed", f"{call} on another GPU"
+        assert self.of_thread == self.index, f"{call} on another GPU"
         if self.lost:
             raise device_error(self.lost, "the context is gone", call)
         for i, (name, after, code) in enumerate(self.failures):
@@ -257,7 +267,7 @@ class FakeDevice:
                 del self.failures[i]
                 self.lost = code if code in STICKY else ""
                 raise device_error(code, "as the test wants it", call)
-        if not in_capture and self.capturing():
+        if not in_capture and self.capturing() and not self.freeing:
             raise device_error("cudaErrorStreamCaptureUnsupported", "not permitted", call)
 
     def _idle(self) -> None:

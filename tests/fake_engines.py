@@ -176,6 +176,12 @@ class FakeTrt:
     def load_plugin(self, trt: Any) -> None:
         self.plugins += 1
 
+    def forget(self) -> None:
+        """After a context was lost: it took everything with it, and no destructor asked it to."""
+        assert self.contexts, "destroyed upon a GPU that refuses"
+        self.engines = self.contexts = 0
+        self.device.forget()
+
     def gone(self) -> None:
         """Assert that everything was given back, in an order that is safe."""
         gc.collect()

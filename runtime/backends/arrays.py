@@ -15,9 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .cuda import DEFAULT_STREAM
+from .cuda import DEFAULT_STREAM, Device
 
 _CUDA, _MANAGED = 2, 13  # DLDeviceType
+_READ_ONLY = 1  # a flag of DLPack 1.0
+
+# What producers raise: AttributeError and KeyError for half an interface, ValueError for a tensor
+# of torch on "meta", BufferError and RuntimeError for one that wants a gradient.
+_REFUSALS = (AttributeError, BufferError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,18 @@ def on_device(value: Any) -> bool:
     """Whether `value` is an array on a GPU, by one of the two protocols."""
     # DLPack first: the other one raises for a tensor of torch that wants a gradient.
     if hasattr(value, "__dlpack_device__"):
-        return int(value.__dlpack_device__()[0]) in (_CUDA, _MANAGED)
+        try:
+            return int(value.__dlpack_device__()[0]) in (_CUDA, _MANAGED)
+        except _REFUSALS:  # it lies nowhere, as `host_array` will find
+            return False
     return hasattr(value, "__cuda_array_interface__")
 
 
 def host_array(value: Any, what: str) -> NDArray[Any]:
     """A numpy view of an array in the host's memory that is no numpy array, such as torch's.
+
+    It can be written to if the array can. numpy 1.26 cannot tell by DLPack, nor can producers of
+    DLPack before 1.0, so numpy takes theirs for read-only; there `__array__` is asked as well.
 
     Raises:
         InputError: it speaks no DLPack, or lies elsewhere.
@@ -54,48 +65,64 @@ def host_array(value: Any, what: str) -> NDArray[Any]:
         hint = "give a numpy array, or one with __cuda_array_interface__ or __dlpack__"
         raise InputError(f"{what} is no array, but {type(value).__name__}", hint)
     try:
-        return np.from_dlpack(value)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        view = np.from_dlpack(value)
+        if not view.flags.writeable and hasattr(value, "__array__"):
+            other = np.asarray(value)
+            # The same memory, no copy?
+            if other.__array_interface__["data"][0] == view.__array_interface__["data"][0]:
+                return other
+        return view
+    except _REFUSALS as error:
         raise InputError(f"{what} cannot be read as an array: {error}") from error
 
 
 def device_array(
-    value: Any, what: str, device: int, stream: int, writable: bool = False
+    value: Any, what: str, device: Device, stream: int, writable: bool = False
 ) -> DeviceArray:
     """Look at an array on a GPU.
 
     Args:
         value: what the caller gave; `what` names it in messages.
-        device: the number of the GPU that it has to lie on.
+        device: the GPU that it has to lie on.
         stream: the stream that will read or write it; DLPack's producers let it wait for them.
         writable: it will be written to.
 
     Raises:
-        InputError: not uint8, not contiguous, read-only, or on another GPU, as far as the protocol
-            tells: `__cuda_array_interface__` names no GPU, and DLPack as asked for here no right to
-            write.
+        InputError: not uint8, not contiguous, masked, read-only (which DLPack before 1.0 cannot
+            say), or not on that GPU.
+        DeviceError: the driver cannot say where it lies.
     """
     # DLPack first: by the other protocol torch does not tell which stream it works on.
     if hasattr(value, "__dlpack_device__"):
-        found = _from_dlpack(value, what, device, stream)
+        found = _from_dlpack(value, what, device.index, stream, writable)
     else:
-        found = _from_interface(value, what, writable)
+        found = _from_interface(value, what, device, writable)
     if found.nbytes and not found.address:
         raise InputError(f"{what} has no memory")
     return found
 
 
-def _from_interface(value: Any, what: str, writable: bool) -> DeviceArray:
-    facts = value.__cuda_array_interface__
-    shape = tuple(int(side) for side in facts["shape"])
-    _check_type(what, facts["typestr"] == "|u1", facts["typestr"])
+def _from_interface(value: Any, what: str, device: Device, writable: bool) -> DeviceArray:
+    try:
+        facts = value.__cuda_array_interface__
+        shape = tuple(int(side) for side in facts["shape"])
+        kind, (address, read_only) = facts["typestr"], facts["data"]
+        # Version 3 says None where nothing is left to wait for; before it, nothing was said.
+        stream = facts.get("stream", DEFAULT_STREAM)
+        found = DeviceArray(int(address), shape, None if stream is None else int(stream), value)
+    except _REFUSALS as error:
+        raise _not_handed_over(what, error) from error
+    _check_type(what, kind == "|u1", kind)
     _check_strides(what, shape, facts.get("strides"))
-    address, read_only = facts["data"]
-    if writable and read_only:
-        raise InputError(f"{what} is read-only")
-    # Version 3 says None where nothing is left to wait for; before it, nothing was said.
-    stream = facts.get("stream", DEFAULT_STREAM)
-    return DeviceArray(int(address), shape, stream, value)
+    if facts.get("mask") is not None:
+        raise InputError(f"{what} has a mask", "fill in what it hides")
+    _check_right(what, writable, read_only)
+    # The interface names no GPU, so the driver has to.
+    gpu = device.gpu_of(found.address) if found.address else device.index
+    if gpu is None:
+        raise InputError(f"{what} lies in no GPU's memory", "hand it over as a numpy array")
+    _check_gpu(what, gpu, device.index)
+    return found
 
 
 class _Tensor(ctypes.Structure):
@@ -115,20 +142,31 @@ class _Tensor(ctypes.Structure):
     )
 
 
-def _from_dlpack(value: Any, what: str, device: int, stream: int) -> DeviceArray:
-    kind, index = (int(part) for part in value.__dlpack_device__())
-    if kind not in (_CUDA, _MANAGED) or index != device:
-        raise InputError(
-            f"{what} lies on device {index} of kind {kind}, the model on GPU {device}",
-            "copy it to the GPU that the model runs on",
-        )
+class _Versioned(ctypes.Structure):
+    """DLManagedTensorVersioned of dlpack.h 1.x; unversioned ones begin with the tensor."""
+
+    _fields_ = (
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+        ("tensor", _Tensor),
+    )
+
+
+def _from_dlpack(value: Any, what: str, device: int, stream: int, writable: bool) -> DeviceArray:
     try:
-        capsule = value.__dlpack__(stream=stream)
-        # It keeps its first name, so its own destructor lets go of the memory when we do.
-        pointer = _capsule_pointer(capsule, b"dltensor")
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{what} cannot be handed over: {error}") from error
-    tensor = ctypes.cast(pointer, ctypes.POINTER(_Tensor)).contents
+        _check_gpu(what, int(value.__dlpack_device__()[1]), device)
+        # Capsules keep their first names, so their own destructors let go of the memory when we do.
+        try:
+            capsule = value.__dlpack__(stream=stream, max_version=(1, 0))
+        except TypeError:  # a producer from before 1.0
+            capsule = value.__dlpack__(stream=stream)
+        tensor, read_only = _unpack(capsule)
+    except _REFUSALS as error:
+        raise _not_handed_over(what, error) from error
+    _check_right(what, writable, read_only)
     shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
     code, bits, lanes = tensor.code, tensor.bits, tensor.lanes
     _check_type(what, (code, bits, lanes) == (1, 8, 1), f"type {code} of {bits} bits")
@@ -137,10 +175,41 @@ def _from_dlpack(value: Any, what: str, device: int, stream: int) -> DeviceArray
     return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, None, capsule)
 
 
+def _unpack(capsule: Any) -> tuple[_Tensor, bool]:
+    """A capsule's tensor, and whether it is known to be read-only; ValueError for what is none."""
+    named = ctypes.pythonapi.PyCapsule_IsValid
+    named.restype, named.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
+    if not named(capsule, b"dltensor_versioned"):
+        pointer = _capsule_pointer(capsule, b"dltensor")
+        return ctypes.cast(pointer, ctypes.POINTER(_Tensor)).contents, False
+    pointer = _capsule_pointer(capsule, b"dltensor_versioned")
+    managed = ctypes.cast(pointer, ctypes.POINTER(_Versioned)).contents
+    if managed.major != 1:  # what comes after the flags may be anything
+        raise ValueError(f"DLPack {managed.major}.{managed.minor} is not known here")
+    return managed.tensor, bool(managed.flags & _READ_ONLY)
+
+
 def _capsule_pointer(capsule: Any, name: bytes) -> int:
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     return int(get(capsule, name))
+
+
+def _not_handed_over(what: str, error: Exception) -> InputError:
+    return InputError(f"{what} cannot be handed over: {error!r}")
+
+
+def _check_gpu(what: str, found: int, device: int) -> None:
+    if found != device:
+        raise InputError(
+            f"{what} lies on GPU {found}, the model on GPU {device}",
+            "copy it to the GPU that the model runs on",
+        )
+
+
+def _check_right(what: str, writable: bool, read_only: bool) -> None:
+    if writable and read_only:
+        raise InputError(f"{what} is read-only")
 
 
 def _check_type(what: str, is_uint8: bool, found: str) -> None:

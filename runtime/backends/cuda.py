@@ -35,12 +35,16 @@ class Device(Protocol):
     versions: str
     """Of the driver and of the CUDA runtime, in words."""
 
-    def current(self) -> AbstractContextManager[None]:
-        """Within it, this is the calling thread's GPU, which memory and launches go by; afterwards
-        that is again the one that it was."""
+    def current(self, freeing: bool = False) -> AbstractContextManager[None]:
+        """Within it, this is the calling thread's GPU, which memory and launches go by, and what
+        other threads capture is no concern of it; afterwards all is again as it was. `freeing`: nor
+        is what this thread captures, since memory can be given back by the garbage collector."""
 
     def memory(self) -> tuple[int, int]:
         """Bytes free, and bytes in all."""
+
+    def gpu_of(self, address: int) -> int | None:
+        """The number of the GPU whose memory that is; None for the host's, or nobody's."""
 
     def malloc(self, size: int) -> int:
         """Memory on the device: its address, aligned to 256 bytes at least."""
@@ -128,6 +132,9 @@ class CudaDevice:
             )
         if not self._call(self._cuda.cudaGetDeviceCount, what="looking for GPUs"):
             raise self._error("cudaErrorNoDevice", "no CUDA-capable device", "looking for GPUs")
+        modes = self._cuda.cudaStreamCaptureMode
+        self._local = modes.cudaStreamCaptureModeThreadLocal
+        self._relaxed = modes.cudaStreamCaptureModeRelaxed
         what = "opening it"
         with self.current():
             self._call(self._cuda.cudaSetDevice, self.index, what=what)
@@ -138,18 +145,22 @@ class CudaDevice:
         self._up = kinds.cudaMemcpyHostToDevice
         self._down = kinds.cudaMemcpyDeviceToHost
         self._across = kinds.cudaMemcpyDeviceToDevice
-        # Other threads, other Animators among them, may allocate while this one captures.
-        self._mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
 
     @contextmanager
-    def current(self) -> Iterator[None]:
+    def current(self, freeing: bool = False) -> Iterator[None]:
         before = self._cuda.cudaGetDevice()[1]  # None on an error, of which the next call tells
         moves = before not in (None, self.index)
         if moves:
             self._cuda.cudaSetDevice(self.index)
+        # By default a thread may not allocate, nor ask for an event, while any other captures in
+        # mode Global, as ONNX Runtime and torch do, and if it tries the capture is lost as well.
+        exchange = self._cuda.cudaThreadExchangeStreamCaptureMode
+        mode = exchange(self._relaxed if freeing else self._local)[1]
         try:
             yield
         finally:
+            if mode is not None:
+                exchange(mode)
             if moves:
                 self._cuda.cudaSetDevice(before)
 
@@ -157,6 +168,14 @@ class CudaDevice:
         status, free, total = self._cuda.cudaMemGetInfo()
         self._check(status, "asking for its free memory")
         return int(free), int(total)
+
+    def gpu_of(self, address: int) -> int | None:
+        ask = self._cuda.cudaPointerGetAttributes
+        facts = self._call(ask, address, what="asking where an array lies")
+        kinds = self._cuda.cudaMemoryType
+        if facts.type == kinds.cudaMemoryTypeManaged:  # every GPU's
+            return self.index
+        return int(facts.device) if facts.type == kinds.cudaMemoryTypeDevice else None
 
     def malloc(self, size: int) -> int:
         return int(self._allocate(self._cuda.cudaMalloc, size, what=f"allocating {_mb(size)}"))
@@ -219,7 +238,7 @@ class CudaDevice:
 
     def begin_capture(self, stream: int) -> None:
         begin = self._cuda.cudaStreamBeginCapture
-        self._call(begin, stream, self._mode, what="beginning to capture a frame")
+        self._call(begin, stream, self._local, what="beginning to capture a frame")
 
     def end_capture(self, stream: int) -> int:
         return int(self._call(self._cuda.cudaStreamEndCapture, stream, what="capturing a frame"))

@@ -7,11 +7,14 @@ source's state and every tensor between the stages stay on the device.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
@@ -31,8 +34,15 @@ log = logging.getLogger("sonomime")
 GRAPH_VARIABLE = "SONOMIME_CUDA_GRAPH"
 """Set to 0, every frame takes the plain path: one call per copy and stage, for debugging."""
 
+TRIES = 2
+"""Captures that may fail in a row: another thread can spoil one, and hardly the next as well."""
+
 Variant = tuple[bool, bool]
 """Whether the driving frame comes from the host, and whether the frame goes there."""
+
+alone = threading.RLock()
+"""Held while stages are opened and while something is captured: whoever opens one may wait for the
+whole device, as ONNX Runtime does, and no capture of any thread survives that."""
 
 
 class DeviceBackend(ABC):
@@ -53,6 +63,8 @@ class DeviceBackend(ABC):
         self.device = f"{device.name} (sm_{major}{minor}), {software}, {device.versions}"
         self._device = device
         self._release = ExitStack()
+        # What a library holds for each stage. Not to be kept elsewhere: it goes before the memory.
+        self._opened: dict[str, Any] = {}
         self._lost = ""
         manifest = bundle.manifest
         self._stages = {stage.name: stage for stage in manifest.stages}
@@ -60,19 +72,26 @@ class DeviceBackend(ABC):
         self._recurrent = [(pair.from_, pair.to) for pair in manifest.recurrent]
         self._graphs: dict[Variant, int] = {}
         self._warm = False
-        self._plain = not self.captures or os.environ.get(GRAPH_VARIABLE) == "0"
+        plain = not self.captures or os.environ.get(GRAPH_VARIABLE) == "0"
+        self._tries = 0 if plain else TRIES
         self._put: set[str] = set()
         self._taken: tuple[str, DeviceArray] | None = None
         self._in_use: list[DeviceArray] = []  # until the stream has been waited for
         self._spans = EventSpans(device, self._per_frame)
-        self._stream = 0
-        with device.current():
+        with alone, device.current():
+            self._stream = device.stream()
+            self._release.callback(device.destroy_stream, self._stream)
+            self._end = weakref.finalize(
+                self, _give_back, device, self._stream, self._spans, self._opened, self._release
+            )
+            # When the program ends the driver takes all of it back; a daemon thread may still be at
+            # work on it until then.
+            self._end.atexit = False
             try:
-                self._stream = device.stream()
-                self._release.callback(device.destroy_stream, self._stream)
                 self._memory = DeviceMemory(device, manifest, self._stream, self._release)
                 self._joined = self._event()
                 self._spans.events = [self._event() for _ in range(len(self._per_frame) + 1)]
+                self._release.callback(self._opened.clear)
                 self._open_stages(bundle)
                 device.synchronise(self._stream)
             except BaseException:
@@ -81,7 +100,7 @@ class DeviceBackend(ABC):
 
     @abstractmethod
     def _open_stages(self, bundle: Bundle) -> None:
-        """Open every stage upon `self._memory` and `self._stream`; register on `self._release`."""
+        """Open every stage upon `self._memory` and `self._stream`, into `self._opened`."""
 
     @abstractmethod
     def _enqueue(self, stage: str) -> None:
@@ -101,7 +120,7 @@ class DeviceBackend(ABC):
     @property
     def captured(self) -> bool:
         """Whether the last frames ran as one CUDA graph."""
-        return bool(self._graphs) and not self._plain
+        return bool(self._graphs) and self._tries > 0
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -144,9 +163,9 @@ class DeviceBackend(ABC):
         taken, self._taken = self._taken, None
         variant = (DRIVING_FRAME not in self._put, taken is None)
         with self._guard():
-            if not self._plain and self._warm and variant not in self._graphs:
+            if self._tries and self._warm and variant not in self._graphs:
                 self._capture(variant)
-            if not self._plain and variant in self._graphs:
+            if self._tries and variant in self._graphs:
                 self._device.launch(self._graphs[variant], self._stream)
             else:
                 self._enqueue_frame(variant, captured=False)
@@ -159,7 +178,8 @@ class DeviceBackend(ABC):
             self._spans.passed()
 
     def adopt(self, value: Any, what: str, writable: bool = False) -> DeviceArray:
-        return device_array(value, what, self._device.index, self._stream, writable)
+        with self._guard():
+            return device_array(value, what, self._device, self._stream, writable)
 
     def put(self, tensor: str, array: DeviceArray | None) -> None:
         if array is None:
@@ -181,25 +201,14 @@ class DeviceBackend(ABC):
             self._taken = (tensor, array)
 
     def close(self) -> None:
-        """Wait for the device, then give everything back; raises nothing, even on a lost GPU."""
-        with self._device.current():
-            self._close()
+        """Wait for the device, then give everything back; raises nothing, even on a lost GPU.
 
-    def _close(self) -> None:
-        if self._stream:
-            with suppress(DeviceError):
-                self._finish()
-        self._spans.freeze()
-        for executable in self._graphs.values():
-            self._release.callback(self._device.destroy_executable, executable)
+        A backend that is dropped without it does the same.
+        """
+        self._end()
         self._graphs.clear()
         self._put.clear()
         self._in_use.clear()
-        try:
-            self._release.close()  # all of it, whatever fails on the way
-        except DeviceError as error:
-            log.debug("while closing: %s", error.message)
-        self._stream = 0
 
     def _enqueue_frame(self, variant: Variant, captured: bool) -> None:
         """The frame, call by call: to be done, or to be captured."""
@@ -216,7 +225,9 @@ class DeviceBackend(ABC):
             self._memory.download(FRAME)
 
     def _capture(self, variant: Variant) -> None:
-        """Capture one frame. What cannot be captured runs plainly from now on."""
+        """Capture one frame, if it can be. What fails again and again runs plainly for good."""
+        if not alone.acquire(blocking=False):
+            return  # a later frame is soon enough
         device = self._device
         try:
             self._check_capture()
@@ -228,11 +239,18 @@ class DeviceBackend(ABC):
                 device.abort_capture(self._stream)
                 raise
             self._graphs[variant] = device.instantiate(graph)
+            self._release.callback(device.destroy_executable, self._graphs[variant])
+            self._tries = TRIES
         except BackendError as error:
             if isinstance(error, DeviceError) and error.lost:
                 raise
-            self._plain = True
-            log.warning("frames run without a CUDA graph: %s", error.message)
+            self._tries -= 1
+            if self._tries:
+                log.info("a frame was not captured, the next one will be: %s", error.message)
+            else:
+                log.warning("frames run without a CUDA graph: %s", error.message)
+        finally:
+            alone.release()
 
     def _join(self, array: DeviceArray) -> None:
         """Let our stream wait for whoever is still working on the array."""
@@ -270,6 +288,7 @@ class DeviceBackend(ABC):
                 if lost is None:
                     raise
                 self._lost = lost.message
+                _keep_for_good(self._opened)
                 if lost is error:
                     raise
                 # A stage said what it knew; that the GPU is gone is the greater news.
@@ -284,3 +303,29 @@ class DeviceBackend(ABC):
             except DeviceError as later:
                 error = later
         return error if error.lost else None
+
+
+def _give_back(
+    device: Device, stream: int, spans: EventSpans, opened: dict[str, Any], release: ExitStack
+) -> None:
+    """Wait for the device, then give everything back; knows nothing of the backend, which may be
+    gone. Takes no lock: the garbage collector may call it in the middle of whatever holds it."""
+    with device.current(freeing=True):
+        try:
+            device.synchronise(stream)
+        except DeviceError as error:
+            log.debug("while closing: %s", error.message)
+            if error.lost:
+                _keep_for_good(opened)
+                return
+        spans.freeze()
+        try:
+            release.close()  # all of it, whatever fails on the way
+        except DeviceError as error:
+            log.debug("while closing: %s", error.message)
+
+
+def _keep_for_good(opened: dict[str, Any]) -> None:
+    """Never destroy what was opened upon a GPU that is lost: destructors of ONNX Runtime throw when
+    CUDA refuses, and C++ ends the process then."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened))

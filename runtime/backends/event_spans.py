@@ -34,7 +34,8 @@ class EventSpans(Mapping[str, float]):
         if not self._stale:
             return
         try:
-            found = [self._device.elapsed(*pair) for pair in pairwise(self.events)]
+            with self._device.current():
+                found = [self._device.elapsed(*pair) for pair in pairwise(self.events)]
         except DeviceError:  # another frame has begun, or the GPU is lost: the last times stay
             return
         self._stale = False

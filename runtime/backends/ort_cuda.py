@@ -1,7 +1,8 @@
 """ONNX Runtime on a GPU: the sessions bound to the device's memory, all on one stream.
 
 Each stage is a CUDA graph of ONNX Runtime's own, since its sessions cannot be captured from outside
-(they may allocate while they run). A frame so takes one launch per stage, not one in all.
+(they may allocate while they run). A frame so takes one launch per stage, not one in all. A stage
+is captured in its first run, after two passes that may allocate, and anew for each thread.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import logging
+import threading
 from contextlib import redirect_stdout, suppress
 from typing import Any
 
@@ -18,7 +20,7 @@ import onnxruntime as ort
 from ..bundle import Bundle, Stage
 from ..errors import BackendError
 from .cuda import Device, open_device
-from .device_backend import DeviceBackend
+from .device_backend import DeviceBackend, alone
 from .onnx_file import check_onnx
 from .ort import compare_graph, first_line, session_options
 
@@ -33,6 +35,13 @@ NOT_LOADED = (
     'pip install "onnxruntime-gpu[cuda,cudnn]", or put the CUDA and cuDNN that it was built for on '
     "LD_LIBRARY_PATH; what it wrote to stderr names the library that it lacks"
 )
+
+
+class _Captured(threading.local):
+    """What ONNX Runtime has captured for the calling thread, and only replays there."""
+
+    def __init__(self) -> None:
+        self.stages: set[str] = set()
 
 
 class OrtCudaBackend(DeviceBackend):
@@ -51,7 +60,7 @@ class OrtCudaBackend(DeviceBackend):
         require_provider()
         ort.set_default_logger_severity(3)
         preload()
-        self._runs: dict[str, tuple[Any, Any]] = {}
+        self._captured = _Captured()
         # What waits is the frame, once, not every stage. (In a graph's replay older versions of
         # ONNX Runtime wait all the same.)
         self._options = ort.RunOptions()
@@ -59,13 +68,12 @@ class OrtCudaBackend(DeviceBackend):
         super().__init__(bundle, device, f"ONNX Runtime {ort.__version__} CUDA")
 
     def _open_stages(self, bundle: Bundle) -> None:
-        self._release.callback(self._runs.clear)
         for stage in bundle.manifest.stages:
             content = bundle.read(stage.file)
             check_onnx(content, stage.file)
             session = self._session(stage, content)
             compare_graph(stage, session)
-            self._runs[stage.name] = (session, self._bind(stage, session))
+            self._opened[stage.name] = (session, self._bind(stage, session))
 
     def _session(self, stage: Stage, content: bytes) -> Any:
         """With a CUDA graph, or without where some of its nodes have to run on the CPU."""
@@ -127,14 +135,29 @@ class OrtCudaBackend(DeviceBackend):
         return binding
 
     def _enqueue(self, stage: str) -> None:
-        session, binding = self._runs[stage]
+        if stage in self._captured.stages:
+            self._run(stage)
+            return
+        with alone:
+            try:
+                self._run(stage)
+            except BackendError as error:
+                # It captures in mode Global: any cudaMalloc, in whichever thread, spoils that.
+                log.info("once more: %s", error.message)
+                self._run(stage)
+        self._captured.stages.add(stage)
+
+    def _run(self, stage: str) -> None:
         try:
-            session.run_with_iobinding(binding, self._options)
+            # In no variable: the trace of an error would keep them beyond their memory.
+            self._opened[stage][0].run_with_iobinding(self._opened[stage][1], self._options)
         except Exception as error:  # pybind's own classes, which share no base but Exception
+            # A capture that it left open would end the process when the session is destroyed.
+            self._device.abort_capture(self._stream)
             raise BackendError(
                 f"stage {stage!r} failed in ONNX Runtime: {first_line(error)}",
                 "look at nvidia-smi; --backend ort-cpu needs no GPU",
-            ) from error
+            ) from error.with_traceback(None)
 
 
 def require_provider() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import threading
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
@@ -44,9 +43,9 @@ class Engine:
             )
 
 
-# Engines are heavy and can be shared between threads; contexts are neither.
+# Engines are heavy and can be shared between threads; contexts are neither. One thread at a time
+# opens stages, so nothing more guards them, and what the logger was told is of the stage at hand.
 _engines: WeakValueDictionary[tuple[str, str], Engine] = WeakValueDictionary()
-_lock = threading.Lock()
 
 
 def shared_engine(trt: Any, flavour: str, content: bytes, stage: str) -> Engine:
@@ -56,11 +55,10 @@ def shared_engine(trt: Any, flavour: str, content: bytes, stage: str) -> Engine:
         BackendError: TensorRT refuses it.
     """
     key = (flavour, hashlib.sha256(content).hexdigest())
-    with _lock:
-        engine = _engines.get(key)
-        if engine is None:
-            engine = _engines[key] = Engine(trt, content, stage)
-        return engine
+    engine = _engines.get(key)
+    if engine is None:
+        engine = _engines[key] = Engine(trt, content, stage)
+    return engine
 
 
 class TensorRtBackend(DeviceBackend):
@@ -81,13 +79,10 @@ class TensorRtBackend(DeviceBackend):
         else:
             targets = [rtx_target(*device.capability)]
         self._contents = load_engines(bundle, flavour, self._trt, targets)
-        self._contexts: dict[str, tuple[Any, Engine]] = {}
         title = "TensorRT-RTX" if flavour == "rtx" else "TensorRT"
         super().__init__(bundle, device, f"{title} {self._trt.__version__}")
 
     def _open_stages(self, bundle: Bundle) -> None:
-        # Contexts go before the memory that they point into, and before their engines.
-        self._release.callback(self._contexts.clear)
         for stage in bundle.manifest.stages:
             if stage.name not in self._contents:
                 raise BackendError(
@@ -97,13 +92,13 @@ class TensorRtBackend(DeviceBackend):
             content = self._contents.pop(stage.name)
             engine = shared_engine(self._trt, self.name, content, stage.name)
             _compare(self._trt, stage, engine.engine)
-            self._contexts[stage.name] = (self._context(stage, engine), engine)
+            # Contexts go before the memory that they point into, and before their engines.
+            self._opened[stage.name] = (self._context(stage, engine), engine)
             self._set_addresses(stage)
         self._contents.clear()
 
     def _context(self, stage: Stage, engine: Engine) -> Any:
-        with _lock:  # what was said, is said of this one
-            context = engine.engine.create_execution_context()
+        context = engine.engine.create_execution_context()
         if context is None:
             free, total = self._device.memory()
             raise BackendError(
@@ -119,24 +114,24 @@ class TensorRtBackend(DeviceBackend):
     def _set_addresses(self, stage: Stage) -> None:
         for tensor in (*stage.inputs, *stage.outputs):
             address = self._memory.address(tensor.name)
-            if not self._contexts[stage.name][0].set_tensor_address(tensor.name, address):
+            if not self._opened[stage.name][0].set_tensor_address(tensor.name, address):
                 raise BackendError(
                     f"TensorRT refuses the memory of {tensor.name!r} in stage {stage.name!r}: "
-                    f"{self._contexts[stage.name][1].logger.last()}",
+                    f"{self._opened[stage.name][1].logger.last()}",
                     "build the engines again (sonomime build)",
                 )
 
     def _check_capture(self) -> None:
-        for stage, (context, _) in self._contexts.items():
+        for stage, (context, _) in self._opened.items():
             # Only RTX, which compiles where it runs, can tell.
             ask = getattr(context, "is_stream_capturable", None)
             if ask is not None and not ask(self._stream):
                 raise BackendError(f"TensorRT-RTX cannot capture stage {stage!r} now")
 
     def _enqueue(self, stage: str) -> None:
-        if not self._contexts[stage][0].execute_async_v3(self._stream):
+        if not self._opened[stage][0].execute_async_v3(self._stream):
             raise BackendError(
-                f"stage {stage!r} failed in TensorRT: {self._contexts[stage][1].logger.last()}",
+                f"stage {stage!r} failed in TensorRT: {self._opened[stage][1].logger.last()}",
                 "look at nvidia-smi; SONOMIME_CUDA_GRAPH=0 runs it plainly, for debugging",
             )
 

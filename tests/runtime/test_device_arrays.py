@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_arrays import AlsoNumpy, CopiedByNumpy, OnGpu, OnHost, Packed, PackedAnew
 from fake_device import FakeDevice
 from fake_engines import FakeTrt, install
 from toy_bundle import blob, make_toy_bundle
 
 from sonomime.runtime import Animator
-from sonomime.runtime.backends.arrays import on_device
+from sonomime.runtime.backends.arrays import device_array, on_device
 from sonomime.runtime.backends.cuda import DEFAULT_STREAM
 from sonomime.runtime.errors import BackendError, InputError
 
@@ -24,68 +24,6 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTrt]:
     fake = install(monkeypatch)
     yield fake
     fake.gone()
-
-
-class OnGpu:
-    """An array on the fake GPU, as cupy's and pycuda's are; `interface` overrides what it says."""
-
-    def __init__(self, device: FakeDevice, values: Any, **interface: Any) -> None:
-        self.values = np.ascontiguousarray(values)
-        self.device, self.interface = device, interface
-        self.address = device.malloc(self.values.nbytes)
-        self.memory = device.block(self.address).view(self.values.dtype).reshape(self.values.shape)
-        self.memory[...] = self.values
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        facts = {
-            "shape": self.values.shape, "typestr": self.values.dtype.str,
-            "data": (self.address, False), "version": 2,
-        }  # fmt: skip
-        return facts | self.interface
-
-    def free(self) -> None:
-        self.device.free(self.address)
-
-
-class Managed(ctypes.Structure):
-    """DLManagedTensor of dlpack.h, written down once more."""
-
-    _fields_ = (
-        ("data", ctypes.c_void_p), ("device_type", ctypes.c_int), ("device_id", ctypes.c_int),
-        ("ndim", ctypes.c_int), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8),
-        ("lanes", ctypes.c_uint16), ("shape", ctypes.c_void_p), ("strides", ctypes.c_void_p),
-        ("byte_offset", ctypes.c_uint64), ("context", ctypes.c_void_p),
-        ("deleter", ctypes.c_void_p),
-    )  # fmt: skip
-
-
-class Packed:
-    """The same by DLPack alone; `said` is what it was asked for."""
-
-    def __init__(
-        self, array: OnGpu, index: int = 0, bits: int = 8, strides: tuple[int, ...] | None = None
-    ) -> None:
-        self.array, self.index, self.said = array, index, []  # type: tuple[Any, int, list[Any]]
-        shape = array.values.shape
-        self.shape = (ctypes.c_int64 * len(shape))(*shape)
-        self.strides = (ctypes.c_int64 * len(shape))(*strides) if strides else None
-        self.managed = Managed(
-            array.address - 16, 2, index, len(shape), 1, bits, 1, ctypes.addressof(self.shape),
-            ctypes.addressof(self.strides) if self.strides else None, 16, None, None,
-        )  # fmt: skip
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return 2, self.index
-
-    def __dlpack__(self, stream: int) -> Any:
-        self.said.append(stream)
-        make = ctypes.pythonapi.PyCapsule_New
-        make.restype, make.argtypes = (
-            ctypes.py_object,
-            [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p],
-        )
-        return make(ctypes.addressof(self.managed), b"dltensor", None)
 
 
 class WantsGradient(Packed):
@@ -151,10 +89,12 @@ def test_tensors_of_torch_on_the_host(
 
 @pytest.mark.parametrize("graph", ["1", "0"])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("kind", ["interface", "dlpack"])
+@pytest.mark.parametrize(
+    "kind", [lambda array: array, Packed, PackedAnew], ids=["interface", "dlpack 0", "dlpack 1"]
+)
 def test_frames_that_never_leave_the_gpu(
     trt: FakeTrt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, graph: str,
-    kind: str,
+    kind: Callable[[OnGpu], Any],
 ) -> None:  # fmt: skip
     monkeypatch.setenv("SONOMIME_CUDA_GRAPH", graph)
     folder = make_toy_bundle(tmp_path / "toy", channels=channels)
@@ -164,19 +104,16 @@ def test_frames_that_never_leave_the_gpu(
         animator.set_source(blob(64, 0, 0, channels))
         expected = [animator.animate(blob(64, x, 0.1, channels)) for x in xs]
 
-    def give(array: OnGpu) -> Any:
-        return array if kind == "interface" else Packed(array)
-
     source = OnGpu(device, planes(blob(64, 0, 0, channels)))
     driving = OnGpu(device, planes(blob(64, 0, 0, channels)))
     out = OnGpu(device, np.zeros_like(driving.values))
     with Animator.open(folder, "tensorrt", smooth=True) as animator:
-        animator.set_source(give(source))
+        animator.set_source(kind(source))
         begun = len(device.done)
         for x, wanted in zip(xs, expected, strict=True):
             driving.memory[...] = planes(blob(64, x, 0.1, channels))
-            target = give(out)
-            assert animator.animate(give(driving), out=target) is target
+            target = kind(out)
+            assert animator.animate(kind(driving), out=target) is target
             assert np.array_equal(out.memory, planes(wanted))
         # Nothing comes down, and of what goes up the driving frame is not a part.
         assert "download" not in device.done[begun:]
@@ -186,9 +123,9 @@ def test_frames_that_never_leave_the_gpu(
         # Anything can follow anything.
         for i, x in enumerate(xs):
             driving.memory[...] = planes(blob(64, x, 0.1, channels))
-            frame = give(driving) if i % 2 else blob(64, x, 0.1, channels)
+            frame = kind(driving) if i % 2 else blob(64, x, 0.1, channels)
             if i % 3:
-                animator.animate(frame, out=give(out))
+                animator.animate(frame, out=kind(out))
                 made = out.memory
             else:
                 made = planes(animator.animate(frame))
@@ -245,12 +182,20 @@ def test_arrays_that_do_not_fit(trt: FakeTrt, toy_bundle: Path) -> None:
     good = OnGpu(device, np.zeros((64, 64), np.uint8))
     small = OnGpu(device, np.zeros((32, 32), np.uint8))
     floats = OnGpu(device, np.zeros((64, 64), np.float32))
+    on_host, another = np.zeros((64, 64), np.uint8), 1 << 40
+    device.elsewhere[another] = 1
     cases: list[tuple[Any, str]] = [
         (small, r"uint8 \[32, 32\], the model takes uint8 \[64, 64\]"),
         (floats, "has to be uint8"),
         (OnGpu(device, good.values, strides=(128, 1)), "not contiguous"),
         (OnGpu(device, good.values, data=(0, False)), "no memory"),
-        (Packed(good, index=1), "lies on device 1"),
+        (OnGpu(device, good.values, mask=good), "has a mask"),
+        (OnGpu(device, good.values, data=None), "cannot be handed over: TypeError"),
+        (OnGpu(device, good.values, data=(on_host.ctypes.data, False)), "lies in no GPU's memory"),
+        (OnGpu(device, good.values, data=(another, False)), "lies on GPU 1, the model on GPU 0"),
+        (PackedAnew(good, major=2), "DLPack 2.1 is not known here"),
+        (PackedAnew(good, bits=16), "has to be uint8"),
+        (Packed(good, index=1), "lies on GPU 1, the model on GPU 0"),
         (Packed(good, bits=16), "has to be uint8"),
         (Packed(good, strides=(1, 64)), "not contiguous"),
     ]
@@ -261,10 +206,15 @@ def test_arrays_that_do_not_fit(trt: FakeTrt, toy_bundle: Path) -> None:
                 animator.animate(array)
             with pytest.raises(InputError, match=message):
                 animator.animate(good, out=array)
-        locked = OnGpu(device, good.values, data=(good.address, True))
-        animator.animate(locked)
-        with pytest.raises(InputError, match="read-only"):
-            animator.animate(good, out=locked)
+        for locked in (
+            OnGpu(device, good.values, data=(good.address, True)),
+            PackedAnew(good, flags=1),
+            PackedAnew(good, flags=3),
+        ):
+            animator.animate(locked)
+            with pytest.raises(InputError, match="read-only"):
+                animator.animate(good, out=locked)
+        animator.animate(good, out=PackedAnew(good, flags=2))
         for nothing in ("text", [1, 2], 3):
             with pytest.raises(InputError):
                 animator.animate(nothing)
@@ -274,6 +224,88 @@ def test_arrays_that_do_not_fit(trt: FakeTrt, toy_bundle: Path) -> None:
         found = Packed(good, strides=(64, 1))
         assert animator.animate(found).shape == (64, 64)
     device.blocks.clear()
+
+
+def test_arrays_are_asked_on_the_model_s_gpu(trt: FakeTrt, toy_bundle: Path) -> None:
+    """torch hands nothing over while its thread is at work on another GPU than the tensor's."""
+    device = trt.device
+
+    class FromItsGpu(Packed):
+        def __dlpack__(self, stream: int) -> Any:
+            if device.of_thread != self.index:
+                raise BufferError("Can't export tensors on a different CUDA device index.")
+            return super().__dlpack__(stream)
+
+    frame = OnGpu(device, blob(64, 0, 0))
+    device.of_thread = 1
+    with Animator.open(toy_bundle, "tensorrt") as animator:
+        animator.set_source(FromItsGpu(frame))
+        assert animator.animate(FromItsGpu(frame)).any() and device.of_thread == 1
+    device.of_thread = 0
+    frame.free()
+
+
+def test_capsules_as_numpy_and_torch_make_them() -> None:
+    """The host's memory, which these two make capsules of here, with the fields of a GPU's."""
+
+    class SaidToBeOnGpu:
+        def __init__(self, array: Any) -> None:
+            self.array = array
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, 0
+
+        def __dlpack__(self, stream: int, max_version: tuple[int, int] | None = None) -> Any:
+            return self.array.__dlpack__(max_version=max_version)
+
+    class BeforeVersions(SaidToBeOnGpu):
+        def __dlpack__(self, stream: int) -> Any:  # type: ignore[override]
+            return self.array.__dlpack__()
+
+    torch = pytest.importorskip("torch")
+    memory = np.zeros((5, 3, 4), np.uint8)
+    tensor, read_only = torch.from_numpy(memory)[2:], memory[2:]
+    read_only.flags.writeable = False
+    device = FakeDevice()
+    for array, kind, writable in (
+        (memory[2:], SaidToBeOnGpu, True), (memory[2:], BeforeVersions, True),
+        (tensor, SaidToBeOnGpu, True), (tensor, BeforeVersions, True),
+        (read_only, SaidToBeOnGpu, False),
+    ):  # fmt: skip
+        found = device_array(kind(array), "it", device, 7, writable)  # type: ignore[arg-type]
+        assert found.address == memory.ctypes.data + 24 and found.shape == (3, 3, 4)
+    with pytest.raises(InputError, match="it is read-only"):
+        device_array(SaidToBeOnGpu(read_only), "it", device, 7, writable=True)
+
+
+@pytest.mark.parametrize("backend", ["ort-cpu", "tensorrt"])
+def test_tensors_that_cannot_be_handed_over(trt: FakeTrt, toy_bundle: Path, backend: str) -> None:
+    torch = pytest.importorskip("torch")
+    gradient = torch.zeros(64, 64, requires_grad=True)
+    with Animator.open(toy_bundle, backend, threads=1) as animator:
+        animator.set_source(blob(64, 0, 0))
+        for tensor in (torch.zeros(64, 64, dtype=torch.uint8, device="meta"), gradient):
+            with pytest.raises(InputError, match="the driving frame cannot be read as an array"):
+                animator.animate(tensor)
+            with pytest.raises(InputError, match="the array to write to cannot be read"):
+                animator.animate(blob(64, 0, 0), out=tensor)
+
+
+def test_arrays_of_which_dlpack_does_not_say_whether_they_can_be_written_to(
+    toy_bundle: Path,
+) -> None:
+    with Animator.open(toy_bundle, "ort-cpu", motion="absolute", threads=1) as animator:
+        animator.set_source(blob(64, 0, 0))
+        out = AlsoNumpy(np.zeros((64, 64), np.uint8))
+        assert animator.animate(OnHost(blob(64, 0.3, 0)), out=out) is out
+        assert np.abs(out.values.astype(int) - blob(64, 0.3, 0)).max() <= 3
+        for kind in (OnHost, CopiedByNumpy):
+            with pytest.raises(InputError, match="read-only"):
+                animator.animate(blob(64, 0, 0), out=kind(np.zeros((64, 64), np.uint8)))
+        view = np.zeros((64, 64), np.uint8)
+        view.flags.writeable = False
+        with pytest.raises(InputError, match="the array to write to"):
+            animator.animate(blob(64, 0, 0), out=AlsoNumpy(view))
 
 
 def test_arrays_on_a_gpu_want_a_backend_there(trt: FakeTrt, toy_bundle: Path) -> None:

@@ -44,7 +44,10 @@ class FakeRuntime(types.ModuleType):
     """What of cuda.bindings.runtime is used: (status, value) by the signatures of version 13."""
 
     cudaMemcpyKind = KINDS
-    cudaStreamCaptureMode = types.SimpleNamespace(cudaStreamCaptureModeThreadLocal="thread")
+    cudaStreamCaptureMode = types.SimpleNamespace(
+        cudaStreamCaptureModeThreadLocal="thread", cudaStreamCaptureModeRelaxed="relaxed"
+    )
+    cudaMemoryType = types.SimpleNamespace(cudaMemoryTypeDevice=2, cudaMemoryTypeManaged=3)
     cudaStreamNonBlocking, cudaEventRecordExternal, cudaEventDefault = 1, 1, 0
 
     def __init__(self, device: FakeDevice, count: int = 1, driver: int = 13000) -> None:
@@ -53,6 +56,8 @@ class FakeRuntime(types.ModuleType):
         self.status = GOOD
         self.resets = self.current = 0
         self.moves: list[int] = []
+        self.mode = "global"
+        self.attributes = types.SimpleNamespace(type=0, device=0)
 
     def _do(self, action: Callable[[], Any]) -> Any:
         try:
@@ -71,6 +76,13 @@ class FakeRuntime(types.ModuleType):
         self.current = index
         self.moves.append(index)
         return (self.status,)
+
+    def cudaThreadExchangeStreamCaptureMode(self, mode: str) -> Any:
+        before, self.mode = self.mode, mode
+        return GOOD, before
+
+    def cudaPointerGetAttributes(self, address: int) -> Any:
+        return self.status, self.attributes
 
     def cudaGetDeviceProperties(self, index: int) -> Any:
         return self.status, types.SimpleNamespace(name=b"NVIDIA L4\0\0", major=8, minor=9)
@@ -219,6 +231,29 @@ def test_the_callers_thread_may_work_on_another_gpu_and_goes_on_there(
     with device.current():
         pass
     assert runtime.moves == []
+
+
+def test_what_is_captured_elsewhere_is_no_concern_of_ours(runtime: FakeRuntime) -> None:
+    device = open_device()
+    assert runtime.mode == "global"
+    with device.current():
+        assert runtime.mode == "thread"
+        with pytest.raises(ValueError, match="no matter"), device.current(freeing=True):
+            assert runtime.mode == "relaxed"
+            raise ValueError("no matter")
+        assert runtime.mode == "thread"
+    assert runtime.mode == "global"
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "found"), [(0, 0, None), (1, 0, None), (2, 0, 0), (2, 1, 1), (3, 1, 0)],
+    ids=["nobody's", "host", "ours", "another's", "managed"],
+)  # fmt: skip
+def test_whose_memory_an_address_is(
+    runtime: FakeRuntime, kind: int, number: int, found: int | None
+) -> None:
+    runtime.attributes = types.SimpleNamespace(type=kind, device=number)
+    assert open_device().gpu_of(4096) == found
 
 
 def test_out_of_memory_says_how_much_and_leaves_no_error_behind(runtime: FakeRuntime) -> None:

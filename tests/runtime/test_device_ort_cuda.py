@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import threading
 import types
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from toy_bundle import blob, copy_bundle, replace_file
 
 from sonomime.runtime import Animator
 from sonomime.runtime.backends import open_backend, ort_cuda
+from sonomime.runtime.backends.device_backend import alone
 from sonomime.runtime.bundle import Bundle
 from sonomime.runtime.errors import BackendError, BundleError
 
@@ -31,6 +34,8 @@ class FakeOrt:
         self.loads = True
         self.refuses_graphs: set[str] = set()
         self.refuses = self.fails = self.forgets = ""
+        self.spoiled: list[str] = []  # captures of these stages that another thread will break
+        self.captures: list[str] = []
         self.opened: list[dict[str, str]] = []
         self.alive = self.preloads = 0
         self.violations: list[str] = []
@@ -70,6 +75,7 @@ class FakeSession:
         if stage == module.refuses:
             raise RuntimeError("CUDA failure 2: out of memory\nand then pages")
         self.stage, self.stream = stage, int(facts["user_compute_stream"])
+        self.graph, self.captured_in = facts["enable_cuda_graph"] == "1", set[Any]()
         module.alive += 1
 
     def __del__(self) -> None:
@@ -98,6 +104,16 @@ class FakeSession:
         assert not device.capturing(), "its sessions may allocate"
         if self.module.fails == self.stage:
             raise RuntimeError("CUDA failure 700: an illegal memory access\nand then pages")
+        here = threading.current_thread()
+        if self.graph and here not in self.captured_in:
+            with ThreadPoolExecutor(1) as other:
+                assert not other.submit(alone.acquire, blocking=False).result(), "not alone"
+            self.module.captures.append(self.stage)
+            if self.stage in self.module.spoiled:
+                self.module.spoiled.remove(self.stage)
+                device.streams[self.stream].captured = []  # which it leaves open
+                raise RuntimeError("CUDA failure 901: previous error during capture\nand pages")
+            self.captured_in.add(here)
         device.called("execute")
         device.enqueue(self.stream, self.stage, lambda: self.real.run_with_iobinding(binding.real))
 
@@ -227,6 +243,60 @@ def test_stages_that_cannot_be_opened_or_fail(
     replace_file(spoiled, "motion.onnx", (spoiled / "transfer.onnx").read_bytes())
     with pytest.raises(BundleError, match=r"motion\.onnx: input"):
         Animator.open(spoiled, "ort-cuda")
+
+
+def test_its_captures_are_made_alone_and_once_more_if_another_thread_broke_them(
+    fake: FakeOrt, toy_bundle: Path
+) -> None:
+    fake.spoiled = ["source", "generator"]
+    with Animator.open(toy_bundle, "ort-cuda", motion="absolute") as animator:
+        animator.set_source(blob(64, 0, 0))
+        found = animator.animate(blob(64, 0.2, 0))
+        assert np.abs(found.astype(int) - blob(64, 0.2, 0)).max() <= 3
+        assert fake.captures == [
+            "source", "source", "keypoints", "transfer", "motion", "generator", "generator",
+        ]  # fmt: skip
+        fake.captures.clear()
+        animator.animate(blob(64, 0, 0))
+        assert fake.captures == []
+        with ThreadPoolExecutor(1) as other:  # for which it captures anew
+            other.submit(animator.animate, blob(64, 0, 0)).result()
+        assert fake.captures == ["keypoints", "transfer", "motion", "generator"]
+        fake.captures.clear()
+        fake.spoiled = ["motion", "motion"]
+        with ThreadPoolExecutor(1) as other:
+            failed = other.submit(animator.animate, blob(64, 0, 0)).exception()
+        assert isinstance(failed, BackendError) and "'motion'" in failed.message
+        assert not fake.device.capturing(), "the end of the session would be the program's"
+        assert animator.animate(blob(64, 0.1, 0)).any()
+
+
+def test_dropped_sessions_go_at_once_but_never_upon_a_lost_gpu(
+    fake: FakeOrt, toy_bundle: Path
+) -> None:
+    """Their destructors throw when CUDA refuses, which ends the process."""
+    gc.collect()
+    gc.disable()
+    try:
+        animator = Animator.open(toy_bundle, "ort-cuda")
+        animator.set_source(blob(64, 0, 0))
+        del animator
+        assert fake.alive == 0 and fake.device.leaks() == [] and fake.violations == []
+    finally:
+        gc.enable()
+    for frames in (0, 1):  # found out by a frame, or at the end
+        animator = Animator.open(toy_bundle, "ort-cuda")
+        animator.set_source(blob(64, 0, 0))
+        fake.device.fail("synchronise", "cudaErrorIllegalAddress")
+        if frames:
+            with pytest.raises(BackendError, match="IllegalAddress"):
+                animator.animate(blob(64, 0, 0))
+        animator.close()
+        del animator
+        gc.collect()
+        assert fake.alive == 5
+        fake.alive = 0
+        fake.device.forget()
 
 
 def test_an_onnx_runtime_for_cpus_is_told_apart(fake: FakeOrt, toy_bundle: Path) -> None:
