@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -33,11 +34,17 @@ LINEAR, HWC8 = 0, 1
 EIGHT = 8
 
 # Types of the arguments, as sonomime_kernels.h declares them.
-_SIGNATURES = {
+SIGNATURES = {
     "sonomime_warp_occlude": [c_void_p] * 4 + [c_int] * 10 + [c_void_p],
     "sonomime_sparse_motion": [c_void_p] * 6 + [c_int] * 4 + [c_float] + [c_int] * 2 + [c_void_p],
     "sonomime_compose_motion": [c_void_p] * 6 + [c_int] * 5 + [c_void_p],
 }
+
+
+def compiler() -> str | None:
+    """A C++ compiler, or None: $CXX, or the usual names."""
+    names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++"))
+    return next((path for path in map(shutil.which, names) if path), None)
 
 
 def build_command(device: Device, library: Path) -> list[str]:
@@ -52,12 +59,13 @@ def build_command(device: Device, library: Path) -> list[str]:
         )
     common = ["-shared", "-std=c++17", "-o", str(library)]
     if device == "cpu":
-        names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++"))
-        cxx = next((path for path in map(shutil.which, names) if path), None)
+        cxx = compiler()
         if cxx is None:
             raise BackendError("there is no C++ compiler", "apt install g++")
         return [cxx, "-O2", "-fPIC", *common, str(SOURCES / "host.cpp")]
-    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    homes = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
+    folders = os.pathsep.join(str(Path(home, "bin")) for home in homes if home)
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=folders)
     if nvcc is None:
         raise BackendError("there is no nvcc", "install the CUDA toolkit and put nvcc on the PATH")
     major, minor = torch.cuda.get_device_capability() if torch.cuda.is_available() else (8, 0)
@@ -70,9 +78,19 @@ class Kernels:
     """The three operators, each as its namesake of `export.operators` computes it."""
 
     def __init__(self, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library))
-        for name, types in _SIGNATURES.items():
-            getattr(self._library, name).argtypes = types
+        """Load a library that `build` or CMake's target `kernels` made.
+
+        Raises:
+            BackendError: it cannot be loaded.
+        """
+        try:
+            self.library = ctypes.CDLL(str(library))
+        except OSError as error:
+            raise BackendError(
+                f"{library} cannot be loaded: {error}", "compile it on this machine"
+            ) from error
+        for name, types in SIGNATURES.items():
+            getattr(self.library, name).argtypes = types
 
     @classmethod
     def build(cls, device: Device, folder: Path) -> Self:
@@ -85,9 +103,8 @@ class Kernels:
         command = build_command(device, library)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines()
             raise BackendError(
-                f"{Path(command[0]).name} cannot compile the kernels: {said[0] if said else '?'}",
+                f"{Path(command[0]).name} cannot compile the kernels: {_cause(done.stderr)}",
                 "run it by hand: " + " ".join(command),
             )
         return cls(library)
@@ -148,10 +165,16 @@ class Kernels:
         return out
 
     def _call(self, name: str, device: torch.device, *arguments: float | None) -> None:
-        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None
-        status = getattr(self._library, name)(*arguments, stream)
+        gpu = device.type == "cuda"
+        stream = torch.cuda.current_stream(device).cuda_stream if gpu else None
+        # A launch on another device's stream than the current one's would fail.
+        with torch.cuda.device(device if gpu else -1):
+            status = getattr(self.library, name)(*arguments, stream)
         if status:
-            raise BackendError(f"{name} failed with CUDA error {status}", "report it")
+            raise BackendError(
+                f"{name} failed with CUDA error {status}",
+                "it may be earlier work's error: CUDA_LAUNCH_BLOCKING=1 shows it where it happens",
+            )
 
     @contextmanager
     def in_the_stages(self) -> Iterator[None]:
@@ -167,6 +190,13 @@ class Kernels:
         finally:
             for name, function in before.items():
                 setattr(operators, name, function)
+
+
+def _cause(said: str) -> str:
+    """What a compiler said, in a line: not the files it came through, but what it stumbled over."""
+    lines = said.strip().splitlines() or ["it does not say why"]
+    telling = [line for line in lines if re.search("error|fatal|cannot|no such file", line, re.I)]
+    return "; ".join((telling or lines)[:2])
 
 
 def _pointer(tensor: Tensor) -> int:

@@ -8,7 +8,6 @@ differences, which `tests/runtime/test_kernels_host.py` holds below :func:`limit
 
 from __future__ import annotations
 
-import ctypes
 import subprocess
 import sys
 import tempfile
@@ -18,9 +17,9 @@ from typing import NamedTuple
 
 import host_kernels
 import torch
-from host_kernels import HWC8, LINEAR
 from torch import Tensor
 
+from sonomime.benchmarks.kernels import DTYPES, HWC8, LINEAR, Kernels, compiler
 from sonomime.export import operators
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.keypoint_detector import Keypoints
@@ -93,7 +92,7 @@ def placed(points: Keypoints, device: str) -> Keypoints:
     return Keypoints(points.value.to(device), points.jacobian.to(device))
 
 
-def warps(library: ctypes.CDLL, device: str) -> Iterator[Case]:
+def warps(kernels: Kernels, device: str) -> Iterator[Case]:
     """The kernel on ``device``, torch always on the CPU."""
     for geometry in GEOMETRIES:
         for (channels, *size), map_size in WARPS:
@@ -106,29 +105,29 @@ def warps(library: ctypes.CDLL, device: str) -> Iterator[Case]:
             ):  # fmt: skip
                 given = feature.to(dtype)
                 inputs = [t.to(device) for t in (given, where, occlusion)]
-                found = host_kernels.warp_occlude(library, *inputs, geometry, layout).cpu()
+                found = host_kernels.warp_occlude(kernels, *inputs, geometry, layout).cpu()
                 # Without the rounding in between that torch's half has.
                 wanted = operators.warp_occlude(given.float(), where, occlusion, geometry)
                 words = "HWC8" if layout == HWC8 else "linear"
                 yield Case("WarpOcclude", str(dtype)[6:], words, found, wanted)
 
 
-def motions(library: ctypes.CDLL, device: str) -> Iterator[Case]:
+def motions(kernels: Kernels, device: str) -> Iterator[Case]:
     for geometry in GEOMETRIES:
         for count, channels, *size in MOTIONS:
             source, driving = keypoints(count), keypoints(count)
             points = placed(source, device), placed(driving, device)
             small = torch.rand(1, channels, *size)
             logits = 5 * torch.randn(1, count + 1, *size)
-            for dtype in host_kernels.DTYPES:
+            for dtype in DTYPES:
                 one, many = small.to(dtype), logits.to(dtype)
                 found = host_kernels.sparse_motion(
-                    library, one.to(device), *points, 0.01, geometry
+                    kernels, one.to(device), *points, 0.01, geometry
                 ).cpu()
                 wanted = operators.sparse_motion(one.float(), source, driving, 0.01, geometry)
                 yield Case("SparseMotion", str(dtype)[6:], "linear", found, wanted)
                 found = host_kernels.compose_motion(
-                    library, many.to(device), *points, geometry
+                    kernels, many.to(device), *points, geometry
                 ).cpu()
                 wanted = operators.compose_motion(many, source, driving, geometry)
                 yield Case("ComposeMotion", str(dtype)[6:], "linear", found, wanted)
@@ -142,13 +141,11 @@ def difference(case: Case) -> float:
     return float(apart.max())
 
 
-def table(
-    library: ctypes.CDLL, device: str = "cpu"
-) -> dict[tuple[str, str, str], tuple[int, float]]:
+def table(kernels: Kernels, device: str = "cpu") -> dict[tuple[str, str, str], tuple[int, float]]:
     """Number of cases and the largest difference by (op, dtype, layout)."""
     torch.manual_seed(0)
     rows: dict[tuple[str, str, str], tuple[int, float]] = {}
-    for cases in (warps(library, device), motions(library, device)):
+    for cases in (warps(kernels, device), motions(kernels, device)):
         for case in cases:
             key = (case.op, case.dtype, case.layout)
             count, worst = rows.get(key, (0, 0.0))
@@ -192,7 +189,7 @@ def page(cxx: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    cxx = host_kernels.compiler()
+    cxx = compiler()
     if cxx is None:
         raise SystemExit("error: no C++ compiler was found\nhint: install one, or name it: CXX=...")
     if not host_kernels.can_fuse():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import host_kernels
@@ -15,13 +15,16 @@ import pytest
 import torch
 from host_kernels import INVALID_VALUE
 
+from sonomime.benchmarks.kernels import SIGNATURES, Kernels, compiler
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
+NO_DRIVER, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     """The target `kernels`, for this machine's GPU or else for all architectures."""
     for tool in ("nvcc", "cmake"):
         if shutil.which(tool) is None:
@@ -37,25 +40,41 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "warning" not in done.stderr.lower(), done.stderr
-    return host_kernels.load(build / "libsonomime_kernels.so")
+    return Kernels(build / "libsonomime_kernels.so")
 
 
-def test_they_compile_and_refuse_what_makes_no_sense(library: ctypes.CDLL) -> None:
+def test_they_compile_and_refuse_what_makes_no_sense(kernels: Kernels) -> None:
     floats = torch.zeros(64)
     f = floats.data_ptr()
-    warp = [f, f, f, f, 1, 4, 4, 4, 4, 4, 4, 1, 0, 0, None]
-    assert library.sonomime_warp_occlude(*warp[:4], 0, *warp[5:]) == INVALID_VALUE
-    assert library.sonomime_compose_motion(f, f, f, f, f, f, 4, 4, 0, 1, 0, None) == INVALID_VALUE
-    if Path("/dev/nvidiactl").exists():
-        pytest.skip("host memory must not be given to a GPU")
-    # No device, or no driver: CUDA's error comes back as it is.
-    assert library.sonomime_warp_occlude(*warp) not in (0, INVALID_VALUE)
+    warp = [f, f, f, f, 0, 4, 4, 4, 4, 4, 4, 1, 0, 0, None]
+    assert kernels.library.sonomime_warp_occlude(*warp) == INVALID_VALUE
+    compose = [f, f, f, f, f, f, 4, 4, 0, 1, 0, None]
+    assert kernels.library.sonomime_compose_motion(*compose) == INVALID_VALUE
+
+
+def test_without_a_gpu_cudas_error_comes_back_as_it_is(
+    kernels: Kernels,
+    run_python: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a process that sees none, whether there is one or not."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    code = """
+import ctypes, sys
+
+library = ctypes.CDLL(sys.argv[1])
+nowhere = [ctypes.c_void_p(256)] * 4
+print(library.sonomime_warp_occlude(*nowhere, 1, 4, 4, 4, 4, 4, 4, 1, 0, 0, None))
+"""
+    status, output, errors = run_python(code, kernels.library._name)
+    assert status == 0, errors
+    assert int(output) in (NO_DEVICE, NO_DRIVER)
 
 
 def test_headers_are_found_where_debian_and_jetson_have_them(tmp_path: Path) -> None:
     """In include/<architecture>."""
     architecture = sysconfig.get_config_var("MULTIARCH")
-    if shutil.which("cmake") is None or host_kernels.compiler() is None or not architecture:
+    if shutil.which("cmake") is None or compiler() is None or not architecture:
         pytest.skip("cmake, a C++ compiler or Debian's folders are missing")
     headers = tmp_path / "include" / architecture
     headers.mkdir(parents=True)
@@ -67,31 +86,38 @@ def test_headers_are_found_where_debian_and_jetson_have_them(tmp_path: Path) -> 
     assert "Missing: a CUDA compiler." in done.stdout
 
 
-def test_nothing_but_the_functions_is_exported(library: ctypes.CDLL) -> None:
+def test_nothing_but_the_functions_is_exported(kernels: Kernels) -> None:
     if os.name != "posix" or shutil.which("nm") is None:
         pytest.skip("nm is not installed")
-    command = ["nm", "-D", "--defined-only", library._name]
+    command = ["nm", "-D", "--defined-only", kernels.library._name]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
-    assert {line.split()[-1] for line in listed if line} == set(host_kernels.SIGNATURES)
+    assert {line.split()[-1] for line in listed if line} == set(SIGNATURES)
+
+
+@pytest.fixture
+def gpu() -> str:
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no GPU")
+    return "cuda"
 
 
 @pytest.mark.gpu
-def test_the_table_of_errors_on_a_gpu(library: ctypes.CDLL) -> None:
-    rows = kernel_cases.table(library, "cuda")
+def test_the_table_of_errors_on_a_gpu(kernels: Kernels, gpu: str) -> None:
+    rows = kernel_cases.table(kernels, gpu)
     for (op, dtype, layout), (_, worst) in rows.items():
         assert worst <= kernel_cases.limit(op, dtype), (op, dtype, layout, worst)
 
 
 @pytest.mark.gpu
-def test_they_can_be_captured_in_a_graph(library: ctypes.CDLL) -> None:
-    feature = torch.randn(1, 16, 32, 32, device="cuda")
-    where = torch.rand(1, 16, 16, 2, device="cuda") * 2 - 1
-    occlusion = torch.rand(1, 1, 16, 16, device="cuda")
+def test_they_can_be_captured_in_a_graph(kernels: Kernels, gpu: str) -> None:
+    feature = torch.randn(1, 16, 32, 32, device=gpu)
+    where = torch.rand(1, 16, 16, 2, device=gpu) * 2 - 1
+    occlusion = torch.rand(1, 1, 16, 16, device=gpu)
     # Once before: a kernel is loaded when it is first launched.
-    host_kernels.warp_occlude(library, feature, where, occlusion, "half_pixel")
+    host_kernels.warp_occlude(kernels, feature, where, occlusion, "half_pixel")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        found = host_kernels.warp_occlude(library, feature, where, occlusion, "half_pixel")
+        found = host_kernels.warp_occlude(kernels, feature, where, occlusion, "half_pixel")
     graph.replay()
     first = found.clone()
     feature.mul_(2)

@@ -9,9 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import host_kernels
 import plugin_creators
 import pytest
+
+from sonomime.benchmarks.kernels import SIGNATURES, SOURCES, compiler
 
 pytestmark = pytest.mark.slow
 
@@ -44,12 +45,12 @@ def test_what_tensorrt_asks_is_answered(
     tensorrt_headers: Path, cuda_headers: Path, tmp_path: Path
 ) -> None:
     """Creation, serialisation, shapes, types, formats, refusals; enqueue with host arithmetic."""
-    cxx = host_kernels.compiler()
+    cxx = compiler()
     if cxx is None:
         pytest.skip("no C++ compiler was found")
     driver = tmp_path / "driver"
-    sources = [ROOT / "tests" / "plugin_driver.cpp", host_kernels.SOURCES / "host.cpp"]
-    sources += sorted((host_kernels.SOURCES / "plugin").glob("*.cpp"))
+    sources = [ROOT / "tests" / "plugin_driver.cpp", SOURCES / "host.cpp"]
+    sources += sorted((SOURCES / "plugin").glob("*.cpp"))
     headers = ["-isystem", str(tensorrt_headers), "-isystem", str(cuda_headers)]
     options = ["-std=c++17", "-Wall", "-Wextra", "-Werror", *headers, "-o", str(driver)]
     done = subprocess.run([cxx, *options, *map(str, sources)], capture_output=True, text=True)
@@ -90,7 +91,7 @@ def test_it_needs_no_tensorrt_library(plugin: Path) -> None:
     command = ["nm", "-D", "--defined-only", str(plugin)]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
     names = {line.split()[-1] for line in listed if line}
-    assert names == {"getCreators", "setLoggerFinder", *host_kernels.SIGNATURES}
+    assert names == {"getCreators", "setLoggerFinder", *SIGNATURES}
 
 
 def test_tensorrt_finds_its_creators(plugin: Path) -> None:
