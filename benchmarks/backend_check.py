@@ -17,8 +17,10 @@ import numpy as np
 from ..export.engine import build_engines
 from ..export.verify import psnr
 from ..runtime.backends import BACKENDS, Backend, open_backend
+from ..runtime.backends.cuda import open_device
 from ..runtime.bundle import CONTROLS, DRIVING_FRAME, FRAME, SOURCE_IMAGE, Bundle
 from ..runtime.errors import SonomimeError
+from ..runtime.flavours import FLAVOURS, check_served, load_flavour, rtx_target
 from ..runtime.frames import Image
 from ..runtime.wiring import DETECTOR, DRIVING, REFERENCE
 from .gpu_state import Watch
@@ -38,21 +40,42 @@ def check_backends(
     for name in names:
         row: dict[str, Any] = {"backend": name}
         try:
-            if name in ("tensorrt", "rtx"):
+            _require(name)
+        except SonomimeError as error:
+            yield row | {"absent": error.message[:300], "cure": error.hint[:300]}
+            continue
+        except ImportError as error:
+            yield row | {"absent": f"ONNX Runtime cannot be imported: {error}"}
+            continue
+        try:
+            if name in FLAVOURS:
                 row |= _built(bundle, name)
             yield row | _checked(bundle, name, source, driving, output, count)
         except SonomimeError as error:
-            yield row | {"absent": error.message[:300], "cure": error.hint[:300]}
+            yield row | {"failed": error.message[:300], "cure": error.hint[:300]}
         except Exception as error:  # a broken installation raises anything
-            said = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-            yield row | {"absent": said}
+            yield row | {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+
+
+def _require(name: str) -> None:
+    """Refuse a backend that is not installed or has no GPU that it serves: nothing to hold against
+    the machine. What goes wrong after that is a failure."""
+    if name in FLAVOURS:
+        _, trt = load_flavour(name)
+        device = open_device()
+        if name == "rtx":
+            check_served(name, trt, [rtx_target(*device.capability)])
+    elif name == "ort-cuda":
+        from ..runtime.backends.ort_cuda import require_provider
+
+        require_provider()
+        open_device()
+    else:
+        import onnxruntime  # noqa: F401
 
 
 def _built(bundle: Bundle, flavour: str) -> dict[str, Any]:
-    """The engines, from this user's cache or built now; nothing is built where nothing can run."""
-    from ..runtime.backends.cuda import open_device
-
-    open_device()
+    """The engines, from this user's cache or built now."""
     began = perf_counter()
     done = build_engines(bundle, flavour)
     return {
@@ -137,8 +160,8 @@ def backend_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     columns = (("p50 ms", 8), ("p99", 8), ("open", 9), ("first", 8), ("levels", 8), ("dB", 7))
     yield f"{'backend':<10}" + "".join(f"{name:>{width}}" for name, width in columns) + "  device"
     for row in rows:
-        if "absent" in row:
-            yield f"{row['backend']:<10}  absent: {row['absent']}"
+        if trouble := next((word for word in ("absent", "failed") if word in row), None):
+            yield f"{row['backend']:<10}  {trouble}: {row[trouble]}"
             continue
         ms, cold, golden = row["frame_ms"], row["cold_ms"], row["golden"]
         p99 = f"{ms['p99']:8.2f}" if ms["p99"] is not None else f"{'-':>8}"

@@ -4,9 +4,10 @@
     python -m sonomime.benchmarks.gpu_check -o gpu.json   where sonomime is installed
 
 It needs Python 3.11, numpy, torch and a compiler (nvcc for the GPU), and uses what else it finds:
-ONNX Runtime, TensorRT, TensorRT-RTX. The report is written anew after every part, so that one that
-is cut short is worth something. Without a GPU it does what a CPU can do, says so, and ends with an
-error; `--cpu-only` asks for just that.
+ONNX Runtime, TensorRT, TensorRT-RTX. Every part runs in a process of its own (`gpu_parts`), what
+matters most first; this one never touches the GPU. The report is written anew with every row, so
+that one that is cut short is worth something. Without a GPU it does what a CPU can do, says so, and
+ends with an error; `--cpu-only` asks for just that.
 """
 
 from __future__ import annotations
@@ -14,89 +15,119 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
+    from .child import Message
 
-    from .kernels import Kernels
-
-MODELS = ("lite", "ours-ptg")
+MODELS = ("ours-ptg", "lite")
+BACKENDS = ("ort-cuda", "tensorrt", "rtx", "ort-cpu")
 _OPTIONAL = (
     "onnxruntime", "tensorrt", "tensorrt_rtx_bindings", "cuda.bindings", "onnx", "cv2", "av",
 )  # fmt: skip
 EXIT_NO_GPU, EXIT_DIFFERS = 4, 5
-_TROUBLE = {"failed", "left_out"}
+_TROUBLE = ("failed", "left_out")
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Check, write the report, print the tables; the exit code: 4 without a GPU, 5 when something
-    differs from what it should be."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write everything")
-    parser.add_argument("--cpu-only", action="store_true", help="only what needs no GPU")
-    parser.add_argument(
-        "--models", default=",".join(MODELS), metavar="A,B",
-        help=f"presets, untrained ({','.join(MODELS)}); empty: none",
-    )  # fmt: skip
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="a trained model as well")
-    parser.add_argument(
-        "--bundle", type=Path, metavar="B", help="for the backends (the default one)"
-    )
-    parser.add_argument("--frames", type=int, default=300, metavar="N", help="frames timed (300)")
-    parser.add_argument(
-        "--minutes", type=float, default=60.0, metavar="M", help="begin no new part after so long"
-    )
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--small", action="store_true", help="tiny models, to try the check itself")
-    args = parser.parse_args(argv)
+    failed, was stopped, or differs from what it should be."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = parser().parse_args(words)
 
     from sonomime.runtime.errors import SonomimeError
 
+    if args.part is not None:
+        from .child import speak
+        from .gpu_parts import run_part
+
+        speak(run_part(args, args.part))
+        return 0
     try:
-        return Check(args).run()
+        return Check(args, words).run()
     except SonomimeError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line; a part's own process is given its part with the same options."""
+    made = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    made.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write everything")
+    made.add_argument("--cpu-only", action="store_true", help="only what needs no GPU")
+    made.add_argument(
+        "--models", default=",".join(MODELS), metavar="A,B",
+        help=f"presets, untrained ({','.join(MODELS)}); empty: none",
+    )  # fmt: skip
+    made.add_argument("--checkpoint", type=Path, metavar="FILE", help="a trained model as well")
+    made.add_argument("--bundle", type=Path, metavar="B", help="for the backends (the default one)")
+    made.add_argument("--frames", type=int, default=300, metavar="N", help="frames timed (300)")
+    made.add_argument(
+        "--minutes", type=float, default=60.0, metavar="M",
+        help="be over by then: what runs is stopped, what is left is left out (60)",
+    )  # fmt: skip
+    made.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    made.add_argument("--small", action="store_true", help="tiny models, to try the check itself")
+    made.add_argument("--part", type=json.loads, help=argparse.SUPPRESS)
+    return made
+
+
+def command(words: Sequence[str], spec: dict[str, Any]) -> list[str]:
+    """The command of a part: this file, as from a checkout, with the same options."""
+    return [sys.executable, str(Path(__file__).resolve()), *words, "--part", json.dumps(spec)]
+
+
+@dataclass
+class Part:
+    """What is asked of processes, one after the other, and where in the report the answers go."""
+
+    title: str
+    key: str  # what a row goes by
+    entry: dict[str, Any]
+    specs: list[dict[str, Any]]
+
+
 class Check:
     """The parts, one after the other, and the report that they add up to."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, words: Sequence[str]) -> None:
         self.args = args
+        self.words = words
         self.began = perf_counter()
         self.report: dict[str, Any] = {}
+        self.device = "cpu"
 
     def run(self) -> int:
         """All parts. Returns the exit code."""
-        from .kernel_check import kernel_lines
-
-        device = self._machine()
+        self._about()
         with tempfile.TemporaryDirectory() as folder:
-            kernels = self._kernels(device, Path(folder))
-            if "rows" in self.report["kernels"]:
-                print("\n".join(kernel_lines(self.report["kernels"]["rows"])), flush=True)
-            self._models(device, kernels, compiled=False)
-            self._backends()
-            self._models(device, kernels, compiled=True)
+            self.folder = Path(folder)
+            self._run(Part("machine", "", self.report, [{"part": "machine"}]), 0.5)
+            gpu = self.report.setdefault("gpu", {"absent": "not known"})
+            self.device = "cuda" if "name" in gpu else "cpu"
+            name = gpu.get("name") or f"no GPU ({gpu['absent']})"
+            print(f"torch {self.report.get('torch', {}).get('version', 'absent')}, {name}")
+            parts = self._parts()
+            for part in parts:
+                # One that hangs leaves the others half of the time that was left.
+                self._run(part, 1.0 if part is parts[-1] else 0.5)
+                print("\n" + "\n".join(_lines(part)), flush=True)
         self._save()
-        return self._verdict(device)
+        return self._verdict()
 
-    def _machine(self) -> torch.device:
-        import torch
-
+    def _about(self) -> None:
         from .gpu_state import read_state
         from .measure import environment
 
-        gpu = torch.cuda.is_available() and not self.args.cpu_only
         found, absent = {}, []
         for name in _OPTIONAL:
             with suppress(ImportError, ValueError):
@@ -106,176 +137,134 @@ class Check:
             absent.append(name)
         self.report |= {
             "environment": environment(),
-            "torch": {
-                "version": torch.__version__,
-                "cuda": torch.version.cuda,
-                "cudnn": torch.backends.cudnn.version(),
-            },
             "found": found,
             "absent": absent,
-            "gpu": _gpu_facts()
-            if gpu
-            else {"absent": "not asked" if self.args.cpu_only else "none"},
             "nvidia_smi": read_state(),
         }
-        print(f"torch {torch.__version__}, " + (self.report["gpu"].get("name") or "no GPU"))
-        print("absent: " + (", ".join(absent) or "nothing"))
-        self._save()
-        return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+        print("absent: " + (", ".join(absent) or "nothing"), flush=True)
 
-    def _kernels(self, device: torch.device, folder: Path) -> Kernels | None:
-        from .kernel_check import cases, check_kernels
-        from .kernels import Kernels, build_command
-
-        kind = "cuda" if device.type == "cuda" else "cpu"
-        try:
-            began = perf_counter()
-            kernels = Kernels.build(kind, folder)
-            self.report["kernels"] = {
-                "command": " ".join(build_command(kind, Path("LIBRARY"))),
-                "build_seconds": perf_counter() - began,
-            }
-            self.report["kernels"]["rows"] = check_kernels(
-                kernels, device, cases(small=kind == "cpu"), 20 if kind == "cuda" else 2
-            )
-            return kernels
-        except Exception as error:  # the rest is worth knowing all the same
-            self.report.setdefault("kernels", {})["failed"] = _said(error)
-            print(f"kernels: {_said(error)}", flush=True)
-            return None
-        finally:
-            self._save()
-
-    def _models(self, device: torch.device, kernels: Kernels | None, compiled: bool) -> None:
-        """Every model in every way; what has to be compiled, for minutes, after all the rest."""
-        from .torch_check import torch_lines, variants
-
-        todo = variants(device.type == "cuda", not self.args.no_compile, kernels is not None)
-        ways = [variant for variant in todo if variant.compiled == compiled]
-        models = self.report.setdefault("models", [])
-        made = {entry["model"]: entry for entry in models}
-        for name, make in self._wanted() if ways else ():
-            if name not in made:
-                made[name] = {"model": name, "rows": []}
-                models.append(made[name])
-            entry = made[name]
-            self._model(entry, make, device, kernels, ways)
-            print(f"\n{name}" + "".join(f": {entry[k]}" for k in _TROUBLE & set(entry)))
-            print("\n".join(torch_lines(entry["rows"])), flush=True)
-
-    def _model(
-        self, entry: dict[str, Any], make: Callable[[], Any], device: torch.device,
-        kernels: Kernels | None, ways: list[Any],
-    ) -> None:  # fmt: skip
-        from .torch_check import check_model
-
-        if self._late():
-            entry["left_out"] = "some ways: out of time"
-            return
-        try:
-            model, pictures = make()
-            entry["size"] = pictures.source.shape[0]
-            count = self._count(device.type == "cuda")
-            plain = not any(way.compiled for way in ways)
-            for row in check_model(model, device, pictures, kernels, count, ways, plain):
-                entry["rows"].append(row)
-                self._save()
-                if self._late():
-                    entry["left_out"] = "some ways: out of time"
-                    return
-        except Exception as error:
-            entry["failed"] = _said(error)
-
-    def _wanted(self) -> Iterator[tuple[str, Callable[[], Any]]]:
-        """Models by name, and how each is made, with its pictures."""
-        from .lively import SMALL, lively_model, speckle
-        from .torch_check import Pictures
-
+    def _parts(self) -> list[Part]:
+        """What matters most first; what torch has to compile, for minutes, after all the rest."""
         args = self.args
+        kernels = self.report["kernels"] = {"rows": []}
+        parts = [Part("kernels", "case", kernels, [{"part": "kernels"}])]
+        models = {name: {"model": title, "rows": []} for name, title in self._wanted()}
+        self.report["models"] = list(models.values())
 
-        def untrained(preset: str) -> Any:
-            from ..training.config import load_config
+        def ways(compiled: bool) -> list[Part]:
+            spec = {"part": "model", "compiled": compiled}
+            return [
+                Part(entry["model"], "variant", entry, [spec | {"name": name}])
+                for name, entry in models.items()
+            ]
 
-            small = SMALL if args.small else ()
-            model = lively_model(load_config(preset, small))
-            size, channels = model.config.image_size, model.config.channels
-            shots = [speckle(size, channels, seed) for seed in range(5)]
-            return model, Pictures(shots[0], shots[1], tuple(shots[2:]))
+        parts += ways(compiled=False)
+        names = ("ort-cpu",) if args.cpu_only else BACKENDS
+        backends = self.report["backends"] = self._bundle()
+        specs = [{"part": "backend", "name": name} for name in names]
+        parts += [Part("backends", "backend", backends, specs if "rows" in backends else [])]
+        if self.device == "cuda" and not args.no_compile:
+            parts += ways(compiled=True)
+        return parts
 
-        def trained() -> Any:
-            from ..runtime.bundle import Bundle, sha256_file
-            from ..training.checkpoint import load_checkpoint
-            from .png_reader import read_png
+    def _wanted(self) -> Iterator[tuple[str, str]]:
+        """Models by their preset, none for the checkpoint's, and what they are called."""
+        if self.args.checkpoint is not None:
+            yield "", f"{self.args.checkpoint.name}, golden frames"
+        for preset in filter(None, self.args.models.split(",")):
+            yield preset, f"{preset}, untrained, speckle"
 
-            model = load_checkpoint(args.checkpoint).model()
-            bundle = Bundle.open(args.bundle)
-            golden = bundle.manifest.golden
-            source, driving, made = (
-                read_png(bundle.folder / each.file)
-                for each in (golden.source, golden.driving, golden.output)
-            )
-            same = bundle.manifest.provenance.checkpoint_sha256 == sha256_file(args.checkpoint)
-            shots = (driving, source, driving)
-            return model, Pictures(source, source, shots, made if same else None)
-
-        if args.checkpoint is not None:
-            yield f"{args.checkpoint.name}, golden frames", trained
-        for preset in filter(None, args.models.split(",")):
-            yield f"{preset}, untrained, speckle", lambda preset=preset: untrained(preset)
-
-    def _backends(self) -> None:
+    def _bundle(self) -> dict[str, Any]:
         from ..runtime.bundle import Bundle
-        from .backend_check import backend_lines, check_backends
 
         try:
             bundle = Bundle.open(self.args.bundle)
         except Exception as error:
-            self.report["backends"] = {"failed": _said(error)}
-            return
-        names = ("ort-cpu",) if self.args.cpu_only else ("ort-cpu", "ort-cuda", "tensorrt", "rtx")
-        rows: list[dict[str, Any]] = []
-        self.report["backends"] = {
-            "bundle": bundle.manifest.name,
-            "digest": bundle.digest,
-            "rows": rows,
-        }
-        count = min(self.args.frames, 20) if self.args.cpu_only else self.args.frames
-        try:
-            for name in names:
-                if self._late():
-                    self.report["backends"]["left_out"] = f"from {name} on: out of time"
-                    break
-                rows += check_backends(bundle, count, [name])
-                self._save()
-        except Exception as error:  # such as a golden picture that cannot be read
-            self.report["backends"]["failed"] = _said(error)
-        print(f"\nbundle {bundle.manifest.name}, golden frame")
-        print("\n".join(backend_lines(rows)), flush=True)
+            return {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+        return {"bundle": bundle.manifest.name, "digest": bundle.digest, "rows": []}
 
-    def _verdict(self, device: torch.device) -> int:
+    def _run(self, part: Part, share: float) -> None:
+        """Run a part within its share of the time that is left."""
+        until = perf_counter() + share * (self.began + 60 * self.args.minutes - perf_counter())
+        for spec in part.specs:
+            while self._child(part, spec, until):
+                pass
+
+    def _child(self, part: Part, spec: dict[str, Any], until: float) -> bool:
+        """One process. Returns whether another should go on with what this one did not get to:
+        what ends a process costs the row that it was at."""
+        from .child import listen, merge_row
+
+        rows = part.entry.get("rows", [])
+        left = until - perf_counter()
+        if left <= 0:
+            part.entry["left_out"] = ("the rest: " if rows else "") + "out of time"
+            self._save()
+            return False
+        at, spoilt = "", False
+
+        def heard(message: Message) -> None:
+            nonlocal at, spoilt
+            if "begin" in message:
+                at = message["begin"]
+                return
+            if "row" in message:
+                merge_row(rows, message["row"], part.key)
+            elif "spoilt" in message:
+                spoilt = True
+            else:
+                part.entry.update(message)
+            at = ""
+            self._save()
+
+        built = "build_seconds" in self.report.get("kernels", ())
+        ended = listen(
+            command(
+                self.words,
+                spec
+                | {
+                    "device": self.device,
+                    "folder": str(self.folder),
+                    "library": str(next(self.folder.glob("*.so"))) if built else None,
+                    "done": [row[part.key] for row in rows],
+                },
+            ),
+            left,
+            heard,
+        )
+        died = bool(at)
+        if died:
+            merge_row(rows, {part.key: at, "failed": ended or "it ended without a word"}, part.key)
+        elif ended and not spoilt:
+            part.entry["failed"] = ended
+        self._save()
+        return died or spoilt
+
+    def _verdict(self) -> int:
         from .gpu_state import state_line
 
-        rows = [*self.report["kernels"].get("rows", ())]
-        for model in self.report["models"]:
-            rows += model["rows"]
-        rows += self.report["backends"].get("rows", ())
-        wrong = [row for row in rows if "failed" in row or not row.get("agrees", True)]
-        watched = next((row["gpu"] for row in reversed(rows) if "gpu" in row), None)
+        parts = [("kernels", "case", self.report["kernels"])]
+        parts += [(model["model"], "variant", model) for model in self.report["models"]]
+        parts += [("backends", "backend", self.report["backends"])]
+        rows = [(row[key], row) for _, key, entry in parts for row in entry.get("rows", ())]
+        watched = [row["gpu"] for _, row in rows if "gpu" in row]
         if watched:
-            print(state_line(watched))
+            print(state_line(watched[-1]))
         if self.args.output is not None:
             print(self.args.output)
-        names = [row.get("case") or row.get("variant") or row.get("backend") for row in wrong]
-        parts = [("kernels", self.report["kernels"]), ("backends", self.report["backends"])]
-        parts += [(model["model"], model) for model in self.report["models"]]
-        names += [f"{name} ({part['failed']})" for name, part in parts if "failed" in part]
-        if names:
+        wrong = [name for name, row in rows if "failed" in row or not row.get("agrees", True)]
+        wrong += [
+            f"{name} ({entry['failed']})"
+            for name, _, entry in [("machine", "", self.report), *parts]
+            if "failed" in entry
+        ]
+        if wrong:
             print(
-                f"error: failed, or differs from what it should be: {'; '.join(names)}",
+                f"error: failed, or differs from what it should be: {'; '.join(wrong)}",
                 file=sys.stderr,
             )
             return EXIT_DIFFERS
-        if device.type != "cuda" and not self.args.cpu_only:
+        if self.device != "cuda" and not self.args.cpu_only:
             print(
                 "error: torch finds no GPU, so nothing above was computed by one\n"
                 "hint: check nvidia-smi and that torch is built for CUDA; --cpu-only asks for this",
@@ -283,12 +272,6 @@ class Check:
             )
             return EXIT_NO_GPU
         return 0
-
-    def _count(self, gpu: bool) -> int:
-        return self.args.frames if gpu else min(self.args.frames, 5)
-
-    def _late(self) -> bool:
-        return perf_counter() - self.began > 60 * self.args.minutes
 
     def _save(self) -> None:
         if self.args.output is not None:
@@ -298,17 +281,19 @@ class Check:
             atomic_write_text(self.args.output, json.dumps(self.report, indent=1) + "\n")
 
 
-def _gpu_facts() -> dict[str, Any]:
-    import torch
-
-    facts = torch.cuda.get_device_properties(0)
-    return {
-        "name": facts.name,
-        "compute_capability": f"{facts.major}.{facts.minor}",
-        "memory_mb": facts.total_memory / 1e6,
-        "multiprocessors": facts.multi_processor_count,
-        "cache_mb": facts.L2_cache_size / 1e6,
-    }
+def _lines(part: Part) -> Iterator[str]:
+    """What a part has found so far, for a person."""
+    yield part.title + "".join(f": {part.entry[k]}" for k in _TROUBLE if k in part.entry)
+    rows = part.entry.get("rows")
+    if not rows:
+        return
+    if part.key == "case":
+        from .kernel_check import kernel_lines as lines
+    elif part.key == "variant":
+        from .torch_check import torch_lines as lines
+    else:
+        from .backend_check import backend_lines as lines
+    yield from lines(rows)
 
 
 def _version(module: str) -> str:
@@ -320,10 +305,6 @@ def _version(module: str) -> str:
         with suppress(metadata.PackageNotFoundError):
             return metadata.version(name)
     return "of unknown version"
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
 
 
 def _link_checkout() -> None:
@@ -346,4 +327,6 @@ if __name__ == "__main__":
         _link_checkout()
     from sonomime.benchmarks.gpu_check import main as run
 
+    # As an exit, so that it stops what it has started too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(run())

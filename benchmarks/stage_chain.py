@@ -8,6 +8,7 @@ synchronisation.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from time import perf_counter
@@ -124,6 +125,8 @@ class StageChain:
                 self.frame()
         torch.cuda.current_stream(self.device).wait_stream(stream)
         self._synchronize()
+        # torch no longer collects before a capture, and one within would free what disturbs it.
+        gc.collect()
         graph = torch.cuda.CUDAGraph()
         with self._kernels(), torch.cuda.graph(graph):
             self.frame()

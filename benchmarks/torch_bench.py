@@ -19,7 +19,7 @@ from .png_reader import read_png
 def measure_torch(
     bundle: Bundle, checkpoint: Path | None, frames: int, threads: int
 ) -> dict[str, Any]:
-    """A row per way, as plain data, the plain loop's last.
+    """A row per way, as plain data.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
@@ -27,6 +27,7 @@ def measure_torch(
     """
     import torch
 
+    from .child import merge_row
     from .kernels import Kernels
     from .torch_check import Pictures, check_model, variants
 
@@ -49,7 +50,11 @@ def measure_torch(
         except BackendError as error:
             report["kernels"] = {"absent": error.message}
         todo = variants(gpu, kernels=kernels is not None)
-        report["ways"] = list(check_model(model, device, pictures, kernels, frames, todo))
+        rows: list[dict[str, Any]] = []
+        for message in check_model(model, device, pictures, kernels, frames, todo):
+            if "row" in message:
+                merge_row(rows, message["row"], "variant")
+        report["ways"] = rows
     return report
 
 

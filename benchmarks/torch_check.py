@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -15,6 +18,7 @@ from ..export.stages import Precision
 from ..export.verify import psnr
 from ..runtime.progress import progress
 from ..training.models.animator import AnimationModel
+from .child import Message
 from .gpu_state import Watch
 from .kernel_check import median_replay
 from .kernels import Kernels
@@ -37,9 +41,12 @@ class Variant:
     channels_last: bool = False
     kernels: bool = False
     tf32: bool = False
+    plain: bool = False  # the loop that stages are commonly chained by, see `plain_loop`
 
     @property
     def name(self) -> str:
+        if self.plain:
+            return f"plain loop, {self.precision}"
         words = ["compiled" if self.compiled else "eager", self.precision]
         words += ["TF32"] if self.tf32 else []
         words += ["channels last"] if self.channels_last else []
@@ -49,20 +56,23 @@ class Variant:
 
 
 def variants(gpu: bool, compiled: bool = True, kernels: bool = True) -> list[Variant]:
-    """What is worth running on this device; the compiled ones, which take minutes, come last."""
+    """What is worth running on this device, what matters most first: time may run out. The compiled
+    ones take minutes and come last."""
     if not gpu:
-        found = [Variant("fp32"), Variant("fp32", kernels=True)]
+        found = [Variant("fp32"), Variant("fp32", kernels=True), Variant("fp32", plain=True)]
     else:
         found = [
-            Variant("fp32"),
-            Variant("fp32", graph=True),
-            Variant("fp32", graph=True, kernels=True),
-            Variant("fp32", graph=True, tf32=True),
-            Variant("fp16"),
-            Variant("fp16", graph=True),
-            Variant("fp16", graph=True, kernels=True),
-            Variant("fp16", graph=True, channels_last=True),
             Variant("fp16", graph=True, channels_last=True, kernels=True),
+            Variant("fp16", graph=True, kernels=True),
+            Variant("fp32", graph=True, kernels=True),
+            Variant("fp16", plain=True),
+            Variant("fp32", plain=True),
+            Variant("fp16", graph=True),
+            Variant("fp32", graph=True),
+            Variant("fp16"),
+            Variant("fp32"),
+            Variant("fp16", graph=True, channels_last=True),
+            Variant("fp32", graph=True, tf32=True),
             Variant("fp16", compiled=True, graph=True),
             Variant("fp16", compiled=True, graph=True, channels_last=True),
             Variant("fp32", compiled=True, graph=True),
@@ -103,16 +113,44 @@ def check_variant(
 ) -> dict[str, Any]:
     """One variant: cold, right, warm. A variant that does not run says why and stops nothing."""
     row: dict[str, Any] = {"variant": variant.name}
+    try:
+        with _cudnn(variant):
+            if variant.plain:
+                return row | _plain(model, variant, device, pictures, max(3, count // 3))
+            return row | _checked(model, variant, device, pictures, expected, kernels, count)
+    except Exception as error:  # torch's, CUDA's, the compiler's: the next variant may run
+        return row | {"failed": f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]}
+
+
+@contextmanager
+def _cudnn(variant: Variant) -> Iterator[None]:
+    """cuDNN's settings, the same for the plain loop as for what is held against it."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
     # TF32 would be quicker and no float32; the choice among cuDNN's kernels is part of cold.
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = variant.tf32, True
     try:
-        row |= _checked(model, variant, device, pictures, expected, kernels, count)
-    except Exception as error:  # torch's, CUDA's, the compiler's: the next variant may run
-        row["failed"] = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+        yield
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before
-    return row
+
+
+def _chain(
+    model: AnimationModel, variant: Variant, device: torch.device, pictures: Pictures,
+    kernels: Kernels | None,
+) -> StageChain:  # fmt: skip
+    """The variant's chain with its source, captured if it is to be."""
+    if variant.compiled:
+        # What others compiled counts towards torch's limit, beyond which it computes eagerly.
+        torch.compiler.reset()
+    chain = StageChain(
+        model, variant.precision, device, variant.compiled, variant.channels_last,
+        kernels if variant.kernels else None,
+    )  # fmt: skip
+    pictures.begin(chain)
+    if variant.graph:
+        chain.capture()
+        chain.set_state_fresh()
+    return chain
 
 
 def _checked(
@@ -124,18 +162,10 @@ def _checked(
     kernels: Kernels | None,
     count: int,
 ) -> dict[str, Any]:
-    if variant.compiled:
-        # What others compiled counts towards torch's limit, beyond which it computes eagerly.
-        torch.compiler.reset()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     began = perf_counter()
-    chain = StageChain(
-        model, variant.precision, device, variant.compiled, variant.channels_last,
-        kernels if variant.kernels else None,
-    )  # fmt: skip
-    pictures.begin(chain)
-    if variant.graph:
-        chain.capture()
-        chain.set_state_fresh()
+    chain = _chain(model, variant, device, pictures, kernels)
     frames = [chain.animate(pictures.driving[0])]
     cold = perf_counter() - began
     frames += [chain.animate(frame) for frame in pictures.driving[1:]]
@@ -158,9 +188,23 @@ def _checked(
     if device.type == "cuda":
         row["device_ms"] = 1e3 * median_replay(chain.enqueue, max(3, count // 4))
         row["gpu"] = watch.summary
-        row["launches"] = count_launches(chain)
         row["memory_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
     return row
+
+
+def _plain(
+    model: AnimationModel,
+    variant: Variant,
+    device: torch.device,
+    pictures: Pictures,
+    count: int,
+) -> dict[str, Any]:
+    chain = _chain(model, variant, device, pictures, None)
+    with Watch() as watch:
+        plain_loop(chain, pictures.source, pictures.driving, max(2, count // 10))  # warm
+        samples = plain_loop(chain, pictures.source, pictures.driving, count)
+    row = {"frame_ms": asdict(summarise(samples)), "frames_per_second": 1 / median(samples)}
+    return row | ({"gpu": watch.summary} if device.type == "cuda" else {})
 
 
 def _agreement(frames: Sequence[Image], expected: Sequence[Image]) -> dict[str, Any]:
@@ -173,19 +217,31 @@ def _agreement(frames: Sequence[Image], expected: Sequence[Image]) -> dict[str, 
     return {"levels_apart": levels, "psnr_db": min(decibels, 120.0)}
 
 
-def count_launches(chain: StageChain) -> dict[str, Any]:
-    """What one frame enqueues: kernels on the device, and launches by the host."""
+def count_launches(make: Callable[[], StageChain]) -> dict[str, Any]:
+    """What one frame enqueues: kernels on the device, and launches by the host.
+
+    From here on every launch of the process is slower, so it comes after all that is timed; and
+    the chain is made here, since only a graph made after the profiler began is sure to be seen
+    whole.
+    """
     from torch.profiler import ProfilerActivity, profile
 
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
     try:
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
+        with profile(activities=activities):
+            torch.cuda.synchronize()
+        chain = make()
+        chain.enqueue()  # without a graph: the first frame still chooses among cuDNN's kernels
+        torch.cuda.synchronize()
+        with profile(activities=activities) as record:
             chain.enqueue()
             torch.cuda.synchronize()
-        names = [event.name for event in record.events()]
+        events = record.events()
+        names = [event.name for event in events]
         on_device = [
             event.name
-            for event in record.events()
-            if event.device_type == torch.autograd.DeviceType.CUDA
+            for event in events
+            if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
         ]
     except Exception as error:  # no CUPTI, no permission: a machine's own affair
         return {"absent": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
@@ -206,39 +262,55 @@ def check_model(
     kernels: Kernels | None,
     count: int,
     todo: Sequence[Variant],
-    plain: bool = True,
-) -> Iterator[dict[str, Any]]:
-    """A row per variant, then with `plain` the plain loop's; each as soon as it is there."""
+) -> Iterator[Message]:
+    """The variants' rows, then their launches; each told when it begins and when it is there."""
+    if not todo:
+        return
     expected = expected_frames(model, pictures)
+    if device.type == "cuda":
+        _wake(device)
+    good = []
     for variant in progress(todo, label="ways"):
-        yield check_variant(model, variant, device, pictures, expected, kernels, count)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(device)
-    precisions: tuple[Precision, ...] = ("fp32", "fp16") if device.type == "cuda" else ("fp32",)
-    for precision in precisions if plain else ():
-        yield _plain(model, precision, device, pictures, max(3, count // 4))
+        yield {"begin": variant.name}
+        row = check_variant(model, variant, device, pictures, expected, kernels, count)
+        yield {"row": row}
+        if "failed" not in row:
+            good.append(variant)
+        elif why := spoilt(device):
+            yield {"spoilt": why}
+            return
+        _give_back(device)
+    for variant in good if device.type == "cuda" else ():
+        if not variant.plain:
+            yield {"begin": f"launches of {variant.name}"}
+            with _cudnn(variant):
+                make = partial(_chain, model, variant, device, pictures, kernels)
+                counts = count_launches(make)
+            yield {"row": {"variant": variant.name, "launches": counts}}
+            _give_back(device)
 
 
-def _plain(
-    model: AnimationModel,
-    precision: Precision,
-    device: torch.device,
-    pictures: Pictures,
-    count: int,
-) -> dict[str, Any]:
-    row: dict[str, Any] = {"variant": f"plain loop, {precision}"}
-    try:
-        chain = StageChain(model, precision, device)
-        pictures.begin(chain)
-        plain_loop(chain, pictures.source, pictures.driving, 2)
-        samples = plain_loop(chain, pictures.source, pictures.driving, count)
-    except Exception as error:
-        return row | {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
-    return row | {
-        "frame_ms": asdict(summarise(samples)),
-        "frames_per_second": 1 / median(samples),
-    }
+def _wake(device: torch.device) -> None:
+    """Start CUDA and cuDNN, or the first way would count them among its own cold milliseconds."""
+    ones = torch.ones(1, 8, 8, 8, device=device)
+    torch.nn.functional.conv2d(ones, ones)
+    torch.cuda.synchronize(device)
+
+
+def spoilt(device: torch.device) -> str:
+    """Why CUDA is of no more use to this process; empty when it is, or when there is none."""
+    if device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError as error:
+            return str(error).strip().splitlines()[0][:300]
+    return ""
+
+
+def _give_back(device: torch.device) -> None:
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def torch_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -248,7 +320,9 @@ def torch_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         for row in rows
         if row["variant"].startswith("plain loop") and "frame_ms" in row
     }
-    yield f"{'way':<52}{'p50 ms':>8}{'p99':>8}{'device':>8}{'cold':>9}{'dB':>7}{'plain/this':>11}"
+    columns = {"p50 ms": 8, "p99": 8, "device": 8, "cold": 9, "dB": 7, "kernels": 9}
+    columns["plain/this"] = 12
+    yield f"{'way':<52}" + "".join(f"{name:>{width}}" for name, width in columns.items())
     for row in rows:
         if "failed" in row:
             yield f"{row['variant']:<52}  failed: {row['failed'][:120]}"
@@ -261,7 +335,8 @@ def torch_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             _cell(row.get("device_ms"), "8.2f"),
             _cell(row.get("cold_ms"), "9.0f"),
             _cell(row.get("psnr_db"), "7.1f"),
-            _cell(slow / ms["p50"] if slow else None, "11.1f"),
+            _cell(row.get("launches", {}).get("kernels"), "9.0f"),
+            _cell(slow / ms["p50"] if slow else None, "12.1f"),
         ]
         wrong = "" if row.get("agrees", True) else "  DIFFERS"
         yield f"{row['variant']:<52}" + "".join(cells) + wrong

@@ -1,0 +1,156 @@
+"""The parts of `gpu_check`, each for a process of its own.
+
+A CUDA error such as an illegal address stays with the process that met it: whatever that process
+does on the GPU fails from then on. So a part says what it begins and what came of it, and gives up
+when CUDA does; another process is then asked for what is not `done`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from .child import Message
+
+if TYPE_CHECKING:
+    import torch
+
+    from .torch_check import Pictures
+
+
+def run_part(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message]:
+    """What a part has to say. `spec`: its `part`, the `device` (cuda or cpu), the names `done` in
+    earlier processes, and what else the part wants."""
+    parts = {"machine": _machine, "kernels": _kernels, "model": _model, "backend": _backend}
+    try:
+        yield from parts[spec["part"]](args, spec)
+    except Exception as error:  # the other parts are worth knowing all the same
+        yield {"failed": said(error)}
+
+
+def said(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+
+
+def _machine(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message]:
+    import torch
+
+    yield {
+        "torch": {
+            "version": torch.__version__,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    }
+    if args.cpu_only or not torch.cuda.is_available():
+        yield {"gpu": {"absent": "not asked" if args.cpu_only else "none"}}
+        return
+    facts = torch.cuda.get_device_properties(0)
+    yield {
+        "gpu": {
+            "name": facts.name,
+            "compute_capability": f"{facts.major}.{facts.minor}",
+            "memory_mb": facts.total_memory / 1e6,
+            "multiprocessors": facts.multi_processor_count,
+            "cache_mb": facts.L2_cache_size / 1e6,
+        }
+    }
+
+
+def _device(spec: dict[str, Any]) -> torch.device:
+    import torch
+
+    gpu = spec["device"] == "cuda"
+    return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+
+
+def _kernels(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message]:
+    from .gpu_state import Watch
+    from .kernel_check import cases, check_kernels
+    from .kernels import Kernels, build_command
+    from .torch_check import spoilt
+
+    device = _device(spec)
+    kind = spec["device"]
+    if spec["library"]:
+        kernels = Kernels(Path(spec["library"]))
+    else:
+        yield {"command": " ".join(build_command(kind, Path("LIBRARY")))}
+        began = perf_counter()
+        kernels = Kernels.build(kind, Path(spec["folder"]))
+        yield {"build_seconds": perf_counter() - began}
+    with Watch() as watch:
+        for case in cases(small=kind == "cpu"):
+            if case.name in spec["done"]:
+                continue
+            yield {"begin": case.name}
+            (row,) = check_kernels(kernels, device, [case], 20 if kind == "cuda" else 2)
+            yield {"row": row}
+            if "failed" in row and (why := spoilt(device)):
+                yield {"spoilt": why}
+                return
+    if kind == "cuda":
+        yield {"gpu": watch.summary}
+
+
+def _model(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message]:
+    from .kernels import Kernels
+    from .torch_check import check_model, variants
+
+    device, gpu = _device(spec), spec["device"] == "cuda"
+    kernels = Kernels(Path(spec["library"])) if spec["library"] else None
+    ways = variants(gpu, kernels=kernels is not None)
+    todo = [w for w in ways if w.compiled == spec["compiled"] and w.name not in spec["done"]]
+    if spec["name"]:
+        model, pictures = _untrained(spec["name"], args.small)
+    else:
+        model, pictures = _trained(args)
+    yield {"size": pictures.source.shape[0]}
+    count = args.frames if gpu else min(args.frames, 5)
+    yield from check_model(model, device, pictures, kernels, count, todo)
+
+
+def _untrained(preset: str, tiny: bool) -> tuple[Any, Pictures]:
+    from ..training.config import load_config
+    from .lively import SMALL, lively_model, speckle
+    from .torch_check import Pictures
+
+    model = lively_model(load_config(preset, SMALL if tiny else ()))
+    size, channels = model.config.image_size, model.config.channels
+    shots = [speckle(size, channels, seed) for seed in range(5)]
+    return model, Pictures(shots[0], shots[1], tuple(shots[2:]))
+
+
+def _trained(args: argparse.Namespace) -> tuple[Any, Pictures]:
+    from ..runtime.bundle import Bundle, sha256_file
+    from ..training.checkpoint import load_checkpoint
+    from .png_reader import read_png
+    from .torch_check import Pictures
+
+    model = load_checkpoint(args.checkpoint).model()
+    bundle = Bundle.open(args.bundle)
+    golden = bundle.manifest.golden
+    source, driving, made = (
+        read_png(bundle.folder / each.file)
+        for each in (golden.source, golden.driving, golden.output)
+    )
+    same = bundle.manifest.provenance.checkpoint_sha256 == sha256_file(args.checkpoint)
+    shots = (driving, source, driving)
+    return model, Pictures(source, source, shots, made if same else None)
+
+
+def _backend(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message]:
+    from ..runtime.bundle import Bundle
+    from .backend_check import check_backends
+
+    if spec["name"] in spec["done"]:
+        return
+    yield {"begin": spec["name"]}
+    bundle = Bundle.open(args.bundle)
+    count = min(args.frames, 20) if args.cpu_only else args.frames
+    for row in check_backends(bundle, count, [spec["name"]]):
+        yield {"row": row}

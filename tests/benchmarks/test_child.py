@@ -1,0 +1,104 @@
+"""A process that is listened to: what it says, how it ends, what is left of it when stopped."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+import pytest
+
+from sonomime.benchmarks.child import listen, merge_row
+
+LONG = 300.0
+
+
+def told(code: str, *words: str, seconds: float = LONG) -> tuple[list[dict[str, Any]], str]:
+    heard: list[dict[str, Any]] = []
+    command = [sys.executable, "-I", "-S", "-c", "import os, signal, sys\n" + code, *words]
+    return heard, listen(command, seconds, heard.append)
+
+
+def test_what_it_says_is_handed_on() -> None:
+    heard, ended = told("""print('{"begin": "a"}'); print('{"row": {"case": "a"}}')""")
+    assert heard == [{"begin": "a"}, {"row": {"case": "a"}}] and ended == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
+        ("sys.exit(3)", "ended with exit code 3"),
+    ],
+)
+def test_how_it_ended(code: str, reason: str) -> None:
+    heard, ended = told("""print('{"begin": "a"}'); print('{"ro', flush=True)\n""" + code)
+    assert heard == [{"begin": "a"}] and ended == reason
+
+
+def test_when_time_is_over_it_is_stopped_with_what_it_started(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    code = """
+import subprocess, time
+print('{"begin": "a"}', flush=True)
+child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(300)"])
+with open(sys.argv[1] + "~", "w") as file:
+    file.write(str(child.pid))
+os.replace(sys.argv[1] + "~", sys.argv[1])
+time.sleep(300)
+"""
+    heard, ended = told(code, str(note), seconds=3.0)
+    assert heard == [{"begin": "a"}] and ended == "stopped after 3 s: out of time"
+    grandchild = int(note.read_text())
+    for _ in range(200):  # whoever adopts it has to take notice of its end
+        if not running(grandchild):
+            return
+        sleep(0.05)
+    raise AssertionError("what it started still runs")
+
+
+def running(pid: int) -> bool:
+    """On Linux; a zombie that nobody has collected does not run."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+def test_it_is_stopped_when_the_listener_is_interrupted() -> None:
+    seen: list[int] = []
+
+    def interrupt(message: dict[str, Any]) -> None:
+        seen.append(message["pid"])
+        raise KeyboardInterrupt
+
+    code = """import os, time; print('{"pid": %d}' % os.getpid(), flush=True); time.sleep(300)"""
+    with pytest.raises(KeyboardInterrupt):
+        listen([sys.executable, "-I", "-S", "-c", code], LONG, interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(seen[0], 0)
+
+
+def test_what_libraries_print_is_no_message(run_python: Any) -> None:
+    code = """
+import os
+from sonomime.benchmarks.child import speak
+def messages():
+    print('{"row": 1}')
+    os.write(1, b'{"row": 2}')
+    yield {"row": 3}
+speak(messages())
+"""
+    status, said, errors = run_python(code)
+    assert status == 0 and said.strip() == '{"row": 3}'
+    assert '{"row": 1}' in errors and '{"row": 2}' in errors
+
+
+def test_a_row_is_added_or_said_more_of() -> None:
+    rows: list[dict[str, Any]] = []
+    merge_row(rows, {"case": "a", "ms": 1}, "case")
+    merge_row(rows, {"case": "b"}, "case")
+    merge_row(rows, {"case": "a", "launches": 2}, "case")
+    assert rows == [{"case": "a", "ms": 1, "launches": 2}, {"case": "b"}]

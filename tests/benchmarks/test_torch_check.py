@@ -1,0 +1,204 @@
+"""A model's chain in torch: held against the model, timed in the ways that a device allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lively import SMALL
+
+from sonomime.benchmarks import torch_check
+from sonomime.benchmarks.child import merge_row
+from sonomime.benchmarks.lively import lively_model, speckle
+from sonomime.benchmarks.stage_chain import StageChain, plain_loop
+from sonomime.benchmarks.torch_check import (
+    Pictures,
+    Variant,
+    check_model,
+    check_variant,
+    torch_lines,
+    variants,
+)
+from sonomime.training.config import load_config
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    shots = [speckle(128, 1, seed) for seed in range(4)]
+    return Pictures(shots[0], shots[1], tuple(shots[2:]))
+
+
+@pytest.fixture(scope="module")
+def lite() -> Any:
+    return lively_model(load_config("lite", SMALL))
+
+
+def test_a_variant_is_held_against_the_model(lite: Any, pictures: Pictures) -> None:
+    expected = torch_check.expected_frames(lite, pictures)
+    same = check_variant(lite, Variant("fp32"), CPU, pictures, expected, None, 2)
+    assert same["agrees"] and same["levels_apart"] == 0 and same["frame_ms"]["count"] == 2
+    assert list(same["stages_ms"]) == ["keypoints", "transfer", "motion", "generator"]
+    half = check_variant(lite, Variant("fp16"), CPU, pictures, expected, None, 2)
+    assert 30 < half["psnr_db"] < 120, "half precision is near, and not the same"
+    other = [255 - frame for frame in expected]
+    wrong = check_variant(lite, Variant("fp32"), CPU, pictures, other, None, 2)
+    assert not wrong["agrees"]
+    rows = [same, wrong, {"variant": "plain loop, fp32", "frame_ms": same["frame_ms"]}]
+    lines = list(torch_lines(rows))
+    assert "DIFFERS" in lines[2] and "DIFFERS" not in lines[1]
+    assert lines[1].split()[-1] == "1.0", "the plain loop took as long"
+
+
+def test_a_variant_that_fails_says_why_and_leaves_torch_as_it_was(
+    lite: Any, pictures: Pictures
+) -> None:
+    before = torch.backends.cudnn.allow_tf32
+    row = check_variant(lite, Variant("fp32", graph=True), CPU, pictures, [], None, 2)
+    assert row["failed"] and "failed:" in "\n".join(torch_lines([row]))
+    assert torch.backends.cudnn.allow_tf32 is before
+
+
+def test_what_is_not_finite_does_not_agree(lite: Any, pictures: Pictures) -> None:
+    expected = torch_check.expected_frames(lite, pictures)
+    chain = StageChain(lite, "fp32", CPU)
+    chain.set_source(pictures.source, pictures.reference)
+    assert chain.finite()
+    chain.tensors["deformation"] = torch.tensor([torch.nan])
+    assert not chain.finite()
+    assert len(expected) == 2
+
+
+def test_the_chain_is_the_models_own(lite: Any, pictures: Pictures) -> None:
+    """Against the reference that the export is verified with, smoothing off, relative."""
+    from sonomime.export.reference import Control, TorchChain, as_image
+
+    reference = TorchChain(lite)
+    reference.set_source(pictures.source, pictures.reference)
+    chain = StageChain(lite, "fp32", CPU)
+    chain.set_source(pictures.source, pictures.reference)
+    for frame in pictures.driving:
+        wanted = as_image(reference.animate(frame, Control(relative=1.0))["frame"])
+        assert np.abs(chain.animate(frame).astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("preset", ["lite", "ours-ptg", "fomm"])
+def test_every_stage_stays_on_its_device(preset: str, channels_last: bool) -> None:
+    """On torch's device without memory, which refuses to meet tensors of the CPU."""
+    extra = ("model.geometry=fomm", "model.channels=3") if preset == "fomm" else ()
+    model = lively_model(load_config(preset, (*SMALL, *extra)))
+    chain = StageChain(model, "fp16", torch.device("meta"), channels_last=channels_last)
+    with torch.no_grad():
+        for stage in chain.stages:
+            chain.run(stage)
+    assert {tensor.device.type for tensor in chain.tensors.values()} == {"meta"}
+
+
+def test_the_plain_loop_makes_every_frame(lite: Any, pictures: Pictures) -> None:
+    chain = StageChain(lite, "fp32", CPU)
+    chain.set_source(pictures.source, pictures.reference)
+    runs: list[str] = []
+    for stage in chain.stages:
+        module = chain.modules[stage.name]
+        chain.modules[stage.name] = lambda *given, module=module, name=stage.name: (
+            runs.append(name),
+            module(*given),
+        )[1]
+    assert len(plain_loop(chain, pictures.source, pictures.driving, 3)) == 3
+    assert runs == ["source", "keypoints", "transfer", "motion", "generator"] * 3
+
+
+def test_the_ways_of_a_gpu() -> None:
+    names = [variant.name for variant in variants(gpu=True)]
+    assert len(set(names)) == len(names) == 14
+    assert names[0] == "eager, fp16, channels last, our kernels, CUDA graph", "first what matters"
+    assert max(names.index(f"plain loop, {p}") for p in ("fp16", "fp32")) < 5
+    assert all("compiled" in name for name in names[-3:])
+    assert not any("compiled" in v.name for v in variants(True, compiled=False))
+    assert not any("our kernels" in v.name for v in variants(True, kernels=False))
+
+
+def test_launches_that_cannot_be_counted_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *given: None)
+
+    def make() -> StageChain:
+        raise RuntimeError("no CUPTI here\nand more")
+
+    assert torch_check.count_launches(make) == {"absent": "RuntimeError: no CUPTI here"}
+
+
+def test_the_plain_loop_is_held_to_the_same_settings(
+    lite: Any, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Float32 that is float32, and cuDNN's choice of kernels, or the ratio would say nothing."""
+    seen = []
+
+    def loop(chain: StageChain, *given: Any) -> list[float]:
+        cudnn = torch.backends.cudnn
+        seen.append((chain.stages[0].inputs[0].dtype, cudnn.allow_tf32, cudnn.benchmark))
+        return [0.5]
+
+    monkeypatch.setattr(torch_check, "plain_loop", loop)
+    before = torch.backends.cudnn.benchmark
+    row = check_variant(lite, Variant("fp32", plain=True), CPU, pictures, [], None, 3)
+    assert row["variant"] == "plain loop, fp32" and row["frame_ms"]["p50"] == 500
+    assert seen == [("uint8", False, True)] * 2 and torch.backends.cudnn.benchmark is before
+
+
+def test_every_way_is_told_when_it_begins(lite: Any, pictures: Pictures) -> None:
+    """So that whoever listens knows which one it was that took the process down."""
+    todo = [Variant("fp32"), Variant("fp32", graph=True), Variant("fp32", plain=True)]
+    messages = list(check_model(lite, CPU, pictures, None, 2, todo))
+    assert [list(message) for message in messages] == [["begin"], ["row"]] * 3
+    begun = [message["begin"] for message in messages[::2]]
+    rows = [message["row"] for message in messages[1::2]]
+    assert begun == [row["variant"] for row in rows] == [way.name for way in todo]
+    assert ["failed" in row for row in rows] == [False, True, False], "the CPU has no graphs"
+
+
+def test_nothing_more_is_tried_where_cuda_has_given_up(
+    lite: Any, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_check, "spoilt", lambda device: "an illegal memory access")
+    todo = [Variant("fp32", graph=True), Variant("fp32")]
+    messages = list(check_model(lite, CPU, pictures, None, 1, todo))
+    assert messages[0] == {"begin": todo[0].name} and "failed" in messages[1]["row"]
+    assert messages[2:] == [{"spoilt": "an illegal memory access"}]
+
+
+def test_launches_are_counted_after_all_that_is_timed(
+    lite: Any, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU that is played: the order is what counts."""
+    order = []
+
+    def check(model: Any, variant: Variant, *given: Any) -> dict[str, Any]:
+        order.append(variant.name)
+        return {"variant": variant.name, "frame_ms": 1} | (
+            {"failed": "no"} if variant.compiled else {}
+        )
+
+    def count(make: Any) -> dict[str, Any]:
+        order.append(f"launches of {make.args[1].name}")
+        return {"kernels": 7}
+
+    monkeypatch.setattr(torch_check, "check_variant", check)
+    monkeypatch.setattr(torch_check, "count_launches", count)
+    for name in ("_wake", "_give_back"):
+        monkeypatch.setattr(torch_check, name, lambda device: None)
+    monkeypatch.setattr(torch_check, "spoilt", lambda device: "")
+    todo = [
+        Variant("fp16"), Variant("fp16", plain=True), Variant("fp16", compiled=True),
+        Variant("fp32"),
+    ]  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for message in check_model(lite, torch.device("cuda", 0), pictures, None, 1, todo):
+        if "row" in message:
+            merge_row(rows, message["row"], "variant")
+    timed = [way.name for way in todo]
+    assert order == [*timed, f"launches of {timed[0]}", f"launches of {timed[3]}"]
+    assert [row.get("launches") for row in rows] == [{"kernels": 7}, None, None, {"kernels": 7}]
