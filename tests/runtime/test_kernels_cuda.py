@@ -32,7 +32,8 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     build = tmp_path_factory.mktemp("build")
     options = [f"-DSONOMIME_LIBRARY_DIR={build}", "-DTENSORRT_ROOT="]
     if torch.cuda.is_available():
-        options.append("-DCMAKE_CUDA_ARCHITECTURES=native")
+        major, minor = torch.cuda.get_device_capability()
+        options.append(f"-DCMAKE_CUDA_ARCHITECTURES={major}{minor}")
     for command in (
         ["cmake", "-S", str(ROOT), "-B", str(build), *options],
         ["cmake", "--build", str(build), "--target", "kernels"],
