@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -75,6 +78,8 @@ def test_the_device_copies_captures_and_keeps_time() -> None:
     assert (result == 9).all(), "a launch reads what is there when it runs"
     free, total = device.memory()
     assert 0 < free < total
+    assert device.gpu_of(address + 5) == device.index
+    assert device.gpu_of(host.ctypes.data) is None and device.gpu_of(result.ctypes.data) is None
     device.destroy_executable(executable)
     for event in events:
         device.destroy_event(event)
@@ -117,6 +122,42 @@ def test_two_animators_at_once_do_not_disturb_each_other() -> None:
         alone.set_source(frames[0])
         for frame, (first, _) in zip(frames, mixed, strict=True):
             assert np.array_equal(alone.animate(frame), first)
+
+
+@pytest.mark.parametrize("name", GPU_BACKENDS)
+def test_what_is_dropped_gives_its_memory_back(name: str) -> None:
+    device, free = open_device(), []
+    for _ in range(4):  # what the libraries load for good, they have loaded after the first
+        follow(open_on_gpu(name))
+        free.append(device.memory()[0])
+    assert min(free[1:]) > max(free[1:]) - (8 << 20)
+
+
+@pytest.mark.parametrize("name", GPU_BACKENDS)
+def test_frames_are_captured_while_another_thread_opens_and_drops(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = follow(open_on_gpu(name))
+    with ThreadPoolExecutor(1) as other:
+        busy = other.submit(lambda: [follow(open_on_gpu(name)) for _ in range(3)])
+        while not busy.done():
+            found = follow(open_on_gpu(name))
+            assert np.abs(np.subtract(found, frames, dtype=int)).max() <= 3
+        for found in busy.result():
+            assert np.abs(np.subtract(found, frames, dtype=int)).max() <= 3
+    assert "without a CUDA graph" not in caplog.text
+
+
+@pytest.mark.parametrize("name", GPU_BACKENDS)
+def test_a_program_that_ends_without_closing(name: str) -> None:
+    open_on_gpu(name).close()
+    program = (
+        "import numpy as np; from sonomime.runtime import Animator; "
+        f"a = Animator.open(None, {name!r}); size = a.manifest.image.size; "
+        "image = np.zeros((size, size), np.uint8); a.set_source(image); "
+        "[a.animate(image) for _ in range(3)]"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=300, check=False).returncode == 0
 
 
 def torch_array(image: Any) -> Any:
