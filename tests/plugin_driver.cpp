@@ -274,6 +274,9 @@ void try_warp_occlude_eight() {
                                 9, 4, 6, 4, 6, 4, 6, 1, SONOMIME_FLOAT16, SONOMIME_HWC8,
                                 nullptr) == 0);
     CHECK(std::memcmp(&found, &wanted, sizeof found) == 0);
+    pointers[0] = feature.lanes + 1;  // not where 16 bytes can be read at once
+    CHECK(trial.runtime->enqueue(in.data(), &trial.tensors[3].desc, pointers, outputs, nullptr,
+                                 nullptr) != 0);
 }
 
 void try_sparse_motion() {

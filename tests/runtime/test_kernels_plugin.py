@@ -59,6 +59,7 @@ def test_what_tensorrt_asks_is_answered(
     assert (done.returncode, done.stdout) == (0, "all checks hold\n"), done.stdout
     for said in (
         "WarpOcclude: the feature is not (1, C, H, W)",
+        "WarpOcclude: CUDA error 1;",
         "SparseMotion n: variance is not above 0 and finite",
         "SparseMotion: the first input has to be float32, all others float32",
     ):

@@ -96,7 +96,12 @@ int32_t Operator::enqueue(PluginTensorDesc const* in, PluginTensorDesc const*,
     for (int32_t i = 0; i < this->inputs(); ++i) dims[i] = in[i].dims;
     const int dtype = in[0].type == DataType::kHALF ? SONOMIME_FLOAT16 : SONOMIME_FLOAT32;
     const int layout = in[0].format == TensorFormat::kHWC8 ? SONOMIME_HWC8 : SONOMIME_LINEAR;
-    return launch(dims, dtype, layout, inputs, outputs[0], stream);
+    const int32_t status = launch(dims, dtype, layout, inputs, outputs[0], stream);
+    if (status != 0)
+        std::fprintf(stderr,
+                     "sonomime plugin: %s: CUDA error %d; unless it is 1, it may be of earlier work\n",
+                     getPluginName(), static_cast<int>(status));
+    return status;
 }
 
 PluginFieldCollection const* Operator::getFieldsToSerialize() noexcept {
