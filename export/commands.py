@@ -154,7 +154,9 @@ def add_engine(sub: Subparsers) -> None:
         help="trust an engine file that came from elsewhere",
         description="Engines are machine code: those that this user did not build are refused "
         "until they are trusted by name.",
-        epilog="example:\n  sonomime engine trust first.engine",
+        epilog="example: build on one machine, use on another\n"
+        "  sonomime build bundles/first --flavour rtx -o first.engine\n"
+        "  sonomime engine trust first.engine",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="engine_verb", required=True)

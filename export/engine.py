@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from ..runtime.backends.cuda import open_device
+from ..runtime.backends.tensorrt import _logger as shared_logger
 from ..runtime.bundle import Bundle, Stage
 from ..runtime.engine_file import (
     EngineManifest,
@@ -129,6 +130,7 @@ def _built(bundle: Bundle, kind: Flavour, trt: Any, facts: Facts) -> EngineManif
         targets=facts.targets,
         stages=tuple(stages),
         plugin_sha256=facts.plugin_sha256,
+        recipe=facts.recipe,
     )
     record_trust(store(manifest, engines), "built")
     return manifest
@@ -152,16 +154,16 @@ def _described(stage: Stage, made: Compiled, seconds: float) -> StageEngine:
 def compile_stage(
     onnx: bytes, name: str, flavour: Flavour, trt: Any, targets: list[str]
 ) -> Compiled:
-    """Parse and build one ONNX model.
+    """Parse and build one ONNX model; what the builder is told is `flavours.RECIPE` in words.
 
     Raises:
         BackendError: with what the parser or the builder said.
     """
-    logger = _logger(trt)
+    logger = shared_logger(trt)
+    logger.last()  # said of something else
     hint = f"{flavour.module} {trt.__version__} may be too old ({flavour.cure}), or export again"
 
-    def failed(what: str, said: list[str]) -> BackendError:
-        reason = said[0] if said else "it gave no reason"
+    def failed(what: str, reason: str) -> BackendError:
         return BackendError(f"stage {name!r} could not be {what}: {reason}", hint)
 
     builder = trt.Builder(logger)
@@ -169,7 +171,7 @@ def compile_stage(
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
         said = [_parsers_error(parser.get_error(i)) for i in range(parser.num_errors)]
-        raise failed("parsed", said or logger.errors)
+        raise failed("parsed", said[0] if said else logger.last())
     layers, precisions, plugin_layers = _layers(network)
     config = builder.create_builder_config()
     # A bundle's precision is the engine's: float32 is not to become TF32 on the way.
@@ -180,7 +182,7 @@ def compile_stage(
             config.set_compute_capability(trt.ComputeCapability.__members__[target], i)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        raise failed("built", logger.errors)
+        raise failed("built", logger.last())
     content = bytes(serialized)
     return Compiled(content, layers, precisions, plugin_layers, *_inspected(content, trt, logger))
 
@@ -222,18 +224,3 @@ def _inspected(content: bytes, trt: Any, logger: Any) -> tuple[int | None, int |
         return None, None
     memory = getattr(engine, "device_memory_size_v2", None)
     return engine.num_layers, engine.device_memory_size if memory is None else memory
-
-
-def _logger(trt: Any) -> Any:
-    """A logger that keeps the errors; its class can only be made once TensorRT is there."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if int(severity) <= int(trt.ILogger.Severity.ERROR):
-                self.errors.append(message)
-
-    return Logger()

@@ -72,7 +72,7 @@ class EngineManifest:
     """What the engines are: of which bundle, for which TensorRT and which GPUs.
 
     `targets`: compute capabilities (rtx) or name and compute capability of the one GPU (tensorrt);
-    `plugin_sha256`: the plugin they call, or empty.
+    `plugin_sha256`: the plugin they call, or empty; `recipe`: what the builder was told.
     """
 
     bundle: str
@@ -82,6 +82,7 @@ class EngineManifest:
     targets: tuple[str, ...]
     stages: tuple[StageEngine, ...]
     plugin_sha256: str = ""
+    recipe: str = ""
     format: Literal[1] = 1
 
     @property

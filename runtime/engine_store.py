@@ -31,6 +31,7 @@ from .errors import BackendError, OutputError, output_errors
 from .files import atomic_path, cache_folder
 from .flavours import (
     FLAVOURS,
+    RECIPE,
     Flavour,
     check_served,
     gpu_target,
@@ -53,21 +54,23 @@ class Facts:
     flavour: str
     version: str
     targets: tuple[str, ...]
-    plugin_sha256: str = ""
+    plugin_sha256: str
+    recipe: str
 
     @classmethod
     def wanted(cls, bundle: Bundle, flavour: str, version: str, targets: list[str]) -> Facts:
         """What a bundle needs here, now."""
         onnx = tuple((stage.name, stage.sha256) for stage in bundle.manifest.stages)
-        return cls(onnx, flavour, version, tuple(targets), plugin_digest(flavour))
+        return cls(onnx, flavour, version, tuple(targets), plugin_digest(flavour), RECIPE)
 
     @classmethod
     def stated(cls, manifest: EngineManifest) -> Facts:
         """What an engine file says it was built from and for."""
         onnx = tuple((stage.name, stage.onnx_sha256) for stage in manifest.stages)
         return cls(
-            onnx, manifest.flavour, manifest.version, manifest.targets, manifest.plugin_sha256
-        )
+            onnx, manifest.flavour, manifest.version, manifest.targets, manifest.plugin_sha256,
+            manifest.recipe,
+        )  # fmt: skip
 
     @property
     def key(self) -> str:
@@ -86,10 +89,8 @@ def cached_path(facts: Facts) -> Path:
     return cache_root() / f"{facts.key}.engine"
 
 
-def load_engines(
-    bundle: Bundle, flavour: str, trt: Any, targets: list[str], file: Path | None = None
-) -> dict[str, bytes]:
-    """The engines of a bundle, by stage, safe to deserialise.
+def load_engines(bundle: Bundle, flavour: str, trt: Any, targets: list[str]) -> dict[str, bytes]:
+    """The engines of a bundle in this user's cache, by stage, safe to deserialise.
 
     Args:
         bundle: an opened bundle.
@@ -97,35 +98,28 @@ def load_engines(
         trt: its module.
         targets: what they are to run on: `gpu_target(...)` of the current GPU for tensorrt,
             `rtx_target(...)` for rtx, or all of the flavour's targets.
-        file: an engine file; None is the cache.
 
     Raises:
         BackendError: no engine can be built for such a GPU; none built; built from another bundle,
-            for another GPU, version or plugin; edited, cut off, or of a file that this user does
-            not trust. The hint is the cure.
+            for another GPU, version or plugin, or with other options; edited, cut off, or of a file
+            that this user does not trust. The hint is the cure.
     """
     check_served(flavour, trt, targets)
     wanted = Facts.wanted(bundle, flavour, trt.__version__, targets)
     build = f"sonomime build {bundle.folder} --flavour {flavour}"
-    if file is None:
-        try:
-            file = _find(wanted, bundle, build)
-        except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
-            hint = "mend its permissions, or set XDG_CACHE_HOME to a folder of your own"
-            raise BackendError(f"the cache of engines cannot be read: {error}", hint) from error
+    try:
+        file = _find(wanted, bundle, build)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        hint = "mend its permissions, or set XDG_CACHE_HOME to a folder of your own"
+        raise BackendError(f"the cache of engines cannot be read: {error}", hint) from error
     opened = read_engine_file(file)
     reasons = differences(Facts.stated(opened.manifest), wanted)
     if reasons:
         raise BackendError(f"{file} does not serve here: {'; '.join(reasons)}", f"run: {build}")
     if not is_trusted(opened.sha256):
-        if file.parent == cache_root():
-            raise BackendError(
-                f"{file} was changed since it was built, or its folder was open to others",
-                f"run: {build}",
-            )
         raise BackendError(
-            f"{file} was not built by this user, and an engine is machine code",
-            f"if you know where it comes from: sonomime engine trust {file}; else {build}",
+            f"{file} was changed since it was built or trusted, or its folder was open to others",
+            f"run: {build}",
         )
     return dict(opened.engines)
 
@@ -139,6 +133,9 @@ def differences(found: Facts, wanted: Facts) -> list[str]:
         reasons.append("it was built from another bundle, or the bundle has changed since")
     if found.version != wanted.version:
         reasons.append(f"it was built by version {found.version}, {wanted.version} is installed")
+    if found.recipe != wanted.recipe:
+        told = repr(found.recipe) if found.recipe else "of an older sonomime"
+        reasons.append(f"it was built with the options {told}, not {wanted.recipe!r}")
     # An RTX file serves every GPU that it was built for.
     missing = set(wanted.targets) - set(found.targets)
     if missing if wanted.flavour == "rtx" else found.targets != wanted.targets:
@@ -216,7 +213,6 @@ def trust(file: Path) -> EngineFile:
     """
     opened = read_engine_file(file)
     record_trust(store(opened.manifest, opened.engines), f"trusted: {file.name}")
-    record_trust(opened.sha256, f"trusted: {file.name}")
     return opened
 
 

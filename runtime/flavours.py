@@ -17,6 +17,10 @@ from .errors import BackendError
 # (H100).
 RTX_OLDEST = 80
 
+# What the builder is told beyond TensorRT's own defaults, in words. Another recipe makes engines
+# that were built before stale, so whoever changes what `export.engine` tells it changes this too.
+RECIPE = "strongly typed, TF32 off"
+
 PLUGIN_VARIABLE = "SONOMIME_PLUGIN"
 
 

@@ -1,9 +1,8 @@
-"""Engines: built by TensorRT-RTX without a GPU, one file per bundle, reported."""
+"""Engines: how they are built, kept and reported, with a TensorRT that builds nothing."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import types
 from collections.abc import Callable
@@ -12,21 +11,18 @@ from typing import Any
 
 import pytest
 from fake_tensorrt import FakeBuilder, FakeNetwork, FakeParser, fake_module
-from lively import SMALL
 
 from sonomime.cli import main
 from sonomime.export import engine
-from sonomime.export.engine import build_engines, choose_flavour
+from sonomime.export.engine import build_engines
 from sonomime.runtime import flavours
-from sonomime.runtime.backends import cuda
-from sonomime.runtime.bundle import Bundle, default_bundle_path
+from sonomime.runtime.backends import tensorrt
+from sonomime.runtime.bundle import Bundle
 from sonomime.runtime.engine_file import read_engine_file
-from sonomime.runtime.engine_store import FLAVOURS, cache_root, is_trusted, load_engines
+from sonomime.runtime.engine_store import cache_root, is_trusted, load_engines
 from sonomime.runtime.errors import BackendError, OutputError
 
-Bundles = Callable[..., Path]
 STAGES = ["source", "keypoints", "transfer", "motion", "generator"]
-FOMM = ("model.geometry=fomm", "model.channels=3")
 
 
 @pytest.fixture(autouse=True)
@@ -40,22 +36,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A TensorRT that builds nothing, in the place of TensorRT-RTX."""
     return fake_module(monkeypatch, "tensorrt_rtx_bindings")
-
-
-@pytest.fixture
-def full(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Full TensorRT and a GPU, both faked."""
-    module = fake_module(monkeypatch, "tensorrt")
-    module.gpu = types.SimpleNamespace(name="NVIDIA Some", capability=(9, 0))
-
-    def open_device() -> Any:
-        if module.gpu is None:
-            raise BackendError("CUDA finds no GPU", "check nvidia-smi")
-        return module.gpu
-
-    monkeypatch.setattr(cuda, "open_device", open_device)
-    monkeypatch.setattr(flavours, "_loaded", set())
-    return module
 
 
 @pytest.fixture
@@ -159,13 +139,11 @@ def test_engines_to_carry_elsewhere(
     assert build_engines(toy, "rtx", out).cached
     # Elsewhere nobody knows of it, until its user says so by name.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
-    with pytest.raises(BackendError, match="machine code"):
-        load_engines(toy, "rtx", fake, ["SM80"], out)
+    with pytest.raises(BackendError, match="no rtx engines of bundle"):
+        load_engines(toy, "rtx", fake, ["SM80"])
     assert main(["engine", "trust", str(out)]) == 0
-    assert list(load_engines(toy, "rtx", fake, ["SM80"], out)) == STAGES
-    assert load_engines(toy, "rtx", fake, ["SM80"]) == load_engines(
-        toy, "rtx", fake, ["SM80", "SM120"]
-    )
+    found = load_engines(toy, "rtx", fake, ["SM80"])
+    assert list(found) == STAGES and found == load_engines(toy, "rtx", fake, ["SM80", "SM120"])
     assert build_engines(toy).cached, "the copy is where building looks"
 
 
@@ -180,6 +158,58 @@ def test_parsers_errors_are_told(fake: Any, toy: Bundle, monkeypatch: pytest.Mon
 def test_builders_errors_are_told(fake: Any, toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeBuilder, "refuses", True)
     with pytest.raises(BackendError, match=r"source.*built.*no kernel"):
+        build_engines(toy)
+
+
+def test_the_builder_is_told_what_the_recipe_says(
+    fake: Any, toy: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever tells it something else has to change the recipe too, or old engines go on."""
+    told: set[str] = set()
+
+    class Config:
+        def clear_flag(self, flag: int) -> None:
+            told.add(f"{ {7: 'TF32'}[flag] } off")
+
+        def set_compute_capability(self, target: str, index: int) -> None:
+            pass
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name != "num_compute_capabilities":
+                told.add(f"{name} {value}")
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *given: told.add(f"{name} {given}")
+
+    monkeypatch.setattr(FakeBuilder, "create_builder_config", lambda self: Config())
+    made = build_engines(toy).manifest
+    # That its networks are strongly typed is looked at when they are made.
+    assert made.recipe == flavours.RECIPE == ", ".join(["strongly typed", *told])
+
+
+def test_one_logger_for_building_and_running(fake: Any, toy: Bundle) -> None:
+    """TensorRT keeps a pointer to the first, for good."""
+    loggers = set()
+
+    class Parser(FakeParser):
+        def __init__(self, network: FakeNetwork, logger: Any) -> None:
+            super().__init__(network, logger)
+            loggers.add(logger)
+
+    fake.OnnxParser = Parser
+    build_engines(toy)
+    assert loggers == {tensorrt._logger(fake)}
+
+
+def test_an_old_error_is_not_told_of_another_build(fake: Any, toy: Bundle) -> None:
+    tensorrt._logger(fake).log(1, "something of another engine")
+
+    class Builder(FakeBuilder):
+        def build_serialized_network(self, network: FakeNetwork, config: Any) -> None:
+            return None
+
+    fake.Builder = Builder
+    with pytest.raises(BackendError, match="it gave no reason"):
         build_engines(toy)
 
 
@@ -209,63 +239,6 @@ def test_absent_package_names_the_cure(
     with pytest.raises(BackendError, match=module) as caught:
         build_engines(toy, flavour)
     assert cure in caught.value.hint and caught.value.exit_code == 4
-
-
-def test_full_tensorrt_builds_for_the_gpu_that_is_there(full: Any, toy: Bundle) -> None:
-    made = build_engines(toy, "tensorrt").manifest
-    assert made.targets == ("NVIDIA Some 9.0",) and made.flavour == "tensorrt"
-    assert made.plugin_sha256 == "" and full.registry.libraries == []
-    full.gpu = None
-    with pytest.raises(BackendError, match="no GPU"):
-        build_engines(toy, "tensorrt")
-
-
-def test_the_plugin_is_registered_once_and_part_of_the_key(
-    full: Any, toy: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bare = build_engines(toy, "tensorrt")
-    plugin = tmp_path / "plugin.so"
-    plugin.write_bytes(b"machine code")
-    monkeypatch.setenv("SONOMIME_PLUGIN", str(plugin))
-    with_plugin = build_engines(toy, "tensorrt")
-    assert with_plugin.plugin == plugin and with_plugin.manifest.plugin_sha256
-    assert with_plugin.path != bare.path
-    assert build_engines(toy, "tensorrt").cached
-    assert full.registry.libraries == [str(plugin)]
-    # Other engines than those of the plugin that is there.
-    plugin.write_bytes(b"other machine code")
-    with pytest.raises(BackendError, match="plugin") as caught:
-        load_engines(toy, "tensorrt", full, ["NVIDIA Some 9.0"], with_plugin.path)
-    assert "sonomime build" in caught.value.hint
-
-
-def test_a_plugin_that_does_not_load(
-    full: Any, toy: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SONOMIME_PLUGIN", str(tmp_path / "none.so"))
-    with pytest.raises(BackendError, match="no file"):
-        build_engines(toy, "tensorrt")
-    (tmp_path / "none.so").write_bytes(b"of another ABI")
-    full.registry.loads = False
-    with pytest.raises(BackendError, match=r"cannot load the plugin .*none.so") as caught:
-        build_engines(toy, "tensorrt")
-    assert "headers" in caught.value.hint
-    # TensorRT-RTX has no plugins, so it is not even looked at.
-    assert flavours.plugin_digest("rtx") == ""
-
-
-def test_the_flavour_is_chosen_by_what_is_there(full: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_flavour() == (
-        "tensorrt",
-        "TensorRT 1.2.3 is installed, the GPU is NVIDIA Some 9.0",
-    )
-    full.gpu = None
-    name, why = choose_flavour()
-    assert name == "rtx" and "no GPU" in why
-    monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    name, why = choose_flavour()
-    assert name == "rtx" and "cannot be imported" in why
 
 
 def test_the_verb_reports(
@@ -303,75 +276,6 @@ assert not any(name.startswith("sonomime.training") for name in sys.modules)
 """
     status, _, errors = run_python(code, str(toy_bundle))
     assert status == 0, errors
-
-
-# ---- With the real thing, which needs no GPU to build
-
-
-def built(folder: Path) -> list[str]:
-    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
-    bundle = Bundle.open(folder)
-    made = build_engines(bundle)
-    assert all(stage.size > 1000 and stage.layers > 0 for stage in made.manifest.stages)
-    assert os.path.getsize(made.path) > made.manifest.size
-    again = build_engines(bundle)
-    assert again.cached and again.manifest == made.manifest
-    loaded = load_engines(bundle, "rtx", trt, FLAVOURS["rtx"].targets(trt))
-    assert {name: len(engine) for name, engine in loaded.items()} == {
-        stage.name: stage.size for stage in made.manifest.stages
-    }
-    return list(loaded)
-
-
-def test_rtx_builds_the_default_bundle() -> None:
-    if not default_bundle_path().is_dir():
-        pytest.skip("there is no default bundle in this checkout")
-    assert built(default_bundle_path()) == STAGES
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_rtx_builds_lite(precision: str, bundles: Bundles) -> None:
-    assert built(bundles("lite", precision)) == STAGES
-
-
-def test_a_half_bundle_computes_in_half(bundles: Bundles) -> None:
-    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
-    made = build_engines(Bundle.open(bundles("lite", "fp16"))).manifest
-    generator = {kind.dtype: kind.layers for kind in made.stages[-1].precisions}
-    transfer = {kind.dtype for kind in made.stages[2].precisions}
-    assert generator["float16"] > 10 and "float16" not in transfer
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize(("preset", "overrides"), [("ours-ptg", ()), ("fomm", FOMM)])
-def test_rtx_builds_the_papers_sizes(
-    preset: str, overrides: tuple[str, ...], precision: str, bundles: Bundles
-) -> None:
-    """At full size, random weights; the bundle's numbers were compared when it was made."""
-    assert built(bundles(preset, precision, *overrides)) == STAGES
-
-
-def test_rtx_tells_what_it_cannot_parse(toy_bundle: Path, tmp_path: Path) -> None:
-    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
-    with pytest.raises(BackendError, match="parsed"):
-        engine.compile_stage(b"no onnx", "motion", FLAVOURS["rtx"], trt, ["SM80"])
-
-
-def test_rtx_tells_of_an_operator_that_it_does_not_know(tmp_path: Path, toy_bundle: Path) -> None:
-    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
-    import onnx
-
-    model = onnx.load(toy_bundle / "motion.onnx")
-    model.graph.node[0].op_type, model.graph.node[0].domain = "Unheard", "of.nobody"
-    model.opset_import.append(onnx.helper.make_opsetid("of.nobody", 1))
-    with pytest.raises(BackendError, match=r"motion.*Unheard") as caught:
-        engine.compile_stage(model.SerializeToString(), "motion", FLAVOURS["rtx"], trt, ["SM80"])
-    assert "export again" in caught.value.hint
-
-
-def test_small_bundle_has_engines_of_its_own(bundles: Bundles) -> None:
-    assert built(bundles("lite", "fp32", *SMALL)) == STAGES
 
 
 def test_layers_without_outputs_are_counted() -> None:

@@ -1,0 +1,103 @@
+"""Engines of full TensorRT: for the GPU that is there, with the plugin; both are played here."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_tensorrt import fake_module
+
+from sonomime.export.engine import build_engines, choose_flavour
+from sonomime.runtime import flavours
+from sonomime.runtime.backends import cuda
+from sonomime.runtime.bundle import Bundle
+from sonomime.runtime.engine_store import load_engines
+from sonomime.runtime.errors import BackendError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("SONOMIME_PLUGIN", raising=False)
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Full TensorRT and a GPU, both faked."""
+    module = fake_module(monkeypatch, "tensorrt")
+    module.gpu = types.SimpleNamespace(name="NVIDIA Some", capability=(9, 0))
+
+    def open_device() -> Any:
+        if module.gpu is None:
+            raise BackendError("CUDA finds no GPU", "check nvidia-smi")
+        return module.gpu
+
+    monkeypatch.setattr(cuda, "open_device", open_device)
+    monkeypatch.setattr(flavours, "_loaded", set())
+    return module
+
+
+@pytest.fixture
+def toy(toy_bundle: Path) -> Bundle:
+    return Bundle.open(toy_bundle)
+
+
+def test_full_tensorrt_builds_for_the_gpu_that_is_there(full: Any, toy: Bundle) -> None:
+    made = build_engines(toy, "tensorrt").manifest
+    assert made.targets == ("NVIDIA Some 9.0",) and made.flavour == "tensorrt"
+    assert made.plugin_sha256 == "" and full.registry.libraries == []
+    full.gpu = None
+    with pytest.raises(BackendError, match="no GPU"):
+        build_engines(toy, "tensorrt")
+
+
+def test_the_plugin_is_registered_once_and_part_of_the_key(
+    full: Any, toy: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = build_engines(toy, "tensorrt")
+    plugin = tmp_path / "plugin.so"
+    plugin.write_bytes(b"machine code")
+    monkeypatch.setenv("SONOMIME_PLUGIN", str(plugin))
+    with_plugin = build_engines(toy, "tensorrt")
+    assert with_plugin.plugin == plugin and with_plugin.manifest.plugin_sha256
+    assert with_plugin.path != bare.path
+    assert build_engines(toy, "tensorrt").cached
+    assert full.registry.libraries == [str(plugin)]
+    bare.path.unlink()
+    # Other engines than those of the plugin that is there.
+    plugin.write_bytes(b"other machine code")
+    with pytest.raises(BackendError, match="plugin") as caught:
+        load_engines(toy, "tensorrt", full, ["NVIDIA Some 9.0"])
+    assert "sonomime build" in caught.value.hint
+
+
+def test_a_plugin_that_does_not_load(
+    full: Any, toy: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SONOMIME_PLUGIN", str(tmp_path / "none.so"))
+    with pytest.raises(BackendError, match="no file"):
+        build_engines(toy, "tensorrt")
+    (tmp_path / "none.so").write_bytes(b"of another ABI")
+    full.registry.loads = False
+    with pytest.raises(BackendError, match=r"cannot load the plugin .*none.so") as caught:
+        build_engines(toy, "tensorrt")
+    assert "headers" in caught.value.hint
+    # TensorRT-RTX has no plugins, so it is not even looked at.
+    assert flavours.plugin_digest("rtx") == ""
+
+
+def test_the_flavour_is_chosen_by_what_is_there(full: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_flavour() == (
+        "tensorrt",
+        "TensorRT 1.2.3 is installed, the GPU is NVIDIA Some 9.0",
+    )
+    full.gpu = None
+    name, why = choose_flavour()
+    assert name == "rtx" and "no GPU" in why
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    name, why = choose_flavour()
+    assert name == "rtx" and "cannot be imported" in why
