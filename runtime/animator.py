@@ -253,7 +253,10 @@ class Animator:
         return self.backend.seconds
 
     def close(self) -> None:
-        """Give the backend's memory and threads back; a second call does nothing."""
+        """Give the backend's memory and threads back; a second call does nothing.
+
+        An Animator that is dropped does the same when Python collects it, whenever that is.
+        """
         with self._lock:
             if not self._closed:
                 self._closed = True

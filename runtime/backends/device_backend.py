@@ -246,7 +246,7 @@ class DeviceBackend(ABC):
                 raise
             self._tries -= 1
             if self._tries:
-                log.info("a frame was not captured, the next one will be: %s", error.message)
+                log.info("not captured, to be tried once more: %s", error.message)
             else:
                 log.warning("frames run without a CUDA graph: %s", error.message)
         finally:
