@@ -37,7 +37,7 @@ inline bool fits(Counts... counts) {
     return sound;
 }
 
-inline bool sides(int height, int width) {
+inline bool sides_fit(int height, int width) {
     return height <= kLongestSide && width <= kLongestSide;
 }
 
@@ -57,7 +57,7 @@ inline bool sound(const WarpSizes& sizes, const void* feature, const void* outpu
     if (!eight && layout != SONOMIME_LINEAR) return false;
     if (sizes.channels > INT_MAX - kEightGroup) return false;
     const int stored = eight ? (sizes.channels + 7) / 8 * 8 : sizes.channels;
-    return known_dtype(dtype) && sizes.channels >= 1 && sides(sizes.height, sizes.width) &&
+    return known_dtype(dtype) && sizes.channels >= 1 && sides_fit(sizes.height, sizes.width) &&
            fits(stored, sizes.height, sizes.width) &&
            fits(2, sizes.map_height, sizes.map_width) &&
            fits(sizes.occlusion_height, sizes.occlusion_width);
@@ -65,7 +65,7 @@ inline bool sound(const WarpSizes& sizes, const void* feature, const void* outpu
 
 inline bool sound(const SparseSizes& sizes, int keypoints, int dtype) {
     return known_dtype(dtype) && keypoints >= 1 && keypoints < kMostSlots &&
-           sizes.channels >= 1 && sizes.channels < INT_MAX && sides(sizes.height, sizes.width) &&
+           sizes.channels >= 1 && sizes.channels < INT_MAX && sides_fit(sizes.height, sizes.width) &&
            std::isfinite(sizes.variance) && sizes.variance > 0.0f &&
            fits(keypoints + 1, sizes.channels + 1, sizes.height, sizes.width);
 }
