@@ -54,12 +54,3 @@ def speak(messages: Iterable[Message]) -> None:
         os.dup2(2, 1)
         for message in messages:
             print(json.dumps(message), file=out, flush=True)
-
-
-def merge_row(rows: list[dict[str, Any]], row: dict[str, Any], key: str) -> None:
-    """Add a row, or what it says to the one of its name."""
-    for known in rows:
-        if known[key] == row[key]:
-            known |= row
-            return
-    rows.append(row)

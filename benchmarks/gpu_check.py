@@ -193,7 +193,7 @@ class Check:
     def _child(self, part: Part, spec: dict[str, Any], until: float) -> bool:
         """One process. Returns whether another should go on with what this one did not get to:
         what ends a process costs the row that it was at."""
-        from .child import listen, merge_row
+        from .child import listen
 
         rows = part.entry.get("rows", [])
         left = until - perf_counter()
@@ -209,7 +209,7 @@ class Check:
                 at = message["begin"]
                 return
             if "row" in message:
-                merge_row(rows, message["row"], part.key)
+                rows.append(message["row"])
             elif "spoilt" in message:
                 spoilt = True
             else:
@@ -234,7 +234,7 @@ class Check:
         )
         died = bool(at)
         if died:
-            merge_row(rows, {part.key: at, "failed": ended or "it ended without a word"}, part.key)
+            rows.append({part.key: at, "failed": ended or "it ended without a word"})
         elif ended and not spoilt:
             part.entry["failed"] = ended
         self._save()

@@ -125,12 +125,16 @@ class StageChain:
                 self.frame()
         torch.cuda.current_stream(self.device).wait_stream(stream)
         self._synchronize()
+        self._graph = self.record(torch.cuda.CUDAGraph())
+
+    @torch.no_grad()
+    def record(self, graph: torch.cuda.CUDAGraph) -> torch.cuda.CUDAGraph:
+        """Capture one frame into a graph. The tensors are that graph's from then on."""
         # torch no longer collects before a capture, and one within would free what disturbs it.
         gc.collect()
-        graph = torch.cuda.CUDAGraph()
         with self._kernels(), torch.cuda.graph(graph):
             self.frame()
-        self._graph = graph
+        return graph
 
     def set_state_fresh(self) -> None:
         """Forget the smoothing's past, as a new clip does."""

@@ -27,7 +27,6 @@ def measure_torch(
     """
     import torch
 
-    from .child import merge_row
     from .kernels import Kernels
     from .torch_check import Pictures, check_model, variants
 
@@ -50,11 +49,8 @@ def measure_torch(
         except BackendError as error:
             report["kernels"] = {"absent": error.message}
         todo = variants(gpu, kernels=kernels is not None)
-        rows: list[dict[str, Any]] = []
-        for message in check_model(model, device, pictures, kernels, frames, todo):
-            if "row" in message:
-                merge_row(rows, message["row"], "variant")
-        report["ways"] = rows
+        messages = check_model(model, device, pictures, kernels, frames, todo)
+        report["ways"] = [message["row"] for message in messages if "row" in message]
     return report
 
 

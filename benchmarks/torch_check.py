@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -20,6 +19,7 @@ from ..runtime.progress import progress
 from ..training.models.animator import AnimationModel
 from .child import Message
 from .gpu_state import Watch
+from .graph_nodes import count_launches
 from .kernel_check import median_replay
 from .kernels import Kernels
 from .measure import summarise
@@ -27,8 +27,6 @@ from .stage_chain import Image, StageChain, plain_loop
 
 LEAST_PSNR = {"fp32": 60.0, "fp16": 45.0}
 """dB to the model in float32 on the CPU. TF32 is held to fp16's."""
-
-_LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
 
 
 @dataclass(frozen=True)
@@ -189,6 +187,7 @@ def _checked(
         row["device_ms"] = 1e3 * median_replay(chain.enqueue, max(3, count // 4))
         row["gpu"] = watch.summary
         row["memory_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
+        row["launches"] = count_launches(chain, variant.graph)
     return row
 
 
@@ -217,44 +216,6 @@ def _agreement(frames: Sequence[Image], expected: Sequence[Image]) -> dict[str, 
     return {"levels_apart": levels, "psnr_db": min(decibels, 120.0)}
 
 
-def count_launches(make: Callable[[], StageChain]) -> dict[str, Any]:
-    """What one frame enqueues: kernels on the device, and launches by the host.
-
-    From here on every launch of the process is slower, so it comes after all that is timed; and
-    the chain is made here, since only a graph made after the profiler began is sure to be seen
-    whole.
-    """
-    from torch.profiler import ProfilerActivity, profile
-
-    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
-    try:
-        with profile(activities=activities):
-            torch.cuda.synchronize()
-        chain = make()
-        chain.enqueue()  # without a graph: the first frame still chooses among cuDNN's kernels
-        torch.cuda.synchronize()
-        with profile(activities=activities) as record:
-            chain.enqueue()
-            torch.cuda.synchronize()
-        events = record.events()
-        names = [event.name for event in events]
-        on_device = [
-            event.name
-            for event in events
-            if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
-        ]
-    except Exception as error:  # no CUPTI, no permission: a machine's own affair
-        return {"absent": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
-    if not on_device:  # without the permission to trace, torch warns and records none
-        return {"absent": "the profiler saw nothing on the device"}
-    copies = [name for name in on_device if name.startswith(("Memcpy", "Memset"))]
-    return {
-        "kernels": len(on_device) - len(copies),
-        "copies": len(copies),
-        "by_the_host": sum(name.startswith(_LAUNCHES) for name in names),
-    }
-
-
 def check_model(
     model: AnimationModel,
     device: torch.device,
@@ -263,31 +224,22 @@ def check_model(
     count: int,
     todo: Sequence[Variant],
 ) -> Iterator[Message]:
-    """The variants' rows, then their launches; each told when it begins and when it is there."""
+    """The variants' rows, each told when it begins and when it is there."""
     if not todo:
         return
     expected = expected_frames(model, pictures)
     if device.type == "cuda":
         _wake(device)
-    good = []
     for variant in progress(todo, label="ways"):
         yield {"begin": variant.name}
         row = check_variant(model, variant, device, pictures, expected, kernels, count)
         yield {"row": row}
-        if "failed" not in row:
-            good.append(variant)
-        elif why := spoilt(device):
+        if "failed" in row and (why := spoilt(device)):
             yield {"spoilt": why}
             return
-        _give_back(device)
-    for variant in good if device.type == "cuda" else ():
-        if not variant.plain:
-            yield {"begin": f"launches of {variant.name}"}
-            with _cudnn(variant):
-                make = partial(_chain, model, variant, device, pictures, kernels)
-                counts = count_launches(make)
-            yield {"row": {"variant": variant.name, "launches": counts}}
-            _give_back(device)
+        if device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def _wake(device: torch.device) -> None:
@@ -305,12 +257,6 @@ def spoilt(device: torch.device) -> str:
         except RuntimeError as error:
             return str(error).strip().splitlines()[0][:300]
     return ""
-
-
-def _give_back(device: torch.device) -> None:
-    if device.type == "cuda":
-        gc.collect()
-        torch.cuda.empty_cache()
 
 
 def torch_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:

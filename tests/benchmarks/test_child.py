@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sonomime.benchmarks.child import listen, merge_row
+from sonomime.benchmarks.child import listen
 
 LONG = 300.0
 
@@ -94,11 +94,3 @@ speak(messages())
     status, said, errors = run_python(code)
     assert status == 0 and said.strip() == '{"row": 3}'
     assert '{"row": 1}' in errors and '{"row": 2}' in errors
-
-
-def test_a_row_is_added_or_said_more_of() -> None:
-    rows: list[dict[str, Any]] = []
-    merge_row(rows, {"case": "a", "ms": 1}, "case")
-    merge_row(rows, {"case": "b"}, "case")
-    merge_row(rows, {"case": "a", "launches": 2}, "case")
-    assert rows == [{"case": "a", "ms": 1, "launches": 2}, {"case": "b"}]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from lively import SMALL
 
 from sonomime.benchmarks import gpu_check
-from sonomime.benchmarks.child import merge_row
 from sonomime.benchmarks.kernel_check import cases, check_kernels
 from sonomime.benchmarks.kernels import Kernels
 from sonomime.benchmarks.lively import lively_model, speckle
@@ -54,15 +52,13 @@ def test_a_frame_is_the_models(
     model = lively_model(load_config(preset, SMALL))
     shots = [speckle(128, 1, seed) for seed in range(4)]
     pictures = Pictures(shots[0], shots[1], tuple(shots[2:]))
-    rows: list[dict[str, Any]] = []
-    for message in check_model(model, device, pictures, kernels, 5, [variant]):
-        if "row" in message:
-            merge_row(rows, message["row"], "variant")
-    (row,) = rows
+    messages = check_model(model, device, pictures, kernels, 5, [variant])
+    (row,) = (message["row"] for message in messages if "row" in message)
     assert row.get("failed") is None and row["agrees"], row
     assert row["device_ms"] > 0
-    if variant.graph and "kernels" in row["launches"]:
-        assert row["launches"]["by_the_host"] == 1
+    launches = row["launches"]
+    assert launches["kernels"] > 10 and launches["copies"] >= 3, "up, the state, down"
+    assert (launches["by_the_host"] == 1) is variant.graph
 
 
 def test_the_check_passes(device: torch.device, tmp_path: Path) -> None:

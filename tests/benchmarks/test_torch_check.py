@@ -10,7 +10,6 @@ import torch
 from lively import SMALL
 
 from sonomime.benchmarks import torch_check
-from sonomime.benchmarks.child import merge_row
 from sonomime.benchmarks.lively import lively_model, speckle
 from sonomime.benchmarks.stage_chain import StageChain, plain_loop
 from sonomime.benchmarks.torch_check import (
@@ -122,15 +121,6 @@ def test_the_ways_of_a_gpu() -> None:
     assert not any("our kernels" in v.name for v in variants(True, kernels=False))
 
 
-def test_launches_that_cannot_be_counted_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda *given: None)
-
-    def make() -> StageChain:
-        raise RuntimeError("no CUPTI here\nand more")
-
-    assert torch_check.count_launches(make) == {"absent": "RuntimeError: no CUPTI here"}
-
-
 def test_the_plain_loop_is_held_to_the_same_settings(
     lite: Any, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,37 +158,3 @@ def test_nothing_more_is_tried_where_cuda_has_given_up(
     messages = list(check_model(lite, CPU, pictures, None, 1, todo))
     assert messages[0] == {"begin": todo[0].name} and "failed" in messages[1]["row"]
     assert messages[2:] == [{"spoilt": "an illegal memory access"}]
-
-
-def test_launches_are_counted_after_all_that_is_timed(
-    lite: Any, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a GPU that is played: the order is what counts."""
-    order = []
-
-    def check(model: Any, variant: Variant, *given: Any) -> dict[str, Any]:
-        order.append(variant.name)
-        return {"variant": variant.name, "frame_ms": 1} | (
-            {"failed": "no"} if variant.compiled else {}
-        )
-
-    def count(make: Any) -> dict[str, Any]:
-        order.append(f"launches of {make.args[1].name}")
-        return {"kernels": 7}
-
-    monkeypatch.setattr(torch_check, "check_variant", check)
-    monkeypatch.setattr(torch_check, "count_launches", count)
-    for name in ("_wake", "_give_back"):
-        monkeypatch.setattr(torch_check, name, lambda device: None)
-    monkeypatch.setattr(torch_check, "spoilt", lambda device: "")
-    todo = [
-        Variant("fp16"), Variant("fp16", plain=True), Variant("fp16", compiled=True),
-        Variant("fp32"),
-    ]  # fmt: skip
-    rows: list[dict[str, Any]] = []
-    for message in check_model(lite, torch.device("cuda", 0), pictures, None, 1, todo):
-        if "row" in message:
-            merge_row(rows, message["row"], "variant")
-    timed = [way.name for way in todo]
-    assert order == [*timed, f"launches of {timed[0]}", f"launches of {timed[3]}"]
-    assert [row.get("launches") for row in rows] == [{"kernels": 7}, None, None, {"kernels": 7}]
