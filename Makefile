@@ -1,9 +1,10 @@
 # Everything from a fresh clone: only Python 3.11 or newer (with venv) and make have to be there.
 #   make demo    an animated ultrasound video from the bundled samples, without torch
 #   make test    linters, types, import rules and all tests that need no GPU
+#   make lowest  the runtime's tests with the oldest versions that pyproject.toml admits
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lowest lint bench clean
 
 # The first interpreter that is new enough; override with PYTHON=/path/to/python3.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -11,6 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 DEMO := .venv/demo
 TEST := .venv/test
+LOWEST := .venv/lowest
 DEMO_VIDEO := demo/sonomime-demo.mp4
 PIP_INSTALL := bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 # What is installed depends on these; the code itself is used where it lies (editable).
@@ -21,6 +23,7 @@ unexport PYTHONPATH PYTHONHOME
 help:
 	@echo 'make demo    animate the sample still with the sample clip -> $(DEMO_VIDEO)'
 	@echo 'make test    ruff, mypy, import rules, tests (all but those that need a GPU)'
+	@echo 'make lowest  the runtime with the oldest versions that it admits (Python 3.11 or 3.12)'
 	@echo 'make lint    the checks of make test without the tests'
 	@echo 'make bench   time a frame, stage by stage (BENCH="--frames 300 --json FILE")'
 	@echo 'make clean   remove environments, caches and results'
@@ -50,6 +53,19 @@ $(TEST)/.installed: $(INSTALL_INPUTS)
 	@mkdir -p .venv/link && ln -sfn ../.. .venv/link/sonomime
 	@touch $@
 
+# numpy>=1.26 becomes numpy~=1.26.0: the last of the oldest series.
+$(LOWEST)/.installed: $(INSTALL_INPUTS)
+	$(need_python)
+	@echo 'Setting up $(LOWEST): the oldest versions of what the runtime needs'
+	$(call make_venv,--clear $(LOWEST))
+	@$(LOWEST)/bin/python -c 'import tomllib; \
+		p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print(*(r.replace(">=", "~=") + ".0" for r in \
+			p["dependencies"] + p["optional-dependencies"]["cpu"]), sep="\n")' > $(LOWEST)/oldest.txt
+	@$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet -c $(LOWEST)/oldest.txt \
+		-e '.[cpu]' hypothesis onnx pytest pyyaml
+	@touch $@
+
 demo: $(DEMO)/.installed
 	@mkdir -p $(dir $(DEMO_VIDEO))
 	@$(DEMO)/bin/sonomime demo -o $(DEMO_VIDEO)
@@ -65,6 +81,10 @@ lint: $(TEST)/.installed
 
 test: lint
 	$(TEST)/bin/pytest -m 'not gpu'
+
+# The kernels' tests compare with torch, which the runtime does without.
+lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -m 'not gpu' tests/runtime --ignore-glob='*/test_kernels_*'
 
 bench: $(TEST)/.installed
 	$(TEST)/bin/sonomime bench $(BENCH)
