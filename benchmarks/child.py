@@ -12,8 +12,8 @@ from contextlib import suppress
 from typing import Any
 
 Message = dict[str, Any]
-"""One of `{"begin": name}` of a row, `{"row": row}`, `{"spoilt": why}` (CUDA is of no more use to
-this process, another may go on), or facts."""
+"""One of `{"begin": name}` of a row, `{"row": row}`, `{"spoilt": True}` (this process is in doubt,
+another may go on), or facts."""
 
 
 def listen(command: Sequence[str], seconds: float, heard: Callable[[Message], None]) -> str:

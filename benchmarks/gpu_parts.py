@@ -1,8 +1,9 @@
 """The parts of `gpu_check`, each for a process of its own.
 
 A CUDA error such as an illegal address stays with the process that met it: whatever that process
-does on the GPU fails from then on. So a part says what it begins and what came of it, and gives up
-when CUDA does; another process is then asked for what is not `done`.
+does on the GPU fails from then on; and a capture that failed leaves torch on its stream. So a part
+says what it begins and what came of it, and ends with the first failure on a GPU; another process
+is then asked for what is not `done`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ def run_part(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message
     earlier processes, and what else the part wants."""
     parts = {"machine": _machine, "kernels": _kernels, "model": _model, "backend": _backend}
     try:
-        yield from parts[spec["part"]](args, spec)
+        for message in parts[spec["part"]](args, spec):
+            yield message
+            if spec["device"] == "cuda" and "failed" in message.get("row", ()):
+                yield {"spoilt": True}
+                return
     except Exception as error:  # the other parts are worth knowing all the same
         yield {"failed": said(error)}
 
@@ -72,7 +77,6 @@ def _kernels(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message
     from .gpu_state import Watch
     from .kernel_check import cases, check_kernels
     from .kernels import Kernels, build_command
-    from .torch_check import spoilt
 
     device = _device(spec)
     kind = spec["device"]
@@ -90,9 +94,6 @@ def _kernels(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message
             yield {"begin": case.name}
             (row,) = check_kernels(kernels, device, [case], 20 if kind == "cuda" else 2)
             yield {"row": row}
-            if "failed" in row and (why := spoilt(device)):
-                yield {"spoilt": why}
-                return
     if kind == "cuda":
         yield {"gpu": watch.summary}
 

@@ -14,7 +14,7 @@ import torch
 from lively import SMALL
 from toy_bundle import edit_manifest, make_toy_bundle, replace_file
 
-from sonomime.benchmarks import child, gpu_check
+from sonomime.benchmarks import child, gpu_check, gpu_parts
 from sonomime.benchmarks.gpu_parts import run_part
 from sonomime.runtime.bundle import sha256_file
 
@@ -227,6 +227,23 @@ def test_the_report_is_kept_up_to_date(played: Played) -> None:
     look = f'say(seen=len(json.load(open({str(played.out)!r}))["kernels"]["rows"]))'
     played.run("--models", "lite", "--no-compile", kernels='rows("case", "a", "b")', model=look)
     assert played.report["models"][0]["seen"] == 2
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_on_a_gpu_a_process_ends_with_its_first_failure(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def part(args: Any, spec: dict[str, Any]) -> Any:
+        for name in "abc":
+            yield {"row": {"case": name} | ({"failed": "illegal"} if name == "b" else {})}
+
+    monkeypatch.setattr(gpu_parts, "_kernels", part)
+    args = gpu_check.parser().parse_args([])
+    found = list(run_part(args, {"part": "kernels", "device": device}))
+    assert [message.get("row", message) for message in found] == [
+        {"case": "a"}, {"case": "b", "failed": "illegal"},
+        {"spoilt": True} if device == "cuda" else {"case": "c"},
+    ]  # fmt: skip
 
 
 def test_a_golden_picture_that_cannot_be_read_costs_no_other_part(

@@ -148,13 +148,3 @@ def test_every_way_is_told_when_it_begins(lite: Any, pictures: Pictures) -> None
     rows = [message["row"] for message in messages[1::2]]
     assert begun == [row["variant"] for row in rows] == [way.name for way in todo]
     assert ["failed" in row for row in rows] == [False, True, False], "the CPU has no graphs"
-
-
-def test_nothing_more_is_tried_where_cuda_has_given_up(
-    lite: Any, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch_check, "spoilt", lambda device: "an illegal memory access")
-    todo = [Variant("fp32", graph=True), Variant("fp32")]
-    messages = list(check_model(lite, CPU, pictures, None, 1, todo))
-    assert messages[0] == {"begin": todo[0].name} and "failed" in messages[1]["row"]
-    assert messages[2:] == [{"spoilt": "an illegal memory access"}]
