@@ -148,11 +148,13 @@ class Check:
         args = self.args
         kernels = self.report["kernels"] = {"rows": []}
         parts = [Part("kernels", "case", kernels, [{"part": "kernels"}])]
-        models = {name: {"model": title, "rows": []} for name, title in self._wanted()}
+        models: dict[str, dict[str, Any]] = {
+            name: {"model": title, "rows": []} for name, title in self._wanted()
+        }
         self.report["models"] = list(models.values())
 
         def ways(compiled: bool) -> list[Part]:
-            spec = {"part": "model", "compiled": compiled}
+            spec: dict[str, Any] = {"part": "model", "compiled": compiled}
             return [
                 Part(entry["model"], "variant", entry, [spec | {"name": name}])
                 for name, entry in models.items()
