@@ -37,14 +37,9 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 __all__ = [
-    "Frame",
-    "FrameSource",
-    "UnsupportedFormat",
-    "VideoSink",
-    "frame_files",
-    "open_sink",
+    "Frame", "FrameSource", "UnsupportedFormat", "VideoSink", "frame_files", "open_sink",
     "open_source",
-]
+]  # fmt: skip
 
 #: Where neither timestamps nor a frame rate are known.
 DEFAULT_FPS = Fraction(30)
@@ -295,9 +290,12 @@ def _reason(cause: Exception) -> str:
 def _opened(path: Path) -> Iterator[InputContainer]:
     import av
 
+    # Metadata need not be UTF-8; from 19 on PyAV takes it as it is, and knows the argument no more.
+    older = int(av.__version__.partition(".")[0]) < 19
+    lenient: dict[str, Any] = {"metadata_errors": "replace"} if older else {}
     try:
         # The prefix keeps a colon in a file name from being taken for a protocol.
-        container = av.open(f"file:{path}", options=_OPEN_OPTIONS, metadata_errors="replace")
+        container: InputContainer = av.open(f"file:{path}", options=_OPEN_OPTIONS, **lenient)
     except Exception as cause:
         raise _Refused(
             InputError(
