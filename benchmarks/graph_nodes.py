@@ -23,7 +23,7 @@ def count_launches(chain: StageChain, graph: bool) -> dict[str, Any]:
     try:
         kept = chain.record(torch.cuda.CUDAGraph(keep_graph=True))
         kinds = node_kinds(kept.raw_cuda_graph())
-    except Exception as error:  # torch before 2.8 keeps no graph; the rest is worth knowing
+    except Exception as error:  # an old torch keeps no graph; the rest is worth knowing
         return {"absent": f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]}
     kernels, copies = kinds[_KERNEL], kinds[_MEMCPY] + kinds[_MEMSET]
     return {
