@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import logging
 import os
 import re
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from shutil import get_terminal_size
+from textwrap import fill
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from . import __version__
 from .benchmarks.commands import add_bench
@@ -28,7 +27,8 @@ from .runtime.errors import (
     InputError,
     SonomimeError,
     output_error,
-)
+)  # fmt: skip
+from .runtime.process import Terminated, mend_streams, terminable
 from .runtime.strict import nearest
 from .training.commands import add_evaluate, add_phantom, add_train
 
@@ -46,14 +46,6 @@ _EXTRAS |= {"yaml": "train", "tensorrt_rtx_bindings": "rtx"}
 Subparsers = argparse._SubParsersAction  # the type that argparse gives no public name
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: cleaned up after like Ctrl-C, and told apart by the exit code."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.exit_code = 128 + number
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         hint = f"see `{self.prog} --help`"
@@ -62,6 +54,11 @@ class _Parser(argparse.ArgumentParser):
             hint = f"did you mean {close!r}?" if close else hint
         _say(message, hint)
         raise SystemExit(EXIT_USAGE)
+
+    def format_help(self) -> str:
+        # Verbs ask for raw text, for the sake of their examples; prose is wrapped all the same.
+        self.description = fill(self.description or "", get_terminal_size().columns - 2)
+        return super().format_help()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -94,9 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Wherever it stands: the verbs' own parsers know nothing of it.
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    _mend_streams()
+    mend_streams()
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    with _terminable():
+    with terminable():
         try:
             args = build_parser().parse_args(words)
             code = int(args.run(args) or 0)
@@ -145,37 +142,6 @@ def _say(message: str, hint: str) -> None:
     print(f"error: {message}", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr, flush=True)
-
-
-def _mend_streams() -> None:
-    """What is printed must not fail a run that went well: a closed stream (`2>&-`, some services)
-    swallows it, and a file name that the encoding lacks is shown escaped."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as we run
-        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="backslashreplace")
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM and a terminal that closes raise, so that half-written files are removed; a verb may
-    set its own handler."""
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated(number)
-
-    before: dict[int, Any] = {}
-    try:
-        with suppress(ValueError):  # not the main thread: whoever called has its own ways
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                    before[number] = signal.signal(number, terminate)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _verb(

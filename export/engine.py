@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from ..runtime.backends.cuda import open_device
-from ..runtime.backends.tensorrt import _logger as shared_logger
+from ..runtime.backends.tensorrt import engine_logger
 from ..runtime.bundle import Bundle, Stage
 from ..runtime.engine_file import (
     EngineManifest,
@@ -159,7 +159,7 @@ def compile_stage(
     Raises:
         BackendError: with what the parser or the builder said.
     """
-    logger = shared_logger(trt)
+    logger = engine_logger(trt)
     logger.last()  # said of something else
     hint = f"{flavour.module} {trt.__version__} may be too old ({flavour.cure}), or export again"
 

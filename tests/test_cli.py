@@ -99,10 +99,13 @@ def test_doctor(run: Run, toy_bundle: Path, tmp_path: Path) -> None:
     assert checks["bundle"]["state"] == "fail" and checks["bundle"]["fix"]
 
 
-def test_every_verb_has_help_with_an_example(run: Run) -> None:
+def test_every_verb_has_help_with_an_example(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     for verb in VERBS:
         code, output, _ = run(verb, "--help")
         assert code == 0 and "example" in output and f"sonomime {verb}" in output, verb
+        prose, _, _ = output.partition("\noptions:")
+        assert all(len(line) < 80 for line in prose.splitlines()), verb
     code, output, _ = run("--help")
     assert code == 0 and all(verb in output for verb in VERBS)
     assert run("--version")[1].startswith("sonomime ")

@@ -31,7 +31,7 @@ class Engine:
         Raises:
             BackendError: TensorRT refuses; with what it said.
         """
-        self.logger = _logger(trt)
+        self.logger = engine_logger(trt)
         self._runtime = trt.Runtime(self.logger)
         self.engine = self._runtime.deserialize_cuda_engine(content)
         if self.engine is None:
@@ -182,7 +182,7 @@ def _show(kind: tuple[str, tuple[int, ...], str] | None) -> str:
 
 
 @functools.lru_cache(maxsize=2)  # a flavour each
-def _logger(trt: Any) -> Any:
+def engine_logger(trt: Any) -> Any:
     """The logger that keeps the last error; its class can only be made once TensorRT is there.
 
     One for all engines, for good: TensorRT keeps a pointer to the first that the process gives it,

@@ -198,11 +198,11 @@ def test_one_logger_for_building_and_running(fake: Any, toy: Bundle) -> None:
 
     fake.OnnxParser = Parser
     build_engines(toy)
-    assert loggers == {tensorrt._logger(fake)}
+    assert loggers == {tensorrt.engine_logger(fake)}
 
 
 def test_an_old_error_is_not_told_of_another_build(fake: Any, toy: Bundle) -> None:
-    tensorrt._logger(fake).log(1, "something of another engine")
+    tensorrt.engine_logger(fake).log(1, "something of another engine")
 
     class Builder(FakeBuilder):
         def build_serialized_network(self, network: FakeNetwork, config: Any) -> None:

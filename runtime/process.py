@@ -1,0 +1,51 @@
+"""A process that is told to end, or has nowhere to print to."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: cleaned up after like Ctrl-C, and told apart by the exit code."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+
+
+def mend_streams() -> None:
+    """What is printed must not fail a run that went well: a closed stream (`2>&-`, some services)
+    swallows it, and a file name that the encoding lacks is shown escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as we run
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM and a terminal that closes raise, so that half-written files are removed; a verb may
+    set its own handler."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated(number)
+
+    before: dict[int, Any] = {}
+    try:
+        with suppress(ValueError):  # not the main thread: whoever called has its own ways
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    before[number] = signal.signal(number, terminate)
+        yield
+    finally:
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
