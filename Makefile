@@ -33,7 +33,7 @@ define need_python
 		echo 'hint: install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3'; exit 1; }
 endef
 define make_venv
-	@$(PYTHON) -m venv $(1) || { echo 'error: cannot make the environment $(dir $@)'; \
+	@$(or $(2),$(PYTHON)) -m venv $(1) || { echo 'error: cannot make the environment $(dir $@)'; \
 		echo 'hint: on Debian and Ubuntu: apt install python3-venv'; exit 1; }
 endef
 
@@ -53,11 +53,14 @@ $(TEST)/.installed: $(INSTALL_INPUTS)
 	@mkdir -p .venv/link && ln -sfn ../.. .venv/link/sonomime
 	@touch $@
 
-# numpy>=1.26 becomes numpy~=1.26.0: the last of the oldest series.
+# The oldest numpy has no wheel for 3.13. Then numpy>=1.26 becomes numpy~=1.26.0: the last of 1.26.
+OLD_PYTHON ?= $(shell for p in python3.11 python3.12 python3; do "$$p" -c 'import sys; \
+	sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
 $(LOWEST)/.installed: $(INSTALL_INPUTS)
-	$(need_python)
+	@test -n '$(OLD_PYTHON)' || { echo 'error: the oldest versions want Python 3.11 or 3.12'; \
+		echo 'hint: install one, or name it: make lowest OLD_PYTHON=/path/to/python3.12'; exit 1; }
 	@echo 'Setting up $(LOWEST): the oldest versions of what the runtime needs'
-	$(call make_venv,--clear $(LOWEST))
+	$(call make_venv,--clear $(LOWEST),$(OLD_PYTHON))
 	@$(LOWEST)/bin/python -c 'import tomllib; \
 		p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 		print(*(r.replace(">=", "~=") + ".0" for r in \

@@ -57,7 +57,7 @@ class _Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         # Verbs ask for raw text, for the sake of their examples; prose is wrapped all the same.
-        self.description = fill(self.description or "", get_terminal_size().columns - 2)
+        self.description = fill(self.description or "", max(get_terminal_size().columns - 2, 11))
         return super().format_help()
 
 

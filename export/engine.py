@@ -160,7 +160,7 @@ def compile_stage(
         BackendError: with what the parser or the builder said.
     """
     logger = engine_logger(trt)
-    logger.last()  # said of something else
+    logger.reason()  # said of something else
     hint = f"{flavour.module} {trt.__version__} may be too old ({flavour.cure}), or export again"
 
     def failed(what: str, reason: str) -> BackendError:
@@ -171,7 +171,7 @@ def compile_stage(
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
         said = [_parsers_error(parser.get_error(i)) for i in range(parser.num_errors)]
-        raise failed("parsed", said[0] if said else logger.last())
+        raise failed("parsed", said[0] if said else logger.reason())
     layers, precisions, plugin_layers = _layers(network)
     config = builder.create_builder_config()
     # A bundle's precision is the engine's: float32 is not to become TF32 on the way.
@@ -182,7 +182,7 @@ def compile_stage(
             config.set_compute_capability(trt.ComputeCapability.__members__[target], i)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        raise failed("built", logger.last())
+        raise failed("built", logger.reason())
     content = bytes(serialized)
     return Compiled(content, layers, precisions, plugin_layers, *_inspected(content, trt, logger))
 

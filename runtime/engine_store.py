@@ -15,7 +15,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -208,10 +208,15 @@ def trust(file: Path) -> EngineFile:
     """Trust an engine file that came from elsewhere, and keep a copy where it will be found.
 
     Raises:
-        BackendError: it is no sound engine file.
+        BackendError: it is no sound engine file, or another version's, which nothing here can use.
         OutputError: the cache cannot be written.
     """
     opened = read_engine_file(file)
+    stated = Facts.stated(opened.manifest)
+    reasons = differences(stated, replace(stated, recipe=RECIPE))
+    if reasons:
+        hint = "build it again with this version of sonomime"
+        raise BackendError(f"{file} can serve nothing here: {reasons[0]}", hint)
     record_trust(store(opened.manifest, opened.engines), f"trusted: {file.name}")
     return opened
 

@@ -30,6 +30,7 @@ class Stream:
 
     queue: list[Work] = field(default_factory=list)
     captured: list[Work] | None = None
+    spoiled: bool = False  # a call within the capture was refused
 
 
 class FakeDevice:
@@ -172,7 +173,7 @@ class FakeDevice:
         self.enqueue(stream, "record", stamp)
 
     def elapsed(self, begin: int, end: int) -> float:
-        self.called("elapsed")
+        self.called("elapsed", in_capture=False)
         first, last = self.events[begin]["time"], self.events[end]["time"]
         if first is None or last is None:
             raise device_error("cudaErrorNotReady", "device not ready", "reading the time")
@@ -223,13 +224,16 @@ class FakeDevice:
         self.called("end_capture")
         captured, self.streams[stream].captured = self.streams[stream].captured, None
         assert captured is not None, "nothing is being captured"
+        if self.streams[stream].spoiled:
+            self.streams[stream].spoiled = False
+            raise device_error("cudaErrorStreamCaptureInvalidated", "spoiled before", "capturing")
         handle = self._next()
         self.graphs[handle] = captured
         return handle
 
     def abort_capture(self, stream: int) -> None:
         self.calls.append("abort_capture")
-        self.streams[stream].captured = None
+        self.streams[stream].captured, self.streams[stream].spoiled = None, False
 
     def instantiate(self, graph: int) -> int:
         work = self.graphs.pop(graph)
@@ -268,6 +272,8 @@ class FakeDevice:
                 self.lost = code if code in STICKY else ""
                 raise device_error(code, "as the test wants it", call)
         if not in_capture and self.capturing() and not self.freeing:
+            for stream in self.streams.values():
+                stream.spoiled = stream.captured is not None
             raise device_error("cudaErrorStreamCaptureUnsupported", "not permitted", call)
 
     def _idle(self) -> None:

@@ -18,7 +18,7 @@ from ..errors import InputError
 from .cuda import DEFAULT_STREAM, Device
 
 _CUDA, _MANAGED = 2, 13  # DLDeviceType
-_READ_ONLY = 1  # a flag of DLPack 1.0
+_READ_ONLY, _COPIED = 1, 2  # flags of DLPack 1.0
 
 # What producers raise: AttributeError and KeyError for half an interface, ValueError for a tensor
 # of torch on "meta", BufferError and RuntimeError for one that wants a gradient.
@@ -116,7 +116,7 @@ def _from_interface(value: Any, what: str, device: Device, writable: bool) -> De
     _check_strides(what, shape, facts.get("strides"))
     if facts.get("mask") is not None:
         raise InputError(f"{what} has a mask", "fill in what it hides")
-    _check_right(what, writable, read_only)
+    _check_right(what, writable, "read-only" if read_only else "")
     # The interface names no GPU, so the driver has to.
     gpu = device.gpu_of(found.address) if found.address else device.index
     if gpu is None:
@@ -163,10 +163,10 @@ def _from_dlpack(value: Any, what: str, device: int, stream: int, writable: bool
             capsule = value.__dlpack__(stream=stream, max_version=(1, 0))
         except TypeError:  # a producer from before 1.0
             capsule = value.__dlpack__(stream=stream)
-        tensor, read_only = _unpack(capsule)
+        tensor, why_not = _unpack(capsule)
     except _REFUSALS as error:
         raise _not_handed_over(what, error) from error
-    _check_right(what, writable, read_only)
+    _check_right(what, writable, why_not)
     shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
     code, bits, lanes = tensor.code, tensor.bits, tensor.lanes
     _check_type(what, (code, bits, lanes) == (1, 8, 1), f"type {code} of {bits} bits")
@@ -175,18 +175,19 @@ def _from_dlpack(value: Any, what: str, device: int, stream: int, writable: bool
     return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, None, capsule)
 
 
-def _unpack(capsule: Any) -> tuple[_Tensor, bool]:
-    """A capsule's tensor, and whether it is known to be read-only; ValueError for what is none."""
+def _unpack(capsule: Any) -> tuple[_Tensor, str]:
+    """A capsule's tensor, and why it may not be written to; ValueError for what is none."""
     named = ctypes.pythonapi.PyCapsule_IsValid
     named.restype, named.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
     if not named(capsule, b"dltensor_versioned"):
         pointer = _capsule_pointer(capsule, b"dltensor")
-        return ctypes.cast(pointer, ctypes.POINTER(_Tensor)).contents, False
+        return ctypes.cast(pointer, ctypes.POINTER(_Tensor)).contents, ""
     pointer = _capsule_pointer(capsule, b"dltensor_versioned")
     managed = ctypes.cast(pointer, ctypes.POINTER(_Versioned)).contents
     if managed.major != 1:  # what comes after the flags may be anything
         raise ValueError(f"DLPack {managed.major}.{managed.minor} is not known here")
-    return managed.tensor, bool(managed.flags & _READ_ONLY)
+    read_only, copied = managed.flags & _READ_ONLY, managed.flags & _COPIED
+    return managed.tensor, "read-only" if read_only else "a copy" if copied else ""
 
 
 def _capsule_pointer(capsule: Any, name: bytes) -> int:
@@ -207,9 +208,10 @@ def _check_gpu(what: str, found: int, device: int) -> None:
         )
 
 
-def _check_right(what: str, writable: bool, read_only: bool) -> None:
-    if writable and read_only:
-        raise InputError(f"{what} is read-only")
+def _check_right(what: str, writable: bool, why_not: str) -> None:
+    if writable and why_not:
+        hint = "give an array that can be written to where it lies"
+        raise InputError(f"{what} is {why_not}", hint)
 
 
 def _check_type(what: str, is_uint8: bool, found: str) -> None:

@@ -65,6 +65,7 @@ class DeviceBackend(ABC):
         self._release = ExitStack()
         # What a library holds for each stage. Not to be kept elsewhere: it goes before the memory.
         self._opened: dict[str, Any] = {}
+        _keep_for_good(self._opened)
         self._lost = ""
         manifest = bundle.manifest
         self._stages = {stage.name: stage for stage in manifest.stages}
@@ -82,7 +83,7 @@ class DeviceBackend(ABC):
             self._stream = device.stream()
             self._release.callback(device.destroy_stream, self._stream)
             self._end = weakref.finalize(
-                self, _give_back, device, self._stream, self._spans, self._opened, self._release
+                self, _give_back, device, self._stream, self._spans, self._release
             )
             # When the program ends the driver takes all of it back; a daemon thread may still be at
             # work on it until then.
@@ -205,7 +206,8 @@ class DeviceBackend(ABC):
 
         A backend that is dropped without it does the same.
         """
-        self._end()
+        with alone:  # what a library closes with may wait for the whole GPU, which spoils captures
+            self._end()
         self._graphs.clear()
         self._put.clear()
         self._in_use.clear()
@@ -226,9 +228,9 @@ class DeviceBackend(ABC):
 
     def _capture(self, variant: Variant) -> None:
         """Capture one frame, if it can be. What fails again and again runs plainly for good."""
+        device = self._device
         if not alone.acquire(blocking=False):
             return  # a later frame is soon enough
-        device = self._device
         try:
             self._check_capture()
             device.begin_capture(self._stream)
@@ -288,7 +290,6 @@ class DeviceBackend(ABC):
                 if lost is None:
                     raise
                 self._lost = lost.message
-                _keep_for_good(self._opened)
                 if lost is error:
                     raise
                 # A stage said what it knew; that the GPU is gone is the greater news.
@@ -306,7 +307,7 @@ class DeviceBackend(ABC):
 
 
 def _give_back(
-    device: Device, stream: int, spans: EventSpans, opened: dict[str, Any], release: ExitStack
+    device: Device, stream: int, spans: EventSpans, release: ExitStack
 ) -> None:
     """Wait for the device, then give everything back; knows nothing of the backend, which may be
     gone. Takes no lock: the garbage collector may call it in the middle of whatever holds it."""
@@ -316,7 +317,6 @@ def _give_back(
         except DeviceError as error:
             log.debug("while closing: %s", error.message)
             if error.lost:
-                _keep_for_good(opened)
                 return
         spans.freeze()
         try:
@@ -326,6 +326,7 @@ def _give_back(
 
 
 def _keep_for_good(opened: dict[str, Any]) -> None:
-    """Never destroy what was opened upon a GPU that is lost: destructors of ONNX Runtime throw when
-    CUDA refuses, and C++ ends the process then."""
+    """Destroy what was opened when it is given back, and never else: upon a GPU that is lost, which
+    nobody may know of at the end of the program, destructors of ONNX Runtime throw, and C++ ends
+    the process then."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened))

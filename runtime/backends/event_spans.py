@@ -34,7 +34,8 @@ class EventSpans(Mapping[str, float]):
         if not self._stale:
             return
         try:
-            with self._device.current():
+            # The garbage collector may ask in the middle of a capture, to which it is nothing.
+            with self._device.current(freeing=True):
                 found = [self._device.elapsed(*pair) for pair in pairwise(self.events)]
         except DeviceError:  # another frame has begun, or the GPU is lost: the last times stay
             return

@@ -11,6 +11,7 @@ import functools
 import io
 import logging
 import threading
+from collections import Counter
 from contextlib import redirect_stdout, suppress
 from typing import Any
 
@@ -20,7 +21,7 @@ import onnxruntime as ort
 from ..bundle import Bundle, Stage
 from ..errors import BackendError
 from .cuda import Device, open_device
-from .device_backend import DeviceBackend, alone
+from .device_backend import TRIES, DeviceBackend, alone
 from .onnx_file import check_onnx
 from .ort import compare_graph, first_line, session_options
 
@@ -37,11 +38,12 @@ NOT_LOADED = (
 )
 
 
-class _Captured(threading.local):
-    """What ONNX Runtime has captured for the calling thread, and only replays there."""
+class _OfThread(threading.local):
+    """ONNX Runtime captures a stage for the thread that calls, and only replays it there."""
 
     def __init__(self) -> None:
-        self.stages: set[str] = set()
+        self.settled: dict[str, Any] = {}  # by stage, the options of its runs from now on
+        self.failures: Counter[str] = Counter()
 
 
 class OrtCudaBackend(DeviceBackend):
@@ -60,11 +62,9 @@ class OrtCudaBackend(DeviceBackend):
         require_provider()
         ort.set_default_logger_severity(3)
         preload()
-        self._captured = _Captured()
-        # What waits is the frame, once, not every stage. (In a graph's replay older versions of
-        # ONNX Runtime wait all the same.)
-        self._options = ort.RunOptions()
-        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._of_thread = _OfThread()
+        self._capturing, self._plain = _run_options(), _run_options()
+        self._plain.add_run_config_entry("gpu_graph_id", "-1")  # neither captured nor replayed
         super().__init__(bundle, device, f"ONNX Runtime {ort.__version__} CUDA")
 
     def _open_stages(self, bundle: Bundle) -> None:
@@ -135,22 +135,26 @@ class OrtCudaBackend(DeviceBackend):
         return binding
 
     def _enqueue(self, stage: str) -> None:
-        if stage in self._captured.stages:
-            self._run(stage)
+        here = self._of_thread
+        if stage in here.settled:
+            self._run(stage, here.settled[stage])
             return
         with alone:
             try:
-                self._run(stage)
+                self._run(stage, self._capturing)
+                here.settled[stage] = self._capturing
             except BackendError as error:
                 # It captures in mode Global: any cudaMalloc, in whichever thread, spoils that.
-                log.info("once more: %s", error.message)
-                self._run(stage)
-        self._captured.stages.add(stage)
+                self._run(stage, self._plain)
+                here.failures[stage] += 1
+                if here.failures[stage] == TRIES:
+                    log.warning("stage %r runs without a CUDA graph: %s", stage, error.message)
+                    here.settled[stage] = self._plain
 
-    def _run(self, stage: str) -> None:
+    def _run(self, stage: str, options: Any) -> None:
         try:
             # In no variable: the trace of an error would keep them beyond their memory.
-            self._opened[stage][0].run_with_iobinding(self._opened[stage][1], self._options)
+            self._opened[stage][0].run_with_iobinding(self._opened[stage][1], options)
         except Exception as error:  # pybind's own classes, which share no base but Exception
             # A capture that it left open would end the process when the session is destroyed.
             self._device.abort_capture(self._stream)
@@ -158,6 +162,14 @@ class OrtCudaBackend(DeviceBackend):
                 f"stage {stage!r} failed in ONNX Runtime: {first_line(error)}",
                 "look at nvidia-smi; --backend ort-cpu needs no GPU",
             ) from error.with_traceback(None)
+
+
+def _run_options() -> Any:
+    options = ort.RunOptions()
+    # What waits is the frame, once, not every stage. (In a graph's replay older versions of ONNX
+    # Runtime wait all the same.)
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    return options
 
 
 def require_provider() -> None:

@@ -32,12 +32,13 @@ class Engine:
             BackendError: TensorRT refuses; with what it said.
         """
         self.logger = engine_logger(trt)
+        self.logger.reason()  # said of something else
         self._runtime = trt.Runtime(self.logger)
         self.engine = self._runtime.deserialize_cuda_engine(content)
         if self.engine is None:
             raise BackendError(
                 f"TensorRT {trt.__version__} cannot load the engine of stage {stage!r}: "
-                f"{self.logger.last()}",
+                f"{self.logger.reason()}",
                 "build it again on this machine (sonomime build); an engine that calls the plugin "
                 "needs it (SONOMIME_PLUGIN), and a full GPU refuses engines too (nvidia-smi)",
             )
@@ -92,18 +93,20 @@ class TensorRtBackend(DeviceBackend):
             content = self._contents.pop(stage.name)
             engine = shared_engine(self._trt, self.name, content, stage.name)
             _compare(self._trt, stage, engine.engine)
-            # Contexts go before the memory that they point into, and before their engines.
-            self._opened[stage.name] = (self._context(stage, engine), engine)
+            # Contexts go before the memory that they point into, and before their engines: a tuple
+            # lets go of its last element first.
+            self._opened[stage.name] = (engine, self._context(stage, engine))
             self._set_addresses(stage)
         self._contents.clear()
 
     def _context(self, stage: Stage, engine: Engine) -> Any:
+        engine.logger.reason()  # said of something else
         context = engine.engine.create_execution_context()
         if context is None:
             free, total = self._device.memory()
             raise BackendError(
                 f"TensorRT has no room for stage {stage.name!r} ({free / 1e6:.0f} of "
-                f"{total / 1e6:.0f} MB are free): {engine.logger.last()}",
+                f"{total / 1e6:.0f} MB are free): {engine.logger.reason()}",
                 "free some of the GPU's memory (nvidia-smi shows who has it), or close other "
                 "Animators",
             )
@@ -114,24 +117,24 @@ class TensorRtBackend(DeviceBackend):
     def _set_addresses(self, stage: Stage) -> None:
         for tensor in (*stage.inputs, *stage.outputs):
             address = self._memory.address(tensor.name)
-            if not self._opened[stage.name][0].set_tensor_address(tensor.name, address):
+            if not self._opened[stage.name][1].set_tensor_address(tensor.name, address):
                 raise BackendError(
                     f"TensorRT refuses the memory of {tensor.name!r} in stage {stage.name!r}: "
-                    f"{self._opened[stage.name][1].logger.last()}",
+                    f"{self._opened[stage.name][0].logger.reason()}",
                     "build the engines again (sonomime build)",
                 )
 
     def _check_capture(self) -> None:
-        for stage, (context, _) in self._opened.items():
+        for stage, (_, context) in self._opened.items():
             # Only RTX, which compiles where it runs, can tell.
             ask = getattr(context, "is_stream_capturable", None)
             if ask is not None and not ask(self._stream):
                 raise BackendError(f"TensorRT-RTX cannot capture stage {stage!r} now")
 
     def _enqueue(self, stage: str) -> None:
-        if not self._opened[stage][0].execute_async_v3(self._stream):
+        if not self._opened[stage][1].execute_async_v3(self._stream):
             raise BackendError(
-                f"stage {stage!r} failed in TensorRT: {self._opened[stage][1].logger.last()}",
+                f"stage {stage!r} failed in TensorRT: {self._opened[stage][0].logger.reason()}",
                 "look at nvidia-smi; SONOMIME_CUDA_GRAPH=0 runs it plainly, for debugging",
             )
 
@@ -183,7 +186,7 @@ def _show(kind: tuple[str, tuple[int, ...], str] | None) -> str:
 
 @functools.lru_cache(maxsize=2)  # a flavour each
 def engine_logger(trt: Any) -> Any:
-    """The logger that keeps the last error; its class can only be made once TensorRT is there.
+    """The logger that keeps an error; its class can only be made once TensorRT is there.
 
     One for all engines, for good: TensorRT keeps a pointer to the first that the process gives it,
     and would go on using it after the engine that it came with is gone.
@@ -196,11 +199,11 @@ def engine_logger(trt: Any) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             if int(severity) <= int(trt.ILogger.Severity.ERROR):
-                self._error = message
+                self._error = self._error or message
                 log.debug("TensorRT: %s", message)
 
-        def last(self) -> str:
-            """What was said last, once."""
+        def reason(self) -> str:
+            """The first error since this was last asked: what follows one is its consequence."""
             said, self._error = self._error, ""
             return said.strip() or "it gave no reason"
 

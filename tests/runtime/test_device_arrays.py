@@ -214,7 +214,9 @@ def test_arrays_that_do_not_fit(trt: FakeTrt, toy_bundle: Path) -> None:
             animator.animate(locked)
             with pytest.raises(InputError, match="read-only"):
                 animator.animate(good, out=locked)
-        animator.animate(good, out=PackedAnew(good, flags=2))
+        animator.animate(PackedAnew(good, flags=2))
+        with pytest.raises(InputError, match="write to is a copy"):
+            animator.animate(good, out=PackedAnew(good, flags=2))
         for nothing in ("text", [1, 2], 3):
             with pytest.raises(InputError):
                 animator.animate(nothing)

@@ -333,10 +333,10 @@ def test_frames_from_a_thread_that_works_on_another_gpu(trt: FakeTrt, toy_bundle
 
 def test_every_engine_has_the_one_logger_of_the_process(trt: FakeTrt, toy_bundle: Path) -> None:
     backend = backend_of(toy_bundle)
-    loggers = {id(engine.logger) for _, engine in backend._opened.values()}
+    loggers = {id(engine.logger) for engine, _ in backend._opened.values()}
     backend.close()
     del backend
     later = backend_of(toy_bundle)
-    loggers |= {id(engine.logger) for _, engine in later._opened.values()}
+    loggers |= {id(engine.logger) for engine, _ in later._opened.values()}
     later.close()
     assert len(loggers) == 1

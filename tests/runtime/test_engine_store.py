@@ -168,6 +168,14 @@ def test_a_file_from_elsewhere_is_used_once_it_is_trusted(toy: Bundle, tmp_path:
     assert load_engines(toy, "tensorrt", TRT, [GPU]) == engines_of(toy), "a copy is kept"
 
 
+def test_what_can_never_serve_is_not_trusted(toy: Bundle, tmp_path: Path) -> None:
+    file = tmp_path / "old.engine"
+    digest = write_engine_file(file, replace(manifest_of(toy), recipe=""), engines_of(toy))
+    with pytest.raises(BackendError, match=r"old\.engine can serve nothing here: .*older sonomime"):
+        trust(file)
+    assert not is_trusted(digest) and not cache_root().exists()
+
+
 def test_a_file_put_into_the_cache_is_not_trusted_for_being_there(toy: Bundle) -> None:
     path = cached_path(Facts.stated(manifest_of(toy)))
     put(toy, version="11.0")  # so that there is a cache
