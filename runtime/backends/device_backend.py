@@ -306,9 +306,7 @@ class DeviceBackend(ABC):
         return error if error.lost else None
 
 
-def _give_back(
-    device: Device, stream: int, spans: EventSpans, release: ExitStack
-) -> None:
+def _give_back(device: Device, stream: int, spans: EventSpans, release: ExitStack) -> None:
     """Wait for the device, then give everything back; knows nothing of the backend, which may be
     gone. Takes no lock: the garbage collector may call it in the middle of whatever holds it."""
     with device.current(freeing=True):
