@@ -26,6 +26,7 @@ from ..runtime.wiring import DETECTOR, DRIVING, REFERENCE
 from .gpu_state import Watch
 from .measure import summarise
 from .png_reader import read_png
+from .rows import remarks, said, trouble
 
 
 def check_backends(
@@ -54,7 +55,7 @@ def check_backends(
         except SonomimeError as error:
             yield row | {"failed": error.message[:300], "cure": error.hint[:300]}
         except Exception as error:  # a broken installation raises anything
-            yield row | {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+            yield row | {"failed": said(error)}
 
 
 def _require(name: str) -> None:
@@ -108,7 +109,7 @@ def _checked(
                 frames.append(perf_counter() - began_frame)
                 for stage, seconds in backend.seconds.items():
                     stages[stage].append(seconds)
-        return {
+        row = {
             "device": backend.device,
             "cold_ms": {
                 "open": 1e3 * (opened - began),
@@ -121,8 +122,8 @@ def _checked(
             "frame_ms": asdict(summarise(frames)),
             "frames_per_second": 1 / median(frames),
             "stages_ms": {stage: 1e3 * median(values) for stage, values in stages.items()},
-            "gpu": watch.summary,
         }
+        return row if name == "ort-cpu" else row | {"gpu": watch.summary}
     finally:
         backend.close()
 
@@ -160,8 +161,8 @@ def backend_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     columns = (("p50 ms", 8), ("p99", 8), ("open", 9), ("first", 8), ("levels", 8), ("dB", 7))
     yield f"{'backend':<10}" + "".join(f"{name:>{width}}" for name, width in columns) + "  device"
     for row in rows:
-        if trouble := next((word for word in ("absent", "failed") if word in row), None):
-            yield f"{row['backend']:<10}  {trouble}: {row[trouble]}"
+        if why := trouble(row):
+            yield f"{row['backend']:<10}  {why}"
             continue
         ms, cold, golden = row["frame_ms"], row["cold_ms"], row["golden"]
         p99 = f"{ms['p99']:8.2f}" if ms["p99"] is not None else f"{'-':>8}"
@@ -169,5 +170,5 @@ def backend_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             f"{row['backend']:<10}{ms['p50']:8.2f}{p99}{cold['open']:9.0f}"
             f"{cold['first_frame']:8.1f}{golden['levels_apart']:8d}{golden['psnr_db']:7.1f}  "
             + row["device"]
-            + ("" if row["agrees"] else "  DIFFERS")
+            + remarks(row)
         )

@@ -178,11 +178,12 @@ class Check:
 
     def _bundle(self) -> dict[str, Any]:
         from ..runtime.bundle import Bundle
+        from .rows import said
 
         try:
             bundle = Bundle.open(self.args.bundle)
         except Exception as error:
-            return {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+            return {"failed": said(error)}
         return {"bundle": bundle.manifest.name, "digest": bundle.digest, "rows": []}
 
     def _run(self, part: Part, share: float) -> None:

@@ -1,9 +1,7 @@
 """The parts of `gpu_check`, each for a process of its own.
 
-A CUDA error such as an illegal address stays with the process that met it: whatever that process
-does on the GPU fails from then on; and a capture that failed leaves torch on its stream. So a part
-says what it begins and what came of it, and ends with the first failure on a GPU; another process
-is then asked for what is not `done`.
+A part says what it begins and what came of it, and ends with the first failure on a GPU, which may
+spoil its process; another one is then asked for what is not `done`.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .child import Message
+from .rows import said, spoils
 
 if TYPE_CHECKING:
     import torch
@@ -29,16 +28,11 @@ def run_part(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message
     try:
         for message in parts[spec["part"]](args, spec):
             yield message
-            if spec["device"] == "cuda" and "failed" in message.get("row", ()):
+            if spec["device"] == "cuda" and spoils(message.get("row", {})):
                 yield {"spoilt": True}
                 return
     except Exception as error:  # the other parts are worth knowing all the same
         yield {"failed": said(error)}
-
-
-def said(error: Exception) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
 
 
 def _machine(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .rows import said
 from .stage_chain import StageChain
 
 _KERNEL, _MEMCPY, _MEMSET = 0, 1, 2  # CUgraphNodeType
@@ -21,10 +22,13 @@ def count_launches(chain: StageChain, graph: bool) -> dict[str, Any]:
     """Kernels and copies of one frame, and launches by the host: one if it goes as a graph, else
     one each. Captures the frame anew, so it is the last thing that is done with a chain."""
     try:
-        kept = chain.record(torch.cuda.CUDAGraph(keep_graph=True))
-        kinds = node_kinds(kept.raw_cuda_graph())
-    except Exception as error:  # an old torch keeps no graph; the rest is worth knowing
-        return {"absent": f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]}
+        kept = torch.cuda.CUDAGraph(keep_graph=True)
+    except TypeError as error:  # an old torch keeps no graph
+        return {"absent": said(error)}
+    try:
+        kinds = node_kinds(chain.record(kept).raw_cuda_graph())
+    except Exception as error:  # the rest is worth knowing
+        return {"failed": said(error)}
     kernels, copies = kinds[_KERNEL], kinds[_MEMCPY] + kinds[_MEMSET]
     return {
         "kernels": kernels,

@@ -23,6 +23,7 @@ from ..runtime.progress import progress
 from ..training.models.geometry import make_grid
 from ..training.models.keypoint_detector import Keypoints
 from .kernels import Kernels
+from .rows import remarks, said, trouble
 
 KEYPOINTS, VARIANCE = 12, 0.01
 # Of the largest value: coordinates of float32 differ in their last bits; half has 11 bits.
@@ -102,7 +103,7 @@ def check_kernels(
             }
             row |= _times(case, kernels, device, copy, repeats)
         except Exception as error:  # torch's, CUDA's, ours
-            row["failed"] = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+            row["failed"] = said(error)
         rows.append(row)
     return rows
 
@@ -239,8 +240,8 @@ def kernel_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The rows for a person."""
     yield f"{'kernel':<48}{'error':>9}{'us':>8}{'torch':>8}{'memory':>8}{'share':>7}"
     for row in rows:
-        if "failed" in row:
-            yield f"{row['case']:<48}  failed: {row['failed'][:120]}"
+        if why := trouble(row):
+            yield f"{row['case']:<48}  {why}"
             continue
         share = row.get("bandwidth_share")
         memory = row.get("microseconds_from_memory")
@@ -249,5 +250,5 @@ def kernel_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             f"{row['torch_microseconds']:8.1f}"
             + (f"{memory:8.1f}" if memory is not None else f"{'-':>8}")
             + (f"{share:7.0%}" if share is not None else f"{'-':>7}")
-            + ("" if row["agrees"] else "  DIFFERS")
+            + remarks(row)
         )

@@ -23,6 +23,7 @@ from .graph_nodes import count_launches
 from .kernel_check import median_replay
 from .kernels import Kernels
 from .measure import summarise
+from .rows import remarks, said, spoils, trouble
 from .stage_chain import Image, StageChain, plain_loop
 
 LEAST_PSNR = {"fp32": 60.0, "fp16": 45.0}
@@ -117,7 +118,7 @@ def check_variant(
                 return row | _plain(model, variant, device, pictures, max(3, count // 3))
             return row | _checked(model, variant, device, pictures, expected, kernels, count)
     except Exception as error:  # torch's, CUDA's, the compiler's: the next variant may run
-        return row | {"failed": f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]}
+        return row | {"failed": said(error)}
 
 
 @contextmanager
@@ -224,7 +225,8 @@ def check_model(
     count: int,
     todo: Sequence[Variant],
 ) -> Iterator[Message]:
-    """The variants' rows, each told when it begins and when it is there."""
+    """The variants' rows, each told when it begins and when it is there; on a GPU none after one
+    that spoils this process."""
     if not todo:
         return
     expected = expected_frames(model, pictures)
@@ -232,8 +234,11 @@ def check_model(
         _wake(device)
     for variant in progress(todo, label="ways"):
         yield {"begin": variant.name}
-        yield {"row": check_variant(model, variant, device, pictures, expected, kernels, count)}
+        row = check_variant(model, variant, device, pictures, expected, kernels, count)
+        yield {"row": row}
         if device.type == "cuda":
+            if spoils(row):
+                return
             gc.collect()
             torch.cuda.empty_cache()
 
@@ -256,8 +261,8 @@ def torch_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     columns["plain/this"] = 12
     yield f"{'way':<52}" + "".join(f"{name:>{width}}" for name, width in columns.items())
     for row in rows:
-        if "failed" in row:
-            yield f"{row['variant']:<52}  failed: {row['failed'][:120]}"
+        if why := trouble(row):
+            yield f"{row['variant']:<52}  {why}"
             continue
         ms = row["frame_ms"]
         slow = plain.get(next((p for p in plain if f" {p}" in row["variant"]), ""))
@@ -270,8 +275,7 @@ def torch_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             _cell(row.get("launches", {}).get("kernels"), "9.0f"),
             _cell(slow / ms["p50"] if slow else None, "12.1f"),
         ]
-        wrong = "" if row.get("agrees", True) else "  DIFFERS"
-        yield f"{row['variant']:<52}" + "".join(cells) + wrong
+        yield f"{row['variant']:<52}" + "".join(cells) + remarks(row)
 
 
 def _cell(value: float | None, form: str) -> str:

@@ -23,6 +23,7 @@ def test_backends_are_held_against_the_golden_frame(tmp_path: Path) -> None:
     assert row["agrees"] and row["golden"]["levels_apart"] <= 8
     assert list(row["stages_ms"]) == ["keypoints", "transfer", "motion", "generator"]
     assert min(row["cold_ms"].values()) > 0 and row["frame_ms"]["count"] == 3
+    assert "gpu" not in row, "which idled"
     replace_file(folder, "golden_output.png", png_bytes(np.full((64, 64), 200, np.uint8)))
     (row,) = check_backends(Bundle.open(folder), 2, ["ort-cpu"])
     assert not row["agrees"] and "DIFFERS" in "\n".join(backend_lines([row]))

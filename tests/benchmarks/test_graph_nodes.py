@@ -78,3 +78,5 @@ def test_launches_that_cannot_be_counted_are_said(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "CUDAGraph", refuse)
     chain: Any = types.SimpleNamespace(record=None)
     assert count_launches(chain, True) == {"absent": "TypeError: no such argument"}
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda keep_graph: None)
+    assert count_launches(chain, True)["failed"], "it was begun, and may spoil the process"

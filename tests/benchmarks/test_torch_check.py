@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import numpy as np
@@ -169,3 +170,14 @@ def test_every_way_is_told_when_it_begins(lite: Any, pictures: Pictures) -> None
     rows = [message["row"] for message in messages[1::2]]
     assert begun == [row["variant"] for row in rows] == [way.name for way in todo]
     assert ["failed" in row for row in rows] == [False, True, False], "the CPU has no graphs"
+
+
+def test_on_a_gpu_no_way_follows_one_that_failed(
+    lite: Any, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu: Any = types.SimpleNamespace(type="cuda")
+    for row, told in (({"failed": "illegal"}, 1), ({"launches": {"failed": "x"}}, 1), ({}, 2)):
+        monkeypatch.setattr(torch_check, "check_variant", lambda *given, row=row: row)
+        monkeypatch.setattr(torch_check, "_wake", lambda device: None)
+        messages = check_model(lite, gpu, pictures, None, 1, variants(gpu=True)[:2])
+        assert [message["row"] for message in messages if "row" in message] == [row] * told
