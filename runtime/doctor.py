@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -55,7 +55,7 @@ def examine(bundle: Path | None = None) -> Iterator[Check]:
          "install sonomime again, or name a bundle with --bundle"),
         ("temporary folder", lambda: _writable("temporary folder", Path(tempfile.gettempdir())),
          OutputError, "free some space there, or set TMPDIR to another folder"),
-        ("cache", lambda: _writable("cache", cache_folder()), OutputError,
+        ("cache", _cache, OutputError,
          "free some space there, or set XDG_CACHE_HOME to another folder"),
     ]  # fmt: skip
     for name, check, kind, fix in checks:
@@ -175,6 +175,17 @@ def _bundle(path: Path | None) -> Check:
     if decibels is not None and psnr < decibels - 1:
         raise BundleError(f"{detail}, {psnr:.1f} dB, needed are {decibels:g} dB", _OTHERWISE)
     return Check("bundle", "ok", detail)
+
+
+def _cache() -> Check:
+    """The cache is writable; decoded clips stay in it until somebody removes them."""
+    check = _writable("cache", cache_folder())
+    clips = cache_folder() / "clips"
+    held = sum(file.stat().st_size for file in clips.glob("*") if file.is_file())
+    if held:
+        said = f"; {held / 1e9:.1f} GB of decoded clips, which can be removed at any time: {clips}"
+        check = replace(check, detail=check.detail + said)
+    return check
 
 
 def _writable(name: str, folder: Path) -> Check:

@@ -63,6 +63,20 @@ def test_the_cache_is_where_engines_go(toy_bundle: Path, monkeypatch: pytest.Mon
     assert str(Path.home() / ".cache" / "sonomime") in found(toy_bundle)["cache"].detail
 
 
+def test_it_tells_what_decoded_clips_take(
+    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "decoded" not in found(toy_bundle)["cache"].detail
+    clips = tmp_path / "sonomime" / "clips"
+    clips.mkdir(parents=True)
+    with (clips / "one.npy").open("wb") as file:
+        file.truncate(1_500_000_000)
+    assert f"1.5 GB of decoded clips, which can be removed at any time: {clips}" in (
+        found(toy_bundle)["cache"].detail
+    )
+
+
 def test_a_missing_or_changed_bundle(toy_bundle: Path, tmp_path: Path) -> None:
     missing = found(tmp_path / "none")["bundle"]
     assert (missing.state, missing.exit_code) == ("fail", 3) and missing.fix
