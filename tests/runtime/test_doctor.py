@@ -67,7 +67,7 @@ def test_it_tells_what_decoded_clips_take(
     toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert "decoded" not in found(toy_bundle)["cache"].detail
+    assert "GB of" not in found(toy_bundle)["cache"].detail
     clips = tmp_path / "sonomime" / "clips"
     clips.mkdir(parents=True)
     with (clips / "one.npy").open("wb") as file:
