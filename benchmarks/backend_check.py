@@ -16,63 +16,64 @@ import numpy as np
 
 from ..export.engine import build_engines
 from ..export.verify import psnr
-from ..runtime.backends import BACKENDS, Backend, open_backend
+from ..runtime.backends import Backend, open_backend
 from ..runtime.backends.cuda import open_device
 from ..runtime.bundle import CONTROLS, DRIVING_FRAME, FRAME, SOURCE_IMAGE, Bundle
-from ..runtime.errors import SonomimeError
+from ..runtime.errors import BackendError, SonomimeError
 from ..runtime.flavours import FLAVOURS, check_served, load_flavour, rtx_target
 from ..runtime.frames import Image
 from ..runtime.wiring import DETECTOR, DRIVING, REFERENCE
 from .gpu_state import Watch
-from .measure import summarise
+from .measure import installed, summarise
 from .png_reader import read_png
 from .rows import remarks, said, trouble
 
 
-def check_backends(
-    bundle: Bundle, count: int, names: Sequence[str] = BACKENDS[1:]
-) -> Iterator[dict[str, Any]]:
-    """A row of plain data per backend; one that is absent says why."""
-    golden = bundle.manifest.golden
-    source, driving, output = (
-        read_png(bundle.folder / each.file)
-        for each in (golden.source, golden.driving, golden.output)
-    )
-    for name in names:
-        row: dict[str, Any] = {"backend": name}
-        try:
-            _require(name)
-        except SonomimeError as error:
-            yield row | {"absent": error.message[:300], "cure": error.hint[:300]}
-            continue
-        except ImportError as error:
-            yield row | {"absent": f"ONNX Runtime cannot be imported: {error}"}
-            continue
-        try:
-            if name in FLAVOURS:
-                row |= _built(bundle, name)
-            yield row | _checked(bundle, name, source, driving, output, count)
-        except SonomimeError as error:
-            yield row | {"failed": error.message[:300], "cure": error.hint[:300]}
-        except Exception as error:  # a broken installation raises anything
-            yield row | {"failed": said(error)}
+def check_backend(bundle: Bundle, name: str, count: int, gpu: bool) -> dict[str, Any]:
+    """A backend's row of plain data, over `count` frames; one that is absent says why. `gpu`: there
+    is one that others can use, so that not to find it is a failure."""
+    row: dict[str, Any] = {"backend": name}
+    try:
+        if absent := _absent(name, gpu):
+            return row | absent
+        if name in FLAVOURS:
+            row |= _built(bundle, name)
+        return row | _checked(bundle, name, count)
+    except SonomimeError as error:
+        return row | _told("failed", error)
+    except Exception as error:  # a broken installation raises anything
+        return row | {"failed": said(error)}
 
 
-def _require(name: str) -> None:
-    """Refuse a backend that is not installed or has no GPU that it serves: nothing to hold against
-    the machine. What goes wrong after that is a failure."""
-    if name in FLAVOURS:
-        _, trt = load_flavour(name)
+def _absent(name: str, gpu: bool) -> dict[str, str]:
+    """Why a backend is not installed or serves no GPU that there is, which is nothing to hold
+    against the machine; empty when it is there. What goes wrong beside that is a failure."""
+    module = FLAVOURS[name].module if name in FLAVOURS else "onnxruntime"
+    if not installed(module):
+        return {"absent": f"{module} is not installed"}
+    if name == "ort-cpu":
+        return {}
+    try:
         device = open_device()
-        if name == "rtx":
-            check_served(name, trt, [rtx_target(*device.capability)])
-    elif name == "ort-cuda":
-        from ..runtime.backends.ort_cuda import require_provider
+    except BackendError as error:
+        if gpu and installed("cuda.bindings"):
+            raise
+        return _told("absent", error)
+    trt = load_flavour(name)[1] if name in FLAVOURS else None
+    try:
+        if name == "ort-cuda":
+            from ..runtime.backends.ort_cuda import require_provider
 
-        require_provider()
-        open_device()
-    else:
-        import onnxruntime  # noqa: F401
+            require_provider()
+        elif name == "rtx":
+            check_served(name, trt, [rtx_target(*device.capability)])
+    except BackendError as error:
+        return _told("absent", error)
+    return {}
+
+
+def _told(word: str, error: SonomimeError) -> dict[str, str]:
+    return {word: error.message[:300], "cure": error.hint[:300]}
 
 
 def _built(bundle: Bundle, flavour: str) -> dict[str, Any]:
@@ -84,9 +85,12 @@ def _built(bundle: Bundle, flavour: str) -> dict[str, Any]:
     }
 
 
-def _checked(
-    bundle: Bundle, name: str, source: Image, driving: Image, output: Image, count: int
-) -> dict[str, Any]:
+def _checked(bundle: Bundle, name: str, count: int) -> dict[str, Any]:
+    golden = bundle.manifest.golden
+    source, driving, output = (
+        read_png(bundle.folder / each.file)
+        for each in (golden.source, golden.driving, golden.output)
+    )
     began = perf_counter()
     backend = open_backend(name, bundle)
     opened = perf_counter()
@@ -161,7 +165,7 @@ def backend_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     columns = (("p50 ms", 8), ("p99", 8), ("open", 9), ("first", 8), ("levels", 8), ("dB", 7))
     yield f"{'backend':<10}" + "".join(f"{name:>{width}}" for name, width in columns) + "  device"
     for row in rows:
-        if why := trouble(row):
+        if why := f"absent: {row['absent']}" if "absent" in row else trouble(row):
             yield f"{row['backend']:<10}  {why}"
             continue
         ms, cold, golden = row["frame_ms"], row["cold_ms"], row["golden"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -34,13 +35,14 @@ BACKENDS = ("ort-cuda", "tensorrt", "rtx", "ort-cpu")
 _OPTIONAL = (
     "onnxruntime", "tensorrt", "tensorrt_rtx_bindings", "cuda.bindings", "onnx", "cv2", "av",
 )  # fmt: skip
-EXIT_NO_GPU, EXIT_DIFFERS = 4, 5
-_TROUBLE = ("failed", "left_out")
+EXIT_NO_GPU, EXIT_DIFFERS, EXIT_CUT_SHORT = 4, 5, 8
+# A row may take half of its part's time, but where little is left so much: some compile for long.
+ROW_SECONDS = 120.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check, write the report, print the tables; the exit code: 4 without a GPU, 5 when something
-    failed, was stopped, or differs from what it should be."""
+    """Check, write the report, print the tables; the exit code: 5 when something failed or differs
+    from what it should be, else 8 when time ran out, else 4 without a GPU."""
     words = list(sys.argv[1:] if argv is None else argv)
     args = parser().parse_args(words)
 
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .gpu_parts import run_part
 
         speak(run_part(args, args.part))
-        return 0
+        os._exit(0)  # all is said; CUDA's end may hang
     try:
         return Check(args, words).run()
     except SonomimeError as error:
@@ -126,16 +128,13 @@ class Check:
 
     def _about(self) -> None:
         from .gpu_state import read_state
-        from .measure import environment
+        from .measure import environment, installed
 
-        found, absent = {}, []
-        for name in _OPTIONAL:
-            with suppress(ImportError, ValueError):
-                if importlib.util.find_spec(name) is not None:
-                    found[name] = _version(name)
-                    continue
-            absent.append(name)
+        found = {name: _version(name) for name in _OPTIONAL if installed(name)}
+        absent = [name for name in _OPTIONAL if name not in found]
+        asked = {name: value for name, value in vars(self.args).items() if name != "part"}
         self.report |= {
+            "asked": json.loads(json.dumps(asked, default=str)),
             "environment": environment(),
             "found": found,
             "absent": absent,
@@ -174,7 +173,7 @@ class Check:
         if self.args.checkpoint is not None:
             yield "", f"{self.args.checkpoint.name}, golden frames"
         for preset in filter(None, self.args.models.split(",")):
-            yield preset, f"{preset}, untrained, speckle"
+            yield preset, f"{preset}, untrained, speckle" + (", small" if self.args.small else "")
 
     def _bundle(self) -> dict[str, Any]:
         from ..runtime.bundle import Bundle
@@ -189,6 +188,8 @@ class Check:
     def _run(self, part: Part, share: float) -> None:
         """Run a part within its share of the time that is left."""
         until = perf_counter() + share * (self.began + 60 * self.args.minutes - perf_counter())
+        for word in ("stopped", "left_out"):
+            part.entry.pop(word, None)  # of an earlier part, whose rest this one is asked for too
         for spec in part.specs:
             while self._child(part, spec, until):
                 pass
@@ -199,8 +200,12 @@ class Check:
         from .child import listen
 
         rows = part.entry.get("rows", [])
-        left = until - perf_counter()
-        if left <= 0:
+
+        def limit() -> float:
+            left = until - perf_counter()
+            return min(left, max(left / 2, ROW_SECONDS))
+
+        if limit() <= 0:
             part.entry["left_out"] = ("the rest: " if rows else "") + "out of time"
             self._save()
             return False
@@ -211,7 +216,10 @@ class Check:
             if "begin" in message:
                 at = message["begin"]
                 return
-            if "row" in message:
+            if "failed" in message and at:  # outside of what the row watches over itself
+                rows.append({part.key: at} | message)
+                spoilt = True
+            elif "row" in message:
                 rows.append(message["row"])
             elif "spoilt" in message:
                 spoilt = True
@@ -232,41 +240,41 @@ class Check:
                     "done": [row[part.key] for row in rows],
                 },
             ),
-            left,
+            limit,
             heard,
         )
         died = bool(at)
         if died:
-            rows.append({part.key: at, "failed": ended or "it ended without a word"})
-        elif ended and not spoilt:
-            part.entry["failed"] = ended
+            rows.append({part.key: at} | (ended or {"failed": "it ended without a word"}))
+        elif not spoilt:
+            part.entry.update(ended)
         self._save()
         return died or spoilt
 
     def _verdict(self) -> int:
-        from .gpu_state import state_line
+        from .rows import trouble
 
         parts = [("kernels", "case", self.report["kernels"])]
         parts += [(model["model"], "variant", model) for model in self.report["models"]]
         parts += [("backends", "backend", self.report["backends"])]
         rows = [(row[key], row) for _, key, entry in parts for row in entry.get("rows", ())]
-        watched = [row["gpu"] for _, row in rows if "gpu" in row]
-        if watched:
-            print(state_line(watched[-1]))
         if self.args.output is not None:
             print(self.args.output)
+        for name, _, entry in [("machine", "", self.report), *parts]:
+            rows.append((f"{name} ({trouble(entry)})", entry))
         wrong = [name for name, row in rows if "failed" in row or not row.get("agrees", True)]
-        wrong += [
-            f"{name} ({entry['failed']})"
-            for name, _, entry in [("machine", "", self.report), *parts]
-            if "failed" in entry
-        ]
+        cut = [name for name, row in rows if "stopped" in row or "left_out" in row]
         if wrong:
+            what = "failed, or differs from what it should be"
+            print(f"error: {what}: {'; '.join(wrong)}", file=sys.stderr)
+        if cut:
             print(
-                f"error: failed, or differs from what it should be: {'; '.join(wrong)}",
+                f"error: stopped or left out, for lack of time: {'; '.join(cut)}\n"
+                "hint: give it more --minutes, unless what was stopped hangs",
                 file=sys.stderr,
             )
-            return EXIT_DIFFERS
+        if wrong or cut:
+            return EXIT_DIFFERS if wrong else EXIT_CUT_SHORT
         if self.device != "cuda" and not self.args.cpu_only:
             print(
                 "error: torch finds no GPU, so nothing above was computed by one\n"
@@ -281,12 +289,16 @@ class Check:
             from ..runtime.files import atomic_write_text
 
             self.report["seconds"] = perf_counter() - self.began
-            atomic_write_text(self.args.output, json.dumps(self.report, indent=1) + "\n")
+            text = json.dumps(self.report, indent=1, allow_nan=False)
+            atomic_write_text(self.args.output, text + "\n")
 
 
 def _lines(part: Part) -> Iterator[str]:
     """What a part has found so far, for a person."""
-    yield part.title + "".join(f": {part.entry[k]}" for k in _TROUBLE if k in part.entry)
+    from .rows import remarks, trouble
+
+    why = trouble(part.entry)
+    yield part.title + (f": {why}" if why else "") + remarks(part.entry)
     rows = part.entry.get("rows")
     if not rows:
         return
@@ -330,6 +342,8 @@ if __name__ == "__main__":
         _link_checkout()
     from sonomime.benchmarks.gpu_check import main as run
 
-    # As an exit, so that it stops what it has started too.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
+            # As an exit, so that it stops what it has started too.
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
     sys.exit(run())

@@ -12,6 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.progress import progress
 from .child import Message
 from .rows import said, spoils
 
@@ -82,9 +83,8 @@ def _kernels(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message
         kernels = Kernels.build(kind, Path(spec["folder"]))
         yield {"build_seconds": perf_counter() - began}
     with Watch() as watch:
-        for case in cases(small=kind == "cpu"):
-            if case.name in spec["done"]:
-                continue
+        todo = [case for case in cases(small=kind == "cpu") if case.name not in spec["done"]]
+        for case in progress(todo, label="kernels"):
             yield {"begin": case.name}
             (row,) = check_kernels(kernels, device, [case], 20 if kind == "cuda" else 2)
             yield {"row": row}
@@ -98,8 +98,8 @@ def _model(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message]:
 
     device, gpu = _device(spec), spec["device"] == "cuda"
     kernels = Kernels(Path(spec["library"])) if spec["library"] else None
-    ways = variants(gpu, kernels=kernels is not None)
-    todo = [w for w in ways if w.compiled == spec["compiled"] and w.name not in spec["done"]]
+    ways = variants(gpu, spec["compiled"], kernels is not None)  # among them what was left out
+    todo = [way for way in ways if way.name not in spec["done"]]
     if spec["name"]:
         model, pictures = _untrained(spec["name"], args.small)
     else:
@@ -140,12 +140,11 @@ def _trained(args: argparse.Namespace) -> tuple[Any, Pictures]:
 
 def _backend(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message]:
     from ..runtime.bundle import Bundle
-    from .backend_check import check_backends
+    from .backend_check import check_backend
 
     if spec["name"] in spec["done"]:
         return
     yield {"begin": spec["name"]}
     bundle = Bundle.open(args.bundle)
     count = min(args.frames, 20) if args.cpu_only else args.frames
-    for row in check_backends(bundle, count, [spec["name"]]):
-        yield {"row": row}
+    yield {"row": check_backend(bundle, spec["name"], count, spec["device"] == "cuda")}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from time import perf_counter
 from typing import Any
 
@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..export import operators
-from ..runtime.progress import progress
 from ..training.models.geometry import make_grid
 from ..training.models.keypoint_detector import Keypoints
 from .kernels import Kernels
@@ -90,9 +89,8 @@ def check_kernels(
 ) -> list[dict[str, Any]]:
     """A row of plain data per case; `agrees` says whether the error is within the tolerance. A case
     that cannot be run says why and stops no other."""
-    copy = copy_bandwidth(device, 1 << (28 if device.type == "cuda" else 20))
     rows = []
-    for case in progress(todo, label="kernels"):
+    for case in todo:
         row: dict[str, Any] = {"case": case.name}
         try:
             apart = max(_error(case, kernels, device, g) for g in ("half_pixel", "fomm"))
@@ -101,16 +99,15 @@ def check_kernels(
                 "tolerance": TOLERANCE[case.dtype],
                 "agrees": apart <= TOLERANCE[case.dtype],
             }
-            row |= _times(case, kernels, device, copy, repeats)
+            row |= _times(case, kernels, device, repeats)
         except Exception as error:  # torch's, CUDA's, ours
             row["failed"] = said(error)
         rows.append(row)
     return rows
 
 
-def _times(
-    case: Case, kernels: Kernels, device: torch.device, copy: float, repeats: int
-) -> dict[str, Any]:
+def _times(case: Case, kernels: Kernels, device: torch.device, repeats: int) -> dict[str, Any]:
+    copy = copy_bandwidth(device, 1 << (28 if device.type == "cuda" else 20))
     one = _work(case, kernels, device, "half_pixel", 0)
     row: dict[str, Any] = {
         "bytes": one.bytes,
@@ -190,7 +187,8 @@ def _error(case: Case, kernels: Kernels, device: torch.device, geometry: str) ->
     # On the CPU, whose float32 no setting of a machine turns into TF32.
     wanted = _work(case, kernels, torch.device("cpu"), geometry, 1, rough=True).torch().double()
     largest = wanted.abs().max().clamp(min=1.0)
-    return float(((found - wanted).abs().max() / largest).nan_to_num(float("inf")))
+    # JSON has no infinity.
+    return float(((found - wanted).abs().max() / largest).nan_to_num(torch.finfo(torch.double).max))
 
 
 def seconds_each(calls: Sequence[Call], device: torch.device, repeats: int) -> float:
@@ -227,9 +225,10 @@ def median_replay(replay: Callable[[], None], repeats: int) -> float:
     return sorted(begin.elapsed_time(end) / 1e3 for begin, end in spans)[repeats // 2]
 
 
+@cache
 def copy_bandwidth(device: torch.device, count: int) -> float:
     """Bytes read and written a second by a copy of `count` bytes: the driver's, which may take a
-    copy engine, or a kernel's, whichever is quicker."""
+    copy engine, or a kernel's, whichever is quicker. Measured once, for shares of the same."""
     source = torch.rand(count // 4, device=device)
     target = torch.empty_like(source)
     copies = (lambda: target.copy_(source), lambda: torch.neg(source, out=target))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import subprocess
@@ -61,6 +62,13 @@ def environment() -> dict[str, Any]:
         "versions": {"sonomime": __version__, **_versions()},
         "commit": _commit(),
     }
+
+
+def installed(module: str) -> bool:
+    """Whether there is such a module, which may fail to be imported all the same."""
+    with suppress(ImportError, ValueError):  # of a package above it
+        return importlib.util.find_spec(module) is not None
+    return False
 
 
 def cpu_name() -> str:

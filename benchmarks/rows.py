@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_TROUBLE = ("absent", "failed", "stopped", "left_out")
+_TROUBLE = ("failed", "stopped", "left_out")
 
 
 def said(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -42,7 +43,13 @@ def test_a_kernel_that_is_wrong_is_seen(host: Kernels, monkeypatch: pytest.Monke
     assert not rows[0]["agrees"]
     assert "DIFFERS" in "\n".join(kernel_lines(rows))
     monkeypatch.setattr(Kernels, "compose_motion", lambda *given: right(*given).mul_(torch.nan))
-    assert not check_kernels(host, CPU, cases(small=True)[-1:], repeats=1)[0]["agrees"]
+    (row,) = check_kernels(host, CPU, cases(small=True)[-1:], repeats=1)
+    assert not row["agrees"] and json.dumps(row, allow_nan=False)
+
+
+def test_shares_are_of_one_copy(host: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [check_kernels(host, CPU, [case], repeats=1)[0] for case in cases(small=True)]
+    assert len({row["copy_gb_per_second"] for row in rows}) == 1
 
 
 def test_a_kernel_that_fails_costs_no_other(host: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
