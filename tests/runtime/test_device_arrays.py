@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,13 @@ import numpy as np
 import pytest
 from fake_arrays import AlsoNumpy, CopiedByNumpy, OnGpu, OnHost, Packed, PackedAnew
 from fake_device import FakeDevice
-from fake_engines import FakeTrt, install
+from fake_engines import FakeTrt
 from toy_bundle import blob, make_toy_bundle
 
 from sonomime.runtime import Animator
 from sonomime.runtime.backends.arrays import device_array, on_device
 from sonomime.runtime.backends.cuda import DEFAULT_STREAM
 from sonomime.runtime.errors import BackendError, InputError
-
-
-@pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTrt]:
-    fake = install(monkeypatch)
-    yield fake
-    fake.gone()
 
 
 class WantsGradient(Packed):

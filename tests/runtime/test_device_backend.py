@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fake_device import FakeDevice
-from fake_engines import FakeTrt, install
+from fake_engines import FakeTrt
 from toy_bundle import blob, make_toy_bundle
 
 from sonomime.runtime import Animator
@@ -25,13 +25,6 @@ FRAME = [
     "upload", "record", "keypoints", "record", "transfer", "record", "motion", "record",
     "generator", "record", "copy", "download",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTrt]:
-    fake = install(monkeypatch)
-    yield fake
-    fake.gone()
 
 
 def backend_of(folder: Path, name: str = "tensorrt") -> TensorRtBackend:

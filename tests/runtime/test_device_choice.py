@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_engines import FakeTrt, install
+from fake_engines import FakeTrt
 
 from sonomime.runtime.backends import BACKENDS, open_backend, ort_cuda
 from sonomime.runtime.bundle import Bundle
 from sonomime.runtime.engine_store import load_engines
 from sonomime.runtime.errors import BackendError
-
-
-@pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTrt]:
-    fake = install(monkeypatch)
-    yield fake
-    fake.gone()
 
 
 def not_built(flavours: set[str], fake: FakeTrt, monkeypatch: pytest.MonkeyPatch) -> None:

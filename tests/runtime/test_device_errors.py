@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_device import FakeDevice
-from fake_engines import FakeTrt, install
+from fake_engines import FakeTrt
 from toy_bundle import blob
 
 from sonomime.runtime import Animator
@@ -19,13 +18,6 @@ from sonomime.runtime.backends.cuda_errors import DeviceError, device_error
 from sonomime.runtime.backends.device_backend import alone
 from sonomime.runtime.bundle import Bundle
 from sonomime.runtime.errors import BackendError
-
-
-@pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTrt]:
-    fake = install(monkeypatch)
-    yield fake
-    fake.gone()
 
 
 def refusal(folder: Path) -> BackendError:

@@ -14,7 +14,7 @@ from typing import Any
 import fake_engines
 import numpy as np
 import pytest
-from fake_engines import FakeTrt, install
+from fake_engines import FakeTrt
 from toy_bundle import blob
 
 from sonomime.runtime import Animator
@@ -25,13 +25,6 @@ CLOSING = [
     "synchronise", "destroy_executable", *["destroy_event"] * 6, "free_pinned", "free",
     "destroy_stream",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTrt]:
-    fake = install(monkeypatch)
-    yield fake
-    fake.gone()
 
 
 @pytest.fixture
