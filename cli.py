@@ -20,21 +20,21 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from . import __version__
 from .benchmarks.commands import add_bench
 from .export.commands import add_build, add_engine, add_export, add_import_fomm
-from .runtime.errors import (
+from .runtime.support.dataclass_parser import nearest
+from .runtime.support.errors import (
     WRITE_ERRNOS,
     BackendError,
     ConfigError,
     InputError,
     SonomimeError,
     output_error,
-)  # fmt: skip
-from .runtime.process import Terminated, mend_streams, terminable
-from .runtime.strict import nearest
+)
+from .runtime.support.process import Terminated, mend_streams, terminable
 from .training.commands import add_evaluate, add_phantom, add_train
 
 if TYPE_CHECKING:
     from .runtime.animator import Animator
-    from .runtime.frames import Crop
+    from .runtime.media.frames import Crop
     from .runtime.pipeline import Job
 
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_UNEXPECTED = 2, 130, 1
@@ -305,7 +305,7 @@ def _scale(text: str) -> str | float:
 
 
 def _crop(text: str) -> Crop:
-    from .runtime.frames import parse_crop
+    from .runtime.media.frames import parse_crop
 
     return parse_crop(text)
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from ..runtime.animator import Animator
-from ..runtime.bundle import Bundle
-from ..runtime.frames import Image
+from ..runtime.bundle.bundle import Bundle
+from ..runtime.bundle.manifest import FRAME
+from ..runtime.media.frames import Image, letterbox, to_channels
+from ..runtime.media.pixels import levels_apart, to_image
 from .measure import summarise
-
-
-class _Animates(Protocol):
-    def animate(self, frame: Image, /) -> Image: ...
 
 
 def compare_with_torch(
@@ -50,22 +47,30 @@ def compare_with_torch(
     """
     import torch
 
-    from ..training.predictor import TorchAnimator
+    from ..training.checkpoint import load_checkpoint
+    from ..training.models.families import family_of
 
     torch.set_num_threads(threads)
-    eager = TorchAnimator.open(checkpoint)
+    model = load_checkpoint(checkpoint).model()
+    oracle = family_of(model.config).oracle(model)
+    image = bundle.manifest.image
+
+    def fit(frame: Image) -> Image:
+        return letterbox(to_channels(frame, image.channels), image.size)[0]
+
+    def eager(frame: Image) -> Image:
+        return to_image(oracle.animate(fit(frame))[FRAME])
+
     per_block = max(2, frames // blocks)
-    with Animator.open(bundle, "ort-cpu", threads=threads) as runtime:
-        for animator in (runtime, eager):
-            animator.set_source(source)
-        apart = 0
-        for frame in driving[:8]:  # the first becomes the reference of both; warms both up
-            difference = runtime.animate(frame).astype(np.int16) - eager.animate(frame)
-            apart = max(apart, int(np.abs(difference).max()))
+    with Animator.open(bundle, "ort-cpu", threads=threads) as animator:
+        animator.set_source(source)
+        oracle.set_source(fit(source), fit(driving[0]))
+        # The first becomes the reference of both; warms both up.
+        apart = max(levels_apart(animator.animate(frame), eager(frame)) for frame in driving[:8])
         ours: list[list[float]] = []
         theirs: list[list[float]] = []
         for _ in range(blocks):
-            ours.append(_block(runtime, driving, per_block))
+            ours.append(_block(animator.animate, driving, per_block))
             theirs.append(_block(eager, driving, per_block))
     ratios = [median(b) / median(a) for a, b in zip(ours, theirs, strict=True)]
     runtime_all, torch_all = list(itertools.chain(*ours)), list(itertools.chain(*theirs))
@@ -81,11 +86,11 @@ def compare_with_torch(
     }
 
 
-def _block(animator: _Animates, driving: list[Image], count: int) -> list[float]:
+def _block(animate: Callable[[Image], Image], driving: list[Image], count: int) -> list[float]:
     seconds = []
-    animator.animate(driving[0])  # the other side's threads and caches have just been at work
+    animate(driving[0])  # the other side's threads and caches have just been at work
     for frame in itertools.islice(itertools.cycle(driving), count):
         begin = perf_counter()
-        animator.animate(frame)
+        animate(frame)
         seconds.append(perf_counter() - begin)
     return seconds

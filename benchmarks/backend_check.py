@@ -12,17 +12,15 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from ..export.engine import build_engines
-from ..export.verify import psnr
-from ..runtime.backends import Backend, open_backend
+from ..runtime.backends import open_backend
 from ..runtime.backends.cuda import open_device
-from ..runtime.bundle import CONTROLS, DRIVING_FRAME, FRAME, SOURCE_IMAGE, Bundle
-from ..runtime.errors import BackendError, SonomimeError
-from ..runtime.flavours import FLAVOURS, check_served, load_flavour, rtx_target
-from ..runtime.frames import Image
-from ..runtime.wiring import DETECTOR, DRIVING, REFERENCE
+from ..runtime.bundle.bundle import Bundle
+from ..runtime.engines.tensorrt_packages import FLAVOURS, check_served, load_flavour, rtx_target
+from ..runtime.golden import agreement, begin_golden
+from ..runtime.media.pixels import to_image, to_planes
+from ..runtime.session import Session
+from ..runtime.support.errors import BackendError, SonomimeError
 from .gpu_state import Watch
 from .measure import installed, summarise
 from .png_reader import read_png
@@ -86,30 +84,24 @@ def _built(bundle: Bundle, flavour: str) -> dict[str, Any]:
 
 
 def _checked(bundle: Bundle, name: str, count: int) -> dict[str, Any]:
-    golden = bundle.manifest.golden
-    source, driving, output = (
-        read_png(bundle.folder / each.file)
-        for each in (golden.source, golden.driving, golden.output)
-    )
     began = perf_counter()
     backend = open_backend(name, bundle)
     opened = perf_counter()
     try:
-        _prepare(bundle, backend, source, driving)
+        session = Session(bundle.manifest, backend)
+        driving = begin_golden(session, bundle, read_png)
         prepared = perf_counter()
-        backend.run_frame()
+        made = session.animate(to_planes(driving))
         first = perf_counter()
-        found = as_image(backend.view(FRAME))
-        apart = np.abs(found.astype(int) - output.astype(int))
-        decibels = psnr(found, output)
+        golden = agreement(to_image(made), bundle, read_png)
         frames: list[float] = []
         stages: dict[str, list[float]] = {stage: [] for stage in backend.seconds}
         with Watch() as watch:
             for _ in range(max(1, count // 10)):
-                backend.run_frame()
+                session.animate()
             for _ in range(count):
                 began_frame = perf_counter()
-                backend.run_frame()
+                session.animate()
                 frames.append(perf_counter() - began_frame)
                 for stage, seconds in backend.seconds.items():
                     stages[stage].append(seconds)
@@ -120,9 +112,9 @@ def _checked(bundle: Bundle, name: str, count: int) -> dict[str, Any]:
                 "source": 1e3 * (prepared - opened),
                 "first_frame": 1e3 * (first - prepared),
             },
-            "golden": {"levels_apart": int(apart.max()), "psnr_db": min(decibels, 120.0)},
+            "golden": {"levels_apart": golden.levels, "psnr_db": min(golden.psnr_db, 120.0)},
             # A GPU's float32 differs from the CPU's in the last bits, and so may a rounding.
-            "agrees": decibels >= 45.0,
+            "agrees": golden.psnr_db >= 45.0,
             "frame_ms": asdict(summarise(frames)),
             "frames_per_second": 1 / median(frames),
             "stages_ms": {stage: 1e3 * median(values) for stage, values in stages.items()},
@@ -130,34 +122,6 @@ def _checked(bundle: Bundle, name: str, count: int) -> dict[str, Any]:
         return row if name == "ort-cpu" else row | {"gpu": watch.summary}
     finally:
         backend.close()
-
-
-def _prepare(bundle: Bundle, backend: Backend, source: Image, driving: Image) -> None:
-    """Absolute motion, no smoothing, as the golden frame was made."""
-    values = dict.fromkeys(CONTROLS, 0.0) | {"scale": 1.0, "dt_seconds": 1 / 30}
-    for name, value in values.items():
-        backend.view(name)[...] = value
-    backend.view(SOURCE_IMAGE)[...] = _planes(source)
-    backend.view(DRIVING_FRAME)[...] = _planes(driving)
-    for pair in bundle.manifest.recurrent:
-        backend.write(pair.to, 0)
-    for stage in bundle.manifest.stages:
-        if stage.when == "once" or stage.name == DETECTOR:
-            backend.run(stage.name)
-    wanted = {tensor.name for stage in bundle.manifest.stages for tensor in stage.inputs}
-    for tensor in bundle.stage(DETECTOR).outputs:
-        reference = REFERENCE + tensor.name.removeprefix(DRIVING)
-        if reference in wanted:
-            backend.copy(tensor.name, reference)
-
-
-def _planes(image: Image) -> Image:
-    return image[None, None] if image.ndim == 2 else image.transpose(2, 0, 1)[None]
-
-
-def as_image(planes: Image) -> Image:
-    """(1, C, S, S) -> (S, S) or (S, S, 3), a copy."""
-    return np.array(planes[0, 0] if planes.shape[1] == 1 else planes[0].transpose(1, 2, 0))
 
 
 def backend_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -11,14 +11,14 @@ import subprocess
 import sys
 from time import perf_counter
 
-from ..runtime.errors import BackendError
+from ..runtime.support.errors import BackendError
 
 _SCRIPT = """
 from time import perf_counter
 begin = perf_counter()
 import json, sys
 from sonomime.runtime import Animator, SonomimeError
-from sonomime.runtime.frames import read_image
+from sonomime.runtime.media.frames import read_image
 bundle, backend, threads, source, driving = json.loads(sys.argv[1])
 imported = perf_counter()
 try:

@@ -16,13 +16,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ..export.engine import compile_stage
-from ..runtime.engine_store import load_flavour
-from ..runtime.files import atomic_write_text
-from ..runtime.progress import progress
+from ..runtime.engines.tensorrt_packages import load_flavour, rtx_targets
+from ..runtime.support.atomic_files import atomic_write_text
+from ..runtime.support.progress import progress
 from .measure import cpu_name
 
 if TYPE_CHECKING:
-    from ..export.stages import Precision, StageModule
+    from ..training.models.base import Precision, StageModule
 
 # FOMM's public models are RGB; their geometry is their own.
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -73,7 +73,7 @@ def build_all(presets: Sequence[str], overrides: Sequence[str] = ()) -> list[Row
         BackendError: TensorRT-RTX is not installed, or a stage cannot be parsed or built.
     """
     flavour, trt = load_flavour("rtx")
-    targets = flavour.targets(trt)
+    targets = rtx_targets(trt)
     rows = []
     work = [(preset, precision) for preset in presets for precision in PRECISIONS]
     for preset, precision in progress(work, label="bundles"):
@@ -95,13 +95,13 @@ def build_all(presets: Sequence[str], overrides: Sequence[str] = ()) -> list[Row
 def _stages(preset: str, precision: Precision, overrides: Sequence[str]) -> list[StageModule]:
     import torch
 
-    from ..export.stages import build_stages
     from ..training.config import load_config
-    from ..training.models.animator import build_model
+    from ..training.models.keypoints.model import AnimationModel
+    from ..training.models.keypoints.stages import build_stages
 
     torch.manual_seed(0)
     config = load_config(preset, (*VARIANTS.get(preset, ()), *overrides))
-    return build_stages(build_model(config.model).eval(), precision)
+    return build_stages(AnimationModel(config.model).eval(), precision)
 
 
 def _onnx(stage: StageModule) -> bytes:
@@ -111,8 +111,8 @@ def _onnx(stage: StageModule) -> bytes:
 
 
 def _version() -> str:
-    flavour, trt = load_flavour("rtx")
-    return f"TensorRT-RTX {trt.__version__} for {', '.join(flavour.targets(trt))}"
+    trt = load_flavour("rtx")[1]
+    return f"TensorRT-RTX {trt.__version__} for {', '.join(rtx_targets(trt))}"
 
 
 def page(rows: Sequence[Row], version: str, overrides: Sequence[str] = ()) -> Iterator[str]:

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args = parser().parse_args(words)
 
-    from sonomime.runtime.errors import SonomimeError
+    from sonomime.runtime.support.errors import SonomimeError
 
     if args.part is not None:
         from .child import speak
@@ -176,7 +176,7 @@ class Check:
             yield preset, f"{preset}, untrained, speckle" + (", small" if self.args.small else "")
 
     def _bundle(self) -> dict[str, Any]:
-        from ..runtime.bundle import Bundle
+        from ..runtime.bundle.bundle import Bundle
         from .rows import said
 
         try:
@@ -286,7 +286,7 @@ class Check:
 
     def _save(self) -> None:
         if self.args.output is not None:
-            from ..runtime.files import atomic_write_text
+            from ..runtime.support.atomic_files import atomic_write_text
 
             self.report["seconds"] = perf_counter() - self.began
             text = json.dumps(self.report, indent=1, allow_nan=False)

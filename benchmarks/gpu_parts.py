@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.progress import progress
+from ..runtime.support.progress import progress
 from .child import Message
 from .rows import said, spoils
 
@@ -121,7 +121,8 @@ def _untrained(preset: str, tiny: bool) -> tuple[Any, Pictures]:
 
 
 def _trained(args: argparse.Namespace) -> tuple[Any, Pictures]:
-    from ..runtime.bundle import Bundle, sha256_file
+    from ..runtime.bundle.bundle import Bundle
+    from ..runtime.support.plain_file import sha256_file
     from ..training.checkpoint import load_checkpoint
     from .png_reader import read_png
     from .torch_check import Pictures
@@ -129,17 +130,17 @@ def _trained(args: argparse.Namespace) -> tuple[Any, Pictures]:
     model = load_checkpoint(args.checkpoint).model()
     bundle = Bundle.open(args.bundle)
     golden = bundle.manifest.golden
-    source, driving, made = (
+    source, reference, driving, made = (
         read_png(bundle.folder / each.file)
-        for each in (golden.source, golden.driving, golden.output)
+        for each in (golden.source, golden.reference, golden.driving, golden.output)
     )
     same = bundle.manifest.provenance.checkpoint_sha256 == sha256_file(args.checkpoint)
     shots = (driving, source, driving)
-    return model, Pictures(source, source, shots, made if same else None)
+    return model, Pictures(source, reference, shots, made if same else None, golden.motion)
 
 
 def _backend(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message]:
-    from ..runtime.bundle import Bundle
+    from ..runtime.bundle.bundle import Bundle
     from .backend_check import check_backend
 
     if spec["name"] in spec["done"]:

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from .rows import said
-from .stage_chain import StageChain
+from .stage_chain import DeviceChain
 
 _KERNEL, _MEMCPY, _MEMSET = 0, 1, 2  # CUgraphNodeType
 
 
-def count_launches(chain: StageChain, graph: bool) -> dict[str, Any]:
+def count_launches(chain: DeviceChain, graph: bool) -> dict[str, Any]:
     """Kernels and copies of one frame, and launches by the host: one if it goes as a graph, else
     one each. Captures the frame anew, so it is the last thing that is done with a chain."""
     try:

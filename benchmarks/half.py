@@ -20,15 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..export.verify import psnr
-from ..runtime.animator import Animator, Motion
-from ..runtime.bundle import Bundle
-from ..runtime.errors import ConfigError, InputError
-from ..runtime.files import atomic_write_text
-from ..runtime.frames import Image, read_image
+from ..runtime.animator import Animator
+from ..runtime.bundle.bundle import Bundle
+from ..runtime.bundle.manifest import Motion
+from ..runtime.media.frames import Image, read_image
+from ..runtime.media.pixels import levels_apart, psnr
+from ..runtime.media.video import open_source
 from ..runtime.pipeline import SAMPLES
-from ..runtime.progress import progress
-from ..runtime.video import open_source
+from ..runtime.support.atomic_files import atomic_write_text
+from ..runtime.support.errors import ConfigError, InputError
+from ..runtime.support.progress import progress
 
 CLIPS = {".mp4", ".mkv", ".avi", ".mov", ".gif", ".webm"}
 MOST = 120.0  # dB, for equal frames: JSON has no infinity
@@ -128,19 +129,14 @@ def _row(name: str, animators: Sequence[Animator], source: Image, driving: Seque
     for image in driving:
         single, half = (animator.animate(image) for animator in animators)
         decibels.append(min(psnr(half, single), MOST))
-        apart = max(apart, int(np.abs(half.astype(int) - single.astype(int)).max()))
+        apart = max(apart, levels_apart(half, single))
         broken += not all(np.isfinite(tensor).all() for tensor in _floats(animators[1]))
     return Row(name, len(driving), min(decibels), float(np.mean(decibels)), apart, broken)
 
 
 def _floats(animator: Animator) -> Iterator[np.ndarray]:
-    names = {
-        tensor.name
-        for stage in animator.manifest.stages
-        for tensor in (*stage.inputs, *stage.outputs)
-        if tensor.dtype != "uint8"
-    }
-    return (animator.read(name) for name in sorted(names))
+    tensors = animator.session.chain.tensors().values()
+    return (animator.read(tensor.name) for tensor in tensors if tensor.dtype != "uint8")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..export import operators
+from ..training.models import operators
 from ..training.models.geometry import make_grid
-from ..training.models.keypoint_detector import Keypoints
+from ..training.models.keypoints import operators as motion_operators
+from ..training.models.keypoints.keypoint_detector import Keypoints
 from .kernels import Kernels
 from .rows import remarks, said, trouble
 
@@ -165,7 +166,7 @@ def _work(
         given: tuple[Any, ...] = (small, source, driving, VARIANCE, geometry)
         return Work(
             partial(kernels.sparse_motion, *given, out),
-            lambda: operators.sparse_motion(*given).to(case.dtype),
+            lambda: motion_operators.sparse_motion(*given).to(case.dtype),
             _size(small) + _size(out),
         )
     logits = (3 * normal(1, KEYPOINTS + 1, height, width)).to(device, case.dtype)
@@ -173,7 +174,7 @@ def _work(
     given = (logits, source, driving, geometry)
     return Work(
         partial(kernels.compose_motion, *given, out),
-        partial(operators.compose_motion, *given),
+        partial(motion_operators.compose_motion, *given),
         _size(logits) + _size(out),
     )
 

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 from torch import Tensor
 
-from ..runtime.errors import BackendError
+from ..runtime.support.errors import BackendError
 
 if TYPE_CHECKING:
-    from ..training.models.keypoint_detector import Keypoints
+    from ..training.models.keypoints.keypoint_detector import Keypoints
 
 Device = Literal["cuda", "cpu"]
 
@@ -75,7 +75,7 @@ def build_command(device: Device, library: Path) -> list[str]:
 
 
 class Kernels:
-    """The three operators, each as its namesake of `export.operators` computes it."""
+    """The three operators, each as its namesake of training/models computes it."""
 
     def __init__(self, library: Path) -> None:
         """Load a library that `build` or CMake's target `kernels` made.
@@ -178,18 +178,23 @@ class Kernels:
 
     @contextmanager
     def in_the_stages(self) -> Iterator[None]:
-        """Let the stages of `export.stages` compute with these kernels, as the plugin would."""
-        from ..export import operators
+        """Let the stages compute with these kernels, as the plugin would."""
+        from ..training.models import operators
+        from ..training.models.keypoints import operators as motion_operators
 
-        names = ("warp_occlude", "sparse_motion", "compose_motion")
-        before = {name: getattr(operators, name) for name in names}
+        homes = {
+            "warp_occlude": operators,
+            "sparse_motion": motion_operators,
+            "compose_motion": motion_operators,
+        }
+        before = {name: getattr(home, name) for name, home in homes.items()}
         try:
-            for name in names:
-                setattr(operators, name, getattr(self, name))
+            for name, home in homes.items():
+                setattr(home, name, getattr(self, name))
             yield
         finally:
-            for name, function in before.items():
-                setattr(operators, name, function)
+            for name, home in homes.items():
+                setattr(home, name, before[name])
 
 
 def _cause(said: str) -> str:

@@ -22,13 +22,13 @@ import numpy as np
 
 from ..runtime.animator import Animator
 from ..runtime.backends import resolve_threads
-from ..runtime.bundle import Bundle
-from ..runtime.errors import ConfigError
-from ..runtime.files import atomic_write_text
-from ..runtime.frames import Image, read_image
+from ..runtime.bundle.bundle import Bundle
+from ..runtime.media.frames import Image, read_image
+from ..runtime.media.video import open_source
 from ..runtime.pipeline import SAMPLES
-from ..runtime.progress import progress
-from ..runtime.video import open_source
+from ..runtime.support.atomic_files import atomic_write_text
+from ..runtime.support.errors import ConfigError
+from ..runtime.support.progress import progress
 from .cold_start import time_cold_start
 from .gpu_state import Watch, state_line
 from .measure import Summary, environment, summarise
@@ -76,14 +76,17 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
     with Animator.open(bundle, plan.backend, threads=threads) as animator:
         animator.set_source(source)
         frames = itertools.cycle(driving)
-        gpu = hasattr(animator.backend, "captured")
+        gpu = hasattr(animator.session.backend, "captured")
         with Watch() if gpu else nullcontext() as watch:
             for frame in itertools.islice(frames, plan.warmup):
                 animator.animate(frame)
             samples = _time_frames(animator, itertools.islice(frames, plan.frames), plan.frames)
-        report |= {"backend": animator.backend.name, "device": animator.backend.device}
+        report |= {
+            "backend": animator.session.backend.name,
+            "device": animator.session.backend.device,
+        }
         if watch is not None:
-            graph = animator.backend.captured  # type: ignore[attr-defined]
+            graph = animator.session.backend.captured  # type: ignore[attr-defined]
             report |= {"spans": "CUDA events", "cuda_graph": graph, "gpu": watch.summary}
     report |= {
         "frame_shape": list(driving[0].shape),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..training.config import Config
-from ..training.models.animator import AnimationModel, build_model
+from ..training.models.keypoints.model import AnimationModel
 
 Image = NDArray[np.uint8]
 
@@ -32,7 +32,7 @@ SMALL = (
 def lively_model(config: Config, seed: int = 0) -> AnimationModel:
     """A model in eval mode with random parameters and statistics that moves and hides things."""
     torch.manual_seed(seed)
-    model = build_model(config.model)
+    model = AnimationModel(config.model)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..runtime.backends import default_threads
+from ..runtime.backends.base import default_threads
 
 LEAST_FOR_P99 = 100
 """Below so many samples the 99th percentile is one frame's luck."""

@@ -23,8 +23,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.files import atomic_write_text
-from ..runtime.progress import progress
+from ..runtime.support.atomic_files import atomic_write_text
+from ..runtime.support.progress import progress
 from .measure import environment
 
 SEED = 2026
@@ -166,7 +166,7 @@ def real(report: Report, folder: Path | None, stills: Path | None) -> None:
     if folder is None or not folder.is_dir():
         report.notes.append("no real clips were given: their columns are missing")
         return
-    from ..training.dataset import find_clips, load_clip
+    from ..training.data.dataset import find_clips, load_clip
 
     clips = [clip for clip in find_clips([folder]).clips if clip.group in _GROUPS]
     for clip in progress(clips, label="real clips"):
@@ -177,7 +177,7 @@ def real(report: Report, folder: Path | None, stills: Path | None) -> None:
 
 def _stills(folder: Path | None) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Name and picture (256, 256) of a folder's images, without masks of organs."""
-    from ..runtime.frames import letterbox, read_image, to_channels
+    from ..runtime.media.frames import letterbox, read_image, to_channels
 
     if folder is not None and folder.is_dir():
         for path in sorted(folder.glob("*.png")):

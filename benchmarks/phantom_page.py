@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.video import open_source
+from ..runtime.media.video import open_source
 from ..training.phantom.generate import make_clip
 from ..training.phantom.subject import Subject, landmark_pixels
 from .phantom_physics import Check

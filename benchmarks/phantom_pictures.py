@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.files import atomic_write_bytes
+from ..runtime.support.atomic_files import atomic_write_bytes
 from ..training.evaluation.strips import captioned, stacked, title_line
 
 Picture = NDArray[np.uint8]

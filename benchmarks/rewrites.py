@@ -54,18 +54,19 @@ def measure(
     import torch
 
     from ..export.graphs import export_stage
-    from ..export.stages import StageModule, build_stages
-    from ..training.models.animator import build_model
+    from ..training.models.base import StageModule
+    from ..training.models.keypoints.model import AnimationModel
+    from ..training.models.keypoints.stages import build_stages
 
     torch.manual_seed(0)
-    model = build_model(config).eval()
+    model = AnimationModel(config).eval()
     rows = []
     for stage in build_stages(model):
         if stage.name not in stages:
             continue
         module = _own_forward(copy.deepcopy(model), stage.name)
         plain = StageModule(
-            stage.name, stage.when, module or stage.module, stage.inputs, stage.outputs
+            stage.name, stage.role, stage.inputs, stage.outputs, module or stage.module
         )
         sessions = [_session(export_stage(one), threads) for one in (plain, stage)]
         feed = {tensor.name: _example(tensor) for tensor in stage.inputs}
@@ -95,9 +96,9 @@ def _own_forward(model: Any, stage: str) -> Any:
     """A stage that is the model's own forward and nothing more; None where there is no such."""
     from torch import Tensor, nn
 
-    from ..export.stages import as_frame, normalised
-    from ..training.models.dense_motion import Motion
-    from ..training.models.keypoint_detector import Keypoints
+    from ..training.models.keypoints.dense_motion import Motion
+    from ..training.models.keypoints.keypoint_detector import Keypoints
+    from ..training.models.keypoints.stages import as_frame, normalised
 
     class Keypoint(nn.Module):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The bundle's stages in torch, on any device: eager, compiled, or a whole frame as one CUDA graph.
+"""A chain of torch modules in every way that a device allows: compiled, or as one CUDA graph.
 
 What export writes as ONNX, before it is written: the same modules, wires and precision. So torch's
 numbers are comparable with the backends', stage by stage. On a GPU the frame goes the way that the
@@ -19,112 +19,68 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..export.stages import Precision, StageModule, build_stages
-from ..runtime.wiring import CONTROLS, DRIVING, DRIVING_FRAME, FRAME, REFERENCE, SOURCE_IMAGE
-from ..training.models.animator import AnimationModel
+from ..runtime.bundle.manifest import DRIVING_FRAME, FRAME, SOURCE_IMAGE
+from ..runtime.media.pixels import to_image, to_planes
+from ..training.models.base import ModuleChain
+from ..training.torch_backend import TorchBackend
 
 if TYPE_CHECKING:
     from .kernels import Kernels
 
 Image = NDArray[np.uint8]
-STATE, NEXT_STATE = "state", "next_state"
 
 
-class StageChain:
-    """Stages with their tensors on a device; frames are uint8 (S, S) or (S, S, 3)."""
+class DeviceChain(TorchBackend):
+    """A backend for a `Session`, to be timed."""
 
     def __init__(
         self,
-        model: AnimationModel,
-        precision: Precision,
+        chain: ModuleChain,
         device: torch.device,
         compiled: bool = False,
         channels_last: bool = False,
         kernels: Kernels | None = None,
     ) -> None:
         """`kernels`: compute the three operators with them rather than with torch."""
-        self.device = device
+        super().__init__(chain, device)
         self.kernels = kernels
-        self.stages: list[StageModule] = build_stages(model, precision)
-        self.modules: dict[str, Callable[..., Any]] = {}
-        for stage in self.stages:
-            module = stage.module.to(device)
+        for name, module in self.modules.items():
             if channels_last:
-                module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self.modules[stage.name] = (
-                torch.compile(module, dynamic=False) if compiled else module  # type: ignore[assignment]
-            )
-        self.per_frame = [stage for stage in self.stages if stage.when == "per_frame"]
-        self.tensors: dict[str, Tensor] = {}
+                module = module.to(memory_format=torch.channels_last)  # type: ignore[attr-defined]
+            self.modules[name] = torch.compile(module, dynamic=False) if compiled else module
+        self._controls = [n for n in self.given if n not in (SOURCE_IMAGE, DRIVING_FRAME)]
+        self._sent: dict[str, Any] = {}
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._host = self._given()
 
-    def _given(self) -> dict[str, Tensor]:
-        """Zeros for what no stage makes, on the device; the images' memory on the host."""
-        made = {tensor.name for stage in self.stages for tensor in stage.outputs}
-        for stage in self.stages:
-            for tensor in stage.inputs:
-                if tensor.name not in made:
-                    dtype = getattr(torch, tensor.dtype)
-                    self.tensors[tensor.name] = torch.zeros(
-                        tensor.shape, dtype=dtype, device=self.device
-                    )
-        values = dict.fromkeys(CONTROLS, 0.0) | {
-            "scale": 1.0,
-            "dt_seconds": 1 / 30,
-        }
-        for name, value in values.items():
-            self.tensors[name].fill_(value)
-        shape = self.tensors[SOURCE_IMAGE].shape
-        pinned = self.device.type == "cuda"
-        return {
-            name: torch.zeros(shape, dtype=torch.uint8, pin_memory=pinned)
-            for name in (SOURCE_IMAGE, DRIVING_FRAME, FRAME)
-        }
+    def run(self, stage: str) -> None:
+        with self._in_kernels():
+            super().run(stage)
+
+    def run_frame(self) -> None:
+        self.enqueue()
+        self.synchronise()
 
     @torch.no_grad()
-    def set_source(self, image: Image, reference: Image, relative: bool = True) -> None:
-        """Run the `once` stages and take the reference; smoothing is off and its state fresh."""
-        self.tensors["relative"].fill_(float(relative))
-        self._put(SOURCE_IMAGE, image)
-        self._put(DRIVING_FRAME, reference)
-        with self._kernels():
-            self._upload(SOURCE_IMAGE)
-            self._upload(DRIVING_FRAME)
-            for stage in self.stages:
-                if stage.when == "once" or stage.name == "keypoints":
-                    self.run(stage)
-        for name in [name for name in self.tensors if name.startswith(DRIVING + "kp_")]:
-            self.tensors[REFERENCE + name.removeprefix(DRIVING)].copy_(self.tensors[name])
-        self.tensors[STATE].zero_()
-        self._synchronize()
-
-    def run(self, stage: StageModule) -> None:
-        """One stage; its results replace the tensors of their names."""
-        results = self.modules[stage.name](*(self.tensors[tensor.name] for tensor in stage.inputs))
-        listed = (results,) if isinstance(results, Tensor) else results
-        for wire, result in zip(stage.outputs, listed, strict=True):
-            self.tensors[wire.name] = result
-
-    @torch.no_grad()
-    def frame(self) -> None:
-        """Enqueue one frame: upload, stages, the state carried on, download."""
-        self._upload(DRIVING_FRAME)
-        for stage in self.per_frame:
-            self.run(stage)
-        self.tensors[STATE].copy_(self.tensors[NEXT_STATE])
-        self._host[FRAME].copy_(self.tensors[FRAME], non_blocking=True)
+    def enqueue(self) -> None:
+        """One frame, whichever way it goes."""
+        self._send_controls()
+        if self._graph is not None:
+            self._graph.replay()
+            return
+        with self._in_kernels():
+            self._frame()
 
     @torch.no_grad()
     def capture(self) -> None:
         """Make the frame one CUDA graph, after some that are not: they choose the kernels."""
-        stream = torch.cuda.Stream(self.device)
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream), self._kernels():
+        self._send_controls()
+        stream = torch.cuda.Stream(self.place)
+        stream.wait_stream(torch.cuda.current_stream(self.place))
+        with torch.cuda.stream(stream), self._in_kernels():
             for _ in range(3):
-                self.frame()
-        torch.cuda.current_stream(self.device).wait_stream(stream)
-        self._synchronize()
+                self._frame()
+        torch.cuda.current_stream(self.place).wait_stream(stream)
+        self.synchronise()
         self._graph = self.record(torch.cuda.CUDAGraph())
 
     @torch.no_grad()
@@ -132,43 +88,14 @@ class StageChain:
         """Capture one frame into a graph. The tensors are that graph's from then on."""
         # torch no longer collects before a capture, and one within would free what disturbs it.
         gc.collect()
-        with self._kernels(), torch.cuda.graph(graph):
-            self.frame()
+        with self._in_kernels(), torch.cuda.graph(graph):
+            self._frame()
         return graph
-
-    def set_state_fresh(self) -> None:
-        """Forget the smoothing's past, as a new clip does."""
-        self.tensors[STATE].zero_()
-        self._synchronize()
 
     def finite(self) -> bool:
         """Whether every tensor of the last frame is."""
         floats = [tensor for tensor in self.tensors.values() if tensor.is_floating_point()]
         return all(bool(torch.isfinite(tensor).all()) for tensor in floats)
-
-    def enqueue(self) -> None:
-        """One frame, whichever way it goes."""
-        if self._graph is not None:
-            self._graph.replay()
-        else:
-            with self._kernels():
-                self.frame()
-
-    def animate(self, frame: Image) -> Image:
-        """One frame from host memory to host memory."""
-        self._put(DRIVING_FRAME, frame)
-        self.enqueue()
-        self._synchronize()
-        return as_image(self._host[FRAME])
-
-    def time_frames(self, frames: Sequence[Image], count: int) -> list[float]:
-        """Seconds of `count` frames, each from host memory to host memory."""
-        seconds = []
-        for i in range(count):
-            began = perf_counter()
-            self.animate(frames[i % len(frames)])
-            seconds.append(perf_counter() - began)
-        return seconds
 
     @torch.no_grad()
     def time_stages(self, count: int) -> dict[str, list[float]]:
@@ -176,29 +103,32 @@ class StageChain:
         seconds: dict[str, list[float]] = {stage.name: [] for stage in self.per_frame}
         for _ in range(count):
             spans = []
-            with self._kernels():
+            with self._in_kernels():
                 for stage in self.per_frame:
-                    clock = Clock(self.device)
-                    self.run(stage)
+                    clock = Clock(self.place)
+                    self.compute(stage)
                     spans.append(clock.stop())
-            self._synchronize()
+            self.synchronise()
             for stage, span in zip(self.per_frame, spans, strict=True):
                 seconds[stage.name].append(span())
         return seconds
 
-    def _put(self, name: str, image: Image) -> None:
-        planes = image[None, None] if image.ndim == 2 else image.transpose(2, 0, 1)[None]
-        self._host[name].numpy()[...] = planes
+    def _frame(self) -> None:
+        """Enqueue one frame: upload, stages, the states carried on, download."""
+        self.upload([DRIVING_FRAME])
+        for stage in self.per_frame:
+            self.compute(stage)
+        self.carry_states()
+        self.download()
 
-    def _upload(self, name: str) -> None:
-        self.tensors[name].copy_(self._host[name], non_blocking=True)
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()
+    def _send_controls(self) -> None:
+        """Outside of the graph, and only what has changed."""
+        now = {name: float(self.host[name][0]) for name in self._controls}
+        self.upload(name for name in self._controls if now[name] != self._sent.get(name))
+        self._sent = now
 
     @contextmanager
-    def _kernels(self) -> Iterator[None]:
+    def _in_kernels(self) -> Iterator[None]:
         with self.kernels.in_the_stages() if self.kernels else nullcontext():
             yield
 
@@ -225,7 +155,7 @@ class Clock:
 
 @torch.no_grad()
 def plain_loop(
-    chain: StageChain, source: Image, frames: Sequence[Image], count: int
+    chain: DeviceChain, source: Image, frames: Sequence[Image], count: int
 ) -> list[float]:
     """Seconds of frames the way that engines are commonly chained: the source is encoded again for
     every frame, and every stage's tensors come to the host and go back.
@@ -234,31 +164,20 @@ def plain_loop(
     default stream, a synchronisation per stage.
     """
     seconds = []
-    wired = {tensor.name for stage in chain.stages for tensor in stage.inputs}
+    wired = {tensor.name for stage in chain.stages.values() for tensor in stage.inputs}
     host = {name: tensor.cpu() for name, tensor in chain.tensors.items() if name in wired}
-    host[SOURCE_IMAGE] = as_planes(source)
+    host[SOURCE_IMAGE] = torch.from_numpy(to_planes(source))
     for i in range(count):
         began = perf_counter()
-        host[DRIVING_FRAME] = as_planes(frames[i % len(frames)])
-        for stage in chain.stages:
-            given = [host[tensor.name].to(chain.device) for tensor in stage.inputs]
+        host[DRIVING_FRAME] = torch.from_numpy(to_planes(frames[i % len(frames)]))
+        for stage in chain.stages.values():
+            given = [host[tensor.name].to(chain.place) for tensor in stage.inputs]
             results = chain.modules[stage.name](*given)
             listed = (results,) if isinstance(results, Tensor) else results
             for wire, result in zip(stage.outputs, listed, strict=True):
                 host[wire.name] = result.cpu()
-        host[STATE] = host[NEXT_STATE]
-        as_image(host[FRAME])
+        for made, state in chain.recurrent:
+            host[state] = host[made]
+        to_image(host[FRAME].numpy())
         seconds.append(perf_counter() - began)
     return seconds
-
-
-def as_planes(image: Image) -> Tensor:
-    """uint8 (S, S) or (S, S, 3) -> (1, C, S, S)."""
-    planes = image[None, None] if image.ndim == 2 else image.transpose(2, 0, 1)[None]
-    return torch.from_numpy(np.ascontiguousarray(planes))
-
-
-def as_image(tensor: Tensor) -> Image:
-    """The reverse, a copy."""
-    array = tensor.numpy()
-    return np.array(array[0, 0] if array.shape[1] == 1 else array[0].transpose(1, 2, 0))

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..runtime.bundle import Bundle
-from ..runtime.errors import BackendError, ConfigError
+from ..runtime.bundle.bundle import Bundle
+from ..runtime.support.errors import BackendError, ConfigError
 from .png_reader import read_png
 
 
@@ -35,8 +35,9 @@ def measure_torch(
     device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
     model, weights = _model(bundle, checkpoint)
     golden = bundle.manifest.golden
-    source, driving = (read_png(bundle.folder / g.file) for g in (golden.source, golden.driving))
-    pictures = Pictures(source, source, (driving, source))
+    images = (golden.source, golden.reference, golden.driving)
+    source, reference, driving = (read_png(bundle.folder / image.file) for image in images)
+    pictures = Pictures(source, reference, (driving, source))
     report: dict[str, Any] = {
         "device": (torch.cuda.get_device_name() if gpu else "CPU") + f", torch {torch.__version__}",
         "backend": "torch",
@@ -70,7 +71,7 @@ def _model(bundle: Bundle, checkpoint: Path | None) -> tuple[Any, str]:
     overrides = (
         f"model.image_size={manifest.image.size}",
         f"model.channels={manifest.image.channels}",
-        f"model.geometry={manifest.conventions.geometry}",
+        f"model.geometry={manifest.geometry}",
     )
     try:
         config = load_config(manifest.preset, overrides)

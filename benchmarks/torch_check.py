@@ -10,13 +10,15 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..export.stages import Precision
-from ..export.verify import psnr
-from ..runtime.progress import progress
-from ..training.models.animator import AnimationModel
+from ..runtime.bundle.manifest import Motion
+from ..runtime.media.pixels import levels_apart, psnr, to_image, to_planes
+from ..runtime.session import Session
+from ..runtime.support.progress import progress
+from ..training.models.base import Model, ModuleChain, Precision
+from ..training.models.families import family_of
+from ..training.torch_backend import TorchBackend
 from .child import Message
 from .gpu_state import Watch
 from .graph_nodes import count_launches
@@ -24,7 +26,7 @@ from .kernel_check import median_replay
 from .kernels import Kernels
 from .measure import summarise
 from .rows import remarks, said, spoils, trouble
-from .stage_chain import Image, StageChain, plain_loop
+from .stage_chain import DeviceChain, Image, plain_loop
 
 LEAST_PSNR = {"fp32": 60.0, "fp16": 45.0}
 """dB to the model in float32 on the CPU. TF32 is held to fp16's."""
@@ -81,28 +83,49 @@ def variants(gpu: bool, compiled: bool = True, kernels: bool = True) -> list[Var
 
 @dataclass(frozen=True)
 class Pictures:
-    """Source, reference and driving frames at the model's size; `golden` is what absolute motion
-    makes of the first driving frame, where that is known, and relative motion is used else."""
+    """Source, reference and driving frames at the model's size; `golden` is what motion makes of
+    the first driving frame, where that is known."""
 
     source: Image
     reference: Image
     driving: tuple[Image, ...]
     golden: Image | None = None
+    motion: Motion = "relative"
 
-    def begin(self, chain: StageChain) -> None:
-        """Give a chain its source and reference."""
-        chain.set_source(self.source, self.reference, relative=self.golden is None)
+    def begin(self, chain: ModuleChain, backend: TorchBackend) -> Session:
+        """A session with source and reference."""
+        session = Session(chain, backend)
+        if session.has_control("relative"):
+            session.set_control("relative", float(self.motion == "relative"))
+        session.set_source(to_planes(self.source))
+        session.set_reference(to_planes(self.reference))
+        return session
 
 
-def expected_frames(model: AnimationModel, pictures: Pictures) -> list[Image]:
+def expected_frames(model: Model, pictures: Pictures) -> list[Image]:
     """The frames by float32 on the CPU, which all else is held against."""
-    chain = StageChain(model, "fp32", torch.device("cpu"))
-    pictures.begin(chain)
-    return [chain.animate(frame) for frame in pictures.driving]
+    chain = family_of(model.config).chain(model)
+    session = pictures.begin(chain, TorchBackend(chain))
+    return [animate(session, frame) for frame in pictures.driving]
+
+
+def animate(session: Session, frame: Image) -> Image:
+    """One frame from host memory to host memory."""
+    return to_image(session.animate(to_planes(frame)))
+
+
+def time_frames(session: Session, frames: Sequence[Image], count: int) -> list[float]:
+    """Seconds of `count` frames, each from host memory to host memory."""
+    seconds = []
+    for i in range(count):
+        began = perf_counter()
+        animate(session, frames[i % len(frames)])
+        seconds.append(perf_counter() - began)
+    return seconds
 
 
 def check_variant(
-    model: AnimationModel,
+    model: Model,
     variant: Variant,
     device: torch.device,
     pictures: Pictures,
@@ -134,26 +157,27 @@ def _cudnn(variant: Variant) -> Iterator[None]:
 
 
 def _chain(
-    model: AnimationModel, variant: Variant, device: torch.device, pictures: Pictures,
+    model: Model, variant: Variant, device: torch.device, pictures: Pictures,
     kernels: Kernels | None,
-) -> StageChain:  # fmt: skip
-    """The variant's chain with its source, captured if it is to be."""
+) -> tuple[Session, DeviceChain]:  # fmt: skip
+    """The variant's session with its source, captured if it is to be."""
     if variant.compiled:
         # What others compiled counts towards torch's limit, beyond which it computes eagerly.
         torch.compiler.reset()
-    chain = StageChain(
-        model, variant.precision, device, variant.compiled, variant.channels_last,
+    chain = family_of(model.config).chain(model, variant.precision)
+    backend = DeviceChain(
+        chain, device, variant.compiled, variant.channels_last,
         kernels if variant.kernels else None,
     )  # fmt: skip
-    pictures.begin(chain)
+    session = pictures.begin(chain, backend)
     if variant.graph:
-        chain.capture()
-        chain.set_state_fresh()
-    return chain
+        backend.capture()
+        session.restart()
+    return session, backend
 
 
 def _checked(
-    model: AnimationModel,
+    model: Model,
     variant: Variant,
     device: torch.device,
     pictures: Pictures,
@@ -164,10 +188,10 @@ def _checked(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     began = perf_counter()
-    chain = _chain(model, variant, device, pictures, kernels)
-    frames = [chain.animate(pictures.driving[0])]
+    session, chain = _chain(model, variant, device, pictures, kernels)
+    frames = [animate(session, pictures.driving[0])]
     cold = perf_counter() - began
-    frames += [chain.animate(frame) for frame in pictures.driving[1:]]
+    frames += [animate(session, frame) for frame in pictures.driving[1:]]
     row: dict[str, Any] = {"cold_ms": 1e3 * cold, **_agreement(frames, expected)}
     least = LEAST_PSNR["fp16" if variant.tf32 else variant.precision]
     row["finite"] = chain.finite()
@@ -177,8 +201,8 @@ def _checked(
         row["agrees"] &= row["golden"]["psnr_db"] >= LEAST_PSNR["fp16"]
     stages = chain.time_stages(max(3, count // 10)) if not variant.graph else {}
     with Watch() as watch:
-        chain.time_frames(pictures.driving, max(1, count // 10))  # warm
-        samples = chain.time_frames(pictures.driving, count)
+        time_frames(session, pictures.driving, max(1, count // 10))  # warm
+        samples = time_frames(session, pictures.driving, count)
     row |= {
         "frame_ms": asdict(summarise(samples)),
         "frames_per_second": 1 / median(samples),
@@ -193,13 +217,13 @@ def _checked(
 
 
 def _plain(
-    model: AnimationModel,
+    model: Model,
     variant: Variant,
     device: torch.device,
     pictures: Pictures,
     count: int,
 ) -> dict[str, Any]:
-    chain = _chain(model, variant, device, pictures, None)
+    _, chain = _chain(model, variant, device, pictures, None)
     with Watch() as watch:
         plain_loop(chain, pictures.source, pictures.driving, max(2, count // 10))  # warm
         samples = plain_loop(chain, pictures.source, pictures.driving, count)
@@ -208,17 +232,14 @@ def _plain(
 
 
 def _agreement(frames: Sequence[Image], expected: Sequence[Image]) -> dict[str, Any]:
-    levels = max(
-        int(np.abs(a.astype(int) - b.astype(int)).max())
-        for a, b in zip(frames, expected, strict=True)
-    )
+    levels = max(levels_apart(a, b) for a, b in zip(frames, expected, strict=True))
     decibels = min(psnr(a, b) for a, b in zip(frames, expected, strict=True))
     # JSON has no infinity; equal frames are as good as one level in one pixel of a large picture.
     return {"levels_apart": levels, "psnr_db": min(decibels, 120.0)}
 
 
 def check_model(
-    model: AnimationModel,
+    model: Model,
     device: torch.device,
     pictures: Pictures,
     kernels: Kernels | None,

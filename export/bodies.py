@@ -13,6 +13,9 @@ twentieth of a pixel coarse.
 
 from __future__ import annotations
 
+import onnx
+import onnx.parser
+
 # Pixel centres of an axis of `count` pixels (int64 scalar), float32 [count].
 _AXIS = """
    {out}_index = Range(zero, {count}, one)
@@ -263,3 +266,14 @@ ComposeMotion <half_pixel, plugin_namespace, plugin_version>
 }
 """
 )
+
+BODIES = {
+    "WarpOcclude": WARP_OCCLUDE,
+    "SparseMotion": SPARSE_MOTION,
+    "ComposeMotion": COMPOSE_MOTION,
+}
+
+
+def function_body(name: str) -> onnx.FunctionProto:
+    """The model-local function that is the meaning of operator ``name``."""
+    return onnx.parser.parse_function(BODIES[name])

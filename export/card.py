@@ -1,13 +1,46 @@
-"""The model card that goes with a bundle."""
+"""What a bundle says of itself: its description and its model card."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from dataclasses import dataclass, replace
 
+from ..runtime.bundle.manifest import DataCredit
 from ..training.checkpoint import Checkpoint
 
-if TYPE_CHECKING:
-    from .bundle import Description
+OWN_LICENCE = "Apache-2.0"
+UNSTATED = "not stated"
+
+# Data under these can be learned from and the weights given away under our own licence.
+_FREE = re.compile(
+    r"CC0( 1\.0)?|CC BY( \d\.\d)?|MIT|Apache-2\.0|BSD-[23]-Clause|public domain", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a bundle says of itself besides its numbers."""
+
+    name: str = ""  # empty: the preset's
+    licence: str = ""  # of the weights; empty: ours where that of all the data allows it
+    credits: str = ""  # text of CREDITS.md; empty: there is none
+    figures: str = ""  # measured figures for the model card, Markdown
+    note: str = ""
+    data: tuple[DataCredit, ...] = ()  # adds to what the checkpoint says, or corrects it
+
+    def of(self, checkpoint: Checkpoint) -> Description:
+        """The same, with what was left open taken from the checkpoint."""
+        stated = {
+            entry.get("name", "?"): entry.get("licence", UNSTATED) for entry in checkpoint.data
+        } | {credit.name: credit.licence for credit in self.data}
+        free = bool(stated) and all(_FREE.fullmatch(licence) for licence in stated.values())
+        return replace(
+            self,
+            name=self.name or checkpoint.config.preset,
+            licence=self.licence or (OWN_LICENCE if free else UNSTATED),
+            data=tuple(DataCredit(*item) for item in stated.items()),
+        )
+
 
 USE = """\
 Training and simulation only: it makes synthetic ultrasound pictures in which a still image moves

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..runtime.bundle import DataCredit
+    from ..runtime.bundle.manifest import DataCredit
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -61,9 +61,10 @@ def add_export(sub: Subparsers) -> None:
 
 def export_command(args: argparse.Namespace) -> int:
     """Run ``sonomime export``."""
-    from ..runtime.bundle import sha256_file
+    from ..runtime.support.plain_file import sha256_file
     from ..training.checkpoint import load_checkpoint
-    from .bundle import Description, export_bundle
+    from .bundle import export_bundle
+    from .card import Description
     from .verify import read_frames
 
     checkpoint = load_checkpoint(args.checkpoint)
@@ -120,7 +121,7 @@ def add_build(sub: Subparsers) -> None:
 
 def build_command(args: argparse.Namespace) -> int:
     """Run ``sonomime build``."""
-    from ..runtime.bundle import Bundle
+    from ..runtime.bundle.bundle import Bundle
     from .engine import build_engines, choose_flavour
 
     flavour, why = (args.flavour, "") if args.flavour else choose_flavour()
@@ -174,7 +175,7 @@ def add_engine(sub: Subparsers) -> None:
 
 def trust_command(args: argparse.Namespace) -> int:
     """Run ``sonomime engine trust``."""
-    from ..runtime.engine_store import trust
+    from ..runtime.engines.engine_store import trust
 
     done = trust(args.file)
     made = done.manifest
@@ -218,8 +219,8 @@ def import_fomm_command(args: argparse.Namespace) -> int:
 
 
 def _credit(text: str) -> DataCredit:
-    from ..runtime.bundle import DataCredit
-    from ..runtime.errors import ConfigError
+    from ..runtime.bundle.manifest import DataCredit
+    from ..runtime.support.errors import ConfigError
 
     name, equals, licence = text.partition("=")
     if not (name and equals and licence):
@@ -230,7 +231,7 @@ def _credit(text: str) -> DataCredit:
 
 
 def _text(path: Path | None) -> str:
-    from ..runtime.errors import InputError
+    from ..runtime.support.errors import InputError
 
     if path is None:
         return ""

@@ -16,27 +16,21 @@ from typing import Any
 
 from ..runtime.backends.cuda import open_device
 from ..runtime.backends.tensorrt import engine_logger
-from ..runtime.bundle import Bundle, Stage
-from ..runtime.engine_file import (
-    EngineManifest,
-    Precision,
-    StageEngine,
-    read_engine_file,
-)
-from ..runtime.engine_store import (
-    Facts,
+from ..runtime.bundle.bundle import Bundle
+from ..runtime.bundle.manifest import Stage
+from ..runtime.engines.engine_file import EngineManifest, Precision, StageEngine, read_engine_file
+from ..runtime.engines.engine_store import Facts, cached_path, is_trusted, record_trust, store
+from ..runtime.engines.tensorrt_packages import (
     Flavour,
-    cached_path,
-    is_trusted,
+    gpu_target,
     load_flavour,
-    record_trust,
-    store,
+    load_plugin,
+    rtx_targets,
 )
-from ..runtime.errors import BackendError, output_errors
-from ..runtime.files import atomic_path
-from ..runtime.flavours import load_plugin
-from ..runtime.progress import progress
-from ..runtime.strict import plain
+from ..runtime.support.atomic_files import atomic_path
+from ..runtime.support.dataclass_parser import plain
+from ..runtime.support.errors import BackendError, output_errors
+from ..runtime.support.progress import progress
 
 
 @dataclass(frozen=True)
@@ -74,11 +68,29 @@ class Compiled:
 def choose_flavour() -> tuple[str, str]:
     """The flavour to build when none was asked for, and why: tensorrt where it and a GPU are."""
     try:
-        flavour, trt = load_flavour("tensorrt")
-        (gpu,) = flavour.targets(trt)
+        trt = load_flavour("tensorrt")[1]
+        (gpu,) = targets_of("tensorrt", trt)
     except BackendError as error:
         return "rtx", f"no engines of full TensorRT: {error.message}"
     return "tensorrt", f"TensorRT {trt.__version__} is installed, the GPU is {gpu}"
+
+
+def targets_of(flavour: str, trt: Any) -> list[str]:
+    """What engines of a flavour are built for: engines of full TensorRT serve this GPU alone.
+
+    Raises:
+        BackendError: there is no GPU to build for.
+    """
+    if flavour == "rtx":
+        return rtx_targets(trt)
+    try:
+        device = open_device()
+    except BackendError as error:
+        hint = "it builds on the GPU that runs the engine"
+        raise BackendError(
+            error.message, f"{hint}: {error.hint}" if error.hint else hint
+        ) from error
+    return [gpu_target(device.name, *device.capability)]
 
 
 def build_engines(bundle: Bundle, flavour: str = "rtx", out: Path | None = None) -> Build:
@@ -90,7 +102,7 @@ def build_engines(bundle: Bundle, flavour: str = "rtx", out: Path | None = None)
         OutputError: the cache or ``out`` cannot be written.
     """
     kind, trt = load_flavour(flavour)
-    facts = Facts.wanted(bundle, flavour, trt.__version__, kind.targets(trt))
+    facts = Facts.wanted(bundle, flavour, trt.__version__, targets_of(flavour, trt))
     plugin = load_plugin(trt) if facts.plugin_sha256 else None
     path = cached_path(facts)
     manifest = _cached(path, facts)

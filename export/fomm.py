@@ -17,9 +17,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from ..runtime.errors import CheckpointError, ConfigError, OutputError
-from ..runtime.strict import StrictError, parse
-from ..training.checkpoint import Checkpoint, read_weights_only
+from ..runtime.support.dataclass_parser import StrictError, parse
+from ..runtime.support.errors import CheckpointError, ConfigError, OutputError
+from ..training.checkpoint import Checkpoint
 from ..training.config import (
     Config,
     GeneratorConfig,
@@ -29,7 +29,8 @@ from ..training.config import (
     check,
     load_config,
 )
-from ..training.models.animator import build_model
+from ..training.models.keypoints.model import AnimationModel
+from ..training.weights_file import read_weights_only
 
 NETWORKS = ("generator", "kp_detector")
 LICENCE = "not stated in the file; FOMM's authors publish theirs as CC BY-NC"
@@ -232,7 +233,7 @@ def rename(tensors: Mapping[str, Tensor], model: ModelConfig, path: Path) -> dic
         CheckpointError: a tensor is missing, left over, or of another shape than ``model`` says.
     """
     with torch.device("meta"):  # shapes alone
-        wanted = build_model(model).state_dict()
+        wanted = AnimationModel(model).state_dict()
     missing, misshapen = [], []
     left_over = set(tensors)
     weights: dict[str, Tensor] = {}

@@ -13,10 +13,11 @@ import numpy as np
 import onnx
 import torch
 
-from ..runtime.errors import ExportError
-from ..runtime.files import atomic_write_bytes
-from .operators import DOMAIN, OPSET, VERSION, function_body
-from .stages import StageModule
+from ..runtime.support.atomic_files import atomic_write_bytes
+from ..runtime.support.errors import ExportError
+from ..training.models.base import StageModule
+from ..training.models.operators import DOMAIN, OPSET, VERSION
+from .bodies import function_body
 
 IR_VERSION = 10  # what opset 20 needs; readers refuse what is newer than they are
 

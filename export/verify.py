@@ -15,29 +15,31 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..runtime.backends import Backend, open_backend
-from ..runtime.bundle import FRAME, Bundle, Tolerances
-from ..runtime.errors import ExportError
-from ..runtime.frames import Image, letterbox, to_channels
-from ..runtime.progress import progress
-from ..runtime.video import open_source
-from .reference import Array, Control, Tensors, TorchChain, as_image
-from .stages import Precision
+from ..runtime.backends import open_backend
+from ..runtime.backends.base import Backend
+from ..runtime.bundle.bundle import Bundle
+from ..runtime.bundle.manifest import DRIVING_FRAME, FRAME, SOURCE_IMAGE, Chain, Tolerances
+from ..runtime.media.frames import Image, letterbox, to_channels
+from ..runtime.media.pixels import levels_apart, psnr, to_planes
+from ..runtime.media.video import open_source
+from ..runtime.session import Session
+from ..runtime.support.errors import ExportError
+from ..runtime.support.progress import progress
+from ..training.models.base import Array, Oracle, Precision, Tensors
 
 FP32 = Tolerances(stage_abs=1e-4, frame_levels=1)
 # Half precision is held to what can be seen; the stages only have to be finite.
 FP16 = Tolerances(stage_abs=math.inf, psnr_db=45.0)
 
-# Absolute first (it is the golden sample), then relative with smoothing, whose state goes from
-# frame to frame.
-CONTROLS = (Control(), Control(relative=1.0, min_cutoff=1.5, beta=10.0))
+SMOOTHING = {"min_cutoff": 1.5, "beta": 10.0}
 
 DRIVING_FRAMES = 4
 LOOKED_AT = 150  # frames of a video from which the driving frames are taken
 
 
 class Frames(NamedTuple):
-    """Real frames at the model's size, uint8 (S, S) or (S, S, 3)."""
+    """Real frames at the model's size, uint8 (S, S) or (S, S, 3). The first driving frame is the
+    reference."""
 
     source: Image
     driving: tuple[Image, ...]
@@ -85,16 +87,28 @@ def read_frames(path: Path | None, size: int, channels: int) -> Frames:
     return Frames(images[0], tuple(images[i] for i in chosen))
 
 
-def expected_tensors(chain: TorchChain, frames: Frames) -> list[Tensors]:
-    """All tensors of all frames by the model; the first frame is absolute and not smoothed."""
-    chain.set_source(frames.source, frames.driving[0])
-    controls = [CONTROLS[min(i, len(CONTROLS) - 1)] for i in range(len(frames.driving))]
-    pairs = list(zip(frames.driving, controls, strict=True))
-    return [chain.animate(*pair) for pair in progress(pairs, label="computing with torch")]
+def expected_tensors(oracle: Oracle, chain: Chain, frames: Frames) -> list[Tensors]:
+    """All tensors of all frames by the model, as `verify` compares them.
+
+    The last driving frame comes first, with every control at its default: it is the golden one.
+    The others are smoothed, whose state goes from frame to frame, and one is absolute, if the model
+    has such motion.
+    """
+    oracle.set_source(frames.source, frames.driving[0])
+    order = [frames.driving[-1], *frames.driving[:-1]]
+    given = {control.name for control in chain.controls}
+    controls = [{}, *([SMOOTHING] * (len(order) - 1))]
+    if "relative" in given and len(order) > 2:
+        controls[2] = SMOOTHING | {"relative": 0.0}
+    known = [{name: c[name] for name in c.keys() & given} for c in controls]
+    pairs = list(zip(order, known, strict=True))
+    return [oracle.animate(*pair) for pair in progress(pairs, label="computing with torch")]
 
 
-def verify(folder: Path, expected: Sequence[Tensors], precision: Precision) -> Parity:
-    """Compare the bundle in ``folder`` with the model's tensors.
+def verify(
+    folder: Path, frames: Frames, expected: Sequence[Tensors], precision: Precision
+) -> Parity:
+    """Compare the bundle in ``folder`` with the model's tensors of these frames.
 
     Raises:
         ExportError: they differ by more than the precision's tolerances, or are not finite.
@@ -106,7 +120,8 @@ def verify(folder: Path, expected: Sequence[Tensors], precision: Precision) -> P
     try:
         for tensors in progress(expected, label="comparing the stages"):
             _compare_stages(bundle, backend, tensors, tolerances, parity)
-        _compare_chain(bundle, backend, expected, parity)
+        session = Session(bundle.manifest, backend)
+        _compare_chain(session, to_planes(frames.driving[0]), expected, parity)
     finally:
         backend.close()
     _judge_frames(parity, tolerances)
@@ -137,24 +152,16 @@ def _compare_stages(
 
 
 def _compare_chain(
-    bundle: Bundle, backend: Backend, expected: Sequence[Tensors], parity: Parity
+    session: Session, reference: Array, expected: Sequence[Tensors], parity: Parity
 ) -> None:
     """From images alone: source, reference, then frame after frame."""
-    for recurrent in bundle.manifest.recurrent:
-        backend.write(recurrent.to, 0)
-    backend.write("source_image", expected[0]["source_image"])
-    backend.write("driving_frame", expected[0]["driving_frame"])
-    for stage in bundle.manifest.stages:
-        if stage.when == "once" or stage.name == "keypoints":
-            backend.run(stage.name)
-    for kind in ("kp_value", "kp_jacobian"):
-        backend.copy(f"driving_{kind}", f"reference_{kind}")
+    session.set_source(expected[0][SOURCE_IMAGE])
+    session.set_reference(reference)
     for tensors in expected:
-        for name in ("driving_frame", *Control().arrays()):
-            backend.write(name, tensors[name])
-        backend.run_frame()
-        found, wanted = backend.view(FRAME).astype(float), tensors[FRAME].astype(float)
-        parity.frame_levels = max(parity.frame_levels, int(np.abs(found - wanted).max()))
+        for control in session.chain.controls:
+            session.set_control(control.name, float(tensors[control.name][0]))
+        found, wanted = session.animate(tensors[DRIVING_FRAME]), tensors[FRAME]
+        parity.frame_levels = max(parity.frame_levels, levels_apart(found, wanted))
         parity.psnr_db = min(parity.psnr_db, psnr(found, wanted))
 
 
@@ -183,23 +190,8 @@ def _errors(found: Array, wanted: Array) -> tuple[float, float]:
     return error, error / max(1.0, float(np.abs(exact).max()))
 
 
-def psnr(found: Array, wanted: Array) -> float:
-    """Peak signal-to-noise ratio of grey levels, dB; infinite for equal frames."""
-    error = np.mean(np.square(found.astype(np.float64) - wanted.astype(np.float64)))
-    return math.inf if error == 0 else float(10 * np.log10(255**2 / error))
-
-
 def _mismatch(what: str) -> ExportError:
     return ExportError(
         f"the exported stages do not compute what the model does: {what}",
         "nothing was kept; report it with the checkpoint's config, or try --precision fp32",
     )
-
-
-def golden(frames: Frames, expected: Sequence[Tensors]) -> dict[str, Image]:
-    """The golden sample: what the model makes of the source, motion absolute, not smoothed."""
-    return {
-        "source": frames.source,
-        "driving": frames.driving[0],
-        "output": as_image(expected[0][FRAME]),
-    }

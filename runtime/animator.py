@@ -13,16 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import open_backend
-from .backends.base import Backend, all_tensors
-from .bundle import DRIVING_FRAME, SOURCE_IMAGE, Bundle, Manifest
-from .errors import BackendError, ConfigError, InputError
-from .exchange import Exchange
-from .frames import Image, Letterbox
+from .bundle.bundle import Bundle
+from .bundle.manifest import DRIVING, DRIVING_FRAME, REFERENCE, SOURCE_IMAGE, Motion
+from .frame_io import FrameIO
 from .keypoints import hull_scale
+from .media.frames import Image, Letterbox
+from .session import Session
 from .smoothing import Smoothing, as_smoothing
-from .wiring import CONTROLS, DETECTOR, DRIVING, REFERENCE
+from .support.errors import BackendError, ConfigError, InputError
 
-Motion = Literal["relative", "absolute"]
 Out = TypeVar("Out")
 
 STEP_SECONDS = 1 / 30
@@ -51,32 +50,26 @@ class Animator:
     """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, motion: Motion, scale: float | Literal["hull"],
-        smooth: Smoothing | None,
-    ) -> None:  # fmt: skip
-        """Use `Animator.open`."""
-        self.bundle = bundle
-        self.backend = backend
-        manifest = bundle.manifest
-        self._manifest = manifest
-        self._lock = threading.RLock()
-        self._closed = False
+        self,
+        session: Session,
+        motion: Motion = "relative",
+        scale: float | Literal["hull"] = 1.0,
+        smooth: Smoothing | tuple[float, float] | bool | None = None,
+    ) -> None:
+        """Animate with an opened session, which is closed with the Animator. See `open`.
+
+        Raises:
+            ConfigError: an argument out of its range, or one that the model cannot honour.
+        """
+        self.session = session
         self.motion = motion
         self._scale = scale
-        self._once = [stage.name for stage in manifest.stages if stage.when == "once"]
-        self._names = all_tensors(manifest).keys()
-        self._references = _references(manifest)
-        self._states = [pair.to for pair in manifest.recurrent]
-        # Everything that a frame needs, looked up once: the backend's own memory on the host.
-        self._exchange = Exchange(backend, manifest.image)
-        self._controls = {name: backend.view(name) for name in CONTROLS if name in self._names}
-        self._set_control("relative", float(motion == "relative"))
-        self._set_control("scale", 1.0 if scale == "hull" else scale)
-        self._set_control("min_cutoff", smooth.min_cutoff if smooth else 0.0)
-        self._set_control("beta", smooth.beta if smooth else 0.0)
+        self._lock = threading.RLock()
+        self._closed = False
+        self._set_options(as_smoothing(smooth))
+        self._io = FrameIO(session.backend, session.chain.image)
         self._letterbox: Letterbox | None = None
         self._driving_box: Letterbox | None = None
-        self._has_reference = False
         self._last_time: float | None = None
 
     @classmethod
@@ -85,10 +78,10 @@ class Animator:
         bundle: str | os.PathLike[str] | Bundle | None = None,
         backend: str = "auto",
         motion: Motion = "relative",
-        reference: str = "first",
         smooth: Smoothing | tuple[float, float] | bool | None = None,
         threads: int | None = None,
         scale: float | Literal["hull"] = 1.0,
+        device: int | None = None,
     ) -> Self:
         """Open a bundle and its stages.
 
@@ -97,28 +90,28 @@ class Animator:
             backend: a name of `sonomime.runtime.backends.BACKENDS`.
             motion: `relative` (the source moves as the driving frames move away from the reference)
                 or `absolute` (it takes the driving keypoints as they are).
-            reference: `first`, the first frame animated; `set_reference` gives any other.
             smooth: a Smoothing, (min_cutoff, beta), True for the defaults, or None.
             threads: CPU threads; None is the physical cores available.
             scale: factor of relative motion, or `hull`: by the size of the two anatomies.
+            device: number of the GPU, among those that the process sees; None is the first.
 
         Raises:
-            ConfigError: an argument out of its range.
+            ConfigError: an argument out of its range, or one that the bundle cannot honour.
             BundleError: the bundle is missing, changed or malformed.
             BackendError: the backend cannot serve.
         """
         if motion not in get_args(Motion):
             raise ConfigError(f"unknown motion {motion!r}", "relative or absolute")
-        if reference != "first":
-            raise ConfigError(
-                f"frames come one by one here, so the reference cannot be {reference!r}",
-                "call set_reference(frame); `sonomime animate --reference` chooses in a file",
-            )
         if scale != "hull" and not (isinstance(scale, int | float) and 0 < scale <= 10):
             raise ConfigError(f"scale {scale!r} is not above 0 and at most 10, nor 'hull'")
         smoothing = as_smoothing(smooth)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        return cls(opened, open_backend(backend, opened, threads), motion, scale, smoothing)
+        running = open_backend(backend, opened, threads, device)
+        try:
+            return cls(Session(opened.manifest, running), motion, scale, smoothing)
+        except BaseException:
+            running.close()
+            raise
 
     def set_source(self, image: Any) -> None:
         """Take a new source image, as `animate` takes frames, and run the `once` stages on it.
@@ -132,9 +125,8 @@ class Animator:
         with self._lock:
             self._check_open()
             self._letterbox = None
-            box = self._exchange.give(image, SOURCE_IMAGE)
-            for stage in self._once:
-                self.backend.run(stage)
+            box = self._io.give(image, SOURCE_IMAGE)
+            self.session.set_source()
             self._letterbox = box
             self._begin()
 
@@ -147,9 +139,8 @@ class Animator:
         """
         with self._lock:
             self._check_open()
-            self._exchange.give(frame, DRIVING_FRAME)
-            self.backend.run(DETECTOR)
-            self._take_reference()
+            self._io.give(frame, DRIVING_FRAME)
+            self.session.set_reference()
             self._begin()
 
     @overload
@@ -182,38 +173,43 @@ class Animator:
             if self._letterbox is None:
                 raise InputError("there is no source image yet", "call set_source(image) first")
             step, now = self._step(timestamp)
-            target = self._exchange.target(out)
-            self._set_control("dt_seconds", step)
-            self._driving_box = self._exchange.give(frame, DRIVING_FRAME, self._driving_box)
-            if not self._has_reference:
-                self.backend.run(DETECTOR)
-                self._take_reference()
-            self._exchange.deliver_to_device(target)
-            self.backend.run_frame()
+            target = self._io.target(out)
+            if self.session.has_control("dt_seconds"):
+                self.session.set_control("dt_seconds", step)
+            self._driving_box = self._io.give(frame, DRIVING_FRAME, self._driving_box)
+            if not self.session.has_reference:
+                self.session.observe()
+                self.session.keep_reference()
+                self._fit_scale()
+            self._io.deliver_to_device(target)
+            self.session.animate()
             # Only a frame that succeeded moves the clock.
             self._last_time = now
-            made = self._exchange.collect(target)
+            made = self._io.collect(target)
             return made if out is None else out
 
     def detect(self, frame: Any) -> NDArray[np.float32]:
         """Keypoints of a frame, (K, 2), in [-1, 1] of the letterboxed square; changes nothing else.
 
         Raises:
+            ConfigError: the model has no keypoints.
             InputError: not an image.
             BackendError: a stage failed, or the Animator is closed.
         """
         with self._lock:
             self._check_open()
-            self._exchange.give(frame, DRIVING_FRAME)
-            self.backend.run(DETECTOR)
-            points: NDArray[np.float32] = self.backend.read(DRIVING + "kp_value")[0]
+            if self.session.chain.control.kind != "keypoints":
+                raise ConfigError("this model has no keypoints to detect")
+            self._io.give(frame, DRIVING_FRAME)
+            self.session.observe()
+            points: NDArray[np.float32] = self.session.read(DRIVING + "kp_value")[0]
             return points
 
     def reset(self) -> None:
         """Begin a new driving clip: the reference, the smoothing and the clock are forgotten."""
         with self._lock:
             self._check_open()
-            self._has_reference = False
+            self.session.forget_reference()
             self._begin()
 
     def read(self, name: str) -> NDArray[Any]:
@@ -225,16 +221,7 @@ class Animator:
         """
         with self._lock:
             self._check_open()
-            if name not in self._names:
-                raise ConfigError(
-                    f"the bundle has no tensor {name!r}", "it has " + ", ".join(sorted(self._names))
-                )
-            return self.backend.read(name)
-
-    @property
-    def manifest(self) -> Manifest:
-        """The bundle's manifest."""
-        return self._manifest
+            return self.session.read(name)
 
     @property
     def letterbox(self) -> Letterbox:
@@ -250,7 +237,7 @@ class Animator:
     @property
     def timings(self) -> Mapping[str, float]:
         """Seconds of each per-frame stage in the last frame; a live view."""
-        return self.backend.seconds
+        return self.session.seconds
 
     def close(self) -> None:
         """Give the backend's memory and threads back; a second call does nothing.
@@ -260,9 +247,8 @@ class Animator:
         with self._lock:
             if not self._closed:
                 self._closed = True
-                del self._exchange
-                self._controls.clear()
-                self.backend.close()
+                del self._io
+                self.session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -277,29 +263,37 @@ class Animator:
         if self._closed:
             raise BackendError("this Animator is closed", "open another one")
 
-    def _set_control(self, name: str, value: float) -> None:
-        if name in self._controls:
-            self._controls[name][0] = value
+    def _set_options(self, smooth: Smoothing | None) -> None:
+        """Set the controls; refuse what the model cannot honour."""
+        session = self.session
+        motions = session.chain.motions()
+        if self.motion not in motions:
+            raise ConfigError(f"this model cannot make {self.motion} motion", f"take {motions[0]}")
+        if len(motions) > 1:
+            session.set_control("relative", float(self.motion == "relative"))
+        if self._scale == "hull":
+            known = session.chain.tensors().keys()
+            if not {"source_kp_value", REFERENCE + "kp_value"} <= known:
+                raise ConfigError(
+                    "this model has no keypoints of source and reference to take the scale from",
+                    "give the scale as a number",
+                )
+        if self._scale != 1.0:
+            session.set_control("scale", 1.0 if self._scale == "hull" else self._scale)
+        if smooth is not None:
+            session.set_control("min_cutoff", smooth.min_cutoff)
+            session.set_control("beta", smooth.beta)
 
     def _begin(self) -> None:
-        """A fresh filter state (zeros, by the contract) and a fresh clock."""
-        for state in self._states:
-            self.backend.write(state, 0)
+        """A fresh clock, and the scale of the new pair. (The session's states are fresh.)"""
         self._last_time = None
         self._fit_scale()
 
     def _fit_scale(self) -> None:
-        if self._scale == "hull" and self._has_reference and self._letterbox is not None:
-            source = self.backend.read("source_kp_value")[0]
-            reference = self.backend.read(REFERENCE + "kp_value")[0]
-            self._set_control("scale", hull_scale(source, reference))
-
-    def _take_reference(self) -> None:
-        """Keep what the detector has just made as the reference."""
-        for made, kept in self._references:
-            self.backend.copy(made, kept)
-        self._has_reference = True
-        self._fit_scale()
+        if self._scale == "hull" and self.session.has_reference and self._letterbox is not None:
+            source = self.session.read("source_kp_value")[0]
+            reference = self.session.read(REFERENCE + "kp_value")[0]
+            self.session.set_control("scale", hull_scale(source, reference))
 
     def _step(self, timestamp: float | None) -> tuple[float, float]:
         """Seconds since the last frame, and the time that it is now."""
@@ -316,11 +310,3 @@ class Animator:
                 "timestamps increase within a clip; call reset() before another clip",
             )
         return timestamp - last, timestamp
-
-
-def _references(manifest: Manifest) -> list[tuple[str, str]]:
-    """Pairs of detector outputs and the reference inputs that some stage takes."""
-    wanted = {tensor.name for stage in manifest.stages for tensor in stage.inputs}
-    detector = next(stage for stage in manifest.stages if stage.name == DETECTOR)
-    pairs = [(t.name, REFERENCE + t.name.removeprefix(DRIVING)) for t in detector.outputs]
-    return [(made, kept) for made, kept in pairs if kept in wanted]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import platform
 import shutil
 import sys
@@ -14,9 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import BackendError, BundleError, OutputError, SonomimeError
-from .files import cache_folder
-from .sinks import MP4_ENCODERS
+from .media.sinks import MP4_ENCODERS
+from .support.atomic_files import cache_folder
+from .support.errors import BackendError, BundleError, OutputError, SonomimeError
 
 State = Literal["ok", "note", "fail"]
 
@@ -119,7 +118,7 @@ def _onnxruntime() -> Check:
             "onnxruntime", "note", "onnxruntime and onnxruntime-gpu are both installed",
             "they overwrite each other: pip uninstall both, then install one again",
         )  # fmt: skip
-    from .backends import default_threads
+    from .backends.base import default_threads
 
     threads = default_threads()
     return Check("onnxruntime", "ok", f"{onnxruntime.__version__}, CPU, {threads} threads")
@@ -148,32 +147,29 @@ def _gpu() -> Check:
 
 def _bundle(path: Path | None) -> Check:
     """Open the bundle, digests and all, and let it make its golden frame."""
-    import numpy as np
-
-    from .animator import Animator
-    from .bundle import Bundle
-    from .frames import read_image
+    from .backends import open_backend
+    from .bundle.bundle import Bundle
+    from .golden import agreement, begin_golden
+    from .media.frames import read_image
+    from .media.pixels import to_image, to_planes
+    from .session import Session
 
     bundle = Bundle.open(path)
-    golden, tolerances = bundle.manifest.golden, bundle.manifest.tolerances
-    with Animator.open(bundle, motion="absolute") as animator:
-        animator.set_source(read_image(bundle.folder / golden.source.file))
-        made = animator.animate(read_image(bundle.folder / golden.driving.file)).astype(np.int16)
-    expected = read_image(bundle.folder / golden.output.file).astype(np.int16)
-    if made.shape != expected.shape:
-        raise BundleError(f"{bundle.folder}: the golden output has another size")
-    apart = np.abs(made - expected)
-    error = float(np.mean(np.square(apart, dtype=np.float64)))
-    psnr = 10 * math.log10(255**2 / error) if error else math.inf
-    detail = (
-        f"{bundle.manifest.name} {bundle.digest[:12]}, golden frame within {apart.max()} levels"
-    )
-    # A little more than at export: another CPU adds up in another order.
-    levels, decibels = tolerances.frame_levels, tolerances.psnr_db
-    if levels is not None and apart.max() > levels + 1:
-        raise BundleError(f"{detail}, allowed are {levels}", _OTHERWISE)
-    if decibels is not None and psnr < decibels - 1:
-        raise BundleError(f"{detail}, {psnr:.1f} dB, needed are {decibels:g} dB", _OTHERWISE)
+    tolerances = bundle.manifest.tolerances
+    session = Session(bundle.manifest, open_backend("auto", bundle))
+    try:
+        driving = begin_golden(session, bundle, read_image)
+        made = to_image(session.animate(to_planes(driving)))
+        found = agreement(made, bundle, read_image)
+    finally:
+        session.close()
+    name = f"{bundle.manifest.name} {bundle.digest[:12]}"
+    detail = f"{name}, golden frame within {found.levels} levels ({found.psnr_db:.1f} dB)"
+    if not found.within(tolerances):
+        levels, decibels = tolerances.frame_levels, tolerances.psnr_db
+        allowed = [] if levels is None else [f"{levels} levels"]
+        allowed += [] if decibels is None else [f"{decibels:g} dB"]
+        raise BundleError(f"{detail}, allowed are {' and '.join(allowed)}", _OTHERWISE)
     return Check("bundle", "ok", detail)
 
 

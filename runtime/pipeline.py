@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from .animator import Animator
-from .errors import ConfigError, InputError, OutputError, output_errors
-from .frames import Crop, Image
 from .keypoints import reference_distance
-from .mark import draw_mark, metadata
-from .panels import Panels
-from .progress import progress
-from .video import FrameSource, open_sink, open_source
+from .media.frames import Crop, Image
+from .media.mark import draw_mark, metadata
+from .media.panels import Panels
+from .media.sinks import open_sink
+from .media.video import FrameSource, open_source
+from .support.errors import ConfigError, InputError, OutputError, output_errors
+from .support.progress import progress
 
 log = logging.getLogger("sonomime")
 
@@ -68,7 +69,7 @@ def animate_files(animator: Animator, job: Job) -> Done:
         BackendError: a stage failed.
     """
     _check(job)
-    channels = animator.manifest.image.channels
+    channels = animator.session.chain.image.channels
     still = _frame_of(job.source, job.source_frame, job.source_crop, channels)
     with open_source(job.driving, crop=job.crop, channels=channels) as driving:
         animator.reset()

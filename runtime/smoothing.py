@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from .errors import ConfigError
+from .support.errors import ConfigError
 
 
 class Smoothing(NamedTuple):

@@ -7,9 +7,9 @@ import types
 from dataclasses import replace
 from typing import Any
 
-from sonomime.runtime.bundle import Bundle
-from sonomime.runtime.engine_file import EngineManifest, Precision, StageEngine
-from sonomime.runtime.flavours import RECIPE, gpu_target
+from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.engines.engine_file import EngineManifest, Precision, StageEngine
+from sonomime.runtime.engines.tensorrt_packages import RECIPE, gpu_target
 
 RTX = types.SimpleNamespace(__members__=dict.fromkeys(("NONE", "SM75", "SM80", "SM89", "SM120")))
 TRT: Any = types.SimpleNamespace(__version__="10.7.0", ComputeCapability=RTX)

@@ -15,8 +15,8 @@ from fake_device import FakeDevice
 
 from sonomime.runtime.backends import cuda, tensorrt
 from sonomime.runtime.backends.ort import session_options
-from sonomime.runtime.bundle import Bundle
-from sonomime.runtime.engine_store import FLAVOURS
+from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.engines.tensorrt_packages import FLAVOURS
 
 TYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT", "tensor(float16)": "HALF"}
 NUMPY = {"UINT8": np.uint8, "FLOAT": np.float32, "HALF": np.float16}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sonomime.benchmarks.kernels import DTYPES, HWC8, LINEAR, SOURCES, Kernels
-from sonomime.training.models.keypoint_detector import Keypoints
+from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
 INVALID_VALUE = 1  # cudaErrorInvalidValue
 UNTOUCHED = 77.0  # what a kernel leaves out stays conspicuous
@@ -60,7 +60,7 @@ def warp_occlude(
     geometry: str,
     layout: int = LINEAR,
 ) -> Tensor:
-    """As export.operators.warp_occlude; with HWC8 the feature is (H, W, C8) of as many channels."""
+    """As models.operators.warp_occlude; with HWC8 the feature is (H, W, C8)."""
     if layout == LINEAR:
         output = torch.full_like(feature.contiguous(), UNTOUCHED)
         return kernels.warp_occlude(feature, deformation, occlusion, geometry, output)
@@ -85,7 +85,7 @@ def sparse_motion(
     variance: float,
     geometry: str,
 ) -> Tensor:
-    """As export.operators.sparse_motion; the result is of the dtype of ``source_small``."""
+    """As keypoints.operators.sparse_motion; the result is of the dtype of ``source_small``."""
     channels, height, width = source_small.shape[1:]
     shape = (1, (source.value.shape[1] + 1) * (channels + 1), height, width)
     output = source_small.new_full(shape, UNTOUCHED)
@@ -95,7 +95,7 @@ def sparse_motion(
 def compose_motion(
     kernels: Kernels, mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str
 ) -> Tensor:
-    """As export.operators.compose_motion."""
+    """As keypoints.operators.compose_motion."""
     shape = (1, *mask_logits.shape[2:], 2)
     output = mask_logits.new_full(shape, UNTOUCHED, dtype=torch.float32)
     return kernels.compose_motion(mask_logits, source, driving, geometry, output)

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from sonomime.benchmarks.kernels import DTYPES, HWC8, LINEAR, Kernels, compiler
-from sonomime.export import operators
+from sonomime.training.models import operators
 from sonomime.training.models.geometry import make_grid
-from sonomime.training.models.keypoint_detector import Keypoints
+from sonomime.training.models.keypoints import operators as motion_operators
+from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
 GEOMETRIES = ("half_pixel", "fomm")
 
@@ -124,12 +125,14 @@ def motions(kernels: Kernels, device: str) -> Iterator[Case]:
                 found = host_kernels.sparse_motion(
                     kernels, one.to(device), *points, 0.01, geometry
                 ).cpu()
-                wanted = operators.sparse_motion(one.float(), source, driving, 0.01, geometry)
+                wanted = motion_operators.sparse_motion(
+                    one.float(), source, driving, 0.01, geometry
+                )
                 yield Case("SparseMotion", str(dtype)[6:], "linear", found, wanted)
                 found = host_kernels.compose_motion(
                     kernels, many.to(device), *points, geometry
                 ).cpu()
-                wanted = operators.compose_motion(many, source, driving, geometry)
+                wanted = motion_operators.compose_motion(many, source, driving, geometry)
                 yield Case("ComposeMotion", str(dtype)[6:], "linear", found, wanted)
 
 

@@ -20,9 +20,19 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sonomime.runtime import bundle as contract
+from sonomime.runtime.bundle import manifest as contract
+from sonomime.runtime.bundle.bundle import write_manifest
+from sonomime.runtime.support.plain_file import sha256_file
 
 MAP = 64
+
+CONTROLS = (
+    contract.ControlInput("relative", 1.0, (0.0, 1.0), "", "1: relative motion, 0: absolute"),
+    contract.ControlInput("scale", 1.0, (0.0, 10.0), "", "factor of the motion"),
+    contract.ControlInput("min_cutoff", 0.0, (0.0, 1e6), "Hz", "smoothing at rest; 0: none"),
+    contract.ControlInput("beta", 0.0, (0.0, 1e6), "Hz s", "less smoothing when fast"),
+    contract.ControlInput("dt_seconds", 1 / 30, (0.0, 1e9), "s", "since the last frame"),
+)
 DTYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
 
 
@@ -158,7 +168,7 @@ def make_toy_bundle(folder: Path, size: int = 64, channels: int = 1, keypoints: 
     feature = tensor("source_feature", 1, channels, size, size)
     maps = [tensor("deformation", 1, MAP, MAP, 2), tensor("occlusion_map", 1, 1, MAP, MAP)]
     state = 1 + 2 * keypoints
-    controls = [tensor(name, 1) for name in contract.CONTROLS]
+    controls = [tensor(control.name, 1) for control in CONTROLS]
 
     source = Graph()
     source("Div", source("Cast", "source_image", to=1), source.constant(255.0), out=feature.name)
@@ -188,21 +198,22 @@ def make_toy_bundle(folder: Path, size: int = 64, channels: int = 1, keypoints: 
     ):  # fmt: skip
         file = f"{name}.onnx"
         graph.save(folder / file, inputs, outputs)
-        when: Any = "once" if name == "source" else "per_frame"
-        digest = contract.sha256_file(folder / file)
-        stages.append(contract.Stage(name, file, digest, when, tuple(inputs), tuple(outputs)))
+        role: Any = {"source": "source", "keypoints": "observe"}.get(name, "frame")
+        digest = sha256_file(folder / file)
+        stages.append(contract.StageFile(name, role, tuple(inputs), tuple(outputs), file, digest))
 
     golden = {
         "source": blob(size, 0.1, -0.2, channels),
+        "reference": blob(size, -0.1, 0.1, channels),
         "driving": blob(size, -0.3, 0.2, channels),
-        # Absolute motion puts the source's blob where the driving one is.
-        "output": blob(size, -0.3, 0.2, channels),
+        # Relative motion moves the source's blob as the driving one has moved.
+        "output": blob(size, -0.1, -0.1, channels),
     }
     digests = {}
     for name, picture in golden.items():
         _write_png(folder / f"golden_{name}.png", picture)
         digests[name] = contract.FileDigest(
-            f"golden_{name}.png", contract.sha256_file(folder / f"golden_{name}.png")
+            f"golden_{name}.png", sha256_file(folder / f"golden_{name}.png")
         )
     (folder / "MODEL_CARD.md").write_text("# A toy\n")
     manifest = contract.Manifest(
@@ -211,21 +222,20 @@ def make_toy_bundle(folder: Path, size: int = 64, channels: int = 1, keypoints: 
         preset="toy",
         created_with="test",
         image=contract.ImageFormat(size, 1 if channels == 1 else 3),
-        conventions=contract.Conventions("half_pixel"),
-        keypoints=contract.Keypoints(keypoints, (contract.SupervisedKeypoint(0, "blob"),)),
+        geometry="half_pixel",
+        control=contract.KeypointControl(keypoints, (contract.SupervisedKeypoint(0, "blob"),)),
+        controls=CONTROLS,
         precision="fp32",
         stages=tuple(stages),
         tolerances=contract.Tolerances(1e-4, frame_levels=255),
-        golden=contract.Golden(**digests),
+        golden=contract.Golden(**digests, motion="relative"),
         provenance=contract.Provenance(
             hashlib.sha256(b"").hexdigest(), "", 0, (contract.DataCredit("none", "CC0"),), "CC0"
         ),
         recurrent=(contract.Recurrent("next_state", "state"),),
-        files=(
-            contract.FileDigest("MODEL_CARD.md", contract.sha256_file(folder / "MODEL_CARD.md")),
-        ),
+        files=(contract.FileDigest("MODEL_CARD.md", sha256_file(folder / "MODEL_CARD.md")),),
     )
-    contract.write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
     return folder
 
 
@@ -243,7 +253,8 @@ def replace_file(folder: Path, file: str, content: bytes) -> None:
     digest = hashlib.sha256(content).hexdigest()
 
     def change(data: dict[str, Any]) -> None:
-        for entry in [*data["stages"], *data["files"], *data["golden"].values()]:
+        images = [entry for entry in data["golden"].values() if isinstance(entry, dict)]
+        for entry in [*data["stages"], *data["files"], *images]:
             if entry["file"] == file:
                 entry["sha256"] = digest
 

@@ -6,8 +6,6 @@ and, for resuming, the raw weights and the optimizers.
 
 from __future__ import annotations
 
-import pickle
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..runtime.errors import CheckpointError, ConfigError, output_errors
-from ..runtime.files import atomic_path
+from ..runtime.support.atomic_files import atomic_path
+from ..runtime.support.errors import CheckpointError, ConfigError, output_errors
 from .config import Config, check, config_from_dict, config_to_dict
-from .models.animator import AnimationModel, build_model
+from .models.base import Model
+from .models.families import family_of
+from .weights_file import read_weights_only
 
 FORMAT = 1
 _OTHER_VERSION = "it may be of another version of sonomime"
@@ -28,7 +28,7 @@ _OTHER_VERSION = "it may be of another version of sonomime"
 class Checkpoint:
     """A training's state.
 
-    weights: EMA weights of the AnimationModel. supervised_names: keypoints that had labels, in
+    weights: EMA weights of the model. supervised_names: keypoints that had labels, in
     their order. data: name and licence of what it was trained on. resume: what only training needs.
     """
 
@@ -60,9 +60,9 @@ class Checkpoint:
                     raise error.__context__ from None
                 raise
 
-    def model(self) -> AnimationModel:
+    def model(self) -> Any:
         """The model with the EMA weights, in eval mode."""
-        model = build_model(self.config.model)
+        model: Model = family_of(self.config.model).model(self.config.model)
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
@@ -70,32 +70,6 @@ class Checkpoint:
                 f"weights do not fit the configuration: {error}", "use the file as it was saved"
             ) from error
         return model.eval()
-
-
-def read_weights_only(path: Path, refused_hint: str) -> Any:
-    """What ``torch.save`` put into a file, if that is tensors and plain values; no code of it runs.
-
-    Raises:
-        CheckpointError: no such file, damaged, or a pickle that calls something (with
-        ``refused_hint``).
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint", "give the path of a checkpoint file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        # torch's own text advises to load without the guard: only the name of what was to be called
-        # is kept.
-        call = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and call:
-            raise CheckpointError(
-                f"{path}: refused, because it holds more than weights: it names {call[1]}",
-                refused_hint,
-            ) from error
-        raise CheckpointError(
-            f"{path}: not a readable checkpoint ({type(error).__name__})",
-            "it may be cut short or another kind of file; copy it anew",
-        ) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

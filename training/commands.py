@@ -12,7 +12,7 @@ from .phantom.commands import add_phantom
 
 if TYPE_CHECKING:
     from .config import LossConfig
-    from .dataset import ClipList
+    from .data.dataset import ClipList
 
 __all__ = ["add_evaluate", "add_phantom", "add_train"]
 
@@ -73,14 +73,15 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def train_command(args: argparse.Namespace) -> int:
     """Run ``sonomime train``."""
-    from ..runtime.errors import ConfigError
-    from ..runtime.frames import parse_crop
-    from ..runtime.progress import progress
+    from ..runtime.media.frames import parse_crop
+    from ..runtime.support.errors import ConfigError
+    from ..runtime.support.progress import progress
     from .config import load_config
-    from .dataset import find_clips, load_clip
+    from .data.dataset import find_clips, load_clip
+    from .data.pairs import PairSampler
+    from .data.prefetch import PrefetchSampler
     from .loop import train
-    from .pairs import PairSampler
-    from .prefetch import PrefetchSampler
+    from .models.families import family_of
     from .trainer import Trainer
 
     config = load_config(args.config, args.set)
@@ -99,7 +100,7 @@ def train_command(args: argparse.Namespace) -> int:
         for clip in progress(found.clips, label="reading clips")
     ]
     labelled = any(clip.visible.any() for clip in clips)
-    names = list(found.keypoint_names) if labelled and model.keypoints.supervised else []
+    names = list(found.keypoint_names) if labelled and family_of(model).labels(model) else []
     sampler = PairSampler(
         clips, config.data, config.train.seed, batch_size=config.train.batch_size, loss=config.loss
     )

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..runtime.errors import ConfigError
-from ..runtime.strict import StrictError, parse, plain
+from ..runtime.support.dataclass_parser import StrictError, parse, plain
+from ..runtime.support.errors import ConfigError
 
 PRESETS = Path(__file__).parent / "presets"
 

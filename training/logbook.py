@@ -10,10 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.errors import output_errors
-from ..runtime.files import atomic_write_bytes, atomic_write_text
-
-COLUMNS = ("source", "driving", "deformation", "occlusion", "content", "texture", "prediction")
+from ..runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
+from ..runtime.support.errors import output_errors
 
 
 class Logbook:
@@ -68,29 +66,28 @@ class Logbook:
 def picture_grid(
     samples: dict[str, NDArray[np.float32]], points: dict[str, NDArray[np.float32]]
 ) -> NDArray[np.uint8]:
-    """A grid with one row a sample and ``COLUMNS`` as columns, captions on top; uint8 RGB.
+    """A grid with one row a sample and the names as columns, captions on top; uint8 RGB.
 
     Args:
-        samples: per column NCHW arrays in [0, 1]; ``deformation`` is (B, h, w, 2),
-            ``texture`` is around 0.
+        samples: by name NCHW arrays in [0, 1], ``source`` among them; ``deformation`` is
+            (B, h, w, 2).
         points: ``source`` and ``driving``: (B, K, 2) keypoints in [-1, 1], half_pixel.
     """
     size = samples["source"].shape[-1]
     rows = []
     for b in range(samples["source"].shape[0]):
         cells = []
-        for column in COLUMNS:
+        for column in samples:
             if column == "deformation":
                 cells.append(draw_deformation(samples[column][b], size))
                 continue
-            image = samples[column][b] + (0.5 if column == "texture" else 0.0)
-            cell = to_rgb(image, size)
+            cell = to_rgb(samples[column][b], size)
             if column in points:
                 draw_points(cell, points[column][b])
             cells.append(cell)
         rows.append(np.hstack(cells))
-    header = np.full((22, size * len(COLUMNS), 3), 255, np.uint8)
-    for i, column in enumerate(COLUMNS):
+    header = np.full((22, size * len(samples), 3), 255, np.uint8)
+    for i, column in enumerate(samples):
         cv2.putText(
             header,
             column,

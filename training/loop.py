@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from ..runtime.errors import ConfigError, OutputError
+from ..runtime.support.errors import ConfigError, OutputError
 from .checkpoint import load_checkpoint
 from .logbook import Logbook
 from .trainer import Trainer

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..runtime.errors import CheckpointError, ConfigError
-from . import losses
+from ..runtime.support.errors import CheckpointError, ConfigError
 from .checkpoint import Checkpoint
 from .config import Config, LossConfig, config_to_dict
+from .data.batch import PairBatch
 from .logbook import picture_grid
-from .models.animator import build_model
+from .models import image_losses
+from .models.base import StepResult
 from .models.discriminator import Discriminator
-from .objective import Objective, StepResult
-from .pairs import PairBatch
+from .models.families import family_of
 
 Sampler = Callable[[int], PairBatch]  # a pure function of the step, so that resuming is exact
 
@@ -35,11 +35,12 @@ class Trainer:
         supervised_names: list[str],
         data: list[dict[str, str]],
     ) -> None:
-        if supervised_names and len(supervised_names) != config.model.keypoints.supervised:
+        self.family = family_of(config.model)
+        learned = self.family.labels(config.model)
+        if supervised_names and len(supervised_names) != learned:
             raise ConfigError(
                 f"the data labels {len(supervised_names)} keypoints "
-                f"({', '.join(supervised_names)}), "
-                f"the model has {config.model.keypoints.supervised} supervised ones",
+                f"({', '.join(supervised_names)}), the model has {learned} supervised ones",
                 f"--set model.keypoints.supervised={len(supervised_names)}",
             )
         _check_image_loss(config.loss)
@@ -48,9 +49,10 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(config.train.seed)
         train = config.train
-        self.model = build_model(config.model).to(self.device, memory_format=torch.channels_last)
+        model = self.family.model(config.model)
+        self.model = model.to(self.device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
-        self.objective = Objective(config).to(self.device)
+        self.objective = self.family.objective(config).to(self.device)
         betas = (train.beta1, train.beta2)
         self.optimizer = torch.optim.Adam(self.model.parameters(), train.learning_rate, betas)
         self.discriminator: Discriminator | None = None
@@ -99,8 +101,8 @@ class Trainer:
         if self.discriminator is not None:
             self.discriminator.requires_grad_(True)
             with self.autocast():
-                fake = self.discriminator(result.prediction.image.detach())
-                loss = losses.lsgan_discriminator(self.discriminator(batch.driving), fake)
+                fake = self.discriminator(result.prediction.detach())
+                loss = image_losses.lsgan_discriminator(self.discriminator(batch.driving), fake)
             self.update(self.discriminator_optimizer, rate, loss, [self.discriminator])
             result.losses["discriminator"] = loss
         self.follow()
@@ -240,22 +242,10 @@ class Trainer:
         """Picture grid of the EMA model on the batch of ``step``."""
         self.ema.eval()
         batch = PairBatch(*(t[:samples] if isinstance(t, Tensor) else t for t in self.batch(step)))
-        source = self.ema.encode(batch.source)
-        driving = self.ema.keypoint_detector(batch.driving)
-        prediction, motion = self.ema.animate(source, driving)
-        columns = {
-            "source": batch.source,
-            "driving": batch.driving,
-            "deformation": motion.deformation,
-            "occlusion": motion.occlusion_map,
-            "content": prediction.content,
-            "texture": prediction.texture,
-            "prediction": prediction.image,
-        }
-        points = {"source": source.keypoints.value, "driving": driving.value}
+        shown = self.family.columns(self.ema, batch)
         return picture_grid(
-            {k: v.float().cpu().numpy() for k, v in columns.items()},
-            {k: v.cpu().numpy() for k, v in points.items()},
+            {k: v.float().cpu().numpy() for k, v in shown.images.items()},
+            {k: v.cpu().numpy() for k, v in shown.points.items()},
         )
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from ..bundle import Bundle
-from ..errors import BackendError, ConfigError
-from ..strict import nearest
+from ..bundle.bundle import Bundle
+from ..support.dataclass_parser import nearest
+from ..support.errors import BackendError, ConfigError
 from .base import Backend, default_threads
-
-__all__ = ["BACKENDS", "Backend", "default_threads", "open_backend", "resolve_threads"]
 
 log = logging.getLogger("sonomime")
 
@@ -40,7 +38,9 @@ def resolve_threads(threads: int | None) -> int:
     return threads
 
 
-def open_backend(name: str, bundle: Bundle, threads: int | None = None) -> Backend:
+def open_backend(
+    name: str, bundle: Bundle, threads: int | None = None, device: int | None = None
+) -> Backend:
     """Open all of a bundle's stages.
 
     Args:

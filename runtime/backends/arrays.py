@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..support.errors import InputError
 from .cuda import DEFAULT_STREAM, Device
 
 _CUDA, _MANAGED = 2, 13  # DLDeviceType

@@ -1,4 +1,4 @@
-"""What the Animator asks of a backend, and what every backend shares."""
+"""What a Session asks of a backend, and what every backend shares."""
 
 from __future__ import annotations
 
@@ -10,25 +10,19 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..bundle import Manifest, Tensor
-from ..errors import BackendError
-from ..wiring import CONTROLS, DRIVING_FRAME, FRAME, SOURCE_IMAGE
+from ..bundle.manifest import FRAME, Chain, Tensor
+from ..support.errors import BackendError
 from .arrays import DeviceArray
 
 ALIGNMENT = 64  # one cache line, and the widest vector of the CPU
-
-GIVEN = (SOURCE_IMAGE, DRIVING_FRAME, *CONTROLS)
-"""What the caller writes."""
-BOUNDARY = (*GIVEN, FRAME)
-"""The tensors that cross between the caller and the stages. All others stay where they are made."""
 
 
 class Backend(Protocol):
     """A bundle's stages, opened, with one buffer per tensor name shared by all of them.
 
     A stage's output buffer IS the next stage's input, so nothing is handed over between stages, and
-    on a device nothing but the boundary tensors ever comes to the host. Not thread-safe: the
-    Animator takes care of that.
+    on a device nothing but the boundary tensors (what the caller gives, and the frame) ever comes
+    to the host. Not thread-safe: the Animator takes care of that.
     """
 
     name: str
@@ -44,7 +38,7 @@ class Backend(Protocol):
         host's clock on a CPU, by events on a device."""
 
     def view(self, tensor: str) -> NDArray[Any]:
-        """Host memory of a BOUNDARY tensor: what is written there is what the next run reads, and
+        """Host memory of a boundary tensor: what is written there is what the next run reads, and
         the frame is there when `run_frame` returns. The same array for the backend's whole life.
 
         Raises:
@@ -95,10 +89,10 @@ class TakesDeviceArrays(Protocol):
         synchronisation covers the copy."""
 
 
-def boundary(manifest: Manifest) -> dict[str, Tensor]:
-    """The boundary tensors that the bundle has, by name, in the order of BOUNDARY."""
-    tensors = all_tensors(manifest)
-    return {name: tensors[name] for name in BOUNDARY if name in tensors}
+def boundary(chain: Chain) -> dict[str, Tensor]:
+    """The tensors that cross between the caller and the stages: what is given, and the frame."""
+    tensors = chain.tensors()
+    return {name: tensors[name] for name in (*chain.given(), FRAME)}
 
 
 def not_boundary(tensor: str) -> BackendError:
@@ -107,15 +101,6 @@ def not_boundary(tensor: str) -> BackendError:
         f"{tensor!r} has no memory on the host: it is no boundary tensor of this bundle",
         "read() and write() reach every tensor",
     )
-
-
-def all_tensors(manifest: Manifest) -> dict[str, Tensor]:
-    """Every tensor of the whole chain by its name: equal names are one tensor."""
-    tensors: dict[str, Tensor] = {}
-    for stage in manifest.stages:
-        for tensor in (*stage.inputs, *stage.outputs):
-            tensors.setdefault(tensor.name, tensor)
-    return tensors
 
 
 def allocate(tensor: Tensor) -> NDArray[Any]:
@@ -127,9 +112,9 @@ def allocate(tensor: Tensor) -> NDArray[Any]:
     return raw[start : start + count].view(dtype).reshape(tensor.shape)
 
 
-def allocate_all(manifest: Manifest) -> dict[str, NDArray[Any]]:
+def allocate_all(chain: Chain) -> dict[str, NDArray[Any]]:
     """One buffer per tensor name of the whole chain: equal names share it, and so are wired."""
-    return {name: allocate(tensor) for name, tensor in all_tensors(manifest).items()}
+    return {name: allocate(tensor) for name, tensor in chain.tensors().items()}
 
 
 def default_threads() -> int:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError
+from ..support.errors import BackendError
 from .cuda_errors import DeviceError, device_error
 
 Bytes = NDArray[np.uint8]

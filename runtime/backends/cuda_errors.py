@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import BackendError
+from ..support.errors import BackendError
 
 # After one of these every later call of the process fails too: its context is gone.
 STICKY = frozenset(

@@ -19,11 +19,10 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from ..bundle import Bundle
-from ..errors import BackendError
-from ..wiring import DRIVING_FRAME, FRAME
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import DRIVING_FRAME, FRAME
+from ..support.errors import BackendError
 from .arrays import DeviceArray, device_array
-from .base import GIVEN
 from .cuda import Device
 from .cuda_errors import LOST, DeviceError
 from .device_memory import DeviceMemory, size_of
@@ -69,8 +68,9 @@ class DeviceBackend(ABC):
         self._lost = ""
         manifest = bundle.manifest
         self._stages = {stage.name: stage for stage in manifest.stages}
-        self._per_frame = [stage.name for stage in manifest.stages if stage.when == "per_frame"]
+        self._per_frame = [stage.name for stage in manifest.stages if stage.per_frame]
         self._recurrent = [(pair.from_, pair.to) for pair in manifest.recurrent]
+        self._given = frozenset(manifest.given())
         self._graphs: dict[Variant, int] = {}
         self._warm = False
         plain = not self.captures or os.environ.get(GRAPH_VARIABLE) == "0"
@@ -131,13 +131,13 @@ class DeviceBackend(ABC):
         return self._memory.view(tensor)
 
     def read(self, tensor: str) -> NDArray[Any]:
-        if tensor in GIVEN and tensor not in self._put:
+        if tensor in self._given and tensor not in self._put:
             return self._memory.view(tensor).copy()
         with self._guard():
             return self._memory.read(tensor)
 
     def write(self, tensor: str, value: ArrayLike) -> None:
-        if tensor in GIVEN:
+        if tensor in self._given:
             self._put.discard(tensor)
             self._memory.view(tensor)[...] = value
             return
@@ -153,7 +153,7 @@ class DeviceBackend(ABC):
     def run(self, stage: str) -> None:
         with self._guard():
             for tensor in self._stages[stage].inputs:
-                if tensor.name in GIVEN and tensor.name not in self._put:
+                if tensor.name in self._given and tensor.name not in self._put:
                     self._memory.upload(tensor.name)
             self._enqueue(stage)
             if any(tensor.name == FRAME for tensor in self._stages[stage].outputs):

@@ -10,15 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..bundle import Manifest, Tensor
-from ..wiring import CONTROLS, DRIVING_FRAME
-from .base import all_tensors, boundary, not_boundary
+from ..bundle.manifest import DRIVING_FRAME, SOURCE_IMAGE, Chain, Tensor
+from .base import boundary, not_boundary
 from .cuda import Device
 
 DEVICE_ALIGNMENT = 256  # what TensorRT asks of a tensor's address
-
-# The controls lie beside the driving frame, so that all a frame takes goes up in one copy.
-_ORDER = (*CONTROLS, DRIVING_FRAME)
 
 
 class DeviceMemory:
@@ -28,7 +24,7 @@ class DeviceMemory:
     first, a recurrent state among it.
     """
 
-    def __init__(self, device: Device, manifest: Manifest, stream: int, release: ExitStack) -> None:
+    def __init__(self, device: Device, chain: Chain, stream: int, release: ExitStack) -> None:
         """Allocate; what `release` is given frees it again.
 
         Raises:
@@ -36,9 +32,11 @@ class DeviceMemory:
         """
         self._device = device
         self._stream = stream
-        self._tensors = all_tensors(manifest)
-        outer = boundary(manifest)
-        first = [name for name in _ORDER if name in outer]
+        self._tensors = chain.tensors()
+        outer = boundary(chain)
+        # The controls lie beside the driving frame, so that all a frame takes goes up in one copy.
+        controls = [name for name in chain.given() if name not in (SOURCE_IMAGE, DRIVING_FRAME)]
+        first = [*controls, DRIVING_FRAME]
         order = [*first, *(name for name in outer if name not in first)]
         order += [name for name in self._tensors if name not in outer]
         self._offsets: dict[str, int] = {}
@@ -59,7 +57,6 @@ class DeviceMemory:
             name: view.reshape(self._tensors[name].shape) for name, view in self._views.items()
         }
         # What goes up with a frame, with the driving frame and without.
-        controls = [name for name in first if name in CONTROLS]
         self._with_frame = (first[0], first[-1])
         self._controls = (controls[0], controls[-1]) if controls else None
 

@@ -7,7 +7,7 @@ is refused before any runtime sees it.
 
 from __future__ import annotations
 
-from ..errors import BundleError
+from ..support.errors import BundleError
 
 # Which fields of which message lead to a TensorProto: {message: {field number: message}}.
 # Numbers from onnx.proto3; they never change.

@@ -10,9 +10,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 
-from ..bundle import Bundle, Stage, Tensor
-from ..errors import BackendError, BundleError
-from ..timing import Spans
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import Stage, StageFile, Tensor
+from ..support.errors import BackendError, BundleError
+from ..support.timing import Spans
 from .base import allocate_all, boundary, not_boundary
 from .onnx_file import check_onnx
 
@@ -38,7 +39,7 @@ class OrtCpuBackend:
         self._buffers = allocate_all(bundle.manifest)
         self._views = {name: self._buffers[name] for name in boundary(bundle.manifest)}
         stages = bundle.manifest.stages
-        self._per_frame = [stage.name for stage in stages if stage.when == "per_frame"]
+        self._per_frame = [stage.name for stage in stages if stage.per_frame]
         self._recurrent = [(pair.from_, pair.to) for pair in bundle.manifest.recurrent]
         self._spans = Spans(self._per_frame)
         # Opening holds the interpreter's lock only now and then, so two cores nearly halve it.
@@ -123,7 +124,7 @@ def session_options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _open_session(bundle: Bundle, stage: Stage, threads: int) -> ort.InferenceSession:
+def _open_session(bundle: Bundle, stage: StageFile, threads: int) -> ort.InferenceSession:
     content = bundle.read(stage.file)
     check_onnx(content, stage.file)
     try:
@@ -144,7 +145,7 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
-def compare_graph(stage: Stage, session: ort.InferenceSession) -> None:
+def compare_graph(stage: StageFile, session: ort.InferenceSession) -> None:
     """A graph must have exactly the tensors of the manifest: buffers are bound by bare address.
 
     Raises:
@@ -154,7 +155,7 @@ def compare_graph(stage: Stage, session: ort.InferenceSession) -> None:
     _compare(stage, "output", stage.outputs, session.get_outputs())
 
 
-def _compare(stage: Stage, what: str, expected: Sequence[Tensor], found: Sequence[Any]) -> None:
+def _compare(stage: StageFile, what: str, expected: Sequence[Tensor], found: Sequence[Any]) -> None:
     said = {tensor.name: (_TYPES[tensor.dtype], list(tensor.shape)) for tensor in expected}
     has = {node.name: (node.type, list(node.shape)) for node in found}
     for name in sorted(said.keys() | has.keys()):

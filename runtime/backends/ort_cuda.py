@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from ..bundle import Bundle, Stage
-from ..errors import BackendError
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import Stage
+from ..support.errors import BackendError
 from .cuda import Device, open_device
 from .device_backend import TRIES, DeviceBackend, alone
 from .onnx_file import check_onnx

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
-from ..bundle import Bundle, Stage, Tensor
-from ..engine_store import gpu_target, load_engines, load_flavour, rtx_target
-from ..errors import BackendError
-from ..flavours import load_plugin
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import Stage, Tensor
+from ..engines.engine_store import load_engines
+from ..engines.tensorrt_packages import gpu_target, load_flavour, load_plugin, rtx_target
+from ..support.errors import BackendError
 from .cuda import Device, open_device
 from .device_backend import DeviceBackend
 

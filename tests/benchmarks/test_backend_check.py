@@ -12,9 +12,9 @@ from toy_bundle import make_toy_bundle, replace_file
 
 from sonomime.benchmarks import backend_check
 from sonomime.benchmarks.backend_check import backend_lines, check_backend
-from sonomime.runtime.bundle import Bundle
-from sonomime.runtime.errors import BackendError
-from sonomime.runtime.png import png_bytes
+from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.media.png import png_bytes
+from sonomime.runtime.support.errors import BackendError
 
 
 def test_backends_are_held_against_the_golden_frame(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from toy_bundle import edit_manifest, make_toy_bundle, replace_file
 
 from sonomime.benchmarks import child, gpu_check
 from sonomime.benchmarks.gpu_parts import run_part
-from sonomime.runtime.bundle import sha256_file
+from sonomime.runtime.support.plain_file import sha256_file
 
 # What a machine with torch, numpy and a compiler alone lacks.
 BARE = """

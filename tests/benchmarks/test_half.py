@@ -13,8 +13,8 @@ from toy_bundle import copy_bundle, edit_manifest, make_toy_bundle
 from sonomime.benchmarks import half
 from sonomime.benchmarks.half import compare
 from sonomime.runtime.animator import Animator
-from sonomime.runtime.bundle import Bundle
-from sonomime.runtime.errors import ConfigError
+from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.support.errors import ConfigError
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_what_differs_or_is_not_finite_is_counted(
 
     def darker(self: Animator, frame: np.ndarray) -> np.ndarray:
         made = real(self, frame)
-        return made // 2 if self.manifest.precision == "fp16" else made
+        return made // 2 if self.session.chain.precision == "fp16" else made
 
     def broken(self: Animator, name: str) -> np.ndarray:
         return read(self, name) * (np.nan if name == "deformation" else 1)

@@ -13,10 +13,12 @@ from sonomime.benchmarks import kernels as module
 from sonomime.benchmarks.kernel_check import cases, check_kernels, kernel_lines
 from sonomime.benchmarks.kernels import Kernels, build_command
 from sonomime.benchmarks.lively import lively_model, speckle
-from sonomime.benchmarks.stage_chain import StageChain
-from sonomime.export import operators
-from sonomime.runtime.errors import BackendError
+from sonomime.benchmarks.stage_chain import DeviceChain
+from sonomime.benchmarks.torch_check import Pictures, animate
+from sonomime.runtime.support.errors import BackendError
 from sonomime.training.config import load_config
+from sonomime.training.models import operators
+from sonomime.training.models.keypoints.family import KeypointFamily
 
 CPU = torch.device("cpu")
 
@@ -86,9 +88,10 @@ def test_stages_compute_the_same_with_the_kernels(host: Kernels, preset: str) ->
     frames = []
     before = operators.warp_occlude
     for kernels in (None, host):
-        chain = StageChain(model, "fp32", CPU, kernels=kernels)
-        chain.set_source(speckle(128), speckle(128, seed=1))
-        frames.append(chain.animate(speckle(128, seed=2)))
+        chain = KeypointFamily().chain(model)
+        pictures = Pictures(speckle(128), speckle(128, seed=1), ())
+        session = pictures.begin(chain, DeviceChain(chain, CPU, kernels=kernels))
+        frames.append(animate(session, speckle(128, seed=2)))
     assert abs(frames[0].astype(int) - frames[1]).max() <= 1
     assert operators.warp_occlude is before
 

@@ -12,7 +12,8 @@ from sonomime.benchmarks.latency import Plan, measure_latency, report_lines, wri
 from sonomime.benchmarks.measure import LEAST_FOR_P99, environment, summarise
 from sonomime.cli import main
 from sonomime.runtime.animator import Animator
-from sonomime.runtime.errors import BackendError, BundleError, ConfigError
+from sonomime.runtime.media.pixels import Image, to_planes
+from sonomime.runtime.support.errors import BackendError, BundleError, ConfigError
 
 STAGES = ["keypoints", "transfer", "motion", "generator"]
 
@@ -128,18 +129,36 @@ def test_what_fails_in_a_new_process_is_told(toy_bundle: Path, tmp_path: Path) -
 def test_torch_takes_turns_with_the_runtime(
     toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sonomime.training import predictor
+    from sonomime.training import checkpoint as checkpoints
+    from sonomime.training.models import families
+
+    checkpoint = tmp_path / "checkpoint.pt"
 
     class Stands:
-        """In for a checkpoint's model: the toy itself."""
+        """In for a checkpoint, its model, its family and its oracle: the toy itself."""
 
-        @staticmethod
-        def open(path: Path) -> Animator:
-            assert path == tmp_path / "checkpoint.pt"
-            return Animator.open(toy_bundle, threads=1)
+        config = None
 
-    monkeypatch.setattr(predictor, "TorchAnimator", Stands)
-    checkpoint = tmp_path / "checkpoint.pt"
+        def __init__(self, path: Path) -> None:
+            assert path == checkpoint
+            self.animator = Animator.open(toy_bundle, threads=1)
+
+        def model(self) -> Stands:
+            return self
+
+        def oracle(self, model: Stands) -> Stands:
+            return self
+
+        def set_source(self, image: Image, reference: Image) -> None:
+            self.animator.set_source(image)
+            self.animator.set_reference(reference)
+
+        def animate(self, frame: Image) -> dict[str, Image]:
+            return {"frame": to_planes(self.animator.animate(frame))}
+
+    stands = Stands(checkpoint)
+    monkeypatch.setattr(checkpoints, "load_checkpoint", Stands)
+    monkeypatch.setattr(families, "family_of", lambda config: stands)
     report = measure_latency(
         Plan(toy_bundle, threads=1, frames=16, warmup=0, cold=0, torch=checkpoint)
     )

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sonomime.benchmarks.png_reader import read_png
-from sonomime.runtime.errors import InputError
-from sonomime.runtime.png import png_bytes
+from sonomime.runtime.media.png import png_bytes
+from sonomime.runtime.support.errors import InputError
 
 
 @pytest.mark.parametrize("shape", [(9, 13), (9, 13, 3)])

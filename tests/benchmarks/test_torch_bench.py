@@ -10,7 +10,7 @@ from toy_bundle import make_toy_bundle
 
 from sonomime.benchmarks import torch_bench, torch_check
 from sonomime.benchmarks.torch_check import torch_lines
-from sonomime.runtime.bundle import Bundle
+from sonomime.runtime.bundle.bundle import Bundle
 
 
 def test_ways_that_were_not_run_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

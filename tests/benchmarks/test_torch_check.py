@@ -5,7 +5,6 @@ from __future__ import annotations
 import types
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from lively import SMALL
@@ -14,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from sonomime.benchmarks import torch_check
 from sonomime.benchmarks.lively import lively_model, speckle
-from sonomime.benchmarks.stage_chain import StageChain, plain_loop
+from sonomime.benchmarks.stage_chain import DeviceChain, plain_loop
 from sonomime.benchmarks.torch_check import (
     Pictures,
     Variant,
@@ -23,7 +22,9 @@ from sonomime.benchmarks.torch_check import (
     torch_lines,
     variants,
 )
+from sonomime.runtime.media.pixels import levels_apart, to_image
 from sonomime.training.config import load_config
+from sonomime.training.models.keypoints.family import KeypointFamily
 
 CPU = torch.device("cpu")
 
@@ -37,6 +38,14 @@ def pictures() -> Pictures:
 @pytest.fixture(scope="module")
 def lite() -> Any:
     return lively_model(load_config("lite", SMALL))
+
+
+def device_chain(model: Any, pictures: Pictures) -> DeviceChain:
+    """In float32 on the CPU, with source and reference."""
+    stages = KeypointFamily().chain(model)
+    chain = DeviceChain(stages, CPU)
+    pictures.begin(stages, chain)
+    return chain
 
 
 def test_a_variant_is_held_against_the_model(lite: Any, pictures: Pictures) -> None:
@@ -66,8 +75,7 @@ def test_a_variant_that_fails_says_why_and_leaves_torch_as_it_was(
 
 def test_what_is_not_finite_does_not_agree(lite: Any, pictures: Pictures) -> None:
     expected = torch_check.expected_frames(lite, pictures)
-    chain = StageChain(lite, "fp32", CPU)
-    chain.set_source(pictures.source, pictures.reference)
+    chain = device_chain(lite, pictures)
     assert chain.finite()
     chain.tensors["deformation"] = torch.tensor([torch.nan])
     assert not chain.finite()
@@ -76,15 +84,12 @@ def test_what_is_not_finite_does_not_agree(lite: Any, pictures: Pictures) -> Non
 
 def test_the_chain_is_the_models_own(lite: Any, pictures: Pictures) -> None:
     """Against the reference that the export is verified with, smoothing off, relative."""
-    from sonomime.export.reference import Control, TorchChain, as_image
-
-    reference = TorchChain(lite)
-    reference.set_source(pictures.source, pictures.reference)
-    chain = StageChain(lite, "fp32", CPU)
-    chain.set_source(pictures.source, pictures.reference)
-    for frame in pictures.driving:
-        wanted = as_image(reference.animate(frame, Control(relative=1.0))["frame"])
-        assert np.abs(chain.animate(frame).astype(int) - wanted).max() <= 1
+    oracle = KeypointFamily().oracle(lite)
+    oracle.set_source(pictures.source, pictures.reference)
+    for frame, found in zip(
+        pictures.driving, torch_check.expected_frames(lite, pictures), strict=True
+    ):
+        assert levels_apart(found, to_image(oracle.animate(frame)["frame"])) <= 1
 
 
 class FromTheCpu(TorchDispatchMode):
@@ -111,21 +116,20 @@ def test_every_stage_stays_on_its_device(preset: str, channels_last: bool) -> No
     pinned, and gone when the graph is replayed."""
     extra = ("model.geometry=fomm", "model.channels=3") if preset == "fomm" else ()
     model = lively_model(load_config(preset, (*SMALL, *extra)))
-    chain = StageChain(model, "fp16", torch.device("meta"), channels_last=channels_last)
+    stages = KeypointFamily().chain(model, "fp16")
+    chain = DeviceChain(stages, torch.device("meta"), channels_last=channels_last)
     with torch.no_grad(), FromTheCpu() as seen:
-        for stage in chain.stages:
-            chain.run(stage)
+        for stage in chain.stages.values():
+            chain.compute(stage)
     assert seen.count > 100 and seen.operators == set()
     assert {tensor.device.type for tensor in chain.tensors.values()} == {"meta"}
 
 
 def test_the_plain_loop_makes_every_frame(lite: Any, pictures: Pictures) -> None:
-    chain = StageChain(lite, "fp32", CPU)
-    chain.set_source(pictures.source, pictures.reference)
+    chain = device_chain(lite, pictures)
     runs: list[str] = []
-    for stage in chain.stages:
-        module = chain.modules[stage.name]
-        chain.modules[stage.name] = lambda *given, module=module, name=stage.name: (
+    for name, module in list(chain.modules.items()):
+        chain.modules[name] = lambda *given, module=module, name=name: (
             runs.append(name),
             module(*given),
         )[1]
@@ -149,9 +153,9 @@ def test_the_plain_loop_is_held_to_the_same_settings(
     """Float32 that is float32, and cuDNN's choice of kernels, or the ratio would say nothing."""
     seen = []
 
-    def loop(chain: StageChain, *given: Any) -> list[float]:
+    def loop(chain: DeviceChain, *given: Any) -> list[float]:
         cudnn = torch.backends.cudnn
-        seen.append((chain.stages[0].inputs[0].dtype, cudnn.allow_tf32, cudnn.benchmark))
+        seen.append((chain.stages["source"].inputs[0].dtype, cudnn.allow_tf32, cudnn.benchmark))
         return [0.5]
 
     monkeypatch.setattr(torch_check, "plain_loop", loop)

@@ -14,8 +14,9 @@ from lively import lively_checkpoint, speckle
 
 from sonomime.export.bundle import export_bundle
 from sonomime.export.graphs import export_stage
-from sonomime.export.stages import Precision, StageModule, build_stages
 from sonomime.export.verify import Frames
+from sonomime.training.models.base import Precision, StageModule
+from sonomime.training.models.keypoints.stages import build_stages
 
 
 class Graphs(Mapping[str, onnx.ModelProto]):

@@ -12,15 +12,18 @@ import torch
 from lively import SMALL, lively_checkpoint, speckle
 
 from sonomime import __version__
-from sonomime.export import bundle as exporting
-from sonomime.export.bundle import Description, config_sha256, export_bundle
-from sonomime.export.reference import TorchChain
-from sonomime.export.stages import StageModule, build_stages
-from sonomime.export.verify import CONTROLS, Frames
+from sonomime.export.bundle import config_sha256, export_bundle
+from sonomime.export.card import Description
+from sonomime.export.verify import SMOOTHING, Frames
 from sonomime.runtime import Animator
-from sonomime.runtime.bundle import Bundle, DataCredit
-from sonomime.runtime.errors import ExportError, OutputError
-from sonomime.runtime.frames import read_image
+from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.bundle.manifest import DataCredit
+from sonomime.runtime.media.frames import read_image
+from sonomime.runtime.support.errors import ExportError, OutputError
+from sonomime.training.models.base import StageModule
+from sonomime.training.models.keypoints import family
+from sonomime.training.models.keypoints.oracle import KeypointOracle
+from sonomime.training.models.keypoints.stages import build_stages
 
 Bundles = Callable[..., Path]
 FRAMES = Frames(speckle(128), (speckle(128, seed=1), speckle(128, seed=2)))
@@ -43,7 +46,7 @@ def test_what_is_in_it(small: Path) -> None:
     assert [op.name for op in manifest.custom_ops] == [
         "ComposeMotion", "SparseMotion", "WarpOcclude",
     ]  # fmt: skip
-    assert [(p.index, p.name) for p in manifest.keypoints.supervised] == [
+    assert [(p.index, p.name) for p in manifest.control.supervised] == [
         (10, "symphysis"), (11, "bladder neck"),
     ]  # fmt: skip
     provenance = manifest.provenance
@@ -62,25 +65,27 @@ def test_model_card(small: Path) -> None:
 
 def test_golden_sample_is_what_the_animator_makes(small: Path) -> None:
     golden = Bundle.open(small).manifest.golden
-    source, driving, output = (
-        read_image(small / entry.file) for entry in (golden.source, golden.driving, golden.output)
-    )
-    assert np.array_equal(source, speckle(128)) and np.array_equal(driving, speckle(128, seed=1))
-    with Animator.open(small, motion="absolute", threads=1) as animator:
+    entries = (golden.source, golden.reference, golden.driving, golden.output)
+    source, reference, driving, output = (read_image(small / entry.file) for entry in entries)
+    assert np.array_equal(source, speckle(128)) and golden.motion == "relative"
+    assert np.array_equal(reference, speckle(128, seed=1))
+    assert np.array_equal(driving, speckle(128, seed=2))
+    with Animator.open(small, threads=1) as animator:
         animator.set_source(source)
+        animator.set_reference(reference)
         found = animator.animate(driving)
     assert np.abs(found.astype(int) - output).max() <= 1
 
 
 def test_animator_agrees_with_the_model_in_relative_motion(small: Path) -> None:
-    chain = TorchChain(lively_checkpoint("lite", SMALL).model())
+    chain = KeypointOracle(lively_checkpoint("lite", SMALL).model())
     frames = [speckle(128, seed=seed) for seed in range(4)]
     chain.set_source(frames[0], frames[1])
     with Animator.open(small, smooth=True, threads=1) as animator:
         animator.set_source(frames[0])
         for i, frame in enumerate(frames[1:]):
             found = animator.animate(frame, i / 30)
-            wanted = chain.animate(frame, CONTROLS[1])["frame"][0, 0]
+            wanted = chain.animate(frame, SMOOTHING)["frame"][0, 0]
             assert np.abs(found.astype(int) - wanted).max() <= 1
     assert wanted.std() > 10
 
@@ -105,7 +110,7 @@ def test_weights_that_were_changed_on_the_way_leave_nothing(
         tampered(next(stage for stage in stages if stage.name == name))
         return stages
 
-    monkeypatch.setattr(exporting, "build_stages", build)
+    monkeypatch.setattr(family, "build_stages", build)
     with pytest.raises(ExportError, match=name) as caught:
         exported(tmp_path / "out")
     assert caught.value.exit_code == 5 and caught.value.hint
@@ -177,6 +182,6 @@ def test_half_precision(bundles: Bundles) -> None:
     folder = bundles("lite", "fp16")
     manifest = Bundle.open(folder).manifest
     assert manifest.precision == "fp16" and manifest.tolerances.psnr_db == 45
-    assert manifest.tensor("source_layers").dtype == "float16"
-    assert manifest.tensor("deformation").dtype == "float32"
+    assert manifest.tensors()["source_layers"].dtype == "float16"
+    assert manifest.tensors()["deformation"].dtype == "float32"
     assert sum(path.stat().st_size for path in folder.glob("*.onnx")) < 8e6

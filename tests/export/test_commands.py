@@ -11,8 +11,9 @@ import pytest
 from lively import SMALL, lively_checkpoint, speckle
 
 from sonomime.cli import main
-from sonomime.runtime.bundle import Bundle, sha256_file
-from sonomime.runtime.png import png_bytes
+from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.media.png import png_bytes
+from sonomime.runtime.support.plain_file import sha256_file
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ from fake_tensorrt import FakeBuilder, FakeNetwork, FakeParser, fake_module
 from sonomime.cli import main
 from sonomime.export import engine
 from sonomime.export.engine import build_engines
-from sonomime.runtime import flavours
 from sonomime.runtime.backends import tensorrt
-from sonomime.runtime.bundle import Bundle
-from sonomime.runtime.engine_file import read_engine_file
-from sonomime.runtime.engine_store import cache_root, is_trusted, load_engines
-from sonomime.runtime.errors import BackendError, OutputError
+from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.engines import tensorrt_packages as flavours
+from sonomime.runtime.engines.engine_file import read_engine_file
+from sonomime.runtime.engines.engine_store import cache_root, is_trusted, load_engines
+from sonomime.runtime.support.errors import BackendError, OutputError
 
 STAGES = ["source", "keypoints", "transfer", "motion", "generator"]
 
@@ -62,7 +62,7 @@ def test_the_file_is_private_trusted_and_says_what_it_holds(fake: Any, toy: Bund
     assert found.manifest.bundle_digest == toy.digest
     assert found.manifest.version == "1.2.3" and found.manifest.targets == ("SM80", "SM120")
     for stage in found.manifest.stages:
-        assert stage.onnx_sha256 == toy.stage(stage.name).sha256
+        assert stage.onnx_sha256 == toy.manifest.stage(stage.name).sha256
         assert stage.size == len(found.engines[stage.name]) and stage.seconds >= 0
 
 
@@ -269,7 +269,7 @@ def test_builds_without_torch_or_onnx(run_python: Any, toy_bundle: Path) -> None
     code = """
 import sys
 from sonomime.export.engine import build_engines, load_flavour
-from sonomime.runtime.bundle import Bundle
+from sonomime.runtime.bundle.bundle import Bundle
 Bundle.open(sys.argv[1])
 assert not {"torch", "onnx"} & set(sys.modules), "imported too much"
 assert not any(name.startswith("sonomime.training") for name in sys.modules)

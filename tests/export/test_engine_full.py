@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from fake_tensorrt import fake_module
 
+from sonomime.export import engine
 from sonomime.export.engine import build_engines, choose_flavour
-from sonomime.runtime import flavours
-from sonomime.runtime.backends import cuda
-from sonomime.runtime.bundle import Bundle
-from sonomime.runtime.engine_store import load_engines
-from sonomime.runtime.errors import BackendError
+from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.engines import tensorrt_packages as flavours
+from sonomime.runtime.engines.engine_store import load_engines
+from sonomime.runtime.support.errors import BackendError
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Any:
             raise BackendError("CUDA finds no GPU", "check nvidia-smi")
         return module.gpu
 
-    monkeypatch.setattr(cuda, "open_device", open_device)
+    monkeypatch.setattr(engine, "open_device", open_device)
     monkeypatch.setattr(flavours, "_loaded", set())
     return module
 

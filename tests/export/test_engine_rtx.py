@@ -11,9 +11,10 @@ from lively import SMALL
 
 from sonomime.export import engine
 from sonomime.export.engine import build_engines
-from sonomime.runtime.bundle import Bundle, default_bundle_path
-from sonomime.runtime.engine_store import FLAVOURS, load_engines
-from sonomime.runtime.errors import BackendError
+from sonomime.runtime.bundle.bundle import Bundle, default_bundle_path
+from sonomime.runtime.engines.engine_store import load_engines
+from sonomime.runtime.engines.tensorrt_packages import FLAVOURS, rtx_targets
+from sonomime.runtime.support.errors import BackendError
 
 Bundles = Callable[..., Path]
 STAGES = ["source", "keypoints", "transfer", "motion", "generator"]
@@ -34,7 +35,7 @@ def built(folder: Path) -> list[str]:
     assert os.path.getsize(made.path) > made.manifest.size
     again = build_engines(bundle)
     assert again.cached and again.manifest == made.manifest
-    loaded = load_engines(bundle, "rtx", trt, FLAVOURS["rtx"].targets(trt))
+    loaded = load_engines(bundle, "rtx", trt, rtx_targets(trt))
     assert {name: len(engine) for name, engine in loaded.items()} == {
         stage.name: stage.size for stage in made.manifest.stages
     }

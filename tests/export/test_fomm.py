@@ -16,10 +16,10 @@ from torch import Tensor
 
 from sonomime.cli import main
 from sonomime.export.fomm import fomm_name, import_fomm, read_fomm_config, rename
-from sonomime.runtime.errors import CheckpointError, ConfigError, OutputError
+from sonomime.runtime.support.errors import CheckpointError, ConfigError, OutputError
 from sonomime.training.checkpoint import load_checkpoint
 from sonomime.training.config import ModelConfig
-from sonomime.training.models.animator import build_model
+from sonomime.training.models.keypoints.model import AnimationModel
 
 State = dict[str, Tensor]
 
@@ -397,7 +397,7 @@ def test_counts_of_the_paper_at_full_size() -> None:
     config = read_config(PAPER)
     weights = rename(tensors, config, Path("full.pth.tar"))
     with torch.device("meta"):
-        learned = {name for name, _ in build_model(config).named_parameters()}
+        learned = {name for name, _ in AnimationModel(config).named_parameters()}
     count = {True: 0, False: 0}
     for name, tensor in weights.items():
         count[name.startswith("keypoint_detector.")] += tensor.numel() * (name in learned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import torch
 from lively import SMALL, lively_checkpoint
 
 from sonomime.export.graphs import export_stage
-from sonomime.export.operators import DOMAIN, OPSET
-from sonomime.export.stages import StageModule, build_stages
-from sonomime.runtime.errors import ExportError
+from sonomime.runtime.support.errors import ExportError
+from sonomime.training.models.keypoints.stages import build_stages
+from sonomime.training.models.operators import DOMAIN, OPSET
 
 
 @pytest.fixture(scope="module", params=["lite", "ours-ptg"])
@@ -124,9 +125,7 @@ def test_half_graph_keeps_motion_in_float(graphs: Any) -> None:
 
 def test_a_stage_that_differs_from_its_wire_is_refused() -> None:
     stage = build_stages(lively_checkpoint("lite", SMALL).model())[1]
-    wrong = StageModule(
-        stage.name, stage.when, stage.module, stage.inputs, tuple(reversed(stage.outputs))
-    )
+    wrong = replace(stage, outputs=tuple(reversed(stage.outputs)))
     with pytest.raises(ExportError, match="keypoints"):
         export_stage(wrong)
 

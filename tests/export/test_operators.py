@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from sonomime.export import operators
-from sonomime.training.models.dense_motion import compose_motion, sparse_motion
+from sonomime.export.bodies import BODIES, function_body
+from sonomime.training.models import operators
 from sonomime.training.models.geometry import make_grid
-from sonomime.training.models.keypoint_detector import Keypoints
+from sonomime.training.models.keypoints.dense_motion import compose_motion, sparse_motion
+from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
 GEOMETRIES = ("half_pixel", "fomm")
 POINTS = ("source_value", "source_jacobian", "driving_value", "driving_jacobian")
@@ -38,7 +39,7 @@ def one_node(
     result = helper.make_tensor_value_info("out", _TYPES[output.dtype], output.shape)
     model = helper.make_model(
         helper.make_graph([node], name, values, [result]),
-        functions=[operators.function_body(name)],
+        functions=[function_body(name)],
         opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(operators.DOMAIN, 1)],
         ir_version=10,
     )
@@ -184,9 +185,9 @@ def test_singular_jacobians_are_held(determinant: float) -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(operators.BODIES))
+@pytest.mark.parametrize("name", sorted(BODIES))
 def test_bodies_say_what_a_plugin_needs(name: str) -> None:
-    body = operators.function_body(name)
+    body = function_body(name)
     assert (body.domain, body.name) == ("sonomime", name)
     assert {"plugin_namespace", "plugin_version", "half_pixel"} <= set(body.attribute)
     assert [(o.domain, o.version) for o in body.opset_import] == [("", operators.OPSET)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from toy_bundle import blob, make_toy_bundle
 
 from sonomime.runtime import Animator, Smoothing
-from sonomime.runtime.errors import BackendError, ConfigError, InputError
+from sonomime.runtime.support.errors import BackendError, ConfigError, InputError
 
 Image = NDArray[np.uint8]
 
@@ -64,7 +64,7 @@ def test_scale_multiplies_relative_motion(toy_bundle: Path) -> None:
         animator.animate(blob(64, 0, 0))
         assert animator.read("scale")[0] == pytest.approx(1, abs=1e-5), "the toy's hulls are equal"
         animator.reset()
-        animator.backend.write("scale", 9)
+        animator.session.backend.write("scale", 9)
         animator.animate(blob(64, 0, 0))
         assert animator.read("scale")[0] == pytest.approx(1, abs=1e-5), "with every reference anew"
 
@@ -216,7 +216,6 @@ def test_time_increases(toy_bundle: Path, timestamp: float) -> None:
     "arguments",
     [
         {"motion": "sideways"},
-        {"reference": "best"},
         {"scale": 0.0},
         {"scale": float("nan")},
         {"scale": "big"},

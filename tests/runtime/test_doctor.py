@@ -95,7 +95,7 @@ def test_a_bundle_that_computes_something_else(toy_bundle: Path, tmp_path: Path)
     failed = found(folder)["bundle"]
     assert failed.state == "fail" and "allowed are 1" in failed.detail and failed.fix
     edit_manifest(folder, lambda d: d["tolerances"].update(frame_levels=None, psnr_db=45))
-    assert "needed are 45 dB" in found(folder)["bundle"].detail
+    assert "allowed are 45 dB" in found(folder)["bundle"].detail
 
 
 def test_folders_that_cannot_be_written(

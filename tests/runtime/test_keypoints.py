@@ -8,11 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sonomime.runtime.keypoints import (
-    hull_area,
-    hull_scale,
-    reference_distance,
-)
+from sonomime.runtime.keypoints import hull_area, hull_scale, reference_distance
 
 SQUARE = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
 

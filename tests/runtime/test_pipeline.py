@@ -13,12 +13,12 @@ import pytest
 from toy_bundle import blob
 
 from sonomime.runtime import Animator
-from sonomime.runtime.errors import ConfigError, InputError, OutputError
-from sonomime.runtime.frames import Crop, read_image
-from sonomime.runtime.mark import draw_mark, mark_box
-from sonomime.runtime.panels import Panels
+from sonomime.runtime.media.frames import Crop, read_image
+from sonomime.runtime.media.mark import draw_mark, mark_box
+from sonomime.runtime.media.panels import Panels
+from sonomime.runtime.media.video import open_source
 from sonomime.runtime.pipeline import Job, animate_files, demo_job
-from sonomime.runtime.video import open_source
+from sonomime.runtime.support.errors import ConfigError, InputError, OutputError
 
 XS = (0.0, 0.1, 0.3, -0.2, 0.0)
 

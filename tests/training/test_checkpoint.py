@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sonomime.cli import main
-from sonomime.runtime.errors import CheckpointError, OutputError
-from sonomime.training.checkpoint import Checkpoint, load_checkpoint, read_weights_only
+from sonomime.runtime.support.errors import CheckpointError, OutputError
+from sonomime.training.checkpoint import Checkpoint, load_checkpoint
 from sonomime.training.config import Config, load_config
-from sonomime.training.models.animator import build_model
+from sonomime.training.models.keypoints.model import AnimationModel
+from sonomime.training.weights_file import read_weights_only
 
 TINY = [
     "model.image_size=64",
@@ -39,7 +40,7 @@ def tiny() -> Config:
 
 def checkpoint(step: int = 5) -> Checkpoint:
     torch.manual_seed(step)
-    model = build_model(tiny().model)
+    model = AnimationModel(tiny().model)
     resume = {
         "model": model.state_dict(),
         "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-3}]},

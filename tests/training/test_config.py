@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sonomime.runtime.errors import ConfigError
+from sonomime.runtime.support.errors import ConfigError
 from sonomime.training.config import (
     Config,
     DataConfig,

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sonomime.runtime.errors import CheckpointError, ConfigError
+from sonomime.runtime.support.errors import CheckpointError, ConfigError
 from sonomime.training.checkpoint import Checkpoint, load_checkpoint
 from sonomime.training.config import Config, KeypointConfig, ModelConfig, MotionConfig
+from sonomime.training.data.batch import PairBatch
 from sonomime.training.loop import train
-from sonomime.training.models.animator import build_model
-from sonomime.training.pairs import PairBatch
+from sonomime.training.models.keypoints.model import AnimationModel
 from sonomime.training.trainer import Trainer
 
 POINTS = KeypointConfig(
@@ -44,7 +44,7 @@ def batch(step: int) -> PairBatch:
 
 def test_start_from_begins_with_the_weights_and_keeps_the_record(tmp_path: Path) -> None:
     torch.manual_seed(5)
-    weights = build_model(config().model).state_dict()
+    weights = AnimationModel(config().model).state_dict()
     Checkpoint(config(), 9, weights, data=[{"name": "first"}]).save(tmp_path / "old.pt")
     trainer = Trainer(config(), batch, tmp_path / "run", [], [{"name": "mine"}])
     before = trainer.model.state_dict()["keypoint_detector.heatmap.weight"].clone()
@@ -59,7 +59,7 @@ def test_start_from_begins_with_the_weights_and_keeps_the_record(tmp_path: Path)
 
 
 def test_resuming_keeps_the_runs_own_weights(tmp_path: Path) -> None:
-    Checkpoint(config(), 9, build_model(config().model).state_dict()).save(tmp_path / "old.pt")
+    Checkpoint(config(), 9, AnimationModel(config().model).state_dict()).save(tmp_path / "old.pt")
     said: list[str] = []
     old = tmp_path / "old.pt"
     train(Trainer(config(), batch, tmp_path / "run", [], []), True, None, said.append, old)
@@ -72,7 +72,7 @@ def test_resuming_keeps_the_runs_own_weights(tmp_path: Path) -> None:
 
 def test_the_record_outlives_resuming(tmp_path: Path) -> None:
     old, run = tmp_path / "old.pt", tmp_path / "run"
-    weights = build_model(config().model).state_dict()
+    weights = AnimationModel(config().model).state_dict()
     Checkpoint(config(), 9, weights, ["bladder_neck"], [{"name": "first"}]).save(old)
     for _ in range(2):
         mine = Trainer(config(), batch, run, [], [{"name": "mine"}])
@@ -83,7 +83,7 @@ def test_the_record_outlives_resuming(tmp_path: Path) -> None:
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    weights = build_model(config().model).state_dict()
+    weights = AnimationModel(config().model).state_dict()
     weights.popitem()
     trainer = Trainer(config(), batch, tmp_path / "run", [], [])
     with pytest.raises(CheckpointError, match="do not fit"):
@@ -92,7 +92,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
     other = replace(config(), model=replace(config().model, keypoints=replace(POINTS, width=8)))
-    Checkpoint(other, 9, build_model(other.model).state_dict()).save(tmp_path / "old.pt")
+    Checkpoint(other, 9, AnimationModel(other.model).state_dict()).save(tmp_path / "old.pt")
     trainer = Trainer(config(), batch, tmp_path / "run", [], [])
     with pytest.raises(ConfigError, match=r"model\.keypoints\.width differ"):
         trainer.start_from(load_checkpoint(tmp_path / "old.pt"))
@@ -101,7 +101,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
 def test_frozen_batchnorm_keeps_the_statistics_that_it_started_from(tmp_path: Path) -> None:
     frozen = replace(config(), train=replace(config().train, batchnorm="frozen", max_steps=2))
     torch.manual_seed(5)
-    weights = build_model(config().model).state_dict()
+    weights = AnimationModel(config().model).state_dict()
     for name in weights:
         if name.endswith("running_mean"):
             weights[name] = torch.rand_like(weights[name])

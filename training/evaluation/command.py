@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..dataset import Clip
-    from .subject import Subject
-    from .tasks import ClipResult, Drive
+    from ..data.dataset import Clip
+    from .candidate import Candidate
+    from .reconstruction import ClipResult, Drive
 
 EVALUATE_EXAMPLE = """example:
   sonomime evaluate runs/first/checkpoint.pt --data clips/ --split test -o runs/first/test
@@ -35,7 +35,7 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "subject", type=Path, metavar="CHECKPOINT_OR_BUNDLE", help="what to evaluate"
+        "candidate", type=Path, metavar="CHECKPOINT_OR_BUNDLE", help="what to evaluate"
     )
     parser.add_argument(
         "--data", nargs="+", type=Path, required=True, metavar="DIR", help="dataset folders"
@@ -76,17 +76,17 @@ def evaluate_command(args: argparse.Namespace) -> int:
 
     Raises:
         InputError: no clip that can be used; a wrong path.
-        CheckpointError, BundleError: the subject cannot be opened.
+        CheckpointError, BundleError: the candidate cannot be opened.
         OutputError: the report cannot be written.
     """
     if args.task == "prediction":
         from .prediction_command import run_prediction
 
         return run_prediction(args)
-    from ...runtime.errors import ConfigError
-    from ...runtime.frames import parse_crop
-    from ..dataset import find_clips
-    from .subject import open_subject
+    from ...runtime.media.frames import parse_crop
+    from ...runtime.support.errors import ConfigError
+    from ..data.dataset import find_clips
+    from .candidate import open_candidate
     from .table import Report, summary_line, to_json, to_markdown, write_report
 
     if args.max_pairs is not None:
@@ -97,13 +97,13 @@ def evaluate_command(args: argparse.Namespace) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     make_output(args.output)
     left_out = [(clip.name, reason) for clip, reason in found.unsupported]
-    with open_subject(args.subject) as subject:
-        drives, unread = _load(found.clips, subject)
-        results = _evaluate(subject, drives, args.output, args.max_frames, args.seed)
-        facts = subject.facts
+    with open_candidate(args.candidate) as candidate:
+        drives, unread = _load(found.clips, candidate)
+        results = _evaluate(candidate, drives, args.output, args.max_frames, args.seed)
+        facts = candidate.facts
     report = Report(
         command=command_line(args),
-        subject=facts,
+        candidate=facts,
         settings=settings_of(args),
         results=results,
         left_out=left_out + unread,
@@ -117,7 +117,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
 
 def make_output(folder: Path) -> None:
     """Make the report's folder at once, not after minutes of work. OutputError when it cannot."""
-    from ...runtime.errors import output_errors
+    from ...runtime.support.errors import output_errors
 
     with output_errors(folder):
         (folder / "strips").mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def command_line(args: argparse.Namespace) -> str:
     """The command that asks for this evaluation again."""
-    words = ["sonomime", "evaluate", str(args.subject), "--data", *map(str, args.data)]
+    words = ["sonomime", "evaluate", str(args.candidate), "--data", *map(str, args.data)]
     words += ["--task", args.task, "-o", str(args.output), "--seed", str(args.seed)]
     for option, value in (
         ("--split", args.split),
@@ -151,7 +151,7 @@ def command_line(args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _load(clips: Sequence[Clip], subject: Subject) -> tuple[list[Drive], list[tuple[str, str]]]:
+def _load(clips: Sequence[Clip], candidate: Candidate) -> tuple[list[Drive], list[tuple[str, str]]]:
     """The clips as the model sees them, and those that cannot be used, with the reason.
 
     Raises:
@@ -159,18 +159,18 @@ def _load(clips: Sequence[Clip], subject: Subject) -> tuple[list[Drive], list[tu
     """
     from dataclasses import replace
 
-    from ...runtime.errors import InputError
-    from ...runtime.progress import progress
-    from ..dataset import load_clip
-    from .exact import clip_truth
-    from .tasks import Drive
+    from ...runtime.support.errors import InputError
+    from ...runtime.support.progress import progress
+    from ..data.dataset import load_clip
+    from .ground_truth.scores import clip_truth
+    from .reconstruction import Drive
 
     drives: list[Drive] = []
     left_out: list[tuple[str, str]] = []
     for clip in progress(clips, label="reading clips"):
         try:
             # Evaluation wants the field at full size, not what training keeps of it.
-            loaded = load_clip(replace(clip, displacement=None), subject.size, subject.channels)
+            loaded = load_clip(replace(clip, displacement=None), candidate.size, candidate.channels)
         except InputError as error:
             left_out.append((clip.name, error.message))
             continue
@@ -188,26 +188,26 @@ def _load(clips: Sequence[Clip], subject: Subject) -> tuple[list[Drive], list[tu
 
 
 def _evaluate(
-    subject: Subject, drives: Sequence[Drive], output: Path, max_frames: int | None, seed: int
+    candidate: Candidate, drives: Sequence[Drive], output: Path, max_frames: int | None, seed: int
 ) -> list[ClipResult]:
     """Judge every clip and draw its strip as soon as it is done."""
     from dataclasses import replace
 
-    from ...runtime.progress import progress
+    from ...runtime.support.progress import progress
+    from .reconstruction import choose_driver, leakage, reconstruct
     from .strips import clip_strip, overview, overview_row, strip_name, write_strip
-    from .tasks import choose_driver, leakage, reconstruct
 
     known = [(drive.name, drive.subject, drive.group) for drive in drives]
     results: list[ClipResult] = []
     rows = []
     for index, drive in enumerate(progress(drives, label="evaluating clips")):
-        result, pictures = reconstruct(subject, drive, max_frames)
+        result, pictures = reconstruct(candidate, drive, max_frames)
         other = choose_driver(known, index, seed)
         if other is not None:
-            found, pictures.other = leakage(subject, drive, drives[other], max_frames)
+            found, pictures.other = leakage(candidate, drive, drives[other], max_frames)
             result = replace(result, driver=drives[other].name, leakage=found)
         results.append(result)
-        strip = clip_strip(result, pictures, subject.geometry)
+        strip = clip_strip(result, pictures, candidate.geometry)
         write_strip(output / "strips" / strip_name(index, drive.name), strip)
         rows.append(overview_row(result, pictures))
     write_strip(output / "overview.png", overview(rows))

@@ -15,22 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .exact import Exact, ExactAccount, ExactFrame
+from .candidate import Candidate
 from .fidelity import Account, Fidelity, Targets
+from .ground_truth.readers import PairData
+from .ground_truth.scores import Exact, ExactAccount, ExactFrame
 from .landmarks import Points
-from .metrics import (
-    FloatImage,
-    Mask,
-    blur,
-    pixel_grid,
-    read_at,
-    to_float,
-    to_levels,
-    warp_by_flow,
-)
-from .subject import Subject
-from .tasks import SAMPLES, best_blur, read_deformation, spread
-from .truth import PairData
+from .metrics import FloatImage, Mask, blur, pixel_grid, read_at, to_float, to_levels, warp_by_flow
+from .reconstruction import SAMPLES, best_blur, read_deformation, spread
 
 METHODS = ("model", "hold", "blur", "oracle", "another_seed")
 """The model; the source held; the source blurred by the sigma that fits the truth best, because L1
@@ -88,7 +79,7 @@ class PairPictures:
 
 
 def predict(
-    subject: Subject, data: PairData, max_frames: int | None = None
+    candidate: Candidate, data: PairData, max_frames: int | None = None
 ) -> tuple[PairResult, PairPictures]:
     """Drive a still with another subject's clip and compare it with the truth.
 
@@ -102,12 +93,12 @@ def predict(
     grey = to_levels(data.source)
     targets = Targets(grey, sector)
     accounts = {name: Account(targets) for name in METHODS}
-    exact = ExactAccount(grey, sector, subject.geometry, data.names, data.start)
+    exact = ExactAccount(grey, sector, candidate.geometry, data.names, data.start)
     sigma = best_blur(data.truth, indices, data.source, sector)
     blurred = to_levels(blur(to_float(data.source), sigma))
     still = {"hold": np.zeros((*grey.shape, 2), np.float32), "blur": targets.flow(blurred, grey)}
     pictured: list[tuple[int, int, NDArray[np.uint8], FloatImage]] = []
-    animator = subject.relative
+    animator = candidate.relative
     animator.set_source(data.source)
     animator.set_reference(data.driving[0])
     # OpenCV, numpy and the backends let go of Python's lock: two threads keep two cores busy.

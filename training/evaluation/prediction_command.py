@@ -7,19 +7,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...runtime.frames import parse_crop
-from ...runtime.progress import progress
-from ..dataset import find_clips
-from . import subject as subjects
+from ...runtime.media.frames import parse_crop
+from ...runtime.support.progress import progress
+from ..data.dataset import find_clips
+from .candidate import Candidate, open_candidate
 from .command import command_line, make_output, settings_of
+from .ground_truth.readers import Pair, read_pair, read_pairs
 from .prediction import PairResult, predict
 from .prediction_strips import pair_row, pair_strip
 from .prediction_table import PredictionReport, summary_line, to_json, to_markdown
+from .reconstruction import spread
 from .strips import overview, strip_name, write_strip
-from .subject import Subject
 from .table import write_texts
-from .tasks import spread
-from .truth import Pair, read_pair, read_pairs
 
 
 def run_prediction(args: argparse.Namespace) -> int:
@@ -27,7 +26,7 @@ def run_prediction(args: argparse.Namespace) -> int:
 
     Raises:
         InputError: no truth/pairs.csv, no pair of the split, truth that does not fit its clips.
-        CheckpointError, BundleError: the subject cannot be opened.
+        CheckpointError, BundleError: the candidate cannot be opened.
         OutputError: the report cannot be written.
     """
     pairs: list[Pair] = []
@@ -42,9 +41,9 @@ def run_prediction(args: argparse.Namespace) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     chosen = [pairs[i] for i in spread(range(len(pairs)), args.max_pairs)]
     make_output(args.output)
-    with subjects.open_subject(args.subject) as subject:
-        results = _evaluate(subject, chosen, args.output, args.max_frames)
-        facts = subject.facts
+    with open_candidate(args.candidate) as candidate:
+        results = _evaluate(candidate, chosen, args.output, args.max_frames)
+        facts = candidate.facts
     settings = settings_of(args)
     report = PredictionReport(command_line(args), facts, settings, results, warnings, args.seed)
     markdown, record = to_markdown(report), to_json(report)
@@ -55,16 +54,16 @@ def run_prediction(args: argparse.Namespace) -> int:
 
 
 def _evaluate(
-    subject: Subject, pairs: Sequence[Pair], output: Path, max_frames: int | None
+    candidate: Candidate, pairs: Sequence[Pair], output: Path, max_frames: int | None
 ) -> list[PairResult]:
     """Judge every pair and draw its strip as soon as it is done."""
     results = []
     rows = []
     for index, pair in enumerate(progress(pairs, label="evaluating pairs")):
-        data = read_pair(pair, subject.size, subject.channels)
-        result, pictures = predict(subject, data, max_frames)
+        data = read_pair(pair, candidate.size, candidate.channels)
+        result, pictures = predict(candidate, data, max_frames)
         results.append(result)
-        strip = pair_strip(result, pictures, subject.geometry)
+        strip = pair_strip(result, pictures, candidate.geometry)
         write_strip(output / "strips" / strip_name(index, pair.name), strip)
         rows.append(pair_row(result, pictures))
     write_strip(output / "overview.png", overview(rows))

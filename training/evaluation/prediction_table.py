@@ -10,6 +10,7 @@ from .fidelity import Fidelity
 from .intervals import DRAWS, LEVEL
 from .metrics import MOVING_PIXELS
 from .prediction import METHODS, PairResult
+from .reconstruction import mean_fidelity
 from .summary import (
     LANDMARK_HEAD,
     Unit,
@@ -21,7 +22,6 @@ from .summary import (
     summary_record,
 )
 from .table import FORMAT, SHORT, fidelity_cells
-from .tasks import mean_fidelity
 from .text import bullets, grid, interval, json_text, number, plain, remarks
 
 TITLES = {"blur": "best blur", "another_seed": "another seed"}
@@ -59,7 +59,7 @@ class PredictionReport:
     """What `results.json` holds; the same fields as a `table.Report`, with pairs for clips."""
 
     command: str
-    subject: Mapping[str, str]
+    candidate: Mapping[str, str]
     settings: Mapping[str, Any]
     results: Sequence[PairResult]
     warnings: Sequence[str]
@@ -79,7 +79,7 @@ def to_record(report: PredictionReport) -> dict[str, Any]:
     record = {
         "format": FORMAT,
         "command": report.command,
-        "subject": dict(report.subject),
+        "candidate": dict(report.candidate),
         "settings": {**report.settings, "flow": "exact field; DIS for F(y->S)"},
         "means": {
             "pairs": len(units),
@@ -108,7 +108,7 @@ def to_json(report: PredictionReport) -> str:
 def to_markdown(report: PredictionReport) -> str:
     """The tables: against the exact field, fidelity, by subject, every pair, how to read them."""
     results, units = report.results, _units(report.results)
-    facts = {**report.subject, **report.settings}
+    facts = {**report.candidate, **report.settings}
     parts = [
         "# Prediction",
         f"`{report.command}`",

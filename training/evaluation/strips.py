@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.errors import output_errors
-from ...runtime.files import atomic_path
+from ...runtime.support.atomic_files import atomic_path
+from ...runtime.support.errors import output_errors
 from .metrics import pixel_grid, to_levels
-from .tasks import ClipResult, Pictures, Sample
+from .reconstruction import ClipResult, Pictures, Sample
 
 Picture = NDArray[np.uint8]
 

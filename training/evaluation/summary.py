@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .exact import Exact
+from .ground_truth.scores import Exact
 from .intervals import DRAWS, LEVEL, Interval, weighted_mean, weighted_ratio
 from .landmarks import LandmarkError, mean_error
 from .metrics import finite_mean

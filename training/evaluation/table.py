@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...runtime.files import atomic_write_text
+from ...runtime.support.atomic_files import atomic_write_text
 from .fidelity import Fidelity
 from .metrics import FLOW_PRESET, MOVING_PIXELS, Leakage
+from .reconstruction import METHODS, ORACLE, ClipResult, by_group, mean_leakage, means
 from .summary import (
     LANDMARK_HEAD,
     Unit,
@@ -20,7 +21,6 @@ from .summary import (
     summary_parts,
     summary_record,
 )
-from .tasks import METHODS, ORACLE, ClipResult, by_group, mean_leakage, means
 from .text import bullets, grid, json_text, number, plain, remarks
 
 FORMAT = 1
@@ -91,7 +91,7 @@ class Report:
 
     Attributes:
         command: the command line.
-        subject: what was evaluated, with digest and versions (`Subject.facts`).
+        candidate: what was evaluated, with digest and versions (`Candidate.facts`).
         settings: task, data, split, crop, frames, seed.
         results: per clip.
         left_out: (clip, reason) of clips that count in no mean.
@@ -99,7 +99,7 @@ class Report:
     """
 
     command: str
-    subject: Mapping[str, str]
+    candidate: Mapping[str, str]
     settings: Mapping[str, Any]
     results: Sequence[ClipResult]
     left_out: Sequence[tuple[str, str]]
@@ -123,7 +123,7 @@ def to_record(report: Report) -> dict[str, Any]:
     record = {
         "format": FORMAT,
         "command": report.command,
-        "subject": dict(report.subject),
+        "candidate": dict(report.candidate),
         "settings": {**report.settings, "flow": f"OpenCV DIS, preset {FLOW_PRESET}"},
         "means": {"all": _summary(report.results, seed)}
         | {group: _summary(rows, seed) for group, rows in by_group(report.results)},
@@ -143,7 +143,7 @@ def to_json(report: Report) -> str:
 def to_markdown(report: Report) -> str:
     """The tables: means, means by group, every clip, what was left out, and how to read them."""
     results = report.results
-    facts = {**report.subject, **report.settings}
+    facts = {**report.candidate, **report.settings}
     groups = [("all", list(results)), *by_group(results)]
     parts = [
         "# Reconstruction",

@@ -15,13 +15,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_ArrayLike = TypeVar("_ArrayLike", Tensor, Any)
+from ..coordinates import pixels_to_points
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -41,30 +42,6 @@ def in_float32(function: Callable[_P, _R]) -> Callable[_P, _R]:
             return function(*args, **kwargs)
 
     return wrapper
-
-
-def pixels_to_points(
-    pixels: _ArrayLike, size: _ArrayLike, geometry: str = "half_pixel"
-) -> _ArrayLike:
-    """Map pixel coordinates (0 = centre of the first pixel) to points in [-1, 1].
-
-    Args:
-        pixels: (..., 2) tensor or array, (x, y) in pixels.
-        size: (2,) tensor or array, (width, height), or one number for a square.
-        geometry: ``half_pixel`` or ``fomm``.
-    """
-    if geometry == "half_pixel":
-        return (2 * pixels + 1) / size - 1
-    return 2 * pixels / (size - 1) - 1
-
-
-def points_to_pixels(
-    points: _ArrayLike, size: _ArrayLike, geometry: str = "half_pixel"
-) -> _ArrayLike:
-    """The inverse of :func:`pixels_to_points`; same shapes."""
-    if geometry == "half_pixel":
-        return ((points + 1) * size - 1) / 2
-    return (points + 1) * (size - 1) / 2
 
 
 def make_grid(height: int, width: int, geometry: str, device: torch.device | None = None) -> Tensor:

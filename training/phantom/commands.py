@@ -73,7 +73,7 @@ def run_phantom(args: argparse.Namespace) -> int:
     """
     import json
 
-    from ...runtime.errors import ConfigError
+    from ...runtime.support.errors import ConfigError
     from .generate import Settings, generate, render_subject
     from .subject_file import read_subject
 

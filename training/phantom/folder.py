@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import ConfigError, OutputError, output_errors
-from ...runtime.files import atomic_write_text
+from ...runtime.support.atomic_files import atomic_write_text
+from ...runtime.support.errors import ConfigError, OutputError, output_errors
 
 _PARTS = ("clips", "displacement", "subjects", "truth")
 

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.errors import ConfigError
-from ...runtime.files import atomic_path, atomic_write_text
-from ...runtime.progress import progress
-from ...runtime.sinks import open_sink
-from ...runtime.strict import plain
+from ...runtime.media.sinks import open_sink
+from ...runtime.support.atomic_files import atomic_path, atomic_write_text
+from ...runtime.support.dataclass_parser import plain
+from ...runtime.support.errors import ConfigError
+from ...runtime.support.progress import progress
 from .anatomy import Body, why_impossible
 from .folder import alone, claim, refuse_other
 from .probe import SIZE

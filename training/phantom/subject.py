@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.errors import InputError
+from ...runtime.support.errors import InputError
 from .anatomies import ANATOMIES
 from .anatomy import Body, why_impossible
 from .probe import pixel_grid

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.errors import InputError
-from ...runtime.progress import progress
-from ...runtime.strict import StrictError, nearest, parse, plain
+from ...runtime.support.dataclass_parser import StrictError, nearest, parse, plain
+from ...runtime.support.errors import InputError
+from ...runtime.support.progress import progress
 from .anatomies import ANATOMIES
 from .anatomy import Body, map_error, why_impossible
 from .subject import CHECKED_STATES, Identity, Subject

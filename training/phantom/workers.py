@@ -20,8 +20,8 @@ from typing import Any
 
 import cv2
 
-from ...runtime.errors import SonomimeError
-from ...runtime.progress import progress
+from ...runtime.support.errors import SonomimeError
+from ...runtime.support.progress import progress
 
 Task = tuple[Callable[..., None], tuple[Any, ...]]
 """A function of a module, and its arguments."""

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sonomime.training.evaluation.candidate import Candidate
 from sonomime.training.evaluation.metrics import pixel_grid
-from sonomime.training.evaluation.subject import Predictor, Subject
-from sonomime.training.evaluation.tasks import Drive
+from sonomime.training.evaluation.reconstruction import Drive
 
 Image = NDArray[np.uint8]
 
@@ -94,6 +94,6 @@ class Ghost(Fake):
         return np.asarray(cv2.addWeighted(self.source, 0.67, frame, 0.33, 0), np.uint8)
 
 
-def subject_of(predictor: Predictor, size: int = 96, channels: int = 1) -> Subject:
-    """The predictor as a Subject, for absolute and for relative motion."""
-    return Subject(predictor, predictor, size, channels, "half_pixel", {"kind": "fake"})
+def candidate_of(predictor: Any, size: int = 96, channels: int = 1) -> Candidate:
+    """The predictor as a Candidate, for absolute and for relative motion."""
+    return Candidate(predictor, predictor, size, channels, "half_pixel", {"kind": "fake"})

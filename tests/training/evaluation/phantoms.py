@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sonomime.runtime.video import open_sink
-from sonomime.training.dataset import find_clips
+from sonomime.runtime.media.sinks import open_sink
+from sonomime.training.data.dataset import find_clips
+from sonomime.training.evaluation.ground_truth.readers import PairData, read_pair, read_pairs
 from sonomime.training.evaluation.metrics import pixel_grid
-from sonomime.training.evaluation.truth import PairData, read_pair, read_pairs
 
 from .fakes import Fake, Image, speckle
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from sonomime.runtime.errors import (
+from sonomime.runtime.support.errors import (
     BundleError,
     CheckpointError,
     ConfigError,
@@ -23,13 +23,13 @@ from sonomime.runtime.errors import (
 )
 from sonomime.training.checkpoint import Checkpoint
 from sonomime.training.config import config_from_dict
-from sonomime.training.evaluation import subject as subjects
+from sonomime.training.evaluation import candidate as subjects
+from sonomime.training.evaluation.candidate import Candidate, open_candidate
 from sonomime.training.evaluation.command import add_evaluate, command_line
-from sonomime.training.evaluation.subject import Subject, open_subject
-from sonomime.training.models.animator import build_model
+from sonomime.training.models.keypoints.model import AnimationModel
 
 from ...toy_bundle import make_toy_bundle
-from .fakes import Copy, moving_clip, subject_of
+from .fakes import Copy, candidate_of, moving_clip
 
 SIZE = 64
 
@@ -99,7 +99,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     )
     path = tmp_path_factory.mktemp("run") / "checkpoint.pt"
-    Checkpoint(config, 3, build_model(config.model).state_dict()).save(path)
+    Checkpoint(config, 3, AnimationModel(config.model).state_dict()).save(path)
     return path
 
 
@@ -108,10 +108,10 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A path that opens as the predictor that copies the driving frame."""
 
     @contextmanager
-    def opened(path: Path) -> Iterator[Subject]:
-        yield subject_of(Copy(), SIZE)
+    def opened(path: Path) -> Iterator[Candidate]:
+        yield candidate_of(Copy(), SIZE)
 
-    monkeypatch.setattr(subjects, "open_subject", opened)
+    monkeypatch.setattr(subjects, "open_candidate", opened)
     return tmp_path / "fake"
 
 
@@ -161,9 +161,9 @@ def test_options_reach_the_evaluation(fake: Path, data: Path, tmp_path: Path) ->
 def test_a_bundle_through_the_runtime(bundle: Path, data: Path, tmp_path: Path) -> None:
     evaluate(bundle, "--data", data, "-o", tmp_path / "r", "--max-frames", 3)
     record = json.loads((tmp_path / "r" / "results.json").read_text())
-    assert record["subject"]["kind"] == "bundle"
-    assert len(record["subject"]["manifest_sha256"]) == 64
-    assert "onnxruntime" in record["subject"] and "numpy" in record["subject"]
+    assert record["candidate"]["kind"] == "bundle"
+    assert len(record["candidate"]["manifest_sha256"]) == 64
+    assert "onnxruntime" in record["candidate"] and "numpy" in record["candidate"]
     measured = record["clips"][0]["methods"]["model"]
     assert measured["l1_ratio"] > 0 and measured["sharpness"] > 0.5
     # The toy warps its source and nothing else, so its speckle is that of the warped source.
@@ -173,15 +173,15 @@ def test_a_bundle_through_the_runtime(bundle: Path, data: Path, tmp_path: Path) 
 def test_a_checkpoint_through_torch(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     evaluate(checkpoint, "--data", data, "-o", tmp_path / "r", "--max-frames", 2)
     record = json.loads((tmp_path / "r" / "results.json").read_text())
-    assert record["subject"]["kind"] == "checkpoint" and record["subject"]["step"] == "3"
-    assert len(record["subject"]["sha256"]) == 64 and "torch" in record["subject"]
+    assert record["candidate"]["kind"] == "checkpoint" and record["candidate"]["step"] == "3"
+    assert len(record["candidate"]["sha256"]) == 64 and "torch" in record["candidate"]
     assert record["clips"][0]["methods"]["model"]["l1_ratio"] > 0
 
 
 def test_absolute_and_relative_are_two_predictors(bundle: Path, checkpoint: Path) -> None:
     source, _, last = moving_clip(3, SIZE, 6.0)
     for path in (bundle, checkpoint):
-        with open_subject(path) as subject:
+        with open_candidate(path) as subject:
             results: list[np.ndarray] = []
             for predictor in (subject.absolute, subject.relative):
                 predictor.set_source(source)

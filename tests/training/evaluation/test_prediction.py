@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sonomime.training.evaluation.ground_truth.readers import PairData
 from sonomime.training.evaluation.metrics import warp_by_flow
 from sonomime.training.evaluation.prediction import METHODS, PairPictures, PairResult, predict
 from sonomime.training.evaluation.prediction_strips import pair_row, pair_strip
@@ -19,9 +20,8 @@ from sonomime.training.evaluation.prediction_table import (
     to_markdown,
     to_record,
 )
-from sonomime.training.evaluation.truth import PairData
 
-from .fakes import Copy, Fake, Image, subject_of
+from .fakes import Copy, Fake, Image, candidate_of
 from .phantoms import (
     COUNT,
     MARKS,
@@ -60,7 +60,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PairData:
 
 
 def judge(predictor: Fake, data: PairData, max_frames: int | None = None) -> PairResult:
-    return predict(subject_of(predictor, SIZE), data, max_frames)[0]
+    return predict(candidate_of(predictor, SIZE), data, max_frames)[0]
 
 
 def test_a_held_source_has_skill_0_and_the_error_of_the_field(data: PairData) -> None:
@@ -127,7 +127,7 @@ def test_the_reference_is_the_drivers_first_frame(data: PairData) -> None:
 
 
 def test_fewer_frames_on_request(data: PairData) -> None:
-    result, pictures = predict(subject_of(Fake(), SIZE), data, max_frames=3)
+    result, pictures = predict(candidate_of(Fake(), SIZE), data, max_frames=3)
     assert (result.frames, result.driven) == (COUNT, 3)
     assert [sample.number for sample in pictures.samples] == [0, 4, 8]
     assert judge(Fake(), data, 1).driven == 1
@@ -154,13 +154,13 @@ def test_a_colour_model_is_judged_too(data: PairData) -> None:
         truth=rgb(data.truth),
         other=rgb(data.other),
     )
-    result = predict(subject_of(Knowing(colour), SIZE, 3), colour)[0]
+    result = predict(candidate_of(Knowing(colour), SIZE, 3), colour)[0]
     assert result.exact.l1["model"] == 0
 
 
 @pytest.fixture(scope="module")
 def judged(data: PairData) -> tuple[PairResult, PairPictures]:
-    return predict(subject_of(Half(data), SIZE), data)
+    return predict(candidate_of(Half(data), SIZE), data)
 
 
 def test_a_strip_has_five_rows_and_marks(judged: tuple[PairResult, PairPictures]) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sonomime.runtime.errors import ConfigError, InputError
-from sonomime.training.evaluation import subject as subjects
-from sonomime.training.evaluation.subject import Subject
+from sonomime.runtime.support.errors import ConfigError, InputError
+from sonomime.training.evaluation import candidate as subjects
+from sonomime.training.evaluation.candidate import Candidate
 
 from ...toy_bundle import make_toy_bundle
-from .fakes import Fake, subject_of
+from .fakes import Fake, candidate_of
 from .phantoms import SIZE, write_phantom
 from .test_command import evaluate
 
@@ -29,17 +29,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whatever is opened holds its source, unless it is a bundle."""
-    opened = subjects.open_subject
+    opened = subjects.open_candidate
 
     @contextmanager
-    def fake(path: Path) -> Iterator[Subject]:
+    def fake(path: Path) -> Iterator[Candidate]:
         if path.is_dir():
             with opened(path) as subject:
                 yield subject
         else:
-            yield subject_of(Fake(), SIZE)
+            yield candidate_of(Fake(), SIZE)
 
-    monkeypatch.setattr(subjects, "open_subject", fake)
+    monkeypatch.setattr(subjects, "open_candidate", fake)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -82,7 +82,7 @@ def test_a_bundle_predicts(made: Path, tmp_path: Path) -> None:
     words = [bundle, "--data", made, "--task", "prediction", "-o", tmp_path / "r"]
     evaluate(*words, "--max-pairs", 1, "--max-frames", 3)
     record = json.loads((tmp_path / "r" / "results.json").read_text())
-    assert record["subject"]["kind"] == "bundle"
+    assert record["candidate"]["kind"] == "bundle"
     # At the reference frame nothing moves, whatever the model; afterwards something does.
     assert record["pairs"][0]["exact"]["endpoint_error"] != pytest.approx(
         record["pairs"][0]["exact"]["endpoint_hold"], rel=1e-3

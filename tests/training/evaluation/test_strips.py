@@ -8,16 +8,17 @@ import cv2
 import numpy as np
 import pytest
 
-from sonomime.runtime.errors import OutputError
-from sonomime.training.evaluation import strips, tasks
+from sonomime.runtime.support.errors import OutputError
+from sonomime.training.evaluation import reconstruction as tasks
+from sonomime.training.evaluation import strips
 from sonomime.training.models.geometry import make_grid
 
-from .fakes import Copy, Fake, drive, subject_of
+from .fakes import Copy, Fake, candidate_of, drive
 
 
 @pytest.fixture(scope="module")
 def judged() -> tuple[tasks.ClipResult, tasks.Pictures]:
-    return tasks.reconstruct(subject_of(Copy()), drive(count=5))
+    return tasks.reconstruct(candidate_of(Copy()), drive(count=5))
 
 
 def test_a_strip_shows_source_driving_prediction_and_no_difference_for_a_copy(
@@ -46,7 +47,7 @@ def test_a_second_block_shows_the_other_subject(
 
     result, pictures = judged
     alone = strips.clip_strip(result, pictures, "half_pixel")
-    leakage, other = tasks.leakage(subject_of(Fake()), drive(), drive("b", "b", seed=3))
+    leakage, other = tasks.leakage(candidate_of(Fake()), drive(), drive("b", "b", seed=3))
     both = strips.clip_strip(
         replace(result, driver="b", leakage=leakage),
         tasks.Pictures(pictures.source, pictures.own, other),

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sonomime.runtime.errors import OutputError
+from sonomime.runtime.support.errors import OutputError
 from sonomime.training.evaluation.fidelity import Fidelity
 from sonomime.training.evaluation.metrics import Leakage
+from sonomime.training.evaluation.reconstruction import METHODS, ClipResult
 from sonomime.training.evaluation.table import (
     Report,
     leaks,
@@ -21,7 +22,6 @@ from sonomime.training.evaluation.table import (
     to_record,
     write_report,
 )
-from sonomime.training.evaluation.tasks import METHODS, ClipResult
 
 
 def result(clip: str, group: str, l1_ratio: float, leakage: Leakage | None) -> ClipResult:
@@ -39,7 +39,7 @@ def report() -> Report:
     ]
     return Report(
         command="sonomime evaluate x",
-        subject={"kind": "bundle", "manifest_sha256": "ab" * 32},
+        candidate={"kind": "bundle", "manifest_sha256": "ab" * 32},
         settings={"task": "reconstruction", "seed": 0},
         results=results,
         left_out=[("d.dcm", "DICOM has no reader yet")],
@@ -50,7 +50,7 @@ def report() -> Report:
 def test_json_holds_every_clip_and_every_mean(report: Report) -> None:
     record = json.loads(to_json(report))
     assert record["command"] == "sonomime evaluate x"
-    assert record["subject"]["manifest_sha256"] == "ab" * 32
+    assert record["candidate"]["manifest_sha256"] == "ab" * 32
     assert [clip["clip"] for clip in record["clips"]] == ["a.mp4", "b.mp4", "c.mp4"]
     assert set(record["means"]) == {"all", "lung", "bone"}
     overall = record["means"]["all"]

@@ -79,7 +79,7 @@ def test_it_needs_no_torch_and_says_what_it_made(run_python: RunPython, tmp_path
 def test_an_unedited_subject_gives_the_same_clip_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from sonomime.runtime.video import open_source
+    from sonomime.runtime.media.video import open_source
 
     drawn = tmp_path / "drawn"
     words = ["--subjects", "1", "--seed", "5", "--frames", "2"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sonomime.runtime.errors import ConfigError, OutputError
+from sonomime.runtime.support.errors import ConfigError, OutputError
 from sonomime.training.phantom.folder import alone, claim, refuse_other
 
 SETTINGS: dict[str, Any] = {"anatomy": "pelvic", "seed": 3, "frames": 10, "part": {"depth": 80.0}}

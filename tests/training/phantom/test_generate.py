@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sonomime.runtime.errors import ConfigError
+from sonomime.runtime.support.errors import ConfigError
 from sonomime.training.phantom import generate as module
 from sonomime.training.phantom.anatomies import ANATOMIES
 from sonomime.training.phantom.anatomy import why_impossible

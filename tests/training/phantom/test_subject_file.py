@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sonomime.runtime.errors import InputError
+from sonomime.runtime.support.errors import InputError
 from sonomime.training.phantom.subject import Identity, Subject, draw_subject
 from sonomime.training.phantom.subject_file import read_subject, subject_text
 

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sonomime.cli import main
-from sonomime.runtime.video import open_source
-from sonomime.training.dataset import find_clips, load_clip
+from sonomime.runtime.media.video import open_source
+from sonomime.training.data.dataset import find_clips, load_clip
 from sonomime.training.phantom.generate import Settings, generate
 
 pytestmark = pytest.mark.slow

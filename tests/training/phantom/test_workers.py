@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sonomime.runtime.errors import OutputError, SonomimeError
-from sonomime.runtime.files import atomic_write_text
+from sonomime.runtime.support.atomic_files import atomic_write_text
+from sonomime.runtime.support.errors import OutputError, SonomimeError
 from sonomime.training.phantom.workers import _for_workers, run, tick
 
 

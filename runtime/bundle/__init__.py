@@ -1,0 +1,1 @@
+"""THE CONTRACT: what passes from training and export to the runtime."""

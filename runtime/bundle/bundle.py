@@ -1,0 +1,130 @@
+"""A bundle opened: manifest read, wiring checked, every file's SHA-256 verified.
+
+A bundle is a folder: `manifest.json`, one ONNX file per stage, a golden sample, a model card.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ..support.atomic_files import atomic_write_text
+from ..support.dataclass_parser import StrictError, parse, plain
+from ..support.errors import BundleError
+from ..support.plain_file import read_plain_file
+from .checks import check_values, check_wiring
+from .manifest import MANIFEST, SCHEMA_VERSION, Manifest
+
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_FILE_BYTES = 2 << 30  # protobuf's own bound on one ONNX file
+
+
+def parse_manifest(text: str | bytes, where: str = MANIFEST) -> Manifest:
+    """Read and check a manifest's text; `where` names it in messages.
+
+    Raises:
+        BundleError: for whatever is wrong with it.
+    """
+    try:
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        if isinstance(data, dict):
+            version = data.get("schema_version")
+            if type(version) is int and version != SCHEMA_VERSION:
+                raise BundleError(
+                    f"{where}: schema version {version}, this runtime reads {SCHEMA_VERSION}",
+                    "export the checkpoint again with this sonomime"
+                    if version < SCHEMA_VERSION
+                    else "install the sonomime that made the bundle",
+                )
+        manifest = parse(Manifest, data)
+        check_values(manifest)
+        check_wiring(manifest)
+    except StrictError as error:
+        raise BundleError(f"{where}: {error}", error.hint) from None
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{where} is not valid JSON: {str(error)[:200]}") from None
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Path:
+    """Write `manifest.json` into `folder`; computes nothing, but refuses what would not be read.
+
+    Raises:
+        BundleError: the manifest is invalid.
+        OutputError: it could not be written.
+    """
+    fields = plain(manifest)
+    first = {key: fields[key] for key in ("schema_version", "name", "preset", "created_with")}
+    text = json.dumps(first | fields, indent=2, ensure_ascii=False) + "\n"
+    parse_manifest(text)
+    path = folder / MANIFEST
+    atomic_write_text(path, text)
+    return path
+
+
+def default_bundle_path() -> Path:
+    """The bundle inside the package, used when none is named."""
+    return Path(__file__).parents[1] / "default_bundle"
+
+
+class Bundle:
+    """An opened bundle: manifest read, wiring checked, every file's SHA-256 verified.
+
+    `folder` is where it lies, `manifest` its manifest, `digest` the SHA-256 of the manifest's text,
+    which covers every file.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, digest: str) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.digest = digest
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str] | None = None) -> Bundle:
+        """Open the bundle in folder `path` (None: the default one) and verify all of it.
+
+        Raises:
+            BundleError: missing, malformed, wired wrongly, or a file differs from its digest.
+        """
+        folder = default_bundle_path() if path is None else Path(path)
+        if not folder.is_dir():
+            what = "the default bundle is missing" if path is None else f"no bundle at {folder}"
+            hint = "a bundle is a folder with a manifest.json; `sonomime export` makes one"
+            raise BundleError(what, hint)
+        text = read_plain_file(folder / MANIFEST, MAX_MANIFEST_BYTES)
+        manifest = parse_manifest(text, str(folder / MANIFEST))
+        bundle = cls(folder, manifest, hashlib.sha256(text).hexdigest())
+        for entry in manifest.digests():
+            bundle.read(entry.file)
+        return bundle
+
+    def read(self, file: str) -> bytes:
+        """A file's content, checked against its digest: what is returned is what was checked.
+
+        Raises:
+            BundleError: the manifest does not name it, it is not a plain file, or it has changed.
+        """
+        expected = {entry.file: entry.sha256 for entry in self.manifest.digests()}.get(file)
+        if expected is None:
+            raise BundleError(f"{self.folder}: the manifest names no file {file!r}")
+        content = read_plain_file(self.folder / file, MAX_FILE_BYTES)
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise BundleError(
+                f"{self.folder / file} differs from its SHA-256 in the manifest",
+                "the file was changed or damaged: copy or export the bundle again",
+            )
+        return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a key occurs twice in one table")
+    return table
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")

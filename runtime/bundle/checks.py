@@ -1,0 +1,287 @@
+"""Manifest checks that field types cannot express: ranges, stage wiring, and the leak rule.
+
+Stages are wired by the names of their tensors. An input is the output of an earlier stage, the
+source image, the driving frame, a control, a recurrent state, or `reference_X`: what a `reference`
+stage made, else what stage `observe` made as `driving_X` of the reference frame.
+
+The leak rule: the picture may follow the driving frame's motion and must not show its anatomy. So
+the driving frame is for `observe` alone, what `observe` and `reference` stages make of it is for
+`transfer` alone, and `transfer` passes on MOST_NUMBERS at most.
+"""
+
+from __future__ import annotations
+
+import re
+from math import prod
+
+from ..support.dataclass_parser import StrictError
+from ..support.errors import BundleError
+from .manifest import (
+    DRIVING,
+    DRIVING_FRAME,
+    FRAME,
+    MANIFEST,
+    REFERENCE,
+    SOURCE_IMAGE,
+    TRANSFER,
+    Chain,
+    ControlInput,
+    KeypointControl,
+    Manifest,
+    Role,
+    Stage,
+    Tensor,
+)
+
+ROLES: tuple[Role, ...] = ("source", "observe", "reference", "frame")
+
+MOST_NUMBERS = 4096
+"""Numbers that `transfer` may pass on per frame, its states aside."""
+MAX_ELEMENTS = 1 << 28  # of one tensor: 1 GiB of float32
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}", re.ASCII)
+_TENSOR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_LEAK = "else the driving anatomy could get into the picture"
+
+# By whom the inputs of a role's stages may be made. `transfer` takes from all.
+_MAKERS: dict[Role, tuple[Role, ...]] = {
+    "source": ("source",),
+    "observe": (),
+    "reference": ("source", "observe"),
+    "frame": ("source", "frame"),
+}
+
+Kind = tuple[str, tuple[int, ...]]
+
+
+def check_values(manifest: Manifest) -> None:
+    """Check ranges, plain file names, digests and tensor names.
+
+    Raises:
+        StrictError: naming the value.
+    """
+    if not 16 <= manifest.image.size <= 4096:
+        raise StrictError("image.size", "expected 16 to 4096")
+    control = manifest.control
+    if isinstance(control, KeypointControl):
+        if not 1 <= control.count <= 1000:
+            raise StrictError("control.count", "expected 1 to 1000")
+        for i, point in enumerate(control.supervised):
+            if not 0 <= point.index < control.count:
+                raise StrictError(f"control.supervised[{i}].index", "there is no such keypoint")
+    else:
+        if min(control.grid_height, control.grid_width) < 1:
+            raise StrictError("control", "a grid has at least one row and one column")
+        shading = control.shading_height, control.shading_width
+        if min(shading) < 0 or (max(shading) > 0) != (min(shading) > 0):
+            raise StrictError("control", "a shading has rows and columns, or neither")
+    _check_controls(manifest.controls)
+    _check_files(manifest)
+    for i, stage in enumerate(manifest.stages):
+        for tensor in (*stage.inputs, *stage.outputs):
+            where = f"stages[{i}] ({stage.name[:40]}), tensor {tensor.name[:40]!r}"
+            if not _TENSOR_NAME.fullmatch(tensor.name):
+                raise StrictError(where, "a name has letters, digits and underscores only")
+            size = 1
+            for side in tensor.shape:
+                if not 1 <= side <= MAX_ELEMENTS:
+                    raise StrictError(where, f"impossible shape {list(tensor.shape)[:8]}")
+                size *= side
+            if size > MAX_ELEMENTS or len(tensor.shape) > 8:
+                raise StrictError(where, f"shape {list(tensor.shape)[:8]} is too large")
+    if manifest.golden.motion not in manifest.motions():
+        raise StrictError("golden.motion", "the stages cannot make this motion")
+
+
+def _check_controls(controls: tuple[ControlInput, ...]) -> None:
+    for i, control in enumerate(controls):
+        low, high = control.range
+        if not _TENSOR_NAME.fullmatch(control.name):
+            raise StrictError(f"controls[{i}].name", "letters, digits and underscores only")
+        if not low <= control.default <= high:
+            raise StrictError(f"controls[{i}]", "the default is outside of the range")
+    if len({control.name for control in controls}) != len(controls):
+        raise StrictError("controls", "two controls have one name")
+
+
+def _check_files(manifest: Manifest) -> None:
+    seen: dict[str, str] = {}
+    for entry in manifest.digests():
+        if not _PLAIN_NAME.fullmatch(entry.file) or entry.file == MANIFEST:
+            shown = ascii(entry.file[:100])
+            raise StrictError("", f"{shown} is not a plain file name", "no folders, no `..`")
+        if not _SHA256.fullmatch(entry.sha256):
+            raise StrictError(entry.file, "sha256 is not 64 lower-case hexadecimal digits")
+        if seen.setdefault(entry.file, entry.sha256) != entry.sha256:
+            raise StrictError(entry.file, "named twice with different digests")
+
+
+def check_wiring(chain: Chain) -> None:
+    """Check roles, order, names, shapes and dtypes of the whole chain, and the leak rule.
+
+    Raises:
+        BundleError: naming the stage and the tensor.
+    """
+    _check_roles(chain)
+    image: Kind = ("uint8", (1, chain.image.channels, chain.image.size, chain.image.size))
+    given: dict[str, Kind] = {control.name: ("float32", (1,)) for control in chain.controls}
+    given |= {SOURCE_IMAGE: image, DRIVING_FRAME: image}
+    copies = {kept: made for made, kept in chain.copied_references()}
+    states = {pair.to: pair.from_ for pair in chain.recurrent}
+    if len(states) != len(chain.recurrent):
+        raise BundleError("two recurrent outputs become one input")
+    produced: dict[str, tuple[Tensor, Stage]] = {}
+    for stage in chain.stages:
+        if len({tensor.name for tensor in stage.inputs}) != len(stage.inputs):
+            raise BundleError(f"stage {stage.name!r} takes one input twice")
+        for tensor in stage.inputs:
+            name = tensor.name
+            if name in produced:
+                made, maker = produced[name]
+                _check_taken(stage, name, maker, name in states.values())
+                _must_be(stage, tensor, (made.dtype, made.shape))
+            elif name in given:
+                _check_given(stage, name)
+                _must_be(stage, tensor, given[name])
+            elif name in copies and copies[name] in produced:
+                made, maker = produced[copies[name]]
+                if stage.name != TRANSFER:
+                    raise _leak(stage, f"takes {name!r}, which is for {TRANSFER!r} alone")
+                _must_be(stage, tensor, (made.dtype, made.shape))
+            elif name in states:
+                if stage.name != TRANSFER:
+                    raise _leak(stage, f"keeps a state, {name!r}: only {TRANSFER!r} may")
+            else:
+                raise BundleError(
+                    f"stage {stage.name!r}: nothing makes its input {name!r}",
+                    "an input is an earlier output, the image or frame, a control, a reference or "
+                    "a state",
+                )
+        for tensor in stage.outputs:
+            if tensor.name in produced:
+                raise BundleError(f"stage {stage.name!r} makes {tensor.name!r} once more")
+            if tensor.name in given or tensor.name in states:
+                raise BundleError(f"stage {stage.name!r} makes {tensor.name!r}, which is given")
+            _check_prefix(stage, tensor)
+            produced[tensor.name] = (tensor, stage)
+    _check_transfer(chain, states)
+    _check_control(chain)
+    _check_last(chain.stages[-1], chain, image)
+
+
+def _check_roles(chain: Chain) -> None:
+    names = [stage.name for stage in chain.stages]
+    if len(set(names)) != len(names):
+        raise BundleError("two stages have one name")
+    counts = {role: len(chain.of_role(role)) for role in ROLES}
+    if not counts["source"] or counts["observe"] != 1 or counts["reference"] > 1:
+        raise BundleError(
+            "a bundle has stages of role `source`, one `observe`, at most one `reference`, and "
+            "`frame`; this one has "
+            + ", ".join(f"{count} {role}" for role, count in counts.items()),
+            "export it again",
+        )
+    roles = [ROLES.index(stage.role) for stage in chain.stages]
+    if roles != sorted(roles):
+        raise BundleError("stages are listed out of order: " + ", ".join(ROLES))
+    if TRANSFER not in [stage.name for stage in chain.of_role("frame")]:
+        raise BundleError(f"there is no stage {TRANSFER!r} of role `frame`", "export it again")
+    if names[-1] == TRANSFER:
+        raise BundleError(f"{TRANSFER!r} is the last stage: nothing makes a picture of the motion")
+    observe = chain.of_role("observe")[0]
+    if [tensor.name for tensor in observe.inputs] != [DRIVING_FRAME]:
+        raise BundleError(f"stage {observe.name!r} must take {DRIVING_FRAME!r} alone")
+
+
+def _check_taken(stage: Stage, name: str, maker: Stage, is_state: bool) -> None:
+    """May this stage take what `maker` made?"""
+    if is_state:
+        raise _leak(stage, f"takes {name!r}, a state of {maker.name!r} for itself alone")
+    if stage.name != TRANSFER and maker.role not in _MAKERS[stage.role]:
+        raise _leak(stage, f"takes {name!r} of stage {maker.name!r}")
+
+
+def _check_given(stage: Stage, name: str) -> None:
+    wanted: Role = {SOURCE_IMAGE: "source", DRIVING_FRAME: "observe"}.get(name, "frame")  # type: ignore[assignment]
+    if stage.role != wanted:
+        raise _leak(stage, f"takes {name!r}, which is for stages of role `{wanted}`")
+
+
+def _check_prefix(stage: Stage, tensor: Tensor) -> None:
+    prefixes = {"observe": DRIVING, "reference": REFERENCE}
+    wanted = prefixes.get(stage.role)
+    if wanted is not None and not tensor.name.startswith(wanted):
+        raise BundleError(f"output {tensor.name!r} of {stage.name!r} must begin {wanted!r}")
+    if wanted is None and tensor.name.startswith(tuple(prefixes.values())):
+        raise BundleError(f"output {tensor.name!r} of {stage.name!r} has a prefix that is not its")
+
+
+def _check_transfer(chain: Chain, states: dict[str, str]) -> None:
+    (transfer,) = (stage for stage in chain.stages if stage.name == TRANSFER)
+    made = {tensor.name: tensor for tensor in transfer.outputs}
+    taken = {tensor.name: tensor for tensor in transfer.inputs}
+    for to, from_ in states.items():
+        if from_ not in made or to not in taken:
+            raise BundleError(f"recurrent state {from_!r} -> {to!r} is not one of {TRANSFER!r}")
+        if (taken[to].dtype, taken[to].shape) != (made[from_].dtype, made[from_].shape):
+            raise BundleError(f"recurrent state {from_!r} and {to!r} differ in shape or dtype")
+    passed = sum(prod(t.shape) for t in transfer.outputs if t.name not in states.values())
+    if passed > MOST_NUMBERS:
+        raise _leak(transfer, f"passes on {passed} numbers a frame, {MOST_NUMBERS} are allowed")
+
+
+def _check_control(chain: Chain) -> None:
+    """What carries the motion must be among the tensors, in its shape."""
+    control, tensors = chain.control, chain.tensors()
+    transfer = next(stage for stage in chain.stages if stage.name == TRANSFER)
+    if isinstance(control, KeypointControl):
+        points: Kind = ("float32", (1, control.count, 2))
+        _must_make(chain.of_role("observe")[0], DRIVING + "kp_value", points)
+        if source := tensors.get("source_kp_value"):
+            _must_be(chain.stages[0], source, points)
+        return
+    rows, columns = control.grid_height, control.grid_width
+    _must_make(transfer, "displacement", ("float32", (1, rows, columns, 2)))
+    if control.shading_height:
+        shape = (1, 1, control.shading_height, control.shading_width)
+        _must_make(transfer, "shading", ("float32", shape))
+    if any(given.name == "relative" for given in chain.controls):
+        raise BundleError("displacements are always relative: there can be no control `relative`")
+
+
+def _check_last(stage: Stage, chain: Chain, image: Kind) -> None:
+    _must_make(stage, FRAME, image)
+    if chain.layers is None:
+        return
+    made = {tensor.name: tensor for tensor in stage.outputs}
+    for layer, name in vars(chain.layers).items():
+        tensor = made.get(name)
+        shape = () if tensor is None else tensor.shape
+        depth, depths = (
+            (shape[-1:], (2,))
+            if layer == "deformation"
+            else (shape[1:2], (1, chain.image.channels))
+        )
+        fits = len(shape) == 4 and shape[0] == 1 and depth[0] in depths
+        if tensor is None or tensor.dtype != "float32" or not fits:
+            raise BundleError(f"layers.{layer}: stage {stage.name!r} does not make {name!r} so")
+
+
+def _must_make(stage: Stage, name: str, kind: Kind) -> None:
+    found = next((tensor for tensor in stage.outputs if tensor.name == name), None)
+    if found is None:
+        raise BundleError(f"stage {stage.name!r} does not make {name!r}")
+    _must_be(stage, found, kind)
+
+
+def _must_be(stage: Stage, tensor: Tensor, expected: Kind) -> None:
+    if (tensor.dtype, tensor.shape) != expected:
+        dtype, shape = expected
+        raise BundleError(
+            f"stage {stage.name!r}: {tensor.name!r} is {tensor.dtype} {list(tensor.shape)}, "
+            f"expected {dtype} {list(shape)}"
+        )
+
+
+def _leak(stage: Stage, what: str) -> BundleError:
+    return BundleError(f"stage {stage.name!r} {what}", f"it is refused: {_LEAK}")

@@ -1,0 +1,251 @@
+"""Which engines may be used: flavours of TensorRT, the user's cache, and trust.
+
+Engines are machine code. One is used only when this user's own cache recorded its file's digest:
+when `sonomime build` made it here, or when the user said `sonomime engine trust FILE`. The records
+are believed only while nobody else could have written them. What an engine was built from and for
+is compared with what it is to serve, so that a stale one is an error that says what changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..bundle.bundle import Bundle
+from ..support.atomic_files import atomic_path, cache_folder
+from ..support.errors import BackendError, OutputError, output_errors
+from .engine_file import (
+    EngineFile,
+    EngineManifest,
+    read_engine_file,
+    read_engine_manifest,
+    write_engine_file,
+)
+from .tensorrt_packages import (
+    RECIPE,
+    check_served,
+    plugin_digest,
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What engines depend on, apart from the machine that builds them."""
+
+    onnx: tuple[tuple[str, str], ...]  # stage and SHA-256
+    flavour: str
+    version: str
+    targets: tuple[str, ...]
+    plugin_sha256: str
+    recipe: str
+
+    @classmethod
+    def wanted(cls, bundle: Bundle, flavour: str, version: str, targets: list[str]) -> Facts:
+        """What a bundle needs here, now."""
+        onnx = tuple((stage.name, stage.sha256) for stage in bundle.manifest.stages)
+        return cls(onnx, flavour, version, tuple(targets), plugin_digest(flavour), RECIPE)
+
+    @classmethod
+    def stated(cls, manifest: EngineManifest) -> Facts:
+        """What an engine file says it was built from and for."""
+        onnx = tuple((stage.name, stage.onnx_sha256) for stage in manifest.stages)
+        return cls(
+            onnx, manifest.flavour, manifest.version, manifest.targets, manifest.plugin_sha256,
+            manifest.recipe,
+        )  # fmt: skip
+
+    @property
+    def key(self) -> str:
+        """Name of their file in the cache."""
+        text = json.dumps(list(vars(self).values()))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def cache_root() -> Path:
+    """Where engines are kept."""
+    return cache_folder() / "engines"
+
+
+def cached_path(facts: Facts) -> Path:
+    """Where the engines of these facts are kept."""
+    return cache_root() / f"{facts.key}.engine"
+
+
+def load_engines(bundle: Bundle, flavour: str, trt: Any, targets: list[str]) -> dict[str, bytes]:
+    """The engines of a bundle in this user's cache, by stage, safe to deserialise.
+
+    Args:
+        bundle: an opened bundle.
+        flavour: a key of FLAVOURS.
+        trt: its module.
+        targets: what they are to run on: `gpu_target(...)` of the current GPU for tensorrt,
+            `rtx_target(...)` for rtx, or all of the flavour's targets.
+
+    Raises:
+        BackendError: no engine can be built for such a GPU; none built; built from another bundle,
+            for another GPU, version or plugin, or with other options; edited, cut off, or of a file
+            that this user does not trust. The hint is the cure.
+    """
+    check_served(flavour, trt, targets)
+    wanted = Facts.wanted(bundle, flavour, trt.__version__, targets)
+    build = f"sonomime build {bundle.folder} --flavour {flavour}"
+    try:
+        file = _find(wanted, bundle, build)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        hint = "mend its permissions, or set XDG_CACHE_HOME to a folder of your own"
+        raise BackendError(f"the cache of engines cannot be read: {error}", hint) from error
+    opened = read_engine_file(file)
+    reasons = differences(Facts.stated(opened.manifest), wanted)
+    if reasons:
+        raise BackendError(f"{file} does not serve here: {'; '.join(reasons)}", f"run: {build}")
+    if not is_trusted(opened.sha256):
+        raise BackendError(
+            f"{file} was changed since it was built or trusted, or its folder was open to others",
+            f"run: {build}",
+        )
+    return dict(opened.engines)
+
+
+def differences(found: Facts, wanted: Facts) -> list[str]:
+    """Why engines of `found` do not serve what is `wanted`; empty when they do."""
+    reasons = []
+    if found.flavour != wanted.flavour:
+        reasons.append(f"it is for {found.flavour}, not {wanted.flavour}")
+    if dict(found.onnx) != dict(wanted.onnx):
+        reasons.append("it was built from another bundle, or the bundle has changed since")
+    if found.version != wanted.version:
+        reasons.append(f"it was built by version {found.version}, {wanted.version} is installed")
+    if found.recipe != wanted.recipe:
+        told = repr(found.recipe) if found.recipe else "of an older sonomime"
+        reasons.append(f"it was built with the options {told}, not {wanted.recipe!r}")
+    # An RTX file serves every GPU that it was built for.
+    missing = set(wanted.targets) - set(found.targets)
+    if missing if wanted.flavour == "rtx" else found.targets != wanted.targets:
+        reasons.append(f"it is for {', '.join(found.targets)}, not {', '.join(wanted.targets)}")
+    # Engines built without the plugin carry the operators' bodies and need none.
+    if found.plugin_sha256 and found.plugin_sha256 != wanted.plugin_sha256:
+        there = "another is installed" if wanted.plugin_sha256 else "there is none"
+        reasons.append(f"it calls the plugin {found.plugin_sha256[:12]}, and {there}")
+    return reasons
+
+
+def _find(wanted: Facts, bundle: Bundle, build: str) -> Path:
+    """The cache's file for what is wanted, or one that serves it as well.
+
+    Raises:
+        BackendError: there is none; the nearest one says why.
+    """
+    exact = cached_path(wanted)
+    if exact.is_file():
+        return exact
+    nearest: tuple[int, str] | None = None
+    for path, manifest in _cached():
+        found = Facts.stated(manifest)
+        reasons = differences(found, wanted)
+        if not reasons:
+            return path
+        related = manifest.bundle == bundle.manifest.name or dict(found.onnx) == dict(wanted.onnx)
+        if related and (nearest is None or len(reasons) < nearest[0]):
+            nearest = len(reasons), "; ".join(reasons)
+    what = f"no {wanted.flavour} engines of bundle {bundle.manifest.name!r} are built for this"
+    why = f": what there is does not serve, {nearest[1]}" if nearest else ""
+    raise BackendError(what + why, f"run: {build}")
+
+
+def _cached() -> Iterator[tuple[Path, EngineManifest]]:
+    for path in sorted(cache_root().glob("*.engine")):
+        with suppress(BackendError):  # of another format, or spoilt: it serves nobody
+            yield path, read_engine_manifest(path)
+
+
+def is_trusted(sha256: str) -> bool:
+    """Whether this user's own cache recorded an engine file of that digest."""
+    try:
+        record = _records() / f"{sha256}.json"
+        for path in (cache_root(), _records(), record):
+            facts = path.lstat()
+            kind = stat.S_ISREG if path == record else stat.S_ISDIR
+            if not kind(facts.st_mode) or not _private(facts):
+                return False
+        return bool(json.loads(record.read_text(encoding="utf-8"))["sha256"] == sha256)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def record_trust(sha256: str, why: str) -> None:
+    """Record an engine file's digest as one that may be used; `why`: built or trusted.
+
+    Raises:
+        OutputError: the cache cannot be written, or belongs to somebody else.
+    """
+    _make_private(cache_root())
+    _make_private(_records())
+    record = {"sha256": sha256, "why": why}
+    with atomic_path(_records() / f"{sha256}.json") as temporary:
+        temporary.chmod(0o600)
+        temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+
+def trust(file: Path) -> EngineFile:
+    """Trust an engine file that came from elsewhere, and keep a copy where it will be found.
+
+    Raises:
+        BackendError: it is no sound engine file, or another version's, which nothing here can use.
+        OutputError: the cache cannot be written.
+    """
+    opened = read_engine_file(file)
+    stated = Facts.stated(opened.manifest)
+    reasons = differences(stated, replace(stated, recipe=RECIPE))
+    if reasons:
+        hint = "build it again with this version of sonomime"
+        raise BackendError(f"{file} can serve nothing here: {reasons[0]}", hint)
+    record_trust(store(opened.manifest, opened.engines), f"trusted: {file.name}")
+    return opened
+
+
+def store(manifest: EngineManifest, engines: Mapping[str, bytes]) -> str:
+    """Keep engines in the cache and return their file's SHA-256; trusting it is another step.
+
+    Raises:
+        OutputError: the cache cannot be written.
+    """
+    _make_private(cache_root())
+    path = cached_path(Facts.stated(manifest))
+    with output_errors(path):
+        if path.is_symlink():  # which would be followed
+            path.unlink()
+    return write_engine_file(path, manifest, engines, private=True)
+
+
+def _records() -> Path:
+    return cache_root() / "trusted"
+
+
+def _private(facts: os.stat_result) -> bool:
+    """Ours, and closed to everybody else."""
+    ours = not hasattr(os, "getuid") or facts.st_uid == os.getuid()
+    return ours and not (facts.st_mode & 0o077 and os.name == "posix")
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that is ours alone. One that was open may hold what others wrote, so its
+    content goes."""
+    with output_errors(folder):
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise OutputError(f"{folder} is no folder of its own", "remove it")
+        if folder.exists() and not _private(folder.stat()):
+            shutil.rmtree(folder)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _private(folder.stat()):
+            raise OutputError(
+                f"{folder} is open to others and cannot be closed",
+                "set XDG_CACHE_HOME to a folder on a file system with permissions",
+            )

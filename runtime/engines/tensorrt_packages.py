@@ -1,0 +1,143 @@
+"""The TensorRTs that engines can be built with, and the plugin that they may call."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..support.errors import BackendError
+from ..support.plain_file import sha256_file
+
+# TensorRT-RTX compiles for each of these where it runs; it serves Ampere and later, but not 9.0
+# (H100).
+RTX_OLDEST = 80
+
+# What the builder is told beyond TensorRT's own defaults, in words. Another recipe makes engines
+# that were built before stale, so whoever changes what `export.engine` tells it changes this too.
+RECIPE = "strongly typed, TF32 off"
+
+PLUGIN_VARIABLE = "SONOMIME_PLUGIN"
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """A TensorRT: where it is imported from, and how to get it."""
+
+    name: str
+    module: str
+    cure: str
+
+
+def rtx_target(major: int, minor: int) -> str:
+    """How TensorRT-RTX calls a compute capability: (8, 9) -> SM89."""
+    return f"SM{major}{minor}"
+
+
+def rtx_targets(trt: Any) -> list[str]:
+    """All that this TensorRT-RTX builds portable engines for."""
+    names = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+    return [name for name in names if int(name[2:]) >= RTX_OLDEST]
+
+
+def check_served(flavour: str, trt: Any, targets: list[str]) -> None:
+    """Refuse GPUs that no engine of a flavour can be built for: building would not help.
+
+    Raises:
+        BackendError: TensorRT-RTX does not serve one of these compute capabilities.
+    """
+    served = rtx_targets(trt) if flavour == "rtx" else targets
+    missing = [target for target in targets if target not in served]
+    if missing:
+        raise BackendError(
+            f"TensorRT-RTX {trt.__version__} builds no portable engines for {', '.join(missing)}, "
+            f"only for {', '.join(served)}",
+            "take another backend: tensorrt or ort-cuda",
+        )
+
+
+def gpu_target(name: str, major: int, minor: int) -> str:
+    """The one target of an engine of full TensorRT: ("NVIDIA L4", 8, 9) -> "NVIDIA L4 8.9"."""
+    return f"{name} {major}.{minor}"
+
+
+FLAVOURS = {
+    flavour.name: flavour
+    for flavour in (
+        # The one place that names the packages.
+        Flavour("rtx", "tensorrt_rtx_bindings", 'pip install "sonomime[rtx]"'),
+        Flavour("tensorrt", "tensorrt", "pip install tensorrt, or build with --flavour rtx"),
+    )
+}
+
+
+def load_flavour(name: str) -> tuple[Flavour, ModuleType]:
+    """A flavour and its module.
+
+    Raises:
+        BackendError: the package is absent or cannot be loaded; the hint names the cure.
+    """
+    flavour = FLAVOURS[name]
+    try:
+        return flavour, importlib.import_module(flavour.module)
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BackendError(
+            f"{flavour.module} cannot be imported: {reason}", flavour.cure
+        ) from error
+
+
+def plugin_path() -> Path | None:
+    """The plugin: what SONOMIME_PLUGIN names, else the library beside the package, else None.
+
+    Raises:
+        BackendError: SONOMIME_PLUGIN names no file.
+    """
+    named = os.environ.get(PLUGIN_VARIABLE, "")
+    if named:
+        if not Path(named).is_file():
+            raise BackendError(
+                f"{PLUGIN_VARIABLE} names {named}, which is no file",
+                "name the plugin's .so, or unset it",
+            )
+        # Whole: the loader would look for a bare name elsewhere than here.
+        return Path(named).absolute()
+    beside = Path(__file__).parent / "lib" / "libsonomime_plugin.so"
+    return beside if beside.is_file() else None
+
+
+def plugin_digest(flavour: str) -> str:
+    """SHA-256 of the plugin that engines of a flavour call; empty when they call none."""
+    path = plugin_path() if flavour == "tensorrt" else None
+    return sha256_file(path) if path else ""
+
+
+_loaded: set[Path] = set()
+
+
+def load_plugin(trt: Any) -> Path | None:
+    """Register the plugin with full TensorRT, once per process; None where there is none.
+
+    Never call it with TensorRT-RTX, which has no plugins and aborts the process.
+
+    Raises:
+        BackendError: the library does not load, as one of another ABI would not.
+    """
+    path = plugin_path()
+    if path is None or path in _loaded:
+        return path
+    try:
+        handle, reason = trt.get_plugin_registry().load_library(str(path)), "it said no more"
+    except (RuntimeError, OSError, TypeError) as error:
+        handle, reason = None, str(error)
+    if handle is None:
+        raise BackendError(
+            f"TensorRT {trt.__version__} cannot load the plugin {path}: {reason}",
+            "compile it against this TensorRT's headers (docs/gpu.md), or take it away: it is "
+            "done without",
+        )
+    _loaded.add(path)
+    return path

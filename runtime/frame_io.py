@@ -1,0 +1,168 @@
+"""Frames into a Session and out of it: images of the host, or arrays on the model's GPU."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends.arrays import DeviceArray, host_array, on_device
+from .backends.base import Backend, TakesDeviceArrays
+from .bundle.manifest import DRIVING_FRAME, FRAME, SOURCE_IMAGE, ImageFormat
+from .media.frames import Image, Letterbox, check_image, to_channels
+from .support.errors import BackendError, InputError
+
+
+class FrameIO:
+    """Writes what a caller gives into the backend, and hands the synthesized frame out.
+
+    A numpy image may have any size, and is letterboxed. Any other array has exactly the model's
+    size and its planes, (S, S) for a grey model and (3, S, S) for an RGB one, since it is copied
+    as it is: on the device where it lies there, else in the host's memory.
+    """
+
+    def __init__(self, backend: Backend, image: ImageFormat) -> None:
+        self._backend = backend
+        self._on_device = backend if isinstance(backend, TakesDeviceArrays) else None
+        self._size, self._channels = image.size, image.channels
+        # Looked up once: the backend's own memory on the host.
+        self._inputs = {name: Planes(backend.view(name)) for name in (SOURCE_IMAGE, DRIVING_FRAME)}
+        self._frame = Planes(backend.view(FRAME))
+
+    def give(self, image: Any, tensor: str, box: Letterbox | None = None) -> Letterbox:
+        """Write an image or array into `tensor`; `box` may fit from the last time.
+
+        Raises:
+            InputError: not an image, or an array of another size than the model's.
+            BackendError: an array on a GPU, and the model runs elsewhere.
+        """
+        if not isinstance(image, np.ndarray):
+            what = "the source image" if tensor == SOURCE_IMAGE else "the driving frame"
+            return self._give_array(image, tensor, what)
+        height, width = check_image(image).shape[:2]
+        size = self._size
+        if box is None or (box.width, box.height) != (width, height):
+            box = Letterbox.fit(width, height, size)
+        pixels = to_channels(image, self._channels)
+        self._from_host(tensor)
+        self._inputs[tensor].write(pixels if (width, height) == (size, size) else box.place(pixels))
+        return box
+
+    def target(self, out: Any) -> Any:
+        """Check where a frame is to go; the result is for `deliver_to_device` and `collect`.
+
+        Raises:
+            InputError: it cannot take a frame.
+            BackendError: an array on a GPU, and the model runs elsewhere.
+        """
+        if out is None:
+            return None
+        what = "the array to write to"
+        if isinstance(out, np.ndarray):
+            shape = (self._size,) * 2 if self._channels == 1 else (self._size, self._size, 3)
+            if out.shape != shape or out.dtype != np.uint8:
+                raise InputError(
+                    f"{what} is {out.dtype} {list(out.shape)}, a frame uint8 {list(shape)}"
+                )
+            target: NDArray[Any] = out
+        elif on_device(out):
+            return self._adopt(out, what, writable=True)
+        else:
+            array = host_array(out, what)
+            self._check_planes(array.shape, array.dtype, what)
+            target = array.reshape(-1, self._size, self._size)
+            target = target[0] if self._channels == 1 else target.transpose(1, 2, 0)
+        if not target.flags.writeable:
+            raise InputError(f"{what} is read-only")
+        return target
+
+    def deliver_to_device(self, target: Any) -> None:
+        """Before the frame is run: let the device copy it to `target`, if that lies there."""
+        if isinstance(target, DeviceArray) and self._on_device is not None:
+            self._on_device.take(FRAME, target)
+
+    def collect(self, target: Any) -> Image | None:
+        """After the frame was run: a new image where there is no target, else None."""
+        if target is None:
+            return self._frame.read()
+        if not isinstance(target, DeviceArray):
+            self._frame.read_into(target)
+        return None
+
+    def _give_array(self, value: Any, tensor: str, what: str) -> Letterbox:
+        if on_device(value):
+            array = self._adopt(value, what)
+            assert self._on_device is not None  # else it was not adopted
+            self._on_device.put(tensor, array)
+        else:
+            found = host_array(value, what)
+            self._check_planes(found.shape, found.dtype, what)
+            view = self._backend.view(tensor)
+            self._from_host(tensor)
+            np.copyto(view, found.reshape(view.shape))
+        return Letterbox.fit(self._size, self._size, self._size)
+
+    def _from_host(self, tensor: str) -> None:
+        """The tensor's view counts again."""
+        if self._on_device is not None:
+            self._on_device.put(tensor, None)
+
+    def _adopt(self, value: Any, what: str, writable: bool = False) -> DeviceArray:
+        if self._on_device is None:
+            raise BackendError(
+                f"{what} lies on a GPU, and the model runs on {self._backend.device}",
+                "hand over a numpy array, or open a backend on the GPU (tensorrt, rtx, ort-cuda)",
+            )
+        array = self._on_device.adopt(value, what, writable)
+        self._check_planes(array.shape, np.dtype(np.uint8), what)
+        return array
+
+    def _check_planes(self, shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> None:
+        planes = (self._size,) * 2 if self._channels == 1 else (3, self._size, self._size)
+        given = shape
+        while len(given) > len(planes) and given[0] == 1:
+            given = given[1:]
+        if given != planes or dtype != np.uint8:
+            raise InputError(
+                f"{what} is {dtype} {list(shape)}, the model takes uint8 {list(planes)}",
+                "only numpy images are letterboxed; bring other arrays to the model's size first",
+            )
+
+
+class Planes:
+    """A tensor (1, C, S, S) written and read as an image (S, S) or (S, S, 3)."""
+
+    def __init__(self, buffer: NDArray[Any]) -> None:
+        self._planes: list[Image] = list(buffer[0])
+
+    def write(self, image: Image) -> None:
+        """Copy an image of exactly that size into the tensor."""
+        if len(self._planes) == 1:
+            np.copyto(self._planes[0], image)
+        else:
+            _cv2().split(image, self._planes)  # six times as fast as a strided copy
+
+    def read(self) -> Image:
+        """A new image with what the tensor holds."""
+        if len(self._planes) == 1:
+            return self._planes[0].copy()
+        merged: Image = _cv2().merge(self._planes)
+        return merged
+
+    def read_into(self, image: Image) -> None:
+        """Copy what the tensor holds into an image of exactly its size."""
+        if len(self._planes) == 1:
+            np.copyto(image, self._planes[0])
+        elif image.flags.c_contiguous:
+            _cv2().merge(self._planes, image)
+        else:
+            np.copyto(image, _cv2().merge(self._planes))
+
+
+@functools.cache
+def _cv2() -> Any:
+    import cv2
+
+    return cv2

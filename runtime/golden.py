@@ -1,0 +1,59 @@
+"""Does a bundle still make its golden frame, on this machine and by this backend?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from .bundle.bundle import Bundle
+from .bundle.manifest import Tolerances
+from .media.pixels import Image, levels_apart, psnr, to_planes
+from .session import Session
+from .support.errors import BundleError
+
+
+class Agreement(NamedTuple):
+    """How far the frame made is from the golden one."""
+
+    levels: int
+    psnr_db: float
+
+    def within(self, tolerances: Tolerances) -> bool:
+        """A little more is allowed than at export: another CPU adds up in another order."""
+        levels, decibels = tolerances.frame_levels, tolerances.psnr_db
+        few = levels is None or self.levels <= levels + 1
+        return few and (decibels is None or self.psnr_db >= decibels - 1)
+
+
+def begin_golden(session: Session, bundle: Bundle, read: Callable[[Path], Image]) -> Image:
+    """Give a session the golden source and reference, and the golden motion.
+
+    Args:
+        read: reads a PNG file of the bundle, uint8 (S, S) or (S, S, 3).
+
+    Returns:
+        The golden driving frame.
+    """
+    golden = bundle.manifest.golden
+    if session.has_control("relative"):
+        session.set_control("relative", float(golden.motion == "relative"))
+    source, reference, driving = (
+        read(bundle.folder / each.file)
+        for each in (golden.source, golden.reference, golden.driving)
+    )
+    session.set_source(to_planes(source))
+    session.set_reference(to_planes(reference))
+    return driving
+
+
+def agreement(made: Image, bundle: Bundle, read: Callable[[Path], Image]) -> Agreement:
+    """How far a frame, uint8 (S, S) or (S, S, 3), is from the golden one.
+
+    Raises:
+        BundleError: the golden one has another size.
+    """
+    wanted = read(bundle.folder / bundle.manifest.golden.output.file)
+    if made.shape != wanted.shape:
+        raise BundleError(f"{bundle.folder}: the golden output has another size")
+    return Agreement(levels_apart(made, wanted), psnr(made, wanted))

@@ -1,0 +1,1 @@
+"""Pictures and clips: read, fit to the model, marked, written."""

@@ -1,0 +1,343 @@
+"""Frames from a video file, a single image or a folder of images, one at a time.
+
+Convention: `timestamp` is in seconds from the first frame, which is 0.0, and increases strictly.
+Images are uint8, (H, W) for one channel and (H, W, 3) RGB for three, rotated as the file says.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+
+import numpy as np
+
+from ..support.errors import InputError, SonomimeError, UnsupportedFormat
+from .file_headers import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    VIDEO_SUFFIXES,
+    Kind,
+    check_size,
+    kind_of,
+    missing_bytes,
+    unreadable_format,
+)
+from .frames import Crop, Image, check_crop, crop_image, read_image, to_channels
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+
+#: Where neither timestamps nor a frame rate are known.
+DEFAULT_FPS = Fraction(30)
+
+_DECODE_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
+# Only containers that hold their frames themselves: playlists open other files, or the network.
+_OPEN_OPTIONS = {
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,gif,"
+    "ogg,flv,m4v,h264,hevc,ivf,mjpeg,nut",
+    "protocol_whitelist": "file",
+    **_DECODE_OPTIONS,  # looking for streams decodes as well
+}
+
+
+class Frame(NamedTuple):
+    """One frame: its number from 0, its time in seconds from the first frame, its pixels."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    timestamp: float
+    image: Image
+
+
+class FrameSource(Protocol):
+    """Frames in order, read as they are asked for.
+
+    Attributes:
+        path: where they come from.
+        fps: the average frame rate, or None when the source states none.
+        size: (width, height) of every frame, after rotation and crop.
+        count_hint: how many frames to expect, or None; only a hint.
+        seekable: whether it can be iterated again, from the beginning.
+    """
+
+    path: Path
+    fps: Fraction | None
+    size: tuple[int, int]
+    count_hint: int | None
+    seekable: bool
+
+    def __iter__(self) -> Iterator[Frame]: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def open_source(path: Path | str, crop: Crop | None = None, channels: int = 1) -> FrameSource:
+    """Open a video file, an image (a source of one frame) or a folder of images in natural order.
+
+    The first frame is decoded at once, so that a file which cannot be used is refused here. Each
+    iteration begins at the first frame; the file is open only while one is under way, and never
+    more than one frame of it is in memory.
+
+    Args:
+        path: a video (MP4, MOV, Matroska, WebM, AVI, MPEG, GIF ...), an image (PNG, JPEG, BMP,
+            TIFF) or a folder of such images; files are told apart by content, not by name.
+        crop: the part of every frame to keep, in pixels of the frame as it is displayed.
+        channels: 1 for grey, 3 for RGB.
+
+    Raises:
+        InputError: missing, not a video or image, cut off, no frames, a size below 8 x 8 or above
+            16384 a side or 64 megapixels, a crop that reaches outside; while iterating: damage that
+            the decoder reports (saying after how many frames; some decoders conceal it), a change
+            of size.
+        UnsupportedFormat: DICOM, MetaImage, NIfTI, NRRD.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return _ImageFiles(path, frame_files(path), crop, channels)
+        if not path.exists():
+            raise InputError(f"{path} does not exist", "check the path")
+        if not path.is_file():
+            raise InputError(f"{path} is neither a file nor a folder", "name a video or image")
+        kind = kind_of(path)
+        if not kind.readable:
+            raise _unsupported(path, kind.value)
+        if kind is Kind.IMAGE:
+            return _ImageFiles(path, [path], crop, channels)
+        if missing := missing_bytes(path):
+            raise InputError(
+                f"{path} is cut off: at least {missing} bytes are missing at its end",
+                "copy or download it again",
+            )
+    except OSError as cause:
+        raise InputError(f"cannot read {path}: {_reason(cause)}", "check permissions") from cause
+    return _VideoFile(path, crop, channels)
+
+
+def _unsupported(path: Path, called: str) -> UnsupportedFormat:
+    return UnsupportedFormat(
+        f"{path} is {called}, which has no reader yet",
+        "convert it to .mp4, .mkv or a folder of .png frames first",
+    )
+
+
+def _natural(path: Path) -> list[tuple[bool, int, str]]:
+    """Sort key by which frame2 comes before frame10."""
+    pieces = re.split(r"([0-9]+)", path.name.lower())
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in pieces]
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The frames of a folder, in the order in which `open_source` reads them.
+
+    Raises:
+        InputError: the folder holds none.
+        UnsupportedFormat: it holds files of a format without a reader instead.
+        OSError: it cannot be listed.
+    """
+    files = [file for file in folder.iterdir() if not file.name.startswith(".")]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+    if images:
+        return sorted(images, key=_natural)
+    for file in files:
+        if called := unreadable_format(file):
+            raise _unsupported(file, called)
+    videos = sorted(file.name for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
+    raise InputError(
+        f"the folder {folder} holds no frames",
+        f"name one of its videos, for example {folder / videos[0]}"
+        if videos
+        else "frames are .png, .jpg, .bmp or .tif files",
+    )
+
+
+class _Source(ABC):
+    """What files have in common: crop, channels, one size, counted and timed frames."""
+
+    fps: Fraction | None = None
+    count_hint: int | None = None
+    seekable = True
+
+    def __init__(self, path: Path, crop: Crop | None, channels: int) -> None:
+        self.path = path
+        self._crop = crop
+        self._channels = channels
+        first = next(self._images(), None)
+        if first is None:
+            raise InputError(f"{path} has no frames", "check that it plays; it may be cut off")
+        height, width = first[1].shape[:2]
+        self._full_size = width, height
+        self.size = width, height
+        if crop is not None:
+            check_crop(crop, width, height, str(path))
+            check_size(f"the crop of {path}", crop.w, crop.h)
+            self.size = crop.w, crop.h
+
+    @abstractmethod
+    def _images(self) -> Iterator[tuple[float | None, Image]]:
+        """Time in seconds, or None when unknown, and pixels of every frame, uncropped."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        step = float(1 / (self.fps or DEFAULT_FPS))
+        origin = 0.0
+        last = -step
+        for index, (time, image) in enumerate(self._images()):
+            height, width = image.shape[:2]
+            if (width, height) != self._full_size:
+                expected = " x ".join(map(str, self._full_size))
+                raise InputError(
+                    f"{self.path}: frame {index} is {width} x {height} pixels, not {expected}",
+                    "all frames have to have one size",
+                )
+            if index == 0:
+                origin = time or 0.0
+            timestamp = last + step if time is None else time - origin
+            if timestamp <= last:  # damaged or repeated times must not stop or turn back the clock
+                timestamp = last + step
+            last = timestamp
+            if self._crop is not None:
+                image = np.ascontiguousarray(crop_image(image, self._crop))
+            yield Frame(index, timestamp, image)
+
+    def close(self) -> None:  # noqa: B027 - an iteration closes what it opens
+        """Nothing stays open between iterations."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _ImageFiles(_Source):
+    """One image, or the images of a folder at the default frame rate."""
+
+    def __init__(self, path: Path, files: list[Path], crop: Crop | None, channels: int) -> None:
+        self._files = files
+        self.count_hint = len(files)
+        super().__init__(path, crop, channels)
+
+    def _images(self) -> Iterator[tuple[float | None, Image]]:
+        for file in self._files:
+            yield None, to_channels(read_image(file), self._channels)
+
+
+class _VideoFile(_Source):
+    """A video file, decoded by PyAV as its frames are asked for."""
+
+    def _images(self) -> Iterator[tuple[float | None, Image]]:
+        count = 0
+        try:
+            with _opened(self.path) as container:
+                stream = _video_stream(container, self.path)
+                stream.codec_context.options = _DECODE_OPTIONS
+                self.fps = _frame_rate(stream)
+                self.count_hint = _frame_count(container, stream, self.fps)
+                for packet in container.demux(stream):
+                    if packet.is_corrupt:
+                        raise InputError("a packet is incomplete")
+                    for frame in packet.decode():
+                        if frame.is_corrupt:
+                            raise InputError("its pixels are incomplete")
+                        yield frame.time, _pixels(frame, self._channels)
+                        count += 1
+        except _Refused as refused:
+            raise refused.error from refused.__cause__
+        except Exception as cause:  # PyAV raises anything on a bad file, also IndexError
+            raise InputError(
+                f"cannot decode {self.path} after {count} frames: {_reason(cause)}",
+                "the file is damaged or cut off; convert or copy it again",
+            ) from cause
+
+
+class _Refused(Exception):
+    """Carries an error that already says all, past what explains the others."""
+
+    def __init__(self, error: SonomimeError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _reason(cause: Exception) -> str:
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[InputContainer]:
+    import av
+
+    # Metadata need not be UTF-8; from 19 on PyAV takes it as it is, and knows the argument no more.
+    older = int(av.__version__.partition(".")[0]) < 19
+    lenient: dict[str, Any] = {"metadata_errors": "replace"} if older else {}
+    try:
+        # The prefix keeps a colon in a file name from being taken for a protocol.
+        container: InputContainer = av.open(f"file:{path}", options=_OPEN_OPTIONS, **lenient)
+    except Exception as cause:
+        raise _Refused(
+            InputError(
+                f"cannot open {path} as a video: {_reason(cause)}",
+                "it may be cut off, or something other than a video that bears its name",
+            )
+        ) from cause
+    with container:
+        yield container
+
+
+def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+    stream: Any = container.streams.best("video")
+    if stream is None or stream.codec_context is None:
+        raise _Refused(InputError(f"{path} holds no video that can be decoded", "convert it"))
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width and height:  # otherwise the frames say it, bounded by max_pixels
+        try:
+            check_size(path, width, height)
+        except InputError as error:
+            raise _Refused(error) from None
+    checked: VideoStream = stream
+    return checked
+
+
+def _frame_rate(stream: VideoStream) -> Fraction | None:
+    rate = stream.average_rate or stream.guessed_rate
+    return Fraction(rate) if rate and 0 < rate < 100_000 else None
+
+
+def _frame_count(
+    container: InputContainer, stream: VideoStream, fps: Fraction | None
+) -> int | None:
+    if stream.frames > 0:
+        return stream.frames
+    if container.duration and container.duration > 0 and fps:
+        return max(1, round(container.duration / 1_000_000 * fps))  # microseconds
+    return None
+
+
+def _pixels(frame: VideoFrame, channels: int) -> Image:
+    """The frame's pixels at full range, upright; grey comes from luma alone, so it stays exact."""
+    check_size("a frame", frame.width, frame.height)
+    colour = frame.format.is_rgb or frame.format.has_palette
+    if channels == 1 and not colour:
+        image = frame.to_ndarray(format="gray")
+    else:
+        image = to_channels(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), channels)
+    turns = round(frame.rotation / 90) % 4  # counter-clockwise
+    return np.ascontiguousarray(np.rot90(image, turns), dtype=np.uint8)

@@ -1,0 +1,188 @@
+"""THE CHAIN: a bundle's stages from a source image and driving frames to frames, as tensors.
+
+Everything that runs a model drives a Session: the Animator, export's verification, benchmarks and
+evaluation. It decides which stage runs when, what is kept of the reference, and which state is
+fresh. It knows no pictures and no options: those are the Animator's.
+
+Convention: images uint8 (1, C, S, S), as the manifest says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends.base import Backend
+from .bundle.manifest import DRIVING_FRAME, FRAME, SOURCE_IMAGE, Chain
+from .support.errors import ConfigError, InputError
+
+Planes = NDArray[np.uint8]
+
+
+class Session:
+    """A chain upon an opened backend::
+
+        session.set_source(planes)
+        session.set_reference(driving[0])
+        for planes in driving:
+            frame = session.animate(planes)
+
+    Images may also be written into the backend's memory before a call that then gets None. Not
+    thread-safe: the Animator takes care of that.
+    """
+
+    def __init__(self, chain: Chain, backend: Backend) -> None:
+        """Set every control to its default."""
+        self.chain = chain
+        self.backend = backend
+        self.has_reference = False
+        self._source = [stage.name for stage in chain.of_role("source")]
+        (observe,) = chain.of_role("observe")
+        self._observe = observe.name
+        self._copies = chain.copied_references()
+        self._reference = [stage.name for stage in chain.of_role("reference")]
+        seen = {tensor.name for tensor in observe.outputs}
+        taken = {tensor.name for stage in chain.of_role("reference") for tensor in stage.inputs}
+        # A reference stage that looks at the source runs again with a new one: upon these, of the
+        # reference frame, which later frames overwrite.
+        self._of_reference = sorted(taken & seen) if taken - seen else []
+        self._kept: dict[str, NDArray[Any]] = {}
+        self._states = [pair.to for pair in chain.recurrent]
+        self._names = chain.tensors().keys()
+        # Looked up once: the backend's own memory on the host.
+        self._controls = {
+            control.name: (backend.view(control.name), control)
+            for control in chain.controls
+            if control.name in self._names
+        }
+        self._frame = backend.view(FRAME)
+        for view, control in self._controls.values():
+            view[0] = control.default
+
+    def has_control(self, name: str) -> bool:
+        """Whether the chain takes a control of that name."""
+        return name in self._controls
+
+    def set_control(self, name: str, value: float) -> None:
+        """Set a scalar input.
+
+        Raises:
+            ConfigError: the bundle has no such control, or the value is out of its range.
+        """
+        if name not in self._controls:
+            known = ", ".join(self._controls) or "none"
+            raise ConfigError(f"this bundle has no control {name!r}", f"it has {known}")
+        view, control = self._controls[name]
+        low, high = control.range
+        if not low <= value <= high:
+            raise ConfigError(f"{name} is {value:g}, expected {low:g} to {high:g} {control.unit}")
+        view[0] = value
+
+    def set_source(self, image: Planes | None = None) -> None:
+        """Take a source image; the reference stays, and states are fresh.
+
+        Raises:
+            BackendError: a stage failed.
+        """
+        self._give(SOURCE_IMAGE, image)
+        for stage in self._source:
+            self.backend.run(stage)
+        if self.has_reference and self._of_reference:
+            for name, value in self._kept.items():
+                self.backend.write(name, value)
+            for stage in self._reference:
+                self.backend.run(stage)
+        self.restart()
+
+    def set_reference(self, frame: Planes | None = None) -> None:
+        """Take a driving frame as the reference of relative motion; states are fresh.
+
+        Raises:
+            BackendError: a stage failed.
+        """
+        self.observe(frame)
+        self.keep_reference()
+        self.restart()
+
+    def keep_reference(self) -> None:
+        """Make the frame that was just observed the reference; states stay as they are.
+
+        Raises:
+            BackendError: a stage failed.
+        """
+        for made, kept in self._copies:
+            self.backend.copy(made, kept)
+        self._kept = {name: self.backend.read(name) for name in self._of_reference}
+        for stage in self._reference:
+            self.backend.run(stage)
+        self.has_reference = True
+
+    def observe(self, frame: Planes | None = None) -> None:
+        """Look at a driving frame alone, for `read`; changes nothing that a later frame sees.
+
+        Raises:
+            BackendError: the stage failed.
+        """
+        self._give(DRIVING_FRAME, frame)
+        self.backend.run(self._observe)
+
+    def animate(self, frame: Planes | None = None) -> Planes:
+        """Synthesize a frame; the first one is the reference if none was set.
+
+        Returns:
+            The backend's own memory, which the next frame overwrites.
+
+        Raises:
+            BackendError: a stage failed.
+        """
+        self._give(DRIVING_FRAME, frame)
+        if not self.has_reference:
+            self.observe()
+            self.keep_reference()
+        self.backend.run_frame()
+        return self._frame
+
+    def restart(self) -> None:
+        """Make the states fresh: zeros, by the contract."""
+        for state in self._states:
+            self.backend.write(state, 0)
+
+    def forget_reference(self) -> None:
+        """The next frame becomes the reference; states are fresh."""
+        self.has_reference = False
+        self.restart()
+
+    def read(self, name: str) -> NDArray[Any]:
+        """A copy of any tensor of the stages, as the last run left it.
+
+        Raises:
+            ConfigError: there is no such tensor.
+        """
+        if name not in self._names:
+            known = ", ".join(sorted(self._names))
+            raise ConfigError(f"the bundle has no tensor {name!r}", f"it has {known}")
+        return self.backend.read(name)
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Seconds of each per-frame stage in the last frame; a live view."""
+        return self.backend.seconds
+
+    def close(self) -> None:
+        """Give the backend's memory and threads back."""
+        self._controls.clear()
+        del self._frame
+        self.backend.close()
+
+    def _give(self, tensor: str, image: Planes | None) -> None:
+        if image is None:
+            return
+        shape = (1, self.chain.image.channels, self.chain.image.size, self.chain.image.size)
+        if image.shape != shape or image.dtype != np.uint8:
+            raise InputError(
+                f"{tensor!r} is {image.dtype} {list(image.shape)}, expected uint8 {list(shape)}"
+            )
+        self.backend.write(tensor, image)

@@ -1,0 +1,1 @@
+"""What every part of the runtime stands on: errors, files, strict parsing, progress, time."""

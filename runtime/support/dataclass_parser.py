@@ -1,0 +1,141 @@
+"""Plain data (from JSON or TOML) into frozen dataclasses, strictly.
+
+Every key must be a field and every field without a default must be there; a value must have exactly
+the field's type (an integer passes for a float, nothing passes for an integer but an integer). An
+unknown key is an error that gives the nearest name. Fields whose names are Python keywords carry a
+trailing underscore (`from_`), which the data does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import math
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+class StrictError(ValueError):
+    """Data that does not fit; `where` is the path of the value, as in `stages[2].inputs[0]`."""
+
+    def __init__(self, where: str, problem: str, hint: str = "") -> None:
+        super().__init__(f"{where}: {problem}" if where else problem)
+        self.where = where
+        self.hint = hint
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, or None when none is near."""
+    found = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+@functools.cache
+def _fields(cls: type[Any]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    hints = get_type_hints(cls)
+    return {f.name.rstrip("_"): (f, hints[f.name]) for f in dataclasses.fields(cls)}
+
+
+def parse(cls: type[T], data: object, where: str = "") -> T:
+    """Make an instance of the dataclass `cls` from plain data.
+
+    Raises:
+        StrictError: naming the first value that does not fit.
+    """
+    if not isinstance(data, Mapping):
+        raise StrictError(where, f"expected a table of {cls.__name__}, found {_kind(data)}")
+    fields = _fields(cast(Any, cls))  # a type is hashable, which mypy doubts
+    for key in data:
+        if key not in fields:
+            close = nearest(str(key), fields)
+            hint = f"did you mean {close!r}?" if close else "known: " + ", ".join(fields)
+            raise StrictError(where, f"unknown key {str(key)[:100]!r}", hint)
+    values: dict[str, Any] = {}
+    for key, (field, hint_type) in fields.items():
+        if key in data:
+            values[field.name] = _value(hint_type, data[key], f"{where}.{key}" if where else key)
+        elif field.default is field.default_factory is dataclasses.MISSING:
+            raise StrictError(where, f"missing key {key!r}")
+    return cls(**values)
+
+
+def plain(value: Any) -> Any:
+    """The reverse of `parse`: dataclasses to dicts, tuples to lists; None stays."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            key: plain(getattr(value, field.name))
+            for key, (field, _) in _fields(type(value)).items()
+        }
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return value
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "nothing"
+    names = {dict: "a table", list: "a list", str: "text", bool: "a truth value"}
+    return names.get(type(value), f"{str(value)[:40]!r}")
+
+
+def _tagged(kinds: list[Any]) -> dict[str, type[Any]]:
+    """Dataclasses by their `kind`, where all of a union have one; else none."""
+    if len(kinds) < 2 or not all("kind" in getattr(k, "__annotations__", {}) for k in kinds):
+        return {}
+    return {get_args(_fields(kind)["kind"][1])[0]: kind for kind in kinds}
+
+
+def _choose(tagged: dict[str, type[Any]], data: object, where: str) -> type[Any]:
+    """The dataclass that the data names by its `kind`."""
+    named = data.get("kind") if isinstance(data, Mapping) else None
+    if not isinstance(named, str) or named not in tagged:
+        known = " or ".join(repr(name) for name in tagged)
+        raise StrictError(where, f"expected a table whose kind is {known}")
+    return tagged[named]
+
+
+def _value(expected: Any, data: object, where: str) -> Any:
+    origin, args = get_origin(expected), get_args(expected)
+    if origin in (Union, types.UnionType):
+        if data is None and type(None) in args:
+            return None
+        kinds = [arg for arg in args if arg is not type(None)]
+        if tagged := _tagged(kinds):
+            return parse(_choose(tagged, data, where), data, where)
+        for kind in kinds[:-1]:
+            try:
+                return _value(kind, data, where)
+            except StrictError:
+                continue
+        return _value(kinds[-1], data, where)
+    if origin is Literal:
+        # `True == 1`, so the type is compared as well.
+        if not any(data == choice and type(data) is type(choice) for choice in args):
+            choices = " or ".join(repr(choice) for choice in args)
+            raise StrictError(where, f"expected {choices}, found {_kind(data)}")
+        return data
+    if origin is tuple:
+        if not isinstance(data, list | tuple):
+            raise StrictError(where, f"expected a list, found {_kind(data)}")
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_value(args[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+        if len(data) != len(args):
+            raise StrictError(where, f"expected {len(args)} values, found {len(data)}")
+        pairs = zip(args, data, strict=True)
+        return tuple(_value(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(pairs))
+    if dataclasses.is_dataclass(expected) and isinstance(expected, type):
+        return parse(expected, data, where)
+    if expected is float and type(data) is int and abs(data) < 2**53:
+        return float(data)
+    if type(data) is not expected:
+        words = {str: "text", int: "an integer", float: "a number", bool: "true or false"}
+        raise StrictError(where, f"expected {words[expected]}, found {_kind(data)}")
+    if isinstance(data, float) and not math.isfinite(data):
+        raise StrictError(where, "expected a finite number")
+    return data

@@ -1,0 +1,41 @@
+"""Read a file that somebody else may have put there; digest any file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from .errors import BundleError
+
+
+def read_plain_file(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes; symbolic links are refused.
+
+    Raises:
+        BundleError: it is missing, cannot be read, is a link, a pipe or a folder, or too large.
+    """
+    try:
+        # O_NONBLOCK: a named pipe must not hang; a symbolic link could lead out of the bundle.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        reason = "is a symbolic link" if path.is_symlink() else (error.strerror or "").lower()
+        hint = "a bundle holds its manifest and every file that it names, as plain files"
+        raise BundleError(f"{path}: cannot be read: {reason}", hint) from None
+    try:
+        info = os.fstat(handle)
+        if not stat.S_ISREG(info.st_mode):
+            raise BundleError(f"{path} is not a plain file")
+        if info.st_size > limit:
+            raise BundleError(f"{path} is larger than {limit / (1 << 20):g} MiB")
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(limit + 1)
+    finally:
+        os.close(handle)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,336 @@
+"""Frames that come from, and go to, arrays of other libraries: on the host, and on the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_arrays import AlsoNumpy, CopiedByNumpy, OnGpu, OnHost, Packed, PackedAnew
+from fake_device import FakeDevice
+from fake_engines import FakeTrt
+from toy_bundle import blob, make_toy_bundle
+
+from sonomime.runtime import Animator
+from sonomime.runtime.backends.arrays import device_array, on_device
+from sonomime.runtime.backends.cuda import DEFAULT_STREAM
+from sonomime.runtime.support.errors import BackendError, InputError
+
+
+class WantsGradient(Packed):
+    """As a tensor of torch that does."""
+
+    @property
+    def __cuda_array_interface__(self) -> Any:
+        raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad")
+
+    def __dlpack__(self, stream: int) -> Any:
+        raise BufferError("Can't export tensors that require gradient")
+
+
+def planes(image: Any) -> Any:
+    return image if image.ndim == 2 else image.transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_frame_written_to_an_array_of_numpy(tmp_path: Path, channels: int) -> None:
+    folder = make_toy_bundle(tmp_path / "toy", channels=channels)
+    shape = (64, 64) if channels == 1 else (64, 64, 3)
+    with Animator.open(folder, "ort-cpu", motion="absolute", threads=1) as animator:
+        animator.set_source(blob(64, 0, 0, channels))
+        expected = animator.animate(blob(64, 0.3, 0, channels))
+        strided = np.zeros((64, 128, *shape[2:]), np.uint8)[:, ::2]
+        for out in (np.zeros(shape, np.uint8), strided):
+            assert animator.animate(blob(64, 0.3, 0, channels), out=out) is out
+            assert np.array_equal(out, expected) and out.any()
+        read_only = np.zeros(shape, np.uint8)
+        read_only.flags.writeable = False
+        for wrong in (np.zeros((64, 65), np.uint8), np.zeros(shape, np.float32), read_only):
+            with pytest.raises(InputError, match="the array to write to is"):
+                animator.animate(blob(64, 0, 0, channels), 9.0, out=wrong)
+        animator.animate(blob(64, 0, 0, channels), 9.0)  # what failed did not move the clock
+
+
+@pytest.mark.parametrize("backend", ["ort-cpu", "tensorrt"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tensors_of_torch_on_the_host(
+    trt: FakeTrt, tmp_path: Path, backend: str, channels: int
+) -> None:
+    torch = pytest.importorskip("torch")
+    folder = make_toy_bundle(tmp_path / "toy", channels=channels)
+
+    def tensor(x: float) -> Any:
+        return torch.from_numpy(np.ascontiguousarray(planes(blob(64, x, 0, channels))))
+
+    with Animator.open(folder, backend, motion="absolute", threads=1) as animator:
+        animator.set_source(blob(64, 0, 0, channels))
+        expected = animator.animate(blob(64, 0.3, 0, channels))
+        animator.set_source(tensor(0))
+        assert np.array_equal(animator.animate(tensor(0.3)), expected)
+        assert np.array_equal(animator.animate(tensor(0.3)[None]), expected)
+        out = torch.zeros(planes(expected).shape, dtype=torch.uint8)
+        assert animator.animate(tensor(0.3), out=out) is out
+        assert np.array_equal(out.numpy(), planes(expected))
+        with pytest.raises(InputError, match=r"uint8 \[63, 64\]") as caught:
+            animator.animate(torch.zeros(63, 64, dtype=torch.uint8))
+        assert "only numpy images are letterboxed" in caught.value.hint
+        with pytest.raises(InputError, match="float32"):
+            animator.animate(tensor(0).float())
+
+
+@pytest.mark.parametrize("graph", ["1", "0"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "kind", [lambda array: array, Packed, PackedAnew], ids=["interface", "dlpack 0", "dlpack 1"]
+)
+def test_frames_that_never_leave_the_gpu(
+    trt: FakeTrt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, graph: str,
+    kind: Callable[[OnGpu], Any],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SONOMIME_CUDA_GRAPH", graph)
+    folder = make_toy_bundle(tmp_path / "toy", channels=channels)
+    device = trt.device
+    xs = [0.1 * i for i in range(6)]
+    with Animator.open(folder, "ort-cpu", threads=1, smooth=True) as animator:
+        animator.set_source(blob(64, 0, 0, channels))
+        expected = [animator.animate(blob(64, x, 0.1, channels)) for x in xs]
+
+    source = OnGpu(device, planes(blob(64, 0, 0, channels)))
+    driving = OnGpu(device, planes(blob(64, 0, 0, channels)))
+    out = OnGpu(device, np.zeros_like(driving.values))
+    with Animator.open(folder, "tensorrt", smooth=True) as animator:
+        animator.set_source(kind(source))
+        begun = len(device.done)
+        for x, wanted in zip(xs, expected, strict=True):
+            driving.memory[...] = planes(blob(64, x, 0.1, channels))
+            target = kind(out)
+            assert animator.animate(kind(driving), out=target) is target
+            assert np.array_equal(out.memory, planes(wanted))
+        # Nothing comes down, and of what goes up the driving frame is not a part.
+        assert "download" not in device.done[begun:]
+        assert device.calls.count("synchronise") < 30
+        assert np.array_equal(animator.read("frame")[0].squeeze(), planes(expected[-1]))
+        assert np.array_equal(animator.read("driving_frame")[0].squeeze(), driving.memory)
+        # Anything can follow anything.
+        for i, x in enumerate(xs):
+            driving.memory[...] = planes(blob(64, x, 0.1, channels))
+            frame = kind(driving) if i % 2 else blob(64, x, 0.1, channels)
+            if i % 3:
+                animator.animate(frame, out=kind(out))
+                made = out.memory
+            else:
+                made = planes(animator.animate(frame))
+            again = animator.read("frame")[0].squeeze()
+            assert np.array_equal(made, again) and made.any()
+            held = animator.read("driving_frame")[0].squeeze()
+            assert np.array_equal(held, planes(blob(64, x, 0.1, channels)))
+        assert device.calls.count("begin_capture") == (4 if graph == "1" else 0)
+    for array in (source, driving, out):
+        array.free()
+
+
+def test_the_producer_s_stream_is_waited_for(trt: FakeTrt, toy_bundle: Path) -> None:
+    device = trt.device
+    with Animator.open(toy_bundle, "tensorrt", motion="absolute") as animator:
+        animator.set_source(blob(64, 0, 0))
+        frame = OnGpu(device, np.zeros((64, 64), np.uint8))
+        out = OnGpu(device, np.zeros((64, 64), np.uint8))
+
+        def late() -> None:
+            frame.memory[...] = blob(64, 0.4, 0)
+
+        # Version 2 says nothing of streams: whatever the default stream has to do is done first.
+        device.enqueue(DEFAULT_STREAM, "late", late)
+        animator.animate(frame, out=out)
+        assert np.abs(out.memory.astype(int) - blob(64, 0.4, 0)).max() <= 3
+
+        theirs = device.stream()
+        for stream, waits in ((None, 0), (theirs, 1), (1, 1)):
+            frame.interface = {"version": 3, "stream": stream}
+            before = len(device.calls)
+            animator.animate(frame)
+            asked = [call for call in device.calls[before:] if call.startswith("wait")]
+            assert len(asked) == waits
+        packed = Packed(frame)
+        animator.animate(packed)
+        assert packed.said == [animator.session.backend._stream]  # type: ignore[attr-defined]
+
+        class Both(Packed):
+            """As torch's and cupy's, of which the first tells no stream by its interface."""
+
+            __cuda_array_interface__ = frame.__cuda_array_interface__
+
+        both = Both(frame)
+        animator.animate(both)
+        assert len(both.said) == 1
+        device.destroy_stream(theirs)
+        frame.free()
+        out.free()
+
+
+def test_arrays_that_do_not_fit(trt: FakeTrt, toy_bundle: Path) -> None:
+    device = trt.device
+    good = OnGpu(device, np.zeros((64, 64), np.uint8))
+    small = OnGpu(device, np.zeros((32, 32), np.uint8))
+    floats = OnGpu(device, np.zeros((64, 64), np.float32))
+    on_host, another = np.zeros((64, 64), np.uint8), 1 << 40
+    device.elsewhere[another] = 1
+    cases: list[tuple[Any, str]] = [
+        (small, r"uint8 \[32, 32\], the model takes uint8 \[64, 64\]"),
+        (floats, "has to be uint8"),
+        (OnGpu(device, good.values, strides=(128, 1)), "not contiguous"),
+        (OnGpu(device, good.values, data=(0, False)), "no memory"),
+        (OnGpu(device, good.values, mask=good), "has a mask"),
+        (OnGpu(device, good.values, data=None), "cannot be handed over: TypeError"),
+        (OnGpu(device, good.values, data=(on_host.ctypes.data, False)), "lies in no GPU's memory"),
+        (OnGpu(device, good.values, data=(another, False)), "lies on GPU 1, the model on GPU 0"),
+        (PackedAnew(good, major=2), "DLPack 2.1 is not known here"),
+        (PackedAnew(good, bits=16), "has to be uint8"),
+        (Packed(good, index=1), "lies on GPU 1, the model on GPU 0"),
+        (Packed(good, bits=16), "has to be uint8"),
+        (Packed(good, strides=(1, 64)), "not contiguous"),
+    ]
+    with Animator.open(toy_bundle, "tensorrt") as animator:
+        animator.set_source(good)
+        for array, message in cases:
+            with pytest.raises(InputError, match=message):
+                animator.animate(array)
+            with pytest.raises(InputError, match=message):
+                animator.animate(good, out=array)
+        for locked in (
+            OnGpu(device, good.values, data=(good.address, True)),
+            PackedAnew(good, flags=1),
+            PackedAnew(good, flags=3),
+        ):
+            animator.animate(locked)
+            with pytest.raises(InputError, match="read-only"):
+                animator.animate(good, out=locked)
+        animator.animate(PackedAnew(good, flags=2))
+        with pytest.raises(InputError, match="write to is a copy"):
+            animator.animate(good, out=PackedAnew(good, flags=2))
+        for nothing in ("text", [1, 2], 3):
+            with pytest.raises(InputError):
+                animator.animate(nothing)
+            with pytest.raises(InputError):
+                animator.animate(good, out=nothing)
+        assert animator.animate(good).shape == (64, 64)
+        found = Packed(good, strides=(64, 1))
+        assert animator.animate(found).shape == (64, 64)
+    device.blocks.clear()
+
+
+def test_arrays_are_asked_on_the_model_s_gpu(trt: FakeTrt, toy_bundle: Path) -> None:
+    """torch hands nothing over while its thread is at work on another GPU than the tensor's."""
+    device = trt.device
+
+    class FromItsGpu(Packed):
+        def __dlpack__(self, stream: int) -> Any:
+            if device.of_thread != self.index:
+                raise BufferError("Can't export tensors on a different CUDA device index.")
+            return super().__dlpack__(stream)
+
+    frame = OnGpu(device, blob(64, 0, 0))
+    device.of_thread = 1
+    with Animator.open(toy_bundle, "tensorrt") as animator:
+        animator.set_source(FromItsGpu(frame))
+        assert animator.animate(FromItsGpu(frame)).any() and device.of_thread == 1
+    device.of_thread = 0
+    frame.free()
+
+
+def test_capsules_as_numpy_and_torch_make_them() -> None:
+    """The host's memory, which these two make capsules of here, with the fields of a GPU's."""
+
+    class SaidToBeOnGpu:
+        def __init__(self, array: Any) -> None:
+            self.array = array
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, 0
+
+        def __dlpack__(self, stream: int, max_version: tuple[int, int] | None = None) -> Any:
+            return self.array.__dlpack__(max_version=max_version)
+
+    class BeforeVersions(SaidToBeOnGpu):
+        def __dlpack__(self, stream: int) -> Any:  # type: ignore[override]
+            return self.array.__dlpack__()
+
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("numpy", minversion="2.1", reason="its capsules have no version before 2.1")
+    memory = np.zeros((5, 3, 4), np.uint8)
+    tensor, read_only = torch.from_numpy(memory)[2:], memory[2:]
+    read_only.flags.writeable = False
+    device = FakeDevice()
+    for array, kind, writable in (
+        (memory[2:], SaidToBeOnGpu, True), (memory[2:], BeforeVersions, True),
+        (tensor, SaidToBeOnGpu, True), (tensor, BeforeVersions, True),
+        (read_only, SaidToBeOnGpu, False),
+    ):  # fmt: skip
+        found = device_array(kind(array), "it", device, 7, writable)  # type: ignore[arg-type]
+        assert found.address == memory.ctypes.data + 24 and found.shape == (3, 3, 4)
+    with pytest.raises(InputError, match="it is read-only"):
+        device_array(SaidToBeOnGpu(read_only), "it", device, 7, writable=True)
+
+
+@pytest.mark.parametrize("backend", ["ort-cpu", "tensorrt"])
+def test_tensors_that_cannot_be_handed_over(trt: FakeTrt, toy_bundle: Path, backend: str) -> None:
+    torch = pytest.importorskip("torch")
+    gradient = torch.zeros(64, 64, requires_grad=True)
+    with Animator.open(toy_bundle, backend, threads=1) as animator:
+        animator.set_source(blob(64, 0, 0))
+        for tensor in (torch.zeros(64, 64, dtype=torch.uint8, device="meta"), gradient):
+            with pytest.raises(InputError, match="the driving frame cannot be read as an array"):
+                animator.animate(tensor)
+            with pytest.raises(InputError, match="the array to write to cannot be read"):
+                animator.animate(blob(64, 0, 0), out=tensor)
+
+
+def test_arrays_of_which_dlpack_does_not_say_whether_they_can_be_written_to(
+    toy_bundle: Path,
+) -> None:
+    with Animator.open(toy_bundle, "ort-cpu", motion="absolute", threads=1) as animator:
+        animator.set_source(blob(64, 0, 0))
+        out = AlsoNumpy(np.zeros((64, 64), np.uint8))
+        assert animator.animate(OnHost(blob(64, 0.3, 0)), out=out) is out
+        assert np.abs(out.values.astype(int) - blob(64, 0.3, 0)).max() <= 3
+        for kind in (OnHost, CopiedByNumpy):
+            with pytest.raises(InputError, match="read-only"):
+                animator.animate(blob(64, 0, 0), out=kind(np.zeros((64, 64), np.uint8)))
+        view = np.zeros((64, 64), np.uint8)
+        view.flags.writeable = False
+        with pytest.raises(InputError, match="the array to write to"):
+            animator.animate(blob(64, 0, 0), out=AlsoNumpy(view))
+
+
+def test_arrays_on_a_gpu_want_a_backend_there(trt: FakeTrt, toy_bundle: Path) -> None:
+    array = OnGpu(trt.device, np.zeros((64, 64), np.uint8))
+    assert on_device(array) and on_device(Packed(array)) and not on_device(array.values)
+    assert on_device(WantsGradient(array))
+    with Animator.open(toy_bundle, "ort-cpu", threads=1) as animator:
+        for action in (
+            lambda: animator.set_source(array),
+            lambda: animator.set_source(Packed(array)),
+        ):
+            with pytest.raises(BackendError, match="lies on a GPU, and the model runs on CPU"):
+                action()
+        animator.set_source(array.values)
+        with pytest.raises(BackendError, match="the array to write to lies on a GPU") as caught:
+            animator.animate(array.values, out=array)
+        assert "numpy" in caught.value.hint and "tensorrt" in caught.value.hint
+    array.free()
+
+
+def test_what_was_lent_is_given_back_with_the_frame(trt: FakeTrt, toy_bundle: Path) -> None:
+    with Animator.open(toy_bundle, "tensorrt") as animator:
+        frame = OnGpu(trt.device, np.zeros((64, 64), np.uint8))
+        animator.set_source(frame)
+        animator.animate(frame, out=frame)
+        assert animator.session.backend._in_use == []  # type: ignore[attr-defined]
+        trt.device.fail("synchronise", "cudaErrorInvalidValue")
+        with pytest.raises(BackendError):
+            animator.animate(frame, out=frame)
+        assert animator.session.backend._in_use == []  # type: ignore[attr-defined]
+        assert animator.session.backend._taken is None  # type: ignore[attr-defined]
+        frame.free()

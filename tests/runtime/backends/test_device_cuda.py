@@ -1,0 +1,315 @@
+"""The real device, whose calls go to a cuda.bindings.runtime that is played by the fake one."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_device import FakeDevice
+from fake_engines import install
+from toy_bundle import blob
+
+from sonomime.runtime import Animator
+from sonomime.runtime.backends import cuda
+from sonomime.runtime.backends.cuda import CudaDevice, open_device
+from sonomime.runtime.backends.cuda_errors import DeviceError
+from sonomime.runtime.support.errors import BackendError
+
+KINDS = types.SimpleNamespace(
+    cudaMemcpyHostToDevice="up", cudaMemcpyDeviceToHost="down", cudaMemcpyDeviceToDevice="across"
+)
+
+
+class Status(int):
+    """cudaError_t: an int with a name."""
+
+    name: str
+
+    def __new__(cls, value: int, name: str) -> Status:
+        status = super().__new__(cls, value)
+        status.name = name
+        return status
+
+
+GOOD = Status(0, "cudaSuccess")
+
+
+class FakeRuntime(types.ModuleType):
+    """What of cuda.bindings.runtime is used: (status, value) by the signatures of version 13."""
+
+    cudaMemcpyKind = KINDS
+    cudaStreamCaptureMode = types.SimpleNamespace(
+        cudaStreamCaptureModeThreadLocal="thread", cudaStreamCaptureModeRelaxed="relaxed"
+    )
+    cudaMemoryType = types.SimpleNamespace(cudaMemoryTypeDevice=2, cudaMemoryTypeManaged=3)
+    cudaStreamNonBlocking, cudaEventRecordExternal, cudaEventDefault = 1, 1, 0
+
+    def __init__(self, device: FakeDevice, count: int = 1, driver: int = 13000) -> None:
+        super().__init__("cuda.bindings.runtime")
+        self.device, self.count, self.driver = device, count, driver
+        self.status = GOOD
+        self.resets = self.current = 0
+        self.moves: list[int] = []
+        self.mode = "global"
+        self.attributes = types.SimpleNamespace(type=0, device=0)
+
+    def _do(self, action: Callable[[], Any]) -> Any:
+        try:
+            made = action()
+        except DeviceError as error:
+            return (Status(2, error.code), None)
+        return (GOOD, made) if made is not None else (GOOD,)
+
+    def cudaGetDeviceCount(self) -> Any:
+        return self.status, self.count
+
+    def cudaGetDevice(self) -> Any:
+        return GOOD, self.current
+
+    def cudaSetDevice(self, index: int) -> Any:
+        self.current = index
+        self.moves.append(index)
+        return (self.status,)
+
+    def cudaThreadExchangeStreamCaptureMode(self, mode: str) -> Any:
+        before, self.mode = self.mode, mode
+        return GOOD, before
+
+    def cudaPointerGetAttributes(self, address: int) -> Any:
+        return self.status, self.attributes
+
+    def cudaGetDeviceProperties(self, index: int) -> Any:
+        return self.status, types.SimpleNamespace(name=b"NVIDIA L4\0\0", major=8, minor=9)
+
+    def cudaDriverGetVersion(self) -> Any:
+        return GOOD, self.driver
+
+    def cudaRuntimeGetVersion(self) -> Any:
+        return GOOD, 13050
+
+    def cudaGetLastError(self) -> Any:
+        self.resets += 1
+        return (GOOD,)
+
+    def cudaGetErrorString(self, status: Any) -> Any:
+        return GOOD, b"as CUDA says it"
+
+    def cudaMemGetInfo(self) -> Any:
+        return (GOOD, *self.device.memory())
+
+    def cudaMalloc(self, size: int) -> Any:
+        return self._do(lambda: self.device.malloc(size))
+
+    def cudaFree(self, address: int) -> Any:
+        return self._do(lambda: self.device.free(address))
+
+    def cudaHostAlloc(self, size: int, flags: int) -> Any:
+        assert flags == 0
+        return self._do(lambda: self.device.pinned(size).ctypes.data)
+
+    def cudaFreeHost(self, address: int) -> Any:
+        return self._do(lambda: self.device.free_pinned(self.device.pins[address]))
+
+    def cudaMemcpyAsync(self, to: int, of: int, size: int, kind: str, stream: int) -> Any:
+        def action() -> None:
+            if kind == "across":
+                self.device.copy(to, of, size, stream)
+            else:
+                host, held = (of, to) if kind == "up" else (to, of)
+                # Whoever uploads keeps the memory until the stream was waited for.
+                array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(host))
+                if kind == "up":
+                    self.device.upload(held, array, stream)
+                else:
+                    self.device.download(array, held, stream)
+
+        return self._do(action)
+
+    def cudaMemsetAsync(self, address: int, value: int, size: int, stream: int) -> Any:
+        return self._do(lambda: self.device.memset(address, value, size, stream))
+
+    def cudaStreamCreateWithFlags(self, flags: int) -> Any:
+        assert flags == self.cudaStreamNonBlocking
+        return self._do(self.device.stream)
+
+    def cudaStreamDestroy(self, stream: int) -> Any:
+        return self._do(lambda: self.device.destroy_stream(stream))
+
+    def cudaStreamSynchronize(self, stream: int) -> Any:
+        return self._do(lambda: self.device.synchronise(stream))
+
+    def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> Any:
+        return self._do(lambda: self.device.wait(stream, event))
+
+    def cudaEventCreate(self) -> Any:
+        return self._do(self.device.event)
+
+    def cudaEventDestroy(self, event: int) -> Any:
+        return self._do(lambda: self.device.destroy_event(event))
+
+    def cudaEventRecordWithFlags(self, event: int, stream: int, flags: int) -> Any:
+        return self._do(lambda: self.device.record(event, stream, flags == 1))
+
+    def cudaEventElapsedTime(self, begin: int, end: int) -> Any:
+        return self._do(lambda: self.device.elapsed(begin, end) * 1e3)
+
+    def cudaStreamBeginCapture(self, stream: int, mode: str) -> Any:
+        assert mode == "thread"
+        return self._do(lambda: self.device.begin_capture(stream))
+
+    def cudaStreamEndCapture(self, stream: int) -> Any:
+        if self.device.streams[stream].captured is None:
+            return Status(1, "cudaErrorInvalidValue"), None
+        return self._do(lambda: self.device.end_capture(stream))
+
+    def cudaGraphDestroy(self, graph: int) -> Any:
+        self.device.graphs.pop(graph, None)
+        return (GOOD,)
+
+    def cudaGraphInstantiate(self, graph: int, flags: int) -> Any:
+        def action() -> int:
+            kept = dict(self.device.graphs)
+            made = self.device.instantiate(graph)
+            self.device.graphs = kept  # CUDA leaves the graph to the caller
+            return made
+
+        return self._do(action)
+
+    def cudaGraphLaunch(self, executable: int, stream: int) -> Any:
+        return self._do(lambda: self.device.launch(executable, stream))
+
+    def cudaGraphExecDestroy(self, executable: int) -> Any:
+        return self._do(lambda: self.device.destroy_executable(executable))
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
+    fake = FakeRuntime(FakeDevice())
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake)
+    for parent in ("cuda", "cuda.bindings"):
+        monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
+    return fake
+
+
+def test_frames_through_the_real_device(
+    runtime: FakeRuntime, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cuda.open_device
+    trt = install(monkeypatch, runtime.device)
+    monkeypatch.setattr("sonomime.runtime.backends.tensorrt.open_device", real)
+    with Animator.open(toy_bundle, "tensorrt", motion="absolute", smooth=True) as animator:
+        assert animator.session.backend.device.startswith(
+            "NVIDIA L4 (sm_89), TensorRT 10.9.8, driver for"
+        )
+        animator.set_source(blob(64, 0, 0))
+        found = [animator.animate(blob(64, 0.1 * i, 0)) for i in range(5)]
+        assert animator.timings["motion"] == pytest.approx(2e-3)
+        assert runtime.device.calls.count("launch") == 4
+    trt.gone()
+    with Animator.open(toy_bundle, "ort-cpu", motion="absolute", smooth=True) as animator:
+        animator.set_source(blob(64, 0, 0))
+        for i, frame in enumerate(found):
+            assert np.array_equal(animator.animate(blob(64, 0.1 * i, 0)), frame)
+
+
+def test_the_callers_thread_may_work_on_another_gpu_and_goes_on_there(
+    runtime: FakeRuntime,
+) -> None:
+    runtime.current = 1
+    device = open_device()
+    with device.current():
+        assert runtime.current == 0
+    with pytest.raises(ValueError, match="no matter"), device.current():
+        raise ValueError("no matter")
+    assert runtime.current == 1
+    runtime.current = 0
+    runtime.moves.clear()
+    with device.current():
+        pass
+    assert runtime.moves == []
+
+
+def test_what_is_captured_elsewhere_is_no_concern_of_ours(runtime: FakeRuntime) -> None:
+    device = open_device()
+    assert runtime.mode == "global"
+    with device.current():
+        assert runtime.mode == "thread"
+        with pytest.raises(ValueError, match="no matter"), device.current(freeing=True):
+            assert runtime.mode == "relaxed"
+            raise ValueError("no matter")
+        assert runtime.mode == "thread"
+    assert runtime.mode == "global"
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "found"), [(0, 0, None), (1, 0, None), (2, 0, 0), (2, 1, 1), (3, 1, 0)],
+    ids=["nobody's", "host", "ours", "another's", "managed"],
+)  # fmt: skip
+def test_whose_memory_an_address_is(
+    runtime: FakeRuntime, kind: int, number: int, found: int | None
+) -> None:
+    runtime.attributes = types.SimpleNamespace(type=kind, device=number)
+    assert open_device().gpu_of(4096) == found
+
+
+def test_out_of_memory_says_how_much_and_leaves_no_error_behind(runtime: FakeRuntime) -> None:
+    device = open_device()
+    for call, action, what in (
+        ("malloc", lambda: device.malloc(123_000_000), "allocating 123.0 MB"),
+        ("pinned", lambda: device.pinned(2_000_000_000), "pinning 2.0 GB of the host's memory"),
+    ):
+        runtime.device.fail(call)
+        before = runtime.resets
+        with pytest.raises(DeviceError) as caught:
+            action()
+        assert what in caught.value.message
+        assert "1.0 GB of 1.0 GB are free on NVIDIA L4" in caught.value.message
+        assert runtime.resets > before, "torch would find it"
+        assert not caught.value.lost
+
+
+def test_a_graph_that_is_not_instantiated_is_destroyed(runtime: FakeRuntime) -> None:
+    device = open_device()
+    stream = device.stream()
+    device.begin_capture(stream)
+    graph = device.end_capture(stream)
+    runtime.device.fail("instantiate")
+    with pytest.raises(DeviceError, match="making a frame's graph ready"):
+        device.instantiate(graph)
+    device.begin_capture(stream)
+    device.abort_capture(stream)
+    device.abort_capture(stream)  # nothing is being captured: no matter
+    device.destroy_stream(stream)
+    assert runtime.device.leaks() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "count", "driver", "expected"),
+    [
+        ("cudaErrorInsufficientDriver", 0, 0, "there is no NVIDIA driver on this machine"),
+        ("cudaErrorInsufficientDriver", 0, 11040, "driver for CUDA 11.4, CUDA runtime 13.5"),
+        ("cudaErrorNoDevice", 0, 13000, "looking for GPUs"),
+        ("", 0, 13000, "looking for GPUs: no CUDA-capable device"),
+    ],
+)
+def test_no_gpu_or_no_driver_says_what_there_is(
+    runtime: FakeRuntime, code: str, count: int, driver: int, expected: str
+) -> None:
+    runtime.count, runtime.driver = count, driver
+    runtime.status = Status(35, code) if code else GOOD
+    with pytest.raises(BackendError) as caught:
+        CudaDevice()
+    assert expected in caught.value.message and "nvidia-smi" in caught.value.hint
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    with pytest.raises(BackendError, match="cuda-bindings cannot be imported") as caught:
+        open_device()
+    assert "sonomime[gpu]" in caught.value.hint and caught.value.exit_code == 4

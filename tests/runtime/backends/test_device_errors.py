@@ -1,0 +1,254 @@
+"""What goes wrong on a GPU: out of memory anywhere, a lost context, what cannot be captured."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_device import FakeDevice
+from fake_engines import FakeTrt
+from toy_bundle import blob
+
+from sonomime.runtime import Animator
+from sonomime.runtime.backends import open_backend
+from sonomime.runtime.backends.cuda_errors import DeviceError, device_error
+from sonomime.runtime.backends.device_backend import alone
+from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.support.errors import BackendError
+
+
+def refusal(folder: Path) -> BackendError:
+    """Why a bundle does not open; without the trace, whose variables would live on."""
+    with pytest.raises(BackendError) as caught:
+        Animator.open(folder, "tensorrt")
+    return type(caught.value)(caught.value.message, caught.value.hint)
+
+
+def works(folder: Path) -> None:
+    with Animator.open(folder, "tensorrt", motion="absolute") as animator:
+        animator.set_source(blob(64, 0, 0))
+        for x in (0.1, 0.2, 0.3):
+            found = animator.animate(blob(64, x, 0))
+            assert np.abs(found.astype(int) - blob(64, x, 0)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("call", "times"),
+    [("stream", 1), ("malloc", 1), ("pinned", 1), ("memset", 1), ("event", 6), ("context", 5),
+     ("synchronise", 1)],
+)  # fmt: skip
+def test_whatever_fails_at_opening_everything_is_given_back(
+    trt: FakeTrt, toy_bundle: Path, call: str, times: int
+) -> None:
+    for after in range(times):
+        trt.device.fail(call, after=after)
+        error = refusal(toy_bundle)
+        assert "cudaErrorMemoryAllocation" in error.message
+        assert "nvidia-smi" in error.hint and "close other Animators" in error.hint
+        trt.gone()
+    trt.device.fail(call, after=times)  # one more than there are: it was the last
+    with Animator.open(toy_bundle, "tensorrt"):
+        trt.device.failures.clear()
+    works(toy_bundle)
+
+
+def test_tensorrt_out_of_memory_says_how_much_there_is(trt: FakeTrt, toy_bundle: Path) -> None:
+    trt.without_room = {"generator"}
+    error = refusal(toy_bundle)
+    assert "no room for stage 'generator' (1000 of 1000 MB are free)" in error.message
+    assert "requested 1 GiB" in error.message and error.exit_code == 4
+    trt.gone()
+    trt.without_room = set()
+    works(toy_bundle)
+
+
+def test_engines_that_tensorrt_refuses(trt: FakeTrt, toy_bundle: Path) -> None:
+    trt.refused = {"motion"}
+    error = refusal(toy_bundle)
+    assert "cannot load the engine of stage 'motion'" in error.message
+    assert "version tag does not match" in error.message
+    assert "sonomime build" in error.hint and "SONOMIME_PLUGIN" in error.hint
+    trt.gone()
+    trt.refused, trt.refused_addresses = set(), {"deformation"}
+    assert "refuses the memory of 'deformation'" in refusal(toy_bundle).message
+    trt.gone()
+    trt.refused_addresses, trt.missing = set(), {"transfer"}
+    assert "lack stage 'transfer'" in refusal(toy_bundle).message
+
+
+@pytest.mark.parametrize("frames", [0, 1, 3], ids=["plain", "capture", "graph"])
+def test_a_lost_context_is_said_at_once_and_ever_after(
+    trt: FakeTrt, toy_bundle: Path, frames: int
+) -> None:
+    animator = Animator.open(toy_bundle, "tensorrt")
+    animator.set_source(blob(64, 0, 0))
+    for _ in range(frames):
+        animator.animate(blob(64, 0, 0))
+    trt.device.fail("synchronise", "cudaErrorIllegalAddress")
+    with pytest.raises(BackendError, match="IllegalAddress") as caught:
+        animator.animate(blob(64, 0, 0))
+    assert "start the program anew" in caught.value.hint
+    before = len(trt.device.calls)
+    for call in (
+        lambda: animator.animate(blob(64, 0, 0)),
+        lambda: animator.set_source(blob(64, 0, 0)),
+        lambda: animator.read("state"),
+        animator.reset,
+    ):
+        with pytest.raises(BackendError, match="IllegalAddress") as caught:
+            call()
+        assert "start the program anew" in caught.value.hint
+    assert len(trt.device.calls) == before, "a lost GPU is not asked again"
+    animator.close()  # raises nothing
+    trt.forget()
+
+
+def test_a_stage_whose_failure_lost_the_context(trt: FakeTrt, toy_bundle: Path) -> None:
+    """TensorRT only says that it failed; that the GPU is gone, the next call tells."""
+    animator = Animator.open(toy_bundle, "tensorrt")
+    animator.set_source(blob(64, 0, 0))
+    animator.animate(blob(64, 0, 0))
+    trt.failing = {"motion"}
+    trt.device.fail("synchronise", "cudaErrorLaunchFailure")
+    with pytest.raises(
+        BackendError, match=r"'motion' failed.*the kernel refused; the GPU"
+    ) as caught:
+        animator.animate(blob(64, 0, 0))
+    assert "start the program anew" in caught.value.hint
+    trt.failing = set()
+    with pytest.raises(BackendError, match="cudaErrorLaunchFailure"):
+        animator.animate(blob(64, 0, 0))
+    animator.close()
+    trt.forget()
+
+
+def test_a_frame_that_fails_is_waited_out_and_the_next_one_works(
+    trt: FakeTrt, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SONOMIME_CUDA_GRAPH", "0")
+    with Animator.open(toy_bundle, "tensorrt", motion="absolute") as animator:
+        animator.set_source(blob(64, 0, 0))
+        animator.animate(blob(64, 0, 0), 1.0)
+        trt.failing = {"motion"}
+        with pytest.raises(BackendError, match="stage 'motion' failed in TensorRT") as caught:
+            animator.animate(blob(64, 0.2, 0), 2.0)
+        assert "the kernel refused" in caught.value.message
+        assert not any(stream.queue for stream in trt.device.streams.values())
+        trt.failing = set()
+        found = animator.animate(blob(64, 0.3, 0), 2.0)  # the clock did not move
+        assert np.abs(found.astype(int) - blob(64, 0.3, 0)).max() <= 3
+
+
+@pytest.mark.parametrize("call", ["asked", "stage", "begin_capture", "end_capture", "instantiate"])
+def test_what_cannot_be_captured_runs_plainly_and_says_so(
+    trt: FakeTrt, toy_bundle: Path, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if call == "asked":
+        trt.not_yet_capturable = {"motion"}
+    elif call == "stage":
+        trt.uncapturable = {"generator"}
+    else:
+        for _ in range(2):
+            trt.device.fail(call, "cudaErrorStreamCaptureInvalidated")
+    works(toy_bundle)
+    said = [r.message for r in caplog.records if "without a CUDA graph" in r.message]
+    assert len(said) == 1, "once, not for every frame"
+    assert "launch" not in trt.device.calls
+    assert trt.device.calls.count("begin_capture") == (0 if call == "asked" else 2)
+
+
+@pytest.mark.parametrize("call", ["stage", "begin_capture", "end_capture", "instantiate"])
+def test_a_capture_that_failed_once_is_tried_once_more(
+    trt: FakeTrt, toy_bundle: Path, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = trt.device
+    backend = open_backend("tensorrt", Bundle.open(toy_bundle))
+    backend.run_frame()
+    for _ in range(2):  # what succeeds in between is forgotten
+        if call == "stage":
+            trt.uncapturable = {"generator"}
+        else:
+            device.fail(call, "cudaErrorStreamCaptureInvalidated")
+        before, begun = len(device.calls), len(device.done)
+        backend.run_frame()
+        assert "launch" not in device.calls[before:]
+        assert device.done[begun:][-1] == "download", "the frame was made all the same"
+        trt.uncapturable = set()
+        backend.run_frame()
+        assert device.calls[-4:] == ["end_capture", "instantiate", "launch", "synchronise"]
+        backend._graphs.clear()  # type: ignore[attr-defined]
+    assert not caplog.records
+    backend.close()
+
+
+def test_a_frame_is_not_captured_while_stages_are_opened(trt: FakeTrt, toy_bundle: Path) -> None:
+    backend = open_backend("tensorrt", Bundle.open(toy_bundle))
+    backend.run_frame()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(alone.acquire).result()
+        for _ in range(3):  # which is no failure
+            backend.run_frame()
+        assert "begin_capture" not in trt.device.calls
+        other.submit(alone.release).result()
+    backend.run_frame()
+    assert trt.device.calls[-2:] == ["launch", "synchronise"]
+    backend.close()
+
+
+def test_a_context_lost_while_capturing_is_no_reason_to_go_on(
+    trt: FakeTrt, toy_bundle: Path
+) -> None:
+    animator = Animator.open(toy_bundle, "tensorrt")
+    animator.set_source(blob(64, 0, 0))
+    animator.animate(blob(64, 0, 0))
+    trt.device.fail("instantiate", "cudaErrorECCUncorrectable")
+    with pytest.raises(BackendError, match="ECC"):
+        animator.animate(blob(64, 0, 0))
+    animator.close()
+    trt.forget()
+
+
+def test_the_fake_catches_what_it_is_for() -> None:
+    device = FakeDevice()
+    stream, address = device.stream(), device.malloc(512)
+    host = np.ones(512, np.uint8)
+    device.upload(address, host, stream)
+    assert not (device.block(address) == 1).any(), "nothing is done before it is waited for"
+    with pytest.raises(AssertionError, match="freed with work left"):
+        device.free(address)
+    with pytest.raises(AssertionError, match="beyond the end"):
+        device.copy(address + 256, address, 400, stream)
+    device.synchronise(stream)
+    assert (device.block(address) == 1).all()
+    device.begin_capture(stream)
+    with pytest.raises(DeviceError, match="CaptureUnsupported"):
+        device.malloc(1)
+    with pytest.raises(AssertionError, match="pageable"):
+        device.upload(address, host, stream)
+    device.abort_capture(stream)
+    assert device.leaks() == ["memory", "stream"]
+    device.free(address)
+    with pytest.raises(AssertionError, match="freed"):
+        device.memset(address, 0, 1, stream)
+
+
+@pytest.mark.parametrize(
+    ("code", "cure", "lost"),
+    [
+        ("cudaErrorMemoryAllocation", "free some of the GPU's memory", False),
+        ("cudaErrorInsufficientDriver", "NVIDIA driver", False),
+        ("cudaErrorNoDevice", "--gpus all", False),
+        ("cudaErrorLaunchFailure", "start the program anew", True),
+        ("cudaErrorLaunchTimeout", "start the program anew", True),
+        ("cudaErrorSomethingNew", "sonomime doctor", False),
+    ],
+)
+def test_codes_have_cures(code: str, cure: str, lost: bool) -> None:
+    error = device_error(code, "it says", "doing something")
+    assert error.message == f"the GPU failed while doing something: it says ({code})"
+    assert cure in error.hint and error.lost == lost and error.exit_code == 4
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.message, again.hint) == (error.message, error.hint)

@@ -1,0 +1,229 @@
+"""On a real GPU: the device itself, the backends on it, arrays of torch, cupy and pycuda."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from toy_bundle import blob
+
+from sonomime.runtime import Animator
+from sonomime.runtime.backends.cuda import open_device
+from sonomime.runtime.support.errors import BackendError
+
+pytestmark = pytest.mark.gpu
+
+GPU_BACKENDS = ("ort-cuda", "tensorrt", "rtx")
+
+
+def open_on_gpu(name: str, **options: Any) -> Animator:
+    """The default bundle on a backend, or a skip that says what is missing."""
+    try:
+        return Animator.open(None, name, **options)
+    except BackendError as error:
+        pytest.skip(f"{name} cannot serve here: {error.message}")
+
+
+def any_on_gpu(**options: Any) -> Animator:
+    for name in GPU_BACKENDS:
+        try:
+            return Animator.open(None, name, **options)
+        except BackendError:
+            continue
+    pytest.skip("no backend serves on this GPU")
+
+
+def pictures(animator: Animator, count: int = 8) -> list[Any]:
+    size = animator.session.chain.image.size
+    return [blob(size, -0.3 + 0.08 * i, 0.1, height=size, width=0.3) for i in range(count)]
+
+
+def follow(animator: Animator) -> list[Any]:
+    source, *driving = pictures(animator)
+    animator.set_source(source)
+    return [animator.animate(frame) for frame in driving]
+
+
+def test_the_device_copies_captures_and_keeps_time() -> None:
+    device = open_device()
+    stream, events = device.stream(), [device.event(), device.event()]
+    host = device.pinned(1 << 20)
+    address = device.malloc(1 << 20)
+    result = np.zeros(1 << 20, np.uint8)
+
+    def work(captured: bool) -> None:
+        device.record(events[0], stream, captured)
+        device.upload(address, host, stream)
+        device.copy(address + (1 << 19), address, 1 << 19, stream)
+        device.record(events[1], stream, captured)
+
+    host[...] = 7
+    device.memset(address, 1, 1 << 20, stream)
+    work(captured=False)
+    device.begin_capture(stream)
+    work(captured=True)
+    executable = device.instantiate(device.end_capture(stream))
+    host[: 1 << 19] = 9
+    device.launch(executable, stream)
+    device.synchronise(stream)
+    assert device.elapsed(*events) > 0
+    device.download(result, address, stream)
+    device.synchronise(stream)
+    assert (result == 9).all(), "a launch reads what is there when it runs"
+    free, total = device.memory()
+    assert 0 < free < total
+    assert device.gpu_of(address + 5) == device.index
+    assert device.gpu_of(host.ctypes.data) is None and device.gpu_of(result.ctypes.data) is None
+    device.destroy_executable(executable)
+    for event in events:
+        device.destroy_event(event)
+    device.free(address)
+    device.free_pinned(host)
+    device.destroy_stream(stream)
+
+
+def test_out_of_memory_leaves_the_process_usable() -> None:
+    device = open_device()
+    with pytest.raises(BackendError, match="cudaErrorMemoryAllocation") as caught:
+        device.malloc(1 << 50)
+    assert "free on" in caught.value.message
+    device.free(device.malloc(1 << 20))
+
+
+@pytest.mark.parametrize("name", GPU_BACKENDS)
+@pytest.mark.parametrize("graph", ["1", "0"])
+def test_frames_are_close_to_those_of_the_cpu(
+    name: str, graph: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SONOMIME_CUDA_GRAPH", graph)
+    with open_on_gpu(name, smooth=True) as animator:
+        found = follow(animator)
+        assert all(seconds > 0 for seconds in animator.timings.values())
+    with Animator.open(None, "ort-cpu", smooth=True) as animator:
+        expected = follow(animator)
+    for one, other in zip(found, expected, strict=True):
+        error = np.abs(one.astype(int) - other.astype(int))
+        assert error.max() <= 3 and error.mean() < 0.1
+
+
+def test_two_animators_at_once_do_not_disturb_each_other() -> None:
+    with any_on_gpu() as one, any_on_gpu() as two:
+        frames = pictures(one)
+        one.set_source(frames[0])
+        two.set_source(frames[-1])
+        mixed = [(one.animate(f), two.animate(f)) for f in frames]
+    with any_on_gpu() as alone:
+        alone.set_source(frames[0])
+        for frame, (first, _) in zip(frames, mixed, strict=True):
+            assert np.array_equal(alone.animate(frame), first)
+
+
+@pytest.mark.parametrize("name", GPU_BACKENDS)
+def test_what_is_dropped_gives_its_memory_back(name: str) -> None:
+    device, free = open_device(), []
+    for _ in range(4):  # what the libraries load for good, they have loaded after the first
+        follow(open_on_gpu(name))
+        free.append(device.memory()[0])
+    assert min(free[1:]) > max(free[1:]) - (8 << 20)
+
+
+@pytest.mark.parametrize("name", GPU_BACKENDS)
+def test_frames_are_captured_while_another_thread_opens_and_drops(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = follow(open_on_gpu(name))
+    with ThreadPoolExecutor(1) as other:
+        busy = other.submit(lambda: [follow(open_on_gpu(name)) for _ in range(3)])
+        while not busy.done():
+            found = follow(open_on_gpu(name))
+            assert np.abs(np.subtract(found, frames, dtype=int)).max() <= 3
+        for found in busy.result():
+            assert np.abs(np.subtract(found, frames, dtype=int)).max() <= 3
+    assert "without a CUDA graph" not in caplog.text
+
+
+@pytest.mark.parametrize("name", GPU_BACKENDS)
+def test_a_program_that_ends_without_closing(name: str) -> None:
+    open_on_gpu(name).close()
+    program = (
+        "import numpy as np; from sonomime.runtime import Animator; "
+        f"a = Animator.open(None, {name!r}); size = a.manifest.image.size; "
+        "image = np.zeros((size, size), np.uint8); a.set_source(image); "
+        "[a.animate(image) for _ in range(3)]"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=300, check=False).returncode == 0
+
+
+def torch_array(image: Any) -> Any:
+    torch = pytest.importorskip("torch")
+    return torch.from_numpy(image).cuda()
+
+
+def torch_dlpack(image: Any) -> Any:
+    """DLPack alone."""
+    tensor = torch_array(image)
+
+    class Packed:
+        def __dlpack_device__(self) -> Any:
+            return tensor.__dlpack_device__()
+
+        def __dlpack__(self, stream: int) -> Any:
+            return tensor.__dlpack__(stream=stream)
+
+        def cpu(self) -> Any:
+            return tensor.cpu()
+
+    return Packed()
+
+
+def cupy_array(image: Any) -> Any:
+    return pytest.importorskip("cupy").asarray(image)
+
+
+def pycuda_array(image: Any) -> Any:
+    pytest.importorskip("pycuda")
+    importlib.import_module("pycuda.autoprimaryctx")  # the context that the runtime API uses too
+    return importlib.import_module("pycuda.gpuarray").to_gpu(image)
+
+
+def to_host(array: Any) -> Any:
+    if hasattr(array, "cpu"):
+        return array.cpu().numpy()
+    return array.get()
+
+
+@pytest.mark.parametrize("make", [torch_array, torch_dlpack, cupy_array, pycuda_array])
+def test_arrays_of_other_libraries_go_in_and_out(make: Callable[[Any], Any]) -> None:
+    with any_on_gpu() as animator:
+        frames = pictures(animator)
+        expected = follow(animator)
+        animator.reset()
+        animator.set_source(make(frames[0]))
+        out = make(np.zeros_like(frames[0]))
+        for frame, wanted in zip(frames[1:], expected, strict=True):
+            assert animator.animate(make(frame), out=out) is out
+            assert np.array_equal(to_host(out), wanted)
+
+
+def test_work_of_torch_that_is_still_going_on_is_waited_for() -> None:
+    torch = pytest.importorskip("torch")
+    with any_on_gpu(motion="absolute") as animator:
+        frames = pictures(animator, 2)
+        animator.set_source(frames[0])
+        expected = animator.animate(frames[1])
+        for stream in (torch.cuda.default_stream(), torch.cuda.Stream()):
+            slow = torch.zeros(4096, 4096, device="cuda")
+            frame, ready = torch.zeros_like(torch_array(frames[1])), torch_array(frames[1])
+            torch.cuda.synchronize()
+            with torch.cuda.stream(stream):
+                for _ in range(50):
+                    slow = slow @ slow
+                frame.copy_(ready)
+                found = animator.animate(frame)
+            assert np.array_equal(found, expected)

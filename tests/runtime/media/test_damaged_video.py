@@ -1,0 +1,219 @@
+"""A damaged video gives frames or one InputError that names it: no other exception, no hang."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sonomime.runtime.media import file_headers as sniff
+from sonomime.runtime.media.video import open_source
+from sonomime.runtime.support.errors import InputError
+
+MakeVideo = Callable[..., Path]
+BlobFrames = Callable[..., list[np.ndarray]]
+
+# Name -> codec, pixel format, options of the container.
+VARIANTS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "plain.mp4": ("libx264", "yuv420p", {}),
+    "faststart.mp4": ("libx264", "yuv420p", {"movflags": "faststart"}),
+    "fragmented.mp4": ("libx264", "yuv420p", {"movflags": "frag_keyframe+empty_moov"}),
+    "ffv1.mkv": ("ffv1", "gray", {}),
+    "vp9.webm": ("libvpx-vp9", "yuv420p", {}),
+    "mjpeg.avi": ("mjpeg", "yuvj420p", {}),
+    "mpeg.mpg": ("mpeg1video", "yuv420p", {}),
+    "h264.ts": ("libx264", "yuv420p", {}),
+    "anim.gif": ("gif", "gray", {}),
+}
+COUNT = 8
+
+
+@pytest.fixture(scope="module")
+def corpus(
+    tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo, blob_frames: BlobFrames
+) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("corpus")
+    return {
+        name: make_video(
+            folder / name, blob_frames(COUNT, 48, 32), codec, pix_fmt, format_options=options
+        ).read_bytes()
+        for name, (codec, pix_fmt, options) in VARIANTS.items()
+    }
+
+
+def read_or_refuse(path: Path) -> int | None:
+    """How many frames came, or None when the file was refused."""
+    last = -1.0
+    try:
+        with open_source(path) as source:
+            count = 0
+            # A few bytes cannot hold many frames: more would be a reader that never ends.
+            for frame in itertools.islice(source, 10_000):
+                assert frame.image.dtype == np.uint8
+                assert frame.image.shape == (source.size[1], source.size[0])
+                assert frame.timestamp > last
+                last, count = frame.timestamp, count + 1
+            assert count < 10_000
+            return count
+    except InputError as error:
+        assert path.name in error.message
+        return None
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_corpus_itself_is_sound(corpus: dict[str, bytes], tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(corpus[name])
+    assert read_or_refuse(tmp_path / name) == COUNT
+    assert sniff.missing_bytes(tmp_path / name) == 0
+
+
+@settings(max_examples=250)
+@given(name=st.sampled_from(list(VARIANTS)), data=st.data())
+def test_mutated_bytes_give_frames_or_an_input_error(
+    corpus: dict[str, bytes],
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    data: st.DataObject,
+) -> None:
+    content = bytearray(corpus[name])
+    # Headers are where the traps are: half of the hits go to the first kilobyte.
+    for _ in range(data.draw(st.integers(0, 12))):
+        end = len(content) if data.draw(st.booleans()) else min(1024, len(content))
+        content[data.draw(st.integers(0, end - 1))] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content))) :]
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_bytes(content)
+    read_or_refuse(path)
+
+
+@pytest.mark.slow
+def test_many_seeded_mutations(corpus: dict[str, bytes], tmp_path: Path) -> None:
+    dice = random.Random(2)
+    for name in VARIANTS:
+        for _ in range(60):
+            content = bytearray(corpus[name])
+            for _ in range(dice.randint(1, 40)):
+                content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+            if dice.random() < 0.3:  # a piece repeated or lost shifts everything after it
+                at = dice.randrange(len(content))
+                content[at:at] = content[dice.randrange(at + 1) : at]
+                del content[dice.randrange(len(content)) :][: dice.randrange(200)]
+            (tmp_path / name).write_bytes(content)
+            read_or_refuse(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name", ["plain.mp4", "faststart.mp4", "ffv1.mkv", "vp9.webm", "mjpeg.avi"]
+)
+@pytest.mark.parametrize("part", [0.01, 0.4, 0.8, 0.99])
+def test_a_file_that_declares_its_length_is_refused_when_cut_off(
+    corpus: dict[str, bytes], tmp_path: Path, name: str, part: float
+) -> None:
+    (tmp_path / name).write_bytes(corpus[name][: int(len(corpus[name]) * part)])
+    with pytest.raises(InputError, match=name) as caught:
+        open_source(tmp_path / name)
+    assert caught.value.hint
+    if part > 0.1:
+        assert "cut off" in caught.value.message or "cut off" in caught.value.hint
+
+
+def test_a_recording_that_declares_no_length_is_read_as_far_as_it_goes(
+    corpus: dict[str, bytes], tmp_path: Path
+) -> None:
+    content = bytearray(corpus["ffv1.mkv"])
+    at = content.index(b"\x18\x53\x80\x67") + 4  # the length of the segment becomes unknown
+    content[at : at + 8] = b"\x01" + b"\xff" * 7
+    (tmp_path / "a.mkv").write_bytes(content[: int(len(content) * 0.7)])
+    assert sniff.missing_bytes(tmp_path / "a.mkv") == 0
+    count = read_or_refuse(tmp_path / "a.mkv")
+    assert count is not None and 0 < count < COUNT
+
+
+def test_damage_in_the_middle_comes_after_the_frames_before_it(
+    corpus: dict[str, bytes], tmp_path: Path
+) -> None:
+    content = bytearray(corpus["mjpeg.avi"])
+    chunk = [at for at in range(len(content)) if content[at : at + 4] == b"00dc"][5]
+    length = int.from_bytes(content[chunk + 4 : chunk + 8], "little")
+    content[chunk + 8 : chunk + 8 + length] = bytes(length)
+    (tmp_path / "a.avi").write_bytes(content)
+    source = open_source(tmp_path / "a.avi")
+    seen = []
+    with pytest.raises(InputError, match=r"a\.avi after \d frames") as caught:
+        for frame in source:
+            seen.append(frame.index)
+    # Decoders hold a frame back, and it is lost with them.
+    assert seen in ([0, 1, 2, 3], [0, 1, 2, 3, 4])
+    assert f"after {len(seen)} frames" in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello, this is a text\n" * 200,
+        b"\0" * 5000,
+        b"ffconcat version 1.0\nfile other.mp4\n",
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n",
+        b"<?xml version='1.0'?><MPD></MPD>",
+        b"\x1f\x8b\x08\0" + bytes(range(256)) * 4,
+    ],
+    ids=["empty", "text", "zeros", "concat list", "playlist", "manifest", "archive"],
+)
+def test_what_is_no_video_is_refused_whatever_its_name(
+    corpus: dict[str, bytes], tmp_path: Path, content: bytes
+) -> None:
+    # A list must not lead to these files, which could be anybody's.
+    (tmp_path / "other.mp4").write_bytes(corpus["plain.mp4"])
+    (tmp_path / "other.ts").write_bytes(corpus["h264.ts"])
+    (tmp_path / "clip.mp4").write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot open .*clip\.mp4 as a video"):
+        open_source(tmp_path / "clip.mp4")
+
+
+def test_missing_files_and_pipes_are_input_errors(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for name in ("missing.mp4", "pipe.mp4", "missing/clip.mp4"):
+        with pytest.raises(InputError, match=name):
+            open_source(tmp_path / name)
+
+
+def test_a_video_without_frames_is_an_input_error(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "gray"
+        container.start_encoding()
+    with pytest.raises(InputError, match=r"a\.mkv") as caught:
+        open_source(tmp_path / "a.mkv")
+    assert "no frames" in caught.value.message or "End of file" in caught.value.message
+
+
+def test_sound_alone_is_an_input_error(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(InputError, match="holds no video"):
+        open_source(tmp_path / "a.mkv")
+
+
+@pytest.mark.parametrize(("width", "height"), [(6, 64), (17000, 64)])
+def test_a_size_out_of_bounds_is_refused(
+    tmp_path: Path, make_video: MakeVideo, width: int, height: int
+) -> None:
+    image = np.zeros((height, width), np.uint8)
+    make_video(tmp_path / "a.mkv", [image], "ffv1", "gray")
+    with pytest.raises(InputError, match=f"{width} x {height}"):
+        open_source(tmp_path / "a.mkv")

@@ -1,0 +1,168 @@
+"""Flow, measured and exact: known motions are found, in the convention of the deformation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+
+from sonomime.training.coordinates import pixels_to_points
+from sonomime.training.data.flow import exact_flow, has_content, measured_flow
+from sonomime.training.data.transforms import IDENTITY, PlaneMap, similarity
+
+Motion = Callable[[np.ndarray], np.ndarray]
+
+
+def texture(size: int, seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).uniform(0, 1, (size, size)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2.5)
+    low, high = np.percentile(smooth, [1, 99])
+    return np.clip((smooth - low) / (high - low), 0, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shift", [(0, 0), (6, -4), (-3, 9)])
+def test_a_translation_is_found(shift: tuple[int, int], channels: int) -> None:
+    """The driving frame shows at z what the source shows at z + shift pixels."""
+    big = texture(288)
+    x, y = shift
+    driving = big[16:-16, 16:-16]
+    source = big[16 - y : 272 - y, 16 - x : 272 - x]
+    if channels == 3:
+        driving, source = (np.repeat(image[..., None], 3, axis=-1) for image in (driving, source))
+    flow, valid = measured_flow(np.ascontiguousarray(source), np.ascontiguousarray(driving))
+    assert flow.shape == (64, 64, 2)
+    assert flow.dtype == np.float32
+    assert valid.shape == (64, 64)
+    assert valid.dtype == np.bool_
+    line = pixels_to_points(np.arange(64.0), 64)
+    motion = (flow - np.stack(np.meshgrid(line, line), axis=-1)) * 128
+    assert valid[8:-8, 8:-8].mean() > 0.95
+    np.testing.assert_allclose(np.median(motion[valid], axis=0), shift, atol=0.25)
+    assert np.abs(motion[valid] - shift).max() < 2
+
+
+def test_what_left_the_image_and_what_is_black_is_not_valid() -> None:
+    driving = texture(256)
+    driving[:, 160:] = 0
+    source = np.zeros_like(driving)
+    source[:, :240] = driving[:, 16:]
+    _, valid = measured_flow(source, driving)
+    assert not valid[:, :3].any()
+    assert not valid[:, 44:].any()
+    assert valid[8:-8, 10:36].mean() > 0.9
+
+
+def test_unrelated_images_do_not_agree() -> None:
+    _, valid = measured_flow(texture(256), texture(256, seed=1))
+    assert valid.mean() < 0.4
+
+
+def test_content() -> None:
+    image = np.zeros((64, 64), np.float32)
+    image[:, 32:] = 0.5
+    content = has_content(image, 16)
+    assert content[:, 8:].all()
+    assert not content[:, :6].any()
+
+
+def turned(degrees: float, scale: float = 1.0) -> Motion:
+    angle = np.deg2rad(degrees)
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return lambda p: scale * p @ matrix.T
+
+
+def shifted(x: float, y: float) -> Motion:
+    return lambda p: p + np.array([x, y])
+
+
+def swirled(reach: float, phase: float) -> Motion:
+    """A smooth warp without a linear part; its slope stays below 1."""
+
+    def move(p: np.ndarray) -> np.ndarray:
+        wave = np.sin(3.5 * p[..., ::-1] + 2 * p + phase)
+        return np.asarray(p + reach * wave * np.exp(-2 * (p**2).sum(-1, keepdims=True)))
+
+    return move
+
+
+def field(motion: Motion, size: int = 64) -> np.ndarray:
+    line = pixels_to_points(np.arange(size, dtype=np.float64), size)
+    grid = np.stack(np.meshgrid(line, line), axis=-1)
+    return (motion(grid) - grid).astype(np.float32)
+
+
+def still(p: np.ndarray) -> np.ndarray:
+    return p
+
+
+MOVES: dict[str, tuple[Motion, Motion, float]] = {
+    "still": (still, still, 1e-4),
+    "translation": (shifted(0.1, -0.07), shifted(-0.05, 0.02), 1e-4),
+    "from the first frame": (still, shifted(0.11, 0.03), 1e-4),
+    "affine": (turned(8, 0.9), turned(-6, 1.1), 1e-3),
+    "more than plain iteration bears": (turned(80), turned(-5), 1e-3),
+    "stretch": (lambda p: p * [2.5, 0.4], still, 1e-3),
+    # What is left is that of interpolation between places four pixels apart.
+    "smooth warp": (swirled(0.10, 0.0), swirled(0.12, 1.5), 0.12),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize(
+    "placed", [IDENTITY, similarity(1.15, -9, (0.1, -0.15), flip=True)], ids=["plain", "augmented"]
+)
+def test_exact_flow_finds_the_same_tissue(name: str, placed: PlaneMap) -> None:
+    """Both places, followed to the third frame by the formulas, are one, in pixels of 256."""
+    source, driving, bound = MOVES[name]
+    flow, valid = exact_flow(field(source), field(driving), np.ones((64, 64), np.bool_), placed)
+    assert (flow.shape, flow.dtype) == ((64, 64, 2), np.float32)
+    assert (valid.shape, valid.dtype) == ((64, 64), np.bool_)
+    x = placed.grid(64).transpose(1, 2, 0).astype(np.float64)
+    y = placed.read(flow.reshape(-1, 2).astype(np.float64)).reshape(64, 64, 2)
+    miss = np.abs(source(y) - driving(x)).max(axis=-1)[valid] * 128
+    assert miss.max() < bound
+    assert valid.mean() > (0.3 if name == "stretch" else 0.55)
+    assert (np.abs(flow[valid]) <= 1).all()
+    assert (np.abs(y[valid]) <= 1).all()
+
+
+def test_exact_flow_is_valid_inside_of_the_sector_in_both_frames() -> None:
+    sector = np.zeros((64, 64), np.bool_)
+    sector[:, 20:50] = True
+    shift = 5 * 2 / 64  # five cells
+    moved, rest = field(shifted(shift, 0)), field(still)
+    flow, valid = exact_flow(rest, moved, sector, IDENTITY)
+    assert valid[:, 20:45].all()
+    assert valid.sum() == 64 * 25
+    expected = pixels_to_points(np.arange(20.0, 45) + 5, 64)
+    np.testing.assert_allclose(flow[7, 20:45, 0], expected, atol=1e-5)
+    _, back = exact_flow(moved, rest, sector, IDENTITY)
+    assert back[:, 25:50].all()
+    assert back.sum() == 64 * 25
+    _, zoomed = exact_flow(
+        rest, moved, np.ones((64, 64), np.bool_), similarity(2, 0, (0, 0), False)
+    )
+    assert zoomed[:, :54].all()
+    assert not zoomed[:, 54:].any()
+
+
+def test_folded_tissue_has_no_exact_flow() -> None:
+    """Half of the frame comes from one line: what the driving frame shows is nowhere else."""
+    folded = field(lambda p: np.stack([np.minimum(p[..., 0], 0), p[..., 1]], axis=-1))
+    flow, valid = exact_flow(folded, field(still), np.ones((64, 64), np.bool_), IDENTITY)
+    assert valid[:, :30].all()
+    assert not valid[:, 34:].any()
+    assert np.isfinite(flow).all()
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e30])
+def test_a_wild_field_is_not_valid_but_finite(scale: float) -> None:
+    """What is not valid counts nothing in the loss, if it is a number."""
+    rng = np.random.default_rng(0)
+    source, driving = (scale * rng.standard_normal((2, 64, 64, 2))).astype(np.float32)
+    flow, valid = exact_flow(source, driving, np.ones((64, 64), np.bool_), IDENTITY)
+    assert np.isfinite(flow).all()
+    assert valid.mean() < 0.01

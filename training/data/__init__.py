@@ -1,0 +1,1 @@
+"""From dataset folders to batches of training pairs."""

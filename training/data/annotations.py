@@ -1,0 +1,244 @@
+"""Keypoint labels: ``keypoints.csv``, and the way from the original's pixels to the model's points.
+
+The table has the columns video, frame, keypoint, x, y, visible. ``video`` is a clip's name,
+``frame`` the 0-based index of a video's frame or the file's name in a folder of frames, x and y are
+pixels of the ORIGINAL frame (0 = centre of the first pixel), ``visible`` is 0 or 1. A frame may
+carry some keypoints, or none: what is missing is masked out.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.media.frames import Crop, Letterbox
+from ...runtime.support.errors import InputError
+from ..coordinates import pixels_to_points
+
+COLUMNS = ("video", "frame", "keypoint", "x", "y", "visible")
+
+Frame = int | str
+Labels = Mapping[Frame, Mapping[str, tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class VideoLabels:
+    """One video's labels: visible keypoints by frame, and the line that first names a frame."""
+
+    frames: Labels = field(default_factory=dict)
+    lines: Mapping[Frame, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class KeypointTable:
+    """A whole ``keypoints.csv``: names in alphabetical order, labels by video."""
+
+    path: Path
+    names: tuple[str, ...]
+    videos: Mapping[str, VideoLabels]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the likeliest spelling, or what there is."""
+    known = sorted(set(known))
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    shown = ", ".join(repr(k) for k in known[:8]) + (", ..." if len(known) > 8 else "")
+    return f"known: {shown}" if known else "there is none"
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a strict CSV: (line number, row). The header holds ``columns``, in any order.
+
+    Raises:
+        InputError: naming file and line: not UTF-8 text, a missing, unknown or repeated column, a
+            row of another length.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream, strict=True)
+            header: list[str] | None = None
+            for cells in reader:
+                row = [cell.strip() for cell in cells]
+                if not any(row):
+                    continue
+                where = f"{path}:{reader.line_num}"
+                if header is None:
+                    header = row
+                    _check_header(where, header, columns)
+                    continue
+                if len(row) != len(header):
+                    raise InputError(
+                        f"{where}: {len(row)} cells where the header has {len(header)}",
+                        'quote a cell that holds commas: "210,43,727,579"',
+                    )
+                yield reader.line_num, dict(zip(header, row, strict=True))
+            if header is None:
+                raise InputError(f"{path}: empty", f"the first line must be {','.join(columns)}")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: not a CSV file in UTF-8 ({error})", "save it as plain UTF-8 CSV"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error})", "check the path"
+        ) from error
+
+
+def _check_header(where: str, header: Sequence[str], columns: Sequence[str]) -> None:
+    hint = f"the first line must be {','.join(columns)}"
+    for column in header:
+        if column not in columns:
+            raise InputError(
+                f"{where}: unknown column {column!r}; {nearest(column, columns)}", hint
+            )
+    if len(set(header)) != len(header):
+        raise InputError(f"{where}: a column appears twice", hint)
+    for column in columns:
+        if column not in header:
+            raise InputError(f"{where}: column {column!r} is missing", hint)
+
+
+def read_keypoints(path: Path) -> KeypointTable:
+    """Read ``keypoints.csv``.
+
+    Rows with visible = 0 are checked like all others and then left out: an invisible keypoint is an
+    unlabelled one. A frame written as a number is kept as the text it is; :func:`labels_for` makes
+    it an index for a video.
+
+    Raises:
+        InputError: naming file and line: a malformed table, an empty name, a coordinate that is no
+            finite number, a visible that is neither 0 nor 1, a row given twice.
+    """
+    names: set[str] = set()
+    frames: dict[str, dict[Frame, dict[str, tuple[float, float]]]] = {}
+    lines: dict[str, dict[Frame, int]] = {}
+    seen: dict[tuple[str, str, str], int] = {}
+    for line, row in read_table(path, COLUMNS):
+        where = f"{path}:{line}"
+        video, frame, name = row["video"], row["frame"], row["keypoint"]
+        for column in ("video", "frame", "keypoint"):
+            if not row[column]:
+                raise InputError(
+                    f"{where}: {column} is empty", "every row names a video, a frame and a keypoint"
+                )
+        if (first := seen.setdefault((video, frame, name), line)) != line:
+            raise InputError(
+                f"{where}: {name!r} of frame {frame} of {video!r} is given twice "
+                f"(first on line {first})",
+                "keep one of the two rows",
+            )
+        if row["visible"] not in ("0", "1"):
+            raise InputError(f"{where}: visible is {row['visible']!r}", "write 1 or 0")
+        shown = row["visible"] == "1"
+        # What is not visible has often no place either: its cells may be empty.
+        x, y = (_coordinate(where, axis, row[axis], empty=not shown) for axis in ("x", "y"))
+        names.add(name)
+        lines.setdefault(video, {}).setdefault(frame, line)
+        at_frame = frames.setdefault(video, {}).setdefault(frame, {})
+        if shown:
+            at_frame[name] = (x, y)
+    videos = {video: VideoLabels(frames[video], lines[video]) for video in frames}
+    return KeypointTable(path, tuple(sorted(names)), videos)
+
+
+def _coordinate(where: str, axis: str, text: str, empty: bool) -> float:
+    if empty and not text:
+        return 0.0
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(
+            f"{where}: {axis} is {text!r}", "coordinates are pixels of the original frame: numbers"
+        )
+    return value
+
+
+def check_videos(table: KeypointTable, names: Collection[str]) -> None:
+    """See that the table's videos are among ``names``.
+
+    Raises:
+        InputError: naming file, line and the nearest name.
+    """
+    for video, labels in table.videos.items():
+        if video not in names:
+            line = min(labels.lines.values())
+            raise InputError(f"{table.path}:{line}: unknown video {video!r}", nearest(video, names))
+
+
+def labels_for(table: KeypointTable, video: str, file_names: Collection[str] | None) -> VideoLabels:
+    """The labels of one video: frames as indices (``file_names`` None), or a folder's file names.
+
+    Raises:
+        InputError: naming file and line: a frame of a video that is no index, a frame that the
+            folder lacks.
+    """
+    labels = table.videos.get(video)
+    if labels is None:
+        return VideoLabels()
+    if file_names is not None:
+        for frame, line in labels.lines.items():
+            if frame not in file_names:
+                raise InputError(
+                    f"{table.path}:{line}: {video!r} has no frame {frame!r}",
+                    nearest(str(frame), file_names),
+                )
+        return labels
+    index: dict[Frame, Frame] = {}
+    for frame, line in labels.lines.items():
+        text = str(frame)
+        if not (text.isascii() and text.isdigit()) or int(text) in index.values():
+            raise InputError(
+                f"{table.path}:{line}: frame {text!r} of the video {video!r} is no index, "
+                "or is given in two ways",
+                "frames of a video are counted from 0; file names are for folders of frames",
+            )
+        index[frame] = int(text)
+    return VideoLabels(
+        {index[frame]: points for frame, points in labels.frames.items()},
+        {index[frame]: line for frame, line in labels.lines.items()},
+    )
+
+
+def place_keypoints(
+    keypoints: Mapping[str, tuple[float, float]],
+    names: Sequence[str],
+    crop: Crop | None,
+    letterbox: Letterbox,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Map one frame's labels from pixels of the original frame to points of the model's frame.
+
+    Convention: half_pixel; pixel -> crop -> letterbox -> point.
+
+    Args:
+        keypoints: name -> (x, y) in pixels of the original frame.
+        names: the P names, in the order of the result.
+        crop: the region in use, or None for the whole frame.
+        letterbox: where the cropped image lies in the model's frame.
+
+    Returns:
+        points float32 (P, 2), zero where there is no label; visible bool (P,), False where there is
+        no label or where the crop left it out.
+    """
+    points = np.zeros((len(names), 2), np.float32)
+    visible = np.zeros(len(names), np.bool_)
+    origin = np.array(crop[:2] if crop else (0, 0), np.float64)
+    extent = np.array((letterbox.width, letterbox.height), np.float64)
+    for i, name in enumerate(names):
+        if name not in keypoints:
+            continue
+        cropped = np.array(keypoints[name], np.float64) - origin
+        if ((cropped >= -0.5) & (cropped <= extent - 0.5)).all():
+            visible[i] = True
+            points[i] = pixels_to_points(letterbox.to_square(cropped), np.float64(letterbox.size))
+    return points, visible

@@ -1,0 +1,46 @@
+"""What a batch of training pairs holds, and how much its flow weighs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..config import LossConfig
+
+
+class PairBatch(NamedTuple):
+    """B training pairs. Convention: images in [0, 1], NCHW; points (x, y), half_pixel.
+
+    Attributes:
+        source, driving: float32 (B, C, S, S).
+        source_points, driving_points: float32 (B, P, 2), zero where not visible.
+        source_visible, driving_visible: bool (B, P): labelled and inside of the frame.
+        flow: float32 (B, S/4, S/4, 2), the target deformation: where to read in the source for each
+            driving pixel; None when not asked for.
+        flow_valid: bool (B, S/4, S/4), where ``flow`` can be trusted; None with ``flow``.
+    """
+
+    source: Tensor
+    driving: Tensor
+    source_points: Tensor
+    driving_points: Tensor
+    source_visible: Tensor
+    driving_visible: Tensor
+    flow: Tensor | None
+    flow_valid: Tensor | None
+    flow_exact: Tensor | None = None
+
+
+class FlowWeights(NamedTuple):
+    """Weights of the flow loss on pairs whose flow is measured, and on those where it is exact."""
+
+    measured: float
+    exact: float
+
+
+def flow_weights(loss: LossConfig, step: int) -> FlowWeights:
+    """The flow loss leads at first and has decayed to 0 at ``flow_until``; of exact flow
+    ``flow_exact`` remains."""
+    left = max(0.0, 1 - step / loss.flow_until) if loss.flow_until > 0 else 1.0
+    return FlowWeights(loss.flow * left, max(loss.flow * left, loss.flow_exact))

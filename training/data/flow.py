@@ -1,0 +1,188 @@
+"""Flow of a pair, measured or exact: the target that supervises the deformation at first.
+
+Convention: a deformation says where to READ in the source for each driving pixel; half_pixel
+points.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..coordinates import pixels_to_points, points_to_pixels
+from .transforms import PlaneMap
+
+#: How far a point of the exact flow may miss its tissue: 0.02 pixels of 256, in points.
+EXACT_WITHIN = 0.02 * 2 / 256
+
+FloatArray = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+_Real = TypeVar("_Real", np.float32, np.float64)
+
+
+def exact_flow(
+    source: FloatArray, driving: FloatArray, sector: Mask, placed: PlaneMap
+) -> tuple[FloatArray, Mask]:
+    """The flow between two frames whose displacements to a third are known; see `same_tissue`.
+
+    Args:
+        source, driving: float32 (n, n, 2), displacements in points, from each frame to the third.
+        sector: bool (n, n), where they hold.
+        placed: the affine map that both images were read through.
+
+    Returns:
+        flow: float32 (n, n, 2), points to read in the source image, after ``placed``; the place
+            itself where none was found.
+        valid: bool (n, n), inside of the sector in both frames, inside of the source image, and
+            found to within EXACT_WITHIN.
+    """
+    n = len(sector)
+    cells = np.float32(n / 2)  # points to cells
+    places = points_to_pixels(placed.grid(n).reshape(2, -1).T, n)
+    valid = _inside(sector, places)
+    x = places[valid]
+    field = cells * source
+    target = x + cells * sampled(driving, x)[0]
+    start = target - sampled(field, x)[0]
+    y, found = same_tissue(field, target, start, EXACT_WITHIN * n / 2)
+    y = np.where(found[:, None], y, x)
+    places[valid] = y
+    inverse = np.linalg.inv(placed.matrix)
+    flow = ((pixels_to_points(places, n) - placed.offset) @ inverse.T).astype(np.float32)
+    valid[valid] = found & _inside(sector, y)
+    valid &= (np.abs(flow) <= 1).all(axis=1)
+    return flow.reshape(n, n, 2), valid.reshape(n, n)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # in a wild field nothing is found; no more than that
+def same_tissue(
+    field: NDArray[_Real],
+    target: NDArray[_Real],
+    start: NDArray[_Real],
+    within: float,
+    rounds: int = 12,
+    longest: float = np.inf,
+) -> tuple[NDArray[_Real], Mask]:
+    """Where a frame shows given tissue: y with y + d(y) = target.
+
+    By Newton's method on the bilinear interpolant, since plain iteration diverges where tissue
+    turns by more than 60 degrees.
+
+    Args:
+        field: d, (H, W, 2) cells, from the frame to a third one.
+        target: (N, 2), the tissue's places in the third frame, in cells.
+        start: (N, 2), first guesses.
+        within: by how much a place that counts as found may miss, in cells.
+        rounds: of the iteration, at most.
+        longest: step, in cells. Where the field folds between its cells there are several places,
+            and short steps find the near one.
+
+    Returns:
+        y: (N, 2); where nothing was found, anything.
+        found: bool (N,).
+    """
+    y, far = start, np.zeros(len(start), start.dtype)
+    for left in reversed(range(rounds if len(y) else 0)):
+        value, by_x, by_y = sampled(field, y)
+        miss = y + value - target
+        far = np.abs(miss).max(axis=1)
+        if left == 0 or far.max() < 0.1 * within:
+            break
+        (a, c), (b, d) = by_x.T, by_y.T
+        det = (1 + a) * (1 + d) - b * c
+        # Where the field folds or stands on end, a plain step.
+        fine = np.abs(det) > 0.05
+        det[~fine] = 1
+        whole = [
+            (1 + d) * miss[:, 0] - b * miss[:, 1],
+            (1 + a) * miss[:, 1] - c * miss[:, 0],
+        ]
+        step = np.where(fine[:, None], np.stack(whole, axis=1) / det[:, None], miss)
+        if longest < np.inf:
+            length = np.hypot(step[:, 0], step[:, 1])[:, None]
+            step *= longest / np.maximum(length, longest)
+        y = y - step
+    return y, far < within
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def sampled(
+    field: NDArray[_Real], at: NDArray[_Real]
+) -> tuple[NDArray[_Real], NDArray[_Real], NDArray[_Real]]:
+    """(H, W, C) at (N, 2) cells: the bilinear interpolant and its derivatives by x and y, (N, C);
+    outside of the field it goes on as in its outermost cells.
+
+    Not cv2.remap, which rounds places to 1/32.
+    """
+    height, width = field.shape[:2]
+    last = np.array((width - 2, height - 2), at.dtype)
+    corner = np.fmin(np.fmax(at, 0), last).astype(np.int32)  # unlike clip, they leave no nan
+    u, v = (at - corner).astype(at.dtype).T[..., None]
+    flat = np.ascontiguousarray(field).reshape(height * width, -1)
+    first = corner[:, 1] * width + corner[:, 0]
+    a, b, c, d = (flat.take(first + k, axis=0) for k in (0, 1, width, width + 1))
+    top, bottom = a + u * (b - a), c + u * (d - c)
+    by_x, by_y = (b - a) + v * ((d - c) - (b - a)), bottom - top
+    return top + v * by_y, by_x, by_y
+
+
+def _inside(sector: Mask, at: FloatArray) -> Mask:
+    """Where all the cells around ``at`` (N, 2) are of the sector."""
+    n = len(sector)
+    near = (np.abs(at - (n - 1) / 2) <= (n - 1) / 2 + 1e-3).all(axis=1)
+    whole = sampled(sector.astype(np.float32)[..., None], at)[0][:, 0] > 0.999
+    return np.asarray(near & whole)
+
+
+def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, Mask]:
+    """Dense optical flow (DIS, Kroeger et al. 2016) from driving to source, at a quarter of the
+    size.
+
+    Args:
+        source, driving: float32 (S, S) or (S, S, 3) in [0, 1].
+
+    Returns:
+        flow: float32 (S/4, S/4, 2), points to read in the source.
+        valid: bool (S/4, S/4), where flow f and backward flow b agree, |f + b|^2 <=
+            0.01 (|f|^2 + |b|^2) + 0.5 in pixels of the half-size image (Sundaram et al. 2010), and
+            where there is something to see.
+    """
+    half, quarter = source.shape[0] // 2, source.shape[0] // 4
+    before, after = (_levels(image, half) for image in (driving, source))
+    # A new one each time: the object keeps buffers, and may be called from several threads.
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    start = np.zeros((half, half, 2), np.float32)
+    forward = dis.calc(before, after, start.copy())
+    backward = dis.calc(after, before, start)
+    rows, columns = np.mgrid[0:half, 0:half].astype(np.float32)
+    at_x, at_y = columns + forward[..., 0], rows + forward[..., 1]
+    back = cv2.remap(backward, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    inside = (at_x >= -0.5) & (at_x <= half - 0.5) & (at_y >= -0.5) & (at_y <= half - 0.5)
+    miss = ((forward + back) ** 2).sum(axis=-1)
+    length = (forward**2).sum(axis=-1) + (back**2).sum(axis=-1)
+    agree = inside & (miss <= 0.01 * length + 0.5)
+    motion = cv2.resize(forward, (quarter, quarter), interpolation=cv2.INTER_AREA) * (2 / half)
+    line = pixels_to_points(np.arange(quarter, dtype=np.float32), quarter)
+    flow = (motion + np.stack(np.meshgrid(line, line), axis=-1)).astype(np.float32)
+    blocks = agree.reshape(quarter, 2, quarter, 2).all(axis=(1, 3))
+    return flow, blocks & has_content(driving, quarter)
+
+
+def has_content(image: FloatArray, size: int) -> Mask:
+    """Where an image (S, S[, 3]) is not black all around, at size x size; black shows no motion."""
+    small = cv2.resize(_grey(image), (size, size), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.blur(small, (5, 5)) > 0.01)
+
+
+def _grey(image: FloatArray) -> FloatArray:
+    if image.ndim == 2:
+        return image
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32)
+
+
+def _levels(image: FloatArray, size: int) -> NDArray[np.uint8]:
+    small = cv2.resize(_grey(image), (size, size), interpolation=cv2.INTER_AREA)
+    return np.round(small * 255).astype(np.uint8)

@@ -1,0 +1,178 @@
+"""Random maps of the plane and of grey levels, for training pairs.
+
+Convention: points are (x, y), half_pixel. A :class:`PlaneMap` says, for each point of the image
+to be made, where to READ in the image that there is; keypoints travel the other way, through its
+inverse. Frames, keypoints and flow targets all go through the same map, so that they agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..coordinates import pixels_to_points
+
+Array = NDArray[np.float64]
+Image = NDArray[np.uint8]
+
+
+def spline_weights(x: Array, controls: int) -> Array:
+    """Uniform cubic B-spline over [-1, 1], held constant outside: (N,) -> (N, controls)."""
+    u = (np.clip(x, -1, 1) + 1) * (controls - 3) / 2
+    cell = np.clip(np.floor(u), 0, controls - 4).astype(np.int64)
+    t = u - cell
+    parts = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
+    weights = np.zeros((len(x), controls))
+    for k, part in enumerate(parts):
+        weights[np.arange(len(x)), cell + k] = part / 6
+    return weights
+
+
+@lru_cache(maxsize=64)
+def _grid_weights(controls: int, size: int) -> NDArray[np.float32]:
+    weights = spline_weights(_centres(size), controls).astype(np.float32)
+    weights.flags.writeable = False
+    return weights
+
+
+def _centres(size: int) -> Array:
+    centres: Array = pixels_to_points(np.arange(size, dtype=np.float64), size)
+    return centres
+
+
+@dataclass(frozen=True)
+class PlaneMap:
+    """read(z) = A z + b + d(z), d a cubic B-spline of a control grid.
+
+    Attributes:
+        matrix: A, (2, 2).
+        offset: b, (2,), points.
+        control: (n, n, 2) displacements in points, [row along y, column along x]; None is d = 0.
+            d must contract (see :func:`random_bend`), or the map has no inverse.
+    """
+
+    matrix: Array
+    offset: Array
+    control: Array | None = None
+
+    def read(self, points: Array) -> Array:
+        """Where the image at ``points`` (N, 2) is read: (N, 2)."""
+        return points @ self.matrix.T + self.offset + self._bend(points)
+
+    def grid(self, size: int) -> NDArray[np.float32]:
+        """Where each pixel of a size x size image is read: points, float32 (2, size, size)."""
+        line = _centres(size)
+        by_column = self.matrix[:, :1] * line + self.offset[:, None]
+        by_row = self.matrix[:, 1:] * line
+        grid = np.asarray(by_column[:, None, :] + by_row[:, :, None], np.float32)
+        if self.control is not None:
+            weights = _grid_weights(len(self.control), size)
+            for axis in (0, 1):
+                rows = np.asarray(weights @ self.control[..., axis], np.float32)
+                # Not numpy's product: its threads fight for the cores that the training uses.
+                grid[axis] = cv2.gemm(rows, weights, 1, grid[axis], 1, flags=cv2.GEMM_2_T)
+        return grid
+
+    def carry(self, points: Array, rounds: int = 40) -> Array:
+        """Where ``points`` (N, 2) of the image that is read come to lie: the inverse of read."""
+        inverse = np.linalg.inv(self.matrix)
+        z: Array = (points - self.offset) @ inverse.T
+        if self.control is not None:
+            for _ in range(rounds):
+                z = (points - self.offset - self._bend(z)) @ inverse.T
+        return z
+
+    def after(self, first: PlaneMap) -> PlaneMap:
+        """z -> first.read(self.read(z)): what reads, through this map, an image made by ``first``.
+
+        ``first`` must be affine; a ValueError says so.
+        """
+        if first.control is not None:
+            raise ValueError("the map applied first must be affine")
+        return PlaneMap(
+            first.matrix @ self.matrix,
+            first.matrix @ self.offset + first.offset,
+            None if self.control is None else self.control @ first.matrix.T,
+        )
+
+    def apply(self, image: Image) -> Image:
+        """The image (S, S[, 3]) read through this map: bilinear, zero padding, uint8."""
+        size = image.shape[0]
+        if self.control is None:
+            half = (size - 1) / 2
+            shift = self.offset * (size / 2) + half - self.matrix @ np.array([half, half])
+            affine = np.column_stack([self.matrix, shift])
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            return np.asarray(cv2.warpAffine(image, affine, (size, size), flags=flags), np.uint8)
+        x, y = (self.grid(size) + np.float32(1)) * np.float32(size / 2) - np.float32(0.5)
+        return np.asarray(
+            cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.uint8
+        )
+
+    def _bend(self, points: Array) -> Array:
+        if self.control is None:
+            return np.zeros_like(points)
+        n = len(self.control)
+        by_row = spline_weights(points[:, 1], n) @ self.control.transpose(2, 0, 1)  # (2, N, n)
+        bend: Array = (by_row * spline_weights(points[:, 0], n)).sum(axis=-1).T
+        return bend
+
+
+IDENTITY = PlaneMap(np.eye(2), np.zeros(2))
+
+
+def _turn(degrees: float) -> Array:
+    angle = np.deg2rad(degrees)
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def similarity(scale: float, degrees: float, shift: tuple[float, float], flip: bool) -> PlaneMap:
+    """The map under which the content is mirrored (x), scaled, turned about the centre, shifted.
+
+    Args:
+        scale: above 1 the content grows.
+        degrees: positive turns x towards y (clockwise on the screen).
+        shift: (x, y) in points; half the image's side is 1.
+        flip: mirror left and right first.
+    """
+    forward = scale * _turn(degrees) @ np.diag([-1.0 if flip else 1.0, 1.0])
+    inverse: Array = np.asarray(np.linalg.inv(forward), np.float64)
+    offset: Array = -inverse @ np.array(shift, np.float64)
+    return PlaneMap(inverse, offset)
+
+
+def random_bend(
+    rng: np.random.Generator, reach: float = 0.16, degrees: float = 4.0, stretch: float = 0.05
+) -> PlaneMap:
+    """A smooth random deformation: a small affine part, and a low-frequency displacement.
+
+    The strength of the whole is itself drawn, so that small motions are as common as large ones.
+    The displacement contracts (its slope stays below 0.6), so the map has an inverse.
+
+    Args:
+        reach: greatest displacement in points; 0.16 is 8 % of the image. The shift is half of it.
+        degrees, stretch: bounds of the affine part's rotation and of its change of either scale.
+    """
+    strength = rng.uniform(0, 1)
+    matrix: Array = _turn(strength * rng.uniform(-degrees, degrees))
+    matrix = matrix @ np.diag(1 + strength * rng.uniform(-stretch, stretch, 2))
+    offset: Array = strength * rng.uniform(-reach / 2, reach / 2, 2)
+    n = int(rng.integers(4, 9))
+    control = rng.standard_normal((n, n, 2))
+    # B-spline weights are convex: the control points bound the displacement, and the differences
+    # of neighbours over their spacing bound each of the four entries of its slope.
+    control *= strength * rng.uniform(0.3, 1) * reach / np.linalg.norm(control, axis=-1).max()
+    steepest = max(np.abs(np.diff(control, axis=axis)).max() for axis in (0, 1)) * (n - 3) / 2
+    if steepest > 0.3:
+        control *= 0.3 / steepest
+    return PlaneMap(matrix, offset, control)
+
+
+def tone_curve(gain: float, gamma: float) -> NDArray[np.float32]:
+    """Grey level v of 0..255 -> clip(gain (v / 255)^gamma) in [0, 1]: float32 (256,)."""
+    levels = np.arange(256, dtype=np.float64) / 255
+    return np.clip(gain * levels**gamma, 0, 1).astype(np.float32)

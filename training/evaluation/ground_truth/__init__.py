@@ -1,0 +1,1 @@
+"""What a phantom knows: exact fields, true predictions, and the scores they allow."""

@@ -1,0 +1,77 @@
+"""Exact motion of the tissue: where a phantom's field says that a frame is read in another one.
+
+Convention: a field D_t is float32 (H, W, 2), xy in pixels: tissue seen at x in frame t is at
+x + D_t(x) in the clip's frame 0. A flow F(x->S) is one between two frames: frame(x) is S(x + F(x)).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ....runtime.media.frames import Crop, Letterbox
+from ...data.flow import same_tissue
+from ..metrics import FloatImage, Mask, pixel_grid, read_at
+
+TOLERANCE = 0.01
+"""A point of `flow_between` counts as found when it misses the tissue by less, in pixels."""
+_ROUNDS, _LONGEST = 24, 4.0  # |slope| reaches 8 in a phantom: many rounds, short steps (pixels)
+
+
+def flow_between(driving: FloatImage, source: FloatImage) -> tuple[FloatImage, Mask]:
+    """F(x->S) from the fields of a driving frame and a source frame of one clip.
+
+    Args:
+        driving, source: D_d and D_s, (H, W, 2).
+
+    Returns:
+        y - x (H, W, 2), y + D_s(y) = x + D_d(x), and where it is found to within TOLERANCE (H, W):
+        not where the tissue is outside of the source frame.
+    """
+    height, width = driving.shape[:2]
+    grid = pixel_grid(height, width).reshape(-1, 2).astype(np.float64)
+    target = grid + driving.reshape(-1, 2)
+    y, found = same_tissue(source.astype(np.float64), target, grid, TOLERANCE, _ROUNDS, _LONGEST)
+    inside = ((y >= 0) & (y <= (width - 1, height - 1))).all(axis=1)
+    flow = (y - grid).astype(np.float32).reshape(height, width, 2)
+    return flow, (found & inside).reshape(height, width)
+
+
+def to_model_frame(field: FloatImage, crop: Crop | None, box: Letterbox) -> FloatImage:
+    """A field of the original frame (H, W, 2) in the model's frame (S, S, 2), in its pixels.
+
+    Read bilinearly, zero in the padding; as it is where the two frames are the same.
+    """
+    if crop is None and (box.width, box.height) == (box.size, box.size):
+        return field
+    scale = np.array([box.w / box.width, box.h / box.height], np.float32)
+    at, inside = _original_pixels(crop, box)
+    read = read_at(field, at, border=cv2.BORDER_REPLICATE) * scale
+    return np.where(inside[..., None], read, np.float32(0))
+
+
+def mask_in_model_frame(mask: Mask, crop: Crop | None, box: Letterbox) -> Mask:
+    """A mask of the original frame (H, W) in the model's frame (S, S); False in the padding."""
+    if crop is None and (box.width, box.height) == (box.size, box.size):
+        return mask
+    at, inside = _original_pixels(crop, box)
+    read = read_at(mask.astype(np.float32), at)
+    return np.asarray(read > 0.5) & inside
+
+
+def points_in_model_frame(
+    points: NDArray[np.floating], crop: Crop | None, box: Letterbox
+) -> NDArray[np.float64]:
+    """Pixels (..., 2) of the original frame as pixels of the model's frame."""
+    origin = np.array(crop[:2] if crop else (0, 0), np.float64)
+    return box.to_square(np.asarray(points, np.float64) - origin)
+
+
+def _original_pixels(crop: Crop | None, box: Letterbox) -> tuple[FloatImage, Mask]:
+    grid = pixel_grid(box.size, box.size)
+    picture = box.to_picture(grid)
+    extent = np.array([box.width, box.height])
+    inside = np.asarray(((picture >= -0.5) & (picture <= extent - 0.5)).all(-1))
+    origin = np.array(crop[:2] if crop else (0, 0), np.float64)
+    return (picture + origin).astype(np.float32), inside

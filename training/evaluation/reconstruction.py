@@ -1,0 +1,281 @@
+"""What a model has to do to be judged: drive a still with its own clip, and with another subject's.
+
+Reconstruction: every frame of a clip drives the clip's own middle frame (n // 2) with ABSOLUTE
+motion; that frame is left out of every ratio. Leakage: the clip of another subject drives the same
+still with RELATIVE motion. Source: METHOD, "How it is judged".
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.animator import Animator
+from .candidate import Candidate
+from .fidelity import Account, Fidelity, Targets
+from .ground_truth.scores import ClipTruth, Exact, ExactAccount, ExactFrame, OpenTruth
+from .metrics import (
+    FloatImage,
+    Leakage,
+    Mask,
+    blur,
+    clip_mask,
+    finite_mean,
+    leakage_ncc,
+    to_float,
+    to_levels,
+    warp_by_deformation,
+    warp_by_flow,
+)
+
+METHODS = ("model", "hold", "blur", "flow")
+"""The model and its baselines: the source held; the source blurred by the sigma that fits the clip
+best; the source warped by the dense flow. The last two see the target."""
+ORACLE = "oracle"
+"""One more where the exact field is known: the source warped by it."""
+BLUR_SIGMAS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+LEAKAGE_FRAMES = 16
+SAMPLES = 5
+
+Frames = NDArray[np.uint8]
+
+
+class Sample(NamedTuple):
+    """One driven frame, for the pictures."""
+
+    number: int
+    driving: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+    deformation: FloatImage
+
+
+@dataclass(frozen=True)
+class Drive:
+    """Frames (T, S, S[, 3]) of a clip, who is seen in it, and its exact field if there is one."""
+
+    name: str
+    subject: str
+    group: str
+    frames: Frames
+    truth: ClipTruth | None = None
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """All that was measured on one clip.
+
+    Attributes:
+        frames: T, repeated frames not counted; `driven` of them were measured.
+        mean_flow: mean |F(x->S)| over consistent pixels, in pixels of the model frame.
+        methods: the measures by method (see METHODS; ORACLE where the field is known).
+        blur_sigma: of the best blur, in pixels.
+        driver: the clip that drove the leakage test, None when no other subject was there.
+        leakage: mean over its frames.
+        exact: what only an exact field allows; None without one.
+    """
+
+    clip: str
+    subject: str
+    group: str
+    frames: int
+    driven: int
+    mean_flow: float
+    methods: dict[str, Fidelity]
+    blur_sigma: float
+    driver: str | None = None
+    leakage: Leakage | None = None
+    exact: Exact | None = None
+
+
+@dataclass
+class Pictures:
+    """What the strips show: the source and a few frames driven by its own and by another clip."""
+
+    source: NDArray[np.uint8]
+    own: list[Sample] = field(default_factory=list)
+    other: list[Sample] = field(default_factory=list)
+
+
+def driven_frames(count: int, max_frames: int | None = None) -> list[int]:
+    """The frames to drive with: all but the middle one, or `max_frames` of them spread evenly."""
+    indices = [i for i in range(count) if i != count // 2]
+    return spread(indices, max_frames)
+
+
+def spread(indices: Sequence[int], at_most: int | None) -> list[int]:
+    """At most so many of the indices, evenly spread, first and last among them."""
+    if at_most is None or len(indices) <= at_most:
+        return list(indices)
+    places = np.rint(np.linspace(0, len(indices) - 1, at_most)).astype(int)
+    return [indices[i] for i in places]
+
+
+def choose_driver(drives: Sequence[tuple[str, str, str]], index: int, seed: int) -> int | None:
+    """Which clip drives clip `index` in the leakage test.
+
+    A clip of another subject, of the same group where there is one; drawn from `seed` and the
+    clip's name, so that the draw does not hang on the order of the clips.
+
+    Args:
+        drives: (name, subject, group) of every clip.
+
+    Returns:
+        an index into `drives`, or None when there is no other subject.
+    """
+    name, subject, group = drives[index]
+    others = [i for i, other in enumerate(drives) if other[1] != subject]
+    near = [i for i in others if drives[i][2] == group]
+    pool = sorted(near or others, key=lambda i: drives[i][0])
+    if not pool:
+        return None
+    draw = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    return pool[int(draw.integers(len(pool)))]
+
+
+def best_blur(frames: Frames, indices: Sequence[int], source: Frames, mask: Mask) -> float:
+    """The sigma in BLUR_SIGMAS whose blur of the source has the least L1 to the driven frames."""
+    held = to_float(source)
+    blurred = np.stack([blur(held, sigma)[mask] for sigma in BLUR_SIGMAS])
+    total = np.zeros(len(BLUR_SIGMAS))
+    for i in indices:
+        total += np.abs(blurred - to_float(frames[i])[mask]).sum(1, dtype=np.float64)
+    return BLUR_SIGMAS[int(np.argmin(total))]
+
+
+def reconstruct(
+    candidate: Candidate, drive: Drive, max_frames: int | None = None
+) -> tuple[ClipResult, Pictures]:
+    """Drive a clip's middle frame with the clip itself, absolute motion, beside the baselines.
+
+    Args:
+        drive: a clip of at least two frames.
+        max_frames: measure only so many, evenly spread; the temporal measures are then those of the
+            thinned clip.
+    """
+    frames = drive.frames
+    source = np.array(frames[len(frames) // 2])
+    indices = driven_frames(len(frames), max_frames)
+    shown = set(spread(indices, SAMPLES))
+    pictures = Pictures(source)
+    mask = clip_mask(frames)
+    sigma = best_blur(frames, indices, source, mask)
+    grey = to_levels(source)
+    still = {"hold": grey, "blur": to_levels(blur(to_float(source), sigma))}
+    targets = Targets(grey, mask)
+    still_flow = {name: targets.flow(image, grey) for name, image in still.items()}
+    truth = None if drive.truth is None else drive.truth.open()
+    methods = (*METHODS, ORACLE) if truth else METHODS
+    accounts = {name: Account(targets) for name in methods}
+    exact = None if truth is None else _exact_account(truth, grey, len(frames) // 2, candidate)
+    before = -1
+    candidate.absolute.set_source(source)
+    # OpenCV, numpy and the backends let go of Python's lock: two threads keep two cores busy.
+    with ThreadPoolExecutor(2) as pool:
+        for i in indices:
+            image = np.array(frames[i])
+            if before < len(frames) // 2 < i:
+                targets.gap()
+            before = i
+            coming = pool.submit(targets.frame, image)
+            prediction = candidate.absolute.animate(image)
+            target = coming.result()
+            warped = to_levels(warp_by_flow(grey, target.flow))
+            images = {"model": to_levels(prediction), "flow": warped}
+            if truth is not None and exact is not None:
+                flow, known = truth.flow(i, len(frames) // 2)
+                images[ORACLE] = to_levels(warp_by_flow(grey, flow))
+                fact = ExactFrame(to_levels(image), flow, known, truth.points(i))
+                deformation = read_deformation(candidate.absolute)
+                exact.add(i - len(frames) // 2, fact, {**images, **still}, deformation)
+            jobs = [pool.submit(accounts[name].add, y, target) for name, y in images.items()]
+            for name, held in still.items():
+                accounts[name].add(held, target, still_flow[name])
+            for job in jobs:
+                job.result()
+            if i in shown:
+                sample = Sample(i, image, prediction, read_deformation(candidate.absolute))
+                pictures.own.append(sample)
+    result = ClipResult(
+        clip=drive.name,
+        subject=drive.subject,
+        group=drive.group,
+        frames=len(frames),
+        driven=len(indices),
+        mean_flow=accounts["model"].mean_flow,
+        methods={name: account.result() for name, account in accounts.items()},
+        blur_sigma=sigma,
+        exact=None if exact is None else exact.result()[0],
+    )
+    return result, pictures
+
+
+def _exact_account(
+    truth: OpenTruth, source: Frames, middle: int, candidate: Candidate
+) -> ExactAccount:
+    start = truth.points(middle)
+    return ExactAccount(source, truth.sector, candidate.geometry, truth.names, start)
+
+
+def leakage(
+    candidate: Candidate, drive: Drive, other: Drive, max_frames: int | None = None
+) -> tuple[Leakage, list[Sample]]:
+    """Drive a clip's middle frame with another subject's clip, relative motion.
+
+    Args:
+        max_frames: at most so many frames of the other clip (never more than LEAKAGE_FRAMES).
+
+    Returns:
+        the mean over frames, and a few of them for the pictures.
+    """
+    source = np.array(drive.frames[len(drive.frames) // 2])
+    source_mask, driving_mask = clip_mask(drive.frames), clip_mask(other.frames)
+    indices = spread(range(len(other.frames)), min(max_frames or LEAKAGE_FRAMES, LEAKAGE_FRAMES))
+    shown = set(spread(indices, SAMPLES))
+    samples: list[Sample] = []
+    rows: list[Leakage] = []
+    animator = candidate.relative
+    animator.set_source(source)
+    animator.set_reference(np.array(other.frames[0]))
+    for i in indices:
+        driving = np.array(other.frames[i])
+        prediction = animator.animate(driving)
+        deformation = read_deformation(animator)
+        warped = warp_by_deformation(to_float(source), deformation, candidate.geometry)
+        rows.append(leakage_ncc(prediction, warped, driving, source_mask, driving_mask))
+        if i in shown:
+            samples.append(Sample(i, driving, prediction, deformation))
+    return Leakage(*np.mean(rows, axis=0).tolist()), samples
+
+
+def read_deformation(animator: Animator) -> FloatImage:
+    """The last frame's deformation, (h, w, 2)."""
+    return np.asarray(animator.read("deformation")[0], np.float32)
+
+
+def means(results: Sequence[ClipResult], method: str) -> Fidelity:
+    """The mean of each measure over the clips for which it is defined; nan where there are none."""
+    return mean_fidelity([r.methods[method] for r in results if method in r.methods])
+
+
+def mean_fidelity(rows: Sequence[Fidelity]) -> Fidelity:
+    """The mean of each measure over the rows in which it is finite; nan where there are none."""
+    table = np.array(rows, np.float64).reshape(-1, len(Fidelity._fields))
+    return Fidelity(*(finite_mean(column) for column in table.T))
+
+
+def mean_leakage(results: Sequence[ClipResult]) -> Leakage | None:
+    """The mean over the clips that another subject drove; None when none was."""
+    rows = np.array([r.leakage for r in results if r.leakage is not None], np.float64)
+    return Leakage(*(finite_mean(column) for column in rows.T)) if len(rows) else None
+
+
+def by_group(results: Sequence[ClipResult]) -> Iterator[tuple[str, list[ClipResult]]]:
+    """The results of each group (anatomy), groups in alphabetical order."""
+    for group in sorted({result.group for result in results}):
+        yield group, [result for result in results if result.group == group]

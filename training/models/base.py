@@ -1,0 +1,117 @@
+"""What a family of models offers, so that nothing outside asks which family it is.
+
+A family brings its networks, its objective, the stages that export writes, and its oracle: the
+model itself in plain torch, which export compares those stages with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...runtime.bundle.manifest import Chain, Stage
+from ..config import Config, ModelConfig
+from ..data.batch import PairBatch
+from .discriminator import Discriminator
+
+Precision = Literal["fp32", "fp16"]
+Image = NDArray[np.uint8]
+Array = NDArray[Any]
+Tensors = dict[str, Array]
+
+
+class Model(nn.Module):
+    """A family's networks together."""
+
+    config: ModelConfig
+
+    def networks(self) -> list[nn.Module]:
+        """Its networks, for what is done to each by itself."""
+        raise NotImplementedError
+
+
+@dataclass
+class StepResult:
+    """One forward pass: weighted losses by name, the prediction (B, C, S, S), and two figures."""
+
+    losses: dict[str, Tensor]
+    prediction: Tensor
+    l1: float  # mean abs error of the prediction
+    hold: float  # the same of the source itself: what standing still would cost
+
+
+class Objective(nn.Module):
+    """All losses of a configuration, weighted."""
+
+    def run(self, model: Any, batch: PairBatch, step: int) -> Any:
+        """The model on a batch as every step runs it, without a loss."""
+        raise NotImplementedError
+
+    def forward(
+        self, model: Any, batch: PairBatch, step: int, discriminator: Discriminator | None
+    ) -> StepResult:
+        """Weighted generator-side losses of one batch; images (B, C, S, S) in [0, 1]."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class StageModule(Stage):
+    """A stage and the torch module that computes it; its forward takes the inputs in order."""
+
+    module: nn.Module
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleChain(Chain):
+    """A chain whose stages are torch modules."""
+
+    stages: tuple[StageModule, ...]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A picture grid of a batch: images (B, C, h, w) or deformations (B, h, w, 2) by title, and
+    points (B, K, 2) to draw on some of them."""
+
+    images: dict[str, Tensor]
+    points: dict[str, Tensor]
+
+
+class Oracle(Protocol):
+    """The model itself in eager torch and float32: no stage, no rewrite."""
+
+    def set_source(self, image: Image, reference: Image) -> None:
+        """Take source and reference, uint8 (S, S) or (S, S, 3); states are fresh."""
+
+    def animate(self, frame: Image, controls: Mapping[str, float] | None = None) -> Tensors:
+        """Every tensor on the wire for one frame, by name; controls not given have defaults."""
+
+
+class Family(Protocol):
+    """One kind of model."""
+
+    def model(self, config: ModelConfig) -> Any:
+        """The untrained model."""
+
+    def objective(self, config: Config) -> Objective:
+        """Its losses."""
+
+    def labels(self, config: ModelConfig) -> int:
+        """Labelled keypoints that it learns from; 0: labels are nothing to it."""
+
+    def columns(self, model: Any, batch: PairBatch) -> Columns:
+        """What the pictures of a training show of a batch."""
+
+    def chain(
+        self, model: Any, precision: Precision = "fp32", names: Sequence[str] = ()
+    ) -> ModuleChain:
+        """The stages, rewritten where that pays; the model itself is left alone. `names`: of the
+        labels that it learned from."""
+
+    def oracle(self, model: Any) -> Oracle:
+        """What export compares the stages with."""

@@ -1,0 +1,1 @@
+"""The family of the paper and its baselines: keypoints carry the motion."""

@@ -1,0 +1,112 @@
+"""Dense motion: keypoints of both frames give deformation and occlusion (METHOD, network 2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...config import MotionConfig
+from ..blocks import Hourglass
+from ..geometry import gaussian_heatmap, in_float32, inverse_2x2, make_grid, sample
+from .keypoint_detector import Keypoints
+
+
+class Motion(NamedTuple):
+    """deformation: (B, h, w, 2), where to read in the source.
+
+    occlusion_map: (B, n, h, w) in [0, 1]; n is 1, for lite 4.
+    """
+
+    deformation: Tensor
+    occlusion_map: Tensor
+
+
+@in_float32
+def local_motions(source: Keypoints, driving: Keypoints, grid: Tensor) -> Tensor:
+    """T_k(z) = p_k^S + J_k^S (J_k^D)^-1 (z - p_k^D), and the identity as slot 0.
+
+    grid: (h, w, 2) -> (B, K + 1, h, w, 2). Source: FOMM Eq. 4.
+    """
+    affine = torch.matmul(source.jacobian, inverse_2x2(driving.jacobian))
+    offset = grid - driving.value[:, :, None, None, :]
+    x, y = offset[..., 0], offset[..., 1]
+    a = affine[:, :, :, :, None, None]
+    moved = torch.stack(
+        [a[:, :, 0, 0] * x + a[:, :, 0, 1] * y, a[:, :, 1, 0] * x + a[:, :, 1, 1] * y], -1
+    )
+    moved = moved + source.value[:, :, None, None, :]
+    identity = grid.expand(moved.shape[0], 1, *grid.shape)
+    return torch.cat([identity, moved], dim=1)
+
+
+def sparse_motion(
+    source_small: Tensor, source: Keypoints, driving: Keypoints, variance: float, geometry: str
+) -> Tensor:
+    """The dense motion network's input: (B, (K + 1)(C + 1), h, w).
+
+    Per slot: heatmap of driving minus source, then the source warped by the slot's motion. Slot 0:
+    zeros and the unwarped source.
+    """
+    batch, channels, height, width = source_small.shape
+    grid = make_grid(height, width, geometry, source_small.device)
+    difference = gaussian_heatmap(driving.value, grid, variance) - gaussian_heatmap(
+        source.value, grid, variance
+    )
+    background = torch.zeros_like(difference[:, :1])
+    heatmaps = torch.cat([background, difference], dim=1)[:, :, None]
+    motions = local_motions(source, driving, grid)
+    slots = motions.shape[1]
+    # All slots in one sampling, laid out below each other in the grid: the source is read once.
+    warped = sample(source_small.float(), motions.reshape(batch, slots * height, width, 2))
+    warped = warped.view(batch, channels, slots, height, width).transpose(1, 2)
+    if geometry == "half_pixel":
+        # Reading pixel centres at pixel centres: the unwarped source itself.
+        warped = torch.cat([source_small.float()[:, None], warped[:, 1:]], dim=1)
+    return torch.cat([heatmaps, warped], dim=2).flatten(1, 2)
+
+
+def compose_motion(
+    mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str
+) -> Tensor:
+    """Softmax over the slots and the weighted sum of their motions.
+
+    (B, K + 1, h, w) -> (B, h, w, 2).
+    """
+    height, width = mask_logits.shape[-2:]
+    grid = make_grid(height, width, geometry, mask_logits.device)
+    mask = mask_logits.float().softmax(dim=1)
+    return (mask[..., None] * local_motions(source, driving, grid)).sum(dim=1)
+
+
+class DenseMotion(nn.Module):
+    """Hourglass over the sparse motions; masks and occlusion map from two heads."""
+
+    def __init__(self, config: MotionConfig, keypoints: int, channels: int, geometry: str) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.variance = config.variance
+        self.hourglass = Hourglass(
+            (keypoints + 1) * (channels + 1), config.width, config.depth, config.max_features
+        )
+        kernel = config.head_kernel
+        self.mask = nn.Conv2d(self.hourglass.outputs, keypoints + 1, kernel, padding=kernel // 2)
+        maps = config.occlusion_maps
+        self.occlusion = nn.Conv2d(self.hourglass.outputs, maps, kernel, padding=kernel // 2)
+        if maps > 1:
+            # Lite's maps also shade the image: they must start even.
+            nn.init.zeros_(self.occlusion.weight)
+            nn.init.zeros_(self.occlusion.bias)  # type: ignore[arg-type]
+
+    def forward(self, source_small: Tensor, source: Keypoints, driving: Keypoints) -> Motion:
+        """Motion that leads from driving to source coordinates.
+
+        Args:
+            source_small: (B, C, h, w), the source x 0.25.
+            source, driving: keypoints of both frames.
+        """
+        sparse = sparse_motion(source_small, source, driving, self.variance, self.geometry)
+        feature = self.hourglass(sparse)
+        deformation = compose_motion(self.mask(feature), source, driving, self.geometry)
+        return Motion(deformation, torch.sigmoid(self.occlusion(feature).float()))

@@ -1,0 +1,140 @@
+"""The objective: every loss of a configuration, weighted, over one forward pass."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...config import Config
+from ...data.batch import PairBatch, flow_weights
+from .. import image_losses
+from ..base import Objective, StepResult
+from ..discriminator import Discriminator
+from ..perceptual import FeatureNetwork
+from . import losses
+from .dense_motion import Motion
+from .generator import Prediction
+from .keypoint_detector import Keypoints
+from .model import AnimationModel
+from .thin_plate import ThinPlateSpline, random_thin_plate_spline
+
+
+class Forward(NamedTuple):
+    """What the networks make of a batch: keypoints of three frames, the frame, its motion."""
+
+    source: Keypoints
+    driving: Keypoints
+    transformed: Keypoints
+    spline: ThinPlateSpline
+    prediction: Prediction
+    motion: Motion
+
+
+class KeypointObjective(Objective):
+    """All losses of a configuration, weighted (METHOD, "Losses")."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        weights, model = config.loss, config.model
+        self.pyramid = image_losses.Pyramid(
+            model.channels, max(4, weights.perceptual_scales), model.geometry
+        )
+        self.features: FeatureNetwork | None = None
+        if weights.perceptual > 0 and weights.perceptual_network != "none":
+            self.features = FeatureNetwork(weights.perceptual_network, weights.perceptual_weights)
+
+    def run(self, model: AnimationModel, batch: PairBatch, step: int) -> Forward:
+        """The model on a batch as every step runs it, without a loss."""
+        size = batch.driving.shape[0]
+        generator = torch.Generator().manual_seed(self.config.train.seed * 1_000_003 + step)
+        spline = random_thin_plate_spline(size, generator)
+        spline = spline.to(batch.driving.device)
+        transformed_image = spline.warp(batch.driving, self.config.model.geometry)
+
+        # One batch of all three kinds: BatchNorm sees them alike.
+        found = model.keypoint_detector(torch.cat([batch.source, batch.driving, transformed_image]))
+        source, driving, transformed = (
+            Keypoints(v, j)
+            for v, j in zip(found.value.split(size), found.jacobian.split(size), strict=True)
+        )
+        prediction, motion = model.animate(model.encode(batch.source, source), driving)
+        return Forward(source, driving, transformed, spline, prediction, motion)
+
+    def forward(
+        self,
+        model: AnimationModel,
+        batch: PairBatch,
+        step: int,
+        discriminator: Discriminator | None,
+    ) -> StepResult:
+        """Weighted generator-side losses of one batch; images (B, C, S, S)."""
+        w = self.config.loss
+        source, driving, transformed, spline, prediction, motion = self.run(model, batch, step)
+
+        result: dict[str, Tensor] = {}
+        held = (
+            model.config.keypoints.self_supervised
+            if w.equivariance_on == "self_supervised"
+            else None
+        )
+        a, b = (Keypoints(k.value[:, :held], k.jacobian[:, :held]) for k in (driving, transformed))
+        if w.equivariance_value > 0:
+            value = losses.equivariance_value(a, b, spline)
+            result["equivariance_value"] = w.equivariance_value * value
+        if w.equivariance_jacobian > 0:
+            jacobian = losses.equivariance_jacobian(a, b, spline)
+            result["equivariance_jacobian"] = w.equivariance_jacobian * jacobian
+        if w.separation > 0:
+            found = torch.cat([source.value, driving.value, transformed.value])
+            result["separation"] = w.separation * losses.separation(found)
+        labels = batch.driving_points.shape[1]
+        # A model without supervised keypoints may learn from labelled clips: their labels are
+        # nothing to it.
+        if labels and model.config.keypoints.supervised and w.supervision > 0:
+            result["supervision"] = w.supervision * losses.keypoint_supervision(
+                torch.cat([source.value[:, -labels:], driving.value[:, -labels:]]),
+                torch.cat([batch.source_points, batch.driving_points]),
+                torch.cat([batch.source_visible, batch.driving_visible]),
+                self.config.model.image_size // 4,
+                w.supervision_variance,
+                model.config.geometry,
+            )
+        real = self.pyramid(batch.driving)
+        image = self.pyramid(prediction.image)
+        if w.content > 0:
+            content = self.pyramid(prediction.content)
+            result["content"] = w.content * image_losses.pyramid_l1(content[:4], real[:4])
+        if w.reconstruction > 0:
+            result["reconstruction"] = w.reconstruction * image_losses.pyramid_l1(
+                image[:4], real[:4]
+            )
+        if self.features is not None:
+            n = w.perceptual_scales
+            result["perceptual"] = w.perceptual * image_losses.perceptual(
+                self.features, image[:n], real[:n]
+            )
+        if w.sharpness > 0:
+            result["sharpness"] = w.sharpness * image_losses.sharpness(
+                prediction.image, batch.driving
+            )
+        weights = flow_weights(w, step)
+        if batch.flow is not None and weights.exact > 0:
+            exact = batch.flow_exact
+            if exact is None:
+                exact = torch.zeros_like(batch.flow[:, 0, 0, 0], dtype=torch.bool)
+            per_pair = weights.measured + (weights.exact - weights.measured) * exact.float()
+            result["flow"] = losses.flow(motion.deformation, batch.flow, batch.flow_valid, per_pair)
+        if discriminator is not None:
+            fake = discriminator(prediction.image)
+            with torch.no_grad():
+                truth = discriminator(batch.driving)
+            result["adversarial"] = w.adversarial * image_losses.lsgan_generator(fake)
+            result["feature_matching"] = w.feature_matching * image_losses.feature_matching(
+                fake, truth
+            )
+        l1 = (prediction.image.detach() - batch.driving).abs().mean().item()
+        hold = (batch.source - batch.driving).abs().mean().item()
+        return StepResult(result, prediction.image, l1, hold)

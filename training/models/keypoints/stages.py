@@ -1,0 +1,264 @@
+"""The five stages: thin wrappers, tensors in and tensors out, that leave the model alone.
+
+Frames are uint8 on the wire; normalisation, rounding and clamping are in the graphs. Coordinates,
+softmax and motion are float32 whatever the precision; convolutions are of the precision asked for.
+Each stage's forward names its inputs as the wire does (runtime/bundle.py).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ....runtime.bundle.manifest import Role
+from ....runtime.bundle.manifest import Tensor as WireTensor
+from ...config import ModelConfig
+from .. import operators
+from ..base import Precision, StageModule
+from ..convolutions import merged, with_more_inputs
+from ..geometry import make_grid, resize_map
+from . import operators as motion_operators
+from .dense_motion import DenseMotion
+from .generator import Generator
+from .keypoint_detector import KeypointDetector, Keypoints
+from .lite import LiteGenerator
+from .model import AnimationModel
+from .rewrite import folded, rewritten
+from .transfer import CONTROLS, TransferStage, state_size
+
+# ONNX Runtime's fast convolutions want input channels in multiples of four.
+CHANNEL_MULTIPLE = 4
+
+
+def normalised(image: Tensor) -> Tensor:
+    """uint8 (1, C, S, S) -> float32 in [0, 1]."""
+    return image.float() / 255
+
+
+def as_frame(image: Tensor) -> Tensor:
+    """float (1, C, S, S) -> uint8, rounded to even and clamped."""
+    return (image.float() * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_half(module: nn.Module) -> None:
+    """Make convolutions and scale-shifts half, in place; blurs and grids stay float32."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.BatchNorm2d):
+            part.half()
+
+
+class Detector(nn.Module):
+    """The keypoint detector with its two heads as one convolution."""
+
+    def __init__(self, detector: KeypointDetector) -> None:
+        super().__init__()
+        self.count, self.temperature = detector.count, detector.temperature
+        self.unshuffle, self.geometry = detector.unshuffle, detector.geometry
+        self.down, self.hourglass = detector.down, detector.hourglass
+        self.heads = merged(detector.heatmap, detector.jacobian)
+
+    def forward(self, image: Tensor) -> Keypoints:
+        """float32 (1, C, S, S) in [0, 1] -> keypoints, float32."""
+        small = F.pixel_unshuffle(self.down(image), self.unshuffle)
+        maps = self.heads(self.hourglass(small.to(self.heads.weight.dtype))).float()
+        count = self.count
+        height, width = maps.shape[-2:]
+        grid = (
+            make_grid(height, width, self.geometry, maps.device)
+            .permute(2, 0, 1)
+            .reshape(1, 1, 2, height * width)
+        )
+        flat = maps.view(1, 5 * count, height * width)
+        heatmap = (flat[:, :count] / self.temperature).softmax(dim=-1)[:, :, None]
+        # Sums of products rather than a matrix product, which a GPU may compute in TF32.
+        value = (heatmap * grid).sum(-1)
+        jacobian = (heatmap * flat[:, count:].view(1, count, 4, height * width)).sum(-1)
+        return Keypoints(value, jacobian.view(1, count, 2, 2))
+
+
+class SourceStage(nn.Module):
+    def __init__(self, model: AnimationModel) -> None:
+        super().__init__()
+        self.down, self.generator = model.down, model.generator
+        self.detector = Detector(model.keypoint_detector)
+
+    def forward(self, source_image: Tensor) -> tuple[Tensor, ...]:
+        """-> source_small, source_kp_value, source_kp_jacobian, then the generator's features."""
+        image = normalised(source_image)
+        keypoints = self.detector(image)
+        features = self.generator.encode(image)
+        dtype = features[0].dtype
+        return (self.down(image), *keypoints, *(feature.to(dtype) for feature in features))
+
+
+class KeypointsStage(nn.Module):
+    def __init__(self, detector: KeypointDetector) -> None:
+        super().__init__()
+        self.detector = Detector(detector)
+
+    def forward(self, driving_frame: Tensor) -> tuple[Tensor, Tensor]:
+        """-> driving_kp_value, driving_kp_jacobian."""
+        keypoints: Keypoints = self.detector(normalised(driving_frame))
+        return keypoints.value, keypoints.jacobian
+
+
+class MotionStage(nn.Module):
+    def __init__(self, motion: DenseMotion) -> None:
+        super().__init__()
+        self.geometry, self.variance = motion.geometry, motion.variance
+        self.slots = motion.mask.out_channels
+        first = motion.hourglass.downs[0].conv
+        self.added = -first.in_channels % CHANNEL_MULTIPLE
+        motion.hourglass.downs[0].conv = with_more_inputs(first, self.added)
+        self.hourglass = motion.hourglass
+        # The hourglass appends its own input to its result, so the channels added come last.
+        self.heads = with_more_inputs(merged(motion.mask, motion.occlusion), self.added)
+
+    def forward(
+        self, source_small: Tensor, source_kp_value: Tensor, source_kp_jacobian: Tensor,
+        target_kp_value: Tensor, target_kp_jacobian: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """-> deformation, occlusion_map."""
+        source = Keypoints(source_kp_value, source_kp_jacobian)
+        target = Keypoints(target_kp_value, target_kp_jacobian)
+        sparse = motion_operators.sparse_motion(
+            source_small, source, target, self.variance, self.geometry
+        )
+        if self.added:
+            sparse = torch.cat([sparse, torch.zeros_like(sparse[:, : self.added])], dim=1)
+        maps = self.heads(self.hourglass(sparse.to(self.heads.weight.dtype))).float()
+        mask_logits, occlusion = maps[:, : self.slots], maps[:, self.slots :]
+        deformation = motion_operators.compose_motion(mask_logits, source, target, self.geometry)
+        return deformation, torch.sigmoid(occlusion)
+
+
+class GeneratorStage(nn.Module):
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator, self.geometry = generator, generator.geometry
+
+    def forward(self, source_feature: Tensor, deformation: Tensor, occlusion_map: Tensor) -> Tensor:
+        """-> frame."""
+        warped = operators.warp_occlude(source_feature, deformation, occlusion_map, self.geometry)
+        return as_frame(self.generator.decode_warped(warped).image)
+
+
+class LiteGeneratorStage(nn.Module):
+    def __init__(self, generator: LiteGenerator) -> None:
+        super().__init__()
+        self.generator, self.geometry = generator, generator.geometry
+
+    def forward(
+        self, source_feature: Tensor, source_detail: Tensor, source_layers: Tensor,
+        deformation: Tensor, occlusion_map: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """-> frame. The image layers are warped by an operator node too, and not occluded."""
+        maps = [occlusion_map[:, :1], occlusion_map[:, 1:2], torch.ones_like(occlusion_map[:, :1])]
+        feature, detail, layers = (
+            operators.warp_occlude(x, deformation, one, self.geometry)
+            for x, one in zip((source_feature, source_detail, source_layers), maps, strict=True)
+        )
+        light = resize_map(occlusion_map[:, 2:], *layers.shape[-2:])
+        return as_frame(self.generator.decode_warped(feature, detail, layers, light).image)
+
+
+MEANINGS = {
+    "source_image": "source image, grey levels or RGB, letterboxed",
+    "driving_frame": "driving frame, grey levels or RGB, letterboxed",
+    "frame": "synthesized frame, grey levels or RGB",
+    "source_small": "source image x 0.25, in [0, 1]",
+    "kp_value": "keypoints, (x, y) in [-1, 1]",
+    "kp_jacobian": "jacobian of the motion around each keypoint",
+    "source_feature": "encoded source, at a quarter of the size",
+    "source_detail": "encoded source, at half the size",
+    "source_layers": "low-pass and high-pass of the source image",
+    "deformation": "for each pixel, where to read in the source, (x, y) in [-1, 1]",
+    "occlusion_map": "share of the source that is seen, in [0, 1]; lite: of feature, detail; light",
+    "state": "smoothing's state: seen, smoothed values, their speeds; zeros: fresh",
+    "next_state": "smoothing's state after this frame",
+    **{control.name: control.meaning for control in CONTROLS},
+}
+
+
+def _keypoints(who: str) -> tuple[str, str]:
+    return f"{who}_kp_value", f"{who}_kp_jacobian"
+
+
+_ROLES: dict[str, Role] = {"source": "source", "keypoints": "observe"}
+
+
+def build_stages(model: AnimationModel, precision: Precision = "fp32") -> list[StageModule]:
+    """The stages of a model, rewritten where that pays; the model itself is left alone."""
+    config = model.config
+    once, fast = folded(model), rewritten(model)
+    generator = fast.generator
+    features = tuple(f"source_{name}" for name in generator.feature_names)
+    source, reference, driving, target = map(
+        _keypoints, ("source", "reference", "driving", "target")
+    )
+    maps = ("deformation", "occlusion_map")
+    controls = tuple(control.name for control in CONTROLS)
+    decode = LiteGeneratorStage if isinstance(generator, LiteGenerator) else GeneratorStage
+    table: list[tuple[str, nn.Module, tuple[str, ...], tuple[str, ...]]] = [
+        ("source", SourceStage(once), ("source_image",), ("source_small", *source, *features)),
+        ("keypoints", KeypointsStage(fast.keypoint_detector), ("driving_frame",), driving),
+        (
+            "transfer",
+            TransferStage(),
+            (*source, *reference, *driving, *controls, "state"),
+            (*target, "next_state"),
+        ),
+        ("motion", MotionStage(fast.dense_motion), ("source_small", *source, *target), maps),
+        ("generator", decode(generator), (*features, *maps), ("frame",)),  # type: ignore[arg-type]
+    ]
+    wire = _given(config)
+    stages = []
+    for name, module, inputs, outputs in table:
+        module.eval().requires_grad_(False)
+        if precision == "fp16":
+            to_half(module)
+        wire |= zip(outputs, _results(module, [wire[i] for i in inputs]), strict=True)
+        stages.append(
+            StageModule(
+                name,
+                _ROLES.get(name, "frame"),
+                tuple(_wire_tensor(i, wire[i]) for i in inputs),
+                tuple(_wire_tensor(o, wire[o]) for o in outputs),
+                module,
+            )
+        )
+    return stages
+
+
+_Kind = tuple[torch.dtype, tuple[int, ...]]
+
+
+def _given(config: ModelConfig) -> dict[str, _Kind]:
+    """What no stage makes."""
+    image = (torch.uint8, (1, config.channels, config.image_size, config.image_size))
+    count = config.keypoints.count
+    value, jacobian = _keypoints("reference")
+    return {
+        "source_image": image,
+        "driving_frame": image,
+        value: (torch.float32, (1, count, 2)),
+        jacobian: (torch.float32, (1, count, 2, 2)),
+        "state": (torch.float32, (1, state_size(count))),
+        **{control.name: (torch.float32, (1,)) for control in CONTROLS},
+    }
+
+
+def _results(module: nn.Module, inputs: list[_Kind]) -> list[_Kind]:
+    """Kinds of a module's results, without computing them."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        results = module(*(torch.zeros(shape, dtype=dtype) for dtype, shape in inputs))
+    listed = [results] if isinstance(results, Tensor) else results
+    return [(result.dtype, tuple(result.shape)) for result in listed]
+
+
+def _wire_tensor(name: str, kind: _Kind) -> WireTensor:
+    dtype, shape = kind
+    words = MEANINGS.get(name) or f"{name.split('_')[0]} {MEANINGS[name.split('_', 1)[1]]}"
+    return WireTensor(name, str(dtype).removeprefix("torch."), shape, words)  # type: ignore[arg-type]

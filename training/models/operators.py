@@ -1,0 +1,58 @@
+"""Custom operators of a graph: the warp, and how any of them becomes a node.
+
+While ``torch.export`` traces, each function leaves one node of domain ``sonomime``; otherwise it
+computes with the model's own arithmetic, so that a stage can be run, tested and exported by the
+same forward.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .geometry import resize_map, warp
+
+DOMAIN = "sonomime"
+VERSION = 1
+OPSET = 20
+
+_PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
+
+
+def warp_occlude(feature: Tensor, deformation: Tensor, occlusion: Tensor, geometry: str) -> Tensor:
+    """Read ``feature`` where ``deformation`` says, times the occlusion map; both are resized.
+
+    (1, C, H, W), float32 (1, h, w, 2), float32 (1, 1, h, w) -> (1, C, H, W) of the feature's dtype.
+    """
+    if torch.compiler.is_exporting():
+        inputs = (feature, deformation, occlusion)
+        return node("WarpOcclude", inputs, feature.dtype, feature.shape, geometry)
+    warped = warp(feature, deformation, geometry).float()
+    return (warped * resize_map(occlusion, *feature.shape[-2:])).to(feature.dtype)
+
+
+def node(
+    name: str,
+    inputs: tuple[Tensor, ...],
+    dtype: torch.dtype,
+    shape: Any,
+    geometry: str,
+    **attributes: float,
+) -> Tensor:
+    """One node of domain ``sonomime``; what it computes is in ``export/bodies.py``."""
+    half_pixel = 1.0 if geometry == "half_pixel" else 0.0
+    attrs: Any = {"half_pixel": half_pixel, **attributes, **_PLUGIN}
+    return torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{name}", inputs, attrs, dtype=dtype, shape=tuple(shape), version=VERSION
+    )
+
+
+def standard_node(
+    name: str, inputs: tuple[Tensor, ...], shape: tuple[int, ...], attributes: dict[str, Any]
+) -> Tensor:
+    """One node of ONNX's own domain, where torch has no such operator; first input's dtype."""
+    return torch.onnx.ops.symbolic(
+        name, inputs, attributes, dtype=inputs[0].dtype, shape=shape, version=OPSET
+    )

@@ -1,0 +1,137 @@
+"""A chain's torch modules as a backend, so that a checkpoint runs behind the runtime's Session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from ..runtime.backends.base import boundary, not_boundary
+from ..runtime.bundle.manifest import FRAME, SOURCE_IMAGE
+from ..runtime.session import Session
+from ..runtime.support.timing import Spans
+from .checkpoint import Checkpoint
+from .models.base import ModuleChain, StageModule
+from .models.families import family_of
+
+
+class TorchBackend:
+    """See `Backend`: eager modules, one after the other, on a device of torch's."""
+
+    name = "torch"
+
+    def __init__(self, chain: ModuleChain, device: torch.device = torch.device("cpu")) -> None:  # noqa: B008
+        """Move the modules to the device; all tensors are zero."""
+        self.device = f"{device}, torch {torch.__version__}"
+        self.threads = torch.get_num_threads()
+        self.place = device
+        self.stages = {stage.name: stage for stage in chain.stages}
+        self.modules: dict[str, Callable[..., Any]] = {
+            stage.name: stage.module.to(device) for stage in chain.stages
+        }
+        self.per_frame = [stage for stage in chain.stages if stage.per_frame]
+        self.tensors: dict[str, Tensor] = {
+            name: torch.zeros(tensor.shape, dtype=getattr(torch, tensor.dtype), device=device)
+            for name, tensor in chain.tensors().items()
+        }
+        self.given = chain.given()
+        pinned = device.type == "cuda"
+        self.host = {
+            name: torch.zeros(tensor.shape, dtype=getattr(torch, tensor.dtype), pin_memory=pinned)
+            for name, tensor in boundary(chain).items()
+        }
+        if device.type == "cpu":  # what is given is read where it lies
+            self.tensors |= {name: self.host[name] for name in self.given}
+        self.recurrent = [(pair.from_, pair.to) for pair in chain.recurrent]
+        self._spans = Spans([stage.name for stage in self.per_frame])
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        return self._spans
+
+    def view(self, tensor: str) -> NDArray[Any]:
+        if tensor not in self.host:
+            raise not_boundary(tensor)
+        view: NDArray[Any] = self.host[tensor].numpy()
+        return view
+
+    def read(self, tensor: str) -> NDArray[Any]:
+        held = self.host[tensor] if tensor in self.given else self.tensors[tensor]
+        copy: NDArray[Any] = held.detach().cpu().numpy().copy()
+        return copy
+
+    def write(self, tensor: str, value: ArrayLike) -> None:
+        if tensor in self.host:
+            self.view(tensor)[...] = value
+        if tensor not in self.given:
+            whole = torch.from_numpy(np.array(value, dtype=self.read(tensor).dtype))
+            self.tensors[tensor].copy_(whole)
+
+    def copy(self, source: str, target: str) -> None:
+        self.tensors[target].copy_(self.tensors[source])
+
+    @torch.no_grad()
+    def run(self, stage: str) -> None:
+        self.upload(tensor.name for tensor in self.stages[stage].inputs)
+        self.compute(self.stages[stage])
+        if any(tensor.name == FRAME for tensor in self.stages[stage].outputs):
+            self.download()
+        self.synchronise()
+
+    @torch.no_grad()
+    def run_frame(self) -> None:
+        self._spans.start()
+        self.upload(name for name in self.given if name != SOURCE_IMAGE)
+        for i, stage in enumerate(self.per_frame):
+            self.compute(stage)
+            self._spans.lap(i)
+        self.carry_states()
+        self.download()
+        self.synchronise()
+
+    def upload(self, names: Iterable[str]) -> None:
+        """Send up those of the tensors that the caller gives."""
+        if self.place.type == "cuda":
+            for name in names:
+                if name in self.given:
+                    self.tensors[name].copy_(self.host[name], non_blocking=True)
+
+    def compute(self, stage: StageModule) -> None:
+        """Enqueue one stage; its results replace the tensors."""
+        results = self.modules[stage.name](*(self.tensors[tensor.name] for tensor in stage.inputs))
+        listed = (results,) if isinstance(results, Tensor) else results
+        for wire, result in zip(stage.outputs, listed, strict=True):
+            self.tensors[wire.name] = result
+
+    def download(self) -> None:
+        """Bring the frame down."""
+        self.host[FRAME].copy_(self.tensors[FRAME], non_blocking=True)
+
+    def carry_states(self) -> None:
+        """The recurrent copies after a frame."""
+        for made, state in self.recurrent:
+            self.copy(made, state)
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        if self.place.type == "cuda":
+            torch.cuda.current_stream(self.place).synchronize()
+
+    def close(self) -> None:
+        self.modules.clear()
+        self.tensors.clear()
+
+
+def open_session(checkpoint: Checkpoint) -> Session:
+    """A checkpoint's EMA weights, ready to animate on the CPU, by the stages that export writes.
+
+    Raises:
+        CheckpointError: the weights do not fit the configuration.
+    """
+    family = family_of(checkpoint.config.model)
+    chain = family.chain(checkpoint.model(), names=checkpoint.supervised_names)
+    return Session(chain, TorchBackend(chain))
