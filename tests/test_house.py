@@ -13,6 +13,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from imports import circles, import_graph, second_hand
 
 import sonomime
 
@@ -206,3 +207,16 @@ def test_no_environment_result_or_half_written_file_is_kept(repository: Path) ->
         r"^(\.venv|demo|runs|build|dist)/|__pycache__|\.part\.|\.egg-info/|^runtime/lib/"
     )
     assert [name for name in names if bad.search(name)] == []
+
+
+def test_no_file_leads_back_to_itself(repository: Path) -> None:
+    """Lazy imports and those for types alone count too."""
+    graph = import_graph(repository)
+    assert len(graph) > 150 and graph["runtime.animator"] >= {"runtime.session"}
+    assert circles(graph) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_nothing_is_imported_from_where_it_is_not_defined(repository: Path) -> None:
+    """But from a public face: a reader finds a name in the file that it is imported from."""
+    assert second_hand(repository) == []

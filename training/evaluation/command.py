@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..data.dataset import Clip
@@ -87,6 +86,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
     from ...runtime.support.errors import ConfigError
     from ..data.dataset import find_clips
     from .candidate import open_candidate
+    from .request import command_line, make_output, settings_of
     from .table import Report, summary_line, to_json, to_markdown, write_report
 
     if args.max_pairs is not None:
@@ -113,42 +113,6 @@ def evaluate_command(args: argparse.Namespace) -> int:
     print(to_json(report) if args.json else to_markdown(report), end="")
     print(f"{summary_line(report)}\nwritten to {args.output}", file=sys.stderr)
     return 0
-
-
-def make_output(folder: Path) -> None:
-    """Make the report's folder at once, not after minutes of work. OutputError when it cannot."""
-    from ...runtime.support.errors import output_errors
-
-    with output_errors(folder):
-        (folder / "strips").mkdir(parents=True, exist_ok=True)
-
-
-def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What was asked for, for the report."""
-    settings = {
-        "task": args.task,
-        "data": " ".join(str(folder) for folder in args.data),
-        "split": args.split or "all",
-        "crop": args.crop or "as the data says",
-        "max_frames": args.max_frames or "all",
-    }
-    if args.task == "prediction":
-        settings["max_pairs"] = args.max_pairs or "all"
-    return {**settings, "seed": args.seed}
-
-
-def command_line(args: argparse.Namespace) -> str:
-    """The command that asks for this evaluation again."""
-    words = ["sonomime", "evaluate", str(args.candidate), "--data", *map(str, args.data)]
-    words += ["--task", args.task, "-o", str(args.output), "--seed", str(args.seed)]
-    for option, value in (
-        ("--split", args.split),
-        ("--crop", args.crop),
-        ("--max-frames", args.max_frames),
-        ("--max-pairs", args.max_pairs),
-    ):
-        words += [] if value is None else [option, str(value)]
-    return shlex.join(words)
 
 
 def _load(clips: Sequence[Clip], candidate: Candidate) -> tuple[list[Drive], list[tuple[str, str]]]:

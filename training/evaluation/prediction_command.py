@@ -11,12 +11,12 @@ from ...runtime.media.frames import parse_crop
 from ...runtime.support.progress import progress
 from ..data.dataset import find_clips
 from .candidate import Candidate, open_candidate
-from .command import command_line, make_output, settings_of
 from .ground_truth.readers import Pair, read_pair, read_pairs
 from .prediction import PairResult, predict
 from .prediction_strips import pair_row, pair_strip
 from .prediction_table import PredictionReport, summary_line, to_json, to_markdown
 from .reconstruction import spread
+from .request import command_line, make_output, settings_of
 from .strips import overview, strip_name, write_strip
 from .table import write_texts
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from .anatomy import Anatomy
-from .heart import Heart, HeartParameters
+from .heart import Heart
+from .heart_shape import HeartParameters
 from .heart_subjects import draw as draw_heart
 from .heart_subjects import unfit as unfit_heart
-from .pelvic import Pelvic, PelvicParameters
+from .pelvic import Pelvic
+from .pelvic_shape import PelvicParameters
 from .pelvic_subjects import draw as draw_pelvic
 from .pelvic_subjects import unfit as unfit_pelvic
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .display import Display
-from .heart import HeartParameters
 from .heart_cycle import Beating
+from .heart_shape import HeartParameters
 from .limits import Limits, beyond
 from .probe import Probe
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .heart_shape import HeartShape
 from .paint import Canvas, Raster, band, curve, within
 from .tissue_map import Grid
-
-if TYPE_CHECKING:
-    from .heart import Heart
 
 FloatArray = NDArray[np.float64]
 
@@ -34,7 +32,7 @@ class _Chambers(NamedTuple):
     u: FloatArray
 
 
-def paint(body: Heart, grid: Grid) -> Canvas:
+def paint(body: HeartShape, grid: Grid) -> Canvas:
     """The tissue of a subject at the end of diastole."""
     p = body.parameters
     canvas = Canvas(grid)
@@ -53,7 +51,7 @@ def paint(body: Heart, grid: Grid) -> Canvas:
     return canvas
 
 
-def _chambers(body: Heart, canvas: Canvas) -> _Chambers:
+def _chambers(body: HeartShape, canvas: Canvas) -> _Chambers:
     p, f = body.parameters, body.frame
     turn = np.linspace(0, np.pi, 60)
     share = np.clip(0.6 - 0.6 * np.sin(turn), 0, 1)  # apex in the middle of the list
@@ -180,7 +178,7 @@ def _arcs(
     return np.asarray(grain / max(float(grain.std()), 1e-6), np.float32)
 
 
-def _facing(body: Heart, canvas: Canvas, gap: FloatArray) -> FloatArray:
+def _facing(body: HeartShape, canvas: Canvas, gap: FloatArray) -> FloatArray:
     """1 where a wall lies across the beam, 0 where it runs along it."""
     dz, dx = np.gradient(cv2.GaussianBlur(gap, (0, 0), 3.0))
     x, z = canvas.points[..., 0], canvas.points[..., 1] + body.probe.radius
@@ -197,7 +195,7 @@ def _smooth(t: FloatArray) -> FloatArray:
     return np.asarray(t * t * (3 - 2 * t))
 
 
-def _walls(body: Heart, canvas: Canvas, c: _Chambers, rng: np.random.Generator) -> None:
+def _walls(body: HeartShape, canvas: Canvas, c: _Chambers, rng: np.random.Generator) -> None:
     """Myocardium, the thin walls, fat in the grooves, and the pericardium about them."""
     p, f = body.parameters, body.frame
     share = c.s / f.length
@@ -244,7 +242,7 @@ def _blood(canvas: Canvas, c: _Chambers, rng: np.random.Generator) -> None:
         canvas.lay(within(gap, 1.2), BLOOD, 0.8 * SOFT)
 
 
-def _inside(body: Heart, canvas: Canvas, c: _Chambers, rng: np.random.Generator) -> None:
+def _inside(body: HeartShape, canvas: Canvas, c: _Chambers, rng: np.random.Generator) -> None:
     """Papillary muscle at the lateral wall, moderator band in the right ventricle."""
     f = body.frame
     at = rng.uniform(0.42, 0.5)
@@ -262,7 +260,7 @@ def _inside(body: Heart, canvas: Canvas, c: _Chambers, rng: np.random.Generator)
     canvas.lay(0.7 * within(_stroke(canvas, cord) - 1.5, 1.2), -4.0)
 
 
-def _leaflets(body: Heart, canvas: Canvas, rng: np.random.Generator) -> None:
+def _leaflets(body: HeartShape, canvas: Canvas, rng: np.random.Generator) -> None:
     """Mitral and tricuspid leaflets, ajar; the annulus that they hang from is bright."""
     p, f = body.parameters, body.frame
     middle = p.coaptation * f.half
@@ -286,7 +284,7 @@ def _leaflets(body: Heart, canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _window(
-    body: Heart, canvas: Canvas, rng: np.random.Generator, depth: FloatArray, angle: FloatArray
+    body: HeartShape, canvas: Canvas, rng: np.random.Generator, depth: FloatArray, angle: FloatArray
 ) -> None:
     """What lies before the heart: chest wall, clutter, and the ribs' and the lung's shadows."""
     p = body.parameters

@@ -6,7 +6,7 @@ import numpy as np
 
 from .display import Display
 from .limits import Limits, beyond
-from .pelvic import PelvicParameters, Valsalva
+from .pelvic_shape import PelvicParameters, Valsalva
 from .probe import Probe
 
 _SEED = (0, 2**32 - 1)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from .paint import Canvas, band, curve, within
+from .pelvic_shape import PelvicShape
 from .tissue_map import Grid
-
-if TYPE_CHECKING:
-    from .pelvic import Pelvic
 
 FloatArray = NDArray[np.float64]
 
@@ -21,7 +17,7 @@ _BONE_LOSS = 6.0  # dB per mm there and back: a haze is left behind its edges
 _HAZE = 31.0  # dB: reverberation under the bladder's near wall, above urine
 
 
-def paint(body: Pelvic, grid: Grid) -> Canvas:
+def paint(body: PelvicShape, grid: Grid) -> Canvas:
     """The tissue of a subject at rest."""
     p = body.parameters
     canvas = Canvas(grid)
@@ -57,7 +53,7 @@ def _side(x: FloatArray, start: float, soft: float) -> FloatArray:
     return np.clip((x - start) / soft, 0, 1)
 
 
-def _organs(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
+def _organs(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> None:
     """Vagina: a stripe behind the urethra; cervix: a grey mass behind the bladder; gut: deep, with
     bright air that casts a dirty shadow."""
     p = body.parameters
@@ -81,7 +77,7 @@ def _organs(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
         canvas.lay(within(air, 1.0), 15 + 3 * canvas.grain(rng, 3, 1, 0.0), 1.2)
 
 
-def _anorectum(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
+def _anorectum(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> None:
     """Canal: dark sphincter about bright mucosa; behind it the levator plate as a bright sling."""
     p = body.parameters
     verge, junction = np.array(p.verge), np.array(p.junction)
@@ -120,7 +116,7 @@ def _anorectum(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.add(band(sheet - 5.2, 1.2, 1.0), -8.0)
 
 
-def _urethra(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
+def _urethra(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> None:
     """A dark core in a grey sheath, from the neck to the meatus."""
     p = body.parameters
     meatus = np.array(p.meatus)
@@ -134,7 +130,7 @@ def _urethra(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.lay(0.5 * band(gap, 0.5, 0.6), -4.0)
 
 
-def _bladder(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
+def _bladder(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> None:
     """Urine in a wall; the neck is its lowest point, drawn out to a funnel."""
     p = body.parameters
     tilt = np.radians(p.bladder_angle)
@@ -157,7 +153,7 @@ def _bladder(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.lay(within(gap, 0.5), FLUID + _HAZE * haze, 0.02)
 
 
-def _symphysis(body: Pelvic, canvas: Canvas, rng: np.random.Generator) -> None:
+def _symphysis(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> None:
     """Cartilage in a bright capsule; bone behind, in whose shadow nothing is seen."""
     axes, centre, angle = body.bone_axes, body.bone, body.bone_angle
     gap = canvas.ellipse(centre, axes, angle)

@@ -25,7 +25,8 @@ from sonomime.training.checkpoint import Checkpoint
 from sonomime.training.config import config_from_dict
 from sonomime.training.evaluation import candidate as subjects
 from sonomime.training.evaluation.candidate import Candidate, open_candidate
-from sonomime.training.evaluation.command import add_evaluate, command_line
+from sonomime.training.evaluation.command import add_evaluate
+from sonomime.training.evaluation.request import command_line
 from sonomime.training.models.keypoints.model import AnimationModel
 
 from ...toy_bundle import make_toy_bundle
