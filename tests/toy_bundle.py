@@ -261,6 +261,25 @@ def replace_file(folder: Path, file: str, content: bytes) -> None:
     edit_manifest(folder, change)
 
 
+def rename_tensor(folder: Path, old: str, new: str) -> None:
+    """Give a tensor another name, in the manifest and in every stage's file."""
+    for path in sorted(folder.glob("*.onnx")):
+        model = onnx.load(path)
+        for value in (*model.graph.input, *model.graph.output):
+            value.name = new if value.name == old else value.name
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                names[:] = [new if name == old else name for name in names]
+        replace_file(folder, path.name, model.SerializeToString())
+
+    def change(data: dict[str, Any]) -> None:
+        for stage in data["stages"]:
+            for tensor in (*stage["inputs"], *stage["outputs"]):
+                tensor["name"] = new if tensor["name"] == old else tensor["name"]
+
+    edit_manifest(folder, change)
+
+
 def copy_bundle(bundle: Path, folder: Path) -> Path:
     """A copy that a test may spoil."""
     shutil.copytree(bundle, folder)

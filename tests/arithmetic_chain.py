@@ -1,0 +1,107 @@
+"""A chain of displacements upon a backend of plain numpy, for tests of what drives a chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sonomime.runtime.backends.base import allocate_all
+from sonomime.runtime.bundle.manifest import (
+    Chain,
+    ControlInput,
+    DisplacementControl,
+    ImageFormat,
+    Recurrent,
+    Stage,
+    Tensor,
+)
+
+SIZE = 16
+
+
+def tensor(name: str, *shape: int, dtype: Any = "float32") -> Tensor:
+    return Tensor(name, dtype, shape, "")
+
+
+def image(name: str) -> Tensor:
+    return tensor(name, 1, 1, SIZE, SIZE, dtype="uint8")
+
+
+SOURCE, SEEN, KEPT = tensor("source_mean", 1), tensor("driving_mean", 1), tensor("reference_gap", 1)
+MOVE, STATE, NEXT = tensor("displacement", 1, 1, 1, 2), tensor("state", 1), tensor("next_state", 1)
+CHAIN = Chain(
+    image=ImageFormat(SIZE, 1),
+    geometry="half_pixel",
+    control=DisplacementControl(1, 1),
+    stages=(
+        Stage("source", "source", (image("source_image"),), (SOURCE,)),
+        Stage("observe", "observe", (image("driving_frame"),), (SEEN,)),
+        Stage("reference", "reference", (SEEN, SOURCE), (KEPT,)),
+        Stage("transfer", "frame", (KEPT, SEEN, tensor("scale", 1), STATE), (MOVE, NEXT)),
+        Stage("generator", "frame", (SOURCE, MOVE), (image("frame"),)),
+    ),
+    controls=(ControlInput("scale", 1.0, (0.0, 10.0), "", "factor of the motion"),),
+    recurrent=(Recurrent("next_state", "state"),),
+)
+
+
+class Arithmetic:
+    """A backend whose stages are a line of numpy each: the frame is the source's mean level, plus
+    `scale` times what the driving frame's has moved from the reference's."""
+
+    name, device, threads = "arithmetic", "numpy", 1
+    seconds: Mapping[str, float] = {}
+
+    def __init__(self, chain: Chain = CHAIN) -> None:
+        self.tensors = allocate_all(chain)
+        self.chain = chain
+        self.runs: list[str] = []
+        t = self.tensors
+        self.stages: dict[str, Callable[[], Any]] = {
+            "source": lambda: self.write("source_mean", t["source_image"].mean()),
+            "observe": lambda: self.write("driving_mean", t["driving_frame"].mean()),
+            # Upon the source as well, so that a new source asks for it again.
+            "reference": lambda: self.write("reference_gap", t["driving_mean"] - t["source_mean"]),
+            "transfer": self.transfer,
+            "generator": lambda: self.write(
+                "frame", np.clip(t["source_mean"] + t["displacement"][0, 0, 0, 0], 0, 255)
+            ),
+        }
+
+    def transfer(self) -> None:
+        t = self.tensors
+        self.write("displacement", t["scale"] * (t["driving_mean"] - t["reference_gap"]))
+        self.write("next_state", t["state"] + 1)
+
+    def view(self, name: str) -> NDArray[Any]:
+        return self.tensors[name]
+
+    def read(self, name: str) -> NDArray[Any]:
+        return self.tensors[name].copy()
+
+    def write(self, name: str, value: ArrayLike) -> None:
+        self.tensors[name][...] = value
+
+    def copy(self, source: str, target: str) -> None:
+        self.write(target, self.tensors[source])
+
+    def run(self, stage: str) -> None:
+        self.runs.append(stage)
+        self.stages[stage]()
+
+    def run_frame(self) -> None:
+        for stage in self.chain.stages:
+            if stage.per_frame:
+                self.run(stage.name)
+        for pair in self.chain.recurrent:
+            self.copy(pair.from_, pair.to)
+
+    def close(self) -> None:
+        self.tensors.clear()
+
+
+def level(grey: int) -> NDArray[np.uint8]:
+    return np.full((1, 1, SIZE, SIZE), grey, np.uint8)

@@ -1,0 +1,102 @@
+"""The chain: which stage runs when, what is kept of the reference, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from arithmetic_chain import CHAIN, Arithmetic, level
+
+from sonomime.runtime.bundle.checks import check_wiring
+from sonomime.runtime.session import Session
+from sonomime.runtime.support.errors import ConfigError, InputError
+
+
+@pytest.fixture
+def session() -> Session:
+    check_wiring(CHAIN)
+    return Session(CHAIN, Arithmetic())
+
+
+def runs(session: Session) -> list[str]:
+    backend: Any = session.backend
+    made, backend.runs[:] = list(backend.runs), []
+    return made
+
+
+def test_stages_run_by_their_roles(session: Session) -> None:
+    session.set_source(level(100))
+    assert runs(session) == ["source"]
+    session.set_reference(level(20))
+    assert runs(session) == ["observe", "reference"]
+    session.animate(level(30))
+    assert runs(session) == ["observe", "transfer", "generator"]
+    session.observe(level(40))
+    assert runs(session) == ["observe"]
+
+
+def test_the_first_frame_is_the_reference_if_none_was_set(session: Session) -> None:
+    session.set_source(level(100))
+    assert not session.has_reference
+    session.animate(level(20))
+    assert session.has_reference
+    assert session.read("reference_gap")[0] == 20 - 100
+    session.forget_reference()
+    session.animate(level(50))
+    assert session.read("reference_gap")[0] == 50 - 100
+
+
+def test_a_reference_stage_runs_again_with_a_new_source(session: Session) -> None:
+    """Upon what was seen of the reference frame, not of the last one."""
+    session.set_source(level(100))
+    session.set_reference(level(20))
+    session.animate(level(90))
+    runs(session)
+    session.set_source(level(50))
+    assert runs(session) == ["source", "reference"]
+    assert session.read("reference_gap")[0] == 20 - 50
+
+
+def test_states_are_fresh_with_source_reference_and_restart(session: Session) -> None:
+    session.set_source(level(100))
+    for begin in (
+        lambda: session.set_source(level(100)),
+        lambda: session.set_reference(level(20)),
+        session.forget_reference,
+        session.restart,
+    ):
+        session.animate(level(20))
+        session.animate(level(20))
+        assert session.read("state")[0] >= 2
+        begin()
+        assert session.read("state")[0] == 0
+    session.observe(level(9))
+    session.animate(level(20))
+    assert session.read("state")[0] == 1
+
+
+def test_controls_have_defaults_names_and_ranges(session: Session) -> None:
+    assert session.read("scale")[0] == 1 and session.has_control("scale")
+    session.set_control("scale", 2.5)
+    assert session.read("scale")[0] == 2.5
+    for name, value in (("scale", 10.5), ("scale", -1), ("scale", float("nan")), ("relative", 1)):
+        with pytest.raises(ConfigError):
+            session.set_control(name, value)
+    assert session.read("scale")[0] == 2.5 and not session.has_control("relative")
+
+
+def test_images_of_another_shape_or_type_are_refused(session: Session) -> None:
+    for wrong in (level(1)[0], level(1).astype(np.float32), level(1)[..., :8]):
+        with pytest.raises(InputError):
+            session.set_source(wrong)
+    with pytest.raises(ConfigError):
+        session.read("no_such_tensor")
+
+
+def test_an_image_may_lie_in_the_backend_already(session: Session) -> None:
+    session.backend.view("source_image")[...] = 80
+    session.set_source()
+    session.backend.view("driving_frame")[...] = 10
+    session.set_reference()
+    assert session.read("reference_gap")[0] == 10 - 80
