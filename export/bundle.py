@@ -77,7 +77,7 @@ def export_bundle(
             golden=_write_golden(folder, frames, expected, chain),
             provenance=_provenance(checkpoint, checkpoint_sha256, told),
             custom_ops=tuple(contract.CustomOp(DOMAIN, op, VERSION) for op in sorted(operators)),
-            files=_write_texts(folder, checkpoint, precision, told),
+            files=_write_texts(folder, checkpoint, precision, told, chain),
         )
         write_manifest(folder, manifest)
         return verify(folder, frames, expected, precision)
@@ -125,9 +125,10 @@ def _write_golden(
 
 
 def _write_texts(
-    folder: Path, checkpoint: Checkpoint, precision: Precision, told: Description
-) -> tuple[contract.FileDigest, ...]:
-    card = model_card(checkpoint, told, precision)
+    folder: Path, checkpoint: Checkpoint, precision: Precision, told: Description,
+    chain: contract.Chain,
+) -> tuple[contract.FileDigest, ...]:  # fmt: skip
+    card = model_card(checkpoint, told, precision, chain)
     texts = {MODEL_CARD: card} | ({CREDITS: told.credits} if told.credits else {})
     return tuple(_write(folder, file, text.encode("utf-8")) for file, text in texts.items())
 

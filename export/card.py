@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from ..runtime.bundle.manifest import DataCredit
+from ..runtime.bundle.manifest import Chain, DataCredit, DisplacementControl, KeypointControl
 from ..training.checkpoint import Checkpoint
 
 OWN_LICENCE = "Apache-2.0"
@@ -57,29 +57,26 @@ LIMITS = """\
 """
 
 
-def model_card(checkpoint: Checkpoint, told: Description, precision: str) -> str:
+def model_card(checkpoint: Checkpoint, told: Description, precision: str, chain: Chain) -> str:
     """Markdown: what the model is, its data, what it may be used for, how well it does."""
-    config = checkpoint.config.model
+    size, channels = chain.image.size, chain.image.channels
     weights = sum(
         tensor.numel()
         for key, tensor in checkpoint.weights.items()
         if not key.endswith("num_batches_tracked")
     )
-    names = checkpoint.supervised_names
-    supervised = f"{len(names)} supervised: {', '.join(names)}" if names else "none supervised"
     data = [f"- {credit.name}: {credit.licence}" for credit in told.data]
     where = "Credits: CREDITS.md.\n" if told.credits else ""
     return f"""\
 # {told.name}
 
-Preset `{checkpoint.config.preset}` of sonomime: keypoints of a driving frame give a dense motion,
-which animates a still image.
+Preset `{checkpoint.config.preset}` of sonomime: a still image moves as a driving clip moves.
 
 | | |
 |---|---|
-| input and output | uint8, {config.channels} x {config.image_size} x {config.image_size} |
-| keypoints | {config.keypoints.count}, {supervised} |
-| geometry | `{config.geometry}` |
+| input and output | uint8, {channels} x {size} x {size} |
+| what carries the motion | {_carrier(chain.control)} |
+| geometry | `{chain.geometry}` |
 | weights | {weights:,} numbers, {precision} convolutions, float32 coordinates |
 | training | {checkpoint.step:,} steps |
 | licence of the weights | {told.licence} |
@@ -99,3 +96,14 @@ which animates a still image.
 ## Limits
 
 {LIMITS}"""
+
+
+def _carrier(control: KeypointControl | DisplacementControl) -> str:
+    if isinstance(control, KeypointControl):
+        names = [point.name for point in control.supervised]
+        supervised = f"{len(names)} supervised: {', '.join(names)}" if names else "none supervised"
+        return f"{control.count} keypoints, {supervised}"
+    shading = f", shading {control.shading_height} x {control.shading_width}"
+    return f"displacements {control.grid_height} x {control.grid_width}" + (
+        shading if control.shading_height else ""
+    )

@@ -220,3 +220,11 @@ def test_no_file_leads_back_to_itself(repository: Path) -> None:
 def test_nothing_is_imported_from_where_it_is_not_defined(repository: Path) -> None:
     """But from a public face: a reader finds a name in the file that it is imported from."""
     assert second_hand(repository) == []
+
+
+def test_the_files_that_the_docs_name_are_there(repository: Path) -> None:
+    pages = [*repository.glob("*.md"), *(repository / "docs").glob("*.md")]
+    path = re.compile(r"`((?:runtime|training|export|benchmarks)/[\w/]+\.py)`")
+    named = {name for page in pages for name in path.findall(page.read_text())}
+    assert {"runtime/session.py", "training/trainer.py"} <= named
+    assert sorted(name for name in named if not (repository / name).exists()) == []

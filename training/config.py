@@ -122,7 +122,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How pairs are drawn (training/pairs.py): factors from low to high, shift a fraction, rotation
+    """How pairs are drawn (training/data/pairs.py): factors from low to high, shift a fraction, rotation
     in degrees."""
 
     augment: bool = True

@@ -29,7 +29,7 @@ class Down(Same):
 class Up(Same):
     """upsample x2 -> conv3 -> BatchNorm -> ReLU: twice the size.
 
-    ``nearest`` can be rewritten exactly into four 2x2 convolutions (export/rewrite.py).
+    ``nearest`` can be rewritten exactly into four 2x2 convolutions (keypoints/rewrite.py).
     """
 
     def __init__(self, inputs: int, outputs: int, mode: str = "nearest") -> None:

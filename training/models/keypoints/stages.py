@@ -2,7 +2,7 @@
 
 Frames are uint8 on the wire; normalisation, rounding and clamping are in the graphs. Coordinates,
 softmax and motion are float32 whatever the precision; convolutions are of the precision asked for.
-Each stage's forward names its inputs as the wire does (runtime/bundle.py).
+Each stage's forward names its inputs as the wire does (runtime/bundle/manifest.py).
 """
 
 from __future__ import annotations
