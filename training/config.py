@@ -122,8 +122,8 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How pairs are drawn (training/data/pairs.py): factors from low to high, shift a fraction, rotation
-    in degrees."""
+    """How pairs are drawn (training/data/pairs.py): factors from low to high, shift a fraction,
+    rotation in degrees."""
 
     augment: bool = True
     flip: bool = True
