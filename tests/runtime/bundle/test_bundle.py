@@ -17,6 +17,7 @@ from toy_bundle import copy_bundle, edit_manifest
 
 from sonomime.runtime.bundle.bundle import Bundle, parse_manifest, write_manifest
 from sonomime.runtime.bundle.checks import check_wiring
+from sonomime.runtime.doctor import examine
 from sonomime.runtime.support.errors import BundleError, SonomimeError
 from sonomime.runtime.support.plain_file import sha256_file
 
@@ -197,6 +198,21 @@ def test_a_huge_manifest_is_not_read(spoiled: Path) -> None:
     with (spoiled / "manifest.json").open("a") as file:
         file.write(" " * (1 << 20))
     assert "larger than 1 MiB" in refusal(spoiled).message
+
+
+def test_a_bundle_that_passes_the_driving_frame_on_does_not_open(spoiled: Path) -> None:
+    """From the detector to the generator, under another name: it used to open and play."""
+
+    def leak(data: dict[str, Any]) -> None:
+        copy = {"name": "driving_copy", "dtype": "uint8", "shape": [1, 1, 64, 64], "meaning": ""}
+        stage_of(data, "keypoints")["outputs"].append(copy)
+        stage_of(data, "generator")["inputs"].append(copy)
+
+    edit_manifest(spoiled, leak)
+    error = refusal(spoiled)
+    assert "driving_copy" in error.message and "generator" in error.message
+    (check,) = (check for check in examine(spoiled) if check.name == "bundle")
+    assert (check.state, check.exit_code) == ("fail", 3)
 
 
 def paths(data: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
