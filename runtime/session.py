@@ -54,11 +54,8 @@ class Session:
         self._names = chain.tensors().keys()
         # Looked up once: the backend's own memory on the host.
         self._controls = {
-            control.name: (backend.view(control.name), control)
-            for control in chain.controls
-            if control.name in self._names
+            control.name: (backend.view(control.name), control) for control in chain.controls
         }
-        self._frame = backend.view(FRAME)
         for view, control in self._controls.values():
             view[0] = control.default
 
@@ -143,7 +140,7 @@ class Session:
             self.observe()
             self.keep_reference()
         self.backend.run_frame()
-        return self._frame
+        return self.backend.view(FRAME)
 
     def restart(self) -> None:
         """Make the states fresh: zeros, by the contract."""
@@ -172,9 +169,8 @@ class Session:
         return self.backend.seconds
 
     def close(self) -> None:
-        """Give the backend's memory and threads back."""
+        """Give the backend's memory and threads back; a second call does nothing."""
         self._controls.clear()
-        del self._frame
         self.backend.close()
 
     def _give(self, tensor: str, image: Planes | None) -> None:

@@ -164,6 +164,9 @@ def check_wiring(chain: Chain) -> None:
                 raise BundleError(f"stage {stage.name!r} makes {tensor.name!r}, which is given")
             _check_prefix(stage, tensor)
             produced[tensor.name] = (tensor, stage)
+    taken = {tensor.name for stage in chain.stages for tensor in stage.inputs}
+    if idle := [control.name for control in chain.controls if control.name not in taken]:
+        raise BundleError(f"no stage takes the control {idle[0]!r}")
     _check_transfer(chain, states)
     _check_control(chain)
     _check_last(chain.stages[-1], chain, image)

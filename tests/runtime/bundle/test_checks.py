@@ -271,6 +271,12 @@ def test_displacements_have_no_absolute_motion() -> None:
         check_wiring(replace(MATCHING, controls=(SCALE, relative)))
 
 
+def test_a_control_that_no_stage_takes_is_refused() -> None:
+    idle = ControlInput("shading", 1.0, (0.0, 1.0), "", "")
+    with pytest.raises(BundleError):
+        check_wiring(replace(MATCHING, controls=(SCALE, idle)))
+
+
 def test_layers_are_made_by_the_last_stage_in_their_shapes() -> None:
     layers = Layers("layer_deformation", "gain", "offset", "gate")
     deformation = tensor("layer_deformation", 1, 32, 32, 2)
