@@ -130,6 +130,10 @@ def check_wiring(chain: Chain) -> None:
     states = {pair.to: pair.from_ for pair in chain.recurrent}
     if len(states) != len(chain.recurrent):
         raise BundleError("two recurrent outputs become one input")
+    for name in (*(control.name for control in chain.controls), *states):
+        images = name in (SOURCE_IMAGE, DRIVING_FRAME, FRAME)
+        if images or name.startswith((DRIVING, REFERENCE)) or (name in given and name in states):
+            raise BundleError(f"neither a control nor a state can be called {name!r}")
     produced: dict[str, tuple[Tensor, Stage]] = {}
     for stage in chain.stages:
         if len({tensor.name for tensor in stage.inputs}) != len(stage.inputs):

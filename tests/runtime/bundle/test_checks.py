@@ -271,6 +271,14 @@ def test_displacements_have_no_absolute_motion() -> None:
         check_wiring(replace(MATCHING, controls=(SCALE, relative)))
 
 
+@pytest.mark.parametrize("name", ["driving_frame", "source_image", "state", "reference_scale"])
+def test_names_that_mean_something_else_are_no_controls(name: str) -> None:
+    control = ControlInput(name, 1.0, (0.0, 10.0), "", "")
+    stages = changed("transfer", (tensor(name, 1),)).stages if name == "reference_scale" else None
+    with pytest.raises(BundleError):
+        check_wiring(replace(MATCHING, controls=(SCALE, control), stages=stages or MATCHING.stages))
+
+
 def test_a_control_that_no_stage_takes_is_refused() -> None:
     idle = ControlInput("shading", 1.0, (0.0, 1.0), "", "")
     with pytest.raises(BundleError):
