@@ -25,6 +25,15 @@ BYTES = 10**9
 
 
 @dataclass
+class Thread:
+    """The calling thread: the GPU that it works on, and whether it may do so whatever is being
+    captured."""
+
+    gpu: int = 0
+    freeing: bool = False
+
+
+@dataclass
 class Stream:
     """Work that nobody has waited for, and what is being captured."""
 
@@ -37,11 +46,12 @@ class FakeDevice:
     """`calls` lists what was asked of the device, `done` what it has carried out, in order."""
 
     name = "Fake GPU"
-    index = 0
     capability = (8, 9)
     versions = "driver for CUDA 13.0, CUDA runtime 13.0"
 
-    def __init__(self) -> None:
+    def __init__(self, index: int = 0, thread: Thread | None = None) -> None:
+        """`thread`: of the GPUs of one machine, which share it."""
+        self.index = index
         self.calls: list[str] = []
         self.done: list[str] = []
         self.blocks: dict[int, NDArray[np.uint8]] = {}
@@ -53,8 +63,7 @@ class FakeDevice:
         self.failures: list[tuple[str, int, str]] = []
         self.lost = ""
         self.clock = 0.0
-        self.of_thread = self.index  # the GPU that the calling thread works on
-        self.freeing = False  # and whether it may do so whatever is being captured
+        self.thread = Thread(index) if thread is None else thread
         self.elsewhere: dict[int, int] = {}  # addresses of memory that is another GPU's
         self._handle = 100
         self._graveyard: list[NDArray[np.uint8]] = []  # freed, kept so that no address comes twice
@@ -78,7 +87,7 @@ class FakeDevice:
             stream.queue.clear()
         self.executables.clear()
         gc.collect()
-        self.__init__()  # type: ignore[misc]
+        self.__init__(self.index)  # type: ignore[misc]
 
     def enqueue(self, stream: int, label: str, action: Callable[[], None]) -> None:
         """Give a stream work, or a capture."""
@@ -90,12 +99,13 @@ class FakeDevice:
 
     @contextmanager
     def current(self, freeing: bool = False) -> Iterator[None]:
-        before = self.of_thread, self.freeing
-        self.of_thread, self.freeing = self.index, freeing
+        thread = self.thread
+        before = thread.gpu, thread.freeing
+        thread.gpu, thread.freeing = self.index, freeing
         try:
             yield
         finally:
-            self.of_thread, self.freeing = before
+            thread.gpu, thread.freeing = before
 
     def memory(self) -> tuple[int, int]:
         return BYTES - sum(block.nbytes for block in self.blocks.values()), BYTES
@@ -260,7 +270,7 @@ class FakeDevice:
 
     def called(self, call: str, in_capture: bool = True) -> None:
         self.calls.append(call)
-        assert self.of_thread == self.index, f"{call} on another GPU"
+        assert self.thread.gpu == self.index, f"{call} on another GPU"
         if self.lost:
             raise device_error(self.lost, "the context is gone", call)
         for i, (name, after, code) in enumerate(self.failures):
@@ -271,7 +281,7 @@ class FakeDevice:
                 del self.failures[i]
                 self.lost = code if code in STICKY else ""
                 raise device_error(code, "as the test wants it", call)
-        if not in_capture and self.capturing() and not self.freeing:
+        if not in_capture and self.capturing() and not self.thread.freeing:
             for stream in self.streams.values():
                 stream.spoiled = stream.captured is not None
             raise device_error("cudaErrorStreamCaptureUnsupported", "not permitted", call)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import types
-from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -17,6 +16,7 @@ from sonomime.runtime.backends import cuda, tensorrt
 from sonomime.runtime.backends.ort import session_options
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.engines.tensorrt_packages import FLAVOURS
+from sonomime.runtime.support.errors import BackendError
 
 TYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT", "tensor(float16)": "HALF"}
 NUMPY = {"UINT8": np.uint8, "FLOAT": np.float32, "HALF": np.float16}
@@ -30,8 +30,10 @@ class Enum:
 
 
 class FakeContext:
+    """On the GPU of its engine."""
+
     def __init__(self, engine: FakeEngine) -> None:
-        self.engine = engine
+        self.engine, self.device = engine, engine.device
         self.addresses: dict[str, int] = {}
         engine.trt.contexts += 1
 
@@ -39,12 +41,12 @@ class FakeContext:
         trt = self.engine.trt
         trt.addressed.append(name)
         assert address % 256 == 0
-        trt.device.block(address)
+        self.device.block(address)
         self.addresses[name] = address
         return name not in trt.refused_addresses
 
     def execute_async_v3(self, stream: int) -> bool:
-        engine, device = self.engine, self.engine.trt.device
+        engine, device = self.engine, self.device
         assert self.addresses.keys() == engine.tensors.keys(), "a tensor has no address"
         device.called("execute")
         if engine.stage in engine.trt.failing:
@@ -57,14 +59,14 @@ class FakeContext:
         return True
 
     def is_stream_capturable(self, stream: int) -> bool:
-        assert stream in self.engine.trt.device.streams
+        assert stream in self.device.streams
         return self.engine.stage not in self.engine.trt.not_yet_capturable
 
     def run(self) -> None:
         binding = self.engine.session.io_binding()
         for name, (kind, shape, output) in self.engine.tensors.items():
             bind = binding.bind_output if output else binding.bind_input
-            self.engine.trt.device.block(self.addresses[name])  # it is still there
+            self.device.block(self.addresses[name])  # it is still there
             bind(name, "cpu", 0, NUMPY[kind], shape, self.addresses[name])
         self.engine.session.run_with_iobinding(binding)
 
@@ -72,13 +74,21 @@ class FakeContext:
         trt = self.engine.trt
         trt.contexts -= 1
         # What a destructor raises is lost, so it is written down.
-        if any(address not in trt.known(address) for address in self.addresses.values()):
+        blocks = self.device.blocks.items()
+        held = [
+            any(start <= address < start + block.nbytes for start, block in blocks)
+            for address in self.addresses.values()
+        ]
+        if not all(held):
             trt.violations.append(f"the context of {self.engine.stage} outlived its memory")
 
 
 class FakeEngine:
+    """On the GPU that the calling thread worked on when it was deserialised."""
+
     def __init__(self, trt: FakeTrt, content: bytes, logger: Any) -> None:
         self.trt, self.logger = trt, logger
+        self.device = trt.gpus[trt.device.thread.gpu]
         self.stage = trt.stages[content]
         self.session = ort.InferenceSession(
             content, session_options(1), providers=["CPUExecutionProvider"]
@@ -110,7 +120,7 @@ class FakeEngine:
         return list(self.trt.altered.get(name, {}).get("shape", self.tensors[name][1]))
 
     def create_execution_context(self) -> FakeContext | None:
-        self.trt.device.called("context", in_capture=False)
+        self.device.called("context", in_capture=False)
         if self.stage in self.trt.without_room:
             self.logger.log(1, "out of memory: requested 1 GiB")
             return None
@@ -121,7 +131,8 @@ class FakeEngine:
 
 
 class FakeTrt:
-    """Stands for the module. `engines` and `contexts` are how many live."""
+    """Stands for the module. `gpus` are the machine's, `device` is the first; `engines` and
+    `contexts` are how many live."""
 
     __version__ = "10.9.8"
     ComputeCapability = types.SimpleNamespace(__members__={"SM80": 80, "SM89": 89})
@@ -134,7 +145,7 @@ class FakeTrt:
             pass
 
     def __init__(self, device: FakeDevice) -> None:
-        self.device = device
+        self.gpus = [device]
         self.stages: dict[bytes, str] = {}
         self.altered: dict[str, dict[str, Any]] = {}
         self.without_room: set[str] = set()
@@ -159,13 +170,25 @@ class FakeTrt:
 
         return types.SimpleNamespace(deserialize_cuda_engine=deserialize)
 
-    def known(self, address: int) -> set[int]:
-        """The address itself, if it is the device's."""
-        blocks = self.device.blocks.items()
-        return {address for start, b in blocks if start <= address < start + b.nbytes}
+    @property
+    def device(self) -> FakeDevice:
+        return self.gpus[0]
+
+    def add_gpu(self) -> FakeDevice:
+        """Another GPU, of another kind."""
+        gpu = FakeDevice(len(self.gpus), self.device.thread)
+        gpu.name, gpu.capability = f"Fake GPU {gpu.index}", (8, gpu.index)
+        self.gpus.append(gpu)
+        return gpu
+
+    def open_device(self, index: int | None = None) -> FakeDevice:
+        """As cuda's."""
+        if not 0 <= (index or 0) < len(self.gpus):
+            raise BackendError(f"there is no GPU {index}: this process sees {len(self.gpus)}")
+        return self.gpus[index or 0]
 
     def load_engines(
-        self, bundle: Bundle, flavour: str, trt: Any, targets: list[str], file: Path | None = None
+        self, bundle: Bundle, flavour: str, trt: Any, targets: list[str], device: int = 0
     ) -> dict[str, bytes]:
         """As engine_store's: here, every bundle is built."""
         self.targets.append(targets)
@@ -185,7 +208,7 @@ class FakeTrt:
     def gone(self) -> None:
         """Assert that everything was given back, in an order that is safe."""
         gc.collect()
-        assert self.device.leaks() == []
+        assert [gpu.leaks() for gpu in self.gpus] == [[]] * len(self.gpus)
         assert (self.engines, self.contexts, self.violations) == (0, 0, [])
 
 
@@ -196,6 +219,6 @@ def install(monkeypatch: pytest.MonkeyPatch, device: FakeDevice | None = None) -
     monkeypatch.setattr(tensorrt, "load_flavour", lambda name: (FLAVOURS[name], fake))
     monkeypatch.setattr(tensorrt, "load_engines", fake.load_engines)
     monkeypatch.setattr(tensorrt, "load_plugin", fake.load_plugin)
-    monkeypatch.setattr(tensorrt, "open_device", lambda: fake.device)
-    monkeypatch.setattr(cuda, "open_device", lambda: fake.device)
+    monkeypatch.setattr(tensorrt, "open_device", fake.open_device)
+    monkeypatch.setattr(cuda, "open_device", fake.open_device)
     return fake

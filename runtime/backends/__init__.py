@@ -49,10 +49,12 @@ def open_backend(
             logged at INFO.
         bundle: an opened, hence verified, bundle.
         threads: CPU threads for one stage, on the CPU; None is the physical cores available.
+        device: number of the GPU, from 0, among those that the process sees; None is the first.
+            With `auto` a GPU that is named has to serve: the CPU does not take its place.
 
     Raises:
-        ConfigError: unknown name, or threads out of range.
-        BackendError: the backend cannot serve; the hint names the cure.
+        ConfigError: unknown name, threads out of range, or a GPU for `ort-cpu`.
+        BackendError: the backend cannot serve, or there is no such GPU; the hint names the cure.
         BundleError: a stage file is not sound ONNX or does not match the manifest.
     """
     if name not in BACKENDS:
@@ -61,27 +63,45 @@ def open_backend(
         raise ConfigError(f"unknown backend {name!r}", hint)
     count = resolve_threads(threads)
     if name == "auto":
-        return _on_gpu(bundle) or _ort_cpu(bundle, count)
+        return _on_gpu(bundle, device) or _ort_cpu(bundle, count)
     if name == "ort-cpu":
+        if device is not None:
+            raise ConfigError(
+                f"backend 'ort-cpu' runs on no GPU, and GPU {device} was named",
+                "leave the device out, or take backend auto",
+            )
         return _ort_cpu(bundle, count)
-    return _OPENERS[name](bundle)
+    return _OPENERS[name](bundle, device)
 
 
-def _on_gpu(bundle: Bundle) -> Backend | None:
-    """The best backend of this machine's GPU, or None."""
+def _on_gpu(bundle: Bundle, device: int | None) -> Backend | None:
+    """The best backend of the GPU that was named, or of the first if it serves; else None.
+
+    Raises:
+        BackendError: a GPU was named and is not there, or no backend serves it.
+    """
     from .cuda import open_device
 
     try:
-        open_device()
+        open_device(device)
     except BackendError as error:
+        if device is not None:
+            raise
         # Not one by one: without a GPU none of them serves, and importing them takes seconds.
         log.info("auto passes over %s: %s", ", ".join(PREFERENCE), error.message)
         return None
+    reasons = []
     for name in PREFERENCE:
         try:
-            return _OPENERS[name](bundle)
+            return _OPENERS[name](bundle, device)
         except BackendError as error:
             log.info("auto passes over %s: %s", name, error.message)
+            reasons.append(f"{name}: {error.message}")
+    if device is not None:
+        raise BackendError(
+            f"no backend serves GPU {device}: {'; '.join(reasons)}",
+            f"`sonomime build {bundle.folder} --device {device}` makes engines for it",
+        )
     # Who has a GPU thinks that it is used.
     log.warning("frames run on the CPU, the GPU is not used: `sonomime build` makes engines for it")
     return None
@@ -96,27 +116,27 @@ def _ort_cpu(bundle: Bundle, threads: int) -> Backend:
     return OrtCpuBackend(bundle, threads)
 
 
-def _ort_cuda(bundle: Bundle) -> Backend:
+def _ort_cuda(bundle: Bundle, device: int | None) -> Backend:
     try:
         from .ort_cuda import open_ort_cuda
     except ImportError as error:
         hint = 'pip install "sonomime[gpu]" (or onnxruntime-gpu)'
         raise BackendError(f"ONNX Runtime cannot be imported: {error}", hint) from error
-    return open_ort_cuda(bundle)
+    return open_ort_cuda(bundle, device)
 
 
-def _tensorrt(bundle: Bundle) -> Backend:
+def _tensorrt(bundle: Bundle, device: int | None) -> Backend:
     from .tensorrt import open_tensorrt
 
-    return open_tensorrt(bundle, "tensorrt")
+    return open_tensorrt(bundle, "tensorrt", device)
 
 
-def _rtx(bundle: Bundle) -> Backend:
+def _rtx(bundle: Bundle, device: int | None) -> Backend:
     from .tensorrt import open_tensorrt
 
-    return open_tensorrt(bundle, "rtx")
+    return open_tensorrt(bundle, "rtx", device)
 
 
-_OPENERS: dict[str, Callable[[Bundle], Backend]] = {
+_OPENERS: dict[str, Callable[[Bundle, int | None], Backend]] = {
     "tensorrt": _tensorrt, "rtx": _rtx, "ort-cuda": _ort_cuda,
 }  # fmt: skip

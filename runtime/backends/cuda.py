@@ -110,28 +110,36 @@ class Device(Protocol):
 
 
 class CudaDevice:
-    """See `Device`; by cuda.bindings.runtime, on the first GPU that the process sees."""
+    """See `Device`; by cuda.bindings."""
 
-    def __init__(self) -> None:
-        """Find the GPU.
+    def __init__(self, index: int = 0) -> None:
+        """Find a GPU by its number, from 0, among those that the process sees.
 
         Raises:
-            BackendError: cuda-bindings is missing, there is no GPU, or the driver is too old.
+            BackendError: cuda-bindings is missing, the driver is too old, there is no GPU, or none
+                of that number.
         """
         hint = 'pip install "sonomime[gpu]" (or cuda-bindings)'
         try:
             self._cuda: Any = importlib.import_module("cuda.bindings.runtime")
+            self._driver: Any = importlib.import_module("cuda.bindings.driver")
         except (ImportError, OSError, RuntimeError) as error:
             raise BackendError(f"cuda-bindings cannot be imported: {error}", hint) from error
-        self.index = 0
+        self.index = index
         self.name, self.versions = "the GPU", self._versions()
         if self.versions.startswith(_NO_DRIVER):
             raise BackendError(
                 f"there is {_NO_DRIVER} on this machine",
                 "install it, until nvidia-smi lists the GPU; without a GPU take --backend ort-cpu",
             )
-        if not self._call(self._cuda.cudaGetDeviceCount, what="looking for GPUs"):
+        count = self._call(self._cuda.cudaGetDeviceCount, what="looking for GPUs")
+        if not count:
             raise self._error("cudaErrorNoDevice", "no CUDA-capable device", "looking for GPUs")
+        if not 0 <= index < count:
+            raise BackendError(
+                f"there is no GPU {index}: this process sees {count}, counted from 0",
+                "`sonomime doctor` lists them; CUDA_VISIBLE_DEVICES says which a process sees",
+            )
         modes = self._cuda.cudaStreamCaptureMode
         self._local = modes.cudaStreamCaptureModeThreadLocal
         self._relaxed = modes.cudaStreamCaptureModeRelaxed
@@ -150,6 +158,8 @@ class CudaDevice:
     def current(self, freeing: bool = False) -> Iterator[None]:
         before = self._cuda.cudaGetDevice()[1]  # None on an error, of which the next call tells
         moves = before not in (None, self.index)
+        # To go back to a GPU that nobody uses here would take hundreds of MB of its memory.
+        returns = moves and self._in_use(before)
         if moves:
             self._cuda.cudaSetDevice(self.index)
         # By default a thread may not allocate, nor ask for an event, while any other captures in
@@ -161,8 +171,13 @@ class CudaDevice:
         finally:
             if mode is not None:
                 exchange(mode)
-            if moves:
+            if returns:
                 self._cuda.cudaSetDevice(before)
+
+    def _in_use(self, index: int) -> bool:
+        """Whether this process has a context on that GPU."""
+        status, _, active = self._driver.cuDevicePrimaryCtxGetState(index)
+        return int(status) == 0 and bool(active)
 
     def memory(self) -> tuple[int, int]:
         status, free, total = self._cuda.cudaMemGetInfo()
@@ -301,13 +316,14 @@ class CudaDevice:
         return f"{served}, CUDA runtime {_version(runtime)}"
 
 
-def open_device() -> Device:
-    """The first GPU that the process sees.
+def open_device(index: int | None = None) -> Device:
+    """A GPU by its number, from 0, among those that the process sees; None is the first.
 
     Raises:
-        BackendError: cuda-bindings is missing, there is no GPU, or the driver is too old.
+        BackendError: cuda-bindings is missing, the driver is too old, there is no GPU, or none of
+            that number.
     """
-    return CudaDevice()
+    return CudaDevice(index or 0)
 
 
 def _version(number: int) -> str:

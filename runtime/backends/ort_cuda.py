@@ -195,11 +195,11 @@ def preload() -> None:
     log.debug("preloading for ONNX Runtime: %s", said.getvalue().strip() or "done")
 
 
-def open_ort_cuda(bundle: Bundle, device: Device | None = None) -> OrtCudaBackend:
-    """A bundle on the first GPU by ONNX Runtime.
+def open_ort_cuda(bundle: Bundle, device: int | None = None) -> OrtCudaBackend:
+    """A bundle by ONNX Runtime on the GPU of that number; None is the first.
 
     Raises:
-        BackendError: there is no GPU, or as `OrtCudaBackend`.
+        BackendError: there is no such GPU, or as `OrtCudaBackend`.
     """
     require_provider()
-    return OrtCudaBackend(bundle, device or open_device())
+    return OrtCudaBackend(bundle, open_device(device))

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Stage, Tensor
-from ..engines.engine_store import load_engines
+from ..engines.engine_store import build_command, load_engines
 from ..engines.tensorrt_packages import gpu_target, load_flavour, load_plugin, rtx_target
 from ..support.errors import BackendError
 from .cuda import Device, open_device
@@ -47,16 +47,23 @@ class Engine:
 
 # Engines are heavy and can be shared between threads; contexts are neither. One thread at a time
 # opens stages, so nothing more guards them, and what the logger was told is of the stage at hand.
-_engines: WeakValueDictionary[tuple[str, str], Engine] = WeakValueDictionary()
+_engines: WeakValueDictionary[tuple[str, int, str], Engine] = WeakValueDictionary()
 
 
-def shared_engine(trt: Any, flavour: str, content: bytes, stage: str) -> Engine:
-    """The engine of that content, deserialised at most once while anybody uses it.
+def shared_engine(trt: Any, flavour: str, gpu: int, content: bytes, stage: str) -> Engine:
+    """The engine of that content, deserialised at most once per GPU while anybody uses it.
+
+    Args:
+        trt: the module of the flavour.
+        flavour: its name.
+        gpu: number of the calling thread's GPU, on which the engine will lie.
+        content: the engine, serialised.
+        stage: its stage, for messages.
 
     Raises:
         BackendError: TensorRT refuses it.
     """
-    key = (flavour, hashlib.sha256(content).hexdigest())
+    key = (flavour, gpu, hashlib.sha256(content).hexdigest())
     engine = _engines.get(key)
     if engine is None:
         engine = _engines[key] = Engine(trt, content, stage)
@@ -80,19 +87,18 @@ class TensorRtBackend(DeviceBackend):
             targets = [gpu_target(device.name, *device.capability)]
         else:
             targets = [rtx_target(*device.capability)]
-        self._contents = load_engines(bundle, flavour, self._trt, targets)
+        self._contents = load_engines(bundle, flavour, self._trt, targets, device.index)
         title = "TensorRT-RTX" if flavour == "rtx" else "TensorRT"
         super().__init__(bundle, device, f"{title} {self._trt.__version__}")
 
     def _open_stages(self, bundle: Bundle) -> None:
         for stage in bundle.manifest.stages:
             if stage.name not in self._contents:
-                raise BackendError(
-                    f"the engines lack stage {stage.name!r}",
-                    f"run: sonomime build {bundle.folder} --flavour {self.name}",
-                )
+                build = build_command(bundle, self.name, self._device.index)
+                raise BackendError(f"the engines lack stage {stage.name!r}", f"run: {build}")
             content = self._contents.pop(stage.name)
-            engine = shared_engine(self._trt, self.name, content, stage.name)
+            gpu = self._device.index
+            engine = shared_engine(self._trt, self.name, gpu, content, stage.name)
             _compare(self._trt, stage, engine.engine)
             # Contexts go before the memory that they point into, and before their engines: a tuple
             # lets go of its last element first.
@@ -140,13 +146,13 @@ class TensorRtBackend(DeviceBackend):
             )
 
 
-def open_tensorrt(bundle: Bundle, flavour: str, device: Device | None = None) -> TensorRtBackend:
-    """A bundle's engines of a flavour, on the first GPU.
+def open_tensorrt(bundle: Bundle, flavour: str, device: int | None = None) -> TensorRtBackend:
+    """A bundle's engines of a flavour, on the GPU of that number; None is the first.
 
     Raises:
-        BackendError: there is no GPU, or as `TensorRtBackend`.
+        BackendError: there is no such GPU, or as `TensorRtBackend`.
     """
-    return TensorRtBackend(bundle, flavour, device or open_device())
+    return TensorRtBackend(bundle, flavour, open_device(device))
 
 
 def _compare(trt: Any, stage: Stage, engine: Any) -> None:

@@ -79,7 +79,16 @@ def cached_path(facts: Facts) -> Path:
     return cache_root() / f"{facts.key}.engine"
 
 
-def load_engines(bundle: Bundle, flavour: str, trt: Any, targets: list[str]) -> dict[str, bytes]:
+def build_command(bundle: Bundle, flavour: str, device: int = 0) -> str:
+    """The command that builds a bundle's engines for the GPU of that number."""
+    command = f"sonomime build {bundle.folder} --flavour {flavour}"
+    # Those of RTX are for every GPU that it serves.
+    return f"{command} --device {device}" if device and flavour == "tensorrt" else command
+
+
+def load_engines(
+    bundle: Bundle, flavour: str, trt: Any, targets: list[str], device: int = 0
+) -> dict[str, bytes]:
     """The engines of a bundle in this user's cache, by stage, safe to deserialise.
 
     Args:
@@ -88,6 +97,7 @@ def load_engines(bundle: Bundle, flavour: str, trt: Any, targets: list[str]) -> 
         trt: its module.
         targets: what they are to run on: `gpu_target(...)` of the current GPU for tensorrt,
             `rtx_target(...)` for rtx, or all of the flavour's targets.
+        device: number of that GPU, for the command in the hint.
 
     Raises:
         BackendError: no engine can be built for such a GPU; none built; built from another bundle,
@@ -96,7 +106,7 @@ def load_engines(bundle: Bundle, flavour: str, trt: Any, targets: list[str]) -> 
     """
     check_served(flavour, trt, targets)
     wanted = Facts.wanted(bundle, flavour, trt.__version__, targets)
-    build = f"sonomime build {bundle.folder} --flavour {flavour}"
+    build = build_command(bundle, flavour, device)
     try:
         file = _find(wanted, bundle, build)
     except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home

@@ -227,16 +227,16 @@ def test_arrays_are_asked_on_the_model_s_gpu(trt: FakeTrt, toy_bundle: Path) -> 
 
     class FromItsGpu(Packed):
         def __dlpack__(self, stream: int) -> Any:
-            if device.of_thread != self.index:
+            if device.thread.gpu != self.index:
                 raise BufferError("Can't export tensors on a different CUDA device index.")
             return super().__dlpack__(stream)
 
     frame = OnGpu(device, blob(64, 0, 0))
-    device.of_thread = 1
+    device.thread.gpu = 1
     with Animator.open(toy_bundle, "tensorrt") as animator:
         animator.set_source(FromItsGpu(frame))
-        assert animator.animate(FromItsGpu(frame)).any() and device.of_thread == 1
-    device.of_thread = 0
+        assert animator.animate(FromItsGpu(frame)).any() and device.thread.gpu == 1
+    device.thread.gpu = 0
     frame.free()
 
 

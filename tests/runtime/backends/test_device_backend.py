@@ -315,14 +315,14 @@ def test_frames_reach_the_plain_path_by_the_environment(
 
 
 def test_frames_from_a_thread_that_works_on_another_gpu(trt: FakeTrt, toy_bundle: Path) -> None:
-    trt.device.of_thread = 1
+    trt.device.thread.gpu = 1
     with Animator.open(toy_bundle, "tensorrt", motion="absolute", smooth=True) as animator:
         animator.set_source(blob(64, 0, 0))
         made = [animator.animate(blob(64, 0.1 * i, 0)) for i in range(3)]
         assert animator.read("state").any() and trt.device.calls.count("launch") == 2
         assert animator.timings["motion"] > 0
-    assert made[2].any() and trt.device.of_thread == 1
-    trt.device.of_thread = 0
+    assert made[2].any() and trt.device.thread.gpu == 1
+    trt.device.thread.gpu = 0
 
 
 def test_every_engine_has_the_one_logger_of_the_process(trt: FakeTrt, toy_bundle: Path) -> None:

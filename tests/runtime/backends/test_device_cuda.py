@@ -55,6 +55,7 @@ class FakeRuntime(types.ModuleType):
         self.device, self.count, self.driver = device, count, driver
         self.status = GOOD
         self.resets = self.current = 0
+        self.contexts: set[int] = set()  # GPUs that this process has memory of
         self.moves: list[int] = []
         self.mode = "global"
         self.attributes = types.SimpleNamespace(type=0, device=0)
@@ -74,6 +75,7 @@ class FakeRuntime(types.ModuleType):
 
     def cudaSetDevice(self, index: int) -> Any:
         self.current = index
+        self.contexts.add(index)
         self.moves.append(index)
         return (self.status,)
 
@@ -192,6 +194,9 @@ class FakeRuntime(types.ModuleType):
 def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
     fake = FakeRuntime(FakeDevice())
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake)
+    driver: Any = types.ModuleType("cuda.bindings.driver")
+    driver.cuDevicePrimaryCtxGetState = lambda index: (GOOD, 0, int(index in fake.contexts))
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", driver)
     for parent in ("cuda", "cuda.bindings"):
         monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
     return fake
@@ -221,7 +226,7 @@ def test_frames_through_the_real_device(
 def test_the_callers_thread_may_work_on_another_gpu_and_goes_on_there(
     runtime: FakeRuntime,
 ) -> None:
-    runtime.current = 1
+    runtime.cudaSetDevice(1)
     device = open_device()
     with device.current():
         assert runtime.current == 0
@@ -233,6 +238,30 @@ def test_the_callers_thread_may_work_on_another_gpu_and_goes_on_there(
     with device.current():
         pass
     assert runtime.moves == []
+
+
+def test_a_gpu_by_its_number_and_nothing_on_the_others(runtime: FakeRuntime) -> None:
+    runtime.count = 3
+    for index in (1, 2):
+        device = open_device(index)
+        with device.current():
+            assert (runtime.current, device.index) == (index, index)
+    assert runtime.contexts == {1, 2}, "to go back to GPU 0 would take memory of it"
+    runtime.cudaSetDevice(1)
+    with open_device(2).current():
+        assert runtime.current == 2
+    assert runtime.current == 1, "somebody works there"
+
+
+@pytest.mark.parametrize("index", [2, -1])
+def test_a_number_that_is_not_there_says_how_many_there_are(
+    runtime: FakeRuntime, index: int
+) -> None:
+    runtime.count = 2
+    with pytest.raises(BackendError) as caught:
+        open_device(index)
+    assert f"GPU {index}:" in caught.value.message and "sees 2" in caught.value.message
+    assert "CUDA_VISIBLE_DEVICES" in caught.value.hint and not runtime.contexts
 
 
 def test_what_is_captured_elsewhere_is_no_concern_of_ours(runtime: FakeRuntime) -> None:

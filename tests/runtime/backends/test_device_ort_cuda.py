@@ -41,6 +41,11 @@ class FakeOrt:
         self.violations: list[str] = []
         self.severity = None
 
+    def open_device(self, index: int | None = None) -> FakeDevice:
+        """As cuda's: the GPU is whichever is asked for."""
+        self.device.index = index or 0
+        return self.device
+
     def set_default_logger_severity(self, level: int) -> None:
         self.severity = level
 
@@ -140,7 +145,7 @@ class FakeBinding:
                 self.module.violations.append("a binding outlived its memory")
 
     def _on_cpu(self, name: str, kind: str, index: int, dtype: Any, shape: Any, at: int) -> Any:
-        assert (kind, index) == ("cuda", 0)
+        assert (kind, index) == ("cuda", self.device.index)
         self.device.block(at)
         self.addresses.append(at)
         return name, "cpu", 0, dtype, shape, at
@@ -150,7 +155,7 @@ class FakeBinding:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOrt]:
     module = FakeOrt(FakeDevice())
     monkeypatch.setattr(ort_cuda, "ort", module)
-    monkeypatch.setattr(ort_cuda, "open_device", lambda: module.device)
+    monkeypatch.setattr(ort_cuda, "open_device", module.open_device)
     ort_cuda.preload.cache_clear()
     yield module
     gc.collect()
@@ -189,6 +194,13 @@ def test_one_stream_graphs_of_its_own_and_one_synchronisation(
         assert "begin_capture" not in asked
         assert all(seconds == pytest.approx(2e-3) for seconds in backend.seconds.values())
     backend.close()
+
+
+def test_the_provider_gets_the_gpu_that_was_named(fake: FakeOrt, toy_bundle: Path) -> None:
+    with Animator.open(toy_bundle, "ort-cuda", motion="absolute", device=1) as animator:
+        animator.set_source(blob(64, 0, 0))
+        assert animator.animate(blob(64, 0.2, 0)).any()
+    assert {each["device_id"] for each in fake.opened} == {"1"}
 
 
 def test_the_libraries_of_nvidia_s_packages_are_looked_for_once_and_quietly(
