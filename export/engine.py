@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -29,7 +30,7 @@ from ..runtime.engines.tensorrt_packages import (
 )
 from ..runtime.support.atomic_files import atomic_path
 from ..runtime.support.dataclass_parser import plain
-from ..runtime.support.errors import BackendError, output_errors
+from ..runtime.support.errors import BackendError, ConfigError, output_errors
 from ..runtime.support.progress import progress
 
 
@@ -65,8 +66,11 @@ class Compiled:
     device_memory_bytes: int | None
 
 
-def choose_flavour() -> tuple[str, str]:
-    """The flavour to build when none was asked for, and why: tensorrt where it and a GPU are."""
+def choose_flavour(device: int | None = None) -> tuple[str, str]:
+    """The flavour to build when none was asked for, and why: tensorrt where it and a GPU are, or
+    where a GPU was named by its number."""
+    if device is not None:
+        return "tensorrt", f"its engines are for one GPU, and GPU {device} was named"
     try:
         trt = load_flavour("tensorrt")[1]
         (gpu,) = targets_of("tensorrt", trt)
@@ -75,40 +79,58 @@ def choose_flavour() -> tuple[str, str]:
     return "tensorrt", f"TensorRT {trt.__version__} is installed, the GPU is {gpu}"
 
 
-def targets_of(flavour: str, trt: Any) -> list[str]:
-    """What engines of a flavour are built for: engines of full TensorRT serve this GPU alone.
+def targets_of(flavour: str, trt: Any, device: int | None = None) -> list[str]:
+    """What engines of a flavour are built for: engines of full TensorRT serve one GPU alone, the
+    one of that number, or the first.
 
     Raises:
-        BackendError: there is no GPU to build for.
+        BackendError: there is no such GPU to build for.
     """
     if flavour == "rtx":
         return rtx_targets(trt)
     try:
-        device = open_device()
+        gpu = open_device(device)
     except BackendError as error:
         hint = "it builds on the GPU that runs the engine"
         raise BackendError(
             error.message, f"{hint}: {error.hint}" if error.hint else hint
         ) from error
-    return [gpu_target(device.name, *device.capability)]
+    return [gpu_target(gpu.name, *gpu.capability)]
 
 
-def build_engines(bundle: Bundle, flavour: str = "rtx", out: Path | None = None) -> Build:
+def build_engines(
+    bundle: Bundle, flavour: str = "rtx", out: Path | None = None, device: int | None = None
+) -> Build:
     """Build a bundle's engines unless the cache has them; with ``out``, copy the file there.
 
+    Args:
+        bundle: an opened bundle.
+        flavour: a key of FLAVOURS.
+        out: a file to write them to as well.
+        device: number of the GPU that full TensorRT builds on and for, from 0, among those that the
+            process sees; None is the first.
+
     Raises:
+        ConfigError: a GPU was named for TensorRT-RTX.
         BackendError: the flavour is not installed, cannot parse or build a stage, or cannot load
-            the plugin.
+            the plugin; there is no such GPU.
         OutputError: the cache or ``out`` cannot be written.
     """
+    if flavour == "rtx" and device is not None:
+        raise ConfigError(
+            f"GPU {device} was named, but TensorRT-RTX builds for all the GPUs that it serves",
+            "leave the device out, or take the flavour tensorrt",
+        )
     kind, trt = load_flavour(flavour)
-    facts = Facts.wanted(bundle, flavour, trt.__version__, targets_of(flavour, trt))
+    facts = Facts.wanted(bundle, flavour, trt.__version__, targets_of(flavour, trt, device))
     plugin = load_plugin(trt) if facts.plugin_sha256 else None
     path = cached_path(facts)
     manifest = _cached(path, facts)
     cached = manifest is not None
     if manifest is None:
-        manifest = _built(bundle, kind, trt, facts)
+        # TensorRT builds for the calling thread's GPU.
+        with open_device(device).current() if flavour == "tensorrt" else nullcontext():
+            manifest = _built(bundle, kind, trt, facts, device)
     if out is not None:
         with atomic_path(out) as temporary, output_errors(out):
             shutil.copyfile(path, temporary)
@@ -126,12 +148,14 @@ def _cached(path: Path, facts: Facts) -> EngineManifest | None:
     return found.manifest if sound and not path.is_symlink() else None
 
 
-def _built(bundle: Bundle, kind: Flavour, trt: Any, facts: Facts) -> EngineManifest:
+def _built(
+    bundle: Bundle, kind: Flavour, trt: Any, facts: Facts, device: int | None
+) -> EngineManifest:
     stages, engines = [], {}
-    shown = list(bundle.manifest.stages)
+    shown, targets = list(bundle.manifest.stages), list(facts.targets)
     for stage in progress(shown, label=f"building {kind.name} engines"):
         began = perf_counter()
-        made = compile_stage(bundle.read(stage.file), stage.name, kind, trt, list(facts.targets))
+        made = compile_stage(bundle.read(stage.file), stage.name, kind, trt, targets, device)
         engines[stage.name] = made.content
         stages.append(_described(stage, made, perf_counter() - began))
     manifest = EngineManifest(
@@ -164,9 +188,11 @@ def _described(stage: Stage, made: Compiled, seconds: float) -> StageEngine:
 
 
 def compile_stage(
-    onnx: bytes, name: str, flavour: Flavour, trt: Any, targets: list[str]
-) -> Compiled:
-    """Parse and build one ONNX model; what the builder is told is `flavours.RECIPE` in words.
+    onnx: bytes, name: str, flavour: Flavour, trt: Any, targets: list[str],
+    device: int | None = None,
+) -> Compiled:  # fmt: skip
+    """Parse and build one ONNX model; what the builder is told is `flavours.RECIPE` in words. The
+    engine is looked into where GPU `device`, by default the first, is there.
 
     Raises:
         BackendError: with what the parser or the builder said.
@@ -196,7 +222,8 @@ def compile_stage(
     if serialized is None:
         raise failed("built", logger.reason())
     content = bytes(serialized)
-    return Compiled(content, layers, precisions, plugin_layers, *_inspected(content, trt, logger))
+    inspected = _inspected(content, trt, logger, device)
+    return Compiled(content, layers, precisions, plugin_layers, *inspected)
 
 
 def _parsers_error(error: Any) -> str:
@@ -224,10 +251,12 @@ def _layers(network: Any) -> tuple[int, tuple[Precision, ...], int]:
     return network.num_layers, tuple(Precision(*item) for item in ordered), plugins
 
 
-def _inspected(content: bytes, trt: Any, logger: Any) -> tuple[int | None, int | None]:
+def _inspected(
+    content: bytes, trt: Any, logger: Any, device: int | None
+) -> tuple[int | None, int | None]:
     """Layers of the engine and bytes of its activations; None without a GPU that can load it."""
     try:
-        open_device()
+        open_device(device)
     except BackendError:
         # Without a driver some of its versions take the process down once they have been asked.
         return None, None

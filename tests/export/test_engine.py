@@ -82,7 +82,7 @@ def test_the_engine_is_inspected_where_it_loads(
     found = types.SimpleNamespace(num_layers=2, device_memory_size_v2=4096)
     monkeypatch.setattr(fake.Runtime, "engine", found)
     assert build_engines(toy).manifest.stages[0].engine_layers is None, "there is no GPU"
-    monkeypatch.setattr(engine, "open_device", lambda: None)
+    monkeypatch.setattr(engine, "open_device", lambda device: None)
     build_engines(toy).path.unlink()
     stage = build_engines(toy).manifest.stages[0]
     assert (stage.engine_layers, stage.device_memory_bytes) == (2, 4096)

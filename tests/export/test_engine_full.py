@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_tensorrt import fake_module
+from fake_tensorrt import FakeBuilder, fake_module
 
 from sonomime.export import engine
 from sonomime.export.engine import build_engines, choose_flavour
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.engines import tensorrt_packages as flavours
 from sonomime.runtime.engines.engine_store import load_engines
-from sonomime.runtime.support.errors import BackendError
+from sonomime.runtime.support.errors import BackendError, ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -24,17 +26,45 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SONOMIME_PLUGIN", raising=False)
 
 
+class Gpu:
+    """What building asks of a device."""
+
+    def __init__(self, module: Any, index: int, name: str, capability: tuple[int, int]) -> None:
+        self.module, self.index, self.name, self.capability = module, index, name, capability
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        before, self.module.current = self.module.current, self.index
+        yield
+        self.module.current = before
+
+
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Full TensorRT and a GPU, both faked."""
+    """Full TensorRT and two GPUs, all faked; `current` is the one that the thread works on."""
     module = fake_module(monkeypatch, "tensorrt")
-    module.gpu = types.SimpleNamespace(name="NVIDIA Some", capability=(9, 0))
+    module.current, module.built_on = 0, []
+    module.gpus = [Gpu(module, 0, "NVIDIA Some", (9, 0)), Gpu(module, 1, "NVIDIA Other", (8, 9))]
 
-    def open_device() -> Any:
-        if module.gpu is None:
+    def open_device(index: int | None = None) -> Gpu:
+        if not 0 <= (index or 0) < len(module.gpus):
             raise BackendError("CUDA finds no GPU", "check nvidia-smi")
-        return module.gpu
+        return module.gpus[index or 0]
 
+    class Builder(FakeBuilder):
+        def build_serialized_network(self, network: Any, config: Any) -> bytes | None:
+            module.built_on.append(module.current)
+            return super().build_serialized_network(network, config)
+
+    class Runtime:
+        def __init__(self, logger: Any) -> None:
+            pass
+
+        def deserialize_cuda_engine(self, content: bytes) -> Any:
+            layers = 10 + module.current
+            return types.SimpleNamespace(num_layers=layers, device_memory_size_v2=4096)
+
+    module.Builder, module.Runtime = Builder, Runtime
     monkeypatch.setattr(engine, "open_device", open_device)
     monkeypatch.setattr(flavours, "_loaded", set())
     return module
@@ -49,9 +79,23 @@ def test_full_tensorrt_builds_for_the_gpu_that_is_there(full: Any, toy: Bundle) 
     made = build_engines(toy, "tensorrt").manifest
     assert made.targets == ("NVIDIA Some 9.0",) and made.flavour == "tensorrt"
     assert made.plugin_sha256 == "" and full.registry.libraries == []
-    full.gpu = None
+    full.gpus.clear()
     with pytest.raises(BackendError, match="no GPU"):
         build_engines(toy, "tensorrt")
+
+
+def test_it_builds_on_and_for_the_gpu_that_was_named(full: Any, toy: Bundle) -> None:
+    first, second = build_engines(toy, "tensorrt"), build_engines(toy, "tensorrt", device=1)
+    assert full.built_on == [0] * 5 + [1] * 5 and full.current == 0
+    assert second.manifest.targets == ("NVIDIA Other 8.9",) and second.path != first.path
+    assert {stage.engine_layers for stage in second.manifest.stages} == {11}
+    assert build_engines(toy, "tensorrt", device=1).cached
+    with pytest.raises(BackendError):
+        build_engines(toy, "tensorrt", device=2)
+    with pytest.raises(ConfigError) as caught:
+        build_engines(toy, "rtx", device=1)
+    assert caught.value.hint
+    assert choose_flavour(device=1)[0] == "tensorrt"
 
 
 def test_the_plugin_is_registered_once_and_part_of_the_key(
@@ -94,7 +138,7 @@ def test_the_flavour_is_chosen_by_what_is_there(full: Any, monkeypatch: pytest.M
         "tensorrt",
         "TensorRT 1.2.3 is installed, the GPU is NVIDIA Some 9.0",
     )
-    full.gpu = None
+    full.gpus.clear()
     name, why = choose_flavour()
     assert name == "rtx" and "no GPU" in why
     monkeypatch.undo()
