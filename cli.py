@@ -163,7 +163,7 @@ def _add_open(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=Path, metavar="B", help="bundle folder (the default one)")
     parser.add_argument(
         "--backend", default="auto", metavar="NAME",
-        help="auto (default: the best there is), ort-cpu, ort-cuda, tensorrt, rtx",
+        help="auto (default: the best there is), cpu, ort-cuda, tensorrt, rtx",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (physical cores)")
 

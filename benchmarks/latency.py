@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.animator import Animator
-from ..runtime.backends import resolve_threads
+from ..runtime.backends import resolve_backend, resolve_threads
 from ..runtime.bundle.bundle import Bundle
 from ..runtime.media.frames import Image, read_image
 from ..runtime.media.video import open_source
@@ -35,13 +35,12 @@ from .measure import Summary, environment, summarise
 
 MOST_INPUTS = 60  # frames kept in memory and repeated
 BLOCKS = 8  # of the comparison with torch
-ALIASES = {"cpu": "ort-cpu"}
 TORCH = "torch"  # no backend of the runtime: the same stages in torch
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to time. `bundle` None is the default one; `backend` one of the runtime's, `cpu` or
+    """What to time. `bundle` None is the default one; `backend` one of the runtime's, or
     `torch`; `threads` None the physical cores; `cold` the number of new processes; `torch` a
     checkpoint to compare with, or for backend `torch` the one to run."""
 
@@ -58,7 +57,8 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
     """Run the plan and return the report as plain data, raw samples included.
 
     Raises:
-        ConfigError: fewer than one frame, a negative number, or threads out of range.
+        ConfigError: fewer than one frame, a negative number, threads out of range, or an unknown
+            backend.
         SonomimeError: the bundle or the checkpoint cannot be used.
     """
     if plan.frames < 1 or plan.warmup < 0 or plan.cold < 0:
@@ -69,7 +69,7 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
         from .torch_bench import measure_torch
 
         return _about(bundle, threads) | measure_torch(bundle, plan.torch, plan.frames, threads)
-    plan = replace(plan, backend=ALIASES.get(plan.backend, plan.backend))
+    plan = replace(plan, backend=resolve_backend(plan.backend))
     report = _about(bundle, threads)
     cold = [_cold(bundle, plan, threads) for _ in range(plan.cold)]
     source, driving = _inputs(bundle)

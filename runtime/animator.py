@@ -87,7 +87,7 @@ class Animator:
 
         Args:
             bundle: its folder, an opened Bundle, or None for the default one.
-            backend: a name of `sonomime.runtime.backends.BACKENDS`.
+            backend: a name of `sonomime.runtime.backends.BACKENDS`, or `cpu`.
             motion: `relative` (the source moves as the driving frames move away from the reference)
                 or `absolute` (it takes the driving keypoints as they are).
             smooth: a Smoothing, (min_cutoff, beta), True for the defaults, or None.

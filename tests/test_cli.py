@@ -76,7 +76,8 @@ def test_animate_prints_the_path_of_what_it_made(
     assert "200 frames" in errors
     words = animate(toy_bundle, media, tmp_path / "out")
     options = ("--reference", "2", "--smooth", "--beta", "3", "--scale", "hull", "--no-mark")
-    code, output, errors = run(*words, *options, "--crop", "0,0,60,60", "--json")
+    options += ("--crop", "0,0,60,60", "--backend", "cpu")
+    code, output, errors = run(*words, *options, "--json")
     assert code == 0, errors
     result = json.loads(output)
     assert (result["frames"], result["reference"], result["size"]) == (200, 2, [64, 64])

@@ -13,7 +13,10 @@ from .base import Backend, default_threads
 log = logging.getLogger("sonomime")
 
 BACKENDS = ("auto", "ort-cpu", "ort-cuda", "tensorrt", "rtx")
-"""Names that `Animator.open(backend=...)` takes."""
+"""Names that `Animator.open(backend=...)` takes, besides ALIASES."""
+
+ALIASES = {"cpu": "ort-cpu"}
+"""Other names for them."""
 
 PREFERENCE = ("tensorrt", "rtx", "ort-cuda")
 """What `auto` tries on a GPU, best first, before it takes `ort-cpu`."""
@@ -38,15 +41,29 @@ def resolve_threads(threads: int | None) -> int:
     return threads
 
 
+def resolve_backend(name: str) -> str:
+    """The name in BACKENDS that is meant by `name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    name = ALIASES.get(name, name)
+    if name not in BACKENDS:
+        close = nearest(name, BACKENDS)
+        hint = f"did you mean {close!r}?" if close else "known: " + ", ".join((*BACKENDS, *ALIASES))
+        raise ConfigError(f"unknown backend {name!r}", hint)
+    return name
+
+
 def open_backend(
     name: str, bundle: Bundle, threads: int | None = None, device: int | None = None
 ) -> Backend:
     """Open all of a bundle's stages.
 
     Args:
-        name: one of BACKENDS; `auto` takes the best one that can serve: engines that were built for
-            this GPU, else ONNX Runtime on it, else on the CPU. What it passed over, and why, is
-            logged at INFO.
+        name: one of BACKENDS or ALIASES; `auto` takes the best one that can serve: engines that
+            were built for this GPU, else ONNX Runtime on it, else on the CPU. What it passed over,
+            and why, is logged at INFO.
         bundle: an opened, hence verified, bundle.
         threads: CPU threads for one stage, on the CPU; None is the physical cores available.
         device: number of the GPU, from 0, among those that the process sees; None is the first.
@@ -57,10 +74,7 @@ def open_backend(
         BackendError: the backend cannot serve, or there is no such GPU; the hint names the cure.
         BundleError: a stage file is not sound ONNX or does not match the manifest.
     """
-    if name not in BACKENDS:
-        close = nearest(name, BACKENDS)
-        hint = f"did you mean {close!r}?" if close else "known: " + ", ".join(BACKENDS)
-        raise ConfigError(f"unknown backend {name!r}", hint)
+    name = resolve_backend(name)
     count = resolve_threads(threads)
     if name == "auto":
         return _on_gpu(bundle, device) or _ort_cpu(bundle, count)

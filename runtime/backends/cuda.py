@@ -130,7 +130,7 @@ class CudaDevice:
         if self.versions.startswith(_NO_DRIVER):
             raise BackendError(
                 f"there is {_NO_DRIVER} on this machine",
-                "install it, until nvidia-smi lists the GPU; without a GPU take --backend ort-cpu",
+                "install it, until nvidia-smi lists the GPU; without a GPU take --backend cpu",
             )
         count = self._call(self._cuda.cudaGetDeviceCount, what="looking for GPUs")
         if not count:

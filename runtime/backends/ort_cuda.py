@@ -161,7 +161,7 @@ class OrtCudaBackend(DeviceBackend):
             self._device.abort_capture(self._stream)
             raise BackendError(
                 f"stage {stage!r} failed in ONNX Runtime: {first_line(error)}",
-                "look at nvidia-smi; --backend ort-cpu needs no GPU",
+                "look at nvidia-smi; --backend cpu needs no GPU",
             ) from error.with_traceback(None)
 
 

@@ -111,7 +111,8 @@ def test_the_model_in_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_plans_that_cannot_be() -> None:
-    for plan in (Plan(frames=0), Plan(warmup=-1), Plan(cold=-1), Plan(threads=0)):
+    impossible = (Plan(frames=0), Plan(warmup=-1), Plan(cold=-1), Plan(threads=0))
+    for plan in (*impossible, Plan(backend="cpus")):
         with pytest.raises(ConfigError):
             measure_latency(plan)
 

@@ -97,6 +97,11 @@ def test_buffers_are_aligned_and_shared_by_name(toy_bundle: Path) -> None:
         assert buffer.dtype == tensors[name].dtype
 
 
+def test_cpu_is_another_name(toy_bundle: Path) -> None:
+    with Animator.open(toy_bundle, "cpu", threads=1) as animator:
+        assert animator.session.backend.name == "ort-cpu"
+
+
 def test_unknown_backends_and_impossible_threads(toy_bundle: Path) -> None:
     bundle = Bundle.open(toy_bundle)
     with pytest.raises(ConfigError) as caught:
