@@ -165,6 +165,7 @@ def _add_open(parser: argparse.ArgumentParser) -> None:
         "--backend", default="auto", metavar="NAME",
         help="auto (default: the best there is), cpu, ort-cuda, tensorrt, rtx",
     )  # fmt: skip
+    parser.add_argument("--device", type=int, metavar="N", help="which GPU, from 0 (0)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (physical cores)")
 
 
@@ -227,7 +228,7 @@ def run_animate(args: argparse.Namespace) -> int:
     )  # fmt: skip
     animator = Animator.open(
         args.bundle, args.backend, motion=args.motion, smooth=smooth, threads=args.threads,
-        scale=args.scale,
+        scale=args.scale, device=args.device,
     )  # fmt: skip
     return _animate(animator, job, args.json)
 
@@ -262,7 +263,8 @@ def run_demo(args: argparse.Namespace) -> int:
     from .runtime.pipeline import demo_job
 
     job = demo_job(args.output)
-    return _animate(Animator.open(args.bundle, args.backend, threads=args.threads), job, False)
+    animator = Animator.open(args.bundle, args.backend, threads=args.threads, device=args.device)
+    return _animate(animator, job, False)
 
 
 def add_doctor(verbs: Subparsers[argparse.ArgumentParser]) -> None:
@@ -272,6 +274,7 @@ def add_doctor(verbs: Subparsers[argparse.ArgumentParser]) -> None:
         "sonomime doctor --json", run_doctor,
     )  # fmt: skip
     parser.add_argument("--bundle", type=Path, metavar="B", help="bundle folder (the default one)")
+    parser.add_argument("--device", type=int, metavar="N", help="which GPU, from 0 (0)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
@@ -280,7 +283,7 @@ def run_doctor(args: argparse.Namespace) -> int:
     from .runtime.doctor import as_data, examine
 
     checks = []
-    for check in examine(args.bundle):
+    for check in examine(args.bundle, args.device):
         checks.append(check)
         if not args.json:
             print(f"{check.state:<5} {check.name}: {check.detail}", flush=True)

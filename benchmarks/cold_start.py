@@ -19,10 +19,10 @@ begin = perf_counter()
 import json, sys
 from sonomime.runtime import Animator, SonomimeError
 from sonomime.runtime.media.frames import read_image
-bundle, backend, threads, source, driving = json.loads(sys.argv[1])
+bundle, backend, threads, source, driving, device = json.loads(sys.argv[1])
 imported = perf_counter()
 try:
-    animator = Animator.open(bundle, backend, threads=threads)
+    animator = Animator.open(bundle, backend, threads=threads, device=device)
     opened = perf_counter()
     animator.set_source(read_image(source))
     prepared = perf_counter()
@@ -41,7 +41,7 @@ print(json.dumps(steps), flush=True)
 
 
 def time_cold_start(
-    bundle: str, backend: str, threads: int, source: str, driving: str
+    bundle: str, backend: str, threads: int, source: str, driving: str, device: int | None = None
 ) -> dict[str, float]:
     """Start an interpreter, open a bundle and make one frame.
 
@@ -51,6 +51,7 @@ def time_cold_start(
         threads: as for Animator.open.
         source: image file.
         driving: image file.
+        device: as for Animator.open.
 
     Returns:
         Seconds by step: interpreter, imports, open, set_source, first_frame; and `total`.
@@ -58,7 +59,7 @@ def time_cold_start(
     Raises:
         BackendError: the process failed.
     """
-    argument = json.dumps([bundle, backend, threads, source, driving])
+    argument = json.dumps([bundle, backend, threads, source, driving, device])
     begin = perf_counter()
     with subprocess.Popen(
         [sys.executable, "-c", _SCRIPT, argument], stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -28,6 +28,7 @@ def add_bench(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--backend", default="auto", metavar="NAME",
         help="auto (default), cpu, ort-cuda, tensorrt, rtx, or torch: the same model in torch",
     )  # fmt: skip
+    parser.add_argument("--device", type=int, metavar="N", help="which GPU, from 0 (0)")
     parser.add_argument("--frames", type=int, default=200, metavar="N", help="frames timed (200)")
     parser.add_argument("--warmup", type=int, default=20, metavar="N", help="frames before (20)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (physical cores)")
@@ -48,8 +49,9 @@ def run_bench(args: argparse.Namespace) -> int:
     from .latency import Plan, measure_latency, report_lines, write_report
 
     plan = Plan(
-        args.bundle, args.backend, args.threads, args.frames, args.warmup, args.cold, args.torch
-    )
+        args.bundle, args.backend, args.threads, args.frames, args.warmup, args.cold, args.torch,
+        args.device,
+    )  # fmt: skip
     report = measure_latency(plan)
     if args.json is not None:
         write_report(args.json, report)

@@ -38,17 +38,18 @@ _HARMLESS = {"idle", "clocks as set", "sync boost", "display clock"}
 
 def read_state() -> dict[str, Any]:
     """One reading of the GPU that CUDA calls its first, or `{"absent": reason}`."""
-    query = _query()
+    query = _query(0)
     return query if isinstance(query, dict) else query[1]
 
 
-def _query() -> dict[str, Any] | tuple[list[str], dict[str, Any], str]:
+def _query(device: int) -> dict[str, Any] | tuple[list[str], dict[str, Any], str]:
     """The command that works here, its reading and its name of the reasons; else why none does."""
     tool = shutil.which(TOOL)
     if tool is None:
         return {"absent": f"there is no {TOOL}"}
     absent = f"{TOOL} gives no reading"
-    number = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip() or "0"
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    number = (visible[device] if device < len(visible) else "") or str(device)
     for reasons in _REASONS:
         fields = ",".join((*_WORDS, *_NUMBERS, reasons))
         command = [tool, f"--id={number}", "--format=csv,noheader,nounits", f"--query-gpu={fields}"]
@@ -85,7 +86,9 @@ class Watch:
     that comes right after it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: int = 0) -> None:
+        """Of the GPU of that number, as CUDA counts."""
+        self._device = device
         self.summary: dict[str, Any] = {}
         self._process: subprocess.Popen[str] | None = None
         self._reasons = _REASONS[0]
@@ -94,7 +97,7 @@ class Watch:
         self._before = 0
 
     def __enter__(self) -> Self:
-        query = _query()
+        query = _query(self._device)
         if isinstance(query, dict):
             self.summary = query
             return self

@@ -42,7 +42,8 @@ TORCH = "torch"  # no backend of the runtime: the same stages in torch
 class Plan:
     """What to time. `bundle` None is the default one; `backend` one of the runtime's, or
     `torch`; `threads` None the physical cores; `cold` the number of new processes; `torch` a
-    checkpoint to compare with, or for backend `torch` the one to run."""
+    checkpoint to compare with, or for backend `torch` the one to run; `device` the number of the
+    GPU, None the first."""
 
     bundle: Path | None = None
     backend: str = "auto"
@@ -51,14 +52,15 @@ class Plan:
     warmup: int = 20
     cold: int = 3
     torch: Path | None = None
+    device: int | None = None
 
 
 def measure_latency(plan: Plan) -> dict[str, Any]:
     """Run the plan and return the report as plain data, raw samples included.
 
     Raises:
-        ConfigError: fewer than one frame, a negative number, threads out of range, or an unknown
-            backend.
+        ConfigError: fewer than one frame, a negative number, threads out of range, an unknown
+            backend, or one that takes no GPU's number.
         SonomimeError: the bundle or the checkpoint cannot be used.
     """
     if plan.frames < 1 or plan.warmup < 0 or plan.cold < 0:
@@ -66,18 +68,23 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
     threads = resolve_threads(plan.threads)
     bundle = Bundle.open(plan.bundle)
     if plan.backend == TORCH:
+        if plan.device is not None:
+            raise ConfigError(
+                "backend 'torch' takes the first GPU that it sees, none by its number",
+                "set CUDA_VISIBLE_DEVICES to that number instead",
+            )
         from .torch_bench import measure_torch
 
         return _about(bundle, threads) | measure_torch(bundle, plan.torch, plan.frames, threads)
-    plan = replace(plan, backend=resolve_backend(plan.backend))
+    plan = replace(plan, backend=resolve_backend(plan.backend, plan.device))
     report = _about(bundle, threads)
     cold = [_cold(bundle, plan, threads) for _ in range(plan.cold)]
     source, driving = _inputs(bundle)
-    with Animator.open(bundle, plan.backend, threads=threads) as animator:
+    with Animator.open(bundle, plan.backend, threads=threads, device=plan.device) as animator:
         animator.set_source(source)
         frames = itertools.cycle(driving)
         gpu = hasattr(animator.session.backend, "captured")
-        with Watch() if gpu else nullcontext() as watch:
+        with Watch(plan.device or 0) if gpu else nullcontext() as watch:
             for frame in itertools.islice(frames, plan.warmup):
                 animator.animate(frame)
             samples = _time_frames(animator, itertools.islice(frames, plan.frames), plan.frames)
@@ -181,7 +188,7 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
 def _cold(bundle: Bundle, plan: Plan, threads: int) -> dict[str, float]:
     golden = bundle.manifest.golden
     source, driving = (str(bundle.folder / each.file) for each in (golden.source, golden.driving))
-    return time_cold_start(str(bundle.folder), plan.backend, threads, source, driving)
+    return time_cold_start(str(bundle.folder), plan.backend, threads, source, driving, plan.device)
 
 
 def _inputs(bundle: Bundle) -> tuple[Image, list[Image]]:

@@ -113,6 +113,10 @@ def add_build(sub: Subparsers) -> None:
         "(default: tensorrt where it and a GPU are there, else rtx)",
     )  # fmt: skip
     parser.add_argument(
+        "--device", type=int, metavar="N",
+        help="which GPU tensorrt builds on and for, from 0 (0)",
+    )  # fmt: skip
+    parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="also write the engine file there"
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -124,10 +128,10 @@ def build_command(args: argparse.Namespace) -> int:
     from ..runtime.bundle.bundle import Bundle
     from .engine import build_engines, choose_flavour
 
-    flavour, why = (args.flavour, "") if args.flavour else choose_flavour()
+    flavour, why = (args.flavour, "") if args.flavour else choose_flavour(args.device)
     if why:
         print(f"building {flavour}: {why}", file=sys.stderr)
-    done = build_engines(Bundle.open(args.bundle), flavour, args.output)
+    done = build_engines(Bundle.open(args.bundle), flavour, args.output, args.device)
     if flavour == "tensorrt" and done.plugin is None:
         print("there is no plugin: the operators' ONNX bodies are used", file=sys.stderr)
     if args.json:

@@ -36,11 +36,12 @@ class Check:
     exit_code: int = 0
 
 
-def examine(bundle: Path | None = None) -> Iterator[Check]:
+def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[Check]:
     """Run the checks, one after the other; none of them raises.
 
     Args:
         bundle: folder of the bundle to try, None for the default one.
+        device: number of the GPU to try it on; None for what `auto` takes.
     """
     checks: list[tuple[str, Callable[[], Check], type[SonomimeError], str]] = [
         ("python", _python, BackendError, "install Python 3.11 or newer"),
@@ -50,7 +51,7 @@ def examine(bundle: Path | None = None) -> Iterator[Check]:
         ("pyav", _pyav, BackendError, "pip install av"),
         ("onnxruntime", _onnxruntime, BackendError, 'pip install "sonomime[cpu]"'),
         ("gpu", _gpu, BackendError, ""),
-        ("bundle", lambda: _bundle(bundle), BundleError,
+        ("bundle", lambda: _bundle(bundle, device), BundleError,
          "install sonomime again, or name a bundle with --bundle"),
         ("temporary folder", lambda: _writable("temporary folder", Path(tempfile.gettempdir())),
          OutputError, "free some space there, or set TMPDIR to another folder"),
@@ -140,12 +141,15 @@ def _gpu() -> Check:
     error, count = runtime.cudaGetDeviceCount()
     if int(error) != 0 or count < 1:
         return Check("gpu", "note", "none (CPU runs)")
-    error, found = runtime.cudaGetDeviceProperties(0)
-    name = found.name.decode(errors="replace").rstrip("\0") if int(error) == 0 else "unknown"
-    return Check("gpu", "ok", f"{count} device(s), the first is {name}")
+    names = []
+    for index in range(count):
+        error, found = runtime.cudaGetDeviceProperties(index)
+        name = found.name.decode(errors="replace").rstrip("\0") if int(error) == 0 else "unknown"
+        names.append(f"{index} {name}")
+    return Check("gpu", "ok", f"by their numbers: {', '.join(names)}")
 
 
-def _bundle(path: Path | None) -> Check:
+def _bundle(path: Path | None, device: int | None) -> Check:
     """Open the bundle, digests and all, and let it make its golden frame."""
     from .backends import open_backend
     from .bundle.bundle import Bundle
@@ -156,7 +160,7 @@ def _bundle(path: Path | None) -> Check:
 
     bundle = Bundle.open(path)
     tolerances = bundle.manifest.tolerances
-    session = Session(bundle.manifest, open_backend("auto", bundle))
+    session = Session(bundle.manifest, open_backend("auto", bundle, device=device))
     try:
         driving = begin_golden(session, bundle, read_image)
         made = to_image(session.animate(to_planes(driving)))

@@ -156,6 +156,25 @@ def test_bad_input_leaves_with_its_code_and_nothing_behind(
     assert not list(tmp_path.rglob("*.part*")) and not output.exists()
 
 
+def test_a_gpu_by_its_number(
+    run: Run, toy_bundle: Path, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    output = tmp_path / "out.mp4"
+    bundle = ("--bundle", toy_bundle)
+    verbs = {
+        "animate": animate(toy_bundle, media, output), "demo": ["demo", *bundle, "-o", output],
+        "bench": ["bench", *bundle, "--cold", 0],
+    }  # fmt: skip
+    for words in verbs.values():
+        assert run(*words, "--device", 1)[0] == 4, "auto falls back to no CPU"
+        code, _, errors = run(*words, "--device", 1, "--backend", "cpu")
+        assert code == 2 and "hint: " in errors
+    assert run("doctor", *bundle, "--device", 1)[0] == 4
+    assert run("build", toy_bundle, "--device", 1, "--flavour", "rtx")[0] == 2
+    assert not output.exists()
+
+
 def test_debug_shows_the_trace(run: Run, tmp_path: Path) -> None:
     words = ("doctor", "animate", "--debug")
     assert "Traceback" not in run(*words)[2]  # usage is no error of ours

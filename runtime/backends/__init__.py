@@ -41,17 +41,22 @@ def resolve_threads(threads: int | None) -> int:
     return threads
 
 
-def resolve_backend(name: str) -> str:
+def resolve_backend(name: str, device: int | None = None) -> str:
     """The name in BACKENDS that is meant by `name`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or it is `ort-cpu` and a GPU was named by its number.
     """
     name = ALIASES.get(name, name)
     if name not in BACKENDS:
         close = nearest(name, BACKENDS)
         hint = f"did you mean {close!r}?" if close else "known: " + ", ".join((*BACKENDS, *ALIASES))
         raise ConfigError(f"unknown backend {name!r}", hint)
+    if name == "ort-cpu" and device is not None:
+        raise ConfigError(
+            f"backend {name!r} runs on no GPU, and GPU {device} was named",
+            "leave the device out, or take backend auto",
+        )
     return name
 
 
@@ -74,16 +79,11 @@ def open_backend(
         BackendError: the backend cannot serve, or there is no such GPU; the hint names the cure.
         BundleError: a stage file is not sound ONNX or does not match the manifest.
     """
-    name = resolve_backend(name)
+    name = resolve_backend(name, device)
     count = resolve_threads(threads)
     if name == "auto":
         return _on_gpu(bundle, device) or _ort_cpu(bundle, count)
     if name == "ort-cpu":
-        if device is not None:
-            raise ConfigError(
-                f"backend 'ort-cpu' runs on no GPU, and GPU {device} was named",
-                "leave the device out, or take backend auto",
-            )
         return _ort_cpu(bundle, count)
     return _OPENERS[name](bundle, device)
 

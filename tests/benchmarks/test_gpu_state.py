@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_nvidia_smi import LINE, put
@@ -47,12 +48,20 @@ def test_a_watch_sums_up(fake: Path) -> None:
     assert state_line(found) == "clock 1590 to 1590 MHz, power 62 to 62 W, slowed by: power cap"
 
 
+def watched(device: int) -> dict[str, Any]:
+    with Watch(device) as watch:
+        pass
+    return watch.summary
+
+
 def test_the_gpu_is_the_one_that_cuda_sees(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.write_text('#!/bin/sh\necho "$*" >&2; exit 9\n')
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert "--id=0 " in read_state()["absent"]
+    assert "--id=2 " in watched(2)["absent"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
     assert "--id=3 " in read_state()["absent"]
+    assert "--id=1 " in watched(1)["absent"]
 
 
 def test_an_idle_gpu_is_not_throttled() -> None:

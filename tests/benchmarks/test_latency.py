@@ -91,6 +91,22 @@ def test_on_a_gpu_spans_are_the_devices_and_its_state_is_recorded(
     assert "one CUDA graph" in text and "slowed by: power cap" in text
 
 
+def test_the_gpu_that_was_named(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fake_engines import install
+
+    from sonomime.benchmarks.cold_start import time_cold_start
+
+    install(monkeypatch).add_gpu()
+    plan = Plan(toy_bundle, "tensorrt", threads=1, frames=1, warmup=0, cold=0, device=1)
+    assert measure_latency(plan)["device"].startswith("Fake GPU 1 ")
+    for backend in ("cpu", "torch"):
+        with pytest.raises(ConfigError) as caught:
+            measure_latency(Plan(toy_bundle, backend, device=0))
+        assert caught.value.hint
+    with pytest.raises(BackendError):  # a new process sees no such GPU
+        time_cold_start(str(toy_bundle), "auto", 1, "a.png", "b.png", device=99)
+
+
 def test_the_model_in_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from lively import SMALL, lively_checkpoint
     from toy_bundle import make_toy_bundle

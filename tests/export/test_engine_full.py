@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from fake_tensorrt import FakeBuilder, fake_module
 
+from sonomime.cli import main
 from sonomime.export import engine
 from sonomime.export.engine import build_engines, choose_flavour
 from sonomime.runtime.bundle.bundle import Bundle
@@ -84,7 +85,9 @@ def test_full_tensorrt_builds_for_the_gpu_that_is_there(full: Any, toy: Bundle) 
         build_engines(toy, "tensorrt")
 
 
-def test_it_builds_on_and_for_the_gpu_that_was_named(full: Any, toy: Bundle) -> None:
+def test_it_builds_on_and_for_the_gpu_that_was_named(
+    full: Any, toy: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
     first, second = build_engines(toy, "tensorrt"), build_engines(toy, "tensorrt", device=1)
     assert full.built_on == [0] * 5 + [1] * 5 and full.current == 0
     assert second.manifest.targets == ("NVIDIA Other 8.9",) and second.path != first.path
@@ -96,6 +99,8 @@ def test_it_builds_on_and_for_the_gpu_that_was_named(full: Any, toy: Bundle) -> 
         build_engines(toy, "rtx", device=1)
     assert caught.value.hint
     assert choose_flavour(device=1)[0] == "tensorrt"
+    assert main(["build", str(toy.folder), "--device", "1"]) == 0
+    assert "NVIDIA Other 8.9" in capsys.readouterr().out
 
 
 def test_the_plugin_is_registered_once_and_part_of_the_key(

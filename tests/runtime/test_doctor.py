@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_bundle import blob, copy_bundle, edit_manifest, replace_file
@@ -96,6 +98,26 @@ def test_a_bundle_that_computes_something_else(toy_bundle: Path, tmp_path: Path)
     assert failed.state == "fail" and "allowed are 1" in failed.detail and failed.fix
     edit_manifest(folder, lambda d: d["tolerances"].update(frame_levels=None, psnr_db=45))
     assert "allowed are 45 dB" in found(folder)["bundle"].detail
+
+
+def test_gpus_by_the_numbers_that_device_takes(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime: Any = types.ModuleType("cuda.bindings.runtime")
+    names = [b"NVIDIA L4\0", b"NVIDIA T4\0"]
+    runtime.cudaGetDeviceCount = lambda: (0, 2)
+    runtime.cudaGetDeviceProperties = lambda index: (0, types.SimpleNamespace(name=names[index]))
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
+    check = list(examine(toy_bundle))[5]
+    assert (check.name, check.state) == ("gpu", "ok")
+    assert "0 NVIDIA L4, 1 NVIDIA T4" in check.detail
+
+
+def test_the_gpu_that_was_named_is_tried(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    assert found(toy_bundle)["bundle"].state == "ok"
+    failed = {check.name: check for check in examine(toy_bundle, 0)}["bundle"]
+    assert (failed.state, failed.exit_code) == ("fail", 4) and failed.fix
 
 
 def test_folders_that_cannot_be_written(
