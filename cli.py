@@ -96,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with terminable():
         try:
             args = build_parser().parse_args(words)
+            _check_output(args)
             code = int(args.run(args) or 0)
             sys.stdout.flush()  # a full disk or a reader that has left shows here, not at exit
             return code
@@ -103,6 +104,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             if debug and not isinstance(error, SystemExit):
                 traceback.print_exc()
             return _explain(error)
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    """Refuse `-`, by which other programs mean standard output: it would become a file's name."""
+    if Path("-") in (getattr(args, "output", None), getattr(args, "json", None)):
+        raise ConfigError(
+            "nothing can be written to standard output yet, which - stands for",
+            "name a file or a folder",
+        )
 
 
 def _explain(error: BaseException) -> int:

@@ -129,6 +129,25 @@ def test_usage_errors_leave_with_2(run: Run, words: list[str], hint: str) -> Non
     assert errors.startswith("error: ") and hint in errors.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["animate", "a", "b", "-o", "-"], ["demo", "-o", "-"], ["bench", "--json", "-"],
+        ["train", "lite", "--data", "d", "-o", "-"], ["evaluate", "c", "--data", "d", "-o", "-"],
+        ["phantom", "--subjects", "2", "-o", "-"], ["export", "c", "-o", "-"],
+        ["import-fomm", "f", "--config", "y", "-o", "-"], ["build", "b", "-o", "-"],
+    ],
+    ids=lambda words: words[0],
+)  # fmt: skip
+def test_standard_output_takes_no_files(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, output, errors = run(*words)
+    assert (code, output) == (2, "") and "hint: " in errors
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bad_input_leaves_with_its_code_and_nothing_behind(
     run: Run, toy_bundle: Path, media: Path, tmp_path: Path
 ) -> None:
