@@ -184,10 +184,16 @@ def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     parser = _verb(
         verbs, "animate", "animate a still image with the motion of a driving clip",
         "sonomime animate still.png driving.mp4 -o animated.mp4 --side-by-side",
-        run_animate, "The result has the source's own size and a mark that calls it synthetic.",
+        run_animate, "The source, which gives the picture, comes first; then the driving clip, "
+        "which gives the motion. The result has the source's own size and a mark that calls it "
+        "synthetic.",
     )  # fmt: skip
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="image, video or folder")
-    parser.add_argument("driving", type=Path, metavar="DRIVING", help="video, image or folder")
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="what is to move: image, video or folder"
+    )
+    parser.add_argument(
+        "driving", type=Path, metavar="DRIVING", help="how it is to move: video, folder or image"
+    )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT",
         help="NAME.mp4, NAME.mkv (FFV1, exact), or a folder of .png frames",
@@ -209,7 +215,7 @@ def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--crop", type=_crop, metavar="X,Y,W,H", help="of the driving frames")
     parser.add_argument("--source-crop", type=_crop, metavar="X,Y,W,H", help="of the source")
     parser.add_argument(
-        "--source-frame", type=int, default=0, metavar="N",
+        "--source-frame", type=int, metavar="N",
         help="which frame is the source when SOURCE is a clip (0, the first)",
     )  # fmt: skip
     parser.add_argument(

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ class Job:
     """What to animate.
 
     `reference` is `first`, `best` or the index of a driving frame; `source_frame` the frame to take
-    where the source is a clip; crops are in pixels of the original frames.
+    where the source is a clip, None the first; crops are in pixels of the original frames.
     """
 
     source: Path
@@ -40,7 +41,7 @@ class Job:
     reference: str | int = "first"
     crop: Crop | None = None
     source_crop: Crop | None = None
-    source_frame: int = 0
+    source_frame: int | None = None
     side_by_side: bool = False
     mark: bool = True
 
@@ -63,15 +64,18 @@ def animate_files(animator: Animator, job: Job) -> Done:
     The synthesized picture has the source's own size, and metadata that call it synthetic.
 
     Raises:
-        ConfigError: a reference that is not first, best or an index.
+        ConfigError: a reference that is not first, best or an index; a clip to be driven by one
+            frame, unless `source_frame` says that this is meant.
         InputError: the source or the driving clip cannot be used, or lacks the frame asked for.
         OutputError: the output cannot be written; nothing is left under its name.
         BackendError: a stage failed.
     """
     _check(job)
     channels = animator.session.chain.image.channels
-    still = _frame_of(job.source, job.source_frame, job.source_crop, channels)
+    still = _frame_of(job.source, job.source_frame or 0, job.source_crop, channels)
     with open_source(job.driving, crop=job.crop, channels=channels) as driving:
+        if _has_one_frame(driving):
+            _check_one_frame(job)
         animator.reset()
         animator.set_source(still)
         reference = _choose_reference(animator, driving, job.reference)
@@ -113,7 +117,7 @@ def demo_job(output: Path) -> Job:
 def _check(job: Job) -> None:
     if isinstance(job.reference, str) and job.reference not in ("first", "best"):
         raise ConfigError(f"unknown reference {job.reference!r}", "first, best or a frame's index")
-    if job.source_frame < 0 or (isinstance(job.reference, int) and job.reference < 0):
+    if any(isinstance(index, int) and index < 0 for index in (job.source_frame, job.reference)):
         raise ConfigError("frames are counted from 0", "give an index of 0 or more")
     with output_errors(job.output):
         there = job.output.exists()
@@ -123,6 +127,25 @@ def _check(job: Job) -> None:
                 raise OutputError(
                     f"{job.output} is an input of this very run", "choose another name with -o"
                 )
+
+
+def _check_one_frame(job: Job) -> None:
+    """Where one frame is all that drives: are source and driving clip swapped?"""
+    if job.source_frame is None:
+        with open_source(job.source) as source:
+            if not _has_one_frame(source):
+                raise ConfigError(
+                    f"the source {job.source} has many frames, what drives it, {job.driving}, one",
+                    "they seem swapped: the source comes first, then the driving clip; if one "
+                    "frame of a clip is to be the source, choose it with --source-frame",
+                )
+    if job.output.suffix.lower() != ".png":
+        log.warning("%s has one frame, and so has %s", job.driving, job.output)
+
+
+def _has_one_frame(source: FrameSource) -> bool:
+    """Whether there is no second one, by reading it; what can be read but once is left alone."""
+    return source.seekable and next(islice(source, 1, 2), None) is None
 
 
 def _frame_of(path: Path, index: int, crop: Crop | None, channels: int) -> Image:

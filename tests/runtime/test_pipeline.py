@@ -139,6 +139,34 @@ def test_a_clip_as_source_and_crops(animator: Animator, driving: Path, tmp_path:
     assert horizontal(first) == pytest.approx(XS[2], abs=0.05)
 
 
+def test_a_clip_that_one_image_is_to_drive_seems_swapped(
+    animator: Animator, still: Path, driving: Path, tmp_path: Path, make_video: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    video = make_video(tmp_path / "clip.mkv", [blob(64, x, 0) for x in XS])
+    for clip in (driving, video):
+        with pytest.raises(ConfigError) as caught:
+            animate_files(animator, Job(clip, still, tmp_path / "out"))
+        assert "--source-frame" in caught.value.hint and not (tmp_path / "out").exists()
+    assert caplog.records == []
+    chosen = Job(video, still, tmp_path / "out.mkv", source_frame=0)
+    assert animate_files(animator, chosen).frames == 1
+    assert animate_files(animator, Job(video, video, tmp_path / "self.mkv")).frames == len(XS)
+
+
+def test_a_result_of_one_frame_is_warned_of_unless_its_name_says_so(
+    animator: Animator, still: Path, tmp_path: Path, make_video: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    short = make_video(tmp_path / "short.mkv", [blob(64, 0.2, 0)])
+    assert animate_files(animator, Job(still, short, tmp_path / "one.png")).frames == 1
+    assert caplog.records == []
+    for image in (still, short):
+        animate_files(animator, Job(still, image, tmp_path / "one.mkv"))
+        assert [record.levelno for record in caplog.records] == [logging.WARNING]
+        caplog.clear()
+
+
 def test_side_by_side(animator: Animator, still: Path, driving: Path, tmp_path: Path) -> None:
     done = animate_files(animator, Job(still, driving, tmp_path / "out", side_by_side=True))
     image = read_image(sorted(done.output.iterdir())[1])
