@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -122,8 +122,11 @@ def _check(job: Job) -> None:
     with output_errors(job.output):
         there = job.output.exists()
     if there:
-        for file in (job.source, job.driving):
-            if file.exists() and os.path.samefile(file, job.output):
+        # A picture in a folder that is read is one of its frames.
+        frame = job.output.suffix.lower() == ".png"
+        places = (job.output, job.output.parent) if frame else (job.output,)
+        for file, place in product((job.source, job.driving), places):
+            if file.exists() and os.path.samefile(file, place):
                 raise OutputError(
                     f"{job.output} is an input of this very run", "choose another name with -o"
                 )

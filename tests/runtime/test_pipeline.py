@@ -190,11 +190,19 @@ def test_panels_take_pictures_of_any_size(channels: int) -> None:
     assert canvas.ndim == (2 if channels == 1 else 3)
 
 
-def test_an_input_is_not_overwritten(animator: Animator, still: Path, driving: Path) -> None:
-    before = still.read_bytes()
-    with pytest.raises(OutputError, match="an input of this very run"):
-        animate_files(animator, Job(still, driving, still))
-    assert still.read_bytes() == before
+def test_an_input_is_not_overwritten(
+    animator: Animator, still: Path, driving: Path, tmp_path: Path
+) -> None:
+    one = tmp_path / "one"
+    one.mkdir()
+    (frame := one / "frame.png").write_bytes(still.read_bytes())
+    for job in (Job(still, driving, still), Job(still, one, frame), Job(one, still, frame)):
+        before = job.output.read_bytes()
+        with pytest.raises(OutputError, match="an input of this very run"):
+            animate_files(animator, job)
+        assert job.output.read_bytes() == before
+    made = animate_files(animator, Job(still, one, one / "new.png")).output
+    assert made.is_file() and frame.read_bytes() == still.read_bytes()
 
 
 def test_the_samples_are_there(tmp_path: Path) -> None:
