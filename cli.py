@@ -231,6 +231,11 @@ def run_animate(args: argparse.Namespace) -> int:
     from .runtime.pipeline import Job
     from .runtime.smoothing import Smoothing
 
+    if args.motion == "absolute" and (args.scale != 1.0 or args.reference != "first"):
+        raise ConfigError(
+            "--scale and --reference mean nothing to absolute motion",
+            "leave them out, or take --motion relative",
+        )
     smooth = None
     if args.smooth or args.min_cutoff is not None or args.beta is not None:
         default = Smoothing()

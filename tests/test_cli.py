@@ -121,6 +121,8 @@ def test_every_verb_has_help_with_an_example(run: Run, monkeypatch: pytest.Monke
         (["animate", "a", "b", "-o", "c", "--motion", "relativ"], "did you mean 'relative'?"),
         (["animate", "a", "b", "-o", "c", "--crop", "1,2"], "x,y,w,h"),
         (["animate", "a", "b", "-o", "c", "--scale", "x"], "hull"),
+        (["animate", "a", "b", "-o", "c", "--motion", "absolute", "--scale", "2"], "relative"),
+        (["animate", "a", "b", "-o", "c", "--motion", "absolute", "--reference", "9"], "relative"),
     ],
 )
 def test_usage_errors_leave_with_2(run: Run, words: list[str], hint: str) -> None:
