@@ -224,6 +224,12 @@ class Animator:
             return self.session.read(name)
 
     @property
+    def has_hulls(self) -> bool:
+        """Whether source and reference have keypoints, whose hulls can be compared."""
+        wanted = {"source_kp_value", REFERENCE + "kp_value"}
+        return wanted <= self.session.chain.tensors().keys()
+
+    @property
     def letterbox(self) -> Letterbox:
         """Where the source image lies in the model's square.
 
@@ -271,13 +277,11 @@ class Animator:
             raise ConfigError(f"this model cannot make {self.motion} motion", f"take {motions[0]}")
         if len(motions) > 1:
             session.set_control("relative", float(self.motion == "relative"))
-        if self._scale == "hull":
-            known = session.chain.tensors().keys()
-            if not {"source_kp_value", REFERENCE + "kp_value"} <= known:
-                raise ConfigError(
-                    "this model has no keypoints of source and reference to take the scale from",
-                    "give the scale as a number",
-                )
+        if self._scale == "hull" and not self.has_hulls:
+            raise ConfigError(
+                "this model has no keypoints of source and reference to take the scale from",
+                "give the scale as a number",
+            )
         if self._scale != 1.0:
             session.set_control("scale", 1.0 if self._scale == "hull" else self._scale)
         if smooth is not None:

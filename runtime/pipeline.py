@@ -64,7 +64,8 @@ def animate_files(animator: Animator, job: Job) -> Done:
     The synthesized picture has the source's own size, and metadata that call it synthetic.
 
     Raises:
-        ConfigError: a reference that is not first, best or an index; a clip to be driven by one
+        ConfigError: a reference that is not first, best or an index, or that the model cannot
+            choose; a clip to be driven by one
             frame, unless `source_frame` says that this is meant.
         InputError: the source or the driving clip cannot be used, or lacks the frame asked for.
         OutputError: the output cannot be written; nothing is left under its name.
@@ -182,6 +183,11 @@ def _choose_reference(animator: Animator, driving: FrameSource, reference: str |
     if isinstance(reference, int):
         animator.set_reference(_nth(driving, reference))
         return reference
+    if not animator.has_hulls:
+        raise ConfigError(
+            "this model has no keypoints to choose the best reference by",
+            "give --reference the number of a frame, or leave it out for the first",
+        )
     source = animator.read("source_kp_value")[0]
     best, least, image = 0, np.inf, None
     for frame in progress(driving, driving.count_hint, "choose the reference"):

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from arithmetic_chain import CHAIN, Arithmetic
 from toy_bundle import blob
 
 from sonomime.runtime import Animator
@@ -18,6 +19,7 @@ from sonomime.runtime.media.mark import draw_mark, mark_box
 from sonomime.runtime.media.panels import Panels
 from sonomime.runtime.media.video import open_source
 from sonomime.runtime.pipeline import Job, animate_files, demo_job
+from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import ConfigError, InputError, OutputError
 
 XS = (0.0, 0.1, 0.3, -0.2, 0.0)
@@ -108,6 +110,17 @@ def test_references(animator: Animator, still: Path, driving: Path, tmp_path: Pa
         with pytest.raises((InputError, ConfigError), match=words):
             animate_files(animator, Job(still, driving, tmp_path / "none", reference=wrong))
     assert not (tmp_path / "none").exists()
+
+
+def test_a_model_without_keypoints_cannot_choose_the_reference(
+    still: Path, driving: Path, tmp_path: Path
+) -> None:
+    with (
+        Animator(Session(CHAIN, Arithmetic())) as animator,
+        pytest.raises(ConfigError) as caught,
+    ):
+        animate_files(animator, Job(still, driving, tmp_path / "out", reference="best"))
+    assert caught.value.hint and not (tmp_path / "out").exists()
 
 
 def test_a_reference_means_nothing_to_absolute_motion(
