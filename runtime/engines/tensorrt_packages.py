@@ -22,6 +22,9 @@ RECIPE = "strongly typed, TF32 off"
 
 PLUGIN_VARIABLE = "SONOMIME_PLUGIN"
 
+# Where CMakeLists.txt puts what it compiles.
+LIBRARIES = Path(__file__).parents[1] / "lib"
+
 
 @dataclass(frozen=True)
 class Flavour:
@@ -105,7 +108,7 @@ def plugin_path() -> Path | None:
             )
         # Whole: the loader would look for a bare name elsewhere than here.
         return Path(named).absolute()
-    beside = Path(__file__).parent / "lib" / "libsonomime_plugin.so"
+    beside = LIBRARIES / "libsonomime_plugin.so"
     return beside if beside.is_file() else None
 
 

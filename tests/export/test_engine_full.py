@@ -138,6 +138,17 @@ def test_a_plugin_that_does_not_load(
     assert flavours.plugin_digest("rtx") == ""
 
 
+def test_the_plugin_is_found_where_cmake_puts_it(
+    full: Any, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert repository / "runtime" / "lib" == flavours.LIBRARIES.resolve()
+    assert "CURRENT_SOURCE_DIR}/runtime/lib" in (repository / "CMakeLists.txt").read_text()
+    monkeypatch.setattr(flavours, "LIBRARIES", tmp_path)
+    assert flavours.plugin_path() is None
+    (tmp_path / "libsonomime_plugin.so").write_bytes(b"machine code")
+    assert flavours.plugin_path() == tmp_path / "libsonomime_plugin.so"
+
+
 def test_the_flavour_is_chosen_by_what_is_there(full: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_flavour() == (
         "tensorrt",
