@@ -30,6 +30,10 @@ def open_on_gpu(name: str, **options: Any) -> Animator:
         pytest.skip(f"{name} cannot serve here: {error.message}")
 
 
+def count_gpus() -> int:
+    return int(importlib.import_module("cuda.bindings.runtime").cudaGetDeviceCount()[1])
+
+
 def any_on_gpu(**options: Any) -> Animator:
     for name in GPU_BACKENDS:
         try:
@@ -124,6 +128,27 @@ def test_two_animators_at_once_do_not_disturb_each_other() -> None:
             assert np.array_equal(alone.animate(frame), first)
 
 
+def test_numbers_beyond_the_last_gpu_are_refused() -> None:
+    with pytest.raises(BackendError):
+        open_device(count_gpus())
+
+
+@pytest.mark.parametrize("name", GPU_BACKENDS)
+def test_the_last_gpu_by_its_number_and_nothing_on_the_first(name: str) -> None:
+    last = count_gpus() - 1
+    if not last:
+        pytest.skip("there is one GPU")
+    open_on_gpu(name, device=last).close()
+    program = (
+        "import sys, numpy as np; from sonomime.runtime import Animator; "
+        "from cuda.bindings import driver; "
+        f"a = Animator.open(None, {name!r}, device={last}); size = a.session.chain.image.size; "
+        "image = np.zeros((size, size), np.uint8); a.set_source(image); a.animate(image); "
+        "sys.exit(driver.cuDevicePrimaryCtxGetState(0)[2])"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=300, check=False).returncode == 0
+
+
 @pytest.mark.parametrize("name", GPU_BACKENDS)
 def test_what_is_dropped_gives_its_memory_back(name: str) -> None:
     device, free = open_device(), []
@@ -153,7 +178,7 @@ def test_a_program_that_ends_without_closing(name: str) -> None:
     open_on_gpu(name).close()
     program = (
         "import numpy as np; from sonomime.runtime import Animator; "
-        f"a = Animator.open(None, {name!r}); size = a.manifest.image.size; "
+        f"a = Animator.open(None, {name!r}); size = a.session.chain.image.size; "
         "image = np.zeros((size, size), np.uint8); a.set_source(image); "
         "[a.animate(image) for _ in range(3)]"
     )
