@@ -155,7 +155,7 @@ class Trainer:
         self.ema.train()
         for i in range(count):
             with self.autocast():
-                self.objective.run(self.ema, self.batch(self.step + i), self.step)
+                self.objective.run(self.ema, self.batch(self.step + i), self.step + i)
         self.ema.eval()
         for norm in norms:
             norm.momentum = 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -210,6 +211,27 @@ def test_batchnorm_is_estimated_without_a_loss(
     monkeypatch.setattr(trainer.objective, "forward", refuse)
     trainer.estimate_batchnorm()
     assert not torch.allclose(norm.running_mean, followed)
+
+
+def test_batchnorm_is_the_mean_over_batches_each_with_its_own_spline(tmp_path: Path) -> None:
+    trainer = make(tmp_path, config(train={"batchnorm_batches": 3}))
+    trainer.train_step()
+    wanted: dict[str, list[torch.Tensor]] = {}
+    for step in (1, 2, 3):
+        one = copy.deepcopy(trainer.ema).train()
+        for norm in one.modules():
+            if isinstance(norm, torch.nn.BatchNorm2d):
+                norm.momentum = 1.0  # what is left is this batch alone
+        with torch.no_grad():
+            trainer.objective.run(one, batch(step), step)
+        for name, value in one.state_dict().items():
+            if name.endswith(("running_mean", "running_var")):
+                wanted.setdefault(name, []).append(value)
+    trainer.estimate_batchnorm()
+    found = trainer.ema.state_dict()
+    assert wanted
+    for name, values in wanted.items():
+        assert torch.allclose(found[name], torch.stack(values).mean(0), rtol=1e-4, atol=1e-6), name
 
 
 def test_a_stopped_run_is_safe_before_batchnorm_is_estimated(
