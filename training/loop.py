@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,13 @@ from .trainer import Trainer
 
 @contextmanager
 def until_told() -> Iterator[Callable[[], bool]]:
-    """Yields a function: did SIGTERM or Ctrl-C ask to stop? A second Ctrl-C interrupts at once."""
+    """Yields a function: did SIGTERM or Ctrl-C ask to stop? A second Ctrl-C interrupts at once.
+
+    Only the main thread may handle signals; in any other the answer is always no.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     told: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -41,7 +48,7 @@ def train(
     report: Callable[[str], None],
     start: Path | None = None,
 ) -> Path:
-    """Train until ``max_steps``, ``max_minutes``, SIGTERM or Ctrl-C.
+    """Train until ``max_steps``, ``max_minutes``, SIGTERM or Ctrl-C (these two in the main thread).
 
     Every end writes ``RUN/checkpoint.pt``.
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -311,6 +312,14 @@ def test_sigterm_ends_with_a_checkpoint(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert "told to stop" in said
     assert load_checkpoint(tmp_path / "checkpoint.pt").step >= 1
+
+
+def test_any_thread_may_train(tmp_path: Path) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with ThreadPoolExecutor(1) as pool:
+        path = pool.submit(train, make(tmp_path, config()), False, None, silent).result()
+    assert load_checkpoint(path).step == 4
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
 
 
 def test_the_flow_loss_decays_and_exact_flow_may_stay(tmp_path: Path) -> None:
