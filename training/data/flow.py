@@ -152,7 +152,8 @@ def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, 
     """
     half, quarter = source.shape[0] // 2, source.shape[0] // 4
     before, after = (_levels(image, half) for image in (driving, source))
-    # A new one each time: the object keeps buffers, and may be called from several threads.
+    # A new one each time: the object keeps buffers, and may be called from several threads. OpenCV
+    # divides DIS into as many parts whatever its number of threads is: the result is the same.
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     start = np.zeros((half, half, 2), np.float32)
     forward = dis.calc(before, after, start.copy())

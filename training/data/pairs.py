@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -57,9 +56,6 @@ class PairSampler:
     The flow of a pair is exact for a clip with a displacement, and for a frame and its own bend;
     else it is measured.
 
-    OpenCV's threads are set to one: DIS flow splits its work by thread, and its result would depend
-    on their number.
-
     Raises:
         InputError: no clips, or clips that do not fit together.
         ConfigError: a setting out of its range.
@@ -95,7 +91,6 @@ class PairSampler:
         self._labelled = {id(clip): np.flatnonzero(clip.visible.any(axis=1)) for clip in clips}
         labels = [len(self._labelled[id(clip)]) / len(clip.frames) for clip in clips]
         self._partly_labelled = 0 < sum(labels) < len(labels)
-        cv2.setNumThreads(1)
 
     def batch(self, step: int) -> PairBatch:
         """The batch of a step; the same for the same (seed, step), whatever was drawn before."""

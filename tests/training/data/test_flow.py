@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -42,6 +42,27 @@ def test_a_translation_is_found(shift: tuple[int, int], channels: int) -> None:
     assert valid[8:-8, 8:-8].mean() > 0.95
     np.testing.assert_allclose(np.median(motion[valid], axis=0), shift, atol=0.25)
     assert np.abs(motion[valid] - shift).max() < 2
+
+
+@pytest.fixture()
+def opencv_threads() -> Iterator[Callable[[int], None]]:
+    """Sets OpenCV's number of threads, and puts it back."""
+    before = cv2.getNumThreads()
+    yield cv2.setNumThreads
+    cv2.setNumThreads(before)
+
+
+def test_the_number_of_opencvs_threads_is_neither_seen_nor_changed(
+    opencv_threads: Callable[[int], None],
+) -> None:
+    """Else batches would differ from machine to machine."""
+    images = texture(256), np.roll(texture(256), (2, 5), axis=(0, 1))
+    flows = []
+    for threads in (1, 2, 3, 8):
+        opencv_threads(threads)
+        flows.append(measured_flow(*images)[0])
+        assert cv2.getNumThreads() == threads
+    assert all(np.array_equal(flow, flows[0]) for flow in flows)
 
 
 def test_what_left_the_image_and_what_is_black_is_not_valid() -> None:

@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -523,6 +524,19 @@ def test_an_error_arrives_at_its_own_step() -> None:
         with pytest.raises(InputError, match="step 2"):
             ahead.batch(2)
         ahead.batch(3)
+
+
+def test_opencvs_threads_are_left_alone() -> None:
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(2)
+        sampler = PairSampler(
+            [make_clip(smooth(4))], replace(PLAIN, flow="dis"), seed=0, batch_size=1
+        )
+        assert sampler.batch(0).flow is not None
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_batches_are_prepared_ahead_and_the_thread_ends() -> None:
