@@ -57,7 +57,10 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="begin with these weights: fine-tuning",
     )
     parser.add_argument(
-        "--max-minutes", type=float, metavar="M", help="end with a checkpoint after M minutes"
+        "--max-minutes",
+        type=float,
+        metavar="M",
+        help="end with a checkpoint after M minutes, estimating BatchNorm's statistics included",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. train.max_steps=2000"

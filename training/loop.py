@@ -53,6 +53,9 @@ def train(
     Every end writes ``RUN/checkpoint.pt``.
 
     Args:
+        max_minutes: of everything, the estimate of BatchNorm's statistics at the end included.
+            Where that would take more than half of them, it sees fewer batches.
+        report: takes lines for the user.
         start: a checkpoint whose weights a new run begins with; a run that is resumed has its own.
 
     Raises:
@@ -79,11 +82,18 @@ def train(
                 "add --from CHECKPOINT, or train with train.batchnorm=batch",
             )
     train_config = trainer.config.train
-    deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-    since, mark = trainer.step, time.monotonic()
+    limit = math.inf if max_minutes is None else 60 * max_minutes
+    deadline = time.monotonic() + limit
+
+    def time_is_up() -> bool:
+        # What is left is for BatchNorm's statistics, but a limit too short for them is shared.
+        reserved = min(trainer.seconds_to_estimate(), limit / 2)
+        return time.monotonic() + reserved >= deadline
+
     saved = trainer.step if path.exists() else -1
+    since, mark = trainer.step, time.monotonic()
     with until_told() as told, Logbook(trainer.run, trainer.step) as book:
-        while trainer.step < train_config.max_steps and time.monotonic() < deadline and not told():
+        while trainer.step < train_config.max_steps and not time_is_up() and not told():
             rate, result = trainer.learning_rate(), trainer.train_step()
             step = trainer.step
             if step % train_config.log_every == 0 or step == 1:
@@ -99,7 +109,8 @@ def train(
                         "seconds_per_step": seconds,
                     },
                 )
-                left = (train_config.max_steps - step) * seconds / 60
+                left = (train_config.max_steps - step) * seconds + trainer.seconds_to_estimate()
+                left = max(0.0, min(left, deadline - time.monotonic())) / 60
                 report(
                     f"step {step}/{train_config.max_steps}  l1 {result.l1:.4f} "
                     f"(hold {result.hold:.4f})  loss {sum(values.values()):.3f}  "
@@ -109,14 +120,16 @@ def train(
             if step % train_config.picture_every == 0:
                 book.picture(step, trainer.picture(step))
             if step % train_config.checkpoint_every == 0:
-                trainer.save(path)
+                _save(trainer, path, deadline, report)
                 saved = step
         if saved != trainer.step:
             if told():
                 # Whoever sent SIGTERM may not wait until BatchNorm's statistics are estimated.
                 report(f"told to stop at step {trainer.step}: finishing; Ctrl-C leaves at once")
-                trainer.save(path, estimate=False)
-            trainer.save(path)
+                trainer.save(path)
+            elif trainer.step < train_config.max_steps and trainer.batches_to_estimate():
+                report(f"step {trainer.step} is the last: what time is left is for BatchNorm")
+            _save(trainer, path, deadline, report)
         if trainer.step > 0:
             book.picture(trainer.step, trainer.picture(trainer.step))
     reason = (
@@ -128,3 +141,11 @@ def train(
     )
     report(f"{reason} at step {trainer.step}: {path}")
     return path
+
+
+def _save(trainer: Trainer, path: Path, deadline: float, report: Callable[[str], None]) -> None:
+    """Save with BatchNorm's statistics estimated, on as many batches as there is time for."""
+    seen, wanted = trainer.estimate_batchnorm(deadline), trainer.batches_to_estimate()
+    if seen < wanted:
+        report(f"time is up: BatchNorm's statistics are those of {seen} batches, not of {wanted}")
+    trainer.save(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime.support.errors import CheckpointError, ConfigError
+from ..runtime.support.progress import progress
 from .checkpoint import Checkpoint
 from .config import Config, LossConfig, config_to_dict
 from .data.batch import PairBatch
@@ -64,6 +66,7 @@ class Trainer:
                 self.discriminator.parameters(), train.learning_rate, betas
             )
         self.step = 0
+        self.forward_seconds = 0.0  # of the last step: its batch and its forward pass
 
     def learning_rate(self) -> float:
         """This step's rate: linear warm-up, then constant or a cosine to 0 at ``max_steps``."""
@@ -91,11 +94,13 @@ class Trainer:
             # statistics say: a model that ends its training with those is judged as it was trained.
             for norm in _norms(self.model):
                 norm.eval()
+        start = time.monotonic()
         batch, rate = self.batch(self.step), self.learning_rate()
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
         with self.autocast():
             result: StepResult = self.objective(self.model, batch, self.step, self.discriminator)
+        self.forward_seconds = time.monotonic() - start
         total = torch.stack(list(result.losses.values())).sum()
         self.update(self.optimizer, rate, total, self.model.networks())
         if self.discriminator is not None:
@@ -142,29 +147,47 @@ class Trainer:
         floating = [k for k in ours if ours[k].is_floating_point()]
         torch._foreach_lerp_([ours[k] for k in floating], [theirs[k] for k in floating], 1 - decay)
 
+    def batches_to_estimate(self) -> int:
+        """How many batches :meth:`estimate_batchnorm` wants; 0 where there is nothing to do."""
+        train = self.config.train
+        return train.batchnorm_batches if train.batchnorm == "batch" and _norms(self.ema) else 0
+
+    def seconds_to_estimate(self) -> float:
+        """How long that will take, by the last step's forward pass; 0 before the first step."""
+        return self.batches_to_estimate() * self.forward_seconds
+
     @torch.no_grad()
-    def estimate_batchnorm(self) -> None:
-        """Re-estimate BatchNorm's statistics for the EMA weights on batches of the data."""
+    def estimate_batchnorm(self, deadline: float = math.inf) -> int:
+        """Re-estimate BatchNorm's statistics for the EMA weights on batches of the data.
+
+        Args:
+            deadline: on time.monotonic()'s clock; only the first batch may begin after it.
+
+        Returns:
+            How many batches were seen.
+        """
+        count = self.batches_to_estimate()
+        if count < 1:
+            return 0
         norms = _norms(self.ema)
-        count = self.config.train.batchnorm_batches
-        if not norms or count < 1 or self.config.train.batchnorm == "frozen":
-            return
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # cumulative average
         self.ema.train()
-        for i in range(count):
+        seen = 0
+        for i in progress(range(count), label="estimating BatchNorm"):
+            if i > 0 and time.monotonic() >= deadline:
+                break
             with self.autocast():
                 self.objective.run(self.ema, self.batch(self.step + i), self.step + i)
+            seen += 1
         self.ema.eval()
         for norm in norms:
             norm.momentum = 0.1
+        return seen
 
-    def save(self, path: Path, estimate: bool = True) -> None:
-        """Write the whole state; ``weights`` are the EMA weights, with re-estimated BatchNorm
-        unless ``estimate`` is false."""
-        if estimate:
-            self.estimate_batchnorm()
+    def save(self, path: Path) -> None:
+        """Write the whole state; ``weights`` are the EMA weights."""
         resume: dict[str, Any] = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

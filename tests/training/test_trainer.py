@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,6 +21,8 @@ import torch
 
 from sonomime.runtime.animator import Animator
 from sonomime.runtime.support.errors import CheckpointError, ConfigError, OutputError
+from sonomime.training import loop
+from sonomime.training import trainer as trainer_module
 from sonomime.training.checkpoint import load_checkpoint
 from sonomime.training.config import Config, config_from_dict
 from sonomime.training.data.batch import PairBatch, flow_weights
@@ -130,6 +134,35 @@ def test_all_losses_are_logged_and_the_pictures_drawn(tmp_path: Path) -> None:
 def test_the_time_limit_ends_with_a_checkpoint(tmp_path: Path) -> None:
     path = train(make(tmp_path, config()), False, 0.0, silent)
     assert load_checkpoint(path).step == 0
+
+
+@pytest.mark.parametrize(("batches", "steps", "seen"), [(4, 8, 4), (10, 6, 6), (0, 12, 0)])
+def test_the_estimate_of_batchnorm_counts_into_the_limit(
+    batches: int, steps: int, seen: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a minute, where a batch takes five seconds and nothing else takes time."""
+    now, drawn = 0.0, []
+
+    def slow(step: int) -> PairBatch:
+        nonlocal now
+        now += 5
+        drawn.append(step)
+        return batch(step)
+
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(trainer_module, "time", clock)
+    settings = config(
+        train={"max_steps": 1000, "batchnorm_batches": batches, "picture_every": 10**6},
+        loss={"adversarial": 0.0, "feature_matching": 0.0},
+    )
+    said: list[str] = []
+    trainer = Trainer(settings, slow, tmp_path, ["bladder_neck"], [])
+    path = train(trainer, False, 1.0, said.append)
+    assert load_checkpoint(path).step == steps
+    assert drawn == [*range(steps), *range(steps, steps + seen), steps]  # the last for the picture
+    told = [int(found[1]) for line in said if (found := re.search(r"(\d+) min left", line))]
+    assert len(told) == steps and set(told) <= {0, 1}  # not what 1000 steps would take
 
 
 def test_a_run_is_not_overwritten_by_chance(tmp_path: Path) -> None:
@@ -244,7 +277,7 @@ def test_a_stopped_run_is_safe_before_batchnorm_is_estimated(
         if line.startswith("step 2/"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def killed() -> None:
+    def killed(deadline: float) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(trainer, "estimate_batchnorm", killed)
