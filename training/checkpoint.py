@@ -29,14 +29,16 @@ class Checkpoint:
     """A training's state.
 
     weights: EMA weights of the model. supervised_names: keypoints that had labels, in
-    their order. data: name and licence of what it was trained on. resume: what only training needs.
+    their order. data: what it was trained on, each with its name, its licence if that is known, and
+    its clips by subject (trained_on.record), which older checkpoints lack. resume: what only
+    training needs.
     """
 
     config: Config
     step: int
     weights: dict[str, Tensor]
     supervised_names: list[str] = field(default_factory=list)
-    data: list[dict[str, str]] = field(default_factory=list)
+    data: list[dict[str, Any]] = field(default_factory=list)
     resume: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -97,7 +99,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             int(payload["step"]),
             weights,
             list(payload["supervised_names"]),
-            list(payload["data"]),
+            [_data(entry) for entry in payload["data"]],
             dict(payload["resume"]),
         )
     except KeyError as error:
@@ -106,3 +108,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
     except (AttributeError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint: {error}", _OTHER_VERSION) from error
+
+
+def _data(entry: Any) -> dict[str, Any]:
+    """An entry of ``data``; TypeError, ValueError or AttributeError if it is none."""
+    data = dict(entry)
+    if "clips" in data:
+        data["clips"] = {str(subject): list(map(str, c)) for subject, c in data["clips"].items()}
+    return data

@@ -66,7 +66,10 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. train.max_steps=2000"
     )
     parser.add_argument(
-        "--split", default="train", help="split of clips.csv to train on (default: train)"
+        "--split",
+        default="train",
+        help="split of clips.csv to train on (default: train); keep val to choose between runs, "
+        "and test to look at once",
     )
     parser.add_argument(
         "--crop", metavar="X,Y,W,H", help="region of every clip, pixels of the original frame"
@@ -85,6 +88,7 @@ def train_command(args: argparse.Namespace) -> int:
     from .data.prefetch import PrefetchSampler
     from .loop import train
     from .models.families import family_of
+    from .trained_on import record
     from .trainer import Trainer
 
     config = load_config(args.config, args.set)
@@ -107,7 +111,7 @@ def train_command(args: argparse.Namespace) -> int:
     sampler = PairSampler(
         clips, config.data, config.train.seed, batch_size=config.train.batch_size, loss=config.loss
     )
-    data = [{"name": folder.resolve().name} for folder in args.data]
+    data = record(args.data, found.clips)
     with PrefetchSampler(sampler) as prefetch:
         trainer = Trainer(config, prefetch.batch, args.output, names, data)
         train(

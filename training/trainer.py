@@ -35,7 +35,7 @@ class Trainer:
         sampler: Sampler,
         run: Path,
         supervised_names: list[str],
-        data: list[dict[str, str]],
+        data: list[dict[str, Any]],
     ) -> None:
         self.family = family_of(config.model)
         learned = self.family.labels(config.model)

@@ -58,7 +58,8 @@ def test_a_run_and_its_resumption(clips: Path, capsys: pytest.CaptureFixture[str
     assert "resuming at step 2" in capsys.readouterr().err
     run = clips.parent / "run"
     checkpoint = load_checkpoint(run / "checkpoint.pt")
-    assert checkpoint.step == 3 and checkpoint.data == [{"name": "clips"}]
+    assert checkpoint.step == 3
+    assert checkpoint.data == [{"name": "clips", "clips": {"blob": ["blob"]}}]
     steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from ...runtime.animator import Animator
 from ...runtime.bundle.bundle import Bundle
@@ -27,6 +28,7 @@ class Candidate:
         channels: 1 (grey) or 3 (RGB).
         geometry: "half_pixel" or "fomm", see `metrics.warp_by_deformation`.
         facts: what it is, for the report: kind, name, digest, and so on.
+        data: what it was trained on, see `trained_on.record`; of a bundle, the names alone.
     """
 
     absolute: Animator
@@ -35,6 +37,7 @@ class Candidate:
     channels: int
     geometry: str
     facts: dict[str, str]
+    data: Sequence[Mapping[str, Any]] = ()
 
 
 @contextmanager
@@ -75,7 +78,8 @@ def _bundle(path: Path, stack: ExitStack) -> Candidate:
         "backend": absolute.session.backend.name,
         **_versions("onnxruntime"),
     }
-    return _candidate(absolute, relative, facts)
+    data = [{"name": credit.name} for credit in manifest.provenance.data]
+    return _candidate(absolute, relative, facts, data)
 
 
 def _checkpoint(path: Path, stack: ExitStack) -> Candidate:
@@ -93,13 +97,18 @@ def _checkpoint(path: Path, stack: ExitStack) -> Candidate:
         "step": str(checkpoint.step),
         **_versions("torch"),
     }
-    return _candidate(absolute, relative, facts)
+    return _candidate(absolute, relative, facts, checkpoint.data)
 
 
-def _candidate(absolute: Animator, relative: Animator, facts: dict[str, str]) -> Candidate:
+def _candidate(
+    absolute: Animator,
+    relative: Animator,
+    facts: dict[str, str],
+    data: Sequence[Mapping[str, Any]],
+) -> Candidate:
     chain = absolute.session.chain
     image = chain.image
-    return Candidate(absolute, relative, image.size, image.channels, chain.geometry, facts)
+    return Candidate(absolute, relative, image.size, image.channels, chain.geometry, facts, data)
 
 
 def _versions(*more: str) -> dict[str, str]:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from .reconstruction import ClipResult, Drive
 
 EVALUATE_EXAMPLE = """example:
-  sonomime evaluate runs/first/checkpoint.pt --data clips/ --split test -o runs/first/test
+  sonomime evaluate runs/first/checkpoint.pt --data clips/ --split val -o runs/first/val
   sonomime evaluate my-bundle/ --data clips/ --max-frames 20 -o quick --json
-  sonomime evaluate my-bundle/ --data phantom/ --task prediction --split test -o predictions
+  sonomime evaluate my-bundle/ --data phantom/ --task prediction -o predictions
 """
 
 
@@ -28,7 +28,9 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Reconstruction: each clip drives its own middle frame, beside three baselines "
         "(held source, best blur, dense flow), and another subject's clip drives it, to look for "
         "leaking speckle. Prediction: on a phantom's pairs, one subject's clip drives another's "
-        "first frame, and the truth is known. "
+        "first frame, and the truth is known. Choose between runs on the split val; look at test "
+        "once, when you have chosen. The report says what the model was trained on, as far as that "
+        "is recorded. "
         "The folder gets results.json, table.md, overview.png and strips/.",
         epilog=EVALUATE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -44,7 +46,11 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the report"
     )
-    parser.add_argument("--split", metavar="S", help="only clips of this split (default: all)")
+    parser.add_argument(
+        "--split",
+        metavar="S",
+        help="only clips of this split, or all (default: test, where the data has it; else all)",
+    )
     parser.add_argument(
         "--crop", metavar="X,Y,W,H", help="region of every clip, pixels of the original frame"
     )
@@ -86,28 +92,40 @@ def evaluate_command(args: argparse.Namespace) -> int:
     from ...runtime.support.errors import ConfigError
     from ..data.dataset import find_clips
     from .candidate import open_candidate
+    from .held_out import ALL, NO_TEST, split_to_read, training_facts
     from .request import command_line, make_output, settings_of
     from .table import Report, summary_line, to_json, to_markdown, write_report
 
     if args.max_pairs is not None:
         raise ConfigError("--max-pairs is for --task prediction", "leave it out, or add the task")
     crop = parse_crop(args.crop) if args.crop else None
-    found = find_clips(args.data, split=args.split, crop=crop)
+    asked = None if args.split == ALL else args.split
+    found = find_clips(args.data, split=asked, crop=crop)
+    if args.split is None:
+        clips = found.clips + [clip for clip, _ in found.unsupported]
+        args.split = split_to_read({clip.split for clip in clips})
+        if args.split == ALL:
+            found.warnings.append(NO_TEST)
+        else:
+            found = find_clips(args.data, split=args.split, crop=crop)
     for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     make_output(args.output)
     left_out = [(clip.name, reason) for clip, reason in found.unsupported]
     with open_candidate(args.candidate) as candidate:
         drives, unread = _load(found.clips, candidate)
+        read = {drive.name for drive in drives}
+        used = [clip for clip in found.clips if clip.name in read]
+        seen, warnings = training_facts(candidate, args.data, used)
         results = _evaluate(candidate, drives, args.output, args.max_frames, args.seed)
-        facts = candidate.facts
+        facts = {**candidate.facts, **seen}
     report = Report(
         command=command_line(args),
         candidate=facts,
         settings=settings_of(args),
         results=results,
         left_out=left_out + unread,
-        warnings=found.warnings,
+        warnings=found.warnings + warnings,
     )
     write_report(report, args.output)
     print(to_json(report) if args.json else to_markdown(report), end="")

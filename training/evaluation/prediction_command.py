@@ -12,6 +12,7 @@ from ...runtime.support.progress import progress
 from ..data.dataset import find_clips
 from .candidate import Candidate, open_candidate
 from .ground_truth.readers import Pair, read_pair, read_pairs
+from .held_out import ALL, NO_TEST, split_to_read, training_facts
 from .prediction import PairResult, predict
 from .prediction_strips import pair_row, pair_strip
 from .prediction_table import PredictionReport, summary_line, to_json, to_markdown
@@ -36,14 +37,23 @@ def run_prediction(args: argparse.Namespace) -> int:
         found = find_clips([folder], crop=crop)
         warnings += found.warnings
         clips = found.clips + [clip for clip, _ in found.unsupported]
-        pairs += read_pairs(folder, clips, args.split)
+        pairs += read_pairs(folder, clips, None if args.split == ALL else args.split)
+    if args.split is None:
+        args.split = split_to_read({pair.split for pair in pairs})
+        if args.split == ALL:
+            warnings.append(NO_TEST)
+        else:
+            pairs = [pair for pair in pairs if pair.split == args.split]
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     chosen = [pairs[i] for i in spread(range(len(pairs)), args.max_pairs)]
     make_output(args.output)
+    ends = {clip.path: clip for pair in chosen for clip in (pair.source, pair.driving)}
     with open_candidate(args.candidate) as candidate:
+        seen, said = training_facts(candidate, args.data, list(ends.values()))
         results = _evaluate(candidate, chosen, args.output, args.max_frames)
-        facts = candidate.facts
+        facts = {**candidate.facts, **seen}
+    warnings += said
     settings = settings_of(args)
     report = PredictionReport(command_line(args), facts, settings, results, warnings, args.seed)
     markdown, record = to_markdown(report), to_json(report)

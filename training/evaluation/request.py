@@ -21,7 +21,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     settings = {
         "task": args.task,
         "data": " ".join(str(folder) for folder in args.data),
-        "split": args.split or "all",
+        "split": args.split,
         "crop": args.crop or "as the data says",
         "max_frames": args.max_frames or "all",
     }

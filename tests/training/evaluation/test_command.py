@@ -120,7 +120,8 @@ def test_the_folder_gets_the_report_and_a_strip_per_clip(
     fake: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "report"
-    assert evaluate(fake, "--data", data, "--task", "reconstruction", "-o", output) == 0
+    words = [fake, "--data", data, "--task", "reconstruction", "--split", "all"]
+    assert evaluate(*words, "-o", output) == 0
     assert sorted(p.relative_to(output).as_posix() for p in output.rglob("*.*")) == [
         "overview.png",
         "results.json",

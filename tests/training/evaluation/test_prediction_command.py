@@ -13,6 +13,7 @@ import pytest
 
 from sonomime.runtime.support.errors import ConfigError, InputError
 from sonomime.training.evaluation import candidate as subjects
+from sonomime.training.evaluation import prediction_command
 from sonomime.training.evaluation.candidate import Candidate
 
 from ...toy_bundle import make_toy_bundle
@@ -40,6 +41,7 @@ def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             yield candidate_of(Fake(), SIZE)
 
     monkeypatch.setattr(subjects, "open_candidate", fake)
+    monkeypatch.setattr(prediction_command, "open_candidate", fake)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -70,7 +72,7 @@ def test_json_and_a_quick_look(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["x", "--data", made, "--task", "prediction", "-o", tmp_path / "r", "--json"]
-    evaluate(*words, "--max-pairs", 2, "--max-frames", 2)
+    evaluate(*words, "--split", "all", "--max-pairs", 2, "--max-frames", 2)
     record = json.loads(capsys.readouterr().out)
     assert record == json.loads((tmp_path / "r" / "results.json").read_text())
     assert [pair["pair"] for pair in record["pairs"]] == ["s0__s1", "s3__s3"]
@@ -92,7 +94,8 @@ def test_a_bundle_predicts(made: Path, tmp_path: Path) -> None:
 def test_reconstruction_takes_the_field_along(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evaluate("x", "--data", made, "-o", tmp_path / "r", "--max-frames", 3)
+    words = ["x", "--data", made, "--split", "all", "-o", tmp_path / "r"]
+    evaluate(*words, "--max-frames", 3)
     record = json.loads((tmp_path / "r" / "results.json").read_text())
     assert [clip["exact"]["skill"]["oracle"] for clip in record["clips"]] == [1, 1, 1, 1]
     assert record["means"]["all"]["exact"]["units"] == 4

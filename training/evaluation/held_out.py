@@ -1,0 +1,68 @@
+"""Was the model trained on what it is evaluated on? Which split is read, and what is said of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.dataset import Clip
+from ..trained_on import record, recorded
+from .candidate import Candidate
+
+TEST, ALL = "test", "all"
+NO_TEST = (
+    "the data has no split named test: everything is evaluated, what the model was trained on too"
+)
+
+
+def split_to_read(there: Collection[str]) -> str:
+    """The split of those that are there to read if none was asked for: test, or else all."""
+    return TEST if TEST in there else ALL
+
+
+def training_facts(
+    candidate: Candidate, folders: Sequence[Path], clips: Sequence[Clip]
+) -> tuple[dict[str, str], list[str]]:
+    """What the model was trained on, and how much of that is evaluated, by name; says so on stderr.
+
+    Args:
+        folders: of the evaluation.
+        clips: those that are evaluated.
+
+    Returns:
+        facts for the report, and warnings: of clips and subjects that it was trained on.
+    """
+    data, warnings = candidate.data, []
+    facts = {"trained_on": ", ".join(map(_described, data)) or "not recorded"}
+    unknown = [_name(entry) for entry in data if "clips" not in entry]
+    trained, evaluated = recorded(data), recorded(record(folders, clips))
+    for what, known, names in zip(trained._fields, trained, evaluated, strict=True):
+        key = f"evaluated_{what}_trained_on"
+        both = len(known & names)
+        facts[key] = count = f"{both} of {len(names)}"
+        if both:
+            warnings.append(
+                f"{count} evaluated {what} are named like one that the model was trained on"
+            )
+        if len(unknown) == len(data):
+            bundle = candidate.facts["kind"] == "bundle"
+            facts[key] = "a bundle does not record its training clips" if bundle else "not recorded"
+        elif unknown:
+            facts[key] += f", not recorded for {', '.join(unknown)}"
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for key, value in facts.items():
+        print(f"{key.replace('_', ' ')}: {value}", file=sys.stderr)
+    return facts, warnings
+
+
+def _described(entry: Mapping[str, Any]) -> str:
+    clips, subjects = recorded([entry])
+    counts = f" ({len(clips)} clips of {len(subjects)} subjects)" if "clips" in entry else ""
+    return _name(entry) + counts
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("name", "?"))
