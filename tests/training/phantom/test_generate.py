@@ -58,7 +58,8 @@ def test_the_tables_say_what_the_folder_holds(tmp_path: Path, rendered: list[str
         "split": "test",
         "crop": "",
     }
-    assert [row["split"] for row in clips].count("test") == 3
+    splits = [row["split"] for row in clips]
+    assert (splits.count("test"), splits.count("val"), splits.count("train")) == (3, 1, 11)
     labels = table(tmp_path / "keypoints.csv")
     assert len(labels) == 15 * 4 * 2 and {row["visible"] for row in labels} == {"1"}
     assert {row["keypoint"] for row in labels} == {"bladder_neck", "symphysis"}
@@ -66,6 +67,16 @@ def test_the_tables_say_what_the_folder_holds(tmp_path: Path, rendered: list[str
     tests = {row["clip"] for row in clips if row["split"] == "test"}
     for row in table(tmp_path / "truth" / "pairs.csv"):
         assert {row["source"], row["driving"]} < tests and row["split"] == "test"
+
+
+def test_forty_subjects_are_split_as_said() -> None:
+    identities = Settings("heart", seed=0, subjects=40, frames=4, pairs=0).identities()
+    numbers = {
+        split: [i.number for i in identities if i.split == split]
+        for split in ("train", "val", "test")
+    }
+    assert {split: len(of) for split, of in numbers.items()} == {"train": 28, "val": 4, "test": 8}
+    assert numbers["test"] == list(range(4, 40, 5))  # as before there was a val: pairs stay
 
 
 def test_only_what_is_missing_is_made_and_the_user_hears_of_it(
