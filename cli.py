@@ -291,7 +291,7 @@ def run_demo(args: argparse.Namespace) -> int:
 def add_doctor(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     """`sonomime doctor`."""
     parser = _verb(
-        verbs, "doctor", "check the installation, and say how to mend it",
+        verbs, "doctor", "check the installation, and say how to fix it",
         "sonomime doctor --json", run_doctor,
     )  # fmt: skip
     parser.add_argument("--bundle", type=Path, metavar="B", help="bundle folder (the default one)")

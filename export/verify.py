@@ -31,7 +31,8 @@ FP32 = Tolerances(stage_abs=1e-4, frame_levels=1)
 # Half precision is held to what can be seen; the stages only have to be finite.
 FP16 = Tolerances(stage_abs=math.inf, psnr_db=45.0)
 
-SMOOTHING = {"min_cutoff": 1.5, "beta": 10.0}
+# Every control but `relative` away from its default.
+SMOOTHING = {"min_cutoff": 1.5, "beta": 10.0, "scale": 0.7, "dt_seconds": 0.1}
 
 DRIVING_FRAMES = 4
 LOOKED_AT = 150  # frames of a video from which the driving frames are taken

@@ -100,23 +100,18 @@ class Animator:
             BundleError: the bundle is missing, changed or malformed.
             BackendError: the backend cannot serve.
         """
-        if motion not in get_args(Motion):
-            raise ConfigError(f"unknown motion {motion!r}", "relative or absolute")
-        if scale != "hull" and not (isinstance(scale, int | float) and 0 < scale <= 10):
-            raise ConfigError(f"scale {scale!r} is not above 0 and at most 10, nor 'hull'")
-        smoothing = as_smoothing(smooth)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         running = open_backend(backend, opened, threads, device)
         try:
-            return cls(Session(opened.manifest, running), motion, scale, smoothing)
+            return cls(Session(opened.manifest, running), motion, scale, smooth)
         except BaseException:
             running.close()
             raise
 
     def set_source(self, image: Any) -> None:
-        """Take a new source image, as `animate` takes frames, and run the `once` stages on it.
+        """Take a new source image, as `animate` takes frames, and run the `source` stages on it.
 
-        A reference that was set stays; smoothing begins anew.
+        A reference that was set stays; smoothing starts again.
 
         Raises:
             InputError: not an image.
@@ -131,7 +126,7 @@ class Animator:
             self._begin()
 
     def set_reference(self, frame: Any) -> None:
-        """Take a driving frame as the reference of relative motion; smoothing begins anew.
+        """Take a driving frame as the reference of relative motion; smoothing starts again.
 
         Raises:
             InputError: not an image.
@@ -174,8 +169,7 @@ class Animator:
                 raise InputError("there is no source image yet", "call set_source(image) first")
             step, now = self._step(timestamp)
             target = self._io.target(out)
-            if self.session.has_control("dt_seconds"):
-                self.session.set_control("dt_seconds", step)
+            self._set_within("dt_seconds", step)
             self._driving_box = self._io.give(frame, DRIVING_FRAME, self._driving_box)
             if not self.session.has_reference:
                 self.session.observe()
@@ -271,22 +265,26 @@ class Animator:
 
     def _set_options(self, smooth: Smoothing | None) -> None:
         """Set the controls; refuse what the model cannot honour."""
-        session = self.session
+        session, scale = self.session, self._scale
+        if self.motion not in get_args(Motion):
+            raise ConfigError(f"unknown motion {self.motion!r}", "relative or absolute")
+        if scale != "hull" and not (isinstance(scale, int | float) and 0 < scale <= 10):
+            raise ConfigError(f"scale {scale!r} is not above 0 and at most 10, nor 'hull'")
         motions = session.chain.motions()
         if self.motion not in motions:
             raise ConfigError(f"this model cannot make {self.motion} motion", f"take {motions[0]}")
         if len(motions) > 1:
             session.set_control("relative", float(self.motion == "relative"))
-        if self._scale == "hull" and not self.has_hulls:
+        if scale == "hull" and not self.has_hulls:
             raise ConfigError(
                 "this model has no keypoints of source and reference to take the scale from",
                 "give the scale as a number",
             )
-        if self._scale != 1.0:
-            session.set_control("scale", 1.0 if self._scale == "hull" else self._scale)
-        if smooth is not None:
-            session.set_control("min_cutoff", smooth.min_cutoff)
-            session.set_control("beta", smooth.beta)
+        if session.has_control("scale") or scale != 1.0:
+            session.set_control("scale", 1.0 if scale == "hull" else scale)
+        for name in ("min_cutoff", "beta"):
+            if session.has_control(name) or smooth is not None:
+                session.set_control(name, 0.0 if smooth is None else getattr(smooth, name))
 
     def _begin(self) -> None:
         """A fresh clock, and the scale of the new pair. (The session's states are fresh.)"""
@@ -297,7 +295,13 @@ class Animator:
         if self._scale == "hull" and self.session.has_reference and self._letterbox is not None:
             source = self.session.read("source_kp_value")[0]
             reference = self.session.read(REFERENCE + "kp_value")[0]
-            self.session.set_control("scale", hull_scale(source, reference))
+            self._set_within("scale", hull_scale(source, reference))
+
+    def _set_within(self, name: str, value: float) -> None:
+        """Set what was measured, not asked for, as near as the range allows, if it is there."""
+        if self.session.has_control(name):
+            low, high = self.session.range_of(name)
+            self.session.set_control(name, min(high, max(low, value)))
 
     def _step(self, timestamp: float | None) -> tuple[float, float]:
         """Seconds since the last frame, and the time that it is now."""

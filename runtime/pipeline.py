@@ -65,8 +65,7 @@ def animate_files(animator: Animator, job: Job) -> Done:
 
     Raises:
         ConfigError: a reference that is not first, best or an index, or that the model cannot
-            choose; a clip to be driven by one
-            frame, unless `source_frame` says that this is meant.
+            choose; a clip to be driven by one frame, unless `source_frame` says that this is meant.
         InputError: the source or the driving clip cannot be used, or lacks the frame asked for.
         OutputError: the output cannot be written; nothing is left under its name.
         BackendError: a stage failed.

@@ -46,9 +46,10 @@ class Session:
         self._reference = [stage.name for stage in chain.of_role("reference")]
         seen = {tensor.name for tensor in observe.outputs}
         taken = {tensor.name for stage in chain.of_role("reference") for tensor in stage.inputs}
-        # A reference stage that looks at the source runs again with a new one: upon these, of the
-        # reference frame, which later frames overwrite.
-        self._of_reference = sorted(taken & seen) if taken - seen else []
+        # A reference stage that looks at the source runs again with a new one: upon what was seen
+        # of the reference frame, which later frames overwrite.
+        self._follows_source = bool(taken - seen)
+        self._of_reference = sorted(taken & seen) if self._follows_source else []
         self._kept: dict[str, NDArray[Any]] = {}
         self._states = [pair.to for pair in chain.recurrent]
         self._names = chain.tensors().keys()
@@ -73,10 +74,15 @@ class Session:
             known = ", ".join(self._controls) or "none"
             raise ConfigError(f"this bundle has no control {name!r}", f"it has {known}")
         view, control = self._controls[name]
-        low, high = control.range
-        if not low <= value <= high:
+        low, high = self.range_of(name)
+        if not low <= np.float32(value) <= high:
             raise ConfigError(f"{name} is {value:g}, expected {low:g} to {high:g} {control.unit}")
         view[0] = value
+
+    def range_of(self, name: str) -> tuple[float, float]:
+        """The least and the largest value of a control, as the float32 that it is."""
+        low, high = self._controls[name][1].range
+        return float(np.float32(low)), float(np.float32(high))
 
     def set_source(self, image: Planes | None = None) -> None:
         """Take a source image; the reference stays, and states are fresh.
@@ -87,7 +93,7 @@ class Session:
         self._give(SOURCE_IMAGE, image)
         for stage in self._source:
             self.backend.run(stage)
-        if self.has_reference and self._of_reference:
+        if self.has_reference and self._follows_source:
             for name, value in self._kept.items():
                 self.backend.write(name, value)
             for stage in self._reference:
@@ -110,6 +116,7 @@ class Session:
         Raises:
             BackendError: a stage failed.
         """
+        self.has_reference = False  # until all of it is there
         for made, kept in self._copies:
             self.backend.copy(made, kept)
         self._kept = {name: self.backend.read(name) for name in self._of_reference}

@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..runtime.backends.base import boundary, not_boundary
+from ..runtime.bundle.checks import check_wiring
 from ..runtime.bundle.manifest import FRAME, SOURCE_IMAGE
 from ..runtime.session import Session
+from ..runtime.support.errors import BackendError
 from ..runtime.support.timing import Spans
 from .checkpoint import Checkpoint
 from .models.base import ModuleChain, StageModule
@@ -101,11 +103,28 @@ class TorchBackend:
                     self.tensors[name].copy_(self.host[name], non_blocking=True)
 
     def compute(self, stage: StageModule) -> None:
-        """Enqueue one stage; its results replace the tensors."""
-        results = self.modules[stage.name](*(self.tensors[tensor.name] for tensor in stage.inputs))
+        """Enqueue one stage.
+
+        Raises:
+            BackendError: it failed, or made something else than its outputs say.
+        """
+        given = [self.tensors[tensor.name] for tensor in stage.inputs]
+        try:
+            results = self.modules[stage.name](*given)
+        except Exception as error:  # whatever a module raises
+            raise BackendError(f"stage {stage.name!r} failed in torch: {error}") from error
         listed = (results,) if isinstance(results, Tensor) else results
+        made = [
+            (str(result.dtype).removeprefix("torch."), tuple(result.shape)) for result in listed
+        ]
+        if made != [(wire.dtype, wire.shape) for wire in stage.outputs]:
+            raise BackendError(f"stage {stage.name!r} makes other tensors than it says: {made}")
         for wire, result in zip(stage.outputs, listed, strict=True):
-            self.tensors[wire.name] = result
+            self.keep(wire.name, result)
+
+    def keep(self, tensor: str, value: Tensor) -> None:
+        """Copy a result: it may be a view of an input or a parameter, and those change."""
+        self.tensors[tensor].copy_(value)
 
     def download(self) -> None:
         """Bring the frame down."""
@@ -134,4 +153,5 @@ def open_session(checkpoint: Checkpoint) -> Session:
     """
     family = family_of(checkpoint.config.model)
     chain = family.chain(checkpoint.model(), names=checkpoint.supervised_names)
+    check_wiring(chain)
     return Session(chain, TorchBackend(chain))

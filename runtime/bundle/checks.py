@@ -6,7 +6,8 @@ stage made, else what stage `observe` made as `driving_X` of the reference frame
 
 The leak rule: the picture may follow the driving frame's motion and must not show its anatomy. So
 the driving frame is for `observe` alone, what `observe` and `reference` stages make of it is for
-`transfer` alone, and `transfer` passes on MOST_NUMBERS at most.
+`transfer` alone, and `transfer` passes on few numbers (`most_numbers`). That limits what can pass;
+`sonomime evaluate` measures what does.
 """
 
 from __future__ import annotations
@@ -35,13 +36,10 @@ from .manifest import (
 
 ROLES: tuple[Role, ...] = ("source", "observe", "reference", "frame")
 
-MOST_NUMBERS = 4096
-"""Numbers that `transfer` may pass on per frame, its states aside."""
 MAX_ELEMENTS = 1 << 28  # of one tensor: 1 GiB of float32
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}", re.ASCII)
 _TENSOR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_LEAK = "else the driving anatomy could get into the picture"
 
 # By whom the inputs of a role's stages may be made. `transfer` takes from all.
 _MAKERS: dict[Role, tuple[Role, ...]] = {
@@ -52,6 +50,12 @@ _MAKERS: dict[Role, tuple[Role, ...]] = {
 }
 
 Kind = tuple[str, tuple[int, ...]]
+
+
+def most_numbers(size: int) -> int:
+    """Numbers that `transfer` may pass on per frame, its states aside: 4,096, and no more than one
+    for 16 pixels of a square picture of that size."""
+    return min(4096, size * size // 16)
 
 
 def check_values(manifest: Manifest) -> None:
@@ -89,6 +93,10 @@ def check_values(manifest: Manifest) -> None:
                 size *= side
             if size > MAX_ELEMENTS or len(tensor.shape) > 8:
                 raise StrictError(where, f"shape {list(tensor.shape)[:8]} is too large")
+    if manifest.tolerances.frame_levels is None and manifest.tolerances.psnr_db is None:
+        raise StrictError(
+            "tolerances", "frame_levels or psnr_db has to say what the frame keeps to"
+        )
     if manifest.golden.motion not in manifest.motions():
         raise StrictError("golden.motion", "the stages cannot make this motion")
 
@@ -163,7 +171,7 @@ def check_wiring(chain: Chain) -> None:
                 )
         for tensor in stage.outputs:
             if tensor.name in produced:
-                raise BundleError(f"stage {stage.name!r} makes {tensor.name!r} once more")
+                raise BundleError(f"stage {stage.name!r} makes {tensor.name!r} again")
             if tensor.name in given or tensor.name in states:
                 raise BundleError(f"stage {stage.name!r} makes {tensor.name!r}, which is given")
             _check_prefix(stage, tensor)
@@ -209,9 +217,15 @@ def _check_taken(stage: Stage, name: str, maker: Stage, is_state: bool) -> None:
 
 
 def _check_given(stage: Stage, name: str) -> None:
-    wanted: Role = {SOURCE_IMAGE: "source", DRIVING_FRAME: "observe"}.get(name, "frame")  # type: ignore[assignment]
+    """May this stage take an image or a control?"""
+    wanted = {SOURCE_IMAGE: "source", DRIVING_FRAME: "observe"}.get(name, "frame")
     if stage.role != wanted:
-        raise _leak(stage, f"takes {name!r}, which is for stages of role `{wanted}`")
+        what = f"takes {name!r}, which is for stages of role `{wanted}`"
+        raise (
+            _leak(stage, what)
+            if name == DRIVING_FRAME
+            else BundleError(f"stage {stage.name!r} {what}")
+        )
 
 
 def _check_prefix(stage: Stage, tensor: Tensor) -> None:
@@ -220,7 +234,7 @@ def _check_prefix(stage: Stage, tensor: Tensor) -> None:
     if wanted is not None and not tensor.name.startswith(wanted):
         raise BundleError(f"output {tensor.name!r} of {stage.name!r} must begin {wanted!r}")
     if wanted is None and tensor.name.startswith(tuple(prefixes.values())):
-        raise BundleError(f"output {tensor.name!r} of {stage.name!r} has a prefix that is not its")
+        raise BundleError(f"output {tensor.name!r} of {stage.name!r} has another role's prefix")
 
 
 def _check_transfer(chain: Chain, states: dict[str, str]) -> None:
@@ -233,8 +247,9 @@ def _check_transfer(chain: Chain, states: dict[str, str]) -> None:
         if (taken[to].dtype, taken[to].shape) != (made[from_].dtype, made[from_].shape):
             raise BundleError(f"recurrent state {from_!r} and {to!r} differ in shape or dtype")
     passed = sum(prod(t.shape) for t in transfer.outputs if t.name not in states.values())
-    if passed > MOST_NUMBERS:
-        raise _leak(transfer, f"passes on {passed} numbers a frame, {MOST_NUMBERS} are allowed")
+    allowed = most_numbers(chain.image.size)
+    if passed > allowed:
+        raise _leak(transfer, f"passes on {passed} numbers a frame, {allowed} are allowed")
 
 
 def _check_control(chain: Chain) -> None:
@@ -254,6 +269,8 @@ def _check_control(chain: Chain) -> None:
         _must_make(transfer, "shading", ("float32", shape))
     if any(given.name == "relative" for given in chain.controls):
         raise BundleError("displacements are always relative: there can be no control `relative`")
+    if chain.motions() != ("relative",):
+        raise BundleError("displacements are relative to a reference: no stage takes one")
 
 
 def _check_last(stage: Stage, chain: Chain, image: Kind) -> None:
@@ -263,15 +280,18 @@ def _check_last(stage: Stage, chain: Chain, image: Kind) -> None:
     made = {tensor.name: tensor for tensor in stage.outputs}
     for layer, name in vars(chain.layers).items():
         tensor = made.get(name)
-        shape = () if tensor is None else tensor.shape
-        depth, depths = (
-            (shape[-1:], (2,))
-            if layer == "deformation"
-            else (shape[1:2], (1, chain.image.channels))
-        )
-        fits = len(shape) == 4 and shape[0] == 1 and depth[0] in depths
-        if tensor is None or tensor.dtype != "float32" or not fits:
-            raise BundleError(f"layers.{layer}: stage {stage.name!r} does not make {name!r} so")
+        if tensor is None or tensor.dtype != "float32" or not _is_layer(layer, tensor, chain):
+            raise BundleError(
+                f"layers.{layer}: stage {stage.name!r} does not make {name!r} in a layer's shape"
+            )
+
+
+def _is_layer(layer: str, tensor: Tensor, chain: Chain) -> bool:
+    if len(tensor.shape) != 4 or tensor.shape[0] != 1:
+        return False
+    if layer == "deformation":
+        return tensor.shape[3] == 2
+    return tensor.shape[1] in (1, chain.image.channels)
 
 
 def _must_make(stage: Stage, name: str, kind: Kind) -> None:
@@ -291,4 +311,5 @@ def _must_be(stage: Stage, tensor: Tensor, expected: Kind) -> None:
 
 
 def _leak(stage: Stage, what: str) -> BundleError:
-    return BundleError(f"stage {stage.name!r} {what}", f"it is refused: {_LEAK}")
+    hint = "it is refused: else the driving anatomy could get into the picture"
+    return BundleError(f"stage {stage.name!r} {what}", hint)

@@ -14,8 +14,8 @@ from lively import SMALL, lively_checkpoint, speckle
 from sonomime import __version__
 from sonomime.export.bundle import config_sha256, export_bundle
 from sonomime.export.card import Description
-from sonomime.export.verify import SMOOTHING, Frames
-from sonomime.runtime import Animator
+from sonomime.export.verify import Frames
+from sonomime.runtime import Animator, Smoothing
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.bundle.manifest import DataCredit
 from sonomime.runtime.media.frames import read_image
@@ -24,6 +24,7 @@ from sonomime.training.models.base import StageModule
 from sonomime.training.models.keypoints import family
 from sonomime.training.models.keypoints.oracle import KeypointOracle
 from sonomime.training.models.keypoints.stages import build_stages
+from sonomime.training.models.keypoints.transfer import CONTROLS, TransferStage
 
 Bundles = Callable[..., Path]
 FRAMES = Frames(speckle(128), (speckle(128, seed=1), speckle(128, seed=2)))
@@ -81,11 +82,12 @@ def test_animator_agrees_with_the_model_in_relative_motion(small: Path) -> None:
     chain = KeypointOracle(lively_checkpoint("lite", SMALL).model())
     frames = [speckle(128, seed=seed) for seed in range(4)]
     chain.set_source(frames[0], frames[1])
+    smoothing = Smoothing()._asdict()
     with Animator.open(small, smooth=True, threads=1) as animator:
         animator.set_source(frames[0])
         for i, frame in enumerate(frames[1:]):
             found = animator.animate(frame, i / 30)
-            wanted = chain.animate(frame, SMOOTHING)["frame"][0, 0]
+            wanted = chain.animate(frame, smoothing)["frame"][0, 0]
             assert np.abs(found.astype(int) - wanted).max() <= 1
     assert wanted.std() > 10
 
@@ -114,6 +116,39 @@ def test_weights_that_were_changed_on_the_way_leave_nothing(
     with pytest.raises(ExportError, match=name) as caught:
         exported(tmp_path / "out")
     assert caught.value.exit_code == 5 and caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+class Deaf(TransferStage):
+    """Pays no heed to one of its scalars."""
+
+    def __init__(self, control: str) -> None:
+        super().__init__()
+        self.place = 6 + [each.name for each in CONTROLS].index(control)
+        self.value = CONTROLS[self.place - 6].default
+
+    def forward(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+        changed = list(given)
+        changed[self.place] = 0 * given[self.place] + self.value
+        return super().forward(*changed)
+
+
+@pytest.mark.parametrize("control", ["scale", "dt_seconds", "min_cutoff", "relative"])
+def test_a_bundle_that_ignores_a_control_is_found(
+    control: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(model: object, precision: object) -> list[StageModule]:
+        stages = build_stages(model, precision)  # type: ignore[arg-type]
+        return [
+            dataclasses.replace(stage, module=Deaf(control)) if stage.name == "transfer" else stage
+            for stage in stages
+        ]
+
+    monkeypatch.setattr(family, "build_stages", build)
+    checkpoint = lively_checkpoint("lite", SMALL)
+    frames = Frames(speckle(128), tuple(speckle(128, seed=seed) for seed in (1, 2, 3)))
+    with pytest.raises(ExportError):
+        export_bundle(checkpoint, "0" * 64, tmp_path / "out", frames)
     assert list(tmp_path.iterdir()) == []
 
 

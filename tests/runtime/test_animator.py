@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from arithmetic_chain import CHAIN, Arithmetic, level
 from numpy.typing import NDArray
-from toy_bundle import blob, copy_bundle, make_toy_bundle, rename_tensor
+from toy_bundle import blob, copy_bundle, edit_manifest, make_toy_bundle, rename_tensor
 
 from sonomime.runtime import Animator, Smoothing
 from sonomime.runtime.session import Session
@@ -260,6 +260,36 @@ def test_options_that_a_model_cannot_honour_are_refused() -> None:
     with pytest.raises(ConfigError):
         Animator(Session(nothing_set, Arithmetic()), scale=2.0)
     Animator(Session(nothing_set, Arithmetic()))
+
+
+def test_options_count_whatever_the_models_defaults_are(toy_bundle: Path, tmp_path: Path) -> None:
+    folder = copy_bundle(toy_bundle, tmp_path / "toy")
+    changes = {
+        "scale": {"default": 0.5}, "min_cutoff": {"default": 1.5}, "dt_seconds": {"range": [0, 1]}
+    }  # fmt: skip
+
+    def change(data: dict[str, Any]) -> None:
+        for control in data["controls"]:
+            control |= changes.get(control["name"], {})
+
+    edit_manifest(folder, change)
+    with Animator.open(folder) as animator:
+        assert animator.read("scale")[0] == 1 and animator.read("min_cutoff")[0] == 0
+        animator.set_source(blob(64, 0, 0))
+        animator.animate(blob(64, 0, 0), 0.0)
+        animator.animate(blob(64, 0, 0), 1.7e9)  # a pause, or a clock that was set
+        assert animator.read("dt_seconds")[0] == 1
+
+
+def test_a_hull_beyond_the_models_range_goes_as_far_as_that(
+    toy_bundle: Path, tmp_path: Path
+) -> None:
+    folder = copy_bundle(toy_bundle, tmp_path / "toy")
+    edit_manifest(folder, lambda data: data["controls"][1].update(range=[1.1, 1.25], default=1.2))
+    with pytest.raises(ConfigError):
+        Animator.open(folder, scale=2.0)
+    with pytest.raises(ConfigError):
+        Animator(Session(CHAIN, Arithmetic()), scale="big")  # type: ignore[arg-type]
 
 
 def test_a_bundle_without_the_sources_keypoints_has_no_hull(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from arithmetic_chain import CHAIN, Arithmetic, level
 
 from sonomime.runtime.bundle.checks import check_wiring
 from sonomime.runtime.session import Session
-from sonomime.runtime.support.errors import ConfigError, InputError
+from sonomime.runtime.support.errors import BackendError, ConfigError, InputError
 
 
 @pytest.fixture
@@ -84,6 +85,44 @@ def test_controls_have_defaults_names_and_ranges(session: Session) -> None:
         with pytest.raises(ConfigError):
             session.set_control(name, value)
     assert session.read("scale")[0] == 2.5 and not session.has_control("relative")
+
+
+def test_a_default_can_be_read_and_set_again() -> None:
+    """A control is float32: 0.1 is a little more there."""
+    control = replace(CHAIN.controls[0], default=0.1, range=(0.0, 0.1))
+    session = Session(replace(CHAIN, controls=(control,)), Arithmetic())
+    session.set_control("scale", float(session.read("scale")[0]))
+
+
+def test_a_reference_that_fails_is_no_reference(session: Session) -> None:
+    session.set_source(level(100))
+    session.set_reference(level(20))
+    backend: Any = session.backend
+    works = backend.stages["reference"]
+
+    def fails() -> None:
+        raise BackendError("out of memory")
+
+    backend.stages["reference"] = fails
+    with pytest.raises(BackendError):
+        session.set_reference(level(200))
+    assert not session.has_reference
+    backend.stages["reference"] = works
+    session.animate(level(30))  # becomes it
+    assert session.read("reference_gap")[0] == 30 - 100
+
+
+def test_a_reference_stage_of_the_source_alone_runs_again_with_it() -> None:
+    stages = tuple(
+        replace(stage, inputs=stage.inputs[1:]) if stage.role == "reference" else stage
+        for stage in CHAIN.stages
+    )
+    session = Session(replace(CHAIN, stages=stages), Arithmetic())
+    session.set_source(level(100))
+    session.set_reference(level(20))
+    runs(session)
+    session.set_source(level(50))
+    assert runs(session) == ["source", "reference"]
 
 
 def test_images_of_another_shape_or_type_are_refused(session: Session) -> None:

@@ -155,6 +155,7 @@ def test_an_unknown_key_names_the_nearest(spoiled: Path) -> None:
         (lambda d: d["controls"][1].update(name="relative"), "one name"),
         (lambda d: d["controls"][1].update(name="a b"), "letters, digits"),
         (lambda d: d["golden"].update(motion="sideways"), "golden.motion"),
+        (lambda d: d["tolerances"].update(frame_levels=None), "tolerances"),
         (lambda d: d["golden"].pop("reference"), "missing key 'reference'"),
         (lambda d: d["stages"][0].update(role="once"), "role: expected"),
         (lambda d: d.update(schema_version=3), "schema version 3, this runtime reads 2"),

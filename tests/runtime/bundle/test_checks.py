@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sonomime.runtime.bundle.bundle import Bundle
-from sonomime.runtime.bundle.checks import MOST_NUMBERS, check_wiring
+from sonomime.runtime.bundle.checks import check_wiring, most_numbers
 from sonomime.runtime.bundle.manifest import (
     Chain,
     ControlInput,
@@ -46,7 +46,7 @@ def retyped(manifest: Manifest, stage: str, tensor: str, **changes: Any) -> Mani
         ("generator", "frame", {"shape": (1, 3, 64, 64)}, "expected uint8 [1, 1, 64, 64]"),
         ("generator", "frame", {"name": "picture"}, "does not make 'frame'"),
         ("generator", "source_feature", {"name": "deformation2"}, "nothing makes its input"),
-        ("motion", "deformation", {"name": "source_small"}, "makes 'source_small' once more"),
+        ("motion", "deformation", {"name": "source_small"}, "makes 'source_small' again"),
         ("motion", "deformation", {"name": "scale"}, "'scale', which is given"),
         ("source", "source_image", {"dtype": "float32"}, "expected uint8"),
         ("keypoints", "driving_kp_value", {"shape": (1, 4, 2)}, "expected float32 [1, 4, 2]"),
@@ -204,10 +204,10 @@ LEAKS: dict[str, Callable[[], Chain]] = {
         3, "generator", tensor("carried", 1, SIZE),
     ),
     "transfer passes on more than motion": lambda: changed(
-        "transfer", made=(tensor("extra", MOST_NUMBERS - 128 - 16 + 1),)
+        "transfer", made=(tensor("extra", most_numbers(SIZE) - 128 - 16 + 1),)
     ),
     "transfer passes it on in two": lambda: changed(
-        "transfer", made=(tensor("a", 2048), tensor("b", 2048))
+        "transfer", made=(tensor("a", 100), tensor("b", 100))
     ),
     "transfer makes the frame itself": lambda: replace(
         MATCHING,
@@ -250,7 +250,7 @@ def test_a_bundle_that_passes_the_driving_frame_around_the_motion_is_refused(way
 
 
 def test_as_much_as_the_rule_allows_may_pass() -> None:
-    check_wiring(changed("transfer", made=(tensor("extra", MOST_NUMBERS - 128 - 16),)))
+    check_wiring(changed("transfer", made=(tensor("extra", most_numbers(SIZE) - 128 - 16),)))
 
 
 # -- what carries the motion, and layers -----------------------------------------------------------
@@ -263,6 +263,21 @@ def test_as_much_as_the_rule_allows_may_pass() -> None:
 def test_the_control_is_among_the_tensors(control: DisplacementControl) -> None:
     with pytest.raises(BundleError):
         check_wiring(replace(MATCHING, control=control))
+
+
+def test_the_rule_is_narrower_for_small_pictures() -> None:
+    """4,096 numbers are the whole of a picture of 64 x 64."""
+    assert [most_numbers(size) for size in (16, 64, 128, 256, 512)] == [16, 256, 1024, 4096, 4096]
+
+
+def test_displacements_want_a_reference() -> None:
+    stages = tuple(
+        replace(stage, inputs=tuple(t for t in stage.inputs if t is not KEPT))
+        for stage in MATCHING.stages
+        if stage is not REFERENCE
+    )
+    with pytest.raises(BundleError):
+        check_wiring(replace(MATCHING, stages=stages))
 
 
 def test_displacements_have_no_absolute_motion() -> None:

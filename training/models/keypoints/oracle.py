@@ -1,4 +1,4 @@
-"""What the model itself computes, in torch and float32: what an export is held against."""
+"""What the model itself computes, in torch and float32: what an export is compared with."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KeypointOracle:
 
     @torch.no_grad()
     def set_source(self, image: Image, reference: Image) -> None:
-        """Take source and reference, uint8 (S, S) or (S, S, 3); smoothing begins anew."""
+        """Take source and reference, uint8 (S, S) or (S, S, 3); smoothing starts again."""
         self._source: Source = self.model.encode(normalised(_as_tensor(image)))
         self._reference = self._detect(reference)
         self._state = torch.zeros(1, state_size(self.model.keypoint_detector.count))

@@ -1,0 +1,111 @@
+"""A chain of torch modules as a backend: what is made is kept, and is what the stage says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from arithmetic_chain import CHAIN, level
+from torch import Tensor, nn
+
+from sonomime.runtime.session import Session
+from sonomime.runtime.support.errors import BackendError
+from sonomime.training.models.base import ModuleChain, StageModule
+from sonomime.training.torch_backend import TorchBackend
+
+
+class Lambda(nn.Module):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+        self.own = nn.Parameter(torch.ones(1))
+
+    def forward(self, *given: Tensor) -> Any:
+        return self.function(*given)
+
+
+def mean(image: Tensor) -> Tensor:
+    return image.float().mean().reshape(1)
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "source": mean,
+    "observe": mean,
+    "reference": lambda seen, source: seen - source,
+    "transfer": lambda kept, seen, scale, state: (
+        (scale * (seen - kept)).reshape(1, 1, 1, 1).expand(1, 1, 1, 2),
+        state + 1,
+    ),
+    "generator": lambda source, move: (
+        (source + move[0, 0, 0, :1]).clamp(0, 255).to(torch.uint8).expand(1, 1, 16, 16)
+    ),
+}
+
+
+def chain(**changed: Callable[..., Any]) -> ModuleChain:
+    functions = FUNCTIONS | changed
+    stages = tuple(
+        StageModule(s.name, s.role, s.inputs, s.outputs, Lambda(functions[s.name]))
+        for s in CHAIN.stages
+    )
+    return ModuleChain(**{**vars(CHAIN), "stages": stages})
+
+
+def test_it_computes_what_the_same_chain_does_in_numpy() -> None:
+    from arithmetic_chain import Arithmetic
+
+    here = chain()
+    sessions = [Session(here, TorchBackend(here)), Session(CHAIN, Arithmetic())]
+    frames = []
+    for session in sessions:
+        session.set_source(level(40))
+        session.set_reference(level(20))
+        session.animate(level(60))
+        session.set_control("scale", 2.0)
+        frames.append(int(session.animate(level(60))[0, 0, 0, 0]))
+        assert session.read("state")[0] == 2
+    assert frames[0] == frames[1]
+
+
+def test_a_result_that_is_a_view_of_an_input_is_kept_as_it_was() -> None:
+    """The driving frame's memory is the caller's, and changes with the next frame."""
+    wide = replace(
+        CHAIN.stages[1],
+        outputs=(replace(CHAIN.stages[1].outputs[0], shape=(1, 1, 16, 16), dtype="uint8"),),
+    )
+    here = chain(observe=lambda image: image)
+    stages = list(here.stages)
+    stages[1] = replace(stages[1], outputs=wide.outputs)
+    backend = TorchBackend(replace(here, stages=tuple(stages)))
+    backend.write("driving_frame", 20)
+    backend.run("observe")
+    backend.write("driving_frame", 70)
+    assert np.all(backend.read("driving_mean") == 20)
+
+
+def test_writing_a_tensor_leaves_the_modules_alone() -> None:
+    here = chain()
+    own = here.stages[1].module.own
+    here.stages[1].module.function = lambda image: own
+    backend = TorchBackend(here)
+    backend.run("observe")
+    backend.write("driving_mean", 3)
+    assert backend.read("driving_mean")[0] == 3 and own.item() == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda image: image.float(),  # the whole frame
+        lambda image: mean(image).double(),
+        lambda image: mean(image) / "nothing",
+    ],
+)
+def test_what_a_stage_makes_is_what_it_says(wrong: Callable[..., Any]) -> None:
+    backend = TorchBackend(chain(observe=wrong))
+    with pytest.raises(BackendError):
+        backend.run("observe")
