@@ -279,7 +279,7 @@ def _networks(payload: Any, path: Path) -> dict[str, Tensor]:
         for key, value in state.items():
             if not isinstance(value, Tensor):
                 raise CheckpointError(
-                    f"{path}: {network}/{key} is not a tensor", "copy the file anew"
+                    f"{path}: {network}/{key} is not a tensor", "copy the file again"
                 )
             tensors[f"{network}/{key}"] = value
     return tensors

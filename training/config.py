@@ -171,7 +171,7 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: not a readable TOML file: {error}", "mend the file") from error
+        raise ConfigError(f"{path}: not a readable TOML file: {error}", "fix the file") from error
     config = config_from_dict(table, where=str(path))
     if overrides:
         for override in overrides:
@@ -188,7 +188,7 @@ def config_from_dict(table: Mapping[str, Any], where: str = "config") -> Config:
     try:
         return parse(Config, table)
     except StrictError as error:
-        raise ConfigError(f"{where}: {error}", error.hint or "mend the value") from error
+        raise ConfigError(f"{where}: {error}", error.hint or "fix the value") from error
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -297,4 +297,4 @@ def check(config: Config) -> None:
     ]
     for holds, sentence in rules:
         if not holds:
-            raise ConfigError(sentence, "mend it in the TOML file or with --set")
+            raise ConfigError(sentence, "fix it in the TOML file or with --set")

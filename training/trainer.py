@@ -38,13 +38,7 @@ class Trainer:
         data: list[dict[str, Any]],
     ) -> None:
         self.family = family_of(config.model)
-        learned = self.family.labels(config.model)
-        if supervised_names and len(supervised_names) != learned:
-            raise ConfigError(
-                f"the data labels {len(supervised_names)} keypoints "
-                f"({', '.join(supervised_names)}), the model has {learned} supervised ones",
-                f"--set model.keypoints.supervised={len(supervised_names)}",
-            )
+        self.family.check_labels(config.model, supervised_names)
         _check_image_loss(config.loss)
         self.config, self.sampler, self.run = config, sampler, run
         self.supervised_names, self.data = supervised_names, data

@@ -34,5 +34,5 @@ def read_weights_only(path: Path, refused_hint: str) -> Any:
             ) from error
         raise CheckpointError(
             f"{path}: not a readable checkpoint ({type(error).__name__})",
-            "it may be cut short or another kind of file; copy it anew",
+            "it may be cut short or another kind of file; copy it again",
         ) from error

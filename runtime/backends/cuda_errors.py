@@ -17,7 +17,7 @@ STICKY = frozenset(
 )  # fmt: skip
 
 LOST = (
-    "this process cannot use the GPU any more: start the program anew; if it comes back, set "
+    "this process cannot use the GPU any more: start the program again; if it comes back, set "
     "SONOMIME_CUDA_GRAPH=0 and CUDA_LAUNCH_BLOCKING=1 to see where, and look at dmesg"
 )
 

@@ -22,7 +22,7 @@ class EventSpans(Mapping[str, float]):
         self._stale = False
 
     def passed(self) -> None:
-        """A frame is done: all events have passed anew."""
+        """A frame is done: all events have passed again."""
         self._stale = True
 
     def freeze(self) -> None:

@@ -2,7 +2,7 @@
 
 Each stage is a CUDA graph of ONNX Runtime's own, since its sessions cannot be captured from outside
 (they may allocate while they run). A frame so takes one launch per stage, not one in all. A stage
-is captured in its first run, after two passes that may allocate, and anew for each thread.
+is captured in its first run, after two passes that may allocate, and again for each thread.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def load_engines(
     try:
         file = _find(wanted, bundle, build)
     except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
-        hint = "mend its permissions, or set XDG_CACHE_HOME to a folder of your own"
+        hint = "fix its permissions, or set XDG_CACHE_HOME to a folder of your own"
         raise BackendError(f"the cache of engines cannot be read: {error}", hint) from error
     opened = read_engine_file(file)
     reasons = differences(Facts.stated(opened.manifest), wanted)

@@ -104,6 +104,13 @@ class Family(Protocol):
     def labels(self, config: ModelConfig) -> int:
         """Labelled keypoints that it learns from; 0: labels are nothing to it."""
 
+    def check_labels(self, config: ModelConfig, names: Sequence[str]) -> None:
+        """Refuse labels of another number than the model learns from.
+
+        Raises:
+            ConfigError: naming them and the setting.
+        """
+
     def columns(self, model: Any, batch: PairBatch) -> Columns:
         """What the pictures of a training show of a batch."""
 

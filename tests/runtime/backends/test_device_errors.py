@@ -90,7 +90,7 @@ def test_a_lost_context_is_said_at_once_and_ever_after(
     trt.device.fail("synchronise", "cudaErrorIllegalAddress")
     with pytest.raises(BackendError, match="IllegalAddress") as caught:
         animator.animate(blob(64, 0, 0))
-    assert "start the program anew" in caught.value.hint
+    assert "start the program again" in caught.value.hint
     before = len(trt.device.calls)
     for call in (
         lambda: animator.animate(blob(64, 0, 0)),
@@ -100,7 +100,7 @@ def test_a_lost_context_is_said_at_once_and_ever_after(
     ):
         with pytest.raises(BackendError, match="IllegalAddress") as caught:
             call()
-        assert "start the program anew" in caught.value.hint
+        assert "start the program again" in caught.value.hint
     assert len(trt.device.calls) == before, "a lost GPU is not asked again"
     animator.close()  # raises nothing
     trt.forget()
@@ -117,7 +117,7 @@ def test_a_stage_whose_failure_lost_the_context(trt: FakeTrt, toy_bundle: Path) 
         BackendError, match=r"'motion' failed.*the kernel refused; the GPU"
     ) as caught:
         animator.animate(blob(64, 0, 0))
-    assert "start the program anew" in caught.value.hint
+    assert "start the program again" in caught.value.hint
     trt.failing = set()
     with pytest.raises(BackendError, match="cudaErrorLaunchFailure"):
         animator.animate(blob(64, 0, 0))
@@ -241,8 +241,8 @@ def test_the_fake_catches_what_it_is_for() -> None:
         ("cudaErrorMemoryAllocation", "free some of the GPU's memory", False),
         ("cudaErrorInsufficientDriver", "NVIDIA driver", False),
         ("cudaErrorNoDevice", "--gpus all", False),
-        ("cudaErrorLaunchFailure", "start the program anew", True),
-        ("cudaErrorLaunchTimeout", "start the program anew", True),
+        ("cudaErrorLaunchFailure", "start the program again", True),
+        ("cudaErrorLaunchTimeout", "start the program again", True),
         ("cudaErrorSomethingNew", "sonomime doctor", False),
     ],
 )

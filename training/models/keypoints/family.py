@@ -10,6 +10,7 @@ from ....runtime.bundle.manifest import (
     Recurrent,
     SupervisedKeypoint,
 )
+from ....runtime.support.errors import ConfigError
 from ...config import Config, ModelConfig
 from ...data.batch import PairBatch
 from ..base import Columns, ModuleChain, Precision
@@ -31,6 +32,15 @@ class KeypointFamily:
 
     def labels(self, config: ModelConfig) -> int:
         return config.keypoints.supervised
+
+    def check_labels(self, config: ModelConfig, names: Sequence[str]) -> None:
+        learned = self.labels(config)
+        if names and len(names) != learned:
+            raise ConfigError(
+                f"the data labels {len(names)} keypoints ({', '.join(names)}), the model has "
+                f"{learned} supervised ones",
+                f"--set model.keypoints.supervised={len(names)}",
+            )
 
     def columns(self, model: AnimationModel, batch: PairBatch) -> Columns:
         source, driving = model.encode(batch.source), model.keypoint_detector(batch.driving)
