@@ -4,7 +4,7 @@
     python -m sonomime.benchmarks.gpu_check -o gpu.json   where sonomime is installed
 
 It needs Python 3.11, numpy, torch and a compiler (nvcc for the GPU), and uses what else it finds:
-ONNX Runtime, TensorRT, TensorRT-RTX. Every part runs in a process of its own (`gpu_parts`), what
+ONNX Runtime, TensorRT, TensorRT-RTX. Every part runs in a process of its own (`gpu.parts`), what
 matters most first; this one never touches the GPU. The report is written anew with every row, so
 that one that is cut short is worth something. Without a GPU it does what a CPU can do, says so, and
 ends with an error; `--cpu-only` asks for just that.
@@ -28,7 +28,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .child import Message
+    from .gpu.child import Message
 
 MODELS = ("ours-ptg", "lite")
 BACKENDS = ("ort-cuda", "tensorrt", "rtx", "ort-cpu")
@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sonomime.runtime.support.errors import SonomimeError
 
     if args.part is not None:
-        from .child import speak
-        from .gpu_parts import run_part
+        from .gpu.child import speak
+        from .gpu.parts import run_part
 
         speak(run_part(args, args.part))
         os._exit(0)  # all is said; CUDA's end may hang
@@ -127,7 +127,7 @@ class Check:
         return self._verdict()
 
     def _about(self) -> None:
-        from .gpu_state import read_state
+        from .gpu.state import read_state
         from .measure import environment, installed
 
         found = {name: _version(name) for name in _OPTIONAL if installed(name)}
@@ -177,7 +177,7 @@ class Check:
 
     def _bundle(self) -> dict[str, Any]:
         from ..runtime.bundle.bundle import Bundle
-        from .rows import said
+        from .gpu.rows import said
 
         try:
             bundle = Bundle.open(self.args.bundle)
@@ -197,7 +197,7 @@ class Check:
     def _child(self, part: Part, spec: dict[str, Any], until: float) -> bool:
         """One process. Returns whether another should go on with what this one did not get to:
         what ends a process costs the row that it was at."""
-        from .child import listen
+        from .gpu.child import listen
 
         rows = part.entry.get("rows", [])
 
@@ -252,7 +252,7 @@ class Check:
         return died or spoilt
 
     def _verdict(self) -> int:
-        from .rows import trouble
+        from .gpu.rows import trouble
 
         parts = [("kernels", "case", self.report["kernels"])]
         parts += [(model["model"], "variant", model) for model in self.report["models"]]
@@ -295,7 +295,7 @@ class Check:
 
 def _lines(part: Part) -> Iterator[str]:
     """What a part has found so far, for a person."""
-    from .rows import remarks, trouble
+    from .gpu.rows import remarks, trouble
 
     why = trouble(part.entry)
     yield part.title + (f": {why}" if why else "") + remarks(part.entry)
@@ -303,11 +303,11 @@ def _lines(part: Part) -> Iterator[str]:
     if not rows:
         return
     if part.key == "case":
-        from .kernel_check import kernel_lines as lines
+        from .gpu.kernel_check import kernel_lines as lines
     elif part.key == "variant":
-        from .torch_check import torch_lines as lines
+        from .gpu.torch_check import torch_lines as lines
     else:
-        from .backend_check import backend_lines as lines
+        from .gpu.backend_check import backend_lines as lines
     yield from lines(rows)
 
 

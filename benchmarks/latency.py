@@ -30,7 +30,7 @@ from ..runtime.support.atomic_files import atomic_write_text
 from ..runtime.support.errors import ConfigError
 from ..runtime.support.progress import progress
 from .cold_start import time_cold_start
-from .gpu_state import Watch, state_line
+from .gpu.state import Watch, state_line
 from .measure import Summary, environment, summarise
 
 MOST_INPUTS = 60  # frames kept in memory and repeated
@@ -146,7 +146,7 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"{report['device']}, {report['threads']} threads, {machine['cpu']}"
     yield f"load average before: {machine['load_average'][0]}"
     if "ways" in report:
-        from .torch_check import torch_lines
+        from .gpu.torch_check import torch_lines
 
         yield report["weights"]
         yield from torch_lines(report["ways"])

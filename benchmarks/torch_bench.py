@@ -13,7 +13,7 @@ from typing import Any
 
 from ..runtime.bundle.bundle import Bundle
 from ..runtime.support.errors import BackendError, ConfigError
-from .png_reader import read_png
+from .gpu.png_reader import read_png
 
 
 def measure_torch(
@@ -27,8 +27,8 @@ def measure_torch(
     """
     import torch
 
-    from .kernels import Kernels
-    from .torch_check import Pictures, check_model, variants
+    from .gpu.kernels import Kernels
+    from .gpu.torch_check import Pictures, check_model, variants
 
     torch.set_num_threads(threads)
     gpu = torch.cuda.is_available()

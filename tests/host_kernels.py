@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sonomime.benchmarks.kernels import DTYPES, HWC8, LINEAR, SOURCES, Kernels
+from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, LINEAR, SOURCES, Kernels
 from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
 INVALID_VALUE = 1  # cudaErrorInvalidValue

@@ -19,7 +19,7 @@ import host_kernels
 import torch
 from torch import Tensor
 
-from sonomime.benchmarks.kernels import DTYPES, HWC8, LINEAR, Kernels, compiler
+from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, LINEAR, Kernels, compiler
 from sonomime.training.models import operators
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.keypoints import operators as motion_operators

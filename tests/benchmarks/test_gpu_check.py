@@ -14,8 +14,9 @@ import torch
 from lively import SMALL
 from toy_bundle import edit_manifest, make_toy_bundle, replace_file
 
-from sonomime.benchmarks import child, gpu_check
-from sonomime.benchmarks.gpu_parts import run_part
+from sonomime.benchmarks import gpu_check
+from sonomime.benchmarks.gpu import child
+from sonomime.benchmarks.gpu.parts import run_part
 from sonomime.runtime.support.plain_file import sha256_file
 
 # What a machine with torch, numpy and a compiler alone lacks.
@@ -140,8 +141,8 @@ class Played:
         self.bundle = make_toy_bundle(folder / "toy")
         self.patch = monkeypatch
         for name in ("kernel_check.kernel_lines", "torch_check.torch_lines"):
-            monkeypatch.setattr(f"sonomime.benchmarks.{name}", lambda rows: map(str, rows))
-        monkeypatch.setattr("sonomime.benchmarks.backend_check.backend_lines", lambda rows: "")
+            monkeypatch.setattr(f"sonomime.benchmarks.gpu.{name}", lambda rows: map(str, rows))
+        monkeypatch.setattr("sonomime.benchmarks.gpu.backend_check.backend_lines", lambda rows: "")
 
     def run(self, *words: str, kernels: str = "pass", model: str = "pass") -> int:
         code = PLAYED.replace("KERNELS", kernels).replace("MODEL", model)

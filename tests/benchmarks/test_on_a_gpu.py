@@ -10,10 +10,10 @@ import torch
 from lively import SMALL
 
 from sonomime.benchmarks import gpu_check
-from sonomime.benchmarks.kernel_check import cases, check_kernels
-from sonomime.benchmarks.kernels import Kernels
+from sonomime.benchmarks.gpu.kernel_check import cases, check_kernels
+from sonomime.benchmarks.gpu.kernels import Kernels
+from sonomime.benchmarks.gpu.torch_check import Pictures, Variant, check_model
 from sonomime.benchmarks.lively import lively_model, speckle
-from sonomime.benchmarks.torch_check import Pictures, Variant, check_model
 from sonomime.training.config import load_config
 
 pytestmark = pytest.mark.gpu

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from toy_bundle import make_toy_bundle
 
-from sonomime.benchmarks import torch_bench, torch_check
-from sonomime.benchmarks.torch_check import torch_lines
+from sonomime.benchmarks import torch_bench
+from sonomime.benchmarks.gpu import torch_check
+from sonomime.benchmarks.gpu.torch_check import torch_lines
 from sonomime.runtime.bundle.bundle import Bundle
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sonomime.benchmarks.kernels import Kernels, build_command, compiler
+from sonomime.benchmarks.gpu.kernels import Kernels, build_command, compiler
 from sonomime.runtime.support.errors import BackendError
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from host_kernels import INVALID_VALUE
 
-from sonomime.benchmarks.kernels import SIGNATURES, Kernels, compiler
+from sonomime.benchmarks.gpu.kernels import SIGNATURES, Kernels, compiler
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sonomime.benchmarks.kernels import HWC8, LINEAR, Kernels, compiler
+from sonomime.benchmarks.gpu.kernels import HWC8, LINEAR, Kernels, compiler
 from sonomime.export.bodies import BODIES
 from sonomime.training.models import operators
 from sonomime.training.models.geometry import make_grid

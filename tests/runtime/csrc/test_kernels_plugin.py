@@ -12,7 +12,7 @@ from pathlib import Path
 import plugin_creators
 import pytest
 
-from sonomime.benchmarks.kernels import SIGNATURES, SOURCES, compiler
+from sonomime.benchmarks.gpu.kernels import SIGNATURES, SOURCES, compiler
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sonomime.benchmarks import kernel_check
-from sonomime.benchmarks.kernel_check import Case, check_kernels
-from sonomime.benchmarks.kernels import Kernels, compiler
+from sonomime.benchmarks.gpu import kernel_check
+from sonomime.benchmarks.gpu.kernel_check import Case, check_kernels
+from sonomime.benchmarks.gpu.kernels import Kernels, compiler
 
 CPU = torch.device("cpu")
 

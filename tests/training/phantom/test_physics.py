@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from sonomime.benchmarks.phantom_clips import (
+from sonomime.benchmarks.phantom.clips import (
     exact_field,
     exact_maps,
     neighbours,
@@ -18,7 +18,7 @@ from sonomime.benchmarks.phantom_clips import (
     stretches,
     subjects,
 )
-from sonomime.benchmarks.phantom_physics import MEASURES, Check
+from sonomime.benchmarks.phantom.physics import MEASURES, Check
 from sonomime.training.phantom.subject import Subject
 
 SEED = 11

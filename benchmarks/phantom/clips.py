@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..training.evaluation.metrics import blur, clip_mask, high_pass, ncc, to_float, warp_by_flow
-from ..training.phantom.anatomy import map_error
-from ..training.phantom.probe import pixel_grid
-from ..training.phantom.render import Renderer
-from ..training.phantom.subject import Identity, Subject, draw_subject, film, landmark_pixels
-from ..training.phantom.tissue_map import integrate
-from .phantom_physics import Check
+from ...training.evaluation.metrics import blur, clip_mask, high_pass, ncc, to_float, warp_by_flow
+from ...training.phantom.anatomy import map_error
+from ...training.phantom.probe import pixel_grid
+from ...training.phantom.render import Renderer
+from ...training.phantom.subject import Identity, Subject, draw_subject, film, landmark_pixels
+from ...training.phantom.tissue_map import integrate
+from .physics import Check
 
 Frames = NDArray[np.uint8]
 FRAMES = 60

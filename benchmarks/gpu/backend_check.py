@@ -12,19 +12,19 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from ..export.engine import build_engines
-from ..runtime.backends import open_backend
-from ..runtime.backends.cuda import open_device
-from ..runtime.bundle.bundle import Bundle
-from ..runtime.engines.tensorrt_packages import FLAVOURS, check_served, load_flavour, rtx_target
-from ..runtime.golden import agreement, begin_golden
-from ..runtime.media.pixels import to_image, to_planes
-from ..runtime.session import Session
-from ..runtime.support.errors import BackendError, SonomimeError
-from .gpu_state import Watch
-from .measure import installed, summarise
+from ...export.engine import build_engines
+from ...runtime.backends import open_backend
+from ...runtime.backends.cuda import open_device
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.engines.tensorrt_packages import FLAVOURS, check_served, load_flavour, rtx_target
+from ...runtime.golden import agreement, begin_golden
+from ...runtime.media.pixels import to_image, to_planes
+from ...runtime.session import Session
+from ...runtime.support.errors import BackendError, SonomimeError
+from ..measure import installed, summarise
 from .png_reader import read_png
 from .rows import remarks, said, trouble
+from .state import Watch
 
 
 def check_backend(bundle: Bundle, name: str, count: int, gpu: bool) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _absent(name: str, gpu: bool) -> dict[str, str]:
     trt = load_flavour(name)[1] if name in FLAVOURS else None
     try:
         if name == "ort-cuda":
-            from ..runtime.backends.ort_cuda import require_provider
+            from ...runtime.backends.ort_cuda import require_provider
 
             require_provider()
         elif name == "rtx":

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 from torch import Tensor
 
-from ..runtime.support.errors import BackendError
+from ...runtime.support.errors import BackendError
 
 if TYPE_CHECKING:
-    from ..training.models.keypoints.keypoint_detector import Keypoints
+    from ...training.models.keypoints.keypoint_detector import Keypoints
 
 Device = Literal["cuda", "cpu"]
 
-SOURCES = Path(__file__).resolve().parents[1] / "runtime" / "csrc"
+SOURCES = Path(__file__).resolve().parents[2] / "runtime" / "csrc"
 DTYPES = {torch.float32: 0, torch.float16: 1}
 LINEAR, HWC8 = 0, 1
 EIGHT = 8
@@ -179,8 +179,8 @@ class Kernels:
     @contextmanager
     def in_the_stages(self) -> Iterator[None]:
         """Let the stages compute with these kernels, as the plugin would."""
-        from ..training.models import operators
-        from ..training.models.keypoints import operators as motion_operators
+        from ...training.models import operators
+        from ...training.models.keypoints import operators as motion_operators
 
         homes = {
             "warp_occlude": operators,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sonomime.benchmarks.rows import remarks, said, spoils, trouble
+from sonomime.benchmarks.gpu.rows import remarks, said, spoils, trouble
 
 
 class Capture:

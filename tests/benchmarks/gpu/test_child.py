@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sonomime.benchmarks.child import listen, speak
+from sonomime.benchmarks.gpu.child import listen, speak
 
 LONG = 300.0
 
@@ -113,7 +113,7 @@ def test_it_is_stopped_when_the_listener_is_interrupted() -> None:
 def test_what_libraries_print_is_no_message(run_python: Any) -> None:
     code = """
 import os
-from sonomime.benchmarks.child import speak
+from sonomime.benchmarks.gpu.child import speak
 def messages():
     print('{"row": 1}')
     os.write(1, b'{"row": 2}')

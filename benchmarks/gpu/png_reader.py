@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runtime.media.frames import Image
-from ..runtime.support.errors import InputError
+from ...runtime.media.frames import Image
+from ...runtime.support.errors import InputError
 
 _CHANNELS = {0: 1, 2: 3}  # by PNG's colour type
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sonomime.benchmarks import kernels as module
-from sonomime.benchmarks.kernel_check import cases, check_kernels, kernel_lines
-from sonomime.benchmarks.kernels import Kernels, build_command
+from sonomime.benchmarks.gpu import kernels as module
+from sonomime.benchmarks.gpu.kernel_check import cases, check_kernels, kernel_lines
+from sonomime.benchmarks.gpu.kernels import Kernels, build_command
+from sonomime.benchmarks.gpu.stage_chain import DeviceChain
+from sonomime.benchmarks.gpu.torch_check import Pictures, animate
 from sonomime.benchmarks.lively import lively_model, speckle
-from sonomime.benchmarks.stage_chain import DeviceChain
-from sonomime.benchmarks.torch_check import Pictures, animate
 from sonomime.runtime.support.errors import BackendError
 from sonomime.training.config import load_config
 from sonomime.training.models import operators

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from sonomime.benchmarks import phantom
-from sonomime.benchmarks.phantom import Report
-from sonomime.benchmarks.phantom_clips import texture
-from sonomime.benchmarks.phantom_physics import Check
+from sonomime.benchmarks.phantom import __main__ as command
+from sonomime.benchmarks.phantom.__main__ import Report
+from sonomime.benchmarks.phantom.clips import texture
+from sonomime.benchmarks.phantom.physics import Check
 
 
 def grain(seed: int, across: float, along: float, contrast: float = 30) -> np.ndarray:
@@ -42,11 +42,11 @@ def test_the_command_keeps_what_somebody_wrote(
         report.checks += [Check("free", 3.0, -math.inf, math.inf)]
         report.add("phantom pelvic", [grain(0, 1, 1)[None]])
 
-    monkeypatch.setattr(phantom, "simulate", simulate)
+    monkeypatch.setattr(command, "simulate", simulate)
     monkeypatch.setattr("sys.argv", ["phantom", "-o", str(tmp_path)])
     page = tmp_path / "phantom.md"
     page.write_text("# By hand\n\n<!-- measured -->\n\nold\n")
-    phantom.main()
+    command.main()
     text = page.read_text()
     assert text.startswith("# By hand\n\n<!-- measured -->\n") and "old" not in text
     assert "| sound | 1.000 | 0.5 to 2 | pass |" in text

@@ -23,9 +23,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.support.atomic_files import atomic_write_text
-from ..runtime.support.progress import progress
-from .measure import environment
+from ...runtime.support.atomic_files import atomic_write_text
+from ...runtime.support.progress import progress
+from ..measure import environment
 
 SEED = 2026
 _MARK = "<!-- measured -->"
@@ -53,7 +53,7 @@ class Report:
 
     def add(self, column: str, runs: Sequence[NDArray[np.uint8]]) -> None:
         """A clip's, of runs of neighbouring frames."""
-        from .phantom_clips import lit_part, texture
+        from .clips import lit_part, texture
 
         self.textures.setdefault(column, []).append(texture(runs))
         seen = np.concatenate([run[:1] for run in runs])
@@ -65,7 +65,9 @@ class Report:
 
 def main() -> None:
     """Measure, draw, write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        "python -m sonomime.benchmarks.phantom", description=(__doc__ or "").split("\n\n")[0]
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--real", type=Path, metavar="DIR", help="dataset folder of real clips")
     parser.add_argument("--stills", type=Path, metavar="DIR", help="folder of real pelvic images")
@@ -76,7 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         simulate(report, Path(folder), args.output, args.stills)
     real(report, args.real, args.stills)
-    from .phantom_page import figures, tables
+    from .page import figures, tables
 
     figures(args.output, report)
     facts = {"format": 1, "seed": SEED, "environment": environment(), **asdict(report)}
@@ -100,7 +102,7 @@ def _plain(value: Any) -> Any:
 
 def simulate(report: Report, folder: Path, output: Path, stills: Path | None) -> None:
     """Everything that is rendered."""
-    from .phantom_clips import (
+    from .clips import (
         exact_displacement,
         exact_field,
         exact_maps,
@@ -109,8 +111,8 @@ def simulate(report: Report, folder: Path, output: Path, stills: Path | None) ->
         stretches,
         subjects,
     )
-    from .phantom_page import Film, beside_real, hearts, rest_sheet, valsalva
-    from .phantom_physics import MEASURES, Check
+    from .page import Film, beside_real, hearts, rest_sheet, valsalva
+    from .physics import MEASURES, Check
 
     for measure in progress(MEASURES, label="physics"):
         report.checks += measure()
@@ -141,7 +143,7 @@ def simulate(report: Report, folder: Path, output: Path, stills: Path | None) ->
 
 def timed(report: Report, folder: Path, subject: Any, frames: int) -> Any:
     """A whole clip with its files; notes how long it takes and how large it is."""
-    from .phantom_page import Film
+    from .page import Film
 
     began = time.process_time()
     clip = Film.make(folder / "whole", subject, frames)
@@ -166,7 +168,7 @@ def real(report: Report, folder: Path | None, stills: Path | None) -> None:
     if folder is None or not folder.is_dir():
         report.notes.append("no real clips were given: their columns are missing")
         return
-    from ..training.data.dataset import find_clips, load_clip
+    from ...training.data.dataset import find_clips, load_clip
 
     clips = [clip for clip in find_clips([folder]).clips if clip.group in _GROUPS]
     for clip in progress(clips, label="real clips"):
@@ -177,7 +179,7 @@ def real(report: Report, folder: Path | None, stills: Path | None) -> None:
 
 def _stills(folder: Path | None) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Name and picture (256, 256) of a folder's images, without masks of organs."""
-    from ..runtime.media.frames import letterbox, read_image, to_channels
+    from ...runtime.media.frames import letterbox, read_image, to_channels
 
     if folder is not None and folder.is_dir():
         for path in sorted(folder.glob("*.png")):

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..runtime.bundle.manifest import DRIVING_FRAME, FRAME, SOURCE_IMAGE
-from ..runtime.media.pixels import to_image, to_planes
-from ..training.models.base import ModuleChain
-from ..training.torch_backend import TorchBackend
+from ...runtime.bundle.manifest import DRIVING_FRAME, FRAME, SOURCE_IMAGE
+from ...runtime.media.pixels import to_image, to_planes
+from ...training.models.base import ModuleChain
+from ...training.torch_backend import TorchBackend
 
 if TYPE_CHECKING:
     from .kernels import Kernels

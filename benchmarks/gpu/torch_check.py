@@ -12,21 +12,21 @@ from typing import Any
 
 import torch
 
-from ..runtime.bundle.manifest import Motion
-from ..runtime.media.pixels import levels_apart, psnr, to_image, to_planes
-from ..runtime.session import Session
-from ..runtime.support.progress import progress
-from ..training.models.base import Model, ModuleChain, Precision
-from ..training.models.families import family_of
-from ..training.torch_backend import TorchBackend
+from ...runtime.bundle.manifest import Motion
+from ...runtime.media.pixels import levels_apart, psnr, to_image, to_planes
+from ...runtime.session import Session
+from ...runtime.support.progress import progress
+from ...training.models.base import Model, ModuleChain, Precision
+from ...training.models.families import family_of
+from ...training.torch_backend import TorchBackend
+from ..measure import summarise
 from .child import Message
-from .gpu_state import Watch
 from .graph_nodes import count_launches
 from .kernel_check import median_replay
 from .kernels import Kernels
-from .measure import summarise
 from .rows import remarks, said, spoils, trouble
 from .stage_chain import DeviceChain, Image, plain_loop
+from .state import Watch
 
 LEAST_PSNR = {"fp32": 60.0, "fp16": 45.0}
 """dB to the model in float32 on the CPU. TF32 is held to fp16's."""

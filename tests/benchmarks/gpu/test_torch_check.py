@@ -11,10 +11,9 @@ from lively import SMALL
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sonomime.benchmarks import torch_check
-from sonomime.benchmarks.lively import lively_model, speckle
-from sonomime.benchmarks.stage_chain import DeviceChain, plain_loop
-from sonomime.benchmarks.torch_check import (
+from sonomime.benchmarks.gpu import torch_check
+from sonomime.benchmarks.gpu.stage_chain import DeviceChain, plain_loop
+from sonomime.benchmarks.gpu.torch_check import (
     Pictures,
     Variant,
     check_model,
@@ -22,6 +21,7 @@ from sonomime.benchmarks.torch_check import (
     torch_lines,
     variants,
 )
+from sonomime.benchmarks.lively import lively_model, speckle
 from sonomime.runtime.media.pixels import levels_apart, to_image
 from sonomime.training.config import load_config
 from sonomime.training.models.keypoints.family import KeypointFamily

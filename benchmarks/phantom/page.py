@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.media.video import open_source
-from ..training.phantom.generate import make_clip
-from ..training.phantom.subject import Subject, landmark_pixels
-from .phantom_physics import Check
-from .phantom_pictures import arrows, grey_tile, page, plot, ringed, write_jpeg
+from ...runtime.media.video import open_source
+from ...training.phantom.generate import make_clip
+from ...training.phantom.subject import Subject, landmark_pixels
+from .physics import Check
+from .pictures import arrows, grey_tile, page, plot, ringed, write_jpeg
 
 Frames = NDArray[np.uint8]
 COLUMNS = ("phantom pelvic", "phantom heart", "real pelvic", "real muscle", "real lung")

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sonomime.benchmarks import gpu_check, gpu_parts, torch_check
-from sonomime.benchmarks.gpu_parts import run_part
+from sonomime.benchmarks import gpu_check
+from sonomime.benchmarks.gpu import parts, torch_check
+from sonomime.benchmarks.gpu.parts import run_part
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
@@ -19,7 +20,7 @@ def test_on_a_gpu_a_process_ends_with_its_first_failure(
         for name in "abc":
             yield {"row": {"case": name} | ({"failed": "illegal"} if name == "b" else {})}
 
-    monkeypatch.setattr(gpu_parts, "_kernels", part)
+    monkeypatch.setattr(parts, "_kernels", part)
     args = gpu_check.parser().parse_args([])
     found = list(run_part(args, {"part": "kernels", "device": device}))
     assert [message.get("row", message) for message in found] == [
@@ -34,8 +35,8 @@ def test_the_ways_that_a_process_is_asked_for(
 ) -> None:
     asked = []
     shot = torch_check.Pictures(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), ())
-    monkeypatch.setattr(gpu_parts, "_device", lambda spec: None)
-    monkeypatch.setattr(gpu_parts, "_untrained", lambda *given: (None, shot))
+    monkeypatch.setattr(parts, "_device", lambda spec: None)
+    monkeypatch.setattr(parts, "_untrained", lambda *given: (None, shot))
     monkeypatch.setattr(torch_check, "check_model", lambda *given: asked.extend(given[-1]) or [])
     done = [way.name for way in torch_check.variants(True, False, False)[:-1]]
     spec = {"part": "model", "name": "lite", "device": "cuda", "library": None, "done": done}

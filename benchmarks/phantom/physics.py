@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..training.evaluation.metrics import high_pass, ncc, to_float
-from ..training.phantom.beam import Beam, Echo
-from ..training.phantom.display import Display
-from ..training.phantom.paint import SOFT, Canvas
-from ..training.phantom.probe import Probe
-from ..training.phantom.render import Renderer
-from ..training.phantom.tissue_map import Grid, Motion, Pose, spline_matrix
+from ...training.evaluation.metrics import high_pass, ncc, to_float
+from ...training.phantom.beam import Beam, Echo
+from ...training.phantom.display import Display
+from ...training.phantom.paint import SOFT, Canvas
+from ...training.phantom.probe import Probe
+from ...training.phantom.render import Renderer
+from ...training.phantom.tissue_map import Grid, Motion, Pose, spline_matrix
 
 FloatArray = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from toy_bundle import make_toy_bundle, replace_file
 
-from sonomime.benchmarks import backend_check
-from sonomime.benchmarks.backend_check import backend_lines, check_backend
+from sonomime.benchmarks.gpu import backend_check
+from sonomime.benchmarks.gpu.backend_check import backend_lines, check_backend
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.media.png import png_bytes
 from sonomime.runtime.support.errors import BackendError

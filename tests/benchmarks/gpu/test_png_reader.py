@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sonomime.benchmarks.png_reader import read_png
+from sonomime.benchmarks.gpu.png_reader import read_png
 from sonomime.runtime.media.png import png_bytes
 from sonomime.runtime.support.errors import InputError
 

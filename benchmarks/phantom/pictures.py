@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.support.atomic_files import atomic_write_bytes
-from ..training.evaluation.strips import captioned, stacked, title_line
+from ...runtime.support.atomic_files import atomic_write_bytes
+from ...training.evaluation.strips import captioned, stacked, title_line
 
 Picture = NDArray[np.uint8]
 Points = NDArray[np.float32]

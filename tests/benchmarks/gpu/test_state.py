@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 from fake_nvidia_smi import LINE, put
 
-from sonomime.benchmarks import gpu_state
-from sonomime.benchmarks.gpu_state import Watch, parse_line, read_state, state_line
+from sonomime.benchmarks.gpu.state import (
+    Watch,
+    parse_line,
+    read_state,
+    state_line,
+    summarise_readings,
+)
 
 
 @pytest.fixture
@@ -66,8 +71,8 @@ def test_the_gpu_is_the_one_that_cuda_sees(fake: Path, monkeypatch: pytest.Monke
 
 def test_an_idle_gpu_is_not_throttled() -> None:
     readings = [parse_line(LINE.replace("0004", "0001")), parse_line(LINE.replace("1590", "900"))]
-    assert not gpu_state.summarise_readings(readings[:1])["throttled"]
-    both = gpu_state.summarise_readings(readings)
+    assert not summarise_readings(readings[:1])["throttled"]
+    both = summarise_readings(readings)
     assert both["slowed_by"] == ["idle", "power cap"] and both["clocks.sm"]["min"] == 900
 
 

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..training.models import operators
-from ..training.models.geometry import make_grid
-from ..training.models.keypoints import operators as motion_operators
-from ..training.models.keypoints.keypoint_detector import Keypoints
+from ...training.models import operators
+from ...training.models.geometry import make_grid
+from ...training.models.keypoints import operators as motion_operators
+from ...training.models.keypoints.keypoint_detector import Keypoints
 from .kernels import Kernels
 from .rows import remarks, said, trouble
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from sonomime.benchmarks import graph_nodes
-from sonomime.benchmarks.graph_nodes import count_launches, node_kinds
+from sonomime.benchmarks.gpu import graph_nodes
+from sonomime.benchmarks.gpu.graph_nodes import count_launches, node_kinds
 
 GRAPH = 0x7F0011223344  # wider than an int
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.support.progress import progress
+from ...runtime.support.progress import progress
 from .child import Message
 from .rows import said, spoils
 
@@ -69,9 +69,9 @@ def _device(spec: dict[str, Any]) -> torch.device:
 
 
 def _kernels(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message]:
-    from .gpu_state import Watch
     from .kernel_check import cases, check_kernels
     from .kernels import Kernels, build_command
+    from .state import Watch
 
     device = _device(spec)
     kind = spec["device"]
@@ -110,8 +110,8 @@ def _model(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message]:
 
 
 def _untrained(preset: str, tiny: bool) -> tuple[Any, Pictures]:
-    from ..training.config import load_config
-    from .lively import SMALL, lively_model, speckle
+    from ...training.config import load_config
+    from ..lively import SMALL, lively_model, speckle
     from .torch_check import Pictures
 
     model = lively_model(load_config(preset, SMALL if tiny else ()))
@@ -121,9 +121,9 @@ def _untrained(preset: str, tiny: bool) -> tuple[Any, Pictures]:
 
 
 def _trained(args: argparse.Namespace) -> tuple[Any, Pictures]:
-    from ..runtime.bundle.bundle import Bundle
-    from ..runtime.support.plain_file import sha256_file
-    from ..training.checkpoint import load_checkpoint
+    from ...runtime.bundle.bundle import Bundle
+    from ...runtime.support.plain_file import sha256_file
+    from ...training.checkpoint import load_checkpoint
     from .png_reader import read_png
     from .torch_check import Pictures
 
@@ -140,7 +140,7 @@ def _trained(args: argparse.Namespace) -> tuple[Any, Pictures]:
 
 
 def _backend(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message]:
-    from ..runtime.bundle.bundle import Bundle
+    from ...runtime.bundle.bundle import Bundle
     from .backend_check import check_backend
 
     if spec["name"] in spec["done"]:
