@@ -16,7 +16,7 @@ from sonomime.benchmarks.gpu.kernels import SIGNATURES, SOURCES, compiler
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def folder_with(header: str, candidates: list[Path]) -> Path:
