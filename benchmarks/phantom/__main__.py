@@ -15,7 +15,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,44 +23,32 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.media.frames import letterbox, read_image, to_channels
 from ...runtime.support.atomic_files import atomic_write_text
 from ...runtime.support.progress import progress
+from ...training.data.dataset import find_clips, load_clip
+from ...training.phantom.subject import Subject
 from ..measure import environment
+from .clips import (
+    Report,
+    exact_displacement,
+    exact_field,
+    exact_maps,
+    neighbours,
+    seeds,
+    stretches,
+    subjects,
+)
+from .page import Film, beside_real, figures, hearts, rest_sheet, tables, valsalva
+from .physics import MEASURES, Check
 
 SEED = 2026
 _MARK = "<!-- measured -->"
 _GROUPS = ("muscle", "lung")
 _RUNS = 8  # of two neighbouring frames, from each real clip
 _HEARTS = 4
-
-
-@dataclass
-class Report:
-    """What is measured.
-
-    Attributes:
-        textures: of each clip, by column of the table.
-        histograms: share of the pixels in each of 64 greys, likewise.
-        speed: by anatomy: seconds of a core and MB.
-        notes: what was left out, and why.
-    """
-
-    checks: list[Any] = field(default_factory=list)
-    textures: dict[str, list[Any]] = field(default_factory=dict)
-    histograms: dict[str, list[list[float]]] = field(default_factory=dict)
-    speed: dict[str, dict[str, float]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, column: str, runs: Sequence[NDArray[np.uint8]]) -> None:
-        """A clip's, of runs of neighbouring frames."""
-        from .clips import lit_part, texture
-
-        self.textures.setdefault(column, []).append(texture(runs))
-        seen = np.concatenate([run[:1] for run in runs])
-        greys = seen[:, lit_part(np.concatenate(runs))]
-        counts = np.histogram(greys, bins=64, range=(0, 256))[0]
-        shares = (counts / counts.sum()).round(5).tolist()
-        self.histograms.setdefault(column, []).append(shares)
+Still = tuple[str, NDArray[np.uint8]]
+"""Name and picture (256, 256)."""
 
 
 def main() -> None:
@@ -74,18 +62,17 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)  # seconds are a core's
-    report = Report()
+    report, stills = Report(), list(_stills(args.stills))
     with tempfile.TemporaryDirectory() as folder:
-        simulate(report, Path(folder), args.output, args.stills)
-    real(report, args.real, args.stills)
-    from .page import figures, tables
-
+        simulate(report, Path(folder), args.output, stills)
+    real(report, args.real, stills)
     figures(args.output, report)
-    facts = {"format": 1, "seed": SEED, "environment": environment(), **asdict(report)}
+    machine = environment()
+    facts = {"format": 1, "seed": SEED, "environment": machine, **asdict(report)}
     atomic_write_text(args.output / "phantom.json", json.dumps(_plain(facts), indent=1) + "\n")
     page = args.output / "phantom.md"
     above = page.read_text(encoding="utf-8").partition(_MARK)[0] if page.is_file() else ""
-    atomic_write_text(page, f"{above or '# The phantom'}{_MARK}\n\n{tables(report, facts)}")
+    atomic_write_text(page, f"{above or '# The phantom'}{_MARK}\n\n{tables(report, machine)}")
     print(page)
 
 
@@ -100,20 +87,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def simulate(report: Report, folder: Path, output: Path, stills: Path | None) -> None:
+def simulate(report: Report, folder: Path, output: Path, stills: Sequence[Still]) -> None:
     """Everything that is rendered."""
-    from .clips import (
-        exact_displacement,
-        exact_field,
-        exact_maps,
-        neighbours,
-        seeds,
-        stretches,
-        subjects,
-    )
-    from .page import Film, beside_real, hearts, rest_sheet, valsalva
-    from .physics import MEASURES, Check
-
     for measure in progress(MEASURES, label="physics"):
         report.checks += measure()
     pelvic, heart = subjects("pelvic", SEED, 12), subjects("heart", SEED, _HEARTS)
@@ -124,7 +99,7 @@ def simulate(report: Report, folder: Path, output: Path, stills: Path | None) ->
     for column, some in (("pelvic", pelvic[:4]), ("heart", heart)):
         found = []
         for subject in progress(some, label=f"{column}, neighbouring frames"):
-            runs, _ = stretches(subject)
+            runs = stretches(subject)
             report.add(f"phantom {column}", runs)
             found.append(neighbours(runs, subject))
         name = f"{column}: high-pass correlation of neighbouring frames, mean of {len(some)}"
@@ -133,18 +108,16 @@ def simulate(report: Report, folder: Path, output: Path, stills: Path | None) ->
         report.checks.append(Check(name, float(np.mean(found)), *bounds))
     rest = [Film.make(folder / "rest", s, 1) for s in progress(pelvic, label="at rest")]
     rest_sheet(output / "phantom-rest.jpg", rest)
-    if images := list(_stills(stills))[:4]:
-        beside_real(output / "phantom-real.jpg", images, rest)
+    if stills:
+        beside_real(output / "phantom-real.jpg", stills[:4], rest)
     clips = [timed(report, folder, subject, 60) for subject in (pelvic[1], heart[0])]
     valsalva(output / "phantom-valsalva.jpg", clips[0])
     beats = [Film.make(folder / "beats", s, 12) for s in progress(heart, label="hearts")]
     hearts(output / "phantom-hearts.jpg", beats)
 
 
-def timed(report: Report, folder: Path, subject: Any, frames: int) -> Any:
+def timed(report: Report, folder: Path, subject: Subject, frames: int) -> Film:
     """A whole clip with its files; notes how long it takes and how large it is."""
-    from .page import Film
-
     began = time.process_time()
     clip = Film.make(folder / "whole", subject, frames)
     seconds = time.process_time() - began
@@ -158,18 +131,15 @@ def timed(report: Report, folder: Path, subject: Any, frames: int) -> Any:
     return clip
 
 
-def real(report: Report, folder: Path | None, stills: Path | None) -> None:
+def real(report: Report, folder: Path | None, stills: Sequence[Still]) -> None:
     """The same statistics of real clips."""
-    images = list(_stills(stills))
-    for _, image in images:
+    for _, image in stills:
         report.add("real pelvic", [image[None]])
-    if not images:
+    if not stills:
         report.notes.append("no real pelvic images were given: their column is missing")
     if folder is None or not folder.is_dir():
         report.notes.append("no real clips were given: their columns are missing")
         return
-    from ...training.data.dataset import find_clips, load_clip
-
     clips = [clip for clip in find_clips([folder]).clips if clip.group in _GROUPS]
     for clip in progress(clips, label="real clips"):
         frames = load_clip(clip, 256, 1).frames
@@ -177,10 +147,8 @@ def real(report: Report, folder: Path | None, stills: Path | None) -> None:
         report.add(f"real {clip.group}", [np.asarray(frames[t : t + 2]) for t in places])
 
 
-def _stills(folder: Path | None) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Name and picture (256, 256) of a folder's images, without masks of organs."""
-    from ...runtime.media.frames import letterbox, read_image, to_channels
-
+def _stills(folder: Path | None) -> Iterator[Still]:
+    """A folder's images without masks of organs."""
     if folder is not None and folder.is_dir():
         for path in sorted(folder.glob("*.png")):
             if not path.stem.endswith("_gt"):

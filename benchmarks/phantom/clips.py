@@ -4,20 +4,35 @@ speckle that can be taken of any clip, simulated or real."""
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...training.evaluation.metrics import blur, clip_mask, high_pass, ncc, to_float, warp_by_flow
+from ...training.evaluation.metrics import (
+    blur,
+    clip_mask,
+    finite_mean,
+    high_pass,
+    ncc,
+    read_at,
+    to_float,
+    warp_by_flow,
+)
 from ...training.phantom.anatomy import map_error
 from ...training.phantom.probe import pixel_grid
 from ...training.phantom.render import Renderer
-from ...training.phantom.subject import Identity, Subject, draw_subject, film, landmark_pixels
+from ...training.phantom.subject import (
+    Identity,
+    Shot,
+    Subject,
+    draw_subject,
+    film,
+    landmark_pixels,
+)
 from ...training.phantom.tissue_map import integrate
 from .physics import Check
 
@@ -51,37 +66,62 @@ class Texture:
     black: float
 
 
+@dataclass
+class Report:
+    """What is measured.
+
+    Attributes:
+        textures: of each clip, by column of the table.
+        histograms: share of the pixels in each of 64 greys, likewise.
+        speed: by anatomy: seconds of a core and MB.
+        notes: what was left out, and why.
+    """
+
+    checks: list[Check] = field(default_factory=list)
+    textures: dict[str, list[Texture]] = field(default_factory=dict)
+    histograms: dict[str, list[list[float]]] = field(default_factory=dict)
+    speed: dict[str, dict[str, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, column: str, runs: Sequence[Frames]) -> None:
+        """A clip's texture and greys, of runs of neighbouring frames."""
+        self.textures.setdefault(column, []).append(texture(runs))
+        greys = np.stack([run[0] for run in runs])[:, lit_part(np.concatenate(runs))]
+        counts = np.histogram(greys, bins=64, range=(0, 256))[0]
+        shares = (counts / counts.sum()).round(5).tolist()
+        self.histograms.setdefault(column, []).append(shares)
+
+
 def texture(shots: Sequence[Frames]) -> Texture:
     """Statistics of runs of neighbouring frames, each (T, H, W), of one clip."""
     mask = lit_part(np.concatenate(shots))
     kernel = np.ones((2 * _INSIDE + 1,) * 2, np.uint8)
-    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
-    inside = cv2.erode(padded, kernel)[1:-1, 1:-1] > 0
-    columns = np.flatnonzero(inside.any(axis=0))
-    third = (columns[-1] - columns[0]) // 3 if len(columns) else 0
+    edge = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
+    inside = cv2.erode(mask.astype(np.uint8), kernel, **edge) > 0
+    left, right = np.flatnonzero(inside.any(axis=0))[[0, -1]]
+    third = (right - left) // 3
     middle = inside.copy()  # where a curved array's beams run down the picture
-    middle[:, : columns[0] + third] = middle[:, columns[-1] - third :] = False
-    squares = [[0.0, 0] for _ in _BINS[1:]]
+    middle[:, : left + third] = middle[:, right - third :] = False
+    squares, counts = np.zeros((2, len(_BINS) - 1))
     shapes, neighbours, seen = [], [], []
     for run in shots:
         greys = [to_float(frame) for frame in run]
         high = [high_pass(grey) for grey in greys]
         neighbours += [ncc(a, b, mask) for a, b in pairwise(high)]
-        level = blur(greys[0], 4.0)
-        for total, low, top in zip(squares, _BINS[:-1], _BINS[1:], strict=True):
-            at = inside & (level >= low) & (level < top)
-            total[0] += float(np.square(high[0][at], dtype=np.float64).sum())
-            total[1] += int(at.sum())
-        shapes.append([_width(high[0], middle, axis) for axis in (0, 1)])
+        level, square = blur(greys[0], 4.0)[inside], np.square(high[0][inside], dtype=np.float64)
+        squares += np.histogram(level, _BINS, weights=square)[0]
+        counts += np.histogram(level, _BINS)[0]
+        shapes.append((_width(high[0], middle), _width(high[0].T, middle.T)))
         seen.append(greys[0][mask])
     along, across = np.mean(shapes, axis=0)
     pixels = np.concatenate(seen)
+    deviation = np.where(counts > 500, np.sqrt(squares / np.maximum(counts, 1)), math.nan)
     return Texture(
-        tuple(math.sqrt(total / count) if count > 500 else math.nan for total, count in squares),
+        tuple(deviation.tolist()),
         float(along),
         float(across),
-        float(np.mean(neighbours)) if neighbours else math.nan,
-        tuple(float(v) for v in np.percentile(pixels, (10, 50, 90, 99))),
+        finite_mean(neighbours),
+        tuple(np.percentile(pixels, (10, 50, 90, 99)).tolist()),
         float((pixels < 0.02).mean()),
     )
 
@@ -98,30 +138,24 @@ def lit_part(frames: Frames) -> NDArray[np.bool_]:
     return hull > 0
 
 
-def _width(high: NDArray[np.float32], mask: NDArray[np.bool_], axis: int) -> float:
-    """Full width at half maximum of the autocorrelation along an axis, pixels."""
-    curve = [1.0]
+def _width(high: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
+    """Full width at half maximum of the autocorrelation along the first axis, pixels."""
+    before = 1.0
     for lag in range(1, _LAGS):
-        size = high.shape[axis]
-        a, b = (np.arange(size - lag), np.arange(lag, size))
-        both = np.take(mask, a, axis) & np.take(mask, b, axis)
-        curve.append(ncc(np.take(high, a, axis), np.take(high, b, axis), both))
-        if curve[-1] < 0.5:
-            part = (curve[-2] - 0.5) / (curve[-2] - curve[-1])
-            return 2 * (lag - 1 + part)
+        now = ncc(high[:-lag], high[lag:], mask[:-lag] & mask[lag:])
+        if now < 0.5:
+            return 2 * (lag - 1 + (before - 0.5) / (before - now))
+        before = now
     return math.nan
 
 
-def stretches(subject: Subject, places: Sequence[int] = PLACES) -> tuple[list[Frames], float]:
-    """Two neighbouring frames at some places of a clip of 60, with their persistence.
-
-    Returns:
-        uint8 (2, H, W) each, and the CPU seconds for a rendered frame.
-    """
+def stretches(subject: Subject, places: Sequence[int] = PLACES) -> list[Frames]:
+    """Two neighbouring frames at some places of a clip of 60, with their persistence: uint8
+    (2, H, W) each."""
     body = subject.body
     states, slips = body.states(FRAMES), body.out_of_plane(FRAMES)
     renderer, weights = Renderer(body, 1), body.display.persistence
-    began, runs = time.process_time(), []
+    runs = []
     for place in places:
         greys = []
         for t in range(place - 3, place + 1):
@@ -132,7 +166,7 @@ def stretches(subject: Subject, places: Sequence[int] = PLACES) -> tuple[list[Fr
             for q in (2, 3)
         ]
         runs.append(np.stack([renderer.convert(grey) for grey in shown]))
-    return runs, (time.process_time() - began) / (4 * len(places))
+    return runs
 
 
 def subjects(anatomy: str, seed: int, count: int) -> list[Subject]:
@@ -160,8 +194,7 @@ def exact_field(subject: Subject, frames: int = 6) -> list[Check]:
         image = to_float(shot.image)
         hold += float(np.abs(first - image)[sector].mean())
         oracle += float(np.abs(warp_by_flow(first, shot.displacement) - image)[sector].mean())
-        x, y = np.ascontiguousarray(at.T)[:, None]
-        led = at + cv2.remap(shot.displacement, x, y, cv2.INTER_LINEAR)[0]
+        led = at + read_at(shot.displacement, at[None])[0]
         off = max(off, float(np.linalg.norm(led - points[0], axis=-1).max()))
     return [
         Check(
@@ -172,16 +205,15 @@ def exact_field(subject: Subject, frames: int = 6) -> list[Check]:
 
 
 def displacement_error(
-    subject: Subject, state: NDArray[np.float64], image: Frames, displacement: NDArray[np.float32]
+    subject: Subject, state: NDArray[np.float64], shot: Shot
 ) -> NDArray[np.float64]:
     """By how many pixels a frame's displacement is off where the frame shows something: from the
     place at rest that it names, tissue is followed forward by the exact map."""
-    body = subject.body
-    lit = (blur(to_float(image), 2.0) > 0.05) & body.probe.inside(body.probe.to_mm(pixel_grid()), 2)
+    probe, (velocity, pose) = subject.body.probe, subject.body.motion(state)
+    lit = (blur(to_float(shot.image), 2.0) > 0.05) & probe.inside(probe.to_mm(pixel_grid()), 2)
     pixels = pixel_grid()[lit]
-    velocity, pose = body.motion(state)
-    there = pose.place(integrate(body.probe.to_mm(pixels + displacement[lit]), velocity))
-    return np.asarray(np.linalg.norm(body.probe.to_pixels(there) - pixels, axis=-1))
+    there = pose.place(integrate(probe.to_mm(pixels + shot.displacement[lit]), velocity))
+    return np.asarray(np.linalg.norm(probe.to_pixels(there) - pixels, axis=-1))
 
 
 def exact_displacement(some: Sequence[Subject]) -> list[Check]:
@@ -192,7 +224,7 @@ def exact_displacement(some: Sequence[Subject]) -> list[Check]:
         points = landmark_pixels(subject.body, states)
         peak = int(np.linalg.norm(points - points[0], axis=-1).max(axis=1).argmax())
         shot = next(film(subject.body, states[peak : peak + 1], 1, [1]))
-        found.append(displacement_error(subject, states[peak], shot.image, shot.displacement))
+        found.append(displacement_error(subject, states[peak], shot))
     beyond = [float((error > 1).mean()) for error in found]
     who = f"{some[0].identity.anatomy}, displacement at the height of the manoeuvre"
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.media.video import open_source
+from ...training.evaluation.metrics import finite_mean
+from ...training.evaluation.strips import in_columns
+from ...training.evaluation.text import grid
 from ...training.phantom.generate import make_clip
 from ...training.phantom.subject import Subject, landmark_pixels
+from .clips import Report
 from .physics import Check
-from .pictures import arrows, grey_tile, page, plot, ringed, write_jpeg
+from .pictures import arrows, grey_tile, plot, ringed, write_jpeg
 
 Frames = NDArray[np.uint8]
 COLUMNS = ("phantom pelvic", "phantom heart", "real pelvic", "real muscle", "real lung")
 _SOURCE = "PFUS1, doi 10.5281/zenodo.10800787, CC BY 4.0"
+_TEXTURE = (
+    "high-pass deviation at mean grey .1-.2",
+    "at .2-.3",
+    "at .3-.4",
+    "at .4-.5",
+    "width of a speckle along the beam, px",
+    "width across, px",
+    "high-pass correlation of neighbouring frames",
+    "grey: 10th percentile",
+    "median",
+    "90th percentile",
+    "99th percentile",
+    "black (below .02) inside of the sector",
+)
+"""The numbers of a Texture, in their order."""
+_SPEED = {
+    "frames": "frames",
+    "cpu_seconds": "s of a core",
+    "frames_per_cpu_second": "frames / s of a core",
+    "mb_mkv": "MB video",
+    "mb_npz": "MB displacement",
+}
 
 
 @dataclass(frozen=True)
@@ -57,71 +83,77 @@ def rest_sheet(path: Path, films: Sequence[Film]) -> None:
         (f"synthetic  {film.subject.name}", film.tile(0, 224, rings=i % 2 == 1))
         for i, film in enumerate(films)
     ]
-    rows = [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
-    write_jpeg(path, page("twelve simulated subjects at rest, as they come", rows))
+    title = "twelve simulated subjects at rest, as they come"
+    write_jpeg(path, in_columns(title, [tiles[i::4] for i in range(4)]))
 
 
 def beside_real(path: Path, stills: Sequence[tuple[str, Frames]], films: Sequence[Film]) -> None:
     """Real images, and below them as many simulated ones of the same size."""
-    upper = [(f"real  {name}, PFUS1, CC BY 4.0", grey_tile(image, 256)) for name, image in stills]
-    lower = [(f"synthetic  {f.subject.name}", f.tile(0, 256)) for f in films[: len(stills)]]
+    columns = [
+        [
+            (f"real  {name}, PFUS1, CC BY 4.0", grey_tile(image, 256)),
+            (f"synthetic  {film.subject.name}", film.tile(0, 256)),
+        ]
+        for (name, image), film in zip(stills, films, strict=False)
+    ]
     title = f"above: real ({_SOURCE}); below: simulated, as they come"
-    write_jpeg(path, page(title, [upper, lower]))
+    write_jpeg(path, in_columns(title, columns))
 
 
 def valsalva(path: Path, film: Film) -> None:
     """Eight frames of a manoeuvre with landmarks, and how tissue came there."""
-    numbers = np.linspace(0, len(film.frames) - 1, 8).round().astype(int)
-    upper = [(f"synthetic  frame {n}", film.tile(n, 192, rings=True)) for n in numbers]
-    lower = [
-        (
-            "from where it was at rest",
-            arrows(film.frames[n], film.displacement[n], film.sector, 192),
-        )
-        for n in numbers
-    ]
+    columns = []
+    for n in np.linspace(0, len(film.frames) - 1, 8).round().astype(int):
+        moved = arrows(film.frames[n], film.displacement[n], film.sector, 192)
+        shown = (f"synthetic  frame {n}", film.tile(n, 192, rings=True))
+        columns.append([shown, ("from where it was at rest", moved)])
     title = f"a simulated Valsalva manoeuvre, {film.subject.name}; below: exact displacement"
-    write_jpeg(path, page(title, [upper, lower]))
+    write_jpeg(path, in_columns(title, columns))
 
 
 def hearts(path: Path, films: Sequence[Film]) -> None:
     """Each heart at the end of diastole, and in the frame in which its base is nearest the apex."""
-    upper = [(f"synthetic  {f.subject.name}, at rest", f.tile(0, 256)) for f in films]
-    lower = []
+    columns = []
     for film in films:
         base = film.points[:, 1:, 1].mean(axis=1) - film.points[:, 0, 1]
-        number = int(base.argmin())
-        lower.append((f"synthetic  frame {number}", film.tile(number, 256, rings=True)))
-    write_jpeg(path, page("four simulated hearts: end of diastole, contracted", [upper, lower]))
+        n = int(base.argmin())
+        rest = (f"synthetic  {film.subject.name}, at rest", film.tile(0, 256))
+        columns.append([rest, (f"synthetic  frame {n}", film.tile(n, 256, rings=True))])
+    title = "four simulated hearts: end of diastole, contracted"
+    write_jpeg(path, in_columns(title, columns))
 
 
-def figures(folder: Path, report: Any) -> None:
+def figures(folder: Path, report: Report) -> None:
     """Histograms of the greys, and how the deviation of speckle hangs on the grey."""
-    present = [name for name in COLUMNS if report.textures.get(name)]
-    greys = [(name, np.mean(report.histograms[name], axis=0).tolist()) for name in present]
+    greys, deviations = [], []
+    for name in _present(report):
+        greys.append((name, np.mean(report.histograms[name], axis=0).tolist()))
+        bins = zip(*(texture.deviation for texture in report.textures[name]), strict=True)
+        deviations.append((name, [math.nan, *map(finite_mean, bins), math.nan]))
     left = plot("share of pixels by grey (0 to 1)", (np.arange(64) / 63).tolist(), greys, 0.16)
-    deviations = [
-        (name, [math.nan, *_means([t.deviation for t in report.textures[name]]), math.nan])
-        for name in present
-    ]
     x = (0.0, 0.15, 0.25, 0.35, 0.45, 0.5)
     right = plot("high-pass deviation by mean grey (0 to .5)", x, deviations, 0.1)
     write_jpeg(folder / "phantom-greys.jpg", np.concatenate([left, right], axis=1))
 
 
-def tables(report: Any, facts: dict[str, Any]) -> str:
-    """Everything below the mark."""
+def tables(report: Report, machine: dict[str, Any]) -> str:
+    """Everything below the mark. `machine`: the environment that it was measured in."""
+    load = ", ".join(f"{value:g}" for value in machine["load_average"])
     parts = [
-        "## Checks\n",
-        _table(("quantity", "measured", "bound", ""), [_check(c) for c in report.checks]),
-        "\n## Speckle beside that of real clips\n",
+        "## Checks",
+        grid(("quantity", "measured", "bound", ""), [_check(c) for c in report.checks]),
+        "## Speckle beside that of real clips",
         _textures(report),
-        "\n![greys](phantom-greys.jpg)\n",
-        "## Time and disk\n",
-        _speed(report.speed, facts["environment"]),
+        "![greys](phantom-greys.jpg)",
+        "## Time and disk",
+        grid(
+            ("anatomy", *_SPEED.values()),
+            [(name, *(_number(facts[k]) for k in _SPEED)) for name, facts in report.speed.items()],
+        ),
+        "One clip each, files written, painting the tissue included; process time of one thread. "
+        f"{machine['cpu']}, load {load}.",
     ]
-    parts += [f"\nNote: {note}.\n" for note in report.notes]
-    return "\n".join(parts)
+    return "\n\n".join([*parts, *(f"Note: {note}." for note in report.notes)]) + "\n"
 
 
 def _check(check: Check) -> tuple[str, str, str, str]:
@@ -134,82 +166,30 @@ def _check(check: Check) -> tuple[str, str, str, str]:
     return check.name, _number(check.measured), bound, "pass" if check.passed else "**FAIL**"
 
 
-def _textures(report: Any) -> str:
-    present = [name for name in COLUMNS if report.textures.get(name)]
-    all_of = {name: report.textures[name] for name in present}
-    rows: list[tuple[str, ...]] = [("clips", *(str(len(all_of[name])) for name in present))]
-    for text, value in (
-        ("high-pass deviation at mean grey .1-.2", lambda t: t.deviation[0]),
-        ("at .2-.3", lambda t: t.deviation[1]),
-        ("at .3-.4", lambda t: t.deviation[2]),
-        ("at .4-.5", lambda t: t.deviation[3]),
-        ("width of a speckle along the beam, px", lambda t: t.along),
-        ("width across, px", lambda t: t.across),
-        ("high-pass correlation of neighbouring frames", lambda t: t.neighbours),
-        ("grey: 10th percentile", lambda t: t.greys[0]),
-        ("median", lambda t: t.greys[1]),
-        ("90th percentile", lambda t: t.greys[2]),
-        ("99th percentile", lambda t: t.greys[3]),
-        ("black (below .02) inside of the sector", lambda t: t.black),
-    ):
-        cells = []
-        for name in present:
-            values = np.array([value(t) for t in all_of[name]], float)
-            values = values[np.isfinite(values)]
-            if not len(values):
-                cells.append("-")
-            elif len(values) == 1:
-                cells.append(_number(float(values[0])))
-            else:
-                low, high = (_number(float(v)) for v in (values.min(), values.max()))
-                cells.append(f"{_number(float(values.mean()))} ({low} to {high})")
-        rows.append((text, *cells))
-    return _table(("mean over clips (least to most)", *present), rows)
+def _present(report: Report) -> list[str]:
+    return [name for name in COLUMNS if name in report.textures]
 
 
-def _speed(speed: dict[str, dict[str, float]], machine: dict[str, Any]) -> str:
-    rows = [
-        (
-            anatomy,
-            str(facts["frames"]),
-            _number(facts["cpu_seconds"]),
-            _number(facts["frames_per_cpu_second"]),
-            _number(facts["mb_mkv"]),
-            _number(facts["mb_npz"]),
-        )
-        for anatomy, facts in speed.items()
-    ]
-    head = (
-        "anatomy",
-        "frames",
-        "s of a core",
-        "frames / s of a core",
-        "MB video",
-        "MB displacement",
-    )
-    load = ", ".join(f"{value:g}" for value in machine["load_average"])
-    below = (
-        "One clip each, files written, painting the tissue included; process time of one thread. "
-        f"{machine['cpu']}, load {load}.\n"
-    )
-    return f"{_table(head, rows)}\n{below}"
+def _textures(report: Report) -> str:
+    head, clips, columns = ["mean over clips (least to most)"], ["clips"], [_TEXTURE]
+    for name in _present(report):
+        values = np.array([np.hstack(astuple(texture)) for texture in report.textures[name]])
+        head.append(name)
+        clips.append(str(len(values)))
+        columns.append(tuple(map(_spread, values.T)))
+    return grid(head, [clips, *zip(*columns, strict=True)])
 
 
-def _means(rows: Sequence[Sequence[float]]) -> list[float]:
-    values = np.array(rows, float)
-    known = np.isfinite(values)
-    sums = np.where(known, values, 0).sum(axis=0)
-    return [float(s / n) if n else math.nan for s, n in zip(sums, known.sum(axis=0), strict=True)]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _spread(values: NDArray[np.float64]) -> str:
+    """Mean, least and most of those that are finite."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return "-"
+    mean, low, high = map(_number, (known.mean(), known.min(), known.max()))
+    return f"{mean} ({low} to {high})" if len(known) > 1 else mean
 
 
 def _number(value: float) -> str:
-    if value == 0:
-        return "0"
-    if abs(value) >= 100:
+    if value == 0 or isinstance(value, int) or abs(value) >= 100:
         return f"{value:.0f}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

@@ -17,7 +17,7 @@ from ...training.evaluation.metrics import high_pass, ncc, to_float
 from ...training.phantom.beam import Beam, Echo
 from ...training.phantom.display import Display
 from ...training.phantom.paint import SOFT, Canvas
-from ...training.phantom.probe import Probe
+from ...training.phantom.probe import Probe, pixel_grid
 from ...training.phantom.render import Renderer
 from ...training.phantom.tissue_map import Grid, Motion, Pose, spline_matrix
 
@@ -45,15 +45,13 @@ class Check:
 
 
 class Slab:
-    """Tissue before a probe, still.
+    """Tissue before a probe, still: as much of a `Body` as rendering asks for.
 
     Args:
         paint: changes the uniform canvas.
         noise, gain: of the display.
     """
 
-    parameters = None
-    keypoint_names = ()
     node = 2.0
 
     def __init__(
@@ -73,11 +71,6 @@ class Slab:
 
     def motion(self, state: FloatArray) -> Motion:
         return Motion(lambda points, time: np.zeros_like(points), Pose(0.0, np.zeros(2), state))
-
-    def _no_manoeuvre(self, *_: Any) -> Any:
-        raise NotImplementedError("a slab has states, but no manoeuvre and no landmarks")
-
-    states = landmarks = out_of_plane = impossible = _no_manoeuvre
 
 
 def speckle() -> list[Check]:
@@ -107,8 +100,8 @@ def level() -> list[Check]:
             renderer = Renderer(Slab(probe), 3)
             power = _power(renderer.view(REST).envelope)
             for near in np.linspace(3, depth - 3, 5)[:-1]:
-                there = renderer.beam.depth >= near
-                there &= renderer.beam.depth < near + (depth - 6) / 4
+                below = renderer.beam.depth - near
+                there = (below >= 0) & (below < (depth - 6) / 4)
                 found.append(decibel(power[there][:, in_sector(renderer.beam)].mean()))
     worst = max(found, key=abs)
     return [Check("level of uniform tissue, 4 probes x 4 depths, worst, dB", worst, -0.5, 0.5)]
@@ -117,7 +110,6 @@ def level() -> list[Check]:
 def point() -> list[Check]:
     """A point is as wide as the probe's parameters say, and where it is."""
     beam = Beam(PROBE)
-    flat = np.ones((beam.rows, 1), np.float32)
     axial, lateral, along, across = [], [], [], []
     for depth in (10.0, 42.0, 75.0):
         for angle in (0.0, 0.5):
@@ -126,14 +118,13 @@ def point() -> list[Check]:
                 line = round(angle / beam.pitch + (beam.lines - 1) / 2) + right
                 turned = (line - (beam.lines - 1) / 2) * beam.pitch
                 place = PROBE.from_polar(np.array([z]), np.array([turned]))
-                heard = beam.hear(Echo(place, np.ones(1, np.float32)))
-                envelope = beam.envelope(heard, flat, flat, None)
+                envelope = _envelope(beam, beam.hear(Echo(place, np.ones(1, np.float32))))
                 i, j = np.unravel_index(int(envelope.argmax()), envelope.shape)
-                wide, where = width(envelope[:, j].astype(float), beam.step)
+                wide, where = width(envelope[:, j], beam.step)
                 axial.append(wide / PROBE.axial)
                 along.append(abs(where - z))
                 arc = (PROBE.radius + z) * beam.pitch
-                wide, where = width(envelope[i].astype(float), arc)
+                wide, where = width(envelope[i], arc)
                 lateral.append(wide / float(PROBE.beam_width(np.array(z))))
                 across.append(abs(where - line * arc))
     off = [max(values, key=lambda v: abs(v - 1)) for values in (axial, lateral)]
@@ -159,11 +150,9 @@ def phase() -> list[Check]:
 def speckle_moves() -> list[Check]:
     """Speckle is bound to tissue: it moves with it."""
     beam, (depth, angle, amplitude) = Beam(PROBE), _scattered(4)
-    steps, flat = 20, np.ones((beam.rows, 1), np.float32)
+    steps = 20
     pictures = [
-        beam.envelope(
-            beam.hear(Echo(PROBE.from_polar(depth + d, angle), amplitude)), flat, flat, None
-        )
+        _envelope(beam, beam.hear(Echo(PROBE.from_polar(depth + d, angle), amplitude)))
         for d in (0.0, steps * beam.step)
     ]
     part = interior(beam, 25.0) & (np.abs(beam.angle) < 0.4)  # no edge of the tissue
@@ -223,7 +212,7 @@ def other_speckle() -> list[Check]:
     """Two seeds of scatterers have nothing in common but the tissue."""
     views = [Renderer(Slab(), seed) for seed in (1, 2)]
     greys = [to_float(r.convert(r.body.display.grey(r.view(REST).envelope))) for r in views]
-    inside = PROBE.inside(PROBE.to_mm(np.stack(np.meshgrid(*[np.arange(256.0)] * 2), -1)), 4.0)
+    inside = PROBE.inside(PROBE.to_mm(pixel_grid()), 4.0)
     common = ncc(high_pass(greys[0]), high_pass(greys[1]), inside)
     return [Check("speckle of two seeds, uniform tissue: correlation", common, -0.05, 0.05)]
 
@@ -292,6 +281,12 @@ def _silent(canvas: Canvas) -> None:
     canvas.lay(np.ones(canvas.echo.shape), -100.0)
 
 
+def _envelope(beam: Beam, heard: NDArray[np.complex64]) -> FloatArray:
+    """Of what a beam hears, without loss, gain and noise."""
+    flat = np.ones((beam.rows, 1), np.float32)
+    return beam.envelope(heard, flat, flat, None).astype(float)
+
+
 def _power(envelope: NDArray[np.float32]) -> FloatArray:
     return np.square(envelope, dtype=np.float64)
 
@@ -306,11 +301,11 @@ def _scattered(seed: int) -> tuple[FloatArray, FloatArray, NDArray[np.float32]]:
 def _coherence(beam: Beam, a: Echo, b: Echo) -> complex:
     """The complex correlation of what two echoes give, from envelopes of their sums."""
     heard = beam.hear(a), beam.hear(b)
-    flat, part = np.ones((beam.rows, 1), np.float32), interior(beam, 25.0)
+    part = interior(beam, 25.0)
 
     def power(first: complex, second: complex) -> float:
         field = np.asarray(first * heard[0] + second * heard[1], np.complex64)
-        return float(_power(beam.envelope(field, flat, flat, None))[part].mean())
+        return float(_power(_envelope(beam, field))[part].mean())
 
     # <a b*> by polarisation.
     product = power(1, 1) - power(1, -1) + 1j * (power(1, 1j) - power(1, -1j))

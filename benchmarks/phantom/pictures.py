@@ -1,4 +1,4 @@
-"""Pictures of the phantom: subjects at rest, manoeuvres with displacement, beside a real image."""
+"""Pieces of the phantom's pictures: tiles of frames, landmarks, displacement, curves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.support.atomic_files import atomic_write_bytes
-from ...training.evaluation.strips import captioned, stacked, title_line
+from ...training.evaluation.metrics import length
 
 Picture = NDArray[np.uint8]
 Points = NDArray[np.float32]
@@ -24,10 +24,8 @@ _LINES = ((20, 20, 20), (200, 60, 20), (20, 110, 200), (40, 150, 60), (150, 60, 
 
 def grey_tile(image: Picture, side: int) -> Picture:
     """A grey frame as (side, side, 3)."""
-    size = cv2.INTER_AREA if side < image.shape[0] else cv2.INTER_LINEAR
-    grey = (
-        image if image.shape == (side, side) else cv2.resize(image, (side, side), None, 0, 0, size)
-    )
+    way = cv2.INTER_AREA if side < image.shape[0] else cv2.INTER_LINEAR
+    grey = cv2.resize(image, (side, side), interpolation=way)
     return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
 
 
@@ -36,8 +34,7 @@ def ringed(tile: Picture, points: Points, frame: int) -> Picture:
     side."""
     tile, scale = tile.copy(), tile.shape[0] / frame
     for place, colour in zip(points, _COLOURS, strict=False):
-        x, y = (round(16 * float(v)) for v in (place + 0.5) * scale - 0.5)
-        cv2.circle(tile, (x, y), 16 * _RING, colour, 1, cv2.LINE_AA, 4)
+        cv2.circle(tile, _sixteenths(place, scale), 16 * _RING, colour, 1, cv2.LINE_AA, 4)
     return tile
 
 
@@ -48,25 +45,24 @@ def arrows(image: Picture, displacement: Points, sector: NDArray[np.bool_], side
         displacement: (H, W, 2) pixels, from this frame to the first.
     """
     tile, scale = grey_tile(image // 3, side), side / image.shape[0]
+    level = np.minimum(255 * (0.3 + 0.7 * length(displacement) / 25), 255).astype(np.uint8)
+    colours = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[..., ::-1].tolist()
     step = round(_ARROWS / scale)
     for y in range(step // 2, image.shape[0], step):
         for x in range(step // 2, image.shape[1], step):
-            if not sector[y, x]:
-                continue
-            way = displacement[y, x]
-            colour = tuple(int(v) for v in _heat(float(np.hypot(*way)) / 25))
-            ends = [tuple(round(16 * float(v)) for v in (p + 0.5) * scale - 0.5)
-                    for p in (np.array([x, y]) + way, np.array([x, y]))]  # fmt: skip
-            cv2.line(tile, ends[0], ends[1], colour, 1, cv2.LINE_AA, 4)
-            cv2.circle(tile, ends[1], 20, colour, -1, cv2.LINE_AA, 4)
+            if sector[y, x]:
+                here = np.array([x, y])
+                end = _sixteenths(here, scale)
+                was = _sixteenths(here + displacement[y, x], scale)
+                cv2.line(tile, was, end, colours[y][x], 1, cv2.LINE_AA, 4)
+                cv2.circle(tile, end, 20, colours[y][x], -1, cv2.LINE_AA, 4)
     return tile
 
 
-def page(title: str, rows: Sequence[Sequence[tuple[str, Picture]]]) -> Picture:
-    """Rows of (caption, tile) under a title."""
-    lines = [np.concatenate([captioned(tile, text) for text, tile in row], axis=1) for row in rows]
-    body = stacked(lines)
-    return np.concatenate([title_line(title, body.shape[1]), body])
+def _sixteenths(place: NDArray[np.floating], scale: float) -> tuple[int, int]:
+    """A pixel of a frame in sixteenths of a tile's, which is how OpenCV draws between pixels."""
+    x, y = (round(16 * float(v)) for v in (place + 0.5) * scale - 0.5)
+    return x, y
 
 
 def plot(
@@ -78,18 +74,18 @@ def plot(
     inner = width - left - 10, height - under - 26
 
     def at(a: float, b: float) -> tuple[int, int]:
-        part = a / max(x[-1], 1e-9), min(b / top, 1.05)
+        part = a / x[-1], min(b / top, 1.05)
         return round(left + part[0] * inner[0]), round(26 + (1 - part[1]) * inner[1])
 
-    def write(text: str, place: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    def write(text: str, place: tuple[int, int], colour: tuple[int, int, int] = _LINES[0]) -> None:
         cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, 1, cv2.LINE_AA)
 
-    write(title, (left, 14), _LINES[0])
+    write(title, (left, 14))
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         (x0, y0), (x1, _) = at(0, share * top), at(x[-1], 0)
         cv2.line(picture, (x0, y0), (x1, y0), (220, 220, 220), 1)
-        write(f"{share * top:.3g}", (4, y0 + 4), _LINES[0])
-        write(f"{share * x[-1]:.2g}", (at(share * x[-1], 0)[0] - 8, height - 24), _LINES[0])
+        write(f"{share * top:.3g}", (4, y0 + 4))
+        write(f"{share * x[-1]:.2g}", (at(share * x[-1], 0)[0] - 8, height - 24))
     for number, (name, values) in enumerate(curves):
         colour = _LINES[number % len(_LINES)]
         points = [at(a, b) for a, b in zip(x, values, strict=True) if np.isfinite(b)]
@@ -106,8 +102,3 @@ def write_jpeg(path: Path, picture: Picture) -> None:
         if ok and len(data) < _LARGEST:
             break
     atomic_write_bytes(path, data.tobytes())
-
-
-def _heat(share: float) -> NDArray[np.uint8]:
-    level = np.array([[min(int(255 * (0.3 + 0.7 * share)), 255)]], np.uint8)
-    return np.asarray(cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[0, 0, ::-1])

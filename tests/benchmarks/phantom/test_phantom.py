@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from sonomime.benchmarks.phantom import __main__ as command
-from sonomime.benchmarks.phantom.__main__ import Report
-from sonomime.benchmarks.phantom.clips import texture
+from sonomime.benchmarks.phantom.clips import Report, texture
 from sonomime.benchmarks.phantom.physics import Check
 
 
