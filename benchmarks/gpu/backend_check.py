@@ -7,10 +7,9 @@ that OpenCV need not be there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from itertools import pairwise
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 from ...export.engine import build_engines
 from ...runtime.backends import open_backend
@@ -21,21 +20,22 @@ from ...runtime.golden import agreement, begin_golden
 from ...runtime.media.pixels import to_image, to_planes
 from ...runtime.session import Session
 from ...runtime.support.errors import BackendError, SonomimeError
-from ..measure import installed, summarise
+from ..measure import installed
 from .png_reader import read_png
-from .rows import remarks, said, trouble
-from .state import Watch
+from .rows import Row, said, table, timed
 
 
-def check_backend(bundle: Bundle, name: str, count: int, gpu: bool) -> dict[str, Any]:
+def check_backend(bundle: Bundle, name: str, count: int, gpu: bool) -> Row:
     """A backend's row of plain data, over `count` frames; one that is absent says why. `gpu`: there
     is one that others can use, so that not to find it is a failure."""
-    row: dict[str, Any] = {"backend": name}
+    row: Row = {"backend": name}
     try:
         if absent := _absent(name, gpu):
             return row | absent
         if name in FLAVOURS:
-            row |= _built(bundle, name)
+            began = perf_counter()
+            done = build_engines(bundle, name)  # from this user's cache, or now
+            row["engines"] = done.plain() | {"seconds": perf_counter() - began}
         return row | _checked(bundle, name, count)
     except SonomimeError as error:
         return row | _told("failed", error)
@@ -74,69 +74,54 @@ def _told(word: str, error: SonomimeError) -> dict[str, str]:
     return {word: error.message[:300], "cure": error.hint[:300]}
 
 
-def _built(bundle: Bundle, flavour: str) -> dict[str, Any]:
-    """The engines, from this user's cache or built now."""
-    began = perf_counter()
-    done = build_engines(bundle, flavour)
-    return {
-        "engines": {"cached": done.cached, "seconds": perf_counter() - began} | done.plain(),
-    }
-
-
-def _checked(bundle: Bundle, name: str, count: int) -> dict[str, Any]:
-    began = perf_counter()
+def _checked(bundle: Bundle, name: str, count: int) -> Row:
+    clock = [perf_counter()]
     backend = open_backend(name, bundle)
-    opened = perf_counter()
+    clock.append(perf_counter())
     try:
         session = Session(bundle.manifest, backend)
         driving = begin_golden(session, bundle, read_png)
-        prepared = perf_counter()
+        clock.append(perf_counter())
         made = session.animate(to_planes(driving))
-        first = perf_counter()
+        clock.append(perf_counter())
         golden = agreement(to_image(made), bundle, read_png)
-        frames: list[float] = []
-        stages: dict[str, list[float]] = {stage: [] for stage in backend.seconds}
-        with Watch() as watch:
-            for _ in range(max(1, count // 10)):
+        stages: list[dict[str, float]] = []
+
+        def loop(frames: int) -> list[float]:
+            stages.clear()
+            seconds = []
+            for _ in range(frames):
+                began = perf_counter()
                 session.animate()
-            for _ in range(count):
-                began_frame = perf_counter()
-                session.animate()
-                frames.append(perf_counter() - began_frame)
-                for stage, seconds in backend.seconds.items():
-                    stages[stage].append(seconds)
-        row = {
+                seconds.append(perf_counter() - began)
+                stages.append(dict(backend.seconds))
+            return seconds
+
+        steps = zip(("open", "source", "first_frame"), pairwise(clock), strict=True)
+        return {
             "device": backend.device,
-            "cold_ms": {
-                "open": 1e3 * (opened - began),
-                "source": 1e3 * (prepared - opened),
-                "first_frame": 1e3 * (first - prepared),
-            },
+            "cold_ms": {step: 1e3 * (done - began) for step, (began, done) in steps},
             "golden": {"levels_apart": golden.levels, "psnr_db": min(golden.psnr_db, 120.0)},
             # A GPU's float32 differs from the CPU's in the last bits, and so may a rounding.
             "agrees": golden.psnr_db >= 45.0,
-            "frame_ms": asdict(summarise(frames)),
-            "frames_per_second": 1 / median(frames),
-            "stages_ms": {stage: 1e3 * median(values) for stage, values in stages.items()},
+            **timed(loop, count, name != "ort-cpu"),
+            "stages_ms": {
+                stage: 1e3 * median(frame[stage] for frame in stages) for stage in backend.seconds
+            },
         }
-        return row if name == "ort-cpu" else row | {"gpu": watch.summary}
     finally:
         backend.close()
 
 
-def backend_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+def backend_lines(rows: Sequence[Row]) -> Iterator[str]:
     """The rows for a person."""
-    columns = (("p50 ms", 8), ("p99", 8), ("open", 9), ("first", 8), ("levels", 8), ("dB", 7))
-    yield f"{'backend':<10}" + "".join(f"{name:>{width}}" for name, width in columns) + "  device"
-    for row in rows:
-        if why := f"absent: {row['absent']}" if "absent" in row else trouble(row):
-            yield f"{row['backend']:<10}  {why}"
-            continue
-        ms, cold, golden = row["frame_ms"], row["cold_ms"], row["golden"]
-        p99 = f"{ms['p99']:8.2f}" if ms["p99"] is not None else f"{'-':>8}"
-        yield (
-            f"{row['backend']:<10}{ms['p50']:8.2f}{p99}{cold['open']:9.0f}"
-            f"{cold['first_frame']:8.1f}{golden['levels_apart']:8d}{golden['psnr_db']:7.1f}  "
-            + row["device"]
-            + remarks(row)
-        )
+    columns = {
+        "p50 ms": ("8.2f", "frame_ms.p50"),
+        "p99": ("8.2f", "frame_ms.p99"),
+        "open": ("9.0f", "cold_ms.open"),
+        "first": ("8.1f", "cold_ms.first_frame"),
+        "levels": ("8.0f", "golden.levels_apart"),
+        "dB": ("7.1f", "golden.psnr_db"),
+        "device": ("8", "device"),
+    }
+    return table(rows, "backend", "backend", 10, columns)

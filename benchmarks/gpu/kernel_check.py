@@ -11,19 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...training.models import operators
 from ...training.models.geometry import make_grid
-from ...training.models.keypoints import operators as motion_operators
 from ...training.models.keypoints.keypoint_detector import Keypoints
-from .kernels import Kernels
-from .rows import remarks, said, trouble
+from .clock import median_seconds
+from .kernels import HOMES, Kernels
+from .rows import Row, said, table
 
 KEYPOINTS, VARIANCE = 12, 0.01
 # Of the largest value: coordinates of float32 differ in their last bits; half has 11 bits.
@@ -76,8 +74,7 @@ def cases(small: bool = False) -> list[Case]:
 Call = Callable[[], Tensor]
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """One case with its tensors: by the kernel, by torch, and the bytes that it has to move."""
 
     kernel: Call
@@ -87,12 +84,12 @@ class Work:
 
 def check_kernels(
     kernels: Kernels, device: torch.device, todo: Sequence[Case], repeats: int = REPEATS
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """A row of plain data per case; `agrees` says whether the error is within the tolerance. A case
     that cannot be run says why and stops no other."""
     rows = []
     for case in todo:
-        row: dict[str, Any] = {"case": case.name}
+        row: Row = {"case": case.name}
         try:
             apart = max(_error(case, kernels, device, g) for g in ("half_pixel", "fomm"))
             row |= {
@@ -107,10 +104,10 @@ def check_kernels(
     return rows
 
 
-def _times(case: Case, kernels: Kernels, device: torch.device, repeats: int) -> dict[str, Any]:
+def _times(case: Case, kernels: Kernels, device: torch.device, repeats: int) -> Row:
     copy = copy_bandwidth(device, 1 << (28 if device.type == "cuda" else 20))
     one = _work(case, kernels, device, "half_pixel", 0)
-    row: dict[str, Any] = {
+    row: Row = {
         "bytes": one.bytes,
         "microseconds": 1e6 * seconds_each([one.kernel], device, repeats),
         "torch_microseconds": 1e6 * seconds_each([one.torch], device, repeats),
@@ -127,12 +124,7 @@ def _times(case: Case, kernels: Kernels, device: torch.device, repeats: int) -> 
 
 
 def _work(
-    case: Case,
-    kernels: Kernels,
-    device: torch.device,
-    geometry: str,
-    seed: int,
-    rough: bool = False,
+    case: Case, kernels: Kernels, place: torch.device, geometry: str, seed: int, rough: bool = False
 ) -> Work:
     """The same tensors for the same seed everywhere."""
     generator = torch.Generator().manual_seed(seed)
@@ -142,45 +134,37 @@ def _work(
 
     def points() -> Keypoints:
         eye = torch.eye(2) + 0.3 * normal(1, KEYPOINTS, 2, 2)
-        return Keypoints((0.6 * normal(1, KEYPOINTS, 2)).to(device), eye.to(device))
+        return Keypoints((0.6 * normal(1, KEYPOINTS, 2)).to(place), eye.to(place))
 
     channels, height, width = case.shape
+    given: tuple[Any, ...]
     if case.op == "warp_occlude":
-        feature = normal(1, channels, height, width).to(device, case.dtype)
+        feature = normal(1, channels, height, width).to(place, case.dtype)
         if case.last:
             feature = feature.contiguous(memory_format=torch.channels_last)
         bend = F.interpolate(0.2 * normal(1, 2, 4, 4), (64, 64), mode="bilinear")
         smooth = make_grid(64, 64, geometry) + bend.permute(0, 2, 3, 1)
         where = 0.8 * normal(1, 64, 64, 2) if rough else smooth.contiguous()
-        maps = where.to(device), normal(1, 1, 64, 64).sigmoid().to(device)
+        given = feature, where.to(place), normal(1, 1, 64, 64).sigmoid().to(place), geometry
         out = torch.empty_like(feature)
-        return Work(
-            partial(kernels.warp_occlude, feature, *maps, geometry, out),
-            partial(operators.warp_occlude, feature, *maps, geometry),
-            2 * _size(feature) + sum(map(_size, maps)),
-        )
-    source, driving = points(), points()
-    if case.op == "sparse_motion":
-        small = normal(1, channels, height, width).to(device, case.dtype)
-        out = small.new_empty((1, (KEYPOINTS + 1) * (channels + 1), height, width))
-        given: tuple[Any, ...] = (small, source, driving, VARIANCE, geometry)
-        return Work(
-            partial(kernels.sparse_motion, *given, out),
-            lambda: motion_operators.sparse_motion(*given).to(case.dtype),
-            _size(small) + _size(out),
-        )
-    logits = (3 * normal(1, KEYPOINTS + 1, height, width)).to(device, case.dtype)
-    out = logits.new_empty((1, height, width, 2), dtype=torch.float32)
-    given = (logits, source, driving, geometry)
+    else:
+        source, driving = points(), points()
+        if case.op == "sparse_motion":
+            small = normal(1, channels, height, width).to(place, case.dtype)
+            given = small, source, driving, VARIANCE, geometry
+            out = small.new_empty((1, (KEYPOINTS + 1) * (channels + 1), height, width))
+        else:
+            logits = (3 * normal(1, KEYPOINTS + 1, height, width)).to(place, case.dtype)
+            given = logits, source, driving, geometry
+            out = logits.new_empty((1, height, width, 2), dtype=torch.float32)
+    moved = [value for value in (*given, out) if isinstance(value, Tensor)]
+    plain = partial(getattr(HOMES[case.op], case.op), *given)
     return Work(
-        partial(kernels.compose_motion, *given, out),
-        partial(motion_operators.compose_motion, *given),
-        _size(logits) + _size(out),
+        partial(getattr(kernels, case.op), *given, out),
+        # Torch's answer is float32 here, and half of it is part of the work.
+        (lambda: plain().to(case.dtype)) if case.op == "sparse_motion" else plain,
+        sum(tensor.numel() * tensor.element_size() for tensor in moved),
     )
-
-
-def _size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def _error(case: Case, kernels: Kernels, device: torch.device, geometry: str) -> float:
@@ -194,36 +178,21 @@ def _error(case: Case, kernels: Kernels, device: torch.device, geometry: str) ->
 
 def seconds_each(calls: Sequence[Call], device: torch.device, repeats: int) -> float:
     """Seconds of one call, launches left out on a GPU: the calls are captured and replayed."""
-    for call in calls:
-        call()
+
+    def run(times: int = 1) -> None:
+        for call in times * tuple(calls):
+            call()
+
+    run()
     if device.type != "cuda":
-        began = perf_counter()
-        for _ in range(repeats):
-            for call in calls:
-                call()
-        return (perf_counter() - began) / repeats / len(calls)
+        return median_seconds(run, device, repeats) / len(calls)
     inner = max(1, 100 // len(calls))  # beside which starting the graph counts for little
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize(device)
     with torch.cuda.graph(graph):
-        for _ in range(inner):
-            for call in calls:
-                call()
+        run(inner)
     graph.replay()
-    return median_replay(graph.replay, repeats) / inner / len(calls)
-
-
-def median_replay(replay: Callable[[], None], repeats: int) -> float:
-    """Median seconds of something enqueued on the current stream, by events."""
-    spans = []
-    for _ in range(repeats):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        replay()
-        end.record()
-        spans.append((begin, end))
-    torch.cuda.synchronize()
-    return sorted(begin.elapsed_time(end) / 1e3 for begin, end in spans)[repeats // 2]
+    return median_seconds(graph.replay, device, repeats) / inner / len(calls)
 
 
 @cache
@@ -236,19 +205,13 @@ def copy_bandwidth(device: torch.device, count: int) -> float:
     return 2 * count / min(seconds_each([copy], device, 10) for copy in copies)
 
 
-def kernel_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+def kernel_lines(rows: Sequence[Row]) -> Iterator[str]:
     """The rows for a person."""
-    yield f"{'kernel':<48}{'error':>9}{'us':>8}{'torch':>8}{'memory':>8}{'share':>7}"
-    for row in rows:
-        if why := trouble(row):
-            yield f"{row['case']:<48}  {why}"
-            continue
-        share = row.get("bandwidth_share")
-        memory = row.get("microseconds_from_memory")
-        yield (
-            f"{row['case']:<48}{row['relative_error']:9.1e}{row['microseconds']:8.1f}"
-            f"{row['torch_microseconds']:8.1f}"
-            + (f"{memory:8.1f}" if memory is not None else f"{'-':>8}")
-            + (f"{share:7.0%}" if share is not None else f"{'-':>7}")
-            + remarks(row)
-        )
+    columns = {
+        "error": ("9.1e", "relative_error"),
+        "us": ("8.1f", "microseconds"),
+        "torch": ("8.1f", "torch_microseconds"),
+        "memory": ("8.1f", "microseconds_from_memory"),
+        "share": ("7.0%", "bandwidth_share"),
+    }
+    return table(rows, "case", "kernel", 48, columns)

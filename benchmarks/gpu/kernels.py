@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from ...runtime.support.errors import BackendError
+from ...training.models import operators
+from ...training.models.keypoints import operators as motion_operators
 
 if TYPE_CHECKING:
     from ...training.models.keypoints.keypoint_detector import Keypoints
@@ -32,6 +34,13 @@ SOURCES = Path(__file__).resolve().parents[2] / "runtime" / "csrc"
 DTYPES = {torch.float32: 0, torch.float16: 1}
 LINEAR, HWC8 = 0, 1
 EIGHT = 8
+
+HOMES = {
+    "warp_occlude": operators,
+    "sparse_motion": motion_operators,
+    "compose_motion": motion_operators,
+}
+"""Where torch's own of the three operators are."""
 
 # Types of the arguments, as sonomime_kernels.h declares them.
 SIGNATURES = {
@@ -126,8 +135,7 @@ class Kernels:
         result = torch.empty_like(given) if out is None else out
         deformation, occlusion = deformation.contiguous(), occlusion.contiguous()
         self._call(
-            "sonomime_warp_occlude", given.device,
-            *map(_pointer, (given, deformation, occlusion, result)),
+            "sonomime_warp_occlude", given.device, given, deformation, occlusion, result,
             channels, height, width, *deformation.shape[1:3], *occlusion.shape[2:],
             geometry == "half_pixel", DTYPES[given.dtype], HWC8 if eights else LINEAR,
         )  # fmt: skip
@@ -144,8 +152,8 @@ class Kernels:
             out = source_small.new_empty((1, (count + 1) * (channels + 1), height, width))
         given = [tensor.contiguous() for tensor in (source_small, *source, *driving)]
         self._call(
-            "sonomime_sparse_motion", out.device, *map(_pointer, (*given, out)), channels, height,
-            width, count, variance, geometry == "half_pixel", DTYPES[source_small.dtype],
+            "sonomime_sparse_motion", out.device, *given, out, channels, height, width, count,
+            variance, geometry == "half_pixel", DTYPES[source_small.dtype],
         )  # fmt: skip
         return out
 
@@ -159,17 +167,18 @@ class Kernels:
             out = mask_logits.new_empty((1, height, width, 2), dtype=torch.float32)
         given = [tensor.contiguous() for tensor in (mask_logits, *source, *driving)]
         self._call(
-            "sonomime_compose_motion", out.device, *map(_pointer, (*given, out)), height, width,
+            "sonomime_compose_motion", out.device, *given, out, height, width,
             source.value.shape[1], geometry == "half_pixel", DTYPES[mask_logits.dtype],
         )  # fmt: skip
         return out
 
-    def _call(self, name: str, device: torch.device, *arguments: float | None) -> None:
+    def _call(self, name: str, device: torch.device, *arguments: Tensor | float) -> None:
+        given = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
         gpu = device.type == "cuda"
         stream = torch.cuda.current_stream(device).cuda_stream if gpu else None
         # A launch on another device's stream than the current one's would fail.
         with torch.cuda.device(device if gpu else -1):
-            status = getattr(self.library, name)(*arguments, stream)
+            status = getattr(self.library, name)(*given, stream)
         if status:
             raise BackendError(
                 f"{name} failed with CUDA error {status}",
@@ -179,21 +188,13 @@ class Kernels:
     @contextmanager
     def in_the_stages(self) -> Iterator[None]:
         """Let the stages compute with these kernels, as the plugin would."""
-        from ...training.models import operators
-        from ...training.models.keypoints import operators as motion_operators
-
-        homes = {
-            "warp_occlude": operators,
-            "sparse_motion": motion_operators,
-            "compose_motion": motion_operators,
-        }
-        before = {name: getattr(home, name) for name, home in homes.items()}
+        before = {name: getattr(home, name) for name, home in HOMES.items()}
         try:
-            for name, home in homes.items():
+            for name, home in HOMES.items():
                 setattr(home, name, getattr(self, name))
             yield
         finally:
-            for name, home in homes.items():
+            for name, home in HOMES.items():
                 setattr(home, name, before[name])
 
 
@@ -202,7 +203,3 @@ def _cause(said: str) -> str:
     lines = said.strip().splitlines() or ["it does not say why"]
     telling = [line for line in lines if re.search("error|fatal|cannot|no such file", line, re.I)]
     return "; ".join((telling or lines)[:2])
-
-
-def _pointer(tensor: Tensor) -> int:
-    return tensor.data_ptr()

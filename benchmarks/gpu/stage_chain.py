@@ -9,7 +9,7 @@ synchronisation.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from ...runtime.bundle.manifest import DRIVING_FRAME, FRAME, SOURCE_IMAGE
 from ...runtime.media.pixels import to_image, to_planes
 from ...training.models.base import ModuleChain
 from ...training.torch_backend import TorchBackend
+from .clock import Clock
 
 if TYPE_CHECKING:
     from .kernels import Kernels
@@ -131,26 +132,6 @@ class DeviceChain(TorchBackend):
     def _in_kernels(self) -> Iterator[None]:
         with self.kernels.in_the_stages() if self.kernels else nullcontext():
             yield
-
-
-class Clock:
-    """A span on a device: events on a GPU, the host's clock else."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._gpu = device.type == "cuda"
-        if self._gpu:
-            self._begin = torch.cuda.Event(enable_timing=True)
-            self._begin.record()
-        self._began = perf_counter()
-
-    def stop(self) -> Callable[[], float]:
-        """End it; the result tells the seconds, once the device has got there."""
-        if not self._gpu:
-            seconds = perf_counter() - self._began
-            return lambda: seconds
-        end = torch.cuda.Event(enable_timing=True)
-        end.record()
-        return lambda: self._begin.elapsed_time(end) / 1e3
 
 
 @torch.no_grad()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 import torch
 
@@ -19,14 +19,12 @@ from ...runtime.support.progress import progress
 from ...training.models.base import Model, ModuleChain, Precision
 from ...training.models.families import family_of
 from ...training.torch_backend import TorchBackend
-from ..measure import summarise
 from .child import Message
+from .clock import median_seconds
 from .graph_nodes import count_launches
-from .kernel_check import median_replay
 from .kernels import Kernels
-from .rows import remarks, said, spoils, trouble
+from .rows import Row, said, spoils, table, timed
 from .stage_chain import DeviceChain, Image, plain_loop
-from .state import Watch
 
 LEAST_PSNR = {"fp32": 60.0, "fp16": 45.0}
 """dB to the model in float32 on the CPU. TF32 is held to fp16's."""
@@ -132,13 +130,11 @@ def check_variant(
     expected: Sequence[Image],
     kernels: Kernels | None,
     count: int,
-) -> dict[str, Any]:
+) -> Row:
     """One variant: cold, right, warm. A variant that does not run says why and stops nothing."""
-    row: dict[str, Any] = {"variant": variant.name}
+    row: Row = {"variant": variant.name}
     try:
         with _cudnn(variant):
-            if variant.plain:
-                return row | _plain(model, variant, device, pictures, max(3, count // 3))
             return row | _checked(model, variant, device, pictures, expected, kernels, count)
     except Exception as error:  # torch's, CUDA's, the compiler's: the next variant may run
         return row | {"failed": said(error)}
@@ -156,26 +152,6 @@ def _cudnn(variant: Variant) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before
 
 
-def _chain(
-    model: Model, variant: Variant, device: torch.device, pictures: Pictures,
-    kernels: Kernels | None,
-) -> tuple[Session, DeviceChain]:  # fmt: skip
-    """The variant's session with its source, captured if it is to be."""
-    if variant.compiled:
-        # What others compiled counts towards torch's limit, beyond which it computes eagerly.
-        torch.compiler.reset()
-    chain = family_of(model.config).chain(model, variant.precision)
-    backend = DeviceChain(
-        chain, device, variant.compiled, variant.channels_last,
-        kernels if variant.kernels else None,
-    )  # fmt: skip
-    session = pictures.begin(chain, backend)
-    if variant.graph:
-        backend.capture()
-        session.restart()
-    return session, backend
-
-
 def _checked(
     model: Model,
     variant: Variant,
@@ -184,54 +160,45 @@ def _checked(
     expected: Sequence[Image],
     kernels: Kernels | None,
     count: int,
-) -> dict[str, Any]:
-    if device.type == "cuda":
+) -> Row:
+    gpu = device.type == "cuda"
+    if gpu:
         torch.cuda.reset_peak_memory_stats(device)
     began = perf_counter()
-    session, chain = _chain(model, variant, device, pictures, kernels)
+    if variant.compiled:
+        # What others compiled counts towards torch's limit, beyond which it computes eagerly.
+        torch.compiler.reset()
+    stages = family_of(model.config).chain(model, variant.precision)
+    kernels = kernels if variant.kernels else None
+    chain = DeviceChain(stages, device, variant.compiled, variant.channels_last, kernels)
+    session = pictures.begin(stages, chain)
+    if variant.plain:
+        loop = partial(plain_loop, chain, pictures.source, pictures.driving)
+        return timed(loop, max(3, count // 3), gpu)
+    if variant.graph:
+        chain.capture()
+        session.restart()
     frames = [animate(session, pictures.driving[0])]
-    cold = perf_counter() - began
+    row: Row = {"cold_ms": 1e3 * (perf_counter() - began)}
     frames += [animate(session, frame) for frame in pictures.driving[1:]]
-    row: dict[str, Any] = {"cold_ms": 1e3 * cold, **_agreement(frames, expected)}
+    row |= _agreement(frames, expected)
     least = LEAST_PSNR["fp16" if variant.tf32 else variant.precision]
     row["finite"] = chain.finite()
     row["agrees"] = row["finite"] and row["psnr_db"] >= least
     if pictures.golden is not None:
         row["golden"] = _agreement(frames[:1], [pictures.golden])
         row["agrees"] &= row["golden"]["psnr_db"] >= LEAST_PSNR["fp16"]
-    stages = chain.time_stages(max(3, count // 10)) if not variant.graph else {}
-    with Watch() as watch:
-        time_frames(session, pictures.driving, max(1, count // 10))  # warm
-        samples = time_frames(session, pictures.driving, count)
-    row |= {
-        "frame_ms": asdict(summarise(samples)),
-        "frames_per_second": 1 / median(samples),
-        "stages_ms": {name: 1e3 * median(values) for name, values in stages.items()},
-    }
-    if device.type == "cuda":
-        row["device_ms"] = 1e3 * median_replay(chain.enqueue, max(3, count // 4))
-        row["gpu"] = watch.summary
+    spans = chain.time_stages(max(3, count // 10)) if not variant.graph else {}
+    row |= timed(partial(time_frames, session, pictures.driving), count, gpu)
+    row["stages_ms"] = {name: 1e3 * median(values) for name, values in spans.items()}
+    if gpu:
+        row["device_ms"] = 1e3 * median_seconds(chain.enqueue, device, max(3, count // 4))
         row["memory_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
         row["launches"] = count_launches(chain, variant.graph)
     return row
 
 
-def _plain(
-    model: Model,
-    variant: Variant,
-    device: torch.device,
-    pictures: Pictures,
-    count: int,
-) -> dict[str, Any]:
-    _, chain = _chain(model, variant, device, pictures, None)
-    with Watch() as watch:
-        plain_loop(chain, pictures.source, pictures.driving, max(2, count // 10))  # warm
-        samples = plain_loop(chain, pictures.source, pictures.driving, count)
-    row = {"frame_ms": asdict(summarise(samples)), "frames_per_second": 1 / median(samples)}
-    return row | ({"gpu": watch.summary} if device.type == "cuda" else {})
-
-
-def _agreement(frames: Sequence[Image], expected: Sequence[Image]) -> dict[str, Any]:
+def _agreement(frames: Sequence[Image], expected: Sequence[Image]) -> Row:
     levels = max(levels_apart(a, b) for a, b in zip(frames, expected, strict=True))
     decibels = min(psnr(a, b) for a, b in zip(frames, expected, strict=True))
     # JSON has no infinity; equal frames are as good as one level in one pixel of a large picture.
@@ -271,33 +238,25 @@ def _wake(device: torch.device) -> None:
     torch.cuda.synchronize(device)
 
 
-def torch_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+def torch_lines(rows: Sequence[Row]) -> Iterator[str]:
     """The rows for a person, each beside the plain loop of its precision."""
     plain = {
         row["variant"].rpartition(" ")[2]: row["frame_ms"]["p50"]
         for row in rows
         if row["variant"].startswith("plain loop") and "frame_ms" in row
     }
-    columns = {"p50 ms": 8, "p99": 8, "device": 8, "cold": 9, "dB": 7, "kernels": 9}
-    columns["plain/this"] = 12
-    yield f"{'way':<52}" + "".join(f"{name:>{width}}" for name, width in columns.items())
-    for row in rows:
-        if why := trouble(row):
-            yield f"{row['variant']:<52}  {why}"
-            continue
-        ms = row["frame_ms"]
+
+    def beside(row: Row) -> Row:
         slow = plain.get(next((p for p in plain if f" {p}" in row["variant"]), ""))
-        cells = [
-            f"{ms['p50']:8.2f}",
-            _cell(ms["p99"], "8.2f"),
-            _cell(row.get("device_ms"), "8.2f"),
-            _cell(row.get("cold_ms"), "9.0f"),
-            _cell(row.get("psnr_db"), "7.1f"),
-            _cell(row.get("launches", {}).get("kernels"), "9.0f"),
-            _cell(slow / ms["p50"] if slow else None, "12.1f"),
-        ]
-        yield f"{row['variant']:<52}" + "".join(cells) + remarks(row)
+        return {"gain": slow / row["frame_ms"]["p50"]} if slow and "frame_ms" in row else {}
 
-
-def _cell(value: float | None, form: str) -> str:
-    return f"{value:{form}}" if value is not None else f"{'-':>{form.partition('.')[0]}}"
+    columns = {
+        "p50 ms": ("8.2f", "frame_ms.p50"),
+        "p99": ("8.2f", "frame_ms.p99"),
+        "device": ("8.2f", "device_ms"),
+        "cold": ("9.0f", "cold_ms"),
+        "dB": ("7.1f", "psnr_db"),
+        "kernels": ("9.0f", "launches.kernels"),
+        "plain/this": ("12.1f", "gain"),
+    }
+    return table([row | beside(row) for row in rows], "variant", "way", 52, columns)
