@@ -10,11 +10,11 @@ import csv
 import os
 import shutil
 import subprocess
-import threading
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from time import perf_counter, sleep
-from types import TracebackType
 from typing import Any, Self
 
 TOOL = "nvidia-smi"
@@ -66,15 +66,14 @@ def _query(device: int) -> dict[str, Any] | tuple[list[str], dict[str, Any], str
 
 def parse_line(line: str, reasons: str = _REASONS[0]) -> dict[str, Any]:
     """A line of nvidia-smi's CSV as a table; what it does not support is None."""
-    values = [value.strip() for value in next(csv.reader([line]))]
     table: dict[str, Any] = {}
-    for name, value in zip((*_WORDS, *_NUMBERS, reasons), values, strict=False):
-        if name in _NUMBERS:
-            table[name] = _number(value)
-        elif name == reasons:
-            table["slowed_by"] = _slowed_by(value)
-        else:
-            table[name] = value
+    fields = (*_WORDS, *_NUMBERS, reasons)
+    for name, value in zip(fields, next(csv.reader([line], skipinitialspace=True)), strict=False):
+        if name == reasons:
+            name, value = "slowed_by", _slowed_by(value)
+        elif name in _NUMBERS:
+            value = _number(value)
+        table[name] = value
     return table
 
 
@@ -90,11 +89,7 @@ class Watch:
         """Of the GPU of that number, as CUDA counts."""
         self._device = device
         self.summary: dict[str, Any] = {}
-        self._process: subprocess.Popen[str] | None = None
-        self._reasons = _REASONS[0]
-        self._lines: list[str] = []
-        self._began = threading.Event()
-        self._before = 0
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         query = _query(self._device)
@@ -102,41 +97,34 @@ class Watch:
             self.summary = query
             return self
         command, _, self._reasons = query
-        self._process = subprocess.Popen(
-            [*command, f"--loop-ms={EVERY_MS}"],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
-        self._reader.start()
-        self._began.wait(FIRST_SECONDS)
+        self._folder = tempfile.TemporaryDirectory()
+        command.append(f"--loop-ms={EVERY_MS}")
+        with Path(self._folder.name, "lines").open("w") as file:
+            self._process = subprocess.Popen(command, stdout=file, stderr=subprocess.DEVNULL)
+        self._wait_for_more_than(0)
         self._before = len(self._lines)
         return self
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        with process.stdout:
-            for line in process.stdout:
-                self._lines.append(line)
-                self._began.set()
-        self._began.set()  # it ended, with nothing to wait for
+    @property
+    def _lines(self) -> list[str]:
+        """Those that are whole."""
+        return Path(self._folder.name, "lines").read_text(errors="replace").split("\n")[:-1]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    def _wait_for_more_than(self, count: int) -> None:
+        late = perf_counter() + FIRST_SECONDS
+        assert self._process is not None
+        while len(self._lines) <= count and self._process.poll() is None and perf_counter() < late:
+            sleep(EVERY_MS / 1e4)
+
+    def __exit__(self, *error: object) -> None:
         if self._process is None:
             return
-        late = perf_counter() + FIRST_SECONDS
-        while (
-            len(self._lines) == self._before and self._reader.is_alive() and perf_counter() < late
-        ):
-            sleep(EVERY_MS / 1e4)
+        self._wait_for_more_than(self._before)
         self._process.terminate()
         self._process.wait()
-        self._reader.join()
-        lines = self._lines[self._before :]
-        readings = [parse_line(line.strip(), self._reasons) for line in lines if "," in line]
-        self.summary = summarise_readings(readings)
+        lines = [line for line in self._lines[self._before :] if "," in line]
+        self._folder.cleanup()
+        self.summary = summarise_readings([parse_line(line, self._reasons) for line in lines])
 
 
 def summarise_readings(readings: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -147,11 +135,8 @@ def summarise_readings(readings: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in _NUMBERS:
         values = sorted(r[name] for r in readings if r.get(name) is not None)
         if values:
-            summary[name] = {
-                "min": values[0],
-                "median": values[len(values) // 2],
-                "max": values[-1],
-            }
+            middle = values[len(values) // 2]
+            summary[name] = {"min": values[0], "median": middle, "max": values[-1]}
     slowed = {reason for reading in readings for reason in reading.get("slowed_by") or ()}
     summary["slowed_by"] = sorted(slowed)
     summary["throttled"] = bool(slowed - _HARMLESS)
@@ -162,14 +147,12 @@ def state_line(summary: dict[str, Any]) -> str:
     """The summary for a person."""
     if "absent" in summary:
         return f"clocks and power: {summary['absent']}"
-    clock, power = summary.get("clocks.sm"), summary.get("power.draw")
-    parts = []
-    if clock:
-        parts.append(f"clock {clock['min']:.0f} to {clock['max']:.0f} MHz")
-    if power:
-        parts.append(f"power {power['min']:.0f} to {power['max']:.0f} W")
-    reasons = ", ".join(summary["slowed_by"]) or "nothing"
-    return ", ".join([*parts, f"slowed by: {reasons}"])
+    parts = [
+        f"{word} {span['min']:.0f} to {span['max']:.0f} {unit}"
+        for word, name, unit in (("clock", "clocks.sm", "MHz"), ("power", "power.draw", "W"))
+        if (span := summary.get(name))
+    ]
+    return ", ".join([*parts, f"slowed by: {', '.join(summary['slowed_by']) or 'nothing'}"])
 
 
 def _number(text: str) -> float | None:
