@@ -20,9 +20,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from importlib import metadata
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -57,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return Check(args, words).run()
     except SonomimeError as error:
-        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        _complain(error.message, error.hint)
         return error.exit_code
 
 
@@ -113,7 +111,8 @@ class Check:
         self._about()
         with tempfile.TemporaryDirectory() as folder:
             self.folder = Path(folder)
-            self._run(Part("machine", "", self.report, [{"part": "machine"}]), 0.5)
+            machine = Part("machine", "", self.report, [{"part": "machine"}])
+            self._run(machine, 0.5)
             gpu = self.report.setdefault("gpu", {"absent": "not known"})
             self.device = "cuda" if "name" in gpu else "cpu"
             name = gpu.get("name") or f"no GPU ({gpu['absent']})"
@@ -124,7 +123,7 @@ class Check:
                 self._run(part, 1.0 if part is parts[-1] else 0.5)
                 print("\n" + "\n".join(_lines(part)), flush=True)
         self._save()
-        return self._verdict()
+        return self._verdict([machine, *parts])
 
     def _about(self) -> None:
         from .gpu.state import read_state
@@ -146,24 +145,23 @@ class Check:
         """What matters most first; what torch has to compile, for minutes, after all the rest."""
         args = self.args
         kernels = self.report["kernels"] = {"rows": []}
-        parts = [Part("kernels", "case", kernels, [{"part": "kernels"}])]
-        models: dict[str, dict[str, Any]] = {
-            name: {"model": title, "rows": []} for name, title in self._wanted()
+        models = {
+            name: Part(title, "variant", {"model": title, "rows": []}, [])
+            for name, title in self._wanted()
         }
-        self.report["models"] = list(models.values())
+        self.report["models"] = [part.entry for part in models.values()]
+        backends = self.report["backends"] = self._bundle()
+        names = ("ort-cpu",) if args.cpu_only else BACKENDS
+        specs = [{"part": "backend", "name": name} for name in names if "rows" in backends]
 
         def ways(compiled: bool) -> list[Part]:
-            spec: dict[str, Any] = {"part": "model", "compiled": compiled}
             return [
-                Part(entry["model"], "variant", entry, [spec | {"name": name}])
-                for name, entry in models.items()
+                replace(part, specs=[{"part": "model", "name": name, "compiled": compiled}])
+                for name, part in models.items()
             ]
 
-        parts += ways(compiled=False)
-        names = ("ort-cpu",) if args.cpu_only else BACKENDS
-        backends = self.report["backends"] = self._bundle()
-        specs = [{"part": "backend", "name": name} for name in names]
-        parts += [Part("backends", "backend", backends, specs if "rows" in backends else [])]
+        parts = [Part("kernels", "case", kernels, [{"part": "kernels"}]), *ways(compiled=False)]
+        parts.append(Part("backends", "backend", backends, specs))
         if self.device == "cuda" and not args.no_compile:
             parts += ways(compiled=True)
         return parts
@@ -229,20 +227,13 @@ class Check:
             self._save()
 
         built = "build_seconds" in self.report.get("kernels", ())
-        ended = listen(
-            command(
-                self.words,
-                spec
-                | {
-                    "device": self.device,
-                    "folder": str(self.folder),
-                    "library": str(next(self.folder.glob("*.so"))) if built else None,
-                    "done": [row[part.key] for row in rows],
-                },
-            ),
-            limit,
-            heard,
-        )
+        asked = spec | {
+            "device": self.device,
+            "folder": str(self.folder),
+            "library": str(next(self.folder.glob("*.so"))) if built else None,
+            "done": [row[part.key] for row in rows],
+        }
+        ended = listen(command(self.words, asked), limit, heard)
         died = bool(at)
         if died:
             rows.append({part.key: at} | (ended or {"failed": "it ended without a word"}))
@@ -251,38 +242,32 @@ class Check:
         self._save()
         return died or spoilt
 
-    def _verdict(self) -> int:
+    def _verdict(self, parts: Sequence[Part]) -> int:
         from .gpu.rows import trouble
 
-        parts = [("kernels", "case", self.report["kernels"])]
-        parts += [(model["model"], "variant", model) for model in self.report["models"]]
-        parts += [("backends", "backend", self.report["backends"])]
-        rows = [(row[key], row) for _, key, entry in parts for row in entry.get("rows", ())]
         if self.args.output is not None:
             print(self.args.output)
-        for name, _, entry in [("machine", "", self.report), *parts]:
-            rows.append((f"{name} ({trouble(entry)})", entry))
+        whole = {part.title: part for part in parts}.values()  # a model is asked for twice
+        rows = [(row[part.key], row) for part in whole for row in part.entry.get("rows", ())]
+        rows += [(f"{part.title} ({trouble(part.entry)})", part.entry) for part in whole]
         wrong = [name for name, row in rows if "failed" in row or not row.get("agrees", True)]
         cut = [name for name, row in rows if "stopped" in row or "left_out" in row]
         if wrong:
-            what = "failed, or differs from what it should be"
-            print(f"error: {what}: {'; '.join(wrong)}", file=sys.stderr)
+            _complain(f"failed, or differs from what it should be: {'; '.join(wrong)}")
         if cut:
-            print(
-                f"error: stopped or left out, for lack of time: {'; '.join(cut)}\n"
-                "hint: give it more --minutes, unless what was stopped hangs",
-                file=sys.stderr,
+            _complain(
+                f"stopped or left out, for lack of time: {'; '.join(cut)}",
+                "give it more --minutes, unless what was stopped hangs",
             )
         if wrong or cut:
             return EXIT_DIFFERS if wrong else EXIT_CUT_SHORT
-        if self.device != "cuda" and not self.args.cpu_only:
-            print(
-                "error: torch finds no GPU, so nothing above was computed by one\n"
-                "hint: check nvidia-smi and that torch is built for CUDA; --cpu-only asks for this",
-                file=sys.stderr,
-            )
-            return EXIT_NO_GPU
-        return 0
+        if self.device == "cuda" or self.args.cpu_only:
+            return 0
+        _complain(
+            "torch finds no GPU, so nothing above was computed by one",
+            "check nvidia-smi and that torch is built for CUDA; --cpu-only asks for this",
+        )
+        return EXIT_NO_GPU
 
     def _save(self) -> None:
         if self.args.output is not None:
@@ -293,33 +278,34 @@ class Check:
             atomic_write_text(self.args.output, text + "\n")
 
 
+def _complain(what: str, cure: str = "") -> None:
+    print(f"error: {what}" + (f"\nhint: {cure}" if cure else ""), file=sys.stderr)
+
+
 def _lines(part: Part) -> Iterator[str]:
     """What a part has found so far, for a person."""
     from .gpu.rows import remarks, trouble
 
     why = trouble(part.entry)
     yield part.title + (f": {why}" if why else "") + remarks(part.entry)
-    rows = part.entry.get("rows")
-    if not rows:
-        return
-    if part.key == "case":
-        from .gpu.kernel_check import kernel_lines as lines
-    elif part.key == "variant":
-        from .gpu.torch_check import torch_lines as lines
-    else:
-        from .gpu.backend_check import backend_lines as lines
-    yield from lines(rows)
+    if rows := part.entry.get("rows"):
+        if part.key == "case":
+            from .gpu.kernel_check import kernel_lines as lines
+        elif part.key == "variant":
+            from .gpu.torch_check import torch_lines as lines
+        else:
+            from .gpu.backend_check import backend_lines as lines
+        yield from lines(rows)
 
 
 def _version(module: str) -> str:
+    from .measure import version
+
     names = {
         "cuda.bindings": "cuda-bindings",
         "tensorrt_rtx_bindings": "tensorrt-rtx-cu13-bindings",
     }
-    for name in (names.get(module, module), module + "-gpu"):
-        with suppress(metadata.PackageNotFoundError):
-            return metadata.version(name)
-    return "of unknown version"
+    return version(names.get(module, module), module + "-gpu") or "of unknown version"
 
 
 def _link_checkout() -> None:

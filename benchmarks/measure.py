@@ -18,6 +18,7 @@ import numpy as np
 from .. import __version__
 from ..runtime.backends.base import default_threads
 
+_PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "torch")
 LEAST_FOR_P99 = 100
 """Below so many samples the 99th percentile is one frame's luck."""
 
@@ -38,16 +39,9 @@ class Summary:
 def summarise(seconds: Sequence[float]) -> Summary:
     """Summary of durations in seconds, at least one."""
     ms = np.asarray(seconds, np.float64) * 1e3
-    p50, p90, p99 = (float(value) for value in np.percentile(ms, (50, 90, 99)))
-    return Summary(
-        count=len(ms),
-        min=float(ms.min()),
-        mean=float(ms.mean()),
-        p50=p50,
-        p90=p90,
-        p99=p99 if len(ms) >= LEAST_FOR_P99 else None,
-        max=float(ms.max()),
-    )
+    low, p50, p90, p99, high = np.percentile(ms, (0, 50, 90, 99, 100)).tolist()
+    tail = p99 if len(ms) >= LEAST_FOR_P99 else None
+    return Summary(len(ms), low, float(ms.mean()), p50, p90, tail, high)
 
 
 def environment() -> dict[str, Any]:
@@ -59,7 +53,10 @@ def environment() -> dict[str, Any]:
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {"sonomime": __version__, **_versions()},
+        "versions": {
+            "sonomime": __version__,
+            **{name: found for name in _PACKAGES if (found := version(name))},
+        },
         "commit": _commit(),
     }
 
@@ -80,12 +77,12 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "torch"):
+def version(*names: str) -> str | None:
+    """Of the first of these packages that is installed."""
+    for name in names:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            return metadata.version(name)
+    return None
 
 
 def _commit() -> str | None:
@@ -93,10 +90,12 @@ def _commit() -> str | None:
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
+
+    def said(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10)
+
     with suppress(OSError, subprocess.SubprocessError):
-        git = ["git", "-C", str(root)]
-        run = {"capture_output": True, "text": True, "check": True, "timeout": 10}
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], **run).stdout.strip()  # type: ignore[call-overload]
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], **run).stdout.strip()  # type: ignore[call-overload]
-        return commit + ("+" if changed else "")
+        changed = said("status", "--porcelain", "-uno").strip()
+        return said("rev-parse", "HEAD").strip() + ("+" if changed else "")
     return None

@@ -13,7 +13,6 @@ from typing import Any
 
 from ..runtime.bundle.bundle import Bundle
 from ..runtime.support.errors import BackendError, ConfigError
-from .gpu.png_reader import read_png
 
 
 def measure_torch(
@@ -34,10 +33,6 @@ def measure_torch(
     gpu = torch.cuda.is_available()
     device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
     model, weights = _model(bundle, checkpoint)
-    golden = bundle.manifest.golden
-    images = (golden.source, golden.reference, golden.driving)
-    source, reference, driving = (read_png(bundle.folder / image.file) for image in images)
-    pictures = Pictures(source, reference, (driving, source))
     report: dict[str, Any] = {
         "device": (torch.cuda.get_device_name() if gpu else "CPU") + f", torch {torch.__version__}",
         "backend": "torch",
@@ -50,6 +45,7 @@ def measure_torch(
         except BackendError as error:
             report["kernels"] = {"absent": error.message}
         todo = variants(gpu, kernels=kernels is not None)
+        pictures = Pictures.of_bundle(bundle)
         messages = check_model(model, device, pictures, kernels, frames, todo)
         rows = report["ways"] = [message["row"] for message in messages if "row" in message]
     rows += [

@@ -12,6 +12,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.support.plain_file import sha256_file
 from ...runtime.support.progress import progress
 from .child import Message
 from .rows import said, spoils
@@ -73,8 +75,7 @@ def _kernels(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message
     from .kernels import Kernels, build_command
     from .state import Watch
 
-    device = _device(spec)
-    kind = spec["device"]
+    device, kind = _device(spec), spec["device"]
     if spec["library"]:
         kernels = Kernels(Path(spec["library"]))
     else:
@@ -82,8 +83,8 @@ def _kernels(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message
         began = perf_counter()
         kernels = Kernels.build(kind, Path(spec["folder"]))
         yield {"build_seconds": perf_counter() - began}
+    todo = [case for case in cases(small=kind == "cpu") if case.name not in spec["done"]]
     with Watch() as watch:
-        todo = [case for case in cases(small=kind == "cpu") if case.name not in spec["done"]]
         for case in progress(todo, label="kernels"):
             yield {"begin": case.name}
             (row,) = check_kernels(kernels, device, [case], 20 if kind == "cuda" else 2)
@@ -121,31 +122,20 @@ def _untrained(preset: str, tiny: bool) -> tuple[Any, Pictures]:
 
 
 def _trained(args: argparse.Namespace) -> tuple[Any, Pictures]:
-    from ...runtime.bundle.bundle import Bundle
-    from ...runtime.support.plain_file import sha256_file
     from ...training.checkpoint import load_checkpoint
-    from .png_reader import read_png
     from .torch_check import Pictures
 
-    model = load_checkpoint(args.checkpoint).model()
-    bundle = Bundle.open(args.bundle)
-    golden = bundle.manifest.golden
-    source, reference, driving, made = (
-        read_png(bundle.folder / each.file)
-        for each in (golden.source, golden.reference, golden.driving, golden.output)
-    )
+    model, bundle = load_checkpoint(args.checkpoint).model(), Bundle.open(args.bundle)
     same = bundle.manifest.provenance.checkpoint_sha256 == sha256_file(args.checkpoint)
-    shots = (driving, source, driving)
-    return model, Pictures(source, reference, shots, made if same else None, golden.motion)
+    return model, Pictures.of_bundle(bundle, known=same)
 
 
 def _backend(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message]:
-    from ...runtime.bundle.bundle import Bundle
     from .backend_check import check_backend
 
     if spec["name"] in spec["done"]:
         return
     yield {"begin": spec["name"]}
-    bundle = Bundle.open(args.bundle)
     count = min(args.frames, 20) if args.cpu_only else args.frames
-    yield {"row": check_backend(bundle, spec["name"], count, spec["device"] == "cuda")}
+    gpu = spec["device"] == "cuda"
+    yield {"row": check_backend(Bundle.open(args.bundle), spec["name"], count, gpu)}

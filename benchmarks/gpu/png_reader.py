@@ -45,24 +45,18 @@ def read_png(path: Path) -> Image:
 
 def _unfiltered(kind: int, row: Image, above: Image, step: int) -> Image:
     """Undo a line's filter (PNG, third edition, section 9)."""
-    if kind == 0:
-        return row
-    if kind == 2:
-        return row + above
-    line = row.astype(np.int64)
-    up = above.astype(np.int64)
-    for i in range(len(line)):
-        left = int(line[i - step]) if i >= step else 0
-        corner = int(up[i - step]) if i >= step else 0
-        top = int(up[i])
+    if kind in (0, 2):
+        return row + above if kind else row
+    if kind > 4:
+        raise ValueError(f"filter {kind}")
+    line, up = [0] * step + row.tolist(), [0] * step + above.tolist()  # black to the left of it
+    for i in range(step, len(line)):
+        left, top, corner = line[i - step], up[i], up[i - step]
         if kind == 1:
             guess = left
         elif kind == 3:
             guess = (left + top) // 2
-        elif kind == 4:
-            distances = [abs(top - corner), abs(left - corner), abs(left + top - 2 * corner)]
-            guess = (left, top, corner)[distances.index(min(distances))]
         else:
-            raise ValueError(f"filter {kind}")
+            guess = min((left, top, corner), key=lambda value: abs(left + top - corner - value))
         line[i] = (line[i] + guess) & 255
-    return line.astype(np.uint8)
+    return np.array(line[step:], np.uint8)

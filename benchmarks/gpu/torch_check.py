@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from time import perf_counter
+from typing import Self
 
 import torch
 
+from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.manifest import Motion
 from ...runtime.media.pixels import levels_apart, psnr, to_image, to_planes
 from ...runtime.session import Session
@@ -23,6 +25,7 @@ from .child import Message
 from .clock import median_seconds
 from .graph_nodes import count_launches
 from .kernels import Kernels
+from .png_reader import read_png
 from .rows import Row, said, spoils, table, timed
 from .stage_chain import DeviceChain, Image, plain_loop
 
@@ -89,6 +92,15 @@ class Pictures:
     driving: tuple[Image, ...]
     golden: Image | None = None
     motion: Motion = "relative"
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, known: bool = False) -> Self:
+        """The golden ones. `known`: the model is the one that made the golden frame."""
+        golden = bundle.manifest.golden
+        files = golden.source, golden.reference, golden.driving, golden.output
+        source, reference, driving, made = (read_png(bundle.folder / each.file) for each in files)
+        shots = (driving, source, driving)
+        return cls(source, reference, shots, made if known else None, golden.motion)
 
     def begin(self, chain: ModuleChain, backend: TorchBackend) -> Session:
         """A session with source and reference."""
@@ -218,7 +230,8 @@ def check_model(
     if not todo:
         return
     expected = expected_frames(model, pictures)
-    if device.type == "cuda":
+    gpu = device.type == "cuda"
+    if gpu:
         _wake(device)
     for variant in progress(todo, label="ways"):
         yield {"begin": variant.name}
