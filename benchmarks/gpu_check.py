@@ -33,6 +33,10 @@ BACKENDS = ("ort-cuda", "tensorrt", "rtx", "ort-cpu")
 _OPTIONAL = (
     "onnxruntime", "tensorrt", "tensorrt_rtx_bindings", "cuda.bindings", "onnx", "cv2", "av",
 )  # fmt: skip
+_PACKAGES = {  # where a module is not of a package of its own name
+    "cuda.bindings": "cuda-bindings",
+    "tensorrt_rtx_bindings": "tensorrt-rtx-cu13-bindings",
+}
 EXIT_NO_GPU, EXIT_DIFFERS, EXIT_CUT_SHORT = 4, 5, 8
 # A row may take half of its part's time, but where little is left so much: some compile for long.
 ROW_SECONDS = 120.0
@@ -127,9 +131,13 @@ class Check:
 
     def _about(self) -> None:
         from .gpu.state import read_state
-        from .measure import environment, installed
+        from .measure import environment, installed, version
 
-        found = {name: _version(name) for name in _OPTIONAL if installed(name)}
+        found = {
+            name: version(_PACKAGES.get(name, name), f"{name}-gpu") or "of unknown version"
+            for name in _OPTIONAL
+            if installed(name)
+        }
         absent = [name for name in _OPTIONAL if name not in found]
         asked = {name: value for name, value in vars(self.args).items() if name != "part"}
         self.report |= {
@@ -296,16 +304,6 @@ def _lines(part: Part) -> Iterator[str]:
         else:
             from .gpu.backend_check import backend_lines as lines
         yield from lines(rows)
-
-
-def _version(module: str) -> str:
-    from .measure import version
-
-    names = {
-        "cuda.bindings": "cuda-bindings",
-        "tensorrt_rtx_bindings": "tensorrt-rtx-cu13-bindings",
-    }
-    return version(names.get(module, module), module + "-gpu") or "of unknown version"
 
 
 def _link_checkout() -> None:

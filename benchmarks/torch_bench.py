@@ -11,8 +11,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..runtime.bundle.bundle import Bundle
 from ..runtime.support.errors import BackendError, ConfigError
+from ..training.checkpoint import load_checkpoint
+from ..training.config import load_config
+from .gpu import torch_check
+from .gpu.kernels import Kernels
+from .lively import lively_model
 
 
 def measure_torch(
@@ -24,11 +31,6 @@ def measure_torch(
         CheckpointError: the checkpoint cannot be used.
         ConfigError: no checkpoint, and no preset of the bundle's name.
     """
-    import torch
-
-    from .gpu.kernels import Kernels
-    from .gpu.torch_check import Pictures, check_model, variants
-
     torch.set_num_threads(threads)
     gpu = torch.cuda.is_available()
     device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
@@ -44,9 +46,9 @@ def measure_torch(
             kernels = Kernels.build("cuda", Path(folder)) if gpu else None
         except BackendError as error:
             report["kernels"] = {"absent": error.message}
-        todo = variants(gpu, kernels=kernels is not None)
-        pictures = Pictures.of_bundle(bundle)
-        messages = check_model(model, device, pictures, kernels, frames, todo)
+        todo = torch_check.variants(gpu, kernels=kernels is not None)
+        pictures = torch_check.Pictures.of_bundle(bundle)
+        messages = torch_check.check_model(model, device, pictures, kernels, frames, todo)
         rows = report["ways"] = [message["row"] for message in messages if "row" in message]
     rows += [
         {"variant": way.name, "left_out": "the way before has failed and may spoil this process"}
@@ -57,10 +59,6 @@ def measure_torch(
 
 def _model(bundle: Bundle, checkpoint: Path | None) -> tuple[Any, str]:
     """The model and, in words, whose weights it has."""
-    from ..training.checkpoint import load_checkpoint
-    from ..training.config import load_config
-    from .lively import lively_model
-
     if checkpoint is not None:
         return load_checkpoint(checkpoint).model(), f"weights of {checkpoint.name}"
     manifest = bundle.manifest

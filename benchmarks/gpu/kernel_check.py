@@ -26,7 +26,6 @@ from .rows import Row, said, table
 KEYPOINTS, VARIANCE = 12, 0.01
 # Of the largest value: coordinates of float32 differ in their last bits; half has 11 bits.
 TOLERANCE = {torch.float32: 2e-4, torch.float16: 2e-3}
-REPEATS = 20
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Work(NamedTuple):
 
 
 def check_kernels(
-    kernels: Kernels, device: torch.device, todo: Sequence[Case], repeats: int = REPEATS
+    kernels: Kernels, device: torch.device, todo: Sequence[Case], repeats: int
 ) -> list[Row]:
     """A row of plain data per case; `agrees` says whether the error is within the tolerance. A case
     that cannot be run says why and stops no other."""

@@ -9,8 +9,8 @@ synchronisation.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...runtime.bundle.manifest import DRIVING_FRAME, FRAME, SOURCE_IMAGE
 from ...runtime.media.pixels import to_image, to_planes
-from ...training.models.base import ModuleChain
+from ...training.models.base import ModuleChain, StageModule
 from ...training.torch_backend import TorchBackend
 from .clock import Clock
 
@@ -44,7 +44,7 @@ class DeviceChain(TorchBackend):
     ) -> None:
         """`kernels`: compute the three operators with them rather than with torch."""
         super().__init__(chain, device)
-        self.kernels = kernels
+        self._in_kernels = kernels.in_the_stages if kernels else nullcontext
         for name, module in self.modules.items():
             if channels_last:
                 module = module.to(memory_format=torch.channels_last)  # type: ignore[attr-defined]
@@ -53,9 +53,9 @@ class DeviceChain(TorchBackend):
         self._sent: dict[str, Any] = {}
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def run(self, stage: str) -> None:
+    def compute(self, stage: StageModule) -> None:
         with self._in_kernels():
-            super().run(stage)
+            super().compute(stage)
 
     def run_frame(self) -> None:
         self.enqueue()
@@ -67,8 +67,7 @@ class DeviceChain(TorchBackend):
         self._send_controls()
         if self._graph is not None:
             self._graph.replay()
-            return
-        with self._in_kernels():
+        else:
             self._frame()
 
     @torch.no_grad()
@@ -77,7 +76,7 @@ class DeviceChain(TorchBackend):
         self._send_controls()
         stream = torch.cuda.Stream(self.place)
         stream.wait_stream(torch.cuda.current_stream(self.place))
-        with torch.cuda.stream(stream), self._in_kernels():
+        with torch.cuda.stream(stream):
             for _ in range(3):
                 self._frame()
         torch.cuda.current_stream(self.place).wait_stream(stream)
@@ -89,7 +88,7 @@ class DeviceChain(TorchBackend):
         """Capture one frame into a graph. The tensors are that graph's from then on."""
         # torch no longer collects before a capture, and one within would free what disturbs it.
         gc.collect()
-        with self._in_kernels(), torch.cuda.graph(graph):
+        with torch.cuda.graph(graph):
             self._frame()
         return graph
 
@@ -101,18 +100,14 @@ class DeviceChain(TorchBackend):
     @torch.no_grad()
     def time_stages(self, count: int) -> dict[str, list[float]]:
         """Seconds of every per-frame stage without a graph, by events on a GPU."""
-        seconds: dict[str, list[float]] = {stage.name: [] for stage in self.per_frame}
+        spans: dict[str, list[Callable[[], float]]] = {stage.name: [] for stage in self.per_frame}
         for _ in range(count):
-            spans = []
-            with self._in_kernels():
-                for stage in self.per_frame:
-                    clock = Clock(self.place)
-                    self.compute(stage)
-                    spans.append(clock.stop())
+            for stage in self.per_frame:
+                clock = Clock(self.place)
+                self.compute(stage)
+                spans[stage.name].append(clock.stop())
             self.synchronise()
-            for stage, span in zip(self.per_frame, spans, strict=True):
-                seconds[stage.name].append(span())
-        return seconds
+        return {stage: [span() for span in spanned] for stage, spanned in spans.items()}
 
     def _frame(self) -> None:
         """Enqueue one frame: upload, stages, the states carried on, download."""
@@ -127,11 +122,6 @@ class DeviceChain(TorchBackend):
         now = {name: float(self.host[name][0]) for name in self._controls}
         self.upload(name for name in self._controls if now[name] != self._sent.get(name))
         self._sent = now
-
-    @contextmanager
-    def _in_kernels(self) -> Iterator[None]:
-        with self.kernels.in_the_stages() if self.kernels else nullcontext():
-            yield
 
 
 @torch.no_grad()

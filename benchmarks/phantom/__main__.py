@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +26,7 @@ from ...runtime.media.frames import letterbox, read_image, to_channels
 from ...runtime.support.atomic_files import atomic_write_text
 from ...runtime.support.progress import progress
 from ...training.data.dataset import find_clips, load_clip
+from ...training.evaluation.text import json_text
 from ...training.phantom.subject import Subject
 from ..measure import environment
 from .clips import (
@@ -69,22 +69,13 @@ def main() -> None:
     figures(args.output, report)
     machine = environment()
     facts = {"format": 1, "seed": SEED, "environment": machine, **asdict(report)}
-    atomic_write_text(args.output / "phantom.json", json.dumps(_plain(facts), indent=1) + "\n")
+    # Five digits of every number that is no whole one.
+    short = json.loads(json_text(facts), parse_float=lambda text: float(f"{float(text):.5g}"))
+    atomic_write_text(args.output / "phantom.json", json_text(short))
     page = args.output / "phantom.md"
     above = page.read_text(encoding="utf-8").partition(_MARK)[0] if page.is_file() else ""
     atomic_write_text(page, f"{above or '# The phantom'}{_MARK}\n\n{tables(report, machine)}")
     print(page)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold: None for what is not finite, five digits for what is."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
-    return value
 
 
 def simulate(report: Report, folder: Path, output: Path, stills: Sequence[Still]) -> None:

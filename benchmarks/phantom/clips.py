@@ -4,7 +4,7 @@ speckle that can be taken of any clip, simulated or real."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -131,11 +131,8 @@ def lit_part(frames: Frames) -> NDArray[np.bool_]:
     black, small marks left out."""
     lit = clip_mask(frames).astype(np.uint8)
     lit = cv2.morphologyEx(lit, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
-    places = cv2.findNonZero(lit)
-    hull = np.zeros_like(lit)
-    if places is not None:
-        cv2.fillConvexPoly(hull, cv2.convexHull(places), 1)
-    return hull > 0
+    hull = cv2.convexHull(cv2.findNonZero(lit))
+    return cv2.fillConvexPoly(np.zeros_like(lit), hull, 1) > 0
 
 
 def _width(high: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
@@ -251,16 +248,12 @@ def seeds(subject: Subject) -> list[Check]:
     """One seed, one picture; another seed, the same anatomy with other speckle."""
     body = subject.body
     states = body.states(FRAMES)[:1]
-    a, again, b = (next(film(body, states, seed)).image for seed in (1, 1, 2))
+    a, again, b = (to_float(next(film(body, states, seed)).image) for seed in (1, 1, 2))
     sector = cv2.erode(body.probe.sector().astype(np.uint8), np.ones((17, 17))) > 0
-
-    def common(of: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> float:
-        return ncc(of(to_float(a)), of(to_float(b)), sector)
-
     return [
         Check("one seed twice: pixels that differ", float((a != again).sum()), 0, 0),
         Check("two seeds, one anatomy: correlation of the low-pass (G_4)",
-              common(lambda image: blur(image, 4.0)), 0.9, 1.0),
+              ncc(blur(a, 4.0), blur(b, 4.0), sector), 0.9, 1.0),
         # Thin bright layers are anatomy too, and pass the high-pass.
-        Check("the same, of the high-pass", common(high_pass), -0.35, 0.35),
+        Check("the same, of the high-pass", ncc(high_pass(a), high_pass(b), sector), -0.35, 0.35),
     ]  # fmt: skip

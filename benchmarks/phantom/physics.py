@@ -97,12 +97,10 @@ def level() -> list[Check]:
     for axial in (0.5, 0.7):
         for depth, lateral in ((72, 1.1), (95, 1.6)):
             probe = Probe(4.5, 50, 80, depth, 0.5, 0.5 * depth, axial, lateral)
-            renderer = Renderer(Slab(probe), 3)
-            power = _power(renderer.view(REST).envelope)
+            beam, power = _power(Slab(probe), 3)
             for near in np.linspace(3, depth - 3, 5)[:-1]:
-                below = renderer.beam.depth - near
-                there = (below >= 0) & (below < (depth - 6) / 4)
-                found.append(decibel(power[there][:, in_sector(renderer.beam)].mean()))
+                there = (beam.depth >= near) & (beam.depth < near + (depth - 6) / 4)
+                found.append(decibel(power[there][:, in_sector(beam)].mean()))
     worst = max(found, key=abs)
     return [Check("level of uniform tissue, 4 probes x 4 depths, worst, dB", worst, -0.5, 0.5)]
 
@@ -137,24 +135,19 @@ def point() -> list[Check]:
 
 def phase() -> list[Check]:
     """Moved by a part of the wavelength, an echo turns by twice that part: the way is doubled."""
-    beam, (depth, angle, amplitude) = Beam(PROBE), _scattered(2)
     sigma, worst = PROBE.axial / 2.3548, 0.0
     for share in (0.125, 0.25, 0.5):
         moved = share * PROBE.wavelength
-        echoes = [Echo(PROBE.from_polar(depth + d, angle), amplitude) for d in (0.0, moved)]
         expected = np.exp(4j * np.pi * share - moved**2 / (4 * sigma**2))
-        worst = max(worst, abs(_coherence(beam, *echoes) - expected))
+        worst = max(worst, abs(_coherence(Beam(PROBE), _tissue(2), _tissue(2, moved)) - expected))
     return [Check("phase of a moved echo: error of the correlation, worst of 3", worst, 0.0, 0.05)]
 
 
 def speckle_moves() -> list[Check]:
     """Speckle is bound to tissue: it moves with it."""
-    beam, (depth, angle, amplitude) = Beam(PROBE), _scattered(4)
-    steps = 20
-    pictures = [
-        _envelope(beam, beam.hear(Echo(PROBE.from_polar(depth + d, angle), amplitude)))
-        for d in (0.0, steps * beam.step)
-    ]
+    beam, steps = Beam(PROBE), 20
+    shifts = (0.0, steps * beam.step)
+    pictures = [_envelope(beam, beam.hear(_tissue(4, shift))) for shift in shifts]
     part = interior(beam, 25.0) & (np.abs(beam.angle) < 0.4)  # no edge of the tissue
     still = ncc(pictures[0], pictures[1], part)
     along = ncc(np.roll(pictures[0], steps, axis=0), pictures[1], part)
@@ -198,10 +191,9 @@ def shadows() -> list[Check]:
 
 def noise() -> list[Check]:
     """The receiver's noise grows with the depth gain."""
-    renderer = Renderer(Slab(paint=_silent, gain=0.3), 1)
-    power = _power(renderer.view(REST, 0.0, np.random.default_rng(2)).envelope)
+    beam, power = _power(Slab(paint=_silent, gain=0.3), 1, noise=2)
     off = [
-        decibel(power[np.abs(renderer.beam.depth - z) < 5].mean()) - (0.3 * z - 55)
+        decibel(power[np.abs(beam.depth - z) < 5].mean()) - (0.3 * z - 55)
         for z in (10.0, 40.0, 70.0)
     ]
     worst = max(off, key=abs)
@@ -264,16 +256,15 @@ def _behind(echo: float, loss: float) -> tuple[float, float, float]:
         block = (np.abs(x) < 12) & (z > 25) & (z < 25 + _BLOCK)
         canvas.lay(block.astype(np.float64), echo, loss)
 
-    renderer = Renderer(Slab(paint=paint), 6)
-    power = _power(renderer.view(REST, 0.0, np.random.default_rng(1)).envelope)
-    silent = Renderer(Slab(paint=_silent), 6).view(REST, 0.0, np.random.default_rng(1))
-    depth, side = renderer.beam.depth, renderer.beam.angle * 90  # mm at a depth of 40 mm
+    beam, power = _power(Slab(paint=paint), 6, noise=1)
+    _, silent = _power(Slab(paint=_silent), 6, noise=1)
+    depth, side = beam.depth, beam.angle * 90  # mm at a depth of 40 mm
     rows = (depth > 48) & (depth < 68)
     behind, beside = np.abs(side) < 5, np.abs(side - 35) < 10
     return (
         decibel(power[rows][:, behind].mean()),
         decibel(power[rows][:, beside].mean()),
-        decibel(_power(silent.envelope)[rows][:, behind].mean()),
+        decibel(silent[rows][:, behind].mean()),
     )
 
 
@@ -287,15 +278,20 @@ def _envelope(beam: Beam, heard: NDArray[np.complex64]) -> FloatArray:
     return beam.envelope(heard, flat, flat, None).astype(float)
 
 
-def _power(envelope: NDArray[np.float32]) -> FloatArray:
-    return np.square(envelope, dtype=np.float64)
+def _power(slab: Slab, seed: int, noise: int | None = None) -> tuple[Beam, FloatArray]:
+    """The beam and the power (rows, lines) of a slab seen by it; `noise`: the receiver's seed."""
+    renderer = Renderer(slab, seed)
+    receiver = None if noise is None else np.random.default_rng(noise)
+    envelope = renderer.view(REST, 0.0, receiver).envelope
+    return renderer.beam, np.square(envelope, dtype=np.float64)
 
 
-def _scattered(seed: int) -> tuple[FloatArray, FloatArray, NDArray[np.float32]]:
-    """Scatterers of a part of the sector: depth, angle, amplitude."""
+def _tissue(seed: int, shift: float = 0.0) -> Echo:
+    """Scatterers of a part of the sector, moved away from the probe by some mm."""
     rng, count = np.random.default_rng(seed), 30_000
-    depth, angle = rng.uniform(20, 60, count), rng.uniform(-0.5, 0.5, count)
-    return depth, angle, rng.standard_normal(count).astype(np.float32)
+    depth, angle = rng.uniform(20, 60, count) + shift, rng.uniform(-0.5, 0.5, count)
+    amplitude = rng.standard_normal(count).astype(np.float32)
+    return Echo(PROBE.from_polar(depth, angle), amplitude)
 
 
 def _coherence(beam: Beam, a: Echo, b: Echo) -> complex:
@@ -305,7 +301,7 @@ def _coherence(beam: Beam, a: Echo, b: Echo) -> complex:
 
     def power(first: complex, second: complex) -> float:
         field = np.asarray(first * heard[0] + second * heard[1], np.complex64)
-        return float(_power(_envelope(beam, field))[part].mean())
+        return float((_envelope(beam, field)[part] ** 2).mean())
 
     # <a b*> by polarisation.
     product = power(1, 1) - power(1, -1) + 1j * (power(1, 1j) - power(1, -1j))
