@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import c_float, c_int, c_void_p
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -24,9 +24,7 @@ from torch import Tensor
 from ...runtime.support.errors import BackendError
 from ...training.models import operators
 from ...training.models.keypoints import operators as motion_operators
-
-if TYPE_CHECKING:
-    from ...training.models.keypoints.keypoint_detector import Keypoints
+from ...training.models.keypoints.keypoint_detector import Keypoints
 
 Device = Literal["cuda", "cpu"]
 

@@ -42,8 +42,8 @@ def read_state() -> dict[str, Any]:
     return query if isinstance(query, dict) else query[1]
 
 
-def _query(device: int) -> dict[str, Any] | tuple[list[str], dict[str, Any], str]:
-    """The command that works here, its reading and its name of the reasons; else why none does."""
+def _query(device: int) -> dict[str, Any] | tuple[list[str], dict[str, Any]]:
+    """The command that works here, and its reading; else why none does."""
     tool = shutil.which(TOOL)
     if tool is None:
         return {"absent": f"there is no {TOOL}"}
@@ -59,22 +59,17 @@ def _query(device: int) -> dict[str, Any] | tuple[list[str], dict[str, Any], str
             return {"absent": f"{TOOL}: {error}"}
         said = (done.stdout or done.stderr).strip().splitlines()
         if done.returncode == 0 and said:
-            return command, parse_line(said[0], reasons), reasons
+            return command, parse_line(said[0])
         absent = said[0] if said else absent
     return {"absent": absent}
 
 
-def parse_line(line: str, reasons: str = _REASONS[0]) -> dict[str, Any]:
+def parse_line(line: str) -> dict[str, Any]:
     """A line of nvidia-smi's CSV as a table; what it does not support is None."""
-    table: dict[str, Any] = {}
-    fields = (*_WORDS, *_NUMBERS, reasons)
-    for name, value in zip(fields, next(csv.reader([line], skipinitialspace=True)), strict=False):
-        if name == reasons:
-            name, value = "slowed_by", _slowed_by(value)
-        elif name in _NUMBERS:
-            value = _number(value)
-        table[name] = value
-    return table
+    values = next(csv.reader([line], skipinitialspace=True))
+    read = dict.fromkeys(_NUMBERS, _number) | {"slowed_by": _slowed_by}
+    named = zip((*_WORDS, *_NUMBERS, "slowed_by"), values, strict=False)
+    return {name: read.get(name, str)(value) for name, value in named}
 
 
 class Watch:
@@ -96,9 +91,8 @@ class Watch:
         if isinstance(query, dict):
             self.summary = query
             return self
-        command, _, self._reasons = query
+        command = [*query[0], f"--loop-ms={EVERY_MS}"]
         self._folder = tempfile.TemporaryDirectory()
-        command.append(f"--loop-ms={EVERY_MS}")
         with Path(self._folder.name, "lines").open("w") as file:
             self._process = subprocess.Popen(command, stdout=file, stderr=subprocess.DEVNULL)
         self._wait_for_more_than(0)
@@ -124,7 +118,7 @@ class Watch:
         self._process.wait()
         lines = [line for line in self._lines[self._before :] if "," in line]
         self._folder.cleanup()
-        self.summary = summarise_readings([parse_line(line, self._reasons) for line in lines])
+        self.summary = summarise_readings([parse_line(line) for line in lines])
 
 
 def summarise_readings(readings: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -96,8 +96,8 @@ def texture(shots: Sequence[Frames]) -> Texture:
     """Statistics of runs of neighbouring frames, each (T, H, W), of one clip."""
     mask = lit_part(np.concatenate(shots))
     kernel = np.ones((2 * _INSIDE + 1,) * 2, np.uint8)
-    edge = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
-    inside = cv2.erode(mask.astype(np.uint8), kernel, **edge) > 0
+    black = cv2.BORDER_CONSTANT  # beyond the picture, whose edge is the sector's then
+    inside = cv2.erode(mask.astype(np.uint8), kernel, borderType=black, borderValue=0) > 0
     left, right = np.flatnonzero(inside.any(axis=0))[[0, -1]]
     third = (right - left) // 3
     middle = inside.copy()  # where a curved array's beams run down the picture

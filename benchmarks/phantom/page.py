@@ -171,7 +171,8 @@ def _present(report: Report) -> list[str]:
 
 
 def _textures(report: Report) -> str:
-    head, clips, columns = ["mean over clips (least to most)"], ["clips"], [_TEXTURE]
+    head, clips = ["mean over clips (least to most)"], ["clips"]
+    columns: list[tuple[str, ...]] = [_TEXTURE]
     for name in _present(report):
         values = np.array([np.hstack(astuple(texture)) for texture in report.textures[name]])
         head.append(name)
