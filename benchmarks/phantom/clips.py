@@ -4,6 +4,7 @@ speckle that can be taken of any clip, simulated or real."""
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -158,10 +159,7 @@ def stretches(subject: Subject, places: Sequence[int] = PLACES) -> list[Frames]:
         for t in range(place - 3, place + 1):
             view = renderer.view(states[t], float(slips[t]), np.random.default_rng([1, t]))
             greys.append(body.display.grey(view.envelope))
-        shown = [
-            weights[0] * greys[q] + weights[1] * greys[q - 1] + weights[2] * greys[q - 2]
-            for q in (2, 3)
-        ]
+        shown = (sum(map(operator.mul, weights, greys[q::-1])) for q in (2, 3))  # back in time
         runs.append(np.stack([renderer.convert(grey) for grey in shown]))
     return runs
 
@@ -178,11 +176,11 @@ def neighbours(runs: Sequence[Frames], subject: Subject) -> float:
     return float(np.mean([ncc(a, b, sector) for a, b in high]))
 
 
-def exact_field(subject: Subject, frames: int = 6) -> list[Check]:
+def exact_field(subject: Subject) -> list[Check]:
     """How much of a clip the exact displacement of its first frame explains, and what it says of
     the landmarks."""
     body = subject.body
-    states = body.states(FRAMES)[:: FRAMES // frames][:frames]
+    states = body.states(FRAMES)[::10]
     points = landmark_pixels(body, states)
     sector, shots = body.probe.sector(), list(film(body, states, 1, [1]))
     first = to_float(shots[0].image)
@@ -193,10 +191,9 @@ def exact_field(subject: Subject, frames: int = 6) -> list[Check]:
         oracle += float(np.abs(warp_by_flow(first, shot.displacement) - image)[sector].mean())
         led = at + read_at(shot.displacement, at[None])[0]
         off = max(off, float(np.linalg.norm(led - points[0], axis=-1).max()))
+    name = "first frame warped by the exact field: L1 / L1 of holding it"
     return [
-        Check(
-            "first frame warped by the exact field: L1 / L1 of holding it", oracle / hold, 0, 0.7
-        ),
+        Check(name, oracle / hold, 0, 0.7),
         Check("field at a landmark: distance from where it was, worst, px", off, 0.0, 0.3),
     ]
 
@@ -233,13 +230,10 @@ def exact_displacement(some: Sequence[Subject]) -> list[Check]:
     ]  # fmt: skip
 
 
-def exact_maps(bodies: Sequence[Subject]) -> list[Check]:
+def exact_maps(some: Sequence[Subject]) -> list[Check]:
     """Landmarks are where they are defined to be, and the map and its inverse cancel."""
-    worst = max(
-        map_error(subject.body, state)
-        for subject in bodies
-        for state in subject.body.states(9)
-    )  # fmt: skip
+    bodies = [subject.body for subject in some]
+    worst = max(map_error(body, state) for body in bodies for state in body.states(9))
     name = f"map of a state and back, landmarks too: worst error, {len(bodies)} subjects, px"
     return [Check(name, worst, 0.0, 0.25)]
 
