@@ -17,8 +17,10 @@ NO_TEST = (
 )
 
 
-def split_to_read(there: Collection[str]) -> str:
+def split_to_read(there: Collection[str], warnings: list[str]) -> str:
     """The split of those that are there to read if none was asked for: test, or else all."""
+    if TEST not in there:
+        warnings.append(NO_TEST)
     return TEST if TEST in there else ALL
 
 

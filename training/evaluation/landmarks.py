@@ -15,7 +15,6 @@ is the same, and blurring first doubles the error.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import cv2
@@ -108,8 +107,7 @@ class LandmarkError(NamedTuple):
         return ratio(self.model, self.hold)
 
 
-@dataclass
-class Followed:
+class Followed(NamedTuple):
     """What a pair's or clip's landmarks did: `errors` by landmark name, tracks for the pictures.
 
     Attributes:
@@ -117,9 +115,9 @@ class Followed:
         true, tracked: (T, P, 2) pixels, nan where a landmark is not known; the model's track.
     """
 
-    errors: dict[str, LandmarkError] = field(default_factory=dict)
-    true: Points = field(default_factory=lambda: np.zeros((0, 0, 2)))
-    tracked: Points = field(default_factory=lambda: np.zeros((0, 0, 2)))
+    errors: dict[str, LandmarkError]
+    true: Points
+    tracked: Points
 
 
 def measure(

@@ -8,20 +8,17 @@ tissue the source's sector shows. Source: METHOD, "The phantom".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .candidate import Candidate
 from .fidelity import Account, Fidelity, Targets
 from .ground_truth.readers import PairData
 from .ground_truth.scores import Exact, ExactAccount, ExactFrame
-from .landmarks import Points
 from .metrics import FloatImage, Mask, blur, pixel_grid, read_at, to_float, to_levels, warp_by_flow
-from .reconstruction import SAMPLES, best_blur, read_deformation, spread
+from .reconstruction import SAMPLES, Pictures, Sample, best_blur, read_deformation, spread
 
 METHODS = ("model", "hold", "blur", "oracle", "another_seed")
 """The model; the source held; the source blurred by the sigma that fits the truth best, because L1
@@ -56,31 +53,9 @@ class PairResult:
     exact: Exact
 
 
-@dataclass(frozen=True)
-class PairSample:
-    """One driven frame, for the pictures; points (P, 2) in pixels, nan where not known."""
-
-    number: int
-    driving: NDArray[np.uint8]
-    prediction: NDArray[np.uint8]
-    truth: NDArray[np.uint8]
-    deformation: FloatImage
-    true: Points
-    tracked: Points
-
-
-@dataclass(frozen=True)
-class PairPictures:
-    """What a pair's strip shows."""
-
-    source: NDArray[np.uint8]
-    start: Points
-    samples: Sequence[PairSample]
-
-
 def predict(
     candidate: Candidate, data: PairData, max_frames: int | None = None
-) -> tuple[PairResult, PairPictures]:
+) -> tuple[PairResult, Pictures]:
     """Drive a still with another subject's clip and compare it with the truth.
 
     Args:
@@ -97,13 +72,13 @@ def predict(
     sigma = best_blur(data.truth, indices, data.source, sector)
     blurred = to_levels(blur(to_float(data.source), sigma))
     still = {"hold": np.zeros((*grey.shape, 2), np.float32), "blur": targets.flow(blurred, grey)}
-    pictured: list[tuple[int, int, NDArray[np.uint8], FloatImage]] = []
+    samples: list[Sample] = []
     animator = candidate.relative
     animator.set_source(data.source)
     animator.set_reference(data.driving[0])
     # OpenCV, numpy and the backends let go of Python's lock: two threads keep two cores busy.
     with ThreadPoolExecutor(2) as pool:
-        for k, t in enumerate(indices):
+        for t in indices:
             flow = data.field.displacement[t]
             truth = to_levels(data.truth[t])
             coming = pool.submit(targets.frame, truth, (flow, _visible(flow, sector)))
@@ -127,7 +102,8 @@ def predict(
             for job in jobs:
                 job.result()
             if t in shown:
-                pictured.append((k, t, prediction, deformation))
+                seen = (data.driving[t], prediction, deformation, data.truth[t])
+                samples.append(Sample(t, *seen))
     measures, followed = exact.result()
     result = PairResult(
         pair=pair.name,
@@ -142,19 +118,10 @@ def predict(
         methods={name: account.result() for name, account in accounts.items()},
         exact=measures,
     )
-    samples = [
-        PairSample(
-            t,
-            data.driving[t],
-            prediction,
-            data.truth[t],
-            deformation,
-            followed.true[k],
-            followed.tracked[k],
-        )
-        for k, t, prediction, deformation in pictured
-    ]
-    return result, PairPictures(data.source, data.start, samples)
+    for i, sample in enumerate(samples):
+        k = indices.index(sample.number)
+        samples[i] = sample._replace(true=followed.true[k], tracked=followed.tracked[k])
+    return result, Pictures(data.source, samples, start=data.start)
 
 
 def _visible(flow: FloatImage, sector: Mask) -> Mask:

@@ -8,7 +8,7 @@ still with RELATIVE motion. Source: METHOD, "How it is judged".
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from ...runtime.animator import Animator
 from .candidate import Candidate
 from .fidelity import Account, Fidelity, Targets
-from .ground_truth.scores import ClipTruth, Exact, ExactAccount, ExactFrame, OpenTruth
+from .ground_truth.scores import ClipTruth, Exact, ExactAccount, ExactFrame
+from .landmarks import Points
 from .metrics import (
     FloatImage,
     Leakage,
     Mask,
     blur,
     clip_mask,
-    finite_mean,
     leakage_ncc,
     to_float,
     to_levels,
@@ -44,15 +44,19 @@ LEAKAGE_FRAMES = 16
 SAMPLES = 5
 
 Frames = NDArray[np.uint8]
+NOWHERE: Points = np.zeros((0, 2))
 
 
 class Sample(NamedTuple):
-    """One driven frame, for the pictures."""
+    """One driven frame, for the pictures; where the truth is known, with landmarks in pixels."""
 
     number: int
-    driving: NDArray[np.uint8]
-    prediction: NDArray[np.uint8]
+    driving: Frames
+    prediction: Frames
     deformation: FloatImage
+    truth: Frames | None = None
+    true: Points = NOWHERE
+    tracked: Points = NOWHERE
 
 
 @dataclass(frozen=True)
@@ -92,14 +96,21 @@ class ClipResult:
     leakage: Leakage | None = None
     exact: Exact | None = None
 
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Whom it shows."""
+        return (self.subject,)
+
 
 @dataclass
 class Pictures:
-    """What the strips show: the source and a few frames driven by its own and by another clip."""
+    """What the strips show: the source, with its landmarks where the truth is known, and a few
+    frames driven as they should be and by another subject's clip, to look for leaks."""
 
-    source: NDArray[np.uint8]
+    source: Frames
     own: list[Sample] = field(default_factory=list)
     other: list[Sample] = field(default_factory=list)
+    start: Points | None = None
 
 
 def driven_frames(count: int, max_frames: int | None = None) -> list[int]:
@@ -169,38 +180,41 @@ def reconstruct(
     still = {"hold": grey, "blur": to_levels(blur(to_float(source), sigma))}
     targets = Targets(grey, mask)
     still_flow = {name: targets.flow(image, grey) for name, image in still.items()}
-    truth = None if drive.truth is None else drive.truth.open()
-    methods = (*METHODS, ORACLE) if truth else METHODS
-    accounts = {name: Account(targets) for name in methods}
-    exact = None if truth is None else _exact_account(truth, grey, len(frames) // 2, candidate)
-    before = -1
+    accounts = {name: Account(targets) for name in METHODS}
+    truth, exact = None, None
+    middle, before = len(frames) // 2, -1
+    if drive.truth is not None:
+        truth = drive.truth.open()
+        accounts[ORACLE] = Account(targets)
+        start = truth.points(middle)
+        exact = ExactAccount(grey, truth.sector, candidate.geometry, truth.names, start)
     candidate.absolute.set_source(source)
     # OpenCV, numpy and the backends let go of Python's lock: two threads keep two cores busy.
     with ThreadPoolExecutor(2) as pool:
         for i in indices:
             image = np.array(frames[i])
-            if before < len(frames) // 2 < i:
+            if before < middle < i:
                 targets.gap()
             before = i
             coming = pool.submit(targets.frame, image)
             prediction = candidate.absolute.animate(image)
+            deformation = read_deformation(candidate.absolute)
             target = coming.result()
-            warped = to_levels(warp_by_flow(grey, target.flow))
-            images = {"model": to_levels(prediction), "flow": warped}
+            images = {"model": to_levels(prediction)}
+            images["flow"] = to_levels(warp_by_flow(grey, target.flow))
             if truth is not None and exact is not None:
-                flow, known = truth.flow(i, len(frames) // 2)
+                flow, known = truth.flow(i, middle)
                 images[ORACLE] = to_levels(warp_by_flow(grey, flow))
                 fact = ExactFrame(to_levels(image), flow, known, truth.points(i))
-                deformation = read_deformation(candidate.absolute)
-                exact.add(i - len(frames) // 2, fact, {**images, **still}, deformation)
-            jobs = [pool.submit(accounts[name].add, y, target) for name, y in images.items()]
-            for name, held in still.items():
-                accounts[name].add(held, target, still_flow[name])
+                exact.add(i - middle, fact, {**images, **still}, deformation)
+            jobs = [
+                pool.submit(accounts[name].add, y, target, still_flow.get(name))
+                for name, y in {**images, **still}.items()
+            ]
             for job in jobs:
                 job.result()
             if i in shown:
-                sample = Sample(i, image, prediction, read_deformation(candidate.absolute))
-                pictures.own.append(sample)
+                pictures.own.append(Sample(i, image, prediction, deformation))
     result = ClipResult(
         clip=drive.name,
         subject=drive.subject,
@@ -213,13 +227,6 @@ def reconstruct(
         exact=None if exact is None else exact.result()[0],
     )
     return result, pictures
-
-
-def _exact_account(
-    truth: OpenTruth, source: Frames, middle: int, candidate: Candidate
-) -> ExactAccount:
-    start = truth.points(middle)
-    return ExactAccount(source, truth.sector, candidate.geometry, truth.names, start)
 
 
 def leakage(
@@ -256,26 +263,3 @@ def leakage(
 def read_deformation(animator: Animator) -> FloatImage:
     """The last frame's deformation, (h, w, 2)."""
     return np.asarray(animator.read("deformation")[0], np.float32)
-
-
-def means(results: Sequence[ClipResult], method: str) -> Fidelity:
-    """The mean of each measure over the clips for which it is defined; nan where there are none."""
-    return mean_fidelity([r.methods[method] for r in results if method in r.methods])
-
-
-def mean_fidelity(rows: Sequence[Fidelity]) -> Fidelity:
-    """The mean of each measure over the rows in which it is finite; nan where there are none."""
-    table = np.array(rows, np.float64).reshape(-1, len(Fidelity._fields))
-    return Fidelity(*(finite_mean(column) for column in table.T))
-
-
-def mean_leakage(results: Sequence[ClipResult]) -> Leakage | None:
-    """The mean over the clips that another subject drove; None when none was."""
-    rows = np.array([r.leakage for r in results if r.leakage is not None], np.float64)
-    return Leakage(*(finite_mean(column) for column in rows.T)) if len(rows) else None
-
-
-def by_group(results: Sequence[ClipResult]) -> Iterator[tuple[str, list[ClipResult]]]:
-    """The results of each group (anatomy), groups in alphabetical order."""
-    for group in sorted({result.group for result in results}):
-        yield group, [result for result in results if result.group == group]

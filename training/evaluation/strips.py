@@ -1,8 +1,9 @@
-"""Pictures of an evaluation: a strip per clip, and all clips on one page.
+"""Pictures of an evaluation: a strip per clip or pair, and all of them on one page.
 
-A strip's columns are the source and a few driven frames; its rows the driving frames, the
-predictions, their absolute difference (three times enlarged) and the deformation as arrows on its
-magnitude. A second block shows the same source driven by another subject.
+The first column is the source; the others are a few driven frames, from the top: the driving frame,
+the prediction, the truth of a pair, the absolute difference (three times enlarged) and the
+deformation as arrows on its magnitude. A clip's second block shows the same source driven by
+another subject. True landmarks are drawn as +, those that the tracker found in the prediction as o.
 """
 
 from __future__ import annotations
@@ -16,10 +17,15 @@ from numpy.typing import NDArray
 
 from ...runtime.support.atomic_files import atomic_path
 from ...runtime.support.errors import output_errors
+from .landmarks import Points
 from .metrics import pixel_grid, to_levels
-from .reconstruction import ClipResult, Pictures, Sample
+from .prediction import PairResult
+from .reconstruction import NOWHERE, ClipResult, Pictures, Sample
+from .tables import number
 
 Picture = NDArray[np.uint8]
+Tile = tuple[str, Picture]
+"""A caption and (TILE, TILE, 3)."""
 
 TILE = 192
 GAP = 4
@@ -29,6 +35,9 @@ _ARROWS = 12  # a side
 _PAPER = (250, 250, 250)
 _INK = (20, 20, 20)
 _MARK = (0, 140, 220)
+_TRUE = (90, 230, 90)
+_TRACKED = (255, 170, 40)
+_ARM = 5
 
 
 def clip_strip(result: ClipResult, pictures: Pictures, geometry: str) -> Picture:
@@ -38,31 +47,45 @@ def clip_strip(result: ClipResult, pictures: Pictures, geometry: str) -> Picture
         f"{result.clip}   L1 ratio {model.l1_ratio:.2f}  low-pass {model.low_pass_ratio:.2f}  "
         f"sharpness {model.sharpness:.2f}"
     )
-    blocks = [_block(title, pictures.source, pictures.own, geometry, difference=True)]
+    blocks = [_block(title, pictures, pictures.own, geometry)]
     if pictures.other and result.leakage is not None:
         leakage = result.leakage
         title = (
             f"driven by {result.driver}, relative   NCC source {leakage.source:.2f}  "
             f"driving {leakage.driving:.2f} (floor {leakage.floor:.2f})"
         )
-        blocks.append(_block(title, pictures.source, pictures.other, geometry, difference=False))
+        blocks.append(_block(title, pictures, pictures.other, geometry, difference=False))
     return stacked(blocks)
 
 
-def overview_row(result: ClipResult, pictures: Pictures) -> Picture:
+def clip_row(result: ClipResult, pictures: Pictures) -> Picture:
     """One clip in a line: source, then driving frame and prediction side by side, twice."""
     ends = [pictures.own[0], pictures.own[-1]] if len(pictures.own) > 1 else pictures.own
-    tiles = [("source", as_tile(pictures.source))]
-    for sample in ends:
-        tiles.append((f"driving {sample.number}", as_tile(sample.driving)))
-        tiles.append(("prediction", as_tile(sample.prediction)))
+    tiles = [tile for sample in ends for tile in _tiles(sample)]
     if pictures.other:
-        sample = pictures.other[len(pictures.other) // 2]
-        tiles.append((f"other subject {sample.number}", as_tile(sample.driving)))
-        tiles.append(("prediction", as_tile(sample.prediction)))
-    body = np.concatenate([captioned(tile, caption) for caption, tile in tiles], axis=1)
-    title = f"{result.clip}   L1 ratio {result.methods['model'].l1_ratio:.2f}"
-    return np.concatenate([title_line(title, body.shape[1]), body])
+        tiles += _tiles(pictures.other[len(pictures.other) // 2], "other subject")
+    return _row(f"{result.clip}   L1 ratio {result.methods['model'].l1_ratio:.2f}", pictures, tiles)
+
+
+def pair_strip(result: PairResult, pictures: Pictures, geometry: str) -> Picture:
+    """The strip of one pair, (H, W, 3) RGB."""
+    return _block(_pair_title(result), pictures, pictures.own, geometry)
+
+
+def pair_row(result: PairResult, pictures: Pictures) -> Picture:
+    """One pair in a line: source, then prediction and truth of the middle and the last frame."""
+    samples = pictures.own
+    chosen = [samples[len(samples) // 2], samples[-1]] if len(samples) > 1 else samples
+    tiles = [tile for sample in chosen for tile in _tiles(sample)]
+    return _row(_pair_title(result), pictures, tiles)
+
+
+def _pair_title(result: PairResult) -> str:
+    return (
+        f"{result.pair}   skill {number(result.exact.skill['model'], 2)}  "
+        f"landmark error {number(result.exact.landmark_ratio, 2)} of hold's  "
+        f"L1 ratio {number(result.methods['model'].l1_ratio, 2)}"
+    )
 
 
 def write_strip(path: Path, picture: Picture) -> None:
@@ -81,7 +104,11 @@ def strip_name(number: int, clip: str) -> str:
 
 def overview(rows: Sequence[Picture]) -> Picture:
     """All clips' rows on one page, in two columns and at two thirds of their size."""
-    small = [_shrunk(row) for row in rows]
+    small = []
+    for row in rows:
+        height, width = row.shape[:2]
+        size = (round(width / 1.5), round(height / 1.5))
+        small.append(cv2.resize(row, size, interpolation=cv2.INTER_AREA))
     half = (len(small) + 1) // 2
     columns = [stacked(small[:half]), *([stacked(small[half:])] if small[half:] else [])]
     height = max(column.shape[0] for column in columns)
@@ -118,24 +145,42 @@ def show_deformation(deformation: NDArray[np.float32], geometry: str) -> Picture
     return picture
 
 
+def _tiles(sample: Sample, driver: str = "driving") -> list[Tile]:
+    """The driving frame, the prediction and, where it is known, the truth."""
+    tiles = [(f"{driver} {sample.number}", as_tile(sample.driving))]
+    if sample.truth is None:
+        return [*tiles, ("prediction", as_tile(sample.prediction))]
+    found = _marked(sample.prediction, sample.true, sample.tracked)
+    truth = _marked(sample.truth, sample.true)
+    return [*tiles, ("prediction, + true, o found", found), ("truth", truth)]
+
+
+def _row(title: str, pictures: Pictures, tiles: Sequence[Tile]) -> Picture:
+    source = _marked(pictures.source, pictures.start)
+    return _in_columns(title, [[("source", source)], *([tile] for tile in tiles)])
+
+
 def _block(
-    title: str, source: Picture, samples: Sequence[Sample], geometry: str, difference: bool
+    title: str,
+    pictures: Pictures,
+    samples: Sequence[Sample],
+    geometry: str,
+    difference: bool = True,
 ) -> Picture:
-    columns = [[("source", as_tile(source))]]
+    caption = "source" if pictures.start is None else "source, landmarks +"
+    columns = [[(caption, _marked(pictures.source, pictures.start))]]
     for sample in samples:
-        column = [
-            (f"driving {sample.number}", as_tile(sample.driving)),
-            ("prediction", as_tile(sample.prediction)),
-        ]
+        column = _tiles(sample)
         if difference:
-            column.append(difference_tile(sample.driving, sample.prediction))
+            wanted = sample.driving if sample.truth is None else sample.truth
+            column.append(_difference(wanted, sample.prediction))
         column.append(("reads in source at", show_deformation(sample.deformation, geometry)))
         columns.append(column)
-    return in_columns(title, columns)
+    return _in_columns(title, columns)
 
 
-def in_columns(title: str, columns: Sequence[Sequence[tuple[str, Picture]]]) -> Picture:
-    """Columns of (caption, tile) under a title; short columns end in blank tiles."""
+def _in_columns(title: str, columns: Sequence[Sequence[Tile]]) -> Picture:
+    """Columns of tiles under a title; short columns end in blank tiles."""
     height = max(len(column) for column in columns)
     drawn = []
     for column in columns:
@@ -146,17 +191,30 @@ def in_columns(title: str, columns: Sequence[Sequence[tuple[str, Picture]]]) -> 
     return np.concatenate([title_line(title, body.shape[1]), body])
 
 
-def difference_tile(a: Picture, b: Picture) -> tuple[str, Picture]:
-    """|a - b|, enlarged, with its caption."""
+def _difference(a: Picture, b: Picture) -> Tile:
+    """|a - b|, enlarged."""
     gap = cv2.absdiff(to_levels(a), to_levels(b))
     gain = np.full_like(gap, DIFFERENCE_GAIN)
     return f"|difference| x{DIFFERENCE_GAIN}", as_tile(cv2.multiply(gap, gain))
 
 
-def _shrunk(picture: Picture) -> Picture:
-    height, width = picture.shape[:2]
-    size = (round(width / 1.5), round(height / 1.5))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+def _marked(image: Picture, true: Points | None, tracked: Points = NOWHERE) -> Picture:
+    """A tile with true points as + and tracked ones as o."""
+    picture = as_tile(image)
+    for x, y in _places(NOWHERE if true is None else true, image):
+        cv2.line(picture, (x - _ARM, y), (x + _ARM, y), _TRUE, 1)
+        cv2.line(picture, (x, y - _ARM), (x, y + _ARM), _TRUE, 1)
+    for x, y in _places(tracked, image):
+        cv2.circle(picture, (x, y), _ARM, _TRACKED, 1, cv2.LINE_AA)
+    return picture
+
+
+def _places(points: Points, image: Picture) -> Sequence[tuple[int, int]]:
+    """Pixels of the image as whole pixels of a tile; what is not known or far outside is left."""
+    size = np.array([image.shape[1], image.shape[0]])
+    places = (points + 0.5) * TILE / size - 0.5
+    near = np.isfinite(places).all(axis=1) & (np.abs(np.nan_to_num(places)) < 4 * TILE).all(axis=1)
+    return [(round(float(x)), round(float(y))) for x, y in places[near]]
 
 
 def as_tile(image: Picture) -> Picture:

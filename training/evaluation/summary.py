@@ -1,42 +1,39 @@
-"""Means over clips or pairs of what only an exact field allows, with intervals over subjects."""
+"""Means over clips or pairs: of fidelity, and of what only an exact field allows, with intervals
+over subjects."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-from .ground_truth.scores import Exact
+import numpy as np
+
+from .fidelity import Fidelity
 from .intervals import DRAWS, LEVEL, Interval, weighted_mean, weighted_ratio
 from .landmarks import LandmarkError, mean_error
-from .metrics import finite_mean
-from .text import bullets, grid, interval, number
+from .metrics import Leakage, finite_mean, ratio
+from .tables import bullets, interval, landmarks, method_table, number, table
 
-LANDMARK_HEAD = ("model", "hold", "oracle", "tracker on truth", "model / hold")
-
-
-class Unit(NamedTuple):
-    """A clip or a pair: whom it shows and what was measured."""
-
-    subjects: tuple[str, ...]
-    exact: Exact
+Measures = TypeVar("Measures", Fidelity, Leakage)
 
 
 @dataclass(frozen=True)
 class ExactSummary:
-    """Means over units.
+    """Means over clips or pairs, as results.json has them.
 
     Attributes:
-        skill, l1: by method.
+        units: how many.
+        l1, skill: by method.
         model_skill, landmark_ratio: the model's, with intervals over subjects.
         endpoint_error, endpoint_hold: in pixels.
         landmarks: mean errors by name, over the units that have it; `landmark` over all of them.
     """
 
     units: int
-    skill: dict[str, float]
     l1: dict[str, float]
+    skill: dict[str, float]
     model_skill: Interval | None
     landmark_ratio: Interval | None
     endpoint_error: float
@@ -45,22 +42,25 @@ class ExactSummary:
     landmark: LandmarkError | None
 
 
-def summarise(units: Sequence[Unit], seed: int) -> ExactSummary:
-    """The summary of units; see `intervals.weighted_ratio` for what is resampled.
+def summarise(results: Sequence[Any], seed: int) -> ExactSummary | None:
+    """The summary of clips or pairs (their `subjects` and `exact`); None if none has a field.
 
-    The landmark ratio is the mean over units of the model's error over that of hold's.
+    The landmark ratio is the mean over units of the model's error over that of hold's. See
+    `intervals.weighted_ratio` for what is resampled.
     """
+    units = [result for result in results if result.exact is not None]
+    if not units:
+        return None
     subjects = [unit.subjects for unit in units]
     facts = [unit.exact for unit in units]
-    methods = list(facts[0].skill) if facts else []
     means = [exact.landmark for exact in facts]
     tops = [math.nan if mean is None else mean.model for mean in means]
     bottoms = [math.nan if mean is None else mean.hold for mean in means]
     names = sorted({name for exact in facts for name in exact.landmarks})
     return ExactSummary(
         units=len(units),
-        skill={m: finite_mean([exact.skill[m] for exact in facts]) for m in methods},
-        l1={m: finite_mean([exact.l1[m] for exact in facts]) for m in methods},
+        l1={m: finite_mean([exact.l1[m] for exact in facts]) for m in facts[0].l1},
+        skill={m: finite_mean([exact.skill[m] for exact in facts]) for m in facts[0].skill},
         model_skill=weighted_mean(subjects, [exact.skill["model"] for exact in facts], seed),
         landmark_ratio=weighted_ratio(subjects, tops, bottoms, seed),
         endpoint_error=finite_mean([exact.endpoint_error for exact in facts]),
@@ -74,80 +74,34 @@ def summarise(units: Sequence[Unit], seed: int) -> ExactSummary:
     )
 
 
-def by_subject(units: Sequence[Unit], role: int, seed: int) -> dict[str, ExactSummary]:
-    """A summary for each subject, of the units in which it has a role (its place in `subjects`)."""
-    names = sorted({unit.subjects[role] for unit in units})
-    return {
-        name: summarise([unit for unit in units if unit.subjects[role] == name], seed)
-        for name in names
-    }
-
-
-def exact_record(exact: Exact | None) -> dict[str, Any] | None:
-    """The measures of one unit for results.json."""
-    if exact is None:
-        return None
-    mean = exact.landmark
-    return {
-        "l1": exact.l1,
-        "skill": exact.skill,
-        "endpoint_error": exact.endpoint_error,
-        "endpoint_hold": exact.endpoint_hold,
-        "landmarks": {name: error._asdict() for name, error in exact.landmarks.items()},
-        "landmark": None if mean is None else mean._asdict(),
-        "landmark_ratio": exact.landmark_ratio,
-    }
-
-
-def summary_record(summary: ExactSummary) -> dict[str, Any]:
-    """The means for results.json."""
-    return {
-        "units": summary.units,
-        "l1": summary.l1,
-        "skill": summary.skill,
-        "model_skill": _optional(summary.model_skill),
-        "landmark_ratio": _optional(summary.landmark_ratio),
-        "endpoint_error": summary.endpoint_error,
-        "endpoint_hold": summary.endpoint_hold,
-        "landmarks": {name: error._asdict() for name, error in summary.landmarks.items()},
-        "landmark": _optional(summary.landmark),
-    }
-
-
-def summary_parts(summary: ExactSummary, titles: Mapping[str, str]) -> list[str]:
-    """The parts of a report: intervals, skill by method, landmarks by name."""
-    pixels = f"{number(summary.endpoint_error, 2)} px (hold {number(summary.endpoint_hold, 2)})"
-    parts = [
-        bullets(
-            [
-                f"skill of the model: {interval(summary.model_skill)}",
-                f"landmark error, model / hold: {interval(summary.landmark_ratio)}",
-                f"endpoint error of the deformation: {pixels}",
-                f"in brackets: {LEVEL:.0%} over subjects, {DRAWS} draws; none below 3 subjects",
-            ]
-        ),
-        grid(
-            ["method", "L1 in sector", "skill"],
-            [
-                [titles.get(m, m), number(summary.l1[m], 4), number(skill)]
-                for m, skill in summary.skill.items()
-            ],
-        ),
+def summary_parts(summary: Mapping[str, Any]) -> list[str]:
+    """The parts of a report, from the summary's record: intervals, methods, landmarks by name."""
+    pixels = [number(summary[name], 2) for name in ("endpoint_error", "endpoint_hold")]
+    facts = [
+        f"skill of the model: {interval(summary['model_skill'])}",
+        f"landmark error, model / hold: {interval(summary['landmark_ratio'])}",
+        f"endpoint error of the deformation: {pixels[0]} px (hold {pixels[1]})",
+        f"in brackets: {LEVEL:.0%} over subjects, {DRAWS} draws; none below 3 subjects",
     ]
-    rows = list(summary.landmarks.items())
-    if summary.landmark is not None:
-        rows.append(("all", summary.landmark))
-        head = ["landmark error, px", *LANDMARK_HEAD]
-        parts.append(grid(head, [[name, *landmark_cells(error)] for name, error in rows]))
+    skills = {m: {"l1": summary["l1"][m], "skill": skill} for m, skill in summary["skill"].items()}
+    methods = method_table([("L1 in sector", "l1", 4), ("skill", "skill", 3)], skills)
+    parts = [bullets(facts), methods]
+    if summary["landmark"] is not None:
+        errors = [*summary["landmarks"].items(), ("all", summary["landmark"])]
+        rows = [{"name": n, **e, "share": ratio(e["model"], e["hold"])} for n, e in errors]
+        parts.append(table([("landmark error, px", "name"), *landmarks("", "share")], rows))
     return parts
 
 
-def landmark_cells(error: LandmarkError | None) -> list[str]:
-    """The cells under LANDMARK_HEAD."""
-    if error is None:
-        return ["-"] * len(LANDMARK_HEAD)
-    return [*(number(each, 2) for each in error), number(error.share)]
+def mean_methods(results: Sequence[Any]) -> dict[str, Fidelity | None]:
+    """The means over clips or pairs, by the methods that any of them has."""
+    names = dict.fromkeys(name for result in results for name in result.methods)
+    rows = [result.methods for result in results]
+    return {name: mean_of([row[name] for row in rows if name in row]) for name in names}
 
 
-def _optional(row: Interval | LandmarkError | None) -> dict[str, float] | None:
-    return None if row is None else row._asdict()
+def mean_of(rows: Sequence[Measures]) -> Measures | None:
+    """The mean of each measure over the rows in which it is finite, else nan; None for no row."""
+    if not rows:
+        return None
+    return type(rows[0])(*(finite_mean(column) for column in np.array(rows, np.float64).T))

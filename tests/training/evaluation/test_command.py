@@ -23,10 +23,10 @@ from sonomime.runtime.support.errors import (
 )
 from sonomime.training.checkpoint import Checkpoint
 from sonomime.training.config import config_from_dict
-from sonomime.training.evaluation import candidate as subjects
+from sonomime.training.evaluation import run
 from sonomime.training.evaluation.candidate import Candidate, open_candidate
 from sonomime.training.evaluation.command import add_evaluate
-from sonomime.training.evaluation.request import command_line
+from sonomime.training.evaluation.run import command_line
 from sonomime.training.models.keypoints.model import AnimationModel
 
 from ...toy_bundle import make_toy_bundle
@@ -112,7 +112,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def opened(path: Path) -> Iterator[Candidate]:
         yield candidate_of(Copy(), SIZE)
 
-    monkeypatch.setattr(subjects, "open_candidate", opened)
+    monkeypatch.setattr(run, "open_candidate", opened)
     return tmp_path / "fake"
 
 

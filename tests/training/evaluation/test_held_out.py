@@ -12,8 +12,7 @@ from typing import Any
 import cv2
 import pytest
 
-from sonomime.training.evaluation import candidate as subjects
-from sonomime.training.evaluation import prediction_command
+from sonomime.training.evaluation import run
 from sonomime.training.evaluation.candidate import Candidate, open_candidate
 from sonomime.training.evaluation.held_out import NO_TEST
 
@@ -49,8 +48,7 @@ def trained_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str
         yield replace(candidate_of(Fake(), SIZE), data=record)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for module in (subjects, prediction_command):
-        monkeypatch.setattr(module, "open_candidate", opened)
+    monkeypatch.setattr(run, "open_candidate", opened)
     return record
 
 
@@ -123,7 +121,7 @@ def test_older_checkpoints_and_bundles_say_that_they_do_not_know(
     trained_on.append({"name": "clips"})
     old = result(data, tmp_path / "r")["candidate"]
     assert (old["trained_on"], old["evaluated_clips_trained_on"]) == ("clips", "not recorded")
-    monkeypatch.setattr(subjects, "open_candidate", open_candidate)
+    monkeypatch.setattr(run, "open_candidate", open_candidate)
     bundle = make_toy_bundle(tmp_path / "toy", SIZE)
     assert evaluate(bundle, "--data", data, "-o", tmp_path / "b") == 0
     facts = json.loads((tmp_path / "b" / "results.json").read_text())["candidate"]

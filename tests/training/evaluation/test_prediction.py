@@ -11,15 +11,10 @@ from numpy.typing import NDArray
 
 from sonomime.training.evaluation.ground_truth.readers import PairData
 from sonomime.training.evaluation.metrics import warp_by_flow
-from sonomime.training.evaluation.prediction import METHODS, PairPictures, PairResult, predict
-from sonomime.training.evaluation.prediction_strips import pair_row, pair_strip
-from sonomime.training.evaluation.prediction_table import (
-    PredictionReport,
-    summary_line,
-    to_json,
-    to_markdown,
-    to_record,
-)
+from sonomime.training.evaluation.prediction import METHODS, PairResult, predict
+from sonomime.training.evaluation.prediction_report import PredictionReport
+from sonomime.training.evaluation.reconstruction import Pictures
+from sonomime.training.evaluation.strips import pair_row, pair_strip
 
 from .fakes import Copy, Fake, Image, candidate_of
 from .phantoms import (
@@ -129,7 +124,7 @@ def test_the_reference_is_the_drivers_first_frame(data: PairData) -> None:
 def test_fewer_frames_on_request(data: PairData) -> None:
     result, pictures = predict(candidate_of(Fake(), SIZE), data, max_frames=3)
     assert (result.frames, result.driven) == (COUNT, 3)
-    assert [sample.number for sample in pictures.samples] == [0, 4, 8]
+    assert [sample.number for sample in pictures.own] == [0, 4, 8]
     assert judge(Fake(), data, 1).driven == 1
 
 
@@ -159,11 +154,11 @@ def test_a_colour_model_is_judged_too(data: PairData) -> None:
 
 
 @pytest.fixture(scope="module")
-def judged(data: PairData) -> tuple[PairResult, PairPictures]:
+def judged(data: PairData) -> tuple[PairResult, Pictures]:
     return predict(candidate_of(Half(data), SIZE), data)
 
 
-def test_a_strip_has_five_rows_and_marks(judged: tuple[PairResult, PairPictures]) -> None:
+def test_a_strip_has_five_rows_and_marks(judged: tuple[PairResult, Pictures]) -> None:
     result, pictures = judged
     strip = pair_strip(result, pictures, "half_pixel")
     row = 192 + 24
@@ -177,17 +172,17 @@ def test_a_strip_has_five_rows_and_marks(judged: tuple[PairResult, PairPictures]
     assert orange[1, 1:].all() and not orange[2].any()  # the tracker's, on the prediction alone
 
 
-def test_marks_outside_or_unknown_are_left_out(judged: tuple[PairResult, PairPictures]) -> None:
+def test_marks_outside_or_unknown_are_left_out(judged: tuple[PairResult, Pictures]) -> None:
     result, pictures = judged
     wild = np.array([[np.nan, 3.0], [1e9, -1e9]])
-    samples = [replace(sample, true=wild, tracked=wild) for sample in pictures.samples]
-    strip = pair_strip(result, PairPictures(pictures.source, wild, samples), "half_pixel")
+    samples = [sample._replace(true=wild, tracked=wild) for sample in pictures.own]
+    strip = pair_strip(result, Pictures(pictures.source, samples, start=wild), "half_pixel")
     assert not (strip == (90, 230, 90)).all(-1).any()
     assert pair_row(result, pictures).shape[1] == 7 * 200
 
 
 @pytest.fixture(scope="module")
-def report(judged: tuple[PairResult, PairPictures], data: PairData) -> PredictionReport:
+def report(judged: tuple[PairResult, Pictures], data: PairData) -> PredictionReport:
     result = judged[0]
     others = [
         replace(judge(Fake(), data), pair="b__c", subjects=("b", "c")),
@@ -195,11 +190,12 @@ def report(judged: tuple[PairResult, PairPictures], data: PairData) -> Predictio
     ]
     results = [replace(result, pair="a__b", subjects=("a", "b")), *others]
     settings = {"task": "prediction", "seed": 0}
-    return PredictionReport("sonomime evaluate x", {"kind": "fake"}, settings, results, ["careful"])
+    said = ["careful"]
+    return PredictionReport("sonomime evaluate x", {"kind": "fake"}, settings, results, [], said)
 
 
 def test_the_record_holds_pairs_means_subjects_and_intervals(report: PredictionReport) -> None:
-    record = to_record(report)
+    record = report.record
     assert [pair["pair"] for pair in record["pairs"]] == ["a__b", "b__c", "c__a"]
     assert record["pairs"][0]["source_subject"] == "a"
     exact = record["means"]["exact"]
@@ -211,11 +207,11 @@ def test_the_record_holds_pairs_means_subjects_and_intervals(report: PredictionR
     assert set(record["subjects"]["source"]) == set("abc")
     assert record["subjects"]["source"]["b"]["skill"]["model"] == 0
     assert record["subjects"]["driving"]["c"]["skill"]["model"] == 0
-    assert json.loads(to_json(report)) == record
+    assert json.loads(report.to_json()) == record
 
 
 def test_the_tables_are_tables(report: PredictionReport) -> None:
-    text = to_markdown(report)
+    text = report.to_markdown()
     tables = [part for part in text.split("\n\n") if part.startswith("| ")]
     assert len(tables) == 5
     for table in tables:
@@ -225,7 +221,7 @@ def test_the_tables_are_tables(report: PredictionReport) -> None:
 
 
 def test_the_summary_names_skill_landmarks_and_l1(report: PredictionReport) -> None:
-    line = summary_line(report)
+    line = report.summary_line()
     assert line.startswith("3 pairs: skill ") and "of hold's" in line and "L1 0." in line
-    alone = summary_line(replace(report, results=report.results[:1]))
+    alone = replace(report, results=report.results[:1]).summary_line()
     assert alone.startswith("1 pair:") and "[" not in alone

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from sonomime.runtime.support.errors import ConfigError, InputError
-from sonomime.training.evaluation import candidate as subjects
-from sonomime.training.evaluation import prediction_command
+from sonomime.training.evaluation import run
 from sonomime.training.evaluation.candidate import Candidate
 
 from ...toy_bundle import make_toy_bundle
@@ -30,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whatever is opened holds its source, unless it is a bundle."""
-    opened = subjects.open_candidate
+    opened = run.open_candidate
 
     @contextmanager
     def fake(path: Path) -> Iterator[Candidate]:
@@ -40,8 +39,7 @@ def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         else:
             yield candidate_of(Fake(), SIZE)
 
-    monkeypatch.setattr(subjects, "open_candidate", fake)
-    monkeypatch.setattr(prediction_command, "open_candidate", fake)
+    monkeypatch.setattr(run, "open_candidate", fake)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from sonomime.training.data.dataset import find_clips, load_clip
 from sonomime.training.evaluation import reconstruction as tasks
 from sonomime.training.evaluation.fidelity import Fidelity
 from sonomime.training.evaluation.metrics import Leakage, clip_mask
-from sonomime.training.evaluation.table import leaks
+from sonomime.training.evaluation.reconstruction_report import ReconstructionReport, leaks
+from sonomime.training.evaluation.summary import mean_methods
 
 from .fakes import Blurred, Copy, Fake, Ghost, candidate_of, drive, moving_clip
 
@@ -137,19 +139,24 @@ def _result(clip: str, group: str, l1_ratio: float, agreement: float) -> tasks.C
     return tasks.ClipResult(clip, clip, group, 9, 8, 3, {"model": fidelity}, 1, None, leak)
 
 
+def _means(results: list[tasks.ClipResult]) -> Any:
+    return ReconstructionReport("", {}, {"seed": 0}, results, [], []).record["means"]
+
+
 def test_means_run_over_the_clips_that_define_a_measure() -> None:
     results = [
         _result("a", "lung", 0.5, math.nan),
         _result("b", "lung", 0.7, 0.4),
         _result("c", "bone", 0.9, math.nan),
     ]
-    assert tasks.means(results, "model").l1_ratio == pytest.approx(0.7)
-    assert tasks.means(results, "model").motion_agreement == pytest.approx(0.4)
-    assert tasks.mean_leakage(results) == pytest.approx(Leakage(0.9, 0, 0))
-    assert tasks.mean_leakage(results[1:]) is None
-    groups = dict(tasks.by_group(results))
-    assert list(groups) == ["bone", "lung"]
-    assert math.isnan(tasks.means(groups["bone"], "model").motion_agreement)
+    found = _means(results)
+    assert found["all"]["methods"]["model"]["l1_ratio"] == pytest.approx(0.7)
+    assert found["all"]["methods"]["model"]["motion_agreement"] == pytest.approx(0.4)
+    leakage = found["all"]["leakage"]
+    assert leakage == {"source": pytest.approx(0.9), "driving": 0, "floor": 0, "leaks": False}
+    assert _means(results[1:])["all"]["leakage"] is None
+    assert list(found) == ["all", "bone", "lung"]
+    assert found["bone"]["methods"]["model"]["motion_agreement"] is None
 
 
 @pytest.mark.slow
@@ -166,7 +173,7 @@ def test_baselines_on_real_clips_stand_where_they_were_seen(
         frames = load_clip(clip, 256, 1, tmp_path).frames
         one = tasks.Drive(clip.name, clip.subject, clip.group, frames)
         results.append(tasks.reconstruct(candidate_of(Fake(), 256), one, max_frames=8)[0])
-    hold, blur, flow = (tasks.means(results, name) for name in ("hold", "blur", "flow"))
+    hold, blur, flow = map(mean_methods(results).get, ("hold", "blur", "flow"))
     assert hold.l1_ratio == pytest.approx(1) and hold.motion_agreement == pytest.approx(0, abs=0.01)
     assert 0.85 < blur.l1_ratio < 0.99
     assert blur.low_pass_ratio == pytest.approx(1, abs=0.07)

@@ -69,12 +69,12 @@ def test_the_overview_takes_any_number_of_clips_and_colour(
     judged: tuple[tasks.ClipResult, tasks.Pictures],
 ) -> None:
     result, pictures = judged
-    row = strips.overview_row(result, pictures)
+    row = strips.clip_row(result, pictures)
     one, three = strips.overview([row]), strips.overview([row] * 3)
     assert three.shape[0] > one.shape[0] and three.shape[1] > one.shape[1]
     colour = np.repeat(pictures.source[..., None], 3, axis=2)
     samples = [sample._replace(prediction=colour) for sample in pictures.own]
-    assert strips.overview_row(result, tasks.Pictures(colour, samples)).shape == row.shape
+    assert strips.clip_row(result, tasks.Pictures(colour, samples)).shape == row.shape
 
 
 def test_names_of_files_are_plain() -> None:

@@ -8,8 +8,9 @@ oracle 1. Source: METHOD, "The phantom".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,25 +38,16 @@ class Exact:
         skill: by method.
         endpoint_error: mean |F_model - F| inside of the sector, F_model the deformation, in pixels.
         endpoint_hold: the same of a held source: mean |F|.
-        landmarks: by name.
+        landmarks: by name; `landmark` is the mean over them, `landmark_ratio` its share of hold's.
     """
 
     l1: dict[str, float]
     skill: dict[str, float]
     endpoint_error: float
     endpoint_hold: float
-    landmarks: dict[str, LandmarkError] = field(default_factory=dict)
-
-    @property
-    def landmark(self) -> LandmarkError | None:
-        """The mean over landmarks."""
-        return mean_error(self.landmarks.values())
-
-    @property
-    def landmark_ratio(self) -> float:
-        """The model's landmark error over hold's."""
-        error = self.landmark
-        return float("nan") if error is None else error.share
+    landmarks: dict[str, LandmarkError]
+    landmark: LandmarkError | None
+    landmark_ratio: float
 
 
 class ExactFrame(NamedTuple):
@@ -128,12 +120,15 @@ class ExactAccount:
         """The measures, and the landmarks' ways in the order of the frames added."""
         hold, oracle = self._sums["hold"], self._sums["oracle"]
         followed = self._follow()
+        landmark = mean_error(followed.errors.values())
         exact = Exact(
             l1={name: total / self._frames for name, total in self._sums.items()},
             skill={name: ratio(hold - s, hold - oracle) for name, s in self._sums.items()},
             endpoint_error=ratio(self._error, self._pixels),
             endpoint_hold=self.mean_motion,
             landmarks=followed.errors,
+            landmark=landmark,
+            landmark_ratio=math.nan if landmark is None else landmark.share,
         )
         return exact, followed
 

@@ -14,7 +14,7 @@ from sonomime.training.data.dataset import ClipFrames, find_clips, load_clip
 from sonomime.training.evaluation import reconstruction as tasks
 from sonomime.training.evaluation.ground_truth.scores import clip_truth
 from sonomime.training.evaluation.metrics import ratio
-from sonomime.training.evaluation.table import Report, to_markdown, to_record
+from sonomime.training.evaluation.reconstruction_report import ReconstructionReport as Report
 
 from ..fakes import Copy, Fake, candidate_of, drive
 from ..phantoms import COUNT, NAMES, SIZE, displacement, marks, render, sector, write_clip
@@ -96,20 +96,20 @@ def _report(results: list[tasks.ClipResult]) -> Report:
 def test_the_report_shows_a_dash_where_there_is_no_field(folder: Path) -> None:
     with_field, _ = tasks.reconstruct(candidate_of(Fake(), SIZE), drive_of(folder))
     without, _ = tasks.reconstruct(candidate_of(Fake()), drive())
-    text = to_markdown(_report([with_field, without]))
+    text = _report([with_field, without]).to_markdown()
     tables = [part for part in text.split("\n\n") if part.startswith("| ")]
     assert len(tables) == 7
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1, table
     rows = {line.split("|")[1].strip(): line for line in tables[-1].splitlines()}
     assert rows["clips/a.mp4"].count(" - ") == 10 and " - " not in rows["clips/s0.mkv"]
-    record = to_record(_report([with_field, without]))
+    record = _report([with_field, without]).record
     assert record["clips"][0]["exact"]["skill"]["oracle"] == 1
     assert record["clips"][1]["exact"] is None
     assert record["means"]["pelvic"]["exact"]["units"] == 1
     assert record["means"]["lung"]["exact"] is None
     assert "oracle" in record["means"]["all"]["methods"]
-    alone = to_markdown(_report([without]))
+    alone = _report([without]).to_markdown()
     assert "## Against the exact field" not in alone
     assert "| oracle | - | - |" in alone
 

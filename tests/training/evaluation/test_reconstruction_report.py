@@ -13,15 +13,8 @@ from sonomime.runtime.support.errors import OutputError
 from sonomime.training.evaluation.fidelity import Fidelity
 from sonomime.training.evaluation.metrics import Leakage
 from sonomime.training.evaluation.reconstruction import METHODS, ClipResult
-from sonomime.training.evaluation.table import (
-    Report,
-    leaks,
-    summary_line,
-    to_json,
-    to_markdown,
-    to_record,
-    write_report,
-)
+from sonomime.training.evaluation.reconstruction_report import ReconstructionReport as Report
+from sonomime.training.evaluation.reconstruction_report import leaks
 
 
 def result(clip: str, group: str, l1_ratio: float, leakage: Leakage | None) -> ClipResult:
@@ -48,7 +41,7 @@ def report() -> Report:
 
 
 def test_json_holds_every_clip_and_every_mean(report: Report) -> None:
-    record = json.loads(to_json(report))
+    record = json.loads(report.to_json())
     assert record["command"] == "sonomime evaluate x"
     assert record["candidate"]["manifest_sha256"] == "ab" * 32
     assert [clip["clip"] for clip in record["clips"]] == ["a.mp4", "b.mp4", "c.mp4"]
@@ -64,13 +57,13 @@ def test_json_holds_every_clip_and_every_mean(report: Report) -> None:
 
 
 def test_undefined_measures_are_null(report: Report) -> None:
-    assert to_record(report)["clips"][0]["methods"]["model"]["motion_agreement"] is None
-    assert to_record(report)["means"]["all"]["methods"]["model"]["motion_agreement"] is None
-    assert "NaN" not in to_json(report)
+    assert report.record["clips"][0]["methods"]["model"]["motion_agreement"] is None
+    assert report.record["means"]["all"]["methods"]["model"]["motion_agreement"] is None
+    assert "NaN" not in report.to_json()
 
 
 def test_every_table_has_as_many_cells_in_every_line(report: Report) -> None:
-    text = to_markdown(report)
+    text = report.to_markdown()
     tables = [part for part in text.split("\n\n") if part.startswith("| ")]
     assert len(tables) == 4
     for table in tables:
@@ -82,7 +75,7 @@ def test_every_table_has_as_many_cells_in_every_line(report: Report) -> None:
 
 
 def test_an_empty_list_leaves_no_heading(report: Report) -> None:
-    text = to_markdown(replace(report, left_out=[], warnings=[]))
+    text = replace(report, left_out=[], warnings=[]).to_markdown()
     assert "## Left out" not in text and "## Warnings" not in text
 
 
@@ -93,15 +86,15 @@ def test_leaks() -> None:
 
 
 def test_summary_names_what_matters(report: Report) -> None:
-    line = summary_line(report)
+    line = report.summary_line()
     assert "3 clips" in line and "0.700" in line and "leaks in 1 of 2" in line
-    assert "no leakage" in summary_line(replace(report, results=report.results[:1]))
-    untested = summary_line(replace(report, results=report.results[2:]))
+    assert "no leakage" in replace(report, results=report.results[:1]).summary_line()
+    untested = replace(report, results=report.results[2:]).summary_line()
     assert "leakage not tested" in untested
 
 
 def test_files_appear_whole_under_their_names(report: Report, tmp_path: Path) -> None:
-    write_report(report, tmp_path / "new")
+    report.write(tmp_path / "new")
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["results.json", "table.md"]
     assert json.loads((tmp_path / "new" / "results.json").read_text())["format"] == 1
 
@@ -109,4 +102,4 @@ def test_files_appear_whole_under_their_names(report: Report, tmp_path: Path) ->
 def test_a_place_that_cannot_be_written_is_an_output_error(report: Report, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError):
-        write_report(report, tmp_path / "file" / "report")
+        report.write(tmp_path / "file" / "report")
