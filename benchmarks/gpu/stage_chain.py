@@ -57,6 +57,13 @@ class DeviceChain(TorchBackend):
         with self._in_kernels():
             super().compute(stage)
 
+    def keep(self, tensor: str, value: Tensor) -> None:
+        """Without a copy, which is no part of a frame; a graph goes on reading where it did."""
+        if self._graph is None:
+            self.tensors[tensor] = value
+        else:
+            super().keep(tensor, value)
+
     def run_frame(self) -> None:
         self.enqueue()
         self.synchronise()

@@ -12,18 +12,19 @@ from typing import Any
 
 from ...runtime.animator import Animator
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.bundle.manifest import Motion
+from ...runtime.bundle.manifest import Chain, Motion
 from ...runtime.support.errors import InputError
 from ...runtime.support.plain_file import sha256_file
-
-MOTIONS: tuple[Motion, Motion] = ("absolute", "relative")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model under evaluation, opened once for absolute and once for relative motion.
+    """A model under evaluation, opened twice.
 
     Attributes:
+        own: for the clip that the still is of: absolute motion, or relative to the still itself
+            where the model has no absolute one.
+        other: for another subject's clip: relative motion.
         size: side of the model's square frame, in pixels.
         channels: 1 (grey) or 3 (RGB).
         geometry: "half_pixel" or "fomm", see `metrics.warp_by_deformation`.
@@ -31,8 +32,8 @@ class Candidate:
         data: what it was trained on, see `trained_on.record`; of a bundle, the names alone.
     """
 
-    absolute: Animator
-    relative: Animator
+    own: Animator
+    other: Animator
     size: int
     channels: int
     geometry: str
@@ -64,8 +65,8 @@ def open_candidate(path: Path) -> Iterator[Candidate]:
 def _bundle(path: Path, stack: ExitStack) -> Candidate:
     bundle = Bundle.open(path)
     manifest = bundle.manifest
-    absolute, relative = (
-        stack.enter_context(Animator.open(bundle, motion=motion)) for motion in MOTIONS
+    own, other = (
+        stack.enter_context(Animator.open(bundle, motion=motion)) for motion in _motions(manifest)
     )
     facts = {
         "kind": "bundle",
@@ -75,11 +76,11 @@ def _bundle(path: Path, stack: ExitStack) -> Candidate:
         "name": manifest.name,
         "preset": manifest.preset,
         "precision": manifest.precision,
-        "backend": absolute.session.backend.name,
+        "backend": own.session.backend.name,
         **_versions("onnxruntime"),
     }
     data = [{"name": credit.name} for credit in manifest.provenance.data]
-    return _candidate(absolute, relative, facts, data)
+    return _candidate(own, other, facts, data)
 
 
 def _checkpoint(path: Path, stack: ExitStack) -> Candidate:
@@ -87,8 +88,10 @@ def _checkpoint(path: Path, stack: ExitStack) -> Candidate:
     from ..torch_backend import open_session
 
     checkpoint = load_checkpoint(path)
-    absolute, relative = (
-        stack.enter_context(Animator(open_session(checkpoint), motion)) for motion in MOTIONS
+    sessions = [open_session(checkpoint) for _ in range(2)]
+    own, other = (
+        stack.enter_context(Animator(session, motion))
+        for session, motion in zip(sessions, _motions(sessions[0].chain), strict=True)
     )
     facts = {
         "kind": "checkpoint",
@@ -97,18 +100,21 @@ def _checkpoint(path: Path, stack: ExitStack) -> Candidate:
         "step": str(checkpoint.step),
         **_versions("torch"),
     }
-    return _candidate(absolute, relative, facts, checkpoint.data)
+    return _candidate(own, other, facts, checkpoint.data)
+
+
+def _motions(chain: Chain) -> tuple[Motion, Motion]:
+    """Of `own` and of `other`."""
+    there = chain.motions()
+    return "absolute" if "absolute" in there else "relative", there[0]
 
 
 def _candidate(
-    absolute: Animator,
-    relative: Animator,
-    facts: dict[str, str],
-    data: Sequence[Mapping[str, Any]],
+    own: Animator, other: Animator, facts: dict[str, str], data: Sequence[Mapping[str, Any]]
 ) -> Candidate:
-    chain = absolute.session.chain
+    chain = own.session.chain
     image = chain.image
-    return Candidate(absolute, relative, image.size, image.channels, chain.geometry, facts, data)
+    return Candidate(own, other, image.size, image.channels, chain.geometry, facts, data)
 
 
 def _versions(*more: str) -> dict[str, str]:

@@ -73,7 +73,7 @@ def predict(
     blurred = to_levels(blur(to_float(data.source), sigma))
     still = {"hold": np.zeros((*grey.shape, 2), np.float32), "blur": targets.flow(blurred, grey)}
     samples: list[Sample] = []
-    animator = candidate.relative
+    animator = candidate.other
     animator.set_source(data.source)
     animator.set_reference(data.driving[0])
     # OpenCV, numpy and the backends let go of Python's lock: two threads keep two cores busy.

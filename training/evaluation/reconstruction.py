@@ -188,7 +188,8 @@ def reconstruct(
         accounts[ORACLE] = Account(targets)
         start = truth.points(middle)
         exact = ExactAccount(grey, truth.sector, candidate.geometry, truth.names, start)
-    candidate.absolute.set_source(source)
+    candidate.own.set_source(source)
+    candidate.own.set_reference(source)
     # OpenCV, numpy and the backends let go of Python's lock: two threads keep two cores busy.
     with ThreadPoolExecutor(2) as pool:
         for i in indices:
@@ -197,8 +198,8 @@ def reconstruct(
                 targets.gap()
             before = i
             coming = pool.submit(targets.frame, image)
-            prediction = candidate.absolute.animate(image)
-            deformation = read_deformation(candidate.absolute)
+            prediction = candidate.own.animate(image)
+            deformation = read_deformation(candidate.own)
             target = coming.result()
             images = {"model": to_levels(prediction)}
             images["flow"] = to_levels(warp_by_flow(grey, target.flow))
@@ -246,7 +247,7 @@ def leakage(
     shown = set(spread(indices, SAMPLES))
     samples: list[Sample] = []
     rows: list[Leakage] = []
-    animator = candidate.relative
+    animator = candidate.other
     animator.set_source(source)
     animator.set_reference(np.array(other.frames[0]))
     for i in indices:

@@ -185,7 +185,7 @@ def test_absolute_and_relative_are_two_predictors(bundle: Path, checkpoint: Path
     for path in (bundle, checkpoint):
         with open_candidate(path) as subject:
             results: list[np.ndarray] = []
-            for predictor in (subject.absolute, subject.relative):
+            for predictor in (subject.own, subject.other):
                 predictor.set_source(source)
                 predictor.set_reference(last)
                 predictor.animate(last)
