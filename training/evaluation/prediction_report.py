@@ -48,9 +48,7 @@ _BY_PAIR = [
     *by_method("L1", "exact.l1.{}", METHODS, 4),
     *by_method("skill", "exact.skill.{}", ("model", "blur")),
     ("endpoint px", "exact.endpoint_error", 2),
-    *measured("sharpness", "model"),
-    *measured("motion_agreement", "model"),
-    *measured("temporal_correlation", "model"),
+    *measured(["model"], "sharpness", "motion_agreement", "temporal_correlation"),
     *landmarks("exact.landmark.", "exact.landmark_ratio", "landmarks "),
 ]
 
@@ -69,14 +67,14 @@ class PredictionReport(Report):
         for place, found in enumerate(subjects.values()):
             for name in sorted({result.subjects[place] for result in self.results}):
                 rows = [result for result in self.results if result.subjects[place] == name]
-                found[name] = summarise(rows, self.seed)
+                found[name] = summarise(rows, self.settings["seed"])
         for pair in pairs:
             pair["source_subject"], pair["driving_subject"] = pair.pop("subjects")
         return {
             "means": {
                 "pairs": len(pairs),
                 "methods": mean_methods(self.results),
-                "exact": summarise(self.results, self.seed),
+                "exact": summarise(self.results, self.settings["seed"]),
             },
             "subjects": subjects,
             "pairs": pairs,
@@ -99,7 +97,6 @@ class PredictionReport(Report):
         ]
 
     def summary_line(self) -> str:
-        """Skill, landmark ratio and L1 in one line, for the terminal."""
         exact, pairs = self.record["means"]["exact"], len(self.results)
         l1 = {name: number(value, 4) for name, value in exact["l1"].items()}
         return (

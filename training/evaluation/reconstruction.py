@@ -8,7 +8,7 @@ still with RELATIVE motion. Source: METHOD, "How it is judged".
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -44,19 +44,20 @@ LEAKAGE_FRAMES = 16
 SAMPLES = 5
 
 Frames = NDArray[np.uint8]
-NOWHERE: Points = np.zeros((0, 2))
 
 
 class Sample(NamedTuple):
-    """One driven frame, for the pictures; where the truth is known, with landmarks in pixels."""
+    """One driven frame, for the pictures."""
 
     number: int
     driving: Frames
     prediction: Frames
     deformation: FloatImage
     truth: Frames | None = None
-    true: Points = NOWHERE
-    tracked: Points = NOWHERE
+    """What the prediction should be; None where another subject drives a clip."""
+    true: Points | None = None
+    tracked: Points | None = None
+    """A pair's landmarks (P, 2) in pixels, nan where not known: in truth and in the prediction."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Drive:
     subject: str
     group: str
     frames: Frames
-    truth: ClipTruth | None = None
+    truth: Callable[[], ClipTruth] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ class ClipResult:
 
 @dataclass
 class Pictures:
-    """What the strips show: the source, with its landmarks where the truth is known, and a few
-    frames driven as they should be and by another subject's clip, to look for leaks."""
+    """What the strips show: the source, with a pair's landmarks, and a few frames driven by its own
+    and by another clip."""
 
     source: Frames
     own: list[Sample] = field(default_factory=list)
@@ -184,7 +185,7 @@ def reconstruct(
     truth, exact = None, None
     middle, before = len(frames) // 2, -1
     if drive.truth is not None:
-        truth = drive.truth.open()
+        truth = drive.truth()
         accounts[ORACLE] = Account(targets)
         start = truth.points(middle)
         exact = ExactAccount(grey, truth.sector, candidate.geometry, truth.names, start)
@@ -215,7 +216,7 @@ def reconstruct(
             for job in jobs:
                 job.result()
             if i in shown:
-                pictures.own.append(Sample(i, image, prediction, deformation))
+                pictures.own.append(Sample(i, image, prediction, deformation, image))
     result = ClipResult(
         clip=drive.name,
         subject=drive.subject,

@@ -54,18 +54,13 @@ _LEAKAGE = [
 _BY_GROUP = [("group", "group"), ("clips", "clips"), *fidelity("methods.model."), *_LEAKAGE]
 _BY_CLIP = [
     *[("clip", "clip"), ("group", "group"), ("frames", "driven"), ("flow px", "mean_flow", 1)],
-    *measured("l1_ratio", "model", "blur", "flow", ORACLE),
-    *measured("low_pass_ratio", "model", "blur", "flow"),
-    *measured("sharpness", "model", "blur", "flow"),
-    *measured("motion_agreement", "model", "flow"),
-    *measured("temporal_ratio", "model", "flow"),
-    *measured("temporal_correlation", "model", "flow"),
+    *measured(("model", "blur", "flow", ORACLE), "l1_ratio"),
+    *measured(("model", "blur", "flow"), "low_pass_ratio", "sharpness"),
+    *measured(("model", "flow"), "motion_agreement", "temporal_ratio", "temporal_correlation"),
 ]
 _LEAKAGE_BY_CLIP = [
     *[("clip", "clip"), ("driven by", "driver"), *_LEAKAGE, ("leaks", "leakage.leaks")],
-    *measured("l1", "model", "hold"),
-    *measured("psnr", "model", "hold"),
-    *measured("ssim", "model", "hold"),
+    *measured(("model", "hold"), "l1", "psnr", "ssim"),
 ]
 _EXACT_BY_CLIP = [
     ("clip", "clip"),
@@ -88,7 +83,7 @@ class ReconstructionReport(Report):
         groups = [("all", self.results)]
         for group in sorted({result.group for result in self.results}):
             groups.append((group, [r for r in self.results if r.group == group]))
-        return [(group, plain(_means(rows, self.seed))) for group, rows in groups]
+        return [(group, plain(_means(rows, self.settings["seed"]))) for group, rows in groups]
 
     def measures(self) -> dict[str, Any]:
         """Means over all clips and by group, every clip, what was left out."""
@@ -115,7 +110,6 @@ class ReconstructionReport(Report):
         return parts
 
     def summary_line(self) -> str:
-        """The model's means in one line, for the terminal."""
         means = self._means[0][1]
         model = {name: number(value) for name, value in means["methods"]["model"].items()}
         tested = sum(result.leakage is not None for result in self.results)

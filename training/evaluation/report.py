@@ -55,11 +55,6 @@ class Report(ABC):
     def summary_line(self) -> str:
         """What matters most in one line, for the terminal."""
 
-    @property
-    def seed(self) -> int:
-        """Of the intervals."""
-        return int(self.settings["seed"])
-
     @cached_property
     def record(self) -> dict[str, Any]:
         """The report as plain JSON types; measures that are not defined are None."""

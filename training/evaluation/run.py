@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,11 +27,15 @@ from .strips import Picture
 
 Result = ClipResult | PairResult
 LeftOut = list[tuple[str, str]]
+Found = tuple[list[Any], LeftOut, list[str]]
+"""Clips or pairs, clips that cannot be read with the reason, warnings."""
 Judged = Iterator[tuple[str, Result, Picture, Picture]]
 """Names, what was measured, strips and lines of the overview."""
+Judging = tuple[list[Clip], LeftOut, Judged]
+"""Clips that are judged, clips that cannot be with the reason, the judging."""
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Namespace) -> int:
     """Judge every clip or pair of the folders, and write the report.
 
     Raises:
@@ -69,10 +73,7 @@ def _draw(judged: Judged, output: Path) -> list[Result]:
     return results
 
 
-def _find_clips(
-    args: argparse.Namespace, crop: Crop | None
-) -> tuple[list[Clip], LeftOut, list[str]]:
-    """Clips, those that cannot be read with the reason, warnings."""
+def _find_clips(args: Namespace, crop: Crop | None) -> Found:
     if args.max_pairs is not None:
         raise ConfigError("--max-pairs is for --task prediction", "leave it out, or add the task")
     found = find_clips(args.data, split=None if args.split == ALL else args.split, crop=crop)
@@ -85,9 +86,7 @@ def _find_clips(
     return found.clips, left_out, found.warnings
 
 
-def _find_pairs(
-    args: argparse.Namespace, crop: Crop | None
-) -> tuple[list[Pair], LeftOut, list[str]]:
+def _find_pairs(args: Namespace, crop: Crop | None) -> Found:
     pairs: list[Pair] = []
     warnings: list[str] = []
     for folder in args.data:
@@ -101,10 +100,7 @@ def _find_pairs(
     return spread(pairs, args.max_pairs), [], warnings
 
 
-def _judge_clips(
-    candidate: Candidate, clips: Sequence[Clip], args: argparse.Namespace
-) -> tuple[list[Clip], LeftOut, Judged]:
-    """The clips that are judged, those that cannot be with the reason, the judging."""
+def _judge_clips(candidate: Candidate, clips: Sequence[Clip], args: Namespace) -> Judging:
     drives, left_out = _read(candidate, clips)
     known = [(drive.name, drive.subject, drive.group) for drive in drives]
 
@@ -151,9 +147,7 @@ def _read(candidate: Candidate, clips: Sequence[Clip]) -> tuple[list[Drive], Lef
     return drives, left_out
 
 
-def _judge_pairs(
-    candidate: Candidate, pairs: Sequence[Pair], args: argparse.Namespace
-) -> tuple[list[Clip], LeftOut, Judged]:
+def _judge_pairs(candidate: Candidate, pairs: Sequence[Pair], args: Namespace) -> Judging:
     def judged() -> Judged:
         for pair in progress(pairs, label="evaluating pairs"):
             data = read_pair(pair, candidate.size, candidate.channels)
@@ -171,7 +165,7 @@ _TASKS = {
 }
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
+def _settings(args: Namespace) -> dict[str, Any]:
     """What was asked for, for the report."""
     settings = {
         "task": args.task,
@@ -185,7 +179,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     return {**settings, "seed": args.seed}
 
 
-def command_line(args: argparse.Namespace) -> str:
+def command_line(args: Namespace) -> str:
     """The command that asks for this evaluation again."""
     words = ["sonomime", "evaluate", str(args.candidate), "--data", *map(str, args.data)]
     words += ["--task", args.task, "-o", str(args.output), "--seed", str(args.seed)]

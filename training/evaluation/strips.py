@@ -20,7 +20,7 @@ from ...runtime.support.errors import output_errors
 from .landmarks import Points
 from .metrics import pixel_grid, to_levels
 from .prediction import PairResult
-from .reconstruction import NOWHERE, ClipResult, Pictures, Sample
+from .reconstruction import ClipResult, Pictures, Sample
 from .tables import number
 
 Picture = NDArray[np.uint8]
@@ -54,14 +54,14 @@ def clip_strip(result: ClipResult, pictures: Pictures, geometry: str) -> Picture
             f"driven by {result.driver}, relative   NCC source {leakage.source:.2f}  "
             f"driving {leakage.driving:.2f} (floor {leakage.floor:.2f})"
         )
-        blocks.append(_block(title, pictures, pictures.other, geometry, difference=False))
+        blocks.append(_block(title, pictures, pictures.other, geometry))
     return stacked(blocks)
 
 
 def clip_row(result: ClipResult, pictures: Pictures) -> Picture:
     """One clip in a line: source, then driving frame and prediction side by side, twice."""
-    ends = [pictures.own[0], pictures.own[-1]] if len(pictures.own) > 1 else pictures.own
-    tiles = [tile for sample in ends for tile in _tiles(sample)]
+    own = pictures.own
+    tiles = [tile for i in sorted({0, len(own) - 1}) for tile in _tiles(own[i])]
     if pictures.other:
         tiles += _tiles(pictures.other[len(pictures.other) // 2], "other subject")
     return _row(f"{result.clip}   L1 ratio {result.methods['model'].l1_ratio:.2f}", pictures, tiles)
@@ -74,9 +74,8 @@ def pair_strip(result: PairResult, pictures: Pictures, geometry: str) -> Picture
 
 def pair_row(result: PairResult, pictures: Pictures) -> Picture:
     """One pair in a line: source, then prediction and truth of the middle and the last frame."""
-    samples = pictures.own
-    chosen = [samples[len(samples) // 2], samples[-1]] if len(samples) > 1 else samples
-    tiles = [tile for sample in chosen for tile in _tiles(sample)]
+    own = pictures.own
+    tiles = [tile for i in sorted({len(own) // 2, len(own) - 1}) for tile in _tiles(own[i])]
     return _row(_pair_title(result), pictures, tiles)
 
 
@@ -112,10 +111,7 @@ def overview(rows: Sequence[Picture]) -> Picture:
     half = (len(small) + 1) // 2
     columns = [stacked(small[:half]), *([stacked(small[half:])] if small[half:] else [])]
     height = max(column.shape[0] for column in columns)
-    padded = [
-        cv2.copyMakeBorder(c, 0, height - c.shape[0], 0, 4 * GAP, cv2.BORDER_CONSTANT, value=_PAPER)
-        for c in columns
-    ]
+    padded = [_on_paper(c, height - c.shape[0], 0, 4 * GAP) for c in columns]
     return np.concatenate(padded, axis=1)
 
 
@@ -146,9 +142,9 @@ def show_deformation(deformation: NDArray[np.float32], geometry: str) -> Picture
 
 
 def _tiles(sample: Sample, driver: str = "driving") -> list[Tile]:
-    """The driving frame, the prediction and, where it is known, the truth."""
+    """The driving frame, the prediction and the truth of a pair."""
     tiles = [(f"{driver} {sample.number}", as_tile(sample.driving))]
-    if sample.truth is None:
+    if sample.true is None or sample.truth is None:
         return [*tiles, ("prediction", as_tile(sample.prediction))]
     found = _marked(sample.prediction, sample.true, sample.tracked)
     truth = _marked(sample.truth, sample.true)
@@ -160,20 +156,13 @@ def _row(title: str, pictures: Pictures, tiles: Sequence[Tile]) -> Picture:
     return _in_columns(title, [[("source", source)], *([tile] for tile in tiles)])
 
 
-def _block(
-    title: str,
-    pictures: Pictures,
-    samples: Sequence[Sample],
-    geometry: str,
-    difference: bool = True,
-) -> Picture:
+def _block(title: str, pictures: Pictures, samples: Sequence[Sample], geometry: str) -> Picture:
     caption = "source" if pictures.start is None else "source, landmarks +"
     columns = [[(caption, _marked(pictures.source, pictures.start))]]
     for sample in samples:
         column = _tiles(sample)
-        if difference:
-            wanted = sample.driving if sample.truth is None else sample.truth
-            column.append(_difference(wanted, sample.prediction))
+        if sample.truth is not None:
+            column.append(_difference(sample.truth, sample.prediction))
         column.append(("reads in source at", show_deformation(sample.deformation, geometry)))
         columns.append(column)
     return _in_columns(title, columns)
@@ -198,10 +187,10 @@ def _difference(a: Picture, b: Picture) -> Tile:
     return f"|difference| x{DIFFERENCE_GAIN}", as_tile(cv2.multiply(gap, gain))
 
 
-def _marked(image: Picture, true: Points | None, tracked: Points = NOWHERE) -> Picture:
+def _marked(image: Picture, true: Points | None, tracked: Points | None = None) -> Picture:
     """A tile with true points as + and tracked ones as o."""
     picture = as_tile(image)
-    for x, y in _places(NOWHERE if true is None else true, image):
+    for x, y in _places(true, image):
         cv2.line(picture, (x - _ARM, y), (x + _ARM, y), _TRUE, 1)
         cv2.line(picture, (x, y - _ARM), (x, y + _ARM), _TRUE, 1)
     for x, y in _places(tracked, image):
@@ -209,8 +198,10 @@ def _marked(image: Picture, true: Points | None, tracked: Points = NOWHERE) -> P
     return picture
 
 
-def _places(points: Points, image: Picture) -> Sequence[tuple[int, int]]:
+def _places(points: Points | None, image: Picture) -> Sequence[tuple[int, int]]:
     """Pixels of the image as whole pixels of a tile; what is not known or far outside is left."""
+    if points is None:
+        return []
     size = np.array([image.shape[1], image.shape[0]])
     places = (points + 0.5) * TILE / size - 0.5
     near = np.isfinite(places).all(axis=1) & (np.abs(np.nan_to_num(places)) < 4 * TILE).all(axis=1)
@@ -225,7 +216,7 @@ def as_tile(image: Picture) -> Picture:
 
 def captioned(tile: Picture, caption: str) -> Picture:
     """A tile with a frame and a line above it."""
-    framed = cv2.copyMakeBorder(tile, 0, GAP, GAP, GAP, cv2.BORDER_CONSTANT, value=_PAPER)
+    framed = _on_paper(tile, GAP, GAP, GAP)
     return np.concatenate([title_line(caption, framed.shape[1], _MARK), framed])
 
 
@@ -241,8 +232,9 @@ def title_line(text: str, width: int, colour: tuple[int, int, int] = _INK) -> Pi
 def stacked(pictures: Sequence[Picture]) -> Picture:
     """Pictures below each other, as wide as the widest."""
     width = max(picture.shape[1] for picture in pictures)
-    padded = [
-        cv2.copyMakeBorder(p, 0, GAP, 0, width - p.shape[1], cv2.BORDER_CONSTANT, value=_PAPER)
-        for p in pictures
-    ]
-    return np.concatenate(padded)
+    return np.concatenate([_on_paper(p, GAP, 0, width - p.shape[1]) for p in pictures])
+
+
+def _on_paper(picture: Picture, below: int, left: int, right: int) -> Picture:
+    border = cv2.BORDER_CONSTANT
+    return cv2.copyMakeBorder(picture, 0, below, left, right, border, value=_PAPER)

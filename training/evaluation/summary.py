@@ -4,49 +4,30 @@ over subjects."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from .fidelity import Fidelity
-from .intervals import DRAWS, LEVEL, Interval, weighted_mean, weighted_ratio
-from .landmarks import LandmarkError, mean_error
+from .intervals import DRAWS, LEVEL, weighted_mean, weighted_ratio
+from .landmarks import mean_error
 from .metrics import Leakage, finite_mean, ratio
-from .tables import bullets, interval, landmarks, method_table, number, table
+from .tables import Row, bullets, interval, landmarks, method_table, number, table
 
 Measures = TypeVar("Measures", Fidelity, Leakage)
 
 
-@dataclass(frozen=True)
-class ExactSummary:
-    """Means over clips or pairs, as results.json has them.
+def summarise(results: Sequence[Any], seed: int) -> dict[str, Any] | None:
+    """The means over clips or pairs (their `subjects` and `exact`) that have an exact field.
 
-    Attributes:
-        units: how many.
-        l1, skill: by method.
-        model_skill, landmark_ratio: the model's, with intervals over subjects.
-        endpoint_error, endpoint_hold: in pixels.
-        landmarks: mean errors by name, over the units that have it; `landmark` over all of them.
-    """
+    See `intervals.weighted_ratio` for what is resampled.
 
-    units: int
-    l1: dict[str, float]
-    skill: dict[str, float]
-    model_skill: Interval | None
-    landmark_ratio: Interval | None
-    endpoint_error: float
-    endpoint_hold: float
-    landmarks: dict[str, LandmarkError]
-    landmark: LandmarkError | None
-
-
-def summarise(results: Sequence[Any], seed: int) -> ExactSummary | None:
-    """The summary of clips or pairs (their `subjects` and `exact`); None if none has a field.
-
-    The landmark ratio is the mean over units of the model's error over that of hold's. See
-    `intervals.weighted_ratio` for what is resampled.
+    Returns:
+        units: how many; l1, skill: by method; model_skill, landmark_ratio: the model's, with
+        intervals over subjects, the ratio that of mean errors; endpoint_error, endpoint_hold: in
+        pixels; landmarks: mean errors by name, over the units that have it; landmark: over all of
+        them. None if none has a field.
     """
     units = [result for result in results if result.exact is not None]
     if not units:
@@ -57,24 +38,23 @@ def summarise(results: Sequence[Any], seed: int) -> ExactSummary | None:
     tops = [math.nan if mean is None else mean.model for mean in means]
     bottoms = [math.nan if mean is None else mean.hold for mean in means]
     names = sorted({name for exact in facts for name in exact.landmarks})
-    return ExactSummary(
-        units=len(units),
-        l1={m: finite_mean([exact.l1[m] for exact in facts]) for m in facts[0].l1},
-        skill={m: finite_mean([exact.skill[m] for exact in facts]) for m in facts[0].skill},
-        model_skill=weighted_mean(subjects, [exact.skill["model"] for exact in facts], seed),
-        landmark_ratio=weighted_ratio(subjects, tops, bottoms, seed),
-        endpoint_error=finite_mean([exact.endpoint_error for exact in facts]),
-        endpoint_hold=finite_mean([exact.endpoint_hold for exact in facts]),
-        landmarks={
-            name: error
+    return {
+        "units": len(units),
+        "l1": {m: finite_mean([exact.l1[m] for exact in facts]) for m in facts[0].l1},
+        "skill": {m: finite_mean([exact.skill[m] for exact in facts]) for m in facts[0].skill},
+        "model_skill": weighted_mean(subjects, [exact.skill["model"] for exact in facts], seed),
+        "landmark_ratio": weighted_ratio(subjects, tops, bottoms, seed),
+        "endpoint_error": finite_mean([exact.endpoint_error for exact in facts]),
+        "endpoint_hold": finite_mean([exact.endpoint_hold for exact in facts]),
+        "landmarks": {
+            name: mean_error(e.landmarks[name] for e in facts if name in e.landmarks)
             for name in names
-            if (error := mean_error(e.landmarks[name] for e in facts if name in e.landmarks))
         },
-        landmark=mean_error(mean for mean in means if mean is not None),
-    )
+        "landmark": mean_error(mean for mean in means if mean is not None),
+    }
 
 
-def summary_parts(summary: Mapping[str, Any]) -> list[str]:
+def summary_parts(summary: Row) -> list[str]:
     """The parts of a report, from the summary's record: intervals, methods, landmarks by name."""
     pixels = [number(summary[name], 2) for name in ("endpoint_error", "endpoint_hold")]
     facts = [

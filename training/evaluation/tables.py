@@ -45,10 +45,11 @@ def fidelity(before: str = "") -> list[Column]:
     return [(title, before + name, digits) for name, (title, digits) in _FIDELITY.items()]
 
 
-def measured(name: str, *methods: str) -> list[Column]:
-    """One measure of fidelity, of several methods."""
-    title, digits = _FIDELITY[name]
-    return by_method(title, f"methods.{{}}.{name}", methods, digits)
+def measured(methods: Sequence[str], *names: str) -> list[Column]:
+    """Measures of fidelity by name, each of several methods."""
+    places = [(_FIDELITY[name], f"methods.{{}}.{name}") for name in names]
+    found = (by_method(title, path, methods, digits) for (title, digits), path in places)
+    return [column for columns in found for column in columns]
 
 
 def by_method(title: str, path: str, methods: Sequence[str], digits: int = 3) -> list[Column]:

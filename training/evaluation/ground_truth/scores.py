@@ -9,7 +9,7 @@ oracle 1. Source: METHOD, "The phantom".
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -146,47 +146,31 @@ class ExactAccount:
         return measure(self._names, self._start, true, paths)
 
 
-@dataclass(frozen=True)
-class ClipTruth:
-    """What is known of a clip of a dataset folder: its field, read when its turn comes, and labels.
-
-    Attributes:
-        path: of the field.
-        count: frames of the clip before repeats were dropped.
-        shape: (H, W) of its original frames.
-        frames: the clip as the model sees it; `indices` leads to the field's frames.
-    """
-
-    path: Path
-    count: int
-    shape: tuple[int, int]
-    frames: ClipFrames
-
-    def open(self) -> OpenTruth:
-        """Read the field. InputError when it cannot be read or does not fit the clip."""
-        crop, box = self.frames.clip.crop, self.frames.letterbox
-        return OpenTruth(read_field(self.path, self.count, self.shape, crop, box), self.frames)
-
-
-def clip_truth(path: Path, frames: ClipFrames) -> ClipTruth:
-    """The truth of a clip, its file read once to see that it fits.
+def clip_truth(path: Path, frames: ClipFrames) -> Callable[[], ClipTruth]:
+    """The truth of a clip, to be read when its turn comes: it is too large to keep.
 
     Args:
-        path: `Clip.displacement`.
+        path: of the field (`Clip.displacement`).
+        frames: the clip as the model sees it; `indices` leads to the field's frames.
 
     Raises:
         InputError: it cannot be read, or does not fit the clip.
     """
-    clip, channels = frames.clip, 1 if frames.frames.ndim == 3 else frames.frames.shape[3]
-    cached = cached_frames(clip.path, clip.crop, frames.letterbox.size, channels)
+    clip, box = frames.clip, frames.letterbox
+    channels = 1 if frames.frames.ndim == 3 else frames.frames.shape[3]
+    # All frames that the clip has, before repeats were dropped.
+    count = len(cached_frames(clip.path, clip.crop, box.size, channels).kept)
     with open_source(clip.path) as source:
         width, height = source.size
-    truth = ClipTruth(path, len(cached.kept), (height, width), frames)
-    truth.open()  # now, not after minutes of work; it is too large to keep
-    return truth
+
+    def read() -> ClipTruth:
+        return ClipTruth(read_field(path, count, (height, width), clip.crop, box), frames)
+
+    read()  # now, not after minutes of work
+    return read
 
 
-class OpenTruth:
+class ClipTruth:
     """The truth of a clip between any two of its frames, counted without repeats."""
 
     def __init__(self, exact: Field, frames: ClipFrames) -> None:
