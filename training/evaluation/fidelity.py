@@ -65,13 +65,12 @@ class Targets:
     Args:
         source: S, the held frame.
         mask: M, from `metrics.clip_mask`.
-        flow: the dense flow to use; made here if None.
     """
 
-    def __init__(self, source: Image, mask: Mask, flow: Flow | None = None) -> None:
+    def __init__(self, source: Image, mask: Mask) -> None:
         self.source = source
         self.mask = mask
-        self.flow = flow or Flow()
+        self.flow = Flow()
         self._held = to_float(source)
         self._before: FloatImage | None = None
 

@@ -83,13 +83,13 @@ class ReconstructionReport(Report):
         groups = [("all", self.results)]
         for group in sorted({result.group for result in self.results}):
             groups.append((group, [r for r in self.results if r.group == group]))
-        return [(group, plain(_means(rows, self.settings["seed"]))) for group, rows in groups]
+        return [(group, plain(_mean_record(rows, self.settings["seed"]))) for group, rows in groups]
 
     def measures(self) -> dict[str, Any]:
         """Means over all clips and by group, every clip, what was left out."""
         return {
             "means": dict(self._means),
-            "clips": [{**vars(r), "leakage": _leakage(r.leakage)} for r in self.results],
+            "clips": [{**vars(r), "leakage": _leakage_record(r.leakage)} for r in self.results],
             "left_out": [{"clip": clip, "reason": reason} for clip, reason in self.left_out],
         }
 
@@ -123,16 +123,16 @@ class ReconstructionReport(Report):
         )
 
 
-def _means(results: Sequence[ClipResult], seed: int) -> dict[str, Any]:
+def _mean_record(results: Sequence[ClipResult], seed: int) -> dict[str, Any]:
     tested = [(result.clip, result.leakage) for result in results if result.leakage is not None]
     return {
         "clips": len(results),
         "methods": mean_methods(results),
-        "leakage": _leakage(mean_of([leakage for _, leakage in tested])),
+        "leakage": _leakage_record(mean_of([leakage for _, leakage in tested])),
         "leaking": [clip for clip, leakage in tested if leaks(leakage)],
         "exact": summarise(results, seed),
     }
 
 
-def _leakage(leakage: Leakage | None) -> dict[str, Any] | None:
+def _leakage_record(leakage: Leakage | None) -> dict[str, Any] | None:
     return None if leakage is None else {**leakage._asdict(), "leaks": leaks(leakage)}

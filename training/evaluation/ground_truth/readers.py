@@ -22,6 +22,7 @@ from ....runtime.support.errors import InputError
 from ...data.annotations import nearest, read_table
 from ...data.dataset import Clip
 from ...data.displacement_file import open_displacement
+from ..landmarks import Points
 from ..metrics import FloatImage, Mask
 from .fields import mask_in_model_frame, points_in_model_frame, to_model_frame
 
@@ -83,8 +84,8 @@ class PairData:
         source: frame 0 of the source's clip (S, S[, 3]).
         driving, truth, other: (T, S, S[, 3]); no frame is dropped, so that they stay in step.
         field: exact motion from truth frame t to the source.
-        keypoints: float64 (T, P, 2), pixels of the model's frame; `names` are the P names.
-        start: float64 (P, 2), the keypoints of the source still.
+        keypoints: (T, P, 2), pixels of the model's frame; `names` are the P names.
+        start: (P, 2), the keypoints of the source still.
     """
 
     pair: Pair
@@ -93,8 +94,8 @@ class PairData:
     truth: Frames
     other: Frames
     field: Field
-    keypoints: NDArray[np.float64]
-    start: NDArray[np.float64]
+    keypoints: Points
+    start: Points
     names: tuple[str, ...]
 
 
@@ -186,7 +187,7 @@ def read_pair(pair: Pair, size: int, channels: int) -> PairData:
             _MAKE_AGAIN,
         )
     points = points_in_model_frame(keypoints, crop, box)
-    start = _start(pair, names, points, crop, box)
+    start = _start(pair, names, points, box)
     return PairData(pair, still[0], driving, *videos, field, points, start, names)
 
 
@@ -216,19 +217,13 @@ def read_field(
     return Field(displacement, sector)
 
 
-def _start(
-    pair: Pair,
-    names: Sequence[str],
-    points: NDArray[np.float64],
-    crop: Crop | None,
-    box: Letterbox,
-) -> NDArray[np.float64]:
+def _start(pair: Pair, names: Sequence[str], points: Points, box: Letterbox) -> Points:
     """The source still's own labels; the truth's frame 0, which is the same pose, without them."""
     labels = pair.source.keypoints.get(0, {})
-    start: NDArray[np.float64] = points[0].copy()
+    start = points[0].copy()
     for i, name in enumerate(names):
         if name in labels:
-            start[i] = points_in_model_frame(np.array(labels[name]), crop, box)
+            start[i] = points_in_model_frame(np.array(labels[name]), pair.source.crop, box)
     return start
 
 
