@@ -26,7 +26,7 @@ from ...runtime.media.frames import letterbox, read_image, to_channels
 from ...runtime.support.atomic_files import atomic_write_text
 from ...runtime.support.progress import progress
 from ...training.data.dataset import find_clips, load_clip
-from ...training.evaluation.text import json_text
+from ...training.evaluation.report import json_text
 from ...training.phantom.subject import Subject
 from ..measure import environment
 from .clips import (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...runtime.media.video import open_source
 from ...training.evaluation.metrics import finite_mean
 from ...training.evaluation.strips import in_columns
-from ...training.evaluation.text import grid
+from ...training.evaluation.tables import grid
 from ...training.phantom.generate import make_clip
 from ...training.phantom.subject import Subject, landmark_pixels
 from .clips import Report

@@ -70,7 +70,7 @@ class Report(ABC):
 
     def to_json(self) -> str:
         """`record` as text."""
-        return json.dumps(self.record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(self.record)
 
     def to_markdown(self) -> str:
         """What was asked for, the tables, what was left out, and how to read them."""
@@ -88,6 +88,11 @@ class Report(ABC):
         markdown, record = self.to_markdown(), self.to_json()
         atomic_write_text(folder / "table.md", markdown)
         atomic_write_text(folder / "results.json", record)
+
+
+def json_text(record: Any) -> str:
+    """A record as JSON; what is not defined is null."""
+    return json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def plain(value: Any) -> Any:

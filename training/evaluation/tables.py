@@ -26,8 +26,14 @@ _FIDELITY = {
 
 def table(columns: Sequence[Column], rows: Iterable[Row]) -> str:
     """A Markdown table; a dash where a row has nothing."""
-    lines = [[title for title, *_ in columns], ["---"] * len(columns)]
-    lines += [[_cell(row, *place) for _, *place in columns] for row in rows]
+    cells = [[_cell(row, *place) for _, *place in columns] for row in rows]
+    return grid([title for title, *_ in columns], cells)
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of texts."""
+    safe = ([text.replace("|", "\\|").replace("\n", " ") for text in row] for row in rows)
+    lines = [head, ["---"] * len(head), *safe]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -36,8 +42,7 @@ def _cell(row: Any, path: str, digits: int | None = None) -> str:
         row = None if row is None else row.get(name)
     if digits is not None:
         return number(row, digits)
-    text = ("no", "yes")[row] if isinstance(row, bool) else "-" if row is None else str(row)
-    return text.replace("|", "\\|").replace("\n", " ")
+    return ("no", "yes")[row] if isinstance(row, bool) else "-" if row is None else str(row)
 
 
 def fidelity(before: str = "") -> list[Column]:
