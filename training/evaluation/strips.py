@@ -153,7 +153,7 @@ def _tiles(sample: Sample, driver: str = "driving") -> list[Tile]:
 
 def _row(title: str, pictures: Pictures, tiles: Sequence[Tile]) -> Picture:
     source = _marked(pictures.source, pictures.start)
-    return _in_columns(title, [[("source", source)], *([tile] for tile in tiles)])
+    return in_columns(title, [[("source", source)], *([tile] for tile in tiles)])
 
 
 def _block(title: str, pictures: Pictures, samples: Sequence[Sample], geometry: str) -> Picture:
@@ -165,10 +165,10 @@ def _block(title: str, pictures: Pictures, samples: Sequence[Sample], geometry: 
             column.append(_difference(sample.truth, sample.prediction))
         column.append(("reads in source at", show_deformation(sample.deformation, geometry)))
         columns.append(column)
-    return _in_columns(title, columns)
+    return in_columns(title, columns)
 
 
-def _in_columns(title: str, columns: Sequence[Sequence[Tile]]) -> Picture:
+def in_columns(title: str, columns: Sequence[Sequence[Tile]]) -> Picture:
     """Columns of tiles under a title; short columns end in blank tiles."""
     height = max(len(column) for column in columns)
     drawn = []
