@@ -114,11 +114,9 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.log_severity_level = 3
     # Denormals halve the speed of networks whose activations fade out.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    # Every session has workers of its own. They spin between the nodes of a stage, for latency, but
-    # briefly and never after its end: else they take the cores from the next stage, and burn idle
-    # ones. (By default they spin on, and a frame took six times as long on two busy cores.)
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
+    # Every session has workers of its own. Those that spin for work gain next to nothing on idle
+    # cores, and beside a process that keeps one busy a frame takes 20 to 40 % longer: docs/results.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Never ONNX Runtime's own format, which `check_onnx` cannot look into.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     return options

@@ -18,6 +18,7 @@ from sonomime.runtime import Animator
 from sonomime.runtime.backends import open_backend
 from sonomime.runtime.backends.base import ALIGNMENT, allocate_all, default_threads
 from sonomime.runtime.backends.onnx_file import check_onnx
+from sonomime.runtime.backends.ort import session_options
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.support.errors import BackendError, BundleError, ConfigError
 
@@ -100,6 +101,12 @@ def test_buffers_are_aligned_and_shared_by_name(toy_bundle: Path) -> None:
 def test_cpu_is_another_name(toy_bundle: Path) -> None:
     with Animator.open(toy_bundle, "cpu", threads=1) as animator:
         assert animator.session.backend.name == "ort-cpu"
+
+
+def test_workers_sleep_rather_than_spin() -> None:
+    options = session_options(2)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.intra_op_num_threads == 2
 
 
 def test_unknown_backends_and_impossible_threads(toy_bundle: Path) -> None:
