@@ -110,8 +110,7 @@ def _check_output(args: argparse.Namespace) -> None:
     """Refuse `-`, by which other programs mean standard output: it would become a file's name."""
     if Path("-") in (getattr(args, "output", None), getattr(args, "json", None)):
         raise ConfigError(
-            "nothing can be written to standard output yet, which - stands for",
-            "name a file or a folder",
+            "cannot write to standard output (-)", "give the name of a file or folder"
         )
 
 
@@ -175,7 +174,12 @@ def _add_open(parser: argparse.ArgumentParser) -> None:
         "--backend", default="auto", metavar="NAME",
         help="auto (default: the best there is), cpu, ort-cuda, tensorrt, rtx",
     )  # fmt: skip
-    parser.add_argument("--device", type=int, metavar="N", help="which GPU, from 0 (0)")
+    parser.add_argument(
+        "--device",
+        type=int,
+        metavar="N",
+        help="number of the GPU, from 0 (default: 0, if there is one)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (physical cores)")
 
 
@@ -199,11 +203,14 @@ def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
         help="NAME.mp4, NAME.mkv (FFV1, exact), or a folder of .png frames",
     )  # fmt: skip
     _add_open(parser)
-    parser.add_argument("--motion", choices=("relative", "absolute"), default="relative")
+    parser.add_argument(
+        "--motion", choices=("relative", "absolute"), default="relative",
+        help="relative (default): add the driving movement; absolute: take the driving positions",
+    )  # fmt: skip
     parser.add_argument(
         "--reference", type=_reference, default="first", metavar="first|N|best",
         help="driving frame whose pose is the source's: the first (default), number N from 0, or "
-        "the most alike",
+        "the one most like the source's",
     )  # fmt: skip
     parser.add_argument(
         "--scale", type=_scale, default=1.0, metavar="S|hull",
@@ -232,9 +239,10 @@ def run_animate(args: argparse.Namespace) -> int:
     from .runtime.smoothing import Smoothing
 
     if args.motion == "absolute" and (args.scale != 1.0 or args.reference != "first"):
+        option = "--scale" if args.scale != 1.0 else "--reference"
         raise ConfigError(
-            "--scale and --reference mean nothing to absolute motion",
-            "leave them out, or take --motion relative",
+            f"{option} has no effect with --motion absolute",
+            "leave it out, or use --motion relative",
         )
     smooth = None
     if args.smooth or args.min_cutoff is not None or args.beta is not None:
@@ -295,7 +303,12 @@ def add_doctor(verbs: Subparsers[argparse.ArgumentParser]) -> None:
         "sonomime doctor --json", run_doctor,
     )  # fmt: skip
     parser.add_argument("--bundle", type=Path, metavar="B", help="bundle folder (the default one)")
-    parser.add_argument("--device", type=int, metavar="N", help="which GPU, from 0 (0)")
+    parser.add_argument(
+        "--device",
+        type=int,
+        metavar="N",
+        help="number of the GPU, from 0 (default: 0, if there is one)",
+    )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 

@@ -269,7 +269,10 @@ class Animator:
         if self.motion not in get_args(Motion):
             raise ConfigError(f"unknown motion {self.motion!r}", "relative or absolute")
         if scale != "hull" and not (isinstance(scale, int | float) and 0 < scale <= 10):
-            raise ConfigError(f"scale {scale!r} is not above 0 and at most 10, nor 'hull'")
+            raise ConfigError(
+                f"scale is {scale!r}, but must be above 0 and at most 10, or 'hull'",
+                "1 (the default) moves the source as far as the driving clip moves",
+            )
         motions = session.chain.motions()
         if self.motion not in motions:
             raise ConfigError(f"this model cannot make {self.motion} motion", f"take {motions[0]}")

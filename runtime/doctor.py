@@ -140,7 +140,7 @@ def _gpu() -> Check:
         return Check("gpu", "note", "not looked for: cuda-bindings is not installed (CPU runs)")
     error, count = runtime.cudaGetDeviceCount()
     if int(error) != 0 or count < 1:
-        return Check("gpu", "note", "none (CPU runs)")
+        return Check("gpu", "note", "none found: frames run on the CPU")
     names = []
     for index in range(count):
         error, found = runtime.cudaGetDeviceProperties(index)
@@ -168,7 +168,7 @@ def _bundle(path: Path | None, device: int | None) -> Check:
     finally:
         session.close()
     name = f"{bundle.manifest.name} {bundle.digest[:12]}"
-    detail = f"{name}, golden frame within {found.levels} levels ({found.psnr_db:.1f} dB)"
+    detail = f"{name}, golden frame within {found.levels} grey levels ({found.psnr_db:.1f} dB)"
     if not found.within(tolerances):
         levels, decibels = tolerances.frame_levels, tolerances.psnr_db
         allowed = [] if levels is None else [f"{levels} levels"]

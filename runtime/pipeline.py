@@ -138,9 +138,10 @@ def _check_one_frame(job: Job) -> None:
         with open_source(job.source) as source:
             if not _has_one_frame(source):
                 raise ConfigError(
-                    f"the source {job.source} has many frames, what drives it, {job.driving}, one",
-                    "they seem swapped: the source comes first, then the driving clip; if one "
-                    "frame of a clip is to be the source, choose it with --source-frame",
+                    f"the source {job.source} is a clip, but the driving input {job.driving} is a "
+                    "single image",
+                    "if they are swapped, put the still first; to animate one frame of the clip, "
+                    "choose it with --source-frame N",
                 )
     if job.output.suffix.lower() != ".png":
         log.warning("%s has one frame, and so has %s", job.driving, job.output)

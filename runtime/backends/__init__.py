@@ -54,8 +54,8 @@ def resolve_backend(name: str, device: int | None = None) -> str:
         raise ConfigError(f"unknown backend {name!r}", hint)
     if name == "ort-cpu" and device is not None:
         raise ConfigError(
-            f"backend {name!r} runs on no GPU, and GPU {device} was named",
-            "leave the device out, or take backend auto",
+            f"backend 'cpu' cannot use a GPU, but device {device} names one",
+            "leave the device out, or use backend auto",
         )
     return name
 

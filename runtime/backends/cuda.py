@@ -129,8 +129,9 @@ class CudaDevice:
         self.name, self.versions = "the GPU", self._versions()
         if self.versions.startswith(_NO_DRIVER):
             raise BackendError(
-                f"there is {_NO_DRIVER} on this machine",
-                "install it, until nvidia-smi lists the GPU; without a GPU take --backend cpu",
+                f"there is {_NO_DRIVER} on this machine, so GPU {index} cannot be used",
+                "leave the device out to run on the CPU; with an NVIDIA GPU, install its driver, "
+                "then check that nvidia-smi lists the GPU",
             )
         count = self._call(self._cuda.cudaGetDeviceCount, what="looking for GPUs")
         if not count:

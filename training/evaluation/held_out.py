@@ -13,7 +13,8 @@ from .candidate import Candidate
 
 TEST, ALL = "test", "all"
 NO_TEST = (
-    "the data has no split named test: everything is evaluated, what the model was trained on too"
+    "the data has no split named test, so all clips are evaluated, possibly including clips that "
+    "the model was trained on"
 )
 
 
