@@ -14,6 +14,7 @@ from types import FrameType
 from ..runtime.support.errors import ConfigError, OutputError
 from .checkpoint import load_checkpoint
 from .logbook import Logbook
+from .threads import quicker_threads
 from .trainer import Trainer
 
 
@@ -91,8 +92,12 @@ def train(
         return time.monotonic() + reserved >= deadline
 
     saved = trainer.step if path.exists() else -1
-    since, mark = trainer.step, time.monotonic()
-    with until_told() as told, Logbook(trainer.run, trainer.step) as book:
+    with (
+        until_told() as told,
+        quicker_threads(trainer, report),
+        Logbook(trainer.run, trainer.step) as book,
+    ):
+        since, mark = trainer.step, time.monotonic()
         while trainer.step < train_config.max_steps and not time_is_up() and not told():
             rate, result = trainer.learning_rate(), trainer.train_step()
             step = trainer.step

@@ -1,0 +1,74 @@
+"""How many threads torch trains with: one, or all of them, whichever is quicker at the moment.
+
+Threads wait for the slowest of them at every layer. Where other programs keep CPUs busy, all of
+them together may take several times as long as one alone (docs/training.md: what was measured).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from .data.batch import PairBatch
+from .trainer import Trainer
+
+PAIRS = 4
+"""Of a batch, for measuring: a large model's whole batches take minutes."""
+ROUNDS = 3
+"""The first is not counted: in it memory is asked for and every layer is prepared."""
+HOPELESS = 3
+"""Times as slow as one thread: no second look is needed."""
+
+
+@contextmanager
+def quicker_threads(trainer: Trainer, report: Callable[[str], None]) -> Iterator[None]:
+    """Torch has the quicker number of threads meanwhile, and afterwards what it had before.
+
+    Nothing is measured where OMP_NUM_THREADS says how many, where torch has but one, on a GPU, and
+    where fewer steps are left than measuring takes. The trainer is not changed by it: with the same
+    number of threads a run gives the same numbers, measured or not.
+
+    Args:
+        trainer: about to train.
+        report: takes a line that says what was measured and chosen.
+    """
+    every = torch.get_num_threads()
+    left = trainer.config.train.max_steps - trainer.step
+    given = os.environ.get("OMP_NUM_THREADS")
+    if given or every == 1 or trainer.device.type != "cpu" or left <= 2 * ROUNDS:
+        yield
+        return
+    try:
+        seconds = step_seconds(trainer, every)
+        chosen = min(seconds, key=lambda count: seconds[count])
+        report(
+            f"threads: {chosen}. A step of at most {PAIRS} pairs takes {seconds[1]:.2f} s with 1, "
+            f"{seconds[every]:.2f} s with {every}; OMP_NUM_THREADS=N takes N without measuring"
+        )
+        torch.set_num_threads(chosen)
+        yield
+    finally:
+        torch.set_num_threads(every)
+
+
+def step_seconds(trainer: Trainer, every: int) -> dict[int, float]:
+    """Seconds of a training step by number of threads, for 1 and ``every``: the quickest of several
+    that a twin of the trainer takes on one batch."""
+    batch = trainer.batch(trainer.step)
+    batch = PairBatch(*(t[:PAIRS] if isinstance(t, Tensor) else t for t in batch))
+    twin = Trainer(trainer.config, lambda step: batch, trainer.run, [], [])
+    found: dict[int, list[float]] = {1: [], every: []}
+    for _ in range(ROUNDS):
+        for count, seconds in found.items():
+            torch.set_num_threads(count)
+            start = time.perf_counter()
+            twin.train_step()
+            seconds.append(time.perf_counter() - start)
+        if found[every][-1] > HOPELESS * found[1][-1]:
+            break
+    return {count: min(seconds[1:] or seconds) for count, seconds in found.items()}
