@@ -191,8 +191,8 @@ def compile_stage(
     onnx: bytes, name: str, flavour: Flavour, trt: Any, targets: list[str],
     device: int | None = None,
 ) -> Compiled:  # fmt: skip
-    """Parse and build one ONNX model; what the builder is told is `flavours.RECIPE` in words. The
-    engine is looked into where GPU `device`, by default the first, is there.
+    """Parse and build one ONNX model. What the builder is told is `tensorrt_packages.RECIPE` in
+    words. The engine is looked into where GPU `device`, by default the first, is there.
 
     Raises:
         BackendError: with what the parser or the builder said.

@@ -87,7 +87,7 @@ def train(
     deadline = time.monotonic() + limit
 
     def time_is_up() -> bool:
-        # What is left is for BatchNorm's statistics, but a limit too short for them is shared.
+        # The rest is for BatchNorm's statistics; if the limit is too short, they get half of it.
         reserved = min(trainer.seconds_to_estimate(), limit / 2)
         return time.monotonic() + reserved >= deadline
 
@@ -129,11 +129,7 @@ def train(
                 saved = step
         if saved != trainer.step:
             if told():
-                # Whoever sent SIGTERM may not wait until BatchNorm's statistics are estimated.
                 report(f"told to stop at step {trainer.step}: finishing; Ctrl-C leaves at once")
-                trainer.save(path)
-            elif trainer.step < train_config.max_steps and trainer.batches_to_estimate():
-                report(f"step {trainer.step} is the last: what time is left is for BatchNorm")
             _save(trainer, path, deadline, report)
         if trainer.step > 0:
             book.picture(trainer.step, trainer.picture(trainer.step))
@@ -150,7 +146,11 @@ def train(
 
 def _save(trainer: Trainer, path: Path, deadline: float, report: Callable[[str], None]) -> None:
     """Save with BatchNorm's statistics estimated, on as many batches as there is time for."""
-    seen, wanted = trainer.estimate_batchnorm(deadline), trainer.batches_to_estimate()
+    wanted = trainer.batches_to_estimate()
+    if wanted:
+        # Whoever sends SIGTERM may not wait until they are.
+        trainer.save(path)
+    seen = trainer.estimate_batchnorm(deadline)
     if seen < wanted:
         report(f"time is up: BatchNorm's statistics are those of {seen} batches, not of {wanted}")
     trainer.save(path)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -60,7 +62,7 @@ class Trainer:
                 self.discriminator.parameters(), train.learning_rate, betas
             )
         self.step = 0
-        self.forward_seconds = 0.0  # of the last step: its batch and its forward pass
+        self.forward_seconds: deque[float] = deque(maxlen=9)
 
     def learning_rate(self) -> float:
         """This step's rate: linear warm-up, then constant or a cosine to 0 at ``max_steps``."""
@@ -94,7 +96,7 @@ class Trainer:
             self.discriminator.requires_grad_(False)
         with self.autocast():
             result: StepResult = self.objective(self.model, batch, self.step, self.discriminator)
-        self.forward_seconds = time.monotonic() - start
+        self.forward_seconds.append(time.monotonic() - start)
         total = torch.stack(list(result.losses.values())).sum()
         self.update(self.optimizer, rate, total, self.model.networks())
         if self.discriminator is not None:
@@ -147,15 +149,15 @@ class Trainer:
         return train.batchnorm_batches if train.batchnorm == "batch" and _norms(self.ema) else 0
 
     def seconds_to_estimate(self) -> float:
-        """How long that will take, by the last step's forward pass; 0 before the first step."""
-        return self.batches_to_estimate() * self.forward_seconds
+        """How long that will take, by the forward passes of the last steps; 0 before the first."""
+        return self.batches_to_estimate() * median(self.forward_seconds or [0.0])
 
     @torch.no_grad()
     def estimate_batchnorm(self, deadline: float = math.inf) -> int:
         """Re-estimate BatchNorm's statistics for the EMA weights on batches of the data.
 
         Args:
-            deadline: on time.monotonic()'s clock; only the first batch may begin after it.
+            deadline: on time.monotonic()'s clock; at least one batch is seen, even after it.
 
         Returns:
             How many batches were seen.

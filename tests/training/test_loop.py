@@ -128,3 +128,24 @@ def test_any_thread_may_train(tmp_path: Path) -> None:
         path = pool.submit(train, make(tmp_path, config()), False, None, silent).result()
     assert load_checkpoint(path).step == 4
     assert handlers == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+
+def test_a_kill_during_the_estimate_costs_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes minutes at the end of a run."""
+    trainer = make(tmp_path, config(train={"max_steps": 2}))
+
+    def killed(deadline: float) -> int:
+        raise SystemExit
+
+    monkeypatch.setattr(trainer, "estimate_batchnorm", killed)
+    with pytest.raises(SystemExit):
+        train(trainer, False, None, silent)
+    assert load_checkpoint(tmp_path / "checkpoint.pt").step == 2
+
+
+def test_one_slow_step_does_not_end_a_run(tmp_path: Path) -> None:
+    trainer = make(tmp_path, config(train={"max_steps": 2}))
+    trainer.forward_seconds.extend([1.0, 1.0, 70.0])
+    assert trainer.seconds_to_estimate() == trainer.batches_to_estimate() * 1.0 > 0

@@ -43,11 +43,12 @@ def training_facts(
     trained, evaluated = recorded(data), recorded(record(folders, clips))
     for what, known, names in zip(trained._fields, trained, evaluated, strict=True):
         key = f"evaluated_{what}_trained_on"
-        both = len(known & names)
-        facts[key] = count = f"{both} of {len(names)}"
+        both = sum(any(_same(name, other) for other in known) for name in names)
+        facts[key] = f"{both} of {len(names)}, by name"
         if both:
             warnings.append(
-                f"{count} evaluated {what} are named like one that the model was trained on"
+                f"{both} of {len(names)} evaluated {what} are named like one that the model was "
+                "trained on"
             )
         if len(unknown) == len(data):
             bundle = candidate.facts["kind"] == "bundle"
@@ -59,6 +60,11 @@ def training_facts(
     for key, value in facts.items():
         print(f"{key.replace('_', ' ')}: {value}", file=sys.stderr)
     return facts, warnings
+
+
+def _same(name: str, other: str) -> bool:
+    """A clip that is named from one folder above has the same end of its path."""
+    return name == other or name.endswith(f"/{other}") or other.endswith(f"/{name}")
 
 
 def _described(entry: Mapping[str, Any]) -> str:

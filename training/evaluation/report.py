@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from ...runtime.support.atomic_files import atomic_write_text
 from .tables import bullets
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,10 @@ def _find_clips(args: Namespace, crop: Crop | None) -> Found:
         if args.split == TEST:
             found = find_clips(args.data, split=TEST, crop=crop)
     left_out = [(clip.name, reason) for clip, reason in found.unsupported]
+    read = [clip.path for clip in found.clips + [clip for clip, _ in found.unsupported]]
+    for folder in args.data:
+        if not any(path.is_relative_to(folder) for path in read):
+            found.warnings.append(f"{folder} has no clip of the split {args.split!r}")
     return found.clips, left_out, found.warnings
 
 

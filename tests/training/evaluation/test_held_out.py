@@ -97,21 +97,21 @@ def test_what_was_trained_on_is_counted_by_name(
     trained_on += [{"name": "moved", "clips": {"b": ["three"], "c": ["other"]}}]
     clean = result(data, tmp_path / "r", "--split", "val")["candidate"]
     assert clean["trained_on"] == "moved (2 clips of 2 subjects)"
-    assert clean["evaluated_clips_trained_on"] == "0 of 1"
-    assert clean["evaluated_subjects_trained_on"] == "1 of 1"
+    assert clean["evaluated_clips_trained_on"] == "0 of 1, by name"
+    assert clean["evaluated_subjects_trained_on"] == "1 of 1, by name"
     capsys.readouterr()
     record = result(data, tmp_path / "all", "--split", "all")
-    assert record["candidate"]["evaluated_clips_trained_on"] == "1 of 4"
-    assert record["candidate"]["evaluated_subjects_trained_on"] == "2 of 4"
+    assert record["candidate"]["evaluated_clips_trained_on"] == "1 of 4, by name"
+    assert record["candidate"]["evaluated_subjects_trained_on"] == "2 of 4, by name"
     assert len(record["warnings"]) == 2
     said = capsys.readouterr()
-    assert "evaluated_clips_trained_on: 1 of 4" in said.out
+    assert "evaluated_clips_trained_on: 1 of 4, by name" in said.out
     assert all(f"warning: {warning}" in said.err for warning in record["warnings"])
-    assert "evaluated clips trained on: 1 of 4" in said.err
+    assert "evaluated clips trained on: 1 of 4, by name" in said.err
     trained_on.append({"name": "older"})
     partly = result(data, tmp_path / "partly")["candidate"]
     assert partly["trained_on"] == "moved (2 clips of 2 subjects), older"
-    assert partly["evaluated_clips_trained_on"] == "0 of 2, not recorded for older"
+    assert partly["evaluated_clips_trained_on"] == "0 of 2, by name, not recorded for older"
 
 
 def test_older_checkpoints_and_bundles_say_that_they_do_not_know(
@@ -136,5 +136,5 @@ def test_predictions_too(trained_on: list[dict[str, Any]], tmp_path: Path) -> No
     record = result(made, tmp_path / "r", *words)
     assert [pair["pair"] for pair in record["pairs"]] == ["s0__s1", "s1__s2", "s2__s0"]
     assert record["settings"]["split"] == "test"
-    assert record["candidate"]["evaluated_clips_trained_on"] == "1 of 3"
+    assert record["candidate"]["evaluated_clips_trained_on"] == "1 of 3, by name"
     assert len(record["warnings"]) == 2

@@ -96,7 +96,7 @@ def test_summary_names_what_matters(report: Report) -> None:
 def test_files_appear_whole_under_their_names(report: Report, tmp_path: Path) -> None:
     report.write(tmp_path / "new")
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["results.json", "table.md"]
-    assert json.loads((tmp_path / "new" / "results.json").read_text())["format"] == 1
+    assert json.loads((tmp_path / "new" / "results.json").read_text())["format"] == 2
 
 
 def test_a_place_that_cannot_be_written_is_an_output_error(report: Report, tmp_path: Path) -> None:
