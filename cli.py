@@ -70,9 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         "6 input, 7 output, 130 interrupted, 143 terminated",
     )
     parser.add_argument("--version", action="version", version=f"sonomime {__version__}")
-    parser.add_argument(
-        "--debug", action="store_true", help="show the trace of an error (any verb)"
-    )
+    parser.add_argument("--debug", action="store_true", help="show the trace of an error")
     verbs = cast(
         "Subparsers[argparse.ArgumentParser]",
         parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True),

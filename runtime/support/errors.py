@@ -76,12 +76,6 @@ class UnsupportedFormat(InputError):
     """A file whose format is known but has no reader (yet)."""
 
 
-class StreamError(SonomimeError):
-    """A live source or sink that broke down."""
-
-    exit_code = 6
-
-
 class OutputError(SonomimeError):
     """A file that could not be written: full disk, no permission, something in the way."""
 

@@ -17,7 +17,6 @@ EXIT_CODES = {
     "ExportError": 5,
     "InputError": 6,
     "UnsupportedFormat": 6,
-    "StreamError": 6,
     "OutputError": 7,
 }
 
