@@ -283,7 +283,9 @@ class Animator:
                 "this model has no keypoints of source and reference to take the scale from",
                 "give the scale as a number",
             )
-        if session.has_control("scale") or scale != 1.0:
+        if scale == "hull" and session.has_control("scale"):
+            self._set_within("scale", 1.0)  # until source and reference are there
+        elif session.has_control("scale") or scale != 1.0:
             session.set_control("scale", 1.0 if scale == "hull" else scale)
         for name in ("min_cutoff", "beta"):
             if session.has_control(name) or smooth is not None:

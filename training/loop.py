@@ -73,7 +73,7 @@ def train(
         )
     else:
         if resume:
-            report(f"{path}: there is none yet; starting anew")
+            report(f"{path}: there is none yet; starting from the beginning")
         if start is not None:
             trainer.start_from(load_checkpoint(start))
             report(f"starting from the weights of {start}")

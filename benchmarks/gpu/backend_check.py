@@ -44,8 +44,8 @@ def check_backend(bundle: Bundle, name: str, count: int, gpu: bool) -> Row:
 
 
 def _absent(name: str, gpu: bool) -> dict[str, str]:
-    """Why a backend is not installed or serves no GPU that there is, which is nothing to hold
-    against the machine; empty when it is there. What goes wrong beside that is a failure."""
+    """Why a backend is unavailable here, which is not a failure; empty when it is there. What goes
+    wrong beside that is a failure."""
     module = FLAVOURS[name].module if name in FLAVOURS else "onnxruntime"
     if not installed(module):
         return {"absent": f"{module} is not installed"}

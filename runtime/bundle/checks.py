@@ -221,11 +221,9 @@ def _check_given(stage: Stage, name: str) -> None:
     wanted = {SOURCE_IMAGE: "source", DRIVING_FRAME: "observe"}.get(name, "frame")
     if stage.role != wanted:
         what = f"takes {name!r}, which is for stages of role `{wanted}`"
-        raise (
-            _leak(stage, what)
-            if name == DRIVING_FRAME
-            else BundleError(f"stage {stage.name!r} {what}")
-        )
+        if name == DRIVING_FRAME:
+            raise _leak(stage, what)
+        raise BundleError(f"stage {stage.name!r} {what}")
 
 
 def _check_prefix(stage: Stage, tensor: Tensor) -> None:

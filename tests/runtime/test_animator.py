@@ -245,6 +245,8 @@ def test_options_that_a_model_cannot_honour_are_refused() -> None:
         with pytest.raises(ConfigError) as caught:
             Animator(Session(CHAIN, Arithmetic()), **options)
         assert caught.value.hint
+    with pytest.raises(ConfigError):
+        Animator(Session(CHAIN, Arithmetic()), scale="big")  # type: ignore[arg-type]
     with Animator(Session(CHAIN, Arithmetic()), scale=2.0) as animator:
         assert animator.read("scale")[0] == 2
         with pytest.raises(ConfigError):
@@ -288,8 +290,11 @@ def test_a_hull_beyond_the_models_range_goes_as_far_as_that(
     edit_manifest(folder, lambda data: data["controls"][1].update(range=[1.1, 1.25], default=1.2))
     with pytest.raises(ConfigError):
         Animator.open(folder, scale=2.0)
-    with pytest.raises(ConfigError):
-        Animator(Session(CHAIN, Arithmetic()), scale="big")  # type: ignore[arg-type]
+    with Animator.open(folder, scale="hull") as animator:
+        animator.set_source(blob(64, 0, 0))
+        for _ in range(2):  # the toy's hulls are equal, so 1 is what it measures
+            animator.animate(blob(64, 0, 0))
+            assert animator.read("scale")[0] == pytest.approx(1.1)
 
 
 def test_a_bundle_without_the_sources_keypoints_has_no_hull(
