@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends.base import Backend
-from .bundle.manifest import DRIVING_FRAME, FRAME, SOURCE_IMAGE, Chain
+from .bundle.manifest import (
+    ALIGNMENT,
+    DRIVING_FRAME,
+    FRAME,
+    SOURCE_IMAGE,
+    Chain,
+    DisplacementControl,
+)
 from .support.errors import ConfigError, InputError
 
 Planes = NDArray[np.uint8]
@@ -59,6 +66,7 @@ class Session:
         }
         for view, control in self._controls.values():
             view[0] = control.default
+        self.align(None)
 
     def has_control(self, name: str) -> bool:
         """Whether the chain takes a control of that name."""
@@ -83,6 +91,31 @@ class Session:
         """The least and the largest value of a control, as the float32 that it is."""
         low, high = self._controls[name][1].range
         return float(np.float32(low)), float(np.float32(high))
+
+    @property
+    def can_align(self) -> bool:
+        """Whether the motion can be read elsewhere in the reference than where the source is."""
+        return ALIGNMENT in self._names
+
+    def align(self, alignment: NDArray[np.float32] | None) -> None:
+        """Say where in the reference frame the motion of each cell of the source is read.
+
+        Args:
+            alignment: (1, rows, columns, 2) points; None is every cell's own place.
+
+        Raises:
+            ConfigError: the bundle cannot align, or an alignment of another shape.
+        """
+        control = self.chain.control
+        if not self.can_align or not isinstance(control, DisplacementControl):
+            if alignment is not None:
+                raise ConfigError("this model cannot align source and reference")
+            return
+        own = own_places(control.grid_height, control.grid_width)
+        alignment = own if alignment is None else alignment
+        if alignment.shape != own.shape:
+            raise ConfigError(f"the alignment is {alignment.shape}, expected {own.shape}")
+        self.backend.view(ALIGNMENT)[...] = alignment
 
     def set_source(self, image: Planes | None = None) -> None:
         """Take a source image; the reference stays, and states are fresh.
@@ -189,3 +222,9 @@ class Session:
                 f"{tensor!r} is {image.dtype} {list(image.shape)}, expected uint8 {list(shape)}"
             )
         self.backend.write(tensor, image)
+
+
+def own_places(rows: int, columns: int) -> NDArray[np.float32]:
+    """The points of a grid's own cells, (1, rows, columns, 2)."""
+    y, x = (((np.arange(n) * 2 + 1) / n - 1).astype(np.float32) for n in (rows, columns))
+    return np.stack(np.meshgrid(x, y), axis=-1)[None]

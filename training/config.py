@@ -59,6 +59,21 @@ class GeneratorConfig:
 
 
 @dataclass(frozen=True)
+class MatcherConfig:
+    fine: int = 32  # channels of the descriptors at a quarter of the size
+    coarse: int = 64  # and at an eighth
+    grid: int = 32  # cells a side of the displacement that passes
+    stiff: int = 16  # cells a side of what moves the texture
+    shading: int = 16  # cells a side of the shading that passes; 0: none
+
+
+@dataclass(frozen=True)
+class CorrectorConfig:
+    width: int = 32
+    blocks: int = 2
+
+
+@dataclass(frozen=True)
 class DiscriminatorConfig:
     width: int = 64
     max_features: int = 512
@@ -67,6 +82,7 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
+    family: Literal["keypoints", "matching"] = "keypoints"
     image_size: int = 256
     channels: int = 1
     geometry: Literal["half_pixel", "fomm"] = "half_pixel"
@@ -74,6 +90,8 @@ class ModelConfig:
     motion: MotionConfig = field(default_factory=MotionConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    matcher: MatcherConfig = field(default_factory=MatcherConfig)
+    corrector: CorrectorConfig = field(default_factory=CorrectorConfig)
 
 
 @dataclass(frozen=True)
@@ -96,6 +114,11 @@ class LossConfig:
     flow: float = 0.0  # deformation against the known flow, at first; lite
     flow_until: int = 0  # step at which its weight has decayed to 0; 0: constant
     flow_exact: float = 0.0  # what remains of it where the flow is exact, not measured
+    doubt: float = 0.1  # how well a match knows its own error; matching, like those below
+    folding: float = 5.0
+    roughness: float = 0.05
+    pixels: float = 4.0  # L1 of the frame, as a share of holding still
+    pixels_from: int = 0  # step from which pixels count
     separation: float = 0.0  # keeps keypoints apart; lite
     sharpness: float = 0.0  # local energy of the finest details; lite
 
@@ -138,6 +161,9 @@ class DataConfig:
     near_start: int = 4
     near_steps: int = 0
     labelled_fraction: float = 0.5
+    speckle: float = 1.0  # synthetic pairs: least correlation of their speckle
+    light: float = 0.0  # synthetic pairs: deviation of the log of either frame's gain
+    blackout: float = 0.0  # synthetic pairs: share in which a block is hidden
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,20 @@ from math import prod
 from ..support.dataclass_parser import StrictError
 from ..support.errors import BundleError
 from .manifest import (
+    ALIGNMENT,
     DRIVING,
     DRIVING_FRAME,
     FRAME,
+    LANDMARK_IMAGE,
+    LANDMARKS,
     MANIFEST,
+    QUALITY,
     REFERENCE,
     SOURCE_IMAGE,
     TRANSFER,
     Chain,
     ControlInput,
+    DisplacementControl,
     KeypointControl,
     Manifest,
     Role,
@@ -34,7 +39,7 @@ from .manifest import (
     Tensor,
 )
 
-ROLES: tuple[Role, ...] = ("source", "observe", "reference", "frame")
+ROLES: tuple[Role, ...] = ("landmarks", "source", "observe", "reference", "frame")
 
 MAX_ELEMENTS = 1 << 28  # of one tensor: 1 GiB of float32
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}", re.ASCII)
@@ -47,7 +52,15 @@ _MAKERS: dict[Role, tuple[Role, ...]] = {
     "observe": (),
     "reference": ("source", "observe"),
     "frame": ("source", "frame"),
+    "landmarks": (),
 }
+
+_TAKERS: dict[str, Role] = {
+    SOURCE_IMAGE: "source",
+    DRIVING_FRAME: "observe",
+    LANDMARK_IMAGE: "landmarks",
+}
+"""By whom an image may be taken; `frame` stages take the rest of what is given."""
 
 Kind = tuple[str, tuple[int, ...]]
 
@@ -133,13 +146,16 @@ def check_wiring(chain: Chain) -> None:
     _check_roles(chain)
     image: Kind = ("uint8", (1, chain.image.channels, chain.image.size, chain.image.size))
     given: dict[str, Kind] = {control.name: ("float32", (1,)) for control in chain.controls}
-    given |= {SOURCE_IMAGE: image, DRIVING_FRAME: image}
+    given |= {SOURCE_IMAGE: image, DRIVING_FRAME: image, LANDMARK_IMAGE: image}
+    if isinstance(chain.control, DisplacementControl):
+        grid = chain.control.grid_height, chain.control.grid_width
+        given[ALIGNMENT] = ("float32", (1, *grid, 2))
     copies = {kept: made for made, kept in chain.copied_references()}
     states = {pair.to: pair.from_ for pair in chain.recurrent}
     if len(states) != len(chain.recurrent):
         raise BundleError("two recurrent outputs become one input")
     for name in (*(control.name for control in chain.controls), *states):
-        images = name in (SOURCE_IMAGE, DRIVING_FRAME, FRAME)
+        images = name in (SOURCE_IMAGE, DRIVING_FRAME, LANDMARK_IMAGE, ALIGNMENT, FRAME)
         if images or name.startswith((DRIVING, REFERENCE)) or (name in given and name in states):
             raise BundleError(f"neither a control nor a state can be called {name!r}")
     produced: dict[str, tuple[Tensor, Stage]] = {}
@@ -189,10 +205,11 @@ def _check_roles(chain: Chain) -> None:
     if len(set(names)) != len(names):
         raise BundleError("two stages have one name")
     counts = {role: len(chain.of_role(role)) for role in ROLES}
-    if not counts["source"] or counts["observe"] != 1 or counts["reference"] > 1:
+    most_one = max(counts["reference"], counts["landmarks"]) <= 1
+    if not (counts["source"] and counts["observe"] == 1 and most_one):
         raise BundleError(
-            "a bundle has stages of role `source`, one `observe`, at most one `reference`, and "
-            "`frame`; this one has "
+            "a bundle has stages of role `source`, one `observe`, at most one `reference`, at most "
+            "one `landmarks`, and `frame`; this one has "
             + ", ".join(f"{count} {role}" for role, count in counts.items()),
             "export it again",
         )
@@ -212,13 +229,17 @@ def _check_taken(stage: Stage, name: str, maker: Stage, is_state: bool) -> None:
     """May this stage take what `maker` made?"""
     if is_state:
         raise _leak(stage, f"takes {name!r}, a state of {maker.name!r} for itself alone")
-    if stage.name != TRANSFER and maker.role not in _MAKERS[stage.role]:
+    if maker.role == "landmarks" or (
+        stage.name != TRANSFER and maker.role not in _MAKERS[stage.role]
+    ):
         raise _leak(stage, f"takes {name!r} of stage {maker.name!r}")
 
 
 def _check_given(stage: Stage, name: str) -> None:
     """May this stage take an image or a control?"""
-    wanted = {SOURCE_IMAGE: "source", DRIVING_FRAME: "observe"}.get(name, "frame")
+    wanted = _TAKERS.get(name, "frame")
+    if name == ALIGNMENT and stage.name != TRANSFER:
+        raise BundleError(f"stage {stage.name!r} takes {name!r}, which is for {TRANSFER!r} alone")
     if stage.role != wanted:
         what = f"takes {name!r}, which is for stages of role `{wanted}`"
         if name == DRIVING_FRAME:
@@ -258,8 +279,9 @@ def _check_control(chain: Chain) -> None:
         points: Kind = ("float32", (1, control.count, 2))
         _must_make(chain.of_role("observe")[0], DRIVING + "kp_value", points)
         if source := tensors.get("source_kp_value"):
-            _must_be(chain.stages[0], source, points)
+            _must_be(chain.of_role("source")[0], source, points)
         return
+    _check_landmarks(chain, control.landmarks)
     rows, columns = control.grid_height, control.grid_width
     _must_make(transfer, "displacement", ("float32", (1, rows, columns, 2)))
     if control.shading_height:
@@ -271,23 +293,35 @@ def _check_control(chain: Chain) -> None:
         raise BundleError("displacements are relative to a reference: no stage takes one")
 
 
+def _check_landmarks(chain: Chain, names: tuple[str, ...]) -> None:
+    stages = chain.of_role("landmarks")
+    if bool(names) != bool(stages) or len(set(names)) != len(names):
+        raise BundleError(
+            f"control.landmarks names {len(names)} landmarks, {len(stages)} stages find any"
+        )
+    for stage in stages:
+        _must_make(stage, LANDMARKS, ("float32", (1, len(names), 3)))
+
+
 def _check_last(stage: Stage, chain: Chain, image: Kind) -> None:
     _must_make(stage, FRAME, image)
+    if quality := chain.tensors().get(QUALITY):
+        _must_be(stage, quality, ("float32", (1, 4)))
     if chain.layers is None:
         return
-    made = {tensor.name: tensor for tensor in stage.outputs}
+    made = {t.name: t for each in chain.of_role("frame") for t in each.outputs}
     for layer, name in vars(chain.layers).items():
         tensor = made.get(name)
         if tensor is None or tensor.dtype != "float32" or not _is_layer(layer, tensor, chain):
             raise BundleError(
-                f"layers.{layer}: stage {stage.name!r} does not make {name!r} in a layer's shape"
+                f"layers.{layer}: no stage makes {name!r} of every frame in a layer's shape"
             )
 
 
 def _is_layer(layer: str, tensor: Tensor, chain: Chain) -> bool:
     if len(tensor.shape) != 4 or tensor.shape[0] != 1:
         return False
-    if layer == "deformation":
+    if layer in ("deformation", "stiff"):
         return tensor.shape[3] == 2
     return tensor.shape[1] in (1, chain.image.channels)
 

@@ -24,7 +24,17 @@ DRIVING, REFERENCE = "driving_", "reference_"
 TRANSFER = "transfer"
 """The stage through which everything passes that the picture learns from the driving frame."""
 
-Role = Literal["source", "observe", "reference", "frame"]
+ALIGNMENT = "alignment"
+"""Float32 (1, grid height, grid width, 2), given by the caller for `transfer`: for each cell of the
+source, where in the reference frame its motion is read, in points."""
+QUALITY = "quality"
+"""Float32 (1, 4) of a frame: mean confidence in [0, 1], longest displacement as a share of the
+picture's side, shares of it that fold and that the source does not show."""
+LANDMARK_IMAGE, LANDMARKS = "landmark_image", "landmarks"
+"""What the stage of role `landmarks` takes, an image, and makes: float32 (1, K, 3), (x, y) in
+points and the probability that the landmark is there."""
+
+Role = Literal["source", "observe", "reference", "frame", "landmarks"]
 Motion = Literal["relative", "absolute"]
 
 
@@ -43,7 +53,8 @@ class Stage:
     """One step of the chain.
 
     `role` says when it runs: `source` once per source image, `observe` on every driving frame (and
-    on the reference frame), `reference` once per reference, `frame` per driving frame, in order.
+    on the reference frame), `reference` once per reference, `frame` per driving frame, in order;
+    `landmarks` by itself, on the source and on the reference frame, to align them.
     """
 
     name: str
@@ -100,13 +111,16 @@ class KeypointControl:
 
 @dataclass(frozen=True)
 class DisplacementControl:
-    """A grid of displacements carries the motion, and beside it a grid of shading (0 x 0: none)."""
+    """A grid of displacements carries the motion, and beside it a grid of shading (0 x 0: none).
+
+    `landmarks` names what the stage of role `landmarks` finds, if there is one."""
 
     kind: Literal["displacement"] = field(default="displacement", kw_only=True)
     grid_height: int
     grid_width: int
     shading_height: int = 0
     shading_width: int = 0
+    landmarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,10 +139,12 @@ class Layers:
     """Tensors that the last stage makes beside the frame, (1, h, w, 2) and (1, 1 or C, h, w).
 
     With them the frame is composed over the source at any size: the low-pass of the source, read by
-    `deformation`, times `gain` plus `offset`, plus its high-pass times `gate`.
+    `deformation`, times `gain` plus `offset`, plus the texture, which is what the low-pass leaves,
+    read by `stiff`, times `gate`.
     """
 
     deformation: str
+    stiff: str
     gain: str
     offset: str
     gate: str
@@ -221,8 +237,9 @@ class Chain:
         return [stage for stage in self.stages if stage.role in roles]
 
     def given(self) -> list[str]:
-        """Tensors that the caller writes: the source image, the driving frame, the controls."""
-        names = (SOURCE_IMAGE, DRIVING_FRAME, *(control.name for control in self.controls))
+        """Tensors that the caller writes: images, the alignment, the controls."""
+        images = SOURCE_IMAGE, DRIVING_FRAME, LANDMARK_IMAGE
+        names = (*images, ALIGNMENT, *(control.name for control in self.controls))
         taken = self.tensors()
         return [name for name in names if name in taken]
 

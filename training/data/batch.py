@@ -19,6 +19,8 @@ class PairBatch(NamedTuple):
         flow: float32 (B, S/4, S/4, 2), the target deformation: where to read in the source for each
             driving pixel; None when not asked for.
         flow_valid: bool (B, S/4, S/4), where ``flow`` can be trusted; None with ``flow``.
+        flow_exact: bool (B,), where it is exact, not measured; None with ``flow``.
+        bent: bool (B,), pairs of a frame and its own bend.
     """
 
     source: Tensor
@@ -30,6 +32,7 @@ class PairBatch(NamedTuple):
     flow: Tensor | None
     flow_valid: Tensor | None
     flow_exact: Tensor | None = None
+    bent: Tensor | None = None
 
 
 class FlowWeights(NamedTuple):

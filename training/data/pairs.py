@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...runtime.support.errors import ConfigError, InputError
 from ..config import DataConfig, LossConfig
+from .appearance import blackout, other_light, other_speckle
 from .batch import FlowWeights, PairBatch, flow_weights
 from .dataset import ClipFrames
 from .flow import exact_flow, has_content, measured_flow
@@ -35,6 +36,7 @@ class _Pair(NamedTuple):
     driving_visible: Mask
     flow: tuple[FloatArray, Mask] | None  # and where it is valid
     exact: bool
+    bent: bool
 
 
 class PairSampler:
@@ -108,6 +110,7 @@ class PairSampler:
             flow,
             valid,
             exact if flow is not None else None,
+            torch.tensor([pair.bent for pair in pairs]),
         )
 
     def _flows(self, pairs: Sequence[_Pair]) -> tuple[Tensor | None, Tensor | None]:
@@ -207,8 +210,9 @@ class PairSampler:
         elif not exact and wanted.measured:
             flow = measured_flow(source, driving)
         return _Pair(
-            source, driving, points[0][0], points[1][0], points[0][1], points[1][1], flow, exact
-        )
+            source, driving, points[0][0], points[1][0], points[0][1], points[1][1], flow, exact,
+            bent=False,
+        )  # fmt: skip
 
     def _synthetic_pair(
         self,
@@ -232,6 +236,7 @@ class PairSampler:
             known = np.ascontiguousarray(bend.grid(self._size // 4).transpose(1, 2, 0))
             valid = (np.abs(known) < 1).all(axis=-1) & has_content(driving, self._size // 4)
             flow = known, valid
+        source, driving = self._other_looks(rng, source, driving)
         return _Pair(
             source,
             driving,
@@ -240,14 +245,28 @@ class PairSampler:
             source_visible,
             driving_visible,
             flow,
-            True,
+            exact=True,
+            bent=True,
         )
+
+    def _other_looks(
+        self, rng: np.random.Generator, source: FloatArray, driving: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """A frame and its own bend, as different as two frames are."""
+        data = self._data
+        if data.speckle < 1:
+            driving = other_speckle(driving, rng, data.speckle)
+        if data.light > 0:
+            source, driving = (other_light(image, rng, data.light) for image in (source, driving))
+        if rng.uniform() < data.blackout:
+            driving = blackout(driving, rng)
+        return source, driving
 
 
 def _check(data: DataConfig, batch_size: int) -> None:
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}", "at least 1")
-    for name in ("synthetic", "labelled_fraction"):
+    for name in ("synthetic", "labelled_fraction", "speckle", "blackout"):
         if not 0 <= getattr(data, name) <= 1:
             raise ConfigError(f"data.{name} is {getattr(data, name)}", "a fraction from 0 to 1")
     for name in ("scale", "gain", "gamma"):
@@ -256,7 +275,7 @@ def _check(data: DataConfig, batch_size: int) -> None:
             raise ConfigError(
                 f"data.{name} is {low}, {high}", "two factors above 0, the lower one first"
             )
-    for name in ("shift", "rotation"):
+    for name in ("shift", "rotation", "light"):
         if getattr(data, name) < 0:
             raise ConfigError(f"data.{name} is {getattr(data, name)}", "0 or more")
     if data.near_start < 1:

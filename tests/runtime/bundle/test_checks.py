@@ -300,13 +300,13 @@ def test_a_control_that_no_stage_takes_is_refused() -> None:
         check_wiring(replace(MATCHING, controls=(SCALE, idle)))
 
 
-def test_layers_are_made_by_the_last_stage_in_their_shapes() -> None:
-    layers = Layers("layer_deformation", "gain", "offset", "gate")
+def test_layers_are_made_of_every_frame_in_their_shapes() -> None:
+    layers = Layers("layer_deformation", "deformation", "gain", "offset", "gate")
     deformation = tensor("layer_deformation", 1, 32, 32, 2)
     check_wiring(replace(changed("generator", made=(deformation,)), layers=layers))
     for other in (
-        replace(layers, deformation="deformation"),  # an earlier stage's
         replace(layers, gain="nothing"),
+        replace(layers, stiff="gate"),
         replace(layers, gate="layer_deformation"),
         replace(layers, deformation="gain"),
     ):

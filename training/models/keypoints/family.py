@@ -70,7 +70,7 @@ class KeypointFamily:
             geometry=config.geometry,
             control=KeypointControl(points.count, tuple(supervised)),
             controls=CONTROLS,
-            stages=tuple(build_stages(model, precision)),
+            stages=build_stages(model, precision),
             recurrent=(Recurrent("next_state", "state"),),
         )
 

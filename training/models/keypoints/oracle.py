@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ....runtime.media.pixels import to_planes
 from ..base import Image, Tensors
+from ..one_euro import one_euro
+from ..stage_modules import as_frame, normalised
 from .keypoint_detector import Keypoints
 from .model import AnimationModel, Source
-from .stages import as_frame, normalised
-from .transfer import CONTROLS, one_euro, state_size, transfer_motion
+from .transfer import CONTROLS, state_size, transfer_motion
 
 
 class KeypointOracle:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ....runtime.bundle.manifest import Role
-from ....runtime.bundle.manifest import Tensor as WireTensor
 from ...config import ModelConfig
 from .. import operators
 from ..base import Precision, StageModule
 from ..convolutions import merged, with_more_inputs
 from ..geometry import make_grid, resize_map
+from ..stage_modules import Kind, StagePlan, as_frame, make_stages, normalised
 from . import operators as motion_operators
 from .dense_motion import DenseMotion
 from .generator import Generator
@@ -30,23 +28,6 @@ from .transfer import CONTROLS, TransferStage, state_size
 
 # ONNX Runtime's fast convolutions want input channels in multiples of four.
 CHANNEL_MULTIPLE = 4
-
-
-def normalised(image: Tensor) -> Tensor:
-    """uint8 (1, C, S, S) -> float32 in [0, 1]."""
-    return image.float() / 255
-
-
-def as_frame(image: Tensor) -> Tensor:
-    """float (1, C, S, S) -> uint8, rounded to even and clamped."""
-    return (image.float() * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def to_half(module: nn.Module) -> None:
-    """Make convolutions and scale-shifts half, in place; blurs and grids stay float32."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.BatchNorm2d):
-            part.half()
 
 
 class Detector(nn.Module):
@@ -186,10 +167,7 @@ def _keypoints(who: str) -> tuple[str, str]:
     return f"{who}_kp_value", f"{who}_kp_jacobian"
 
 
-_ROLES: dict[str, Role] = {"source": "source", "keypoints": "observe"}
-
-
-def build_stages(model: AnimationModel, precision: Precision = "fp32") -> list[StageModule]:
+def build_stages(model: AnimationModel, precision: Precision = "fp32") -> tuple[StageModule, ...]:
     """The stages of a model, rewritten where that pays; the model itself is left alone."""
     config = model.config
     once, fast = folded(model), rewritten(model)
@@ -201,41 +179,31 @@ def build_stages(model: AnimationModel, precision: Precision = "fp32") -> list[S
     maps = ("deformation", "occlusion_map")
     controls = tuple(control.name for control in CONTROLS)
     decode = LiteGeneratorStage if isinstance(generator, LiteGenerator) else GeneratorStage
-    table: list[tuple[str, nn.Module, tuple[str, ...], tuple[str, ...]]] = [
-        ("source", SourceStage(once), ("source_image",), ("source_small", *source, *features)),
-        ("keypoints", KeypointsStage(fast.keypoint_detector), ("driving_frame",), driving),
-        (
-            "transfer",
-            TransferStage(),
-            (*source, *reference, *driving, *controls, "state"),
-            (*target, "next_state"),
+    plans = [
+        StagePlan(
+            "source", "source", SourceStage(once),
+            ("source_image",), ("source_small", *source, *features),
         ),
-        ("motion", MotionStage(fast.dense_motion), ("source_small", *source, *target), maps),
-        ("generator", decode(generator), (*features, *maps), ("frame",)),  # type: ignore[arg-type]
-    ]
-    wire = _given(config)
-    stages = []
-    for name, module, inputs, outputs in table:
-        module.eval().requires_grad_(False)
-        if precision == "fp16":
-            to_half(module)
-        wire |= zip(outputs, _results(module, [wire[i] for i in inputs]), strict=True)
-        stages.append(
-            StageModule(
-                name,
-                _ROLES.get(name, "frame"),
-                tuple(_wire_tensor(i, wire[i]) for i in inputs),
-                tuple(_wire_tensor(o, wire[o]) for o in outputs),
-                module,
-            )
-        )
-    return stages
+        StagePlan(
+            "keypoints", "observe", KeypointsStage(fast.keypoint_detector),
+            ("driving_frame",), driving,
+        ),
+        StagePlan(
+            "transfer", "frame", TransferStage(),
+            (*source, *reference, *driving, *controls, "state"), (*target, "next_state"),
+        ),
+        StagePlan(
+            "motion", "frame", MotionStage(fast.dense_motion),
+            ("source_small", *source, *target), maps,
+        ),
+        StagePlan(
+            "generator", "frame", decode(generator), (*features, *maps), ("frame",),  # type: ignore[arg-type]
+        ),
+    ]  # fmt: skip
+    return make_stages(plans, _given(config), MEANINGS, precision)
 
 
-_Kind = tuple[torch.dtype, tuple[int, ...]]
-
-
-def _given(config: ModelConfig) -> dict[str, _Kind]:
+def _given(config: ModelConfig) -> dict[str, Kind]:
     """What no stage makes."""
     image = (torch.uint8, (1, config.channels, config.image_size, config.image_size))
     count = config.keypoints.count
@@ -248,17 +216,3 @@ def _given(config: ModelConfig) -> dict[str, _Kind]:
         "state": (torch.float32, (1, state_size(count))),
         **{control.name: (torch.float32, (1,)) for control in CONTROLS},
     }
-
-
-def _results(module: nn.Module, inputs: list[_Kind]) -> list[_Kind]:
-    """Kinds of a module's results, without computing them."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        results = module(*(torch.zeros(shape, dtype=dtype) for dtype, shape in inputs))
-    listed = [results] if isinstance(results, Tensor) else results
-    return [(result.dtype, tuple(result.shape)) for result in listed]
-
-
-def _wire_tensor(name: str, kind: _Kind) -> WireTensor:
-    dtype, shape = kind
-    words = MEANINGS.get(name) or f"{name.split('_')[0]} {MEANINGS[name.split('_', 1)[1]]}"
-    return WireTensor(name, str(dtype).removeprefix("torch."), shape, words)  # type: ignore[arg-type]

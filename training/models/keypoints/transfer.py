@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from ....runtime.bundle.manifest import ControlInput
 from ..geometry import inverse_2x2
+from ..one_euro import SMOOTHING_CONTROLS, one_euro
 from .keypoint_detector import Keypoints
-
-DERIVATIVE_CUTOFF = 1.0  # Hz, as in the One-Euro paper
-SHORTEST_STEP = 1e-4  # seconds
-
 
 CONTROLS = (
     ControlInput("relative", 1.0, (0.0, 1.0), "", "1: relative motion, 0: absolute"),
     ControlInput("scale", 1.0, (0.0, 10.0), "", "factor of relative motion"),
-    ControlInput("min_cutoff", 0.0, (0.0, 1e6), "Hz", "One-Euro's cutoff at rest; 0: no smoothing"),
-    ControlInput("beta", 0.0, (0.0, 1e6), "Hz s", "One-Euro's gain of the cutoff with speed"),
-    ControlInput("dt_seconds", 1 / 30, (0.0, 1e9), "s", "time since the last frame"),
+    *SMOOTHING_CONTROLS,
 )
 
 
@@ -49,31 +42,6 @@ def transfer_motion(
 def multiply_2x2(a: Tensor, b: Tensor) -> Tensor:
     """Product of (..., 2, 2) matrices by elements: a GPU's matrix unit would round to TF32."""
     return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
-
-
-def one_euro(
-    x: Tensor, state: Tensor, min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One-Euro filter of a trajectory: (1, n), (1, 1 + 2 n) -> smoothed (1, n), next state.
-
-    Source: Casiez, Roussel and Vogel, CHI 2012. ``min_cutoff`` (Hz) <= 0 passes ``x`` on. A state
-    of zeros is fresh.
-    """
-    n = x.shape[1]
-    seen, last, last_speed = state.split([1, n, n], dim=1)
-    dt = dt_seconds.clamp(min=SHORTEST_STEP)
-    speed = _low_pass((x - last) / dt, last_speed, torch.full_like(dt, DERIVATIVE_CUTOFF), dt)
-    cutoff = min_cutoff.clamp(min=0.0) + beta * speed.abs()
-    smoothed = _low_pass(x, last, cutoff, dt)
-    follow = (seen > 0.5) & (min_cutoff > 0)
-    smoothed = torch.where(follow, smoothed, x)
-    speed = torch.where(follow, speed, torch.zeros_like(speed))
-    return smoothed, torch.cat([torch.ones_like(seen), smoothed, speed], dim=1)
-
-
-def _low_pass(x: Tensor, last: Tensor, cutoff: Tensor, dt: Tensor) -> Tensor:
-    rate = 2 * math.pi * cutoff * dt
-    return last + (x - last) * (rate / (rate + 1))
 
 
 class TransferStage(nn.Module):

@@ -1,0 +1,50 @@
+"""What differs between two frames besides motion: other speckle, other light, shadows.
+
+A frame and its own bend are too alike: a matcher that has seen nothing else follows speckle that a
+real clip has long lost. Images are float32 (S, S) or (S, S, 3) in [0, 1]; each function gives a new
+one.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+def other_speckle(image: FloatArray, rng: np.random.Generator, least: float) -> FloatArray:
+    """Replace a part of the speckle by speckle from elsewhere in the image; what is left correlates
+    with what was by a factor that varies over the picture, from ``least`` (0 to 1) to 1."""
+    low = cv2.GaussianBlur(image, (0, 0), 1.5)
+    texture = image - low
+    shift = rng.integers(3, 30, 2) * rng.choice([-1, 1], 2)
+    elsewhere = np.roll(texture, tuple(int(s) for s in shift), axis=(0, 1))
+    kept = _smooth(rng.uniform(least, 1, (3, 3)), image)
+    mixed = low + kept * texture + np.sqrt(np.maximum(0, 1 - kept**2)) * elsewhere
+    return np.clip(mixed, 0, 1).astype(np.float32)
+
+
+def other_light(image: FloatArray, rng: np.random.Generator, strength: float) -> FloatArray:
+    """Other gain, gamma and slow shading; ``strength`` is the deviation of the gain's log."""
+    gain = np.exp(strength * (rng.normal() + _smooth(rng.normal(0, 0.6, (5, 5)), image)))
+    gamma = float(np.exp(rng.normal(0, strength / 2)))
+    return np.clip(gain * image**gamma, 0, 1).astype(np.float32)
+
+
+def blackout(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """One block of the image goes black: what is hidden has to be guessed from around it."""
+    side = image.shape[0]
+    width, height = (int(n) for n in rng.integers(side // 16, side // 4, 2))
+    x, y = int(rng.integers(side - width)), int(rng.integers(side - height))
+    image = image.copy()
+    image[y : y + height, x : x + width] = 0
+    return image
+
+
+def _smooth(grid: NDArray[np.float64], image: FloatArray) -> NDArray[np.float32]:
+    """A coarse grid as a slow change over the whole image."""
+    side = image.shape[0]
+    field = cv2.resize(grid.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(field if image.ndim == 2 else field[..., None], np.float32)

@@ -1,0 +1,1 @@
+"""Motion by matching: any anatomy's displacement between two driving frames, carried to a still."""

@@ -1,0 +1,78 @@
+"""The family as the rest of the house sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ....runtime.bundle.manifest import DisplacementControl, ImageFormat, Layers, Recurrent
+from ...config import Config, ModelConfig
+from ...data.batch import PairBatch
+from ..base import Columns, ModuleChain, Precision
+from .fields import determinant
+from .model import MatchingModel, both
+from .objective import MatchingObjective
+from .oracle import MatchingOracle
+from .stages import CONTROLS, build_stages
+
+
+class MatchingFamily:
+    """See `Family`."""
+
+    def model(self, config: ModelConfig) -> MatchingModel:
+        return MatchingModel(config)
+
+    def objective(self, config: Config) -> MatchingObjective:
+        return MatchingObjective(config)
+
+    def labels(self, config: ModelConfig) -> int:
+        return 0
+
+    def check_labels(self, config: ModelConfig, names: Sequence[str]) -> None:
+        """Any labels will do: they are nothing to it."""
+
+    def columns(self, model: MatchingModel, batch: PairBatch) -> Columns:
+        driving, reference = both(batch.driving, batch.source, model)
+        _, passed = model.match(driving, reference)
+        animation = model.animate(model.encode(batch.source), passed)
+        images = {
+            "source": batch.source,
+            "driving": batch.driving,
+            "deformation": animation.motion.deformation,
+            "displacement": colour_wheel(passed.displacement),
+            "confidence": passed.confidence,
+            "shading": passed.shading / 2 + 0.5,
+            "folding": 1 - determinant(passed.displacement).clamp(0, 1)[:, None],
+            "gate": animation.layers.gate / 2,
+            "prediction": animation.image,
+        }
+        return Columns(images, {})
+
+    def chain(
+        self, model: MatchingModel, precision: Precision = "fp32", names: Sequence[str] = ()
+    ) -> ModuleChain:
+        config = model.config
+        grid, shading = config.matcher.grid, config.matcher.shading
+        return ModuleChain(
+            image=ImageFormat(config.image_size, 3 if config.channels == 3 else 1),
+            geometry=config.geometry,
+            control=DisplacementControl(grid, grid, shading, shading),
+            controls=CONTROLS,
+            stages=build_stages(model, precision),
+            recurrent=(Recurrent("next_state", "state"),),
+            layers=Layers("deformation", "stiff", "gain", "offset", "gate"),
+        )
+
+    def oracle(self, model: MatchingModel) -> MatchingOracle:
+        return MatchingOracle(model)
+
+
+def colour_wheel(displacement: Tensor, longest: float = 0.16) -> Tensor:
+    """A displacement (B, n, n, 2) as colours (B, 3, n, n): the hue is its direction, and what is as
+    long as ``longest`` (points) is fully saturated; white stands still."""
+    angle = torch.atan2(displacement[..., 1], displacement[..., 0])
+    length = (displacement.square().sum(-1).sqrt() / longest).clamp(0, 1)
+    hues = torch.stack([angle - k * 2 * torch.pi / 3 for k in range(3)], dim=1)
+    return 1 - length[:, None] * (0.5 - 0.5 * torch.cos(hues))

@@ -1,0 +1,158 @@
+"""The generator: the source, warped, shaded and corrected.
+
+It paints nothing. The source is parted into a low-pass and what that leaves, the texture. The
+low-pass is read through the deformation; the texture through a stiffer one, so that speckle is
+moved and not stirred. Then a small network gives three slow layers, all neutral at the start: a
+gain and an offset of the low-pass and a gate of the texture. So a frame can be composed at any
+size, and speckle stays speckle.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...config import CorrectorConfig
+from ..geometry import in_float32, resize_deformation, resize_map
+from .matcher import Residual, start_at_zero
+
+LOW_PASS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+"""Of the source at half its size, along rows and columns: some 2 px of the whole."""
+
+BETWEEN = (-1 / 16, 9 / 16, 9 / 16, -1 / 16)
+"""Catmull and Rom's cubic, half way between two pixels."""
+
+
+class SourceLayers(NamedTuple):
+    """Of a source: features (B, w, S/4, S/4), low-pass (B, C, S/2, S/2), and what it leaves, the
+    texture (B, C, 2 S, 2 S), enlarged so that reading it keeps it sharp."""
+
+    feature: Tensor
+    low: Tensor
+    texture: Tensor
+
+
+class FrameLayers(NamedTuple):
+    """Of a frame, each (B, 1, S/4, S/4): frame = gain * low-pass + offset + gate * texture."""
+
+    gain: Tensor
+    offset: Tensor
+    gate: Tensor
+
+
+class CorrectingGenerator(nn.Module):
+    def __init__(self, config: CorrectorConfig, channels: int) -> None:
+        super().__init__()
+        width = config.width
+        self.channels = channels
+        self.first = nn.Conv2d(16 * channels, width, 3, padding=1)
+        self.deep = nn.Sequential(*(Residual(width, d) for d in (1, 2)))
+        # beside the feature: the warped low-pass (folded), shading, displacement, confidence
+        self.merge = nn.Conv2d(width + 4 * channels + 4, width, 3, padding=1)
+        self.correct = nn.Sequential(*(Residual(width, 2**i) for i in range(config.blocks)))
+        self.final = start_at_zero(nn.Conv2d(width, 3, 3, padding=1))
+        line = torch.tensor(LOW_PASS).expand(channels, 1, 1, -1).clone()
+        self.register_buffer("line", line, persistent=False)
+        between = torch.tensor(BETWEEN).expand(channels, 1, 1, -1).clone()
+        self.register_buffer("between", between, persistent=False)
+
+    line: Tensor
+    between: Tensor
+
+    @in_float32
+    def low_pass(self, image: Tensor) -> Tensor:
+        """(B, C, S, S) -> (B, C, S/2, S/2)."""
+        half = F.pad(F.avg_pool2d(image.float(), 2), (2, 2, 2, 2), mode="replicate")
+        rows = F.conv2d(half, self.line, groups=self.channels)
+        return F.conv2d(rows, self.line.transpose(2, 3), groups=self.channels)
+
+    def encode(self, image: Tensor) -> SourceLayers:
+        """Once per source: (B, C, S, S) in [0, 1]."""
+        x = F.pixel_unshuffle(image - 0.3, 4)
+        feature = self.deep(self.first(x.to(self.first.weight.dtype)))
+        low = self.low_pass(image)
+        texture = image.float() - enlarged(low, image.shape[-1])
+        return SourceLayers(feature, low, self.finer(texture))
+
+    @in_float32
+    def finer(self, texture: Tensor) -> Tensor:
+        """(B, C, S, S) -> (B, C, 2 S, 2 S): pixel 2 i is what pixel i was, those between are cubic.
+        So a bilinear reading, at half a fine pixel less than half_pixel says, is nearly cubic, and
+        exact where nothing moves."""
+        padded = F.pad(texture, (1, 2, 1, 2), mode="replicate")
+        line, channels = self.between, self.channels
+        right = F.conv2d(padded, line, groups=channels)
+        below = F.conv2d(padded, line.transpose(2, 3), groups=channels)
+        across = F.conv2d(right, line.transpose(2, 3), groups=channels)
+        phases = [texture, right[:, :, 1:-2], below[..., 1:-2], across]
+        return F.pixel_shuffle(torch.stack(phases, dim=2).flatten(1, 2), 2)
+
+    def forward(
+        self, source: SourceLayers, deformation: Tensor, stiff: Tensor, displacement: Tensor,
+        confidence: Tensor, shading: Tensor,
+    ) -> tuple[Tensor, FrameLayers]:  # fmt: skip
+        """The frame (B, C, S, S), not clamped, and its layers.
+
+        Args:
+            deformation, stiff: (B, S/4, S/4, 2), of the low-pass and of the texture.
+            displacement: (B, n, n, 2), and confidence: (B, 1, n, n), what passes.
+            shading: (B, 1, m, m), log of the gain.
+        """
+        side = deformation.shape[1]
+        low = read(source.low, denser(deformation, 2), "border")
+        feature = read(source.feature, deformation, "border")
+        light = resize_map(shading, side, side)
+        beside = [
+            F.pixel_unshuffle(low, 2),
+            light,
+            resize_map(10 * displacement.permute(0, 3, 1, 2), side, side),
+            resize_map(confidence, side, side),
+        ]
+        x = torch.cat([feature, *(t.to(feature.dtype) for t in beside)], dim=1)
+        x = self.final(F.relu(self.correct(self.merge(x)))).float()
+        layers = corrected(x, light)
+        return self.compose(low, source.texture, stiff, layers), layers
+
+    @in_float32
+    def compose(self, low: Tensor, texture: Tensor, stiff: Tensor, layers: FrameLayers) -> Tensor:
+        """The frame of the warped low-pass (B, C, S/2, S/2) and the texture, still in its place."""
+        half = low.shape[-1]
+        content = resize_map(layers.gain, half, half) * low + resize_map(layers.offset, half, half)
+        size = 2 * low.shape[-1]
+        moved = read(texture, denser(stiff, 4) - 0.5 / size, "reflection")
+        return enlarged(content, size) + resize_map(layers.gate, size, size) * moved
+
+
+@in_float32
+def corrected(correction: Tensor, light: Tensor) -> FrameLayers:
+    """What the network says, (B, 3, h, w), upon the shading (B, 1, h, w)."""
+    gain, offset, gate = correction.split(1, dim=1)
+    # Log-compressed speckle keeps its contrast where it gets brighter; half of the way is between
+    # that and a plain factor.
+    return FrameLayers(
+        torch.exp(light + gain.clamp(-2, 2)), offset, torch.exp(light / 2 + gate.clamp(-2, 2))
+    )
+
+
+@in_float32
+def read(image: Tensor, deformation: Tensor, beyond: str) -> Tensor:
+    """(B, C, H, W) at (B, h, w, 2) -> (B, C, h, w): bilinear. What the source does not show goes on
+    as at its border, or as in a mirror: a border's speckle would be drawn out to streaks."""
+    found = F.grid_sample(
+        image.float(), deformation.float(), padding_mode=beyond, align_corners=False
+    )
+    return found.to(image.dtype)
+
+
+def enlarged(image: Tensor, size: int) -> Tensor:
+    return resize_map(image, size, size)
+
+
+@in_float32
+def denser(deformation: Tensor, factor: int) -> Tensor:
+    """A deformation (B, h, w, 2) at more pixels: its displacement is resized."""
+    size = deformation.shape[1] * factor
+    return resize_deformation(deformation, size, size, "half_pixel")

@@ -1,0 +1,65 @@
+"""Losses of a match and of the frame made with it; results are scalars, unweighted."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..geometry import in_float32, make_grid
+from .matcher import Match
+
+LEVELS = (0.2, 0.5, 1.0)  # weights of the match's three displacements, from coarse to fine
+
+
+@in_float32
+def endpoint(match: Match, known: Tensor, valid: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Robust endpoint error of all three displacements, in pixels of 256, where `valid`
+    (B, S/4, S/4), times each pair's weight (B,); and how well the expected error is known.
+
+    A pair of weight 0 counts in the mean as one that is right: what the others weigh does not jump
+    when its weight ends.
+
+    Args:
+        known: (B, S/4, S/4, 2), the deformation aimed at.
+    """
+    side = known.shape[1]
+    target = ((known - make_grid(side, side, "half_pixel", known.device)) * 128).permute(0, 3, 1, 2)
+    counts = (weights > 0).float()
+    trusted = (valid.float() * counts[:, None, None])[:, None]
+    error, total = target.new_zeros(()), target.new_zeros(())
+    for field, level in zip(match[:3], LEVELS, strict=True):
+        n = field.shape[-1]
+        share = F.avg_pool2d(trusted, side // n)
+        wanted = F.avg_pool2d(target * trusted, side // n) / (share + 1e-3)
+        error = ((field.float() * (256 / n) - wanted).square().sum(1, keepdim=True) + 0.01).sqrt()
+        per_pair = error * share * weights[:, None, None, None]
+        total = total + level * per_pair.sum() / share.sum().clamp(min=1)
+    # Laplace: the log of the error's scale, learned beside the motion and not at its cost.
+    scale = match.log_error.float()
+    unsure = error.detach() * torch.exp(-scale) + scale
+    doubt = (unsure * trusted).sum() / trusted.sum().clamp(min=1)
+    return total * counts.mean(), doubt
+
+
+@in_float32
+def picture(prediction: Tensor, real: Tensor, held: Tensor, counts: Tensor) -> Tensor:
+    """L1 and twice the L1 of a low-pass of some 3 px, as a share of what holding still would cost.
+
+    Args:
+        prediction, real, held: (B, C, S, S).
+        counts: (B,), which pairs are real frames.
+    """
+
+    def cost(image: Tensor) -> Tensor:
+        difference = image.float() - real
+        low = F.avg_pool2d(F.avg_pool2d(difference, 3, 1, 1), 3, 1, 1)
+        per_pair = difference.abs().mean(dim=(1, 2, 3)) + 2 * low.abs().mean(dim=(1, 2, 3))
+        return (per_pair * counts).mean()
+
+    return cost(prediction) / (cost(held).detach() + 1e-3)
+
+
+def chosen(images: Tensor, counts: Tensor) -> Tensor:
+    """The images of pairs that count; all of them, if none does."""
+    return images[counts > 0] if bool((counts > 0).any()) else images

@@ -1,0 +1,179 @@
+"""The matcher: where a cell of the driving frame was in the reference frame.
+
+It knows no anatomy: it compares descriptors. First all of a frame with all of the other, coarsely;
+then twice what is near, to correct that and to fill in where nothing is to be seen.
+
+Convention: images (B, C, S, S) in [0, 1]; displacements (B, 2, n, n) in cells of their own grid, to
+be added to a cell's place in the driving frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...config import MatcherConfig
+from ..geometry import in_float32, make_grid
+from .correlation import LocalCorrelation
+
+COARSE_RADIUS, FINE_RADIUS = 4, 3  # cells, of the windows at S/8 and S/4
+
+
+class Descriptors(NamedTuple):
+    """What is seen of a frame: (B, fine, S/4, S/4) and (B, coarse, S/8, S/8)."""
+
+    fine: Tensor
+    coarse: Tensor
+
+
+class Match(NamedTuple):
+    """Displacements at S/8, after the first correction at S/8, and at S/4; the log of the last
+    one's expected error in pixels of S, (B, 1, S/4, S/4)."""
+
+    coarse: Tensor
+    corrected: Tensor
+    fine: Tensor
+    log_error: Tensor
+
+
+class Residual(nn.Module):
+    """x + conv3(ReLU(conv3(ReLU(x)))), no norm; zero at the start."""
+
+    def __init__(self, channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        start_at_zero(self.conv2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+def start_at_zero(conv: nn.Conv2d) -> nn.Conv2d:
+    """The convolution, which gives zeros until it has learned."""
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+@in_float32
+def locally_normalised(image: Tensor) -> Tensor:
+    """An image less its mean over some 40 px, divided by its deviation there: gain and contrast do
+    not matter. By boxes at an eighth of the size, where they cost nothing."""
+    image = image.float()
+
+    def smooth(x: Tensor) -> Tensor:
+        x = F.avg_pool2d(x, 8)
+        for side in (5, 3):
+            x = F.avg_pool2d(x, side, 1, side // 2, count_include_pad=False)
+        return F.interpolate(x, size=image.shape[-2:], mode="bilinear", align_corners=False)
+
+    difference = image - smooth(image)
+    return difference / (smooth(difference.square()).sqrt() + 0.03)
+
+
+class Encoder(nn.Module):
+    """An image to its descriptors."""
+
+    def __init__(self, channels: int, fine: int, coarse: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(16 * channels, fine, 3, padding=1)
+        self.near = Residual(fine)
+        self.down = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
+        self.far = nn.Sequential(*(Residual(coarse, dilation) for dilation in (1, 2, 4)))
+        self.fine, self.coarse = nn.Conv2d(fine, fine, 1), nn.Conv2d(coarse, coarse, 1)
+
+    def forward(self, image: Tensor) -> Descriptors:
+        x = F.pixel_unshuffle(locally_normalised(image), 4)
+        x = self.near(self.first(x.to(self.first.weight.dtype)))
+        return Descriptors(self.fine(x), self.coarse(self.far(self.down(F.relu(x)))))
+
+
+class Head(nn.Sequential):
+    """Convolutions from what was compared to a correction; zero at the start."""
+
+    def __init__(self, inputs: int, width: int, dilations: Sequence[int], outputs: int) -> None:
+        layers: list[nn.Module] = [nn.Conv2d(inputs, width, 1), nn.ReLU()]
+        for dilation in dilations:
+            conv = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+            layers += [conv, nn.ReLU()]
+        super().__init__(*layers, start_at_zero(nn.Conv2d(width, outputs, 3, padding=1)))
+
+
+class Matcher(nn.Module):
+    """Descriptors of two frames to the displacement between them."""
+
+    def __init__(self, config: MatcherConfig, channels: int, size: int) -> None:
+        super().__init__()
+        fine, coarse = config.fine, config.coarse
+        self.side = size // 8
+        self.encoder = Encoder(channels, fine, coarse)
+        self.sharpness = nn.Parameter(torch.tensor(2.6))  # log of the softmax's factor
+        # Near cells are likelier than far ones; without this the net does not begin to learn.
+        self.nearness = nn.Parameter(torch.tensor(30.0))
+        self.around = LocalCorrelation(self.side, COARSE_RADIUS)
+        self.close = LocalCorrelation(2 * self.side, FINE_RADIUS)
+        windows = [(2 * radius + 1) ** 2 for radius in (COARSE_RADIUS, FINE_RADIUS)]
+        self.correct = Head(windows[0] + 3 + coarse, 64, (1, 2, 4, 1), 2)
+        self.refine = Head(windows[1] + 2 + fine, 40, (1, 2, 1), 3)
+        grid = make_grid(self.side, self.side, "half_pixel").view(-1, 2)
+        self.register_buffer("grid", grid, persistent=False)
+        distance = (grid[:, None] - grid[None]).square().sum(-1)
+        self.register_buffer("distance", distance, persistent=False)
+
+    grid: Tensor
+    distance: Tensor
+
+    def forward(self, driving: Descriptors, reference: Descriptors) -> Match:
+        d, r = unit(driving), unit(reference)
+        first, sure = self.search(d.coarse, r.coarse)
+        seen = self.compare(self.around, d.coarse, r.coarse, first)
+        dtype = self.correct[0].weight.dtype
+        given = torch.cat([seen, first, sure, driving.coarse.float()], dim=1)
+        second = first + self.correct(given.to(dtype)).float()
+        enlarged = 2 * enlarge(second)
+        seen = self.compare(self.close, d.fine, r.fine, enlarged)
+        given = torch.cat([seen, enlarged, driving.fine.float()], dim=1)
+        change = self.refine(given.to(dtype)).float()
+        return Match(first, second, enlarged + change[:, :2], change[:, 2:])
+
+    @in_float32
+    def search(self, driving: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """All cells with all: the expected displacement, and the likeliest cell's share."""
+        batch, _, side, _ = driving.shape
+        likeness = driving.flatten(2).transpose(1, 2) @ reference.flatten(2)
+        share = (likeness * self.sharpness.exp() - self.distance * self.nearness).softmax(-1)
+        cells = (share @ self.grid - self.grid) * (side / 2)
+        sure = share.amax(dim=-1)
+        return cells.transpose(1, 2).view(batch, 2, side, side), sure.view(batch, 1, side, side)
+
+    @in_float32
+    def compare(
+        self, correlation: LocalCorrelation, driving: Tensor, reference: Tensor, found: Tensor
+    ) -> Tensor:
+        """Windows of the driving frame with the reference warped by what was found."""
+        return 2 * correlation(driving, moved(reference, found))
+
+
+@in_float32
+def unit(descriptors: Descriptors) -> Descriptors:
+    """All of length 1."""
+    return Descriptors(*(F.normalize(x.float(), dim=1) for x in descriptors))
+
+
+def moved(feature: Tensor, displacement: Tensor) -> Tensor:
+    """Read (B, C, n, n) at a displacement (B, 2, n, n) in its cells; outside, as at the border."""
+    side = feature.shape[-1]
+    grid = make_grid(side, side, "half_pixel", feature.device)
+    where = grid + displacement.permute(0, 2, 3, 1) * (2 / side)
+    return F.grid_sample(feature, where, padding_mode="border", align_corners=False)
+
+
+def enlarge(x: Tensor) -> Tensor:
+    """Twice the size, bilinear."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)

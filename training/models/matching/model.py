@@ -1,0 +1,86 @@
+"""The model of this family: a matcher and a generator, and what passes between them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...config import ModelConfig
+from ..base import Model
+from .fields import Spline
+from .generator import CorrectingGenerator, FrameLayers, SourceLayers
+from .matcher import Descriptors, Match, Matcher
+from .transfer import Passed, Passing, light
+
+
+class Seen(NamedTuple):
+    """What is kept of a driving frame: descriptors, and how bright it is, (B, 1, S/4, S/4)."""
+
+    descriptors: Descriptors
+    light: Tensor
+
+
+class Motion(NamedTuple):
+    """Where the frame reads the source, (B, S/4, S/4, 2): its low-pass, and its texture."""
+
+    deformation: Tensor
+    stiff: Tensor
+
+
+class Animation(NamedTuple):
+    """A frame (B, C, S, S), not clamped, and what it was made of."""
+
+    image: Tensor
+    layers: FrameLayers
+    motion: Motion
+
+
+class MatchingModel(Model):
+    """Animates a source by the displacement between a reference and a driving frame."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        size, grid = config.image_size, config.matcher.grid
+        self.matcher = Matcher(config.matcher, config.channels, size)
+        self.passing = Passing(config.matcher, size)
+        self.spline = Spline(grid, size // 4)
+        self.stiff_spline = Spline(grid, size // 4, config.matcher.stiff)
+        self.generator = CorrectingGenerator(config.corrector, config.channels)
+
+    def networks(self) -> list[nn.Module]:
+        return [self.matcher, self.generator]
+
+    def observe(self, image: Tensor) -> Seen:
+        """Look at a driving frame, (B, C, S, S) in [0, 1]."""
+        return Seen(self.matcher.encoder(image), light(image))
+
+    def match(self, driving: Seen, reference: Seen) -> tuple[Match, Passed]:
+        """The motion between two frames, in full and as it passes."""
+        match = self.matcher(driving.descriptors, reference.descriptors)
+        return match, self.passing(match, driving.light, reference.light)
+
+    def move(self, displacement: Tensor) -> Motion:
+        """A displacement (B, n, n, 2) as deformations."""
+        return Motion(self.spline(displacement), self.stiff_spline(displacement))
+
+    def encode(self, image: Tensor) -> SourceLayers:
+        """A source (B, C, S, S), once."""
+        layers: SourceLayers = self.generator.encode(image)
+        return layers
+
+    def animate(self, source: SourceLayers, passed: Passed) -> Animation:
+        """The frame that a source makes of what passed."""
+        motion = self.move(passed.displacement)
+        image, layers = self.generator(source, *motion, *passed)
+        return Animation(image, layers, motion)
+
+
+def both(first: Tensor, second: Tensor, model: MatchingModel) -> tuple[Seen, Seen]:
+    """Two frames seen in one batch."""
+    seen = model.observe(torch.cat([first, second]))
+    halves = [(*seen.descriptors, seen.light)[i].chunk(2) for i in range(3)]
+    one, other = (Seen(Descriptors(halves[0][i], halves[1][i]), halves[2][i]) for i in (0, 1))
+    return one, other

@@ -1,0 +1,77 @@
+"""The objective: the matcher learns from flow first, then both networks from pixels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...config import Config
+from ...data.batch import PairBatch, flow_weights
+from .. import image_losses
+from ..base import Objective, StepResult
+from ..discriminator import Discriminator
+from . import fields, losses
+from .matcher import Match
+from .model import Animation, MatchingModel, both
+from .transfer import Passed
+
+
+class Forward(NamedTuple):
+    """What the networks make of a batch."""
+
+    match: Match
+    passed: Passed
+    animation: Animation
+
+
+class MatchingObjective(Objective):
+    """All losses of a configuration, weighted. The source is the reference frame too."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def run(self, model: MatchingModel, batch: PairBatch, step: int) -> Forward:
+        driving, reference = both(batch.driving, batch.source, model)
+        match, passed = model.match(driving, reference)
+        return Forward(match, passed, model.animate(model.encode(batch.source), passed))
+
+    def pixels(self, step: int) -> float:
+        """How much pixels count, from 0 to 1: flow leads, else nothing is found to follow."""
+        loss = self.config.loss
+        return min(1.0, max(0.0, (step - loss.pixels_from) / 300))
+
+    def forward(
+        self,
+        model: MatchingModel,
+        batch: PairBatch,
+        step: int,
+        discriminator: Discriminator | None,
+    ) -> StepResult:
+        weights = self.config.loss
+        match, passed, animation = self.run(model, batch, step)
+        result: dict[str, Tensor] = {}
+        flow = flow_weights(weights, step)
+        if batch.flow is not None and batch.flow_valid is not None and flow.exact > 0:
+            exact = torch.as_tensor(batch.flow_exact).float()
+            per_pair = flow.measured + (flow.exact - flow.measured) * exact
+            error, doubt = losses.endpoint(match, batch.flow, batch.flow_valid, per_pair)
+            result["flow"] = error
+            result["doubt"] = weights.doubt * doubt
+        result["folding"] = weights.folding * fields.folding(passed.displacement)
+        result["roughness"] = weights.roughness * fields.roughness(passed.displacement)
+        image, on = animation.image, self.pixels(step)
+        if on > 0:
+            counts = (
+                1 - torch.as_tensor(batch.bent).float()
+            )  # a bend comes with other light and other speckle
+            result["pixels"] = (
+                on * weights.pixels * losses.picture(image, batch.driving, batch.source, counts)
+            )
+            real = [losses.chosen(x, counts) for x in (image, batch.driving)]
+            result["sharpness"] = on * weights.sharpness * image_losses.sharpness(*real)
+        l1 = (image.detach() - batch.driving).abs().mean().item()
+        hold = (batch.source - batch.driving).abs().mean().item()
+        return StepResult(result, image, l1, hold)

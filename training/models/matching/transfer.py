@@ -1,0 +1,82 @@
+"""What passes from the driving frame to the picture, and how: the stage `transfer`.
+
+A displacement, how sure it is, and a shading: a few thousand numbers, none of them a picture.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...config import MatcherConfig
+from ..geometry import in_float32
+from .fields import Spline
+from .generator import read
+from .matcher import Match
+
+DARKEST = 0.02  # of [0, 1], added to both sides of the ratio: black says nothing about light
+MOST = 1.4  # of the log of the shading: a factor of 4
+
+
+class Passed(NamedTuple):
+    """For each cell of the driving frame: displacement (B, n, n, 2) in points, from where it was in
+    the reference; confidence (B, 1, n, n) in [0, 1]; shading (B, 1, m, m), log of a factor."""
+
+    displacement: Tensor
+    confidence: Tensor
+    shading: Tensor
+
+
+class Passing(nn.Module):
+    """A match, made few numbers."""
+
+    def __init__(self, config: MatcherConfig, size: int) -> None:
+        super().__init__()
+        self.pool, self.cells = size // 4 // config.grid, config.shading
+        self.spline = Spline(config.grid, size // 4)
+
+    @in_float32
+    def forward(self, match: Match, driving_light: Tensor, reference_light: Tensor) -> Passed:
+        """Lights: `light` of both frames, (B, 1, S/4, S/4)."""
+        fine = match.fine.float() * (2 / match.fine.shape[-1])
+        displacement = F.avg_pool2d(fine, self.pool).permute(0, 2, 3, 1)
+        confidence = F.avg_pool2d(1 / (1 + match.log_error.float().exp()), self.pool)
+        moved = read(reference_light, self.spline(displacement.detach()), "border")
+        shading = self.light_between(driving_light, moved)
+        return Passed(displacement, confidence, shading)
+
+    def light_between(self, driving: Tensor, reference: Tensor) -> Tensor:
+        """Log of the ratio of two lights, (B, 1, m, m)."""
+        if not self.cells:
+            return torch.zeros_like(driving[:, :, :1, :1])
+        block = driving.shape[-1] // self.cells
+        logs = [torch.log(F.avg_pool2d(x, block) + DARKEST) for x in (driving, reference)]
+        return (logs[0] - logs[1]).clamp(-MOST, MOST)
+
+
+@in_float32
+def light(image: Tensor) -> Tensor:
+    """How bright a frame is, (B, C, S, S) -> (B, 1, S/4, S/4)."""
+    return F.avg_pool2d(image.float().mean(dim=1, keepdim=True), 4)
+
+
+@in_float32
+def put(passed: Passed, alignment: Tensor, scale: Tensor, shade: Tensor) -> Passed:
+    """What passed, upon the source: read where its cells lie in the reference frame, and scaled.
+
+    Displacements are carried over unturned; a shading never grows, for a factor has bounds.
+
+    Args:
+        alignment: (1, n, n, 2), points. scale, shade: (1,).
+    """
+    displacement = read(passed.displacement.permute(0, 3, 1, 2), alignment, "border")
+    confidence = read(passed.confidence, alignment, "border")
+    cells = passed.shading.shape[-1]
+    coarser = F.avg_pool2d(alignment.permute(0, 3, 1, 2), alignment.shape[1] // cells)
+    shading = read(passed.shading, coarser.permute(0, 2, 3, 1), "border")
+    return Passed(
+        scale * displacement.permute(0, 2, 3, 1), confidence, shade * scale.clamp(max=1.0) * shading
+    )
