@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import CorrectorConfig
-from ..geometry import in_float32, resize_deformation, resize_map
+from ..geometry import in_float32, mirrored, resize_deformation, resize_map, sample_within
 from .matcher import Residual, start_at_zero
 
 LOW_PASS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
@@ -102,8 +102,8 @@ class CorrectingGenerator(nn.Module):
             shading: (B, 1, m, m), log of the gain.
         """
         side = deformation.shape[1]
-        low = read(source.low, denser(deformation, 2), "border")
-        feature = read(source.feature, deformation, "border")
+        low = sample_within(source.low, denser(deformation, 2))
+        feature = sample_within(source.feature, deformation)
         light = resize_map(shading, side, side)
         beside = [
             F.pixel_unshuffle(low, 2),
@@ -122,7 +122,8 @@ class CorrectingGenerator(nn.Module):
         half = low.shape[-1]
         content = resize_map(layers.gain, half, half) * low + resize_map(layers.offset, half, half)
         size = 2 * low.shape[-1]
-        moved = read(texture, denser(stiff, 4) - 0.5 / size, "reflection")
+        # Drawn out to the side, a border's speckle would be streaks: what is not there is mirrored.
+        moved = sample_within(texture, mirrored(denser(stiff, 4)) - 0.5 / size)
         return enlarged(content, size) + resize_map(layers.gate, size, size) * moved
 
 
@@ -135,16 +136,6 @@ def corrected(correction: Tensor, light: Tensor) -> FrameLayers:
     return FrameLayers(
         torch.exp(light + gain.clamp(-2, 2)), offset, torch.exp(light / 2 + gate.clamp(-2, 2))
     )
-
-
-@in_float32
-def read(image: Tensor, deformation: Tensor, beyond: str) -> Tensor:
-    """(B, C, H, W) at (B, h, w, 2) -> (B, C, h, w): bilinear. What the source does not show goes on
-    as at its border, or as in a mirror: a border's speckle would be drawn out to streaks."""
-    found = F.grid_sample(
-        image.float(), deformation.float(), padding_mode=beyond, align_corners=False
-    )
-    return found.to(image.dtype)
 
 
 def enlarged(image: Tensor, size: int) -> Tensor:

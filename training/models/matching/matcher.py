@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import MatcherConfig
-from ..geometry import in_float32, make_grid
+from ..geometry import in_float32, make_grid, sample_within
 from .correlation import LocalCorrelation
 
 COARSE_RADIUS, FINE_RADIUS = 4, 3  # cells, of the windows at S/8 and S/4
@@ -123,11 +123,8 @@ class Matcher(nn.Module):
         self.refine = Head(windows[1] + 2 + fine, 40, (1, 2, 1), 3)
         grid = make_grid(self.side, self.side, "half_pixel").view(-1, 2)
         self.register_buffer("grid", grid, persistent=False)
-        distance = (grid[:, None] - grid[None]).square().sum(-1)
-        self.register_buffer("distance", distance, persistent=False)
 
     grid: Tensor
-    distance: Tensor
 
     def forward(self, driving: Descriptors, reference: Descriptors) -> Match:
         d, r = unit(driving), unit(reference)
@@ -144,10 +141,18 @@ class Matcher(nn.Module):
 
     @in_float32
     def search(self, driving: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """All cells with all: the expected displacement, and the likeliest cell's share."""
+        """All cells with all: the expected displacement, and the likeliest cell's share.
+
+        The log of a cell's share is likeness less distance^2. |a - b|^2 = |a|^2 - 2 ab + |b|^2, of
+        which the first is the same for all of a row's cells: so one product has both.
+        """
         batch, _, side, _ = driving.shape
-        likeness = driving.flatten(2).transpose(1, 2) @ reference.flatten(2)
-        share = (likeness * self.sharpness.exp() - self.distance * self.nearness).softmax(-1)
+        grid, near = self.grid.T.expand(batch, 2, -1), self.nearness
+        square = grid.square().sum(1, keepdim=True)
+        ours = [driving.flatten(2) * self.sharpness.exp(), 2 * near * grid]
+        theirs = torch.cat([reference.flatten(2), grid, square], dim=1)
+        queries = torch.cat([*ours, -near * torch.ones_like(square)], dim=1)
+        share = (queries.transpose(1, 2) @ theirs).softmax(-1)
         cells = (share @ self.grid - self.grid) * (side / 2)
         sure = share.amax(dim=-1)
         return cells.transpose(1, 2).view(batch, 2, side, side), sure.view(batch, 1, side, side)
@@ -171,7 +176,7 @@ def moved(feature: Tensor, displacement: Tensor) -> Tensor:
     side = feature.shape[-1]
     grid = make_grid(side, side, "half_pixel", feature.device)
     where = grid + displacement.permute(0, 2, 3, 1) * (2 / side)
-    return F.grid_sample(feature, where, padding_mode="border", align_corners=False)
+    return sample_within(feature, where)
 
 
 def enlarge(x: Tensor) -> Tensor:

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import MatcherConfig
-from ..geometry import in_float32
+from ..geometry import in_float32, sample_within
 from .fields import Spline
-from .generator import read
 from .matcher import Match
 
 DARKEST = 0.02  # of [0, 1], added to both sides of the ratio: black says nothing about light
@@ -44,7 +43,7 @@ class Passing(nn.Module):
         fine = match.fine.float() * (2 / match.fine.shape[-1])
         displacement = F.avg_pool2d(fine, self.pool).permute(0, 2, 3, 1)
         confidence = F.avg_pool2d(1 / (1 + match.log_error.float().exp()), self.pool)
-        moved = read(reference_light, self.spline(displacement.detach()), "border")
+        moved = sample_within(reference_light, self.spline(displacement.detach()))
         shading = self.light_between(driving_light, moved)
         return Passed(displacement, confidence, shading)
 
@@ -72,11 +71,11 @@ def put(passed: Passed, alignment: Tensor, scale: Tensor, shade: Tensor) -> Pass
     Args:
         alignment: (1, n, n, 2), points. scale, shade: (1,).
     """
-    displacement = read(passed.displacement.permute(0, 3, 1, 2), alignment, "border")
-    confidence = read(passed.confidence, alignment, "border")
+    displacement = sample_within(passed.displacement.permute(0, 3, 1, 2), alignment)
+    confidence = sample_within(passed.confidence, alignment)
     cells = passed.shading.shape[-1]
     coarser = F.avg_pool2d(alignment.permute(0, 3, 1, 2), alignment.shape[1] // cells)
-    shading = read(passed.shading, coarser.permute(0, 2, 3, 1), "border")
+    shading = sample_within(passed.shading, coarser.permute(0, 2, 3, 1))
     return Passed(
         scale * displacement.permute(0, 2, 3, 1), confidence, shade * scale.clamp(max=1.0) * shading
     )
