@@ -217,6 +217,10 @@ def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--smooth", action="store_true", help="One-Euro smoothing of the motion")
     parser.add_argument("--min-cutoff", type=float, metavar="HZ", help="smoothing at rest (1.5)")
     parser.add_argument("--beta", type=float, metavar="B", help="less smoothing when fast (10)")
+    parser.add_argument(
+        "--shading", choices=("off", "low", "full"), default="full",
+        help="how much of the driving clip's change of light is taken on (full)",
+    )  # fmt: skip
     parser.add_argument("--crop", type=_crop, metavar="X,Y,W,H", help="of the driving frames")
     parser.add_argument("--source-crop", type=_crop, metavar="X,Y,W,H", help="of the source")
     parser.add_argument(
@@ -255,19 +259,23 @@ def run_animate(args: argparse.Namespace) -> int:
     )  # fmt: skip
     animator = Animator.open(
         args.bundle, args.backend, motion=args.motion, smooth=smooth, threads=args.threads,
-        scale=args.scale, device=args.device,
+        scale=args.scale, device=args.device, shading=args.shading,
     )  # fmt: skip
     return _animate(animator, job, args.json)
 
 
 def _animate(animator: Animator, job: Job, as_json: bool) -> int:
     from .runtime.pipeline import animate_files
+    from .runtime.quality import as_rows, summary
 
     with animator:
         done = animate_files(animator, job)
-    print(json.dumps(asdict(done), default=str) if as_json else done.output)
+    record = asdict(done) | {"quality": as_rows(done.quality)}
+    print(json.dumps(record, default=str) if as_json else done.output)
     rate = done.frames / done.seconds
     print(f"{done.frames} frames, {rate:.1f} a second with files", file=sys.stderr)
+    if doubts := summary(done.quality):
+        print(doubts, file=sys.stderr)
     return 0
 
 

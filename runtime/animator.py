@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from .backends import open_backend
 from .bundle.bundle import Bundle
-from .bundle.manifest import DRIVING, DRIVING_FRAME, REFERENCE, SOURCE_IMAGE, Motion
+from .bundle.manifest import DRIVING, DRIVING_FRAME, QUALITY, REFERENCE, SOURCE_IMAGE, Motion
 from .frame_io import FrameIO
 from .keypoints import hull_scale
 from .media.frames import Image, Letterbox
+from .quality import Quality, judge
 from .session import Session
+from .shading import Shading, set_shading
 from .smoothing import Smoothing, as_smoothing
 from .support.errors import BackendError, ConfigError, InputError
 
@@ -55,6 +57,7 @@ class Animator:
         motion: Motion = "relative",
         scale: float | Literal["hull"] = 1.0,
         smooth: Smoothing | tuple[float, float] | bool | None = None,
+        shading: Shading = "full",
     ) -> None:
         """Animate with an opened session, which is closed with the Animator. See `open`.
 
@@ -67,6 +70,7 @@ class Animator:
         self._lock = threading.RLock()
         self._closed = False
         self._set_options(as_smoothing(smooth))
+        set_shading(session, shading)
         self._io = FrameIO(session.backend, session.chain.image)
         self._letterbox: Letterbox | None = None
         self._driving_box: Letterbox | None = None
@@ -82,6 +86,7 @@ class Animator:
         threads: int | None = None,
         scale: float | Literal["hull"] = 1.0,
         device: int | None = None,
+        shading: Shading = "full",
     ) -> Self:
         """Open a bundle and its stages.
 
@@ -94,6 +99,7 @@ class Animator:
             threads: CPU threads; None is the physical cores available.
             scale: factor of relative motion, or `hull`: by the size of the two anatomies.
             device: number of the GPU, among those that the process sees; None is the first.
+            shading: how much of the driving clip's change of light is taken on: off, low or full.
 
         Raises:
             ConfigError: an argument out of its range, or one that the bundle cannot honour.
@@ -103,7 +109,7 @@ class Animator:
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         running = open_backend(backend, opened, threads, device)
         try:
-            return cls(Session(opened.manifest, running), motion, scale, smooth)
+            return cls(Session(opened.manifest, running), motion, scale, smooth, shading)
         except BaseException:
             running.close()
             raise
@@ -222,6 +228,20 @@ class Animator:
         """Whether source and reference have keypoints, whose hulls can be compared."""
         wanted = {"source_kp_value", REFERENCE + "kp_value"}
         return wanted <= self.session.chain.tensors().keys()
+
+    @property
+    def quality(self) -> Quality | None:
+        """How far the last frame can be trusted; None before the first one since the source, the
+        reference or the clip changed, and where the model does not say.
+
+        Raises:
+            BackendError: the Animator is closed.
+        """
+        with self._lock:
+            self._check_open()
+            if self._last_time is None or QUALITY not in self.session.chain.tensors():
+                return None
+            return judge(self.session.read(QUALITY))
 
     @property
     def letterbox(self) -> Letterbox:

@@ -18,6 +18,7 @@ from .media.mark import draw_mark, metadata
 from .media.panels import Panels
 from .media.sinks import open_sink
 from .media.video import FrameSource, open_source
+from .quality import Quality
 from .support.errors import ConfigError, InputError, OutputError, output_errors
 from .support.progress import progress
 
@@ -49,13 +50,15 @@ class Job:
 @dataclass(frozen=True)
 class Done:
     """What was made: frames written, the reference's index (None for absolute motion), the size
-    (width, height), seconds from the first frame to the closed file."""
+    (width, height), seconds from the first frame to the closed file; how each frame went, where the
+    model says."""
 
     output: Path
     frames: int
     reference: int | None
     size: tuple[int, int]
     seconds: float
+    quality: list[Quality]
 
 
 def animate_files(animator: Animator, job: Job) -> Done:
@@ -88,17 +91,21 @@ def animate_files(animator: Animator, job: Job) -> Done:
             size = panels.size
         if not job.mark:
             log.warning("the synthetic mark is left out of %s, as asked", job.output)
+        judged: list[Quality] = []
         begin = time.perf_counter()
         with open_sink(job.output, size, channels, driving.fps, metadata()) as sink:
             for frame in progress(driving, driving.count_hint, "animate"):
                 synthesized = animator.animate(frame.image, frame.timestamp)
+                if (quality := animator.quality) is not None:
+                    judged.append(quality)
                 picture = animator.letterbox.restore(synthesized)
                 if job.mark:
                     picture = draw_mark(picture)
                 if panels is not None:
                     picture = panels.compose((None, frame.image, picture))
                 sink.write(picture, frame.timestamp)
-        return Done(job.output, sink.count, reference, size, time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        return Done(job.output, sink.count, reference, size, seconds, judged)
 
 
 def demo_job(output: Path) -> Job:

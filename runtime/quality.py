@@ -1,0 +1,95 @@
+"""Whether a frame can be trusted: what the model knows about its own motion, as a word.
+
+The numbers come from the graph (`QUALITY` in bundle/manifest.py). They see that a frame cannot be
+right; they cannot promise that one is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Reason = Literal["", "unsure", "far", "folded", "unseen"]
+
+# Chosen on the test clips with an early state of the matching model, by benchmarks/quality.py and
+# by eye. Confidence is 1 / (1 + the expected error in pixels of 256), averaged over the picture:
+# 1/6 is 5 px. After a cut to another organ it is .05 to .13, rarely .18; with a black frame at most
+# .166. Within a scene it is .2 to .45, and less (7 % of the frames) where the probe has left the
+# view. Bars beside a wide picture count as sure, which hides noise between them from it.
+UNSURE_BELOW = 1 / 6
+# Motion at its own size goes .17 of the picture's side at most, folds up to 10 % of it and shows
+# 1 % from outside. Enlarged two to four times, pictures are swirled or torn from these on.
+FAR_ABOVE = 0.25
+FOLDED_ABOVE = 0.1
+UNSEEN_ABOVE = 0.1
+
+_WORDS: dict[Reason, tuple[str, tuple[str, ...]]] = {
+    "unsure": ("unlike the reference", ("--reference best", "one scene per clip")),
+    "far": ("too far from the reference", ("--reference best", "a smaller --scale")),
+    "folded": ("the motion folds the picture", ("a smaller --scale", "--landmarks")),
+    "unseen": ("reaching outside the source", ("a smaller --scale", "--landmarks")),
+}
+"""What a reason says, and what may help: in the order in which they are given."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How a frame went: mean confidence [0, 1]; the longest displacement as a share of the
+    picture's side; the shares of the picture that fold and that the source does not show; and why
+    it is doubtful, "" where it is not."""
+
+    confidence: float
+    displacement: float
+    folded: float
+    unseen: float
+    reason: Reason
+
+    @property
+    def state(self) -> Literal["good", "doubtful"]:
+        return "doubtful" if self.reason else "good"
+
+
+def judge(numbers: NDArray[np.float32]) -> Quality:
+    """A frame's numbers (1, 4), as the graph gives them, judged; what is not a number is bad."""
+    confidence, displacement, folded, unseen = (float(x) for x in numbers[0])
+    reason: Reason = ""
+    if not confidence >= UNSURE_BELOW:
+        reason = "unsure"
+    elif not displacement <= FAR_ABOVE:
+        reason = "far"
+    elif not folded <= FOLDED_ABOVE:
+        reason = "folded"
+    elif not unseen <= UNSEEN_ABOVE:
+        reason = "unseen"
+    return Quality(confidence, displacement, folded, unseen, reason)
+
+
+def summary(frames: Sequence[Quality]) -> str:
+    """One line on a clip: how many frames are doubtful, why, and what may help; "" if none is."""
+    counts = Counter(frame.reason for frame in frames if frame.state == "doubtful")
+    if not counts:
+        return ""
+    found = [why for why in _WORDS if why in counts]
+    said = [f"{_WORDS[why][0]} ({counts[why]})" for why in found]
+    helps = dict.fromkeys(advice for why in found for advice in _WORDS[why][1])
+    return (
+        f"{counts.total()} of {len(frames)} frames doubtful: {', '.join(said)}; "
+        f"try {', '.join(helps)}"
+    )
+
+
+def as_rows(frames: Sequence[Quality]) -> list[dict[str, Any]]:
+    """One record a frame, for JSON; a number that is none is null."""
+    return [
+        {"frame": index, "state": frame.state}
+        | {
+            name: value if isinstance(value, str) or np.isfinite(value) else None
+            for name, value in vars(frame).items()
+        }
+        for index, frame in enumerate(frames)
+    ]

@@ -1,0 +1,182 @@
+"""Whether a frame can be trusted: the judgement, the words, and a cut in the middle of a clip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from arithmetic_chain import CHAIN, Arithmetic, level
+from judging_chain import JUDGING, Judging
+from numpy.typing import NDArray
+
+from sonomime import cli
+from sonomime.runtime import Animator
+from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.bundle.manifest import QUALITY
+from sonomime.runtime.pipeline import Job, animate_files
+from sonomime.runtime.quality import (
+    FAR_ABOVE,
+    FOLDED_ABOVE,
+    UNSEEN_ABOVE,
+    UNSURE_BELOW,
+    Quality,
+    as_rows,
+    judge,
+    summary,
+)
+from sonomime.runtime.session import Session
+from sonomime.runtime.support.errors import BackendError
+
+BORDER = (UNSURE_BELOW, FAR_ABOVE, FOLDED_ABOVE, UNSEEN_ABOVE)
+
+
+def quality_of(*numbers: float) -> Quality:
+    return judge(np.array([numbers]))
+
+
+@pytest.mark.parametrize(
+    ("index", "step", "reason"), [(0, -0.01, "unsure"), (1, 0.01, "far"), (2, 0.01, "folded"),
+                                  (3, 0.01, "unseen")]
+)  # fmt: skip
+def test_a_frame_is_doubtful_past_each_threshold(index: int, step: float, reason: str) -> None:
+    at = quality_of(*BORDER)
+    assert (at.state, at.reason) == ("good", "")
+    for value in (BORDER[index] + step, float("nan")):
+        numbers = [*BORDER]
+        numbers[index] = value
+        past = quality_of(*numbers)
+        assert (past.state, past.reason) == ("doubtful", reason)
+
+
+def test_the_numbers_keep_their_names() -> None:
+    quality = quality_of(0.5, 0.125, 0.25, 0.0625)
+    found = (quality.confidence, quality.displacement, quality.folded, quality.unseen)
+    assert found == (0.5, 0.125, 0.25, 0.0625)
+
+
+def test_not_being_sure_is_the_reason_given_first() -> None:
+    assert quality_of(0, 1, 1, 1).reason == "unsure"
+
+
+def test_a_summary_counts_reasons_and_says_what_may_help() -> None:
+    good, unsure, far = quality_of(1, 0, 0, 0), quality_of(0, 0, 0, 0), quality_of(1, 1, 0, 0)
+    assert summary([]) == summary([good]) == ""
+    line = summary([unsure, good, far, unsure, good])
+    assert line.startswith("3 of 5 frames doubtful") and "\n" not in line
+    assert "(2)" in line and "(1)" in line
+    assert line.count("--reference best") == 1 and "--scale" in line
+    assert "--scale" not in summary([unsure])
+
+
+def test_rows_are_plain_and_none_where_a_number_is_none() -> None:
+    rows = as_rows([quality_of(1, 0, 0, 0), quality_of(float("nan"), 0, 0, 0)])
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+    assert rows[0] == {
+        "frame": 0, "state": "good", "reason": "",
+        "confidence": 1.0, "displacement": 0.0, "folded": 0.0, "unseen": 0.0,
+    }  # fmt: skip
+    assert (rows[1]["frame"], rows[1]["state"], rows[1]["confidence"]) == (1, "doubtful", None)
+
+
+@pytest.fixture
+def animator() -> Iterator[Animator]:
+    with Animator(Session(JUDGING, Judging())) as opened:
+        yield opened
+
+
+def folder_of(folder: Path, levels: list[int]) -> Path:
+    folder.mkdir()
+    for i, grey in enumerate(levels):
+        cv2.imwrite(str(folder / f"{i:02}.png"), level(grey)[0, 0])
+    return folder
+
+
+@pytest.fixture
+def still(tmp_path: Path) -> Path:
+    path = tmp_path / "still.png"
+    cv2.imwrite(str(path), level(100)[0, 0])
+    return path
+
+
+def test_an_animator_says_how_the_last_frame_went(animator: Animator) -> None:
+    same, other = level(100)[0, 0], level(200)[0, 0]
+    begins: list[Callable[[], None]] = [
+        lambda: animator.set_source(same), lambda: animator.set_reference(same), animator.reset,
+    ]  # fmt: skip
+    for begin in begins:
+        begin()
+        assert animator.quality is None
+        animator.animate(same)
+        assert animator.quality == quality_of(1, 0, 0, 0)
+        animator.animate(other)
+        assert animator.quality is not None and animator.quality.reason == "unsure"
+    animator.close()
+    with pytest.raises(BackendError):
+        _ = animator.quality
+
+
+def test_a_model_that_does_not_say_has_no_quality(still: Path, tmp_path: Path) -> None:
+    driving = folder_of(tmp_path / "driving", [100, 200])
+    with Animator(Session(CHAIN, Arithmetic())) as animator:
+        done = animate_files(animator, Job(still, driving, tmp_path / "out", mark=False))
+        assert animator.quality is None
+    assert (done.frames, done.quality) == (2, [])
+
+
+def test_a_cut_in_a_clip_is_doubtful_from_there_on(
+    animator: Animator, still: Path, tmp_path: Path
+) -> None:
+    driving = folder_of(tmp_path / "driving", [100, 101, 102, 200, 201])
+    done = animate_files(animator, Job(still, driving, tmp_path / "out", mark=False))
+    assert [quality.state for quality in done.quality] == ["good"] * 3 + ["doubtful"] * 2
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_the_command_line_says_it_last_and_per_frame_in_json(
+    animator: Animator, still: Path, tmp_path: Path, cut: bool,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def opened(*arguments: Any, **options: Any) -> Animator:
+        return animator
+
+    monkeypatch.setattr(Animator, "open", opened)
+    driving = folder_of(tmp_path / "driving", [100, 200 if cut else 101, 100])
+    words = ["animate", str(still), str(driving), "-o", str(tmp_path / "out"), "--json"]
+    assert cli.main(words) == 0
+    output, errors = capsys.readouterr()
+    record = json.loads(output)
+    states = [row["state"] for row in record["quality"]]
+    assert states == ["good", "doubtful" if cut else "good", "good"]
+    assert (record["frames"], record["reference"]) == (3, 0)
+    assert ("1 of 3 frames doubtful" in errors.splitlines()[-1]) == cut
+
+
+def speckle(seed: int, size: int = 256) -> NDArray[np.uint8]:
+    """Speckle over layers: what one picture has and another has elsewhere."""
+    rng = np.random.default_rng(seed)
+    layers = cv2.resize(rng.uniform(0.2, 1, (9, 3)), (size, size), interpolation=cv2.INTER_CUBIC)
+    fine = cv2.GaussianBlur(rng.standard_normal((2, size, size)).transpose(1, 2, 0), (0, 0), 1.5)
+    envelope = np.linalg.norm(fine, axis=2)
+    grey = 110 * layers * envelope / envelope.mean()
+    return np.clip(grey, 0, 255).astype(np.uint8)
+
+
+def test_the_default_bundle_notices_a_cut() -> None:
+    bundle = Bundle.open()
+    if QUALITY not in bundle.manifest.tensors():
+        pytest.skip("the default bundle does not say how a frame went")
+    one, other = speckle(1), speckle(2)
+    moved = [np.roll(one, (x, x), (0, 1)) for x in range(4)]
+    with Animator.open(bundle, backend="cpu", threads=1) as animator:
+        animator.set_source(one)
+        states = []
+        for frame in (*moved, other, other[::-1]):
+            animator.animate(frame)
+            assert animator.quality is not None
+            states.append(animator.quality.state)
+    assert states == ["good"] * 4 + ["doubtful"] * 2
