@@ -6,13 +6,17 @@ lose them unnoticed, or meet constants only.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from ..training.config import Config
+from ..training.models.families import family_of
 from ..training.models.keypoints.model import AnimationModel
+from ..training.models.matching.model import MatchingModel
 
 Image = NDArray[np.uint8]
 
@@ -29,10 +33,10 @@ SMALL = (
 )
 
 
-def lively_model(config: Config, seed: int = 0) -> AnimationModel:
+def lively_model(config: Config, seed: int = 0) -> Any:
     """A model in eval mode with random parameters and statistics that moves and hides things."""
     torch.manual_seed(seed)
-    model = AnimationModel(config.model)
+    model = family_of(config.model).model(config.model)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -45,14 +49,27 @@ def lively_model(config: Config, seed: int = 0) -> AnimationModel:
                 module.weight.normal_(0, (2 / fan_in) ** 0.5)
                 if module.bias is not None:
                     module.bias.normal_(0, 0.1)
-        # Jacobians near the identity, or their inverses would blow up every error.
-        head = model.keypoint_detector.jacobian
-        head.weight.mul_(0.02)
-        head.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(model.keypoint_detector.count))
-        head.bias.add_(torch.randn_like(head.bias) * 0.1)
-        for head in (model.dense_motion.mask, model.dense_motion.occlusion):
-            head.weight.mul_(8)
+        if isinstance(model, AnimationModel):
+            _tame_keypoints(model)
+        elif isinstance(model, MatchingModel):
+            _tame_matches(model)
     return model.eval()
+
+
+def _tame_keypoints(model: AnimationModel) -> None:
+    # Jacobians near the identity, or their inverses would blow up every error.
+    head = model.keypoint_detector.jacobian
+    head.weight.mul_(0.02)
+    head.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(model.keypoint_detector.count))
+    head.bias.add_(torch.randn_like(head.bias) * 0.1)
+    for head in (model.dense_motion.mask, model.dense_motion.occlusion):
+        head.weight.mul_(8)
+
+
+def _tame_matches(model: MatchingModel) -> None:
+    # Corrections of a cell or less and light that stays within the grey levels.
+    for head in (model.matcher.correct[-1], model.matcher.refine[-1], model.generator.final):
+        head.weight.mul_(0.1)  # type: ignore[operator,union-attr]
 
 
 def speckle(size: int, channels: int = 1, seed: int = 0) -> Image:

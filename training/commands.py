@@ -11,7 +11,7 @@ from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
 
 if TYPE_CHECKING:
-    from .config import LossConfig
+    from .config import Config
     from .data.dataset import ClipList
 
 __all__ = ["add_evaluate", "add_phantom", "add_train"]
@@ -99,7 +99,7 @@ def train_command(args: argparse.Namespace) -> int:
     found = find_clips(
         args.data, split=args.split, crop=parse_crop(args.crop) if args.crop else None
     )
-    for line in _remarks(found, config.loss):
+    for line in _remarks(found, config):
         print(line, file=sys.stderr)
     model = config.model
     clips = [
@@ -124,9 +124,10 @@ def train_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _remarks(found: ClipList, loss: LossConfig) -> list[str]:
+def _remarks(found: ClipList, config: Config) -> list[str]:
     said = [f"warning: {warning}" for warning in found.warnings]
-    if loss.perceptual > 0 and loss.perceptual_network == "none":
+    loss, sees_features = config.loss, config.model.family == "keypoints"
+    if sees_features and loss.perceptual > 0 and loss.perceptual_network == "none":
         said.append(
             "warning: no perceptual loss: give loss.perceptual_network and loss.perceptual_weights"
         )

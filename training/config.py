@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ..runtime.bundle.checks import most_numbers
 from ..runtime.support.dataclass_parser import StrictError, parse, plain
 from ..runtime.support.errors import ConfigError
+from .overrides import apply_override
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -201,7 +203,7 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
     config = config_from_dict(table, where=str(path))
     if overrides:
         for override in overrides:
-            _apply(table, override)
+            apply_override(table, override)
         config = config_from_dict(table, where=f"--set {' '.join(overrides)}")
     if not config.preset:
         config = dataclasses.replace(config, preset=path.stem)
@@ -223,45 +225,55 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     return result
 
 
-def _apply(table: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(
-            f"--set {override!r} is not KEY=VALUE", "write e.g. --set train.max_steps=1000"
-        )
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string
-    *sections, last = key.split(".")
-    for section in sections:
-        table = table.setdefault(section, {})
-        if not isinstance(table, dict):
-            raise ConfigError(
-                f"--set {override!r}: {section!r} is not a section", "see docs/training.md"
-            )
-    table[last] = value
-
-
 def check(config: Config) -> None:
     """Refuse settings that fit their types but not each other (ConfigError)."""
     model, loss, train = config.model, config.loss, config.train
-    points, motion, generator = model.keypoints, model.motion, model.generator
-    judge = model.discriminator
-    fits = 4 * 2 ** min(max(points.depth, motion.depth, 1), 16)
     weights = [
         f.name
         for f in dataclasses.fields(loss)
         if f.type == "float" and f.name != "supervision_variance"
     ]
-    maps = 4 if generator.kind == "lite" else 1
     rules = [
+        *(_matching_rules if model.family == "matching" else _keypoint_rules)(model, loss),
+        (model.channels in (1, 3), "model.channels must be 1 or 3"),
+        (all(getattr(loss, name) >= 0 for name in weights), "weights of losses must be 0 or more"),
+        (
+            train.max_steps >= 1 and train.batch_size >= 1,
+            "train.max_steps and batch_size must be at least 1",
+        ),
+        (0 <= train.seed < 2**32, "train.seed must be in [0, 2^32)"),
+        (train.learning_rate > 0, "train.learning_rate must be positive"),
+        (0 <= train.beta1 < 1 and 0 <= train.beta2 < 1, "train.beta1 and beta2 must be in [0, 1)"),
+        (0 <= train.ema < 1, "train.ema must be in [0, 1)"),
+        (train.grad_clip > 0, "train.grad_clip must be positive"),
+        (
+            train.warmup >= 0 <= train.batchnorm_batches,
+            "train.warmup and batchnorm_batches must be >= 0",
+        ),
+        (
+            min(train.log_every, train.picture_every, train.checkpoint_every) >= 1,
+            "train.*_every must be at least 1",
+        ),
+    ]
+    for holds, sentence in rules:
+        if not holds:
+            raise ConfigError(sentence, "fix it in the TOML file or with --set")
+
+
+Rule = tuple[bool, str]  # and what is said where it does not hold
+
+
+def _keypoint_rules(model: ModelConfig, loss: LossConfig) -> list[Rule]:
+    points, motion, generator = model.keypoints, model.motion, model.generator
+    judge = model.discriminator
+    fits = 4 * 2 ** min(max(points.depth, motion.depth, 1), 16)
+    maps = 4 if generator.kind == "lite" else 1
+    return [
         (min(points.depth, motion.depth) >= 1, "model.*.depth must be at least 1"),
         (
             model.image_size % fits == 0 and model.image_size > 0,
             f"model.image_size must be a multiple of {fits}",
         ),
-        (model.channels in (1, 3), "model.channels must be 1 or 3"),
         (points.self_supervised >= 0 <= points.supervised, "counts of keypoints must be >= 0"),
         (points.count >= 1, "at least one keypoint is needed"),
         (
@@ -296,31 +308,41 @@ def check(config: Config) -> None:
             min(judge.width, judge.max_features, judge.blocks) >= 1,
             "model.discriminator.width, max_features and blocks must be at least 1",
         ),
-        (all(getattr(loss, name) >= 0 for name in weights), "weights of losses must be 0 or more"),
         (loss.supervision_variance > 0, "loss.supervision_variance must be positive"),
         (1 <= loss.perceptual_scales <= 6, "loss.perceptual_scales must be 1 to 6"),
         (
             loss.perceptual_network == "none" or loss.perceptual_weights != "",
             f"loss.perceptual_weights must give the path of the {loss.perceptual_network} weights",
         ),
+    ]
+
+
+def _matching_rules(model: ModelConfig, loss: LossConfig) -> list[Rule]:
+    size, matcher, corrector = model.image_size, model.matcher, model.corrector
+    grid, shading = matcher.grid, matcher.shading
+    passed, most = 3 * grid**2 + max(1, shading) ** 2, most_numbers(size)
+    return [
+        (size > 0 == size % 64, "model.image_size must be a multiple of 64"),
+        (model.geometry == "half_pixel", "model.geometry must be half_pixel to match"),
         (
-            train.max_steps >= 1 and train.batch_size >= 1,
-            "train.max_steps and batch_size must be at least 1",
+            min(matcher.fine, matcher.coarse, corrector.width) >= 1 and corrector.blocks >= 0,
+            "model.matcher.fine and coarse and corrector.width must be at least 1, blocks 0",
         ),
-        (0 <= train.seed < 2**32, "train.seed must be in [0, 2^32)"),
-        (train.learning_rate > 0, "train.learning_rate must be positive"),
-        (0 <= train.beta1 < 1 and 0 <= train.beta2 < 1, "train.beta1 and beta2 must be in [0, 1)"),
-        (0 <= train.ema < 1, "train.ema must be in [0, 1)"),
-        (train.grad_clip > 0, "train.grad_clip must be positive"),
         (
-            train.warmup >= 0 <= train.batchnorm_batches,
-            "train.warmup and batchnorm_batches must be >= 0",
+            grid >= 4 and size // 4 % grid == 0,
+            f"model.matcher.grid must divide {size // 4}, a quarter of the size; 4 is the least",
         ),
         (
-            min(train.log_every, train.picture_every, train.checkpoint_every) >= 1,
-            "train.*_every must be at least 1",
+            matcher.stiff >= 1 and grid % matcher.stiff == 0,
+            "model.matcher.stiff must divide model.matcher.grid",
+        ),
+        (
+            shading == 0 or (shading > 0 and grid % shading == 0),
+            "model.matcher.shading must divide model.matcher.grid; 0 is none",
+        ),
+        (passed <= most, f"model.matcher passes {passed} numbers a frame, {most} are allowed"),
+        (
+            loss.adversarial == loss.feature_matching == 0 and loss.perceptual_network == "none",
+            "loss.adversarial, feature_matching and perceptual_network are for keypoints alone",
         ),
     ]
-    for holds, sentence in rules:
-        if not holds:
-            raise ConfigError(sentence, "fix it in the TOML file or with --set")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..runtime.support.errors import CheckpointError, ConfigError
 from ..runtime.support.progress import progress
 from .checkpoint import Checkpoint
-from .config import Config, LossConfig, config_to_dict
+from .config import Config, config_to_dict
 from .data.batch import PairBatch
 from .logbook import picture_grid
 from .models import image_losses
@@ -41,7 +41,6 @@ class Trainer:
     ) -> None:
         self.family = family_of(config.model)
         self.family.check_labels(config.model, supervised_names)
-        _check_image_loss(config.loss)
         self.config, self.sampler, self.run = config, sampler, run
         self.supervised_names, self.data = supervised_names, data
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -273,16 +272,6 @@ class Trainer:
 
 def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
     return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-
-
-def _check_image_loss(loss: LossConfig) -> None:
-    perceptual = loss.perceptual_network != "none" and loss.perceptual > 0
-    if not (perceptual or loss.content or loss.reconstruction or loss.adversarial):
-        raise ConfigError(
-            "no loss sees the image: the generator would learn nothing",
-            "give a network for the perceptual loss (loss.perceptual_network and "
-            "loss.perceptual_weights), or --set loss.reconstruction=10",
-        )
 
 
 #: What a resumed run may change: how long and how talkative it is. (Under a cosine schedule

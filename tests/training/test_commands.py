@@ -75,6 +75,17 @@ def test_the_papers_presets_train_and_miss_the_perceptual_loss_aloud(
     assert ("discriminator" in line) == (preset == "ours-ptg")
 
 
+def test_a_match_trains_and_misses_no_perceptual_loss(
+    clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("fine=8", "coarse=8", "grid=8", "stiff=4", "shading=8")
+    sets = (*(f"model.matcher.{each}" for each in small), "loss.perceptual=10")
+    assert main(words(clips, preset="match", sets=sets)) == 0
+    assert "perceptual" not in capsys.readouterr().err
+    line = json.loads((clips.parent / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert line.keys() >= {"flow", "doubt", "folding", "roughness"}
+
+
 def test_a_preset_that_needs_a_feature_network_says_so(
     clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -207,6 +207,51 @@ def test_values_that_make_no_sense(override: str, message: str) -> None:
     refused(message, override)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("model.image_size=160", "multiple of 64"),
+        ("model.image_size=-64", "multiple of 64"),
+        ("model.geometry=fomm", "half_pixel"),
+        ("model.matcher.grid=24", "grid must divide 64"),
+        ("model.matcher.grid=2", "4 is the least"),
+        ("model.matcher.grid=0", "grid must divide"),
+        ("model.matcher.stiff=12", "stiff must divide"),
+        ("model.matcher.stiff=0", "stiff must divide"),
+        ("model.matcher.shading=64", "shading must divide"),
+        ("model.matcher.shading=-1", "shading must divide"),
+        ("model.matcher.fine=0", "fine"),
+        ("model.corrector.blocks=-1", "blocks"),
+        ("model.matcher.shading=32 loss.folding=-1", "weights of losses"),
+        ("model.matcher.grid=64", "passes 12544 numbers a frame, 4096 are allowed"),
+        ("model.image_size=128", "passes 3328 numbers a frame, 1024 are allowed"),
+        ("loss.adversarial=1", "for keypoints alone"),
+        ("loss.perceptual_network=vgg19", "for keypoints alone"),
+        ("model.channels=2", "1 or 3"),
+    ],
+)
+def test_settings_that_do_not_fit_a_match(overrides: str, message: str) -> None:
+    refused(message, *overrides.split(), preset="match")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "model.keypoints.depth=7 model.keypoints.unshuffle=3 model.motion.occlusion_maps=4",
+        "model.image_size=64 model.matcher.grid=8 model.matcher.stiff=4 model.matcher.shading=8",
+        "model.matcher.shading=0 model.matcher.stiff=32",
+        "model.matcher.shading=8 model.matcher.grid=8 model.matcher.stiff=1",
+        "model.image_size=320 model.matcher.grid=20 model.matcher.stiff=10 model.matcher.shading=5",
+    ],
+)
+def test_keypoints_do_not_bind_a_match_and_its_grids_may_vary(overrides: str) -> None:
+    assert load_config("match", overrides.split()).model.family == "matching"
+
+
+def test_a_match_does_not_bind_keypoints() -> None:
+    assert load_config("lite", ["model.matcher.grid=7"]).model.matcher.grid == 7
+
+
 def test_no_keypoint_at_all_is_refused() -> None:
     refused("at least one", "model.keypoints.supervised=0", "model.keypoints.self_supervised=0")
 

@@ -21,7 +21,7 @@ def other_speckle(image: FloatArray, rng: np.random.Generator, least: float) -> 
     texture = image - low
     shift = rng.integers(3, 30, 2) * rng.choice([-1, 1], 2)
     elsewhere = np.roll(texture, tuple(int(s) for s in shift), axis=(0, 1))
-    kept = _smooth(rng.uniform(least, 1, (3, 3)), image)
+    kept = np.clip(_smooth(rng.uniform(least, 1, (3, 3)), image), least, 1)  # a cubic overshoots
     mixed = low + kept * texture + np.sqrt(np.maximum(0, 1 - kept**2)) * elsewhere
     return np.clip(mixed, 0, 1).astype(np.float32)
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...config import Config
+from ....runtime.support.errors import ConfigError
+from ...config import Config, LossConfig
 from ...data.batch import PairBatch, flow_weights
 from .. import image_losses
 from ..base import Objective, StepResult
@@ -33,10 +34,15 @@ class Forward(NamedTuple):
 
 
 class KeypointObjective(Objective):
-    """All losses of a configuration, weighted (METHOD, "Losses")."""
+    """All losses of a configuration, weighted (METHOD, "Losses").
+
+    Raises:
+        ConfigError: no loss sees the image.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        _check_image_loss(config.loss)
         self.config = config
         weights, model = config.loss, config.model
         self.pyramid = image_losses.Pyramid(
@@ -138,3 +144,13 @@ class KeypointObjective(Objective):
         l1 = (prediction.image.detach() - batch.driving).abs().mean().item()
         hold = (batch.source - batch.driving).abs().mean().item()
         return StepResult(result, prediction.image, l1, hold)
+
+
+def _check_image_loss(loss: LossConfig) -> None:
+    perceptual = loss.perceptual_network != "none" and loss.perceptual > 0
+    if not (perceptual or loss.content or loss.reconstruction or loss.adversarial):
+        raise ConfigError(
+            "no loss sees the image: the generator would learn nothing",
+            "give a network for the perceptual loss (loss.perceptual_network and "
+            "loss.perceptual_weights), or --set loss.reconstruction=10",
+        )

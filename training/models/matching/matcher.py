@@ -32,7 +32,7 @@ class Descriptors(NamedTuple):
 
 class Match(NamedTuple):
     """Displacements at S/8, after the first correction at S/8, and at S/4; the log of the last
-    one's expected error in pixels of S, (B, 1, S/4, S/4)."""
+    one's expected error in pixels of 256, (B, 1, S/4, S/4)."""
 
     coarse: Tensor
     corrected: Tensor

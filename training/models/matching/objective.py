@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from ...config import Config
@@ -55,7 +54,7 @@ class MatchingObjective(Objective):
         result: dict[str, Tensor] = {}
         flow = flow_weights(weights, step)
         if batch.flow is not None and batch.flow_valid is not None and flow.exact > 0:
-            exact = torch.as_tensor(batch.flow_exact).float()
+            exact = _of_each_pair(batch.flow_exact, batch)
             per_pair = flow.measured + (flow.exact - flow.measured) * exact
             error, doubt = losses.endpoint(match, batch.flow, batch.flow_valid, per_pair)
             result["flow"] = error
@@ -64,9 +63,8 @@ class MatchingObjective(Objective):
         result["roughness"] = weights.roughness * fields.roughness(passed.displacement)
         image, on = animation.image, self.pixels(step)
         if on > 0:
-            counts = (
-                1 - torch.as_tensor(batch.bent).float()
-            )  # a bend comes with other light and other speckle
+            # A bend comes with other light and other speckle.
+            counts = 1 - _of_each_pair(batch.bent, batch)
             result["pixels"] = (
                 on * weights.pixels * losses.picture(image, batch.driving, batch.source, counts)
             )
@@ -75,3 +73,8 @@ class MatchingObjective(Objective):
         l1 = (image.detach() - batch.driving).abs().mean().item()
         hold = (batch.source - batch.driving).abs().mean().item()
         return StepResult(result, image, l1, hold)
+
+
+def _of_each_pair(marks: Tensor | None, batch: PairBatch) -> Tensor:
+    """Marks as numbers (B,); without marks no pair has one."""
+    return batch.driving.new_zeros(len(batch.driving)) if marks is None else marks.float()

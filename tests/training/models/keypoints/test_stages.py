@@ -11,7 +11,7 @@ import torch
 from lively import SMALL, lively_checkpoint, speckle
 from torch import nn
 
-from sonomime.training.config import preset_names
+from sonomime.training.config import load_config, preset_names
 from sonomime.training.models.base import StageModule
 from sonomime.training.models.keypoints.model import AnimationModel
 from sonomime.training.models.keypoints.oracle import KeypointOracle
@@ -29,7 +29,7 @@ SMOOTH = {"min_cutoff": 1.5, "beta": 10.0}
 FOMM = ("model.geometry=fomm", "model.channels=3")
 SPLIT = ("model.generator.bottleneck=split", "model.generator.fusion=logit")
 VARIANTS = [
-    *((preset, ()) for preset in preset_names()),
+    *((p, ()) for p in preset_names() if load_config(p).model.family == "keypoints"),
     ("fomm", FOMM),
     ("ours-ptg", SPLIT),
     ("ours-ptg", ("model.generator.upsample=bilinear",)),
