@@ -16,6 +16,7 @@ from .model import MatchingModel, both
 from .objective import MatchingObjective
 from .oracle import MatchingOracle
 from .stages import CONTROLS, build_stages
+from .transfer import MOST
 
 
 class MatchingFamily:
@@ -43,7 +44,7 @@ class MatchingFamily:
             "deformation": animation.motion.deformation,
             "displacement": colour_wheel(passed.displacement),
             "confidence": passed.confidence,
-            "shading": passed.shading / 2 + 0.5,
+            "shading": passed.shading / (2 * MOST) + 0.5,
             "folding": 1 - determinant(passed.displacement).clamp(0, 1)[:, None],
             "gate": animation.layers.gate / 2,
             "prediction": animation.image,
