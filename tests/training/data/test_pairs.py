@@ -559,3 +559,54 @@ def test_synthetic_pairs_stop_at_their_step() -> None:
     before, after = sampler.batch(4), sampler.batch(5)
     assert torch.equal(before.source[centre], before.driving[centre])
     assert ((after.source[centre] - after.driving[centre]).abs() > 0.5).all()
+
+
+LOOKS = {"speckle": 0.2, "light": 0.3, "blackout": 1.0}
+
+
+def looks(synthetic: float, **changed: float) -> PairBatch:
+    data = replace(PLAIN, synthetic=synthetic, flow="dis", **changed)
+    return PairSampler([make_clip(smooth(6))], data, 0, batch_size=4).batch(0)
+
+
+def test_bends_are_marked() -> None:
+    for synthetic in (0.0, 1.0):
+        bent = looks(synthetic).bent
+        assert bent is not None
+        assert bent.dtype == torch.bool and bent.tolist() == [synthetic == 1] * 4
+    sampler = PairSampler([make_clip(smooth(6))], replace(PLAIN, synthetic=0.5), 0, batch_size=40)
+    bent = sampler.batch(0).bent
+    assert bent is not None and 10 < bent.sum() < 30
+
+
+def test_only_bends_get_other_looks() -> None:
+    for x, y in zip(looks(0.0, **LOOKS)[:2], looks(0.0)[:2], strict=True):
+        assert torch.equal(x[0], y[0])  # of later pairs the generator draws other ones
+    changed, plain = looks(1.0, **LOOKS), looks(1.0)
+    assert not torch.equal(changed.source[0], plain.source[0])
+    assert (changed.driving[0] == 0).sum() > (plain.driving[0] == 0).sum() + 8
+    assert changed.flow is not None and plain.flow is not None
+    assert torch.equal(changed.flow[0], plain.flow[0])
+    for images in changed[:2]:
+        assert images.dtype == torch.float32 and 0 <= images.min() <= images.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "untouched"),
+    [({"speckle": 0.2}, True), ({"blackout": 1.0}, True), ({"light": 0.3}, False)],
+)
+def test_speckle_and_shadows_change_the_driving_frame_alone(
+    change: dict[str, float], untouched: bool
+) -> None:
+    changed, plain = looks(1.0, **change), looks(1.0)
+    assert torch.equal(changed.source[0], plain.source[0]) == untouched
+    assert not torch.equal(changed.driving[0], plain.driving[0])
+
+
+def test_batches_with_other_looks_depend_on_seed_and_step_alone() -> None:
+    data = replace(PLAIN, synthetic=0.5, **LOOKS)
+    clip = make_clip(smooth(6))
+    batches = [PairSampler([clip], data, 3, batch_size=3).batch(step) for step in range(4)]
+    again = PairSampler([clip], data, 3, batch_size=3)
+    for step in (3, 1, 0, 2):
+        assert_same(again.batch(step), batches[step])

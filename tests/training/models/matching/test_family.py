@@ -1,0 +1,68 @@
+"""The family as the rest of the house asks for it, and the pictures of a training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from lively import SMALL_MATCHING, lively_model
+
+from sonomime.training.config import load_config, preset_names
+from sonomime.training.data.batch import PairBatch
+from sonomime.training.logbook import picture_grid
+from sonomime.training.models.families import family_of
+from sonomime.training.models.keypoints.family import KeypointFamily
+from sonomime.training.models.matching.family import MatchingFamily, colour_wheel
+from sonomime.training.models.matching.model import MatchingModel
+
+COLUMNS = [
+    "source", "driving", "deformation", "displacement", "confidence", "shading", "folding", "gate",
+    "prediction",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_a_preset_has_the_family_that_it_names(preset: str) -> None:
+    config = load_config(preset)
+    wanted = MatchingFamily if config.model.family == "matching" else KeypointFamily
+    assert type(family_of(config.model)) is wanted
+    assert (preset == "match") <= (wanted is MatchingFamily)
+
+
+def test_labels_are_nothing_to_it() -> None:
+    config = load_config("match", SMALL_MATCHING).model
+    family = MatchingFamily()
+    family.check_labels(config, ["a", "b", "c"])
+    assert family.labels(config) == 0
+    assert isinstance(family.model(config), MatchingModel)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_picture_grid_shows_what_was_found(channels: int) -> None:
+    model = lively_model(load_config("match", (*SMALL_MATCHING, f"model.channels={channels}")))
+    images = torch.rand(2, 2, channels, 128, 128, generator=torch.Generator().manual_seed(0))
+    none, unseen = torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.bool)
+    pairs = PairBatch(*images, none, none, unseen, unseen, None, None)
+    with torch.no_grad():
+        shown = MatchingFamily().columns(model, pairs)
+    assert list(shown.images) == COLUMNS and shown.points == {}
+    for name in set(COLUMNS) - {"deformation", "prediction", "gate"}:
+        assert 0 <= shown.images[name].min() <= shown.images[name].max() <= 1, name
+    grid = picture_grid({k: v.numpy() for k, v in shown.images.items()}, {})
+    assert grid.shape == (22 + 2 * 128, 9 * 128, 3) and grid.dtype == np.uint8
+    cells = np.split(grid[22:], 9, axis=1)
+    assert all(
+        cell.std() > 1 for name, cell in zip(COLUMNS, cells, strict=True) if name != "folding"
+    )
+
+
+def test_the_colour_wheel() -> None:
+    right, left, down, still = ((0.2, 0.0), (-0.2, 0.0), (0.0, 0.2), (0.0, 0.0))
+    field = torch.tensor([[right, left], [down, still]])[None]
+    found = colour_wheel(field)
+    assert found.shape == (1, 3, 2, 2)
+    assert found[0, :, 1, 1].tolist() == [1, 1, 1]
+    torch.testing.assert_close(found[0, :, 0, 0], torch.tensor([1, 0.25, 0.25]))
+    torch.testing.assert_close(found[0, :, 0, 1], torch.tensor([0, 0.75, 0.75]))
+    half = colour_wheel(field * 0.4)[0, :, 0, 0]
+    torch.testing.assert_close(half, torch.tensor([1, 0.625, 0.625]))

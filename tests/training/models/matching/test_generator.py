@@ -1,0 +1,106 @@
+"""Untrained, the generator is the warped and shaded source itself, as sharp as it was."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from lively import speckle
+from torch import Tensor
+
+from sonomime.training.config import CorrectorConfig
+from sonomime.training.models.geometry import make_grid
+from sonomime.training.models.matching.generator import CorrectingGenerator, FrameLayers, read
+
+INSIDE = np.s_[..., 16:-16, 16:-16]
+
+
+def picture(size: int, channels: int = 1) -> Tensor:
+    """Soft speckle, (1, C, S, S): grains of some pixels, as a scanner's are."""
+    soft = cv2.GaussianBlur(speckle(size, channels), (0, 0), 1.0) / np.float32(255)
+    return torch.from_numpy(np.atleast_3d(soft).transpose(2, 0, 1)[None].astype(np.float32))
+
+
+def frame(image: Tensor, shift: tuple[float, float] = (0, 0), shading: float = 0.0,
+          ) -> tuple[Tensor, FrameLayers]:  # fmt: skip
+    """A frame that reads the source some pixels away, (x, y)."""
+    size = image.shape[-1]
+    torch.manual_seed(0)
+    generator = CorrectingGenerator(CorrectorConfig(width=4, blocks=1), image.shape[1])
+    moved = torch.tensor(shift) * 2 / size
+    where = make_grid(size // 4, size // 4, "half_pixel")[None] + moved
+    with torch.no_grad():
+        return generator(
+            generator.encode(image), where, where, moved.expand(1, 8, 8, 2),
+            torch.ones(1, 1, 8, 8), torch.full((1, 1, 4, 4), shading),
+        )  # fmt: skip
+
+
+def texture(image: Tensor) -> np.ndarray:
+    plane = image.numpy()[0, 0]
+    return plane - cv2.GaussianBlur(plane, (0, 0), 1.5)
+
+
+def sharpness(image: Tensor) -> float:
+    return float(texture(image)[INSIDE].std())
+
+
+@pytest.mark.parametrize(("size", "channels"), [(64, 1), (128, 3), (256, 1)])
+def test_the_identity_is_the_source(size: int, channels: int) -> None:
+    image = picture(size, channels)
+    found, layers = frame(image)
+    assert found.shape == image.shape
+    assert (found - image).abs().max() < 1e-4
+    for layer, neutral in zip(layers, (1, 0, 1), strict=True):
+        assert layer.shape == (1, 1, size // 4, size // 4)
+        assert (layer == neutral).all()
+
+
+@pytest.mark.parametrize(("x", "y"), [(4, 0), (-2, 6), (3, -1), (0, 11)])
+def test_whole_pixels(x: int, y: int) -> None:
+    image = picture(256)
+    found, _ = frame(image, (x, y))
+    wanted = torch.roll(image, (-y, -x), (2, 3))
+    # The low-pass has half the pixels, so odd ones fall between two of them.
+    bound = 1e-4 if x % 2 == y % 2 == 0 else 0.02
+    assert (found - wanted)[INSIDE].abs().max() < bound
+
+
+@pytest.mark.parametrize(
+    ("shift", "lost"), [((0.5, 0), 0.05), ((0, -3.25), 0.05), ((0.5, 7.5), 0.08)]
+)
+def test_parts_of_pixels_keep_it_sharp(shift: tuple[float, float], lost: float) -> None:
+    image = picture(256)
+    found, _ = frame(image, shift)
+    assert sharpness(found) == pytest.approx(sharpness(image), rel=lost)
+    where = make_grid(256, 256, "half_pixel")[None] + torch.tensor(shift) * 2 / 256
+    assert sharpness(found) > 1.02 * sharpness(read(image, where, "border"))
+
+
+def test_colours_stay_together() -> None:
+    image = picture(64, 3)
+    whole, _ = frame(image, (3, 2))
+    for channel in range(3):
+        alone, _ = frame(image[:, channel : channel + 1], (3, 2))
+        torch.testing.assert_close(whole[:, channel : channel + 1], alone, rtol=0, atol=1e-5)
+
+
+def test_shading_is_a_factor_and_speckle_takes_half_of_it() -> None:
+    image = picture(64)
+    found, layers = frame(image, shading=0.4)
+    assert layers.gain.mean().item() == pytest.approx(np.exp(0.4))
+    assert layers.gate.mean().item() == pytest.approx(np.exp(0.2))
+    assert found.mean() > 1.3 * image.mean()
+
+
+def test_beyond_the_border_the_low_pass_goes_on_and_speckle_is_mirrored() -> None:
+    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+    away = make_grid(8, 8, "half_pixel")[None] - torch.tensor([4 * 2 / 8, 0])
+    assert read(ramp, away, "border")[0, 0, 0].tolist() == [0, 0, 0, 0, 0, 1, 2, 3]
+    mirrored = read(ramp, away, "reflection")[0, 0, 0]
+    torch.testing.assert_close(mirrored, torch.tensor([3.0, 2, 1, 0, 0, 1, 2, 3]))
+    image = picture(128)
+    found, _ = frame(image, (-40, 0))
+    unseen, mirrored = (texture(x)[:, 4:36] for x in (found, image.flip(3).roll(40, 3)))
+    assert np.corrcoef(unseen.ravel(), mirrored.ravel())[0, 1] > 0.7

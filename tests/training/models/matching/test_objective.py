@@ -1,0 +1,141 @@
+"""Which losses count when, what they reach, and what they learn."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from lively import SMALL_MATCHING
+from torch import Tensor
+
+from sonomime.training.config import Config, load_config
+from sonomime.training.data.batch import PairBatch
+from sonomime.training.models.base import StepResult
+from sonomime.training.models.geometry import make_grid
+from sonomime.training.models.matching import losses
+from sonomime.training.models.matching.matcher import Match
+from sonomime.training.models.matching.model import MatchingModel
+from sonomime.training.models.matching.objective import MatchingObjective
+
+SIZE, QUARTER = 128, 32
+LEAD = {"flow", "doubt", "folding", "roughness"}
+PIXELS = {"pixels", "sharpness"}
+FLOW = ("loss.flow=2", "loss.flow_until=100", "loss.flow_exact=0.5", "loss.pixels_from=50")
+
+
+def config(*overrides: str) -> Config:
+    return load_config("match", (*SMALL_MATCHING, *FLOW, *overrides))
+
+
+def batch(**changed: object) -> PairBatch:
+    """Two pairs: of the second the flow is exact, and it is a bend."""
+    random = torch.Generator().manual_seed(0)
+    source, driving = torch.rand(2, 2, 1, SIZE, SIZE, generator=random)
+    none, unseen = torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.bool)
+    flow = make_grid(QUARTER, QUARTER, "half_pixel").expand(2, -1, -1, -1) + 0.1
+    valid = torch.ones(2, QUARTER, QUARTER, dtype=torch.bool)
+    marks = torch.tensor([False, True])
+    whole = PairBatch(
+        source, driving, none, none, unseen, unseen, flow, valid, flow_exact=marks, bent=marks
+    )
+    return whole._replace(**changed)
+
+
+def step_of(step: int, pairs: PairBatch, settings: Config) -> tuple[StepResult, MatchingModel]:
+    torch.manual_seed(0)
+    model = MatchingModel(settings.model)
+    result: StepResult = MatchingObjective(settings)(model, pairs, step, None)
+    assert all(torch.isfinite(loss) for loss in result.losses.values())
+    return result, model
+
+
+def test_flow_leads_and_pixels_follow() -> None:
+    found = {step: step_of(step, batch(), config())[0].losses for step in (0, 50, 51, 100, 400)}
+    assert [each.keys() - LEAD for each in found.values()] == [set(), set(), *[PIXELS] * 3]
+    assert all(each.keys() >= LEAD for each in found.values())
+    # Weights of measured and exact flow: 2 and 2, 1 and 1, then 0 and what is left of exact.
+    assert found[50]["flow"].item() == pytest.approx(found[0]["flow"].item() / 2)
+    assert found[100]["flow"] == found[400]["flow"] > 0
+    assert found[400]["pixels"].item() == pytest.approx(6 * found[100]["pixels"].item())
+    assert found[400]["doubt"] > 0
+
+
+@pytest.mark.parametrize("exact", [None, torch.tensor([False, False])])
+def test_measured_flow_is_of_no_weight_after_its_time(exact: Tensor | None) -> None:
+    assert step_of(100, batch(flow_exact=exact), config())[0].losses["flow"] == 0
+    nothing_left = step_of(100, batch(), config("loss.flow_exact=0"))[0].losses
+    assert nothing_left.keys() & {"flow", "doubt"} == set()
+
+
+def test_no_flow_in_the_batch() -> None:
+    pairs = batch(flow=None, flow_valid=None, flow_exact=None)
+    assert step_of(0, pairs, config())[0].losses.keys() == LEAD - {"flow", "doubt"}
+
+
+def test_bends_have_no_pixels() -> None:
+    bent = torch.tensor([True, True])
+    assert step_of(400, batch(bent=bent), config())[0].losses["pixels"] == 0
+    for of_none in (None, ~bent):
+        assert step_of(400, batch(bent=of_none), config())[0].losses["pixels"] > 0
+    one = step_of(400, batch(), config())[0].losses["pixels"]
+    spoilt = batch()
+    spoilt.driving[1] = 1.0
+    again = step_of(400, spoilt, config())[0].losses["pixels"]
+    assert again.item() == pytest.approx(one.item())
+
+
+def test_holding_still_costs_one() -> None:
+    real, held = torch.rand(2, 2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    counts = torch.ones(2)
+    assert losses.picture(held, real, held, counts).item() == pytest.approx(1, abs=0.01)
+    assert losses.picture(real, real, held, counts) == 0
+
+
+def test_gradients_reach_every_parameter() -> None:
+    result, model = step_of(400, batch(), config())
+    torch.stack(list(result.losses.values())).sum().backward()
+    for network in model.networks():
+        gradients = {name: p.grad for name, p in network.named_parameters()}
+        missing = [name for name, gradient in gradients.items() if gradient is None]
+        assert missing == []
+        assert all(torch.isfinite(g).all() for g in gradients.values() if g is not None)
+        assert any(g.abs().max() > 0 for g in gradients.values() if g is not None)
+
+
+def test_flow_alone_teaches_the_matcher_alone() -> None:
+    result, model = step_of(0, batch(), config())
+    torch.stack(list(result.losses.values())).sum().backward()
+    assert all(p.grad is None for p in model.generator.parameters())
+    assert all(p.grad is not None for p in model.matcher.parameters())
+
+
+def match(error: float, log_error: float) -> Match:
+    """A match that is off by some pixels of 256 along x where nothing moves."""
+    eighth, quarter = torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 16, 16)
+    eighth[:, 0], quarter[:, 0] = error / 32, error / 16
+    return Match(eighth, eighth, quarter, torch.full((1, 1, 16, 16), log_error))
+
+
+def endpoint(found: Match, valid: float = 1, weight: float = 1) -> tuple[float, float]:
+    still = make_grid(16, 16, "half_pixel")[None]
+    trusted = torch.full((1, 16, 16), valid).bool()
+    error, doubt = losses.endpoint(found, still, trusted, torch.tensor([weight]))
+    return error.item(), doubt.item()
+
+
+def test_the_endpoint_error_is_in_pixels_of_256() -> None:
+    right, _ = endpoint(match(0, 0))
+    off, _ = endpoint(match(3, 0))
+    assert right == pytest.approx(0.1 * sum(losses.LEVELS))
+    assert off == pytest.approx(math.hypot(3, 0.1) * sum(losses.LEVELS))
+    assert endpoint(match(3, 0), weight=2)[0] == pytest.approx(2 * off)
+    assert endpoint(match(3, 0), weight=0) == endpoint(match(3, 0), valid=0) == (0, 0)
+
+
+def test_doubt_is_least_where_the_error_is_known() -> None:
+    for error in (0.5, 3.0):
+        known = math.log(math.hypot(error, 0.1))
+        least = endpoint(match(error, known))[1]
+        assert least == pytest.approx(1 + known, abs=1e-4)
+        assert all(endpoint(match(error, known + x))[1] > least + 0.05 for x in (-0.5, 0.5))
