@@ -71,6 +71,18 @@ def test_speckle_correlates_by_what_is_asked(least: float) -> None:
     assert np.mean(strength) == pytest.approx(1, abs=0.1)
 
 
+def test_no_grain_is_kept_less_than_is_asked_nor_more_than_whole() -> None:
+    image = np.full((128, 128), 0.3, np.float32)
+    image[16::32, 16::32] = 0.6  # so far apart that no other grain is put upon one
+    grains = texture(image)[16::32, 16::32]
+    low = (image - texture(image))[16::32, 16::32]
+    kept = [
+        (other_speckle(image, np.random.default_rng(seed), 0.3)[16::32, 16::32] - low) / grains
+        for seed in range(30)
+    ]
+    assert 0.28 < np.min(kept) < 0.35 and 0.95 < np.max(kept) < 1.02
+
+
 def test_speckle_leaves_the_low_pass_alone() -> None:
     image = picture()
     changed = other_speckle(image, np.random.default_rng(0), 0.0)
