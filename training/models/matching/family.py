@@ -46,8 +46,8 @@ class MatchingFamily:
             "confidence": passed.confidence,
             "shading": passed.shading / (2 * MOST) + 0.5,
             "folding": 1 - determinant(passed.displacement).clamp(0, 1)[:, None],
-            "gate": animation.layers.gate / 2,
-            "prediction": animation.image,
+            "gate": animation.frame.layers.gate / 2,
+            "prediction": animation.frame.image(),
         }
         return Columns(images, {})
 

@@ -43,6 +43,19 @@ class FrameLayers(NamedTuple):
     gate: Tensor
 
 
+class Frame(NamedTuple):
+    """Content and texture, (B, C, S, S), the gate, (B, 1, S, S), and the layers of these."""
+
+    content: Tensor
+    texture: Tensor
+    gate: Tensor
+    layers: FrameLayers
+
+    def image(self) -> Tensor:
+        """The frame (B, C, S, S), not clamped."""
+        return self.content + self.gate * self.texture
+
+
 class CorrectingGenerator(nn.Module):
     def __init__(self, config: CorrectorConfig, channels: int) -> None:
         super().__init__()
@@ -93,8 +106,8 @@ class CorrectingGenerator(nn.Module):
     def forward(
         self, source: SourceLayers, deformation: Tensor, stiff: Tensor, displacement: Tensor,
         confidence: Tensor, shading: Tensor,
-    ) -> tuple[Tensor, FrameLayers]:  # fmt: skip
-        """The frame (B, C, S, S), not clamped, and its layers.
+    ) -> Frame:  # fmt: skip
+        """The frame.
 
         Args:
             deformation, stiff: (B, S/4, S/4, 2), of the low-pass and of the texture.
@@ -114,17 +127,18 @@ class CorrectingGenerator(nn.Module):
         x = torch.cat([feature, *(t.to(feature.dtype) for t in beside)], dim=1)
         x = self.final(F.relu(self.correct(self.merge(x)))).float()
         layers = corrected(x, light)
-        return self.compose(low, source.texture, stiff, layers), layers
+        return self.compose(low, source.texture, stiff, layers)
 
     @in_float32
-    def compose(self, low: Tensor, texture: Tensor, stiff: Tensor, layers: FrameLayers) -> Tensor:
+    def compose(self, low: Tensor, texture: Tensor, stiff: Tensor, layers: FrameLayers) -> Frame:
         """The frame of the warped low-pass (B, C, S/2, S/2) and the texture, still in its place."""
         half = low.shape[-1]
         content = resize_map(layers.gain, half, half) * low + resize_map(layers.offset, half, half)
         size = 2 * low.shape[-1]
         # Drawn out to the side, a border's speckle would be streaks: what is not there is mirrored.
         moved = sample_within(texture, mirrored(denser(stiff, 4)) - 0.5 / size)
-        return enlarged(content, size) + resize_map(layers.gate, size, size) * moved
+        gate = resize_map(layers.gate, size, size)
+        return Frame(enlarged(content, size), moved, gate, layers)
 
 
 @in_float32

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...config import ModelConfig
 from ..base import Model
 from .fields import Spline
-from .generator import CorrectingGenerator, FrameLayers, SourceLayers
+from .generator import CorrectingGenerator, Frame, SourceLayers
 from .matcher import Descriptors, Match, Matcher
 from .transfer import Passed, Passing, light
 
@@ -30,10 +30,9 @@ class Motion(NamedTuple):
 
 
 class Animation(NamedTuple):
-    """A frame (B, C, S, S), not clamped, and what it was made of."""
+    """A frame, and how it reads the source."""
 
-    image: Tensor
-    layers: FrameLayers
+    frame: Frame
     motion: Motion
 
 
@@ -74,8 +73,7 @@ class MatchingModel(Model):
     def animate(self, source: SourceLayers, passed: Passed) -> Animation:
         """The frame that a source makes of what passed."""
         motion = self.move(passed.displacement)
-        image, layers = self.generator(source, *motion, *passed)
-        return Animation(image, layers, motion)
+        return Animation(self.generator(source, *motion, *passed), motion)
 
 
 def both(first: Tensor, second: Tensor, model: MatchingModel) -> tuple[Seen, Seen]:

@@ -61,14 +61,19 @@ class MatchingObjective(Objective):
             result["doubt"] = weights.doubt * doubt
         result["folding"] = weights.folding * fields.folding(passed.displacement)
         result["roughness"] = weights.roughness * fields.roughness(passed.displacement)
-        image, on = animation.image, self.pixels(step)
+        frame, on = animation.frame, self.pixels(step)
+        image = frame.image()
         if on > 0:
             # A bend comes with other light and other speckle.
             counts = 1 - _of_each_pair(batch.bent, batch)
+            # L1 pays for blur where speckle has changed: the gate would close. It learns from the
+            # texture's local energy alone, and nothing else learns from that.
+            pixels = frame.content + frame.gate.detach() * frame.texture
+            energy = frame.content.detach() + frame.gate * frame.texture.detach()
             result["pixels"] = (
-                on * weights.pixels * losses.picture(image, batch.driving, batch.source, counts)
+                on * weights.pixels * losses.picture(pixels, batch.driving, batch.source, counts)
             )
-            real = [losses.chosen(x, counts) for x in (image, batch.driving)]
+            real = [losses.chosen(x, counts) for x in (energy, batch.driving)]
             result["sharpness"] = on * weights.sharpness * image_losses.sharpness(*real)
         l1 = (image.detach() - batch.driving).abs().mean().item()
         hold = (batch.source - batch.driving).abs().mean().item()

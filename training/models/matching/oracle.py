@@ -64,12 +64,12 @@ class MatchingOracle:
             **_named("driving", driving),
             **{name: x.numpy() for name, x in passed._asdict().items()},
             **{name: x.numpy() for name, x in animation.motion._asdict().items()},
-            **{name: x.numpy() for name, x in animation.layers._asdict().items()},
+            **{name: x.numpy() for name, x in animation.frame.layers._asdict().items()},
             "driving_frame": to_planes(frame),
             "state": self._state.numpy(),
             "next_state": state.numpy(),
             "quality": torch.stack(quality, dim=1).numpy(),
-            "frame": as_frame(animation.image).numpy(),
+            "frame": as_frame(animation.frame.image()).numpy(),
         }
         self._state = state
         return tensors

@@ -18,7 +18,7 @@ from ..base import Precision, StageModule
 from ..one_euro import SMOOTHING_CONTROLS, one_euro
 from ..stage_modules import Kind, StagePlan, as_frame, make_stages, normalised
 from .fields import judge
-from .generator import CorrectingGenerator, SourceLayers
+from .generator import CorrectingGenerator, Frame, SourceLayers
 from .matcher import Descriptors, Encoder
 from .model import MatchingModel
 from .transfer import Passed, light, put
@@ -106,10 +106,8 @@ class GeneratorStage(nn.Module):
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """-> frame, gain, offset, gate."""
         source = SourceLayers(source_feature, source_low, source_texture)
-        image, layers = self.generator(
-            source, deformation, stiff, displacement, confidence, shading
-        )
-        return (as_frame(image), *layers)
+        frame: Frame = self.generator(source, deformation, stiff, displacement, confidence, shading)
+        return (as_frame(frame.image()), *frame.layers)
 
 
 MEANINGS = {

@@ -139,3 +139,13 @@ def test_doubt_is_least_where_the_error_is_known() -> None:
         least = endpoint(match(error, known))[1]
         assert least == pytest.approx(1 + known, abs=1e-4)
         assert all(endpoint(match(error, known + x))[1] > least + 0.05 for x in (-0.5, 0.5))
+
+
+def test_pixels_leave_the_gate_alone_and_sharpness_all_but_the_gate() -> None:
+    result, model = step_of(400, batch(), config())
+    final = model.generator.final
+    reached = {}
+    for name in PIXELS:
+        (gradient,) = torch.autograd.grad(result.losses[name], final.bias, retain_graph=True)
+        reached[name] = [bool(value) for value in gradient != 0]
+    assert reached == {"pixels": [True, True, False], "sharpness": [False, False, True]}
