@@ -187,8 +187,7 @@ def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
         verbs, "animate", "animate a still image with the motion of a driving clip",
         "sonomime animate still.png driving.mp4 -o animated.mp4 --side-by-side",
         run_animate, "The source, which gives the picture, comes first; then the driving clip, "
-        "which gives the motion. The result has the source's own size and a mark that calls it "
-        "synthetic.",
+        "which gives the motion. The result has a mark that calls it synthetic.",
     )  # fmt: skip
     parser.add_argument(
         "source", type=Path, metavar="SOURCE", help="what is to move: image, video or folder"
@@ -230,6 +229,12 @@ def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--side-by-side", action="store_true", help="show source | driving | synthesized"
     )
+    parser.add_argument(
+        "--size", default="source", metavar="source|model|WxH",
+        help="of the picture, up to 1920 a side: the source's own (default), as in the model's "
+        "square, or WIDTHxHEIGHT; composed sharply over the source where the bundle can, else "
+        "the model's frame is enlarged",
+    )  # fmt: skip
     parser.add_argument("--no-mark", action="store_true", help="leave the synthetic mark out")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -237,6 +242,7 @@ def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
 def run_animate(args: argparse.Namespace) -> int:
     """Run `sonomime animate`."""
     from .runtime.animator import Animator
+    from .runtime.compose import parse_size
     from .runtime.pipeline import Job
     from .runtime.smoothing import Smoothing
 
@@ -255,7 +261,7 @@ def run_animate(args: argparse.Namespace) -> int:
         )
     job = Job(
         args.source, args.driving, args.output, args.reference, args.crop, args.source_crop,
-        args.source_frame, args.side_by_side, not args.no_mark,
+        args.source_frame, args.side_by_side, not args.no_mark, parse_size(args.size),
     )  # fmt: skip
     animator = Animator.open(
         args.bundle, args.backend, motion=args.motion, smooth=smooth, threads=args.threads,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Mapping
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 from .backends import open_backend
 from .bundle.bundle import Bundle
 from .bundle.manifest import DRIVING, DRIVING_FRAME, QUALITY, REFERENCE, SOURCE_IMAGE, Motion
+from .clock import Clock
+from .compose import Size, SourcePicture
 from .frame_io import FrameIO
 from .keypoints import hull_scale
 from .media.frames import Image, Letterbox
@@ -25,9 +26,6 @@ from .smoothing import Smoothing, as_smoothing
 from .support.errors import BackendError, ConfigError, InputError
 
 Out = TypeVar("Out")
-
-STEP_SECONDS = 1 / 30
-"""The time between two frames that come without timestamps."""
 
 
 class Animator:
@@ -40,7 +38,8 @@ class Animator:
 
     Images are uint8 (H, W) grey or (H, W, 3) RGB of any size: they are letterboxed into the model's
     square of S x S. What comes back has the model's size and channels, (S, S) or (S, S, 3), and no
-    mark: `letterbox.restore` leads back to the source's own size, and sinks add the mark. Relative
+    mark: `letterbox.restore` leads back to the source's own size, and sinks add the mark. Where the
+    bundle can, `compose` makes the frame at that size instead, as sharp as the source. Relative
     motion needs a reference, the driving pose that corresponds to the source image: the first frame
     animated, unless `set_reference` gives another.
 
@@ -72,9 +71,9 @@ class Animator:
         self._set_options(as_smoothing(smooth))
         set_shading(session, shading)
         self._io = FrameIO(session.backend, session.chain.image)
-        self._letterbox: Letterbox | None = None
+        self._picture: SourcePicture | None = None
         self._driving_box: Letterbox | None = None
-        self._last_time: float | None = None
+        self._clock = Clock()
 
     @classmethod
     def open(
@@ -125,10 +124,10 @@ class Animator:
         """
         with self._lock:
             self._check_open()
-            self._letterbox = None
+            self._picture = None
             box = self._io.give(image, SOURCE_IMAGE)
             self.session.set_source()
-            self._letterbox = box
+            self._picture = SourcePicture(self.session, image, box)
             self._begin()
 
     def set_reference(self, frame: Any) -> None:
@@ -145,12 +144,16 @@ class Animator:
             self._begin()
 
     @overload
-    def animate(self, frame: Any, timestamp: float | None = None, out: None = None) -> Image: ...
+    def animate(
+        self, frame: Any, timestamp: float | None = None, out: None = None, size: Size | None = None
+    ) -> Image: ...
 
     @overload
     def animate(self, frame: Any, timestamp: float | None = None, *, out: Out) -> Out: ...
 
-    def animate(self, frame: Any, timestamp: float | None = None, out: Any = None) -> Any:
+    def animate(
+        self, frame: Any, timestamp: float | None = None, out: Any = None, size: Size | None = None
+    ) -> Any:
         """Synthesize one frame.
 
         Args:
@@ -159,11 +162,13 @@ class Animator:
             timestamp: its time in seconds, later than the last one's; None is 1/30 s after it.
             out: where the frame is written to, and what is returned then: a numpy array as below,
                 or an array as of `frame`, which stays on the GPU if it lies there.
+            size: None is the model's frame; else the frame is what `compose` returns.
 
         Returns:
             A new uint8 array (S, S) for a grey model, (S, S, 3) for an RGB one; unmarked.
 
         Raises:
+            ConfigError: a size that `compose` refuses, or both `out` and `size`.
             InputError: no source yet, not an image, an array that does not fit, or a timestamp that
                 does not increase.
             BackendError: a stage failed, an array lies on a GPU and the model does not, or the
@@ -171,9 +176,12 @@ class Animator:
         """
         with self._lock:
             self._check_open()
-            if self._letterbox is None:
-                raise InputError("there is no source image yet", "call set_source(image) first")
-            step, now = self._step(timestamp)
+            picture = self._source_picture()
+            if size is not None:
+                picture.check(size)
+                if out is not None:
+                    raise ConfigError("`out` takes the model's own frame", "leave size or out away")
+            step, now = self._clock.step(timestamp)
             target = self._io.target(out)
             self._set_within("dt_seconds", step)
             self._driving_box = self._io.give(frame, DRIVING_FRAME, self._driving_box)
@@ -182,11 +190,36 @@ class Animator:
                 self.session.keep_reference()
                 self._fit_scale()
             self._io.deliver_to_device(target)
+            picture.has_frame = False
             self.session.animate()
+            picture.has_frame = True
             # Only a frame that succeeded moves the clock.
-            self._last_time = now
+            self._clock.last = now
+            if size is not None:
+                return picture.compose(size)
             made = self._io.collect(target)
             return made if out is None else out
+
+    def compose(self, size: Size = "source") -> Image:
+        """The last frame again, made of the source picture at another size; unmarked.
+
+        It has no letterbox. On a GPU the layers come to the host for it, some 100 KB a frame.
+
+        Args:
+            size: `source`, the source picture's own; `model`, the one that it has inside the
+                model's square; or (width, height), of the source's shape.
+
+        Returns:
+            A new uint8 array (height, width), or (height, width, 3) if source or model are RGB.
+
+        Raises:
+            ConfigError: the bundle has no layers, or a size that is too large or of another shape.
+            InputError: no source, or no frame of it yet.
+            BackendError: the Animator is closed.
+        """
+        with self._lock:
+            self._check_open()
+            return self._source_picture().compose(size)
 
     def detect(self, frame: Any) -> NDArray[np.float32]:
         """Keypoints of a frame, (K, 2), in [-1, 1] of the letterboxed square; changes nothing else.
@@ -250,9 +283,7 @@ class Animator:
         Raises:
             InputError: there is no source yet.
         """
-        if self._letterbox is None:
-            raise InputError("there is no source image yet", "call set_source(image) first")
-        return self._letterbox
+        return self._source_picture().box
 
     @property
     def timings(self) -> Mapping[str, float]:
@@ -282,6 +313,11 @@ class Animator:
     def _check_open(self) -> None:
         if self._closed:
             raise BackendError("this Animator is closed", "open another one")
+
+    def _source_picture(self) -> SourcePicture:
+        if self._picture is None:
+            raise InputError("there is no source image yet", "call set_source(image) first")
+        return self._picture
 
     def _set_options(self, smooth: Smoothing | None) -> None:
         """Set the controls; refuse what the model cannot honour."""
@@ -313,11 +349,11 @@ class Animator:
 
     def _begin(self) -> None:
         """A fresh clock, and the scale of the new pair. (The session's states are fresh.)"""
-        self._last_time = None
+        self._clock.last = None
         self._fit_scale()
 
     def _fit_scale(self) -> None:
-        if self._scale == "hull" and self.session.has_reference and self._letterbox is not None:
+        if self._scale == "hull" and self.session.has_reference and self._picture is not None:
             source = self.session.read("source_kp_value")[0]
             reference = self.session.read(REFERENCE + "kp_value")[0]
             self._set_within("scale", hull_scale(source, reference))
@@ -327,19 +363,3 @@ class Animator:
         if self.session.has_control(name):
             low, high = self.session.range_of(name)
             self.session.set_control(name, min(high, max(low, value)))
-
-    def _step(self, timestamp: float | None) -> tuple[float, float]:
-        """Seconds since the last frame, and the time that it is now."""
-        last = self._last_time
-        if timestamp is None:
-            return STEP_SECONDS, 0.0 if last is None else last + STEP_SECONDS
-        if not math.isfinite(timestamp):
-            raise InputError(f"a timestamp has to be finite, not {timestamp}")
-        if last is None:
-            return STEP_SECONDS, timestamp
-        if timestamp <= last:
-            raise InputError(
-                f"the frame's time {timestamp:g} s is not after the last one's, {last:g} s",
-                "timestamps increase within a clip; call reset() before another clip",
-            )
-        return timestamp - last, timestamp

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from .animator import Animator
+from .compose import MOST_SIDE, Size, fitted, target_size
 from .keypoints import reference_distance
-from .media.frames import Crop, Image
+from .media.frames import Crop, Image, Letterbox, has_colour, resize
 from .media.mark import draw_mark, metadata
 from .media.panels import Panels
 from .media.sinks import open_sink
@@ -33,7 +34,8 @@ class Job:
     """What to animate.
 
     `reference` is `first`, `best` or the index of a driving frame; `source_frame` the frame to take
-    where the source is a clip, None the first; crops are in pixels of the original frames.
+    where the source is a clip, None the first; crops are in pixels of the original frames; `size`
+    is that of the synthesized picture.
     """
 
     source: Path
@@ -45,6 +47,7 @@ class Job:
     source_frame: int | None = None
     side_by_side: bool = False
     mark: bool = True
+    size: Size = "source"
 
 
 @dataclass(frozen=True)
@@ -64,48 +67,83 @@ class Done:
 def animate_files(animator: Animator, job: Job) -> Done:
     """Animate a file with a file, frame by frame; whole videos are never in memory.
 
-    The synthesized picture has the source's own size, and metadata that call it synthetic.
+    The synthesized picture has metadata that call it synthetic. Where the bundle can compose, it is
+    as sharp as the source and has its colours; else the model's frame is enlarged to its size.
 
     Raises:
-        ConfigError: a reference that is not first, best or an index, or that the model cannot
-            choose; a clip to be driven by one frame, unless `source_frame` says that this is meant.
+        ConfigError: a size that cannot be made; a reference that is not first, best or an index, or
+            that the model cannot choose; a clip to be driven by one frame, unless `source_frame`
+            says that this is meant.
         InputError: the source or the driving clip cannot be used, or lacks the frame asked for.
         OutputError: the output cannot be written; nothing is left under its name.
         BackendError: a stage failed.
     """
     _check(job)
     channels = animator.session.chain.image.channels
-    still = _frame_of(job.source, job.source_frame or 0, job.source_crop, channels)
+    composes = animator.session.chain.layers is not None
+    still = _source_of(job, channels, composes)
     with open_source(job.driving, crop=job.crop, channels=channels) as driving:
         if _has_one_frame(driving):
             _check_one_frame(job)
         animator.reset()
         animator.set_source(still)
         reference = _choose_reference(animator, driving, job.reference)
-        height, width = still.shape[:2]
+        size = shown = _size(animator.letterbox, job.size, composes)
+        channels = 3 if still.ndim == 3 else channels
         panels = None
-        size = (width, height)
         if job.side_by_side:
-            panels = Panels(CAPTIONS, (size, driving.size, size), channels)
+            panels = Panels(CAPTIONS, (still.shape[1::-1], driving.size, size), channels)
             panels.compose((still, None, None))
-            size = panels.size
+            shown = panels.size
         if not job.mark:
             log.warning("the synthetic mark is left out of %s, as asked", job.output)
         judged: list[Quality] = []
         begin = time.perf_counter()
-        with open_sink(job.output, size, channels, driving.fps, metadata()) as sink:
+        with open_sink(job.output, shown, channels, driving.fps, metadata()) as sink:
             for frame in progress(driving, driving.count_hint, "animate"):
-                synthesized = animator.animate(frame.image, frame.timestamp)
+                if composes:
+                    picture = animator.animate(frame.image, frame.timestamp, size=size)
+                else:
+                    synthesized = animator.animate(frame.image, frame.timestamp)
+                    picture = resize(animator.letterbox.inside(synthesized), *size)
                 if (quality := animator.quality) is not None:
                     judged.append(quality)
-                picture = animator.letterbox.restore(synthesized)
                 if job.mark:
                     picture = draw_mark(picture)
                 if panels is not None:
                     picture = panels.compose((None, frame.image, picture))
                 sink.write(picture, frame.timestamp)
         seconds = time.perf_counter() - begin
-        return Done(job.output, sink.count, reference, size, seconds, judged)
+        return Done(job.output, sink.count, reference, shown, seconds, judged)
+
+
+def _source_of(job: Job, channels: int, composes: bool) -> Image:
+    """The source picture, in colour if it has colours that can be kept."""
+    index = job.source_frame or 0
+    if composes and channels == 1:
+        still = _frame_of(job.source, index, job.source_crop, 3)
+        if has_colour(still):
+            return still
+    return _frame_of(job.source, index, job.source_crop, channels)
+
+
+def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
+    """(width, height) of the synthesized picture."""
+    own = box.width, box.height
+    if not composes:
+        if isinstance(size, tuple):
+            raise ConfigError(
+                f"this bundle cannot compose a picture of {size[0]}x{size[1]}: it has no layers",
+                "leave --size out, or take source or model",
+            )
+        return own if size == "source" else (box.w, box.h)
+    if size == "source" and max(own) > MOST_SIDE:
+        size = fitted(*own, MOST_SIDE, MOST_SIDE)
+        log.warning(
+            "the source of %dx%d is animated at %dx%d: at most %d pixels a side are composed",
+            *own, *size, MOST_SIDE,
+        )  # fmt: skip
+    return target_size(size, box)
 
 
 def demo_job(output: Path) -> Job:

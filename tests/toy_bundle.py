@@ -148,8 +148,13 @@ def _generator(g: Graph, size: int) -> None:
     g("Cast", clipped, to=TensorProto.UINT8, out="frame")
 
 
-def make_toy_bundle(folder: Path, size: int = 64, channels: int = 1, keypoints: int = 3) -> Path:
-    """Write a toy bundle into `folder`, which is made, and return it."""
+def make_toy_bundle(
+    folder: Path, size: int = 64, channels: int = 1, keypoints: int = 3, layers: bool = False
+) -> Path:
+    """Write a toy bundle into `folder`, which is made, and return it; with neutral layers or none.
+
+    The frame stays what the generator makes, whatever the layers say.
+    """
     folder.mkdir(parents=True, exist_ok=True)
 
     def tensor(name: str, *shape: int, dtype: Any = "float32") -> contract.Tensor:
@@ -167,6 +172,7 @@ def make_toy_bundle(folder: Path, size: int = 64, channels: int = 1, keypoints: 
     small = tensor("source_small", 1, channels, MAP, MAP)
     feature = tensor("source_feature", 1, channels, size, size)
     maps = [tensor("deformation", 1, MAP, MAP, 2), tensor("occlusion_map", 1, 1, MAP, MAP)]
+    beside = [tensor(name, 1, 1, MAP, MAP) for name in ("gate", "offset")] if layers else []
     state = 1 + 2 * keypoints
     controls = [tensor(control.name, 1) for control in CONTROLS]
 
@@ -180,6 +186,8 @@ def make_toy_bundle(folder: Path, size: int = 64, channels: int = 1, keypoints: 
     _detect(detector, "driving_frame", size, keypoints, "driving_")
     _transfer(transfer, keypoints)
     _motion(motion, keypoints)
+    for i, layer in enumerate(beside):
+        motion("Sub", "occlusion_map", motion.constant(float(i)), out=layer.name)
     _generator(generator, size)
 
     stages = []
@@ -193,7 +201,7 @@ def make_toy_bundle(folder: Path, size: int = 64, channels: int = 1, keypoints: 
              tensor("state", 1, state)],
             [*points("target_"), tensor("next_state", 1, state)],
         ),
-        ("motion", motion, [small, points("source_")[0], points("target_")[0]], maps),
+        ("motion", motion, [small, points("source_")[0], points("target_")[0]], [*maps, *beside]),
         ("generator", generator, [feature, *maps], [image("frame")]),
     ):  # fmt: skip
         file = f"{name}.onnx"
@@ -234,6 +242,9 @@ def make_toy_bundle(folder: Path, size: int = 64, channels: int = 1, keypoints: 
         ),
         recurrent=(contract.Recurrent("next_state", "state"),),
         files=(contract.FileDigest("MODEL_CARD.md", sha256_file(folder / "MODEL_CARD.md")),),
+        layers=contract.Layers("deformation", "deformation", "gate", "offset", "gate")
+        if layers
+        else None,
     )
     write_manifest(folder, manifest)
     return folder

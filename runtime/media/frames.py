@@ -21,6 +21,9 @@ Image: TypeAlias = npt.NDArray[np.uint8]
 # An uncompressed picture of the largest accepted size with 16 bits and four channels is 512 MiB.
 _MAX_FILE_BYTES = 2**30
 
+GREY_SPREAD = 8
+"""Levels between the channels of a pixel up to which it is grey: noise of lossy files."""
+
 
 class Crop(NamedTuple):
     """A rectangle in pixels: its top left corner, width and height."""
@@ -123,7 +126,14 @@ def to_channels(image: Image, channels: int) -> Image:
     return image
 
 
-def _resize(image: Image, width: int, height: int) -> Image:
+def has_colour(image: Image) -> bool:
+    """Whether the channels of an image differ by more than a lossy file makes grey ones differ."""
+    spread = image.max(axis=2) - image.min(axis=2) if image.ndim == 3 else np.zeros(1)
+    return bool(spread.max() > GREY_SPREAD)
+
+
+def resize(image: Image, width: int, height: int) -> Image:
+    """(H, W[, 3]) -> (height, width[, 3]): shrinking averages areas, enlarging is bilinear."""
     import cv2
 
     h, w = image.shape[:2]
@@ -160,12 +170,21 @@ class Letterbox:
             InputError: the image is not of this letterbox's own size.
         """
         self._expect(image, self.height, self.width)
-        scaled = _resize(image, self.w, self.h)
+        scaled = resize(image, self.w, self.h)
         if scaled.shape[:2] == (self.size, self.size):
             return np.ascontiguousarray(scaled)
         square = np.zeros((self.size, self.size, *image.shape[2:]), np.uint8)
         square[self.y : self.y + self.h, self.x : self.x + self.w] = scaled
         return square
+
+    def inside(self, frame: Image) -> Image:
+        """(size, size[, 3]) -> (h, w[, 3]): the rectangle, a copy.
+
+        Raises:
+            InputError: the frame is not size x size.
+        """
+        self._expect(frame, self.size, self.size)
+        return frame[self.y : self.y + self.h, self.x : self.x + self.w].copy()
 
     def restore(self, frame: Image) -> Image:
         """(size, size[, 3]) -> (height, width[, 3]): the inside, at the picture's own size.
@@ -173,9 +192,7 @@ class Letterbox:
         Raises:
             InputError: the frame is not size x size.
         """
-        self._expect(frame, self.size, self.size)
-        inside = frame[self.y : self.y + self.h, self.x : self.x + self.w]
-        return np.ascontiguousarray(_resize(inside, self.width, self.height))
+        return resize(self.inside(frame), self.width, self.height)
 
     def to_square(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """(..., 2) pixel coordinates (x, y) of the picture -> of the square (half-pixel rule)."""

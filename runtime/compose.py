@@ -1,0 +1,277 @@
+"""Frames at any size: the layers that a bundle's frame is made of, composed over the source.
+
+A motion does not care about the size of the picture that it moves, and an enlarged frame is
+blurred. So the frame is made a second time, of the source picture at the size that is wanted::
+
+    frame = gain * low(deformation) + offset + gate * (source(stiff) - low(stiff))
+
+`low` is the low-pass that the model makes of the source, at half the model's size; what it leaves,
+the texture, is `source - low`. Where nothing moves and all layers are neutral, that is the source.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any, Literal, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle.manifest import SOURCE_IMAGE
+from .media.frames import Image, Letterbox, resize, to_channels
+from .media.pixels import to_image
+from .session import Session, own_places
+from .support.errors import ConfigError, InputError
+
+Size: TypeAlias = Literal["source", "model"] | tuple[int, int]
+"""The source's own, the one that it has inside the model's square, or (width, height)."""
+
+LEAST_SIDE, MOST_SIDE = 8, 1920
+"""Pixels on each side of what can be composed."""
+
+LOW_PASS = np.array((1, 4, 6, 4, 1), np.float32) / 16
+"""The models' own: of the source at half the model's size, along rows and columns."""
+
+BETWEEN = np.array((-1, 9, 9, -1), np.float32) / 16
+"""Catmull and Rom's cubic, half way between two pixels."""
+
+Map = NDArray[np.float32]
+
+
+def parse_size(text: str) -> Size:
+    """Read "source", "model" or "WIDTHxHEIGHT" in pixels.
+
+    Raises:
+        ConfigError: none of these.
+    """
+    if text in ("source", "model"):
+        return cast("Size", text)
+    if found := re.fullmatch(r"(\d{1,9})x(\d{1,9})", text):
+        return int(found[1]), int(found[2])
+    raise ConfigError(f"cannot read the size {text!r}", "source, model, or pixels, as in 800x600")
+
+
+def fitted(width: int, height: int, most_wide: int, most_high: int) -> tuple[int, int]:
+    """The largest (width, height) of the same shape within these limits."""
+    scale = min(most_wide / width, most_high / height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def target_size(size: Size, box: Letterbox) -> tuple[int, int]:
+    """(width, height) that is meant by `size` for a source in this box.
+
+    Raises:
+        ConfigError: too small or too large to be composed, or not of the source's shape.
+    """
+    own = box.width, box.height
+    if size == "model":
+        return box.w, box.h
+    if size == "source":
+        size = own
+    elif not isinstance(size, tuple) or len(size) != 2:
+        raise ConfigError(f"cannot compose at size {size!r}", "source, model or (width, height)")
+    elif min(size) < LEAST_SIDE:
+        raise ConfigError(f"{size[0]}x{size[1]} is too small", f"at least {LEAST_SIDE} a side")
+    width, height = size
+    if max(size) > MOST_SIDE:
+        most = fitted(*own, MOST_SIDE, MOST_SIDE)
+        raise ConfigError(
+            f"cannot compose at {width}x{height}: at most {MOST_SIDE} pixels a side are made",
+            f"the largest size of the source's shape is {most[0]}x{most[1]}",
+        )
+    # A pixel more or less is rounding.
+    if min(abs(width - height * own[0] / own[1]), abs(height - width * own[1] / own[0])) > 1:
+        near = fitted(*own, width, height)
+        raise ConfigError(
+            f"{width}x{height} is not the shape of the source, which is {own[0]}x{own[1]}",
+            f"{near[0]}x{near[1]} fits",
+        )
+    return width, height
+
+
+class SourcePicture:
+    """The source picture of a session, kept at its own size, and frames composed over it.
+
+    Attributes:
+        box: where it lies in the model's square.
+        has_frame: whether the session's layers are those of a frame of this picture; for the
+            caller to set.
+    """
+
+    def __init__(self, session: Session, image: Any, box: Letterbox) -> None:
+        """`image` is what the session was given."""
+        self.has_frame = False
+        self._session = session
+        self.box = box
+        # Any other array has the model's size, and may lie on a GPU: it is read back when needed.
+        self._image: Image | None = image.copy() if isinstance(image, np.ndarray) else None
+        self._composer: Composer | None = None
+
+    def check(self, size: Size) -> tuple[int, int]:
+        """(width, height) of what `compose` would make.
+
+        Raises:
+            ConfigError: the bundle has no layers, or a size that cannot be composed.
+        """
+        if self._session.chain.layers is None:
+            raise ConfigError(
+                "this bundle makes frames of one size only: it has no layers to compose another of",
+                "leave the size out",
+            )
+        return target_size(size, self.box)
+
+    def compose(self, size: Size) -> Image:
+        """See `Animator.compose`."""
+        target = self.check(size)
+        layers = self._session.chain.layers
+        if layers is None or not self.has_frame:
+            raise InputError("there is no frame to compose yet", "call animate(frame) first")
+        if self._image is None:
+            self._image = to_image(self._session.read(SOURCE_IMAGE))
+        if self._composer is None or self._composer.size != target:
+            image = self._session.chain.image
+            # A grey picture in a model of colours may get colours; a grey model changes none.
+            pixels = to_channels(self._image, 3) if image.channels == 3 else self._image
+            self._composer = Composer(pixels, self.box, target)
+        read = self._session.read
+        return self._composer.compose(*(read(name) for name in vars(layers).values()))
+
+
+class Composer:
+    """Composes frames of one source picture at one size; made again for another of either."""
+
+    def __init__(self, picture: Image, box: Letterbox, size: tuple[int, int]) -> None:
+        """Prepare the picture.
+
+        Args:
+            picture: uint8 (H, W) or (H, W, 3), of the box's width and height.
+            box: where it lies in the model's square.
+            size: (width, height) of the frames; the picture's own shape.
+        """
+        self.size = size
+        self._box = box
+        self._channels = picture.shape[2:]
+        self._low = _low_pass(box.place(picture))
+        width, height = size
+        # Pixels of the frame for each of the model's.
+        self._scale = width / box.w, height / box.h
+        left, right = (round(n * self._scale[0]) for n in (box.x, box.size - box.x - box.w))
+        above, below = (round(n * self._scale[1]) for n in (box.y, box.size - box.y - box.h))
+        # The whole square, black around the picture: that is what the model has seen, and what its
+        # motion draws in.
+        edges = ((above, below), (left, right), (0, 0))[: picture.ndim]
+        self._picture = _finer(np.pad(resize(picture, width, height), edges))
+        # Where each pixel is in that.
+        own = np.meshgrid(np.arange(width) + left, np.arange(height) + above)
+        self._own = [2 * places.astype(np.float32) for places in own]
+        self._places = [np.empty_like(own) for own in self._own]
+        self._gate = np.empty((height, width, *self._channels), np.float32)
+        self._base, self._moved = np.empty_like(self._gate), np.empty_like(self._gate)
+
+    def compose(
+        self, deformation: Map, stiff: Map, gain: Map, offset: Map, gate: Map
+    ) -> Image:  # fmt: skip
+        """The frame of these layers, shaped as `bundle.manifest.Layers` says.
+
+        The layers are of the model's square; the frame is the picture inside it.
+
+        Returns:
+            A new uint8 array (height, width), or (height, width, 3) if the picture has colours.
+        """
+        cv2 = _cv2()
+        gain, offset, gate = (self._of_picture(layer) for layer in (gain, offset, gate))
+        stiffly = _displacement(stiff)
+        # The low-pass that the texture lacks is taken off where it is small. Enlarged on their own
+        # at the picture's size, both of them would cost as much as the picture.
+        half = self._low.shape[0]
+        base = _resized(gain, half) * _moved(self._low, _displacement(deformation), "replicate")
+        base += 255 * _resized(offset, half)
+        base -= _resized(gate, half) * _moved(self._low, stiffly, "reflect")
+        for axis, places in enumerate(self._places):
+            # Two fine pixels for each of the frame's; points span 2 over the model's square.
+            pixels = stiffly[..., axis] * (self._box.size * self._scale[axis])
+            self._enlarge(pixels, places)
+            cv2.add(places, self._own[axis], dst=places)
+        self._enlarge(gate, self._gate)
+        self._enlarge(base, self._base)
+        moved = cv2.remap(
+            self._picture, *self._places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+        )
+        cv2.multiply(moved, self._gate, dst=self._moved, dtype=cv2.CV_32F)
+        frame: Image = cv2.add(self._moved, self._base, dst=moved, dtype=cv2.CV_8U)
+        return frame
+
+    def _of_picture(self, layer: Map) -> Map:
+        """(1, 1 or C, h, w) -> (h, w) or (h, w, 3), as the picture is."""
+        planes = layer[0].transpose(1, 2, 0)
+        shape = (*planes.shape[:2], *self._channels)
+        return np.array(np.broadcast_to(planes if self._channels else planes[..., 0], shape))
+
+    def _enlarge(self, layer: Map, target: Map) -> None:
+        """What a layer of the square is inside the box, at the frame's size."""
+        box = self._box
+        inside = _resized(layer, box.size)[box.y : box.y + box.h, box.x : box.x + box.w]
+        _cv2().resize(inside, self.size, dst=target, interpolation=_cv2().INTER_LINEAR)
+
+
+def _low_pass(square: Image) -> Map:
+    """(S, S[, 3]) levels -> (S/2, S/2[, 3])."""
+    cv2 = _cv2()
+    half = square.shape[0] // 2
+    small = cv2.resize(square.astype(np.float32), (half, half), interpolation=cv2.INTER_AREA)
+    low: Map = cv2.sepFilter2D(small, -1, LOW_PASS, LOW_PASS, borderType=cv2.BORDER_REPLICATE)
+    return low
+
+
+def _finer(image: Image) -> Image:
+    """(H, W[, 3]) -> (2 H, 2 W[, 3]): pixel 2 i is what pixel i was, those between are cubic.
+
+    So a bilinear reading of it is nearly cubic, at a fraction of the time that a cubic one takes.
+    """
+    fine = np.empty((2 * image.shape[0], 2 * image.shape[1], *image.shape[2:]), np.uint8)
+    right = _between(image, (1, 0))
+    fine[::2, ::2] = image
+    fine[::2, 1::2] = right
+    fine[1::2, ::2] = _between(image, (0, 1))
+    fine[1::2, 1::2] = _between(right, (0, 1))
+    return fine
+
+
+def _between(image: Image, step: tuple[int, int]) -> Image:
+    """Half way between each pixel and its neighbour, a step (x, y) away."""
+    kernels = [BETWEEN if along else np.ones(1, np.float32) for along in step]
+    found: Image = _cv2().sepFilter2D(
+        image, -1, *kernels, anchor=step, borderType=_cv2().BORDER_REPLICATE
+    )
+    return found
+
+
+def _displacement(deformation: Map) -> Map:
+    """(1, h, w, 2) points -> (h, w, 2): how far from its own place each is read."""
+    displacement: Map = deformation[0] - own_places(*deformation.shape[1:3])[0]
+    return displacement
+
+
+def _moved(low: Map, displacement: Map, beyond: Literal["replicate", "reflect"]) -> Map:
+    """The low-pass (n, n[, 3]), read a displacement of points away."""
+    cv2 = _cv2()
+    size = low.shape[0]
+    places = _resized(displacement, size) * np.float32(size / 2)
+    places += np.stack(np.meshgrid(*[np.arange(size, dtype=np.float32)] * 2), axis=-1)
+    border = cv2.BORDER_REPLICATE if beyond == "replicate" else cv2.BORDER_REFLECT
+    moved: Map = cv2.remap(low, places, None, cv2.INTER_LINEAR, borderMode=border)
+    return moved
+
+
+def _resized(layer: Map, size: int) -> Map:
+    """(h, w[, n]) -> (size, size[, n]), bilinear."""
+    resized: Map = _cv2().resize(layer, (size, size), interpolation=_cv2().INTER_LINEAR)
+    return resized
+
+
+@functools.cache
+def _cv2() -> Any:
+    import cv2
+
+    return cv2

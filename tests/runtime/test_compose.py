@@ -1,0 +1,384 @@
+"""Frames composed over the source: at its own size, in its colours, as sharp as it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from toy_bundle import blob, make_toy_bundle
+
+from sonomime.runtime import Animator
+from sonomime.runtime.compose import MOST_SIDE, Composer, fitted, parse_size
+from sonomime.runtime.media.frames import Letterbox, read_image
+from sonomime.runtime.media.pixels import levels_apart
+from sonomime.runtime.media.video import open_source
+from sonomime.runtime.pipeline import Job, animate_files
+from sonomime.runtime.session import own_places
+from sonomime.runtime.support.errors import ConfigError, InputError
+
+Image = NDArray[np.uint8]
+
+SIZE = 64  # of the model
+GRID = SIZE // 4
+
+
+def noise(width: int, height: int, *channels: int) -> Image:
+    return np.random.default_rng(0).integers(0, 256, (height, width, *channels), np.uint8)
+
+
+def composer(picture: Image, size: tuple[int, int] | None = None) -> Composer:
+    height, width = picture.shape[:2]
+    return Composer(picture, Letterbox.fit(width, height, SIZE), size or (width, height))
+
+
+def layers(shift: tuple[float, float] = (0, 0), **levels: float) -> list[NDArray[np.float32]]:
+    """A place read this many of the model's pixels away, (x, y), and even layers."""
+    places = own_places(GRID, GRID) + np.float32(2 / SIZE) * np.array(shift, np.float32)
+    values = {"gain": 1.0, "offset": 0.0, "gate": 1.0} | levels
+    even = [np.full((1, 1, GRID, GRID), value, np.float32) for value in values.values()]
+    return [places, places, *even]
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(64, 64), (80, 60), (60, 80), (101, 77), (333, 201), (51, 127), (40, 31), (9, 301), (300, 9)],
+)
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_nothing_moved_is_the_source(width: int, height: int, channels: tuple[int, ...]) -> None:
+    picture = noise(width, height, *channels)
+    frame = composer(picture).compose(*layers())
+    assert frame.dtype == np.uint8 and frame.shape == picture.shape
+    assert levels_apart(frame, picture) <= 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(256, 256), (256, 192), (192, 256)])
+@pytest.mark.parametrize(("x", "y"), [(1, 0), (0, -3), (5, 7), (-11, 2)])
+def test_whole_pixels_of_the_source_stay_whole(width: int, height: int, x: int, y: int) -> None:
+    picture = noise(width, height)
+    frame = composer(picture).compose(*layers((x / 4, y / 4)))  # 4 of its pixels are the model's 1
+    wanted = np.roll(picture, (-y, -x), (0, 1))
+    inside = np.s_[16:-16, 16:-16]
+    assert levels_apart(frame[inside], wanted[inside]) <= 1
+
+
+def test_half_pixels_keep_speckle_sharp() -> None:
+    picture = cv2.GaussianBlur(noise(256, 256), (0, 0), 1.0)
+    frame = composer(picture).compose(*layers((0.5 / 4, 0)))
+    wanted = cv2.warpAffine(
+        picture, np.float32([[1, 0, -0.5], [0, 1, 0]]), (256, 256), flags=cv2.INTER_LANCZOS4
+    )
+    bilinear = np.rint((picture.astype(np.float64) + np.roll(picture, -1, 1)) / 2)
+    inside = np.s_[16:-16, 16:-16]
+    assert np.std(frame[inside]) > np.std(bilinear[inside])
+    assert abs(np.std(frame[inside]) / np.std(wanted[inside]) - 1) < 0.02
+
+
+def test_a_mirror_goes_on_where_the_source_ends() -> None:
+    picture = cv2.GaussianBlur(noise(256, 256), (0, 0), 2)
+    frame = composer(picture).compose(*layers((-2, 0)))  # 8 of its pixels come in from the left
+    mirror = np.hstack([picture[:, 7::-1], picture[:, :-8]])
+    inside = np.s_[16:-16]
+    assert levels_apart(frame[inside, 8:], mirror[inside, 8:]) <= 1
+    apart = np.abs(frame.astype(int) - mirror)[inside, :8].mean()
+    assert apart < 0.25 * np.abs(mirror[inside, :8].astype(int) - picture[inside, :1]).mean()
+
+
+def test_gain_offset_and_gate() -> None:
+    picture = np.full((192, 256), 100, np.uint8)
+    even = np.s_[40:-40, 40:-40]  # away from the letterbox, where the texture is not 0
+    lit = composer(picture).compose(*layers(gain=1.5, offset=-0.1))
+    assert levels_apart(lit[even], np.full_like(lit[even], 125)) <= 1  # 150 - 25.5
+    bright = composer(picture).compose(*layers(offset=1.0))
+    assert (bright[even] == 255).all(), "what is too bright is white"
+    texture = cv2.GaussianBlur(noise(256, 192), (0, 0), 0.8)
+    halved = composer(texture).compose(*layers(gate=0.5))[even].astype(float)
+    fine = np.std(halved - cv2.GaussianBlur(halved, (0, 0), 2))
+    whole = texture[even].astype(float)
+    assert fine / np.std(whole - cv2.GaussianBlur(whole, (0, 0), 2)) == pytest.approx(0.5, abs=0.05)
+
+
+def test_low_pass_and_texture_move_on_their_own() -> None:
+    # Nearly all of it is low-pass.
+    smooth = cv2.GaussianBlur(noise(256, 256).astype(np.float32), (0, 0), 32)
+    picture = cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    moved, still = layers((4, 0)), layers()
+    frame = composer(picture).compose(moved[0], *still[1:])
+    wanted = np.roll(picture, -16, 1)
+    inside = np.s_[24:-24, 24:-24]
+    apart = np.abs(frame.astype(int) - wanted)[inside].mean()
+    assert apart < 0.1 * np.abs(picture.astype(int) - wanted)[inside].mean()
+
+
+def test_colours_are_moved_alike() -> None:
+    picture = noise(128, 96, 3)
+    lit = layers((1, -0.5), gain=0.8, offset=0.05, gate=0.9)
+    frame = composer(picture).compose(*lit)
+    for i in range(3):
+        alone = composer(np.ascontiguousarray(picture[..., i])).compose(*lit)
+        assert levels_apart(frame[..., i], alone) <= 1
+
+
+def test_a_layer_for_each_colour() -> None:
+    picture = np.full((64, 64, 3), 100, np.uint8)
+    places, _, gain, offset, gate = layers()
+    gains = np.concatenate([gain, 2 * gain, 0 * gain], axis=1)
+    frame = composer(picture).compose(places, places, gains, offset, gate)
+    assert frame[32, 32].tolist() == [100, 200, 0]
+
+
+def test_another_size_than_the_source_s() -> None:
+    picture = cv2.GaussianBlur(noise(128, 96), (0, 0), 3)
+    for size in ((64, 48), (256, 192), (200, 150)):
+        frame = composer(picture, size).compose(*layers((2, 1)))
+        assert frame.shape == size[::-1]
+        back = cv2.resize(frame, (128, 96), interpolation=cv2.INTER_AREA)
+        wanted = composer(picture).compose(*layers((2, 1)))
+        inside = np.s_[8:-8, 8:-8]
+        assert np.abs(back.astype(int) - wanted)[inside].mean() < 1.5
+
+
+# -- of an Animator -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def layered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_toy_bundle(tmp_path_factory.mktemp("bundles") / "layered", layers=True)
+
+
+@pytest.fixture
+def animator(layered: Path) -> Iterator[Animator]:
+    with Animator.open(layered, threads=1) as opened:
+        yield opened
+
+
+def wide(x: float) -> Image:
+    return blob(400, x, 0, height=300)
+
+
+def test_the_last_frame_at_any_size(animator: Animator) -> None:
+    animator.set_source(wide(0.1))
+    animator.animate(blob(64, -0.3, 0))
+    assert levels_apart(animator.compose(), wide(0.1)) <= 1
+    made = animator.animate(blob(64, -0.1, 0))
+    source = animator.compose()
+    assert source.shape == (300, 400)
+    assert levels_apart(source, wide(0.3)) <= 4
+    model = animator.compose("model")
+    assert model.shape == (48, 64)
+    assert levels_apart(model, animator.letterbox.inside(made)) <= 4
+    assert animator.compose((200, 150)).shape == (150, 200)
+    assert animator.compose((201, 150)).shape == (150, 201), "a pixel is rounding"
+    assert np.array_equal(animator.compose(), source), "and back"
+
+
+def test_animating_at_a_size(animator: Animator) -> None:
+    animator.set_source(wide(0))
+    animator.animate(blob(64, 0, 0), size="source")
+    frame = animator.animate(blob(64, 0.2, 0), size=(200, 150))
+    assert np.array_equal(frame, animator.compose((200, 150)))
+    assert levels_apart(animator.compose(), wide(0.2)) <= 4
+    with pytest.raises(ConfigError):
+        animator.animate(blob(64, 0, 0), size="source", out=np.empty((64, 64), np.uint8))
+
+
+def test_the_source_is_kept_as_it_was(animator: Animator) -> None:
+    picture = wide(0)
+    animator.set_source(picture)
+    picture[:] = 0
+    animator.animate(blob(64, 0, 0))
+    assert levels_apart(animator.compose(), wide(0)) <= 1
+
+
+def test_a_source_in_colour_keeps_its_colours(animator: Animator) -> None:
+    picture = blob(400, 0, 0, channels=3, height=300)
+    animator.set_source(picture)
+    assert animator.animate(blob(64, 0, 0)).ndim == 2
+    assert levels_apart(animator.compose(), picture) <= 1
+
+
+def test_a_model_of_colours_shows_a_grey_source_in_them(tmp_path: Path) -> None:
+    bundle = make_toy_bundle(tmp_path / "colour", channels=3, layers=True)
+    with Animator.open(bundle, threads=1) as animator:
+        animator.set_source(wide(0))
+        frame = animator.animate(blob(64, 0, 0), size="source")
+        assert levels_apart(frame, np.repeat(wide(0)[..., None], 3, axis=2)) <= 1
+
+
+class Foreign:
+    """An array that is not numpy's."""
+
+    def __init__(self, array: Image) -> None:
+        self.array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.array.__dlpack_device__()
+
+
+def test_a_source_of_another_library_is_read_back(animator: Animator) -> None:
+    animator.set_source(Foreign(blob(64, 0.1, 0)))
+    animator.animate(blob(64, 0, 0))
+    assert levels_apart(animator.compose(), blob(64, 0.1, 0)) <= 1
+
+
+def test_without_a_frame_there_is_nothing_to_compose(animator: Animator) -> None:
+    with pytest.raises(InputError):
+        animator.compose()
+    animator.set_source(wide(0))
+    with pytest.raises(InputError):
+        animator.compose()
+    animator.animate(blob(64, 0, 0))
+    animator.set_source(wide(0.1))
+    with pytest.raises(InputError):
+        animator.compose()  # the last frame was another picture's
+
+
+def test_a_bundle_without_layers(toy_bundle: Path) -> None:
+    with Animator.open(toy_bundle, threads=1) as animator:
+        animator.set_source(wide(0))
+        animator.animate(blob(64, 0, 0))
+        with pytest.raises(ConfigError):
+            animator.compose("model")
+        with pytest.raises(ConfigError):
+            animator.animate(blob(64, 0, 0), size="source")
+
+
+@pytest.mark.parametrize(
+    "size", [(400, 400), (300, 400), (4, 3), (2560, 1920), (400, 302), (0, 0), "large", 300, (1,)]
+)
+def test_sizes_that_are_refused(animator: Animator, size: Any) -> None:
+    animator.set_source(wide(0))
+    animator.animate(blob(64, 0, 0))
+    before = animator.session.read("state")
+    with pytest.raises(ConfigError):
+        animator.compose(size)
+    with pytest.raises(ConfigError):
+        animator.animate(blob(64, 0.1, 0), size=size)
+    assert np.array_equal(animator.session.read("state"), before), "before any stage has run"
+
+
+def test_a_refusal_names_a_size_that_fits(animator: Animator) -> None:
+    animator.set_source(wide(0))
+    animator.animate(blob(64, 0, 0))
+    with pytest.raises(ConfigError) as caught:
+        animator.compose((400, 400))
+    assert "400x300" in caught.value.hint
+    with pytest.raises(ConfigError) as caught:
+        animator.compose((4000, 3000))
+    assert "1920x1440" in caught.value.hint
+
+
+def test_sizes_that_are_read() -> None:
+    assert parse_size("source") == "source" and parse_size("model") == "model"
+    assert parse_size("800x600") == (800, 600)
+    for text in ("", "800", "800x", "x600", "800X600", "-8x6", "8.5x6", "largest", "9" * 5000):
+        with pytest.raises(ConfigError):
+            parse_size(text)
+    assert fitted(4000, 3000, 1920, 1920) == (1920, 1440)
+    assert fitted(3000, 10, 100, 100) == (100, 1)
+
+
+# -- from files to files --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def driving(tmp_path: Path) -> Path:
+    folder = tmp_path / "driving"
+    folder.mkdir()
+    for i, x in enumerate((0.0, 0.2)):
+        cv2.imwrite(str(folder / f"{i}.png"), blob(64, x, 0))
+    return folder
+
+
+def still(folder: Path, picture: Image) -> Path:
+    path = folder / "still.png"
+    cv2.imwrite(str(path), picture if picture.ndim == 2 else picture[..., ::-1])
+    return path
+
+
+def test_files_are_composed_unless_asked_otherwise(
+    animator: Animator, driving: Path, tmp_path: Path
+) -> None:
+    source = still(tmp_path, wide(0))
+    for size, shown in (("source", (400, 300)), ("model", (64, 48)), ((200, 150), (200, 150))):
+        output = tmp_path / f"{shown[0]}.mkv"
+        done = animate_files(animator, Job(source, driving, output, mark=False, size=size))
+        assert done.size == shown
+        last = [frame.image for frame in open_source(output)][-1]
+        assert last.shape == shown[::-1]
+        wanted = cv2.resize(wide(0.2), shown, interpolation=cv2.INTER_AREA)
+        assert levels_apart(last, wanted) <= 5
+
+
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_colours_reach_the_file(
+    animator: Animator, driving: Path, tmp_path: Path, side_by_side: bool
+) -> None:
+    source = still(tmp_path, blob(120, 0, 0, channels=3, height=91))
+    job = Job(source, driving, tmp_path / "out.mkv", side_by_side=side_by_side, mark=False)
+    done = animate_files(animator, job)
+    assert (done.size == (120, 91)) is not side_by_side
+    first = next(iter(open_source(done.output, channels=3))).image[20:]  # below the captions
+    spread = first.max(axis=2).astype(int) - first.min(axis=2)
+    assert spread.max() > 150, "the blob is orange"
+    white = (spread <= 2) & (first[..., 0] > 230)
+    assert white.any() == side_by_side, "the driving blob is grey"
+
+
+def test_grey_in_a_file_of_colours_is_grey(
+    animator: Animator, driving: Path, tmp_path: Path
+) -> None:
+    source = still(tmp_path, np.repeat(wide(0)[..., None], 3, axis=2))
+    done = animate_files(animator, Job(source, driving, tmp_path / "out", mark=False))
+    assert read_image(min(done.output.iterdir())).ndim == 2
+
+
+def test_a_source_above_the_limit_is_animated_smaller_and_that_is_said(
+    animator: Animator, driving: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = still(tmp_path, blob(2400, 0, 0, height=300))
+    done = animate_files(animator, Job(source, driving, tmp_path / "out", mark=True))
+    assert done.size == (MOST_SIDE, 240)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+
+
+def test_a_bundle_without_layers_enlarges_its_frame(
+    toy_bundle: Path, driving: Path, tmp_path: Path
+) -> None:
+    source = still(tmp_path, wide(0))
+    with Animator.open(toy_bundle, threads=1) as animator:
+        for size, shown in (("source", (400, 300)), ("model", (64, 48))):
+            output = tmp_path / f"{shown[0]}.mkv"
+            job = Job(source, driving, output, size=size)
+            assert animate_files(animator, job).size == shown
+        with pytest.raises(ConfigError):
+            animate_files(animator, Job(source, driving, tmp_path / "no.mkv", size=(200, 150)))
+        assert not (tmp_path / "no.mkv").exists()
+
+
+def test_the_command_line(
+    layered: Path, driving: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sonomime.cli import main
+
+    def animate(name: str, *words: str) -> int:
+        files = [still(tmp_path, wide(0)), driving, "-o", tmp_path / name]
+        return main(["animate", "--bundle", str(layered), *map(str, files), *words])
+
+    assert animate("own") == 0
+    assert animate("small", "--size", "200x150") == 0
+    assert read_image(tmp_path / "own" / "frame_000000.png").shape == (300, 400)
+    assert read_image(tmp_path / "small" / "frame_000000.png").shape == (150, 200)
+    for wrong in ("large", "400x400", "4000x3000"):
+        assert animate("no", "--size", wrong) == 2
+    assert not (tmp_path / "no").exists()
+    assert "1920" in capsys.readouterr().err
