@@ -23,7 +23,7 @@ import numpy as np
 from ..runtime.animator import Animator
 from ..runtime.backends import resolve_backend, resolve_threads
 from ..runtime.bundle.bundle import Bundle
-from ..runtime.media.frames import Image, read_image
+from ..runtime.media.frames import Image, read_image, resize
 from ..runtime.media.video import open_source
 from ..runtime.pipeline import SAMPLES
 from ..runtime.support.atomic_files import atomic_write_text
@@ -35,6 +35,7 @@ from .measure import Summary, environment, summarise
 
 MOST_INPUTS = 60  # frames kept in memory and repeated
 BLOCKS = 8  # of the comparison with torch
+COMPOSED = 800, 600  # the size at which frames are composed
 TORCH = "torch"  # no backend of the runtime: the same stages in torch
 
 
@@ -88,6 +89,10 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
             for frame in itertools.islice(frames, plan.warmup):
                 animator.animate(frame)
             samples = _time_frames(animator, itertools.islice(frames, plan.frames), plan.frames)
+            if bundle.manifest.layers is not None:
+                again = itertools.islice(frames, plan.frames)
+                name = "compose {}x{}".format(*COMPOSED)
+                samples[name] = _time_composing(animator, source, again, plan.frames)
         report |= {
             "backend": animator.session.backend.name,
             "device": animator.session.backend.device,
@@ -156,10 +161,10 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
             steps = ", ".join(f"{k} {v:.0f}" for k, v in run.items() if k != "total")
             yield f"cold start {run['total']:.0f} ms: {steps}"
     count = report["milliseconds"]["frame"]["count"]
-    yield f"{'ms':<12}" + "".join(f"{k:>9}" for k in _COLUMNS) + f"   {count} warm frames"
+    yield f"{'ms':<16}" + "".join(f"{k:>9}" for k in _COLUMNS) + f"   {count} warm frames"
     for name, row in report["milliseconds"].items():
         cells = (f"{row[k]:9.3f}" if row[k] is not None else f"{'-':>9}" for k in _COLUMNS)
-        yield f"{name:<12}" + "".join(cells)
+        yield f"{name:<16}" + "".join(cells)
     yield f"runtime's own share of a frame: {report['own_share']:.2%}"
     if "gpu" in report:
         yield "stages by CUDA events, " + ("one CUDA graph" if report["cuda_graph"] else "no graph")
@@ -216,6 +221,20 @@ def _time_frames(animator: Animator, frames: Iterator[Image], count: int) -> dic
             samples[name].append(seconds)
         samples["own"].append(whole - sum(animator.timings.values()))
     return samples
+
+
+def _time_composing(
+    animator: Animator, source: Image, frames: Iterator[Image], count: int
+) -> list[float]:
+    """Seconds that every frame costs more when it is composed, of a source that has that size."""
+    animator.set_source(resize(source, *COMPOSED))
+    seconds = []
+    for frame in progress(frames, count, "compose"):
+        animator.animate(frame)
+        begin = perf_counter()
+        animator.compose()
+        seconds.append(perf_counter() - begin)
+    return seconds
 
 
 def _share(samples: dict[str, list[float]]) -> float:

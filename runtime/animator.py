@@ -272,7 +272,7 @@ class Animator:
         """
         with self._lock:
             self._check_open()
-            if self._last_time is None or QUALITY not in self.session.chain.tensors():
+            if self._clock.last is None or QUALITY not in self.session.chain.tensors():
                 return None
             return judge(self.session.read(QUALITY))
 

@@ -162,12 +162,13 @@ class Composer:
         # motion draws in.
         edges = ((above, below), (left, right), (0, 0))[: picture.ndim]
         self._picture = _finer(np.pad(resize(picture, width, height), edges))
-        # Where each pixel is in that.
-        own = np.meshgrid(np.arange(width) + left, np.arange(height) + above)
-        self._own = [2 * places.astype(np.float32) for places in own]
-        self._places = [np.empty_like(own) for own in self._own]
+        # Where each column and row is in that.
+        columns = 2 * (np.arange(width, dtype=np.float32)[None] + left)
+        rows = 2 * (np.arange(height, dtype=np.float32)[:, None] + above)
+        self._own = columns, rows
+        self._places = np.empty((2, height, width), np.float32)
         self._gate = np.empty((height, width, *self._channels), np.float32)
-        self._base, self._moved = np.empty_like(self._gate), np.empty_like(self._gate)
+        self._base = np.empty_like(self._gate)
 
     def compose(
         self, deformation: Map, stiff: Map, gain: Map, offset: Map, gate: Map
@@ -192,14 +193,14 @@ class Composer:
             # Two fine pixels for each of the frame's; points span 2 over the model's square.
             pixels = stiffly[..., axis] * (self._box.size * self._scale[axis])
             self._enlarge(pixels, places)
-            cv2.add(places, self._own[axis], dst=places)
+            places += self._own[axis]
         self._enlarge(gate, self._gate)
         self._enlarge(base, self._base)
         moved = cv2.remap(
             self._picture, *self._places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
         )
-        cv2.multiply(moved, self._gate, dst=self._moved, dtype=cv2.CV_32F)
-        frame: Image = cv2.add(self._moved, self._base, dst=moved, dtype=cv2.CV_8U)
+        cv2.multiply(moved, self._gate, dst=self._gate, dtype=cv2.CV_32F)
+        frame: Image = cv2.add(self._gate, self._base, dst=moved, dtype=cv2.CV_8U)
         return frame
 
     def _of_picture(self, layer: Map) -> Map:

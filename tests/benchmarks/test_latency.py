@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_bundle import make_toy_bundle
 
 from sonomime.benchmarks.latency import Plan, measure_latency, report_lines, write_report
 from sonomime.benchmarks.measure import LEAST_FOR_P99, environment, summarise
@@ -57,6 +58,14 @@ def test_a_report_is_complete(toy_bundle: Path, tmp_path: Path) -> None:
     text = "\n".join(report_lines(report))
     for word in (*STAGES, "cold start", "own share", "7 warm frames"):
         assert word in text
+
+
+def test_composing_is_timed_where_a_bundle_has_layers(tmp_path: Path) -> None:
+    bundle = make_toy_bundle(tmp_path / "layered", layers=True)
+    report = measure_latency(Plan(bundle, threads=1, frames=3, warmup=0, cold=0))
+    assert list(report["milliseconds"]) == ["frame", *STAGES, "own", "compose 800x600"]
+    assert len(report["samples_ms"]["compose 800x600"]) == 3
+    assert "compose 800x600" in "\n".join(report_lines(report))
 
 
 def test_the_verb_prints_and_writes(
