@@ -87,8 +87,8 @@ def animate_files(animator: Animator, job: Job) -> Done:
             _check_one_frame(job)
         animator.reset()
         animator.set_source(still)
-        reference = _choose_reference(animator, driving, job.reference)
         size = shown = _size(animator.letterbox, job.size, composes)
+        reference = _choose_reference(animator, driving, job.reference)
         channels = 3 if still.ndim == 3 else channels
         panels = None
         if job.side_by_side:
