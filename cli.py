@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import fill
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import NoReturn, cast
 
 from . import __version__
 from .benchmarks.commands import add_bench
 from .export.commands import add_build, add_engine, add_export, add_import_fomm
+from .runtime.commands import add_animate, add_demo, add_doctor
 from .runtime.support.dataclass_parser import nearest
 from .runtime.support.errors import (
     WRITE_ERRNOS,
@@ -31,11 +30,6 @@ from .runtime.support.errors import (
 )
 from .runtime.support.process import Terminated, mend_streams, terminable
 from .training.commands import add_evaluate, add_phantom, add_train
-
-if TYPE_CHECKING:
-    from .runtime.animator import Animator
-    from .runtime.media.frames import Crop
-    from .runtime.pipeline import Job
 
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_UNEXPECTED = 2, 130, 1
 
@@ -149,214 +143,6 @@ def _say(message: str, hint: str) -> None:
     print(f"error: {message}", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr, flush=True)
-
-
-def _verb(
-    verbs: Subparsers[argparse.ArgumentParser], name: str, summary: str, example: str,
-    run: Callable[[argparse.Namespace], int], more: str = "",
-) -> argparse.ArgumentParser:  # fmt: skip
-    parser = verbs.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}. {more}".strip(),
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _add_open(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=Path, metavar="B", help="bundle folder (the default one)")
-    parser.add_argument(
-        "--backend", default="auto", metavar="NAME",
-        help="auto (default: the best there is), cpu, ort-cuda, tensorrt, rtx",
-    )  # fmt: skip
-    parser.add_argument(
-        "--device",
-        type=int,
-        metavar="N",
-        help="number of the GPU, from 0 (default: 0, if there is one)",
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (physical cores)")
-
-
-def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
-    """`sonomime animate`."""
-    parser = _verb(
-        verbs, "animate", "animate a still image with the motion of a driving clip",
-        "sonomime animate still.png driving.mp4 -o animated.mp4 --side-by-side",
-        run_animate, "The source, which gives the picture, comes first; then the driving clip, "
-        "which gives the motion. The result has a mark that calls it synthetic.",
-    )  # fmt: skip
-    parser.add_argument(
-        "source", type=Path, metavar="SOURCE", help="what is to move: image, video or folder"
-    )
-    parser.add_argument(
-        "driving", type=Path, metavar="DRIVING", help="how it is to move: video, folder or image"
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT",
-        help="NAME.mp4, NAME.mkv (FFV1, exact), or a folder of .png frames",
-    )  # fmt: skip
-    _add_open(parser)
-    parser.add_argument(
-        "--motion", choices=("relative", "absolute"), default="relative",
-        help="relative (default): add the driving movement; absolute: take the driving positions",
-    )  # fmt: skip
-    parser.add_argument(
-        "--reference", type=_reference, default="first", metavar="first|N|best",
-        help="driving frame whose pose is the source's: the first (default), number N from 0, or "
-        "the one most like the source's",
-    )  # fmt: skip
-    parser.add_argument(
-        "--scale", type=_scale, default=1.0, metavar="S|hull",
-        help="factor of relative motion (1), or hull: by the size of the two anatomies",
-    )  # fmt: skip
-    parser.add_argument("--smooth", action="store_true", help="One-Euro smoothing of the motion")
-    parser.add_argument("--min-cutoff", type=float, metavar="HZ", help="smoothing at rest (1.5)")
-    parser.add_argument("--beta", type=float, metavar="B", help="less smoothing when fast (10)")
-    parser.add_argument(
-        "--shading", choices=("off", "low", "full"), default="full",
-        help="how much of the driving clip's change of light is taken on (full)",
-    )  # fmt: skip
-    parser.add_argument("--crop", type=_crop, metavar="X,Y,W,H", help="of the driving frames")
-    parser.add_argument("--source-crop", type=_crop, metavar="X,Y,W,H", help="of the source")
-    parser.add_argument(
-        "--source-frame", type=int, metavar="N",
-        help="which frame is the source when SOURCE is a clip (0, the first)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--side-by-side", action="store_true", help="show source | driving | synthesized"
-    )
-    parser.add_argument(
-        "--size", default="source", metavar="source|model|WxH",
-        help="of the picture, up to 1920 a side: the source's own (default), as in the model's "
-        "square, or WIDTHxHEIGHT; composed sharply over the source where the bundle can, else "
-        "the model's frame is enlarged",
-    )  # fmt: skip
-    parser.add_argument("--no-mark", action="store_true", help="leave the synthetic mark out")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def run_animate(args: argparse.Namespace) -> int:
-    """Run `sonomime animate`."""
-    from .runtime.animator import Animator
-    from .runtime.compose import parse_size
-    from .runtime.pipeline import Job
-    from .runtime.smoothing import Smoothing
-
-    if args.motion == "absolute" and (args.scale != 1.0 or args.reference != "first"):
-        option = "--scale" if args.scale != 1.0 else "--reference"
-        raise ConfigError(
-            f"{option} has no effect with --motion absolute",
-            "leave it out, or use --motion relative",
-        )
-    smooth = None
-    if args.smooth or args.min_cutoff is not None or args.beta is not None:
-        default = Smoothing()
-        smooth = Smoothing(
-            default.min_cutoff if args.min_cutoff is None else args.min_cutoff,
-            default.beta if args.beta is None else args.beta,
-        )
-    job = Job(
-        args.source, args.driving, args.output, args.reference, args.crop, args.source_crop,
-        args.source_frame, args.side_by_side, not args.no_mark, parse_size(args.size),
-    )  # fmt: skip
-    animator = Animator.open(
-        args.bundle, args.backend, motion=args.motion, smooth=smooth, threads=args.threads,
-        scale=args.scale, device=args.device, shading=args.shading,
-    )  # fmt: skip
-    return _animate(animator, job, args.json)
-
-
-def _animate(animator: Animator, job: Job, as_json: bool) -> int:
-    from .runtime.pipeline import animate_files
-    from .runtime.quality import as_rows, summary
-
-    with animator:
-        done = animate_files(animator, job)
-    record = asdict(done) | {"quality": as_rows(done.quality)}
-    print(json.dumps(record, default=str) if as_json else done.output)
-    rate = done.frames / done.seconds
-    print(f"{done.frames} frames, {rate:.1f} a second with files", file=sys.stderr)
-    if doubts := summary(done.quality):
-        print(doubts, file=sys.stderr)
-    return 0
-
-
-def add_demo(verbs: Subparsers[argparse.ArgumentParser]) -> None:
-    """`sonomime demo`."""
-    parser = _verb(
-        verbs, "demo", "animate the sample image with the sample clip", "sonomime demo -o demo.mp4",
-        run_demo, "Source, driving and synthesized picture are shown beside each other.",
-    )  # fmt: skip
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path("sonomime-demo.mp4"), metavar="OUT",
-        help="as for animate (sonomime-demo.mp4)",
-    )  # fmt: skip
-    _add_open(parser)
-
-
-def run_demo(args: argparse.Namespace) -> int:
-    """Run `sonomime demo`."""
-    from .runtime.animator import Animator
-    from .runtime.pipeline import demo_job
-
-    job = demo_job(args.output)
-    animator = Animator.open(args.bundle, args.backend, threads=args.threads, device=args.device)
-    return _animate(animator, job, False)
-
-
-def add_doctor(verbs: Subparsers[argparse.ArgumentParser]) -> None:
-    """`sonomime doctor`."""
-    parser = _verb(
-        verbs, "doctor", "check the installation, and say how to fix it",
-        "sonomime doctor --json", run_doctor,
-    )  # fmt: skip
-    parser.add_argument("--bundle", type=Path, metavar="B", help="bundle folder (the default one)")
-    parser.add_argument(
-        "--device",
-        type=int,
-        metavar="N",
-        help="number of the GPU, from 0 (default: 0, if there is one)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-
-
-def run_doctor(args: argparse.Namespace) -> int:
-    """Run `sonomime doctor`: 0 when nothing failed, else the exit code of the first failure."""
-    from .runtime.doctor import as_data, examine
-
-    checks = []
-    for check in examine(args.bundle, args.device):
-        checks.append(check)
-        if not args.json:
-            print(f"{check.state:<5} {check.name}: {check.detail}", flush=True)
-            if check.fix:
-                print(f"      fix: {check.fix}", flush=True)
-    if args.json:
-        print(json.dumps(as_data(checks), indent=2))
-    return next((check.exit_code for check in checks if check.state == "fail"), 0)
-
-
-def _reference(text: str) -> str | int:
-    return int(text) if text.isdecimal() else text
-
-
-def _scale(text: str) -> str | float:
-    if text == "hull":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"cannot read the scale {text!r}", "a number, or hull") from None
-
-
-def _crop(text: str) -> Crop:
-    from .runtime.media.frames import parse_crop
-
-    return parse_crop(text)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,27 @@ import os
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, get_args, overload
+from typing import Any, Self, TypeVar, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from .alignment import Aligner, Landmark, points_to_pixels
 from .backends import open_backend
 from .bundle.bundle import Bundle
-from .bundle.manifest import DRIVING, DRIVING_FRAME, QUALITY, REFERENCE, SOURCE_IMAGE, Motion
+from .bundle.manifest import (
+    DRIVING,
+    DRIVING_FRAME,
+    LANDMARK_IMAGE,
+    QUALITY,
+    SOURCE_IMAGE,
+    Motion,
+)
 from .clock import Clock
 from .compose import Size, SourcePicture
 from .frame_io import FrameIO
-from .keypoints import hull_scale
 from .media.frames import Image, Letterbox
+from .options import Scale, fit_scale, set_options, set_within
 from .quality import Quality, judge
 from .session import Session
 from .shading import Shading, set_shading
@@ -54,7 +62,7 @@ class Animator:
         self,
         session: Session,
         motion: Motion = "relative",
-        scale: float | Literal["hull"] = 1.0,
+        scale: Scale = 1.0,
         smooth: Smoothing | tuple[float, float] | bool | None = None,
         shading: Shading = "full",
     ) -> None:
@@ -68,9 +76,10 @@ class Animator:
         self._scale = scale
         self._lock = threading.RLock()
         self._closed = False
-        self._set_options(as_smoothing(smooth))
+        set_options(session, motion, scale, as_smoothing(smooth))
         set_shading(session, shading)
-        self._io = FrameIO(session.backend, session.chain.image)
+        self._aligner = Aligner(session)
+        self._io = FrameIO(session.backend, session.chain)
         self._picture: SourcePicture | None = None
         self._driving_box: Letterbox | None = None
         self._clock = Clock()
@@ -83,7 +92,7 @@ class Animator:
         motion: Motion = "relative",
         smooth: Smoothing | tuple[float, float] | bool | None = None,
         threads: int | None = None,
-        scale: float | Literal["hull"] = 1.0,
+        scale: Scale = 1.0,
         device: int | None = None,
         shading: Shading = "full",
     ) -> Self:
@@ -116,7 +125,7 @@ class Animator:
     def set_source(self, image: Any) -> None:
         """Take a new source image, as `animate` takes frames, and run the `source` stages on it.
 
-        A reference that was set stays; smoothing starts again.
+        A reference that was set stays; an alignment is dropped, and smoothing starts again.
 
         Raises:
             InputError: not an image.
@@ -125,6 +134,7 @@ class Animator:
         with self._lock:
             self._check_open()
             self._picture = None
+            self._aligner.drop()
             box = self._io.give(image, SOURCE_IMAGE)
             self.session.set_source()
             self._picture = SourcePicture(self.session, image, box)
@@ -134,12 +144,12 @@ class Animator:
         """Take a driving frame as the reference of relative motion; smoothing starts again.
 
         Raises:
-            InputError: not an image.
+            InputError: not an image, or points of `align` that waited for it lie outside of it.
             BackendError: a stage failed, or the Animator is closed.
         """
         with self._lock:
             self._check_open()
-            self._io.give(frame, DRIVING_FRAME)
+            self._aligner.begin(self._io.give(frame, DRIVING_FRAME))
             self.session.set_reference()
             self._begin()
 
@@ -169,8 +179,8 @@ class Animator:
 
         Raises:
             ConfigError: a size that `compose` refuses, or both `out` and `size`.
-            InputError: no source yet, not an image, an array that does not fit, or a timestamp that
-                does not increase.
+            InputError: no source yet, not an image, an array that does not fit, a timestamp that
+                does not increase, or points of `align` that waited for this frame lie outside.
             BackendError: a stage failed, an array lies on a GPU and the model does not, or the
                 Animator is closed.
         """
@@ -183,9 +193,10 @@ class Animator:
                     raise ConfigError("`out` takes the model's own frame", "leave size or out away")
             step, now = self._clock.step(timestamp)
             target = self._io.target(out)
-            self._set_within("dt_seconds", step)
+            set_within(self.session, "dt_seconds", step)
             self._driving_box = self._io.give(frame, DRIVING_FRAME, self._driving_box)
             if not self.session.has_reference:
+                self._aligner.begin(self._driving_box)
                 self.session.observe()
                 self.session.keep_reference()
                 self._fit_scale()
@@ -238,10 +249,55 @@ class Animator:
             points: NDArray[np.float32] = self.session.read(DRIVING + "kp_value")[0]
             return points
 
-    def reset(self) -> None:
-        """Begin a new driving clip: the reference, the smoothing and the clock are forgotten."""
+    def align(
+        self, source_points: ArrayLike | None, reference_points: ArrayLike | None = None
+    ) -> None:
+        """Read the motion of each place of the source where the same place of the anatomy is in the
+        reference, as landmarks of both say. The alignment belongs to this pair: a new source,
+        another reference and `reset` drop it.
+
+        Args:
+            source_points: (K, 2), (x, y) in pixels of the source image; None: no alignment.
+            reference_points: (K, 2), the same landmarks in pixels of the reference as it was given;
+                where there is none yet, of the next frame that becomes it.
+
+        Raises:
+            ConfigError: the model cannot align.
+            InputError: no source yet; points that are not (K, 2), not finite or outside of their
+                picture.
+            BackendError: the Animator is closed.
+        """
         with self._lock:
             self._check_open()
+            if source_points is None:
+                self._aligner.drop()
+            else:
+                self._aligner.align(source_points, reference_points, self.letterbox)
+
+    def find_landmarks(self, image: Any) -> list[Landmark]:
+        """Landmarks of a source image or a driving frame, in pixels of it; changes nothing else.
+
+        Raises:
+            ConfigError: the model has no detector of landmarks.
+            InputError: not an image.
+            BackendError: the stage failed, or the Animator is closed.
+        """
+        with self._lock:
+            self._check_open()
+            names = self.session.landmarks
+            if not names:
+                raise ConfigError("this model finds no landmarks", "place them by hand: align()")
+            box = self._io.give(image, LANDMARK_IMAGE)
+            found = self.session.find_landmarks()
+            places = points_to_pixels(found[:, :2], box)
+            rows = np.column_stack([places, found[:, 2]]).tolist()
+            return [Landmark(name, *row) for name, row in zip(names, rows, strict=True)]
+
+    def reset(self) -> None:
+        """Begin a new driving clip: reference, alignment, smoothing and clock are forgotten."""
+        with self._lock:
+            self._check_open()
+            self._aligner.drop()
             self.session.forget_reference()
             self._begin()
 
@@ -255,12 +311,6 @@ class Animator:
         with self._lock:
             self._check_open()
             return self.session.read(name)
-
-    @property
-    def has_hulls(self) -> bool:
-        """Whether source and reference have keypoints, whose hulls can be compared."""
-        wanted = {"source_kp_value", REFERENCE + "kp_value"}
-        return wanted <= self.session.chain.tensors().keys()
 
     @property
     def quality(self) -> Quality | None:
@@ -319,34 +369,6 @@ class Animator:
             raise InputError("there is no source image yet", "call set_source(image) first")
         return self._picture
 
-    def _set_options(self, smooth: Smoothing | None) -> None:
-        """Set the controls; refuse what the model cannot honour."""
-        session, scale = self.session, self._scale
-        if self.motion not in get_args(Motion):
-            raise ConfigError(f"unknown motion {self.motion!r}", "relative or absolute")
-        if scale != "hull" and not (isinstance(scale, int | float) and 0 < scale <= 10):
-            raise ConfigError(
-                f"scale is {scale!r}, but must be above 0 and at most 10, or 'hull'",
-                "1 (the default) moves the source as far as the driving clip moves",
-            )
-        motions = session.chain.motions()
-        if self.motion not in motions:
-            raise ConfigError(f"this model cannot make {self.motion} motion", f"take {motions[0]}")
-        if len(motions) > 1:
-            session.set_control("relative", float(self.motion == "relative"))
-        if scale == "hull" and not self.has_hulls:
-            raise ConfigError(
-                "this model has no keypoints of source and reference to take the scale from",
-                "give the scale as a number",
-            )
-        if scale == "hull" and session.has_control("scale"):
-            self._set_within("scale", 1.0)  # until source and reference are there
-        elif session.has_control("scale") or scale != 1.0:
-            session.set_control("scale", 1.0 if scale == "hull" else scale)
-        for name in ("min_cutoff", "beta"):
-            if session.has_control(name) or smooth is not None:
-                session.set_control(name, 0.0 if smooth is None else getattr(smooth, name))
-
     def _begin(self) -> None:
         """A fresh clock, and the scale of the new pair. (The session's states are fresh.)"""
         self._clock.last = None
@@ -354,12 +376,4 @@ class Animator:
 
     def _fit_scale(self) -> None:
         if self._scale == "hull" and self.session.has_reference and self._picture is not None:
-            source = self.session.read("source_kp_value")[0]
-            reference = self.session.read(REFERENCE + "kp_value")[0]
-            self._set_within("scale", hull_scale(source, reference))
-
-    def _set_within(self, name: str, value: float) -> None:
-        """Set what was measured, not asked for, as near as the range allows, if it is there."""
-        if self.session.has_control(name):
-            low, high = self.session.range_of(name)
-            self.session.set_control(name, min(high, max(low, value)))
+            fit_scale(self.session)

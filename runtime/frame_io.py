@@ -10,9 +10,14 @@ from numpy.typing import NDArray
 
 from .backends.arrays import DeviceArray, host_array, on_device
 from .backends.base import Backend, TakesDeviceArrays
-from .bundle.manifest import DRIVING_FRAME, FRAME, SOURCE_IMAGE, ImageFormat
+from .bundle.manifest import DRIVING_FRAME, FRAME, LANDMARK_IMAGE, SOURCE_IMAGE, Chain
 from .media.frames import Image, Letterbox, check_image, to_channels
 from .support.errors import BackendError, InputError
+
+_CALLED = {
+    SOURCE_IMAGE: "the source image", DRIVING_FRAME: "the driving frame",
+    LANDMARK_IMAGE: "the image",
+}  # fmt: skip
 
 
 class FrameIO:
@@ -23,12 +28,13 @@ class FrameIO:
     as it is: on the device where it lies there, else in the host's memory.
     """
 
-    def __init__(self, backend: Backend, image: ImageFormat) -> None:
+    def __init__(self, backend: Backend, chain: Chain) -> None:
         self._backend = backend
         self._on_device = backend if isinstance(backend, TakesDeviceArrays) else None
-        self._size, self._channels = image.size, image.channels
+        self._size, self._channels = chain.image.size, chain.image.channels
         # Looked up once: the backend's own memory on the host.
-        self._inputs = {name: Planes(backend.view(name)) for name in (SOURCE_IMAGE, DRIVING_FRAME)}
+        given = [name for name in chain.given() if name in _CALLED]
+        self._inputs = {name: Planes(backend.view(name)) for name in given}
         self._frame = Planes(backend.view(FRAME))
 
     def give(self, image: Any, tensor: str, box: Letterbox | None = None) -> Letterbox:
@@ -39,8 +45,7 @@ class FrameIO:
             BackendError: an array on a GPU, and the model runs elsewhere.
         """
         if not isinstance(image, np.ndarray):
-            what = "the source image" if tensor == SOURCE_IMAGE else "the driving frame"
-            return self._give_array(image, tensor, what)
+            return self._give_array(image, tensor, _CALLED[tensor])
         height, width = check_image(image).shape[:2]
         size = self._size
         if box is None or (box.width, box.height) != (width, height):

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 
-import numpy as np
-
 from .animator import Animator
+from .bundle.manifest import ALIGNMENT
 from .compose import MOST_SIDE, Size, fitted, target_size
-from .keypoints import reference_distance
+from .debug_picture import write_debug_picture
+from .landmarks import Alignment, Picture, align_pair
 from .media.frames import Crop, Image, Letterbox, has_colour, resize
 from .media.mark import draw_mark, metadata
 from .media.panels import Panels
 from .media.sinks import open_sink
 from .media.video import FrameSource, open_source
 from .quality import Quality
+from .reference import choose_reference, nth_frame
 from .support.errors import ConfigError, InputError, OutputError, output_errors
 from .support.progress import progress
 
@@ -34,7 +35,8 @@ class Job:
     """What to animate.
 
     `reference` is `first`, `best` or the index of a driving frame; `source_frame` the frame to take
-    where the source is a clip, None the first; crops are in pixels of the original frames; `size`
+    where the source is a clip, None the first; crops are in pixels of the original frames;
+    `landmarks` as of `align_pair`; `debug_picture` is a PNG file that shows the alignment; `size`
     is that of the synthesized picture.
     """
 
@@ -47,20 +49,24 @@ class Job:
     source_frame: int | None = None
     side_by_side: bool = False
     mark: bool = True
+    landmarks: str | Path = "auto"
+    debug_picture: Path | None = None
     size: Size = "source"
 
 
 @dataclass(frozen=True)
 class Done:
     """What was made: frames written, the reference's index (None for absolute motion), the size
-    (width, height), seconds from the first frame to the closed file; how each frame went, where the
-    model says."""
+    (width, height), seconds from the first frame to the closed file, how source and reference were
+    aligned, in words (empty where the model has nothing to align), and how each frame went, where
+    the model says."""
 
     output: Path
     frames: int
     reference: int | None
     size: tuple[int, int]
     seconds: float
+    alignment: str
     quality: list[Quality]
 
 
@@ -88,7 +94,8 @@ def animate_files(animator: Animator, job: Job) -> Done:
         animator.reset()
         animator.set_source(still)
         size = shown = _size(animator.letterbox, job.size, composes)
-        reference = _choose_reference(animator, driving, job.reference)
+        reference = choose_reference(animator, driving, job.reference)
+        alignment = _align(animator, job, still, reference.image)
         channels = 3 if still.ndim == 3 else channels
         panels = None
         if job.side_by_side:
@@ -114,7 +121,7 @@ def animate_files(animator: Animator, job: Job) -> Done:
                     picture = panels.compose((None, frame.image, picture))
                 sink.write(picture, frame.timestamp)
         seconds = time.perf_counter() - begin
-        return Done(job.output, sink.count, reference, shown, seconds, judged)
+        return Done(job.output, sink.count, reference.index, shown, seconds, alignment.said, judged)
 
 
 def _source_of(job: Job, channels: int, composes: bool) -> Image:
@@ -159,21 +166,50 @@ def demo_job(output: Path) -> Job:
     return Job(still, driving, output, side_by_side=True)
 
 
+def _align(animator: Animator, job: Job, still: Image, reference: Image | None) -> Alignment:
+    """Align the pair as the job says, and draw the picture of it that it asks for."""
+    second = None if reference is None else Picture(reference, job.crop)
+    alignment = align_pair(animator, job.landmarks, Picture(still, job.source_crop), second)
+    if job.debug_picture is not None:
+        if reference is None or not animator.session.can_align:
+            raise ConfigError(
+                "there is no alignment to draw: --debug-picture has no effect",
+                "leave it out; alignments are for models that move by displacements",
+            )
+        write_debug_picture(
+            job.debug_picture, (still, reference), animator.read(ALIGNMENT),
+            (alignment.source, alignment.reference), alignment.names,
+            animator.session.chain.image.size,
+        )  # fmt: skip
+    return alignment
+
+
 def _check(job: Job) -> None:
     if isinstance(job.reference, str) and job.reference not in ("first", "best"):
         raise ConfigError(f"unknown reference {job.reference!r}", "first, best or a frame's index")
     if any(isinstance(index, int) and index < 0 for index in (job.source_frame, job.reference)):
         raise ConfigError("frames are counted from 0", "give an index of 0 or more")
-    with output_errors(job.output):
-        there = job.output.exists()
+    picture = job.debug_picture
+    if picture is not None and (picture.suffix.lower() != ".png" or picture == job.output):
+        raise ConfigError(
+            f"the debug picture cannot be {picture}", "give --debug-picture NAME.png of its own"
+        )
+    for file, option in ((job.output, "-o"), (picture, "--debug-picture")):
+        if file is not None:
+            _check_no_input(file, option, job)
+
+
+def _check_no_input(output: Path, option: str, job: Job) -> None:
+    with output_errors(output):
+        there = output.exists()
     if there:
         # A picture in a folder that is read is one of its frames.
-        frame = job.output.suffix.lower() == ".png"
-        places = (job.output, job.output.parent) if frame else (job.output,)
+        frame = output.suffix.lower() == ".png"
+        places = (output, output.parent) if frame else (output,)
         for file, place in product((job.source, job.driving), places):
             if file.exists() and os.path.samefile(file, place):
                 raise OutputError(
-                    f"{job.output} is an input of this very run", "choose another name with -o"
+                    f"{output} is an input of this very run", f"choose another name with {option}"
                 )
 
 
@@ -200,46 +236,4 @@ def _has_one_frame(source: FrameSource) -> bool:
 def _frame_of(path: Path, index: int, crop: Crop | None, channels: int) -> Image:
     """One frame of a picture, clip or folder."""
     with open_source(path, crop=crop, channels=channels) as source:
-        return _nth(source, index)
-
-
-def _nth(source: FrameSource, index: int) -> Image:
-    count = 0
-    for frame in source:
-        if frame.index == index:
-            return frame.image
-        count += 1
-    raise InputError(
-        f"{source.path} has no frame {index}", f"it has {count}, counted from 0 to {count - 1}"
-    )
-
-
-def _choose_reference(animator: Animator, driving: FrameSource, reference: str | int) -> int | None:
-    """Set the reference frame of relative motion and say which it is."""
-    if animator.motion == "absolute":
-        return None
-    if reference == "first":  # the first frame animated becomes it by itself
-        return 0
-    if not driving.seekable:
-        raise InputError(
-            f"{driving.path} cannot be read twice, so its reference has to be its first frame",
-            "leave --reference out, or record the clip to a file",
-        )
-    if isinstance(reference, int):
-        animator.set_reference(_nth(driving, reference))
-        return reference
-    if not animator.has_hulls:
-        raise ConfigError(
-            "this model has no keypoints to choose the best reference by",
-            "give --reference the number of a frame, or leave it out for the first",
-        )
-    source = animator.read("source_kp_value")[0]
-    best, least, image = 0, np.inf, None
-    for frame in progress(driving, driving.count_hint, "choose the reference"):
-        distance = reference_distance(source, animator.detect(frame.image))
-        if image is None or distance < least:
-            best, least, image = frame.index, distance, frame.image
-    if image is None:
-        raise InputError(f"{driving.path} has no frames")
-    animator.set_reference(image)
-    return best
+        return nth_frame(source, index)

@@ -20,7 +20,10 @@ from .bundle.manifest import (
     ALIGNMENT,
     DRIVING_FRAME,
     FRAME,
+    LANDMARK_IMAGE,
+    LANDMARKS,
     SOURCE_IMAGE,
+    TRANSFER,
     Chain,
     DisplacementControl,
 )
@@ -165,6 +168,49 @@ class Session:
         """
         self._give(DRIVING_FRAME, frame)
         self.backend.run(self._observe)
+
+    def match(self, frame: Planes | None = None) -> NDArray[np.float32]:
+        """How a driving frame has moved from the reference, without a picture; changes nothing
+        that a later frame sees.
+
+        Returns:
+            (rows, columns, 2): the displacement of each cell, in points.
+
+        Raises:
+            ConfigError: the chain has no displacements, or there is no reference.
+            BackendError: a stage failed.
+        """
+        if not isinstance(self.chain.control, DisplacementControl) or not self.has_reference:
+            raise ConfigError("there is no displacement to find", "set a reference first")
+        self.observe(frame)
+        self.backend.run(TRANSFER)  # alone, so that its states are not carried on
+        displacement: NDArray[np.float32] = self.backend.read("displacement")[0]
+        return displacement
+
+    @property
+    def landmarks(self) -> tuple[str, ...]:
+        """Names of what `find_landmarks` finds; none where the chain has no detector."""
+        control = self.chain.control
+        return control.landmarks if isinstance(control, DisplacementControl) else ()
+
+    def find_landmarks(self, image: Planes | None = None) -> NDArray[np.float32]:
+        """Look for the landmarks in a source image or a driving frame; changes nothing else.
+
+        Returns:
+            (K, 3), in the order of `landmarks`: (x, y) in points, and the probability that it is
+            there.
+
+        Raises:
+            ConfigError: the chain has no detector of landmarks.
+            BackendError: the stage failed.
+        """
+        if not self.landmarks:
+            raise ConfigError("this model finds no landmarks")
+        self._give(LANDMARK_IMAGE, image)
+        (stage,) = self.chain.of_role("landmarks")
+        self.backend.run(stage.name)
+        found: NDArray[np.float32] = self.backend.read(LANDMARKS)[0]
+        return found
 
     def animate(self, frame: Planes | None = None) -> Planes:
         """Synthesize a frame; the first one is the reference if none was set.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,20 @@ CHAIN = Chain(
     recurrent=(Recurrent("next_state", "state"),),
 )
 
+PLACES, FOUND = tensor("alignment", 1, 1, 1, 2), tensor("landmarks", 1, 1, 3)
+ALIGNED = replace(
+    CHAIN,
+    control=DisplacementControl(1, 1, landmarks=("level",)),
+    stages=(
+        Stage("finder", "landmarks", (image("landmark_image"),), (FOUND,)),
+        *(
+            replace(stage, inputs=(*stage.inputs, PLACES)) if stage.name == "transfer" else stage
+            for stage in CHAIN.stages
+        ),
+    ),
+)
+"""The same, moved by the alignment as well; its landmark is the mean level, thrice."""
+
 
 class Arithmetic:
     """A backend whose stages are a line of numpy each: the frame is the source's mean level, plus
@@ -61,6 +76,7 @@ class Arithmetic:
         self.runs: list[str] = []
         t = self.tensors
         self.stages: dict[str, Callable[[], Any]] = {
+            "finder": lambda: self.write("landmarks", t["landmark_image"].mean()),
             "source": lambda: self.write("source_mean", t["source_image"].mean()),
             "observe": lambda: self.write("driving_mean", t["driving_frame"].mean()),
             # Upon the source as well, so that a new source asks for it again.
@@ -73,7 +89,8 @@ class Arithmetic:
 
     def transfer(self) -> None:
         t = self.tensors
-        self.write("displacement", t["scale"] * (t["driving_mean"] - t["reference_gap"]))
+        moved = t["scale"] * (t["driving_mean"] - t["reference_gap"])
+        self.write("displacement", moved + t.get("alignment", 0))
         self.write("next_state", t["state"] + 1)
 
     def view(self, name: str) -> NDArray[Any]:

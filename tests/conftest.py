@@ -139,3 +139,11 @@ def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from toy_bundle import make_toy_bundle
 
     return make_toy_bundle(tmp_path_factory.mktemp("bundles") / "toy")
+
+
+@pytest.fixture(scope="session")
+def displacement_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, but moved by a grid of displacements, and with a detector of landmarks."""
+    from toy_displacement import make_displacement_toy
+
+    return make_displacement_toy(tmp_path_factory.mktemp("bundles") / "displacement")

@@ -70,6 +70,9 @@ class Graph:
         onnx.save(model, path)
 
 
+Plan = tuple[str, Any, Graph, list[contract.Tensor], list[contract.Tensor]]
+
+
 def blob(
     size: int, x: float, y: float, channels: int = 1, height: int | None = None, width: float = 0.15
 ) -> NDArray[np.uint8]:
@@ -190,26 +193,40 @@ def make_toy_bundle(
         motion("Sub", "occlusion_map", motion.constant(float(i)), out=layer.name)
     _generator(generator, size)
 
+    plans: list[Plan] = [
+        ("source", "source", source, [image("source_image")],
+         [small, *points("source_"), feature]),
+        ("keypoints", "observe", detector, [image("driving_frame")], points("driving_")),
+        ("transfer", "frame", transfer,
+         [*points("source_"), *points("reference_"), *points("driving_"), *controls,
+          tensor("state", 1, state)],
+         [*points("target_"), tensor("next_state", 1, state)]),
+        ("motion", "frame", motion,
+         [small, points("source_")[0], points("target_")[0]], [*maps, *beside]),
+        ("generator", "frame", generator, [feature, *maps], [image("frame")]),
+    ]  # fmt: skip
+    return write_toy(
+        folder, plans, contract.ImageFormat(size, 1 if channels == 1 else 3),
+        control=contract.KeypointControl(keypoints, (contract.SupervisedKeypoint(0, "blob"),)),
+        controls=CONTROLS,
+        recurrent=(contract.Recurrent("next_state", "state"),),
+        layers=contract.Layers("deformation", "deformation", "gate", "offset", "gate")
+        if layers
+        else None,
+    )  # fmt: skip
+
+
+def write_toy(
+    folder: Path, plans: Sequence[Plan], image: contract.ImageFormat, **chain: Any
+) -> Path:
+    """Write stages (name, role, graph, inputs, outputs) and a manifest about them."""
+    size, channels = image.size, image.channels
     stages = []
-    for name, graph, inputs, outputs in (
-        ("source", source, [image("source_image")], [small, *points("source_"), feature]),
-        ("keypoints", detector, [image("driving_frame")], points("driving_")),
-        (
-            "transfer",
-            transfer,
-            [*points("source_"), *points("reference_"), *points("driving_"), *controls,
-             tensor("state", 1, state)],
-            [*points("target_"), tensor("next_state", 1, state)],
-        ),
-        ("motion", motion, [small, points("source_")[0], points("target_")[0]], [*maps, *beside]),
-        ("generator", generator, [feature, *maps], [image("frame")]),
-    ):  # fmt: skip
+    for name, role, graph, inputs, outputs in plans:
         file = f"{name}.onnx"
         graph.save(folder / file, inputs, outputs)
-        role: Any = {"source": "source", "keypoints": "observe"}.get(name, "frame")
         digest = sha256_file(folder / file)
         stages.append(contract.StageFile(name, role, tuple(inputs), tuple(outputs), file, digest))
-
     golden = {
         "source": blob(size, 0.1, -0.2, channels),
         "reference": blob(size, -0.1, 0.1, channels),
@@ -229,10 +246,8 @@ def make_toy_bundle(
         name="toy",
         preset="toy",
         created_with="test",
-        image=contract.ImageFormat(size, 1 if channels == 1 else 3),
+        image=image,
         geometry="half_pixel",
-        control=contract.KeypointControl(keypoints, (contract.SupervisedKeypoint(0, "blob"),)),
-        controls=CONTROLS,
         precision="fp32",
         stages=tuple(stages),
         tolerances=contract.Tolerances(1e-4, frame_levels=255),
@@ -240,11 +255,8 @@ def make_toy_bundle(
         provenance=contract.Provenance(
             hashlib.sha256(b"").hexdigest(), "", 0, (contract.DataCredit("none", "CC0"),), "CC0"
         ),
-        recurrent=(contract.Recurrent("next_state", "state"),),
+        **chain,
         files=(contract.FileDigest("MODEL_CARD.md", sha256_file(folder / "MODEL_CARD.md")),),
-        layers=contract.Layers("deformation", "deformation", "gate", "offset", "gate")
-        if layers
-        else None,
     )
     write_manifest(folder, manifest)
     return folder

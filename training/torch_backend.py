@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..runtime.backends.base import boundary, not_boundary
 from ..runtime.bundle.checks import check_wiring
-from ..runtime.bundle.manifest import FRAME, SOURCE_IMAGE
+from ..runtime.bundle.manifest import DRIVING_FRAME, FRAME
 from ..runtime.session import Session
 from ..runtime.support.errors import BackendError
 from ..runtime.support.timing import Spans
@@ -41,6 +41,7 @@ class TorchBackend:
             for name, tensor in chain.tensors().items()
         }
         self.given = chain.given()
+        self.of_frame = [*chain.settings(), DRIVING_FRAME]
         pinned = device.type == "cuda"
         self.host = {
             name: torch.zeros(tensor.shape, dtype=getattr(torch, tensor.dtype), pin_memory=pinned)
@@ -87,7 +88,7 @@ class TorchBackend:
     @torch.no_grad()
     def run_frame(self) -> None:
         self._spans.start()
-        self.upload(name for name in self.given if name != SOURCE_IMAGE)
+        self.upload(self.of_frame)
         for i, stage in enumerate(self.per_frame):
             self.compute(stage)
             self._spans.lap(i)

@@ -12,7 +12,7 @@ import gc
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -49,8 +49,8 @@ class DeviceChain(TorchBackend):
             if channels_last:
                 module = module.to(memory_format=torch.channels_last)  # type: ignore[attr-defined]
             self.modules[name] = torch.compile(module, dynamic=False) if compiled else module
-        self._controls = [n for n in self.given if n not in (SOURCE_IMAGE, DRIVING_FRAME)]
-        self._sent: dict[str, Any] = {}
+        self._settings = chain.settings()
+        self._sent: dict[str, bytes] = {}
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def compute(self, stage: StageModule) -> None:
@@ -71,7 +71,7 @@ class DeviceChain(TorchBackend):
     @torch.no_grad()
     def enqueue(self) -> None:
         """One frame, whichever way it goes."""
-        self._send_controls()
+        self._send_settings()
         if self._graph is not None:
             self._graph.replay()
         else:
@@ -80,7 +80,7 @@ class DeviceChain(TorchBackend):
     @torch.no_grad()
     def capture(self) -> None:
         """Make the frame one CUDA graph, after some that are not: they choose the kernels."""
-        self._send_controls()
+        self._send_settings()
         stream = torch.cuda.Stream(self.place)
         stream.wait_stream(torch.cuda.current_stream(self.place))
         with torch.cuda.stream(stream):
@@ -124,10 +124,10 @@ class DeviceChain(TorchBackend):
         self.carry_states()
         self.download()
 
-    def _send_controls(self) -> None:
+    def _send_settings(self) -> None:
         """Outside of the graph, and only what has changed."""
-        now = {name: float(self.host[name][0]) for name in self._controls}
-        self.upload(name for name in self._controls if now[name] != self._sent.get(name))
+        now = {name: self.view(name).tobytes() for name in self._settings}
+        self.upload(name for name in self._settings if now[name] != self._sent.get(name))
         self._sent = now
 
 
@@ -149,6 +149,8 @@ def plain_loop(
         began = perf_counter()
         host[DRIVING_FRAME] = torch.from_numpy(to_planes(frames[i % len(frames)]))
         for stage in chain.stages.values():
+            if stage.role == "landmarks":  # no part of a frame, however it is chained
+                continue
             given = [host[tensor.name].to(chain.place) for tensor in stage.inputs]
             results = chain.modules[stage.name](*given)
             listed = (results,) if isinstance(results, Tensor) else results

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..bundle.manifest import DRIVING_FRAME, SOURCE_IMAGE, Chain, Tensor
+from ..bundle.manifest import DRIVING_FRAME, Chain, Tensor
 from .base import boundary, not_boundary
 from .cuda import Device
 
@@ -34,9 +34,9 @@ class DeviceMemory:
         self._stream = stream
         self._tensors = chain.tensors()
         outer = boundary(chain)
-        # The controls lie beside the driving frame, so that all a frame takes goes up in one copy.
-        controls = [name for name in chain.given() if name not in (SOURCE_IMAGE, DRIVING_FRAME)]
-        first = [*controls, DRIVING_FRAME]
+        # Settings lie beside the driving frame, so that all a frame takes goes up in one copy.
+        settings = chain.settings()
+        first = [*settings, DRIVING_FRAME]
         order = [*first, *(name for name in outer if name not in first)]
         order += [name for name in self._tensors if name not in outer]
         self._offsets: dict[str, int] = {}
@@ -58,7 +58,7 @@ class DeviceMemory:
         }
         # What goes up with a frame, with the driving frame and without.
         self._with_frame = (first[0], first[-1])
-        self._controls = (controls[0], controls[-1]) if controls else None
+        self._settings = (settings[0], settings[-1]) if settings else None
 
     def address(self, tensor: str) -> int:
         """Where a tensor lies on the device."""
@@ -84,7 +84,7 @@ class DeviceMemory:
 
     def upload_inputs(self, with_driving_frame: bool) -> None:
         """Send up all that a frame takes, in one copy; the driving frame may be there already."""
-        ends = self._with_frame if with_driving_frame else self._controls
+        ends = self._with_frame if with_driving_frame else self._settings
         if ends is not None:
             self._device.upload(self.address(ends[0]), self._span(*ends), self._stream)
 

@@ -237,9 +237,14 @@ class Chain:
         return [stage for stage in self.stages if stage.role in roles]
 
     def given(self) -> list[str]:
-        """Tensors that the caller writes: images, the alignment, the controls."""
+        """Tensors that the caller writes: images and settings."""
         images = SOURCE_IMAGE, DRIVING_FRAME, LANDMARK_IMAGE
-        names = (*images, ALIGNMENT, *(control.name for control in self.controls))
+        taken = self.tensors()
+        return [*(name for name in images if name in taken), *self.settings()]
+
+    def settings(self) -> list[str]:
+        """Those of them that go with every frame: the alignment and the controls."""
+        names = ALIGNMENT, *(control.name for control in self.controls)
         taken = self.tensors()
         return [name for name in names if name in taken]
 

@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from arithmetic_chain import CHAIN, Arithmetic
 from toy_bundle import blob
+from toy_displacement import CELLS
 
 from sonomime.runtime import Animator
 from sonomime.runtime.media.frames import Crop, read_image
@@ -19,7 +19,7 @@ from sonomime.runtime.media.mark import draw_mark, mark_box
 from sonomime.runtime.media.panels import Panels
 from sonomime.runtime.media.video import open_source
 from sonomime.runtime.pipeline import Job, animate_files, demo_job
-from sonomime.runtime.session import Session
+from sonomime.runtime.session import own_places
 from sonomime.runtime.support.errors import ConfigError, InputError, OutputError
 
 XS = (0.0, 0.1, 0.3, -0.2, 0.0)
@@ -112,15 +112,85 @@ def test_references(animator: Animator, still: Path, driving: Path, tmp_path: Pa
     assert not (tmp_path / "none").exists()
 
 
-def test_a_model_without_keypoints_cannot_choose_the_reference(
-    still: Path, driving: Path, tmp_path: Path
+@pytest.fixture
+def matching(displacement_toy: Path) -> Any:
+    with Animator.open(displacement_toy, threads=1) as opened:
+        yield opened
+
+
+def test_a_pair_is_aligned_before_it_is_animated(
+    matching: Animator, still: Path, driving: Path, tmp_path: Path
 ) -> None:
-    with (
-        Animator(Session(CHAIN, Arithmetic())) as animator,
-        pytest.raises(ConfigError) as caught,
-    ):
-        animate_files(animator, Job(still, driving, tmp_path / "out", reference="best"))
-    assert caught.value.hint and not (tmp_path / "out").exists()
+    """By what the model finds, by a file in pixels before the crops, or not at all."""
+    table = tmp_path / "landmarks.csv"
+    table.write_text("image,keypoint,x,y\nsource,a,30,40\nreference,a,50,40\n")
+    shifts = []
+    for choice, crop in (("auto", None), ("none", None), (table, Crop(10, 10, 60, 60))):
+        job = Job(
+            still, driving, tmp_path / "out.mkv", "best", crop, landmarks=choice,
+            debug_picture=tmp_path / "debug.png",
+        )  # fmt: skip
+        done = animate_files(matching, job)
+        assert done.alignment and done.reference in range(len(XS))
+        shifts.append((matching.read("alignment") - own_places(CELLS, CELLS))[0, 0, 0, 0])
+        assert read_image(tmp_path / "debug.png").ndim == 3
+        (tmp_path / "debug.png").unlink()
+    best = XS[4]  # two are at 0: any of those in the middle
+    assert shifts[0] == pytest.approx(best - 0.1, abs=0.12) and shifts[1] == 0
+    assert shifts[2] == pytest.approx((40.5 / 60 - 30.5 / 101) * 2, abs=1e-5)
+    assert animate_files(matching, Job(still, driving, tmp_path / "out.mkv")).alignment
+
+
+def test_the_debug_picture_shows_the_alignment_of_whichever_reference(
+    matching: Animator, still: Path, driving: Path, tmp_path: Path
+) -> None:
+    drawn = []
+    for reference, landmarks in (("first", "auto"), (0, "auto"), ("first", "none")):
+        job = Job(
+            still, driving, tmp_path / "out.mkv", reference, landmarks=landmarks,
+            debug_picture=tmp_path / "debug.png",
+        )  # fmt: skip
+        animate_files(matching, job)
+        drawn.append((tmp_path / "debug.png").read_bytes())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_one_animator_forgets_the_last_pairs_alignment(
+    matching: Animator, still: Path, driving: Path, tmp_path: Path
+) -> None:
+    animate_files(matching, Job(still, driving, tmp_path / "out.mkv"))
+    assert not np.array_equal(matching.read("alignment"), own_places(CELLS, CELLS))
+    animate_files(matching, Job(still, driving, tmp_path / "out.mkv", landmarks="none"))
+    assert np.array_equal(matching.read("alignment"), own_places(CELLS, CELLS))
+
+
+def test_a_model_without_an_alignment_has_nothing_to_say_or_draw(
+    animator: Animator, still: Path, driving: Path, tmp_path: Path
+) -> None:
+    assert animate_files(animator, Job(still, driving, tmp_path / "out")).alignment == ""
+    for options in ({"landmarks": tmp_path / "l.csv"}, {"debug_picture": tmp_path / "d.png"}):
+        with pytest.raises(ConfigError) as caught:
+            animate_files(animator, Job(still, driving, tmp_path / "none", **options))
+        assert caught.value.hint and not (tmp_path / "none").exists()
+    assert not (tmp_path / "d.png").exists()
+
+
+def test_a_debug_picture_is_a_png_file_of_its_own(
+    matching: Animator, still: Path, driving: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.png"
+    one = tmp_path / "one"
+    one.mkdir()
+    (frame := one / "frame.png").write_bytes(still.read_bytes())
+    for picture in (tmp_path / "debug.jpg", Path("-"), out):
+        with pytest.raises(ConfigError):
+            animate_files(matching, Job(still, one, out, debug_picture=picture))
+    for picture in (still, frame):
+        before = picture.read_bytes()
+        with pytest.raises(OutputError):
+            animate_files(matching, Job(still, one, out, debug_picture=picture))
+        assert picture.read_bytes() == before
+    assert not out.exists()
 
 
 def test_a_reference_means_nothing_to_absolute_motion(

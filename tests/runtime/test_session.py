@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from arithmetic_chain import CHAIN, Arithmetic, level
+from arithmetic_chain import ALIGNED, CHAIN, Arithmetic, level
 
 from sonomime.runtime.bundle.checks import check_wiring
-from sonomime.runtime.session import Session
+from sonomime.runtime.session import Session, own_places
 from sonomime.runtime.support.errors import BackendError, ConfigError, InputError
 
 
@@ -139,3 +139,56 @@ def test_an_image_may_lie_in_the_backend_already(session: Session) -> None:
     session.backend.view("driving_frame")[...] = 10
     session.set_reference()
     assert session.read("reference_gap")[0] == 10 - 80
+
+
+@pytest.fixture
+def aligned() -> Session:
+    check_wiring(ALIGNED)
+    return Session(ALIGNED, Arithmetic(ALIGNED))
+
+
+def test_the_alignment_is_every_cells_own_place_unless_it_is_set(aligned: Session) -> None:
+    assert aligned.can_align and np.array_equal(aligned.read("alignment"), own_places(1, 1))
+    aligned.align(np.full((1, 1, 1, 2), 0.25, np.float32))
+    aligned.set_source(level(100))
+    aligned.set_reference(level(20))
+    assert (aligned.match(level(20)) == 100.25).all()
+    aligned.align(None)
+    assert np.array_equal(aligned.read("alignment"), own_places(1, 1))
+    with pytest.raises(ConfigError):
+        aligned.align(np.zeros((1, 2, 2, 2), np.float32))
+
+
+def test_a_chain_without_an_alignment_takes_none(session: Session) -> None:
+    session.align(None)
+    with pytest.raises(ConfigError):
+        session.align(np.zeros((1, 1, 1, 2), np.float32))
+    assert not session.can_align
+
+
+def test_a_match_alone_makes_no_picture_and_leaves_the_states(session: Session) -> None:
+    session.set_source(level(100))
+    with pytest.raises(ConfigError):
+        session.match(level(30))
+    session.set_reference(level(20))
+    session.animate(level(30))
+    state = session.read("state")
+    runs(session)
+    moved = session.match(level(60))
+    assert runs(session) == ["observe", "transfer"]
+    assert moved.shape == (1, 1, 2) and (moved == 60 - (20 - 100)).all()
+    assert np.array_equal(session.read("state"), state)
+
+
+def test_landmarks_are_found_by_a_stage_that_runs_alone(aligned: Session, session: Session) -> None:
+    assert aligned.landmarks == ("level",)
+    assert aligned.find_landmarks(level(7)).tolist() == [[7, 7, 7]]
+    aligned.set_source(level(100))
+    aligned.set_reference(level(20))
+    aligned.animate(level(30))
+    assert runs(aligned) == [
+        "finder", "source", "observe", "reference", "observe", "transfer", "generator",
+    ]  # fmt: skip
+    assert session.landmarks == ()
+    with pytest.raises(ConfigError):
+        session.find_landmarks(level(7))

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from arithmetic_chain import CHAIN, level
+from arithmetic_chain import ALIGNED, CHAIN, level
 from torch import Tensor, nn
 
+from sonomime.runtime.bundle.manifest import Chain
 from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import BackendError
 from sonomime.training.models.base import ModuleChain, StageModule
@@ -33,11 +34,12 @@ def mean(image: Tensor) -> Tensor:
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "finder": lambda image: mean(image).expand(1, 1, 3),
     "source": mean,
     "observe": mean,
     "reference": lambda seen, source: seen - source,
-    "transfer": lambda kept, seen, scale, state: (
-        (scale * (seen - kept)).reshape(1, 1, 1, 1).expand(1, 1, 1, 2),
+    "transfer": lambda kept, seen, scale, state, *places: (
+        (scale * (seen - kept)).reshape(1, 1, 1, 1) + sum(places, torch.zeros(1, 1, 1, 2)),
         state + 1,
     ),
     "generator": lambda source, move: (
@@ -46,13 +48,13 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def chain(**changed: Callable[..., Any]) -> ModuleChain:
+def chain(like: Chain = CHAIN, **changed: Callable[..., Any]) -> ModuleChain:
     functions = FUNCTIONS | changed
     stages = tuple(
         StageModule(s.name, s.role, s.inputs, s.outputs, Lambda(functions[s.name]))
-        for s in CHAIN.stages
+        for s in like.stages
     )
-    return ModuleChain(**{**vars(CHAIN), "stages": stages})
+    return ModuleChain(**{**vars(like), "stages": stages})
 
 
 def test_it_computes_what_the_same_chain_does_in_numpy() -> None:
@@ -69,6 +71,18 @@ def test_it_computes_what_the_same_chain_does_in_numpy() -> None:
         frames.append(int(session.animate(level(60))[0, 0, 0, 0]))
         assert session.read("state")[0] == 2
     assert frames[0] == frames[1]
+
+
+def test_landmarks_and_an_alignment_are_those_of_the_chain_in_numpy() -> None:
+    from arithmetic_chain import Arithmetic
+
+    here = chain(ALIGNED)
+    for session in (Session(here, TorchBackend(here)), Session(ALIGNED, Arithmetic(ALIGNED))):
+        session.set_source(level(40))
+        session.set_reference(level(20))
+        session.align(np.array([[[[3.0, 5.0]]]], np.float32))
+        assert session.match(level(60)).tolist() == [[[83.0, 85.0]]]
+        assert session.find_landmarks(level(9)).tolist() == [[9.0, 9.0, 9.0]]
 
 
 def test_a_result_that_is_a_view_of_an_input_is_kept_as_it_was() -> None:

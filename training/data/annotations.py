@@ -8,10 +8,7 @@ carry some keypoints, or none: what is missing is masked out.
 
 from __future__ import annotations
 
-import csv
-import difflib
-import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...runtime.media.frames import Crop, Letterbox
 from ...runtime.support.errors import InputError
+from ...runtime.support.table import number, read_table, spelling_hint
 from ..coordinates import pixels_to_points
 
 COLUMNS = ("video", "frame", "keypoint", "x", "y", "visible")
@@ -43,68 +41,6 @@ class KeypointTable:
     path: Path
     names: tuple[str, ...]
     videos: Mapping[str, VideoLabels]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the likeliest spelling, or what there is."""
-    known = sorted(set(known))
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    shown = ", ".join(repr(k) for k in known[:8]) + (", ..." if len(known) > 8 else "")
-    return f"known: {shown}" if known else "there is none"
-
-
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a strict CSV: (line number, row). The header holds ``columns``, in any order.
-
-    Raises:
-        InputError: naming file and line: not UTF-8 text, a missing, unknown or repeated column, a
-            row of another length.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
-            header: list[str] | None = None
-            for cells in reader:
-                row = [cell.strip() for cell in cells]
-                if not any(row):
-                    continue
-                where = f"{path}:{reader.line_num}"
-                if header is None:
-                    header = row
-                    _check_header(where, header, columns)
-                    continue
-                if len(row) != len(header):
-                    raise InputError(
-                        f"{where}: {len(row)} cells where the header has {len(header)}",
-                        'quote a cell that holds commas: "210,43,727,579"',
-                    )
-                yield reader.line_num, dict(zip(header, row, strict=True))
-            if header is None:
-                raise InputError(f"{path}: empty", f"the first line must be {','.join(columns)}")
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path}: not a CSV file in UTF-8 ({error})", "save it as plain UTF-8 CSV"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror or error})", "check the path"
-        ) from error
-
-
-def _check_header(where: str, header: Sequence[str], columns: Sequence[str]) -> None:
-    hint = f"the first line must be {','.join(columns)}"
-    for column in header:
-        if column not in columns:
-            raise InputError(
-                f"{where}: unknown column {column!r}; {nearest(column, columns)}", hint
-            )
-    if len(set(header)) != len(header):
-        raise InputError(f"{where}: a column appears twice", hint)
-    for column in columns:
-        if column not in header:
-            raise InputError(f"{where}: column {column!r} is missing", hint)
 
 
 def read_keypoints(path: Path) -> KeypointTable:
@@ -151,17 +87,7 @@ def read_keypoints(path: Path) -> KeypointTable:
 
 
 def _coordinate(where: str, axis: str, text: str, empty: bool) -> float:
-    if empty and not text:
-        return 0.0
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(
-            f"{where}: {axis} is {text!r}", "coordinates are pixels of the original frame: numbers"
-        )
-    return value
+    return 0.0 if empty and not text else number(where, axis, text)
 
 
 def check_videos(table: KeypointTable, names: Collection[str]) -> None:
@@ -173,7 +99,9 @@ def check_videos(table: KeypointTable, names: Collection[str]) -> None:
     for video, labels in table.videos.items():
         if video not in names:
             line = min(labels.lines.values())
-            raise InputError(f"{table.path}:{line}: unknown video {video!r}", nearest(video, names))
+            raise InputError(
+                f"{table.path}:{line}: unknown video {video!r}", spelling_hint(video, names)
+            )
 
 
 def labels_for(table: KeypointTable, video: str, file_names: Collection[str] | None) -> VideoLabels:
@@ -191,7 +119,7 @@ def labels_for(table: KeypointTable, video: str, file_names: Collection[str] | N
             if frame not in file_names:
                 raise InputError(
                     f"{table.path}:{line}: {video!r} has no frame {frame!r}",
-                    nearest(str(frame), file_names),
+                    spelling_hint(str(frame), file_names),
                 )
         return labels
     index: dict[Frame, Frame] = {}

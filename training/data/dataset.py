@@ -20,15 +20,14 @@ from ...runtime.media.file_headers import UNREADABLE_SUFFIXES, VIDEO_SUFFIXES, k
 from ...runtime.media.frames import Crop, Letterbox, parse_crop
 from ...runtime.media.video import frame_files
 from ...runtime.support.errors import ConfigError, InputError, UnsupportedFormat
+from ...runtime.support.table import read_table, spelling_hint
 from .annotations import (
     Frame,
     Labels,
     check_videos,
     labels_for,
-    nearest,
     place_keypoints,
     read_keypoints,
-    read_table,
 )
 from .displacement import cached_displacement, find_displacements
 from .frame_cache import cached_frames
@@ -235,7 +234,7 @@ def _read_clips(table: Path) -> list[Clip]:
         if not path.exists():
             siblings = path.parent.iterdir() if path.parent.is_dir() else folder.iterdir()
             there = [other.relative_to(folder).as_posix() for other in siblings]
-            raise InputError(f"{where}: there is no clip {name!r}", nearest(name, there))
+            raise InputError(f"{where}: there is no clip {name!r}", spelling_hint(name, there))
         try:
             crop = parse_crop(row["crop"]) if row["crop"] else None
         except ConfigError as error:

@@ -15,11 +15,13 @@ import onnxruntime as ort
 import pytest
 from fake_device import FakeDevice
 from toy_bundle import blob, copy_bundle, replace_file
+from toy_displacement import scene
 
 from sonomime.runtime import Animator
 from sonomime.runtime.backends import open_backend, ort_cuda
 from sonomime.runtime.backends.device_backend import alone
 from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import BackendError, BundleError
 
 
@@ -172,6 +174,20 @@ def test_frames_are_those_of_the_cpu(fake: FakeOrt, toy_bundle: Path) -> None:
             results.append([*made, animator.animate(blob(80, 0, 0)), animator.read("state")])
     for one, other in zip(*results, strict=True):
         assert np.array_equal(one, other) and one.any()
+
+
+def test_landmarks_and_alignment_are_those_of_the_cpu(
+    fake: FakeOrt, displacement_toy: Path
+) -> None:
+    results = []
+    for name in ("ort-cpu", "ort-cuda"):
+        bundle = Bundle.open(displacement_toy)
+        session = Session(bundle.manifest, open_backend(name, bundle, threads=1))
+        results.append(scene(session))
+        session.close()
+    for one, other in zip(*results, strict=True):
+        assert np.array_equal(one, other)
+    assert "landmarks" in fake.captures
 
 
 def test_one_stream_graphs_of_its_own_and_one_synchronisation(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ....runtime.media.frames import Crop, Letterbox, letterbox
 from ....runtime.media.video import open_source
 from ....runtime.support.errors import InputError
-from ...data.annotations import nearest, read_table
+from ....runtime.support.table import read_table, spelling_hint
 from ...data.dataset import Clip
 from ...data.displacement_file import open_displacement
 from ..landmarks import Points
@@ -132,7 +132,7 @@ def read_pairs(folder: Path, clips: Sequence[Clip], split: str | None) -> list[P
                 raise InputError(
                     f"{where}: the pair {name!r} names the clip {row[role]!r}, which is not in "
                     f"clips.csv",
-                    nearest(row[role], known),
+                    spelling_hint(row[role], known),
                 )
         ends = (known[row["source"]], known[row["driving"]])
         pairs.append(Pair(name, *ends, row["split"], table.parent))

@@ -1,0 +1,97 @@
+"""A picture of an alignment: which place of the source is read where in the reference frame.
+
+Left the source with the cells of its grid, right the reference with the same cells where they are
+read; landmarks have the same number and colour in both.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .alignment import points_to_pixels
+from .media.frames import Image, Letterbox, to_channels
+from .media.panels import Panels
+from .media.png import png_bytes
+from .session import own_places
+from .support.atomic_files import atomic_path
+
+HEIGHT = 640
+LINES = 16  # of the grid, at most, each way
+_GRID = (0, 150, 190)
+_BLACK = (0, 0, 0)
+
+
+def write_debug_picture(
+    path: Path,
+    pictures: tuple[Image, Image],
+    grid: NDArray[np.float32],
+    landmarks: tuple[NDArray[np.float64], NDArray[np.float64]],
+    names: Sequence[str],
+    size: int,
+) -> None:
+    """Draw source and reference beside each other, and write them as a PNG file.
+
+    Args:
+        pictures: source and reference, (H, W) or (H, W, 3).
+        grid: (1, rows, columns, 2), the session's `alignment`.
+        landmarks: (K, 2) pixels of each picture. names: of the K landmarks.
+        size: of the model's square.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    places = own_places(*grid.shape[1:3]), grid
+    drawn = [
+        _draw(picture, each[0], points, names, size)
+        for picture, each, points in zip(pictures, places, landmarks, strict=True)
+    ]
+    widths = [max(1, round(image.shape[1] * HEIGHT / image.shape[0])) for image in drawn]
+    panels = Panels(("source", "reference"), [(width, HEIGHT) for width in widths], 3)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(png_bytes(panels.compose(drawn)))
+
+
+def _draw(
+    picture: Image, grid: NDArray[np.float32], landmarks: NDArray[np.float64],
+    names: Sequence[str], size: int,
+) -> Image:  # fmt: skip
+    import cv2
+
+    height, width = picture.shape[:2]
+    factor = min(HEIGHT / height, 2 * HEIGHT / width)
+    shown = max(1, round(width * factor)), max(1, round(height * factor))
+    image: Any = cv2.resize(to_channels(picture, 3), shown, interpolation=cv2.INTER_LINEAR)
+
+    def place(pixels: NDArray[np.float64]) -> NDArray[np.int32]:
+        whole: NDArray[np.int32] = np.rint((pixels + 0.5) * factor - 0.5).astype(np.int32)
+        return whole
+
+    cells = place(points_to_pixels(grid, Letterbox.fit(width, height, size)))
+    rows, columns = (
+        np.linspace(0, n - 1, min(n, LINES)).round().astype(int) for n in cells.shape[:2]
+    )
+    lines = [*cells[rows], *cells[:, columns].transpose(1, 0, 2)]
+    over = cv2.polylines(
+        image.copy(), [line[:, None] for line in lines], False, _GRID, 1, cv2.LINE_AA
+    )
+    image = cv2.addWeighted(image, 0.5, over, 0.5, 0)
+    for i, (name, (x, y)) in enumerate(zip(names, place(landmarks).tolist(), strict=True)):
+        hue = i * 0.381966 % 1  # colours of neighbours differ, however many there are
+        colour = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 1))
+        for line, radius in ((_BLACK, 6), (colour, 4)):
+            cv2.circle(image, (x, y), radius, line, -1, cv2.LINE_AA)
+        text = f"{i + 1} {name}".encode("ascii", "replace").decode()
+        (w, h), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+        corner = (min(x + 9, shown[0] - w - 2), min(max(y - 5, h + 2), shown[1] - 4))
+        for line, thick in ((_BLACK, 3), (colour, 1)):
+            cv2.putText(
+                image, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, line, thick, cv2.LINE_AA
+            )
+    made: Image = image
+    return made

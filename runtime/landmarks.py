@@ -1,0 +1,186 @@
+"""Landmarks that source and reference share: from a file, or found by the model.
+
+The file is a CSV with the columns image, keypoint, x, y. `image` is `source` or `reference`, x and
+y are pixels of the ORIGINAL picture or driving frame, before any crop (0 = centre of the first
+pixel). Every landmark is named once for each of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .alignment import Landmark, is_inside
+from .animator import Animator
+from .media.frames import Crop, Image
+from .support.errors import ConfigError, InputError
+from .support.table import number, read_table, spelling_hint
+
+COLUMNS = ("image", "keypoint", "x", "y")
+IMAGES = ("source", "reference")
+SURE = 0.5
+"""Probability from which a landmark is taken to be there."""
+
+
+class Placed(NamedTuple):
+    """A landmark's place in pixels of the original picture, and the file and line that say so."""
+
+    x: float
+    y: float
+    where: str
+
+
+Places = Mapping[str, Placed]
+"""Of one picture, by the landmark's name."""
+
+
+class Picture(NamedTuple):
+    """The source or the reference frame, as it was cut out of the original by `crop`."""
+
+    image: Image
+    crop: Crop | None = None
+
+
+class Alignment(NamedTuple):
+    """By which landmarks a pair is aligned, (K, 2) in pixels of each picture; none: it is not, and
+    `said` has the reason. `said` is empty where the model has nothing to align."""
+
+    names: tuple[str, ...]
+    source: NDArray[np.float64]
+    reference: NDArray[np.float64]
+    said: str
+
+
+def align_pair(
+    animator: Animator, landmarks: str | Path, source: Picture, reference: Picture | None
+) -> Alignment:
+    """Align an Animator's source and reference.
+
+    Args:
+        landmarks: `auto` (what the model finds in both pictures), `none`, or a file.
+        reference: None where it cannot be looked at before the clip is animated.
+
+    Raises:
+        ConfigError: a file, and the model cannot align.
+        InputError: a file that cannot be used, or with landmarks outside of the pictures.
+        BackendError: a stage failed.
+    """
+    if isinstance(landmarks, Path):
+        if not animator.session.can_align:
+            raise ConfigError(
+                "this model cannot align source and reference: --landmarks has no effect",
+                "leave it out; landmarks are for models that move by displacements",
+            )
+        both = read_landmarks(landmarks)
+        if reference is None:
+            raise InputError(
+                "the driving clip cannot be read twice, so its reference cannot be aligned",
+                "leave --landmarks out, or record the clip to a file",
+            )
+        pairs = zip(IMAGES, (source, reference), strict=True)
+        points = [_in_picture(both[which], which, picture) for which, picture in pairs]
+        return _aligned(animator, tuple(both["source"]), *points)
+    if not animator.session.can_align:
+        return _not_aligned("")
+    if landmarks == "none":
+        return _not_aligned("not aligned, as asked")
+    if not animator.session.landmarks:
+        return _not_aligned("not aligned: this model finds no landmarks (--landmarks FILE)")
+    if reference is None:
+        return _not_aligned("not aligned: the driving clip cannot be read twice")
+    found = [_found(animator, picture.image) for picture in (source, reference)]
+    names = tuple(
+        name for name in animator.session.landmarks if all(name in each for each in found)
+    )
+    if not names:
+        return _not_aligned("not aligned: no landmark was found in both source and reference")
+    points = [np.array([[each[name].x, each[name].y] for name in names]) for each in found]
+    return _aligned(animator, names, *points)
+
+
+def read_landmarks(path: Path) -> dict[str, Places]:
+    """Read a file of landmarks.
+
+    Returns:
+        `source` and `reference`: the same names in the same order, the file's.
+
+    Raises:
+        InputError: naming file and line: a malformed table, another image than these two, an empty
+            name, a coordinate that is no finite number, a landmark given twice, or for one image
+            only, or none at all.
+    """
+    places: dict[str, dict[str, Placed]] = {image: {} for image in IMAGES}
+    for line, row in read_table(path, COLUMNS):
+        where = f"{path}:{line}"
+        image, name = row["image"], row["keypoint"]
+        if image not in places:
+            raise InputError(f"{where}: unknown image {image!r}", spelling_hint(image, IMAGES))
+        if not name:
+            raise InputError(f"{where}: keypoint is empty", "every row names a landmark")
+        if name in places[image]:
+            raise InputError(
+                f"{where}: {name!r} of the {image} is given twice "
+                f"(first at {places[image][name].where})",
+                "keep one of the two rows",
+            )
+        x, y = (number(where, axis, row[axis]) for axis in ("x", "y"))
+        places[image][name] = Placed(x, y, where)
+    source, reference = (places[image] for image in IMAGES)
+    if alone := sorted(source.keys() ^ reference.keys()):
+        shown = ", ".join(
+            f"{name!r} ({(source.get(name) or reference[name]).where}, "
+            f"{'source' if name in source else 'reference'} only)"
+            for name in alone
+        )
+        raise InputError(
+            f"{path}: landmarks that are given for one image only: {shown}",
+            "name each landmark once for the source and once for the reference",
+        )
+    if not source:
+        raise InputError(f"{path}: there is no landmark in it", "one in both pictures is enough")
+    return {"source": source, "reference": {name: reference[name] for name in source}}
+
+
+def _in_picture(places: Places, which: str, picture: Picture) -> NDArray[np.float64]:
+    """(K, 2) pixels of the picture as it was cut out."""
+    height, width = picture.image.shape[:2]
+    corner = np.array(picture.crop[:2] if picture.crop else (0, 0), np.float64)
+    points = np.array([(place.x, place.y) for place in places.values()]) - corner
+    for name, place, point in zip(places, places.values(), points, strict=True):
+        if not is_inside(point, width, height):
+            shown = f"the {which} of {width} x {height} pixels"
+            if picture.crop:
+                shown = f"the part {','.join(map(str, picture.crop))} of the {which} that is used"
+            raise InputError(
+                f"{place.where}: landmark {name!r} at ({place.x:g}, {place.y:g}) lies outside of "
+                f"{shown}",
+                "x and y are pixels of the original picture, before any crop, from 0",
+            )
+    return points
+
+
+def _found(animator: Animator, image: Image) -> dict[str, Landmark]:
+    """What the model finds and is sure of; black around a picture belongs to none."""
+    height, width = image.shape[:2]
+    return {
+        each.name: each
+        for each in animator.find_landmarks(image)
+        if each.probability >= SURE and is_inside(np.array([each.x, each.y]), width, height)
+    }
+
+
+def _aligned(
+    animator: Animator, names: tuple[str, ...], source: NDArray[np.float64],
+    reference: NDArray[np.float64],
+) -> Alignment:  # fmt: skip
+    animator.align(source, reference)
+    return Alignment(names, source, reference, f"aligned by {', '.join(names)}")
+
+
+def _not_aligned(said: str) -> Alignment:
+    nothing = np.empty((0, 2))
+    return Alignment((), nothing, nothing, said)

@@ -1,0 +1,146 @@
+"""The reference: the driving frame whose pose is taken to be the source's.
+
+`best` goes by keypoints where there are any: the frame most like the source. Displacements are
+found between driving frames, so there the best reference is the frame from which the others have
+moved least: one in the middle of the motion.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from .animator import Animator
+from .bundle.manifest import DisplacementControl
+from .keypoints import reference_distance
+from .media.frames import Image, letterbox
+from .media.pixels import to_planes
+from .media.video import FrameSource
+from .options import has_hulls
+from .session import Planes
+from .support.errors import ConfigError, InputError
+from .support.progress import progress
+
+log = logging.getLogger("sonomime")
+
+CANDIDATES = 16
+"""Frames of a clip that are matched with each other, at most."""
+CONTRAST = 8
+"""Grey levels between the darkest and the brightest pixel, below which a frame shows nothing."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A driving frame by its index from 0, and its pixels where they were looked at."""
+
+    index: int | None
+    image: Image | None = None
+
+
+def choose_reference(animator: Animator, driving: FrameSource, reference: str | int) -> Reference:
+    """Set the reference frame of relative motion, and say which it is.
+
+    Args:
+        reference: `first`, `best` or an index. Where the first need not be looked at, nothing is
+            set: the first frame animated becomes it by itself.
+
+    Returns:
+        The index None for absolute motion, which has no reference.
+
+    Raises:
+        ConfigError: `best`, and the model has nothing to choose by.
+        InputError: there is no such frame, or the clip cannot be read twice.
+        BackendError: a stage failed.
+    """
+    if animator.motion == "absolute":
+        return Reference(None)
+    matches = isinstance(animator.session.chain.control, DisplacementControl)
+    if reference == "first" and not (matches and driving.seekable):
+        return Reference(0)
+    if not driving.seekable:
+        raise InputError(
+            f"{driving.path} cannot be read twice, so its reference has to be its first frame",
+            "leave --reference out, or record the clip to a file",
+        )
+    index = 0 if reference == "first" else reference
+    if not isinstance(index, int):
+        index = _least_moved(animator, driving) if matches else _most_alike(animator, driving)
+    image = nth_frame(driving, index)
+    animator.set_reference(image)
+    if matches and not _shows_something(image):
+        log.warning(
+            "the reference, frame %d of %s, is black or of one level: nothing can be matched with "
+            "it; choose another with --reference",
+            index, driving.path,
+        )  # fmt: skip
+    return Reference(index, image)
+
+
+def nth_frame(source: FrameSource, index: int) -> Image:
+    """A frame of a clip.
+
+    Raises:
+        InputError: it has fewer frames.
+    """
+    count = 0
+    for frame in source:
+        if frame.index == index:
+            return frame.image
+        count += 1
+    raise InputError(
+        f"{source.path} has no frame {index}", f"it has {count}, counted from 0 to {count - 1}"
+    )
+
+
+def _most_alike(animator: Animator, driving: FrameSource) -> int:
+    """By the keypoints of every frame and of the source."""
+    if not has_hulls(animator.session.chain):
+        raise ConfigError(
+            "this model has no keypoints to choose the best reference by",
+            "give --reference the number of a frame, or leave it out for the first",
+        )
+    source = animator.read("source_kp_value")[0]
+    best, least = 0, np.inf
+    for frame in progress(driving, driving.count_hint, "choose the reference"):
+        distance = reference_distance(source, animator.detect(frame.image))
+        if distance < least:
+            best, least = frame.index, distance
+    return best
+
+
+def _least_moved(animator: Animator, driving: FrameSource) -> int:
+    """The frame with the least mean, over the others, of the median displacement from it."""
+    session = animator.session
+    frames = _sample(driving, session.chain.image.size)
+    best, least = next(iter(frames)), np.inf
+    for index, planes in progress(frames.items(), len(frames), "choose the reference"):
+        session.set_reference(planes)
+        others = (other for at, other in frames.items() if at != index)
+        lengths = [np.linalg.norm(session.match(other), axis=-1) for other in others]
+        moved = float(np.mean([np.median(length) for length in lengths])) if lengths else 0.0
+        if moved < least:
+            best, least = index, moved
+    return best
+
+
+def _sample(driving: FrameSource, size: int) -> dict[int, Planes]:
+    """At most CANDIDATES evenly spaced frames by their index, letterboxed; in one pass over a clip
+    whose length nobody knows. Frames that show nothing are left out, unless all are such."""
+    kept: dict[int, tuple[Planes, bool]] = {}
+    step = 1
+    for frame in progress(driving, driving.count_hint, "look through the clip"):
+        if frame.index % step:
+            continue
+        planes = to_planes(letterbox(frame.image, size)[0])
+        kept[frame.index] = planes, _shows_something(frame.image)
+        if len(kept) > CANDIDATES:
+            step *= 2
+            kept = {index: value for index, value in kept.items() if index % step == 0}
+    every = not any(shows for _, shows in kept.values())
+    return {index: planes for index, (planes, shows) in kept.items() if shows or every}
+
+
+def _shows_something(image: Image) -> bool:
+    return int(image.max()) - int(image.min()) >= CONTRAST

@@ -1,0 +1,91 @@
+"""Strict tables: CSV files whose every fault is reported with its file and line."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from .errors import InputError
+
+
+def spelling_hint(name: str, known: Iterable[str]) -> str:
+    """A hint that names the likeliest spelling, or what there is."""
+    known = sorted(set(known))
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    shown = ", ".join(repr(k) for k in known[:8]) + (", ..." if len(known) > 8 else "")
+    return f"known: {shown}" if known else "there is none"
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a strict CSV: (line number, row). The header holds `columns`, in any order.
+
+    Raises:
+        InputError: naming file and line: not UTF-8 text, a missing, unknown or repeated column, a
+            row of another length.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream, strict=True)
+            header: list[str] | None = None
+            for cells in reader:
+                row = [cell.strip() for cell in cells]
+                if not any(row):
+                    continue
+                where = f"{path}:{reader.line_num}"
+                if header is None:
+                    header = row
+                    _check_header(where, header, columns)
+                    continue
+                if len(row) != len(header):
+                    raise InputError(
+                        f"{where}: {len(row)} cells where the header has {len(header)}",
+                        'quote a cell that holds commas: "210,43,727,579"',
+                    )
+                yield reader.line_num, dict(zip(header, row, strict=True))
+            if header is None:
+                raise InputError(f"{path}: empty", f"the first line must be {','.join(columns)}")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: not a CSV file in UTF-8 ({error})", "save it as plain UTF-8 CSV"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error})", "check the path"
+        ) from error
+
+
+def _check_header(where: str, header: Sequence[str], columns: Sequence[str]) -> None:
+    hint = f"the first line must be {','.join(columns)}"
+    for column in header:
+        if column not in columns:
+            raise InputError(
+                f"{where}: unknown column {column!r}; {spelling_hint(column, columns)}", hint
+            )
+    if len(set(header)) != len(header):
+        raise InputError(f"{where}: a column appears twice", hint)
+    for column in columns:
+        if column not in header:
+            raise InputError(f"{where}: column {column!r} is missing", hint)
+
+
+def number(where: str, column: str, text: str) -> float:
+    """A cell as a finite number.
+
+    Raises:
+        InputError: naming `where`, the column and what stands there.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(
+            f"{where}: {column} is {text!r}",
+            "coordinates are pixels of the original frame: numbers",
+        )
+    return value

@@ -1,0 +1,207 @@
+"""Where in the reference the motion of each place of the source is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toy_bundle import blob
+from toy_displacement import ASIDE, CELLS
+
+from sonomime.runtime import Animator
+from sonomime.runtime.alignment import (
+    SOFTENING,
+    alignment_grid,
+    is_inside,
+    pixels_to_points,
+    points_to_pixels,
+)
+from sonomime.runtime.media.frames import Letterbox
+from sonomime.runtime.session import own_places
+from sonomime.runtime.support.errors import BackendError, ConfigError, InputError
+
+
+def test_one_landmark_is_a_shift() -> None:
+    grid = alignment_grid(np.array([[0.3, 0.1]]), np.array([[-0.2, 0.0]]), 4, 6)
+    assert grid.shape == (1, 4, 6, 2) and grid.dtype == np.float32
+    assert grid - own_places(4, 6) == pytest.approx(np.broadcast_to([-0.5, -0.1], (1, 4, 6, 2)))
+
+
+def test_equal_landmarks_leave_every_cell_at_its_own_place() -> None:
+    points = np.array([[0.3, 0.1], [-0.5, 0.7]])
+    assert alignment_grid(points, points, 8, 8) == pytest.approx(own_places(8, 8), abs=1e-7)
+
+
+def test_offsets_are_blended_by_inverse_square_distance_in_the_source() -> None:
+    """Written out for one cell, in pixels of 256: 30 pixels soften it."""
+    source, reference = np.array([[0.0, 0.0], [0.5, 0.0]]), np.array([[0.1, 0.0], [0.2, 0.4]])
+    cell = own_places(8, 8)[0, 2, 5].astype(float)
+    distances = 128 * np.hypot(*(cell - source).T)
+    weights = 1 / (distances**2 + 30**2)
+    expected = cell - (weights @ (source - reference)) / weights.sum()
+    assert alignment_grid(source, reference, 8, 8)[0, 2, 5] == pytest.approx(expected, abs=1e-6)
+    assert pytest.approx(30 / 128) == SOFTENING
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=4, max_size=12),
+    st.lists(st.floats(-1, 1), min_size=4, max_size=12),
+)
+def test_a_cell_moves_no_farther_than_some_landmark(a: list[float], b: list[float]) -> None:
+    count = 2 * (min(len(a), len(b)) // 2)
+    source, reference = (np.array(x[:count]).reshape(-1, 2) for x in (a, b))
+    moved = own_places(8, 8) - alignment_grid(source, reference, 8, 8)
+    offsets = source - reference
+    assert (moved >= offsets.min(0) - 1e-5).all() and (moved <= offsets.max(0) + 1e-5).all()
+
+
+def test_pixels_and_points_go_through_the_letterbox() -> None:
+    box = Letterbox.fit(100, 50, 64)
+    pixels = np.array([[-0.5, -0.5], [99.5, 49.5], [49.5, 24.5]])
+    points = pixels_to_points(pixels, box)
+    assert points == pytest.approx(np.array([[-1, -0.5], [1, 0.5], [0, 0]]))
+    assert points_to_pixels(points, box) == pytest.approx(pixels)
+    assert is_inside(pixels, 100, 50).all()
+    assert not is_inside(np.array([[-0.6, 0], [0, 49.6]]), 100, 50).any()
+
+
+@pytest.fixture
+def animator(displacement_toy: Path) -> Any:
+    with Animator.open(displacement_toy, "cpu", threads=1) as opened:
+        yield opened
+
+
+# Pictures of 128 x 64, which a square of 64 shows at half their size.
+SOURCE, REFERENCE = (blob(128, x, 0, height=64, width=0.2) for x in (0.5, -0.5))
+POINTS = np.array([[95.5, 31.5]]), np.array([[31.5, 31.5]])  # where their blobs are
+
+
+def pixel(animator: Animator) -> Any:
+    """The shift of the alignment in pixels of those pictures, the same for every cell."""
+    shift = animator.read("alignment") - own_places(CELLS, CELLS)
+    assert np.ptp(shift, axis=(1, 2)) == pytest.approx(0, abs=1e-6)
+    return shift[0, 0, 0] * 64
+
+
+@pytest.mark.parametrize("first", ["reference", "points"])
+def test_an_alignment_lets_the_source_move_where_its_own_anatomy_is(
+    animator: Animator, first: str
+) -> None:
+    moved = blob(128, -0.4, 0, height=64, width=0.2)
+    still = []
+    for align in (False, True):
+        animator.reset()
+        animator.set_source(SOURCE)
+        if align and first == "points":
+            animator.align(*POINTS)
+        animator.set_reference(REFERENCE)
+        if align and first == "reference":
+            animator.align(*POINTS)
+        still.append(animator.animate(moved))
+    assert pixel(animator) == pytest.approx([-64, 0])
+    before, after = (int(frame.sum(0).argmax()) for frame in still)
+    assert abs(before - 47.5) <= 1, "nothing moves where the driver's anatomy is not"
+    assert after - before in (2, 3, 4), "0.1 of 32 pixels to the right, as the driver"
+
+
+def test_the_alignment_waits_for_the_first_frame(animator: Animator) -> None:
+    animator.set_source(SOURCE)
+    animator.align(*POINTS)
+    assert np.array_equal(animator.read("alignment"), own_places(CELLS, CELLS))
+    animator.animate(REFERENCE)
+    assert pixel(animator) == pytest.approx([-64, 0])
+    animator.animate(REFERENCE)
+    assert pixel(animator) == pytest.approx([-64, 0])
+
+
+def test_the_alignment_is_of_its_pair(animator: Animator) -> None:
+    own = own_places(CELLS, CELLS)
+    drops: list[Any] = [
+        lambda: animator.set_source(SOURCE),
+        lambda: animator.set_reference(REFERENCE),
+        animator.reset,
+        lambda: animator.align(None),
+    ]
+    for drop in drops:
+        animator.set_source(SOURCE)
+        animator.set_reference(REFERENCE)
+        animator.align(*POINTS)
+        assert not np.array_equal(animator.read("alignment"), own)
+        drop()
+        animator.animate(REFERENCE)
+        assert np.array_equal(animator.read("alignment"), own)
+
+
+@pytest.mark.parametrize(
+    ("source", "reference"),
+    [
+        ([[1, 2]], None),
+        ([[1, 2]], [[1, 2], [3, 4]]),
+        ([1, 2], [1, 2]),
+        ([[1, 2, 3]], [[1, 2, 3]]),
+        ([], []),
+        ([["a", 1]], [[1, 2]]),
+        ([[1, np.nan]], [[1, 2]]),
+        ([[1, 2]], [[np.inf, 2]]),
+        ([[128, 2]], [[1, 2]]),
+        ([[1, 2]], [[1, 64]]),
+        ([[-1, 2]], [[1, 2]]),
+    ],
+)
+def test_points_that_cannot_be(animator: Animator, source: Any, reference: Any) -> None:
+    """What was there before stays."""
+    animator.set_source(SOURCE)
+    animator.set_reference(REFERENCE)
+    animator.align(*POINTS)
+    with pytest.raises(InputError) as caught:
+        animator.align(source, reference)
+    assert caught.value.hint
+    assert pixel(animator) == pytest.approx([-64, 0])
+
+
+def test_points_outside_of_a_reference_that_comes_later(animator: Animator) -> None:
+    animator.set_source(SOURCE)
+    animator.align([[1, 2]], [[100, 100]])
+    for take in (animator.set_reference, animator.animate, animator.animate):
+        with pytest.raises(InputError):
+            take(REFERENCE)
+    animator.align(None)
+    animator.animate(REFERENCE)
+
+
+def test_an_alignment_needs_a_source_a_model_for_it_and_an_open_animator(
+    animator: Animator, toy_bundle: Path
+) -> None:
+    with pytest.raises(InputError):
+        animator.align(*POINTS)
+    with Animator.open(toy_bundle, "cpu", threads=1) as keypoints:
+        keypoints.set_source(SOURCE)
+        keypoints.align(None)
+        with pytest.raises(ConfigError):
+            keypoints.align(*POINTS)
+        with pytest.raises(ConfigError):
+            keypoints.find_landmarks(SOURCE)
+    animator.close()
+    for call in (lambda: animator.align(None), lambda: animator.find_landmarks(SOURCE)):
+        with pytest.raises(BackendError):
+            call()
+
+
+def test_landmarks_are_found_in_pixels_of_the_picture(animator: Animator) -> None:
+    animator.set_source(REFERENCE)
+    animator.animate(REFERENCE)
+    state = animator.read("state")
+    left, right, never = animator.find_landmarks(SOURCE)
+    assert (left.name, right.name, never.name) == ("left", "right", "never")
+    for found, x in ((left, 95.5 - 64 * ASIDE), (right, 95.5 + 64 * ASIDE)):
+        assert (found.x, found.y) == pytest.approx((x, 31.5), abs=1.5)
+    probabilities = (left.probability, right.probability, never.probability)
+    assert probabilities == pytest.approx((1, 0.9, 0))
+    assert animator.find_landmarks(np.zeros((40, 30), np.uint8))[0].probability == 0
+    assert np.array_equal(animator.read("state"), state) and animator.session.has_reference
+    with pytest.raises(InputError):
+        animator.find_landmarks(SOURCE.astype(float))
