@@ -6,70 +6,70 @@ lose them unnoticed, or meet constants only.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..training.config import Config
+from ..training.config import Config, load_config
+from ..training.models.base import Model
 from ..training.models.families import family_of
-from ..training.models.keypoints.model import AnimationModel
-from ..training.models.matching.model import MatchingModel
 
 Image = NDArray[np.uint8]
 
-# Widths and size at which every preset takes milliseconds; depth 5 divides 128 / 4.
-SMALL = (
-    "model.image_size=128",
-    "model.keypoints.width=4",
-    "model.keypoints.max_features=16",
-    "model.motion.width=4",
-    "model.motion.max_features=16",
-    "model.generator.width=8",
-    "model.generator.max_features=32",
-    "model.generator.blocks=2",
-)
+#: Sizes and widths at which a model takes milliseconds, by its family.
+SMALL = {
+    "keypoints": (
+        "model.image_size=128",  # depth 5 divides 128 / 4
+        "model.keypoints.width=4",
+        "model.keypoints.max_features=16",
+        "model.motion.width=4",
+        "model.motion.max_features=16",
+        "model.generator.width=8",
+        "model.generator.max_features=32",
+        "model.generator.blocks=2",
+    ),
+    "matching": (
+        "model.image_size=128",
+        "model.matcher.fine=8",
+        "model.matcher.coarse=16",
+        "model.matcher.grid=16",
+        "model.matcher.stiff=8",
+        "model.matcher.shading=8",
+        "model.corrector.width=8",
+    ),
+}
+
+#: Factors of what makes a model move and hide things; what starts at zero stays near it, or
+#: jacobians' inverses and exponentials would blow up every error.
+FACTORS = {"dense_motion.mask": 8.0, "dense_motion.occlusion": 8.0}
+NEAR_ZERO = 0.02
 
 
-def lively_model(config: Config, seed: int = 0) -> Any:
+def small_config(preset: str, *overrides: str) -> Config:
+    """A preset made small."""
+    return load_config(preset, (*SMALL[load_config(preset).model.family], *overrides))
+
+
+def lively_model(config: Config, seed: int = 0) -> Model:
     """A model in eval mode with random parameters and statistics that moves and hides things."""
     torch.manual_seed(seed)
-    model = family_of(config.model).model(config.model)
+    model: Model = family_of(config.model).model(config.model)
     with torch.no_grad():
-        for module in model.modules():
+        for name, module in model.named_modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.weight.uniform_(0.5, 1.5).mul_(torch.sign(torch.randn_like(module.weight)))
                 module.bias.normal_(0, 0.2)
                 module.running_mean.normal_(0, 0.2)  # type: ignore[union-attr]
                 module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
             elif isinstance(module, nn.Conv2d):
-                fan_in = module.weight[0].numel()
-                module.weight.normal_(0, (2 / fan_in) ** 0.5)
+                starts_at_zero = not module.weight.any()
+                factor = FACTORS.get(name, NEAR_ZERO if starts_at_zero else 1.0)
+                module.weight.normal_(0, factor * (2 / module.weight[0].numel()) ** 0.5)
                 if module.bias is not None:
-                    module.bias.normal_(0, 0.1)
-        if isinstance(model, AnimationModel):
-            _tame_keypoints(model)
-        elif isinstance(model, MatchingModel):
-            _tame_matches(model)
+                    start = module.bias.clone() if starts_at_zero else 0.0
+                    module.bias.normal_(0, 0.1).add_(start)
     return model.eval()
-
-
-def _tame_keypoints(model: AnimationModel) -> None:
-    # Jacobians near the identity, or their inverses would blow up every error.
-    head = model.keypoint_detector.jacobian
-    head.weight.mul_(0.02)
-    head.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(model.keypoint_detector.count))
-    head.bias.add_(torch.randn_like(head.bias) * 0.1)
-    for head in (model.dense_motion.mask, model.dense_motion.occlusion):
-        head.weight.mul_(8)
-
-
-def _tame_matches(model: MatchingModel) -> None:
-    # Corrections of a cell or less and light that stays within the grey levels.
-    for head in (model.matcher.correct[-1], model.matcher.refine[-1], model.generator.final):
-        head.weight.mul_(0.1)  # type: ignore[operator,union-attr]
 
 
 def speckle(size: int, channels: int = 1, seed: int = 0) -> Image:

@@ -27,13 +27,13 @@ from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
 GEOMETRIES = ("half_pixel", "fomm")
 
-# Feature (channels, height, width) and map (height, width): the nodes of the presets at 256 x 256
-# (lite: the first three; the others: the fourth), then sizes that are no multiples of anything.
+# Feature (channels, height, width) and map (height, width): the node of the presets at 256 x 256,
+# others of its kind, then sizes that are no multiples of anything.
 WARPS = [
+    ((256, 64, 64), (64, 64)),
     ((64, 64, 64), (64, 64)),
     ((32, 128, 128), (64, 64)),
     ((2, 256, 256), (64, 64)),
-    ((256, 64, 64), (64, 64)),
     ((3, 17, 31), (5, 9)),
     ((9, 5, 3), (11, 13)),
     ((1, 1, 1), (1, 1)),

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sonomime.benchmarks.lively import SMALL, Image, lively_model, speckle
+from sonomime.benchmarks.lively import SMALL as SMALL_BY_FAMILY
+from sonomime.benchmarks.lively import Image, lively_model, small_config, speckle
 from sonomime.training.checkpoint import Checkpoint
 from sonomime.training.config import load_config
 from sonomime.training.models.families import family_of
 
-__all__ = ["SMALL", "SMALL_MATCHING", "Image", "lively_checkpoint", "lively_model", "speckle"]
+__all__ = [
+    "SMALL", "SMALL_LITE", "Image", "lively_checkpoint", "lively_model", "small_config", "speckle",
+]  # fmt: skip
 
-SMALL_MATCHING = (
-    "model.image_size=128",
-    "model.matcher.fine=8",
-    "model.matcher.coarse=8",
-    "model.matcher.grid=16",
-    "model.matcher.stiff=8",
-    "model.matcher.shading=8",
-    "model.corrector.width=8",
-)
+SMALL, SMALL_LITE = SMALL_BY_FAMILY["keypoints"], SMALL_BY_FAMILY["matching"]
 
 
 def lively_checkpoint(preset: str, overrides: Sequence[str] = (), seed: int = 0) -> Checkpoint:

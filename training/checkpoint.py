@@ -6,6 +6,7 @@ and, for resuming, the raw weights and the optimizers.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,13 @@ from .weights_file import read_weights_only
 
 FORMAT = 1
 _OTHER_VERSION = "it may be of another version of sonomime"
+
+#: Settings that are gone, with the value under which a model is the same without them.
+RETIRED: dict[tuple[str, ...], Any] = {
+    ("model", "keypoints", "unshuffle"): 1,
+    ("model", "motion", "occlusion_maps"): 1,
+    ("loss", "separation"): 0.0,
+}
 
 
 @dataclass
@@ -87,7 +95,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "for FOMM's use `sonomime import-fomm`",
         )
     try:
-        config = config_from_dict(payload["config"], where=f"{path}: config")
+        config = config_from_dict(
+            _without_retired(payload["config"], path), where=f"{path}: config"
+        )
         check(config)
         weights = payload["weights"]
         if not isinstance(weights, dict) or not all(
@@ -108,6 +118,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
     except (AttributeError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint: {error}", _OTHER_VERSION) from error
+
+
+def _without_retired(config: Any, path: Path) -> Any:
+    """A configuration that an older version may have written, without what is gone."""
+    table = copy.deepcopy(config)
+    for (*sections, name), neutral in RETIRED.items():
+        held = table
+        for section in sections:
+            held = held.get(section, {})
+        if held.get(name) == neutral:
+            del held[name]
+    if table.get("model", {}).get("generator", {}).get("kind") == "lite":
+        raise CheckpointError(
+            f"{path}: holds a keypoint model of kind lite, which there is no more",
+            "bundles exported from it still work; for a new one train lite again",
+        )
+    return table
 
 
 def _data(entry: Any) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
 
 if TYPE_CHECKING:
-    from .config import Config
     from .data.dataset import ClipList
 
 __all__ = ["add_evaluate", "add_phantom", "add_train"]
@@ -40,7 +39,7 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "config",
         metavar="PRESET_OR_TOML",
-        help="fomm, ours-p, ours-pt, ours-ptg, lite, or a TOML file",
+        help="lite (the default bundle's), fomm, ours-p, ours-pt, ours-ptg, or a TOML file",
     )
     parser.add_argument(
         "--data", nargs="+", type=Path, required=True, metavar="DIR", help="dataset folders"
@@ -99,7 +98,7 @@ def train_command(args: argparse.Namespace) -> int:
     found = find_clips(
         args.data, split=args.split, crop=parse_crop(args.crop) if args.crop else None
     )
-    for line in _remarks(found, config):
+    for line in _remarks(found):
         print(line, file=sys.stderr)
     model = config.model
     clips = [
@@ -114,6 +113,8 @@ def train_command(args: argparse.Namespace) -> int:
     data = record(args.data, found.clips)
     with PrefetchSampler(sampler) as prefetch:
         trainer = Trainer(config, prefetch.batch, args.output, names, data)
+        for remark in trainer.remarks:
+            print(f"warning: {remark}", file=sys.stderr)
         train(
             trainer,
             args.resume,
@@ -124,11 +125,6 @@ def train_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _remarks(found: ClipList, config: Config) -> list[str]:
+def _remarks(found: ClipList) -> list[str]:
     said = [f"warning: {warning}" for warning in found.warnings]
-    loss, sees_features = config.loss, config.model.family == "keypoints"
-    if sees_features and loss.perceptual > 0 and loss.perceptual_network == "none":
-        said.append(
-            "warning: no perceptual loss: give loss.perceptual_network and loss.perceptual_weights"
-        )
     return said + [f"left out: {clip.name}: {reason}" for clip, reason in found.unsupported]

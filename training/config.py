@@ -21,6 +21,17 @@ from .overrides import apply_override
 
 PRESETS = Path(__file__).parent / "presets"
 
+Family = Literal["keypoints", "matching"]
+
+
+# What one family has alone; `load_config` refuses it for another.
+_KEYPOINTS: dict[str, Family] = {"family": "keypoints"}
+_MATCHING: dict[str, Family] = {"family": "matching"}
+
+
+def _only(family: dict[str, Family], default: Any) -> Any:
+    return field(default=default, metadata=family)
+
 
 @dataclass(frozen=True)
 class KeypointConfig:
@@ -31,7 +42,6 @@ class KeypointConfig:
     depth: int = 5
     head_kernel: int = 7
     temperature: float = 0.1
-    unshuffle: int = 1  # 2: see the image at x0.5, folded to x0.25
 
     @property
     def count(self) -> int:
@@ -45,12 +55,11 @@ class MotionConfig:
     depth: int = 5
     head_kernel: int = 7
     variance: float = 0.01
-    occlusion_maps: int = 1  # lite: 4, one for each warped feature, then shading and offset
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    kind: Literal["single", "dual", "lite"] = "dual"
+    kind: Literal["single", "dual"] = "dual"
     width: int = 64
     max_features: int = 512
     downs: int = 2
@@ -84,45 +93,46 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    family: Literal["keypoints", "matching"] = "keypoints"
+    family: Family = "keypoints"
     image_size: int = 256
     channels: int = 1
     geometry: Literal["half_pixel", "fomm"] = "half_pixel"
-    keypoints: KeypointConfig = field(default_factory=KeypointConfig)
-    motion: MotionConfig = field(default_factory=MotionConfig)
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    matcher: MatcherConfig = field(default_factory=MatcherConfig)
-    corrector: CorrectorConfig = field(default_factory=CorrectorConfig)
+    keypoints: KeypointConfig = field(default_factory=KeypointConfig, metadata=_KEYPOINTS)
+    motion: MotionConfig = field(default_factory=MotionConfig, metadata=_KEYPOINTS)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig, metadata=_KEYPOINTS)
+    discriminator: DiscriminatorConfig = field(
+        default_factory=DiscriminatorConfig, metadata=_KEYPOINTS
+    )
+    matcher: MatcherConfig = field(default_factory=MatcherConfig, metadata=_MATCHING)
+    corrector: CorrectorConfig = field(default_factory=CorrectorConfig, metadata=_MATCHING)
 
 
 @dataclass(frozen=True)
 class LossConfig:
     """Weights (METHOD, "Losses"); 0 leaves a loss out."""
 
-    equivariance_value: float = 10.0
-    equivariance_jacobian: float = 10.0
-    equivariance_on: Literal["self_supervised", "all"] = "all"
-    supervision: float = 100.0
-    supervision_variance: float = 0.1
-    content: float = 10.0
-    reconstruction: float = 0.0  # L1 of the final image over the same scales; lite
-    perceptual: float = 10.0
-    perceptual_network: Literal["vgg19", "squeezenet", "none"] = "none"
-    perceptual_weights: str = ""  # path of the network's weights
-    perceptual_scales: int = 4
-    adversarial: float = 0.0
-    feature_matching: float = 0.0
-    flow: float = 0.0  # deformation against the known flow, at first; lite
-    flow_until: int = 0  # step at which its weight has decayed to 0; 0: constant
-    flow_exact: float = 0.0  # what remains of it where the flow is exact, not measured
-    doubt: float = 0.1  # how well a match knows its own error; matching, like those below
-    folding: float = 5.0
-    roughness: float = 0.05
-    pixels: float = 4.0  # L1 of the frame, as a share of holding still
-    pixels_from: int = 0  # step from which pixels count
-    separation: float = 0.0  # keeps keypoints apart; lite
-    sharpness: float = 0.0  # local energy of the finest details; lite
+    equivariance_value: float = _only(_KEYPOINTS, 10.0)
+    equivariance_jacobian: float = _only(_KEYPOINTS, 10.0)
+    equivariance_on: Literal["self_supervised", "all"] = _only(_KEYPOINTS, "all")
+    supervision: float = _only(_KEYPOINTS, 100.0)
+    supervision_variance: float = _only(_KEYPOINTS, 0.1)
+    content: float = _only(_KEYPOINTS, 10.0)
+    reconstruction: float = _only(_KEYPOINTS, 0.0)  # L1 of the final image over the same scales
+    perceptual: float = _only(_KEYPOINTS, 10.0)
+    perceptual_network: Literal["vgg19", "squeezenet", "none"] = _only(_KEYPOINTS, "none")
+    perceptual_weights: str = _only(_KEYPOINTS, "")  # path of the network's weights
+    perceptual_scales: int = _only(_KEYPOINTS, 4)
+    adversarial: float = _only(_KEYPOINTS, 0.0)
+    feature_matching: float = _only(_KEYPOINTS, 0.0)
+    flow: float = _only(_MATCHING, 0.0)  # displacements against the known flow, at first
+    flow_until: int = _only(_MATCHING, 0)  # step at which its weight is down to 0; 0: constant
+    flow_exact: float = _only(_MATCHING, 0.0)  # what remains where flow is exact, not measured
+    doubt: float = _only(_MATCHING, 0.1)  # how well a match knows its own error
+    folding: float = _only(_MATCHING, 5.0)
+    roughness: float = _only(_MATCHING, 0.05)
+    pixels: float = _only(_MATCHING, 4.0)  # L1 of the frame, as a share of holding still
+    pixels_from: int = _only(_MATCHING, 0)  # step from which pixels count
+    sharpness: float = _only(_MATCHING, 0.0)  # local energy of the finest details, from then on
 
 
 @dataclass(frozen=True)
@@ -159,7 +169,7 @@ class DataConfig:
     gamma: tuple[float, float] = (0.8, 1.25)
     synthetic: float = 0.0  # share of pairs that are a frame and its own random bend
     synthetic_until: int = 0  # step from which there are none; 0: always
-    flow: Literal["none", "dis"] = "none"
+    flow: Literal["none", "dis"] = _only(_MATCHING, "none")
     near_start: int = 4
     near_steps: int = 0
     labelled_fraction: float = 0.5
@@ -186,7 +196,8 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
     """Read a preset by name or a TOML file by path, then apply ``section.key=value`` overrides.
 
     Raises:
-        ConfigError: unknown preset, unreadable file, unknown key, wrong type or value.
+        ConfigError: unknown preset, unreadable file, unknown key, wrong type or value, a setting
+            of another family.
     """
     path = Path(preset_or_toml)
     if preset_or_toml in preset_names():
@@ -205,6 +216,7 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
         for override in overrides:
             apply_override(table, override)
         config = config_from_dict(table, where=f"--set {' '.join(overrides)}")
+    _refuse_other_families(table, config, config.model.family)
     if not config.preset:
         config = dataclasses.replace(config, preset=path.stem)
     check(config)
@@ -225,14 +237,26 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     return result
 
 
+def _refuse_other_families(
+    table: Mapping[str, Any], section: Any, family: Family, where: str = ""
+) -> None:
+    """What is written down and would do nothing, for it belongs to another family."""
+    for known in (f for f in dataclasses.fields(section) if f.name in table):
+        value, name = getattr(section, known.name), f"{where}{known.name}"
+        owner = known.metadata.get("family", family)
+        if owner != family:
+            raise ConfigError(
+                f"{name} is a setting of the family {owner!r}, this model's is {family!r}",
+                "take it out; a model's family is model.family",
+            )
+        if dataclasses.is_dataclass(value):
+            _refuse_other_families(table[known.name], value, family, f"{name}.")
+
+
 def check(config: Config) -> None:
     """Refuse settings that fit their types but not each other (ConfigError)."""
     model, loss, train = config.model, config.loss, config.train
-    weights = [
-        f.name
-        for f in dataclasses.fields(loss)
-        if f.type == "float" and f.name != "supervision_variance"
-    ]
+    weights = [f.name for f in dataclasses.fields(loss) if f.type == "float"]
     rules = [
         *(_matching_rules if model.family == "matching" else _keypoint_rules)(model, loss),
         (model.channels in (1, 3), "model.channels must be 1 or 3"),
@@ -267,7 +291,6 @@ def _keypoint_rules(model: ModelConfig, loss: LossConfig) -> list[Rule]:
     points, motion, generator = model.keypoints, model.motion, model.generator
     judge = model.discriminator
     fits = 4 * 2 ** min(max(points.depth, motion.depth, 1), 16)
-    maps = 4 if generator.kind == "lite" else 1
     return [
         (min(points.depth, motion.depth) >= 1, "model.*.depth must be at least 1"),
         (
@@ -280,7 +303,6 @@ def _keypoint_rules(model: ModelConfig, loss: LossConfig) -> list[Rule]:
             points.self_supervised >= 1 or loss.equivariance_on == "all",
             "loss.equivariance_on must be all where no keypoint is self-supervised",
         ),
-        (points.unshuffle in (1, 2, 4), "model.keypoints.unshuffle must be 1, 2 or 4"),
         (points.temperature > 0, "model.keypoints.temperature must be positive"),
         (motion.variance > 0, "model.motion.variance must be positive"),
         (
@@ -292,17 +314,12 @@ def _keypoint_rules(model: ModelConfig, loss: LossConfig) -> list[Rule]:
             "model.*.max_features must be at least 1",
         ),
         (
-            points.head_kernel % 2 == 1 == motion.head_kernel % 2
-            and min(points.head_kernel, motion.head_kernel) > 0,
+            all(p.head_kernel > 0 and p.head_kernel % 2 == 1 for p in (points, motion)),
             "model.*.head_kernel must be odd",
         ),
         (
             generator.downs >= 1 and generator.blocks >= 0,
             "model.generator.downs must be at least 1, blocks 0",
-        ),
-        (
-            motion.occlusion_maps == maps,
-            f"model.motion.occlusion_maps must be {maps} for the {generator.kind} generator",
         ),
         (
             min(judge.width, judge.max_features, judge.blocks) >= 1,
@@ -341,8 +358,5 @@ def _matching_rules(model: ModelConfig, loss: LossConfig) -> list[Rule]:
             "model.matcher.shading must divide model.matcher.grid; 0 is none",
         ),
         (passed <= most, f"model.matcher passes {passed} numbers a frame, {most} are allowed"),
-        (
-            loss.adversarial == loss.feature_matching == 0 and loss.perceptual_network == "none",
-            "loss.adversarial, feature_matching and perceptual_network are for keypoints alone",
-        ),
+        (loss.pixels > 0, "loss.pixels must be positive: no other loss sees the image"),
     ]

@@ -30,7 +30,7 @@ TOLERANCE = {torch.float32: 2e-4, torch.float16: 2e-3}
 
 @dataclass(frozen=True)
 class Case:
-    """An operator on tensors of one size: of the full model, of lite, or small."""
+    """An operator on tensors of one size: of a preset, or small."""
 
     op: str
     dtype: torch.dtype
@@ -59,9 +59,6 @@ def cases(small: bool = False) -> list[Case]:
         Case("warp_occlude", single, (256, 64, 64)),
         Case("warp_occlude", half, (256, 64, 64)),
         Case("warp_occlude", half, (256, 64, 64), last=True),
-        Case("warp_occlude", half, (64, 64, 64), last=True),
-        Case("warp_occlude", half, (32, 128, 128), last=True),
-        Case("warp_occlude", single, (2, 256, 256)),
         Case("sparse_motion", single, (1, 64, 64)),
         Case("sparse_motion", half, (1, 64, 64)),
         Case("sparse_motion", single, (3, 64, 64)),

@@ -112,10 +112,10 @@ def _model(args: argparse.Namespace, spec: dict[str, Any]) -> Iterator[Message]:
 
 def _untrained(preset: str, tiny: bool) -> tuple[Any, Pictures]:
     from ...training.config import load_config
-    from ..lively import SMALL, lively_model, speckle
+    from ..lively import lively_model, small_config, speckle
     from .torch_check import Pictures
 
-    model = lively_model(load_config(preset, SMALL if tiny else ()))
+    model = lively_model(small_config(preset) if tiny else load_config(preset))
     size, channels = model.config.image_size, model.config.channels
     shots = [speckle(size, channels, seed) for seed in range(5)]
     return model, Pictures(shots[0], shots[1], tuple(shots[2:]))

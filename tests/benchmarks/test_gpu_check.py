@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from lively import SMALL
+from lively import SMALL_LITE
 from toy_bundle import edit_manifest, make_toy_bundle, replace_file
 
 from sonomime.benchmarks import gpu_check
@@ -302,7 +302,7 @@ def test_a_trained_model_is_held_against_its_bundles_golden_frame(
 
     bundle = make_toy_bundle(tmp_path / "toy", size=128)
     checkpoint = tmp_path / "checkpoint.pt"
-    lively_checkpoint("lite", SMALL).save(checkpoint)
+    lively_checkpoint("lite", SMALL_LITE).save(checkpoint)
     report = tmp_path / "report.json"
     words = ["--cpu-only", "--models", "", "--checkpoint", str(checkpoint), "--frames", "1"]
     words += ["--bundle", str(bundle), "-o", str(report)]

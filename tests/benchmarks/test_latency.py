@@ -117,12 +117,12 @@ def test_the_gpu_that_was_named(toy_bundle: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_model_in_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from lively import SMALL, lively_checkpoint
+    from lively import SMALL_LITE, lively_checkpoint
     from toy_bundle import make_toy_bundle
 
     bundle = make_toy_bundle(tmp_path / "toy", size=128)
     checkpoint = tmp_path / "checkpoint.pt"
-    lively_checkpoint("lite", SMALL).save(checkpoint)
+    lively_checkpoint("lite", SMALL_LITE).save(checkpoint)
     file = tmp_path / "torch.json"
     words = ["bench", "--bundle", str(bundle), "--backend", "torch", "--frames", "2"]
     assert main([*words, "--torch", str(checkpoint), "--json", str(file)]) == 0

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lively import SMALL
 
 from sonomime.benchmarks import gpu_check
 from sonomime.benchmarks.gpu.kernel_check import cases, check_kernels
 from sonomime.benchmarks.gpu.kernels import Kernels
 from sonomime.benchmarks.gpu.torch_check import Pictures, Variant, check_model
-from sonomime.benchmarks.lively import lively_model, speckle
-from sonomime.training.config import load_config
+from sonomime.benchmarks.lively import lively_model, small_config, speckle
 
 pytestmark = pytest.mark.gpu
 
@@ -49,7 +47,7 @@ def test_the_kernels_agree_with_torch(kernels: Kernels, device: torch.device) ->
 def test_a_frame_is_the_models(
     preset: str, variant: Variant, kernels: Kernels, device: torch.device
 ) -> None:
-    model = lively_model(load_config(preset, SMALL))
+    model = lively_model(small_config(preset))
     shots = [speckle(128, 1, seed) for seed in range(4)]
     pictures = Pictures(shots[0], shots[1], tuple(shots[2:]))
     messages = check_model(model, device, pictures, kernels, 5, [variant])

@@ -16,7 +16,7 @@ from sonomime.export.bundle import export_bundle
 from sonomime.export.graphs import export_stage
 from sonomime.export.verify import Frames
 from sonomime.training.models.base import Precision, StageModule
-from sonomime.training.models.keypoints.stages import build_stages
+from sonomime.training.models.families import family_of
 
 
 class Graphs(Mapping[str, onnx.ModelProto]):
@@ -56,7 +56,8 @@ def graphs() -> GraphMaker:
 
     @functools.cache
     def make(preset: str, precision: Precision = "fp32", *overrides: str) -> Graphs:
-        return Graphs(build_stages(lively_checkpoint(preset, overrides).model(), precision))
+        model = lively_checkpoint(preset, overrides).model()
+        return Graphs(family_of(model.config).chain(model, precision).stages)
 
     return make
 

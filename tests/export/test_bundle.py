@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lively import SMALL, lively_checkpoint, speckle
+from lively import SMALL, SMALL_LITE, lively_checkpoint, speckle
 
 from sonomime import __version__
 from sonomime.export.bundle import config_sha256, export_bundle
@@ -17,7 +17,7 @@ from sonomime.export.card import Description
 from sonomime.export.verify import Frames
 from sonomime.runtime import Animator, Smoothing
 from sonomime.runtime.bundle.bundle import Bundle
-from sonomime.runtime.bundle.manifest import DataCredit
+from sonomime.runtime.bundle.manifest import DataCredit, DisplacementControl
 from sonomime.runtime.media.frames import read_image
 from sonomime.runtime.support.errors import ExportError, OutputError
 from sonomime.training.models.base import StageModule
@@ -25,6 +25,7 @@ from sonomime.training.models.keypoints import family
 from sonomime.training.models.keypoints.oracle import KeypointOracle
 from sonomime.training.models.keypoints.stages import build_stages
 from sonomime.training.models.keypoints.transfer import CONTROLS, TransferStage
+from sonomime.training.models.matching.oracle import MatchingOracle
 
 Bundles = Callable[..., Path]
 FRAMES = Frames(speckle(128), (speckle(128, seed=1), speckle(128, seed=2)))
@@ -32,7 +33,7 @@ FRAMES = Frames(speckle(128), (speckle(128, seed=1), speckle(128, seed=2)))
 
 @pytest.fixture(scope="module")
 def small(bundles: Bundles) -> Path:
-    return bundles("lite", "fp32", *SMALL)
+    return bundles("ours-pt", "fp32", *SMALL)
 
 
 def test_what_is_in_it(small: Path) -> None:
@@ -41,7 +42,7 @@ def test_what_is_in_it(small: Path) -> None:
     assert {path.name for path in small.iterdir()} == {"manifest.json"} | {
         entry.file for entry in manifest.digests()
     }
-    assert (manifest.name, manifest.preset, manifest.precision) == ("lite", "lite", "fp32")
+    assert (manifest.name, manifest.preset, manifest.precision) == ("ours-pt", "ours-pt", "fp32")
     assert manifest.created_with == __version__
     assert (manifest.image.size, manifest.image.channels) == (128, 1)
     assert [op.name for op in manifest.custom_ops] == [
@@ -52,14 +53,19 @@ def test_what_is_in_it(small: Path) -> None:
     ]  # fmt: skip
     provenance = manifest.provenance
     assert provenance.steps == 7 and provenance.checkpoint_sha256 == "0" * 64
-    assert provenance.config_sha256 == config_sha256(lively_checkpoint("lite", SMALL))
+    assert provenance.config_sha256 == config_sha256(lively_checkpoint("ours-pt", SMALL))
     assert [(credit.name, credit.licence) for credit in provenance.data] == [("speckle", "CC0")]
     assert manifest.tolerances.stage_abs == 1e-4 and manifest.tolerances.frame_levels == 1
 
 
 def test_model_card(small: Path) -> None:
     card = (small / "MODEL_CARD.md").read_text(encoding="utf-8")
-    for phrase in ("not a medical device", "Training and simulation only", "speckle: CC0", "lite"):
+    for phrase in (
+        "not a medical device",
+        "Training and simulation only",
+        "speckle: CC0",
+        "ours-pt",
+    ):
         assert phrase in card
     assert "bladder neck" in card and "evaluate" in card
 
@@ -79,7 +85,7 @@ def test_golden_sample_is_what_the_animator_makes(small: Path) -> None:
 
 
 def test_animator_agrees_with_the_model_in_relative_motion(small: Path) -> None:
-    chain = KeypointOracle(lively_checkpoint("lite", SMALL).model())
+    chain = KeypointOracle(lively_checkpoint("ours-pt", SMALL).model())
     frames = [speckle(128, seed=seed) for seed in range(4)]
     chain.set_source(frames[0], frames[1])
     smoothing = Smoothing()._asdict()
@@ -93,7 +99,7 @@ def test_animator_agrees_with_the_model_in_relative_motion(small: Path) -> None:
 
 
 def exported(out: Path, description: Description | None = None) -> None:
-    checkpoint = lively_checkpoint("lite", SMALL)
+    checkpoint = lively_checkpoint("ours-pt", SMALL)
     export_bundle(checkpoint, "0" * 64, out, FRAMES, "fp32", description)
 
 
@@ -145,7 +151,7 @@ def test_a_bundle_that_ignores_a_control_is_found(
         ]
 
     monkeypatch.setattr(family, "build_stages", build)
-    checkpoint = lively_checkpoint("lite", SMALL)
+    checkpoint = lively_checkpoint("ours-pt", SMALL)
     frames = Frames(speckle(128), tuple(speckle(128, seed=seed) for seed in (1, 2, 3)))
     with pytest.raises(ExportError):
         export_bundle(checkpoint, "0" * 64, tmp_path / "out", frames)
@@ -183,7 +189,7 @@ def test_same_checkpoint_same_bytes_and_what_it_says_of_itself(small: Path, tmp_
     card = (tmp_path / "again" / "MODEL_CARD.md").read_text()
     assert "L1 ratio 0.8" in card and "CREDITS.md" in card and card.startswith("# mine")
     plain = dataclasses.replace(
-        manifest, name="lite", files=(), provenance=Bundle.open(small).manifest.provenance
+        manifest, name="ours-pt", files=(), provenance=Bundle.open(small).manifest.provenance
     )
     assert plain == dataclasses.replace(Bundle.open(small).manifest, files=())
 
@@ -201,7 +207,7 @@ def test_same_checkpoint_same_bytes_and_what_it_says_of_itself(small: Path, tmp_
 def test_weights_are_ours_to_give_only_where_the_data_allows_it(
     licences: list[str], expected: str
 ) -> None:
-    checkpoint = dataclasses.replace(lively_checkpoint("lite", SMALL), data=[])
+    checkpoint = dataclasses.replace(lively_checkpoint("ours-pt", SMALL), data=[])
     data = tuple(DataCredit(str(i), licence) for i, licence in enumerate(licences))
     assert Description(data=data).of(checkpoint).licence == expected
     assert Description(data=data, licence="mine").of(checkpoint).licence == "mine"
@@ -213,10 +219,30 @@ def test_default_size(bundles: Bundles) -> None:
     assert sum(path.stat().st_size for path in folder.iterdir()) < 15e6
 
 
+def test_a_bundle_of_matching(bundles: Bundles) -> None:
+    """What carries the motion, what the frame is made of, and that it does what the model does."""
+    folder = bundles("lite", "fp32", *SMALL_LITE)
+    manifest = Bundle.open(folder).manifest
+    assert isinstance(manifest.control, DisplacementControl) and manifest.layers is not None
+    assert manifest.control.grid_height == 16 and manifest.motions() == ("relative",)
+    assert manifest.custom_ops == ()
+    assert "displacements 16 x 16, shading 8 x 8" in (folder / "MODEL_CARD.md").read_text()
+    chain = MatchingOracle(lively_checkpoint("lite", SMALL_LITE).model())
+    frames = [speckle(128, seed=seed) for seed in range(4)]
+    chain.set_source(frames[0], frames[1])
+    smoothing = Smoothing()._asdict()
+    with Animator.open(folder, smooth=True, threads=1) as animator:
+        animator.set_source(frames[0])
+        for i, frame in enumerate(frames[1:]):
+            found = animator.animate(frame, i / 30)
+            wanted = chain.animate(frame, smoothing)["frame"][0, 0]
+            assert np.abs(found.astype(int) - wanted).max() <= 1
+    assert wanted.std() > 10
+
+
 def test_half_precision(bundles: Bundles) -> None:
     folder = bundles("lite", "fp16")
     manifest = Bundle.open(folder).manifest
     assert manifest.precision == "fp16" and manifest.tolerances.psnr_db == 45
-    assert manifest.tensors()["source_layers"].dtype == "float16"
+    assert manifest.tensors()["source_feature"].dtype == "float16"
     assert manifest.tensors()["deformation"].dtype == "float32"
-    assert sum(path.stat().st_size for path in folder.glob("*.onnx")) < 8e6

@@ -19,7 +19,7 @@ from sonomime.runtime.support.plain_file import sha256_file
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "checkpoint.pt"
-    lively_checkpoint("lite", SMALL).save(path)
+    lively_checkpoint("ours-pt", SMALL).save(path)
     return path
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lively import SMALL_MATCHING, lively_checkpoint, speckle
+from lively import SMALL_LITE, lively_checkpoint, speckle
 
 from sonomime.export.bundle import export_bundle
 from sonomime.export.verify import Frames
@@ -14,15 +14,15 @@ from sonomime.runtime import Animator
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.training.models.base import Precision
 
-SMALL_COLOUR = (*SMALL_MATCHING, "model.channels=3", "model.matcher.shading=0")
+SMALL_COLOUR = (*SMALL_LITE, "model.channels=3", "model.matcher.shading=0")
 
 
 @pytest.mark.parametrize(
     ("precision", "overrides"),
-    [("fp32", SMALL_MATCHING), ("fp16", SMALL_MATCHING), ("fp32", SMALL_COLOUR)],
+    [("fp32", SMALL_LITE), ("fp16", SMALL_LITE), ("fp32", SMALL_COLOUR)],
 )
 def test_export(precision: Precision, overrides: tuple[str, ...], tmp_path: Path) -> None:
-    checkpoint = lively_checkpoint("match", overrides)
+    checkpoint = lively_checkpoint("lite", overrides)
     model = checkpoint.config.model
     pictures = [speckle(128, model.channels, seed) for seed in range(4)]
     frames = Frames(pictures[0], tuple(pictures[1:]))
@@ -30,7 +30,7 @@ def test_export(precision: Precision, overrides: tuple[str, ...], tmp_path: Path
     assert parity.psnr_db >= 45
     assert parity.frame_levels <= 1 or precision == "fp16"
     manifest = Bundle.open(tmp_path / "out").manifest
-    assert manifest.preset == "match" and manifest.precision == precision
+    assert manifest.preset == "lite" and manifest.precision == precision
     assert manifest.control.kind == "displacement"
     assert manifest.control.shading_height == model.matcher.shading
     assert manifest.layers is not None and manifest.golden.motion == "relative"

@@ -20,12 +20,12 @@ FRAMES = Frames(speckle(128), (speckle(128, seed=1), speckle(128, seed=2)))
 
 @pytest.fixture(scope="module")
 def small(bundles: Callable[..., Path]) -> Path:
-    return bundles("lite", "fp32", *SMALL)
+    return bundles("ours-pt", "fp32", *SMALL)
 
 
 @pytest.fixture
 def expected() -> list[Tensors]:
-    model = lively_checkpoint("lite", SMALL).model()
+    model = lively_checkpoint("ours-pt", SMALL).model()
     family = family_of(model.config)
     return expected_tensors(family.oracle(model), family.chain(model), FRAMES)
 
@@ -34,7 +34,7 @@ def test_agreement_is_measured(small: Path, expected: Sequence[Tensors]) -> None
     parity = verify(small, FRAMES, expected, "fp32")
     assert isinstance(parity, Parity)
     assert parity.frame_levels <= 1 and parity.psnr_db > 60
-    assert len(parity.stages) == 6 + 2 + 3 + 2 + 1
+    assert len(parity.stages) == 4 + 2 + 3 + 2 + 1
     assert max(parity.stages[name] for name in parity.stages if name != "generator.frame") < 1e-4
 
 

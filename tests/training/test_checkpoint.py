@@ -35,7 +35,7 @@ TINY = [
 
 
 def tiny() -> Config:
-    return load_config("lite", TINY)
+    return load_config("ours-p", TINY)
 
 
 def checkpoint(step: int = 5) -> Checkpoint:
@@ -90,11 +90,29 @@ def test_model_has_the_weights_and_is_ready(tmp_path: Path) -> None:
 
 def test_weights_of_another_configuration(tmp_path: Path) -> None:
     saved = checkpoint()
-    wider = load_config("lite", [*TINY, "model.generator.width=4"])
+    wider = load_config("ours-p", [*TINY, "model.generator.width=4"])
     dataclasses.replace(saved, config=wider).save(tmp_path / "c.pt")
     with pytest.raises(CheckpointError, match="do not fit the configuration") as caught:
         load_checkpoint(tmp_path / "c.pt").model()
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["single", "lite"])
+def test_settings_that_are_gone(kind: str, tmp_path: Path) -> None:
+    """Where they changed nothing the model is the same; where they did, it is no more."""
+    path = tmp_path / "c.pt"
+    checkpoint().save(path)
+    content = payload(path)
+    model = content["config"]["model"]
+    model["generator"]["kind"] = kind
+    model["keypoints"]["unshuffle"] = 1 if kind == "single" else 2
+    model["motion"]["occlusion_maps"] = 1 if kind == "single" else 4
+    content["config"]["loss"]["separation"] = 0.0
+    torch.save(content, path)
+    if kind == "single":
+        assert load_checkpoint(path).config == checkpoint().config
+    else:
+        assert "train lite" in refused(path, "kind lite").hint
 
 
 # -- files that are none ---------------------------------------------------------------------------

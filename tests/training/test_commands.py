@@ -14,13 +14,16 @@ import torch
 from sonomime.cli import main
 from sonomime.training.checkpoint import load_checkpoint
 
-TINY = [
-    "model.image_size=64",
+KEYPOINTS = (
     "model.keypoints.depth=2",
     "model.keypoints.max_features=8",
     "model.motion.depth=2",
     "model.motion.max_features=8",
     "model.generator.width=8",
+)
+LITE = ("model.matcher.grid=8", "model.matcher.stiff=8", "model.matcher.shading=8")
+TINY = [
+    "model.image_size=64",
     "train.max_steps=2",
     "train.batch_size=1",
     "train.batchnorm_batches=1",
@@ -43,7 +46,8 @@ def clips(
 
 
 def words(clips: Path, *more: str, preset: str = "lite", sets: tuple[str, ...] = ()) -> list[str]:
-    settings = [word for value in (*TINY, *sets) for word in ("--set", value)]
+    model = LITE if preset == "lite" else KEYPOINTS
+    settings = [word for value in (*TINY, *model, *sets) for word in ("--set", value)]
     run = ["-o", str(clips.parent / "run")]
     return ["train", preset, "--data", str(clips), *run, *settings, *more]
 
@@ -52,6 +56,7 @@ def test_a_run_and_its_resumption(clips: Path, capsys: pytest.CaptureFixture[str
     assert main(words(clips)) == 0
     said = capsys.readouterr().err
     assert "its own subject" in said and "done at step 2" in said
+    assert "perceptual" not in said
     assert main(words(clips)) == 7
     assert "--resume" in capsys.readouterr().err
     assert main(words(clips, "--resume", sets=("train.max_steps=3",))) == 0
@@ -79,8 +84,8 @@ def test_a_match_trains_and_misses_no_perceptual_loss(
     clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ("fine=8", "coarse=8", "grid=8", "stiff=4", "shading=8")
-    sets = (*(f"model.matcher.{each}" for each in small), "loss.perceptual=10")
-    assert main(words(clips, preset="match", sets=sets)) == 0
+    sets = [f"model.matcher.{each}" for each in small]
+    assert main(words(clips, preset="lite", sets=sets)) == 0
     assert "perceptual" not in capsys.readouterr().err
     line = json.loads((clips.parent / "run" / "log.jsonl").read_text().splitlines()[-1])
     assert line.keys() >= {"flow", "doubt", "folding", "roughness"}
@@ -102,6 +107,7 @@ def test_a_preset_that_needs_a_feature_network_says_so(
         (["--max-minutes", "nan"], 2),
         (["--set", "train.seed=-1"], 2),
         (["--set", "train.max_step=1"], 2),
+        (["--set", "loss.content=1"], 2),
         (["--crop", "1,2,3"], 2),
         (["--split", "test", "--data", "{clips}/none"], 6),
         (["-o", "{clips}/blob/0.png"], 7),

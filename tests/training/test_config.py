@@ -15,6 +15,7 @@ from sonomime.runtime.support.errors import ConfigError
 from sonomime.training.config import (
     Config,
     DataConfig,
+    LossConfig,
     ModelConfig,
     check,
     config_from_dict,
@@ -58,7 +59,7 @@ def test_the_paper_systems_weights_and_optimizer() -> None:
     config = load_config("ours-ptg")
     loss, train = config.loss, config.train
     assert (loss.equivariance_value, loss.equivariance_jacobian, loss.perceptual) == (10, 10, 10)
-    assert (loss.flow, loss.separation, loss.sharpness, loss.reconstruction) == (0, 0, 0, 0)
+    assert loss.reconstruction == 0
     assert (train.learning_rate, train.beta1, train.beta2, train.batch_size) == (
         2e-4,
         0.5,
@@ -181,10 +182,8 @@ def test_wrong_types_and_choices(override: str) -> None:
         ("model.keypoints.temperature=0", "temperature"),
         ("model.keypoints.temperature=nan", "temperature"),
         ("model.keypoints.head_kernel=4", "odd"),
-        ("model.keypoints.unshuffle=3", "unshuffle"),
         ("model.motion.variance=-0.01", "variance"),
-        ("model.motion.occlusion_maps=4", "occlusion_maps must be 1 for the dual generator"),
-        ("model.generator.kind=lite", "occlusion_maps must be 4 for the lite generator"),
+        ("model.generator.kind=lite", "kind"),
         ("model.generator.width=1", "width"),
         ("loss.content=-1", "weights of losses"),
         ("loss.content=nan", "content: expected a finite number"),
@@ -225,31 +224,57 @@ def test_values_that_make_no_sense(override: str, message: str) -> None:
         ("model.matcher.shading=32 loss.folding=-1", "weights of losses"),
         ("model.matcher.grid=64", "passes 12544 numbers a frame, 4096 are allowed"),
         ("model.image_size=128", "passes 3328 numbers a frame, 1024 are allowed"),
-        ("loss.adversarial=1", "for keypoints alone"),
-        ("loss.perceptual_network=vgg19", "for keypoints alone"),
+        ("loss.pixels=0", "loss.pixels must be positive"),
+        ("loss.flow_exact=-1", "weights of losses"),
         ("model.channels=2", "1 or 3"),
     ],
 )
 def test_settings_that_do_not_fit_a_match(overrides: str, message: str) -> None:
-    refused(message, *overrides.split(), preset="match")
+    refused(message, *overrides.split(), preset="lite")
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        "model.keypoints.depth=7 model.keypoints.unshuffle=3 model.motion.occlusion_maps=4",
         "model.image_size=64 model.matcher.grid=8 model.matcher.stiff=4 model.matcher.shading=8",
         "model.matcher.shading=0 model.matcher.stiff=32",
         "model.matcher.shading=8 model.matcher.grid=8 model.matcher.stiff=1",
         "model.image_size=320 model.matcher.grid=20 model.matcher.stiff=10 model.matcher.shading=5",
     ],
 )
-def test_keypoints_do_not_bind_a_match_and_its_grids_may_vary(overrides: str) -> None:
-    assert load_config("match", overrides.split()).model.family == "matching"
+def test_a_match_may_have_other_grids(overrides: str) -> None:
+    assert load_config("lite", overrides.split()).model.family == "matching"
 
 
-def test_a_match_does_not_bind_keypoints() -> None:
-    assert load_config("lite", ["model.matcher.grid=7"]).model.matcher.grid == 7
+@pytest.mark.parametrize(
+    ("preset", "override"),
+    [
+        ("ours-pt", "loss.flow=1"),
+        ("ours-pt", "loss.sharpness=0"),
+        ("ours-pt", "data.flow=dis"),
+        ("fomm", "model.matcher.grid=16"),
+        ("lite", "loss.content=10.0"),
+        ("lite", "model.keypoints.width=4"),
+    ],
+)
+def test_settings_of_another_family_are_refused(preset: str, override: str) -> None:
+    """Even at their defaults: whoever writes one down expects something of it."""
+    section = ".".join(override.partition("=")[0].split(".")[:2])
+    error = refused("is a setting of the family", override, preset=preset)
+    assert section in error.message
+
+
+def test_a_file_with_settings_of_another_family(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[loss]\npixels = 1.0\n")
+    assert "loss.pixels" in refused("family 'matching'", preset=str(file)).message
+    file.write_text('[model]\nfamily = "matching"\n[loss]\npixels = 1.0\n')
+    assert load_config(str(file)).loss.pixels == 1.0
+
+
+def test_every_loss_belongs_to_a_family() -> None:
+    owners = {f.metadata.get("family") for f in dataclasses.fields(LossConfig)}
+    assert owners == {"keypoints", "matching"}
 
 
 def test_no_keypoint_at_all_is_refused() -> None:

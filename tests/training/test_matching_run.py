@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from lively import SMALL_MATCHING
+from lively import SMALL_LITE
 
 from sonomime.runtime.animator import Animator
 from sonomime.runtime.support.errors import ConfigError
@@ -22,14 +22,13 @@ from sonomime.training.trainer import Trainer
 
 SIZE = 128
 QUICK = (
-    *SMALL_MATCHING,
+    *SMALL_LITE,
     "train.batch_size=2",
     "train.warmup=0",
     "train.schedule=constant",
     "train.log_every=1",
     "loss.pixels_from=1",
     "loss.flow_until=3",
-    "loss.reconstruction=0",
 )
 
 
@@ -46,7 +45,7 @@ def batch(step: int) -> PairBatch:
 
 def run(folder: Path, steps: int, resume: bool = False, *more: str) -> Path:
     torch.set_num_threads(1)
-    config = load_config("match", (*QUICK, f"train.max_steps={steps}", *more))
+    config = load_config("lite", (*QUICK, f"train.max_steps={steps}", *more))
     trainer = Trainer(config, batch, folder, ["a label"], [{"name": "noise"}])
     return train(trainer, resume, None, lambda line: None)
 

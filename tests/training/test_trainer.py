@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,14 +15,24 @@ import torch
 from sonomime.runtime.animator import Animator
 from sonomime.runtime.support.errors import CheckpointError, ConfigError, OutputError
 from sonomime.training.checkpoint import load_checkpoint
-from sonomime.training.config import Config, config_from_dict
+from sonomime.training.config import Config, config_from_dict, load_config
 from sonomime.training.data.batch import PairBatch, flow_weights
 from sonomime.training.logbook import Logbook
 from sonomime.training.loop import train
+from sonomime.training.models.matching import losses
 from sonomime.training.torch_backend import open_session
 from sonomime.training.trainer import Trainer
 
 SIZE = 64
+SMALLEST_LITE = (
+    f"model.image_size={SIZE}",
+    "model.matcher.fine=8",
+    "model.matcher.coarse=8",
+    "model.matcher.grid=8",
+    "model.matcher.stiff=4",
+    "model.matcher.shading=4",
+    "model.corrector.width=8",
+)
 
 
 def config(**sections: dict[str, object]) -> Config:
@@ -40,8 +51,6 @@ def config(**sections: dict[str, object]) -> Config:
             "reconstruction": 1.0,
             "adversarial": 1.0,
             "feature_matching": 1.0,
-            "flow": 1.0,
-            "sharpness": 1.0,
         },
         "train": {
             "max_steps": 4,
@@ -107,8 +116,6 @@ def test_all_losses_are_logged_and_the_pictures_drawn(tmp_path: Path) -> None:
         "supervision",
         "content",
         "reconstruction",
-        "flow",
-        "sharpness",
         "adversarial",
         "feature_matching",
         "discriminator",
@@ -160,6 +167,27 @@ def test_a_model_that_would_learn_no_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no loss sees the image") as error:
         make(tmp_path, blind)
     assert "perceptual_network" in error.value.hint
+    blind = load_config("lite", [*SMALLEST_LITE, "loss.pixels=0"])
+    with pytest.raises(ConfigError, match="no loss sees the image") as error:
+        make(tmp_path, blind)
+    assert "loss.pixels" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("model.matcher.grid=7", "grid"),
+        ("model.matcher.stiff=3", "stiff"),
+        ("model.matcher.shading=-1", "shading"),
+        ("model.matcher.grid=16", "numbers a frame"),
+    ],
+)
+def test_a_matcher_that_fits_no_picture_is_refused(
+    override: str, named: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=named) as error:
+        make(tmp_path, load_config("lite", [*SMALLEST_LITE, override]))
+    assert error.value.hint
 
 
 @pytest.mark.parametrize("labels", [1, 14])
@@ -246,16 +274,19 @@ def test_the_flow_loss_decays_and_exact_flow_may_stay(tmp_path: Path) -> None:
     assert weights == [(8, 8), (4, 4), (2, 3), (0, 3), (0, 3)]
     loss = config(loss={"flow": 8.0, "flow_until": 4}).loss
     assert [flow_weights(loss, step) for step in (0, 4)] == [(8, 8), (0, 0)]
-    for kept, left in ((0.0, 0.0), (3.0, 1.5)):  # one of the two pairs is exact
+    model = load_config("lite", SMALLEST_LITE).model
+    for kept in (0.0, 3.0):
         settings = config(loss={"flow": 8.0, "flow_until": 4, "flow_exact": kept})
-        trainer = make(tmp_path, settings)
-        pairs = batch(0)._replace(flow_exact=torch.tensor([False, True]))
+        trainer = make(tmp_path, dataclasses.replace(settings, model=model))
+        exact = torch.tensor([False, True])
+        pairs = batch(0)._replace(flow_exact=exact, bent=~exact)
         result = trainer.objective(trainer.model, pairs, 9, None)
-        motion = trainer.objective.run(trainer.model, pairs, 9).motion
         assert ("flow" in result.losses) == (kept > 0)
         if kept:
-            miss = (motion.deformation - pairs.flow).abs().sum(-1)[1].mean()
-            assert result.losses["flow"].item() == pytest.approx(left * miss.item(), rel=1e-4)
+            match = trainer.objective.run(trainer.model, pairs, 9).match
+            weights = torch.tensor([0.0, kept])
+            error, _ = losses.endpoint(match, pairs.flow, pairs.flow_valid, weights)
+            assert result.losses["flow"].item() == pytest.approx(error.item(), rel=1e-5)
 
 
 def test_the_rate_warms_up_and_follows_its_cosine(tmp_path: Path) -> None:

@@ -101,6 +101,16 @@ class Family(Protocol):
     def objective(self, config: Config) -> Objective:
         """Its losses."""
 
+    def check(self, config: Config) -> list[str]:
+        """Refuse settings that fit each other but not this family.
+
+        Returns:
+            What of it the user should know, a sentence each.
+
+        Raises:
+            ConfigError: naming the setting; also where no loss sees the image.
+        """
+
     def labels(self, config: ModelConfig) -> int:
         """Labelled keypoints that it learns from; 0: labels are nothing to it."""
 

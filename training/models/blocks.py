@@ -27,7 +27,7 @@ class Down(Same):
 
 
 class Up(Same):
-    """upsample x2 -> conv3 -> BatchNorm -> ReLU: twice the size.
+    """Upsample x2, nearest or bilinear -> conv3 -> BatchNorm -> ReLU: twice the size.
 
     ``nearest`` can be rewritten exactly into four 2x2 convolutions (keypoints/rewrite.py).
     """
@@ -37,14 +37,9 @@ class Up(Same):
         self.mode = mode
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(upsample(x, self.mode))
-
-
-def upsample(x: Tensor, mode: str) -> Tensor:
-    """x2 enlargement, ``nearest`` or ``bilinear`` (align_corners=False)."""
-    if mode == "nearest":
-        return F.interpolate(x, scale_factor=2.0, mode="nearest")
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+        corners = None if self.mode == "nearest" else False
+        x = F.interpolate(x, scale_factor=2.0, mode=self.mode, align_corners=corners)
+        return super().forward(x)
 
 
 class Residual(nn.Module):

@@ -7,22 +7,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import Residual, Same
-from .geometry import AntiAlias
 
 
 def make_conv(
     weight: Tensor,
     bias: Tensor | None,
     like: nn.Conv2d,
-    *,
-    stride: int | None = None,
     padding: int | None = None,
 ) -> nn.Conv2d:
     """A convolution with these weights; what is not given, its dtype too, is as in ``like``."""
     out, per_group, *kernel = weight.shape
     conv = nn.Conv2d(
         per_group * like.groups, out, tuple(kernel),
-        stride=like.stride if stride is None else stride,
+        stride=like.stride,
         padding=like.padding if padding is None else padding,
         groups=like.groups, bias=bias is not None,
     )  # fmt: skip
@@ -80,35 +77,3 @@ def with_more_inputs(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
     if channels == 0:
         return conv
     return make_conv(F.pad(conv.weight, (0, 0, 0, 0, 0, channels)), conv.bias, like=conv)
-
-
-def unshuffled_blur(blur: AntiAlias, fold: int) -> nn.Module:
-    """AntiAlias, then pixel_unshuffle by ``fold``, as one convolution of stride factor * fold."""
-    if fold == 1:
-        return blur
-    kernel = blur.weight if blur.factor > 1 else torch.ones_like(blur.weight[:, :, :1, :1])
-    padding = blur.padding if blur.factor > 1 else 0
-    channels, _, size, _ = kernel.shape
-    wide = size + (fold - 1) * blur.factor
-    weight = kernel.new_zeros(channels, fold, fold, wide, wide)
-    for a in range(fold):
-        for b in range(fold):
-            top, left = a * blur.factor, b * blur.factor
-            weight[:, a, b, top : top + size, left : left + size] = kernel[:, 0]
-    return FixedConv(weight.flatten(0, 2)[:, None], blur.factor * fold, padding, channels)
-
-
-class FixedConv(nn.Module):
-    """A convolution with constant weights that stay float32 in a half model."""
-
-    weight: Tensor
-
-    def __init__(self, weight: Tensor, stride: int, padding: int, groups: int) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight)
-        self.stride, self.padding, self.groups = stride, padding, groups
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(
-            x, self.weight, stride=self.stride, padding=self.padding, groups=self.groups
-        )

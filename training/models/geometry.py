@@ -128,7 +128,7 @@ def gaussian_heatmap(points: Tensor, grid: Tensor, variance: float) -> Tensor:
 
 
 class AntiAlias(nn.Module):
-    """Gaussian blur and x 1/factor subsampling of (B, C, H, W).
+    """Gaussian blur and x 1/factor subsampling of (B, C, H, W); factor is 2 or more.
 
     Sigma is (factor - 1) / 2. ``fomm``: odd kernel, strides from pixel 0; ``half_pixel``: even
     kernel centred on blocks, so that pixel i of the result is centred where blocks of ``factor``
@@ -149,15 +149,13 @@ class AntiAlias(nn.Module):
         else:
             taps = torch.arange(2 * radius, dtype=torch.float32) - radius + 0.5
             self.padding = radius - factor // 2
-        line = torch.exp(-taps.square() / (2 * sigma**2)) if sigma > 0 else torch.ones(1)
+        line = torch.exp(-taps.square() / (2 * sigma**2))
         kernel = torch.outer(line, line)
         kernel = kernel / kernel.sum()
         self.register_buffer("weight", kernel.expand(channels, 1, *kernel.shape).clone())
 
     @in_float32
     def forward(self, image: Tensor) -> Tensor:
-        if self.factor == 1:
-            return image
         return F.conv2d(
             image,
             self.weight.to(image.dtype),

@@ -59,7 +59,7 @@ def feature_matching(fake: Judgement, real: Judgement) -> Tensor:
 
 def sharpness(predicted: Tensor, real: Tensor, reach: int = 16) -> Tensor:
     """L1 of the local deviation of the finest details, summed over six bands: what plain L1 would
-    trade away for blur; lite.
+    trade away for blur.
 
     Bands, Haar's: along rows, columns and diagonals, at two scales. Each is held to its own
     deviation, or else a grid drawn at the finest scale would pay for missing speckle.

@@ -14,9 +14,8 @@ from sonomime.benchmarks.gpu.kernel_check import cases, check_kernels, kernel_li
 from sonomime.benchmarks.gpu.kernels import Kernels, build_command
 from sonomime.benchmarks.gpu.stage_chain import DeviceChain
 from sonomime.benchmarks.gpu.torch_check import Pictures, animate
-from sonomime.benchmarks.lively import lively_model, speckle
+from sonomime.benchmarks.lively import lively_model, small_config, speckle
 from sonomime.runtime.support.errors import BackendError
-from sonomime.training.config import load_config
 from sonomime.training.models import operators
 from sonomime.training.models.keypoints.family import KeypointFamily
 
@@ -80,11 +79,9 @@ def test_half_features_in_eights_are_read_as_they_lie(
     assert torch.equal(results[0], results[1]) and results[1].stride() == last.stride()
 
 
-@pytest.mark.parametrize("preset", ["lite", "fomm"])
+@pytest.mark.parametrize("preset", ["ours-pt", "fomm"])
 def test_stages_compute_the_same_with_the_kernels(host: Kernels, preset: str) -> None:
-    from lively import SMALL
-
-    model = lively_model(load_config(preset, SMALL))
+    model = lively_model(small_config(preset))
     frames = []
     before = operators.warp_occlude
     for kernels in (None, host):

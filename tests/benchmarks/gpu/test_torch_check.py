@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from lively import SMALL
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -21,10 +20,9 @@ from sonomime.benchmarks.gpu.torch_check import (
     torch_lines,
     variants,
 )
-from sonomime.benchmarks.lively import lively_model, speckle
+from sonomime.benchmarks.lively import lively_model, small_config, speckle
 from sonomime.runtime.media.pixels import levels_apart, to_image
-from sonomime.training.config import load_config
-from sonomime.training.models.keypoints.family import KeypointFamily
+from sonomime.training.models.families import family_of
 
 CPU = torch.device("cpu")
 
@@ -37,12 +35,12 @@ def pictures() -> Pictures:
 
 @pytest.fixture(scope="module")
 def lite() -> Any:
-    return lively_model(load_config("lite", SMALL))
+    return lively_model(small_config("lite"))
 
 
 def device_chain(model: Any, pictures: Pictures) -> DeviceChain:
     """In float32 on the CPU, with source and reference."""
-    stages = KeypointFamily().chain(model)
+    stages = family_of(model.config).chain(model)
     chain = DeviceChain(stages, CPU)
     pictures.begin(stages, chain)
     return chain
@@ -52,7 +50,7 @@ def test_a_variant_is_held_against_the_model(lite: Any, pictures: Pictures) -> N
     expected = torch_check.expected_frames(lite, pictures)
     same = check_variant(lite, Variant("fp32"), CPU, pictures, expected, None, 2)
     assert same["agrees"] and same["levels_apart"] == 0 and same["frame_ms"]["count"] == 2
-    assert list(same["stages_ms"]) == ["keypoints", "transfer", "motion", "generator"]
+    assert list(same["stages_ms"]) == ["observe", "transfer", "motion", "generator"]
     half = check_variant(lite, Variant("fp16"), CPU, pictures, expected, None, 2)
     assert 30 < half["psnr_db"] < 120, "half precision is near, and not the same"
     other = [255 - frame for frame in expected]
@@ -84,7 +82,7 @@ def test_what_is_not_finite_does_not_agree(lite: Any, pictures: Pictures) -> Non
 
 def test_the_chain_is_the_models_own(lite: Any, pictures: Pictures) -> None:
     """Against the reference that the export is verified with, smoothing off, relative."""
-    oracle = KeypointFamily().oracle(lite)
+    oracle = family_of(lite.config).oracle(lite)
     oracle.set_source(pictures.source, pictures.reference)
     for frame, found in zip(
         pictures.driving, torch_check.expected_frames(lite, pictures), strict=True
@@ -115,8 +113,8 @@ def test_every_stage_stays_on_its_device(preset: str, channels_last: bool) -> No
     """On torch's device without memory. A copy from the CPU cannot be captured: its memory is not
     pinned, and gone when the graph is replayed."""
     extra = ("model.geometry=fomm", "model.channels=3") if preset == "fomm" else ()
-    model = lively_model(load_config(preset, (*SMALL, *extra)))
-    stages = KeypointFamily().chain(model, "fp16")
+    model = lively_model(small_config(preset, *extra))
+    stages = family_of(model.config).chain(model, "fp16")
     chain = DeviceChain(stages, torch.device("meta"), channels_last=channels_last)
     with torch.no_grad(), FromTheCpu() as seen:
         for stage in chain.stages.values():
@@ -134,7 +132,7 @@ def test_the_plain_loop_makes_every_frame(lite: Any, pictures: Pictures) -> None
             module(*given),
         )[1]
     assert len(plain_loop(chain, pictures.source, pictures.driving, 3)) == 3
-    assert runs == ["source", "keypoints", "transfer", "motion", "generator"] * 3
+    assert runs == ["source", "observe", "transfer", "motion", "generator"] * 3
 
 
 def test_the_ways_of_a_gpu() -> None:

@@ -238,9 +238,10 @@ def test_arrays_of_other_libraries_go_in_and_out(make: Callable[[Any], Any]) -> 
 
 def test_work_of_torch_that_is_still_going_on_is_waited_for() -> None:
     torch = pytest.importorskip("torch")
-    with any_on_gpu(motion="absolute") as animator:
+    with any_on_gpu() as animator:
         frames = pictures(animator, 2)
         animator.set_source(frames[0])
+        animator.set_reference(frames[0])
         expected = animator.animate(frames[1])
         for stream in (torch.cuda.default_stream(), torch.cuda.Stream()):
             slow = torch.zeros(4096, 4096, device="cuda")

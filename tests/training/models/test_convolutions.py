@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sonomime.training.models.blocks import Down, Hourglass, Residual, Same, Up
@@ -12,12 +11,8 @@ from sonomime.training.models.convolutions import (
     fold_batchnorm,
     make_conv,
     merged,
-    unshuffled_blur,
     with_more_inputs,
 )
-from sonomime.training.models.geometry import AntiAlias
-from sonomime.training.models.keypoints.lite import Merge
-from sonomime.training.models.keypoints.rewrite import SumMerge
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -78,29 +73,6 @@ def test_more_inputs_of_any_content() -> None:
     wide = torch.cat([x, picture(1, 2, 5, 5)], dim=1)
     torch.testing.assert_close(with_more_inputs(conv, 2)(wide), conv(x), rtol=0, atol=1e-12)
     assert with_more_inputs(conv, 0) is conv
-
-
-@pytest.mark.parametrize("geometry", ["half_pixel", "fomm"])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("fold", [1, 2, 4])
-@torch.no_grad()
-def test_blur_and_folding_are_one_convolution(geometry: str, channels: int, fold: int) -> None:
-    blur = AntiAlias(channels, 4 // fold, geometry).double()
-    x = picture(1, channels, 32, 48)
-    wanted = F.pixel_unshuffle(blur(x), fold)
-    found = unshuffled_blur(blur, fold)(x)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@torch.no_grad()
-def test_merge_as_a_sum(channels: int) -> None:
-    fine = 6
-    merge = Merge(2 * fine + 8 * channels, fine, 3, padding=1).double()
-    x, detail = picture(1, fine, 8, 10), picture(1, fine, 8, 10)
-    layers = picture(1, 2 * channels, 16, 20)
-    found = SumMerge(merge)(x, detail, layers)
-    torch.testing.assert_close(found, merge(x, detail, layers), rtol=0, atol=1e-12)
 
 
 def test_make_conv_keeps_what_it_is_like() -> None:

@@ -229,11 +229,6 @@ def test_fomm_strides_from_pixel_zero() -> None:
     assert divmod(int(small.argmax()), 16) == (5, 9)
 
 
-def test_factor_one_is_the_image_itself() -> None:
-    image = noise(1, 1, 16, 16)
-    assert AntiAlias(1, 1, "half_pixel")(image) is image
-
-
 def test_autocast_is_kept_away() -> None:
     image, matrix = noise(1, 1, 64, 64), noise(8, 8)
     down = AntiAlias(1, 4, "half_pixel")

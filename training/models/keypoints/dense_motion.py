@@ -14,10 +14,7 @@ from .keypoint_detector import Keypoints
 
 
 class Motion(NamedTuple):
-    """deformation: (B, h, w, 2), where to read in the source.
-
-    occlusion_map: (B, n, h, w) in [0, 1]; n is 1, for lite 4.
-    """
+    """Deformation (B, h, w, 2), where to read in the source; occlusion (B, 1, h, w) in [0, 1]."""
 
     deformation: Tensor
     occlusion_map: Tensor
@@ -92,12 +89,7 @@ class DenseMotion(nn.Module):
         )
         kernel = config.head_kernel
         self.mask = nn.Conv2d(self.hourglass.outputs, keypoints + 1, kernel, padding=kernel // 2)
-        maps = config.occlusion_maps
-        self.occlusion = nn.Conv2d(self.hourglass.outputs, maps, kernel, padding=kernel // 2)
-        if maps > 1:
-            # Lite's maps also shade the image: they must start even.
-            nn.init.zeros_(self.occlusion.weight)
-            nn.init.zeros_(self.occlusion.bias)  # type: ignore[arg-type]
+        self.occlusion = nn.Conv2d(self.hourglass.outputs, 1, kernel, padding=kernel // 2)
 
     def forward(self, source_small: Tensor, source: Keypoints, driving: Keypoints) -> Motion:
         """Motion that leads from driving to source coordinates.

@@ -58,8 +58,6 @@ class Generator(nn.Module):
     decoder.
     """
 
-    feature_names = ("feature",)
-
     def __init__(self, config: GeneratorConfig, channels: int, geometry: str) -> None:
         super().__init__()
         self.geometry = geometry
@@ -79,16 +77,15 @@ class Generator(nn.Module):
                     *(Residual(deep) for _ in range(config.blocks))
                 )
 
-    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Source features, once per source: (B, C, S, S) in [0, 1] -> ((B, 256, S/4, S/4),)."""
-        x = self.first(image.to(self.first.conv.weight.dtype))
+    def encode(self, image: Tensor) -> Tensor:
+        """Source feature, once per source: (B, C, S, S) in [0, 1] -> (B, 256, S/4, S/4)."""
+        x: Tensor = self.first(image.to(self.first.conv.weight.dtype))
         for down in self.downs:
             x = down(x)
-        return (x,)
+        return x
 
-    def decode(self, features: tuple[Tensor, ...], motion: Motion) -> Prediction:
+    def decode(self, feature: Tensor, motion: Motion) -> Prediction:
         """Warp and occlude the source feature once, then decode it into a frame."""
-        (feature,) = features
         warped = warp(feature, motion.deformation, self.geometry)
         occlusion = resize_map(motion.occlusion_map, *warped.shape[-2:]).to(warped.dtype)
         return self.decode_warped(warped * occlusion)

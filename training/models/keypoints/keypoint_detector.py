@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import KeypointConfig
@@ -23,20 +22,15 @@ class Keypoints(NamedTuple):
 class KeypointDetector(nn.Module):
     """Hourglass on the image x 0.25, spatial softmax, expected coordinates.
 
-    The self-supervised points come first, the supervised ones last. With ``unshuffle`` s > 1 the
-    network sees the image at s x 0.25, folded into s^2 times the channels: finer positions at the
-    cost of the first layer alone.
+    The self-supervised points come first, the supervised ones last.
     """
 
     def __init__(self, config: KeypointConfig, channels: int, geometry: str) -> None:
         super().__init__()
         self.geometry = geometry
         self.temperature = config.temperature
-        self.unshuffle = config.unshuffle
-        self.down = AntiAlias(channels, 4 // config.unshuffle, geometry)
-        self.hourglass = Hourglass(
-            channels * config.unshuffle**2, config.width, config.depth, config.max_features
-        )
+        self.down = AntiAlias(channels, 4, geometry)
+        self.hourglass = Hourglass(channels, config.width, config.depth, config.max_features)
         # FOMM's head has no padding: its 58x58 heatmap is stretched over [-1, 1] by make_grid.
         padding = 0 if geometry == "fomm" else config.head_kernel // 2
         kernel = config.head_kernel
@@ -54,8 +48,7 @@ class KeypointDetector(nn.Module):
         Convention: half_pixel or fomm points (geometry.py). Source: FOMM section 3.1; soft-argmax
         in float32.
         """
-        small = F.pixel_unshuffle(self.down(image), self.unshuffle)
-        feature = self.hourglass(small)
+        feature = self.hourglass(self.down(image))
         heatmap = self.normalise(self.heatmap(feature))
         return self.read(heatmap, self.jacobian(feature))
 

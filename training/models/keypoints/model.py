@@ -12,15 +12,14 @@ from ..geometry import AntiAlias
 from .dense_motion import DenseMotion, Motion
 from .generator import Generator, Prediction
 from .keypoint_detector import KeypointDetector, Keypoints
-from .lite import LiteGenerator
 
 
 class Source(NamedTuple):
-    """Computed once per source: small (B, C, S/4, S/4), keypoints, the generator's features."""
+    """Computed once per source: small (B, C, S/4, S/4), keypoints, the generator's feature."""
 
     small: Tensor
     keypoints: Keypoints
-    features: tuple[Tensor, ...]
+    feature: Tensor
 
 
 class AnimationModel(Model):
@@ -33,8 +32,7 @@ class AnimationModel(Model):
         self.keypoint_detector = KeypointDetector(config.keypoints, channels, geometry)
         self.down = AntiAlias(channels, 4, geometry)
         self.dense_motion = DenseMotion(config.motion, config.keypoints.count, channels, geometry)
-        generator = LiteGenerator if config.generator.kind == "lite" else Generator
-        self.generator = generator(config.generator, channels, geometry)
+        self.generator = Generator(config.generator, channels, geometry)
 
     def networks(self) -> list[nn.Module]:
         """The three networks, for what is done to each by itself."""
@@ -49,4 +47,4 @@ class AnimationModel(Model):
     def animate(self, source: Source, target: Keypoints) -> tuple[Prediction, Motion]:
         """The source as it looks when its keypoints are at ``target``."""
         motion = self.dense_motion(source.small, source.keypoints, target)
-        return self.generator.decode(source.features, motion), motion
+        return self.generator.decode(source.feature, motion), motion

@@ -7,15 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ....runtime.support.errors import ConfigError
-from ...config import Config, LossConfig
-from ...data.batch import PairBatch, flow_weights
+from ...config import Config
+from ...data.batch import PairBatch
 from .. import image_losses
 from ..base import Objective, StepResult
 from ..discriminator import Discriminator
 from ..perceptual import FeatureNetwork
 from . import losses
-from .dense_motion import Motion
 from .generator import Prediction
 from .keypoint_detector import Keypoints
 from .model import AnimationModel
@@ -23,26 +21,20 @@ from .thin_plate import ThinPlateSpline, random_thin_plate_spline
 
 
 class Forward(NamedTuple):
-    """What the networks make of a batch: keypoints of three frames, the frame, its motion."""
+    """What the networks make of a batch: keypoints of three frames, and the frame."""
 
     source: Keypoints
     driving: Keypoints
     transformed: Keypoints
     spline: ThinPlateSpline
     prediction: Prediction
-    motion: Motion
 
 
 class KeypointObjective(Objective):
-    """All losses of a configuration, weighted (METHOD, "Losses").
-
-    Raises:
-        ConfigError: no loss sees the image.
-    """
+    """All losses of a configuration, weighted (METHOD, "Losses")."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        _check_image_loss(config.loss)
         self.config = config
         weights, model = config.loss, config.model
         self.pyramid = image_losses.Pyramid(
@@ -66,8 +58,8 @@ class KeypointObjective(Objective):
             Keypoints(v, j)
             for v, j in zip(found.value.split(size), found.jacobian.split(size), strict=True)
         )
-        prediction, motion = model.animate(model.encode(batch.source, source), driving)
-        return Forward(source, driving, transformed, spline, prediction, motion)
+        prediction, _ = model.animate(model.encode(batch.source, source), driving)
+        return Forward(source, driving, transformed, spline, prediction)
 
     def forward(
         self,
@@ -78,7 +70,7 @@ class KeypointObjective(Objective):
     ) -> StepResult:
         """Weighted generator-side losses of one batch; images (B, C, S, S)."""
         w = self.config.loss
-        source, driving, transformed, spline, prediction, motion = self.run(model, batch, step)
+        source, driving, transformed, spline, prediction = self.run(model, batch, step)
 
         result: dict[str, Tensor] = {}
         held = (
@@ -93,9 +85,6 @@ class KeypointObjective(Objective):
         if w.equivariance_jacobian > 0:
             jacobian = losses.equivariance_jacobian(a, b, spline)
             result["equivariance_jacobian"] = w.equivariance_jacobian * jacobian
-        if w.separation > 0:
-            found = torch.cat([source.value, driving.value, transformed.value])
-            result["separation"] = w.separation * losses.separation(found)
         labels = batch.driving_points.shape[1]
         # A model without supervised keypoints may learn from labelled clips: their labels are
         # nothing to it.
@@ -122,17 +111,6 @@ class KeypointObjective(Objective):
             result["perceptual"] = w.perceptual * image_losses.perceptual(
                 self.features, image[:n], real[:n]
             )
-        if w.sharpness > 0:
-            result["sharpness"] = w.sharpness * image_losses.sharpness(
-                prediction.image, batch.driving
-            )
-        weights = flow_weights(w, step)
-        if batch.flow is not None and weights.exact > 0:
-            exact = batch.flow_exact
-            if exact is None:
-                exact = torch.zeros_like(batch.flow[:, 0, 0, 0], dtype=torch.bool)
-            per_pair = weights.measured + (weights.exact - weights.measured) * exact.float()
-            result["flow"] = losses.flow(motion.deformation, batch.flow, batch.flow_valid, per_pair)
         if discriminator is not None:
             fake = discriminator(prediction.image)
             with torch.no_grad():
@@ -144,13 +122,3 @@ class KeypointObjective(Objective):
         l1 = (prediction.image.detach() - batch.driving).abs().mean().item()
         hold = (batch.source - batch.driving).abs().mean().item()
         return StepResult(result, prediction.image, l1, hold)
-
-
-def _check_image_loss(loss: LossConfig) -> None:
-    perceptual = loss.perceptual_network != "none" and loss.perceptual > 0
-    if not (perceptual or loss.content or loss.reconstruction or loss.adversarial):
-        raise ConfigError(
-            "no loss sees the image: the generator would learn nothing",
-            "give a network for the perceptual loss (loss.perceptual_network and "
-            "loss.perceptual_weights), or --set loss.reconstruction=10",
-        )

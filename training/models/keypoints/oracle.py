@@ -29,12 +29,11 @@ class KeypointOracle:
         self._source: Source = self.model.encode(normalised(_as_tensor(image)))
         self._reference = self._detect(reference)
         self._state = torch.zeros(1, state_size(self.model.keypoint_detector.count))
-        names = [f"source_{name}" for name in self.model.generator.feature_names]
         self.source_tensors = {
             "source_image": to_planes(image),
             "source_small": self._source.small.numpy(),
             **_named("source", self._source.keypoints),
-            **{name: f.numpy() for name, f in zip(names, self._source.features, strict=True)},
+            "source_feature": self._source.feature.numpy(),
         }
 
     @torch.no_grad()

@@ -4,8 +4,6 @@
   scale and shift.
 - Nearest upsampling and conv3 become small convolutions at the low resolution, one per phase of the
   result, and a depth-to-space: 4/9 of the work for x2, 25/144 for x4.
-- Blur, subsampling and folding of the detector's input become one strided convolution.
-- Lite: the convolution of concatenated, folded inputs becomes a sum of convolutions of each.
 """
 
 from __future__ import annotations
@@ -17,10 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..blocks import Hourglass
-from ..convolutions import fold_batchnorm, make_conv, unshuffled_blur
+from ..convolutions import fold_batchnorm, make_conv
 from ..subpixel_conv import PhaseConv, PhaseUp, depth_to_space
 from .generator import Decoder
-from .lite import LiteGenerator, Merge
 from .model import AnimationModel
 
 # Phases hold 16/9 of a kernel's weights. Where a layer has few pixels, its weights are what takes
@@ -38,17 +35,13 @@ def folded(model: AnimationModel) -> AnimationModel:
 def rewritten(model: AnimationModel) -> AnimationModel:
     """A copy of the model, in eval mode, with all the rewrites; the model itself is untouched."""
     fast = folded(model)
-    detector, generator = fast.keypoint_detector, fast.generator
-    detector.down, detector.unshuffle = unshuffled_blur(detector.down, detector.unshuffle), 1
     small = model.config.image_size // 4
-    for hourglass in (detector.hourglass, fast.dense_motion.hourglass):
+    for hourglass in (fast.keypoint_detector.hourglass, fast.dense_motion.hourglass):
         split_hourglass(hourglass, small)
-    if isinstance(generator, LiteGenerator):
-        generator.up, generator.merge = PhaseUp(generator.up), SumMerge(generator.merge)
-    else:
-        generator.content = split_decoder(generator.content)
-        if generator.dual:
-            generator.texture = split_decoder(generator.texture)
+    generator = fast.generator
+    generator.content = split_decoder(generator.content)
+    if generator.dual:
+        generator.texture = split_decoder(generator.texture)
     return fast
 
 
@@ -68,25 +61,6 @@ def split_decoder(decoder: Decoder) -> nn.Module:
         return PhaseDecoder(decoder)
     decoder.ups = nn.ModuleList(PhaseUp(up.conv) for up in decoder.ups)
     return decoder
-
-
-class SumMerge(nn.Module):
-    """Lite's Merge as a sum: nothing is concatenated, the layers are read where they lie."""
-
-    def __init__(self, merge: Merge) -> None:
-        super().__init__()
-        fine, seen = merge.out_channels, merge.in_channels - 2 * merge.out_channels
-        weight = merge.weight
-        self.own = make_conv(weight[:, :fine], merge.bias, like=merge)
-        self.detail = make_conv(weight[:, fine : 2 * fine], None, like=merge)
-        # Channel 4 c + 2 a + b of the folded layers is pixel (2 i + a, 2 j + b): conv3 there is
-        # conv6 of stride 2 here.
-        folded = weight[:, 2 * fine :].reshape(fine, seen // 4, 2, 2, 3, 3)
-        unfolded = folded.permute(0, 1, 4, 2, 5, 3).reshape(fine, seen // 4, 6, 6)
-        self.layers = make_conv(unfolded, None, like=merge, stride=2, padding=2)
-
-    def forward(self, x: Tensor, detail: Tensor, layers: Tensor) -> Tensor:
-        return F.relu(self.own(x) + self.detail(detail) + self.layers(layers.to(x.dtype)))
 
 
 class PhaseDecoder(nn.Module):

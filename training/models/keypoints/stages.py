@@ -8,20 +8,18 @@ Each stage's forward names its inputs as the wire does (runtime/bundle/manifest.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import ModelConfig
 from .. import operators
 from ..base import Precision, StageModule
 from ..convolutions import merged, with_more_inputs
-from ..geometry import make_grid, resize_map
+from ..geometry import make_grid
 from ..stage_modules import Kind, StagePlan, as_frame, make_stages, normalised
 from . import operators as motion_operators
 from .dense_motion import DenseMotion
 from .generator import Generator
 from .keypoint_detector import KeypointDetector, Keypoints
-from .lite import LiteGenerator
 from .model import AnimationModel
 from .rewrite import folded, rewritten
 from .transfer import CONTROLS, TransferStage, state_size
@@ -36,14 +34,14 @@ class Detector(nn.Module):
     def __init__(self, detector: KeypointDetector) -> None:
         super().__init__()
         self.count, self.temperature = detector.count, detector.temperature
-        self.unshuffle, self.geometry = detector.unshuffle, detector.geometry
         self.down, self.hourglass = detector.down, detector.hourglass
+        self.geometry = detector.geometry
         self.heads = merged(detector.heatmap, detector.jacobian)
 
     def forward(self, image: Tensor) -> Keypoints:
         """float32 (1, C, S, S) in [0, 1] -> keypoints, float32."""
-        small = F.pixel_unshuffle(self.down(image), self.unshuffle)
-        maps = self.heads(self.hourglass(small.to(self.heads.weight.dtype))).float()
+        small = self.down(image).to(self.heads.weight.dtype)
+        maps = self.heads(self.hourglass(small)).float()
         count = self.count
         height, width = maps.shape[-2:]
         grid = (
@@ -66,12 +64,10 @@ class SourceStage(nn.Module):
         self.detector = Detector(model.keypoint_detector)
 
     def forward(self, source_image: Tensor) -> tuple[Tensor, ...]:
-        """-> source_small, source_kp_value, source_kp_jacobian, then the generator's features."""
+        """-> source_small, source_kp_value, source_kp_jacobian, then the generator's feature."""
         image = normalised(source_image)
         keypoints = self.detector(image)
-        features = self.generator.encode(image)
-        dtype = features[0].dtype
-        return (self.down(image), *keypoints, *(feature.to(dtype) for feature in features))
+        return (self.down(image), *keypoints, self.generator.encode(image))
 
 
 class KeypointsStage(nn.Module):
@@ -126,25 +122,6 @@ class GeneratorStage(nn.Module):
         return as_frame(self.generator.decode_warped(warped).image)
 
 
-class LiteGeneratorStage(nn.Module):
-    def __init__(self, generator: LiteGenerator) -> None:
-        super().__init__()
-        self.generator, self.geometry = generator, generator.geometry
-
-    def forward(
-        self, source_feature: Tensor, source_detail: Tensor, source_layers: Tensor,
-        deformation: Tensor, occlusion_map: Tensor,
-    ) -> Tensor:  # fmt: skip
-        """-> frame. The image layers are warped by an operator node too, and not occluded."""
-        maps = [occlusion_map[:, :1], occlusion_map[:, 1:2], torch.ones_like(occlusion_map[:, :1])]
-        feature, detail, layers = (
-            operators.warp_occlude(x, deformation, one, self.geometry)
-            for x, one in zip((source_feature, source_detail, source_layers), maps, strict=True)
-        )
-        light = resize_map(occlusion_map[:, 2:], *layers.shape[-2:])
-        return as_frame(self.generator.decode_warped(feature, detail, layers, light).image)
-
-
 MEANINGS = {
     "source_image": "source image, grey levels or RGB, letterboxed",
     "driving_frame": "driving frame, grey levels or RGB, letterboxed",
@@ -153,10 +130,8 @@ MEANINGS = {
     "kp_value": "keypoints, (x, y) in [-1, 1]",
     "kp_jacobian": "jacobian of the motion around each keypoint",
     "source_feature": "encoded source, at a quarter of the size",
-    "source_detail": "encoded source, at half the size",
-    "source_layers": "low-pass and high-pass of the source image",
     "deformation": "for each pixel, where to read in the source, (x, y) in [-1, 1]",
-    "occlusion_map": "share of the source that is seen, in [0, 1]; lite: of feature, detail; light",
+    "occlusion_map": "share of the source that is seen, in [0, 1]",
     "state": "smoothing's state: seen, smoothed values, their speeds; zeros: fresh",
     "next_state": "smoothing's state after this frame",
     **{control.name: control.meaning for control in CONTROLS},
@@ -171,18 +146,15 @@ def build_stages(model: AnimationModel, precision: Precision = "fp32") -> tuple[
     """The stages of a model, rewritten where that pays; the model itself is left alone."""
     config = model.config
     once, fast = folded(model), rewritten(model)
-    generator = fast.generator
-    features = tuple(f"source_{name}" for name in generator.feature_names)
     source, reference, driving, target = map(
         _keypoints, ("source", "reference", "driving", "target")
     )
     maps = ("deformation", "occlusion_map")
     controls = tuple(control.name for control in CONTROLS)
-    decode = LiteGeneratorStage if isinstance(generator, LiteGenerator) else GeneratorStage
     plans = [
         StagePlan(
             "source", "source", SourceStage(once),
-            ("source_image",), ("source_small", *source, *features),
+            ("source_image",), ("source_small", *source, "source_feature"),
         ),
         StagePlan(
             "keypoints", "observe", KeypointsStage(fast.keypoint_detector),
@@ -197,7 +169,8 @@ def build_stages(model: AnimationModel, precision: Precision = "fp32") -> tuple[
             ("source_small", *source, *target), maps,
         ),
         StagePlan(
-            "generator", "frame", decode(generator), (*features, *maps), ("frame",),  # type: ignore[arg-type]
+            "generator", "frame", GeneratorStage(fast.generator),
+            ("source_feature", *maps), ("frame",),
         ),
     ]  # fmt: skip
     return make_stages(plans, _given(config), MEANINGS, precision)

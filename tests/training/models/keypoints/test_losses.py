@@ -11,7 +11,6 @@ from torch import Tensor
 from sonomime.training.config import DiscriminatorConfig
 from sonomime.training.models import image_losses
 from sonomime.training.models.discriminator import Discriminator, Judgement
-from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.keypoints import losses
 from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 from sonomime.training.models.keypoints.thin_plate import ThinPlateSpline, random_thin_plate_spline
@@ -77,22 +76,6 @@ def test_equivariance_in_autocast_is_that_of_float32() -> None:
         jacobian = losses.equivariance_jacobian(x, y, bend)
     assert torch.equal(value, losses.equivariance_value(x, y, bend))
     assert torch.equal(jacobian, losses.equivariance_jacobian(x, y, bend))
-
-
-def test_separation_is_the_mean_crowding_of_pairs() -> None:
-    points = noise(3, 4, 2) - 0.5
-    at = array(points)
-    expected = np.mean(
-        [
-            np.exp(-((at[b, i] - at[b, j]) ** 2).sum() / (2 * 0.2**2))
-            for b in range(3)
-            for i in range(4)
-            for j in range(4)
-            if i != j
-        ]
-    )
-    assert near(losses.separation(points), expected)
-    assert losses.separation(points[:, :1]) == 0
 
 
 # -- keypoint supervision --------------------------------------------------------------------------
@@ -172,24 +155,6 @@ def test_pyramid_l1_sums_the_means_of_the_scales() -> None:
     one, two = ([noise(2, 1, s, s, seed=k) for s in (16, 8, 4)] for k in (1, 2))
     expected = sum(np.abs(array(a) - array(b)).mean() for a, b in zip(one, two, strict=True))
     assert near(image_losses.pyramid_l1(one, two), float(expected))
-
-
-def test_flow_counts_valid_places_alone() -> None:
-    grid = make_grid(4, 4, "half_pixel").expand(2, -1, -1, -1)
-    known = grid + 0.1 * noise(2, 4, 4, 2)
-    valid = noise(2, 4, 4, seed=1) > 0.5
-    expected = np.abs(array(grid) - array(known)).sum(-1)[valid.numpy()].mean()
-    assert near(losses.flow(grid, known, valid, torch.full((2,), 3.0)), 3 * float(expected))
-    assert losses.flow(grid, known, torch.zeros_like(valid), torch.ones(2)) == 0
-
-
-def test_flow_of_a_pair_weighs_the_same_with_and_without_others() -> None:
-    grid = make_grid(4, 4, "half_pixel").expand(2, -1, -1, -1)
-    known = grid + 0.1 * noise(2, 4, 4, 2)
-    valid = torch.ones(2, 4, 4, dtype=torch.bool)
-    both = losses.flow(grid, known, valid, torch.tensor([2.0, 1e-7]))
-    alone = losses.flow(grid, known, valid, torch.tensor([2.0, 0.0]))
-    assert near(both, float(alone))
 
 
 def test_sharpness_sees_blur_and_not_brightness() -> None:

@@ -1,4 +1,4 @@
-"""The stages, still in torch, against the model's own methods: every preset, small."""
+"""The stages, still in torch, against the model's own methods: every preset of keypoints, small."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from lively import SMALL, lively_checkpoint, speckle
 from torch import nn
 
-from sonomime.training.config import load_config, preset_names
 from sonomime.training.models.base import StageModule
 from sonomime.training.models.keypoints.model import AnimationModel
 from sonomime.training.models.keypoints.oracle import KeypointOracle
@@ -29,12 +28,12 @@ SMOOTH = {"min_cutoff": 1.5, "beta": 10.0}
 FOMM = ("model.geometry=fomm", "model.channels=3")
 SPLIT = ("model.generator.bottleneck=split", "model.generator.fusion=logit")
 VARIANTS = [
-    *((p, ()) for p in preset_names() if load_config(p).model.family == "keypoints"),
+    *((preset, ()) for preset in ("fomm", "ours-p", "ours-pt", "ours-ptg")),
     ("fomm", FOMM),
     ("ours-ptg", SPLIT),
     ("ours-ptg", ("model.generator.upsample=bilinear",)),
     ("ours-ptg", ("model.generator.downs=3",)),
-    ("lite", ("model.channels=3", "model.keypoints.unshuffle=4")),
+    ("ours-pt", ("model.channels=3",)),
 ]
 
 
@@ -69,11 +68,9 @@ def test_stages_compute_what_the_model_does(preset: str, overrides: Sequence[str
     compare(model, build_stages(model), 128, model.config.channels)
 
 
-@pytest.mark.parametrize("preset", ["ours-ptg", "lite"])
-def test_the_pictures_are_worth_comparing(preset: str) -> None:
+def test_the_pictures_are_worth_comparing() -> None:
     """The lively model moves things, hides things and uses all grey levels."""
-    model = small_model(preset)
-    chain = KeypointOracle(model)
+    chain = KeypointOracle(small_model("ours-ptg"))
     chain.set_source(speckle(128), speckle(128, seed=1))
     tensors = chain.animate(speckle(128, seed=2), ABSOLUTE)
     assert tensors["frame"].std() > 10
@@ -85,17 +82,16 @@ def test_the_pictures_are_worth_comparing(preset: str) -> None:
 def test_wire_names() -> None:
     names = {
         stage.name: ([t.name for t in stage.inputs], [t.name for t in stage.outputs])
-        for stage in build_stages(small_model("lite"))
+        for stage in build_stages(small_model("ours-pt"))
     }
     assert list(names) == ["source", "keypoints", "transfer", "motion", "generator"]
     source = ["source_kp_value", "source_kp_jacobian"]
-    features = ["source_feature", "source_detail", "source_layers"]
     maps = ["deformation", "occlusion_map"]
-    assert names["source"] == (["source_image"], ["source_small", *source, *features])
+    assert names["source"] == (["source_image"], ["source_small", *source, "source_feature"])
     assert names["keypoints"] == (["driving_frame"], ["driving_kp_value", "driving_kp_jacobian"])
     target = ["target_kp_value", "target_kp_jacobian"]
     assert names["motion"] == (["source_small", *source, *target], maps)
-    assert names["generator"] == ([*features, *maps], ["frame"])
+    assert names["generator"] == (["source_feature", *maps], ["frame"])
     assert names["transfer"][1] == [*target, "next_state"]
 
 
@@ -107,12 +103,12 @@ def test_no_stage_but_keypoints_takes_driving_pixels() -> None:
         )
 
 
-@pytest.mark.parametrize("preset", ["ours-ptg", "lite"])
+@pytest.mark.parametrize("preset", ["ours-ptg", "fomm"])
 def test_half_precision_is_for_convolutions_and_features(preset: str) -> None:
     stages = build_stages(small_model(preset), "fp16")
     kinds = {t.name: t.dtype for stage in stages for t in (*stage.inputs, *stage.outputs)}
     half = {name for name, dtype in kinds.items() if dtype == "float16"}
-    assert half == {n for n in kinds if n in ("source_feature", "source_detail", "source_layers")}
+    assert half == {"source_feature"}
     for stage in stages:
         for module in stage.module.modules():
             if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
@@ -124,7 +120,7 @@ def test_half_precision_is_for_convolutions_and_features(preset: str) -> None:
 
 @pytest.mark.parametrize("build", [folded, rewritten, build_stages])
 def test_the_model_is_left_alone(build: object) -> None:
-    model = small_model("lite")
+    model = small_model("ours-pt")
     before = copy.deepcopy(model.state_dict())
     assert callable(build)
     build(model)

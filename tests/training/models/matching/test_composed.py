@@ -14,6 +14,7 @@ from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.media.pixels import psnr, to_image, to_planes
 from sonomime.runtime.session import own_places
 from sonomime.training.config import CorrectorConfig
+from sonomime.training.models.geometry import sample_within
 from sonomime.training.models.matching import generator as module
 from sonomime.training.models.matching.generator import CorrectingGenerator, FrameLayers, denser
 
@@ -46,9 +47,9 @@ def test_at_the_model_s_size_it_is_the_generator_s_frame(
     image = torch.from_numpy(to_planes(box.place(picture)).astype(np.float32) / 255)
     with torch.no_grad():
         source = network.encode(image)
-        low = module.read(source.low, denser(torch.from_numpy(deformation), 2), "border")
+        low = sample_within(source.low, denser(torch.from_numpy(deformation), 2))
         layers = FrameLayers(*map(torch.from_numpy, (gain, offset, gate)))
-        made = network.compose(low, source.texture, torch.from_numpy(stiff), layers)
+        made = network.compose(low, source.texture, torch.from_numpy(stiff), layers).image()
     levels = np.rint(255 * made.clamp(0, 1).numpy()).astype(np.uint8)
     wanted = box.inside(to_image(levels))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from lively import SMALL_MATCHING, lively_model
+from lively import SMALL_LITE, lively_model
 
 from sonomime.training.config import load_config, preset_names
 from sonomime.training.data.batch import PairBatch
@@ -26,11 +26,11 @@ def test_a_preset_has_the_family_that_it_names(preset: str) -> None:
     config = load_config(preset)
     wanted = MatchingFamily if config.model.family == "matching" else KeypointFamily
     assert type(family_of(config.model)) is wanted
-    assert (preset == "match") <= (wanted is MatchingFamily)
+    assert (preset == "lite") <= (wanted is MatchingFamily)
 
 
 def test_labels_are_nothing_to_it() -> None:
-    config = load_config("match", SMALL_MATCHING).model
+    config = load_config("lite", SMALL_LITE).model
     family = MatchingFamily()
     family.check_labels(config, ["a", "b", "c"])
     assert family.labels(config) == 0
@@ -39,7 +39,7 @@ def test_labels_are_nothing_to_it() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_picture_grid_shows_what_was_found(channels: int) -> None:
-    model = lively_model(load_config("match", (*SMALL_MATCHING, f"model.channels={channels}")))
+    model = lively_model(load_config("lite", (*SMALL_LITE, f"model.channels={channels}")))
     images = torch.rand(2, 2, channels, 128, 128, generator=torch.Generator().manual_seed(0))
     none, unseen = torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.bool)
     pairs = PairBatch(*images, none, none, unseen, unseen, None, None)
@@ -51,9 +51,8 @@ def test_the_picture_grid_shows_what_was_found(channels: int) -> None:
     grid = picture_grid({k: v.numpy() for k, v in shown.images.items()}, {})
     assert grid.shape == (22 + 2 * 128, 9 * 128, 3) and grid.dtype == np.uint8
     cells = np.split(grid[22:], 9, axis=1)
-    assert all(
-        cell.std() > 1 for name, cell in zip(COLUMNS, cells, strict=True) if name != "folding"
-    )
+    flat = [name for name, cell in zip(COLUMNS, cells, strict=True) if cell.std() < 0.5]
+    assert set(flat) <= {"folding"}
 
 
 def test_the_colour_wheel() -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from lively import SMALL_MATCHING
+from lively import SMALL_LITE
 from torch import Tensor
 
 from sonomime.training.config import Config, load_config
@@ -25,7 +25,7 @@ FLOW = ("loss.flow=2", "loss.flow_until=100", "loss.flow_exact=0.5", "loss.pixel
 
 
 def config(*overrides: str) -> Config:
-    return load_config("match", (*SMALL_MATCHING, *FLOW, *overrides))
+    return load_config("lite", (*SMALL_LITE, *FLOW, *overrides))
 
 
 def batch(**changed: object) -> PairBatch:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from lively import SMALL_MATCHING, lively_checkpoint, speckle
+from lively import SMALL_LITE, lively_checkpoint, speckle
 from torch import nn
 
 from sonomime.runtime.bundle.checks import check_wiring
@@ -33,7 +33,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 def model_of(overrides: Sequence[str] = ()) -> MatchingModel:
     changed = [f"model.{each}" for each in overrides]
-    model: MatchingModel = lively_checkpoint("match", (*SMALL_MATCHING, *changed)).model()
+    model: MatchingModel = lively_checkpoint("lite", (*SMALL_LITE, *changed)).model()
     return model
 
 
