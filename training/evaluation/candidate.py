@@ -30,6 +30,9 @@ class Candidate:
         geometry: "half_pixel" or "fomm", see `metrics.warp_by_deformation`.
         facts: what it is, for the report: kind, name, digest, and so on.
         data: what it was trained on, see `trained_on.record`; of a bundle, the names alone.
+        can_align: whether landmarks of source and reference can say where motion is read.
+        landmarks: those that the model finds itself.
+        has_layers: whether frames can be composed at the source's own size.
     """
 
     own: Animator
@@ -39,6 +42,9 @@ class Candidate:
     geometry: str
     facts: dict[str, str]
     data: Sequence[Mapping[str, Any]] = ()
+    can_align: bool = False
+    landmarks: tuple[str, ...] = ()
+    has_layers: bool = False
 
 
 @contextmanager
@@ -114,7 +120,19 @@ def _candidate(
 ) -> Candidate:
     chain = own.session.chain
     image = chain.image
-    return Candidate(own, other, image.size, image.channels, chain.geometry, facts, data)
+    facts = {**facts, "own_motion": own.motion}
+    return Candidate(
+        own,
+        other,
+        image.size,
+        image.channels,
+        chain.geometry,
+        facts,
+        data,
+        can_align=own.session.can_align,
+        landmarks=tuple(own.session.landmarks),
+        has_layers=chain.layers is not None,
+    )
 
 
 def _versions(*more: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ EVALUATE_EXAMPLE = """example:
   sonomime evaluate runs/first/checkpoint.pt --data clips/ --split val -o runs/first/val
   sonomime evaluate my-bundle/ --data clips/ --max-frames 20 -o quick --json
   sonomime evaluate my-bundle/ --data phantom/ --task prediction -o predictions
+  sonomime evaluate my-bundle/ --data labelled/ --task tracking -o tracking
 """
 
 
@@ -20,9 +21,10 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Reconstruction: each clip drives its own middle frame, beside three baselines "
         "(held source, best blur, dense flow), and another subject's clip drives it, to look for "
         "leaking speckle. Prediction: on a phantom's pairs, one subject's clip drives another's "
-        "first frame, and the truth is known. Choose between runs on the split val; look at test "
-        "once, when you have chosen. The report says what the model was trained on, as far as that "
-        "is recorded. "
+        "first frame, and the truth is known. Tracking: the labelled points of a clip's middle "
+        "frame are looked for in its other labelled frames, by the model's motion alone. Choose "
+        "between runs on the split val; look at test once, when you have chosen. The report says "
+        "what the model was trained on, as far as that is recorded. "
         "The folder gets results.json, table.md, overview.png and strips/.",
         epilog=EVALUATE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -33,7 +35,7 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--data", nargs="+", type=Path, required=True, metavar="DIR", help="dataset folders"
     )
-    tasks = ["reconstruction", "prediction"]
+    tasks = ["reconstruction", "prediction", "tracking"]
     parser.add_argument("--task", choices=tasks, default=tasks[0], help="what it has to do")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the report"
@@ -57,6 +59,12 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         type=_positive,
         metavar="N",
         help="prediction: at most N pairs, evenly spread: a quick look",
+    )
+    parser.add_argument(
+        "--alignment",
+        choices=["given", "auto", "none"],
+        help="prediction: landmarks that align the two subjects: those of the data, those that the "
+        "model finds, or none (default: given, where the model can align)",
     )
     parser.add_argument(
         "--seed",

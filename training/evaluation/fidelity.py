@@ -19,6 +19,7 @@ from .metrics import (
     Spread,
     blur,
     consistent_pixels,
+    farneback,
     high_pass,
     length,
     psnr,
@@ -36,13 +37,22 @@ class Fidelity(NamedTuple):
     low_pass_ratio: float
     sharpness: float
     motion_agreement: float
-    """nan in clips that do not move enough."""
+    """By DIS; nan in clips that do not move enough."""
+    farneback_agreement: float
+    """By Farneback's flow."""
     temporal_ratio: float
     temporal_correlation: float
     l1: float
     """Mean over frames of the mean over ALL pixels of |y - x|, in [0, 1]."""
     psnr: float
     ssim: float
+
+
+class Motion(NamedTuple):
+    """F(x->S) by one kind of flow, (H, W, 2), and where it is known (H, W)."""
+
+    flow: FloatImage
+    known: Mask
 
 
 class Target(NamedTuple):
@@ -53,8 +63,8 @@ class Target(NamedTuple):
     held_difference: float
     held_low_pass_difference: float
     high: FloatImage
-    flow: FloatImage
-    consistent: Mask
+    motions: tuple[Motion, ...]
+    """By the kinds of flow in `Targets.flows`."""
     change: FloatImage | None
     """G_3 of the difference from the frame before, None after a gap."""
 
@@ -70,7 +80,7 @@ class Targets:
     def __init__(self, source: Image, mask: Mask) -> None:
         self.source = source
         self.mask = mask
-        self.flow = Flow()
+        self.flows = (Flow(), farneback)
         self._held = to_float(source)
         self._before: FloatImage | None = None
 
@@ -78,15 +88,18 @@ class Targets:
         """The next real frame (same size as the source).
 
         Args:
-            exact: F(x->S) and where it is known, instead of the dense flow and its consistency.
+            exact: F(x->S) and where it is known, instead of dense flows and their consistency.
         """
         x = to_float(image)
         held = self._held - x
-        if exact is None:
-            forward = self.flow(image, self.source)
-            known = consistent_pixels(forward, self.flow(self.source, image))
-        else:
-            forward, known = exact
+        motions = []
+        for flow in self.flows:
+            if exact is None:
+                forward = flow(image, self.source)
+                known = consistent_pixels(forward, flow(self.source, image))
+            else:
+                forward, known = exact
+            motions.append(Motion(forward, known & self.mask))
         change = None if self._before is None else blur(x - self._before, TEMPORAL_SIGMA)
         self._before = x
         return Target(
@@ -95,10 +108,13 @@ class Targets:
             held_difference=masked_sum(held, self.mask),
             held_low_pass_difference=masked_sum(blur(held, LOW_PASS_SIGMA), self.mask),
             high=high_pass(x)[self.mask],
-            flow=forward,
-            consistent=known & self.mask,
+            motions=tuple(motions),
             change=None if change is None else change[self.mask],
         )
+
+    def flows_of(self, y: Image) -> list[FloatImage]:
+        """F(y->S) of a frame, by the kinds of flow."""
+        return [flow(to_levels(y), self.source) for flow in self.flows]
 
     def gap(self) -> None:
         """A frame is left out here: the next one has no frame before it."""
@@ -109,23 +125,22 @@ class Account:
     """Accumulates the measures of one method over the frames of one clip."""
 
     def __init__(self, targets: Targets) -> None:
+        self._targets = targets
         self._mask = targets.mask
-        self._source = targets.source
-        self._flow = targets.flow
         self._before: FloatImage | None = None
-        self._sums = dict.fromkeys(("l1", "held", "low", "held_low", "error", "motion"), 0.0)
-        self._moving = 0
+        self._sums = dict.fromkeys(("l1", "held", "low", "held_low"), 0.0)
+        self._agreements = [_Agreement() for _ in targets.flows]
         self._sharpness = Spread()
         self._temporal = Spread()
         self._plain: list[tuple[float, float, float]] = []
 
-    def add(self, y: Image, target: Target, flow: FloatImage | None = None) -> None:
+    def add(self, y: Image, target: Target, flows: Sequence[FloatImage] | None = None) -> None:
         """Add a synthesized frame beside its target.
 
         Args:
             y: the synthesized frame, of the target's size.
             target: the real frame, from the `Targets` that this account was opened on.
-            flow: F(y->S) when it is known already (0 for the held source).
+            flows: F(y->S) when they are known already (0 for the held source).
         """
         image, mask = to_float(y), self._mask
         difference = image - target.x
@@ -135,12 +150,9 @@ class Account:
         sums["low"] += masked_sum(blur(difference, LOW_PASS_SIGMA), mask)
         sums["held_low"] += target.held_low_pass_difference
         self._sharpness.add(high_pass(image)[mask], target.high)
-        at = target.consistent
-        if at.any():
-            flow = self._flow(to_levels(y), self._source) if flow is None else flow
-            sums["error"] += masked_sum(length(flow - target.flow), at)
-            sums["motion"] += masked_sum(length(target.flow), at)
-            self._moving += int(at.sum())
+        flows = self._targets.flows_of(y) if flows is None else flows
+        for agreement, flow, motion in zip(self._agreements, flows, target.motions, strict=True):
+            agreement.add(flow, motion)
         if target.change is not None and self._before is not None:
             change = blur(image - self._before, TEMPORAL_SIGMA)[mask]
             self._temporal.add(change, target.change)
@@ -150,27 +162,45 @@ class Account:
 
     @property
     def mean_flow(self) -> float:
-        """Mean |F(x->S)| over the consistent pixels so far, in pixels; nan where there are none."""
-        return ratio(self._sums["motion"], self._moving)
+        """Mean |F(x->S)| of DIS over the consistent pixels so far, in pixels; nan without any."""
+        return self._agreements[0].mean_flow
 
     def result(self) -> Fidelity:
         """The measures over all frames added so far."""
         sums = self._sums
-        agreement = math.nan
-        if self.mean_flow > MOVING_PIXELS:
-            agreement = 1 - sums["error"] / sums["motion"]
+        by_dis, by_farneback = (agreement.result() for agreement in self._agreements)
         l1, peak, similarity = _means(self._plain)
         return Fidelity(
             l1_ratio=ratio(sums["l1"], sums["held"]),
             low_pass_ratio=ratio(sums["low"], sums["held_low"]),
             sharpness=self._sharpness.ratio(),
-            motion_agreement=agreement,
+            motion_agreement=by_dis,
+            farneback_agreement=by_farneback,
             temporal_ratio=self._temporal.ratio(),
             temporal_correlation=self._temporal.correlation(),
             l1=l1,
             psnr=peak,
             ssim=similarity,
         )
+
+
+class _Agreement:
+    """Motion agreement by one kind of flow."""
+
+    def __init__(self) -> None:
+        self._error, self._motion, self._pixels = 0.0, 0.0, 0
+
+    def add(self, flow: FloatImage, motion: Motion) -> None:
+        self._error += masked_sum(length(flow - motion.flow), motion.known)
+        self._motion += masked_sum(length(motion.flow), motion.known)
+        self._pixels += int(motion.known.sum())
+
+    @property
+    def mean_flow(self) -> float:
+        return ratio(self._motion, self._pixels)
+
+    def result(self) -> float:
+        return 1 - self._error / self._motion if self.mean_flow > MOVING_PIXELS else math.nan
 
 
 def masked_sum(image: FloatImage, mask: Mask) -> float:

@@ -21,6 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..coordinates import points_to_pixels
+from ..data.dataset import ClipFrames
 from .metrics import Image, ratio, to_levels
 
 Points = NDArray[np.float64]
@@ -34,6 +36,12 @@ _REACH, _SIDE = 6.0, 5  # a grid of 5 x 5 points, up to 6 px to each side
 _LEAST = 6
 _LEVELS = 3
 _CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01)
+
+
+def labelled_pixels(clip: ClipFrames) -> Points:
+    """The labels of a clip, (T, P, 2) pixels of the model's frame, nan where there is none."""
+    pixels = points_to_pixels(clip.points.astype(np.float64), clip.letterbox.size)
+    return np.where(clip.visible[..., None], pixels, np.nan)
 
 
 def track(source: Image, frames: Iterable[Image], start: Points) -> Points:

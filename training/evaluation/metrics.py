@@ -8,7 +8,8 @@ L1 alone rewards blur, hence the rest:
 - low-pass ratio:   the same after G_4
 - sharpness:        std(y - G_2 y) / std(x - G_2 x)
 - motion agreement: 1 - sum |F(y->S) - F(x->S)| / sum |F(x->S)|, F the dense flow, over pixels
-  where F(x->S) is forward-backward consistent, in clips that move (mean |F(x->S)| > 2 px)
+  where F(x->S) is forward-backward consistent, in clips that move (mean |F(x->S)| > 2 px); once
+  with DIS, from which models learn, and once with Farneback's flow, from which none does
 - temporal:         ratio of the standard deviations of G_3 of frame differences, y's to x's, and
   their correlation
 - leakage:          see `leakage_ncc`
@@ -40,6 +41,8 @@ TEMPORAL_SIGMA = 3.0
 MOVING_PIXELS = 2.0
 """Motion agreement is defined for clips whose mean flow is above this, in pixels."""
 FLOW_PRESET = "medium"
+FARNEBACK = (0.5, 3, 15, 3, 5, 1.2)
+"""Scale and number of the pyramid's levels, window, iterations, neighbourhood and its sigma."""
 CONSISTENCY_PIXELS = 1.0
 CONSISTENCY_SHARE = 0.05
 """Forward and backward flow must cancel to within CONSISTENCY_PIXELS + CONSISTENCY_SHARE * |F|."""
@@ -83,7 +86,7 @@ def clip_mask(frames: NDArray[np.uint8]) -> Mask:
 
 
 class Flow:
-    """Dense flow by OpenCV's DIS at the preset `medium`, the one used throughout; thread-safe."""
+    """Dense flow by OpenCV's DIS at the preset `medium`, used throughout; thread-safe."""
 
     def __init__(self) -> None:
         self._local = threading.local()  # a DIS object owns buffers: each thread has its own
@@ -95,6 +98,12 @@ class Flow:
             dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
             self._local.dis = dis
         return dis.calc(to_levels(here), to_levels(there), None)
+
+
+def farneback(here: Image, there: Image) -> FloatImage:
+    """F(here -> there) by polynomial expansion (Farneback 2003), as `Flow` gives it."""
+    flow = cv2.calcOpticalFlowFarneback(to_levels(here), to_levels(there), None, *FARNEBACK, 0)
+    return np.asarray(flow, np.float32)
 
 
 @lru_cache(maxsize=8)

@@ -1,9 +1,10 @@
 """Prediction: another subject's clip drives a still, judged against the truth of a phantom.
 
 The source is frame 0 of A's clip, the reference frame 0 of B's, B's clip drives: RELATIVE motion,
-scale 1, no smoothing. Every frame is compared with the true prediction, A moved as B moves. The
-mask is the sector, and F(x->S) of the motion agreement is the exact field, over the pixels whose
-tissue the source's sector shows. Source: METHOD, "The phantom".
+scale 1, no smoothing. Models that align two subjects by landmarks are given those of both frames,
+or find them themselves, or do without: see ALIGNMENTS. Every frame is compared with the true
+prediction, A moved as B moves. The mask is the sector, and F(x->S) of the motion agreement is the
+exact field, over the pixels whose tissue the source's sector shows. Source: METHOD, "The phantom".
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...runtime.animator import Animator
+from ...runtime.landmarks import Picture, align_pair
+from ...runtime.support.errors import InputError
 from .candidate import Candidate
 from .fidelity import Account, Fidelity, Targets
 from .ground_truth.readers import PairData
@@ -27,6 +31,12 @@ scatterers, as far from the truth as an honest rendering of the same anatomy tha
 speckle."""
 
 
+ALIGNMENTS = ("given", "auto", "none")
+"""By which landmarks source and reference are aligned: the labels of both frames, those that the
+model's own detector finds, or none."""
+NOT_ALIGNED = "nothing"
+
+
 @dataclass(frozen=True)
 class PairResult:
     """All that was measured on one pair.
@@ -34,6 +44,7 @@ class PairResult:
     Attributes:
         source, driving: the clips' names; the subjects are in `subjects`, in that order.
         group: of the source.
+        aligned_by: which landmarks, or NOT_ALIGNED.
         frames: T; `driven` of them were measured.
         mean_flow: mean length of the exact field inside of the sector, in pixels.
         methods: the fidelity measures by method (see METHODS).
@@ -46,6 +57,7 @@ class PairResult:
     subjects: tuple[str, str]
     group: str
     split: str
+    aligned_by: str
     frames: int
     driven: int
     mean_flow: float
@@ -54,11 +66,12 @@ class PairResult:
 
 
 def predict(
-    candidate: Candidate, data: PairData, max_frames: int | None = None
+    candidate: Candidate, data: PairData, alignment: str = "none", max_frames: int | None = None
 ) -> tuple[PairResult, Pictures]:
     """Drive a still with another subject's clip and compare it with the truth.
 
     Args:
+        alignment: of ALIGNMENTS.
         max_frames: measure only so many, evenly spread; temporal measures and tracks are then those
             of the thinned clip.
     """
@@ -71,11 +84,13 @@ def predict(
     exact = ExactAccount(grey, sector, candidate.geometry, data.names, data.start)
     sigma = best_blur(data.truth, indices, data.source, sector)
     blurred = to_levels(blur(to_float(data.source), sigma))
-    still = {"hold": np.zeros((*grey.shape, 2), np.float32), "blur": targets.flow(blurred, grey)}
+    nothing = np.zeros((*grey.shape, 2), np.float32)
+    still = {"hold": [nothing] * len(targets.flows), "blur": targets.flows_of(blurred)}
     samples: list[Sample] = []
     animator = candidate.other
     animator.set_source(data.source)
     animator.set_reference(data.driving[0])
+    aligned_by = _align(animator, data, alignment)
     # OpenCV, numpy and the backends let go of Python's lock: two threads keep two cores busy.
     with ThreadPoolExecutor(2) as pool:
         for t in indices:
@@ -112,6 +127,7 @@ def predict(
         subjects=(pair.source.subject, pair.driving.subject),
         group=pair.source.group,
         split=pair.split,
+        aligned_by=aligned_by,
         frames=len(data.driving),
         driven=len(indices),
         mean_flow=exact.mean_motion,
@@ -122,6 +138,28 @@ def predict(
         k = indices.index(sample.number)
         samples[i] = sample._replace(true=followed.true[k], tracked=followed.tracked[k])
     return result, Pictures(data.source, samples, start=data.start)
+
+
+def _align(animator: Animator, data: PairData, alignment: str) -> str:
+    """Align source and reference; the names of the landmarks, or NOT_ALIGNED.
+
+    Raises:
+        InputError: no landmark is labelled in both frames.
+    """
+    if alignment == "none":
+        return NOT_ALIGNED
+    if alignment == "auto":
+        pictures = Picture(data.source), Picture(data.driving[0])
+        return ", ".join(align_pair(animator, "auto", *pictures).names) or NOT_ALIGNED
+    both = np.stack([data.start, data.reference])
+    inside = ((both >= -0.5) & (both <= len(data.source) - 0.5)).all(axis=(0, 2))  # no nan is
+    if not inside.any():
+        raise InputError(
+            f"the pair {data.pair.name!r}: no landmark is labelled in frame 0 of both its clips",
+            "label them in keypoints.csv, or give --alignment none",
+        )
+    animator.align(*both[:, inside])
+    return ", ".join(np.array(data.names)[inside].tolist())
 
 
 def _visible(flow: FloatImage, sector: Mask) -> Mask:

@@ -13,7 +13,10 @@ from .tables import by_method, fidelity, interval, landmarks, measured, method_t
 
 _NOTES = f"""\
 Frame 0 of A's clip is animated by B's clip, relative to B's frame 0, scale 1, no smoothing; every
-frame, the first too, is compared with the true prediction: A moved as B moves, without noise.
+frame, the first too, is compared with the true prediction: A moved as B moves, without noise. What
+`aligned by` names are landmarks of both first frames, by which a model that can do so reads the
+motion of a place where the other anatomy has that place: the true ones (--alignment given), or
+those of the model's own detector (auto).
 `hold`: the source as it is. `best blur`: the source, Gaussian-blurred by the sigma that fits the
 truth best: a skill no higher than its own says nothing of motion. `oracle`: the source warped by
 the exact field, which no model can know. `another seed`: the truth rendered with other scatterers:
@@ -28,10 +31,11 @@ are those of the model's frame.
   error over hold's.
 - endpoint error: mean distance of the model's deformation from the exact field inside of the
   sector; that of hold is the mean length of the field.
-- motion agreement: 1 - sum |F(y->S) - F(x->S)| / sum |F(x->S)| with F(y->S) measured (OpenCV's DIS)
-  and F(x->S) EXACT, over the pixels whose tissue the source's sector shows, pairs with a mean field
-  above {MOVING_PIXELS:g} px. It is stricter than that of a reconstruction, where both are measured;
-  the oracle shows what the measurement reaches.
+- motion agreement: 1 - sum |F(y->S) - F(x->S)| / sum |F(x->S)| with F(y->S) measured (by
+  OpenCV's DIS, and by Farneback's flow) and F(x->S) EXACT, over the pixels whose tissue the
+  source's sector shows, pairs with a mean field above {MOVING_PIXELS:g} px. It
+  is stricter than that of a reconstruction, where both are measured; the oracle shows what the
+  measurement reaches.
 - L1 ratio, low-pass, sharpness, temporal: as for a reconstruction, over the sector. L1, PSNR, SSIM:
   all pixels.
 - intervals: {LEVEL:.0%}, percentiles of {DRAWS} draws of the subjects with replacement; a pair
@@ -44,7 +48,8 @@ _BY_SUBJECT = [
     *[("endpoint px", "endpoint_error", 2), ("hold", "endpoint_hold", 2)],
 ]
 _BY_PAIR = [
-    *[("pair", "pair"), ("frames", "driven"), ("field px", "mean_flow", 1)],
+    *[("pair", "pair"), ("aligned by", "aligned_by"), ("frames", "driven")],
+    ("field px", "mean_flow", 1),
     *by_method("L1", "exact.l1.{}", METHODS, 4),
     *by_method("skill", "exact.skill.{}", ("model", "blur")),
     ("endpoint px", "exact.endpoint_error", 2),
@@ -57,7 +62,7 @@ class PredictionReport(Report):
     """The report of PairResults."""
 
     title = "Prediction"
-    flow = "exact field; DIS for F(y->S)"
+    flow = "exact field; DIS and Farneback for F(y->S)"
     notes = _NOTES
 
     def measures(self) -> dict[str, Any]:

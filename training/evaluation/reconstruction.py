@@ -1,7 +1,8 @@
 """What a model has to do to be judged: drive a still with its own clip, and with another subject's.
 
 Reconstruction: every frame of a clip drives the clip's own middle frame (n // 2) with ABSOLUTE
-motion; that frame is left out of every ratio. Leakage: the clip of another subject drives the same
+motion, or RELATIVE to that frame where the model has no absolute one; that frame is left out of
+every ratio. Leakage: the clip of another subject drives the same
 still with RELATIVE motion. Source: METHOD, "How it is judged".
 """
 
@@ -71,6 +72,23 @@ class Drive:
     truth: Callable[[], ClipTruth] | None = None
 
 
+class OwnSizeMeasures(NamedTuple):
+    """Of one method at a clip's own size; see `own_size`."""
+
+    l1_ratio: float
+    sharpness: float
+
+
+@dataclass(frozen=True)
+class OwnSize:
+    """A clip at its own `width` x `height`, inside of its crop; `driven` frames were measured."""
+
+    width: int
+    height: int
+    driven: int
+    methods: dict[str, OwnSizeMeasures]
+
+
 @dataclass(frozen=True)
 class ClipResult:
     """All that was measured on one clip.
@@ -83,6 +101,7 @@ class ClipResult:
         driver: the clip that drove the leakage test, None when no other subject was there.
         leakage: mean over its frames.
         exact: what only an exact field allows; None without one.
+        own_size: measures of larger frames than the model's; None for a clip that has none.
     """
 
     clip: str
@@ -96,6 +115,7 @@ class ClipResult:
     driver: str | None = None
     leakage: Leakage | None = None
     exact: Exact | None = None
+    own_size: OwnSize | None = None
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -163,7 +183,7 @@ def best_blur(frames: Frames, indices: Sequence[int], source: Frames, mask: Mask
 def reconstruct(
     candidate: Candidate, drive: Drive, max_frames: int | None = None
 ) -> tuple[ClipResult, Pictures]:
-    """Drive a clip's middle frame with the clip itself, absolute motion, beside the baselines.
+    """Drive a clip's middle frame with the clip itself, beside the baselines.
 
     Args:
         drive: a clip of at least two frames.
@@ -180,7 +200,7 @@ def reconstruct(
     grey = to_levels(source)
     still = {"hold": grey, "blur": to_levels(blur(to_float(source), sigma))}
     targets = Targets(grey, mask)
-    still_flow = {name: targets.flow(image, grey) for name, image in still.items()}
+    still_flows = {name: targets.flows_of(image) for name, image in still.items()}
     accounts = {name: Account(targets) for name in METHODS}
     truth, exact = None, None
     middle, before = len(frames) // 2, -1
@@ -203,14 +223,14 @@ def reconstruct(
             deformation = read_deformation(candidate.own)
             target = coming.result()
             images = {"model": to_levels(prediction)}
-            images["flow"] = to_levels(warp_by_flow(grey, target.flow))
+            images["flow"] = to_levels(warp_by_flow(grey, target.motions[0].flow))
             if truth is not None and exact is not None:
                 flow, known = truth.flow(i, middle)
                 images[ORACLE] = to_levels(warp_by_flow(grey, flow))
                 fact = ExactFrame(to_levels(image), flow, known, truth.points(i))
                 exact.add(i - middle, fact, {**images, **still}, deformation)
             jobs = [
-                pool.submit(accounts[name].add, y, target, still_flow.get(name))
+                pool.submit(accounts[name].add, y, target, still_flows.get(name))
                 for name, y in {**images, **still}.items()
             ]
             for job in jobs:

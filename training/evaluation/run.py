@@ -1,11 +1,11 @@
-"""A run of `sonomime evaluate`: from the folders to the report, for either task."""
+"""A run of `sonomime evaluate`: from the folders to the report, for each task."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,22 @@ from typing import Any
 from ...runtime.media.frames import Crop, parse_crop
 from ...runtime.support.errors import ConfigError, InputError, output_errors
 from ...runtime.support.progress import progress
-from ..data.dataset import Clip, find_clips, load_clip
+from ..data.dataset import Clip, ClipFrames, find_clips, load_clip
 from . import strips
 from .candidate import Candidate, open_candidate
 from .ground_truth.readers import Pair, read_pair, read_pairs
 from .ground_truth.scores import clip_truth
 from .held_out import ALL, TEST, split_to_read, training_facts
+from .own_size import at_own_size
 from .prediction import PairResult, predict
 from .prediction_report import PredictionReport
 from .reconstruction import ClipResult, Drive, choose_driver, leakage, reconstruct, spread
 from .reconstruction_report import ReconstructionReport
 from .strips import Picture
+from .tracking import TrackingResult, follow, untrackable
+from .tracking_report import TrackingReport
 
-Result = ClipResult | PairResult
+Result = ClipResult | PairResult | TrackingResult
 LeftOut = list[tuple[str, str]]
 Found = tuple[list[Any], LeftOut, list[str]]
 """Clips or pairs, clips that cannot be read with the reason, warnings."""
@@ -74,8 +77,10 @@ def _draw(judged: Judged, output: Path) -> list[Result]:
 
 
 def _find_clips(args: Namespace, crop: Crop | None) -> Found:
-    if args.max_pairs is not None:
-        raise ConfigError("--max-pairs is for --task prediction", "leave it out, or add the task")
+    for option in ("max_pairs", "alignment"):
+        if getattr(args, option) is not None:
+            name = f"--{option.replace('_', '-')}"
+            raise ConfigError(f"{name} is for --task prediction", "leave it out, or add the task")
     found = find_clips(args.data, split=None if args.split == ALL else args.split, crop=crop)
     if args.split is None:
         clips = found.clips + [clip for clip, _ in found.unsupported]
@@ -105,12 +110,15 @@ def _find_pairs(args: Namespace, crop: Crop | None) -> Found:
 
 
 def _judge_clips(candidate: Candidate, clips: Sequence[Clip], args: Namespace) -> Judging:
-    drives, left_out = _read(candidate, clips)
+    loaded, left_out = _read(candidate, clips, _motionless)
+    drives = [_drive(clip, frames) for clip, frames in loaded]
     known = [(drive.name, drive.subject, drive.group) for drive in drives]
 
     def judged() -> Judged:
         for index, drive in enumerate(progress(drives, label="evaluating clips")):
             result, pictures = reconstruct(candidate, drive, args.max_frames)
+            own_size = at_own_size(candidate, loaded[index][1], args.max_frames)
+            result = replace(result, own_size=own_size)
             other = choose_driver(known, index, args.seed)
             if other is not None:
                 by = drives[other]
@@ -119,43 +127,82 @@ def _judge_clips(candidate: Candidate, clips: Sequence[Clip], args: Namespace) -
             strip = strips.clip_strip(result, pictures, candidate.geometry)
             yield drive.name, result, strip, strips.clip_row(result, pictures)
 
-    read = {drive.name for drive in drives}
-    return [clip for clip in clips if clip.name in read], left_out, judged()
+    return [clip for clip, _ in loaded], left_out, judged()
 
 
-def _read(candidate: Candidate, clips: Sequence[Clip]) -> tuple[list[Drive], LeftOut]:
+def _motionless(frames: ClipFrames) -> str | None:
+    return "has one distinct frame only, so nothing moves" if len(frames) < 2 else None
+
+
+def _drive(clip: Clip, frames: ClipFrames) -> Drive:
+    """A clip as a drive; InputError where its exact field does not fit it."""
+    truth = None if clip.displacement is None else clip_truth(clip.displacement, frames)
+    return Drive(clip.name, clip.subject, clip.group, frames.frames, truth)
+
+
+def _judge_tracks(candidate: Candidate, clips: Sequence[Clip], args: Namespace) -> Judging:
+    loaded, left_out = _read(candidate, clips, untrackable)
+
+    def judged() -> Judged:
+        for clip, frames in progress(loaded, label="evaluating clips"):
+            result, tracked = follow(candidate, frames, args.max_frames)
+            yield (
+                clip.name,
+                result,
+                *(draw(result, tracked) for draw in (strips.track_strip, strips.track_row)),
+            )
+
+    return [clip for clip, _ in loaded], left_out, judged()
+
+
+def _read(
+    candidate: Candidate, clips: Sequence[Clip], unfit: Callable[[ClipFrames], str | None]
+) -> tuple[list[tuple[Clip, ClipFrames]], LeftOut]:
     """The clips as the model sees them, and those that cannot be used, with the reason.
 
+    Args:
+        unfit: why a clip cannot be used, or None.
+
     Raises:
-        InputError: an exact field that does not fit its clip; no clip at all.
+        InputError: no clip at all.
     """
-    drives: list[Drive] = []
+    loaded: list[tuple[Clip, ClipFrames]] = []
     left_out: LeftOut = []
     for clip in progress(clips, label="reading clips"):
         try:
             # Evaluation wants the field at full size, not what training keeps of it.
-            loaded = load_clip(replace(clip, displacement=None), candidate.size, candidate.channels)
+            frames = load_clip(replace(clip, displacement=None), candidate.size, candidate.channels)
         except InputError as error:
             left_out.append((clip.name, error.message))
             continue
-        if len(loaded) < 2:
-            left_out.append((clip.name, "has one distinct frame only, so nothing moves"))
+        if reason := unfit(frames):
+            left_out.append((clip.name, reason))
             continue
-        truth = None if clip.displacement is None else clip_truth(clip.displacement, loaded)
-        drives.append(Drive(clip.name, clip.subject, clip.group, loaded.frames, truth))
-    if not drives:
+        loaded.append((clip, frames))
+    if not loaded:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out)
-        raise InputError(
-            f"no clip can be evaluated ({reasons})", "give videos or folders of frames that move"
-        )
-    return drives, left_out
+        raise InputError(f"no clip can be evaluated ({reasons})", _HINTS[unfit])
+    return loaded, left_out
+
+
+_HINTS = {
+    _motionless: "give videos or folders of frames that move",
+    untrackable: "tracking needs a keypoints.csv with labels in at least two frames of a clip",
+}
 
 
 def _judge_pairs(candidate: Candidate, pairs: Sequence[Pair], args: Namespace) -> Judging:
+    if args.alignment is None:
+        args.alignment = "given" if candidate.can_align else "none"
+    if args.alignment != "none" and not candidate.can_align:
+        raise ConfigError("this model cannot align two subjects", "leave --alignment out")
+    if args.alignment == "auto" and not candidate.landmarks:
+        raise ConfigError("this model finds no landmarks itself", "--alignment given, or none")
+
     def judged() -> Judged:
         for pair in progress(pairs, label="evaluating pairs"):
             data = read_pair(pair, candidate.size, candidate.channels)
-            result, pictures = predict(candidate, data, args.max_frames)
+            result, pictures = predict(candidate, data, args.alignment, args.max_frames)
             strip = strips.pair_strip(result, pictures, candidate.geometry)
             yield pair.name, result, strip, strips.pair_row(result, pictures)
 
@@ -166,6 +213,7 @@ def _judge_pairs(candidate: Candidate, pairs: Sequence[Pair], args: Namespace) -
 _TASKS = {
     "reconstruction": (_find_clips, _judge_clips, ReconstructionReport),
     "prediction": (_find_pairs, _judge_pairs, PredictionReport),
+    "tracking": (_find_clips, _judge_tracks, TrackingReport),
 }
 
 
@@ -180,6 +228,7 @@ def _settings(args: Namespace) -> dict[str, Any]:
     }
     if args.task == "prediction":
         settings["max_pairs"] = args.max_pairs or "all"
+        settings["alignment"] = args.alignment
     return {**settings, "seed": args.seed}
 
 
@@ -192,6 +241,7 @@ def command_line(args: Namespace) -> str:
         ("--crop", args.crop),
         ("--max-frames", args.max_frames),
         ("--max-pairs", args.max_pairs),
+        ("--alignment", args.alignment),
     ):
         words += [] if value is None else [option, str(value)]
     return shlex.join(words)

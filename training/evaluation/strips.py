@@ -4,6 +4,7 @@ The first column is the source; the others are a few driven frames, from the top
 the prediction, the truth of a pair, the absolute difference (three times enlarged) and the
 deformation as arrows on its magnitude. A clip's second block shows the same source driven by
 another subject. True landmarks are drawn as +, those that the tracker found in the prediction as o.
+Tracked points need no prediction: labels are circles, what the model found are crosses.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 from ...runtime.support.atomic_files import atomic_path
 from ...runtime.support.errors import output_errors
 from .landmarks import Points
-from .metrics import pixel_grid, to_levels
+from .metrics import pixel_grid, ratio, to_levels
 from .prediction import PairResult
 from .reconstruction import ClipResult, Pictures, Sample
 from .tables import number
+from .tracking import TrackedFrame, TrackingResult
 
 Picture = NDArray[np.uint8]
 Tile = tuple[str, Picture]
@@ -77,6 +79,42 @@ def pair_row(result: PairResult, pictures: Pictures) -> Picture:
     own = pictures.own
     tiles = [tile for i in sorted({len(own) // 2, len(own) - 1}) for tile in _tiles(own[i])]
     return _row(_pair_title(result), pictures, tiles)
+
+
+def track_strip(result: TrackingResult, frames: Sequence[TrackedFrame]) -> Picture:
+    """The source of a tracked clip and a few of its frames in a line, (H, W, 3) RGB."""
+    share = ratio(result.errors["model"], result.errors["hold"])
+    title = (
+        f"{result.clip}   error {number(result.errors['model'], 2)} px, "
+        f"{number(share, 2)} of hold's"
+    )
+    columns = [[(_caption(i, frame), _found(frame))] for i, frame in enumerate(frames)]
+    return in_columns(title, columns)
+
+
+def track_row(result: TrackingResult, frames: Sequence[TrackedFrame]) -> Picture:
+    """The same with the first and the last frame only."""
+    return track_strip(result, [frames[0], *(frames[i] for i in sorted({1, len(frames) - 1}))])
+
+
+def _caption(place: int, frame: TrackedFrame) -> str:
+    return f"{frame.number}: label o, found x" if place else f"source {frame.number}, label o"
+
+
+def _found(frame: TrackedFrame) -> Picture:
+    """A tile with labels as circles, what was found as crosses, and lines between them."""
+    picture = as_tile(frame.image)
+    known = np.isfinite(frame.true).all(axis=1)
+    for x, y in _places(frame.true, frame.image):
+        cv2.circle(picture, (x, y), _ARM - 2, _TRUE, 1, cv2.LINE_AA)
+    for true, found in zip(frame.true[known], frame.found[known], strict=True):
+        ends = _places(np.stack([true, found]), frame.image)
+        if len(ends) == 2:
+            (x, y), arm = ends[1], _ARM - 2
+            cv2.line(picture, ends[0], ends[1], _TRACKED, 1, cv2.LINE_AA)
+            cv2.line(picture, (x - arm, y - arm), (x + arm, y + arm), _TRACKED, 1)
+            cv2.line(picture, (x - arm, y + arm), (x + arm, y - arm), _TRACKED, 1)
+    return picture
 
 
 def _pair_title(result: PairResult) -> str:

@@ -13,9 +13,10 @@ from .fidelity import Fidelity
 from .intervals import DRAWS, LEVEL, weighted_mean, weighted_ratio
 from .landmarks import mean_error
 from .metrics import Leakage, finite_mean, ratio
+from .reconstruction import OwnSizeMeasures
 from .tables import Row, bullets, interval, landmarks, method_table, number, table
 
-Measures = TypeVar("Measures", Fidelity, Leakage)
+Measures = TypeVar("Measures", Fidelity, Leakage, OwnSizeMeasures)
 
 
 def summarise(results: Sequence[Any], seed: int) -> dict[str, Any] | None:
@@ -73,7 +74,7 @@ def summary_parts(summary: Row) -> list[str]:
     return parts
 
 
-def mean_methods(results: Sequence[Any]) -> dict[str, Fidelity | None]:
+def mean_methods(results: Sequence[Any]) -> dict[str, Any]:
     """The means over clips or pairs, by the methods that any of them has."""
     names = dict.fromkeys(name for result in results for name in result.methods)
     rows = [result.methods for result in results]

@@ -16,6 +16,7 @@ _FIDELITY = {
     "low_pass_ratio": ("low-pass", 3),
     "sharpness": ("sharpness", 3),
     "motion_agreement": ("motion agr.", 3),
+    "farneback_agreement": ("Farneback agr.", 3),
     "temporal_ratio": ("temp. ratio", 3),
     "temporal_correlation": ("temp. corr.", 3),
     "l1": ("L1", 4),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -287,3 +288,28 @@ def test_numbers_out_of_range_are_refused_at_once(
     with pytest.raises(SystemExit):
         parse("x", "--data", "y", "-o", "z", *words)
     assert words[0] in capsys.readouterr().err
+
+
+def test_tracking_writes_its_report(
+    fake: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "labelled"
+    shutil.copytree(data, folder)
+    labels = [f"one,{t}.png,tip,{30 + 3 * (t - 3)},20,1" for t in range(6)]
+    (folder / "keypoints.csv").write_text("\n".join(["video,frame,keypoint,x,y,visible", *labels]))
+    words = [fake, "--data", folder, "--task", "tracking", "--split", "test"]
+    evaluate(*words, "-o", tmp_path / "r")
+    record = json.loads((tmp_path / "r" / "results.json").read_text())
+    assert [clip["clip"] for clip in record["clips"]] == ["one"]
+    assert {left["clip"] for left in record["left_out"]} == {"two", "heart.dcm"}
+    # The fake's deformation stays, whatever its picture shows: a copy gains nothing here.
+    assert record["means"]["all"]["share"]["model"] == pytest.approx(1, rel=1e-3)
+    assert record["means"]["all"]["errors"]["flow"] < 2
+    assert "of hold's" in capsys.readouterr().err
+    assert (tmp_path / "r" / "strips" / "000_one.png").is_file()
+
+
+def test_tracking_without_labels_says_what_it_needs(fake: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        evaluate(fake, "--data", data, "--task", "tracking", "-o", tmp_path / "r")
+    assert "keypoints.csv" in caught.value.hint

@@ -16,6 +16,8 @@ from sonomime.training.evaluation import run
 from sonomime.training.evaluation.candidate import Candidate
 
 from ...toy_bundle import make_toy_bundle
+from ...toy_displacement import NAMES as TOY_NAMES
+from ...toy_displacement import make_displacement_toy
 from .fakes import Fake, candidate_of
 from .phantoms import SIZE, write_phantom
 from .test_command import evaluate
@@ -89,6 +91,21 @@ def test_a_bundle_predicts(made: Path, tmp_path: Path) -> None:
     )
 
 
+def test_a_bundle_says_whether_it_can_align_and_finds_landmarks(made: Path, tmp_path: Path) -> None:
+    toy = make_displacement_toy(tmp_path / "toy")
+    with run.open_candidate(toy) as candidate:
+        assert candidate.can_align and candidate.landmarks == TOY_NAMES
+    blind = make_displacement_toy(tmp_path / "blind", landmarks=())
+    with run.open_candidate(blind) as candidate:
+        assert candidate.can_align and not candidate.landmarks
+    words = [blind, "--data", made, "--task", "prediction", "-o", tmp_path / "r"]
+    with pytest.raises(ConfigError) as caught:
+        evaluate(*words, "--alignment", "auto")
+    assert caught.value.hint
+    with run.open_candidate(make_toy_bundle(tmp_path / "keypoints")) as candidate:
+        assert not candidate.can_align and not candidate.has_layers
+
+
 def test_reconstruction_takes_the_field_along(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,8 +142,21 @@ def test_an_empty_split_and_an_option_of_the_other_task(made: Path, tmp_path: Pa
     words = ["x", "--data", made, "-o", tmp_path / "r"]
     with pytest.raises(InputError):
         evaluate(*words, "--task", "prediction", "--split", "nothing")
-    with pytest.raises(ConfigError):
-        evaluate(*words, "--max-pairs", 3)
+    for option in (("--max-pairs", 3), ("--alignment", "none")):
+        with pytest.raises(ConfigError):
+            evaluate(*words, *option)
+
+
+def test_a_model_that_cannot_align_is_not_aligned(made: Path, tmp_path: Path) -> None:
+    words = ["x", "--data", made, "--task", "prediction", "-o", tmp_path / "r", "--max-pairs", 1]
+    evaluate(*words, "--max-frames", 2)
+    record = json.loads((tmp_path / "r" / "results.json").read_text())
+    assert record["settings"]["alignment"] == "none" and "--alignment none" in record["command"]
+    assert record["pairs"][0]["aligned_by"] == "nothing"
+    for alignment in ("given", "auto"):
+        with pytest.raises(ConfigError) as caught:
+            evaluate(*words, "--alignment", alignment)
+        assert caught.value.hint
 
 
 def test_a_crop_moves_everything_along(made: Path, tmp_path: Path) -> None:

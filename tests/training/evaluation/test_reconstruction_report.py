@@ -18,7 +18,7 @@ from sonomime.training.evaluation.reconstruction_report import leaks
 
 
 def result(clip: str, group: str, l1_ratio: float, leakage: Leakage | None) -> ClipResult:
-    fidelity = Fidelity(l1_ratio, 0.7, 0.9, math.nan, 0.8, 0.5, 0.04, 25, 0.7)
+    fidelity = Fidelity(l1_ratio, 0.7, 0.9, math.nan, math.nan, 0.8, 0.5, 0.04, 25, 0.7)
     methods = {name: fidelity._replace(l1_ratio=l1_ratio + i) for i, name in enumerate(METHODS)}
     return ClipResult(clip, clip, group, 9, 8, 1.5, methods, 2.0, "other|one", leakage)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ....runtime.media.frames import Crop, Letterbox
 from ...data.flow import same_tissue
-from ..metrics import FloatImage, Mask, pixel_grid, read_at
+from ..metrics import FloatImage, Mask, length, pixel_grid, read_at
 
 TOLERANCE = 0.01
 """A point of `flow_between` counts as found when it misses the tissue by less, in pixels."""
@@ -36,6 +36,27 @@ def flow_between(driving: FloatImage, source: FloatImage) -> tuple[FloatImage, M
     inside = ((y >= 0) & (y <= (width - 1, height - 1))).all(axis=1)
     flow = (y - grid).astype(np.float32).reshape(height, width, 2)
     return flow, (found & inside).reshape(height, width)
+
+
+def carried(flow: FloatImage, points: NDArray[np.float64]) -> tuple[NDArray[np.float64], Mask]:
+    """Where a frame shows points of the source: z with z + F(z) = p.
+
+    Args:
+        flow: F(x->S), (H, W, 2).
+        points: (N, 2), pixels of the source.
+
+    Returns:
+        z (N, 2), and where it is found inside of the frame to within TOLERANCE (N,); elsewhere z is
+        the pixel that reads nearest to the point.
+    """
+    height, width = flow.shape[:2]
+    field = flow.astype(np.float64)
+    z, found = same_tissue(field, points, points, TOLERANCE, _ROUNDS, _LONGEST)
+    found &= ((z >= -0.5) & (z <= (width - 0.5, height - 0.5))).all(axis=1)
+    for i in np.flatnonzero(~found):
+        miss = length(pixel_grid(height, width) + flow - points[i].astype(np.float32))
+        z[i] = np.unravel_index(np.argmin(miss), miss.shape)[::-1]
+    return z, found
 
 
 def to_model_frame(field: FloatImage, crop: Crop | None, box: Letterbox) -> FloatImage:

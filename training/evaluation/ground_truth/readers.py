@@ -86,6 +86,7 @@ class PairData:
         field: exact motion from truth frame t to the source.
         keypoints: (T, P, 2), pixels of the model's frame; `names` are the P names.
         start: (P, 2), the keypoints of the source still.
+        reference: (P, 2), those of the driving clip's frame 0, nan where it has no label.
     """
 
     pair: Pair
@@ -96,6 +97,7 @@ class PairData:
     field: Field
     keypoints: Points
     start: Points
+    reference: Points
     names: tuple[str, ...]
 
 
@@ -163,7 +165,7 @@ def read_pair(pair: Pair, size: int, channels: int) -> PairData:
     """
     crop = pair.source.crop
     still, box, shape = _read_frames(pair.source.path, crop, size, channels, at_most=1)
-    driving, _, _ = _read_frames(pair.driving.path, pair.driving.crop, size, channels)
+    driving, there, _ = _read_frames(pair.driving.path, pair.driving.crop, size, channels)
     count = len(driving)
     videos = []
     for path in (pair.video, pair.other):
@@ -187,8 +189,10 @@ def read_pair(pair: Pair, size: int, channels: int) -> PairData:
             _MAKE_AGAIN,
         )
     points = points_in_model_frame(keypoints, crop, box)
-    start = _start(pair, names, points, box)
-    return PairData(pair, still[0], driving, *videos, field, points, start, names)
+    # The truth's frame 0 is the source's pose: where the source has no labels, it has them.
+    start = _labels(pair.source, names, points[0], box)
+    reference = _labels(pair.driving, names, np.full_like(start, np.nan), there)
+    return PairData(pair, still[0], driving, *videos, field, points, start, reference, names)
 
 
 def read_field(
@@ -217,14 +221,14 @@ def read_field(
     return Field(displacement, sector)
 
 
-def _start(pair: Pair, names: Sequence[str], points: Points, box: Letterbox) -> Points:
-    """The source still's own labels; the truth's frame 0, which is the same pose, without them."""
-    labels = pair.source.keypoints.get(0, {})
-    start = points[0].copy()
+def _labels(clip: Clip, names: Sequence[str], otherwise: Points, box: Letterbox) -> Points:
+    """The labels of a clip's frame 0, (P, 2) pixels of the model's frame."""
+    labels = clip.keypoints.get(0, {})
+    points = otherwise.copy()
     for i, name in enumerate(names):
         if name in labels:
-            start[i] = points_in_model_frame(np.array(labels[name]), pair.source.crop, box)
-    return start
+            points[i] = points_in_model_frame(np.array(labels[name]), clip.crop, box)
+    return points
 
 
 def _read_frames(

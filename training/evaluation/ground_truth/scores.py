@@ -18,10 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....runtime.media.video import open_source
-from ...coordinates import points_to_pixels
 from ...data.dataset import ClipFrames
 from ...data.frame_cache import cached_frames
-from ..landmarks import Followed, LandmarkError, Points, mean_error, measure, track
+from ..landmarks import (
+    Followed,
+    LandmarkError,
+    Points,
+    labelled_pixels,
+    mean_error,
+    measure,
+    track,
+)
 from ..metrics import FloatImage, Image, Mask, deformation_flow, length, ratio, to_float, to_levels
 from .fields import flow_between
 from .readers import Field, read_field
@@ -178,12 +185,11 @@ class ClipTruth:
         self._frames = frames
         self.sector = exact.sector
         self.names = frames.keypoint_names
+        self._labels = labelled_pixels(frames)
 
     def points(self, i: int) -> Points:
         """The labels of frame i, (P, 2) pixels of the model's frame, nan where there is none."""
-        frames = self._frames
-        pixels = points_to_pixels(frames.points[i].astype(np.float64), frames.letterbox.size)
-        return np.where(frames.visible[i][:, None], pixels, np.nan)
+        return self._labels[i]
 
     def flow(self, driving: int, source: int) -> tuple[FloatImage, Mask]:
         """F from a driving frame to a source frame, and where it is known."""

@@ -1,0 +1,183 @@
+"""Tracking: no error for whoever knows the motion, hold's for whoever holds; missing labels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sonomime.training.data.dataset import ClipFrames, find_clips, load_clip
+from sonomime.training.evaluation.ground_truth.fields import carried, flow_between
+from sonomime.training.evaluation.metrics import pixel_grid
+from sonomime.training.evaluation.strips import track_row, track_strip
+from sonomime.training.evaluation.tracking import TrackingResult, follow, untrackable
+from sonomime.training.evaluation.tracking_report import TrackingReport
+
+from .fakes import Fake, Image, candidate_of
+from .phantoms import COUNT, NAMES, SIZE, displacement, marks, write_phantom
+
+
+class Exact(Fake):
+    """Knows the motion of a clip to its source; `share` of it."""
+
+    def __init__(self, clip: ClipFrames, subject: int, share: float = 1.0) -> None:
+        super().__init__()
+        self.clip, self.field, self.share = clip, displacement(subject), share
+        self.flow = np.zeros((SIZE, SIZE, 2), np.float32)
+
+    def animate(self, frame: Image, timestamp: float | None = None) -> Image:
+        s, d = (self._number(image) for image in (self.source, frame))
+        self.flow = flow_between(self.field[d], self.field[s])[0]
+        return frame
+
+    def _number(self, image: Image) -> int:
+        at = next(t for t, one in enumerate(self.clip.frames) if np.array_equal(one, image))
+        return int(self.clip.indices[at])
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        return ((2 * (pixel_grid(SIZE, SIZE) + self.share * self.flow) + 1) / SIZE - 1)[None]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipFrames:
+    """The clip of subject 1, which moves by up to 6 px; every frame is labelled."""
+    folder = write_phantom(tmp_path_factory.mktemp("data") / "phantom")
+    found = replace(find_clips([folder]).clips[1], displacement=None)
+    return load_clip(found, SIZE, 1, tmp_path_factory.mktemp("cache"))
+
+
+def judge(predictor: Any, clip: ClipFrames, max_frames: int | None = None) -> TrackingResult:
+    return follow(candidate_of(predictor, SIZE), clip, max_frames)[0]
+
+
+def moved(clip: ClipFrames) -> NDArray[np.float64]:
+    """How far each mark is from where it is in the middle frame, (T - 1, P)."""
+    true = marks(1)[clip.indices]
+    middle = len(true) // 2
+    return np.linalg.norm(np.delete(true, middle, axis=0) - true[middle], axis=-1)
+
+
+def test_the_exact_motion_has_no_error(clip: ClipFrames) -> None:
+    result = judge(Exact(clip, 1), clip)
+    assert (result.frames, result.driven) == (len(clip), len(clip) - 1)
+    assert result.errors["model"] < 0.1  # the field lies on pixels, the formula between them
+    assert result.errors["hold"] == pytest.approx(moved(clip).mean(), abs=1e-3)
+    assert result.errors["hold"] > 1.5 and result.errors["flow"] < 1
+    assert result.lost == 0
+
+
+def test_hold_and_half_of_the_motion(clip: ClipFrames) -> None:
+    held = judge(Fake(), clip)
+    assert held.errors["model"] == pytest.approx(held.errors["hold"], rel=1e-3)
+    half = judge(Exact(clip, 1, 0.5), clip)
+    assert half.errors["model"] / half.errors["hold"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_source_and_reference_are_the_middle_labelled_frame(clip: ClipFrames) -> None:
+    visible = clip.visible.copy()
+    visible[4:] = False
+    part = replace(clip, visible=visible)  # frames 0 to 3 are labelled
+    fake = Fake()
+    result = judge(fake, part)
+    assert np.array_equal(fake.source, clip.frames[2])
+    assert fake.reference is not None and np.array_equal(fake.reference, fake.source)
+    assert (result.frames, result.driven) == (4, 3)
+    assert judge(Fake(), clip, max_frames=2).driven == 2
+
+
+def test_a_point_counts_where_both_frames_have_it(clip: ClipFrames) -> None:
+    visible = clip.visible.copy()
+    visible[0, 1] = False
+    gaps = moved(clip)
+    gaps[0, 1] = np.nan
+    result = judge(Fake(), replace(clip, visible=visible))
+    by_frame = np.nanmean(gaps, axis=1)
+    assert result.errors["hold"] == pytest.approx(by_frame.mean(), abs=1e-3)
+    assert result.points[NAMES[1]]["hold"] == pytest.approx(np.nanmean(gaps[:, 1]), abs=1e-3)
+    visible[len(clip) // 2, 1] = False
+    assert set(judge(Fake(), replace(clip, visible=visible)).points) == {NAMES[0]}
+
+
+def test_what_cannot_be_tracked_is_said(clip: ClipFrames) -> None:
+    assert untrackable(clip) is None
+    one = np.zeros_like(clip.visible)
+    one[3] = True
+    assert untrackable(replace(clip, visible=one)) is not None
+    one[3, 1] = False
+    one[5, 1] = True  # another point in another frame
+    assert untrackable(replace(clip, visible=one)) is not None
+
+
+def test_points_are_found_through_a_flow_or_the_nearest_pixel_stands_for_them() -> None:
+    flow = np.full((20, 20, 2), (3.0, -2.0), np.float32)
+    points = np.array([[10.25, 10.5], [1.0, 5.0]])  # the second is read left of the frame
+    z, found = carried(flow, points)
+    assert found.tolist() == [True, False]
+    assert z[0] == pytest.approx([7.25, 12.5], abs=0.02)
+    assert z[1].tolist() == [0, 7]
+    assert carried(flow, np.zeros((0, 2)))[0].shape == (0, 2)
+
+
+def test_a_flow_that_reads_one_place_everywhere_loses_all_others() -> None:
+    z, found = carried(5 - pixel_grid(20, 20), np.array([[12.0, 9.0]]))
+    assert not found.any() and np.isfinite(z).all()
+
+
+@pytest.fixture(scope="module")
+def report(clip: ClipFrames) -> TrackingReport:
+    results = [
+        replace(judge(predictor, clip), clip=name, subject=name, group=group)
+        for name, group, predictor in [
+            ("a", "heart", Fake()),
+            ("b", "heart", Exact(clip, 1)),
+            ("c", "lung", Exact(clip, 1, 0.5)),
+        ]
+    ]
+    settings = {"task": "tracking", "seed": 0}
+    left = [("d", "has fewer than two labelled frames")]
+    return TrackingReport("sonomime evaluate x", {"kind": "fake"}, settings, results, left, [])
+
+
+def test_the_record_holds_means_shares_and_intervals(report: TrackingReport) -> None:
+    record = report.record
+    means = record["means"]["all"]
+    assert means["ratio"]["model"]["mean"] == pytest.approx(0.5, abs=0.05)
+    assert means["ratio"]["model"]["low"] < 0.4 and means["ratio"]["model"]["high"] > 0.6
+    assert means["share"]["hold"] == 1
+    assert record["means"]["lung"]["share"]["model"] == pytest.approx(0.5, abs=0.05)
+    assert set(record["points"]) == set(NAMES)
+    assert record["clips"][0]["share"]["model"] == pytest.approx(1, rel=1e-3)
+    assert record["left_out"][0]["clip"] == "d"
+    assert json.loads(report.to_json()) == record
+
+
+def test_the_tables_are_tables(report: TrackingReport) -> None:
+    text = report.to_markdown()
+    tables = [part for part in text.split("\n\n") if part.startswith("| ")]
+    assert len(tables) == 3
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1, table
+    assert "of hold's" in report.summary_line() and "3 clips" in report.summary_line()
+
+
+def test_pictures_mark_labels_and_what_was_found(clip: ClipFrames) -> None:
+    result, frames = follow(candidate_of(Fake(), SIZE), clip)
+    assert [frame.number for frame in frames] == [COUNT // 2, 0, 2, 5, 6, 8]
+    strip = track_strip(result, frames)
+    assert strip.shape == (20 + 192 + 24, 6 * 200, 3)
+    tiles = strip[20:].reshape(-1, 6, 200, 3).astype(int)
+    green = ((tiles[..., 1] - tiles[..., 0]) > 80).any(axis=(0, 2))
+    orange = ((tiles[..., 0] - tiles[..., 2]) > 120).any(axis=(0, 2))
+    assert green.all() and orange.tolist() == [False] + [True] * 5
+    assert track_row(result, frames).shape[1] == 3 * 200
+    assert track_row(result, frames[:2]).shape[1] == 2 * 200
+
+
+def test_a_wild_point_is_not_drawn(clip: ClipFrames) -> None:
+    result, frames = follow(candidate_of(Fake(), SIZE), clip)
+    far = frames[1]._replace(found=np.full_like(frames[1].found, 1e9))
+    assert track_strip(result, [frames[0], far]).shape[1] == 2 * 200
