@@ -130,6 +130,17 @@ class CorrectingGenerator(nn.Module):
         return self.compose(low, source.texture, stiff, layers)
 
     @in_float32
+    def uncorrected(
+        self, source: SourceLayers, deformation: Tensor, stiff: Tensor, shading: Tensor
+    ) -> Frame:
+        """The frame without the network: the source warped and shaded, no more."""
+        side = deformation.shape[1]
+        low = sample_within(source.low, denser(deformation, 2))
+        light = resize_map(shading, side, side)
+        layers = corrected(torch.zeros_like(light).expand(-1, 3, -1, -1), light)
+        return self.compose(low, source.texture, stiff, layers)
+
+    @in_float32
     def compose(self, low: Tensor, texture: Tensor, stiff: Tensor, layers: FrameLayers) -> Frame:
         """The frame of the warped low-pass (B, C, S/2, S/2) and the texture, still in its place."""
         half = low.shape[-1]

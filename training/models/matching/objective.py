@@ -12,16 +12,18 @@ from .. import image_losses
 from ..base import Objective, StepResult
 from ..discriminator import Discriminator
 from . import fields, losses
+from .generator import Frame
 from .matcher import Match
 from .model import Animation, MatchingModel, both
 from .transfer import Passed
 
 
 class Forward(NamedTuple):
-    """What the networks make of a batch."""
+    """What the networks make of a batch: the frame by the matcher alone, and the corrected one."""
 
     match: Match
     passed: Passed
+    uncorrected: Frame
     animation: Animation
 
 
@@ -35,7 +37,14 @@ class MatchingObjective(Objective):
     def run(self, model: MatchingModel, batch: PairBatch, step: int) -> Forward:
         driving, reference = both(batch.driving, batch.source, model)
         match, passed = model.match(driving, reference)
-        return Forward(match, passed, model.animate(model.encode(batch.source), passed))
+        source = model.encode(batch.source)
+        uncorrected = model.generator.uncorrected(
+            source, *model.move(passed.displacement), passed.shading
+        )
+        # The generator's loss must not reach the matcher: displacements would become a code for
+        # brightness, which the generator reads, and no longer be motion.
+        alone = Passed(*(x.detach() for x in passed))
+        return Forward(match, passed, uncorrected, model.animate(source, alone))
 
     def pixels(self, step: int) -> float:
         """How much pixels count, from 0 to 1: flow leads, else nothing is found to follow."""
@@ -50,7 +59,7 @@ class MatchingObjective(Objective):
         discriminator: Discriminator | None,
     ) -> StepResult:
         weights = self.config.loss
-        match, passed, animation = self.run(model, batch, step)
+        match, passed, uncorrected, animation = self.run(model, batch, step)
         result: dict[str, Tensor] = {}
         flow = flow_weights(weights, step)
         if batch.flow is not None and batch.flow_valid is not None and flow.exact > 0:
@@ -70,9 +79,9 @@ class MatchingObjective(Objective):
             # texture's local energy alone, and nothing else learns from that.
             pixels = frame.content + frame.gate.detach() * frame.texture
             energy = frame.content.detach() + frame.gate * frame.texture.detach()
-            result["pixels"] = (
-                on * weights.pixels * losses.picture(pixels, batch.driving, batch.source, counts)
-            )
+            for name, seen in (("motion", uncorrected.image()), ("pixels", pixels)):
+                share = losses.picture(seen, batch.driving, batch.source, counts)
+                result[name] = on * weights.pixels * share
             real = [losses.chosen(x, counts) for x in (energy, batch.driving)]
             result["sharpness"] = on * weights.sharpness * image_losses.sharpness(*real)
         l1 = (image.detach() - batch.driving).abs().mean().item()

@@ -20,7 +20,7 @@ from sonomime.training.models.matching.objective import MatchingObjective
 
 SIZE, QUARTER = 128, 32
 LEAD = {"flow", "doubt", "folding", "roughness"}
-PIXELS = {"pixels", "sharpness"}
+PIXELS = {"motion", "pixels", "sharpness"}
 FLOW = ("loss.flow=2", "loss.flow_until=100", "loss.flow_exact=0.5", "loss.pixels_from=50")
 
 
@@ -141,11 +141,18 @@ def test_doubt_is_least_where_the_error_is_known() -> None:
         assert all(endpoint(match(error, known + x))[1] > least + 0.05 for x in (-0.5, 0.5))
 
 
-def test_pixels_leave_the_gate_alone_and_sharpness_all_but_the_gate() -> None:
+def test_each_loss_of_the_frame_reaches_its_own_network_alone() -> None:
     result, model = step_of(400, batch(), config())
-    final = model.generator.final
+    final, matcher = model.generator.final.bias, model.matcher.refine[-1].weight
     reached = {}
-    for name in PIXELS:
-        (gradient,) = torch.autograd.grad(result.losses[name], final.bias, retain_graph=True)
-        reached[name] = [bool(value) for value in gradient != 0]
-    assert reached == {"pixels": [True, True, False], "sharpness": [False, False, True]}
+    for name in sorted(PIXELS):
+        gate, match = torch.autograd.grad(
+            result.losses[name], (final, matcher), retain_graph=True, allow_unused=True
+        )
+        layers = [False] * 3 if gate is None else [bool(value) for value in gate != 0]
+        reached[name] = layers, match is not None and bool(match.any())
+    assert reached == {
+        "motion": ([False, False, False], True),
+        "pixels": ([True, True, False], False),  # gain and offset
+        "sharpness": ([False, False, True], False),  # the gate
+    }
