@@ -92,9 +92,8 @@ def test_it_is_a_dataset(phantom: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_it_trains(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     sets = (
-        "model.image_size=64", "model.keypoints.depth=2", "model.keypoints.max_features=8",
-        "model.motion.depth=2", "model.motion.max_features=8", "model.generator.width=8",
-        "train.max_steps=2", "train.batch_size=1", "train.batchnorm_batches=1",
+        "model.image_size=64", "model.matcher.grid=8", "model.matcher.stiff=8",
+        "model.matcher.shading=8", "train.max_steps=2", "train.batch_size=1",
     )  # fmt: skip
     words = ["train", "lite", "--data", str(phantom), "-o", str(tmp_path / "run")]
     assert main([*words, *(word for value in sets for word in ("--set", value))]) == 0
