@@ -131,6 +131,7 @@ class LossConfig:
     folding: float = _only(_MATCHING, 5.0)
     roughness: float = _only(_MATCHING, 0.05)
     pixels: float = _only(_MATCHING, 4.0)  # L1 of the frame, as a share of holding still
+    structure: float = _only(_MATCHING, 4.0)  # the same of locally normalised frames
     pixels_from: int = _only(_MATCHING, 0)  # step from which pixels count
     sharpness: float = _only(_MATCHING, 0.0)  # local energy of the finest details, from then on
 

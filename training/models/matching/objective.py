@@ -79,9 +79,12 @@ class MatchingObjective(Objective):
             # texture's local energy alone, and nothing else learns from that.
             pixels = frame.content + frame.gate.detach() * frame.texture
             energy = frame.content.detach() + frame.gate * frame.texture.detach()
-            for name, seen in (("motion", uncorrected.image()), ("pixels", pixels)):
+            moved = uncorrected.image()
+            for name, seen in (("motion", moved), ("pixels", pixels)):
                 share = losses.picture(seen, batch.driving, batch.source, counts)
                 result[name] = on * weights.pixels * share
+            share = losses.structure(moved, batch.driving, batch.source, counts)
+            result["structure"] = on * weights.structure * share
             real = [losses.chosen(x, counts) for x in (energy, batch.driving)]
             result["sharpness"] = on * weights.sharpness * image_losses.sharpness(*real)
         l1 = (image.detach() - batch.driving).abs().mean().item()

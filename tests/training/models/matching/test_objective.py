@@ -20,7 +20,7 @@ from sonomime.training.models.matching.objective import MatchingObjective
 
 SIZE, QUARTER = 128, 32
 LEAD = {"flow", "doubt", "folding", "roughness"}
-PIXELS = {"motion", "pixels", "sharpness"}
+PIXELS = {"motion", "structure", "pixels", "sharpness"}
 FLOW = ("loss.flow=2", "loss.flow_until=100", "loss.flow_exact=0.5", "loss.pixels_from=50")
 
 
@@ -153,6 +153,7 @@ def test_each_loss_of_the_frame_reaches_its_own_network_alone() -> None:
         reached[name] = layers, match is not None and bool(match.any())
     assert reached == {
         "motion": ([False, False, False], True),
+        "structure": ([False, False, False], True),
         "pixels": ([True, True, False], False),  # gain and offset
         "sharpness": ([False, False, True], False),  # the gate
     }
