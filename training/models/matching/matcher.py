@@ -74,7 +74,8 @@ def locally_normalised(image: Tensor) -> Tensor:
         return F.interpolate(x, size=image.shape[-2:], mode="bilinear", align_corners=False)
 
     difference = image - smooth(image)
-    return difference / (smooth(difference.square()).sqrt() + 0.03)
+    # Where all is black the root's slope would be infinite.
+    return difference / ((smooth(difference.square()) + 1e-8).sqrt() + 0.03)
 
 
 class Encoder(nn.Module):
