@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ..runtime.bundle.checks import most_numbers
 from ..runtime.support.dataclass_parser import StrictError, parse, plain
 from ..runtime.support.errors import ConfigError
-from .overrides import apply_override
+from .overrides import apply_override, refuse_other_families
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -217,7 +217,7 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
         for override in overrides:
             apply_override(table, override)
         config = config_from_dict(table, where=f"--set {' '.join(overrides)}")
-    _refuse_other_families(table, config, config.model.family)
+    refuse_other_families(table, config, config.model.family)
     if not config.preset:
         config = dataclasses.replace(config, preset=path.stem)
     check(config)
@@ -236,22 +236,6 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     """The configuration as nested dicts and lists, as kept in checkpoints and bundles."""
     result: dict[str, Any] = plain(config)
     return result
-
-
-def _refuse_other_families(
-    table: Mapping[str, Any], section: Any, family: Family, where: str = ""
-) -> None:
-    """What is written down and would do nothing, for it belongs to another family."""
-    for known in (f for f in dataclasses.fields(section) if f.name in table):
-        value, name = getattr(section, known.name), f"{where}{known.name}"
-        owner = known.metadata.get("family", family)
-        if owner != family:
-            raise ConfigError(
-                f"{name} is a setting of the family {owner!r}, this model's is {family!r}",
-                "take it out; a model's family is model.family",
-            )
-        if dataclasses.is_dataclass(value):
-            _refuse_other_families(table[known.name], value, family, f"{name}.")
 
 
 def check(config: Config) -> None:

@@ -1,8 +1,10 @@
-"""Settings from the command line: ``--set section.key=value``."""
+"""Settings as they are written down: ``--set section.key=value``, and for which family."""
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
+from collections.abc import Mapping
 from typing import Any
 
 from ..runtime.support.errors import ConfigError
@@ -31,3 +33,26 @@ def apply_override(table: dict[str, Any], override: str) -> None:
                 f"--set {override!r}: {section!r} is not a section", "see docs/training.md"
             )
     table[last] = value
+
+
+def refuse_other_families(
+    table: Mapping[str, Any], section: Any, family: str, where: str = ""
+) -> None:
+    """Refuse what is written down and would do nothing, for it belongs to another family.
+
+    Args:
+        table: as written. section: the dataclass made of it; `where` is its name, with a dot.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    for known in (f for f in dataclasses.fields(section) if f.name in table):
+        value, name = getattr(section, known.name), f"{where}{known.name}"
+        owner = known.metadata.get("family", family)
+        if owner != family:
+            raise ConfigError(
+                f"{name} is a setting of the family {owner!r}, this model's is {family!r}",
+                "take it out; a model's family is model.family",
+            )
+        if dataclasses.is_dataclass(value):
+            refuse_other_families(table[known.name], value, family, f"{name}.")
