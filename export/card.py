@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from math import prod
 
-from ..runtime.bundle.manifest import Chain, DataCredit, DisplacementControl, KeypointControl
+from ..runtime.bundle.manifest import (
+    TRANSFER,
+    Chain,
+    DataCredit,
+    DisplacementControl,
+    KeypointControl,
+)
+from ..runtime.compose import MOST_SIDE
 from ..training.checkpoint import Checkpoint
 
 OWN_LICENCE = "Apache-2.0"
@@ -50,23 +58,43 @@ recording: keep the synthetic mark that the sinks add.
 """
 
 LIMITS = """\
+- Relative motion assumes that the reference frame is in the pose of the still image.
+"""
+
+LIMITS_OF_KEYPOINTS = """\
 - Anatomies, probes and motions unlike those of the training data are drawn with errors that may
   look plausible.
 - Structures that the still image does not show are invented or missing when motion uncovers them.
-- Relative motion assumes that the reference frame is in the pose of the still image.
+- Keypoints may carry slow changes of brightness as well as motion.
+"""
+
+LIMITS_OF_DISPLACEMENTS = """\
+- What the still image does not show cannot be shown: its edge is stretched or mirrored there.
+- Motion is found by comparing each driving frame with the reference frame. Where the two show
+  different things (another view, a cut, a probe that has left the skin) what is found is a guess.
+  Such frames are called doubtful as far as the model's own numbers tell; no number promises that a
+  frame is right.
+- Displacements are carried over unturned and unscaled: a subject of another size or direction moves
+  as the driving one does, not as it would itself.
+- Nothing in the model knows an anatomy: a motion that no tissue can make is followed too.
+- Between two subjects motion lies in the right place only where landmarks align them.
+"""
+
+LIMIT_OF_SHADING = """\
+- Slow changes of brightness of the driving clip (a shadow, contact with the skin) are taken on,
+  unless shading is turned off.
 """
 
 
 def model_card(checkpoint: Checkpoint, told: Description, precision: str, chain: Chain) -> str:
     """Markdown: what the model is, its data, what it may be used for, how well it does."""
-    size, channels = chain.image.size, chain.image.channels
     weights = sum(
         tensor.numel()
         for key, tensor in checkpoint.weights.items()
         if not key.endswith("num_batches_tracked")
     )
     data = [f"- {credit.name}: {credit.licence}" for credit in told.data]
-    where = "Credits: CREDITS.md.\n" if told.credits else ""
+    where = "\nCredits: CREDITS.md.\n" if told.credits else ""
     return f"""\
 # {told.name}
 
@@ -74,8 +102,9 @@ Preset `{checkpoint.config.preset}` of sonomime: a still image moves as a drivin
 
 | | |
 |---|---|
-| input and output | uint8, {channels} x {size} x {size} |
+| input and output | {_pictures(chain)} |
 | what carries the motion | {_carrier(chain.control)} |
+| what passes from a driving frame | {_passed(chain)} |
 | geometry | `{chain.geometry}` |
 | weights | {weights:,} numbers, {precision} convolutions, float32 coordinates |
 | training | {checkpoint.step:,} steps |
@@ -87,7 +116,6 @@ Preset `{checkpoint.config.preset}` of sonomime: a still image moves as a drivin
 ## Training data
 
 {chr(10).join(data) or "- not stated"}
-
 {where}
 ## Figures
 
@@ -95,7 +123,13 @@ Preset `{checkpoint.config.preset}` of sonomime: a still image moves as a drivin
 
 ## Limits
 
-{LIMITS}"""
+{_limits(chain)}"""
+
+
+def _pictures(chain: Chain) -> str:
+    size, channels = chain.image.size, chain.image.channels
+    own = f"; composed at the source's own size, up to {MOST_SIDE} pixels a side"
+    return f"uint8, {channels} x {size} x {size}" + (own if chain.layers else "")
 
 
 def _carrier(control: KeypointControl | DisplacementControl) -> str:
@@ -103,7 +137,30 @@ def _carrier(control: KeypointControl | DisplacementControl) -> str:
         names = [point.name for point in control.supervised]
         supervised = f"{len(names)} supervised: {', '.join(names)}" if names else "none supervised"
         return f"{control.count} keypoints, {supervised}"
-    shading = f", shading {control.shading_height} x {control.shading_width}"
-    return f"displacements {control.grid_height} x {control.grid_width}" + (
-        shading if control.shading_height else ""
+    landmarks = ", ".join(control.landmarks) or "none, give your own"
+    return (
+        f"displacements from a reference driving frame, {control.grid_height} x "
+        f"{control.grid_width} cells; landmarks found for the alignment: {landmarks}"
     )
+
+
+def _passed(chain: Chain) -> str:
+    """What the stage `transfer` hands on, states aside; nothing else can pass."""
+    states = {recurrent.from_ for recurrent in chain.recurrent}
+    passed = [
+        tensor
+        for stage in chain.stages
+        if stage.name == TRANSFER
+        for tensor in stage.outputs
+        if tensor.name not in states
+    ]
+    shapes = [" x ".join(str(n) for n in tensor.shape if n > 1) or "1" for tensor in passed]
+    listed = ", ".join(f"{t.name} {shape}" for t, shape in zip(passed, shapes, strict=True))
+    return f"{sum(prod(tensor.shape) for tensor in passed):,} numbers: {listed}"
+
+
+def _limits(chain: Chain) -> str:
+    control = chain.control
+    if isinstance(control, KeypointControl):
+        return LIMITS_OF_KEYPOINTS + LIMITS
+    return LIMITS_OF_DISPLACEMENTS + (LIMIT_OF_SHADING if control.shading_height else "") + LIMITS

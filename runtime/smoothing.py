@@ -1,4 +1,4 @@
-"""How calm the keypoints' trajectory is to be; the filter itself is in the stage `transfer`."""
+"""How calm the motion is to be; the filter itself is in the stage `transfer`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .support.errors import ConfigError
 
 
 class Smoothing(NamedTuple):
-    """One-Euro smoothing of the keypoints' trajectory (Casiez, Roussel and Vogel 2012).
+    """One-Euro smoothing of keypoints or displacements (Casiez, Roussel and Vogel 2012).
 
     `min_cutoff` in Hz: lower is calmer at rest; `beta` in Hz per (unit/s), the picture being two
     units wide: higher follows fast motion with less lag.

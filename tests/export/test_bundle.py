@@ -13,11 +13,12 @@ from lively import SMALL, SMALL_LITE, lively_checkpoint, speckle
 
 from sonomime import __version__
 from sonomime.export.bundle import config_sha256, export_bundle
-from sonomime.export.card import Description
+from sonomime.export.card import Description, model_card
 from sonomime.export.verify import Frames
 from sonomime.runtime import Animator, Smoothing
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.bundle.manifest import DataCredit, DisplacementControl
+from sonomime.runtime.compose import MOST_SIDE
 from sonomime.runtime.media.frames import read_image
 from sonomime.runtime.support.errors import ExportError, OutputError
 from sonomime.training.models.base import StageModule
@@ -25,6 +26,7 @@ from sonomime.training.models.keypoints import family
 from sonomime.training.models.keypoints.oracle import KeypointOracle
 from sonomime.training.models.keypoints.stages import build_stages
 from sonomime.training.models.keypoints.transfer import CONTROLS, TransferStage
+from sonomime.training.models.matching.family import MatchingFamily
 from sonomime.training.models.matching.oracle import MatchingOracle
 
 Bundles = Callable[..., Path]
@@ -68,6 +70,7 @@ def test_model_card(small: Path) -> None:
     ):
         assert phrase in card
     assert "bladder neck" in card and "evaluate" in card
+    assert "12 keypoints" in card and "displacement" not in card
 
 
 def test_golden_sample_is_what_the_animator_makes(small: Path) -> None:
@@ -219,6 +222,35 @@ def test_default_size(bundles: Bundles) -> None:
     assert sum(path.stat().st_size for path in folder.iterdir()) < 15e6
 
 
+def test_the_card_of_a_bundle_that_moves_by_displacements(bundles: Bundles) -> None:
+    """What passes, and the limits of that motion; nothing of keypoints."""
+    card = (bundles("lite", "fp32", *SMALL_LITE) / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "832 numbers: displacement 16 x 16 x 2, confidence 16 x 16, shading 8 x 8" in card
+    assert "displacements from a reference driving frame, 16 x 16 cells" in card
+    assert f"up to {MOST_SIDE} pixels" in card, "its frame has layers"
+    for phrase in ("unturned and unscaled", "doubtful", "brightness", "none, give your own"):
+        assert phrase in card
+    assert "eypoint" not in card
+
+
+@pytest.mark.parametrize(("cells", "said"), [(8, True), (0, False)])
+def test_a_card_speaks_of_shading_only_where_there_is_some(cells: int, said: bool) -> None:
+    checkpoint = lively_checkpoint("lite", (*SMALL_LITE, f"model.matcher.shading={cells}"))
+    chain = MatchingFamily().chain(checkpoint.model())
+    card = model_card(checkpoint, Description().of(checkpoint), "fp32", chain)
+    assert ("changes of brightness" in card) == said
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [(("apex", "base"), "alignment: apex, base"), ((), "alignment: none")]
+)
+def test_a_card_names_the_landmarks_that_are_found(names: tuple[str, ...], said: str) -> None:
+    checkpoint = lively_checkpoint("lite", SMALL_LITE)
+    chain = MatchingFamily().chain(checkpoint.model())
+    chain = dataclasses.replace(chain, control=dataclasses.replace(chain.control, landmarks=names))
+    assert said in model_card(checkpoint, Description().of(checkpoint), "fp32", chain)
+
+
 def test_a_bundle_of_matching(bundles: Bundles) -> None:
     """What carries the motion, what the frame is made of, and that it does what the model does."""
     folder = bundles("lite", "fp32", *SMALL_LITE)
@@ -226,7 +258,6 @@ def test_a_bundle_of_matching(bundles: Bundles) -> None:
     assert isinstance(manifest.control, DisplacementControl) and manifest.layers is not None
     assert manifest.control.grid_height == 16 and manifest.motions() == ("relative",)
     assert manifest.custom_ops == ()
-    assert "displacements 16 x 16, shading 8 x 8" in (folder / "MODEL_CARD.md").read_text()
     chain = MatchingOracle(lively_checkpoint("lite", SMALL_LITE).model())
     frames = [speckle(128, seed=seed) for seed in range(4)]
     chain.set_source(frames[0], frames[1])
