@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .alignment import Aligner, Landmark, points_to_pixels
+from .alignment import Aligner, Landmark
 from .backends import open_backend
 from .bundle.bundle import Bundle
-from .bundle.manifest import (
-    DRIVING,
-    DRIVING_FRAME,
-    LANDMARK_IMAGE,
-    QUALITY,
-    SOURCE_IMAGE,
-    Motion,
-)
+from .bundle.manifest import DRIVING_FRAME, SOURCE_IMAGE, Motion
 from .clock import Clock
 from .compose import Size, SourcePicture
+from .detection import detect_keypoints, detect_landmarks
 from .frame_io import FrameIO
 from .media.frames import Image, Letterbox
 from .options import Scale, fit_scale, set_options, set_within
-from .quality import Quality, judge
+from .quality import Quality, judge_frame
 from .session import Session
 from .shading import Shading, set_shading
 from .smoothing import Smoothing, as_smoothing
@@ -131,8 +125,7 @@ class Animator:
             InputError: not an image.
             BackendError: a stage failed, or the Animator is closed.
         """
-        with self._lock:
-            self._check_open()
+        with self._served():
             self._picture = None
             self._aligner.drop()
             box = self._io.give(image, SOURCE_IMAGE)
@@ -147,8 +140,7 @@ class Animator:
             InputError: not an image, or points of `align` that waited for it lie outside of it.
             BackendError: a stage failed, or the Animator is closed.
         """
-        with self._lock:
-            self._check_open()
+        with self._served():
             self._aligner.begin(self._io.give(frame, DRIVING_FRAME))
             self.session.set_reference()
             self._begin()
@@ -184,8 +176,7 @@ class Animator:
             BackendError: a stage failed, an array lies on a GPU and the model does not, or the
                 Animator is closed.
         """
-        with self._lock:
-            self._check_open()
+        with self._served():
             picture = self._source_picture()
             if size is not None:
                 picture.check(size)
@@ -228,8 +219,7 @@ class Animator:
             InputError: no source, or no frame of it yet.
             BackendError: the Animator is closed.
         """
-        with self._lock:
-            self._check_open()
+        with self._served():
             return self._source_picture().compose(size)
 
     def detect(self, frame: Any) -> NDArray[np.float32]:
@@ -240,14 +230,8 @@ class Animator:
             InputError: not an image.
             BackendError: a stage failed, or the Animator is closed.
         """
-        with self._lock:
-            self._check_open()
-            if self.session.chain.control.kind != "keypoints":
-                raise ConfigError("this model has no keypoints to detect")
-            self._io.give(frame, DRIVING_FRAME)
-            self.session.observe()
-            points: NDArray[np.float32] = self.session.read(DRIVING + "kp_value")[0]
-            return points
+        with self._served():
+            return detect_keypoints(self.session, self._io, frame)
 
     def align(
         self, source_points: ArrayLike | None, reference_points: ArrayLike | None = None
@@ -267,12 +251,10 @@ class Animator:
                 picture.
             BackendError: the Animator is closed.
         """
-        with self._lock:
-            self._check_open()
+        with self._served():
             if source_points is None:
-                self._aligner.drop()
-            else:
-                self._aligner.align(source_points, reference_points, self.letterbox)
+                return self._aligner.drop()
+            self._aligner.align(source_points, reference_points, self.letterbox)
 
     def find_landmarks(self, image: Any) -> list[Landmark]:
         """Landmarks of a source image or a driving frame, in pixels of it; changes nothing else.
@@ -282,21 +264,12 @@ class Animator:
             InputError: not an image.
             BackendError: the stage failed, or the Animator is closed.
         """
-        with self._lock:
-            self._check_open()
-            names = self.session.landmarks
-            if not names:
-                raise ConfigError("this model finds no landmarks", "place them by hand: align()")
-            box = self._io.give(image, LANDMARK_IMAGE)
-            found = self.session.find_landmarks()
-            places = points_to_pixels(found[:, :2], box)
-            rows = np.column_stack([places, found[:, 2]]).tolist()
-            return [Landmark(name, *row) for name, row in zip(names, rows, strict=True)]
+        with self._served():
+            return detect_landmarks(self.session, self._io, image)
 
     def reset(self) -> None:
         """Begin a new driving clip: reference, alignment, smoothing and clock are forgotten."""
-        with self._lock:
-            self._check_open()
+        with self._served():
             self._aligner.drop()
             self.session.forget_reference()
             self._begin()
@@ -308,8 +281,7 @@ class Animator:
             ConfigError: the bundle has no such tensor.
             BackendError: the Animator is closed.
         """
-        with self._lock:
-            self._check_open()
+        with self._served():
             return self.session.read(name)
 
     @property
@@ -320,11 +292,8 @@ class Animator:
         Raises:
             BackendError: the Animator is closed.
         """
-        with self._lock:
-            self._check_open()
-            if self._clock.last is None or QUALITY not in self.session.chain.tensors():
-                return None
-            return judge(self.session.read(QUALITY))
+        with self._served():
+            return None if self._clock.last is None else judge_frame(self.session)
 
     @property
     def letterbox(self) -> Letterbox:
@@ -354,15 +323,16 @@ class Animator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise BackendError("this Animator is closed", "open another one")
+    @contextmanager
+    def _served(self) -> Iterator[None]:
+        """One caller at a time, and none once it is closed."""
+        with self._lock:
+            if self._closed:
+                raise BackendError("this Animator is closed", "open another one")
+            yield
 
     def _source_picture(self) -> SourcePicture:
         if self._picture is None:

@@ -14,6 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .bundle.manifest import QUALITY
+from .session import Session
+
 Reason = Literal["", "unsure", "far", "folded", "unseen"]
 
 # Chosen on the test clips with an early state of the matching model, by benchmarks/quality.py and
@@ -52,6 +55,13 @@ class Quality:
     @property
     def state(self) -> Literal["good", "doubtful"]:
         return "doubtful" if self.reason else "good"
+
+
+def judge_frame(session: Session) -> Quality | None:
+    """How a session's last frame went; None where its model does not say."""
+    if QUALITY not in session.chain.tensors():
+        return None
+    return judge(session.read(QUALITY))
 
 
 def judge(numbers: NDArray[np.float32]) -> Quality:
