@@ -1,5 +1,5 @@
 # Everything from a fresh clone: only Python 3.11 or newer (with venv) and make have to be there.
-#   make demo    an animated ultrasound video from the bundled samples, without torch
+#   make demo    animated ultrasound videos from the bundled samples, without torch
 #   make test    linters, types, import rules and all tests that need no GPU
 #   make lowest  the runtime's tests with the oldest versions that pyproject.toml admits
 .DEFAULT_GOAL := help
@@ -21,7 +21,7 @@ INSTALL_INPUTS := pyproject.toml constraints.txt Makefile
 unexport PYTHONPATH PYTHONHOME
 
 help:
-	@echo 'make demo    animate the sample still with the sample clip -> $(DEMO_VIDEO)'
+	@echo 'make demo    animate the sample stills with the sample clips -> $(DEMO_VIDEO), -2.mp4'
 	@echo 'make test    ruff, mypy, import rules, tests (all but those that need a GPU)'
 	@echo 'make lowest  the runtime with the oldest versions that it admits (Python 3.11 or 3.12)'
 	@echo 'make lint    the checks of make test without the tests'
@@ -75,6 +75,7 @@ demo: $(DEMO)/.installed
 	@$(DEMO)/bin/python -c 'import importlib.util as u, sys; \
 		sys.exit("error: torch is installed in $(DEMO)" if u.find_spec("torch") else 0)'
 	@echo "$(CURDIR)/$(DEMO_VIDEO)"
+	@echo "$(CURDIR)/$(DEMO_VIDEO:.mp4=-2.mp4)"
 
 lint: $(TEST)/.installed
 	$(TEST)/bin/ruff check .

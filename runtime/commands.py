@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .support.errors import ConfigError
+from .support.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from .animator import Animator
@@ -113,19 +113,19 @@ def run_animate(args: argparse.Namespace) -> int:
         args.source_frame, args.side_by_side, not args.no_mark, args.landmarks,
         args.debug_picture, parse_size(args.size),
     )  # fmt: skip
-    animator = Animator.open(
+    with Animator.open(
         args.bundle, args.backend, motion=args.motion, smooth=smooth, threads=args.threads,
         scale=args.scale, device=args.device, shading=args.shading,
-    )  # fmt: skip
-    return _animate(animator, job, args.json)
+    ) as animator:  # fmt: skip
+        _animate(animator, job, args.json)
+    return 0
 
 
-def _animate(animator: Animator, job: Job, as_json: bool) -> int:
+def _animate(animator: Animator, job: Job, as_json: bool) -> None:
     from .pipeline import animate_files
     from .quality import as_rows, summary
 
-    with animator:
-        done = animate_files(animator, job)
+    done = animate_files(animator, job)
     record = asdict(done) | {"quality": as_rows(done.quality)}
     print(json.dumps(record, default=str) if as_json else done.output)
     rate = done.frames / done.seconds
@@ -134,14 +134,15 @@ def _animate(animator: Animator, job: Job, as_json: bool) -> int:
         print(done.alignment, file=sys.stderr)
     if doubts := summary(done.quality):
         print(doubts, file=sys.stderr)
-    return 0
 
 
 def add_demo(verbs: Subparsers) -> None:
     """`sonomime demo`."""
     parser = _verb(
-        verbs, "demo", "animate the sample image with the sample clip", "sonomime demo -o demo.mp4",
-        run_demo, "Source, driving and synthesized picture are shown beside each other.",
+        verbs, "demo", "animate the sample images with the sample clips",
+        "sonomime demo -o demo.mp4", run_demo,
+        "The first, OUT, is one subject moved by itself; the second, with -2 after its name, one "
+        "moved by another. Source, driving and synthesized picture are beside each other.",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("sonomime-demo.mp4"), metavar="OUT",
@@ -153,11 +154,15 @@ def add_demo(verbs: Subparsers) -> None:
 def run_demo(args: argparse.Namespace) -> int:
     """Run `sonomime demo`."""
     from .animator import Animator
-    from .pipeline import demo_job
+    from .pipeline import demo_jobs
 
-    job = demo_job(args.output)
-    animator = Animator.open(args.bundle, args.backend, threads=args.threads, device=args.device)
-    return _animate(animator, job, False)
+    jobs = demo_jobs(args.output)
+    with Animator.open(
+        args.bundle, args.backend, threads=args.threads, device=args.device
+    ) as animator:
+        for job in jobs:
+            _animate(animator, job, False)
+    return 0
 
 
 def add_doctor(verbs: Subparsers) -> None:
@@ -223,11 +228,19 @@ def _add_open(parser: argparse.ArgumentParser) -> None:
 
 
 def _reference(text: str) -> str | int:
-    return int(text) if text.isdecimal() else text
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def _landmarks(text: str) -> str | Path:
-    return text if text in ("auto", "none") else Path(text)
+    if text in ("auto", "none"):
+        return text
+    path = Path(text)
+    if not path.exists() or path.is_dir():
+        raise InputError(
+            f"there is no file {text!r} to read landmarks from",
+            "auto, none, or a CSV file with image,keypoint,x,y",
+        )
+    return path
 
 
 def _scale(text: str) -> str | float:

@@ -72,7 +72,10 @@ def target_size(size: Size, box: Letterbox) -> tuple[int, int]:
     elif not isinstance(size, tuple) or len(size) != 2:
         raise ConfigError(f"cannot compose at size {size!r}", "source, model or (width, height)")
     elif min(size) < LEAST_SIDE:
-        raise ConfigError(f"{size[0]}x{size[1]} is too small", f"at least {LEAST_SIDE} a side")
+        raise ConfigError(
+            f"cannot compose at {size[0]}x{size[1]}: that is too small",
+            f"at least {LEAST_SIDE} pixels a side",
+        )
     width, height = size
     if max(size) > MOST_SIDE:
         most = fitted(*own, MOST_SIDE, MOST_SIDE)

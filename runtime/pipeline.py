@@ -153,17 +153,22 @@ def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
     return target_size(size, box)
 
 
-def demo_job(output: Path) -> Job:
-    """The sample still moved by the sample clip, side by side.
+def demo_jobs(output: Path) -> list[Job]:
+    """The sample stills moved by the sample clips, side by side: first one subject by itself, then,
+    into `output` with -2 after its name, one subject by another.
 
     Raises:
         InputError: the samples are not there.
     """
-    still, driving = SAMPLES / "still.png", SAMPLES / "driving.mp4"
-    for file in (still, driving):
+    pairs = (("still.png", "driving.mp4"), ("lung_still.png", "lung.mp4"))
+    for file in (SAMPLES / name for pair in pairs for name in pair):
         if not file.is_file():
             raise InputError(f"the sample {file} is missing", "install sonomime again")
-    return Job(still, driving, output, side_by_side=True)
+    outputs = (output, output.parent / f"{output.stem}-2{output.suffix}")
+    return [
+        Job(SAMPLES / still, SAMPLES / driving, made, side_by_side=True)
+        for (still, driving), made in zip(pairs, outputs, strict=True)
+    ]
 
 
 def _align(animator: Animator, job: Job, still: Image, reference: Image | None) -> Alignment:

@@ -24,6 +24,6 @@ def set_shading(session: Session, shading: Shading) -> None:
         session.set_control("shade", SHARES[shading])
     elif shading != "full":
         raise ConfigError(
-            f"shading is {shading!r}, but this model has no control `shade`",
-            "leave shading out, or take a bundle whose motion is a grid of displacements",
+            f"this model cannot lessen its shading: {shading!r} has no effect",
+            "leave shading out; it is for models that move by displacements",
         )

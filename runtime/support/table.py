@@ -48,10 +48,17 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
                     )
                 yield reader.line_num, dict(zip(header, row, strict=True))
             if header is None:
-                raise InputError(f"{path}: empty", f"the first line must be {','.join(columns)}")
-    except (UnicodeDecodeError, csv.Error) as error:
+                raise InputError(
+                    f"{path}: the file is empty", f"the first line must be {','.join(columns)}"
+                )
+    except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}: not a CSV file in UTF-8 ({error})", "save it as plain UTF-8 CSV"
+            f"{path}: not a CSV file: it holds bytes that are not UTF-8 text",
+            "save it as plain UTF-8 CSV",
+        ) from error
+    except csv.Error as error:
+        raise InputError(
+            f"{path}: not a CSV file ({error})", "save it as plain UTF-8 CSV"
         ) from error
     except OSError as error:
         raise InputError(
@@ -61,6 +68,8 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
 
 def _check_header(where: str, header: Sequence[str], columns: Sequence[str]) -> None:
     hint = f"the first line must be {','.join(columns)}"
+    if len(header) == 1 and (found := next((mark for mark in ";\t|" if mark in header[0]), "")):
+        raise InputError(f"{where}: columns are divided by {found!r}, not by commas", hint)
     for column in header:
         if column not in columns:
             raise InputError(

@@ -21,6 +21,8 @@ def words(tmp_path: Path, displacement_toy: Path) -> list[str]:
     for i in range(4):
         cv2.imwrite(str(tmp_path / "driving" / f"{i}.png"), blob(64, -0.3 + i / 10, 0))
     (tmp_path / "marks.csv").write_text("image,keypoint,x,y\nsource,a,1,2\nreference,a,3,4\n")
+    (tmp_path / "outside.csv").write_text("image,keypoint,x,y\nsource,a,1,2\nreference,a,64,4\n")
+    (tmp_path / "unequal.csv").write_text("image,keypoint,x,y\nsource,a,1,2\nreference,b,3,4\n")
     files = [tmp_path / "still.png", tmp_path / "driving", "-o", tmp_path / "out.mp4"]
     return [str(word) for word in ("animate", "--bundle", displacement_toy, *files)]
 
@@ -44,9 +46,16 @@ def test_what_a_pair_was_aligned_by(
     ("options", "code"),
     [
         (["--landmarks", "{tmp}/none.csv"], 6),
+        (["--landmarks", "{tmp}"], 6),
+        (["--landmarks", "{tmp}/still.png"], 6),
+        (["--landmarks", "{tmp}/outside.csv"], 6),
+        (["--landmarks", "{tmp}/unequal.csv"], 6),
         (["--debug-picture", "-"], 2),
         (["--debug-picture", "{tmp}/still.png"], 7),
         (["--reference", "4"], 6),
+        (["--reference", "-1"], 2),
+        (["--size", "0x0"], 2),
+        (["--size", "64"], 2),
         (["--motion", "absolute"], 2),
         (["--scale", "hull"], 2),
     ],

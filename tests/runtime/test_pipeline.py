@@ -18,7 +18,7 @@ from sonomime.runtime.media.frames import Crop, read_image
 from sonomime.runtime.media.mark import draw_mark, mark_box
 from sonomime.runtime.media.panels import Panels
 from sonomime.runtime.media.video import open_source
-from sonomime.runtime.pipeline import Job, animate_files, demo_job
+from sonomime.runtime.pipeline import Job, animate_files, demo_jobs
 from sonomime.runtime.session import own_places
 from sonomime.runtime.support.errors import ConfigError, InputError, OutputError
 
@@ -289,8 +289,10 @@ def test_an_input_is_not_overwritten(
 
 
 def test_the_samples_are_there(tmp_path: Path) -> None:
-    job = demo_job(tmp_path / "demo.mp4")
-    assert job.side_by_side and job.mark
-    with open_source(job.source) as source, open_source(job.driving) as driving:
-        assert source.count_hint == 1
-        assert sum(1 for _ in driving) >= 24
+    jobs = demo_jobs(tmp_path / "demo.mp4")
+    assert len({file for job in jobs for file in (job.source, job.driving, job.output)}) == 6
+    for job in jobs:
+        assert job.side_by_side and job.mark
+        with open_source(job.source) as source, open_source(job.driving) as driving:
+            assert source.count_hint == 1
+            assert sum(1 for _ in driving) >= 24

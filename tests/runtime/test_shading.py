@@ -48,7 +48,7 @@ def test_it_is_full_unless_said_otherwise(session: Session) -> None:
 
 @pytest.mark.parametrize("shading", ["off", "low"])
 def test_a_model_without_the_control_cannot_lessen_it(shading: Shading) -> None:
-    with pytest.raises(ConfigError, match="shade") as caught:
+    with pytest.raises(ConfigError, match="shading") as caught:
         Animator(Session(CHAIN, Arithmetic()), shading=shading)
     assert caught.value.hint
     Animator(Session(CHAIN, Arithmetic()), shading="full").close()

@@ -38,6 +38,15 @@ def test_faults_name_file_and_line(tmp_path: Path, text: str, line: str) -> None
     assert f"{path}{line}" in caught.value.message and caught.value.hint
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_another_mark_between_the_columns_is_named(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"a{mark}b\n1{mark}2\n")
+    with pytest.raises(InputError) as caught:
+        list(read_table(path, ("a", "b")))
+    assert f"{path}:1:" in caught.value.message and repr(mark) in caught.value.message
+
+
 def test_what_cannot_be_read_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"a,b\n\xff,1\n")
     for name in ("t.csv", "none.csv", "."):
