@@ -168,10 +168,10 @@ def _bundle(path: Path | None, device: int | None) -> Check:
     finally:
         session.close()
     name = f"{bundle.manifest.name} {bundle.digest[:12]}"
-    detail = f"{name}, golden frame within {found.levels} grey levels ({found.psnr_db:.1f} dB)"
+    detail = f"{name}, golden frame within {found.levels}/255 ({found.psnr_db:.1f} dB)"
     if not found.within(tolerances):
         levels, decibels = tolerances.frame_levels, tolerances.psnr_db
-        allowed = [] if levels is None else [f"{levels} levels"]
+        allowed = [] if levels is None else [f"{levels}/255"]
         allowed += [] if decibels is None else [f"{decibels:g} dB"]
         raise BundleError(f"{detail}, allowed are {' and '.join(allowed)}", _OTHERWISE)
     return Check("bundle", "ok", detail)
