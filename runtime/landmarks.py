@@ -89,7 +89,7 @@ def align_pair(
     if landmarks == "none":
         return _not_aligned("not aligned, as asked")
     if not animator.session.landmarks:
-        return _not_aligned("not aligned: this model finds no landmarks (--landmarks FILE)")
+        return _not_aligned("not aligned: this model finds no landmarks; give them by --landmarks")
     if reference is None:
         return _not_aligned("not aligned: the driving clip cannot be read twice")
     found = [_found(animator, picture.image) for picture in (source, reference)]

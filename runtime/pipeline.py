@@ -192,8 +192,9 @@ def _align(animator: Animator, job: Job, still: Image, reference: Image | None) 
 def _check(job: Job) -> None:
     if isinstance(job.reference, str) and job.reference not in ("first", "best"):
         raise ConfigError(f"unknown reference {job.reference!r}", "first, best or a frame's index")
-    if any(isinstance(index, int) and index < 0 for index in (job.source_frame, job.reference)):
-        raise ConfigError("frames are counted from 0", "give an index of 0 or more")
+    for index in (job.source_frame, job.reference):
+        if isinstance(index, int) and index < 0:
+            raise ConfigError(f"there is no frame {index}", "frames are counted from 0")
     picture = job.debug_picture
     if picture is not None and (picture.suffix.lower() != ".png" or picture == job.output):
         raise ConfigError(

@@ -200,8 +200,8 @@ class _Source(ABC):
             if (width, height) != self._full_size:
                 expected = " x ".join(map(str, self._full_size))
                 raise InputError(
-                    f"{self.path}: frame {index} is {width} x {height} pixels, not {expected}",
-                    "all frames have to have one size",
+                    f"{self._called(index)} is {width} x {height} pixels, not {expected}",
+                    "all frames have to have the size of the first",
                 )
             if index == 0:
                 origin = time or 0.0
@@ -212,6 +212,9 @@ class _Source(ABC):
             if self._crop is not None:
                 image = np.ascontiguousarray(crop_image(image, self._crop))
             yield Frame(index, timestamp, image)
+
+    def _called(self, index: int) -> str:
+        return f"{self.path}: frame {index}"
 
     def close(self) -> None:  # noqa: B027 - an iteration closes what it opens
         """Nothing stays open between iterations."""
@@ -239,6 +242,9 @@ class _ImageFiles(_Source):
     def _images(self) -> Iterator[tuple[float | None, Image]]:
         for file in self._files:
             yield None, to_channels(read_image(file), self._channels)
+
+    def _called(self, index: int) -> str:
+        return str(self._files[index])
 
 
 class _VideoFile(_Source):

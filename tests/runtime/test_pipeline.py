@@ -106,7 +106,7 @@ def test_references(animator: Animator, still: Path, driving: Path, tmp_path: Pa
     assert horizontal(first) == pytest.approx(0.1 - 0.3, abs=0.05)
     best = animate_files(animator, Job(still, driving, tmp_path / "best", reference="best"))
     assert best.reference in range(len(XS))
-    for wrong, words in ((9, "has no frame 9"), ("last", "unknown reference"), (-1, "from 0")):
+    for wrong, words in ((9, "has no frame 9"), ("last", "unknown reference"), (-1, "no frame -1")):
         with pytest.raises((InputError, ConfigError), match=words):
             animate_files(animator, Job(still, driving, tmp_path / "none", reference=wrong))
     assert not (tmp_path / "none").exists()
