@@ -76,8 +76,8 @@ def sharpness(predicted: Tensor, real: Tensor, reach: int = 16) -> Tensor:
         for a, b in zip(bands[1:], wanted[1:], strict=True):
             found, real_ones = _deviation(a, size), _deviation(b, size)
             total = total + F.mse_loss(found, real_ones) / real_ones.mean()
-            whole = [torch.log(x.square().mean(dim=(1, 2, 3)) + 1e-5) for x in (a, b)]
-            total = total + (whole[0] - whole[1]).square().mean() / 4
+            whole = [(x.square().mean(dim=(1, 2, 3)) + 1e-5).sqrt() for x in (a, b)]
+            total = total + (whole[0] / whole[1] - 1).square().mean()
         predicted, real = bands[0] / 2, wanted[0] / 2
     return total
 
