@@ -91,6 +91,7 @@ def train_command(args: argparse.Namespace) -> int:
     from .trainer import Trainer
 
     config = load_config(args.config, args.set)
+    family = family_of(config.model)
     if args.max_minutes is not None and not args.max_minutes > 0:
         raise ConfigError(
             f"--max-minutes {args.max_minutes:g} is not positive", "e.g. --max-minutes 60"
@@ -106,7 +107,9 @@ def train_command(args: argparse.Namespace) -> int:
         for clip in progress(found.clips, label="reading clips")
     ]
     labelled = any(clip.visible.any() for clip in clips)
-    names = list(found.keypoint_names) if labelled and family_of(model).labels(model) else []
+    names = list(found.keypoint_names) if labelled else []
+    config = family.with_labels(config, names)
+    names = names if family.labels(config.model) else []
     sampler = PairSampler(
         clips, config.data, config.train.seed, batch_size=config.train.batch_size, loss=config.loss
     )

@@ -85,6 +85,12 @@ class CorrectorConfig:
 
 
 @dataclass(frozen=True)
+class LandmarkConfig:
+    count: int = 0  # landmarks that are found in a still image; 0: as many as the data labels
+    width: int = 24
+
+
+@dataclass(frozen=True)
 class DiscriminatorConfig:
     width: int = 64
     max_features: int = 512
@@ -105,6 +111,7 @@ class ModelConfig:
     )
     matcher: MatcherConfig = field(default_factory=MatcherConfig, metadata=_MATCHING)
     corrector: CorrectorConfig = field(default_factory=CorrectorConfig, metadata=_MATCHING)
+    landmarks: LandmarkConfig = field(default_factory=LandmarkConfig, metadata=_MATCHING)
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,7 @@ class LossConfig:
     structure: float = _only(_MATCHING, 4.0)  # the same of locally normalised frames
     pixels_from: int = _only(_MATCHING, 0)  # step from which pixels count
     sharpness: float = _only(_MATCHING, 0.0)  # local energy of the finest details, from then on
+    landmarks: float = _only(_MATCHING, 0.0)  # places of labelled landmarks, and their presence
 
 
 @dataclass(frozen=True)
@@ -234,8 +242,7 @@ def config_from_dict(table: Mapping[str, Any], where: str = "config") -> Config:
 
 def config_to_dict(config: Config) -> dict[str, Any]:
     """The configuration as nested dicts and lists, as kept in checkpoints and bundles."""
-    result: dict[str, Any] = plain(config)
-    return result
+    return dict(plain(config))
 
 
 def check(config: Config) -> None:
@@ -246,19 +253,13 @@ def check(config: Config) -> None:
         *(_matching_rules if model.family == "matching" else _keypoint_rules)(model, loss),
         (model.channels in (1, 3), "model.channels must be 1 or 3"),
         (all(getattr(loss, name) >= 0 for name in weights), "weights of losses must be 0 or more"),
-        (
-            train.max_steps >= 1 and train.batch_size >= 1,
-            "train.max_steps and batch_size must be at least 1",
-        ),
+        (min(train.max_steps, train.batch_size) >= 1, "train.max_steps, batch_size: 1 or more"),
         (0 <= train.seed < 2**32, "train.seed must be in [0, 2^32)"),
         (train.learning_rate > 0, "train.learning_rate must be positive"),
         (0 <= train.beta1 < 1 and 0 <= train.beta2 < 1, "train.beta1 and beta2 must be in [0, 1)"),
         (0 <= train.ema < 1, "train.ema must be in [0, 1)"),
         (train.grad_clip > 0, "train.grad_clip must be positive"),
-        (
-            train.warmup >= 0 <= train.batchnorm_batches,
-            "train.warmup and batchnorm_batches must be >= 0",
-        ),
+        (min(train.warmup, train.batchnorm_batches) >= 0, "train.warmup, batchnorm_batches: >= 0"),
         (
             min(train.log_every, train.picture_every, train.checkpoint_every) >= 1,
             "train.*_every must be at least 1",
@@ -342,6 +343,7 @@ def _matching_rules(model: ModelConfig, loss: LossConfig) -> list[Rule]:
             shading == 0 or (shading > 0 and grid % shading == 0),
             "model.matcher.shading must divide model.matcher.grid; 0 is none",
         ),
+        (model.landmarks.count >= 0 < model.landmarks.width, "model.landmarks: count >= 0 < width"),
         (passed <= most, f"model.matcher passes {passed} numbers a frame, {most} are allowed"),
         (loss.pixels > 0, "loss.pixels must be positive: no other loss sees the image"),
     ]

@@ -227,19 +227,25 @@ class Trainer:
         self.step = checkpoint.step
         self._keep_record(checkpoint)
 
-    def start_from(self, checkpoint: Checkpoint) -> None:
+    def start_from(self, checkpoint: Checkpoint) -> str:
         """Begin with the weights of another run, for fine-tuning; what that was trained on stays
-        on record.
+        on record. A network that learns nothing but labels begins anew where they are others.
+
+        Returns:
+            What begins anew or is left out, in a sentence for the user; "" where nothing does.
 
         Raises:
             ConfigError: its model has other settings.
             CheckpointError: its weights do not fit them.
         """
-        differing = _differing(
-            config_to_dict(checkpoint.config)["model"],
-            config_to_dict(self.config)["model"],
-            "model.",
+        theirs, ours = (config_to_dict(c)["model"] for c in (checkpoint.config, self.config))
+        name, known = self.family.label_network, checkpoint.supervised_names
+        anew = name != "" and (
+            theirs[name] != ours[name] or self.supervised_names not in ([], known)
         )
+        if anew:
+            theirs[name] = ours[name]
+        differing = _differing(theirs, ours, "model.")
         if differing:
             raise ConfigError(
                 f"cannot start from this checkpoint: {', '.join(differing)} differ(s)",
@@ -247,12 +253,24 @@ class Trainer:
             )
         try:
             for model in (self.model, self.ema):
-                model.load_state_dict(checkpoint.weights)
+                own = {k: v for k, v in model.state_dict().items() if anew and _of(k, name)}
+                kept = {k: v for k, v in checkpoint.weights.items() if not (anew and _of(k, name))}
+                model.load_state_dict(kept | own)
         except RuntimeError as error:
             raise CheckpointError(
                 f"weights do not fit the configuration: {error}", "use the file as it was saved"
             ) from error
+        mine = self.supervised_names
         self._keep_record(checkpoint)
+        if anew:
+            self.supervised_names = mine
+        if not anew or not (known or mine):
+            return ""
+        old, new = (", ".join(names) or "none" for names in (known, mine))
+        if self.family.labels(self.config.model):
+            return f"its {name}: {old}; this run's: {new}. What finds them begins untrained"
+        keep = f"--set model.{name}.count={len(known)}"
+        return f"its {name} ({old}) are left out: this run learns none; {keep} keeps them"
 
     def _keep_record(self, checkpoint: Checkpoint) -> None:
         """What its weights were trained on; and what its keypoints mean, if no label says other."""
@@ -269,6 +287,10 @@ class Trainer:
             {k: v.float().cpu().numpy() for k, v in shown.images.items()},
             {k: v.cpu().numpy() for k, v in shown.points.items()},
         )
+
+
+def _of(weight: str, network: str) -> bool:
+    return weight.startswith(f"{network}.")
 
 
 def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:

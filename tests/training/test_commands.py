@@ -121,3 +121,28 @@ def test_mistakes_are_told_with_a_hint(
     said = capsys.readouterr().err
     assert "error: " in said and "hint: " in said and "defect" not in said
     assert not (clips.parent / "run").exists()
+
+
+MATCHING = ("model.landmarks.width=8",)
+
+
+def test_the_data_say_how_many_landmarks_there_are(
+    clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"blob,{i}.png,{name},9,9,1\n" for i in range(6) for name in ("neck", "apex"))
+    (clips / "keypoints.csv").write_text("video,frame,keypoint,x,y,visible\n" + rows)
+    match = words(clips, preset="lite", sets=MATCHING)
+    assert main(match) == 0
+    found = load_checkpoint(clips.parent / "run" / "checkpoint.pt")
+    assert found.config.model.landmarks.count == 2
+    assert found.supervised_names == ["apex", "neck"]
+    assert main([*match, "--resume", "--set", "train.max_steps=3"]) == 0
+    assert "resuming at step 2" in capsys.readouterr().err
+    assert main([*match, "-o", str(clips.parent / "b"), "--set", "model.landmarks.count=3"]) == 2
+    assert "model.landmarks.count" in capsys.readouterr().err
+    # Without labels the run goes on without a detector, and says so.
+    (clips / "keypoints.csv").unlink()
+    start = ["--from", str(clips.parent / "run" / "checkpoint.pt")]
+    assert main([*match, "-o", str(clips.parent / "c"), *start]) == 0
+    assert "apex, neck" in capsys.readouterr().err
+    assert load_checkpoint(clips.parent / "c" / "checkpoint.pt").supervised_names == []

@@ -327,6 +327,13 @@ def test_configurations_cannot_be_changed() -> None:
         Config().preset = "other"  # type: ignore[misc]
 
 
+def test_landmarks_are_counted_from_0() -> None:
+    refused(r"model\.landmarks", "model.landmarks.count=-1", preset="lite")
+    refused(r"model\.landmarks", "model.landmarks.width=0", preset="lite")
+    assert load_config("lite", ["model.landmarks.count=3"]).model.landmarks.count == 3
+    assert Config().model.landmarks.count == 0 and Config().loss.landmarks == 0
+
+
 def test_a_wrong_override_is_not_blamed_on_the_file() -> None:
     with pytest.raises(ConfigError, match="--set train") as error:
         load_config("lite", ["train.max_stepz=3"])

@@ -10,10 +10,19 @@ import torch
 
 from sonomime.runtime.support.errors import CheckpointError, ConfigError
 from sonomime.training.checkpoint import Checkpoint, load_checkpoint
-from sonomime.training.config import Config, KeypointConfig, ModelConfig, MotionConfig
+from sonomime.training.config import (
+    Config,
+    CorrectorConfig,
+    KeypointConfig,
+    LandmarkConfig,
+    MatcherConfig,
+    ModelConfig,
+    MotionConfig,
+)
 from sonomime.training.data.batch import PairBatch
 from sonomime.training.loop import train
 from sonomime.training.models.keypoints.model import AnimationModel
+from sonomime.training.models.matching.model import MatchingModel
 from sonomime.training.trainer import Trainer
 
 POINTS = KeypointConfig(
@@ -96,6 +105,58 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     trainer = Trainer(config(), batch, tmp_path / "run", [], [])
     with pytest.raises(ConfigError, match=r"model\.keypoints\.width differ"):
         trainer.start_from(load_checkpoint(tmp_path / "old.pt"))
+
+
+def matching(count: int, width: int = 8) -> Config:
+    """A tiny model of the other family, which finds so many landmarks."""
+    model = ModelConfig(
+        family="matching", image_size=64, matcher=MatcherConfig(8, 8, grid=8, stiff=4, shading=8),
+        corrector=CorrectorConfig(4, 1), landmarks=LandmarkConfig(count, width),
+    )  # fmt: skip
+    loss = replace(config().loss, landmarks=1.0)
+    return replace(config(), model=model, loss=loss)
+
+
+LANDMARKS = ["apex", "neck"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "mine", "kept", "names"),
+    [
+        (0, 2, LANDMARKS, False, LANDMARKS),
+        (2, 1, ["other"], False, ["other"]),
+        (2, 2, ["one", "other"], False, ["one", "other"]),
+        (2, 2, LANDMARKS, True, LANDMARKS),
+        (2, 2, [], True, LANDMARKS),
+        (2, 0, [], None, []),
+        (0, 0, [], None, []),
+    ],
+)
+def test_landmarks_that_are_others_begin_untrained(
+    tmp_path: Path, old: int, new: int, mine: list[str], kept: bool | None, names: list[str]
+) -> None:
+    torch.manual_seed(5)
+    weights = MatchingModel(matching(old).model).state_dict()
+    start = Checkpoint(matching(old), 9, weights, LANDMARKS[:old])
+    trainer = Trainer(matching(new), batch, tmp_path / "run", mine, [])
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    said = trainer.start_from(start)
+    assert bool(said) == (kept is False or old != new)
+    assert trainer.supervised_names == names
+    for model in (trainer.model, trainer.ema):
+        for name, value in model.state_dict().items():
+            loaded = kept or not name.startswith("landmarks.")
+            assert torch.equal(value, weights[name] if loaded else before[name]), name
+
+
+def test_a_landmark_detector_of_another_width_begins_untrained(tmp_path: Path) -> None:
+    weights = MatchingModel(matching(2).model).state_dict()
+    trainer = Trainer(matching(2, width=16), batch, tmp_path / "run", LANDMARKS, [])
+    said = trainer.start_from(Checkpoint(matching(2), 9, weights, LANDMARKS))
+    assert "apex" in said
+    other = replace(matching(2).model, corrector=CorrectorConfig(8, 1))
+    with pytest.raises(ConfigError, match=r"model\.corrector\.width differ"):
+        trainer.start_from(Checkpoint(replace(matching(2), model=other), 9, weights, LANDMARKS))
 
 
 def test_frozen_batchnorm_keeps_the_statistics_that_it_started_from(tmp_path: Path) -> None:

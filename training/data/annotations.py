@@ -2,12 +2,13 @@
 
 The table has the columns video, frame, keypoint, x, y, visible. ``video`` is a clip's name,
 ``frame`` the 0-based index of a video's frame or the file's name in a folder of frames, x and y are
-pixels of the ORIGINAL frame (0 = centre of the first pixel), ``visible`` is 0 or 1. A frame may
-carry some keypoints, or none: what is missing is masked out.
+pixels of the ORIGINAL frame (0 = centre of the first pixel), ``visible`` is 0 or 1: whether the
+frame shows it. A frame may carry some keypoints, or none: what is missing is masked out.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,8 @@ Labels = Mapping[Frame, Mapping[str, tuple[float, float]]]
 
 @dataclass(frozen=True)
 class VideoLabels:
-    """One video's labels: visible keypoints by frame, and the line that first names a frame."""
+    """One video's labels: keypoints by frame, nan where the label says that it is not visible, and
+    the line that first names a frame."""
 
     frames: Labels = field(default_factory=dict)
     lines: Mapping[Frame, int] = field(default_factory=dict)
@@ -46,9 +48,8 @@ class KeypointTable:
 def read_keypoints(path: Path) -> KeypointTable:
     """Read ``keypoints.csv``.
 
-    Rows with visible = 0 are checked like all others and then left out: an invisible keypoint is an
-    unlabelled one. A frame written as a number is kept as the text it is; :func:`labels_for` makes
-    it an index for a video.
+    Rows with visible = 0 are checked like all others; then their place is nan. A frame written as a
+    number is kept as the text it is; :func:`labels_for` makes it an index for a video.
 
     Raises:
         InputError: naming file and line: a malformed table, an empty name, a coordinate that is no
@@ -79,9 +80,8 @@ def read_keypoints(path: Path) -> KeypointTable:
         x, y = (_coordinate(where, axis, row[axis], empty=not shown) for axis in ("x", "y"))
         names.add(name)
         lines.setdefault(video, {}).setdefault(frame, line)
-        at_frame = frames.setdefault(video, {}).setdefault(frame, {})
-        if shown:
-            at_frame[name] = (x, y)
+        place = (x, y) if shown else (math.nan, math.nan)
+        frames.setdefault(video, {}).setdefault(frame, {})[name] = place
     videos = {video: VideoLabels(frames[video], lines[video]) for video in frames}
     return KeypointTable(path, tuple(sorted(names)), videos)
 
@@ -149,7 +149,7 @@ def place_keypoints(
     Convention: half_pixel; pixel -> crop -> letterbox -> point.
 
     Args:
-        keypoints: name -> (x, y) in pixels of the original frame.
+        keypoints: name -> (x, y) in pixels of the original frame; nan: not visible.
         names: the P names, in the order of the result.
         crop: the region in use, or None for the whole frame.
         letterbox: where the cropped image lies in the model's frame.

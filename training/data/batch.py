@@ -16,6 +16,9 @@ class PairBatch(NamedTuple):
         source, driving: float32 (B, C, S, S).
         source_points, driving_points: float32 (B, P, 2), zero where not visible.
         source_visible, driving_visible: bool (B, P): labelled and inside of the frame.
+        source_absent, driving_absent: bool (B, P): known not to be in the frame: nothing of the
+            clip's group has such a label, the label says so, or it lies outside of the frame. What
+            is neither visible nor absent is not known.
         flow: float32 (B, S/4, S/4, 2), the target deformation: where to read in the source for each
             driving pixel; None when not asked for.
         flow_valid: bool (B, S/4, S/4), where ``flow`` can be trusted; None with ``flow``.
@@ -33,6 +36,8 @@ class PairBatch(NamedTuple):
     flow_valid: Tensor | None
     flow_exact: Tensor | None = None
     bent: Tensor | None = None
+    source_absent: Tensor | None = None
+    driving_absent: Tensor | None = None
 
 
 class FlowWeights(NamedTuple):

@@ -43,8 +43,8 @@ class Clip:
         name: unique among the clips found together, as written in ``clips.csv``.
         path: a video file or a folder of frames.
         crop: the region to use, in pixels of the original frame; None is the whole frame.
-        keypoints: visible labels by frame (index, or file name in a folder), in pixels of the
-            original frame.
+        keypoints: labels by frame (index, or file name in a folder), in pixels of the original
+            frame; nan where the label says that it is not visible.
         keypoint_names: the P names of the whole dataset, in alphabetical order.
         keypoint_lines: ``keypoints.csv`` line on which a frame is first named, for messages.
         keypoint_file: that file.
@@ -88,6 +88,8 @@ class ClipFrames:
         displacement: float32 (T, S/4, S/4, 2), memory-mapped: exact, in half_pixel points, from
             each frame to the file's first; None where it is not known.
         sector: bool (S/4, S/4), where ``displacement`` holds; None with it.
+        absent: bool (T, P): the label says that it is not visible, or it lies outside of the crop;
+            None: nowhere.
     """
 
     clip: Clip
@@ -99,6 +101,7 @@ class ClipFrames:
     letterbox: Letterbox
     displacement: NDArray[np.float32] | None = None
     sector: NDArray[np.bool_] | None = None
+    absent: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -142,14 +145,9 @@ def find_clips(
         replace(clip, keypoint_names=names, crop=crop if crop is not None else clip.crop)
         for clip in _unique(clips, folders)
     ]
-    usable: list[Clip] = []
-    unsupported: list[tuple[Clip, str]] = []
-    for clip in clips:
-        reason = _unsupported(clip.path)
-        if reason:
-            unsupported.append((clip, reason))
-        else:
-            usable.append(clip)
+    reasons = [(clip, _unsupported(clip.path)) for clip in clips]
+    usable = [clip for clip, reason in reasons if reason is None]
+    unsupported = [(clip, reason) for clip, reason in reasons if reason is not None]
     return ClipList(usable, unsupported, warnings, names)
 
 
@@ -325,17 +323,14 @@ def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = Non
     cached = cached_frames(clip.path, clip.crop, size, channels, cache_dir)
     count, names = len(cached.frames), clip.keypoint_names
     points = np.zeros((count, len(names), 2), np.float32)
-    visible = np.zeros((count, len(names)), np.bool_)
+    visible, absent = (np.zeros((count, len(names)), np.bool_) for _ in range(2))
     files = frame_files(clip.path) if clip.keypoints and clip.path.is_dir() else []
     place = {file.name: i for i, file in enumerate(files)}
     for frame, labels in clip.keypoints.items():
         index = place.get(frame, -1) if isinstance(frame, str) else frame
         if not 0 <= index < len(cached.kept):
-            where = (
-                f"{clip.keypoint_file}:{clip.keypoint_lines.get(frame, 0)}: "
-                if clip.keypoint_file
-                else ""
-            )
+            line = clip.keypoint_lines.get(frame, 0)
+            where = f"{clip.keypoint_file}:{line}: " if clip.keypoint_file else ""
             raise InputError(
                 f"{where}{clip.name!r} has no frame {frame}",
                 f"it has {len(cached.kept)} frames, counted from 0",
@@ -344,8 +339,11 @@ def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = Non
         own = cached.indices[t] == index
         if own or not visible[t].any():
             points[t], visible[t] = place_keypoints(labels, names, clip.crop, cached.letterbox)
+            absent[t] = np.array([name in labels for name in names], np.bool_) & ~visible[t]
     exact: tuple[NDArray[np.float32], NDArray[np.bool_]] | tuple[None, None] = (None, None)
     if file := clip.displacement:
         exact = cached_displacement(file, clip.path, clip.crop, size, channels, cached, cache_dir)
     box = cached.letterbox
-    return ClipFrames(clip, cached.frames, cached.indices, points, visible, names, box, *exact)
+    return ClipFrames(
+        clip, cached.frames, cached.indices, points, visible, names, box, *exact, absent
+    )

@@ -27,13 +27,17 @@ FloatArray = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
+class _Labels(NamedTuple):
+    points: FloatArray
+    visible: Mask
+    absent: Mask
+
+
 class _Pair(NamedTuple):
     source: FloatArray
     driving: FloatArray
-    source_points: FloatArray
-    driving_points: FloatArray
-    source_visible: Mask
-    driving_visible: Mask
+    source_labels: _Labels
+    driving_labels: _Labels
     flow: tuple[FloatArray, Mask] | None  # and where it is valid
     exact: bool
     bent: bool
@@ -54,6 +58,9 @@ class PairSampler:
     When some frames are labelled and some are not, a pair of a group that has labels gets, with
     probability ``labelled_fraction``, a labelled driving frame. Labels never change how often a
     group is drawn: one that is labelled throughout must not crowd out those that have none.
+
+    A label that nothing of a group has is absent from it: weak supervision learns from this where
+    an anatomy does not show a landmark.
 
     The flow of a pair is exact for a clip with a displacement, and for a frame and its own bend;
     else it is measured.
@@ -92,6 +99,11 @@ class PairSampler:
         self._groups = _by_group(clips)
         self._labelled = {id(clip): np.flatnonzero(clip.visible.any(axis=1)) for clip in clips}
         labels = [len(self._labelled[id(clip)]) / len(clip.frames) for clip in clips]
+        # By group, the labels that it never has.
+        self._never = {
+            group[0].clip.group: ~np.any([clip.visible.any(axis=0) for clip in group], axis=0)
+            for group in self._groups
+        }
         self._partly_labelled = 0 < sum(labels) < len(labels)
 
     def batch(self, step: int) -> PairBatch:
@@ -103,14 +115,16 @@ class PairSampler:
         return PairBatch(
             _images([pair.source for pair in pairs]),
             _images([pair.driving for pair in pairs]),
-            _stack([pair.source_points for pair in pairs]),
-            _stack([pair.driving_points for pair in pairs]),
-            _stack([pair.source_visible for pair in pairs]),
-            _stack([pair.driving_visible for pair in pairs]),
+            _stack([pair.source_labels.points for pair in pairs]),
+            _stack([pair.driving_labels.points for pair in pairs]),
+            _stack([pair.source_labels.visible for pair in pairs]),
+            _stack([pair.driving_labels.visible for pair in pairs]),
             flow,
             valid,
             exact if flow is not None else None,
             torch.tensor([pair.bent for pair in pairs]),
+            _stack([pair.source_labels.absent for pair in pairs]),
+            _stack([pair.driving_labels.absent for pair in pairs]),
         )
 
     def _flows(self, pairs: Sequence[_Pair]) -> tuple[Tensor | None, Tensor | None]:
@@ -202,17 +216,20 @@ class PairSampler:
         if placed is not IDENTITY:
             images = [placed.apply(image) for image in images]
         source, driving = tone_s[images[0]], tone_d[images[1]]
-        points = [_carried(placed, clip.points[t], clip.visible[t]) for t in (s, d)]
+        labels = [_carried(placed, self._labels(clip, t)) for t in (s, d)]
         flow, exact = None, clip.displacement is not None
         if clip.displacement is not None and clip.sector is not None and wanted.exact:
             fields = clip.displacement[s], clip.displacement[d]
             flow = exact_flow(*fields, clip.sector, placed)
         elif not exact and wanted.measured:
             flow = measured_flow(source, driving)
-        return _Pair(
-            source, driving, points[0][0], points[1][0], points[0][1], points[1][1], flow, exact,
-            bent=False,
-        )  # fmt: skip
+        return _Pair(source, driving, *labels, flow, exact, bent=False)
+
+    def _labels(self, clip: ClipFrames, t: int) -> _Labels:
+        absent = self._never[clip.clip.group]
+        if clip.absent is not None:
+            absent = absent | clip.absent[t]
+        return _Labels(clip.points[t], clip.visible[t], absent)
 
     def _synthetic_pair(
         self,
@@ -229,25 +246,15 @@ class PairSampler:
         image = np.asarray(clip.frames[t])
         source = tone_s[placed.apply(image) if placed is not IDENTITY else image]
         driving = tone_d[bend.after(placed).apply(image)]
-        source_points, source_visible = _carried(placed, clip.points[t], clip.visible[t])
-        driving_points, driving_visible = _carried(bend, source_points, source_visible)
+        source_labels = _carried(placed, self._labels(clip, t))
+        driving_labels = _carried(bend, source_labels)
         flow = None
         if wanted.exact:
             known = np.ascontiguousarray(bend.grid(self._size // 4).transpose(1, 2, 0))
             valid = (np.abs(known) < 1).all(axis=-1) & has_content(driving, self._size // 4)
             flow = known, valid
         source, driving = self._other_looks(rng, source, driving)
-        return _Pair(
-            source,
-            driving,
-            source_points,
-            driving_points,
-            source_visible,
-            driving_visible,
-            flow,
-            exact=True,
-            bent=True,
-        )
+        return _Pair(source, driving, source_labels, driving_labels, flow, exact=True, bent=True)
 
     def _other_looks(
         self, rng: np.random.Generator, source: FloatArray, driving: FloatArray
@@ -307,11 +314,12 @@ def _images(images: Sequence[FloatArray]) -> Tensor:
     return torch.from_numpy(batch)
 
 
-def _carried(map_: PlaneMap, points: FloatArray, visible: Mask) -> tuple[FloatArray, Mask]:
-    """Keypoints after a map; those that left the frame are no longer visible."""
+def _carried(map_: PlaneMap, labels: _Labels) -> _Labels:
+    """Labels after a map; those that left the frame are no longer visible."""
+    points, visible, absent = labels
     if not len(points):
-        return points, visible
+        return labels
     moved = map_.carry(points.astype(np.float64)).astype(np.float32)
     inside = visible & (np.abs(moved) <= 1).all(axis=-1)
     moved[~inside] = 0
-    return moved, inside
+    return _Labels(moved, inside, absent | (visible & ~inside))

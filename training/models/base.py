@@ -93,7 +93,14 @@ class Oracle(Protocol):
 
 
 class Family(Protocol):
-    """One kind of model."""
+    """One kind of model.
+
+    Attributes:
+        label_network: the network, and the section of `ModelConfig`, that learns labels and nothing
+            else: it can begin anew beside the others. "": there is none such.
+    """
+
+    label_network: str
 
     def model(self, config: ModelConfig) -> Any:
         """The untrained model."""
@@ -113,6 +120,9 @@ class Family(Protocol):
 
     def labels(self, config: ModelConfig) -> int:
         """Labelled keypoints that it learns from; 0: labels are nothing to it."""
+
+    def with_labels(self, config: Config, names: Sequence[str]) -> Config:
+        """The configuration with what the data's labels decide, where it leaves that open."""
 
     def check_labels(self, config: ModelConfig, names: Sequence[str]) -> None:
         """Refuse labels of another number than the model learns from.

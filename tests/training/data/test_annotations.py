@@ -47,10 +47,16 @@ def test_columns_may_come_in_any_order_and_with_a_byte_order_mark(tmp_path: Path
     assert labels_for(read_keypoints(path), "a", None).frames == {0: {"neck": (1.0, 2.0)}}
 
 
-def test_invisible_rows_are_no_labels_and_may_lack_a_place(tmp_path: Path) -> None:
-    table = read_keypoints(write(tmp_path, HEADER + "a,0,neck,,,0\na,0,edge,1,1,1\n"))
+def test_invisible_rows_may_lack_a_place_and_have_none(tmp_path: Path) -> None:
+    table = read_keypoints(
+        write(tmp_path, HEADER + "a,0,neck,,,0\na,0,edge,1,1,1\na,1,neck,3,4,0\n")
+    )
     assert table.names == ("edge", "neck")
-    assert labels_for(table, "a", None).frames == {0: {"edge": (1.0, 1.0)}}
+    frames = labels_for(table, "a", None).frames
+    assert frames[0]["edge"] == (1.0, 1.0)
+    assert np.isnan([frames[0]["neck"], frames[1]["neck"]]).all()
+    points, visible = place_keypoints(frames[0], table.names, None, Letterbox.fit(50, 50, 64))
+    assert visible.tolist() == [True, False] and (points[1] == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -318,6 +318,22 @@ def test_keypoints_are_placed_and_partly_labelled_clips_are_fine(dataset: Path) 
     scale = 40 / 30  # 30 x 28 in a square of 40, at y = (40 - 37) // 2
     expected = [(16 + 0.5) * scale - 0.5, 1 + (14 + 0.5) * 37 / 28 - 0.5]
     np.testing.assert_allclose(points_to_pixels(b.points[1, 0], W), expected, atol=1e-5)
+    assert a.absent is not None and not a.absent.any()
+    assert b.absent is not None
+    assert b.absent.tolist() == [[False] * 2, [False, True], [False] * 2]  # cropped away
+
+
+def test_a_label_that_is_not_visible_says_that_its_frame_lacks_it(dataset: Path) -> None:
+    rows = [
+        [*keypoint_row("clips/a.mkv", 1, "neck", 10, 12)[:-1], 0],
+        keypoint_row("clips/a.mkv", 1, "edge", 10, 12),
+    ]
+    write_table(dataset / "keypoints.csv", KEYPOINT_COLUMNS, rows)
+    loaded = load_clip(find_clips([dataset]).clips[0], W, 1)
+    assert loaded.absent is not None
+    assert loaded.visible.tolist() == [[False] * 2, [True, False], [False] * 2, [False] * 2]
+    assert loaded.absent.tolist() == [[False] * 2, [False, True], [False] * 2, [False] * 2]
+    assert np.isfinite(loaded.points).all()
 
 
 def test_labels_of_a_repeated_frame_go_to_the_one_it_repeats(tmp_path: Path) -> None:

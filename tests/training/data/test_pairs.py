@@ -232,6 +232,9 @@ def test_keypoints_that_leave_the_frame_are_not_visible() -> None:
     assert not gone.all()
     assert (batch.driving_points[:, 1][gone] == 0).all()
     assert (batch.driving_points.abs() <= 1).all()
+    assert batch.driving_absent is not None and batch.source_absent is not None
+    assert torch.equal(batch.driving_absent, ~batch.driving_visible)
+    assert torch.equal(batch.source_absent, ~batch.source_visible)
 
 
 def test_synthetic_flow_is_the_deformation() -> None:
@@ -451,6 +454,28 @@ def test_a_group_labelled_throughout_takes_no_more_than_its_share() -> None:
     labelled = [sampler.batch(step).driving_visible.any(1) for step in range(300)]
     assert 0.30 < torch.cat(labelled).float().mean() < 0.37
     assert np.mean([bool(seen.any()) for seen in labelled]) > 0.5
+
+
+def test_absent_is_what_a_group_never_has_or_a_label_denies() -> None:
+    one, none = labelled_clips()
+    says = np.zeros((20, 2), np.bool_)
+    says[11, 1] = True
+    batch = PairSampler([one, none], PLAIN, 0, batch_size=100).batch(0)
+    assert batch.driving_absent is not None
+    unlabelled = batch.driving.amax((1, 2, 3)) * 255 >= 99
+    assert batch.driving_absent[unlabelled].all()
+    assert not batch.driving_absent[~unlabelled, 0].any()
+    assert batch.driving_absent[~unlabelled, 1].all()
+    # Where the group has the label elsewhere, only the frame's own label denies it.
+    seen = one.visible.copy()
+    seen[3, 1] = True
+    clip = replace(one, visible=seen, absent=says)
+    batch = PairSampler([clip, none], PLAIN, 0, batch_size=100).batch(0)
+    assert batch.driving_absent is not None
+    level = (batch.driving.amax((1, 2, 3)) * 255).round()
+    assert batch.driving_absent[level == 11, 1].all() and (level == 11).any()
+    others = (level != 11) & (level < 99)
+    assert not batch.driving_absent[others].any() and others.any()
 
 
 def test_where_every_frame_is_labelled_nothing_is_preferred() -> None:

@@ -24,6 +24,8 @@ from .transfer import CONTROLS
 class KeypointFamily:
     """See `Family`."""
 
+    label_network = ""
+
     def model(self, config: ModelConfig) -> AnimationModel:
         return AnimationModel(config)
 
@@ -45,6 +47,9 @@ class KeypointFamily:
 
     def labels(self, config: ModelConfig) -> int:
         return config.keypoints.supervised
+
+    def with_labels(self, config: Config, names: Sequence[str]) -> Config:
+        return config
 
     def check_labels(self, config: ModelConfig, names: Sequence[str]) -> None:
         learned = self.labels(config)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ....runtime.bundle.manifest import DisplacementControl, ImageFormat, Layers, Recurrent
+from ....runtime.support.errors import ConfigError
 from ...config import Config, ModelConfig
 from ...data.batch import PairBatch
 from ..base import Columns, ModuleChain, Precision
 from .fields import determinant
+from .landmarks import PRESENT, LandmarkDetector
 from .model import MatchingModel, both
 from .objective import MatchingObjective
 from .oracle import MatchingOracle
@@ -20,7 +23,9 @@ from .transfer import MOST
 
 
 class MatchingFamily:
-    """See `Family`."""
+    """See `Family`. What learns labels, the landmark detector, is a network by itself."""
+
+    label_network = "landmarks"
 
     def model(self, config: ModelConfig) -> MatchingModel:
         return MatchingModel(config)
@@ -32,10 +37,23 @@ class MatchingFamily:
         return []
 
     def labels(self, config: ModelConfig) -> int:
-        return 0
+        return config.landmarks.count
+
+    def with_labels(self, config: Config, names: Sequence[str]) -> Config:
+        model = config.model
+        if model.landmarks.count or not config.loss.landmarks:
+            return config
+        count = replace(model.landmarks, count=len(names))
+        return replace(config, model=replace(model, landmarks=count))
 
     def check_labels(self, config: ModelConfig, names: Sequence[str]) -> None:
-        """Any labels will do: they are nothing to it."""
+        learned = self.labels(config)
+        if names and learned and len(names) != learned:
+            raise ConfigError(
+                f"the data labels {len(names)} landmarks ({', '.join(names)}), the model finds "
+                f"{learned}",
+                f"--set model.landmarks.count={len(names)}, or leave it out: the labels say it",
+            )
 
     def columns(self, model: MatchingModel, batch: PairBatch) -> Columns:
         driving, reference = both(batch.driving, batch.source, model)
@@ -52,25 +70,36 @@ class MatchingFamily:
             "gate": animation.frame.layers.gate / 2,
             "prediction": animation.frame.image(),
         }
-        return Columns(images, {})
+        points: dict[str, Tensor] = {}
+        if model.landmarks is not None:
+            points = {name: _shown(model.landmarks, images[name]) for name in ("source", "driving")}
+        return Columns(images, points)
 
     def chain(
         self, model: MatchingModel, precision: Precision = "fp32", names: Sequence[str] = ()
     ) -> ModuleChain:
         config = model.config
         grid, shading = config.matcher.grid, config.matcher.shading
+        found = tuple(names[: config.landmarks.count])
         return ModuleChain(
             image=ImageFormat(config.image_size, 3 if config.channels == 3 else 1),
             geometry=config.geometry,
-            control=DisplacementControl(grid, grid, shading, shading),
+            control=DisplacementControl(grid, grid, shading, shading, found),
             controls=CONTROLS,
-            stages=build_stages(model, precision),
+            stages=build_stages(model, precision, landmarks=bool(found)),
             recurrent=(Recurrent("next_state", "state"),),
             layers=Layers("deformation", "stiff", "gain", "offset", "gate"),
         )
 
     def oracle(self, model: MatchingModel) -> MatchingOracle:
         return MatchingOracle(model)
+
+
+def _shown(detector: LandmarkDetector, images: Tensor) -> Tensor:
+    """Places (B, K, 2) of what is found; the rest lies outside of the picture."""
+    found = detector(images)
+    there = found.present.sigmoid() > PRESENT
+    return found.points.masked_fill(~there[..., None], -2.0)
 
 
 def colour_wheel(displacement: Tensor, longest: float = 0.16) -> Tensor:

@@ -7,9 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import in_float32, make_grid
+from .landmarks import Landmarks
 from .matcher import Match, locally_normalised
 
 LEVELS = (0.2, 0.5, 1.0)  # weights of the match's three displacements, from coarse to fine
+SPREAD = 1.5  # deviation of the heatmap that a landmark is to have, in cells
 
 
 @in_float32
@@ -81,3 +83,32 @@ def structure(prediction: Tensor, real: Tensor, held: Tensor, counts: Tensor) ->
 def chosen(images: Tensor, counts: Tensor) -> Tensor:
     """The images of pairs that count; all of them, if none does."""
     return images[counts > 0] if bool((counts > 0).any()) else images
+
+
+@in_float32
+def landmarks(
+    found: Landmarks, points: Tensor, visible: Tensor, absent: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Of B images: the heatmaps' cross entropy with a Gaussian around the label, less that one's
+    own, plus the distance from the label in cells, where visible; and the cross entropy of
+    presence, where that is known.
+
+    Args:
+        points: (B, K, 2), the labels.
+        visible, absent: bool (B, K).
+    """
+    side = found.heatmap.shape[-1]
+    grid = make_grid(side, side, "half_pixel", points.device).view(-1, 2)
+    distance = (grid - points[:, :, None]).square().sum(-1) * (side / 2) ** 2
+    wanted = (-distance / (2 * SPREAD**2)).log_softmax(dim=-1)
+    given = found.heatmap.float().flatten(2).log_softmax(dim=-1)
+    place = (wanted.exp() * (wanted - given)).sum(-1)
+    gap = ((found.points - points) * (side / 2)).square().sum(-1)
+    place = place + (gap + 0.01).sqrt()
+    shown = visible.float()
+    known = (visible | absent).float()
+    presence = F.binary_cross_entropy_with_logits(found.present, shown, reduction="none")
+    return (
+        (place * shown).sum() / shown.sum().clamp(min=1),
+        (presence * known).sum() / known.sum().clamp(min=1),
+    )

@@ -1,4 +1,5 @@
-"""The model of this family: a matcher and a generator, and what passes between them."""
+"""The model of this family: a matcher and a generator, and what passes between them; and, by
+itself, what finds landmarks."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from ...config import ModelConfig
 from ..base import Model
 from .fields import Spline
 from .generator import CorrectingGenerator, Frame, SourceLayers
+from .landmarks import LandmarkDetector
 from .matcher import Descriptors, Match, Matcher
 from .transfer import Passed, Passing, light
 
@@ -48,9 +50,13 @@ class MatchingModel(Model):
         self.spline = Spline(grid, size // 4)
         self.stiff_spline = Spline(grid, size // 4, config.matcher.stiff)
         self.generator = CorrectingGenerator(config.corrector, config.channels)
+        self.landmarks: LandmarkDetector | None = None
+        if config.landmarks.count:
+            self.landmarks = LandmarkDetector(config.landmarks, config.channels, size)
 
     def networks(self) -> list[nn.Module]:
-        return [self.matcher, self.generator]
+        found = [] if self.landmarks is None else [self.landmarks]
+        return [self.matcher, self.generator, *found]
 
     def observe(self, image: Tensor) -> Seen:
         """Look at a driving frame, (B, C, S, S) in [0, 1]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ...config import Config
@@ -13,6 +14,7 @@ from ..base import Objective, StepResult
 from ..discriminator import Discriminator
 from . import fields, losses
 from .generator import Frame
+from .landmarks import LandmarkDetector
 from .matcher import Match
 from .model import Animation, MatchingModel, both
 from .transfer import Passed
@@ -87,9 +89,23 @@ class MatchingObjective(Objective):
             result["structure"] = on * weights.structure * share
             real = [losses.chosen(x, counts) for x in (energy, batch.driving)]
             result["sharpness"] = on * weights.sharpness * image_losses.sharpness(*real)
+        if model.landmarks is not None and weights.landmarks > 0 and batch.source_points.shape[1]:
+            result |= self.landmarks(model.landmarks, batch)
         l1 = (image.detach() - batch.driving).abs().mean().item()
         hold = (batch.source - batch.driving).abs().mean().item()
         return StepResult(result, image, l1, hold)
+
+    def landmarks(self, detector: LandmarkDetector, batch: PairBatch) -> dict[str, Tensor]:
+        """Both frames of a pair teach the detector."""
+        points = torch.cat([batch.source_points, batch.driving_points])
+        visible = torch.cat([batch.source_visible, batch.driving_visible])
+        absent = torch.zeros_like(visible)
+        if batch.source_absent is not None and batch.driving_absent is not None:
+            absent = torch.cat([batch.source_absent, batch.driving_absent])
+        found = detector(torch.cat([batch.source, batch.driving]))
+        place, presence = losses.landmarks(found, points, visible, absent)
+        weight = self.config.loss.landmarks
+        return {"landmarks": weight * place, "presence": weight * presence}
 
 
 def _of_each_pair(marks: Tensor | None, batch: PairBatch) -> Tensor:

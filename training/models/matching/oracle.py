@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ....runtime.bundle.manifest import LANDMARK_IMAGE, LANDMARKS
 from ....runtime.media.pixels import to_planes
 from ..base import Image, Tensors
 from ..geometry import make_grid
@@ -71,6 +72,10 @@ class MatchingOracle:
             "quality": torch.stack(quality, dim=1).numpy(),
             "frame": as_frame(animation.frame.image()).numpy(),
         }
+        if self.model.landmarks is not None:
+            # Not of the frame's chain: any image will do to see what it finds.
+            tensors[LANDMARK_IMAGE] = to_planes(frame)
+            tensors[LANDMARKS] = self.model.landmarks.located(normalised(_as_tensor(frame))).numpy()
         self._state = state
         return tensors
 

@@ -12,13 +12,14 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ....runtime.bundle.manifest import ControlInput
+from ....runtime.bundle.manifest import LANDMARK_IMAGE, LANDMARKS, ControlInput
 from ...config import ModelConfig
 from ..base import Precision, StageModule
 from ..one_euro import SMOOTHING_CONTROLS, one_euro
 from ..stage_modules import Kind, StagePlan, as_frame, make_stages, normalised
 from .fields import judge
 from .generator import CorrectingGenerator, Frame, SourceLayers
+from .landmarks import LandmarkDetector
 from .matcher import Descriptors, Encoder
 from .model import MatchingModel
 from .transfer import Passed, light, put
@@ -28,6 +29,16 @@ CONTROLS = (
     ControlInput("shade", 1.0, (0.0, 1.0), "", "share of the shading that is passed on; 0: none"),
     *SMOOTHING_CONTROLS,
 )
+
+
+class LandmarksStage(nn.Module):
+    def __init__(self, detector: LandmarkDetector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, landmark_image: Tensor) -> Tensor:
+        """-> landmarks."""
+        return self.detector.located(normalised(landmark_image))
 
 
 class SourceStage(nn.Module):
@@ -111,6 +122,8 @@ class GeneratorStage(nn.Module):
 
 
 MEANINGS = {
+    "landmark_image": "source image or reference frame, grey levels or RGB, letterboxed",
+    "landmarks": "(x, y) in points, and the probability that the landmark is there",
     "source_image": "source image, grey levels or RGB, letterboxed",
     "driving_frame": "driving frame, grey levels or RGB, letterboxed",
     "frame": "synthesized frame, grey levels or RGB",
@@ -139,8 +152,10 @@ SEEN = ("fine", "coarse", "light")
 SOURCE = ("source_feature", "source_low", "source_texture")
 
 
-def build_stages(model: MatchingModel, precision: Precision = "fp32") -> tuple[StageModule, ...]:
-    """The stages of a model, which itself is left alone."""
+def build_stages(
+    model: MatchingModel, precision: Precision = "fp32", landmarks: bool = False
+) -> tuple[StageModule, ...]:
+    """The stages of a model, which itself is left alone; with what finds its landmarks or not."""
     plain = copy.deepcopy(model)
     driving, reference = (tuple(f"{who}_{x}" for x in SEEN) for who in ("driving", "reference"))
     passed = ("displacement", "confidence", "shading")
@@ -163,6 +178,10 @@ def build_stages(model: MatchingModel, precision: Precision = "fp32") -> tuple[S
             (*SOURCE, "deformation", "stiff", *passed), ("frame", "gain", "offset", "gate"),
         ),
     ]  # fmt: skip
+    if landmarks:
+        assert plain.landmarks is not None
+        stage = LandmarksStage(plain.landmarks)
+        plans.insert(0, StagePlan("landmarks", "landmarks", stage, (LANDMARK_IMAGE,), (LANDMARKS,)))
     return make_stages(plans, _given(model.config, precision), MEANINGS, precision)
 
 
@@ -178,6 +197,7 @@ def _given(config: ModelConfig, precision: Precision) -> dict[str, Kind]:
     image = (torch.uint8, (1, config.channels, size, size))
     seen = torch.float16 if precision == "fp16" else torch.float32
     return {
+        LANDMARK_IMAGE: image,
         "source_image": image,
         "driving_frame": image,
         "reference_fine": (seen, (1, matcher.fine, size // 4, size // 4)),

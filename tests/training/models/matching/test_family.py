@@ -29,7 +29,7 @@ def test_a_preset_has_the_family_that_it_names(preset: str) -> None:
     assert (preset == "lite") <= (wanted is MatchingFamily)
 
 
-def test_labels_are_nothing_to_it() -> None:
+def test_without_a_detector_labels_are_nothing_to_it() -> None:
     config = load_config("lite", SMALL_LITE).model
     family = MatchingFamily()
     family.check_labels(config, ["a", "b", "c"])

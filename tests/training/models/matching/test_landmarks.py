@@ -1,0 +1,250 @@
+"""The landmark detector: it learns places and presence from labels that are few, by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor
+
+from sonomime.export.graphs import export_stage, save
+from sonomime.runtime.bundle.checks import check_wiring
+from sonomime.runtime.bundle.manifest import LANDMARK_IMAGE, LANDMARKS, DisplacementControl
+from sonomime.runtime.media.pixels import to_planes
+from sonomime.runtime.support.errors import ConfigError
+from sonomime.training.config import Config, LandmarkConfig, LossConfig, MatcherConfig, ModelConfig
+from sonomime.training.data.batch import PairBatch
+from sonomime.training.models.geometry import make_grid
+from sonomime.training.models.matching import losses
+from sonomime.training.models.matching.family import MatchingFamily
+from sonomime.training.models.matching.landmarks import LandmarkDetector, Landmarks
+from sonomime.training.models.matching.model import MatchingModel
+
+SIZE = 64
+NAMES = ("apex", "neck")
+
+
+def config(count: int = 2, **loss: float) -> Config:
+    model = ModelConfig(
+        family="matching", image_size=SIZE, matcher=MatcherConfig(grid=8, stiff=4, shading=8),
+        landmarks=LandmarkConfig(count, width=8),
+    )  # fmt: skip
+    return Config(model=model, loss=replace(LossConfig(landmarks=1.0), **loss))
+
+
+def detector(count: int = 2, width: int = 8) -> LandmarkDetector:
+    torch.manual_seed(0)
+    return LandmarkDetector(LandmarkConfig(count, width), 1, SIZE)
+
+
+def lively(found: LandmarkDetector) -> LandmarkDetector:
+    """None of its heads are zero, as they are at the start."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for head in (found.heatmap, found.here, found.overall):
+            head.weight.normal_(0, 0.3)
+    return found
+
+
+def pictures(step: int, batch: int = 8) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Bright discs are the first landmark; every other picture has dark rings instead, which are
+    none. The second landmark is on some discs' upper left, and is not always labelled."""
+    random = torch.Generator().manual_seed(step)
+    at = torch.rand(batch, 2, generator=random) - 0.5
+    distance = (make_grid(SIZE, SIZE, "half_pixel") - at[:, None, None]).norm(dim=-1)
+    disc = (distance < 0.2).float()
+    ring = -((distance > 0.2) & (distance < 0.35)).float()
+    shows = torch.arange(batch) % 2 == 0
+    image = 0.5 + 0.4 * torch.where(shows[:, None, None], disc, ring)
+    image = image + 0.1 * torch.randn(image.shape, generator=random)
+    points = torch.stack([at, at - 0.2], dim=1) * shows[:, None, None]
+    visible = torch.stack([shows, shows & (torch.arange(batch) % 4 == 0)], dim=1)
+    absent = (~shows)[:, None].expand(-1, 2)
+    return image.clamp(0, 1)[:, None], points, visible, absent
+
+
+def test_a_landmark_has_a_place_and_a_presence() -> None:
+    found = lively(detector(3))(torch.rand(2, 1, SIZE, SIZE))
+    assert found.points.shape == (2, 3, 2) and 0 < found.points.abs().max() <= 1
+    assert found.present.shape == (2, 3)
+    assert found.heatmap.shape == (2, 3, SIZE // 4, SIZE // 4)
+    assert found.points.dtype == found.present.dtype == torch.float32
+
+
+def test_it_is_small() -> None:
+    count = sum(p.numel() for p in LandmarkDetector(LandmarkConfig(5), 1, 256).parameters())
+    assert 200_000 < count < 400_000
+
+
+def test_it_learns_places_and_presence() -> None:
+    torch.set_num_threads(1)
+    found = detector()
+    optimizer = torch.optim.Adam(found.parameters(), 3e-3)
+    for step in range(100):
+        image, *labels = pictures(step)
+        loss = sum(losses.landmarks(found(image), *labels))
+        assert isinstance(loss, Tensor)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    image, points, _, absent = pictures(10_000, batch=32)
+    with torch.no_grad():
+        seen = found(image)
+    error = (seen.points - points).norm(dim=-1) * SIZE / 2
+    shows = ~absent[:, 0]
+    assert error[shows].median() < 1.5
+    assert ((seen.present > 0) == shows[:, None]).float().mean() > 0.9
+
+
+def test_what_is_not_known_teaches_nothing() -> None:
+    random = torch.Generator().manual_seed(0)
+    given = [torch.randn(2, 2, *shape, generator=random) for shape in ((2,), (), (16, 16))]
+    for tensor in given:
+        tensor.requires_grad_(True)
+    visible = torch.tensor([[True, False], [False, False]])
+    absent = torch.tensor([[False, False], [False, True]])
+    found = Landmarks(*given)
+    sum(losses.landmarks(found, torch.zeros(2, 2, 2), visible, absent)).backward()
+    for tensor, known in ((given[0], visible), (given[2], visible), (given[1], visible | absent)):
+        assert tensor.grad is not None
+        moved = tensor.grad.flatten(2).abs().sum(-1) if tensor.dim() > 2 else tensor.grad.abs()
+        assert ((moved > 0) == known).all()
+
+
+def test_a_heatmap_that_is_right_costs_nothing() -> None:
+    points = torch.tensor([[[0.25, -0.5]]])
+    grid = make_grid(16, 16, "half_pixel")
+    cells = (grid - points[0, 0]).square().sum(-1) * 8**2
+    heatmap = (-cells / (2 * losses.SPREAD**2))[None, None]
+    yes = torch.ones(1, 1, dtype=torch.bool)
+    right = losses.landmarks(Landmarks(points, torch.full((1, 1), 9.0), heatmap), points, yes, ~yes)
+    wrong = losses.landmarks(
+        Landmarks(-points, torch.full((1, 1), -9.0), heatmap.flip(-1)), points, yes, ~yes
+    )
+    assert right[0] < 0.11 and right[1] < 1e-3
+    assert wrong[0] > 5 and wrong[1] > 5
+
+
+def test_presence_does_not_push_places() -> None:
+    found = lively(detector())
+    found(torch.rand(1, 1, SIZE, SIZE)).present.sum().backward()
+    assert found.heatmap.weight.grad is None
+    assert found.here.weight.grad is not None
+
+
+def test_a_model_without_landmarks_is_as_before() -> None:
+    model = MatchingModel(config(0).model)
+    assert len(model.networks()) == 2
+    assert not [name for name in model.state_dict() if name.startswith("landmarks")]
+    assert ModelConfig().landmarks.count == 0
+    torch.manual_seed(3)
+    without = MatchingModel(config(0).model).state_dict()
+    torch.manual_seed(3)
+    with_them = MatchingModel(config(2).model).state_dict()
+    assert all(torch.equal(value, with_them[name]) for name, value in without.items())
+
+
+def pairs(labels: int = 2) -> PairBatch:
+    image, points, visible, absent = pictures(0, batch=2)
+    other = image.flip(0)
+    return PairBatch(
+        image, other, points[:, :labels], points.flip(0)[:, :labels], visible[:, :labels],
+        visible.flip(0)[:, :labels], None, None, None, torch.zeros(2, dtype=torch.bool),
+        absent[:, :labels], absent.flip(0)[:, :labels],
+    )  # fmt: skip
+
+
+def test_the_objective_teaches_the_detector_beside_the_rest() -> None:
+    family = MatchingFamily()
+    model = family.model(config().model)
+    assert model.networks()[-1] is model.landmarks
+    result = family.objective(config())(model, pairs(), 0, None)
+    assert {"landmarks", "presence"} <= result.losses.keys()
+    (result.losses["landmarks"] + result.losses["presence"]).backward()
+    touched = {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None}
+    assert touched == {"landmarks"}
+
+
+@pytest.mark.parametrize(
+    ("count", "weight", "labels"), [(0, 1.0, 2), (2, 0.0, 2), (2, 1.0, 0)], ids=str
+)
+def test_no_detector_no_weight_or_no_label_is_no_loss(
+    count: int, weight: float, labels: int
+) -> None:
+    family, settings = MatchingFamily(), config(count, landmarks=weight)
+    losses_ = family.objective(settings)(family.model(settings.model), pairs(labels), 0, None)
+    assert not {"landmarks", "presence"} & losses_.losses.keys()
+
+
+def test_the_labels_decide_how_many_are_found() -> None:
+    family = MatchingFamily()
+    decided = family.with_labels(config(0), NAMES)
+    assert family.labels(decided.model) == 2
+    assert family.with_labels(decided, NAMES) == decided
+    assert family.with_labels(config(0), ()) == config(0)
+    assert family.with_labels(config(0, landmarks=0.0), NAMES) == config(0, landmarks=0.0)
+    family.check_labels(decided.model, NAMES)
+    family.check_labels(decided.model, ())
+    with pytest.raises(ConfigError):
+        family.check_labels(decided.model, (*NAMES, "third"))
+
+
+def test_pictures_show_what_is_there() -> None:
+    family = MatchingFamily()
+    model = family.model(config().model).eval()
+    assert model.landmarks is not None and model.landmarks.overall.bias is not None
+    with torch.no_grad():
+        model.landmarks.overall.bias.copy_(torch.tensor([50.0, -50.0]))
+        shown = family.columns(model, pairs()).points
+    assert shown.keys() == {"source", "driving"}
+    for points in shown.values():
+        assert points[:, 0].abs().max() <= 1 and (points[:, 1] < -1).all()
+    assert family.columns(family.model(config(0).model), pairs()).points == {}
+
+
+def test_the_stage_computes_what_the_model_finds(tmp_path: Path) -> None:
+    family = MatchingFamily()
+    model = family.model(config().model).eval()
+    assert model.landmarks is not None
+    lively(model.landmarks)
+    chain = family.chain(model, names=NAMES)
+    check_wiring(chain)
+    assert isinstance(chain.control, DisplacementControl) and chain.control.landmarks == NAMES
+    stage = chain.stages[0]
+    assert (stage.name, stage.role) == ("landmarks", "landmarks")
+    assert (stage.outputs[0].dtype, stage.outputs[0].shape) == ("float32", (1, 2, 3))
+
+    image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE)).astype(np.uint8)
+    oracle = family.oracle(model)
+    oracle.set_source(image, image)
+    expected = oracle.animate(image.T)
+    assert np.array_equal(expected[LANDMARK_IMAGE], to_planes(image.T))
+    save(export_stage(stage), tmp_path / "landmarks.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "landmarks.onnx")
+    (found,) = session.run([LANDMARKS], {LANDMARK_IMAGE: expected[LANDMARK_IMAGE]})
+    np.testing.assert_allclose(found, expected[LANDMARKS], atol=1e-4)
+    assert np.unique(found).size == 6
+    assert ((found[..., 2] > 0) & (found[..., 2] < 1)).all()
+
+
+@pytest.mark.parametrize(("count", "names"), [(0, NAMES), (2, ())], ids=str)
+def test_a_chain_without_learned_landmarks_has_no_such_stage(
+    count: int, names: tuple[str, ...]
+) -> None:
+    family = MatchingFamily()
+    chain = family.chain(family.model(config(count).model), names=names)
+    check_wiring(chain)
+    assert isinstance(chain.control, DisplacementControl) and chain.control.landmarks == ()
+    assert not chain.of_role("landmarks")
+
+
+def test_half_precision_keeps_coordinates_whole() -> None:
+    family = MatchingFamily()
+    stage = family.chain(family.model(config().model), "fp16", NAMES).stages[0]
+    image = torch.randint(0, 256, (1, 1, SIZE, SIZE), dtype=torch.uint8)
+    found = stage.module(image)
+    assert found.dtype == torch.float32 and torch.isfinite(found).all()
