@@ -245,10 +245,10 @@ class Trainer:
         )
         if anew:
             theirs[name] = ours[name]
-        differing = _differing(theirs, ours, "model.")
+        differing = set(_differing(theirs, ours, "model.")) - set(FREE_ON_START)
         if differing:
             raise ConfigError(
-                f"cannot start from this checkpoint: {', '.join(differing)} differ(s)",
+                f"cannot start from this checkpoint: {', '.join(sorted(differing))} differ(s)",
                 "give the settings of the checkpoint's model with --set",
             )
         try:
@@ -296,6 +296,9 @@ def _of(weight: str, network: str) -> bool:
 def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
     return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
 
+
+#: What has no weights: how smooth the field is that moves the texture.
+FREE_ON_START = ("model.matcher.stiff",)
 
 #: What a resumed run may change: how long and how talkative it is. (Under a cosine schedule
 #: max_steps also changes the rate.)
