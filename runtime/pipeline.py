@@ -196,10 +196,14 @@ def _check(job: Job) -> None:
         if isinstance(index, int) and index < 0:
             raise ConfigError(f"there is no frame {index}", "frames are counted from 0")
     picture = job.debug_picture
-    if picture is not None and (picture.suffix.lower() != ".png" or picture == job.output):
-        raise ConfigError(
-            f"the debug picture cannot be {picture}", "give --debug-picture NAME.png of its own"
-        )
+    if picture is not None:
+        there = picture.resolve()
+        # A folder that is made holds nothing but its frames.
+        if picture.suffix.lower() != ".png" or job.output.resolve() in (there, *there.parents):
+            raise ConfigError(
+                f"the debug picture cannot be {picture}",
+                "give --debug-picture NAME.png of its own, outside of the output",
+            )
     for file, option in ((job.output, "-o"), (picture, "--debug-picture")):
         if file is not None:
             _check_no_input(file, option, job)

@@ -191,6 +191,11 @@ def test_a_debug_picture_is_a_png_file_of_its_own(
             animate_files(matching, Job(still, one, out, debug_picture=picture))
         assert picture.read_bytes() == before
     assert not out.exists()
+    folder = tmp_path / "frames"
+    for picture in (folder / "debug.png", tmp_path / "one" / ".." / "frames" / "debug.png"):
+        with pytest.raises(ConfigError):
+            animate_files(matching, Job(still, driving, folder, debug_picture=picture))
+    assert not folder.exists()
 
 
 def test_a_reference_means_nothing_to_absolute_motion(
