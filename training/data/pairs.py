@@ -245,9 +245,12 @@ class PairSampler:
         bend = random_bend(rng)
         image = np.asarray(clip.frames[t])
         source = tone_s[placed.apply(image) if placed is not IDENTITY else image]
-        driving = tone_d[bend.after(placed).apply(image)]
-        source_labels = _carried(placed, self._labels(clip, t))
-        driving_labels = _carried(bend, source_labels)
+        bent = bend.after(placed)
+        driving = tone_d[bent.apply(image)]
+        labels = self._labels(clip, t)
+        source_labels = _carried(placed, labels)
+        # Not from where the source has them: what left it may be back.
+        driving_labels = _carried(bent, labels)
         flow = None
         if wanted.exact:
             known = np.ascontiguousarray(bend.grid(self._size // 4).transpose(1, 2, 0))

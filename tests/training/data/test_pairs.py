@@ -237,6 +237,17 @@ def test_keypoints_that_leave_the_frame_are_not_visible() -> None:
     assert torch.equal(batch.source_absent, ~batch.source_visible)
 
 
+def test_a_bend_may_bring_back_a_keypoint_that_left_the_source() -> None:
+    clip = make_clip(smooth(2), points=np.full((2, 1, 2), 0.97))
+    data = replace(MOVED, synthetic=1.0, shift=0.3)
+    batch = PairSampler([clip], data, 0, batch_size=100).batch(0)
+    assert batch.driving_absent is not None
+    back = batch.driving_visible & ~batch.source_visible
+    assert back.any()
+    assert not batch.driving_absent[back].any()
+    assert (batch.driving_points[back] > 0.5).any()
+
+
 def test_synthetic_flow_is_the_deformation() -> None:
     """The source warped by the target IS the driving frame, as the models warp."""
     clip = make_clip(smooth(3, size=128))
