@@ -33,26 +33,28 @@ def at_own_size(
         max_frames: at most so many frames (never more than MOST_FRAMES).
 
     Returns:
-        the measures by method, `composed` where the model has layers and the size is within reach;
-        None for a clip that is no larger than the model's frame.
+        the measures by method, `composed` where the model has layers; None for a clip that is no
+        larger than the model's frame, or too large to be composed: means of both methods are of
+        the same clips.
     """
     box = clip.letterbox
-    if max(box.width, box.height) <= box.size:
+    if not box.size < max(box.width, box.height) <= MOST_SIDE:
         return None
     middle, count = len(clip) // 2, min(max_frames or MOST_FRAMES, MOST_FRAMES)
     driving = driven_frames(len(clip), count)
     pictures = _read(clip, [middle, *driving], candidate.channels)
     source = pictures.pop(middle)
-    composes = candidate.has_layers and max(box.width, box.height) <= MOST_SIDE
     mask = clip_mask(np.stack([source, *pictures.values()]))
     held = to_float(source)
-    accounts = {name: _Account(held, mask) for name in METHODS if composes or name == "enlarged"}
+    accounts = {
+        name: _Account(held, mask) for name in METHODS if candidate.has_layers or name == "enlarged"
+    }
     own = candidate.own
     own.set_source(source)
     own.set_reference(source)
     for picture in pictures.values():
         frames = {"enlarged": box.restore(own.animate(picture))}
-        if composes:
+        if candidate.has_layers:
             frames["composed"] = own.compose(size="source")
         for name, account in accounts.items():
             account.add(to_float(frames[name]), to_float(picture))

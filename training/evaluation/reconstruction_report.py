@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from ...runtime.compose import MOST_SIDE
 from .metrics import FARNEBACK, FLOW_PRESET, MOVING_PIXELS, Leakage
 from .own_size import METHODS as SIZED
 from .own_size import MOST_FRAMES
@@ -40,10 +41,11 @@ source warped by the exact field, on the clips that have one (displacement/ of a
   with the high-passed warped source (should be high) and with the high-passed driving frame
   (should be no more than the floor, which is the warped source's own correlation with it). A clip
   leaks from {LEAK_LEVEL:g} above the floor.
-- own size: of clips larger than the model's frame, the middle frame at its own size driven by at
-  most {MOST_FRAMES} others. `composed` is the frame composed over the source at that size (models
-  with layers), `enlarged` the model's frame enlarged to it. L1 ratio and sharpness as above,
-  against the real frames at their own size, the Gaussian of sharpness 2 of THEIR pixels.
+- own size: of clips larger than the model's frame (up to {MOST_SIDE} pixels a side), the middle
+  frame at its own size driven by at most {MOST_FRAMES} others. `composed` is the frame composed
+  over the source at that size (models with layers), `enlarged` the model's frame enlarged to it. L1
+  ratio and sharpness as above, against the real frames at their own size, the Gaussian of sharpness
+  2 of THEIR pixels.
 - exact field: skill is (L1 of hold - L1) / (L1 of hold - L1 of the oracle) inside of the sector;
   endpoint error is that of the model's deformation; landmarks are followed from the middle frame in
   both directions by a tracker that does not know the model, its own error is that on true frames.

@@ -11,6 +11,7 @@ import pytest
 
 from sonomime.runtime.media.frames import Crop, letterbox
 from sonomime.training.data.dataset import ClipFrames, find_clips, load_clip
+from sonomime.training.evaluation import own_size
 from sonomime.training.evaluation.candidate import Candidate, open_candidate
 from sonomime.training.evaluation.own_size import MOST_FRAMES, at_own_size
 from sonomime.training.evaluation.reconstruction import reconstruct
@@ -92,6 +93,15 @@ def test_a_model_without_layers_enlarges_only(clip: ClipFrames) -> None:
 def test_a_clip_that_the_model_sees_whole_has_none(clip: ClipFrames, tmp_path: Path) -> None:
     small = load_clip(clip.clip, WIDE, 1, tmp_path)
     assert at_own_size(with_layers(Large()), small) is None
+
+
+@pytest.mark.parametrize("layers", [True, False])
+def test_a_clip_too_large_to_be_composed_has_none(
+    clip: ClipFrames, monkeypatch: pytest.MonkeyPatch, layers: bool
+) -> None:
+    monkeypatch.setattr(own_size, "MOST_SIDE", WIDE - 1)
+    candidate = replace(with_layers(Large()), has_layers=layers)
+    assert at_own_size(candidate, clip) is None
 
 
 def test_a_bundle_with_layers_composes(clip: ClipFrames, tmp_path: Path) -> None:
