@@ -155,16 +155,17 @@ class Composer:
         self.size = size
         self._box = box
         self._channels = picture.shape[2:]
-        self._low = _low_pass(box.place(picture))
+        bars = (box.y, box.size - box.y - box.h), (box.x, box.size - box.x - box.w)
+        self._low = _low_pass(_framed(resize(picture, box.w, box.h), *bars))
         width, height = size
         # Pixels of the frame for each of the model's.
         self._scale = width / box.w, height / box.h
-        left, right = (round(n * self._scale[0]) for n in (box.x, box.size - box.x - box.w))
-        above, below = (round(n * self._scale[1]) for n in (box.y, box.size - box.y - box.h))
-        # The whole square, black around the picture: that is what the model has seen, and what its
-        # motion draws in.
-        edges = ((above, below), (left, right), (0, 0))[: picture.ndim]
-        self._picture = _finer(np.pad(resize(picture, width, height), edges))
+        above, below = (round(n * self._scale[1]) for n in bars[0])
+        left, right = (round(n * self._scale[0]) for n in bars[1])
+        # The whole square, for that is what layers are of. Around the picture it is black for the
+        # model; here it is mirrored, or motion would draw black over the picture's edge.
+        framed = _framed(resize(picture, width, height), (above, below), (left, right))
+        self._picture = _finer(framed)
         # Where each column and row is in that.
         columns = 2 * (np.arange(width, dtype=np.float32)[None] + left)
         rows = 2 * (np.arange(height, dtype=np.float32)[:, None] + above)
@@ -217,6 +218,11 @@ class Composer:
         box = self._box
         inside = _resized(layer, box.size)[box.y : box.y + box.h, box.x : box.x + box.w]
         _cv2().resize(inside, self.size, dst=target, interpolation=_cv2().INTER_LINEAR)
+
+
+def _framed(picture: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Image:
+    """The picture, mirrored at its edges into so many rows and columns before and after it."""
+    return np.pad(picture, (rows, columns, (0, 0))[: picture.ndim], mode="symmetric")
 
 
 def _low_pass(square: Image) -> Map:

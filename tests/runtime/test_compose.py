@@ -89,6 +89,16 @@ def test_a_mirror_goes_on_where_the_source_ends() -> None:
     assert apart < 0.25 * np.abs(mirror[inside, :8].astype(int) - picture[inside, :1]).mean()
 
 
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_no_black_is_drawn_in_from_beside_the_picture(channels: tuple[int, ...]) -> None:
+    picture = np.full((96, 256, *channels), 120, np.uint8)
+    for shift in ((0, -4), (0, 4)):
+        assert levels_apart(composer(picture).compose(*layers(shift)), picture) <= 1
+    tall = np.ascontiguousarray(picture.swapaxes(0, 1))
+    for shift in ((-4, 0), (4, 0)):
+        assert levels_apart(composer(tall).compose(*layers(shift)), tall) <= 1
+
+
 def test_gain_offset_and_gate() -> None:
     picture = np.full((192, 256), 100, np.uint8)
     even = np.s_[40:-40, 40:-40]  # away from the letterbox, where the texture is not 0

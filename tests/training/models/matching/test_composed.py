@@ -44,7 +44,10 @@ def test_at_the_model_s_size_it_is_the_generator_s_frame(
     gain, offset, gate = 1 + slow(rng, 1, 0.2), slow(rng, 1, 0.05), 1 + slow(rng, 1, 0.2)
 
     network = CorrectingGenerator(CorrectorConfig(width=4, blocks=1), channels)
-    image = torch.from_numpy(to_planes(box.place(picture)).astype(np.float32) / 255)
+    # The runtime mirrors the picture where the model's square is black.
+    bars = (box.y, SIZE - height - box.y), (box.x, SIZE - width - box.x), (0, 0)
+    square = np.pad(picture, bars[: picture.ndim], mode="symmetric")
+    image = torch.from_numpy(to_planes(square).astype(np.float32) / 255)
     with torch.no_grad():
         source = network.encode(image)
         low = sample_within(source.low, denser(torch.from_numpy(deformation), 2))
