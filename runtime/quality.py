@@ -19,14 +19,13 @@ from .session import Session
 
 Reason = Literal["", "unsure", "far", "folded", "unseen"]
 
-# Chosen on the test clips with an early state of the matching model, by benchmarks/quality.py and
-# by eye. Confidence is 1 / (1 + the expected error in pixels of 256), averaged over the picture:
-# 1/6 is 5 px. After a cut to another organ it is .05 to .13, rarely .18; with a black frame at most
-# .166. Within a scene it is .2 to .45, and less (7 % of the frames) where the probe has left the
-# view. Bars beside a wide picture count as sure, which hides noise between them from it.
+# Chosen on the test clips by benchmarks/quality.py and by eye. Confidence is 1 / (1 + the expected
+# error in pixels of 256), averaged over the picture: 1/6 is 5 px. With the default bundle it is .07
+# to .13 after a cut to another organ or with a black frame; within a scene .2 to .6, and below 1/6
+# in 12 % of the frames. Bars beside a wide picture count as sure, which hides noise between them.
 UNSURE_BELOW = 1 / 6
-# Motion at its own size goes .17 of the picture's side at most, folds up to 10 % of it and shows
-# 1 % from outside. Enlarged two to four times, pictures are swirled or torn from these on.
+# Motion at its own size goes .24 of the picture's side, folds 3 % of it and shows 3 % from outside
+# in 95 % of the frames. Enlarged two to four times, pictures are swirled or torn from these on.
 FAR_ABOVE = 0.25
 FOLDED_ABOVE = 0.1
 UNSEEN_ABOVE = 0.1
