@@ -75,10 +75,10 @@ def train(
         if resume:
             report(f"{path}: there is none yet; starting from the beginning")
         if start is not None:
-            anew = trainer.start_from(load_checkpoint(start))
+            fresh = trainer.start_from(load_checkpoint(start))
             report(f"starting from the weights of {start}")
-            if anew:
-                report(f"{start}: {anew}")
+            if fresh:
+                report(f"{start}: {fresh}")
         elif trainer.config.train.batchnorm == "frozen":
             raise ConfigError(
                 "train.batchnorm=frozen keeps the statistics of other weights: there are none",

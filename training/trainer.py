@@ -229,10 +229,10 @@ class Trainer:
 
     def start_from(self, checkpoint: Checkpoint) -> str:
         """Begin with the weights of another run, for fine-tuning; what that was trained on stays
-        on record. A network that learns nothing but labels begins anew where they are others.
+        on record. A network that learns nothing but labels begins untrained where they are others.
 
         Returns:
-            What begins anew or is left out, in a sentence for the user; "" where nothing does.
+            What begins untrained or is left out, in a sentence for the user; "" where nothing does.
 
         Raises:
             ConfigError: its model has other settings.
@@ -240,10 +240,10 @@ class Trainer:
         """
         theirs, ours = (config_to_dict(c)["model"] for c in (checkpoint.config, self.config))
         name, known = self.family.label_network, checkpoint.supervised_names
-        anew = name != "" and (
+        fresh = name != "" and (
             theirs[name] != ours[name] or self.supervised_names not in ([], known)
         )
-        if anew:
+        if fresh:
             theirs[name] = ours[name]
         differing = set(_differing(theirs, ours, "model.")) - set(FREE_ON_START)
         if differing:
@@ -253,8 +253,8 @@ class Trainer:
             )
         try:
             for model in (self.model, self.ema):
-                own = {k: v for k, v in model.state_dict().items() if anew and _of(k, name)}
-                kept = {k: v for k, v in checkpoint.weights.items() if not (anew and _of(k, name))}
+                own = {k: v for k, v in model.state_dict().items() if fresh and _of(k, name)}
+                kept = {k: v for k, v in checkpoint.weights.items() if not (fresh and _of(k, name))}
                 model.load_state_dict(kept | own)
         except RuntimeError as error:
             raise CheckpointError(
@@ -262,9 +262,9 @@ class Trainer:
             ) from error
         mine = self.supervised_names
         self._keep_record(checkpoint)
-        if anew:
+        if fresh:
             self.supervised_names = mine
-        if not anew or not (known or mine):
+        if not fresh or not (known or mine):
             return ""
         old, new = (", ".join(names) or "none" for names in (known, mine))
         if self.family.labels(self.config.model):

@@ -97,7 +97,7 @@ class Family(Protocol):
 
     Attributes:
         label_network: the network, and the section of `ModelConfig`, that learns labels and nothing
-            else: it can begin anew beside the others. "": there is none such.
+            else: it can begin untrained beside the others. "": there is none.
     """
 
     label_network: str
