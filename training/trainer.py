@@ -84,9 +84,6 @@ class Trainer:
 
     def train_step(self) -> StepResult:
         """Draw the batch of this step and update every network once."""
-        # Numbers next to 0 cost a CPU a hundred times as much as others, and gradients through a
-        # softmax are full of them. The setting is the thread's own.
-        torch.set_flush_denormal(True)
         self.model.train()
         if self.config.train.batchnorm == "frozen":
             # Small batches of several anatomies differ from each other and from what the running

@@ -13,13 +13,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from sonomime.runtime.support.errors import OutputError
 from sonomime.training import loop
 from sonomime.training import trainer as trainer_module
 from sonomime.training.checkpoint import load_checkpoint
 from sonomime.training.data.batch import PairBatch
-from sonomime.training.loop import train
+from sonomime.training.loop import train, without_denormals
 from sonomime.training.trainer import Trainer
 
 from .test_trainer import batch, config, make, silent
@@ -149,3 +150,10 @@ def test_one_slow_step_does_not_end_a_run(tmp_path: Path) -> None:
     trainer = make(tmp_path, config(train={"max_steps": 2}))
     trainer.forward_seconds.extend([1.0, 1.0, 70.0])
     assert trainer.seconds_to_estimate() == trainer.batches_to_estimate() * 1.0 > 0
+
+
+def test_numbers_next_to_zero_are_zero_in_training_alone() -> None:
+    smallest = torch.tensor(1e-40)
+    with without_denormals():
+        assert smallest * 1.0 == 0
+    assert smallest * 1.0 > 0
