@@ -21,7 +21,7 @@ from sonomime.runtime.bundle.manifest import DataCredit, DisplacementControl
 from sonomime.runtime.compose import MOST_SIDE
 from sonomime.runtime.media.frames import read_image
 from sonomime.runtime.support.errors import ExportError, OutputError
-from sonomime.training.models.base import StageModule
+from sonomime.training.models.base import Oracle, StageModule
 from sonomime.training.models.keypoints import family
 from sonomime.training.models.keypoints.oracle import KeypointOracle
 from sonomime.training.models.keypoints.stages import build_stages
@@ -87,18 +87,23 @@ def test_golden_sample_is_what_the_animator_makes(small: Path) -> None:
     assert np.abs(found.astype(int) - output).max() <= 1
 
 
-def test_animator_agrees_with_the_model_in_relative_motion(small: Path) -> None:
-    chain = KeypointOracle(lively_checkpoint("ours-pt", SMALL).model())
+def assert_agrees(folder: Path, chain: Oracle) -> None:
+    """Smoothed relative motion, by the Animator and by the model itself."""
     frames = [speckle(128, seed=seed) for seed in range(4)]
     chain.set_source(frames[0], frames[1])
     smoothing = Smoothing()._asdict()
-    with Animator.open(small, smooth=True, threads=1) as animator:
+    with Animator.open(folder, smooth=True, threads=1) as animator:
         animator.set_source(frames[0])
         for i, frame in enumerate(frames[1:]):
             found = animator.animate(frame, i / 30)
             wanted = chain.animate(frame, smoothing)["frame"][0, 0]
             assert np.abs(found.astype(int) - wanted).max() <= 1
     assert wanted.std() > 10
+
+
+def test_animator_agrees_with_the_model_in_relative_motion(small: Path) -> None:
+    chain = KeypointOracle(lively_checkpoint("ours-pt", SMALL).model())
+    assert_agrees(small, chain)
 
 
 def exported(out: Path, description: Description | None = None) -> None:
@@ -259,16 +264,7 @@ def test_a_bundle_of_matching(bundles: Bundles) -> None:
     assert manifest.control.grid_height == 16 and manifest.motions() == ("relative",)
     assert manifest.custom_ops == ()
     chain = MatchingOracle(lively_checkpoint("lite", SMALL_LITE).model())
-    frames = [speckle(128, seed=seed) for seed in range(4)]
-    chain.set_source(frames[0], frames[1])
-    smoothing = Smoothing()._asdict()
-    with Animator.open(folder, smooth=True, threads=1) as animator:
-        animator.set_source(frames[0])
-        for i, frame in enumerate(frames[1:]):
-            found = animator.animate(frame, i / 30)
-            wanted = chain.animate(frame, smoothing)["frame"][0, 0]
-            assert np.abs(found.astype(int) - wanted).max() <= 1
-    assert wanted.std() > 10
+    assert_agrees(folder, chain)
 
 
 def test_half_precision(bundles: Bundles) -> None:

@@ -11,7 +11,7 @@ from .metrics import FARNEBACK, FLOW_PRESET, MOVING_PIXELS, Leakage
 from .own_size import METHODS as SIZED
 from .own_size import MOST_FRAMES
 from .reconstruction import METHODS, ORACLE, ClipResult, OwnSize
-from .report import Report, plain
+from .report import Report, by_group, plain
 from .summary import mean_methods, mean_of, summarise, summary_parts
 from .tables import by_method, fidelity, landmarks, measured, method_table, number, table
 
@@ -96,11 +96,9 @@ class ReconstructionReport(Report):
 
     @cached_property
     def _means(self) -> list[tuple[str, dict[str, Any]]]:
-        """Of all clips, then of each group (anatomy; a bare folder's is called "all", too)."""
-        groups = [("all", self.results)]
-        for group in sorted({result.group for result in self.results}):
-            groups.append((group, [r for r in self.results if r.group == group]))
-        return [(group, plain(_mean_record(rows, self.settings["seed"]))) for group, rows in groups]
+        """Of all clips, then of each group."""
+        seed = self.settings["seed"]
+        return [(name, plain(_mean_record(rows, seed))) for name, rows in by_group(self.results)]
 
     def measures(self) -> dict[str, Any]:
         """Means over all clips and by group, every clip, what was left out."""

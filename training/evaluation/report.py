@@ -90,6 +90,12 @@ class Report(ABC):
         atomic_write_text(folder / "results.json", record)
 
 
+def by_group(results: Sequence[Any]) -> list[tuple[str, Sequence[Any]]]:
+    """All results, then those of each group by its name (a bare folder's is called "all", too)."""
+    groups = sorted({result.group for result in results})
+    return [("all", results), *((g, [r for r in results if r.group == g]) for g in groups)]
+
+
 def json_text(record: Any) -> str:
     """A record as JSON; what is not defined is null."""
     return json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"

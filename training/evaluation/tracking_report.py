@@ -8,7 +8,7 @@ from typing import Any
 
 from .intervals import DRAWS, LEVEL, weighted_ratio
 from .metrics import FLOW_PRESET, finite_mean, ratio
-from .report import Report, plain
+from .report import Report, by_group, plain
 from .tables import METHODS as TITLES
 from .tables import bullets, by_method, interval, number, table
 from .tracking import METHODS, TrackingResult
@@ -48,10 +48,8 @@ class TrackingReport(Report):
     @cached_property
     def _means(self) -> list[tuple[str, dict[str, Any]]]:
         """Of all clips, then of each group."""
-        groups = [("all", self.results)]
-        for group in sorted({result.group for result in self.results}):
-            groups.append((group, [r for r in self.results if r.group == group]))
-        return [(group, plain(_mean_record(rows, self.settings["seed"]))) for group, rows in groups]
+        seed = self.settings["seed"]
+        return [(name, plain(_mean_record(rows, seed))) for name, rows in by_group(self.results)]
 
     def measures(self) -> dict[str, Any]:
         """Means over all clips and by group, by point, every clip, what was left out."""

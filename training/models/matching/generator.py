@@ -15,15 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ....runtime.compose import BETWEEN, LOW_PASS
 from ...config import CorrectorConfig
 from ..geometry import in_float32, mirrored, resize_deformation, resize_map, sample_within
 from .matcher import Residual, start_at_zero
-
-LOW_PASS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
-"""Of the source at half its size, along rows and columns: some 2 px of the whole."""
-
-BETWEEN = (-1 / 16, 9 / 16, 9 / 16, -1 / 16)
-"""Catmull and Rom's cubic, half way between two pixels."""
 
 
 class SourceLayers(NamedTuple):
@@ -67,9 +62,9 @@ class CorrectingGenerator(nn.Module):
         self.merge = nn.Conv2d(width + 4 * channels + 4, width, 3, padding=1)
         self.correct = nn.Sequential(*(Residual(width, 2**i) for i in range(config.blocks)))
         self.final = start_at_zero(nn.Conv2d(width, 3, 3, padding=1))
-        line = torch.tensor(LOW_PASS).expand(channels, 1, 1, -1).clone()
+        line = torch.from_numpy(LOW_PASS).expand(channels, 1, 1, -1).clone()
         self.register_buffer("line", line, persistent=False)
-        between = torch.tensor(BETWEEN).expand(channels, 1, 1, -1).clone()
+        between = torch.from_numpy(BETWEEN).expand(channels, 1, 1, -1).clone()
         self.register_buffer("between", between, persistent=False)
 
     line: Tensor

@@ -80,11 +80,6 @@ def structure(prediction: Tensor, real: Tensor, held: Tensor, counts: Tensor) ->
     return cost(prediction) / (cost(held).detach() + 1e-3)
 
 
-def chosen(images: Tensor, counts: Tensor) -> Tensor:
-    """The images of pairs that count; all of them, if none does."""
-    return images[counts > 0] if bool((counts > 0).any()) else images
-
-
 @in_float32
 def landmarks(
     found: Landmarks, points: Tensor, visible: Tensor, absent: Tensor

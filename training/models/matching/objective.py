@@ -87,8 +87,10 @@ class MatchingObjective(Objective):
                 result[name] = on * weights.pixels * share
             share = losses.structure(moved, batch.driving, batch.source, counts)
             result["structure"] = on * weights.structure * share
-            real = [losses.chosen(x, counts) for x in (energy, batch.driving)]
-            result["sharpness"] = on * weights.sharpness * image_losses.sharpness(*real)
+            real = counts > 0
+            if bool(real.any()):
+                sharpness = image_losses.sharpness(energy[real], batch.driving[real])
+                result["sharpness"] = on * weights.sharpness * sharpness
         if model.landmarks is not None and weights.landmarks > 0 and batch.source_points.shape[1]:
             result |= self.landmarks(model.landmarks, batch)
         l1 = (image.detach() - batch.driving).abs().mean().item()

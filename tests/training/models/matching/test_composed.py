@@ -9,13 +9,12 @@ import torch
 from lively import speckle
 from numpy.typing import NDArray
 
-from sonomime.runtime.compose import LOW_PASS, Composer
+from sonomime.runtime.compose import Composer
 from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.media.pixels import psnr, to_image, to_planes
 from sonomime.runtime.session import own_places
 from sonomime.training.config import CorrectorConfig
 from sonomime.training.models.geometry import sample_within
-from sonomime.training.models.matching import generator as module
 from sonomime.training.models.matching.generator import CorrectingGenerator, FrameLayers, denser
 
 SIZE = 128
@@ -60,7 +59,3 @@ def test_at_the_model_s_size_it_is_the_generator_s_frame(
     assert found.shape == wanted.shape
     assert psnr(found, wanted) > 45
     assert psnr(picture, wanted) < 30, "what is compared has moved"
-
-
-def test_both_have_one_low_pass() -> None:
-    assert np.array_equal(LOW_PASS, np.float32(module.LOW_PASS))
