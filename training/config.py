@@ -74,7 +74,7 @@ class MatcherConfig:
     fine: int = 32  # channels of the descriptors at a quarter of the size
     coarse: int = 64  # and at an eighth
     grid: int = 32  # cells a side of the displacement that passes
-    stiff: int = 8  # cells a side of what moves the texture
+    stiff: int = 8  # cells a side of the spline that moves the texture
     shading: int = 16  # cells a side of the shading that passes; 0: none
 
 
@@ -182,6 +182,7 @@ class DataConfig:
     near_start: int = 4
     near_steps: int = 0
     labelled_fraction: float = 0.5
+    bend: float = 0.16  # synthetic pairs: greatest displacement, in points
     speckle: float = 1.0  # synthetic pairs: least correlation of their speckle
     light: float = 0.0  # synthetic pairs: deviation of the log of either frame's gain
     blackout: float = 0.0  # synthetic pairs: share in which a block is hidden

@@ -156,7 +156,11 @@ class PairSampler:
         """Which flow is worth its time; as weights, of which only being 0 matters."""
         if self._data.flow == "none":
             return FlowWeights(0, 0)
-        return FlowWeights(1, 1) if self._loss is None else flow_weights(self._loss, step)
+        # A match learns how far to trust itself to the end.
+        loss = self._loss
+        if loss is None or (loss.flow > 0 and loss.doubt > 0):
+            return FlowWeights(1, 1)
+        return flow_weights(loss, step)
 
     def _draw_driving(
         self, rng: np.random.Generator, group: Sequence[ClipFrames]
@@ -242,7 +246,7 @@ class PairSampler:
         wanted: FlowWeights,
     ) -> _Pair:
         """A frame and its own deformation. Both are interpolated ONCE: neither is the blurrier."""
-        bend = random_bend(rng)
+        bend = random_bend(rng, self._data.bend)
         image = np.asarray(clip.frames[t])
         source = tone_s[placed.apply(image) if placed is not IDENTITY else image]
         bent = bend.after(placed)
@@ -285,7 +289,7 @@ def _check(data: DataConfig, batch_size: int) -> None:
             raise ConfigError(
                 f"data.{name} is {low}, {high}", "two factors above 0, the lower one first"
             )
-    for name in ("shift", "rotation", "light"):
+    for name in ("shift", "rotation", "light", "bend"):
         if getattr(data, name) < 0:
             raise ConfigError(f"data.{name} is {getattr(data, name)}", "0 or more")
     if data.near_start < 1:

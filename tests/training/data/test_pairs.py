@@ -353,8 +353,9 @@ def mixed(**loss: float) -> PairSampler:
 
 
 def test_flow_is_computed_where_it_is_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
-    both, ended = mixed(flow=1.0, flow_until=5), mixed(flow=1.0, flow_until=5)
-    kept = mixed(flow=1.0, flow_until=5, flow_exact=0.5)
+    both = mixed(flow=1.0, flow_until=5)
+    ended = mixed(flow=1.0, flow_until=5, doubt=0.0)
+    kept = mixed(flow=1.0, flow_until=5, flow_exact=0.5, doubt=0.0)
     assert both.batch(4).flow_exact is not None
     measured: list[int] = []
     original = pairs_module.measured_flow
@@ -380,6 +381,7 @@ def test_flow_is_computed_where_it_is_weighed(monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(left.source, after.source)  # what is computed changes no draw
     assert torch.equal(left.driving, after.driving)
     assert measured == []
+    assert both.batch(5).flow_valid is not None and measured  # how sure a match is, to the end
     assert mixed(flow=0.0).batch(0).flow is None
 
 

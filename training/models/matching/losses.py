@@ -10,7 +10,7 @@ from ..geometry import in_float32, make_grid
 from .landmarks import Landmarks
 from .matcher import Match, locally_normalised
 
-LEVELS = (0.2, 0.5, 1.0)  # weights of the match's three displacements, from coarse to fine
+LEVELS = (0.2, 0.5, 1.0)  # weights of the match's three displacements, the last one's the most
 SPREAD = 1.5  # deviation of the heatmap that a landmark is to have, in cells
 
 
@@ -28,19 +28,22 @@ def endpoint(match: Match, known: Tensor, valid: Tensor, weights: Tensor) -> tup
     side = known.shape[1]
     target = ((known - make_grid(side, side, "half_pixel", known.device)) * 128).permute(0, 3, 1, 2)
     counts = (weights > 0).float()
-    trusted = (valid.float() * counts[:, None, None])[:, None]
+    there = valid.float()[:, None]
+    trusted = there * counts[:, None, None, None]
     error, total = target.new_zeros(()), target.new_zeros(())
     for field, level in zip(match[:3], LEVELS, strict=True):
         n = field.shape[-1]
         share = F.avg_pool2d(trusted, side // n)
-        wanted = F.avg_pool2d(target * trusted, side // n) / (share + 1e-3)
+        wanted = F.avg_pool2d(target * there, side // n) / (F.avg_pool2d(there, side // n) + 1e-3)
         error = ((field.float() * (256 / n) - wanted).square().sum(1, keepdim=True) + 0.01).sqrt()
         per_pair = error * share * weights[:, None, None, None]
         total = total + level * per_pair.sum() / share.sum().clamp(min=1)
-    # Laplace: the log of the error's scale, learned beside the motion and not at its cost.
+    # Laplace: the log of the error's scale, learned beside the motion and not at its cost; from all
+    # pairs whose flow is known, whether the motion still learns from it or not.
     scale = match.log_error.float()
     unsure = error.detach() * torch.exp(-scale) + scale
-    doubt = (unsure * trusted).sum() / trusted.sum().clamp(min=1)
+    share = F.avg_pool2d(there, side // scale.shape[-1])
+    doubt = (unsure * share).sum() / share.sum().clamp(min=1)
     return total * counts.mean(), doubt
 
 

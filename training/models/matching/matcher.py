@@ -9,7 +9,6 @@ be added to a cell's place in the driving frame.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,8 +30,9 @@ class Descriptors(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Displacements at S/8, after the first correction at S/8, and at S/4; the log of the last
-    one's expected error in pixels of 256, (B, 1, S/4, S/4)."""
+    """Displacements, all at S/8: by the global search, corrected by what is near at S/8, and by
+    what is near at S/4; the log of the last one's expected error in pixels of 256,
+    (B, 1, S/8, S/8)."""
 
     coarse: Tensor
     corrected: Tensor
@@ -95,15 +95,22 @@ class Encoder(nn.Module):
         return Descriptors(self.fine(x), self.coarse(self.far(self.down(F.relu(x)))))
 
 
-class Head(nn.Sequential):
-    """Convolutions from what was compared to a correction; zero at the start."""
+class Head(nn.Module):
+    """From what was compared to a correction, at S/8; zero at the start. Half of it works at S/16,
+    where it sees far: what is hidden is filled in from around it."""
 
-    def __init__(self, inputs: int, width: int, dilations: Sequence[int], outputs: int) -> None:
-        layers: list[nn.Module] = [nn.Conv2d(inputs, width, 1), nn.ReLU()]
-        for dilation in dilations:
-            conv = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
-            layers += [conv, nn.ReLU()]
-        super().__init__(*layers, start_at_zero(nn.Conv2d(width, outputs, 3, padding=1)))
+    def __init__(self, inputs: int, outputs: int, width: int = 64, stride: int = 1) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(inputs, width, 1)
+        self.near = nn.Conv2d(width, width, 3, stride=stride, padding=1)
+        self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.far = nn.Sequential(*(Residual(width, dilation) for dilation in (1, 2, 2)))
+        self.out = start_at_zero(nn.Conv2d(width, outputs, 3, padding=1))
+
+    def forward(self, compared: Tensor) -> Tensor:
+        x = F.relu(self.near(F.relu(self.mix(compared.to(self.mix.weight.dtype)))))
+        x = x + enlarge(self.far(self.down(x)))
+        return self.out(F.relu(x)).float()
 
 
 class Matcher(nn.Module):
@@ -120,8 +127,8 @@ class Matcher(nn.Module):
         self.around = LocalCorrelation(self.side, COARSE_RADIUS)
         self.close = LocalCorrelation(2 * self.side, FINE_RADIUS)
         windows = [(2 * radius + 1) ** 2 for radius in (COARSE_RADIUS, FINE_RADIUS)]
-        self.correct = Head(windows[0] + 3 + coarse, 64, (1, 2, 4, 1), 2)
-        self.refine = Head(windows[1] + 2 + fine, 40, (1, 2, 1), 3)
+        self.correct = Head(windows[0] + 3 + coarse, outputs=2)
+        self.refine = Head(windows[1] + 2 + fine, outputs=3, stride=2)
         grid = make_grid(self.side, self.side, "half_pixel").view(-1, 2)
         self.register_buffer("grid", grid, persistent=False)
 
@@ -131,14 +138,11 @@ class Matcher(nn.Module):
         d, r = unit(driving), unit(reference)
         first, sure = self.search(d.coarse, r.coarse)
         seen = self.compare(self.around, d.coarse, r.coarse, first)
-        dtype = self.correct[0].weight.dtype
-        given = torch.cat([seen, first, sure, driving.coarse.float()], dim=1)
-        second = first + self.correct(given.to(dtype)).float()
+        second = first + self.correct(torch.cat([seen, first, sure, driving.coarse.float()], dim=1))
         enlarged = 2 * enlarge(second)
         seen = self.compare(self.close, d.fine, r.fine, enlarged)
-        given = torch.cat([seen, enlarged, driving.fine.float()], dim=1)
-        change = self.refine(given.to(dtype)).float()
-        return Match(first, second, enlarged + change[:, :2], change[:, 2:])
+        change = self.refine(torch.cat([seen, enlarged, driving.fine.float()], dim=1))
+        return Match(first, second, second + change[:, :2], change[:, 2:])
 
     @in_float32
     def search(self, driving: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,7 @@ class MatchingObjective(Objective):
         match, passed, uncorrected, animation = self.run(model, batch, step)
         result: dict[str, Tensor] = {}
         flow = flow_weights(weights, step)
-        if batch.flow is not None and batch.flow_valid is not None and flow.exact > 0:
+        if batch.flow is not None and batch.flow_valid is not None:
             exact = _of_each_pair(batch.flow_exact, batch)
             per_pair = flow.measured + (flow.exact - flow.measured) * exact
             error, doubt = losses.endpoint(match, batch.flow, batch.flow_valid, per_pair)

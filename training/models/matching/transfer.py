@@ -16,13 +16,14 @@ from ..geometry import in_float32, sample_within
 from .fields import Spline
 from .matcher import Match
 
-DARKEST = 0.02  # of [0, 1], added to both sides of the ratio: black says nothing about light
+DARKEST = 0.02  # of [0, 1], added to black and to white: neither says much about light
 MOST = 1.4  # of the log of the shading: a factor of 4
 
 
 class Passed(NamedTuple):
     """For each cell of the driving frame: displacement (B, n, n, 2) in points, from where it was in
-    the reference; confidence (B, 1, n, n) in [0, 1]; shading (B, 1, m, m), log of a factor."""
+    the reference; confidence (B, 1, n, n) in [0, 1]; shading (B, 1, m, m), log of a factor
+    of the odds y / (1 - y) of a grey level y: white gets no whiter, black no blacker."""
 
     displacement: Tensor
     confidence: Tensor
@@ -34,7 +35,7 @@ class Passing(nn.Module):
 
     def __init__(self, config: MatcherConfig, size: int) -> None:
         super().__init__()
-        self.pool, self.cells = size // 4 // config.grid, config.shading
+        self.pool, self.cells = size // 8 // config.grid, config.shading
         self.spline = Spline(config.grid, size // 4)
 
     @in_float32
@@ -48,12 +49,13 @@ class Passing(nn.Module):
         return Passed(displacement, confidence, shading)
 
     def light_between(self, driving: Tensor, reference: Tensor) -> Tensor:
-        """Log of the ratio of two lights, (B, 1, m, m)."""
+        """Log of the ratio of two lights' odds, (B, 1, m, m)."""
         if not self.cells:
             return torch.zeros_like(driving[:, :, :1, :1])
         block = driving.shape[-1] // self.cells
-        logs = [torch.log(F.avg_pool2d(x, block) + DARKEST) for x in (driving, reference)]
-        return (logs[0] - logs[1]).clamp(-MOST, MOST)
+        levels = [F.avg_pool2d(x, block) for x in (driving, reference)]
+        odds = [torch.log((x + DARKEST) / (1 + DARKEST - x)) for x in levels]
+        return (odds[0] - odds[1]).clamp(-MOST, MOST)
 
 
 @in_float32

@@ -1,4 +1,4 @@
-"""The tiled product against what it stands for: windows of shifted products."""
+"""The product of runs against what it stands for: windows of shifted products."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def windows(first: Tensor, second: Tensor, radius: int) -> Tensor:
 
 @pytest.mark.parametrize(
     ("batch", "channels", "size", "radius"),
-    [(1, 1, 8, 1), (2, 3, 8, 4), (1, 5, 16, 3), (3, 2, 24, 4), (1, 8, 64, 3), (2, 4, 16, 9)],
+    [(1, 1, 8, 1), (2, 3, 8, 4), (1, 5, 16, 3), (3, 2, 32, 4), (1, 8, 64, 3), (2, 4, 16, 9)],
 )
 def test_it_is_the_windows_of_shifted_products(
     batch: int, channels: int, size: int, radius: int

@@ -11,7 +11,12 @@ from torch import Tensor
 
 from sonomime.training.config import CorrectorConfig
 from sonomime.training.models.geometry import make_grid, mirrored, sample_within
-from sonomime.training.models.matching.generator import CorrectingGenerator, FrameLayers
+from sonomime.training.models.matching.generator import (
+    MOST_TEXTURE,
+    CorrectingGenerator,
+    FrameLayers,
+    corrected,
+)
 
 INSIDE = np.s_[..., 16:-16, 16:-16]
 
@@ -87,12 +92,20 @@ def test_colours_stay_together() -> None:
         torch.testing.assert_close(whole[:, channel : channel + 1], alone, rtol=0, atol=1e-5)
 
 
-def test_shading_is_a_factor_and_speckle_takes_half_of_it() -> None:
-    image = picture(64)
-    found, layers = frame(image, shading=0.4)
-    assert layers.gain.mean().item() == pytest.approx(np.exp(0.4))
-    assert layers.gate.mean().item() == pytest.approx(np.exp(0.2))
-    assert found.mean() > 1.3 * image.mean()
+def test_shading_is_a_factor_of_the_odds_and_speckle_takes_half_of_it() -> None:
+    black, grey, white = (
+        frame(torch.full((1, 1, 64, 64), level), shading=0.4) for level in (0.0, 0.5, 1.0)
+    )
+    for (found, _), level in ((black, 0.0), (grey, 1 / (1 + np.exp(-0.4))), (white, 1.0)):
+        torch.testing.assert_close(found, torch.full_like(found, level))
+    gain, _, gate = grey[1]
+    torch.testing.assert_close(gate, gain.sqrt())
+
+
+def test_texture_is_made_stronger_by_little() -> None:
+    strong = torch.full((1, 3, 4, 4), 9.0)
+    low = torch.full((1, 1, 8, 8), 0.5)
+    assert corrected(strong, torch.zeros(1, 1, 4, 4), low).gate.max() < 2 * np.exp(MOST_TEXTURE)
 
 
 def test_beyond_the_border_the_low_pass_goes_on_and_speckle_is_mirrored() -> None:

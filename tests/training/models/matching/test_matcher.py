@@ -38,7 +38,7 @@ def test_shapes_and_finite_numbers(size: int, channels: int) -> None:
     quarter, eighth = size // 4, size // 8
     assert seen.fine.shape == (2, 8, quarter, quarter)
     assert seen.coarse.shape == (2, 16, eighth, eighth)
-    for field, side in zip(match, (eighth, eighth, quarter, quarter), strict=True):
+    for field, side in zip(match, [eighth] * 4, strict=True):
         assert field.shape[0] == 2 and field.shape[2:] == (side, side)
         assert torch.isfinite(field).all()
     assert (match.log_error == 0).all() and match.log_error.shape[1] == 1
