@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...config import LandmarkConfig
 from ..geometry import in_float32, make_grid
-from .matcher import Residual, enlarge, locally_normalised, start_at_zero
+from .matcher import Residual, enlarge, locally_normalised, start_at_zero, start_loud
 
 PRESENT = 0.5  # probability from which a landmark is taken to be there
 SHARPNESS = 4.0  # factor of all logits: with 1 presence takes more steps to learn
@@ -55,11 +55,7 @@ class LandmarkDetector(nn.Module):
         self.heatmap = start_at_zero(nn.Conv2d(width, config.count, 3, padding=1))
         self.here = start_at_zero(nn.Conv2d(width, config.count, 1))
         self.overall = start_at_zero(nn.Conv2d(widths[-1], config.count, 1))
-        for conv in self.modules():
-            # torch's own start lets a signal fade by half with each layer, and no norm brings it
-            # back.
-            if isinstance(conv, nn.Conv2d) and conv.weight.any():
-                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        start_loud(self)
         side = size // 4
         grid = make_grid(side, side, "half_pixel").view(-1, 2)
         self.register_buffer("grid", grid, persistent=False)

@@ -61,6 +61,13 @@ def start_at_zero(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
+def start_loud(network: nn.Module) -> None:
+    """torch's own start lets a signal fade by half with each layer, and no norm brings it back."""
+    for conv in network.modules():
+        if isinstance(conv, nn.Conv2d) and conv.weight.any():
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+
+
 @in_float32
 def locally_normalised(image: Tensor) -> Tensor:
     """An image less its mean over some 40 px, divided by its deviation there: gain and contrast do
@@ -106,6 +113,7 @@ class Head(nn.Module):
         self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.far = nn.Sequential(*(Residual(width, dilation) for dilation in (1, 2, 2)))
         self.out = start_at_zero(nn.Conv2d(width, outputs, 3, padding=1))
+        start_loud(self)
 
     def forward(self, compared: Tensor) -> Tensor:
         x = F.relu(self.near(F.relu(self.mix(compared.to(self.mix.weight.dtype)))))
