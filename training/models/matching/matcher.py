@@ -151,10 +151,10 @@ class Matcher(nn.Module):
         d, r = unit(driving), unit(reference)
         first, sure = self.search(d.coarse, r.coarse)
         seen = self.compare(self.around, d.coarse, r.coarse, first)
-        second = first + self.correct(torch.cat([seen, first, sure, driving.coarse.float()], dim=1))
+        second = first + self.correct(torch.cat([seen, first, sure, levelled(d.coarse)], dim=1))
         enlarged = 2 * enlarge(second)
         seen = self.compare(self.close, d.fine, r.fine, enlarged)
-        change = self.refine(torch.cat([seen, enlarged, driving.fine.float()], dim=1))
+        change = self.refine(torch.cat([seen, enlarged, levelled(d.fine)], dim=1))
         return Match(first, second, second + change[:, :2], change[:, 2:])
 
     @in_float32
@@ -187,6 +187,12 @@ class Matcher(nn.Module):
 def unit(descriptors: Descriptors) -> Descriptors:
     """All of length 1."""
     return Descriptors(*(F.normalize(x.float(), dim=1) for x in descriptors))
+
+
+def levelled(descriptors: Tensor) -> Tensor:
+    """Descriptors of length 1, each channel about 1: as they are they grow to hundreds, and a head
+    that is given those dies."""
+    return float(descriptors.shape[1] ** 0.5) * descriptors
 
 
 def moved(feature: Tensor, displacement: Tensor) -> Tensor:
