@@ -50,13 +50,13 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument(
         "--max-frames",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="at most N frames of a clip, evenly spread: a quick look",
     )
     parser.add_argument(
         "--max-pairs",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="prediction: at most N pairs, evenly spread: a quick look",
     )
@@ -82,7 +82,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     return run(args)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """For argparse: a whole number above 0."""
     if (number := _not_negative(text)) == 0:
         raise argparse.ArgumentTypeError(f"{number} is not above 0")
     return number

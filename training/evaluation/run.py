@@ -76,7 +76,13 @@ def _draw(judged: Judged, output: Path) -> list[Result]:
     return results
 
 
-def _find_clips(args: Namespace, crop: Crop | None) -> Found:
+def clips_to_judge(args: Namespace, crop: Crop | None) -> Found:
+    """Clips of the split that was asked for, or of the one that is read by default.
+
+    Raises:
+        InputError: wrong paths, or no clip.
+        ConfigError: an option of another task.
+    """
     for option in ("max_pairs", "alignment"):
         if getattr(args, option) is not None:
             name = f"--{option.replace('_', '-')}"
@@ -95,7 +101,12 @@ def _find_clips(args: Namespace, crop: Crop | None) -> Found:
     return found.clips, left_out, found.warnings
 
 
-def _find_pairs(args: Namespace, crop: Crop | None) -> Found:
+def pairs_to_judge(args: Namespace, crop: Crop | None) -> Found:
+    """Pairs of the split that was asked for, or of the one that is read by default.
+
+    Raises:
+        InputError: wrong paths, or no pair.
+    """
     pairs: list[Pair] = []
     warnings: list[str] = []
     for folder in args.data:
@@ -110,7 +121,7 @@ def _find_pairs(args: Namespace, crop: Crop | None) -> Found:
 
 
 def _judge_clips(candidate: Candidate, clips: Sequence[Clip], args: Namespace) -> Judging:
-    loaded, left_out = _read(candidate, clips, _motionless)
+    loaded, left_out = read_clips(candidate, clips, motionless)
     drives = [_drive(clip, frames) for clip, frames in loaded]
     known = [(drive.name, drive.subject, drive.group) for drive in drives]
 
@@ -130,7 +141,8 @@ def _judge_clips(candidate: Candidate, clips: Sequence[Clip], args: Namespace) -
     return [clip for clip, _ in loaded], left_out, judged()
 
 
-def _motionless(frames: ClipFrames) -> str | None:
+def motionless(frames: ClipFrames) -> str | None:
+    """Why a clip cannot be reconstructed; None where it can."""
     return "has one distinct frame only, so nothing moves" if len(frames) < 2 else None
 
 
@@ -141,7 +153,7 @@ def _drive(clip: Clip, frames: ClipFrames) -> Drive:
 
 
 def _judge_tracks(candidate: Candidate, clips: Sequence[Clip], args: Namespace) -> Judging:
-    loaded, left_out = _read(candidate, clips, untrackable)
+    loaded, left_out = read_clips(candidate, clips, untrackable)
 
     def judged() -> Judged:
         for clip, frames in progress(loaded, label="evaluating clips"):
@@ -155,7 +167,7 @@ def _judge_tracks(candidate: Candidate, clips: Sequence[Clip], args: Namespace) 
     return [clip for clip, _ in loaded], left_out, judged()
 
 
-def _read(
+def read_clips(
     candidate: Candidate, clips: Sequence[Clip], unfit: Callable[[ClipFrames], str | None]
 ) -> tuple[list[tuple[Clip, ClipFrames]], LeftOut]:
     """The clips as the model sees them, and those that cannot be used, with the reason.
@@ -186,7 +198,7 @@ def _read(
 
 
 _HINTS = {
-    _motionless: "give videos or folders of frames that move",
+    motionless: "give videos or folders of frames that move",
     untrackable: "tracking needs a keypoints.csv with labels in at least two frames of a clip",
 }
 
@@ -211,9 +223,9 @@ def _judge_pairs(candidate: Candidate, pairs: Sequence[Pair], args: Namespace) -
 
 
 _TASKS = {
-    "reconstruction": (_find_clips, _judge_clips, ReconstructionReport),
-    "prediction": (_find_pairs, _judge_pairs, PredictionReport),
-    "tracking": (_find_clips, _judge_tracks, TrackingReport),
+    "reconstruction": (clips_to_judge, _judge_clips, ReconstructionReport),
+    "prediction": (pairs_to_judge, _judge_pairs, PredictionReport),
+    "tracking": (clips_to_judge, _judge_tracks, TrackingReport),
 }
 
 
