@@ -61,11 +61,11 @@ class Uncorrected(CorrectingGenerator):
 
 
 class NearMatcher(Matcher):
-    """The matcher without its global search: it starts at rest, unsure, and sees what is near."""
+    """The matcher without its global search: it starts at rest and sees what is near."""
 
-    def search(self, driving: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    def search(self, driving: Tensor, reference: Tensor) -> Tensor:
         batch, _, side, _ = driving.shape
-        return driving.new_zeros(batch, 2, side, side), driving.new_zeros(batch, 1, side, side)
+        return driving.new_zeros(batch, 2, side, side)
 
 
 class WithoutCorrections(Checkpoint):

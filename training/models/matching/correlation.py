@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..geometry import in_float32
+
 RUN = 16  # cells, at most
 
 
@@ -36,6 +38,7 @@ class LocalCorrelation(nn.Module):
         window = shift[:, None] * reach + shift + cell[:, None, None]
         self.register_buffer("window", window.view(1, 1, self.run, -1), persistent=False)
 
+    @in_float32
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         batch, channels = first.shape[:2]
         # Channels last: what is gathered are rows, and not single numbers.

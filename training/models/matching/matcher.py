@@ -1,7 +1,8 @@
 """The matcher: where a cell of the driving frame was in the reference frame.
 
 It knows no anatomy: it compares descriptors. First all of a frame with all of the other, coarsely;
-then twice what is near, to correct that and to fill in where nothing is to be seen.
+then twice, by the same weights, what is near, to correct that and to fill in where nothing is to be
+seen.
 
 Convention: images (B, C, S, S) in [0, 1]; displacements (B, 2, n, n) in cells of their own grid, to
 be added to a cell's place in the driving frame.
@@ -19,7 +20,8 @@ from ...config import MatcherConfig
 from ..geometry import in_float32, make_grid, sample_within
 from .correlation import LocalCorrelation
 
-COARSE_RADIUS, FINE_RADIUS = 4, 3  # cells, of the windows at S/8 and S/4
+RADIUS = 3  # cells of S/4, of the windows
+ROUNDS = 2  # of corrections
 
 
 class Descriptors(NamedTuple):
@@ -30,9 +32,8 @@ class Descriptors(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Displacements, all at S/8: by the global search, corrected by what is near at S/8, and by
-    what is near at S/4; the log of the last one's expected error in pixels of 256,
-    (B, 1, S/8, S/8)."""
+    """Displacements, all at S/8: by the global search, corrected once, and twice; the log of the
+    last one's expected error in pixels of 256, (B, 1, S/8, S/8)."""
 
     coarse: Tensor
     corrected: Tensor
@@ -108,16 +109,17 @@ class Encoder(nn.Module):
 
 
 class Head(nn.Module):
-    """From what was compared to a correction, at S/8; zero at the start. Half of it works at S/16,
-    where it sees far: what is hidden is filled in from around it."""
+    """From what was compared at S/4 to a correction at S/8, and the log of its expected error; zero
+    at the start. A part of it works at S/16, where it sees far: what is hidden is filled in from
+    around it."""
 
-    def __init__(self, inputs: int, outputs: int, width: int = 64, stride: int = 1) -> None:
+    def __init__(self, inputs: int, width: int = 64) -> None:
         super().__init__()
         self.mix = nn.Conv2d(inputs, width, 1)
-        self.near = nn.Conv2d(width, width, 3, stride=stride, padding=1)
+        self.near = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.far = nn.Sequential(*(Residual(width, dilation) for dilation in (1, 2, 2)))
-        self.out = start_at_zero(nn.Conv2d(width, outputs, 3, padding=1))
+        self.out = start_at_zero(nn.Conv2d(width, 3, 3, padding=1))
         start_loud(self)
 
     def forward(self, compared: Tensor) -> Tensor:
@@ -137,11 +139,8 @@ class Matcher(nn.Module):
         self.sharpness = nn.Parameter(torch.tensor(2.6))  # log of the softmax's factor
         # Near cells are likelier than far ones; without this the net does not begin to learn.
         self.nearness = nn.Parameter(torch.tensor(30.0))
-        self.around = LocalCorrelation(self.side, COARSE_RADIUS)
-        self.close = LocalCorrelation(2 * self.side, FINE_RADIUS)
-        windows = [(2 * radius + 1) ** 2 for radius in (COARSE_RADIUS, FINE_RADIUS)]
-        self.correct = Head(windows[0] + 3 + coarse, outputs=2)
-        self.refine = Head(windows[1] + 2 + fine, outputs=3, stride=2)
+        self.compare = LocalCorrelation(2 * self.side, RADIUS)
+        self.correct = Head((2 * RADIUS + 1) ** 2 + 2 + fine)
         grid = make_grid(self.side, self.side, "half_pixel").view(-1, 2)
         self.register_buffer("grid", grid, persistent=False)
 
@@ -149,17 +148,19 @@ class Matcher(nn.Module):
 
     def forward(self, driving: Descriptors, reference: Descriptors) -> Match:
         d, r = unit(driving), unit(reference)
-        first, sure = self.search(d.coarse, r.coarse)
-        seen = self.compare(self.around, d.coarse, r.coarse, first)
-        second = first + self.correct(torch.cat([seen, first, sure, levelled(d.coarse)], dim=1))
-        enlarged = 2 * enlarge(second)
-        seen = self.compare(self.close, d.fine, r.fine, enlarged)
-        change = self.refine(torch.cat([seen, enlarged, levelled(d.fine)], dim=1))
-        return Match(first, second, second + change[:, :2], change[:, 2:])
+        found = [self.search(d.coarse, r.coarse)]
+        log_error = found[0][:, :1]
+        for _ in range(ROUNDS):
+            enlarged = 2 * enlarge(found[-1])
+            seen = self.compare(d.fine, moved(r.fine, enlarged))
+            given = torch.cat([seen, enlarged, levelled(d.fine)], dim=1)
+            change, log_error = self.correct(given).split((2, 1), dim=1)
+            found.append(found[-1] + change)
+        return Match(*found, log_error)
 
     @in_float32
-    def search(self, driving: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """All cells with all: the expected displacement, and the likeliest cell's share.
+    def search(self, driving: Tensor, reference: Tensor) -> Tensor:
+        """All cells with all: the expected displacement.
 
         The log of a cell's share is likeness less distance^2. |a - b|^2 = |a|^2 - 2 ab + |b|^2, of
         which the first is the same for all of a row's cells: so one product has both.
@@ -172,15 +173,7 @@ class Matcher(nn.Module):
         queries = torch.cat([*ours, -near * torch.ones_like(square)], dim=1)
         share = (queries.transpose(1, 2) @ theirs).softmax(-1)
         cells = (share @ self.grid - self.grid) * (side / 2)
-        sure = share.amax(dim=-1)
-        return cells.transpose(1, 2).view(batch, 2, side, side), sure.view(batch, 1, side, side)
-
-    @in_float32
-    def compare(
-        self, correlation: LocalCorrelation, driving: Tensor, reference: Tensor, found: Tensor
-    ) -> Tensor:
-        """Windows of the driving frame with the reference warped by what was found."""
-        return 2 * correlation(driving, moved(reference, found))
+        return cells.transpose(1, 2).view(batch, 2, side, side)
 
 
 @in_float32

@@ -147,7 +147,7 @@ def test_doubt_is_least_where_the_error_is_known() -> None:
 
 def test_each_loss_of_the_frame_reaches_its_own_network_alone() -> None:
     result, model = step_of(400, batch(), config())
-    final, matcher = model.generator.final.bias, model.matcher.refine.out.weight
+    final, matcher = model.generator.final.bias, model.matcher.correct.out.weight
     reached = {}
     for name in sorted(PIXELS):
         gate, match = torch.autograd.grad(
