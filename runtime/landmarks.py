@@ -2,7 +2,8 @@
 
 The file is a CSV with the columns image, keypoint, x, y. `image` is `source` or `reference`, x and
 y are pixels of the ORIGINAL picture or driving frame, before any crop (0 = centre of the first
-pixel). Every landmark is named once for each of the two.
+pixel). Every landmark is named once for each of the two. It does not say which driving frame the
+reference is: whoever wrote it knows, so nothing may choose another.
 """
 
 from __future__ import annotations

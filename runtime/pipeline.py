@@ -77,9 +77,9 @@ def animate_files(animator: Animator, job: Job) -> Done:
     as sharp as the source and has its colours; else the model's frame is enlarged to its size.
 
     Raises:
-        ConfigError: a size that cannot be made; a reference that is not first, best or an index, or
-            that the model cannot choose; a clip to be driven by one frame, unless `source_frame`
-            says that this is meant.
+        ConfigError: a size that cannot be made; a reference that is not first, best or an index,
+            that the model cannot choose, or that is chosen although a file has its landmarks; a
+            clip to be driven by one frame, unless `source_frame` says that this is meant.
         InputError: the source or the driving clip cannot be used, or lacks the frame asked for.
         OutputError: the output cannot be written; nothing is left under its name.
         BackendError: a stage failed.
@@ -192,6 +192,13 @@ def _align(animator: Animator, job: Job, still: Image, reference: Image | None) 
 def _check(job: Job) -> None:
     if isinstance(job.reference, str) and job.reference not in ("first", "best"):
         raise ConfigError(f"unknown reference {job.reference!r}", "first, best or a frame's index")
+    if job.reference == "best" and isinstance(job.landmarks, Path):
+        raise ConfigError(
+            f"the landmarks of {job.landmarks} belong to one driving frame, and --reference best "
+            "may choose another",
+            "give --reference N, the frame they were placed in; --reference best --json without "
+            "them says which frame it chooses",
+        )
     for index in (job.source_frame, job.reference):
         if isinstance(index, int) and index < 0:
             raise ConfigError(f"there is no frame {index}", "frames are counted from 0")

@@ -33,7 +33,7 @@ def words(tmp_path: Path, displacement_toy: Path) -> list[str]:
 def test_what_a_pair_was_aligned_by(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], choice: str, names: str
 ) -> None:
-    options = ["--landmarks", choice.format(tmp=tmp_path), "--reference", "best", "--json"]
+    options = ["--landmarks", choice.format(tmp=tmp_path), "--reference", "1", "--json"]
     options += ["--debug-picture", str(tmp_path / "debug.png")]
     assert main([*words, *options]) == 0
     said = capsys.readouterr()
@@ -50,6 +50,7 @@ def test_what_a_pair_was_aligned_by(
         (["--landmarks", "{tmp}/still.png"], 6),
         (["--landmarks", "{tmp}/outside.csv"], 6),
         (["--landmarks", "{tmp}/unequal.csv"], 6),
+        (["--landmarks", "{tmp}/marks.csv", "--reference", "best"], 2),
         (["--debug-picture", "-"], 2),
         (["--debug-picture", "{tmp}/still.png"], 7),
         (["--reference", "4"], 6),

@@ -125,9 +125,11 @@ def test_a_pair_is_aligned_before_it_is_animated(
     table = tmp_path / "landmarks.csv"
     table.write_text("image,keypoint,x,y\nsource,a,30,40\nreference,a,50,40\n")
     shifts = []
-    for choice, crop in (("auto", None), ("none", None), (table, Crop(10, 10, 60, 60))):
+    for choice, reference, crop in (
+        ("auto", "best", None), ("none", "best", None), (table, 1, Crop(10, 10, 60, 60))
+    ):  # fmt: skip
         job = Job(
-            still, driving, tmp_path / "out.mkv", "best", crop, landmarks=choice,
+            still, driving, tmp_path / "out.mkv", reference, crop, landmarks=choice,
             debug_picture=tmp_path / "debug.png",
         )  # fmt: skip
         done = animate_files(matching, job)
