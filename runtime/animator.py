@@ -293,7 +293,8 @@ class Animator:
             BackendError: the Animator is closed.
         """
         with self._served():
-            return None if self._clock.last is None else judge_frame(self.session)
+            known = self._picture is not None and self._clock.last is not None
+            return judge_frame(self.session, self.letterbox) if known else None
 
     @property
     def letterbox(self) -> Letterbox:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle.manifest import QUALITY
-from .session import Session
+from .media.frames import Letterbox
+from .session import Session, own_places
 
 Reason = Literal["", "unsure", "far", "folded", "unseen"]
 
@@ -24,8 +25,9 @@ Reason = Literal["", "unsure", "far", "folded", "unseen"]
 # to .13 after a cut to another organ or with a black frame; within a scene .2 to .6, and below 1/6
 # in 12 % of the frames. Bars beside a wide picture count as sure, which hides noise between them.
 UNSURE_BELOW = 1 / 6
-# Motion at its own size goes .24 of the picture's side, folds 3 % of it and shows 3 % from outside
+# Motion at its own size goes .24 of the square's side, folds 3 % of it and shows 3 % from outside
 # in 95 % of the frames. Enlarged two to four times, pictures are swirled or torn from these on.
+# Pictures with bars beside them show 4 % from there in 90 % of the frames; above .1 it is seen.
 FAR_ABOVE = 0.25
 FOLDED_ABOVE = 0.1
 UNSEEN_ABOVE = 0.1
@@ -41,9 +43,9 @@ _WORDS: dict[Reason, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Quality:
-    """How a frame went: mean confidence [0, 1]; the longest displacement as a share of the
-    picture's side; the shares of the picture that fold and that the source does not show; and why
-    it is doubtful, "" where it is not."""
+    """How a frame went: mean confidence [0, 1]; the longest displacement as a share of the square's
+    side; the shares of the square that folds and of the picture that the source does not show; and
+    why it is doubtful, "" where it is not."""
 
     confidence: float
     displacement: float
@@ -56,11 +58,33 @@ class Quality:
         return "doubtful" if self.reason else "good"
 
 
-def judge_frame(session: Session) -> Quality | None:
-    """How a session's last frame went; None where its model does not say."""
-    if QUALITY not in session.chain.tensors():
+def judge_frame(session: Session, box: Letterbox) -> Quality | None:
+    """How a session's last frame went; None where its model does not say.
+
+    `box` is the source's. The graph knows its square alone, and takes the bars beside a picture for
+    the picture; where there are layers, what is unseen is counted here.
+    """
+    chain = session.chain
+    if QUALITY not in chain.tensors():
         return None
-    return judge(session.read(QUALITY))
+    numbers = session.read(QUALITY)
+    if chain.layers is not None:
+        numbers[0, 3] = unseen(session.read(chain.layers.deformation), box)
+    return judge(numbers)
+
+
+def unseen(deformation: NDArray[np.float32], box: Letterbox) -> float:
+    """The share of a picture in this box for which (1, h, w, 2) points read beside it."""
+    middle = np.array([2 * box.x + box.w, 2 * box.y + box.h], np.float32) / box.size - 1
+    half = np.array([box.w, box.h], np.float32) / box.size
+
+    def inside(places: NDArray[np.float32]) -> NDArray[np.bool_]:
+        near: NDArray[np.bool_] = np.abs(places - middle) <= half
+        return near[..., 0] & near[..., 1]
+
+    own = inside(own_places(*deformation.shape[1:3]))
+    beside = own & ~inside(deformation)
+    return int(beside.sum()) / max(1, int(own.sum()))
 
 
 def judge(numbers: NDArray[np.float32]) -> Quality:

@@ -29,7 +29,7 @@ ALIGNMENT = "alignment"
 source, where in the reference frame its motion is read, in points."""
 QUALITY = "quality"
 """Float32 (1, 4) of a frame: mean confidence in [0, 1], longest displacement as a share of the
-picture's side, shares of it that fold and that the source does not show."""
+square's side, shares of it that fold and that are read from outside of it."""
 LANDMARK_IMAGE, LANDMARKS = "landmark_image", "landmarks"
 """What the stage of role `landmarks` takes, an image, and makes: float32 (1, K, 3), (x, y) in
 points and the probability that the landmark is there."""

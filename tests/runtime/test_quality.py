@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from arithmetic_chain import CHAIN, Arithmetic, level
+from arithmetic_chain import CHAIN, MOVE, Arithmetic, level, tensor
 from judging_chain import JUDGING, Judging
 from numpy.typing import NDArray
 
 from sonomime import cli
 from sonomime.runtime import Animator
 from sonomime.runtime.bundle.bundle import Bundle
-from sonomime.runtime.bundle.manifest import QUALITY
+from sonomime.runtime.bundle.manifest import QUALITY, Layers, Stage
+from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.pipeline import Job, animate_files
 from sonomime.runtime.quality import (
     FAR_ABOVE,
@@ -28,9 +30,10 @@ from sonomime.runtime.quality import (
     as_rows,
     judge,
     summary,
+    unseen,
 )
-from sonomime.runtime.session import Session
-from sonomime.runtime.support.errors import BackendError
+from sonomime.runtime.session import Session, own_places
+from sonomime.runtime.support.errors import BackendError, InputError
 
 BORDER = (UNSURE_BELOW, FAR_ABOVE, FOLDED_ABOVE, UNSEEN_ABOVE)
 
@@ -71,6 +74,36 @@ def test_a_summary_counts_reasons_and_says_what_may_help() -> None:
     assert "(2)" in line and "(1)" in line
     assert line.count("--reference best") == 1 and "--scale" in line
     assert "--scale" not in summary([unsure])
+
+
+def test_bars_beside_a_picture_are_not_seen() -> None:
+    still = own_places(64, 64)
+    for width, height in ((256, 256), (727, 579), (300, 301), (3000, 8)):
+        assert unseen(still, Letterbox.fit(width, height, 256)) == 0
+    wide, high = Letterbox.fit(800, 400, 256), Letterbox.fit(400, 800, 256)
+    for shift, box, share in (
+        ((0, 1 / 32), wide, 1 / 32), ((1 / 32, 0), wide, 1 / 64), ((-1 / 32, 0), high, 1 / 32),
+        ((0, 2), wide, 1), ((np.nan, 0), wide, 1), ((0, 1 / 32), Letterbox.fit(8, 8, 256), 1 / 64),
+    ):  # fmt: skip
+        assert unseen(still + np.array(shift, np.float32), box) == pytest.approx(share)
+
+
+def test_where_there_are_layers_the_picture_counts_and_not_the_square() -> None:
+    made = tensor(QUALITY, 1, 4), tensor("deformation", 1, 8, 8, 2)
+    chain = replace(
+        JUDGING,
+        stages=(*JUDGING.stages[:-2], Stage("motion", "frame", (MOVE,), made), JUDGING.stages[-1]),
+        layers=Layers(*["deformation"] * 5),
+    )
+    backend = Judging()
+    backend.tensors["deformation"] = own_places(8, 8) + np.array((0, 1 / 4), np.float32)  # a cell
+    square = level(100)[0, 0]
+    with Animator(Session(chain, backend)) as animator:
+        for source, share in ((square[:8], 1 / 4), (square, 1 / 8)):
+            animator.set_source(source)
+            animator.animate(square)
+            assert animator.quality is not None
+            assert (animator.quality.unseen, animator.quality.confidence) == (share, 1)
 
 
 def test_rows_are_plain_and_none_where_a_number_is_none() -> None:
@@ -115,6 +148,9 @@ def test_an_animator_says_how_the_last_frame_went(animator: Animator) -> None:
         assert animator.quality == quality_of(1, 0, 0, 0)
         animator.animate(other)
         assert animator.quality is not None and animator.quality.reason == "unsure"
+    with pytest.raises(InputError):
+        animator.set_source("no picture")
+    assert animator.quality is None
     animator.close()
     with pytest.raises(BackendError):
         _ = animator.quality

@@ -99,8 +99,9 @@ class Quality(NamedTuple):
 
 
 def judge(displacement: Tensor, confidence: Tensor, deformation: Tensor) -> Quality:
-    """Mean confidence [0, 1]; longest displacement in shares of the picture's side; shares of the
-    cells that fold and of the pixels that are read from outside of the source."""
+    """Mean confidence [0, 1]; longest displacement in shares of the square's side; shares of the
+    cells that fold and of the pixels that are read from outside of the square. Bars beside a
+    picture count as the picture here: the runtime knows them, and counts again."""
     outside = (deformation.abs() > 1).any(dim=-1).float()
     return Quality(
         confidence.mean(dim=(1, 2, 3)),
