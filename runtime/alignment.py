@@ -22,6 +22,8 @@ from .support.errors import ConfigError, InputError
 
 SOFTENING = 30 / 128
 """In points: 30 pixels of a square of 256. Nearer than that, landmarks count nearly alike."""
+SURE = 0.5
+"""Probability from which a landmark is taken to be there."""
 
 
 class Landmark(NamedTuple):

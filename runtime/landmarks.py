@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .alignment import Landmark, is_inside
+from .alignment import SURE, Landmark, is_inside
 from .animator import Animator
 from .media.frames import Crop, Image
 from .support.errors import ConfigError, InputError
@@ -23,8 +23,6 @@ from .support.table import number, read_table, spelling_hint
 
 COLUMNS = ("image", "keypoint", "x", "y")
 IMAGES = ("source", "reference")
-SURE = 0.5
-"""Probability from which a landmark is taken to be there."""
 
 
 class Placed(NamedTuple):

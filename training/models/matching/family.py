@@ -8,13 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ....runtime.alignment import SURE
 from ....runtime.bundle.manifest import DisplacementControl, ImageFormat, Layers, Recurrent
 from ....runtime.support.errors import ConfigError
 from ...config import Config, ModelConfig
 from ...data.batch import PairBatch
 from ..base import Columns, ModuleChain, Precision
 from .fields import determinant
-from .landmarks import PRESENT, LandmarkDetector
+from .landmarks import LandmarkDetector
 from .model import MatchingModel, both
 from .objective import MatchingObjective
 from .oracle import MatchingOracle
@@ -97,9 +98,8 @@ class MatchingFamily:
 
 def _shown(detector: LandmarkDetector, images: Tensor) -> Tensor:
     """Places (B, K, 2) of what is found; the rest lies outside of the picture."""
-    found = detector(images)
-    there = found.present.sigmoid() > PRESENT
-    return found.points.masked_fill(~there[..., None], -2.0)
+    found = detector.located(images)
+    return found[..., :2].masked_fill(found[..., 2:] < SURE, -2.0)
 
 
 def colour_wheel(displacement: Tensor, longest: float = 0.16) -> Tensor:

@@ -17,7 +17,6 @@ from ...config import LandmarkConfig
 from ..geometry import in_float32, make_grid
 from .matcher import Residual, enlarge, locally_normalised, start_at_zero, start_loud
 
-PRESENT = 0.5  # probability from which a landmark is taken to be there
 SHARPNESS = 4.0  # factor of all logits: with 1 presence takes more steps to learn
 
 
