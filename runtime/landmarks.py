@@ -19,7 +19,7 @@ from .alignment import SURE, Landmark, is_inside
 from .animator import Animator
 from .media.frames import Crop, Image
 from .support.errors import ConfigError, InputError
-from .support.table import number, read_table, spelling_hint
+from .support.table import NAME_HINT, is_name, number, read_table, spelling_hint
 
 COLUMNS = ("image", "keypoint", "x", "y")
 IMAGES = ("source", "reference")
@@ -108,9 +108,9 @@ def read_landmarks(path: Path) -> dict[str, Places]:
         `source` and `reference`: the same names in the same order, the file's.
 
     Raises:
-        InputError: naming file and line: a malformed table, another image than these two, an empty
-            name, a coordinate that is no finite number, a landmark given twice, or for one image
-            only, or none at all.
+        InputError: naming file and line: a malformed table, another image than these two, what
+            cannot be a name, a coordinate that is no finite number, a landmark given twice, or for
+            one image only, or none at all.
     """
     places: dict[str, dict[str, Placed]] = {image: {} for image in IMAGES}
     for line, row in read_table(path, COLUMNS):
@@ -118,8 +118,8 @@ def read_landmarks(path: Path) -> dict[str, Places]:
         image, name = row["image"], row["keypoint"]
         if image not in places:
             raise InputError(f"{where}: unknown image {image!r}", spelling_hint(image, IMAGES))
-        if not name:
-            raise InputError(f"{where}: keypoint is empty", "every row names a landmark")
+        if not is_name(name):
+            raise InputError(f"{where}: keypoint is {name[:40]!r}", NAME_HINT)
         if name in places[image]:
             raise InputError(
                 f"{where}: {name!r} of the {image} is given twice "

@@ -17,6 +17,7 @@ from math import prod
 
 from ..support.dataclass_parser import StrictError
 from ..support.errors import BundleError
+from ..support.table import NAME_HINT, is_name
 from .manifest import (
     ALIGNMENT,
     DRIVING,
@@ -86,12 +87,17 @@ def check_values(manifest: Manifest) -> None:
         for i, point in enumerate(control.supervised):
             if not 0 <= point.index < control.count:
                 raise StrictError(f"control.supervised[{i}].index", "there is no such keypoint")
+        names = [point.name for point in control.supervised]
     else:
+        names = [*control.landmarks]
         if min(control.grid_height, control.grid_width) < 1:
             raise StrictError("control", "a grid has at least one row and one column")
         shading = control.shading_height, control.shading_width
         if min(shading) < 0 or (max(shading) > 0) != (min(shading) > 0):
             raise StrictError("control", "a shading has rows and columns, or neither")
+    for name in names:
+        if not is_name(name):
+            raise StrictError("control", f"{name[:40]!r} cannot be a name", NAME_HINT)
     _check_controls(manifest.controls)
     _check_files(manifest)
     for i, stage in enumerate(manifest.stages):
@@ -99,13 +105,9 @@ def check_values(manifest: Manifest) -> None:
             where = f"stages[{i}] ({stage.name[:40]}), tensor {tensor.name[:40]!r}"
             if not _TENSOR_NAME.fullmatch(tensor.name):
                 raise StrictError(where, "a name has letters, digits and underscores only")
-            size = 1
-            for side in tensor.shape:
-                if not 1 <= side <= MAX_ELEMENTS:
-                    raise StrictError(where, f"impossible shape {list(tensor.shape)[:8]}")
-                size *= side
-            if size > MAX_ELEMENTS or len(tensor.shape) > 8:
-                raise StrictError(where, f"shape {list(tensor.shape)[:8]} is too large")
+            shape = tensor.shape
+            if len(shape) > 8 or min(shape, default=1) < 1 or prod(shape) > MAX_ELEMENTS:
+                raise StrictError(where, f"impossible shape {list(shape)[:8]}")
     if manifest.tolerances.frame_levels is None and manifest.tolerances.psnr_db is None:
         raise StrictError(
             "tolerances", "frame_levels or psnr_db has to say what the frame keeps to"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from .errors import InputError
 
+NAME_HINT = "a landmark's name has 1 to 100 characters that can be printed"
+
 
 def spelling_hint(name: str, known: Iterable[str]) -> str:
     """A hint that names the likeliest spelling, or what there is."""
@@ -80,6 +82,11 @@ def _check_header(where: str, header: Sequence[str], columns: Sequence[str]) -> 
     for column in columns:
         if column not in header:
             raise InputError(f"{where}: column {column!r} is missing", hint)
+
+
+def is_name(text: str) -> bool:
+    """Whether a landmark can be called that: names are shown as they are, and drawn."""
+    return 0 < len(text.strip()) == len(text) <= 100 and text.isprintable()
 
 
 def number(where: str, column: str, text: str) -> float:

@@ -54,6 +54,7 @@ def test_a_file_names_each_landmark_in_both_pictures(tmp_path: Path) -> None:
         ("", []),
         (HEADER + PAIR + "drving,neck,1,2\n", [":4", "drving"]),
         (HEADER + PAIR + "source,,1,2\n", [":4"]),
+        (HEADER + PAIR + "source,a\x1b[2J,1,2\n", [":4", r"'a\x1b[2J'"]),
         (HEADER + PAIR + "source,edge,1,nan\n", [":4", "y"]),
         (HEADER + PAIR + "source,edge,one,2\n", [":4", "x", "one"]),
         (HEADER + PAIR + "source,edge,,2\n", [":4", "x"]),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...runtime.media.frames import Crop, Letterbox
 from ...runtime.support.errors import InputError
-from ...runtime.support.table import number, read_table, spelling_hint
+from ...runtime.support.table import NAME_HINT, is_name, number, read_table, spelling_hint
 from ..coordinates import pixels_to_points
 
 COLUMNS = ("video", "frame", "keypoint", "x", "y", "visible")
@@ -52,8 +52,8 @@ def read_keypoints(path: Path) -> KeypointTable:
     number is kept as the text it is; :func:`labels_for` makes it an index for a video.
 
     Raises:
-        InputError: naming file and line: a malformed table, an empty name, a coordinate that is no
-            finite number, a visible that is neither 0 nor 1, a row given twice.
+        InputError: naming file and line: a malformed table, what cannot be a name, a coordinate
+            that is no finite number, a visible that is neither 0 nor 1, a row given twice.
     """
     names: set[str] = set()
     frames: dict[str, dict[Frame, dict[str, tuple[float, float]]]] = {}
@@ -67,6 +67,8 @@ def read_keypoints(path: Path) -> KeypointTable:
                 raise InputError(
                     f"{where}: {column} is empty", "every row names a video, a frame and a keypoint"
                 )
+        if not is_name(name):
+            raise InputError(f"{where}: keypoint is {name[:40]!r}", NAME_HINT)
         if (first := seen.setdefault((video, frame, name), line)) != line:
             raise InputError(
                 f"{where}: {name!r} of frame {frame} of {video!r} is given twice "

@@ -146,6 +146,7 @@ def test_an_unknown_key_names_the_nearest(spoiled: Path) -> None:
         (lambda d: d.update(geometry="pixels"), "geometry: expected"),
         (lambda d: d["control"].update(count=0), "control.count"),
         (lambda d: d["control"]["supervised"][0].update(index=3), "no such keypoint"),
+        (lambda d: d["control"]["supervised"][0].update(name="a" * 101), "cannot be a name"),
         (lambda d: d["control"].update(kind="rays"), "'keypoints' or 'displacement'"),
         (lambda d: d["control"].pop("kind"), "'keypoints' or 'displacement'"),
         (lambda d: d["control"].update(kind="displacement"), "unknown key 'count'"),
@@ -162,8 +163,8 @@ def test_an_unknown_key_names_the_nearest(spoiled: Path) -> None:
         (lambda d: d.update(stages={}), "stages: expected a list"),
         (lambda d: d["stages"][1].update(sha256="ABC"), "64 lower-case hexadecimal"),
         (lambda d: d["stages"][0]["inputs"][0].update(shape=[1, -1]), "impossible shape"),
-        (lambda d: d["stages"][0]["inputs"][0].update(shape=[1] * 9), "too large"),
-        (lambda d: d["stages"][0]["inputs"][0].update(shape=[2**20, 2**20]), "too large"),
+        (lambda d: d["stages"][0]["inputs"][0].update(shape=[1] * 9), "impossible shape"),
+        (lambda d: d["stages"][0]["inputs"][0].update(shape=[2**20, 2**20]), "impossible shape"),
         (lambda d: d["stages"][0]["inputs"][0].update(name="a b"), "letters, digits"),
         (lambda d: d["tolerances"].update(stage_abs=1e400), "not valid JSON"),
         (lambda d: d["golden"].update(output=None), "golden.output: expected a table"),
@@ -172,6 +173,12 @@ def test_an_unknown_key_names_the_nearest(spoiled: Path) -> None:
 def test_values_out_of_the_schema(spoiled: Path, change: Any, words: str) -> None:
     edit_manifest(spoiled, change)
     assert words in refusal(spoiled).message
+
+
+def test_landmarks_have_names_that_can_be_shown(displacement_toy: Path, tmp_path: Path) -> None:
+    spoiled = copy_bundle(displacement_toy, tmp_path / "spoiled")
+    edit_manifest(spoiled, lambda data: data["control"].update(landmarks=["left", "a\x1b[2J"]))
+    assert r"'a\x1b[2J' cannot be a name" in refusal(spoiled).message
 
 
 def test_a_bundle_of_version_1_is_to_be_exported_again(spoiled: Path) -> None:

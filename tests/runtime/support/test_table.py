@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sonomime.runtime.support.errors import InputError
-from sonomime.runtime.support.table import number, read_table, spelling_hint
+from sonomime.runtime.support.table import is_name, number, read_table, spelling_hint
 
 
 def test_rows_come_with_their_line_in_any_order_of_columns(tmp_path: Path) -> None:
@@ -66,3 +66,9 @@ def test_a_hint_has_the_likeliest_spelling_or_all() -> None:
     assert "'source'" in spelling_hint("sorce", ("source", "reference"))
     assert "'reference'" in spelling_hint("qqq", ("source", "reference"))
     assert spelling_hint("a", ()) != ""
+
+
+def test_a_name_can_be_shown() -> None:
+    assert all(map(is_name, ("a", "mitral valve, left", "Schließmuskel", "左心室", "a" * 100)))
+    for text in ("", " ", "a ", "a\nb", "a\x1b[2J", "a\u202eb", "\ud800", "a" * 101):
+        assert not is_name(text)

@@ -72,6 +72,7 @@ def test_invisible_rows_may_lack_a_place_and_have_none(tmp_path: Path) -> None:
         (HEADER + "a,0,neck,1,,1\n", 2, "y is ''"),
         (HEADER + "a,0,neck,1,2,yes\n", 2, "visible is 'yes'"),
         (HEADER + "a,0,,1,2,1\n", 2, "keypoint is empty"),
+        (HEADER + "a,0,ne\x07ck,1,2,1\n", 2, r"keypoint is 'ne\x07ck'"),
         (HEADER + "a,0,neck,1,2,1\na,1,neck,1,2,1\na,0,neck,1,2,1\n", 4, "first on line 2"),
         (HEADER + 'a,0,"neck,1,2,1\n', None, "not a CSV file"),
     ],
