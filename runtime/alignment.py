@@ -95,7 +95,7 @@ class Aligner:
         self._reference_pixels: NDArray[np.float64] | None = None
 
     def align(
-        self, source_points: ArrayLike, reference_points: ArrayLike | None, box: Letterbox
+        self, source_points: ArrayLike | None, reference_points: ArrayLike | None, box: Letterbox
     ) -> None:
         """See `Animator.align`; `box` is the source's.
 

@@ -241,7 +241,7 @@ class Animator:
         another reference and `reset` drop it.
 
         Args:
-            source_points: (K, 2), (x, y) in pixels of the source image; None: no alignment.
+            source_points: (K, 2), (x, y) in pixels of the source image; both None: no alignment.
             reference_points: (K, 2), the same landmarks in pixels of the reference as it was given;
                 where there is none yet, of the next frame that becomes it.
 
@@ -252,7 +252,7 @@ class Animator:
             BackendError: the Animator is closed.
         """
         with self._served():
-            if source_points is None:
+            if source_points is None and reference_points is None:
                 return self._aligner.drop()
             self._aligner.align(source_points, reference_points, self.letterbox)
 

@@ -140,6 +140,7 @@ def test_the_alignment_is_of_its_pair(animator: Animator) -> None:
     ("source", "reference"),
     [
         ([[1, 2]], None),
+        (None, [[1, 2]]),
         ([[1, 2]], [[1, 2], [3, 4]]),
         ([1, 2], [1, 2]),
         ([[1, 2, 3]], [[1, 2, 3]]),
