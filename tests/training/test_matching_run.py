@@ -40,7 +40,7 @@ def batch(step: int) -> PairBatch:
     flow = torch.rand(2, SIZE // 4, SIZE // 4, 2, generator=random) * 2 - 1
     valid = torch.rand(2, SIZE // 4, SIZE // 4, generator=random) < 0.7
     bent = torch.tensor([True, False])
-    return PairBatch(*images, none, none, unseen, unseen, flow, valid, bent, bent)
+    return PairBatch(*images, none, none, unseen, unseen, flow, valid, bent, bent, unseen, unseen)
 
 
 def run(folder: Path, steps: int, resume: bool = False, *more: str) -> Path:

@@ -34,7 +34,8 @@ def one_pair(labels: int) -> PairBatch:
     driving = cv2.remap(source, columns + 6 * push, rows - 4 * push, cv2.INTER_LINEAR)
     images = [torch.tensor(image[None, None] / np.float32(255)) for image in (source, driving)]
     points, seen = torch.zeros(1, labels, 2), torch.zeros(1, labels, dtype=torch.bool)
-    return PairBatch(*images, points, points, seen, seen, None, None, bent=torch.tensor([False]))
+    real = torch.tensor([False])
+    return PairBatch(*images, points, points, seen, seen, None, None, None, real, seen, seen)
 
 
 @pytest.mark.parametrize("preset", LEFT)

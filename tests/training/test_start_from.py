@@ -48,7 +48,8 @@ def batch(step: int) -> PairBatch:
     image = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(step))
     none = torch.zeros(1, 0, 2), torch.zeros(1, 0, 2)
     seen = torch.zeros(1, 0, dtype=torch.bool)
-    return PairBatch(image, image, *none, seen, seen, None, None, torch.zeros(1, dtype=torch.bool))
+    real = torch.tensor([False])
+    return PairBatch(image, image, *none, seen, seen, None, None, None, real, seen, seen)
 
 
 def test_start_from_begins_with_the_weights_and_keeps_the_record(tmp_path: Path) -> None:

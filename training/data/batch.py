@@ -34,10 +34,10 @@ class PairBatch(NamedTuple):
     driving_visible: Tensor
     flow: Tensor | None
     flow_valid: Tensor | None
-    flow_exact: Tensor | None = None
-    bent: Tensor | None = None
-    source_absent: Tensor | None = None
-    driving_absent: Tensor | None = None
+    flow_exact: Tensor | None
+    bent: Tensor
+    source_absent: Tensor
+    driving_absent: Tensor
 
 
 class FlowWeights(NamedTuple):

@@ -64,9 +64,8 @@ class MatchingObjective(Objective):
         match, passed, uncorrected, animation = self.run(model, batch, step)
         result: dict[str, Tensor] = {}
         flow = flow_weights(weights, step)
-        if batch.flow is not None and batch.flow_valid is not None:
-            exact = _of_each_pair(batch.flow_exact, batch)
-            per_pair = flow.measured + (flow.exact - flow.measured) * exact
+        if batch.flow is not None:
+            per_pair = torch.where(batch.flow_exact, flow.exact, flow.measured)
             error, doubt = losses.endpoint(match, batch.flow, batch.flow_valid, per_pair)
             result["flow"] = error
             result["doubt"] = weights.doubt * doubt
@@ -76,7 +75,7 @@ class MatchingObjective(Objective):
         image = frame.image()
         if on > 0:
             # A bend comes with other light and other speckle.
-            counts = 1 - _of_each_pair(batch.bent, batch)
+            counts = 1 - batch.bent.float()
             # L1 pays for blur where speckle has changed: the gate would close. It learns from the
             # texture's local energy alone, and nothing else learns from that.
             pixels = frame.content + frame.gate.detach() * frame.texture
@@ -101,15 +100,8 @@ class MatchingObjective(Objective):
         """Both frames of a pair teach the detector."""
         points = torch.cat([batch.source_points, batch.driving_points])
         visible = torch.cat([batch.source_visible, batch.driving_visible])
-        absent = torch.zeros_like(visible)
-        if batch.source_absent is not None and batch.driving_absent is not None:
-            absent = torch.cat([batch.source_absent, batch.driving_absent])
+        absent = torch.cat([batch.source_absent, batch.driving_absent])
         found = detector(torch.cat([batch.source, batch.driving]))
         place, presence = losses.landmarks(found, points, visible, absent)
         weight = self.config.loss.landmarks
         return {"landmarks": weight * place, "presence": weight * presence}
-
-
-def _of_each_pair(marks: Tensor | None, batch: PairBatch) -> Tensor:
-    """Marks as numbers (B,); without marks no pair has one."""
-    return batch.driving.new_zeros(len(batch.driving)) if marks is None else marks.float()

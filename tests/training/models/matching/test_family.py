@@ -42,7 +42,8 @@ def test_the_picture_grid_shows_what_was_found(channels: int) -> None:
     model = lively_model(load_config("lite", (*SMALL_LITE, f"model.channels={channels}")))
     images = torch.rand(2, 2, channels, 128, 128, generator=torch.Generator().manual_seed(0))
     none, unseen = torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.bool)
-    pairs = PairBatch(*images, none, none, unseen, unseen, None, None)
+    real = torch.zeros(2, dtype=torch.bool)
+    pairs = PairBatch(*images, none, none, unseen, unseen, None, None, None, real, unseen, unseen)
     with torch.no_grad():
         shown = MatchingFamily().columns(model, pairs)
     assert list(shown.images) == COLUMNS and shown.points == {}
