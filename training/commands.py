@@ -116,7 +116,7 @@ def train_command(args: argparse.Namespace) -> int:
     data = record(args.data, found.clips)
     with PrefetchSampler(sampler) as prefetch:
         trainer = Trainer(config, prefetch.batch, args.output, names, data)
-        for remark in trainer.remarks:
+        for remark in trainer.objective.remarks:
             print(f"warning: {remark}", file=sys.stderr)
         train(
             trainer,

@@ -41,7 +41,6 @@ class Trainer:
     ) -> None:
         self.family = family_of(config.model)
         self.family.check_labels(config.model, supervised_names)
-        self.remarks = self.family.check(config)
         self.config, self.sampler, self.run = config, sampler, run
         self.supervised_names, self.data = supervised_names, data
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

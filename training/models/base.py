@@ -46,7 +46,13 @@ class StepResult:
 
 
 class Objective(nn.Module):
-    """All losses of a configuration, weighted."""
+    """All losses of a configuration, weighted.
+
+    Attributes:
+        remarks: what of the configuration the user should know, a sentence each.
+    """
+
+    remarks: tuple[str, ...] = ()
 
     def run(self, model: Any, batch: PairBatch, step: int) -> Any:
         """The model on a batch as every step runs it, without a loss."""
@@ -106,16 +112,10 @@ class Family(Protocol):
         """The untrained model."""
 
     def objective(self, config: Config) -> Objective:
-        """Its losses."""
-
-    def check(self, config: Config) -> list[str]:
-        """Refuse settings that fit each other but not this family.
-
-        Returns:
-            What of it the user should know, a sentence each.
+        """Its losses.
 
         Raises:
-            ConfigError: naming the setting; also where no loss sees the image.
+            ConfigError: naming the setting: no loss sees the image.
         """
 
     def labels(self, config: ModelConfig) -> int:

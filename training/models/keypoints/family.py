@@ -32,19 +32,6 @@ class KeypointFamily:
     def objective(self, config: Config) -> KeypointObjective:
         return KeypointObjective(config)
 
-    def check(self, config: Config) -> list[str]:
-        loss = config.loss
-        perceptual = loss.perceptual_network != "none" and loss.perceptual > 0
-        if not (perceptual or loss.content or loss.reconstruction or loss.adversarial):
-            raise ConfigError(
-                "no loss sees the image: the generator would learn nothing",
-                "give a network for the perceptual loss (loss.perceptual_network and "
-                "loss.perceptual_weights), or --set loss.reconstruction=10",
-            )
-        if loss.perceptual > 0 and not perceptual:
-            return ["no perceptual loss: give loss.perceptual_network and loss.perceptual_weights"]
-        return []
-
     def labels(self, config: ModelConfig) -> int:
         return config.keypoints.supervised
 

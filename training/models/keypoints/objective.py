@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ....runtime.support.errors import ConfigError
 from ...config import Config
 from ...data.batch import PairBatch
 from .. import image_losses
@@ -37,11 +38,22 @@ class KeypointObjective(Objective):
         super().__init__()
         self.config = config
         weights, model = config.loss, config.model
+        perceptual = weights.perceptual_network != "none" and weights.perceptual > 0
+        if not (perceptual or weights.content or weights.reconstruction or weights.adversarial):
+            raise ConfigError(
+                "no loss sees the image: the generator would learn nothing",
+                "give a network for the perceptual loss (loss.perceptual_network and "
+                "loss.perceptual_weights), or --set loss.reconstruction=10",
+            )
+        if weights.perceptual > 0 and not perceptual:
+            self.remarks = (
+                "no perceptual loss: give loss.perceptual_network and loss.perceptual_weights",
+            )
         self.pyramid = image_losses.Pyramid(
             model.channels, max(4, weights.perceptual_scales), model.geometry
         )
         self.features: FeatureNetwork | None = None
-        if weights.perceptual > 0 and weights.perceptual_network != "none":
+        if perceptual:
             self.features = FeatureNetwork(weights.perceptual_network, weights.perceptual_weights)
 
     def run(self, model: AnimationModel, batch: PairBatch, step: int) -> Forward:

@@ -34,9 +34,6 @@ class MatchingFamily:
     def objective(self, config: Config) -> MatchingObjective:
         return MatchingObjective(config)
 
-    def check(self, config: Config) -> list[str]:
-        return []
-
     def labels(self, config: ModelConfig) -> int:
         return config.landmarks.count
 
