@@ -1,13 +1,15 @@
 """A clip at its own size: what is lost where the model's square is smaller than the picture.
 
 The middle frame, at its own size, is driven by the others. A frame composed over it at that size
-and the model's frame enlarged to it are each compared with the real frame, which is never
-shrunk: sharpness, std(y - G_2 y) / std(x - G_2 x) with a Gaussian of 2 of its own pixels, and the
-L1 ratio, sum |y - x| / sum |S - x|, over the pixels where the mean of these frames exceeds 0.03.
+and the model's frame enlarged to it (bicubic: bilinear would blur it more than its size does) are
+each compared with the real frame, which is never shrunk: sharpness, std(y - G_2 y) / std(x - G_2 x)
+with a Gaussian of 2 of its own pixels, and the L1 ratio, sum |y - x| / sum |S - x|, over the pixels
+where the mean of these frames exceeds 0.03.
 """
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from ...runtime.compose import MOST_SIDE
@@ -53,7 +55,9 @@ def at_own_size(
     own.set_source(source)
     own.set_reference(source)
     for picture in pictures.values():
-        frames = {"enlarged": box.restore(own.animate(picture))}
+        inside = box.inside(own.animate(picture))
+        enlarged = cv2.resize(inside, (box.width, box.height), interpolation=cv2.INTER_CUBIC)
+        frames = {"enlarged": np.asarray(enlarged, np.uint8)}
         if candidate.has_layers:
             frames["composed"] = own.compose(size="source")
         for name, account in accounts.items():

@@ -43,9 +43,9 @@ source warped by the exact field, on the clips that have one (displacement/ of a
   leaks from {LEAK_LEVEL:g} above the floor.
 - own size: of clips larger than the model's frame (up to {MOST_SIDE} pixels a side), the middle
   frame at its own size driven by at most {MOST_FRAMES} others. `composed` is the frame composed
-  over the source at that size (models with layers), `enlarged` the model's frame enlarged to it. L1
-  ratio and sharpness as above, against the real frames at their own size, the Gaussian of sharpness
-  2 of THEIR pixels.
+  over the source at that size (models with layers), `enlarged` the model's frame enlarged to it,
+  bicubic. L1 ratio and sharpness as above, against the real frames at their own size, the Gaussian
+  of sharpness 2 of THEIR pixels.
 - exact field: skill is (L1 of hold - L1) / (L1 of hold - L1 of the oracle) inside of the sector;
   endpoint error is that of the model's deformation; landmarks are followed from the middle frame in
   both directions by a tracker that does not know the model, its own error is that on true frames.

@@ -46,6 +46,14 @@ class Sharp(Large):
         return self.frame
 
 
+class Bilinear(Large):
+    """Composes its frame, enlarged as a picture is shown."""
+
+    def compose(self, size: str) -> Image:
+        square, box = letterbox(self.frame, SIZE)
+        return box.restore(square)
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipFrames:
     """Nine frames of 180 x 120 in a wider picture, one of them twice."""
@@ -71,6 +79,10 @@ def test_an_enlarged_frame_is_blurred_and_a_composed_one_is_not(clip: ClipFrames
     assert composed.l1_ratio == 0 and composed.sharpness == pytest.approx(1)
     assert enlarged.sharpness < 0.6
     assert 0.1 < enlarged.l1_ratio < 0.9  # the right picture, but for its blur
+    bilinear = at_own_size(with_layers(Bilinear()), clip)
+    assert bilinear is not None and bilinear.methods["enlarged"] == enlarged
+    assert bilinear.methods["composed"].sharpness < enlarged.sharpness
+    assert bilinear.methods["composed"].l1_ratio > enlarged.l1_ratio
 
 
 def test_a_held_source_has_ratio_1(clip: ClipFrames) -> None:
