@@ -99,10 +99,10 @@ def _shown(detector: LandmarkDetector, images: Tensor) -> Tensor:
     return found[..., :2].masked_fill(found[..., 2:] < SURE, -2.0)
 
 
-def colour_wheel(displacement: Tensor, longest: float = 0.16) -> Tensor:
-    """A displacement (B, n, n, 2) as colours (B, 3, n, n): the hue is its direction, and what is as
-    long as ``longest`` (points) is fully saturated; white stands still."""
+def colour_wheel(displacement: Tensor) -> Tensor:
+    """A displacement (B, n, n, 2) as colours (B, 3, n, n): the hue is its direction, and what is
+    .16 points long is fully saturated; white stands still."""
     angle = torch.atan2(displacement[..., 1], displacement[..., 0])
-    length = (displacement.square().sum(-1).sqrt() / longest).clamp(0, 1)
+    length = (displacement.square().sum(-1).sqrt() / 0.16).clamp(0, 1)
     hues = torch.stack([angle - k * 2 * torch.pi / 3 for k in range(3)], dim=1)
     return 1 - length[:, None] * (0.5 - 0.5 * torch.cos(hues))
