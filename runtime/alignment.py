@@ -22,6 +22,13 @@ from .support.errors import ConfigError, InputError
 
 SOFTENING = 30 / 128
 """In points: 30 pixels of a square of 256. Nearer than that, landmarks count nearly alike."""
+
+CLOSE = 10 / 128
+"""In points: landmarks less spread than that, in either picture, are too near to each other to tell
+how much larger one anatomy is."""
+
+MOST_LARGER = 2.0
+"""Anatomies that differ by more are taken to differ by this much; the rest are offsets."""
 SURE = 0.5
 """Probability from which a landmark is taken to be there."""
 
@@ -43,8 +50,10 @@ def alignment_grid(
 ) -> NDArray[np.float32]:
     """For each cell of the source, where in the reference frame its motion is read.
 
-    The offset p_source - p_reference of every landmark, blended by 1 / (d^2 + 30^2): d is the
-    distance in pixels of 256 from the cell to the landmark in the source. One landmark is a shift.
+    The landmarks' spread says how much larger the anatomy is in one picture; about their centres it
+    is made as large as in the other. What then is left of a landmark's offset is blended by
+    1 / (d^2 + 30^2): d is the distance in pixels of 256 from the cell to the landmark in the source.
+    One landmark is a shift.
 
     Args:
         source_points, reference_points: (K, 2) points of the same K landmarks, K at least 1.
@@ -54,11 +63,20 @@ def alignment_grid(
         float32 (1, rows, columns, 2), points.
     """
     cells = own_places(rows, columns).astype(np.float64)
-    offsets = source_points - reference_points
+    centres = source_points.mean(axis=0), reference_points.mean(axis=0)
+    spreads = [
+        np.sqrt(np.square(points - centre).sum())
+        for points, centre in zip((source_points, reference_points), centres, strict=True)
+    ]
+    # Landmarks that all but coincide, in either picture, say nothing about sizes.
+    larger = spreads[1] / spreads[0] if min(spreads) > CLOSE else 1.0
+    larger = min(max(larger, 1 / MOST_LARGER), MOST_LARGER)
+    scaled = centres[1] + larger * (cells - centres[0])
+    offsets = centres[1] + larger * (source_points - centres[0]) - reference_points
     squares = np.square(cells[..., None, :] - source_points).sum(axis=-1)  # (1, rows, columns, K)
     weights = 1 / (squares + SOFTENING**2)
     blended = (weights @ offsets) / weights.sum(axis=-1, keepdims=True)
-    places: NDArray[np.float32] = (cells - blended).astype(np.float32)
+    places: NDArray[np.float32] = (scaled - blended).astype(np.float32)
     return places
 
 

@@ -38,7 +38,7 @@ def test_equal_landmarks_leave_every_cell_at_its_own_place() -> None:
 
 def test_offsets_are_blended_by_inverse_square_distance_in_the_source() -> None:
     """Written out for one cell, in pixels of 256: 30 pixels soften it."""
-    source, reference = np.array([[0.0, 0.0], [0.5, 0.0]]), np.array([[0.1, 0.0], [0.2, 0.4]])
+    source, reference = np.array([[0.0, 0.0], [0.5, 0.0]]), np.array([[0.1, 0.0], [0.1, 0.5]])
     cell = own_places(8, 8)[0, 2, 5].astype(float)
     distances = 128 * np.hypot(*(cell - source).T)
     weights = 1 / (distances**2 + 30**2)
@@ -47,16 +47,31 @@ def test_offsets_are_blended_by_inverse_square_distance_in_the_source() -> None:
     assert pytest.approx(30 / 128) == SOFTENING
 
 
+def test_the_spread_of_landmarks_says_how_much_larger_an_anatomy_is() -> None:
+    source = np.array([[-0.2, 0.1], [0.4, -0.3], [0.1, 0.5]])
+    grid = alignment_grid(source, 1.5 * source + [0.1, -0.2], 8, 8)
+    assert grid == pytest.approx(1.5 * own_places(8, 8) + [0.1, -0.2], abs=1e-6)
+
+
+@pytest.mark.parametrize("nearby", [0.0, 0.05])
+def test_landmarks_that_all_but_coincide_say_nothing_of_size(nearby: float) -> None:
+    source = np.array([[0.0, 0.0], [nearby, 0.0]])
+    grid = alignment_grid(source, np.array([[0.3, 0.0], [0.9, 0.0]]), 8, 8)
+    moved = grid - own_places(8, 8)
+    assert moved[..., 0].min() >= 0.3 - 1e-5 and moved[..., 0].max() <= 0.9 + 1e-5
+
+
 @given(
     st.lists(st.floats(-1, 1), min_size=4, max_size=12),
     st.lists(st.floats(-1, 1), min_size=4, max_size=12),
 )
-def test_a_cell_moves_no_farther_than_some_landmark(a: list[float], b: list[float]) -> None:
+def test_cells_keep_their_order_and_size_within_bounds(a: list[float], b: list[float]) -> None:
     count = 2 * (min(len(a), len(b)) // 2)
     source, reference = (np.array(x[:count]).reshape(-1, 2) for x in (a, b))
-    moved = own_places(8, 8) - alignment_grid(source, reference, 8, 8)
-    offsets = source - reference
-    assert (moved >= offsets.min(0) - 1e-5).all() and (moved <= offsets.max(0) + 1e-5).all()
+    grid = alignment_grid(source, reference, 8, 8)
+    assert np.isfinite(grid).all()
+    # Twice as large at most, and no farther off than landmarks are.
+    assert np.abs(grid - reference.mean(0)).max() <= 2 * 2 * np.sqrt(2) + 4 * np.sqrt(2) + 4
 
 
 def test_pixels_and_points_go_through_the_letterbox() -> None:
