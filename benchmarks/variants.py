@@ -41,6 +41,8 @@ def variants(checkpoint: Checkpoint) -> list[Variant]:
     found += [changed(shading=shading) for shading in (8, 0) if shading < matcher.shading]
     if matcher.stiff < matcher.grid:
         found.append(changed(" (texture by the whole field)", stiff=matcher.grid))
+    if matcher.stiff > 8:
+        found.append(changed(stiff=8))
     found.append(Variant("no corrections", WithoutCorrections(**vars(checkpoint))))
     found.append(Variant("no global search", WithoutSearch(**vars(checkpoint))))
     found.append(Variant("alignment none", checkpoint, "none"))

@@ -52,8 +52,8 @@ def alignment_grid(
 
     The landmarks' spread says how much larger the anatomy is in one picture; about their centres it
     is made as large as in the other. What then is left of a landmark's offset is blended by
-    1 / (d^2 + 30^2): d is the distance in pixels of 256 from the cell to the landmark in the source.
-    One landmark is a shift.
+    1 / (d^2 + 30^2): d is the distance in pixels of 256 from the cell to the landmark in the
+    source. One landmark is a shift.
 
     Args:
         source_points, reference_points: (K, 2) points of the same K landmarks, K at least 1.

@@ -74,7 +74,7 @@ class MatcherConfig:
     fine: int = 32  # channels of the descriptors at a quarter of the size
     coarse: int = 64  # and at an eighth
     grid: int = 32  # cells a side of the displacement that passes
-    stiff: int = 8  # cells a side of the spline that moves the texture
+    stiff: int = 16  # cells a side of what moves the texture
     shading: int = 16  # cells a side of the shading that passes; 0: none
 
 

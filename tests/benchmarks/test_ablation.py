@@ -88,8 +88,8 @@ def test_a_row_changes_one_setting_and_no_weight(lite: Checkpoint) -> None:
 def test_settings_that_must_follow_a_coarser_grid_are_named() -> None:
     rows = variants(Checkpoint(load_config("lite"), 0, {}))
     named = {row.name: row.checkpoint.config.model.matcher for row in rows}
-    assert {"grid 16", "grid 8, shading 8", "shading 8", "shading 0"} <= named.keys()
-    assert named["grid 8, shading 8"].shading == 8 and named["grid 16"].shading == 16
+    assert {"grid 16", "grid 8, stiff 8, shading 8", "shading 8", "shading 0"} <= named.keys()
+    assert named["grid 8, stiff 8, shading 8"].shading == 8 and named["grid 16"].shading == 16
     assert "alignment auto" not in named  # nothing finds landmarks
 
 

@@ -31,16 +31,16 @@ def spline_matrix(cells: int, size: int) -> Tensor:
     return weights.scatter_add_(1, columns, taps / 6).float()
 
 
-def fit_matrix(cells: int, fewer: int) -> Tensor:
-    """Weights (fewer, cells) of the spline over `fewer` cells that is nearest to given ones, by
-    least squares. Averages would serve for control points too, and lose a third of what moves."""
-    return torch.linalg.pinv(spline_matrix(fewer, cells).double()).float()
+def pool_matrix(cells: int, fewer: int) -> Tensor:
+    """Weights (fewer, cells) that average blocks of cells."""
+    block = cells // fewer
+    return torch.eye(fewer).repeat_interleave(block, dim=1) / block
 
 
 class Spline(nn.Module):
     """A grid of (B, cells, cells, 2) displacements as a deformation (B, size, size, 2).
 
-    With ``stiff`` below ``cells`` it is the nearest one with so many cells.
+    With ``stiff`` below ``cells`` the grid is averaged to so many cells first.
     """
 
     weights: Tensor
@@ -49,7 +49,7 @@ class Spline(nn.Module):
         super().__init__()
         weights = spline_matrix(stiff or cells, size)
         if stiff is not None and stiff != cells:
-            weights = weights @ fit_matrix(cells, stiff)
+            weights = weights @ pool_matrix(cells, stiff)
         self.register_buffer("weights", weights, persistent=False)
         grid = make_grid(size, size, "half_pixel")
         self.register_buffer("grid", grid, persistent=False)

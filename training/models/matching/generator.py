@@ -20,7 +20,7 @@ from ...config import CorrectorConfig
 from ..geometry import in_float32, mirrored, resize_deformation, resize_map, sample_within
 from .matcher import Residual, start_at_zero
 
-MOST_TEXTURE = 0.07  # of the log of the gate's correction: what is moved wrongly is not made strong
+MOST_TEXTURE = 0.1  # of the log of the gate's correction: what is moved wrongly is not made strong
 
 
 class SourceLayers(NamedTuple):

@@ -35,9 +35,8 @@ def test_a_spline_keeps_a_ramp_but_at_the_border(stiff: int | None) -> None:
     margin = 64 // (stiff or 8) * 3 // 2
     inside = slice(margin, -margin)
     wanted = places(64) @ slope
-    near = 1e-6 if stiff is None else 0.02  # what fits best bends with the border
     torch.testing.assert_close(
-        found[:, inside, inside], wanted[:, inside, inside], rtol=0, atol=near
+        found[:, inside, inside], wanted[:, inside, inside], rtol=0, atol=1e-6
     )
     assert found.abs().max() < wanted.abs().max()  # beyond the outermost cells it goes on flat
 
@@ -51,14 +50,7 @@ def test_a_stiff_spline_does_not_follow_single_cells() -> None:
     sign = torch.tensor([1.0, -1.0]).repeat(4)
     jagged = (0.1 * sign[:, None] * torch.ones(8))[None, ..., None].expand(1, 8, 8, 2)
     assert Spline(8, 32).smooth(jagged).abs().max() > 0.02
-    assert Spline(8, 32, 4).smooth(jagged)[..., 8:-8, :].abs().max() < 0.02
-
-
-def test_a_stiff_spline_keeps_a_wave_that_it_can_follow() -> None:
-    x = torch.linspace(0, 2 * torch.pi, 32)
-    wave = (0.1 * torch.sin(x)[:, None]).expand(32, 32)[None, ..., None].expand(1, 32, 32, 2)
-    soft, stiff = Spline(32, 64).smooth(wave), Spline(32, 64, 8).smooth(wave)
-    assert (stiff - soft)[:, :, 8:-8].abs().max() < 0.005
+    assert Spline(8, 32, 4).smooth(jagged).abs().max() < 1e-7
 
 
 def test_the_determinant_is_the_change_of_area() -> None:
