@@ -7,7 +7,9 @@ from typing import NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
+from ..runtime.support.errors import ConfigError
 from ..training.checkpoint import Checkpoint
+from ..training.config import Config, check
 from ..training.models.matching.generator import CorrectingGenerator, Frame, SourceLayers
 from ..training.models.matching.matcher import Matcher
 from ..training.models.matching.model import MatchingModel
@@ -24,7 +26,7 @@ class Variant(NamedTuple):
 
 
 def variants(checkpoint: Checkpoint) -> list[Variant]:
-    """The checkpoint as it is, and without each part that it has."""
+    """The checkpoint as it is, and without each part that it has, or coarser where that fits."""
     model, matcher = checkpoint.config.model, checkpoint.config.model.matcher
 
     def changed(note: str = "", **settings: int) -> Variant:
@@ -48,7 +50,16 @@ def variants(checkpoint: Checkpoint) -> list[Variant]:
     found.append(Variant("alignment none", checkpoint, "none"))
     if model.landmarks.count and checkpoint.supervised_names:
         found.append(Variant("alignment auto", checkpoint, "auto"))
-    return found
+    return [variant for variant in found if fits(variant.checkpoint.config)]
+
+
+def fits(config: Config) -> bool:
+    """Whether these settings go together."""
+    try:
+        check(config)
+    except ConfigError:
+        return False
+    return True
 
 
 class Uncorrected(CorrectingGenerator):

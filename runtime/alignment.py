@@ -23,9 +23,9 @@ from .support.errors import ConfigError, InputError
 SOFTENING = 30 / 128
 """In points: 30 pixels of a square of 256. Nearer than that, landmarks count nearly alike."""
 
-CLOSE = 10 / 128
-"""In points: landmarks less spread than that, in either picture, are too near to each other to tell
-how much larger one anatomy is."""
+CLOSE = 20 / 128
+"""In points: 20 pixels of a square of 256. Landmarks that spread by much less say little of how
+much larger one anatomy is; those that coincide, nothing."""
 
 MOST_LARGER = 2.0
 """Anatomies that differ by more are taken to differ by this much; the rest are offsets."""
@@ -50,10 +50,11 @@ def alignment_grid(
 ) -> NDArray[np.float32]:
     """For each cell of the source, where in the reference frame its motion is read.
 
-    The landmarks' spread says how much larger the anatomy is in one picture; about their centres it
-    is made as large as in the other. What then is left of a landmark's offset is blended by
-    1 / (d^2 + 30^2): d is the distance in pixels of 256 from the cell to the landmark in the
-    source. One landmark is a shift.
+    The landmarks' spread s, the root of their mean square distance from their centre, says how much
+    larger the anatomy is in one picture: sqrt((s_reference^2 + 20^2) / (s_source^2 + 20^2)). About
+    their centres it is made as large as in the other. What then is left of a landmark's offset is
+    blended by 1 / (d^2 + 30^2): d is the distance from the cell to the landmark in the source. All
+    in pixels of 256. One landmark is a shift.
 
     Args:
         source_points, reference_points: (K, 2) points of the same K landmarks, K at least 1.
@@ -64,13 +65,7 @@ def alignment_grid(
     """
     cells = own_places(rows, columns).astype(np.float64)
     centres = source_points.mean(axis=0), reference_points.mean(axis=0)
-    spreads = [
-        np.sqrt(np.square(points - centre).sum())
-        for points, centre in zip((source_points, reference_points), centres, strict=True)
-    ]
-    # Landmarks that all but coincide, in either picture, say nothing about sizes.
-    larger = spreads[1] / spreads[0] if min(spreads) > CLOSE else 1.0
-    larger = min(max(larger, 1 / MOST_LARGER), MOST_LARGER)
+    larger = size_ratio(source_points, reference_points)
     scaled = centres[1] + larger * (cells - centres[0])
     offsets = centres[1] + larger * (source_points - centres[0]) - reference_points
     squares = np.square(cells[..., None, :] - source_points).sum(axis=-1)  # (1, rows, columns, K)
@@ -78,6 +73,15 @@ def alignment_grid(
     blended = (weights @ offsets) / weights.sum(axis=-1, keepdims=True)
     places: NDArray[np.float32] = (scaled - blended).astype(np.float32)
     return places
+
+
+def size_ratio(source_points: NDArray[np.float64], reference_points: NDArray[np.float64]) -> float:
+    """How much larger an anatomy is in the reference frame, from 1/2 to 2; see `alignment_grid`."""
+    own, other = (
+        np.square(points - points.mean(axis=0)).sum(axis=-1).mean() + CLOSE**2
+        for points in (source_points, reference_points)
+    )
+    return float(np.clip(np.sqrt(other / own), 1 / MOST_LARGER, MOST_LARGER))
 
 
 def pixels_to_points(pixels: NDArray[np.float64], box: Letterbox) -> NDArray[np.float64]:

@@ -83,6 +83,7 @@ def unseen(deformation: NDArray[np.float32], box: Letterbox) -> float:
         return near[..., 0] & near[..., 1]
 
     own = inside(own_places(*deformation.shape[1:3]))
+    half = half + np.float32(1 / box.size)  # half a pixel beside it is no matter
     beside = own & ~inside(deformation)
     return int(beside.sum()) / max(1, int(own.sum()))
 

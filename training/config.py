@@ -333,8 +333,8 @@ def _matching_rules(model: ModelConfig, loss: LossConfig) -> list[Rule]:
             "model.matcher.fine and coarse and corrector.width must be at least 1, blocks 0",
         ),
         (
-            grid >= 4 and size // 4 % grid == 0,
-            f"model.matcher.grid must divide {size // 4}, a quarter of the size; 4 is the least",
+            grid >= 4 and size // 8 % grid == 0,
+            f"model.matcher.grid must divide {size // 8}, an eighth of the size; 4 is the least",
         ),
         (
             matcher.stiff >= 1 and grid % matcher.stiff == 0,

@@ -19,6 +19,7 @@ from sonomime.runtime.alignment import (
     is_inside,
     pixels_to_points,
     points_to_pixels,
+    size_ratio,
 )
 from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.session import own_places
@@ -49,23 +50,35 @@ def test_offsets_are_blended_by_inverse_square_distance_in_the_source() -> None:
 
 def test_the_spread_of_landmarks_says_how_much_larger_an_anatomy_is() -> None:
     source = np.array([[-0.2, 0.1], [0.4, -0.3], [0.1, 0.5]])
-    grid = alignment_grid(source, 1.5 * source + [0.1, -0.2], 8, 8)
-    assert grid == pytest.approx(1.5 * own_places(8, 8) + [0.1, -0.2], abs=1e-6)
+    for factor in (0.7, 1.0, 1.5):
+        ratio = size_ratio(source, factor * source + [0.1, -0.2])
+        assert 0.75 * abs(factor - 1) <= abs(ratio - 1) <= abs(factor - 1)
+    assert size_ratio(source, 9 * source) == 2 and size_ratio(9 * source, source) == 0.5
 
 
-@pytest.mark.parametrize("nearby", [0.0, 0.05])
-def test_landmarks_that_all_but_coincide_say_nothing_of_size(nearby: float) -> None:
-    source = np.array([[0.0, 0.0], [nearby, 0.0]])
-    grid = alignment_grid(source, np.array([[0.3, 0.0], [0.9, 0.0]]), 8, 8)
-    moved = grid - own_places(8, 8)
-    assert moved[..., 0].min() >= 0.3 - 1e-5 and moved[..., 0].max() <= 0.9 + 1e-5
+def test_landmarks_that_coincide_say_nothing_of_size() -> None:
+    one, two = np.zeros((2, 2)), np.array([[0.01, 0.0], [-0.01, 0.0]])
+    assert size_ratio(one, one) == size_ratio(one[:1], two[:1]) == 1
+    for source, reference in ((one, two), (two, one)):
+        assert size_ratio(source, reference) == pytest.approx(1, abs=0.01)
+        grid = alignment_grid(source, reference, 8, 8)
+        assert np.abs(grid - own_places(8, 8)).max() < 0.02
+
+
+def test_places_are_scaled_about_the_landmarks_centres() -> None:
+    source = np.array([[-0.5, 0.0], [0.5, 0.0], [0.0, -0.5], [0.0, 0.5]])
+    ratio = size_ratio(source, 1.5 * source)
+    grid = alignment_grid(source, 1.5 * source, 8, 8)[0]
+    # What is left of the offsets is alike on both sides of the centre, and outwards.
+    assert grid == pytest.approx(-grid[::-1, ::-1], abs=1e-6)
+    assert (np.abs(grid) >= ratio * np.abs(own_places(8, 8)[0]) - 1e-6).all()
 
 
 @given(
     st.lists(st.floats(-1, 1), min_size=4, max_size=12),
     st.lists(st.floats(-1, 1), min_size=4, max_size=12),
 )
-def test_cells_keep_their_order_and_size_within_bounds(a: list[float], b: list[float]) -> None:
+def test_a_grid_is_finite_and_within_bounds(a: list[float], b: list[float]) -> None:
     count = 2 * (min(len(a), len(b)) // 2)
     source, reference = (np.array(x[:count]).reshape(-1, 2) for x in (a, b))
     grid = alignment_grid(source, reference, 8, 8)

@@ -18,7 +18,8 @@ RUN = 16  # cells, at most
 
 class LocalCorrelation(nn.Module):
     """(B, C, n, n) twice -> (B, (2 r + 1)^2, n, n): the scalar products of a cell of the first with
-    the cells of the second around the same place, row by row; zero outside."""
+    the cells of the second around the same place, row by row; zero outside. n is a multiple of
+    RUN, or less."""
 
     around: Tensor
     window: Tensor
@@ -34,9 +35,10 @@ class LocalCorrelation(nn.Module):
         column = torch.arange(0, size, self.run)[:, None] + torch.arange(reach)
         around = row[:, None, :, None] * (size + 2 * radius) + column[None, :, None, :]
         self.register_buffer("around", around.flatten().int(), persistent=False)
-        # Of those, each cell's own window.
+        # Of those, each cell's own window; for all runs, so that a graph keeps it but once.
         window = shift[:, None] * reach + shift + cell[:, None, None]
-        self.register_buffer("window", window.view(1, 1, self.run, -1), persistent=False)
+        window = window.view(1, 1, self.run, -1).expand(1, size**2 // self.run, -1, -1)
+        self.register_buffer("window", window, persistent=False)
 
     @in_float32
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
@@ -46,6 +48,7 @@ class LocalCorrelation(nn.Module):
         padded = F.pad(second, (self.radius,) * 4).permute(0, 2, 3, 1).flatten(1, 2)
         keys = padded.index_select(1, self.around).view(batch, queries.shape[1], -1, channels)
         likeness = queries @ keys.transpose(2, 3)
-        index = self.window.expand(batch, queries.shape[1], -1, -1)
-        near = likeness.gather(3, index).flatten(1, 2).transpose(1, 2)
+        near = (
+            likeness.gather(3, self.window.expand(batch, -1, -1, -1)).flatten(1, 2).transpose(1, 2)
+        )
         return near.reshape(batch, -1, self.size, self.size)

@@ -93,7 +93,7 @@ class CorrectingGenerator(nn.Module):
         Args:
             deformation, stiff: (B, S/4, S/4, 2), of the low-pass and of the texture.
             displacement: (B, n, n, 2), and confidence: (B, 1, n, n), what passes.
-            shading: (B, 1, m, m), log of the gain.
+            shading: (B, 1, m, m), log of a factor of grey levels' odds.
         """
         side = deformation.shape[1]
         low = sample_within(source.low, denser(deformation, 2))

@@ -12,7 +12,6 @@ from torch import Tensor
 from sonomime.training.config import CorrectorConfig
 from sonomime.training.models.geometry import make_grid, mirrored, sample_within
 from sonomime.training.models.matching.generator import (
-    MOST_TEXTURE,
     CorrectingGenerator,
     FrameLayers,
     corrected,
@@ -105,7 +104,9 @@ def test_shading_is_a_factor_of_the_odds_and_speckle_takes_half_of_it() -> None:
 def test_texture_is_made_stronger_by_little() -> None:
     strong = torch.full((1, 3, 4, 4), 9.0)
     low = torch.full((1, 1, 8, 8), 0.5)
-    assert corrected(strong, torch.zeros(1, 1, 4, 4), low).gate.max() < 2 * np.exp(MOST_TEXTURE)
+    layers = corrected(strong, torch.zeros(1, 1, 4, 4), low)
+    wanted = layers.gain.sqrt() * np.exp(0.1)
+    torch.testing.assert_close(layers.gate, wanted.float())
 
 
 def test_beyond_the_border_the_low_pass_goes_on_and_speckle_is_mirrored() -> None:

@@ -86,6 +86,51 @@ def test_it_learns_to_follow_shifts() -> None:
         optimizer.zero_grad()
         (loss + 0.1 * doubt).backward()
         optimizer.step()
-        wanted = torch.tensor(shifts / 4)[:, :, None, None]  # cells of a quarter of the size
+        wanted = torch.tensor(shifts / 8)[:, :, None, None]  # cells of an eighth of the size
         errors.append((match.fine.detach() - wanted).square().sum(1).sqrt().mean().item())
     assert np.mean(errors[-10:]) < 0.7 * np.mean(errors[:10])
+
+
+def test_what_a_head_is_given_does_not_grow_with_the_descriptors() -> None:
+    """Only their direction is compared, so nothing else keeps them small; a head died of it."""
+    matcher = Matcher(SMALL, 1, 64)
+    images = torch.from_numpy(speckles(64, 2))[:, None]
+    given: list[torch.Tensor] = []
+    matcher.correct.mix.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    seen = matcher.encoder(images[:1])
+    for factor in (1.0, 100.0):
+        matcher(type(seen)(*(factor * x for x in seen)), matcher.encoder(images[1:]))
+    torch.testing.assert_close(given[0], given[2], rtol=1e-3, atol=1e-3)
+    assert 0.2 < given[0].std() < 2
+
+
+def test_a_correction_can_always_learn() -> None:
+    matcher = Matcher(SMALL, 1, 64)
+    last: list[torch.Tensor] = []
+    matcher.correct.out.register_forward_pre_hook(lambda _, inputs: last.append(inputs[0]))
+    images = torch.from_numpy(speckles(64, 2))[:, None]
+    run(matcher, images[:1], images[1:])
+    assert 0.3 < last[0].std() < 10  # as loud as what it was given
+    torch.nn.init.constant_(matcher.correct.near.bias, -100.0)
+    run(matcher, images[:1], images[1:])[2].sum().backward()
+    weight = matcher.correct.mix.weight
+    torch.nn.init.normal_(matcher.correct.out.weight)
+    run(matcher, images[:1], images[1:])[2].sum().backward()
+    assert weight.grad is not None and weight.grad.abs().max() > 0  # a plain ReLU would be dead
+
+
+def test_far_cells_have_no_share_and_no_denormals() -> None:
+    matcher = Matcher(SMALL, 1, 256)
+    shares: list[torch.Tensor] = []
+    softmax = torch.Tensor.softmax
+
+    def kept(self: torch.Tensor, dim: int) -> torch.Tensor:
+        shares.append(softmax(self, dim))
+        return shares[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "softmax", kept)
+        seen = torch.nn.functional.normalize(torch.randn(1, 16, 32, 32), dim=1)
+        matcher.search(seen, seen)
+    least = shares[0][shares[0] > 0].min()
+    assert least >= torch.finfo(torch.float32).tiny and (shares[0] > 0).all()
