@@ -21,13 +21,14 @@ from .session import Session, own_places
 Reason = Literal["", "unsure", "far", "folded", "unseen"]
 
 # Chosen on the test clips by benchmarks/quality.py and by eye. Confidence is 1 / (1 + the expected
-# error in pixels of 256), averaged over the picture: 1/6 is 5 px. With the default bundle it is .07
-# to .13 after a cut to another organ or with a black frame; within a scene .2 to .6, and below 1/6
-# in 12 % of the frames. Bars beside a wide picture count as sure, which hides noise between them.
+# error in pixels of 256), averaged over the picture: 1/6 is 5 px. With the default bundle it is .01
+# to .09 after a cut to another organ, at most .05 with a black frame, .17 with noise; within a
+# scene .18 to .31 in half of the frames, and below 1/6 in a fifth. Bars beside a wide picture count
+# as sure, which hides noise between them.
 UNSURE_BELOW = 1 / 6
-# Motion at its own size goes .24 of the square's side, folds 3 % of it and shows 3 % from outside
-# in 95 % of the frames. Enlarged two to four times, pictures are swirled or torn from these on.
-# Pictures with bars beside them show 4 % from there in 90 % of the frames; above .1 it is seen.
+# Motion at its own size goes .24 of the square's side, folds 1 % of it and shows 17 % from outside
+# in 95 % of the frames (3 % in three quarters). Enlarged two to four times, pictures are swirled or
+# torn from these on.
 FAR_ABOVE = 0.25
 FOLDED_ABOVE = 0.1
 UNSEEN_ABOVE = 0.1
