@@ -107,7 +107,7 @@ Preset `{checkpoint.config.preset}` of sonomime: a still image moves as a drivin
 | what passes from a driving frame | {_passed(chain)} |
 | geometry | `{chain.geometry}` |
 | weights | {weights:,} numbers, {precision} convolutions, float32 coordinates |
-| training | {checkpoint.step:,} steps |
+| last training run | {checkpoint.step:,} steps |
 | licence of the weights | {told.licence} |
 
 ## Intended use
