@@ -176,7 +176,7 @@ def test_a_model_that_would_learn_no_image_is_refused(tmp_path: Path) -> None:
         ("model.matcher.grid=7", "grid"),
         ("model.matcher.stiff=3", "stiff"),
         ("model.matcher.shading=-1", "shading"),
-        ("model.matcher.grid=16", "numbers a frame"),
+        ("model.matcher.grid=16", "grid must divide 8"),
     ],
 )
 def test_a_matcher_that_fits_no_picture_is_refused(
