@@ -5,7 +5,7 @@
 
 It needs Python 3.11, numpy, torch and a compiler (nvcc for the GPU), and uses what else it finds:
 ONNX Runtime, TensorRT, TensorRT-RTX. Every part runs in a process of its own (`gpu.parts`), what
-matters most first; this one never touches the GPU. The report is written anew with every row, so
+matters most first; this one never touches the GPU. The report is written again with every row, so
 that one that is cut short is worth something. Without a GPU it does what a CPU can do, says so, and
 ends with an error; `--cpu-only` asks for just that.
 """

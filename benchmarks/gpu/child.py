@@ -23,7 +23,7 @@ def listen(
     command: Sequence[str], limit: Callable[[], float], heard: Callable[[Message], None]
 ) -> dict[str, str]:
     """Run a command, hand on what it says, and stop it with all that it started when it is silent
-    for longer than `limit` seconds, asked anew with every message.
+    for longer than `limit` seconds, asked again with every message.
 
     Returns how it ended: `{"stopped": why}`, `{"failed": why}`, or nothing when well.
     """

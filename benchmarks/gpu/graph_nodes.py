@@ -20,7 +20,7 @@ _KERNEL, _MEMCPY, _MEMSET = 0, 1, 2  # CUgraphNodeType
 
 def count_launches(chain: DeviceChain, graph: bool) -> dict[str, Any]:
     """Kernels and copies of one frame, and launches by the host: one if it goes as a graph, else
-    one each. Captures the frame anew, so it is the last thing that is done with a chain."""
+    one each. Captures the frame again, so it is the last thing that is done with a chain."""
     try:
         kept = torch.cuda.CUDAGraph(keep_graph=True)
     except TypeError as error:  # an old torch keeps no graph
