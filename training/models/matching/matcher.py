@@ -171,7 +171,7 @@ class Matcher(nn.Module):
         one = torch.ones_like(square)
         theirs = torch.cat([reference.flatten(2), grid, square, one], dim=1)
         queries = torch.cat([*ours, -near * one, -near * square], dim=1)
-        # Farther cells have next to no share. Else it would be a denormal number, with which a processor
+        # Farther cells have next to no share: else a denormal number, with which a processor
         # that is not told to flush it takes ten times as long.
         share = (queries.transpose(1, 2) @ theirs).clamp(min=-60.0).softmax(-1)
         cells = (share @ self.grid - self.grid) * (side / 2)
