@@ -47,9 +47,8 @@ def variants(checkpoint: Checkpoint) -> list[Variant]:
         found.append(changed(stiff=8))
     found.append(Variant("no corrections", WithoutCorrections(**vars(checkpoint))))
     found.append(Variant("no global search", WithoutSearch(**vars(checkpoint))))
-    found.append(Variant("alignment none", checkpoint, "none"))
-    if model.landmarks.count and checkpoint.supervised_names:
-        found.append(Variant("alignment auto", checkpoint, "auto"))
+    for alignment in ("landmarks", "auto", "none"):
+        found.append(Variant(f"alignment {alignment}", checkpoint, alignment))
     return [variant for variant in found if fits(variant.checkpoint.config)]
 
 

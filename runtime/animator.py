@@ -11,7 +11,8 @@ from typing import Any, Self, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .alignment import Aligner, Landmark
+from .aligner import Aligner
+from .alignment import Landmark
 from .backends import open_backend
 from .bundle.bundle import Bundle
 from .bundle.manifest import DRIVING_FRAME, SOURCE_IMAGE, Motion
@@ -141,8 +142,7 @@ class Animator:
             BackendError: a stage failed, or the Animator is closed.
         """
         with self._served():
-            self._aligner.begin(self._io.give(frame, DRIVING_FRAME))
-            self.session.set_reference()
+            self._take_reference(self._io.give(frame, DRIVING_FRAME))
             self._begin()
 
     @overload
@@ -187,9 +187,7 @@ class Animator:
             set_within(self.session, "dt_seconds", step)
             self._driving_box = self._io.give(frame, DRIVING_FRAME, self._driving_box)
             if not self.session.has_reference:
-                self._aligner.begin(self._driving_box)
-                self.session.observe()
-                self.session.keep_reference()
+                self._take_reference(self._driving_box)
                 self._fit_scale()
             self._io.deliver_to_device(target)
             picture.has_frame = False
@@ -234,27 +232,36 @@ class Animator:
             return detect_keypoints(self.session, self._io, frame)
 
     def align(
-        self, source_points: ArrayLike | None, reference_points: ArrayLike | None = None
+        self,
+        source_points: ArrayLike | None = None,
+        reference_points: ArrayLike | None = None,
+        pictures: bool = True,
     ) -> None:
         """Read the motion of each place of the source where the same place of the anatomy is in the
-        reference, as landmarks of both say. The alignment belongs to this pair: a new source,
-        another reference and `reset` drop it.
+        reference, or in the next frame that becomes it. A new source, another reference and `reset`
+        drop this; smoothing starts again.
 
         Args:
-            source_points: (K, 2), (x, y) in pixels of the source image; both None: no alignment.
-            reference_points: (K, 2), the same landmarks in pixels of the reference as it was given;
-                where there is none yet, of the next frame that becomes it.
+            source_points: landmarks if there are any, (K, 2), (x, y) in pixels of the source image.
+            reference_points: the same landmarks in pixels of the reference as it was given.
+            pictures: match the two pictures too, where the model can; False: landmarks alone.
 
         Raises:
-            ConfigError: the model cannot align.
-            InputError: no source yet; points that are not (K, 2), not finite or outside of their
-                picture.
+            ConfigError: the model cannot align, or not without landmarks.
+            InputError: no source yet; points not (K, 2), not finite or outside of their picture.
+            BackendError: a stage failed, or the Animator is closed.
+        """
+        with self._served():
+            self._aligner.align(source_points, reference_points, pictures, self.letterbox)
+
+    def unalign(self) -> None:
+        """Read the motion of each place of the source at that very place of the driving frame.
+
+        Raises:
             BackendError: the Animator is closed.
         """
         with self._served():
-            if source_points is None and reference_points is None:
-                return self._aligner.drop()
-            self._aligner.align(source_points, reference_points, self.letterbox)
+            self._aligner.drop()
 
     def find_landmarks(self, image: Any) -> list[Landmark]:
         """Landmarks of a source image or a driving frame, in pixels of it; changes nothing else.
@@ -339,6 +346,12 @@ class Animator:
         if self._picture is None:
             raise InputError("there is no source image yet", "call set_source(image) first")
         return self._picture
+
+    def _take_reference(self, box: Letterbox) -> None:
+        """Of the driving frame that was given, and what waits for it."""
+        self._aligner.begin(box)
+        self.session.set_reference()
+        self._aligner.settle()
 
     def _begin(self) -> None:
         """A fresh clock, and the scale of the new pair. (The session's states are fresh.)"""

@@ -67,9 +67,10 @@ def add_animate(verbs: Subparsers) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--landmarks", type=_landmarks, default="auto", metavar="auto|none|FILE",
-        help="align source and reference: by what the model finds in both (auto, the default), not "
-        "at all, or by a CSV file with image,keypoint,x,y; image is source or reference, x and y "
-        "are pixels before any crop (not with --reference best, which may choose another frame)",
+        help="align source and reference: by what both pictures show (auto, the default), by that "
+        "and a CSV file with image,keypoint,x,y, or not at all (none); image is source or "
+        "reference, x and y are pixels before any crop (a file does not go with --reference best, "
+        "which may choose another frame)",
     )  # fmt: skip
     parser.add_argument(
         "--debug-picture", type=Path, metavar="FILE.png",

@@ -23,6 +23,7 @@ from .support.table import NAME_HINT, is_name, number, read_table, spelling_hint
 
 COLUMNS = ("image", "keypoint", "x", "y")
 IMAGES = ("source", "reference")
+SHARED = "what both pictures show"
 
 
 class Placed(NamedTuple):
@@ -45,8 +46,9 @@ class Picture(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """By which landmarks a pair is aligned, (K, 2) in pixels of each picture; none: it is not, and
-    `said` has the reason. `said` is empty where the model has nothing to align."""
+    """By which landmarks a pair is aligned, (K, 2) in pixels of each picture, if by any; `said` has
+    all that it is aligned by, or why it is not. It is empty where the model has nothing to align.
+    """
 
     names: tuple[str, ...]
     source: NDArray[np.float64]
@@ -57,10 +59,11 @@ class Alignment(NamedTuple):
 def align_pair(
     animator: Animator, landmarks: str | Path, source: Picture, reference: Picture | None
 ) -> Alignment:
-    """Align an Animator's source and reference.
+    """Align an Animator's source and reference, by what both pictures show too where it can.
 
     Args:
-        landmarks: `auto` (what the model finds in both pictures), `none`, or a file.
+        landmarks: `auto` (what the model finds in both pictures), `none` (no alignment at all), or
+            a file.
         reference: None where it cannot be looked at before the clip is animated.
 
     Raises:
@@ -84,21 +87,24 @@ def align_pair(
         points = [_in_picture(both[which], which, picture) for which, picture in pairs]
         return _aligned(animator, tuple(both["source"]), *points)
     if not animator.session.can_align:
-        return _not_aligned("")
+        return _without_landmarks("")
     if landmarks == "none":
-        return _not_aligned("not aligned, as asked")
-    if not animator.session.landmarks:
-        return _not_aligned("not aligned: this model finds no landmarks; give them by --landmarks")
-    if reference is None:
-        return _not_aligned("not aligned: the driving clip cannot be read twice")
-    found = [_found(animator, picture.image) for picture in (source, reference)]
-    names = tuple(
-        name for name in animator.session.landmarks if all(name in each for each in found)
-    )
-    if not names:
-        return _not_aligned("not aligned: no landmark was found in both source and reference")
-    points = [np.array([[each[name].x, each[name].y] for name in names]) for each in found]
-    return _aligned(animator, names, *points)
+        return _without_landmarks("not aligned, as asked")
+    why = "this model finds no landmarks; give them by --landmarks"
+    if animator.session.landmarks:
+        why = "the driving clip cannot be read twice"
+        if reference is not None:
+            found = [_found(animator, picture.image) for picture in (source, reference)]
+            if names := tuple(name for name in found[0] if name in found[1]):
+                points = [
+                    np.array([[each[name].x, each[name].y] for name in names]) for each in found
+                ]
+                return _aligned(animator, names, *points)
+            why = "no landmark was found in both source and reference"
+    if not animator.session.can_register:
+        return _without_landmarks(f"not aligned: {why}")
+    animator.align()
+    return _without_landmarks(f"aligned by {SHARED}")
 
 
 def read_landmarks(path: Path) -> dict[str, Places]:
@@ -177,9 +183,10 @@ def _aligned(
     reference: NDArray[np.float64],
 ) -> Alignment:  # fmt: skip
     animator.align(source, reference)
-    return Alignment(names, source, reference, f"aligned by {', '.join(names)}")
+    more = f" and {SHARED}" if animator.session.can_register else ""
+    return Alignment(names, source, reference, f"aligned by {', '.join(names)}{more}")
 
 
-def _not_aligned(said: str) -> Alignment:
+def _without_landmarks(said: str) -> Alignment:
     nothing = np.empty((0, 2))
     return Alignment((), nothing, nothing, said)

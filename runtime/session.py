@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .backends.base import Backend
 from .bundle.manifest import (
     ALIGNMENT,
+    CONFIDENCE,
     DRIVING_FRAME,
     FRAME,
     LANDMARK_IMAGE,
@@ -67,6 +68,9 @@ class Session:
         self._controls = {
             control.name: (backend.view(control.name), control) for control in chain.controls
         }
+        self._set_defaults()
+
+    def _set_defaults(self) -> None:
         for view, control in self._controls.values():
             view[0] = control.default
         self.align(None)
@@ -99,6 +103,11 @@ class Session:
     def can_align(self) -> bool:
         """Whether the motion can be read elsewhere in the reference than where the source is."""
         return ALIGNMENT in self._names
+
+    @property
+    def can_register(self) -> bool:
+        """Whether source and reference can be aligned by matching them (registration.py)."""
+        return self.can_align and CONFIDENCE in self._names
 
     def align(self, alignment: NDArray[np.float32] | None) -> None:
         """Say where in the reference frame the motion of each cell of the source is read.
@@ -170,8 +179,8 @@ class Session:
         self.backend.run(self._observe)
 
     def match(self, frame: Planes | None = None) -> NDArray[np.float32]:
-        """How a driving frame has moved from the reference, without a picture; changes nothing
-        that a later frame sees.
+        """How a driving frame has moved from the reference, without a picture, whatever alignment
+        and controls say; changes nothing that a later frame sees.
 
         Returns:
             (rows, columns, 2): the displacement of each cell, in points.
@@ -183,7 +192,13 @@ class Session:
         if not isinstance(self.chain.control, DisplacementControl) or not self.has_reference:
             raise ConfigError("there is no displacement to find", "set a reference first")
         self.observe(frame)
+        views = [view for view, _ in self._controls.values()]
+        views += [self.backend.view(ALIGNMENT)] if self.can_align else []
+        before = [view.copy() for view in views]
+        self._set_defaults()
         self.backend.run(TRANSFER)  # alone, so that its states are not carried on
+        for view, value in zip(views, before, strict=True):
+            view[...] = value
         displacement: NDArray[np.float32] = self.backend.read("displacement")[0]
         return displacement
 

@@ -46,7 +46,7 @@ def _landmarks(g: Graph, size: int) -> None:
     g("Concat", places, sure, axis=2, out="landmarks")
 
 
-def _transfer(g: Graph) -> None:
+def _transfer(g: Graph, sure: bool) -> None:
     shape = g.constant([1, 1, 1, 2], np.int64)
     away = g("Sub", "alignment", g("Reshape", "reference_centre", shape))
     squares = g("ReduceSum", g("Mul", away, away), g.constant([3], np.int64), keepdims=1)
@@ -54,6 +54,8 @@ def _transfer(g: Graph) -> None:
     back = g("Reshape", g("Sub", "reference_centre", "driving_centre"), shape)
     g("Mul", g("Mul", near, back), "scale", out="displacement")
     g("Add", "state", g.constant(1.0), out="next_state")
+    if sure:
+        g("Transpose", near, perm=[0, 3, 1, 2], out="confidence")
 
 
 def _generator(g: Graph, size: int) -> None:
@@ -68,9 +70,11 @@ def _generator(g: Graph, size: int) -> None:
 
 
 def make_displacement_toy(
-    folder: Path, size: int = 64, channels: int = 1, landmarks: Sequence[str] = NAMES
-) -> Path:
-    """Write the bundle into `folder`, which is made, and return it; `landmarks`: NAMES or none."""
+    folder: Path, size: int = 64, channels: int = 1, landmarks: Sequence[str] = NAMES,
+    sure: bool = False,
+) -> Path:  # fmt: skip
+    """Write the bundle into `folder`, which is made, and return it; `landmarks`: NAMES or none;
+    `sure`: it says how sure its displacements are, more so near the reference's blob."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def tensor(name: str, *shape: int, dtype: Any = "float32") -> contract.Tensor:
@@ -83,12 +87,13 @@ def make_displacement_toy(
     _landmarks(finder, size)
     source("Cast", "source_image", to=1, out="source_feature")
     _centre(observe, "driving_frame", size, out="driving_centre")
-    _transfer(transfer)
+    _transfer(transfer, sure)
     _generator(generator, size)
     feature = tensor("source_feature", 1, channels, size, size)
     seen, kept = tensor("driving_centre", 1, 2), tensor("reference_centre", 1, 2)
     grid = (1, CELLS, CELLS, 2)
     move = tensor("displacement", *grid)
+    confidence = [tensor("confidence", 1, 1, CELLS, CELLS)] if sure else []
     plans: list[Plan] = [
         ("landmarks", "landmarks", finder, [image("landmark_image")],
          [tensor("landmarks", 1, len(NAMES), 3)]),
@@ -96,7 +101,7 @@ def make_displacement_toy(
         ("observe", "observe", observe, [image("driving_frame")], [seen]),
         ("transfer", "frame", transfer,
          [kept, seen, tensor("alignment", *grid), tensor("scale", 1), tensor("state", 1)],
-         [move, tensor("next_state", 1)]),
+         [move, tensor("next_state", 1), *confidence]),
         ("generator", "frame", generator, [feature, move], [image("frame")]),
     ]  # fmt: skip
     return write_toy(

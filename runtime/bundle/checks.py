@@ -20,6 +20,7 @@ from ..support.errors import BundleError
 from ..support.table import NAME_HINT, is_name
 from .manifest import (
     ALIGNMENT,
+    CONFIDENCE,
     DRIVING,
     DRIVING_FRAME,
     FRAME,
@@ -286,6 +287,8 @@ def _check_control(chain: Chain) -> None:
     _check_landmarks(chain, control.landmarks)
     rows, columns = control.grid_height, control.grid_width
     _must_make(transfer, "displacement", ("float32", (1, rows, columns, 2)))
+    if sure := tensors.get(CONFIDENCE):
+        _must_be(transfer, sure, ("float32", (1, 1, rows, columns)))
     if control.shading_height:
         shape = (1, 1, control.shading_height, control.shading_width)
         _must_make(transfer, "shading", ("float32", shape))
@@ -329,8 +332,7 @@ def _is_layer(layer: str, tensor: Tensor, chain: Chain) -> bool:
 
 
 def _must_make(stage: Stage, name: str, kind: Kind) -> None:
-    found = next((tensor for tensor in stage.outputs if tensor.name == name), None)
-    if found is None:
+    if (found := {tensor.name: tensor for tensor in stage.outputs}.get(name)) is None:
         raise BundleError(f"stage {stage.name!r} does not make {name!r}")
     _must_be(stage, found, kind)
 

@@ -27,6 +27,9 @@ TRANSFER = "transfer"
 ALIGNMENT = "alignment"
 """Float32 (1, grid height, grid width, 2), given by the caller for `transfer`: for each cell of the
 source, where in the reference frame its motion is read, in points."""
+CONFIDENCE = "confidence"
+"""Float32 (1, 1, grid height, grid width), made by `transfer` where it can: how sure the
+displacement of a cell is, in [0, 1]."""
 QUALITY = "quality"
 """Float32 (1, 4) of a frame: mean confidence in [0, 1], longest displacement as a share of the
 square's side, shares of it that fold and that are read from outside of it."""

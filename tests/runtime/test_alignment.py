@@ -15,7 +15,7 @@ from toy_displacement import ASIDE, CELLS
 from sonomime.runtime import Animator
 from sonomime.runtime.alignment import (
     SOFTENING,
-    alignment_grid,
+    by_landmarks,
     is_inside,
     pixels_to_points,
     points_to_pixels,
@@ -26,15 +26,19 @@ from sonomime.runtime.session import own_places
 from sonomime.runtime.support.errors import BackendError, ConfigError, InputError
 
 
+def grid_of(source: Any, reference: Any, rows: int, columns: int) -> Any:
+    """Of the cells' own places."""
+    return by_landmarks(own_places(rows, columns).astype(float), source, reference)
+
+
 def test_one_landmark_is_a_shift() -> None:
-    grid = alignment_grid(np.array([[0.3, 0.1]]), np.array([[-0.2, 0.0]]), 4, 6)
-    assert grid.shape == (1, 4, 6, 2) and grid.dtype == np.float32
+    grid = grid_of(np.array([[0.3, 0.1]]), np.array([[-0.2, 0.0]]), 4, 6)
     assert grid - own_places(4, 6) == pytest.approx(np.broadcast_to([-0.5, -0.1], (1, 4, 6, 2)))
 
 
 def test_equal_landmarks_leave_every_cell_at_its_own_place() -> None:
     points = np.array([[0.3, 0.1], [-0.5, 0.7]])
-    assert alignment_grid(points, points, 8, 8) == pytest.approx(own_places(8, 8), abs=1e-7)
+    assert grid_of(points, points, 8, 8) == pytest.approx(own_places(8, 8), abs=1e-7)
 
 
 def test_offsets_are_blended_by_inverse_square_distance_in_the_source() -> None:
@@ -44,7 +48,7 @@ def test_offsets_are_blended_by_inverse_square_distance_in_the_source() -> None:
     distances = 128 * np.hypot(*(cell - source).T)
     weights = 1 / (distances**2 + 30**2)
     expected = cell - (weights @ (source - reference)) / weights.sum()
-    assert alignment_grid(source, reference, 8, 8)[0, 2, 5] == pytest.approx(expected, abs=1e-6)
+    assert grid_of(source, reference, 8, 8)[0, 2, 5] == pytest.approx(expected, abs=1e-6)
     assert pytest.approx(30 / 128) == SOFTENING
 
 
@@ -61,14 +65,14 @@ def test_landmarks_that_coincide_say_nothing_of_size() -> None:
     assert size_ratio(one, one) == size_ratio(one[:1], two[:1]) == 1
     for source, reference in ((one, two), (two, one)):
         assert size_ratio(source, reference) == pytest.approx(1, abs=0.01)
-        grid = alignment_grid(source, reference, 8, 8)
+        grid = grid_of(source, reference, 8, 8)
         assert np.abs(grid - own_places(8, 8)).max() < 0.02
 
 
 def test_places_are_scaled_about_the_landmarks_centres() -> None:
     source = np.array([[-0.5, 0.0], [0.5, 0.0], [0.0, -0.5], [0.0, 0.5]])
     ratio = size_ratio(source, 1.5 * source)
-    grid = alignment_grid(source, 1.5 * source, 8, 8)[0]
+    grid = grid_of(source, 1.5 * source, 8, 8)[0]
     # What is left of the offsets is alike on both sides of the centre, and outwards.
     assert grid == pytest.approx(-grid[::-1, ::-1], abs=1e-6)
     assert (np.abs(grid) >= ratio * np.abs(own_places(8, 8)[0]) - 1e-6).all()
@@ -81,7 +85,7 @@ def test_places_are_scaled_about_the_landmarks_centres() -> None:
 def test_a_grid_is_finite_and_within_bounds(a: list[float], b: list[float]) -> None:
     count = 2 * (min(len(a), len(b)) // 2)
     source, reference = (np.array(x[:count]).reshape(-1, 2) for x in (a, b))
-    grid = alignment_grid(source, reference, 8, 8)
+    grid = grid_of(source, reference, 8, 8)
     assert np.isfinite(grid).all()
     # Twice as large at most, and no farther off than landmarks are.
     assert np.abs(grid - reference.mean(0)).max() <= 2 * 2 * np.sqrt(2) + 4 * np.sqrt(2) + 4
@@ -152,7 +156,7 @@ def test_the_alignment_is_of_its_pair(animator: Animator) -> None:
         lambda: animator.set_source(SOURCE),
         lambda: animator.set_reference(REFERENCE),
         animator.reset,
-        lambda: animator.align(None),
+        lambda: animator.unalign(),
     ]
     for drop in drops:
         animator.set_source(SOURCE)
@@ -198,7 +202,7 @@ def test_points_outside_of_a_reference_that_comes_later(animator: Animator) -> N
     for take in (animator.set_reference, animator.animate, animator.animate):
         with pytest.raises(InputError):
             take(REFERENCE)
-    animator.align(None)
+    animator.unalign()
     animator.animate(REFERENCE)
 
 
@@ -209,13 +213,13 @@ def test_an_alignment_needs_a_source_a_model_for_it_and_an_open_animator(
         animator.align(*POINTS)
     with Animator.open(toy_bundle, "cpu", threads=1) as keypoints:
         keypoints.set_source(SOURCE)
-        keypoints.align(None)
+        keypoints.unalign()
         with pytest.raises(ConfigError):
             keypoints.align(*POINTS)
         with pytest.raises(ConfigError):
             keypoints.find_landmarks(SOURCE)
     animator.close()
-    for call in (lambda: animator.align(None), lambda: animator.find_landmarks(SOURCE)):
+    for call in (lambda: animator.unalign(), lambda: animator.find_landmarks(SOURCE)):
         with pytest.raises(BackendError):
             call()
 

@@ -152,7 +152,10 @@ def test_the_alignment_is_every_cells_own_place_unless_it_is_set(aligned: Sessio
     aligned.align(np.full((1, 1, 1, 2), 0.25, np.float32))
     aligned.set_source(level(100))
     aligned.set_reference(level(20))
-    assert (aligned.match(level(20)) == 100.25).all()
+    aligned.animate(level(20))
+    assert (aligned.read("displacement") == 100.25).all()
+    assert (aligned.match(level(20)) == 100).all(), "a match is of the frames alone"
+    assert (aligned.read("alignment") == 0.25).all()
     aligned.align(None)
     assert np.array_equal(aligned.read("alignment"), own_places(1, 1))
     with pytest.raises(ConfigError):

@@ -31,7 +31,7 @@ class Candidate:
         facts: what it is, for the report: kind, name, digest, and so on.
         data: what it was trained on, see `trained_on.record`; of a bundle, the names alone.
         can_align: whether landmarks of source and reference can say where motion is read.
-        landmarks: those that the model finds itself.
+        can_align_itself: whether it does so without being given any.
         has_layers: whether frames can be composed at the source's own size.
     """
 
@@ -43,7 +43,7 @@ class Candidate:
     facts: dict[str, str]
     data: Sequence[Mapping[str, Any]] = ()
     can_align: bool = False
-    landmarks: tuple[str, ...] = ()
+    can_align_itself: bool = False
     has_layers: bool = False
 
 
@@ -130,7 +130,7 @@ def _candidate(
         facts,
         data,
         can_align=own.session.can_align,
-        landmarks=tuple(own.session.landmarks),
+        can_align_itself=own.session.can_register or bool(own.session.landmarks),
         has_layers=chain.layers is not None,
     )
 

@@ -62,9 +62,10 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument(
         "--alignment",
-        choices=["given", "auto", "none"],
-        help="prediction: landmarks that align the two subjects: those of the data, those that the "
-        "model finds, or none (default: given, where the model can align)",
+        choices=["given", "landmarks", "auto", "none"],
+        help="prediction: what aligns the two subjects: the data's landmarks and the pictures "
+        "themselves (given, the default where the model can), these landmarks alone, what the "
+        "model finds by itself (auto), or none",
     )
     parser.add_argument(
         "--seed",

@@ -1,10 +1,10 @@
 """Prediction: another subject's clip drives a still, judged against the truth of a phantom.
 
 The source is frame 0 of A's clip, the reference frame 0 of B's, B's clip drives: RELATIVE motion,
-scale 1, no smoothing. Models that align two subjects by landmarks are given those of both frames,
-or find them themselves, or do without: see ALIGNMENTS. Every frame is compared with the true
-prediction, A moved as B moves. The mask is the sector, and F(x->S) of the motion agreement is the
-exact field, over the pixels whose tissue the source's sector shows. Source: METHOD, "The phantom".
+scale 1, no smoothing. Models that can align two subjects do so: see ALIGNMENTS. Every frame is
+compared with the true prediction, A moved as B moves. The mask is the sector, and F(x->S) of the
+motion agreement is the exact field, over the pixels whose tissue the source's sector shows. Source:
+METHOD, "The phantom".
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ scatterers, as far from the truth as an honest rendering of the same anatomy tha
 speckle."""
 
 
-ALIGNMENTS = ("given", "auto", "none")
-"""By which landmarks source and reference are aligned: the labels of both frames, those that the
-model's own detector finds, or none."""
+ALIGNMENTS = ("given", "landmarks", "auto", "none")
+"""By what source and reference are aligned: the labels of both frames and, where the model can, the
+pictures themselves; the labels alone; what the model finds by itself (`sonomime animate`'s
+default); nothing."""
 NOT_ALIGNED = "nothing"
 
 
@@ -44,7 +45,7 @@ class PairResult:
     Attributes:
         source, driving: the clips' names; the subjects are in `subjects`, in that order.
         group: of the source.
-        aligned_by: which landmarks, or NOT_ALIGNED.
+        aligned_by: which landmarks, `pictures`, or NOT_ALIGNED.
         frames: T; `driven` of them were measured.
         mean_flow: mean length of the exact field inside of the sector, in pixels.
         methods: the fidelity measures by method (see METHODS).
@@ -141,16 +142,17 @@ def predict(
 
 
 def _align(animator: Animator, data: PairData, alignment: str) -> str:
-    """Align source and reference; the names of the landmarks, or NOT_ALIGNED.
+    """Align source and reference, and say by what, as `aligned_by` does.
 
     Raises:
         InputError: no landmark is labelled in both frames.
     """
     if alignment == "none":
         return NOT_ALIGNED
+    pictures = ("pictures",) if alignment != "landmarks" and animator.session.can_register else ()
     if alignment == "auto":
-        pictures = Picture(data.source), Picture(data.driving[0])
-        return ", ".join(align_pair(animator, "auto", *pictures).names) or NOT_ALIGNED
+        found = align_pair(animator, "auto", Picture(data.source), Picture(data.driving[0]))
+        return ", ".join((*found.names, *pictures)) or NOT_ALIGNED
     both = np.stack([data.start, data.reference])
     inside = ((both >= -0.5) & (both <= len(data.source) - 0.5)).all(axis=(0, 2))  # no nan is
     if not inside.any():
@@ -158,8 +160,8 @@ def _align(animator: Animator, data: PairData, alignment: str) -> str:
             f"the pair {data.pair.name!r}: no landmark is labelled in frame 0 of both its clips",
             "label them in keypoints.csv, or give --alignment none",
         )
-    animator.align(*both[:, inside])
-    return ", ".join(np.array(data.names)[inside].tolist())
+    animator.align(*both[:, inside], pictures=bool(pictures))
+    return ", ".join((*np.array(data.names)[inside].tolist(), *pictures))
 
 
 def _visible(flow: FloatImage, sector: Mask) -> Mask:

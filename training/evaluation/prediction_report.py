@@ -13,10 +13,10 @@ from .tables import by_method, fidelity, interval, landmarks, measured, method_t
 
 _NOTES = f"""\
 Frame 0 of A's clip is animated by B's clip, relative to B's frame 0, scale 1, no smoothing; every
-frame, the first too, is compared with the true prediction: A moved as B moves, without noise. What
-`aligned by` names are landmarks of both first frames, by which a model that can do so reads the
-motion of a place where the other anatomy has that place: the true ones (--alignment given), or
-those of the model's own detector (auto).
+frame, the first too, is compared with the true prediction: A moved as B moves, without noise. A
+model that can align reads the motion of a place where the other anatomy has that place; `aligned
+by` says how it knows: by landmarks of both first frames, the true ones (--alignment given,
+landmarks) or those of its own detector (auto), and by matching these two pictures.
 `hold`: the source as it is. `best blur`: the source, Gaussian-blurred by the sigma that fits the
 truth best: a skill no higher than its own says nothing of motion. `oracle`: the source warped by
 the exact field, which no model can know. `another seed`: the truth rendered with other scatterers:

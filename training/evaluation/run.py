@@ -208,8 +208,8 @@ def _judge_pairs(candidate: Candidate, pairs: Sequence[Pair], args: Namespace) -
         args.alignment = "given" if candidate.can_align else "none"
     if args.alignment != "none" and not candidate.can_align:
         raise ConfigError("this model cannot align two subjects", "leave --alignment out")
-    if args.alignment == "auto" and not candidate.landmarks:
-        raise ConfigError("this model finds no landmarks itself", "--alignment given, or none")
+    if args.alignment == "auto" and not candidate.can_align_itself:
+        raise ConfigError("this model cannot align by itself", "--alignment given, or none")
 
     def judged() -> Judged:
         for pair in progress(pairs, label="evaluating pairs"):

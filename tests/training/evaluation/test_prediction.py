@@ -70,14 +70,17 @@ def brightest(image: Image) -> tuple[int, int]:
 class Aligning(Fake):
     """Keeps what it is aligned by; finds one landmark, and is not sure of another."""
 
-    def __init__(self) -> None:
+    def __init__(self, can_register: bool = False) -> None:
         super().__init__()
-        self.session = SimpleNamespace(can_align=True, landmarks=NAMES)
+        self.session = SimpleNamespace(can_align=True, landmarks=NAMES, can_register=can_register)
         self.aligned: list[NDArray[np.float64]] = []
+        self.by_pictures: bool | None = None
 
-    def align(self, source: NDArray[np.float64], reference: NDArray[np.float64]) -> None:
+    def align(
+        self, source: NDArray[np.float64], reference: NDArray[np.float64], pictures: bool = True
+    ) -> None:
         assert self.reference is not None  # it belongs to the pair
-        self.aligned = [source, reference]
+        self.aligned, self.by_pictures = [source, reference], pictures
 
     def find_landmarks(self, image: Image) -> list[Landmark]:
         x, y = brightest(image)
@@ -90,6 +93,19 @@ def test_it_is_aligned_by_the_labels_of_both_frames(data: PairData) -> None:
     result, _ = predict(candidate_of(fake, SIZE), elsewhere, "given", 2)
     assert result.aligned_by == ", ".join(NAMES)
     assert np.array_equal(fake.aligned, [data.start, data.start + 5])
+
+
+@pytest.mark.parametrize(("alignment", "too"), [("given", True), ("landmarks", False)])
+def test_the_pictures_align_too_unless_the_landmarks_alone_are_asked_for(
+    data: PairData, alignment: str, too: bool
+) -> None:
+    fake = Aligning(can_register=True)
+    result, _ = predict(candidate_of(fake, SIZE), data, alignment, 2)
+    assert fake.by_pictures is too
+    assert result.aligned_by == ", ".join((*NAMES, "pictures") if too else NAMES)
+    blind = Aligning()
+    predict(candidate_of(blind, SIZE), data, alignment, 2)
+    assert blind.by_pictures is False
 
 
 def test_only_landmarks_of_both_frames_count(data: PairData) -> None:

@@ -16,7 +16,6 @@ from sonomime.training.evaluation import run
 from sonomime.training.evaluation.candidate import Candidate
 
 from ...toy_bundle import make_toy_bundle
-from ...toy_displacement import NAMES as TOY_NAMES
 from ...toy_displacement import make_displacement_toy
 from .fakes import Fake, candidate_of
 from .phantoms import SIZE, write_phantom
@@ -91,13 +90,13 @@ def test_a_bundle_predicts(made: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_bundle_says_whether_it_can_align_and_finds_landmarks(made: Path, tmp_path: Path) -> None:
+def test_a_bundle_says_whether_it_can_align_and_by_itself(made: Path, tmp_path: Path) -> None:
     toy = make_displacement_toy(tmp_path / "toy")
     with run.open_candidate(toy) as candidate:
-        assert candidate.can_align and candidate.landmarks == TOY_NAMES
+        assert candidate.can_align and candidate.can_align_itself
     blind = make_displacement_toy(tmp_path / "blind", landmarks=())
     with run.open_candidate(blind) as candidate:
-        assert candidate.can_align and not candidate.landmarks
+        assert candidate.can_align and not candidate.can_align_itself
     words = [blind, "--data", made, "--task", "prediction", "-o", tmp_path / "r"]
     with pytest.raises(ConfigError) as caught:
         evaluate(*words, "--alignment", "auto")

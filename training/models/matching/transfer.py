@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import MatcherConfig
-from ..geometry import in_float32, sample_within
+from ..geometry import in_float32, make_grid, sample_within
 from .fields import Spline
 from .matcher import Match
 
@@ -66,18 +66,36 @@ def light(image: Tensor) -> Tensor:
 
 @in_float32
 def put(passed: Passed, alignment: Tensor, scale: Tensor, shade: Tensor) -> Passed:
-    """What passed, upon the source: read where its cells lie in the reference frame, and scaled.
+    """What passed, upon the source: read where its cells lie in the driving frame, and scaled.
 
     Displacements are carried over unturned; a shading never grows, for a factor has bounds.
 
     Args:
-        alignment: (1, n, n, 2), points. scale, shade: (1,).
+        alignment: (1, n, n, 2), points: of the source's cells in the reference. scale, shade: (1,).
     """
-    displacement = sample_within(passed.displacement.permute(0, 3, 1, 2), alignment)
-    confidence = sample_within(passed.confidence, alignment)
+    place = moved_place(passed.displacement.permute(0, 3, 1, 2), alignment)
+    displacement = sample_within(passed.displacement.permute(0, 3, 1, 2), place)
+    confidence = sample_within(passed.confidence, place)
     cells = passed.shading.shape[-1]
-    coarser = F.avg_pool2d(alignment.permute(0, 3, 1, 2), alignment.shape[1] // cells)
+    coarser = F.avg_pool2d(place.permute(0, 3, 1, 2), place.shape[1] // cells)
     shading = sample_within(passed.shading, coarser.permute(0, 2, 3, 1))
     return Passed(
         scale * displacement.permute(0, 2, 3, 1), confidence, shade * scale.clamp(max=1.0) * shading
     )
+
+
+def moved_place(displacement: Tensor, alignment: Tensor) -> Tensor:
+    """Where the source's cells lie in the driving frame, (1, n, n, 2), points.
+
+    What stands at x of the animated source was at x + d at first. There the alignment is of the
+    anatomy at rest, and that has moved by -d in the driving clip too. d itself is read there: one
+    step of a fixed point.
+
+    Args:
+        displacement: (1, 2, n, n) of the driving frame. alignment: (1, n, n, 2) in the reference.
+    """
+    n = alignment.shape[1]
+    own = make_grid(n, n, "half_pixel", alignment.device)
+    offset = (own - alignment).permute(0, 3, 1, 2)  # 0 where nothing is aligned, to the bit
+    before = own + sample_within(displacement, alignment).permute(0, 2, 3, 1)
+    return own - sample_within(offset, before).permute(0, 2, 3, 1)
