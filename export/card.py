@@ -77,7 +77,8 @@ LIMITS_OF_DISPLACEMENTS = """\
 - Displacements are carried over unturned and unscaled: a subject of another size or direction moves
   as the driving one does, not as it would itself.
 - Nothing in the model knows an anatomy: a motion that no tissue can make is followed too.
-- Between two subjects motion lies in the right place only where landmarks align them.
+- Between two subjects motion lies in the right place only as far as they are aligned, by matching
+  the source and the reference frame or by landmarks: look at the picture that the alignment makes.
 """
 
 LIMIT_OF_SHADING = """\
@@ -137,10 +138,10 @@ def _carrier(control: KeypointControl | DisplacementControl) -> str:
         names = [point.name for point in control.supervised]
         supervised = f"{len(names)} supervised: {', '.join(names)}" if names else "none supervised"
         return f"{control.count} keypoints, {supervised}"
-    landmarks = ", ".join(control.landmarks) or "none, give your own"
+    landmarks = ", ".join(control.landmarks) or "none"
     return (
         f"displacements from a reference driving frame, {control.grid_height} x "
-        f"{control.grid_width} cells; landmarks found for the alignment: {landmarks}"
+        f"{control.grid_width} cells; landmarks that it finds by itself: {landmarks}"
     )
 
 

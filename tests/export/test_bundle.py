@@ -233,7 +233,7 @@ def test_the_card_of_a_bundle_that_moves_by_displacements(bundles: Bundles) -> N
     assert "832 numbers: displacement 16 x 16 x 2, confidence 16 x 16, shading 8 x 8" in card
     assert "displacements from a reference driving frame, 16 x 16 cells" in card
     assert f"up to {MOST_SIDE} pixels" in card, "its frame has layers"
-    for phrase in ("unturned and unscaled", "doubtful", "brightness", "none, give your own"):
+    for phrase in ("unturned and unscaled", "doubtful", "brightness", "by itself: none"):
         assert phrase in card
     assert "eypoint" not in card
 
