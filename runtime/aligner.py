@@ -1,4 +1,4 @@
-"""The alignment of an Animator's source and reference: who asked for it, and when it is made.
+"""The alignment of an Animator's source and reference: what is asked for, and when it is made.
 
 It belongs to that pair: another source or reference drops it. What is asked for before there is a
 reference waits for the first that comes.
@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from .alignment import by_landmarks, is_inside, pixels_to_points
 from .bundle.manifest import DRIVING_FRAME, SOURCE_IMAGE, DisplacementControl
 from .media.frames import Letterbox
-from .registration import Landmarks, registered
-from .session import Planes, Session, own_places
+from .registration import Framed, Landmarks, registered
+from .session import Session, own_places
 from .support.errors import ConfigError, InputError
 
 
@@ -27,6 +27,11 @@ class _Asked(NamedTuple):
     reference: NDArray[np.float64] | None
     pictures: bool
 
+    def check(self, box: Letterbox) -> None:
+        """Are the points of the reference inside of it?"""
+        if self.reference is not None:
+            _check_inside(self.reference, box, "reference")
+
 
 class Aligner:
     """Aligns the source and the reference that a session holds."""
@@ -34,9 +39,10 @@ class Aligner:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._asked: _Asked | None = None
-        # Of the reference, which the session forgets and later frames overwrite.
-        self._box: Letterbox | None = None
-        self._planes: Planes | None = None
+        self._source: Letterbox | None = None
+        self._reference: Letterbox | None = None
+        # Later frames overwrite the reference where it was given.
+        self._kept: Framed | None = None
 
     def align(
         self,
@@ -52,12 +58,16 @@ class Aligner:
             InputError: points of another shape, not finite or outside of their picture.
         """
         asked = self._checked(source_points, reference_points, pictures, box)
-        if self._session.has_reference:
-            assert self._box is not None
-            self._check_reference(asked, self._box)
-        self._asked = asked
-        if self._session.has_reference:
-            self._apply()
+        reference = self._reference if self._session.has_reference else None
+        if reference is not None:
+            asked.check(reference)
+        self._asked, self._source = asked, box
+        if reference is not None:
+            try:
+                self._apply()
+            except BaseException:
+                self.drop()
+                raise
 
     def drop(self) -> None:
         """Every place of the source is read at its own place again."""
@@ -73,8 +83,8 @@ class Aligner:
         if self._session.has_reference:
             self.drop()
         if self._asked is not None:
-            self._check_reference(self._asked, box)
-        self._box = box
+            self._asked.check(box)
+        self._reference = box
 
     def settle(self) -> None:
         """The reference was taken, and is still where driving frames are given: align what waits.
@@ -82,22 +92,23 @@ class Aligner:
         Raises:
             BackendError: a stage failed.
         """
-        if self._session.can_align:
-            self._planes = self._session.read(DRIVING_FRAME)
+        if self._session.can_register:
+            assert self._reference is not None
+            self._kept = Framed(self._session.read(DRIVING_FRAME), self._reference)
         if self._asked is not None:
             self._apply()
 
     def _apply(self) -> None:
-        asked, box = self._asked, self._box
+        asked, box = self._asked, self._reference
         control = self._session.chain.control
         assert asked is not None and box is not None and isinstance(control, DisplacementControl)
         landmarks = None
         if asked.source is not None and asked.reference is not None:
             landmarks = Landmarks(asked.source, pixels_to_points(asked.reference, box))
         if asked.pictures and self._session.can_register:
-            assert self._planes is not None
-            source = self._session.read(SOURCE_IMAGE)
-            grid = registered(self._session, source, self._planes, landmarks)
+            assert self._kept is not None and self._source is not None
+            source = Framed(self._session.read(SOURCE_IMAGE), self._source)
+            grid = registered(self._session, source, self._kept, landmarks)
         else:
             assert landmarks is not None
             cells = own_places(control.grid_height, control.grid_width).astype(np.float64)
@@ -133,10 +144,6 @@ class Aligner:
             )
         _check_inside(source, box, "source")
         return _Asked(pixels_to_points(source, box), reference, pictures)
-
-    def _check_reference(self, asked: _Asked, box: Letterbox) -> None:
-        if asked.reference is not None:
-            _check_inside(asked.reference, box, "reference")
 
 
 def _points(points: ArrayLike | None, what: str) -> NDArray[np.float64]:

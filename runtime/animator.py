@@ -238,13 +238,14 @@ class Animator:
         pictures: bool = True,
     ) -> None:
         """Read the motion of each place of the source where the same place of the anatomy is in the
-        reference, or in the next frame that becomes it. A new source, another reference and `reset`
-        drop this; smoothing starts again.
+        reference; if there is none yet, this waits for the first. A new source, another reference
+        and `reset` drop it. Where pictures are matched, smoothing starts again.
 
         Args:
             source_points: landmarks if there are any, (K, 2), (x, y) in pixels of the source image.
             reference_points: the same landmarks in pixels of the reference as it was given.
-            pictures: match the two pictures too, where the model can; False: landmarks alone.
+            pictures: match the two pictures too, where the model can and they show something;
+                False: landmarks alone.
 
         Raises:
             ConfigError: the model cannot align, or not without landmarks.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .alignment import SURE, Landmark, is_inside
 from .animator import Animator
-from .media.frames import Crop, Image
+from .media.frames import Crop, Image, shows_something
 from .support.errors import ConfigError, InputError
 from .support.table import NAME_HINT, is_name, number, read_table, spelling_hint
 
@@ -46,13 +46,14 @@ class Picture(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """By which landmarks a pair is aligned, (K, 2) in pixels of each picture, if by any; `said` has
-    all that it is aligned by, or why it is not. It is empty where the model has nothing to align.
-    """
+    """What aligns a pair: landmarks, (K, 2) in pixels of each picture, if there are any, and the
+    pictures themselves or not. `said` has it in words, or why it is not aligned; it is empty where
+    the model has nothing to align."""
 
     names: tuple[str, ...]
     source: NDArray[np.float64]
     reference: NDArray[np.float64]
+    pictures: bool
     said: str
 
 
@@ -88,23 +89,18 @@ def align_pair(
         return _aligned(animator, tuple(both["source"]), *points)
     if not animator.session.can_align:
         return _without_landmarks("")
+    animator.unalign()
     if landmarks == "none":
         return _without_landmarks("not aligned, as asked")
-    why = "this model finds no landmarks; give them by --landmarks"
-    if animator.session.landmarks:
-        why = "the driving clip cannot be read twice"
-        if reference is not None:
-            found = [_found(animator, picture.image) for picture in (source, reference)]
-            if names := tuple(name for name in found[0] if name in found[1]):
-                points = [
-                    np.array([[each[name].x, each[name].y] for name in names]) for each in found
-                ]
-                return _aligned(animator, names, *points)
-            why = "no landmark was found in both source and reference"
-    if not animator.session.can_register:
+    names, points, why = _found_in_both(animator, source, reference)
+    if names:
+        return _aligned(animator, names, *points)
+    if animator.session.can_register:
+        why = _shows_nothing(source, reference)
+    if why:
         return _without_landmarks(f"not aligned: {why}")
     animator.align()
-    return _without_landmarks(f"aligned by {SHARED}")
+    return _without_landmarks(f"aligned by {SHARED}")._replace(pictures=True)
 
 
 def read_landmarks(path: Path) -> dict[str, Places]:
@@ -178,15 +174,38 @@ def _found(animator: Animator, image: Image) -> dict[str, Landmark]:
     }
 
 
+def _found_in_both(
+    animator: Animator, source: Picture, reference: Picture | None
+) -> tuple[tuple[str, ...], list[NDArray[np.float64]], str]:
+    """Names and (K, 2) points of what the model finds in both pictures; or why there is nothing."""
+    if not animator.session.landmarks:
+        return (), [], "this model finds no landmarks; give them by --landmarks"
+    if reference is None:
+        return (), [], "the driving clip cannot be read twice"
+    found = [_found(animator, picture.image) for picture in (source, reference)]
+    names = tuple(name for name in found[0] if name in found[1])
+    points = [np.array([[each[name].x, each[name].y] for name in names]) for each in found]
+    return names, points, "no landmark was found in both source and reference"
+
+
+def _shows_nothing(source: Picture, reference: Picture | None) -> str:
+    """Which picture cannot be matched; empty: none."""
+    for what, picture in (("source", source), ("reference", reference)):
+        if picture is not None and not shows_something(picture.image):
+            return f"the {what} is black or of one level"
+    return ""
+
+
 def _aligned(
     animator: Animator, names: tuple[str, ...], source: NDArray[np.float64],
     reference: NDArray[np.float64],
 ) -> Alignment:  # fmt: skip
     animator.align(source, reference)
-    more = f" and {SHARED}" if animator.session.can_register else ""
-    return Alignment(names, source, reference, f"aligned by {', '.join(names)}{more}")
+    pictures = animator.session.can_register
+    said = f"aligned by {', '.join(names)}" + (f" and {SHARED}" if pictures else "")
+    return Alignment(names, source, reference, pictures, said)
 
 
 def _without_landmarks(said: str) -> Alignment:
     nothing = np.empty((0, 2))
-    return Alignment((), nothing, nothing, said)
+    return Alignment((), nothing, nothing, False, said)

@@ -176,10 +176,15 @@ def _align(animator: Animator, job: Job, still: Image, reference: Image | None) 
     second = None if reference is None else Picture(reference, job.crop)
     alignment = align_pair(animator, job.landmarks, Picture(still, job.source_crop), second)
     if job.debug_picture is not None:
-        if reference is None or not animator.session.can_align:
+        if not animator.session.can_align:
             raise ConfigError(
                 "there is no alignment to draw: --debug-picture has no effect",
                 "leave it out; alignments are for models that move by displacements",
+            )
+        if reference is None:
+            raise ConfigError(
+                "the driving clip cannot be read twice, so there is no reference to draw yet",
+                "leave --debug-picture out, or record the clip to a file",
             )
         write_debug_picture(
             job.debug_picture, (still, reference), animator.read(ALIGNMENT),

@@ -15,7 +15,7 @@ import numpy as np
 from .animator import Animator
 from .bundle.manifest import DisplacementControl
 from .keypoints import reference_distance
-from .media.frames import Image, letterbox
+from .media.frames import Image, letterbox, shows_something
 from .media.pixels import to_planes
 from .media.video import FrameSource
 from .options import has_hulls
@@ -27,8 +27,6 @@ log = logging.getLogger("sonomime")
 
 CANDIDATES = 16
 """Frames of a clip that are matched with each other, at most."""
-CONTRAST = 8
-"""Grey levels between the darkest and the brightest pixel, below which a frame shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def choose_reference(animator: Animator, driving: FrameSource, reference: str | 
         index = _least_moved(animator, driving) if matches else _most_alike(animator, driving)
     image = nth_frame(driving, index)
     animator.set_reference(image)
-    if matches and not _shows_something(image):
+    if matches and not shows_something(image):
         log.warning(
             "the reference, frame %d of %s, is black or of one level: nothing can be matched with "
             "it; choose another with --reference",
@@ -134,13 +132,9 @@ def _sample(driving: FrameSource, size: int) -> dict[int, Planes]:
         if frame.index % step:
             continue
         planes = to_planes(letterbox(frame.image, size)[0])
-        kept[frame.index] = planes, _shows_something(frame.image)
+        kept[frame.index] = planes, shows_something(frame.image)
         if len(kept) > CANDIDATES:
             step *= 2
             kept = {index: value for index, value in kept.items() if index % step == 0}
     every = not any(shows for _, shows in kept.values())
     return {index: planes for index, (planes, shows) in kept.items() if shows or every}
-
-
-def _shows_something(image: Image) -> bool:
-    return int(image.max()) - int(image.min()) >= CONTRAST

@@ -1,9 +1,9 @@
 """Affine registration of source and reference by matching them, as frames are matched.
 
 The matcher follows tissue from frame to frame; between two subjects it finds what is alike. Its
-displacements are too rough to be believed one by one, but not their affine trend, weighed by how
-sure they are. What is left of the landmarks' offsets is then blended in, so that landmarks count as
-they are. Where nothing is alike, the trend fades to nothing.
+displacements are too rough to be believed one by one. Their affine trend is better: weighed by how
+sure they are, of cells that both pictures show, and held within bounds. What is then left of the
+landmarks' offsets is blended in.
 
 Convention: half_pixel; points (x, y) in [-1, 1] of the letterboxed square.
 """
@@ -16,13 +16,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .alignment import by_landmarks, nearby
+from .alignment import MOST_LARGER, by_landmarks, is_inside, nearby, points_to_pixels
 from .bundle.manifest import CONFIDENCE
+from .media.frames import Letterbox, shows_something
 from .session import Planes, Session, own_places
 
 RIDGE = 1 / 512
 """How sure cells have to be, on average, for a shift that all agree on to count for half. On 24
 pairs of phantoms that nothing was trained on, half and four times as much gave the same to .01."""
+
+FARTHEST = 0.5
+"""In points, a quarter of the square: a trend that shifts its middle by more shifts it so far."""
 
 ROUNDS = 2
 """Without landmarks; where they begin it, a second round makes it no better."""
@@ -30,22 +34,38 @@ ROUNDS = 2
 Places = NDArray[np.float64]
 
 
+class Framed(NamedTuple):
+    """A picture, uint8 (1, C, S, S), and where it lies in that square."""
+
+    planes: Planes
+    box: Letterbox
+
+    def shows_something(self) -> bool:
+        """Whether it has any contrast, its bars aside."""
+        box = self.box
+        return shows_something(self.planes[..., box.y : box.y + box.h, box.x : box.x + box.w])
+
+    def shows(self, places: Places) -> NDArray[np.bool_]:
+        """Which of (..., 2) points lie on the picture."""
+        return is_inside(points_to_pixels(places, self.box), self.box.width, self.box.height)
+
+
 class Landmarks(NamedTuple):
-    """(K, 2) points of the same K landmarks in the letterboxed squares of both pictures."""
+    """(K, 2) points of the same K landmarks in both squares."""
 
     source: Places
     reference: Places
 
 
 def registered(
-    session: Session, source: Planes, reference: Planes, landmarks: Landmarks | None
+    session: Session, source: Framed, reference: Framed, landmarks: Landmarks | None
 ) -> NDArray[np.float32]:
     """For each cell of the source, where in the reference it is found.
 
-    The reference is taken by the session again and again: states are fresh at the end.
+    The session takes warped references meanwhile, and the true one at the end; states are fresh. If
+    a stage fails it has none.
 
     Args:
-        source, reference: uint8 (1, C, S, S), letterboxed.
         landmarks: where to begin; None is each cell's own place.
 
     Returns:
@@ -55,26 +75,35 @@ def registered(
         BackendError: a stage failed.
     """
     trend = np.zeros((3, 2))
-    rows, columns = session.read(CONFIDENCE).shape[2:]
-    cells = own_places(rows, columns).astype(np.float64)
 
     def found(places: Places) -> Places:
         """Where places of the source are in the reference, by all that is known so far."""
-        moved = places + _homogeneous(places) @ trend
+        moved = places + homogeneous(places) @ trend
         return moved if landmarks is None else by_landmarks(moved, *landmarks)
 
-    for _ in range(ROUNDS if landmarks is None else 1):
-        session.set_reference(_seen_from(reference, found))
-        displacement = session.match(source).astype(np.float64)
-        further = affine_trend(displacement, session.read(CONFIDENCE)[0, 0])
-        # The maps one after the other: first the further one, which is of the source's cells.
-        trend = further + _homogeneous_map(further) @ trend
-    session.set_reference(reference)
+    rows, columns = session.read(CONFIDENCE).shape[2:]
+    cells = own_places(rows, columns)[0].astype(np.float64)
+    rounds = ROUNDS if landmarks is None else 1
+    if not (source.shows_something() and reference.shows_something()):
+        rounds = 0
+    try:
+        for _ in range(rounds):
+            session.set_reference(_seen_from(reference.planes, found))
+            displacement = session.match(source.planes).astype(np.float64)
+            both = source.shows(cells) & reference.shows(found(cells + displacement))
+            further = affine_trend(displacement, both * session.read(CONFIDENCE)[0, 0])
+            # One after the other: the further one is of the source's own cells.
+            whole = np.eye(3) + np.pad(further, ((0, 0), (0, 1)))
+            trend = bounded(further + whole @ trend)
+        if rounds:
+            session.set_reference(reference.planes)
+    except BaseException:
+        session.forget_reference()
+        raise
     grid = found(cells)
     if landmarks is not None:
-        left = landmarks.reference - found(landmarks.source)
-        grid = grid + nearby(cells, landmarks.source, left)
-    return grid.astype(np.float32)
+        grid += nearby(cells, landmarks.source, landmarks.reference - found(landmarks.source))
+    return grid[None].astype(np.float32)
 
 
 def affine_trend(
@@ -90,36 +119,41 @@ def affine_trend(
         B, (3, 2); 0 where no cell is sure.
     """
     rows, columns = confidence.shape
-    places = _homogeneous(own_places(rows, columns).astype(np.float64)).reshape(-1, 3)
+    places = homogeneous(own_places(rows, columns)[0].astype(np.float64)).reshape(-1, 3)
     weighed = places.T * confidence.astype(np.float64).ravel()
     ridge = RIDGE * rows * columns * np.eye(3)
-    return np.asarray(
-        np.linalg.solve(weighed @ places + ridge, weighed @ displacement.reshape(-1, 2))
-    )
+    solved = np.linalg.solve(weighed @ places + ridge, weighed @ displacement.reshape(-1, 2))
+    return np.asarray(solved, np.float64)
+
+
+def bounded(trend: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The trend, no size more than MOST_LARGER times another and no shift beyond FARTHEST; nothing
+    at all of one that mirrors or is not finite."""
+    if not np.isfinite(trend).all():
+        return np.zeros_like(trend)
+    linear, shift = np.eye(2) + trend[:2], trend[2]
+    if np.linalg.det(linear) <= 0:
+        return np.zeros_like(trend)
+    left, sizes, right = np.linalg.svd(linear)
+    linear = (left * np.clip(sizes, 1 / MOST_LARGER, MOST_LARGER)) @ right
+    shift = shift * min(1.0, FARTHEST / max(float(np.hypot(*shift)), FARTHEST))
+    return np.concatenate([linear - np.eye(2), shift[None]])
+
+
+def homogeneous(places: Places) -> Places:
+    """(..., 2) -> (..., 3): with a 1."""
+    return np.concatenate([places, np.ones_like(places[..., :1])], axis=-1)
 
 
 def _seen_from(reference: Planes, found: Callable[[Places], Places]) -> Planes:
-    """The reference as it would look with the source's anatomy in its places; a grey level goes on
-    beyond the border."""
+    """The reference with the source's anatomy in its places; its edge is repeated beyond it."""
     import cv2
 
     height, width = reference.shape[2:]
     places = found(own_places(height, width)[0].astype(np.float64))
-    pixels = (((places + 1) * (width, height) - 1) / 2).astype(np.float32)
-    x, y = pixels[..., 0], pixels[..., 1]
+    x, y = np.moveaxis(((places + 1) * (width, height) - 1) / 2, -1, 0).astype(np.float32)
     planes = [
         cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         for plane in reference[0]
     ]
     return np.stack(planes)[None].astype(np.uint8)
-
-
-def _homogeneous(places: Places) -> Places:
-    return np.concatenate([places, np.ones_like(places[..., :1])], axis=-1)
-
-
-def _homogeneous_map(trend: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3, 3): where homogeneous places go."""
-    whole = np.eye(3)
-    whole[:, :2] += trend
-    return whole

@@ -196,9 +196,11 @@ class Session:
         views += [self.backend.view(ALIGNMENT)] if self.can_align else []
         before = [view.copy() for view in views]
         self._set_defaults()
-        self.backend.run(TRANSFER)  # alone, so that its states are not carried on
-        for view, value in zip(views, before, strict=True):
-            view[...] = value
+        try:
+            self.backend.run(TRANSFER)  # alone, so that its states are not carried on
+        finally:
+            for view, value in zip(views, before, strict=True):
+                view[...] = value
         displacement: NDArray[np.float32] = self.backend.read("displacement")[0]
         return displacement
 

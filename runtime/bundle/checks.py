@@ -287,8 +287,8 @@ def _check_control(chain: Chain) -> None:
     _check_landmarks(chain, control.landmarks)
     rows, columns = control.grid_height, control.grid_width
     _must_make(transfer, "displacement", ("float32", (1, rows, columns, 2)))
-    if sure := tensors.get(CONFIDENCE):
-        _must_be(transfer, sure, ("float32", (1, 1, rows, columns)))
+    if CONFIDENCE in tensors:
+        _must_make(transfer, CONFIDENCE, ("float32", (1, 1, rows, columns)))
     if control.shading_height:
         shape = (1, 1, control.shading_height, control.shading_width)
         _must_make(transfer, "shading", ("float32", shape))

@@ -270,3 +270,12 @@ def crop_image(image: Image, crop: Crop) -> Image:
     height, width = check_image(image).shape[:2]
     check_crop(crop, width, height)
     return image[crop.y : crop.y + crop.h, crop.x : crop.x + crop.w]
+
+
+def shows_something(image: npt.NDArray[np.uint8]) -> bool:
+    """Whether its darkest and brightest pixel are CONTRAST grey levels apart, or more."""
+    return int(image.max()) - int(image.min()) >= CONTRAST
+
+
+CONTRAST = 8
+"""Below it a picture is black or of one level: nothing can be matched with it."""

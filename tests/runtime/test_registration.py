@@ -11,18 +11,26 @@ from toy_bundle import blob
 from toy_displacement import CELLS, make_displacement_toy
 
 from sonomime.runtime import Animator
-from sonomime.runtime.alignment import by_landmarks
+from sonomime.runtime.alignment import by_landmarks, nearby
 from sonomime.runtime.landmarks import Picture, align_pair
-from sonomime.runtime.registration import Landmarks, affine_trend, registered
+from sonomime.runtime.media.frames import Letterbox
+from sonomime.runtime.registration import (
+    Framed,
+    Landmarks,
+    affine_trend,
+    bounded,
+    homogeneous,
+    registered,
+)
 from sonomime.runtime.session import own_places
-from sonomime.runtime.support.errors import ConfigError, InputError
+from sonomime.runtime.support.errors import BackendError, ConfigError, InputError
 
 CELLS_OF = own_places(12, 16)[0].astype(np.float64)
 TREND = np.array([[0.1, -0.05], [0.02, -0.2], [0.3, -0.1]])
 
 
 def moved_by(trend: Any) -> Any:
-    return np.concatenate([CELLS_OF, np.ones((12, 16, 1))], axis=-1) @ trend
+    return homogeneous(CELLS_OF) @ trend
 
 
 def test_a_sure_match_gives_its_affine_trend() -> None:
@@ -36,20 +44,22 @@ def test_cells_count_as_far_as_they_are_sure() -> None:
     assert affine_trend(displacement, sure) == pytest.approx(TREND, abs=0.02)
 
 
-def test_nothing_alike_is_no_trend() -> None:
+def test_nobody_sure_is_no_trend() -> None:
     assert (affine_trend(moved_by(TREND), np.zeros((12, 16))) == 0).all()
     doubtful = affine_trend(moved_by(TREND), np.full((12, 16), 0.002))
     assert 0 < np.linalg.norm(doubtful) < 0.6 * np.linalg.norm(TREND)
 
 
 class FakeSession:
-    """Matches two pictures whose anatomies differ by an affine map, which it knows, exactly.
+    """Finds, round by round, where the source's cells are in the reference: at `targets`.
 
-    Pictures are ramps of x and y as two channels, so that a warped one says where it was read.
+    The reference is a ramp of x and one of y as two channels, so that a warped one says where it
+    was read: at P(x). What is found is r with P(x + r) = target(x).
     """
 
-    def __init__(self, trend: Any, sure: float = 1.0) -> None:
-        self.trend, self.sure = trend, np.full((1, 1, 12, 16), sure, np.float32)
+    def __init__(self, *targets: Any, sure: Any = 1.0) -> None:
+        self.targets = list(targets)
+        self.sure = np.broadcast_to(np.float32(sure), (1, 1, 12, 16))
         self.references: list[Any] = []
 
     def read(self, name: str) -> Any:
@@ -59,54 +69,106 @@ class FakeSession:
     def set_reference(self, planes: Any) -> None:
         self.references.append(planes)
 
+    def forget_reference(self) -> None:
+        self.references.append(None)
+
     def match(self, source: Any) -> Any:
-        """Where a source's cell is in the warped reference W: W reads the reference at P(x), and
-        the true place of x is x + trend, so P(x + r) = x + trend; P as an affine fit of W."""
         planes = self.references[-1][0].astype(np.float64)
         side = planes.shape[-1]
         pixels = own_places(side, side)[0].reshape(-1, 2)
         inner = np.abs(pixels).max(axis=1) < 0.4
         read = np.stack([(plane - 128) / 60 for plane in planes], axis=-1).reshape(-1, 2)
-        basis = np.concatenate([pixels, np.ones((len(pixels), 1))], axis=1)
-        fit = np.linalg.lstsq(basis[inner], read[inner], rcond=None)[0]
-        there = CELLS_OF + moved_by(self.trend)
+        fit = np.linalg.lstsq(homogeneous(pixels)[inner], read[inner], rcond=None)[0]
+        there = CELLS_OF + moved_by(self.targets.pop(0))
         return ((there - fit[2]) @ np.linalg.inv(fit[:2]) - CELLS_OF).astype(np.float32)
 
 
-def ramps(side: int = 64) -> Any:
-    places = own_places(side, side)[0]
-    return np.rint(128 + 60 * places.transpose(2, 0, 1))[None].astype(np.uint8)
+def ramps(width: int = 64, height: int = 64) -> Framed:
+    places = own_places(64, 64)[0]
+    planes = np.rint(128 + 60 * places.transpose(2, 0, 1))[None].astype(np.uint8)
+    return Framed(planes, Letterbox.fit(width, height, 64))
 
 
 SMALL = np.array([[0.08, 0.03], [-0.02, -0.1], [0.1, -0.05]])
 
 
-def test_rounds_add_up_to_where_the_anatomy_is() -> None:
-    session: Any = FakeSession(SMALL)
-    reference = ramps()
-    grid = registered(session, ramps(), reference, None)
+def test_rounds_go_on_where_the_last_one_came_to() -> None:
+    """The first finds the size alone, the second the shift: maps one after the other, in this
+    order, for the other one ends elsewhere."""
+    size, whole = np.array([[0.3, 0], [0, -0.2], [0, 0]]), np.array([[0.3, 0], [0, -0.2], [0.2, 0]])
+    session: Any = FakeSession(size, whole)
+    picture = ramps()
+    grid = registered(session, picture, picture, None)
     assert grid.shape == (1, 12, 16, 2) and grid.dtype == np.float32
-    assert grid[0] == pytest.approx(CELLS_OF + moved_by(SMALL), abs=0.01)
+    assert grid[0] == pytest.approx(CELLS_OF + moved_by(whole), abs=0.01)
     assert len(session.references) == 3
-    assert np.array_equal(session.references[0], reference), "nothing is known at first"
-    assert np.array_equal(session.references[-1], reference), "it is the session's at the end"
+    assert np.array_equal(session.references[0], picture.planes), "nothing is known at first"
+    assert np.array_equal(session.references[-1], picture.planes), "the session's at the end"
 
 
-def test_landmarks_count_as_they_are() -> None:
-    """What the pictures say otherwise, at the landmarks themselves, gives way."""
-    source = np.array([[-0.2, 0.1], [0.3, -0.2]])
-    landmarks = Landmarks(source, source + np.array([[0.2, 0.0], [0.1, 0.1]]))
-    by_points = by_landmarks(CELLS_OF, *landmarks)
+def test_landmarks_begin_and_are_blended_in_at_the_end() -> None:
+    source = np.array([[-0.3, 0.2], [0.4, -0.3]])
+    landmarks = Landmarks(source, 1.4 * source + [0.05, 0.0])
+    begin = by_landmarks(CELLS_OF, *landmarks)
     blind: Any = FakeSession(SMALL, sure=0.0)
     grid = registered(blind, ramps(), ramps(), landmarks)[0]
-    assert np.abs(grid - by_points).max() < 0.05, "only what blending left is added"
+    left = landmarks.reference - by_landmarks(source, *landmarks)
+    assert grid == pytest.approx(begin + nearby(CELLS_OF, source, left), abs=1e-6)
     sighted: Any = FakeSession(SMALL)
     grid = registered(sighted, ramps(), ramps(), landmarks)[0]
-    at = [np.abs(CELLS_OF - point).sum(axis=-1).argmin() for point in source]
-    for index, point, wanted in zip(at, source, landmarks.reference, strict=True):
-        cell = CELLS_OF.reshape(-1, 2)[index]
-        assert grid.reshape(-1, 2)[index] - cell == pytest.approx(wanted - point, abs=0.06)
-    assert np.abs(grid - by_points).max() > 0.05, "elsewhere the pictures do"
+    assert len(sighted.references) == 2, "one round"
+    missing = landmarks.reference - (source + homogeneous(source) @ SMALL)
+    wanted = CELLS_OF + moved_by(SMALL) + nearby(CELLS_OF, source, missing)
+    inner = np.abs(CELLS_OF).max(axis=-1) < 0.6
+    assert grid[inner] == pytest.approx(wanted[inner], abs=0.02)
+
+
+@pytest.mark.parametrize("bars", ["source", "reference"])
+def test_bars_do_not_count(bars: str) -> None:
+    """In them nothing moves, and that is sure."""
+
+    class Barred(FakeSession):
+        def match(self, source: Any) -> Any:
+            moved = super().match(source)
+            moved[np.abs(CELLS_OF[..., 0]) > 0.5] = 0
+            return moved
+
+    shift = np.array([[0, 0], [0, 0], [0, 0.2]])
+    session: Any = Barred(shift, shift)
+    tall, whole = ramps(32, 64), ramps()
+    pair = (tall, whole) if bars == "source" else (whole, tall)
+    grid = registered(session, *pair, None)[0]
+    assert grid == pytest.approx(CELLS_OF + moved_by(shift), abs=0.01)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_picture_that_shows_nothing_is_not_matched(which: int) -> None:
+    session: Any = FakeSession()
+    level = ramps(32, 64)
+    level.planes[..., 16:48] = 90  # its bars are not black: they do not count
+    pair = (level, ramps()) if which == 0 else (ramps(), level)
+    assert registered(session, *pair, None)[0] == pytest.approx(CELLS_OF)
+    assert session.references == []
+
+
+def test_a_trend_is_held_within_bounds() -> None:
+    assert bounded(SMALL) == pytest.approx(SMALL)
+    large = bounded(np.array([[3.0, 0], [0, -0.9], [0.6, 0.8]]))
+    assert large == pytest.approx(np.array([[1, 0], [0, -0.5], [0.3, 0.4]]))
+    mirrored = np.array([[-1.5, 0], [0, 0], [0, 0]])
+    for nothing in (mirrored, SMALL * np.nan):
+        assert (bounded(nothing) == 0).all()
+
+
+def test_a_match_that_fails_leaves_no_warped_reference() -> None:
+    class Failing(FakeSession):
+        def match(self, source: Any) -> Any:
+            raise BackendError("no memory")
+
+    session: Any = Failing(SMALL)
+    with pytest.raises(BackendError):
+        registered(session, ramps(), ramps(), None)
+    assert session.references[-1] is None
 
 
 SOURCE, REFERENCE = blob(64, 0.25, 0), blob(64, -0.15, 0)
@@ -160,6 +222,37 @@ def test_reference_and_controls_are_as_before(animator: Animator) -> None:
     assert (animator.read("displacement") == 0).all() and animator.read("scale") == 0
 
 
+def test_what_fails_half_way_is_done_again(
+    animator: Animator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference is gone: the next frame becomes it, and what waited is made then."""
+    run, count = animator.session.backend.run, 0
+
+    def failing(stage: str) -> None:
+        nonlocal count
+        count += stage == "transfer"
+        if count == 2:
+            count += 1
+            raise BackendError("no memory")
+        run(stage)
+
+    monkeypatch.setattr(animator.session.backend, "run", failing)
+    animator.set_source(SOURCE)
+    animator.session.set_control("scale", 0.5)
+    animator.align()
+    with pytest.raises(BackendError):
+        animator.animate(REFERENCE)
+    assert animator.read("scale") == 0.5 and not animator.session.has_reference
+    assert np.array_equal(animator.animate(REFERENCE), SOURCE)
+    assert shift_of(animator)[0] < -0.1
+    count = 0
+    with pytest.raises(BackendError):
+        animator.align()
+    assert not animator.session.has_reference and (shift_of(animator) == 0).all()
+    animator.animate(blob(64, 0.1, 0))
+    assert (shift_of(animator) == 0).all(), "asked for that reference"
+
+
 def test_unalign_and_what_cannot_be(animator: Animator, displacement_toy: Path) -> None:
     animator.set_source(SOURCE)
     animator.set_reference(REFERENCE)
@@ -184,13 +277,17 @@ def test_a_pair_is_aligned_by_what_both_show_unless_it_is_not_wanted(
     found = align_pair(animator, "auto", Picture(SOURCE), None)
     animator.animate(REFERENCE)
     assert found.names == () and shift_of(animator)[0] < -0.1, "a stream can be aligned too"
-    animator.reset()
-    animator.set_source(SOURCE)
+    assert found.pictures
     asked = align_pair(animator, "none", Picture(SOURCE), Picture(REFERENCE))
+    assert not asked.pictures
     animator.animate(REFERENCE)
     assert asked.said != found.said
     assert np.array_equal(animator.read("alignment"), own_places(CELLS, CELLS))
     path = tmp_path / "landmarks.csv"
     path.write_text("image,keypoint,x,y\nsource,a,39,31\nreference,a,27,31\n", encoding="utf-8")
+    for black in (SOURCE, REFERENCE):
+        pair = [Picture(x if x is not black else x // 40) for x in (SOURCE, REFERENCE)]
+        nothing = align_pair(animator, "auto", *pair)
+        assert not nothing.pictures and nothing.said not in (asked.said, found.said)
     both = align_pair(animator, path, Picture(SOURCE), Picture(REFERENCE))
     assert both.names == ("a",) and found.said.removeprefix("aligned by ") in both.said

@@ -31,7 +31,7 @@ class Candidate:
         facts: what it is, for the report: kind, name, digest, and so on.
         data: what it was trained on, see `trained_on.record`; of a bundle, the names alone.
         can_align: whether landmarks of source and reference can say where motion is read.
-        can_align_itself: whether it does so without being given any.
+        can_align_itself: whether it can align without landmarks that somebody gives.
         has_layers: whether frames can be composed at the source's own size.
     """
 

@@ -149,10 +149,9 @@ def _align(animator: Animator, data: PairData, alignment: str) -> str:
     """
     if alignment == "none":
         return NOT_ALIGNED
-    pictures = ("pictures",) if alignment != "landmarks" and animator.session.can_register else ()
     if alignment == "auto":
         found = align_pair(animator, "auto", Picture(data.source), Picture(data.driving[0]))
-        return ", ".join((*found.names, *pictures)) or NOT_ALIGNED
+        return ", ".join([*found.names, *["pictures"] * found.pictures]) or NOT_ALIGNED
     both = np.stack([data.start, data.reference])
     inside = ((both >= -0.5) & (both <= len(data.source) - 0.5)).all(axis=(0, 2))  # no nan is
     if not inside.any():
@@ -160,8 +159,9 @@ def _align(animator: Animator, data: PairData, alignment: str) -> str:
             f"the pair {data.pair.name!r}: no landmark is labelled in frame 0 of both its clips",
             "label them in keypoints.csv, or give --alignment none",
         )
-    animator.align(*both[:, inside], pictures=bool(pictures))
-    return ", ".join((*np.array(data.names)[inside].tolist(), *pictures))
+    pictures = alignment == "given" and animator.session.can_register
+    animator.align(*both[:, inside], pictures=pictures)
+    return ", ".join([*np.array(data.names)[inside].tolist(), *["pictures"] * pictures])
 
 
 def _visible(flow: FloatImage, sector: Mask) -> Mask:

@@ -209,7 +209,9 @@ def _judge_pairs(candidate: Candidate, pairs: Sequence[Pair], args: Namespace) -
     if args.alignment != "none" and not candidate.can_align:
         raise ConfigError("this model cannot align two subjects", "leave --alignment out")
     if args.alignment == "auto" and not candidate.can_align_itself:
-        raise ConfigError("this model cannot align by itself", "--alignment given, or none")
+        raise ConfigError(
+            "this model cannot align by itself", "--alignment given, landmarks or none"
+        )
 
     def judged() -> Judged:
         for pair in progress(pairs, label="evaluating pairs"):

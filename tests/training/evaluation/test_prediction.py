@@ -82,6 +82,9 @@ class Aligning(Fake):
         assert self.reference is not None  # it belongs to the pair
         self.aligned, self.by_pictures = [source, reference], pictures
 
+    def unalign(self) -> None:
+        self.aligned = []
+
     def find_landmarks(self, image: Image) -> list[Landmark]:
         x, y = brightest(image)
         return [Landmark(NAMES[0], float(x), float(y), 0.9), Landmark(NAMES[1], 3.0, 3.0, 0.2)]

@@ -73,7 +73,7 @@ def put(passed: Passed, alignment: Tensor, scale: Tensor, shade: Tensor) -> Pass
     Args:
         alignment: (1, n, n, 2), points: of the source's cells in the reference. scale, shade: (1,).
     """
-    place = moved_place(passed.displacement.permute(0, 3, 1, 2), alignment)
+    place = moved_place(passed.displacement.permute(0, 3, 1, 2), alignment, scale)
     displacement = sample_within(passed.displacement.permute(0, 3, 1, 2), place)
     confidence = sample_within(passed.confidence, place)
     cells = passed.shading.shape[-1]
@@ -84,18 +84,20 @@ def put(passed: Passed, alignment: Tensor, scale: Tensor, shade: Tensor) -> Pass
     )
 
 
-def moved_place(displacement: Tensor, alignment: Tensor) -> Tensor:
+def moved_place(displacement: Tensor, alignment: Tensor, scale: Tensor) -> Tensor:
     """Where the source's cells lie in the driving frame, (1, n, n, 2), points.
 
-    What stands at x of the animated source was at x + d at first. There the alignment is of the
-    anatomy at rest, and that has moved by -d in the driving clip too. d itself is read there: one
-    step of a fixed point.
+    What is seen at x of the animated source came from x + s d. The alignment A says where that is
+    in the reference, and in the driving frame it has moved on by -d: to A(x + s d) - d. That is
+    where d is to be read; here it is read at A(x) first, one step of a fixed point.
 
     Args:
-        displacement: (1, 2, n, n) of the driving frame. alignment: (1, n, n, 2) in the reference.
+        displacement: (1, 2, n, n), d of the driving frame. alignment: (1, n, n, 2) in the
+            reference. scale: s, (1,).
     """
     n = alignment.shape[1]
     own = make_grid(n, n, "half_pixel", alignment.device)
-    offset = (own - alignment).permute(0, 3, 1, 2)  # 0 where nothing is aligned, to the bit
-    before = own + sample_within(displacement, alignment).permute(0, 2, 3, 1)
-    return own - sample_within(offset, before).permute(0, 2, 3, 1)
+    moved = sample_within(displacement, alignment).permute(0, 2, 3, 1)
+    before = own + scale * moved
+    offset = (own - alignment).permute(0, 3, 1, 2)  # 0 everywhere where nothing is aligned
+    return before - sample_within(offset, before).permute(0, 2, 3, 1) - moved

@@ -11,7 +11,14 @@ from torch import Tensor
 from sonomime.training.config import MatcherConfig
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.matching.matcher import Match
-from sonomime.training.models.matching.transfer import MOST, Passed, Passing, light, put
+from sonomime.training.models.matching.transfer import (
+    MOST,
+    Passed,
+    Passing,
+    light,
+    moved_place,
+    put,
+)
 
 ONE = torch.ones(1)
 OWN = make_grid(8, 8, "half_pixel")[None]
@@ -50,12 +57,44 @@ def test_an_alignment_says_where_motion_is_read() -> None:
     ("scale", "shade", "factor"), [(0.5, 1, 0.5), (3, 1, 1), (0.5, 0.5, 0.25), (1, 0, 0)]
 )
 def test_scale_and_shade(scale: float, shade: float, factor: float) -> None:
-    before = passed()
-    found = put(before, OWN, scale * ONE, shade * ONE)
+    # A displacement of many cells' length leads to the edge, where all is as at the edge.
+    still = torch.zeros(1, 8, 8, 2)
+    before = passed()._replace(displacement=still)
     close = {"rtol": 0, "atol": 1e-4}
-    torch.testing.assert_close(found.displacement, scale * before.displacement, **close)
+    found = put(before, OWN, scale * ONE, shade * ONE)
     torch.testing.assert_close(found.confidence, before.confidence, **close)
     torch.testing.assert_close(found.shading, factor * before.shading, **close)
+    even = still + torch.tensor([0.1, -0.2])
+    found = put(before._replace(displacement=even), OWN, scale * ONE, shade * ONE)
+    torch.testing.assert_close(found.displacement, scale * even, **close)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_motion_is_read_where_it_has_led_to(scale: float) -> None:
+    """Of a smooth motion and an affine alignment the fixed point is known: one step comes near."""
+    cells = make_grid(64, 64, "half_pixel")[None]
+
+    def motion(at: Tensor) -> Tensor:
+        return torch.stack([0.15 * torch.sin(2 * at[..., 1]), 0.1 * torch.cos(3 * at[..., 0])], -1)
+
+    def alignment(at: Tensor) -> Tensor:
+        return at @ torch.tensor([[0.7, 0.1], [-0.1, 0.8]]) + torch.tensor([0.05, -0.1])
+
+    displacement, aligned = motion(cells).permute(0, 3, 1, 2), alignment(cells)
+    place = aligned
+    for _ in range(50):
+        place = alignment(cells + scale * motion(place)) - motion(place)
+    found = moved_place(displacement, aligned, scale * ONE)
+    inner = (cells.abs() < 0.5).all(dim=-1) & (place.abs() < 0.9).all(dim=-1)
+    error, without = (
+        (motion(x) - motion(place)).norm(dim=-1)[inner].mean() for x in (found, aligned)
+    )
+    assert error < 0.25 * without
+
+
+def test_without_an_alignment_motion_is_read_at_its_own_place() -> None:
+    place = moved_place(passed().displacement.permute(0, 3, 1, 2), OWN, ONE)
+    torch.testing.assert_close(place, OWN, rtol=0, atol=1e-6)
 
 
 def test_light_is_the_mean_of_blocks_and_channels() -> None:
