@@ -29,61 +29,87 @@ def add_animate(verbs: Subparsers) -> None:
         "which gives the motion. The result has a mark that calls it synthetic.",
     )  # fmt: skip
     parser.add_argument(
-        "source", type=Path, metavar="SOURCE", help="what is to move: image, video or folder"
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help="the still picture to animate: an image, a video or a folder",
     )
     parser.add_argument(
-        "driving", type=Path, metavar="DRIVING", help="how it is to move: video, folder or image"
+        "driving",
+        type=Path,
+        metavar="DRIVING",
+        help="the clip whose motion it gets: a video, a folder or an image",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT",
-        help="NAME.mp4, NAME.mkv (FFV1, exact), or a folder of .png frames",
+        help="what to write: NAME.mp4, NAME.mkv (FFV1, exact), or a folder for .png frames",
     )  # fmt: skip
     _add_open(parser)
     parser.add_argument(
         "--motion", choices=("relative", "absolute"), default="relative",
-        help="relative (default): add the driving movement; absolute: take the driving positions",
+        help="relative (default): move the source as the driving clip moves; absolute: take over "
+        "the driving clip's positions themselves",
     )  # fmt: skip
     parser.add_argument(
         "--reference", type=_reference, default="first", metavar="first|N|best",
-        help="driving frame whose pose is the source's: the first (default), number N from 0, or "
-        "best: the one most like the source, or, by displacements, in the middle of the motion",
+        help="the driving frame that shows the source's pose: the first (default), number N from "
+        "0, or best: by keypoints the one most like the source, by displacements one in the middle "
+        "of the motion",
     )  # fmt: skip
     parser.add_argument(
         "--scale", type=_scale, default=1.0, metavar="S|hull",
-        help="factor of relative motion (1), or hull: by the size of the two anatomies",
+        help="make relative motion S times as large (default: 1), or hull: as much as one anatomy "
+        "is larger than the other",
     )  # fmt: skip
-    parser.add_argument("--smooth", action="store_true", help="One-Euro smoothing of the motion")
-    parser.add_argument("--min-cutoff", type=float, metavar="HZ", help="smoothing at rest (1.5)")
-    parser.add_argument("--beta", type=float, metavar="B", help="less smoothing when fast (10)")
+    parser.add_argument("--smooth", action="store_true", help="smooth the motion (One-Euro filter)")
+    parser.add_argument(
+        "--min-cutoff",
+        type=float,
+        metavar="HZ",
+        help="how much to smooth at rest: the lower, the more (default: 1.5)",
+    )
+    parser.add_argument(
+        "--beta",
+        type=float,
+        metavar="B",
+        help="how fast smoothing gives way to quick motion (default: 10)",
+    )
     parser.add_argument(
         "--shading", choices=("off", "low", "full"), default="full",
-        help="how much of the driving clip's change of light is taken on (full)",
+        help="how much of the driving clip's change of light to take on (default: full)",
     )  # fmt: skip
-    parser.add_argument("--crop", type=_crop, metavar="X,Y,W,H", help="of the driving frames")
-    parser.add_argument("--source-crop", type=_crop, metavar="X,Y,W,H", help="of the source")
+    parser.add_argument(
+        "--crop", type=_crop, metavar="X,Y,W,H", help="use this part of the driving frames"
+    )
+    parser.add_argument(
+        "--source-crop", type=_crop, metavar="X,Y,W,H", help="use this part of the source"
+    )
     parser.add_argument(
         "--source-frame", type=int, metavar="N",
-        help="which frame is the source when SOURCE is a clip (0, the first)",
+        help="which frame of a SOURCE that is a clip to animate (default: 0, the first)",
     )  # fmt: skip
     parser.add_argument(
         "--landmarks", type=_landmarks, default="auto", metavar="auto|none|FILE",
-        help="align source and reference: by what both pictures show (auto, the default), by that "
-        "and a CSV file with image,keypoint,x,y, or not at all (none); image is source or "
-        "reference, x and y are pixels before any crop (a file does not go with --reference best, "
-        "which may choose another frame)",
+        help="how to align source and reference: by what both pictures show (auto, the default), "
+        "by that and by landmarks in a CSV file, or not at all (none). The file has the columns "
+        "image,keypoint,x,y: image is source or reference, x and y are pixels before any crop. It "
+        "does not go with --reference best, which may choose another frame",
     )  # fmt: skip
     parser.add_argument(
         "--debug-picture", type=Path, metavar="FILE.png",
-        help="draw the alignment: where in the reference each place of the source is read",
+        help="draw the alignment: where in the reference each place of the source takes its motion "
+        "from",
     )  # fmt: skip
     parser.add_argument(
-        "--side-by-side", action="store_true", help="show source | driving | synthesized"
+        "--side-by-side",
+        action="store_true",
+        help="show source, driving and synthesized frames beside each other",
     )
     parser.add_argument(
         "--size", default="source", metavar="source|model|WxH",
-        help="of the picture, up to 1920 a side: the source's own (default), as in the model's "
-        "square, or WIDTHxHEIGHT; composed sharply over the source where the bundle can, else "
-        "the model's frame is enlarged",
+        help="size of the result, up to 1920 pixels a side: the source's own (default), the size "
+        "that it has in the model's square, or WIDTHxHEIGHT. As sharp as the source where the "
+        "bundle can, else the model's frame is enlarged",
     )  # fmt: skip
     parser.add_argument("--no-mark", action="store_true", help="leave the synthetic mark out")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -172,7 +198,9 @@ def add_doctor(verbs: Subparsers) -> None:
         verbs, "doctor", "check the installation, and say how to fix it",
         "sonomime doctor --json", run_doctor,
     )  # fmt: skip
-    parser.add_argument("--bundle", type=Path, metavar="B", help="bundle folder (the default one)")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="B", help="folder of the model (default: the one included)"
+    )
     parser.add_argument(
         "--device",
         type=int,
@@ -214,7 +242,9 @@ def _verb(
 
 
 def _add_open(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=Path, metavar="B", help="bundle folder (the default one)")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="B", help="folder of the model (default: the one included)"
+    )
     parser.add_argument(
         "--backend", default="auto", metavar="NAME",
         help="auto (default: the best there is), cpu, ort-cuda, tensorrt, rtx",
@@ -225,7 +255,9 @@ def _add_open(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of the GPU, from 0 (default: 0, if there is one)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (physical cores)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads (default: physical cores)"
+    )
 
 
 def _reference(text: str) -> str | int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["add_evaluate", "add_phantom", "add_train"]
 
 TRAIN_EXAMPLE = """example:
-  sonomime train lite --data clips/ -o runs/first --max-minutes 60
+  sonomime train lite --data clips/ -o runs/first
   sonomime train lite --data clips/ -o runs/first --resume
   sonomime train lite --data mine/ --from runs/first/checkpoint.pt -o runs/mine
   sonomime train ours-ptg --data a/ b/ -o runs/ptg --set train.batch_size=8 \\
@@ -59,7 +59,8 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--max-minutes",
         type=float,
         metavar="M",
-        help="end with a checkpoint after M minutes, estimating BatchNorm's statistics included",
+        help="stop with a checkpoint after M minutes, even before the learning rate has fallen; "
+        "to plan for less time, set train.max_steps",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. train.max_steps=2000"
