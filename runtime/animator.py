@@ -191,6 +191,8 @@ class Animator:
                 self._fit_scale()
             self._io.deliver_to_device(target)
             picture.has_frame = False
+            if size is not None:
+                picture.compose_next(size)
             self.session.animate()
             picture.has_frame = True
             # Only a frame that succeeded moves the clock.
@@ -203,7 +205,7 @@ class Animator:
     def compose(self, size: Size = "source") -> Image:
         """The last frame again, made of the source picture at another size; unmarked.
 
-        It has no letterbox. On a GPU the layers come to the host for it, some 100 KB a frame.
+        It has no letterbox. A GPU composes it, or the layers come to the host (docs/gpu.md).
 
         Args:
             size: `source`, the source picture's own; `model`, the one that it has inside the

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from .backends.base import ComposesFrames, EnlargedSource
 from .bundle.manifest import SOURCE_IMAGE
 from .media.frames import Image, Letterbox, resize, to_channels
 from .media.pixels import to_image
@@ -111,6 +112,8 @@ class SourcePicture:
         # Any other array has the model's size, and may lie on a GPU: it is read back when needed.
         self._image: Image | None = image.copy() if isinstance(image, np.ndarray) else None
         self._composer: Composer | None = None
+        # The size that the backend was given the picture for, if it composes.
+        self._given: tuple[int, int] | None = None
 
     def check(self, size: Size) -> tuple[int, int]:
         """(width, height) of what `compose` would make.
@@ -125,25 +128,53 @@ class SourcePicture:
             )
         return target_size(size, self.box)
 
+    def compose_next(self, size: Size) -> None:
+        """Let the next frame be composed where it is made, if the backend can.
+
+        Raises:
+            ConfigError: as `check`.
+            BackendError: the GPU has no room for the picture.
+        """
+        if (backend := self._given_to_backend(self.check(size))) is not None:
+            backend.compose_next()
+
     def compose(self, size: Size) -> Image:
         """See `Animator.compose`."""
         target = self.check(size)
         layers = self._session.chain.layers
         if layers is None or not self.has_frame:
             raise InputError("there is no frame to compose yet", "call animate(frame) first")
-        if self._image is None:
-            self._image = to_image(self._session.read(SOURCE_IMAGE))
+        if (backend := self._given_to_backend(target)) is not None:
+            return backend.composed()
         if self._composer is None or self._composer.size != target:
-            image = self._session.chain.image
-            # A grey picture in a model of colours may get colours; a grey model changes none.
-            pixels = to_channels(self._image, 3) if image.channels == 3 else self._image
-            self._composer = Composer(pixels, self.box, target)
+            self._composer = Composer(self._pixels(), self.box, target)
         read = self._session.read
         return self._composer.compose(*(read(name) for name in vars(layers).values()))
 
+    def _given_to_backend(self, target: tuple[int, int]) -> ComposesFrames | None:
+        """The backend, which has the picture for that size then; None if it does not compose."""
+        backend = self._session.backend
+        if not isinstance(backend, ComposesFrames) or not backend.can_compose:
+            return None
+        if self._given != target:
+            self._given = None
+            backend.compose_over(enlarge(self._pixels(), self.box, target))
+            self._given = target
+        return backend
+
+    def _pixels(self) -> Image:
+        if self._image is None:
+            self._image = to_image(self._session.read(SOURCE_IMAGE))
+        # A grey picture in a model of colours may get colours; a grey model changes none.
+        colours = self._session.chain.image.channels == 3
+        return to_channels(self._image, 3) if colours else self._image
+
 
 class Composer:
-    """Composes frames of one source picture at one size; made again for another of either."""
+    """Composes frames of one source picture at one size; made again for another of either.
+
+    On a GPU csrc/compose_frame.h computes the same: who changes one changes both.
+    """
 
     def __init__(self, picture: Image, box: Letterbox, size: tuple[int, int]) -> None:
         """Prepare the picture.
@@ -156,21 +187,15 @@ class Composer:
         self.size = size
         self._box = box
         self._channels = picture.shape[2:]
-        bars = (box.y, box.size - box.y - box.h), (box.x, box.size - box.x - box.w)
-        self._low = _finer(_low_pass(_framed(resize(picture, box.w, box.h), *bars)))
+        source = enlarge(picture, box, size)
+        self._low, self._picture = source.low, source.picture
         width, height = size
         # Pixels of the frame for each of the model's.
         self._scale = width / box.w, height / box.h
-        above, below = (round(n * self._scale[1]) for n in bars[0])
-        left, right = (round(n * self._scale[0]) for n in bars[1])
-        # The whole square, for that is what layers are of. Around the picture it is black for the
-        # model; here it is mirrored, or motion would draw black over the picture's edge.
-        framed = _framed(resize(picture, width, height), (above, below), (left, right))
-        self._picture = _finer(framed)
-        # Where each column and row is in that.
+        # Where each column and row is in the enlarged picture.
         middle = FINER // 2
-        columns = FINER * (np.arange(width, dtype=np.float32)[None] + left) + middle
-        rows = FINER * (np.arange(height, dtype=np.float32)[:, None] + above) + middle
+        columns = FINER * (np.arange(width, dtype=np.float32)[None] + source.left) + middle
+        rows = FINER * (np.arange(height, dtype=np.float32)[:, None] + source.above) + middle
         self._own = columns, rows
         self._places = np.empty((2, height, width), np.float32)
         self._gate = np.empty((height, width, *self._channels), np.float32)
@@ -220,6 +245,19 @@ class Composer:
         box = self._box
         inside = _resized(layer, box.size)[box.y : box.y + box.h, box.x : box.x + box.w]
         _cv2().resize(inside, self.size, dst=target, interpolation=_cv2().INTER_LINEAR)
+
+
+def enlarge(picture: Image, box: Letterbox, size: tuple[int, int]) -> EnlargedSource:
+    """What frames of one size read of a source; arguments as `Composer`'s."""
+    rows, columns = (box.y, box.size - box.y - box.h), (box.x, box.size - box.x - box.w)
+    low = _finer(_low_pass(_framed(resize(picture, box.w, box.h), rows, columns)))
+    width, height = size
+    above, below = (round(n * (height / box.h)) for n in rows)
+    left, right = (round(n * (width / box.w)) for n in columns)
+    # The whole square, for that is what layers are of. Around the picture it is black for the
+    # model; here it is mirrored, or motion would draw black over the picture's edge.
+    framed = _framed(resize(picture, width, height), (above, below), (left, right))
+    return EnlargedSource(low, _finer(framed), above, left, box, size)
 
 
 def _framed(picture: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Image:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, LINEAR, SOURCES, Kernels
+from sonomime.runtime.backends.base import EnlargedSource
 from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
 INVALID_VALUE = 1  # cudaErrorInvalidValue
@@ -99,3 +103,27 @@ def compose_motion(
     shape = (1, *mask_logits.shape[2:], 2)
     output = mask_logits.new_full(shape, UNTOUCHED, dtype=torch.float32)
     return kernels.compose_motion(mask_logits, source, driving, geometry, output)
+
+
+def compose_frame(
+    kernels: Kernels,
+    source: EnlargedSource,
+    layers: Sequence[NDArray[np.float32]],
+    device: str = "cpu",
+) -> NDArray[np.uint8]:
+    """As runtime.compose.Composer.compose, on the device."""
+    box, (width, height), colours = source.box, source.size, source.picture.shape[2:]
+    half, channels = box.size // 2, 3 if colours else 1
+    given = [
+        torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        for array in (*layers, source.low, source.picture)
+    ]
+    base = given[0].new_full((half, half, channels), torch.nan)
+    frame = given[-1].new_full((height, width, *colours), round(UNTOUCHED))
+    kernels._call(
+        "sonomime_compose_frame", frame.device, *given, base, frame, channels,
+        *layers[0].shape[1:3], *(layer.shape[1] for layer in layers[2:]), box.size, box.x, box.y,
+        box.w, box.h, height, width, source.above, source.left, *source.picture.shape[:2],
+    )  # fmt: skip
+    made: NDArray[np.uint8] = frame.cpu().numpy()
+    return made

@@ -21,6 +21,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from ...runtime.backends import device_composer
 from ...runtime.support.errors import BackendError
 from ...training.models import operators
 from ...training.models.keypoints import operators as motion_operators
@@ -45,6 +46,7 @@ SIGNATURES = {
     "sonomime_warp_occlude": [c_void_p] * 4 + [c_int] * 10 + [c_void_p],
     "sonomime_sparse_motion": [c_void_p] * 6 + [c_int] * 4 + [c_float] + [c_int] * 2 + [c_void_p],
     "sonomime_compose_motion": [c_void_p] * 6 + [c_int] * 5 + [c_void_p],
+    device_composer.FUNCTION: device_composer.SIGNATURE,
 }
 
 

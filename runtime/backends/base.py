@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..bundle.manifest import FRAME, Chain, Tensor
+from ..media.frames import Letterbox
 from ..support.errors import BackendError
 from .arrays import DeviceArray
 
@@ -87,6 +88,49 @@ class TakesDeviceArrays(Protocol):
         """Let the next `run_frame` copy the tensor to the array, in stream order. The frame is not
         downloaded then, and its view is stale. Given before that `run_frame`, whose one
         synchronisation covers the copy."""
+
+
+class EnlargedSource(NamedTuple):
+    """A source picture as frames of one size read it (compose.py): 3 times enlarged.
+
+    Attributes:
+        low: float32 (3 S/2, 3 S/2[, 3]), levels: the low-pass of the model's square of S x S.
+        picture: uint8, 3 times the frame's height and width and what surrounds it there[, 3].
+        above: rows that lie before the frame's own, not enlarged.
+        left: columns that do.
+        box: where the frame lies in the model's square.
+        size: (width, height) of the frame.
+    """
+
+    low: NDArray[np.float32]
+    picture: NDArray[np.uint8]
+    above: int
+    left: int
+    box: Letterbox
+    size: tuple[int, int]
+
+
+@runtime_checkable
+class ComposesFrames(Protocol):
+    """A backend on a device, which may compose frames of the layers there."""
+
+    @property
+    def can_compose(self) -> bool:
+        """Whether it can; nothing else here may be called if not."""
+
+    def compose_over(self, source: EnlargedSource) -> None:
+        """Take the source that frames are composed over from now on.
+
+        Raises:
+            BackendError: out of memory.
+        """
+
+    def compose_next(self) -> None:
+        """Let the next `run_frame` compose too, as a part of the frame. The model's own frame is
+        not downloaded then, and its view is stale."""
+
+    def composed(self) -> NDArray[np.uint8]:
+        """The frame of the layers as the last run left them, (height, width[, 3]); a new array."""
 
 
 def boundary(chain: Chain) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ source's state and every tensor between the stages stay on the device.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import threading
@@ -17,15 +16,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import DRIVING_FRAME, FRAME
 from ..support.errors import BackendError
 from .arrays import DeviceArray, device_array
+from .base import EnlargedSource
 from .cuda import Device
 from .cuda_errors import LOST, DeviceError
+from .device_composer import DeviceComposer
 from .device_memory import DeviceMemory, size_of
+from .device_release import give_back, keep_for_good
 from .event_spans import EventSpans
 
 log = logging.getLogger("sonomime")
@@ -36,8 +39,10 @@ GRAPH_VARIABLE = "SONOMIME_CUDA_GRAPH"
 TRIES = 2
 """Captures that may fail in a row: another thread can spoil one, and hardly the next as well."""
 
-Variant = tuple[bool, bool]
-"""Whether the driving frame comes from the host, and whether the frame goes there."""
+COMPOSED = "composed"
+
+Variant = tuple[bool, str]
+"""Whether the driving frame comes from the host, and what goes there: FRAME, COMPOSED or ""."""
 
 alone = threading.RLock()
 """Held while stages are opened and while something is captured: whoever opens one may wait for the
@@ -45,7 +50,8 @@ whole device, as ONNX Runtime does, and no capture of any thread survives that."
 
 
 class DeviceBackend(ABC):
-    """See `Backend` and `TakesDeviceArrays`. A subclass opens the stages and enqueues one."""
+    """See `Backend`, `TakesDeviceArrays` and `ComposesFrames`. A subclass opens the stages and
+    enqueues one."""
 
     name: str
     threads = 1
@@ -64,7 +70,7 @@ class DeviceBackend(ABC):
         self._release = ExitStack()
         # What a library holds for each stage. Not to be kept elsewhere: it goes before the memory.
         self._opened: dict[str, Any] = {}
-        _keep_for_good(self._opened)
+        keep_for_good(self._opened)
         self._lost = ""
         manifest = bundle.manifest
         self._stages = {stage.name: stage for stage in manifest.stages}
@@ -78,12 +84,14 @@ class DeviceBackend(ABC):
         self._put: set[str] = set()
         self._taken: tuple[str, DeviceArray] | None = None
         self._in_use: list[DeviceArray] = []  # until the stream has been waited for
+        self._compose_next = False
+        self._composed = False  # from the layers as they are now
         self._spans = EventSpans(device, self._per_frame)
         with alone, device.current():
             self._stream = device.stream()
             self._release.callback(device.destroy_stream, self._stream)
             self._end = weakref.finalize(
-                self, _give_back, device, self._stream, self._spans, self._release
+                self, give_back, device, self._stream, self._spans, self._release
             )
             # When the program ends the driver takes all of it back; a daemon thread may still be at
             # work on it until then.
@@ -94,6 +102,9 @@ class DeviceBackend(ABC):
                 self._spans.events = [self._event() for _ in range(len(self._per_frame) + 1)]
                 self._release.callback(self._opened.clear)
                 self._open_stages(bundle)
+                self._composer = DeviceComposer(
+                    manifest, device, self._memory, self._stream, self._release
+                )
                 device.synchronise(self._stream)
             except BaseException:
                 self.close()
@@ -141,6 +152,7 @@ class DeviceBackend(ABC):
             self._put.discard(tensor)
             self._memory.view(tensor)[...] = value
             return
+        self._composed = False
         with self._guard():
             self._memory.write(tensor, value)
             if tensor == FRAME:
@@ -151,6 +163,7 @@ class DeviceBackend(ABC):
             self._memory.copy(source, target)
 
     def run(self, stage: str) -> None:
+        self._composed = False
         with self._guard():
             for tensor in self._stages[stage].inputs:
                 if tensor.name in self._given and tensor.name not in self._put:
@@ -162,7 +175,9 @@ class DeviceBackend(ABC):
 
     def run_frame(self) -> None:
         taken, self._taken = self._taken, None
-        variant = (DRIVING_FRAME not in self._put, taken is None)
+        compose, self._compose_next, self._composed = self._compose_next, False, False
+        down = COMPOSED if compose else FRAME if taken is None else ""
+        variant = (DRIVING_FRAME not in self._put, down)
         with self._guard():
             if self._tries and self._warm and variant not in self._graphs:
                 self._capture(variant)
@@ -175,7 +190,7 @@ class DeviceBackend(ABC):
                 source = self._memory.address(tensor)
                 self._device.copy(array.address, source, array.nbytes, self._stream)
             self._finish()
-            self._warm = True
+            self._warm, self._composed = True, compose
             self._spans.passed()
 
     def adopt(self, value: Any, what: str, writable: bool = False) -> DeviceArray:
@@ -201,6 +216,28 @@ class DeviceBackend(ABC):
             self._in_use.append(array)
             self._taken = (tensor, array)
 
+    @property
+    def can_compose(self) -> bool:
+        return self._composer.serves
+
+    def compose_over(self, source: EnlargedSource) -> None:
+        # The composer gives back the graphs that composed over the last source.
+        self._graphs = {key: graph for key, graph in self._graphs.items() if key[1] != COMPOSED}
+        self._composed = False
+        with alone, self._guard():
+            self._composer.take(source)
+
+    def compose_next(self) -> None:
+        self._compose_next = True
+
+    def composed(self) -> NDArray[np.uint8]:
+        if not self._composed:
+            with self._guard():
+                self._composer.enqueue()
+                self._finish()
+            self._composed = True
+        return self._composer.frame.copy()
+
     def close(self) -> None:
         """Wait for the device, then give everything back; raises nothing, even on a lost GPU.
 
@@ -214,7 +251,7 @@ class DeviceBackend(ABC):
 
     def _enqueue_frame(self, variant: Variant, captured: bool) -> None:
         """The frame, call by call: to be done, or to be captured."""
-        from_host, to_host = variant
+        from_host, down = variant
         events, device = self._spans.events, self._device
         self._memory.upload_inputs(from_host)
         device.record(events[0], self._stream, captured)
@@ -223,8 +260,10 @@ class DeviceBackend(ABC):
             device.record(event, self._stream, captured)
         for made, state in self._recurrent:
             self._memory.copy(made, state)
-        if to_host:
+        if down == FRAME:
             self._memory.download(FRAME)
+        elif down == COMPOSED:
+            self._composer.enqueue()
 
     def _capture(self, variant: Variant) -> None:
         """Capture one frame, if it can be. What fails again and again runs plainly for good."""
@@ -241,7 +280,8 @@ class DeviceBackend(ABC):
                 device.abort_capture(self._stream)
                 raise
             self._graphs[variant] = device.instantiate(graph)
-            self._release.callback(device.destroy_executable, self._graphs[variant])
+            release = self._composer.release if variant[1] == COMPOSED else self._release
+            release.callback(device.destroy_executable, self._graphs[variant])
             self._tries = TRIES
         except BackendError as error:
             if isinstance(error, DeviceError) and error.lost:
@@ -304,27 +344,3 @@ class DeviceBackend(ABC):
             except DeviceError as later:
                 error = later
         return error if error.lost else None
-
-
-def _give_back(device: Device, stream: int, spans: EventSpans, release: ExitStack) -> None:
-    """Wait for the device, then give everything back; knows nothing of the backend, which may be
-    gone. Takes no lock: the garbage collector may call it in the middle of whatever holds it."""
-    with device.current(freeing=True):
-        try:
-            device.synchronise(stream)
-        except DeviceError as error:
-            log.debug("while closing: %s", error.message)
-            if error.lost:
-                return
-        spans.freeze()
-        try:
-            release.close()  # all of it, whatever fails on the way
-        except DeviceError as error:
-            log.debug("while closing: %s", error.message)
-
-
-def _keep_for_good(opened: dict[str, Any]) -> None:
-    """Destroy what was opened when it is given back, and never else: upon a GPU that is lost, which
-    nobody may know of at the end of the program, destructors of ONNX Runtime throw, and C++ ends
-    the process then."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened))

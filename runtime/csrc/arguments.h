@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "compose_frame.h"
 #include "compose_motion.h"
 #include "sonomime_kernels.h"
 #include "sparse_motion.h"
@@ -73,6 +74,27 @@ inline bool sound(const SparseSizes& sizes, int keypoints, int dtype) {
 inline bool sound(const ComposeSizes& sizes, const void* output, int dtype) {
     return known_dtype(dtype) && aligned(output, 8) && sizes.slots >= 2 && sizes.slots <= kMostSlots &&
            fits(sizes.slots, sizes.height, sizes.width);
+}
+
+inline bool sound(const FrameSizes& sizes) {
+    if (sizes.channels != 1 && sizes.channels != 3) return false;
+    for (const int channels : {sizes.gain_channels, sizes.offset_channels, sizes.gate_channels})
+        if (channels != 1 && channels != sizes.channels) return false;
+    const int least = sizes.channels > 2 ? sizes.channels : 2;
+    if (!fits(least, sizes.map_height, sizes.map_width)) return false;
+    if (!fits(kFiner * kFiner * sizes.channels, sizes.size / 2, sizes.size / 2)) return false;
+    if (!fits(sizes.channels, sizes.height, sizes.width)) return false;
+    if (!fits(sizes.channels, sizes.picture_height, sizes.picture_width)) return false;
+    if (!sides_fit(sizes.picture_height, sizes.picture_width)) return false;
+    // The box lies in the square, the frame in the enlarged picture.
+    const auto within = [](int start, int length, int end, int times) {
+        return start >= 0 && length >= 1 &&
+               times * (static_cast<std::int64_t>(start) + length) <= end;
+    };
+    return within(sizes.box_x, sizes.box_width, sizes.size, 1) &&
+           within(sizes.box_y, sizes.box_height, sizes.size, 1) &&
+           within(sizes.left, sizes.width, sizes.picture_width, kFiner) &&
+           within(sizes.above, sizes.height, sizes.picture_height, kFiner);
 }
 
 }  // namespace sonomime

@@ -15,6 +15,9 @@ static int sparse_motion(const SparseSizes& sizes, const void* source_small,
 template <class Value>
 static int compose_motion(const ComposeSizes& sizes, const void* logits, const Keypoints& keypoints,
                           float* output, CUstream_st* stream);
+static int compose_frame(const FrameSizes& sizes, const FrameLayers& layers, const float* low,
+                         const std::uint8_t* picture, float* base, std::uint8_t* frame,
+                         CUstream_st* stream);
 
 inline float as_flag(int half_pixel) { return half_pixel != 0 ? 1.0f : 0.0f; }
 
@@ -66,4 +69,23 @@ int sonomime_compose_motion(const void* mask_logits, const float* source_value,
     if (!sound(sizes, output, dtype)) return kInvalidValue;
     const auto make = dtype == SONOMIME_FLOAT16 ? compose_motion<Half> : compose_motion<float>;
     return make(sizes, mask_logits, points, output, stream);
+}
+
+int sonomime_compose_frame(const float* deformation, const float* stiff, const float* gain,
+                           const float* offset, const float* gate, const float* low,
+                           const unsigned char* picture, float* base, unsigned char* frame,
+                           int channels, int map_height, int map_width, int gain_channels,
+                           int offset_channels, int gate_channels, int size, int box_x, int box_y,
+                           int box_width, int box_height, int height, int width, int above,
+                           int left, int picture_height, int picture_width, CUstream_st* stream) {
+    using namespace sonomime;
+    const FrameSizes sizes = {channels,        map_height,    map_width, gain_channels,
+                              offset_channels, gate_channels, size,      box_x,
+                              box_y,           box_width,     box_height, height,
+                              width,           above,         left,      picture_height,
+                              picture_width};
+    const FrameLayers layers = {deformation, stiff, gain, offset, gate};
+    if (!all_given(deformation, stiff, gain, offset, gate, low, base)) return kInvalidValue;
+    if (!all_given(picture, frame) || !sound(sizes)) return kInvalidValue;
+    return compose_frame(sizes, layers, low, picture, base, frame, stream);
 }

@@ -51,4 +51,14 @@ static int compose_motion(const ComposeSizes& sizes, const void* logits, const K
     return 0;
 }
 
+static int compose_frame(const FrameSizes& sizes, const FrameLayers& layers, const float* low,
+                         const std::uint8_t* picture, float* base, std::uint8_t* frame,
+                         CUstream_st*) {
+    const int half = sizes.size / 2;
+    for (int pixel = 0; pixel < half * half; ++pixel) base_pixel(sizes, layers, low, base, pixel);
+    for (int pixel = 0; pixel < sizes.height * sizes.width; ++pixel)
+        frame_pixel(sizes, layers, picture, base, frame, pixel);
+    return 0;
+}
+
 }  // namespace sonomime

@@ -83,6 +83,25 @@ __global__ void __launch_bounds__(kThreads)
     output[pixel] = make_float2(point.x, point.y);
 }
 
+// A thread is one pixel of the slow rest of a frame, at half the model's size.
+__global__ void __launch_bounds__(kThreads)
+    base_kernel(FrameSizes sizes, FrameLayers layers, const float* __restrict__ low,
+                float* __restrict__ base) {
+    const int pixel =
+        static_cast<int>(blockIdx.x) * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
+    if (pixel >= (sizes.size / 2) * (sizes.size / 2)) return;
+    base_pixel(sizes, layers, low, base, pixel);
+}
+
+// A thread is one pixel of the frame.
+__global__ void __launch_bounds__(kThreads)
+    frame_kernel(FrameSizes sizes, FrameLayers layers, const std::uint8_t* __restrict__ picture,
+                 const float* __restrict__ base, std::uint8_t* __restrict__ frame) {
+    const int pixel = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
+    if (pixel >= sizes.height * sizes.width) return;
+    frame_pixel(sizes, layers, picture, base, frame, pixel);
+}
+
 }  // namespace
 
 template <class Value, bool kEight>
@@ -121,6 +140,21 @@ static int compose_motion(const ComposeSizes& sizes, const void* logits, const K
                                             : compose_motion_kernel<0, Value>;
     return launch(kernel, grid, dim3(threads), stream, sizes,
                   static_cast<const Value*>(logits), keypoints, reinterpret_cast<float2*>(output));
+}
+
+static int compose_frame(const FrameSizes& sizes, const FrameLayers& layers, const float* low,
+                         const std::uint8_t* picture, float* base, std::uint8_t* frame,
+                         cudaStream_t stream) {
+    // As for the motions: at half the model's size pixels are few.
+    constexpr int threads = 64;
+    const int half = sizes.size / 2;
+    const dim3 few(static_cast<unsigned>(blocks_for(half * half, threads)));
+    const int status =
+        launch(base_kernel, few, dim3(threads), stream, sizes, layers, low, base);
+    if (status != 0) return status;
+    const dim3 grid(static_cast<unsigned>(blocks_for(sizes.height * sizes.width, kThreads)));
+    return launch(frame_kernel, grid, dim3(kThreads), stream, sizes, layers, picture,
+                  static_cast<const float*>(base), frame);
 }
 
 }  // namespace sonomime

@@ -1,7 +1,7 @@
-/* The kernels of sonomime's three operators behind plain C functions.
+/* The kernels of sonomime's three operators, and of frames at any size, behind plain C functions.
  *
- * What each computes is said by its ONNX function body (export/bodies.py); a kernel may only be
- * faster. Two libraries have these functions: the CUDA one (launch.cu; pointers to device memory)
+ * What an operator computes is said by its ONNX function body (export/bodies.py), what
+ * sonomime_compose_frame does by runtime/compose.py; a kernel may only be faster. Two libraries have these functions: the CUDA one (launch.cu; pointers to device memory)
  * and the host one (host.cpp, made by any C++17 compiler from the same arithmetic; pointers to host
  * memory, `stream` is not looked at).
  *
@@ -63,6 +63,22 @@ SONOMIME_API int sonomime_compose_motion(
     const void *mask_logits, const float *source_value, const float *source_jacobian,
     const float *driving_value, const float *driving_jacobian, float *output, int height, int width,
     int keypoints, int half_pixel, int dtype, struct CUstream_st *stream);
+
+/* A frame (height, width, channels) of levels, composed over a source picture of 1 or 3 channels.
+ * Layers: deformation and stiff (map_height, map_width, 2); gain, offset and gate (channels,
+ * map_height, map_width), each of 1 channel or of the frame's. They are of the model's square of
+ * `size`; the frame is the box in it. Of the source, 3 times enlarged: low (3 (size / 2),
+ * 3 (size / 2), channels), the square's low-pass in levels; picture (picture_height, picture_width,
+ * channels) at the frame's size, with `above` rows and `left` columns, not enlarged, before the
+ * frame's own. base (size / 2, size / 2, channels) is where the slow rest is kept meanwhile.
+ * Coordinates are of half-pixel geometry. What is not finite becomes black. */
+SONOMIME_API int sonomime_compose_frame(
+    const float *deformation, const float *stiff, const float *gain, const float *offset,
+    const float *gate, const float *low, const unsigned char *picture, float *base,
+    unsigned char *frame, int channels, int map_height, int map_width, int gain_channels,
+    int offset_channels, int gate_channels, int size, int box_x, int box_y, int box_width,
+    int box_height, int height, int width, int above, int left, int picture_height,
+    int picture_width, struct CUstream_st *stream);
 
 #ifdef __cplusplus
 }

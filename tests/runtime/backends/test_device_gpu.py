@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from composed_cases import LEVELS, speckle
 from toy_bundle import blob
 
 from sonomime.runtime import Animator
 from sonomime.runtime.backends.cuda import open_device
+from sonomime.runtime.compose import Composer
+from sonomime.runtime.media.pixels import levels_apart
 from sonomime.runtime.support.errors import BackendError
 
 pytestmark = pytest.mark.gpu
@@ -114,6 +117,27 @@ def test_frames_are_close_to_those_of_the_cpu(
     for one, other in zip(found, expected, strict=True):
         error = np.abs(one.astype(int) - other.astype(int))
         assert error.max() <= 3 and error.mean() < 0.1
+
+
+@pytest.mark.parametrize("name", GPU_BACKENDS)
+@pytest.mark.parametrize("graph", ["1", "0"])
+def test_frames_composed_there_are_those_of_the_host(
+    name: str, graph: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SONOMIME_CUDA_GRAPH", graph)
+    with open_on_gpu(name) as animator:
+        if not animator.session.backend.can_compose:  # type: ignore[attr-defined]
+            pytest.skip("runtime/lib has no library with the kernels: docs/gpu.md")
+        layers = vars(animator.session.chain.layers).values()
+        for picture in (speckle(800, 600), speckle(300, 400, 3)):
+            animator.set_source(picture)
+            composer = Composer(picture, animator.letterbox, picture.shape[1::-1])
+            for frame in pictures(animator):
+                found = animator.animate(frame, size="source")
+                wanted = composer.compose(*(animator.read(layer) for layer in layers))
+                assert levels_apart(found, wanted) <= LEVELS
+                animator.animate(frame)
+                assert levels_apart(animator.compose(), found) <= 1
 
 
 def test_two_animators_at_once_do_not_disturb_each_other() -> None:

@@ -13,9 +13,13 @@ import host_kernels
 import kernel_cases
 import pytest
 import torch
+from composed_cases import LEVELS, smooth_layers, speckle
 from host_kernels import INVALID_VALUE
 
 from sonomime.benchmarks.gpu.kernels import SIGNATURES, Kernels, compiler
+from sonomime.runtime.compose import Composer, enlarge
+from sonomime.runtime.media.frames import Letterbox
+from sonomime.runtime.media.pixels import levels_apart
 
 pytestmark = pytest.mark.slow
 
@@ -107,6 +111,19 @@ def test_the_table_of_errors_on_a_gpu(kernels: Kernels, gpu: str) -> None:
     rows = kernel_cases.table(kernels, gpu)
     for (op, dtype, layout), (_, worst) in rows.items():
         assert worst <= kernel_cases.limit(op, dtype), (op, dtype, layout, worst)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels", [(), (3,)])
+@pytest.mark.parametrize(("width", "height"), [(256, 256), (800, 600), (201, 333), (1920, 1080)])
+def test_frames_composed_on_a_gpu_are_opencv_s(
+    kernels: Kernels, gpu: str, width: int, height: int, channels: tuple[int, ...]
+) -> None:
+    picture, box = speckle(width, height, *channels), Letterbox.fit(width, height, 256)
+    layers = smooth_layers(64, 64, 3 if channels else 1)
+    source = enlarge(picture, box, (width, height))
+    found = host_kernels.compose_frame(kernels, source, layers, gpu)
+    assert levels_apart(found, Composer(picture, box, source.size).compose(*layers)) <= LEVELS
 
 
 @pytest.mark.gpu

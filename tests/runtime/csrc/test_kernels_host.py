@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 
 import host_kernels
@@ -15,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sonomime.benchmarks.gpu.kernels import HWC8, LINEAR, Kernels, compiler
+from sonomime.benchmarks.gpu.kernels import HWC8, LINEAR, Kernels
 from sonomime.export.bodies import BODIES
 from sonomime.training.models import operators
 from sonomime.training.models.geometry import make_grid
@@ -25,20 +24,6 @@ from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 GEOMETRIES = kernel_cases.GEOMETRIES
 NOT_FINITE = (math.nan, math.inf, -math.inf)
 POINTS = range(4)  # source value, source jacobian, driving value, driving jacobian
-
-
-@pytest.fixture(scope="module", params=["host", "fused", "emulated"])
-def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
-    """The host kernels, also with multiplication and addition fused, which is what nvcc does; and
-    the CUDA kernels with their launch functions, emulated."""
-    cxx = compiler()
-    if cxx is None:
-        pytest.skip("no C++ compiler was found")
-    if request.param == "emulated" and sys.platform != "linux":
-        pytest.skip("the emulation needs ucontext.h")
-    if request.param == "fused" and not host_kernels.can_fuse():
-        pytest.skip("this processor has no fused multiply-add")
-    return host_kernels.build(cxx, tmp_path_factory.mktemp("kernels"), request.param)
 
 
 def same(found: Tensor, wanted: Tensor, limit: float = kernel_cases.LIMITS["float32"]) -> None:

@@ -1,0 +1,120 @@
+"""Frames composed on a GPU, by a kernel of the plugin's library (csrc/compose_frame.h).
+
+The library's plain C function takes addresses and a stream: neither torch nor TensorRT is needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import math
+from contextlib import ExitStack
+from ctypes import c_int, c_void_p
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.manifest import Chain
+from ..engines.tensorrt_packages import LIBRARIES, plugin_path
+from ..support.errors import BackendError
+from .base import EnlargedSource
+from .cuda import Device
+from .device_memory import DEVICE_ALIGNMENT, DeviceMemory
+
+log = logging.getLogger("sonomime")
+
+FUNCTION = "sonomime_compose_frame"
+SIGNATURE = [c_void_p] * 9 + [c_int] * 17 + [c_void_p]
+"""Types of its arguments, as sonomime_kernels.h declares them."""
+
+
+class DeviceComposer:
+    """Composes the frame of the layers on the device over one source at one size, as
+    `compose.Composer` does on the CPU.
+
+    Attributes:
+        serves: whether the bundle has layers and the library is there.
+        release: gives back what belongs to the source: the next one does.
+        frame: pinned memory, uint8 (height, width[, 3]), of the frame that comes down.
+    """
+
+    def __init__(
+        self, chain: Chain, device: Device, memory: DeviceMemory, stream: int, release: ExitStack
+    ) -> None:
+        """Look for the library; what `release` is given frees everything again."""
+        self._device, self._stream = device, stream
+        named = vars(chain.layers).values() if chain.layers else ()
+        self._layers = [memory.address(name) for name in named]
+        shapes = [memory.tensor(name).shape for name in named]
+        # (1, h, w, 2) the first two, (1, 1 or C, h, w) the others.
+        maps = [*(shape[1:3] for shape in shapes[:2]), *(shape[2:] for shape in shapes[2:])]
+        self._map_sizes = [*maps[0], *(shape[1] for shape in shapes[2:])] if maps else []
+        # The kernel takes layers of one size, as those of every model here are.
+        self._kernel = load_kernel() if len(set(maps)) == 1 else None
+        self.serves = self._kernel is not None
+        self.release = release.enter_context(ExitStack())
+        self.frame: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._arguments: tuple[int, ...] = ()
+
+    def take(self, source: EnlargedSource) -> None:
+        """Give back the last source, take another, and compose once: CUDA loads a kernel when it is
+        first launched, which had better not be while a frame is captured.
+
+        Raises:
+            BackendError: out of memory, or the kernel cannot be launched.
+        """
+        self.release.close()
+        device, box = self._device, source.box
+        (width, height), channels = source.size, math.prod(source.picture.shape[2:])
+        sizes = [source.low.nbytes, source.picture.nbytes, 4 * (box.size // 2) ** 2 * channels]
+        sizes += [height * width * channels]
+        starts = [0]
+        for size in sizes:
+            starts.append(starts[-1] - (-size // DEVICE_ALIGNMENT) * DEVICE_ALIGNMENT)
+        block = device.malloc(starts[-1])
+        self.release.callback(device.free, block)
+        pinned = device.pinned(sizes[-1])
+        self.release.callback(device.free_pinned, pinned)
+        self.frame = pinned.reshape(height, width, *source.picture.shape[2:])
+        addresses = [block + start for start in starts[:-1]]
+        self._arguments = (
+            *self._layers, *addresses, channels, *self._map_sizes, box.size, box.x, box.y, box.w,
+            box.h, height, width, source.above, source.left, *source.picture.shape[:2],
+        )  # fmt: skip
+        device.upload(addresses[0], source.low, self._stream)
+        device.upload(addresses[1], source.picture, self._stream)
+        self.enqueue()
+        device.synchronise(self._stream)
+
+    def enqueue(self) -> None:
+        """Compose and bring the frame down, in stream order.
+
+        Raises:
+            BackendError: the kernel cannot be launched.
+        """
+        assert self._kernel is not None  # `serves` says so
+        status = self._kernel(*self._arguments, self._stream)
+        if status:
+            raise BackendError(
+                f"the frame cannot be composed on {self._device.name}: CUDA error {status}",
+                "compile the plugin for this GPU (docs/gpu.md), or take its library away: frames "
+                "are composed on the CPU then",
+            )
+        self._device.download(self.frame, self._arguments[8], self._stream)
+
+
+def load_kernel() -> Any:
+    """The function of the plugin, or of the kernels compiled without TensorRT; None where there is
+    no library, or one that does not serve, which is logged."""
+    try:
+        path = plugin_path() or LIBRARIES / "libsonomime_kernels.so"
+        if not path.is_file():
+            return None
+        kernel = getattr(ctypes.CDLL(str(path)), FUNCTION)
+    except (BackendError, OSError, AttributeError) as error:
+        # AttributeError: it was compiled before there was such a function.
+        log.warning("frames are composed on the CPU, not on the GPU: %s", error)
+        return None
+    kernel.argtypes = SIGNATURE
+    return kernel

@@ -1,0 +1,267 @@
+"""Frames composed on a device that is played by the host, by the kernel compiled for it."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import host_kernels
+import numpy as np
+import pytest
+from composed_cases import LEVELS, speckle
+from fake_engines import FakeTrt
+from toy_bundle import blob, make_toy_bundle
+
+from sonomime.benchmarks.gpu.kernels import compiler
+from sonomime.runtime import Animator
+from sonomime.runtime.backends import device_composer
+from sonomime.runtime.backends.base import ComposesFrames
+from sonomime.runtime.media.pixels import levels_apart
+from sonomime.runtime.support.errors import BackendError
+
+STAGES = ["keypoints", "transfer", "motion", "generator"]
+BEGIN = ["upload", "record", *(step for stage in STAGES for step in (stage, "record")), "copy"]
+COMPOSED = [*BEGIN, "compose", "download"]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cxx = compiler()
+    if cxx is None:
+        pytest.skip("no C++ compiler was found")
+    folder = tmp_path_factory.mktemp("kernels")
+    host_kernels.build(cxx, folder)
+    return folder / "libsonomime_host.so"
+
+
+class Kernel:
+    """The function of the library, for memory of the fake GPU and in its stream's order."""
+
+    def __init__(self, library: Path, trt: FakeTrt) -> None:
+        self.trt, self.status = trt, 0
+        self._function = getattr(ctypes.CDLL(str(library)), device_composer.FUNCTION)
+        self._function.argtypes = device_composer.SIGNATURE
+
+    def __call__(self, *arguments: int) -> int:
+        *given, stream = arguments
+        device = self.trt.device
+        device.called("compose")
+        for address in given[:9]:
+            device.block(address)
+        if not self.status:
+            device.enqueue(stream, "compose", lambda: self._compose(given))
+        return self.status
+
+    def _compose(self, given: list[int]) -> None:
+        for address in given[:9]:
+            self.trt.device.block(address)  # it is still there
+        assert self._function(*given, None) == 0
+
+
+@pytest.fixture
+def kernel(library: Path, trt: FakeTrt, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    kernel = Kernel(library, trt)
+    monkeypatch.setattr(device_composer, "load_kernel", lambda: kernel)
+    return kernel
+
+
+@pytest.fixture(scope="module")
+def layered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_toy_bundle(tmp_path_factory.mktemp("bundles") / "layered", layers=True)
+
+
+def done(trt: FakeTrt, action: Callable[[], Any]) -> list[str]:
+    """What the device carries out meanwhile."""
+    begun = len(trt.device.done)
+    action()
+    return trt.device.done[begun:]
+
+
+def begun_animator(folder: Path, frames: int = 3) -> Animator:
+    """With a source, and captured frames of the model's own size."""
+    animator = Animator.open(folder, "tensorrt")
+    animator.set_source(speckle(100, 75))
+    for i in range(frames):
+        animator.animate(blob(64, 0.1 * i, 0))
+    return animator
+
+
+def scene(animator: Animator, channels: tuple[int, ...]) -> list[Any]:
+    """Frames of two sources, at several sizes, with the layers at hand and after them."""
+    made: list[Any] = []
+    for picture in (speckle(100, 75, *channels), speckle(60, 80, seed=1)):
+        height, width = picture.shape[:2]
+        animator.set_source(picture)
+        for i in range(4):
+            made.append(animator.animate(blob(64, -0.2 + 0.1 * i, 0.1), size="source"))
+        made.append(animator.compose())
+        animator.animate(blob(64, 0.3, 0))
+        made += [animator.compose(), animator.compose("model")]
+        for i in range(3):
+            made.append(animator.animate(blob(64, 0.1 * i, 0.1), size=(2 * width, 2 * height)))
+        made += [animator.compose(), animator.animate(blob(64, 0, 0))]
+    return made
+
+
+@pytest.mark.parametrize("graph", ["1", "0"])
+@pytest.mark.parametrize(("model", "channels"), [(1, ()), (1, (3,)), (3, ()), (3, (3,))])
+def test_frames_are_those_of_the_cpu(
+    trt: FakeTrt, kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: str,
+    model: int, channels: tuple[int, ...],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SONOMIME_CUDA_GRAPH", graph)
+    folder = make_toy_bundle(tmp_path / "toy", channels=model, layers=True)
+    with Animator.open(folder, "ort-cpu", threads=1) as animator:
+        expected = scene(animator, channels)
+    with Animator.open(folder, "tensorrt") as animator:
+        found = scene(animator, channels)
+    assert "compose" in trt.device.done and ("launch" in trt.device.calls) == (graph == "1")
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape and levels_apart(one, other) <= LEVELS
+
+
+def test_a_composed_frame_is_one_launch_and_one_download(
+    trt: FakeTrt, kernel: Kernel, layered: Path
+) -> None:
+    with begun_animator(layered) as animator:
+        animator.animate(blob(64, 0, 0), size="source")  # takes the source, and is captured
+        calls = len(trt.device.calls)
+        assert done(trt, lambda: animator.animate(blob(64, 0.1, 0), size="source")) == COMPOSED
+        assert trt.device.calls[calls:] == ["launch", "synchronise"]
+        assert done(trt, animator.compose) == [], "it is there"
+        plain = done(trt, lambda: animator.animate(blob(64, 0.1, 0)))
+        assert plain == [*BEGIN, "download"], "what nobody asked for is not composed"
+        assert done(trt, animator.compose) == ["compose", "download"]
+
+
+def test_a_stage_that_ran_alone_makes_other_layers(
+    trt: FakeTrt, kernel: Kernel, layered: Path
+) -> None:
+    with begun_animator(layered) as animator:
+        before = animator.animate(blob(64, 0, 0), size="source")
+        backend = animator.session.backend
+        backend.write("gate", animator.read("gate") / 2)
+        assert levels_apart(animator.compose(), before) > 20
+        backend.run("motion")
+        assert np.array_equal(animator.compose(), before)
+
+
+def test_another_size_or_source_is_captured_again_and_takes_the_place(
+    trt: FakeTrt, kernel: Kernel, layered: Path
+) -> None:
+    device = trt.device
+    with begun_animator(layered) as animator:
+        held: list[tuple[int, int, int]] = []
+        for source, size in ((100, "source"), (100, (200, 150)), (60, "source"), (60, "model")):
+            if source == 60:
+                animator.set_source(speckle(60, 80))
+            captures = device.calls.count("begin_capture")
+            for i in range(3):
+                frame = animator.animate(blob(64, 0.1 * i, 0), size=size)  # type: ignore[arg-type]
+                assert np.array_equal(frame, animator.compose(size))  # type: ignore[arg-type]
+            assert device.calls.count("begin_capture") == captures + 1
+            held.append((len(device.executables), len(device.blocks), len(device.pins)))
+        assert held == [held[0]] * 4, "what belonged to the last one was given back"
+
+
+def test_without_room_for_the_picture(trt: FakeTrt, kernel: Kernel, layered: Path) -> None:
+    for call in ("malloc", "pinned"):
+        with begun_animator(layered) as animator:
+            trt.device.fail(call)
+            with pytest.raises(BackendError, match="cudaErrorMemoryAllocation"):
+                animator.animate(blob(64, 0.1, 0), size="source")
+            assert animator.animate(blob(64, 0.1, 0)).any()
+            assert animator.compose().shape == (75, 100), "there is room now"
+
+
+def test_a_kernel_that_is_refused(trt: FakeTrt, kernel: Kernel, layered: Path) -> None:
+    with begun_animator(layered) as animator:
+        kernel.status = 209  # cudaErrorNoKernelImageForDevice
+        for _ in range(2):
+            with pytest.raises(BackendError, match="209"):
+                animator.animate(blob(64, 0.1, 0), size="source")
+        kernel.status = 0
+        animator.animate(blob(64, 0.1, 0), size="source")
+        kernel.status = 209
+        assert animator.animate(blob(64, 0.2, 0), size="source").any(), "the graph has it"
+        animator.animate(blob(64, 0.2, 0))
+        with pytest.raises(BackendError, match="209"):
+            animator.compose()
+
+
+def test_a_lost_gpu_is_reported(trt: FakeTrt, kernel: Kernel, layered: Path) -> None:
+    animator = begun_animator(layered)
+    animator.animate(blob(64, 0.1, 0), size="source")
+    animator.animate(blob(64, 0.1, 0))
+    trt.device.fail("synchronise", "cudaErrorIllegalAddress")
+    for _ in range(2):
+        with pytest.raises(BackendError, match="cudaErrorIllegalAddress"):
+            animator.compose()
+    animator.close()
+    trt.forget()
+
+
+def test_without_the_library_the_layers_come_to_the_host(
+    trt: FakeTrt, layered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_composer, "load_kernel", lambda: None)
+    with begun_animator(layered) as animator:
+        backend = animator.session.backend
+        assert isinstance(backend, ComposesFrames) and not backend.can_compose
+        steps = done(trt, lambda: animator.animate(blob(64, 0, 0), size="source"))
+        assert steps == [*BEGIN, *["download"] * 6]
+
+
+def test_a_bundle_without_layers_asks_for_no_library(
+    trt: FakeTrt, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_composer, "load_kernel", lambda: pytest.fail("it was looked for"))
+    with Animator.open(toy_bundle, "tensorrt") as animator:
+        assert not animator.session.backend.can_compose  # type: ignore[attr-defined]
+
+
+# -- the library ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder where they are looked for."""
+    monkeypatch.delenv("SONOMIME_PLUGIN", raising=False)
+    monkeypatch.setattr(device_composer, "LIBRARIES", tmp_path)
+    monkeypatch.setattr("sonomime.runtime.engines.tensorrt_packages.LIBRARIES", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["libsonomime_plugin.so", "libsonomime_kernels.so"])
+def test_either_library_serves(libraries: Path, library: Path, name: str) -> None:
+    assert device_composer.load_kernel() is None
+    (libraries / name).symlink_to(library)
+    assert device_composer.load_kernel().argtypes == device_composer.SIGNATURE
+
+
+def test_a_library_that_does_not_serve_is_reported(
+    libraries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def warned() -> bool:
+        caplog.clear()
+        assert device_composer.load_kernel() is None
+        return [record.levelno for record in caplog.records] == [logging.WARNING]
+
+    plugin = libraries / "libsonomime_plugin.so"
+    plugin.write_bytes(b"of another machine")
+    assert warned()
+    plugin.unlink()
+    math = ctypes.util.find_library("m")
+    if math is not None:  # a library without the function
+        monkeypatch.setattr(ctypes, "CDLL", lambda path, load=ctypes.CDLL: load(math))
+        plugin.touch()
+        assert warned()
+        plugin.unlink()
+    monkeypatch.setenv("SONOMIME_PLUGIN", str(tmp_path / "nowhere.so"))
+    assert warned()
