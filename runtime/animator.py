@@ -143,6 +143,7 @@ class Animator:
         """
         with self._served():
             self._take_reference(self._io.give(frame, DRIVING_FRAME))
+            self.session.restart()
             self._begin()
 
     @overload
@@ -353,7 +354,8 @@ class Animator:
     def _take_reference(self, box: Letterbox) -> None:
         """Of the driving frame that was given, and what waits for it."""
         self._aligner.begin(box)
-        self.session.set_reference()
+        self.session.observe()
+        self.session.keep_reference()
         self._aligner.settle()
 
     def _begin(self) -> None:

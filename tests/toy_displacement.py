@@ -128,4 +128,6 @@ def scene(session: Session) -> list[Any]:
         shift = np.array([-0.1 * i, 0], np.float32)
         session.align(own_places(CELLS, CELLS) + shift)
         made.append(session.match(planes(0.1, 0.1)))
+        session.animate(planes(0.1, 0.1))
+        made.append(session.read("displacement"))
     return [*made, session.read("state"), session.read("alignment")]
