@@ -48,6 +48,15 @@ def endpoint(match: Match, known: Tensor, valid: Tensor, weights: Tensor) -> tup
 
 
 @in_float32
+def length(descriptors: Tensor) -> Tensor:
+    """Square of the log of the mean length of descriptors (B, C, n, n). Only their direction is
+    compared, so nothing else holds it: it grows until half precision, which ends at 65,504, cannot
+    hold what leads to them."""
+    mean = descriptors.float().norm(dim=1).mean()
+    return mean.clamp(min=1e-3).log().square()
+
+
+@in_float32
 def picture(prediction: Tensor, real: Tensor, held: Tensor, counts: Tensor) -> Tensor:
     """L1 and twice the L1 of a low-pass of some 3 px, as a share of what holding still would cost.
 

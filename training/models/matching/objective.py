@@ -15,14 +15,19 @@ from ..discriminator import Discriminator
 from . import fields, losses
 from .generator import Frame
 from .landmarks import LandmarkDetector
-from .matcher import Match
+from .matcher import Descriptors, Match
 from .model import Animation, MatchingModel, both
 from .transfer import Passed
 
+LENGTH = 0.01
+"""Weight of the descriptors' length; it bears on nothing else."""
+
 
 class Forward(NamedTuple):
-    """What the networks make of a batch: the frame by the matcher alone, and the corrected one."""
+    """What the networks make of a batch: the driving frame's descriptors, the frame by the matcher
+    alone, and the corrected one."""
 
+    seen: Descriptors
     match: Match
     passed: Passed
     uncorrected: Frame
@@ -46,7 +51,8 @@ class MatchingObjective(Objective):
         # The generator's loss must not reach the matcher: displacements would become a code for
         # brightness, which the generator reads, and no longer be motion.
         alone = Passed(*(x.detach() for x in passed))
-        return Forward(match, passed, uncorrected, model.animate(source, alone))
+        animation = model.animate(source, alone)
+        return Forward(driving.descriptors, match, passed, uncorrected, animation)
 
     def pixels(self, step: int) -> float:
         """How much pixels count, from 0 to 1: flow leads, else nothing is found to follow."""
@@ -61,7 +67,7 @@ class MatchingObjective(Objective):
         discriminator: Discriminator | None,
     ) -> StepResult:
         weights = self.config.loss
-        match, passed, uncorrected, animation = self.run(model, batch, step)
+        seen, match, passed, uncorrected, animation = self.run(model, batch, step)
         result: dict[str, Tensor] = {}
         flow = flow_weights(weights, step)
         if batch.flow is not None:
@@ -69,6 +75,8 @@ class MatchingObjective(Objective):
             error, doubt = losses.endpoint(match, batch.flow, batch.flow_valid, per_pair)
             result["flow"] = error
             result["doubt"] = weights.doubt * doubt
+        both_lengths = [losses.length(x) for x in seen]
+        result["length"] = LENGTH * torch.stack(both_lengths).sum()
         result["folding"] = weights.folding * fields.folding(passed.displacement)
         result["roughness"] = weights.roughness * fields.roughness(passed.displacement)
         frame, on = animation.frame, self.pixels(step)
@@ -81,8 +89,8 @@ class MatchingObjective(Objective):
             pixels = frame.content + frame.gate.detach() * frame.texture
             energy = frame.content.detach() + frame.gate * frame.texture.detach()
             moved = uncorrected.image()
-            for name, seen in (("motion", moved), ("pixels", pixels)):
-                share = losses.picture(seen, batch.driving, batch.source, counts)
+            for name, image_of in (("motion", moved), ("pixels", pixels)):
+                share = losses.picture(image_of, batch.driving, batch.source, counts)
                 result[name] = on * weights.pixels * share
             share = losses.structure(moved, batch.driving, batch.source, counts)
             result["structure"] = on * weights.structure * share

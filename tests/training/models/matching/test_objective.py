@@ -18,7 +18,7 @@ from sonomime.training.models.matching.model import MatchingModel
 from sonomime.training.models.matching.objective import MatchingObjective
 
 SIZE, QUARTER = 128, 32
-LEAD = {"flow", "doubt", "folding", "roughness"}
+LEAD = {"length", "flow", "doubt", "folding", "roughness"}
 PIXELS = {"motion", "structure", "pixels", "sharpness"}
 FLOW = ("loss.flow=2", "loss.flow_until=100", "loss.flow_exact=0.5", "loss.pixels_from=50")
 
@@ -159,3 +159,20 @@ def test_each_loss_of_the_frame_reaches_its_own_network_alone() -> None:
         "pixels": ([True, True, False], False),  # gain and offset
         "sharpness": ([False, False, True], False),  # the gate
     }
+
+
+def test_the_descriptors_length_is_held_and_nothing_else_is() -> None:
+    """Only their direction counts: without this they grow until half precision cannot hold them."""
+    random = torch.Generator().manual_seed(0)
+    for size in (0.01, 300.0):
+        descriptors = torch.nn.functional.normalize(
+            torch.randn(2, 8, 4, 4, generator=random), dim=1
+        )
+        descriptors = (size * descriptors).requires_grad_()
+        losses.length(descriptors).backward()
+        assert descriptors.grad is not None
+        along = (descriptors.grad * descriptors).sum(dim=1)
+        across = descriptors.grad - along[:, None] * descriptors / size**2
+        assert (along.sign() == (1 if size > 1 else -1)).all()
+        assert across.abs().max() < 1e-4 * descriptors.grad.abs().max()
+    assert losses.length(torch.zeros(1, 8, 4, 4)).isfinite()
