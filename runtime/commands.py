@@ -53,8 +53,8 @@ def add_animate(verbs: Subparsers) -> None:
     parser.add_argument(
         "--reference", type=_reference, default="first", metavar="first|N|best",
         help="the driving frame that shows the source's pose: the first (default), number N from "
-        "0, or best: by keypoints the one most like the source, by displacements one in the middle "
-        "of the motion",
+        "0, or best: with the default model the one nearest to all others, with a model of "
+        "keypoints the one most like the source",
     )  # fmt: skip
     parser.add_argument(
         "--scale", type=_scale, default=1.0, metavar="S|hull",
@@ -90,10 +90,10 @@ def add_animate(verbs: Subparsers) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--landmarks", type=_landmarks, default="auto", metavar="auto|none|FILE",
-        help="how to align source and reference: by what both pictures show (auto, the default), "
-        "by that and by landmarks in a CSV file, or not at all (none). The file has the columns "
+        help="how to align source and reference. auto (default): match the two pictures; FILE: "
+        "that, and the landmarks in this CSV; none: not at all. The file has the columns "
         "image,keypoint,x,y: image is source or reference, x and y are pixels before any crop. It "
-        "does not go with --reference best, which may choose another frame",
+        "cannot be used with --reference best, which may choose another frame",
     )  # fmt: skip
     parser.add_argument(
         "--debug-picture", type=Path, metavar="FILE.png",
