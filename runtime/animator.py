@@ -192,8 +192,7 @@ class Animator:
                 self._fit_scale()
             self._io.deliver_to_device(target)
             picture.has_frame = False
-            if size is not None:
-                picture.compose_next(size)
+            picture.compose_next(size)
             self.session.animate()
             picture.has_frame = True
             # Only a frame that succeeded moves the clock.

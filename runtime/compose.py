@@ -12,6 +12,7 @@ the texture, is `source - low`. Where nothing moves and all layers are neutral, 
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from typing import Any, Literal, TypeAlias, cast
 
@@ -23,7 +24,9 @@ from .bundle.manifest import SOURCE_IMAGE
 from .media.frames import Image, Letterbox, resize, to_channels
 from .media.pixels import to_image
 from .session import Session, own_places
-from .support.errors import ConfigError, InputError
+from .support.errors import BackendError, ConfigError, InputError
+
+log = logging.getLogger("sonomime")
 
 Size: TypeAlias = Literal["source", "model"] | tuple[int, int]
 """The source's own, the one that it has inside the model's square, or (width, height)."""
@@ -112,6 +115,8 @@ class SourcePicture:
         # Any other array has the model's size, and may lie on a GPU: it is read back when needed.
         self._image: Image | None = image.copy() if isinstance(image, np.ndarray) else None
         self._composer: Composer | None = None
+        backend = session.backend
+        self._backend = backend if isinstance(backend, ComposesFrames) else None
         # The size that the backend was given the picture for, if it composes.
         self._given: tuple[int, int] | None = None
 
@@ -128,15 +133,15 @@ class SourcePicture:
             )
         return target_size(size, self.box)
 
-    def compose_next(self, size: Size) -> None:
-        """Let the next frame be composed where it is made, if the backend can.
+    def compose_next(self, size: Size | None) -> None:
+        """Let the next frame be composed where it is made, if the backend can; None: let it not be.
 
         Raises:
             ConfigError: as `check`.
-            BackendError: the GPU has no room for the picture.
         """
-        if (backend := self._given_to_backend(self.check(size))) is not None:
-            backend.compose_next()
+        if self._backend is not None:
+            wanted = size is not None and self._given_to_backend(self.check(size)) is not None
+            self._backend.compose_next(wanted)
 
     def compose(self, size: Size) -> Image:
         """See `Animator.compose`."""
@@ -153,12 +158,17 @@ class SourcePicture:
 
     def _given_to_backend(self, target: tuple[int, int]) -> ComposesFrames | None:
         """The backend, which has the picture for that size then; None if it does not compose."""
-        backend = self._session.backend
-        if not isinstance(backend, ComposesFrames) or not backend.can_compose:
+        backend = self._backend
+        if backend is None or not backend.can_compose:
             return None
         if self._given != target:
             self._given = None
-            backend.compose_over(enlarge(self._pixels(), self.box, target))
+            try:
+                backend.compose_over(enlarge(self._pixels(), self.box, target))
+            except BackendError as error:
+                # Of a GPU that is lost the next call says so too.
+                log.warning("frames are composed on the CPU from now on: %s", error.message)
+                return None
             self._given = target
         return backend
 

@@ -122,12 +122,12 @@ class ComposesFrames(Protocol):
         """Take the source that frames are composed over from now on.
 
         Raises:
-            BackendError: out of memory.
+            BackendError: out of memory, or the device cannot compose: `can_compose` is False then.
         """
 
-    def compose_next(self) -> None:
-        """Let the next `run_frame` compose too, as a part of the frame. The model's own frame is
-        not downloaded then, and its view is stale."""
+    def compose_next(self, wanted: bool) -> None:
+        """Let the next `run_frame` compose too, as a part of the frame, or not. The model's own
+        frame is not downloaded then, and its view is stale."""
 
     def composed(self) -> NDArray[np.uint8]:
         """The frame of the layers as the last run left them, (height, width[, 3]); a new array."""

@@ -80,7 +80,8 @@ class DeviceBackend(ABC):
         self._graphs: dict[Variant, int] = {}
         self._warm = False
         plain = not self.captures or os.environ.get(GRAPH_VARIABLE) == "0"
-        self._tries = 0 if plain else TRIES
+        # Of each kind: composing that cannot be captured takes no graph from plain frames.
+        self._tries = dict.fromkeys((FRAME, COMPOSED, ""), 0 if plain else TRIES)
         self._put: set[str] = set()
         self._taken: tuple[str, DeviceArray] | None = None
         self._in_use: list[DeviceArray] = []  # until the stream has been waited for
@@ -132,7 +133,7 @@ class DeviceBackend(ABC):
     @property
     def captured(self) -> bool:
         """Whether the last frames ran as one CUDA graph."""
-        return bool(self._graphs) and self._tries > 0
+        return any(self._tries[down] for _, down in self._graphs)
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -159,6 +160,7 @@ class DeviceBackend(ABC):
                 self._memory.view(FRAME)[...] = value
 
     def copy(self, source: str, target: str) -> None:
+        self._composed = False
         with self._guard():
             self._memory.copy(source, target)
 
@@ -179,9 +181,9 @@ class DeviceBackend(ABC):
         down = COMPOSED if compose else FRAME if taken is None else ""
         variant = (DRIVING_FRAME not in self._put, down)
         with self._guard():
-            if self._tries and self._warm and variant not in self._graphs:
+            if self._tries[down] and self._warm and variant not in self._graphs:
                 self._capture(variant)
-            if self._tries and variant in self._graphs:
+            if self._tries[down] and variant in self._graphs:
                 self._device.launch(self._graphs[variant], self._stream)
             else:
                 self._enqueue_frame(variant, captured=False)
@@ -227,8 +229,8 @@ class DeviceBackend(ABC):
         with alone, self._guard():
             self._composer.take(source)
 
-    def compose_next(self) -> None:
-        self._compose_next = True
+    def compose_next(self, wanted: bool) -> None:
+        self._compose_next = wanted
 
     def composed(self) -> NDArray[np.uint8]:
         if not self._composed:
@@ -245,6 +247,7 @@ class DeviceBackend(ABC):
         """
         with alone:  # what a library closes with may wait for the whole GPU, which spoils captures
             self._end()
+        self._composed = False
         self._graphs.clear()
         self._put.clear()
         self._in_use.clear()
@@ -282,12 +285,12 @@ class DeviceBackend(ABC):
             self._graphs[variant] = device.instantiate(graph)
             release = self._composer.release if variant[1] == COMPOSED else self._release
             release.callback(device.destroy_executable, self._graphs[variant])
-            self._tries = TRIES
+            self._tries[variant[1]] = TRIES
         except BackendError as error:
             if isinstance(error, DeviceError) and error.lost:
                 raise
-            self._tries -= 1
-            if self._tries:
+            self._tries[variant[1]] -= 1
+            if self._tries[variant[1]]:
                 log.info("not captured, to be tried once more: %s", error.message)
             else:
                 log.warning("frames run without a CUDA graph: %s", error.message)

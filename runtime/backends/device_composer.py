@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ctypes import c_int, c_void_p
 from typing import Any
 
@@ -34,7 +34,7 @@ class DeviceComposer:
     `compose.Composer` does on the CPU.
 
     Attributes:
-        serves: whether the bundle has layers and the library is there.
+        serves: whether the bundle has layers and the library is there, and no source was refused.
         release: gives back what belongs to the source: the next one does.
         frame: pinned memory, uint8 (height, width[, 3]), of the frame that comes down.
     """
@@ -62,9 +62,20 @@ class DeviceComposer:
         first launched, which had better not be while a frame is captured.
 
         Raises:
-            BackendError: out of memory, or the kernel cannot be launched.
+            BackendError: out of memory, or the kernel cannot be launched. Then none is taken any
+                more.
         """
         self.release.close()
+        try:
+            self._take(source)
+        except BaseException:
+            self.serves = False
+            with suppress(BackendError):  # a GPU that is lost takes all of it along
+                self._device.synchronise(self._stream)
+                self.release.close()
+            raise
+
+    def _take(self, source: EnlargedSource) -> None:
         device, box = self._device, source.box
         (width, height), channels = source.size, math.prod(source.picture.shape[2:])
         sizes = [source.low.nbytes, source.picture.nbytes, 4 * (box.size // 2) ** 2 * channels]
@@ -98,23 +109,27 @@ class DeviceComposer:
         if status:
             raise BackendError(
                 f"the frame cannot be composed on {self._device.name}: CUDA error {status}",
-                "compile the plugin for this GPU (docs/gpu.md), or take its library away: frames "
-                "are composed on the CPU then",
+                "compile the plugin again, for this GPU (docs/gpu.md), or take its library away: "
+                "frames are composed on the CPU then",
             )
         self._device.download(self.frame, self._arguments[8], self._stream)
 
 
 def load_kernel() -> Any:
     """The function of the plugin, or of the kernels compiled without TensorRT; None where there is
-    no library, or one that does not serve, which is logged."""
-    try:
-        path = plugin_path() or LIBRARIES / "libsonomime_kernels.so"
-        if not path.is_file():
-            return None
-        kernel = getattr(ctypes.CDLL(str(path)), FUNCTION)
-    except (BackendError, OSError, AttributeError) as error:
-        # AttributeError: it was compiled before there was such a function.
-        log.warning("frames are composed on the CPU, not on the GPU: %s", error)
-        return None
-    kernel.argtypes = SIGNATURE
-    return kernel
+    no library, or none that serves, which is logged."""
+    reasons = []
+    for find in (plugin_path, lambda: LIBRARIES / "libsonomime_kernels.so"):
+        try:
+            path = find()
+            if path is None or not path.is_file():
+                continue
+            kernel = getattr(ctypes.CDLL(str(path)), FUNCTION)
+        except (BackendError, OSError, AttributeError) as error:
+            reasons.append(str(error))  # AttributeError: compiled before there was this function
+            continue
+        kernel.argtypes = SIGNATURE
+        return kernel
+    if reasons:
+        log.warning("frames are composed on the CPU, not on the GPU: %s", "; ".join(reasons))
+    return None

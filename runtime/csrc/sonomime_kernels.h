@@ -71,7 +71,7 @@ SONOMIME_API int sonomime_compose_motion(
  * 3 (size / 2), channels), the square's low-pass in levels; picture (picture_height, picture_width,
  * channels) at the frame's size, with `above` rows and `left` columns, not enlarged, before the
  * frame's own. base (size / 2, size / 2, channels) is where the slow rest is kept meanwhile.
- * Coordinates are of half-pixel geometry. What is not finite becomes black. */
+ * Coordinates are of half-pixel geometry. What is not a number becomes black. */
 SONOMIME_API int sonomime_compose_frame(
     const float *deformation, const float *stiff, const float *gain, const float *offset,
     const float *gate, const float *low, const unsigned char *picture, float *base,

@@ -247,7 +247,7 @@ def test_a_card_speaks_of_shading_only_where_there_is_some(cells: int, said: boo
 
 
 @pytest.mark.parametrize(
-    ("names", "said"), [(("apex", "base"), "alignment: apex, base"), ((), "alignment: none")]
+    ("names", "said"), [(("apex", "base"), "by itself: apex, base"), ((), "by itself: none")]
 )
 def test_a_card_names_the_landmarks_that_are_found(names: tuple[str, ...], said: str) -> None:
     checkpoint = lively_checkpoint("lite", SMALL_LITE)

@@ -169,23 +169,52 @@ def test_another_size_or_source_is_captured_again_and_takes_the_place(
         assert held == [held[0]] * 4, "what belonged to the last one was given back"
 
 
-def test_without_room_for_the_picture(trt: FakeTrt, kernel: Kernel, layered: Path) -> None:
-    for call in ("malloc", "pinned"):
-        with begun_animator(layered) as animator:
-            trt.device.fail(call)
-            with pytest.raises(BackendError, match="cudaErrorMemoryAllocation"):
-                animator.animate(blob(64, 0.1, 0), size="source")
-            assert animator.animate(blob(64, 0.1, 0)).any()
-            assert animator.compose().shape == (75, 100), "there is room now"
-
-
-def test_a_kernel_that_is_refused(trt: FakeTrt, kernel: Kernel, layered: Path) -> None:
+@pytest.mark.parametrize("what", ["malloc", "pinned", "no code for this GPU"])
+def test_where_the_device_cannot_compose_the_cpu_does(
+    trt: FakeTrt, kernel: Kernel, layered: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = [blob(64, 0.1, 0), blob(64, 0.2, 0)]
     with begun_animator(layered) as animator:
-        kernel.status = 209  # cudaErrorNoKernelImageForDevice
-        for _ in range(2):
-            with pytest.raises(BackendError, match="209"):
-                animator.animate(blob(64, 0.1, 0), size="source")
-        kernel.status = 0
+        expected = [animator.animate(frame, size="source") for frame in frames]
+    with begun_animator(layered) as animator:
+        held = len(trt.device.blocks), len(trt.device.pins)
+        if what in ("malloc", "pinned"):
+            trt.device.fail(what)
+        else:
+            kernel.status = 209  # cudaErrorNoKernelImageForDevice
+        found = [animator.animate(frame, size="source") for frame in frames]
+        assert not animator.session.backend.can_compose  # type: ignore[attr-defined]
+        assert (len(trt.device.blocks), len(trt.device.pins)) == held
+        assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert all(levels_apart(*pair) <= LEVELS for pair in zip(found, expected, strict=True))
+
+
+def test_composing_that_cannot_be_captured_takes_no_graph_from_plain_frames(
+    trt: FakeTrt, kernel: Kernel, layered: Path
+) -> None:
+    with begun_animator(layered) as animator:
+        for _ in range(3):
+            trt.device.fail("begin_capture")
+            animator.animate(blob(64, 0.1, 0), size="source")
+        calls = len(trt.device.calls)
+        animator.animate(blob(64, 0.1, 0))
+        assert trt.device.calls[calls:] == ["launch", "synchronise"]
+
+
+def test_a_frame_that_was_cut_short_is_not_composed_later(
+    trt: FakeTrt, kernel: Kernel, layered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with begun_animator(layered) as animator:
+        with monkeypatch.context() as patch:
+            patch.setattr(animator.session, "animate", lambda: [][0])
+            with pytest.raises(IndexError):
+                animator.animate(blob(64, 0.4, 0), size="source")
+        frame = animator.animate(blob(64, -0.4, 0))
+        assert np.array_equal(frame, animator.read("frame")[0, 0])
+
+
+def test_a_kernel_that_is_refused_later(trt: FakeTrt, kernel: Kernel, layered: Path) -> None:
+    with begun_animator(layered) as animator:
         animator.animate(blob(64, 0.1, 0), size="source")
         kernel.status = 209
         assert animator.animate(blob(64, 0.2, 0), size="source").any(), "the graph has it"
@@ -242,6 +271,12 @@ def test_either_library_serves(libraries: Path, library: Path, name: str) -> Non
     assert device_composer.load_kernel() is None
     (libraries / name).symlink_to(library)
     assert device_composer.load_kernel().argtypes == device_composer.SIGNATURE
+
+
+def test_a_plugin_that_does_not_serve_hides_no_kernels(libraries: Path, library: Path) -> None:
+    (libraries / "libsonomime_plugin.so").write_bytes(b"of another machine")
+    (libraries / "libsonomime_kernels.so").symlink_to(library)
+    assert device_composer.load_kernel() is not None
 
 
 def test_a_library_that_does_not_serve_is_reported(
