@@ -81,7 +81,9 @@ def test_landmarks_and_an_alignment_are_those_of_the_chain_in_numpy() -> None:
         session.set_source(level(40))
         session.set_reference(level(20))
         session.align(np.array([[[[3.0, 5.0]]]], np.float32))
-        assert session.match(level(60)).tolist() == [[[83.0, 85.0]]]
+        assert session.match(level(60)).tolist() == [[[80.0, 80.0]]]
+        session.animate(level(60))
+        assert session.read("displacement").tolist() == [[[[83.0, 85.0]]]]
         assert session.find_landmarks(level(9)).tolist() == [[9.0, 9.0, 9.0]]
 
 
