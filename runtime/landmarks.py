@@ -72,6 +72,7 @@ def align_pair(
         InputError: a file that cannot be used, or with landmarks outside of the pictures.
         BackendError: a stage failed.
     """
+    shared = animator.session.can_register and not _shows_nothing(source, reference)
     if isinstance(landmarks, Path):
         if not animator.session.can_align:
             raise ConfigError(
@@ -86,7 +87,7 @@ def align_pair(
             )
         pairs = zip(IMAGES, (source, reference), strict=True)
         points = [_in_picture(both[which], which, picture) for which, picture in pairs]
-        return _aligned(animator, tuple(both["source"]), *points)
+        return _aligned(animator, tuple(both["source"]), points, shared)
     if not animator.session.can_align:
         return _without_landmarks("")
     animator.unalign()
@@ -94,10 +95,9 @@ def align_pair(
         return _without_landmarks("not aligned, as asked")
     names, points, why = _found_in_both(animator, source, reference)
     if names:
-        return _aligned(animator, names, *points)
-    if animator.session.can_register:
-        why = _shows_nothing(source, reference)
-    if why:
+        return _aligned(animator, names, points, shared)
+    if not shared:
+        why = _shows_nothing(source, reference) or why
         return _without_landmarks(f"not aligned: {why}")
     animator.align()
     return _without_landmarks(f"aligned by {SHARED}")._replace(pictures=True)
@@ -197,11 +197,10 @@ def _shows_nothing(source: Picture, reference: Picture | None) -> str:
 
 
 def _aligned(
-    animator: Animator, names: tuple[str, ...], source: NDArray[np.float64],
-    reference: NDArray[np.float64],
-) -> Alignment:  # fmt: skip
-    animator.align(source, reference)
-    pictures = animator.session.can_register
+    animator: Animator, names: tuple[str, ...], points: list[NDArray[np.float64]], pictures: bool
+) -> Alignment:
+    source, reference = points
+    animator.align(source, reference, pictures)
     said = f"aligned by {', '.join(names)}" + (f" and {SHARED}" if pictures else "")
     return Alignment(names, source, reference, pictures, said)
 

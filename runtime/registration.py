@@ -23,7 +23,7 @@ from .session import Planes, Session, own_places
 
 RIDGE = 1 / 512
 """How sure cells have to be, on average, for a shift that all agree on to count for half. On 24
-pairs of phantoms that nothing was trained on, half and four times as much gave the same to .01."""
+pairs of phantoms that nothing was trained on, half and twice as much gave the same to .01."""
 
 FARTHEST = 0.5
 """In points, a quarter of the square: a trend that shifts its middle by more shifts it so far."""

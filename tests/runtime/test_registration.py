@@ -289,5 +289,8 @@ def test_a_pair_is_aligned_by_what_both_show_unless_it_is_not_wanted(
         pair = [Picture(x if x is not black else x // 40) for x in (SOURCE, REFERENCE)]
         nothing = align_pair(animator, "auto", *pair)
         assert not nothing.pictures and nothing.said not in (asked.said, found.said)
+    alone = align_pair(animator, path, Picture(SOURCE), Picture(REFERENCE // 40))
+    assert alone.names == ("a",) and not alone.pictures
     both = align_pair(animator, path, Picture(SOURCE), Picture(REFERENCE))
+    assert both.pictures and both.said != alone.said
     assert both.names == ("a",) and found.said.removeprefix("aligned by ") in both.said

@@ -75,8 +75,7 @@ class MatchingObjective(Objective):
             error, doubt = losses.endpoint(match, batch.flow, batch.flow_valid, per_pair)
             result["flow"] = error
             result["doubt"] = weights.doubt * doubt
-        both_lengths = [losses.length(x) for x in seen]
-        result["length"] = LENGTH * torch.stack(both_lengths).sum()
+        result["length"] = LENGTH * (losses.length(seen.fine) + losses.length(seen.coarse))
         result["folding"] = weights.folding * fields.folding(passed.displacement)
         result["roughness"] = weights.roughness * fields.roughness(passed.displacement)
         frame, on = animation.frame, self.pixels(step)
