@@ -20,7 +20,7 @@ from ..runtime.backends.base import default_threads
 
 _PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "torch")
 LEAST_FOR_P99 = 100
-"""Below so many samples the 99th percentile is one frame's luck."""
+"""With fewer samples the 99th percentile is one frame's luck."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def summarise(seconds: Sequence[float]) -> Summary:
 
 
 def environment() -> dict[str, Any]:
-    """What a latency depends on, besides the model: CPU, load, versions, commit."""
+    """What a latency depends on besides the model: CPU, load, versions, commit."""
     return {
         "cpu": cpu_name(),
         "cores_logical": os.cpu_count(),
@@ -62,14 +62,14 @@ def environment() -> dict[str, Any]:
 
 
 def installed(module: str) -> bool:
-    """Whether there is such a module, which may fail to be imported all the same."""
-    with suppress(ImportError, ValueError):  # of a package above it
+    """Whether there is such a module; importing it may still fail."""
+    with suppress(ImportError, ValueError):  # from a package above it
         return importlib.util.find_spec(module) is not None
     return False
 
 
 def cpu_name() -> str:
-    """The processor's name, as Linux tells it."""
+    """The processor's name, as Linux reports it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -78,7 +78,7 @@ def cpu_name() -> str:
 
 
 def version(*names: str) -> str | None:
-    """Of the first of these packages that is installed."""
+    """The version of the first of these packages that is installed."""
     for name in names:
         with suppress(metadata.PackageNotFoundError):
             return metadata.version(name)
