@@ -7,6 +7,7 @@ import subprocess
 import sys
 from time import perf_counter
 
+from ..runtime.bundle.bundle import Bundle
 from ..runtime.support.errors import BackendError
 
 # It prints a line the moment that the frame is there, so that the caller can time the whole.
@@ -38,21 +39,22 @@ print(json.dumps(steps), flush=True)
 
 
 def time_cold_start(
-    bundle: str, backend: str, threads: int, source: str, driving: str, device: int | None = None
+    bundle: Bundle, backend: str, threads: int, device: int | None = None
 ) -> dict[str, float]:
-    """Start an interpreter, open a bundle and make one frame.
+    """Start an interpreter, open a bundle and make a frame of its golden pictures.
 
     Args:
-        bundle, backend, threads, device: as for Animator.open.
-        source, driving: image files.
+        backend, threads, device: as for Animator.open.
 
     Returns:
-        Seconds by step: interpreter, imports, open, set_source, first_frame; and `total`.
+        Milliseconds by step: interpreter, imports, open, set_source, first_frame; and `total`.
 
     Raises:
         BackendError: the process failed.
     """
-    argument = json.dumps([bundle, backend, threads, source, driving, device])
+    golden = bundle.manifest.golden
+    source, driving = (str(bundle.folder / each.file) for each in (golden.source, golden.driving))
+    argument = json.dumps([str(bundle.folder), backend, threads, source, driving, device])
     command = [sys.executable, "-c", _SCRIPT, argument]
     begin = perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -67,5 +69,5 @@ def time_cold_start(
         raise BackendError(
             f"a new process did not reach its first frame: {said['message']}", said.get("hint", "")
         )
-    steps: dict[str, float] = said
-    return {"interpreter": total - sum(steps.values()), **steps, "total": total}
+    steps = {"interpreter": total - sum(said.values()), **said, "total": total}
+    return {step: round(1e3 * seconds, 2) for step, seconds in steps.items()}

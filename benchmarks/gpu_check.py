@@ -63,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .gpu.child import speaker
         from .gpu.parts import run_part
 
+        # For the processes that a part starts: this checkout, installed or not.
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (args.part["folder"], before)))
         run_part(args.part, speaker())
         os._exit(0)  # everything is reported; CUDA's shutdown may hang
     try:
@@ -139,13 +142,11 @@ class Check:
         print("absent: " + (", ".join(self.report["absent"]) or "nothing"), flush=True)
         with tempfile.TemporaryDirectory() as folder:
             self.folder = folder
-            # For the processes that parts start: this checkout, installed or not.
             Path(folder, "sonomime").symlink_to(Path(__file__).resolve().parents[1])
-            before = os.environ.get("PYTHONPATH")
-            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, before)))
             if not self.args.cpu_only:
                 self._run(self.machine, 0.5)
-            gpu = self.machine.entry.setdefault("gpu", {"absent": "not asked for"})
+            why = "not asked for" if self.args.cpu_only else "not known"
+            gpu = self.machine.entry.setdefault("gpu", {"absent": why})
             print(gpu.get("name") or f"no GPU: {gpu['absent']}", flush=True)
             self.parts = self._all_parts(gpu)
             self.report["parts"] = {part.title: part.entry for part in self.parts}
@@ -154,7 +155,7 @@ class Check:
             # If time remains: what was skipped, then what torch compiles.
             for part in self.parts:
                 if "left_out" in part.entry:
-                    self._show(part, 0.5)
+                    self._show(part, 1.0)
             for part in self.parts:
                 if part.spec["part"] == "ways" and not self.args.no_compile and "name" in gpu:
                     part.spec["compiled"] = True
@@ -172,7 +173,7 @@ class Check:
         for bundle in (None, *args.bundle):
             what = {"bundle": bundle, "names": names, "gpu": there, "frames": args.frames}
             parts.append(Part.of(f"backends, {bundle or 'default bundle'}", "backends", **what))
-        parts.append(Part.of("kernels", "kernels", folder=self.folder))
+        parts.append(Part.of("kernels", "kernels"))
         for model in models:
             what = {"model": model, "frames": args.frames, "compiled": False}
             parts.append(Part.of(f"{model} in torch", "ways", **what))
@@ -229,7 +230,8 @@ class Check:
         compiled = "build_seconds" in self.report["parts"].get("kernels", {})
         library = f"{self.folder}/libsonomime_cuda.so" if compiled else None
         done = [row["name"] for row in rows]
-        ended = listen(command(part.spec | {"library": library, "done": done}), limit, heard)
+        spec = part.spec | {"folder": self.folder, "library": library, "done": done}
+        ended = listen(command(spec), limit, heard)
         if at:
             rows.append({"name": at} | (ended or {"failed": "it ended without a result"}))
         elif len(rows) == known and not complete:  # another process would not get further

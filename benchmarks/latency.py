@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -28,7 +28,7 @@ from ..runtime.support.errors import ConfigError
 from ..runtime.support.progress import progress
 from .cold_start import time_cold_start
 from .gpu.state import Watch, state_line
-from .measure import Summary, environment, summarise
+from .measure import environment, summarise
 
 MOST_INPUTS = 60  # frames kept in memory and repeated
 COMPOSED = 800, 600  # the size at which frames are composed
@@ -92,7 +92,8 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
         "threads": threads,
         "environment": environment(),
     }
-    cold = [] if in_torch else [cold_start(bundle, plan, threads) for _ in range(plan.cold)]
+    runs = range(0 if in_torch else plan.cold)
+    cold = [time_cold_start(bundle, plan.backend, threads, plan.device) for _ in runs]
     with _open(bundle, plan, threads) as animator:
         report |= measure_warm(animator, plan.frames, plan.warmup, plan.device or 0)
     if cold:
@@ -105,15 +106,6 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
             bundle, plan.torch, threads, source, driving, plan.frames
         )
     return report
-
-
-def cold_start(bundle: Bundle, plan: Plan, threads: int) -> dict[str, float]:
-    """Milliseconds of a new process until its first frame, by step."""
-    golden = bundle.manifest.golden
-    source, driving = (str(bundle.folder / each.file) for each in (golden.source, golden.driving))
-    folder = str(bundle.folder)
-    steps = time_cold_start(folder, plan.backend, threads, source, driving, plan.device)
-    return {step: round(seconds * 1e3, 2) for step, seconds in steps.items()}
 
 
 def measure_warm(animator: Animator, count: int, warmup: int, device: int = 0) -> dict[str, Any]:
@@ -141,7 +133,7 @@ def measure_warm(animator: Animator, count: int, warmup: int, device: int = 0) -
         "spans": "CUDA events" if gpu else "host clock",
         "frame_shape": list(driving[0].shape),
         "warmup": warmup,
-        "milliseconds": {name: asdict(summarise(values)) for name, values in samples.items()},
+        "milliseconds": {name: summarise(values) for name, values in samples.items()},
         "own_share": median(np.asarray(samples["own"]) / np.asarray(samples["frame"])),
         "samples_ms": {
             name: [round(value * 1e3, 4) for value in values] for name, values in samples.items()
@@ -191,7 +183,7 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"frames of both within {torch['levels_apart']} grey levels"
 
 
-_COLUMNS = tuple(name for name in Summary.__annotations__ if name != "count")
+_COLUMNS = ("min", "mean", "p50", "p90", "p99", "max")
 
 
 def inputs(channels: int) -> tuple[Image, list[Image]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -105,8 +104,8 @@ def compare_with_torch(
     ratios = [median(theirs) / median(ours) for ours, theirs in pairs]
     ours, theirs = (list(itertools.chain(*side)) for side in zip(*pairs, strict=True))
     return {
-        "runtime": asdict(summarise(ours)),
-        "torch": asdict(summarise(theirs)),
+        "runtime": summarise(ours),
+        "torch": summarise(theirs),
         "ratio": median(theirs) / median(ours),
         "ratio_low": min(ratios),
         "ratio_high": max(ratios),

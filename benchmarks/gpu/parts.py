@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -34,15 +33,12 @@ NEEDED = {
 
 def run_part(spec: Spec, say: Say) -> None:
     """Run a part and report its rows."""
+    parts = {
+        "machine": machine, "tests": tests, "backends": backends, "kernels": kernels, "ways": ways,
+        "training": training,
+    }  # fmt: skip
     try:
-        if spec["part"] == "tests":
-            run_tests(say, spec["done"])
-        else:
-            parts = {
-                "machine": machine, "backends": backends, "kernels": kernels, "ways": ways,
-                "training": training,
-            }  # fmt: skip
-            parts[spec["part"]](spec, say)
+        parts[spec["part"]](spec, say)
     except Exception as error:  # the other parts are worth running
         say({"failed": said(error)})
 
@@ -76,6 +72,11 @@ def machine(spec: Spec, say: Say) -> None:
     capability = "{}.{}".format(*device.capability)
     found = {"name": device.name, "compute_capability": capability, "in_torch": False}
     say({"gpu": found, "complete": True})
+
+
+def tests(spec: Spec, say: Say) -> None:
+    """The tests marked gpu."""
+    run_tests(say, spec["done"])
 
 
 def backends(spec: Spec, say: Say) -> None:
@@ -129,14 +130,14 @@ def check_backend(bundle: Bundle, name: str, count: int) -> Row:
     from ...runtime.animator import Animator
     from ...runtime.engines.tensorrt_packages import FLAVOURS
     from ...runtime.media.frames import read_image
-    from ..latency import Plan, cold_start
+    from ..cold_start import time_cold_start
 
     row: Row = {}
     if name in FLAVOURS:
         began = perf_counter()
         built = build_engines(bundle, name)  # from this user's cache, or now
         row["engines"] = built.plain() | {"seconds": perf_counter() - began}
-    steps = cold_start(bundle, Plan(backend=name), default_threads())
+    steps = time_cold_start(bundle, name, default_threads())
     row |= {"cold_ms": steps["total"], "cold_start_ms": steps}
     with Animator.open(bundle, name) as animator:
         apart = agreement(golden_frame(animator.session, bundle), bundle, read_image)
@@ -324,6 +325,6 @@ def time_training(preset: str, count: int, *overrides: str) -> Row:
 
     loop(3)
     with Watch() as watch:
-        row = {"batch": pairs, "ms": asdict(summarise(loop(count)))}
+        row = {"batch": pairs, "ms": summarise(loop(count))}
     memory = torch.cuda.max_memory_allocated() / 1e6 if gpu else None
     return row | ({"memory_mb": memory, "gpu": watch.summary} if gpu else {})

@@ -68,6 +68,8 @@ class WayBackend(TorchBackend):
                 self.modules[name] = torch.compile(module, dynamic=False)
 
     def compute(self, stage: StageModule) -> None:
+        if self._way.plain:
+            self.upload(tensor.name for tensor in stage.inputs)
         with self._in_kernels():
             super().compute(stage)
         if self._way.plain:
