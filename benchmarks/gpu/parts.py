@@ -323,7 +323,7 @@ def time_training(preset: str, count: int, *overrides: str) -> Row:
             seconds.append(perf_counter() - began)
         return seconds
 
-    loop(3)
+    loop(max(1, count // 10))
     with Watch() as watch:
         row = {"batch": pairs, "ms": summarise(loop(count))}
     memory = torch.cuda.max_memory_allocated() / 1e6 if gpu else None

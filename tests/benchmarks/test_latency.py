@@ -62,7 +62,7 @@ def test_the_verb_prints_and_writes(
     toy_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "latency.json"
-    words = ["bench", "--bundle", str(toy_bundle), "--frames", "3", "--cold", "0"]
+    words = ["bench", "--bundle", str(toy_bundle), "--frames", "3", "--cold", "0", "--threads", "1"]
     assert main([*words, "--json", str(file)]) == 0
     assert "generator" in capsys.readouterr().out
     assert "cold_start_ms" not in json.loads(file.read_text())
@@ -109,6 +109,7 @@ def test_the_model_in_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     lively_checkpoint("lite", SMALL_LITE).save(checkpoint)
     file = tmp_path / "torch.json"
     words = ["bench", "--bundle", str(bundle), "--backend", "torch", "--frames", "2"]
+    words += ["--warmup", "0", "--threads", "1"]
     assert main([*words, "--torch", str(checkpoint), "--json", str(file)]) == 0
     report = json.loads(file.read_text())
     assert report["backend"] == "torch" and "cold_start_ms" not in report

@@ -9,20 +9,13 @@ import torch
 from lively import lively_model, small_config, speckle
 
 from sonomime.benchmarks.gpu import kernels as module
-from sonomime.benchmarks.gpu.kernels import Kernels, build_command, compiler
+from sonomime.benchmarks.gpu.kernels import Kernels, build_command
 from sonomime.benchmarks.gpu.torch_ways import Way, WayBackend
 from sonomime.runtime.media.pixels import levels_apart, to_image, to_planes
 from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import BackendError
 from sonomime.training.models import operators
 from sonomime.training.models.keypoints.family import KeypointFamily
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
-    if compiler() is None:
-        pytest.skip("there is no C++ compiler")
-    return Kernels.build("cpu", tmp_path_factory.mktemp("kernels"))
 
 
 def test_half_features_in_eights_are_read_as_they_lie(

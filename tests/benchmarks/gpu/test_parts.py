@@ -14,7 +14,7 @@ from toy_bundle import make_toy_bundle, replace_file
 
 from sonomime.benchmarks.gpu import kernel_times, parts
 from sonomime.benchmarks.gpu.kernel_times import Case, time_kernel
-from sonomime.benchmarks.gpu.kernels import Kernels, compiler
+from sonomime.benchmarks.gpu.kernels import Kernels
 from sonomime.benchmarks.gpu.rows import each, said, table
 from sonomime.benchmarks.gpu.torch_ways import WAYS, Way
 from sonomime.runtime.backends import ort_cuda
@@ -171,18 +171,13 @@ def test_training_steps_are_timed(
     assert row["batch"] == 2 and row["ms"]["count"] == 2
 
 
-def test_kernels_are_timed_on_smooth_motion(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernels_are_timed_on_smooth_motion(host: Kernels) -> None:
     """Neighbouring threads read neighbouring pixels in a frame, and so in what is timed."""
-    if compiler() is None:
-        pytest.skip("there is no C++ compiler")
-    kernels = Kernels.build("cpu", tmp_path)
     for op in ("warp_occlude", "sparse_motion", "compose_motion"):
         case = Case(op, torch.float16, channels=8, last=op == "warp_occlude", side=16)
-        row = time_kernel(kernels, CPU, case, 1)
+        row = time_kernel(host, CPU, case, 1)
         assert row["microseconds"] > 0 and row["torch_microseconds"] > 0 and row["bytes"] > 0
-        work = kernel_times.make_work(case, kernels, CPU)
+        work = kernel_times.make_work(case, host, CPU)
         apart = (work.kernel().double() - work.torch().double()).abs().max()
         assert apart < 2e-3 * work.torch().double().abs().max().clamp(min=1)
         if op == "warp_occlude":
