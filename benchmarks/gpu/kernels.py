@@ -1,8 +1,8 @@
 """The kernels (runtime/csrc) compiled on the spot and called with torch's tensors.
 
-nvcc compiles them for tensors of a GPU, a C++ compiler compiles the same arithmetic for those of the
-CPU; TensorRT is not needed. Launches go to torch's current stream, so they can be timed and captured
-like torch's own.
+nvcc compiles them for tensors of a GPU, a C++ compiler compiles the same arithmetic for those of
+the CPU; TensorRT is not needed. Launches go to torch's current stream, so they can be timed and
+captured like torch's own.
 """
 
 from __future__ import annotations

@@ -255,11 +255,11 @@ def time_way(
     gpu = device.type == "cuda"
     cudnn = torch.backends.cudnn
     before = cudnn.allow_tf32, cudnn.benchmark
-    # TF32 is no float32; choosing among cuDNN's kernels is part of a cold start.
+    # TF32 is not float32; choosing among cuDNN's kernels is part of a cold start.
     cudnn.allow_tf32, cudnn.benchmark = False, True
     try:
         if gpu:
-            torch.ones(1, device=device)  # CUDA's start is no part of the cold time
+            torch.ones(1, device=device)  # CUDA's start is not part of the cold time
             torch.cuda.reset_peak_memory_stats(device)
         began = perf_counter()
         chain = family_of(model.config).chain(model, way.precision)

@@ -77,7 +77,7 @@ class WayBackend(TorchBackend):
                 self.tensors[wire.name] = self.tensors[wire.name].cpu().to(self.place)
 
     def keep(self, tensor: str, value: Tensor) -> None:
-        """Without a copy, which is no part of a frame; a graph goes on reading where it did."""
+        """Without a copy, which is not part of a frame; but a graph reads the same memory again."""
         if self._graph is None:
             self.tensors[tensor] = value
         else:
