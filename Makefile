@@ -1,7 +1,7 @@
-# Everything from a fresh clone: only Python 3.11 or newer (with venv) and make have to be there.
+# Everything from a fresh clone. It needs Python 3.11 or newer (with venv) and make.
 #   make demo    animated ultrasound videos from the bundled samples, without torch
 #   make test    linters, types, import rules and all tests that need no GPU
-#   make lowest  the runtime's tests with the oldest versions that pyproject.toml admits
+#   make lowest  the runtime's tests with the oldest versions that pyproject.toml supports
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test lowest lint bench clean
@@ -15,15 +15,15 @@ TEST := .venv/test
 LOWEST := .venv/lowest
 DEMO_VIDEO := demo/sonomime-demo.mp4
 PIP_INSTALL := bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
-# What is installed depends on these; the code itself is used where it lies (editable).
+# The environments depend on these; the code itself is used in place (editable).
 INSTALL_INPUTS := pyproject.toml constraints.txt Makefile
-# What the user's shell exports must not lend the environments packages that they lack.
+# The user's shell must not lend the environments packages that they lack.
 unexport PYTHONPATH PYTHONHOME
 
 help:
 	@echo 'make demo    animate the sample stills with the sample clips -> $(DEMO_VIDEO), -2.mp4'
-	@echo 'make test    ruff, mypy, import rules, tests (all but those that need a GPU)'
-	@echo 'make lowest  the runtime with the oldest versions that it admits (Python 3.11 or 3.12)'
+	@echo 'make test    ruff, mypy, import rules, tests (all but those that need a GPU; JOBS=2 processes)'
+	@echo 'make lowest  the runtime with the oldest versions that it supports (Python 3.11 or 3.12)'
 	@echo 'make lint    the checks of make test without the tests'
 	@echo 'make bench   time a frame, stage by stage (BENCH="--frames 300 --json FILE")'
 	@echo 'make clean   remove environments, caches and results'
@@ -37,7 +37,7 @@ define make_venv
 		echo 'hint: on Debian and Ubuntu: apt install python3-venv'; exit 1; }
 endef
 
-# Made anew whenever its inputs change, so that nothing stays in it that it should do without.
+# Made again when its inputs change, so that nothing is left in it that is no longer listed.
 $(DEMO)/.installed: $(INSTALL_INPUTS)
 	$(need_python)
 	@echo 'Setting up $(DEMO): the runtime and ONNX Runtime, no torch'
@@ -57,7 +57,7 @@ $(TEST)/.installed: $(INSTALL_INPUTS)
 OLD_PYTHON ?= $(shell for p in python3.11 python3.12 python3; do "$$p" -c 'import sys; \
 	sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
 $(LOWEST)/.installed: $(INSTALL_INPUTS)
-	@test -n '$(OLD_PYTHON)' || { echo 'error: the oldest versions want Python 3.11 or 3.12'; \
+	@test -n '$(OLD_PYTHON)' || { echo 'error: the oldest versions need Python 3.11 or 3.12'; \
 		echo 'hint: install one, or name it: make lowest OLD_PYTHON=/path/to/python3.12'; exit 1; }
 	@echo 'Setting up $(LOWEST): the oldest versions of what the runtime needs'
 	$(call make_venv,--clear $(LOWEST),$(OLD_PYTHON))
@@ -83,10 +83,12 @@ lint: $(TEST)/.installed
 	$(TEST)/bin/mypy
 	$(TEST)/bin/lint-imports
 
+# Processes that share the tests, file by file. Each has one thread (tests/conftest.py) and takes up to 2 GB.
+JOBS ?= 2
 test: lint
-	$(TEST)/bin/pytest -m 'not gpu'
+	$(TEST)/bin/pytest -n $(JOBS) --dist loadfile -m 'not gpu'
 
-# The kernels' tests compare with torch, which the runtime does without.
+# The kernels' tests compare with torch, which is not installed there.
 lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -m 'not gpu' tests/runtime --ignore=tests/runtime/csrc \
 		--ignore=tests/runtime/backends/test_device_composer.py

@@ -1,8 +1,4 @@
-"""How long a new process takes to its first frame.
-
-Run as a script by `time_cold_start` in an interpreter of its own; it prints one line of JSON the
-moment the frame is there, so that whoever started it can tell the whole time too.
-"""
+"""How long a new process takes to its first frame."""
 
 from __future__ import annotations
 
@@ -11,8 +7,10 @@ import subprocess
 import sys
 from time import perf_counter
 
+from ..runtime.bundle.bundle import Bundle
 from ..runtime.support.errors import BackendError
 
+# It prints a line the moment that the frame is there, so that the caller can time the whole.
 _SCRIPT = """
 from time import perf_counter
 begin = perf_counter()
@@ -41,40 +39,35 @@ print(json.dumps(steps), flush=True)
 
 
 def time_cold_start(
-    bundle: str, backend: str, threads: int, source: str, driving: str, device: int | None = None
+    bundle: Bundle, backend: str, threads: int, device: int | None = None
 ) -> dict[str, float]:
-    """Start an interpreter, open a bundle and make one frame.
+    """Start an interpreter, open a bundle and make a frame of its golden pictures.
 
     Args:
-        bundle: folder of the bundle.
-        backend: as for Animator.open.
-        threads: as for Animator.open.
-        source: image file.
-        driving: image file.
-        device: as for Animator.open.
+        backend, threads, device: as for Animator.open.
 
     Returns:
-        Seconds by step: interpreter, imports, open, set_source, first_frame; and `total`.
+        Milliseconds by step: interpreter, imports, open, set_source, first_frame; and `total`.
 
     Raises:
         BackendError: the process failed.
     """
-    argument = json.dumps([bundle, backend, threads, source, driving, device])
+    golden = bundle.manifest.golden
+    source, driving = (str(bundle.folder / each.file) for each in (golden.source, golden.driving))
+    argument = json.dumps([str(bundle.folder), backend, threads, source, driving, device])
+    command = [sys.executable, "-c", _SCRIPT, argument]
     begin = perf_counter()
-    with subprocess.Popen(
-        [sys.executable, "-c", _SCRIPT, argument], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         line = process.stdout.readline()
         total = perf_counter() - begin
-        trouble = process.stderr.read().decode(errors="replace").strip()
+        errors = process.stderr.read().decode(errors="replace").strip()
     if not line:
-        reason = trouble.splitlines()[-1] if trouble else f"exit code {process.returncode}"
-        raise BackendError(f"a new process did not reach its first frame: {reason}")
+        line = json.dumps({"message": (errors or "it did not say why").splitlines()[-1]}).encode()
     said = json.loads(line)
     if "message" in said:
         raise BackendError(
-            f"a new process did not reach its first frame: {said['message']}", said["hint"]
+            f"a new process did not reach its first frame: {said['message']}", said.get("hint", "")
         )
-    steps: dict[str, float] = said
-    return {"interpreter": total - sum(steps.values()), **steps, "total": total}
+    steps = {"interpreter": total - sum(said.values()), **said, "total": total}
+    return {step: round(1e3 * seconds, 2) for step, seconds in steps.items()}

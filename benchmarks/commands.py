@@ -17,7 +17,7 @@ def add_bench(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = sub.add_parser(
         "bench",
         help="time a frame, stage by stage",
-        description="Closed loop: one frame after the other, as fast as they go. The start of a "
+        description="Closed loop: one frame after the other, as fast as possible. The start of a "
         "new process is timed apart from warm frames. On a GPU stages are timed by CUDA events, "
         "and clocks, power and throttling are recorded.",
         epilog=EXAMPLE,
@@ -26,7 +26,7 @@ def add_bench(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--bundle", type=Path, metavar="B", help="bundle folder (the default one)")
     parser.add_argument(
         "--backend", default="auto", metavar="NAME",
-        help="auto (default), cpu, ort-cuda, tensorrt, rtx, or torch: the same model in torch",
+        help="auto (default), cpu, ort-cuda, tensorrt, rtx, or torch: the model in eager torch",
     )  # fmt: skip
     parser.add_argument("--device", type=int, metavar="N", help="which GPU, from 0 (0)")
     parser.add_argument("--frames", type=int, default=200, metavar="N", help="frames timed (200)")
@@ -46,7 +46,10 @@ def add_bench(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run_bench(args: argparse.Namespace) -> int:
     """Run `sonomime bench`."""
-    from .latency import Plan, measure_latency, report_lines, write_report
+    import json
+
+    from ..runtime.support.atomic_files import atomic_write_text
+    from .latency import Plan, measure_latency, report_lines
 
     plan = Plan(
         args.bundle, args.backend, args.threads, args.frames, args.warmup, args.cold, args.torch,
@@ -54,7 +57,7 @@ def run_bench(args: argparse.Namespace) -> int:
     )  # fmt: skip
     report = measure_latency(plan)
     if args.json is not None:
-        write_report(args.json, report)
+        atomic_write_text(args.json, json.dumps(report, indent=1) + "\n")
     for line in report_lines(report):
         print(line)
     return 0

@@ -1,13 +1,12 @@
-"""One command for any NVIDIA machine: are the kernels right, what costs a frame, what is absent?
+"""Check and time everything on a machine with an NVIDIA GPU, by one command.
 
     python benchmarks/gpu_check.py -o gpu.json            from a checkout, nothing installed
     python -m sonomime.benchmarks.gpu_check -o gpu.json   where sonomime is installed
 
-It needs Python 3.11, numpy, torch and a compiler (nvcc for the GPU), and uses what else it finds:
-ONNX Runtime, TensorRT, TensorRT-RTX. Every part runs in a process of its own (`gpu.parts`), what
-matters most first; this one never touches the GPU. The report is written again with every row, so
-that one that is cut short is worth something. Without a GPU it does what a CPU can do, says so, and
-ends with an error; `--cpu-only` asks for just that.
+It runs the tests marked gpu, then times every backend, the kernels, models in torch and training
+steps, as far as this machine has what they need. Every part runs in a process of its own; this one
+never touches the GPU. The report is written again after every row, so that a run that is cut short
+still leaves one. See docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -20,192 +19,192 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from .gpu.child import Message
 
-MODELS = ("ours-ptg", "lite")
 BACKENDS = ("ort-cuda", "tensorrt", "rtx", "ort-cpu")
-_OPTIONAL = (
-    "onnxruntime", "tensorrt", "tensorrt_rtx_bindings", "cuda.bindings", "onnx", "cv2", "av",
-)  # fmt: skip
-_PACKAGES = {  # where a module is not of a package of its own name
-    "cuda.bindings": "cuda-bindings",
-    "tensorrt_rtx_bindings": "tensorrt-rtx-cu13-bindings",
-}
 EXIT_NO_GPU, EXIT_DIFFERS, EXIT_CUT_SHORT = 4, 5, 8
-# A row may take half of its part's time, but where little is left so much: some compile for long.
+# A row may take half of its part's time, but at least this much: some are compiled for long.
 ROW_SECONDS = 120.0
+_USED = (
+    "torch", "pytest", "onnxruntime", "tensorrt", "tensorrt_rtx_bindings", "cuda.bindings", "cv2",
+)  # fmt: skip
+
+_TIMES = {"p50 ms": ("9.2f", "ms.p50"), "p99": ("9.2f", "ms.p99")}
+_FRAMES = {
+    "p50 ms": ("9.2f", "milliseconds.frame.p50"), "p99": ("9.2f", "milliseconds.frame.p99"),
+    "cold": ("9.0f", "cold_ms"), "levels": ("8.0f", "levels_apart"), "dB": ("7.1f", "psnr_db"),
+}  # fmt: skip
+COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
+    "tests": {"seconds": ("9.1f", "seconds")},
+    "backends": _FRAMES | {"device": ("8", "device")},
+    "ways": _FRAMES | {"MB": ("8.0f", "memory_mb")},
+    "kernels": {
+        "us": ("9.1f", "microseconds"), "torch": ("9.1f", "torch_microseconds"),
+        "memory": ("9.1f", "microseconds_from_memory"), "share": ("7.0%", "bandwidth_share"),
+    },
+    "training": _TIMES | {"batch": ("7", "batch"), "MB": ("8.0f", "memory_mb")},
+}  # fmt: skip
+"""By part, what its table shows."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check, write the report, print the tables; the exit code: 5 when something failed or differs
-    from what it should be, else 8 when time ran out, else 4 without a GPU."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    args = parser().parse_args(words)
+    """Check, write the report, print the tables. Returns the exit code: 5 when something failed or
+    differs from what it should be, else 8 when time ran out, else 4 without a GPU."""
+    args = parser().parse_args(argv)
 
     from sonomime.runtime.support.errors import SonomimeError
 
     if args.part is not None:
-        from .gpu.child import speak
+        from .gpu.child import speaker
         from .gpu.parts import run_part
 
-        speak(run_part(args, args.part))
-        os._exit(0)  # all is said; CUDA's end may hang
+        # For the processes that a part starts: this checkout, installed or not.
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (args.part["folder"], before)))
+        run_part(args.part, speaker())
+        os._exit(0)  # everything is reported; CUDA's shutdown may hang
     try:
-        return Check(args, words).run()
+        return Check(args).run()
     except SonomimeError as error:
         _complain(error.message, error.hint)
         return error.exit_code
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; a part's own process is given its part with the same options."""
+    """The command line."""
     made = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     made.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write everything")
     made.add_argument("--cpu-only", action="store_true", help="only what needs no GPU")
     made.add_argument(
-        "--models", default=",".join(MODELS), metavar="A,B",
-        help=f"presets, untrained ({','.join(MODELS)}); empty: none",
+        "--models", default="ours-ptg,lite", metavar="A,B",
+        help="presets to run and train in torch, untrained (ours-ptg,lite); empty: none",
     )  # fmt: skip
-    made.add_argument("--checkpoint", type=Path, metavar="FILE", help="a trained model as well")
-    made.add_argument("--bundle", type=Path, metavar="B", help="for the backends (the default one)")
+    made.add_argument("--checkpoint", metavar="FILE", help="run this trained model in torch too")
+    made.add_argument(
+        "--bundle", action="append", default=[], metavar="B",
+        help="time the backends on this bundle too; can be given more than once",
+    )  # fmt: skip
     made.add_argument("--frames", type=int, default=300, metavar="N", help="frames timed (300)")
     made.add_argument(
-        "--minutes", type=float, default=60.0, metavar="M",
-        help="be over by then: what runs is stopped, what is left is left out (60)",
-    )  # fmt: skip
+        "--minutes", type=float, default=60.0, metavar="M", help="limits the total time (60)"
+    )
     made.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    made.add_argument("--small", action="store_true", help="tiny models, to try the check itself")
     made.add_argument("--part", type=json.loads, help=argparse.SUPPRESS)
     return made
 
 
-def command(words: Sequence[str], spec: dict[str, Any]) -> list[str]:
-    """The command of a part: this file, as from a checkout, with the same options."""
-    return [sys.executable, str(Path(__file__).resolve()), *words, "--part", json.dumps(spec)]
+def command(spec: dict[str, Any]) -> list[str]:
+    """The command of a part: this file, as from a checkout."""
+    return [sys.executable, str(Path(__file__).resolve()), "--part", json.dumps(spec)]
 
 
-@dataclass
-class Part:
-    """What is asked of processes, one after the other, and where in the report the answers go."""
+class Part(NamedTuple):
+    """What processes are asked for, and the entry of the report that holds their answers."""
 
     title: str
-    key: str  # what a row goes by
+    spec: dict[str, Any]
     entry: dict[str, Any]
-    specs: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, title: str, kind: str, **spec: Any) -> Part:
+        """A part that has no answers yet."""
+        return cls(title, {"part": kind} | spec, {"rows": []})
 
 
 class Check:
-    """The parts, one after the other, and the report that they add up to."""
+    """The parts, one after the other, and their report."""
 
-    def __init__(self, args: argparse.Namespace, words: Sequence[str]) -> None:
+    def __init__(self, args: argparse.Namespace) -> None:
+        from .gpu.state import read_state
+        from .measure import environment, installed
+
         self.args = args
-        self.words = words
         self.began = perf_counter()
-        self.report: dict[str, Any] = {}
-        self.device = "cpu"
+        self.machine = Part.of("machine", "machine")
+        self.parts: list[Part] = []
+        self.report = {
+            "asked": {name: value for name, value in vars(args).items() if name != "part"}
+            | {"output": str(args.output)},
+            "environment": environment(),
+            "absent": [module for module in _USED if not installed(module)],
+            "nvidia_smi": read_state(),
+            "machine": self.machine.entry,
+            "parts": {},
+        }
 
     def run(self) -> int:
-        """All parts. Returns the exit code."""
-        self._about()
+        """Run everything. Returns the exit code."""
+        print("absent: " + (", ".join(self.report["absent"]) or "nothing"), flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            self.folder = Path(folder)
-            machine = Part("machine", "", self.report, [{"part": "machine"}])
-            self._run(machine, 0.5)
-            gpu = self.report.setdefault("gpu", {"absent": "not known"})
-            self.device = "cuda" if "name" in gpu else "cpu"
-            name = gpu.get("name") or f"no GPU ({gpu['absent']})"
-            print(f"torch {self.report.get('torch', {}).get('version', 'absent')}, {name}")
-            parts = self._parts()
-            for part in parts:
-                # One that hangs leaves the others half of the time that was left.
-                self._run(part, 1.0 if part is parts[-1] else 0.5)
-                print("\n" + "\n".join(_lines(part)), flush=True)
+            self.folder = folder
+            Path(folder, "sonomime").symlink_to(Path(__file__).resolve().parents[1])
+            if not self.args.cpu_only:
+                self._run(self.machine, 0.5)
+            why = "not asked for" if self.args.cpu_only else "not known"
+            gpu = self.machine.entry.setdefault("gpu", {"absent": why})
+            print(gpu.get("name") or f"no GPU: {gpu['absent']}", flush=True)
+            self.parts = self._all_parts(gpu)
+            self.report["parts"] = {part.title: part.entry for part in self.parts}
+            for part in self.parts:
+                self._show(part, 0.5)
+            # If time remains: what was skipped, then what torch compiles.
+            for part in self.parts:
+                if "left_out" in part.entry:
+                    self._show(part, 1.0)
+            for part in self.parts:
+                if part.spec["part"] == "ways" and not self.args.no_compile and "name" in gpu:
+                    part.spec["compiled"] = True
+                    self._show(part, 1.0)
         self._save()
-        return self._verdict([machine, *parts])
+        return self._verdict(gpu)
 
-    def _about(self) -> None:
-        from .gpu.state import read_state
-        from .measure import environment, installed, version
-
-        found = {
-            name: version(_PACKAGES.get(name, name), f"{name}-gpu") or "of unknown version"
-            for name in _OPTIONAL
-            if installed(name)
-        }
-        absent = [name for name in _OPTIONAL if name not in found]
-        asked = {name: value for name, value in vars(self.args).items() if name != "part"}
-        self.report |= {
-            "asked": json.loads(json.dumps(asked, default=str)),
-            "environment": environment(),
-            "found": found,
-            "absent": absent,
-            "nvidia_smi": read_state(),
-        }
-        print("absent: " + (", ".join(absent) or "nothing"), flush=True)
-
-    def _parts(self) -> list[Part]:
-        """What matters most first; what torch has to compile, for minutes, after all the rest."""
-        args = self.args
-        kernels = self.report["kernels"] = {"rows": []}
-        models = {
-            name: Part(title, "variant", {"model": title, "rows": []}, [])
-            for name, title in self._wanted()
-        }
-        self.report["models"] = [part.entry for part in models.values()]
-        backends = self.report["backends"] = self._bundle()
-        names = ("ort-cpu",) if args.cpu_only else BACKENDS
-        specs = [{"part": "backend", "name": name} for name in names if "rows" in backends]
-
-        def ways(compiled: bool) -> list[Part]:
-            return [
-                replace(part, specs=[{"part": "model", "name": name, "compiled": compiled}])
-                for name, part in models.items()
-            ]
-
-        parts = [Part("kernels", "case", kernels, [{"part": "kernels"}]), *ways(compiled=False)]
-        parts.append(Part("backends", "backend", backends, specs))
-        if self.device == "cuda" and not args.no_compile:
-            parts += ways(compiled=True)
+    def _all_parts(self, gpu: dict[str, Any]) -> list[Part]:
+        """The most important ones first."""
+        args, there = self.args, "name" in gpu
+        names = BACKENDS if not args.cpu_only else ("ort-cpu",)
+        models = [name for name in (args.checkpoint, *args.models.split(",")) if name]
+        presets = [name for name in models if name != args.checkpoint]
+        parts = [Part.of("tests marked gpu", "tests")]
+        for bundle in (None, *args.bundle):
+            what = {"bundle": bundle, "names": names, "gpu": there, "frames": args.frames}
+            parts.append(Part.of(f"backends, {bundle or 'default bundle'}", "backends", **what))
+        parts.append(Part.of("kernels", "kernels"))
+        for model in models:
+            what = {"model": model, "frames": args.frames, "compiled": False}
+            parts.append(Part.of(f"{model} in torch", "ways", **what))
+        parts.append(Part.of("training steps", "training", models=presets))
+        for part in parts:
+            if part.spec["part"] == "backends":
+                continue
+            if not there:
+                part.entry["absent"] = "there is no GPU"
+            elif part.spec["part"] != "tests" and not gpu["in_torch"]:
+                part.entry["absent"] = "torch is not installed, or finds no GPU"
         return parts
 
-    def _wanted(self) -> Iterator[tuple[str, str]]:
-        """Models by their preset, none for the checkpoint's, and what they are called."""
-        if self.args.checkpoint is not None:
-            yield "", f"{self.args.checkpoint.name}, golden frames"
-        for preset in filter(None, self.args.models.split(",")):
-            yield preset, f"{preset}, untrained, speckle" + (", small" if self.args.small else "")
-
-    def _bundle(self) -> dict[str, Any]:
-        from ..runtime.bundle.bundle import Bundle
-        from .gpu.rows import said
-
-        try:
-            bundle = Bundle.open(self.args.bundle)
-        except Exception as error:
-            return {"failed": said(error)}
-        return {"bundle": bundle.manifest.name, "digest": bundle.digest, "rows": []}
+    def _show(self, part: Part, share: float) -> None:
+        self._run(part, share)
+        print("\n" + "\n".join(lines(part)), flush=True)
 
     def _run(self, part: Part, share: float) -> None:
-        """Run a part within its share of the time that is left."""
+        """Run the rest of a part within its share of the time that is left."""
         until = perf_counter() + share * (self.began + 60 * self.args.minutes - perf_counter())
-        for word in ("stopped", "left_out"):
-            part.entry.pop(word, None)  # of an earlier part, whose rest this one is asked for too
-        for spec in part.specs:
-            while self._child(part, spec, until):
-                pass
+        part.entry.pop("left_out", None)
+        while "absent" not in part.entry and self._process(part, until):
+            pass
 
-    def _child(self, part: Part, spec: dict[str, Any], until: float) -> bool:
-        """One process. Returns whether another should go on with what this one did not get to:
-        what ends a process costs the row that it was at."""
+    def _process(self, part: Part, until: float) -> bool:
+        """One process. Returns whether another one should go on with the rest: a crash costs the
+        row that it happened in."""
         from .gpu.child import listen
 
-        rows = part.entry.get("rows", [])
+        rows: list[dict[str, Any]] = part.entry["rows"]
+        known, at, complete = len(rows), "", False
 
         def limit() -> float:
             left = until - perf_counter()
@@ -215,49 +214,40 @@ class Check:
             part.entry["left_out"] = ("the rest: " if rows else "") + "out of time"
             self._save()
             return False
-        at, spoilt = "", False
 
         def heard(message: Message) -> None:
-            nonlocal at, spoilt
-            if "begin" in message:
-                at = message["begin"]
-                return
-            if "failed" in message and at:  # outside of what the row watches over itself
-                rows.append({part.key: at} | message)
-                spoilt = True
-            elif "row" in message:
+            nonlocal at, complete
+            if "failed" in message and at:  # outside of what the row catches itself
+                message = {"row": {"name": at} | message}
+            complete = message.pop("complete", complete)
+            at = message.pop("begin", "")
+            if "row" in message:
                 rows.append(message["row"])
-            elif "spoilt" in message:
-                spoilt = True
             else:
                 part.entry.update(message)
-            at = ""
             self._save()
 
-        built = "build_seconds" in self.report.get("kernels", ())
-        asked = spec | {
-            "device": self.device,
-            "folder": str(self.folder),
-            "library": str(next(self.folder.glob("*.so"))) if built else None,
-            "done": [row[part.key] for row in rows],
-        }
-        ended = listen(command(self.words, asked), limit, heard)
-        died = bool(at)
-        if died:
-            rows.append({part.key: at} | (ended or {"failed": "it ended without a word"}))
-        elif not spoilt:
-            part.entry.update(ended)
+        compiled = "build_seconds" in self.report["parts"].get("kernels", {})
+        library = f"{self.folder}/libsonomime_cuda.so" if compiled else None
+        done = [row["name"] for row in rows]
+        spec = part.spec | {"folder": self.folder, "library": library, "done": done}
+        ended = listen(command(spec), limit, heard)
+        if at:
+            rows.append({"name": at} | (ended or {"failed": "it ended without a result"}))
+        elif len(rows) == known and not complete:  # another process would not get further
+            part.entry.update(ended or {"failed": part.entry.get("failed", "no result")})
+            complete = True
         self._save()
-        return died or spoilt
+        return not complete
 
-    def _verdict(self, parts: Sequence[Part]) -> int:
+    def _verdict(self, gpu: dict[str, Any]) -> int:
         from .gpu.rows import trouble
 
         if self.args.output is not None:
             print(self.args.output)
-        whole = {part.title: part for part in parts}.values()  # a model is asked for twice
-        rows = [(row[part.key], row) for part in whole for row in part.entry.get("rows", ())]
-        rows += [(f"{part.title} ({trouble(part.entry)})", part.entry) for part in whole]
+        parts = [self.machine, *self.parts]
+        rows = [(row["name"], row) for part in parts for row in part.entry["rows"]]
+        rows += [(f"{part.title} ({trouble(part.entry)})", part.entry) for part in parts]
         wrong = [name for name, row in rows if "failed" in row or not row.get("agrees", True)]
         cut = [name for name, row in rows if "stopped" in row or "left_out" in row]
         if wrong:
@@ -269,11 +259,13 @@ class Check:
             )
         if wrong or cut:
             return EXIT_DIFFERS if wrong else EXIT_CUT_SHORT
-        if self.device == "cuda" or self.args.cpu_only:
+        if "name" in gpu or self.args.cpu_only:
             return 0
+        unchecked = [part.title for part in self.parts if "absent" in part.entry]
         _complain(
-            "torch finds no GPU, so nothing above was computed by one",
-            "check nvidia-smi and that torch is built for CUDA; --cpu-only asks for this",
+            f"there is no GPU ({gpu['absent']}), so these were not checked: "
+            f"{'; '.join(unchecked)}; and no backend but ort-cpu",
+            "check nvidia-smi, and that torch is built for CUDA; --cpu-only asks for this",
         )
         return EXIT_NO_GPU
 
@@ -286,24 +278,23 @@ class Check:
             atomic_write_text(self.args.output, text + "\n")
 
 
+def lines(part: Part) -> Iterator[str]:
+    """What a part has found so far, as text."""
+    from .gpu.rows import table, trouble
+
+    entry, rows = part.entry, part.entry["rows"]
+    why = f"not checked: {entry['absent']}" if "absent" in entry else trouble(entry)
+    yield part.title + (f": {why}" if why else "")
+    if part.spec["part"] == "tests" and rows:
+        passed = [row for row in rows if row.keys() == {"name", "seconds"}]
+        yield f"{len(passed)} of {len(rows)} passed"
+        rows = [row for row in rows if row not in passed]
+    if rows:
+        yield from table(rows, part.spec["part"], COLUMNS[part.spec["part"]])
+
+
 def _complain(what: str, cure: str = "") -> None:
     print(f"error: {what}" + (f"\nhint: {cure}" if cure else ""), file=sys.stderr)
-
-
-def _lines(part: Part) -> Iterator[str]:
-    """What a part has found so far, for a person."""
-    from .gpu.rows import remarks, trouble
-
-    why = trouble(part.entry)
-    yield part.title + (f": {why}" if why else "") + remarks(part.entry)
-    if rows := part.entry.get("rows"):
-        if part.key == "case":
-            from .gpu.kernel_check import kernel_lines as lines
-        elif part.key == "variant":
-            from .gpu.torch_check import torch_lines as lines
-        else:
-            from .gpu.backend_check import backend_lines as lines
-        yield from lines(rows)
 
 
 def _link_checkout() -> None:
@@ -328,6 +319,6 @@ if __name__ == "__main__":
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
-            # As an exit, so that it stops what it has started too.
+            # As an exit, so that what it has started is stopped too.
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
     sys.exit(run())

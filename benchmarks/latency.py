@@ -1,18 +1,16 @@
 """The latency of one frame in a closed loop: cold start, warm frames, stages, the runtime's share.
 
-Closed loop means back to back: the next frame is handed over when the last one is done. It says
-what the machine can do, not what a viewer waits for when frames fall due at a fixed rate. Stages
-are timed by the host's clock on a CPU and by events on a GPU, where the rest of a frame is what the
-host and the copies take.
+Closed loop: the next frame is given when the last one is done. This shows what the machine can
+do, not how long a viewer waits when frames are due at a fixed rate. Stages are timed by the host's
+clock on a CPU and by events on a GPU, where the rest of a frame is the host's work and the copies.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -26,25 +24,29 @@ from ..runtime.bundle.bundle import Bundle
 from ..runtime.media.frames import Image, read_image, resize
 from ..runtime.media.video import open_source
 from ..runtime.pipeline import SAMPLES
-from ..runtime.support.atomic_files import atomic_write_text
 from ..runtime.support.errors import ConfigError
 from ..runtime.support.progress import progress
 from .cold_start import time_cold_start
 from .gpu.state import Watch, state_line
-from .measure import Summary, environment, summarise
+from .measure import environment, summarise
 
 MOST_INPUTS = 60  # frames kept in memory and repeated
-BLOCKS = 8  # of the comparison with torch
 COMPOSED = 800, 600  # the size at which frames are composed
-TORCH = "torch"  # no backend of the runtime: the same stages in torch
+TORCH = "torch"  # not a backend of the runtime: the same stages in torch
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to time. `bundle` None is the default one; `backend` one of the runtime's, or
-    `torch`; `threads` None the physical cores; `cold` the number of new processes; `torch` a
-    checkpoint to compare with, or for backend `torch` the one to run; `device` the number of the
-    GPU, None the first."""
+    """What to time.
+
+    Attributes:
+        bundle: None is the default one.
+        backend: one of the runtime's, or `torch`.
+        threads: None is the physical cores.
+        cold: number of new processes timed to their first frame.
+        torch: a checkpoint to compare with, or the one to run with backend `torch`.
+        device: number of the GPU; None is the first.
+    """
 
     bundle: Path | None = None
     backend: str = "auto"
@@ -68,64 +70,16 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
         raise ConfigError("bench needs at least 1 frame, and no negative numbers")
     threads = resolve_threads(plan.threads)
     bundle = Bundle.open(plan.bundle)
-    if plan.backend == TORCH:
-        if plan.device is not None:
-            raise ConfigError(
-                "backend 'torch' takes the first GPU that it sees, none by its number",
-                "set CUDA_VISIBLE_DEVICES to that number instead",
-            )
-        from .torch_bench import measure_torch
-
-        return _about(bundle, threads) | measure_torch(bundle, plan.torch, plan.frames, threads)
-    plan = replace(plan, backend=resolve_backend(plan.backend, plan.device))
-    report = _about(bundle, threads)
-    cold = [_cold(bundle, plan, threads) for _ in range(plan.cold)]
-    source, driving = _inputs(bundle)
-    with Animator.open(bundle, plan.backend, threads=threads, device=plan.device) as animator:
-        animator.set_source(source)
-        frames = itertools.cycle(driving)
-        gpu = hasattr(animator.session.backend, "captured")
-        with Watch(plan.device or 0) if gpu else nullcontext() as watch:
-            for frame in itertools.islice(frames, plan.warmup):
-                animator.animate(frame)
-            samples = _time_frames(animator, itertools.islice(frames, plan.frames), plan.frames)
-            if bundle.manifest.layers is not None:
-                again = itertools.islice(frames, plan.frames)
-                name = "compose {}x{}".format(*COMPOSED)
-                samples[name] = _time_composing(animator, source, again, plan.frames)
-        report |= {
-            "backend": animator.session.backend.name,
-            "device": animator.session.backend.device,
-        }
-        if watch is not None:
-            graph = animator.session.backend.captured  # type: ignore[attr-defined]
-            report |= {"spans": "CUDA events", "cuda_graph": graph, "gpu": watch.summary}
-    report |= {
-        "frame_shape": list(driving[0].shape),
-        "warmup": plan.warmup,
-        "milliseconds": {name: asdict(summarise(values)) for name, values in samples.items()},
-        "own_share": _share(samples),
-        "samples_ms": {
-            name: [round(value * 1e3, 4) for value in values] for name, values in samples.items()
-        },
-    }
-    if cold:
-        report["cold_start_ms"] = [
-            {step: round(seconds * 1e3, 2) for step, seconds in run.items()} for run in cold
-        ]
-    if plan.torch is not None:
-        from .against_torch import compare_with_torch
-
-        report["torch"] = compare_with_torch(
-            bundle, plan.torch, threads, source, driving, plan.frames, BLOCKS
+    in_torch = plan.backend == TORCH
+    if in_torch and plan.device is not None:
+        raise ConfigError(
+            "backend 'torch' takes the first GPU that it sees, none by its number",
+            "set CUDA_VISIBLE_DEVICES to that number instead",
         )
-    return report
-
-
-def _about(bundle: Bundle, threads: int) -> dict[str, Any]:
-    """What is timed and on what, before any of it runs."""
+    if not in_torch:
+        plan = replace(plan, backend=resolve_backend(plan.backend, plan.device))
     manifest = bundle.manifest
-    return {
+    report: dict[str, Any] = {
         "scenario": "closed loop",
         "bundle": {
             "name": manifest.name,
@@ -136,9 +90,66 @@ def _about(bundle: Bundle, threads: int) -> dict[str, Any]:
             "digest": bundle.digest,
         },
         "threads": threads,
-        "spans": "host clock",
         "environment": environment(),
     }
+    runs = range(0 if in_torch else plan.cold)
+    cold = [time_cold_start(bundle, plan.backend, threads, plan.device) for _ in runs]
+    with _open(bundle, plan, threads) as animator:
+        report |= measure_warm(animator, plan.frames, plan.warmup, plan.device or 0)
+    if cold:
+        report["cold_start_ms"] = cold
+    if plan.torch is not None and not in_torch:
+        from .torch_bench import compare_with_torch
+
+        source, driving = inputs(manifest.image.channels)
+        report["torch"] = compare_with_torch(
+            bundle, plan.torch, threads, source, driving, plan.frames
+        )
+    return report
+
+
+def measure_warm(animator: Animator, count: int, warmup: int, device: int = 0) -> dict[str, Any]:
+    """Warm frames of the package's samples, their stages, and composing where there are layers.
+
+    Args:
+        device: number of the GPU to watch, if the animator is on one.
+    """
+    source, driving = inputs(animator.session.chain.image.channels)
+    animator.set_source(source)
+    frames = itertools.cycle(driving)
+    backend: Any = animator.session.backend
+    gpu = hasattr(backend, "captured")
+    with Watch(device) if gpu else nullcontext() as watch:
+        for frame in itertools.islice(frames, warmup):
+            animator.animate(frame)
+        samples = _time_frames(animator, itertools.islice(frames, count), count)
+        if animator.session.chain.layers is not None:
+            again = itertools.islice(frames, count)
+            name = "compose {}x{}".format(*COMPOSED)
+            samples[name] = _time_composing(animator, source, again, count)
+    report = {
+        "backend": backend.name,
+        "device": backend.device,
+        "spans": "CUDA events" if gpu else "host clock",
+        "frame_shape": list(driving[0].shape),
+        "warmup": warmup,
+        "milliseconds": {name: summarise(values) for name, values in samples.items()},
+        "own_share": median(np.asarray(samples["own"]) / np.asarray(samples["frame"])),
+        "samples_ms": {
+            name: [round(value * 1e3, 4) for value in values] for name, values in samples.items()
+        },
+    }
+    if watch is not None:
+        report |= {"cuda_graph": backend.captured, "gpu": watch.summary}
+    return report
+
+
+def _open(bundle: Bundle, plan: Plan, threads: int) -> Animator:
+    if plan.backend == TORCH:
+        from .torch_bench import open_torch
+
+        return open_torch(bundle, plan.torch, threads)
+    return Animator.open(bundle, plan.backend, threads=threads, device=plan.device)
 
 
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -150,12 +161,6 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
     )
     yield f"{report['device']}, {report['threads']} threads, {machine['cpu']}"
     yield f"load average before: {machine['load_average'][0]}"
-    if "ways" in report:
-        from .gpu.torch_check import torch_lines
-
-        yield report["weights"]
-        yield from torch_lines(report["ways"])
-        return
     if "cold_start_ms" in report:
         for run in report["cold_start_ms"]:
             steps = ", ".join(f"{k} {v:.0f}" for k, v in run.items() if k != "total")
@@ -178,38 +183,18 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"frames of both within {torch['levels_apart']} grey levels"
 
 
-_COLUMNS = tuple(name for name in Summary.__annotations__ if name != "count")
+_COLUMNS = ("min", "mean", "p50", "p90", "p99", "max")
 
 
-def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Write the report as JSON, whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    atomic_write_text(path, json.dumps(report, indent=1) + "\n")
-
-
-def _cold(bundle: Bundle, plan: Plan, threads: int) -> dict[str, float]:
-    golden = bundle.manifest.golden
-    source, driving = (str(bundle.folder / each.file) for each in (golden.source, golden.driving))
-    return time_cold_start(str(bundle.folder), plan.backend, threads, source, driving, plan.device)
-
-
-def _inputs(bundle: Bundle) -> tuple[Image, list[Image]]:
-    """The samples that come with the package, else the bundle's golden images."""
-    still, clip = SAMPLES / "still.png", SAMPLES / "driving.mp4"
-    if still.is_file() and clip.is_file():
-        with open_source(clip, channels=bundle.manifest.image.channels) as source:
-            frames = [frame.image for frame in itertools.islice(source, MOST_INPUTS)]
-        return read_image(still), frames
-    golden = bundle.manifest.golden
-    driving = read_image(bundle.folder / golden.driving.file)
-    return read_image(bundle.folder / golden.source.file), [driving]
+def inputs(channels: int) -> tuple[Image, list[Image]]:
+    """Source and driving frames: the samples that come with the package."""
+    with open_source(SAMPLES / "driving.mp4", channels=channels) as source:
+        frames = [frame.image for frame in itertools.islice(source, MOST_INPUTS)]
+    return read_image(SAMPLES / "still.png"), frames
 
 
 def _time_frames(animator: Animator, frames: Iterator[Image], count: int) -> dict[str, list[float]]:
-    """Seconds of every frame: the whole call, each stage, and what is left, the runtime's own."""
+    """Seconds of every frame: the whole call, each stage, and the rest, the runtime's own."""
     stages = list(animator.timings)
     samples: dict[str, list[float]] = {"frame": [], **{name: [] for name in stages}, "own": []}
     for frame in progress(frames, count, "bench"):
@@ -226,7 +211,7 @@ def _time_frames(animator: Animator, frames: Iterator[Image], count: int) -> dic
 def _time_composing(
     animator: Animator, source: Image, frames: Iterator[Image], count: int
 ) -> list[float]:
-    """Seconds that every frame costs more when it is composed, of a source that has that size."""
+    """Seconds that composing adds to every frame, for a source of that size."""
     animator.set_source(resize(source, *COMPOSED))
     seconds = []
     for frame in progress(frames, count, "compose"):
@@ -235,8 +220,3 @@ def _time_composing(
         animator.compose()
         seconds.append(perf_counter() - begin)
     return seconds
-
-
-def _share(samples: dict[str, list[float]]) -> float:
-    """The median over frames of own time / frame time."""
-    return median(np.asarray(samples["own"]) / np.asarray(samples["frame"]))

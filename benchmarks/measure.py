@@ -8,7 +8,6 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,34 +17,32 @@ import numpy as np
 from .. import __version__
 from ..runtime.backends.base import default_threads
 
-_PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "torch")
+_PACKAGES = (
+    "numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "torch", "tensorrt",
+    "tensorrt-rtx-cu13-bindings", "cuda-bindings",
+)  # fmt: skip
 LEAST_FOR_P99 = 100
-"""Below so many samples the 99th percentile is one frame's luck."""
+"""With fewer samples the 99th percentile is one frame's luck."""
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Milliseconds over `count` samples; `p99` is None below LEAST_FOR_P99 of them."""
-
-    count: int
-    min: float
-    mean: float
-    p50: float
-    p90: float
-    p99: float | None
-    max: float
-
-
-def summarise(seconds: Sequence[float]) -> Summary:
-    """Summary of durations in seconds, at least one."""
+def summarise(seconds: Sequence[float]) -> dict[str, float | None]:
+    """Milliseconds over durations in seconds, at least one: count, min, mean, p50, p90, p99, max.
+    p99 is None below LEAST_FOR_P99 samples."""
     ms = np.asarray(seconds, np.float64) * 1e3
     low, p50, p90, p99, high = np.percentile(ms, (0, 50, 90, 99, 100)).tolist()
     tail = p99 if len(ms) >= LEAST_FOR_P99 else None
-    return Summary(len(ms), low, float(ms.mean()), p50, p90, tail, high)
+    return {
+        "count": len(ms), "min": low, "mean": float(ms.mean()), "p50": p50, "p90": p90,
+        "p99": tail, "max": high,
+    }  # fmt: skip
 
 
 def environment() -> dict[str, Any]:
-    """What a latency depends on, besides the model: CPU, load, versions, commit."""
+    """What a latency depends on besides the model: CPU, load, versions, commit."""
+    versions = {"sonomime": __version__}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
     return {
         "cpu": cpu_name(),
         "cores_logical": os.cpu_count(),
@@ -53,36 +50,25 @@ def environment() -> dict[str, Any]:
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {
-            "sonomime": __version__,
-            **{name: found for name in _PACKAGES if (found := version(name))},
-        },
+        "versions": versions,
         "commit": _commit(),
     }
 
 
 def installed(module: str) -> bool:
-    """Whether there is such a module, which may fail to be imported all the same."""
-    with suppress(ImportError, ValueError):  # of a package above it
+    """Whether there is such a module; importing it may still fail."""
+    with suppress(ImportError, ValueError):  # from a package above it
         return importlib.util.find_spec(module) is not None
     return False
 
 
 def cpu_name() -> str:
-    """The processor's name, as Linux tells it."""
+    """The processor's name, as Linux reports it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def version(*names: str) -> str | None:
-    """Of the first of these packages that is installed."""
-    for name in names:
-        with suppress(metadata.PackageNotFoundError):
-            return metadata.version(name)
-    return None
 
 
 def _commit() -> str | None:

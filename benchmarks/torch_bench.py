@@ -1,77 +1,115 @@
-"""`sonomime bench --backend torch`: the bundle's model in torch, the ways its device allows.
-
-On a GPU eager, compiled and as a CUDA graph, with the kernels of the plugin where nvcc is there; on
-a CPU eager alone. A bundle holds no weights that torch could load: a checkpoint gives them, else
-the model is untrained, which changes no time.
-"""
+"""The bundle's model in eager torch: as a backend of `sonomime bench`, or beside the runtime."""
 
 from __future__ import annotations
 
-import tempfile
+import itertools
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import Any
 
 import torch
 
+from ..runtime.animator import Animator
 from ..runtime.bundle.bundle import Bundle
-from ..runtime.support.errors import BackendError, ConfigError
+from ..runtime.bundle.manifest import FRAME
+from ..runtime.media.frames import Image, letterbox, to_channels
+from ..runtime.media.pixels import levels_apart, to_image
+from ..runtime.session import Session
+from ..runtime.support.errors import ConfigError
 from ..training.checkpoint import load_checkpoint
 from ..training.config import load_config
-from .gpu import torch_check
-from .gpu.kernels import Kernels
-from .lively import lively_model
+from ..training.models.families import family_of
+from ..training.torch_backend import TorchBackend
+from .measure import summarise
+
+BLOCKS = 8  # of the comparison
 
 
-def measure_torch(
-    bundle: Bundle, checkpoint: Path | None, frames: int, threads: int
-) -> dict[str, Any]:
-    """A row per way, as plain data.
+def open_torch(bundle: Bundle, checkpoint: Path | None, threads: int) -> Animator:
+    """The model in torch, on the first GPU that torch sees, or else on the CPU. A bundle holds no
+    weights that torch could load: without a checkpoint they are untrained, which changes no time.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
         ConfigError: no checkpoint, and no preset of the bundle's name.
     """
     torch.set_num_threads(threads)
-    gpu = torch.cuda.is_available()
-    device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
-    model, weights = _model(bundle, checkpoint)
-    report: dict[str, Any] = {
-        "device": (torch.cuda.get_device_name() if gpu else "CPU") + f", torch {torch.__version__}",
-        "backend": "torch",
-        "weights": weights,
-    }
-    kernels = None
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            kernels = Kernels.build("cuda", Path(folder)) if gpu else None
-        except BackendError as error:
-            report["kernels"] = {"absent": error.message}
-        todo = torch_check.variants(gpu, kernels=kernels is not None)
-        pictures = torch_check.Pictures.of_bundle(bundle)
-        messages = torch_check.check_model(model, device, pictures, kernels, frames, todo)
-        rows = report["ways"] = [message["row"] for message in messages if "row" in message]
-    rows += [
-        {"variant": way.name, "left_out": "the way before has failed and may spoil this process"}
-        for way in todo[len(rows) :]
-    ]
-    return report
-
-
-def _model(bundle: Bundle, checkpoint: Path | None) -> tuple[Any, str]:
-    """The model and, in words, whose weights it has."""
     if checkpoint is not None:
-        return load_checkpoint(checkpoint).model(), f"weights of {checkpoint.name}"
-    manifest = bundle.manifest
-    overrides = (
-        f"model.image_size={manifest.image.size}",
-        f"model.channels={manifest.image.channels}",
-        f"model.geometry={manifest.geometry}",
-    )
-    try:
-        config = load_config(manifest.preset, overrides)
-    except ConfigError as error:
-        raise ConfigError(
-            f"bundle {manifest.name!r} does not say how its model is built: {error.message}",
-            "give its checkpoint: --torch CHECKPOINT",
-        ) from error
-    return lively_model(config), f"untrained weights of preset {manifest.preset}"
+        model = load_checkpoint(checkpoint).model()
+    else:
+        manifest = bundle.manifest
+        overrides = (
+            f"model.image_size={manifest.image.size}",
+            f"model.channels={manifest.image.channels}",
+            f"model.geometry={manifest.geometry}",
+        )
+        try:
+            config = load_config(manifest.preset, overrides)
+        except ConfigError as error:
+            raise ConfigError(
+                f"bundle {manifest.name!r} does not say how its model is built: {error.message}",
+                "give its checkpoint: --torch CHECKPOINT",
+            ) from error
+        model = family_of(config.model).model(config.model).eval()
+    chain = family_of(model.config).chain(model)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Animator(Session(chain, TorchBackend(chain, device)))
+
+
+def compare_with_torch(
+    bundle: Bundle, checkpoint: Path, threads: int, source: Image, driving: list[Image], frames: int
+) -> dict[str, Any]:
+    """Time the runtime and eager torch in turns, so that other work slows both alike.
+
+    Args:
+        bundle: the bundle exported from `checkpoint`.
+        driving: driving frames, repeated as needed.
+        frames: frames of each side.
+
+    Returns:
+        Plain data: summaries of both in ms, the ratio of medians torch / runtime, its range over
+        blocks, and the largest difference of the frames in grey levels.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+    """
+    torch.set_num_threads(threads)
+    model = load_checkpoint(checkpoint).model()
+    oracle = family_of(model.config).oracle(model)
+    image = bundle.manifest.image
+
+    def fit(frame: Image) -> Image:
+        return letterbox(to_channels(frame, image.channels), image.size)[0]
+
+    def eager(frame: Image) -> Image:
+        return to_image(oracle.animate(fit(frame))[FRAME])
+
+    def block(animate: Callable[[Image], Image]) -> list[float]:
+        seconds = []
+        animate(driving[0])  # the other side has just used the threads and caches
+        for frame in itertools.islice(itertools.cycle(driving), max(2, frames // BLOCKS)):
+            begin = perf_counter()
+            animate(frame)
+            seconds.append(perf_counter() - begin)
+        return seconds
+
+    with Animator.open(bundle, "ort-cpu", threads=threads) as animator:
+        animator.set_source(source)
+        oracle.set_source(fit(source), fit(driving[0]))
+        # The first frame becomes the reference of both; this warms both up.
+        apart = max(levels_apart(animator.animate(frame), eager(frame)) for frame in driving[:8])
+        pairs = [(block(animator.animate), block(eager)) for _ in range(BLOCKS)]
+    ratios = [median(theirs) / median(ours) for ours, theirs in pairs]
+    ours, theirs = (list(itertools.chain(*side)) for side in zip(*pairs, strict=True))
+    return {
+        "runtime": summarise(ours),
+        "torch": summarise(theirs),
+        "ratio": median(theirs) / median(ours),
+        "ratio_low": min(ratios),
+        "ratio_high": max(ratios),
+        "blocks": BLOCKS,
+        "levels_apart": apart,
+        "checkpoint": checkpoint.name,
+    }

@@ -1,1 +1,1 @@
-"""What checks and times kernels, models and backends on a GPU, for `gpu_check` and `bench`."""
+"""The parts of `gpu_check`, and the kernels as torch calls them."""

@@ -1,8 +1,8 @@
 """The kernels (runtime/csrc) compiled on the spot and called with torch's tensors.
 
-Device code by nvcc for tensors of a GPU, the same arithmetic by a C++ compiler for those of the
-CPU: nothing but a compiler and torch is needed, TensorRT least of all. Launches go to torch's
-current stream, so they can be timed and captured like torch's own.
+nvcc compiles them for tensors of a GPU, a C++ compiler compiles the same arithmetic for those of
+the CPU; TensorRT is not needed. Launches go to torch's current stream, so they can be timed and
+captured like torch's own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HOMES = {
     "sparse_motion": motion_operators,
     "compose_motion": motion_operators,
 }
-"""Where torch's own of the three operators are."""
+"""The modules that have torch's version of the three operators."""
 
 # Types of the arguments, as sonomime_kernels.h declares them.
 SIGNATURES = {
@@ -87,7 +87,7 @@ class Kernels:
     """The three operators, each as its namesake of training/models computes it."""
 
     def __init__(self, library: Path) -> None:
-        """Load a library that `build` or CMake's target `kernels` made.
+        """Load a library made by `build` or by CMake's target `kernels`.
 
         Raises:
             BackendError: it cannot be loaded.
@@ -187,7 +187,7 @@ class Kernels:
 
     @contextmanager
     def in_the_stages(self) -> Iterator[None]:
-        """Let the stages compute with these kernels, as the plugin would."""
+        """Within it, stages compute with these kernels, as with the plugin."""
         before = {name: getattr(home, name) for name, home in HOMES.items()}
         try:
             for name, home in HOMES.items():
@@ -199,7 +199,7 @@ class Kernels:
 
 
 def _cause(said: str) -> str:
-    """What a compiler said, in a line: not the files it came through, but what it stumbled over."""
+    """A compiler's error in one line, without the list of included files."""
     lines = said.strip().splitlines() or ["it does not say why"]
     telling = [line for line in lines if re.search("error|fatal|cannot|no such file", line, re.I)]
     return "; ".join((telling or lines)[:2])

@@ -1,4 +1,4 @@
-"""The check of a GPU machine, on a machine without: what a CPU can do, and a GPU that is played."""
+"""The check of a GPU machine: on one without a GPU, and with parts that a script stands in for."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from lively import SMALL_LITE
-from toy_bundle import edit_manifest, make_toy_bundle, replace_file
+from toy_bundle import make_toy_bundle
 
 from sonomime.benchmarks import gpu_check
-from sonomime.benchmarks.gpu import child
-from sonomime.benchmarks.gpu.parts import run_part
-from sonomime.runtime.support.plain_file import sha256_file
 
 # What a machine with torch, numpy and a compiler alone lacks.
 BARE = """
@@ -41,61 +36,39 @@ atexit.register(lambda: os._exit(7) if "--part" in sys.argv else None)
 """
 
 
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parts run in this process, which knows what is patched and has imported torch."""
-
-    def listen(command: list[str], limit: Any, heard: Any) -> dict[str, str]:
-        args = gpu_check.parser().parse_args(command[2:])
-        for message in run_part(args, args.part):
-            heard(json.loads(json.dumps(message)))
-        return {}
-
-    monkeypatch.setattr(child, "listen", listen)
-
-
 def test_it_runs_from_a_checkout_with_torch_and_numpy_alone(
     repository: Path, tmp_path: Path
 ) -> None:
     report = tmp_path / "report.json"
-    bundle = make_toy_bundle(tmp_path / "toy")
-    script = repository / "benchmarks" / "gpu_check.py"
-    words = ["--cpu-only", "--small", "--models", "lite", "--frames", "2", "-o", str(report)]
+    words = [str(repository / "benchmarks" / "gpu_check.py"), "--frames", "2", "-o", str(report)]
     (tmp_path / "sitecustomize.py").write_text(BARE)  # of this process and of those it starts
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run(
-        [sys.executable, str(script), *words, "--bundle", str(bundle)], cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+        [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True,
+        check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == gpu_check.EXIT_NO_GPU, done.stdout + done.stderr
+    assert "not checked" in done.stderr and "kernels" in done.stderr
     found = json.loads(report.read_text())
-    assert {"cv2", "av", "onnxruntime", "onnx", "tensorrt"} <= set(found["absent"])
-    assert found["gpu"] == {"absent": "not asked"}
-    (model,) = found["models"]
-    assert [row["variant"] for row in model["rows"]][-1] == "plain loop, fp32"
-    assert all("failed" not in row for row in model["rows"])
-    (backend,) = found["backends"]["rows"]
-    assert backend["backend"] == "ort-cpu" and "is not installed" in backend["absent"]
-    for word in ("no GPU", "absent:", "lite, untrained, speckle, small", "plain loop", "ort-cpu"):
-        assert word in done.stdout
-    assert found["asked"]["frames"] == 2 and found["asked"]["bundle"] == str(bundle)
+    assert {"cv2", "onnxruntime", "tensorrt"} <= set(found["absent"])
+    assert found["machine"]["torch"]["version"] and "absent" in found["machine"]["gpu"]
+    backends = found["parts"]["backends, default bundle"]["rows"]
+    assert [row["name"] for row in backends] == list(gpu_check.BACKENDS)
+    assert all("absent" in row for row in backends)
 
 
-def test_without_a_gpu_it_ends_with_an_error_after_what_a_cpu_can_do(
-    here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    report = tmp_path / "report.json"
-    words = ["--small", "--models", "", "--frames", "2", "-o", str(report)]
-    bundle = str(make_toy_bundle(tmp_path / "toy"))
-    assert gpu_check.main([*words, "--bundle", bundle]) == gpu_check.EXIT_NO_GPU
-    said = capsys.readouterr()
-    assert "torch finds no GPU" in said.err and "nvidia-smi" in said.err
-    backends = json.loads(report.read_text())["backends"]["rows"]
-    assert [row["backend"] for row in backends] == ["ort-cuda", "tensorrt", "rtx", "ort-cpu"]
-    assert "frame_ms" in backends[3] and all("absent" in row for row in backends[:3])
+def test_on_a_cpu_the_bundles_are_timed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    bundle, report = make_toy_bundle(tmp_path / "toy"), tmp_path / "report.json"
+    words = ["--cpu-only", "--frames", "2", "--bundle", str(bundle), "-o", str(report)]
+    assert gpu_check.main(words) == 0
+    found = json.loads(report.read_text())["parts"]
+    for name in ("default bundle", str(bundle)):
+        (row,) = found[f"backends, {name}"]["rows"]
+        assert row["name"] == "ort-cpu" and row["agrees"] and row["milliseconds"]["frame"]
+    assert found["tests marked gpu"]["absent"] and "ort-cpu" in capfd.readouterr().out
 
 
-# A GPU, its parts and what becomes of them, played by a few lines.
+# A GPU, its parts, and what becomes of them.
 PLAYED = """
 import json, os, signal, sys, time
 log, spec = sys.argv[1], json.loads(sys.argv[2])
@@ -103,63 +76,58 @@ with open(log, "a") as file:
     file.write(json.dumps(spec) + "\\n")
 def say(**message):
     print(json.dumps(message), flush=True)
-def rows(key, *names):
-    for name in names:
-        if name not in spec["done"]:
-            say(begin=name)
-            if name == "dies":
-                os.kill(os.getpid(), signal.SIGSEGV)
-            if name == "hangs":
-                time.sleep(300)
-            if name == "fails":  # outside of what it watches over
-                sys.exit(say(failed="an illegal memory access"))
-            if name == "spoils":
-                say(row={key: name, "failed": "an illegal memory access"})
-                sys.exit(say(spoilt="an illegal memory access"))
-            say(row={key: name, "agrees": True})
-part, name = spec["part"], spec.get("name")
+def rows(*names):
+    todo = [name for name in names if name not in spec["done"]]
+    for name in todo:
+        say(begin=name)
+        if name == "dies":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if name == "hangs":
+            time.sleep(300)
+        if name == "fails":
+            sys.exit(say(row={"name": name, "failed": "an illegal memory access"}))
+        if name == "raises":
+            sys.exit(say(failed="cannot be imported"))
+        say(row={"name": name, "agrees": name != "differs"})
+    say(complete=True)
+part = spec["part"]
 if part == "machine":
     say(torch={"version": "1.2"})
-    say(gpu={"name": "NVIDIA H200"})
+    say(gpu={"name": "NVIDIA H200", "in_torch": True}, complete=True)
 elif part == "kernels":
     if spec["library"] is None:
-        open(spec["folder"] + "/kernels.so", "w").close()
         say(build_seconds=1.5)
     KERNELS
-elif part == "model":
-    MODEL
+elif part == "ways":
+    WAYS
 else:
-    rows("backend", name)
+    rows(part)
 """
 
 
 class Played:
-    """Runs the check with parts that are played; `asked` are their specs, in order."""
+    """Runs the check with a script in the place of every part; `asked` are their specs."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log, self.out = folder / "log", folder / "report.json"
-        self.bundle = make_toy_bundle(folder / "toy")
         self.patch = monkeypatch
-        for name in ("kernel_check.kernel_lines", "torch_check.torch_lines"):
-            monkeypatch.setattr(f"sonomime.benchmarks.gpu.{name}", lambda rows: map(str, rows))
-        monkeypatch.setattr("sonomime.benchmarks.gpu.backend_check.backend_lines", lambda rows: "")
 
-    def run(self, *words: str, kernels: str = "pass", model: str = "pass") -> int:
-        code = PLAYED.replace("KERNELS", kernels).replace("MODEL", model)
+    def run(self, *words: str, kernels: str = "rows('a')", ways: str = "rows('b')") -> int:
+        code = PLAYED.replace("KERNELS", kernels).replace("WAYS", ways)
 
-        def command(words: Any, spec: dict[str, Any]) -> list[str]:
+        def command(spec: dict[str, Any]) -> list[str]:
             return [sys.executable, "-I", "-S", "-c", code, str(self.log), json.dumps(spec)]
 
         self.patch.setattr(gpu_check, "command", command)
-        return gpu_check.main(["--bundle", str(self.bundle), "-o", str(self.out), *words])
+        return gpu_check.main(["-o", str(self.out), *words])
 
     @property
     def asked(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     @property
-    def report(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out.read_text())
+    def parts(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out.read_text())["parts"]
         return found
 
 
@@ -168,149 +136,106 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Played:
     return Played(tmp_path, monkeypatch)
 
 
-def test_what_matters_comes_first_and_what_is_compiled_last(played: Played) -> None:
-    assert played.run(model='rows("variant", name + str(spec["compiled"]))') == 0
-    asked = [(s["part"], s.get("name"), s.get("compiled")) for s in played.asked]
+def test_the_most_important_comes_first_and_what_is_compiled_last(played: Played) -> None:
+    words = ("--bundle", "mine", "--checkpoint", "c.pt")
+    assert played.run(*words, ways="rows('eager', *['compiled'] * spec['compiled'])") == 0
+    asked = [
+        (s["part"], s.get("bundle") or s.get("model") or s.get("models")) for s in played.asked
+    ]
     assert asked == [
-        ("machine", None, None), ("kernels", None, None),
-        ("model", "ours-ptg", False), ("model", "lite", False),
-        ("backend", "ort-cuda", None), ("backend", "tensorrt", None), ("backend", "rtx", None),
-        ("backend", "ort-cpu", None),
-        ("model", "ours-ptg", True), ("model", "lite", True),
+        ("machine", None), ("tests", None), ("backends", None), ("backends", "mine"),
+        ("kernels", None), ("ways", "c.pt"), ("ways", "ours-ptg"), ("ways", "lite"),
+        ("training", ["ours-ptg", "lite"]),
+        ("ways", "c.pt"), ("ways", "ours-ptg"), ("ways", "lite"),
     ]  # fmt: skip
-    assert {s["device"] for s in played.asked[1:]} == {"cuda"}
-    built = [s["library"] for s in played.asked[1:]]
-    assert built[0] is None and all(path.endswith("/kernels.so") for path in built[1:])
-    models = played.report["models"]
-    assert [row["variant"] for row in models[0]["rows"]] == ["ours-ptgFalse", "ours-ptgTrue"]
+    assert [s["library"] is not None for s in played.asked] == [False] * 5 + [True] * 7
+    rows = played.parts["lite in torch"]["rows"]
+    assert [row["name"] for row in rows] == ["eager", "compiled"]
     played.log.unlink()
-    assert played.run("--no-compile", "--models", "lite") == 0
-    assert [s.get("compiled") for s in played.asked if s["part"] == "model"] == [False]
+    assert played.run("--no-compile", "--models", "") == 0
+    assert "ways" not in [s["part"] for s in played.asked]
 
 
-@pytest.mark.parametrize("harm", ["dies", "spoils", "fails"])
+@pytest.mark.parametrize("harm", ["dies", "fails", "raises"])
 def test_what_ends_a_process_costs_its_row_alone(
     harm: str, played: Played, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = played.run(
-        "--models", "lite", "--no-compile", kernels=f'rows("case", "a", "{harm}", "b")'
-    )
+    code = played.run("--no-compile", kernels=f'rows("a", "{harm}", "b")')
     assert code == gpu_check.EXIT_DIFFERS and harm in capsys.readouterr().err
-    found = played.report
-    assert [row["case"] for row in found["kernels"]["rows"]] == ["a", harm, "b"]
-    why = "ended by SIGSEGV" if harm == "dies" else "an illegal memory access"
-    assert found["kernels"]["rows"][1]["failed"] == why and "failed" not in found["kernels"]
-    first, second = (spec for spec in played.asked if spec["part"] == "kernels")
-    assert first["done"] == [] and second["done"] == ["a", harm] and second["library"]
-    assert len(found["backends"]["rows"]) == 4, "and the other parts are there"
+    found = played.parts["kernels"]
+    assert [row["name"] for row in found["rows"]] == ["a", harm, "b"]
+    assert found["rows"][1]["failed"] and found["rows"][2]["agrees"]
+    first, second = (spec["done"] for spec in played.asked if spec["part"] == "kernels")
+    assert first == [] and second == ["a", harm]
+    assert played.parts["training steps"]["rows"], "and the other parts are there"
 
 
-def test_a_part_that_dies_before_it_begins_anything_is_not_tried_again(played: Played) -> None:
-    assert played.run("--no-compile", kernels="os._exit(9)") == gpu_check.EXIT_DIFFERS
-    assert played.report["kernels"]["failed"] == "ended with exit code 9"
+def test_a_row_that_differs_is_an_error(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    assert played.run(kernels="rows('differs')", ways="rows()") == gpu_check.EXIT_DIFFERS
+    said = capsys.readouterr()
+    assert "DIFFERS" in said.out and "differs" in said.err
+
+
+@pytest.mark.parametrize(
+    ("kernels", "why"), [("os._exit(9)", "exit code 9"), ("pass", "no result")]
+)
+def test_a_part_that_begins_nothing_is_not_tried_again(
+    kernels: str, why: str, played: Played
+) -> None:
+    assert played.run("--no-compile", kernels=kernels) == gpu_check.EXIT_DIFFERS
     assert [spec["part"] for spec in played.asked].count("kernels") == 1
+    assert why in played.parts["kernels"]["failed"]
 
 
 def test_the_minutes_hold_and_what_hangs_leaves_time_for_the_others(
     played: Played, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--minutes", "0.2", "--models", "lite", "--no-compile")
-    code = played.run(*words, kernels='rows("case", "a", "hangs", "b")')
+    code = played.run(*words, kernels='rows("a", "hangs", "b")')
     assert code == gpu_check.EXIT_CUT_SHORT, "which is no failure, and no success"
-    found = played.report
-    a, hung = found["kernels"]["rows"]
-    assert a["agrees"] and hung["stopped"].startswith("after")
-    assert found["kernels"]["left_out"] == "the rest: out of time"
-    assert len(found["backends"]["rows"]) == 4
-    errors = capsys.readouterr().err
-    assert "hangs; kernels (left out: the rest: out of time)" in errors and "--minutes" in errors
+    a, hung, after = played.parts["kernels"]["rows"]
+    assert a["agrees"] and hung["stopped"] and after["agrees"], "the last one in the second round"
+    assert played.parts["training steps"]["rows"]
+    assert "hangs" in capsys.readouterr().err
 
 
 def test_a_row_that_hangs_leaves_time_for_those_after_it(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_check, "ROW_SECONDS", 0.5)
-    words = ("--minutes", "0.2", "--models", "", "--cpu-only")
-    played.run(*words, kernels='rows("case", "a", "hangs", "b")')
-    _, hung, after = played.report["kernels"]["rows"]
-    assert hung["stopped"] and after["agrees"] and "left_out" not in played.report["kernels"]
+    played.run("--minutes", "0.2", "--models", "", kernels='rows("a", "hangs", "b")')
+    _, hung, after = played.parts["kernels"]["rows"]
+    assert hung["stopped"] and after["agrees"]
+    assert [spec["part"] for spec in played.asked].count("kernels") == 2
 
 
-def test_what_was_left_out_comes_before_what_is_compiled(
+def test_skipped_ways_run_before_those_that_torch_compiles(
     played: Played, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Eager ways are slow here, and get half of the time; there is more when all else is done."""
+    """Eager ways are slow here, and get half of the time."""
     slow = """
     for way in ["eager%d" % i for i in range(4)] + ["compiled"] * spec["compiled"]:
         if way not in spec["done"]:
             say(begin=way)
-            time.sleep(0 if spec["compiled"] else 2)
-            say(row={"variant": way})
+            time.sleep(0 if len(spec["done"]) > 2 else 2)
+            say(row={"name": way})
+    say(complete=True)
     """
-    code = played.run("--minutes", "0.2", "--models", "lite", model=slow)
-    said = capsys.readouterr().out
-    (model,) = played.report["models"]
-    ways = [row["variant"] for row in model["rows"]]
-    assert ways == [*(f"eager{i}" for i in range(4)), "compiled"] and "left_out" not in model
-    assert said.count("left out") == 1, "of the eager ones"
+    code = played.run("--minutes", "0.2", "--models", "lite", ways=slow)
+    found = played.parts["lite in torch"]
+    names = [row["name"] for row in found["rows"]]
+    assert names == [*(f"eager{i}" for i in range(4)), "compiled"] and "left_out" not in found
+    assert "left out" in capsys.readouterr().out
     assert code == gpu_check.EXIT_CUT_SHORT, "one was stopped"
 
 
 def test_without_minutes_nothing_is_begun(played: Played) -> None:
     assert played.run("--minutes", "0", "--cpu-only") == gpu_check.EXIT_CUT_SHORT
-    found = played.report
     assert not played.log.exists()
-    for part in (found, found["kernels"], found["backends"], *found["models"]):
-        assert "out of time" in part["left_out"]
+    assert "out of time" in played.parts["backends, default bundle"]["left_out"]
 
 
-def test_the_report_is_kept_up_to_date(played: Played) -> None:
-    """A part looks at the report that there is when it runs: all before it is written."""
-    look = f'say(seen=len(json.load(open({str(played.out)!r}))["kernels"]["rows"]))'
-    played.run("--models", "lite", "--no-compile", kernels='rows("case", "a", "b")', model=look)
-    assert played.report["models"][0]["seen"] == 2
-
-
-def test_a_golden_picture_that_cannot_be_read_costs_no_other_part(
-    here: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bundle = make_toy_bundle(tmp_path / "toy")
-    replace_file(bundle, "golden_output.png", b"no picture")
-    report = tmp_path / "report.json"
-    words = ["--cpu-only", "--models", "", "--frames", "1", "-o", str(report)]
-    assert gpu_check.main([*words, "--bundle", str(bundle)]) == gpu_check.EXIT_DIFFERS
-    assert "should be: ort-cpu" in capsys.readouterr().err
-    found = json.loads(report.read_text())
-    (row,) = found["backends"]["rows"]
-    assert "golden_output.png" in row["failed"] and "rows" in found["kernels"]
-
-
-def test_a_model_that_cannot_be_made_is_told(
-    here: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bundle = str(make_toy_bundle(tmp_path / "toy"))
-    words = ["--cpu-only", "--models", "unheard-of", "--frames", "1", "--bundle", bundle]
-    assert gpu_check.main(words) == gpu_check.EXIT_DIFFERS
-    assert "unheard-of" in capsys.readouterr().err
-
-
-def test_a_trained_model_is_held_against_its_bundles_golden_frame(
-    here: None, tmp_path: Path
-) -> None:
-    """A bundle says which checkpoint it was made of; of another, the golden frame says nothing."""
-    from lively import lively_checkpoint
-
-    bundle = make_toy_bundle(tmp_path / "toy", size=128)
-    checkpoint = tmp_path / "checkpoint.pt"
-    lively_checkpoint("lite", SMALL_LITE).save(checkpoint)
-    report = tmp_path / "report.json"
-    words = ["--cpu-only", "--models", "", "--checkpoint", str(checkpoint), "--frames", "1"]
-    words += ["--bundle", str(bundle), "-o", str(report)]
-    assert gpu_check.main(words) == 0
-    rows = json.loads(report.read_text())["models"][0]["rows"]
-    assert rows[0]["agrees"] and "golden" not in rows[0]
-    digest = sha256_file(checkpoint)
-    edit_manifest(bundle, lambda data: data["provenance"].update(checkpoint_sha256=digest))
-    assert gpu_check.main(words) == gpu_check.EXIT_DIFFERS, "the toy's golden frame is another's"
-    rows = json.loads(report.read_text())["models"][0]["rows"]
-    assert rows[0]["psnr_db"] == 120 and rows[0]["golden"]["psnr_db"] < 45
+def test_the_report_is_written_after_every_row(played: Played) -> None:
+    look = f'say(seen=len(json.load(open({str(played.out)!r}))["parts"]["kernels"]["rows"]))'
+    played.run("--models", "lite", kernels='rows("a", "b")', ways=f"{look}; rows('c')")
+    assert played.parts["lite in torch"]["seen"] == 2
