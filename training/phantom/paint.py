@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -92,20 +94,13 @@ def band(distance: FloatArray, width: float, soft: float = 0.6) -> FloatArray:
     return within(np.abs(distance) - width / 2, soft)
 
 
-def curve(points: list[tuple[float, float]] | FloatArray, count: int = 24) -> FloatArray:
-    """A smooth curve (count, 2) through a few points (Catmull-Rom)."""
+def curve(points: Sequence[Any], count: int = 24) -> FloatArray:
+    """A smooth curve (count, 2) through a few points (x, z) (Catmull-Rom)."""
     p = np.asarray(points, np.float64)
     p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
     t = np.linspace(0, len(p) - 3, count)
     i = np.minimum(t.astype(int), len(p) - 4)
     f = (t - i)[:, None]
     a, b, c, d = p[i], p[i + 1], p[i + 2], p[i + 3]
-    return np.asarray(
-        0.5
-        * (
-            2 * b
-            + (c - a) * f
-            + (2 * a - 5 * b + 4 * c - d) * f**2
-            + (3 * b - a - 3 * c + d) * f**3
-        )
-    )
+    square, cubic = 2 * a - 5 * b + 4 * c - d, 3 * b - a - 3 * c + d
+    return 0.5 * (2 * b + (c - a) * f + square * f**2 + cubic * f**3)

@@ -1,7 +1,7 @@
 """The pelvic floor from the perineum, in the midsagittal plane, during a Valsalva manoeuvre.
 
 Probe on top; the symphysis upper left, the anal canal to the right, the bladder deep in the middle.
-Sizes: METHOD, "The phantom". The state is (bladder neck x, z; symphysis x, z; levator: points;
+The state is (bladder neck x, z; symphysis x, z; levator: points;
 urethral rotation, probe angle: radians; breathing: points).
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .flow import Stream, circle_distance, ellipse_distance, push, ramp, turn
-from .manoeuvre import Sway, breathing, strain
+from .manoeuvre import breathing, strain, sway
 from .paint import Canvas
 from .pelvic_shape import PelvicShape
 from .pelvic_tissue import paint
@@ -21,7 +21,6 @@ from .tissue_map import Grid, Motion, Pose
 
 FloatArray = NDArray[np.float64]
 
-KEYPOINTS = ("bladder_neck", "symphysis")
 NECK, EDGE = slice(0, 2), slice(2, 4)
 _REACH = np.array([15.5, 23.0])
 _BEHIND = np.array([8.0, 3.0])  # what moves lies mostly behind the neck, away from the bone
@@ -33,18 +32,16 @@ LEVATOR, ROTATION, PROBE_ANGLE, BREATH = 4, 5, 6, 7
 
 
 class Pelvic(PelvicShape):
-    """A subject as a Body (anatomy.py)."""
+    """A subject as a Body (body.py)."""
 
-    keypoint_names = KEYPOINTS
+    keypoint_names = ("bladder_neck", "symphysis")
     node = 1.25  # with 2.0 the field is off by pixels between the symphysis and what passes it
 
     def tissue(self, grid: Grid) -> Canvas:
         return paint(self, grid)
 
     def impossible(self, state: FloatArray) -> str | None:
-        """Why a state cannot be; None where it can."""
-        pose = self._pose(state)
-        target = pose.remove(self.neck + self.mm_per_point * state[NECK])
+        target = self._pose(state).remove(self.landmarks(state)[0])
         bone, _ = ellipse_distance(target, self.bone, self.bone_axes, self.bone_angle)
         if bone < 5:
             return "the bladder neck (neck) is pressed into the symphysis (edge, symphysis)"
@@ -54,7 +51,7 @@ class Pelvic(PelvicShape):
 
     def states(self, frames: int) -> FloatArray:
         m, mm = self.parameters.manoeuvre, self.mm_per_point
-        time = np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)
+        time = np.linspace(0, 1, frames)
         effort = strain(time, m.start, m.peak, m.release, m.left)
         # The neck travels on an arc about the edge, nearer to the probe and to the dorsal side.
         arm = self.neck - self.edge
@@ -66,10 +63,7 @@ class Pelvic(PelvicShape):
         state[:, LEVATOR] = m.levator * effort
         state[:, ROTATION] = np.radians(m.rotation) * effort
         state[:, BREATH] = breathing(time, m.breath, m.breaths, effort)
-        sway = Sway(m.seed)
-        pose = np.stack([m.sway * sway(time, 0), m.sway * sway(time, 1)], axis=1)
-        state[:, PROBE_ANGLE] = np.radians(m.tilt) * sway(time, 2)
-        state[:, EDGE] = pose
+        state[:, EDGE], state[:, PROBE_ANGLE] = sway(m.seed, time, m.sway, m.tilt)
         # In the picture the neck is carried along by the probe's sway.
         for row in state:
             pose_of = Pose(float(row[PROBE_ANGLE]), self.edge, row[EDGE])
@@ -79,19 +73,14 @@ class Pelvic(PelvicShape):
         return state
 
     def out_of_plane(self, frames: int) -> FloatArray:
-        """Slip of the image plane at each frame, mm (frames,)."""
         m = self.parameters.manoeuvre
-        time = np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)
+        time = np.linspace(0, 1, frames)
         return m.out_of_plane * strain(time, m.start, m.peak, m.release, m.left)
-
-    def landmarks(self, state: FloatArray) -> FloatArray:
-        mm = self.mm_per_point
-        return np.stack([self.neck + mm * state[NECK], self.edge + mm * state[EDGE]])
 
     def motion(self, state: FloatArray) -> Motion:
         mm = self.mm_per_point
         pose = self._pose(state)
-        target = pose.remove(self.neck + mm * state[NECK])
+        target = pose.remove(self.landmarks(state)[0])
         path = _arc(self.edge, self.neck, target)
         levator = mm * float(state[LEVATOR]) * np.array([0.45, -0.9])
         breath = np.array([0.2, 1.0]) * mm * float(state[BREATH])
@@ -118,7 +107,7 @@ class Pelvic(PelvicShape):
                 self._held(here, push(here, centre, unit, reach, _SPILL)).v for unit in np.eye(2)
             ]
             across = np.concatenate(trials, axis=1)
-            move = np.asarray(np.linalg.solve(across, wanted - rest), np.float64)
+            move = np.linalg.solve(across, wanted - rest)
             all_of_it = push(points, centre, move, reach, _SPILL) + around(points, time)
             return self._held(points, all_of_it).v
 
@@ -143,7 +132,7 @@ def _arc(pivot: FloatArray, start: FloatArray, end: FloatArray) -> Callable[[flo
 
     def at(share: float) -> FloatArray:
         angle, length = first + share * swing, radius[0] + share * (radius[1] - radius[0])
-        return np.asarray(pivot + length * np.array([np.cos(angle), np.sin(angle)]))
+        return pivot + length * np.array([np.cos(angle), np.sin(angle)])
 
     return at
 
@@ -154,4 +143,4 @@ def _descended(
     """Where the neck is after it came nearer to the probe by ``descent``, having swung."""
     turned = angle - opening
     depth = reach * np.sin(angle) - descent
-    return np.asarray(pivot + np.array([reach * np.cos(turned), depth]))
+    return pivot + np.array([reach * np.cos(turned), depth])
