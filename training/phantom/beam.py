@@ -106,4 +106,6 @@ class Beam:
         pair = field.view(np.float32).reshape(self.rows, self.lines, 2)
         taps = 2 * int(np.ceil(4 * self._axial_sigma)) + 1
         blurred = cv2.GaussianBlur(pair, (1, taps), 1e-6, None, self._axial_sigma)
-        return cv2.magnitude(blurred[..., 0], blurred[..., 1]) * gain
+        # The last bit of cv2.magnitude depends on where in memory its arrays lie.
+        real, imaginary = blurred[..., 0], blurred[..., 1]
+        return np.sqrt(real * real + imaginary * imaginary) * gain
