@@ -11,9 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Raster
 from .probe import Probe
-
-FloatArray = NDArray[np.float32]
 
 DENSITY = 17.0
 """Scatterers per mm^2 for the finest probes: ten in a resolution cell of 0.5 mm x 1.2 mm."""
@@ -54,7 +53,7 @@ class Beam:
         energy = per_cell / (4 * np.pi * sigma * self._axial_sigma)
         self._level = (1 / np.sqrt(energy)).astype(np.float32)[:, None]
 
-    def hear(self, points: NDArray[np.float64], amplitude: FloatArray) -> NDArray[np.complex64]:
+    def hear(self, points: NDArray[np.float64], amplitude: Raster) -> NDArray[np.complex64]:
         """The baseband sum of the scatterers after the lateral beam, (rows, lines).
 
         Args:
@@ -86,10 +85,10 @@ class Beam:
     def envelope(
         self,
         heard: NDArray[np.complex64],
-        loss: FloatArray,
-        gain: FloatArray,
+        loss: Raster,
+        gain: Raster,
         noise: NDArray[np.complex64] | None,
-    ) -> FloatArray:
+    ) -> Raster:
         """The envelope, float32 (rows, lines), of mean square 1 in unshadowed tissue of 0 dB.
 
         Args:

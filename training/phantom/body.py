@@ -8,14 +8,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import FloatArray
 from .display import Display
 from .paint import Canvas
 from .probe import SIZE, Probe
 from .tissue_map import Grid, Motion, integrate
-
-FloatArray = NDArray[np.float64]
 
 LANDMARK_MARGIN = 2.0
 """mm that a landmark keeps from the sector's border."""

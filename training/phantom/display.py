@@ -9,11 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Raster
 from .beam import Beam
 from .probe import SIZE
 from .ranges import Range
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Display:
     persistence: Annotated[tuple[float, float, float], Range(0, 1)]
     frame_rate: Annotated[float, Range(1, 1000)]  # frames per second
 
-    def grey(self, envelope: FloatArray) -> FloatArray:
+    def grey(self, envelope: Raster) -> Raster:
         """Envelope -> grey in [0, 1]."""
         level = 20 * np.log10(np.maximum(envelope, 1e-6))
         shown = np.clip(1 + (level - self.white) / self.dynamic_range, 0, 1)
@@ -47,7 +46,7 @@ class ScanConverter:
         self._row = (depth / beam.step).astype(np.float32)
         self._seen = probe.inside(mm)
 
-    def __call__(self, grey: FloatArray) -> NDArray[np.uint8]:
+    def __call__(self, grey: Raster) -> NDArray[np.uint8]:
         """Grey in [0, 1] (rows, lines) -> the picture."""
         fine = cv2.remap(grey, self._line, self._row, cv2.INTER_LINEAR)
         picture = cv2.resize(fine * self._seen, (SIZE, SIZE), interpolation=cv2.INTER_AREA)

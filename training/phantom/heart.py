@@ -10,16 +10,14 @@ radians).
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import FloatArray
 from .flow import circle_distance, ramp
 from .heart_cycle import courses
 from .heart_shape import Frame, HeartShape
 from .heart_tissue import paint
 from .paint import Canvas
 from .tissue_map import Grid, Motion, Pose
-
-FloatArray = NDArray[np.float64]
 
 CONTRACTION, VALVE, SWAY, PROBE_ANGLE, STATE = 6, 7, slice(8, 10), 10, 11
 _APEX_REACH = 24.0

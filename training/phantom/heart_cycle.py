@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import FloatArray
 from .manoeuvre import sway
 from .ranges import Range, Seed
-
-FloatArray = NDArray[np.float64]
 
 _KICK = 0.80, 0.96  # when the atria contract, shares of a beat
 _SHORTEST = 0.8  # beat, as a share of the usual one

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import FloatArray
 from .body import Body
 from .display import Display
 from .heart_cycle import Beating
 from .probe import Probe
 from .ranges import Point, Range, Seed
-
-FloatArray = NDArray[np.float64]
 
 _WIDEST = 0.6  # where along the axis the ventricle is widest; it is a cut ellipse about there
 

@@ -8,11 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import FloatArray, Raster
 from .heart_shape import HeartShape
-from .paint import Canvas, Raster, band, curve, within
+from .paint import Canvas, band, curve, within
 from .tissue_map import Grid
-
-FloatArray = NDArray[np.float64]
 
 BLOOD = -30.0
 """Echogenicity of blood at these frequencies; noise and clutter are louder in places."""

@@ -7,9 +7,8 @@ however many frames it has.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from .arrays import FloatArray
 
 
 def strain(time: FloatArray, start: float, peak: float, release: float, left: float) -> FloatArray:

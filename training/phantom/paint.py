@@ -8,13 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import FloatArray, Raster
 from .flow import ellipse_distance
 from .tissue_map import Grid
-
-FloatArray = NDArray[np.float64]
-Raster = NDArray[np.float32]
 
 SOFT = 0.28
 """Attenuation of soft tissue there and back, dB per mm; what a depth gain makes up for."""

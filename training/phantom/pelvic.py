@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import FloatArray
 from .flow import Stream, circle_distance, ellipse_distance, push, ramp, turn
 from .manoeuvre import breathing, strain, sway
 from .paint import Canvas
 from .pelvic_shape import PelvicShape
 from .pelvic_tissue import paint
 from .tissue_map import Grid, Motion, Pose
-
-FloatArray = NDArray[np.float64]
 
 NECK, EDGE = slice(0, 2), slice(2, 4)
 _REACH = np.array([15.5, 23.0])
@@ -55,8 +53,9 @@ class Pelvic(PelvicShape):
         effort = strain(time, m.start, m.peak, m.release, m.left)
         # The neck travels on an arc about the edge, nearer to the probe and to the dorsal side.
         arm = self.neck - self.edge
-        reach, angle = np.hypot(*arm), np.arctan2(arm[1], arm[0])
-        end = _descended(self.edge, reach, float(angle), m.descent, np.radians(m.opening))
+        reach, angle = np.hypot(*arm), float(np.arctan2(arm[1], arm[0]))
+        across = reach * np.cos(angle - np.radians(m.opening))
+        end = self.edge + np.array([across, reach * np.sin(angle) - m.descent])
         state = np.zeros((frames, 8))
         path = _arc(self.edge, self.neck, end)
         state[:, NECK] = np.array([path(e) for e in effort]) - self.neck
@@ -135,12 +134,3 @@ def _arc(pivot: FloatArray, start: FloatArray, end: FloatArray) -> Callable[[flo
         return pivot + length * np.array([np.cos(angle), np.sin(angle)])
 
     return at
-
-
-def _descended(
-    pivot: FloatArray, reach: float, angle: float, descent: float, opening: float
-) -> FloatArray:
-    """Where the neck is after it came nearer to the probe by ``descent``, having swung."""
-    turned = angle - opening
-    depth = reach * np.sin(angle) - descent
-    return pivot + np.array([reach * np.cos(turned), depth])

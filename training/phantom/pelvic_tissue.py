@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import FloatArray
 from .paint import Canvas, band, curve, within
 from .pelvic_shape import PelvicShape
 from .tissue_map import Grid
-
-FloatArray = NDArray[np.float64]
 
 FLUID = -45.0
 """Echogenicity of urine: what is seen there is noise and the beam's flanks."""

@@ -13,9 +13,8 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import FloatArray
 from .ranges import Range
-
-FloatArray = NDArray[np.float64]
 
 SIZE = 256
 """Side of a phantom's picture, in pixels."""

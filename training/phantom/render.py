@@ -6,15 +6,13 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import FloatArray, Raster
 from .beam import Beam, density
 from .body import Body
 from .display import ScanConverter
 from .probe import SIZE
 from .tissue_map import Grid, Motion, Resampler, integrate
-
-FloatArray = NDArray[np.float64]
 
 _MARGIN = 16.0  # mm: what the probe's sway may bring into the sector
 _RASTER = 0.3  # mm
@@ -32,7 +30,7 @@ class View(NamedTuple):
     """
 
     rest: FloatArray
-    envelope: NDArray[np.float32]
+    envelope: Raster
 
 
 class Renderer:
@@ -127,7 +125,7 @@ class Renderer:
         rest = self.body.probe.to_pixels(self._to_pixels(back))
         return View(rest, envelope)
 
-    def _transmission(self, back: FloatArray) -> NDArray[np.float32]:
+    def _transmission(self, back: FloatArray) -> Raster:
         """The factor of the way there and back to every sample, (rows, lines)."""
         column, row = self._nodes.steps(self._shadow_at)
         rest = _read(back.astype(np.float32), column, row)
@@ -139,7 +137,7 @@ class Renderer:
         return np.asarray(10 ** (-fine / 20), np.float32)
 
 
-def _read(raster: NDArray[np.float32], column: FloatArray, row: FloatArray) -> NDArray[np.float32]:
+def _read(raster: Raster, column: FloatArray, row: FloatArray) -> Raster:
     """Bilinear values of a raster (H, W[, C]) at columns and rows of any shape; outside of it the
     border is repeated."""
     shape = column.shape

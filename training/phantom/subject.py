@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from ...runtime.support.errors import InputError
 from .anatomies import ANATOMIES
+from .arrays import FloatArray
 from .body import Body, why_impossible
 from .probe import pixel_grid
 from .render import Renderer
-
-FloatArray = NDArray[np.float64]
 
 _GRAIN = 512  # displacements are kept to 1/512 px, which halves their files
 _TRIES = 200

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from .arrays import FloatArray
+
 Velocity = Callable[[FloatArray, float], FloatArray]
 """(points (2, N) mm, pseudo-time) -> velocity (2, N), mm per unit of pseudo-time."""
 
