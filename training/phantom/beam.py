@@ -17,7 +17,7 @@ from .probe import Probe
 DENSITY = 17.0
 """Scatterers per mm^2 for the finest probes: ten in a resolution cell of 0.5 mm x 1.2 mm."""
 _SIGMA = 1 / (2 * np.sqrt(2 * np.log(2)))  # standard deviation of a Gaussian of FWHM 1
-_MARGIN = 3.0  # beam widths beyond the sector: what lies there is heard through the beam's flank
+_MARGIN = 3.0  # beam widths beyond the sector, which the flank of the beam still hears
 
 
 def density(probe: Probe) -> float:

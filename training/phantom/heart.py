@@ -22,7 +22,7 @@ from .tissue_map import Grid, Motion, Pose
 CONTRACTION, VALVE, SWAY, PROBE_ANGLE, STATE = 6, 7, slice(8, 10), 10, 11
 _APEX_REACH = 24.0
 _ATRIAL_REACH = 24.0  # mm below the annulus over which its way dies out
-_VALVE_WAY = 6.0  # mm a leaflet's tip goes, about, from ajar to open or closed
+_VALVE_WAY = 6.0  # about how many mm a leaflet's tip goes from ajar to open or closed
 _VALVE_REACH = 7.0
 
 
@@ -86,8 +86,8 @@ class Heart(HeartShape):
         def velocity(points: FloatArray, time: float) -> FloatArray:
             places = self.rest + time * way
             frame = Frame.of(places)
-            # The keypoints are carried along among the rest: three weights, one for each, are
-            # given the moves that take them along their ways, whatever else moves.
+            # Whatever else moves, each keypoint must go along its way: solve for the moves of
+            # three weights, one for each keypoint.
             n = points.shape[1]
             both = np.concatenate([points, places.T], axis=1)
             s, u = frame.coordinates(both)
@@ -102,8 +102,8 @@ class Heart(HeartShape):
     def _weights(
         self, frame: Frame, points: FloatArray, s: FloatArray, u: FloatArray
     ) -> FloatArray:
-        """How much each keypoint takes points (2, N) with it, (3, N): the apex what is around it;
-        the annulus the ventricles, less and less towards the apex, and the tops of the atria."""
+        """How much each keypoint takes points (2, N) with it, (3, N): the apex what is around it,
+        the annulus the tops of the atria, and the ventricles, less towards the apex."""
         gap = points - frame.apex[:, None]
         apex = np.exp(-0.5 * (gap * gap).sum(axis=0) / _APEX_REACH**2)
         below = s - frame.length

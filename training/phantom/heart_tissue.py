@@ -38,7 +38,7 @@ def paint(body: HeartShape, grid: Grid) -> Canvas:
     canvas.loss[:] = SOFT
     rng = np.random.default_rng([p.seed, 1])
     depth, angle = p.probe.to_polar(canvas.points)
-    # Nothing in a body is as round as it is drawn.
+    # Nothing in a real body is as round as it is drawn.
     canvas.distort(rng, 1.0, body.rest)
     chambers = _chambers(body, canvas)
     _chest(canvas, chambers, rng, depth, angle)
@@ -157,7 +157,7 @@ def _chest(
 def _arcs(
     canvas: Canvas, rng: np.random.Generator, depth: FloatArray, angle: FloatArray, width: float
 ) -> Raster:
-    """Noise drawn out across the beam."""
+    """Noise stretched across the beam."""
     column = ((angle - angle.min()) / 0.22 + 2).astype(np.float32)
     row = ((depth - depth.min()) / width + 2).astype(np.float32)
     noise = rng.standard_normal((int(row.max()) + 4, int(column.max()) + 4)).astype(np.float32)

@@ -14,7 +14,7 @@ from .flow import ellipse_distance
 from .tissue_map import Grid
 
 SOFT = 0.28
-"""Attenuation of soft tissue there and back, dB per mm; what a depth gain makes up for."""
+"""Attenuation of soft tissue there and back, dB per mm; a depth gain makes up for it."""
 
 
 class Canvas:
@@ -44,7 +44,7 @@ class Canvas:
         self.echo += cover.astype(np.float32) * echo
 
     def ellipse(self, centre: FloatArray, half_axes: FloatArray, angle: float) -> FloatArray:
-        """Signed distance to a turned ellipse, about, mm."""
+        """About the signed distance to a turned ellipse, mm."""
         return ellipse_distance(np.moveaxis(self.points, -1, 0), centre, half_axes, angle)[0]
 
     def stroke(self, line: FloatArray) -> FloatArray:
@@ -61,7 +61,7 @@ class Canvas:
         return np.sqrt(best)
 
     def distort(self, rng: np.random.Generator, amount: float, fixed: FloatArray) -> None:
-        """Bend what is painted from here on by about ``amount`` mm, but for ``fixed`` (n, 2)."""
+        """Bend what is painted later by about ``amount`` mm, except near ``fixed`` (n, 2)."""
         free = np.ones(self.points.shape[:2])
         for point in fixed:
             gap = np.square(self.points - point).sum(axis=-1)

@@ -1,8 +1,8 @@
 """The pelvic floor from the perineum, in the midsagittal plane, during a Valsalva manoeuvre.
 
 Probe on top; the symphysis upper left, the anal canal to the right, the bladder deep in the middle.
-The state is (bladder neck x, z; symphysis x, z; levator: points;
-urethral rotation, probe angle: radians; breathing: points).
+The state is (bladder neck x, z; symphysis x, z; levator: points; urethral rotation, probe angle:
+radians; breathing: points).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .tissue_map import Grid, Motion, Pose
 
 NECK, EDGE = slice(0, 2), slice(2, 4)
 _REACH = np.array([15.5, 23.0])
-_BEHIND = np.array([8.0, 3.0])  # what moves lies mostly behind the neck, away from the bone
-_SPILL = 0.65  # most of what a Valsalva moves returns beside the midsagittal plane
+_BEHIND = np.array([8.0, 3.0])  # mm from the neck: most of what moves is behind it
+_SPILL = 0.65  # share of the push that returns beside the midsagittal plane
 _TURN_REACH = 10.0
 _LEVATOR_REACH = np.array([13.0, 13.0])
 _BREATH_REACH = np.array([45.0, 30.0])
@@ -84,7 +84,7 @@ class Pelvic(PelvicShape):
         levator = mm * float(state[LEVATOR]) * np.array([0.45, -0.9])
         breath = np.array([0.2, 1.0]) * mm * float(state[BREATH])
         rotation = float(state[ROTATION])
-        # A longer way takes more with it: tissue gives way smoothly.
+        # A longer way takes more tissue with it.
         reach = _REACH + 0.1 * float(np.linalg.norm(target - self.neck))
 
         def around(points: FloatArray, time: float) -> Stream:
@@ -98,8 +98,8 @@ class Pelvic(PelvicShape):
             neck, step = path(time), 1e-4
             centre = neck + _BEHIND
             wanted = (path(time + step) - path(time - step)) / (2 * step)
-            # The field is linear in what the neck is pushed by: two trials give the push that
-            # carries the neck along its path, whatever else moves.
+            # The field is linear in the push. Two trials give the push that carries the neck along
+            # its path, whatever else moves.
             here = neck[:, None]
             rest = self._held(here, around(here, time)).v[:, 0]
             trials = [
