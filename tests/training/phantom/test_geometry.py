@@ -108,15 +108,6 @@ def test_nothing_moves_in_the_bone_or_behind_the_face() -> None:
     np.testing.assert_array_equal(held(AT).v[:, free], (pushed(AT) + turned(AT)).v[:, free])
 
 
-@pytest.mark.parametrize(
-    "distance",
-    [lambda p: ellipse_distance(p, *BONE), lambda p: circle_distance(p, CENTRE, 11.0)],
-)
-def test_a_distance_has_its_gradient(distance: Callable[..., tuple[FloatArray, ...]]) -> None:
-    slopes = np.stack(across(lambda p: distance(p)[0]))
-    np.testing.assert_allclose(distance(AT)[1], slopes, atol=1e-5)
-
-
 def test_splines_go_through_their_nodes_and_reproduce_what_is_smooth() -> None:
     nodes = np.linspace(-20, 60, 41)
     np.testing.assert_allclose(spline_matrix(nodes, nodes), np.eye(41), atol=1e-12)
