@@ -34,7 +34,7 @@ Textures = dict[str, list[dict[str, float]]]
 SEED, FRAMES = 2026, 60
 _MARK = "<!-- measured -->"
 _GROUPS = ("muscle", "lung")
-_PLACES = (8, 22, 36, 50)  # frames of a phantom's clip that are measured, each with the next one
+_PLACES = (8, 22, 36, 50)  # frames of a phantom's clip that are measured, each with the one before
 _RUNS = 8  # of two neighbouring frames, from each real clip
 _COLOURS = (255, 190, 0), (0, 220, 255), (120, 255, 120)
 _SOURCE = "PFUS1, doi 10.5281/zenodo.10800787, CC BY 4.0"
@@ -75,7 +75,7 @@ def clip_frames(subject: Subject, wanted: Sequence[int]) -> list[Shot]:
 
 def runs(subject: Subject, places: Sequence[int] = _PLACES) -> list[Frames]:
     """Pairs of neighbouring frames, uint8 (2, H, W) each."""
-    shots = clip_frames(subject, [place + step for place in places for step in (0, 1)])
+    shots = clip_frames(subject, [place + step for place in places for step in (-1, 0)])
     images = np.stack([shot.image for shot in shots])
     return list(images.reshape(-1, 2, *images.shape[1:]))
 

@@ -50,8 +50,8 @@ def texture(runs: Sequence[Frames]) -> dict[str, float]:
         deviation = float(np.sqrt(bin_.mean())) if len(bin_) > _FEWEST else np.nan
         values[f"high-pass deviation at mean grey {low} to {high}"] = deviation
     values |= {
-        "width of a speckle along the beam": finite_mean([_width(h, middle) for h in fine]),
-        "width across the beam": finite_mean([_width(h.T, middle.T) for h in fine]),
+        "width of a speckle along the beam": float(np.mean([_width(h, middle) for h in fine])),
+        "width across the beam": float(np.mean([_width(h.T, middle.T) for h in fine])),
         "high-pass correlation of neighbouring frames": finite_mean(neighbours),
     }
     for percent in (10, 50, 90, 99):
