@@ -1,21 +1,38 @@
-"""The anatomies that there are."""
+"""The anatomies that `sonomime phantom` can render."""
 
 from __future__ import annotations
 
-from .anatomy import Anatomy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import heart_subjects, pelvic_subjects
+from .body import Body
 from .heart import Heart
 from .heart_shape import HeartParameters
-from .heart_subjects import draw as draw_heart
-from .heart_subjects import unfit as unfit_heart
 from .pelvic import Pelvic
 from .pelvic_shape import PelvicParameters
-from .pelvic_subjects import draw as draw_pelvic
-from .pelvic_subjects import unfit as unfit_pelvic
+
+
+class Anatomy(NamedTuple):
+    """A kind of body.
+
+    Attributes:
+        parameters: a frozen dataclass with everything about a subject.
+        draw: draws the parameters of a random subject.
+        body: makes the subject with these parameters.
+        unfit: says what is wrong with user-edited parameters that are each in range, or None. It
+            runs before ``body``, so it must check whatever ``body`` divides by.
+    """
+
+    parameters: type[Any]
+    draw: Callable[[np.random.Generator], Any]
+    body: Callable[[Any], Body]
+    unfit: Callable[[Any], str | None] = lambda parameters: None
+
 
 ANATOMIES = {
-    anatomy.name: anatomy
-    for anatomy in (
-        Anatomy("pelvic", PelvicParameters, draw_pelvic, Pelvic, unfit_pelvic),
-        Anatomy("heart", HeartParameters, draw_heart, Heart, unfit_heart),
-    )
+    "pelvic": Anatomy(PelvicParameters, pelvic_subjects.draw, Pelvic, pelvic_subjects.unfit),
+    "heart": Anatomy(HeartParameters, heart_subjects.draw, Heart, heart_subjects.unfit),
 }

@@ -2,45 +2,28 @@
 
 Every scatterer adds its amplitude with the phase of its exact range; the sum is blurred by the
 point-spread function (axial pulse, lateral beam), attenuated, given noise, amplified with depth,
-and only then is the envelope taken. Source: METHOD, "The phantom" (Meunier and Bertrand 1995; COLE,
-Gao et al. 2009).
+and only then is the envelope taken. Sources: Meunier and Bertrand 1995; COLE, Gao et al. 2009.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Raster
 from .probe import Probe
-
-FloatArray = NDArray[np.float32]
 
 DENSITY = 17.0
 """Scatterers per mm^2 for the finest probes: ten in a resolution cell of 0.5 mm x 1.2 mm."""
 _SIGMA = 1 / (2 * np.sqrt(2 * np.log(2)))  # standard deviation of a Gaussian of FWHM 1
-_MARGIN = 3.0  # beam widths beyond the sector: what lies there is heard through the beam's flank
+_MARGIN = 3.0  # beam widths beyond the sector, which the flank of the beam still hears
 
 
 def density(probe: Probe) -> float:
-    """Scatterers per mm^2: above a cell of 1 mm^2 so many a cell instead, because speckle does not
-    get better with more of them and each takes time in every frame."""
+    """Scatterers per mm^2; for resolution cells above 1 mm^2 the same number per cell, because more
+    do not improve the speckle, and each takes time in every frame."""
     return DENSITY / max(1.0, probe.axial * probe.lateral)
-
-
-@dataclass(frozen=True)
-class Echo:
-    """What reaches a frame's beamformer.
-
-    Attributes:
-        points: float64 (N, 2), the scatterers in the picture, mm.
-        amplitude: float32 (N,), mean square 1 in tissue of 0 dB.
-    """
-
-    points: NDArray[np.float64]
-    amplitude: FloatArray
 
 
 class Beam:
@@ -65,19 +48,24 @@ class Beam:
         frequency = np.fft.fftfreq(self.lines)
         self._lateral = np.exp(-2 * (np.pi * sigma[:, None] * frequency) ** 2).astype(np.float32)
         self._axial_sigma = _SIGMA * probe.axial / self.step  # in rows
-        # The mean square that tissue of 0 dB gives, so that brightness does not hang on the grid.
+        # The mean square that tissue of 0 dB gives, so that brightness does not depend on the grid.
         per_cell = density(probe) * self.step * length * self.pitch
         energy = per_cell / (4 * np.pi * sigma * self._axial_sigma)
         self._level = (1 / np.sqrt(energy)).astype(np.float32)[:, None]
 
-    def hear(self, echo: Echo) -> NDArray[np.complex64]:
-        """The baseband sum of the scatterers after the lateral beam, (rows, lines)."""
+    def hear(self, points: NDArray[np.float64], amplitude: Raster) -> NDArray[np.complex64]:
+        """The baseband sum of the scatterers after the lateral beam, (rows, lines).
+
+        Args:
+            points: (N, 2), mm.
+            amplitude: (N,), of mean square 1 in tissue of 0 dB.
+        """
         probe, count = self.probe, self.rows * self.lines
-        depth, angle = probe.to_polar(echo.points)
+        depth, angle = probe.to_polar(points)
         row, line = depth / self.step, angle / self.pitch + (self.lines - 1) / 2
         seen = (row >= 0) & (row < self.rows - 1) & (line >= 0) & (line < self.lines - 1)
         row, line, depth = (v[seen] for v in (row, line, depth))
-        amplitude = echo.amplitude[seen]
+        amplitude = amplitude[seen]
         phase = (((-4 * np.pi / probe.wavelength) * depth) % (2 * np.pi)).astype(np.float32)
         parts = amplitude * np.cos(phase), amplitude * np.sin(phase)
         i, j = row.astype(np.int32), line.astype(np.int32)
@@ -91,17 +79,16 @@ class Beam:
         )
         field = np.empty((self.rows, self.lines), np.complex64)
         field.real, field.imag = (v.reshape(field.shape) for v in (real, imaginary))
-        return np.asarray(
-            np.fft.ifft(np.fft.fft(field, axis=1) * self._lateral, axis=1), np.complex64
-        )
+        heard = np.fft.ifft(np.fft.fft(field, axis=1) * self._lateral, axis=1)
+        return np.asarray(heard, np.complex64)
 
     def envelope(
         self,
         heard: NDArray[np.complex64],
-        loss: FloatArray,
-        gain: FloatArray,
+        loss: Raster,
+        gain: Raster,
         noise: NDArray[np.complex64] | None,
-    ) -> FloatArray:
+    ) -> Raster:
         """The envelope, float32 (rows, lines), of mean square 1 in unshadowed tissue of 0 dB.
 
         Args:
@@ -116,11 +103,8 @@ class Beam:
             # Noise passes the receiver's filter as the echoes do.
             field += noise * np.sqrt(2 * np.sqrt(np.pi) * self._axial_sigma, dtype=np.float32)
         pair = field.view(np.float32).reshape(self.rows, self.lines, 2)
-        blurred = cv2.GaussianBlur(
-            pair, (1, _taps(self._axial_sigma)), 1e-6, None, self._axial_sigma
-        )
-        return np.asarray(cv2.magnitude(blurred[..., 0], blurred[..., 1]) * gain)
-
-
-def _taps(sigma: float) -> int:
-    return 2 * int(np.ceil(4 * sigma)) + 1
+        taps = 2 * int(np.ceil(4 * self._axial_sigma)) + 1
+        blurred = cv2.GaussianBlur(pair, (1, taps), 1e-6, None, self._axial_sigma)
+        # The last bit of cv2.magnitude depends on where in memory its arrays lie.
+        real, imaginary = blurred[..., 0], blurred[..., 1]
+        return np.sqrt(real * real + imaginary * imaginary) * gain

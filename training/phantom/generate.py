@@ -1,7 +1,7 @@
 """A phantom folder: clips, keypoints, displacement and true predictions, each file whole or absent.
 
-Every file follows from (anatomy, seed, number) alone, so that an interrupted run that is started
-again makes the same pixels, with however many workers.
+Every file follows from (anatomy, seed, number) alone, so an interrupted run that is started again
+makes the same pixels, with any number of workers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import io
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,14 +24,14 @@ from ...runtime.support.atomic_files import atomic_path, atomic_write_text
 from ...runtime.support.dataclass_parser import plain
 from ...runtime.support.errors import ConfigError
 from ...runtime.support.progress import progress
-from .anatomy import Body, why_impossible
+from .body import Body, why_impossible
 from .folder import alone, claim, refuse_other
 from .probe import SIZE
 from .subject import CHECKED_STATES, Identity, Shot, Subject, draw_subject, film, landmark_pixels
 from .subject_file import subject_text
 from .workers import Task, run, tick
 
-_SCATTERERS, _NOISE, _PAIRS, _OTHER = 1, 2, 3, 4
+_SCATTERERS, _NOISE, _PAIRS, _OTHER = 1, 2, 3, 4  # random streams of a subject or a seed
 METADATA = {"title": "sonomime phantom", "comment": "synthetic ultrasound, simulated by sonomime"}
 VERSION = 1
 """Of the pixels: raised by a change that gives others, so that no folder mixes them."""
@@ -39,7 +39,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """What a folder is made from; a folder is only ever continued with the same."""
+    """What a folder is made from; a folder is only continued with the same settings."""
 
     anatomy: str
     seed: int
@@ -48,12 +48,8 @@ class Settings:
     pairs: int
     version: int = VERSION
 
-    def identities(self) -> list[Identity]:
-        return [Identity(self.anatomy, self.seed, i) for i in range(self.subjects)]
 
-
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """A true prediction to make: ``source`` moves as ``driving`` does."""
 
     source: Subject
@@ -64,18 +60,14 @@ class Pair:
         return f"{self.source.name}__{self.driving.name}"
 
 
-Say = Callable[[str], object]
-"""Takes a line for the user."""
-
-
 class Made(NamedTuple):
     """What a run did.
 
     Attributes:
         clips, pairs: in the folder now.
-        clips_before, pairs_before: of them, those that were there already.
-        rendered: frames, those of the pairs' truths too.
-        seconds: that it took.
+        clips_before, pairs_before: how many of them were there already.
+        rendered: frames, those of the true predictions included.
+        seconds: how long it took.
     """
 
     clips: int
@@ -86,10 +78,10 @@ class Made(NamedTuple):
     seconds: float
 
 
-def generate(folder: Path, settings: Settings, workers: int, say: Say = lambda line: None) -> Made:
+def generate(folder: Path, settings: Settings, workers: int) -> Made:
     """Make a phantom folder, or what is missing of it.
 
-    It starts processes: a script that calls it needs its ``if __name__ == "__main__":``.
+    It starts processes: a script that calls it needs ``if __name__ == "__main__":``.
 
     Raises:
         ConfigError: the folder holds another phantom; more pairs than there can be.
@@ -97,20 +89,14 @@ def generate(folder: Path, settings: Settings, workers: int, say: Say = lambda l
         SonomimeError: a worker process was killed.
     """
     refuse_other(folder, asdict(settings))
-    identities = settings.identities()
+    identities = [Identity(settings.anatomy, settings.seed, i) for i in range(settings.subjects)]
     subjects = [draw_subject(i) for i in progress(identities, label="drawing subjects")]
     pairs = choose_pairs(settings, subjects)
-    return _make(folder, asdict(settings), subjects, pairs, settings.frames, workers, say)
+    return _make(folder, asdict(settings), subjects, pairs, settings.frames, workers)
 
 
-def render_subject(
-    folder: Path, subject: Subject, frames: int, say: Say = lambda line: None
-) -> Made:
-    """Make a phantom folder of one clip: of a subject that somebody described.
-
-    Raises:
-        as :func:`generate`.
-    """
+def render_subject(folder: Path, subject: Subject, frames: int) -> Made:
+    """Make a phantom folder of one clip, of a subject read from a file. Raises as `generate`."""
     settings = {
         "anatomy": subject.identity.anatomy,
         "subject": subject.name,
@@ -120,28 +106,27 @@ def render_subject(
         "parameters": plain(subject.parameters),
     }
     refuse_other(folder, settings)
-    return _make(folder, settings, [subject], [], frames, 1, say)
+    return _make(folder, settings, [subject], [], frames, 1)
 
 
 def choose_pairs(settings: Settings, subjects: Sequence[Subject]) -> list[Pair]:
-    """Pairs of test subjects, drawn from the seed; those whose landmarks would leave the sector are
-    not drawn.
+    """Pairs of test subjects, drawn from the seed; a pair whose landmarks would leave the sector is
+    left out.
 
     Raises:
-        ConfigError: there are fewer; it says how many.
+        ConfigError: there are fewer than asked for; it says how many.
     """
     if settings.pairs == 0:
         return []
     test = [subject for subject in subjects if subject.identity.split == "test"]
     possible = _possible_pairs(test, np.random.default_rng([settings.seed, _PAIRS]))
-    wanted = progress(islice(possible, settings.pairs), settings.pairs, "choosing pairs")
-    chosen = list(wanted)
+    chosen = list(progress(islice(possible, settings.pairs), settings.pairs, "choosing pairs"))
     if len(chosen) < settings.pairs:
         raise ConfigError(
-            f"--pairs {settings.pairs}: only {len(chosen)} pairs are possible. Of the "
-            f"{settings.subjects} subjects {len(test)} are for testing (every fifth), and in a "
-            "pair the landmarks have to stay in the sector",
-            f"ask for {len(chosen)} pairs at most, or for more subjects",
+            f"--pairs {settings.pairs}: only {len(chosen)} pairs are possible. Every fifth of the "
+            f"{settings.subjects} subjects is for testing, and the landmarks of a pair must stay "
+            "in the sector",
+            f"ask for at most {len(chosen)} pairs, or for more subjects",
         )
     return chosen
 
@@ -152,7 +137,7 @@ def _possible_pairs(test: Sequence[Subject], rng: np.random.Generator) -> Iterat
     others = len(test) - 1
     for i in rng.permutation(len(test) * others):
         a, b = divmod(int(i), others)
-        b += b >= a  # nobody is a pair with himself
+        b += b >= a  # a subject does not drive itself
         if why_impossible(bodies[a], manoeuvres[b] - manoeuvres[b][0]) is None:
             yield Pair(test[a], test[b])
 
@@ -164,37 +149,28 @@ def _make(
     pairs: Sequence[Pair],
     frames: int,
     workers: int,
-    say: Say,
 ) -> Made:
     start = time.monotonic()
     with alone(folder):
         claim(folder, settings)
-        new_subjects = [s for s in subjects if not _whole(_clip_files(folder, s.name))]
-        new_pairs = [p for p in pairs if not _whole(_truth_files(folder, p.name))]
-        for kind, there, new in (("clips", subjects, new_subjects), ("pairs", pairs, new_pairs)):
-            if len(new) < len(there):
-                say(f"{len(there) - len(new)} of {len(there)} {kind} were there already")
-        tasks: list[Task] = [(make_clip, (folder, s, frames)) for s in new_subjects]
-        tasks += [(make_truth, (folder, p, frames)) for p in new_pairs]
-        to_render = frames * (len(new_subjects) + 2 * len(new_pairs))
+        clips = [s for s in subjects if not _all_there(clip_files(folder, s.name))]
+        truths = [p for p in pairs if not _all_there(truth_files(folder, p.name))]
+        tasks: list[Task] = [(make_clip, (folder, s, frames)) for s in clips]
+        tasks += [(make_truth, (folder, p, frames)) for p in truths]
+        to_render = frames * (len(clips) + 2 * len(truths))
         if tasks:
             run(tasks, workers, to_render, "rendering frames")
         write_tables(folder, subjects, pairs, frames)
-    return Made(
-        len(subjects),
-        len(pairs),
-        len(subjects) - len(new_subjects),
-        len(pairs) - len(new_pairs),
-        to_render,
-        time.monotonic() - start,
-    )
+    before = len(subjects) - len(clips), len(pairs) - len(truths)
+    return Made(len(subjects), len(pairs), *before, to_render, time.monotonic() - start)
 
 
-def _whole(files: Iterable[Path]) -> bool:
+def _all_there(files: Iterable[Path]) -> bool:
     return all(file.is_file() for file in files)
 
 
-def _clip_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+def clip_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """The clip, displacement and parameters of a subject."""
     return (
         folder / "clips" / f"{name}.mkv",
         folder / "displacement" / f"{name}.npz",
@@ -202,29 +178,30 @@ def _clip_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
     )
 
 
-def _truth_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+def truth_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """The true prediction of a pair, its other rendering and its truth."""
     truth = folder / "truth"
     return truth / f"{name}.mkv", truth / f"{name}.other.mkv", truth / f"{name}.npz"
 
 
 def make_clip(folder: Path, subject: Subject, frames: int) -> None:
-    """One subject's clip, displacement and parameters."""
-    clip, displacement, parameters = _clip_files(folder, subject.name)
+    """Write one subject's files."""
+    clip, displacement, parameters = clip_files(folder, subject.name)
     body, identity = subject.body, subject.identity
     shots = film(body, body.states(frames), _seed(identity, _SCATTERERS), identity.stream(_NOISE))
-    save(displacement, displacement=write_clip(clip, shots, body), sector=body.probe.sector())
+    _save(displacement, displacement=_write_clip(clip, shots, body), sector=body.probe.sector())
     atomic_write_text(parameters, subject_text(subject))
 
 
 def make_truth(folder: Path, pair: Pair, frames: int) -> None:
-    """A true prediction, its other rendering, and its truth."""
-    video, other, arrays = _truth_files(folder, pair.name)
+    """Write one pair's files."""
+    video, other, arrays = truth_files(folder, pair.name)
     body, identity = pair.source.body, pair.source.identity
     states = pair.driving.body.states(frames)
     states = states - states[0]
-    displacement = write_clip(video, film(body, states, _seed(identity, _SCATTERERS)), body)
-    write_clip(other, film(body, states, _seed(identity, _OTHER)), body)
-    save(
+    displacement = _write_clip(video, film(body, states, _seed(identity, _SCATTERERS)), body)
+    _write_clip(other, film(body, states, _seed(identity, _OTHER)), body)
+    _save(
         arrays,
         displacement=displacement,
         sector=body.probe.sector(),
@@ -237,7 +214,7 @@ def _seed(identity: Identity, use: int) -> int:
     return int(np.random.SeedSequence(identity.stream(use)).generate_state(1)[0])
 
 
-def write_clip(path: Path, shots: Iterable[Shot], body: Body) -> NDArray[np.float32]:
+def _write_clip(path: Path, shots: Iterable[Shot], body: Body) -> NDArray[np.float32]:
     """Write a clip; returns its displacement, float32 (T, SIZE, SIZE, 2)."""
     fields = []
     with open_sink(path, (SIZE, SIZE), 1, body.display.frame_rate, METADATA) as sink:
@@ -248,9 +225,9 @@ def write_clip(path: Path, shots: Iterable[Shot], body: Body) -> NDArray[np.floa
     return np.stack(fields)
 
 
-def save(path: Path, **arrays: Any) -> None:
-    """Write a .npz file, compressed lightly: numpy's own level takes eight times as long, a third
-    of all that a clip takes, for 6 % of the size."""
+def _save(path: Path, **arrays: Any) -> None:
+    """Write a .npz file with light compression: numpy's own level takes eight times as long, a
+    third of a clip's whole time, and saves 6 % of the size."""
     with (
         atomic_path(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
@@ -272,17 +249,17 @@ def write_tables(
         for frame, points in enumerate(landmark_pixels(body, body.states(frames))):
             for keypoint, (x, y) in zip(body.keypoint_names, points, strict=True):
                 labels.append([clip, str(frame), keypoint, f"{x:.3f}", f"{y:.3f}", "1"])
-    atomic_write_text(folder / "keypoints.csv", _csv(labels))
+    _write_csv(folder / "keypoints.csv", labels)
     if pairs:
         rows = [["pair", "source", "driving", "split"]]
         for pair in pairs:
             ends = [f"clips/{subject.name}.mkv" for subject in (pair.source, pair.driving)]
             rows.append([pair.name, *ends, pair.source.identity.split])
-        atomic_write_text(folder / "truth" / "pairs.csv", _csv(rows))
-    atomic_write_text(folder / "clips.csv", _csv(clips))
+        _write_csv(folder / "truth" / "pairs.csv", rows)
+    _write_csv(folder / "clips.csv", clips)
 
 
-def _csv(rows: Sequence[Sequence[str]]) -> str:
+def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    atomic_write_text(path, text.getvalue())

@@ -10,40 +10,31 @@ radians).
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import FloatArray
 from .flow import circle_distance, ramp
-from .heart_cycle import Courses
-from .heart_shape import Frame, HeartParameters, HeartShape
+from .heart_cycle import courses
+from .heart_shape import Frame, HeartShape
 from .heart_tissue import paint
 from .paint import Canvas
 from .tissue_map import Grid, Motion, Pose
 
-FloatArray = NDArray[np.float64]
-
-KEYPOINTS = ("apex", "mitral_lateral", "mitral_septal")
 CONTRACTION, VALVE, SWAY, PROBE_ANGLE, STATE = 6, 7, slice(8, 10), 10, 11
 _APEX_REACH = 24.0
 _ATRIAL_REACH = 24.0  # mm below the annulus over which its way dies out
-_VALVE_WAY = 6.0  # mm a leaflet's tip goes, about, from ajar to open or closed
+_VALVE_WAY = 6.0  # about how many mm a leaflet's tip goes from ajar to open or closed
 _VALVE_REACH = 7.0
 
 
 class Heart(HeartShape):
-    """A subject as a Body (anatomy.py)."""
+    """A subject as a Body (body.py)."""
 
-    keypoint_names = KEYPOINTS
-    node = 2.0
-
-    def __init__(self, parameters: HeartParameters) -> None:
-        super().__init__(parameters)
-        self._courses = Courses(parameters.beating)
+    keypoint_names = ("apex", "mitral_lateral", "mitral_septal")
 
     def tissue(self, grid: Grid) -> Canvas:
         return paint(self, grid)
 
     def impossible(self, state: FloatArray) -> str | None:
-        """Why a state cannot be; None where it can."""
         places = self._pose(state).remove(self.landmarks(state))
         now, rest = Frame.of(places), self.frame
         if not 0.68 <= now.length / rest.length <= 1.12:
@@ -63,8 +54,7 @@ class Heart(HeartShape):
 
     def states(self, frames: int) -> FloatArray:
         b, mm = self.parameters.beating, self.mm_per_point
-        time = np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)
-        c = self._courses(time)
+        c = courses(b, np.linspace(0, 1, frames))
         state = np.zeros((frames, STATE))
         up, inward = -self.frame.along, self.frame.across
         way = np.zeros((frames, 3, 2))
@@ -72,25 +62,21 @@ class Heart(HeartShape):
         for i, (course, sign) in enumerate(((c.lateral, -1.0), (c.septal, 1.0))):
             side = sign * b.narrowing * self.frame.half * c.squeeze
             way[:, 1 + i] = b.annulus[i] * course[:, None] * up + side[:, None] * inward
-        state[:, SWAY] = c.sway
-        state[:, PROBE_ANGLE] = c.tilt
-        for row, step in zip(state, way, strict=True):
+        for row, step, tilt, shift in zip(state, way, c.tilt, c.sway, strict=True):
             # In the picture the heart is carried along by the probe's sway.
-            pose = self._at(float(row[PROBE_ANGLE]), row[SWAY])
+            pose = Pose(tilt, np.zeros(2), shift)
             row[:CONTRACTION] = (pose.place(self.rest + step) - self.rest).ravel()
         state[:, :CONTRACTION] /= mm
-        state[:, SWAY] /= mm
         state[:, CONTRACTION] = b.contraction * c.squeeze
         state[:, VALVE] = c.valve
+        state[:, SWAY] = c.sway / mm
+        state[:, PROBE_ANGLE] = c.tilt
         return state
 
     def out_of_plane(self, frames: int) -> FloatArray:
-        """Slip of the image plane at each frame, mm (frames,): the heart twists as it contracts."""
-        time = np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)
-        return self.parameters.beating.out_of_plane * self._courses(time).squeeze
-
-    def landmarks(self, state: FloatArray) -> FloatArray:
-        return self.rest + self.mm_per_point * state[:CONTRACTION].reshape(3, 2)
+        """The heart twists as it contracts."""
+        b = self.parameters.beating
+        return b.out_of_plane * courses(b, np.linspace(0, 1, frames)).squeeze
 
     def motion(self, state: FloatArray) -> Motion:
         pose = self._pose(state)
@@ -100,8 +86,8 @@ class Heart(HeartShape):
         def velocity(points: FloatArray, time: float) -> FloatArray:
             places = self.rest + time * way
             frame = Frame.of(places)
-            # The keypoints are carried along among the rest: three weights, one for each, are
-            # given the moves that take them along their ways, whatever else moves.
+            # Whatever else moves, each keypoint must go along its way: solve for the moves of
+            # three weights, one for each keypoint.
             n = points.shape[1]
             both = np.concatenate([points, places.T], axis=1)
             s, u = frame.coordinates(both)
@@ -109,15 +95,15 @@ class Heart(HeartShape):
             v = held * self._beat(frame, s, u, squeeze, valve, time)
             weights = held * self._weights(frame, both, s, u)
             moves = np.linalg.solve(weights[:, n:].T, way - v[:, n:].T)
-            return np.asarray(v[:, :n] + moves.T @ weights[:, :n])
+            return v[:, :n] + moves.T @ weights[:, :n]
 
         return Motion(velocity, pose)
 
     def _weights(
         self, frame: Frame, points: FloatArray, s: FloatArray, u: FloatArray
     ) -> FloatArray:
-        """How much each keypoint takes points (2, N) with it, (3, N): the apex what is around it;
-        the annulus the ventricles, less and less towards the apex, and the tops of the atria."""
+        """How much each keypoint takes points (2, N) with it, (3, N): the apex what is around it,
+        the annulus the tops of the atria, and the ventricles, less towards the apex."""
         gap = points - frame.apex[:, None]
         apex = np.exp(-0.5 * (gap * gap).sum(axis=0) / _APEX_REACH**2)
         below = s - frame.length
@@ -150,24 +136,19 @@ class Heart(HeartShape):
                 bell = valve * np.exp(0.5 - 0.5 * (x * x + tip * tip))
                 across += _VALVE_WAY * x * bell
                 along -= 2.0 * bell
-        return np.asarray(along * frame.along[:, None] + across * frame.across[:, None])
+        return along * frame.along[:, None] + across * frame.across[:, None]
 
     def _held(self, points: FloatArray) -> FloatArray:
         """Nothing beats at the probe's face: a factor (N,)."""
-        radius = self.probe.radius
-        gap, gradient = circle_distance(points, np.array([0, -radius]), radius)
-        held: FloatArray = ramp(gap, gradient, 20.0).w
-        return held
+        face = circle_distance(points, np.array([0, -self.probe.radius]), self.probe.radius)
+        return ramp(*face, 20.0).w
 
     def _pose(self, state: FloatArray) -> Pose:
-        return self._at(float(state[PROBE_ANGLE]), self.mm_per_point * state[SWAY])
-
-    def _at(self, angle: float, shift: FloatArray) -> Pose:
         """The probe tilts about its face."""
-        return Pose(angle, np.zeros(2), shift)
+        return Pose(float(state[PROBE_ANGLE]), np.zeros(2), self.mm_per_point * state[SWAY])
 
 
 def _step(t: FloatArray) -> FloatArray:
     """0 below 0, 1 above 1, smooth between."""
     t = np.clip(t, 0, 1)
-    return np.asarray(t * t * t * (t * (6 * t - 15) + 10))  # a power would take most of the time
+    return t * t * t * (t * (6 * t - 15) + 10)  # a power would take most of the time

@@ -7,14 +7,13 @@ frames it has.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .manoeuvre import Sway
-
-FloatArray = NDArray[np.float64]
+from .arrays import FloatArray
+from .manoeuvre import sway
+from .ranges import Range, Seed
 
 _KICK = 0.80, 0.96  # when the atria contract, shares of a beat
 _SHORTEST = 0.8  # beat, as a share of the usual one
@@ -22,42 +21,32 @@ _SHORTEST = 0.8  # beat, as a share of the usual one
 
 @dataclass(frozen=True)
 class Beating:
-    """How the heart beats.
+    """How the heart beats; ranges are wider than the population."""
+
+    beats: Annotated[float, Range(0.1, 20)]  # in the whole clip
+    systole: Annotated[float, Range(0.2, 0.5)]  # its share of a beat
+    kick: Annotated[float, Range(0, 0.8)]  # share of the contraction that the atria undo
+    uneven: Annotated[float, Range(0, 0.3)]  # deviation of a beat's strength and length, shares
+    contraction: Annotated[float, Range(0, 0.45)]  # of the endocardium's radius, a share
+    annulus: Annotated[tuple[float, float], Range(-5, 25)]  # lateral, septal: mm to the apex
+    narrowing: Annotated[float, Range(-0.2, 0.3)]  # of the annulus, a share
+    apex: Annotated[tuple[float, float], Range(-8, 8)]  # its way in systole (x, z), mm
+    breath: Annotated[float, Range(0, 10)]  # amplitude, mm
+    breaths: Annotated[float, Range(0, 20)]  # in the whole clip
+    sway: Annotated[float, Range(0, 10)]  # of the probe, mm about rest
+    tilt: Annotated[float, Range(0, 15)]  # of the probe, degrees about rest
+    out_of_plane: Annotated[float, Range(-20, 20)]  # slip at the end of systole, mm
+    seed: Seed  # of the beats' differences and the sway
+
+
+class Courses(NamedTuple):
+    """A subject's clip at T moments.
 
     Attributes:
-        beats: in the whole clip.
-        systole: its share of a beat.
-        kick: what is left of the contraction for the atria to undo, a share.
-        uneven: deviation of a beat's strength and length, shares.
-        contraction: of the endocardium's radius, a share.
-        annulus: way of the annulus' lateral and septal end towards the apex, mm.
-        narrowing: of the annulus, a share.
-        apex: way of the apex in systole (x, z), mm.
-        breath: amplitude, mm; breaths: in the whole clip.
-        sway: of the probe, mm; tilt: degrees; both reach so far about rest.
-        out_of_plane: slip of the image plane at the end of systole, mm.
-        seed: of the beats' differences and the sway's course.
+        squeeze, lateral, septal: contraction, and way of the annulus' ends, about 0 to 1, (T,).
+        valve: -1 closed to 1 open, (T,).
+        sway: mm (T, 2); tilt: radians (T,); of the body before the probe.
     """
-
-    beats: float
-    systole: float
-    kick: float
-    uneven: float
-    contraction: float
-    annulus: tuple[float, float]
-    narrowing: float
-    apex: tuple[float, float]
-    breath: float
-    breaths: float
-    sway: float
-    tilt: float
-    out_of_plane: float
-    seed: int
-
-
-class Course(NamedTuple):
-    """At T moments: squeeze, lateral, septal, valve (T,), the first three about 0 to 1, valve -1 to
-    1; sway (T, 2) mm and tilt (T,) radians of the body before the probe."""
 
     squeeze: FloatArray
     lateral: FloatArray
@@ -67,41 +56,33 @@ class Course(NamedTuple):
     tilt: FloatArray
 
 
-class Courses:
-    """The courses of one subject's clip."""
+def courses(beating: Beating, time: FloatArray) -> Courses:
+    """The courses of one subject at ``time`` (T,), from 0 to 1."""
+    b = beating
+    rng = np.random.default_rng([b.seed, 78])
+    count = int(np.ceil(b.beats / _SHORTEST)) + 1
+    length = np.clip(1 + b.uneven * rng.standard_normal(count), _SHORTEST, 1.25)
+    strengths = np.clip(1 + b.uneven * rng.standard_normal(count), 0.8, 1.2)
+    late = rng.uniform(0.0, 0.04, 2)  # the annulus' two ends are not in step
+    first_breath = rng.uniform(0, 2 * np.pi)
 
-    def __init__(self, beating: Beating) -> None:
-        b = self.beating = beating
-        rng = np.random.default_rng([b.seed, 78])
-        count = int(np.ceil(b.beats / _SHORTEST)) + 1
-        length = np.clip(1 + b.uneven * rng.standard_normal(count), _SHORTEST, 1.25)
-        self._starts = np.concatenate([[0.0], np.cumsum(length)])
-        self._strength = np.clip(1 + b.uneven * rng.standard_normal(count), 0.8, 1.2)
-        self._late = rng.uniform(0.0, 0.04, 2)  # the annulus' two ends are not in step
-        self._breath = rng.uniform(0, 2 * np.pi)
-        self._sway = Sway(b.seed)
-
-    def __call__(self, time: FloatArray) -> Course:
-        """Args: time: (T,) in 0..1."""
-        b = self.beating
-        at = time * b.beats
-        beat = np.searchsorted(self._starts, at, side="right") - 1
-        phase = (at - self._starts[beat]) / np.diff(self._starts)[beat]
-        strength = self._strength[beat]
-        lateral, septal = (
-            strength * _pull(phase, b.systole + late, b.kick + 0.1) for late in self._late
-        )
-        turn = 2 * np.pi * b.breaths * time + self._breath
-        breath = b.breath * (np.sin(turn) - np.sin(self._breath))
-        sway = b.sway * np.stack([self._sway(time, 0), self._sway(time, 1)], axis=1)
-        return Course(
-            strength * _pull(phase, b.systole, b.kick),
-            lateral,
-            septal,
-            _valve(phase, b.systole),
-            sway + breath[:, None] * np.array([0.3, 0.8]),
-            np.radians(b.tilt) * self._sway(time, 2),
-        )
+    starts = np.concatenate([[0.0], np.cumsum(length)])
+    at = time * b.beats
+    beat = np.searchsorted(starts, at, side="right") - 1
+    phase = (at - starts[beat]) / np.diff(starts)[beat]
+    strength = strengths[beat]
+    lateral, septal = (strength * _pull(phase, b.systole + by, b.kick + 0.1) for by in late)
+    turn = 2 * np.pi * b.breaths * time + first_breath
+    breath = b.breath * (np.sin(turn) - np.sin(first_breath))
+    shift, tilt = sway(b.seed, time, b.sway, b.tilt)
+    return Courses(
+        strength * _pull(phase, b.systole, b.kick),
+        lateral,
+        septal,
+        _valve(phase, b.systole),
+        shift + breath[:, None] * np.array([0.3, 0.8]),
+        tilt,
+    )
 
 
 def _pull(phase: FloatArray, systole: float, kick: float) -> FloatArray:
@@ -127,4 +108,4 @@ def _through(phase: FloatArray, *knots: tuple[float, float]) -> FloatArray:
     at, value = np.array(knots).T
     i = np.clip(np.searchsorted(at, phase, side="right") - 1, 0, len(at) - 2)
     t = np.clip((phase - at[i]) / (at[i + 1] - at[i]), 0, 1)
-    return np.asarray(value[i] + (value[i + 1] - value[i]) * t**3 * (t * (6 * t - 15) + 10))
+    return value[i] + (value[i + 1] - value[i]) * t**3 * (t * (6 * t - 15) + 10)

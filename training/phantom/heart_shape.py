@@ -3,52 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import FloatArray
+from .body import Body
 from .display import Display
 from .heart_cycle import Beating
-from .probe import SIZE, Probe
-
-FloatArray = NDArray[np.float64]
+from .probe import Probe
+from .ranges import Point, Range, Seed
 
 _WIDEST = 0.6  # where along the axis the ventricle is widest; it is a cut ellipse about there
 
 
 @dataclass(frozen=True)
 class HeartParameters:
-    """One subject. Lengths in mm, points (x, z) from the middle of the face.
-
-    Attributes:
-        apex: of the left ventricle's cavity at the end of diastole, a keypoint.
-        lateral, septal: where the mitral leaflets are hinged, the other keypoints.
-        septum, wall: thickness of the septum and of the lateral wall.
-        right: width of the right ventricle at its base; offset: how much nearer to the apex the
-            tricuspid valve is.
-        atria: length of the left and of the right atrium.
-        coaptation: where the mitral leaflets meet, 0 in the middle, 1 at the lateral hinge.
-        clutter: strength of the haze before the apex, dB.
-        window: how much the lungs and ribs at the sides darken, dB (left, right).
-        seed: of tissue grain and scatterers.
-    """
+    """One subject. Lengths in mm; ranges are wider than the population."""
 
     probe: Probe
     display: Display
-    apex: tuple[float, float]
-    lateral: tuple[float, float]
-    septal: tuple[float, float]
-    septum: float
-    wall: float
-    right: float
-    offset: float
-    atria: tuple[float, float]
-    coaptation: float
-    clutter: float
-    window: tuple[float, float]
+    apex: Point  # of the left ventricle's cavity at the end of diastole, a keypoint
+    lateral: Point  # where the mitral leaflets are hinged: the other two keypoints
+    septal: Point
+    septum: Annotated[float, Range(3, 25)]  # its thickness
+    wall: Annotated[float, Range(3, 25)]  # thickness of the lateral wall
+    right: Annotated[float, Range(10, 70)]  # width of the right ventricle at its base
+    offset: Annotated[float, Range(-10, 25)]  # how much nearer to the apex the tricuspid valve is
+    atria: Annotated[tuple[float, float], Range(10, 90)]  # length of the left and the right one
+    coaptation: Annotated[float, Range(-0.8, 0.8)]  # where the leaflets meet; 1: lateral hinge
+    clutter: Annotated[float, Range(-60, 20)]  # strength of the haze before the apex, dB
+    window: Annotated[tuple[float, float], Range(0, 60)]  # shadow at the left and right side, dB
     beating: Beating
-    seed: int
+    seed: Seed  # of tissue grain
 
 
 class Frame(NamedTuple):
@@ -83,21 +70,17 @@ class Frame(NamedTuple):
         return self.apex + s[..., None] * self.along + u[..., None] * self.across
 
 
-class HeartShape:
+class HeartShape(Body):
     """A subject's heart, as its tissue is painted."""
 
     def __init__(self, parameters: HeartParameters) -> None:
-        p = self.parameters = parameters
-        self.probe, self.display = p.probe, p.display
-        self.rest = np.array([p.apex, p.lateral, p.septal])
+        p = parameters
+        super().__init__(p, np.array([p.apex, p.lateral, p.septal]))
         self.frame = Frame.of(self.rest)
         # The cut ellipse's half width, from its width at the annulus.
         self.radius = self.frame.half / float(np.sqrt(1 - ((1 - _WIDEST) / _WIDEST) ** 2))
         self.tricuspid = -(self.frame.half + 0.8 * p.septum + 0.5 * p.right)
-        self.mm_per_point = SIZE / 2 * p.probe.mm_per_pixel
 
-    def half_width(self, share: FloatArray) -> FloatArray:
-        """Of the ventricle's cavity at rest, mm; ``share``: of the axis, 0 to 1."""
-        return np.asarray(
-            self.radius * np.sqrt(np.maximum(1 - ((share - _WIDEST) / _WIDEST) ** 2, 0))
-        )
+    def half_width(self, share: FloatArray | float) -> FloatArray:
+        """Half the width of the ventricle's cavity at rest, mm; ``share``: of the axis, 0 to 1."""
+        return self.radius * np.sqrt(np.maximum(1 - ((share - _WIDEST) / _WIDEST) ** 2, 0))

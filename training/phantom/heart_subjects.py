@@ -1,4 +1,4 @@
-"""Drawing hearts, and judging those that somebody typed."""
+"""Drawing hearts, and checking user-edited ones."""
 
 from __future__ import annotations
 
@@ -6,41 +6,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .display import Display
+from .draws import between_in, persistence
 from .heart_cycle import Beating
 from .heart_shape import HeartParameters
-from .limits import Limits, beyond
 from .probe import Probe
-
-_SEED = (0, 2**32 - 1)
-LIMITS: Limits = {
-    "septum": (3, 25), "wall": (3, 25), "right": (10, 70), "offset": (-10, 25), "atria": (10, 90),
-    "coaptation": (-0.8, 0.8), "clutter": (-60, 20), "window": (0, 60), "seed": _SEED,
-    "beating.beats": (0.1, 20), "beating.systole": (0.2, 0.5), "beating.kick": (0, 0.8),
-    "beating.uneven": (0, 0.3), "beating.contraction": (0, 0.45), "beating.annulus": (-5, 25),
-    "beating.narrowing": (-0.2, 0.3), "beating.apex": (-8, 8), "beating.breath": (0, 10),
-    "beating.breaths": (0, 20), "beating.sway": (0, 10), "beating.tilt": (0, 15),
-    "beating.out_of_plane": (-20, 20), "beating.seed": _SEED,
-}  # fmt: skip
-"""Wider than the population, so that a rare case can be made."""
 
 
 def unfit(parameters: HeartParameters) -> str | None:
-    """What is wrong with a subject that somebody typed; None where it can be made."""
-    p = parameters
-    if (problem := beyond(p, LIMITS)) is not None:
-        return problem
-    apex, lateral, septal = np.array([p.apex, p.lateral, p.septal])
-    for name, (x, z) in (("apex", apex), ("lateral", lateral), ("septal", septal)):
-        if not 0 < z < p.probe.depth:
-            return f"{name} lies at a depth of {z:g} mm: it must be above 0, below probe.depth"
-        if abs(x) > p.probe.width / 2:
-            return f"{name} lies {x:g} mm beside the middle: that is outside of the sector"
+    """What is wrong with a subject whose parameters are each in range; None if nothing is."""
+    apex, lateral, septal = np.array([parameters.apex, parameters.lateral, parameters.septal])
     axis, annulus = (lateral + septal) / 2 - apex, lateral - septal
     length, width = float(np.hypot(*axis)), float(np.hypot(*annulus))
     if not 40 <= length <= 130:
-        return f"from apex to the middle of the annulus are {length:.1f} mm: 40 to 130 is possible"
+        return (
+            f"apex is {length:.1f} mm from the middle of lateral and septal: it must be 40 to 130"
+        )
     if not 15 <= width <= 60:
-        return f"lateral and septal are {width:.1f} mm apart: 15 to 60 is possible"
+        return f"lateral and septal are {width:.1f} mm apart: they must be 15 to 60"
     if axis[1] * annulus[0] - axis[0] * annulus[1] < 0.7 * length * width:
         return "lateral must lie to the right of septal, the two across the axis from apex to them"
     return None
@@ -49,10 +31,7 @@ def unfit(parameters: HeartParameters) -> str | None:
 def draw(rng: np.random.Generator) -> HeartParameters:
     """A random subject; sizes of adults in the four-chamber view (Lang et al., J Am Soc
     Echocardiogr 2015)."""
-
-    def between(low: float, high: float) -> float:
-        return round(float(rng.uniform(low, high)), 3)
-
+    between = between_in(rng)
     apex = np.array([between(-2, 16), between(26, 35)])
     tilt, slant = np.radians(between(-10, 12)), np.radians(between(-8, 8))
     length, half = between(72, 90), between(14.5, 18.5)
@@ -66,10 +45,10 @@ def draw(rng: np.random.Generator) -> HeartParameters:
         zoom=between(0.4, 1.0), focus=between(0.4, 0.65) * depth, axial=between(0.8, 1.0),
         lateral=between(2.0, 2.5),
     )  # fmt: skip
-    persistence = ((0.7, 0.3, 0.0), (0.6, 0.3, 0.1), (0.5, 0.3, 0.2))[int(rng.integers(3))]
+    weights = persistence(rng)
     display = Display(
         dynamic_range=between(52, 60), white=between(15, 21), gamma=between(1.15, 1.6),
-        noise=between(52, 60), gain=between(0.14, 0.17), persistence=persistence,
+        noise=between(52, 60), gain=between(0.14, 0.17), persistence=weights,
         frame_rate=between(30, 50),
     )  # fmt: skip
     strength = between(0.75, 1.15)

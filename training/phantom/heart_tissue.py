@@ -8,11 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import FloatArray, Raster
 from .heart_shape import HeartShape
-from .paint import Canvas, Raster, band, curve, within
+from .paint import Canvas, band, curve, within
 from .tissue_map import Grid
-
-FloatArray = NDArray[np.float64]
 
 BLOOD = -30.0
 """Echogenicity of blood at these frequencies; noise and clutter are louder in places."""
@@ -39,7 +38,7 @@ def paint(body: HeartShape, grid: Grid) -> Canvas:
     canvas.loss[:] = SOFT
     rng = np.random.default_rng([p.seed, 1])
     depth, angle = p.probe.to_polar(canvas.points)
-    # Nothing in a body is as round as it is drawn.
+    # Nothing in a real body is as round as it is drawn.
     canvas.distort(rng, 1.0, body.rest)
     chambers = _chambers(body, canvas)
     _chest(canvas, chambers, rng, depth, angle)
@@ -74,7 +73,7 @@ def _chambers(body: HeartShape, canvas: Canvas) -> _Chambers:
 
     def outside(at: float) -> float:
         """The septum's right side."""
-        return -float(body.half_width(np.array(at))) - p.septum
+        return -float(body.half_width(at)) - p.septum
 
     level = f.length - p.offset
     crux = -(h + 0.75 * p.septum)
@@ -108,48 +107,36 @@ def _chambers(body: HeartShape, canvas: Canvas) -> _Chambers:
 
 def outline_distance(canvas: Canvas, line: FloatArray) -> FloatArray:
     """How far a canvas' points are outside of a closed line (n, 2), mm, negative inside."""
-    mask = _blank(canvas)
+    mask = np.zeros(canvas.echo.shape, np.uint8)
     cv2.fillPoly(mask, [_sixteenths(canvas, line)], 1, cv2.LINE_8, 4)
     gap = _distance(1 - mask) - _distance(mask)
     return _bent(canvas, cv2.GaussianBlur(gap, (0, 0), 1.2))
 
 
 def _stroke(canvas: Canvas, line: FloatArray) -> FloatArray:
-    """As the canvas' own distance to a curve, to within half a raster step, and many times as
-    fast."""
-    mask = _blank(canvas)
+    """Like `Canvas.stroke`, to within half a raster step, and many times faster."""
+    mask = np.zeros(canvas.echo.shape, np.uint8)
     cv2.polylines(mask, [_sixteenths(canvas, line)], False, 1, 1, cv2.LINE_8, 4)
     return _bent(canvas, _distance(1 - mask))
 
 
-def _blank(canvas: Canvas) -> NDArray[np.uint8]:
-    return np.zeros((len(canvas.grid.z), len(canvas.grid.x)), np.uint8)
-
-
-def _steps(canvas: Canvas, points: FloatArray) -> FloatArray:
-    """mm (..., 2) -> column and row of the raster."""
-    x, z = canvas.grid.x, canvas.grid.z
-    return np.asarray((points - [x[0], z[0]]) / [x[1] - x[0], z[1] - z[0]])
-
-
 def _sixteenths(canvas: Canvas, line: FloatArray) -> NDArray[np.int32]:
-    return np.rint(16 * _steps(canvas, line)).astype(np.int32)
+    """mm (n, 2) -> sixteenths of columns and rows, with which OpenCV draws between them."""
+    return np.rint(16 * np.stack(canvas.grid.steps(line), axis=-1)).astype(np.int32)
 
 
 def _distance(mask: NDArray[np.uint8]) -> Raster:
     """Of every point of a raster from the nearest 0, in steps."""
     gap = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(gap, np.float32)
+    # Squares are whole numbers. OpenCV's last bit depends on where in memory the mask lies.
+    return np.sqrt(np.rint(np.square(gap, dtype=np.float64))).astype(np.float32)
 
 
-def _bent(canvas: Canvas, gap: object) -> FloatArray:
+def _bent(canvas: Canvas, gap: Raster) -> FloatArray:
     """A distance in steps, read where the distorted canvas has its points: mm."""
-    at = _steps(canvas, canvas.points).astype(np.float32)
-    read = cv2.remap(
-        np.asarray(gap, np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR,
-        None, cv2.BORDER_REPLICATE,
-    )  # fmt: skip
-    return np.asarray(read, np.float64) * float(canvas.grid.x[1] - canvas.grid.x[0])
+    column, row = (v.astype(np.float32) for v in canvas.grid.steps(canvas.points))
+    read = cv2.remap(gap, column, row, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
+    return read.astype(np.float64) * float(canvas.grid.x[1] - canvas.grid.x[0])
 
 
 def _chest(
@@ -170,12 +157,12 @@ def _chest(
 def _arcs(
     canvas: Canvas, rng: np.random.Generator, depth: FloatArray, angle: FloatArray, width: float
 ) -> Raster:
-    """Noise drawn out across the beam."""
+    """Noise stretched across the beam."""
     column = ((angle - angle.min()) / 0.22 + 2).astype(np.float32)
     row = ((depth - depth.min()) / width + 2).astype(np.float32)
     noise = rng.standard_normal((int(row.max()) + 4, int(column.max()) + 4)).astype(np.float32)
     grain = cv2.remap(noise, column, row, cv2.INTER_CUBIC)
-    return np.asarray(grain / max(float(grain.std()), 1e-6), np.float32)
+    return grain / max(float(grain.std()), 1e-6)
 
 
 def _facing(body: HeartShape, canvas: Canvas, gap: FloatArray) -> FloatArray:
@@ -183,16 +170,12 @@ def _facing(body: HeartShape, canvas: Canvas, gap: FloatArray) -> FloatArray:
     dz, dx = np.gradient(cv2.GaussianBlur(gap, (0, 0), 3.0))
     x, z = canvas.points[..., 0], canvas.points[..., 1] + body.probe.radius
     lengths = (x * x + z * z) * (dx * dx + dz * dz)
-    return np.asarray(np.square(dx * x + dz * z) / np.maximum(lengths, 1e-12))
-
-
-def _apart(points: FloatArray, place: FloatArray) -> FloatArray:
-    return np.asarray(np.hypot(points[..., 0] - place[0], points[..., 1] - place[1]))
+    return np.square(dx * x + dz * z) / np.maximum(lengths, 1e-12)
 
 
 def _smooth(t: FloatArray) -> FloatArray:
     t = np.clip(t, 0, 1)
-    return np.asarray(t * t * (3 - 2 * t))
+    return t * t * (3 - 2 * t)
 
 
 def _walls(body: HeartShape, canvas: Canvas, c: _Chambers, rng: np.random.Generator) -> None:
@@ -208,7 +191,7 @@ def _walls(body: HeartShape, canvas: Canvas, c: _Chambers, rng: np.random.Genera
         [outer, c.right - _RIGHT_WALL, c.atrium - _ATRIAL_WALL, c.right_atrium - _ATRIAL_WALL]
     )
     # Close the grooves between the chambers, where fat lies.
-    shell = np.asarray(cv2.GaussianBlur(shell, (0, 0), 4.0), np.float64)
+    shell = cv2.GaussianBlur(shell, (0, 0), 4.0)
     canvas.lay(within(shell, 1.2), -6 + 3 * canvas.grain(rng, 6, 3, 0.1))
     facing = _facing(body, canvas, shell)
     far = 0.35 + 0.65 * _smooth((c.s - 0.25 * f.length) / 30)
@@ -246,15 +229,15 @@ def _inside(body: HeartShape, canvas: Canvas, c: _Chambers, rng: np.random.Gener
     """Papillary muscle at the lateral wall, moderator band in the right ventricle."""
     f = body.frame
     at = rng.uniform(0.42, 0.5)
-    root = float(body.half_width(np.array(at)))
+    root = float(body.half_width(at))
     muscle = curve(
-        [tuple(f.place(at * f.length - 6, root + 1)), tuple(f.place(at * f.length + 3, root - 3)),
-         tuple(f.place((at + 0.16) * f.length, root - 5))], 6,
+        [f.place(at * f.length - 6, root + 1), f.place(at * f.length + 3, root - 3),
+         f.place((at + 0.16) * f.length, root - 5)], 6,
     )  # fmt: skip
     cover = within(_stroke(canvas, muscle) - rng.uniform(1.8, 3.0), 1.5) * rng.uniform(0.3, 0.9)
     canvas.lay(cover, -6 + 1.5 * canvas.grain(rng, 4, 2, 1.4))
     at = rng.uniform(0.36, 0.44)
-    outside = -float(body.half_width(np.array(at))) - body.parameters.septum
+    outside = -float(body.half_width(at)) - body.parameters.septum
     cord = f.place(np.array([at, at - 0.03]) * f.length,
                    np.array([outside, outside - 0.6 * body.parameters.right]))  # fmt: skip
     canvas.lay(0.7 * within(_stroke(canvas, cord) - 1.5, 1.2), -4.0)
@@ -274,12 +257,12 @@ def _leaflets(body: HeartShape, canvas: Canvas, rng: np.random.Generator) -> Non
     )
     for base, hinge, tip in bases:
         line = curve(
-            [tuple(f.place(base, hinge)), tuple(f.place(base - 4.5, 0.55 * hinge + 0.45 * tip)),
-             tuple(f.place(base - 13.5, tip))], 7,
+            [f.place(base, hinge), f.place(base - 4.5, 0.55 * hinge + 0.45 * tip),
+             f.place(base - 13.5, tip)], 7,
         )  # fmt: skip
         gap = _stroke(canvas, line)
         canvas.lay(0.9 * within(gap - 0.6, 0.9), 3 + 3 * canvas.grain(rng, 6, 4, 0.2))
-        knot = _apart(canvas.points, f.place(base, 1.04 * hinge))
+        knot = np.hypot(*np.moveaxis(canvas.points - f.place(base, 1.04 * hinge), -1, 0))
         canvas.lay(0.7 * within(knot - 2.2, 2.0), 7.0)
 
 

@@ -1,4 +1,4 @@
-"""How a manoeuvre goes in time: strain and release, breathing, the sway of a hand-held probe.
+"""Courses in time: strain and release, breathing, the sway of a hand-held probe.
 
 Every course is 0 at time 0: the first frame is the rest pose. Time runs from 0 to 1 over the clip,
 however many frames it has.
@@ -7,9 +7,8 @@ however many frames it has.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from .arrays import FloatArray
 
 
 def strain(time: FloatArray, start: float, peak: float, release: float, left: float) -> FloatArray:
@@ -25,19 +24,21 @@ def breathing(time: FloatArray, amplitude: float, breaths: float, effort: FloatA
     return amplitude * np.sin(2 * np.pi * breaths * time) * (1 - 0.8 * np.clip(effort, 0, 1))
 
 
-class Sway:
-    """Slow random courses in about [-1, 1]; one for each direction."""
+def sway(seed: int, time: FloatArray, reach: float, tilt: float) -> tuple[FloatArray, FloatArray]:
+    """Slow random drift: shifts (T, 2) of about ``reach`` mm and turns (T,), in radians, of about
+    ``tilt`` degrees."""
+    rng = np.random.default_rng([seed, 77])
+    rate, phase = rng.uniform(0.3, 1.6, (3, 3)), rng.uniform(0, 2 * np.pi, (3, 3))
 
-    def __init__(self, seed: int) -> None:
-        rng = np.random.default_rng([seed, 77])
-        self._rate = rng.uniform(0.3, 1.6, (3, 3))
-        self._phase = rng.uniform(0, 2 * np.pi, (3, 3))
+    def course(direction: int) -> FloatArray:
+        turn = 2 * np.pi * rate[direction] * time[:, None] + phase[direction]
+        return (np.sin(turn) - np.sin(phase[direction])).mean(axis=1) * 0.7
 
-    def __call__(self, time: FloatArray, direction: int) -> FloatArray:
-        turn = 2 * np.pi * self._rate[direction] * time[:, None] + self._phase[direction]
-        return np.asarray((np.sin(turn) - np.sin(self._phase[direction])).mean(axis=1) * 0.7)
+    shift = reach * np.stack([course(0), course(1)], axis=1)
+    return shift, np.radians(tilt) * course(2)
 
 
 def _smooth(t: FloatArray) -> FloatArray:
+    """0 below 0, 1 above 1, smooth between."""
     t = np.clip(t, 0, 1)
     return t**3 * (t * (6 * t - 15) + 10)

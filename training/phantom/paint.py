@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import FloatArray, Raster
 from .flow import ellipse_distance
 from .tissue_map import Grid
 
-FloatArray = NDArray[np.float64]
-Raster = NDArray[np.float32]
-
 SOFT = 0.28
-"""Attenuation of soft tissue there and back, dB per mm; what a depth gain makes up for."""
+"""Attenuation of soft tissue there and back, dB per mm; a depth gain makes up for it."""
 
 
 class Canvas:
@@ -45,7 +44,7 @@ class Canvas:
         self.echo += cover.astype(np.float32) * echo
 
     def ellipse(self, centre: FloatArray, half_axes: FloatArray, angle: float) -> FloatArray:
-        """Signed distance to a turned ellipse, about, mm."""
+        """About the signed distance to a turned ellipse, mm."""
         return ellipse_distance(np.moveaxis(self.points, -1, 0), centre, half_axes, angle)[0]
 
     def stroke(self, line: FloatArray) -> FloatArray:
@@ -62,7 +61,7 @@ class Canvas:
         return np.sqrt(best)
 
     def distort(self, rng: np.random.Generator, amount: float, fixed: FloatArray) -> None:
-        """Bend what is painted from here on by about ``amount`` mm, but for ``fixed`` (n, 2)."""
+        """Bend what is painted later by about ``amount`` mm, except near ``fixed`` (n, 2)."""
         free = np.ones(self.points.shape[:2])
         for point in fixed:
             gap = np.square(self.points - point).sum(axis=-1)
@@ -92,20 +91,13 @@ def band(distance: FloatArray, width: float, soft: float = 0.6) -> FloatArray:
     return within(np.abs(distance) - width / 2, soft)
 
 
-def curve(points: list[tuple[float, float]] | FloatArray, count: int = 24) -> FloatArray:
-    """A smooth curve (count, 2) through a few points (Catmull-Rom)."""
+def curve(points: Sequence[Any], count: int = 24) -> FloatArray:
+    """A smooth curve (count, 2) through a few points (x, z) (Catmull-Rom)."""
     p = np.asarray(points, np.float64)
     p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
     t = np.linspace(0, len(p) - 3, count)
     i = np.minimum(t.astype(int), len(p) - 4)
     f = (t - i)[:, None]
     a, b, c, d = p[i], p[i + 1], p[i + 2], p[i + 3]
-    return np.asarray(
-        0.5
-        * (
-            2 * b
-            + (c - a) * f
-            + (2 * a - 5 * b + 4 * c - d) * f**2
-            + (3 * b - a - 3 * c + d) * f**3
-        )
-    )
+    square, cubic = 2 * a - 5 * b + 4 * c - d, 3 * b - a - 3 * c + d
+    return 0.5 * (2 * b + (c - a) * f + square * f**2 + cubic * f**3)

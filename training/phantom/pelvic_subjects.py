@@ -1,47 +1,28 @@
-"""Drawing pelvic subjects, and judging those that somebody typed."""
+"""Drawing pelvic subjects, and checking user-edited ones."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from .display import Display
-from .limits import Limits, beyond
+from .draws import between_in, persistence
 from .pelvic_shape import PelvicParameters, Valsalva
 from .probe import Probe
 
-_SEED = (0, 2**32 - 1)
-LIMITS: Limits = {
-    "symphysis": (3, 80), "symphysis_angle": (-180, 180), "bladder": (3, 100),
-    "bladder_angle": (-180, 180), "wall": (0.5, 20), "urethra": (1, 40), "anorectal": (30, 180),
-    "hiatus": (5, 150), "fat": (0, 40), "seed": _SEED,
-    "manoeuvre.start": (0, 1), "manoeuvre.peak": (0, 1), "manoeuvre.release": (0, 2),
-    "manoeuvre.left": (0, 1), "manoeuvre.descent": (-30, 60), "manoeuvre.opening": (-90, 90),
-    "manoeuvre.rotation": (-120, 120), "manoeuvre.levator": (-30, 40), "manoeuvre.breath": (0, 15),
-    "manoeuvre.breaths": (0, 20), "manoeuvre.sway": (0, 15), "manoeuvre.tilt": (0, 20),
-    "manoeuvre.out_of_plane": (-20, 20), "manoeuvre.seed": _SEED,
-}  # fmt: skip
-"""Wider than the population, so that a rare case can be made."""
-_POINTS = ("edge", "neck", "meatus", "junction", "verge")
 _APART = (("neck", "meatus"), ("verge", "junction"), ("neck", "edge"))
 
 
 def unfit(parameters: PelvicParameters) -> str | None:
-    """What is wrong with a subject that somebody typed; None where it can be made."""
+    """What is wrong with a subject whose parameters are each in range; None if nothing is."""
     p, m = parameters, parameters.manoeuvre
-    if (problem := beyond(p, LIMITS)) is not None:
-        return problem
-    for name in _POINTS:
-        x, z = getattr(p, name)
-        if not 0 < z < p.probe.depth:
-            return f"{name} lies at a depth of {z:g} mm: it must be above 0, below probe.depth"
-        if abs(x) > p.probe.width:
-            return f"{name} lies {x:g} mm beside the middle: that is far outside of the sector"
     for one, other in _APART:
-        way = float(np.hypot(*np.subtract(getattr(p, one), getattr(p, other))))
+        way = math.dist(getattr(p, one), getattr(p, other))
         if way < 5:
             return f"{one} and {other} are {way:.1f} mm apart: 5 mm is the least"
     if p.junction[1] < 8:
-        return f"junction lies at a depth of {p.junction[1]:g} mm: it must be 8 mm deep at least"
+        return f"junction is at depth {p.junction[1]:g} mm: it must be at least 8 mm deep"
     if not m.start < m.peak < m.release:
         return (
             f"manoeuvre.start {m.start:g}, manoeuvre.peak {m.peak:g}, manoeuvre.release "
@@ -51,11 +32,8 @@ def unfit(parameters: PelvicParameters) -> str | None:
 
 
 def draw(rng: np.random.Generator) -> PelvicParameters:
-    """A random subject of the population in METHOD, "The phantom"."""
-
-    def between(low: float, high: float) -> float:
-        return round(float(rng.uniform(low, high)), 3)
-
+    """A random subject."""
+    between = between_in(rng)
     depth = between(72, 95)
     probe = Probe(
         frequency=between(3.5, 6.0), radius=between(40, 60), angle=between(70, 88), depth=depth,
@@ -63,10 +41,10 @@ def draw(rng: np.random.Generator) -> PelvicParameters:
         lateral=between(1.1, 1.6),
     )  # fmt: skip
     dynamic_range = between(53, 60)
-    persistence = ((0.7, 0.3, 0.0), (0.6, 0.3, 0.1), (0.5, 0.3, 0.2))[int(rng.integers(3))]
+    weights = persistence(rng)
     display = Display(
         dynamic_range=dynamic_range, white=between(23, 29), gamma=between(1.15, 1.7),
-        noise=between(52, 62), gain=between(0.17, 0.29), persistence=persistence,
+        noise=between(52, 62), gain=between(0.17, 0.29), persistence=weights,
         frame_rate=between(15, 30),
     )  # fmt: skip
     edge = (between(-20, -10), between(17, 26))

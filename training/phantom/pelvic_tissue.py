@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import FloatArray
 from .paint import Canvas, band, curve, within
 from .pelvic_shape import PelvicShape
 from .tissue_map import Grid
-
-FloatArray = NDArray[np.float64]
 
 FLUID = -45.0
 """Echogenicity of urine: what is seen there is noise and the beam's flanks."""
@@ -61,9 +59,7 @@ def _organs(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> None
     entry = np.array([(p.meatus[0] + p.verge[0]) / 2, 4.0])
     middle = (neck + junction) / 2 + np.array([1.0, 0.0])
     top = middle + np.array([-2.0, 22.0])
-    vagina = curve(
-        [tuple(entry), tuple((entry + middle) / 2 + np.array([1.5, 0])), tuple(middle), tuple(top)]
-    )
+    vagina = curve([entry, (entry + middle) / 2 + np.array([1.5, 0]), middle, top])
     gap = canvas.stroke(vagina)
     canvas.lay(0.8 * within(gap - 3.4, 1.5), -7 + 1.5 * canvas.grain(rng, 6, 2, 1.4))
     canvas.lay(0.9 * band(gap, 0.8, 0.8), 6.0)
@@ -87,15 +83,8 @@ def _anorectum(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> N
         [along[0] * np.cos(turn) - along[1] * np.sin(turn),
          along[0] * np.sin(turn) + along[1] * np.cos(turn)]
     )  # fmt: skip
-    rectum = curve(
-        [
-            tuple(verge),
-            tuple((verge + junction) / 2 + np.array([-1.5, 0])),
-            tuple(junction),
-            tuple(junction + 14 * away),
-            tuple(junction + 30 * away),
-        ]
-    )
+    bend = (verge + junction) / 2 + np.array([-1.5, 0])
+    rectum = curve([verge, bend, junction, junction + 14 * away, junction + 30 * away])
     gap = canvas.stroke(rectum)
     canvas.lay(0.85 * within(gap - 6.5, 1.5), 3 + 2 * canvas.grain(rng, 5, 1.5, 1.2))
     canvas.lay(0.9 * band(gap - 3.6, 2.2, 1.0), -13.0)
@@ -103,14 +92,7 @@ def _anorectum(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> N
     # The levator: from behind the junction towards the coccyx, a ribbon of bright fibres.
     start = body.levator_rest
     toward = np.array([np.cos(np.radians(rng.uniform(18, 34))), 0.42])
-    plate = curve(
-        [
-            tuple(start + np.array([-3.0, -7.0])),
-            tuple(start),
-            tuple(start + 16 * toward),
-            tuple(start + 34 * toward),
-        ]
-    )
+    plate = curve([start - np.array([3.0, 7.0]), start, start + 16 * toward, start + 34 * toward])
     sheet = canvas.stroke(plate)
     canvas.lay(0.9 * within(sheet - 3.6, 1.4), 8 + 4 * canvas.grain(rng, 12, 1.3, 0.45))
     canvas.add(band(sheet - 5.2, 1.2, 1.0), -8.0)
@@ -121,7 +103,7 @@ def _urethra(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> Non
     p = body.parameters
     meatus = np.array(p.meatus)
     bend = (body.neck + meatus) / 2 + np.array([1.2, 0.0])
-    line = curve([tuple(body.neck), tuple(bend), tuple(meatus)])
+    line = curve([body.neck, bend, meatus])
     gap = canvas.stroke(line)
     half = p.urethra / 2
     canvas.lay(0.85 * within(gap - half, 1.6), -3 + 2 * canvas.grain(rng, 7, 1.5, 1.5))

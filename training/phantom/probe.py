@@ -8,52 +8,32 @@ of its face, at z = -radius.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .limits import Limits, beyond
-
-FloatArray = NDArray[np.float64]
+from .arrays import FloatArray
+from .ranges import Range
 
 SIZE = 256
 """Side of a phantom's picture, in pixels."""
 SOUND = 1.54
 """Speed of sound in soft tissue, mm per microsecond."""
-LIMITS: Limits = {
-    "frequency": (0.5, 40), "radius": (1, 200), "angle": (10, 170), "depth": (10, 300),
-    "zoom": (0, 1), "focus": (1, 500), "axial": (0.1, 5), "lateral": (0.2, 10),
-}  # fmt: skip
-"""What a probe can be, and what memory there is for it."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A curved array, or a phased one (a small radius), and how its sector lies in the picture.
+    """A curved array, or a phased one (a small radius), and how its sector lies in the picture."""
 
-    Attributes:
-        frequency: MHz.
-        radius: of the face's curvature, mm.
-        angle: of the whole sector, degrees.
-        depth: of the sector along a line, mm.
-        zoom: 0 shows the whole sector, 1 fills the picture's height and crops the sides.
-        focus: depth of the narrowest beam, mm.
-        axial: full width at half maximum of the pulse, mm.
-        lateral: the same of the beam at its focus, mm.
-    """
-
-    frequency: float
-    radius: float
-    angle: float
-    depth: float
-    zoom: float
-    focus: float
-    axial: float
-    lateral: float
-
-    def impossible(self) -> str | None:
-        """What is wrong with the probe; None where it can be built."""
-        return beyond(self, LIMITS, "probe")
+    frequency: Annotated[float, Range(0.5, 40)]  # MHz
+    radius: Annotated[float, Range(1, 200)]  # of the face's curvature, mm
+    angle: Annotated[float, Range(10, 170)]  # of the whole sector, degrees
+    depth: Annotated[float, Range(10, 300)]  # of the sector along a line, mm
+    zoom: Annotated[float, Range(0, 1)]  # 0 shows the whole sector, 1 fills the picture's height
+    focus: Annotated[float, Range(1, 500)]  # depth of the narrowest beam, mm
+    axial: Annotated[float, Range(0.1, 5)]  # full width at half maximum of the pulse, mm
+    lateral: Annotated[float, Range(0.2, 10)]  # the same of the beam at its focus, mm
 
     @property
     def half_angle(self) -> float:

@@ -6,15 +6,13 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from .anatomy import Body
-from .beam import Beam, Echo, density
+from .arrays import FloatArray, Raster
+from .beam import Beam, density
+from .body import Body
 from .display import ScanConverter
 from .probe import SIZE
 from .tissue_map import Grid, Motion, Resampler, integrate
-
-FloatArray = NDArray[np.float64]
 
 _MARGIN = 16.0  # mm: what the probe's sway may bring into the sector
 _RASTER = 0.3  # mm
@@ -32,14 +30,14 @@ class View(NamedTuple):
     """
 
     rest: FloatArray
-    envelope: NDArray[np.float32]
+    envelope: Raster
 
 
 class Renderer:
     """Renders a body's states.
 
     Args:
-        seed: of the scatterers; two seeds are two honest renderings of one anatomy.
+        seed: of the scatterers; two seeds are two equally valid renderings of one anatomy.
     """
 
     def __init__(self, body: Body, seed: int) -> None:
@@ -56,10 +54,8 @@ class Renderer:
         line = probe.mm_per_pixel * np.arange(SIZE)
         self._to_pixels = Resampler(self._nodes, Grid(corner[0] + line, corner[1] + line))
         self.raster = Grid.over(low, high, _RASTER)
-        tissue = body.tissue(self.raster)
-        self.tissue = tissue
-        rng = np.random.default_rng([seed, 2])
-        self._scatter(rng, low, high, tissue.echo)
+        self.tissue = body.tissue(self.raster)
+        self._scatter(np.random.default_rng([seed, 2]), low, high)
         rows = np.linspace(0, self.beam.rows - 1, int(probe.depth / 0.8))
         lines = np.linspace(0, self.beam.lines - 1, self.beam.lines // 4)
         depth, angle = np.meshgrid(rows * self.beam.step, lines, indexing="ij")
@@ -67,9 +63,8 @@ class Renderer:
         self._shadow_at = probe.from_polar(depth, angle)
         self._shadow_step = float(rows[1] - rows[0]) * self.beam.step
 
-    def _scatter(
-        self, rng: np.random.Generator, low: FloatArray, high: FloatArray, echo: NDArray[np.float32]
-    ) -> None:
+    def _scatter(self, rng: np.random.Generator, low: FloatArray, high: FloatArray) -> None:
+        """Draw the scatterers over a rectangle."""
         probe = self.body.probe
         count = int(np.prod(high - low) * density(probe))
         points = low + rng.random((count, 2)) * (high - low)
@@ -77,22 +72,16 @@ class Renderer:
         # and three times as many are needed for fully developed speckle.
         in_plane, beside = 2 * rng.integers(0, 2, (2, count), np.int8).astype(np.float32) - 1
         near = probe.inside(points, -_MARGIN)
-        column, row = self._at(self.raster, points)
-        strength = np.asarray(10 ** (_read(echo, column, row) / 20), np.float32)
+        column, row = self.raster.steps(points)
+        strength = np.asarray(10 ** (_read(self.tissue.echo, column, row) / 20), np.float32)
         near &= strength > 1e-2
         self._in_plane = (in_plane * strength)[near]
         self._beside = (beside * strength)[near]
-        column, row = self._at(self._dense, points[near])
+        column, row = self._dense.steps(points[near])
         i, j = row.astype(np.int64), column.astype(np.int64)
         width = len(self._dense.x)
         self._corner = i * width + j
         self._weights = row - i, column - j
-
-    @staticmethod
-    def _at(grid: Grid, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Where points (..., 2) are on a grid: column, row."""
-        dx, dz = grid.x[1] - grid.x[0], grid.z[1] - grid.z[0]
-        return (points[..., 0] - grid.x[0]) / dx, (points[..., 1] - grid.z[0]) / dz
 
     def _positions(self, motion: Motion) -> FloatArray:
         """Where the scatterers are, mm (N, 2)."""
@@ -108,10 +97,7 @@ class Renderer:
         return found.view(np.float64).reshape(-1, 2)
 
     def view(
-        self,
-        state: FloatArray,
-        slip: float = 0.0,
-        noise: np.random.Generator | None = None,
+        self, state: FloatArray, slip: float = 0.0, noise: np.random.Generator | None = None
     ) -> View:
         """Render a state.
 
@@ -128,11 +114,10 @@ class Renderer:
         if slip:
             beside = np.float32(np.sqrt(1 - rho**2)) * self._beside
             amplitude = np.asarray(rho * amplitude + beside, np.float32)
-        heard = beam.hear(Echo(self._positions(motion), amplitude))
-        shape = (beam.rows, beam.lines)
+        heard = beam.hear(self._positions(motion), amplitude)
         static = None
         if noise is not None:
-            parts = noise.standard_normal((*shape, 2), dtype=np.float32)
+            parts = noise.standard_normal((beam.rows, beam.lines, 2), dtype=np.float32)
             parts *= np.float32(10 ** (-display.noise / 20) / np.sqrt(2))
             static = parts.view(np.complex64)[..., 0]
         gain = 10 ** (display.gain * beam.depth / 20).astype(np.float32)[:, None]
@@ -140,25 +125,25 @@ class Renderer:
         rest = self.body.probe.to_pixels(self._to_pixels(back))
         return View(rest, envelope)
 
-    def _transmission(self, back: FloatArray) -> NDArray[np.float32]:
+    def _transmission(self, back: FloatArray) -> Raster:
         """The factor of the way there and back to every sample, (rows, lines)."""
-        column, row = self._at(self._nodes, self._shadow_at)
+        column, row = self._nodes.steps(self._shadow_at)
         rest = _read(back.astype(np.float32), column, row)
-        loss = _read(self.tissue.loss, *self._at(self.raster, rest.astype(np.float64)))
+        loss = _read(self.tissue.loss, *self.raster.steps(rest.astype(np.float64)))
         total = (np.cumsum(loss, axis=0) - loss / 2) * self._shadow_step
         blurred = cv2.GaussianBlur(total.astype(np.float32), (0, 0), 1.2)
-        fine = cv2.resize(
-            blurred, (self.beam.lines, self.beam.rows), interpolation=cv2.INTER_LINEAR
-        )
+        size = self.beam.lines, self.beam.rows
+        fine = cv2.resize(blurred, size, interpolation=cv2.INTER_LINEAR)
         return np.asarray(10 ** (-fine / 20), np.float32)
 
 
-def _read(raster: NDArray[np.float32], column: FloatArray, row: FloatArray) -> NDArray[np.float32]:
-    """Bilinear values of a raster at N points or a picture of them; the border goes on outside."""
+def _read(raster: Raster, column: FloatArray, row: FloatArray) -> Raster:
+    """Bilinear values of a raster (H, W[, C]) at columns and rows of any shape; outside of it the
+    border is repeated."""
     shape = column.shape
     # OpenCV's pictures have at most 32767 rows.
     wide = -(-column.size // 4096)
     x, y = (np.resize(v.astype(np.float32).ravel(), (wide, 4096)) for v in (column, row))
     values = cv2.remap(raster, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     tail = raster.shape[2:]
-    return np.asarray(values.reshape(-1, *tail)[: column.size].reshape(*shape, *tail))
+    return values.reshape(-1, *tail)[: column.size].reshape(*shape, *tail)

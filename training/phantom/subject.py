@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,22 +11,21 @@ from numpy.typing import NDArray
 
 from ...runtime.support.errors import InputError
 from .anatomies import ANATOMIES
-from .anatomy import Body, why_impossible
+from .arrays import FloatArray
+from .body import Body, why_impossible
 from .probe import pixel_grid
 from .render import Renderer
-
-FloatArray = NDArray[np.float64]
 
 _GRAIN = 512  # displacements are kept to 1/512 px, which halves their files
 _TRIES = 200
 CHECKED_STATES = 33
-"""States looked at along a manoeuvre, however many frames the clip has."""
+"""States checked along a manoeuvre, however many frames the clip has."""
 _USUAL_FRAMES = 60  # a manoeuvre's, at the scanner's frame rate
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which subject: everything about it follows from this."""
+    """Which subject: a drawn one follows from this alone."""
 
     anatomy: str
     seed: int
@@ -44,7 +43,7 @@ class Identity:
         return "val" if self.number % 10 == 7 else "train"
 
     def stream(self, use: int) -> list[int]:
-        """The seed of a random stream of this subject's."""
+        """The seed of one of this subject's random streams."""
         return [self.seed, self.number, use]
 
 
@@ -58,7 +57,7 @@ class Shot(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """Somebody to film.
+    """One subject.
 
     Attributes:
         name: of its files.
@@ -76,7 +75,11 @@ class Subject:
 
 
 def draw_subject(identity: Identity) -> Subject:
-    """The subject of that identity: drawn until all of its landmarks stay in the sector."""
+    """The subject of that identity, drawn again until its landmarks stay in the sector.
+
+    Raises:
+        InputError: none of many draws did.
+    """
     anatomy = ANATOMIES[identity.anatomy]
     for attempt in range(_TRIES):
         rng = np.random.default_rng([*identity.stream(0), attempt])
@@ -94,22 +97,25 @@ def film(
     states: FloatArray,
     scatterers: int,
     noise: list[int] | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Iterator[Shot]:
-    """Render states (T, Q) one after the other.
+    """Render a clip's states (T, Q) one after the other.
 
     Args:
         scatterers: their seed.
-        noise: seed of receiver's noise and of the slip out of the plane; None for neither, as in a
-            true prediction.
+        noise: seed of the receiver's noise. None for no noise and no slip out of the plane, as in
+            a true prediction.
+        numbers: render these frames only, in ascending order. Each must come after the two before
+            it, which persist in it.
     """
     renderer = Renderer(body, scatterers)
     slips = body.out_of_plane(len(states)) if noise is not None else np.zeros(len(states))
     grid = pixel_grid()
     greys: list[NDArray[np.float32]] = []
     weights = _persistence(body, len(states))
-    for number, (state, slip) in enumerate(zip(states, slips, strict=True)):
+    for number in range(len(states)) if numbers is None else numbers:
         rng = None if noise is None else np.random.default_rng([*noise, number])
-        view = renderer.view(state, float(slip), rng)
+        view = renderer.view(states[number], float(slips[number]), rng)
         greys = [body.display.grey(view.envelope), *greys[:2]]
         shown = sum(w * greys[min(i, len(greys) - 1)] for i, w in enumerate(weights))
         displacement = np.rint((view.rest - grid) * _GRAIN) / _GRAIN
@@ -117,8 +123,8 @@ def film(
 
 
 def _persistence(body: Body, frames: int) -> NDArray[np.float32]:
-    """Weights of this frame and the two before it: less of them where few frames show the whole
-    manoeuvre, because they are further apart in time."""
+    """Weights of this frame and the two before it: the latter weigh less where few frames show the
+    whole manoeuvre, because they are further apart in time."""
     weights = np.array(body.display.persistence, np.float32)
     weights[1:] *= min(1.0, frames / _USUAL_FRAMES)
     weights[0] = 1 - weights[1:].sum()

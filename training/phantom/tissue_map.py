@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from .arrays import FloatArray
+
 Velocity = Callable[[FloatArray, float], FloatArray]
 """(points (2, N) mm, pseudo-time) -> velocity (2, N), mm per unit of pseudo-time."""
 
@@ -87,6 +87,11 @@ class Grid:
         """(rows, columns, 2)."""
         return np.stack(np.meshgrid(self.x, self.z), axis=-1)
 
+    def steps(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """mm (..., 2) -> column and row, where 1 is one node."""
+        dx, dz = self.x[1] - self.x[0], self.z[1] - self.z[0]
+        return (points[..., 0] - self.x[0]) / dx, (points[..., 1] - self.z[0]) / dz
+
 
 class Resampler:
     """Natural cubic splines from one grid to another, as two matrices."""
@@ -114,10 +119,6 @@ def spline_matrix(nodes: FloatArray, wanted: FloatArray) -> FloatArray:
     b = (wanted - nodes[left]) / h
     a = 1 - b
     value = np.eye(n)
-    return np.asarray(
-        a[:, None] * value[left]
-        + b[:, None] * value[left + 1]
-        + h**2
-        / 6
-        * ((a**3 - a)[:, None] * curvature[left] + (b**3 - b)[:, None] * curvature[left + 1])
-    )
+    straight = a[:, None] * value[left] + b[:, None] * value[left + 1]
+    bend = (a**3 - a)[:, None] * curvature[left] + (b**3 - b)[:, None] * curvature[left + 1]
+    return straight + h**2 / 6 * bend

@@ -1,7 +1,7 @@
 """Work spread over processes that end at once, and in silence, when their parent does.
 
-A worker never sees Ctrl-C. It watches a pipe whose other end only the parent holds: when the parent
-lets go of it, or dies however it may, the worker leaves.
+A worker never sees Ctrl-C. It watches a pipe whose other end only the parent holds. When the parent
+closes that end, or dies in whatever way, the worker leaves.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ def run(tasks: Sequence[Task], workers: int, frames: int, label: str) -> None:
     try:
         with _for_workers():
             pending = {pool.submit(task, *arguments) for task, arguments in tasks}
-            # The pool watches the processes that it knew when it was last woken: not the newest.
+            # Wakes the pool once more: it watches only processes it knew when it was last woken.
             pool.submit(int)
         for _ in progress(_frames(pending, counter), total=frames, label=label):
             pass
     except BrokenProcessPool as error:
         held.close()
         raise SonomimeError(
-            "a worker process died: it was killed, by somebody or for want of memory",
-            "give the command again with fewer --workers: what is finished stays",
+            "a worker process died: it was killed, perhaps for lack of memory",
+            "give the command again with fewer --workers: finished files stay",
         ) from error
     except BaseException:
         held.close()
@@ -80,7 +80,7 @@ def _frames(pending: set[Future[None]], counter: Synchronized[int]) -> Iterator[
         done, pending = wait(pending, timeout=_POLL, return_when=FIRST_COMPLETED)
         for future in done:
             future.result()
-        # Without its lock, which a killed worker may have taken with it.
+        # Without its lock, which a killed worker may still hold.
         count = counter.get_obj().value
         for _ in range(shown, count):
             yield
@@ -90,7 +90,7 @@ def _frames(pending: set[Future[None]], counter: Synchronized[int]) -> Iterator[
 def _start(watched: Connection, counter: Synchronized[int]) -> None:
     global _counter
     _counter = counter
-    cv2.setNumThreads(1)  # it heeds none of _THREADS
+    cv2.setNumThreads(1)  # OpenCV ignores _THREADS
     Thread(target=_leave_with_parent, args=(watched,), daemon=True).start()
 
 
@@ -102,38 +102,31 @@ def _leave_with_parent(watched: Connection) -> None:
 
 @contextmanager
 def _for_workers() -> Iterator[None]:
-    """What is started inside inherits: no Ctrl-C, and one thread for linear algebra, because with
-    more of them its last bit varies. Signals wait meanwhile: a half-started worker would complain.
+    """Processes started inside see no Ctrl-C, and use one thread for linear algebra: with more of
+    them the last bit of a result varies.
+
+    A half-started worker would complain about a signal, so signals that come inside are raised at
+    the end. A mask alone is not enough: any other thread of this process would still take them.
     """
-    before = {name: os.environ.get(name) for name in _THREADS}
-    with _signals_later():
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        os.environ.update(dict.fromkeys(_THREADS, "1"))
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-@contextmanager
-def _signals_later() -> Iterator[None]:
-    """Signals that come inside are raised at the end. A mask alone does not do: any other thread of
-    the process, such as one of a library, would still take them."""
     came: list[int] = []
     handlers: dict[int, Any] = {}
+    with suppress(ValueError):  # not the main thread, which alone gets signals
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if callable(signal.getsignal(number)):
+                handlers[number] = signal.signal(number, lambda n, frame: came.append(n))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
-        with suppress(ValueError):  # not the main thread: no signal comes here
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if callable(signal.getsignal(number)):
-                    handlers[number] = signal.signal(number, lambda n, frame: came.append(n))
         yield
     finally:
-        for caught, handler in handlers.items():
-            signal.signal(caught, handler)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])

@@ -1,79 +1,227 @@
-"""Whose folder it is, and that one alone writes there."""
+"""A phantom folder: whose it is, its tables, what is rendered again, and that it is a dataset."""
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from sonomime.cli import main
+from sonomime.runtime.media.video import open_source
 from sonomime.runtime.support.errors import ConfigError, OutputError
+from sonomime.training.data.dataset import find_clips, load_clip
+from sonomime.training.phantom import generate as module
+from sonomime.training.phantom.body import why_impossible
 from sonomime.training.phantom.folder import alone, claim, refuse_other
+from sonomime.training.phantom.generate import Made, Settings, generate
+from sonomime.training.phantom.subject import Identity, draw_subject
+from sonomime.training.phantom.workers import Task
 
-SETTINGS: dict[str, Any] = {"anatomy": "pelvic", "seed": 3, "frames": 10, "part": {"depth": 80.0}}
+OPTIONS: dict[str, Any] = {"anatomy": "pelvic", "seed": 3, "frames": 10, "part": {"depth": 80.0}}
+SETTINGS = Settings("pelvic", seed=3, subjects=15, frames=4, pairs=4)
 
 
 def test_a_claimed_folder_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "phantom"
-    refuse_other(folder, SETTINGS)
+    refuse_other(folder, OPTIONS)
     assert not folder.parent.exists()
-    claim(folder, SETTINGS)
-    assert json.loads((folder / "phantom.json").read_text()) == SETTINGS
-    refuse_other(folder, SETTINGS)
-    claim(folder, SETTINGS)
-    other = {**SETTINGS, "seed": 4, "part": {"depth": 70.0}}
+    for _ in range(2):
+        claim(folder, OPTIONS)
+    assert json.loads((folder / "phantom.json").read_text()) == OPTIONS
+    other = {**OPTIONS, "seed": 4, "part": {"depth": 70.0}, "subject": "a"}
     with pytest.raises(ConfigError) as caught:
-        claim(folder, other)  # a run that began while another made the folder its own
-    assert "seed 3, not 4; part.depth 80.0, not 70.0" in caught.value.message
-    with pytest.raises(ConfigError, match=r"subject \(none\), not a"):
-        refuse_other(folder, {**SETTINGS, "subject": "a"})
+        claim(folder, other)
+    for said in ("seed 3, not 4", "part.depth 80.0, not 70.0", "subject (none), not a"):
+        assert said in caught.value.message
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"\\ud800', "\xff", "[" * 100_000])
-def test_a_damaged_phantom_json_is_told(tmp_path: Path, text: str) -> None:
+DEEP = '{"a": ' * 900 + "1" + "}" * 900
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"\\ud800', "\xff", "[" * 100_000, DEEP])
+def test_a_damaged_phantom_json_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "phantom.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(ConfigError, match="is damaged") as caught:
-        refuse_other(tmp_path, SETTINGS)
+    with pytest.raises(ConfigError, match=r"is damaged|another phantom") as caught:
+        refuse_other(tmp_path, OPTIONS)
     assert "-o" in caught.value.hint
 
 
 def test_other_peoples_folders_and_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text("mine")
-    with pytest.raises(OutputError, match="holds something that is no phantom"):
-        refuse_other(tmp_path, SETTINGS)
-    with pytest.raises(OutputError, match="there is a file of that name"):
-        refuse_other(tmp_path / "clips.csv", SETTINGS)
-    with pytest.raises(OutputError, match="cannot write"):
-        claim(tmp_path / "clips.csv" / "below", SETTINGS)
+    for folder in (tmp_path, tmp_path / "clips.csv", tmp_path / "clips.csv" / "below"):
+        with pytest.raises(OutputError):
+            claim(folder, OPTIONS)
     assert [path.name for path in tmp_path.iterdir()] == ["clips.csv"]
 
 
-def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
-    with (
-        alone(tmp_path),
-        pytest.raises(OutputError, match="another sonomime is writing there"),
-        alone(tmp_path),
-    ):
-        pytest.fail("let in")
-    with alone(tmp_path):
-        pass
-
-
-def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
-    for name in ("clips", "displacement"):
-        (tmp_path / name).mkdir()
-    left = [
-        tmp_path / "clips" / ".a.0123abcd.part.mkv",
-        tmp_path / "displacement" / ".a.0123abcd.part.npz",
-        tmp_path / ".clips.0123abcd.part.csv",
-    ]
+def test_one_run_at_a_time_removes_what_a_killed_one_left_half_written(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    left = [tmp_path / "clips" / ".a.0123abcd.part.mkv", tmp_path / ".clips.0123abcd.part.csv"]
     mine = [tmp_path / "clips" / ".hidden", tmp_path / "clips" / "a.part.mkv"]
     for path in (*left, *mine):
         path.touch()
     with pytest.raises(KeyboardInterrupt), alone(tmp_path):
         assert not any(path.exists() for path in left)
+        with pytest.raises(OutputError, match="another sonomime"), alone(tmp_path):
+            pytest.fail("let in")
         left[0].touch()
         raise KeyboardInterrupt
-    assert not any(path.exists() for path in left)
-    assert all(path.exists() for path in mine)
+    assert not left[0].exists() and all(path.exists() for path in mine)
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Files appear without being rendered; the names of those that would have been."""
+    names: list[str] = []
+
+    def run(tasks: Sequence[Task], workers: int, frames: int, label: str) -> None:
+        for function, (folder, what, _) in tasks:
+            single = function is module.make_clip
+            files = (module.clip_files if single else module.truth_files)(folder, what.name)
+            for path in files:
+                path.parent.mkdir(exist_ok=True)
+                path.touch()
+            names.append(what.name)
+
+    monkeypatch.setattr(module, "run", run)
+    return names
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_the_tables_say_what_the_folder_holds_and_only_what_is_missing_is_made_again(
+    tmp_path: Path, rendered: list[str]
+) -> None:
+    assert generate(tmp_path, SETTINGS, 2)._replace(seconds=0) == Made(15, 4, 0, 0, 92, 0)
+    assert len(rendered) == len(set(rendered)) == 19
+    clips, labels = table(tmp_path / "clips.csv"), table(tmp_path / "keypoints.csv")
+    row = {"clip": "clips/pelvic3-004.mkv", "subject": "pelvic3-004", "group": "pelvic"}
+    assert clips[4] == row | {"split": "test", "crop": ""}
+    assert len(labels) == 15 * 4 * 2 and {row["visible"] for row in labels} == {"1"}
+    assert {row["keypoint"] for row in labels} == {"bladder_neck", "symphysis"}
+    assert all(0 <= float(row[axis]) <= 255 for row in labels for axis in "xy")
+    tests = {row["clip"] for row in clips if row["split"] == "test"}
+    pairs = table(tmp_path / "truth" / "pairs.csv")
+    assert all({p["source"], p["driving"]} < tests and p["split"] == "test" for p in pairs)
+
+    tables = {path: path.read_bytes() for path in tmp_path.rglob("*.csv")}
+    pair = pairs[1]["pair"]
+    gone = ("clips/pelvic3-002.mkv", "subjects/pelvic3-007.json", f"truth/{pair}.other.mkv")
+    for path in (*(tmp_path / name for name in gone), *tables):
+        path.unlink()
+    rendered.clear()
+    assert generate(tmp_path, SETTINGS, 1)._replace(seconds=0) == Made(15, 4, 13, 3, 16, 0)
+    assert rendered == ["pelvic3-002", "pelvic3-007", pair]
+    assert {path: path.read_bytes() for path in tables} == tables
+    with pytest.raises(ConfigError, match="frames 4, not 5; pairs 4, not 0"):
+        generate(tmp_path, Settings("pelvic", 3, 15, 5, 0), 1)
+
+
+def test_forty_subjects_are_split_as_documented() -> None:
+    splits: dict[str, list[int]] = {}
+    for number in range(40):
+        splits.setdefault(Identity("heart", 0, number).split, []).append(number)
+    assert {split: len(of) for split, of in splits.items()} == {"train": 28, "val": 4, "test": 8}
+    assert splits["test"] == list(range(4, 40, 5))
+
+
+def test_the_landmarks_of_a_pair_stay_in_the_sector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subjects = [draw_subject(Identity("pelvic", 3, number)) for number in range(15)]
+    chosen = module.choose_pairs(SETTINGS, subjects)
+    assert len({pair.name for pair in chosen}) == 4
+    for pair in chosen:
+        assert pair.source is not pair.driving
+        assert why_impossible(pair.source.body, pair.driving.body.states(40)) is None
+    folder = tmp_path / "phantom"
+    monkeypatch.setattr(module, "why_impossible", lambda body, states: "it leaves the sector")
+    with pytest.raises(ConfigError, match="--pairs 4: only 0 pairs") as caught:
+        generate(folder, SETTINGS, 1)
+    assert "at most 0 pairs" in caught.value.hint and not folder.exists()
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom") / "whole"
+    generate(folder, Settings("pelvic", 3, 10, 2, 1), 2)
+    return folder
+
+
+def frames(path: Path) -> NDArray[np.uint8]:
+    with open_source(path, None, 1) as source:
+        return np.stack([image for _, _, image in source])
+
+
+@pytest.mark.slow
+def test_a_broken_run_that_goes_on_with_other_workers_gives_the_same(
+    phantom: Path, tmp_path: Path
+) -> None:
+    broken = shutil.copytree(phantom, tmp_path / "broken")
+    for name in ("clips/pelvic3-003.mkv", "subjects/pelvic3-008.json", "clips.csv"):
+        (broken / name).unlink()
+    shutil.rmtree(broken / "truth")
+    made = generate(broken, Settings("pelvic", 3, 10, 2, 1), 1)
+    assert (made.clips_before, made.pairs_before, made.rendered) == (8, 0, 8)
+    files = sorted(path.relative_to(phantom) for path in phantom.rglob("*.*"))
+    assert files == sorted(path.relative_to(broken) for path in broken.rglob("*.*"))
+    assert len(files) == 3 * 10 + 3 + 4
+    for file in files:
+        if file.suffix == ".mkv":  # a container has a random name in it
+            np.testing.assert_array_equal(frames(phantom / file), frames(broken / file))
+        else:
+            assert (phantom / file).read_bytes() == (broken / file).read_bytes(), file
+
+
+@pytest.mark.slow
+def test_a_true_prediction_starts_at_the_sources_rest(phantom: Path) -> None:
+    (pair,) = table(phantom / "truth" / "pairs.csv")
+    truth, other = (
+        frames(phantom / "truth" / f"{pair['pair']}{end}") for end in (".mkv", ".other.mkv")
+    )
+    source = frames(phantom / pair["source"])
+    assert truth.shape == other.shape == source.shape == (2, 256, 256)
+    with np.load(phantom / "truth" / f"{pair['pair']}.npz") as arrays:
+        assert arrays["displacement"].dtype == arrays["keypoints"].dtype == np.float32
+        np.testing.assert_array_equal(arrays["displacement"][0], 0)
+        assert list(arrays["keypoint_names"]) == ["bladder_neck", "symphysis"]
+        keypoints, sector = arrays["keypoints"], arrays["sector"]
+    rows = table(phantom / "keypoints.csv")
+    start, way = (
+        np.array([[float(r["x"]), float(r["y"])] for r in rows if r["video"] == pair[end]])
+        for end in ("source", "driving")
+    )
+    way = way.reshape(2, 2, 2)
+    np.testing.assert_allclose(keypoints, start[:2] + way - way[0], atol=2e-3)
+    # The same scatterers as the source's: only its noise is missing; the other has its own.
+    gap = [np.abs(v[0].astype(int) - source[0])[sector].mean() for v in (truth, other)]
+    assert gap[0] < 0.5 * gap[1]
+
+
+@pytest.mark.slow
+def test_it_is_a_dataset_that_trains(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = find_clips([phantom])
+    assert (len(found.clips), found.warnings, found.unsupported) == (10, [], [])
+    assert found.keypoint_names == ("bladder_neck", "symphysis")
+    clip = load_clip(found.clips[0], 256, 1)
+    assert len(clip) == 2 and clip.visible.all()
+    assert found.clips[0].displacement == phantom / "displacement" / "pelvic3-000.npz"
+    sets = (
+        "model.image_size=64", "model.matcher.grid=8", "model.matcher.stiff=8",
+        "model.matcher.shading=8", "train.max_steps=2", "train.batch_size=1",
+    )  # fmt: skip
+    words = ["train", "lite", "--data", str(phantom), "-o", str(tmp_path / "run")]
+    assert main([*words, *(word for value in sets for word in ("--set", value))]) == 0
+    assert (tmp_path / "run" / "checkpoint.pt").exists()

@@ -1,58 +1,300 @@
-"""The simulator against the physics that it stands for: speckle, point spread, phase, losses.
-
-What is measured, and its bounds, are the benchmark's: its page and these tests cannot disagree.
-"""
+"""The simulator against the physics that it stands for: speckle, point spread, phase, losses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from sonomime.benchmarks.phantom.clips import (
-    exact_field,
-    exact_maps,
-    neighbours,
-    seeds,
-    stretches,
-    subjects,
-)
-from sonomime.benchmarks.phantom.physics import MEASURES, Check
-from sonomime.training.phantom.subject import Subject
+from sonomime.training.evaluation.metrics import blur, high_pass, ncc, read_at, to_float
+from sonomime.training.phantom.beam import DENSITY, Beam, density
+from sonomime.training.phantom.body import Body
+from sonomime.training.phantom.display import Display
+from sonomime.training.phantom.page.__main__ import runs
+from sonomime.training.phantom.paint import SOFT, Canvas
+from sonomime.training.phantom.probe import Probe, pixel_grid
+from sonomime.training.phantom.render import Renderer
+from sonomime.training.phantom.subject import Identity, Subject, draw_subject, film, landmark_pixels
+from sonomime.training.phantom.tissue_map import Motion, Pose, integrate, spline_matrix
 
-SEED = 11
-
-
-@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.__name__)
-def test_without_anatomy(measure: Callable[[], list[Check]]) -> None:
-    judge(measure())
+FloatArray = NDArray[np.float64]
+PROBE = Probe(4.5, 50, 80, 85, 0.5, 42, 0.5, 1.2)
+REST = np.zeros(2)
+BLOCK = 15.0  # mm
 
 
-@pytest.fixture(scope="module")
-def pelvic() -> list[Subject]:
-    return subjects("pelvic", SEED, 3)
+class Slab(Body):
+    """Tissue that stays still; `paint` changes the uniform canvas."""
+
+    def __init__(
+        self, probe: Probe = PROBE, paint: Callable[[Canvas], Any] = id, gain: float = SOFT
+    ) -> None:
+        self.probe, self._paint = probe, paint
+        self.display = Display(56, 25, 1.3, 55, gain, (1.0, 0.0, 0.0), 20)
+
+    def tissue(self, grid: Any) -> Canvas:
+        canvas = Canvas(grid)
+        self._paint(canvas)
+        return canvas
+
+    def motion(self, state: FloatArray) -> Motion:
+        return Motion(lambda points, time: np.zeros_like(points), Pose(0.0, np.zeros(2), state))
+
+
+def silent(canvas: Canvas) -> None:
+    canvas.lay(np.ones(canvas.echo.shape), -100.0)
+
+
+def interior(beam: Beam, margin: float = 3.0) -> NDArray[np.bool_]:
+    """The samples of the sector, mm away from its near and far end."""
+    inside = (beam.depth > margin) & (beam.depth < beam.probe.depth - margin)
+    return np.asarray((np.abs(beam.angle) < beam.probe.half_angle) & inside[:, None])
+
+
+def envelope(beam: Beam, heard: NDArray[np.complex64]) -> FloatArray:
+    """Without loss, gain and noise."""
+    flat = np.ones((beam.rows, 1), np.float32)
+    return beam.envelope(heard, flat, flat, None).astype(float)
+
+
+def power(slab: Slab, seed: int, noise: int | None = None) -> tuple[Beam, FloatArray]:
+    renderer = Renderer(slab, seed)
+    receiver = None if noise is None else np.random.default_rng(noise)
+    heard = renderer.view(REST, 0.0, receiver).envelope
+    return renderer.beam, np.square(heard, dtype=np.float64)
+
+
+def decibel(ratio: float) -> float:
+    return float(10 * np.log10(ratio))
+
+
+def test_speckle_is_fully_developed() -> None:
+    """Rayleigh: mean over deviation 1.91, deviation 5.57 dB."""
+    beam, squares = power(Slab(), 1)
+    inside = interior(beam)
+    sample = (beam.step * (beam.probe.radius + beam.depth) * beam.pitch)[:, None]  # mm^2
+    cells = sample / (PROBE.axial * PROBE.beam_width(beam.depth)[:, None]) * inside
+    heard, weight = np.sqrt(squares[inside]), np.broadcast_to(sample, squares.shape)[inside]
+    mean = np.average(heard, weights=weight)
+    deviation = np.sqrt(np.average((heard - mean) ** 2, weights=weight))
+    assert cells.sum() > 4000
+    assert mean / deviation == pytest.approx(1.91, abs=0.1)
+    assert (20 * np.log10(heard)).std() == pytest.approx(5.57, abs=0.2)
+
+
+def test_only_large_resolution_cells_get_fewer_scatterers() -> None:
+    assert density(PROBE) == DENSITY
+    cardiac = Probe(2.5, 12, 80, 150, 0.5, 75, 0.9, 2.2)
+    assert density(cardiac) * 0.9 * 2.2 == pytest.approx(DENSITY)
+
+
+@pytest.mark.parametrize("axial", [0.5, 0.7])
+@pytest.mark.parametrize(("depth", "lateral"), [(72, 1.1), (95, 1.6)])
+def test_uniform_tissue_has_one_level(axial: float, depth: float, lateral: float) -> None:
+    beam, squares = power(Slab(Probe(4.5, 50, 80, depth, 0.5, 0.5 * depth, axial, lateral)), 3)
+    lines = np.abs(beam.angle) < beam.probe.half_angle
+    edges = np.linspace(3, depth - 3, 5)
+    for near, far in pairwise(edges):
+        rows = (beam.depth >= near) & (beam.depth < far)
+        assert abs(decibel(squares[rows][:, lines].mean())) < 0.5
+
+
+def width(profile: FloatArray, spacing: float) -> tuple[float, float]:
+    """Full width at half maximum of a bump and its middle, in units of spacing."""
+    first, last = max(0, int(profile.argmax()) - 39), min(len(profile), profile.argmax() + 40)
+    # Between samples by a cubic: the peak need not lie on one.
+    nodes, fine = np.arange(first, last), np.arange(64 * (last - first - 1) + 1) / 64 + first
+    bump = spline_matrix(nodes, fine) @ profile[first:last]
+    above = np.flatnonzero(bump > bump.max() / 2)
+    return len(above) * spacing / 64, fine[above].mean() * spacing
+
+
+@pytest.mark.parametrize("depth", [10.0, 42.0, 75.0])
+@pytest.mark.parametrize("angle", [0.0, 0.5])
+@pytest.mark.parametrize("between", [(0.0, 0.0), (0.5, 0.5), (0.25, 0.75)])
+def test_a_point_is_as_wide_as_the_probe_says(
+    depth: float, angle: float, between: tuple[float, float]
+) -> None:
+    beam = Beam(PROBE)
+    z = (round(depth / beam.step) + between[0]) * beam.step
+    line = round(angle / beam.pitch + (beam.lines - 1) / 2) + between[1]
+    place = PROBE.from_polar(np.array([z]), np.array([line - (beam.lines - 1) / 2]) * beam.pitch)
+    seen = envelope(beam, beam.hear(place, np.ones(1, np.float32)))
+    i, j = np.unravel_index(int(seen.argmax()), seen.shape)
+    arc = (PROBE.radius + z) * beam.pitch
+    (axial, depth_found), (lateral, across) = width(seen[:, j], beam.step), width(seen[i], arc)
+    assert axial / PROBE.axial == pytest.approx(1, abs=0.05)
+    assert lateral / PROBE.beam_width(np.array(z)) == pytest.approx(1, abs=0.05)
+    assert abs(depth_found - z) < 0.1 and abs(across - line * arc) < 0.1  # mm
+
+
+def part_of_the_sector(seed: int, shift: float = 0.0) -> tuple[FloatArray, NDArray[np.float32]]:
+    """Scatterers, moved away from the probe by some mm."""
+    rng, count = np.random.default_rng(seed), 30_000
+    depth, angle = rng.uniform(20, 60, count) + shift, rng.uniform(-0.5, 0.5, count)
+    return PROBE.from_polar(depth, angle), rng.standard_normal(count).astype(np.float32)
+
+
+@pytest.mark.parametrize("share", [0.125, 0.25, 0.5])
+def test_a_moved_echo_turns_by_twice_its_share_of_the_wavelength(share: float) -> None:
+    beam, moved = Beam(PROBE), share * PROBE.wavelength
+    a, b = (beam.hear(*part_of_the_sector(2, shift)) for shift in (0.0, moved))
+    part = interior(beam, 25.0)
+
+    def energy(first: complex, second: complex) -> float:
+        field = np.asarray(first * a + second * b, np.complex64)
+        return float((envelope(beam, field)[part] ** 2).mean())
+
+    # <a b*> by polarisation, from envelopes alone.
+    product = energy(1, 1) - energy(1, -1) + 1j * (energy(1, 1j) - energy(1, -1j))
+    found = product / 4 / np.sqrt(energy(1, 0) * energy(0, 1))
+    sigma = PROBE.axial / 2.3548
+    assert abs(found - np.exp(4j * np.pi * share - moved**2 / (4 * sigma**2))) < 0.05
+
+
+def test_speckle_moves_with_its_tissue() -> None:
+    beam, steps = Beam(PROBE), 20
+    still, moved = (
+        envelope(beam, beam.hear(*part_of_the_sector(4, shift)))
+        for shift in (0.0, steps * beam.step)
+    )
+    part = interior(beam, 25.0) & (np.abs(beam.angle) < 0.4)  # no edge of the tissue
+    assert abs(ncc(still, moved, part)) < 0.2
+    assert ncc(np.roll(still, steps, axis=0), moved, part) > 0.97
+
+
+def test_a_slip_out_of_the_plane_decorrelates_as_a_gaussian(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    renderer, heard = Renderer(Slab(), 5), []
+    hear = renderer.beam.hear
+
+    def overheard(*scatterers: Any) -> NDArray[np.complex64]:
+        heard.append(hear(*scatterers))
+        return heard[-1].copy()
+
+    monkeypatch.setattr(renderer.beam, "hear", overheard)
+    slips = (0.0, 0.5, 1.5, 3.0)
+    for slip in slips:
+        renderer.view(REST, slip)
+    rest, *others = (field[interior(renderer.beam)] for field in heard)
+    for slip, field in zip(slips[1:], others, strict=True):
+        rho = np.vdot(rest, field) / np.sqrt(np.vdot(rest, rest) * np.vdot(field, field))
+        assert abs(rho - np.exp(-(slip**2) / (2 * 1.5**2))) < 0.05
+
+
+def behind(echo: float, loss: float) -> tuple[float, float, float]:
+    """dB behind a block, beside it, and of the noise alone there."""
+
+    def paint(canvas: Canvas) -> None:
+        x, z = canvas.points[..., 0], canvas.points[..., 1]
+        block = (np.abs(x) < 12) & (z > 25) & (z < 25 + BLOCK)
+        canvas.lay(block.astype(np.float64), echo, loss)
+
+    beam, squares = power(Slab(paint=paint), 6, noise=1)
+    _, quiet = power(Slab(paint=silent), 6, noise=1)
+    rows, side = (beam.depth > 48) & (beam.depth < 68), beam.angle * 90  # mm at a depth of 40 mm
+    below, beside = np.abs(side) < 5, np.abs(side - 35) < 10
+    parts = (squares, below), (squares, beside), (quiet, below)
+    found = [decibel(field[rows][:, lines].mean()) for field, lines in parts]
+    return found[0], found[1], found[2]
+
+
+def test_it_is_brighter_behind_fluid_and_black_behind_bone() -> None:
+    fluid, beside, _ = behind(-45.0, 0.02)
+    assert fluid - beside == pytest.approx((SOFT - 0.02) * BLOCK, abs=0.7)
+    bone, beside, noise = behind(-10.0, 12.0)
+    assert bone == pytest.approx(noise, abs=0.3) and beside - bone > 20
+
+
+def test_the_receivers_noise_grows_with_the_depth_gain() -> None:
+    beam, squares = power(Slab(paint=silent, gain=0.3), 1, noise=2)
+    for z in (10.0, 40.0, 70.0):
+        found = decibel(squares[np.abs(beam.depth - z) < 5].mean())
+        assert found == pytest.approx(0.3 * z - 55, abs=0.5)
+
+
+def test_two_seeds_of_scatterers_have_nothing_in_common() -> None:
+    renderers = [Renderer(Slab(), seed) for seed in (1, 2)]
+    greys = [to_float(r.convert(r.body.display.grey(r.view(REST).envelope))) for r in renderers]
+    inside = PROBE.inside(PROBE.to_mm(pixel_grid()), 4.0)
+    assert abs(ncc(high_pass(greys[0]), high_pass(greys[1]), inside)) < 0.05
+
+
+SUBJECTS = [draw_subject(Identity("pelvic", 11, number)) for number in range(3)]
+
+
+def test_a_clip_and_its_exact_field() -> None:
+    body = SUBJECTS[0].body
+    states = body.states(60)[::10]
+    points, sector = landmark_pixels(body, states), body.probe.sector()
+    shots = list(film(body, states, 1, [1]))
+    first = to_float(shots[0].image)
+    np.testing.assert_array_equal(shots[0].displacement, 0)
+    outside = cv2.dilate(sector.astype(np.uint8), np.ones((5, 5))) == 0
+    hold = oracle = 0.0
+    for shot, at in zip(shots[1:], points[1:], strict=True):
+        image = to_float(shot.image)
+        assert not image[outside].any()
+        warped = read_at(first, np.float32(pixel_grid()) + shot.displacement)
+        hold += np.abs(first - image)[sector].mean()
+        oracle += np.abs(warped - image)[sector].mean()
+        led = at + read_at(shot.displacement, at[None])[0]
+        assert np.linalg.norm(led - points[0], axis=-1).max() < 0.3  # px
+    assert oracle < 0.7 * hold
+
+
+def test_a_seed_gives_one_picture_and_another_seed_other_speckle() -> None:
+    body = SUBJECTS[1].body
+    states = body.states(60)[:1]
+    (a,), (again,), (b,), (noisy,) = (
+        film(body, states, seed, noise)
+        for seed, noise in ((1, None), (1, None), (2, None), (1, [3]))
+    )
+    np.testing.assert_array_equal(a.image, again.image)
+    first, other = to_float(a.image), to_float(b.image)
+    sector = cv2.erode(body.probe.sector().astype(np.uint8), np.ones((17, 17))) > 0
+    assert ncc(blur(first, 4.0), blur(other, 4.0), sector) > 0.9
+    # Thin bright layers are anatomy too, and pass the high-pass.
+    assert abs(ncc(high_pass(first), high_pass(other), sector)) < 0.35
+    assert 0 < np.abs(to_float(noisy.image) - first).mean() < np.abs(other - first).mean()
 
 
 @pytest.mark.slow
-def test_neighbouring_frames_correlate_as_real_ones(pelvic: Sequence[Subject]) -> None:
-    """METHOD: .85-.98, real clips .86-.99."""
-    means = [neighbours(stretches(subject, (22, 36)), subject) for subject in pelvic]
-    assert 0.85 < np.mean(means) < 0.98
+def test_neighbouring_frames_correlate_as_real_ones() -> None:
+    found = []
+    for subject in SUBJECTS:
+        sector = subject.body.probe.sector()
+        for pair in runs(subject, (22, 36)):
+            found.append(ncc(*(high_pass(to_float(frame)) for frame in pair), sector))
+    assert 0.85 < np.mean(found) < 0.98  # real clips: .86 to .99
 
 
-def test_maps_are_exact(pelvic: Sequence[Subject]) -> None:
-    judge(exact_maps([*pelvic, *subjects("heart", SEED, 2)]))
+def displacement_errors(subject: Subject) -> FloatArray:
+    """Pixels by which lit pixels are off at the height of the manoeuvre, when it is hardest: from
+    the place at rest that the displacement names, tissue is followed forward by the exact map."""
+    body = subject.body
+    states = body.states(60)
+    points = landmark_pixels(body, states)
+    peak = int(np.linalg.norm(points - points[0], axis=-1).max(axis=1).argmax())
+    (shot,) = film(body, states[[peak]], 1, [1])
+    probe, (velocity, pose) = body.probe, body.motion(states[peak])
+    lit = (blur(to_float(shot.image), 2.0) > 0.05) & probe.inside(probe.to_mm(pixel_grid()), 2)
+    pixels = pixel_grid()[lit]
+    there = pose.place(integrate(probe.to_mm(pixels + shot.displacement[lit]), velocity))
+    return np.linalg.norm(probe.to_pixels(there) - pixels, axis=-1)
 
 
-def test_the_exact_field_explains_much_of_a_clip(pelvic: Sequence[Subject]) -> None:
-    judge(exact_field(pelvic[0]))
-
-
-def test_one_seed_one_picture_another_seed_other_speckle(pelvic: Sequence[Subject]) -> None:
-    judge(seeds(pelvic[1]))
-
-
-def judge(checks: list[Check]) -> None:
-    assert checks
-    assert [str(check) for check in checks if not check.passed] == []
+@pytest.mark.slow
+@pytest.mark.parametrize(("anatomy", "worst"), [("pelvic", 0.03), ("heart", 0.0)])
+def test_the_stored_displacement_is_nearly_exact(anatomy: str, worst: float) -> None:
+    """Between bone and what flows round it the grid is too coarse in the largest descents."""
+    found = [displacement_errors(draw_subject(Identity(anatomy, 2026, n))) for n in range(4)]
+    beyond = [float((error > 1).mean()) for error in found]
+    assert np.mean([error.mean() for error in found]) < 0.1
+    assert max(beyond) <= worst

@@ -1,1 +1,0 @@
-"""What the phantom is worth: its physics measured, its speckle beside that of real clips."""

@@ -1,0 +1,1 @@
+"""docs/results/phantom.*: the phantom's pictures, and its speckle beside that of real clips."""

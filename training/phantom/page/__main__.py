@@ -1,0 +1,200 @@
+"""Make the phantom's page: its pictures, and its speckle beside that of real clips.
+
+    python -m sonomime.training.phantom.page -o docs/results --real DIR --stills DIR
+
+Writes phantom.json, phantom-*.jpg and phantom.md into the folder. Text of an existing phantom.md
+above the line `<!-- measured -->` is kept. --real is a dataset folder, --stills a folder of images;
+without them their columns are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ....runtime.media.frames import letterbox, read_image, to_channels
+from ....runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
+from ....runtime.support.progress import progress
+from ...data.dataset import find_clips, load_clip
+from ...evaluation.report import json_text
+from ...evaluation.strips import Tile, as_tile, in_columns
+from ...evaluation.tables import grid
+from ..subject import Identity, Shot, Subject, draw_subject, film, landmark_pixels
+from .texture import texture
+
+Frames = NDArray[np.uint8]
+Textures = dict[str, list[dict[str, float]]]
+"""Statistics of each clip, by column of the table."""
+
+SEED, FRAMES = 2026, 60
+_MARK = "<!-- measured -->"
+_GROUPS = ("muscle", "lung")
+_PLACES = (8, 22, 36, 50)  # frames of a phantom's clip that are measured, each with the one before
+_RUNS = 8  # of two neighbouring frames, from each real clip
+_COLOURS = (255, 190, 0), (0, 220, 255), (120, 255, 120)
+_SOURCE = "PFUS1, doi 10.5281/zenodo.10800787, CC BY 4.0"
+
+
+def main() -> None:
+    """Render, measure, draw and write."""
+    parser = argparse.ArgumentParser(
+        "python -m sonomime.training.phantom.page", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--real", type=Path, metavar="DIR", help="dataset folder of real clips")
+    parser.add_argument("--stills", type=Path, metavar="DIR", help="folder of real pelvic images")
+    args = parser.parse_args()
+    stills = [] if args.stills is None else list(pelvic_stills(args.stills))
+    pelvic = [draw_subject(Identity("pelvic", SEED, number)) for number in range(12)]
+    hearts = [draw_subject(Identity("heart", SEED, number)) for number in range(4)]
+    pictures(args.output, pelvic, hearts, stills)
+    found: Textures = {}
+    for column, subjects in (("phantom pelvic", pelvic[:4]), ("phantom heart", hearts)):
+        found[column] = [texture(runs(s)) for s in progress(subjects, label=column)]
+    if stills:
+        found["real pelvic"] = [texture([image[None]]) for _, image in stills]
+    if args.real is not None:
+        found |= real(args.real)
+    write_page(args.output, found)
+    print(args.output / "phantom.md")
+
+
+def clip_frames(subject: Subject, wanted: Sequence[int]) -> list[Shot]:
+    """Frames of a subject's clip of 60, with receiver's noise and persistence."""
+    rendered = sorted({max(0, number - back) for number in wanted for back in range(3)})
+    body = subject.body
+    shots = film(body, body.states(FRAMES), 1, [1], rendered)
+    by_number = dict(zip(rendered, shots, strict=True))
+    return [by_number[number] for number in wanted]
+
+
+def runs(subject: Subject, places: Sequence[int] = _PLACES) -> list[Frames]:
+    """Pairs of neighbouring frames, uint8 (2, H, W) each."""
+    shots = clip_frames(subject, [place + step for place in places for step in (-1, 0)])
+    images = np.stack([shot.image for shot in shots])
+    return list(images.reshape(-1, 2, *images.shape[1:]))
+
+
+def real(folder: Path) -> Textures:
+    """The same statistics of real clips."""
+    found: Textures = {}
+    clips = [clip for clip in find_clips([folder]).clips if clip.group in _GROUPS]
+    for clip in progress(clips, label="real clips"):
+        frames = load_clip(clip, 256, 1).frames
+        places = np.linspace(0, len(frames) - 2, _RUNS).astype(int)
+        pairs = [np.asarray(frames[t : t + 2]) for t in places]
+        found.setdefault(f"real {clip.group}", []).append(texture(pairs))
+    return dict(sorted(found.items(), key=lambda item: _GROUPS.index(item[0][5:])))
+
+
+def pelvic_stills(folder: Path) -> Iterator[tuple[str, Frames]]:
+    """Name and picture (256, 256) of a folder's images, without the masks of organs."""
+    for path in sorted(folder.glob("*.png")):
+        if not path.stem.endswith("_gt"):
+            yield path.stem, letterbox(to_channels(read_image(path), 1), 256)[0]
+
+
+def pictures(
+    output: Path,
+    pelvic: Sequence[Subject],
+    hearts: Sequence[Subject],
+    stills: Sequence[tuple[str, Frames]],
+) -> None:
+    """Draw all pictures of the page."""
+    rest = []
+    for number, subject in enumerate(progress(pelvic, label="at rest")):
+        (shot,) = clip_frames(subject, [0])
+        rest.append(_tile(subject, 0, shot, subject.name, rings=number % 2 == 1))
+    title = "twelve simulated subjects at rest, as they come"
+    _write(output / "phantom-rest.jpg", title, [rest[i::4] for i in range(4)])
+    if stills:
+        tiles = [(f"real  {name}, PFUS1, CC BY 4.0", as_tile(image)) for name, image in stills[:4]]
+        title = f"above: real ({_SOURCE}); below: simulated, as they come"
+        columns = [list(column) for column in zip(tiles, rest, strict=False)]
+        _write(output / "phantom-real.jpg", title, columns)
+
+    subject, columns = pelvic[1], []
+    numbers = np.linspace(0, FRAMES - 1, 8).round().astype(int).tolist()
+    for number, shot in zip(numbers, clip_frames(subject, numbers), strict=True):
+        moved = ("from where it was at rest", _arrows(subject, shot))
+        columns.append([_tile(subject, number, shot, f"frame {number}"), moved])
+    title = f"a simulated Valsalva manoeuvre, {subject.name}; below: exact displacement"
+    _write(output / "phantom-valsalva.jpg", title, columns)
+
+    columns = []
+    for subject in progress(hearts, label="hearts"):
+        points = landmark_pixels(subject.body, subject.body.states(FRAMES))
+        number = int((points[:, 1:, 1].mean(axis=1) - points[:, 0, 1]).argmin())
+        shots = clip_frames(subject, [0, number])
+        above = _tile(subject, 0, shots[0], f"{subject.name}, at rest", rings=False)
+        columns.append([above, _tile(subject, number, shots[1], f"frame {number}")])
+    title = "four simulated hearts: end of diastole, contracted"
+    _write(output / "phantom-hearts.jpg", title, columns)
+
+
+def _tile(subject: Subject, number: int, shot: Shot, caption: str, rings: bool = True) -> Tile:
+    """A frame, with a ring around each landmark."""
+    picture = as_tile(shot.image)
+    scale = len(picture) / len(shot.image)
+    (points,) = landmark_pixels(subject.body, subject.body.states(FRAMES)[[number]])
+    for point, colour in zip(points, _COLOURS, strict=False):
+        if rings:
+            place = np.rint((point + 0.5) * scale - 0.5).astype(int).tolist()
+            cv2.circle(picture, place, 4, colour, 1, cv2.LINE_AA)
+    return f"synthetic  {caption}", picture
+
+
+def _arrows(subject: Subject, shot: Shot) -> Frames:
+    """From where tissue was at rest to where it is, on the darkened frame; red is 25 pixels."""
+    picture = as_tile(shot.image // 3)
+    scale = len(picture) / len(shot.image)
+    moved = np.minimum(np.linalg.norm(shot.displacement, axis=-1) / 25, 1)
+    level = np.uint8(255 * (0.3 + 0.7 * moved))
+    colours = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[..., ::-1].tolist()
+    for y, x in np.argwhere(subject.body.probe.sector()):
+        if x % 20 == y % 20 == 10:
+            here = np.array([x, y])
+            was, now = (
+                np.rint(place * scale).astype(int).tolist()
+                for place in (here + shot.displacement[y, x], here)
+            )
+            cv2.arrowedLine(picture, was, now, colours[y][x], 1, cv2.LINE_AA, tipLength=0.2)
+    return picture
+
+
+def _write(path: Path, title: str, columns: Sequence[Sequence[Tile]]) -> None:
+    picture = cv2.cvtColor(in_columns(title, columns), cv2.COLOR_RGB2BGR)
+    data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
+    atomic_write_bytes(path, data.tobytes())
+
+
+def write_page(output: Path, found: Textures) -> None:
+    """Write the statistics into phantom.json, and their table into phantom.md."""
+    atomic_write_text(output / "phantom.json", json_text({"seed": SEED, "textures": found}))
+    rows = [["clips", *(str(len(clips)) for clips in found.values())]]
+    for name in next(iter(found.values()))[0]:
+        values = [np.array([clip[name] for clip in clips]) for clips in found.values()]
+        rows.append([name, *map(_spread, values)])
+    head = ["mean over clips (least to most)", *found]
+    page = output / "phantom.md"
+    above = page.read_text(encoding="utf-8").partition(_MARK)[0] if page.is_file() else ""
+    above = above or "# The phantom\n\n"
+    atomic_write_text(page, f"{above}{_MARK}\n\n{grid(head, rows)}\n")
+
+
+def _spread(values: NDArray[np.float64]) -> str:
+    """Mean, least and most of those that are known."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return "-"
+    mean, low, high = (f"{value:.3g}" for value in (known.mean(), known.min(), known.max()))
+    return f"{mean} ({low} to {high})" if len(known) > 1 else mean
+
+
+if __name__ == "__main__":
+    main()
