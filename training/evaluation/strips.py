@@ -16,18 +16,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.support.atomic_files import atomic_path
-from ...runtime.support.errors import output_errors
+from ...runtime.support.atomic_files import atomic_write_bytes
 from .landmarks import Points
-from .metrics import pixel_grid, ratio, to_levels
-from .prediction import PairResult
-from .reconstruction import ClipResult, Pictures, Sample
+from .loop import Driven, Picture, Row
+from .metrics import pixel_grid, to_levels
 from .tables import number
-from .tracking import TrackedFrame, TrackingResult
 
-Picture = NDArray[np.uint8]
 Tile = tuple[str, Picture]
 """A caption and (TILE, TILE, 3)."""
+Pictures = tuple[Picture, Picture]
+"""The strip of a clip or pair, and its line of the overview, (H, W, 3) RGB."""
 
 TILE = 192
 GAP = 4
@@ -42,95 +40,93 @@ _TRACKED = (255, 170, 40)
 _ARM = 5
 
 
-def clip_strip(result: ClipResult, pictures: Pictures, geometry: str) -> Picture:
-    """The strip of one clip, (H, W, 3) RGB."""
-    model = result.methods["model"]
+def clip_pictures(
+    row: Row, source: Picture, own: Sequence[Driven], other: Sequence[Driven], geometry: str
+) -> Pictures:
+    """Of a reconstruction: the clip drives its own frame and, below, another subject's clip does.
+
+    Args:
+        row: of the clip, see `reconstruction`.
+        own, other: a few frames of each.
+    """
+    model = row["methods"]["model"]
     title = (
-        f"{result.clip}   L1 ratio {model.l1_ratio:.2f}  low-pass {model.low_pass_ratio:.2f}  "
-        f"sharpness {model.sharpness:.2f}"
+        f"{row['clip']}   L1 ratio {number(model['l1_ratio'], 2)}  low-pass "
+        f"{number(model['low_pass_ratio'], 2)}  sharpness {number(model['sharpness'], 2)}"
     )
-    blocks = [_block(title, pictures, pictures.own, geometry)]
-    if pictures.other and result.leakage is not None:
-        leakage = result.leakage
-        title = (
-            f"driven by {result.driver}, relative   NCC source {leakage.source:.2f}  "
-            f"driving {leakage.driving:.2f} (floor {leakage.floor:.2f})"
-        )
-        blocks.append(_block(title, pictures, pictures.other, geometry))
-    return stacked(blocks)
-
-
-def clip_row(result: ClipResult, pictures: Pictures) -> Picture:
-    """One clip in a line: source, then driving frame and prediction side by side, twice."""
-    own = pictures.own
+    still = ("source", as_tile(source))
+    blocks = [_block(title, still, own, geometry)]
     tiles = [tile for i in sorted({0, len(own) - 1}) for tile in _tiles(own[i])]
-    if pictures.other:
-        tiles += _tiles(pictures.other[len(pictures.other) // 2], "other subject")
-    return _row(f"{result.clip}   L1 ratio {result.methods['model'].l1_ratio:.2f}", pictures, tiles)
+    if other:
+        leakage = {name: number(value, 2) for name, value in row["leakage"].items()}
+        leaks = "NCC source {source}  driving {driving} (floor {floor})".format_map(leakage)
+        blocks.append(
+            _block(f"driven by {row['driver']}, relative   {leaks}", still, other, geometry)
+        )
+        tiles += _tiles(other[len(other) // 2], "other subject")
+    title = f"{row['clip']}   L1 ratio {number(model['l1_ratio'], 2)}"
+    return stacked(blocks), in_columns(title, [[tile] for tile in (still, *tiles)])
 
 
-def pair_strip(result: PairResult, pictures: Pictures, geometry: str) -> Picture:
-    """The strip of one pair, (H, W, 3) RGB."""
-    return _block(_pair_title(result), pictures, pictures.own, geometry)
+def pair_pictures(
+    row: Row, source: Picture, start: Points, own: Sequence[Driven], geometry: str
+) -> Pictures:
+    """Of a prediction.
 
-
-def pair_row(result: PairResult, pictures: Pictures) -> Picture:
-    """One pair in a line: source, then prediction and truth of the middle and the last frame."""
-    own = pictures.own
-    tiles = [tile for i in sorted({len(own) // 2, len(own) - 1}) for tile in _tiles(own[i])]
-    return _row(_pair_title(result), pictures, tiles)
-
-
-def track_strip(result: TrackingResult, frames: Sequence[TrackedFrame]) -> Picture:
-    """The source of a tracked clip and a few of its frames in a line, (H, W, 3) RGB."""
-    share = ratio(result.errors["model"], result.errors["hold"])
+    Args:
+        row: of the pair, see `prediction`.
+        start: the landmarks of the source (P, 2), in pixels.
+        own: a few frames, with true and found points.
+    """
     title = (
-        f"{result.clip}   error {number(result.errors['model'], 2)} px, "
-        f"{number(share, 2)} of hold's"
+        f"{row['pair']}   skill {number(row['exact']['skill']['model'], 2)}  "
+        f"landmark error {number(row['exact']['landmark_ratio'], 2)} of hold's  "
+        f"L1 ratio {number(row['methods']['model']['l1_ratio'], 2)}"
     )
-    columns = [[(_caption(i, frame), _found(frame))] for i, frame in enumerate(frames)]
-    return in_columns(title, columns)
+    marked = _marked(source, start)
+    tiles = [tile for i in sorted({len(own) // 2, len(own) - 1}) for tile in _tiles(own[i])]
+    line = in_columns(title, [[tile] for tile in (("source", marked), *tiles)])
+    return _block(title, ("source, landmarks +", marked), own, geometry), line
 
 
-def track_row(result: TrackingResult, frames: Sequence[TrackedFrame]) -> Picture:
-    """The same with the first and the last frame only."""
-    return track_strip(result, [frames[0], *(frames[i] for i in sorted({1, len(frames) - 1}))])
+def track_pictures(row: Row, frames: Sequence[Driven]) -> Pictures:
+    """Of a tracked clip: its source and a few frames; the line has the first and the last only.
+
+    Args:
+        row: of the clip, see `tracking`.
+        frames: with true and found points, the source first.
+    """
+    title = (
+        f"{row['clip']}   error {number(row['errors']['model'], 2)} px, "
+        f"{number(row['share']['model'], 2)} of hold's"
+    )
+    tiles = [(f"{frame.step.number}: label o, found x", _found(frame)) for frame in frames]
+    tiles[0] = (f"source {frames[0].step.number}, label o", tiles[0][1])
+    few = [tiles[0], *(tiles[i] for i in sorted({1, len(tiles) - 1}))]
+    strip, line = (in_columns(title, [[tile] for tile in shown]) for shown in (tiles, few))
+    return strip, line
 
 
-def _caption(place: int, frame: TrackedFrame) -> str:
-    return f"{frame.number}: label o, found x" if place else f"source {frame.number}, label o"
-
-
-def _found(frame: TrackedFrame) -> Picture:
+def _found(frame: Driven) -> Picture:
     """A tile with labels as circles, what was found as crosses, and lines between them."""
-    picture = as_tile(frame.image)
-    known = np.isfinite(frame.true).all(axis=1)
-    for x, y in _places(frame.true, frame.image):
-        cv2.circle(picture, (x, y), _ARM - 2, _TRUE, 1, cv2.LINE_AA)
-    for true, found in zip(frame.true[known], frame.found[known], strict=True):
-        ends = _places(np.stack([true, found]), frame.image)
-        if len(ends) == 2:
-            (x, y), arm = ends[1], _ARM - 2
+    image, true, found = frame.step.driving, frame.step.points, frame.found
+    assert true is not None and found is not None
+    picture, arm = as_tile(image), _ARM - 2
+    for place in _places(true, image):
+        cv2.circle(picture, place, arm, _TRUE, 1, cv2.LINE_AA)
+    for both in np.stack([true, found], axis=1):
+        if len(ends := _places(both, image)) == 2:
+            x, y = ends[1]
             cv2.line(picture, ends[0], ends[1], _TRACKED, 1, cv2.LINE_AA)
             cv2.line(picture, (x - arm, y - arm), (x + arm, y + arm), _TRACKED, 1)
             cv2.line(picture, (x - arm, y + arm), (x + arm, y - arm), _TRACKED, 1)
     return picture
 
 
-def _pair_title(result: PairResult) -> str:
-    return (
-        f"{result.pair}   skill {number(result.exact.skill['model'], 2)}  "
-        f"landmark error {number(result.exact.landmark_ratio, 2)} of hold's  "
-        f"L1 ratio {number(result.methods['model'].l1_ratio, 2)}"
-    )
-
-
 def write_strip(path: Path, picture: Picture) -> None:
     """Write a PNG, whole. OutputError when it cannot be written."""
-    ok, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    assert ok, "encoding a PNG in memory does not fail"
-    with atomic_path(path) as temporary, output_errors(path):
-        temporary.write_bytes(data.tobytes())
+    data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+    atomic_write_bytes(path, data.tobytes())
 
 
 def strip_name(number: int, clip: str) -> str:
@@ -179,29 +175,24 @@ def show_deformation(deformation: NDArray[np.float32], geometry: str) -> Picture
     return picture
 
 
-def _tiles(sample: Sample, driver: str = "driving") -> list[Tile]:
-    """The driving frame, the prediction and the truth of a pair."""
-    tiles = [(f"{driver} {sample.number}", as_tile(sample.driving))]
-    if sample.true is None or sample.truth is None:
-        return [*tiles, ("prediction", as_tile(sample.prediction))]
-    found = _marked(sample.prediction, sample.true, sample.tracked)
-    truth = _marked(sample.truth, sample.true)
+def _tiles(driven: Driven, driver: str = "driving") -> list[Tile]:
+    """The driving frame and the prediction; with points that were found, the truth as well."""
+    step = driven.step
+    tiles = [(f"{driver} {step.number}", as_tile(step.driving))]
+    if driven.found is None or step.truth is None:
+        return [*tiles, ("prediction", as_tile(driven.prediction))]
+    found = _marked(driven.prediction, step.points, driven.found)
+    truth = _marked(step.truth, step.points)
     return [*tiles, ("prediction, + true, o found", found), ("truth", truth)]
 
 
-def _row(title: str, pictures: Pictures, tiles: Sequence[Tile]) -> Picture:
-    source = _marked(pictures.source, pictures.start)
-    return in_columns(title, [[("source", source)], *([tile] for tile in tiles)])
-
-
-def _block(title: str, pictures: Pictures, samples: Sequence[Sample], geometry: str) -> Picture:
-    caption = "source" if pictures.start is None else "source, landmarks +"
-    columns = [[(caption, _marked(pictures.source, pictures.start))]]
-    for sample in samples:
-        column = _tiles(sample)
-        if sample.truth is not None:
-            column.append(_difference(sample.truth, sample.prediction))
-        column.append(("reads in source at", show_deformation(sample.deformation, geometry)))
+def _block(title: str, still: Tile, frames: Sequence[Driven], geometry: str) -> Picture:
+    columns = [[still]]
+    for driven in frames:
+        column = _tiles(driven)
+        if driven.step.truth is not None:
+            column.append(_difference(driven.step.truth, driven.prediction))
+        column.append(("reads in source at", show_deformation(driven.deformation, geometry)))
         columns.append(column)
     return in_columns(title, columns)
 
