@@ -295,7 +295,7 @@ LAYOUTS = {
                 "landmark error",
                 "exact.landmark_ratio.mean",
                 2,
-                "distance from the true places: 0 is perfect, 1 is as if nothing had moved",
+                "distance from the true landmarks: 0 is perfect, 1 is as if nothing had moved",
             ),
             _SHARPNESS,
         ],

@@ -16,7 +16,8 @@ warped by the exact field, on the clips that have one (displacement/ of a phanto
 
 - L1 ratio: sum |y - x| / sum |S - x|, y the model's frame, x the real one, S the source; low-pass:
   the same after a Gaussian blur of 4 px. Lower is better, hold is 1.
-- sharpness: std(y - G2 y) / std(x - G2 x), G2 a Gaussian blur of 2 px; 1 is as sharp as real frames.
+- sharpness: std(y - G2 y) / std(x - G2 x), G2 a Gaussian blur of 2 px; 1 is as sharp as
+  real frames.
 - motion agreement: 1 - sum |F(y->S) - F(x->S)| / sum |F(x->S)|, F the optical flow, over
   forward-backward-consistent pixels, in clips with a mean flow above {MOVING_PIXELS:g} px. 1 is the
   same motion, hold is 0. By DIS, which is circular for a model that learned from DIS; and by

@@ -16,13 +16,14 @@ from .loop import Row
 from .tables import aligned, bullets, cell, find, number, rows_at, table
 
 FORMAT = 2
-_TITLES = {
-    "hold": "not moved (hold)",
-    "blur": "best blur",
-    "flow": "dense flow",
-    "oracle": "true motion (oracle)",
-    "another_seed": "other speckle",
+_METHODS = {
+    "hold": ("not moved (hold)", "the still picture as it is"),
+    "blur": ("best blur", "the still, not moved, blurred so that it fits best"),
+    "flow": ("dense flow", "the still moved by optical flow, which sees the real frame"),
+    "oracle": ("true motion (oracle)", "the still moved by the exact motion, which is known here"),
+    "another_seed": ("other speckle", "the true result with speckle of another random seed"),
 }
+"""By method, its name in the summary and what it is."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class Report:
         groups.sort(key=lambda group: _badness(group[1], first, layout.high_is_bad), reverse=True)
         shown = [(*group, "model") for group in groups if len(groups) > 1]
         shown += [("model, all", overall, "model")]
-        shown += [(_TITLES[m], overall, m) for m in layout.others if has_method(overall, m)]
+        others = [method for method in layout.others if has_method(overall, method)]
+        shown += [(_METHODS[method][0], overall, method) for method in others]
         lines = [["", layout.units, *(headline.title for headline in layout.headlines)]]
         for title, row, method in shown:
             texts = [
@@ -114,6 +116,7 @@ class Report:
         units = layout.units if count > 1 else layout.units[:-1]
         parts = [f"{layout.title}, {count} {units}. {layout.what}", "", aligned(lines), ""]
         parts += [f"{h.title}: {h.meaning}" for h in layout.headlines]
+        parts += [": ".join(_METHODS[method]) for method in others]
         texts = [f"{title} {cell(find(overall, path))}" for title, path in layout.intervals]
         if any("[" in text for text in texts):
             parts.append(f"95% interval over subjects: {', '.join(texts)}")
@@ -126,6 +129,16 @@ class Report:
         markdown, record = self.to_markdown(), self.to_json()
         atomic_write_text(folder / "table.md", markdown)
         atomic_write_text(folder / "results.json", record)
+
+
+def title_of(task: str, name: str, row: Row) -> str:
+    """The title of a clip's or pair's pictures: its name and main measures."""
+    measures = [
+        f"{headline.title} {number(value, headline.digits)}"
+        for headline in LAYOUTS[task].headlines
+        if isinstance(value := find(row, headline.path.format("model")), float)
+    ]
+    return "  ".join([f"{name}  ", *measures])
 
 
 def _badness(row: Row, path: str, high_is_bad: bool) -> float:

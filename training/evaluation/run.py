@@ -19,10 +19,10 @@ from . import strips
 from .candidate import Candidate, open_candidate
 from .ground_truth.readers import Pair, read_clip_field, read_pair, read_pairs
 from .held_out import ALL, TEST, split_to_read, training_facts
-from .loop import Row, spread
+from .loop import Driven, Row, spread
 from .prediction import predict
 from .reconstruction import at_own_size, choose_driver, leakage, motionless, reconstruct
-from .report import Report
+from .report import Report, title_of
 from .tracking import follow, untrackable
 
 LeftOut = list[tuple[str, str]]
@@ -122,15 +122,18 @@ def _judge_clips(candidate: Candidate, clips: Sequence[Clip], args: Namespace) -
         for index, clip in enumerate(progress(loaded, label="evaluating clips")):
             row, samples = reconstruct(candidate, clip, args.max_frames)
             row["own_size"] = at_own_size(candidate, clip, args.max_frames)
-            row["driver"], row["leakage"], leaked = None, None, []
-            other = choose_driver(known, index, args.seed)
-            if other is not None:
-                row["driver"] = known[other].name
-                row["leakage"], leaked = leakage(candidate, clip, loaded[other], args.max_frames)
+            row["driver"], row["leakage"] = None, None
+            leaked: list[Driven] = []
+            driver = choose_driver(known, index, args.seed)
+            if driver is not None:
+                row["driver"] = known[driver].name
+                row["leakage"], leaked = leakage(candidate, clip, loaded[driver], args.max_frames)
             source = np.array(clip.frames[len(clip) // 2])
-            geometry = candidate.geometry
-            pictures = strips.clip_pictures(row, source, samples, leaked, geometry)
-            yield clip.clip.name, row, pictures
+            about = f"driven by {row['driver']}, another subject"
+            title, geometry = title_of(args.task, clip.clip.name, row), candidate.geometry
+            other = (about, leaked)
+            drawn = strips.pictures(title, source, samples, geometry, other=other)
+            yield clip.clip.name, row, drawn
 
     return known, left_out, judged()
 
@@ -142,7 +145,10 @@ def _judge_tracks(candidate: Candidate, clips: Sequence[Clip], args: Namespace) 
     def judged() -> Judged:
         for clip in progress(loaded, label="evaluating clips"):
             row, samples = follow(candidate, clip, args.max_frames)
-            yield clip.clip.name, row, strips.track_pictures(row, samples)
+            still, *frames = samples
+            source, title = still.step.driving, title_of(args.task, clip.clip.name, row)
+            start, geometry = still.step.points, candidate.geometry
+            yield clip.clip.name, row, strips.pictures(title, source, frames, geometry, start)
 
     return [clip.clip for clip in loaded], left_out, judged()
 
@@ -161,9 +167,9 @@ def _judge_pairs(candidate: Candidate, pairs: Sequence[Pair], args: Namespace) -
         for pair in progress(pairs, label="evaluating pairs"):
             data = read_pair(pair, candidate.size, candidate.channels)
             row, samples = predict(candidate, data, args.alignment, args.max_frames)
-            geometry = candidate.geometry
-            pictures = strips.pair_pictures(row, data.source, data.start, samples, geometry)
-            yield pair.name, row, pictures
+            title, geometry = title_of(args.task, pair.name, row), candidate.geometry
+            drawn = strips.pictures(title, data.source, samples, geometry, data.start)
+            yield pair.name, row, drawn
 
     ends = {clip.path: clip for pair in pairs for clip in (pair.source, pair.driving)}
     return list(ends.values()), [], judged()

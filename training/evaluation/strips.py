@@ -1,10 +1,10 @@
 """Pictures of an evaluation: a strip per clip or pair, and all of them on one page.
 
 The first column is the source; the others are a few driven frames, from the top: the driving frame,
-the prediction, the truth of a pair, the absolute difference (three times enlarged) and the
-deformation as arrows on its magnitude. A clip's second block shows the same source driven by
-another subject. True landmarks are drawn as +, those that the tracker found in the prediction as o.
-Tracked points need no prediction: labels are circles, what the model found are crosses.
+the prediction, the truth if another subject drives, the absolute difference (three times enlarged),
+and the deformation as arrows on its magnitude. True points are drawn as +, those that were found as
+o: on prediction and truth, or on the driving frame if its own points are tracked. A second block
+shows the same source driven by another subject.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from ...runtime.support.atomic_files import atomic_write_bytes
 from .landmarks import Points
-from .loop import Driven, Picture, Row
+from .loop import Driven, Picture
 from .metrics import pixel_grid, to_levels
-from .tables import number
 
 Tile = tuple[str, Picture]
 """A caption and (TILE, TILE, 3)."""
@@ -40,87 +39,31 @@ _TRACKED = (255, 170, 40)
 _ARM = 5
 
 
-def clip_pictures(
-    row: Row, source: Picture, own: Sequence[Driven], other: Sequence[Driven], geometry: str
+def pictures(
+    title: str,
+    source: Picture,
+    own: Sequence[Driven],
+    geometry: str,
+    start: Points | None = None,
+    other: tuple[str, Sequence[Driven]] = ("", ()),
 ) -> Pictures:
-    """Of a reconstruction: the clip drives its own frame and, below, another subject's clip does.
+    """Draw a clip or pair.
 
     Args:
-        row: of the clip, see `reconstruction`.
-        own, other: a few frames of each.
+        own: a few driven frames.
+        geometry: of their deformation.
+        start: points of the source (P, 2), in pixels.
+        other: title and frames of a second block.
     """
-    model = row["methods"]["model"]
-    title = (
-        f"{row['clip']}   L1 ratio {number(model['l1_ratio'], 2)}  low-pass "
-        f"{number(model['low_pass_ratio'], 2)}  sharpness {number(model['sharpness'], 2)}"
-    )
-    still = ("source", as_tile(source))
+    still = ("source" if start is None else "source, points +", _marked(source, start))
     blocks = [_block(title, still, own, geometry)]
-    tiles = [tile for i in sorted({0, len(own) - 1}) for tile in _tiles(own[i])]
-    if other:
-        leakage = {name: number(value, 2) for name, value in row["leakage"].items()}
-        leaks = "NCC source {source}  driving {driving} (floor {floor})".format_map(leakage)
-        blocks.append(
-            _block(f"driven by {row['driver']}, relative   {leaks}", still, other, geometry)
-        )
-        tiles += _tiles(other[len(other) // 2], "other subject")
-    title = f"{row['clip']}   L1 ratio {number(model['l1_ratio'], 2)}"
+    # Where the first frame is the reference, nothing moves in it.
+    first = len(own) // 2 if own[0].step.after == 0 else 0
+    tiles = [tile for i in sorted({first, len(own) - 1}) for tile in _tiles(own[i])]
+    if other[1]:
+        blocks.append(_block(other[0], still, other[1], geometry))
+        tiles += _tiles(other[1][len(other[1]) // 2], "other subject")
     return stacked(blocks), in_columns(title, [[tile] for tile in (still, *tiles)])
-
-
-def pair_pictures(
-    row: Row, source: Picture, start: Points, own: Sequence[Driven], geometry: str
-) -> Pictures:
-    """Of a prediction.
-
-    Args:
-        row: of the pair, see `prediction`.
-        start: the landmarks of the source (P, 2), in pixels.
-        own: a few frames, with true and found points.
-    """
-    title = (
-        f"{row['pair']}   skill {number(row['exact']['skill']['model'], 2)}  "
-        f"landmark error {number(row['exact']['landmark_ratio'], 2)} of hold's  "
-        f"L1 ratio {number(row['methods']['model']['l1_ratio'], 2)}"
-    )
-    marked = _marked(source, start)
-    tiles = [tile for i in sorted({len(own) // 2, len(own) - 1}) for tile in _tiles(own[i])]
-    line = in_columns(title, [[tile] for tile in (("source", marked), *tiles)])
-    return _block(title, ("source, landmarks +", marked), own, geometry), line
-
-
-def track_pictures(row: Row, frames: Sequence[Driven]) -> Pictures:
-    """Of a tracked clip: its source and a few frames; the line has the first and the last only.
-
-    Args:
-        row: of the clip, see `tracking`.
-        frames: with true and found points, the source first.
-    """
-    title = (
-        f"{row['clip']}   error {number(row['errors']['model'], 2)} px, "
-        f"{number(row['share']['model'], 2)} of hold's"
-    )
-    tiles = [(f"{frame.step.number}: label o, found x", _found(frame)) for frame in frames]
-    tiles[0] = (f"source {frames[0].step.number}, label o", tiles[0][1])
-    few = [tiles[0], *(tiles[i] for i in sorted({1, len(tiles) - 1}))]
-    strip, line = (in_columns(title, [[tile] for tile in shown]) for shown in (tiles, few))
-    return strip, line
-
-
-def _found(frame: Driven) -> Picture:
-    """A tile with labels as circles, what was found as crosses, and lines between them."""
-    image, true, found = frame.step.driving, frame.step.points, frame.found
-    assert true is not None and found is not None
-    picture, arm = as_tile(image), _ARM - 2
-    for place in _places(true, image):
-        cv2.circle(picture, place, arm, _TRUE, 1, cv2.LINE_AA)
-    for both in np.stack([true, found], axis=1):
-        if len(ends := _places(both, image)) == 2:
-            x, y = ends[1]
-            cv2.line(picture, ends[0], ends[1], _TRACKED, 1, cv2.LINE_AA)
-            cv2.line(picture, (x - arm, y - arm), (x + arm, y + arm), _TRACKED, 1)
-            cv2.line(picture, (x - arm, y + arm), (x + arm, y - arm), _TRACKED, 1)
-    return picture
 
 
 def write_strip(path: Path, picture: Picture) -> None:
@@ -176,14 +119,20 @@ def show_deformation(deformation: NDArray[np.float32], geometry: str) -> Picture
 
 
 def _tiles(driven: Driven, driver: str = "driving") -> list[Tile]:
-    """The driving frame and the prediction; with points that were found, the truth as well."""
-    step = driven.step
-    tiles = [(f"{driver} {step.number}", as_tile(step.driving))]
-    if driven.found is None or step.truth is None:
+    """The driving frame and the prediction, with points; the truth if it is another frame."""
+    step, truth = driven.step, driven.step.truth
+    on_driving = (step.points, driven.found) if truth is None else (None, None)
+    marks = ", + true, o found" if driven.found is not None else ""
+    tiles = [
+        (
+            f"{driver} {step.number}" + marks * (truth is None),
+            _marked(step.driving, *on_driving),
+        )
+    ]
+    if truth is None or driven.found is None:
         return [*tiles, ("prediction", as_tile(driven.prediction))]
     found = _marked(driven.prediction, step.points, driven.found)
-    truth = _marked(step.truth, step.points)
-    return [*tiles, ("prediction, + true, o found", found), ("truth", truth)]
+    return [*tiles, (f"prediction{marks}", found), ("truth", _marked(truth, step.points))]
 
 
 def _block(title: str, still: Tile, frames: Sequence[Driven], geometry: str) -> Picture:
@@ -192,7 +141,7 @@ def _block(title: str, still: Tile, frames: Sequence[Driven], geometry: str) -> 
         column = _tiles(driven)
         if driven.step.truth is not None:
             column.append(_difference(driven.step.truth, driven.prediction))
-        column.append(("reads in source at", show_deformation(driven.deformation, geometry)))
+        column.append(("taken from (arrows)", show_deformation(driven.deformation, geometry)))
         columns.append(column)
     return in_columns(title, columns)
 
@@ -213,7 +162,7 @@ def _difference(a: Picture, b: Picture) -> Tile:
     """|a - b|, enlarged."""
     gap = cv2.absdiff(to_levels(a), to_levels(b))
     gain = np.full_like(gap, DIFFERENCE_GAIN)
-    return f"|difference| x{DIFFERENCE_GAIN}", as_tile(cv2.multiply(gap, gain))
+    return f"difference x{DIFFERENCE_GAIN}", as_tile(cv2.multiply(gap, gain))
 
 
 def _marked(image: Picture, true: Points | None, tracked: Points | None = None) -> Picture:

@@ -7,10 +7,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_WORDS = {
+_METHODS = {
+    "model": "model",
+    "hold": "hold",
     "blur": "best blur",
     "flow": "dense flow",
+    "oracle": "oracle",
     "another_seed": "another seed",
+    "truth": "tracker on truth",
+    "composed": "composed",
+    "enlarged": "enlarged",
+}
+_WORDS = _METHODS | {
     "l1": "L1",
     "l1_ratio": "L1 ratio",
     "low_pass_ratio": "low-pass",
@@ -21,7 +29,6 @@ _WORDS = {
     "driven": "frames",
     "endpoint_error": "endpoint px",
     "endpoint_hold": "endpoint px, hold",
-    "truth": "tracker on truth",
     "leakage": "NCC",
 }
 _UNSAID = {"methods", "exact", "own_size", "mean"}
@@ -42,7 +49,7 @@ def rows_at(record: Any, path: str) -> list[Any]:
     if not path.endswith(".*"):
         return [found]
     if isinstance(found, Mapping):
-        return [{"name": name, **row} for name, row in found.items() if row]
+        return [{"name": _METHODS.get(name, name), **row} for name, row in found.items() if row]
     return list(found)
 
 
@@ -65,8 +72,9 @@ def expand(path: str) -> list[str]:
 
 
 def _title(path: str) -> str:
-    """The last part first, e.g. `methods.blur.l1_ratio`: L1 ratio, best blur."""
-    parts = [part for part in path.split(".") if part not in _UNSAID][::-1]
+    """The measure, then the method, e.g. `methods.blur.l1_ratio`: L1 ratio, best blur."""
+    parts = [part for part in path.split(".") if part not in _UNSAID]
+    parts.sort(key=lambda part: part in _METHODS)
     return ", ".join(_WORDS.get(part, part.replace("_", " ")) for part in parts)
 
 

@@ -180,7 +180,7 @@ def read_pair(pair: Pair, size: int, channels: int) -> PairData:
     keypoints, expected = _array(pair.arrays, "keypoints"), (count, len(names), 2)
     if keypoints.shape != expected or keypoints.dtype.kind != "f":
         raise InputError(
-            f"{pair.arrays}: keypoints is {keypoints.dtype} {keypoints.shape}, not float {expected}",
+            f"{pair.arrays}: keypoints is {keypoints.dtype} {keypoints.shape}, not {expected}",
             MAKE_AGAIN,
         )
     points = points_in_model_frame(keypoints, crop, box)
