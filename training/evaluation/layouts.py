@@ -184,11 +184,39 @@ def _tracking_measures(rows: Sequence[Row], means: Mapping[str, Row], seed: int)
 
 
 _SHARPNESS = Headline(
-    "sharpness",
-    "methods.{}.sharpness",
-    2,
-    "fine detail compared with the real frames: 1 is as sharp, less is blurred",
+    "sharpness", "methods.{}.sharpness", 2, "fine detail: 1 is as much as real frames have"
 )
+_RECONSTRUCTION = [
+    Headline(
+        "error", "methods.{}.l1_ratio", 2, "0 is equal to the real frames, 1 is not moving at all"
+    ),
+    Headline("coarse error", "methods.{}.low_pass_ratio", 2, "the same without fine detail"),
+    _SHARPNESS,
+    Headline(
+        "motion",
+        "methods.{}.farneback_agreement",
+        2,
+        "1 is the motion measured in the real frames, 0 is none",
+    ),
+    Headline(
+        "leaks", "clips_leaking", 0, "clips that show speckle of another subject's driving clip"
+    ),
+]
+_PREDICTION = [
+    Headline("skill", "exact.skill.{}", 2, "0 is not moving at all, 1 is the true motion"),
+    Headline(
+        "landmark error",
+        "exact.landmark_ratio.mean",
+        2,
+        "0 is the true place, 1 is not moving at all",
+    ),
+    _SHARPNESS,
+]
+_TRACKING = [
+    Headline("error", "share.{}", 2, "distance from the labels: 0 is none, 1 is not moving at all"),
+    Headline("pixels", "errors.{}", 1, "the same distance in pixels of the model's frame"),
+    Headline("lost", "lost", 2, "share of points that the model's motion leads nowhere"),
+]
 LAYOUTS = {
     "reconstruction": Layout(
         title="Reconstruction",
@@ -233,30 +261,7 @@ LAYOUTS = {
                 f"exact.{{endpoint_error,endpoint_hold}} {_LANDMARKS}",
             ),
         ],
-        headlines=[
-            Headline(
-                "error",
-                "methods.{}.l1_ratio",
-                2,
-                "difference from the real frames: 0 is perfect, 1 is as if nothing had moved",
-            ),
-            Headline(
-                "coarse error", "methods.{}.low_pass_ratio", 2, "the same without fine detail"
-            ),
-            _SHARPNESS,
-            Headline(
-                "motion",
-                "methods.{}.farneback_agreement",
-                2,
-                "agreement with the measured motion of the real clip: 1 is the same, 0 is none",
-            ),
-            Headline(
-                "leaks",
-                "clips_leaking",
-                0,
-                "clips whose picture shows speckle of another subject's clip that drives it",
-            ),
-        ],
+        headlines=_RECONSTRUCTION,
         high_is_bad=True,
         others=("hold", "blur", "flow", "oracle"),
     ),
@@ -287,18 +292,7 @@ LAYOUTS = {
                 f"methods.model.{{sharpness,motion_agreement,temporal_correlation}} {_LANDMARKS}",
             ),
         ],
-        headlines=[
-            Headline(
-                "skill", "exact.skill.{}", 2, "0 is as if nothing had moved, 1 is the true motion"
-            ),
-            Headline(
-                "landmark error",
-                "exact.landmark_ratio.mean",
-                2,
-                "distance from the true landmarks: 0 is perfect, 1 is as if nothing had moved",
-            ),
-            _SHARPNESS,
-        ],
+        headlines=_PREDICTION,
         high_is_bad=False,
         others=("hold", "blur", "oracle", "another_seed"),
         intervals=[("skill", "exact.model_skill"), ("landmark error", "exact.landmark_ratio")],
@@ -317,16 +311,7 @@ LAYOUTS = {
             ("By point", "points.*", f"name clips {_ERRORS}"),
             ("By clip", "clips.*", f"clip group driven {_ERRORS} lost"),
         ],
-        headlines=[
-            Headline(
-                "error",
-                "share.{}",
-                2,
-                "distance from the labels: 0 is perfect, 1 is as if nothing had moved",
-            ),
-            Headline("pixels", "errors.{}", 1, "the same in pixels of the model's frame"),
-            Headline("lost", "lost", 2, "share of points that the model's motion leads nowhere"),
-        ],
+        headlines=_TRACKING,
         high_is_bad=True,
         others=("hold", "flow"),
         intervals=[("error", "ratio.model")],

@@ -119,11 +119,6 @@ def test_points_are_found_through_a_flow_or_the_nearest_pixel_stands_for_them() 
     assert carried(flow, np.zeros((0, 2)))[0].shape == (0, 2)
 
 
-def test_a_flow_that_reads_one_place_everywhere_loses_all_others() -> None:
-    z, found = carried(5 - pixel_grid(20, 20), np.array([[12.0, 9.0]]))
-    assert not found.any() and np.isfinite(z).all()
-
-
 def test_pictures_have_the_source_first_and_what_was_found(clip: ClipFrames) -> None:
     _, frames = follow(candidate_of(Fake(), SIZE), clip)
     assert [frame.step.number for frame in frames] == [COUNT // 2, 0, 2, 5, 6, 8]

@@ -205,13 +205,6 @@ def test_what_is_wrong_is_named_with_a_cure(folder: Path, change: Break, named: 
     assert str(folder) in caught.value.message
 
 
-def test_the_hint_without_pairs_is_how_to_make_them(folder: Path) -> None:
-    shutil.rmtree(folder / "truth")
-    with pytest.raises(InputError) as caught:
-        pairs_of(folder)
-    assert "sonomime phantom" in caught.value.hint and "--pairs" in caught.value.hint
-
-
 def test_an_empty_split_names_those_that_there_are(made: Path) -> None:
     with pytest.raises(InputError) as caught:
         pairs_of(made, "validation")
