@@ -42,14 +42,12 @@ class Layout(NamedTuple):
         what: the task in one sentence, for the summary.
         units: what a row is: clips, pairs.
         flow: where the flow comes from, for the settings of results.json.
-        notes: how to read the tables.
         mean: the means over rows, with a seed for intervals.
         measures: the task's own keys of results.json, of rows, means by group, and seed.
         tables: of table.md: heading, path of the rows in the record, columns; see `tables`.
         headlines: the columns of the summary; groups are sorted by the first.
-        high_is_bad: in the first column.
         others: methods that the summary shows beside the model.
-        intervals: titles and paths in the means of intervals that the summary shows.
+        intervals: of the summary: titles, and paths in the means.
     """
 
     title: str

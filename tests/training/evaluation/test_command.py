@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from sonomime.runtime.support.errors import (
     BundleError,
@@ -24,21 +23,18 @@ from sonomime.runtime.support.errors import (
     OutputError,
     SonomimeError,
 )
-from sonomime.training.checkpoint import Checkpoint
-from sonomime.training.config import config_from_dict
 from sonomime.training.evaluation import run
-from sonomime.training.evaluation.candidate import Candidate, open_candidate
+from sonomime.training.evaluation.candidate import Candidate
 from sonomime.training.evaluation.command import add_evaluate
 from sonomime.training.evaluation.held_out import NO_TEST
-from sonomime.training.models.keypoints.model import AnimationModel
 
 from ...toy_bundle import make_toy_bundle
 from ...toy_displacement import make_displacement_toy
+from .conftest import SIZE
 from .fakes import Copy, Fake, candidate_of, moving_clip
 from .phantoms import SIZE as PHANTOM_SIZE
 from .phantoms import write_phantom
 
-SIZE = 64
 CLIPS = {
     "one": ("a", "lung", "test"),
     "two": ("b", "lung", "test"),
@@ -60,18 +56,6 @@ def evaluate(output: Path, *words: object) -> Any:
     return json.loads((output / "results.json").read_text())
 
 
-@pytest.fixture(autouse=True)
-def own_cache_and_one_thread(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    # On a busy machine two threads wait for each other far longer than these tiny models take.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset folder: four clips, one of them labelled, and a format without a reader."""
@@ -90,26 +74,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_phantom(tmp_path_factory.mktemp("data") / "phantom")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_toy_bundle(tmp_path_factory.mktemp("bundle") / "toy", SIZE)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    small = {"width": 4, "max_features": 8, "depth": 2, "head_kernel": 3}
-    model = {
-        "image_size": SIZE,
-        "keypoints": {**small, "self_supervised": 3},
-        "motion": small,
-        "generator": {"width": 4, "blocks": 1},
-    }
-    config = config_from_dict({"preset": "tiny", "model": model})
-    path = tmp_path_factory.mktemp("run") / "checkpoint.pt"
-    Checkpoint(config, 3, AnimationModel(config.model).state_dict()).save(path)
-    return path
 
 
 @pytest.fixture
@@ -241,33 +205,6 @@ def test_a_checkpoint_through_torch(checkpoint: Path, data: Path, tmp_path: Path
     assert record["clips"][0]["methods"]["model"]["l1_ratio"] > 0
 
 
-def test_absolute_and_relative_are_two_predictors(bundle: Path, checkpoint: Path) -> None:
-    source, _, last = moving_clip(3, SIZE, 6.0)
-    for path in (bundle, checkpoint):
-        with open_candidate(path) as subject:
-            results: list[np.ndarray] = []
-            for predictor in (subject.own, subject.other):
-                predictor.set_source(source)
-                predictor.set_reference(last)
-                predictor.animate(last)
-                results.append(predictor.read("deformation"))
-            # Relative to the frame itself nothing moves; absolute motion does.
-            assert not np.allclose(*results)
-
-
-def test_a_bundle_says_what_it_can_align_by(tmp_path: Path) -> None:
-    able = {
-        "toy": make_displacement_toy(tmp_path / "toy"),
-        "blind": make_displacement_toy(tmp_path / "blind", landmarks=()),
-        "keypoints": make_toy_bundle(tmp_path / "keypoints"),
-    }
-    found = {}
-    for name, path in able.items():
-        with open_candidate(path) as candidate:
-            found[name] = (candidate.can_align, candidate.can_align_itself)
-    assert found == {"toy": (True, True), "blind": (True, False), "keypoints": (False, False)}
-
-
 PREDICTION = ("--task", "prediction")
 WRONG: list[tuple[Sequence[str], type[SonomimeError]]] = [
     (["{here}/missing.pt", "--data", "{data}"], InputError),
@@ -318,12 +255,6 @@ def test_wrong_input_is_a_clear_error_and_leaves_no_report(
         evaluate(output, *(word.format(**places) for word in words))
     assert caught.value.hint
     assert not list(output.rglob("*.*"))
-
-
-def test_a_run_folder_is_led_to_its_checkpoint(checkpoint: Path, data: Path) -> None:
-    with pytest.raises(InputError) as caught:
-        evaluate(checkpoint.parent / "r", checkpoint.parent, "--data", data)
-    assert str(checkpoint) in caught.value.hint
 
 
 def test_an_output_that_cannot_be_written_is_found_at_once(

@@ -60,20 +60,10 @@ class Pair:
     split: str
     folder: Path
 
-    @property
-    def video(self) -> Path:
-        """The true prediction."""
-        return self.folder / f"{self.name}.mkv"
-
-    @property
-    def other(self) -> Path:
-        """The same states rendered with other scatterers."""
-        return self.folder / f"{self.name}.other.mkv"
-
-    @property
-    def arrays(self) -> Path:
-        """The exact field and keypoints."""
-        return self.folder / f"{self.name}.npz"
+    def file(self, ending: str) -> Path:
+        """`.mkv`: the true prediction; `.other.mkv`: the same with other scatterers; `.npz`: the
+        exact field and keypoints."""
+        return self.folder / f"{self.name}{ending}"
 
 
 @dataclass(frozen=True)
@@ -141,7 +131,7 @@ def read_pairs(folder: Path, clips: Sequence[Clip], split: str | None) -> list[P
         splits = ", ".join(sorted({pair.split for pair in pairs.values()}))
         raise InputError(f"{table}: no pair of the split {split!r}", f"splits there: {splits}")
     for pair in chosen:
-        for path in (pair.video, pair.other, pair.arrays):
+        for path in map(pair.file, (".mkv", ".other.mkv", ".npz")):
             if not path.is_file():
                 raise InputError(f"{path}: is missing, the pair {pair.name!r} needs it", MAKE_AGAIN)
     return chosen
@@ -162,7 +152,7 @@ def read_pair(pair: Pair, size: int, channels: int) -> PairData:
     driving, there, _ = _read_frames(pair.driving.path, pair.driving.crop, size, channels)
     count = len(driving)
     videos = []
-    for path in (pair.video, pair.other):
+    for path in (pair.file(".mkv"), pair.file(".other.mkv")):
         frames, place, _ = _read_frames(path, crop, size, channels)
         if len(frames) != count:
             raise InputError(
@@ -172,15 +162,16 @@ def read_pair(pair: Pair, size: int, channels: int) -> PairData:
         if place != box:
             raise InputError(f"{path}: its frames differ in size from its source's", MAKE_AGAIN)
         videos.append(frames)
-    field = read_field(pair.arrays, count, shape, crop, box)
-    labels = _array(pair.arrays, "keypoint_names")
+    arrays = pair.file(".npz")
+    field = read_field(arrays, count, shape, crop, box)
+    labels = _array(arrays, "keypoint_names")
     if labels.dtype.kind != "U" or labels.ndim != 1:
-        raise InputError(f"{pair.arrays}: keypoint_names is not a list of names", MAKE_AGAIN)
+        raise InputError(f"{arrays}: keypoint_names is not a list of names", MAKE_AGAIN)
     names = tuple(labels.tolist())
-    keypoints, expected = _array(pair.arrays, "keypoints"), (count, len(names), 2)
+    keypoints, expected = _array(arrays, "keypoints"), (count, len(names), 2)
     if keypoints.shape != expected or keypoints.dtype.kind != "f":
         raise InputError(
-            f"{pair.arrays}: keypoints is {keypoints.dtype} {keypoints.shape}, not {expected}",
+            f"{arrays}: keypoints is {keypoints.dtype} {keypoints.shape}, not {expected}",
             MAKE_AGAIN,
         )
     points = points_in_model_frame(keypoints, crop, box)
@@ -215,7 +206,7 @@ def read_field(
     """The exact motion of a clip.
 
     Args:
-        path: `Clip.displacement`, or `Pair.arrays`.
+        path: `Clip.displacement`, or the .npz file of a pair.
         count: how many frames the clip has, repeated ones too.
         shape: (H, W) of its frames, not cropped.
         crop, box: where the model's frame lies in them.
