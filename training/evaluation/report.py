@@ -53,9 +53,9 @@ class Report:
 
     @cached_property
     def means(self) -> dict[str, Row]:
-        """Of all rows ("all"), then of each group (a bare folder's is called "all", too)."""
+        """Of all rows ("all", as the group of a bare folder is called), then of each group."""
         groups = {"all": self.rows}
-        for group in sorted({row["group"] for row in self.rows}):
+        for group in sorted({row["group"] for row in self.rows} - {"all"}):
             groups[group] = [row for row in self.rows if row["group"] == group]
         mean, seed = self.layout.mean, self.settings["seed"]
         return {group: plain(mean(rows, seed)) for group, rows in groups.items()}
@@ -102,7 +102,7 @@ class Report:
         groups.sort(key=lambda group: _badness(group[1], first, layout.high_is_bad), reverse=True)
         shown = [(*group, "model") for group in groups if len(groups) > 1]
         shown += [("model, all", overall, "model")]
-        others = [method for method in layout.others if has_method(overall, method)]
+        others = [method for method in layout.others if _has_method(overall, method)]
         shown += [(_METHODS[method][0], overall, method) for method in others]
         lines = [["", layout.units, *(headline.title for headline in layout.headlines)]]
         for title, row, method in shown:
@@ -121,7 +121,7 @@ class Report:
         if any("[" in text for text in texts):
             parts.append(f"95% interval over subjects: {', '.join(texts)}")
         if self.left_out:
-            parts.append(f"left out: {len(self.left_out)} clips, see table.md for the reasons")
+            parts.append(f"clips left out: {len(self.left_out)}; table.md has the reasons")
         return "\n".join(parts)
 
     def write(self, folder: Path) -> None:
@@ -133,12 +133,12 @@ class Report:
 
 def title_of(task: str, name: str, row: Row) -> str:
     """The title of a clip's or pair's pictures: its name and main measures."""
-    measures = [
-        f"{headline.title} {number(value, headline.digits)}"
-        for headline in LAYOUTS[task].headlines
-        if isinstance(value := find(row, headline.path.format("model")), float)
-    ]
-    return "  ".join([f"{name}  ", *measures])
+    texts = [f"{name}  "]
+    for headline in LAYOUTS[task].headlines:
+        value = find(row, headline.path.format("model").removesuffix(".mean"))
+        if isinstance(value, float):
+            texts.append(f"{headline.title} {number(value, headline.digits)}")
+    return "  ".join(texts)
 
 
 def _badness(row: Row, path: str, high_is_bad: bool) -> float:
@@ -149,7 +149,7 @@ def _badness(row: Row, path: str, high_is_bad: bool) -> float:
     return float(value if high_is_bad else -value)
 
 
-def has_method(means: Row, method: str) -> bool:
+def _has_method(means: Row, method: str) -> bool:
     """Whether a method was measured."""
     return method in means.get("methods", means.get("errors", {}))
 

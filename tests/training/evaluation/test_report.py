@@ -12,7 +12,7 @@ import pytest
 
 from sonomime.runtime.support.errors import OutputError
 from sonomime.training.evaluation.fidelity import Fidelity
-from sonomime.training.evaluation.report import Report
+from sonomime.training.evaluation.report import Report, title_of
 from sonomime.training.evaluation.tables import expand
 
 NAN = math.nan
@@ -145,6 +145,17 @@ def test_the_summary_is_short_and_has_the_worst_group_first() -> None:
     assert groups == ["model, lung", "model, heart", "model, all"]
     assert "model, pelvic" not in first["prediction"]  # there is one group only
     assert "not moved (hold)" in first["prediction"] and "best blur" not in first["prediction"]
+
+
+def test_a_bare_folder_beside_groups_does_not_replace_the_whole() -> None:
+    rows = [*REPORTS["tracking"].rows, tracked("d", "all", 1.0)]
+    found = replace(REPORTS["tracking"], rows=rows).means
+    assert list(found) == ["all", "heart", "lung"] and found["all"]["clips"] == 4
+
+
+def test_the_title_of_a_picture_has_the_main_measures() -> None:
+    title = title_of("prediction", "a__b", REPORTS["prediction"].rows[0])
+    assert title == "a__b    skill 0.20  landmark error 0.80  sharpness 0.90"
 
 
 def test_columns_with_alternatives() -> None:
