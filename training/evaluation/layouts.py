@@ -182,7 +182,7 @@ def _tracking_measures(rows: Sequence[Row], means: Mapping[str, Row], seed: int)
 
 
 _SHARPNESS = Headline(
-    "sharpness", "methods.{}.sharpness", 2, "fine detail: 1 is as much as real frames have"
+    "sharpness", "methods.{}.sharpness", 2, "1 is as much fine detail as in the real frames"
 )
 _RECONSTRUCTION = [
     Headline(

@@ -86,8 +86,8 @@ class Report:
         parts = [f"# {self.layout.title}", f"`{self.command}`"]
         parts.append(bullets(f"{key}: {value}" for key, value in facts.items()))
         for heading, path, columns in self.layout.tables:
-            if rows := rows_at(self.record, path):
-                parts += [f"## {heading}", table(rows, columns)]
+            if text := table(rows_at(self.record, path), columns):
+                parts += [f"## {heading}", text]
         if self.left_out:
             parts += ["## Left out", bullets(f"{clip}: {why}" for clip, why in self.left_out)]
         if self.warnings:

@@ -54,13 +54,18 @@ def rows_at(record: Any, path: str) -> list[Any]:
 
 
 def table(rows: Sequence[Any], columns: str) -> str:
-    """A Markdown table; a dash where a row has nothing.
+    """A Markdown table; a dash where a row has nothing, no row with dashes only after its name.
 
     Args:
         columns: paths with spaces between; `methods.{model,hold}.l1` stands for two.
+
+    Returns:
+        nothing if there is no row.
     """
     paths = [path for word in columns.split() for path in expand(word)]
-    return grid(map(_title, paths), ([cell(find(row, path)) for path in paths] for row in rows))
+    texts = [[cell(find(row, path)) for path in paths] for row in rows]
+    texts = [line for line in texts if set(line[1:]) != {"-"}]
+    return grid(map(_title, paths), texts) if texts else ""
 
 
 def expand(path: str) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from sonomime.runtime.support.errors import OutputError
 from sonomime.training.evaluation.fidelity import Fidelity
 from sonomime.training.evaluation.report import Report, title_of
-from sonomime.training.evaluation.tables import expand
+from sonomime.training.evaluation.tables import expand, table
 
 NAN = math.nan
 
@@ -127,9 +127,9 @@ def test_json_and_tables_are_whole(task: str) -> None:
     assert json.loads(found) == REPORTS[task].record and "NaN" not in found
     tables = [part for part in text.split("\n\n") if part.startswith("| ")]
     assert len(tables) >= 4
-    for table in tables:
-        cells = {line.replace("\\|", "").count("|") for line in table.splitlines()}
-        assert len(cells) == 1, table
+    for each in tables:
+        cells = {line.replace("\\|", "").count("|") for line in each.splitlines()}
+        assert len(cells) == 1, each
     assert "d.dcm: DICOM has no reader yet" in text and "no clips.csv" in text
     empty = replace(REPORTS[task], left_out=[], warnings=[]).to_markdown()
     assert "## Left out" not in empty and "## Warnings" not in empty
@@ -161,6 +161,13 @@ def test_the_title_of_a_picture_has_the_main_measures() -> None:
 def test_columns_with_alternatives() -> None:
     assert expand("a.{b,c}.{d,e}") == ["a.b.d", "a.b.e", "a.c.d", "a.c.e"]
     assert expand("a.b") == ["a.b"]
+
+
+def test_a_table_has_dashes_but_no_row_of_them_alone() -> None:
+    rows = [{"name": "a", "b": {"c": 0.5}}, {"name": "b", "b": None}, {"name": "c", "d": True}]
+    lines = table(rows, "name b.c d").splitlines()
+    assert lines[2:] == ["| a | 0.500 | - |", "| c | - | yes |"]
+    assert table(rows[1:2], "name b.c") == table([], "name") == ""
 
 
 def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
