@@ -27,7 +27,7 @@ class Candidate:
         other: for another subject's clip: relative motion.
         size: side of the model's square frame, in pixels.
         channels: 1 (grey) or 3 (RGB).
-        geometry: "half_pixel" or "fomm", see `metrics.warp_by_deformation`.
+        geometry: "half_pixel" or "fomm", see `metrics.deformation_flow`.
         facts: what it is, for the report: kind, name, digest, and so on.
         data: what it was trained on, see `trained_on.record`; of a bundle, the names alone.
         can_align: whether landmarks of source and reference can say where motion is read.
@@ -85,8 +85,7 @@ def _bundle(path: Path, stack: ExitStack) -> Candidate:
         "backend": own.session.backend.name,
         **_versions("onnxruntime"),
     }
-    data = [{"name": credit.name} for credit in manifest.provenance.data]
-    return _candidate(own, other, facts, data)
+    return _candidate(own, other, facts, [{"name": c.name} for c in manifest.provenance.data])
 
 
 def _checkpoint(path: Path, stack: ExitStack) -> Candidate:
@@ -118,20 +117,18 @@ def _motions(chain: Chain) -> tuple[Motion, Motion]:
 def _candidate(
     own: Animator, other: Animator, facts: dict[str, str], data: Sequence[Mapping[str, Any]]
 ) -> Candidate:
-    chain = own.session.chain
-    image = chain.image
-    facts = {**facts, "own_motion": own.motion}
+    session = own.session
     return Candidate(
         own,
         other,
-        image.size,
-        image.channels,
-        chain.geometry,
-        facts,
+        session.chain.image.size,
+        session.chain.image.channels,
+        session.chain.geometry,
+        {**facts, "own_motion": own.motion},
         data,
-        can_align=own.session.can_align,
-        can_align_itself=own.session.can_register or bool(own.session.landmarks),
-        has_layers=chain.layers is not None,
+        can_align=session.can_align,
+        can_align_itself=session.can_register or bool(session.landmarks),
+        has_layers=session.chain.layers is not None,
     )
 
 

@@ -18,14 +18,13 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = sub.add_parser(
         "evaluate",
         help="measure a checkpoint or a bundle on clips",
-        description="Reconstruction: each clip drives its own middle frame, beside three baselines "
-        "(held source, best blur, dense flow), and another subject's clip drives it, to look for "
-        "leaking speckle. Prediction: on a phantom's pairs, one subject's clip drives another's "
-        "first frame, and the truth is known. Tracking: the labelled points of a clip's middle "
-        "frame are looked for in its other labelled frames, by the model's motion alone. Choose "
-        "between runs on the split val; look at test once, when you have chosen. The report says "
-        "what the model was trained on, as far as that is recorded. "
-        "The folder gets results.json, table.md, overview.png and strips/.",
+        description="Reconstruction: each clip animates its own middle frame, beside other methods "
+        "(the still as it is, best blur, dense flow); another subject's clip animates it too, to "
+        "see whether speckle leaks. Prediction: on a phantom's pairs, one subject's clip animates "
+        "another's first frame, and the truth is known. Tracking: labelled points of a clip's "
+        "middle frame are looked for in its other labelled frames by the model's motion. Choose "
+        "between runs on the split val; look at test once, when you have chosen. Prints a summary; "
+        "the folder gets results.json, table.md, overview.png and strips/.",
         epilog=EVALUATE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -73,7 +72,7 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default=0,
         help="chooses other subjects, draws the intervals (default: 0)",
     )
-    parser.add_argument("--json", action="store_true", help="print results.json, not the tables")
+    parser.add_argument("--json", action="store_true", help="print results.json, not the summary")
     parser.set_defaults(run=_evaluate)
 
 

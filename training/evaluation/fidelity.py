@@ -1,4 +1,4 @@
-"""One clip, judged frame by frame: what is known of the target, and an account against it."""
+"""One method on one clip: its frames compared with the real ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .metrics import (
     MOVING_PIXELS,
     TEMPORAL_SIGMA,
     FloatImage,
-    Flow,
     Image,
     Mask,
     Spread,
     blur,
     consistent_pixels,
+    dis,
     farneback,
     high_pass,
     length,
@@ -28,6 +28,8 @@ from .metrics import (
     to_float,
     to_levels,
 )
+
+FLOWS = (dis, farneback)
 
 
 class Fidelity(NamedTuple):
@@ -48,39 +50,30 @@ class Fidelity(NamedTuple):
     ssim: float
 
 
-class Motion(NamedTuple):
-    """F(x->S) by one kind of flow, (H, W, 2), and where it is known (H, W)."""
-
-    flow: FloatImage
-    known: Mask
-
-
 class Target(NamedTuple):
     """A real frame with all that every method is compared with; made by `Targets.frame`."""
 
-    image: Image
     x: FloatImage
     held_difference: float
     held_low_pass_difference: float
     high: FloatImage
-    motions: tuple[Motion, ...]
-    """By the kinds of flow in `Targets.flows`."""
+    motions: tuple[tuple[FloatImage, Mask], ...]
+    """By FLOWS: F(x->S) (H, W, 2), and where it is known (H, W)."""
     change: FloatImage | None
-    """G_3 of the difference from the frame before, None after a gap."""
+    """G_3 of the difference from the frame before; None after a gap."""
 
 
 class Targets:
     """Makes the targets of one clip, in time order.
 
     Args:
-        source: S, the held frame.
-        mask: M, from `metrics.clip_mask`.
+        source: S (H, W).
+        mask: the pixels that count (H, W).
     """
 
     def __init__(self, source: Image, mask: Mask) -> None:
         self.source = source
         self.mask = mask
-        self.flows = (Flow(), farneback)
         self._held = to_float(source)
         self._before: FloatImage | None = None
 
@@ -93,17 +86,16 @@ class Targets:
         x = to_float(image)
         held = self._held - x
         motions = []
-        for flow in self.flows:
+        for flow in FLOWS:
             if exact is None:
                 forward = flow(image, self.source)
                 known = consistent_pixels(forward, flow(self.source, image))
             else:
                 forward, known = exact
-            motions.append(Motion(forward, known & self.mask))
+            motions.append((forward, known & self.mask))
         change = None if self._before is None else blur(x - self._before, TEMPORAL_SIGMA)
         self._before = x
         return Target(
-            image=image,
             x=x,
             held_difference=masked_sum(held, self.mask),
             held_low_pass_difference=masked_sum(blur(held, LOW_PASS_SIGMA), self.mask),
@@ -113,8 +105,8 @@ class Targets:
         )
 
     def flows_of(self, y: Image) -> list[FloatImage]:
-        """F(y->S) of a frame, by the kinds of flow."""
-        return [flow(to_levels(y), self.source) for flow in self.flows]
+        """F(y->S) of a frame, by FLOWS."""
+        return [flow(to_levels(y), self.source) for flow in FLOWS]
 
     def gap(self) -> None:
         """A frame is left out here: the next one has no frame before it."""
@@ -128,31 +120,30 @@ class Account:
         self._targets = targets
         self._mask = targets.mask
         self._before: FloatImage | None = None
-        self._sums = dict.fromkeys(("l1", "held", "low", "held_low"), 0.0)
-        self._agreements = [_Agreement() for _ in targets.flows]
+        self._sums = np.zeros(4)  # |y - x|, |S - x|, and both after G_4
+        self._agreements = [_Agreement() for _ in FLOWS]
         self._sharpness = Spread()
         self._temporal = Spread()
         self._plain: list[tuple[float, float, float]] = []
 
     def add(self, y: Image, target: Target, flows: Sequence[FloatImage] | None = None) -> None:
-        """Add a synthesized frame beside its target.
+        """Add a frame of the method beside its target.
 
         Args:
-            y: the synthesized frame, of the target's size.
-            target: the real frame, from the `Targets` that this account was opened on.
-            flows: F(y->S) when they are known already (0 for the held source).
+            flows: F(y->S) by FLOWS, where they are known already.
         """
         image, mask = to_float(y), self._mask
         difference = image - target.x
-        sums = self._sums
-        sums["l1"] += masked_sum(difference, mask)
-        sums["held"] += target.held_difference
-        sums["low"] += masked_sum(blur(difference, LOW_PASS_SIGMA), mask)
-        sums["held_low"] += target.held_low_pass_difference
+        self._sums += (
+            masked_sum(difference, mask),
+            target.held_difference,
+            masked_sum(blur(difference, LOW_PASS_SIGMA), mask),
+            target.held_low_pass_difference,
+        )
         self._sharpness.add(high_pass(image)[mask], target.high)
         flows = self._targets.flows_of(y) if flows is None else flows
         for agreement, flow, motion in zip(self._agreements, flows, target.motions, strict=True):
-            agreement.add(flow, motion)
+            agreement.add(flow, *motion)
         if target.change is not None and self._before is not None:
             change = blur(image - self._before, TEMPORAL_SIGMA)[mask]
             self._temporal.add(change, target.change)
@@ -162,25 +153,25 @@ class Account:
 
     @property
     def mean_flow(self) -> float:
-        """Mean |F(x->S)| of DIS over the consistent pixels so far, in pixels; nan without any."""
+        """Mean |F(x->S)| of DIS over the known pixels so far, in pixels; nan without any."""
         return self._agreements[0].mean_flow
 
     def result(self) -> Fidelity:
         """The measures over all frames added so far."""
-        sums = self._sums
+        error, held, low, held_low = self._sums.tolist()
         by_dis, by_farneback = (agreement.result() for agreement in self._agreements)
-        l1, peak, similarity = _means(self._plain)
+        l1, peak, similarity = np.mean(self._plain, axis=0) if self._plain else [math.nan] * 3
         return Fidelity(
-            l1_ratio=ratio(sums["l1"], sums["held"]),
-            low_pass_ratio=ratio(sums["low"], sums["held_low"]),
+            l1_ratio=ratio(error, held),
+            low_pass_ratio=ratio(low, held_low),
             sharpness=self._sharpness.ratio(),
             motion_agreement=by_dis,
             farneback_agreement=by_farneback,
             temporal_ratio=self._temporal.ratio(),
             temporal_correlation=self._temporal.correlation(),
-            l1=l1,
-            psnr=peak,
-            ssim=similarity,
+            l1=float(l1),
+            psnr=float(peak),
+            ssim=float(similarity),
         )
 
 
@@ -190,10 +181,10 @@ class _Agreement:
     def __init__(self) -> None:
         self._error, self._motion, self._pixels = 0.0, 0.0, 0
 
-    def add(self, flow: FloatImage, motion: Motion) -> None:
-        self._error += masked_sum(length(flow - motion.flow), motion.known)
-        self._motion += masked_sum(length(motion.flow), motion.known)
-        self._pixels += int(motion.known.sum())
+    def add(self, flow: FloatImage, true: FloatImage, known: Mask) -> None:
+        self._error += masked_sum(length(flow - true), known)
+        self._motion += masked_sum(length(true), known)
+        self._pixels += int(known.sum())
 
     @property
     def mean_flow(self) -> float:
@@ -206,7 +197,3 @@ class _Agreement:
 def masked_sum(image: FloatImage, mask: Mask) -> float:
     """sum |image| over the mask."""
     return float(np.abs(image)[mask].sum(dtype=np.float64))
-
-
-def _means(rows: Sequence[tuple[float, float, float]]) -> list[float]:
-    return np.mean(rows, axis=0).tolist() if rows else [math.nan] * 3

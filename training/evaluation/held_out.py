@@ -1,4 +1,4 @@
-"""Was the model trained on what it is evaluated on? Which split is read, and what is said of it."""
+"""Which split is evaluated, and whether the model was trained on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_TEST = (
 
 
 def split_to_read(there: Collection[str], warnings: list[str]) -> str:
-    """The split of those that are there to read if none was asked for: test, or else all."""
+    """The split to read if none was asked for: test, else all, with a warning."""
     if TEST not in there:
         warnings.append(NO_TEST)
     return TEST if TEST in there else ALL
@@ -28,7 +28,7 @@ def split_to_read(there: Collection[str], warnings: list[str]) -> str:
 def training_facts(
     candidate: Candidate, folders: Sequence[Path], clips: Sequence[Clip]
 ) -> tuple[dict[str, str], list[str]]:
-    """What the model was trained on, and how much of that is evaluated, by name; says so on stderr.
+    """What the model was trained on, and how much of that is evaluated, by name; on stderr too.
 
     Args:
         folders: of the evaluation.
@@ -57,8 +57,10 @@ def training_facts(
             facts[key] += f", not recorded for {', '.join(unknown)}"
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    for key, value in facts.items():
-        print(f"{key.replace('_', ' ')}: {value}", file=sys.stderr)
+    print(f"the model was trained on: {facts['trained_on']}", file=sys.stderr)
+    for what in trained._fields:
+        count = facts[f"evaluated_{what}_trained_on"]
+        print(f"evaluated {what} that it was trained on: {count}", file=sys.stderr)
     return facts, warnings
 
 

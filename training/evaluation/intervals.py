@@ -31,11 +31,9 @@ def weighted_ratio(
 ) -> Interval | None:
     """sum w top / sum w bottom over units (clips, pairs), resampled over subjects.
 
-    SUBJECTS are resampled with replacement, all of them in one draw, whatever their role; a unit's
-    weight is the product over its subjects of how often each was drawn: a clip weighs n, a pair of
-    source A and driver B weighs n_A n_B, because both say which pair it is. The methods of one unit
-    are never drawn apart, so that a comparison with hold is paired. Draws in which no unit is left
-    are dropped. The interval is of percentiles (Efron and Tibshirani 1993, chapter 13).
+    Subjects are resampled with replacement, whatever their role; a unit weighs the product over its
+    subjects of how often each was drawn. Draws in which no unit is left are dropped. The interval
+    is of percentiles (Efron and Tibshirani 1993, chapter 13).
 
     Args:
         subjects: of each unit; a subject that is named twice counts once.

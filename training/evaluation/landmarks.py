@@ -4,18 +4,13 @@ Pyramidal Lucas-Kanade (Lucas and Kanade 1981; Bouguet 2000) from frame to frame
 points around each landmark; points whose way there and back does not lead home are dropped
 (Kalal et al. 2010), the landmark moves by the mean of the rest, and stays when too few are left.
 
-Chosen by its own error on the true predictions of a pelvic phantom (16 pairs of 28 frames, 256 px,
-landmarks that move by 12.8 px on average): mean 0.85 px, 0.90 on the source warped
-by the exact field; windows of 21 and 31 px 0.91 and 0.97. A single point 0.96; dense flow, chained,
-1.26; template matching from frame to frame 2.5, and 1.95 when corrected against the source's
-template, whose speckle no longer matches where tissue turns. On simpler simulated speckle the order
-is the same, and blurring first doubles the error.
+Its own error on the true predictions of a pelvic phantom, whose landmarks move by 12.8 px on
+average, is 0.85 px (256 px); larger windows, single points, dense flow and templates were worse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -23,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..coordinates import points_to_pixels
 from ..data.dataset import ClipFrames
-from .metrics import Image, ratio, to_levels
+from .metrics import Image, to_levels
 
 Points = NDArray[np.float64]
 Picture = NDArray[np.uint8]
@@ -98,46 +93,19 @@ def _flow(
     return np.asarray(at, np.float32), status.astype(np.bool_)[..., None]
 
 
-class LandmarkError(NamedTuple):
-    """Mean distances from the truth over frames, by method, of one landmark; in pixels."""
-
-    model: float
-    hold: float
-    """Exactly the mean of |p_source - p_true|: nothing is tracked."""
-    oracle: float
-    """Tracked through the source warped by the exact field."""
-    truth: float
-    """Tracked through the true clip: the tracker's own error, its floor."""
-
-    @property
-    def share(self) -> float:
-        """The model's error over hold's."""
-        return ratio(self.model, self.hold)
-
-
-class Followed(NamedTuple):
-    """What a pair's or clip's landmarks did: `errors` by landmark name, tracks for the pictures.
-
-    Attributes:
-        errors: of the landmarks that are known at the start and in some frame.
-        true, tracked: (T, P, 2) pixels, nan where a landmark is not known; the model's track.
-    """
-
-    errors: dict[str, LandmarkError]
-    true: Points
-    tracked: Points
-
-
 def measure(
-    names: Sequence[str], start: Points, true: Points, tracks: dict[str, Points]
-) -> Followed:
-    """Mean errors by landmark.
+    names: Sequence[str], start: Points, true: Points, tracks: Mapping[str, Points]
+) -> dict[str, dict[str, float]]:
+    """Mean distances from the truth over frames, in pixels, by landmark and method.
 
     Args:
         names: P names.
         start: (P, 2) of the source.
         true: (T, P, 2), nan where it is not known.
-        tracks: (T, P, 2) by method: model, oracle, truth.
+        tracks: (T, P, 2) by method. `hold` is added: it is exact, nothing is tracked.
+
+    Returns:
+        of the landmarks that are known at the start and in some frame.
     """
     errors = {}
     gaps = {name: np.linalg.norm(path - true, axis=-1) for name, path in tracks.items()}
@@ -145,12 +113,14 @@ def measure(
     for i, name in enumerate(names):
         known = np.isfinite(gaps["hold"][:, i])
         if known.any():
-            means = {method: float(gap[known, i].mean()) for method, gap in gaps.items()}
-            errors[name] = LandmarkError(**means)
-    return Followed(errors, true, tracks["model"])
+            errors[name] = {method: float(gap[known, i].mean()) for method, gap in gaps.items()}
+    return errors
 
 
-def mean_error(errors: Iterable[LandmarkError]) -> LandmarkError | None:
-    """The mean over landmarks, or over clips; None where there is none."""
+def mean_error(errors: Iterable[Mapping[str, float]]) -> dict[str, float] | None:
+    """The mean over landmarks, or over clips, by method; None where there is none."""
     rows = list(errors)
-    return LandmarkError(*np.mean(rows, axis=0).tolist()) if rows else None
+    if not rows:
+        return None
+    means = np.mean([list(row.values()) for row in rows], axis=0).tolist()
+    return dict(zip(rows[0], means, strict=True))

@@ -1,15 +1,15 @@
-"""Fidelity measures of a synthesized clip: pure functions and accumulators on arrays.
+"""Measures of a synthesized clip: pure functions and accumulators on arrays.
 
-x is the real driving frame, y the synthesized one, S the held source, G_s a Gaussian blur of s
-pixels, M the pixels where the mean of the clip exceeds 0.03. Sums run over frames and pixels of M.
-L1 alone rewards blur, hence the rest:
+x is the real driving frame, y the synthesized one, S the source, held still, G_s a Gaussian blur of
+s pixels, M the pixels where the mean of the clip exceeds 0.03. Sums run over frames and pixels of
+M. L1 alone rewards blur, so there is more:
 
 - L1 ratio:         sum |y - x| / sum |S - x|
 - low-pass ratio:   the same after G_4
 - sharpness:        std(y - G_2 y) / std(x - G_2 x)
 - motion agreement: 1 - sum |F(y->S) - F(x->S)| / sum |F(x->S)|, F the dense flow, over pixels
   where F(x->S) is forward-backward consistent, in clips that move (mean |F(x->S)| > 2 px); once
-  with DIS, from which models learn, and once with Farneback's flow, from which none does
+  with DIS, from which models may learn, and once with Farneback's flow, from which none does
 - temporal:         ratio of the standard deviations of G_3 of frame differences, y's to x's, and
   their correlation
 - leakage:          see `leakage_ncc`
@@ -21,7 +21,6 @@ Source: METHOD, "How it is judged". Convention: images are uint8 in 0..255 or fl
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -85,23 +84,19 @@ def clip_mask(frames: NDArray[np.uint8]) -> Mask:
     return total > MASK_LEVEL * len(frames)
 
 
-class Flow:
-    """Dense flow by OpenCV's DIS at the preset `medium`, used throughout; thread-safe."""
+def dis(here: Image, there: Image) -> FloatImage:
+    """Dense flow F(here -> there) by OpenCV's DIS, preset medium: here(p) is there(p + F(p)).
 
-    def __init__(self) -> None:
-        self._local = threading.local()  # a DIS object owns buffers: each thread has its own
-
-    def __call__(self, here: Image, there: Image) -> FloatImage:
-        """F(here -> there), float32 (H, W, 2): here(p) is there(p + F(p)). Images of one size."""
-        dis = getattr(self._local, "dis", None)
-        if dis is None:
-            dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-            self._local.dis = dis
-        return dis.calc(to_levels(here), to_levels(there), None)
+    Returns:
+        float32 (H, W, 2), for images of one size.
+    """
+    # A new object each time: it keeps buffers, and two threads may call.
+    finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return np.asarray(finder.calc(to_levels(here), to_levels(there), None), np.float32)
 
 
 def farneback(here: Image, there: Image) -> FloatImage:
-    """F(here -> there) by polynomial expansion (Farneback 2003), as `Flow` gives it."""
+    """F(here -> there) by polynomial expansion (Farneback 2003), as `dis` gives it."""
     flow = cv2.calcOpticalFlowFarneback(to_levels(here), to_levels(there), None, *FARNEBACK, 0)
     return np.asarray(flow, np.float32)
 
@@ -143,24 +138,13 @@ def consistent_pixels(forward: FloatImage, backward: FloatImage) -> Mask:
     return inside & (gap < allowed)
 
 
-def warp_by_deformation(source: Image, deformation: FloatImage, geometry: str) -> Image:
-    """The source read where a deformation says, at the source's own size: bilinear, zero padding.
-
-    Args:
-        source: (H, W) or (H, W, 3).
-        deformation: (h, w, 2), xy in [-1, 1], for each output pixel where to read in the source;
-            resized bilinearly.
-        geometry: "half_pixel" (the displacement is resized) or "fomm" (the coordinates are).
-    """
-    flow = deformation_flow(deformation, source.shape[0], source.shape[1], geometry)
-    return warp_by_flow(source, flow)
-
-
 def deformation_flow(deformation: FloatImage, height: int, width: int, geometry: str) -> FloatImage:
-    """A deformation (h, w, 2) as a flow F(x->S) in pixels, (height, width, 2).
+    """A deformation as a flow F(x->S) in pixels, (height, width, 2).
 
     Args:
-        deformation, geometry: as in `warp_by_deformation`.
+        deformation: (h, w, 2), xy in [-1, 1]: where each output pixel reads in the source; resized
+            bilinearly.
+        geometry: "half_pixel" (the displacement is resized) or "fomm" (the coordinates are).
     """
     deformation = np.asarray(deformation, np.float32)
     size = np.array([width, height], np.float32)

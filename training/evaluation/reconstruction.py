@@ -1,287 +1,257 @@
-"""What a model has to do to be judged: drive a still with its own clip, and with another subject's.
+"""Reconstruction: a clip drives its own middle frame; another subject's clip drives it too.
 
-Reconstruction: every frame of a clip drives the clip's own middle frame (n // 2) with ABSOLUTE
-motion, or RELATIVE to that frame where the model has no absolute one; that frame is left out of
-every ratio. Leakage: the clip of another subject drives the same
-still with RELATIVE motion. Source: METHOD, "How it is judged".
+Every frame of a clip drives the clip's middle frame (n // 2) with ABSOLUTE motion, or RELATIVE to
+that frame where the model has no absolute one; that frame is left out of every ratio. Leakage: the
+clip of another subject drives the same still with RELATIVE motion. Own size: a clip larger than the
+model's frame is driven once more, everything at its own size. Source: METHOD, "How it is judged".
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
+import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from ...runtime.animator import Animator
+from ...runtime.compose import MOST_SIDE
+from ...runtime.media.frames import Letterbox
+from ...runtime.media.video import open_source
+from ..data.dataset import Clip, ClipFrames
 from .candidate import Candidate
-from .fidelity import Account, Fidelity, Targets
-from .ground_truth.scores import ClipTruth, Exact, ExactAccount, ExactFrame
-from .landmarks import Points
+from .comparison import compare
+from .fidelity import masked_sum
+from .ground_truth.fields import flow_between
+from .ground_truth.readers import read_clip_field
+from .ground_truth.scores import ExactAccount
+from .landmarks import labelled_pixels
+from .loop import SAMPLES, Driven, Picture, Row, Step, drive, spread
 from .metrics import (
     FloatImage,
     Leakage,
     Mask,
-    blur,
+    Spread,
     clip_mask,
+    deformation_flow,
+    high_pass,
     leakage_ncc,
+    ratio,
     to_float,
     to_levels,
-    warp_by_deformation,
     warp_by_flow,
 )
 
 METHODS = ("model", "hold", "blur", "flow")
-"""The model and its baselines: the source held; the source blurred by the sigma that fits the clip
-best; the source warped by the dense flow. The last two see the target."""
-ORACLE = "oracle"
-"""One more where the exact field is known: the source warped by it."""
-BLUR_SIGMAS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-LEAKAGE_FRAMES = 16
-SAMPLES = 5
-
-Frames = NDArray[np.uint8]
-
-
-class Sample(NamedTuple):
-    """One driven frame, for the pictures."""
-
-    number: int
-    driving: Frames
-    prediction: Frames
-    deformation: FloatImage
-    truth: Frames | None = None
-    """What the prediction should be; None where another subject drives a clip."""
-    true: Points | None = None
-    tracked: Points | None = None
-    """A pair's landmarks (P, 2) in pixels, nan where not known: in truth and in the prediction."""
-
-
-@dataclass(frozen=True)
-class Drive:
-    """Frames (T, S, S[, 3]) of a clip, who is seen in it, and its exact field if there is one."""
-
-    name: str
-    subject: str
-    group: str
-    frames: Frames
-    truth: Callable[[], ClipTruth] | None = None
-
-
-class OwnSizeMeasures(NamedTuple):
-    """Of one method at a clip's own size; see `own_size`."""
-
-    l1_ratio: float
-    sharpness: float
-
-
-@dataclass(frozen=True)
-class OwnSize:
-    """A clip at its own `width` x `height`, inside of its crop; `driven` frames were measured."""
-
-    width: int
-    height: int
-    driven: int
-    methods: dict[str, OwnSizeMeasures]
-
-
-@dataclass(frozen=True)
-class ClipResult:
-    """All that was measured on one clip.
-
-    Attributes:
-        frames: T, repeated frames not counted; `driven` of them were measured.
-        mean_flow: mean |F(x->S)| over consistent pixels, in pixels of the model frame.
-        methods: the measures by method (see METHODS; ORACLE where the field is known).
-        blur_sigma: of the best blur, in pixels.
-        driver: the clip that drove the leakage test, None when no other subject was there.
-        leakage: mean over its frames.
-        exact: what only an exact field allows; None without one.
-        own_size: measures of larger frames than the model's; None for a clip that has none.
-    """
-
-    clip: str
-    subject: str
-    group: str
-    frames: int
-    driven: int
-    mean_flow: float
-    methods: dict[str, Fidelity]
-    blur_sigma: float
-    driver: str | None = None
-    leakage: Leakage | None = None
-    exact: Exact | None = None
-    own_size: OwnSize | None = None
-
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        """Whom it shows."""
-        return (self.subject,)
-
-
-@dataclass
-class Pictures:
-    """What the strips show: the source, with a pair's landmarks, and a few frames driven by its own
-    and by another clip."""
-
-    source: Frames
-    own: list[Sample] = field(default_factory=list)
-    other: list[Sample] = field(default_factory=list)
-    start: Points | None = None
+"""See `comparison.compare`; where the exact field is known, `oracle` too."""
+MOST_FRAMES = 16
+"""Of the leakage test and at the clip's own size: more say little more."""
+LEAK_LEVEL = 0.1
+"""A clip leaks when the driving frame's speckle shows in the result this much above the floor."""
 
 
 def driven_frames(count: int, max_frames: int | None = None) -> list[int]:
     """The frames to drive with: all but the middle one, or `max_frames` of them spread evenly."""
-    indices = [i for i in range(count) if i != count // 2]
-    return spread(indices, max_frames)
+    return spread([i for i in range(count) if i != count // 2], max_frames)
 
 
-def spread(indices: Sequence[int], at_most: int | None) -> list[int]:
-    """At most so many of the indices, evenly spread, first and last among them."""
-    if at_most is None or len(indices) <= at_most:
-        return list(indices)
-    places = np.rint(np.linspace(0, len(indices) - 1, at_most)).astype(int)
-    return [indices[i] for i in places]
-
-
-def choose_driver(drives: Sequence[tuple[str, str, str]], index: int, seed: int) -> int | None:
-    """Which clip drives clip `index` in the leakage test.
-
-    A clip of another subject, of the same group where there is one; drawn from `seed` and the
-    clip's name, so that the draw does not hang on the order of the clips.
-
-    Args:
-        drives: (name, subject, group) of every clip.
-
-    Returns:
-        an index into `drives`, or None when there is no other subject.
-    """
-    name, subject, group = drives[index]
-    others = [i for i, other in enumerate(drives) if other[1] != subject]
-    near = [i for i in others if drives[i][2] == group]
-    pool = sorted(near or others, key=lambda i: drives[i][0])
-    if not pool:
-        return None
-    draw = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    return pool[int(draw.integers(len(pool)))]
-
-
-def best_blur(frames: Frames, indices: Sequence[int], source: Frames, mask: Mask) -> float:
-    """The sigma in BLUR_SIGMAS whose blur of the source has the least L1 to the driven frames."""
-    held = to_float(source)
-    blurred = np.stack([blur(held, sigma)[mask] for sigma in BLUR_SIGMAS])
-    total = np.zeros(len(BLUR_SIGMAS))
-    for i in indices:
-        total += np.abs(blurred - to_float(frames[i])[mask]).sum(1, dtype=np.float64)
-    return BLUR_SIGMAS[int(np.argmin(total))]
+def motionless(clip: ClipFrames) -> str | None:
+    """Why a clip cannot be reconstructed; None where it can."""
+    return "has one distinct frame only, so nothing moves" if len(clip) < 2 else None
 
 
 def reconstruct(
-    candidate: Candidate, drive: Drive, max_frames: int | None = None
-) -> tuple[ClipResult, Pictures]:
-    """Drive a clip's middle frame with the clip itself, beside the baselines.
+    candidate: Candidate, clip: ClipFrames, max_frames: int | None = None
+) -> tuple[Row, list[Driven]]:
+    """Drive a clip's middle frame with the clip itself, beside other methods.
 
     Args:
-        drive: a clip of at least two frames.
+        clip: of at least two frames; `clip.clip.displacement` is the file of its exact field.
         max_frames: measure only so many, evenly spread; the temporal measures are then those of the
             thinned clip.
+
+    Raises:
+        InputError: the exact field cannot be read, or does not fit the clip.
     """
-    frames = drive.frames
-    source = np.array(frames[len(frames) // 2])
-    indices = driven_frames(len(frames), max_frames)
-    shown = set(spread(indices, SAMPLES))
-    pictures = Pictures(source)
-    mask = clip_mask(frames)
-    sigma = best_blur(frames, indices, source, mask)
-    grey = to_levels(source)
-    still = {"hold": grey, "blur": to_levels(blur(to_float(source), sigma))}
-    targets = Targets(grey, mask)
-    still_flows = {name: targets.flows_of(image) for name, image in still.items()}
-    accounts = {name: Account(targets) for name in METHODS}
-    truth, exact = None, None
-    middle, before = len(frames) // 2, -1
-    if drive.truth is not None:
-        truth = drive.truth()
-        accounts[ORACLE] = Account(targets)
-        start = truth.points(middle)
-        exact = ExactAccount(grey, truth.sector, candidate.geometry, truth.names, start)
-    candidate.own.set_source(source)
-    candidate.own.set_reference(source)
-    # OpenCV, numpy and the backends let go of Python's lock: two threads keep two cores busy.
-    with ThreadPoolExecutor(2) as pool:
-        for i in indices:
+    frames, middle = clip.frames, len(clip) // 2
+    source = np.array(frames[middle])
+    numbers = driven_frames(len(clip), max_frames)
+    methods, exact, field = METHODS, None, None
+    labels = labelled_pixels(clip)
+    if clip.clip.displacement is not None:
+        field = read_clip_field(clip.clip.displacement, clip)
+        methods += ("oracle",)
+        exact = ExactAccount(
+            to_levels(source),
+            field.sector,
+            candidate.geometry,
+            clip.keypoint_names,
+            labels[middle],
+        )
+
+    def steps() -> Iterator[Step]:
+        for i in numbers:
             image = np.array(frames[i])
-            if before < middle < i:
-                targets.gap()
-            before = i
-            coming = pool.submit(targets.frame, image)
-            prediction = candidate.own.animate(image)
-            deformation = read_deformation(candidate.own)
-            target = coming.result()
-            images = {"model": to_levels(prediction)}
-            images["flow"] = to_levels(warp_by_flow(grey, target.motions[0].flow))
-            if truth is not None and exact is not None:
-                flow, known = truth.flow(i, middle)
-                images[ORACLE] = to_levels(warp_by_flow(grey, flow))
-                fact = ExactFrame(to_levels(image), flow, known, truth.points(i))
-                exact.add(i - middle, fact, {**images, **still}, deformation)
-            jobs = [
-                pool.submit(accounts[name].add, y, target, still_flows.get(name))
-                for name, y in {**images, **still}.items()
-            ]
-            for job in jobs:
-                job.result()
-            if i in shown:
-                pictures.own.append(Sample(i, image, prediction, deformation, image))
-    result = ClipResult(
-        clip=drive.name,
-        subject=drive.subject,
-        group=drive.group,
-        frames=len(frames),
-        driven=len(indices),
-        mean_flow=accounts["model"].mean_flow,
-        methods={name: account.result() for name, account in accounts.items()},
-        blur_sigma=sigma,
-        exact=None if exact is None else exact.result()[0],
+            step = Step(i, image, image, i - middle, points=labels[i])
+            if field is not None:
+                driving, still = field.displacement[clip.indices[[i, middle]]]
+                flow, known = flow_between(driving, still)
+                step = step._replace(flow=flow, known=known)
+            yield step
+
+    row, samples = compare(
+        candidate.own,
+        methods,
+        source,
+        source,
+        steps(),
+        numbers=numbers,
+        frames=frames,
+        mask=clip_mask(frames),
+        exact=exact,
     )
-    return result, pictures
+    about = clip.clip
+    named = {"clip": about.name, "subject": about.subject, "group": about.group}
+    return {**named, "frames": len(clip), **row}, samples
+
+
+def choose_driver(clips: Sequence[Clip], index: int, seed: int) -> int | None:
+    """Which clip drives clip `index` in the leakage test.
+
+    A clip of another subject, of the same group where there is one; drawn from `seed` and the
+    clip's name, so that the draw does not depend on the order of the clips.
+
+    Returns:
+        an index into `clips`, or None when there is no other subject.
+    """
+    own = clips[index]
+    others = [i for i, other in enumerate(clips) if other.subject != own.subject]
+    near = [i for i in others if clips[i].group == own.group]
+    pool = sorted(near or others, key=lambda i: clips[i].name)
+    if not pool:
+        return None
+    draw = np.random.default_rng([seed, zlib.crc32(own.name.encode())])
+    return pool[int(draw.integers(len(pool)))]
+
+
+def leaks(leakage: Leakage) -> bool:
+    """Whether the driving speckle shows: LEAK_LEVEL above the floor, or more than the source's."""
+    return leakage.driving - leakage.floor > LEAK_LEVEL or leakage.driving >= leakage.source
 
 
 def leakage(
-    candidate: Candidate, drive: Drive, other: Drive, max_frames: int | None = None
-) -> tuple[Leakage, list[Sample]]:
+    candidate: Candidate, clip: ClipFrames, other: ClipFrames, max_frames: int | None = None
+) -> tuple[Row, list[Driven]]:
     """Drive a clip's middle frame with another subject's clip, relative motion.
 
     Args:
-        max_frames: at most so many frames of the other clip (never more than LEAKAGE_FRAMES).
+        max_frames: at most so many frames of the other clip (never more than MOST_FRAMES).
 
     Returns:
-        the mean over frames, and a few of them for the pictures.
+        the mean over frames and whether it leaks, and a few frames for the pictures.
     """
-    source = np.array(drive.frames[len(drive.frames) // 2])
-    source_mask, driving_mask = clip_mask(drive.frames), clip_mask(other.frames)
-    indices = spread(range(len(other.frames)), min(max_frames or LEAKAGE_FRAMES, LEAKAGE_FRAMES))
-    shown = set(spread(indices, SAMPLES))
-    samples: list[Sample] = []
-    rows: list[Leakage] = []
-    animator = candidate.other
-    animator.set_source(source)
-    animator.set_reference(np.array(other.frames[0]))
-    for i in indices:
-        driving = np.array(other.frames[i])
-        prediction = animator.animate(driving)
-        deformation = read_deformation(animator)
-        warped = warp_by_deformation(to_float(source), deformation, candidate.geometry)
-        rows.append(leakage_ncc(prediction, warped, driving, source_mask, driving_mask))
-        if i in shown:
-            samples.append(Sample(i, driving, prediction, deformation))
-    return Leakage(*np.mean(rows, axis=0).tolist()), samples
+    source = np.array(clip.frames[len(clip) // 2])
+    numbers = spread(range(len(other)), min(max_frames or MOST_FRAMES, MOST_FRAMES))
+    measure = _Leak(source, clip_mask(clip.frames), clip_mask(other.frames), candidate.geometry)
+    samples = drive(
+        candidate.other,
+        source,
+        np.array(other.frames[0]),
+        (Step(i, np.array(other.frames[i])) for i in numbers),
+        [measure],
+        shown=spread(numbers, SAMPLES),
+    )
+    mean = Leakage(*np.mean(measure.rows, axis=0).tolist())
+    return {**mean._asdict(), "leaks": leaks(mean)}, samples
 
 
-def read_deformation(animator: Animator) -> FloatImage:
-    """The last frame's deformation, (h, w, 2)."""
-    return np.asarray(animator.read("deformation")[0], np.float32)
+class _Leak:
+    """The leakage of each frame."""
+
+    def __init__(self, source: Picture, own: Mask, other: Mask, geometry: str) -> None:
+        self._source, self._masks, self._geometry = to_float(source), (own, other), geometry
+        self.rows: list[Leakage] = []
+
+    def add(self, driven: Driven) -> None:
+        flow = deformation_flow(driven.deformation, *self._source.shape, self._geometry)
+        warped = warp_by_flow(self._source, flow)
+        frames = (driven.prediction, warped, driven.step.driving)
+        self.rows.append(leakage_ncc(*frames, *self._masks))
+
+
+def at_own_size(
+    candidate: Candidate, clip: ClipFrames, max_frames: int | None = None
+) -> Row | None:
+    """Drive a clip's middle frame with the clip itself, everything at the clip's own size.
+
+    A frame composed over the source at that size (models with layers) and the model's frame
+    enlarged to it (bicubic: bilinear would blur it more than its size does) are each compared with
+    the real frame, which is never shrunk: sharpness and L1 ratio as in `metrics`, the Gaussian of
+    sharpness 2 of its own pixels, over the pixels where the mean of these frames exceeds 0.03.
+
+    Args:
+        max_frames: at most so many frames (never more than MOST_FRAMES).
+
+    Returns:
+        the measures by method, `composed` where the model has layers; None for a clip that is no
+        larger than the model's frame, or too large to be composed: means of both methods are of
+        the same clips.
+    """
+    box = clip.letterbox
+    if not box.size < max(box.width, box.height) <= MOST_SIDE:
+        return None
+    middle = len(clip) // 2
+    numbers = driven_frames(len(clip), min(max_frames or MOST_FRAMES, MOST_FRAMES))
+    pictures = _read(clip, [middle, *numbers], candidate.channels)
+    source = pictures.pop(middle)
+    mask = clip_mask(np.stack([source, *pictures.values()]))
+    methods = ["composed", "enlarged"] if candidate.has_layers else ["enlarged"]
+    measures = [_Sized(name, to_float(source), mask, box) for name in methods]
+    steps = (Step(i, picture) for i, picture in pictures.items())
+    drive(candidate.own, source, source, steps, measures, compose=candidate.has_layers)
+    return {
+        "width": box.width,
+        "height": box.height,
+        "driven": len(numbers),
+        "methods": {measure.method: measure.result() for measure in measures},
+    }
+
+
+class _Sized:
+    """One method at the clip's own size."""
+
+    def __init__(self, method: str, held: FloatImage, mask: Mask, box: Letterbox) -> None:
+        self.method = method
+        self._held, self._mask, self._box = held, mask, box
+        self._error, self._hold = 0.0, 0.0
+        self._sharpness = Spread()
+
+    def add(self, driven: Driven) -> None:
+        if self.method == "composed":
+            picture = driven.images["composed"]
+        else:
+            size = (self._box.width, self._box.height)
+            inside = self._box.inside(driven.prediction)
+            picture = np.asarray(cv2.resize(inside, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+        y, x = to_float(picture), to_float(driven.step.driving)
+        self._error += masked_sum(y - x, self._mask)
+        self._hold += masked_sum(self._held - x, self._mask)
+        self._sharpness.add(high_pass(y)[self._mask], high_pass(x)[self._mask])
+
+    def result(self) -> dict[str, float]:
+        return {
+            "l1_ratio": ratio(self._error, self._hold),
+            "sharpness": self._sharpness.ratio(),
+        }
+
+
+def _read(clip: ClipFrames, wanted: Sequence[int], channels: int) -> dict[int, Picture]:
+    """Frames of a clip by their place in it, in time order, cropped but not resized."""
+    places = {int(clip.indices[t]): t for t in sorted(wanted)}
+    found: dict[int, Picture] = {}
+    with open_source(clip.clip.path, clip.clip.crop, channels) as source:
+        for number, _, image in source:
+            if number in places:
+                found[places[number]] = image.copy()
+            if len(found) == len(places):
+                break
+    return found

@@ -7,8 +7,9 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ...runtime.media.frames import Crop, parse_crop
 from ...runtime.support.errors import ConfigError, InputError, output_errors
@@ -16,73 +17,66 @@ from ...runtime.support.progress import progress
 from ..data.dataset import Clip, ClipFrames, find_clips, load_clip
 from . import strips
 from .candidate import Candidate, open_candidate
-from .ground_truth.readers import Pair, read_pair, read_pairs
-from .ground_truth.scores import clip_truth
+from .ground_truth.readers import Pair, read_clip_field, read_pair, read_pairs
 from .held_out import ALL, TEST, split_to_read, training_facts
-from .own_size import at_own_size
-from .prediction import PairResult, predict
-from .prediction_report import PredictionReport
-from .reconstruction import ClipResult, Drive, choose_driver, leakage, reconstruct, spread
-from .reconstruction_report import ReconstructionReport
-from .strips import Picture
-from .tracking import TrackingResult, follow, untrackable
-from .tracking_report import TrackingReport
+from .loop import Driven, Row, spread
+from .prediction import predict
+from .reconstruction import at_own_size, choose_driver, leakage, motionless, reconstruct
+from .report import Report, title_of
+from .tracking import follow, untrackable
 
-Result = ClipResult | PairResult | TrackingResult
 LeftOut = list[tuple[str, str]]
+"""Clips that cannot be used, with the reason."""
 Found = tuple[list[Any], LeftOut, list[str]]
-"""Clips or pairs, clips that cannot be read with the reason, warnings."""
-Judged = Iterator[tuple[str, Result, Picture, Picture]]
-"""Names, what was measured, strips and lines of the overview."""
+"""Clips or pairs, what was left out, warnings."""
+Judged = Iterator[tuple[str, Row, strips.Pictures]]
+"""Names, what was measured, pictures."""
 Judging = tuple[list[Clip], LeftOut, Judged]
-"""Clips that are judged, clips that cannot be with the reason, the judging."""
+"""Clips that are judged, what was left out, the judging."""
 
 
 def run(args: Namespace) -> int:
-    """Judge every clip or pair of the folders, and write the report.
+    """Judge every clip or pair of the folders, write the report, and print its summary.
 
     Raises:
         InputError: nothing that can be judged; a wrong path; truth that does not fit its clips.
         CheckpointError, BundleError: the candidate cannot be opened.
         OutputError: the report cannot be written.
     """
-    find, judge, kind = _TASKS[args.task]
-    cases, left_out, warnings = find(args, parse_crop(args.crop) if args.crop else None)
+    crop = parse_crop(args.crop) if args.crop else None
+    predicting = args.task == "prediction"
+    cases, left_out, warnings = (_find_pairs if predicting else _find_clips)(args, crop)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    with output_errors(args.output):  # at once, not after minutes of work
-        (args.output / "strips").mkdir(parents=True, exist_ok=True)
+    output = args.output
+    with output_errors(output):  # at once, not after minutes of work
+        (output / "strips").mkdir(parents=True, exist_ok=True)
+    rows, lines = [], []
     with open_candidate(args.candidate) as candidate:
-        clips, unread, judged = judge(candidate, cases, args)
+        clips, unread, judged = _JUDGES[args.task](candidate, cases, args)
         seen, said = training_facts(candidate, args.data, clips)
-        results = _draw(judged, args.output)
+        for index, (name, row, (strip, line)) in enumerate(judged):
+            strips.write_strip(output / "strips" / strips.strip_name(index, name), strip)
+            rows.append(row)
+            lines.append(line)
         facts = {**candidate.facts, **seen}
-    settings, left_out = _settings(args), left_out + unread
-    report = kind(command_line(args), facts, settings, results, left_out, warnings + said)
-    report.write(args.output)
-    print(report.to_json() if args.json else report.to_markdown(), end="")
-    print(f"{report.summary_line()}\nwritten to {args.output}", file=sys.stderr)
+    strips.write_strip(output / "overview.png", strips.overview(lines))
+    report = Report(
+        _command_line(args), facts, _settings(args), rows, left_out + unread, warnings + said
+    )
+    report.write(output)
+    if args.json:
+        print(report.to_json(), end="")
+    stream = sys.stderr if args.json else sys.stdout
+    print(report.summary(), file=stream)
+    print(f"\ntables: {output / 'table.md'}", file=stream)
+    print(f"all numbers: {output / 'results.json'}", file=stream)
+    print(f"pictures: {output / 'overview.png'}, {output / 'strips'}/", file=stream)
     return 0
 
 
-def _draw(judged: Judged, output: Path) -> list[Result]:
-    """Write the strip of each as soon as it is done, and all of them on one page."""
-    results, rows = [], []
-    for index, (name, result, strip, row) in enumerate(judged):
-        strips.write_strip(output / "strips" / strips.strip_name(index, name), strip)
-        results.append(result)
-        rows.append(row)
-    strips.write_strip(output / "overview.png", strips.overview(rows))
-    return results
-
-
-def clips_to_judge(args: Namespace, crop: Crop | None) -> Found:
-    """Clips of the split that was asked for, or of the one that is read by default.
-
-    Raises:
-        InputError: wrong paths, or no clip.
-        ConfigError: an option of another task.
-    """
+def _find_clips(args: Namespace, crop: Crop | None) -> Found:
+    """Clips of the split that was asked for, or of the one that is read by default."""
     for option in ("max_pairs", "alignment"):
         if getattr(args, option) is not None:
             name = f"--{option.replace('_', '-')}"
@@ -101,12 +95,8 @@ def clips_to_judge(args: Namespace, crop: Crop | None) -> Found:
     return found.clips, left_out, found.warnings
 
 
-def pairs_to_judge(args: Namespace, crop: Crop | None) -> Found:
-    """Pairs of the split that was asked for, or of the one that is read by default.
-
-    Raises:
-        InputError: wrong paths, or no pair.
-    """
+def _find_pairs(args: Namespace, crop: Crop | None) -> Found:
+    """Pairs of the split that was asked for, or of the one that is read by default."""
     pairs: list[Pair] = []
     warnings: list[str] = []
     for folder in args.data:
@@ -121,86 +111,46 @@ def pairs_to_judge(args: Namespace, crop: Crop | None) -> Found:
 
 
 def _judge_clips(candidate: Candidate, clips: Sequence[Clip], args: Namespace) -> Judging:
-    loaded, left_out = read_clips(candidate, clips, motionless)
-    drives = [_drive(clip, frames) for clip, frames in loaded]
-    known = [(drive.name, drive.subject, drive.group) for drive in drives]
+    hint = "give videos or folders of frames that move"
+    loaded, left_out = _read_clips(candidate, clips, motionless, hint)
+    for clip in loaded:  # a wrong field is found now, not after minutes of work
+        if clip.clip.displacement is not None:
+            read_clip_field(clip.clip.displacement, clip)
+    known = [clip.clip for clip in loaded]
 
     def judged() -> Judged:
-        for index, drive in enumerate(progress(drives, label="evaluating clips")):
-            result, pictures = reconstruct(candidate, drive, args.max_frames)
-            own_size = at_own_size(candidate, loaded[index][1], args.max_frames)
-            result = replace(result, own_size=own_size)
-            other = choose_driver(known, index, args.seed)
-            if other is not None:
-                by = drives[other]
-                leak, pictures.other = leakage(candidate, drive, by, args.max_frames)
-                result = replace(result, driver=by.name, leakage=leak)
-            strip = strips.clip_strip(result, pictures, candidate.geometry)
-            yield drive.name, result, strip, strips.clip_row(result, pictures)
+        for index, clip in enumerate(progress(loaded, label="evaluating clips")):
+            row, samples = reconstruct(candidate, clip, args.max_frames)
+            row["own_size"] = at_own_size(candidate, clip, args.max_frames)
+            row["driver"], row["leakage"] = None, None
+            leaked: list[Driven] = []
+            driver = choose_driver(known, index, args.seed)
+            if driver is not None:
+                row["driver"] = known[driver].name
+                row["leakage"], leaked = leakage(candidate, clip, loaded[driver], args.max_frames)
+            source = np.array(clip.frames[len(clip) // 2])
+            about = f"driven by {row['driver']}, another subject"
+            title, geometry = title_of(args.task, clip.clip.name, row), candidate.geometry
+            other = (about, leaked)
+            drawn = strips.pictures(title, source, samples, geometry, other=other)
+            yield clip.clip.name, row, drawn
 
-    return [clip for clip, _ in loaded], left_out, judged()
-
-
-def motionless(frames: ClipFrames) -> str | None:
-    """Why a clip cannot be reconstructed; None where it can."""
-    return "has one distinct frame only, so nothing moves" if len(frames) < 2 else None
-
-
-def _drive(clip: Clip, frames: ClipFrames) -> Drive:
-    """A clip as a drive; InputError where its exact field does not fit it."""
-    truth = None if clip.displacement is None else clip_truth(clip.displacement, frames)
-    return Drive(clip.name, clip.subject, clip.group, frames.frames, truth)
+    return known, left_out, judged()
 
 
 def _judge_tracks(candidate: Candidate, clips: Sequence[Clip], args: Namespace) -> Judging:
-    loaded, left_out = read_clips(candidate, clips, untrackable)
+    hint = "tracking needs a keypoints.csv with labels in at least two frames of a clip"
+    loaded, left_out = _read_clips(candidate, clips, untrackable, hint)
 
     def judged() -> Judged:
-        for clip, frames in progress(loaded, label="evaluating clips"):
-            result, tracked = follow(candidate, frames, args.max_frames)
-            yield (
-                clip.name,
-                result,
-                *(draw(result, tracked) for draw in (strips.track_strip, strips.track_row)),
-            )
+        for clip in progress(loaded, label="evaluating clips"):
+            row, samples = follow(candidate, clip, args.max_frames)
+            still, *frames = samples
+            source, title = still.step.driving, title_of(args.task, clip.clip.name, row)
+            start, geometry = still.step.points, candidate.geometry
+            yield clip.clip.name, row, strips.pictures(title, source, frames, geometry, start)
 
-    return [clip for clip, _ in loaded], left_out, judged()
-
-
-def read_clips(
-    candidate: Candidate, clips: Sequence[Clip], unfit: Callable[[ClipFrames], str | None]
-) -> tuple[list[tuple[Clip, ClipFrames]], LeftOut]:
-    """The clips as the model sees them, and those that cannot be used, with the reason.
-
-    Args:
-        unfit: why a clip cannot be used, or None.
-
-    Raises:
-        InputError: no clip at all.
-    """
-    loaded: list[tuple[Clip, ClipFrames]] = []
-    left_out: LeftOut = []
-    for clip in progress(clips, label="reading clips"):
-        try:
-            # Evaluation wants the field at full size, not what training keeps of it.
-            frames = load_clip(replace(clip, displacement=None), candidate.size, candidate.channels)
-        except InputError as error:
-            left_out.append((clip.name, error.message))
-            continue
-        if reason := unfit(frames):
-            left_out.append((clip.name, reason))
-            continue
-        loaded.append((clip, frames))
-    if not loaded:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out)
-        raise InputError(f"no clip can be evaluated ({reasons})", _HINTS[unfit])
-    return loaded, left_out
-
-
-_HINTS = {
-    motionless: "give videos or folders of frames that move",
-    untrackable: "tracking needs a keypoints.csv with labels in at least two frames of a clip",
-}
+    return [clip.clip for clip in loaded], left_out, judged()
 
 
 def _judge_pairs(candidate: Candidate, pairs: Sequence[Pair], args: Namespace) -> Judging:
@@ -216,19 +166,51 @@ def _judge_pairs(candidate: Candidate, pairs: Sequence[Pair], args: Namespace) -
     def judged() -> Judged:
         for pair in progress(pairs, label="evaluating pairs"):
             data = read_pair(pair, candidate.size, candidate.channels)
-            result, pictures = predict(candidate, data, args.alignment, args.max_frames)
-            strip = strips.pair_strip(result, pictures, candidate.geometry)
-            yield pair.name, result, strip, strips.pair_row(result, pictures)
+            row, samples = predict(candidate, data, args.alignment, args.max_frames)
+            title, geometry = title_of(args.task, pair.name, row), candidate.geometry
+            drawn = strips.pictures(title, data.source, samples, geometry, data.start)
+            yield pair.name, row, drawn
 
     ends = {clip.path: clip for pair in pairs for clip in (pair.source, pair.driving)}
     return list(ends.values()), [], judged()
 
 
-_TASKS = {
-    "reconstruction": (clips_to_judge, _judge_clips, ReconstructionReport),
-    "prediction": (pairs_to_judge, _judge_pairs, PredictionReport),
-    "tracking": (clips_to_judge, _judge_tracks, TrackingReport),
+_JUDGES: dict[str, Callable[[Candidate, Sequence[Any], Namespace], Judging]] = {
+    "reconstruction": _judge_clips,
+    "prediction": _judge_pairs,
+    "tracking": _judge_tracks,
 }
+
+
+def _read_clips(
+    candidate: Candidate,
+    clips: Sequence[Clip],
+    unfit: Callable[[ClipFrames], str | None],
+    hint: str,
+) -> tuple[list[ClipFrames], LeftOut]:
+    """The clips as the model sees them, and those that cannot be used.
+
+    Args:
+        unfit: why a clip cannot be used, or None.
+        hint: of the InputError if there is no clip at all.
+    """
+    loaded: list[ClipFrames] = []
+    left_out: LeftOut = []
+    for clip in progress(clips, label="reading clips"):
+        try:
+            # Evaluation wants the field at full size, not what training keeps of it.
+            frames = load_clip(replace(clip, displacement=None), candidate.size, candidate.channels)
+        except InputError as error:
+            left_out.append((clip.name, error.message))
+            continue
+        if reason := unfit(frames):
+            left_out.append((clip.name, reason))
+        else:
+            loaded.append(replace(frames, clip=clip))
+    if not loaded:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out)
+        raise InputError(f"no clip can be evaluated ({reasons})", hint)
+    return loaded, left_out
 
 
 def _settings(args: Namespace) -> dict[str, Any]:
@@ -246,16 +228,11 @@ def _settings(args: Namespace) -> dict[str, Any]:
     return {**settings, "seed": args.seed}
 
 
-def command_line(args: Namespace) -> str:
+def _command_line(args: Namespace) -> str:
     """The command that asks for this evaluation again."""
     words = ["sonomime", "evaluate", str(args.candidate), "--data", *map(str, args.data)]
     words += ["--task", args.task, "-o", str(args.output), "--seed", str(args.seed)]
-    for option, value in (
-        ("--split", args.split),
-        ("--crop", args.crop),
-        ("--max-frames", args.max_frames),
-        ("--max-pairs", args.max_pairs),
-        ("--alignment", args.alignment),
-    ):
-        words += [] if value is None else [option, str(value)]
+    for option in ("split", "crop", "max_frames", "max_pairs", "alignment"):
+        if (value := getattr(args, option)) is not None:
+            words += [f"--{option.replace('_', '-')}", str(value)]
     return shlex.join(words)

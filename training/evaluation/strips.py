@@ -1,10 +1,10 @@
 """Pictures of an evaluation: a strip per clip or pair, and all of them on one page.
 
 The first column is the source; the others are a few driven frames, from the top: the driving frame,
-the prediction, the truth of a pair, the absolute difference (three times enlarged) and the
-deformation as arrows on its magnitude. A clip's second block shows the same source driven by
-another subject. True landmarks are drawn as +, those that the tracker found in the prediction as o.
-Tracked points need no prediction: labels are circles, what the model found are crosses.
+the prediction, the truth if another subject drives, the absolute difference (three times enlarged),
+and the deformation as arrows on its magnitude. True points are drawn as +, those that were found as
+o: on prediction and truth, or on the driving frame if its own points are tracked. A second block
+shows the same source driven by another subject.
 """
 
 from __future__ import annotations
@@ -16,18 +16,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.support.atomic_files import atomic_path
-from ...runtime.support.errors import output_errors
+from ...runtime.support.atomic_files import atomic_write_bytes
 from .landmarks import Points
-from .metrics import pixel_grid, ratio, to_levels
-from .prediction import PairResult
-from .reconstruction import ClipResult, Pictures, Sample
-from .tables import number
-from .tracking import TrackedFrame, TrackingResult
+from .loop import Driven, Picture
+from .metrics import pixel_grid, to_levels
 
-Picture = NDArray[np.uint8]
 Tile = tuple[str, Picture]
 """A caption and (TILE, TILE, 3)."""
+Pictures = tuple[Picture, Picture]
+"""The strip of a clip or pair, and its line of the overview, (H, W, 3) RGB."""
 
 TILE = 192
 GAP = 4
@@ -42,95 +39,37 @@ _TRACKED = (255, 170, 40)
 _ARM = 5
 
 
-def clip_strip(result: ClipResult, pictures: Pictures, geometry: str) -> Picture:
-    """The strip of one clip, (H, W, 3) RGB."""
-    model = result.methods["model"]
-    title = (
-        f"{result.clip}   L1 ratio {model.l1_ratio:.2f}  low-pass {model.low_pass_ratio:.2f}  "
-        f"sharpness {model.sharpness:.2f}"
-    )
-    blocks = [_block(title, pictures, pictures.own, geometry)]
-    if pictures.other and result.leakage is not None:
-        leakage = result.leakage
-        title = (
-            f"driven by {result.driver}, relative   NCC source {leakage.source:.2f}  "
-            f"driving {leakage.driving:.2f} (floor {leakage.floor:.2f})"
-        )
-        blocks.append(_block(title, pictures, pictures.other, geometry))
-    return stacked(blocks)
+def pictures(
+    title: str,
+    source: Picture,
+    own: Sequence[Driven],
+    geometry: str,
+    start: Points | None = None,
+    other: tuple[str, Sequence[Driven]] = ("", ()),
+) -> Pictures:
+    """Draw a clip or pair.
 
-
-def clip_row(result: ClipResult, pictures: Pictures) -> Picture:
-    """One clip in a line: source, then driving frame and prediction side by side, twice."""
-    own = pictures.own
-    tiles = [tile for i in sorted({0, len(own) - 1}) for tile in _tiles(own[i])]
-    if pictures.other:
-        tiles += _tiles(pictures.other[len(pictures.other) // 2], "other subject")
-    return _row(f"{result.clip}   L1 ratio {result.methods['model'].l1_ratio:.2f}", pictures, tiles)
-
-
-def pair_strip(result: PairResult, pictures: Pictures, geometry: str) -> Picture:
-    """The strip of one pair, (H, W, 3) RGB."""
-    return _block(_pair_title(result), pictures, pictures.own, geometry)
-
-
-def pair_row(result: PairResult, pictures: Pictures) -> Picture:
-    """One pair in a line: source, then prediction and truth of the middle and the last frame."""
-    own = pictures.own
-    tiles = [tile for i in sorted({len(own) // 2, len(own) - 1}) for tile in _tiles(own[i])]
-    return _row(_pair_title(result), pictures, tiles)
-
-
-def track_strip(result: TrackingResult, frames: Sequence[TrackedFrame]) -> Picture:
-    """The source of a tracked clip and a few of its frames in a line, (H, W, 3) RGB."""
-    share = ratio(result.errors["model"], result.errors["hold"])
-    title = (
-        f"{result.clip}   error {number(result.errors['model'], 2)} px, "
-        f"{number(share, 2)} of hold's"
-    )
-    columns = [[(_caption(i, frame), _found(frame))] for i, frame in enumerate(frames)]
-    return in_columns(title, columns)
-
-
-def track_row(result: TrackingResult, frames: Sequence[TrackedFrame]) -> Picture:
-    """The same with the first and the last frame only."""
-    return track_strip(result, [frames[0], *(frames[i] for i in sorted({1, len(frames) - 1}))])
-
-
-def _caption(place: int, frame: TrackedFrame) -> str:
-    return f"{frame.number}: label o, found x" if place else f"source {frame.number}, label o"
-
-
-def _found(frame: TrackedFrame) -> Picture:
-    """A tile with labels as circles, what was found as crosses, and lines between them."""
-    picture = as_tile(frame.image)
-    known = np.isfinite(frame.true).all(axis=1)
-    for x, y in _places(frame.true, frame.image):
-        cv2.circle(picture, (x, y), _ARM - 2, _TRUE, 1, cv2.LINE_AA)
-    for true, found in zip(frame.true[known], frame.found[known], strict=True):
-        ends = _places(np.stack([true, found]), frame.image)
-        if len(ends) == 2:
-            (x, y), arm = ends[1], _ARM - 2
-            cv2.line(picture, ends[0], ends[1], _TRACKED, 1, cv2.LINE_AA)
-            cv2.line(picture, (x - arm, y - arm), (x + arm, y + arm), _TRACKED, 1)
-            cv2.line(picture, (x - arm, y + arm), (x + arm, y - arm), _TRACKED, 1)
-    return picture
-
-
-def _pair_title(result: PairResult) -> str:
-    return (
-        f"{result.pair}   skill {number(result.exact.skill['model'], 2)}  "
-        f"landmark error {number(result.exact.landmark_ratio, 2)} of hold's  "
-        f"L1 ratio {number(result.methods['model'].l1_ratio, 2)}"
-    )
+    Args:
+        own: a few driven frames.
+        geometry: of their deformation.
+        start: points of the source (P, 2), in pixels.
+        other: title and frames of a second block.
+    """
+    still = ("source" if start is None else "source, points +", _marked(source, start))
+    blocks = [_block(title, still, own, geometry)]
+    # Where the first frame is the reference, nothing moves in it.
+    first = len(own) // 2 if own[0].step.after == 0 else 0
+    tiles = [tile for i in sorted({first, len(own) - 1}) for tile in _tiles(own[i])]
+    if other[1]:
+        blocks.append(_block(other[0], still, other[1], geometry))
+        tiles += _tiles(other[1][len(other[1]) // 2], "other subject")
+    return stacked(blocks), in_columns(title, [[tile] for tile in (still, *tiles)])
 
 
 def write_strip(path: Path, picture: Picture) -> None:
     """Write a PNG, whole. OutputError when it cannot be written."""
-    ok, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    assert ok, "encoding a PNG in memory does not fail"
-    with atomic_path(path) as temporary, output_errors(path):
-        temporary.write_bytes(data.tobytes())
+    data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+    atomic_write_bytes(path, data.tobytes())
 
 
 def strip_name(number: int, clip: str) -> str:
@@ -179,29 +118,30 @@ def show_deformation(deformation: NDArray[np.float32], geometry: str) -> Picture
     return picture
 
 
-def _tiles(sample: Sample, driver: str = "driving") -> list[Tile]:
-    """The driving frame, the prediction and the truth of a pair."""
-    tiles = [(f"{driver} {sample.number}", as_tile(sample.driving))]
-    if sample.true is None or sample.truth is None:
-        return [*tiles, ("prediction", as_tile(sample.prediction))]
-    found = _marked(sample.prediction, sample.true, sample.tracked)
-    truth = _marked(sample.truth, sample.true)
-    return [*tiles, ("prediction, + true, o found", found), ("truth", truth)]
+def _tiles(driven: Driven, driver: str = "driving") -> list[Tile]:
+    """The driving frame and the prediction, with points; the truth if it is another frame."""
+    step, truth = driven.step, driven.step.truth
+    on_driving = (step.points, driven.found) if truth is None else (None, None)
+    marks = ", + true, o found" if driven.found is not None else ""
+    tiles = [
+        (
+            f"{driver} {step.number}" + marks * (truth is None),
+            _marked(step.driving, *on_driving),
+        )
+    ]
+    if truth is None or driven.found is None:
+        return [*tiles, ("prediction", as_tile(driven.prediction))]
+    found = _marked(driven.prediction, step.points, driven.found)
+    return [*tiles, (f"prediction{marks}", found), ("truth", _marked(truth, step.points))]
 
 
-def _row(title: str, pictures: Pictures, tiles: Sequence[Tile]) -> Picture:
-    source = _marked(pictures.source, pictures.start)
-    return in_columns(title, [[("source", source)], *([tile] for tile in tiles)])
-
-
-def _block(title: str, pictures: Pictures, samples: Sequence[Sample], geometry: str) -> Picture:
-    caption = "source" if pictures.start is None else "source, landmarks +"
-    columns = [[(caption, _marked(pictures.source, pictures.start))]]
-    for sample in samples:
-        column = _tiles(sample)
-        if sample.truth is not None:
-            column.append(_difference(sample.truth, sample.prediction))
-        column.append(("reads in source at", show_deformation(sample.deformation, geometry)))
+def _block(title: str, still: Tile, frames: Sequence[Driven], geometry: str) -> Picture:
+    columns = [[still]]
+    for driven in frames:
+        column = _tiles(driven)
+        if driven.step.truth is not None:
+            column.append(_difference(driven.step.truth, driven.prediction))
+        column.append(("taken from (arrows)", show_deformation(driven.deformation, geometry)))
         columns.append(column)
     return in_columns(title, columns)
 
@@ -222,7 +162,7 @@ def _difference(a: Picture, b: Picture) -> Tile:
     """|a - b|, enlarged."""
     gap = cv2.absdiff(to_levels(a), to_levels(b))
     gain = np.full_like(gap, DIFFERENCE_GAIN)
-    return f"|difference| x{DIFFERENCE_GAIN}", as_tile(cv2.multiply(gap, gain))
+    return f"difference x{DIFFERENCE_GAIN}", as_tile(cv2.multiply(gap, gain))
 
 
 def _marked(image: Picture, true: Points | None, tracked: Points | None = None) -> Picture:

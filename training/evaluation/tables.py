@@ -1,93 +1,120 @@
-"""Tables of a report, in Markdown: rows of its record under columns that say where a cell lies."""
+"""Tables of a report: rows of its record under columns named by their paths."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-Row = Mapping[str, Any]
-Column = tuple[str, str] | tuple[str, str, int]
-"""Title, path of the cell in a row (names with dots between), digits of a number."""
-
-METHODS = {"blur": "best blur", "flow": "dense flow", "another_seed": "another seed"}
-_FIDELITY = {
-    "l1_ratio": ("L1 ratio", 3),
-    "low_pass_ratio": ("low-pass", 3),
-    "sharpness": ("sharpness", 3),
-    "motion_agreement": ("motion agr.", 3),
-    "farneback_agreement": ("Farneback agr.", 3),
-    "temporal_ratio": ("temp. ratio", 3),
-    "temporal_correlation": ("temp. corr.", 3),
-    "l1": ("L1", 4),
-    "psnr": ("PSNR dB", 2),
-    "ssim": ("SSIM", 3),
+_METHODS = {
+    "model": "model",
+    "hold": "hold",
+    "blur": "best blur",
+    "flow": "dense flow",
+    "oracle": "oracle",
+    "another_seed": "another seed",
+    "truth": "tracker on truth",
+    "composed": "composed",
+    "enlarged": "enlarged",
 }
+_WORDS = _METHODS | {
+    "l1": "L1",
+    "l1_ratio": "L1 ratio",
+    "low_pass_ratio": "low-pass",
+    "farneback_agreement": "Farneback agreement",
+    "psnr": "PSNR dB",
+    "ssim": "SSIM",
+    "mean_flow": "flow px",
+    "driven": "frames",
+    "endpoint_error": "endpoint px",
+    "endpoint_hold": "endpoint px, hold",
+    "leakage": "NCC",
+}
+_UNSAID = {"methods", "exact", "own_size", "mean"}
 
 
-def table(columns: Sequence[Column], rows: Iterable[Row]) -> str:
-    """A Markdown table; a dash where a row has nothing."""
-    cells = [[_cell(row, *place) for _, *place in columns] for row in rows]
-    return grid([title for title, *_ in columns], cells)
-
-
-def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table of texts."""
-    safe = ([text.replace("|", "\\|").replace("\n", " ") for text in row] for row in rows)
-    lines = [head, ["---"] * len(head), *safe]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _cell(row: Any, path: str, digits: int | None = None) -> str:
+def find(row: Any, path: str) -> Any:
+    """What lies at a path (names with dots between) in a row; None where there is nothing."""
     for name in path.split("."):
-        row = None if row is None else row.get(name)
-    if digits is not None:
-        return number(row, digits)
-    return ("no", "yes")[row] if isinstance(row, bool) else "-" if row is None else str(row)
+        row = row.get(name) if isinstance(row, Mapping) else None
+    return row
 
 
-def fidelity(before: str = "") -> list[Column]:
-    """All measures of fidelity; `before` their names in the path."""
-    return [(title, before + name, digits) for name, (title, digits) in _FIDELITY.items()]
+def rows_at(record: Any, path: str) -> list[Any]:
+    """The rows at a path: one, or with `.*` at its end all of a list or, by `name`, a mapping."""
+    found = find(record, path.removesuffix(".*"))
+    if not found:
+        return []
+    if not path.endswith(".*"):
+        return [found]
+    if isinstance(found, Mapping):
+        return [{"name": _METHODS.get(name, name), **row} for name, row in found.items() if row]
+    return list(found)
 
 
-def measured(methods: Sequence[str], *names: str) -> list[Column]:
-    """Measures of fidelity by name, each of several methods."""
-    places = [(_FIDELITY[name], f"methods.{{}}.{name}") for name in names]
-    found = (by_method(title, path, methods, digits) for (title, digits), path in places)
-    return [column for columns in found for column in columns]
+def table(rows: Sequence[Any], columns: str) -> str:
+    """A Markdown table; a dash where a row has nothing, no row with dashes only after its name.
+
+    Args:
+        columns: paths with spaces between; `methods.{model,hold}.l1` stands for two.
+
+    Returns:
+        nothing if there is no row.
+    """
+    paths = [path for word in columns.split() for path in expand(word)]
+    texts = [[cell(find(row, path)) for path in paths] for row in rows]
+    texts = [line for line in texts if set(line[1:]) != {"-"}]
+    return grid(map(_title, paths), texts) if texts else ""
 
 
-def by_method(title: str, path: str, methods: Sequence[str], digits: int = 3) -> list[Column]:
-    """What lies at `path` for several methods: the first under `title`, others under their own."""
-    titles = [title, *(METHODS.get(method, method) for method in methods[1:])]
-    return [(t, path.format(m), digits) for t, m in zip(titles, methods, strict=True)]
+def expand(path: str) -> list[str]:
+    """The paths that one with alternatives in braces stands for."""
+    if (found := re.search(r"\{(.*?)\}", path)) is None:
+        return [path]
+    before, after = path[: found.start()], path[found.end() :]
+    return [each for name in found[1].split(",") for each in expand(before + name + after)]
 
 
-def method_table(columns: Sequence[Column], rows: Mapping[str, Row]) -> str:
-    """A table with a row for each method."""
-    named = ({"method": METHODS.get(name, name), **row} for name, row in rows.items())
-    return table([("method", "method"), *columns], named)
+def _title(path: str) -> str:
+    """The measure, then the method, e.g. `methods.blur.l1_ratio`: L1 ratio, best blur."""
+    parts = [part for part in path.split(".") if part not in _UNSAID]
+    parts.sort(key=lambda part: part in _METHODS)
+    return ", ".join(_WORDS.get(part, part.replace("_", " ")) for part in parts)
 
 
-def landmarks(path: str, share: str, before: str = "") -> list[Column]:
-    """The errors of landmarks at a path."""
-    titles = {"model": "model", "hold": "hold", "oracle": "oracle", "truth": "tracker on truth"}
-    columns = [(before + title, path + name, 2) for name, title in titles.items()]
-    return [*columns, (f"{before}model / hold", share, 3)]
+def grid(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of texts."""
+    lines = [list(head), *rows]
+    safe = [[text.replace("|", "\\|").replace("\n", " ") for text in line] for line in lines]
+    safe.insert(1, ["---"] * len(safe[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in safe)
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number in a table; a dash where it is not defined."""
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def cell(value: Any) -> str:
+    """A value in a table: an interval in brackets, a dash for what is not defined."""
+    if isinstance(value, Mapping):
+        mean, low, high = (cell(value[name]) for name in ("mean", "low", "high"))
+        return mean if low == "-" else f"{mean} [{low}, {high}]"
+    if isinstance(value, bool):
+        return ("no", "yes")[value]
+    if isinstance(value, float):
+        return number(value, 4 if 0 < abs(value) < 0.1 else 3)
+    return "-" if value is None else str(value)
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number; a dash where it is not defined."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def interval(value: Row | None) -> str:
-    """A mean with its interval, without it where there are too few subjects; a dash for None."""
-    if value is None:
-        return "-"
-    mean, low, high = (number(value[name]) for name in ("mean", "low", "high"))
-    return mean if low == "-" else f"{mean} [{low}, {high}]"
 
 
 def bullets(lines: Iterable[str]) -> str:

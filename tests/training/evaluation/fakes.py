@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sonomime.runtime.media.frames import Letterbox
+from sonomime.training.data.dataset import Clip, ClipFrames
 from sonomime.training.evaluation.candidate import Candidate
 from sonomime.training.evaluation.metrics import pixel_grid
-from sonomime.training.evaluation.reconstruction import Drive
 
 Image = NDArray[np.uint8]
 
@@ -45,11 +47,17 @@ def moving_clip(
     return np.stack(frames)
 
 
-def drive(
+def clip_of(
     name: str = "clips/a.mp4", subject: str = "a", group: str = "lung", **kwargs: Any
-) -> Drive:
-    """A Drive on `moving_clip(**kwargs)`."""
-    return Drive(name, subject, group, moving_clip(**kwargs))
+) -> ClipFrames:
+    """A clip without labels, of `frames` or of `moving_clip(**kwargs)`."""
+    frames = kwargs.pop("frames", None)
+    frames = moving_clip(**kwargs) if frames is None else frames
+    count, size = frames.shape[:2]
+    clip = Clip(name, Path(name), subject, group, "test")
+    points, visible = np.zeros((count, 0, 2), np.float32), np.zeros((count, 0), np.bool_)
+    box = Letterbox.fit(size, size, size)
+    return ClipFrames(clip, frames, np.arange(count), points, visible, (), box)
 
 
 class Fake:

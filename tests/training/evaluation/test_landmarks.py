@@ -59,9 +59,9 @@ def test_errors_are_means_over_the_frames_that_are_known() -> None:
     true[:, 1] = np.nan
     down = np.array([0.0, 1.0])
     tracks = {"model": true + down, "oracle": true + down / 2, "truth": true.copy()}
-    followed = measure(NAMES, start, true, tracks)
-    assert list(followed.errors) == [NAMES[0]]
-    error = followed.errors[NAMES[0]]
-    assert error == pytest.approx((1, 1.5, 0.5, 0))
-    assert mean_error(followed.errors.values()) == pytest.approx(error)
+    errors = measure(NAMES, start, true, tracks)
+    assert list(errors) == [NAMES[0]]
+    error = errors[NAMES[0]]
+    assert error == pytest.approx({"model": 1, "hold": 1.5, "oracle": 0.5, "truth": 0})
+    assert mean_error(errors.values()) == pytest.approx(error)
     assert mean_error([]) is None

@@ -11,14 +11,12 @@ import pytest
 
 from sonomime.runtime.media.frames import Crop, letterbox
 from sonomime.training.data.dataset import ClipFrames, find_clips, load_clip
-from sonomime.training.evaluation import own_size
+from sonomime.training.evaluation import reconstruction
 from sonomime.training.evaluation.candidate import Candidate, open_candidate
-from sonomime.training.evaluation.own_size import MOST_FRAMES, at_own_size
-from sonomime.training.evaluation.reconstruction import reconstruct
-from sonomime.training.evaluation.reconstruction_report import ReconstructionReport
+from sonomime.training.evaluation.reconstruction import MOST_FRAMES, at_own_size
 
 from ...toy_bundle import make_toy_bundle
-from .fakes import Fake, Image, candidate_of, drive, moving_clip
+from .fakes import Fake, Image, candidate_of, moving_clip
 
 SIZE, WIDE, HIGH = 64, 180, 120
 
@@ -74,22 +72,22 @@ def with_layers(predictor: Fake) -> Candidate:
 def test_an_enlarged_frame_is_blurred_and_a_composed_one_is_not(clip: ClipFrames) -> None:
     found = at_own_size(with_layers(Sharp()), clip)
     assert found is not None
-    assert (found.width, found.height, found.driven) == (WIDE, HIGH, 8)
-    composed, enlarged = found.methods["composed"], found.methods["enlarged"]
-    assert composed.l1_ratio == 0 and composed.sharpness == pytest.approx(1)
-    assert enlarged.sharpness < 0.6
-    assert 0.1 < enlarged.l1_ratio < 0.9  # the right picture, but for its blur
+    assert (found["width"], found["height"], found["driven"]) == (WIDE, HIGH, 8)
+    composed, enlarged = found["methods"]["composed"], found["methods"]["enlarged"]
+    assert composed["l1_ratio"] == 0 and composed["sharpness"] == pytest.approx(1)
+    assert enlarged["sharpness"] < 0.6
+    assert 0.1 < enlarged["l1_ratio"] < 0.9  # the right picture, but for its blur
     bilinear = at_own_size(with_layers(Bilinear()), clip)
-    assert bilinear is not None and bilinear.methods["enlarged"] == enlarged
-    assert bilinear.methods["composed"].sharpness < enlarged.sharpness
-    assert bilinear.methods["composed"].l1_ratio > enlarged.l1_ratio
+    assert bilinear is not None and bilinear["methods"]["enlarged"] == enlarged
+    assert bilinear["methods"]["composed"]["sharpness"] < enlarged["sharpness"]
+    assert bilinear["methods"]["composed"]["l1_ratio"] > enlarged["l1_ratio"]
 
 
 def test_a_held_source_has_ratio_1(clip: ClipFrames) -> None:
     large = Large()
     found = at_own_size(with_layers(large), clip)
-    assert found is not None and found.methods["composed"].l1_ratio == 1
-    assert found.methods["composed"].sharpness == pytest.approx(1, abs=0.1)
+    assert found is not None and found["methods"]["composed"]["l1_ratio"] == 1
+    assert found["methods"]["composed"]["sharpness"] == pytest.approx(1, abs=0.1)
     assert set(large.sizes) == {"source"}
     assert large.source.shape == (HIGH, WIDE)
     assert large.reference is large.source
@@ -99,7 +97,7 @@ def test_a_held_source_has_ratio_1(clip: ClipFrames) -> None:
 def test_a_model_without_layers_enlarges_only(clip: ClipFrames) -> None:
     found = at_own_size(candidate_of(Large(), SIZE), clip, max_frames=3)
     assert found is not None
-    assert list(found.methods) == ["enlarged"] and found.driven == 3 <= MOST_FRAMES
+    assert list(found["methods"]) == ["enlarged"] and found["driven"] == 3 <= MOST_FRAMES
 
 
 def test_a_clip_that_the_model_sees_whole_has_none(clip: ClipFrames, tmp_path: Path) -> None:
@@ -111,7 +109,7 @@ def test_a_clip_that_the_model_sees_whole_has_none(clip: ClipFrames, tmp_path: P
 def test_a_clip_too_large_to_be_composed_has_none(
     clip: ClipFrames, monkeypatch: pytest.MonkeyPatch, layers: bool
 ) -> None:
-    monkeypatch.setattr(own_size, "MOST_SIDE", WIDE - 1)
+    monkeypatch.setattr(reconstruction, "MOST_SIDE", WIDE - 1)
     candidate = replace(with_layers(Large()), has_layers=layers)
     assert at_own_size(candidate, clip) is None
 
@@ -121,20 +119,6 @@ def test_a_bundle_with_layers_composes(clip: ClipFrames, tmp_path: Path) -> None
         found = at_own_size(candidate, clip, max_frames=2)
     assert found is not None
     # Its layers are neutral: it composes the source, warped a little.
-    assert found.methods["composed"].sharpness > 0.8 > found.methods["enlarged"].sharpness
-
-
-def test_the_report_has_a_table_of_its_own(clip: ClipFrames) -> None:
-    result, _ = reconstruct(candidate_of(Fake()), drive(count=3))
-    sized = replace(result, own_size=at_own_size(with_layers(Sharp()), clip))
-    settings = {"task": "reconstruction", "seed": 0}
-    report = ReconstructionReport("x", {}, settings, [result, sized], [], [])
-    means = report.record["means"]["all"]["own_size"]
-    assert means["clips"] == 1 and means["methods"]["composed"]["l1_ratio"] == 0
-    assert report.record["clips"][0]["own_size"] is None
-    text = report.to_markdown()
-    tables = [part for part in text.split("\n\n") if part.startswith("| ")]
-    assert len(tables) == 6
-    for table in tables:
-        assert len({line.count("|") for line in table.splitlines()}) == 1, table
-    assert f"{WIDE} x {HIGH}" in text
+    assert (
+        found["methods"]["composed"]["sharpness"] > 0.8 > found["methods"]["enlarged"]["sharpness"]
+    )

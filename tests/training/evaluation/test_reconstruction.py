@@ -1,24 +1,27 @@
-"""Driving clips with predictors whose faults are known, and METHOD's baselines on real clips."""
+"""Driving clips with predictors whose faults are known: baselines, exact fields, leakage."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sonomime.training.data.dataset import find_clips, load_clip
+from sonomime.runtime.support.errors import InputError
+from sonomime.training.data.dataset import ClipFrames, find_clips, load_clip
+from sonomime.training.evaluation import comparison
 from sonomime.training.evaluation import reconstruction as tasks
-from sonomime.training.evaluation.fidelity import Fidelity
+from sonomime.training.evaluation.layouts import average
+from sonomime.training.evaluation.loop import SAMPLES
 from sonomime.training.evaluation.metrics import Leakage, clip_mask
-from sonomime.training.evaluation.reconstruction_report import ReconstructionReport, leaks
-from sonomime.training.evaluation.summary import mean_methods
 
-from .fakes import Blurred, Copy, Fake, Ghost, candidate_of, drive, moving_clip
+from .fakes import Blurred, Copy, Fake, Ghost, candidate_of, clip_of, moving_clip
+from .phantoms import COUNT, NAMES, SIZE, displacement, marks, render, sector, write_clip
+from .phantoms import write_phantom as write
 
 
 @given(st.integers(2, 400), st.none() | st.integers(1, 50))
@@ -33,153 +36,172 @@ def test_the_source_frame_never_drives(count: int, at_most: int | None) -> None:
 
 
 def test_a_held_source_is_one_by_definition() -> None:
-    result, pictures = tasks.reconstruct(candidate_of(Fake()), drive())
-    model = result.methods["model"]
-    assert model.l1_ratio == 1 and model.low_pass_ratio == 1
-    assert model == pytest.approx(result.methods["hold"], abs=1e-6)
-    assert (result.frames, result.driven) == (9, 8)
-    assert [sample.number for sample in pictures.own] == [0, 2, 5, 6, 8]
-    assert np.array_equal(pictures.source, moving_clip()[4])
+    fake = Fake()
+    row, samples = tasks.reconstruct(candidate_of(fake), clip_of())
+    model = row["methods"]["model"]
+    assert model["l1_ratio"] == 1 and model["low_pass_ratio"] == 1
+    assert model == pytest.approx(row["methods"]["hold"], abs=1e-4)
+    assert (row["frames"], row["driven"]) == (9, 8)
+    assert [sample.step.number for sample in samples] == [0, 2, 5, 6, 8]
+    assert row["exact"] is None and set(row["methods"]) == set(tasks.METHODS)
+    assert np.array_equal(fake.source, moving_clip()[4])
+    assert fake.reference is not None and np.array_equal(fake.reference, fake.source)
 
 
-def test_a_copy_is_perfect_and_a_blurred_one_is_not_sharp() -> None:
-    copy, _ = tasks.reconstruct(candidate_of(Copy()), drive())
-    assert copy.methods["model"].l1_ratio == 0
-    assert copy.methods["model"].sharpness == pytest.approx(1)
-    assert copy.methods["model"].temporal_correlation == pytest.approx(1)
-    blurred, _ = tasks.reconstruct(candidate_of(Blurred()), drive())
-    assert blurred.methods["model"].sharpness < 0.5
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_copy_is_perfect(channels: int) -> None:
+    frames = moving_clip(5)
+    frames = frames if channels == 1 else np.repeat(frames[..., None], 3, axis=3)
+    copy, _ = tasks.reconstruct(candidate_of(Copy(), channels=channels), clip_of(frames=frames))
+    assert copy["methods"]["model"]["l1_ratio"] == 0
+    assert copy["methods"]["model"]["sharpness"] == pytest.approx(1)
+    assert copy["methods"]["model"]["temporal_correlation"] == pytest.approx(1)
 
 
-def test_the_flow_that_sees_the_target_beats_hold() -> None:
-    result, _ = tasks.reconstruct(candidate_of(Fake()), drive(size=128))
-    flow = result.methods["flow"]
-    assert flow.l1_ratio < 0.6
-    assert flow.motion_agreement > 0.9
-    assert 0.8 < flow.farneback_agreement != flow.motion_agreement
-    assert result.mean_flow > 2
+def test_a_blurred_copy_is_not_sharp_and_dense_flow_beats_hold() -> None:
+    row, _ = tasks.reconstruct(candidate_of(Blurred()), clip_of(size=128))
+    assert row["methods"]["model"]["sharpness"] < 0.5
+    flow = row["methods"]["flow"]
+    assert flow["l1_ratio"] < 0.6 and flow["motion_agreement"] > 0.9
+    assert 0.8 < flow["farneback_agreement"] != flow["motion_agreement"]
+    assert row["mean_flow"] > 2
 
 
 def test_best_blur_is_the_best_of_its_sigmas() -> None:
     frames = moving_clip()
-    mask = clip_mask(frames)
     still = np.repeat(frames[:1], 3, axis=0)
-    least = tasks.BLUR_SIGMAS[0]
-    assert tasks.best_blur(still, [0, 2], still[1], mask) == least
-    result, _ = tasks.reconstruct(candidate_of(Fake()), drive())
-    assert result.blur_sigma > least
-    assert result.methods["blur"].l1_ratio < 1
+    least = comparison.BLUR_SIGMAS[0]
+    assert comparison.best_blur(still, [0, 2], still[1], clip_mask(frames)) == least
+    row, _ = tasks.reconstruct(candidate_of(Fake()), clip_of())
+    assert row["blur_sigma"] > least and row["methods"]["blur"]["l1_ratio"] < 1
 
 
-def test_fewer_frames_on_request() -> None:
-    result, pictures = tasks.reconstruct(candidate_of(Copy()), drive(count=30), max_frames=3)
-    assert result.driven == 3
-    assert [sample.number for sample in pictures.own] == [0, 14, 29]
-
-
-def test_two_frames_are_a_clip() -> None:
-    result, pictures = tasks.reconstruct(candidate_of(Copy()), drive(count=2))
-    assert result.driven == 1 and len(pictures.own) == 1
-    assert result.methods["model"].l1_ratio == 0
-    assert math.isnan(result.methods["model"].temporal_ratio)
-
-
-def test_a_colour_model_is_judged_too() -> None:
-    grey = moving_clip(5)
-    colour = tasks.Drive("c", "c", "lung", np.repeat(grey[..., None], 3, axis=3))
-    result, _ = tasks.reconstruct(candidate_of(Copy(), channels=3), colour)
-    assert result.methods["model"].l1_ratio == 0
+@pytest.mark.parametrize(
+    ("count", "at_most", "numbers"), [(30, 3, [0, 14, 29]), (2, None, [0]), (9, 1, [0])]
+)
+def test_few_frames(count: int, at_most: int | None, numbers: list[int]) -> None:
+    row, samples = tasks.reconstruct(candidate_of(Copy()), clip_of(count=count), at_most)
+    assert row["driven"] == len(numbers)
+    assert [sample.step.number for sample in samples] == numbers
+    assert row["methods"]["model"]["l1_ratio"] == 0
+    assert len(numbers) > 1 or math.isnan(row["methods"]["model"]["temporal_ratio"])
 
 
 def test_leakage_flags_a_copy_and_a_ghost_but_not_the_source() -> None:
-    own, other = drive(), drive("clips/b.mp4", "b", seed=5)
-    held, samples = tasks.leakage(candidate_of(Fake()), own, other)
-    assert held.source == pytest.approx(1) and held.driving == pytest.approx(held.floor, abs=1e-6)
-    assert not leaks(held)
-    assert len(samples) == tasks.SAMPLES
+    own, other = clip_of(), clip_of("clips/b.mp4", "b", seed=5)
+    fake = Fake()
+    held, samples = tasks.leakage(candidate_of(fake), own, other)
+    assert held["source"] == pytest.approx(1) and not held["leaks"]
+    assert held["driving"] == pytest.approx(held["floor"], abs=1e-6)
+    assert len(samples) == SAMPLES
+    assert fake.reference is not None and np.array_equal(fake.reference, other.frames[0])
     copied, _ = tasks.leakage(candidate_of(Copy()), own, other)
-    assert copied.driving == pytest.approx(1) and leaks(copied)
+    assert copied["driving"] == pytest.approx(1) and copied["leaks"]
     ghost, _ = tasks.leakage(candidate_of(Ghost()), own, other)
-    assert ghost.source > ghost.driving > 0.2 and leaks(ghost)
+    assert ghost["source"] > ghost["driving"] > 0.2 and ghost["leaks"]
+    assert tasks.leaks(Leakage(source=0.1, driving=0.12, floor=0.1))
+    assert not tasks.leaks(Leakage(source=0.9, driving=0.2, floor=0.15))
 
 
-def test_leakage_starts_from_the_first_frame_of_the_other_clip() -> None:
-    fake, other = Fake(), drive("clips/b.mp4", "b", seed=5)
-    tasks.leakage(candidate_of(fake), drive(), other)
-    assert np.array_equal(fake.reference, other.frames[0])
+def test_another_subject_of_the_same_group_drives_whatever_the_order() -> None:
+    who = [("a1", "a", "lung"), ("a2", "a", "lung"), ("b1", "b", "lung"), ("b2", "b", "lung")]
+    who += [("m1", "m", "muscle"), ("m2", "m", "muscle")]
+    clips = [clip_of(*each, count=2, size=8).clip for each in who]
+    chosen = [tasks.choose_driver(clips, 0, seed) for seed in range(20)]
+    assert set(chosen) == {2, 3}
+    for seed in range(10):  # its group has no other subject
+        assert tasks.choose_driver(clips, 4, seed) in (0, 1, 2, 3)
+    assert tasks.choose_driver(clips[:2], 0, 0) is None
+    backwards = clips[::-1]
+    again = [tasks.choose_driver(backwards, 5, seed) for seed in range(20)]
+    assert [backwards[i].name for i in again] == [clips[i].name for i in chosen]
 
 
-CLIPS = [
-    ("a1", "a", "lung"),
-    ("a2", "a", "lung"),
-    ("b1", "b", "lung"),
-    ("b2", "b", "lung"),
-    ("m1", "m", "muscle"),
-    ("m2", "m", "muscle"),
-]
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return write(tmp_path / "phantom")
 
 
-def test_another_subject_of_the_same_group_drives() -> None:
-    for seed in range(10):
-        assert tasks.choose_driver(CLIPS, 0, seed) in (2, 3)
-        assert tasks.choose_driver(CLIPS, 4, seed) in (0, 1, 2, 3)  # its group has no other subject
-    assert tasks.choose_driver(CLIPS[:2], 0, 0) is None
+def loaded(folder: Path) -> ClipFrames:
+    """Its first clip."""
+    clip = find_clips([folder]).clips[0]
+    return replace(load_clip(replace(clip, displacement=None), SIZE, 1), clip=clip)
 
 
-def test_the_choice_hangs_on_the_seed_alone() -> None:
-    chosen = [CLIPS[tasks.choose_driver(CLIPS, 0, seed) or 0] for seed in range(20)]
-    assert len(set(chosen)) == 2
-    backwards = CLIPS[::-1]
-    again = [backwards[tasks.choose_driver(backwards, 5, seed) or 0] for seed in range(20)]
-    assert chosen == again
+def test_with_an_exact_field_the_oracle_has_skill_1_and_hold_0(folder: Path) -> None:
+    row, _ = tasks.reconstruct(candidate_of(Fake(), SIZE), loaded(folder))
+    exact = row["exact"]
+    assert set(exact["skill"]) == set(row["methods"]) == {*tasks.METHODS, "oracle"}
+    assert exact["skill"]["model"] == exact["skill"]["hold"] == 0
+    assert exact["skill"]["oracle"] == 1
+    oracle = row["methods"]["oracle"]
+    assert oracle["l1_ratio"] < 0.3 < row["methods"]["blur"]["l1_ratio"]
+    assert oracle["temporal_correlation"] > 0.8
+    assert exact["endpoint_error"] == exact["endpoint_hold"] > 0.8
 
 
-def _result(clip: str, group: str, l1_ratio: float, agreement: float) -> tasks.ClipResult:
-    fidelity = Fidelity(l1_ratio, 1, 1, agreement, agreement, 1, 1, 0.1, 20, 0.5)
-    leak = Leakage(0.9, 0.0, 0.0) if clip == "a" else None
-    return tasks.ClipResult(clip, clip, group, 9, 8, 3, {"model": fidelity}, 1, None, leak)
+def test_landmarks_are_followed_from_the_middle_to_both_ends(folder: Path) -> None:
+    exact = tasks.reconstruct(candidate_of(Copy(), SIZE), loaded(folder))[0]["exact"]
+    assert exact["skill"]["model"] > 1
+    true = marks(0)
+    gaps = np.linalg.norm(true - true[COUNT // 2], axis=-1)
+    wanted = np.delete(gaps, COUNT // 2, axis=0).mean(axis=0)
+    for i, name in enumerate(NAMES):
+        error = exact["landmarks"][name]
+        assert error["hold"] == pytest.approx(wanted[i], abs=1e-3)
+        assert error["model"] == error["truth"] < 0.3 and error["oracle"] < 0.6
+    assert exact["landmark_ratio"] == exact["landmark"]["model"] / exact["landmark"]["hold"] < 0.2
 
 
-def _means(results: list[tasks.ClipResult]) -> Any:
-    return ReconstructionReport("", {}, {"seed": 0}, results, [], []).record["means"]
+def test_frames_that_were_dropped_do_not_shift_the_field(folder: Path) -> None:
+    plain, _ = tasks.reconstruct(candidate_of(Copy(), SIZE), loaded(folder))
+    keep = [0, 0, 1, 2, 2, 2, 3, 4, 5, 6, 7, 8]
+    write_clip(folder / "clips" / "s0.mkv", render(0, displacement(0))[keep])
+    path = folder / "displacement" / "s0.npz"
+    np.savez(path, displacement=displacement(0)[keep], sector=sector())
+    labels = (folder / "keypoints.csv").read_text().splitlines()
+    (folder / "keypoints.csv").write_text("\n".join(labels[:1]) + "\n")
+    clip = loaded(folder)
+    assert clip.indices.tolist() == [0, 2, 3, 6, 7, 8, 9, 10, 11]
+    exact = tasks.reconstruct(candidate_of(Copy(), SIZE), clip)[0]["exact"]
+    assert exact["l1"] == plain["exact"]["l1"]
+    assert exact["landmarks"] == {} and math.isnan(exact["landmark_ratio"])
 
 
-def test_means_run_over_the_clips_that_define_a_measure() -> None:
-    results = [
-        _result("a", "lung", 0.5, math.nan),
-        _result("b", "lung", 0.7, 0.4),
-        _result("c", "bone", 0.9, math.nan),
-    ]
-    found = _means(results)
-    assert found["all"]["methods"]["model"]["l1_ratio"] == pytest.approx(0.7)
-    assert found["all"]["methods"]["model"]["motion_agreement"] == pytest.approx(0.4)
-    leakage = found["all"]["leakage"]
-    assert leakage == {"source": pytest.approx(0.9), "driving": 0, "floor": 0, "leaks": False}
-    assert _means(results[1:])["all"]["leakage"] is None
-    assert list(found) == ["all", "bone", "lung"]
-    assert found["bone"]["methods"]["model"]["motion_agreement"] is None
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"displacement": displacement(0, COUNT + 1)},
+        {"displacement": displacement(0, COUNT, 48)},
+        {"sector": sector()},
+    ],
+)
+def test_a_field_that_does_not_fit_is_an_input_error(
+    folder: Path, arrays: dict[str, np.ndarray]
+) -> None:
+    np.savez(folder / "displacement" / "s0.npz", **arrays)
+    with pytest.raises(InputError) as caught:
+        tasks.reconstruct(candidate_of(Fake(), SIZE), loaded(folder))
+    assert "s0.npz" in caught.value.message and caught.value.hint
 
 
 @pytest.mark.slow
 def test_baselines_on_real_clips_stand_where_they_were_seen(
     shared_data: Path, tmp_path: Path
 ) -> None:
-    """METHOD saw, over all its clips: blur .98 with sharpness .3-.4, dense flow .70 with .95."""
+    """Seen over all clips: blur .98 with sharpness .3-.4, dense flow .70 with .95."""
     wanted = {"lung_Vir", "isokinetic120", "alines", "clarius"}
     found = find_clips([shared_data / "test"])
     clips = [clip for clip in found.clips if any(part in clip.name for part in wanted)]
     assert len(clips) == len(wanted)
-    results = []
-    for clip in clips:
-        frames = load_clip(clip, 256, 1, tmp_path).frames
-        one = tasks.Drive(clip.name, clip.subject, clip.group, frames)
-        results.append(tasks.reconstruct(candidate_of(Fake(), 256), one, max_frames=8)[0])
-    hold, blur, flow = map(mean_methods(results).get, ("hold", "blur", "flow"))
-    assert hold.l1_ratio == pytest.approx(1) and hold.motion_agreement == pytest.approx(0, abs=0.01)
-    assert 0.85 < blur.l1_ratio < 0.99
-    assert blur.low_pass_ratio == pytest.approx(1, abs=0.07)
-    assert blur.sharpness < 0.5
-    assert 0.6 < flow.l1_ratio < 0.8
-    assert 0.8 < flow.sharpness < 1.1
-    assert flow.motion_agreement > 0.75
-    assert 0.4 < flow.temporal_correlation < 0.8
+    candidate = candidate_of(Fake(), 256)
+    frames = [load_clip(clip, 256, 1, tmp_path) for clip in clips]
+    rows = [tasks.reconstruct(candidate, one, max_frames=8)[0]["methods"] for one in frames]
+    means = average(rows)
+    hold, blur, flow = (means[name] for name in ("hold", "blur", "flow"))
+    assert hold["l1_ratio"] == pytest.approx(1) and hold["motion_agreement"] == 0
+    assert 0.85 < blur["l1_ratio"] < 0.99 and blur["sharpness"] < 0.5
+    assert blur["low_pass_ratio"] == pytest.approx(1, abs=0.07)
+    assert 0.6 < flow["l1_ratio"] < 0.8 and 0.8 < flow["sharpness"] < 1.1
+    assert flow["motion_agreement"] > 0.75 and 0.4 < flow["temporal_correlation"] < 0.8

@@ -9,51 +9,66 @@ import numpy as np
 import pytest
 
 from sonomime.runtime.support.errors import OutputError
-from sonomime.training.evaluation import reconstruction as tasks
 from sonomime.training.evaluation import strips
+from sonomime.training.evaluation.loop import Driven, Picture, Step
 from sonomime.training.models.geometry import make_grid
 
-from .fakes import Copy, Fake, candidate_of, drive
+from .fakes import speckle
+
+IDENTITY = make_grid(16, 16, "half_pixel").numpy()
+POINTS = np.array([[40.0, 50.0], [60.0, 44.0]])
+STILL = speckle(seed=9)
 
 
-@pytest.fixture(scope="module")
-def judged() -> tuple[tasks.ClipResult, tasks.Pictures]:
-    return tasks.reconstruct(candidate_of(Copy()), drive(count=5))
+def driven(points: np.ndarray | None, truth: Picture | None) -> list[Driven]:
+    """Five frames that were predicted perfectly."""
+    steps = [Step(t, speckle(seed=t), truth, t - 2, points=points) for t in range(5)]
+    return [Driven(s, s.driving, IDENTITY, {}, found=points) for s in steps]
 
 
-def test_a_strip_shows_source_driving_prediction_and_no_difference_for_a_copy(
-    judged: tuple[tasks.ClipResult, tasks.Pictures],
-) -> None:
-    result, pictures = judged
-    strip = strips.clip_strip(result, pictures, "half_pixel")
-    assert strip.dtype == np.uint8 and strip.shape[2] == 3
-    assert strip.shape[1] == (1 + 4) * (strips.TILE + 8)
-
-    def tile(row: int, column: int) -> np.ndarray:
-        top = 20 + row * (strips.TILE + 24) + 20
-        left = column * (strips.TILE + 8) + 4
-        return strip[top : top + strips.TILE, left : left + strips.TILE]
-
-    for column in range(1, 5):
-        assert np.array_equal(tile(0, column), tile(1, column))
-        assert not tile(2, column).any()
-    assert not np.array_equal(tile(0, 0), tile(0, 1))
+def tiles(strip: Picture, rows: int, columns: int) -> np.ndarray:
+    """(rows, height, columns, width, 3) of a strip of one block."""
+    height, width = strips.TILE + 24, strips.TILE + 8
+    assert strip.shape == (20 + rows * height + 4, columns * width, 3)
+    return strip[20:-4].reshape(rows, height, columns, width, 3).astype(int)
 
 
-def test_a_second_block_shows_the_other_subject(
-    judged: tuple[tasks.ClipResult, tasks.Pictures],
-) -> None:
-    from dataclasses import replace
+def colours(body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which tiles have the green of true points, and the orange of found ones."""
+    green = (body == (90, 230, 90)).all(-1).any(axis=(1, 3))
+    return green, ((body[..., 0] - body[..., 2]) > 120).any(axis=(1, 3))
 
-    result, pictures = judged
-    alone = strips.clip_strip(result, pictures, "half_pixel")
-    leakage, other = tasks.leakage(candidate_of(Fake()), drive(), drive("b", "b", seed=3))
-    both = strips.clip_strip(
-        replace(result, driver="b", leakage=leakage),
-        tasks.Pictures(pictures.source, pictures.own, other),
-        "half_pixel",
-    )
-    assert both.shape[0] > alone.shape[0]
+
+def test_a_clip_that_drives_itself_has_no_difference_for_a_copy() -> None:
+    frames = [d._replace(step=d.step._replace(truth=d.step.driving)) for d in driven(None, None)]
+    strip, line = strips.pictures("a", STILL, frames, "half_pixel")
+    body = tiles(strip, 4, 6)[:, 20:-4, :, 4:-4]
+    assert np.array_equal(body[0, :, 1:], body[1, :, 1:]) and not body[2, :, 1:].any()
+    assert not np.array_equal(body[0, :, 0], body[0, :, 1])
+    assert line.shape[1] == 5 * (strips.TILE + 8)  # the source, and two of the first and the last
+    both, longer = strips.pictures("a", STILL, frames, "half_pixel", other=("b", frames))
+    assert both.shape[0] > strip.shape[0] and longer.shape[1] > line.shape[1]
+
+
+def test_a_prediction_shows_the_truth_and_points_on_both() -> None:
+    strip, _ = strips.pictures("a", STILL, driven(POINTS, STILL), "half_pixel", POINTS)
+    green, orange = colours(tiles(strip, 5, 6))
+    assert green[0].tolist() == [True] + [False] * 5  # the source's, none on driving frames
+    assert green[1:3, 1:].all() and not green[3:].any()
+    assert orange[1, 1:].all() and not orange[2].any()
+
+
+def test_tracked_points_are_shown_on_the_driving_frames() -> None:
+    strip, _ = strips.pictures("a", STILL, driven(POINTS, None), "half_pixel", POINTS)
+    green, orange = colours(tiles(strip, 3, 6))
+    assert green[0].all() and orange[0].tolist() == [False] + [True] * 5
+    assert not green[1:].any()
+
+
+def test_points_outside_or_unknown_are_left_out() -> None:
+    wild = np.array([[np.nan, 3.0], [1e9, -1e9]])
+    strip, _ = strips.pictures("a", STILL, driven(wild, STILL), "half_pixel", wild)
+    assert not colours(tiles(strip, 5, 6))[0].any()
 
 
 @pytest.mark.parametrize("geometry", ["half_pixel", "fomm"])
@@ -65,16 +80,11 @@ def test_the_deformation_of_nothing_is_dark_and_of_a_shift_bright(geometry: str)
     assert np.median(moved) > 2 * np.median(still)
 
 
-def test_the_overview_takes_any_number_of_clips_and_colour(
-    judged: tuple[tasks.ClipResult, tasks.Pictures],
-) -> None:
-    result, pictures = judged
-    row = strips.clip_row(result, pictures)
+def test_the_overview_takes_any_number_of_clips_and_colour() -> None:
+    colour = np.repeat(STILL[..., None], 3, axis=2)
+    _, row = strips.pictures("é", colour, driven(None, colour), "half_pixel")
     one, three = strips.overview([row]), strips.overview([row] * 3)
     assert three.shape[0] > one.shape[0] and three.shape[1] > one.shape[1]
-    colour = np.repeat(pictures.source[..., None], 3, axis=2)
-    samples = [sample._replace(prediction=colour) for sample in pictures.own]
-    assert strips.clip_row(result, tasks.Pictures(colour, samples)).shape == row.shape
 
 
 def test_names_of_files_are_plain() -> None:
@@ -88,6 +98,5 @@ def test_a_strip_is_a_png_that_says_what_was_drawn(tmp_path: Path) -> None:
     strips.write_strip(tmp_path / "s.png", picture)
     read = cv2.cvtColor(cv2.imread(str(tmp_path / "s.png")), cv2.COLOR_BGR2RGB)
     assert np.array_equal(read, picture)
-    (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
-        strips.write_strip(tmp_path / "file" / "s.png", picture)
+        strips.write_strip(tmp_path / "s.png" / "s.png", picture)

@@ -1,17 +1,16 @@
 """Readers of what a phantom knows: displacement/<stem>.npz of a clip, truth/ of a prediction.
 
-Arrays are read at the original frame's size and checked against their clip. Every complaint is an
+Arrays are read at the original frame's size and checked against their clip. Every error is an
 InputError that names the file.
 """
 
 from __future__ import annotations
 
 import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +19,17 @@ from ....runtime.media.frames import Crop, Letterbox, letterbox
 from ....runtime.media.video import open_source
 from ....runtime.support.errors import InputError
 from ....runtime.support.table import read_table, spelling_hint
-from ...data.dataset import Clip
+from ...data.dataset import Clip, ClipFrames
 from ...data.displacement_file import open_displacement
+from ...data.frame_cache import cached_frames
 from ..landmarks import Points
 from ..metrics import FloatImage, Mask
 from .fields import mask_in_model_frame, points_in_model_frame, to_model_frame
 
 COLUMNS = ("pair", "source", "driving", "split")
 PAIRS_HINT = "make them with `sonomime phantom -o DIR --subjects N --frames M --pairs P`"
-_MAKE_AGAIN = "make the folder again with `sonomime phantom`"
-_DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
+MAKE_AGAIN = "make the folder again with `sonomime phantom`"
+_MOST_BYTES = 1 << 26  # of an array that is read whole
 
 Frames = NDArray[np.uint8]
 
@@ -60,20 +60,10 @@ class Pair:
     split: str
     folder: Path
 
-    @property
-    def video(self) -> Path:
-        """The true prediction."""
-        return self.folder / f"{self.name}.mkv"
-
-    @property
-    def other(self) -> Path:
-        """The same states rendered with other scatterers."""
-        return self.folder / f"{self.name}.other.mkv"
-
-    @property
-    def arrays(self) -> Path:
-        """The exact field and keypoints."""
-        return self.folder / f"{self.name}.npz"
+    def file(self, ending: str) -> Path:
+        """`.mkv`: the true prediction; `.other.mkv`: the same with other scatterers; `.npz`: the
+        exact field and keypoints."""
+        return self.folder / f"{self.name}{ending}"
 
 
 @dataclass(frozen=True)
@@ -118,38 +108,32 @@ def read_pairs(folder: Path, clips: Sequence[Clip], split: str | None) -> list[P
             f"{folder}: there is no truth/pairs.csv, so no prediction has a truth", PAIRS_HINT
         )
     known = {clip.name: clip for clip in clips}
-    pairs: list[Pair] = []
-    seen: dict[str, int] = {}
+    pairs: dict[str, Pair] = {}
     for line, row in read_table(table, COLUMNS):
         where = f"{table}:{line}"
         name = row["pair"]
         if not name or Path(name).name != name:
             raise InputError(f"{where}: {name!r} cannot name a pair", "a pair's name names files")
-        if (first := seen.setdefault(name, line)) != line:
-            raise InputError(
-                f"{where}: the pair {name!r} is given twice (first on line {first})", "keep one"
-            )
+        if name in pairs:
+            raise InputError(f"{where}: the pair {name!r} is given twice", "keep one")
         for role in ("source", "driving"):
             if row[role] not in known:
                 raise InputError(
-                    f"{where}: the pair {name!r} names the clip {row[role]!r}, which is not in "
-                    f"clips.csv",
+                    f"{where}: the clip {row[role]!r} is not in clips.csv",
                     spelling_hint(row[role], known),
                 )
-        ends = (known[row["source"]], known[row["driving"]])
-        pairs.append(Pair(name, *ends, row["split"], table.parent))
+        ends = known[row["source"]], known[row["driving"]]
+        pairs[name] = Pair(name, *ends, row["split"], table.parent)
     if not pairs:
         raise InputError(f"{table}: names no pair", PAIRS_HINT)
-    chosen = [pair for pair in pairs if split in (None, pair.split)]
+    chosen = [pair for pair in pairs.values() if split in (None, pair.split)]
     if not chosen:
-        splits = ", ".join(sorted({pair.split for pair in pairs}))
+        splits = ", ".join(sorted({pair.split for pair in pairs.values()}))
         raise InputError(f"{table}: no pair of the split {split!r}", f"splits there: {splits}")
     for pair in chosen:
-        for path in (pair.video, pair.other, pair.arrays):
+        for path in map(pair.file, (".mkv", ".other.mkv", ".npz")):
             if not path.is_file():
-                raise InputError(
-                    f"{path}: is missing, the pair {pair.name!r} needs it", _MAKE_AGAIN
-                )
+                raise InputError(f"{path}: is missing, the pair {pair.name!r} needs it", MAKE_AGAIN)
     return chosen
 
 
@@ -168,25 +152,27 @@ def read_pair(pair: Pair, size: int, channels: int) -> PairData:
     driving, there, _ = _read_frames(pair.driving.path, pair.driving.crop, size, channels)
     count = len(driving)
     videos = []
-    for path in (pair.video, pair.other):
+    for path in (pair.file(".mkv"), pair.file(".other.mkv")):
         frames, place, _ = _read_frames(path, crop, size, channels)
         if len(frames) != count:
             raise InputError(
                 f"{path}: has {len(frames)} frames where {pair.driving.name} has {count}",
-                _MAKE_AGAIN,
+                MAKE_AGAIN,
             )
         if place != box:
-            raise InputError(f"{path}: its frames differ in size from its source's", _MAKE_AGAIN)
+            raise InputError(f"{path}: its frames differ in size from its source's", MAKE_AGAIN)
         videos.append(frames)
-    field = read_field(pair.arrays, count, shape, crop, box)
-    arrays = _arrays(pair.arrays, ("keypoints", "keypoint_names"))
-    names = tuple(str(name) for name in arrays["keypoint_names"].ravel())
-    keypoints = arrays["keypoints"]
-    if keypoints.shape != (count, len(names), 2) or not np.issubdtype(keypoints.dtype, np.floating):
+    arrays = pair.file(".npz")
+    field = read_field(arrays, count, shape, crop, box)
+    labels = _array(arrays, "keypoint_names")
+    if labels.dtype.kind != "U" or labels.ndim != 1:
+        raise InputError(f"{arrays}: keypoint_names is not a list of names", MAKE_AGAIN)
+    names = tuple(labels.tolist())
+    keypoints, expected = _array(arrays, "keypoints"), (count, len(names), 2)
+    if keypoints.shape != expected or keypoints.dtype.kind != "f":
         raise InputError(
-            f"{pair.arrays}: keypoints is {keypoints.dtype} {keypoints.shape}, not float "
-            f"{(count, len(names), 2)}",
-            _MAKE_AGAIN,
+            f"{arrays}: keypoints is {keypoints.dtype} {keypoints.shape}, not {expected}",
+            MAKE_AGAIN,
         )
     points = points_in_model_frame(keypoints, crop, box)
     # The truth's frame 0 is the source's pose: where the source has no labels, it has them.
@@ -195,13 +181,32 @@ def read_pair(pair: Pair, size: int, channels: int) -> PairData:
     return PairData(pair, still[0], driving, *videos, field, points, start, reference, names)
 
 
+def read_clip_field(path: Path, frames: ClipFrames) -> Field:
+    """The exact motion of a clip as the model sees it.
+
+    Args:
+        path: of the field (`Clip.displacement`).
+        frames: the clip; its `indices` lead to the field's frames.
+
+    Raises:
+        InputError: as `read_field`.
+    """
+    clip, box = frames.clip, frames.letterbox
+    channels = 1 if frames.frames.ndim == 3 else frames.frames.shape[3]
+    # All frames that the clip has, before repeats were dropped.
+    count = len(cached_frames(clip.path, clip.crop, box.size, channels).kept)
+    with open_source(clip.path) as source:
+        width, height = source.size
+    return read_field(path, count, (height, width), clip.crop, box)
+
+
 def read_field(
     path: Path, count: int, shape: tuple[int, int], crop: Crop | None, box: Letterbox
 ) -> Field:
     """The exact motion of a clip.
 
     Args:
-        path: `Clip.displacement`, or `Pair.arrays`.
+        path: `Clip.displacement`, or the .npz file of a pair.
         count: how many frames the clip has, repeated ones too.
         shape: (H, W) of its frames, not cropped.
         crop, box: where the model's frame lies in them.
@@ -211,13 +216,13 @@ def read_field(
             sector is in the model's frame.
     """
     displacement = np.empty((count, box.size, box.size, 2), np.float32)
-    with open_displacement(path, count, shape, _MAKE_AGAIN) as (inside, fields):
+    with open_displacement(path, count, shape, MAKE_AGAIN) as (inside, fields):
         for t, field in enumerate(fields):
             displacement[t] = to_model_frame(field, crop, box)
     sector = mask_in_model_frame(inside, crop, box)
     if not sector.any():
         cropped = "" if crop is None else " inside of the crop"
-        raise InputError(f"{path}: the sector is empty{cropped}", _MAKE_AGAIN)
+        raise InputError(f"{path}: the sector is empty{cropped}", MAKE_AGAIN)
     return Field(displacement, sector)
 
 
@@ -249,12 +254,17 @@ def _read_frames(
     return np.stack(frames), box, (height, width)
 
 
-def _arrays(path: Path, names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
+def _array(path: Path, name: str) -> NDArray[np.generic]:
+    """One small array of an .npz file."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in names if name not in archive]
-            if not missing:
-                return {name: archive[name] for name in names}
-    except _DAMAGE as error:
-        raise InputError(f"{path}: cannot be read ({error})", _MAKE_AGAIN) from error
-    raise InputError(f"{path}: holds no array named {missing[0]!r}", _MAKE_AGAIN)
+        with zipfile.ZipFile(path) as archive:
+            if f"{name}.npy" not in archive.namelist():
+                raise ValueError(f"it holds no array named {name!r}")
+            member = archive.getinfo(f"{name}.npy")
+            if member.file_size > _MOST_BYTES:
+                raise ValueError(f"{name} has {member.file_size} bytes, which is too many")
+            with archive.open(member) as stream:
+                array: NDArray[np.generic] = np.lib.format.read_array(stream, allow_pickle=False)
+                return array
+    except Exception as error:  # a broken header makes numpy and zipfile raise many kinds
+        raise InputError(f"{path}: cannot be read ({error})", MAKE_AGAIN) from error

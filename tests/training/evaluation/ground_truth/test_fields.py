@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sonomime.runtime.media.frames import Crop, Letterbox
 from sonomime.training.evaluation.ground_truth import fields
-from sonomime.training.evaluation.metrics import length, pixel_grid, warp_by_flow
+from sonomime.training.evaluation.metrics import length, pixel_grid
 
 from ..phantoms import SIZE, displacement, render, sector
 
@@ -19,19 +19,6 @@ def _bump(size: int, strength: float) -> NDArray[np.float32]:
     grid = pixel_grid(size, size)
     bump = np.exp(-((grid - size / 2) ** 2).sum(-1, keepdims=True) / (2 * 12.0**2))
     return (np.array([-strength, 0.3 * strength]) * bump).astype(np.float32)
-
-
-def test_flow_between_a_frame_and_itself_is_nothing() -> None:
-    field = displacement(0)[4]
-    flow, known = fields.flow_between(field, field)
-    assert not flow.any() and known.all()
-
-
-def test_flow_to_frame_0_is_the_field_itself() -> None:
-    field = displacement(0)[4]
-    flow, known = fields.flow_between(field, np.zeros_like(field))
-    assert np.allclose(flow, field, atol=1e-5)
-    assert known[sector()].all() and not known.all()  # some of the rim comes from outside
 
 
 def test_a_translation_is_a_translation() -> None:
@@ -72,16 +59,6 @@ def test_stretched_and_sheared_tissue_is_found() -> None:
     x = x - 12 * np.sin(y / 8)
     inside = (np.abs(x - 47.5) < 46) & (np.abs(y - 47.5) < 46)
     assert known[inside].mean() > 0.9
-
-
-def test_flows_compose() -> None:
-    d = displacement(1)
-    ab, known_ab = fields.flow_between(d[2], d[5])
-    bc, _ = fields.flow_between(d[5], d[7])
-    ac, known_ac = fields.flow_between(d[2], d[7])
-    through = ab + warp_by_flow(bc, ab)
-    at = known_ab & known_ac & sector()
-    assert at.mean() > 0.6 and length(through - ac)[at].max() < 0.05
 
 
 def test_a_source_warped_by_the_flow_is_the_driving_frame() -> None:
