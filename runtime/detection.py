@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alignment import Landmark, points_to_pixels
-from .bundle.manifest import DRIVING, DRIVING_FRAME, LANDMARK_IMAGE
+from .bundle.manifest import DRIVING, DRIVING_FRAME, LANDMARK_IMAGE, KeypointControl
 from .frame_io import FrameIO
 from .session import Session
 from .support.errors import ConfigError
@@ -22,7 +22,7 @@ def detect_keypoints(session: Session, io: FrameIO, frame: Any) -> NDArray[np.fl
         InputError: not an image.
         BackendError: a stage failed.
     """
-    if session.chain.control.kind != "keypoints":
+    if not isinstance(session.chain.control, KeypointControl):
         raise ConfigError("this model has no keypoints to detect")
     io.give(frame, DRIVING_FRAME)
     session.observe()

@@ -252,9 +252,7 @@ def write_toy(
         stages=tuple(stages),
         tolerances=contract.Tolerances(1e-4, frame_levels=255),
         golden=contract.Golden(**digests, motion="relative"),
-        provenance=contract.Provenance(
-            hashlib.sha256(b"").hexdigest(), "", 0, (contract.DataCredit("none", "CC0"),), "CC0"
-        ),
+        provenance=contract.Provenance("", 0, (contract.DataCredit("none", "CC0"),), "CC0"),
         **chain,
         files=(contract.FileDigest("MODEL_CARD.md", sha256_file(folder / "MODEL_CARD.md")),),
     )
