@@ -82,8 +82,8 @@ def run_animate(args: argparse.Namespace) -> int:
     """Run `sonomime animate`."""
     from .animator import Animator
     from .compose import parse_size
+    from .options import Smoothing
     from .pipeline import Job
-    from .smoothing import Smoothing
 
     if args.motion == "absolute" and (args.scale != 1.0 or args.reference != "first"):
         option = "--scale" if args.scale != 1.0 else "--reference"

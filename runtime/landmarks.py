@@ -1,9 +1,9 @@
 """Landmarks that source and reference share: from a file, or found by the model.
 
-The file is a CSV with the columns image, keypoint, x, y. `image` is `source` or `reference`, x and
+The file is a CSV with the columns image, keypoint, x, y. `image` is `source` or `reference`; x and
 y are pixels of the ORIGINAL picture or driving frame, before any crop (0 = centre of the first
-pixel). Every landmark is named once for each of the two. It does not say which driving frame the
-reference is: whoever wrote it knows, so nothing may choose another.
+pixel). Every landmark is named once for each of the two. The file does not say which driving frame
+the reference is, so the user has to choose it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHARED = "what both pictures show"
 
 
 class Placed(NamedTuple):
-    """A landmark's place in pixels of the original picture, and the file and line that say so."""
+    """A landmark's place in pixels of the original picture, and the file and line of it."""
 
     x: float
     y: float
@@ -35,20 +35,19 @@ class Placed(NamedTuple):
 
 
 Places = Mapping[str, Placed]
-"""Of one picture, by the landmark's name."""
+"""Landmarks of one picture, by name."""
 
 
 class Picture(NamedTuple):
-    """The source or the reference frame, as it was cut out of the original by `crop`."""
+    """The source or the reference frame, cut out of the original by `crop`."""
 
     image: Image
     crop: Crop | None = None
 
 
 class Alignment(NamedTuple):
-    """What aligns a pair: landmarks, (K, 2) in pixels of each picture, if there are any, and the
-    pictures themselves or not. `said` has it in words, or why it is not aligned; it is empty where
-    the model has nothing to align."""
+    """How a pair is aligned: by K landmarks, (K, 2) pixels in each picture, and by the pictures or
+    not. `said` is that in words, or why it is not aligned; empty if the model cannot align."""
 
     names: tuple[str, ...]
     source: NDArray[np.float64]
@@ -60,12 +59,12 @@ class Alignment(NamedTuple):
 def align_pair(
     animator: Animator, landmarks: str | Path, source: Picture, reference: Picture | None
 ) -> Alignment:
-    """Align an Animator's source and reference, by what both pictures show too where it can.
+    """Align an Animator's source and reference, also by matching the pictures if the model can.
 
     Args:
-        landmarks: `auto` (what the model finds in both pictures), `none` (no alignment at all), or
-            a file.
-        reference: None where it cannot be looked at before the clip is animated.
+        landmarks: `auto` (those that the model finds in both pictures), `none` (no alignment at
+            all), or a file.
+        reference: None if it cannot be read before the clip is animated.
 
     Raises:
         ConfigError: a file, and the model cannot align.
@@ -110,9 +109,9 @@ def read_landmarks(path: Path) -> dict[str, Places]:
         `source` and `reference`: the same names in the same order, the file's.
 
     Raises:
-        InputError: naming file and line: a malformed table, another image than these two, what
-            cannot be a name, a coordinate that is no finite number, a landmark given twice, or for
-            one image only, or none at all.
+        InputError: naming file and line: a malformed table, an unknown image, an impossible name, a
+            coordinate that is not a finite number, a landmark given twice or for one image only, or
+            no landmark.
     """
     places: dict[str, dict[str, Placed]] = {image: {} for image in IMAGES}
     for line, row in read_table(path, COLUMNS):
@@ -138,16 +137,16 @@ def read_landmarks(path: Path) -> dict[str, Places]:
             for name in alone
         )
         raise InputError(
-            f"{path}: landmarks that are given for one image only: {shown}",
+            f"{path}: landmarks given for one image only: {shown}",
             "name each landmark once for the source and once for the reference",
         )
     if not source:
-        raise InputError(f"{path}: there is no landmark in it", "one in both pictures is enough")
+        raise InputError(f"{path} has no landmarks", "one in both pictures is enough")
     return {"source": source, "reference": {name: reference[name] for name in source}}
 
 
 def _in_picture(places: Places, which: str, picture: Picture) -> NDArray[np.float64]:
-    """(K, 2) pixels of the picture as it was cut out."""
+    """Landmarks as (K, 2) pixels of the cropped picture."""
     height, width = picture.image.shape[:2]
     corner = np.array(picture.crop[:2] if picture.crop else (0, 0), np.float64)
     points = np.array([(place.x, place.y) for place in places.values()]) - corner
@@ -165,7 +164,7 @@ def _in_picture(places: Places, which: str, picture: Picture) -> NDArray[np.floa
 
 
 def _found(animator: Animator, image: Image) -> dict[str, Landmark]:
-    """What the model finds and is sure of; black around a picture belongs to none."""
+    """Landmarks that the model is sure of, inside the picture."""
     height, width = image.shape[:2]
     return {
         each.name: each
@@ -177,7 +176,7 @@ def _found(animator: Animator, image: Image) -> dict[str, Landmark]:
 def _found_in_both(
     animator: Animator, source: Picture, reference: Picture | None
 ) -> tuple[tuple[str, ...], list[NDArray[np.float64]], str]:
-    """Names and (K, 2) points of what the model finds in both pictures; or why there is nothing."""
+    """Names and (K, 2) points of the landmarks found in both pictures, or why there are none."""
     if not animator.session.landmarks:
         return (), [], "this model finds no landmarks; give them by --landmarks"
     if reference is None:
@@ -189,7 +188,7 @@ def _found_in_both(
 
 
 def _shows_nothing(source: Picture, reference: Picture | None) -> str:
-    """Which picture cannot be matched; empty: none."""
+    """Which picture cannot be matched; "" if both can."""
     for what, picture in (("source", source), ("reference", reference)):
         if picture is not None and not shows_something(picture.image):
             return f"the {what} is black or of one level"

@@ -288,7 +288,7 @@ def test_an_input_is_not_overwritten(
     (frame := one / "frame.png").write_bytes(still.read_bytes())
     for job in (Job(still, driving, still), Job(still, one, frame), Job(one, still, frame)):
         before = job.output.read_bytes()
-        with pytest.raises(OutputError, match="an input of this very run"):
+        with pytest.raises(OutputError):
             animate_files(animator, job)
         assert job.output.read_bytes() == before
     made = animate_files(animator, Job(still, one, one / "new.png")).output

@@ -12,8 +12,8 @@ from arithmetic_chain import CHAIN, Arithmetic, tensor
 from sonomime import cli
 from sonomime.runtime import Animator
 from sonomime.runtime.bundle.manifest import Chain, ControlInput
+from sonomime.runtime.options import Shading
 from sonomime.runtime.session import Session
-from sonomime.runtime.shading import Shading
 from sonomime.runtime.support.errors import ConfigError
 
 
