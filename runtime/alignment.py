@@ -65,8 +65,8 @@ def by_landmarks(
 def nearby(
     places: NDArray[np.float64], points: NDArray[np.float64], values: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Values (K, 2) at points (K, 2), blended at places (..., 2) weighted by 1 / (d^2 + 30^2); d is the
-    distance from place to point in pixels of 256."""
+    """Values (K, 2) at points (K, 2), blended at places (..., 2) with weights 1 / (d^2 + 30^2), d
+    being the distance in pixels of 256."""
     squares = np.square(places[..., None, :] - points).sum(axis=-1)  # (..., K)
     weights = 1 / (squares + SOFTENING**2)
     return np.asarray((weights @ values) / weights.sum(axis=-1, keepdims=True), np.float64)
