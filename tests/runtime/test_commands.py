@@ -59,6 +59,7 @@ def test_what_a_pair_was_aligned_by(
         (["--size", "64"], 2),
         (["--motion", "absolute"], 2),
         (["--scale", "hull"], 2),
+        (["--shading", "off"], 2),
     ],
 )
 def test_what_cannot_be_done_leaves_nothing(
