@@ -196,8 +196,7 @@ class Animator:
     def compose(self, size: Size = "source") -> Image:
         """The last frame again, made from the source at another size; unmarked, not letterboxed.
 
-        Args:
-            size: `source`, `model` (its size in the model's square) or (width, height).
+        `size` is `source`, `model` (the source's size in the model's square) or (width, height).
 
         Returns:
             A new uint8 array (height, width), or (height, width, 3) if source or model are RGB.

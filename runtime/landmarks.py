@@ -23,7 +23,8 @@ from .support.table import NAME_HINT, is_name, number, read_table, spelling_hint
 
 COLUMNS = ("image", "keypoint", "x", "y")
 IMAGES = ("source", "reference")
-SHARED = "what both pictures show"
+
+Points = NDArray[np.float64]
 
 
 class Placed(NamedTuple):
@@ -46,14 +47,14 @@ class Picture(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """How a pair is aligned: by K landmarks, (K, 2) pixels in each picture, and by the pictures or
-    not. `said` is that in words, or why it is not aligned; empty if the model cannot align."""
+    """How a pair is aligned: in words, or why it is not ("" if the model cannot align); whether by
+    the pictures; and by K named landmarks, (K, 2) pixels in each picture."""
 
-    names: tuple[str, ...]
-    source: NDArray[np.float64]
-    reference: NDArray[np.float64]
-    pictures: bool
     said: str
+    pictures: bool = False
+    names: tuple[str, ...] = ()
+    source: Points = np.empty((0, 2))
+    reference: Points = np.empty((0, 2))
 
 
 def align_pair(
@@ -71,9 +72,11 @@ def align_pair(
         InputError: a file that cannot be used, or with landmarks outside of the pictures.
         BackendError: a stage failed.
     """
-    shared = animator.session.can_register and not _shows_nothing(source, reference)
+    session = animator.session
+    why = _shows_nothing(source, reference)
+    pictures = session.can_register and not why
     if isinstance(landmarks, Path):
-        if not animator.session.can_align:
+        if not session.can_align:
             raise ConfigError(
                 "this model cannot align source and reference: --landmarks has no effect",
                 "leave it out; landmarks are for models that move by displacements",
@@ -84,22 +87,25 @@ def align_pair(
                 "the driving clip cannot be read twice, so its reference cannot be aligned",
                 "leave --landmarks out, or record the clip to a file",
             )
-        pairs = zip(IMAGES, (source, reference), strict=True)
-        points = [_in_picture(both[which], which, picture) for which, picture in pairs]
-        return _aligned(animator, tuple(both["source"]), points, shared)
-    if not animator.session.can_align:
-        return _without_landmarks("")
-    animator.unalign()
-    if landmarks == "none":
-        return _without_landmarks("not aligned, as asked")
-    names, points, why = _found_in_both(animator, source, reference)
-    if names:
-        return _aligned(animator, names, points, shared)
-    if not shared:
-        why = _shows_nothing(source, reference) or why
-        return _without_landmarks(f"not aligned: {why}")
-    animator.align()
-    return _without_landmarks(f"aligned by {SHARED}")._replace(pictures=True)
+        names = tuple(both["source"])
+        points = [
+            _in_picture(both[which], which, picture)
+            for which, picture in zip(IMAGES, (source, reference), strict=True)
+        ]
+    elif not session.can_align:
+        return Alignment("")
+    elif landmarks == "none":
+        animator.unalign()
+        return Alignment("not aligned, as asked")
+    else:
+        names, points, missing = _found_in_both(animator, source, reference)
+        if not names and not pictures:
+            animator.unalign()
+            return Alignment(f"not aligned: {why or missing}")
+    placed, kept = points if names else (None, None)
+    animator.align(placed, kept, pictures)
+    said = " and ".join([", ".join(names)] * bool(names) + ["what both pictures show"] * pictures)
+    return Alignment(f"aligned by {said}", pictures, names, *points)
 
 
 def read_landmarks(path: Path) -> dict[str, Places]:
@@ -145,7 +151,7 @@ def read_landmarks(path: Path) -> dict[str, Places]:
     return {"source": source, "reference": {name: reference[name] for name in source}}
 
 
-def _in_picture(places: Places, which: str, picture: Picture) -> NDArray[np.float64]:
+def _in_picture(places: Places, which: str, picture: Picture) -> Points:
     """Landmarks as (K, 2) pixels of the cropped picture."""
     height, width = picture.image.shape[:2]
     corner = np.array(picture.crop[:2] if picture.crop else (0, 0), np.float64)
@@ -175,7 +181,7 @@ def _found(animator: Animator, image: Image) -> dict[str, Landmark]:
 
 def _found_in_both(
     animator: Animator, source: Picture, reference: Picture | None
-) -> tuple[tuple[str, ...], list[NDArray[np.float64]], str]:
+) -> tuple[tuple[str, ...], list[Points], str]:
     """Names and (K, 2) points of the landmarks found in both pictures, or why there are none."""
     if not animator.session.landmarks:
         return (), [], "this model finds no landmarks; give them by --landmarks"
@@ -183,7 +189,9 @@ def _found_in_both(
         return (), [], "the driving clip cannot be read twice"
     found = [_found(animator, picture.image) for picture in (source, reference)]
     names = tuple(name for name in found[0] if name in found[1])
-    points = [np.array([[each[name].x, each[name].y] for name in names]) for each in found]
+    points = [
+        np.array([[each[name].x, each[name].y] for name in names]).reshape(-1, 2) for each in found
+    ]
     return names, points, "no landmark was found in both source and reference"
 
 
@@ -193,17 +201,3 @@ def _shows_nothing(source: Picture, reference: Picture | None) -> str:
         if picture is not None and not shows_something(picture.image):
             return f"the {what} is black or of one level"
     return ""
-
-
-def _aligned(
-    animator: Animator, names: tuple[str, ...], points: list[NDArray[np.float64]], pictures: bool
-) -> Alignment:
-    source, reference = points
-    animator.align(source, reference, pictures)
-    said = f"aligned by {', '.join(names)}" + (f" and {SHARED}" if pictures else "")
-    return Alignment(names, source, reference, pictures, said)
-
-
-def _without_landmarks(said: str) -> Alignment:
-    nothing = np.empty((0, 2))
-    return Alignment((), nothing, nothing, False, said)

@@ -16,6 +16,7 @@ from toy_displacement import CELLS
 from sonomime.runtime import Animator
 from sonomime.runtime.media.frames import Crop, read_image
 from sonomime.runtime.media.mark import draw_mark, mark_box
+from sonomime.runtime.media.panels import Panels
 from sonomime.runtime.media.video import open_source
 from sonomime.runtime.pipeline import Job, animate_files, demo_jobs
 from sonomime.runtime.session import own_places
@@ -267,3 +268,11 @@ def test_the_samples_are_there(tmp_path: Path) -> None:
         with open_source(job.source) as source, open_source(job.driving) as driving:
             assert source.count_hint == 1
             assert sum(1 for _ in driving) >= 24
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_panels_take_pictures_of_any_size(channels: int) -> None:
+    panels = Panels(("a", "b"), ((30, 2000), (400, 300)), channels)
+    canvas = panels.compose((np.full((2000, 30), 9, np.uint8), blob(400, 0, 0, 3, height=300)))
+    assert canvas.shape[:2] == panels.size[::-1] and max(panels.size) < 4096
+    assert canvas.ndim == (2 if channels == 1 else 3)
