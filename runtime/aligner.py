@@ -56,16 +56,16 @@ class Aligner:
         """
         landmarks = self._checked(source_points, reference_points, pictures, source)
         request = _Request(landmarks, source, pictures)
-        reference = self._box if self._session.has_reference else None
-        if reference is not None:
-            request.check(reference)
+        if self._box is None or not self._session.has_reference:
+            self._request = request
+            return
+        request.check(self._box)
         self._request = request
-        if reference is not None:
-            try:
-                self._apply(request, reference)
-            except BaseException:
-                self.drop()
-                raise
+        try:
+            self._apply(request, self._box)
+        except BaseException:
+            self.drop()
+            raise
 
     def drop(self) -> None:
         """Read every place of the source at its own place again."""

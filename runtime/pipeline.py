@@ -21,7 +21,7 @@ from .media.sinks import open_sink
 from .media.video import FrameSource, open_source
 from .quality import Quality
 from .reference import choose_reference, nth_frame
-from .support.errors import ConfigError, InputError, OutputError, output_errors
+from .support.errors import ConfigError, OutputError, output_errors
 from .support.progress import progress
 
 log = logging.getLogger("sonomime")
@@ -125,12 +125,14 @@ def animate_files(animator: Animator, job: Job) -> Done:
 
 def _source_of(job: Job, channels: int, composes: bool) -> Image:
     """The source picture, in colour if it has colours that can be kept."""
-    index = job.source_frame or 0
-    if composes and channels == 1:
-        still = _frame_of(job.source, index, job.source_crop, 3)
-        if has_colour(still):
-            return still
-    return _frame_of(job.source, index, job.source_crop, channels)
+
+    def read(channels: int) -> Image:
+        with open_source(job.source, crop=job.source_crop, channels=channels) as source:
+            return nth_frame(source, job.source_frame or 0)
+
+    if composes and channels == 1 and has_colour(still := read(3)):
+        return still
+    return read(channels)
 
 
 def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
@@ -154,20 +156,14 @@ def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
 
 def demo_jobs(output: Path) -> list[Job]:
     """The sample stills moved by the sample clips, side by side: into `output` one subject moved by
-    itself, into the file with -2 after its name one subject moved by another.
-
-    Raises:
-        InputError: the samples are not there.
-    """
-    pairs = (("still.png", "driving.mp4"), ("lung_still.png", "lung.mp4"))
-    for file in (SAMPLES / name for pair in pairs for name in pair):
-        if not file.is_file():
-            raise InputError(f"the sample {file} is missing", "install sonomime again")
-    outputs = (output, output.parent / f"{output.stem}-2{output.suffix}")
+    itself, into the file with -2 after its name one subject moved by another."""
+    second = output.parent / f"{output.stem}-2{output.suffix}"
     return [
         Job(SAMPLES / still, SAMPLES / driving, made, side_by_side=True)
-        for (still, driving), made in zip(pairs, outputs, strict=True)
-    ]
+        for still, driving, made in (
+            ("still.png", "driving.mp4", output), ("lung_still.png", "lung.mp4", second)
+        )
+    ]  # fmt: skip
 
 
 def _align(animator: Animator, job: Job, still: Image, reference: Image | None) -> Alignment:
@@ -252,9 +248,3 @@ def _check_one_frame(job: Job) -> None:
 def _has_one_frame(source: FrameSource) -> bool:
     """Whether there is no second frame; a source that can be read only once is not tried."""
     return source.seekable and next(islice(source, 1, 2), None) is None
-
-
-def _frame_of(path: Path, index: int, crop: Crop | None, channels: int) -> Image:
-    """One frame of a picture, clip or folder."""
-    with open_source(path, crop=crop, channels=channels) as source:
-        return nth_frame(source, index)
