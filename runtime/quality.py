@@ -20,7 +20,7 @@ from .session import Session, own_places
 
 Reason = Literal["", "unsure", "far", "folded", "unseen"]
 
-# Chosen on the test clips by benchmarks/quality.py and by eye. Confidence is 1 / (1 + the expected
+# Chosen on the test clips (docs/results/README.md) and by eye. Confidence is 1 / (1 + the expected
 # error in pixels of 256), averaged over the picture: 1/6 is 5 px. With the default bundle it is .01
 # to .09 after a cut to another organ, at most .05 for a black frame, .17 for noise; within a scene
 # .18 to .31 in half of the frames, below 1/6 in a fifth. Bars beside a wide picture count as sure,
