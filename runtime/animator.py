@@ -45,10 +45,9 @@ class Animator:
 
     Images are uint8 (H, W) grey or (H, W, 3) RGB of any size; they are letterboxed into the model's
     square of S x S. Synthesized frames have the model's size and channels, (S, S) or (S, S, 3), and
-    no mark; `letterbox.restore` leads back to the source's size, and `compose`, where the bundle
-    can, makes the frame at that size, as sharp as the source. Relative motion needs a reference,
-    the driving pose that corresponds to the source: the first frame, unless `set_reference` is
-    called.
+    no mark; `letterbox.restore` leads back to the source's size. If the bundle can, `compose` makes
+    the frame at that size, as sharp as the source. Relative motion needs a reference, the driving
+    pose that corresponds to the source: the first frame, unless `set_reference` is called.
 
     Arrays of other libraries (with `__cuda_array_interface__` or DLPack) are taken and written too,
     if they have the model's size. On a GPU backend, those on the GPU stay there.

@@ -28,7 +28,7 @@ Points = NDArray[np.float64]
 
 
 class Placed(NamedTuple):
-    """A landmark's place in pixels of the original picture, and the file and line of it."""
+    """A landmark's place in pixels of the original picture, and the line of the file."""
 
     x: float
     y: float

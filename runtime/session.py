@@ -35,7 +35,7 @@ Planes = NDArray[np.uint8]
 
 
 class Session:
-    """A chain upon an opened backend::
+    """Runs a chain on an opened backend::
 
         session.set_source(planes)
         session.set_reference(driving[0])
