@@ -34,10 +34,13 @@ def test_what_a_pair_was_aligned_by(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], choice: str, names: str
 ) -> None:
     options = ["--landmarks", choice.format(tmp=tmp_path), "--reference", "1", "--json"]
+    options += ["--size", "model"]
     options += ["--debug-picture", str(tmp_path / "debug.png")]
     assert main([*words, *options]) == 0
     said = capsys.readouterr()
-    alignment = json.loads(said.out)["alignment"]
+    result = json.loads(said.out)
+    alignment = result["alignment"]
+    assert result["size"] == [64, 64]
     assert alignment in said.err.splitlines() and names in alignment
     assert (tmp_path / "debug.png").is_file()
 

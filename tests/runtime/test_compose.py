@@ -331,22 +331,3 @@ def test_a_source_above_the_limit_is_animated_smaller_and_that_is_logged(
     assert done.size == (MOST_SIDE, 240)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-
-
-def test_the_command_line(
-    layered: Path, driving: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from sonomime.cli import main
-
-    def animate(name: str, *words: str) -> int:
-        files = [still(tmp_path, wide(0)), driving, "-o", tmp_path / name]
-        return main(["animate", "--bundle", str(layered), *map(str, files), *words])
-
-    assert animate("own") == 0
-    assert animate("small", "--size", "200x150") == 0
-    assert read_image(tmp_path / "own" / "frame_000000.png").shape == (300, 400)
-    assert read_image(tmp_path / "small" / "frame_000000.png").shape == (150, 200)
-    for wrong in ("large", "400x400", "4000x3000"):
-        assert animate("no", "--size", wrong) == 2
-    assert not (tmp_path / "no").exists()
-    assert "1920" in capsys.readouterr().err
