@@ -29,7 +29,7 @@ from .runtime.support.errors import (
     output_error,
 )
 from .runtime.support.printable import printable
-from .runtime.support.process import mend_streams, terminable
+from .runtime.support.process import mend_streams, signal_behind, terminable
 from .training.commands import add_evaluate, add_phantom, add_train
 
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_UNEXPECTED = 2, 130, 1
@@ -107,7 +107,7 @@ def _explain(error: BaseException) -> int:
     """Print an error and its hint; return the exit code."""
     if isinstance(error, SystemExit):  # argparse: --help, --version, usage
         return error.code if isinstance(error.code, int) else 0
-    if (signal := _signal_behind(error)) is not None:
+    if (signal := signal_behind(error)) is not None:
         code = int(getattr(signal, "exit_code", EXIT_INTERRUPTED))
         _say("interrupted" if code == EXIT_INTERRUPTED else "terminated", "")
         return code
@@ -134,13 +134,6 @@ def _explain(error: BaseException) -> int:
         return error.exit_code
     _say(f"{type(error).__name__}: {error}", "this is a defect; --debug shows where: report it")
     return EXIT_UNEXPECTED
-
-
-def _signal_behind(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The signal that caused an error: native modules turn one into an ImportError of their own."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def _say(message: str, hint: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from .media.sinks import MP4_ENCODERS
 from .support.atomic_files import cache_folder
 from .support.errors import BackendError, BundleError, OutputError, SonomimeError
+from .support.process import signal_behind
 
 State = Literal["ok", "note", "fail"]
 
@@ -40,7 +41,7 @@ class Check:
 
 
 def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[Check]:
-    """Run the checks one after the other; none of them raises.
+    """Run the checks one after the other; only signals raise.
 
     Args:
         bundle: folder of the bundle to try, None for the default one.
@@ -65,12 +66,15 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
     ]  # fmt: skip
     for name, check, kind, fix in checks:
         try:
-            yield check()
-        except SonomimeError as error:
-            yield Check(name, "fail", error.message, error.hint or fix, type(error).exit_code)
+            found = check()
         except Exception as error:  # a broken installation may raise anything
-            detail = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            yield Check(name, "fail", detail, fix, kind.exit_code)
+            if (signal := signal_behind(error)) is not None:
+                raise signal from None
+            detail, advice, code = f"{type(error).__name__}: {error}", fix, kind.exit_code
+            if isinstance(error, SonomimeError):
+                detail, advice, code = error.message, error.hint or fix, error.exit_code
+            found = Check(name, "fail", detail.strip().splitlines()[0], advice, code)
+        yield found
 
 
 def as_data(checks: list[Check]) -> dict[str, Any]:

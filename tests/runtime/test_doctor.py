@@ -91,6 +91,17 @@ def test_a_broken_torch_is_a_failure(toy_bundle: Path, monkeypatch: pytest.Monke
     assert "libc10.so" in torch.detail and "\n" not in torch.detail and torch.fix
 
 
+def test_a_signal_is_not_taken_for_a_broken_package(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(name: str) -> Any:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(doctor.importlib, "import_module", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        found(toy_bundle)
+
+
 def test_another_encoder_will_do(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import av.codec
 
