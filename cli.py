@@ -1,4 +1,4 @@
-"""The command line: `sonomime VERB`. Heavy imports happen inside the verbs, and only there."""
+"""The command line: `sonomime VERB`. Heavy imports happen only inside the verbs."""
 
 from __future__ import annotations
 
@@ -28,16 +28,19 @@ from .runtime.support.errors import (
     SonomimeError,
     output_error,
 )
-from .runtime.support.process import Terminated, mend_streams, terminable
+from .runtime.support.printable import printable
+from .runtime.support.process import mend_streams, signal_behind, terminable
 from .training.commands import add_evaluate, add_phantom, add_train
 
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_UNEXPECTED = 2, 130, 1
 
-# Which extra brings a module that may be missing.
-_EXTRAS = {"onnxruntime": "cpu", "torch": "train", "onnx": "train", "onnxscript": "train"}
-_EXTRAS |= {"yaml": "train", "tensorrt_rtx_bindings": "rtx"}
+# The extra that brings a module which may be missing.
+_EXTRAS = {
+    "onnxruntime": "cpu", "torch": "train", "onnx": "train", "onnxscript": "train", "yaml": "train",
+    "tensorrt_rtx_bindings": "rtx",
+}  # fmt: skip
 
-Subparsers = argparse._SubParsersAction  # the type that argparse gives no public name
+Subparsers = argparse._SubParsersAction  # argparse has no public name for it
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,7 +53,7 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(EXIT_USAGE)
 
     def format_help(self) -> str:
-        # Verbs ask for raw text, for the sake of their examples; prose is wrapped all the same.
+        # Verbs use a raw formatter for their examples, which would not wrap the description.
         self.description = fill(self.description or "", max(get_terminal_size().columns - 2, 11))
         return super().format_help()
 
@@ -61,10 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
         prog="sonomime",
         description="Animate a still ultrasound image with the motion of a driving video.",
         epilog="exit codes: 2 usage or config, 3 bundle or checkpoint, 4 backend, 5 export, "
-        "6 input, 7 output, 130 interrupted, 143 terminated",
+        "6 input, 7 output, 129 terminal closed, 130 interrupted, 143 terminated",
     )
     parser.add_argument("--version", action="version", version=f"sonomime {__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the trace of an error")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = cast(
         "Subparsers[argparse.ArgumentParser]",
         parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True),
@@ -80,17 +83,19 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors are printed, never raised."""
     words = list(sys.argv[1:] if argv is None else argv)
-    # Wherever it stands: the verbs' own parsers know nothing of it.
-    debug = "--debug" in words
+    debug = "--debug" in words  # before or after the verb, whose parser does not know it
     words = [word for word in words if word != "--debug"]
     mend_streams()
     logging.basicConfig(format="%(levelname)s: %(message)s")
     with terminable():
         try:
             args = build_parser().parse_args(words)
-            _check_output(args)
+            if Path("-") in (getattr(args, "output", None), getattr(args, "json", None)):
+                raise ConfigError(
+                    "cannot write to standard output (-)", "give the name of a file or folder"
+                )
             code = int(args.run(args) or 0)
-            sys.stdout.flush()  # a full disk or a reader that has left shows here, not at exit
+            sys.stdout.flush()  # a full disk or a closed pipe fails here, not at exit
             return code
         except BaseException as error:
             if debug and not isinstance(error, SystemExit):
@@ -98,26 +103,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _explain(error)
 
 
-def _check_output(args: argparse.Namespace) -> None:
-    """Refuse `-`, by which other programs mean standard output: it would become a file's name."""
-    if Path("-") in (getattr(args, "output", None), getattr(args, "json", None)):
-        raise ConfigError(
-            "cannot write to standard output (-)", "give the name of a file or folder"
-        )
-
-
 def _explain(error: BaseException) -> int:
-    """Say what went wrong in a sentence and a hint; the exit code."""
+    """Print an error and its hint; return the exit code."""
     if isinstance(error, SystemExit):  # argparse: --help, --version, usage
         return error.code if isinstance(error.code, int) else 0
-    if isinstance(error, Terminated):
-        _say("terminated", "")
-        return error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        _say("interrupted", "")
-        return EXIT_INTERRUPTED
+    if (signal := signal_behind(error)) is not None:
+        code = int(getattr(signal, "exit_code", EXIT_INTERRUPTED))
+        _say("interrupted" if code == EXIT_INTERRUPTED else "terminated", "")
+        return code
     if isinstance(error, BrokenPipeError):
-        # Whoever read our output has left; Python would complain once more when it exits.
+        # The reader of our output has left; Python would report that again at exit.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_UNEXPECTED
@@ -132,6 +127,8 @@ def _explain(error: BaseException) -> int:
         elif error.filename is not None:
             hint = "check the path and its permissions"
             error = InputError(f"{error.filename}: {error.strerror}", hint)
+    if isinstance(error, MemoryError):
+        error = BackendError("there is not enough memory", "close other programs, or use less data")
     if isinstance(error, SonomimeError):
         _say(error.message, error.hint)
         return error.exit_code
@@ -140,9 +137,9 @@ def _explain(error: BaseException) -> int:
 
 
 def _say(message: str, hint: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     if hint:
-        print(f"hint: {hint}", file=sys.stderr, flush=True)
+        print(f"hint: {printable(hint)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

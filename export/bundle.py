@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -18,10 +17,8 @@ from ..runtime.support.errors import output_errors
 from ..runtime.support.plain_file import sha256_file
 from ..runtime.support.progress import progress
 from ..training.checkpoint import Checkpoint
-from ..training.config import config_to_dict
 from ..training.models.base import Precision, Tensors
 from ..training.models.families import family_of
-from ..training.models.operators import DOMAIN, VERSION
 from .card import Description, model_card
 from .graphs import export_stage, save
 from .verify import FP16, FP32, Frames, Parity, expected_tensors, verify
@@ -53,10 +50,9 @@ def export_bundle(
         model = checkpoint.model()
         chain = family.chain(model, precision, checkpoint.supervised_names)
         expected = expected_tensors(family.oracle(model), chain, frames)
-        stages, operators = [], set[str]()
+        stages = []
         for stage in progress(chain.stages, label="exporting stages"):
             graph = export_stage(stage)
-            operators |= {function.name for function in graph.functions}
             file = folder / f"{stage.name}.onnx"
             save(graph, file)
             stages.append(
@@ -76,7 +72,6 @@ def export_bundle(
             tolerances=_tolerances(precision),
             golden=_write_golden(folder, frames, expected, chain),
             provenance=_provenance(checkpoint, checkpoint_sha256, told),
-            custom_ops=tuple(contract.CustomOp(DOMAIN, op, VERSION) for op in sorted(operators)),
             files=_write_texts(folder, checkpoint, precision, told, chain),
         )
         write_manifest(folder, manifest)
@@ -92,19 +87,12 @@ def _tolerances(precision: Precision) -> contract.Tolerances:
 
 def _provenance(checkpoint: Checkpoint, digest: str, told: Description) -> contract.Provenance:
     return contract.Provenance(
-        config_sha256=config_sha256(checkpoint),
         checkpoint_sha256=digest,
         steps=checkpoint.step,
         data=told.data,
         licence=told.licence,
         note=told.note,
     )
-
-
-def config_sha256(checkpoint: Checkpoint) -> str:
-    """Digest of the resolved configuration as sorted JSON."""
-    text = json.dumps(config_to_dict(checkpoint.config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _write_golden(

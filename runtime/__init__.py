@@ -1,8 +1,8 @@
-"""Everything that runs a bundle: no torch, no onnx, and only numpy at import time."""
+"""Run a bundle. Needs neither torch nor onnx; importing this imports only numpy."""
 
 from .animator import Animator
 from .bundle.bundle import Bundle
-from .smoothing import Smoothing
+from .options import Smoothing
 from .support.errors import SonomimeError
 
 __all__ = ["Animator", "Bundle", "Smoothing", "SonomimeError"]

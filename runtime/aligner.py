@@ -1,7 +1,7 @@
 """The alignment of an Animator's source and reference: what is asked for, and when it is made.
 
-It belongs to that pair: another source or reference drops it. What is asked for before there is a
-reference waits for the first that comes.
+It belongs to that pair: another source or reference drops it. A request made before there is a
+reference waits for the first one.
 """
 
 from __future__ import annotations
@@ -12,120 +12,112 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .alignment import by_landmarks, is_inside, pixels_to_points
-from .bundle.manifest import DRIVING_FRAME, SOURCE_IMAGE, DisplacementControl
+from .bundle.manifest import DRIVING_FRAME, SOURCE_IMAGE
 from .media.frames import Letterbox
 from .registration import Framed, Landmarks, registered
-from .session import Session, own_places
+from .session import Session
 from .support.errors import ConfigError, InputError
 
+Points = NDArray[np.float64]
 
-class _Asked(NamedTuple):
-    """By what to align: (K, 2) points of the source and pixels of the reference, and the pictures
-    themselves or not."""
 
-    source: NDArray[np.float64] | None
-    reference: NDArray[np.float64] | None
+class _Request(NamedTuple):
+    """(K, 2) landmarks in pixels of the source and of the reference, or None; the source's
+    letterbox; and whether to match the pictures."""
+
+    landmarks: tuple[Points, Points] | None
+    source: Letterbox
     pictures: bool
 
-    def check(self, box: Letterbox) -> None:
-        """Are the points of the reference inside of it?"""
-        if self.reference is not None:
-            _check_inside(self.reference, box, "reference")
+    def check(self, reference: Letterbox) -> None:
+        if self.landmarks is not None:
+            _check_inside(self.landmarks[1], reference, "reference")
 
 
 class Aligner:
-    """Aligns the source and the reference that a session holds."""
+    """Aligns the source and the reference of a session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._asked: _Asked | None = None
-        self._source: Letterbox | None = None
-        self._reference: Letterbox | None = None
-        # Later frames overwrite the reference where it was given.
-        self._kept: Framed | None = None
+        self._request: _Request | None = None
+        self._box: Letterbox | None = None  # the reference's
+        # A copy: later driving frames overwrite the tensor that the reference was given in.
+        self._reference: Framed | None = None
 
     def align(
-        self,
-        source_points: ArrayLike | None,
-        reference_points: ArrayLike | None,
-        pictures: bool,
-        box: Letterbox,
-    ) -> None:
-        """See `Animator.align`; `box` is the source's.
+        self, source_points: ArrayLike | None, reference_points: ArrayLike | None, pictures: bool,
+        source: Letterbox,
+    ) -> None:  # fmt: skip
+        """See `Animator.align`.
 
         Raises:
             ConfigError: the model cannot align, or not by what is asked.
             InputError: points of another shape, not finite or outside of their picture.
         """
-        asked = self._checked(source_points, reference_points, pictures, box)
-        reference = self._reference if self._session.has_reference else None
-        if reference is not None:
-            asked.check(reference)
-        self._asked, self._source = asked, box
-        if reference is not None:
-            try:
-                self._apply()
-            except BaseException:
-                self.drop()
-                raise
+        landmarks = self._checked(source_points, reference_points, pictures, source)
+        request = _Request(landmarks, source, pictures)
+        if self._box is None or not self._session.has_reference:
+            self._request = request
+            return
+        request.check(self._box)
+        self._request = request
+        try:
+            self._apply(request, self._box)
+        except BaseException:
+            self.drop()
+            raise
 
     def drop(self) -> None:
-        """Every place of the source is read at its own place again."""
-        self._asked = None
+        """Read every place of the source at its own place again."""
+        self._request = None
         self._session.align(None)
 
     def begin(self, box: Letterbox) -> None:
-        """A reference is about to be taken: what waits is for it, another alignment is not.
+        """Prepare for a reference: a waiting request is for it, an existing alignment is not.
 
         Raises:
-            InputError: points that wait lie outside of it.
+            InputError: points of the waiting request lie outside of it.
         """
         if self._session.has_reference:
             self.drop()
-        if self._asked is not None:
-            self._asked.check(box)
-        self._reference = box
+        if self._request is not None:
+            self._request.check(box)
+        self._box = box
 
     def settle(self) -> None:
-        """The reference was taken, and is still where driving frames are given: align what waits.
+        """Align by the waiting request, now that the reference is taken.
 
         Raises:
             BackendError: a stage failed.
         """
+        assert self._box is not None  # of `begin`
         if self._session.can_register:
-            assert self._reference is not None
-            self._kept = Framed(self._session.read(DRIVING_FRAME), self._reference)
-        if self._asked is not None:
-            self._apply()
+            self._reference = Framed(self._session.read(DRIVING_FRAME), self._box)
+        if self._request is not None:
+            self._apply(self._request, self._box)
 
-    def _apply(self) -> None:
-        asked, box = self._asked, self._reference
-        control = self._session.chain.control
-        assert asked is not None and box is not None and isinstance(control, DisplacementControl)
-        landmarks = None
-        if asked.source is not None and asked.reference is not None:
-            landmarks = Landmarks(asked.source, pixels_to_points(asked.reference, box))
-        if asked.pictures and self._session.can_register:
-            assert self._kept is not None and self._source is not None
-            source = Framed(self._session.read(SOURCE_IMAGE), self._source)
-            grid = registered(self._session, source, self._kept, landmarks)
-        else:
-            assert landmarks is not None
-            cells = own_places(control.grid_height, control.grid_width).astype(np.float64)
-            grid = by_landmarks(cells, *landmarks).astype(np.float32)
-        self._session.align(grid)
+    def _apply(self, request: _Request, box: Letterbox) -> None:
+        session, landmarks = self._session, None
+        if request.landmarks is not None:
+            source, reference = request.landmarks
+            landmarks = Landmarks(
+                pixels_to_points(source, request.source), pixels_to_points(reference, box)
+            )
+        if request.pictures and self._reference is not None:
+            framed = Framed(session.read(SOURCE_IMAGE), request.source)
+            session.align(registered(session, framed, self._reference, landmarks))
+        elif landmarks is not None:
+            cells = session.own_cells().astype(np.float64)
+            session.align(by_landmarks(cells, *landmarks).astype(np.float32))
 
     def _checked(
-        self,
-        source_points: ArrayLike | None,
-        reference_points: ArrayLike | None,
-        pictures: bool,
+        self, source_points: ArrayLike | None, reference_points: ArrayLike | None, pictures: bool,
         box: Letterbox,
-    ) -> _Asked:
+    ) -> tuple[Points, Points] | None:  # fmt: skip
         if not self._session.can_align:
             raise ConfigError(
                 "this model cannot align source and reference",
-                "alignments are for models that move by displacements",
+                "only models that move by displacements can",
             )
         if source_points is None and reference_points is None:
             if not (pictures and self._session.can_register):
@@ -134,7 +126,7 @@ class Aligner:
                     "give landmarks of both"
                     + (", or pictures=True" if self._session.can_register else ""),
                 )
-            return _Asked(None, None, pictures)
+            return None
         source = _points(source_points, "source")
         reference = _points(reference_points, "reference")
         if source.shape != reference.shape:
@@ -143,10 +135,10 @@ class Aligner:
                 "give every landmark in both pictures, in the same order",
             )
         _check_inside(source, box, "source")
-        return _Asked(pixels_to_points(source, box), reference, pictures)
+        return source, reference
 
 
-def _points(points: ArrayLike | None, what: str) -> NDArray[np.float64]:
+def _points(points: ArrayLike | None, what: str) -> Points:
     try:
         checked = np.array(points, np.float64)
     except (TypeError, ValueError):
@@ -160,7 +152,7 @@ def _points(points: ArrayLike | None, what: str) -> NDArray[np.float64]:
     return checked
 
 
-def _check_inside(pixels: NDArray[np.float64], box: Letterbox, what: str) -> None:
+def _check_inside(pixels: Points, box: Letterbox, what: str) -> None:
     outside = np.flatnonzero(~is_inside(pixels, box.width, box.height))
     if len(outside):
         x, y = pixels[outside[0]]

@@ -12,20 +12,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .aligner import Aligner
-from .alignment import Landmark
+from .alignment import Landmark, points_to_pixels
 from .backends import open_backend
 from .bundle.bundle import Bundle
-from .bundle.manifest import DRIVING_FRAME, SOURCE_IMAGE, Motion
-from .clock import Clock
+from .bundle.manifest import (
+    DRIVING,
+    DRIVING_FRAME,
+    LANDMARK_IMAGE,
+    SOURCE_IMAGE,
+    KeypointControl,
+    Motion,
+)
+from .clock import frame_time
 from .compose import Size, SourcePicture
-from .detection import detect_keypoints, detect_landmarks
 from .frame_io import FrameIO
 from .media.frames import Image, Letterbox
-from .options import Scale, fit_scale, set_options, set_within
+from .options import AnySmoothing, Scale, Shading, fit_scale, set_options, set_within
 from .quality import Quality, judge_frame
 from .session import Session
-from .shading import Shading, set_shading
-from .smoothing import Smoothing, as_smoothing
 from .support.errors import BackendError, ConfigError, InputError
 
 Out = TypeVar("Out")
@@ -39,18 +43,17 @@ class Animator:
             for frame in frames:
                 synthesized = animator.animate(frame)
 
-    Images are uint8 (H, W) grey or (H, W, 3) RGB of any size: they are letterboxed into the model's
-    square of S x S. What comes back has the model's size and channels, (S, S) or (S, S, 3), and no
-    mark: `letterbox.restore` leads back to the source's own size, and sinks add the mark. Where the
-    bundle can, `compose` makes the frame at that size instead, as sharp as the source. Relative
-    motion needs a reference, the driving pose that corresponds to the source image: the first frame
-    animated, unless `set_reference` gives another.
+    Images are uint8 (H, W) grey or (H, W, 3) RGB of any size; they are letterboxed into the model's
+    square of S x S. Synthesized frames have the model's size and channels, (S, S) or (S, S, 3), and
+    no mark; `letterbox.restore` leads back to the source's size. If the bundle can, `compose` makes
+    the frame at that size, as sharp as the source. Relative motion needs a reference, the driving
+    pose that corresponds to the source: the first frame, unless `set_reference` is called.
 
-    Arrays of other libraries are taken too, and written to (`animate(frame, out=...)`), if they
-    have the model's size: torch's, cupy's, pycuda's, whatever has `__cuda_array_interface__` or
-    DLPack. On a GPU backend, those on the GPU never come to the host.
+    Arrays of other libraries (with `__cuda_array_interface__` or DLPack) are taken and written too,
+    if they have the model's size. On a GPU backend, those on the GPU stay there.
 
-    Calls may come from several threads; they are served one after the other.
+    Calls from several threads are served one after the other. Methods raise BackendError if a stage
+    fails, and after `close`.
     """
 
     def __init__(
@@ -58,26 +61,20 @@ class Animator:
         session: Session,
         motion: Motion = "relative",
         scale: Scale = 1.0,
-        smooth: Smoothing | tuple[float, float] | bool | None = None,
+        smooth: AnySmoothing = None,
         shading: Shading = "full",
     ) -> None:
-        """Animate with an opened session, which is closed with the Animator. See `open`.
-
-        Raises:
-            ConfigError: an argument out of its range, or one that the model cannot honour.
-        """
+        """Animate with an opened session, which is closed with the Animator. See `open`."""
         self.session = session
         self.motion = motion
         self._scale = scale
         self._lock = threading.RLock()
         self._closed = False
-        set_options(session, motion, scale, as_smoothing(smooth))
-        set_shading(session, shading)
+        set_options(session, motion, scale, smooth, shading)
         self._aligner = Aligner(session)
         self._io = FrameIO(session.backend, session.chain)
         self._picture: SourcePicture | None = None
-        self._driving_box: Letterbox | None = None
-        self._clock = Clock()
+        self._last_time: float | None = None  # of the clip's last frame
 
     @classmethod
     def open(
@@ -85,7 +82,7 @@ class Animator:
         bundle: str | os.PathLike[str] | Bundle | None = None,
         backend: str = "auto",
         motion: Motion = "relative",
-        smooth: Smoothing | tuple[float, float] | bool | None = None,
+        smooth: AnySmoothing = None,
         threads: int | None = None,
         scale: Scale = 1.0,
         device: int | None = None,
@@ -100,9 +97,9 @@ class Animator:
                 or `absolute` (it takes the driving keypoints as they are).
             smooth: a Smoothing, (min_cutoff, beta), True for the defaults, or None.
             threads: CPU threads; None is the physical cores available.
-            scale: factor of relative motion, or `hull`: by the size of the two anatomies.
-            device: number of the GPU, among those that the process sees; None is the first.
-            shading: how much of the driving clip's change of light is taken on: off, low or full.
+            scale: factor of relative motion, or `hull`: the ratio of the two anatomies' sizes.
+            device: number of the GPU; None is the first.
+            shading: how much of the driving clip's change in brightness to take over.
 
         Raises:
             ConfigError: an argument out of its range, or one that the bundle cannot honour.
@@ -118,13 +115,10 @@ class Animator:
             raise
 
     def set_source(self, image: Any) -> None:
-        """Take a new source image, as `animate` takes frames, and run the `source` stages on it.
-
-        A reference that was set stays; an alignment is dropped, and smoothing starts again.
+        """Take a new source image. The reference stays; alignment and smoothing start again.
 
         Raises:
             InputError: not an image.
-            BackendError: a stage failed, or the Animator is closed.
         """
         with self._served():
             self._picture = None
@@ -139,7 +133,6 @@ class Animator:
 
         Raises:
             InputError: not an image, or points of `align` that waited for it lie outside of it.
-            BackendError: a stage failed, or the Animator is closed.
         """
         with self._served():
             self._take_reference(self._io.give(frame, DRIVING_FRAME))
@@ -160,12 +153,11 @@ class Animator:
         """Synthesize one frame.
 
         Args:
-            frame: the driving frame: a numpy image of any size, or an array of another library,
-                on the host or on the model's GPU, of exactly the model's size.
+            frame: the driving frame: a numpy image of any size, or an array of another library of
+                exactly the model's size.
             timestamp: its time in seconds, later than the last one's; None is 1/30 s after it.
-            out: where the frame is written to, and what is returned then: a numpy array as below,
-                or an array as of `frame`, which stays on the GPU if it lies there.
-            size: None is the model's frame; else the frame is what `compose` returns.
+            out: an array to write the frame to, which is then returned.
+            size: None for the model's own frame; else the frame is what `compose` returns.
 
         Returns:
             A new uint8 array (S, S) for a grey model, (S, S, 3) for an RGB one; unmarked.
@@ -174,42 +166,36 @@ class Animator:
             ConfigError: a size that `compose` refuses, or both `out` and `size`.
             InputError: no source yet, not an image, an array that does not fit, a timestamp that
                 does not increase, or points of `align` that waited for this frame lie outside.
-            BackendError: a stage failed, an array lies on a GPU and the model does not, or the
-                Animator is closed.
+            BackendError: also if an array lies on a GPU and the model does not.
         """
         with self._served():
             picture = self._source_picture()
             if size is not None:
                 picture.check(size)
                 if out is not None:
-                    raise ConfigError("`out` takes the model's own frame", "leave size or out away")
-            step, now = self._clock.step(timestamp)
+                    raise ConfigError("`out` takes the model's own frame", "leave size or out out")
+            step, now = frame_time(self._last_time, timestamp)
             target = self._io.target(out)
             set_within(self.session, "dt_seconds", step)
-            self._driving_box = self._io.give(frame, DRIVING_FRAME, self._driving_box)
+            box = self._io.give(frame, DRIVING_FRAME)
             if not self.session.has_reference:
-                self._take_reference(self._driving_box)
+                self._take_reference(box)
                 self._fit_scale()
             self._io.deliver_to_device(target)
             picture.has_frame = False
             picture.compose_next(size)
             self.session.animate()
             picture.has_frame = True
-            # Only a frame that succeeded moves the clock.
-            self._clock.last = now
+            self._last_time = now  # only a frame that succeeded moves the clock
             if size is not None:
                 return picture.compose(size)
             made = self._io.collect(target)
             return made if out is None else out
 
     def compose(self, size: Size = "source") -> Image:
-        """The last frame again, made of the source picture at another size; unmarked.
+        """The last frame again, made from the source at another size; unmarked, not letterboxed.
 
-        It has no letterbox. A GPU composes it, or the layers come to the host (docs/gpu.md).
-
-        Args:
-            size: `source`, the source picture's own; `model`, the one that it has inside the
-                model's square; or (width, height), of the source's shape.
+        `size` is `source`, `model` (the source's size in the model's square) or (width, height).
 
         Returns:
             A new uint8 array (height, width), or (height, width, 3) if source or model are RGB.
@@ -217,7 +203,6 @@ class Animator:
         Raises:
             ConfigError: the bundle has no layers, or a size that is too large or of another shape.
             InputError: no source, or no frame of it yet.
-            BackendError: the Animator is closed.
         """
         with self._served():
             return self._source_picture().compose(size)
@@ -228,10 +213,13 @@ class Animator:
         Raises:
             ConfigError: the model has no keypoints.
             InputError: not an image.
-            BackendError: a stage failed, or the Animator is closed.
         """
         with self._served():
-            return detect_keypoints(self.session, self._io, frame)
+            if not isinstance(self.session.chain.control, KeypointControl):
+                raise ConfigError("this model has no keypoints to detect")
+            self._io.give(frame, DRIVING_FRAME)
+            self.session.observe()
+            return np.asarray(self.session.read(DRIVING + "kp_value")[0], np.float32)
 
     def align(
         self,
@@ -246,39 +234,39 @@ class Animator:
         Args:
             source_points: landmarks if there are any, (K, 2), (x, y) in pixels of the source image.
             reference_points: the same landmarks in pixels of the reference as it was given.
-            pictures: match the two pictures too, where the model can and they show something;
-                False: landmarks alone.
+            pictures: also match the two pictures, if the model can and they show something.
 
         Raises:
             ConfigError: the model cannot align, or not without landmarks.
             InputError: no source yet; points not (K, 2), not finite or outside of their picture.
-            BackendError: a stage failed, or the Animator is closed.
         """
         with self._served():
             self._aligner.align(source_points, reference_points, pictures, self.letterbox)
 
     def unalign(self) -> None:
-        """Read the motion of each place of the source at that very place of the driving frame.
-
-        Raises:
-            BackendError: the Animator is closed.
-        """
+        """Read the motion of each place of the source at that very place of the driving frame."""
         with self._served():
             self._aligner.drop()
 
     def find_landmarks(self, image: Any) -> list[Landmark]:
-        """Landmarks of a source image or a driving frame, in pixels of it; changes nothing else.
+        """Landmarks of a source image or a driving frame, in its pixels; changes nothing else.
 
         Raises:
             ConfigError: the model has no detector of landmarks.
             InputError: not an image.
-            BackendError: the stage failed, or the Animator is closed.
         """
         with self._served():
-            return detect_landmarks(self.session, self._io, image)
+            if not self.session.landmarks:
+                raise ConfigError("this model finds no landmarks", "place them by hand: align()")
+            box = self._io.give(image, LANDMARK_IMAGE)
+            found = self.session.find_landmarks()
+            rows = np.column_stack([points_to_pixels(found[:, :2], box), found[:, 2]]).tolist()
+            return [
+                Landmark(name, *row) for name, row in zip(self.session.landmarks, rows, strict=True)
+            ]
 
     def reset(self) -> None:
-        """Begin a new driving clip: reference, alignment, smoothing and clock are forgotten."""
+        """Begin a new driving clip: forget reference, alignment, smoothing and time."""
         with self._served():
             self._aligner.drop()
             self.session.forget_reference()
@@ -289,22 +277,18 @@ class Animator:
 
         Raises:
             ConfigError: the bundle has no such tensor.
-            BackendError: the Animator is closed.
         """
         with self._served():
             return self.session.read(name)
 
     @property
     def quality(self) -> Quality | None:
-        """How far the last frame can be trusted; None before the first one since the source, the
-        reference or the clip changed, and where the model does not say.
-
-        Raises:
-            BackendError: the Animator is closed.
-        """
+        """How far the last frame can be trusted; None if there is none since the source, the
+        reference or the clip changed, or if the model does not say."""
         with self._served():
-            known = self._picture is not None and self._clock.last is not None
-            return judge_frame(self.session, self.letterbox) if known else None
+            if self._picture is None or self._last_time is None:
+                return None
+            return judge_frame(self.session, self._picture.box)
 
     @property
     def letterbox(self) -> Letterbox:
@@ -321,10 +305,7 @@ class Animator:
         return self.session.seconds
 
     def close(self) -> None:
-        """Give the backend's memory and threads back; a second call does nothing.
-
-        An Animator that is dropped does the same when Python collects it, whenever that is.
-        """
+        """Release the backend's memory and threads; a second call does nothing."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -339,7 +320,7 @@ class Animator:
 
     @contextmanager
     def _served(self) -> Iterator[None]:
-        """One caller at a time, and none once it is closed."""
+        """Admit one caller at a time, and none after `close`."""
         with self._lock:
             if self._closed:
                 raise BackendError("this Animator is closed", "open another one")
@@ -351,15 +332,15 @@ class Animator:
         return self._picture
 
     def _take_reference(self, box: Letterbox) -> None:
-        """Of the driving frame that was given, and what waits for it."""
+        """Make the driving frame that was given the reference."""
         self._aligner.begin(box)
         self.session.observe()
         self.session.keep_reference()
         self._aligner.settle()
 
     def _begin(self) -> None:
-        """A fresh clock, and the scale of the new pair. (The session's states are fresh.)"""
-        self._clock.last = None
+        """Restart the clock and fit the scale to the new pair; the session's states are fresh."""
+        self._last_time = None
         self._fit_scale()
 
     def _fit_scale(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .support.errors import ConfigError, InputError
+from .support.printable import printable
 
 if TYPE_CHECKING:
     from .animator import Animator
@@ -25,102 +26,64 @@ def add_animate(verbs: Subparsers) -> None:
     parser = _verb(
         verbs, "animate", "animate a still image with the motion of a driving clip",
         "sonomime animate still.png driving.mp4 -o animated.mp4 --side-by-side",
-        run_animate, "The source, which gives the picture, comes first; then the driving clip, "
-        "which gives the motion. The result has a mark that calls it synthetic.",
+        run_animate, "First the source, which gives the picture; then the driving clip, which "
+        "gives the motion. The result carries a mark that says it is synthetic.",
     )  # fmt: skip
-    parser.add_argument(
-        "source",
-        type=Path,
-        metavar="SOURCE",
-        help="the still picture to animate: an image, a video or a folder",
-    )
-    parser.add_argument(
-        "driving",
-        type=Path,
-        metavar="DRIVING",
-        help="the clip whose motion it gets: a video, a folder or an image",
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT",
-        help="what to write: NAME.mp4, NAME.mkv (FFV1, exact), or a folder for .png frames",
-    )  # fmt: skip
+    add = parser.add_argument
+    # fmt: off
+    add("source", type=Path, metavar="SOURCE",
+        help="the still picture to animate: an image, or one frame of a video or folder")
+    add("driving", type=Path, metavar="DRIVING",
+        help="the clip whose motion it gets: a video, a folder or an image")
+    add("-o", "--output", type=Path, required=True, metavar="OUT",
+        help="what to write: NAME.mp4, NAME.mkv (FFV1, lossless), or a folder for .png frames")
     _add_open(parser)
-    parser.add_argument(
-        "--motion", choices=("relative", "absolute"), default="relative",
-        help="relative (default): move the source as the driving clip moves; absolute: take over "
-        "the driving clip's positions themselves",
-    )  # fmt: skip
-    parser.add_argument(
-        "--reference", type=_reference, default="first", metavar="first|N|best",
-        help="the driving frame that shows the source's pose: the first (default), number N from "
-        "0, or best: with the default model the one nearest to all others, with a model of "
-        "keypoints the one most like the source",
-    )  # fmt: skip
-    parser.add_argument(
-        "--scale", type=_scale, default=1.0, metavar="S|hull",
-        help="make relative motion S times as large (default: 1), or hull: as much as one anatomy "
-        "is larger than the other",
-    )  # fmt: skip
-    parser.add_argument("--smooth", action="store_true", help="smooth the motion (One-Euro filter)")
-    parser.add_argument(
-        "--min-cutoff",
-        type=float,
-        metavar="HZ",
-        help="how much to smooth at rest: the lower, the more (default: 1.5)",
-    )
-    parser.add_argument(
-        "--beta",
-        type=float,
-        metavar="B",
-        help="how fast smoothing gives way to quick motion (default: 10)",
-    )
-    parser.add_argument(
-        "--shading", choices=("off", "low", "full"), default="full",
-        help="how much of the driving clip's change of light to take on (default: full)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--crop", type=_crop, metavar="X,Y,W,H", help="use this part of the driving frames"
-    )
-    parser.add_argument(
-        "--source-crop", type=_crop, metavar="X,Y,W,H", help="use this part of the source"
-    )
-    parser.add_argument(
-        "--source-frame", type=int, metavar="N",
-        help="which frame of a SOURCE that is a clip to animate (default: 0, the first)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--landmarks", type=_landmarks, default="auto", metavar="auto|none|FILE",
+    add("--motion", choices=("relative", "absolute"), default="relative",
+        help="relative (default): move the source as the driving clip moves; absolute: take the "
+        "driving clip's positions themselves")
+    add("--reference", type=_reference, default="first", metavar="first|N|best",
+        help="the driving frame that shows the source's pose: the first (default), number N "
+        "counted from 0, or best: with the default model the frame nearest to all others, with a "
+        "model of keypoints the one most like the source")
+    add("--scale", type=_scale, default=1.0, metavar="S|hull",
+        help="make relative motion S times as large (default: 1); hull: by as much as one anatomy "
+        "is larger than the other")
+    add("--smooth", action="store_true", help="smooth the motion (One-Euro filter)")
+    add("--min-cutoff", type=float, metavar="HZ",
+        help="smoothing at rest: the lower, the smoother (default: 1.5)")
+    add("--beta", type=float, metavar="B",
+        help="how fast smoothing gives way to quick motion (default: 10)")
+    add("--shading", choices=("off", "low", "full"), default="full",
+        help="how much of the driving clip's change in brightness to take over (default: full)")
+    add("--crop", type=_crop, metavar="X,Y,W,H", help="use this part of the driving frames")
+    add("--source-crop", type=_crop, metavar="X,Y,W,H", help="use this part of the source")
+    add("--source-frame", type=int, metavar="N",
+        help="which frame to animate if SOURCE is a clip (default: 0, the first)")
+    add("--landmarks", type=_landmarks, default="auto", metavar="auto|none|FILE",
         help="how to align source and reference. auto (default): match the two pictures; FILE: "
-        "that, and the landmarks in this CSV; none: not at all. The file has the columns "
+        "also use the landmarks in this CSV file; none: do not align. The file has the columns "
         "image,keypoint,x,y: image is source or reference, x and y are pixels before any crop. It "
-        "cannot be used with --reference best, which may choose another frame",
-    )  # fmt: skip
-    parser.add_argument(
-        "--debug-picture", type=Path, metavar="FILE.png",
+        "cannot be combined with --reference best, which may choose another frame")
+    add("--debug-picture", type=Path, metavar="FILE.png",
         help="draw the alignment: where in the reference each place of the source takes its motion "
-        "from",
-    )  # fmt: skip
-    parser.add_argument(
-        "--side-by-side",
-        action="store_true",
-        help="show source, driving and synthesized frames beside each other",
-    )
-    parser.add_argument(
-        "--size", default="source", metavar="source|model|WxH",
-        help="size of the result, up to 1920 pixels a side: the source's own (default), the size "
-        "that it has in the model's square, or WIDTHxHEIGHT. As sharp as the source where the "
-        "bundle can, else the model's frame is enlarged",
-    )  # fmt: skip
-    parser.add_argument("--no-mark", action="store_true", help="leave the synthetic mark out")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+        "from")
+    add("--side-by-side", action="store_true",
+        help="show source, driving and synthesized frames beside each other")
+    add("--size", default="source", metavar="source|model|WxH",
+        help="size of the result, at most 1920 pixels a side: the source's own (default), its size "
+        "in the model's square, or WIDTHxHEIGHT. As sharp as the source if the bundle can do that, "
+        "else the model's frame is enlarged")
+    add("--no-mark", action="store_true", help="leave the synthetic mark out")
+    add("--json", action="store_true", help="print the result as JSON")
+    # fmt: on
 
 
 def run_animate(args: argparse.Namespace) -> int:
     """Run `sonomime animate`."""
     from .animator import Animator
     from .compose import parse_size
+    from .options import Smoothing
     from .pipeline import Job
-    from .smoothing import Smoothing
 
     if args.motion == "absolute" and (args.scale != 1.0 or args.reference != "first"):
         option = "--scale" if args.scale != 1.0 else "--reference"
@@ -128,13 +91,9 @@ def run_animate(args: argparse.Namespace) -> int:
             f"{option} has no effect with --motion absolute",
             "leave it out, or use --motion relative",
         )
-    smooth = None
-    if args.smooth or args.min_cutoff is not None or args.beta is not None:
-        default = Smoothing()
-        smooth = Smoothing(
-            default.min_cutoff if args.min_cutoff is None else args.min_cutoff,
-            default.beta if args.beta is None else args.beta,
-        )
+    given = {"min_cutoff": args.min_cutoff, "beta": args.beta}
+    given = {name: value for name, value in given.items() if value is not None}
+    smooth = Smoothing(**given) if args.smooth or given else None
     job = Job(
         args.source, args.driving, args.output, args.reference, args.crop, args.source_crop,
         args.source_frame, args.side_by_side, not args.no_mark, args.landmarks,
@@ -168,12 +127,12 @@ def add_demo(verbs: Subparsers) -> None:
     parser = _verb(
         verbs, "demo", "animate the sample images with the sample clips",
         "sonomime demo -o demo.mp4", run_demo,
-        "The first, OUT, is one subject moved by itself; the second, with -2 after its name, one "
-        "moved by another. Source, driving and synthesized picture are beside each other.",
+        "The first video, OUT, shows one subject moved by itself; the second, named OUT-2, one "
+        "moved by another. Source, driving and synthesized pictures are beside each other.",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("sonomime-demo.mp4"), metavar="OUT",
-        help="as for animate (sonomime-demo.mp4)",
+        help="what to write, as for animate (default: sonomime-demo.mp4)",
     )  # fmt: skip
     _add_open(parser)
 
@@ -198,16 +157,8 @@ def add_doctor(verbs: Subparsers) -> None:
         verbs, "doctor", "check the installation, and say how to fix it",
         "sonomime doctor --json", run_doctor,
     )  # fmt: skip
-    parser.add_argument(
-        "--bundle", type=Path, metavar="B", help="folder of the model (default: the one included)"
-    )
-    parser.add_argument(
-        "--device",
-        type=int,
-        metavar="N",
-        help="number of the GPU, from 0 (default: 0, if there is one)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    _add_bundle(parser)
+    parser.add_argument("--json", action="store_true", help="print the checks as JSON")
 
 
 def run_doctor(args: argparse.Namespace) -> int:
@@ -218,9 +169,9 @@ def run_doctor(args: argparse.Namespace) -> int:
     for check in examine(args.bundle, args.device):
         checks.append(check)
         if not args.json:
-            print(f"{check.state:<5} {check.name}: {check.detail}", flush=True)
+            print(printable(f"{check.state:<5} {check.name}: {check.detail}"), flush=True)
             if check.fix:
-                print(f"      fix: {check.fix}", flush=True)
+                print(printable(f"      fix: {check.fix}"), flush=True)
     if args.json:
         print(json.dumps(as_data(checks), indent=2))
     return next((check.exit_code for check in checks if check.state == "fail"), 0)
@@ -241,20 +192,22 @@ def _verb(
     return parser
 
 
-def _add_open(parser: argparse.ArgumentParser) -> None:
+def _add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", type=Path, metavar="B", help="folder of the model (default: the one included)"
     )
     parser.add_argument(
-        "--backend", default="auto", metavar="NAME",
-        help="auto (default: the best there is), cpu, ort-cuda, tensorrt, rtx",
+        "--device", type=int, metavar="N",
+        help="number of the GPU, from 0 (default: 0, if there is a GPU)",
     )  # fmt: skip
+
+
+def _add_open(parser: argparse.ArgumentParser) -> None:
+    _add_bundle(parser)
     parser.add_argument(
-        "--device",
-        type=int,
-        metavar="N",
-        help="number of the GPU, from 0 (default: 0, if there is one)",
-    )
+        "--backend", default="auto", metavar="NAME",
+        help="auto (default: the fastest available), cpu, ort-cuda, tensorrt, rtx",
+    )  # fmt: skip
     parser.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads (default: physical cores)"
     )

@@ -1,17 +1,16 @@
-"""Frames at any size: the layers that a bundle's frame is made of, composed over the source.
+"""Frames at any size: the layers of a bundle's frame, composed over the source picture.
 
-A motion does not care about the size of the picture that it moves, and an enlarged frame is
-blurred. So the frame is made a second time, of the source picture at the size that is wanted::
+A motion does not depend on the size of the picture that it moves, and an enlarged frame is blurred.
+So the frame is made again from the source picture at the wanted size::
 
     frame = gain * low(deformation) + offset + gate * (source(stiff) - low(stiff))
 
-`low` is the low-pass that the model makes of the source, at half the model's size; what it leaves,
-the texture, is `source - low`. Where nothing moves and all layers are neutral, that is the source.
+`low` is the low-pass that the model makes of the source, at half the model's size; the texture is
+`source - low`. If nothing moves and all layers are neutral, the frame is the source.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 from typing import Any, Literal, TypeAlias, cast
@@ -29,17 +28,17 @@ from .support.errors import BackendError, ConfigError, InputError
 log = logging.getLogger("sonomime")
 
 Size: TypeAlias = Literal["source", "model"] | tuple[int, int]
-"""The source's own, the one that it has inside the model's square, or (width, height)."""
+"""The source's own size, its size inside the model's square, or (width, height)."""
 
 LEAST_SIDE, MOST_SIDE = 8, 1920
-"""Pixels on each side of what can be composed."""
+"""Smallest and largest side of a composed frame, in pixels."""
 
 LOW_PASS = np.array((1, 4, 6, 4, 1), np.float32) / 16
-"""The models' own: of the source at half the model's size, along rows and columns."""
+"""The models' low-pass: along rows and columns of the source at half the model's size."""
 
 FINER = 3
-"""So many times enlarged is what a frame reads: then a bilinear reading, the quickest, keeps it
-sharp. An odd number: every pixel is one of the enlarged ones, and edges stay edges."""
+"""What a frame reads is enlarged this many times, so that quick bilinear reading keeps it sharp.
+Odd, so that every pixel is one of the enlarged ones."""
 
 Map = NDArray[np.float32]
 
@@ -64,10 +63,10 @@ def fitted(width: int, height: int, most_wide: int, most_high: int) -> tuple[int
 
 
 def target_size(size: Size, box: Letterbox) -> tuple[int, int]:
-    """(width, height) that is meant by `size` for a source in this box.
+    """(width, height) of `size` for a source in this box.
 
     Raises:
-        ConfigError: too small or too large to be composed, or not of the source's shape.
+        ConfigError: too small, too large, or not of the source's shape.
     """
     own = box.width, box.height
     if size == "model":
@@ -99,12 +98,11 @@ def target_size(size: Size, box: Letterbox) -> tuple[int, int]:
 
 
 class SourcePicture:
-    """The source picture of a session, kept at its own size, and frames composed over it.
+    """The source picture of a session at its own size, and frames composed over it.
 
     Attributes:
         box: where it lies in the model's square.
-        has_frame: whether the session's layers are those of a frame of this picture; for the
-            caller to set.
+        has_frame: whether the session's layers are of a frame of this picture; the caller sets it.
     """
 
     def __init__(self, session: Session, image: Any, box: Letterbox) -> None:
@@ -112,12 +110,12 @@ class SourcePicture:
         self.has_frame = False
         self._session = session
         self.box = box
-        # Any other array has the model's size, and may lie on a GPU: it is read back when needed.
+        # Other arrays have the model's size, and may lie on a GPU: they are read back when needed.
         self._image: Image | None = image.copy() if isinstance(image, np.ndarray) else None
         self._composer: Composer | None = None
         backend = session.backend
         self._backend = backend if isinstance(backend, ComposesFrames) else None
-        # The size that the backend was given the picture for, if it composes.
+        # The size for which the backend has the picture, if it composes.
         self._given: tuple[int, int] | None = None
 
     def check(self, size: Size) -> tuple[int, int]:
@@ -134,11 +132,7 @@ class SourcePicture:
         return target_size(size, self.box)
 
     def compose_next(self, size: Size | None) -> None:
-        """Let the next frame be composed where it is made, if the backend can; None: let it not be.
-
-        Raises:
-            ConfigError: as `check`.
-        """
+        """Let the backend compose the next frame at this size, if it can; None: not at all."""
         if self._backend is not None:
             wanted = size is not None and self._given_to_backend(self.check(size)) is not None
             self._backend.compose_next(wanted)
@@ -157,7 +151,7 @@ class SourcePicture:
         return self._composer.compose(*(read(name) for name in vars(layers).values()))
 
     def _given_to_backend(self, target: tuple[int, int]) -> ComposesFrames | None:
-        """The backend, which has the picture for that size then; None if it does not compose."""
+        """Give the backend the picture for that size; None if it does not compose."""
         backend = self._backend
         if backend is None or not backend.can_compose:
             return None
@@ -166,7 +160,7 @@ class SourcePicture:
             try:
                 backend.compose_over(enlarge(self._pixels(), self.box, target))
             except BackendError as error:
-                # Of a GPU that is lost the next call says so too.
+                # If the GPU is lost, the next call fails as well.
                 log.warning("frames are composed on the CPU from now on: %s", error.message)
                 return None
             self._given = target
@@ -175,19 +169,19 @@ class SourcePicture:
     def _pixels(self) -> Image:
         if self._image is None:
             self._image = to_image(self._session.read(SOURCE_IMAGE))
-        # A grey picture in a model of colours may get colours; a grey model changes none.
+        # A colour model may give a grey picture colours; a grey model leaves colours as they are.
         colours = self._session.chain.image.channels == 3
         return to_channels(self._image, 3) if colours else self._image
 
 
 class Composer:
-    """Composes frames of one source picture at one size; made again for another of either.
+    """Composes frames of one source picture at one size.
 
-    On a GPU csrc/compose_frame.h computes the same: who changes one changes both.
+    csrc/compose_frame.h computes the same on a GPU: change both together.
     """
 
     def __init__(self, picture: Image, box: Letterbox, size: tuple[int, int]) -> None:
-        """Prepare the picture.
+        """Enlarge the picture.
 
         Args:
             picture: uint8 (H, W) or (H, W, 3), of the box's width and height.
@@ -211,12 +205,8 @@ class Composer:
         self._gate = np.empty((height, width, *self._channels), np.float32)
         self._base = np.empty_like(self._gate)
 
-    def compose(
-        self, deformation: Map, stiff: Map, gain: Map, offset: Map, gate: Map
-    ) -> Image:  # fmt: skip
-        """The frame of these layers, shaped as `bundle.manifest.Layers` says.
-
-        The layers are of the model's square; the frame is the picture inside it.
+    def compose(self, deformation: Map, stiff: Map, gain: Map, offset: Map, gate: Map) -> Image:
+        """The frame of these layers of the model's square (`bundle.manifest.Layers`).
 
         Returns:
             A new uint8 array (height, width), or (height, width, 3) if the picture has colours.
@@ -224,14 +214,16 @@ class Composer:
         cv2 = _cv2()
         gain, offset, gate = (self._of_picture(layer) for layer in (gain, offset, gate))
         stiffly = _displacement(stiff)
-        # The low-pass that the texture lacks is taken off where it is small. Enlarged on their own
-        # at the picture's size, both of them would cost as much as the picture.
+        # The low-pass is subtracted from the texture at the small size: enlarging both of them to
+        # the picture's size would cost as much as the picture.
         half = self._box.size // 2
-        base = _resized(gain, half) * _moved(self._low, _displacement(deformation), "replicate")
+        base = _resized(gain, half) * _moved(
+            self._low, _displacement(deformation), cv2.BORDER_REPLICATE
+        )
         base += 255 * _resized(offset, half)
-        base -= _resized(gate, half) * _moved(self._low, stiffly, "reflect")
+        base -= _resized(gate, half) * _moved(self._low, stiffly, cv2.BORDER_REFLECT)
         for axis, places in enumerate(self._places):
-            # So many fine pixels for each of the frame's; points span 2 over the model's square.
+            # In pixels of the enlarged picture; points span 2 over the model's square.
             pixels = stiffly[..., axis] * (FINER / 2 * self._box.size * self._scale[axis])
             self._enlarge(pixels, places)
             places += self._own[axis]
@@ -251,27 +243,28 @@ class Composer:
         return np.array(np.broadcast_to(planes if self._channels else planes[..., 0], shape))
 
     def _enlarge(self, layer: Map, target: Map) -> None:
-        """What a layer of the square is inside the box, at the frame's size."""
+        """Enlarge the part of a layer inside the box to the frame's size."""
+        cv2 = _cv2()
         box = self._box
         inside = _resized(layer, box.size)[box.y : box.y + box.h, box.x : box.x + box.w]
-        _cv2().resize(inside, self.size, dst=target, interpolation=_cv2().INTER_LINEAR)
+        cv2.resize(inside, self.size, dst=target, interpolation=cv2.INTER_LINEAR)
 
 
 def enlarge(picture: Image, box: Letterbox, size: tuple[int, int]) -> EnlargedSource:
-    """What frames of one size read of a source; arguments as `Composer`'s."""
+    """What frames of one size read from a source; arguments as for `Composer`."""
     rows, columns = (box.y, box.size - box.y - box.h), (box.x, box.size - box.x - box.w)
     low = _finer(_low_pass(_framed(resize(picture, box.w, box.h), rows, columns)))
     width, height = size
     above, below = (round(n * (height / box.h)) for n in rows)
     left, right = (round(n * (width / box.w)) for n in columns)
-    # The whole square, for that is what layers are of. Around the picture it is black for the
-    # model; here it is mirrored, or motion would draw black over the picture's edge.
+    # The whole square, like the layers. The model sees black around the picture; here the picture
+    # is mirrored, or motion would draw black over its edge.
     framed = _framed(resize(picture, width, height), (above, below), (left, right))
     return EnlargedSource(low, _finer(framed), above, left, box, size)
 
 
 def _framed(picture: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Image:
-    """The picture, mirrored at its edges into so many rows and columns before and after it."""
+    """The picture, mirrored into this many rows and columns before and after it."""
     return np.pad(picture, (rows, columns, (0, 0))[: picture.ndim], mode="symmetric")
 
 
@@ -291,31 +284,27 @@ def _finer(image: Any) -> Any:
 
 
 def _displacement(deformation: Map) -> Map:
-    """(1, h, w, 2) points -> (h, w, 2): how far from its own place each is read."""
-    displacement: Map = deformation[0] - own_places(*deformation.shape[1:3])[0]
-    return displacement
+    """(1, h, w, 2) points -> (h, w, 2): how far from its own place each pixel is read."""
+    return np.asarray(deformation[0] - own_places(*deformation.shape[1:3])[0])
 
 
-def _moved(low: Map, displacement: Map, beyond: Literal["replicate", "reflect"]) -> Map:
-    """The low-pass (n, n[, 3]) of the enlarged one, read a displacement of points away."""
+def _moved(low: Map, displacement: Map, border: int) -> Map:
+    """The low-pass (n, n[, 3]), read from the enlarged one a displacement of points away."""
     cv2 = _cv2()
     size = low.shape[0] // FINER
     places = _resized(displacement, size) * np.float32(FINER * size / 2)
     line = FINER * np.arange(size, dtype=np.float32) + FINER // 2
     places += np.stack(np.meshgrid(line, line), axis=-1)
-    border = cv2.BORDER_REPLICATE if beyond == "replicate" else cv2.BORDER_REFLECT
-    moved: Map = cv2.remap(low, places, None, cv2.INTER_LINEAR, borderMode=border)
-    return moved
+    return np.asarray(cv2.remap(low, places, None, cv2.INTER_LINEAR, borderMode=border))
 
 
 def _resized(layer: Map, size: int) -> Map:
     """(h, w[, n]) -> (size, size[, n]), bilinear."""
-    resized: Map = _cv2().resize(layer, (size, size), interpolation=_cv2().INTER_LINEAR)
-    return resized
+    cv2 = _cv2()
+    return np.asarray(cv2.resize(layer, (size, size), interpolation=cv2.INTER_LINEAR))
 
 
-@functools.cache
-def _cv2() -> Any:
+def _cv2() -> Any:  # untyped: its stubs refuse what remap takes
     import cv2
 
     return cv2

@@ -1,7 +1,7 @@
-"""A picture of an alignment: which place of the source is read where in the reference frame.
+"""Draw an alignment: which place of the source is read where in the reference frame.
 
-Left the source with the cells of its grid, right the reference with the same cells where they are
-read; landmarks have the same number and colour in both.
+On the left is the source with the cells of its grid, on the right the reference with the same cells
+where they are read. Landmarks have the same number and colour in both.
 """
 
 from __future__ import annotations
@@ -69,8 +69,7 @@ def _draw(
     image: Any = cv2.resize(to_channels(picture, 3), shown, interpolation=cv2.INTER_LINEAR)
 
     def place(pixels: NDArray[np.float64]) -> NDArray[np.int32]:
-        whole: NDArray[np.int32] = np.rint((pixels + 0.5) * factor - 0.5).astype(np.int32)
-        return whole
+        return np.asarray(np.rint((pixels + 0.5) * factor - 0.5), np.int32)
 
     cells = place(points_to_pixels(grid, Letterbox.fit(width, height, size)))
     rows, columns = (
@@ -93,5 +92,4 @@ def _draw(
             cv2.putText(
                 image, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, line, thick, cv2.LINE_AA
             )
-    made: Image = image
-    return made
+    return np.asarray(image, np.uint8)

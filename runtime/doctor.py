@@ -1,11 +1,10 @@
-"""`sonomime doctor`: is everything here that a run needs, and if not, what to do."""
+"""`sonomime doctor`: check everything that a run needs, and say how to fix what is wrong."""
 
 from __future__ import annotations
 
 import importlib
 import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -16,18 +15,23 @@ from typing import Any, Literal
 from .media.sinks import MP4_ENCODERS
 from .support.atomic_files import cache_folder
 from .support.errors import BackendError, BundleError, OutputError, SonomimeError
+from .support.process import signal_behind
 
 State = Literal["ok", "note", "fail"]
 
 _LEAST_FREE = 200 << 20  # bytes: a long clip, or the engines of one bundle
 
-_OTHERWISE = "this CPU or this onnxruntime computes otherwise: try another version, and report it"
+_INSTALL_TRAIN = 'pip install "sonomime[train]"'
+_INSTALL_TORCH = (
+    "to train on the CPU: pip install torch --index-url https://download.pytorch.org/whl/cpu, "
+    f"then {_INSTALL_TRAIN}; to train on an NVIDIA GPU: {_INSTALL_TRAIN}"
+)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line. `note` is worth knowing and stops nothing; `fix` says what to do about a failure;
-    `exit_code` is what the command leaves with when this is the first failure."""
+    """One result. A `note` stops nothing; `fix` says what to do; `exit_code` is the command's when
+    this is the first failure."""
 
     name: str
     state: State
@@ -37,20 +41,22 @@ class Check:
 
 
 def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[Check]:
-    """Run the checks, one after the other; none of them raises.
+    """Run the checks one after the other; only signals raise.
 
     Args:
         bundle: folder of the bundle to try, None for the default one.
         device: number of the GPU to try it on; None for what `auto` takes.
     """
     checks: list[tuple[str, Callable[[], Check], type[SonomimeError], str]] = [
-        ("python", _python, BackendError, "install Python 3.11 or newer"),
+        ("python", _python, BackendError, ""),
         ("numpy", lambda: _module("numpy", "numpy"), BackendError, "pip install numpy"),
         ("opencv", lambda: _module("opencv", "cv2"), BackendError,
          "pip install opencv-python-headless"),
         ("pyav", _pyav, BackendError, "pip install av"),
         ("onnxruntime", _onnxruntime, BackendError, 'pip install "sonomime[cpu]"'),
         ("gpu", _gpu, BackendError, ""),
+        ("torch", _torch, BackendError, _INSTALL_TORCH),
+        ("onnx", _onnx, BackendError, _INSTALL_TRAIN),
         ("bundle", lambda: _bundle(bundle, device), BundleError,
          "install sonomime again, or name a bundle with --bundle"),
         ("temporary folder", lambda: _writable("temporary folder", Path(tempfile.gettempdir())),
@@ -60,13 +66,15 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
     ]  # fmt: skip
     for name, check, kind, fix in checks:
         try:
-            yield check()
-        except SonomimeError as error:
-            advice = error.hint or fix
-            yield Check(name, "fail", error.message, advice, type(error).exit_code)
-        except Exception as error:  # a broken installation raises anything; that is the finding
-            detail = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            yield Check(name, "fail", detail, fix, kind.exit_code)
+            found = check()
+        except Exception as error:  # a broken installation may raise anything
+            if (signal := signal_behind(error)) is not None:
+                raise signal from None
+            detail, advice, code = f"{type(error).__name__}: {error}", fix, kind.exit_code
+            if isinstance(error, SonomimeError):
+                detail, advice, code = error.message, error.hint or fix, error.exit_code
+            found = Check(name, "fail", detail.strip().splitlines()[0], advice, code)
+        yield found
 
 
 def as_data(checks: list[Check]) -> dict[str, Any]:
@@ -75,14 +83,13 @@ def as_data(checks: list[Check]) -> dict[str, Any]:
 
 
 def _python() -> Check:
-    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    if sys.version_info < (3, 11):  # noqa: UP036 - run from a checkout, nothing else says so
-        raise BackendError(f"{found} is too old", "install Python 3.11 or newer")
-    return Check("python", "ok", found)
+    return Check(
+        "python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    )
 
 
 def _module(name: str, module: str) -> Check:
-    version = getattr(importlib.import_module(module), "__version__", "of unknown version")
+    version = getattr(importlib.import_module(module), "__version__", "unknown version")
     return Check(name, "ok", str(version))
 
 
@@ -90,39 +97,38 @@ def _pyav() -> Check:
     import av
     from av.codec import codecs_available
 
-    version = f"{av.__version__}"
     if "ffv1" not in codecs_available:
-        raise BackendError(f"{version} lacks FFV1", "pip install --force-reinstall av")
-    have = [codec for codec, _ in MP4_ENCODERS if codec in codecs_available]
+        raise BackendError(
+            f"{av.__version__} cannot write .mkv (no FFV1)", "pip install --force-reinstall av"
+        )
+    encoders = [codec for codec, _ in MP4_ENCODERS]
+    have = [codec for codec in encoders if codec in codecs_available]
     if not have:
         raise BackendError(
-            f"{version} has no encoder for .mp4", "write .mkv, or pip install --force-reinstall av"
+            f"{av.__version__} cannot write .mp4",
+            "write .mkv, or pip install --force-reinstall av",
         )
-    detail = f"{version}, .mkv by ffv1, .mp4 by {have[0]}"
-    best = MP4_ENCODERS[0][0]
-    if have[0] == best:
-        return Check("pyav", "ok", detail)
-    return Check(
-        "pyav", "note", detail, f"{best} makes better .mp4: pip install --force-reinstall av"
-    )
+    check = Check("pyav", "ok", f"{av.__version__}, writes .mkv (ffv1) and .mp4 ({have[0]})")
+    if have[0] == encoders[0]:
+        return check
+    fix = f"{encoders[0]} writes better .mp4: pip install --force-reinstall av"
+    return replace(check, state="note", fix=fix)
 
 
 def _onnxruntime() -> Check:
     import onnxruntime
 
-    providers = onnxruntime.get_available_providers()
-    if "CPUExecutionProvider" not in providers:
-        raise BackendError("ONNX Runtime has no CPU provider", 'pip install "sonomime[cpu]"')
-    both = [d for d in ("onnxruntime", "onnxruntime-gpu") if _installed(d)]
-    if len(both) == 2:
+    from .backends.base import default_threads
+
+    if "CPUExecutionProvider" not in onnxruntime.get_available_providers():
+        raise BackendError("ONNX Runtime cannot run on the CPU", 'pip install "sonomime[cpu]"')
+    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
         return Check(
             "onnxruntime", "note", "onnxruntime and onnxruntime-gpu are both installed",
             "they overwrite each other: pip uninstall both, then install one again",
         )  # fmt: skip
-    from .backends.base import default_threads
-
     threads = default_threads()
-    return Check("onnxruntime", "ok", f"{onnxruntime.__version__}, CPU, {threads} threads")
+    return Check("onnxruntime", "ok", f"{onnxruntime.__version__}, {threads} CPU threads")
 
 
 def _installed(distribution: str) -> bool:
@@ -137,20 +143,41 @@ def _gpu() -> Check:
     try:
         runtime: Any = importlib.import_module("cuda.bindings.runtime")
     except ImportError:
-        return Check("gpu", "note", "not looked for: cuda-bindings is not installed (CPU runs)")
+        why = "not looked for, because cuda-bindings is not installed; frames are made on the CPU"
+        return Check("gpu", "note", why)
     error, count = runtime.cudaGetDeviceCount()
     if int(error) != 0 or count < 1:
-        return Check("gpu", "note", "none found: frames run on the CPU")
+        return Check("gpu", "note", "no NVIDIA GPU found; frames are made on the CPU")
     names = []
     for index in range(count):
         error, found = runtime.cudaGetDeviceProperties(index)
         name = found.name.decode(errors="replace").rstrip("\0") if int(error) == 0 else "unknown"
         names.append(f"{index} {name}")
-    return Check("gpu", "ok", f"by their numbers: {', '.join(names)}")
+    return Check("gpu", "ok", f"number and name, for --device: {', '.join(names)}")
+
+
+def _torch() -> Check:
+    try:
+        torch: Any = importlib.import_module("torch")
+    except ModuleNotFoundError:
+        why = "not installed; only training, export and evaluating checkpoints need it"
+        return Check("torch", "note", why, _INSTALL_TORCH)
+    if torch.version.cuda is None:
+        return Check("torch", "ok", f"{torch.__version__}, CPU build: training runs on the CPU")
+    place = "the GPU" if torch.cuda.is_available() else "the CPU, because torch finds no GPU"
+    detail = f"{torch.__version__}, CUDA {torch.version.cuda} build: training runs on {place}"
+    return Check("torch", "ok", detail)
+
+
+def _onnx() -> Check:
+    try:
+        return _module("onnx", "onnx")
+    except ModuleNotFoundError:
+        return Check("onnx", "note", "not installed; only export needs it", _INSTALL_TRAIN)
 
 
 def _bundle(path: Path | None, device: int | None) -> Check:
-    """Open the bundle, digests and all, and let it make its golden frame."""
+    """Open the bundle, verify its files, and make its golden frame."""
     from .backends import open_backend
     from .bundle.bundle import Bundle
     from .golden import agreement, begin_golden
@@ -167,29 +194,34 @@ def _bundle(path: Path | None, device: int | None) -> Check:
         found = agreement(made, bundle, read_image)
     finally:
         session.close()
-    name = f"{bundle.manifest.name} {bundle.digest[:12]}"
-    detail = f"{name}, golden frame within {found.levels}/255 ({found.psnr_db:.1f} dB)"
+    detail = (
+        f"{bundle.manifest.name} ({bundle.digest[:12]}), whose test frame comes out within "
+        f"{found.levels} of 255 grey levels ({found.psnr_db:.1f} dB)"
+    )
     if not found.within(tolerances):
         levels, decibels = tolerances.frame_levels, tolerances.psnr_db
-        allowed = [] if levels is None else [f"{levels}/255"]
+        allowed = [] if levels is None else [f"{levels} grey levels"]
         allowed += [] if decibels is None else [f"{decibels:g} dB"]
-        raise BundleError(f"{detail}, allowed are {' and '.join(allowed)}", _OTHERWISE)
+        raise BundleError(
+            f"{detail}; allowed: {' and '.join(allowed)}",
+            "onnxruntime gives other numbers here: try another version of it, and report this",
+        )
     return Check("bundle", "ok", detail)
 
 
 def _cache() -> Check:
-    """The cache is writable; decoded clips stay in it until somebody removes them."""
+    """The cache can be written; it also holds decoded clips, which are never removed."""
     check = _writable("cache", cache_folder())
     clips = cache_folder() / "clips"
     held = sum(file.stat().st_size for file in clips.glob("*") if file.is_file())
-    if held:
-        said = f"; {held / 1e9:.1f} GB of decoded clips, which can be removed at any time: {clips}"
-        check = replace(check, detail=check.detail + said)
-    return check
+    if not held:
+        return check
+    said = f"{held / 1e9:.1f} GB of decoded clips in {clips}, which you may delete at any time"
+    return replace(check, detail=f"{check.detail}; {said}")
 
 
 def _writable(name: str, folder: Path) -> Check:
-    """The folder, or what of it exists, takes a file and has room."""
+    """The folder, or the part of its path that exists, can be written and has room."""
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent
@@ -202,4 +234,4 @@ def _writable(name: str, folder: Path) -> Check:
     free = shutil.disk_usage(there).free
     if free < _LEAST_FREE:
         raise OutputError(f"{folder} has only {free >> 20} MiB free")
-    return Check(name, "ok", f"{folder}, {free >> 30} GiB free")
+    return Check(name, "ok", f"{folder} can be written, {free >> 30} GiB free")

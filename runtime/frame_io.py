@@ -1,8 +1,7 @@
-"""Frames into a Session and out of it: images of the host, or arrays on the model's GPU."""
+"""Frames into a Session and out of it: numpy images, or arrays on the model's GPU."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,10 @@ _CALLED = {
 
 
 class FrameIO:
-    """Writes what a caller gives into the backend, and hands the synthesized frame out.
+    """Writes the caller's images into the backend, and hands the synthesized frame out.
 
-    A numpy image may have any size, and is letterboxed. Any other array has exactly the model's
-    size and its planes, (S, S) for a grey model and (3, S, S) for an RGB one, since it is copied
-    as it is: on the device where it lies there, else in the host's memory.
+    A numpy image may have any size, and is letterboxed. Any other array is copied as it is, so it
+    must have the model's size: (S, S) for a grey model, (3, S, S) for an RGB one.
     """
 
     def __init__(self, backend: Backend, chain: Chain) -> None:
@@ -37,26 +35,36 @@ class FrameIO:
         self._inputs = {name: Planes(backend.view(name)) for name in given}
         self._frame = Planes(backend.view(FRAME))
 
-    def give(self, image: Any, tensor: str, box: Letterbox | None = None) -> Letterbox:
-        """Write an image or array into `tensor`; `box` may fit from the last time.
+    def give(self, image: Any, tensor: str) -> Letterbox:
+        """Write an image or array into `tensor`.
 
         Raises:
             InputError: not an image, or an array of another size than the model's.
             BackendError: an array on a GPU, and the model runs elsewhere.
         """
-        if not isinstance(image, np.ndarray):
-            return self._give_array(image, tensor, _CALLED[tensor])
-        height, width = check_image(image).shape[:2]
-        size = self._size
-        if box is None or (box.width, box.height) != (width, height):
+        size, what = self._size, _CALLED[tensor]
+        whole = Letterbox.fit(size, size, size)
+        if isinstance(image, np.ndarray):
+            height, width = check_image(image).shape[:2]
             box = Letterbox.fit(width, height, size)
-        pixels = to_channels(image, self._channels)
-        self._from_host(tensor)
-        self._inputs[tensor].write(pixels if (width, height) == (size, size) else box.place(pixels))
-        return box
+            pixels = to_channels(image, self._channels)
+            self._from_host(tensor)
+            self._inputs[tensor].write(pixels if box == whole else box.place(pixels))
+            return box
+        if on_device(image):
+            array = self._adopt(image, what)
+            assert self._on_device is not None  # else it was not adopted
+            self._on_device.put(tensor, array)
+        else:
+            found = host_array(image, what)
+            self._check_planes(found.shape, found.dtype, what)
+            view = self._backend.view(tensor)
+            self._from_host(tensor)
+            np.copyto(view, found.reshape(view.shape))
+        return whole
 
     def target(self, out: Any) -> Any:
-        """Check where a frame is to go; the result is for `deliver_to_device` and `collect`.
+        """Check an array that is to take the frame; the result is for the two methods below.
 
         Raises:
             InputError: it cannot take a frame.
@@ -84,33 +92,20 @@ class FrameIO:
         return target
 
     def deliver_to_device(self, target: Any) -> None:
-        """Before the frame is run: let the device copy it to `target`, if that lies there."""
+        """Before a frame runs: let the device copy it to `target`, if that lies there."""
         if isinstance(target, DeviceArray) and self._on_device is not None:
             self._on_device.take(FRAME, target)
 
     def collect(self, target: Any) -> Image | None:
-        """After the frame was run: a new image where there is no target, else None."""
+        """After a frame ran: a new image if there is no target, else None."""
         if target is None:
             return self._frame.read()
         if not isinstance(target, DeviceArray):
             self._frame.read_into(target)
         return None
 
-    def _give_array(self, value: Any, tensor: str, what: str) -> Letterbox:
-        if on_device(value):
-            array = self._adopt(value, what)
-            assert self._on_device is not None  # else it was not adopted
-            self._on_device.put(tensor, array)
-        else:
-            found = host_array(value, what)
-            self._check_planes(found.shape, found.dtype, what)
-            view = self._backend.view(tensor)
-            self._from_host(tensor)
-            np.copyto(view, found.reshape(view.shape))
-        return Letterbox.fit(self._size, self._size, self._size)
-
     def _from_host(self, tensor: str) -> None:
-        """The tensor's view counts again."""
+        """Let the tensor's view on the host count again."""
         if self._on_device is not None:
             self._on_device.put(tensor, None)
 
@@ -147,27 +142,26 @@ class Planes:
         if len(self._planes) == 1:
             np.copyto(self._planes[0], image)
         else:
-            _cv2().split(image, self._planes)  # six times as fast as a strided copy
+            import cv2
+
+            cv2.split(image, self._planes)  # six times as fast as a strided copy
 
     def read(self) -> Image:
-        """A new image with what the tensor holds."""
-        if len(self._planes) == 1:
-            return self._planes[0].copy()
-        merged: Image = _cv2().merge(self._planes)
-        return merged
+        """A new image of the tensor."""
+        grey = len(self._planes) == 1
+        shape = self._planes[0].shape if grey else (*self._planes[0].shape, len(self._planes))
+        image = np.empty(shape, np.uint8)
+        self.read_into(image)
+        return image
 
     def read_into(self, image: Image) -> None:
-        """Copy what the tensor holds into an image of exactly its size."""
+        """Copy the tensor into an image of exactly its size."""
         if len(self._planes) == 1:
             np.copyto(image, self._planes[0])
-        elif image.flags.c_contiguous:
-            _cv2().merge(self._planes, image)
+            return
+        import cv2
+
+        if image.flags.c_contiguous:
+            cv2.merge(self._planes, image)
         else:
-            np.copyto(image, _cv2().merge(self._planes))
-
-
-@functools.cache
-def _cv2() -> Any:
-    import cv2
-
-    return cv2
+            np.copyto(image, cv2.merge(self._planes))

@@ -1,4 +1,4 @@
-"""Does a bundle still make its golden frame, on this machine and by this backend?"""
+"""Compare a bundle's golden frame with what this machine and backend make."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .support.errors import BundleError
 
 
 class Agreement(NamedTuple):
-    """How far the frame made is from the golden one."""
+    """How far a frame is from the golden one."""
 
     levels: int
     psnr_db: float
 
     def within(self, tolerances: Tolerances) -> bool:
-        """A little more is allowed than at export: another CPU adds up in another order."""
+        """A little more is allowed than at export, since CPUs add up in different orders."""
         levels, decibels = tolerances.frame_levels, tolerances.psnr_db
         few = levels is None or self.levels <= levels + 1
         return few and (decibels is None or self.psnr_db >= decibels - 1)

@@ -1,9 +1,9 @@
 """Landmarks that source and reference share: from a file, or found by the model.
 
-The file is a CSV with the columns image, keypoint, x, y. `image` is `source` or `reference`, x and
+The file is a CSV with the columns image, keypoint, x, y. `image` is `source` or `reference`; x and
 y are pixels of the ORIGINAL picture or driving frame, before any crop (0 = centre of the first
-pixel). Every landmark is named once for each of the two. It does not say which driving frame the
-reference is: whoever wrote it knows, so nothing may choose another.
+pixel). Every landmark is named once for each of the two. The file does not say which driving frame
+the reference is, so the user has to choose it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from .support.table import NAME_HINT, is_name, number, read_table, spelling_hint
 
 COLUMNS = ("image", "keypoint", "x", "y")
 IMAGES = ("source", "reference")
-SHARED = "what both pictures show"
+
+Points = NDArray[np.float64]
 
 
 class Placed(NamedTuple):
-    """A landmark's place in pixels of the original picture, and the file and line that say so."""
+    """A landmark's place in pixels of the original picture, and the line of the file."""
 
     x: float
     y: float
@@ -35,46 +36,47 @@ class Placed(NamedTuple):
 
 
 Places = Mapping[str, Placed]
-"""Of one picture, by the landmark's name."""
+"""Landmarks of one picture, by name."""
 
 
 class Picture(NamedTuple):
-    """The source or the reference frame, as it was cut out of the original by `crop`."""
+    """The source or the reference frame, cut out of the original by `crop`."""
 
     image: Image
     crop: Crop | None = None
 
 
 class Alignment(NamedTuple):
-    """What aligns a pair: landmarks, (K, 2) in pixels of each picture, if there are any, and the
-    pictures themselves or not. `said` has it in words, or why it is not aligned; it is empty where
-    the model has nothing to align."""
+    """How a pair is aligned: in words, or why it is not ("" if the model cannot align); whether by
+    the pictures; and by K named landmarks, (K, 2) pixels in each picture."""
 
-    names: tuple[str, ...]
-    source: NDArray[np.float64]
-    reference: NDArray[np.float64]
-    pictures: bool
     said: str
+    pictures: bool = False
+    names: tuple[str, ...] = ()
+    source: Points = np.empty((0, 2))
+    reference: Points = np.empty((0, 2))
 
 
 def align_pair(
     animator: Animator, landmarks: str | Path, source: Picture, reference: Picture | None
 ) -> Alignment:
-    """Align an Animator's source and reference, by what both pictures show too where it can.
+    """Align an Animator's source and reference, also by matching the pictures if the model can.
 
     Args:
-        landmarks: `auto` (what the model finds in both pictures), `none` (no alignment at all), or
-            a file.
-        reference: None where it cannot be looked at before the clip is animated.
+        landmarks: `auto` (those that the model finds in both pictures), `none` (no alignment at
+            all), or a file.
+        reference: None if it cannot be read before the clip is animated.
 
     Raises:
         ConfigError: a file, and the model cannot align.
         InputError: a file that cannot be used, or with landmarks outside of the pictures.
         BackendError: a stage failed.
     """
-    shared = animator.session.can_register and not _shows_nothing(source, reference)
+    session = animator.session
+    why = _shows_nothing(source, reference)
+    pictures = session.can_register and not why
     if isinstance(landmarks, Path):
-        if not animator.session.can_align:
+        if not session.can_align:
             raise ConfigError(
                 "this model cannot align source and reference: --landmarks has no effect",
                 "leave it out; landmarks are for models that move by displacements",
@@ -85,22 +87,25 @@ def align_pair(
                 "the driving clip cannot be read twice, so its reference cannot be aligned",
                 "leave --landmarks out, or record the clip to a file",
             )
-        pairs = zip(IMAGES, (source, reference), strict=True)
-        points = [_in_picture(both[which], which, picture) for which, picture in pairs]
-        return _aligned(animator, tuple(both["source"]), points, shared)
-    if not animator.session.can_align:
-        return _without_landmarks("")
-    animator.unalign()
-    if landmarks == "none":
-        return _without_landmarks("not aligned, as asked")
-    names, points, why = _found_in_both(animator, source, reference)
-    if names:
-        return _aligned(animator, names, points, shared)
-    if not shared:
-        why = _shows_nothing(source, reference) or why
-        return _without_landmarks(f"not aligned: {why}")
-    animator.align()
-    return _without_landmarks(f"aligned by {SHARED}")._replace(pictures=True)
+        names = tuple(both["source"])
+        points = [
+            _in_picture(both[which], which, picture)
+            for which, picture in zip(IMAGES, (source, reference), strict=True)
+        ]
+    elif not session.can_align:
+        return Alignment("")
+    elif landmarks == "none":
+        animator.unalign()
+        return Alignment("not aligned, as asked")
+    else:
+        names, points, missing = _found_in_both(animator, source, reference)
+        if not names and not pictures:
+            animator.unalign()
+            return Alignment(f"not aligned: {why or missing}")
+    placed, kept = points if names else (None, None)
+    animator.align(placed, kept, pictures)
+    said = " and ".join([", ".join(names)] * bool(names) + ["what both pictures show"] * pictures)
+    return Alignment(f"aligned by {said}", pictures, names, *points)
 
 
 def read_landmarks(path: Path) -> dict[str, Places]:
@@ -110,9 +115,9 @@ def read_landmarks(path: Path) -> dict[str, Places]:
         `source` and `reference`: the same names in the same order, the file's.
 
     Raises:
-        InputError: naming file and line: a malformed table, another image than these two, what
-            cannot be a name, a coordinate that is no finite number, a landmark given twice, or for
-            one image only, or none at all.
+        InputError: naming file and line: a malformed table, an unknown image, an impossible name, a
+            coordinate that is not a finite number, a landmark given twice or for one image only, or
+            no landmark.
     """
     places: dict[str, dict[str, Placed]] = {image: {} for image in IMAGES}
     for line, row in read_table(path, COLUMNS):
@@ -138,16 +143,16 @@ def read_landmarks(path: Path) -> dict[str, Places]:
             for name in alone
         )
         raise InputError(
-            f"{path}: landmarks that are given for one image only: {shown}",
+            f"{path}: landmarks given for one image only: {shown}",
             "name each landmark once for the source and once for the reference",
         )
     if not source:
-        raise InputError(f"{path}: there is no landmark in it", "one in both pictures is enough")
+        raise InputError(f"{path} has no landmarks", "one in both pictures is enough")
     return {"source": source, "reference": {name: reference[name] for name in source}}
 
 
-def _in_picture(places: Places, which: str, picture: Picture) -> NDArray[np.float64]:
-    """(K, 2) pixels of the picture as it was cut out."""
+def _in_picture(places: Places, which: str, picture: Picture) -> Points:
+    """Landmarks as (K, 2) pixels of the cropped picture."""
     height, width = picture.image.shape[:2]
     corner = np.array(picture.crop[:2] if picture.crop else (0, 0), np.float64)
     points = np.array([(place.x, place.y) for place in places.values()]) - corner
@@ -165,7 +170,7 @@ def _in_picture(places: Places, which: str, picture: Picture) -> NDArray[np.floa
 
 
 def _found(animator: Animator, image: Image) -> dict[str, Landmark]:
-    """What the model finds and is sure of; black around a picture belongs to none."""
+    """Landmarks that the model is sure of, inside the picture."""
     height, width = image.shape[:2]
     return {
         each.name: each
@@ -176,35 +181,23 @@ def _found(animator: Animator, image: Image) -> dict[str, Landmark]:
 
 def _found_in_both(
     animator: Animator, source: Picture, reference: Picture | None
-) -> tuple[tuple[str, ...], list[NDArray[np.float64]], str]:
-    """Names and (K, 2) points of what the model finds in both pictures; or why there is nothing."""
+) -> tuple[tuple[str, ...], list[Points], str]:
+    """Names and (K, 2) points of the landmarks found in both pictures, or why there are none."""
     if not animator.session.landmarks:
         return (), [], "this model finds no landmarks; give them by --landmarks"
     if reference is None:
         return (), [], "the driving clip cannot be read twice"
     found = [_found(animator, picture.image) for picture in (source, reference)]
     names = tuple(name for name in found[0] if name in found[1])
-    points = [np.array([[each[name].x, each[name].y] for name in names]) for each in found]
+    points = [
+        np.array([[each[name].x, each[name].y] for name in names]).reshape(-1, 2) for each in found
+    ]
     return names, points, "no landmark was found in both source and reference"
 
 
 def _shows_nothing(source: Picture, reference: Picture | None) -> str:
-    """Which picture cannot be matched; empty: none."""
+    """Which picture cannot be matched; "" if both can."""
     for what, picture in (("source", source), ("reference", reference)):
         if picture is not None and not shows_something(picture.image):
             return f"the {what} is black or of one level"
     return ""
-
-
-def _aligned(
-    animator: Animator, names: tuple[str, ...], points: list[NDArray[np.float64]], pictures: bool
-) -> Alignment:
-    source, reference = points
-    animator.align(source, reference, pictures)
-    said = f"aligned by {', '.join(names)}" + (f" and {SHARED}" if pictures else "")
-    return Alignment(names, source, reference, pictures, said)
-
-
-def _without_landmarks(said: str) -> Alignment:
-    nothing = np.empty((0, 2))
-    return Alignment((), nothing, nothing, False, said)

@@ -1,4 +1,4 @@
-"""From files to a file: a source picture, a driving clip, an animated clip."""
+"""Animate files: a source picture and a driving clip become an animated clip."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .media.sinks import open_sink
 from .media.video import FrameSource, open_source
 from .quality import Quality
 from .reference import choose_reference, nth_frame
-from .support.errors import ConfigError, InputError, OutputError, output_errors
+from .support.errors import ConfigError, OutputError, output_errors
 from .support.progress import progress
 
 log = logging.getLogger("sonomime")
@@ -34,10 +34,10 @@ CAPTIONS = ("source", "driving", "synthesized")
 class Job:
     """What to animate.
 
-    `reference` is `first`, `best` or the index of a driving frame; `source_frame` the frame to take
-    where the source is a clip, None the first; crops are in pixels of the original frames;
-    `landmarks` as of `align_pair`; `debug_picture` is a PNG file that shows the alignment; `size`
-    is that of the synthesized picture.
+    `reference` is `first`, `best` or the index of a driving frame; `source_frame` the frame of a
+    source that is a clip, None for the first; crops are in pixels of the original frames;
+    `landmarks` as for `align_pair`; `debug_picture` a PNG file that shows the alignment; `size` is
+    that of the synthesized picture.
     """
 
     source: Path
@@ -58,8 +58,7 @@ class Job:
 class Done:
     """What was made: frames written, the reference's index (None for absolute motion), the size
     (width, height), seconds from the first frame to the closed file, how source and reference were
-    aligned, in words (empty where the model has nothing to align), and how each frame went, where
-    the model says."""
+    aligned (empty if the model cannot), and each frame's quality, if the model says."""
 
     output: Path
     frames: int
@@ -73,13 +72,13 @@ class Done:
 def animate_files(animator: Animator, job: Job) -> Done:
     """Animate a file with a file, frame by frame; whole videos are never in memory.
 
-    The synthesized picture has metadata that call it synthetic. Where the bundle can compose, it is
-    as sharp as the source and has its colours; else the model's frame is enlarged to its size.
+    The result's metadata call it synthetic. If the bundle can compose, the picture is as sharp as
+    the source and has its colours; else the model's frame is enlarged.
 
     Raises:
         ConfigError: a size that cannot be made; a reference that is not first, best or an index,
-            that the model cannot choose, or that is chosen although a file has its landmarks; a
-            clip to be driven by one frame, unless `source_frame` says that this is meant.
+            or that the model cannot choose; `best` with a landmarks file; a clip driven by one
+            frame without `source_frame`.
         InputError: the source or the driving clip cannot be used, or lacks the frame asked for.
         OutputError: the output cannot be written; nothing is left under its name.
         BackendError: a stage failed.
@@ -126,12 +125,14 @@ def animate_files(animator: Animator, job: Job) -> Done:
 
 def _source_of(job: Job, channels: int, composes: bool) -> Image:
     """The source picture, in colour if it has colours that can be kept."""
-    index = job.source_frame or 0
-    if composes and channels == 1:
-        still = _frame_of(job.source, index, job.source_crop, 3)
-        if has_colour(still):
-            return still
-    return _frame_of(job.source, index, job.source_crop, channels)
+
+    def read(channels: int) -> Image:
+        with open_source(job.source, crop=job.source_crop, channels=channels) as source:
+            return nth_frame(source, job.source_frame or 0)
+
+    if composes and channels == 1 and has_colour(still := read(3)):
+        return still
+    return read(channels)
 
 
 def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
@@ -154,25 +155,19 @@ def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
 
 
 def demo_jobs(output: Path) -> list[Job]:
-    """The sample stills moved by the sample clips, side by side: first one subject by itself, then,
-    into `output` with -2 after its name, one subject by another.
-
-    Raises:
-        InputError: the samples are not there.
-    """
-    pairs = (("still.png", "driving.mp4"), ("lung_still.png", "lung.mp4"))
-    for file in (SAMPLES / name for pair in pairs for name in pair):
-        if not file.is_file():
-            raise InputError(f"the sample {file} is missing", "install sonomime again")
-    outputs = (output, output.parent / f"{output.stem}-2{output.suffix}")
+    """The sample stills moved by the sample clips, side by side: into `output` one subject moved by
+    itself, into the file with -2 after its name one subject moved by another."""
+    second = output.parent / f"{output.stem}-2{output.suffix}"
     return [
         Job(SAMPLES / still, SAMPLES / driving, made, side_by_side=True)
-        for (still, driving), made in zip(pairs, outputs, strict=True)
-    ]
+        for still, driving, made in (
+            ("still.png", "driving.mp4", output), ("lung_still.png", "lung.mp4", second)
+        )
+    ]  # fmt: skip
 
 
 def _align(animator: Animator, job: Job, still: Image, reference: Image | None) -> Alignment:
-    """Align the pair as the job says, and draw the picture of it that it asks for."""
+    """Align the pair, and draw the debug picture if the job asks for one."""
     second = None if reference is None else Picture(reference, job.crop)
     alignment = align_pair(animator, job.landmarks, Picture(still, job.source_crop), second)
     if job.debug_picture is not None:
@@ -201,8 +196,8 @@ def _check(job: Job) -> None:
         raise ConfigError(
             f"the landmarks of {job.landmarks} belong to one driving frame, and --reference best "
             "may choose another",
-            "give --reference N, the frame they were placed in; --reference best --json without "
-            "them says which frame it chooses",
+            "give --reference N, the frame of the landmarks; --reference best --json without "
+            "--landmarks says which frame it chooses",
         )
     for index in (job.source_frame, job.reference):
         if isinstance(index, int) and index < 0:
@@ -210,7 +205,7 @@ def _check(job: Job) -> None:
     picture = job.debug_picture
     if picture is not None:
         there = picture.resolve()
-        # A folder that is made holds nothing but its frames.
+        # A folder that is written holds only frames.
         if picture.suffix.lower() != ".png" or job.output.resolve() in (there, *there.parents):
             raise ConfigError(
                 f"the debug picture cannot be {picture}",
@@ -225,18 +220,18 @@ def _check_no_input(output: Path, option: str, job: Job) -> None:
     with output_errors(output):
         there = output.exists()
     if there:
-        # A picture in a folder that is read is one of its frames.
+        # A picture in a folder that is read would be one of its frames.
         frame = output.suffix.lower() == ".png"
         places = (output, output.parent) if frame else (output,)
         for file, place in product((job.source, job.driving), places):
             if file.exists() and os.path.samefile(file, place):
                 raise OutputError(
-                    f"{output} is an input of this very run", f"choose another name with {option}"
+                    f"{output} is an input of this run", f"choose another name with {option}"
                 )
 
 
 def _check_one_frame(job: Job) -> None:
-    """Where one frame is all that drives: are source and driving clip swapped?"""
+    """Refuse a source that is a clip if the driving clip has one frame: they are likely swapped."""
     if job.source_frame is None:
         with open_source(job.source) as source:
             if not _has_one_frame(source):
@@ -251,11 +246,5 @@ def _check_one_frame(job: Job) -> None:
 
 
 def _has_one_frame(source: FrameSource) -> bool:
-    """Whether there is no second one, by reading it; what can be read but once is left alone."""
+    """Whether there is no second frame; a source that can be read only once is not tried."""
     return source.seekable and next(islice(source, 1, 2), None) is None
-
-
-def _frame_of(path: Path, index: int, crop: Crop | None, channels: int) -> Image:
-    """One frame of a picture, clip or folder."""
-    with open_source(path, crop=crop, channels=channels) as source:
-        return nth_frame(source, index)

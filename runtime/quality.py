@@ -1,7 +1,7 @@
-"""Whether a frame can be trusted: what the model knows about its own motion, as a word.
+"""Whether a frame can be trusted, judged by what the model says about its own motion.
 
-The numbers come from the graph (`QUALITY` in bundle/manifest.py). They see that a frame cannot be
-right; they cannot promise that one is.
+The numbers come from the graph (`QUALITY` in bundle/manifest.py). They show that a frame cannot be
+right; they cannot show that it is.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Reason = Literal["", "unsure", "far", "folded", "unseen"]
 
 # Chosen on the test clips (docs/results/README.md) and by eye. Confidence is 1 / (1 + the expected
 # error in pixels of 256), averaged over the picture: 1/6 is 5 px. With the default bundle it is .01
-# to .09 after a cut to another organ, at most .05 with a black frame, .17 with noise; within a
-# scene .18 to .31 in half of the frames, and below 1/6 in a fifth. Bars beside a wide picture count
-# as sure, which hides noise between them.
+# to .09 after a cut to another organ, at most .05 for a black frame, .17 for noise; within a scene
+# .18 to .31 in half of the frames, below 1/6 in a fifth. Bars beside a wide picture count as sure,
+# which hides noise between them.
 UNSURE_BELOW = 1 / 6
-# Motion at its own size goes .24 of the square's side, folds 1 % of it and shows 17 % from outside
-# in 95 % of the frames (3 % in three quarters). Enlarged two to four times, pictures are swirled or
-# torn from these on.
+# Unscaled motion stays below .24 of the square's side, 1 % folded and 17 % from outside in 95 % of
+# the frames (3 % from outside in three quarters). With motion two to four times as large, pictures
+# are swirled or torn beyond these limits.
 FAR_ABOVE = 0.25
 FOLDED_ABOVE = 0.1
 UNSEEN_ABOVE = 0.1
@@ -39,14 +39,14 @@ _WORDS: dict[Reason, tuple[str, tuple[str, ...]]] = {
     "folded": ("the motion folds the picture", ("a smaller --scale", "--landmarks")),
     "unseen": ("reaching outside the source", ("a smaller --scale", "--landmarks")),
 }
-"""What a reason says, and what may help: in the order in which they are given."""
+"""Words for a reason, and what may help, in the order of `judge`."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How a frame went: mean confidence [0, 1]; the longest displacement as a share of the square's
-    side; the shares of the square that folds and of the picture that the source does not show; and
-    why it is doubtful, "" where it is not."""
+    """Judgement of a frame: mean confidence in [0, 1]; longest displacement as a share of the
+    square's side; share of the square that folds; share of the picture that the source does not
+    show; and why the frame is doubtful, "" if it is not."""
 
     confidence: float
     displacement: float
@@ -60,10 +60,10 @@ class Quality:
 
 
 def judge_frame(session: Session, box: Letterbox) -> Quality | None:
-    """How a session's last frame went; None where its model does not say.
+    """Judge a session's last frame; None if its model does not say.
 
-    `box` is the source's. The graph knows its square alone, and takes the bars beside a picture for
-    the picture; where there are layers, what is unseen is counted here.
+    `box` is the source's. The graph does not know the bars beside a picture, so with layers the
+    unseen share is counted here.
     """
     chain = session.chain
     if QUALITY not in chain.tensors():
@@ -75,7 +75,7 @@ def judge_frame(session: Session, box: Letterbox) -> Quality | None:
 
 
 def unseen(deformation: NDArray[np.float32], box: Letterbox) -> float:
-    """The share of a picture in this box for which (1, h, w, 2) points read beside it."""
+    """The share of a picture in this box that (1, h, w, 2) points read from beside it."""
     middle = np.array([2 * box.x + box.w, 2 * box.y + box.h], np.float32) / box.size - 1
     half = np.array([box.w, box.h], np.float32) / box.size
 
@@ -84,28 +84,26 @@ def unseen(deformation: NDArray[np.float32], box: Letterbox) -> float:
         return near[..., 0] & near[..., 1]
 
     own = inside(own_places(*deformation.shape[1:3]))
-    half = half + np.float32(1 / box.size)  # half a pixel beside it is no matter
+    half = half + np.float32(1 / box.size)  # half a pixel outside does not count
     beside = own & ~inside(deformation)
     return int(beside.sum()) / max(1, int(own.sum()))
 
 
 def judge(numbers: NDArray[np.float32]) -> Quality:
-    """A frame's numbers (1, 4), as the graph gives them, judged; what is not a number is bad."""
+    """Judge a frame's numbers (1, 4), as the graph gives them; NaN is doubtful."""
     confidence, displacement, folded, unseen = (float(x) for x in numbers[0])
-    reason: Reason = ""
-    if not confidence >= UNSURE_BELOW:
-        reason = "unsure"
-    elif not displacement <= FAR_ABOVE:
-        reason = "far"
-    elif not folded <= FOLDED_ABOVE:
-        reason = "folded"
-    elif not unseen <= UNSEEN_ABOVE:
-        reason = "unseen"
+    fine: dict[Reason, bool] = {
+        "unsure": confidence >= UNSURE_BELOW,
+        "far": displacement <= FAR_ABOVE,
+        "folded": folded <= FOLDED_ABOVE,
+        "unseen": unseen <= UNSEEN_ABOVE,
+    }
+    reason: Reason = next((reason for reason, good in fine.items() if not good), "")
     return Quality(confidence, displacement, folded, unseen, reason)
 
 
 def summary(frames: Sequence[Quality]) -> str:
-    """One line on a clip: how many frames are doubtful, why, and what may help; "" if none is."""
+    """One line about a clip: how many frames are doubtful, why, and what may help; "" if none."""
     counts = Counter(frame.reason for frame in frames if frame.state == "doubtful")
     if not counts:
         return ""
@@ -119,7 +117,7 @@ def summary(frames: Sequence[Quality]) -> str:
 
 
 def as_rows(frames: Sequence[Quality]) -> list[dict[str, Any]]:
-    """One record a frame, for JSON; a number that is none is null."""
+    """One record per frame, for JSON; NaN and infinity become null."""
     return [
         {"frame": index, "state": frame.state}
         | {

@@ -1,8 +1,7 @@
-"""The reference: the driving frame whose pose is taken to be the source's.
+"""Choose the reference: the driving frame that is taken to show the source's pose.
 
-`best` goes by keypoints where there are any: the frame most like the source. Displacements are
-found between driving frames, so there the best reference is the frame from which the others have
-moved least: one in the middle of the motion.
+With keypoints, `best` is the frame most like the source. Displacements are found between driving
+frames, so with them it is the frame from which the others have moved least.
 """
 
 from __future__ import annotations
@@ -26,26 +25,26 @@ from .support.progress import progress
 log = logging.getLogger("sonomime")
 
 CANDIDATES = 16
-"""Frames of a clip that are matched with each other, at most."""
+"""How many frames of a clip are matched with each other, at most."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A driving frame by its index from 0, and its pixels where they were looked at."""
+    """A driving frame's index from 0, and its pixels if they were read."""
 
     index: int | None
     image: Image | None = None
 
 
 def choose_reference(animator: Animator, driving: FrameSource, reference: str | int) -> Reference:
-    """Set the reference frame of relative motion, and say which it is.
+    """Set the reference frame of relative motion.
 
     Args:
-        reference: `first`, `best` or an index. Where the first need not be looked at, nothing is
-            set: the first frame animated becomes it by itself.
+        reference: `first`, `best` or an index. For a first frame that need not be read, nothing is
+            set: the first frame animated becomes the reference.
 
     Returns:
-        The index None for absolute motion, which has no reference.
+        The reference; its index is None for absolute motion, which has none.
 
     Raises:
         ConfigError: `best`, and the model has nothing to choose by.
@@ -124,8 +123,8 @@ def _least_moved(animator: Animator, driving: FrameSource) -> int:
 
 
 def _sample(driving: FrameSource, size: int) -> dict[int, Planes]:
-    """At most CANDIDATES evenly spaced frames by their index, letterboxed; in one pass over a clip
-    whose length nobody knows. Frames that show nothing are left out, unless all are such."""
+    """At most CANDIDATES evenly spaced frames by their index, letterboxed, in one pass over a clip
+    of unknown length. Frames that show nothing are left out, unless all do."""
     kept: dict[int, tuple[Planes, bool]] = {}
     step = 1
     for frame in progress(driving, driving.count_hint, "look through the clip"):

@@ -1,9 +1,9 @@
-"""Affine registration of source and reference by matching them, as frames are matched.
+"""Align source and reference by matching them like frames of one clip.
 
-The matcher follows tissue from frame to frame; between two subjects it finds what is alike. Its
-displacements are too rough to be believed one by one. Their affine trend is better: weighed by how
-sure they are, of cells that both pictures show, and held within bounds. What is then left of the
-landmarks' offsets is blended in.
+The matcher follows tissue from frame to frame; between two subjects it finds what looks alike. Its
+displacements are too rough to use one by one, but their affine trend is better: weighted by
+confidence, from cells that both pictures show, and limited. What then remains of the landmarks'
+offsets is blended in.
 
 Convention: half_pixel; points (x, y) in [-1, 1] of the letterboxed square.
 """
@@ -22,14 +22,14 @@ from .media.frames import Letterbox, shows_something
 from .session import Planes, Session, own_places
 
 RIDGE = 1 / 512
-"""How sure cells have to be, on average, for a shift that all agree on to count for half. On 24
-pairs of phantoms that nothing was trained on, half and twice as much gave the same to .01."""
+"""Mean confidence at which a shift that all cells agree on counts for half. On 24 pairs of phantoms
+outside of training, half and twice as much gave the same result to .01."""
 
 FARTHEST = 0.5
-"""In points, a quarter of the square: a trend that shifts its middle by more shifts it so far."""
+"""Largest shift of a trend, in points: a quarter of the square."""
 
 ROUNDS = 2
-"""Without landmarks; where they begin it, a second round makes it no better."""
+"""Rounds without landmarks; with them a second round does not help."""
 
 Places = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ class Framed(NamedTuple):
     box: Letterbox
 
     def shows_something(self) -> bool:
-        """Whether it has any contrast, its bars aside."""
+        """Whether the picture inside its bars has any contrast."""
         box = self.box
         return shows_something(self.planes[..., box.y : box.y + box.h, box.x : box.x + box.w])
 
@@ -62,8 +62,8 @@ def registered(
 ) -> NDArray[np.float32]:
     """For each cell of the source, where in the reference it is found.
 
-    The session takes warped references meanwhile, and the true one at the end; states are fresh. If
-    a stage fails it has none.
+    Meanwhile the session has warped references, and the true one again at the end, with fresh
+    states. If a stage fails, it has none.
 
     Args:
         landmarks: where to begin; None is each cell's own place.
@@ -77,7 +77,7 @@ def registered(
     trend = np.zeros((3, 2))
 
     def found(places: Places) -> Places:
-        """Where places of the source are in the reference, by all that is known so far."""
+        """Where places of the source are in the reference, as far as known."""
         moved = places + homogeneous(places) @ trend
         return moved if landmarks is None else by_landmarks(moved, *landmarks)
 
@@ -92,7 +92,7 @@ def registered(
             displacement = session.match(source.planes).astype(np.float64)
             both = source.shows(cells) & reference.shows(found(cells + displacement))
             further = affine_trend(displacement, both * session.read(CONFIDENCE)[0, 0])
-            # One after the other: the further one is of the source's own cells.
+            # First the new trend, which is of the source's own cells, then the old one.
             whole = np.eye(3) + np.pad(further, ((0, 0), (0, 1)))
             trend = bounded(further + whole @ trend)
         if rounds:
@@ -109,14 +109,14 @@ def registered(
 def affine_trend(
     displacement: NDArray[np.floating], confidence: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """The affine displacement (x, y, 1) @ B that fits best, by weighed least squares with a ridge.
+    """The affine displacement (x, y, 1) @ B that fits best: weighted least squares with a ridge.
 
     Args:
         displacement: (rows, columns, 2) of the cells, in points.
         confidence: (rows, columns), in [0, 1].
 
     Returns:
-        B, (3, 2); 0 where no cell is sure.
+        B, (3, 2); 0 if no cell has confidence.
     """
     rows, columns = confidence.shape
     places = homogeneous(own_places(rows, columns)[0].astype(np.float64)).reshape(-1, 3)
@@ -127,8 +127,8 @@ def affine_trend(
 
 
 def bounded(trend: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The trend, no size more than MOST_LARGER times another and no shift beyond FARTHEST; nothing
-    at all of one that mirrors or is not finite."""
+    """The trend, scaling limited to MOST_LARGER and shift to FARTHEST; 0 for a trend that mirrors
+    or is not finite."""
     if not np.isfinite(trend).all():
         return np.zeros_like(trend)
     linear, shift = np.eye(2) + trend[:2], trend[2]
@@ -146,7 +146,7 @@ def homogeneous(places: Places) -> Places:
 
 
 def _seen_from(reference: Planes, found: Callable[[Places], Places]) -> Planes:
-    """The reference with the source's anatomy in its places; its edge is repeated beyond it."""
+    """The reference, warped to where the source has the same anatomy; its edge is repeated."""
     import cv2
 
     height, width = reference.shape[2:]

@@ -1,10 +1,11 @@
-"""THE CHAIN: a bundle's stages from a source image and driving frames to frames, as tensors.
+"""THE CHAIN: run a bundle's stages from a source image and driving frames to frames, as tensors.
 
 Everything that runs a model drives a Session: the Animator, export's verification, benchmarks and
-evaluation. It decides which stage runs when, what is kept of the reference, and which state is
-fresh. It knows no pictures and no options: those are the Animator's.
+evaluation. It decides which stage runs when, what is kept of the reference, and when states are
+reset. Pictures of other sizes and options are the Animator's.
 
-Convention: images uint8 (1, C, S, S), as the manifest says.
+Convention: images uint8 (1, C, S, S), as the manifest says. Methods raise BackendError if a stage
+fails.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ Planes = NDArray[np.uint8]
 
 
 class Session:
-    """A chain upon an opened backend::
+    """Runs a chain on an opened backend::
 
         session.set_source(planes)
         session.set_reference(driving[0])
         for planes in driving:
             frame = session.animate(planes)
 
-    Images may also be written into the backend's memory before a call that then gets None. Not
-    thread-safe: the Animator takes care of that.
+    A call without an image uses what was written into the backend's memory before. Not thread-safe;
+    the Animator is.
     """
 
     def __init__(self, chain: Chain, backend: Backend) -> None:
@@ -57,8 +58,8 @@ class Session:
         self._reference = [stage.name for stage in chain.of_role("reference")]
         seen = {tensor.name for tensor in observe.outputs}
         taken = {tensor.name for stage in chain.of_role("reference") for tensor in stage.inputs}
-        # A reference stage that looks at the source runs again with a new one: upon what was seen
-        # of the reference frame, which later frames overwrite.
+        # A reference stage that reads the source runs again with a new one, on a copy of what was
+        # seen of the reference frame, since later frames overwrite that.
         self._follows_source = bool(taken - seen)
         self._of_reference = sorted(taken & seen) if self._follows_source else []
         self._kept: dict[str, NDArray[Any]] = {}
@@ -95,13 +96,13 @@ class Session:
         view[0] = value
 
     def range_of(self, name: str) -> tuple[float, float]:
-        """The least and the largest value of a control, as the float32 that it is."""
+        """The smallest and largest value of a control, in float32."""
         low, high = self._controls[name][1].range
         return float(np.float32(low)), float(np.float32(high))
 
     @property
     def can_align(self) -> bool:
-        """Whether the motion can be read elsewhere in the reference than where the source is."""
+        """Whether the chain takes an alignment."""
         return ALIGNMENT in self._names
 
     @property
@@ -110,7 +111,7 @@ class Session:
         return self.can_align and CONFIDENCE in self._names
 
     def align(self, alignment: NDArray[np.float32] | None) -> None:
-        """Say where in the reference frame the motion of each cell of the source is read.
+        """Set where in the reference frame the motion of each cell of the source is read.
 
         Args:
             alignment: (1, rows, columns, 2) points; None is every cell's own place.
@@ -118,23 +119,22 @@ class Session:
         Raises:
             ConfigError: the bundle cannot align, or an alignment of another shape.
         """
-        control = self.chain.control
-        if not self.can_align or not isinstance(control, DisplacementControl):
+        if not self.can_align:
             if alignment is not None:
                 raise ConfigError("this model cannot align source and reference")
             return
-        own = own_places(control.grid_height, control.grid_width)
+        own = self.own_cells()
         alignment = own if alignment is None else alignment
         if alignment.shape != own.shape:
             raise ConfigError(f"the alignment is {alignment.shape}, expected {own.shape}")
         self.backend.view(ALIGNMENT)[...] = alignment
 
-    def set_source(self, image: Planes | None = None) -> None:
-        """Take a source image; the reference stays, and states are fresh.
+    def own_cells(self) -> NDArray[np.float32]:
+        """The points of the grid's own cells, (1, rows, columns, 2)."""
+        return own_places(*self.chain.tensors()[ALIGNMENT].shape[1:3])
 
-        Raises:
-            BackendError: a stage failed.
-        """
+    def set_source(self, image: Planes | None = None) -> None:
+        """Take a source image and reset the states; the reference stays."""
         self._give(SOURCE_IMAGE, image)
         for stage in self._source:
             self.backend.run(stage)
@@ -146,21 +146,13 @@ class Session:
         self.restart()
 
     def set_reference(self, frame: Planes | None = None) -> None:
-        """Take a driving frame as the reference of relative motion; states are fresh.
-
-        Raises:
-            BackendError: a stage failed.
-        """
+        """Take a driving frame as the reference of relative motion and reset the states."""
         self.observe(frame)
         self.keep_reference()
         self.restart()
 
     def keep_reference(self) -> None:
-        """Make the frame that was just observed the reference; states stay as they are.
-
-        Raises:
-            BackendError: a stage failed.
-        """
+        """Make the frame just observed the reference; states stay as they are."""
         self.has_reference = False  # until all of it is there
         for made, kept in self._copies:
             self.backend.copy(made, kept)
@@ -170,24 +162,19 @@ class Session:
         self.has_reference = True
 
     def observe(self, frame: Planes | None = None) -> None:
-        """Look at a driving frame alone, for `read`; changes nothing that a later frame sees.
-
-        Raises:
-            BackendError: the stage failed.
-        """
+        """Look at a driving frame alone, for `read`; changes nothing that a later frame sees."""
         self._give(DRIVING_FRAME, frame)
         self.backend.run(self._observe)
 
     def match(self, frame: Planes | None = None) -> NDArray[np.float32]:
-        """How a driving frame has moved from the reference, without a picture, whatever alignment
-        and controls say; changes nothing that a later frame sees.
+        """How a driving frame has moved from the reference, by default controls and without
+        alignment or picture; changes nothing that a later frame sees.
 
         Returns:
             (rows, columns, 2): the displacement of each cell, in points.
 
         Raises:
             ConfigError: the chain has no displacements, or there is no reference.
-            BackendError: a stage failed.
         """
         if not isinstance(self.chain.control, DisplacementControl) or not self.has_reference:
             raise ConfigError("there is no displacement to find", "set a reference first")
@@ -201,8 +188,7 @@ class Session:
         finally:
             for view, value in zip(views, before, strict=True):
                 view[...] = value
-        displacement: NDArray[np.float32] = self.backend.read("displacement")[0]
-        return displacement
+        return np.asarray(self.backend.read("displacement")[0], np.float32)
 
     @property
     def landmarks(self) -> tuple[str, ...]:
@@ -211,7 +197,7 @@ class Session:
         return control.landmarks if isinstance(control, DisplacementControl) else ()
 
     def find_landmarks(self, image: Planes | None = None) -> NDArray[np.float32]:
-        """Look for the landmarks in a source image or a driving frame; changes nothing else.
+        """Look for landmarks in a source image or a driving frame; changes nothing else.
 
         Returns:
             (K, 3), in the order of `landmarks`: (x, y) in points, and the probability that it is
@@ -219,15 +205,13 @@ class Session:
 
         Raises:
             ConfigError: the chain has no detector of landmarks.
-            BackendError: the stage failed.
         """
         if not self.landmarks:
             raise ConfigError("this model finds no landmarks")
         self._give(LANDMARK_IMAGE, image)
         (stage,) = self.chain.of_role("landmarks")
         self.backend.run(stage.name)
-        found: NDArray[np.float32] = self.backend.read(LANDMARKS)[0]
-        return found
+        return np.asarray(self.backend.read(LANDMARKS)[0], np.float32)
 
     def animate(self, frame: Planes | None = None) -> Planes:
         """Synthesize a frame; the first one is the reference if none was set.
@@ -235,8 +219,6 @@ class Session:
         Returns:
             The backend's own memory, which the next frame overwrites.
 
-        Raises:
-            BackendError: a stage failed.
         """
         self._give(DRIVING_FRAME, frame)
         if not self.has_reference:
@@ -246,12 +228,12 @@ class Session:
         return self.backend.view(FRAME)
 
     def restart(self) -> None:
-        """Make the states fresh: zeros, by the contract."""
+        """Reset the states to zero."""
         for state in self._states:
             self.backend.write(state, 0)
 
     def forget_reference(self) -> None:
-        """The next frame becomes the reference; states are fresh."""
+        """Let the next frame become the reference; reset the states."""
         self.has_reference = False
         self.restart()
 
@@ -272,7 +254,7 @@ class Session:
         return self.backend.seconds
 
     def close(self) -> None:
-        """Give the backend's memory and threads back; a second call does nothing."""
+        """Release the backend's memory and threads; a second call does nothing."""
         self._controls.clear()
         self.backend.close()
 

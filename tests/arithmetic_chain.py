@@ -48,19 +48,29 @@ CHAIN = Chain(
     recurrent=(Recurrent("next_state", "state"),),
 )
 
+
+def with_inputs(chain: Chain, *names: str | Tensor, without: str = "") -> Chain:
+    """The chain whose `transfer` takes more inputs (names: scalars), or one fewer."""
+    more = tuple(tensor(each, 1) if isinstance(each, str) else each for each in names)
+    stages = tuple(
+        replace(stage, inputs=(*(t for t in stage.inputs if t.name != without), *more))
+        if stage.name == "transfer"
+        else stage
+        for stage in chain.stages
+    )
+    return replace(chain, stages=stages)
+
+
 PLACES, FOUND = tensor("alignment", 1, 1, 1, 2), tensor("landmarks", 1, 1, 3)
 ALIGNED = replace(
     CHAIN,
     control=DisplacementControl(1, 1, landmarks=("level",)),
     stages=(
         Stage("finder", "landmarks", (image("landmark_image"),), (FOUND,)),
-        *(
-            replace(stage, inputs=(*stage.inputs, PLACES)) if stage.name == "transfer" else stage
-            for stage in CHAIN.stages
-        ),
+        *with_inputs(CHAIN, PLACES).stages,
     ),
 )
-"""The same, moved by the alignment as well; its landmark is the mean level, thrice."""
+"""The same, moved by the alignment as well; its landmark is the mean level, three times."""
 
 
 class Arithmetic:

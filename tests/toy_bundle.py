@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sonomime.runtime.bundle import manifest as contract
 from sonomime.runtime.bundle.bundle import write_manifest
+from sonomime.runtime.media.png import png_bytes
 from sonomime.runtime.support.plain_file import sha256_file
 
 MAP = 64
@@ -236,11 +236,8 @@ def write_toy(
     }
     digests = {}
     for name, picture in golden.items():
-        _write_png(folder / f"golden_{name}.png", picture)
-        digests[name] = contract.FileDigest(
-            f"golden_{name}.png", sha256_file(folder / f"golden_{name}.png")
-        )
-    (folder / "MODEL_CARD.md").write_text("# A toy\n")
+        digests[name] = _write(folder, f"golden_{name}.png", png_bytes(picture))
+    card = _write(folder, "MODEL_CARD.md", b"# A toy\n")
     manifest = contract.Manifest(
         schema_version=contract.SCHEMA_VERSION,
         name="toy",
@@ -252,14 +249,17 @@ def write_toy(
         stages=tuple(stages),
         tolerances=contract.Tolerances(1e-4, frame_levels=255),
         golden=contract.Golden(**digests, motion="relative"),
-        provenance=contract.Provenance(
-            hashlib.sha256(b"").hexdigest(), "", 0, (contract.DataCredit("none", "CC0"),), "CC0"
-        ),
+        provenance=contract.Provenance("", 0, (contract.DataCredit("none", "CC0"),), "CC0"),
         **chain,
-        files=(contract.FileDigest("MODEL_CARD.md", sha256_file(folder / "MODEL_CARD.md")),),
+        files=(card,),
     )
     write_manifest(folder, manifest)
     return folder
+
+
+def _write(folder: Path, file: str, content: bytes) -> contract.FileDigest:
+    (folder / file).write_bytes(content)
+    return contract.FileDigest(file, hashlib.sha256(content).hexdigest())
 
 
 def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -307,8 +307,3 @@ def copy_bundle(bundle: Path, folder: Path) -> Path:
     """A copy that a test may spoil."""
     shutil.copytree(bundle, folder)
     return folder
-
-
-def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    bgr = picture if picture.ndim == 2 else np.ascontiguousarray(picture[..., ::-1])
-    path.write_bytes(cv2.imencode(".png", bgr)[1].tobytes())

@@ -1,4 +1,4 @@
-"""A bundle opened: manifest read, wiring checked, every file's SHA-256 verified.
+"""Open a bundle: read the manifest, check its wiring, verify every file's SHA-256.
 
 A bundle is a folder: `manifest.json`, one ONNX file per stage, a golden sample, a model card.
 """
@@ -19,38 +19,38 @@ from .checks import check_values, check_wiring
 from .manifest import MANIFEST, SCHEMA_VERSION, Manifest
 
 MAX_MANIFEST_BYTES = 1 << 20
-MAX_FILE_BYTES = 2 << 30  # protobuf's own bound on one ONNX file
+MAX_FILE_BYTES = 2 << 30  # protobuf's own limit for one ONNX file
 
 
 def parse_manifest(text: str | bytes, where: str = MANIFEST) -> Manifest:
     """Read and check a manifest's text; `where` names it in messages.
 
     Raises:
-        BundleError: for whatever is wrong with it.
+        BundleError: anything is wrong with it.
     """
     try:
         data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-        if isinstance(data, dict):
-            version = data.get("schema_version")
-            if type(version) is int and version != SCHEMA_VERSION:
-                raise BundleError(
-                    f"{where}: schema version {version}, this runtime reads {SCHEMA_VERSION}",
-                    "export the checkpoint again with this sonomime"
-                    if version < SCHEMA_VERSION
-                    else "install the sonomime that made the bundle",
-                )
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{where} is not valid JSON: {str(error)[:200]}") from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if type(version) is int and version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{where}: schema version {version}, this runtime reads {SCHEMA_VERSION}",
+            "export the checkpoint again with this sonomime"
+            if version < SCHEMA_VERSION
+            else "install the sonomime that made the bundle",
+        )
+    try:
         manifest = parse(Manifest, data)
         check_values(manifest)
         check_wiring(manifest)
-    except StrictError as error:
+    except (StrictError, BundleError) as error:
         raise BundleError(f"{where}: {error}", error.hint) from None
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where} is not valid JSON: {str(error)[:200]}") from None
     return manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
-    """Write `manifest.json` into `folder`; computes nothing, but refuses what would not be read.
+    """Write `manifest.json` into `folder`, unless it could not be read back.
 
     Raises:
         BundleError: the manifest is invalid.
@@ -65,16 +65,13 @@ def write_manifest(folder: Path, manifest: Manifest) -> Path:
     return path
 
 
-def default_bundle_path() -> Path:
-    """The bundle inside the package, used when none is named."""
-    return Path(__file__).parents[1] / "default_bundle"
-
-
 class Bundle:
-    """An opened bundle: manifest read, wiring checked, every file's SHA-256 verified.
+    """An opened bundle.
 
-    `folder` is where it lies, `manifest` its manifest, `digest` the SHA-256 of the manifest's text,
-    which covers every file.
+    Attributes:
+        folder: where it lies.
+        manifest: its manifest.
+        digest: SHA-256 of the manifest's text, which covers every file.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, digest: str) -> None:
@@ -89,7 +86,7 @@ class Bundle:
         Raises:
             BundleError: missing, malformed, wired wrongly, or a file differs from its digest.
         """
-        folder = default_bundle_path() if path is None else Path(path)
+        folder = Path(__file__).parents[1] / "default_bundle" if path is None else Path(path)
         if not folder.is_dir():
             what = "the default bundle is missing" if path is None else f"no bundle at {folder}"
             hint = "a bundle is a folder with a manifest.json; `sonomime export` makes one"
@@ -102,7 +99,7 @@ class Bundle:
         return bundle
 
     def read(self, file: str) -> bytes:
-        """A file's content, checked against its digest: what is returned is what was checked.
+        """A file's content, checked against its digest.
 
         Raises:
             BundleError: the manifest does not name it, it is not a plain file, or it has changed.
@@ -127,4 +124,4 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,41 +1,41 @@
 """The manifest's schema: `manifest.json` has exactly these fields.
 
-Nothing in a bundle is code. Its stages are wired by the names of their tensors: see `checks`.
+A bundle holds no code. Its stages are wired by the names of their tensors (see checks.py).
 
-Convention: images uint8 (1, C, S, S), grey (C = 1) or RGB (C = 3), normalisation in the graphs;
-points (x, y) in [-1, 1] by the manifest's geometry; deformation (1, h, w, 2): for each output
-pixel, where to read in the source; seconds for time.
+Convention: images uint8 (1, C, S, S), grey (C = 1) or RGB (C = 3); points (x, y) in [-1, 1] by the
+manifest's geometry; deformation (1, h, w, 2): where each output pixel reads the source; time in
+seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from ..support.errors import BundleError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 
 SOURCE_IMAGE, DRIVING_FRAME, FRAME = "source_image", "driving_frame", "frame"
 DRIVING, REFERENCE = "driving_", "reference_"
-"""Prefixes of what stages of the roles `observe` and `reference` make."""
+"""Prefixes of the outputs of stages of the roles `observe` and `reference`."""
 TRANSFER = "transfer"
-"""The stage through which everything passes that the picture learns from the driving frame."""
+"""The only stage that passes anything from the driving frame on to the picture."""
 
 ALIGNMENT = "alignment"
-"""Float32 (1, grid height, grid width, 2), given by the caller for `transfer`: for each cell of the
-source, where in the reference frame its motion is read, in points."""
+"""Input of `transfer`, float32 (1, grid height, grid width, 2): for each cell of the source, the
+point of the reference frame where its motion is read."""
 CONFIDENCE = "confidence"
-"""Float32 (1, 1, grid height, grid width), made by `transfer` where it can: how sure the
-displacement of a cell is, in [0, 1]."""
+"""Optional output of `transfer`, float32 (1, 1, grid height, grid width): how sure the displacement
+of each cell is, in [0, 1]."""
 QUALITY = "quality"
-"""Float32 (1, 4) of a frame: mean confidence in [0, 1], longest displacement as a share of the
-square's side, shares of it that fold and that are read from outside of it."""
+"""Float32 (1, 4) for each frame: mean confidence in [0, 1], longest displacement as a share of the
+square's side, share of the square that folds, share that is read from outside the square."""
 LANDMARK_IMAGE, LANDMARKS = "landmark_image", "landmarks"
-"""What the stage of role `landmarks` takes, an image, and makes: float32 (1, K, 3), (x, y) in
-points and the probability that the landmark is there."""
+"""Input (an image) and output of the stage of role `landmarks`: float32 (1, K, 3), (x, y) in points
+and the probability that the landmark is there."""
 
 Role = Literal["source", "observe", "reference", "frame", "landmarks"]
 Motion = Literal["relative", "absolute"]
@@ -43,7 +43,7 @@ Motion = Literal["relative", "absolute"]
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor on the wire. `shape` is static; `meaning` says units and axes in words."""
+    """An input or output of a stage. `shape` is static; `meaning` says units and axes in words."""
 
     name: str
     dtype: Literal["uint8", "float16", "float32"]
@@ -55,9 +55,9 @@ class Tensor:
 class Stage:
     """One step of the chain.
 
-    `role` says when it runs: `source` once per source image, `observe` on every driving frame (and
-    on the reference frame), `reference` once per reference, `frame` per driving frame, in order;
-    `landmarks` by itself, on the source and on the reference frame, to align them.
+    `role` says when it runs: `source` once per source image; `observe` on every driving frame and
+    on the reference frame; `reference` once per reference; `frame` on every driving frame, in
+    order; `landmarks` on its own, on the source and on the reference frame, to align them.
     """
 
     name: str
@@ -81,7 +81,7 @@ class StageFile(Stage):
 
 @dataclass(frozen=True)
 class Recurrent:
-    """After each frame the output `from` becomes the input `to`; zeros are a fresh state."""
+    """After each frame, output `from` becomes input `to`. A fresh state is zero."""
 
     from_: str
     to: str
@@ -89,7 +89,7 @@ class Recurrent:
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """Frames on the wire: uint8 (1, channels, size, size)."""
+    """Format of every image: uint8 (1, channels, size, size)."""
 
     size: int
     channels: Literal[1, 3]
@@ -97,7 +97,7 @@ class ImageFormat:
 
 @dataclass(frozen=True)
 class SupervisedKeypoint:
-    """A keypoint that was trained on labels, and the name of its landmark."""
+    """A keypoint trained on labels, and the name of its landmark."""
 
     index: int
     name: str
@@ -105,20 +105,18 @@ class SupervisedKeypoint:
 
 @dataclass(frozen=True)
 class KeypointControl:
-    """Keypoints carry the motion: `count` = K points, some of them supervised."""
+    """The motion is carried by `count` keypoints, some of them supervised."""
 
-    kind: Literal["keypoints"] = field(default="keypoints", kw_only=True)
     count: int
     supervised: tuple[SupervisedKeypoint, ...] = ()
 
 
 @dataclass(frozen=True)
 class DisplacementControl:
-    """A grid of displacements carries the motion, and beside it a grid of shading (0 x 0: none).
+    """The motion is carried by a grid of displacements, and a grid of shading (0 x 0: none).
 
     `landmarks` names what the stage of role `landmarks` finds, if there is one."""
 
-    kind: Literal["displacement"] = field(default="displacement", kw_only=True)
     grid_height: int
     grid_width: int
     shading_height: int = 0
@@ -128,7 +126,7 @@ class DisplacementControl:
 
 @dataclass(frozen=True)
 class ControlInput:
-    """A float32 (1,) input that the caller sets. `range` has its least and largest value."""
+    """A float32 (1,) input that the caller sets. `range` is (smallest, largest)."""
 
     name: str
     default: float
@@ -139,11 +137,10 @@ class ControlInput:
 
 @dataclass(frozen=True)
 class Layers:
-    """Tensors that the last stage makes beside the frame, (1, h, w, 2) and (1, 1 or C, h, w).
+    """Tensors, by name, from which a frame is composed over the source at any size (compose.py).
 
-    With them the frame is composed over the source at any size: the low-pass of the source, read by
-    `deformation`, times `gain` plus `offset`, plus the texture, which is what the low-pass leaves,
-    read by `stiff`, times `gate`.
+    `deformation` and `stiff` are (1, h, w, 2): where the source's low-pass and its texture are
+    read. The others are (1, 1 or C, h, w).
     """
 
     deformation: str
@@ -154,17 +151,8 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class CustomOp:
-    """A custom-domain op that the stages use; each has a function body, so none is required."""
-
-    domain: str
-    name: str
-    version: int
-
-
-@dataclass(frozen=True)
 class Tolerances:
-    """Proven at export against torch: `stage_abs` per stage (fp32), grey levels or dB per frame."""
+    """How far export was from torch: `stage_abs` per stage (fp32), grey levels or dB per frame."""
 
     stage_abs: float
     frame_levels: int | None = None
@@ -181,8 +169,8 @@ class FileDigest:
 
 @dataclass(frozen=True)
 class Golden:
-    """PNG images at the model's size: `output` is what the model makes of `source` when `driving`
-    follows `reference`, without smoothing, by the motion named."""
+    """PNG images at the model's size: `output` is the frame for `source`, `reference` and `driving`
+    by this motion, without smoothing."""
 
     source: FileDigest
     reference: FileDigest
@@ -201,9 +189,8 @@ class DataCredit:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the weights come from. Digests are SHA-256 in hexadecimal, or empty when unknown."""
+    """Where the weights come from. The digest is a SHA-256 in hexadecimal, or empty."""
 
-    config_sha256: str
     checkpoint_sha256: str
     steps: int
     data: tuple[DataCredit, ...]
@@ -213,10 +200,9 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """How stages hang together: what `Session` needs, whether they are files or torch modules.
+    """Stages and their wiring: what a `Session` needs. Stages may be files or torch modules.
 
-    `control` is what passes from the driving frame to the picture; `controls` are the scalars that
-    the caller sets.
+    `control` describes what carries the motion; `controls` are the scalars that the caller sets.
     """
 
     image: ImageFormat
@@ -228,7 +214,7 @@ class Chain:
     layers: Layers | None = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the chain by its name: equal names are one tensor."""
+        """Every tensor of the chain by its name; equal names are one tensor."""
         found: dict[str, Tensor] = {}
         for stage in self.stages:
             for tensor in (*stage.inputs, *stage.outputs):
@@ -246,14 +232,14 @@ class Chain:
         return [*(name for name in images if name in taken), *self.settings()]
 
     def settings(self) -> list[str]:
-        """Those of them that go with every frame: the alignment and the controls."""
+        """What the caller sets besides images: the alignment and the controls."""
         names = ALIGNMENT, *(control.name for control in self.controls)
         taken = self.tensors()
         return [name for name in names if name in taken]
 
     def copied_references(self) -> list[tuple[str, str]]:
-        """Pairs (driving_X, reference_X), where reference_X is what `observe` made of the reference
-        frame, and no stage makes it."""
+        """Pairs (driving_X, reference_X) where no stage makes reference_X: it is a copy of what
+        `observe` made of the reference frame."""
         tensors = self.tensors()
         made = {tensor.name for stage in self.of_role("reference") for tensor in stage.outputs}
         seen = [tensor.name for stage in self.of_role("observe") for tensor in stage.outputs]
@@ -261,7 +247,7 @@ class Chain:
         return [pair for pair in pairs if pair[1] in tensors and pair[1] not in made]
 
     def motions(self) -> tuple[Motion, ...]:
-        """The motions that the caller may choose from."""
+        """The kinds of motion that this chain can make."""
         if any(control.name == "relative" for control in self.controls):
             return "relative", "absolute"
         takes_reference = self.copied_references() or self.of_role("reference")
@@ -270,7 +256,7 @@ class Chain:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(Chain):
-    """`manifest.json`. `files`: whatever else the bundle holds (model card, credits)."""
+    """`manifest.json`. `files`: other files of the bundle (model card, credits)."""
 
     schema_version: int
     name: str
@@ -281,11 +267,10 @@ class Manifest(Chain):
     tolerances: Tolerances
     golden: Golden
     provenance: Provenance
-    custom_ops: tuple[CustomOp, ...] = ()
     files: tuple[FileDigest, ...] = ()
 
     def digests(self) -> Iterator[FileDigest]:
-        """Every file that the manifest names, in its order."""
+        """Every file that the manifest names, in order."""
         for stage in self.stages:
             yield FileDigest(stage.file, stage.sha256)
         golden = self.golden

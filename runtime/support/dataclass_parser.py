@@ -84,30 +84,16 @@ def _kind(value: object) -> str:
     return names.get(type(value), f"{str(value)[:40]!r}")
 
 
-def _tagged(kinds: list[Any]) -> dict[str, type[Any]]:
-    """Dataclasses by their `kind`, where all of a union have one; else none."""
-    if len(kinds) < 2 or not all("kind" in getattr(k, "__annotations__", {}) for k in kinds):
-        return {}
-    return {get_args(_fields(kind)["kind"][1])[0]: kind for kind in kinds}
-
-
-def _choose(tagged: dict[str, type[Any]], data: object, where: str) -> type[Any]:
-    """The dataclass that the data names by its `kind`."""
-    named = data.get("kind") if isinstance(data, Mapping) else None
-    if not isinstance(named, str) or named not in tagged:
-        known = " or ".join(repr(name) for name in tagged)
-        raise StrictError(where, f"expected a table whose kind is {known}")
-    return tagged[named]
-
-
 def _value(expected: Any, data: object, where: str) -> Any:
     origin, args = get_origin(expected), get_args(expected)
     if origin in (Union, types.UnionType):
         if data is None and type(None) in args:
             return None
         kinds = [arg for arg in args if arg is not type(None)]
-        if tagged := _tagged(kinds):
-            return parse(_choose(tagged, data, where), data, where)
+        if isinstance(data, Mapping) and all(map(dataclasses.is_dataclass, kinds)):
+            # The table that shares the most keys with the data is meant.
+            meant = max(kinds, key=lambda kind: len(_fields(kind).keys() & data.keys()))
+            return parse(meant, data, where)
         for kind in kinds[:-1]:
             try:
                 return _value(kind, data, where)

@@ -49,3 +49,10 @@ def terminable() -> Iterator[None]:
     finally:
         for caught, handler in before.items():
             signal.signal(caught, handler)
+
+
+def signal_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The signal that caused an error, if any: native code turns one into an ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error

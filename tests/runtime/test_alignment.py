@@ -23,32 +23,31 @@ from sonomime.runtime.alignment import (
 )
 from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.session import own_places
-from sonomime.runtime.support.errors import BackendError, ConfigError, InputError
+from sonomime.runtime.support.errors import ConfigError, InputError
+
+OWN = own_places(8, 8)
 
 
-def grid_of(source: Any, reference: Any, rows: int, columns: int) -> Any:
+def grid_of(source: Any, reference: Any) -> Any:
     """Of the cells' own places."""
-    return by_landmarks(own_places(rows, columns).astype(float), source, reference)
+    return by_landmarks(OWN.astype(float), np.array(source), np.array(reference))
 
 
-def test_one_landmark_is_a_shift() -> None:
-    grid = grid_of(np.array([[0.3, 0.1]]), np.array([[-0.2, 0.0]]), 4, 6)
-    assert grid - own_places(4, 6) == pytest.approx(np.broadcast_to([-0.5, -0.1], (1, 4, 6, 2)))
-
-
-def test_equal_landmarks_leave_every_cell_at_its_own_place() -> None:
-    points = np.array([[0.3, 0.1], [-0.5, 0.7]])
-    assert grid_of(points, points, 8, 8) == pytest.approx(own_places(8, 8), abs=1e-7)
+def test_simple_landmarks() -> None:
+    grid = grid_of([[0.3, 0.1]], [[-0.2, 0.0]])
+    assert grid - OWN == pytest.approx(np.broadcast_to([-0.5, -0.1], OWN.shape)), "a shift"
+    points = [[0.3, 0.1], [-0.5, 0.7]]
+    assert grid_of(points, points) == pytest.approx(OWN, abs=1e-7), "equal ones change nothing"
 
 
 def test_offsets_are_blended_by_inverse_square_distance_in_the_source() -> None:
     """Written out for one cell, in pixels of 256: 30 pixels soften it."""
     source, reference = np.array([[0.0, 0.0], [0.5, 0.0]]), np.array([[0.1, 0.0], [0.1, 0.5]])
-    cell = own_places(8, 8)[0, 2, 5].astype(float)
+    cell = OWN[0, 2, 5].astype(float)
     distances = 128 * np.hypot(*(cell - source).T)
     weights = 1 / (distances**2 + 30**2)
     expected = cell - (weights @ (source - reference)) / weights.sum()
-    assert grid_of(source, reference, 8, 8)[0, 2, 5] == pytest.approx(expected, abs=1e-6)
+    assert grid_of(source, reference)[0, 2, 5] == pytest.approx(expected, abs=1e-6)
     assert pytest.approx(30 / 128) == SOFTENING
 
 
@@ -58,24 +57,20 @@ def test_the_spread_of_landmarks_says_how_much_larger_an_anatomy_is() -> None:
         ratio = size_ratio(source, factor * source + [0.1, -0.2])
         assert 0.75 * abs(factor - 1) <= abs(ratio - 1) <= abs(factor - 1)
     assert size_ratio(source, 9 * source) == 2 and size_ratio(9 * source, source) == 0.5
-
-
-def test_landmarks_that_coincide_say_nothing_of_size() -> None:
     one, two = np.zeros((2, 2)), np.array([[0.01, 0.0], [-0.01, 0.0]])
-    assert size_ratio(one, one) == size_ratio(one[:1], two[:1]) == 1
+    assert size_ratio(one, one) == size_ratio(one[:1], two[:1]) == 1, "coinciding say nothing"
     for source, reference in ((one, two), (two, one)):
         assert size_ratio(source, reference) == pytest.approx(1, abs=0.01)
-        grid = grid_of(source, reference, 8, 8)
-        assert np.abs(grid - own_places(8, 8)).max() < 0.02
+        assert np.abs(grid_of(source, reference) - OWN).max() < 0.02
 
 
 def test_places_are_scaled_about_the_landmarks_centres() -> None:
     source = np.array([[-0.5, 0.0], [0.5, 0.0], [0.0, -0.5], [0.0, 0.5]])
     ratio = size_ratio(source, 1.5 * source)
-    grid = grid_of(source, 1.5 * source, 8, 8)[0]
-    # What is left of the offsets is alike on both sides of the centre, and outwards.
+    grid = grid_of(source, 1.5 * source)[0]
+    # The remaining offsets are alike on both sides of the centre, and point outwards.
     assert grid == pytest.approx(-grid[::-1, ::-1], abs=1e-6)
-    assert (np.abs(grid) >= ratio * np.abs(own_places(8, 8)[0]) - 1e-6).all()
+    assert (np.abs(grid) >= ratio * np.abs(OWN[0]) - 1e-6).all()
 
 
 @given(
@@ -85,7 +80,7 @@ def test_places_are_scaled_about_the_landmarks_centres() -> None:
 def test_a_grid_is_finite_and_within_bounds(a: list[float], b: list[float]) -> None:
     count = 2 * (min(len(a), len(b)) // 2)
     source, reference = (np.array(x[:count]).reshape(-1, 2) for x in (a, b))
-    grid = grid_of(source, reference, 8, 8)
+    grid = grid_of(source, reference)
     assert np.isfinite(grid).all()
     # Twice as large at most, and no farther off than landmarks are.
     assert np.abs(grid - reference.mean(0)).max() <= 2 * 2 * np.sqrt(2) + 4 * np.sqrt(2) + 4
@@ -99,6 +94,9 @@ def test_pixels_and_points_go_through_the_letterbox() -> None:
     assert points_to_pixels(points, box) == pytest.approx(pixels)
     assert is_inside(pixels, 100, 50).all()
     assert not is_inside(np.array([[-0.6, 0], [0, 49.6]]), 100, 50).any()
+
+
+# -- of an Animator --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -140,53 +138,37 @@ def test_an_alignment_lets_the_source_move_where_its_own_anatomy_is(
     assert after - before in (2, 3, 4), "0.1 of 32 pixels to the right, as the driver"
 
 
-def test_the_alignment_waits_for_the_first_frame(animator: Animator) -> None:
-    animator.set_source(SOURCE)
-    animator.align(*POINTS)
-    assert np.array_equal(animator.read("alignment"), own_places(CELLS, CELLS))
-    animator.animate(REFERENCE)
-    assert pixel(animator) == pytest.approx([-64, 0])
-    animator.animate(REFERENCE)
-    assert pixel(animator) == pytest.approx([-64, 0])
-
-
 def test_the_alignment_is_of_its_pair(animator: Animator) -> None:
     own = own_places(CELLS, CELLS)
+    animator.set_source(SOURCE)
+    animator.align(*POINTS)
+    assert np.array_equal(animator.read("alignment"), own), "waits for the first frame"
     drops: list[Any] = [
         lambda: animator.set_source(SOURCE),
         lambda: animator.set_reference(REFERENCE),
         animator.reset,
-        lambda: animator.unalign(),
+        animator.unalign,
     ]
     for drop in drops:
-        animator.set_source(SOURCE)
-        animator.set_reference(REFERENCE)
-        animator.align(*POINTS)
-        assert not np.array_equal(animator.read("alignment"), own)
+        for _ in range(2):
+            animator.animate(REFERENCE)
+            assert pixel(animator) == pytest.approx([-64, 0])
         drop()
         animator.animate(REFERENCE)
         assert np.array_equal(animator.read("alignment"), own)
+        animator.align(*POINTS)
 
 
 @pytest.mark.parametrize(
     ("source", "reference"),
     [
-        ([[1, 2]], None),
-        (None, [[1, 2]]),
-        ([[1, 2]], [[1, 2], [3, 4]]),
-        ([1, 2], [1, 2]),
-        ([[1, 2, 3]], [[1, 2, 3]]),
-        ([], []),
-        ([["a", 1]], [[1, 2]]),
-        ([[1, np.nan]], [[1, 2]]),
-        ([[1, 2]], [[np.inf, 2]]),
-        ([[128, 2]], [[1, 2]]),
-        ([[1, 2]], [[1, 64]]),
+        ([[1, 2]], None), (None, [[1, 2]]), ([[1, 2]], [[1, 2], [3, 4]]), ([1, 2], [1, 2]),
+        ([[1, 2, 3]], [[1, 2, 3]]), ([], []), ([["a", 1]], [[1, 2]]), ([[1, np.nan]], [[1, 2]]),
+        ([[1, 2]], [[np.inf, 2]]), ([[128, 2]], [[1, 2]]), ([[1, 2]], [[1, 64]]),
         ([[-1, 2]], [[1, 2]]),
     ],
-)
-def test_points_that_cannot_be(animator: Animator, source: Any, reference: Any) -> None:
-    """What was there before stays."""
+)  # fmt: skip
+def test_impossible_points_change_nothing(animator: Animator, source: Any, reference: Any) -> None:
     animator.set_source(SOURCE)
     animator.set_reference(REFERENCE)
     animator.align(*POINTS)
@@ -197,6 +179,8 @@ def test_points_that_cannot_be(animator: Animator, source: Any, reference: Any) 
 
 
 def test_points_outside_of_a_reference_that_comes_later(animator: Animator) -> None:
+    with pytest.raises(InputError):
+        animator.align(*POINTS)  # there is no source
     animator.set_source(SOURCE)
     animator.align([[1, 2]], [[100, 100]])
     for take in (animator.set_reference, animator.animate, animator.animate):
@@ -206,22 +190,13 @@ def test_points_outside_of_a_reference_that_comes_later(animator: Animator) -> N
     animator.animate(REFERENCE)
 
 
-def test_an_alignment_needs_a_source_a_model_for_it_and_an_open_animator(
-    animator: Animator, toy_bundle: Path
-) -> None:
-    with pytest.raises(InputError):
-        animator.align(*POINTS)
+def test_models_of_keypoints_have_no_alignment_and_no_landmarks(toy_bundle: Path) -> None:
     with Animator.open(toy_bundle, "cpu", threads=1) as keypoints:
         keypoints.set_source(SOURCE)
         keypoints.unalign()
-        with pytest.raises(ConfigError):
-            keypoints.align(*POINTS)
-        with pytest.raises(ConfigError):
-            keypoints.find_landmarks(SOURCE)
-    animator.close()
-    for call in (lambda: animator.unalign(), lambda: animator.find_landmarks(SOURCE)):
-        with pytest.raises(BackendError):
-            call()
+        for call in (lambda: keypoints.align(*POINTS), lambda: keypoints.find_landmarks(SOURCE)):
+            with pytest.raises(ConfigError):
+                call()
 
 
 def test_landmarks_are_found_in_pixels_of_the_picture(animator: Animator) -> None:

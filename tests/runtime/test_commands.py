@@ -34,10 +34,13 @@ def test_what_a_pair_was_aligned_by(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], choice: str, names: str
 ) -> None:
     options = ["--landmarks", choice.format(tmp=tmp_path), "--reference", "1", "--json"]
+    options += ["--size", "model"]
     options += ["--debug-picture", str(tmp_path / "debug.png")]
     assert main([*words, *options]) == 0
     said = capsys.readouterr()
-    alignment = json.loads(said.out)["alignment"]
+    result = json.loads(said.out)
+    alignment = result["alignment"]
+    assert result["size"] == [64, 64]
     assert alignment in said.err.splitlines() and names in alignment
     assert (tmp_path / "debug.png").is_file()
 
@@ -59,6 +62,7 @@ def test_what_a_pair_was_aligned_by(
         (["--size", "64"], 2),
         (["--motion", "absolute"], 2),
         (["--scale", "hull"], 2),
+        (["--shading", "off"], 2),
     ],
 )
 def test_what_cannot_be_done_leaves_nothing(

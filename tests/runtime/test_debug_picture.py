@@ -10,7 +10,6 @@ import pytest
 from sonomime.runtime.debug_picture import HEIGHT, write_debug_picture
 from sonomime.runtime.media.frames import read_image
 from sonomime.runtime.session import own_places
-from sonomime.runtime.support.errors import OutputError
 
 NONE = (np.empty((0, 2)), np.empty((0, 2)))
 
@@ -59,13 +58,3 @@ def test_pictures_of_any_shape(tmp_path: Path, shape: tuple[int, int]) -> None:
     image = read_image(tmp_path / "a.png")
     assert HEIGHT < image.shape[0] < 1000 and 100 < image.shape[1] < 3000
     assert coloured(image).any()
-
-
-def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    picture = np.zeros((8, 8), np.uint8)
-    with pytest.raises(OutputError):
-        write_debug_picture(
-            tmp_path / "file" / "a.png", (picture, picture), own_places(4, 4), NONE, (), 64
-        )
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]

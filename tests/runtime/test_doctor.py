@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong and says how to mend it."""
+"""The doctor finds what is wrong and says how to fix it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,37 @@ import types
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 from toy_bundle import blob, copy_bundle, edit_manifest, replace_file
 
+from sonomime.runtime import doctor
 from sonomime.runtime.doctor import Check, as_data, examine
 
 
-def found(bundle: Path) -> dict[str, Check]:
-    return {check.name: check for check in examine(bundle)}
+@pytest.fixture(autouse=True)
+def quick_torch(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A CPU build of torch, which need not be imported."""
+    return put_torch(monkeypatch, None)
+
+
+def put_torch(monkeypatch: pytest.MonkeyPatch, cuda: str | None, usable: bool = False) -> None:
+    torch: Any = types.ModuleType("torch")
+    torch.__version__ = "2.10.0"
+    torch.version = types.SimpleNamespace(cuda=cuda)
+    torch.cuda = types.SimpleNamespace(is_available=lambda: usable)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+
+
+def found(bundle: Path, device: int | None = None) -> dict[str, Check]:
+    return {check.name: check for check in examine(bundle, device)}
 
 
 def test_a_sound_installation_passes(toy_bundle: Path) -> None:
     checks = found(toy_bundle)
     assert list(checks) == [
-        "python", "numpy", "opencv", "pyav", "onnxruntime", "gpu", "bundle", "temporary folder",
-        "cache",
+        "python", "numpy", "opencv", "pyav", "onnxruntime", "gpu", "torch", "onnx", "bundle",
+        "temporary folder", "cache",
     ]  # fmt: skip
     assert [check.name for check in checks.values() if check.state == "fail"] == []
     assert checks["bundle"].detail.startswith("toy ")
@@ -32,72 +48,114 @@ def test_a_sound_installation_passes(toy_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "check", "fix"),
+    ("module", "check", "state", "fix"),
     [
-        ("onnxruntime", "onnxruntime", "sonomime[cpu]"),
-        ("cv2", "opencv", "opencv-python-headless"),
-        ("av", "pyav", "pip install av"),
+        ("onnxruntime", "onnxruntime", "fail", "sonomime[cpu]"),
+        ("cv2", "opencv", "fail", "opencv-python-headless"),
+        ("av", "pyav", "fail", "pip install av"),
+        ("torch", "torch", "note", "https://download.pytorch.org/whl/cpu"),
+        ("onnx", "onnx", "note", "sonomime[train]"),
     ],
 )
 def test_a_missing_module_has_its_fix(
-    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, module: str, check: str, fix: str
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, module: str, check: str, state: str, fix: str
 ) -> None:
     for name in [name for name in sys.modules if name.startswith(f"{module}.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
-    failed = found(toy_bundle)[check]
-    assert (failed.state, failed.exit_code) == ("fail", 4)
-    assert fix in failed.fix
+    missing = found(toy_bundle)[check]
+    assert (missing.state, missing.exit_code) == (state, 4 if state == "fail" else 0)
+    assert fix in missing.fix
 
 
-def test_every_encoder_that_the_sink_takes_will_do(
+@pytest.mark.parametrize(
+    ("cuda", "usable", "words"),
+    [(None, False, "CPU build"), ("12.8", False, "no GPU"), ("12.8", True, "CUDA 12.8 build")],
+)
+def test_which_build_of_torch_there_is(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, cuda: str | None, usable: bool, words: str
+) -> None:
+    put_torch(monkeypatch, cuda, usable)
+    check = found(toy_bundle)["torch"]
+    assert check.state == "ok" and check.detail.startswith("2.10.0, ") and words in check.detail
+
+
+def test_a_broken_torch_is_a_failure(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> Any:
+        raise OSError("libc10.so: cannot open shared object file\nand more")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", broken)
+    check = doctor.examine(toy_bundle)
+    torch = {each.name: each for each in check}["torch"]
+    assert (torch.state, torch.exit_code) == ("fail", 4)
+    assert "libc10.so" in torch.detail and "\n" not in torch.detail and torch.fix
+
+
+def test_a_signal_is_not_taken_for_a_broken_package(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def interrupted(name: str) -> Any:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(doctor.importlib, "import_module", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        found(toy_bundle)
+
+
+def test_another_encoder_will_do(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import av.codec
 
     monkeypatch.setattr(av.codec, "codecs_available", {"ffv1", "libvpx-vp9"})
     check = found(toy_bundle)["pyav"]
-    assert check.state == "note" and ".mp4 by libvpx-vp9" in check.detail
+    assert check.state == "note" and "libvpx-vp9" in check.detail
 
 
-def test_the_cache_is_where_engines_go(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert str(Path.home() / ".cache" / "sonomime") in found(toy_bundle)["cache"].detail
-
-
-def test_it_tells_what_decoded_clips_take(
+def test_where_the_cache_is_and_what_its_clips_take(
     toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert str(Path.home() / ".cache" / "sonomime") in found(toy_bundle)["cache"].detail
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert "GB of" not in found(toy_bundle)["cache"].detail
     clips = tmp_path / "sonomime" / "clips"
     clips.mkdir(parents=True)
     with (clips / "one.npy").open("wb") as file:
         file.truncate(1_500_000_000)
-    assert f"1.5 GB of decoded clips, which can be removed at any time: {clips}" in (
-        found(toy_bundle)["cache"].detail
-    )
+    detail = found(toy_bundle)["cache"].detail
+    assert "1.5 GB of decoded clips" in detail and str(clips) in detail
+
+
+def test_without_a_home_folder(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(*_: Any) -> Any:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    check = found(toy_bundle)["cache"]
+    assert (check.state, check.exit_code) == ("fail", 7) and "XDG_CACHE_HOME" in check.fix
 
 
 def test_a_missing_or_changed_bundle(toy_bundle: Path, tmp_path: Path) -> None:
-    missing = found(tmp_path / "none")["bundle"]
-    assert (missing.state, missing.exit_code) == ("fail", 3) and missing.fix
     changed = copy_bundle(toy_bundle, tmp_path / "changed")
     (changed / "motion.onnx").write_bytes(b"")
-    assert "differs" in found(changed)["bundle"].detail
+    for folder in (tmp_path / "none", changed):
+        check = found(folder)["bundle"]
+        assert (check.state, check.exit_code) == ("fail", 3) and check.fix
 
 
 def test_a_bundle_that_computes_something_else(toy_bundle: Path, tmp_path: Path) -> None:
-    import cv2
-
     folder = copy_bundle(toy_bundle, tmp_path / "other")
     other = cv2.imencode(".png", blob(64, 0.8, 0.8))[1].tobytes()
     replace_file(folder, "golden_output.png", other)
-    edit_manifest(folder, lambda data: data["tolerances"].update(frame_levels=1))
-    failed = found(folder)["bundle"]
-    assert failed.state == "fail" and "allowed are 1" in failed.detail and failed.fix
-    edit_manifest(folder, lambda d: d["tolerances"].update(frame_levels=None, psnr_db=45))
-    assert "allowed are 45 dB" in found(folder)["bundle"].detail
+    for tolerances, allowed in (
+        ({"frame_levels": 1}, "allowed: 1 "),
+        ({"frame_levels": None, "psnr_db": 45}, "allowed: 45 dB"),
+    ):
+        edit_manifest(folder, lambda data, t=tolerances: data["tolerances"].update(t))
+        check = found(folder)["bundle"]
+        assert check.state == "fail" and allowed in check.detail and check.fix
 
 
 def test_gpus_by_the_numbers_that_device_takes(
@@ -108,15 +166,13 @@ def test_gpus_by_the_numbers_that_device_takes(
     runtime.cudaGetDeviceCount = lambda: (0, 2)
     runtime.cudaGetDeviceProperties = lambda index: (0, types.SimpleNamespace(name=names[index]))
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
-    check = list(examine(toy_bundle))[5]
-    assert (check.name, check.state) == ("gpu", "ok")
-    assert "0 NVIDIA L4, 1 NVIDIA T4" in check.detail
+    check = next(check for check in examine(toy_bundle) if check.name == "gpu")
+    assert check.state == "ok" and "0 NVIDIA L4, 1 NVIDIA T4" in check.detail
 
 
 def test_the_gpu_that_was_named_is_tried(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    assert found(toy_bundle)["bundle"].state == "ok"
-    failed = {check.name: check for check in examine(toy_bundle, 0)}["bundle"]
+    failed = found(toy_bundle, 0)["bundle"]
     assert (failed.state, failed.exit_code) == ("fail", 4) and failed.fix
 
 

@@ -31,11 +31,11 @@ def test_areas_that_are_known() -> None:
 def test_area_knows_no_order_and_no_place(points: np.ndarray, seed: int) -> None:
     area = hull_area(points)
     shuffled = np.random.default_rng(seed).permutation(points)
-    assert hull_area(shuffled) == pytest.approx(area, abs=1e-9)
-    assert hull_area(points + 3) == pytest.approx(area, abs=1e-6)
-    assert hull_area(2 * points) == pytest.approx(4 * area, abs=1e-9)
+    assert hull_area(shuffled) == pytest.approx(area, abs=1e-6)
+    assert hull_area(points + 3) == pytest.approx(area, abs=1e-5)
+    assert hull_area(2 * points) == pytest.approx(4 * area, abs=1e-6)
     width, height = np.ptp(points, axis=0)
-    assert 0 <= area <= width * height + 1e-9
+    assert 0 <= area <= width * height + 1e-6
 
 
 def test_scale_is_the_ratio_of_sides_within_bounds() -> None:

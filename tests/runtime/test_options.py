@@ -1,46 +1,82 @@
-"""What an Animator is asked for: controls of the model, or refused."""
+"""An Animator's options: controls of the model, or refused."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from arithmetic_chain import CHAIN, Arithmetic, level
+from arithmetic_chain import CHAIN, Arithmetic, with_inputs
 from toy_bundle import blob, copy_bundle, edit_manifest, rename_tensor
 
-from sonomime.runtime import Animator
+from sonomime.runtime import Animator, Smoothing
+from sonomime.runtime.bundle.manifest import Chain, ControlInput
 from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import ConfigError
 
+SHADE = ControlInput("shade", 0.25, (0.0, 1.0), "", "share of the shading")
+SHADED = replace(with_inputs(CHAIN, "shade"), controls=(*CHAIN.controls, SHADE))
+NO_CONTROLS = replace(with_inputs(CHAIN, without="scale"), controls=())
 
-def test_options_that_a_model_cannot_honour_are_refused() -> None:
+
+def animator(chain: Chain, **options: Any) -> Animator:
+    return Animator(Session(chain, Arithmetic(chain)), **options)
+
+
+@pytest.mark.parametrize(
+    ("chain", "options"),
+    [
+        (CHAIN, {"motion": "absolute"}), (CHAIN, {"smooth": True}), (CHAIN, {"smooth": (1.0, 2.0)}),
+        (CHAIN, {"scale": "hull"}), (CHAIN, {"scale": "big"}), (NO_CONTROLS, {"scale": 2.0}),
+        (CHAIN, {"shading": "off"}), (CHAIN, {"shading": "low"}), (SHADED, {"shading": "half"}),
+    ],
+)  # fmt: skip
+def test_what_a_model_cannot_honour_is_refused(chain: Chain, options: dict[str, Any]) -> None:
     """A chain of displacements has no absolute motion, no smoothing and no keypoints."""
-    refused: list[dict[str, Any]] = [
-        {"motion": "absolute"}, {"smooth": True}, {"smooth": (1.0, 2.0)}, {"scale": "hull"},
-    ]  # fmt: skip
-    for options in refused:
-        with pytest.raises(ConfigError) as caught:
-            Animator(Session(CHAIN, Arithmetic()), **options)
-        assert caught.value.hint
     with pytest.raises(ConfigError):
-        Animator(Session(CHAIN, Arithmetic()), scale="big")  # type: ignore[arg-type]
-    with Animator(Session(CHAIN, Arithmetic()), scale=2.0) as animator:
-        assert animator.read("scale")[0] == 2
-        with pytest.raises(ConfigError):
-            animator.detect(level(1)[0, 0])
-    nothing_set = replace(
-        CHAIN,
-        controls=(),
-        stages=tuple(
-            replace(stage, inputs=tuple(t for t in stage.inputs if t.name != "scale"))
-            for stage in CHAIN.stages
-        ),
-    )
+        animator(chain, **options)
+    animator(chain).close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"motion": "sideways"}, {"scale": 0.0}, {"scale": float("nan")}, {"smooth": (0.0, 1.0)},
+        {"smooth": (1.0, -1.0)}, {"smooth": (1.0,)}, {"smooth": "yes"}, {"threads": 0},
+        {"backend": "tensor-rt"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_arguments_out_of_range(toy_bundle: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        Animator(Session(nothing_set, Arithmetic()), scale=2.0)
-    Animator(Session(nothing_set, Arithmetic()))
+        Animator.open(toy_bundle, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "control", "value"),
+    [
+        ({}, "shade", 1.0), ({"shading": "off"}, "shade", 0.0), ({"shading": "low"}, "shade", 0.5),
+        ({"shading": "full"}, "shade", 1.0), ({}, "scale", 1.0), ({"scale": 2.0}, "scale", 2.0),
+    ],
+)  # fmt: skip
+def test_options_set_controls(options: dict[str, Any], control: str, value: float) -> None:
+    with animator(SHADED, **options) as opened:
+        assert opened.read(control)[0] == value
+
+
+@pytest.mark.parametrize(
+    ("smooth", "expected"),
+    [(True, Smoothing()), ((2.0, 3.0), (2, 3)), (Smoothing(beta=1), (1.5, 1)), (False, (0, 0))],
+)
+def test_smoothing_by_name_pair_and_default(
+    toy_bundle: Path, smooth: Any, expected: Sequence[float]
+) -> None:
+    with Animator.open(toy_bundle, smooth=smooth) as opened:
+        found = opened.read("min_cutoff")[0], opened.read("beta")[0]
+        assert found == tuple(np.float32(value) for value in expected)
 
 
 def test_options_count_whatever_the_models_defaults_are(toy_bundle: Path, tmp_path: Path) -> None:
@@ -54,36 +90,33 @@ def test_options_count_whatever_the_models_defaults_are(toy_bundle: Path, tmp_pa
             control |= changes.get(control["name"], {})
 
     edit_manifest(folder, change)
-    with Animator.open(folder) as animator:
-        assert animator.read("scale")[0] == 1 and animator.read("min_cutoff")[0] == 0
-        animator.set_source(blob(64, 0, 0))
-        animator.animate(blob(64, 0, 0), 0.0)
-        animator.animate(blob(64, 0, 0), 1.7e9)  # a pause, or a clock that was set
-        assert animator.read("dt_seconds")[0] == 1
+    with Animator.open(folder) as opened:
+        assert opened.read("scale")[0] == 1 and opened.read("min_cutoff")[0] == 0
+        opened.set_source(blob(64, 0, 0))
+        opened.animate(blob(64, 0, 0), 0.0)
+        opened.animate(blob(64, 0, 0), 1.7e9)  # a pause, or a clock that was set
+        assert opened.read("dt_seconds")[0] == 1
 
 
-def test_a_hull_beyond_the_models_range_goes_as_far_as_that(
-    toy_bundle: Path, tmp_path: Path
-) -> None:
+def test_the_scale_by_hull_stays_in_the_models_range(toy_bundle: Path, tmp_path: Path) -> None:
     folder = copy_bundle(toy_bundle, tmp_path / "toy")
     edit_manifest(folder, lambda data: data["controls"][1].update(range=[1.1, 1.25], default=1.2))
     with pytest.raises(ConfigError):
         Animator.open(folder, scale=2.0)
-    with Animator.open(folder, scale="hull") as animator:
-        animator.set_source(blob(64, 0, 0))
-        for _ in range(2):  # the toy's hulls are equal, so 1 is what it measures
-            animator.animate(blob(64, 0, 0))
-            assert animator.read("scale")[0] == pytest.approx(1.1)
+    with Animator.open(folder, scale="hull") as opened:
+        opened.set_source(blob(64, 0, 0))
+        for _ in range(2):  # the toy's hulls are equal, so it measures 1
+            opened.animate(blob(64, 0, 0))
+            assert opened.read("scale")[0] == pytest.approx(1.1)
 
 
 def test_a_bundle_without_the_sources_keypoints_has_no_hull(
     toy_bundle: Path, tmp_path: Path
 ) -> None:
-    """It is valid, and used to end in a KeyError."""
     folder = copy_bundle(toy_bundle, tmp_path / "toy")
     rename_tensor(folder, "source_kp_value", "source_points")
-    with Animator.open(folder) as animator:
-        animator.set_source(blob(64, 0, 0))
-        animator.animate(blob(64, 0, 0))
+    with Animator.open(folder) as opened:
+        opened.set_source(blob(64, 0, 0))
+        opened.animate(blob(64, 0, 0))
     with pytest.raises(ConfigError):
         Animator.open(folder, scale="hull")

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from arithmetic_chain import CHAIN, Arithmetic
 from toy_bundle import blob, copy_bundle, rename_tensor
 
 from sonomime.runtime import Animator
 from sonomime.runtime.media.frames import Image
 from sonomime.runtime.media.video import Frame
 from sonomime.runtime.reference import CANDIDATES, choose_reference
-from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import ConfigError, InputError
 
 
@@ -59,6 +57,7 @@ def test_the_best_reference_is_in_the_middle_of_the_motion(animator: Animator) -
     assert animator.session.has_reference
     assert animator.read("reference_centre")[0, 0] == pytest.approx(0.02, abs=0.01)
     assert not animator.read("state").any()
+    assert choose_reference(animator, clip([0.2]), "best").index == 0
 
 
 def test_of_a_long_clip_evenly_spaced_frames_are_tried(
@@ -74,10 +73,6 @@ def test_of_a_long_clip_evenly_spaced_frames_are_tried(
     count = len(tried)
     assert count == 13 <= CANDIDATES and len(matched) == count * (count - 1)
     assert chosen.index in (40, 48, 56)
-
-
-def test_a_clip_of_one_frame_has_its_reference(animator: Animator) -> None:
-    assert choose_reference(animator, clip([0.2]), "best").index == 0
 
 
 def test_frames_that_show_nothing_are_no_candidates(
@@ -128,12 +123,3 @@ def test_keypoints_choose_the_frame_most_like_the_source(toy_bundle: Path, tmp_p
         choose_reference(without, clip([0.2, 0.3]), "best")
     with Animator.open(toy_bundle, "cpu", motion="absolute", threads=1) as absolute:
         assert choose_reference(absolute, clip([0.2]), "best").index is None
-
-
-def test_displacements_of_any_chain_are_enough() -> None:
-    with Animator(Session(CHAIN, Arithmetic())) as animator:
-        animator.set_source(np.zeros((16, 16), np.uint8))
-        steps = [np.full((16, 16), grey, np.uint8) for grey in (10, 90, 100, 200)]
-        for step in steps:
-            step[0, 0] = 255
-        assert choose_reference(animator, Clip(steps), "best").index in (1, 2)

@@ -48,11 +48,18 @@ def test_the_first_frame_is_the_reference_if_none_was_set(session: Session) -> N
     assert session.read("reference_gap")[0] == 50 - 100
 
 
-def test_a_reference_stage_runs_again_with_a_new_source(session: Session) -> None:
-    """Upon what was seen of the reference frame, not of the last one."""
+@pytest.mark.parametrize("inputs", [slice(None), slice(1, None)])
+def test_a_reference_stage_runs_again_with_a_new_source(inputs: slice) -> None:
+    """On what was seen of the reference frame, or on the source alone; not on the last frame."""
+    stages = tuple(
+        replace(stage, inputs=stage.inputs[inputs]) if stage.role == "reference" else stage
+        for stage in CHAIN.stages
+    )
+    session = Session(replace(CHAIN, stages=stages), Arithmetic())
     session.set_source(level(100))
     session.set_reference(level(20))
-    session.animate(level(90))
+    if inputs == slice(None):
+        session.animate(level(90))
     runs(session)
     session.set_source(level(50))
     assert runs(session) == ["source", "reference"]
@@ -85,10 +92,7 @@ def test_controls_have_defaults_names_and_ranges(session: Session) -> None:
         with pytest.raises(ConfigError):
             session.set_control(name, value)
     assert session.read("scale")[0] == 2.5 and not session.has_control("relative")
-
-
-def test_a_default_can_be_read_and_set_again() -> None:
-    """A control is float32: 0.1 is a little more there."""
+    # 0.1 is a little more in float32: a default can be read and set again.
     control = replace(CHAIN.controls[0], default=0.1, range=(0.0, 0.1))
     session = Session(replace(CHAIN, controls=(control,)), Arithmetic())
     session.set_control("scale", float(session.read("scale")[0]))
@@ -110,19 +114,6 @@ def test_a_reference_that_fails_is_no_reference(session: Session) -> None:
     backend.stages["reference"] = works
     session.animate(level(30))  # becomes it
     assert session.read("reference_gap")[0] == 30 - 100
-
-
-def test_a_reference_stage_of_the_source_alone_runs_again_with_it() -> None:
-    stages = tuple(
-        replace(stage, inputs=stage.inputs[1:]) if stage.role == "reference" else stage
-        for stage in CHAIN.stages
-    )
-    session = Session(replace(CHAIN, stages=stages), Arithmetic())
-    session.set_source(level(100))
-    session.set_reference(level(20))
-    runs(session)
-    session.set_source(level(50))
-    assert runs(session) == ["source", "reference"]
 
 
 def test_images_of_another_shape_or_type_are_refused(session: Session) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...runtime.support.printable import printable
 from ..data.dataset import Clip
 from ..trained_on import record, recorded
 from .candidate import Candidate
@@ -76,4 +77,4 @@ def _described(entry: Mapping[str, Any]) -> str:
 
 
 def _name(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("name", "?"))
+    return printable(str(entry.get("name", "?")))
