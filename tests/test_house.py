@@ -84,6 +84,8 @@ def test_the_wheels_metadata(wheel: zipfile.ZipFile) -> None:
         "numpy",
         "opencv-python-headless",
         "av",
+        "pillow",
+        "tqdm",
     }
     (scripts,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
     assert "sonomime = sonomime.cli:main" in wheel.read(scripts).decode()
@@ -95,7 +97,10 @@ def test_rooms_import_only_to_their_right(repository: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-HEAVY = ("torch", "onnx", "onnxscript", "onnxruntime", "cv2", "av", "yaml", "tensorrt_rtx_bindings")
+HEAVY = (
+    "torch", "onnx", "onnxscript", "onnxruntime", "cv2", "av", "PIL", "tqdm", "yaml",
+    "tensorrt_rtx_bindings",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("module", ["sonomime", "sonomime.runtime"])
