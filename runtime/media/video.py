@@ -141,11 +141,11 @@ class _VideoFile(FrameSource):
 
     def _images(self) -> Iterator[tuple[float | None, Image]]:
         count = 0
-        with _opened(self.path) as container:
-            stream = _video_stream(container, self.path)
-            self.fps = _frame_rate(stream)
-            self.count_hint = _frame_count(container, stream, self.fps)
-            try:
+        try:
+            with _opened(self.path) as container:
+                stream = _video_stream(container, self.path)
+                self.fps = _frame_rate(stream)
+                self.count_hint = _frame_count(container, stream, self.fps)
                 for packet in container.demux(stream):
                     if packet.is_corrupt:
                         raise ValueError("a packet is incomplete")
@@ -155,13 +155,13 @@ class _VideoFile(FrameSource):
                         check_size(f"frame {count} of {self.path}", frame.width, frame.height)
                         yield frame.time, _pixels(frame, self._channels)
                         count += 1
-            except InputError:
-                raise
-            except Exception as cause:  # PyAV raises many kinds of errors on a damaged file
-                raise InputError(
-                    f"cannot decode {self.path} after {count} frames: {_reason(cause)}",
-                    "the file is damaged or cut off; convert or copy it again",
-                ) from cause
+        except InputError:
+            raise
+        except Exception as cause:  # PyAV raises many kinds of errors on a damaged file
+            raise InputError(
+                f"cannot decode {self.path} after {count} frames: {_reason(cause)}",
+                "the file is damaged or cut off; convert or copy it again",
+            ) from cause
 
 
 def open_source(path: Path | str, crop: Crop | None = None, channels: int = 1) -> FrameSource:
@@ -292,7 +292,7 @@ def _frame_count(
 
 
 def _pixels(frame: VideoFrame, channels: int) -> Image:
-    """The frame's pixels at full range, upright; grey comes from luma alone, so it stays exact."""
+    """Pixels at full range, upright. Grey is luma alone, so it stays exact."""
     colour = frame.format.is_rgb or frame.format.has_palette
     if channels == 1 and not colour:
         image = frame.to_ndarray(format="gray")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -48,7 +46,14 @@ def times_of(path: Path) -> list[float]:
 @pytest.mark.parametrize("name", ["out.mkv", "folder"])
 def test_matroska_and_folders_are_exact(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
     frames = [noise(*shape, seed=seed) for seed in range(4)]
-    read = open_source(write(tmp_path / name, frames), channels=1 if len(shape) == 2 else 3)
+    channels = 1 if len(shape) == 2 else 3
+    with open_sink(tmp_path / name, shape[1::-1], channels) as sink:
+        for frame in frames:
+            # Frames are converted to the channels of the sink.
+            sink.write(frame[..., None].repeat(3, axis=2) if channels == 1 else frame)
+        assert not (tmp_path / name).exists()
+    assert sink.count == 4
+    read = open_source(tmp_path / name, channels=channels)
     assert all(np.array_equal(r.image, f) for r, f in zip(read, frames, strict=True))
 
 
@@ -63,16 +68,6 @@ def test_mp4_keeps_smooth_speckle_within_two_on_average_one(tmp_path: Path) -> N
     assert apart(read, frames).mean() < 0.6
     assert np.percentile(apart(read, frames), 99) <= 2
     assert abs(read.mean() - frames.mean()) < 0.1  # no range is stretched or squeezed
-
-
-def test_mp4_says_that_its_range_is_full(tmp_path: Path) -> None:
-    write(tmp_path / "out.mp4", [LEVELS])
-    with av.open(str(tmp_path / "out.mp4")) as container:
-        context = container.streams.video[0].codec_context
-        # The j stands for full range: how FFmpeg's decoder repeats it.
-        assert context.name == "h264" and context.pix_fmt in ("yuv420p", "yuvj420p")
-        assert context.color_range == 2
-        assert next(container.decode(video=0)).color_range == 2
 
 
 @pytest.mark.parametrize("size", [(65, 64), (64, 65), (9, 13)])
@@ -101,6 +96,8 @@ def test_every_encoder_keeps_levels_and_times(
     monkeypatch.setattr(sinks, "MP4_ENCODERS", chosen)
     times = [0.0, 0.1, 0.15, 0.4]
     path = write(tmp_path / "out.mp4", [LEVELS] * 4, times)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.color_range == 2  # full
     assert np.allclose(times_of(path), times, atol=1e-4)
     assert all(apart(frame.image, LEVELS).max() <= 2 for frame in open_source(path))
 
@@ -163,13 +160,6 @@ def test_a_png_holds_one_frame(tmp_path: Path) -> None:
     assert not (tmp_path / "two.png").exists()
 
 
-def test_frames_are_converted_to_the_sinks_channels(tmp_path: Path) -> None:
-    with open_sink(tmp_path / "out.mkv", (64, 64), channels=1) as sink:
-        sink.write(noise(64, 64)[..., None].repeat(3, 2))
-    (frame,) = open_source(tmp_path / "out.mkv")
-    assert np.array_equal(frame.image, noise(64, 64))
-
-
 @pytest.mark.parametrize(
     ("name", "size", "fps", "kind", "says"),
     [
@@ -203,27 +193,16 @@ def test_a_frame_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_nothing_appears_before_the_end(tmp_path: Path, name: str) -> None:
-    with open_sink(tmp_path / name, (128, 128)) as sink:
-        sink.write(LEVELS)
-        assert not (tmp_path / name).exists()
-    assert (tmp_path / name).exists()
-    assert sink.count == 1
-
-
-@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError])
 @pytest.mark.parametrize("count", [0, 3])
-def test_an_error_or_ctrl_c_leaves_nothing_new(
+def test_an_error_or_ctrl_c_leaves_nothing(
     tmp_path: Path, name: str, failure: type[BaseException], count: int
 ) -> None:
-    if old := name == "out.mp4" and count == 3:
-        (tmp_path / name).write_bytes(b"old")
     with pytest.raises(failure), open_sink(tmp_path / name, (128, 128)) as sink:
         for _ in range(count):
             sink.write(LEVELS)
         raise failure
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == ([b"old"] if old else [])
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", [*FILES, "out.png"])
@@ -260,17 +239,3 @@ def test_a_disk_that_fills_up_is_an_output_error_and_leaves_nothing(
     tmp_path: Path, run_python: RunPython, name: str
 ) -> None:
     assert run_python(FULL_DISK, str(tmp_path / name)) == (7, "", "")
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_disk_that_is_full_at_the_very_end_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match=name) as caught:
-        write(tmp_path / name, [LEVELS])
-    assert "space" in caught.value.hint
-    assert list(tmp_path.iterdir()) == []
