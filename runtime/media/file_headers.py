@@ -16,7 +16,6 @@ from ..support.errors import InputError
 MIN_SIDE = 8
 MAX_SIDE = 16384
 MAX_PIXELS = 64 * 1024 * 1024
-SHRINK_HINT = f"scale it down: at most {MAX_SIDE} pixels a side and {MAX_PIXELS >> 20} megapixels"
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset(
@@ -91,7 +90,7 @@ def check_size(what: Path | str, width: int, height: int) -> None:
     if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(
             f"{what} is {width} x {height} pixels, too large to be decoded safely",
-            SHRINK_HINT,
+            f"scale it down: at most {MAX_SIDE} pixels a side and {MAX_PIXELS >> 20} megapixels",
         )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..support.errors import ConfigError, InputError
-from .file_headers import SHRINK_HINT, check_size
+from .file_headers import check_size
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
@@ -54,11 +54,9 @@ def read_image(path: Path | str) -> Image:
     from PIL import UnidentifiedImageError
 
     path = Path(path)
-    bombs = PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning
     try:
         if not path.is_file():
-            fault = "is not a file" if path.exists() else "does not exist"
-            raise InputError(f"{path} {fault}", "check the path")
+            raise InputError(f"{path} does not exist or is not a file", "check the path")
         # A file object, not a path: from a path Pillow 13 maps some TIFFs into memory wrongly.
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.filterwarnings("ignore", module="PIL")  # about odd metadata
@@ -71,20 +69,12 @@ def read_image(path: Path | str) -> Image:
                 return _pixels(path, picture)
     except InputError:
         raise
-    except UnidentifiedImageError as cause:
-        raise InputError(
-            f"{path} is not an image that can be read",
-            "PNG, JPEG, BMP and TIFF are read; the file may be damaged, or its name may mislead",
-        ) from cause
-    except bombs as cause:
-        raise InputError(f"{path} is too large to be decoded safely", SHRINK_HINT) from cause
     except Exception as cause:  # Pillow raises many kinds of errors on a damaged file
-        if isinstance(cause, OSError) and cause.errno:
-            raise InputError(
-                f"cannot read {path}: {cause.strerror}", "check permissions"
-            ) from cause
+        unknown = isinstance(cause, UnidentifiedImageError)
+        reason = "unknown format" if unknown else getattr(cause, "strerror", None) or cause
         raise InputError(
-            f"cannot decode {path}: it is damaged or cut off ({cause})", "copy it again"
+            f"cannot read {path} as an image: {reason}",
+            "PNG, JPEG, BMP and TIFF are read, up to 64 megapixels; copy it again if it is damaged",
         ) from cause
 
 

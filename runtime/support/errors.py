@@ -79,15 +79,11 @@ class OutputError(SonomimeError):
     exit_code = 7
 
 
+_ELSEWHERE = "choose another place (-o for the output, XDG_CACHE_HOME for the cache)"
 _WRITE_HINTS = {
-    errno.ENOSPC: "free some space on that disk, or write elsewhere with -o",
-    errno.EDQUOT: "the disk quota is used up: free some space, or write elsewhere with -o",
+    errno.ENOSPC: f"free some space on that disk, or {_ELSEWHERE}",
+    errno.EDQUOT: f"free some of the disk quota, or {_ELSEWHERE}",
     errno.EFBIG: "the file passes the size limit of this process (ulimit -f) or of the file system",
-    errno.EROFS: "that file system is read-only: write elsewhere with -o",
-    errno.EACCES: "no permission to write there: choose another place with -o",
-    errno.EPERM: "no permission to write there: choose another place with -o",
-    errno.EISDIR: "there is a folder of that name: choose another name",
-    errno.ENOTDIR: "a part of that path is a file, not a folder: choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 
@@ -98,7 +94,7 @@ WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 def output_error(path: str | PathLike[str], cause: OSError) -> OutputError:
     """The `OutputError` for a failed write to `path`, its hint chosen by errno."""
     reason = cause.strerror or str(cause) or type(cause).__name__
-    hint = _WRITE_HINTS.get(cause.errno or 0, "choose another place with -o")
+    hint = _WRITE_HINTS.get(cause.errno or 0, _ELSEWHERE)
     return OutputError(f"cannot write {fspath(path)}: {reason}", hint)
 
 
