@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import WRITE_ERRNOS, ConfigError, OutputError, output_errors
+from .errors import WRITE_ERRNOS, OutputError, output_errors
 
 
 def cache_folder() -> Path:
@@ -22,18 +22,14 @@ def cache_folder() -> Path:
     A relative XDG_CACHE_HOME is ignored, as the XDG specification asks.
 
     Raises:
-        ConfigError: there is no home folder and no XDG_CACHE_HOME.
+        OutputError: there is no home folder and no XDG_CACHE_HOME.
     """
     home = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(home):
-        return Path(home) / "sonomime"
-    try:
-        return Path.home() / ".cache" / "sonomime"
-    except RuntimeError:  # HOME is not set and this user has no entry in the password database
-        raise ConfigError(
-            "there is no home folder to keep the cache in",
-            "set HOME, or set XDG_CACHE_HOME to a folder for caches",
-        ) from None
+    if not os.path.isabs(home):
+        home = os.path.expanduser("~/.cache")
+    if not os.path.isabs(home):
+        raise OutputError("there is no home folder for the cache", "set XDG_CACHE_HOME to a folder")
+    return Path(home) / "sonomime"
 
 
 @contextmanager

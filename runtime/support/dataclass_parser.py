@@ -83,16 +83,20 @@ def _kind(value: object) -> str:
     return names.get(type(value), f"{str(value)[:40]!r}")
 
 
-def _kind_named(kinds: list[Any], data: object, where: str) -> type[Any] | None:
-    """The dataclass of a union that the data names by its `kind`; None if they have no `kind`."""
+def _tagged(kinds: list[Any]) -> dict[str, type[Any]]:
+    """Dataclasses by their `kind`, where all of a union have one; else none."""
     if len(kinds) < 2 or not all("kind" in getattr(k, "__annotations__", {}) for k in kinds):
-        return None
-    tagged = {get_args(_fields(kind)["kind"][1])[0]: kind for kind in kinds}
+        return {}
+    return {get_args(_fields(kind)["kind"][1])[0]: kind for kind in kinds}
+
+
+def _choose(tagged: dict[str, type[Any]], data: object, where: str) -> type[Any]:
+    """The dataclass that the data names by its `kind`."""
     named = data.get("kind") if isinstance(data, Mapping) else None
     if not isinstance(named, str) or named not in tagged:
         known = " or ".join(repr(name) for name in tagged)
         raise StrictError(where, f"expected a table whose kind is {known}")
-    return cast(type[Any], tagged[named])
+    return tagged[named]
 
 
 def _value(expected: Any, data: object, where: str) -> Any:
@@ -101,8 +105,8 @@ def _value(expected: Any, data: object, where: str) -> Any:
         if data is None and type(None) in args:
             return None
         kinds = [arg for arg in args if arg is not type(None)]
-        if named := _kind_named(kinds, data, where):
-            return parse(named, data, where)
+        if tagged := _tagged(kinds):
+            return parse(_choose(tagged, data, where), data, where)
         for kind in kinds[:-1]:
             try:
                 return _value(kind, data, where)

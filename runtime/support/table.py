@@ -50,7 +50,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
                         'quote a cell that holds commas: "210,43,727,579"',
                     )
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV file ({error})", hint) from error
+        raise InputError(f"{path}: not a CSV file in UTF-8 ({error})", hint) from error
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path}: cannot be read ({reason})", "check the path") from error

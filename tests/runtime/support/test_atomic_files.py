@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sonomime.runtime.support import atomic_files as files
-from sonomime.runtime.support.errors import ConfigError, InputError, OutputError
+from sonomime.runtime.support.errors import InputError, OutputError
 
 Atomic = Callable[[Path], AbstractContextManager[Path]]
 
@@ -148,7 +148,7 @@ def test_the_cache_is_below_the_caches_or_the_home_folder(
 
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", no_entry)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(OutputError) as caught:
         files.cache_folder()
     assert "XDG_CACHE_HOME" in caught.value.hint
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
