@@ -95,18 +95,15 @@ def check_image(image: Image) -> Image:
     Raises:
         InputError: not uint8, or neither (H, W) nor (H, W, 3), or empty.
     """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        found = getattr(image, "dtype", type(image).__name__)
-        raise InputError(
-            f"an image has to be a uint8 array, not {found}",
-            "scale it to 0..255 and convert it with .astype(numpy.uint8)",
-        )
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or image.size == 0:
-        raise InputError(
-            f"an image has to be (H, W) or (H, W, 3), not {image.shape}",
-            "grey without a channel axis, or RGB with three channels last",
-        )
-    return image
+    array = isinstance(image, np.ndarray)
+    shaped = array and image.ndim in (2, 3) and image.shape[2:] in ((), (3,)) and image.size > 0
+    if shaped and image.dtype == np.uint8:
+        return image
+    found = f"{image.dtype} {image.shape}" if array else type(image).__name__
+    raise InputError(
+        f"an image has to be a uint8 array (H, W) or (H, W, 3), not {found}",
+        "scale it to 0..255 and convert it with .astype(numpy.uint8); the channels are RGB, last",
+    )
 
 
 def to_channels(image: Image, channels: int) -> Image:
@@ -221,11 +218,9 @@ class Letterbox:
 def letterbox(image: Image, size: int) -> tuple[Image, Letterbox]:
     """Scale an image into a square of `size`, aspect ratio kept, centred, zero padding.
 
-    Shrinking averages areas, enlarging is bilinear; an image that is size x size already comes back
-    unchanged, and so does its `restore`.
-
     Returns:
-        uint8 (size, size) or (size, size, 3), and the `Letterbox` that leads back.
+        uint8 (size, size) or (size, size, 3), and the `Letterbox` that leads back. An image of that
+        size comes back unchanged.
 
     Raises:
         InputError: not an image.
