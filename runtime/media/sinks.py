@@ -40,7 +40,7 @@ MP4_ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
 )
 # Every frame stands alone: players can seek to it, and damage stays inside it.
 _EXACT_ENCODER = ("ffv1", {"level": "3", "slicecrc": "1", "g": "1"})
-_CONTAINERS = {".mp4": "mp4", ".mkv": "matroska"}
+_VIDEOS = (".mp4", ".mkv")
 _BT709 = 1
 _FULL_RANGE = 2
 
@@ -75,7 +75,7 @@ def open_sink(
     path = Path(path)
     suffix = path.suffix.lower()
     check_size("the output", *size)
-    if suffix not in (*_CONTAINERS, ".png", ""):
+    if suffix not in (*_VIDEOS, ".png", ""):
         raise ConfigError(
             f"cannot write {path}: there is no writer for {path.suffix}",
             "end the name in .mp4, .mkv (exact) or .png, or in nothing for a folder of frames",
@@ -85,7 +85,7 @@ def open_sink(
         raise ConfigError(f"a frame rate has to be positive, not {fps}")
     with atomic_path(path) if suffix else atomic_folder(path) as temporary:
         writer: AbstractContextManager[_Put]
-        if suffix in _CONTAINERS:
+        if suffix in _VIDEOS:
             writer = _encoder(path, temporary, size, channels, rate, metadata or {})
         else:
             writer = nullcontext(_png_writer(path, temporary, metadata or {}))
@@ -189,11 +189,12 @@ def _encoder(
     """Encodes one stream into a container by PyAV."""
     import av
 
+    exact = path.suffix.lower() == ".mkv"
     last = -1
 
     def put(image: Image, seconds: float) -> None:
         nonlocal last
-        frame = _mp4_frame(image) if stream.pix_fmt == "yuv420p" else _exact_frame(image)
+        frame = _exact_frame(image) if exact else _mp4_frame(image)
         frame.color_range = _FULL_RANGE
         frame.time_base = _TIME_BASE
         # Times are whole ticks in a file, and an encoder refuses two frames in one.
@@ -207,9 +208,9 @@ def _encoder(
         with _writing(path):
             # A Python file rather than a name, so that its errors (a full disk) are raised here.
             file = temporary.open("wb")
-            container = av.open(file, "w", format=_CONTAINERS[path.suffix.lower()])
+            container = av.open(file, "w", format="matroska" if exact else "mp4")
             container.metadata.update(metadata)
-            stream = _add_stream(container, path, size, channels, fps)
+            stream = _add_stream(container, exact, size, channels, fps)
         yield put
         with _writing(path):
             container.mux(stream.encode(None))
@@ -222,17 +223,17 @@ def _encoder(
 
 
 def _add_stream(
-    container: Any, path: Path, size: tuple[int, int], channels: int, fps: Fraction
+    container: Any, exact: bool, size: tuple[int, int], channels: int, fps: Fraction
 ) -> Any:
     import av
 
-    exact = container.format.name == "matroska"
     encoders = (_EXACT_ENCODER,) if exact else MP4_ENCODERS
     found = [encoder for encoder in encoders if encoder[0] in av.codec.codecs_available]
     if not found:
+        names = ", ".join(name for name, _ in encoders)
         raise OutputError(
-            f"cannot write {path}: PyAV has no encoder for it",
-            "install a PyAV with H.264 or VP9, or write .mkv",
+            f"PyAV has none of the encoders for this output: {names}",
+            "install a PyAV that has one, or write .mkv or .png",
         )
     name, options = found[0]
     stream = container.add_stream(name, rate=fps, options=options)
