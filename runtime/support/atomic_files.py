@@ -44,7 +44,9 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
             regular file. Other exceptions of the block pass unchanged.
     """
     target = _resolved(final)
-    if target.exists() and not target.is_file():
+    with output_errors(final):
+        occupied = target.exists() and not target.is_file()
+    if occupied:
         raise OutputError(
             f"cannot write {final}: there is something of that name that is not a file",
             "choose another name with -o",

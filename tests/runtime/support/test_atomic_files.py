@@ -83,9 +83,13 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
         (files.atomic_folder, "file"),
         (files.atomic_folder, "folder"),  # not empty
         (files.atomic_folder, "file/below"),
+        (files.atomic_path, "n" * 300),
+        (files.atomic_folder, "n" * 300),
     ],
 )
-def test_what_is_in_the_way_is_not_replaced(tmp_path: Path, atomic: Atomic, name: str) -> None:
+def test_an_impossible_or_occupied_name_is_refused_at_once(
+    tmp_path: Path, atomic: Atomic, name: str
+) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine").touch()
     (tmp_path / "file").touch()
