@@ -102,7 +102,10 @@ def test_nothing_is_imported_from_where_it_is_not_defined(repository: Path) -> N
     assert second_hand(repository) == []
 
 
-HEAVY = ("torch", "onnx", "onnxscript", "onnxruntime", "cv2", "av", "yaml", "tensorrt_rtx_bindings")
+HEAVY = (
+    "torch", "onnx", "onnxscript", "onnxruntime", "cv2", "av", "PIL", "tqdm", "yaml",
+    "tensorrt_rtx_bindings",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("module", ["sonomime", "sonomime.runtime"])

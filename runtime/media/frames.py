@@ -1,4 +1,4 @@
-"""Images as arrays: reading, grey and colour, cropping, and the letterbox into a model's square.
+"""Images as arrays: read, convert, crop, resize, and letterbox into a model's square.
 
 Convention: images are uint8, (H, W) grey or (H, W, 3) RGB, rows from the top. Pixel coordinates are
 (x, y) with (0, 0) at the centre of the top left pixel.
@@ -6,23 +6,28 @@ Convention: images are uint8, (H, W) grey or (H, W, 3) RGB, rows from the top. P
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ..support.errors import ConfigError, InputError
-from .file_headers import check_size, image_is_cut_off, image_size
+from .file_headers import check_size
+
+if TYPE_CHECKING:
+    from PIL import Image as PillowImage
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 
-# An uncompressed picture of the largest accepted size with 16 bits and four channels is 512 MiB.
-_MAX_FILE_BYTES = 2**30
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 
 GREY_SPREAD = 8
-"""Levels between the channels of a pixel up to which it is grey: noise of lossy files."""
+"""A pixel whose channels differ by no more is grey: lossy files add such noise."""
+CONTRAST = 8
+"""A picture with fewer grey levels between its darkest and brightest pixel shows nothing."""
 
 
 class Crop(NamedTuple):
@@ -38,71 +43,67 @@ def read_image(path: Path | str) -> Image:
     """Read a PNG, JPEG, BMP or TIFF file.
 
     Returns:
-        uint8 (H, W) for a grey file, (H, W, 3) RGB for a colour file. Of 16-bit values the upper
-        byte is kept, transparency is dropped, orientation tags are obeyed.
+        uint8 (H, W) for a grey file, (H, W, 3) RGB for a file with colours or a palette. 16-bit
+        values keep their upper byte, transparency is dropped, orientation tags are obeyed.
 
     Raises:
-        InputError: missing, damaged or cut off, not an image, below 8 x 8 or above 16384 pixels a
-            side or 64 megapixels; sizes are checked in the header, before decoding.
+        InputError: missing, damaged or cut off, not an image, 32-bit values, below 8 x 8 or above
+            16384 pixels a side or 64 megapixels; the size is checked before decoding.
     """
+    from PIL import Image as PillowImage
+    from PIL import UnidentifiedImageError
+
     path = Path(path)
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise InputError(f"{path} is too large for an image", "at most 1 GiB is accepted")
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist", "check the path") from None
-    except OSError as cause:
-        reason = cause.strerror or str(cause)
-        raise InputError(f"cannot read {path}: {reason}", "check its permissions") from cause
-    size = image_size(data)
-    if size is None:
+        if not path.is_file():
+            raise InputError(f"{path} does not exist or is not a file", "check the path")
+        # A file object, not a path: from a path Pillow 13 maps some TIFFs into memory wrongly.
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.filterwarnings("ignore", module="PIL")  # about odd metadata
+            warnings.simplefilter("error", PillowImage.DecompressionBombWarning)
+            with PillowImage.open(file, formats=_FORMATS) as picture:
+                check_size(path, *picture.size)
+                picture.verify()  # the checksums of a PNG, which decoding skips
+            file.seek(0)
+            with PillowImage.open(file, formats=_FORMATS) as picture:
+                return _pixels(path, picture)
+    except InputError:
+        raise
+    except Exception as cause:  # Pillow raises many kinds of errors on a damaged file
+        unknown = isinstance(cause, UnidentifiedImageError)
+        reason = "unknown format" if unknown else getattr(cause, "strerror", None) or cause
         raise InputError(
-            f"{path} is not an image that can be read",
-            "PNG, JPEG, BMP and TIFF are read; the file may be damaged, or its name may mislead",
-        )
-    check_size(path, *size)
-    if image_is_cut_off(data):
-        raise InputError(f"{path} is cut off: the end of the image is missing", "copy it again")
-    return _decode(path, data)
+            f"cannot read {path} as an image: {reason}",
+            "PNG, JPEG, BMP and TIFF are read, up to 64 megapixels; copy it again if it is damaged",
+        ) from cause
 
 
-def _decode(path: Path, data: bytes) -> Image:
-    import cv2
+def _pixels(path: Path, picture: PillowImage.Image) -> Image:
+    from PIL import ImageOps
 
-    log: Any = getattr(cv2.utils, "logging", cv2)  # of OpenCV 5, and of 4
-    level = log.setLogLevel(0)  # silent: what is wrong is said once, by the error below
-    try:
-        decoded: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR)
-    except (cv2.error, MemoryError) as cause:
-        raise InputError(f"cannot decode {path}: it is damaged", "copy it again") from cause
-    finally:
-        log.setLogLevel(level)
-    if decoded is None:
-        raise InputError(f"cannot decode {path}: it is damaged", "copy it again")
-    if decoded.ndim == 3:
-        decoded = decoded[..., ::-1] if decoded.shape[2] == 3 else decoded[..., 0]
-    return np.ascontiguousarray(decoded, dtype=np.uint8)
+    ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode.startswith("I;16"):
+        return (np.asarray(picture) >> 8).astype(np.uint8)
+    if picture.mode in ("I", "F"):
+        raise InputError(f"{path} has 32-bit values", "convert it to 8 or 16 bits")
+    return np.array(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
 
 
 def check_image(image: Image) -> Image:
-    """The same array, if it is an image as this package means it.
+    """The same array, if it is an image in this package's sense.
 
     Raises:
         InputError: not uint8, or neither (H, W) nor (H, W, 3), or empty.
     """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        found = getattr(image, "dtype", type(image).__name__)
-        raise InputError(
-            f"an image has to be a uint8 array, not {found}",
-            "scale it to 0..255 and convert it with .astype(numpy.uint8)",
-        )
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or image.size == 0:
-        raise InputError(
-            f"an image has to be (H, W) or (H, W, 3), not {image.shape}",
-            "grey without a channel axis, or RGB with three channels last",
-        )
-    return image
+    array = isinstance(image, np.ndarray)
+    shaped = array and image.ndim in (2, 3) and image.shape[2:] in ((), (3,)) and image.size > 0
+    if shaped and image.dtype == np.uint8:
+        return image
+    found = f"{image.dtype} {image.shape}" if array else type(image).__name__
+    raise InputError(
+        f"an image has to be a uint8 array (H, W) or (H, W, 3), not {found}",
+        "scale it to 0..255 and convert it with .astype(numpy.uint8); the channels are RGB, last",
+    )
 
 
 def to_channels(image: Image, channels: int) -> Image:
@@ -127,9 +128,13 @@ def to_channels(image: Image, channels: int) -> Image:
 
 
 def has_colour(image: Image) -> bool:
-    """Whether the channels of an image differ by more than a lossy file makes grey ones differ."""
-    spread = image.max(axis=2) - image.min(axis=2) if image.ndim == 3 else np.zeros(1)
-    return bool(spread.max() > GREY_SPREAD)
+    """Whether the channels of any pixel differ by more than GREY_SPREAD."""
+    return image.ndim == 3 and bool((image.max(axis=2) - image.min(axis=2)).max() > GREY_SPREAD)
+
+
+def shows_something(image: npt.NDArray[np.uint8]) -> bool:
+    """Whether its darkest and brightest pixel are at least CONTRAST grey levels apart."""
+    return int(image.max()) - int(image.min()) >= CONTRAST
 
 
 def resize(image: Image, width: int, height: int) -> Image:
@@ -197,16 +202,12 @@ class Letterbox:
     def to_square(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """(..., 2) pixel coordinates (x, y) of the picture -> of the square (half-pixel rule)."""
         factors = np.array([self.w / self.width, self.h / self.height])
-        corner = np.array([self.x, self.y], np.float64)
-        square: npt.NDArray[np.float64] = (np.asarray(points) + 0.5) * factors - 0.5 + corner
-        return square
+        return np.asarray((np.asarray(points) + 0.5) * factors - 0.5 + [self.x, self.y], float)
 
     def to_picture(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The inverse of `to_square`."""
         factors = np.array([self.width / self.w, self.height / self.h])
-        corner = np.array([self.x, self.y], np.float64)
-        picture: npt.NDArray[np.float64] = (np.asarray(points) - corner + 0.5) * factors - 0.5
-        return picture
+        return np.asarray((np.asarray(points) - [self.x, self.y] + 0.5) * factors - 0.5, float)
 
     def _expect(self, image: Image, height: int, width: int) -> None:
         if check_image(image).shape[:2] != (height, width):
@@ -217,11 +218,9 @@ class Letterbox:
 def letterbox(image: Image, size: int) -> tuple[Image, Letterbox]:
     """Scale an image into a square of `size`, aspect ratio kept, centred, zero padding.
 
-    Shrinking averages areas, enlarging is bilinear; an image that is size x size already comes back
-    unchanged, and so does its `restore`.
-
     Returns:
-        uint8 (size, size) or (size, size, 3), and the `Letterbox` that leads back.
+        uint8 (size, size) or (size, size, 3), and the `Letterbox` that leads back. An image of that
+        size comes back unchanged.
 
     Raises:
         InputError: not an image.
@@ -270,12 +269,3 @@ def crop_image(image: Image, crop: Crop) -> Image:
     height, width = check_image(image).shape[:2]
     check_crop(crop, width, height)
     return image[crop.y : crop.y + crop.h, crop.x : crop.x + crop.w]
-
-
-def shows_something(image: npt.NDArray[np.uint8]) -> bool:
-    """Whether its darkest and brightest pixel are CONTRAST grey levels apart, or more."""
-    return int(image.max()) - int(image.min()) >= CONTRAST
-
-
-CONTRAST = 8
-"""Below it a picture is black or of one level: nothing can be matched with it."""

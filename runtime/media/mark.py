@@ -1,4 +1,4 @@
-"""Synthetic pictures say so: a mark burned into a corner, and texts for the file's metadata."""
+"""Mark pictures as synthetic: a word burned into a corner, and texts for the file's metadata."""
 
 from __future__ import annotations
 
@@ -8,50 +8,36 @@ from ... import __version__
 from ..support.errors import InputError
 from .frames import Image, check_image
 
-# Rows of a 5 x 7 letter as bits, drawn here so that the mark is the same, pixel for pixel, wherever
-# it is made and needs no font.
-_LETTERS = {
-    "S": (0b01111, 0b10000, 0b10000, 0b01110, 0b00001, 0b00001, 0b11110),
-    "Y": (0b10001, 0b10001, 0b01010, 0b00100, 0b00100, 0b00100, 0b00100),
-    "N": (0b10001, 0b11001, 0b10101, 0b10101, 0b10011, 0b10001, 0b10001),
-    "T": (0b11111, 0b00100, 0b00100, 0b00100, 0b00100, 0b00100, 0b00100),
-    "H": (0b10001, 0b10001, 0b10001, 0b11111, 0b10001, 0b10001, 0b10001),
-    "E": (0b11111, 0b10000, 0b10000, 0b11110, 0b10000, 0b10000, 0b11111),
-    "I": (0b01110, 0b00100, 0b00100, 0b00100, 0b00100, 0b00100, 0b01110),
-    "C": (0b01111, 0b10000, 0b10000, 0b10000, 0b10000, 0b10000, 0b01111),
-}
-_LETTER_WIDTH, _LETTER_HEIGHT = 5, 7
-_WORDS = ("SYNTHETIC", "SYN", "S")
-_TEXT_LEVEL = 255
-_BOX_LEVEL = 0
-
-
-def _stamp(word: str) -> Image:
-    """White letters on a black box, one pixel of margin around every letter."""
-    height, step = _LETTER_HEIGHT + 2, _LETTER_WIDTH + 1
-    stamp = np.full((height, step * len(word) + 1), _BOX_LEVEL, np.uint8)
-    for place, letter in enumerate(word):
-        for row, bits in enumerate(_LETTERS[letter]):
-            for column in range(_LETTER_WIDTH):
-                if bits >> (_LETTER_WIDTH - 1 - column) & 1:
-                    stamp[1 + row, 1 + step * place + column] = _TEXT_LEVEL
-    return stamp
+# Drawn here, so that the mark is the same, pixel for pixel, wherever it is made, without a font.
+_ROWS = (
+    ".####.#...#.#...#.#####.#...#.#####.#####..###...####",
+    "#.....#...#.##..#...#...#...#.#.......#.....#...#....",
+    "#......#.#..#.#.#...#...#...#.#.......#.....#...#....",
+    ".###....#...#.#.#...#...#####.####....#.....#...#....",
+    "....#...#...#..##...#...#...#.#.......#.....#...#....",
+    "....#...#...#...#...#...#...#.#.......#.....#...#....",
+    "####....#...#...#...#...#...#.#####...#....###...####",
+)
+_WORD = np.array([[255 * (dot == "#") for dot in row] for row in _ROWS], np.uint8)
+_LETTER_STEP = 6  # pixels from one letter to the next
+_SHORTER = (9, 3, 1)  # letters: SYNTHETIC, SYN, S
 
 
 def mark_box(width: int, height: int) -> tuple[int, int, int, int]:
     """Where `draw_mark` writes in a picture of this size: x, y, w, h in pixels."""
-    stamp = _fitting_stamp(width, height)
-    h, w = stamp.shape
+    h, w = _fitting_stamp(width, height).shape
     return width - w, height - h, w, h
 
 
 def _fitting_stamp(width: int, height: int) -> Image:
-    # The last resort has no box above and below: 7 x 7, so that the smallest pictures can bear it.
-    for stamp in (*map(_stamp, _WORDS), _stamp("S")[1:-1]):
+    """The longest word that fits, white on a black box, with a margin of one pixel."""
+    stamps = [np.pad(_WORD[:, : _LETTER_STEP * count - 1], 1) for count in _SHORTER]
+    # The last resort has no margin above and below: 7 x 7, which fits the smallest pictures.
+    for stamp in (*stamps, stamps[-1][1:-1]):
         if stamp.shape[0] <= height and stamp.shape[1] <= width:
             scale = max(1, min(width, height) // 200)
             scale = min(scale, height // stamp.shape[0], width // stamp.shape[1])
-            return np.kron(stamp, np.ones((scale, scale), np.uint8))
+            return stamp.repeat(scale, axis=0).repeat(scale, axis=1)
     raise InputError(
         f"a picture of {width} x {height} pixels is too small for the synthetic mark",
         "give one of at least 64 x 64 pixels",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
 
-from .frames import Image, Letterbox, to_channels
+from .frames import Image, resize, to_channels
 
 _HEIGHTS = 192, 720  # below, captions cannot be read; above, three panels exceed what players like
 _GAP = 4
@@ -77,24 +76,12 @@ class Panels:
 
 def _fit(picture: Image, width: int, height: int) -> Image:
     """Scaled into width x height, aspect ratio kept, black around it."""
-    import cv2
-
     h, w = picture.shape[:2]
     if (w, h) == (width, height):
         return picture
-    box = _fitted(w, h, width, height)
-    scaled = picture
-    if (w, h) != (box.w, box.h):
-        method = cv2.INTER_AREA if box.h < h else cv2.INTER_LINEAR
-        scaled = np.asarray(cv2.resize(picture, (box.w, box.h), interpolation=method), np.uint8)
-    panel = np.zeros((height, width, *picture.shape[2:]), np.uint8)
-    panel[box.y : box.y + box.h, box.x : box.x + box.w] = scaled
-    return panel
-
-
-@functools.lru_cache(maxsize=16)
-def _fitted(w: int, h: int, width: int, height: int) -> Letterbox:
     scale = min(width / w, height / h)
-    inner_w, inner_h = max(1, round(w * scale)), max(1, round(h * scale))
-    x, y = (width - inner_w) // 2, (height - inner_h) // 2
-    return Letterbox(w, h, max(width, height), x, y, inner_w, inner_h)
+    w, h = max(1, round(w * scale)), max(1, round(h * scale))
+    x, y = (width - w) // 2, (height - h) // 2
+    panel = np.zeros((height, width, *picture.shape[2:]), np.uint8)
+    panel[y : y + h, x : x + w] = resize(picture, w, h)
+    return panel

@@ -1,14 +1,11 @@
-"""PNG files that carry their description inside."""
+"""PNG files that carry their description."""
 
 from __future__ import annotations
 
-import struct
+import io
 import zlib
 from collections.abc import Mapping
 
-import numpy as np
-
-from ..support.errors import OutputError
 from .frames import Image, check_image
 
 
@@ -18,19 +15,14 @@ def png_bytes(image: Image, metadata: Mapping[str, str] | None = None) -> bytes:
     Raises:
         InputError: not an image.
     """
-    import cv2
+    from PIL import Image as PillowImage
+    from PIL.PngImagePlugin import PngInfo
 
-    ordered = np.ascontiguousarray(check_image(image)[..., ::-1] if image.ndim == 3 else image)
-    done, encoded = cv2.imencode(".png", ordered)
-    if not done:
-        raise OutputError("cannot encode an image as PNG")
-    data = encoded.tobytes()
-    texts = b"".join(_text_chunk(key, value) for key, value in (metadata or {}).items())
-    after_header = 8 + 25  # signature and IHDR
-    return data[:after_header] + texts + data[after_header:]
-
-
-def _text_chunk(key: str, value: str) -> bytes:
-    keyword = key[:1].upper() + key[1:79]
-    body = b"iTXt" + keyword.encode("latin-1", "replace") + b"\0" * 5 + value.encode()
-    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    texts = PngInfo()
+    for key, text in (metadata or {}).items():
+        texts.add_itxt(key.capitalize(), text)
+    file = io.BytesIO()
+    # Light compression: Pillow's default takes six times as long, for 15 % of the size.
+    light = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+    PillowImage.fromarray(check_image(image)).save(file, "PNG", pnginfo=texts, **light)
+    return file.getvalue()

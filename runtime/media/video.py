@@ -9,15 +9,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from ..support.errors import InputError, SonomimeError, UnsupportedFormat
+from ..support.errors import InputError, UnsupportedFormat
 from .file_headers import (
     IMAGE_SUFFIXES,
     MAX_PIXELS,
@@ -36,29 +34,29 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 
-#: Where neither timestamps nor a frame rate are known.
+#: For sources without timestamps and frame rate.
 DEFAULT_FPS = Fraction(30)
 
 _DECODE_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
-# Only containers that hold their frames themselves: playlists open other files, or the network.
+# Only containers that hold their own frames: playlists would open other files, or the network.
 _OPEN_OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,gif,"
     "ogg,flv,m4v,h264,hevc,ivf,mjpeg,nut",
     "protocol_whitelist": "file",
-    **_DECODE_OPTIONS,  # looking for streams decodes as well
+    **_DECODE_OPTIONS,  # the search for streams decodes too
 }
 
 
 class Frame(NamedTuple):
     """One frame: its number from 0, its time in seconds from the first frame, its pixels."""
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # hides tuple.index
     timestamp: float
     image: Image
 
 
-class FrameSource(Protocol):
-    """Frames in order, read as they are asked for.
+class FrameSource(ABC):
+    """Frames of one size in order, read as they are asked for.
 
     Attributes:
         path: where they come from.
@@ -68,33 +66,113 @@ class FrameSource(Protocol):
         seekable: whether it can be iterated again, from the beginning.
     """
 
-    path: Path
-    fps: Fraction | None
-    size: tuple[int, int]
-    count_hint: int | None
-    seekable: bool
+    fps: Fraction | None = None
+    count_hint: int | None = None
+    seekable = True
 
-    def __iter__(self) -> Iterator[Frame]: ...
-    def close(self) -> None: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __init__(self, path: Path, crop: Crop | None, channels: int) -> None:
+        self.path = path
+        self._crop = crop
+        self._channels = channels
+        first = next(self._images(), None)
+        if first is None:
+            raise InputError(f"{path} has no frames", "check that it plays; it may be cut off")
+        height, width = first[1].shape[:2]
+        self._full_size = self.size = width, height
+        if crop is not None:
+            check_crop(crop, width, height, str(path))
+            check_size(f"the crop of {path}", crop.w, crop.h)
+            self.size = crop.w, crop.h
+
+    @abstractmethod
+    def _images(self) -> Iterator[tuple[float | None, Image]]:
+        """Time in seconds, or None when unknown, and pixels of every frame, uncropped."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        step = float(1 / (self.fps or DEFAULT_FPS))
+        origin = 0.0
+        last = -step
+        for index, (time, image) in enumerate(self._images()):
+            height, width = image.shape[:2]
+            if (width, height) != self._full_size:
+                expected = " x ".join(map(str, self._full_size))
+                raise InputError(
+                    f"{self._name(index)} is {width} x {height} pixels, not {expected}",
+                    "all frames have to have the size of the first",
+                )
+            if index == 0:
+                origin = time or 0.0
+            timestamp = last + step if time is None else time - origin
+            if timestamp <= last:  # damaged or repeated times: the clock must go on
+                timestamp = last + step
+            last = timestamp
+            if self._crop is not None:
+                image = np.ascontiguousarray(crop_image(image, self._crop))
+            yield Frame(index, timestamp, image)
+
+    def _name(self, index: int) -> str:
+        return f"{self.path}: frame {index}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:  # noqa: B027 - an iteration closes what it opens
+        pass
+
+
+class _ImageFiles(FrameSource):
+    """One image, or the images of a folder at the default frame rate."""
+
+    def __init__(self, path: Path, files: list[Path], crop: Crop | None, channels: int) -> None:
+        self._files = files
+        self.count_hint = len(files)
+        super().__init__(path, crop, channels)
+
+    def _images(self) -> Iterator[tuple[float | None, Image]]:
+        for file in self._files:
+            yield None, to_channels(read_image(file), self._channels)
+
+    def _name(self, index: int) -> str:
+        return str(self._files[index])
+
+
+class _VideoFile(FrameSource):
+    """A video file, decoded by PyAV as its frames are asked for."""
+
+    def _images(self) -> Iterator[tuple[float | None, Image]]:
+        count = 0
+        try:
+            with _opened(self.path) as container:
+                stream = _video_stream(container, self.path)
+                self.fps = _frame_rate(stream)
+                self.count_hint = _frame_count(container, stream, self.fps)
+                for packet in container.demux(stream):
+                    if packet.is_corrupt:
+                        raise ValueError("a packet is incomplete")
+                    for frame in packet.decode():
+                        if frame.is_corrupt:
+                            raise ValueError("its pixels are incomplete")
+                        check_size(f"frame {count} of {self.path}", frame.width, frame.height)
+                        yield frame.time, _pixels(frame, self._channels)
+                        count += 1
+        except InputError:
+            raise
+        except Exception as cause:  # PyAV raises many kinds of errors on a damaged file
+            raise InputError(
+                f"cannot decode {self.path} after {count} frames: {_reason(cause)}",
+                "the file is damaged or cut off; convert or copy it again",
+            ) from cause
 
 
 def open_source(path: Path | str, crop: Crop | None = None, channels: int = 1) -> FrameSource:
     """Open a video file, an image (a source of one frame) or a folder of images in natural order.
 
-    The first frame is decoded at once, so that a file which cannot be used is refused here. Each
-    iteration begins at the first frame; the file is open only while one is under way, and never
-    more than one frame of it is in memory.
+    The first frame is decoded at once, so that an unusable file is refused here. The file is open
+    only during an iteration, with one frame of it in memory.
 
     Args:
         path: a video (MP4, MOV, Matroska, WebM, AVI, MPEG, GIF ...), an image (PNG, JPEG, BMP,
-            TIFF) or a folder of such images; files are told apart by content, not by name.
+            TIFF) or a folder of such images; files are recognised by content, not by name.
         crop: the part of every frame to keep, in pixels of the frame as it is displayed.
         channels: 1 for grey, 3 for RGB.
 
@@ -128,19 +206,6 @@ def open_source(path: Path | str, crop: Crop | None = None, channels: int = 1) -
     return _VideoFile(path, crop, channels)
 
 
-def _unsupported(path: Path, called: str) -> UnsupportedFormat:
-    return UnsupportedFormat(
-        f"{path} is {called}, which has no reader yet",
-        "convert it to .mp4, .mkv or a folder of .png frames first",
-    )
-
-
-def _natural(path: Path) -> list[tuple[bool, int, str]]:
-    """Sort key by which frame2 comes before frame10."""
-    pieces = re.split(r"([0-9]+)", path.name.lower())
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in pieces]
-
-
 def frame_files(folder: Path) -> list[Path]:
     """The frames of a folder, in the order in which `open_source` reads them.
 
@@ -152,10 +217,10 @@ def frame_files(folder: Path) -> list[Path]:
     files = [file for file in folder.iterdir() if not file.name.startswith(".")]
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
     if images:
-        return sorted(images, key=_natural)
+        return sorted(images, key=_natural_order)
     for file in files:
-        if called := unreadable_format(file):
-            raise _unsupported(file, called)
+        if name := unreadable_format(file):
+            raise _unsupported(file, name)
     videos = sorted(file.name for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
     raise InputError(
         f"the folder {folder} holds no frames",
@@ -165,159 +230,48 @@ def frame_files(folder: Path) -> list[Path]:
     )
 
 
-class _Source(ABC):
-    """What files have in common: crop, channels, one size, counted and timed frames."""
-
-    fps: Fraction | None = None
-    count_hint: int | None = None
-    seekable = True
-
-    def __init__(self, path: Path, crop: Crop | None, channels: int) -> None:
-        self.path = path
-        self._crop = crop
-        self._channels = channels
-        first = next(self._images(), None)
-        if first is None:
-            raise InputError(f"{path} has no frames", "check that it plays; it may be cut off")
-        height, width = first[1].shape[:2]
-        self._full_size = width, height
-        self.size = width, height
-        if crop is not None:
-            check_crop(crop, width, height, str(path))
-            check_size(f"the crop of {path}", crop.w, crop.h)
-            self.size = crop.w, crop.h
-
-    @abstractmethod
-    def _images(self) -> Iterator[tuple[float | None, Image]]:
-        """Time in seconds, or None when unknown, and pixels of every frame, uncropped."""
-
-    def __iter__(self) -> Iterator[Frame]:
-        step = float(1 / (self.fps or DEFAULT_FPS))
-        origin = 0.0
-        last = -step
-        for index, (time, image) in enumerate(self._images()):
-            height, width = image.shape[:2]
-            if (width, height) != self._full_size:
-                expected = " x ".join(map(str, self._full_size))
-                raise InputError(
-                    f"{self._called(index)} is {width} x {height} pixels, not {expected}",
-                    "all frames have to have the size of the first",
-                )
-            if index == 0:
-                origin = time or 0.0
-            timestamp = last + step if time is None else time - origin
-            if timestamp <= last:  # damaged or repeated times must not stop or turn back the clock
-                timestamp = last + step
-            last = timestamp
-            if self._crop is not None:
-                image = np.ascontiguousarray(crop_image(image, self._crop))
-            yield Frame(index, timestamp, image)
-
-    def _called(self, index: int) -> str:
-        return f"{self.path}: frame {index}"
-
-    def close(self) -> None:  # noqa: B027 - an iteration closes what it opens
-        """Nothing stays open between iterations."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+def _natural_order(path: Path) -> list[tuple[bool, int, str]]:
+    """Sort key that puts frame2 before frame10."""
+    pieces = re.split(r"([0-9]+)", path.name.lower())
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in pieces]
 
 
-class _ImageFiles(_Source):
-    """One image, or the images of a folder at the default frame rate."""
-
-    def __init__(self, path: Path, files: list[Path], crop: Crop | None, channels: int) -> None:
-        self._files = files
-        self.count_hint = len(files)
-        super().__init__(path, crop, channels)
-
-    def _images(self) -> Iterator[tuple[float | None, Image]]:
-        for file in self._files:
-            yield None, to_channels(read_image(file), self._channels)
-
-    def _called(self, index: int) -> str:
-        return str(self._files[index])
-
-
-class _VideoFile(_Source):
-    """A video file, decoded by PyAV as its frames are asked for."""
-
-    def _images(self) -> Iterator[tuple[float | None, Image]]:
-        count = 0
-        try:
-            with _opened(self.path) as container:
-                stream = _video_stream(container, self.path)
-                stream.codec_context.options = _DECODE_OPTIONS
-                self.fps = _frame_rate(stream)
-                self.count_hint = _frame_count(container, stream, self.fps)
-                for packet in container.demux(stream):
-                    if packet.is_corrupt:
-                        raise InputError("a packet is incomplete")
-                    for frame in packet.decode():
-                        if frame.is_corrupt:
-                            raise InputError("its pixels are incomplete")
-                        yield frame.time, _pixels(frame, self._channels)
-                        count += 1
-        except _Refused as refused:
-            raise refused.error from refused.__cause__
-        except Exception as cause:  # PyAV raises anything on a bad file, also IndexError
-            raise InputError(
-                f"cannot decode {self.path} after {count} frames: {_reason(cause)}",
-                "the file is damaged or cut off; convert or copy it again",
-            ) from cause
-
-
-class _Refused(Exception):
-    """Carries an error that already says all, past what explains the others."""
-
-    def __init__(self, error: SonomimeError) -> None:
-        super().__init__(error)
-        self.error = error
+def _unsupported(path: Path, name: str) -> UnsupportedFormat:
+    return UnsupportedFormat(
+        f"{path} is {name}, which has no reader yet",
+        "convert it to .mp4, .mkv or a folder of .png frames first",
+    )
 
 
 def _reason(cause: Exception) -> str:
     return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
+def _opened(path: Path) -> InputContainer:
     import av
 
-    # Metadata need not be UTF-8; from 19 on PyAV takes it as it is, and knows the argument no more.
+    # Metadata need not be UTF-8. PyAV 19 accepts any, and no longer knows this argument.
     older = int(av.__version__.partition(".")[0]) < 19
     lenient: dict[str, Any] = {"metadata_errors": "replace"} if older else {}
     try:
         # The prefix keeps a colon in a file name from being taken for a protocol.
         container: InputContainer = av.open(f"file:{path}", options=_OPEN_OPTIONS, **lenient)
     except Exception as cause:
-        raise _Refused(
-            InputError(
-                f"cannot open {path} as a video: {_reason(cause)}",
-                "it may be cut off, or something other than a video that bears its name",
-            )
+        raise InputError(
+            f"cannot open {path} as a video: {_reason(cause)}",
+            "it may be cut off, or not be a video in spite of its name",
         ) from cause
-    with container:
-        yield container
+    return container
 
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     stream: Any = container.streams.best("video")
     if stream is None or stream.codec_context is None:
-        raise _Refused(InputError(f"{path} holds no video that can be decoded", "convert it"))
+        raise InputError(f"{path} holds no video that can be decoded", "convert it")
     width, height = stream.codec_context.width, stream.codec_context.height
-    if width and height:  # otherwise the frames say it, bounded by max_pixels
-        try:
-            check_size(path, width, height)
-        except InputError as error:
-            raise _Refused(error) from None
+    if width and height:  # otherwise the first frame says it, bounded by max_pixels
+        check_size(path, width, height)
+    stream.codec_context.options = _DECODE_OPTIONS
     checked: VideoStream = stream
     return checked
 
@@ -338,8 +292,7 @@ def _frame_count(
 
 
 def _pixels(frame: VideoFrame, channels: int) -> Image:
-    """The frame's pixels at full range, upright; grey comes from luma alone, so it stays exact."""
-    check_size("a frame", frame.width, frame.height)
+    """Pixels at full range, upright. Grey is luma alone, so it stays exact."""
     colour = frame.format.is_rgb or frame.format.has_palette
     if channels == 1 and not colour:
         image = frame.to_ndarray(format="gray")

@@ -1,9 +1,8 @@
-"""Plain data (from JSON or TOML) into frozen dataclasses, strictly.
+"""Turn plain data (from JSON or TOML) into frozen dataclasses, strictly.
 
-Every key must be a field and every field without a default must be there; a value must have exactly
-the field's type (an integer passes for a float, nothing passes for an integer but an integer). An
-unknown key is an error that gives the nearest name. Fields whose names are Python keywords carry a
-trailing underscore (`from_`), which the data does not.
+Every key must be a field, and every field without a default must be given. A value must have
+exactly the field's type, but an integer passes for a float. The error for an unknown key names the
+nearest field. Fields named after Python keywords have a trailing underscore (`from_`), keys do not.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ T = TypeVar("T")
 
 
 class StrictError(ValueError):
-    """Data that does not fit; `where` is the path of the value, as in `stages[2].inputs[0]`."""
+    """Data that does not fit; `where` is the path of the value, such as `stages[2].inputs[0]`."""
 
     def __init__(self, where: str, problem: str, hint: str = "") -> None:
         super().__init__(f"{where}: {problem}" if where else problem)
@@ -29,7 +28,7 @@ class StrictError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, or None when none is near."""
+    """The known name nearest to `name`, or None when none is near."""
     found = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=0.5)
     return found[0] if found else None
 
@@ -48,7 +47,7 @@ def parse(cls: type[T], data: object, where: str = "") -> T:
     """
     if not isinstance(data, Mapping):
         raise StrictError(where, f"expected a table of {cls.__name__}, found {_kind(data)}")
-    fields = _fields(cast(Any, cls))  # a type is hashable, which mypy doubts
+    fields = _fields(cast(Any, cls))  # mypy does not know that a type is hashable
     for key in data:
         if key not in fields:
             close = nearest(str(key), fields)
@@ -101,7 +100,7 @@ def _value(expected: Any, data: object, where: str) -> Any:
                 continue
         return _value(kinds[-1], data, where)
     if origin is Literal:
-        # `True == 1`, so the type is compared as well.
+        # The type too, because True == 1.
         if not any(data == choice and type(data) is type(choice) for choice in args):
             choices = " or ".join(repr(choice) for choice in args)
             raise StrictError(where, f"expected {choices}, found {_kind(data)}")
@@ -109,8 +108,8 @@ def _value(expected: Any, data: object, where: str) -> Any:
     if origin is tuple:
         if not isinstance(data, list | tuple):
             raise StrictError(where, f"expected a list, found {_kind(data)}")
-        if len(args) == 2 and args[1] is Ellipsis:
-            return tuple(_value(args[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+        if args[-1] is Ellipsis:
+            args = args[:1] * len(data)
         if len(data) != len(args):
             raise StrictError(where, f"expected {len(args)} values, found {len(data)}")
         pairs = zip(args, data, strict=True)

@@ -1,20 +1,21 @@
-"""Errors that a person can act on: a message, a hint that tells the cure, and an exit code.
+"""Errors that a user can act on: a message, a hint that says what to do, and an exit code.
 
-The command line prints ``error: MESSAGE`` and ``hint: HINT`` and leaves with ``exit_code``:
-2 usage or configuration, 3 bundle or checkpoint, 4 backend, 5 export, 6 input or stream, 7 output.
+The command line prints ``error: MESSAGE`` and ``hint: HINT`` and leaves with the error's
+``exit_code``: 2 usage or configuration, 3 bundle or checkpoint, 4 backend, 5 export, 6 input,
+7 output. Other codes: 1 for a defect of sonomime, 130 for Ctrl-C, 129 for SIGHUP, 143 for SIGTERM.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import ClassVar
 
 
 class SonomimeError(Exception):
-    """What every error of this package derives from.
+    """Base of every error of this package.
 
     Args:
         message: what is wrong, naming the file, key or value at fault.
@@ -24,16 +25,12 @@ class SonomimeError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
+        super().__init__(message, hint)  # both, so that pickling keeps both
         self.message = message
         self.hint = hint
 
     def __str__(self) -> str:
         return self.message
-
-    def __reduce__(self) -> tuple[type[SonomimeError], tuple[str, str]]:
-        # Exception pickles only what super().__init__ got; worker processes must not lose the hint.
-        return (type(self), (self.message, self.hint))
 
 
 class ConfigError(SonomimeError):
@@ -43,7 +40,7 @@ class ConfigError(SonomimeError):
 
 
 class BundleError(SonomimeError):
-    """A bundle that is incomplete, changed or does not keep the contract."""
+    """A bundle that is incomplete, was changed or does not keep the contract."""
 
     exit_code = 3
 
@@ -55,7 +52,7 @@ class CheckpointError(SonomimeError):
 
 
 class BackendError(SonomimeError):
-    """A backend that was asked for and cannot serve."""
+    """The chosen backend cannot run."""
 
     exit_code = 4
 
@@ -82,39 +79,38 @@ class OutputError(SonomimeError):
     exit_code = 7
 
 
+_ELSEWHERE = "choose another place (-o for the output, XDG_CACHE_HOME for the cache)"
 _WRITE_HINTS = {
-    errno.ENOSPC: "free some space on that disk, or write elsewhere with -o",
-    errno.EDQUOT: "the disk quota is used up: free some space, or write elsewhere with -o",
+    errno.ENOSPC: f"free some space on that disk, or {_ELSEWHERE}",
+    errno.EDQUOT: f"free some of the disk quota, or {_ELSEWHERE}",
     errno.EFBIG: "the file passes the size limit of this process (ulimit -f) or of the file system",
-    errno.EROFS: "that file system is read-only: write elsewhere with -o",
-    errno.EACCES: "no permission to write there: choose another place with -o",
-    errno.EPERM: "no permission to write there: choose another place with -o",
-    errno.EISDIR: "there is a folder of that name: choose another name",
-    errno.ENOTDIR: "a part of that path is a file, not a folder: choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 
-#: What only a write can meet, so that it is told apart from a failing read of something else.
+#: Errors that only a write can meet, never the read of another file.
 WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
 def output_error(path: str | PathLike[str], cause: OSError) -> OutputError:
     """The `OutputError` for a failed write to `path`, its hint chosen by errno."""
     reason = cause.strerror or str(cause) or type(cause).__name__
-    return OutputError(
-        f"cannot write {fspath(path)}: {reason}",
-        _WRITE_HINTS.get(cause.errno or 0, "choose another place with -o"),
-    )
+    hint = _WRITE_HINTS.get(cause.errno or 0, _ELSEWHERE)
+    return OutputError(f"cannot write {fspath(path)}: {reason}", hint)
 
 
 @contextmanager
-def output_errors(path: str | PathLike[str]) -> Iterator[None]:
-    """Turn any OSError inside the block, which does nothing but write `path`, into an OutputError.
+def output_errors(
+    path: str | PathLike[str], errnos: Collection[int] | None = None
+) -> Iterator[None]:
+    """Turn an OSError inside the block into an OutputError that names `path`.
 
-    Raises:
-        OutputError: naming `path`, with a hint for a full disk, a missing permission and so on.
+    Args:
+        path: what the block writes.
+        errnos: which errors to turn, all when None; WRITE_ERRNOS where the block also reads.
     """
     try:
         yield
     except OSError as cause:
+        if errnos is not None and cause.errno not in errnos:
+            raise
         raise output_error(path, cause) from cause

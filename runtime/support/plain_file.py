@@ -1,4 +1,4 @@
-"""Read a file that somebody else may have put there; digest any file."""
+"""Read an untrusted file of limited size; compute the digest of any file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def read_plain_file(path: Path, limit: int) -> bytes:
     """The content of a regular file of at most `limit` bytes; symbolic links are refused.
 
     Raises:
-        BundleError: it is missing, cannot be read, is a link, a pipe or a folder, or too large.
+        BundleError: it is missing, cannot be read, is a link, a pipe or a folder, is too large, or
+            grows while it is read.
     """
     try:
         # O_NONBLOCK: a named pipe must not hang; a symbolic link could lead out of the bundle.
@@ -30,9 +31,12 @@ def read_plain_file(path: Path, limit: int) -> bytes:
         if info.st_size > limit:
             raise BundleError(f"{path} is larger than {limit / (1 << 20):g} MiB")
         with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read(limit + 1)
+            content = file.read(info.st_size + 1)  # not `limit`: memory for all of it is reserved
     finally:
         os.close(handle)
+    if len(content) > info.st_size:
+        raise BundleError(f"{path} grows while it is read", "wait until it is written")
+    return content
 
 
 def sha256_file(path: Path) -> str:

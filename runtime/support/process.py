@@ -1,4 +1,4 @@
-"""A process that is told to end, or has nowhere to print to."""
+"""Signals that end a process, and output streams that cannot take everything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: cleaned up after like Ctrl-C, and told apart by the exit code."""
+    """SIGTERM or SIGHUP: cleaned up after like Ctrl-C, with its own exit code."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -21,27 +21,27 @@ class Terminated(KeyboardInterrupt):
 
 
 def mend_streams() -> None:
-    """What is printed must not fail a run that went well: a closed stream (`2>&-`, some services)
-    swallows it, and a file name that the encoding lacks is shown escaped."""
+    """Let printing never fail a run: a closed stream (`2>&-`, some services) discards its text, and
+    characters that the encoding lacks are escaped."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as we run
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open until the process ends
         elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM and a terminal that closes raise, so that half-written files are removed; a verb may
-    set its own handler."""
+    """Raise `Terminated` on SIGTERM and SIGHUP, so that half-written files are removed; a command
+    may set its own handler."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
         raise Terminated(number)
 
     before: dict[int, Any] = {}
     try:
-        with suppress(ValueError):  # not the main thread: whoever called has its own ways
+        with suppress(ValueError):  # not the main thread: signals are the caller's business
             for number in (signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                     before[number] = signal.signal(number, terminate)

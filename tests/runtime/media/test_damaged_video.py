@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sonomime.runtime.media import file_headers as sniff
+from sonomime.runtime.media.file_headers import missing_bytes
 from sonomime.runtime.media.video import open_source
 from sonomime.runtime.support.errors import InputError
 
@@ -68,11 +67,11 @@ def read_or_refuse(path: Path) -> int | None:
         return None
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_the_corpus_itself_is_sound(corpus: dict[str, bytes], tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(corpus[name])
-    assert read_or_refuse(tmp_path / name) == COUNT
-    assert sniff.missing_bytes(tmp_path / name) == 0
+def test_the_corpus_itself_is_sound(corpus: dict[str, bytes], tmp_path: Path) -> None:
+    for name, content in corpus.items():
+        (tmp_path / name).write_bytes(content)
+        assert read_or_refuse(tmp_path / name) == COUNT, name
+        assert missing_bytes(tmp_path / name) == 0, name
 
 
 @settings(max_examples=250)
@@ -84,7 +83,7 @@ def test_mutated_bytes_give_frames_or_an_input_error(
     data: st.DataObject,
 ) -> None:
     content = bytearray(corpus[name])
-    # Headers are where the traps are: half of the hits go to the first kilobyte.
+    # Headers are the most sensitive part: half of the hits go to the first kilobyte.
     for _ in range(data.draw(st.integers(0, 12))):
         end = len(content) if data.draw(st.booleans()) else min(1024, len(content))
         content[data.draw(st.integers(0, end - 1))] = data.draw(st.integers(0, 255))
@@ -95,35 +94,17 @@ def test_mutated_bytes_give_frames_or_an_input_error(
     read_or_refuse(path)
 
 
-@pytest.mark.slow
-def test_many_seeded_mutations(corpus: dict[str, bytes], tmp_path: Path) -> None:
-    dice = random.Random(2)
-    for name in VARIANTS:
-        for _ in range(60):
-            content = bytearray(corpus[name])
-            for _ in range(dice.randint(1, 40)):
-                content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
-            if dice.random() < 0.3:  # a piece repeated or lost shifts everything after it
-                at = dice.randrange(len(content))
-                content[at:at] = content[dice.randrange(at + 1) : at]
-                del content[dice.randrange(len(content)) :][: dice.randrange(200)]
-            (tmp_path / name).write_bytes(content)
-            read_or_refuse(tmp_path / name)
-
-
 @pytest.mark.parametrize(
     "name", ["plain.mp4", "faststart.mp4", "ffv1.mkv", "vp9.webm", "mjpeg.avi"]
 )
-@pytest.mark.parametrize("part", [0.01, 0.4, 0.8, 0.99])
 def test_a_file_that_declares_its_length_is_refused_when_cut_off(
-    corpus: dict[str, bytes], tmp_path: Path, name: str, part: float
+    corpus: dict[str, bytes], tmp_path: Path, name: str
 ) -> None:
-    (tmp_path / name).write_bytes(corpus[name][: int(len(corpus[name]) * part)])
-    with pytest.raises(InputError, match=name) as caught:
-        open_source(tmp_path / name)
-    assert caught.value.hint
-    if part > 0.1:
-        assert "cut off" in caught.value.message or "cut off" in caught.value.hint
+    for part in (0.01, 0.4, 0.8, 0.99):
+        (tmp_path / name).write_bytes(corpus[name][: int(len(corpus[name]) * part)])
+        with pytest.raises(InputError, match=name) as caught:
+            open_source(tmp_path / name)
+        assert part < 0.1 or "cut off" in caught.value.message + caught.value.hint
 
 
 def test_a_recording_that_declares_no_length_is_read_as_far_as_it_goes(
@@ -133,7 +114,7 @@ def test_a_recording_that_declares_no_length_is_read_as_far_as_it_goes(
     at = content.index(b"\x18\x53\x80\x67") + 4  # the length of the segment becomes unknown
     content[at : at + 8] = b"\x01" + b"\xff" * 7
     (tmp_path / "a.mkv").write_bytes(content[: int(len(content) * 0.7)])
-    assert sniff.missing_bytes(tmp_path / "a.mkv") == 0
+    assert missing_bytes(tmp_path / "a.mkv") == 0
     count = read_or_refuse(tmp_path / "a.mkv")
     assert count is not None and 0 < count < COUNT
 
@@ -166,14 +147,13 @@ def test_damage_in_the_middle_comes_after_the_frames_before_it(
         b"ffconcat version 1.0\nfile other.mp4\n",
         b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n",
         b"<?xml version='1.0'?><MPD></MPD>",
-        b"\x1f\x8b\x08\0" + bytes(range(256)) * 4,
     ],
-    ids=["empty", "text", "zeros", "concat list", "playlist", "manifest", "archive"],
+    ids=["empty", "text", "zeros", "concat list", "playlist", "manifest"],
 )
-def test_what_is_no_video_is_refused_whatever_its_name(
+def test_what_is_not_a_video_is_refused_whatever_its_name(
     corpus: dict[str, bytes], tmp_path: Path, content: bytes
 ) -> None:
-    # A list must not lead to these files, which could be anybody's.
+    # A list must not lead to these files.
     (tmp_path / "other.mp4").write_bytes(corpus["plain.mp4"])
     (tmp_path / "other.ts").write_bytes(corpus["h264.ts"])
     (tmp_path / "clip.mp4").write_bytes(content)
@@ -181,39 +161,34 @@ def test_what_is_no_video_is_refused_whatever_its_name(
         open_source(tmp_path / "clip.mp4")
 
 
-def test_missing_files_and_pipes_are_input_errors(tmp_path: Path) -> None:
+def test_what_is_not_a_file_is_an_input_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
-    for name in ("missing.mp4", "pipe.mp4", "missing/clip.mp4"):
-        with pytest.raises(InputError, match=name):
+    for name in ("missing.mp4", "pipe.mp4", "missing/clip.mp4", "n" * 300):
+        with pytest.raises(InputError, match=name) as caught:
             open_source(tmp_path / name)
+        assert caught.value.hint
 
 
-def test_a_video_without_frames_is_an_input_error(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+def test_a_container_without_video_frames_is_an_input_error(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "empty.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=30)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "gray"
         container.start_encoding()
-    with pytest.raises(InputError, match=r"a\.mkv") as caught:
-        open_source(tmp_path / "a.mkv")
-    assert "no frames" in caught.value.message or "End of file" in caught.value.message
-
-
-def test_sound_alone_is_an_input_error(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+    with av.open(str(tmp_path / "sound.mkv"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(InputError, match="holds no video"):
-        open_source(tmp_path / "a.mkv")
+    for name in ("empty.mkv", "sound.mkv"):
+        with pytest.raises(InputError, match=name):
+            open_source(tmp_path / name)
 
 
 @pytest.mark.parametrize(("width", "height"), [(6, 64), (17000, 64)])
 def test_a_size_out_of_bounds_is_refused(
     tmp_path: Path, make_video: MakeVideo, width: int, height: int
 ) -> None:
-    image = np.zeros((height, width), np.uint8)
-    make_video(tmp_path / "a.mkv", [image], "ffv1", "gray")
+    make_video(tmp_path / "a.mkv", [np.zeros((height, width), np.uint8)], "ffv1", "gray")
     with pytest.raises(InputError, match=f"{width} x {height}"):
         open_source(tmp_path / "a.mkv")

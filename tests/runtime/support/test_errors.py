@@ -1,4 +1,4 @@
-"""Errors carry a message, a hint and an exit code, and name the cure of a failed write."""
+"""Errors carry a message, a hint and an exit code; a failed write has its own hint."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from sonomime.runtime.support import errors
 
 EXIT_CODES = {
+    "SonomimeError": 1,
     "ConfigError": 2,
     "BundleError": 3,
     "CheckpointError": 3,
@@ -21,32 +22,17 @@ EXIT_CODES = {
 }
 
 
-@pytest.mark.parametrize(("name", "code"), EXIT_CODES.items())
-def test_every_error_has_its_exit_code(name: str, code: int) -> None:
-    kind = getattr(errors, name)
-    error = kind("what is wrong", "what to do")
-    assert isinstance(error, errors.SonomimeError)
-    assert (error.exit_code, error.message, error.hint) == (code, "what is wrong", "what to do")
-    assert str(error) == "what is wrong"
-
-
-def test_no_error_is_forgotten_above() -> None:
+def test_every_error_has_its_exit_code_and_survives_the_way_between_processes() -> None:
     kinds = {
-        name
+        name: value
         for name, value in vars(errors).items()
         if isinstance(value, type) and issubclass(value, errors.SonomimeError)
     }
-    assert kinds == {"SonomimeError", *EXIT_CODES}
-
-
-def test_an_unsupported_format_is_an_input_error() -> None:
-    assert issubclass(errors.UnsupportedFormat, errors.InputError)
-
-
-def test_errors_survive_the_way_between_processes() -> None:
-    error = pickle.loads(pickle.dumps(errors.InputError("message", "hint")))
-    assert type(error) is errors.InputError
-    assert (error.message, error.hint) == ("message", "hint")
+    assert {name: kind.exit_code for name, kind in kinds.items()} == EXIT_CODES
+    for kind in kinds.values():
+        error = pickle.loads(pickle.dumps(kind("what is wrong", "what to do")))
+        assert type(error) is kind and str(error) == "what is wrong"
+        assert (error.message, error.hint) == ("what is wrong", "what to do")
 
 
 @pytest.mark.parametrize(
@@ -55,17 +41,14 @@ def test_errors_survive_the_way_between_processes() -> None:
         (errno.ENOSPC, "space"),
         (errno.EDQUOT, "quota"),
         (errno.EFBIG, "limit"),
-        (errno.EROFS, "read-only"),
-        (errno.EACCES, "permission"),
-        (errno.EIO, "-o"),
+        (errno.EROFS, "another place"),
     ],
 )
-def test_a_failed_write_names_the_file_and_the_cure(code: int, word: str) -> None:
+def test_a_failed_write_names_the_file_and_what_to_do(code: int, word: str) -> None:
     cause = OSError(code, "system's words")
     with pytest.raises(errors.OutputError) as caught, errors.output_errors("out.mp4"):
         raise cause
-    assert "out.mp4" in caught.value.message
-    assert "system's words" in caught.value.message
+    assert "out.mp4" in caught.value.message and "system's words" in caught.value.message
     assert word in caught.value.hint
     assert caught.value.__cause__ is cause
 

@@ -24,6 +24,7 @@ def test_rows_come_with_their_line_in_any_order_of_columns(tmp_path: Path) -> No
         ("a,c\n", ":1:"),
         ("a\n", ":1:"),
         ("a,a,b\n", ":1:"),
+        ("a;b\n1;2\n", ":1: unknown column 'a;b'"),
         ("a,b\n1\n", ":2:"),
         ("a,b\n1,2,3\n", ":2:"),
         ("", ""),
@@ -38,15 +39,6 @@ def test_faults_name_file_and_line(tmp_path: Path, text: str, line: str) -> None
     assert f"{path}{line}" in caught.value.message and caught.value.hint
 
 
-@pytest.mark.parametrize("mark", [";", "\t"])
-def test_another_mark_between_the_columns_is_named(tmp_path: Path, mark: str) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text(f"a{mark}b\n1{mark}2\n")
-    with pytest.raises(InputError) as caught:
-        list(read_table(path, ("a", "b")))
-    assert f"{path}:1:" in caught.value.message and repr(mark) in caught.value.message
-
-
 def test_what_cannot_be_read_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"a,b\n\xff,1\n")
     for name in ("t.csv", "none.csv", "."):
@@ -59,7 +51,7 @@ def test_numbers_are_finite() -> None:
     for text in ("", "one", "nan", "inf", "1e999"):
         with pytest.raises(InputError) as caught:
             number("here", "x", text)
-        assert "here" in caught.value.message and "x" in caught.value.message
+        assert caught.value.message.startswith("here: x")
 
 
 def test_a_hint_has_the_likeliest_spelling_or_all() -> None:

@@ -1,0 +1,181 @@
+"""Still pictures are read exactly, within bounds, or refused by an InputError."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from media_files import apart, noise
+from PIL import Image as PillowImage
+
+from sonomime.runtime.media.frames import check_image, read_image
+from sonomime.runtime.media.png import png_bytes
+from sonomime.runtime.support.errors import InputError
+
+SUFFIXES = [".png", ".bmp", ".tif", ".jpg"]
+
+
+def encoded(image: np.ndarray, suffix: str) -> bytes:
+    """By OpenCV, so that the reader is not tested against its own library."""
+    bgr = image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
+    return cv2.imencode(suffix, bgr)[1].tobytes()
+
+
+def claiming(suffix: str, width: int, height: int) -> bytes:
+    """A picture of 16 x 16 pixels whose header says another size."""
+    data = bytearray(encoded(noise(16, 16), suffix))
+    if suffix == ".png":
+        struct.pack_into(">II", data, 16, width, height)
+        struct.pack_into(">I", data, 29, zlib.crc32(data[12:29]))
+    elif suffix == ".bmp":
+        struct.pack_into("<ii", data, 18, width, height)
+    elif suffix == ".jpg":
+        struct.pack_into(">HH", data, data.index(b"\xff\xc0") + 5, height, width)
+    else:
+        for tag, side in ((256, width), (257, height)):
+            at = data.rindex(struct.pack("<HHI", tag, 3, 1))
+            struct.pack_into("<HHII", data, at, tag, 4, 1, side)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("shape", [(40, 31), (40, 31, 3)])
+def test_pixels_are_those_of_the_file(tmp_path: Path, suffix: str, shape: tuple[int, ...]) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(encoded(noise(*shape), suffix))
+    read = read_image(path)
+    expected = cv2.imread(str(path), cv2.IMREAD_ANYCOLOR)
+    assert np.array_equal(read, expected if read.ndim == 2 else expected[..., ::-1])
+    assert read.shape == shape and read.flags.c_contiguous and read.flags.writeable
+    assert suffix == ".jpg" or np.array_equal(read, noise(*shape))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bits_keep_their_upper_byte(tmp_path: Path, suffix: str) -> None:
+    for image in (noise(20, 30), noise(20, 30, 3)):
+        deep = image.astype(np.uint16) << 8 | 77
+        (tmp_path / f"a{suffix}").write_bytes(encoded(deep, suffix))
+        assert np.array_equal(read_image(tmp_path / f"a{suffix}"), image)
+
+
+def test_transparency_goes_and_palettes_become_colours(tmp_path: Path) -> None:
+    colour, grey, alpha = noise(20, 30, 3), noise(20, 30), noise(20, 30, seed=1)
+    few = PillowImage.fromarray(colour).quantize(16)
+    pictures = {
+        "rgba": (PillowImage.fromarray(np.dstack([colour, alpha])), colour),
+        "la": (PillowImage.fromarray(np.dstack([grey, alpha])), grey),
+        "palette": (few, np.array(few.convert("RGB"))),
+        "two levels": (PillowImage.fromarray(grey > 127), (grey > 127) * np.uint8(255)),
+    }
+    for name, (picture, pixels) in pictures.items():
+        picture.save(tmp_path / f"{name}.png")
+        assert np.array_equal(read_image(tmp_path / f"{name}.png"), pixels), name
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+def test_orientation_tags_are_obeyed(tmp_path: Path, suffix: str) -> None:
+    upright = np.zeros((40, 64), np.uint8)
+    upright[:16, :16] = 200
+    stored = PillowImage.fromarray(np.rot90(upright).copy())
+    exif = stored.getexif()
+    exif[0x0112] = 6  # turn clockwise by 90 degrees
+    stored.save(tmp_path / f"a{suffix}", exif=exif)
+    assert apart(read_image(tmp_path / f"a{suffix}"), upright).max() <= 3
+
+
+def test_32_bit_values_are_refused(tmp_path: Path) -> None:
+    for kind in (np.float32, np.int32):
+        PillowImage.fromarray(noise(20, 20).astype(kind)).save(tmp_path / "a.tif")
+        with pytest.raises(InputError, match="32-bit"):
+            read_image(tmp_path / "a.tif")
+
+
+def test_content_counts_not_the_name(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded(noise(20, 20), ".png"))
+    assert np.array_equal(read_image(tmp_path / "a.jpg"), noise(20, 20))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("size", "word"),
+    [
+        ((7, 300), "too small"),
+        ((17000, 100), "too large"),
+        ((9000, 9000), "too large"),
+        ((10_000, 10_000), "100000000 pixels"),  # Pillow warns of a bomb
+        ((16000, 16000), "256000000 pixels"),  # Pillow refuses to open it
+    ],
+)
+def test_a_size_out_of_bounds_is_refused_before_decoding(
+    tmp_path: Path, suffix: str, size: tuple[int, int], word: str
+) -> None:
+    (tmp_path / "a").write_bytes(claiming(suffix, *size))
+    with pytest.raises(InputError, match=word) as caught:
+        read_image(tmp_path / "a")
+    assert str(tmp_path / "a") in caught.value.message and caught.value.hint
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("part", [0.0, 0.02, 0.5, 0.97])
+def test_a_file_that_is_cut_off_is_an_input_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], suffix: str, part: float
+) -> None:
+    data = encoded(noise(64, 64), suffix)
+    (tmp_path / f"a{suffix}").write_bytes(data[: int(len(data) * part)])
+    with pytest.raises(InputError, match=f"a{suffix}"):
+        read_image(tmp_path / f"a{suffix}")
+    assert capfd.readouterr() == ("", "")  # the libraries' own complaints are not shown
+
+
+def test_a_png_with_a_wrong_checksum_or_without_its_end_is_an_input_error(tmp_path: Path) -> None:
+    data = bytearray(encoded(noise(64, 64), ".png"))
+    (tmp_path / "end.png").write_bytes(data[:-12])
+    data[data.index(b"IEND") - 8] ^= 1  # the checksum of the pixels
+    (tmp_path / "sum.png").write_bytes(data)
+    for name in ("end.png", "sum.png"):
+        with pytest.raises(InputError, match=name):
+            read_image(tmp_path / name)
+
+
+def test_what_is_not_a_file_or_not_an_image_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("hello")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("missing.png", "text.png", "pipe.png", ".", "n" * 300):
+        with pytest.raises(InputError):
+            read_image(tmp_path / name)
+
+
+@settings(max_examples=150)
+@given(data=st.data(), suffix=st.sampled_from(SUFFIXES))
+def test_a_mutated_image_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, suffix: str
+) -> None:
+    content = bytearray(encoded(noise(24, 24), suffix))
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    del content[data.draw(st.integers(0, len(content))) or len(content) :]
+    path = tmp_path_factory.getbasetemp() / f"mutated{suffix}"
+    path.write_bytes(content)
+    try:
+        check_image(read_image(path))
+    except InputError as error:
+        assert path.name in error.message
+
+
+@pytest.mark.parametrize("shape", [(20, 31), (20, 31, 3)])
+def test_png_bytes_hold_pixels_and_texts(shape: tuple[int, ...]) -> None:
+    data = png_bytes(noise(*shape), {"title": "Grüße", "comment": "two"})
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR)
+    assert np.array_equal(decoded if decoded.ndim == 2 else decoded[..., ::-1], noise(*shape))
+    with PillowImage.open(io.BytesIO(data)) as picture:
+        assert picture.text == {"Title": "Grüße", "Comment": "two"}
+    assert b"iTXtTitle\0" in data
