@@ -1,10 +1,11 @@
 # Everything from a fresh clone. It needs Python 3.11 or newer (with venv) and make.
 #   make demo    animated ultrasound videos from the bundled samples, without torch
 #   make test    linters, types, import rules and all tests that need no GPU
+#   make fuzz    ten thousand damaged files of each kind, each read or refused
 #   make lowest  the runtime's tests with the oldest versions that pyproject.toml supports
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lowest lint bench clean
+.PHONY: help demo test fuzz lowest lint bench clean
 
 # The first interpreter that is new enough; override with PYTHON=/path/to/python3.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -23,6 +24,7 @@ unexport PYTHONPATH PYTHONHOME
 help:
 	@echo 'make demo    animate the sample stills with the sample clips -> $(DEMO_VIDEO), -2.mp4'
 	@echo 'make test    ruff, mypy, import rules, tests (all but those that need a GPU; JOBS=2 processes)'
+	@echo 'make fuzz    feed ten thousand damaged files of each kind to their readers (an hour or two)'
 	@echo 'make lowest  the runtime with the oldest versions that it supports (Python 3.11 or 3.12)'
 	@echo 'make lint    the checks of make test without the tests'
 	@echo 'make bench   time a frame, stage by stage (BENCH="--frames 300 --json FILE")'
@@ -87,6 +89,9 @@ lint: $(TEST)/.installed
 JOBS ?= 2
 test: lint
 	$(TEST)/bin/pytest -n $(JOBS) --dist loadfile -m 'not gpu'
+
+fuzz: $(TEST)/.installed
+	SONOMIME_FUZZ=10000 $(TEST)/bin/pytest tests/fuzz
 
 # The kernels' tests compare with torch, which is not installed there.
 lowest: $(LOWEST)/.installed

@@ -126,8 +126,8 @@ def _checkpoint(folder: Path) -> Target:
     from sonomime.training.config import load_config
     from sonomime.training.models.families import family_of
 
-    small = ("model.image_size=64", "model.matcher.fine=8", "model.matcher.coarse=8",
-             "model.matcher.grid=8", "model.matcher.stiff=8", "model.matcher.shading=8")  # fmt: skip
+    small = ["model.image_size=64", *(f"model.matcher.{name}=8" for name in
+             ("fine", "coarse", "grid", "stiff", "shading"))]  # fmt: skip
     config = load_config("lite", small)
     weights = family_of(config.model).model(config.model).state_dict()
     file = folder / "checkpoint.pt"
