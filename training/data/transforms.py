@@ -153,7 +153,7 @@ def random_bend(
     """A smooth random deformation: a small affine part, and a low-frequency displacement.
 
     The strength of the whole is itself drawn, so that small motions are as common as large ones.
-    The displacement contracts (two neighbours come nearer by less than 0.9 of their distance), so the
+    The displacement contracts (neighbours come nearer by less than 0.9 of their distance), so the
     map has an inverse.
 
     Args:
