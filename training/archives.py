@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
+from lzma import LZMAError
 from tokenize import TokenError
 
 #: What reading a damaged .npz or .npy can raise.
 DAMAGE = (
-    EOFError, MemoryError, OSError, OverflowError, RecursionError, RuntimeError, SyntaxError,
-    TokenError, TypeError, ValueError, zipfile.BadZipFile, zlib.error,
+    EOFError, LZMAError, MemoryError, OSError, OverflowError, RuntimeError, SyntaxError, TokenError,
+    TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 

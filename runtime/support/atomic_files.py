@@ -20,7 +20,11 @@ def cache_folder() -> Path:
     """$XDG_CACHE_HOME/sonomime, by default ~/.cache/sonomime; a relative XDG_CACHE_HOME counts as
     none, as its standard says."""
     home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "sonomime"
+    if not os.path.isabs(home):
+        home = os.path.expanduser("~/.cache")
+    if not os.path.isabs(home):
+        raise OutputError("there is no home folder for the cache", "set XDG_CACHE_HOME to a folder")
+    return Path(home) / "sonomime"
 
 
 def _temporary_name(final: Path) -> Path:
