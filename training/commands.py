@@ -82,7 +82,7 @@ def train_command(args: argparse.Namespace) -> int:
     from .config import load_config
     from .data.dataset import find_clips, load_clip
     from .data.pairs import PairSampler
-    from .data.prefetch import PrefetchSampler
+    from .data.prefetch import prefetched
     from .loop import train
     from .models.families import family_of
     from .trained_on import record
@@ -114,8 +114,8 @@ def train_command(args: argparse.Namespace) -> int:
         clips, config.data, config.train.seed, batch_size=config.train.batch_size, loss=config.loss
     )
     data = record(args.data, found.clips)
-    with PrefetchSampler(sampler) as prefetch:
-        trainer = Trainer(config, prefetch.batch, args.output, names, data)
+    with prefetched(sampler.batch) as batch:
+        trainer = Trainer(config, batch, args.output, names, data)
         for remark in trainer.objective.remarks:
             _say(f"warning: {remark}")
         train(trainer, args.resume, args.max_minutes, _say, args.start)

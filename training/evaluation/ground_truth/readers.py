@@ -6,6 +6,8 @@ InputError that names the file.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,6 @@ from ....runtime.media.frames import Crop, Letterbox, letterbox
 from ....runtime.media.video import open_source
 from ....runtime.support.errors import InputError
 from ....runtime.support.table import read_table, spelling_hint
-from ...archives import DAMAGE, check_unpacked_size
 from ...data.dataset import Clip
 from ...data.displacement_file import open_displacement
 from ..landmarks import Points
@@ -28,7 +29,7 @@ from .fields import mask_in_model_frame, points_in_model_frame, to_model_frame
 COLUMNS = ("pair", "source", "driving", "split")
 PAIRS_HINT = "make them with `sonomime phantom -o DIR --subjects N --frames M --pairs P`"
 _MAKE_AGAIN = "make the folder again with `sonomime phantom`"
-_MOST_BYTES = 1 << 30  # of arrays that are read whole
+_DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 Frames = NDArray[np.uint8]
 
@@ -251,10 +252,9 @@ def _read_frames(
 def _arrays(path: Path, names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            check_unpacked_size(archive.zip, _MOST_BYTES)
             missing = [name for name in names if name not in archive]
             if not missing:
                 return {name: archive[name] for name in names}
-    except DAMAGE as error:
+    except _DAMAGE as error:
         raise InputError(f"{path}: cannot be read ({error})", _MAKE_AGAIN) from error
     raise InputError(f"{path}: holds no array named {missing[0]!r}", _MAKE_AGAIN)
