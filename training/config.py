@@ -330,7 +330,7 @@ def _keypoint_rules(config: Config) -> list[tuple[bool, str]]:
         (points.head_kernel * motion.head_kernel % 2 == 1, "model.*.head_kernel must be odd"),
         (
             loss.perceptual_network == "none" or loss.perceptual_weights != "",
-            f"loss.perceptual_weights must give the path of the {loss.perceptual_network} weights",
+            f"loss.perceptual_network={loss.perceptual_network} needs loss.perceptual_weights=PATH",
         ),
     ]
 
