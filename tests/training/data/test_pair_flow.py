@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,7 +15,7 @@ from sonomime.training.data.dataset import ClipFrames
 from sonomime.training.data.pairs import PairSampler
 from sonomime.training.models.geometry import warp
 
-from .made_clips import MOVED, PLAIN, assert_same, make_clip, smooth
+from .made_clips import MOVED, PLAIN, assert_same, draw, make_clip, smooth
 
 
 def interior(images: torch.Tensor, margin: int = 6) -> torch.Tensor:
@@ -31,7 +30,7 @@ def test_synthetic_flow_is_the_deformation() -> None:
     """The source warped by the target IS the driving frame, as the models warp."""
     clip = make_clip(smooth(3, size=128))
     data = replace(MOVED, synthetic=1.0, flow="dis")
-    batch = PairSampler([clip], data, 0, batch_size=12).batch(0)
+    batch = draw(clip, data, 12)
     assert batch.flow is not None
     assert batch.flow_valid is not None
     assert batch.flow.shape == (12, 32, 32, 2)
@@ -52,23 +51,13 @@ def test_synthetic_flow_is_the_deformation() -> None:
 def test_synthetic_flow_is_exact_without_augmentation() -> None:
     clip = make_clip(smooth(3, size=128))
     data = replace(PLAIN, synthetic=1.0, flow="dis")
-    batch = PairSampler([clip], data, 0, batch_size=8).batch(0)
+    batch = draw(clip, data, 8)
     assert batch.flow is not None
     warped = warp(batch.source, batch.flow, "half_pixel")
     inside = interior(warped) & interior(batch.driving)
     error = (warped - batch.driving).abs()[inside]
     assert error.max() < 6 / 255
     assert error.mean() < 0.6 / 255
-
-
-def test_real_flow_is_measured_and_masked() -> None:
-    clip = make_clip(smooth(2, size=128))
-    batch = PairSampler([clip], replace(PLAIN, flow="dis"), 0, batch_size=2).batch(0)
-    assert batch.flow is not None
-    assert batch.flow_valid is not None
-    assert batch.flow.shape == (2, 32, 32, 2)
-    assert batch.flow.dtype == torch.float32
-    assert batch.flow_valid.dtype == torch.bool
 
 
 def wave(points: np.ndarray) -> np.ndarray:
@@ -101,7 +90,7 @@ def moving(count: int = 6, size: int = 128) -> ClipFrames:
 @pytest.mark.parametrize("data", [PLAIN, MOVED], ids=["plain", "augmented"])
 def test_exact_flow_warps_the_source_onto_the_driving_frame(data: DataConfig) -> None:
     data = replace(data, flow="dis", near_start=9)
-    batch = PairSampler([moving()], data, 0, batch_size=24).batch(0)
+    batch = draw(moving(), data, 24)
     assert batch.flow is not None
     assert batch.flow_valid is not None
     assert batch.flow_exact is not None
@@ -165,7 +154,7 @@ def test_flow_is_computed_where_it_is_weighed(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_no_flow_means_no_exact_flow_either() -> None:
-    batch = PairSampler([moving()], PLAIN, 0, batch_size=4).batch(0)
+    batch = draw(moving(), PLAIN, 4)
     assert batch.flow is batch.flow_valid is batch.flow_exact is None
 
 
@@ -173,7 +162,7 @@ def test_a_bend_keeps_its_own_flow() -> None:
     data = replace(PLAIN, synthetic=1.0, flow="dis")
     known = moving()
     plain = replace(known, displacement=None, sector=None)
-    one, other = (PairSampler([clip], data, 0, batch_size=4).batch(0) for clip in (known, plain))
+    one, other = (draw(clip, data, 4) for clip in (known, plain))
     assert one.flow_exact is not None
     assert one.flow_exact.all()
     assert_same(one, other)
@@ -185,16 +174,3 @@ def test_batches_with_exact_flow_depend_on_seed_and_step_alone() -> None:
     batches = [sampler.batch(step) for step in range(6)]
     for step in (5, 2, 3):
         assert_same(mixed(**loss).batch(step), batches[step])
-
-
-def test_opencvs_threads_are_left_alone() -> None:
-    before = cv2.getNumThreads()
-    try:
-        cv2.setNumThreads(2)
-        sampler = PairSampler(
-            [make_clip(smooth(4))], replace(PLAIN, flow="dis"), seed=0, batch_size=1
-        )
-        assert sampler.batch(0).flow is not None
-        assert cv2.getNumThreads() == 2
-    finally:
-        cv2.setNumThreads(before)
