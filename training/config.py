@@ -130,7 +130,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights (METHOD, "Losses"); 0 leaves a loss out."""
+    """Weights (docs/method.md: "Losses of the keypoint models", "Lite"); 0 leaves a loss out."""
 
     equivariance_value: float = _only(_KEYPOINTS, 10.0)
     equivariance_jacobian: float = _only(_KEYPOINTS, 10.0)
