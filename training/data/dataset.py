@@ -275,7 +275,7 @@ def _root_name(clip: Clip) -> str:
     return path.parents[len(Path(clip.name).parts) - 1].name
 
 
-def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
+def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = None) -> ClipFrames:
     """Decode a clip, or map what the cache holds of it.
 
     The labels of a repeated frame go to the frame that it repeats, unless that has its own.
@@ -284,13 +284,14 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
         clip: from :func:`find_clips`.
         size: side of the square model frame, in pixels.
         channels: 1 (grey) or 3 (RGB).
+        cache_dir: instead of ``$XDG_CACHE_HOME/sonomime/clips``.
 
     Raises:
         InputError: the clip or its displacement cannot be read, or they do not fit; a label names a
             frame beyond its end.
         OutputError: see `cached_arrays`.
     """
-    cached = cached_frames(clip.path, clip.crop, size, channels)
+    cached = cached_frames(clip.path, clip.crop, size, channels, cache_dir)
     names = clip.keypoint_names
     points = np.zeros((len(cached.frames), len(names), 2), np.float32)
     visible, absent = (np.zeros(points.shape[:2], np.bool_) for _ in range(2))
@@ -310,7 +311,7 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
             absent[t] = np.array([name in labels for name in names], np.bool_) & ~visible[t]
     exact: CachedDisplacement | tuple[None, None] = (None, None)
     if file := clip.displacement:
-        exact = cached_displacement(file, clip.path, clip.crop, channels, cached)
+        exact = cached_displacement(file, clip.path, clip.crop, channels, cached, cache_dir)
     return ClipFrames(
         clip,
         cached.frames,

@@ -48,7 +48,8 @@ def open_displacement(
         try:
             yield
         except DAMAGE as error:
-            raise InputError(f"{file}: {error or type(error).__name__}", cure) from error
+            reason = str(error) or type(error).__name__
+            raise InputError(f"{file} is damaged or does not fit: {reason}", cure) from error
 
     def guarded() -> Iterator[NDArray[np.float32]]:
         with complaints():
