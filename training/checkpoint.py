@@ -1,8 +1,4 @@
-"""Checkpoints: one file, written whole, read without running code from it.
-
-Holds the format's number, the configuration, the step, the EMA weights (what tests and export use)
-and, for resuming, the raw weights and the optimizers.
-"""
+"""Checkpoints: one file, written whole, read without running code from it."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ from .models.families import family_of
 from .weights_file import read_weights_only
 
 FORMAT = 1
-_OTHER_VERSION = "it may be of another version of sonomime"
+_OTHER_VERSION = "another version of sonomime may have written it"
 
 #: Settings that are gone, with the value under which a model is the same without them.
 RETIRED: dict[tuple[str, ...], Any] = {
@@ -36,10 +32,9 @@ RETIRED: dict[tuple[str, ...], Any] = {
 class Checkpoint:
     """A training's state.
 
-    weights: EMA weights of the model. supervised_names: keypoints that had labels, in
-    their order. data: what it was trained on, each with its name, its licence if that is known, and
-    its clips by subject (trained_on.record), which older checkpoints lack. resume: what only
-    training needs.
+    weights: EMA weights of the model, which tests and export use. supervised_names: keypoints that
+    had labels, in their order. data: what it was trained on (see trained_on.record; older
+    checkpoints have no clips). resume: raw weights and optimizers, for training alone.
     """
 
     config: Config
@@ -50,19 +45,12 @@ class Checkpoint:
     resume: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write to ``path``, which appears only when whole. OutputError when the disk refuses."""
-        payload = {
-            "sonomime_checkpoint": FORMAT,
-            "config": config_to_dict(self.config),
-            "step": self.step,
-            "weights": self.weights,
-            "supervised_names": self.supervised_names,
-            "data": self.data,
-            "resume": self.resume,
-        }
+        """Write to ``path``, whole or not at all. OutputError when the disk refuses."""
+        payload = {**vars(self), "sonomime_checkpoint": FORMAT}
+        payload["config"] = config_to_dict(self.config)
         with output_errors(path), atomic_path(path) as temporary:
             try:
-                # A file of ours, not a path: only so is the disk's own error behind torch's.
+                # With an open file, torch's error has the disk's own error as its context.
                 with temporary.open("wb") as stream:
                     torch.save(payload, stream)
             except RuntimeError as error:
@@ -71,14 +59,24 @@ class Checkpoint:
                 raise
 
     def model(self) -> Any:
-        """The model with the EMA weights, in eval mode."""
-        model: Model = family_of(self.config.model).model(self.config.model)
-        try:
-            model.load_state_dict(self.weights)
-        except RuntimeError as error:
+        """The model with the EMA weights, in eval mode.
+
+        Raises:
+            CheckpointError: the weights do not fit the configuration; checked before memory is
+                taken for the model.
+        """
+        build = family_of(self.config.model).model
+        with torch.device("meta"):
+            wanted = {name: t.shape for name, t in build(self.config.model).state_dict().items()}
+        found = {name: t.shape for name, t in self.weights.items()}
+        misfits = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
+        if misfits:
             raise CheckpointError(
-                f"weights do not fit the configuration: {error}", "use the file as it was saved"
-            ) from error
+                f"weights do not fit the configuration: {', '.join(sorted(misfits)[:5])}",
+                "use the file as it was saved",
+            )
+        model: Model = build(self.config.model)
+        model.load_state_dict(self.weights)
         return model.eval()
 
 
@@ -99,16 +97,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
             _without_retired(payload["config"], path), where=f"{path}: config"
         )
         check(config)
-        weights = payload["weights"]
-        if not isinstance(weights, dict) or not all(
-            isinstance(t, Tensor) for t in weights.values()
-        ):
-            raise TypeError("its weights are not tensors by name")
         return Checkpoint(
             config,
             int(payload["step"]),
-            weights,
-            list(payload["supervised_names"]),
+            _weights(payload["weights"], path),
+            [_text(name) for name in payload["supervised_names"]],
             [_data(entry) for entry in payload["data"]],
             dict(payload["resume"]),
         )
@@ -116,12 +109,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: incomplete checkpoint: no {error}", _OTHER_VERSION
         ) from error
-    except (AttributeError, TypeError, ValueError, ConfigError) as error:
+    except (
+        ArithmeticError, AttributeError, ConfigError, RecursionError, RuntimeError, TypeError,
+        ValueError,
+    ) as error:  # fmt: skip
         raise CheckpointError(f"{path}: not a whole checkpoint: {error}", _OTHER_VERSION) from error
 
 
 def _without_retired(config: Any, path: Path) -> Any:
-    """A configuration that an older version may have written, without what is gone."""
+    """A configuration that an older version may have written, without settings that are gone."""
     table = copy.deepcopy(config)
     for (*sections, name), neutral in RETIRED.items():
         held = table
@@ -131,15 +127,35 @@ def _without_retired(config: Any, path: Path) -> Any:
             del held[name]
     if table.get("model", {}).get("generator", {}).get("kind") == "lite":
         raise CheckpointError(
-            f"{path}: holds a keypoint model of kind lite, which there is no more",
+            f"{path}: holds a keypoint model of kind lite, which no longer exists",
             "bundles exported from it still work; for a new one train lite again",
         )
     return table
 
 
+def _weights(weights: Any, path: Path) -> dict[str, Tensor]:
+    size = 0
+    for name, tensor in weights.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise TypeError("its weights are not tensors by name")
+        size += tensor.numel() * tensor.element_size()
+    # A few stored bytes can pose as a tensor of any size, by strides of 0.
+    if size > path.stat().st_size:
+        raise ValueError("its weights are larger than the file")
+    return dict(weights)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:40]!r} is not a name")
+    return value
+
+
 def _data(entry: Any) -> dict[str, Any]:
-    """An entry of ``data``; TypeError, ValueError or AttributeError if it is none."""
-    data = dict(entry)
+    """An entry of ``data``."""
+    if not isinstance(entry, dict):
+        raise TypeError("its record of data is not a table")
+    data = {_text(key): value for key, value in entry.items()} | {"name": _text(entry["name"])}
     if "clips" in data:
         data["clips"] = {str(subject): list(map(str, c)) for subject, c in data["clips"].items()}
     return data

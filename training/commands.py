@@ -1,17 +1,14 @@
-"""The command line of this room. Only argparse until a verb runs."""
+"""The command line of training. Imports argparse alone until a verb runs."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
-
-if TYPE_CHECKING:
-    from .data.dataset import ClipList
 
 __all__ = ["add_evaluate", "add_phantom", "add_train"]
 
@@ -31,8 +28,8 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="train a model on clips",
         description="Train a preset, or a configuration of your own, on dataset folders or bare "
         "folders of videos. The run's folder gets checkpoint.pt, log.jsonl and pictures/. "
-        "Ctrl-C, SIGTERM and --max-minutes end with a "
-        "checkpoint; --resume goes on from it, with the numbers of an unbroken run.",
+        "Ctrl-C, SIGTERM, SIGHUP and --max-minutes save a checkpoint and stop, signals with exit "
+        "code 130, 143 or 129; --resume goes on from it, with the numbers of an unbroken run.",
         epilog=TRAIN_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -53,13 +50,13 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         dest="start",
         type=Path,
         metavar="CHECKPOINT",
-        help="begin with these weights: fine-tuning",
+        help="begin with the weights of another run (fine-tuning)",
     )
     parser.add_argument(
         "--max-minutes",
         type=float,
         metavar="M",
-        help="stop with a checkpoint after M minutes, even before the learning rate has fallen; "
+        help="save and stop after M minutes, even before the learning rate has fallen; "
         "to plan for less time, set train.max_steps",
     )
     parser.add_argument(
@@ -85,7 +82,7 @@ def train_command(args: argparse.Namespace) -> int:
     from .config import load_config
     from .data.dataset import find_clips, load_clip
     from .data.pairs import PairSampler
-    from .data.prefetch import PrefetchSampler
+    from .data.prefetch import prefetched
     from .loop import train
     from .models.families import family_of
     from .trained_on import record
@@ -100,8 +97,10 @@ def train_command(args: argparse.Namespace) -> int:
     found = find_clips(
         args.data, split=args.split, crop=parse_crop(args.crop) if args.crop else None
     )
-    for line in _remarks(found):
-        print(line, file=sys.stderr)
+    for warning in found.warnings:
+        _say(f"warning: {warning}")
+    for clip, reason in found.unsupported:
+        _say(f"left out: {clip.name}: {reason}")
     model = config.model
     clips = [
         load_clip(clip, model.image_size, model.channels)
@@ -115,20 +114,16 @@ def train_command(args: argparse.Namespace) -> int:
         clips, config.data, config.train.seed, batch_size=config.train.batch_size, loss=config.loss
     )
     data = record(args.data, found.clips)
-    with PrefetchSampler(sampler) as prefetch:
-        trainer = Trainer(config, prefetch.batch, args.output, names, data)
+    with prefetched(sampler.batch) as batch:
+        trainer = Trainer(config, batch, args.output, names, data)
         for remark in trainer.objective.remarks:
-            print(f"warning: {remark}", file=sys.stderr)
-        train(
-            trainer,
-            args.resume,
-            args.max_minutes,
-            lambda line: print(line, file=sys.stderr, flush=True),
-            args.start,
-        )
+            _say(f"warning: {remark}")
+        train(trainer, args.resume, args.max_minutes, _say, args.start)
     return 0
 
 
-def _remarks(found: ClipList) -> list[str]:
-    said = [f"warning: {warning}" for warning in found.warnings]
-    return said + [f"left out: {clip.name}: {reason}" for clip, reason in found.unsupported]
+def _say(line: str) -> None:
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:  # the terminal has closed (SIGHUP): go on, to save
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as we run

@@ -1,13 +1,14 @@
 """Configuration: frozen dataclasses read from TOML, strictly.
 
-A preset is a TOML file in ``presets/``; ``--set section.key=value`` overrides a value. An unknown
-key is an error that names the nearest one. The resolved configuration is kept in the run, the
-checkpoint and the bundle.
+A preset is a TOML file in ``presets/``; ``--set section.key=value`` overrides a value. The resolved
+configuration is kept in the checkpoint and the bundle. Every number is 0 or more, unless its field
+says otherwise (:func:`_within`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +18,12 @@ from typing import Any, Literal
 from ..runtime.bundle.checks import most_numbers
 from ..runtime.support.dataclass_parser import StrictError, parse, plain
 from ..runtime.support.errors import ConfigError
-from .overrides import apply_override, refuse_other_families
 
 PRESETS = Path(__file__).parent / "presets"
 
 Family = Literal["keypoints", "matching"]
 
-
-# What one family has alone; `load_config` refuses it for another.
+# Settings of one family; `load_config` refuses them for the other.
 _KEYPOINTS: dict[str, Family] = {"family": "keypoints"}
 _MATCHING: dict[str, Family] = {"family": "matching"}
 
@@ -33,15 +32,28 @@ def _only(family: dict[str, Family], default: Any) -> Any:
     return field(default=default, metadata=family)
 
 
+def _within(least: float, most: float, default: Any, **family: Family) -> Any:
+    """A number (or each of two) from `least` to `most`."""
+    return field(default=default, metadata={"range": (least, most), **family})
+
+
+def _size(default: int) -> Any:
+    return _within(1, 4096, default)
+
+
+_TINY = 1e-9  # the least value of what must not be 0
+_FIX = "fix it in the TOML file or with --set"
+
+
 @dataclass(frozen=True)
 class KeypointConfig:
-    self_supervised: int = 10
-    supervised: int = 2  # they come last
-    width: int = 32
-    max_features: int = 1024
-    depth: int = 5
-    head_kernel: int = 7
-    temperature: float = 0.1
+    self_supervised: int = _within(0, 1024, 10)
+    supervised: int = _within(0, 1024, 2)  # they come last
+    width: int = _size(32)
+    max_features: int = _size(1024)
+    depth: int = _within(1, 10, 5)
+    head_kernel: int = _within(1, 63, 7)  # odd
+    temperature: float = _within(_TINY, math.inf, 0.1)
 
     @property
     def count(self) -> int:
@@ -50,20 +62,20 @@ class KeypointConfig:
 
 @dataclass(frozen=True)
 class MotionConfig:
-    width: int = 64
-    max_features: int = 1024
-    depth: int = 5
-    head_kernel: int = 7
-    variance: float = 0.01
+    width: int = _size(64)
+    max_features: int = _size(1024)
+    depth: int = _within(1, 10, 5)
+    head_kernel: int = _within(1, 63, 7)  # odd
+    variance: float = _within(_TINY, math.inf, 0.01)
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
     kind: Literal["single", "dual"] = "dual"
-    width: int = 64
-    max_features: int = 512
-    downs: int = 2
-    blocks: int = 6
+    width: int = _within(2, 4096, 64)
+    max_features: int = _size(512)
+    downs: int = _within(1, 8, 2)
+    blocks: int = _within(0, 100, 6)
     bottleneck: Literal["shared", "split"] = "shared"
     upsample: Literal["nearest", "bilinear"] = "nearest"
     fusion: Literal["pixel", "logit"] = "pixel"
@@ -71,36 +83,38 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class MatcherConfig:
-    fine: int = 32  # channels of the descriptors at a quarter of the size
-    coarse: int = 64  # and at an eighth
-    grid: int = 32  # cells a side of the displacement that passes
-    stiff: int = 16  # cells a side of what moves the texture
-    shading: int = 16  # cells a side of the shading that passes; 0: none
+    fine: int = _size(32)  # channels of the descriptors at a quarter of the size
+    coarse: int = _size(64)  # and at an eighth
+    grid: int = _within(4, 4096, 32)  # cells a side of the displacement that is passed on
+    stiff: int = _size(16)  # cells a side of the displacement that moves the texture
+    shading: int = 16  # cells a side of the shading that is passed on; 0: none
 
 
 @dataclass(frozen=True)
 class CorrectorConfig:
-    width: int = 32
-    blocks: int = 2
+    width: int = _size(32)
+    blocks: int = _within(0, 100, 2)
 
 
 @dataclass(frozen=True)
 class LandmarkConfig:
-    count: int = 0  # landmarks that are found in a still image; 0: as many as the data labels
-    width: int = 24
+    count: int = _within(
+        0, 1024, 0
+    )  # landmarks to find in a still image; 0: as many as the data labels
+    width: int = _size(24)
 
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    width: int = 64
-    max_features: int = 512
-    blocks: int = 4
+    width: int = _size(64)
+    max_features: int = _size(512)
+    blocks: int = _within(1, 10, 4)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     family: Family = "keypoints"
-    image_size: int = 256
+    image_size: int = _size(256)
     channels: int = 1
     geometry: Literal["half_pixel", "fomm"] = "half_pixel"
     keypoints: KeypointConfig = field(default_factory=KeypointConfig, metadata=_KEYPOINTS)
@@ -116,28 +130,28 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights (METHOD, "Losses"); 0 leaves a loss out."""
+    """Weights (docs/method.md: "Losses of the keypoint models", "Lite"); 0 leaves a loss out."""
 
     equivariance_value: float = _only(_KEYPOINTS, 10.0)
     equivariance_jacobian: float = _only(_KEYPOINTS, 10.0)
     equivariance_on: Literal["self_supervised", "all"] = _only(_KEYPOINTS, "all")
     supervision: float = _only(_KEYPOINTS, 100.0)
-    supervision_variance: float = _only(_KEYPOINTS, 0.1)
+    supervision_variance: float = _within(_TINY, math.inf, 0.1, **_KEYPOINTS)
     content: float = _only(_KEYPOINTS, 10.0)
     reconstruction: float = _only(_KEYPOINTS, 0.0)  # L1 of the final image over the same scales
     perceptual: float = _only(_KEYPOINTS, 10.0)
     perceptual_network: Literal["vgg19", "squeezenet", "none"] = _only(_KEYPOINTS, "none")
     perceptual_weights: str = _only(_KEYPOINTS, "")  # path of the network's weights
-    perceptual_scales: int = _only(_KEYPOINTS, 4)
+    perceptual_scales: int = _within(1, 6, 4, **_KEYPOINTS)
     adversarial: float = _only(_KEYPOINTS, 0.0)
     feature_matching: float = _only(_KEYPOINTS, 0.0)
     flow: float = _only(_MATCHING, 0.0)  # displacements against the known flow, at first
-    flow_until: int = _only(_MATCHING, 0)  # step at which its weight is down to 0; 0: constant
-    flow_exact: float = _only(_MATCHING, 0.0)  # what remains where flow is exact, not measured
+    flow_until: int = _only(_MATCHING, 0)  # step at which its weight reaches 0; 0: constant
+    flow_exact: float = _only(_MATCHING, 0.0)  # least weight where flow is exact, not measured
     doubt: float = _only(_MATCHING, 0.1)  # how well a match knows its own error
     folding: float = _only(_MATCHING, 5.0)
     roughness: float = _only(_MATCHING, 0.05)
-    pixels: float = _only(_MATCHING, 4.0)  # L1 of the frame, as a share of holding still
+    pixels: float = _within(_TINY, math.inf, 4.0, **_MATCHING)  # L1, relative to holding still
     structure: float = _only(_MATCHING, 4.0)  # the same of locally normalised frames
     pixels_from: int = _only(_MATCHING, 0)  # step from which pixels count
     sharpness: float = _only(_MATCHING, 0.0)  # local energy of the finest details, from then on
@@ -146,46 +160,45 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    max_steps: int = 100_000
-    batch_size: int = 20
-    learning_rate: float = 2e-4
+    max_steps: int = _within(1, math.inf, 100_000)
+    batch_size: int = _within(1, math.inf, 20)
+    learning_rate: float = _within(_TINY, math.inf, 2e-4)
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = 0
-    beta1: float = 0.5
-    beta2: float = 0.999
-    grad_clip: float = 10.0  # infinity norm, per network
-    ema: float = 0.999
+    beta1: float = _within(0, 1 - _TINY, 0.5)
+    beta2: float = _within(0, 1 - _TINY, 0.999)
+    grad_clip: float = _within(_TINY, math.inf, 10.0)  # infinity norm, per network
+    ema: float = _within(0, 1 - _TINY, 0.999)
     precision: Literal["fp32", "bf16"] = "bf16"
-    seed: int = 0
-    log_every: int = 20
-    picture_every: int = 500
-    checkpoint_every: int = 1000
+    seed: int = _within(0, 2**32 - 1, 0)
+    log_every: int = _within(1, math.inf, 20)
+    picture_every: int = _within(1, math.inf, 500)
+    checkpoint_every: int = _within(1, math.inf, 1000)
     batchnorm_batches: int = 50  # batches that re-estimate BatchNorm for the EMA weights
-    batchnorm: Literal["batch", "frozen"] = "batch"  # frozen: --from's statistics, kept
+    batchnorm: Literal["batch", "frozen"] = "batch"  # frozen: keep the statistics of --from
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How pairs are drawn (training/data/pairs.py): factors from low to high, shift a fraction,
-    rotation in degrees."""
+    """How pairs are drawn: factors from low to high, shift as a fraction, rotation in degrees."""
 
     augment: bool = True
     flip: bool = True
-    scale: tuple[float, float] = (0.8, 1.2)
+    scale: tuple[float, float] = _within(_TINY, math.inf, (0.8, 1.2))
     shift: float = 0.1
     rotation: float = 10.0
-    gain: tuple[float, float] = (0.7, 1.4)
-    gamma: tuple[float, float] = (0.8, 1.25)
-    synthetic: float = 0.0  # share of pairs that are a frame and its own random bend
+    gain: tuple[float, float] = _within(_TINY, math.inf, (0.7, 1.4))
+    gamma: tuple[float, float] = _within(_TINY, math.inf, (0.8, 1.25))
+    synthetic: float = _within(0, 1, 0.0)  # share of pairs of a frame and its own random bend
     synthetic_until: int = 0  # step from which there are none; 0: always
     flow: Literal["none", "dis"] = _only(_MATCHING, "none")
-    near_start: int = 4
+    near_start: int = _within(1, math.inf, 4)
     near_steps: int = 0
-    labelled_fraction: float = 0.5
+    labelled_fraction: float = _within(0, 1, 0.5)
     bend: float = 0.16  # synthetic pairs: greatest displacement, in points
-    speckle: float = 1.0  # synthetic pairs: least correlation of their speckle
-    light: float = 0.0  # synthetic pairs: deviation of the log of either frame's gain
-    blackout: float = 0.0  # synthetic pairs: share in which a block is hidden
+    speckle: float = _within(0, 1, 1.0)  # synthetic pairs: least correlation of their speckle
+    light: float = 0.0  # synthetic pairs: standard deviation of the log of either frame's gain
+    blackout: float = _within(0, 1, 0.0)  # synthetic pairs: share in which a block is hidden
 
 
 @dataclass(frozen=True)
@@ -213,24 +226,55 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
     if preset_or_toml in preset_names():
         path = PRESETS / f"{preset_or_toml}.toml"
     elif not path.is_file():
-        raise ConfigError(
-            f"no preset or TOML file named {preset_or_toml!r}",
-            f"presets: {', '.join(preset_names())}",
-        )
+        hint = f"presets: {', '.join(preset_names())}"
+        raise ConfigError(f"no preset or TOML file named {preset_or_toml!r}", hint)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable TOML file: {error}", "fix the file") from error
     config = config_from_dict(table, where=str(path))
     if overrides:
         for override in overrides:
-            apply_override(table, override)
+            _apply(table, override)
         config = config_from_dict(table, where=f"--set {' '.join(overrides)}")
-    refuse_other_families(table, config, config.model.family)
+    _refuse_other_families(table, config, config.model.family)
     if not config.preset:
         config = dataclasses.replace(config, preset=path.stem)
     check(config)
     return config
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    """Put the value of ``section.key=value`` into nested tables, in place."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r} is not KEY=VALUE", "e.g. --set train.max_steps=9")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        value = text  # a bare word is a string
+    *sections, last = key.split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{key}: {section!r} is not a section", "see docs/training.md")
+    table[last] = value
+
+
+def _refuse_other_families(
+    table: Mapping[str, Any], section: Any, family: Family, where: str = ""
+) -> None:
+    """Refuse settings in ``table`` that would do nothing, since they belong to another family."""
+    for known in (f for f in dataclasses.fields(section) if f.name in table):
+        value, name = getattr(section, known.name), f"{where}{known.name}"
+        owner = known.metadata.get("family", family)
+        if owner != family:
+            raise ConfigError(
+                f"{name} is a setting of the family {owner!r}; this model's is {family!r}",
+                "remove it; model.family is the model's family",
+            )
+        if dataclasses.is_dataclass(value):
+            _refuse_other_families(table[known.name], value, family, f"{name}.")
 
 
 def config_from_dict(table: Mapping[str, Any], where: str = "config") -> Config:
@@ -247,104 +291,59 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 
 def check(config: Config) -> None:
-    """Refuse settings that fit their types but not each other (ConfigError)."""
-    model, loss, train = config.model, config.loss, config.train
-    weights = [f.name for f in dataclasses.fields(loss) if f.type == "float"]
-    rules = [
-        *(_matching_rules if model.family == "matching" else _keypoint_rules)(model, loss),
-        (model.channels in (1, 3), "model.channels must be 1 or 3"),
-        (all(getattr(loss, name) >= 0 for name in weights), "weights of losses must be 0 or more"),
-        (min(train.max_steps, train.batch_size) >= 1, "train.max_steps, batch_size: 1 or more"),
-        (0 <= train.seed < 2**32, "train.seed must be in [0, 2^32)"),
-        (train.learning_rate > 0, "train.learning_rate must be positive"),
-        (0 <= train.beta1 < 1 and 0 <= train.beta2 < 1, "train.beta1 and beta2 must be in [0, 1)"),
-        (0 <= train.ema < 1, "train.ema must be in [0, 1)"),
-        (train.grad_clip > 0, "train.grad_clip must be positive"),
-        (min(train.warmup, train.batchnorm_batches) >= 0, "train.warmup, batchnorm_batches: >= 0"),
-        (
-            min(train.log_every, train.picture_every, train.checkpoint_every) >= 1,
-            "train.*_every must be at least 1",
-        ),
-    ]
-    for holds, sentence in rules:
+    """Refuse values out of range, and settings that do not fit together (ConfigError)."""
+    model = config.model
+    _check_ranges(config, model.family)
+    own_rules = _matching_rules(model) if model.family == "matching" else _keypoint_rules(config)
+    for holds, sentence in (*own_rules, (model.channels in (1, 3), "model.channels: 1 or 3")):
         if not holds:
-            raise ConfigError(sentence, "fix it in the TOML file or with --set")
+            raise ConfigError(sentence, _FIX)
 
 
-Rule = tuple[bool, str]  # and what is said where it does not hold
+def _check_ranges(section: Any, family: Family, where: str = "") -> None:
+    for known in dataclasses.fields(section):
+        value, name = getattr(section, known.name), f"{where}{known.name}"
+        if known.metadata.get("family", family) != family or isinstance(value, str):
+            continue
+        if dataclasses.is_dataclass(value):
+            _check_ranges(value, family, f"{name}.")
+            continue
+        least, most = known.metadata.get("range", (0, math.inf))
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(least <= number <= most for number in numbers):
+            wanted = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:.10g}"
+            raise ConfigError(f"{name} is {value}; it must be {wanted}", _FIX)
+        if list(numbers) != sorted(numbers):
+            raise ConfigError(f"{name} is {value}; the lower one comes first", _FIX)
 
 
-def _keypoint_rules(model: ModelConfig, loss: LossConfig) -> list[Rule]:
-    points, motion, generator = model.keypoints, model.motion, model.generator
-    judge = model.discriminator
-    fits = 4 * 2 ** min(max(points.depth, motion.depth, 1), 16)
+def _keypoint_rules(config: Config) -> list[tuple[bool, str]]:
+    points, motion, loss = config.model.keypoints, config.model.motion, config.loss
+    fits = 4 * 2 ** max(points.depth, motion.depth)
     return [
-        (min(points.depth, motion.depth) >= 1, "model.*.depth must be at least 1"),
-        (
-            model.image_size % fits == 0 and model.image_size > 0,
-            f"model.image_size must be a multiple of {fits}",
-        ),
-        (points.self_supervised >= 0 <= points.supervised, "counts of keypoints must be >= 0"),
-        (points.count >= 1, "at least one keypoint is needed"),
+        (config.model.image_size % fits == 0, f"model.image_size must be a multiple of {fits}"),
+        (points.count >= 1, "model.keypoints: at least one keypoint is needed"),
         (
             points.self_supervised >= 1 or loss.equivariance_on == "all",
             "loss.equivariance_on must be all where no keypoint is self-supervised",
         ),
-        (points.temperature > 0, "model.keypoints.temperature must be positive"),
-        (motion.variance > 0, "model.motion.variance must be positive"),
-        (
-            min(p.width for p in (points, motion)) >= 1 and generator.width >= 2,
-            "model.*.width must be at least 1, the generator's 2",
-        ),
-        (
-            min(p.max_features for p in (points, motion, generator)) >= 1,
-            "model.*.max_features must be at least 1",
-        ),
-        (
-            all(p.head_kernel > 0 and p.head_kernel % 2 == 1 for p in (points, motion)),
-            "model.*.head_kernel must be odd",
-        ),
-        (
-            generator.downs >= 1 and generator.blocks >= 0,
-            "model.generator.downs must be at least 1, blocks 0",
-        ),
-        (
-            min(judge.width, judge.max_features, judge.blocks) >= 1,
-            "model.discriminator.width, max_features and blocks must be at least 1",
-        ),
-        (loss.supervision_variance > 0, "loss.supervision_variance must be positive"),
-        (1 <= loss.perceptual_scales <= 6, "loss.perceptual_scales must be 1 to 6"),
+        (points.head_kernel * motion.head_kernel % 2 == 1, "model.*.head_kernel must be odd"),
         (
             loss.perceptual_network == "none" or loss.perceptual_weights != "",
-            f"loss.perceptual_weights must give the path of the {loss.perceptual_network} weights",
+            f"loss.perceptual_network={loss.perceptual_network} needs loss.perceptual_weights=PATH",
         ),
     ]
 
 
-def _matching_rules(model: ModelConfig, loss: LossConfig) -> list[Rule]:
-    size, matcher, corrector = model.image_size, model.matcher, model.corrector
-    grid, shading = matcher.grid, matcher.shading
+def _matching_rules(model: ModelConfig) -> list[tuple[bool, str]]:
+    size, grid = model.image_size, model.matcher.grid
+    stiff, shading = model.matcher.stiff, model.matcher.shading
     passed, most = 3 * grid**2 + max(1, shading) ** 2, most_numbers(size)
     return [
-        (size > 0 == size % 64, "model.image_size must be a multiple of 64"),
+        (size % 64 == 0, "model.image_size must be a multiple of 64"),
         (model.geometry == "half_pixel", "model.geometry must be half_pixel to match"),
-        (
-            min(matcher.fine, matcher.coarse, corrector.width) >= 1 and corrector.blocks >= 0,
-            "model.matcher.fine and coarse and corrector.width must be at least 1, blocks 0",
-        ),
-        (
-            grid >= 4 and size // 8 % grid == 0,
-            f"model.matcher.grid must divide {size // 8}, an eighth of the size; 4 is the least",
-        ),
-        (
-            matcher.stiff >= 1 and grid % matcher.stiff == 0,
-            "model.matcher.stiff must divide model.matcher.grid",
-        ),
-        (
-            shading == 0 or (shading > 0 and grid % shading == 0),
-            "model.matcher.shading must divide model.matcher.grid; 0 is none",
-        ),
-        (model.landmarks.count >= 0 < model.landmarks.width, "model.landmarks: count >= 0 < width"),
+        (size // 8 % grid == 0, f"model.matcher.grid must divide {size // 8}, the size / 8"),
+        (grid % stiff == 0, "model.matcher.stiff must divide model.matcher.grid"),
+        (grid % (shading or 1) == 0, "model.matcher.shading must divide its grid; 0 is none"),
         (passed <= most, f"model.matcher passes {passed} numbers a frame, {most} are allowed"),
-        (loss.pixels > 0, "loss.pixels must be positive: no other loss sees the image"),
     ]

@@ -12,7 +12,7 @@ _ArrayLike = TypeVar("_ArrayLike", Tensor, Any)
 def pixels_to_points(
     pixels: _ArrayLike, size: _ArrayLike, geometry: str = "half_pixel"
 ) -> _ArrayLike:
-    """Map pixel coordinates (0 = centre of the first pixel) to points in [-1, 1].
+    """Pixel coordinates (0 = centre of the first pixel) to points in [-1, 1].
 
     Args:
         pixels: (..., 2) tensor or array, (x, y) in pixels.

@@ -1,7 +1,7 @@
 """How many threads torch trains with: one, or all of them, whichever is quicker at the moment.
 
 Threads wait for the slowest of them at every layer. Where other programs keep CPUs busy, all of
-them together may take several times as long as one alone (docs/training.md: what was measured).
+them together may take several times as long as one alone.
 """
 
 from __future__ import annotations
@@ -12,30 +12,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
-from .data.batch import PairBatch
 from .trainer import Trainer
 
-PAIRS = 4
-"""Of a batch, for measuring: a large model's whole batches take minutes."""
-ROUNDS = 3
-"""The first is not counted: in it memory is asked for and every layer is prepared."""
-HOPELESS = 3
-"""Times as slow as one thread: no second look is needed."""
+PAIRS = 4  # to measure with; a large model's whole batches take minutes
+ROUNDS = 3  # the first, in which every layer is prepared, is not counted
+HOPELESS = 3  # times as slow as one thread: measured no further
 
 
 @contextmanager
 def quicker_threads(trainer: Trainer, report: Callable[[str], None]) -> Iterator[None]:
-    """Torch has the quicker number of threads meanwhile, and afterwards what it had before.
+    """Let torch use the quicker number of threads inside the block.
 
-    Nothing is measured where OMP_NUM_THREADS says how many, where torch has but one, on a GPU, and
+    Nothing is measured where OMP_NUM_THREADS is set, where torch has one thread, on a GPU, and
     where fewer steps are left than measuring takes. The trainer is not changed by it: with the same
     number of threads a run gives the same numbers, measured or not.
-
-    Args:
-        trainer: about to train.
-        report: takes a line that says what was measured and chosen.
     """
     every = torch.get_num_threads()
     left = trainer.config.train.max_steps - trainer.step
@@ -58,9 +49,8 @@ def quicker_threads(trainer: Trainer, report: Callable[[str], None]) -> Iterator
 
 def step_seconds(trainer: Trainer, every: int) -> dict[int, float]:
     """Seconds of a training step by number of threads, for 1 and ``every``: the quickest of several
-    that a twin of the trainer takes on one batch."""
-    batch = trainer.batch(trainer.step)
-    batch = PairBatch(*(t[:PAIRS] if isinstance(t, Tensor) else t for t in batch))
+    that a copy of the trainer takes on one batch."""
+    batch = trainer.batch(trainer.step).map(lambda tensor: tensor[:PAIRS])
     twin = Trainer(trainer.config, lambda step: batch, trainer.run, [], [])
     found: dict[int, list[float]] = {1: [], every: []}
     for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""A chain's torch modules as a backend, so that a checkpoint runs behind the runtime's Session."""
+"""A backend of torch modules, so that a checkpoint runs in the runtime's Session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .models.families import family_of
 
 
 class TorchBackend:
-    """See `Backend`: eager modules, one after the other, on a device of torch's."""
+    """See `Backend`: eager modules, one after the other, on a torch device."""
 
     name = "torch"
 
@@ -47,7 +47,7 @@ class TorchBackend:
             name: torch.zeros(tensor.shape, dtype=getattr(torch, tensor.dtype), pin_memory=pinned)
             for name, tensor in boundary(chain).items()
         }
-        if device.type == "cpu":  # what is given is read where it lies
+        if device.type == "cpu":  # given tensors are read in place
             self.tensors |= {name: self.host[name] for name in self.given}
         self.recurrent = [(pair.from_, pair.to) for pair in chain.recurrent]
         self._spans = Spans([stage.name for stage in self.per_frame])
@@ -97,7 +97,7 @@ class TorchBackend:
         self.synchronise()
 
     def upload(self, names: Iterable[str]) -> None:
-        """Send up those of the tensors that the caller gives."""
+        """Copy the caller's tensors among these to the device."""
         if self.place.type == "cuda":
             for name in names:
                 if name in self.given:
@@ -107,7 +107,7 @@ class TorchBackend:
         """Enqueue one stage.
 
         Raises:
-            BackendError: it failed, or made something else than its outputs say.
+            BackendError: it failed, or its outputs are not those that it declares.
         """
         given = [self.tensors[tensor.name] for tensor in stage.inputs]
         try:
@@ -119,20 +119,20 @@ class TorchBackend:
             (str(result.dtype).removeprefix("torch."), tuple(result.shape)) for result in listed
         ]
         if made != [(wire.dtype, wire.shape) for wire in stage.outputs]:
-            raise BackendError(f"stage {stage.name!r} makes other tensors than it says: {made}")
+            raise BackendError(f"stage {stage.name!r} does not make what it declares: {made}")
         for wire, result in zip(stage.outputs, listed, strict=True):
             self.keep(wire.name, result)
 
     def keep(self, tensor: str, value: Tensor) -> None:
-        """Copy a result: it may be a view of an input or a parameter, and those change."""
+        """Copy a result, which may be a view of an input or a parameter."""
         self.tensors[tensor].copy_(value)
 
     def download(self) -> None:
-        """Bring the frame down."""
+        """Copy the frame to the host."""
         self.host[FRAME].copy_(self.tensors[FRAME], non_blocking=True)
 
     def carry_states(self) -> None:
-        """The recurrent copies after a frame."""
+        """Copy the recurrent states after a frame."""
         for made, state in self.recurrent:
             self.copy(made, state)
 
@@ -147,7 +147,7 @@ class TorchBackend:
 
 
 def open_session(checkpoint: Checkpoint) -> Session:
-    """A checkpoint's EMA weights, ready to animate on the CPU, by the stages that export writes.
+    """A checkpoint's EMA weights, ready to animate on the CPU, in the stages that export writes.
 
     Raises:
         CheckpointError: the weights do not fit the configuration.

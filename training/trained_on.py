@@ -10,19 +10,15 @@ from .data.dataset import Clip
 
 
 class Names(NamedTuple):
-    """Of clips (as in their folders) and of subjects."""
+    """Names of clips (as in their folders) and of subjects."""
 
     clips: set[str]
     subjects: set[str]
 
 
 def record(folders: Sequence[Path], clips: Sequence[Clip]) -> list[dict[str, Any]]:
-    """For each folder its ``name`` and its ``clips``, a list of names for each subject.
-
-    Args:
-        folders: as given to :func:`find_clips`, of which the clips came.
-        clips: those that are used.
-    """
+    """For each folder given to :func:`find_clips` its ``name``, and of the clips used from it
+    ``clips``: a list of names for each subject."""
     data = []
     for folder in folders:
         by_subject: dict[str, list[str]] = {}

@@ -1,8 +1,13 @@
-"""`sonomime train` as a user meets it: clips in, a run out, mistakes told."""
+"""`sonomime train` as a user meets it: clips in, a run out, signals, mistakes reported."""
 
 from __future__ import annotations
 
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,21 +19,7 @@ import torch
 from sonomime.cli import main
 from sonomime.training.checkpoint import load_checkpoint
 
-KEYPOINTS = (
-    "model.keypoints.depth=2",
-    "model.keypoints.max_features=8",
-    "model.motion.depth=2",
-    "model.motion.max_features=8",
-    "model.generator.width=8",
-)
-LITE = ("model.matcher.grid=8", "model.matcher.stiff=8", "model.matcher.shading=8")
-TINY = [
-    "model.image_size=64",
-    "train.max_steps=2",
-    "train.batch_size=1",
-    "train.batchnorm_batches=1",
-    "train.log_every=1",
-]
+from .small_runs import KEYPOINTS, LITE
 
 
 @pytest.fixture()
@@ -45,58 +36,61 @@ def clips(
     return folder.parent
 
 
-def words(clips: Path, *more: str, preset: str = "lite", sets: tuple[str, ...] = ()) -> list[str]:
-    model = LITE if preset == "lite" else KEYPOINTS
-    settings = [word for value in (*TINY, *model, *sets) for word in ("--set", value)]
+def words(clips: Path, *more: str, preset: str = "lite") -> list[str]:
+    sets = (*(LITE if preset == "lite" else KEYPOINTS), "train.max_steps=2", "train.batch_size=1")
+    settings = [word for value in sets for word in ("--set", value)]
     run = ["-o", str(clips.parent / "run")]
     return ["train", preset, "--data", str(clips), *run, *settings, *more]
 
 
+def last_line(clips: Path) -> dict[str, float]:
+    lines = (clips.parent / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return dict(json.loads(lines[-1]))
+
+
 def test_a_run_and_its_resumption(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = clips.parent / "run"
     assert main(words(clips)) == 0
     said = capsys.readouterr().err
     assert "its own subject" in said and "done at step 2" in said
     assert "perceptual" not in said
+    assert last_line(clips).keys() >= {"flow", "doubt", "folding", "roughness"}
     assert main(words(clips)) == 7
     assert "--resume" in capsys.readouterr().err
-    assert main(words(clips, "--resume", sets=("train.max_steps=3",))) == 0
+    # What a process left that was killed while it wrote.
+    leftovers = [".checkpoint.0123abcd.part.pt", "pictures/.0000002.0123abcd.part.png"]
+    for name in (*leftovers, ".other.0123abcd.part.pt"):
+        (run / name).write_bytes(b"half")
+    assert main(words(clips, "--resume", "--set", "train.max_steps=3")) == 0
     assert "resuming at step 2" in capsys.readouterr().err
-    run = clips.parent / "run"
+    assert not any((run / name).exists() for name in leftovers)
+    assert (run / ".other.0123abcd.part.pt").exists()  # not this run's own
     checkpoint = load_checkpoint(run / "checkpoint.pt")
-    assert checkpoint.step == 3
+    assert checkpoint.step == last_line(clips)["step"] == 3
     assert checkpoint.data == [{"name": "clips", "clips": {"blob": ["blob"]}}]
-    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3]
 
 
 @pytest.mark.parametrize("preset", ["ours-pt", "ours-ptg"])
-def test_the_papers_presets_train_and_miss_the_perceptual_loss_aloud(
+def test_the_papers_presets_train_and_warn_of_the_missing_perceptual_loss(
     clips: Path, preset: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sets = ("model.keypoints.width=4", "model.motion.width=4", "model.generator.blocks=1")
-    assert main(words(clips, preset=preset, sets=sets)) == 0
+    more = () if preset == "ours-ptg" else ("--set", "loss.feature_matching=0.0")
+    assert main(words(clips, *more, preset=preset)) == 0
     assert "warning: no perceptual loss" in capsys.readouterr().err
-    line = json.loads((clips.parent / "run" / "log.jsonl").read_text().splitlines()[-1])
-    assert ("discriminator" in line) == (preset == "ours-ptg")
-
-
-def test_a_match_trains_and_misses_no_perceptual_loss(
-    clips: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    small = ("fine=8", "coarse=8", "grid=8", "stiff=4", "shading=8")
-    sets = [f"model.matcher.{each}" for each in small]
-    assert main(words(clips, preset="lite", sets=sets)) == 0
-    assert "perceptual" not in capsys.readouterr().err
-    line = json.loads((clips.parent / "run" / "log.jsonl").read_text().splitlines()[-1])
-    assert line.keys() >= {"flow", "doubt", "folding", "roughness"}
+    assert ("discriminator" in last_line(clips)) == (preset == "ours-ptg")
 
 
 def test_a_preset_that_needs_a_feature_network_says_so(
     clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(words(clips, preset="fomm")) == 2
-    said = capsys.readouterr().err
-    assert "no loss sees the image" in said and "loss.perceptual_weights" in said
+    off = [
+        word
+        for loss in ("reconstruction", "feature_matching")
+        for word in ("--set", f"loss.{loss}=0.0")
+    ]
+    assert main(words(clips, *off, "--set", "model.keypoints.supervised=0", preset="fomm")) == 2
+    assert "loss.perceptual_weights" in capsys.readouterr().err
     assert not (clips.parent / "run").exists()
 
 
@@ -113,7 +107,7 @@ def test_a_preset_that_needs_a_feature_network_says_so(
         (["-o", "{clips}/blob/0.png"], 7),
     ],
 )
-def test_mistakes_are_told_with_a_hint(
+def test_mistakes_are_reported_with_a_hint(
     clips: Path, more: list[str], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [word.replace("{clips}", str(clips)) for word in more]
@@ -123,7 +117,30 @@ def test_mistakes_are_told_with_a_hint(
     assert not (clips.parent / "run").exists()
 
 
-MATCHING = ("model.landmarks.width=8",)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_saves_and_says_so_by_the_exit_code(clips: Path, number: signal.Signals) -> None:
+    """SIGHUP comes when a terminal closes: nothing can be printed then."""
+    master, terminal = pty.openpty()
+    command = words(clips, "--set", "train.max_steps=1000000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sonomime.cli", *command],
+        stderr=terminal if number == signal.SIGHUP else subprocess.PIPE,
+    )
+    os.close(terminal)
+    log = clips.parent / "run" / "log.jsonl"
+    if process.stderr is None:
+        with open(master, "rb", closefd=False) as stream:
+            while b"step 1/" not in stream.readline():
+                assert process.poll() is None
+    else:
+        while b"step 1/" not in process.stderr.readline():
+            assert process.poll() is None
+    os.close(master)
+    process.send_signal(number)
+    process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    step = load_checkpoint(clips.parent / "run" / "checkpoint.pt").step
+    assert step >= len(log.read_text().splitlines()) >= 1
 
 
 def test_the_data_say_how_many_landmarks_there_are(
@@ -131,18 +148,18 @@ def test_the_data_say_how_many_landmarks_there_are(
 ) -> None:
     rows = "".join(f"blob,{i}.png,{name},9,9,1\n" for i in range(6) for name in ("neck", "apex"))
     (clips / "keypoints.csv").write_text("video,frame,keypoint,x,y,visible\n" + rows)
-    match = words(clips, preset="lite", sets=MATCHING)
-    assert main(match) == 0
+    assert main(words(clips)) == 0
     found = load_checkpoint(clips.parent / "run" / "checkpoint.pt")
     assert found.config.model.landmarks.count == 2
     assert found.supervised_names == ["apex", "neck"]
-    assert main([*match, "--resume", "--set", "train.max_steps=3"]) == 0
+    assert main(words(clips, "--resume", "--set", "train.max_steps=3")) == 0
     assert "resuming at step 2" in capsys.readouterr().err
-    assert main([*match, "-o", str(clips.parent / "b"), "--set", "model.landmarks.count=3"]) == 2
+    other = ["-o", str(clips.parent / "b"), "--set", "model.landmarks.count=3"]
+    assert main(words(clips, *other)) == 2
     assert "model.landmarks.count" in capsys.readouterr().err
     # Without labels the run goes on without a detector, and says so.
     (clips / "keypoints.csv").unlink()
     start = ["--from", str(clips.parent / "run" / "checkpoint.pt")]
-    assert main([*match, "-o", str(clips.parent / "c"), *start]) == 0
+    assert main(words(clips, "-o", str(clips.parent / "c"), *start)) == 0
     assert "apex, neck" in capsys.readouterr().err
     assert load_checkpoint(clips.parent / "c" / "checkpoint.pt").supervised_names == []

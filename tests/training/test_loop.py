@@ -1,34 +1,87 @@
-"""How a run ends and goes on: steps, minutes, signals, threads, folders."""
+"""How a run ends and goes on: steps, minutes, signals, folders; resuming is exact."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import textwrap
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import cv2
 import pytest
 import torch
 
 from sonomime.runtime.support.errors import OutputError
+from sonomime.runtime.support.process import Terminated
 from sonomime.training import loop
 from sonomime.training import trainer as trainer_module
 from sonomime.training.checkpoint import load_checkpoint
 from sonomime.training.data.batch import PairBatch
-from sonomime.training.loop import train, without_denormals
+from sonomime.training.loop import stop_signals, train, without_denormals
 from sonomime.training.trainer import Trainer
 
-from .test_trainer import batch, config, make, silent
+from .small_runs import SIZE, batch, config, make, silent
+
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
-def test_the_time_limit_ends_with_a_checkpoint(tmp_path: Path) -> None:
-    path = train(make(tmp_path, config()), False, 0.0, silent)
-    assert load_checkpoint(path).step == 0
+@pytest.fixture(autouse=True)
+def handlers_are_put_back() -> Iterator[None]:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    yield
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def tensors(value: Any, name: str = "") -> dict[str, torch.Tensor]:
+    """All tensors in nested tables, by path."""
+    if isinstance(value, torch.Tensor):
+        return {name: value}
+    items = value.items() if isinstance(value, dict) else ()
+    return {k: v for key, each in items for k, v in tensors(each, f"{name}/{key}").items()}
+
+
+@pytest.mark.parametrize(
+    ("preset", "precision", "columns"),
+    [("ours-ptg", "fp32", 7), ("lite", "fp32", 9), ("lite", "bf16", 9)],
+)
+def test_two_runs_of_two_steps_are_one_of_four(
+    preset: str, precision: str, columns: int, tmp_path: Path
+) -> None:
+    settings = [
+        config(f"train.precision={precision}", f"train.max_steps={steps}", preset=preset)
+        for steps in (4, 2)
+    ]
+    whole = load_checkpoint(train(make(tmp_path / "whole", settings[0]), False, None, silent))
+    first = load_checkpoint(train(make(tmp_path / "parts", settings[1]), False, None, silent))
+    parts = load_checkpoint(train(make(tmp_path / "parts", settings[0]), True, None, silent))
+    assert whole.step == parts.step == 4
+    one, other = (tensors({"ema": c.weights, "resume": c.resume}) for c in (whole, parts))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert any(not torch.equal(first.weights[name], whole.weights[name]) for name in whole.weights)
+    logs = []
+    for name in ("whole", "parts"):
+        lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
+        logs.append([{**json.loads(line), "seconds_per_step": 0} for line in lines])
+    assert logs[0] == logs[1] and [line["step"] for line in logs[0]] == [1, 2, 3, 4]
+    wanted = {"l1", "hold", "rate"} | (
+        {"flow", "doubt", "folding", "roughness", "pixels"}
+        if preset == "lite"
+        else {"equivariance_value", "equivariance_jacobian", "supervision", "content"}
+        | {"reconstruction", "adversarial", "feature_matching", "discriminator"}
+    )
+    assert logs[0][-1].keys() >= wanted
+    if preset == "lite":
+        assert "pixels" not in logs[0][0]  # it begins with the second step
+        assert logs[0][0]["l1"] == pytest.approx(logs[0][0]["hold"], rel=0.3)  # at the source
+    picture = cv2.imread(str(tmp_path / "whole" / "pictures" / "0000004.png"))
+    assert picture.shape == (22 + 2 * SIZE, columns * SIZE, 3)
+    assert picture[22:].std() > 5
 
 
 @pytest.mark.parametrize(("batches", "steps", "seen"), [(4, 8, 4), (10, 6, 6), (0, 12, 0)])
@@ -47,10 +100,7 @@ def test_the_estimate_of_batchnorm_counts_into_the_limit(
     clock = SimpleNamespace(monotonic=lambda: now)
     monkeypatch.setattr(loop, "time", clock)
     monkeypatch.setattr(trainer_module, "time", clock)
-    settings = config(
-        train={"max_steps": 1000, "batchnorm_batches": batches, "picture_every": 10**6},
-        loss={"adversarial": 0.0, "feature_matching": 0.0},
-    )
+    settings = config("train.max_steps=1000", f"train.batchnorm_batches={batches}", preset="ours-p")
     said: list[str] = []
     trainer = Trainer(settings, slow, tmp_path, ["bladder_neck"], [])
     path = train(trainer, False, 1.0, said.append)
@@ -60,96 +110,87 @@ def test_the_estimate_of_batchnorm_counts_into_the_limit(
     assert len(told) == steps and set(told) <= {0, 1}  # not what 1000 steps would take
 
 
-def test_a_run_is_not_overwritten_by_chance(tmp_path: Path) -> None:
-    settings = config(train={"max_steps": 1})
-    train(make(tmp_path, settings), False, None, silent)
-    with pytest.raises(OutputError, match="already holds a run") as error:
-        train(make(tmp_path, settings), False, None, silent)
+def test_a_limit_of_nothing_still_leaves_a_checkpoint(tmp_path: Path) -> None:
+    path = train(make(tmp_path, config()), False, 0.0, silent)
+    assert load_checkpoint(path).step == 0
+
+
+def test_one_slow_step_does_not_end_a_run(tmp_path: Path) -> None:
+    trainer = make(tmp_path, config())
+    trainer.forward_seconds.extend([1.0, 1.0, 70.0])
+    assert trainer.seconds_to_estimate() == trainer.batches_to_estimate() * 1.0 > 0
+
+
+def test_a_run_is_overwritten_by_nothing_but_its_own_later_steps(tmp_path: Path) -> None:
+    said: list[str] = []
+    path = train(make(tmp_path, config("train.max_steps=1")), True, None, said.append)
+    assert "checkpoint.pt" in said[0]  # there was none to resume
+    before = path.stat().st_mtime_ns
+    with pytest.raises(OutputError) as error:
+        train(make(tmp_path, config("train.max_steps=1")), False, None, silent)
     assert "--resume" in error.value.hint
+    train(make(tmp_path, config("train.max_steps=1")), True, None, silent)
+    assert path.stat().st_mtime_ns == before
 
 
-def test_a_stopped_run_is_safe_before_batchnorm_is_estimated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = make(tmp_path, config(train={"max_steps": 1000}))
+# -- signals ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_saves_and_then_raises(number: signal.Signals, tmp_path: Path) -> None:
+    said: list[str] = []
 
     def report(line: str) -> None:
+        said.append(line)
         if line.startswith("step 2/"):
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(make(tmp_path, config("train.max_steps=1000")), False, None, report)
+    assert getattr(caught.value, "exit_code", 130) == 128 + number
+    assert isinstance(caught.value, Terminated) == (number != signal.SIGINT)
+    assert load_checkpoint(tmp_path / "checkpoint.pt").step == 2
+    assert "signal" in said[-1]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_kill_during_the_estimate_costs_no_checkpoint(
+    stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes minutes at the end of a run. A second Ctrl-C interrupts it."""
+    trainer = make(tmp_path, config(f"train.max_steps={1000 if stopped else 2}"))
+
+    def report(line: str) -> None:
+        if stopped and line.startswith("step 2/"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def killed(deadline: float) -> None:
-        raise KeyboardInterrupt
+    def killed(deadline: float) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise SystemExit
 
     monkeypatch.setattr(trainer, "estimate_batchnorm", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt if stopped else SystemExit):
         train(trainer, False, None, report)
-    resumed = make(tmp_path, config(train={"max_steps": 3}))
+    resumed = make(tmp_path, config("train.max_steps=3"))
     said: list[str] = []
     train(resumed, True, None, said.append)
     assert said[0] == "resuming at step 2" and resumed.step == 3
 
 
-def test_resuming_a_whole_run_leaves_its_checkpoint_alone(tmp_path: Path) -> None:
-    settings = config(train={"max_steps": 1})
-    path = train(make(tmp_path, settings), False, None, silent)
-    before = path.stat().st_mtime_ns
-    train(make(tmp_path, settings), True, None, silent)
-    assert path.stat().st_mtime_ns == before
-
-
-def test_resuming_where_there_is_no_run_says_so(tmp_path: Path) -> None:
-    said: list[str] = []
-    train(make(tmp_path, config(train={"max_steps": 1})), True, None, said.append)
-    assert "checkpoint.pt" in said[0]
-
-
-def test_sigterm_ends_with_a_checkpoint(tmp_path: Path) -> None:
-    script = textwrap.dedent(f"""
-        import sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from pathlib import Path
-        from test_trainer import config, make
-        from sonomime.training.loop import train
-        train(make(Path({str(tmp_path)!r}), config(train={{"max_steps": 10**6}})), False, None,
-              lambda line: print(line, flush=True))
-    """)
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("step 1/")
-    os.kill(process.pid, signal.SIGTERM)
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 0
-    assert "told to stop" in said
-    assert load_checkpoint(tmp_path / "checkpoint.pt").step >= 1
+def test_nohup_is_respected() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert received == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_any_thread_may_train(tmp_path: Path) -> None:
-    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with ThreadPoolExecutor(1) as pool:
         path = pool.submit(train, make(tmp_path, config()), False, None, silent).result()
     assert load_checkpoint(path).step == 4
-    assert handlers == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-
-
-def test_a_kill_during_the_estimate_costs_no_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It takes minutes at the end of a run."""
-    trainer = make(tmp_path, config(train={"max_steps": 2}))
-
-    def killed(deadline: float) -> int:
-        raise SystemExit
-
-    monkeypatch.setattr(trainer, "estimate_batchnorm", killed)
-    with pytest.raises(SystemExit):
-        train(trainer, False, None, silent)
-    assert load_checkpoint(tmp_path / "checkpoint.pt").step == 2
-
-
-def test_one_slow_step_does_not_end_a_run(tmp_path: Path) -> None:
-    trainer = make(tmp_path, config(train={"max_steps": 2}))
-    trainer.forward_seconds.extend([1.0, 1.0, 70.0])
-    assert trainer.seconds_to_estimate() == trainer.batches_to_estimate() * 1.0 > 0
 
 
 def test_numbers_next_to_zero_are_zero_in_training_alone() -> None:

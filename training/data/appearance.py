@@ -1,8 +1,8 @@
 """What differs between two frames besides motion: other speckle, other light, shadows.
 
-A frame and its own bend are too alike: a matcher that has seen nothing else follows speckle that a
-real clip has long lost. Images are float32 (S, S) or (S, S, 3) in [0, 1]; each function gives a new
-one.
+A frame and its own bend are too alike: a matcher trained on nothing else follows speckle, which
+does not persist in real clips. Images are float32 (S, S) or (S, S, 3) in [0, 1]; each function
+returns a new one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ FloatArray = NDArray[np.float32]
 
 
 def other_speckle(image: FloatArray, rng: np.random.Generator, least: float) -> FloatArray:
-    """Replace a part of the speckle by speckle from elsewhere in the image; what is left correlates
-    with what was by a factor that varies over the picture, from ``least`` (0 to 1) to 1."""
+    """Mix the speckle with speckle from elsewhere in the image. The share that is kept varies over
+    the picture from ``least`` (0 to 1) to 1."""
     low = cv2.GaussianBlur(image, (0, 0), 1.5)
     texture = image - low
     shift = rng.integers(3, 30, 2) * rng.choice([-1, 1], 2)
@@ -27,14 +27,14 @@ def other_speckle(image: FloatArray, rng: np.random.Generator, least: float) -> 
 
 
 def other_light(image: FloatArray, rng: np.random.Generator, strength: float) -> FloatArray:
-    """Other gain, gamma and slow shading; ``strength`` is the deviation of the gain's log."""
+    """Other gain, gamma and slow shading; ``strength``: standard deviation of the gain's log."""
     gain = np.exp(strength * (rng.normal() + _smooth(rng.normal(0, 0.6, (5, 5)), image)))
     gamma = float(np.exp(rng.normal(0, strength / 2)))
     return np.clip(gain * image**gamma, 0, 1).astype(np.float32)
 
 
 def blackout(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """One block of the image goes black: what is hidden has to be guessed from around it."""
+    """Make one block of the image black, so that a model learns to fill in what is hidden."""
     side = image.shape[0]
     width, height = (int(n) for n in rng.integers(side // 16, side // 4, 2))
     x, y = int(rng.integers(side - width)), int(rng.integers(side - height))

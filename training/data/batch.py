@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -15,14 +16,14 @@ class PairBatch(NamedTuple):
     Attributes:
         source, driving: float32 (B, C, S, S).
         source_points, driving_points: float32 (B, P, 2), zero where not visible.
-        source_visible, driving_visible: bool (B, P): labelled and inside of the frame.
-        source_absent, driving_absent: bool (B, P): known not to be in the frame: nothing of the
-            clip's group has such a label, the label says so, or it lies outside of the frame. What
-            is neither visible nor absent is not known.
+        source_visible, driving_visible: bool (B, P): labelled and inside the frame.
+        source_absent, driving_absent: bool (B, P): known not to be in the frame: no clip of the
+            group has such a label, the label says so, or it lies outside the frame. Where neither
+            visible nor absent is set, nothing is known.
         flow: float32 (B, S/4, S/4, 2), the target deformation: where to read in the source for each
             driving pixel; None when not asked for.
         flow_valid: bool (B, S/4, S/4), where ``flow`` can be trusted; None with ``flow``.
-        flow_exact: bool (B,), where it is exact, not measured; None with ``flow``.
+        flow_exact: bool (B,), pairs whose flow is exact, not measured; None with ``flow``.
         bent: bool (B,), pairs of a frame and its own bend.
     """
 
@@ -39,6 +40,10 @@ class PairBatch(NamedTuple):
     source_absent: Tensor
     driving_absent: Tensor
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> PairBatch:
+        """The batch with every tensor changed."""
+        return PairBatch(*(tensor if tensor is None else change(tensor) for tensor in self))
+
 
 class FlowWeights(NamedTuple):
     """Weights of the flow loss on pairs whose flow is measured, and on those where it is exact."""
@@ -48,7 +53,7 @@ class FlowWeights(NamedTuple):
 
 
 def flow_weights(loss: LossConfig, step: int) -> FlowWeights:
-    """The flow loss leads at first and has decayed to 0 at ``flow_until``; of exact flow
+    """The flow loss leads at first and decays to 0 at ``flow_until``; for exact flow at least
     ``flow_exact`` remains."""
     left = max(0.0, 1 - step / loss.flow_until) if loss.flow_until > 0 else 1.0
     return FlowWeights(loss.flow * left, max(loss.flow * left, loss.flow_exact))

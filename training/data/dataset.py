@@ -1,15 +1,16 @@
 """Dataset folders: which clips there are, and one clip as the model sees it.
 
 A dataset folder holds ``clips.csv`` (clip, subject, group, split, crop), the clips it names (video
-files or folders of frames) and, if any frame is labelled, ``keypoints.csv``; where the true motion
-of a clip is known, ``displacement/`` has it. A bare folder of clips works too: every clip is then
-its own subject, and a warning says so.
+files or folders of frames, or links to them) and, if any frame is labelled, ``keypoints.csv``;
+where the true motion of a clip is known, ``displacement/`` has it. A bare folder of clips works
+too: every clip is then its own subject, and a warning says so.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,15 +22,8 @@ from ...runtime.media.frames import Crop, Letterbox, parse_crop
 from ...runtime.media.video import frame_files
 from ...runtime.support.errors import ConfigError, InputError, UnsupportedFormat
 from ...runtime.support.table import read_table, spelling_hint
-from .annotations import (
-    Frame,
-    Labels,
-    check_videos,
-    labels_for,
-    place_keypoints,
-    read_keypoints,
-)
-from .displacement import cached_displacement, find_displacements
+from .annotations import Labels, check_videos, labels_for, place_keypoints, read_keypoints
+from .displacement import CachedDisplacement, cached_displacement, find_displacements
 from .frame_cache import cached_frames
 
 COLUMNS = ("clip", "subject", "group", "split", "crop")
@@ -43,11 +37,8 @@ class Clip:
         name: unique among the clips found together, as written in ``clips.csv``.
         path: a video file or a folder of frames.
         crop: the region to use, in pixels of the original frame; None is the whole frame.
-        keypoints: labels by frame (index, or file name in a folder), in pixels of the original
-            frame; nan where the label says that it is not visible.
+        keypoints: labels by frame (index, or file name in a folder).
         keypoint_names: the P names of the whole dataset, in alphabetical order.
-        keypoint_lines: ``keypoints.csv`` line on which a frame is first named, for messages.
-        keypoint_file: that file.
         displacement: the file of its exact displacement, if there is one.
     """
 
@@ -59,8 +50,6 @@ class Clip:
     crop: Crop | None = None
     keypoints: Labels = field(default_factory=dict)
     keypoint_names: tuple[str, ...] = ()
-    keypoint_lines: Mapping[Frame, int] = field(default_factory=dict)
-    keypoint_file: Path | None = None
     displacement: Path | None = None
 
 
@@ -82,13 +71,13 @@ class ClipFrames:
         frames: uint8 (T, S, S) or (T, S, S, 3), memory-mapped.
         indices: int64 (T,), the frames' numbers in the file.
         points: float32 (T, P, 2) half_pixel points, zero where not visible.
-        visible: bool (T, P): labelled, visible and inside of the crop.
+        visible: bool (T, P): labelled, visible and inside the crop.
         keypoint_names: the P names.
         letterbox: where the cropped image lies in the frame.
         displacement: float32 (T, S/4, S/4, 2), memory-mapped: exact, in half_pixel points, from
             each frame to the file's first; None where it is not known.
         sector: bool (S/4, S/4), where ``displacement`` holds; None with it.
-        absent: bool (T, P): the label says that it is not visible, or it lies outside of the crop;
+        absent: bool (T, P): the label says that it is not visible, or it lies outside the crop;
             None: nowhere.
     """
 
@@ -131,24 +120,21 @@ def find_clips(
     splits = sorted({clip.split for clip in clips if clip.split})
     if split is not None:
         clips = [clip for clip in clips if clip.split in ("", split)]
-    if not clips and splits:
-        raise InputError(
-            f"no clip of the split {split!r} in {_listed(folders)}",
-            f"splits there: {', '.join(splits)}",
-        )
     if not clips:
-        raise InputError(
-            f"no clip in {_listed(folders)}", "give a folder with clips.csv, or with videos"
-        )
+        shown, hint = "", "give a folder with clips.csv, or with videos"
+        if splits:
+            shown, hint = f" of the split {split!r}", f"splits there: {', '.join(splits)}"
+        raise InputError(f"no clip{shown} in {_listed(folders)}", hint)
     names = tuple(sorted({name for clip in clips for name in clip.keypoint_names}))
-    clips = [
-        replace(clip, keypoint_names=names, crop=crop if crop is not None else clip.crop)
-        for clip in _unique(clips, folders)
-    ]
-    reasons = [(clip, _unsupported(clip.path)) for clip in clips]
-    usable = [clip for clip, reason in reasons if reason is None]
-    unsupported = [(clip, reason) for clip, reason in reasons if reason is not None]
-    return ClipList(usable, unsupported, warnings, names)
+    result = ClipList([], [], warnings, names)
+    for clip in _unique(clips, folders):
+        clip = replace(clip, keypoint_names=names, crop=clip.crop if crop is None else crop)
+        reason = _unsupported(clip.path)
+        if reason is None:
+            result.clips.append(clip)
+        else:
+            result.unsupported.append((clip, reason))
+    return result
 
 
 def _listed(folders: Sequence[Path]) -> str:
@@ -158,14 +144,10 @@ def _listed(folders: Sequence[Path]) -> str:
 def _find(folder: Path) -> tuple[list[Clip], list[str]]:
     if not folder.exists():
         raise InputError(f"{folder} does not exist", "check the path after --data")
-    table = folder / "clips.csv"
-    if folder.is_dir() and table.exists():
+    table, keypoints = folder / "clips.csv", folder / "keypoints.csv"
+    if table.exists():
         clips = _read_clips(table)
-        warnings = [
-            f"{folder}: subject {subject!r} is in the splits {' and '.join(splits)}"
-            for subject, splits in _splits_by_subject(clips).items()
-            if len(splits) > 1
-        ]
+        warnings = _split_warnings(folder, clips)
     elif (folder / "phantom.json").exists():
         # As a bare folder its truth and its test subjects would be trained on.
         hint = "give its `sonomime phantom` command again: it goes on where it stopped"
@@ -175,72 +157,60 @@ def _find(folder: Path) -> tuple[list[Clip], list[str]]:
         warnings = [f"{folder}: no clips.csv, so each clip ({len(clips)}) is its own subject"]
     fields = find_displacements(folder, [clip.path for clip in clips])
     clips = [replace(clip, displacement=fields.get(clip.path)) for clip in clips]
-    keypoints = folder / "keypoints.csv"
     return (_labelled(clips, keypoints) if keypoints.exists() else clips), warnings
 
 
-def _splits_by_subject(clips: Sequence[Clip]) -> dict[str, list[str]]:
+def _split_warnings(folder: Path, clips: Sequence[Clip]) -> list[str]:
     splits: dict[str, set[str]] = {}
     for clip in clips:
         splits.setdefault(clip.subject, set()).add(clip.split)
-    return {subject: sorted(names) for subject, names in splits.items()}
+    return [
+        f"{folder}: subject {subject!r} is in the splits {' and '.join(sorted(names))}"
+        for subject, names in splits.items()
+        if len(names) > 1
+    ]
 
 
 def _labelled(clips: Sequence[Clip], keypoints: Path) -> list[Clip]:
-    labels = read_keypoints(keypoints)
-    check_videos(labels, {clip.name for clip in clips})
+    table = read_keypoints(keypoints)
+    check_videos(table, {clip.name for clip in clips})
     labelled = []
     for clip in clips:
         files = {file.name for file in _frames_in(clip.path)} if clip.path.is_dir() else None
-        own = labels_for(labels, clip.name, files)
-        labelled.append(
-            replace(
-                clip,
-                keypoints=own.frames,
-                keypoint_lines=own.lines,
-                keypoint_names=labels.names,
-                keypoint_file=keypoints,
-            )
-        )
+        labels = labels_for(table, clip.name, files)
+        labelled.append(replace(clip, keypoints=labels, keypoint_names=table.names))
     return labelled
 
 
 def _read_clips(table: Path) -> list[Clip]:
     folder = table.parent
-    clips: list[Clip] = []
-    lines: dict[str, int] = {}
+    clips: dict[str, Clip] = {}
     for line, row in read_table(table, COLUMNS):
-        where = f"{table}:{line}"
-        name = row["clip"]
+        where, name = f"{table}:{line}", Path(row["clip"])
         for column in ("clip", "subject", "group", "split"):
             if not row[column]:
                 raise InputError(
                     f"{where}: {column} is empty", "every row has clip, subject, group and split"
                 )
-        relative = Path(name)
-        if relative.is_absolute() or ".." in relative.parts:
+        if name.is_absolute() or ".." in name.parts:
             raise InputError(
-                f"{where}: clip {name!r} lies outside of the folder", "clips lie beside clips.csv"
+                f"{where}: clip {str(name)!r} lies outside the folder", "clips lie beside clips.csv"
             )
-        key = relative.as_posix()
-        if key in lines:
-            raise InputError(
-                f"{where}: clip {name!r} is named twice (first on line {lines[key]})", "keep one"
-            )
-        lines[key] = line
-        path = folder / relative
-        if not path.exists():
-            siblings = path.parent.iterdir() if path.parent.is_dir() else folder.iterdir()
-            there = [other.relative_to(folder).as_posix() for other in siblings]
-            raise InputError(f"{where}: there is no clip {name!r}", spelling_hint(name, there))
+        key, path = name.as_posix(), folder / name
+        if key in clips:
+            raise InputError(f"{where}: clip {key!r} is named twice", "keep one")
+        if not os.path.exists(path):  # unlike Path's, False for a name that is too long
+            beside = path.parent if os.path.isdir(path.parent) else folder
+            there = [other.relative_to(folder).as_posix() for other in beside.iterdir()]
+            raise InputError(f"{where}: there is no clip {key!r}", spelling_hint(key, there))
         try:
             crop = parse_crop(row["crop"]) if row["crop"] else None
         except ConfigError as error:
             raise InputError(f"{where}: {error.message}", error.hint) from None
-        clips.append(Clip(key, path, row["subject"], row["group"], row["split"], crop))
+        clips[key] = Clip(key, path, row["subject"], row["group"], row["split"], crop)
     if not clips:
         raise InputError(f"{table}: names no clip", "add a row per clip")
-    return clips
+    return list(clips.values())
 
 
 def _frames_in(folder: Path) -> list[Path]:
@@ -270,7 +240,7 @@ def _bare(root: Path) -> list[Clip]:
 
 
 def _unsupported(path: Path) -> str | None:
-    """Why a clip cannot be read for want of a reader; None where it can be tried."""
+    """Why there is no reader for a clip; None where it can be tried."""
     try:
         if path.is_dir():
             frame_files(path)
@@ -287,7 +257,7 @@ def _unique(clips: Sequence[Clip], folders: Sequence[Path]) -> list[Clip]:
     """Names that two folders share get their dataset folder's name in front."""
     counts = Counter(clip.name for clip in clips)
     named = [
-        replace(clip, name=f"{_root(clip).name}/{clip.name}") if counts[clip.name] > 1 else clip
+        replace(clip, name=f"{_root_name(clip)}/{clip.name}") if counts[clip.name] > 1 else clip
         for clip in clips
     ]
     for name, count in Counter(clip.name for clip in named).items():
@@ -299,10 +269,10 @@ def _unique(clips: Sequence[Clip], folders: Sequence[Path]) -> list[Clip]:
     return named
 
 
-def _root(clip: Clip) -> Path:
-    """The dataset folder that a clip's name starts from."""
-    path = clip.path.resolve()
-    return path.parents[len(Path(clip.name).parts) - 1]
+def _root_name(clip: Clip) -> str:
+    """The name of the dataset folder that a clip's name starts from; links are not followed."""
+    path = Path(os.path.abspath(clip.path))
+    return path.parents[len(Path(clip.name).parts) - 1].name
 
 
 def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = None) -> ClipFrames:
@@ -318,21 +288,20 @@ def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = Non
 
     Raises:
         InputError: the clip or its displacement cannot be read, or they do not fit; a label names a
-            frame beyond its end (with the line).
+            frame beyond its end.
+        OutputError: see `cached_arrays`.
     """
     cached = cached_frames(clip.path, clip.crop, size, channels, cache_dir)
-    count, names = len(cached.frames), clip.keypoint_names
-    points = np.zeros((count, len(names), 2), np.float32)
-    visible, absent = (np.zeros((count, len(names)), np.bool_) for _ in range(2))
+    names = clip.keypoint_names
+    points = np.zeros((len(cached.frames), len(names), 2), np.float32)
+    visible, absent = (np.zeros(points.shape[:2], np.bool_) for _ in range(2))
     files = frame_files(clip.path) if clip.keypoints and clip.path.is_dir() else []
     place = {file.name: i for i, file in enumerate(files)}
     for frame, labels in clip.keypoints.items():
-        index = place.get(frame, -1) if isinstance(frame, str) else frame
-        if not 0 <= index < len(cached.kept):
-            line = clip.keypoint_lines.get(frame, 0)
-            where = f"{clip.keypoint_file}:{line}: " if clip.keypoint_file else ""
+        index = place[frame] if isinstance(frame, str) else frame
+        if index >= len(cached.kept):
             raise InputError(
-                f"{where}{clip.name!r} has no frame {frame}",
+                f"keypoints.csv labels frame {frame} of {clip.path}, which is not there",
                 f"it has {len(cached.kept)} frames, counted from 0",
             )
         t = int(cached.kept[index])
@@ -340,10 +309,17 @@ def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = Non
         if own or not visible[t].any():
             points[t], visible[t] = place_keypoints(labels, names, clip.crop, cached.letterbox)
             absent[t] = np.array([name in labels for name in names], np.bool_) & ~visible[t]
-    exact: tuple[NDArray[np.float32], NDArray[np.bool_]] | tuple[None, None] = (None, None)
+    exact: CachedDisplacement | tuple[None, None] = (None, None)
     if file := clip.displacement:
-        exact = cached_displacement(file, clip.path, clip.crop, size, channels, cached, cache_dir)
-    box = cached.letterbox
+        exact = cached_displacement(file, clip.path, clip.crop, channels, cached, cache_dir)
     return ClipFrames(
-        clip, cached.frames, cached.indices, points, visible, names, box, *exact, absent
+        clip,
+        cached.frames,
+        cached.indices,
+        points,
+        visible,
+        names,
+        cached.letterbox,
+        *exact,
+        absent,
     )

@@ -8,7 +8,6 @@ tissue, ``sector`` bool (H, W).
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.support.errors import InputError
+from ..archives import DAMAGE
 
 
 class Displacement(NamedTuple):
@@ -32,10 +32,6 @@ class Displacement(NamedTuple):
     fields: Iterator[NDArray[np.float32]]
 
 
-class _Misfit(Exception):
-    """What is wrong with a file."""
-
-
 @contextmanager
 def open_displacement(
     file: Path, count: int, shape: tuple[int, int], cure: str
@@ -46,39 +42,40 @@ def open_displacement(
         InputError: naming the file, with ``cure`` as its hint: it cannot be read, is damaged, of
             another size or number of frames, not finite; at opening or while it is read.
     """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            yield Displacement(_sector(archive, shape), _fields(archive, (count, *shape, 2)))
-    except _Misfit as error:
-        raise InputError(f"{file}: {error}", cure) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{file} is damaged: {error}", cure) from error
 
+    @contextmanager
+    def complaints() -> Iterator[None]:
+        try:
+            yield
+        except DAMAGE as error:
+            reason = str(error) or type(error).__name__
+            raise InputError(f"{file} is damaged or does not fit: {reason}", cure) from error
 
-def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes] | None:
-    try:
-        return archive.open(f"{name}.npy")
-    except KeyError:
-        return None
+    def guarded() -> Iterator[NDArray[np.float32]]:
+        with complaints():
+            yield from _fields(archive, (count, *shape, 2))
+
+    with complaints():
+        archive = zipfile.ZipFile(file)
+    with archive:
+        with complaints():
+            sector = _sector(archive, shape)
+        yield Displacement(sector, guarded())
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0
-    if version[0] > 1:
-        read = np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
-    return shape, fortran, dtype
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("holds an array of another version")  # whose header may be gigabytes long
+    return np.lib.format.read_array_header_1_0(stream)
 
 
 def _fields(archive: zipfile.ZipFile, expected: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
-    stream = _member(archive, "displacement")
-    if stream is None:
-        raise _Misfit("has no array 'displacement'")
-    with stream:
+    if "displacement.npy" not in archive.namelist():
+        raise ValueError("has no array 'displacement'")
+    with archive.open("displacement.npy") as stream:
         shape, fortran, dtype = _header(stream)
         if shape != expected or dtype.kind != "f" or fortran:
-            raise _Misfit(
+            raise ValueError(
                 f"displacement is {dtype} {shape}{' in Fortran order' * fortran}, the clip "
                 f"needs float32 {expected}: its frames, height, width and xy"
             )
@@ -86,23 +83,21 @@ def _fields(archive: zipfile.ZipFile, expected: tuple[int, ...]) -> Iterator[NDA
         for index in range(expected[0]):
             data = stream.read(length)
             if len(data) != length:
-                raise _Misfit(f"is cut off at frame {index}")
+                raise ValueError(f"is cut off at frame {index}")
             field = np.frombuffer(data, dtype).reshape(expected[1:]).astype(np.float32)
             if not np.isfinite(field).all():
-                raise _Misfit(f"displacement of frame {index} is not finite")
+                raise ValueError(f"displacement of frame {index} is not finite")
             yield field
         if stream.read(1):  # also lets the archive compare its checksum
-            raise _Misfit("is damaged: displacement goes on after its end")
+            raise ValueError("displacement goes on after its end")
 
 
 def _sector(archive: zipfile.ZipFile, expected: tuple[int, int]) -> NDArray[np.bool_]:
-    stream = _member(archive, "sector")
-    if stream is None:
+    if "sector.npy" not in archive.namelist():
         return np.ones(expected, np.bool_)
-    with stream:
-        shape, _, dtype = _header(stream)
-    if shape != expected or dtype != np.bool_:
-        raise _Misfit(f"sector is {dtype} {shape}, the clip needs bool {expected}")
     with archive.open("sector.npy") as stream:
-        inside: NDArray[np.bool_] = np.lib.format.read_array(stream, allow_pickle=False)
-    return inside
+        shape, fortran, dtype = _header(stream)
+        if shape != expected or dtype != np.bool_ or fortran:
+            raise ValueError(f"sector is {dtype} {shape}, the clip needs bool {expected}")
+        data = stream.read(expected[0] * expected[1] + 1)  # one more, for the checksum
+    return np.frombuffer(data, np.uint8).reshape(expected) != 0

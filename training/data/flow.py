@@ -1,7 +1,6 @@
 """Flow of a pair, measured or exact: the target that supervises the deformation at first.
 
-Convention: a deformation says where to READ in the source for each driving pixel; half_pixel
-points.
+Convention: for each driving pixel, where to READ in the source; half_pixel points.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from ..coordinates import pixels_to_points, points_to_pixels
 from .transforms import PlaneMap
 
-#: How far a point of the exact flow may miss its tissue: 0.02 pixels of 256, in points.
+#: Greatest error of a point of the exact flow: 0.02 pixels of 256, in points.
 EXACT_WITHIN = 0.02 * 2 / 256
 
 FloatArray = NDArray[np.float32]
@@ -30,13 +29,13 @@ def exact_flow(
 
     Args:
         source, driving: float32 (n, n, 2), displacements in points, from each frame to the third.
-        sector: bool (n, n), where they hold.
+        sector: bool (n, n), where they are valid.
         placed: the affine map that both images were read through.
 
     Returns:
         flow: float32 (n, n, 2), points to read in the source image, after ``placed``; the place
             itself where none was found.
-        valid: bool (n, n), inside of the sector in both frames, inside of the source image, and
+        valid: bool (n, n), inside the sector in both frames, inside the source image, and
             found to within EXACT_WITHIN.
     """
     n = len(sector)
@@ -57,7 +56,7 @@ def exact_flow(
     return flow.reshape(n, n, 2), valid.reshape(n, n)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # in a wild field nothing is found; no more than that
+@np.errstate(over="ignore", invalid="ignore")  # in a wild field nothing is found, without warnings
 def same_tissue(
     field: NDArray[_Real],
     target: NDArray[_Real],
@@ -68,21 +67,20 @@ def same_tissue(
 ) -> tuple[NDArray[_Real], Mask]:
     """Where a frame shows given tissue: y with y + d(y) = target.
 
-    By Newton's method on the bilinear interpolant, since plain iteration diverges where tissue
-    turns by more than 60 degrees.
+    By Newton's method on the bilinear interpolant; plain iteration diverges where tissue turns by
+    more than 60 degrees.
 
     Args:
         field: d, (H, W, 2) cells, from the frame to a third one.
         target: (N, 2), the tissue's places in the third frame, in cells.
         start: (N, 2), first guesses.
-        within: by how much a place that counts as found may miss, in cells.
+        within: greatest error of a place that counts as found, in cells.
         rounds: of the iteration, at most.
-        longest: step, in cells. Where the field folds between its cells there are several places,
-            and short steps find the near one.
+        longest: longest step, in cells. Where the field folds between its cells there are several
+            places, and short steps find the near one.
 
     Returns:
-        y: (N, 2); where nothing was found, anything.
-        found: bool (N,).
+        y: (N, 2), meaningless where nothing was found. found: bool (N,).
     """
     y, far = start, np.zeros(len(start), start.dtype)
     for left in reversed(range(rounds if len(y) else 0)):
@@ -93,7 +91,7 @@ def same_tissue(
             break
         (a, c), (b, d) = by_x.T, by_y.T
         det = (1 + a) * (1 + d) - b * c
-        # Where the field folds or stands on end, a plain step.
+        # A plain step where the Jacobian is singular or the field folds.
         fine = np.abs(det) > 0.05
         det[~fine] = 1
         whole = [
@@ -113,10 +111,7 @@ def sampled(
     field: NDArray[_Real], at: NDArray[_Real]
 ) -> tuple[NDArray[_Real], NDArray[_Real], NDArray[_Real]]:
     """(H, W, C) at (N, 2) cells: the bilinear interpolant and its derivatives by x and y, (N, C);
-    outside of the field it goes on as in its outermost cells.
-
-    Not cv2.remap, which rounds places to 1/32.
-    """
+    outside the field it is extrapolated. (cv2.remap rounds places to 1/32.)"""
     height, width = field.shape[:2]
     last = np.array((width - 2, height - 2), at.dtype)
     corner = np.fmin(np.fmax(at, 0), last).astype(np.int32)  # unlike clip, they leave no nan
@@ -130,7 +125,7 @@ def sampled(
 
 
 def _inside(sector: Mask, at: FloatArray) -> Mask:
-    """Where all the cells around ``at`` (N, 2) are of the sector."""
+    """Where all the cells around ``at`` (N, 2) are in the sector."""
     n = len(sector)
     near = (np.abs(at - (n - 1) / 2) <= (n - 1) / 2 + 1e-3).all(axis=1)
     whole = sampled(sector.astype(np.float32)[..., None], at)[0][:, 0] > 0.999
@@ -152,8 +147,8 @@ def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, 
     """
     half, quarter = source.shape[0] // 2, source.shape[0] // 4
     before, after = (_levels(image, half) for image in (driving, source))
-    # A new one each time: the object keeps buffers, and may be called from several threads. OpenCV
-    # divides DIS into as many parts whatever its number of threads is: the result is the same.
+    # A new one each time, since the object keeps buffers. Its result does not depend on OpenCV's
+    # number of threads.
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     start = np.zeros((half, half, 2), np.float32)
     forward = dis.calc(before, after, start.copy())
@@ -173,7 +168,7 @@ def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, 
 
 
 def has_content(image: FloatArray, size: int) -> Mask:
-    """Where an image (S, S[, 3]) is not black all around, at size x size; black shows no motion."""
+    """Where an image (S, S[, 3]) is not black, at size x size; black shows no motion."""
     small = cv2.resize(_grey(image), (size, size), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.blur(small, (5, 5)) > 0.01)
 

@@ -6,7 +6,7 @@ have drawn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...runtime.support.errors import ConfigError, InputError
+from ...runtime.support.errors import InputError
 from ..config import DataConfig, LossConfig
 from .appearance import blackout, other_light, other_speckle
 from .batch import FlowWeights, PairBatch, flow_weights
@@ -22,31 +22,45 @@ from .dataset import ClipFrames
 from .flow import exact_flow, has_content, measured_flow
 from .transforms import IDENTITY, PlaneMap, random_bend, similarity, tone_curve
 
-Image = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
-class _Labels(NamedTuple):
+class _Shot(NamedTuple):
+    """One frame of a pair, with its labels."""
+
+    image: FloatArray
     points: FloatArray
     visible: Mask
     absent: Mask
 
 
 class _Pair(NamedTuple):
-    source: FloatArray
-    driving: FloatArray
-    source_labels: _Labels
-    driving_labels: _Labels
+    source: _Shot
+    driving: _Shot
     flow: tuple[FloatArray, Mask] | None  # and where it is valid
     exact: bool
     bent: bool
 
 
+class _Augmentation(NamedTuple):
+    """What both frames go through alike, and the tone curve of each."""
+
+    placed: PlaneMap
+    source_tone: FloatArray
+    driving_tone: FloatArray
+
+
 class PairSampler:
     """Draws pairs: a group, a subject of it, a clip of that, each uniformly, and two of its frames.
-    (METHOD: sample by anatomy, not by clip. Nor does a subject filmed often crowd out the others:
-    a model soon knows by heart what few subjects look like.)
+    So neither an anatomy nor a subject with many clips crowds out the others.
+
+    When some frames are labelled and some are not, a pair of a group that has labels gets, with
+    probability ``labelled_fraction``, a labelled driving frame. Labels never change how often a
+    group is drawn. A label that no clip of a group has is absent from the group.
+
+    The flow of a pair is exact for a clip with a displacement, and for a frame and its own bend;
+    else it is measured.
 
     Args:
         clips: the clips' frames, all of one size, channel count and list of keypoints.
@@ -55,19 +69,8 @@ class PairSampler:
         batch_size: B.
         loss: flow whose weight is 0 is not computed; None computes it at every step.
 
-    When some frames are labelled and some are not, a pair of a group that has labels gets, with
-    probability ``labelled_fraction``, a labelled driving frame. Labels never change how often a
-    group is drawn: one that is labelled throughout must not crowd out those that have none.
-
-    A label that nothing of a group has is absent from it: weak supervision learns from this where
-    an anatomy does not show a landmark.
-
-    The flow of a pair is exact for a clip with a displacement, and for a frame and its own bend;
-    else it is measured.
-
     Raises:
         InputError: no clips, or clips that do not fit together.
-        ConfigError: a setting out of its range.
     """
 
     def __init__(
@@ -90,111 +93,97 @@ class PairSampler:
                     "or keypoints",
                     "load all clips alike",
                 )
-        _check(data, batch_size)
-        self._data = data
-        self._loss = loss
-        self._seed = seed
-        self._batch_size = batch_size
+        self._data, self._loss = data, loss
+        self._seed, self._batch_size = seed, batch_size
         self._size = int(first.frames.shape[1])
-        self._groups = _by_group(clips)
+        groups: dict[str, list[ClipFrames]] = {}
+        for clip in clips:
+            groups.setdefault(clip.clip.group, []).append(clip)
+        self._groups = [groups[name] for name in sorted(groups)]
         self._labelled = {id(clip): np.flatnonzero(clip.visible.any(axis=1)) for clip in clips}
-        labels = [len(self._labelled[id(clip)]) / len(clip.frames) for clip in clips]
-        # By group, the labels that it never has.
+        shares = [len(self._labelled[id(clip)]) / len(clip.frames) for clip in clips]
+        self._partly_labelled = 0 < sum(shares) < len(shares)
         self._never = {
-            group[0].clip.group: ~np.any([clip.visible.any(axis=0) for clip in group], axis=0)
-            for group in self._groups
+            name: ~np.any([clip.visible.any(axis=0) for clip in group], axis=0)
+            for name, group in groups.items()
         }
-        self._partly_labelled = 0 < sum(labels) < len(labels)
 
     def batch(self, step: int) -> PairBatch:
         """The batch of a step; the same for the same (seed, step), whatever was drawn before."""
         rng = np.random.default_rng([self._seed, step])
         pairs = [self._pair(rng, step) for _ in range(self._batch_size)]
-        flow, valid = self._flows(pairs)
-        exact = torch.tensor([pair.exact for pair in pairs])
+        sources, drivings = [pair.source for pair in pairs], [pair.driving for pair in pairs]
+        flow = valid = exact = None
+        if any(pair.flow for pair in pairs):
+            side = self._size // 4
+            none = np.zeros((side, side, 2), np.float32), np.zeros((side, side), np.bool_)
+            known = [pair.flow or none for pair in pairs]
+            flow, valid = (_stack(parts) for parts in zip(*known, strict=True))
+            exact = torch.tensor([pair.exact for pair in pairs])
         return PairBatch(
-            _images([pair.source for pair in pairs]),
-            _images([pair.driving for pair in pairs]),
-            _stack([pair.source_labels.points for pair in pairs]),
-            _stack([pair.driving_labels.points for pair in pairs]),
-            _stack([pair.source_labels.visible for pair in pairs]),
-            _stack([pair.driving_labels.visible for pair in pairs]),
-            flow,
-            valid,
-            exact if flow is not None else None,
-            torch.tensor([pair.bent for pair in pairs]),
-            _stack([pair.source_labels.absent for pair in pairs]),
-            _stack([pair.driving_labels.absent for pair in pairs]),
+            source=_images(sources),
+            driving=_images(drivings),
+            source_points=_stack(shot.points for shot in sources),
+            driving_points=_stack(shot.points for shot in drivings),
+            source_visible=_stack(shot.visible for shot in sources),
+            driving_visible=_stack(shot.visible for shot in drivings),
+            flow=flow,
+            flow_valid=valid,
+            flow_exact=exact,
+            bent=torch.tensor([pair.bent for pair in pairs]),
+            source_absent=_stack(shot.absent for shot in sources),
+            driving_absent=_stack(shot.absent for shot in drivings),
         )
-
-    def _flows(self, pairs: Sequence[_Pair]) -> tuple[Tensor | None, Tensor | None]:
-        if all(pair.flow is None for pair in pairs):
-            return None, None
-        side = self._size // 4
-        none = np.zeros((side, side, 2), np.float32), np.zeros((side, side), np.bool_)
-        known = [pair.flow or none for pair in pairs]
-        return _stack([flow for flow, _ in known]), _stack([valid for _, valid in known])
 
     def _pair(self, rng: np.random.Generator, step: int) -> _Pair:
         group = self._groups[int(rng.integers(len(self._groups)))]
         clip, d = self._draw_driving(rng, group)
-        reach = self._reach(step, len(clip.frames))
-        others = [
-            t for t in range(max(0, d - reach), min(len(clip.frames), d + reach + 1)) if t != d
-        ]
-        synthetic = rng.uniform() < self._synthetic(step) or not others
-        placed, tone_s, tone_d = self._augmentation(rng)
+        count, data = len(clip.frames), self._data
+        reach = count - 1  # the whole clip after near_steps, near_start at first
+        if step < data.near_steps and data.near_start < reach:
+            reach = int(data.near_start + (reach - data.near_start) * step / data.near_steps)
+        others = [t for t in range(max(0, d - reach), min(count, d + reach + 1)) if t != d]
+        # A bend moves the image's border too, which no real clip does: they stop early.
+        bends = data.synthetic_until == 0 or step < data.synthetic_until
+        bent = rng.uniform() < (data.synthetic if bends else 0.0) or not others
+        augmentation = self._augmentation(rng)
         wanted = self._wanted_flow(step)
-        if synthetic:
-            return self._synthetic_pair(rng, clip, d, placed, tone_s, tone_d, wanted)
-        s = others[
-            int(rng.integers(len(others)))
-        ]  # before d as often as after it: METHOD's time flip
-        return self._real_pair(clip, s, d, placed, tone_s, tone_d, wanted)
+        if bent:
+            return self._bent_pair(rng, clip, d, augmentation, wanted)
+        s = others[int(rng.integers(len(others)))]  # before d as often as after it
+        return self._real_pair(clip, s, d, augmentation, wanted)
+
+    def _draw_driving(
+        self, rng: np.random.Generator, group: Sequence[ClipFrames]
+    ) -> tuple[ClipFrames, int]:
+        """A clip of the group and one of its frames."""
+        prefer = self._partly_labelled and rng.uniform() < self._data.labelled_fraction
+        if prefer:
+            group = [clip for clip in group if len(self._labelled[id(clip)])] or group
+        subjects = sorted({clip.clip.subject for clip in group})
+        subject = subjects[int(rng.integers(len(subjects)))]
+        theirs = [clip for clip in group if clip.clip.subject == subject]
+        clip = theirs[int(rng.integers(len(theirs)))]
+        labelled = self._labelled[id(clip)]
+        if prefer and len(labelled):
+            return clip, int(labelled[int(rng.integers(len(labelled)))])
+        return clip, int(rng.integers(len(clip.frames)))
 
     def _wanted_flow(self, step: int) -> FlowWeights:
-        """Which flow is worth its time; as weights, of which only being 0 matters."""
+        """Which flow to compute: where the weight is not 0."""
         if self._data.flow == "none":
             return FlowWeights(0, 0)
-        # A match learns how far to trust itself to the end.
+        # A match learns its own error to the end.
         loss = self._loss
         if loss is None or (loss.flow > 0 and loss.doubt > 0):
             return FlowWeights(1, 1)
         return flow_weights(loss, step)
 
-    def _draw_driving(
-        self, rng: np.random.Generator, group: Sequence[ClipFrames]
-    ) -> tuple[ClipFrames, int]:
-        if self._partly_labelled and rng.uniform() < self._data.labelled_fraction:
-            group = [clip for clip in group if len(self._labelled[id(clip)])] or group
-            clip = _draw_clip(rng, group)
-            labelled = self._labelled[id(clip)]
-            if len(labelled):
-                return clip, int(labelled[int(rng.integers(len(labelled)))])
-        else:
-            clip = _draw_clip(rng, group)
-        return clip, int(rng.integers(len(clip.frames)))
-
-    def _synthetic(self, step: int) -> float:
-        """The share of synthetic pairs.
-
-        A bend moves the image's border too, which no real clip does: they stop early.
-        """
-        data = self._data
-        return data.synthetic if data.synthetic_until == 0 or step < data.synthetic_until else 0.0
-
-    def _reach(self, step: int, count: int) -> int:
-        """How far apart a pair may be: near_start at first, the whole clip after near_steps."""
-        data = self._data
-        if step >= data.near_steps or count - 1 <= data.near_start:
-            return count - 1
-        return int(data.near_start + (count - 1 - data.near_start) * step / data.near_steps)
-
-    def _augmentation(self, rng: np.random.Generator) -> tuple[PlaneMap, FloatArray, FloatArray]:
+    def _augmentation(self, rng: np.random.Generator) -> _Augmentation:
         data = self._data
         if not data.augment:
             plain = tone_curve(1, 1)
-            return IDENTITY, plain, plain
+            return _Augmentation(IDENTITY, plain, plain)
         scale = float(rng.uniform(*data.scale))
         degrees = float(rng.uniform(-data.rotation, data.rotation))
         shift_x, shift_y = (float(v) for v in rng.uniform(-2 * data.shift, 2 * data.shift, 2))
@@ -204,69 +193,63 @@ class PairSampler:
             float(np.exp(rng.uniform(*np.log(range_)))) for range_ in (data.gain, data.gamma)
         )
         tones = [tone_curve(gain * float(np.exp(rng.normal(0, 0.02))), gamma) for _ in range(2)]
-        return similarity(scale, degrees, (shift_x, shift_y), flip), tones[0], tones[1]
+        return _Augmentation(similarity(scale, degrees, (shift_x, shift_y), flip), *tones)
 
-    def _real_pair(
-        self,
-        clip: ClipFrames,
-        s: int,
-        d: int,
-        placed: PlaneMap,
-        tone_s: FloatArray,
-        tone_d: FloatArray,
-        wanted: FlowWeights,
-    ) -> _Pair:
-        images = [np.asarray(clip.frames[t]) for t in (s, d)]
-        if placed is not IDENTITY:
-            images = [placed.apply(image) for image in images]
-        source, driving = tone_s[images[0]], tone_d[images[1]]
-        labels = [_carried(placed, self._labels(clip, t)) for t in (s, d)]
-        flow, exact = None, clip.displacement is not None
-        if clip.displacement is not None and clip.sector is not None and wanted.exact:
-            fields = clip.displacement[s], clip.displacement[d]
-            flow = exact_flow(*fields, clip.sector, placed)
-        elif not exact and wanted.measured:
-            flow = measured_flow(source, driving)
-        return _Pair(source, driving, *labels, flow, exact, bent=False)
-
-    def _labels(self, clip: ClipFrames, t: int) -> _Labels:
-        absent = self._never[clip.clip.group]
+    def _shot(self, clip: ClipFrames, t: int, map_: PlaneMap, tone: FloatArray) -> _Shot:
+        """A frame and its labels through a map; labels that leave the frame become absent."""
+        image = np.asarray(clip.frames[t])
+        image = image if map_ is IDENTITY else map_.apply(image)
+        points, visible, absent = clip.points[t], clip.visible[t], self._never[clip.clip.group]
         if clip.absent is not None:
             absent = absent | clip.absent[t]
-        return _Labels(clip.points[t], clip.visible[t], absent)
+        if len(points):
+            points = map_.carry(points.astype(np.float64)).astype(np.float32)
+            inside = visible & (np.abs(points) <= 1).all(axis=-1)
+            points[~inside] = 0
+            visible, absent = inside, absent | (visible & ~inside)
+        return _Shot(tone[image], points, visible, absent)
 
-    def _synthetic_pair(
+    def _real_pair(
+        self, clip: ClipFrames, s: int, d: int, augmentation: _Augmentation, wanted: FlowWeights
+    ) -> _Pair:
+        placed, *tones = augmentation
+        source, driving = (
+            self._shot(clip, t, placed, tone) for t, tone in zip((s, d), tones, strict=True)
+        )
+        flow, exact = None, clip.displacement is not None
+        if clip.displacement is not None and clip.sector is not None and wanted.exact:
+            flow = exact_flow(clip.displacement[s], clip.displacement[d], clip.sector, placed)
+        elif not exact and wanted.measured:
+            flow = measured_flow(source.image, driving.image)
+        return _Pair(source, driving, flow, exact, bent=False)
+
+    def _bent_pair(
         self,
         rng: np.random.Generator,
         clip: ClipFrames,
         t: int,
-        placed: PlaneMap,
-        tone_s: FloatArray,
-        tone_d: FloatArray,
+        augmentation: _Augmentation,
         wanted: FlowWeights,
     ) -> _Pair:
-        """A frame and its own deformation. Both are interpolated ONCE: neither is the blurrier."""
+        """A frame and its own deformation. Both are interpolated once, so that neither is blurrier;
+        labels come from the clip, since what left the source may come back."""
+        placed, *tones = augmentation
         bend = random_bend(rng, self._data.bend)
-        image = np.asarray(clip.frames[t])
-        source = tone_s[placed.apply(image) if placed is not IDENTITY else image]
-        bent = bend.after(placed)
-        driving = tone_d[bent.apply(image)]
-        labels = self._labels(clip, t)
-        source_labels = _carried(placed, labels)
-        # Not from where the source has them: what left it may be back.
-        driving_labels = _carried(bent, labels)
+        source = self._shot(clip, t, placed, tones[0])
+        driving = self._shot(clip, t, bend.after(placed), tones[1])
         flow = None
         if wanted.exact:
             known = np.ascontiguousarray(bend.grid(self._size // 4).transpose(1, 2, 0))
-            valid = (np.abs(known) < 1).all(axis=-1) & has_content(driving, self._size // 4)
+            valid = (np.abs(known) < 1).all(axis=-1) & has_content(driving.image, self._size // 4)
             flow = known, valid
-        source, driving = self._other_looks(rng, source, driving)
-        return _Pair(source, driving, source_labels, driving_labels, flow, exact=True, bent=True)
+        images = self._other_looks(rng, source.image, driving.image)
+        source, driving = source._replace(image=images[0]), driving._replace(image=images[1])
+        return _Pair(source, driving, flow, exact=True, bent=True)
 
     def _other_looks(
         self, rng: np.random.Generator, source: FloatArray, driving: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        """A frame and its own bend, as different as two frames are."""
+        """Make a frame and its own bend look as different as two frames do."""
         data = self._data
         if data.speckle < 1:
             driving = other_speckle(driving, rng, data.speckle)
@@ -277,56 +260,12 @@ class PairSampler:
         return source, driving
 
 
-def _check(data: DataConfig, batch_size: int) -> None:
-    if batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size}", "at least 1")
-    for name in ("synthetic", "labelled_fraction", "speckle", "blackout"):
-        if not 0 <= getattr(data, name) <= 1:
-            raise ConfigError(f"data.{name} is {getattr(data, name)}", "a fraction from 0 to 1")
-    for name in ("scale", "gain", "gamma"):
-        low, high = getattr(data, name)
-        if not 0 < low <= high:
-            raise ConfigError(
-                f"data.{name} is {low}, {high}", "two factors above 0, the lower one first"
-            )
-    for name in ("shift", "rotation", "light", "bend"):
-        if getattr(data, name) < 0:
-            raise ConfigError(f"data.{name} is {getattr(data, name)}", "0 or more")
-    if data.near_start < 1:
-        raise ConfigError(f"data.near_start is {data.near_start}", "at least 1 frame")
+def _stack(arrays: Iterable[NDArray[np.generic]]) -> Tensor:
+    return torch.from_numpy(np.stack(list(arrays)))
 
 
-def _by_group(clips: Sequence[ClipFrames]) -> list[list[ClipFrames]]:
-    groups: dict[str, list[ClipFrames]] = {}
-    for clip in clips:
-        groups.setdefault(clip.clip.group, []).append(clip)
-    return [groups[name] for name in sorted(groups)]
-
-
-def _draw_clip(rng: np.random.Generator, group: Sequence[ClipFrames]) -> ClipFrames:
-    subjects = sorted({clip.clip.subject for clip in group})
-    subject = subjects[int(rng.integers(len(subjects)))]
-    theirs = [clip for clip in group if clip.clip.subject == subject]
-    return theirs[int(rng.integers(len(theirs)))]
-
-
-def _stack(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
-    return torch.from_numpy(np.stack(arrays))
-
-
-def _images(images: Sequence[FloatArray]) -> Tensor:
+def _images(shots: Sequence[_Shot]) -> Tensor:
     """(S, S) or (S, S, 3) each -> (B, C, S, S)."""
-    batch = np.stack(images)
+    batch = np.stack([shot.image for shot in shots])
     batch = batch[:, None] if batch.ndim == 3 else np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
     return torch.from_numpy(batch)
-
-
-def _carried(map_: PlaneMap, labels: _Labels) -> _Labels:
-    """Labels after a map; those that left the frame are no longer visible."""
-    points, visible, absent = labels
-    if not len(points):
-        return labels
-    moved = map_.carry(points.astype(np.float64)).astype(np.float32)
-    inside = visible & (np.abs(moved) <= 1).all(axis=-1)
-    moved[~inside] = 0
-    return _Labels(moved, inside, absent | (visible & ~inside))

@@ -1,17 +1,20 @@
-"""Clips made of known pictures, and settings under which pairs of them are easy to tell."""
+"""Clips made of known pictures, and settings under which pairs of them are easy to tell apart."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from sonomime.runtime.media.frames import Letterbox
-from sonomime.training.config import DataConfig
+from sonomime.training.config import DataConfig, LossConfig
 from sonomime.training.data.batch import PairBatch
 from sonomime.training.data.dataset import Clip, ClipFrames
+from sonomime.training.data.pairs import PairSampler
 
 SIZE = 64
 PLAIN = DataConfig(augment=False, synthetic=0.0, flow="none", near_steps=0)
@@ -24,29 +27,25 @@ def make_clip(
     group: str = "g",
     points: np.ndarray | None = None,
     visible: np.ndarray | None = None,
+    subject: str = "",
 ) -> ClipFrames:
-    count = len(frames)
-    if points is None:
-        points = np.zeros((count, 0, 2), np.float32)
-    if visible is None:
-        visible = np.ones(points.shape[:2], np.bool_)
-    names = tuple(f"k{i}" for i in range(points.shape[1]))
-    size = frames.shape[1]
+    count, size = frames.shape[:2]
+    points = np.zeros((count, 0, 2)) if points is None else points
+    visible = np.ones(points.shape[:2], np.bool_) if visible is None else visible
     return ClipFrames(
-        Clip(name, Path(name), name, group, "train"),
+        Clip(name, Path(name), subject or name, group, "train"),
         frames.astype(np.uint8),
         np.arange(count),
         points.astype(np.float32),
         visible,
-        names,
+        tuple(f"k{i}" for i in range(points.shape[1])),
         Letterbox.fit(size, size, size),
     )
 
 
-def flat(levels: list[int], **kwargs: object) -> ClipFrames:
+def flat(levels: Sequence[int], **kwargs: Any) -> ClipFrames:
     """A clip whose frames say which they are: each is of one grey level."""
-    frames = np.ones((len(levels), SIZE, SIZE)) * np.array(levels)[:, None, None]
-    return make_clip(frames, **kwargs)  # type: ignore[arg-type]
+    return make_clip(np.ones((1, SIZE, SIZE)) * np.array(levels)[:, None, None], **kwargs)
 
 
 def smooth(count: int, size: int = SIZE, seed: int = 0) -> np.ndarray:
@@ -62,8 +61,20 @@ def smooth(count: int, size: int = SIZE, seed: int = 0) -> np.ndarray:
     return np.round(128 + 20 * images).clip(40, 220)
 
 
+def draw(
+    clips: ClipFrames | Sequence[ClipFrames],
+    data: DataConfig,
+    count: int,
+    step: int = 0,
+    seed: int = 0,
+    loss: LossConfig | None = None,
+) -> PairBatch:
+    """The batch of a step, of `count` pairs, by a new sampler."""
+    clips = [clips] if isinstance(clips, ClipFrames) else clips
+    return PairSampler(clips, data, seed, batch_size=count, loss=loss).batch(step)
+
+
 def assert_same(one: PairBatch, other: PairBatch) -> None:
     for a, b in zip(one, other, strict=True):
         assert (a is None) == (b is None)
-        if a is not None and b is not None:
-            assert torch.equal(a, b)
+        assert a is None or torch.equal(a, b)

@@ -40,25 +40,12 @@ def test_a_new_image_by_the_generator_alone(name: str, channels: int) -> None:
     assert 0 <= one.min() <= one.max() <= 1
     assert np.array_equal(one, same) and not np.array_equal(one, other)
     assert not np.array_equal(one, image)
+    for level in (0.0, 1.0):
+        extreme = CHANGES[name](np.full_like(image, level), np.random.default_rng(1))
+        assert np.isfinite(extreme).all() and 0 <= extreme.min() <= extreme.max() <= 1
 
 
-@pytest.mark.parametrize("level", [0.0, 1.0])
-@pytest.mark.parametrize("name", CHANGES)
-def test_black_and_white_stay_in_range(name: str, level: float) -> None:
-    image = np.full((64, 64), level, np.float32)
-    for seed in range(5):
-        changed = CHANGES[name](image, np.random.default_rng(seed))
-        assert np.isfinite(changed).all() and 0 <= changed.min() <= changed.max() <= 1
-
-
-def test_speckle_that_is_all_kept_changes_nothing() -> None:
-    image = picture()
-    for seed in range(5):
-        kept = other_speckle(image, np.random.default_rng(seed), 1.0)
-        assert np.abs(kept - image).max() < 1e-6
-
-
-@pytest.mark.parametrize("least", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("least", [0.0, 0.3, 0.8, 1.0])
 def test_speckle_correlates_by_what_is_asked(least: float) -> None:
     image = picture()
     found, strength = [], []

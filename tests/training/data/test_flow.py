@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sonomime.training.coordinates import pixels_to_points
-from sonomime.training.data.flow import exact_flow, has_content, measured_flow
+from sonomime.training.data.flow import exact_flow, measured_flow
 from sonomime.training.data.transforms import IDENTITY, PlaneMap, similarity
 
 Motion = Callable[[np.ndarray], np.ndarray]
@@ -79,14 +79,6 @@ def test_what_left_the_image_and_what_is_black_is_not_valid() -> None:
 def test_unrelated_images_do_not_agree() -> None:
     _, valid = measured_flow(texture(256), texture(256, seed=1))
     assert valid.mean() < 0.4
-
-
-def test_content() -> None:
-    image = np.zeros((64, 64), np.float32)
-    image[:, 32:] = 0.5
-    content = has_content(image, 16)
-    assert content[:, 8:].all()
-    assert not content[:, :6].any()
 
 
 def turned(degrees: float, scale: float = 1.0) -> Motion:

@@ -4,55 +4,59 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sonomime.runtime.media.frames import Crop
-from sonomime.runtime.support.errors import InputError, OutputError
+from sonomime.runtime.support.errors import InputError
 from sonomime.training.coordinates import points_to_pixels
 from sonomime.training.data import frame_cache
 from sonomime.training.data.annotations import COLUMNS as KEYPOINT_COLUMNS
-from sonomime.training.data.dataset import Clip, find_clips, load_clip
-from sonomime.training.data.frame_cache import default_cache_dir
+from sonomime.training.data.dataset import Clip, ClipFrames, find_clips, load_clip
 
 from .written_clips import H, W, frames, write_folder, write_table, write_video
 
 
+def clip_of(path: Path, crop: Crop | None = None) -> Clip:
+    return Clip(path.name, path, "s", "g", "", crop)
+
+
+def of_images(path: Path, images: Sequence[np.ndarray], size: int = W) -> ClipFrames:
+    write = write_video if path.suffix else write_folder
+    return load_clip(clip_of(write(path, images)), size, 1)
+
+
 def test_frames_are_loaded_cropped_and_letterboxed(tmp_path: Path) -> None:
     images = frames(3)
-    clip = Clip("v", write_video(tmp_path / "v.mkv", images), "s", "g", "", Crop(2, 4, 32, 16))
+    clip = clip_of(write_video(tmp_path / "v.mkv", images), Crop(2, 4, 32, 16))
     loaded = load_clip(clip, 32, 1)
     assert isinstance(loaded.frames, np.memmap)
-    assert loaded.frames.shape == (3, 32, 32)
+    assert loaded.frames.shape == (len(loaded), 32, 32) == (3, 32, 32)
     np.testing.assert_array_equal(loaded.frames[:, 8:24], images[:, 4:20, 2:34])
     assert not loaded.frames[:, :8].any()
     assert loaded.indices.tolist() == [0, 1, 2]
     assert loaded.points.shape == (3, 0, 2)
-    assert len(loaded) == 3
     assert load_clip(clip, 32, 3).frames.shape == (3, 32, 32, 3)
-
-
-def test_a_crop_outside_names_the_clip(tmp_path: Path) -> None:
-    clip = Clip("v", write_video(tmp_path / "v.mkv", frames(1)), "s", "g", "", Crop(0, 0, 99, 9))
     with pytest.raises(InputError, match=r"v\.mkv"):
-        load_clip(clip, 32, 1)
+        load_clip(clip_of(tmp_path / "v.mkv", Crop(0, 0, 99, 9)), 32, 1)
 
 
 def test_folders_are_read_in_natural_order(tmp_path: Path) -> None:
-    images = frames(12)
-    loaded = load_clip(Clip("f", write_folder(tmp_path / "f", images), "s", "g", ""), W, 1)
+    loaded = of_images(tmp_path / "f", frames(12))
     inside = loaded.frames[:, loaded.letterbox.y : loaded.letterbox.y + H]
-    np.testing.assert_array_equal(inside, images)
+    np.testing.assert_array_equal(inside, frames(12))
+    np.testing.assert_array_equal(of_images(tmp_path / "f", frames(12)).frames, loaded.frames)
 
 
-def test_repeated_frames_are_dropped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [16, 64])
+def test_repeated_frames_are_dropped_whatever_the_models_size(tmp_path: Path, size: int) -> None:
     a, b, c = frames(3)
     nearly = a.copy()
     nearly[0, :10] ^= 1  # what a codec does to a still picture
-    video = write_video(tmp_path / "v.mkv", [a, a, nearly, b, b, a, c, c, c])
-    loaded = load_clip(Clip("v", video, "s", "g", ""), W, 1)
+    loaded = of_images(tmp_path / "v.mkv", [a, a, nearly, b, b, a, c, c, c], size)
     assert loaded.indices.tolist() == [0, 3, 5, 6]
 
 
@@ -62,97 +66,78 @@ def test_slow_change_is_not_dropped_for_being_slow(tmp_path: Path) -> None:
     for i in range(20):
         images.append(images[-1].copy())
         images[-1].reshape(-1)[i % 10 :: 10] += 1
-    indices = load_clip(Clip("f", write_folder(tmp_path / "f", images), "s", "g", ""), W, 1).indices
+    indices = of_images(tmp_path / "f", images).indices
     assert 8 <= len(indices) <= 12
     assert np.diff(indices).max() <= 3
 
 
-def test_repeats_do_not_depend_on_the_model_s_size(tmp_path: Path) -> None:
-    a, b = frames(2)
-    clip = Clip("v", write_video(tmp_path / "v.mkv", [a, a, b, b, a]), "s", "g", "")
-    assert load_clip(clip, 16, 1).indices.tolist() == load_clip(clip, 64, 3).indices.tolist()
+# -- labels ----------------------------------------------------------------------------------------
 
 
-def keypoint_row(video: str, frame: object, name: str, x: float, y: float) -> list[object]:
-    return [video, frame, name, x, y, 1]
+def labelled(folder: Path, rows: Sequence[Sequence[object]]) -> list[ClipFrames]:
+    write_table(folder / "keypoints.csv", KEYPOINT_COLUMNS, rows)
+    return [load_clip(clip, W, 1) for clip in find_clips([folder]).clips]
 
 
 def test_keypoints_are_placed_and_partly_labelled_clips_are_fine(dataset: Path) -> None:
     rows = [
-        keypoint_row("clips/a.mkv", 2, "neck", 10, 12),
-        keypoint_row("clips/b", "f1.png", "edge", 20, 16),
-        keypoint_row("clips/b", "f1.png", "neck", 1, 1),  # outside of the crop
+        ["clips/a.mkv", 2, "neck", 10, 12, 1],
+        ["clips/a.mkv", 2, "edge", 10, 12, 0],
+        ["clips/b", "f1.png", "edge", 20, 16, 1],
+        ["clips/b", "f1.png", "neck", 1, 1, 1],  # outside the crop
     ]
-    write_table(dataset / "keypoints.csv", KEYPOINT_COLUMNS, rows)
-    found = find_clips([dataset])
-    assert found.keypoint_names == ("edge", "neck")
-    a, b = (load_clip(clip, W, 1) for clip in found.clips)
-    assert a.keypoint_names == ("edge", "neck")
+    a, b = labelled(dataset, rows)
+    assert a.keypoint_names == b.keypoint_names == ("edge", "neck")
     assert a.visible.tolist() == [[False] * 2, [False] * 2, [False, True], [False] * 2]
     np.testing.assert_allclose(points_to_pixels(a.points[2, 1], W), [10, 12 + 4], atol=1e-5)
     assert b.visible.tolist() == [[False] * 2, [True, False], [False] * 2]
     scale = 40 / 30  # 30 x 28 in a square of 40, at y = (40 - 37) // 2
     expected = [(16 + 0.5) * scale - 0.5, 1 + (14 + 0.5) * 37 / 28 - 0.5]
     np.testing.assert_allclose(points_to_pixels(b.points[1, 0], W), expected, atol=1e-5)
-    assert a.absent is not None and not a.absent.any()
-    assert b.absent is not None
+    assert a.absent is not None and b.absent is not None
+    assert a.absent.tolist() == [[False] * 2, [False] * 2, [True, False], [False] * 2]
     assert b.absent.tolist() == [[False] * 2, [False, True], [False] * 2]  # cropped away
-
-
-def test_a_label_that_is_not_visible_says_that_its_frame_lacks_it(dataset: Path) -> None:
-    rows = [
-        [*keypoint_row("clips/a.mkv", 1, "neck", 10, 12)[:-1], 0],
-        keypoint_row("clips/a.mkv", 1, "edge", 10, 12),
-    ]
-    write_table(dataset / "keypoints.csv", KEYPOINT_COLUMNS, rows)
-    loaded = load_clip(find_clips([dataset]).clips[0], W, 1)
-    assert loaded.absent is not None
-    assert loaded.visible.tolist() == [[False] * 2, [True, False], [False] * 2, [False] * 2]
-    assert loaded.absent.tolist() == [[False] * 2, [False, True], [False] * 2, [False] * 2]
-    assert np.isfinite(loaded.points).all()
+    assert np.isfinite(a.points).all()
 
 
 def test_labels_of_a_repeated_frame_go_to_the_one_it_repeats(tmp_path: Path) -> None:
     a, b = frames(2)
     write_video(tmp_path / "d" / "v.mkv", [a, a, b, b])
-    rows = [
-        keypoint_row("v.mkv", 1, "neck", 10, 12),
-        keypoint_row("v.mkv", 3, "neck", 1, 1),
-        keypoint_row("v.mkv", 2, "neck", 20, 22),
-    ]
-    write_table(tmp_path / "d" / "keypoints.csv", KEYPOINT_COLUMNS, rows)
-    loaded = load_clip(find_clips([tmp_path / "d"]).clips[0], W, 1)
+    places = {1: (10, 12), 3: (1, 1), 2: (20, 22)}
+    rows = [["v.mkv", frame, "neck", x, y, 1] for frame, (x, y) in places.items()]
+    (loaded,) = labelled(tmp_path / "d", rows)
     assert loaded.visible.all()
     pixels = points_to_pixels(loaded.points[:, 0], W)
     np.testing.assert_allclose(pixels, [[10, 16], [20, 26]], atol=1e-4)
 
 
-def test_keypoints_of_unknown_videos_and_frames_name_the_line(dataset: Path) -> None:
-    table = dataset / "keypoints.csv"
-    good = keypoint_row("clips/a.mkv", 0, "neck", 1, 1)
-    write_table(table, KEYPOINT_COLUMNS, [good, keypoint_row("clips/a.mp4", 0, "neck", 1, 1)])
-    with pytest.raises(InputError, match=":3: unknown video") as caught:
-        find_clips([dataset])
-    assert "'clips/a.mkv'" in caught.value.hint
-    write_table(table, KEYPOINT_COLUMNS, [good, keypoint_row("clips/b", "f9.png", "neck", 1, 1)])
-    with pytest.raises(InputError, match=r":3: .*no frame 'f9\.png'"):
-        find_clips([dataset])
-    write_table(table, KEYPOINT_COLUMNS, [good, keypoint_row("clips/a.mkv", 4, "neck", 1, 1)])
-    clip = find_clips([dataset]).clips[0]
-    with pytest.raises(InputError, match=r"keypoints\.csv:3: .*no frame 4") as caught:
-        load_clip(clip, W, 1)
-    assert "4 frames" in caught.value.hint
+@pytest.mark.parametrize(
+    ("video", "frame", "named"),
+    [
+        ("clips/a.mp4", 0, "'clips/a.mkv'"),
+        ("clips/b", "f9.png", "f9.png"),
+        ("clips/a.mkv", 4, "4 frames"),
+        ("x" * 300, 0, "xxx"),
+    ],
+)
+def test_labels_of_unknown_videos_and_frames(
+    dataset: Path, video: str, frame: object, named: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        labelled(dataset, [[video, frame, "neck", 1, 1, 1]])
+    assert "keypoints.csv" in caught.value.message
+    assert named in caught.value.message + caught.value.hint
+
+
+# -- the cache -------------------------------------------------------------------------------------
 
 
 def test_the_cache_is_used_and_follows_the_file(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    video = write_video(tmp_path / "v.mkv", frames(3))
-    clip = Clip("v", video, "s", "g", "")
+    clip = clip_of(write_video(tmp_path / "v.mkv", frames(3)))
     first = load_clip(clip, W, 1).frames.copy()
-    assert default_cache_dir() == own_cache / "sonomime" / "clips"
-    assert len(list(default_cache_dir().iterdir())) == 2
-
+    (entry,) = (own_cache / "sonomime" / "clips").iterdir()
     opened: list[Path] = []
     original = frame_cache.open_source
 
@@ -163,57 +148,37 @@ def test_the_cache_is_used_and_follows_the_file(
     monkeypatch.setattr(frame_cache, "open_source", counted)
     np.testing.assert_array_equal(load_clip(clip, W, 1).frames, first)
     assert opened == []
+    # Another clip's entry under this one's name: of another size.
     load_clip(clip, 16, 1)
-    load_clip(Clip("v", video, "s", "g", "", Crop(0, 0, 20, 20)), W, 1)
-    assert len(opened) == 2
-    write_video(video, frames(3, seed=9))
-    os.utime(video, ns=(1, 1))
-    assert not np.array_equal(load_clip(clip, W, 1).frames, first)
-    assert len(opened) == 3
-
-
-@pytest.mark.parametrize("damage", ["cut", "text", "gone"])
-def test_a_damaged_cache_entry_is_made_again(tmp_path: Path, damage: str) -> None:
-    clip = Clip("v", write_video(tmp_path / "v.mkv", frames(3)), "s", "g", "")
-    first = load_clip(clip, W, 1).frames.copy()
-    (array,) = default_cache_dir().glob("*.npy")
-    (facts,) = default_cache_dir().glob("*.json")
-    if damage == "cut":
-        array.write_bytes(array.read_bytes()[:-100])
-    elif damage == "text":
-        facts.write_text("{")
-    else:
-        facts.unlink()
+    (other,) = set(entry.parent.iterdir()) - {entry}
+    entry.write_bytes(other.read_bytes())
     np.testing.assert_array_equal(load_clip(clip, W, 1).frames, first)
+    load_clip(clip_of(clip.path, Crop(0, 0, 20, 20)), W, 1)
+    assert len(opened) == 3
+    write_video(clip.path, frames(3, seed=9))
+    os.utime(clip.path, ns=(1, 1))
+    assert not np.array_equal(load_clip(clip, W, 1).frames, first)
+    assert len(opened) == 4
 
 
-def test_a_broken_video_leaves_nothing_in_the_cache(tmp_path: Path, own_cache: Path) -> None:
-    video = write_video(tmp_path / "v.mkv", frames(30))
-    data = video.read_bytes()
-    video.write_bytes(data[: len(data) // 2])
+@pytest.mark.parametrize("what", ["cut off", "text", "sizes"])
+def test_a_broken_clip_leaves_nothing_in_the_cache(
+    what: str, tmp_path: Path, own_cache: Path
+) -> None:
+    path = tmp_path / "v.mkv"
+    if what == "cut off":
+        data = write_video(path, frames(30)).read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+    elif what == "text":
+        path.write_text("no video")
+    else:
+        write_folder(path, [np.zeros((20, 20), np.uint8), np.zeros((20, 24), np.uint8)])
     with pytest.raises(InputError, match=r"v\.mkv"):
-        load_clip(Clip("v", video, "s", "g", ""), W, 1)
-    text = tmp_path / "t.mp4"
-    text.write_text("no video")
-    with pytest.raises(InputError, match=r"t\.mp4"):
-        load_clip(Clip("t", text, "s", "g", ""), W, 1)
+        load_clip(clip_of(path), W, 1)
     assert [path for path in own_cache.rglob("*") if path.is_file()] == []
 
 
-def test_frames_of_differing_sizes_are_an_error(tmp_path: Path) -> None:
-    folder = write_folder(
-        tmp_path / "f", [np.zeros((20, 20), np.uint8), np.zeros((20, 24), np.uint8)]
-    )
-    with pytest.raises(InputError, match="24 x 20"):
-        load_clip(Clip("f", folder, "s", "g", ""), W, 1)
-
-
-def test_a_cache_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
-    clip = Clip("v", write_video(tmp_path / "v.mkv", frames(2)), "s", "g", "")
-    blocked = tmp_path / "file"
-    blocked.write_text("in the way")
-    with pytest.raises(OutputError):
-        load_clip(clip, W, 1, cache_dir=blocked)
+# -- real data -------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -222,8 +187,7 @@ def test_repeats_of_real_screen_recordings(shared_data: Path) -> None:
     with (shared_data / "test" / "MANIFEST.csv").open(newline="", encoding="utf-8") as stream:
         expected = {row["local"]: int(row["unique_frames"]) for row in csv.DictReader(stream)}
     found = find_clips([shared_data / "test"])
-    assert len(found.clips) == 25
-    assert len(found.unsupported) == 2
+    assert (len(found.clips), len(found.unsupported)) == (25, 2)
     for clip in found.clips:
         if clip.name.endswith(("file2.mp4", "short.mp4", "mov6.mov", "mov5.mov", "134441.mpeg")):
             count = len(load_clip(clip, 64, 1))

@@ -10,9 +10,8 @@ import torch
 
 from sonomime.training.coordinates import points_to_pixels
 from sonomime.training.data.batch import PairBatch
-from sonomime.training.data.pairs import PairSampler
 
-from .made_clips import MOVED, PLAIN, assert_same, flat, make_clip, smooth
+from .made_clips import MOVED, PLAIN, draw, flat, make_clip, smooth
 
 
 def blobs(points: np.ndarray, size: int) -> np.ndarray:
@@ -36,10 +35,8 @@ def test_keypoints_follow_the_augmentation(synthetic: float) -> None:
     points = np.random.default_rng(1).uniform(-0.5, 0.5, (5, 1, 2))
     clip = make_clip(blobs(points[:, 0], size), points=points)
     data = replace(MOVED, synthetic=synthetic)
-    sampler = PairSampler([clip], data, 0, batch_size=20)
-    batch = sampler.batch(0)
-    assert batch.source_visible.all()
-    assert batch.driving_visible.all()
+    batch = draw(clip, data, 20)
+    assert batch.source_visible.all() and batch.driving_visible.all()
     for image, point in (
         *zip(batch.source, batch.source_points, strict=True),
         *zip(batch.driving, batch.driving_points, strict=True),
@@ -51,7 +48,7 @@ def test_keypoints_follow_the_augmentation(synthetic: float) -> None:
 def test_both_frames_share_one_geometric_map() -> None:
     """Two frames that are one image stay one image, whatever the augmentation."""
     frames = np.repeat(smooth(1), 2, axis=0)
-    batch = PairSampler([make_clip(frames)], MOVED, 0, batch_size=8).batch(0)
+    batch = draw(make_clip(frames), MOVED, 8)
     # The gains differ by some two per cent: that part is independent.
     ratio = batch.source.sum((1, 2, 3)) / batch.driving.sum((1, 2, 3))
     assert ratio.sub(1).abs().max() < 0.15
@@ -62,7 +59,7 @@ def test_both_frames_share_one_geometric_map() -> None:
 def test_gain_and_gamma_vary_together() -> None:
     clip = flat([128, 128, 128])
     data = replace(MOVED, scale=(1, 1), shift=0.0, rotation=0.0, gain=(0.5, 1.5), gamma=(0.8, 1.25))
-    batch = PairSampler([clip], data, 0, batch_size=60).batch(0)
+    batch = draw(clip, data, 60)
     source, driving = batch.source.mean((1, 2, 3)), batch.driving.mean((1, 2, 3))
     assert source.std() > 0.05
     assert (source / driving - 1).abs().max() < 0.15
@@ -73,7 +70,7 @@ def test_keypoints_that_leave_the_frame_are_not_visible() -> None:
     points = np.full((2, 2, 2), 0.0)
     points[:, 1] = 0.97
     clip = make_clip(smooth(2), points=points)
-    batch = PairSampler([clip], replace(MOVED, shift=0.3), 0, batch_size=40).batch(0)
+    batch = draw(clip, replace(MOVED, shift=0.3), 40)
     assert batch.driving_visible[:, 0].all()
     gone = ~batch.driving_visible[:, 1]
     assert gone.any()
@@ -87,7 +84,7 @@ def test_keypoints_that_leave_the_frame_are_not_visible() -> None:
 def test_a_bend_may_bring_back_a_keypoint_that_left_the_source() -> None:
     clip = make_clip(smooth(2), points=np.full((2, 1, 2), 0.97))
     data = replace(MOVED, synthetic=1.0, shift=0.3)
-    batch = PairSampler([clip], data, 0, batch_size=100).batch(0)
+    batch = draw(clip, data, 100)
     back = batch.driving_visible & ~batch.source_visible
     assert back.any()
     assert not batch.driving_absent[back].any()
@@ -99,16 +96,7 @@ LOOKS = {"speckle": 0.2, "light": 0.3, "blackout": 1.0}
 
 def looks(synthetic: float, **changed: float) -> PairBatch:
     data = replace(PLAIN, synthetic=synthetic, flow="dis", **changed)
-    return PairSampler([make_clip(smooth(6))], data, 0, batch_size=4).batch(0)
-
-
-def test_bends_are_marked() -> None:
-    for synthetic in (0.0, 1.0):
-        bent = looks(synthetic).bent
-        assert bent.dtype == torch.bool and bent.tolist() == [synthetic == 1] * 4
-    sampler = PairSampler([make_clip(smooth(6))], replace(PLAIN, synthetic=0.5), 0, batch_size=40)
-    bent = sampler.batch(0).bent
-    assert 10 < bent.sum() < 30
+    return draw(make_clip(smooth(6)), data, 4)
 
 
 def test_only_bends_get_other_looks() -> None:
@@ -133,12 +121,3 @@ def test_speckle_and_shadows_change_the_driving_frame_alone(
     changed, plain = looks(1.0, **change), looks(1.0)
     assert torch.equal(changed.source[0], plain.source[0]) == untouched
     assert not torch.equal(changed.driving[0], plain.driving[0])
-
-
-def test_batches_with_other_looks_depend_on_seed_and_step_alone() -> None:
-    data = replace(PLAIN, synthetic=0.5, **LOOKS)
-    clip = make_clip(smooth(6))
-    batches = [PairSampler([clip], data, 3, batch_size=3).batch(step) for step in range(4)]
-    again = PairSampler([clip], data, 3, batch_size=3)
-    for step in (3, 1, 0, 2):
-        assert_same(again.batch(step), batches[step])

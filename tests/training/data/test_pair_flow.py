@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,7 +15,7 @@ from sonomime.training.data.dataset import ClipFrames
 from sonomime.training.data.pairs import PairSampler
 from sonomime.training.models.geometry import warp
 
-from .made_clips import MOVED, PLAIN, assert_same, make_clip, smooth
+from .made_clips import MOVED, PLAIN, assert_same, draw, make_clip, smooth
 
 
 def interior(images: torch.Tensor, margin: int = 6) -> torch.Tensor:
@@ -27,48 +26,27 @@ def interior(images: torch.Tensor, margin: int = 6) -> torch.Tensor:
     return inside
 
 
-def test_synthetic_flow_is_the_deformation() -> None:
+@pytest.mark.parametrize("data", [PLAIN, MOVED], ids=["plain", "augmented"])
+def test_synthetic_flow_is_the_deformation(data: DataConfig) -> None:
     """The source warped by the target IS the driving frame, as the models warp."""
-    clip = make_clip(smooth(3, size=128))
-    data = replace(MOVED, synthetic=1.0, flow="dis")
-    batch = PairSampler([clip], data, 0, batch_size=12).batch(0)
-    assert batch.flow is not None
-    assert batch.flow_valid is not None
+    batch = draw(make_clip(smooth(3, size=128)), replace(data, synthetic=1.0, flow="dis"), 12)
+    assert batch.flow is not None and batch.flow_valid is not None
     assert batch.flow.shape == (12, 32, 32, 2)
     assert batch.flow_valid.shape == (12, 32, 32)
     warped = warp(batch.source, batch.flow, "half_pixel")
     valid = batch.flow_valid.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None]
     inside = valid & interior(warped) & interior(batch.driving)
     assert inside.float().mean() > 0.3
+    found = []
     for image, truth, hold, where in zip(warped, batch.driving, batch.source, inside, strict=True):
         gain = truth[where].sum() / image[where].sum()  # the two frames' own gains
-        assert abs(gain - 1) < 0.15
+        assert abs(gain - 1) < (0.15 if data is MOVED else 0.01)
         error = (gain * image - truth)[where].abs()
         assert error.mean() < 0.6 / 255
         assert error.max() < 6 / 255
-        assert error.mean() < 0.3 * (hold - truth)[where].abs().mean()
-
-
-def test_synthetic_flow_is_exact_without_augmentation() -> None:
-    clip = make_clip(smooth(3, size=128))
-    data = replace(PLAIN, synthetic=1.0, flow="dis")
-    batch = PairSampler([clip], data, 0, batch_size=8).batch(0)
-    assert batch.flow is not None
-    warped = warp(batch.source, batch.flow, "half_pixel")
-    inside = interior(warped) & interior(batch.driving)
-    error = (warped - batch.driving).abs()[inside]
-    assert error.max() < 6 / 255
-    assert error.mean() < 0.6 / 255
-
-
-def test_real_flow_is_measured_and_masked() -> None:
-    clip = make_clip(smooth(2, size=128))
-    batch = PairSampler([clip], replace(PLAIN, flow="dis"), 0, batch_size=2).batch(0)
-    assert batch.flow is not None
-    assert batch.flow_valid is not None
-    assert batch.flow.shape == (2, 32, 32, 2)
-    assert batch.flow.dtype == torch.float32
-    assert batch.flow_valid.dtype == torch.bool
+        found.append((error.mean(), (hold - truth)[where].abs().mean()))
+    errors, still = np.mean(found, axis=0)  # some bends are so weak that both are rounding alone
+    assert errors < 0.3 * still
 
 
 def wave(points: np.ndarray) -> np.ndarray:
@@ -101,7 +79,7 @@ def moving(count: int = 6, size: int = 128) -> ClipFrames:
 @pytest.mark.parametrize("data", [PLAIN, MOVED], ids=["plain", "augmented"])
 def test_exact_flow_warps_the_source_onto_the_driving_frame(data: DataConfig) -> None:
     data = replace(data, flow="dis", near_start=9)
-    batch = PairSampler([moving()], data, 0, batch_size=24).batch(0)
+    batch = draw(moving(), data, 24)
     assert batch.flow is not None
     assert batch.flow_valid is not None
     assert batch.flow_exact is not None
@@ -162,39 +140,15 @@ def test_flow_is_computed_where_it_is_weighed(monkeypatch: pytest.MonkeyPatch) -
     assert measured == []
     assert both.batch(5).flow_valid is not None and measured  # how sure a match is, to the end
     assert mixed(flow=0.0).batch(0).flow is None
-
-
-def test_no_flow_means_no_exact_flow_either() -> None:
-    batch = PairSampler([moving()], PLAIN, 0, batch_size=4).batch(0)
-    assert batch.flow is batch.flow_valid is batch.flow_exact is None
+    assert_same(mixed(flow=1.0, flow_until=5).batch(3), batch)  # whatever was drawn before
 
 
 def test_a_bend_keeps_its_own_flow() -> None:
     data = replace(PLAIN, synthetic=1.0, flow="dis")
     known = moving()
     plain = replace(known, displacement=None, sector=None)
-    one, other = (PairSampler([clip], data, 0, batch_size=4).batch(0) for clip in (known, plain))
+    assert draw(known, PLAIN, 4).flow is None  # flow="none" means exact flow too
+    one, other = (draw(clip, data, 4) for clip in (known, plain))
     assert one.flow_exact is not None
     assert one.flow_exact.all()
     assert_same(one, other)
-
-
-def test_batches_with_exact_flow_depend_on_seed_and_step_alone() -> None:
-    loss = {"flow": 1.0, "flow_until": 3, "flow_exact": 0.5}
-    sampler = mixed(**loss)
-    batches = [sampler.batch(step) for step in range(6)]
-    for step in (5, 2, 3):
-        assert_same(mixed(**loss).batch(step), batches[step])
-
-
-def test_opencvs_threads_are_left_alone() -> None:
-    before = cv2.getNumThreads()
-    try:
-        cv2.setNumThreads(2)
-        sampler = PairSampler(
-            [make_clip(smooth(4))], replace(PLAIN, flow="dis"), seed=0, batch_size=1
-        )
-        assert sampler.batch(0).flow is not None
-        assert cv2.getNumThreads() == 2
-    finally:
-        cv2.setNumThreads(before)

@@ -39,6 +39,4 @@ def write_folder(path: Path, images: Sequence[np.ndarray], name: str = "f{}.png"
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(columns)
-        writer.writerows(rows)
+        csv.writer(stream).writerows([columns, *rows])

@@ -70,7 +70,7 @@ def leaky(x: Tensor) -> Tensor:
 def start_loud(network: nn.Module) -> None:
     """torch's own start lets a signal fade by half with each layer, and no norm brings it back."""
     for conv in network.modules():
-        if isinstance(conv, nn.Conv2d) and conv.weight.any():
+        if isinstance(conv, nn.Conv2d) and (conv.weight.is_meta or conv.weight.any()):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
 
 

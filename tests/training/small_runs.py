@@ -1,0 +1,80 @@
+"""Models small enough to train in a test, and batches that are a pure function of the step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sonomime.training.config import Config, load_config
+from sonomime.training.data.batch import PairBatch
+from sonomime.training.trainer import Trainer
+
+SIZE = 64
+TRAIN = (
+    f"model.image_size={SIZE}",
+    "train.max_steps=4",
+    "train.batch_size=2",
+    "train.precision=fp32",
+    "train.batchnorm_batches=2",
+    "train.log_every=1",
+    "train.warmup=0",
+    "train.schedule=constant",
+)
+_HOURGLASS = "width=4, max_features=8, depth=2, head_kernel=3"
+KEYPOINTS = (
+    *TRAIN,
+    f"model.keypoints={{self_supervised=3, supervised=1, {_HOURGLASS}}}",
+    f"model.motion={{{_HOURGLASS}}}",
+    "model.generator.width=4",
+    "model.generator.blocks=1",
+    "model.discriminator.width=4",
+    "loss.reconstruction=1.0",
+    "loss.feature_matching=1.0",
+)
+LITE = (
+    *TRAIN,
+    "model.matcher={fine=8, coarse=8, grid=8, stiff=4, shading=4}",
+    "model.corrector={width=4, blocks=1}",
+    "model.landmarks.width=8",
+    "loss.pixels_from=1",
+    "loss.flow_until=3",
+)
+
+
+def config(*overrides: str, preset: str = "ours-ptg") -> Config:
+    """The smallest model of a preset."""
+    return load_config(preset, (*(LITE if preset == "lite" else KEYPOINTS), *overrides))
+
+
+def batch(step: int) -> PairBatch:
+    """Two pairs; one is a bend. The second frames have no label."""
+    random = torch.Generator().manual_seed(step)
+    images = [torch.rand(2, 1, SIZE, SIZE, generator=random) for _ in range(2)]
+    points = [torch.rand(2, 1, 2, generator=random) - 0.5 for _ in range(2)]
+    seen = torch.tensor([[True], [False]])
+    flow = torch.rand(2, SIZE // 4, SIZE // 4, 2, generator=random) * 2 - 1
+    valid = torch.rand(2, SIZE // 4, SIZE // 4, generator=random) < 0.7
+    bent = torch.tensor([True, False])
+    return PairBatch(*images, *points, seen, seen, flow, valid, bent, bent, ~seen, ~seen)
+
+
+def unlabelled(step: int) -> PairBatch:
+    """The same without a label."""
+    points, seen = torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.bool)
+    return batch(step)._replace(
+        source_points=points, driving_points=points, source_visible=seen, driving_visible=seen,
+        source_absent=seen, driving_absent=seen,
+    )  # fmt: skip
+
+
+def make(run: Path, settings: Config) -> Trainer:
+    """A trainer of that model, on noise."""
+    torch.set_num_threads(1)
+    if settings.model.family == "matching" or settings.model.keypoints.supervised == 0:
+        return Trainer(settings, unlabelled, run, [], [{"name": "noise"}])
+    return Trainer(settings, batch, run, ["bladder_neck"], [{"name": "noise"}])
+
+
+def silent(line: str) -> None:
+    """Report nowhere."""
