@@ -17,7 +17,7 @@ from toy_bundle import blob
 
 from sonomime.runtime import Animator
 from sonomime.runtime.backends import cuda
-from sonomime.runtime.backends.cuda import CudaDevice, open_device
+from sonomime.runtime.backends.cuda import Device, open_device
 from sonomime.runtime.backends.cuda_errors import DeviceError
 from sonomime.runtime.support.errors import BackendError
 
@@ -333,7 +333,7 @@ def test_no_gpu_or_no_driver_says_what_there_is(
     runtime.count, runtime.driver = count, driver
     runtime.status = Status(35, code) if code else GOOD
     with pytest.raises(BackendError) as caught:
-        CudaDevice()
+        Device()
     assert expected in caught.value.message and "nvidia-smi" in caught.value.hint
 
 
