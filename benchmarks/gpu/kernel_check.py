@@ -60,10 +60,8 @@ def cases(small: bool = False) -> list[Case]:
         Case("warp_occlude", half, (256, 64, 64)),
         Case("warp_occlude", half, (256, 64, 64), last=True),
         Case("sparse_motion", single, (1, 64, 64)),
-        Case("sparse_motion", half, (1, 64, 64)),
         Case("sparse_motion", single, (3, 64, 64)),
         Case("compose_motion", single, (1, 64, 64)),
-        Case("compose_motion", half, (1, 64, 64)),
     ]
 
 

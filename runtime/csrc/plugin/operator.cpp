@@ -5,10 +5,8 @@ namespace sonomime::plugin {
 using namespace nvinfer1;
 
 bool Operator::takes(DataType type, TensorFormat format) const noexcept {
-    return (type == DataType::kFLOAT || type == DataType::kHALF) && format == TensorFormat::kLINEAR;
+    return type == DataType::kFLOAT && format == TensorFormat::kLINEAR;
 }
-
-TensorFormat Operator::output_format(TensorFormat) const noexcept { return TensorFormat::kLINEAR; }
 
 IPluginCapability* Operator::getCapabilityInterface(PluginCapabilityType type) noexcept {
     switch (type) {
@@ -41,7 +39,7 @@ int32_t Operator::configurePlugin(DynamicPluginTensorDesc const* in, int32_t cou
     for (int32_t i = 0; i < count; ++i) {
         dims[i] = in[i].desc.dims;
         for (int32_t d = 0; d < dims[i].nbDims; ++d)
-            if (dims[i].d[d] < 0) return 0;  // known at run time only: onShapeChange looks at it
+            if (dims[i].d[d] < 0) return 0;  // known at run time only: onShapeChange checks it
     }
     return accepts(dims) ? 0 : 1;
 }
@@ -58,7 +56,7 @@ int32_t Operator::getOutputDataTypes(DataType* types, int32_t outputs, DataType 
                      getPluginName(), half ? " or float16" : "");
         return 1;
     }
-    types[0] = output_type(in[0]);
+    types[0] = in[0];
     return 0;
 }
 
@@ -69,15 +67,14 @@ int32_t Operator::getOutputShapes(DimsExprs const* in, int32_t count, DimsExprs 
     return make_shape(in, out[0], builder) ? 0 : 1;
 }
 
-// Types are the network's own, strongly typed: getOutputDataTypes named them, and what is left to
-// TensorRT is the choice among formats. So no combination is offered whose types that one refuses.
+// The network is strongly typed, so getOutputDataTypes has fixed the types, and TensorRT chooses
+// among formats alone.
 bool Operator::supportsFormatCombination(int32_t position, DynamicPluginTensorDesc const* tensors,
                                          int32_t count, int32_t outputs) noexcept {
     if (count != inputs() || outputs != 1 || position < 0 || position > count) return false;
     const PluginTensorDesc &first = tensors[0].desc, &asked = tensors[position].desc;
     if (position == 0) return takes(asked.type, asked.format);
-    if (position == count)
-        return asked.type == output_type(first.type) && asked.format == output_format(first.format);
+    if (position == count) return asked.type == first.type && asked.format == first.format;
     return asked.type == DataType::kFLOAT && asked.format == TensorFormat::kLINEAR;
 }
 
@@ -94,12 +91,11 @@ int32_t Operator::enqueue(PluginTensorDesc const* in, PluginTensorDesc const*,
                           cudaStream_t stream) noexcept {
     InputDims dims{};
     for (int32_t i = 0; i < this->inputs(); ++i) dims[i] = in[i].dims;
-    const int dtype = in[0].type == DataType::kHALF ? SONOMIME_FLOAT16 : SONOMIME_FLOAT32;
-    const int layout = in[0].format == TensorFormat::kHWC8 ? SONOMIME_HWC8 : SONOMIME_LINEAR;
-    const int32_t status = launch(dims, dtype, layout, inputs, outputs[0], stream);
+    const int32_t status = launch(dims, in[0], inputs, outputs[0], stream);
     if (status != 0)
         std::fprintf(stderr,
-                     "sonomime plugin: %s: CUDA error %d; unless it is 1, it may be of earlier work\n",
+                     "sonomime plugin: %s: CUDA error %d; unless it is 1, earlier work may be the "
+                     "cause\n",
                      getPluginName(), static_cast<int>(status));
     return status;
 }

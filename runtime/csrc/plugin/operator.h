@@ -18,47 +18,40 @@ constexpr char kNamespace[] = "sonomime";
 constexpr char kVersion[] = "1";
 constexpr int kMostInputs = 5;
 
-// The attributes of the nodes, under the names that the ONNX files use.
+// The attributes of the nodes, by the names in the ONNX files.
 struct Attributes {
     float half_pixel = 1.0f;
     float variance = 0.01f;
 };
 
-// Dimensions of the inputs, read as the operator's signature says; every one is 1 or more.
+// Dimensions of the inputs, as the operator's signature orders them; each is 1 or more.
 using InputDims = std::array<nvinfer1::Dims, kMostInputs>;
 
-// One operator. All inputs but the first are float32 and linear; there is one output.
-// It says what is wrong on stderr: a plugin that links no TensorRT library has no logger.
+// One operator. There is one output, of the first input's type and format; all other inputs are
+// float32 and linear. Errors go to stderr: a plugin that links no TensorRT library has no logger.
 class Operator : public nvinfer1::IPluginV3,
                  public nvinfer1::IPluginV3OneCore,
                  public nvinfer1::IPluginV3OneBuild,
                  public nvinfer1::IPluginV3OneRuntime {
 public:
-    // What differs.
+    // These differ.
     virtual int32_t inputs() const noexcept = 0;
     virtual bool has_variance() const noexcept { return false; }
-    // A sentence on what is wrong with the inputs' shapes, or nullptr.
+    // What is wrong with the inputs' shapes, or nullptr.
     virtual const char* complaint(const InputDims& dims) const noexcept = 0;
-    // May the first input be of this type and format?
+    // Whether the first input may have this type and format.
     virtual bool takes(nvinfer1::DataType type, nvinfer1::TensorFormat format) const noexcept;
-    // Type and format of the output, given those of the first input.
-    virtual nvinfer1::DataType output_type(nvinfer1::DataType first) const noexcept = 0;
-    virtual nvinfer1::TensorFormat output_format(nvinfer1::TensorFormat first) const noexcept;
-    // The output's shape, in terms of those of the inputs; the first has four dimensions.
+    // The output's shape, made from those of the inputs; the first has four dimensions.
     virtual bool make_shape(const nvinfer1::DimsExprs* in, nvinfer1::DimsExprs& out,
                             nvinfer1::IExprBuilder& builder) const noexcept = 0;
-    virtual int32_t launch(const InputDims& dims, int dtype, int layout, const void* const* inputs,
-                           void* output, cudaStream_t stream) const noexcept = 0;
+    virtual int32_t launch(const InputDims& dims, const nvinfer1::PluginTensorDesc& first,
+                           const void* const* inputs, void* output,
+                           cudaStream_t stream) const noexcept = 0;
 
-    // IPluginV3
     nvinfer1::IPluginCapability* getCapabilityInterface(
         nvinfer1::PluginCapabilityType type) noexcept override;
-
-    // Core
     char const* getPluginVersion() const noexcept override { return kVersion; }
     char const* getPluginNamespace() const noexcept override { return kNamespace; }
-
-    // Build
     int32_t getNbOutputs() const noexcept override { return 1; }
     int32_t configurePlugin(nvinfer1::DynamicPluginTensorDesc const* in, int32_t count,
                             nvinfer1::DynamicPluginTensorDesc const* out,
@@ -71,8 +64,6 @@ public:
                             nvinfer1::IExprBuilder& builder) noexcept override;
     bool supportsFormatCombination(int32_t position, nvinfer1::DynamicPluginTensorDesc const* tensors,
                                    int32_t count, int32_t outputs) noexcept override;
-
-    // Runtime
     int32_t onShapeChange(nvinfer1::PluginTensorDesc const* in, int32_t count,
                           nvinfer1::PluginTensorDesc const* out, int32_t outputs) noexcept override;
     int32_t enqueue(nvinfer1::PluginTensorDesc const* in, nvinfer1::PluginTensorDesc const* out,
