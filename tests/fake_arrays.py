@@ -75,7 +75,7 @@ class Versioned(ctypes.Structure):
     )  # fmt: skip
 
 
-class PackedAnew(Packed):
+class PackedAgain(Packed):
     """By DLPack of a later version, with its flags: 1 is read-only, 2 a copy."""
 
     def __init__(self, array: OnGpu, flags: int = 0, major: int = 1, **facts: Any) -> None:

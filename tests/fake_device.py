@@ -114,8 +114,11 @@ class FakeDevice:
         self.called("gpu_of")
         if address in self.elsewhere:
             return self.elsewhere[address]
-        held = any(at <= address < at + block.nbytes for at, block in self.blocks.items())
-        return self.index if held else None
+        return self.index if self.holds(address) else None
+
+    def holds(self, address: int) -> bool:
+        """Whether that is memory of this device, and not freed."""
+        return any(at <= address < at + block.nbytes for at, block in self.blocks.items())
 
     def malloc(self, size: int) -> int:
         self.called("malloc", in_capture=False)
