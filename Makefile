@@ -89,7 +89,7 @@ test: lint
 # The kernels' tests compare with torch, which the runtime does without.
 lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -m 'not gpu' tests/runtime --ignore=tests/runtime/csrc \
-		--ignore=tests/runtime/backends/test_device_composer.py
+		--ignore=tests/runtime/backends/test_composer_faked.py
 
 bench: $(TEST)/.installed
 	$(TEST)/bin/sonomime bench $(BENCH)

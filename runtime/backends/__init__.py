@@ -132,7 +132,7 @@ def _on_gpu(bundle: Bundle, device: int | None) -> Backend | None:
             reasons.append(f"{name}: {error.message}")
     if device is not None:
         raise BackendError(
-            f"no backend serves GPU {device}: {'; '.join(reasons)}",
+            f"no backend can use GPU {device}: {'; '.join(reasons)}",
             f"`sonomime build {bundle.folder} --device {device}` makes engines for it",
         )
     # A user with a GPU expects it to be used.

@@ -141,7 +141,7 @@ def boundary(chain: Chain) -> dict[str, Tensor]:
 def not_boundary(tensor: str) -> BackendError:
     """For a `view` of any other tensor."""
     return BackendError(
-        f"{tensor!r} has no memory on the host: it is no boundary tensor of this bundle",
+        f"{tensor!r} has no memory on the host: it is not a boundary tensor of this bundle",
         "read() and write() reach every tensor",
     )
 

@@ -150,8 +150,8 @@ class Device:
     def record(self, event: int, stream: int, captured: bool = False) -> None:
         """Note the time when the stream gets here. `captured`: the stream is being captured, and
         every launch of the graph notes it."""
-        # Recorded in the ordinary way, an event inside a capture is but a dependency without time;
-        # as an external one, outside of a capture, it is refused.
+        # In a capture an ordinary event is a mere dependency and keeps no time; outside of one an
+        # external event is refused.
         flags = self._cuda.cudaEventRecordExternal if captured else self._cuda.cudaEventDefault
         record = self._cuda.cudaEventRecordWithFlags
         self._call(record, event, stream, flags, what="recording an event")

@@ -70,8 +70,8 @@ class DeviceBackend(ABC):
         self._release = ExitStack()
         # What a library holds for each stage. Keep it nowhere else: it must go before the memory.
         self._opened: dict[str, Any] = {}
-        # One reference more, so that it is destroyed when it is given back and never else: upon a
-        # lost GPU, or at the end of the program, ONNX Runtime's destructors would end the process.
+        # One reference more, so that it is destroyed when given back and never else: on a lost GPU,
+        # or at the end of the program, ONNX Runtime's destructors would end the process.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._opened))
         self._lost = ""
         manifest = bundle.manifest
@@ -115,7 +115,7 @@ class DeviceBackend(ABC):
 
     @abstractmethod
     def _open_stages(self, bundle: Bundle) -> None:
-        """Open every stage upon `self._memory` and `self._stream`, into `self._opened`."""
+        """Open every stage, with `self._memory` and `self._stream`, into `self._opened`."""
 
     @abstractmethod
     def _enqueue(self, stage: str) -> None:

@@ -35,7 +35,8 @@ class DeviceComposer:
     `compose.Composer` does on the CPU.
 
     Attributes:
-        serves: whether the bundle has layers, the library is there, and no source was refused.
+        serves: whether it can compose: the bundle has layers, the library is there, and no source
+            was refused.
         release: gives back what belongs to the source, when the next one comes.
         frame: pinned memory, uint8 (height, width[, 3]), of the frame that comes down.
     """

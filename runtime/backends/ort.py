@@ -75,7 +75,7 @@ class OrtCpuBackend:
         session, binding = self._runs[stage]
         try:
             session.run_with_iobinding(binding)
-        except Exception as error:  # pybind's own classes, which share no base but Exception
+        except Exception as error:  # pybind's classes have no other common base
             reason = first_line(error)
             raise BackendError(f"stage {stage!r} failed in ONNX Runtime: {reason}") from error
 

@@ -145,7 +145,7 @@ class OrtCudaBackend(DeviceBackend):
         try:
             # Not in a variable here either.
             self._opened[stage][0].run_with_iobinding(self._opened[stage][1], options)
-        except Exception as error:  # pybind's own classes, which share no base but Exception
+        except Exception as error:  # pybind's classes have no other common base
             # A capture left open would end the process when the session is destroyed.
             self._device.abort_capture(self._stream)
             raise BackendError(

@@ -98,7 +98,7 @@ inline bool sound(const FrameSizes& sizes) {
 
 inline float as_flag(int half_pixel) { return half_pixel != 0 ? 1.0f : 0.0f; }
 
-// Slots of so many keypoints; 0, which is refused, for a count that makes no sense.
+// The slots of that many keypoints; 0, which is refused, for a count that makes no sense.
 inline int slots_of(int keypoints) { return keypoints > 0 && keypoints < kMostSlots ? keypoints + 1 : 0; }
 
 }  // namespace sonomime

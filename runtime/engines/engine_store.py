@@ -2,7 +2,7 @@
 
 Engines are machine code. One is used only when this user's own cache recorded its file's digest:
 when `sonomime build` made it here, or when the user said `sonomime engine trust FILE`. The records
-count only while nobody else could have written them. What an engine was built from and for is
+count only while no other user could have written them. What an engine was built from and for is
 compared with what it is needed for, so that a stale one is an error that says what changed.
 """
 
@@ -129,7 +129,7 @@ def differences(found: Facts, wanted: Facts) -> list[str]:
     if found.recipe != wanted.recipe:
         options = repr(found.recipe) if found.recipe else "of an older sonomime"
         reasons.append(f"it was built with the options {options}, not {wanted.recipe!r}")
-    # An RTX file serves every GPU that it was built for.
+    # RTX engines run on every GPU that they were built for.
     missing = set(wanted.targets) - set(found.targets)
     if missing if wanted.flavour == "rtx" else found.targets != wanted.targets:
         reasons.append(f"it is for {', '.join(found.targets)}, not {', '.join(wanted.targets)}")
@@ -141,10 +141,10 @@ def differences(found: Facts, wanted: Facts) -> list[str]:
 
 
 def _find(wanted: Facts, bundle: Bundle, build: str) -> Path:
-    """The cached file that serves: of exactly these facts, or another one that serves too.
+    """A cached file that can be used: of exactly these facts, or another one.
 
     Raises:
-        BackendError: there is none; the nearest one says why.
+        BackendError: there is none; with what differs in the nearest one.
     """
     exact = cached_path(wanted)
     if exact.is_file():
@@ -180,7 +180,7 @@ def record_trust(sha256: str, why: str) -> None:
     """Record an engine file's digest as one that may be used; `why`: built or trusted.
 
     Raises:
-        OutputError: the cache cannot be written, or belongs to somebody else.
+        OutputError: the cache cannot be written, or belongs to another user.
     """
     record = _record(sha256)
     with _writing_the_cache():

@@ -11,7 +11,7 @@ from ..support.errors import BackendError
 from ..support.optional_import import import_or_explain
 from ..support.plain_file import sha256_file
 
-# TensorRT-RTX serves Ampere and later, but not 9.0 (H100).
+# TensorRT-RTX supports Ampere and later, but not 9.0 (H100).
 RTX_OLDEST = 80
 
 # The builder's options beyond TensorRT's own defaults, in words. Whoever changes them in
@@ -48,7 +48,7 @@ def check_served(flavour: str, trt: Any, targets: list[str]) -> None:
     """Refuse GPUs that no engine of a flavour can be built for: building would not help.
 
     Raises:
-        BackendError: TensorRT-RTX does not serve one of these compute capabilities.
+        BackendError: TensorRT-RTX does not support one of these compute capabilities.
     """
     served = rtx_targets(trt) if flavour == "rtx" else targets
     missing = [target for target in targets if target not in served]

@@ -214,20 +214,17 @@ def test_a_frame_that_was_cut_short_is_not_composed_later(
         assert np.array_equal(frame, animator.read("frame")[0, 0])
 
 
-def test_a_kernel_that_is_refused_later(trt: FakeTrt, kernel: Kernel, layered: Path) -> None:
-    with begun_animator(layered) as animator:
-        animator.animate(blob(64, 0.1, 0), size="source")
-        kernel.status = 209
-        assert animator.animate(blob(64, 0.2, 0), size="source").any(), "the graph has it"
-        animator.animate(blob(64, 0.2, 0))
-        with pytest.raises(BackendError, match="209"):
-            animator.compose()
-
-
-def test_a_lost_gpu_is_reported(trt: FakeTrt, kernel: Kernel, layered: Path) -> None:
+def test_a_kernel_that_is_refused_later_and_a_lost_gpu_are_reported(
+    trt: FakeTrt, kernel: Kernel, layered: Path
+) -> None:
     animator = begun_animator(layered)
     animator.animate(blob(64, 0.1, 0), size="source")
-    animator.animate(blob(64, 0.1, 0))
+    kernel.status = 209
+    assert animator.animate(blob(64, 0.2, 0), size="source").any(), "the graph has it"
+    animator.animate(blob(64, 0.2, 0))
+    with pytest.raises(BackendError, match="209"):
+        animator.compose()
+    kernel.status = 0
     trt.device.fail("synchronise", "cudaErrorIllegalAddress")
     for _ in range(2):
         with pytest.raises(BackendError, match="cudaErrorIllegalAddress"):
