@@ -78,23 +78,22 @@ class OrtCudaBackend(DeviceBackend):
 
     def _session(self, stage: StageFile, content: bytes) -> Any:
         """With a CUDA graph, or without where some of its nodes have to run on the CPU."""
-        try:
-            return self._try(stage, content, graph=True)
-        except BackendError:
-            raise
-        except Exception as error:
-            log.warning("stage %r runs without a CUDA graph: %s", stage.name, first_line(error))
-        try:
-            return self._try(stage, content, graph=False)
-        except BackendError:
-            raise
-        except Exception as error:
-            raise BackendError(
-                f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r} on "
-                f"{self._device.name}: {first_line(error)}",
-                "free some of the GPU's memory (nvidia-smi shows who has it); where a library is "
-                f"missing, {NOT_LOADED}; else a newer onnxruntime-gpu may read it",
-            ) from error
+        for graph in (True, False):
+            try:
+                return self._try(stage, content, graph)
+            except BackendError:
+                raise
+            except Exception as error:
+                if graph:
+                    why = first_line(error)
+                    log.warning("stage %r runs without a CUDA graph: %s", stage.name, why)
+                    continue
+                raise BackendError(
+                    f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r} on "
+                    f"{self._device.name}: {first_line(error)}",
+                    "free some of the GPU's memory (nvidia-smi shows who has it); where a library "
+                    f"is missing, {NOT_LOADED}; else a newer onnxruntime-gpu may read it",
+                ) from error
 
     def _try(self, stage: StageFile, content: bytes, graph: bool) -> Any:
         options = {

@@ -170,10 +170,11 @@ def is_trusted(sha256: str) -> bool:
     record = _record(sha256)
     try:
         root, folder, file = (p.lstat() for p in (cache_root(), record.parent, record))
+        kinds = stat.S_ISDIR(root.st_mode), stat.S_ISDIR(folder.st_mode), stat.S_ISREG(file.st_mode)
+        private = all(kinds) and all(map(_private, (root, folder, file)))
+        return private and sha256 in record.read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError):
         return False
-    kinds = stat.S_ISDIR(root.st_mode), stat.S_ISDIR(folder.st_mode), stat.S_ISREG(file.st_mode)
-    return all(kinds) and all(map(_private, (root, folder, file)))
 
 
 def record_trust(sha256: str, why: str) -> None:
@@ -223,7 +224,7 @@ def store(manifest: EngineManifest, engines: Mapping[str, bytes]) -> str:
 
 
 def _record(sha256: str) -> Path:
-    """The file whose name says that this digest is trusted."""
+    """The file that says that this digest is trusted."""
     return cache_root() / "trusted" / f"{sha256}.json"
 
 

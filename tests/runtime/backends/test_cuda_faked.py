@@ -70,6 +70,15 @@ class FakeRuntime(types.ModuleType):
         self.attributes = types.SimpleNamespace(type=0, device=0)
         for name, method in SAME.items():
             setattr(self, name, functools.partial(self._do, getattr(device, method)))
+        l4 = types.SimpleNamespace(name=b"NVIDIA L4\0\0", major=8, minor=9)
+        self.cudaGetDeviceCount = lambda: (self.status, self.count)
+        self.cudaGetDevice = lambda: (GOOD, self.current)
+        self.cudaGetDeviceProperties = lambda index: (self.status, l4)
+        self.cudaPointerGetAttributes = lambda address: (self.status, self.attributes)
+        self.cudaDriverGetVersion = lambda: (GOOD, self.driver)
+        self.cudaRuntimeGetVersion = lambda: (GOOD, 13050)
+        self.cudaGetErrorString = lambda status: (GOOD, b"as CUDA says it")
+        self.cudaMemGetInfo = lambda: (GOOD, *self.device.memory())
 
     def _do(self, method: Callable[..., Any], *given: Any) -> Any:
         try:
@@ -77,12 +86,6 @@ class FakeRuntime(types.ModuleType):
         except DeviceError as error:
             return (Status(2, error.code), None)
         return (GOOD, made) if made is not None else (GOOD,)
-
-    def cudaGetDeviceCount(self) -> Any:
-        return self.status, self.count
-
-    def cudaGetDevice(self) -> Any:
-        return GOOD, self.current
 
     def cudaSetDevice(self, index: int) -> Any:
         self.current = index
@@ -94,27 +97,9 @@ class FakeRuntime(types.ModuleType):
         before, self.mode = self.mode, mode
         return GOOD, before
 
-    def cudaPointerGetAttributes(self, address: int) -> Any:
-        return self.status, self.attributes
-
-    def cudaGetDeviceProperties(self, index: int) -> Any:
-        return self.status, types.SimpleNamespace(name=b"NVIDIA L4\0\0", major=8, minor=9)
-
-    def cudaDriverGetVersion(self) -> Any:
-        return GOOD, self.driver
-
-    def cudaRuntimeGetVersion(self) -> Any:
-        return GOOD, 13050
-
     def cudaGetLastError(self) -> Any:
         self.resets += 1
         return (GOOD,)
-
-    def cudaGetErrorString(self, status: Any) -> Any:
-        return GOOD, b"as CUDA says it"
-
-    def cudaMemGetInfo(self) -> Any:
-        return (GOOD, *self.device.memory())
 
     def cudaHostAlloc(self, size: int, flags: int) -> Any:
         assert flags == 0

@@ -171,9 +171,12 @@ def test_a_cached_file_that_was_replaced_or_edited(toy: Bundle) -> None:
 def test_a_damaged_cache_is_an_error_of_ours_or_ignored(toy: Bundle) -> None:
     file = put(toy)
     nested = b"[" * 100_000
-    (record,) = (cache_root() / "trusted").iterdir()
-    record.write_bytes(nested)  # its name says all that counts
     (cache_root() / "other.engine").write_bytes(nested)
+    assert serves(toy)
+    (record,) = (cache_root() / "trusted").iterdir()
+    record.write_bytes(nested)
+    assert "trusted" in refused(toy).message
+    put(toy)
     assert serves(toy)
     file.write_bytes(nested)
     assert str(file) in refused(toy).message
