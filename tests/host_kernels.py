@@ -16,8 +16,16 @@ from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, LINEAR, SOURCES, Kerne
 from sonomime.runtime.backends.base import EnlargedSource
 from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
+ROOT = Path(__file__).resolve().parents[1]
 INVALID_VALUE = 1  # cudaErrorInvalidValue
 UNTOUCHED = 77.0  # what a kernel leaves out stays conspicuous
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """A command that has to succeed."""
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def can_fuse() -> bool:
@@ -42,9 +50,7 @@ def build(cxx: str, folder: Path, kind: str = "host") -> Kernels:
     if kind == "emulated":
         headers = str(Path(__file__).parent / "emulated_cuda")
         source = ["-isystem", headers, "-x", "c++", str(SOURCES / "launch.cu")]
-    command = [cxx, *options, "-fPIC", "-o", str(library), *source]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
+    run(cxx, *options, "-fPIC", "-o", library, *source)
     return Kernels(library)
 
 

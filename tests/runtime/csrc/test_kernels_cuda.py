@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import kernel_cases
 import pytest
 import torch
 from composed_cases import LEVELS, smooth_layers, speckle
-from host_kernels import INVALID_VALUE
+from host_kernels import INVALID_VALUE, ROOT, run
 
 from sonomime.benchmarks.gpu.kernels import SIGNATURES, Kernels, compiler
 from sonomime.runtime.compose import Composer, enlarge
@@ -23,15 +22,7 @@ from sonomime.runtime.media.pixels import levels_apart
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[3]
 NO_DRIVER, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
-
-
-def run(*command: str | Path) -> str:
-    """What a command prints; it has to succeed."""
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +37,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
         major, minor = torch.cuda.get_device_capability()
         options.append(f"-DCMAKE_CUDA_ARCHITECTURES={major}{minor}")
     run("cmake", "-S", ROOT, "-B", build, *options)
-    assert "warning" not in run("cmake", "--build", build, "--target", "kernels").lower()
+    assert "warning" not in run("cmake", "--build", build, "--target", "kernels").stderr.lower()
     return Kernels(build / "libsonomime_kernels.so")
 
 
@@ -56,7 +47,7 @@ def test_they_compile_refuse_what_makes_no_sense_and_export_nothing_else(kernels
     assert kernels.library.sonomime_warp_occlude(*warp) == INVALID_VALUE
     if os.name != "posix" or shutil.which("nm") is None:
         pytest.skip("nm is not installed")
-    listed = run("nm", "-D", "--defined-only", kernels.library._name).splitlines()
+    listed = run("nm", "-D", "--defined-only", kernels.library._name).stdout.splitlines()
     assert {line.split()[-1] for line in listed if line} == set(SIGNATURES)
 
 
@@ -90,7 +81,7 @@ def test_headers_are_found_where_debian_and_jetson_have_them(tmp_path: Path) -> 
     options = [f"-DCMAKE_PREFIX_PATH={tmp_path}", "-DTENSORRT_ROOT="]
     options.append("-DCMAKE_CUDA_COMPILER=NOTFOUND")
     said = run("cmake", "-S", ROOT, "-B", tmp_path / "build", *options)
-    assert "Missing: a CUDA compiler." in said
+    assert "Missing: a CUDA compiler." in said.stdout
 
 
 @pytest.fixture

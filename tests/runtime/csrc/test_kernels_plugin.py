@@ -5,24 +5,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import plugin_creators
 import pytest
+from host_kernels import ROOT, run
 
 from sonomime.benchmarks.gpu.kernels import SIGNATURES, SOURCES, compiler
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 def folder_with(header: str, candidates: list[Path]) -> Path:
