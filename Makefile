@@ -96,7 +96,7 @@ fuzz: $(TEST)/.installed
 # The kernels' tests compare with torch, which is not installed there.
 lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -m 'not gpu' tests/runtime --ignore=tests/runtime/csrc \
-		--ignore=tests/runtime/backends/test_device_composer.py
+		--ignore=tests/runtime/backends/test_composer_faked.py
 
 bench: $(TEST)/.installed
 	$(TEST)/bin/sonomime bench $(BENCH)

@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from ..runtime.backends.cuda import open_device
+from ..runtime.backends.onnx_file import read_stage
 from ..runtime.backends.tensorrt import engine_logger
 from ..runtime.bundle.bundle import Bundle
 from ..runtime.bundle.manifest import Stage
@@ -155,7 +156,7 @@ def _built(
     shown, targets = list(bundle.manifest.stages), list(facts.targets)
     for stage in progress(shown, label=f"building {kind.name} engines"):
         began = perf_counter()
-        made = compile_stage(bundle.read(stage.file), stage.name, kind, trt, targets, device)
+        made = compile_stage(read_stage(bundle, stage), stage.name, kind, trt, targets, device)
         engines[stage.name] = made.content
         stages.append(_described(stage, made, perf_counter() - began))
     manifest = EngineManifest(

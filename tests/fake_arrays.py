@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from fake_device import FakeDevice
 
+from sonomime.runtime.backends.arrays import _Tensor, _Versioned
+
 
 class OnGpu:
     """An array on the fake GPU, as cupy's and pycuda's are; `interface` overrides what it says."""
@@ -31,18 +33,6 @@ class OnGpu:
         self.device.free(self.address)
 
 
-class Managed(ctypes.Structure):
-    """DLManagedTensor of dlpack.h, written down once more."""
-
-    _fields_ = (
-        ("data", ctypes.c_void_p), ("device_type", ctypes.c_int), ("device_id", ctypes.c_int),
-        ("ndim", ctypes.c_int), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8),
-        ("lanes", ctypes.c_uint16), ("shape", ctypes.c_void_p), ("strides", ctypes.c_void_p),
-        ("byte_offset", ctypes.c_uint64), ("context", ctypes.c_void_p),
-        ("deleter", ctypes.c_void_p),
-    )  # fmt: skip
-
-
 class Packed:
     """The same by DLPack alone; `said` is what it was asked for."""
 
@@ -53,34 +43,24 @@ class Packed:
         shape = array.values.shape
         self.shape = (ctypes.c_int64 * len(shape))(*shape)
         self.strides = (ctypes.c_int64 * len(shape))(*strides) if strides else None
-        self.managed = Managed(
-            array.address - 16, 2, index, len(shape), 1, bits, 1, ctypes.addressof(self.shape),
-            ctypes.addressof(self.strides) if self.strides else None, 16, None, None,
-        )  # fmt: skip
+        self.tensor = _Tensor(
+            array.address - 16, 2, index, len(shape), 1, bits, 1, self.shape, self.strides, 16
+        )
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, self.index
 
     def __dlpack__(self, stream: int) -> Any:
         self.said.append(stream)
-        return capsule(self.managed, b"dltensor")
+        return capsule(self.tensor, b"dltensor")
 
 
-class Versioned(ctypes.Structure):
-    """DLManagedTensorVersioned of dlpack.h 1.1, written down once more."""
-
-    _fields_ = (
-        ("major", ctypes.c_uint32), ("minor", ctypes.c_uint32), ("context", ctypes.c_void_p),
-        ("deleter", ctypes.c_void_p), ("flags", ctypes.c_uint64), ("tensor", Managed),
-    )  # fmt: skip
-
-
-class PackedAnew(Packed):
+class PackedAgain(Packed):
     """By DLPack of a later version, with its flags: 1 is read-only, 2 a copy."""
 
     def __init__(self, array: OnGpu, flags: int = 0, major: int = 1, **facts: Any) -> None:
         super().__init__(array, **facts)
-        self.versioned = Versioned(major, 1, None, None, flags, self.managed)
+        self.versioned = _Versioned(major, 1, None, None, flags, self.tensor)
 
     def __dlpack__(  # type: ignore[override]
         self, *, stream: int | None = None, max_version: tuple[int, int] | None = None

@@ -1,8 +1,8 @@
-"""A GPU that is none: `cuda.Device` over the host's memory, where a stream's work waits until
+"""A GPU played by the host: `cuda.Device` over its memory, where a stream's work waits until
 somebody waits for it.
 
-So whoever reads a result without a synchronisation reads stale memory, and whoever frees too early
-is caught. Addresses are real, so that ONNX Runtime's CPU sessions can play the stages.
+So a result read without a synchronisation is stale, and memory freed too early is caught. Addresses
+are real, so that ONNX Runtime's CPU sessions can play the stages.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ BYTES = 10**9
 
 @dataclass
 class Thread:
-    """The calling thread: the GPU that it works on, and whether it may do so whatever is being
-    captured."""
+    """The calling thread: the GPU that it works on, and whether captures do not concern it."""
 
     gpu: int = 0
     freeing: bool = False
@@ -40,6 +39,12 @@ class Stream:
     queue: list[Work] = field(default_factory=list)
     captured: list[Work] | None = None
     spoiled: bool = False  # a call within the capture was refused
+
+
+@dataclass
+class Event:
+    time: float | None = None
+    stream: int = 0
 
 
 class FakeDevice:
@@ -57,7 +62,7 @@ class FakeDevice:
         self.blocks: dict[int, NDArray[np.uint8]] = {}
         self.pins: dict[int, NDArray[np.uint8]] = {}
         self.streams: dict[int, Stream] = {DEFAULT_STREAM: Stream()}
-        self.events: dict[int, dict[str, Any]] = {}
+        self.events: dict[int, Event] = {}
         self.graphs: dict[int, list[Work]] = {}
         self.executables: dict[int, list[Work]] = {}
         self.failures: list[tuple[str, int, str]] = []
@@ -114,8 +119,11 @@ class FakeDevice:
         self.called("gpu_of")
         if address in self.elsewhere:
             return self.elsewhere[address]
-        held = any(at <= address < at + block.nbytes for at, block in self.blocks.items())
-        return self.index if held else None
+        return self.index if self.holds(address) else None
+
+    def holds(self, address: int) -> bool:
+        """Whether that is memory of this device, and not freed."""
+        return any(at <= address < at + block.nbytes for at, block in self.blocks.items())
 
     def malloc(self, size: int) -> int:
         self.called("malloc", in_capture=False)
@@ -127,8 +135,7 @@ class FakeDevice:
 
     def free(self, address: int) -> None:
         self.called("free", in_capture=False)
-        self._idle()
-        self._graveyard.append(self.blocks.pop(address))
+        self._give_back(self.blocks, address)
 
     def pinned(self, size: int) -> NDArray[np.uint8]:
         self.called("pinned", in_capture=False)
@@ -138,14 +145,11 @@ class FakeDevice:
 
     def free_pinned(self, memory: NDArray[np.uint8]) -> None:
         self.called("free_pinned", in_capture=False)
-        self._idle()
-        self._graveyard.append(self.pins.pop(memory.ctypes.data))
+        self._give_back(self.pins, memory.ctypes.data)
 
     def stream(self) -> int:
         self.called("stream", in_capture=False)
-        handle = self._next()
-        self.streams[handle] = Stream()
-        return handle
+        return self._added(self.streams, Stream())
 
     def destroy_stream(self, stream: int) -> None:
         self.called("destroy_stream")
@@ -162,9 +166,7 @@ class FakeDevice:
 
     def event(self) -> int:
         self.called("event")
-        handle = self._next()
-        self.events[handle] = {"time": None, "timed": True}
-        return handle
+        return self._added(self.events, Event())
 
     def destroy_event(self, event: int) -> None:
         self.called("destroy_event")
@@ -174,26 +176,21 @@ class FakeDevice:
         self.called("record")
         if captured != (self.streams[stream].captured is not None):
             raise device_error("cudaErrorInvalidValue", "invalid argument", "recording an event")
-        facts = self.events[event]
-        facts["stream"] = stream
-
-        def stamp() -> None:
-            facts["time"] = self.clock
-
-        self.enqueue(stream, "record", stamp)
+        self.events[event].stream = stream
+        self.enqueue(stream, "record", lambda: setattr(self.events[event], "time", self.clock))
 
     def elapsed(self, begin: int, end: int) -> float:
         self.called("elapsed", in_capture=False)
-        first, last = self.events[begin]["time"], self.events[end]["time"]
+        first, last = self.events[begin].time, self.events[end].time
         if first is None or last is None:
             raise device_error("cudaErrorNotReady", "device not ready", "reading the time")
-        return float(last - first)
+        return last - first
 
     def wait(self, stream: int, event: int) -> None:
         self.called(f"wait {event}")
         self.enqueue(stream, "wait", lambda: None)
         # The work before the event comes first, on whichever stream it is.
-        other = self.events[event]["stream"]
+        other = self.events[event].stream
         if other != stream:
             queue = self.streams[other].queue
             self.streams[stream].queue.extend(queue)
@@ -205,26 +202,18 @@ class FakeDevice:
         self.enqueue(stream, "memset", lambda: block.fill(value))
 
     def upload(self, address: int, source: NDArray[Any], stream: int) -> None:
-        self.called("upload")
-        assert source.flags.c_contiguous
-        if self.streams[stream].captured is not None:
-            assert self._is_pinned(source), "a capture copies from pageable memory"
-        self._block(address, source.nbytes)
-        self._enqueue_copy(stream, "upload", address, source.ctypes.data, source.nbytes, source)
+        self._transfer("upload", address, source, stream)
+        self._copy(stream, "upload", address, source.ctypes.data, source.nbytes, source)
 
     def download(self, target: NDArray[Any], address: int, stream: int) -> None:
-        self.called("download")
-        assert target.flags.c_contiguous
-        if self.streams[stream].captured is not None:
-            assert self._is_pinned(target), "a capture copies to pageable memory"
-        self._block(address, target.nbytes)
-        self._enqueue_copy(stream, "download", target.ctypes.data, address, target.nbytes, target)
+        self._transfer("download", address, target, stream)
+        self._copy(stream, "download", target.ctypes.data, address, target.nbytes, target)
 
     def copy(self, target: int, source: int, size: int, stream: int) -> None:
         self.called("copy")
         self._block(target, size)
         self._block(source, size)
-        self._enqueue_copy(stream, "copy", target, source, size, None)
+        self._copy(stream, "copy", target, source, size)
 
     def begin_capture(self, stream: int) -> None:
         self.called("begin_capture", in_capture=False)
@@ -237,9 +226,7 @@ class FakeDevice:
         if self.streams[stream].spoiled:
             self.streams[stream].spoiled = False
             raise device_error("cudaErrorStreamCaptureInvalidated", "spoiled before", "capturing")
-        handle = self._next()
-        self.graphs[handle] = captured
-        return handle
+        return self._added(self.graphs, captured)
 
     def abort_capture(self, stream: int) -> None:
         self.calls.append("abort_capture")
@@ -248,9 +235,7 @@ class FakeDevice:
     def instantiate(self, graph: int) -> int:
         work = self.graphs.pop(graph)
         self.called("instantiate", in_capture=False)
-        handle = self._next()
-        self.executables[handle] = work
-        return handle
+        return self._added(self.executables, work)
 
     def launch(self, executable: int, stream: int) -> None:
         self.called("launch")
@@ -286,31 +271,37 @@ class FakeDevice:
                 stream.spoiled = stream.captured is not None
             raise device_error("cudaErrorStreamCaptureUnsupported", "not permitted", call)
 
-    def _idle(self) -> None:
+    def _give_back(self, table: dict[int, NDArray[np.uint8]], address: int) -> None:
         if not self.lost:
             assert not any(s.queue for s in self.streams.values()), "freed with work left"
+        self._graveyard.append(table.pop(address))
 
-    def _is_pinned(self, array: NDArray[Any]) -> bool:
-        first = array.ctypes.data
-        return any(
-            start <= first and first + array.nbytes <= start + block.nbytes
-            for start, block in self.pins.items()
-        )
+    def _added(self, table: dict[int, Any], made: Any) -> int:
+        self._handle += 1
+        table[self._handle] = made
+        return self._handle
 
     def _block(self, address: int, size: int) -> NDArray[np.uint8]:
         block = self.block(address)
         assert size <= block.nbytes, "beyond the end of an allocation"
         return block[:size]
 
-    def _enqueue_copy(
-        self, stream: int, label: str, target: int, source: int, size: int, alive: Any
+    def _transfer(self, call: str, address: int, host: NDArray[Any], stream: int) -> None:
+        self.called(call)
+        assert host.flags.c_contiguous
+        first = host.ctypes.data
+        is_pinned = any(
+            start <= first and first + host.nbytes <= start + block.nbytes
+            for start, block in self.pins.items()
+        )
+        assert is_pinned or self.streams[stream].captured is None, "a capture of pageable memory"
+        self._block(address, host.nbytes)
+
+    def _copy(
+        self, stream: int, label: str, target: int, source: int, size: int, alive: Any = None
     ) -> None:
         def move(_: Any = alive) -> None:
             if not self.lost:
                 ctypes.memmove(target, source, size)
 
         self.enqueue(stream, label, move)
-
-    def _next(self) -> int:
-        self._handle += 1
-        return self._handle

@@ -73,13 +73,8 @@ class FakeContext:
     def __del__(self) -> None:
         trt = self.engine.trt
         trt.contexts -= 1
-        # What a destructor raises is lost, so it is written down.
-        blocks = self.device.blocks.items()
-        held = [
-            any(start <= address < start + block.nbytes for start, block in blocks)
-            for address in self.addresses.values()
-        ]
-        if not all(held):
+        if not all(map(self.device.holds, self.addresses.values())):
+            # What a destructor raises is lost, so it is written down.
             trt.violations.append(f"the context of {self.engine.stage} outlived its memory")
 
 

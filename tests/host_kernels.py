@@ -16,8 +16,16 @@ from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, LINEAR, SOURCES, Kerne
 from sonomime.runtime.backends.base import EnlargedSource
 from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
+ROOT = Path(__file__).resolve().parents[1]
 INVALID_VALUE = 1  # cudaErrorInvalidValue
 UNTOUCHED = 77.0  # what a kernel leaves out stays conspicuous
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """A command that has to succeed."""
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def can_fuse() -> bool:
@@ -35,25 +43,15 @@ def build(cxx: str, folder: Path, kind: str = "host") -> Kernels:
     launch functions instead, block by block on the CPU.
     """
     library = folder / f"libsonomime_{kind}.so"
-    warnings = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
+    options = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-shared"]
     source = [str(SOURCES / "host.cpp")]
     if kind == "fused":
-        source += ["-ffp-contract=fast", *(["-mfma"] if platform.machine() == "x86_64" else [])]
+        options += ["-ffp-contract=fast", *(["-mfma"] if platform.machine() == "x86_64" else [])]
     if kind == "emulated":
         headers = str(Path(__file__).parent / "emulated_cuda")
         source = ["-isystem", headers, "-x", "c++", str(SOURCES / "launch.cu")]
-    command = [cxx, "-std=c++17", "-O2", *warnings, "-shared", "-fPIC", "-o", str(library), *source]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise AssertionError(f"{' '.join(command)}\n{done.stderr}")
+    run(cxx, *options, "-fPIC", "-o", library, *source)
     return Kernels(library)
-
-
-def to_hwc8(feature: Tensor, padding: float = 0.0) -> Tensor:
-    """(1, C, H, W) -> (H, W, C rounded up to 8), padded with ``padding``."""
-    channels = feature.shape[1]
-    wider = torch.nn.functional.pad(feature[0].permute(1, 2, 0), (0, -channels % 8), value=padding)
-    return wider.contiguous()
 
 
 def warp_occlude(
@@ -64,18 +62,18 @@ def warp_occlude(
     geometry: str,
     layout: int = LINEAR,
 ) -> Tensor:
-    """As models.operators.warp_occlude; with HWC8 the feature is (H, W, C8)."""
+    """As models.operators.warp_occlude; with HWC8 by that layout, NaN in the padding channels."""
     if layout == LINEAR:
         output = torch.full_like(feature.contiguous(), UNTOUCHED)
         return kernels.warp_occlude(feature, deformation, occlusion, geometry, output)
-    given = to_hwc8(feature, padding=float("nan"))
-    output = torch.full_like(given, UNTOUCHED)
     channels, height, width = feature.shape[1:]
-    tensors = (given, deformation.contiguous(), occlusion.contiguous(), output)
+    rows = feature[0].permute(1, 2, 0)
+    given = torch.nn.functional.pad(rows, (0, -channels % 8), value=torch.nan).contiguous()
+    output = torch.full_like(given, UNTOUCHED)
     kernels._call(
-        "sonomime_warp_occlude", feature.device, *(t.data_ptr() for t in tensors), channels, height,
-        width, *deformation.shape[1:3], *occlusion.shape[2:], geometry == "half_pixel",
-        DTYPES[feature.dtype], HWC8,
+        "sonomime_warp_occlude", feature.device, given, deformation.contiguous(),
+        occlusion.contiguous(), output, channels, height, width, *deformation.shape[1:3],
+        *occlusion.shape[2:], geometry == "half_pixel", DTYPES[feature.dtype], HWC8,
     )  # fmt: skip
     assert not output[..., channels:].any(), "padding channels are not zeros"
     return output[..., :channels].permute(2, 0, 1)[None]
@@ -89,7 +87,7 @@ def sparse_motion(
     variance: float,
     geometry: str,
 ) -> Tensor:
-    """As keypoints.operators.sparse_motion; the result is of the dtype of ``source_small``."""
+    """As keypoints.operators.sparse_motion."""
     channels, height, width = source_small.shape[1:]
     shape = (1, (source.value.shape[1] + 1) * (channels + 1), height, width)
     output = source_small.new_full(shape, UNTOUCHED)
@@ -100,8 +98,7 @@ def compose_motion(
     kernels: Kernels, mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str
 ) -> Tensor:
     """As keypoints.operators.compose_motion."""
-    shape = (1, *mask_logits.shape[2:], 2)
-    output = mask_logits.new_full(shape, UNTOUCHED, dtype=torch.float32)
+    output = mask_logits.new_full((1, *mask_logits.shape[2:], 2), UNTOUCHED)
     return kernels.compose_motion(mask_logits, source, driving, geometry, output)
 
 

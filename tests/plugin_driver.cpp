@@ -53,6 +53,9 @@ struct Builder final : IExprBuilder, apiv::VExprBuilder {
 
 using Shape = std::vector<int64_t>;
 
+constexpr DataType kFull = DataType::kFLOAT, kHalf = DataType::kHALF;
+constexpr TensorFormat kLinear = TensorFormat::kLINEAR, kEight = TensorFormat::kHWC8;
+
 Dims dims_of(const Shape& shape) {
     Dims dims{};
     dims.nbDims = static_cast<int32_t>(shape.size());
@@ -96,7 +99,7 @@ struct Trial {
         const PluginFieldCollection collection{static_cast<int32_t>(fields.size()), fields.data()};
         IPluginV3* first = creator->createPlugin("node", &collection, TensorRTPhase::kBUILD);
         CHECK(first != nullptr);
-        // Through an engine: serialised, created anew, attached to a context.
+        // Through an engine: serialised, created again, attached to a context.
         auto* serial = static_cast<IPluginV3OneRuntime*>(
             first->getCapabilityInterface(PluginCapabilityType::kRUNTIME));
         IPluginV3* second =
@@ -155,58 +158,52 @@ struct Trial {
         return all;
     }
 
-    // The output that the plugin makes of float32 inputs.
-    std::vector<float> run() {
+    bool supports_float() { return supports(kFull, kLinear, kFull, kFull, kLinear); }
+
+    std::vector<PluginTensorDesc> inputs() const {
+        std::vector<PluginTensorDesc> in;
+        for (std::size_t i = 0; i < shapes.size(); ++i) in.push_back(tensors[i].desc);
+        return in;
+    }
+
+    // The output for float32 inputs is `wanted`, to the last bit.
+    void check_output(const std::vector<float>& wanted) {
         std::vector<float> output = noise(result);
-        CHECK(supports(DataType::kFLOAT, TensorFormat::kLINEAR, DataType::kFLOAT, DataType::kFLOAT,
-                       TensorFormat::kLINEAR));
+        CHECK(supports_float());
         CHECK(build->configurePlugin(tensors.data(), count(), &tensors.back(), 1) == 0);
         CHECK(build->getWorkspaceSize(tensors.data(), count(), &tensors.back(), 1) == 0);
-        std::vector<PluginTensorDesc> in;
         std::vector<const void*> pointers;
-        for (int32_t i = 0; i < count(); ++i) {
-            in.push_back(tensors[static_cast<std::size_t>(i)].desc);
-            pointers.push_back(values[static_cast<std::size_t>(i)].data());
-        }
-        CHECK(runtime->onShapeChange(in.data(), count(), &tensors.back().desc, 1) == 0);
+        for (const auto& value : values) pointers.push_back(value.data());
+        CHECK(runtime->onShapeChange(inputs().data(), count(), &tensors.back().desc, 1) == 0);
         void* outputs[] = {output.data()};
-        CHECK(runtime->enqueue(in.data(), &tensors.back().desc, pointers.data(), outputs, nullptr,
-                               nullptr) == 0);
-        return output;
+        CHECK(runtime->enqueue(inputs().data(), &tensors.back().desc, pointers.data(), outputs,
+                               nullptr, nullptr) == 0);
+        CHECK(output == wanted);
     }
 
     bool refuses(std::size_t input, const Shape& shape) {
-        supports(DataType::kFLOAT, TensorFormat::kLINEAR, DataType::kFLOAT, DataType::kFLOAT,
-                 TensorFormat::kLINEAR);
-        tensors[input] = described(shape, DataType::kFLOAT, TensorFormat::kLINEAR);
-        std::vector<PluginTensorDesc> in;
-        for (int32_t i = 0; i < count(); ++i) in.push_back(tensors[static_cast<std::size_t>(i)].desc);
+        CHECK(supports_float());
+        tensors[input] = described(shape, kFull, kLinear);
         return build->configurePlugin(tensors.data(), count(), &tensors.back(), 1) != 0 &&
-               runtime->onShapeChange(in.data(), count(), &tensors.back().desc, 1) != 0;
+               runtime->onShapeChange(inputs().data(), count(), &tensors.back().desc, 1) != 0;
     }
 
-    void check_output(const std::vector<float>& wanted) {
-        const std::vector<float> found = run();
-        CHECK(found.size() == wanted.size());
-        CHECK(std::memcmp(found.data(), wanted.data(), found.size() * sizeof(float)) == 0);
-    }
-
-    void check_types(bool takes_half, DataType half_makes) {
-        std::vector<DataType> in(shapes.size(), DataType::kFLOAT);
+    void check_types(bool takes_half) {
+        std::vector<DataType> in(shapes.size(), kFull);
         DataType out = DataType::kINT8;
-        CHECK(build->getOutputDataTypes(&out, 1, in.data(), count()) == 0);
-        CHECK(out == DataType::kFLOAT);
-        in[0] = DataType::kHALF;
+        CHECK(build->getOutputDataTypes(&out, 1, in.data(), count()) == 0 && out == kFull);
+        in[0] = kHalf;
         CHECK((build->getOutputDataTypes(&out, 1, in.data(), count()) == 0) == takes_half);
-        CHECK(!takes_half || out == half_makes);
-        in[1] = DataType::kHALF;  // coordinates stay float32
+        CHECK(!takes_half || out == kHalf);
+        in[1] = kHalf;  // coordinates stay float32
         CHECK(build->getOutputDataTypes(&out, 1, in.data(), count()) != 0);
-        const auto linear = TensorFormat::kLINEAR;
-        CHECK(supports(DataType::kHALF, linear, DataType::kFLOAT, half_makes, linear) == takes_half);
-        CHECK(!supports(DataType::kHALF, linear, DataType::kHALF, half_makes, linear));
-        CHECK(!supports(DataType::kINT8, linear, DataType::kFLOAT, DataType::kINT8, linear));
-        CHECK(!supports(DataType::kFLOAT, TensorFormat::kHWC8, DataType::kFLOAT, DataType::kFLOAT,
-                        TensorFormat::kHWC8));
+        CHECK(supports(kHalf, kLinear, kFull, kHalf, kLinear) == takes_half);
+        CHECK(supports(kHalf, kEight, kFull, kHalf, kEight) == takes_half);
+        CHECK(!supports(kHalf, kEight, kFull, kHalf, kLinear));
+        CHECK(!supports(kHalf, kLinear, kFull, kFull, kLinear));
+        CHECK(!supports(kHalf, kLinear, kHalf, kHalf, kLinear));
+        CHECK(!supports(DataType::kINT8, kLinear, kFull, DataType::kINT8, kLinear));
+        CHECK(!supports(kFull, kEight, kFull, kFull, kEight));
     }
 };
 
@@ -226,6 +223,11 @@ PluginField field(const char* name, const float& value) {
     return {name, &value, PluginFieldType::kFLOAT32, 1};
 }
 
+bool refused(IPluginCreatorV3One* creator, std::vector<PluginField> fields) {
+    const PluginFieldCollection all{static_cast<int32_t>(fields.size()), fields.data()};
+    return creator->createPlugin("n", &all, TensorRTPhase::kBUILD) == nullptr;
+}
+
 const float kOne = 1.0f, kZero = 0.0f, kOdd = 0.5f, kVariance = 0.05f;
 const int K = 4;
 
@@ -240,12 +242,7 @@ void try_warp_occlude() {
                                     half_pixel == &kOne, SONOMIME_FLOAT32, SONOMIME_LINEAR,
                                     nullptr) == 0);
         trial.check_output(wanted);
-        trial.check_types(true, DataType::kHALF);
-        const auto eight = TensorFormat::kHWC8, linear = TensorFormat::kLINEAR;
-        const auto half = DataType::kHALF, full = DataType::kFLOAT;
-        CHECK(trial.supports(half, eight, full, half, eight));
-        CHECK(!trial.supports(half, eight, full, half, linear));
-        CHECK(!trial.supports(half, linear, full, full, linear));
+        trial.check_types(true);
         CHECK(trial.refuses(0, {2, 5, 12, 14}) && trial.refuses(1, {1, 6, 7, 3}));
         CHECK(trial.refuses(2, {1, 2, 3, 4}) && trial.refuses(2, {1, 1, 0, 4}));
     }
@@ -255,8 +252,7 @@ void try_warp_occlude_eight() {
     IPluginCreatorV3One* creator = find("WarpOcclude");
     Trial trial(creator, {field("half_pixel", kOne)}, {{1, 9, 4, 6}, {1, 4, 6, 2}, {1, 1, 4, 6}},
                 {1, 9, 4, 6});
-    CHECK(trial.supports(DataType::kHALF, TensorFormat::kHWC8, DataType::kFLOAT, DataType::kHALF,
-                         TensorFormat::kHWC8));
+    CHECK(trial.supports(kHalf, kEight, kFull, kHalf, kEight));
     // 9 channels are stored as 16: any bits but those of NaN and infinity will do.
     struct alignas(16) Pixels {
         unsigned short lanes[4 * 6 * 16];
@@ -264,8 +260,7 @@ void try_warp_occlude_eight() {
     for (int i = 0; i < 4 * 6 * 16; ++i) feature.lanes[i] = static_cast<unsigned short>(i * 79);
     std::memset(&found, 1, sizeof found);
     std::memset(&wanted, 2, sizeof wanted);
-    std::vector<PluginTensorDesc> in;
-    for (int i = 0; i < 3; ++i) in.push_back(trial.tensors[static_cast<std::size_t>(i)].desc);
+    const auto in = trial.inputs();
     const void* pointers[] = {&feature, trial.values[1].data(), trial.values[2].data()};
     void* outputs[] = {&found};
     CHECK(trial.runtime->enqueue(in.data(), &trial.tensors[3].desc, pointers, outputs, nullptr,
@@ -287,20 +282,14 @@ void try_sparse_motion() {
     std::vector<float> wanted = noise(trial.result);
     const auto& v = trial.values;
     CHECK(sonomime_sparse_motion(v[0].data(), v[1].data(), v[2].data(), v[3].data(), v[4].data(),
-                                 wanted.data(), 3, 5, 7, K, kVariance, 1, SONOMIME_FLOAT32,
-                                 nullptr) == 0);
+                                 wanted.data(), 3, 5, 7, K, kVariance, 1, nullptr) == 0);
     trial.check_output(wanted);
-    for (const DataType made : {DataType::kHALF, DataType::kFLOAT}) trial.check_types(false, made);
+    trial.check_types(false);
     CHECK(trial.refuses(1, {1, K, 3}) && trial.refuses(3, {1, K + 1, 2}));
     CHECK(trial.refuses(4, {1, K, 4}) && trial.refuses(0, {3, 5, 7}));
-    const PluginField only[] = {field("half_pixel", kOne)};
-    const PluginFieldCollection incomplete{1, only};
-    CHECK(creator->createPlugin("n", &incomplete, TensorRTPhase::kBUILD) == nullptr);
-    for (const float variance : {0.0f, -0.01f, INFINITY, NAN}) {
-        const PluginField both[] = {field("half_pixel", kOne), field("variance", variance)};
-        const PluginFieldCollection all{2, both};
-        CHECK(creator->createPlugin("n", &all, TensorRTPhase::kBUILD) == nullptr);
-    }
+    CHECK(refused(creator, {field("half_pixel", kOne)}));
+    for (const float variance : {0.0f, -0.01f, INFINITY, NAN})
+        CHECK(refused(creator, {field("half_pixel", kOne), field("variance", variance)}));
 }
 
 void try_compose_motion() {
@@ -309,24 +298,21 @@ void try_compose_motion() {
     std::vector<float> wanted = noise(trial.result);
     const auto& v = trial.values;
     CHECK(sonomime_compose_motion(v[0].data(), v[1].data(), v[2].data(), v[3].data(), v[4].data(),
-                                  wanted.data(), 5, 7, K, 0, SONOMIME_FLOAT32, nullptr) == 0);
+                                  wanted.data(), 5, 7, K, 0, nullptr) == 0);
     trial.check_output(wanted);
-    trial.check_types(true, DataType::kFLOAT);
+    trial.check_types(false);
     CHECK(trial.refuses(0, {1, K, 5, 7}));
 }
 
 void try_attributes() {
     for (const char* name : {"WarpOcclude", "SparseMotion", "ComposeMotion"}) {
         IPluginCreatorV3One* creator = find(name);
-        const auto refused = [&](std::vector<PluginField> fields) {
-            const PluginFieldCollection all{static_cast<int32_t>(fields.size()), fields.data()};
-            return creator->createPlugin("n", &all, TensorRTPhase::kBUILD) == nullptr;
-        };
         CHECK(creator->createPlugin("n", nullptr, TensorRTPhase::kBUILD) == nullptr);
-        CHECK(refused({}) && refused({field("half_pixel", kOdd), field("variance", kVariance)}));
-        CHECK(refused({{"half_pixel", &kOne, PluginFieldType::kINT32, 1}}));
-        CHECK(refused({{"half_pixel", &kOne, PluginFieldType::kFLOAT32, 2}}));
-        CHECK(refused({{"half_pixel", nullptr, PluginFieldType::kFLOAT32, 1}}));
+        CHECK(refused(creator, {}));
+        CHECK(refused(creator, {field("half_pixel", kOdd), field("variance", kVariance)}));
+        CHECK(refused(creator, {{"half_pixel", &kOne, PluginFieldType::kINT32, 1}}));
+        CHECK(refused(creator, {{"half_pixel", &kOne, PluginFieldType::kFLOAT32, 2}}));
+        CHECK(refused(creator, {{"half_pixel", nullptr, PluginFieldType::kFLOAT32, 1}}));
     }
 }
 

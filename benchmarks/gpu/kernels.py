@@ -44,8 +44,8 @@ HOMES = {
 # Types of the arguments, as sonomime_kernels.h declares them.
 SIGNATURES = {
     "sonomime_warp_occlude": [c_void_p] * 4 + [c_int] * 10 + [c_void_p],
-    "sonomime_sparse_motion": [c_void_p] * 6 + [c_int] * 4 + [c_float] + [c_int] * 2 + [c_void_p],
-    "sonomime_compose_motion": [c_void_p] * 6 + [c_int] * 5 + [c_void_p],
+    "sonomime_sparse_motion": [c_void_p] * 6 + [c_int] * 4 + [c_float, c_int, c_void_p],
+    "sonomime_compose_motion": [c_void_p] * 6 + [c_int] * 4 + [c_void_p],
     device_composer.FUNCTION: device_composer.SIGNATURE,
 }
 
@@ -145,7 +145,7 @@ class Kernels:
         self, source_small: Tensor, source: Keypoints, driving: Keypoints, variance: float,
         geometry: str, out: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """(1, C, h, w) and keypoints -> (1, (K + 1)(C + 1), h, w) of the same dtype."""
+        """Float32 (1, C, h, w) and keypoints -> (1, (K + 1)(C + 1), h, w)."""
         channels, height, width = source_small.shape[1:]
         count = source.value.shape[1]
         if out is None:
@@ -153,7 +153,7 @@ class Kernels:
         given = [tensor.contiguous() for tensor in (source_small, *source, *driving)]
         self._call(
             "sonomime_sparse_motion", out.device, *given, out, channels, height, width, count,
-            variance, geometry == "half_pixel", DTYPES[source_small.dtype],
+            variance, geometry == "half_pixel",
         )  # fmt: skip
         return out
 
@@ -161,18 +161,21 @@ class Kernels:
         self, mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str,
         out: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """(1, K + 1, h, w) and keypoints -> float32 (1, h, w, 2)."""
+        """Float32 (1, K + 1, h, w) and keypoints -> (1, h, w, 2)."""
         height, width = mask_logits.shape[-2:]
         if out is None:
-            out = mask_logits.new_empty((1, height, width, 2), dtype=torch.float32)
+            out = mask_logits.new_empty((1, height, width, 2))
         given = [tensor.contiguous() for tensor in (mask_logits, *source, *driving)]
         self._call(
             "sonomime_compose_motion", out.device, *given, out, height, width,
-            source.value.shape[1], geometry == "half_pixel", DTYPES[mask_logits.dtype],
+            source.value.shape[1], geometry == "half_pixel",
         )  # fmt: skip
         return out
 
     def _call(self, name: str, device: torch.device, *arguments: Tensor | float) -> None:
+        tensors = [a for a in arguments if isinstance(a, Tensor)]
+        if "motion" in name and any(t.dtype != torch.float32 for t in tensors):
+            raise BackendError(f"{name} takes float32 tensors alone")
         given = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
         gpu = device.type == "cuda"
         stream = torch.cuda.current_stream(device).cuda_stream if gpu else None

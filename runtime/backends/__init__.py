@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from ..bundle.bundle import Bundle
 from ..support.dataclass_parser import nearest
 from ..support.errors import BackendError, ConfigError
+from ..support.optional_import import import_or_explain
 from .base import Backend, default_threads
 
 log = logging.getLogger("sonomime")
@@ -24,9 +24,14 @@ PREFERENCE = ("tensorrt", "rtx", "ort-cuda")
 MAX_THREADS = 256
 """More would not be faster, but every stage would start them, and thousands fill the memory."""
 
+_CURES = {
+    "ort-cpu": 'pip install "sonomime[cpu]" (or onnxruntime); `sonomime doctor` checks the rest',
+    "ort-cuda": 'pip install "sonomime[gpu]" (or onnxruntime-gpu)',
+}
+
 
 def resolve_threads(threads: int | None) -> int:
-    """The CPU threads meant by `threads`; None is the physical cores that are available.
+    """The number of CPU threads to use; None is one per available physical core.
 
     Raises:
         ConfigError: below 1 or above MAX_THREADS.
@@ -42,10 +47,10 @@ def resolve_threads(threads: int | None) -> int:
 
 
 def resolve_backend(name: str, device: int | None = None) -> str:
-    """The name in BACKENDS that is meant by `name`.
+    """The name in BACKENDS that `name` stands for.
 
     Raises:
-        ConfigError: there is none, or it is `ort-cpu` and a GPU was named by its number.
+        ConfigError: an unknown name, or `ort-cpu` together with the number of a GPU.
     """
     name = ALIASES.get(name, name)
     if name not in BACKENDS:
@@ -66,33 +71,47 @@ def open_backend(
     """Open all of a bundle's stages.
 
     Args:
-        name: one of BACKENDS or ALIASES; `auto` takes the best one that can serve: engines that
-            were built for this GPU, else ONNX Runtime on it, else on the CPU. What it passed over,
-            and why, is logged at INFO.
+        name: one of BACKENDS or ALIASES. `auto` takes the first that works: engines built for this
+            GPU, ONNX Runtime on the GPU, ONNX Runtime on the CPU. What it skipped, and why, is
+            logged at INFO.
         bundle: an opened, hence verified, bundle.
-        threads: CPU threads for one stage, on the CPU; None is the physical cores available.
+        threads: CPU threads for one stage, on the CPU; None is one per available physical core.
         device: number of the GPU, from 0, among those that the process sees; None is the first.
-            With `auto` a GPU that is named has to serve: the CPU does not take its place.
+            With `auto` and a number, the CPU does not take the GPU's place.
 
     Raises:
         ConfigError: unknown name, threads out of range, or a GPU for `ort-cpu`.
-        BackendError: the backend cannot serve, or there is no such GPU; the hint names the cure.
-        BundleError: a stage file is not sound ONNX or does not match the manifest.
+        BackendError: the backend is not available, or there is no such GPU.
+        BundleError: a stage file is not sound ONNX, uses a refused operator, or does not match the
+            manifest.
     """
-    name = resolve_backend(name, device)
-    count = resolve_threads(threads)
-    if name == "auto":
-        return _on_gpu(bundle, device) or _ort_cpu(bundle, count)
+    name, count = resolve_backend(name, device), resolve_threads(threads)
+    if name != "auto":
+        return _open(name, bundle, count, device)
+    return _on_gpu(bundle, device) or _open("ort-cpu", bundle, count, None)
+
+
+def _open(name: str, bundle: Bundle, threads: int, device: int | None) -> Backend:
+    if name in _CURES:
+        import_or_explain("onnxruntime", _CURES[name])
     if name == "ort-cpu":
-        return _ort_cpu(bundle, count)
-    return _OPENERS[name](bundle, device)
+        from .ort import OrtCpuBackend
+
+        return OrtCpuBackend(bundle, threads)
+    if name == "ort-cuda":
+        from .ort_cuda import OrtCudaBackend
+
+        return OrtCudaBackend(bundle, device)
+    from .tensorrt import TensorRtBackend
+
+    return TensorRtBackend(bundle, name, device)
 
 
 def _on_gpu(bundle: Bundle, device: int | None) -> Backend | None:
-    """The best backend of the GPU that was named, or of the first if it serves; else None.
+    """The best backend for that GPU, or for the first one; None if the CPU has to do.
 
     Raises:
-        BackendError: a GPU was named and is not there, or no backend serves it.
+        BackendError: the GPU was given by its number, and no backend can use it.
     """
     from .cuda import open_device
 
@@ -101,56 +120,21 @@ def _on_gpu(bundle: Bundle, device: int | None) -> Backend | None:
     except BackendError as error:
         if device is not None:
             raise
-        # Not one by one: without a GPU none of them serves, and importing them takes seconds.
+        # All at once: none of them works without a GPU, and importing them takes seconds.
         log.info("auto passes over %s: %s", ", ".join(PREFERENCE), error.message)
         return None
     reasons = []
     for name in PREFERENCE:
         try:
-            return _OPENERS[name](bundle, device)
+            return _open(name, bundle, 1, device)
         except BackendError as error:
             log.info("auto passes over %s: %s", name, error.message)
             reasons.append(f"{name}: {error.message}")
     if device is not None:
         raise BackendError(
-            f"no backend serves GPU {device}: {'; '.join(reasons)}",
+            f"no backend can use GPU {device}: {'; '.join(reasons)}",
             f"`sonomime build {bundle.folder} --device {device}` makes engines for it",
         )
-    # Who has a GPU thinks that it is used.
+    # A user with a GPU expects it to be used.
     log.warning("frames run on the CPU, the GPU is not used: `sonomime build` makes engines for it")
     return None
-
-
-def _ort_cpu(bundle: Bundle, threads: int) -> Backend:
-    try:
-        from .ort import OrtCpuBackend
-    except ImportError as error:
-        hint = 'pip install "sonomime[cpu]" (or onnxruntime); `sonomime doctor` checks the rest'
-        raise BackendError(f"ONNX Runtime cannot be imported: {error}", hint) from error
-    return OrtCpuBackend(bundle, threads)
-
-
-def _ort_cuda(bundle: Bundle, device: int | None) -> Backend:
-    try:
-        from .ort_cuda import open_ort_cuda
-    except ImportError as error:
-        hint = 'pip install "sonomime[gpu]" (or onnxruntime-gpu)'
-        raise BackendError(f"ONNX Runtime cannot be imported: {error}", hint) from error
-    return open_ort_cuda(bundle, device)
-
-
-def _tensorrt(bundle: Bundle, device: int | None) -> Backend:
-    from .tensorrt import open_tensorrt
-
-    return open_tensorrt(bundle, "tensorrt", device)
-
-
-def _rtx(bundle: Bundle, device: int | None) -> Backend:
-    from .tensorrt import open_tensorrt
-
-    return open_tensorrt(bundle, "rtx", device)
-
-
-_OPENERS: dict[str, Callable[[Bundle, int | None], Backend]] = {
-    "tensorrt": _tensorrt, "rtx": _rtx, "ort-cuda": _ort_cuda,
-}  # fmt: skip

@@ -7,6 +7,7 @@ numpy) are protocols, so none of these libraries is imported here.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from ..support.errors import InputError
 from .cuda import DEFAULT_STREAM, Device
 
 _CUDA, _MANAGED = 2, 13  # DLDeviceType
+_UINT8 = (1, 8, 1)  # DLDataType: code, bits, lanes
 _READ_ONLY, _COPIED = 1, 2  # flags of DLPack 1.0
 
 # What producers raise: AttributeError and KeyError for half an interface, ValueError for a tensor
@@ -27,8 +29,8 @@ _REFUSALS = (AttributeError, BufferError, KeyError, RuntimeError, TypeError, Val
 
 @dataclass(frozen=True)
 class DeviceArray:
-    """Contiguous uint8 memory on a GPU. `stream`: what its producer may still be working on, None
-    where that was settled already. `owner` keeps the memory alive."""
+    """Contiguous uint8 memory on a GPU. `stream`: where its producer may still be at work, None
+    where it is not. `owner` keeps the memory alive."""
 
     address: int
     shape: tuple[int, ...]
@@ -47,28 +49,28 @@ def on_device(value: Any) -> bool:
     if hasattr(value, "__dlpack_device__"):
         try:
             return int(value.__dlpack_device__()[0]) in (_CUDA, _MANAGED)
-        except _REFUSALS:  # it lies nowhere, as `host_array` will find
+        except _REFUSALS:  # `host_array` will say why
             return False
     return hasattr(value, "__cuda_array_interface__")
 
 
 def host_array(value: Any, what: str) -> NDArray[Any]:
-    """A numpy view of an array in the host's memory that is no numpy array, such as torch's.
+    """A numpy view of an array of another library, such as torch, in the host's memory.
 
     It can be written to if the array can. numpy 1.26 cannot tell by DLPack, nor can producers of
     DLPack before 1.0, so numpy takes theirs for read-only; there `__array__` is asked as well.
 
     Raises:
-        InputError: it speaks no DLPack, or lies elsewhere.
+        InputError: it has no DLPack, or lies elsewhere.
     """
     if not hasattr(value, "__dlpack__"):
         hint = "give a numpy array, or one with __cuda_array_interface__ or __dlpack__"
-        raise InputError(f"{what} is no array, but {type(value).__name__}", hint)
+        raise InputError(f"{what} is not an array, but {type(value).__name__}", hint)
     try:
         view = np.from_dlpack(value)
         if not view.flags.writeable and hasattr(value, "__array__"):
             other = np.asarray(value)
-            # The same memory, no copy?
+            # The same memory, not a copy?
             if other.__array_interface__["data"][0] == view.__array_interface__["data"][0]:
                 return other
         return view
@@ -93,36 +95,43 @@ def device_array(
         DeviceError: the driver cannot say where it lies.
     """
     # DLPack first: by the other protocol torch does not tell which stream it works on.
-    if hasattr(value, "__dlpack_device__"):
-        found = _from_dlpack(value, what, device.index, stream, writable)
-    else:
-        found = _from_interface(value, what, device, writable)
+    dlpack = hasattr(value, "__dlpack_device__")
+    try:
+        if dlpack:
+            _check_gpu(what, int(value.__dlpack_device__()[1]), device)
+            found, is_uint8, strides, locked = _from_dlpack(value, stream)
+        else:
+            found, is_uint8, strides, locked = _from_interface(value)
+    except _REFUSALS as error:
+        raise InputError(f"{what} cannot be handed over: {error!r}") from error
+    if not is_uint8:
+        raise InputError(f"{what} has to be uint8", "levels are 0 to 255")
+    if not _contiguous(found.shape, strides):
+        raise InputError(f"{what} is not contiguous", "hand over a contiguous copy of it")
+    if writable and locked:
+        hint = "give an array that can be written to where it lies"
+        raise InputError(f"{what} is {locked}", hint)
     if found.nbytes and not found.address:
         raise InputError(f"{what} has no memory")
+    if found.address and not dlpack:  # the other protocol names no GPU, so the driver has to
+        _check_gpu(what, device.gpu_of(found.address), device)
     return found
 
 
-def _from_interface(value: Any, what: str, device: Device, writable: bool) -> DeviceArray:
-    try:
-        facts = value.__cuda_array_interface__
-        shape = tuple(int(side) for side in facts["shape"])
-        kind, (address, read_only) = facts["typestr"], facts["data"]
-        # Version 3 says None where nothing is left to wait for; before it, nothing was said.
-        stream = facts.get("stream", DEFAULT_STREAM)
-        found = DeviceArray(int(address), shape, None if stream is None else int(stream), value)
-    except _REFUSALS as error:
-        raise _not_handed_over(what, error) from error
-    _check_type(what, kind == "|u1", kind)
-    _check_strides(what, shape, facts.get("strides"))
+# An array, whether it is uint8, its strides if they were given, and why it may not be written to.
+_Found = tuple[DeviceArray, bool, Sequence[int] | None, str]
+
+
+def _from_interface(value: Any) -> _Found:
+    facts = value.__cuda_array_interface__
+    shape = tuple(int(side) for side in facts["shape"])
+    address, read_only = facts["data"]
+    # Version 3 says None where there is nothing to wait for; earlier ones say nothing.
+    stream = facts.get("stream", DEFAULT_STREAM)
     if facts.get("mask") is not None:
-        raise InputError(f"{what} has a mask", "fill in what it hides")
-    _check_right(what, writable, "read-only" if read_only else "")
-    # The interface names no GPU, so the driver has to.
-    gpu = device.gpu_of(found.address) if found.address else device.index
-    if gpu is None:
-        raise InputError(f"{what} lies in no GPU's memory", "hand it over as a numpy array")
-    _check_gpu(what, gpu, device.index)
-    return found
+        raise ValueError("it has a mask: fill in what it hides")
+    found = DeviceArray(int(address), shape, None if stream is None else int(stream), value)
+    return found, facts["typestr"] == "|u1", facts.get("strides"), "read-only" if read_only else ""
 
 
 class _Tensor(ctypes.Structure):
@@ -155,76 +164,46 @@ class _Versioned(ctypes.Structure):
     )
 
 
-def _from_dlpack(value: Any, what: str, device: int, stream: int, writable: bool) -> DeviceArray:
+def _from_dlpack(value: Any, stream: int) -> _Found:
+    # Capsules keep their first names, so their own destructors let go of the memory when we do.
     try:
-        _check_gpu(what, int(value.__dlpack_device__()[1]), device)
-        # Capsules keep their first names, so their own destructors let go of the memory when we do.
-        try:
-            capsule = value.__dlpack__(stream=stream, max_version=(1, 0))
-        except TypeError:  # a producer from before 1.0
-            capsule = value.__dlpack__(stream=stream)
-        tensor, why_not = _unpack(capsule)
-    except _REFUSALS as error:
-        raise _not_handed_over(what, error) from error
-    _check_right(what, writable, why_not)
-    shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
-    code, bits, lanes = tensor.code, tensor.bits, tensor.lanes
-    _check_type(what, (code, bits, lanes) == (1, 8, 1), f"type {code} of {bits} bits")
-    strides = tuple(tensor.strides[i] for i in range(tensor.ndim)) if tensor.strides else None
-    _check_strides(what, shape, strides)
-    return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, None, capsule)
-
-
-def _unpack(capsule: Any) -> tuple[_Tensor, str]:
-    """A capsule's tensor, and why it may not be written to; ValueError for what is none."""
-    named = ctypes.pythonapi.PyCapsule_IsValid
-    named.restype, named.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
-    if not named(capsule, b"dltensor_versioned"):
-        pointer = _capsule_pointer(capsule, b"dltensor")
-        return ctypes.cast(pointer, ctypes.POINTER(_Tensor)).contents, ""
-    pointer = _capsule_pointer(capsule, b"dltensor_versioned")
-    managed = ctypes.cast(pointer, ctypes.POINTER(_Versioned)).contents
-    if managed.major != 1:  # what comes after the flags may be anything
-        raise ValueError(f"DLPack {managed.major}.{managed.minor} is not known here")
-    read_only, copied = managed.flags & _READ_ONLY, managed.flags & _COPIED
-    return managed.tensor, "read-only" if read_only else "a copy" if copied else ""
-
-
-def _capsule_pointer(capsule: Any, name: bytes) -> int:
+        capsule = value.__dlpack__(stream=stream, max_version=(1, 0))
+    except TypeError:  # a producer from before 1.0
+        capsule = value.__dlpack__(stream=stream)
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return int(get(capsule, name))
+    locked = ""
+    try:
+        pointer = get(capsule, b"dltensor_versioned")
+    except ValueError:  # a capsule of another name
+        pointer = get(capsule, b"dltensor")
+        tensor = ctypes.cast(pointer, ctypes.POINTER(_Tensor)).contents
+    else:
+        managed = ctypes.cast(pointer, ctypes.POINTER(_Versioned)).contents
+        if managed.major != 1:  # what comes after the flags may be anything
+            raise ValueError(f"DLPack {managed.major}.{managed.minor} is not known here")
+        tensor = managed.tensor
+        locked = "a copy" if managed.flags & _COPIED else locked
+        locked = "read-only" if managed.flags & _READ_ONLY else locked
+    shape = tuple(tensor.shape[: tensor.ndim])
+    strides = tensor.strides[: tensor.ndim] if tensor.strides else None
+    found = DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, None, capsule)
+    return found, (tensor.code, tensor.bits, tensor.lanes) == _UINT8, strides, locked
 
 
-def _not_handed_over(what: str, error: Exception) -> InputError:
-    return InputError(f"{what} cannot be handed over: {error!r}")
-
-
-def _check_gpu(what: str, found: int, device: int) -> None:
-    if found != device:
+def _check_gpu(what: str, found: int | None, device: Device) -> None:
+    if found != device.index:
         raise InputError(
-            f"{what} lies on GPU {found}, the model on GPU {device}",
-            "copy it to the GPU that the model runs on",
+            f"{what} does not lie on GPU {device.index}, where the model is, but "
+            f"{'in no GPU memory' if found is None else f'on GPU {found}'}",
+            "copy it to the GPU that the model runs on, or hand it over as a numpy array",
         )
 
 
-def _check_right(what: str, writable: bool, why_not: str) -> None:
-    if writable and why_not:
-        hint = "give an array that can be written to where it lies"
-        raise InputError(f"{what} is {why_not}", hint)
-
-
-def _check_type(what: str, is_uint8: bool, found: str) -> None:
-    if not is_uint8:
-        raise InputError(f"{what} has to be uint8, not {found}", "levels are 0 to 255")
-
-
-def _check_strides(what: str, shape: Sequence[int], strides: Sequence[int] | None) -> None:
+def _contiguous(shape: Sequence[int], strides: Sequence[int] | None) -> bool:
     """Strides in bytes, which for uint8 are elements too; None is contiguous."""
+    steps = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
     if strides is None:
-        return
-    step = 1
-    for side, stride in zip(reversed(shape), reversed(strides), strict=True):
-        if side > 1 and stride != step:
-            raise InputError(f"{what} is not contiguous", "hand over a contiguous copy of it")
-        step *= side
+        return True
+    pairs = zip(shape, strides, steps, strict=False)
+    return len(strides) == len(shape) and all(n <= 1 or found == step for n, found, step in pairs)

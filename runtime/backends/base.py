@@ -21,9 +21,9 @@ ALIGNMENT = 64  # one cache line, and the widest vector of the CPU
 class Backend(Protocol):
     """A bundle's stages, opened, with one buffer per tensor name shared by all of them.
 
-    A stage's output buffer IS the next stage's input, so nothing is handed over between stages, and
-    on a device nothing but the boundary tensors (what the caller gives, and the frame) ever comes
-    to the host. Not thread-safe: the Animator takes care of that.
+    A stage's output buffer IS the next stage's input, so nothing is handed over between stages. On
+    a device only the boundary tensors (the inputs of the caller, and the frame) come to the host.
+    Not thread-safe: the Animator takes care of that.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Backend(Protocol):
     device: str
     """What it runs on, in words."""
     threads: int
-    """Threads that one stage uses on the CPU."""
+    """CPU threads that one stage uses."""
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -39,18 +39,18 @@ class Backend(Protocol):
         host's clock on a CPU, by events on a device."""
 
     def view(self, tensor: str) -> NDArray[Any]:
-        """Host memory of a boundary tensor: what is written there is what the next run reads, and
-        the frame is there when `run_frame` returns. The same array for the backend's whole life.
+        """Host memory of a boundary tensor: the next run reads what is written there, and the
+        frame is there when `run_frame` returns. Always the same array.
 
         Raises:
-            BackendError: it is no boundary tensor of the bundle; `read` and `write` reach all.
+            BackendError: it is not a boundary tensor; `read` and `write` reach all tensors.
         """
 
     def read(self, tensor: str) -> NDArray[Any]:
         """A copy of any tensor, as the last run or write left it."""
 
     def write(self, tensor: str, value: ArrayLike) -> None:
-        """Set any tensor: a state to 0, a reference to what it was. Broadcasts."""
+        """Set any tensor; broadcasts."""
 
     def copy(self, source: str, target: str) -> None:
         """Copy one tensor onto another of the same shape, where they live."""
@@ -66,7 +66,7 @@ class Backend(Protocol):
         """Run all per-frame stages in their order, then carry every recurrent state on.
 
         Raises:
-            BackendError: a stage failed; the recurrent states may not be used any more.
+            BackendError: a stage failed; the recurrent states must not be used any more.
         """
 
     def close(self) -> None:
@@ -78,16 +78,15 @@ class TakesDeviceArrays(Protocol):
     """A backend on a device, which exchanges tensors with arrays there and skips the host."""
 
     def adopt(self, value: Any, what: str, writable: bool = False) -> DeviceArray:
-        """Look at somebody's array; see `arrays.device_array`."""
+        """Look at the caller's array; see `arrays.device_array`."""
 
     def put(self, tensor: str, array: DeviceArray | None) -> None:
-        """Copy a given tensor's value from the array, in stream order. The view is not uploaded
-        then, until None says that it counts again."""
+        """Copy an input's value from the array, in stream order. Its view is not uploaded from then
+        on, until None is put."""
 
     def take(self, tensor: str, array: DeviceArray) -> None:
         """Let the next `run_frame` copy the tensor to the array, in stream order. The frame is not
-        downloaded then, and its view is stale. Given before that `run_frame`, whose one
-        synchronisation covers the copy."""
+        downloaded then, and its view is stale."""
 
 
 class EnlargedSource(NamedTuple):
@@ -96,8 +95,8 @@ class EnlargedSource(NamedTuple):
     Attributes:
         low: float32 (3 S/2, 3 S/2[, 3]), levels: the low-pass of the model's square of S x S.
         picture: uint8, 3 times the frame's height and width and what surrounds it there[, 3].
-        above: rows that lie before the frame's own, not enlarged.
-        left: columns that do.
+        above: rows before the frame's own, not enlarged.
+        left: columns before the frame's own, not enlarged.
         box: where the frame lies in the model's square.
         size: (width, height) of the frame.
     """
@@ -116,7 +115,7 @@ class ComposesFrames(Protocol):
 
     @property
     def can_compose(self) -> bool:
-        """Whether it can; nothing else here may be called if not."""
+        """Whether it can; if not, nothing else here may be called."""
 
     def compose_over(self, source: EnlargedSource) -> None:
         """Take the source that frames are composed over from now on.
@@ -126,63 +125,63 @@ class ComposesFrames(Protocol):
         """
 
     def compose_next(self, wanted: bool) -> None:
-        """Let the next `run_frame` compose too, as a part of the frame, or not. The model's own
-        frame is not downloaded then, and its view is stale."""
+        """Whether the next `run_frame` composes too, as a part of the frame. The model's own frame
+        is not downloaded then, and its view is stale."""
 
     def composed(self) -> NDArray[np.uint8]:
         """The frame of the layers as the last run left them, (height, width[, 3]); a new array."""
 
 
 def boundary(chain: Chain) -> dict[str, Tensor]:
-    """The tensors that cross between the caller and the stages: what is given, and the frame."""
+    """The tensors that cross between the caller and the stages: the inputs, and the frame."""
     tensors = chain.tensors()
     return {name: tensors[name] for name in (*chain.given(), FRAME)}
 
 
 def not_boundary(tensor: str) -> BackendError:
-    """For a `view` of what stays inside."""
+    """For a `view` of any other tensor."""
     return BackendError(
-        f"{tensor!r} has no memory on the host: it is no boundary tensor of this bundle",
+        f"{tensor!r} has no memory on the host: it is not a boundary tensor of this bundle",
         "read() and write() reach every tensor",
     )
 
 
-def allocate(tensor: Tensor) -> NDArray[Any]:
-    """A zeroed, aligned array for a tensor."""
-    dtype = np.dtype(tensor.dtype)
-    count = int(np.prod(tensor.shape, dtype=np.int64)) * dtype.itemsize
-    raw = np.zeros(count + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + count].view(dtype).reshape(tensor.shape)
+def difference(said: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """The first tensor whose type or shape, in words, differs from the manifest's, or ""."""
+    for name in sorted(said.keys() | found.keys()):
+        if said.get(name) != found.get(name):
+            here, there = found.get(name, "absent"), said.get(name, "absent")
+            return f"{name!r} is {here} in the file, {there} in the manifest"
+    return ""
 
 
 def allocate_all(chain: Chain) -> dict[str, NDArray[Any]]:
-    """One buffer per tensor name of the whole chain: equal names share it, and so are wired."""
-    return {name: allocate(tensor) for name, tensor in chain.tensors().items()}
+    """One zeroed, aligned buffer per tensor name of the whole chain: stages that use the same name
+    share it, which is how they are wired."""
+    buffers = {}
+    for name, tensor in chain.tensors().items():
+        dtype = np.dtype(tensor.dtype)
+        count = int(np.prod(tensor.shape, dtype=np.int64)) * dtype.itemsize
+        raw = np.zeros(count + ALIGNMENT, np.uint8)
+        start = -raw.ctypes.data % ALIGNMENT
+        buffers[name] = raw[start : start + count].view(dtype).reshape(tensor.shape)
+    return buffers
 
 
 def default_threads() -> int:
-    """Physical cores that this process may use: its affinity and its cgroup's quota count.
+    """Physical cores that this process may use, by its affinity and its cgroup's quota.
 
     Two hardware threads of one core gain nothing for convolutions, so they count as one.
     """
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    if allowed is None:
-        return max(1, os.cpu_count() or 1)
     cores = set()
-    for cpu in allowed:
+    for cpu in os.sched_getaffinity(0):
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         try:
             cores.add(siblings.read_text().strip())
         except OSError:
             cores.add(str(cpu))
-    return max(1, min(len(cores), _quota()))
-
-
-def _quota() -> int:
-    """Whole CPUs that the cgroup grants, or a very large number."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, round(int(quota) / int(period)))
-    except (OSError, ValueError, ZeroDivisionError):
-        return 1 << 16
+        return max(1, min(len(cores), round(int(quota) / int(period))))
+    except (OSError, ValueError, ZeroDivisionError):  # "max": no quota
+        return len(cores)

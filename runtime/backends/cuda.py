@@ -1,116 +1,32 @@
 """CUDA, as little of it as a frame needs: the only place of the runtime that calls cuda.bindings.
 
-The device backends are written against the protocol `Device`, so that their logic can be tested
-without a GPU. Addresses, streams, events and graphs are plain integers.
+Addresses, streams, events and graphs are plain integers. Tests play a `Device` on the host.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..support.errors import BackendError
+from ..support.optional_import import import_or_explain
 from .cuda_errors import DeviceError, device_error
 
 Bytes = NDArray[np.uint8]
 
 DEFAULT_STREAM = 1
-"""cudaStreamLegacy: what work without a stream of its own is ordered by."""
+"""cudaStreamLegacy: the stream of work that names no stream."""
 
 _NO_DRIVER = "no NVIDIA driver"
 
 
-class Device(Protocol):
+class Device:
     """One GPU. Copies are asynchronous and in stream order; every call may raise a DeviceError."""
-
-    name: str
-    index: int
-    capability: tuple[int, int]
-    versions: str
-    """Of the driver and of the CUDA runtime, in words."""
-
-    def current(self, freeing: bool = False) -> AbstractContextManager[None]:
-        """Within it, this is the calling thread's GPU, which memory and launches go by, and what
-        other threads capture is no concern of it; afterwards all is again as it was. `freeing`: nor
-        is what this thread captures, since memory can be given back by the garbage collector."""
-
-    def memory(self) -> tuple[int, int]:
-        """Bytes free, and bytes in all."""
-
-    def gpu_of(self, address: int) -> int | None:
-        """The number of the GPU whose memory that is; None for the host's, or nobody's."""
-
-    def malloc(self, size: int) -> int:
-        """Memory on the device: its address, aligned to 256 bytes at least."""
-
-    def free(self, address: int) -> None:
-        """Give it back."""
-
-    def pinned(self, size: int) -> Bytes:
-        """Memory on the host that the device reads and writes without a copy in between."""
-
-    def free_pinned(self, memory: Bytes) -> None:
-        """Give it back: every view of it is dead."""
-
-    def stream(self) -> int:
-        """A stream that does not wait for the default one."""
-
-    def destroy_stream(self, stream: int) -> None: ...
-
-    def synchronise(self, stream: int) -> None:
-        """Wait until all work of the stream is done."""
-
-    def event(self) -> int:
-        """An event that keeps time."""
-
-    def destroy_event(self, event: int) -> None: ...
-
-    def record(self, event: int, stream: int, captured: bool = False) -> None:
-        """Note the time when the stream gets here. `captured`: the stream is being captured, and
-        every launch of the graph is to note it."""
-
-    def elapsed(self, begin: int, end: int) -> float:
-        """Seconds between two events that have passed."""
-
-    def wait(self, stream: int, event: int) -> None:
-        """Let the stream go on only after the event."""
-
-    def memset(self, address: int, value: int, size: int, stream: int) -> None: ...
-
-    def upload(self, address: int, source: NDArray[Any], stream: int) -> None:
-        """From contiguous memory of the host."""
-
-    def download(self, target: NDArray[Any], address: int, stream: int) -> None:
-        """To contiguous memory of the host."""
-
-    def copy(self, target: int, source: int, size: int, stream: int) -> None:
-        """On the device."""
-
-    def begin_capture(self, stream: int) -> None:
-        """Collect what this thread gives the stream, rather than do it."""
-
-    def end_capture(self, stream: int) -> int:
-        """What was collected, as a graph."""
-
-    def abort_capture(self, stream: int) -> None:
-        """Throw away what was collected; raises nothing."""
-
-    def instantiate(self, graph: int) -> int:
-        """Make a graph ready to be launched; the graph itself is given back."""
-
-    def launch(self, executable: int, stream: int) -> None: ...
-
-    def destroy_executable(self, executable: int) -> None: ...
-
-
-class CudaDevice:
-    """See `Device`; by cuda.bindings."""
 
     def __init__(self, index: int = 0) -> None:
         """Find a GPU by its number, from 0, among those that the process sees.
@@ -119,12 +35,9 @@ class CudaDevice:
             BackendError: cuda-bindings is missing, the driver is too old, there is no GPU, or none
                 of that number.
         """
-        hint = 'pip install "sonomime[gpu]" (or cuda-bindings)'
-        try:
-            self._cuda: Any = importlib.import_module("cuda.bindings.runtime")
-            self._driver: Any = importlib.import_module("cuda.bindings.driver")
-        except (ImportError, OSError, RuntimeError) as error:
-            raise BackendError(f"cuda-bindings cannot be imported: {error}", hint) from error
+        cure = 'pip install "sonomime[gpu]" (or cuda-bindings)'
+        self._cuda = import_or_explain("cuda.bindings.runtime", cure)
+        self._driver = import_or_explain("cuda.bindings.driver", cure)
         self.index = index
         self.name, self.versions = "the GPU", self._versions()
         if self.versions.startswith(_NO_DRIVER):
@@ -157,14 +70,17 @@ class CudaDevice:
 
     @contextmanager
     def current(self, freeing: bool = False) -> Iterator[None]:
-        before = self._cuda.cudaGetDevice()[1]  # None on an error, of which the next call tells
+        """Within it, this is the calling thread's GPU, for memory and launches, and captures of
+        other threads do not concern it; afterwards all is as before. `freeing`: nor do captures of
+        this thread, since the garbage collector may give memory back at any time."""
+        before = self._cuda.cudaGetDevice()[1]  # None on an error, which the next call reports
         moves = before not in (None, self.index)
-        # To go back to a GPU that nobody uses here would take hundreds of MB of its memory.
+        # Going back to a GPU that this process does not use would take hundreds of MB there.
         returns = moves and self._in_use(before)
         if moves:
             self._cuda.cudaSetDevice(self.index)
-        # By default a thread may not allocate, nor ask for an event, while any other captures in
-        # mode Global, as ONNX Runtime and torch do, and if it tries the capture is lost as well.
+        # While another thread captures in mode Global, as ONNX Runtime and torch do, this one must
+        # not allocate or query an event by default: the call fails, and so does the capture.
         exchange = self._cuda.cudaThreadExchangeStreamCaptureMode
         mode = exchange(self._relaxed if freeing else self._local)[1]
         try:
@@ -181,11 +97,13 @@ class CudaDevice:
         return int(status) == 0 and bool(active)
 
     def memory(self) -> tuple[int, int]:
+        """Bytes free, and bytes in all."""
         status, free, total = self._cuda.cudaMemGetInfo()
         self._check(status, "asking for its free memory")
         return int(free), int(total)
 
     def gpu_of(self, address: int) -> int | None:
+        """The number of the GPU whose memory that is; None for any other memory."""
         ask = self._cuda.cudaPointerGetAttributes
         facts = self._call(ask, address, what="asking where an array lies")
         kinds = self._cuda.cudaMemoryType
@@ -194,20 +112,24 @@ class CudaDevice:
         return int(facts.device) if facts.type == kinds.cudaMemoryTypeDevice else None
 
     def malloc(self, size: int) -> int:
+        """Memory on the device: its address, aligned to 256 bytes at least."""
         return int(self._allocate(self._cuda.cudaMalloc, size, what=f"allocating {_mb(size)}"))
 
     def free(self, address: int) -> None:
         self._call(self._cuda.cudaFree, address, what="freeing memory")
 
     def pinned(self, size: int) -> Bytes:
+        """Memory on the host that the device reads and writes directly."""
         what = f"pinning {_mb(size)} of the host's memory"
         address = int(self._allocate(self._cuda.cudaHostAlloc, size, 0, what=what))
         return np.frombuffer(memoryview((ctypes.c_uint8 * size).from_address(address)), np.uint8)
 
     def free_pinned(self, memory: Bytes) -> None:
+        """Give it back; views of it must not be used after that."""
         self._call(self._cuda.cudaFreeHost, memory.ctypes.data, what="freeing pinned memory")
 
     def stream(self) -> int:
+        """A stream that does not wait for the default one."""
         flags = self._cuda.cudaStreamNonBlocking
         return int(self._call(self._cuda.cudaStreamCreateWithFlags, flags, what="making a stream"))
 
@@ -215,26 +137,32 @@ class CudaDevice:
         self._call(self._cuda.cudaStreamDestroy, stream, what="giving a stream back")
 
     def synchronise(self, stream: int) -> None:
+        """Wait until all work of the stream is done."""
         self._call(self._cuda.cudaStreamSynchronize, stream, what="running the stages")
 
     def event(self) -> int:
+        """An event that keeps time."""
         return int(self._call(self._cuda.cudaEventCreate, what="making an event"))
 
     def destroy_event(self, event: int) -> None:
         self._call(self._cuda.cudaEventDestroy, event, what="giving an event back")
 
     def record(self, event: int, stream: int, captured: bool = False) -> None:
-        # Recorded in the ordinary way, an event inside a capture is but a dependency without time;
-        # as an external one, outside of a capture, it is refused.
+        """Note the time when the stream gets here. `captured`: the stream is being captured, and
+        every launch of the graph notes it."""
+        # In a capture an ordinary event is a mere dependency and keeps no time; outside of one an
+        # external event is refused.
         flags = self._cuda.cudaEventRecordExternal if captured else self._cuda.cudaEventDefault
         record = self._cuda.cudaEventRecordWithFlags
         self._call(record, event, stream, flags, what="recording an event")
 
     def elapsed(self, begin: int, end: int) -> float:
+        """Seconds between two events that have passed."""
         measure = self._cuda.cudaEventElapsedTime
         return float(self._call(measure, begin, end, what="reading the time of a stage")) / 1e3
 
     def wait(self, stream: int, event: int) -> None:
+        """Let the stream go on only after the event."""
         self._call(self._cuda.cudaStreamWaitEvent, stream, event, 0, what="waiting for an event")
 
     def memset(self, address: int, value: int, size: int, stream: int) -> None:
@@ -242,30 +170,35 @@ class CudaDevice:
         self._call(self._cuda.cudaMemsetAsync, address, value, size, stream, what=what)
 
     def upload(self, address: int, source: NDArray[Any], stream: int) -> None:
-        here = source.ctypes.data
-        self._copy(address, here, source.nbytes, self._up, stream, "uploading")
+        """From contiguous memory of the host."""
+        self._copy(address, source.ctypes.data, source.nbytes, self._up, stream, "uploading")
 
     def download(self, target: NDArray[Any], address: int, stream: int) -> None:
-        here = target.ctypes.data
-        self._copy(here, address, target.nbytes, self._down, stream, "downloading")
+        """To contiguous memory of the host."""
+        self._copy(target.ctypes.data, address, target.nbytes, self._down, stream, "downloading")
 
     def copy(self, target: int, source: int, size: int, stream: int) -> None:
+        """On the device."""
         self._copy(target, source, size, self._across, stream, "copying on the device")
 
     def begin_capture(self, stream: int) -> None:
+        """Collect what this thread gives the stream, rather than run it."""
         begin = self._cuda.cudaStreamBeginCapture
         self._call(begin, stream, self._local, what="beginning to capture a frame")
 
     def end_capture(self, stream: int) -> int:
+        """What was collected, as a graph."""
         return int(self._call(self._cuda.cudaStreamEndCapture, stream, what="capturing a frame"))
 
     def abort_capture(self, stream: int) -> None:
+        """Throw away what was collected; raises nothing."""
         status, graph = self._cuda.cudaStreamEndCapture(stream)
         if int(status) == 0 and graph is not None:
             self._cuda.cudaGraphDestroy(graph)
         self._cuda.cudaGetLastError()
 
     def instantiate(self, graph: int) -> int:
+        """Make a graph ready to be launched; the graph itself is given back."""
         make = self._cuda.cudaGraphInstantiate
         try:
             return int(self._allocate(make, graph, 0, what="making a frame's graph ready"))
@@ -318,13 +251,8 @@ class CudaDevice:
 
 
 def open_device(index: int | None = None) -> Device:
-    """A GPU by its number, from 0, among those that the process sees; None is the first.
-
-    Raises:
-        BackendError: cuda-bindings is missing, the driver is too old, there is no GPU, or none of
-            that number.
-    """
-    return CudaDevice(index or 0)
+    """A GPU by its number, None for the first; raises as `Device`."""
+    return Device(index or 0)
 
 
 def _version(number: int) -> str:

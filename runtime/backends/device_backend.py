@@ -1,12 +1,13 @@
 """What all backends on a GPU share: a whole frame in stream order, with one synchronisation.
 
-A frame is one upload, the per-frame stages, the recurrent copies and one download, on one stream of
-its own. After one plain frame it is captured as a CUDA graph, and from then on launched as one. The
-source's state and every tensor between the stages stay on the device.
+A frame is one upload, the per-frame stages, the recurrent copies and one download, on a stream of
+the backend's own. After one plain frame it is captured as a CUDA graph, and from then on launched
+as one. The source's state and every tensor between the stages stay on the device.
 """
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import threading
@@ -27,17 +28,16 @@ from .base import EnlargedSource
 from .cuda import Device
 from .cuda_errors import LOST, DeviceError
 from .device_composer import DeviceComposer
-from .device_memory import DeviceMemory, size_of
-from .device_release import give_back, keep_for_good
+from .device_memory import DeviceMemory
 from .event_spans import EventSpans
 
 log = logging.getLogger("sonomime")
 
 GRAPH_VARIABLE = "SONOMIME_CUDA_GRAPH"
-"""Set to 0, every frame takes the plain path: one call per copy and stage, for debugging."""
+"""Set it to 0, and every frame is run call by call, for debugging."""
 
 TRIES = 2
-"""Captures that may fail in a row: another thread can spoil one, and hardly the next as well."""
+"""Captures that may fail in a row: another thread can spoil one, but hardly the next as well."""
 
 COMPOSED = "composed"
 
@@ -45,8 +45,8 @@ Variant = tuple[bool, str]
 """Whether the driving frame comes from the host, and what goes there: FRAME, COMPOSED or ""."""
 
 alone = threading.RLock()
-"""Held while stages are opened and while something is captured: whoever opens one may wait for the
-whole device, as ONNX Runtime does, and no capture of any thread survives that."""
+"""Held while stages are opened and while something is captured: opening may wait for the whole
+device, as ONNX Runtime does, which spoils the captures of all threads."""
 
 
 class DeviceBackend(ABC):
@@ -68,9 +68,11 @@ class DeviceBackend(ABC):
         self.device = f"{device.name} (sm_{major}{minor}), {software}, {device.versions}"
         self._device = device
         self._release = ExitStack()
-        # What a library holds for each stage. Not to be kept elsewhere: it goes before the memory.
+        # What a library holds for each stage. Keep it nowhere else: it must go before the memory.
         self._opened: dict[str, Any] = {}
-        keep_for_good(self._opened)
+        # One reference more, so that it is destroyed when given back and never else: on a lost GPU,
+        # or at the end of the program, ONNX Runtime's destructors would end the process.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._opened))
         self._lost = ""
         manifest = bundle.manifest
         self._stages = {stage.name: stage for stage in manifest.stages}
@@ -80,13 +82,13 @@ class DeviceBackend(ABC):
         self._graphs: dict[Variant, int] = {}
         self._warm = False
         plain = not self.captures or os.environ.get(GRAPH_VARIABLE) == "0"
-        # Of each kind: composing that cannot be captured takes no graph from plain frames.
+        # Counted for each kind: composing that cannot be captured leaves plain frames their graph.
         self._tries = dict.fromkeys((FRAME, COMPOSED, ""), 0 if plain else TRIES)
         self._put: set[str] = set()
         self._taken: tuple[str, DeviceArray] | None = None
         self._in_use: list[DeviceArray] = []  # until the stream has been waited for
         self._compose_next = False
-        self._composed = False  # from the layers as they are now
+        self._composed = False  # whether the layers, as they are now, have been composed
         self._spans = EventSpans(device, self._per_frame)
         with alone, device.current():
             self._stream = device.stream()
@@ -94,8 +96,8 @@ class DeviceBackend(ABC):
             self._end = weakref.finalize(
                 self, give_back, device, self._stream, self._spans, self._release
             )
-            # When the program ends the driver takes all of it back; a daemon thread may still be at
-            # work on it until then.
+            # At the end of the program the driver takes all of it back; until then a daemon thread
+            # may still use it.
             self._end.atexit = False
             try:
                 self._memory = DeviceMemory(device, manifest, self._stream, self._release)
@@ -113,7 +115,7 @@ class DeviceBackend(ABC):
 
     @abstractmethod
     def _open_stages(self, bundle: Bundle) -> None:
-        """Open every stage upon `self._memory` and `self._stream`, into `self._opened`."""
+        """Open every stage, with `self._memory` and `self._stream`, into `self._opened`."""
 
     @abstractmethod
     def _enqueue(self, stage: str) -> None:
@@ -123,12 +125,8 @@ class DeviceBackend(ABC):
             BackendError: it cannot be enqueued.
         """
 
-    def _check_capture(self) -> None:  # noqa: B027 (nothing to check is a good answer)
-        """Before a frame is captured.
-
-        Raises:
-            BackendError: some stage cannot be.
-        """
+    def _check_capture(self) -> None:  # noqa: B027 (a backend may have nothing to check)
+        """Raise a BackendError if a stage cannot be captured now."""
 
     @property
     def captured(self) -> bool:
@@ -189,8 +187,8 @@ class DeviceBackend(ABC):
                 self._enqueue_frame(variant, captured=False)
             if taken is not None:
                 tensor, array = taken
-                source = self._memory.address(tensor)
-                self._device.copy(array.address, source, array.nbytes, self._stream)
+                here = self._memory.address(tensor)
+                self._device.copy(array.address, here, array.nbytes, self._stream)
             self._finish()
             self._warm, self._composed = True, compose
             self._spans.passed()
@@ -203,19 +201,15 @@ class DeviceBackend(ABC):
         if array is None:
             self._put.discard(tensor)
             return
-        self._check_size(tensor, array)
         with self._guard():
             self._join(array)
-            target = self._memory.address(tensor)
-            self._device.copy(target, array.address, array.nbytes, self._stream)
-            self._in_use.append(array)
+            here = self._memory.address(tensor)
+            self._device.copy(here, array.address, array.nbytes, self._stream)
             self._put.add(tensor)
 
     def take(self, tensor: str, array: DeviceArray) -> None:
-        self._check_size(tensor, array)
         with self._guard():
             self._join(array)
-            self._in_use.append(array)
             self._taken = (tensor, array)
 
     @property
@@ -241,11 +235,8 @@ class DeviceBackend(ABC):
         return self._composer.frame.copy()
 
     def close(self) -> None:
-        """Wait for the device, then give everything back; raises nothing, even on a lost GPU.
-
-        A backend that is dropped without it does the same.
-        """
-        with alone:  # what a library closes with may wait for the whole GPU, which spoils captures
+        """Wait for the device and give everything back, as when it is dropped; raises nothing."""
+        with alone:  # closing may wait for the whole GPU, which spoils captures
             self._end()
         self._composed = False
         self._graphs.clear()
@@ -253,7 +244,7 @@ class DeviceBackend(ABC):
         self._in_use.clear()
 
     def _enqueue_frame(self, variant: Variant, captured: bool) -> None:
-        """The frame, call by call: to be done, or to be captured."""
+        """The frame, call by call: to be run, or to be captured."""
         from_host, down = variant
         events, device = self._spans.events, self._device
         self._memory.upload_inputs(from_host)
@@ -269,7 +260,7 @@ class DeviceBackend(ABC):
             self._composer.enqueue()
 
     def _capture(self, variant: Variant) -> None:
-        """Capture one frame, if it can be. What fails again and again runs plainly for good."""
+        """Capture one frame. What fails TRIES times in a row is run call by call from then on."""
         device = self._device
         if not alone.acquire(blocking=False):
             return  # a later frame is soon enough
@@ -298,20 +289,16 @@ class DeviceBackend(ABC):
             alone.release()
 
     def _join(self, array: DeviceArray) -> None:
-        """Let our stream wait for whoever is still working on the array."""
+        """Let our stream wait for others' work on the array; keep the array until `_finish`."""
         if array.stream not in (None, self._stream):
             self._device.record(self._joined, array.stream)
             self._device.wait(self._stream, self._joined)
+        self._in_use.append(array)
 
     def _finish(self) -> None:
-        """Wait for the stream; what others lent us is theirs again."""
+        """Wait for the stream; arrays of the caller are not used any more."""
         self._device.synchronise(self._stream)
         self._in_use.clear()
-
-    def _check_size(self, tensor: str, array: DeviceArray) -> None:
-        expected = size_of(self._memory.tensor(tensor))
-        if array.nbytes != expected:
-            raise BackendError(f"{tensor!r} has {expected} bytes, the array {array.nbytes}")
 
     def _event(self) -> int:
         event = self._device.event()
@@ -320,30 +307,42 @@ class DeviceBackend(ABC):
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
-        """Refuse to go on once the GPU is lost; wait out what a failed call had begun."""
+        """Refuse to go on once the GPU is lost; wait for what a failed call had begun."""
         if self._lost:
             raise BackendError(self._lost, LOST)
-        # The caller's thread may be at work on another GPU, and goes on there.
+        # The caller's thread may use another GPU, and goes on with that one.
         with self._device.current():
             try:
                 yield
             except BackendError as error:
                 self._taken = None
-                lost = self._settle(error)
-                if lost is None:
+                lost: BackendError = error
+                if not (isinstance(error, DeviceError) and error.lost):
+                    try:
+                        self._finish()
+                    except DeviceError as later:
+                        lost = later
+                if not (isinstance(lost, DeviceError) and lost.lost):
                     raise
                 self._lost = lost.message
                 if lost is error:
                     raise
-                # A stage said what it knew; that the GPU is gone is the greater news.
+                # The stage's own error comes first; that the GPU is gone matters more.
                 raise BackendError(f"{error.message}; {lost.message}", LOST) from error
 
-    def _settle(self, error: BackendError) -> DeviceError | None:
-        """Wait out what a failed call had begun; the error that says so if the GPU is lost."""
-        if not isinstance(error, DeviceError) or not error.lost:
-            try:
-                self._finish()
-                return None
-            except DeviceError as later:
-                error = later
-        return error if error.lost else None
+
+def give_back(device: Device, stream: int, spans: EventSpans, release: ExitStack) -> None:
+    """Wait for the device, then give everything back. The backend may be gone already. Takes no
+    lock: the garbage collector may call it while any lock is held."""
+    with device.current(freeing=True):
+        try:
+            device.synchronise(stream)
+        except DeviceError as error:
+            log.debug("while closing: %s", error.message)
+            if error.lost:
+                return
+        spans.freeze()
+        try:
+            release.close()  # all of it, whatever fails on the way
+        except DeviceError as error:
+            log.debug("while closing: %s", error.message)

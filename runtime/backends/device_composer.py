@@ -10,6 +10,7 @@ import logging
 import math
 from contextlib import ExitStack, suppress
 from ctypes import c_int, c_void_p
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..engines.tensorrt_packages import LIBRARIES, plugin_path
 from ..support.errors import BackendError
 from .base import EnlargedSource
 from .cuda import Device
-from .device_memory import DEVICE_ALIGNMENT, DeviceMemory
+from .device_memory import DeviceMemory, aligned
 
 log = logging.getLogger("sonomime")
 
@@ -34,15 +35,16 @@ class DeviceComposer:
     `compose.Composer` does on the CPU.
 
     Attributes:
-        serves: whether the bundle has layers and the library is there, and no source was refused.
-        release: gives back what belongs to the source: the next one does.
+        serves: whether it can compose: the bundle has layers, the library is there, and no source
+            was refused.
+        release: gives back what belongs to the source, when the next one comes.
         frame: pinned memory, uint8 (height, width[, 3]), of the frame that comes down.
     """
 
     def __init__(
         self, chain: Chain, device: Device, memory: DeviceMemory, stream: int, release: ExitStack
     ) -> None:
-        """Look for the library; what `release` is given frees everything again."""
+        """Look for the library; `release` frees everything again."""
         self._device, self._stream = device, stream
         named = vars(chain.layers).values() if chain.layers else ()
         self._layers = [memory.address(name) for name in named]
@@ -51,26 +53,25 @@ class DeviceComposer:
         maps = [*(shape[1:3] for shape in shapes[:2]), *(shape[2:] for shape in shapes[2:])]
         self._map_sizes = [*maps[0], *(shape[1] for shape in shapes[2:])] if maps else []
         # The kernel takes layers of one size, as those of every model here are.
-        self._kernel = load_kernel() if len(set(maps)) == 1 else None
+        self._kernel: Any = load_kernel() if len(set(maps)) == 1 else None
         self.serves = self._kernel is not None
         self.release = release.enter_context(ExitStack())
         self.frame: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._arguments: tuple[int, ...] = ()
 
     def take(self, source: EnlargedSource) -> None:
-        """Give back the last source, take another, and compose once: CUDA loads a kernel when it is
-        first launched, which had better not be while a frame is captured.
+        """Give back the last source, take another, and compose once: CUDA loads a kernel at its
+        first launch, which must not be while a frame is captured.
 
         Raises:
-            BackendError: out of memory, or the kernel cannot be launched. Then none is taken any
-                more.
+            BackendError: out of memory, or the kernel cannot be launched. `serves` is False then.
         """
         self.release.close()
         try:
             self._take(source)
         except BaseException:
             self.serves = False
-            with suppress(BackendError):  # a GPU that is lost takes all of it along
+            with suppress(BackendError):  # on a lost GPU nothing can be given back
                 self._device.synchronise(self._stream)
                 self.release.close()
             raise
@@ -80,9 +81,7 @@ class DeviceComposer:
         (width, height), channels = source.size, math.prod(source.picture.shape[2:])
         sizes = [source.low.nbytes, source.picture.nbytes, 4 * (box.size // 2) ** 2 * channels]
         sizes += [height * width * channels]
-        starts = [0]
-        for size in sizes:
-            starts.append(starts[-1] - (-size // DEVICE_ALIGNMENT) * DEVICE_ALIGNMENT)
+        starts = [0, *accumulate(map(aligned, sizes))]
         block = device.malloc(starts[-1])
         self.release.callback(device.free, block)
         pinned = device.pinned(sizes[-1])
@@ -104,32 +103,29 @@ class DeviceComposer:
         Raises:
             BackendError: the kernel cannot be launched.
         """
-        assert self._kernel is not None  # `serves` says so
         status = self._kernel(*self._arguments, self._stream)
         if status:
             raise BackendError(
                 f"the frame cannot be composed on {self._device.name}: CUDA error {status}",
-                "compile the plugin again, for this GPU (docs/gpu.md), or take its library away: "
-                "frames are composed on the CPU then",
+                "compile the plugin again for this GPU (docs/gpu.md), or remove its library: the "
+                "CPU composes frames then",
             )
         self._device.download(self.frame, self._arguments[8], self._stream)
 
 
 def load_kernel() -> Any:
-    """The function of the plugin, or of the kernels compiled without TensorRT; None where there is
-    no library, or none that serves, which is logged."""
+    """The function in the plugin's library, or in the kernels' own. None if neither is there, or
+    neither can be used, which is logged."""
     reasons = []
     for find in (plugin_path, lambda: LIBRARIES / "libsonomime_kernels.so"):
         try:
             path = find()
-            if path is None or not path.is_file():
-                continue
-            kernel = getattr(ctypes.CDLL(str(path)), FUNCTION)
+            if path is not None and path.is_file():
+                kernel = getattr(ctypes.CDLL(str(path)), FUNCTION)
+                kernel.argtypes = SIGNATURE
+                return kernel
         except (BackendError, OSError, AttributeError) as error:
-            reasons.append(str(error))  # AttributeError: compiled before there was this function
-            continue
-        kernel.argtypes = SIGNATURE
-        return kernel
+            reasons.append(str(error))  # AttributeError: a library without this function
     if reasons:
         log.warning("frames are composed on the CPU, not on the GPU: %s", "; ".join(reasons))
     return None

@@ -1,5 +1,4 @@
-"""The tensors of a bundle in a device's memory, wired by name, and the host's side of the few that
-cross over."""
+"""A bundle's tensors in a device's memory, wired by name, and the host's side of a few of them."""
 
 from __future__ import annotations
 
@@ -21,11 +20,11 @@ class DeviceMemory:
     """One block on the device for all tensors, and one pinned block for the boundary tensors.
 
     The boundary tensors come first and have the same offsets in both blocks. Everything is zero at
-    first, a recurrent state among it.
+    first, recurrent states included.
     """
 
     def __init__(self, device: Device, chain: Chain, stream: int, release: ExitStack) -> None:
-        """Allocate; what `release` is given frees it again.
+        """Allocate; `release` frees it again.
 
         Raises:
             DeviceError: out of memory.
@@ -34,45 +33,44 @@ class DeviceMemory:
         self._stream = stream
         self._tensors = chain.tensors()
         outer = boundary(chain)
-        # Settings lie beside the driving frame, so that all a frame takes goes up in one copy.
+        # Settings lie beside the driving frame, so that all inputs of a frame go up in one copy.
         settings = chain.settings()
         first = [*settings, DRIVING_FRAME]
-        order = [*first, *(name for name in outer if name not in first)]
-        order += [name for name in self._tensors if name not in outer]
+        order = dict.fromkeys([*first, *outer, *self._tensors])
         self._offsets: dict[str, int] = {}
         end = shared = 0
         for name in order:
             self._offsets[name] = end
-            end += -(-size_of(self._tensors[name]) // DEVICE_ALIGNMENT) * DEVICE_ALIGNMENT
+            end += aligned(size_of(self._tensors[name]))
             shared = end if name in outer else shared
-        self.size = end
         self._base = device.malloc(end)
         release.callback(device.free, self._base)
         self._pinned = device.pinned(shared)
         release.callback(device.free_pinned, self._pinned)
         self._pinned[...] = 0
         device.memset(self._base, 0, end, stream)
-        self._views = {name: self._span(name, name).view(self._type(name)) for name in outer}
         self._views = {
-            name: view.reshape(self._tensors[name].shape) for name, view in self._views.items()
+            name: self._span(name, name).view(tensor.dtype).reshape(tensor.shape)
+            for name, tensor in outer.items()
         }
         # What goes up with a frame, with the driving frame and without.
-        self._with_frame = (first[0], first[-1])
-        self._settings = (settings[0], settings[-1]) if settings else None
+        self._with_frame = self._span(first[0], first[-1])
+        self._settings = self._span(settings[0], settings[-1]) if settings else None
+        self._inputs = self.address(first[0])
 
     def address(self, tensor: str) -> int:
         """Where a tensor lies on the device."""
         return self._base + self._offsets[tensor]
 
     def tensor(self, name: str) -> Tensor:
-        """What the manifest says of it."""
+        """The manifest's entry."""
         return self._tensors[name]
 
     def view(self, tensor: str) -> NDArray[Any]:
         """The pinned memory of a boundary tensor.
 
         Raises:
-            BackendError: it is none.
+            BackendError: it is not one.
         """
         if tensor not in self._views:
             raise not_boundary(tensor)
@@ -83,10 +81,10 @@ class DeviceMemory:
         self._device.upload(self.address(tensor), self._views[tensor], self._stream)
 
     def upload_inputs(self, with_driving_frame: bool) -> None:
-        """Send up all that a frame takes, in one copy; the driving frame may be there already."""
-        ends = self._with_frame if with_driving_frame else self._settings
-        if ends is not None:
-            self._device.upload(self.address(ends[0]), self._span(*ends), self._stream)
+        """Send all inputs of a frame up, in one copy; the driving frame may be there already."""
+        inputs = self._with_frame if with_driving_frame else self._settings
+        if inputs is not None:
+            self._device.upload(self._inputs, inputs, self._stream)
 
     def download(self, tensor: str) -> None:
         """Bring a boundary tensor down, in stream order."""
@@ -99,20 +97,20 @@ class DeviceMemory:
 
     def read(self, tensor: str) -> NDArray[Any]:
         """A copy of what the device holds; waits for the stream."""
-        value = np.empty(self._tensors[tensor].shape, self._type(tensor))
+        value = self._empty(tensor)
         self._device.download(value, self.address(tensor), self._stream)
         self._device.synchronise(self._stream)
         return value
 
     def write(self, tensor: str, value: ArrayLike) -> None:
         """Set what the device holds; waits for the stream, since `value` is pageable memory."""
-        whole = np.empty(self._tensors[tensor].shape, self._type(tensor))
+        whole = self._empty(tensor)
         whole[...] = value
         self._device.upload(self.address(tensor), whole, self._stream)
         self._device.synchronise(self._stream)
 
-    def _type(self, tensor: str) -> np.dtype[Any]:
-        return np.dtype(self._tensors[tensor].dtype)
+    def _empty(self, tensor: str) -> NDArray[Any]:
+        return np.empty(self._tensors[tensor].shape, self._tensors[tensor].dtype)
 
     def _span(self, first: str, last: str) -> NDArray[np.uint8]:
         """The pinned bytes from the first to the end of the last tensor."""
@@ -123,3 +121,8 @@ class DeviceMemory:
 def size_of(tensor: Tensor) -> int:
     """Its bytes."""
     return math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
+
+
+def aligned(size: int) -> int:
+    """The next multiple of DEVICE_ALIGNMENT."""
+    return -(-size // DEVICE_ALIGNMENT) * DEVICE_ALIGNMENT

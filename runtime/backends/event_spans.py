@@ -12,7 +12,7 @@ from .cuda_errors import DeviceError
 class EventSpans(Mapping[str, float]):
     """Seconds between neighbouring events, one more than there are names; 0 before any frame.
 
-    Asking CUDA costs about as much as launching a frame, so the frame itself never does.
+    Asking CUDA costs about as much as launching a frame, so the frame itself never asks.
     """
 
     def __init__(self, device: Device, names: Sequence[str]) -> None:
@@ -26,32 +26,27 @@ class EventSpans(Mapping[str, float]):
         self._stale = True
 
     def freeze(self) -> None:
-        """Read what there is, since the events are about to go."""
+        """Read the times for good, since the events are about to go."""
         self._read()
         self._stale = False
 
-    def _read(self) -> None:
-        if not self._stale:
-            return
-        try:
-            # The garbage collector may ask in the middle of a capture, to which it is nothing.
-            with self._device.current(freeing=True):
-                found = [self._device.elapsed(*pair) for pair in pairwise(self.events)]
-        except DeviceError:  # another frame has begun, or the GPU is lost: the last times stay
-            return
-        self._stale = False
-        self._seconds = dict(zip(self._seconds, found, strict=True))
+    def _read(self) -> dict[str, float]:
+        if self._stale:
+            try:
+                # The garbage collector may ask during a capture, and must not spoil it.
+                with self._device.current(freeing=True):
+                    found = [self._device.elapsed(*pair) for pair in pairwise(self.events)]
+            except DeviceError:  # another frame has begun, or the GPU is lost: the last times stay
+                return self._seconds
+            self._stale = False
+            self._seconds = dict(zip(self._seconds, found, strict=True))
+        return self._seconds
 
     def __getitem__(self, name: str) -> float:
-        self._read()
-        return self._seconds[name]
+        return self._read()[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._seconds)
 
     def __len__(self) -> int:
         return len(self._seconds)
-
-    def __repr__(self) -> str:
-        steps = ", ".join(f"{name} {seconds * 1e3:.2f} ms" for name, seconds in self.items())
-        return f"EventSpans({steps})"

@@ -1,80 +1,111 @@
-"""Does an ONNX file keep to itself? A walk over its protobuf, without the onnx package.
+"""Read a stage's ONNX file and refuse what must not reach a runtime, without the onnx package.
 
-An ONNX file may say that a tensor's data lies in another file, and ONNX Runtime would follow it,
-out of the folder through a hard link too. A bundle's files are whole in themselves, so such a file
-is refused before any runtime sees it.
+A tensor's data may lie in another file: ONNX Runtime would follow it, out of the bundle through a
+hard link too. Operators that run a subgraph (Loop, Scan, If) may never end, and nothing but kill -9
+stops them then. No exporter of ours writes either.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import StageFile
 from ..support.errors import BundleError
 
-# Which fields of which message lead to a TensorProto: {message: {field number: message}}.
+# Which fields of which message lead to a TensorProto or a NodeProto: {message: {field: message}}.
 # Numbers from onnx.proto3; they never change.
-_MESSAGES = {
+_LEADS = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
     "Training": {1: "Graph", 2: "Graph"},
     "Graph": {1: "Node", 5: "Tensor", 15: "Sparse"},
     "Function": {7: "Node", 11: "Attribute"},
     "Node": {5: "Attribute"},
-    "Attribute": {
-        5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "Sparse", 23: "Sparse",
-    },
+    "Attribute": {5: "Tensor", 10: "Tensor", 22: "Sparse", 23: "Sparse"},
     "Sparse": {1: "Tensor", 2: "Tensor"},
     "Tensor": {},
-}  # fmt: skip
+}
+_MODEL_GRAPH, _OP_TYPE, _SUBGRAPHS = 7, 4, {6, 11}
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
-_MAX_DEPTH = 64
+_REFUSED = {"Loop", "Scan", "If"}
 
 
-def check_onnx(content: bytes, name: str) -> None:
-    """Check that `content` is a protobuf that names no external data.
+def read_stage(bundle: Bundle, stage: StageFile) -> bytes:
+    """A stage's ONNX file, for a runtime to open.
 
     Raises:
-        BundleError: it is not, or it does; `name` is the file's name for the message.
+        BundleError: as `Bundle.read` and `check_onnx`.
+    """
+    content = bundle.read(stage.file)
+    check_onnx(content, stage)
+    return content
+
+
+def check_onnx(content: bytes, stage: StageFile) -> None:
+    """Check that `content` is an ONNX file of plain operators that holds all its data.
+
+    Raises:
+        BundleError: it is not; the message names the file, and the stage where an operator is
+            refused.
     """
     try:
-        has_graph = _walk(memoryview(content), "Model", name, 0)
+        if _MODEL_GRAPH not in _walk(memoryview(content), "Model", stage, ""):
+            raise ValueError("it has no graph")
     except (IndexError, ValueError):
-        raise BundleError(f"{name} is not an ONNX file, or is damaged") from None
-    if not has_graph:
-        raise BundleError(f"{name} is not an ONNX file: it has no graph")
+        raise BundleError(f"{stage.file} is not an ONNX file, or is damaged") from None
 
 
-def _walk(data: memoryview, message: str, name: str, depth: int) -> bool:
-    """Whether the message had any field that leads on. Raises ValueError for a malformed one."""
-    if depth > _MAX_DEPTH:
-        raise ValueError("nested too deeply")
-    leads, found = _MESSAGES[message], False
+def _walk(data: memoryview, message: str, stage: StageFile, operator: str) -> set[int]:
+    """Check a message and all below it; the numbers of its fields. Raises ValueError for a
+    malformed one."""
+    fields = list(_fields(data))
+    numbers = {number for number, _ in fields}
+    refused = False
+    if message == "Node":
+        names = [v for n, v in fields if n == _OP_TYPE and isinstance(v, memoryview)]
+        named = {bytes(name).decode(errors="replace") for name in names}
+        operator, refused = " or ".join(sorted(named)), not named.isdisjoint(_REFUSED)
+    elif message == "Attribute":
+        refused = not numbers.isdisjoint(_SUBGRAPHS)
+    elif message == "Tensor" and (
+        _EXTERNAL_DATA in numbers or any(n == _DATA_LOCATION and v for n, v in fields)
+    ):
+        hint = "export it again with its weights in the one file"
+        raise BundleError(f"{stage.file} keeps data in another file, which is refused", hint)
+    if refused:
+        raise BundleError(
+            f"{stage.file}: stage {stage.name!r} uses the operator {operator!r}, which runs a "
+            "subgraph and may never end, so it is refused",
+            "use a bundle that `sonomime export` wrote",
+        )
+    for number, value in fields:
+        if number in _LEADS[message] and isinstance(value, memoryview):
+            _walk(value, _LEADS[message][number], stage, operator)
+    return numbers
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """The fields of a protobuf message: numbers as they are, the rest as their bytes."""
     position, end = 0, len(data)
     while position < end:
         key, position = _varint(data, position)
         if key >> 32:  # other readers cut it to 32 bits, and would see another field than we do
             raise ValueError("a key is too long")
-        field, kind = key >> 3, key & 7
+        kind = key & 7
         if kind == 0:
             value, position = _varint(data, position)
-            external = message == "Tensor" and field == _DATA_LOCATION and value != 0
-        elif kind == 2:
+            yield key >> 3, value
+            continue
+        if kind == 2:
             length, position = _varint(data, position)
-            if length > end - position:
-                raise ValueError("a field reaches beyond the end")
-            external = message == "Tensor" and field == _EXTERNAL_DATA
-            if field in leads:
-                found = True
-                _walk(data[position : position + length], leads[field], name, depth + 1)
-            position += length
         elif kind in (1, 5):
-            external = False
-            position += 8 if kind == 1 else 4
+            length = 8 if kind == 1 else 4
         else:
             raise ValueError("unknown wire type")
-        if external:
-            hint = "export it again with its weights in the one file"
-            raise BundleError(f"{name} keeps data in another file, which is refused", hint)
-    if position != end:
-        raise ValueError("a field reaches beyond the end")
-    return found
+        if length > end - position:
+            raise ValueError("a field reaches beyond the end")
+        yield key >> 3, data[position : position + length]
+        position += length
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,11 +11,11 @@ import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 
 from ..bundle.bundle import Bundle
-from ..bundle.manifest import Stage, StageFile, Tensor
+from ..bundle.manifest import StageFile
 from ..support.errors import BackendError, BundleError
 from ..support.timing import Spans
-from .base import allocate_all, boundary, not_boundary
-from .onnx_file import check_onnx
+from .base import allocate_all, boundary, difference, not_boundary
+from .onnx_file import read_stage
 
 _TYPES = {"uint8": "tensor(uint8)", "float16": "tensor(float16)", "float32": "tensor(float)"}
 
@@ -29,10 +29,10 @@ class OrtCpuBackend:
         """Open a session per stage.
 
         Raises:
-            BundleError: a stage is unsound ONNX, keeps data outside, or differs from the manifest.
+            BundleError: as `read_stage`, or a stage differs from the manifest.
             BackendError: ONNX Runtime refuses a stage.
         """
-        # Its warnings about missing GPUs are nobody's business here; errors come as exceptions.
+        # No warnings about missing GPUs; errors come as exceptions.
         ort.set_default_logger_severity(3)
         self.device = f"CPU, ONNX Runtime {ort.__version__}"
         self.threads = threads
@@ -46,21 +46,12 @@ class OrtCpuBackend:
         with ThreadPoolExecutor(min(threads, len(stages))) as pool:
             sessions = pool.map(lambda stage: _open_session(bundle, stage, threads), stages)
             self._runs = {
-                stage.name: self._bind(stage, session)
+                stage.name: (session, bind(stage, session, "cpu", 0, self._address))
                 for stage, session in zip(stages, sessions, strict=True)
             }
 
-    def _bind(self, stage: Stage, session: ort.InferenceSession) -> tuple[Any, Any]:
-        binding = session.io_binding()
-        for tensor in stage.inputs:
-            buffer = self._buffers[tensor.name]
-            pointer = buffer.ctypes.data
-            binding.bind_input(tensor.name, "cpu", 0, buffer.dtype.type, buffer.shape, pointer)
-        for tensor in stage.outputs:
-            buffer = self._buffers[tensor.name]
-            pointer = buffer.ctypes.data
-            binding.bind_output(tensor.name, "cpu", 0, buffer.dtype.type, buffer.shape, pointer)
-        return session, binding
+    def _address(self, tensor: str) -> int:
+        return self._buffers[tensor].ctypes.data
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -84,16 +75,15 @@ class OrtCpuBackend:
         session, binding = self._runs[stage]
         try:
             session.run_with_iobinding(binding)
-        except Exception as error:  # pybind's own classes, which share no base but Exception
+        except Exception as error:  # pybind's classes have no other common base
             reason = first_line(error)
             raise BackendError(f"stage {stage!r} failed in ONNX Runtime: {reason}") from error
 
     def run_frame(self) -> None:
-        spans = self._spans
-        spans.start()
+        self._spans.start()
         for i, stage in enumerate(self._per_frame):
             self.run(stage)
-            spans.lap(i)
+            self._spans.lap(i)
         for made, state in self._recurrent:
             self.copy(made, state)
 
@@ -102,6 +92,37 @@ class OrtCpuBackend:
         self._runs.clear()
         self._views.clear()
         self._buffers.clear()
+
+
+def bind(
+    stage: StageFile, session: Any, kind: str, device: int, address: Callable[[str], int]
+) -> Any:
+    """Bind all of a stage's tensors to the memory at their addresses."""
+    binding = session.io_binding()
+    for tensors, bind_tensor in (
+        (stage.inputs, binding.bind_input),
+        (stage.outputs, binding.bind_output),
+    ):
+        for tensor in tensors:
+            dtype = np.dtype(tensor.dtype).type
+            bind_tensor(tensor.name, kind, device, dtype, tensor.shape, address(tensor.name))
+    return binding
+
+
+def compare_graph(stage: StageFile, session: Any) -> None:
+    """A file must have exactly the tensors of the manifest: they are bound by bare address.
+
+    Raises:
+        BundleError: naming the first tensor that differs.
+    """
+    for what, tensors, nodes in (
+        ("input", stage.inputs, session.get_inputs()),
+        ("output", stage.outputs, session.get_outputs()),
+    ):
+        said = {t.name: f"{_TYPES[t.dtype]} {list(t.shape)}" for t in tensors}
+        found = {node.name: f"{node.type} {list(node.shape)}" for node in nodes}
+        if differs := difference(said, found):
+            raise BundleError(f"{stage.file}: {what} {differs}")
 
 
 def session_options(threads: int) -> ort.SessionOptions:
@@ -114,17 +135,16 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.log_severity_level = 3
     # Denormals halve the speed of networks whose activations fade out.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    # Every session has workers of its own. Those that spin for work gain next to nothing on idle
-    # cores, and beside a process that keeps one busy a frame takes 20 to 40 % longer: docs/results.
+    # Every session has its own workers. Spinning gains next to nothing on idle cores, and beside a
+    # process that keeps one busy a frame takes 20 to 40 % longer: docs/results.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Never ONNX Runtime's own format, which `check_onnx` cannot look into.
+    # Never ONNX Runtime's own format, which `check_onnx` cannot read.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
 
 
 def _open_session(bundle: Bundle, stage: StageFile, threads: int) -> ort.InferenceSession:
-    content = bundle.read(stage.file)
-    check_onnx(content, stage.file)
+    content = read_stage(bundle, stage)
     try:
         session = ort.InferenceSession(
             content, session_options(threads), providers=["CPUExecutionProvider"]
@@ -141,28 +161,3 @@ def _open_session(bundle: Bundle, stage: StageFile, threads: int) -> ort.Inferen
 def first_line(error: Exception) -> str:
     """The gist of an error of ONNX Runtime, which may go on for pages."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
-
-
-def compare_graph(stage: StageFile, session: ort.InferenceSession) -> None:
-    """A graph must have exactly the tensors of the manifest: buffers are bound by bare address.
-
-    Raises:
-        BundleError: naming the first tensor that differs.
-    """
-    _compare(stage, "input", stage.inputs, session.get_inputs())
-    _compare(stage, "output", stage.outputs, session.get_outputs())
-
-
-def _compare(stage: StageFile, what: str, expected: Sequence[Tensor], found: Sequence[Any]) -> None:
-    said = {tensor.name: (_TYPES[tensor.dtype], list(tensor.shape)) for tensor in expected}
-    has = {node.name: (node.type, list(node.shape)) for node in found}
-    for name in sorted(said.keys() | has.keys()):
-        if said.get(name) != has.get(name):
-            raise BundleError(
-                f"{stage.file}: {what} {name!r} is {_show(has.get(name))} in the file, "
-                f"{_show(said.get(name))} in the manifest"
-            )
-
-
-def _show(kind: tuple[str, list[Any]] | None) -> str:
-    return f"{kind[0]} {kind[1]}" if kind else "absent"

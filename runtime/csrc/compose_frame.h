@@ -5,7 +5,7 @@
 
 namespace sonomime {
 
-constexpr int kFiner = 3;  // so many times enlarged is what a frame reads
+constexpr int kFiner = 3;  // how many times what a frame reads is enlarged
 
 struct FrameSizes {
     int channels, map_height, map_width;

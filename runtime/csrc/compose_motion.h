@@ -10,13 +10,12 @@ struct ComposeSizes {
     float half_pixel;
 };
 
-// One pixel. `kMost` slots at most are held, in registers where kMost is known to the compiler;
-// 0: any number, the logits are read twice.
-template <int kMost, class Value>
-SONOMIME_HD Point composed(const ComposeSizes& sizes, const Value* logits,
+// One pixel. At most `kMost` logits are held, in registers; 0: any number of them, read twice.
+template <int kMost>
+SONOMIME_HD Point composed(const ComposeSizes& sizes, const float* logits,
                            const SlotMotion* motions, int pixel) {
     const int plane = sizes.height * sizes.width;
-    const Value* column = logits + pixel;
+    const float* column = logits + pixel;
     float held[kMost > 0 ? kMost : 1];
     float highest = -INFINITY;
     const int most = kMost > 0 ? kMost : sizes.slots;
@@ -26,7 +25,7 @@ SONOMIME_HD Point composed(const ComposeSizes& sizes, const Value* logits,
     for (int slot = 0; slot < most; ++slot) {
         // A condition, not a break: the loads need not wait for each other.
         if (slot < sizes.slots) {
-            const float logit = to_float(column[slot * plane]);
+            const float logit = column[slot * plane];
             if (kMost > 0) held[slot] = logit;
             highest = logit > highest ? logit : highest;
         }
@@ -40,7 +39,7 @@ SONOMIME_HD Point composed(const ComposeSizes& sizes, const Value* logits,
 #endif
     for (int slot = 0; slot < most; ++slot) {
         if (slot < sizes.slots) {
-            const float logit = kMost > 0 ? held[slot] : to_float(column[slot * plane]);
+            const float logit = kMost > 0 ? held[slot] : column[slot * plane];
             const float weight = expf(logit - highest);  // a logit that is NaN makes all NaN
             const Point there = moved(motions[slot], at);
             total += weight;

@@ -13,38 +13,26 @@ static int warp_occlude(const WarpSizes& sizes, const void* feature, const float
     for (int pixel = 0; pixel < sizes.height * sizes.width; ++pixel) {
         const Place place = place_of(sizes, deformation, occlusion, pixel);
         for (int group = 0; group * size_of_group < sizes.channels; ++group)
-            if constexpr (kEight)
-                warp_eight(sizes, static_cast<const Eight*>(feature), static_cast<Eight*>(output),
-                           place, pixel, group);
-            else
-                warp_linear(sizes, static_cast<const Value*>(feature), static_cast<Value*>(output),
-                            place, pixel, group);
+            warp_group<Value, kEight>(sizes, feature, output, place, pixel, group);
     }
     return 0;
 }
 
-template <class Value>
-static int sparse_motion(const SparseSizes& sizes, const void* source_small,
-                         const Keypoints& keypoints, void* output, int slots, CUstream_st*) {
-    for (int slot = 0; slot < slots; ++slot) {
-        const SlotMotion motion = slot_motion(keypoints, slot);
+static int sparse_motion(const SparseSizes& sizes, const float* source_small,
+                         const Keypoints& keypoints, float* output, CUstream_st*) {
+    for (int slot = 0; slot < sizes.slots; ++slot)
         for (int pixel = 0; pixel < sizes.height * sizes.width; ++pixel)
-            sparse_slot(sizes, static_cast<const Value*>(source_small), motion,
-                        static_cast<Value*>(output), pixel, slot);
-    }
+            sparse_slot(sizes, source_small, slot_motion(keypoints, slot), output, pixel, slot);
     return 0;
 }
 
-template <class Value>
-static int compose_motion(const ComposeSizes& sizes, const void* logits, const Keypoints& keypoints,
+static int compose_motion(const ComposeSizes& sizes, const float* logits, const Keypoints& keypoints,
                           float* output, CUstream_st*) {
     std::vector<SlotMotion> motions;
     for (int slot = 0; slot < sizes.slots; ++slot) motions.push_back(slot_motion(keypoints, slot));
-    const Value* values = static_cast<const Value*>(logits);
+    const auto compose = sizes.slots <= 16 ? composed<16> : sizes.slots <= 32 ? composed<32> : composed<0>;
     for (int pixel = 0; pixel < sizes.height * sizes.width; ++pixel) {
-        const Point point = sizes.slots <= 16   ? composed<16>(sizes, values, motions.data(), pixel)
-                            : sizes.slots <= 32 ? composed<32>(sizes, values, motions.data(), pixel)
-                                                : composed<0>(sizes, values, motions.data(), pixel);
+        const Point point = compose(sizes, logits, motions.data(), pixel);
         output[2 * pixel] = point.x;
         output[2 * pixel + 1] = point.y;
     }

@@ -6,7 +6,7 @@
 namespace sonomime {
 
 struct SparseSizes {
-    int channels, height, width;
+    int channels, height, width, slots;
     float variance, half_pixel;
 };
 
@@ -16,29 +16,25 @@ SONOMIME_HD float heat(Point at, Point keypoint, float variance) {
 }
 
 // One slot at one pixel: the heatmap of driving minus source, then every channel, warped.
-template <class Value>
-SONOMIME_HD void sparse_slot(const SparseSizes& sizes, const Value* source_small,
-                             const SlotMotion& motion, Value* output, int pixel, int slot) {
+SONOMIME_HD void sparse_slot(const SparseSizes& sizes, const float* source_small,
+                             const SlotMotion& motion, float* output, int pixel, int slot) {
     const int plane = sizes.height * sizes.width;
-    Value* result = output + slot * (sizes.channels + 1) * plane + pixel;
-    const bool exact = slot == 0 && sizes.half_pixel != 0.0f;
-    if (exact) {  // pixel centres read at pixel centres: the source itself
-        result[0] = from_float<Value>(0.0f);
+    float* result = output + slot * (sizes.channels + 1) * plane + pixel;
+    result[0] = 0.0f;
+    if (slot == 0 && sizes.half_pixel != 0.0f) {  // pixel centres read at pixel centres
         for (int channel = 0; channel < sizes.channels; ++channel)
             result[(channel + 1) * plane] = source_small[channel * plane + pixel];
         return;
     }
     const Point at = {centre(pixel % sizes.width, sizes.width, sizes.half_pixel),
                       centre(pixel / sizes.width, sizes.height, sizes.half_pixel)};
-    const float heatmap = slot == 0 ? 0.0f
-                                    : heat(at, motion.driving, sizes.variance) -
-                                          heat(at, motion.source, sizes.variance);
-    result[0] = from_float<Value>(heatmap);
+    if (slot != 0)
+        result[0] = heat(at, motion.driving, sizes.variance) -
+                    heat(at, motion.source, sizes.variance);
     const Point from = moved(motion, at);
     const Taps taps = taps_at(from.x, from.y, sizes.height, sizes.width);
     for (int channel = 0; channel < sizes.channels; ++channel)
-        result[(channel + 1) * plane] =
-            from_float<Value>(read(source_small + channel * plane, taps));
+        result[(channel + 1) * plane] = read(source_small + channel * plane, taps);
 }
 
 }  // namespace sonomime

@@ -17,7 +17,7 @@ struct Place {
     float seen;
 };
 
-// Channels that one thread makes: of the linear layout, and of the one with eight side by side.
+// Channels that one thread makes: in the linear layout, and in the one of eight side by side.
 constexpr int kLinearGroup = 4;
 constexpr int kEightGroup = 8;
 
@@ -87,8 +87,8 @@ SONOMIME_HD void warp_linear(const WarpSizes& sizes, const Value* feature, Value
     const int plane = sizes.height * sizes.width, first = group * kLinearGroup;
     const int last = sizes.channels - 1;
     float value[kLinearGroup];
-    // All reads before the first write, and no condition around them (beyond the last channel that one
-    // is read once more): so a GPU has all of them under way at once.
+    // All reads before the first write, and without a condition (beyond the last channel that one is
+    // read again), so that a GPU makes all of them at once.
     for (int i = 0; i < kLinearGroup; ++i) {
         const int channel = first + i < last ? first + i : last;
         value[i] = read(feature + channel * plane, place.taps);
@@ -116,6 +116,18 @@ SONOMIME_HD void warp_eight(const WarpSizes& sizes, const Eight* feature, Eight*
         result.lane[lane] = from_float<Half>(real ? sum[lane] * place.seen : 0.0f);
     }
     output[pixel * groups + group] = result;
+}
+
+// One group of channels of one pixel, in either layout.
+template <class Value, bool kEight>
+SONOMIME_HD void warp_group(const WarpSizes& sizes, const void* feature, void* output,
+                            const Place& place, int pixel, int group) {
+    if constexpr (kEight)
+        warp_eight(sizes, static_cast<const Eight*>(feature), static_cast<Eight*>(output), place,
+                   pixel, group);
+    else
+        warp_linear(sizes, static_cast<const Value*>(feature), static_cast<Value*>(output), place,
+                    pixel, group);
 }
 
 }  // namespace sonomime

@@ -1,9 +1,8 @@
 """One file that holds the engines of a whole bundle, and says what they were built from and for.
 
 A zip archive, stored and not compressed, of `manifest.json` (the classes below) and one engine per
-stage. An engine is machine code: what a file says of itself is checked before a byte of it is given
-to TensorRT, and reading trusts nothing: sizes are bounded by the file's own size, digests by the
-manifest. Whether the file itself may be used is `engine_store`'s question.
+stage. An engine is machine code: a file is checked before a byte of it is given to TensorRT.
+`engine_store` decides whether the file may be used at all.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ import hashlib
 import io
 import json
 import os
-import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from ..support.atomic_files import atomic_path
-from ..support.dataclass_parser import StrictError, parse, plain
+from ..support.dataclass_parser import parse, plain
 from ..support.errors import BackendError, BundleError
 from ..support.plain_file import read_plain_file
 
@@ -29,8 +28,13 @@ MANIFEST = "manifest.json"
 MAX_FILE_BYTES = 8 << 30
 MAX_MANIFEST_BYTES = 1 << 20
 _BUILD = "build the engines again: sonomime build BUNDLE"
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}", re.ASCII)
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+# What reading an archive raises when it is cut off, edited, encrypted or made to harm. StrictError
+# is a ValueError, RecursionError (of nested JSON) a RuntimeError.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError, RuntimeError, EOFError,
+    OverflowError, NotImplementedError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class EngineManifest:
     """What the engines are: of which bundle, for which TensorRT and which GPUs.
 
     `targets`: compute capabilities (rtx) or name and compute capability of the one GPU (tensorrt);
-    `plugin_sha256`: the plugin they call, or empty; `recipe`: what the builder was told.
+    `plugin_sha256`: the plugin they call, or empty; `recipe`: the builder's options.
     """
 
     bundle: str
@@ -109,14 +113,15 @@ def write_engine_file(
     Raises:
         OutputError: it cannot be written.
     """
+    members = {MANIFEST: (json.dumps(plain(manifest), indent=1) + "\n").encode()}
+    members |= {stage.file: engines[stage.name] for stage in manifest.stages}
     with atomic_path(path) as temporary:
         if private:
             temporary.chmod(0o600)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            text = json.dumps(plain(manifest), indent=1) + "\n"
-            _add(archive, MANIFEST, text.encode("utf-8"))
-            for stage in manifest.stages:
-                _add(archive, stage.file, engines[stage.name])
+            for name, content in members.items():
+                # ZipInfo has no date: the same engines make the same file.
+                archive.writestr(zipfile.ZipInfo(name), content)
         with temporary.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -125,125 +130,61 @@ def read_engine_file(path: Path) -> EngineFile:
     """Read and check a whole file: what is returned is what was checked.
 
     Raises:
-        BackendError: missing, no engine file, cut off, edited, or not what it says of itself.
+        BackendError: missing, not an engine file, cut off, edited, or not what its manifest says.
     """
-    content = _content(path)
-    with _open(path, io.BytesIO(content)) as archive:
-        entries = _entries(path, archive, len(content))
-        manifest = _manifest(path, archive, entries)
-        engines = {}
+    try:
+        # A link is followed on purpose: the content is trusted, not the name.
+        content = read_plain_file(Path(os.path.realpath(path)), MAX_FILE_BYTES)
+    except BundleError as error:
+        raise BackendError(f"engine file {path} cannot be read: {error.message}", _BUILD) from None
+    with _opened(path, io.BytesIO(content), len(content)) as archive:
+        manifest = _manifest(archive)
+        engines = {stage.name: archive.read(stage.file) for stage in manifest.stages}
         for stage in manifest.stages:
-            entry = entries.pop(stage.file, None)
-            if entry is None:
-                raise _broken(path, f"the engine of stage {stage.name!r} is missing")
-            if entry.file_size != stage.size:
-                raise _broken(
-                    path, f"{stage.file} has {entry.file_size} bytes, the manifest {stage.size}"
-                )
-            engine = _member(path, archive, entry)
-            if hashlib.sha256(engine).hexdigest() != stage.sha256:
-                raise _broken(path, f"{stage.file} differs from its SHA-256, so it was edited")
-            engines[stage.name] = engine
-        if entries:
-            raise _broken(path, f"it holds {min(entries)!r}, which its manifest does not name")
+            engine = engines[stage.name]
+            if (len(engine), hashlib.sha256(engine).hexdigest()) != (stage.size, stage.sha256):
+                raise ValueError(f"{stage.file} differs from its size and SHA-256")
+        extra = set(archive.namelist()) - {MANIFEST, *(stage.file for stage in manifest.stages)}
+        if extra:
+            raise ValueError(f"it holds {min(extra)!r}, which its manifest does not name")
     return EngineFile(path, hashlib.sha256(content).hexdigest(), manifest, engines)
 
 
 def read_engine_manifest(path: Path) -> EngineManifest:
-    """The manifest alone: neither engines nor digests are looked at.
+    """The manifest alone, without a look at engines and digests.
 
     Raises:
-        BackendError: the file is missing or none of ours.
+        BackendError: the file is missing or not an engine file.
     """
     try:
-        with path.open("rb") as file, _open(path, file) as archive:
-            size = os.fstat(file.fileno()).st_size
-            return _manifest(path, archive, _entries(path, archive, size))
+        size = path.stat().st_size
+        with path.open("rb") as file, _opened(path, file, size) as archive:
+            return _manifest(archive)
     except OSError as error:
-        raise _unreadable(path, (error.strerror or str(error)).lower()) from None
+        reason = (error.strerror or str(error)).lower()
+        raise BackendError(f"engine file {path} cannot be read: {reason}", _BUILD) from None
 
 
-def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    # No dates: the same engines make the same file.
-    archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_STORED)
-
-
-def _content(path: Path) -> bytes:
+@contextmanager
+def _opened(path: Path, file: BinaryIO, size: int) -> Iterator[zipfile.ZipFile]:
+    """The archive, of which nothing can swell; damage within the block becomes a BackendError."""
     try:
-        # A link is followed on purpose: it is the content that is trusted, whatever leads to it.
-        return read_plain_file(Path(os.path.realpath(path)), MAX_FILE_BYTES)
-    except BundleError as error:
-        raise _unreadable(path, error.message) from None
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise ValueError("a part of it is compressed")
+            if sum(member.file_size for member in members) > size:
+                raise ValueError("its parts claim more bytes than it has")
+            yield archive
+    except _DAMAGE as error:
+        reason = str(error)[:200] or type(error).__name__
+        raise BackendError(
+            f"{path} is cut off, edited or not an engine file: {reason}",
+            f"copy it again, or {_BUILD}",
+        ) from None
 
 
-def _open(path: Path, file: io.BufferedIOBase) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(file)
-    except (
-        zipfile.BadZipFile, ValueError, OSError, NotImplementedError, EOFError, OverflowError
-    ) as error:  # fmt: skip
-        raise _broken(path, f"it is cut off or no engine file ({error})") from None
-
-
-def _entries(path: Path, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """Members by name. Stored members cannot be larger than the file, so none can swell."""
-    entries: dict[str, zipfile.ZipInfo] = {}
-    for entry in archive.infolist():
-        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-            raise _broken(path, f"{entry.filename!r} is compressed or encrypted")
-        if entry.filename in entries:
-            raise _broken(path, f"it holds {entry.filename!r} twice")
-        entries[entry.filename] = entry
-    if sum(entry.file_size for entry in entries.values()) > size:
-        raise _broken(path, "its members claim more bytes than it has")
-    return entries
-
-
-def _manifest(
-    path: Path, archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]
-) -> EngineManifest:
-    """Parse the manifest and take it out of the entries."""
-    entry = entries.pop(MANIFEST, None)
-    if entry is None:
-        raise _broken(path, f"it has no {MANIFEST}")
-    if entry.file_size > MAX_MANIFEST_BYTES:
-        raise _broken(path, f"its {MANIFEST} is larger than 1 MiB")
-    try:
-        data = json.loads(_member(path, archive, entry))
-        if isinstance(data, dict) and type(data.get("format")) is int and data["format"] != 1:
-            raise BackendError(
-                f"{path}: engine file of format {data['format']}, this sonomime reads 1", _BUILD
-            )
-        manifest = parse(EngineManifest, data)
-    except StrictError as error:
-        raise _broken(path, f"{MANIFEST}: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, f"{MANIFEST} is no JSON: {str(error)[:100]}") from None
-    names = [stage.name for stage in manifest.stages]
-    if not names or len(set(names)) != len(names) or not all(map(_NAME.fullmatch, names)):
-        raise _broken(path, f"{MANIFEST} names stages twice, none, or by impossible names")
-    for stage in manifest.stages:
-        if not _SHA256.fullmatch(stage.sha256) or not _SHA256.fullmatch(stage.onnx_sha256):
-            raise _broken(path, f"{MANIFEST}: a digest of {stage.name!r} is none")
-    return manifest
-
-
-def _member(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    try:
-        with archive.open(entry) as file:
-            content = file.read(entry.file_size + 1)
-    except (
-        zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, RuntimeError, OverflowError
-    ) as error:  # fmt: skip
-        raise _broken(path, f"{entry.filename} is damaged ({error})") from None
-    if len(content) != entry.file_size:
-        raise _broken(path, f"{entry.filename} is cut off")
-    return content
-
-
-def _broken(path: Path, reason: str) -> BackendError:
-    return BackendError(f"{path} cannot be used: {reason}", f"copy it again, or {_BUILD}")
-
-
-def _unreadable(path: Path, reason: str) -> BackendError:
-    return BackendError(f"engine file {path} cannot be read: {reason}", _BUILD)
+def _manifest(archive: zipfile.ZipFile) -> EngineManifest:
+    if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
+        raise ValueError(f"its {MANIFEST} is larger than 1 MiB")
+    return parse(EngineManifest, json.loads(archive.read(MANIFEST)), MANIFEST)

@@ -1,9 +1,9 @@
-"""Which engines may be used: flavours of TensorRT, the user's cache, and trust.
+"""Which engines may be used: the user's cache, and trust.
 
 Engines are machine code. One is used only when this user's own cache recorded its file's digest:
 when `sonomime build` made it here, or when the user said `sonomime engine trust FILE`. The records
-are believed only while nobody else could have written them. What an engine was built from and for
-is compared with what it is to serve, so that a stale one is an error that says what changed.
+count only while no other user could have written them. What an engine was built from and for is
+compared with what it is needed for, so that a stale one is an error that says what changed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..bundle.bundle import Bundle
 from ..support.atomic_files import atomic_path, cache_folder
-from ..support.errors import BackendError, OutputError, output_errors
+from ..support.errors import BackendError, OutputError
 from .engine_file import (
     EngineFile,
     EngineManifest,
@@ -29,11 +29,7 @@ from .engine_file import (
     read_engine_manifest,
     write_engine_file,
 )
-from .tensorrt_packages import (
-    RECIPE,
-    check_served,
-    plugin_digest,
-)
+from .tensorrt_packages import RECIPE, check_served, plugin_digest
 
 
 @dataclass(frozen=True)
@@ -54,13 +50,10 @@ class Facts:
         return cls(onnx, flavour, version, tuple(targets), plugin_digest(flavour), RECIPE)
 
     @classmethod
-    def stated(cls, manifest: EngineManifest) -> Facts:
+    def stated(cls, made: EngineManifest) -> Facts:
         """What an engine file says it was built from and for."""
-        onnx = tuple((stage.name, stage.onnx_sha256) for stage in manifest.stages)
-        return cls(
-            onnx, manifest.flavour, manifest.version, manifest.targets, manifest.plugin_sha256,
-            manifest.recipe,
-        )  # fmt: skip
+        onnx = tuple((stage.name, stage.onnx_sha256) for stage in made.stages)
+        return cls(onnx, made.flavour, made.version, made.targets, made.plugin_sha256, made.recipe)
 
     @property
     def key(self) -> str:
@@ -82,7 +75,7 @@ def cached_path(facts: Facts) -> Path:
 def build_command(bundle: Bundle, flavour: str, device: int = 0) -> str:
     """The command that builds a bundle's engines for the GPU of that number."""
     command = f"sonomime build {bundle.folder} --flavour {flavour}"
-    # Those of RTX are for every GPU that it serves.
+    # RTX engines are for every GPU that it supports.
     return f"{command} --device {device}" if device and flavour == "tensorrt" else command
 
 
@@ -102,11 +95,11 @@ def load_engines(
     Raises:
         BackendError: no engine can be built for such a GPU; none built; built from another bundle,
             for another GPU, version or plugin, or with other options; edited, cut off, or of a file
-            that this user does not trust. The hint is the cure.
+            that this user does not trust.
     """
     check_served(flavour, trt, targets)
     wanted = Facts.wanted(bundle, flavour, trt.__version__, targets)
-    build = build_command(bundle, flavour, device)
+    build = f"run: {build_command(bundle, flavour, device)}"
     try:
         file = _find(wanted, bundle, build)
     except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
@@ -115,17 +108,17 @@ def load_engines(
     opened = read_engine_file(file)
     reasons = differences(Facts.stated(opened.manifest), wanted)
     if reasons:
-        raise BackendError(f"{file} does not serve here: {'; '.join(reasons)}", f"run: {build}")
+        raise BackendError(f"{file} cannot be used here: {'; '.join(reasons)}", build)
     if not is_trusted(opened.sha256):
         raise BackendError(
             f"{file} was changed since it was built or trusted, or its folder was open to others",
-            f"run: {build}",
+            build,
         )
     return dict(opened.engines)
 
 
 def differences(found: Facts, wanted: Facts) -> list[str]:
-    """Why engines of `found` do not serve what is `wanted`; empty when they do."""
+    """Why engines of `found` are not the `wanted` ones; empty when they are."""
     reasons = []
     if found.flavour != wanted.flavour:
         reasons.append(f"it is for {found.flavour}, not {wanted.flavour}")
@@ -134,9 +127,9 @@ def differences(found: Facts, wanted: Facts) -> list[str]:
     if found.version != wanted.version:
         reasons.append(f"it was built by version {found.version}, {wanted.version} is installed")
     if found.recipe != wanted.recipe:
-        told = repr(found.recipe) if found.recipe else "of an older sonomime"
-        reasons.append(f"it was built with the options {told}, not {wanted.recipe!r}")
-    # An RTX file serves every GPU that it was built for.
+        options = repr(found.recipe) if found.recipe else "of an older sonomime"
+        reasons.append(f"it was built with the options {options}, not {wanted.recipe!r}")
+    # RTX engines run on every GPU that they were built for.
     missing = set(wanted.targets) - set(found.targets)
     if missing if wanted.flavour == "rtx" else found.targets != wanted.targets:
         reasons.append(f"it is for {', '.join(found.targets)}, not {', '.join(wanted.targets)}")
@@ -148,45 +141,39 @@ def differences(found: Facts, wanted: Facts) -> list[str]:
 
 
 def _find(wanted: Facts, bundle: Bundle, build: str) -> Path:
-    """The cache's file for what is wanted, or one that serves it as well.
+    """A cached file that can be used: of exactly these facts, or another one.
 
     Raises:
-        BackendError: there is none; the nearest one says why.
+        BackendError: there is none; with what differs in the nearest one.
     """
     exact = cached_path(wanted)
     if exact.is_file():
         return exact
-    nearest: tuple[int, str] | None = None
-    for path, manifest in _cached():
-        found = Facts.stated(manifest)
-        reasons = differences(found, wanted)
-        if not reasons:
-            return path
-        related = manifest.bundle == bundle.manifest.name or dict(found.onnx) == dict(wanted.onnx)
-        if related and (nearest is None or len(reasons) < nearest[0]):
-            nearest = len(reasons), "; ".join(reasons)
-    what = f"no {wanted.flavour} engines of bundle {bundle.manifest.name!r} are built for this"
-    why = f": what there is does not serve, {nearest[1]}" if nearest else ""
-    raise BackendError(what + why, f"run: {build}")
-
-
-def _cached() -> Iterator[tuple[Path, EngineManifest]]:
+    nearest: list[str] = []
     for path in sorted(cache_root().glob("*.engine")):
-        with suppress(BackendError):  # of another format, or spoilt: it serves nobody
-            yield path, read_engine_manifest(path)
+        with suppress(BackendError):  # of another format, or damaged: build another
+            manifest = read_engine_manifest(path)
+            found = Facts.stated(manifest)
+            reasons = differences(found, wanted)
+            if not reasons:
+                return path
+            related = manifest.bundle == bundle.manifest.name or found.onnx == wanted.onnx
+            if related and (not nearest or len(reasons) < len(nearest)):
+                nearest = reasons
+    what = f"no {wanted.flavour} engines of bundle {bundle.manifest.name!r} are built for this"
+    why = f": those in the cache cannot be used, {'; '.join(nearest)}" if nearest else ""
+    raise BackendError(what + why, build)
 
 
 def is_trusted(sha256: str) -> bool:
-    """Whether this user's own cache recorded an engine file of that digest."""
+    """Whether this user's own cache has a record of an engine file of that digest."""
+    record = _record(sha256)
     try:
-        record = _records() / f"{sha256}.json"
-        for path in (cache_root(), _records(), record):
-            facts = path.lstat()
-            kind = stat.S_ISREG if path == record else stat.S_ISDIR
-            if not kind(facts.st_mode) or not _private(facts):
-                return False
-        return bool(json.loads(record.read_text(encoding="utf-8"))["sha256"] == sha256)
-    except (OSError, ValueError, KeyError, TypeError):
+        root, folder, file = (p.lstat() for p in (cache_root(), record.parent, record))
+        kinds = stat.S_ISDIR(root.st_mode), stat.S_ISDIR(folder.st_mode), stat.S_ISREG(file.st_mode)
+        private = all(kinds) and all(map(_private, (root, folder, file)))
+        return private and sha256 in record.read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError):
         return False
 
 
@@ -194,21 +181,22 @@ def record_trust(sha256: str, why: str) -> None:
     """Record an engine file's digest as one that may be used; `why`: built or trusted.
 
     Raises:
-        OutputError: the cache cannot be written, or belongs to somebody else.
+        OutputError: the cache cannot be written, or belongs to another user.
     """
-    _make_private(cache_root())
-    _make_private(_records())
-    record = {"sha256": sha256, "why": why}
-    with atomic_path(_records() / f"{sha256}.json") as temporary:
-        temporary.chmod(0o600)
-        temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    record = _record(sha256)
+    with _writing_the_cache():
+        _make_private(cache_root())
+        _make_private(record.parent)
+        with atomic_path(record) as temporary:
+            temporary.chmod(0o600)
+            temporary.write_text(json.dumps({"sha256": sha256, "why": why}) + "\n")
 
 
 def trust(file: Path) -> EngineFile:
     """Trust an engine file that came from elsewhere, and keep a copy where it will be found.
 
     Raises:
-        BackendError: it is no sound engine file, or another version's, which nothing here can use.
+        BackendError: it is not a sound engine file, or another version's, which cannot be used.
         OutputError: the cache cannot be written.
     """
     opened = read_engine_file(file)
@@ -216,7 +204,7 @@ def trust(file: Path) -> EngineFile:
     reasons = differences(stated, replace(stated, recipe=RECIPE))
     if reasons:
         hint = "build it again with this version of sonomime"
-        raise BackendError(f"{file} can serve nothing here: {reasons[0]}", hint)
+        raise BackendError(f"{file} cannot be used: {reasons[0]}", hint)
     record_trust(store(opened.manifest, opened.engines), f"trusted: {file.name}")
     return opened
 
@@ -227,35 +215,43 @@ def store(manifest: EngineManifest, engines: Mapping[str, bytes]) -> str:
     Raises:
         OutputError: the cache cannot be written.
     """
-    _make_private(cache_root())
-    path = cached_path(Facts.stated(manifest))
-    with output_errors(path):
+    with _writing_the_cache():
+        _make_private(cache_root())
+        path = cached_path(Facts.stated(manifest))
         if path.is_symlink():  # which would be followed
             path.unlink()
-    return write_engine_file(path, manifest, engines, private=True)
+        return write_engine_file(path, manifest, engines, private=True)
 
 
-def _records() -> Path:
-    return cache_root() / "trusted"
+def _record(sha256: str) -> Path:
+    """The file that says that this digest is trusted."""
+    return cache_root() / "trusted" / f"{sha256}.json"
 
 
 def _private(facts: os.stat_result) -> bool:
     """Ours, and closed to everybody else."""
-    ours = not hasattr(os, "getuid") or facts.st_uid == os.getuid()
-    return ours and not (facts.st_mode & 0o077 and os.name == "posix")
+    return facts.st_uid == os.getuid() and not facts.st_mode & 0o077
 
 
 def _make_private(folder: Path) -> None:
-    """Make a folder that is ours alone. One that was open may hold what others wrote, so its
-    content goes."""
-    with output_errors(folder):
-        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-            raise OutputError(f"{folder} is no folder of its own", "remove it")
-        if folder.exists() and not _private(folder.stat()):
-            shutil.rmtree(folder)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _private(folder.stat()):
-            raise OutputError(
-                f"{folder} is open to others and cannot be closed",
-                "set XDG_CACHE_HOME to a folder on a file system with permissions",
-            )
+    """Make a folder that is ours alone. One that was open to others may hold what they wrote, so
+    its content goes."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise OutputError(f"{folder} is a link or a file, not a folder: remove it")
+    if folder.exists() and not _private(folder.stat()):
+        shutil.rmtree(folder)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _private(folder.stat()):
+        raise OutputError(f"{folder} is open to others and cannot be closed")
+
+
+@contextmanager
+def _writing_the_cache() -> Iterator[None]:
+    """Name the cache as the cause where it is full, read-only or not private."""
+    try:
+        yield
+    except (OSError, RuntimeError, OutputError) as error:  # RuntimeError: a user without a home
+        raise OutputError(
+            f"the cache of engines cannot be written: {error}",
+            "free some space there, or set XDG_CACHE_HOME to a folder of your own with permissions",
+        ) from error

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ..support.errors import BackendError
+from ..support.optional_import import import_or_explain
 from ..support.plain_file import sha256_file
 
-# TensorRT-RTX compiles for each of these where it runs; it serves Ampere and later, but not 9.0
-# (H100).
+# TensorRT-RTX supports Ampere and later, but not 9.0 (H100).
 RTX_OLDEST = 80
 
-# What the builder is told beyond TensorRT's own defaults, in words. Another recipe makes engines
-# that were built before stale, so whoever changes what `export.engine` tells it changes this too.
+# The builder's options beyond TensorRT's own defaults, in words. Whoever changes them in
+# `export.engine` changes this too, which makes engines that were built before stale.
 RECIPE = "strongly typed, TF32 off"
 
 PLUGIN_VARIABLE = "SONOMIME_PLUGIN"
@@ -36,12 +34,12 @@ class Flavour:
 
 
 def rtx_target(major: int, minor: int) -> str:
-    """How TensorRT-RTX calls a compute capability: (8, 9) -> SM89."""
+    """TensorRT-RTX's name of a compute capability: (8, 9) -> SM89."""
     return f"SM{major}{minor}"
 
 
 def rtx_targets(trt: Any) -> list[str]:
-    """All that this TensorRT-RTX builds portable engines for."""
+    """All compute capabilities that this TensorRT-RTX builds portable engines for."""
     names = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
     return [name for name in names if int(name[2:]) >= RTX_OLDEST]
 
@@ -50,7 +48,7 @@ def check_served(flavour: str, trt: Any, targets: list[str]) -> None:
     """Refuse GPUs that no engine of a flavour can be built for: building would not help.
 
     Raises:
-        BackendError: TensorRT-RTX does not serve one of these compute capabilities.
+        BackendError: TensorRT-RTX does not support one of these compute capabilities.
     """
     served = rtx_targets(trt) if flavour == "rtx" else targets
     missing = [target for target in targets if target not in served]
@@ -63,7 +61,7 @@ def check_served(flavour: str, trt: Any, targets: list[str]) -> None:
 
 
 def gpu_target(name: str, major: int, minor: int) -> str:
-    """The one target of an engine of full TensorRT: ("NVIDIA L4", 8, 9) -> "NVIDIA L4 8.9"."""
+    """The target of an engine of full TensorRT: ("NVIDIA L4", 8, 9) -> "NVIDIA L4 8.9"."""
     return f"{name} {major}.{minor}"
 
 
@@ -77,20 +75,14 @@ FLAVOURS = {
 }
 
 
-def load_flavour(name: str) -> tuple[Flavour, ModuleType]:
+def load_flavour(name: str) -> tuple[Flavour, Any]:
     """A flavour and its module.
 
     Raises:
-        BackendError: the package is absent or cannot be loaded; the hint names the cure.
+        BackendError: the package is absent or cannot be loaded; the hint says how to install it.
     """
     flavour = FLAVOURS[name]
-    try:
-        return flavour, importlib.import_module(flavour.module)
-    except (ImportError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BackendError(
-            f"{flavour.module} cannot be imported: {reason}", flavour.cure
-        ) from error
+    return flavour, import_or_explain(flavour.module, flavour.cure)
 
 
 def plugin_path() -> Path | None:
@@ -103,10 +95,10 @@ def plugin_path() -> Path | None:
     if named:
         if not Path(named).is_file():
             raise BackendError(
-                f"{PLUGIN_VARIABLE} names {named}, which is no file",
+                f"{PLUGIN_VARIABLE} names {named}, which is not a file",
                 "name the plugin's .so, or unset it",
             )
-        # Whole: the loader would look for a bare name elsewhere than here.
+        # Absolute: the loader would not look for a bare name here.
         return Path(named).absolute()
     beside = LIBRARIES / "libsonomime_plugin.so"
     return beside if beside.is_file() else None
@@ -133,14 +125,13 @@ def load_plugin(trt: Any) -> Path | None:
     if path is None or path in _loaded:
         return path
     try:
-        handle, reason = trt.get_plugin_registry().load_library(str(path)), "it said no more"
+        handle, reason = trt.get_plugin_registry().load_library(str(path)), "it gave no reason"
     except (RuntimeError, OSError, TypeError) as error:
         handle, reason = None, str(error)
     if handle is None:
         raise BackendError(
             f"TensorRT {trt.__version__} cannot load the plugin {path}: {reason}",
-            "compile it against this TensorRT's headers (docs/gpu.md), or take it away: it is "
-            "done without",
+            "compile it against this TensorRT's headers (docs/gpu.md), or do without it: remove it",
         )
     _loaded.add(path)
     return path

@@ -11,6 +11,7 @@
 #include <vector>
 
 #define __global__
+#define __device__
 #define __launch_bounds__(threads)
 #define __restrict__
 #define __shared__ static

@@ -3,7 +3,9 @@
 // No REGISTER_TENSORRT_PLUGIN: it would call into a TensorRT library, and so tie the file to one of
 // them. TensorRT registers what getCreators returns, in any version since 10.
 #include <cmath>
+#include <cstdio>
 #include <cstring>
+#include <new>
 
 #include "operators.h"
 
@@ -13,15 +15,14 @@ using namespace nvinfer1;
 
 namespace {
 
-template <class Made>
 class Creator final : public IPluginCreatorV3One {
 public:
-    Creator() noexcept {
+    explicit Creator(const Kind& kind) noexcept : kind_(kind) {
         fields_[0] = PluginField("half_pixel", nullptr, PluginFieldType::kFLOAT32, 1);
         fields_[1] = PluginField("variance", nullptr, PluginFieldType::kFLOAT32, 1);
-        collection_ = {Made{}.has_variance() ? 2 : 1, fields_.data()};
+        collection_ = {kind.has_variance ? 2 : 1, fields_.data()};
     }
-    char const* getPluginName() const noexcept override { return Made::kName; }
+    char const* getPluginName() const noexcept override { return kind_.name; }
     char const* getPluginVersion() const noexcept override { return kVersion; }
     char const* getPluginNamespace() const noexcept override { return kNamespace; }
     PluginFieldCollection const* getFieldNames() noexcept override { return &collection_; }
@@ -40,13 +41,11 @@ public:
         if (!has_half_pixel) return refuse(name, "the attribute half_pixel is missing");
         if (attributes.half_pixel != 0.0f && attributes.half_pixel != 1.0f)
             return refuse(name, "half_pixel is neither 0.0 nor 1.0");
-        if (Made{}.has_variance() && !has_variance)
+        if (kind_.has_variance && !has_variance)
             return refuse(name, "the attribute variance is missing");
         if (!(attributes.variance > 0.0f) || std::isinf(attributes.variance))
             return refuse(name, "variance is not above 0 and finite");
-        Made* made = new (std::nothrow) Made;
-        if (made != nullptr) made->attributes = attributes;
-        return made;
+        return new (std::nothrow) Operator(kind_, attributes);
     }
 
 private:
@@ -61,11 +60,12 @@ private:
         return true;
     }
 
-    static IPluginV3* refuse(char const* name, char const* why) noexcept {
-        std::fprintf(stderr, "sonomime plugin: %s %s: %s\n", Made::kName, name ? name : "", why);
+    IPluginV3* refuse(char const* name, char const* why) const noexcept {
+        std::fprintf(stderr, "sonomime plugin: %s %s: %s\n", kind_.name, name ? name : "", why);
         return nullptr;
     }
 
+    const Kind& kind_;
     std::array<PluginField, 2> fields_;
     PluginFieldCollection collection_{};
 };
@@ -78,9 +78,8 @@ extern "C" {
 
 SONOMIME_API nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) noexcept {
     using namespace sonomime::plugin;
-    static Creator<WarpOcclude> warp_occlude;
-    static Creator<SparseMotion> sparse_motion;
-    static Creator<ComposeMotion> compose_motion;
+    static Creator warp_occlude(kWarpOcclude), sparse_motion(kSparseMotion),
+        compose_motion(kComposeMotion);
     static nvinfer1::IPluginCreatorInterface* const creators[] = {&warp_occlude, &sparse_motion,
                                                                   &compose_motion};
     count = 3;

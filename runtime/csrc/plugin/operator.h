@@ -1,14 +1,10 @@
-// What the three operators have in common as TensorRT plugins (IPluginV3).
+// An operator as a TensorRT plugin (IPluginV3).
 #pragma once
 
 #include <NvInferRuntime.h>
 
 #include <array>
 #include <cstdint>
-#include <cstdio>
-#include <new>
-
-#include "../sonomime_kernels.h"
 
 static_assert(NV_TENSORRT_MAJOR >= 10, "IPluginV3 needs the headers of TensorRT 10 or newer");
 
@@ -16,49 +12,48 @@ namespace sonomime::plugin {
 
 constexpr char kNamespace[] = "sonomime";
 constexpr char kVersion[] = "1";
-constexpr int kMostInputs = 5;
 
-// The attributes of the nodes, under the names that the ONNX files use.
+// The attributes of the nodes, by the names in the ONNX files.
 struct Attributes {
     float half_pixel = 1.0f;
     float variance = 0.01f;
 };
 
-// Dimensions of the inputs, read as the operator's signature says; every one is 1 or more.
-using InputDims = std::array<nvinfer1::Dims, kMostInputs>;
+// Dimensions of the inputs, as the operator's signature orders them; each is 1 or more.
+using InputDims = std::array<nvinfer1::Dims, 5>;
 
-// One operator. All inputs but the first are float32 and linear; there is one output.
-// It says what is wrong on stderr: a plugin that links no TensorRT library has no logger.
-class Operator : public nvinfer1::IPluginV3,
-                 public nvinfer1::IPluginV3OneCore,
-                 public nvinfer1::IPluginV3OneBuild,
-                 public nvinfer1::IPluginV3OneRuntime {
+// In what operators differ. Each has one output, of the first input's type and format; all other
+// inputs are float32 and linear.
+struct Kind {
+    const char* name;
+    int32_t inputs;
+    bool has_variance;
+    bool takes_half;  // as the first input: linear, or eight channels side by side
+    // What is wrong with the inputs' shapes, or nullptr.
+    const char* (*complaint)(const InputDims& dims);
+    // The output's shape, made from those of the inputs; the first has four dimensions.
+    bool (*make_shape)(const nvinfer1::DimsExprs* in, nvinfer1::DimsExprs& out,
+                       nvinfer1::IExprBuilder& builder);
+    int32_t (*launch)(const Attributes& attributes, const InputDims& dims,
+                      const nvinfer1::PluginTensorDesc& first, const void* const* in, void* out,
+                      cudaStream_t stream);
+};
+
+// Errors go to stderr: a plugin that links no TensorRT library has no logger.
+class Operator final : public nvinfer1::IPluginV3,
+                       public nvinfer1::IPluginV3OneCore,
+                       public nvinfer1::IPluginV3OneBuild,
+                       public nvinfer1::IPluginV3OneRuntime {
 public:
-    // What differs.
-    virtual int32_t inputs() const noexcept = 0;
-    virtual bool has_variance() const noexcept { return false; }
-    // A sentence on what is wrong with the inputs' shapes, or nullptr.
-    virtual const char* complaint(const InputDims& dims) const noexcept = 0;
-    // May the first input be of this type and format?
-    virtual bool takes(nvinfer1::DataType type, nvinfer1::TensorFormat format) const noexcept;
-    // Type and format of the output, given those of the first input.
-    virtual nvinfer1::DataType output_type(nvinfer1::DataType first) const noexcept = 0;
-    virtual nvinfer1::TensorFormat output_format(nvinfer1::TensorFormat first) const noexcept;
-    // The output's shape, in terms of those of the inputs; the first has four dimensions.
-    virtual bool make_shape(const nvinfer1::DimsExprs* in, nvinfer1::DimsExprs& out,
-                            nvinfer1::IExprBuilder& builder) const noexcept = 0;
-    virtual int32_t launch(const InputDims& dims, int dtype, int layout, const void* const* inputs,
-                           void* output, cudaStream_t stream) const noexcept = 0;
+    Operator(const Kind& kind, const Attributes& attributes) noexcept
+        : kind_(kind), attributes_(attributes) {}
 
-    // IPluginV3
     nvinfer1::IPluginCapability* getCapabilityInterface(
         nvinfer1::PluginCapabilityType type) noexcept override;
-
-    // Core
+    nvinfer1::IPluginV3* clone() noexcept override;
+    char const* getPluginName() const noexcept override { return kind_.name; }
     char const* getPluginVersion() const noexcept override { return kVersion; }
     char const* getPluginNamespace() const noexcept override { return kNamespace; }
-
-    // Build
     int32_t getNbOutputs() const noexcept override { return 1; }
     int32_t configurePlugin(nvinfer1::DynamicPluginTensorDesc const* in, int32_t count,
                             nvinfer1::DynamicPluginTensorDesc const* out,
@@ -71,8 +66,6 @@ public:
                             nvinfer1::IExprBuilder& builder) noexcept override;
     bool supportsFormatCombination(int32_t position, nvinfer1::DynamicPluginTensorDesc const* tensors,
                                    int32_t count, int32_t outputs) noexcept override;
-
-    // Runtime
     int32_t onShapeChange(nvinfer1::PluginTensorDesc const* in, int32_t count,
                           nvinfer1::PluginTensorDesc const* out, int32_t outputs) noexcept override;
     int32_t enqueue(nvinfer1::PluginTensorDesc const* in, nvinfer1::PluginTensorDesc const* out,
@@ -83,28 +76,14 @@ public:
     }
     nvinfer1::PluginFieldCollection const* getFieldsToSerialize() noexcept override;
 
-    Attributes attributes;
-
-protected:
-    int half_pixel() const noexcept { return attributes.half_pixel != 0.0f ? 1 : 0; }
-
 private:
+    bool takes(nvinfer1::DataType type, nvinfer1::TensorFormat format) const noexcept;
     bool accepts(const InputDims& dims) const noexcept;
 
+    const Kind& kind_;
+    Attributes attributes_;
     std::array<nvinfer1::PluginField, 2> fields_;
     nvinfer1::PluginFieldCollection collection_{};
-};
-
-// clone() and the name, which only the class itself knows.
-template <class Self>
-class Named : public Operator {
-public:
-    char const* getPluginName() const noexcept override { return Self::kName; }
-    nvinfer1::IPluginV3* clone() noexcept override {
-        Self* copy = new (std::nothrow) Self;
-        if (copy != nullptr) copy->attributes = attributes;
-        return copy;
-    }
 };
 
 }  // namespace sonomime::plugin

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-
 import host_kernels
 import pytest
 
 from sonomime.benchmarks.gpu.kernels import Kernels, compiler
 
 
-@pytest.fixture(scope="module", params=["host", "fused", "emulated"])
+@pytest.fixture(scope="session", params=["fused", "emulated"])
 def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
-    """The host kernels, also with multiplication and addition fused, which is what nvcc does; and
-    the CUDA kernels with their launch functions, emulated."""
+    """Their arithmetic with multiplication and addition fused, as nvcc does it; and the CUDA
+    kernels with their launch functions, emulated."""
     cxx = compiler()
     if cxx is None:
         pytest.skip("no C++ compiler was found")
-    if request.param == "emulated" and sys.platform != "linux":
-        pytest.skip("the emulation needs ucontext.h")
     if request.param == "fused" and not host_kernels.can_fuse():
         pytest.skip("this processor has no fused multiply-add")
     return host_kernels.build(cxx, tmp_path_factory.mktemp("kernels"), request.param)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import plugin_creators
 import pytest
+from host_kernels import ROOT, run
 
 from sonomime.benchmarks.gpu.kernels import SIGNATURES, SOURCES, compiler
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def folder_with(header: str, candidates: list[Path]) -> Path:
@@ -33,30 +31,21 @@ def tensorrt_headers() -> Path:
     return folder_with("NvInferRuntime.h", [*(root / "include" for root in roots), *system])
 
 
-@pytest.fixture(scope="module")
-def cuda_headers() -> Path:
-    homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
-    folders = [Path(home) for home in homes if home]
-    folders += sorted(Path("/usr/local").glob("cuda*"), reverse=True)
-    return folder_with("cuda_runtime_api.h", [folder / "include" for folder in folders])
-
-
-def test_what_tensorrt_asks_is_answered(
-    tensorrt_headers: Path, cuda_headers: Path, tmp_path: Path
-) -> None:
+def test_what_tensorrt_asks_is_answered(tensorrt_headers: Path, tmp_path: Path) -> None:
     """Creation, serialisation, shapes, types, formats, refusals; enqueue with host arithmetic."""
     cxx = compiler()
     if cxx is None:
         pytest.skip("no C++ compiler was found")
+    homes = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ]
+    homes += sorted(Path("/usr/local").glob("cuda*"), reverse=True)
+    cuda_headers = folder_with("cuda_runtime_api.h", [home / "include" for home in homes])
     driver = tmp_path / "driver"
     sources = [ROOT / "tests" / "plugin_driver.cpp", SOURCES / "host.cpp"]
     sources += sorted((SOURCES / "plugin").glob("*.cpp"))
-    headers = ["-isystem", str(tensorrt_headers), "-isystem", str(cuda_headers)]
-    options = ["-std=c++17", "-Wall", "-Wextra", "-Werror", *headers, "-o", str(driver)]
-    done = subprocess.run([cxx, *options, *map(str, sources)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    done = subprocess.run([str(driver)], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "all checks hold\n"), done.stdout
+    headers = ["-isystem", tensorrt_headers, "-isystem", cuda_headers]
+    run(cxx, "-std=c++17", "-Wall", "-Wextra", "-Werror", *headers, "-o", driver, *sources)
+    done = run(driver)
+    assert done.stdout == "all checks hold\n"
     for said in (
         "WarpOcclude: the feature is not (1, C, H, W)",
         "WarpOcclude: CUDA error 1;",
@@ -75,22 +64,17 @@ def plugin(tensorrt_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     build = tmp_path_factory.mktemp("build")
     options = [f"-DSONOMIME_LIBRARY_DIR={build}", f"-DNVINFER_INCLUDE_DIR={tensorrt_headers}"]
     options += ["-DSONOMIME_BUILD_PLUGIN=ON", "-DCMAKE_CUDA_ARCHITECTURES=90"]
-    for command in (
-        ["cmake", "-S", str(ROOT), "-B", str(build), *options],
-        ["cmake", "--build", str(build), "--target", "plugin"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    run("cmake", "-S", ROOT, "-B", build, *options)
+    run("cmake", "--build", build, "--target", "plugin")
     return build / "libsonomime_plugin.so"
 
 
 def test_it_needs_no_tensorrt_library(plugin: Path) -> None:
     if shutil.which("ldd") is None or shutil.which("nm") is None:
         pytest.skip("ldd and nm are not installed")
-    needed = subprocess.run(["ldd", str(plugin)], capture_output=True, text=True, check=True).stdout
-    assert "nvinfer" not in needed and "cudart" not in needed and "not found" not in needed
-    command = ["nm", "-D", "--defined-only", str(plugin)]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+    needed = run("ldd", plugin).stdout
+    assert not any(name in needed for name in ("nvinfer", "cudart", "not found"))
+    listed = run("nm", "-D", "--defined-only", plugin).stdout.splitlines()
     names = {line.split()[-1] for line in listed if line}
     assert names == {"getCreators", "setLoggerFinder", *SIGNATURES}
 
@@ -98,8 +82,5 @@ def test_it_needs_no_tensorrt_library(plugin: Path) -> None:
 def test_tensorrt_finds_its_creators(plugin: Path) -> None:
     if not any(importlib.util.find_spec(name) for name in plugin_creators.MODULES):
         pytest.skip("neither tensorrt nor a lean runtime is installed")
-    command = [sys.executable, str(ROOT / "tests" / "plugin_creators.py"), str(plugin)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for name in plugin_creators.NAMES:
-        assert f"sonomime::{name} version 1" in done.stdout
+    said = run(sys.executable, ROOT / "tests" / "plugin_creators.py", plugin).stdout
+    assert all(f"sonomime::{name} version 1" in said for name in plugin_creators.NAMES)

@@ -1,4 +1,4 @@
-"""Frames that come from, and go to, arrays of other libraries: on the host, and on the GPU."""
+"""Frames from and to arrays of other libraries: on the host, and on a GPU that the host plays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_arrays import AlsoNumpy, CopiedByNumpy, OnGpu, OnHost, Packed, PackedAnew
+from fake_arrays import AlsoNumpy, CopiedByNumpy, OnGpu, OnHost, Packed, PackedAgain
 from fake_device import FakeDevice
 from fake_engines import FakeTrt
 from toy_bundle import blob, make_toy_bundle
@@ -17,17 +17,6 @@ from sonomime.runtime import Animator
 from sonomime.runtime.backends.arrays import device_array, on_device
 from sonomime.runtime.backends.cuda import DEFAULT_STREAM
 from sonomime.runtime.support.errors import BackendError, InputError
-
-
-class WantsGradient(Packed):
-    """As a tensor of torch that does."""
-
-    @property
-    def __cuda_array_interface__(self) -> Any:
-        raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad")
-
-    def __dlpack__(self, stream: int) -> Any:
-        raise BufferError("Can't export tensors that require gradient")
 
 
 def planes(image: Any) -> Any:
@@ -48,13 +37,12 @@ def test_a_frame_written_to_an_array_of_numpy(tmp_path: Path, channels: int) -> 
         read_only = np.zeros(shape, np.uint8)
         read_only.flags.writeable = False
         for wrong in (np.zeros((64, 65), np.uint8), np.zeros(shape, np.float32), read_only):
-            with pytest.raises(InputError, match="the array to write to is"):
+            with pytest.raises(InputError):
                 animator.animate(blob(64, 0, 0, channels), 9.0, out=wrong)
         animator.animate(blob(64, 0, 0, channels), 9.0)  # what failed did not move the clock
 
 
-@pytest.mark.parametrize("backend", ["ort-cpu", "tensorrt"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("backend", "channels"), [("ort-cpu", 1), ("ort-cpu", 3), ("tensorrt", 1)])
 def test_tensors_of_torch_on_the_host(
     trt: FakeTrt, tmp_path: Path, backend: str, channels: int
 ) -> None:
@@ -73,17 +61,22 @@ def test_tensors_of_torch_on_the_host(
         out = torch.zeros(planes(expected).shape, dtype=torch.uint8)
         assert animator.animate(tensor(0.3), out=out) is out
         assert np.array_equal(out.numpy(), planes(expected))
-        with pytest.raises(InputError, match=r"uint8 \[63, 64\]") as caught:
-            animator.animate(torch.zeros(63, 64, dtype=torch.uint8))
-        assert "only numpy images are letterboxed" in caught.value.hint
-        with pytest.raises(InputError, match="float32"):
-            animator.animate(tensor(0).float())
+        for wrong in (
+            torch.zeros(63, 64, dtype=torch.uint8),
+            tensor(0).float(),
+            torch.zeros(64, 64, dtype=torch.uint8, device="meta"),
+            torch.zeros(64, 64, requires_grad=True),
+        ):
+            for given, target in ((wrong, None), (tensor(0), wrong)):
+                with pytest.raises(InputError):
+                    animator.animate(given, out=target)
 
 
 @pytest.mark.parametrize("graph", ["1", "0"])
-@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    "kind", [lambda array: array, Packed, PackedAnew], ids=["interface", "dlpack 0", "dlpack 1"]
+    ("kind", "channels"),
+    [(lambda array: array, 1), (lambda array: array, 3), (Packed, 1), (PackedAgain, 3)],
+    ids=["interface", "interface rgb", "dlpack 0", "dlpack 1 rgb"],
 )
 def test_frames_that_never_leave_the_gpu(
     trt: FakeTrt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, graph: str,
@@ -110,7 +103,6 @@ def test_frames_that_never_leave_the_gpu(
             assert np.array_equal(out.memory, planes(wanted))
         # Nothing comes down, and of what goes up the driving frame is not a part.
         assert "download" not in device.done[begun:]
-        assert device.calls.count("synchronise") < 30
         assert np.array_equal(animator.read("frame")[0].squeeze(), planes(expected[-1]))
         assert np.array_equal(animator.read("driving_frame")[0].squeeze(), driving.memory)
         # Anything can follow anything.
@@ -153,9 +145,6 @@ def test_the_producer_s_stream_is_waited_for(trt: FakeTrt, toy_bundle: Path) -> 
             animator.animate(frame)
             asked = [call for call in device.calls[before:] if call.startswith("wait")]
             assert len(asked) == waits
-        packed = Packed(frame)
-        animator.animate(packed)
-        assert packed.said == [animator.session.backend._stream]  # type: ignore[attr-defined]
 
         class Both(Packed):
             """As torch's and cupy's, of which the first tells no stream by its interface."""
@@ -164,7 +153,7 @@ def test_the_producer_s_stream_is_waited_for(trt: FakeTrt, toy_bundle: Path) -> 
 
         both = Both(frame)
         animator.animate(both)
-        assert len(both.said) == 1
+        assert both.said == [animator.session.backend._stream]  # type: ignore[attr-defined]
         device.destroy_stream(theirs)
         frame.free()
         out.free()
@@ -173,51 +162,40 @@ def test_the_producer_s_stream_is_waited_for(trt: FakeTrt, toy_bundle: Path) -> 
 def test_arrays_that_do_not_fit(trt: FakeTrt, toy_bundle: Path) -> None:
     device = trt.device
     good = OnGpu(device, np.zeros((64, 64), np.uint8))
-    small = OnGpu(device, np.zeros((32, 32), np.uint8))
-    floats = OnGpu(device, np.zeros((64, 64), np.float32))
     on_host, another = np.zeros((64, 64), np.uint8), 1 << 40
     device.elsewhere[another] = 1
     cases: list[tuple[Any, str]] = [
-        (small, r"uint8 \[32, 32\], the model takes uint8 \[64, 64\]"),
-        (floats, "has to be uint8"),
-        (OnGpu(device, good.values, strides=(128, 1)), "not contiguous"),
+        (OnGpu(device, np.zeros((32, 32), np.uint8)), r"\[32, 32\].*\[64, 64\]"),
+        (OnGpu(device, np.zeros((64, 64), np.float32)), "uint8"),
+        (OnGpu(device, good.values, strides=(128, 1)), "contiguous"),
+        (OnGpu(device, good.values, strides=(1,)), "contiguous"),
         (OnGpu(device, good.values, data=(0, False)), "no memory"),
-        (OnGpu(device, good.values, mask=good), "has a mask"),
-        (OnGpu(device, good.values, data=None), "cannot be handed over: TypeError"),
-        (OnGpu(device, good.values, data=(on_host.ctypes.data, False)), "lies in no GPU's memory"),
-        (OnGpu(device, good.values, data=(another, False)), "lies on GPU 1, the model on GPU 0"),
-        (PackedAnew(good, major=2), "DLPack 2.1 is not known here"),
-        (PackedAnew(good, bits=16), "has to be uint8"),
-        (Packed(good, index=1), "lies on GPU 1, the model on GPU 0"),
-        (Packed(good, bits=16), "has to be uint8"),
-        (Packed(good, strides=(1, 64)), "not contiguous"),
+        (OnGpu(device, good.values, mask=good), "mask"),
+        (OnGpu(device, good.values, data=None), "TypeError"),
+        (OnGpu(device, good.values, data=(on_host.ctypes.data, False)), "no GPU memory"),
+        (OnGpu(device, good.values, data=(another, False)), "GPU 1"),
+        (PackedAgain(good, major=2), r"DLPack 2\.1"),
+        (PackedAgain(good, bits=16), "uint8"),
+        (Packed(good, index=1), "GPU 1"),
+        (Packed(good, bits=16), "uint8"),
+        (Packed(good, strides=(1, 64)), "contiguous"),
+        *((nothing, "") for nothing in ("text", [1, 2], 3)),
     ]
+    locked = [OnGpu(device, good.values, data=(good.address, True))]
+    locked += [PackedAgain(good, flags=flags) for flags in (1, 2, 3)]
     with Animator.open(toy_bundle, "tensorrt") as animator:
         animator.set_source(good)
         for array, message in cases:
-            with pytest.raises(InputError, match=message):
+            with pytest.raises(InputError, match=message or None):
                 animator.animate(array)
-            with pytest.raises(InputError, match=message):
+            with pytest.raises(InputError, match=message or None):
                 animator.animate(good, out=array)
-        for locked in (
-            OnGpu(device, good.values, data=(good.address, True)),
-            PackedAnew(good, flags=1),
-            PackedAnew(good, flags=3),
-        ):
-            animator.animate(locked)
-            with pytest.raises(InputError, match="read-only"):
-                animator.animate(good, out=locked)
-        animator.animate(PackedAnew(good, flags=2))
-        with pytest.raises(InputError, match="write to is a copy"):
-            animator.animate(good, out=PackedAnew(good, flags=2))
-        for nothing in ("text", [1, 2], 3):
-            with pytest.raises(InputError):
-                animator.animate(nothing)
-            with pytest.raises(InputError):
-                animator.animate(good, out=nothing)
-        assert animator.animate(good).shape == (64, 64)
-        found = Packed(good, strides=(64, 1))
-        assert animator.animate(found).shape == (64, 64)
+        for each in locked:
+            animator.animate(each)
+            with pytest.raises(InputError, match=r"read-only|a copy"):
+                animator.animate(good, out=each)
+        for array in (good, Packed(good, strides=(64, 1))):
+            assert animator.animate(array).shape == (64, 64)
     device.blocks.clear()
 
 
@@ -260,31 +238,16 @@ def test_capsules_as_numpy_and_torch_make_them() -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("numpy", minversion="2.1", reason="its capsules have no version before 2.1")
     memory = np.zeros((5, 3, 4), np.uint8)
-    tensor, read_only = torch.from_numpy(memory)[2:], memory[2:]
+    read_only = memory[2:]
     read_only.flags.writeable = False
-    device = FakeDevice()
-    for array, kind, writable in (
-        (memory[2:], SaidToBeOnGpu, True), (memory[2:], BeforeVersions, True),
-        (tensor, SaidToBeOnGpu, True), (tensor, BeforeVersions, True),
-        (read_only, SaidToBeOnGpu, False),
-    ):  # fmt: skip
-        found = device_array(kind(array), "it", device, 7, writable)  # type: ignore[arg-type]
-        assert found.address == memory.ctypes.data + 24 and found.shape == (3, 3, 4)
+    device: Any = FakeDevice()
+    for kind in (SaidToBeOnGpu, BeforeVersions):
+        for array in (memory[2:], torch.from_numpy(memory)[2:]):
+            found = device_array(kind(array), "it", device, 7, writable=True)
+            assert found.address == memory.ctypes.data + 24 and found.shape == (3, 3, 4)
+    assert device_array(SaidToBeOnGpu(read_only), "it", device, 7).nbytes == 36
     with pytest.raises(InputError, match="it is read-only"):
         device_array(SaidToBeOnGpu(read_only), "it", device, 7, writable=True)
-
-
-@pytest.mark.parametrize("backend", ["ort-cpu", "tensorrt"])
-def test_tensors_that_cannot_be_handed_over(trt: FakeTrt, toy_bundle: Path, backend: str) -> None:
-    torch = pytest.importorskip("torch")
-    gradient = torch.zeros(64, 64, requires_grad=True)
-    with Animator.open(toy_bundle, backend, threads=1) as animator:
-        animator.set_source(blob(64, 0, 0))
-        for tensor in (torch.zeros(64, 64, dtype=torch.uint8, device="meta"), gradient):
-            with pytest.raises(InputError, match="the driving frame cannot be read as an array"):
-                animator.animate(tensor)
-            with pytest.raises(InputError, match="the array to write to cannot be read"):
-                animator.animate(blob(64, 0, 0), out=tensor)
 
 
 def test_arrays_of_which_dlpack_does_not_say_whether_they_can_be_written_to(
@@ -295,42 +258,44 @@ def test_arrays_of_which_dlpack_does_not_say_whether_they_can_be_written_to(
         out = AlsoNumpy(np.zeros((64, 64), np.uint8))
         assert animator.animate(OnHost(blob(64, 0.3, 0)), out=out) is out
         assert np.abs(out.values.astype(int) - blob(64, 0.3, 0)).max() <= 3
-        for kind in (OnHost, CopiedByNumpy):
-            with pytest.raises(InputError, match="read-only"):
-                animator.animate(blob(64, 0, 0), out=kind(np.zeros((64, 64), np.uint8)))
         view = np.zeros((64, 64), np.uint8)
-        view.flags.writeable = False
-        with pytest.raises(InputError, match="the array to write to"):
-            animator.animate(blob(64, 0, 0), out=AlsoNumpy(view))
+        locked = view.view()
+        locked.flags.writeable = False
+        for array in (OnHost(view), CopiedByNumpy(view), AlsoNumpy(locked)):
+            with pytest.raises(InputError):
+                animator.animate(blob(64, 0, 0), out=array)
 
 
 def test_arrays_on_a_gpu_want_a_backend_there(trt: FakeTrt, toy_bundle: Path) -> None:
+    class WantsGradient(Packed):
+        """As a tensor of torch that does."""
+
+        @property
+        def __cuda_array_interface__(self) -> Any:
+            raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad")
+
     array = OnGpu(trt.device, np.zeros((64, 64), np.uint8))
     assert on_device(array) and on_device(Packed(array)) and not on_device(array.values)
     assert on_device(WantsGradient(array))
     with Animator.open(toy_bundle, "ort-cpu", threads=1) as animator:
-        for action in (
-            lambda: animator.set_source(array),
-            lambda: animator.set_source(Packed(array)),
-        ):
-            with pytest.raises(BackendError, match="lies on a GPU, and the model runs on CPU"):
-                action()
+        for given in (array, Packed(array)):
+            with pytest.raises(BackendError, match="GPU"):
+                animator.set_source(given)
         animator.set_source(array.values)
-        with pytest.raises(BackendError, match="the array to write to lies on a GPU") as caught:
+        with pytest.raises(BackendError, match="GPU"):
             animator.animate(array.values, out=array)
-        assert "numpy" in caught.value.hint and "tensorrt" in caught.value.hint
     array.free()
 
 
 def test_what_was_lent_is_given_back_with_the_frame(trt: FakeTrt, toy_bundle: Path) -> None:
     with Animator.open(toy_bundle, "tensorrt") as animator:
+        backend: Any = animator.session.backend
         frame = OnGpu(trt.device, np.zeros((64, 64), np.uint8))
         animator.set_source(frame)
         animator.animate(frame, out=frame)
-        assert animator.session.backend._in_use == []  # type: ignore[attr-defined]
+        assert backend._in_use == []
         trt.device.fail("synchronise", "cudaErrorInvalidValue")
         with pytest.raises(BackendError):
             animator.animate(frame, out=frame)
-        assert animator.session.backend._in_use == []  # type: ignore[attr-defined]
-        assert animator.session.backend._taken is None  # type: ignore[attr-defined]
+        assert backend._in_use == [] and backend._taken is None
         frame.free()

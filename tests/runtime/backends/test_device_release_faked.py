@@ -1,9 +1,8 @@
-"""What a backend holds of the GPU is given back: when it is closed, dropped, or forgotten."""
+"""What a backend holds of a GPU, played by the host, is given back: closed, dropped, forgotten."""
 
 from __future__ import annotations
 
 import gc
-import logging
 import subprocess
 import sys
 import weakref
@@ -53,18 +52,6 @@ def test_closing_goes_from_the_last_opened_to_the_first(trt: FakeTrt, toy_bundle
     trt.gone()
 
 
-def test_what_fails_while_closing_keeps_nothing_else(
-    trt: FakeTrt, toy_bundle: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    backend = open_backend("tensorrt", Bundle.open(toy_bundle))
-    trt.device.fail("free_pinned", "cudaErrorInvalidValue")
-    backend.close()
-    assert any("while closing" in record.message for record in caplog.records)
-    assert trt.device.leaks() == ["pinned memory"]
-    trt.device.pins.clear()
-
-
 @pytest.mark.usefixtures("by_counting_alone")
 def test_what_is_dropped_is_given_back_at_once_in_that_order(
     trt: FakeTrt, toy_bundle: Path
@@ -80,9 +67,9 @@ def test_what_is_dropped_is_given_back_at_once_in_that_order(
 
 
 @pytest.mark.usefixtures("by_counting_alone")
-@pytest.mark.parametrize("frames", [0, 1, 3], ids=["none", "plain", "graph"])
+@pytest.mark.parametrize("frames", [0, 3], ids=["none", "graph"])
 @pytest.mark.parametrize("call", ["free_pinned", "synchronise"])
-def test_dropping_raises_nothing(
+def test_dropping_raises_nothing_and_keeps_nothing_else(
     trt: FakeTrt, toy_bundle: Path, frames: int, call: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backend = open_backend("tensorrt", Bundle.open(toy_bundle))
@@ -99,7 +86,6 @@ def test_dropping_raises_nothing(
 def test_what_is_collected_while_another_is_captured_disturbs_nobody(
     trt: FakeTrt, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The garbage collector runs wherever it likes, and CUDA frees nothing in a capture, unless."""
     lost = Animator.open(toy_bundle, "tensorrt")
     follow(lost)
     lost.itself = lost  # type: ignore[attr-defined]

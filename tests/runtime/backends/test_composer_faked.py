@@ -107,8 +107,9 @@ def scene(animator: Animator, channels: tuple[int, ...]) -> list[Any]:
     return made
 
 
-@pytest.mark.parametrize("graph", ["1", "0"])
-@pytest.mark.parametrize(("model", "channels"), [(1, ()), (1, (3,)), (3, ()), (3, (3,))])
+@pytest.mark.parametrize(
+    ("graph", "model", "channels"), [("1", 1, ()), ("0", 1, (3,)), ("0", 3, ()), ("1", 3, (3,))]
+)
 def test_frames_are_those_of_the_cpu(
     trt: FakeTrt, kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: str,
     model: int, channels: tuple[int, ...],
@@ -213,20 +214,17 @@ def test_a_frame_that_was_cut_short_is_not_composed_later(
         assert np.array_equal(frame, animator.read("frame")[0, 0])
 
 
-def test_a_kernel_that_is_refused_later(trt: FakeTrt, kernel: Kernel, layered: Path) -> None:
-    with begun_animator(layered) as animator:
-        animator.animate(blob(64, 0.1, 0), size="source")
-        kernel.status = 209
-        assert animator.animate(blob(64, 0.2, 0), size="source").any(), "the graph has it"
-        animator.animate(blob(64, 0.2, 0))
-        with pytest.raises(BackendError, match="209"):
-            animator.compose()
-
-
-def test_a_lost_gpu_is_reported(trt: FakeTrt, kernel: Kernel, layered: Path) -> None:
+def test_a_kernel_that_is_refused_later_and_a_lost_gpu_are_reported(
+    trt: FakeTrt, kernel: Kernel, layered: Path
+) -> None:
     animator = begun_animator(layered)
     animator.animate(blob(64, 0.1, 0), size="source")
-    animator.animate(blob(64, 0.1, 0))
+    kernel.status = 209
+    assert animator.animate(blob(64, 0.2, 0), size="source").any(), "the graph has it"
+    animator.animate(blob(64, 0.2, 0))
+    with pytest.raises(BackendError, match="209"):
+        animator.compose()
+    kernel.status = 0
     trt.device.fail("synchronise", "cudaErrorIllegalAddress")
     for _ in range(2):
         with pytest.raises(BackendError, match="cudaErrorIllegalAddress"):
@@ -236,7 +234,7 @@ def test_a_lost_gpu_is_reported(trt: FakeTrt, kernel: Kernel, layered: Path) -> 
 
 
 def test_without_the_library_the_layers_come_to_the_host(
-    trt: FakeTrt, layered: Path, monkeypatch: pytest.MonkeyPatch
+    trt: FakeTrt, layered: Path, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device_composer, "load_kernel", lambda: None)
     with begun_animator(layered) as animator:
@@ -244,17 +242,9 @@ def test_without_the_library_the_layers_come_to_the_host(
         assert isinstance(backend, ComposesFrames) and not backend.can_compose
         steps = done(trt, lambda: animator.animate(blob(64, 0, 0), size="source"))
         assert steps == [*BEGIN, *["download"] * 6]
-
-
-def test_a_bundle_without_layers_asks_for_no_library(
-    trt: FakeTrt, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(device_composer, "load_kernel", lambda: pytest.fail("it was looked for"))
-    with Animator.open(toy_bundle, "tensorrt") as animator:
+    with Animator.open(toy_bundle, "tensorrt") as animator:  # without layers
         assert not animator.session.backend.can_compose  # type: ignore[attr-defined]
-
-
-# -- the library ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -266,37 +256,30 @@ def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["libsonomime_plugin.so", "libsonomime_kernels.so"])
-def test_either_library_serves(libraries: Path, library: Path, name: str) -> None:
+def test_either_library_serves_and_a_bad_plugin_hides_no_kernels(
+    libraries: Path, library: Path
+) -> None:
+    plugin, kernels = (libraries / f"libsonomime_{name}.so" for name in ("plugin", "kernels"))
     assert device_composer.load_kernel() is None
-    (libraries / name).symlink_to(library)
+    kernels.symlink_to(library)
     assert device_composer.load_kernel().argtypes == device_composer.SIGNATURE
-
-
-def test_a_plugin_that_does_not_serve_hides_no_kernels(libraries: Path, library: Path) -> None:
-    (libraries / "libsonomime_plugin.so").write_bytes(b"of another machine")
-    (libraries / "libsonomime_kernels.so").symlink_to(library)
+    plugin.write_bytes(b"of another machine")
+    assert device_composer.load_kernel() is not None
+    plugin.unlink()
+    kernels.rename(plugin)
     assert device_composer.load_kernel() is not None
 
 
+@pytest.mark.parametrize("what", ["of another machine", "without the function", "named wrongly"])
 def test_a_library_that_does_not_serve_is_reported(
-    libraries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    def warned() -> bool:
-        caplog.clear()
-        assert device_composer.load_kernel() is None
-        return [record.levelno for record in caplog.records] == [logging.WARNING]
-
+    libraries: Path, what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     plugin = libraries / "libsonomime_plugin.so"
-    plugin.write_bytes(b"of another machine")
-    assert warned()
-    plugin.unlink()
-    math = ctypes.util.find_library("m")
-    if math is not None:  # a library without the function
-        monkeypatch.setattr(ctypes, "CDLL", lambda path, load=ctypes.CDLL: load(math))
-        plugin.touch()
-        assert warned()
-        plugin.unlink()
-    monkeypatch.setenv("SONOMIME_PLUGIN", str(tmp_path / "nowhere.so"))
-    assert warned()
+    plugin.write_bytes(b"not a library")
+    if what == "without the function":
+        mathematics = ctypes.util.find_library("m")
+        monkeypatch.setattr(ctypes, "CDLL", lambda path, load=ctypes.CDLL: load(mathematics))
+    elif what == "named wrongly":
+        monkeypatch.setenv("SONOMIME_PLUGIN", str(libraries / "nowhere.so"))
+    assert device_composer.load_kernel() is None
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]

@@ -1,4 +1,5 @@
-"""Whole frames on a device that is played by the host: order, capture, wiring, results."""
+"""Whole frames on a device that the host plays, by engines that ONNX Runtime plays: order of calls,
+capture, wiring, results."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toy_displacement
 from fake_device import FakeDevice
 from fake_engines import FakeTrt
 from toy_bundle import CONTROLS, blob, make_toy_bundle
@@ -18,14 +20,12 @@ from sonomime.runtime.backends import open_backend
 from sonomime.runtime.backends.base import TakesDeviceArrays
 from sonomime.runtime.backends.tensorrt import TensorRtBackend
 from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import BackendError
 
 STAGES = ["keypoints", "transfer", "motion", "generator"]
-CONTROL_NAMES = [control.name for control in CONTROLS]
-FRAME = [
-    "upload", "record", "keypoints", "record", "transfer", "record", "motion", "record",
-    "generator", "record", "copy", "download",
-]  # fmt: skip
+FRAME = ["upload", "record", *(step for stage in STAGES for step in (stage, "record"))]
+FRAME += ["copy", "download"]
 
 
 def backend_of(folder: Path, name: str = "tensorrt") -> TensorRtBackend:
@@ -41,6 +41,17 @@ def calls(device: FakeDevice, action: Callable[[], Any]) -> list[str]:
     return device.calls[before:]
 
 
+def done(device: FakeDevice, action: Callable[[], Any]) -> list[str]:
+    """What the device carries out meanwhile."""
+    before = len(device.done)
+    action()
+    return device.done[before:]
+
+
+def held(trt: FakeTrt, backend: TensorRtBackend, tensor: str, count: int) -> Any:
+    return trt.device.block(backend._memory.address(tensor))[:count]
+
+
 def scene(animator: Animator, size: int, channels: int = 1) -> list[Any]:
     """Everything that an Animator does, with what comes of it."""
 
@@ -50,32 +61,33 @@ def scene(animator: Animator, size: int, channels: int = 1) -> list[Any]:
     made: list[Any] = []
     animator.set_source(frame(0.1, -0.1))
     for i in range(5):
-        made.append(animator.animate(frame(-0.3 + 0.1 * i, 0.2)))
-        made.append(animator.read("state"))
+        made += [animator.animate(frame(-0.3 + 0.1 * i, 0.2)), animator.read("state")]
     animator.set_source(frame(0.0, 0.2))
-    made.append(animator.animate(frame(0.2, 0.1), 7.0))
-    made.append(animator.animate(frame(0.3, 0.1), 7.2))
+    made += [animator.animate(frame(x, 0.1), t) for x, t in ((0.2, 7.0), (0.3, 7.2))]
     animator.set_reference(frame(0.3, 0.3))
     made.append(animator.animate(frame(0.1, 0.1, size + 20, size - 10)))
     made.append(animator.detect(frame(0.4, 0.4)))
     animator.reset()
-    for i in range(3):
-        made.append(animator.animate(frame(0.1 * i, 0)))
+    made += [animator.animate(frame(0.1 * i, 0)) for i in range(3)]
     made += [animator.read(name) for name in ("reference_kp_value", "deformation", "scale")]
     return made
 
 
+def same(found: list[Any], expected: list[Any]) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert np.array_equal(one, other)
+
+
 @pytest.mark.parametrize("graph", ["1", "0"])
-@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    "options",
+    ("channels", "options"),
     [
-        {},
-        {"motion": "absolute"},
-        {"smooth": True},
-        {"scale": "hull", "smooth": (2.0, 5.0)},
+        (1, {}),
+        (3, {"motion": "absolute"}),
+        (3, {"smooth": True}),
+        (1, {"scale": "hull", "smooth": (2.0, 5.0)}),
     ],
-    ids=["relative", "absolute", "smooth", "hull"],
 )
 def test_frames_are_those_of_the_cpu(
     trt: FakeTrt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: str, channels: int,
@@ -86,12 +98,9 @@ def test_frames_are_those_of_the_cpu(
     with Animator.open(folder, "ort-cpu", threads=1, **options) as animator:
         expected = scene(animator, 64, channels)
     with Animator.open(folder, "tensorrt", **options) as animator:
-        found = scene(animator, 64, channels)
+        same(scene(animator, 64, channels), expected)
         assert animator.session.backend.captured == (graph == "1")
-        assert ("launch" in trt.device.calls) == (graph == "1")
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert np.array_equal(one, other)
+    assert ("launch" in trt.device.calls) == ("begin_capture" in trt.device.calls) == (graph == "1")
 
 
 def test_the_default_bundle_s_frames_are_those_of_the_cpu(trt: FakeTrt) -> None:
@@ -102,9 +111,24 @@ def test_the_default_bundle_s_frames_are_those_of_the_cpu(trt: FakeTrt) -> None:
             animator.set_source(blob(size, 0.1, -0.1))
             frames = [blob(size, -0.3 + 0.1 * i, 0.2) for i in range(4)]
             results.append([animator.animate(frame) for frame in frames])
-    for one, other in zip(*results, strict=True):
-        assert np.array_equal(one, other)
+    same(*results)
     assert results[0][0].any() and not np.array_equal(results[0][0], results[0][3])
+
+
+@pytest.mark.parametrize("graph", ["1", "0"])
+@pytest.mark.parametrize("name", ["tensorrt", "rtx"])
+def test_landmarks_and_alignment_are_those_of_the_cpu(
+    trt: FakeTrt, displacement_toy: Path, monkeypatch: pytest.MonkeyPatch, name: str, graph: str
+) -> None:
+    monkeypatch.setenv("SONOMIME_CUDA_GRAPH", graph)
+    bundle = Bundle.open(displacement_toy)
+    results = []
+    for each in ("ort-cpu", name):
+        session = Session(bundle.manifest, open_backend(each, bundle, threads=1))
+        results.append(toy_displacement.scene(session))
+        session.close()
+    same(*results)
+    assert not np.array_equal(results[0][4], results[0][8]), "the alignment counts"
 
 
 def test_a_plain_frame_then_a_capture_then_launches(trt: FakeTrt, toy_bundle: Path) -> None:
@@ -113,86 +137,80 @@ def test_a_plain_frame_then_a_capture_then_launches(trt: FakeTrt, toy_bundle: Pa
     backend.run("source")
     begun = len(device.done)
     plain = calls(device, backend.run_frame)
-    assert device.done[begun:] == FRAME
-    assert "begin_capture" not in plain and plain.count("synchronise") == 1
-    assert plain[-1] == "synchronise" and plain.count("execute") == 4
+    assert "begin_capture" not in plain and plain.count("execute") == 4
+    assert plain.count("synchronise") == 1 and plain[-1] == "synchronise"
 
-    begun = len(device.done)
     captured = calls(device, backend.run_frame)
     first, last = captured.index("begin_capture"), captured.index("end_capture")
     assert captured[last:] == ["end_capture", "instantiate", "launch", "synchronise"]
     # Nothing is allocated or waited for in between; the fake refuses pageable memory there.
     inside = set(captured[first + 1 : last])
     assert inside == {"upload", "record", "execute", "copy", "download"}
-    assert device.done[begun:] == FRAME
 
     for _ in range(3):
-        begun = len(device.done)
         assert calls(device, backend.run_frame) == ["launch", "synchronise"]
-        assert device.done[begun:] == FRAME
+    assert device.done[begun:] == FRAME * 5
     assert trt.addressed.count("deformation") == 2, "addresses are set once per context"
     backend.close()
 
 
 def test_the_source_s_state_stays_on_the_device(trt: FakeTrt, toy_bundle: Path) -> None:
-    device = trt.device
-    with Animator.open(toy_bundle, "tensorrt", motion="absolute") as animator:
-        animator.set_source(blob(64, 0, 0))
-        features = animator.read("source_feature")
-        animator.animate(blob(64, 0.2, 0))
-        begun = len(device.done)
-        for x in (0.3, 0.4, 0.5):
-            animator.animate(blob(64, x, 0))
-        frames = device.done[begun:]
-        assert frames.count("upload") == 3 and "source" not in frames
-        assert frames.count("download") == 3
-        assert np.array_equal(animator.read("source_feature"), features)
-
-
-def test_the_first_frame_detects_the_reference_before_it(trt: FakeTrt, toy_bundle: Path) -> None:
-    device = trt.device
     with Animator.open(toy_bundle, "tensorrt") as animator:
         animator.set_source(blob(64, 0, 0))
-        begun = len(device.done)
-        animator.animate(blob(64, 0.2, 0))
-        assert device.done[begun:] == ["upload", "keypoints", "copy", "copy", *FRAME]
+        features = animator.read("source_feature")
+        first = done(trt.device, lambda: animator.animate(blob(64, 0.2, 0)))
+        assert first == ["upload", "keypoints", "copy", "copy", *FRAME], "the reference first"
+        for x in (0.3, 0.4, 0.5):
+            assert done(trt.device, lambda x=x: animator.animate(blob(64, x, 0))) == FRAME
+        assert np.array_equal(animator.read("source_feature"), features)
 
 
 def test_all_a_frame_takes_goes_up_in_one_copy(trt: FakeTrt, toy_bundle: Path) -> None:
     backend = backend_of(toy_bundle)
-    for i, name in enumerate(CONTROL_NAMES):
-        backend.view(name)[0] = i + 1
+    for i, control in enumerate(CONTROLS):
+        backend.view(control.name)[0] = i + 1
     backend.view("driving_frame")[...] = 200
-    backend.run_frame()
-    memory = trt.device
-    for i, name in enumerate(CONTROL_NAMES):
-        held = memory.block(backend._memory.address(name))[:4].view(np.float32)
-        assert held[0] == i + 1 == backend.read(name)[0]
-    assert (memory.block(backend._memory.address("driving_frame"))[: 64 * 64] == 200).all()
-    assert memory.done[-len(FRAME) :].count("upload") == 1
+    assert done(trt.device, backend.run_frame).count("upload") == 1
+    for i, control in enumerate(CONTROLS):
+        value = held(trt, backend, control.name, 4).view(np.float32)
+        assert value[0] == i + 1 == backend.read(control.name)[0]
+    assert (held(trt, backend, "driving_frame", 64 * 64) == 200).all()
+    backend.close()
+
+
+def test_a_frame_takes_the_alignment_up_and_no_image_for_landmarks(
+    trt: FakeTrt, displacement_toy: Path
+) -> None:
+    backend = backend_of(displacement_toy)
+    backend.view("landmark_image")[...] = 7
+    cells, names = toy_displacement.CELLS, toy_displacement.NAMES
+    for i in range(3):  # plain, captured, launched
+        backend.view("alignment")[...] = i + 1
+        assert done(trt.device, backend.run_frame).count("upload") == 1
+        alignment = held(trt, backend, "alignment", 4 * 2 * cells**2).view(np.float32)
+        assert (alignment == i + 1).all()
+        assert not held(trt, backend, "landmark_image", 64 * 64).any()
+    backend.run("landmarks")
+    assert (held(trt, backend, "landmark_image", 64 * 64) == 7).all(), "it takes its own up"
+    assert backend.read("landmarks").shape == (1, len(names), 3)
     backend.close()
 
 
 def test_no_two_tensors_share_memory(trt: FakeTrt, toy_bundle: Path) -> None:
     backend = backend_of(toy_bundle)
-    manifest = Bundle.open(toy_bundle).manifest
     spans = []
-    for stage in manifest.stages:
-        for tensor in (*stage.inputs, *stage.outputs):
-            begin = backend._memory.address(tensor.name)
-            assert begin % 256 == 0
-            size = int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
-            spans.append((begin, begin + size, tensor.name))
-    spans = sorted(set(spans))
-    for (_, end, _), (begin, _, _) in itertools.pairwise(spans):
-        assert end <= begin
-    assert len({name for _, _, name in spans}) == len(spans)
+    for name, tensor in Bundle.open(toy_bundle).manifest.tensors().items():
+        begin = backend._memory.address(name)
+        assert begin % 256 == 0
+        size = int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
+        spans.append((begin, begin + size))
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(sorted(spans)))
     backend.close()
 
 
-def test_states_are_zero_at_first_and_carried_on(trt: FakeTrt, toy_bundle: Path) -> None:
+def test_tensors_are_read_written_copied_and_viewed(trt: FakeTrt, toy_bundle: Path) -> None:
     backend = backend_of(toy_bundle)
-    for name in ("source_image", "driving_frame", "frame", *CONTROL_NAMES):
+    for name in ("source_image", "driving_frame", "frame"):
         assert not backend.view(name).any(), "nor is fresh pinned memory"
     assert not backend.read("state").any(), "fresh memory of a device is not zero"
     backend.run_frame()
@@ -200,11 +218,6 @@ def test_states_are_zero_at_first_and_carried_on(trt: FakeTrt, toy_bundle: Path)
     assert np.array_equal(backend.read("state"), backend.read("next_state"))
     backend.write("state", 0)
     assert not backend.read("state").any() and backend.read("next_state").any()
-    backend.close()
-
-
-def test_read_write_copy_and_view(trt: FakeTrt, toy_bundle: Path) -> None:
-    backend = backend_of(toy_bundle)
     points = np.arange(6, dtype=np.float32).reshape(1, 3, 2)
     backend.write("driving_kp_value", points)
     backend.copy("driving_kp_value", "reference_kp_value")
@@ -212,13 +225,12 @@ def test_read_write_copy_and_view(trt: FakeTrt, toy_bundle: Path) -> None:
     backend.write("frame", 7)
     assert (backend.view("frame") == 7).all() and (backend.read("frame") == 7).all()
     backend.write("scale", 0.5)
-    assert backend.read("scale")[0] == 0.5 == backend.view("scale")[0]
     kept = backend.read("scale")
     kept[0] = 3
-    assert backend.read("scale")[0] == 0.5
+    assert backend.read("scale")[0] == 0.5 == backend.view("scale")[0]
     assert backend.view("frame") is backend.view("frame")
     for name in ("deformation", "state"):
-        with pytest.raises(BackendError, match="no boundary tensor"):
+        with pytest.raises(BackendError, match=name):
             backend.view(name)
     backend.close()
 
@@ -235,39 +247,37 @@ def test_the_generator_alone_brings_its_frame_down(trt: FakeTrt, toy_bundle: Pat
 
 def test_seconds_are_the_device_s(trt: FakeTrt, toy_bundle: Path) -> None:
     with Animator.open(toy_bundle, "tensorrt") as animator:
-        assert dict(animator.timings) == dict.fromkeys(STAGES, 0.0)
+        timings = animator.timings
+        assert dict(timings) == dict.fromkeys(STAGES, 0.0)
         animator.set_source(blob(64, 0, 0))
         for _ in range(3):  # plain, captured, launched
             animator.animate(blob(64, 0, 0))
             # The fake's clock: a millisecond for every piece of work, here a stage and its record.
-            assert list(animator.timings.values()) == pytest.approx([2e-3] * 4)
+            assert list(timings.values()) == pytest.approx([2e-3] * 4)
         asked = trt.device.calls.count("elapsed")
-        assert dict(animator.timings) and trt.device.calls.count("elapsed") == asked
+        assert dict(timings)
         animator.animate(blob(64, 0, 0))
         assert trt.device.calls.count("elapsed") == asked, "nobody asked"
-        timings = animator.timings
     assert timings["motion"] == pytest.approx(2e-3), "readable after the end"
-    assert "motion 2.00 ms" in repr(timings)
 
 
 def test_animators_share_engines_and_nothing_else(trt: FakeTrt, toy_bundle: Path) -> None:
-    def follow(animator: Animator, x: float) -> Any:
-        return animator.animate(blob(64, x, 0))
-
     one = Animator.open(toy_bundle, "tensorrt", motion="absolute", smooth=True)
     two = Animator.open(toy_bundle, "tensorrt", motion="absolute")
     assert (trt.deserialised, trt.engines, trt.contexts) == (5, 5, 10)
     assert len(trt.device.streams) == 3  # theirs, and the default one
+    opened = [*one.session.backend._opened.values(), *two.session.backend._opened.values()]  # type: ignore[attr-defined]
+    assert len({id(engine.logger) for engine, _ in opened}) == 1
+    del opened
     one.set_source(blob(64, 0, 0))
     two.set_source(blob(64, 0, 0.5))
     for x in (0.1, 0.2, 0.3):
-        follow(one, x)
-        made = follow(two, -x)
+        one.animate(blob(64, x, 0))
+        made = two.animate(blob(64, -x, 0))
         assert np.abs(made.astype(int) - blob(64, -x, 0.0)).max() <= 3
     assert not np.array_equal(one.read("state"), two.read("state"))
     one.close()
-    follow(two, 0.4)
-    assert trt.contexts == 5
+    assert two.animate(blob(64, 0.4, 0)).any() and trt.contexts == 5
     two.close()
     with Animator.open(toy_bundle, "tensorrt"):
         assert trt.deserialised == 10, "what nobody used any more was let go"
@@ -279,39 +289,20 @@ def test_plugins_are_for_full_tensorrt_alone(trt: FakeTrt, toy_bundle: Path) -> 
     backend = backend_of(toy_bundle, "tensorrt")
     assert trt.plugins == 1 and trt.targets[1] == ["Fake GPU 8.9"]
     assert backend.name == "tensorrt" and backend.threads == 1
-    assert backend.device == (
-        "Fake GPU (sm_89), TensorRT 10.9.8, driver for CUDA 13.0, CUDA runtime 13.0"
-    )
+    assert backend.device.startswith("Fake GPU (sm_89), TensorRT 10.9.8, driver for CUDA 13.0")
     backend.close()
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"shape": [1, 32, 32, 2]}, r"is FLOAT \[1, 32, 32, 2\] LINEAR in the engine"),
-        ({"dtype": "HALF"}, "is HALF"),
-        ({"format": "HWC8"}, "HWC8 in the engine, FLOAT .* LINEAR in the manifest"),
-    ],
+    "change", [{"shape": [1, 32, 32, 2]}, {"dtype": "HALF"}, {"format": "HWC8"}]
 )
 def test_an_engine_with_other_tensors_than_the_manifest(
-    trt: FakeTrt, toy_bundle: Path, change: dict[str, Any], message: str
+    trt: FakeTrt, toy_bundle: Path, change: dict[str, Any]
 ) -> None:
     trt.altered["deformation"] = change
-    with pytest.raises(BackendError, match=message) as caught:
+    with pytest.raises(BackendError, match="stage 'motion': output 'deformation'") as caught:
         backend_of(toy_bundle)
-    assert "stage 'motion': output 'deformation'" in caught.value.message
-    assert "sonomime build" in caught.value.hint
-
-
-def test_frames_reach_the_plain_path_by_the_environment(
-    trt: FakeTrt, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SONOMIME_CUDA_GRAPH", "0")
-    backend = backend_of(toy_bundle)
-    for _ in range(3):
-        assert calls(trt.device, backend.run_frame).count("execute") == 4
-    assert "begin_capture" not in trt.device.calls and not backend.captured
-    backend.close()
+    assert str(*change.values()) in caught.value.message and "build" in caught.value.hint
 
 
 def test_frames_from_a_thread_that_works_on_another_gpu(trt: FakeTrt, toy_bundle: Path) -> None:
@@ -323,14 +314,3 @@ def test_frames_from_a_thread_that_works_on_another_gpu(trt: FakeTrt, toy_bundle
         assert animator.timings["motion"] > 0
     assert made[2].any() and trt.device.thread.gpu == 1
     trt.device.thread.gpu = 0
-
-
-def test_every_engine_has_the_one_logger_of_the_process(trt: FakeTrt, toy_bundle: Path) -> None:
-    backend = backend_of(toy_bundle)
-    loggers = {id(engine.logger) for engine, _ in backend._opened.values()}
-    backend.close()
-    del backend
-    later = backend_of(toy_bundle)
-    loggers |= {id(engine.logger) for engine, _ in later._opened.values()}
-    later.close()
-    assert len(loggers) == 1
