@@ -46,10 +46,8 @@ CASES = (
     Case("warp_occlude", torch.float16, channels=256),
     Case("warp_occlude", torch.float16, channels=256, last=True),
     Case("sparse_motion"),
-    Case("sparse_motion", torch.float16),
     Case("sparse_motion", channels=3),
     Case("compose_motion"),
-    Case("compose_motion", torch.float16),
 )
 
 Call = Callable[[], Tensor]
