@@ -185,7 +185,8 @@ class Files(NamedTuple):
     out: Path
 
     def run(self) -> Path:
-        return import_fomm(*self)
+        import_fomm(*self)
+        return self.out
 
 
 def write(folder: Path, payload: Any, table: Any) -> Files:

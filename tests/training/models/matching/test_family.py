@@ -13,7 +13,6 @@ from sonomime.training.logbook import picture_grid
 from sonomime.training.models.families import family_of
 from sonomime.training.models.keypoints.family import KeypointFamily
 from sonomime.training.models.matching.family import MatchingFamily, colour_wheel
-from sonomime.training.models.matching.model import MatchingModel
 
 COLUMNS = [
     "source", "driving", "deformation", "displacement", "confidence", "shading", "folding", "gate",
@@ -26,15 +25,6 @@ def test_a_preset_has_the_family_that_it_names(preset: str) -> None:
     config = load_config(preset)
     wanted = MatchingFamily if config.model.family == "matching" else KeypointFamily
     assert type(family_of(config.model)) is wanted
-    assert (preset == "lite") <= (wanted is MatchingFamily)
-
-
-def test_without_a_detector_labels_are_nothing_to_it() -> None:
-    config = load_config("lite", SMALL_LITE).model
-    family = MatchingFamily()
-    family.check_labels(config, ["a", "b", "c"])
-    assert family.labels(config) == 0
-    assert isinstance(family.model(config), MatchingModel)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -45,7 +35,7 @@ def test_the_picture_grid_shows_what_was_found(channels: int) -> None:
     real = torch.zeros(2, dtype=torch.bool)
     pairs = PairBatch(*images, none, none, unseen, unseen, None, None, None, real, unseen, unseen)
     with torch.no_grad():
-        shown = MatchingFamily().columns(model, pairs)
+        shown = family_of(model.config).columns(model, pairs)
     assert list(shown.images) == COLUMNS and shown.points == {}
     for name in set(COLUMNS) - {"deformation", "prediction", "gate"}:
         assert 0 <= shown.images[name].min() <= shown.images[name].max() <= 1, name

@@ -11,11 +11,7 @@ from torch import Tensor
 
 from sonomime.training.config import CorrectorConfig
 from sonomime.training.models.geometry import make_grid, mirrored, sample_within
-from sonomime.training.models.matching.generator import (
-    CorrectingGenerator,
-    FrameLayers,
-    corrected,
-)
+from sonomime.training.models.matching.generator import CorrectingGenerator, FrameLayers, corrected
 
 INSIDE = np.s_[..., 16:-16, 16:-16]
 
