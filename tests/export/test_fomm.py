@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,10 @@ import yaml
 from torch import Tensor
 
 from sonomime.cli import main
-from sonomime.export.fomm import fomm_name, read_fomm_config, rename
+from sonomime.export.fomm import fomm_name, read_fomm_config
 from sonomime.training.checkpoint import load_checkpoint
-from sonomime.training.config import ModelConfig
-from sonomime.training.models.keypoints.model import AnimationModel
 
-from .fomm_checkpoints import PAPER, SMALL, VARIANT, Evil, make_fomm, write
+from .fomm_checkpoints import SMALL, VARIANT, Evil, make_fomm, write
 from .fomm_forward import centres, forward
 
 
@@ -81,28 +78,12 @@ def by_name(payload: dict[str, Any]) -> dict[str, Tensor]:
     return {f"{net}/{k}": t for net in networks for k, t in payload[net].items()}
 
 
-def test_counts_of_the_paper_at_full_size() -> None:
-    config = read_config(PAPER)
-    weights = rename(by_name(make_fomm(PAPER, device="meta")), config, Path("full.pth.tar"))
-    with torch.device("meta"):
-        learned = {name for name, _ in AnimationModel(config).named_parameters()}
-    count = {True: 0, False: 0}
-    for name, tensor in weights.items():
-        count[name.startswith("keypoint_detector.")] += tensor.numel() * (name in learned)
-    assert count == {True: 14_215_368, False: 45_575_391}
-
-
-def read_config(table: dict[str, Any]) -> ModelConfig:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "fomm.yaml"
-        path.write_text(yaml.safe_dump(table))
-        return read_fomm_config(path).model
-
-
-def test_every_size_of_the_yaml_is_read() -> None:
-    model = read_config(VARIANT)
-    assert (model.channels, model.image_size, model.keypoints.count) == (3, 256, 5)
+def test_every_size_of_the_yaml_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "fomm.yaml"
+    path.write_text(yaml.safe_dump(VARIANT))
+    model = read_fomm_config(path).model
     points, motion = model.keypoints, model.motion
+    assert (model.channels, model.image_size, points.count) == (3, 256, 5)
     assert (points.width, points.max_features, points.depth) == (4, 16, 2)
     assert (motion.width, motion.max_features, motion.depth) == (5, 24, 4)
     assert (motion.variance, points.temperature) == (0.02, 0.1)

@@ -21,7 +21,7 @@ from sonomime.training.models.operators import DOMAIN, OPSET
 def small(request: Any, graphs: Any) -> dict[str, onnx.ModelProto]:
     """One preset whole, of the other what differs."""
     made = graphs(request.param, "fp32", *SMALL)
-    names = list(made) if request.param == "ours-ptg" else ["generator"]
+    names = list(made.stages) if request.param == "ours-ptg" else ["generator"]
     return {name: made[name] for name in names}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -177,21 +176,3 @@ def test_bodies_say_what_a_plugin_needs(name: str) -> None:
     assert name not in {schema.name for schema in onnx.defs.get_all_schemas()}
     # Products of coordinates are left to no matrix unit.
     assert not {"MatMul", "Gemm", "Einsum", "Conv"} & {node.op_type for node in body.node}
-
-
-def test_tensorrt_rtx_takes_the_bodies_in() -> None:
-    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
-    inputs = {
-        "feature": torch.zeros(1, 1, 8, 8),
-        "deformation": torch.zeros(1, 4, 4, 2),
-        "occlusion": torch.zeros(1, 1, 4, 4),
-    }
-    model = one_node("WarpOcclude", inputs, inputs["feature"], half_pixel=1.0)
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse(model.SerializeToString())
-    kinds = {str(network.get_layer(i).type) for i in range(network.num_layers)}
-    assert any(re.search("GRID_SAMPLE", kind) for kind in kinds)
-    assert not any(re.search("PLUGIN", kind) for kind in kinds)

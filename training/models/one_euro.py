@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,16 +19,6 @@ SMOOTHING_CONTROLS = (
 )
 
 
-def smoothed(
-    parts: Sequence[Tensor], state: Tensor, min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor
-) -> tuple[list[Tensor], Tensor]:
-    """Smooth several tensors of batch 1 as one trajectory; also the next state."""
-    trajectory = torch.cat([part.reshape(1, -1) for part in parts], dim=1)
-    calm, next_state = one_euro(trajectory, state, min_cutoff, beta, dt_seconds)
-    pieces = calm.split([part.numel() for part in parts], dim=1)
-    return [x.view_as(part) for x, part in zip(pieces, parts, strict=True)], next_state
-
-
 def one_euro(
     x: Tensor, state: Tensor, min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -43,11 +32,11 @@ def one_euro(
     dt = dt_seconds.clamp(min=SHORTEST_STEP)
     speed = _low_pass((x - last) / dt, last_speed, torch.full_like(dt, DERIVATIVE_CUTOFF), dt)
     cutoff = min_cutoff.clamp(min=0.0) + beta * speed.abs()
-    smooth = _low_pass(x, last, cutoff, dt)
+    smoothed = _low_pass(x, last, cutoff, dt)
     follow = (seen > 0.5) & (min_cutoff > 0)
-    smooth = torch.where(follow, smooth, x)
+    smoothed = torch.where(follow, smoothed, x)
     speed = torch.where(follow, speed, torch.zeros_like(speed))
-    return smooth, torch.cat([torch.ones_like(seen), smooth, speed], dim=1)
+    return smoothed, torch.cat([torch.ones_like(seen), smoothed, speed], dim=1)
 
 
 def _low_pass(x: Tensor, last: Tensor, cutoff: Tensor, dt: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ....runtime.bundle.manifest import ControlInput
 from ..geometry import inverse_2x2
-from ..one_euro import SMOOTHING_CONTROLS, smoothed
+from ..one_euro import SMOOTHING_CONTROLS, one_euro
 from .keypoint_detector import Keypoints
 
 CONTROLS = (
@@ -49,9 +49,11 @@ def smooth_and_transfer(
     min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor, state: Tensor,
 ) -> tuple[Keypoints, Tensor]:  # fmt: skip
     """Smooth the driving keypoints, then transfer their motion; also the next state."""
-    calm, next_state = smoothed(driving, state, min_cutoff, beta, dt_seconds)
-    target = transfer_motion(source, reference, Keypoints(*calm), relative, scale)
-    return target, next_state
+    trajectory = torch.cat([part.flatten(1) for part in driving], dim=1)
+    smoothed, next_state = one_euro(trajectory, state, min_cutoff, beta, dt_seconds)
+    pieces = smoothed.split([part.numel() for part in driving], dim=1)
+    calm = Keypoints(*(x.view_as(part) for x, part in zip(pieces, driving, strict=True)))
+    return transfer_motion(source, reference, calm, relative, scale), next_state
 
 
 class TransferStage(nn.Module):

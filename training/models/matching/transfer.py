@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ....runtime.bundle.manifest import ControlInput
 from ...config import MatcherConfig, ModelConfig
 from ..geometry import in_float32, make_grid, sample_within
-from ..one_euro import SMOOTHING_CONTROLS, smoothed
+from ..one_euro import SMOOTHING_CONTROLS, one_euro
 from .fields import Spline
 from .matcher import Match
 
@@ -84,7 +84,10 @@ def smooth_and_put(
 ) -> tuple[Passed, Tensor]:  # fmt: skip
     """Smooth displacement and shading, then `put` them upon the source; also the next state."""
     moving = (found.displacement, found.shading)
-    (displacement, shading), next_state = smoothed(moving, state, min_cutoff, beta, dt_seconds)
+    trajectory = torch.cat([part.reshape(1, -1) for part in moving], dim=1)
+    smoothed, next_state = one_euro(trajectory, state, min_cutoff, beta, dt_seconds)
+    pieces = smoothed.split([part.numel() for part in moving], dim=1)
+    displacement, shading = (x.view_as(part) for x, part in zip(pieces, moving, strict=True))
     calm = Passed(displacement, found.confidence, shading)
     return put(calm, alignment, scale, shade), next_state
 

@@ -12,7 +12,7 @@ from sonomime.training.data.batch import PairBatch
 from sonomime.training.logbook import picture_grid
 from sonomime.training.models.families import family_of
 from sonomime.training.models.keypoints.family import KeypointFamily
-from sonomime.training.models.matching.family import MatchingFamily, colour_wheel
+from sonomime.training.models.matching.family import MatchingFamily
 
 COLUMNS = [
     "source", "driving", "deformation", "displacement", "confidence", "shading", "folding", "gate",
@@ -44,15 +44,3 @@ def test_the_picture_grid_shows_what_was_found(channels: int) -> None:
     cells = np.split(grid[22:], 9, axis=1)
     flat = [name for name, cell in zip(COLUMNS, cells, strict=True) if cell.std() < 0.5]
     assert set(flat) <= {"folding"}
-
-
-def test_the_colour_wheel() -> None:
-    right, left, down, still = ((0.2, 0.0), (-0.2, 0.0), (0.0, 0.2), (0.0, 0.0))
-    field = torch.tensor([[right, left], [down, still]])[None]
-    found = colour_wheel(field)
-    assert found.shape == (1, 3, 2, 2)
-    assert found[0, :, 1, 1].tolist() == [1, 1, 1]
-    torch.testing.assert_close(found[0, :, 0, 0], torch.tensor([1, 0.25, 0.25]))
-    torch.testing.assert_close(found[0, :, 0, 1], torch.tensor([0, 0.75, 0.75]))
-    half = colour_wheel(field * 0.4)[0, :, 0, 0]
-    torch.testing.assert_close(half, torch.tensor([1, 0.625, 0.625]))

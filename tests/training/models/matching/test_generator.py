@@ -79,14 +79,6 @@ def test_parts_of_pixels_keep_it_sharp(shift: tuple[float, float], lost: float) 
     assert sharpness(found) > 1.02 * sharpness(sample_within(image, where))
 
 
-def test_colours_stay_together() -> None:
-    image = picture(64, 3)
-    whole, _ = frame(image, (3, 2))
-    for channel in range(3):
-        alone, _ = frame(image[:, channel : channel + 1], (3, 2))
-        torch.testing.assert_close(whole[:, channel : channel + 1], alone, rtol=0, atol=1e-5)
-
-
 def test_shading_is_a_factor_of_the_odds_and_speckle_takes_half_of_it() -> None:
     black, grey, white = (
         frame(torch.full((1, 1, 64, 64), level), shading=0.4) for level in (0.0, 0.5, 1.0)

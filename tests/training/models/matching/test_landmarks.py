@@ -177,19 +177,6 @@ def test_the_labels_decide_how_many_are_found() -> None:
         family.check_labels(decided.model, (*NAMES, "third"))
 
 
-def test_pictures_show_what_is_there() -> None:
-    family = MatchingFamily()
-    model = family.model(config().model).eval()
-    assert model.landmarks is not None and model.landmarks.overall.bias is not None
-    with torch.no_grad():
-        model.landmarks.overall.bias.copy_(torch.tensor([50.0, -50.0]))
-        shown = family.columns(model, pairs()).points
-    assert shown.keys() == {"source", "driving"}
-    for points in shown.values():
-        assert points[:, 0].abs().max() <= 1 and (points[:, 1] < -1).all()
-    assert family.columns(family.model(config(0).model), pairs()).points == {}
-
-
 def test_the_stage_computes_what_the_model_finds() -> None:
     family = MatchingFamily()
     model = family.model(config().model).eval()

@@ -69,16 +69,6 @@ def test_stages_compute_what_the_model_does(variant: str) -> None:
             assert error <= 1e-4 * max(1, np.abs(wanted[name]).max()), name
 
 
-def test_the_pictures_are_worth_comparing() -> None:
-    oracle = MatchingFamily().oracle(model_of())
-    oracle.set_source(speckle(128), speckle(128, seed=1))
-    first, second = (oracle.animate(speckle(128, seed=2), {"min_cutoff": 0.1}) for _ in range(2))
-    assert first["frame"].std() > 10
-    assert np.abs(first["displacement"]).max() > 2 / 16  # a cell
-    assert first["shading"].std() > 0.1 and first["gain"].std() > 0.1
-    assert np.array_equal(first["next_state"], second["state"]) and first["next_state"].any()
-
-
 def test_smoothing_calms_motion_and_light() -> None:
     model = model_of()
     session = session_of(model)
