@@ -1,9 +1,9 @@
-"""The function bodies of the custom operators, in ONNX's own text form (opset 20).
+"""The function bodies of the custom operators, in ONNX's text form (opset 20).
 
-A body is the meaning of its operator: ONNX Runtime and TensorRT-RTX inline it, TensorRT does so
-when the plugin is absent, and a kernel may only be faster. Sizes are read from the inputs and the
-geometry is arithmetic, so that one body serves all nodes of a file; with static shapes whatever
-depends on sizes alone is folded into constants.
+A body defines its operator. ONNX Runtime and TensorRT-RTX inline it, TensorRT too if the plugin is
+absent; a kernel must compute the same. Sizes are read from the inputs and the geometry is
+arithmetic, so one body serves all nodes of a file; what depends on sizes alone is folded into
+constants.
 
 Convention: float32 coordinates, xy order, [-1, 1]. ``half_pixel`` is 1.0 (the centre of pixel i of
 n is (2 i + 1) / n - 1, displacements are what is resized) or 0.0 (2 i / (n - 1) - 1, coordinates
@@ -82,8 +82,7 @@ WarpOcclude <half_pixel, plugin_namespace, plugin_version>
     + _PLANES.format(out="map_grid", size="map_size", xs="map_xs", ys="map_ys")
     + _PLANES.format(out="grid", size="size", xs="xs", ys="ys")
     + """
-   # Not a Transpose: ONNX Runtime would draw it through the Resize, whose path for pixels last is
-   # slow.
+   # Not a Transpose: ONNX Runtime would move it past the Resize, which is slow with channels last.
    split_2 = Constant<value_ints = [1, 1]>()
    plane_shape = Concat<axis = 0>(one_1, one_1, map_size)
    read_x, read_y = Split<axis = 3>(deformation, split_2)
@@ -180,21 +179,33 @@ _LOCAL_MOTIONS = (
 """
 )
 
-SPARSE_MOTION = (
-    """
-<domain: "sonomime", opset_import: ["" : 20]>
-SparseMotion <half_pixel, variance, plugin_namespace, plugin_version>
-(source_small, source_value, source_jacobian, driving_value, driving_jacobian) => (sparse)
-{"""
-    + _CONSTANTS
-    + """
-   height_1 = Shape<start = 2, end = 3>(source_small)
-   width_1 = Shape<start = 3, end = 4>(source_small)
+
+def _motion(signature: str, sized: str, ending: str) -> str:
+    """A function of the keypoints' motions over the pixels of its input ``sized``."""
+    return (
+        '<domain: "sonomime", opset_import: ["" : 20]>'
+        + signature
+        + "{"
+        + _CONSTANTS
+        + f"""
+   height_1 = Shape<start = 2, end = 3>({sized})
+   width_1 = Shape<start = 3, end = 4>({sized})
    height = Squeeze(height_1)
    width = Squeeze(width_1)
 """
-    + _LOCAL_MOTIONS
-    + """
+        + _LOCAL_MOTIONS
+        + ending
+        + "}"
+    )
+
+
+SPARSE_MOTION = _motion(
+    """
+SparseMotion <half_pixel, variance, plugin_namespace, plugin_version>
+(source_small, source_value, source_jacobian, driving_value, driving_jacobian) => (sparse)
+""",
+    "source_small",
+    """
    variance_f = Constant<value_float: float = @variance>()
    minus_two = Constant<value = float {-2.0}>()
    spread = Mul(variance_f, minus_two)
@@ -232,25 +243,16 @@ SparseMotion <half_pixel, variance, plugin_namespace, plugin_version>
    pairs = Concat<axis = 2>(heatmaps, by_slot)
    sparse_shape = Concat<axis = 0>(one_1, minus_one_1, height_1, width_1)
    sparse = Reshape(pairs, sparse_shape)
-}
-"""
+""",
 )
 
-COMPOSE_MOTION = (
+COMPOSE_MOTION = _motion(
     """
-<domain: "sonomime", opset_import: ["" : 20]>
 ComposeMotion <half_pixel, plugin_namespace, plugin_version>
 (mask_logits, source_value, source_jacobian, driving_value, driving_jacobian) => (deformation)
-{"""
-    + _CONSTANTS
-    + """
-   height_1 = Shape<start = 2, end = 3>(mask_logits)
-   width_1 = Shape<start = 3, end = 4>(mask_logits)
-   height = Squeeze(height_1)
-   width = Squeeze(width_1)
-"""
-    + _LOCAL_MOTIONS
-    + """
+""",
+    "mask_logits",
+    """
    logits = Cast<to = 1>(mask_logits)
    highest = ReduceMax<keepdims = 1>(logits, one_1)
    lowered = Sub(logits, highest)
@@ -263,8 +265,7 @@ ComposeMotion <half_pixel, plugin_namespace, plugin_version>
    planes_sum = Concat<axis = 1>(sum_x, sum_y)
    planes = Div(planes_sum, total)
    deformation = Transpose<perm = [0, 2, 3, 1]>(planes)
-}
-"""
+""",
 )
 
 BODIES = {

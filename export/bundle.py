@@ -1,10 +1,10 @@
-"""A checkpoint becomes a bundle, verified; nothing is left behind when the numbers differ."""
+"""Export a checkpoint as a verified bundle, or leave nothing behind."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from .. import __version__
@@ -14,13 +14,12 @@ from ..runtime.media.pixels import to_image
 from ..runtime.media.png import png_bytes
 from ..runtime.support.atomic_files import atomic_folder
 from ..runtime.support.errors import output_errors
-from ..runtime.support.plain_file import sha256_file
 from ..runtime.support.progress import progress
 from ..training.checkpoint import Checkpoint
 from ..training.models.base import Precision, Tensors
 from ..training.models.families import family_of
 from .card import Description, model_card
-from .graphs import export_stage, save
+from .graphs import export_stage
 from .verify import FP16, FP32, Frames, Parity, expected_tensors, verify
 
 MODEL_CARD = "MODEL_CARD.md"
@@ -38,7 +37,7 @@ def export_bundle(
     """Write the bundle of a checkpoint to the folder ``out``, whole and verified or not at all.
 
     Returns:
-        how far the bundle is from the model.
+        the differences between the bundle and the model.
 
     Raises:
         ExportError: the exported stages do not compute what the model does.
@@ -53,14 +52,13 @@ def export_bundle(
         stages = []
         for stage in progress(chain.stages, label="exporting stages"):
             graph = export_stage(stage)
-            file = folder / f"{stage.name}.onnx"
-            save(graph, file)
-            stages.append(
-                contract.StageFile(
-                    stage.name, stage.role, stage.inputs, stage.outputs, file.name,
-                    sha256_file(file),
-                )
-            )  # fmt: skip
+            content = graph.SerializeToString(deterministic=True)
+            file = _write(folder, f"{stage.name}.onnx", content)
+            wires = (stage.name, stage.role, stage.inputs, stage.outputs)
+            stages.append(contract.StageFile(*wires, file.file, file.sha256))
+        texts = {MODEL_CARD: model_card(checkpoint, told, precision, chain)}
+        if told.credits:
+            texts[CREDITS] = told.credits
         wiring = {field.name: getattr(chain, field.name) for field in fields(contract.Chain)}
         manifest = contract.Manifest(
             **wiring | {"stages": tuple(stages)},
@@ -69,36 +67,26 @@ def export_bundle(
             preset=checkpoint.config.preset,
             created_with=__version__,
             precision=precision,
-            tolerances=_tolerances(precision),
+            # A manifest holds finite numbers; 1, half a picture, is as good as no bound.
+            tolerances=FP32 if precision == "fp32" else replace(FP16, stage_abs=1.0),
             golden=_write_golden(folder, frames, expected, chain),
-            provenance=_provenance(checkpoint, checkpoint_sha256, told),
-            files=_write_texts(folder, checkpoint, precision, told, chain),
+            provenance=contract.Provenance(
+                checkpoint_sha256=checkpoint_sha256,
+                steps=checkpoint.step,
+                data=told.data,
+                licence=told.licence,
+                note=told.note,
+            ),
+            files=tuple(_write(folder, file, text.encode()) for file, text in texts.items()),
         )
         write_manifest(folder, manifest)
         return verify(folder, frames, expected, precision)
 
 
-def _tolerances(precision: Precision) -> contract.Tolerances:
-    if precision == "fp32":
-        return FP32
-    # A manifest holds finite numbers; half a picture is as good as no bound.
-    return contract.Tolerances(stage_abs=1.0, psnr_db=FP16.psnr_db)
-
-
-def _provenance(checkpoint: Checkpoint, digest: str, told: Description) -> contract.Provenance:
-    return contract.Provenance(
-        checkpoint_sha256=digest,
-        steps=checkpoint.step,
-        data=told.data,
-        licence=told.licence,
-        note=told.note,
-    )
-
-
 def _write_golden(
     folder: Path, frames: Frames, expected: Sequence[Tensors], chain: contract.Chain
 ) -> contract.Golden:
-    """The first of the expected frames: default controls."""
+    """The first of the expected frames, which has default controls."""
     images = {
         "source": frames.source,
         "reference": frames.driving[0],
@@ -110,15 +98,6 @@ def _write_golden(
         for name, image in images.items()
     }
     return contract.Golden(**files, motion=chain.motions()[0])
-
-
-def _write_texts(
-    folder: Path, checkpoint: Checkpoint, precision: Precision, told: Description,
-    chain: contract.Chain,
-) -> tuple[contract.FileDigest, ...]:  # fmt: skip
-    card = model_card(checkpoint, told, precision, chain)
-    texts = {MODEL_CARD: card} | ({CREDITS: told.credits} if told.credits else {})
-    return tuple(_write(folder, file, text.encode("utf-8")) for file, text in texts.items())
 
 
 def _write(folder: Path, file: str, content: bytes) -> contract.FileDigest:

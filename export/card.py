@@ -1,4 +1,4 @@
-"""What a bundle says of itself: its description and its model card."""
+"""A bundle's description and model card."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..training.checkpoint import Checkpoint
 OWN_LICENCE = "Apache-2.0"
 UNSTATED = "not stated"
 
-# Data under these can be learned from and the weights given away under our own licence.
+# Data under these licences allows us to publish the weights under our own.
 _FREE = re.compile(
     r"CC0( 1\.0)?|CC BY( \d\.\d)?|MIT|Apache-2\.0|BSD-[23]-Clause|public domain", re.IGNORECASE
 )
@@ -27,17 +27,17 @@ _FREE = re.compile(
 
 @dataclass(frozen=True)
 class Description:
-    """What a bundle says of itself besides its numbers."""
+    """What the exporting user says about a bundle."""
 
     name: str = ""  # empty: the preset's
-    licence: str = ""  # of the weights; empty: ours where that of all the data allows it
-    credits: str = ""  # text of CREDITS.md; empty: there is none
+    licence: str = ""  # of the weights; empty: ours if the licences of all the data allow it
+    credits: str = ""  # text of CREDITS.md; empty: no such file
     figures: str = ""  # measured figures for the model card, Markdown
     note: str = ""
-    data: tuple[DataCredit, ...] = ()  # adds to what the checkpoint says, or corrects it
+    data: tuple[DataCredit, ...] = ()  # adds to the checkpoint's list, or corrects it
 
     def of(self, checkpoint: Checkpoint) -> Description:
-        """The same, with what was left open taken from the checkpoint."""
+        """This description, completed from the checkpoint."""
         stated = {
             entry.get("name", "?"): entry.get("licence", UNSTATED) for entry in checkpoint.data
         } | {credit.name: credit.licence for credit in self.data}
@@ -52,9 +52,9 @@ class Description:
 
 USE = """\
 Training and simulation only: it makes synthetic ultrasound pictures in which a still image moves
-as a driving clip moves. It is not a medical device. What it makes shows no patient's anatomy in
-motion, and must not be used to diagnose, to plan or to guide treatment, nor be passed off as a
-recording: keep the synthetic mark that the sinks add.
+as a driving clip moves. It is not a medical device. Its pictures do not show how a patient moves.
+Do not use them to diagnose, to plan or to guide treatment, and do not present them as a recording:
+keep the mark that says they are synthetic.
 """
 
 LIMITS = """\
@@ -69,31 +69,27 @@ LIMITS_OF_KEYPOINTS = """\
 """
 
 LIMITS_OF_DISPLACEMENTS = """\
-- What the still image does not show cannot be shown: its edge is stretched or mirrored there.
+- Parts that the still image does not show cannot appear: its edge is stretched or mirrored there.
 - Motion is found by comparing each driving frame with the reference frame. Where the two show
-  different things (another view, a cut, a probe that has left the skin) what is found is a guess.
-  Such frames are called doubtful as far as the model's own numbers tell; no number promises that a
-  frame is right.
+  different things (another view, a cut, a probe that has left the skin) the result is a guess.
+  The model marks frames as doubtful by its own numbers; no number guarantees that a frame is right.
 - Displacements are carried over unturned and unscaled: a subject of another size or direction moves
-  as the driving one does, not as it would itself.
-- Nothing in the model knows an anatomy: a motion that no tissue can make is followed too.
-- Between two subjects motion lies in the right place only as far as they are aligned, by matching
-  the source and the reference frame or by landmarks: look at the picture that the alignment makes.
+  like the driving subject, not as it would itself.
+- The model knows no anatomy: it also follows motion that no tissue can make.
+- Between two subjects, motion is in the right place only if they are aligned well, by matching the
+  source and the reference frame or by landmarks: check the picture that the alignment makes.
 """
 
 LIMIT_OF_SHADING = """\
-- Slow changes of brightness of the driving clip (a shadow, contact with the skin) are taken on,
+- Slow changes of brightness in the driving clip (a shadow, contact with the skin) are copied,
   unless shading is turned off.
 """
 
 
 def model_card(checkpoint: Checkpoint, told: Description, precision: str, chain: Chain) -> str:
-    """Markdown: what the model is, its data, what it may be used for, how well it does."""
-    weights = sum(
-        tensor.numel()
-        for key, tensor in checkpoint.weights.items()
-        if not key.endswith("num_batches_tracked")
-    )
+    """The model card in Markdown: what the model is, its use, data, figures and limits."""
+    kept = (t for key, t in checkpoint.weights.items() if not key.endswith("num_batches_tracked"))
+    weights = sum(tensor.numel() for tensor in kept)
     data = [f"- {credit.name}: {credit.licence}" for credit in told.data]
     where = "\nCredits: CREDITS.md.\n" if told.credits else ""
     return f"""\
@@ -146,18 +142,15 @@ def _carrier(control: KeypointControl | DisplacementControl) -> str:
 
 
 def _passed(chain: Chain) -> str:
-    """What the stage `transfer` hands on, states aside; nothing else can pass."""
+    """The outputs of the stage `transfer` without states; nothing else can pass."""
     states = {recurrent.from_ for recurrent in chain.recurrent}
-    passed = [
-        tensor
-        for stage in chain.stages
-        if stage.name == TRANSFER
-        for tensor in stage.outputs
-        if tensor.name not in states
+    transfer = next(stage for stage in chain.stages if stage.name == TRANSFER)
+    passed = {t.name: t.shape for t in transfer.outputs if t.name not in states}
+    listed = [
+        f"{name} {' x '.join(str(n) for n in shape if n > 1) or '1'}"
+        for name, shape in passed.items()
     ]
-    shapes = [" x ".join(str(n) for n in tensor.shape if n > 1) or "1" for tensor in passed]
-    listed = ", ".join(f"{t.name} {shape}" for t, shape in zip(passed, shapes, strict=True))
-    return f"{sum(prod(tensor.shape) for tensor in passed):,} numbers: {listed}"
+    return f"{sum(map(prod, passed.values())):,} numbers: {', '.join(listed)}"
 
 
 def _limits(chain: Chain) -> str:

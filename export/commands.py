@@ -1,10 +1,11 @@
-"""The verbs `export`, `build`, `engine` and `import-fomm`; torch and the like come late."""
+"""The verbs `export`, `build`, `engine` and `import-fomm`; they import torch only when run."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,16 +15,25 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
+def _verb(
+    sub: Subparsers, name: str, run: Callable[[argparse.Namespace], int], **words: str
+) -> argparse.ArgumentParser:
+    parser = sub.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, **words)
+    parser.set_defaults(run=run)
+    return parser
+
+
 def add_export(sub: Subparsers) -> None:
     """Register ``sonomime export``."""
-    parser = sub.add_parser(
+    parser = _verb(
+        sub,
         "export",
+        export_command,
         help="make a bundle of ONNX stages from a checkpoint",
-        description="Export a checkpoint's model as a bundle. Its numbers are compared with the "
-        "model's, stage by stage and end to end on real frames (fp32: 1e-4 and 1 grey level, fp16: "
-        "45 dB); when they differ the exit code is 5 and nothing is left behind.",
+        description="Export a checkpoint's model as a bundle. The bundle is compared with the "
+        "model, stage by stage and as a whole, on real frames (fp32: 1e-4 and 1 grey level, fp16: "
+        "45 dB). If they differ, the exit code is 5 and no bundle is left.",
         epilog="example:\n  sonomime export runs/first/checkpoint.pt -o my-bundle",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     parser.add_argument(
@@ -33,30 +43,29 @@ def add_export(sub: Subparsers) -> None:
     parser.add_argument("--name", default="", help="the bundle's name (default: the preset's)")
     parser.add_argument(
         "--frames", type=Path, metavar="VIDEO_OR_FOLDER",
-        help="real frames to verify with and for the golden sample (default: sonomime's samples)",
+        help="frames for the comparison and the golden sample (default: sonomime's own)",
     )  # fmt: skip
     parser.add_argument(
         "--licence",
         default="",
-        help="licence of the weights (default: Apache-2.0 where that of all the data allows it)",
+        help="licence of the weights (default: Apache-2.0 if the data's licences allow it)",
     )
     parser.add_argument(
         "--data",
         action="append",
         default=[],
         metavar="NAME=LICENCE",
-        help="data the model was trained on, where the checkpoint does not say it",
+        help="data that the model was trained on, if the checkpoint does not list it",
     )
     parser.add_argument(
-        "--credits", type=Path, metavar="FILE", help="becomes the bundle's CREDITS.md"
+        "--credits", type=Path, metavar="FILE", help="text of the bundle's CREDITS.md"
     )
     parser.add_argument(
-        "--figures", type=Path, metavar="FILE", help="measured figures for the model card, Markdown"
+        "--figures", type=Path, metavar="FILE", help="Markdown with figures for the model card"
     )
     parser.add_argument(
         "--json", action="store_true", help="print the agreement with the model as JSON"
     )
-    parser.set_defaults(run=export_command)
 
 
 def export_command(args: argparse.Namespace) -> int:
@@ -83,44 +92,42 @@ def export_command(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"bundle": str(args.output), **vars(parity)}))
     else:
-        worst = max(
-            (error, name) for name, error in parity.stages.items() if not name.endswith("frame")
-        )
+        errors = {name: e for name, e in parity.stages.items() if not name.endswith("frame")}
+        worst = max(errors, key=lambda name: errors[name])
         print(
             f"{args.output}: frames within {parity.frame_levels} grey levels "
-            f"({parity.psnr_db:.1f} dB), "
-            f"stages within {worst[0]:.1e} ({worst[1]})"
+            f"({parity.psnr_db:.1f} dB), stages within {errors[worst]:.1e} ({worst})"
         )
     return 0
 
 
 def add_build(sub: Subparsers) -> None:
     """Register ``sonomime build``."""
-    parser = sub.add_parser(
+    parser = _verb(
+        sub,
         "build",
+        build_command,
         help="build TensorRT engines of a bundle's stages",
-        description="Parse and build every stage. The engines of a bundle are one file, kept in "
-        "$XDG_CACHE_HOME/sonomime (default ~/.cache/sonomime) and used again while stages, "
-        "version, plugin and target are the same; backends find it there. With -o, a file to "
-        "carry to another machine, which has to be told to trust it: sonomime engine trust FILE.",
+        description="Build an engine of every stage. The engines of a bundle are one file in "
+        "$XDG_CACHE_HOME/sonomime (default ~/.cache/sonomime), where backends find it. It is used "
+        "again while stages, version, plugin and target stay the same. -o also writes a file for "
+        "another machine; there, run: sonomime engine trust FILE.",
         epilog="example:\n  sonomime build bundles/first --flavour rtx -o first.engine",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument(
         "--flavour", choices=("tensorrt", "rtx"),
-        help="tensorrt: TensorRT, for this machine's GPU; rtx: TensorRT-RTX, needs no GPU to build "
-        "(default: tensorrt where it and a GPU are there, else rtx)",
+        help="tensorrt: TensorRT, for this machine's GPU; rtx: TensorRT-RTX, builds without a GPU "
+        "(default: tensorrt if it and a GPU are found, else rtx)",
     )  # fmt: skip
     parser.add_argument(
         "--device", type=int, metavar="N",
-        help="which GPU tensorrt builds on and for, from 0 (0)",
+        help="number of the GPU for tensorrt (default: 0)",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="also write the engine file there"
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.set_defaults(run=build_command)
 
 
 def build_command(args: argparse.Namespace) -> int:
@@ -133,7 +140,7 @@ def build_command(args: argparse.Namespace) -> int:
         print(f"building {flavour}: {why}", file=sys.stderr)
     done = build_engines(Bundle.open(args.bundle), flavour, args.output, args.device)
     if flavour == "tensorrt" and done.plugin is None:
-        print("there is no plugin: the operators' ONNX bodies are used", file=sys.stderr)
+        print("no plugin found: using the operators' ONNX bodies", file=sys.stderr)
     if args.json:
         print(json.dumps(done.plain()))
         return 0
@@ -156,25 +163,25 @@ def add_engine(sub: Subparsers) -> None:
     """Register ``sonomime engine``."""
     parser = sub.add_parser(
         "engine",
-        help="trust an engine file that came from elsewhere",
-        description="Engines are machine code: those that this user did not build are refused "
-        "until they are trusted by name.",
+        help="trust an engine file from another machine",
+        description="Engines are machine code. An engine that this user did not build is refused "
+        "until it is trusted here.",
         epilog="example: build on one machine, use on another\n"
         "  sonomime build bundles/first --flavour rtx -o first.engine\n"
         "  sonomime engine trust first.engine",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="engine_verb", required=True)
-    verb = verbs.add_parser(
+    verb = _verb(
+        verbs,
         "trust",
+        trust_command,
         help="let an engine file be used",
         description="Check the file, record its digest in this user's cache and keep a copy where "
-        "backends find it. Trust only what you know the maker of.",
+        "backends find it. Trust only files whose origin you know.",
         epilog="example:\n  sonomime engine trust first.engine",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument("file", type=Path, metavar="FILE")
-    verb.set_defaults(run=trust_command)
 
 
 def trust_command(args: argparse.Namespace) -> int:
@@ -193,13 +200,14 @@ def trust_command(args: argparse.Namespace) -> int:
 
 def add_import_fomm(sub: Subparsers) -> None:
     """Register ``sonomime import-fomm``."""
-    parser = sub.add_parser(
+    parser = _verb(
+        sub,
         "import-fomm",
+        import_fomm_command,
         help="make a checkpoint from a public FOMM checkpoint",
         description="Convert a checkpoint of the First Order Motion Model's authors. It is read "
         "without running code from it; mind its licence (CC BY-NC).",
         epilog="example:\n  sonomime import-fomm vox-cpk.pth.tar --config vox-256.yaml -o vox.pt",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("pth", type=Path, metavar="FILE.pth.tar")
     parser.add_argument(
@@ -210,7 +218,6 @@ def add_import_fomm(sub: Subparsers) -> None:
         help="the YAML file that goes with it",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="CHECKPOINT")
-    parser.set_defaults(run=import_fomm_command)
 
 
 def import_fomm_command(args: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
-"""A bundle's stages become TensorRT engines, on the machine that is to run them.
+"""Build TensorRT engines of a bundle's stages, on the machine that is to run them.
 
-One code base for both flavours: strongly typed networks (precision lives in the graph, so building
-converts nothing), the ONNX parser, one serialized engine per stage, one file per bundle. Where the
-files are kept and which of them are used is the runtime's (`engine_store`).
+The same code serves both flavours: strongly typed networks (precision is in the graph, so building
+converts nothing), the ONNX parser, one serialized engine per stage, one file per bundle. The
+runtime's `engine_store` decides where the files are kept and which of them are used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from ..runtime.backends.cuda import open_device
 from ..runtime.backends.onnx_file import read_stage
 from ..runtime.backends.tensorrt import engine_logger
 from ..runtime.bundle.bundle import Bundle
-from ..runtime.bundle.manifest import Stage
 from ..runtime.engines.engine_file import EngineManifest, Precision, StageEngine, read_engine_file
 from ..runtime.engines.engine_store import Facts, cached_path, is_trusted, record_trust, store
 from ..runtime.engines.tensorrt_packages import (
@@ -47,29 +46,12 @@ class Build:
     def plain(self) -> dict[str, Any]:
         """For JSON."""
         plugin = str(self.plugin) if self.plugin else None
-        return {
-            "path": str(self.path),
-            "cached": self.cached,
-            "plugin": plugin,
-            **plain(self.manifest),
-        }
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """An engine and what is known of it; see `StageEngine`."""
-
-    content: bytes
-    layers: int
-    precisions: tuple[Precision, ...]
-    plugin_layers: int
-    engine_layers: int | None
-    device_memory_bytes: int | None
+        said = {"path": str(self.path), "cached": self.cached, "plugin": plugin}
+        return said | plain(self.manifest)
 
 
 def choose_flavour(device: int | None = None) -> tuple[str, str]:
-    """The flavour to build when none was asked for, and why: tensorrt where it and a GPU are, or
-    where a GPU was named by its number."""
+    """The default flavour and why: tensorrt if it and a GPU are there or a GPU was named."""
     if device is not None:
         return "tensorrt", f"its engines are for one GPU, and GPU {device} was named"
     try:
@@ -81,8 +63,8 @@ def choose_flavour(device: int | None = None) -> tuple[str, str]:
 
 
 def targets_of(flavour: str, trt: Any, device: int | None = None) -> list[str]:
-    """What engines of a flavour are built for: engines of full TensorRT serve one GPU alone, the
-    one of that number, or the first.
+    """What engines of a flavour are built for. Engines of full TensorRT serve one GPU: the one of
+    that number, or the first.
 
     Raises:
         BackendError: there is no such GPU to build for.
@@ -105,11 +87,8 @@ def build_engines(
     """Build a bundle's engines unless the cache has them; with ``out``, copy the file there.
 
     Args:
-        bundle: an opened bundle.
         flavour: a key of FLAVOURS.
-        out: a file to write them to as well.
-        device: number of the GPU that full TensorRT builds on and for, from 0, among those that the
-            process sees; None is the first.
+        device: number of the GPU that full TensorRT builds on and for, from 0; None: the first.
 
     Raises:
         ConfigError: a GPU was named for TensorRT-RTX.
@@ -140,7 +119,7 @@ def build_engines(
 
 
 def _cached(path: Path, facts: Facts) -> EngineManifest | None:
-    """What the cache holds under these facts, if it is sound and this user built or trusts it."""
+    """The cached engines, if the file is sound and this user built or trusts it."""
     try:
         found = read_engine_file(path)
     except BackendError:
@@ -155,10 +134,10 @@ def _built(
     stages, engines = [], {}
     shown, targets = list(bundle.manifest.stages), list(facts.targets)
     for stage in progress(shown, label=f"building {kind.name} engines"):
-        began = perf_counter()
-        made = compile_stage(read_stage(bundle, stage), stage.name, kind, trt, targets, device)
-        engines[stage.name] = made.content
-        stages.append(_described(stage, made, perf_counter() - began))
+        onnx = read_stage(bundle, stage)
+        engine, described = compile_stage(onnx, stage.name, kind, trt, targets, device)
+        engines[stage.name] = engine
+        stages.append(described)
     manifest = EngineManifest(
         bundle=bundle.manifest.name,
         bundle_digest=bundle.digest,
@@ -173,33 +152,21 @@ def _built(
     return manifest
 
 
-def _described(stage: Stage, made: Compiled, seconds: float) -> StageEngine:
-    return StageEngine(
-        name=stage.name,
-        onnx_sha256=stage.sha256,
-        size=len(made.content),
-        sha256=hashlib.sha256(made.content).hexdigest(),
-        seconds=round(seconds, 3),
-        layers=made.layers,
-        precisions=made.precisions,
-        plugin_layers=made.plugin_layers,
-        engine_layers=made.engine_layers,
-        device_memory_bytes=made.device_memory_bytes,
-    )
-
-
 def compile_stage(
     onnx: bytes, name: str, flavour: Flavour, trt: Any, targets: list[str],
     device: int | None = None,
-) -> Compiled:  # fmt: skip
-    """Parse and build one ONNX model. What the builder is told is `tensorrt_packages.RECIPE` in
-    words. The engine is looked into where GPU `device`, by default the first, is there.
+) -> tuple[bytes, StageEngine]:  # fmt: skip
+    """Parse and build one ONNX model; `tensorrt_packages.RECIPE` says with which settings.
+
+    Returns:
+        the engine, and its description, with figures of the built engine if there is a GPU.
 
     Raises:
-        BackendError: with what the parser or the builder said.
+        BackendError: with the message of the parser or the builder.
     """
+    began = perf_counter()
     logger = engine_logger(trt)
-    logger.reason()  # said of something else
+    logger.reason()  # drop what was logged about something else
     hint = f"{flavour.module} {trt.__version__} may be too old ({flavour.cure}), or export again"
 
     def failed(what: str, reason: str) -> BackendError:
@@ -213,7 +180,7 @@ def compile_stage(
         raise failed("parsed", said[0] if said else logger.reason())
     layers, precisions, plugin_layers = _layers(network)
     config = builder.create_builder_config()
-    # A bundle's precision is the engine's: float32 is not to become TF32 on the way.
+    # The engine has the bundle's precision: float32 must not become TF32.
     config.clear_flag(trt.BuilderFlag.TF32)
     if flavour.name == "rtx":
         config.num_compute_capabilities = len(targets)
@@ -223,17 +190,28 @@ def compile_stage(
     if serialized is None:
         raise failed("built", logger.reason())
     content = bytes(serialized)
-    inspected = _inspected(content, trt, logger, device)
-    return Compiled(content, layers, precisions, plugin_layers, *inspected)
+    engine_layers, memory = _inspected(content, trt, logger, device)
+    return content, StageEngine(
+        name=name,
+        onnx_sha256=hashlib.sha256(onnx).hexdigest(),
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        seconds=round(perf_counter() - began, 3),
+        layers=layers,
+        precisions=precisions,
+        plugin_layers=plugin_layers,
+        engine_layers=engine_layers,
+        device_memory_bytes=memory,
+    )
 
 
 def _parsers_error(error: Any) -> str:
-    """What the parser says, and of which operator."""
+    """The parser's message and the operator at fault."""
     operator = error.node_operator()
     return f"{error.desc()} (operator {operator})" if operator else str(error.desc())
 
 
-# As numpy calls them; what is missing keeps TensorRT's name.
+# numpy's names; others keep TensorRT's.
 _DTYPES = {"FLOAT": "float32", "HALF": "float16"}
 
 
@@ -259,7 +237,7 @@ def _inspected(
     try:
         open_device(device)
     except BackendError:
-        # Without a driver some of its versions take the process down once they have been asked.
+        # Without a driver some versions of TensorRT crash the process when asked.
         return None, None
     engine = trt.Runtime(logger).deserialize_cuda_engine(content)
     if engine is None:

@@ -1,8 +1,8 @@
 """Import of public First Order Motion Model checkpoints (Siarohin et al., NeurIPS 2019).
 
 Such a file holds the state dicts ``generator`` and ``kp_detector``; a YAML file gives their sizes.
-The tensors of both networks get our names, all of them; the arithmetic they were trained with is
-kept by the geometry ``fomm`` (training/models/geometry.py).
+The tensors get our names. The geometry ``fomm`` (training/models/geometry.py) keeps the arithmetic
+that they were trained with.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LICENCE = "not stated in the file; FOMM's authors publish theirs as CC BY-NC"
 
 _MOTION = "generator/dense_motion_network."
 
-#: How a tensor of ours is called there, ``NETWORK/KEY``: the first prefix that fits is replaced.
+#: From our tensors' names to theirs, ``NETWORK/KEY``: the first prefix that fits is replaced.
 PREFIXES = {
     "keypoint_detector.hourglass.downs.": "kp_detector/predictor.encoder.down_blocks.",
     "keypoint_detector.hourglass.ups.": "kp_detector/predictor.decoder.up_blocks.",
@@ -63,7 +63,7 @@ def _one_of(*values: Any, **default: Any) -> Any:
     return field(metadata={"one_of": values}, **default)
 
 
-# What of FOMM's YAML shapes the two networks, with FOMM's defaults and the values we can take.
+# The part of FOMM's YAML that shapes the two networks, with FOMM's defaults and what we support.
 @dataclass(frozen=True)
 class _Common:
     num_kp: int = _within(1, 1024)
@@ -108,18 +108,13 @@ class _ModelParams:
     generator_params: _Generator
 
 
-def import_fomm(pth: Path, config_yaml: Path, out: Path) -> Path:
+def import_fomm(pth: Path, config_yaml: Path, out: Path) -> None:
     """Turn a public FOMM checkpoint into a sonomime checkpoint.
 
     Args:
-        pth: the ``.pth.tar`` file: a dict with ``generator`` and ``kp_detector``; other entries
-            (discriminator, optimizers, epoch) are ignored.
-        config_yaml: the YAML file it was trained with; other sections than the two networks' are
-            ignored.
+        pth: the ``.pth.tar`` file; entries other than the two networks are ignored.
+        config_yaml: the YAML file it was trained with; other sections are ignored.
         out: the checkpoint to write: geometry ``fomm``, 256x256, step 0, the weights unchanged.
-
-    Returns:
-        ``out``.
 
     Raises:
         CheckpointError: unreadable, a pickle that would run code, or a tensor of the two networks
@@ -134,11 +129,10 @@ def import_fomm(pth: Path, config_yaml: Path, out: Path) -> Path:
     weights = rename(_networks(payload, pth), config.model, pth)
     origin = {"name": f"FOMM checkpoint {pth.name}", "licence": LICENCE}
     Checkpoint(config, 0, weights, data=[origin]).save(out)
-    return out
 
 
 def read_fomm_config(path: Path) -> Config:
-    """The configuration that a FOMM YAML file describes, in our terms.
+    """Our configuration for a FOMM YAML file.
 
     Raises:
         ConfigError: naming the key at fault.
@@ -148,7 +142,7 @@ def read_fomm_config(path: Path) -> Config:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", cure) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # PyYAML lets many kinds out, for a malformed timestamp say
         raise ConfigError(f"{path}: not a readable YAML file: {error}", cure) from error
     params = table.get("model_params") if isinstance(table, Mapping) else None
     if not isinstance(params, Mapping):
@@ -226,8 +220,7 @@ def fomm_name(name: str) -> str:
 def rename(tensors: Mapping[str, Tensor], model: ModelConfig, path: Path) -> dict[str, Tensor]:
     """The tensors ``NETWORK/KEY`` of a FOMM checkpoint under our names, float32.
 
-    BatchNorm's ``num_batches_tracked``, which old files lack and nothing reads here, becomes 0 when
-    absent. The anti-aliasing kernels ``down.weight`` are taken from the file.
+    BatchNorm's ``num_batches_tracked``, which old files lack, becomes 0 when absent.
 
     Raises:
         CheckpointError: a tensor is missing, left over, or of another shape than ``model`` says.
@@ -251,7 +244,7 @@ def rename(tensors: Mapping[str, Tensor], model: ModelConfig, path: Path) -> dic
             weights[ours] = found.detach().to(like.dtype, copy=True).contiguous()
     for problem, keys in (
         ("lacks", missing),
-        ("has tensors that the configuration knows nothing of:", sorted(left_over)),
+        ("has tensors that the configuration does not have:", sorted(left_over)),
         ("has other shapes than the configuration:", misshapen),
     ):
         if keys:
@@ -277,9 +270,8 @@ def _networks(payload: Any, path: Path) -> dict[str, Tensor]:
                 "a dict with 'generator' and 'kp_detector' is expected",
             )
         for key, value in state.items():
-            if not isinstance(value, Tensor):
-                raise CheckpointError(
-                    f"{path}: {network}/{key} is not a tensor", "copy the file again"
-                )
+            if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
+                problem = f"{network}/{key} is not a tensor of plain numbers"
+                raise CheckpointError(f"{path}: {problem}", "copy the file again")
             tensors[f"{network}/{key}"] = value
     return tensors

@@ -1,4 +1,4 @@
-"""A stage as an ONNX model: one file, static shapes, opset 20, operators with their bodies."""
+"""Export a stage as an ONNX model: one file, static shapes, opset 20, operators with bodies."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 
-from ..runtime.support.atomic_files import atomic_write_bytes
 from ..runtime.support.errors import ExportError
 from ..training.models.base import StageModule
 from ..training.models.operators import DOMAIN, OPSET, VERSION
 from .bodies import function_body
 
-IR_VERSION = 10  # what opset 20 needs; readers refuse what is newer than they are
+IR_VERSION = 10  # the lowest for opset 20: readers refuse newer versions
 
 
 def export_stage(stage: StageModule) -> onnx.ModelProto:
-    """Export a stage; the result names nothing of the machine it was made on.
+    """Export a stage. The result contains no paths or names of this machine.
 
     Raises:
         ExportError: the exporter failed, or left a tensor that the contract does not allow.
@@ -46,12 +44,8 @@ def export_stage(stage: StageModule) -> onnx.ModelProto:
     return model
 
 
-def save(model: onnx.ModelProto, path: Path) -> None:
-    atomic_write_bytes(path, model.SerializeToString(deterministic=True))
-
-
 def _tidy(model: onnx.ModelProto, stage: StageModule) -> None:
-    """Attach the bodies; drop comments, which hold paths, and what changes between exports."""
+    """Attach the bodies; drop comments, which hold paths, and all that differs between exports."""
     used = sorted({node.op_type for node in model.graph.node if node.domain == DOMAIN})
     del model.functions[:]
     model.functions.extend(function_body(name) for name in used)
@@ -62,20 +56,11 @@ def _tidy(model: onnx.ModelProto, stage: StageModule) -> None:
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "sonomime", ""
     model.graph.name = stage.name
-    model.ClearField("doc_string")
-    for holder in (
-        model,
-        model.graph,
-        *model.graph.node,
-        *model.graph.initializer,
-        *_values(model),
-    ):
+    graph = model.graph
+    values = (*graph.input, *graph.output, *graph.value_info)
+    for holder in (model, graph, *graph.node, *graph.initializer, *values):
         holder.ClearField("metadata_props")
         holder.ClearField("doc_string")
-
-
-def _values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    return [*model.graph.input, *model.graph.output, *model.graph.value_info]
 
 
 def _check(model: onnx.ModelProto, stage: StageModule) -> None:
@@ -98,7 +83,7 @@ def _kind(value: onnx.ValueInfoProto) -> tuple[str, np.dtype, tuple[int, ...]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter prints and warns about what is no concern of whoever exports."""
+    """Hide the exporter's own messages and warnings."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

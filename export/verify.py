@@ -1,7 +1,7 @@
-"""Does a bundle compute what the model does? Stage by stage, then the whole chain, on real frames.
+"""Compare a bundle with the model it was made from, on real frames.
 
-The bundle is opened as a runtime opens it. A stage is given the model's own tensors, so that an
-error is seen where it is made; the chain is given images alone.
+The bundle is opened as a runtime opens it. First each stage gets the model's own tensors, so that
+an error shows where it is made; then the whole chain gets images only.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from ..runtime.support.progress import progress
 from ..training.models.base import Array, Oracle, Precision, Tensors
 
 FP32 = Tolerances(stage_abs=1e-4, frame_levels=1)
-# Half precision is held to what can be seen; the stages only have to be finite.
+# In half precision only the frames are compared; the stages just have to be finite.
 FP16 = Tolerances(stage_abs=math.inf, psnr_db=45.0)
 
 # Every control but `relative` away from its default.
-SMOOTHING = {"min_cutoff": 1.5, "beta": 10.0, "scale": 0.7, "dt_seconds": 0.1}
+AWAY = {"min_cutoff": 1.5, "beta": 10.0, "scale": 0.7, "dt_seconds": 0.1}
 
 DRIVING_FRAMES = 4
-LOOKED_AT = 150  # frames of a video from which the driving frames are taken
+LOOKED_AT = 150  # the driving frames are taken from the first frames of a video
 
 
 class Frames(NamedTuple):
@@ -63,10 +63,11 @@ def read_frames(path: Path | None, size: int, channels: int) -> Frames:
         InputError: they cannot be read.
     """
 
-    def fit(image: Image) -> Image:
-        return letterbox(to_channels(image, channels), size)[0]
+    def read(file: Path) -> list[Image]:
+        with open_source(file, channels=channels) as source:
+            shown = [to_channels(frame.image, channels) for frame in islice(source, LOOKED_AT)]
+        return [letterbox(image, size)[0] for image in shown]
 
-    still, video = None, path
     if path is None:
         from ..runtime.pipeline import SAMPLES
 
@@ -76,33 +77,28 @@ def read_frames(path: Path | None, size: int, channels: int) -> Frames:
                 "there are no frames to verify the bundle with",
                 "give some: --frames VIDEO_OR_FOLDER",
             )
-    assert video is not None
-    with open_source(video, channels=channels) as source:
-        images = [fit(frame.image) for frame in islice(source, LOOKED_AT)]
-    if still is not None:
-        with open_source(still, channels=channels) as source:
-            images.insert(0, fit(next(iter(source)).image))
-    chosen = (
-        np.linspace(min(1, len(images) - 1), len(images) - 1, DRIVING_FRAMES).round().astype(int)
-    )
+        images = [*read(still), *read(video)]
+    else:
+        images = read(path)
+    last = len(images) - 1
+    chosen = np.linspace(min(1, last), last, DRIVING_FRAMES).round().astype(int)
     return Frames(images[0], tuple(images[i] for i in chosen))
 
 
 def expected_tensors(oracle: Oracle, chain: Chain, frames: Frames) -> list[Tensors]:
     """All tensors of all frames by the model, as `verify` compares them.
 
-    The last driving frame comes first, with every control at its default: it is the golden one.
-    The others are smoothed, whose state goes from frame to frame, and one is absolute, if the model
-    has such motion.
+    The last driving frame comes first, with every control at its default: it becomes the golden
+    sample. The others are smoothed, and one is in absolute motion, if the model has it.
     """
     oracle.set_source(frames.source, frames.driving[0])
     order = [frames.driving[-1], *frames.driving[:-1]]
-    given = {control.name for control in chain.controls}
-    controls = [{}, *([SMOOTHING] * (len(order) - 1))]
-    if "relative" in given and len(order) > 2:
-        controls[2] = SMOOTHING | {"relative": 0.0}
-    known = [{name: c[name] for name in c.keys() & given} for c in controls]
-    pairs = list(zip(order, known, strict=True))
+    names = {control.name for control in chain.controls}
+    away = {name: value for name, value in AWAY.items() if name in names}
+    controls = [{}, *([away] * (len(order) - 1))]
+    if "relative" in names and len(order) > 2:
+        controls[2] = away | {"relative": 0.0}
+    pairs = list(zip(order, controls, strict=True))
     return [oracle.animate(*pair) for pair in progress(pairs, label="computing with torch")]
 
 
@@ -125,7 +121,11 @@ def verify(
         _compare_chain(session, to_planes(frames.driving[0]), expected, parity)
     finally:
         backend.close()
-    _judge_frames(parity, tolerances)
+    levels, decibels = tolerances.frame_levels, tolerances.psnr_db
+    if levels is not None and parity.frame_levels > levels:
+        raise _mismatch(f"frames are off by {parity.frame_levels} grey levels, not {levels}")
+    if decibels is not None and parity.psnr_db < decibels:
+        raise _mismatch(f"frames agree to {parity.psnr_db:.1f} dB, not {decibels:.0f} dB")
     return parity
 
 
@@ -143,13 +143,12 @@ def _compare_stages(
             if not math.isfinite(error):
                 raise _mismatch(f"{where} is not finite")
             parity.stages[where] = max(error, parity.stages.get(where, 0.0))
-            if wire.name != FRAME and relative > tolerances.stage_abs:
-                raise _mismatch(
-                    f"{where} is off by {error:.2g}, allowed are {tolerances.stage_abs:.0e}"
-                )
-            levels = tolerances.frame_levels
-            if wire.name == FRAME and levels is not None and error > levels:
-                raise _mismatch(f"{where} is off by {error:.0f} grey levels")
+            if wire.name == FRAME:
+                allowed = math.inf if tolerances.frame_levels is None else tolerances.frame_levels
+            else:
+                allowed = tolerances.stage_abs
+            if (error if wire.name == FRAME else relative) > allowed:
+                raise _mismatch(f"{where} is off by {error:.2g}, allowed are {allowed:g}")
 
 
 def _compare_chain(
@@ -166,24 +165,9 @@ def _compare_chain(
         parity.psnr_db = min(parity.psnr_db, psnr(found, wanted))
 
 
-def _judge_frames(parity: Parity, tolerances: Tolerances) -> None:
-    levels, decibels = tolerances.frame_levels, tolerances.psnr_db
-    if levels is not None and parity.frame_levels > levels:
-        raise _mismatch(
-            f"frames are off by {parity.frame_levels} grey levels, allowed are {levels}"
-        )
-    if decibels is not None and parity.psnr_db < decibels:
-        raise _mismatch(
-            f"frames agree to {parity.psnr_db:.1f} dB only, {decibels:.0f} dB are needed"
-        )
-
-
 def _errors(found: Array, wanted: Array) -> tuple[float, float]:
-    """Largest absolute error; the same relative to the tensor's largest value, if above 1.
-
-    Points, maps and deformations are of size 1, so for them both are the same; float32 cannot keep
-    features of size 100 to 1e-4.
-    """
+    """Largest absolute error, and the same as a share of the tensor's largest value, if that is
+    above 1: float32 cannot keep features of size 100 to 1e-4."""
     exact = wanted.astype(np.float64)
     error = float(np.abs(found.astype(np.float64) - exact).max())
     if not math.isfinite(error):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import onnx
@@ -19,26 +18,16 @@ from sonomime.training.models.base import Precision, StageModule
 from sonomime.training.models.families import family_of
 
 
-class Graphs(Mapping[str, onnx.ModelProto]):
+class Graphs(dict[str, onnx.ModelProto]):
     """The stages of a model by name, exported when they are asked for."""
 
     def __init__(self, stages: Sequence[StageModule]) -> None:
+        super().__init__()
         self.stages = {stage.name: stage for stage in stages}
-        self.made: dict[str, onnx.ModelProto] = {}
 
-    def __getitem__(self, name: str) -> onnx.ModelProto:
-        if name not in self.made:
-            self.made[name] = export_stage(self.stages[name])
-        return self.made[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.stages)
-
-    def __len__(self) -> int:
-        return len(self.stages)
-
-
-GraphMaker = Callable[..., Graphs]
+    def __missing__(self, name: str) -> onnx.ModelProto:
+        self[name] = export_stage(self.stages[name])
+        return self[name]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -51,7 +40,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def graphs() -> GraphMaker:
+def graphs() -> Callable[..., Graphs]:
     """Make the stages of a preset's lively model, by name: (preset, precision, *overrides)."""
 
     @functools.cache
@@ -65,22 +54,13 @@ def graphs() -> GraphMaker:
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Export a preset's lively model as a verified bundle: (preset, precision, *overrides)."""
-    parent = tmp_path_factory.mktemp("exported")
 
-    made: dict[str, Path] = {}
-
+    @functools.cache
     def make(preset: str, precision: Precision = "fp32", *overrides: str) -> Path:
-        name = hashlib.sha256(repr((preset, precision, overrides)).encode()).hexdigest()[:12]
-        if name not in made:
-            made[name] = export(parent / name, preset, precision, overrides)
-        return made[name]
-
-    def export(out: Path, preset: str, precision: Precision, overrides: Sequence[str]) -> Path:
         checkpoint = lively_checkpoint(preset, overrides)
-        config = checkpoint.config.model
-        pictures = [speckle(config.image_size, config.channels, seed) for seed in range(3)]
-        frames = Frames(pictures[0], tuple(pictures[1:]))
-        export_bundle(checkpoint, "0" * 64, out, frames, precision)
+        config, out = checkpoint.config.model, tmp_path_factory.mktemp("exported") / "bundle"
+        source, *driving = (speckle(config.image_size, config.channels, seed) for seed in range(3))
+        export_bundle(checkpoint, "0" * 64, out, Frames(source, tuple(driving)), precision)
         return out
 
     return make

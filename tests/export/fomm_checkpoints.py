@@ -68,34 +68,18 @@ VARIANT = changed(
     ("generator_params.num_bottleneck_blocks", 1),
     ("generator_params.dense_motion_params.kp_variance", 0.02),
 )
-PAPER = changed(
-    ("common_params.num_kp", 10),
-    ("kp_detector_params.block_expansion", 32),
-    ("kp_detector_params.max_features", 1024),
-    ("kp_detector_params.num_blocks", 5),
-    ("generator_params.block_expansion", 64),
-    ("generator_params.max_features", 512),
-    ("generator_params.num_bottleneck_blocks", 6),
-    ("generator_params.dense_motion_params.block_expansion", 64),
-    ("generator_params.dense_motion_params.max_features", 1024),
-    ("generator_params.dense_motion_params.num_blocks", 5),
-)
 
 
 class Maker:
     """Fills a state dict with random tensors whose activations stay around 1."""
 
-    def __init__(self, seed: int, tracked: bool, device: str = "cpu") -> None:
+    def __init__(self, seed: int, tracked: bool) -> None:
         self.random = torch.Generator().manual_seed(seed)
         self.tracked = tracked
-        self.device = device
         self.state: State = {}
 
     def draw(self, key: str, shape: tuple[int, ...], scale: float, shift: float = 0.0) -> None:
-        if self.device == "meta":
-            self.state[key] = torch.empty(shape, device="meta")
-        else:
-            self.state[key] = scale * torch.randn(shape, generator=self.random) + shift
+        self.state[key] = scale * torch.randn(shape, generator=self.random) + shift
 
     def conv(self, key: str, inputs: int, outputs: int, kernel: int, gain: float = 1.4) -> None:
         shape = (outputs, inputs, kernel, kernel)
@@ -107,10 +91,9 @@ class Maker:
         self.draw(f"{key}.bias", (width,), 0.2)
         self.draw(f"{key}.running_mean", (width,), 0.2)
         self.draw(f"{key}.running_var", (width,), 0.2, 1.0)
-        if self.device == "cpu":
-            self.state[f"{key}.running_var"].abs_().add_(0.1)
+        self.state[f"{key}.running_var"].abs_().add_(0.1)
         if self.tracked:
-            self.state[f"{key}.num_batches_tracked"] = torch.tensor(12345, device=self.device)
+            self.state[f"{key}.num_batches_tracked"] = torch.tensor(12345)
 
     def block(self, key: str, inputs: int, outputs: int, kernel: int = 3) -> None:
         self.conv(f"{key}.conv", inputs, outputs, kernel)
@@ -133,24 +116,21 @@ class Maker:
         # A little off the textbook's Gaussian: the kernel must come from the file.
         line = torch.exp(-((torch.arange(13.0) - 6) ** 2) / (2 * 1.6**2))
         kernel = torch.outer(line, line) / line.sum() ** 2
-        self.state[key] = kernel.expand(channels, 1, 13, 13).to(self.device, copy=True)
+        self.state[key] = kernel.expand(channels, 1, 13, 13).clone()
 
 
-def make_fomm(
-    table: dict[str, Any], seed: int = 0, tracked: bool = True, device: str = "cpu"
-) -> dict[str, Any]:
+def make_fomm(table: dict[str, Any], seed: int = 0, tracked: bool = True) -> dict[str, Any]:
     """What FOMM's training saves for this YAML table, with random numbers."""
     params = table["model_params"]
     points, channels = (params["common_params"][name] for name in ("num_kp", "num_channels"))
-    detector = Maker(seed, tracked, device)
+    detector = Maker(seed, tracked)
     detector.down("down.weight", channels)
     width = detector.hourglass("predictor", channels, params["kp_detector_params"])
     detector.conv("kp", width, points, 7, gain=1.0)
     detector.conv("jacobian", width, 4 * points, 7, gain=0.3)
-    if device == "cpu":
-        detector.state["jacobian.bias"] += torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(points)
+    detector.state["jacobian.bias"] += torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(points)
 
-    maker, settings = Maker(seed + 1, tracked, device), params["generator_params"]
+    maker, settings = Maker(seed + 1, tracked), params["generator_params"]
     motion = "dense_motion_network"
     maker.down(f"{motion}.down.weight", channels)
     inputs = (points + 1) * (channels + 1)
@@ -185,7 +165,8 @@ class Files(NamedTuple):
     out: Path
 
     def run(self) -> Path:
-        return import_fomm(*self)
+        import_fomm(*self)
+        return self.out
 
 
 def write(folder: Path, payload: Any, table: Any) -> Files:

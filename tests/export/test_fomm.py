@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,10 @@ import yaml
 from torch import Tensor
 
 from sonomime.cli import main
-from sonomime.export.fomm import fomm_name, read_fomm_config, rename
+from sonomime.export.fomm import fomm_name, read_fomm_config
 from sonomime.training.checkpoint import load_checkpoint
-from sonomime.training.config import ModelConfig
-from sonomime.training.models.keypoints.model import AnimationModel
 
-from .fomm_checkpoints import PAPER, SMALL, VARIANT, Evil, make_fomm, write
+from .fomm_checkpoints import SMALL, VARIANT, Evil, make_fomm, write
 from .fomm_forward import centres, forward
 
 
@@ -62,59 +59,34 @@ def test_numbers_are_those_of_a_functional_forward(
     assert expected.prediction.std() > 0.05
 
 
-def test_checkpoint_says_what_it_is(tmp_path: Path) -> None:
-    checkpoint = load_checkpoint(write(tmp_path, make_fomm(SMALL), SMALL).run())
-    model = checkpoint.config.model
+def test_weights_are_taken_as_they_are_and_the_checkpoint_says_what_it_is(tmp_path: Path) -> None:
+    payload = make_fomm(SMALL)
+    checkpoint = load_checkpoint(write(tmp_path, payload, SMALL).run())
+    model, weights = checkpoint.config.model, checkpoint.weights
     assert (checkpoint.step, checkpoint.config.preset, model.geometry) == (0, "fomm", "fomm")
     assert (model.keypoints.self_supervised, model.keypoints.supervised) == (3, 0)
     (origin,) = checkpoint.data
     assert origin["name"] == "FOMM checkpoint fomm.pth.tar" and "CC BY-NC" in origin["licence"]
-    assert checkpoint.resume == {}
-
-
-def test_weights_are_taken_as_they_are(tmp_path: Path) -> None:
-    payload = make_fomm(SMALL)
-    weights = load_checkpoint(write(tmp_path, payload, SMALL).run()).weights
-    theirs = {
-        f"{net}/{k}": t for net in ("generator", "kp_detector") for k, t in payload[net].items()
-    }
+    theirs = by_name(payload)
     assert {fomm_name(ours) for ours in weights} == theirs.keys()
     for ours, tensor in weights.items():
         assert torch.equal(tensor, theirs[fomm_name(ours)]), ours
 
 
-def test_counts_of_the_paper_at_full_size() -> None:
-    payload = make_fomm(PAPER, device="meta")
-    tensors = {
-        f"{net}/{k}": t for net in ("generator", "kp_detector") for k, t in payload[net].items()
-    }
-    config = read_config(PAPER)
-    weights = rename(tensors, config, Path("full.pth.tar"))
-    with torch.device("meta"):
-        learned = {name for name, _ in AnimationModel(config).named_parameters()}
-    count = {True: 0, False: 0}
-    for name, tensor in weights.items():
-        count[name.startswith("keypoint_detector.")] += tensor.numel() * (name in learned)
-    assert count == {True: 14_215_368, False: 45_575_391}
+def by_name(payload: dict[str, Any]) -> dict[str, Tensor]:
+    networks = ("generator", "kp_detector")
+    return {f"{net}/{k}": t for net in networks for k, t in payload[net].items()}
 
 
-def read_config(table: dict[str, Any]) -> ModelConfig:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "fomm.yaml"
-        path.write_text(yaml.safe_dump(table))
-        return read_fomm_config(path).model
-
-
-def test_every_size_of_the_yaml_is_read() -> None:
-    model = read_config(VARIANT)
-    assert (model.channels, model.image_size, model.keypoints.count) == (3, 256, 5)
-    assert (model.keypoints.width, model.keypoints.max_features, model.keypoints.depth) == (
-        4,
-        16,
-        2,
-    )
-    assert (model.motion.width, model.motion.max_features, model.motion.depth) == (5, 24, 4)
-    assert (model.motion.variance, model.keypoints.temperature) == (0.02, 0.1)
+def test_every_size_of_the_yaml_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "fomm.yaml"
+    path.write_text(yaml.safe_dump(VARIANT))
+    model = read_fomm_config(path).model
+    points, motion = model.keypoints, model.motion
+    assert (model.channels, model.image_size, points.count) == (3, 256, 5)
+    assert (points.width, points.max_features, points.depth) == (4, 16, 2)
+    assert (motion.width, motion.max_features, motion.depth) == (5, 24, 4)
+    assert (motion.variance, points.temperature) == (0.02, 0.1)
     assert (model.generator.width, model.generator.max_features) == (4, 12)
     assert (model.generator.downs, model.generator.blocks, model.generator.kind) == (3, 1, "single")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -92,24 +91,16 @@ def test_warp_occlude(
     np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5)
 
 
-@pytest.mark.parametrize("size", [8, 16, 32])
-def test_identity_is_exact_up_to_the_border(size: int) -> None:
-    """Of displacements resized, not coordinates: at every size the picture comes back."""
+@pytest.mark.parametrize("shift", [0, 3])
+@pytest.mark.parametrize("size", [8, 32])
+def test_known_translations_are_exact_up_to_the_border(size: int, shift: int) -> None:
+    """Displacements are resized, not coordinates."""
     feature = torch.randn(1, 2, size, size)
-    identity = make_grid(8, 8, "half_pixel")[None]
-    inputs = {"feature": feature, "deformation": identity, "occlusion": torch.ones(1, 1, 8, 8)}
-    found = by_body("WarpOcclude", inputs, feature, half_pixel=1.0)
-    np.testing.assert_allclose(found, feature, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("shift", [1, 3])
-def test_known_translation(shift: int) -> None:
-    feature = torch.randn(1, 1, 32, 32)
-    moved = make_grid(8, 8, "half_pixel")[None] + torch.tensor([2 * shift / 32, 0.0])
+    moved = make_grid(8, 8, "half_pixel")[None] + torch.tensor([2 * shift / size, 0.0])
     inputs = {"feature": feature, "deformation": moved, "occlusion": torch.ones(1, 1, 8, 8)}
     found = by_body("WarpOcclude", inputs, feature, half_pixel=1.0)
-    np.testing.assert_allclose(found[..., :-shift], feature[..., shift:], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(found[..., -shift:], 0, atol=1e-5)
+    wanted = torch.nn.functional.pad(feature, (0, shift))[..., shift:]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 
 def test_half_features_are_sampled_at_float_coordinates() -> None:
@@ -164,21 +155,12 @@ def test_compose_motion(geometry: str, count: int, size: tuple[int, int], seed: 
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 
-def test_large_logits_do_not_overflow() -> None:
-    logits = torch.tensor([300.0, -300.0, 299.0]).view(1, 3, 1, 1).expand(1, 3, 4, 4).contiguous()
-    source, driving = points(2, 0), points(2, 1)
-    wanted = compose_motion(logits, source, driving, "half_pixel")
-    inputs = {"mask_logits": logits, **dict(zip(POINTS, (*source, *driving), strict=True))}
-    found = by_body("ComposeMotion", inputs, wanted, half_pixel=1.0)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("determinant", [1e-6, -1e-6, 0.0])
-def test_singular_jacobians_are_held(determinant: float) -> None:
+@pytest.mark.parametrize("determinant", [1e-6, -1e-6, 0.0, 0.1])
+def test_singular_jacobians_are_held_and_large_logits_do_not_overflow(determinant: float) -> None:
     """abs(det) is held at 1e-3 and its sign is kept, in the body as in the model."""
     source = points(1, 0)
     flat = Keypoints(source.value, torch.tensor([[[[0.01, 0.0], [0.0, determinant / 0.01]]]]))
-    logits = torch.zeros(1, 2, 4, 4)
+    logits = torch.tensor([300.0, 299.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4).contiguous()
     wanted = compose_motion(logits, source, flat, "half_pixel")
     inputs = {"mask_logits": logits, **dict(zip(POINTS, (*source, *flat), strict=True))}
     found = by_body("ComposeMotion", inputs, wanted, half_pixel=1.0)
@@ -194,40 +176,3 @@ def test_bodies_say_what_a_plugin_needs(name: str) -> None:
     assert name not in {schema.name for schema in onnx.defs.get_all_schemas()}
     # Products of coordinates are left to no matrix unit.
     assert not {"MatMul", "Gemm", "Einsum", "Conv"} & {node.op_type for node in body.node}
-
-
-def test_onnx_runtime_takes_the_bodies_in(tmp_path: Any) -> None:
-    inputs = {
-        "feature": torch.zeros(1, 1, 8, 8),
-        "deformation": torch.zeros(1, 4, 4, 2),
-        "occlusion": torch.zeros(1, 1, 4, 4),
-    }
-    model = one_node("WarpOcclude", inputs, inputs["feature"], half_pixel=1.0)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(tmp_path / "inlined.onnx")
-    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    inlined = onnx.load(tmp_path / "inlined.onnx")
-    operations = [node.op_type for node in inlined.graph.node]
-    assert "GridSample" in operations and "WarpOcclude" not in operations
-    # What depends on sizes alone has become constant.
-    assert not {"Range", "Shape", "Expand"} & set(operations)
-
-
-def test_tensorrt_rtx_takes_the_bodies_in() -> None:
-    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
-    inputs = {
-        "feature": torch.zeros(1, 1, 8, 8),
-        "deformation": torch.zeros(1, 4, 4, 2),
-        "occlusion": torch.zeros(1, 1, 4, 4),
-    }
-    model = one_node("WarpOcclude", inputs, inputs["feature"], half_pixel=1.0)
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse(model.SerializeToString())
-    kinds = {str(network.get_layer(i).type) for i in range(network.num_layers)}
-    assert any(re.search("GRID_SAMPLE", kind) for kind in kinds)
-    assert not any(re.search("PLUGIN", kind) for kind in kinds)

@@ -11,8 +11,9 @@ from lively import SMALL, lively_checkpoint, speckle
 
 from sonomime.export.verify import Frames, Parity, expected_tensors, read_frames, verify
 from sonomime.runtime import pipeline
+from sonomime.runtime.media.png import png_bytes
 from sonomime.runtime.support.errors import ExportError, InputError
-from sonomime.training.models.base import Tensors
+from sonomime.training.models.base import Precision, Tensors
 from sonomime.training.models.families import family_of
 
 FRAMES = Frames(speckle(128), (speckle(128, seed=1), speckle(128, seed=2)))
@@ -39,28 +40,27 @@ def test_agreement_is_measured(small: Path, expected: Sequence[Tensors]) -> None
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "precision", "error"),
     [
-        "source_small", "source_kp_value", "source_feature", "driving_kp_value",
-        "driving_kp_jacobian", "target_kp_value", "next_state", "deformation", "occlusion_map",
+        ("source_feature", "fp32", 3e-3),
+        ("driving_kp_value", "fp32", 3e-3),
+        ("target_kp_value", "fp32", 3e-3),
+        ("deformation", "fp32", 3e-3),
+        ("frame", "fp32", 100),
+        ("driving_kp_jacobian", "fp16", np.inf),
     ],
-)  # fmt: skip
-def test_a_wrong_tensor_is_named(small: Path, expected: list[Tensors], name: str) -> None:
+)
+def test_a_wrong_tensor_is_named(
+    small: Path, expected: list[Tensors], name: str, precision: Precision, error: float
+) -> None:
     wrong = expected[-1][name].copy()
-    wrong.flat[wrong.size // 2] += 3e-3
+    with np.errstate(over="ignore"):  # a grey level may wrap around
+        wrong.flat[wrong.size // 2] += wrong.dtype.type(error)
     expected[-1][name] = wrong
-    with pytest.raises(ExportError, match=r"\.") as caught:
-        verify(small, FRAMES, expected, "fp32")
+    with pytest.raises(ExportError) as caught:
+        verify(small, FRAMES, expected, precision)
     # A tensor that a later stage reads is found where it is made, before it is read.
-    assert name in caught.value.message
-
-
-def test_a_wrong_frame_is_found(small: Path, expected: list[Tensors]) -> None:
-    frame = expected[0]["frame"].copy()
-    frame[0, 0, 5, 5] = 255 - frame[0, 0, 5, 5] // 2
-    expected[0]["frame"] = frame
-    with pytest.raises(ExportError, match="grey levels"):
-        verify(small, FRAMES, expected, "fp32")
+    assert f".{name}" in caught.value.message
 
 
 def test_half_precision_is_judged_in_decibels(small: Path, expected: list[Tensors]) -> None:
@@ -72,17 +72,7 @@ def test_half_precision_is_judged_in_decibels(small: Path, expected: list[Tensor
         verify(small, FRAMES, expected, "fp16")
 
 
-def test_infinite_numbers_are_found(small: Path, expected: list[Tensors]) -> None:
-    jacobian = expected[0]["driving_kp_jacobian"].copy()
-    jacobian[0, 0] = np.inf
-    expected[0]["driving_kp_jacobian"] = jacobian
-    with pytest.raises(ExportError, match="finite"):
-        verify(small, FRAMES, expected, "fp16")
-
-
 def test_frames_of_a_folder(tmp_path: Path) -> None:
-    from sonomime.runtime.media.png import png_bytes
-
     for i in range(10):
         (tmp_path / f"{i}.png").write_bytes(png_bytes(np.full((40, 60), 20 * i, np.uint8)))
     frames = read_frames(tmp_path, 64, 3)
@@ -90,15 +80,10 @@ def test_frames_of_a_folder(tmp_path: Path) -> None:
     assert [int(frame.max()) for frame in frames.driving] == [20, 80, 120, 180]
 
 
-def test_one_image_drives_itself(tmp_path: Path) -> None:
-    from sonomime.runtime.media.png import png_bytes
-
+def test_one_image_drives_itself_and_none_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "one.png").write_bytes(png_bytes(speckle(64)))
     frames = read_frames(tmp_path / "one.png", 64, 1)
     assert all(np.array_equal(frame, frames.source) for frame in frames.driving)
-
-
-def test_frames_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         read_frames(tmp_path / "none.mp4", 64, 1)
 
@@ -108,6 +93,6 @@ def test_samples_are_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         frames = read_frames(None, 256, 1)
         assert frames.source.shape == (256, 256) and len(frames.driving) == 4
     monkeypatch.setattr(pipeline, "SAMPLES", tmp_path)
-    with pytest.raises(ExportError, match="no frames") as caught:
+    with pytest.raises(ExportError) as caught:
         read_frames(None, 256, 1)
     assert "--frames" in caught.value.hint

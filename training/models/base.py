@@ -31,7 +31,7 @@ class Model(nn.Module):
     config: ModelConfig
 
     def networks(self) -> list[nn.Module]:
-        """Its networks, for what is done to each by itself."""
+        """The networks whose gradients are clipped one by one."""
         raise NotImplementedError
 
 
@@ -41,21 +41,21 @@ class StepResult:
 
     losses: dict[str, Tensor]
     prediction: Tensor
-    l1: float  # mean abs error of the prediction
-    hold: float  # the same of the source itself: what standing still would cost
+    l1: float  # mean absolute error of the prediction
+    hold: float  # the same if the source just stood still
 
 
 class Objective(nn.Module):
     """All losses of a configuration, weighted.
 
     Attributes:
-        remarks: what of the configuration the user should know, a sentence each.
+        remarks: sentences about the configuration that the user should read.
     """
 
     remarks: tuple[str, ...] = ()
 
     def run(self, model: Any, batch: PairBatch, step: int) -> Any:
-        """The model on a batch as every step runs it, without a loss."""
+        """Run the model on a batch as in a training step, without computing losses."""
         raise NotImplementedError
 
     def forward(
@@ -63,6 +63,13 @@ class Objective(nn.Module):
     ) -> StepResult:
         """Weighted generator-side losses of one batch; images (B, C, S, S) in [0, 1]."""
         raise NotImplementedError
+
+
+def step_result(losses: dict[str, Tensor], prediction: Tensor, batch: PairBatch) -> StepResult:
+    """The losses with the figures that every family reports."""
+    l1 = (prediction.detach() - batch.driving).abs().mean().item()
+    hold = (batch.source - batch.driving).abs().mean().item()
+    return StepResult(losses, prediction, l1, hold)
 
 
 @dataclass(frozen=True)
@@ -81,18 +88,18 @@ class ModuleChain(Chain):
 
 @dataclass(frozen=True)
 class Columns:
-    """A picture grid of a batch: images (B, C, h, w) or deformations (B, h, w, 2) by title, and
-    points (B, K, 2) to draw on some of them."""
+    """Columns of the training picture, by title: images (B, C, h, w) or deformations (B, h, w, 2),
+    and points (B, K, 2) to draw on some of them."""
 
     images: dict[str, Tensor]
     points: dict[str, Tensor]
 
 
 class Oracle(Protocol):
-    """The model itself in eager torch and float32: no stage, no rewrite."""
+    """The model itself in eager torch and float32: no stages, no rewrites."""
 
     def set_source(self, image: Image, reference: Image) -> None:
-        """Take source and reference, uint8 (S, S) or (S, S, 3); states are fresh."""
+        """Take source and reference, uint8 (S, S) or (S, S, 3), and reset the smoothing."""
 
     def animate(self, frame: Image, controls: Mapping[str, float] | None = None) -> Tensors:
         """Every tensor on the wire for one frame, by name; controls not given have defaults."""
@@ -102,8 +109,8 @@ class Family(Protocol):
     """One kind of model.
 
     Attributes:
-        label_network: the network, and the section of `ModelConfig`, that learns labels and nothing
-            else: it can begin untrained beside the others. "": there is none.
+        label_network: the network, and the section of `ModelConfig`, that only learns labels, and
+            may start untrained when the others do not. "" if there is none.
     """
 
     label_network: str
@@ -115,30 +122,30 @@ class Family(Protocol):
         """Its losses.
 
         Raises:
-            ConfigError: naming the setting: no loss sees the image.
+            ConfigError: no loss sees the image; names the setting.
         """
 
     def labels(self, config: ModelConfig) -> int:
-        """Labelled keypoints that it learns from; 0: labels are nothing to it."""
+        """How many labelled keypoints it learns from; 0: it ignores labels."""
 
     def with_labels(self, config: Config, names: Sequence[str]) -> Config:
-        """The configuration with what the data's labels decide, where it leaves that open."""
+        """The configuration, with settings that were left open taken from the data's labels."""
 
     def check_labels(self, config: ModelConfig, names: Sequence[str]) -> None:
-        """Refuse labels of another number than the model learns from.
+        """Refuse data with another number of labels than the model learns from.
 
         Raises:
-            ConfigError: naming them and the setting.
+            ConfigError: names the labels and the setting.
         """
 
     def columns(self, model: Any, batch: PairBatch) -> Columns:
-        """What the pictures of a training show of a batch."""
+        """What the training picture shows of a batch."""
 
     def chain(
         self, model: Any, precision: Precision = "fp32", names: Sequence[str] = ()
     ) -> ModuleChain:
-        """The stages, rewritten where that pays; the model itself is left alone. `names`: of the
-        labels that it learned from."""
+        """The stages, rewritten where that pays; the model is not changed. `names`: the labels that
+        it learned from."""
 
     def oracle(self, model: Any) -> Oracle:
-        """What export compares the stages with."""
+        """The reference that export compares the stages with."""

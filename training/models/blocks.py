@@ -1,4 +1,7 @@
-"""What all networks are made of (METHOD: "Blocks"), and the hourglass: (B, C, H, W) in and out."""
+"""Blocks of the keypoint networks and the hourglass, (B, C, H, W) in and out.
+
+Source: METHOD, "Networks of the keypoint models".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PatchGAN discriminator (METHOD, network 4)."""
+"""PatchGAN discriminator (METHOD, "Networks of the keypoint models", 4)."""
 
 from __future__ import annotations
 

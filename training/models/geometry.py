@@ -1,4 +1,4 @@
-"""Where things are: points, pixels, grids, jacobians and the one warp.
+"""Coordinates: points, grids, jacobians, heatmaps, and the one warp.
 
 Convention: a point is (x, y) in [-1, 1]; images are NCHW; a deformation is (B, h, w, 2) and holds,
 for each output pixel, where to read in the source. ``geometry`` says what -1 and +1 mean:
@@ -30,7 +30,7 @@ _R = TypeVar("_R")
 def in_float32(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Run ``function`` without autocast: bfloat16's 8 bits would round coordinates to half a pixel.
 
-    Only where an autocast is on, so that an exported graph knows nothing of it.
+    Outside of autocast it changes nothing, so exported graphs do not contain it.
     """
 
     @functools.wraps(function)
@@ -80,8 +80,7 @@ def resize_deformation(deformation: Tensor, height: int, width: int, geometry: s
 def warp(feature: Tensor, deformation: Tensor, geometry: str) -> Tensor:
     """Read ``feature`` (B, C, H, W) where ``deformation`` (B, h, w, 2) says; result (B, C, H, W).
 
-    Convention: bilinear, zero padding, align_corners=False; coordinates stay float32 whatever the
-    feature's dtype.
+    Coordinates stay float32 whatever the feature's dtype.
     """
     grid = resize_deformation(deformation.float(), feature.shape[-2], feature.shape[-1], geometry)
     return sample(feature, grid)
@@ -96,17 +95,16 @@ def sample(feature: Tensor, grid: Tensor) -> Tensor:
 
 
 def sample_within(feature: Tensor, grid: Tensor) -> Tensor:
-    """Bilinear reading of square (B, C, n, n) at points (B, h, w, 2); outside it goes on as at its
-    border.
+    """Bilinear reading of (B, C, n, n) at points (B, h, w, 2); outside it repeats the border.
 
-    Not by grid_sample's own padding, which takes ONNX Runtime three times as long as zeros.
+    grid_sample's own border padding takes ONNX Runtime three times as long.
     """
     edge = 1 - 1 / feature.shape[-1]
     return sample(feature, grid.clamp(-edge, edge))
 
 
 def mirrored(grid: Tensor) -> Tensor:
-    """Points outside of the picture, as in a mirror at its edge."""
+    """Points outside of the picture reflected at its edge."""
     return grid - 2 * F.relu(grid - 1) + 2 * F.relu(-1 - grid)
 
 

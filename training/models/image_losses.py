@@ -58,16 +58,14 @@ def feature_matching(fake: Judgement, real: Judgement) -> Tensor:
 
 
 def sharpness(predicted: Tensor, real: Tensor, reach: int = 16) -> Tensor:
-    """Squared error of the local deviation of the finest details, as a share of that deviation,
-    summed over six bands: what L1 would trade away for blur. And the same of a whole image's: where
-    a local one cannot be foreseen its mean is aimed at, and all of them together are too soft by a
-    tenth.
+    """Squared error of the local deviation of fine details, as a share of that deviation, summed
+    over six Haar bands (rows, columns, diagonals; two scales); plus the same of the whole image's
+    deviation, without which pictures are too soft by a tenth. L1 alone would reward blur.
 
-    Bands, Haar's: along rows, columns and diagonals, at two scales. Each is held to its own
-    deviation, or else a grid drawn at the finest scale would pay for missing speckle.
+    Each band has its own target: else a grid at the finest scale would make up for missing speckle.
 
     Args:
-        reach: side of what counts as local, in pixels.
+        reach: side of a local area, in pixels.
     """
     total = predicted.new_zeros(())
     for scale in range(2):

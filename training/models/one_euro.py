@@ -24,8 +24,8 @@ def one_euro(
 ) -> tuple[Tensor, Tensor]:
     """One-Euro filter of a trajectory: (1, n), (1, 1 + 2 n) -> smoothed (1, n), next state.
 
-    Source: Casiez, Roussel and Vogel, CHI 2012. ``min_cutoff`` (Hz) <= 0 passes ``x`` on. A state
-    of zeros is fresh.
+    The state is "seen", the smoothed values and their speeds; zeros mean a fresh start. With
+    ``min_cutoff`` (Hz) <= 0 ``x`` is passed on. Source: Casiez, Roussel and Vogel, CHI 2012.
     """
     n = x.shape[1]
     seen, last, last_speed = state.split([1, n, n], dim=1)

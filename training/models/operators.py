@@ -1,8 +1,7 @@
-"""Custom operators of a graph: the warp, and how any of them becomes a node.
+"""Custom operators of a graph: the warp, and how an operator becomes a node.
 
-While ``torch.export`` traces, each function leaves one node of domain ``sonomime``; otherwise it
-computes with the model's own arithmetic, so that a stage can be run, tested and exported by the
-same forward.
+During ``torch.export`` each function leaves one node of domain ``sonomime``; otherwise it computes
+with the model's own arithmetic. So the same forward is run, tested and exported.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def node(
     geometry: str,
     **attributes: float,
 ) -> Tensor:
-    """One node of domain ``sonomime``; what it computes is in ``export/bodies.py``."""
+    """One node of domain ``sonomime``; ``export/bodies.py`` defines what it computes."""
     half_pixel = 1.0 if geometry == "half_pixel" else 0.0
     attrs: Any = {"half_pixel": half_pixel, **attributes, **_PLUGIN}
     return torch.onnx.ops.symbolic(

@@ -1,6 +1,6 @@
-"""Feature networks for the perceptual loss, loaded by path: VGG19 and SqueezeNet 1.1.
+"""Feature networks for the perceptual loss: VGG19 and SqueezeNet 1.1.
 
-The files bear torchvision's key names.
+Their weights are files with torchvision's key names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ...runtime.support.errors import CheckpointError, ConfigError
 from ..weights_file import read_weights_only
 
 VGG19 = [64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512]
-VGG19_TAPS = (1, 6, 11, 20, 29)  # relu1_1, relu2_1, relu3_1, relu4_1, relu5_1 (METHOD, Eq. 6)
+VGG19_TAPS = (1, 6, 11, 20, 29)  # relu1_1, relu2_1, relu3_1, relu4_1, relu5_1 (Eq. 6)
 SQUEEZENET_TAPS = (1, 4, 7)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -64,14 +64,11 @@ class FeatureNetwork(nn.Module):
 
     def __init__(self, name: str, weights: str) -> None:
         super().__init__()
-        layers, taps = (
-            (vgg19_layers(), VGG19_TAPS)
-            if name == "vgg19"
-            else (squeezenet_layers(), SQUEEZENET_TAPS)
-        )
         # SqueezeNet's raw differences are two orders larger than L1 on pixels; VGG's are used raw,
         # as in the paper.
         self.normalise = name == "squeezenet"
+        layers = squeezenet_layers() if self.normalise else vgg19_layers()
+        taps = SQUEEZENET_TAPS if self.normalise else VGG19_TAPS
         state = _read(Path(weights))
         have = {key.split(".")[1] for key in state if key.startswith("features.")}
         need = [i for i, layer in enumerate(layers) if any(True for _ in layer.parameters())]
@@ -81,7 +78,7 @@ class FeatureNetwork(nn.Module):
                 f"{weights}: not weights of {name} with torchvision's key names",
                 "see docs/training.md",
             )
-        # A file that ends early (relu3_4, say) serves with the taps that it reaches.
+        # A file that ends early (at relu3_4, say) is used with the taps that it reaches.
         reach = need[len(present)] if len(present) < len(need) else len(layers)
         self.taps = tuple(tap for tap in taps if tap < reach)
         self.features = nn.ModuleList(layers[: self.taps[-1] + 1])
@@ -90,7 +87,7 @@ class FeatureNetwork(nn.Module):
             self.load_state_dict({k: v.float() for k, v in state.items() if k in wanted})
         except RuntimeError as error:
             raise ConfigError(
-                f"{weights}: shapes are not {name}'s: {error}", "give the right file"
+                f"{weights}: not the shapes of {name}: {error}", "give the right file"
             ) from error
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)

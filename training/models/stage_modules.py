@@ -9,15 +9,24 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ...runtime.bundle.manifest import Role
+from ...runtime.bundle.manifest import ControlInput, Role
 from ...runtime.bundle.manifest import Tensor as WireTensor
+from ..config import ModelConfig
 from .base import Precision, StageModule
 
 Kind = tuple[torch.dtype, tuple[int, ...]]
 
+_MEANINGS = {
+    "source_image": "source image, grey levels or RGB, letterboxed",
+    "driving_frame": "driving frame, grey levels or RGB, letterboxed",
+    "frame": "synthesized frame, grey levels or RGB",
+    "state": "smoothing's state: seen, smoothed values, their speeds; zeros: fresh",
+    "next_state": "smoothing's state after this frame",
+}
+
 
 class StagePlan(NamedTuple):
-    """A stage before its tensors' kinds are known: names alone."""
+    """A stage whose tensors are only named."""
 
     name: str
     role: Role
@@ -36,26 +45,34 @@ def as_frame(image: Tensor) -> Tensor:
     return (image.float() * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def to_half(module: nn.Module) -> None:
-    """Make convolutions and scale-shifts half, in place; blurs and grids stay float32."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.BatchNorm2d):
-            part.half()
+def common_inputs(
+    config: ModelConfig, controls: Sequence[ControlInput], state_size: int
+) -> dict[str, Kind]:
+    """Kinds of the inputs that every family has and no stage makes."""
+    image = (torch.uint8, (1, config.channels, config.image_size, config.image_size))
+    return {
+        "source_image": image,
+        "driving_frame": image,
+        "state": (torch.float32, (1, state_size)),
+        **{control.name: (torch.float32, (1,)) for control in controls},
+    }
 
 
 def make_stages(
     plans: Sequence[StagePlan],
     given: Mapping[str, Kind],
     meanings: Mapping[str, str],
+    controls: Sequence[ControlInput],
     precision: Precision,
 ) -> tuple[StageModule, ...]:
-    """The stages, whose modules end up frozen, in eval mode and in this precision.
+    """The stages. Their modules end up frozen, in eval mode and in this precision.
 
     Args:
-        given: kinds of what no stage makes.
-        meanings: in words, by a tensor's name, or by its name without what precedes the first `_`.
+        given: kinds of the tensors that no stage makes.
+        meanings: by a tensor's name, or by the part of its name after the first `_`.
     """
     wire = dict(given)
+    meanings = _MEANINGS | dict(meanings) | {control.name: control.meaning for control in controls}
 
     def tensor(name: str) -> WireTensor:
         dtype, shape = wire[name]
@@ -66,8 +83,10 @@ def make_stages(
     stages = []
     for plan in plans:
         plan.module.eval().requires_grad_(False)
-        if precision == "fp16":
-            to_half(plan.module)
+        if precision == "fp16":  # blurs and grids stay float32
+            for part in plan.module.modules():
+                if isinstance(part, nn.Conv2d | nn.BatchNorm2d):
+                    part.half()
         made = _results(plan.module, [wire[name] for name in plan.inputs])
         wire |= zip(plan.outputs, made, strict=True)
         inputs, outputs = (tuple(map(tensor, names)) for names in (plan.inputs, plan.outputs))

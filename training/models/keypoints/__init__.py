@@ -1,1 +1,1 @@
-"""The family of the paper and its baselines: keypoints carry the motion."""
+"""The models of the paper and its baselines: keypoints carry the motion."""

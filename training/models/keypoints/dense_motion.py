@@ -1,4 +1,7 @@
-"""Dense motion: keypoints of both frames give deformation and occlusion (METHOD, network 2)."""
+"""Dense motion: keypoints of both frames give deformation and occlusion.
+
+Source: METHOD, "Networks of the keypoint models", 2.
+"""
 
 from __future__ import annotations
 

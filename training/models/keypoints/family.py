@@ -1,15 +1,10 @@
-"""The family as the rest of the house sees it."""
+"""The keypoint models as a `Family`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....runtime.bundle.manifest import (
-    ImageFormat,
-    KeypointControl,
-    Recurrent,
-    SupervisedKeypoint,
-)
+from ....runtime.bundle.manifest import ImageFormat, KeypointControl, Recurrent, SupervisedKeypoint
 from ....runtime.support.errors import ConfigError
 from ...config import Config, ModelConfig
 from ...data.batch import PairBatch
@@ -25,12 +20,9 @@ class KeypointFamily:
     """See `Family`."""
 
     label_network = ""
-
-    def model(self, config: ModelConfig) -> AnimationModel:
-        return AnimationModel(config)
-
-    def objective(self, config: Config) -> KeypointObjective:
-        return KeypointObjective(config)
+    model = AnimationModel
+    objective = KeypointObjective
+    oracle = KeypointOracle
 
     def labels(self, config: ModelConfig) -> int:
         return config.keypoints.supervised
@@ -78,6 +70,3 @@ class KeypointFamily:
             stages=build_stages(model, precision),
             recurrent=(Recurrent("next_state", "state"),),
         )
-
-    def oracle(self, model: AnimationModel) -> KeypointOracle:
-        return KeypointOracle(model)

@@ -1,4 +1,7 @@
-"""Generators of the paper's family: one decoder (FOMM), or content and texture (METHOD, 3)."""
+"""Generators of the keypoint models: one decoder (FOMM), or content and texture.
+
+Source: METHOD, "Networks of the keypoint models", 3.
+"""
 
 from __future__ import annotations
 

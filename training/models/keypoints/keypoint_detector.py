@@ -1,4 +1,7 @@
-"""Keypoint detector: an image gives K points, each with a 2x2 jacobian (METHOD, network 1)."""
+"""Keypoint detector: an image gives K points, each with a 2x2 jacobian.
+
+Source: METHOD, "Networks of the keypoint models", 1.
+"""
 
 from __future__ import annotations
 

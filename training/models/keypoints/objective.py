@@ -11,7 +11,7 @@ from ....runtime.support.errors import ConfigError
 from ...config import Config
 from ...data.batch import PairBatch
 from .. import image_losses
-from ..base import Objective, StepResult
+from ..base import Objective, StepResult, step_result
 from ..discriminator import Discriminator
 from ..perceptual import FeatureNetwork
 from . import losses
@@ -22,7 +22,7 @@ from .thin_plate import ThinPlateSpline, random_thin_plate_spline
 
 
 class Forward(NamedTuple):
-    """What the networks make of a batch: keypoints of three frames, and the frame."""
+    """What the networks make of a batch: keypoints of three frames, and the prediction."""
 
     source: Keypoints
     driving: Keypoints
@@ -32,7 +32,7 @@ class Forward(NamedTuple):
 
 
 class KeypointObjective(Objective):
-    """All losses of a configuration, weighted (METHOD, "Losses")."""
+    """See `Objective`; METHOD, "Losses of the keypoint models"."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -52,16 +52,16 @@ class KeypointObjective(Objective):
         self.pyramid = image_losses.Pyramid(
             model.channels, max(4, weights.perceptual_scales), model.geometry
         )
-        self.features: FeatureNetwork | None = None
-        if perceptual:
-            self.features = FeatureNetwork(weights.perceptual_network, weights.perceptual_weights)
+        self.features = (
+            FeatureNetwork(weights.perceptual_network, weights.perceptual_weights)
+            if perceptual
+            else None
+        )
 
     def run(self, model: AnimationModel, batch: PairBatch, step: int) -> Forward:
-        """The model on a batch as every step runs it, without a loss."""
         size = batch.driving.shape[0]
         generator = torch.Generator().manual_seed(self.config.train.seed * 1_000_003 + step)
-        spline = random_thin_plate_spline(size, generator)
-        spline = spline.to(batch.driving.device)
+        spline = random_thin_plate_spline(size, generator).to(batch.driving.device)
         transformed_image = spline.warp(batch.driving, self.config.model.geometry)
 
         # One batch of all three kinds: BatchNorm sees them alike.
@@ -74,22 +74,15 @@ class KeypointObjective(Objective):
         return Forward(source, driving, transformed, spline, prediction)
 
     def forward(
-        self,
-        model: AnimationModel,
-        batch: PairBatch,
-        step: int,
+        self, model: AnimationModel, batch: PairBatch, step: int,
         discriminator: Discriminator | None,
-    ) -> StepResult:
-        """Weighted generator-side losses of one batch; images (B, C, S, S)."""
+    ) -> StepResult:  # fmt: skip
         w = self.config.loss
         source, driving, transformed, spline, prediction = self.run(model, batch, step)
 
         result: dict[str, Tensor] = {}
-        held = (
-            model.config.keypoints.self_supervised
-            if w.equivariance_on == "self_supervised"
-            else None
-        )
+        every = w.equivariance_on == "all"
+        held = None if every else model.config.keypoints.self_supervised
         a, b = (Keypoints(k.value[:, :held], k.jacobian[:, :held]) for k in (driving, transformed))
         if w.equivariance_value > 0:
             value = losses.equivariance_value(a, b, spline)
@@ -98,8 +91,7 @@ class KeypointObjective(Objective):
             jacobian = losses.equivariance_jacobian(a, b, spline)
             result["equivariance_jacobian"] = w.equivariance_jacobian * jacobian
         labels = batch.driving_points.shape[1]
-        # A model without supervised keypoints may learn from labelled clips: their labels are
-        # nothing to it.
+        # A model without supervised keypoints ignores the labels of labelled clips.
         if labels and model.config.keypoints.supervised and w.supervision > 0:
             result["supervision"] = w.supervision * losses.keypoint_supervision(
                 torch.cat([source.value[:, -labels:], driving.value[:, -labels:]]),
@@ -115,22 +107,17 @@ class KeypointObjective(Objective):
             content = self.pyramid(prediction.content)
             result["content"] = w.content * image_losses.pyramid_l1(content[:4], real[:4])
         if w.reconstruction > 0:
-            result["reconstruction"] = w.reconstruction * image_losses.pyramid_l1(
-                image[:4], real[:4]
-            )
+            l1 = image_losses.pyramid_l1(image[:4], real[:4])
+            result["reconstruction"] = w.reconstruction * l1
         if self.features is not None:
             n = w.perceptual_scales
-            result["perceptual"] = w.perceptual * image_losses.perceptual(
-                self.features, image[:n], real[:n]
-            )
+            distance = image_losses.perceptual(self.features, image[:n], real[:n])
+            result["perceptual"] = w.perceptual * distance
         if discriminator is not None:
             fake = discriminator(prediction.image)
             with torch.no_grad():
                 truth = discriminator(batch.driving)
+            matching = image_losses.feature_matching(fake, truth)
             result["adversarial"] = w.adversarial * image_losses.lsgan_generator(fake)
-            result["feature_matching"] = w.feature_matching * image_losses.feature_matching(
-                fake, truth
-            )
-        l1 = (prediction.image.detach() - batch.driving).abs().mean().item()
-        hold = (batch.source - batch.driving).abs().mean().item()
-        return StepResult(result, prediction.image, l1, hold)
+            result["feature_matching"] = w.feature_matching * matching
+        return step_result(result, prediction.image, batch)

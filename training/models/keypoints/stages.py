@@ -1,8 +1,8 @@
-"""The five stages: thin wrappers, tensors in and tensors out, that leave the model alone.
+"""The five stages: thin wrappers around a rewritten model, tensors in and tensors out.
 
 Frames are uint8 on the wire; normalisation, rounding and clamping are in the graphs. Coordinates,
-softmax and motion are float32 whatever the precision; convolutions are of the precision asked for.
-Each stage's forward names its inputs as the wire does (runtime/bundle/manifest.py).
+softmax and motion are always float32; convolutions have the requested precision. The inputs of a
+stage's forward are named as on the wire (runtime/bundle/manifest.py).
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from ...config import ModelConfig
 from .. import operators
 from ..base import Precision, StageModule
-from ..convolutions import merged, with_more_inputs
 from ..geometry import make_grid
-from ..stage_modules import Kind, StagePlan, as_frame, make_stages, normalised
+from ..stage_modules import Kind, StagePlan, as_frame, common_inputs, make_stages, normalised
 from . import operators as motion_operators
 from .dense_motion import DenseMotion
 from .generator import Generator
 from .keypoint_detector import KeypointDetector, Keypoints
 from .model import AnimationModel
-from .rewrite import folded, rewritten
+from .rewrite import folded, merged, rewritten, with_more_inputs
 from .transfer import CONTROLS, TransferStage, state_size
 
 # ONNX Runtime's fast convolutions want input channels in multiples of four.
@@ -123,18 +122,12 @@ class GeneratorStage(nn.Module):
 
 
 MEANINGS = {
-    "source_image": "source image, grey levels or RGB, letterboxed",
-    "driving_frame": "driving frame, grey levels or RGB, letterboxed",
-    "frame": "synthesized frame, grey levels or RGB",
     "source_small": "source image x 0.25, in [0, 1]",
     "kp_value": "keypoints, (x, y) in [-1, 1]",
     "kp_jacobian": "jacobian of the motion around each keypoint",
     "source_feature": "encoded source, at a quarter of the size",
     "deformation": "for each pixel, where to read in the source, (x, y) in [-1, 1]",
     "occlusion_map": "share of the source that is seen, in [0, 1]",
-    "state": "smoothing's state: seen, smoothed values, their speeds; zeros: fresh",
-    "next_state": "smoothing's state after this frame",
-    **{control.name: control.meaning for control in CONTROLS},
 }
 
 
@@ -143,7 +136,7 @@ def _keypoints(who: str) -> tuple[str, str]:
 
 
 def build_stages(model: AnimationModel, precision: Precision = "fp32") -> tuple[StageModule, ...]:
-    """The stages of a model, rewritten where that pays; the model itself is left alone."""
+    """The stages of a copy of the model, rewritten where that pays."""
     config = model.config
     once, fast = folded(model), rewritten(model)
     source, reference, driving, target = map(
@@ -173,19 +166,14 @@ def build_stages(model: AnimationModel, precision: Precision = "fp32") -> tuple[
             ("source_feature", *maps), ("frame",),
         ),
     ]  # fmt: skip
-    return make_stages(plans, _given(config), MEANINGS, precision)
+    return make_stages(plans, _given(config), MEANINGS, CONTROLS, precision)
 
 
 def _given(config: ModelConfig) -> dict[str, Kind]:
     """What no stage makes."""
-    image = (torch.uint8, (1, config.channels, config.image_size, config.image_size))
     count = config.keypoints.count
     value, jacobian = _keypoints("reference")
-    return {
-        "source_image": image,
-        "driving_frame": image,
+    return common_inputs(config, CONTROLS, state_size(count)) | {
         value: (torch.float32, (1, count, 2)),
         jacobian: (torch.float32, (1, count, 2, 2)),
-        "state": (torch.float32, (1, state_size(count))),
-        **{control.name: (torch.float32, (1,)) for control in CONTROLS},
     }

@@ -15,8 +15,7 @@ from ..geometry import in_float32, make_grid
 class ThinPlateSpline:
     """T(u) = A u + b + sum of w_i U(|u - c_i|), U(r) = r^2 ln(r + 1e-6), per sample of a batch.
 
-    Convention: points (x, y) in [-1, 1]; L2 distance and one weight for each of x and y (METHOD,
-    "Losses").
+    Convention: points (x, y) in [-1, 1]. Source: METHOD, "Losses of the keypoint models".
     affine: (B, 2, 3) = [A b]; weights: (B, n, 2); centres: (n, 2).
     """
 

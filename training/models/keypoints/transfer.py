@@ -44,33 +44,30 @@ def multiply_2x2(a: Tensor, b: Tensor) -> Tensor:
     return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
 
 
-class TransferStage(nn.Module):
-    """The driving trajectory is smoothed, points and jacobians; then it is transferred."""
+def smooth_and_transfer(
+    source: Keypoints, reference: Keypoints, driving: Keypoints, relative: Tensor, scale: Tensor,
+    min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor, state: Tensor,
+) -> tuple[Keypoints, Tensor]:  # fmt: skip
+    """Smooth the driving keypoints, then transfer their motion; also the next state."""
+    trajectory = torch.cat([part.flatten(1) for part in driving], dim=1)
+    smoothed, next_state = one_euro(trajectory, state, min_cutoff, beta, dt_seconds)
+    pieces = smoothed.split([part.numel() for part in driving], dim=1)
+    calm = Keypoints(*(x.view_as(part) for x, part in zip(pieces, driving, strict=True)))
+    return transfer_motion(source, reference, calm, relative, scale), next_state
 
+
+class TransferStage(nn.Module):
     def forward(
-        self,
-        source_kp_value: Tensor,
-        source_kp_jacobian: Tensor,
-        reference_kp_value: Tensor,
-        reference_kp_jacobian: Tensor,
-        driving_kp_value: Tensor,
-        driving_kp_jacobian: Tensor,
-        relative: Tensor,
-        scale: Tensor,
-        min_cutoff: Tensor,
-        beta: Tensor,
-        dt_seconds: Tensor,
+        self, source_kp_value: Tensor, source_kp_jacobian: Tensor, reference_kp_value: Tensor,
+        reference_kp_jacobian: Tensor, driving_kp_value: Tensor, driving_kp_jacobian: Tensor,
+        relative: Tensor, scale: Tensor, min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor,
         state: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """-> target_kp_value, target_kp_jacobian, next_state. Shapes: see stages.py."""
-        count = driving_kp_value.shape[1]
-        trajectory = torch.cat([driving_kp_value.flatten(1), driving_kp_jacobian.flatten(1)], dim=1)
-        smoothed, next_state = one_euro(trajectory, state, min_cutoff, beta, dt_seconds)
-        value, jacobian = smoothed.split([2 * count, 4 * count], dim=1)
-        driving = Keypoints(value.view(1, count, 2), jacobian.view(1, count, 2, 2))
-        target = transfer_motion(
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """-> target_kp_value, target_kp_jacobian, next_state."""
+        target, next_state = smooth_and_transfer(
             Keypoints(source_kp_value, source_kp_jacobian),
             Keypoints(reference_kp_value, reference_kp_jacobian),
-            driving, relative, scale,
+            Keypoints(driving_kp_value, driving_kp_jacobian),
+            relative, scale, min_cutoff, beta, dt_seconds, state,
         )  # fmt: skip
-        return target.value, target.jacobian, next_state
+        return (*target, next_state)

@@ -1,1 +1,1 @@
-"""Motion by matching: any anatomy's displacement between two driving frames, carried to a still."""
+"""Motion by matching: the displacement between two driving frames moves a still picture."""

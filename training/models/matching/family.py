@@ -1,4 +1,4 @@
-"""The family as the rest of the house sees it."""
+"""The matching model as a `Family`."""
 
 from __future__ import annotations
 
@@ -19,20 +19,17 @@ from .landmarks import LandmarkDetector
 from .model import MatchingModel, both
 from .objective import MatchingObjective
 from .oracle import MatchingOracle
-from .stages import CONTROLS, build_stages
-from .transfer import MOST
+from .stages import build_stages
+from .transfer import CONTROLS, MOST
 
 
 class MatchingFamily:
-    """See `Family`. What learns labels, the landmark detector, is a network by itself."""
+    """See `Family`. Only the landmark detector learns labels."""
 
     label_network = "landmarks"
-
-    def model(self, config: ModelConfig) -> MatchingModel:
-        return MatchingModel(config)
-
-    def objective(self, config: Config) -> MatchingObjective:
-        return MatchingObjective(config)
+    model = MatchingModel
+    objective = MatchingObjective
+    oracle = MatchingOracle
 
     def labels(self, config: ModelConfig) -> int:
         return config.landmarks.count
@@ -48,9 +45,9 @@ class MatchingFamily:
         learned = self.labels(config)
         if names and learned and len(names) != learned:
             raise ConfigError(
-                f"the data labels {len(names)} landmarks ({', '.join(names)}), the model finds "
+                f"the data labels {len(names)} landmarks ({', '.join(names)}), the model learns "
                 f"{learned}",
-                f"--set model.landmarks.count={len(names)}, or leave it out: the labels say it",
+                f"--set model.landmarks.count={len(names)}, or leave it out to follow the labels",
             )
 
     def columns(self, model: MatchingModel, batch: PairBatch) -> Columns:
@@ -68,10 +65,8 @@ class MatchingFamily:
             "gate": animation.frame.layers.gate / 2,
             "prediction": animation.frame.image(),
         }
-        points: dict[str, Tensor] = {}
-        if model.landmarks is not None:
-            points = {name: _shown(model.landmarks, images[name]) for name in ("source", "driving")}
-        return Columns(images, points)
+        seen = () if model.landmarks is None else ("source", "driving")
+        return Columns(images, {name: _shown(model.landmarks, images[name]) for name in seen})
 
     def chain(
         self, model: MatchingModel, precision: Precision = "fp32", names: Sequence[str] = ()
@@ -89,19 +84,16 @@ class MatchingFamily:
             layers=Layers("deformation", "stiff", "gain", "offset", "gate"),
         )
 
-    def oracle(self, model: MatchingModel) -> MatchingOracle:
-        return MatchingOracle(model)
-
 
 def _shown(detector: LandmarkDetector, images: Tensor) -> Tensor:
-    """Places (B, K, 2) of what is found; the rest lies outside of the picture."""
+    """Places (B, K, 2) of the landmarks found; others are put outside of the picture."""
     found = detector.located(images)
     return found[..., :2].masked_fill(found[..., 2:] < SURE, -2.0)
 
 
 def colour_wheel(displacement: Tensor) -> Tensor:
-    """A displacement (B, n, n, 2) as colours (B, 3, n, n): the hue is its direction, and what is
-    .16 points long is fully saturated; white stands still."""
+    """A displacement (B, n, n, 2) as colours (B, 3, n, n): the hue is the direction, white is no
+    motion, full saturation a length of .16 points or more."""
     angle = torch.atan2(displacement[..., 1], displacement[..., 0])
     length = (displacement.square().sum(-1).sqrt() / 0.16).clamp(0, 1)
     hues = torch.stack([angle - k * 2 * torch.pi / 3 for k in range(3)], dim=1)

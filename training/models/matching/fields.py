@@ -1,4 +1,4 @@
-"""Grids of displacements: read smoothly at any size, and judged.
+"""Grids of displacements: smooth deformations of any size, folds, roughness and quality.
 
 Convention: a displacement is (B, n, n, 2) in points, xy: how far from its own place a cell is read.
 """
@@ -18,7 +18,7 @@ def spline_matrix(cells: int, size: int) -> Tensor:
     """Weights (size, cells) of a uniform cubic B-spline over `cells` at `size` pixel centres.
 
     The curve passes near its control points, not through them: it smooths by 0.58 cells. Beyond the
-    outermost cells it goes on as they are.
+    outermost cells it is constant.
     """
     at = (torch.arange(size, dtype=torch.float64) + 0.5) * cells / size - 0.5
     first = at.floor()
@@ -38,12 +38,11 @@ def pool_matrix(cells: int, fewer: int) -> Tensor:
 
 
 class Spline(nn.Module):
-    """A grid of (B, cells, cells, 2) displacements as a deformation (B, size, size, 2).
-
-    With ``stiff`` below ``cells`` the grid is averaged to so many cells first.
-    """
+    """Displacements (B, cells, cells, 2) as a deformation (B, size, size, 2), if ``stiff`` is given
+    after averaging to that many cells."""
 
     weights: Tensor
+    grid: Tensor
 
     def __init__(self, cells: int, size: int, stiff: int | None = None) -> None:
         super().__init__()
@@ -53,8 +52,6 @@ class Spline(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
         grid = make_grid(size, size, "half_pixel")
         self.register_buffer("grid", grid, persistent=False)
-
-    grid: Tensor
 
     @in_float32
     def forward(self, displacement: Tensor) -> Tensor:
@@ -67,7 +64,7 @@ class Spline(nn.Module):
 
 
 def determinant(displacement: Tensor) -> Tensor:
-    """Of the deformation's jacobian, (B, n - 1, n - 1): 1 is no change of area, 0 a fold."""
+    """Determinant of the deformation's jacobian, (B, n - 1, n - 1): change of area, 0 at a fold."""
     cells = displacement.shape[1]
     d = displacement * (cells / 2)  # a step of one cell is 2 / cells
     by_x, by_y = d[:, :, 1:] - d[:, :, :-1], d[:, 1:] - d[:, :-1]
@@ -76,7 +73,7 @@ def determinant(displacement: Tensor) -> Tensor:
 
 
 def folding(displacement: Tensor) -> Tensor:
-    """How far areas shrink below .3 or grow above 3 of what they were: 0 for a calm field."""
+    """By how much areas shrink to less than .3 or grow to more than 3 times; 0 for a calm field."""
     det = determinant(displacement)
     return F.relu(0.3 - det).mean() + 0.1 * F.relu(det - 3).mean()
 
@@ -90,7 +87,7 @@ def roughness(displacement: Tensor) -> Tensor:
 
 
 class Quality(NamedTuple):
-    """What says that a frame may have gone wrong: see `judge`; each (B,)."""
+    """Signs that a frame may be wrong, from `judge`; each (B,)."""
 
     confidence: Tensor
     longest: Tensor
@@ -100,8 +97,8 @@ class Quality(NamedTuple):
 
 def judge(displacement: Tensor, confidence: Tensor, deformation: Tensor) -> Quality:
     """Mean confidence [0, 1]; longest displacement in shares of the square's side; shares of the
-    cells that fold and of the pixels that are read from outside of the square. Bars beside a
-    picture count as the picture here: the runtime knows them, and counts again."""
+    cells that fold and of the pixels that are read from outside of the square, whose bars count as
+    picture: the runtime, which knows the bars, counts again."""
     outside = (deformation.abs() > 1).any(dim=-1).float()
     return Quality(
         confidence.mean(dim=(1, 2, 3)),

@@ -1,10 +1,9 @@
 """The generator: the source, warped, shaded and corrected.
 
-It paints nothing. The source is parted into a low-pass and what that leaves, the texture. The
-low-pass is read through the deformation; the texture through a stiffer one, so that speckle is
-moved and not stirred. Then a small network gives three slow layers, all neutral at the start: a
-gain and an offset of the low-pass and a gate of the texture. So a frame can be composed at any
-size, and speckle stays speckle.
+The source is split into a low-pass and the rest, the texture. The low-pass is read through the
+deformation, the texture through a stiffer one, so that speckle is moved and not stirred. A small
+network gives three slow layers, all neutral at the start: a gain and an offset of the low-pass and
+a gate of the texture. So a frame can be composed at any size, and speckle stays speckle.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from ...config import CorrectorConfig
 from ..geometry import in_float32, mirrored, resize_deformation, resize_map, sample_within
 from .matcher import Residual, start_at_zero
 
-MOST_TEXTURE = 0.1  # of the log of the gate's correction: what is moved wrongly is not made strong
+MOST_TEXTURE = 0.1  # of the log of the gate's correction: texture is hardly strengthened
 
 
 class SourceLayers(NamedTuple):
-    """Of a source: features (B, w, S/4, S/4); low-pass, and what it leaves, the texture; both
-    enlarged for reading (see `finer`), (B, C, 3 S / 2, 3 S / 2) and (B, C, 3 S, 3 S)."""
+    """Of a source: features (B, w, S/4, S/4); low-pass and texture, enlarged for reading (see
+    `finer`), (B, C, 3 S / 2, 3 S / 2) and (B, C, 3 S, 3 S)."""
 
     feature: Tensor
     low: Tensor
@@ -41,7 +40,7 @@ class FrameLayers(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """Content and texture, (B, C, S, S), the gate, (B, 1, S, S), and the layers of these."""
+    """Content and texture, (B, C, S, S), the gate, (B, 1, S, S), and the layers they come from."""
 
     content: Tensor
     texture: Tensor
@@ -54,6 +53,9 @@ class Frame(NamedTuple):
 
 
 class CorrectingGenerator(nn.Module):
+    line: Tensor
+    between: Tensor
+
     def __init__(self, config: CorrectorConfig, channels: int) -> None:
         super().__init__()
         width = config.width
@@ -70,9 +72,6 @@ class CorrectingGenerator(nn.Module):
         between = torch.einsum("ai,bj->abij", weights, weights).flatten(0, 1)[:, None]
         between = between.repeat(channels, 1, 1, 1)
         self.register_buffer("between", between, persistent=False)
-
-    line: Tensor
-    between: Tensor
 
     @in_float32
     def low_pass(self, image: Tensor) -> Tensor:
@@ -94,7 +93,7 @@ class CorrectingGenerator(nn.Module):
         """(B, C, n, n) -> (B, C, 3 n, 3 n): every third pixel is one of the image, those between
         are cubic. So a bilinear reading of it is nearly cubic, and exact where nothing moves.
 
-        As a convolution, which takes ONNX Runtime a tenth of the time of its cubic resize.
+        The convolution takes ONNX Runtime a tenth of the time of its cubic resize.
         """
         padded = F.pad(image.float(), (2,) * 4, mode="replicate")
         phases = F.conv2d(padded, self.between, groups=self.channels)
@@ -108,8 +107,7 @@ class CorrectingGenerator(nn.Module):
 
         Args:
             deformation, stiff: (B, S/4, S/4, 2), of the low-pass and of the texture.
-            displacement: (B, n, n, 2), and confidence: (B, 1, n, n), what passes.
-            shading: (B, 1, m, m), log of a factor of grey levels' odds.
+            displacement, confidence, shading: see `Passed`.
         """
         side = deformation.shape[1]
         low = sample_within(source.low, denser(deformation, 2))
@@ -129,7 +127,7 @@ class CorrectingGenerator(nn.Module):
     def uncorrected(
         self, source: SourceLayers, deformation: Tensor, stiff: Tensor, shading: Tensor
     ) -> Frame:
-        """The frame without the network: the source warped and shaded, no more."""
+        """The frame without the network: the source, only warped and shaded."""
         side = deformation.shape[1]
         low = sample_within(source.low, denser(deformation, 2))
         light = resize_map(shading, side, side)
@@ -138,19 +136,19 @@ class CorrectingGenerator(nn.Module):
 
     @in_float32
     def compose(self, low: Tensor, texture: Tensor, stiff: Tensor, layers: FrameLayers) -> Frame:
-        """The frame of the warped low-pass (B, C, S/2, S/2) and the texture, still in its place."""
+        """The frame, from the warped low-pass (B, C, S/2, S/2) and the texture, not yet warped."""
         half = low.shape[-1]
         content = resize_map(layers.gain, half, half) * low + resize_map(layers.offset, half, half)
         size = 2 * low.shape[-1]
-        # Drawn out to the side, a border's speckle would be streaks: what is not there is mirrored.
+        # Mirrored beyond the border: repeating the border would turn speckle into streaks.
         moved = sample_within(texture, mirrored(denser(stiff, 4)))
         gate = resize_map(layers.gate, size, size)
         return Frame(enlarged(content, size), moved, gate, layers)
 
 
 def cubic_weights(times: int) -> Tensor:
-    """Weights (times, 5) of a pixel and its neighbours, in the places of an enlarged image that are
-    its own. Source: Keys' cubic, a = -0.75, as OpenCV and torch have it."""
+    """Weights (times, 5) of a pixel and its neighbours, for the enlarged pixels in its place.
+    Source: Keys' cubic, a = -0.75, as in OpenCV and torch."""
     place = (torch.arange(times, dtype=torch.float64) - times // 2) / times
     t = (torch.arange(-2, 3) - place[:, None]).abs()
     near = 1.25 * t**3 - 2.25 * t**2 + 1
@@ -160,14 +158,14 @@ def cubic_weights(times: int) -> Tensor:
 
 @in_float32
 def corrected(correction: Tensor, light: Tensor, low: Tensor) -> FrameLayers:
-    """What the network says, (B, 3, h, w), upon the shading (B, 1, h, w) of the warped low-pass
-    (B, C, 2 h, 2 w)."""
+    """Layers from the network's correction (B, 3, h, w), the shading (B, 1, h, w) and the warped
+    low-pass (B, C, 2 h, 2 w)."""
     gain, offset, gate = correction.split(1, dim=1)
     odds = torch.exp(light + gain.clamp(-2, 2))
     grey = F.avg_pool2d(low.mean(dim=1, keepdim=True), 2).clamp(0, 1)
     factor = odds / (1 + grey * (odds - 1))
-    # Log-compressed speckle keeps its contrast where it gets brighter; half of the way is between
-    # that and a plain factor. What the gate learns is nothing for the gain.
+    # Log-compressed speckle keeps its contrast where it gets brighter; the root is half way between
+    # that and a plain factor. The gate's loss does not reach the gain.
     half = factor.detach().sqrt()
     return FrameLayers(factor, offset, half * torch.exp(gate.clamp(-2.0, MOST_TEXTURE)))
 

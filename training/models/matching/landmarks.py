@@ -1,7 +1,7 @@
-"""The landmark detector: where named places of an anatomy are in a still image, and whether.
+"""The landmark detector: which named places of an anatomy an image shows, and where.
 
-It runs once on a source and once on a reference, so that two subjects can be aligned. It shares
-nothing with the matcher: it is the only part that knows an anatomy, and it can be left out.
+It runs once on a source and once on a reference, to align two subjects. It is the only part that
+knows an anatomy, shares nothing with the matcher, and can be left out.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ...config import LandmarkConfig
 from ..geometry import in_float32, make_grid
 from .matcher import Residual, enlarge, locally_normalised, start_at_zero, start_loud
 
-SHARPNESS = 4.0  # factor of all logits: with 1 presence takes more steps to learn
+SHARPNESS = 4.0  # factor of all logits: with 1, presence takes more steps to learn
 
 
 class Landmarks(NamedTuple):
-    """What is found of K landmarks. points: (B, K, 2), half_pixel; present: (B, K), logits of their
-    presence; heatmap: (B, K, S/4, S/4), logits of their places."""
+    """Of K landmarks: points (B, K, 2), half_pixel; present (B, K), logits of their presence;
+    heatmap (B, K, S/4, S/4), logits of their places."""
 
     points: Tensor
     present: Tensor
@@ -32,8 +32,8 @@ class Landmarks(NamedTuple):
 class LandmarkDetector(nn.Module):
     """A U-Net on the image folded to a quarter of its size; softmax over space, expected place.
 
-    What says that a landmark is there is read where it was found, and in the image as a whole: an
-    image of another anatomy has a most likely place too.
+    Presence is read where the landmark was found, and in the image as a whole: an image of another
+    anatomy has a most likely place too.
     """
 
     grid: Tensor
@@ -61,8 +61,7 @@ class LandmarkDetector(nn.Module):
 
     def forward(self, image: Tensor) -> Landmarks:
         """Find the landmarks of (B, C, S, S) in [0, 1]."""
-        # Fine structure whatever the gain; and how bright it is around, for a void is a landmark's
-        # best neighbour.
+        # Fine structure whatever the gain, and the mean level: landmarks often lie beside a void.
         around = 4 * (F.avg_pool2d(image.float(), 4) - 0.25)
         x = torch.cat([F.pixel_unshuffle(locally_normalised(image), 4), around], dim=1)
         x = self.first(x.to(self.heatmap.weight.dtype))
@@ -79,15 +78,15 @@ class LandmarkDetector(nn.Module):
         return self.read(self.heatmap(x), self.here(x), overall)
 
     def located(self, image: Tensor) -> Tensor:
-        """As the wire has them, float32 (B, K, 3): places in points, and probabilities."""
+        """float32 (B, K, 3) as on the wire: places in points, and probabilities."""
         found: Landmarks = self(image)
         return torch.cat([found.points, found.present.sigmoid()[..., None]], dim=-1)
 
     @in_float32
     def read(self, heatmap: Tensor, here: Tensor, overall: Tensor) -> Landmarks:
-        """Maps (B, K, n, n), and (B, K, 1, 1) of the whole image."""
+        """From maps (B, K, n, n), and (B, K, 1, 1) of the whole image."""
         heatmap, here, overall = (SHARPNESS * x.float() for x in (heatmap, here, overall))
         share = heatmap.flatten(2).softmax(dim=-1)
-        # Presence does not push the places about.
+        # The loss of presence must not move the places.
         present = (here.flatten(2) * share.detach()).sum(-1) + overall.flatten(1)
         return Landmarks(share @ self.grid, present, heatmap)

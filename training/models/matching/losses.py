@@ -10,20 +10,19 @@ from ..geometry import in_float32, make_grid
 from .landmarks import Landmarks
 from .matcher import Match, locally_normalised
 
-LEVELS = (0.2, 0.5, 1.0)  # weights of the match's three displacements, the last one's the most
-SPREAD = 1.5  # deviation of the heatmap that a landmark is to have, in cells
+LEVELS = (0.2, 0.5, 1.0)  # weights of the match's three displacements
+SPREAD = 1.5  # deviation of a landmark's target heatmap, in cells
 
 
 @in_float32
 def endpoint(match: Match, known: Tensor, valid: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Robust endpoint error of all three displacements, in pixels of 256, where `valid`
-    (B, S/4, S/4), times each pair's weight (B,); and how well the expected error is known.
-
-    A pair of weight 0 counts in the mean as one that is right: what the others weigh does not jump
-    when its weight ends.
+    """Robust endpoint error of the three displacements, in pixels of 256; and the Laplace loss of
+    the expected error.
 
     Args:
-        known: (B, S/4, S/4, 2), the deformation aimed at.
+        known: (B, S/4, S/4, 2), the true deformation; valid: (B, S/4, S/4), where it is known.
+        weights: (B,), of the pairs. A pair of weight 0 counts in the mean as one without error, so
+            that the others' weight does not jump when its own reaches 0.
     """
     side = known.shape[1]
     target = ((known - make_grid(side, side, "half_pixel", known.device)) * 128).permute(0, 3, 1, 2)
@@ -38,8 +37,8 @@ def endpoint(match: Match, known: Tensor, valid: Tensor, weights: Tensor) -> tup
         error = ((field.float() * (256 / n) - wanted).square().sum(1, keepdim=True) + 0.01).sqrt()
         per_pair = error * share * weights[:, None, None, None]
         total = total + level * per_pair.sum() / share.sum().clamp(min=1)
-    # Laplace: the log of the error's scale, learned beside the motion and not at its cost; from all
-    # pairs whose flow is known, whether the motion still learns from it or not.
+    # The error is detached: its scale is learned without a cost to the motion, and from all pairs
+    # with known flow, also those of weight 0.
     scale = match.log_error.float()
     unsure = error.detach() * torch.exp(-scale) + scale
     share = F.avg_pool2d(there, side // scale.shape[-1])
@@ -50,15 +49,14 @@ def endpoint(match: Match, known: Tensor, valid: Tensor, weights: Tensor) -> tup
 @in_float32
 def length(descriptors: Tensor) -> Tensor:
     """Square of the log of the mean length of descriptors (B, C, n, n). Only their direction is
-    compared, so nothing else holds it: it grows until half precision, which ends at 65,504, cannot
-    hold what leads to them."""
+    compared, so without this loss they grow until half precision overflows."""
     mean = descriptors.float().norm(dim=1).mean()
     return mean.clamp(min=1e-3).log().square()
 
 
 @in_float32
 def picture(prediction: Tensor, real: Tensor, held: Tensor, counts: Tensor) -> Tensor:
-    """L1 and twice the L1 of a low-pass of some 3 px, as a share of what holding still would cost.
+    """L1 and twice the L1 of a low-pass of some 3 px, as a share of the source's own.
 
     Args:
         prediction, real, held: (B, C, S, S).
@@ -76,10 +74,8 @@ def picture(prediction: Tensor, real: Tensor, held: Tensor, counts: Tensor) -> T
 
 @in_float32
 def structure(prediction: Tensor, real: Tensor, held: Tensor, counts: Tensor) -> Tensor:
-    """The same of locally normalised images at half the size: faint edges count as bright ones.
-
-    Arguments as of `picture`.
-    """
+    """L1 of locally normalised images at half the size, as a share of the source's own: faint edges
+    count as bright ones. Arguments as of `picture`."""
 
     def features(image: Tensor) -> Tensor:
         return locally_normalised(F.avg_pool2d(image.float().mean(dim=1, keepdim=True), 2))
@@ -96,9 +92,9 @@ def structure(prediction: Tensor, real: Tensor, held: Tensor, counts: Tensor) ->
 def landmarks(
     found: Landmarks, points: Tensor, visible: Tensor, absent: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Of B images: the heatmaps' cross entropy with a Gaussian around the label, less that one's
-    own, plus the distance from the label in cells, where visible; and the cross entropy of
-    presence, where that is known.
+    """Two losses of B images. Places, where visible: the divergence of the heatmap from a Gaussian
+    around the label, plus the distance from the label in cells. Presence, where known: its cross
+    entropy.
 
     Args:
         points: (B, K, 2), the labels.

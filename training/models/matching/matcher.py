@@ -1,8 +1,7 @@
 """The matcher: where a cell of the driving frame was in the reference frame.
 
-It knows no anatomy: it compares descriptors. First all of a frame with all of the other, coarsely;
-then twice, by the same weights, what is near, to correct that and to fill in where nothing is to be
-seen.
+It knows no anatomy, it compares descriptors: first all cells with all, coarsely; then twice, by the
+same weights, near cells, to correct the match and to fill in where nothing is seen.
 
 Convention: images (B, C, S, S) in [0, 1]; displacements (B, 2, n, n) in cells of their own grid, to
 be added to a cell's place in the driving frame.
@@ -20,12 +19,12 @@ from ...config import MatcherConfig
 from ..geometry import in_float32, make_grid, sample_within
 from .correlation import LocalCorrelation
 
-RADIUS = 3  # cells of S/4, of the windows
+RADIUS = 3  # of the windows, in cells of S/4
 ROUNDS = 2  # of corrections
 
 
 class Descriptors(NamedTuple):
-    """What is seen of a frame: (B, fine, S/4, S/4) and (B, coarse, S/8, S/8)."""
+    """Of a frame: (B, fine, S/4, S/4) and (B, coarse, S/8, S/8)."""
 
     fine: Tensor
     coarse: Tensor
@@ -55,7 +54,7 @@ class Residual(nn.Module):
 
 
 def start_at_zero(conv: nn.Conv2d) -> nn.Conv2d:
-    """The convolution, which gives zeros until it has learned."""
+    """The convolution, with zero weights."""
     nn.init.zeros_(conv.weight)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
@@ -63,12 +62,12 @@ def start_at_zero(conv: nn.Conv2d) -> nn.Conv2d:
 
 
 def leaky(x: Tensor) -> Tensor:
-    """A plain ReLU dies: while the search is still wrong, a correction that is none pays best."""
+    """A plain ReLU would die: while the search is still wrong, no correction costs least."""
     return F.leaky_relu(x, 0.1)
 
 
 def start_loud(network: nn.Module) -> None:
-    """torch's own start lets a signal fade by half with each layer, and no norm brings it back."""
+    """Start with larger weights than torch's, which halve the signal in every layer."""
     for conv in network.modules():
         if isinstance(conv, nn.Conv2d) and (conv.weight.is_meta or conv.weight.any()):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
@@ -77,7 +76,7 @@ def start_loud(network: nn.Module) -> None:
 @in_float32
 def locally_normalised(image: Tensor) -> Tensor:
     """An image less its mean over some 40 px, divided by its deviation there: gain and contrast do
-    not matter. By boxes at an eighth of the size, where they cost nothing."""
+    not matter. The boxes work at an eighth of the size, where they are cheap."""
     image = image.float()
 
     def smooth(x: Tensor) -> Tensor:
@@ -109,9 +108,8 @@ class Encoder(nn.Module):
 
 
 class Head(nn.Module):
-    """From what was compared at S/4 to a correction at S/8, and the log of its expected error; zero
-    at the start. A part of it works at S/16, where it sees far: what is hidden is filled in from
-    around it."""
+    """From the comparison at S/4 to a correction at S/8 and the log of its expected error; zero at
+    the start. One branch works at S/16, to fill in hidden parts from far around."""
 
     def __init__(self, inputs: int, width: int = 64) -> None:
         super().__init__()
@@ -131,20 +129,20 @@ class Head(nn.Module):
 class Matcher(nn.Module):
     """Descriptors of two frames to the displacement between them."""
 
+    grid: Tensor
+
     def __init__(self, config: MatcherConfig, channels: int, size: int) -> None:
         super().__init__()
         fine, coarse = config.fine, config.coarse
         self.side = size // 8
         self.encoder = Encoder(channels, fine, coarse)
         self.sharpness = nn.Parameter(torch.tensor(2.6))  # log of the softmax's factor
-        # Near cells are likelier than far ones; without this the net does not begin to learn.
+        # Makes near cells likelier; without this the network does not begin to learn.
         self.nearness = nn.Parameter(torch.tensor(30.0))
         self.compare = LocalCorrelation(2 * self.side, RADIUS)
         self.correct = Head((2 * RADIUS + 1) ** 2 + 2 + fine)
         grid = make_grid(self.side, self.side, "half_pixel").view(-1, 2)
         self.register_buffer("grid", grid, persistent=False)
-
-    grid: Tensor
 
     def forward(self, driving: Descriptors, reference: Descriptors) -> Match:
         d, r = unit(driving), unit(reference)
@@ -171,8 +169,8 @@ class Matcher(nn.Module):
         one = torch.ones_like(square)
         theirs = torch.cat([reference.flatten(2), grid, square, one], dim=1)
         queries = torch.cat([*ours, -near * one, -near * square], dim=1)
-        # Farther cells have next to no share: else a denormal number, with which a processor
-        # that is not told to flush it takes ten times as long.
+        # The bound keeps the shares of far cells from becoming denormal numbers, with which a
+        # processor may take ten times as long.
         share = (queries.transpose(1, 2) @ theirs).clamp(min=-60.0).softmax(-1)
         cells = (share @ self.grid - self.grid) * (side / 2)
         return cells.transpose(1, 2).view(batch, 2, side, side)
@@ -185,13 +183,12 @@ def unit(descriptors: Descriptors) -> Descriptors:
 
 
 def levelled(descriptors: Tensor) -> Tensor:
-    """Descriptors of length 1, each channel about 1: as they are they grow to hundreds, and a head
-    that is given those dies."""
+    """Scale descriptors of length 1 so that each channel is about 1, as a head needs it."""
     return float(descriptors.shape[1] ** 0.5) * descriptors
 
 
 def moved(feature: Tensor, displacement: Tensor) -> Tensor:
-    """Read (B, C, n, n) at a displacement (B, 2, n, n) in its cells; outside, as at the border."""
+    """Read (B, C, n, n) at a displacement (B, 2, n, n) in cells; outside, as at the border."""
     side = feature.shape[-1]
     grid = make_grid(side, side, "half_pixel", feature.device)
     where = grid + displacement.permute(0, 2, 3, 1) * (2 / side)

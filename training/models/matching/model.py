@@ -1,5 +1,4 @@
-"""The model of this family: a matcher and a generator, and what passes between them; and, by
-itself, what finds landmarks."""
+"""The matching model: matcher, generator, what passes between them; and the landmark detector."""
 
 from __future__ import annotations
 
@@ -18,14 +17,14 @@ from .transfer import Passed, Passing, light
 
 
 class Seen(NamedTuple):
-    """What is kept of a driving frame: descriptors, and how bright it is, (B, 1, S/4, S/4)."""
+    """Of a driving frame: descriptors, and its mean level, (B, 1, S/4, S/4)."""
 
     descriptors: Descriptors
     light: Tensor
 
 
 class Motion(NamedTuple):
-    """Where the frame reads the source, (B, S/4, S/4, 2): its low-pass, and its texture."""
+    """Where the frame reads the source's low-pass and its texture, each (B, S/4, S/4, 2)."""
 
     deformation: Tensor
     stiff: Tensor
@@ -77,7 +76,7 @@ class MatchingModel(Model):
         return layers
 
     def animate(self, source: SourceLayers, passed: Passed) -> Animation:
-        """The frame that a source makes of what passed."""
+        """The frame, from a source and what passed."""
         motion = self.move(passed.displacement)
         return Animation(self.generator(source, *motion, *passed), motion)
 
@@ -85,6 +84,6 @@ class MatchingModel(Model):
 def both(first: Tensor, second: Tensor, model: MatchingModel) -> tuple[Seen, Seen]:
     """Two frames seen in one batch."""
     seen = model.observe(torch.cat([first, second]))
-    halves = [(*seen.descriptors, seen.light)[i].chunk(2) for i in range(3)]
-    one, other = (Seen(Descriptors(halves[0][i], halves[1][i]), halves[2][i]) for i in (0, 1))
+    halves = zip(*(x.chunk(2) for x in (*seen.descriptors, seen.light)), strict=True)
+    one, other = (Seen(Descriptors(fine, coarse), level) for fine, coarse, level in halves)
     return one, other

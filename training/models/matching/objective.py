@@ -10,7 +10,7 @@ from torch import Tensor
 from ...config import Config
 from ...data.batch import PairBatch, flow_weights
 from .. import image_losses
-from ..base import Objective, StepResult
+from ..base import Objective, StepResult, step_result
 from ..discriminator import Discriminator
 from . import fields, losses
 from .generator import Frame
@@ -19,13 +19,12 @@ from .matcher import Descriptors, Match
 from .model import Animation, MatchingModel, both
 from .transfer import Passed
 
-LENGTH = 0.01
-"""Weight of the descriptors' length; it bears on nothing else."""
+LENGTH = 0.01  # weight of the descriptors' length
 
 
 class Forward(NamedTuple):
-    """What the networks make of a batch: the driving frame's descriptors, the frame by the matcher
-    alone, and the corrected one."""
+    """What the networks make of a batch: the driving frame's descriptors, the match, the frame
+    without the generator's network, and the corrected one."""
 
     seen: Descriptors
     match: Match
@@ -35,7 +34,7 @@ class Forward(NamedTuple):
 
 
 class MatchingObjective(Objective):
-    """All losses of a configuration, weighted. The source is the reference frame too."""
+    """See `Objective`; METHOD, "Lite: matching". The source is also the reference frame."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -49,22 +48,18 @@ class MatchingObjective(Objective):
             source, *model.move(passed.displacement), passed.shading
         )
         # The generator's loss must not reach the matcher: displacements would become a code for
-        # brightness, which the generator reads, and no longer be motion.
+        # brightness that the generator reads, and stop being motion.
         alone = Passed(*(x.detach() for x in passed))
         animation = model.animate(source, alone)
         return Forward(driving.descriptors, match, passed, uncorrected, animation)
 
     def pixels(self, step: int) -> float:
-        """How much pixels count, from 0 to 1: flow leads, else nothing is found to follow."""
+        """How much pixels count, from 0 to 1: the matcher has to learn from flow first."""
         loss = self.config.loss
         return min(1.0, max(0.0, (step - loss.pixels_from) / 300))
 
     def forward(
-        self,
-        model: MatchingModel,
-        batch: PairBatch,
-        step: int,
-        discriminator: Discriminator | None,
+        self, model: MatchingModel, batch: PairBatch, step: int, discriminator: Discriminator | None
     ) -> StepResult:
         weights = self.config.loss
         seen, match, passed, uncorrected, animation = self.run(model, batch, step)
@@ -81,10 +76,10 @@ class MatchingObjective(Objective):
         frame, on = animation.frame, self.pixels(step)
         image = frame.image()
         if on > 0:
-            # A bend comes with other light and other speckle.
+            # Bent frames have other light and other speckle.
             counts = 1 - batch.bent.float()
-            # L1 pays for blur where speckle has changed: the gate would close. It learns from the
-            # texture's local energy alone, and nothing else learns from that.
+            # L1 rewards blur where speckle has changed and would close the gate. So the gate learns
+            # from the texture's local energy alone, and nothing else does.
             pixels = frame.content + frame.gate.detach() * frame.texture
             energy = frame.content.detach() + frame.gate * frame.texture.detach()
             moved = uncorrected.image()
@@ -99,9 +94,7 @@ class MatchingObjective(Objective):
                 result["sharpness"] = on * weights.sharpness * sharpness
         if model.landmarks is not None and weights.landmarks > 0 and batch.source_points.shape[1]:
             result |= self.landmarks(model.landmarks, batch)
-        l1 = (image.detach() - batch.driving).abs().mean().item()
-        hold = (batch.source - batch.driving).abs().mean().item()
-        return StepResult(result, image, l1, hold)
+        return step_result(result, image, batch)
 
     def landmarks(self, detector: LandmarkDetector, batch: PairBatch) -> dict[str, Tensor]:
         """Both frames of a pair teach the detector."""

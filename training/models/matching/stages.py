@@ -1,8 +1,8 @@
-"""The stages: thin wrappers, tensors in and tensors out, that leave the model alone.
+"""The stages: thin wrappers around the model, tensors in and tensors out.
 
 Frames are uint8 on the wire; normalisation, rounding and clamping are in the graphs. Coordinates,
-softmax and motion are float32 whatever the precision; convolutions are of the precision asked for.
-Each stage's forward names its inputs as the wire does (runtime/bundle/manifest.py).
+softmax and motion are always float32; convolutions have the requested precision. The inputs of a
+stage's forward are named as on the wire (runtime/bundle/manifest.py).
 """
 
 from __future__ import annotations
@@ -12,23 +12,16 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ....runtime.bundle.manifest import LANDMARK_IMAGE, LANDMARKS, ControlInput
+from ....runtime.bundle.manifest import LANDMARK_IMAGE, LANDMARKS
 from ...config import ModelConfig
 from ..base import Precision, StageModule
-from ..one_euro import SMOOTHING_CONTROLS, one_euro
-from ..stage_modules import Kind, StagePlan, as_frame, make_stages, normalised
+from ..stage_modules import Kind, StagePlan, as_frame, common_inputs, make_stages, normalised
 from .fields import judge
 from .generator import CorrectingGenerator, Frame, SourceLayers
 from .landmarks import LandmarkDetector
 from .matcher import Descriptors, Encoder
 from .model import MatchingModel
-from .transfer import Passed, light, put
-
-CONTROLS = (
-    ControlInput("scale", 1.0, (0.0, 10.0), "", "factor of the motion"),
-    ControlInput("shade", 1.0, (0.0, 1.0), "", "share of the shading that is passed on; 0: none"),
-    *SMOOTHING_CONTROLS,
-)
+from .transfer import CONTROLS, Passed, light, smooth_and_put, state_size
 
 
 class LandmarksStage(nn.Module):
@@ -63,7 +56,7 @@ class ObserveStage(nn.Module):
 
 
 class TransferStage(nn.Module):
-    """The match, as few numbers; smoothed, then read where the alignment says, then scaled."""
+    """The match reduced to few numbers, smoothed, aligned, scaled."""
 
     def __init__(self, model: MatchingModel) -> None:
         super().__init__()
@@ -80,17 +73,10 @@ class TransferStage(nn.Module):
         driving = Descriptors(driving_fine, driving_coarse)
         match = self.matcher(driving, Descriptors(reference_fine, reference_coarse))
         found: Passed = self.passing(match, driving_light, reference_light)
-        moving = (found.displacement, found.shading)
-        trajectory = torch.cat([x.reshape(1, -1) for x in moving], dim=1)
-        smooth, next_state = one_euro(trajectory, state, min_cutoff, beta, dt_seconds)
-        displacement, shading = (
-            part.view_as(x)
-            for part, x in zip(
-                smooth.split([x.numel() for x in moving], dim=1), moving, strict=True
-            )
+        passed, next_state = smooth_and_put(
+            found, alignment, scale, shade, min_cutoff, beta, dt_seconds, state
         )
-        calm = Passed(displacement, found.confidence, shading)
-        return (*put(calm, alignment, scale, shade), next_state)
+        return (*passed, next_state)
 
 
 class MotionStage(nn.Module):
@@ -124,9 +110,6 @@ class GeneratorStage(nn.Module):
 MEANINGS = {
     "landmark_image": "source image or reference frame, grey levels or RGB, letterboxed",
     "landmarks": "(x, y) in points, and the probability that the landmark is there",
-    "source_image": "source image, grey levels or RGB, letterboxed",
-    "driving_frame": "driving frame, grey levels or RGB, letterboxed",
-    "frame": "synthesized frame, grey levels or RGB",
     "source_feature": "encoded source, at a quarter of the size",
     "source_low": "low-pass of the source, at 3/2 of the size",
     "source_texture": "what the low-pass leaves of the source, at three times the size",
@@ -143,9 +126,6 @@ MEANINGS = {
     "gain": "layer: factor of the low-pass",
     "offset": "layer: added to the low-pass",
     "gate": "layer: factor of the texture",
-    "state": "smoothing's state: seen, smoothed values, their speeds; zeros: fresh",
-    "next_state": "smoothing's state after this frame",
-    **{control.name: control.meaning for control in CONTROLS},
 }
 
 SEEN = ("fine", "coarse", "light")
@@ -155,7 +135,7 @@ SOURCE = ("source_feature", "source_low", "source_texture")
 def build_stages(
     model: MatchingModel, precision: Precision = "fp32", landmarks: bool = False
 ) -> tuple[StageModule, ...]:
-    """The stages of a model, which itself is left alone; with what finds its landmarks or not."""
+    """The stages of a copy of the model, with or without the one that finds landmarks."""
     plain = copy.deepcopy(model)
     driving, reference = (tuple(f"{who}_{x}" for x in SEEN) for who in ("driving", "reference"))
     passed = ("displacement", "confidence", "shading")
@@ -182,28 +162,18 @@ def build_stages(
         assert plain.landmarks is not None
         stage = LandmarksStage(plain.landmarks)
         plans.insert(0, StagePlan("landmarks", "landmarks", stage, (LANDMARK_IMAGE,), (LANDMARKS,)))
-    return make_stages(plans, _given(model.config, precision), MEANINGS, precision)
-
-
-def state_size(config: ModelConfig) -> int:
-    """Elements of the smoothing's state: "seen", displacement and shading, their speeds."""
-    cells = 2 * config.matcher.grid**2 + max(1, config.matcher.shading) ** 2
-    return 1 + 2 * cells
+    return make_stages(plans, _given(model.config, precision), MEANINGS, CONTROLS, precision)
 
 
 def _given(config: ModelConfig, precision: Precision) -> dict[str, Kind]:
     """What no stage makes."""
     size, grid, matcher = config.image_size, config.matcher.grid, config.matcher
-    image = (torch.uint8, (1, config.channels, size, size))
     seen = torch.float16 if precision == "fp16" else torch.float32
-    return {
-        LANDMARK_IMAGE: image,
-        "source_image": image,
-        "driving_frame": image,
+    common = common_inputs(config, CONTROLS, state_size(config))
+    return common | {
+        LANDMARK_IMAGE: common["source_image"],
         "reference_fine": (seen, (1, matcher.fine, size // 4, size // 4)),
         "reference_coarse": (seen, (1, matcher.coarse, size // 8, size // 8)),
         "reference_light": (torch.float32, (1, 1, size // 4, size // 4)),
         "alignment": (torch.float32, (1, grid, grid, 2)),
-        "state": (torch.float32, (1, state_size(config))),
-        **{control.name: (torch.float32, (1,)) for control in CONTROLS},
     }

@@ -1,6 +1,6 @@
 """What passes from the driving frame to the picture, and how: the stage `transfer`.
 
-A displacement, how sure it is, and a shading: a few thousand numbers, none of them a picture.
+A displacement, its confidence and a shading: a few thousand numbers, not a picture.
 """
 
 from __future__ import annotations
@@ -11,13 +11,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...config import MatcherConfig
+from ....runtime.bundle.manifest import ControlInput
+from ...config import MatcherConfig, ModelConfig
 from ..geometry import in_float32, make_grid, sample_within
+from ..one_euro import SMOOTHING_CONTROLS, one_euro
 from .fields import Spline
 from .matcher import Match
 
 DARKEST = 0.02  # of [0, 1], added to black and to white: neither says much about light
 MOST = 1.4  # of the log of the shading: a factor of 4
+
+CONTROLS = (
+    ControlInput("scale", 1.0, (0.0, 10.0), "", "factor of the motion"),
+    ControlInput("shade", 1.0, (0.0, 1.0), "", "share of the shading that is passed on; 0: none"),
+    *SMOOTHING_CONTROLS,
+)
+
+
+def state_size(config: ModelConfig) -> int:
+    """Elements of the smoothing's state: "seen", displacement and shading, their speeds."""
+    cells = 2 * config.matcher.grid**2 + max(1, config.matcher.shading) ** 2
+    return 1 + 2 * cells
 
 
 class Passed(NamedTuple):
@@ -31,7 +45,7 @@ class Passed(NamedTuple):
 
 
 class Passing(nn.Module):
-    """A match, made few numbers."""
+    """Reduces a match to the few numbers that pass."""
 
     def __init__(self, config: MatcherConfig, size: int) -> None:
         super().__init__()
@@ -64,11 +78,25 @@ def light(image: Tensor) -> Tensor:
     return F.avg_pool2d(image.float().mean(dim=1, keepdim=True), 4)
 
 
+def smooth_and_put(
+    found: Passed, alignment: Tensor, scale: Tensor, shade: Tensor,
+    min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor, state: Tensor,
+) -> tuple[Passed, Tensor]:  # fmt: skip
+    """Smooth displacement and shading, then `put` them upon the source; also the next state."""
+    moving = (found.displacement, found.shading)
+    trajectory = torch.cat([part.reshape(1, -1) for part in moving], dim=1)
+    smoothed, next_state = one_euro(trajectory, state, min_cutoff, beta, dt_seconds)
+    pieces = smoothed.split([part.numel() for part in moving], dim=1)
+    displacement, shading = (x.view_as(part) for x, part in zip(pieces, moving, strict=True))
+    calm = Passed(displacement, found.confidence, shading)
+    return put(calm, alignment, scale, shade), next_state
+
+
 @in_float32
 def put(passed: Passed, alignment: Tensor, scale: Tensor, shade: Tensor) -> Passed:
-    """What passed, upon the source: read where its cells lie in the driving frame, and scaled.
+    """What passed, read where the source's cells lie in the driving frame, and scaled.
 
-    Displacements are carried over unturned; a shading never grows, for a factor has bounds.
+    Displacements are not turned. A scale above 1 does not strengthen the shading.
 
     Args:
         alignment: (1, n, n, 2), points: of the source's cells in the reference. scale, shade: (1,).

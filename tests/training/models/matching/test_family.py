@@ -12,8 +12,7 @@ from sonomime.training.data.batch import PairBatch
 from sonomime.training.logbook import picture_grid
 from sonomime.training.models.families import family_of
 from sonomime.training.models.keypoints.family import KeypointFamily
-from sonomime.training.models.matching.family import MatchingFamily, colour_wheel
-from sonomime.training.models.matching.model import MatchingModel
+from sonomime.training.models.matching.family import MatchingFamily
 
 COLUMNS = [
     "source", "driving", "deformation", "displacement", "confidence", "shading", "folding", "gate",
@@ -26,15 +25,6 @@ def test_a_preset_has_the_family_that_it_names(preset: str) -> None:
     config = load_config(preset)
     wanted = MatchingFamily if config.model.family == "matching" else KeypointFamily
     assert type(family_of(config.model)) is wanted
-    assert (preset == "lite") <= (wanted is MatchingFamily)
-
-
-def test_without_a_detector_labels_are_nothing_to_it() -> None:
-    config = load_config("lite", SMALL_LITE).model
-    family = MatchingFamily()
-    family.check_labels(config, ["a", "b", "c"])
-    assert family.labels(config) == 0
-    assert isinstance(family.model(config), MatchingModel)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -45,7 +35,7 @@ def test_the_picture_grid_shows_what_was_found(channels: int) -> None:
     real = torch.zeros(2, dtype=torch.bool)
     pairs = PairBatch(*images, none, none, unseen, unseen, None, None, None, real, unseen, unseen)
     with torch.no_grad():
-        shown = MatchingFamily().columns(model, pairs)
+        shown = family_of(model.config).columns(model, pairs)
     assert list(shown.images) == COLUMNS and shown.points == {}
     for name in set(COLUMNS) - {"deformation", "prediction", "gate"}:
         assert 0 <= shown.images[name].min() <= shown.images[name].max() <= 1, name
@@ -54,15 +44,3 @@ def test_the_picture_grid_shows_what_was_found(channels: int) -> None:
     cells = np.split(grid[22:], 9, axis=1)
     flat = [name for name, cell in zip(COLUMNS, cells, strict=True) if cell.std() < 0.5]
     assert set(flat) <= {"folding"}
-
-
-def test_the_colour_wheel() -> None:
-    right, left, down, still = ((0.2, 0.0), (-0.2, 0.0), (0.0, 0.2), (0.0, 0.0))
-    field = torch.tensor([[right, left], [down, still]])[None]
-    found = colour_wheel(field)
-    assert found.shape == (1, 3, 2, 2)
-    assert found[0, :, 1, 1].tolist() == [1, 1, 1]
-    torch.testing.assert_close(found[0, :, 0, 0], torch.tensor([1, 0.25, 0.25]))
-    torch.testing.assert_close(found[0, :, 0, 1], torch.tensor([0, 0.75, 0.75]))
-    half = colour_wheel(field * 0.4)[0, :, 0, 0]
-    torch.testing.assert_close(half, torch.tensor([1, 0.625, 0.625]))

@@ -13,19 +13,11 @@ from sonomime.training.models.matching.fields import (
     folding,
     judge,
     roughness,
-    spline_matrix,
 )
 
 
 def places(cells: int) -> Tensor:
     return make_grid(cells, cells, "half_pixel")[None]
-
-
-@pytest.mark.parametrize(("cells", "size"), [(32, 64), (16, 64), (8, 16), (4, 16), (1, 8), (8, 8)])
-def test_a_spline_keeps_what_is_constant(cells: int, size: int) -> None:
-    weights = spline_matrix(cells, size)
-    assert weights.shape == (size, cells) and (weights >= 0).all()
-    torch.testing.assert_close(weights.sum(1), torch.ones(size), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("stiff", [None, 8, 4])
@@ -41,12 +33,8 @@ def test_a_spline_keeps_a_ramp_but_at_the_border(stiff: int | None) -> None:
     assert found.abs().max() < wanted.abs().max()  # beyond the outermost cells it goes on flat
 
 
-def test_no_displacement_reads_every_pixel_in_its_place() -> None:
-    for stiff in (None, 4):
-        assert torch.equal(Spline(8, 32, stiff)(torch.zeros(1, 8, 8, 2)), places(32))
-
-
 def test_a_stiff_spline_does_not_follow_single_cells() -> None:
+    assert torch.equal(Spline(8, 32, 4)(torch.zeros(1, 8, 8, 2)), places(32))
     sign = torch.tensor([1.0, -1.0]).repeat(4)
     jagged = (0.1 * sign[:, None] * torch.ones(8))[None, ..., None].expand(1, 8, 8, 2)
     assert Spline(8, 32).smooth(jagged).abs().max() > 0.02
@@ -63,16 +51,13 @@ def test_the_determinant_is_the_change_of_area() -> None:
         torch.testing.assert_close(found, torch.full_like(found, wanted), rtol=0, atol=1e-5)
 
 
-def test_folding_and_roughness_leave_translations_alone() -> None:
+def test_folding_and_roughness_are_what_they_say() -> None:
     z = places(8)
     moved = torch.tensor([0.3, -0.2]).expand(1, 8, 8, 2)
     assert folding(moved) == roughness(moved) == 0
     assert roughness(0.4 * z) < 1e-4
     assert folding(z).item() == pytest.approx(0.1, abs=1e-5)  # areas four times as large
     assert folding(z * torch.tensor([-2.0, 0.0])).item() == pytest.approx(1.3, abs=1e-5)
-
-
-def test_roughness_counts_pixels_of_256() -> None:
     step = torch.zeros(1, 8, 8, 2)
     step[:, :, ::2, 0] = 1 / 128  # every other column by one pixel, along x
     assert roughness(step).item() == pytest.approx(2 / 2)  # half of the numbers are those of y

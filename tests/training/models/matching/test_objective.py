@@ -60,19 +60,12 @@ def test_flow_leads_and_pixels_follow() -> None:
     assert found[400]["doubt"] > 0
 
 
-def test_measured_flow_is_of_no_weight_after_its_time() -> None:
+def test_measured_flow_ends_but_doubt_is_learned_to_the_end() -> None:
     measured = batch(flow_exact=torch.tensor([False, False]))
-    assert step_of(100, measured, config())[0].losses["flow"] == 0
-
-
-def test_a_match_learns_its_doubt_to_the_end() -> None:
-    over = step_of(100, batch(), config("loss.flow_exact=0"))[0].losses
+    over = step_of(100, measured, config())[0].losses
     assert over["flow"] == 0 and over["doubt"] > 0
-
-
-def test_no_flow_in_the_batch() -> None:
-    pairs = batch(flow=None, flow_valid=None, flow_exact=None)
-    assert step_of(0, pairs, config())[0].losses.keys() == LEAD - {"flow", "doubt"}
+    without = batch(flow=None, flow_valid=None, flow_exact=None)
+    assert step_of(0, without, config())[0].losses.keys() == LEAD - {"flow", "doubt"}
 
 
 def test_bends_have_no_pixels() -> None:
@@ -96,16 +89,9 @@ def test_holding_still_costs_one() -> None:
 def test_gradients_reach_every_parameter() -> None:
     result, model = step_of(400, batch(), config())
     torch.stack(list(result.losses.values())).sum().backward()
-    for network in model.networks():
-        gradients = {name: p.grad for name, p in network.named_parameters()}
-        missing = [name for name, gradient in gradients.items() if gradient is None]
-        assert missing == []
-        assert all(torch.isfinite(g).all() for g in gradients.values() if g is not None)
-        assert any(g.abs().max() > 0 for g in gradients.values() if g is not None)
-
-
-def test_flow_alone_teaches_the_matcher_alone() -> None:
-    result, model = step_of(0, batch(), config())
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    result, model = step_of(0, batch(), config())  # flow alone teaches the matcher alone
     torch.stack(list(result.losses.values())).sum().backward()
     assert all(p.grad is None for p in model.generator.parameters())
     assert all(p.grad is not None for p in model.matcher.parameters())

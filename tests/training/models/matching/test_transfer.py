@@ -15,7 +15,6 @@ from sonomime.training.models.matching.transfer import (
     MOST,
     Passed,
     Passing,
-    light,
     moved_place,
     put,
 )
@@ -92,18 +91,6 @@ def test_motion_is_read_where_it_has_led_to(scale: float) -> None:
     assert error < 0.25 * without
 
 
-def test_without_an_alignment_motion_is_read_at_its_own_place() -> None:
-    place = moved_place(passed().displacement.permute(0, 3, 1, 2), OWN, ONE)
-    torch.testing.assert_close(place, OWN, rtol=0, atol=1e-6)
-
-
-def test_light_is_the_mean_of_blocks_and_channels() -> None:
-    image = torch.arange(2 * 3 * 8 * 8.0).view(2, 3, 8, 8)
-    found = light(image)
-    assert found.shape == (2, 1, 2, 2)
-    assert found[1, 0, 1, 0] == image[1, :, 4:, :4].mean()
-
-
 def lights(level: float) -> Tensor:
     return torch.full((1, 1, 32, 32), level)
 
@@ -120,11 +107,6 @@ def test_shading_is_the_log_of_a_bounded_ratio_of_odds() -> None:
     assert (between(lights(0), lights(0)) == 0).all()
     assert (between(lights(1), lights(0)) == MOST).all()
     assert (between(lights(0), lights(1)) == -MOST).all()
-
-
-def test_no_cells_of_shading_is_none() -> None:
-    found = passing(0)(match(), lights(0.8), lights(0.2)).shading
-    assert found.shape == (1, 1, 1, 1) and found == 0
 
 
 def match(x: float = 0, y: float = 0, log_error: float = 0) -> Match:
