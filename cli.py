@@ -107,7 +107,8 @@ def _explain(error: BaseException) -> int:
     """Print an error and its hint; return the exit code."""
     if isinstance(error, SystemExit):  # argparse: --help, --version, usage
         return error.code if isinstance(error.code, int) else 0
-    if (signal := signal_behind(error)) is not None:
+    signal = None if isinstance(error, SonomimeError) else signal_behind(error)
+    if signal is not None:
         code = int(getattr(signal, "exit_code", EXIT_INTERRUPTED))
         _say("interrupted" if code == EXIT_INTERRUPTED else "terminated", "")
         return code
@@ -137,9 +138,10 @@ def _explain(error: BaseException) -> int:
 
 
 def _say(message: str, hint: str) -> None:
-    print(f"error: {printable(message)}", file=sys.stderr)
-    if hint:
-        print(f"hint: {printable(hint)}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal has closed: the exit code still says what happened
+        print(f"error: {printable(message)}", file=sys.stderr)
+        if hint:
+            print(f"hint: {printable(hint)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

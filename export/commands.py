@@ -187,14 +187,16 @@ def add_engine(sub: Subparsers) -> None:
 def trust_command(args: argparse.Namespace) -> int:
     """Run ``sonomime engine trust``."""
     from ..runtime.engines.engine_store import trust
+    from ..runtime.support.printable import printable
 
     done = trust(args.file)
     made = done.manifest
     print(f"{args.file}: trusted, SHA-256 {done.sha256}")
-    print(
+    facts = (
         f"bundle {made.bundle} ({made.bundle_digest[:12]}), {made.flavour} {made.version}, "
         f"for {', '.join(made.targets)}"
     )
+    print(printable(facts))
     return 0
 
 

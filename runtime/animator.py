@@ -173,7 +173,9 @@ class Animator:
             if size is not None:
                 picture.check(size)
                 if out is not None:
-                    raise ConfigError("`out` takes the model's own frame", "leave size or out out")
+                    raise ConfigError(
+                        "`out` takes the model's own frame", "give either size or out"
+                    )
             step, now = frame_time(self._last_time, timestamp)
             target = self._io.target(out)
             set_within(self.session, "dt_seconds", step)

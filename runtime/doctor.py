@@ -210,7 +210,7 @@ def _bundle(path: Path | None, device: int | None) -> Check:
 
 
 def _cache() -> Check:
-    """The cache can be written; it also holds decoded clips, which are never removed."""
+    """The cache can be written; it also holds decoded clips."""
     check = _writable("cache", cache_folder())
     clips = cache_folder() / "clips"
     held = sum(file.stat().st_size for file in clips.glob("*") if file.is_file())

@@ -58,27 +58,29 @@ def check_onnx(content: bytes, stage: StageFile) -> None:
 def _walk(data: memoryview, message: str, stage: StageFile, operator: str) -> set[int]:
     """Check a message and all below it; the numbers of its fields. Raises ValueError for a
     malformed one."""
-    fields = list(_fields(data))
-    numbers = {number for number, _ in fields}
-    refused = False
-    if message == "Node":
-        names = [v for n, v in fields if n == _OP_TYPE and isinstance(v, memoryview)]
-        named = {bytes(name).decode(errors="replace") for name in names}
-        operator, refused = " or ".join(sorted(named)), not named.isdisjoint(_REFUSED)
-    elif message == "Attribute":
-        refused = not numbers.isdisjoint(_SUBGRAPHS)
-    elif message == "Tensor" and (
-        _EXTERNAL_DATA in numbers or any(n == _DATA_LOCATION and v for n, v in fields)
-    ):
+    numbers: set[int] = set()
+    names: set[str] = set()
+    outside = False
+    for number, value in _fields(data):
+        numbers.add(number)
+        if message == "Node" and number == _OP_TYPE and isinstance(value, memoryview):
+            names.add(bytes(value).decode(errors="replace"))
+        outside |= number == _EXTERNAL_DATA or (number == _DATA_LOCATION and bool(value))
+    if message == "Tensor" and outside:
         hint = "export it again with its weights in the one file"
         raise BundleError(f"{stage.file} keeps data in another file, which is refused", hint)
+    operator = " or ".join(sorted(names)) or operator
+    refused = not names.isdisjoint(_REFUSED)
+    if message == "Attribute":
+        refused = not numbers.isdisjoint(_SUBGRAPHS)
     if refused:
         raise BundleError(
             f"{stage.file}: stage {stage.name!r} uses the operator {operator!r}, which runs a "
             "subgraph and may never end, so it is refused",
             "use a bundle that `sonomime export` wrote",
         )
-    for number, value in fields:
+    # Read twice, not kept: a file of millions of empty fields must not fill the memory.
+    for number, value in _fields(data):
         if number in _LEADS[message] and isinstance(value, memoryview):
             _walk(value, _LEADS[message][number], stage, operator)
     return numbers

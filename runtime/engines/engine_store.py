@@ -102,7 +102,7 @@ def load_engines(
     build = f"run: {build_command(bundle, flavour, device)}"
     try:
         file = _find(wanted, bundle, build)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+    except (OSError, OutputError) as error:
         hint = "fix its permissions, or set XDG_CACHE_HOME to a folder of your own"
         raise BackendError(f"the cache of engines cannot be read: {error}", hint) from error
     opened = read_engine_file(file)
@@ -250,8 +250,8 @@ def _writing_the_cache() -> Iterator[None]:
     """Name the cache as the cause where it is full, read-only or not private."""
     try:
         yield
-    except (OSError, RuntimeError, OutputError) as error:  # RuntimeError: a user without a home
+    except (OSError, OutputError) as error:
         raise OutputError(
             f"the cache of engines cannot be written: {error}",
-            "free some space there, or set XDG_CACHE_HOME to a folder of your own with permissions",
+            "free some space there, or set XDG_CACHE_HOME to a folder that only you can write to",
         ) from error

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Image: TypeAlias = npt.NDArray[np.uint8]
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+_BITS, _PHOTOMETRIC, _ORIENTATION, _WHITE_IS_ZERO = 258, 262, 274, 0  # of TIFF
+# What Pillow calls the turn that each orientation asks for: ROTATE_180 is 3, and so on.
+_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 GREY_SPREAD = 8
 """A pixel whose channels differ by no more is grey: lossy files add such noise."""
@@ -56,7 +59,8 @@ def read_image(path: Path | str) -> Image:
     path = Path(path)
     try:
         if not path.is_file():
-            raise InputError(f"{path} does not exist or is not a file", "check the path")
+            fault = "is not a file" if path.exists() else "does not exist"
+            raise InputError(f"{path} {fault}", "check the path")
         # A file object, not a path: from a path Pillow 13 maps some TIFFs into memory wrongly.
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.filterwarnings("ignore", module="PIL")  # about odd metadata
@@ -67,26 +71,47 @@ def read_image(path: Path | str) -> Image:
             file.seek(0)
             with PillowImage.open(file, formats=_FORMATS) as picture:
                 return _pixels(path, picture)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as cause:  # Pillow raises many kinds of errors on a damaged file
         unknown = isinstance(cause, UnidentifiedImageError)
-        reason = "unknown format" if unknown else getattr(cause, "strerror", None) or cause
+        reason = "unknown format, or damaged" if unknown else getattr(cause, "strerror", 0) or cause
         raise InputError(
             f"cannot read {path} as an image: {reason}",
-            "PNG, JPEG, BMP and TIFF are read, up to 64 megapixels; copy it again if it is damaged",
+            "PNG, JPEG, BMP and TIFF are read, up to 64 megapixels; copy it again if it is "
+            "damaged, or save it again without its metadata",
         ) from cause
 
 
 def _pixels(path: Path, picture: PillowImage.Image) -> Image:
-    from PIL import ImageOps
+    from PIL import Image as PillowImage
 
-    ImageOps.exif_transpose(picture, in_place=True)
-    if picture.mode.startswith("I;16"):
-        return (np.asarray(picture) >> 8).astype(np.uint8)
+    picture.load()
+    tags = getattr(picture, "tag_v2", {})  # of a TIFF
+    turn = _TURNS.get(tags.get(_ORIENTATION) or _exif_orientation(picture))
+    if turn is not None:
+        picture = picture.transpose(PillowImage.Transpose(turn))
     if picture.mode in ("I", "F"):
-        raise InputError(f"{path} has 32-bit values", "convert it to 8 or 16 bits")
+        hint = "convert it to unsigned values of 8 or 16 bits"
+        raise InputError(f"{path} has signed, 32-bit or floating-point values", hint)
+    if picture.mode.startswith("I;16"):
+        bits = tags.get(_BITS, (16,))[0]  # 12, in some TIFFs
+        levels: Image = (np.asarray(picture) >> (bits - 8)).astype(np.uint8)
+        # Pillow turns negatives of 8 bits into positives, but not those of 16.
+        return ~levels if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else levels
     return np.array(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
+
+
+def _exif_orientation(picture: PillowImage.Image) -> int:
+    """From the EXIF block alone: programs that turn a picture leave its XMP text as it was."""
+    from PIL import Image as PillowImage
+
+    exif = PillowImage.Exif()
+    try:
+        exif.load(picture.info.get("exif", b""))
+        return int(exif.get(_ORIENTATION, 1))
+    except Exception:  # odd metadata do not make a picture unreadable
+        return 1
 
 
 def check_image(image: Image) -> Image:

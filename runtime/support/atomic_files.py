@@ -129,7 +129,8 @@ def _temporary(final: Path | str, target: Path, make: Callable[[Path], None]) ->
 def _temporary_name(target: Path) -> Path:
     # Writers choose their format by the suffix; the dot hides the file from listings; a long name
     # is cut, because a file name has at most 255 bytes.
-    return target.with_name(f".{target.stem[:80]}.{secrets.token_hex(4)}.part{target.suffix}")
+    stem = os.fsencode(target.stem)[:80].decode(errors="ignore")
+    return target.with_name(f".{stem}.{secrets.token_hex(4)}.part{target.suffix}")
 
 
 def _fsync(path: Path) -> None:

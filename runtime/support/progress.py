@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from shutil import get_terminal_size
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -32,7 +33,8 @@ def progress(iterable: Iterable[T], total: int | None = None, label: str = "") -
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     if sys.stderr.isatty():
-        yield from Bar(iterable, label or None, total, miniters=1, dynamic_ncols=True)
+        columns = get_terminal_size().columns  # some terminals say 0, which tqdm would believe
+        yield from Bar(iterable, label or None, total, miniters=1, ncols=columns)
         return
     count, start = 0, time.monotonic()
     shown = start

@@ -61,7 +61,9 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
 def _check_header(where: str, header: list[str], columns: Sequence[str], hint: str) -> None:
     for column in header:
         if column not in columns:
-            close = spelling_hint(column, columns)
+            close = "are the cells separated by commas?"
+            if len(header) > 1:
+                close = spelling_hint(column, columns)
             raise InputError(f"{where}: unknown column {column[:40]!r}; {close}", hint)
     for column in columns:
         if header.count(column) != 1:
@@ -86,7 +88,7 @@ def number(where: str, column: str, text: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise InputError(
-            f"{where}: {column} is {text!r}",
+            f"{where}: {column} is {text[:40]!r}",
             "coordinates are pixels of the original frame: numbers",
         )
     return value

@@ -212,7 +212,7 @@ def no_space(*arguments: object, **options: object) -> None:
 
 
 def no_home(*arguments: object, **options: object) -> None:
-    raise RuntimeError("Could not determine home directory.")
+    raise OutputError("no home")
 
 
 def put_a_link(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +240,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_its_cure(
     assert "XDG_CACHE_HOME" in caught.value.hint and "-o" not in caught.value.hint
 
 
-@pytest.mark.parametrize("trouble", [PermissionError(13, "denied"), RuntimeError("no home")])
+@pytest.mark.parametrize("trouble", [PermissionError(13, "denied"), OutputError("no home")])
 def test_a_cache_that_cannot_be_read_is_named(
     toy: Bundle, trouble: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,3 +179,35 @@ def test_png_bytes_hold_pixels_and_texts(shape: tuple[int, ...]) -> None:
     with PillowImage.open(io.BytesIO(data)) as picture:
         assert picture.text == {"Title": "Grüße", "Comment": "two"}
     assert b"iTXtTitle\0" in data
+
+
+def deep_tiff(path: Path, levels: np.ndarray, bits: int, photometric: int) -> Path:
+    """An uncompressed grey TIFF of 16-bit words, which says how many of their bits count."""
+    height, width = levels.shape
+    entries = [(256, width), (257, height), (258, bits), (259, 1), (262, photometric), (273, 8)]
+    entries += [(277, 1), (278, height), (279, levels.size * 2)]
+    data = levels.astype("<u2").tobytes()
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(data))
+    path.write_bytes(head + data + struct.pack("<H", len(entries)) + directory + bytes(4))
+    return path
+
+
+def test_deep_tiffs_are_read_as_their_maker_meant_them(tmp_path: Path) -> None:
+    grey = noise(20, 30)
+    words = grey.astype(np.uint16) << 8
+    assert np.array_equal(read_image(deep_tiff(tmp_path / "a.tif", words, 16, 1)), grey)
+    assert np.array_equal(read_image(deep_tiff(tmp_path / "b.tif", words, 16, 0)), 255 - grey)
+
+
+def test_odd_metadata_neither_turn_nor_hide_a_picture(tmp_path: Path) -> None:
+    image = noise(32, 40)
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "maker"
+    block = exif.tobytes().replace(b"maker", b"\xff\xfe\x00\x01\x80")
+    PillowImage.fromarray(image).save(tmp_path / "turned.png", exif=block)
+    assert np.array_equal(read_image(tmp_path / "turned.png"), np.rot90(image, -1))
+    xmp = b'<x tiff:Orientation="6"/>'
+    PillowImage.fromarray(image).save(tmp_path / "told.jpg", quality=95, xmp=xmp)
+    assert read_image(tmp_path / "told.jpg").shape == image.shape
