@@ -16,7 +16,6 @@ from composed_cases import LEVELS, speckle
 from fake_engines import FakeTrt
 from toy_bundle import blob, make_toy_bundle
 
-from sonomime.benchmarks.gpu.kernels import compiler
 from sonomime.runtime import Animator
 from sonomime.runtime.backends import device_composer
 from sonomime.runtime.backends.base import ComposesFrames
@@ -28,14 +27,9 @@ BEGIN = ["upload", "record", *(step for stage in STAGES for step in (stage, "rec
 COMPOSED = [*BEGIN, "compose", "download"]
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cxx = compiler()
-    if cxx is None:
-        pytest.skip("no C++ compiler was found")
-    folder = tmp_path_factory.mktemp("kernels")
-    host_kernels.build(cxx, folder)
-    return folder / "libsonomime_host.so"
+@pytest.fixture
+def library() -> Path:
+    return Path(host_kernels.built("fused").library._name)
 
 
 class Kernel:

@@ -52,10 +52,9 @@ def test_they_compile_refuse_what_makes_no_sense_and_export_nothing_else(kernels
 
 
 def test_without_a_gpu_cudas_error_comes_back_as_it_is(
-    kernels: Kernels,
-    run_python: Callable[..., tuple[int, str, str]],
+    kernels: Kernels, run_python: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> None:  # fmt: skip
     """In a process that sees none, whether there is one or not."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     code = """
