@@ -170,49 +170,39 @@ def test_frames_through_the_real_device(
     real = cuda.open_device
     trt = install(monkeypatch, runtime.device)
     monkeypatch.setattr("sonomime.runtime.backends.tensorrt.open_device", real)
-    with Animator.open(toy_bundle, "tensorrt", motion="absolute", smooth=True) as animator:
-        assert animator.session.backend.device.startswith(
-            "NVIDIA L4 (sm_89), TensorRT 10.9.8, driver for"
-        )
-        animator.set_source(blob(64, 0, 0))
-        found = [animator.animate(blob(64, 0.1 * i, 0)) for i in range(5)]
-        assert animator.timings["motion"] == pytest.approx(2e-3)
-        assert runtime.device.calls.count("launch") == 4
+    results = []
+    for name in ("tensorrt", "ort-cpu"):
+        with Animator.open(toy_bundle, name, motion="absolute", smooth=True) as animator:
+            animator.set_source(blob(64, 0, 0))
+            results.append([animator.animate(blob(64, 0.1 * i, 0)) for i in range(5)])
+            if name == "tensorrt":
+                words = "NVIDIA L4 (sm_89), TensorRT 10.9.8, driver for"
+                assert animator.session.backend.device.startswith(words)
+                assert animator.timings["motion"] == pytest.approx(2e-3)
+    assert np.array_equal(*results) and runtime.device.calls.count("launch") == 4
     trt.gone()
-    with Animator.open(toy_bundle, "ort-cpu", motion="absolute", smooth=True) as animator:
-        animator.set_source(blob(64, 0, 0))
-        for i, frame in enumerate(found):
-            assert np.array_equal(animator.animate(blob(64, 0.1 * i, 0)), frame)
 
 
-def test_the_callers_thread_may_work_on_another_gpu_and_goes_on_there(
+def test_within_a_block_it_is_the_threads_gpu_and_afterwards_all_is_as_before(
     runtime: FakeRuntime,
 ) -> None:
-    runtime.cudaSetDevice(1)
-    device = open_device()
-    with device.current():
-        assert runtime.current == 0
-    with pytest.raises(ValueError, match="no matter"), device.current():
-        raise ValueError("no matter")
-    assert runtime.current == 1
-    runtime.current = 0
-    runtime.moves.clear()
-    with device.current():
-        pass
-    assert runtime.moves == []
-
-
-def test_a_gpu_by_its_number_and_nothing_on_the_others(runtime: FakeRuntime) -> None:
     runtime.count = 3
     for index in (1, 2):
         device = open_device(index)
         with device.current():
-            assert (runtime.current, device.index) == (index, index)
+            assert (runtime.current, device.index, runtime.mode) == (index, index, "thread")
     assert runtime.contexts == {1, 2}, "to go back to GPU 0 would take memory of it"
     runtime.cudaSetDevice(1)
-    with open_device(2).current():
+    with pytest.raises(ValueError, match="no matter"), device.current():
         assert runtime.current == 2
-    assert runtime.current == 1, "somebody works there"
+        with device.current(freeing=True):
+            assert runtime.mode == "relaxed"
+            raise ValueError("no matter")
+    assert (runtime.current, runtime.mode) == (1, "global"), "the caller works there"
+    runtime.current = 2
+    runtime.moves.clear()
+    with device.current():
+        assert runtime.moves == []
 
 
 @pytest.mark.parametrize("index", [2, -1])
@@ -223,18 +213,6 @@ def test_a_number_that_is_not_there_says_how_many_there_are(
     with pytest.raises(BackendError, match=f"GPU {index}:.*sees 2"):
         open_device(index)
     assert not runtime.contexts
-
-
-def test_what_is_captured_elsewhere_is_no_concern_of_ours(runtime: FakeRuntime) -> None:
-    device = open_device()
-    assert runtime.mode == "global"
-    with device.current():
-        assert runtime.mode == "thread"
-        with pytest.raises(ValueError, match="no matter"), device.current(freeing=True):
-            assert runtime.mode == "relaxed"
-            raise ValueError("no matter")
-        assert runtime.mode == "thread"
-    assert runtime.mode == "global"
 
 
 @pytest.mark.parametrize(
