@@ -234,8 +234,11 @@ def _fomm_files(folder: Path, damaged: str) -> Target:
 TARGETS: dict[str, Callable[[Path], Target]] = {
     "png": _picture(".png"),
     "jpeg": _picture(".jpg"),
+    "tiff": _picture(".tif"),
     "mp4": _video(".mp4", "libx264"),
     "mkv": _video(".mkv", "ffv1"),
+    "avi": _video(".avi", "ffv1"),
+    "ts": _video(".ts", "libx264"),
     "manifest": _manifest,
     "stage": _stage,
     "landmarks": _landmarks,
