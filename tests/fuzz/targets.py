@@ -118,7 +118,12 @@ def _engine(folder: Path) -> Target:
     bundle = Bundle.open(make_toy_bundle(folder / "bundle"))
     file = folder / "toy.engine"
     write_engine_file(file, manifest_of(bundle), engines_of(bundle))
-    return Target(file, lambda: read_engine_file(file))
+
+    def use() -> None:
+        # Only what no digest covers may have changed, and that is never an engine.
+        assert dict(read_engine_file(file).engines) == engines_of(bundle)
+
+    return Target(file, use)
 
 
 def _checkpoint(folder: Path) -> Target:

@@ -137,12 +137,11 @@ FIVE = "destroyed " * 5
     ("ending", "expected"),
     [
         ("del animator", FIVE + "\n"),
-        ("", KEPT),
         ("animator.itself = animator; del animator", KEPT),
         (LOST, KEPT),
         ("trt.device.lost = 'cudaErrorIllegalAddress'", KEPT),
     ],
-    ids=["dropped", "a global", "a cycle", "upon a lost GPU", "lost without our knowing"],
+    ids=["dropped", "a cycle", "upon a lost GPU", "lost without our knowing"],
 )
 def test_a_program_that_ends_without_closing(
     toy_bundle: Path, repository: Path, ending: str, expected: str

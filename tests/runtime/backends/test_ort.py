@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,31 +82,6 @@ def test_an_import_that_fails_names_the_cure_unless_it_was_interrupted(
     _, output, errors = run_python(OPEN.format(before=before), str(toy_bundle))
     assert output.startswith(expected[0]), errors
     assert all(word in output for word in expected) and ("pip" in output) == (len(expected) > 1)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_run_after_the_stage_at_hand(
-    toy_bundle: Path, run_python: Callable[..., tuple[int, str, str]], number: int, code: int
-) -> None:
-    program = """
-import os, sys, threading, time
-import numpy as np
-from sonomime.runtime import Animator
-from sonomime.runtime.support.process import Terminated, terminable
-
-animator = Animator.open(sys.argv[1], "cpu", threads=1)
-animator.set_source(np.zeros((64, 64), np.uint8))
-threading.Timer(0.2, os.kill, (os.getpid(), int(sys.argv[2]))).start()
-try:
-    with terminable():
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            animator.session.backend.run_frame()
-except KeyboardInterrupt as error:
-    sys.exit(error.exit_code if isinstance(error, Terminated) else 130)
-"""
-    status, _, errors = run_python(program, str(toy_bundle), str(int(number)))
-    assert status == code, errors
 
 
 def rename(model: onnx.ModelProto) -> None:

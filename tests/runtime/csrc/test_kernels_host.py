@@ -32,7 +32,7 @@ def same(found: Tensor, wanted: Tensor, dtype: torch.dtype = torch.float32) -> N
 
 def test_they_are_as_close_to_torch_as_they_have_to_be(kernels: Kernels) -> None:
     rows = list(kernel_cases.differences(kernels))
-    assert len(rows) > 70 and [row for row in rows if row[1] > row[2]] == []
+    assert len(rows) > 60 and [row for row in rows if row[1] > row[2]] == []
 
 
 SIZES = st.tuples(st.integers(2, 20), st.integers(2, 20))
