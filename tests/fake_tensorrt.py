@@ -24,7 +24,11 @@ class FakeNetwork:
             )
             for kind, dtype in kinds.items()
         ]
-        self.num_layers, self.get_layer = len(self.layers), self.layers.__getitem__
+        self.get_layer = self.layers.__getitem__
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
 
 
 class FakeParser:

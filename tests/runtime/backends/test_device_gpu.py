@@ -62,44 +62,6 @@ def follow(animator: Animator) -> list[Any]:
     return [animator.animate(frame) for frame in driving]
 
 
-def test_the_device_copies_captures_and_keeps_time() -> None:
-    device = open_device()
-    stream, events = device.stream(), [device.event(), device.event()]
-    host = device.pinned(1 << 20)
-    address = device.malloc(1 << 20)
-    result = np.zeros(1 << 20, np.uint8)
-
-    def work(captured: bool) -> None:
-        device.record(events[0], stream, captured)
-        device.upload(address, host, stream)
-        device.copy(address + (1 << 19), address, 1 << 19, stream)
-        device.record(events[1], stream, captured)
-
-    host[...] = 7
-    device.memset(address, 1, 1 << 20, stream)
-    work(captured=False)
-    device.begin_capture(stream)
-    work(captured=True)
-    executable = device.instantiate(device.end_capture(stream))
-    host[: 1 << 19] = 9
-    device.launch(executable, stream)
-    device.synchronise(stream)
-    assert device.elapsed(*events) > 0
-    device.download(result, address, stream)
-    device.synchronise(stream)
-    assert (result == 9).all(), "a launch reads what is there when it runs"
-    free, total = device.memory()
-    assert 0 < free < total
-    assert device.gpu_of(address + 5) == device.index
-    assert device.gpu_of(host.ctypes.data) is None and device.gpu_of(result.ctypes.data) is None
-    device.destroy_executable(executable)
-    for event in events:
-        device.destroy_event(event)
-    device.free(address)
-    device.free_pinned(host)
-    device.destroy_stream(stream)
-
-
 def test_out_of_memory_and_a_gpu_that_is_not_there_leave_the_process_usable() -> None:
     device = open_device()
     with pytest.raises(BackendError, match="cudaErrorMemoryAllocation") as caught:

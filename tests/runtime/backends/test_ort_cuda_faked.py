@@ -36,6 +36,7 @@ class FakeOrt:
     def __init__(self, device: FakeDevice) -> None:
         self.device = device
         self.providers = [CUDA, CPU]
+        self.get_available_providers = lambda: self.providers
         self.loads = True
         self.refuses_graph = self.refuses = self.fails = self.forgets = ""
         self.spoiled: list[str] = []  # captures of these stages that another thread will break
@@ -55,9 +56,6 @@ class FakeOrt:
     def preload_dlls(self) -> None:
         self.preloads += 1
         print("Failed to load libcudnn.so.9")
-
-    def get_available_providers(self) -> list[str]:
-        return self.providers
 
     def RunOptions(self) -> Any:
         entries: dict[str, str] = {}

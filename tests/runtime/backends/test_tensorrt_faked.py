@@ -143,17 +143,6 @@ def test_a_plain_frame_then_a_capture_then_launches(trt: FakeTrt, toy_bundle: Pa
     backend.close()
 
 
-def test_the_source_s_state_stays_on_the_device(trt: FakeTrt, toy_bundle: Path) -> None:
-    with Animator.open(toy_bundle, "tensorrt") as animator:
-        animator.set_source(blob(64, 0, 0))
-        features = animator.read("source_feature")
-        first = done(trt.device, lambda: animator.animate(blob(64, 0.2, 0)))
-        assert first == ["upload", "keypoints", "copy", "copy", *FRAME], "the reference first"
-        for x in (0.3, 0.4, 0.5):
-            assert done(trt.device, lambda x=x: animator.animate(blob(64, x, 0))) == FRAME
-        assert np.array_equal(animator.read("source_feature"), features)
-
-
 def test_all_a_frame_takes_goes_up_in_one_copy_and_no_image_for_landmarks(
     trt: FakeTrt, displacement_toy: Path
 ) -> None:
@@ -214,22 +203,6 @@ def test_tensors_are_read_written_copied_and_viewed(
     backend.close()
 
 
-def test_seconds_are_the_device_s(trt: FakeTrt, toy_bundle: Path) -> None:
-    with Animator.open(toy_bundle, "tensorrt") as animator:
-        timings = animator.timings
-        assert dict(timings) == dict.fromkeys(STAGES, 0.0)
-        animator.set_source(blob(64, 0, 0))
-        for _ in range(3):  # plain, captured, launched
-            animator.animate(blob(64, 0, 0))
-            # The fake's clock: a millisecond for every piece of work, here a stage and its record.
-            assert list(timings.values()) == pytest.approx([2e-3] * 4)
-        asked = trt.device.calls.count("elapsed")
-        assert dict(timings)
-        animator.animate(blob(64, 0, 0))
-        assert trt.device.calls.count("elapsed") == asked, "nobody asked"
-    assert timings["motion"] == pytest.approx(2e-3), "readable after the end"
-
-
 def test_animators_share_engines_and_nothing_else(trt: FakeTrt, toy_bundle: Path) -> None:
     one = Animator.open(toy_bundle, "tensorrt", motion="absolute", smooth=True)
     two = Animator.open(toy_bundle, "tensorrt", motion="absolute")
@@ -252,13 +225,17 @@ def test_animators_share_engines_and_nothing_else(trt: FakeTrt, toy_bundle: Path
         assert trt.deserialised == 10, "what nobody used any more was let go"
 
 
-def test_plugins_are_for_full_tensorrt_alone(trt: FakeTrt, toy_bundle: Path) -> None:
-    backend_of(toy_bundle, "rtx").close()
-    assert trt.plugins == 0 and trt.targets == [["SM89"]]
-    backend = backend_of(toy_bundle, "tensorrt")
-    assert trt.plugins == 1 and trt.targets[1] == ["Fake GPU 8.9"]
-    assert backend.name == "tensorrt" and backend.threads == 1
-    assert backend.device.startswith("Fake GPU (sm_89), TensorRT 10.9.8, driver for CUDA 13.0")
+@pytest.mark.parametrize(
+    ("name", "plugins", "targets"), [("rtx", 0, ["SM89"]), ("tensorrt", 1, ["Fake GPU 8.9"])]
+)
+def test_plugins_are_for_full_tensorrt_alone(
+    trt: FakeTrt, toy_bundle: Path, name: str, plugins: int, targets: list[str]
+) -> None:
+    backend = backend_of(toy_bundle, name)
+    assert (trt.plugins, trt.targets) == (plugins, [targets])
+    assert backend.name == name and backend.threads == 1
+    title = "TensorRT-RTX" if name == "rtx" else "TensorRT"
+    assert backend.device.startswith(f"Fake GPU (sm_89), {title} 10.9.8, driver for CUDA 13.0")
     backend.close()
 
 
