@@ -80,6 +80,18 @@ class FakeDevice:
         """Let the call of that name, after so many good ones, fail once."""
         self.failures.append((call, after, code))
 
+    def asked(self, action: Callable[[], Any]) -> list[str]:
+        """What an action asks of the device."""
+        before = len(self.calls)
+        action()
+        return self.calls[before:]
+
+    def carried_out(self, action: Callable[[], Any]) -> list[str]:
+        """What the device does meanwhile."""
+        before = len(self.done)
+        action()
+        return self.done[before:]
+
     def leaks(self) -> list[str]:
         """What has not been given back."""
         streams = self.streams.keys() - {DEFAULT_STREAM}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +67,6 @@ def layered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_toy_bundle(tmp_path_factory.mktemp("bundles") / "layered", layers=True)
 
 
-def done(trt: FakeTrt, action: Callable[[], Any]) -> list[str]:
-    """What the device carries out meanwhile."""
-    begun = len(trt.device.done)
-    action()
-    return trt.device.done[begun:]
-
-
 def begun_animator(folder: Path, frames: int = 3) -> Animator:
     """With a source, and captured frames of the model's own size."""
     animator = Animator.open(folder, "tensorrt")
@@ -122,15 +114,19 @@ def test_frames_are_those_of_the_cpu(
 def test_a_composed_frame_is_one_launch_and_one_download(
     trt: FakeTrt, kernel: Kernel, layered: Path
 ) -> None:
+    device = trt.device
     with begun_animator(layered) as animator:
         before = animator.animate(blob(64, 0, 0), size="source")  # takes it, and is captured
-        calls = len(trt.device.calls)
-        assert done(trt, lambda: animator.animate(blob(64, 0, 0), size="source")) == COMPOSED
-        assert trt.device.calls[calls:] == ["launch", "synchronise"]
-        assert done(trt, animator.compose) == [], "it is there"
-        plain = done(trt, lambda: animator.animate(blob(64, 0, 0)))
+
+        def composed() -> None:
+            animator.animate(blob(64, 0, 0), size="source")
+
+        assert device.asked(composed) == ["launch", "synchronise"]
+        assert device.carried_out(composed) == COMPOSED
+        assert device.carried_out(animator.compose) == [], "it is there"
+        plain = device.carried_out(lambda: animator.animate(blob(64, 0, 0)))
         assert plain == [*BEGIN, "download"], "what nobody asked for is not composed"
-        assert done(trt, animator.compose) == ["compose", "download"]
+        assert device.carried_out(animator.compose) == ["compose", "download"]
         backend = animator.session.backend
         backend.write("gate", animator.read("gate") / 2)
         assert levels_apart(animator.compose(), before) > 20, "it is composed again"
@@ -189,9 +185,8 @@ def test_composing_that_is_not_captured_or_cut_short_leaves_plain_frames_alone(
         for _ in range(3):
             trt.device.fail("begin_capture")
             animator.animate(blob(64, 0.1, 0), size="source")
-        calls = len(trt.device.calls)
-        animator.animate(blob(64, 0.1, 0))
-        assert trt.device.calls[calls:] == ["launch", "synchronise"]
+        asked = trt.device.asked(lambda: animator.animate(blob(64, 0.1, 0)))
+        assert asked == ["launch", "synchronise"]
 
 
 def test_a_kernel_that_is_refused_later_and_a_lost_gpu_are_reported(
@@ -220,7 +215,7 @@ def test_without_the_library_the_layers_come_to_the_host(
     with begun_animator(layered) as animator:
         backend = animator.session.backend
         assert isinstance(backend, ComposesFrames) and not backend.can_compose
-        steps = done(trt, lambda: animator.animate(blob(64, 0, 0), size="source"))
+        steps = trt.device.carried_out(lambda: animator.animate(blob(64, 0, 0), size="source"))
         assert steps == [*BEGIN, *["download"] * 6]
     monkeypatch.setattr(device_composer, "load_kernel", lambda: pytest.fail("it was looked for"))
     with Animator.open(toy_bundle, "tensorrt") as animator:  # without layers

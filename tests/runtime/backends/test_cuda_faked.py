@@ -68,8 +68,18 @@ class FakeRuntime(types.ModuleType):
         self.moves: list[int] = []
         self.mode = "global"
         self.attributes = types.SimpleNamespace(type=0, device=0)
-        for name, method in SAME.items():
-            setattr(self, name, functools.partial(self._do, getattr(device, method)))
+        calls: dict[str, Callable[..., Any]] = {
+            "cudaHostAlloc": lambda size, flags: device.pinned(size).ctypes.data,
+            "cudaFreeHost": lambda address: device.free_pinned(device.pins[address]),
+            "cudaStreamWaitEvent": lambda stream, event, flags: device.wait(stream, event),
+            "cudaEventRecordWithFlags": lambda event, stream, flags: device.record(
+                event, stream, flags == self.cudaEventRecordExternal
+            ),
+            "cudaEventElapsedTime": lambda begin, end: device.elapsed(begin, end) * 1e3,
+            **{name: getattr(device, method) for name, method in SAME.items()},
+        }
+        for name, call in calls.items():
+            setattr(self, name, functools.partial(self._do, call))
         l4 = types.SimpleNamespace(name=b"NVIDIA L4\0\0", major=8, minor=9)
         self.cudaGetDeviceCount = lambda: (self.status, self.count)
         self.cudaGetDevice = lambda: (GOOD, self.current)
@@ -101,13 +111,6 @@ class FakeRuntime(types.ModuleType):
         self.resets += 1
         return (GOOD,)
 
-    def cudaHostAlloc(self, size: int, flags: int) -> Any:
-        assert flags == 0
-        return self._do(lambda: self.device.pinned(size).ctypes.data)
-
-    def cudaFreeHost(self, address: int) -> Any:
-        return self._do(self.device.free_pinned, self.device.pins[address])
-
     def cudaMemcpyAsync(self, to: int, of: int, size: int, kind: str, stream: int) -> Any:
         def host(address: int) -> Any:
             # The caller keeps the memory until the stream was waited for.
@@ -122,15 +125,6 @@ class FakeRuntime(types.ModuleType):
     def cudaStreamCreateWithFlags(self, flags: int) -> Any:
         assert flags == self.cudaStreamNonBlocking
         return self._do(self.device.stream)
-
-    def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> Any:
-        return self._do(self.device.wait, stream, event)
-
-    def cudaEventRecordWithFlags(self, event: int, stream: int, flags: int) -> Any:
-        return self._do(self.device.record, event, stream, flags == 1)
-
-    def cudaEventElapsedTime(self, begin: int, end: int) -> Any:
-        return self._do(lambda: self.device.elapsed(begin, end) * 1e3)
 
     def cudaStreamBeginCapture(self, stream: int, mode: str) -> Any:
         assert mode == "thread"

@@ -3,14 +3,12 @@ capture, wiring, results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import toy_displacement
-from fake_device import FakeDevice
 from fake_engines import FakeTrt
 from toy_bundle import blob, make_toy_bundle
 
@@ -27,20 +25,6 @@ FRAME += ["copy", "download"]
 
 def backend_of(folder: Path, name: str = "tensorrt") -> Any:
     return open_backend(name, Bundle.open(folder), threads=1)
-
-
-def calls(device: FakeDevice, action: Callable[[], Any]) -> list[str]:
-    """What an action asks of the device."""
-    before = len(device.calls)
-    action()
-    return device.calls[before:]
-
-
-def done(device: FakeDevice, action: Callable[[], Any]) -> list[str]:
-    """What the device carries out meanwhile."""
-    before = len(device.done)
-    action()
-    return device.done[before:]
 
 
 def scene(animator: Animator, size: int, channels: int = 1) -> list[Any]:
@@ -125,11 +109,11 @@ def test_a_plain_frame_then_a_capture_then_launches(trt: FakeTrt, toy_bundle: Pa
     backend.write("source_image", blob(64, 0, 0))
     backend.run("source")
     begun = len(device.done)
-    plain = calls(device, backend.run_frame)
+    plain = device.asked(backend.run_frame)
     assert "begin_capture" not in plain and plain.count("execute") == 4
     assert plain.count("synchronise") == 1 and plain[-1] == "synchronise"
 
-    captured = calls(device, backend.run_frame)
+    captured = device.asked(backend.run_frame)
     first, last = captured.index("begin_capture"), captured.index("end_capture")
     assert captured[last:] == ["end_capture", "instantiate", "launch", "synchronise"]
     # Nothing is allocated or waited for in between; the fake refuses pageable memory there.
@@ -137,7 +121,7 @@ def test_a_plain_frame_then_a_capture_then_launches(trt: FakeTrt, toy_bundle: Pa
     assert inside == {"upload", "record", "execute", "copy", "download"}
 
     for _ in range(3):
-        assert calls(device, backend.run_frame) == ["launch", "synchronise"]
+        assert device.asked(backend.run_frame) == ["launch", "synchronise"]
     assert device.done[begun:] == FRAME * 5
     assert trt.addressed.count("deformation") == 2, "addresses are set once per context"
     backend.close()
@@ -156,7 +140,7 @@ def test_all_a_frame_takes_goes_up_in_one_copy_and_no_image_for_landmarks(
     for i in range(3):  # plain, captured, launched
         backend.view("alignment")[...] = i + 1
         backend.view("driving_frame")[...] = i
-        assert done(trt.device, backend.run_frame).count("upload") == 1
+        assert trt.device.carried_out(backend.run_frame).count("upload") == 1
         assert (held("alignment", 4 * 2 * cells**2).view(np.float32) == i + 1).all()
         assert (held("driving_frame", 64 * 64) == i).all()
         assert not held("landmark_image", 64 * 64).any()
