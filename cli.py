@@ -29,7 +29,7 @@ from .runtime.support.errors import (
     output_error,
 )
 from .runtime.support.printable import printable
-from .runtime.support.process import mend_streams, signal_behind, terminable
+from .runtime.support.process import make_printing_safe, signal_behind, terminable
 from .training.commands import add_evaluate, add_phantom, add_train
 
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_UNEXPECTED = 2, 130, 1
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words  # before or after the verb, whose parser does not know it
     words = [word for word in words if word != "--debug"]
-    mend_streams()
+    make_printing_safe()
     logging.basicConfig(format="%(levelname)s: %(message)s")
     with terminable():
         try:

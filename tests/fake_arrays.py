@@ -41,8 +41,8 @@ class Packed:
     ) -> None:
         self.array, self.index, self.said = array, index, []  # type: tuple[Any, int, list[Any]]
         shape = array.values.shape
-        self.shape = (ctypes.c_int64 * len(shape))(*shape)
-        self.strides = (ctypes.c_int64 * len(shape))(*strides) if strides else None
+        numbers = ctypes.c_int64 * len(shape)
+        self.shape, self.strides = numbers(*shape), numbers(*strides) if strides else None
         self.tensor = _Tensor(
             array.address - 16, 2, index, len(shape), 1, bits, 1, self.shape, self.strides, 16
         )
@@ -56,17 +56,14 @@ class Packed:
 
 
 class PackedAgain(Packed):
-    """By DLPack of a later version, with its flags: 1 is read-only, 2 a copy."""
+    """By DLPack 1.0, with its flags: 1 is read-only, 2 a copy."""
 
     def __init__(self, array: OnGpu, flags: int = 0, major: int = 1, **facts: Any) -> None:
         super().__init__(array, **facts)
         self.versioned = _Versioned(major, 1, None, None, flags, self.tensor)
 
-    def __dlpack__(  # type: ignore[override]
-        self, *, stream: int | None = None, max_version: tuple[int, int] | None = None
-    ) -> Any:
-        if max_version is None or max_version[0] < 1:
-            return super().__dlpack__(stream or 0)
+    def __dlpack__(self, stream: int, max_version: tuple[int, int] = (0, 8)) -> Any:
+        assert max_version >= (1, 0)
         self.said.append(stream)
         return capsule(self.versioned, b"dltensor_versioned")
 

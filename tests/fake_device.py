@@ -21,6 +21,7 @@ from sonomime.runtime.backends.cuda import DEFAULT_STREAM
 from sonomime.runtime.backends.cuda_errors import STICKY, device_error
 
 Work = tuple[str, Callable[[], None]]
+Blocks = dict[int, NDArray[np.uint8]]
 BYTES = 10**9
 
 
@@ -59,8 +60,8 @@ class FakeDevice:
         self.index = index
         self.calls: list[str] = []
         self.done: list[str] = []
-        self.blocks: dict[int, NDArray[np.uint8]] = {}
-        self.pins: dict[int, NDArray[np.uint8]] = {}
+        self.blocks: Blocks = {}
+        self.pins: Blocks = {}
         self.streams: dict[int, Stream] = {DEFAULT_STREAM: Stream()}
         self.events: dict[int, Event] = {}
         self.graphs: dict[int, list[Work]] = {}
@@ -73,9 +74,23 @@ class FakeDevice:
         self._handle = 100
         self._graveyard: list[NDArray[np.uint8]] = []  # freed, kept so that no address comes twice
 
+    # What tests ask of it.
+
     def fail(self, call: str, code: str = "cudaErrorMemoryAllocation", after: int = 0) -> None:
         """Let the call of that name, after so many good ones, fail once."""
         self.failures.append((call, after, code))
+
+    def asked(self, action: Callable[[], Any]) -> list[str]:
+        """What an action asks of the device."""
+        before = len(self.calls)
+        action()
+        return self.calls[before:]
+
+    def carried_out(self, action: Callable[[], Any]) -> list[str]:
+        """What the device does meanwhile."""
+        before = len(self.done)
+        action()
+        return self.done[before:]
 
     def leaks(self) -> list[str]:
         """What has not been given back."""
@@ -94,13 +109,48 @@ class FakeDevice:
         gc.collect()
         self.__init__(self.index)  # type: ignore[misc]
 
+    def capturing(self) -> bool:
+        return any(stream.captured is not None for stream in self.streams.values())
+
+    def block(self, address: int, size: int = 0) -> NDArray[np.uint8]:
+        """The bytes from an address to the end of its allocation, or so many of them."""
+        for start, block in self.blocks.items():
+            if start <= address < start + block.nbytes:
+                found = block[address - start :]
+                assert size <= found.nbytes, "beyond the end of an allocation"
+                return found[: size or None]
+        raise AssertionError("not the device's memory, or freed")
+
+    def holds(self, address: int) -> bool:
+        """Whether that is memory of this device, and not freed."""
+        return any(at <= address < at + block.nbytes for at, block in self.blocks.items())
+
+    # What other fakes ask of it.
+
     def enqueue(self, stream: int, label: str, action: Callable[[], None]) -> None:
         """Give a stream work, or a capture."""
         target = self.streams[stream]
         (target.queue if target.captured is None else target.captured).append((label, action))
 
-    def capturing(self) -> bool:
-        return any(stream.captured is not None for stream in self.streams.values())
+    def called(self, call: str, in_capture: bool = True) -> None:
+        self.calls.append(call)
+        assert self.thread.gpu == self.index, f"{call} on another GPU"
+        if self.lost:
+            raise device_error(self.lost, "the context is gone", call)
+        for i, (name, after, code) in enumerate(self.failures):
+            if name == call.split()[0]:
+                if after:
+                    self.failures[i] = (name, after - 1, code)
+                    continue
+                del self.failures[i]
+                self.lost = code if code in STICKY else ""
+                raise device_error(code, "as the test wants it", call)
+        if not in_capture and self.capturing() and not self.thread.freeing:
+            for stream in self.streams.values():
+                stream.spoiled = stream.captured is not None
+            raise device_error("cudaErrorStreamCaptureUnsupported", "not permitted", call)
+
+    # As `cuda.Device`.
 
     @contextmanager
     def current(self, freeing: bool = False) -> Iterator[None]:
@@ -117,35 +167,19 @@ class FakeDevice:
 
     def gpu_of(self, address: int) -> int | None:
         self.called("gpu_of")
-        if address in self.elsewhere:
-            return self.elsewhere[address]
-        return self.index if self.holds(address) else None
-
-    def holds(self, address: int) -> bool:
-        """Whether that is memory of this device, and not freed."""
-        return any(at <= address < at + block.nbytes for at, block in self.blocks.items())
+        return self.elsewhere.get(address, self.index if self.holds(address) else None)
 
     def malloc(self, size: int) -> int:
-        self.called("malloc", in_capture=False)
-        raw = np.full(size + 512, 0xA5, np.uint8)  # what was there before is not zero
-        start = -raw.ctypes.data % 256
-        block = raw[start : start + size]
-        self.blocks[block.ctypes.data] = block
-        return block.ctypes.data
+        return self._allocate("malloc", self.blocks, size).ctypes.data
 
     def free(self, address: int) -> None:
-        self.called("free", in_capture=False)
-        self._give_back(self.blocks, address)
+        self._give_back("free", self.blocks, address)
 
     def pinned(self, size: int) -> NDArray[np.uint8]:
-        self.called("pinned", in_capture=False)
-        block = np.full(size, 0xA5, np.uint8)
-        self.pins[block.ctypes.data] = block
-        return block
+        return self._allocate("pinned", self.pins, size)
 
     def free_pinned(self, memory: NDArray[np.uint8]) -> None:
-        self.called("free_pinned", in_capture=False)
-        self._give_back(self.pins, memory.ctypes.data)
+        self._give_back("free_pinned", self.pins, memory.ctypes.data)
 
     def stream(self) -> int:
         self.called("stream", in_capture=False)
@@ -198,7 +232,7 @@ class FakeDevice:
 
     def memset(self, address: int, value: int, size: int, stream: int) -> None:
         self.called("memset")
-        block = self._block(address, size)
+        block = self.block(address, size)
         self.enqueue(stream, "memset", lambda: block.fill(value))
 
     def upload(self, address: int, source: NDArray[Any], stream: int) -> None:
@@ -211,8 +245,8 @@ class FakeDevice:
 
     def copy(self, target: int, source: int, size: int, stream: int) -> None:
         self.called("copy")
-        self._block(target, size)
-        self._block(source, size)
+        self.block(target, size)
+        self.block(source, size)
         self._copy(stream, "copy", target, source, size)
 
     def begin_capture(self, stream: int) -> None:
@@ -221,10 +255,11 @@ class FakeDevice:
 
     def end_capture(self, stream: int) -> int:
         self.called("end_capture")
-        captured, self.streams[stream].captured = self.streams[stream].captured, None
+        target = self.streams[stream]
+        captured, target.captured = target.captured, None
+        spoiled, target.spoiled = target.spoiled, False
         assert captured is not None, "nothing is being captured"
-        if self.streams[stream].spoiled:
-            self.streams[stream].spoiled = False
+        if spoiled:
             raise device_error("cudaErrorStreamCaptureInvalidated", "spoiled before", "capturing")
         return self._added(self.graphs, captured)
 
@@ -246,32 +281,16 @@ class FakeDevice:
         self.called("destroy_executable")
         del self.executables[executable]
 
-    def block(self, address: int) -> NDArray[np.uint8]:
-        """The bytes from an address to the end of its allocation."""
-        for start, block in self.blocks.items():
-            if start <= address < start + block.nbytes:
-                return block[address - start :]
-        raise AssertionError("not the device's memory, or freed")
+    def _allocate(self, call: str, table: Blocks, size: int) -> NDArray[np.uint8]:
+        self.called(call, in_capture=False)
+        raw = np.full(size + 512, 0xA5, np.uint8)  # what was there before is not zero
+        start = -raw.ctypes.data % 256
+        block = raw[start : start + size]
+        table[block.ctypes.data] = block
+        return block
 
-    def called(self, call: str, in_capture: bool = True) -> None:
-        self.calls.append(call)
-        assert self.thread.gpu == self.index, f"{call} on another GPU"
-        if self.lost:
-            raise device_error(self.lost, "the context is gone", call)
-        for i, (name, after, code) in enumerate(self.failures):
-            if name == call.split()[0]:
-                if after:
-                    self.failures[i] = (name, after - 1, code)
-                    continue
-                del self.failures[i]
-                self.lost = code if code in STICKY else ""
-                raise device_error(code, "as the test wants it", call)
-        if not in_capture and self.capturing() and not self.thread.freeing:
-            for stream in self.streams.values():
-                stream.spoiled = stream.captured is not None
-            raise device_error("cudaErrorStreamCaptureUnsupported", "not permitted", call)
-
-    def _give_back(self, table: dict[int, NDArray[np.uint8]], address: int) -> None:
+    def _give_back(self, call: str, table: Blocks, address: int) -> None:
+        self.called(call, in_capture=False)
         if not self.lost:
             assert not any(s.queue for s in self.streams.values()), "freed with work left"
         self._graveyard.append(table.pop(address))
@@ -280,11 +299,6 @@ class FakeDevice:
         self._handle += 1
         table[self._handle] = made
         return self._handle
-
-    def _block(self, address: int, size: int) -> NDArray[np.uint8]:
-        block = self.block(address)
-        assert size <= block.nbytes, "beyond the end of an allocation"
-        return block[:size]
 
     def _transfer(self, call: str, address: int, host: NDArray[Any], stream: int) -> None:
         self.called(call)
@@ -295,7 +309,7 @@ class FakeDevice:
             for start, block in self.pins.items()
         )
         assert is_pinned or self.streams[stream].captured is None, "a capture of pageable memory"
-        self._block(address, host.nbytes)
+        self.block(address, host.nbytes)
 
     def _copy(
         self, stream: int, label: str, target: int, source: int, size: int, alive: Any = None

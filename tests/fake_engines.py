@@ -33,34 +33,33 @@ class FakeContext:
     """On the GPU of its engine."""
 
     def __init__(self, engine: FakeEngine) -> None:
-        self.engine, self.device = engine, engine.device
+        self.engine, self.device, self.trt = engine, engine.device, engine.trt
         self.addresses: dict[str, int] = {}
-        engine.trt.contexts += 1
+        self.trt.contexts += 1
 
     def set_tensor_address(self, name: str, address: int) -> bool:
-        trt = self.engine.trt
-        trt.addressed.append(name)
+        self.trt.addressed.append(name)
         assert address % 256 == 0
         self.device.block(address)
         self.addresses[name] = address
-        return name not in trt.refused_addresses
+        return name not in self.trt.refused_addresses
 
     def execute_async_v3(self, stream: int) -> bool:
-        engine, device = self.engine, self.device
+        engine, trt = self.engine, self.trt
         assert self.addresses.keys() == engine.tensors.keys(), "a tensor has no address"
-        device.called("execute")
-        if engine.stage in engine.trt.failing:
+        self.device.called("execute")
+        if engine.stage in trt.failing:
             engine.logger.log(1, "the kernel refused")
             return False
-        if device.capturing() and engine.stage in engine.trt.uncapturable:
+        if self.device.capturing() and engine.stage in trt.uncapturable:
             engine.logger.log(1, "operation not permitted when stream is capturing")
             return False
-        device.enqueue(stream, engine.stage, self.run)
+        self.device.enqueue(stream, engine.stage, self.run)
         return True
 
     def is_stream_capturable(self, stream: int) -> bool:
         assert stream in self.device.streams
-        return self.engine.stage not in self.engine.trt.not_yet_capturable
+        return self.engine.stage not in self.trt.not_yet_capturable
 
     def run(self) -> None:
         binding = self.engine.session.io_binding()
@@ -71,11 +70,10 @@ class FakeContext:
         self.engine.session.run_with_iobinding(binding)
 
     def __del__(self) -> None:
-        trt = self.engine.trt
-        trt.contexts -= 1
+        self.trt.contexts -= 1
         if not all(map(self.device.holds, self.addresses.values())):
             # What a destructor raises is lost, so it is written down.
-            trt.violations.append(f"the context of {self.engine.stage} outlived its memory")
+            self.trt.violations.append(f"the context of {self.engine.stage} outlived its memory")
 
 
 class FakeEngine:
@@ -93,11 +91,8 @@ class FakeEngine:
             for output, nodes in enumerate((self.session.get_inputs(), self.session.get_outputs()))
             for node in nodes
         }
+        self.num_io_tensors = len(self.tensors)
         trt.engines += 1
-
-    @property
-    def num_io_tensors(self) -> int:
-        return len(self.tensors)
 
     def get_tensor_name(self, index: int) -> str:
         return list(self.tensors)[index]
@@ -106,13 +101,16 @@ class FakeEngine:
         return FakeTrt.TensorIOMode.OUTPUT if self.tensors[name][2] else FakeTrt.TensorIOMode.INPUT
 
     def get_tensor_dtype(self, name: str) -> Any:
-        return Enum(self.trt.altered.get(name, {}).get("dtype", self.tensors[name][0]))
+        return Enum(self._fact(name, "dtype", self.tensors[name][0]))
 
     def get_tensor_format(self, name: str) -> Any:
-        return Enum(self.trt.altered.get(name, {}).get("format", "LINEAR"))
+        return Enum(self._fact(name, "format", "LINEAR"))
 
     def get_tensor_shape(self, name: str) -> Any:
-        return list(self.trt.altered.get(name, {}).get("shape", self.tensors[name][1]))
+        return list(self._fact(name, "shape", self.tensors[name][1]))
+
+    def _fact(self, tensor: str, fact: str, usual: Any) -> Any:
+        return self.trt.altered.get(tensor, {}).get(fact, usual)
 
     def create_execution_context(self) -> FakeContext | None:
         self.device.called("context", in_capture=False)
@@ -143,13 +141,11 @@ class FakeTrt:
         self.gpus = [device]
         self.stages: dict[bytes, str] = {}
         self.altered: dict[str, dict[str, Any]] = {}
-        self.without_room: set[str] = set()
-        self.failing: set[str] = set()
-        self.uncapturable: set[str] = set()
-        self.not_yet_capturable: set[str] = set()
-        self.refused_addresses: set[str] = set()
-        self.refused: set[str] = set()
-        self.missing: set[str] = set()
+        # Stages, or tensors, of which something fails.
+        self.without_room, self.failing, self.uncapturable, self.not_yet_capturable = (
+            set[str]() for _ in range(4)
+        )
+        self.refused_addresses, self.refused, self.missing = (set[str]() for _ in range(3))
         self.addressed: list[str] = []
         self.violations: list[str] = []
         self.plugins = self.deserialised = self.engines = self.contexts = 0

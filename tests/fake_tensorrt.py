@@ -15,23 +15,20 @@ class FakeNetwork:
 
     def __init__(self) -> None:
         self.onnx = b""
-        half = types.SimpleNamespace(dtype="DataType.HALF")
-        single = types.SimpleNamespace(dtype="DataType.FLOAT")
+        kinds = {"CONVOLUTION": "HALF", "PLUGIN_V3": "HALF", "CAST": "FLOAT"}
         self.layers: list[Any] = [
-            types.SimpleNamespace(type=kind, num_outputs=1, get_output=lambda i, out=out: out)
-            for kind, out in (
-                ("LayerType.CONVOLUTION", half),
-                ("LayerType.PLUGIN_V3", half),
-                ("LayerType.CAST", single),
+            types.SimpleNamespace(
+                type=f"LayerType.{kind}",
+                num_outputs=1,
+                get_output=lambda i, dtype=dtype: types.SimpleNamespace(dtype=f"DataType.{dtype}"),
             )
+            for kind, dtype in kinds.items()
         ]
+        self.get_layer = self.layers.__getitem__
 
     @property
     def num_layers(self) -> int:
         return len(self.layers)
-
-    def get_layer(self, index: int) -> Any:
-        return self.layers[index]
 
 
 class FakeParser:
@@ -78,10 +75,6 @@ class FakeBuilder:
         return b"engine of " + hashlib.sha256(network.onnx).digest()
 
 
-class FakeLogger:
-    Severity = types.SimpleNamespace(ERROR=1)
-
-
 class FakeRegistry:
     def __init__(self) -> None:
         self.loads = True
@@ -106,7 +99,8 @@ def fake_module(monkeypatch: pytest.MonkeyPatch, name: str) -> Any:
 
     module: Any = types.ModuleType(name)
     module.__version__ = "1.2.3"
-    module.ILogger, module.Builder, module.OnnxParser = FakeLogger, FakeBuilder, FakeParser
+    module.ILogger = type("ILogger", (), {"Severity": types.SimpleNamespace(ERROR=1)})
+    module.Builder, module.OnnxParser = FakeBuilder, FakeParser
     module.Runtime = FakeRuntime
     module.NetworkDefinitionCreationFlag = types.SimpleNamespace(STRONGLY_TYPED=1)
     module.BuilderFlag = types.SimpleNamespace(TF32=7)

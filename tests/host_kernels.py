@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import platform
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, LINEAR, SOURCES, Kernels
+from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, LINEAR, SOURCES, Kernels, compiler
 from sonomime.runtime.backends.base import EnlargedSource
 from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
 ROOT = Path(__file__).resolve().parents[1]
 INVALID_VALUE = 1  # cudaErrorInvalidValue
-UNTOUCHED = 77.0  # what a kernel leaves out stays conspicuous
+UNTOUCHED = 77.0  # a value that shows where a kernel wrote nothing
+
+_FOLDER = tempfile.TemporaryDirectory(prefix="sonomime-kernels-")
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -28,40 +34,52 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def can_fuse() -> bool:
-    """Can this processor multiply and add in one rounding?"""
-    facts = Path("/proc/cpuinfo")
-    return platform.machine() in ("aarch64", "arm64") or (
-        platform.machine() == "x86_64" and facts.exists() and " fma " in facts.read_text()
-    )
+def cmake(folder: Path, target: str, *options: str) -> Path:
+    """Configure and build a target of CMakeLists.txt; its library."""
+    for tool in ("nvcc", "cmake"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    run("cmake", "-S", ROOT, "-B", folder, f"-DSONOMIME_LIBRARY_DIR={folder}", *options)
+    assert "warning" not in run("cmake", "--build", folder, "--target", target).stderr.lower()
+    return folder / f"libsonomime_{target}.so"
 
 
-def build(cxx: str, folder: Path, kind: str = "host") -> Kernels:
-    """Compile the host library into ``folder`` and load it; warnings are errors.
+def exported(library: str | Path) -> set[str]:
+    """Names that a library offers."""
+    if shutil.which("nm") is None:
+        pytest.skip("nm is not installed")
+    listed = run("nm", "-D", "--defined-only", library).stdout.splitlines()
+    return {line.split()[-1] for line in listed if line}
 
-    ``fused``: with fused multiply-adds, as on a GPU. ``emulated``: the CUDA kernels and their
-    launch functions instead, block by block on the CPU.
+
+@functools.cache
+def built(kind: str) -> Kernels:
+    """Compile for the CPU, once per process; warnings are errors.
+
+    ``fused``: the host library, with fused multiply-adds, as on a GPU, where the processor has
+    them. ``emulated``: the CUDA kernels and their launch functions, block by block.
     """
-    library = folder / f"libsonomime_{kind}.so"
+    cxx = compiler()
+    if cxx is None:
+        pytest.skip("no C++ compiler was found")
+    library = Path(_FOLDER.name, f"libsonomime_{kind}.so")
     options = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-shared"]
-    source = [str(SOURCES / "host.cpp")]
-    if kind == "fused":
-        options += ["-ffp-contract=fast", *(["-mfma"] if platform.machine() == "x86_64" else [])]
     if kind == "emulated":
         headers = str(Path(__file__).parent / "emulated_cuda")
         source = ["-isystem", headers, "-x", "c++", str(SOURCES / "launch.cu")]
+    else:
+        source = [str(SOURCES / "host.cpp"), "-ffp-contract=fast"]
+        facts = Path("/proc/cpuinfo")
+        if platform.machine() == "x86_64" and facts.exists() and " fma " in facts.read_text():
+            source.append("-mfma")
     run(cxx, *options, "-fPIC", "-o", library, *source)
     return Kernels(library)
 
 
 def warp_occlude(
-    kernels: Kernels,
-    feature: Tensor,
-    deformation: Tensor,
-    occlusion: Tensor,
-    geometry: str,
+    kernels: Kernels, feature: Tensor, deformation: Tensor, occlusion: Tensor, geometry: str,
     layout: int = LINEAR,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """As models.operators.warp_occlude; with HWC8 by that layout, NaN in the padding channels."""
     if layout == LINEAR:
         output = torch.full_like(feature.contiguous(), UNTOUCHED)
@@ -80,13 +98,9 @@ def warp_occlude(
 
 
 def sparse_motion(
-    kernels: Kernels,
-    source_small: Tensor,
-    source: Keypoints,
-    driving: Keypoints,
-    variance: float,
+    kernels: Kernels, source_small: Tensor, source: Keypoints, driving: Keypoints, variance: float,
     geometry: str,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """As keypoints.operators.sparse_motion."""
     channels, height, width = source_small.shape[1:]
     shape = (1, (source.value.shape[1] + 1) * (channels + 1), height, width)
@@ -103,11 +117,9 @@ def compose_motion(
 
 
 def compose_frame(
-    kernels: Kernels,
-    source: EnlargedSource,
-    layers: Sequence[NDArray[np.float32]],
+    kernels: Kernels, source: EnlargedSource, layers: Sequence[NDArray[np.float32]],
     device: str = "cpu",
-) -> NDArray[np.uint8]:
+) -> NDArray[np.uint8]:  # fmt: skip
     """As runtime.compose.Composer.compose, on the device."""
     box, (width, height), colours = source.box, source.size, source.picture.shape[2:]
     half, channels = box.size // 2, 3 if colours else 1

@@ -1,4 +1,4 @@
-"""Arrays of other libraries, in the host's memory or on a GPU, looked at without a copy.
+"""Arrays of other libraries, in the host's memory or on a GPU, used without a copy.
 
 `__cuda_array_interface__` (cupy, numba, pycuda's GPUArray, torch) and DLPack (torch, jax, cupy,
 numpy) are protocols, so none of these libraries is imported here.
@@ -22,8 +22,8 @@ _CUDA, _MANAGED = 2, 13  # DLDeviceType
 _UINT8 = (1, 8, 1)  # DLDataType: code, bits, lanes
 _READ_ONLY, _COPIED = 1, 2  # flags of DLPack 1.0
 
-# What producers raise: AttributeError and KeyError for half an interface, ValueError for a tensor
-# of torch on "meta", BufferError and RuntimeError for one that wants a gradient.
+# What producers raise: AttributeError and KeyError for an incomplete interface, ValueError for a
+# tensor of torch on "meta", BufferError and RuntimeError for one that wants a gradient.
 _REFUSALS = (AttributeError, BufferError, KeyError, RuntimeError, TypeError, ValueError)
 
 
@@ -81,7 +81,7 @@ def host_array(value: Any, what: str) -> NDArray[Any]:
 def device_array(
     value: Any, what: str, device: Device, stream: int, writable: bool = False
 ) -> DeviceArray:
-    """Look at an array on a GPU.
+    """Check an array on a GPU and find its memory.
 
     Args:
         value: what the caller gave; `what` names it in messages.

@@ -1,4 +1,4 @@
-"""What a Session asks of a backend, and what every backend shares."""
+"""The interface between a Session and its backend, and what all backends share."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class TakesDeviceArrays(Protocol):
     """A backend on a device, which exchanges tensors with arrays there and skips the host."""
 
     def adopt(self, value: Any, what: str, writable: bool = False) -> DeviceArray:
-        """Look at the caller's array; see `arrays.device_array`."""
+        """Check the caller's array; see `arrays.device_array`."""
 
     def put(self, tensor: str, array: DeviceArray | None) -> None:
         """Copy an input's value from the array, in stream order. Its view is not uploaded from then

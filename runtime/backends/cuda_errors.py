@@ -1,4 +1,4 @@
-"""What CUDA's error codes mean to a person, and which of them end the process's use of the GPU."""
+"""Hints for CUDA's error codes, and which of them make the GPU unusable for this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time of each stage on the device, read only when somebody asks."""
+"""The time of each stage on the device, read only on demand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EventSpans(Mapping[str, float]):
         self._stale = True
 
     def freeze(self) -> None:
-        """Read the times for good, since the events are about to go."""
+        """Read the times once more, since the events are about to be destroyed."""
         self._read()
         self._stale = False
 

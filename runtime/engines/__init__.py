@@ -1,1 +1,1 @@
-"""TensorRT engines of a bundle: the file, the cache and whom to trust, the packages."""
+"""TensorRT engines of a bundle: file, cache and trust, packages."""

@@ -1,4 +1,4 @@
-"""Which engines may be used: the user's cache, and trust.
+"""The user's cache of engines, and which of them are trusted.
 
 Engines are machine code. One is used only when this user's own cache recorded its file's digest:
 when `sonomime build` made it here, or when the user said `sonomime engine trust FILE`. The records

@@ -1,4 +1,4 @@
-"""The TensorRTs that engines can be built with, and the plugin that they may call."""
+"""The TensorRT packages that build engines, and the plugin that engines may call."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..support.plain_file import sha256_file
 # TensorRT-RTX supports Ampere and later, but not 9.0 (H100).
 RTX_OLDEST = 80
 
-# The builder's options beyond TensorRT's own defaults, in words. Whoever changes them in
-# `export.engine` changes this too, which makes engines that were built before stale.
+# The builder's options beyond TensorRT's own defaults, in words. Change it together with
+# `export.engine`: engines that were built before are stale then.
 RECIPE = "strongly typed, TF32 off"
 
 PLUGIN_VARIABLE = "SONOMIME_PLUGIN"

@@ -7,7 +7,6 @@ declares is compared with the length that it has.
 from __future__ import annotations
 
 import struct
-from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +15,9 @@ from ..support.errors import InputError
 MIN_SIDE = 8
 MAX_SIDE = 16384
 MAX_PIXELS = 64 * 1024 * 1024
+
+IMAGE, VIDEO = "image", "video"
+"""Kinds of files that are read."""
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset(
@@ -37,23 +39,9 @@ _IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*"
 _DICOM_MAGIC_AT = 128
 
 
-class Kind(Enum):
-    """What a file holds."""
-
-    IMAGE = "image"
-    VIDEO = "video"  # or anything else, which the video reader refuses
-    DICOM = "DICOM"
-    META_IMAGE = "MetaImage"
-    NIFTI = "NIfTI"
-    NRRD = "NRRD"
-
-    @property
-    def readable(self) -> bool:
-        return self in (Kind.IMAGE, Kind.VIDEO)
-
-
-def kind_of(path: Path) -> Kind:
-    """Image, video or a format without a reader, by content first and by name second.
+def kind_of(path: Path) -> str:
+    """IMAGE, VIDEO (or anything else, which the video reader refuses), or the name of an
+    ultrasound format without a reader; by content first and by name second.
 
     Raises:
         OSError: the file cannot be opened.
@@ -62,12 +50,10 @@ def kind_of(path: Path) -> Kind:
         head = file.read(_DICOM_MAGIC_AT + 4)
     suffix = path.suffix.lower()
     if head[_DICOM_MAGIC_AT:] == b"DICM":
-        return Kind.DICOM
+        return "DICOM"
     if head.startswith(_IMAGE_MAGIC) and suffix not in (".mjpg", ".mjpeg"):
-        return Kind.IMAGE
-    if name := unreadable_format(path):
-        return Kind(name)
-    return Kind.IMAGE if suffix in IMAGE_SUFFIXES else Kind.VIDEO
+        return IMAGE
+    return unreadable_format(path) or (IMAGE if suffix in IMAGE_SUFFIXES else VIDEO)
 
 
 def unreadable_format(path: Path) -> str | None:

@@ -17,10 +17,11 @@ import numpy as np
 
 from ..support.errors import InputError, UnsupportedFormat
 from .file_headers import (
+    IMAGE,
     IMAGE_SUFFIXES,
     MAX_PIXELS,
+    VIDEO,
     VIDEO_SUFFIXES,
-    Kind,
     check_size,
     kind_of,
     missing_bytes,
@@ -192,9 +193,9 @@ def open_source(path: Path | str, crop: Crop | None = None, channels: int = 1) -
         if not path.is_file():
             raise InputError(f"{path} is neither a file nor a folder", "name a video or image")
         kind = kind_of(path)
-        if not kind.readable:
-            raise _unsupported(path, kind.value)
-        if kind is Kind.IMAGE:
+        if kind not in (IMAGE, VIDEO):
+            raise _unsupported(path, kind)
+        if kind == IMAGE:
             return _ImageFiles(path, [path], crop, channels)
         if missing := missing_bytes(path):
             raise InputError(

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from .errors import BackendError
+from .process import signal_behind
 
 
 def import_or_explain(module: str, cure: str) -> Any:
@@ -18,10 +19,7 @@ def import_or_explain(module: str, cure: str) -> Any:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, KeyboardInterrupt):
-                raise cause from None
-            cause = cause.__cause__ or cause.__context__
+        if signal := signal_behind(error):
+            raise signal from None
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BackendError(f"{module} cannot be imported: {reason}", cure) from error

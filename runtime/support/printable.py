@@ -1,4 +1,4 @@
-"""Text of somebody else's file, made safe to print."""
+"""Make text from untrusted files safe to print."""
 
 from __future__ import annotations
 

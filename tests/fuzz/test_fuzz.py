@@ -16,8 +16,9 @@ import pytest
 HERE = Path(__file__).parent
 COUNT = int(os.environ.get("SONOMIME_FUZZ", "200"))
 KINDS = (
-    "png", "jpeg", "mp4", "mkv", "manifest", "stage", "landmarks", "engine", "checkpoint",
-    "configuration", "clips", "keypoints", "displacement", "cache", "subject", "fomm", "fomm_yaml",
+    "png", "jpeg", "tiff", "mp4", "mkv", "avi", "ts", "manifest", "stage", "landmarks", "engine",
+    "checkpoint", "configuration", "clips", "keypoints", "displacement", "cache", "subject",
+    "fomm", "fomm_yaml",
 )  # fmt: skip
 
 

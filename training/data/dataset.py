@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.media.file_headers import UNREADABLE_SUFFIXES, VIDEO_SUFFIXES, kind_of
+from ...runtime.media.file_headers import IMAGE, UNREADABLE_SUFFIXES, VIDEO, VIDEO_SUFFIXES, kind_of
 from ...runtime.media.frames import Crop, Letterbox, parse_crop
 from ...runtime.media.video import frame_files
 from ...runtime.support.errors import ConfigError, InputError, UnsupportedFormat
@@ -244,8 +244,8 @@ def _unsupported(path: Path) -> str | None:
     try:
         if path.is_dir():
             frame_files(path)
-        elif not (kind := kind_of(path)).readable:
-            return f"{kind.value} has no reader yet"
+        elif (kind := kind_of(path)) not in (IMAGE, VIDEO):
+            return f"{kind} has no reader yet"
     except UnsupportedFormat as error:
         return error.message
     except OSError as error:

@@ -23,31 +23,22 @@ def planes(image: Any) -> Any:
     return image if image.ndim == 2 else image.transpose(2, 0, 1)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_frame_written_to_an_array_of_numpy(tmp_path: Path, channels: int) -> None:
-    folder = make_toy_bundle(tmp_path / "toy", channels=channels)
-    shape = (64, 64) if channels == 1 else (64, 64, 3)
-    with Animator.open(folder, "ort-cpu", motion="absolute", threads=1) as animator:
-        animator.set_source(blob(64, 0, 0, channels))
-        expected = animator.animate(blob(64, 0.3, 0, channels))
-        strided = np.zeros((64, 128, *shape[2:]), np.uint8)[:, ::2]
-        for out in (np.zeros(shape, np.uint8), strided):
-            assert animator.animate(blob(64, 0.3, 0, channels), out=out) is out
-            assert np.array_equal(out, expected) and out.any()
-        read_only = np.zeros(shape, np.uint8)
-        read_only.flags.writeable = False
-        for wrong in (np.zeros((64, 65), np.uint8), np.zeros(shape, np.float32), read_only):
-            with pytest.raises(InputError):
-                animator.animate(blob(64, 0, 0, channels), 9.0, out=wrong)
-        animator.animate(blob(64, 0, 0, channels), 9.0)  # what failed did not move the clock
+def black(*shape: int) -> Any:
+    return np.zeros(shape or (64, 64), np.uint8)
+
+
+def locked(array: Any) -> Any:
+    array.flags.writeable = False
+    return array
 
 
 @pytest.mark.parametrize(("backend", "channels"), [("ort-cpu", 1), ("ort-cpu", 3), ("tensorrt", 1)])
-def test_tensors_of_torch_on_the_host(
+def test_arrays_of_numpy_and_torch_on_the_host(
     trt: FakeTrt, tmp_path: Path, backend: str, channels: int
 ) -> None:
     torch = pytest.importorskip("torch")
     folder = make_toy_bundle(tmp_path / "toy", channels=channels)
+    shape = (64, 64) if channels == 1 else (64, 64, 3)
 
     def tensor(x: float) -> Any:
         return torch.from_numpy(np.ascontiguousarray(planes(blob(64, x, 0, channels))))
@@ -55,12 +46,19 @@ def test_tensors_of_torch_on_the_host(
     with Animator.open(folder, backend, motion="absolute", threads=1) as animator:
         animator.set_source(blob(64, 0, 0, channels))
         expected = animator.animate(blob(64, 0.3, 0, channels))
+        for out in (black(*shape), black(64, 128, *shape[2:])[:, ::2]):
+            assert animator.animate(blob(64, 0.3, 0, channels), out=out) is out
+            assert np.array_equal(out, expected) and out.any()
         animator.set_source(tensor(0))
         assert np.array_equal(animator.animate(tensor(0.3)), expected)
         assert np.array_equal(animator.animate(tensor(0.3)[None]), expected)
         out = torch.zeros(planes(expected).shape, dtype=torch.uint8)
         assert animator.animate(tensor(0.3), out=out) is out
         assert np.array_equal(out.numpy(), planes(expected))
+        for wrong in (black(64, 65), np.zeros(shape, np.float32), locked(black(*shape))):
+            with pytest.raises(InputError):
+                animator.animate(blob(64, 0, 0, channels), 9.0, out=wrong)
+        animator.animate(blob(64, 0, 0, channels), 9.0)  # what failed did not move the clock
         for wrong in (
             torch.zeros(63, 64, dtype=torch.uint8),
             tensor(0).float(),
@@ -72,11 +70,27 @@ def test_tensors_of_torch_on_the_host(
                     animator.animate(given, out=target)
 
 
-@pytest.mark.parametrize("graph", ["1", "0"])
+def test_arrays_of_which_dlpack_does_not_say_whether_they_can_be_written_to(
+    toy_bundle: Path,
+) -> None:
+    with Animator.open(toy_bundle, "ort-cpu", motion="absolute", threads=1) as animator:
+        animator.set_source(blob(64, 0, 0))
+        out = AlsoNumpy(black())
+        assert animator.animate(OnHost(blob(64, 0.3, 0)), out=out) is out
+        assert np.abs(out.values.astype(int) - blob(64, 0.3, 0)).max() <= 3
+        for array in (OnHost(black()), CopiedByNumpy(black()), AlsoNumpy(locked(black()))):
+            with pytest.raises(InputError):
+                animator.animate(blob(64, 0, 0), out=array)
+
+
 @pytest.mark.parametrize(
-    ("kind", "channels"),
-    [(lambda array: array, 1), (lambda array: array, 3), (Packed, 1), (PackedAgain, 3)],
-    ids=["interface", "interface rgb", "dlpack 0", "dlpack 1 rgb"],
+    ("graph", "kind", "channels"),
+    [
+        ("1", lambda array: array, 1),  # __cuda_array_interface__
+        ("0", lambda array: array, 3),
+        ("0", Packed, 1),
+        ("1", PackedAgain, 3),
+    ],
 )
 def test_frames_that_never_leave_the_gpu(
     trt: FakeTrt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, graph: str,
@@ -85,39 +99,37 @@ def test_frames_that_never_leave_the_gpu(
     monkeypatch.setenv("SONOMIME_CUDA_GRAPH", graph)
     folder = make_toy_bundle(tmp_path / "toy", channels=channels)
     device = trt.device
-    xs = [0.1 * i for i in range(6)]
+    frames = [blob(64, 0.1 * i, 0.1, channels) for i in range(6)]
     with Animator.open(folder, "ort-cpu", threads=1, smooth=True) as animator:
         animator.set_source(blob(64, 0, 0, channels))
-        expected = [animator.animate(blob(64, x, 0.1, channels)) for x in xs]
+        expected = [animator.animate(frame) for frame in frames]
 
     source = OnGpu(device, planes(blob(64, 0, 0, channels)))
-    driving = OnGpu(device, planes(blob(64, 0, 0, channels)))
-    out = OnGpu(device, np.zeros_like(driving.values))
+    driving, out = (OnGpu(device, np.zeros_like(source.values)) for _ in range(2))
     with Animator.open(folder, "tensorrt", smooth=True) as animator:
+
+        def held(tensor: str) -> Any:
+            return animator.read(tensor)[0].squeeze()
+
         animator.set_source(kind(source))
         begun = len(device.done)
-        for x, wanted in zip(xs, expected, strict=True):
-            driving.memory[...] = planes(blob(64, x, 0.1, channels))
+        for frame, wanted in zip(frames, expected, strict=True):
+            driving.memory[...] = planes(frame)
             target = kind(out)
             assert animator.animate(kind(driving), out=target) is target
             assert np.array_equal(out.memory, planes(wanted))
         # Nothing comes down, and of what goes up the driving frame is not a part.
         assert "download" not in device.done[begun:]
-        assert np.array_equal(animator.read("frame")[0].squeeze(), planes(expected[-1]))
-        assert np.array_equal(animator.read("driving_frame")[0].squeeze(), driving.memory)
-        # Anything can follow anything.
-        for i, x in enumerate(xs):
-            driving.memory[...] = planes(blob(64, x, 0.1, channels))
-            frame = kind(driving) if i % 2 else blob(64, x, 0.1, channels)
+        assert np.array_equal(held("frame"), planes(expected[-1]))
+        assert np.array_equal(held("driving_frame"), driving.memory)
+        for i, frame in enumerate(frames):  # anything can follow anything
+            driving.memory[...] = planes(frame)
+            given = kind(driving) if i % 2 else frame
             if i % 3:
-                animator.animate(frame, out=kind(out))
-                made = out.memory
-            else:
-                made = planes(animator.animate(frame))
-            again = animator.read("frame")[0].squeeze()
-            assert np.array_equal(made, again) and made.any()
-            held = animator.read("driving_frame")[0].squeeze()
-            assert np.array_equal(held, planes(blob(64, x, 0.1, channels)))
+                animator.animate(given, out=kind(out))
+            made = out.memory if i % 3 else planes(animator.animate(given))
+            assert np.array_equal(made, held("frame")) and made.any()
+            assert np.array_equal(held("driving_frame"), planes(frame))
         assert device.calls.count("begin_capture") == (4 if graph == "1" else 0)
     for array in (source, driving, out):
         array.free()
@@ -125,10 +137,9 @@ def test_frames_that_never_leave_the_gpu(
 
 def test_the_producer_s_stream_is_waited_for(trt: FakeTrt, toy_bundle: Path) -> None:
     device = trt.device
+    frame, out = OnGpu(device, black()), OnGpu(device, black())
     with Animator.open(toy_bundle, "tensorrt", motion="absolute") as animator:
         animator.set_source(blob(64, 0, 0))
-        frame = OnGpu(device, np.zeros((64, 64), np.uint8))
-        out = OnGpu(device, np.zeros((64, 64), np.uint8))
 
         def late() -> None:
             frame.memory[...] = blob(64, 0.4, 0)
@@ -137,7 +148,6 @@ def test_the_producer_s_stream_is_waited_for(trt: FakeTrt, toy_bundle: Path) -> 
         device.enqueue(DEFAULT_STREAM, "late", late)
         animator.animate(frame, out=out)
         assert np.abs(out.memory.astype(int) - blob(64, 0.4, 0)).max() <= 3
-
         theirs = device.stream()
         for stream, waits in ((None, 0), (theirs, 1), (1, 1)):
             frame.interface = {"version": 3, "stream": stream}
@@ -154,26 +164,25 @@ def test_the_producer_s_stream_is_waited_for(trt: FakeTrt, toy_bundle: Path) -> 
         both = Both(frame)
         animator.animate(both)
         assert both.said == [animator.session.backend._stream]  # type: ignore[attr-defined]
-        device.destroy_stream(theirs)
-        frame.free()
-        out.free()
+    device.destroy_stream(theirs)
+    frame.free()
+    out.free()
 
 
 def test_arrays_that_do_not_fit(trt: FakeTrt, toy_bundle: Path) -> None:
     device = trt.device
-    good = OnGpu(device, np.zeros((64, 64), np.uint8))
-    on_host, another = np.zeros((64, 64), np.uint8), 1 << 40
-    device.elsewhere[another] = 1
+    good, elsewhere = OnGpu(device, black()), 1 << 40
+    device.elsewhere[elsewhere] = 1
     cases: list[tuple[Any, str]] = [
-        (OnGpu(device, np.zeros((32, 32), np.uint8)), r"\[32, 32\].*\[64, 64\]"),
+        (OnGpu(device, black(32, 32)), r"\[32, 32\].*\[64, 64\]"),
         (OnGpu(device, np.zeros((64, 64), np.float32)), "uint8"),
         (OnGpu(device, good.values, strides=(128, 1)), "contiguous"),
         (OnGpu(device, good.values, strides=(1,)), "contiguous"),
         (OnGpu(device, good.values, data=(0, False)), "no memory"),
         (OnGpu(device, good.values, mask=good), "mask"),
         (OnGpu(device, good.values, data=None), "TypeError"),
-        (OnGpu(device, good.values, data=(on_host.ctypes.data, False)), "no GPU memory"),
-        (OnGpu(device, good.values, data=(another, False)), "GPU 1"),
+        (OnGpu(device, good.values, data=(good.values.ctypes.data, False)), "no GPU memory"),
+        (OnGpu(device, good.values, data=(elsewhere, False)), "GPU 1"),
         (PackedAgain(good, major=2), r"DLPack 2\.1"),
         (PackedAgain(good, bits=16), "uint8"),
         (Packed(good, index=1), "GPU 1"),
@@ -181,25 +190,34 @@ def test_arrays_that_do_not_fit(trt: FakeTrt, toy_bundle: Path) -> None:
         (Packed(good, strides=(1, 64)), "contiguous"),
         *((nothing, "") for nothing in ("text", [1, 2], 3)),
     ]
-    locked = [OnGpu(device, good.values, data=(good.address, True))]
-    locked += [PackedAgain(good, flags=flags) for flags in (1, 2, 3)]
+    fixed = [OnGpu(device, good.values, data=(good.address, True))]
+    fixed += [PackedAgain(good, flags=flags) for flags in (1, 2, 3)]
     with Animator.open(toy_bundle, "tensorrt") as animator:
         animator.set_source(good)
         for array, message in cases:
-            with pytest.raises(InputError, match=message or None):
-                animator.animate(array)
-            with pytest.raises(InputError, match=message or None):
-                animator.animate(good, out=array)
-        for each in locked:
+            for given, target in ((array, None), (good, array)):
+                with pytest.raises(InputError, match=message or None):
+                    animator.animate(given, out=target)
+        for each in fixed:
             animator.animate(each)
             with pytest.raises(InputError, match=r"read-only|a copy"):
                 animator.animate(good, out=each)
         for array in (good, Packed(good, strides=(64, 1))):
             assert animator.animate(array).shape == (64, 64)
+        # What was lent is given back with the frame, also with one that fails.
+        backend: Any = animator.session.backend
+        animator.animate(good, out=good)
+        assert backend._in_use == []
+        trt.device.fail("synchronise", "cudaErrorInvalidValue")
+        with pytest.raises(BackendError):
+            animator.animate(good, out=good)
+        assert backend._in_use == [] and backend._taken is None
     device.blocks.clear()
 
 
-def test_arrays_are_asked_on_the_model_s_gpu(trt: FakeTrt, toy_bundle: Path) -> None:
+def test_frames_and_arrays_from_a_thread_that_works_on_another_gpu(
+    trt: FakeTrt, toy_bundle: Path
+) -> None:
     """torch hands nothing over while its thread is at work on another GPU than the tensor's."""
     device = trt.device
 
@@ -211,9 +229,12 @@ def test_arrays_are_asked_on_the_model_s_gpu(trt: FakeTrt, toy_bundle: Path) -> 
 
     frame = OnGpu(device, blob(64, 0, 0))
     device.thread.gpu = 1
-    with Animator.open(toy_bundle, "tensorrt") as animator:
+    with Animator.open(toy_bundle, "tensorrt", smooth=True) as animator:
         animator.set_source(FromItsGpu(frame))
-        assert animator.animate(FromItsGpu(frame)).any() and device.thread.gpu == 1
+        for _ in range(3):
+            assert animator.animate(FromItsGpu(frame)).any() and device.thread.gpu == 1
+        assert animator.read("state").any() and animator.timings["motion"] > 0
+    assert device.calls.count("launch") == 2 and device.thread.gpu == 1
     device.thread.gpu = 0
     frame.free()
 
@@ -221,49 +242,27 @@ def test_arrays_are_asked_on_the_model_s_gpu(trt: FakeTrt, toy_bundle: Path) -> 
 def test_capsules_as_numpy_and_torch_make_them() -> None:
     """The host's memory, which these two make capsules of here, with the fields of a GPU's."""
 
-    class SaidToBeOnGpu:
+    class OnGpuAsItSays:
         def __init__(self, array: Any) -> None:
             self.array = array
 
         def __dlpack_device__(self) -> tuple[int, int]:
             return 2, 0
 
-        def __dlpack__(self, stream: int, max_version: tuple[int, int] | None = None) -> Any:
-            return self.array.__dlpack__(max_version=max_version)
-
-    class BeforeVersions(SaidToBeOnGpu):
-        def __dlpack__(self, stream: int) -> Any:  # type: ignore[override]
-            return self.array.__dlpack__()
+        def __dlpack__(self, *, stream: int, **options: Any) -> Any:
+            return self.array.__dlpack__(**options)
 
     torch = pytest.importorskip("torch")
     pytest.importorskip("numpy", minversion="2.1", reason="its capsules have no version before 2.1")
-    memory = np.zeros((5, 3, 4), np.uint8)
-    read_only = memory[2:]
-    read_only.flags.writeable = False
+    memory = black(5, 3, 4)
     device: Any = FakeDevice()
-    for kind in (SaidToBeOnGpu, BeforeVersions):
-        for array in (memory[2:], torch.from_numpy(memory)[2:]):
-            found = device_array(kind(array), "it", device, 7, writable=True)
-            assert found.address == memory.ctypes.data + 24 and found.shape == (3, 3, 4)
-    assert device_array(SaidToBeOnGpu(read_only), "it", device, 7).nbytes == 36
+    for array in (memory[2:], torch.from_numpy(memory)[2:]):
+        found = device_array(OnGpuAsItSays(array), "it", device, 7, writable=True)
+        assert found.address == memory.ctypes.data + 24 and found.shape == (3, 3, 4)
+    read_only = OnGpuAsItSays(locked(memory[2:]))
+    assert device_array(read_only, "it", device, 7).nbytes == 36
     with pytest.raises(InputError, match="it is read-only"):
-        device_array(SaidToBeOnGpu(read_only), "it", device, 7, writable=True)
-
-
-def test_arrays_of_which_dlpack_does_not_say_whether_they_can_be_written_to(
-    toy_bundle: Path,
-) -> None:
-    with Animator.open(toy_bundle, "ort-cpu", motion="absolute", threads=1) as animator:
-        animator.set_source(blob(64, 0, 0))
-        out = AlsoNumpy(np.zeros((64, 64), np.uint8))
-        assert animator.animate(OnHost(blob(64, 0.3, 0)), out=out) is out
-        assert np.abs(out.values.astype(int) - blob(64, 0.3, 0)).max() <= 3
-        view = np.zeros((64, 64), np.uint8)
-        locked = view.view()
-        locked.flags.writeable = False
-        for array in (OnHost(view), CopiedByNumpy(view), AlsoNumpy(locked)):
-            with pytest.raises(InputError):
-                animator.animate(blob(64, 0, 0), out=array)
+        device_array(read_only, "it", device, 7, writable=True)
 
 
 def test_arrays_on_a_gpu_want_a_backend_there(trt: FakeTrt, toy_bundle: Path) -> None:
@@ -274,28 +273,14 @@ def test_arrays_on_a_gpu_want_a_backend_there(trt: FakeTrt, toy_bundle: Path) ->
         def __cuda_array_interface__(self) -> Any:
             raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad")
 
-    array = OnGpu(trt.device, np.zeros((64, 64), np.uint8))
-    assert on_device(array) and on_device(Packed(array)) and not on_device(array.values)
-    assert on_device(WantsGradient(array))
+    array = OnGpu(trt.device, black())
+    assert not on_device(array.values)
     with Animator.open(toy_bundle, "ort-cpu", threads=1) as animator:
-        for given in (array, Packed(array)):
+        for given in (array, Packed(array), WantsGradient(array)):
+            assert on_device(given)
             with pytest.raises(BackendError, match="GPU"):
                 animator.set_source(given)
         animator.set_source(array.values)
         with pytest.raises(BackendError, match="GPU"):
             animator.animate(array.values, out=array)
     array.free()
-
-
-def test_what_was_lent_is_given_back_with_the_frame(trt: FakeTrt, toy_bundle: Path) -> None:
-    with Animator.open(toy_bundle, "tensorrt") as animator:
-        backend: Any = animator.session.backend
-        frame = OnGpu(trt.device, np.zeros((64, 64), np.uint8))
-        animator.set_source(frame)
-        animator.animate(frame, out=frame)
-        assert backend._in_use == []
-        trt.device.fail("synchronise", "cudaErrorInvalidValue")
-        with pytest.raises(BackendError):
-            animator.animate(frame, out=frame)
-        assert backend._in_use == [] and backend._taken is None
-        frame.free()

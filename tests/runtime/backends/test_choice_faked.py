@@ -67,18 +67,20 @@ def test_without_a_gpu_auto_imports_nothing_for_one_and_a_name_is_an_error(
         assert "sonomime[gpu]" in caught.value.hint and caught.value.exit_code == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "device", "rest"),
+    [("tensorrt", None, ""), ("rtx", None, ""), ("tensorrt", 1, " --device 1")],
+)
 def test_engines_that_are_not_built_name_the_command(
-    trt: FakeTrt, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    trt: FakeTrt, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str,
+    device: int | None, rest: str,
+) -> None:  # fmt: skip
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("sonomime.runtime.backends.tensorrt.load_engines", load_engines)
     trt.add_gpu()
-    for name, device, rest in (
-        ("tensorrt", None, ""), ("rtx", None, ""), ("tensorrt", 1, " --device 1")
-    ):  # fmt: skip
-        with pytest.raises(BackendError) as caught:
-            open_backend(name, Bundle.open(toy_bundle), device=device)
-        assert caught.value.hint.endswith(f"sonomime build {toy_bundle} --flavour {name}{rest}")
+    with pytest.raises(BackendError) as caught:
+        open_backend(name, Bundle.open(toy_bundle), device=device)
+    assert caught.value.hint.endswith(f"sonomime build {toy_bundle} --flavour {name}{rest}")
 
 
 @pytest.mark.parametrize("name", ["auto", "tensorrt", "rtx"])
@@ -95,14 +97,8 @@ def test_frames_on_the_second_gpu_touch_no_other(trt: FakeTrt, toy_bundle: Path,
     assert made_on.startswith("Fake GPU 1 (sm_81)")
     assert "launch" in second.calls and trt.device.calls == []
     assert trt.targets == [["SM81"] if name == "rtx" else ["Fake GPU 1 8.1"]]
-
-
-def test_two_gpus_share_no_engine(trt: FakeTrt, toy_bundle: Path) -> None:
-    trt.add_gpu()
-    opened = [Animator.open(toy_bundle, "tensorrt", device=device) for device in (None, 0, 1)]
-    assert trt.engines == 2 * 5 and trt.contexts == 3 * 5
-    for animator in opened:
-        animator.close()
+    with Animator.open(toy_bundle, name, device=0), Animator.open(toy_bundle, name, device=1):
+        assert trt.engines == trt.contexts == 2 * 5, "two GPUs share no engine"
 
 
 def test_a_gpu_that_was_named_and_cannot_serve_is_an_error(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from composed_cases import LEVELS, speckle
 from fake_engines import FakeTrt
 from toy_bundle import blob, make_toy_bundle
 
-from sonomime.benchmarks.gpu.kernels import compiler
 from sonomime.runtime import Animator
 from sonomime.runtime.backends import device_composer
 from sonomime.runtime.backends.base import ComposesFrames
@@ -28,14 +26,9 @@ BEGIN = ["upload", "record", *(step for stage in STAGES for step in (stage, "rec
 COMPOSED = [*BEGIN, "compose", "download"]
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cxx = compiler()
-    if cxx is None:
-        pytest.skip("no C++ compiler was found")
-    folder = tmp_path_factory.mktemp("kernels")
-    host_kernels.build(cxx, folder)
-    return folder / "libsonomime_host.so"
+@pytest.fixture
+def library() -> Path:
+    return Path(host_kernels.built("fused").library._name)
 
 
 class Kernel:
@@ -74,13 +67,6 @@ def layered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_toy_bundle(tmp_path_factory.mktemp("bundles") / "layered", layers=True)
 
 
-def done(trt: FakeTrt, action: Callable[[], Any]) -> list[str]:
-    """What the device carries out meanwhile."""
-    begun = len(trt.device.done)
-    action()
-    return trt.device.done[begun:]
-
-
 def begun_animator(folder: Path, frames: int = 3) -> Animator:
     """With a source, and captured frames of the model's own size."""
     animator = Animator.open(folder, "tensorrt")
@@ -96,14 +82,13 @@ def scene(animator: Animator, channels: tuple[int, ...]) -> list[Any]:
     for picture in (speckle(100, 75, *channels), speckle(60, 80, seed=1)):
         height, width = picture.shape[:2]
         animator.set_source(picture)
-        for i in range(4):
-            made.append(animator.animate(blob(64, -0.2 + 0.1 * i, 0.1), size="source"))
-        made.append(animator.compose())
+        for size in ("source", (2 * width, 2 * height)):
+            for i in range(3):
+                frame = blob(64, -0.2 + 0.1 * i, 0.1)
+                made.append(animator.animate(frame, size=size))  # type: ignore[arg-type]
+            made.append(animator.compose())
         animator.animate(blob(64, 0.3, 0))
         made += [animator.compose(), animator.compose("model")]
-        for i in range(3):
-            made.append(animator.animate(blob(64, 0.1 * i, 0.1), size=(2 * width, 2 * height)))
-        made += [animator.compose(), animator.animate(blob(64, 0, 0))]
     return made
 
 
@@ -129,25 +114,22 @@ def test_frames_are_those_of_the_cpu(
 def test_a_composed_frame_is_one_launch_and_one_download(
     trt: FakeTrt, kernel: Kernel, layered: Path
 ) -> None:
+    device = trt.device
     with begun_animator(layered) as animator:
-        animator.animate(blob(64, 0, 0), size="source")  # takes the source, and is captured
-        calls = len(trt.device.calls)
-        assert done(trt, lambda: animator.animate(blob(64, 0.1, 0), size="source")) == COMPOSED
-        assert trt.device.calls[calls:] == ["launch", "synchronise"]
-        assert done(trt, animator.compose) == [], "it is there"
-        plain = done(trt, lambda: animator.animate(blob(64, 0.1, 0)))
+        before = animator.animate(blob(64, 0, 0), size="source")  # takes it, and is captured
+
+        def composed() -> None:
+            animator.animate(blob(64, 0, 0), size="source")
+
+        assert device.asked(composed) == ["launch", "synchronise"]
+        assert device.carried_out(composed) == COMPOSED
+        assert device.carried_out(animator.compose) == [], "it is there"
+        plain = device.carried_out(lambda: animator.animate(blob(64, 0, 0)))
         assert plain == [*BEGIN, "download"], "what nobody asked for is not composed"
-        assert done(trt, animator.compose) == ["compose", "download"]
-
-
-def test_a_stage_that_ran_alone_makes_other_layers(
-    trt: FakeTrt, kernel: Kernel, layered: Path
-) -> None:
-    with begun_animator(layered) as animator:
-        before = animator.animate(blob(64, 0, 0), size="source")
+        assert device.carried_out(animator.compose) == ["compose", "download"]
         backend = animator.session.backend
         backend.write("gate", animator.read("gate") / 2)
-        assert levels_apart(animator.compose(), before) > 20
+        assert levels_apart(animator.compose(), before) > 20, "it is composed again"
         backend.run("motion")
         assert np.array_equal(animator.compose(), before)
 
@@ -190,19 +172,7 @@ def test_where_the_device_cannot_compose_the_cpu_does(
     assert all(levels_apart(*pair) <= LEVELS for pair in zip(found, expected, strict=True))
 
 
-def test_composing_that_cannot_be_captured_takes_no_graph_from_plain_frames(
-    trt: FakeTrt, kernel: Kernel, layered: Path
-) -> None:
-    with begun_animator(layered) as animator:
-        for _ in range(3):
-            trt.device.fail("begin_capture")
-            animator.animate(blob(64, 0.1, 0), size="source")
-        calls = len(trt.device.calls)
-        animator.animate(blob(64, 0.1, 0))
-        assert trt.device.calls[calls:] == ["launch", "synchronise"]
-
-
-def test_a_frame_that_was_cut_short_is_not_composed_later(
+def test_composing_that_is_not_captured_or_cut_short_leaves_plain_frames_alone(
     trt: FakeTrt, kernel: Kernel, layered: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with begun_animator(layered) as animator:
@@ -212,6 +182,11 @@ def test_a_frame_that_was_cut_short_is_not_composed_later(
                 animator.animate(blob(64, 0.4, 0), size="source")
         frame = animator.animate(blob(64, -0.4, 0))
         assert np.array_equal(frame, animator.read("frame")[0, 0])
+        for _ in range(3):
+            trt.device.fail("begin_capture")
+            animator.animate(blob(64, 0.1, 0), size="source")
+        asked = trt.device.asked(lambda: animator.animate(blob(64, 0.1, 0)))
+        assert asked == ["launch", "synchronise"]
 
 
 def test_a_kernel_that_is_refused_later_and_a_lost_gpu_are_reported(
@@ -240,46 +215,44 @@ def test_without_the_library_the_layers_come_to_the_host(
     with begun_animator(layered) as animator:
         backend = animator.session.backend
         assert isinstance(backend, ComposesFrames) and not backend.can_compose
-        steps = done(trt, lambda: animator.animate(blob(64, 0, 0), size="source"))
+        steps = trt.device.carried_out(lambda: animator.animate(blob(64, 0, 0), size="source"))
         assert steps == [*BEGIN, *["download"] * 6]
     monkeypatch.setattr(device_composer, "load_kernel", lambda: pytest.fail("it was looked for"))
     with Animator.open(toy_bundle, "tensorrt") as animator:  # without layers
         assert not animator.session.backend.can_compose  # type: ignore[attr-defined]
 
 
-@pytest.fixture
-def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder where they are looked for."""
+@pytest.mark.parametrize(
+    ("plugin", "kernels", "loads", "warnings"),
+    [
+        ("", "", False, 0),
+        ("", "good", True, 0),
+        ("good", "", True, 0),
+        ("of another machine", "good", True, 0),  # a bad plugin hides no kernels
+        ("of another machine", "", False, 1),
+        ("without the function", "", False, 1),
+        ("named wrongly", "", False, 1),
+    ],
+)
+def test_either_library_serves_and_one_that_does_not_is_reported(
+    tmp_path: Path, library: Path, plugin: str, kernels: str, loads: bool, warnings: int,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     monkeypatch.delenv("SONOMIME_PLUGIN", raising=False)
     monkeypatch.setattr(device_composer, "LIBRARIES", tmp_path)
     monkeypatch.setattr("sonomime.runtime.engines.tensorrt_packages.LIBRARIES", tmp_path)
-    return tmp_path
-
-
-def test_either_library_serves_and_a_bad_plugin_hides_no_kernels(
-    libraries: Path, library: Path
-) -> None:
-    plugin, kernels = (libraries / f"libsonomime_{name}.so" for name in ("plugin", "kernels"))
-    assert device_composer.load_kernel() is None
-    kernels.symlink_to(library)
-    assert device_composer.load_kernel().argtypes == device_composer.SIGNATURE
-    plugin.write_bytes(b"of another machine")
-    assert device_composer.load_kernel() is not None
-    plugin.unlink()
-    kernels.rename(plugin)
-    assert device_composer.load_kernel() is not None
-
-
-@pytest.mark.parametrize("what", ["of another machine", "without the function", "named wrongly"])
-def test_a_library_that_does_not_serve_is_reported(
-    libraries: Path, what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    plugin = libraries / "libsonomime_plugin.so"
-    plugin.write_bytes(b"not a library")
-    if what == "without the function":
+    for name, content in (("plugin", plugin), ("kernels", kernels)):
+        file = tmp_path / f"libsonomime_{name}.so"
+        if content == "good":
+            file.symlink_to(library)
+        elif content:
+            file.write_bytes(b"not a library")
+    if plugin == "without the function":
         mathematics = ctypes.util.find_library("m")
         monkeypatch.setattr(ctypes, "CDLL", lambda path, load=ctypes.CDLL: load(mathematics))
-    elif what == "named wrongly":
-        monkeypatch.setenv("SONOMIME_PLUGIN", str(libraries / "nowhere.so"))
-    assert device_composer.load_kernel() is None
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    elif plugin == "named wrongly":
+        monkeypatch.setenv("SONOMIME_PLUGIN", str(tmp_path / "nowhere.so"))
+    found = device_composer.load_kernel()
+    assert (found is not None) == loads
+    assert found is None or found.argtypes == device_composer.SIGNATURE
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * warnings

@@ -68,8 +68,18 @@ class FakeRuntime(types.ModuleType):
         self.moves: list[int] = []
         self.mode = "global"
         self.attributes = types.SimpleNamespace(type=0, device=0)
-        for name, method in SAME.items():
-            setattr(self, name, functools.partial(self._do, getattr(device, method)))
+        calls: dict[str, Callable[..., Any]] = {
+            "cudaHostAlloc": lambda size, flags: device.pinned(size).ctypes.data,
+            "cudaFreeHost": lambda address: device.free_pinned(device.pins[address]),
+            "cudaStreamWaitEvent": lambda stream, event, flags: device.wait(stream, event),
+            "cudaEventRecordWithFlags": lambda event, stream, flags: device.record(
+                event, stream, flags == self.cudaEventRecordExternal
+            ),
+            "cudaEventElapsedTime": lambda begin, end: device.elapsed(begin, end) * 1e3,
+            **{name: getattr(device, method) for name, method in SAME.items()},
+        }
+        for name, call in calls.items():
+            setattr(self, name, functools.partial(self._do, call))
         l4 = types.SimpleNamespace(name=b"NVIDIA L4\0\0", major=8, minor=9)
         self.cudaGetDeviceCount = lambda: (self.status, self.count)
         self.cudaGetDevice = lambda: (GOOD, self.current)
@@ -101,13 +111,6 @@ class FakeRuntime(types.ModuleType):
         self.resets += 1
         return (GOOD,)
 
-    def cudaHostAlloc(self, size: int, flags: int) -> Any:
-        assert flags == 0
-        return self._do(lambda: self.device.pinned(size).ctypes.data)
-
-    def cudaFreeHost(self, address: int) -> Any:
-        return self._do(self.device.free_pinned, self.device.pins[address])
-
     def cudaMemcpyAsync(self, to: int, of: int, size: int, kind: str, stream: int) -> Any:
         def host(address: int) -> Any:
             # The caller keeps the memory until the stream was waited for.
@@ -122,15 +125,6 @@ class FakeRuntime(types.ModuleType):
     def cudaStreamCreateWithFlags(self, flags: int) -> Any:
         assert flags == self.cudaStreamNonBlocking
         return self._do(self.device.stream)
-
-    def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> Any:
-        return self._do(self.device.wait, stream, event)
-
-    def cudaEventRecordWithFlags(self, event: int, stream: int, flags: int) -> Any:
-        return self._do(self.device.record, event, stream, flags == 1)
-
-    def cudaEventElapsedTime(self, begin: int, end: int) -> Any:
-        return self._do(lambda: self.device.elapsed(begin, end) * 1e3)
 
     def cudaStreamBeginCapture(self, stream: int, mode: str) -> Any:
         assert mode == "thread"
@@ -170,49 +164,39 @@ def test_frames_through_the_real_device(
     real = cuda.open_device
     trt = install(monkeypatch, runtime.device)
     monkeypatch.setattr("sonomime.runtime.backends.tensorrt.open_device", real)
-    with Animator.open(toy_bundle, "tensorrt", motion="absolute", smooth=True) as animator:
-        assert animator.session.backend.device.startswith(
-            "NVIDIA L4 (sm_89), TensorRT 10.9.8, driver for"
-        )
-        animator.set_source(blob(64, 0, 0))
-        found = [animator.animate(blob(64, 0.1 * i, 0)) for i in range(5)]
-        assert animator.timings["motion"] == pytest.approx(2e-3)
-        assert runtime.device.calls.count("launch") == 4
+    results = []
+    for name in ("tensorrt", "ort-cpu"):
+        with Animator.open(toy_bundle, name, motion="absolute", smooth=True) as animator:
+            animator.set_source(blob(64, 0, 0))
+            results.append([animator.animate(blob(64, 0.1 * i, 0)) for i in range(5)])
+            if name == "tensorrt":
+                words = "NVIDIA L4 (sm_89), TensorRT 10.9.8, driver for"
+                assert animator.session.backend.device.startswith(words)
+                assert animator.timings["motion"] == pytest.approx(2e-3)
+    assert np.array_equal(*results) and runtime.device.calls.count("launch") == 4
     trt.gone()
-    with Animator.open(toy_bundle, "ort-cpu", motion="absolute", smooth=True) as animator:
-        animator.set_source(blob(64, 0, 0))
-        for i, frame in enumerate(found):
-            assert np.array_equal(animator.animate(blob(64, 0.1 * i, 0)), frame)
 
 
-def test_the_callers_thread_may_work_on_another_gpu_and_goes_on_there(
+def test_within_a_block_it_is_the_threads_gpu_and_afterwards_all_is_as_before(
     runtime: FakeRuntime,
 ) -> None:
-    runtime.cudaSetDevice(1)
-    device = open_device()
-    with device.current():
-        assert runtime.current == 0
-    with pytest.raises(ValueError, match="no matter"), device.current():
-        raise ValueError("no matter")
-    assert runtime.current == 1
-    runtime.current = 0
-    runtime.moves.clear()
-    with device.current():
-        pass
-    assert runtime.moves == []
-
-
-def test_a_gpu_by_its_number_and_nothing_on_the_others(runtime: FakeRuntime) -> None:
     runtime.count = 3
     for index in (1, 2):
         device = open_device(index)
         with device.current():
-            assert (runtime.current, device.index) == (index, index)
+            assert (runtime.current, device.index, runtime.mode) == (index, index, "thread")
     assert runtime.contexts == {1, 2}, "to go back to GPU 0 would take memory of it"
     runtime.cudaSetDevice(1)
-    with open_device(2).current():
+    with pytest.raises(ValueError, match="no matter"), device.current():
         assert runtime.current == 2
-    assert runtime.current == 1, "somebody works there"
+        with device.current(freeing=True):
+            assert runtime.mode == "relaxed"
+            raise ValueError("no matter")
+    assert (runtime.current, runtime.mode) == (1, "global"), "the caller works there"
+    runtime.current = 2
+    runtime.moves.clear()
+    with device.current():
+        assert runtime.moves == []
 
 
 @pytest.mark.parametrize("index", [2, -1])
@@ -223,18 +207,6 @@ def test_a_number_that_is_not_there_says_how_many_there_are(
     with pytest.raises(BackendError, match=f"GPU {index}:.*sees 2"):
         open_device(index)
     assert not runtime.contexts
-
-
-def test_what_is_captured_elsewhere_is_no_concern_of_ours(runtime: FakeRuntime) -> None:
-    device = open_device()
-    assert runtime.mode == "global"
-    with device.current():
-        assert runtime.mode == "thread"
-        with pytest.raises(ValueError, match="no matter"), device.current(freeing=True):
-            assert runtime.mode == "relaxed"
-            raise ValueError("no matter")
-        assert runtime.mode == "thread"
-    assert runtime.mode == "global"
 
 
 @pytest.mark.parametrize(

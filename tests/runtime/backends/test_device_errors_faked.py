@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_device import FakeDevice
 from fake_engines import FakeTrt
 from toy_bundle import blob
 
 from sonomime.runtime import Animator
 from sonomime.runtime.backends import open_backend
-from sonomime.runtime.backends.cuda_errors import DeviceError, device_error
+from sonomime.runtime.backends.cuda_errors import device_error
 from sonomime.runtime.backends.device_backend import alone
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.support.errors import BackendError
@@ -76,51 +75,41 @@ def test_what_tensorrt_refuses(
     works(toy_bundle)
 
 
-@pytest.mark.parametrize("frames", [0, 1, 3], ids=["plain", "capture", "graph"])
-def test_a_lost_context_is_said_at_once_and_ever_after(
-    trt: FakeTrt, toy_bundle: Path, frames: int
+@pytest.mark.parametrize(
+    ("frames", "call", "code"),
+    [
+        (0, "synchronise", "cudaErrorIllegalAddress"),  # a plain frame
+        (1, "synchronise", "cudaErrorIllegalAddress"),  # one that is captured
+        (3, "synchronise", "cudaErrorIllegalAddress"),  # a launch of the graph
+        (1, "instantiate", "cudaErrorLaunchFailure"),
+        (1, "motion", "cudaErrorLaunchFailure"),  # TensorRT only says that it failed
+    ],
+)
+def test_a_lost_context_is_reported_at_once_and_ever_after(
+    trt: FakeTrt, toy_bundle: Path, frames: int, call: str, code: str
 ) -> None:
     animator = Animator.open(toy_bundle, "tensorrt")
     animator.set_source(blob(64, 0, 0))
     for _ in range(frames):
         animator.animate(blob(64, 0, 0))
-    trt.device.fail("synchronise", "cudaErrorIllegalAddress")
-    with pytest.raises(BackendError, match="IllegalAddress"):
+    stage = call == "motion"
+    trt.failing = {"motion"} if stage else set()
+    trt.device.fail("synchronise" if stage else call, code)
+    words = f"(?s)'motion'.*the kernel refused.*{code}" if stage else code
+    with pytest.raises(BackendError, match=words):
         animator.animate(blob(64, 0, 0))
-    before = len(trt.device.calls)
-    for call in (
+    trt.failing, before = set(), len(trt.device.calls)
+    for action in (
         lambda: animator.animate(blob(64, 0, 0)),
         lambda: animator.set_source(blob(64, 0, 0)),
         lambda: animator.read("state"),
         animator.reset,
     ):
-        with pytest.raises(BackendError, match="IllegalAddress") as caught:
-            call()
+        with pytest.raises(BackendError, match=code) as caught:
+            action()
         assert "start the program again" in caught.value.hint
     assert len(trt.device.calls) == before, "a lost GPU is not asked again"
     animator.close()  # raises nothing
-    trt.forget()
-
-
-@pytest.mark.parametrize("where", ["a stage", "a capture"])
-def test_the_context_was_lost_by(trt: FakeTrt, toy_bundle: Path, where: str) -> None:
-    """TensorRT only says that it failed; that the GPU is gone, the next call tells."""
-    animator = Animator.open(toy_bundle, "tensorrt")
-    animator.set_source(blob(64, 0, 0))
-    animator.animate(blob(64, 0, 0))
-    words = "cudaErrorLaunchFailure"
-    if where == "a stage":
-        trt.failing = {"motion"}
-        trt.device.fail("synchronise", "cudaErrorLaunchFailure")
-        words = f"(?s)'motion'.*the kernel refused.*{words}"
-    else:
-        trt.device.fail("instantiate", "cudaErrorLaunchFailure")
-    with pytest.raises(BackendError, match=words):
-        animator.animate(blob(64, 0, 0))
-    trt.failing = set()
-    with pytest.raises(BackendError, match="cudaErrorLaunchFailure"):
-        animator.animate(blob(64, 0, 0))
-    animator.close()
     trt.forget()
 
 
@@ -196,25 +185,6 @@ def test_a_frame_is_not_captured_while_stages_are_opened(trt: FakeTrt, toy_bundl
     backend.run_frame()
     assert trt.device.calls[-2:] == ["launch", "synchronise"]
     backend.close()
-
-
-def test_the_fake_catches_what_it_is_for() -> None:
-    device = FakeDevice()
-    stream, address = device.stream(), device.malloc(512)
-    host = np.ones(512, np.uint8)
-    device.upload(address, host, stream)
-    assert not (device.block(address) == 1).any(), "nothing is done before it is waited for"
-    with pytest.raises(AssertionError, match="freed with work left"):
-        device.free(address)
-    device.synchronise(stream)
-    assert (device.block(address) == 1).all()
-    device.begin_capture(stream)
-    with pytest.raises(DeviceError, match="CaptureUnsupported"):
-        device.malloc(1)
-    with pytest.raises(AssertionError, match="pageable"):
-        device.upload(address, host, stream)
-    device.abort_capture(stream)
-    assert device.leaks() == ["memory", "stream"]
 
 
 @pytest.mark.parametrize(

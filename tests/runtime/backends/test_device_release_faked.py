@@ -40,25 +40,17 @@ def follow(animator: Animator, frames: int = 3) -> Any:
     return [animator.animate(blob(64, 0.1 * i, 0)) for i in range(frames)]
 
 
-def test_closing_goes_from_the_last_opened_to_the_first(trt: FakeTrt, toy_bundle: Path) -> None:
-    backend = open_backend("tensorrt", Bundle.open(toy_bundle))
-    for _ in range(3):
-        backend.run_frame()
-    before = len(trt.device.calls)
-    backend.close()
-    closing = [call for call in trt.device.calls[before:] if call != "elapsed"]
-    assert closing == CLOSING
-    backend.close()
-    trt.gone()
-
-
 @pytest.mark.usefixtures("by_counting_alone")
-def test_what_is_dropped_is_given_back_at_once_in_that_order(
-    trt: FakeTrt, toy_bundle: Path
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "dropped"])
+def test_all_is_given_back_from_the_last_opened_to_the_first(
+    trt: FakeTrt, toy_bundle: Path, closed: bool
 ) -> None:
     animator = Animator.open(toy_bundle, "tensorrt")
     follow(animator)
     timings, before = animator.timings, len(trt.device.calls)
+    if closed:
+        animator.close()
+        animator.close()
     del animator
     assert [call for call in trt.device.calls[before:] if call != "elapsed"] == CLOSING
     assert trt.device.leaks() == [] and (trt.contexts, trt.engines) == (0, 0)
@@ -145,12 +137,11 @@ FIVE = "destroyed " * 5
     ("ending", "expected"),
     [
         ("del animator", FIVE + "\n"),
-        ("", KEPT),
         ("animator.itself = animator; del animator", KEPT),
         (LOST, KEPT),
         ("trt.device.lost = 'cudaErrorIllegalAddress'", KEPT),
     ],
-    ids=["dropped", "a global", "a cycle", "upon a lost GPU", "lost without our knowing"],
+    ids=["dropped", "a cycle", "upon a lost GPU", "lost without our knowing"],
 )
 def test_a_program_that_ends_without_closing(
     toy_bundle: Path, repository: Path, ending: str, expected: str

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from toy_bundle import copy_bundle, replace_file
 
@@ -51,40 +49,38 @@ def sparse() -> onnx.SparseTensorProto:
 STAGE: Any = types.SimpleNamespace(name="motion", file="motion.onnx")
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        model_of(initializer=[external()]),
-        model_of(constant(external())),
-        model_of(sparse_initializer=[sparse()]),
-        in_function(constant(external())),
-    ],
-    ids=["initializer", "constant", "sparse", "function"],
-)
-def test_external_data_is_found_wherever_it_hides(model: onnx.ModelProto) -> None:
-    with pytest.raises(BundleError, match=r"motion\.onnx keeps data in another file"):
-        check_onnx(model.SerializeToString(), STAGE)
-
-
 def looped(operator: str = "Loop", **graphs: onnx.GraphProto) -> onnx.NodeProto:
     return helper.make_node(operator, ["x"], ["y"], **(graphs or {"body": in_graph()}))
 
 
+ELSEWHERE, LOOPS = r"motion\.onnx keeps data in another file", "'motion'.*'{}'"
+
+
 @pytest.mark.parametrize(
-    ("model", "operator"),
+    ("model", "words"),
     [
-        (model_of(looped("Loop")), "Loop"),
-        (model_of(looped("Scan")), "Scan"),
-        (model_of(looped("If", then_branch=in_graph(), else_branch=in_graph())), "If"),
-        (model_of(looped("SequenceMap")), "SequenceMap"),
-        (model_of(helper.make_node("Loop", ["x"], ["y"])), "Loop"),
-        (model_of(helper.make_node("F", [], ["y"], body=[in_graph(looped())])), "F"),
-        (in_function(looped("Scan")), "Scan"),
+        (model_of(initializer=[external()]), ELSEWHERE),
+        (model_of(constant(external())), ELSEWHERE),
+        (model_of(sparse_initializer=[sparse()]), ELSEWHERE),
+        (in_function(constant(external())), ELSEWHERE),
+        (model_of(looped("Loop")), LOOPS.format("Loop")),
+        (in_function(looped("Scan")), LOOPS.format("Scan")),
+        (
+            model_of(looped("If", then_branch=in_graph(), else_branch=in_graph())),
+            LOOPS.format("If"),
+        ),
+        (model_of(looped("SequenceMap")), LOOPS.format("SequenceMap")),
+        (model_of(helper.make_node("Loop", ["x"], ["y"])), LOOPS.format("Loop")),
+        (
+            model_of(helper.make_node("F", [], ["y"], body=[in_graph(looped())])),
+            LOOPS.format("F"),
+        ),
     ],
-    ids=["loop", "scan", "if", "any subgraph", "without its body", "several", "function"],
 )
-def test_operators_that_may_never_end_are_refused(model: onnx.ModelProto, operator: str) -> None:
-    with pytest.raises(BundleError, match=f"'motion'.*'{operator}'") as caught:
+def test_external_data_and_operators_that_may_never_end_are_found_wherever_they_hide(
+    model: onnx.ModelProto, words: str
+) -> None:
+    with pytest.raises(BundleError, match=words) as caught:
         check_onnx(model.SerializeToString(), STAGE)
     assert caught.value.hint and caught.value.exit_code == 3
 
@@ -106,29 +102,13 @@ def varint(value: int) -> bytes:
     return data + bytes([value])
 
 
-@given(content=st.binary(max_size=200), cut=st.integers(0, 2000))
-def test_damaged_protobufs_raise_a_bundle_error_only(
-    toy_bundle: Path, content: bytes, cut: int
-) -> None:
-    sound = (toy_bundle / "motion.onnx").read_bytes()
-    check_onnx(sound, STAGE)
-    try:
-        check_onnx(sound[:cut] + content + sound[cut + len(content) :], STAGE)
-    except BundleError as error:
-        assert error.message.startswith("motion.onnx")
-
-
 @pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        *((content, "not an ONNX file") for content in (b"", b"text\n", b"\x3a\xff\xff\x03")),
-        *((content, "not an ONNX file") for content in (b"ORTM" * 8, b"\xff" * 30)),
-        (model_of(looped()).SerializeToString(), "stage 'motion'.*'Loop'"),
-        (model_of(initializer=[external()]).SerializeToString(), "another file"),
-    ],
-)
+    "content",
+    [b"", b"text\n", b"\x3a\xff\xff\x03", b"ORTM" * 8, b"\xff" * 30,
+     model_of(looped()).SerializeToString()],
+)  # fmt: skip
 def test_no_session_is_made_of_them(
-    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, words: str
+    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     spoiled = copy_bundle(toy_bundle, tmp_path / "spoiled")
     replace_file(spoiled, "motion.onnx", content)
@@ -139,5 +119,5 @@ def test_no_session_is_made_of_them(
         return session(given, *arguments, **options)
 
     monkeypatch.setattr(ort.ort, "InferenceSession", watched)
-    with pytest.raises(BundleError, match=words):
+    with pytest.raises(BundleError, match=r"motion\.onnx"):
         open_backend("ort-cpu", Bundle.open(spoiled))

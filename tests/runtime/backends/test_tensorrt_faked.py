@@ -3,22 +3,17 @@ capture, wiring, results."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import toy_displacement
-from fake_device import FakeDevice
 from fake_engines import FakeTrt
-from toy_bundle import CONTROLS, blob, make_toy_bundle
+from toy_bundle import blob, make_toy_bundle
 
 from sonomime.runtime import Animator
 from sonomime.runtime.backends import open_backend
-from sonomime.runtime.backends.base import TakesDeviceArrays
-from sonomime.runtime.backends.tensorrt import TensorRtBackend
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import BackendError
@@ -28,28 +23,8 @@ FRAME = ["upload", "record", *(step for stage in STAGES for step in (stage, "rec
 FRAME += ["copy", "download"]
 
 
-def backend_of(folder: Path, name: str = "tensorrt") -> TensorRtBackend:
-    backend = open_backend(name, Bundle.open(folder))
-    assert isinstance(backend, TensorRtBackend) and isinstance(backend, TakesDeviceArrays)
-    return backend
-
-
-def calls(device: FakeDevice, action: Callable[[], Any]) -> list[str]:
-    """What an action asks of the device."""
-    before = len(device.calls)
-    action()
-    return device.calls[before:]
-
-
-def done(device: FakeDevice, action: Callable[[], Any]) -> list[str]:
-    """What the device carries out meanwhile."""
-    before = len(device.done)
-    action()
-    return device.done[before:]
-
-
-def held(trt: FakeTrt, backend: TensorRtBackend, tensor: str, count: int) -> Any:
-    return trt.device.block(backend._memory.address(tensor))[:count]
+def backend_of(folder: Path, name: str = "tensorrt") -> Any:
+    return open_backend(name, Bundle.open(folder), threads=1)
 
 
 def scene(animator: Animator, size: int, channels: int = 1) -> list[Any]:
@@ -79,14 +54,13 @@ def same(found: list[Any], expected: list[Any]) -> None:
         assert np.array_equal(one, other)
 
 
-@pytest.mark.parametrize("graph", ["1", "0"])
 @pytest.mark.parametrize(
-    ("channels", "options"),
+    ("graph", "channels", "options"),
     [
-        (1, {}),
-        (3, {"motion": "absolute"}),
-        (3, {"smooth": True}),
-        (1, {"scale": "hull", "smooth": (2.0, 5.0)}),
+        ("1", 1, {"scale": "hull", "smooth": (2.0, 5.0)}),
+        ("0", 3, {"smooth": True}),
+        ("1", 3, {"motion": "absolute"}),
+        ("0", 1, {}),
     ],
 )
 def test_frames_are_those_of_the_cpu(
@@ -115,8 +89,7 @@ def test_the_default_bundle_s_frames_are_those_of_the_cpu(trt: FakeTrt) -> None:
     assert results[0][0].any() and not np.array_equal(results[0][0], results[0][3])
 
 
-@pytest.mark.parametrize("graph", ["1", "0"])
-@pytest.mark.parametrize("name", ["tensorrt", "rtx"])
+@pytest.mark.parametrize(("name", "graph"), [("tensorrt", "1"), ("rtx", "0")])
 def test_landmarks_and_alignment_are_those_of_the_cpu(
     trt: FakeTrt, displacement_toy: Path, monkeypatch: pytest.MonkeyPatch, name: str, graph: str
 ) -> None:
@@ -136,11 +109,11 @@ def test_a_plain_frame_then_a_capture_then_launches(trt: FakeTrt, toy_bundle: Pa
     backend.write("source_image", blob(64, 0, 0))
     backend.run("source")
     begun = len(device.done)
-    plain = calls(device, backend.run_frame)
+    plain = device.asked(backend.run_frame)
     assert "begin_capture" not in plain and plain.count("execute") == 4
     assert plain.count("synchronise") == 1 and plain[-1] == "synchronise"
 
-    captured = calls(device, backend.run_frame)
+    captured = device.asked(backend.run_frame)
     first, last = captured.index("begin_capture"), captured.index("end_capture")
     assert captured[last:] == ["end_capture", "instantiate", "launch", "synchronise"]
     # Nothing is allocated or waited for in between; the fake refuses pageable memory there.
@@ -148,117 +121,70 @@ def test_a_plain_frame_then_a_capture_then_launches(trt: FakeTrt, toy_bundle: Pa
     assert inside == {"upload", "record", "execute", "copy", "download"}
 
     for _ in range(3):
-        assert calls(device, backend.run_frame) == ["launch", "synchronise"]
+        assert device.asked(backend.run_frame) == ["launch", "synchronise"]
     assert device.done[begun:] == FRAME * 5
     assert trt.addressed.count("deformation") == 2, "addresses are set once per context"
     backend.close()
 
 
-def test_the_source_s_state_stays_on_the_device(trt: FakeTrt, toy_bundle: Path) -> None:
-    with Animator.open(toy_bundle, "tensorrt") as animator:
-        animator.set_source(blob(64, 0, 0))
-        features = animator.read("source_feature")
-        first = done(trt.device, lambda: animator.animate(blob(64, 0.2, 0)))
-        assert first == ["upload", "keypoints", "copy", "copy", *FRAME], "the reference first"
-        for x in (0.3, 0.4, 0.5):
-            assert done(trt.device, lambda x=x: animator.animate(blob(64, x, 0))) == FRAME
-        assert np.array_equal(animator.read("source_feature"), features)
-
-
-def test_all_a_frame_takes_goes_up_in_one_copy(trt: FakeTrt, toy_bundle: Path) -> None:
-    backend = backend_of(toy_bundle)
-    for i, control in enumerate(CONTROLS):
-        backend.view(control.name)[0] = i + 1
-    backend.view("driving_frame")[...] = 200
-    assert done(trt.device, backend.run_frame).count("upload") == 1
-    for i, control in enumerate(CONTROLS):
-        value = held(trt, backend, control.name, 4).view(np.float32)
-        assert value[0] == i + 1 == backend.read(control.name)[0]
-    assert (held(trt, backend, "driving_frame", 64 * 64) == 200).all()
-    backend.close()
-
-
-def test_a_frame_takes_the_alignment_up_and_no_image_for_landmarks(
+def test_all_a_frame_takes_goes_up_in_one_copy_and_no_image_for_landmarks(
     trt: FakeTrt, displacement_toy: Path
 ) -> None:
     backend = backend_of(displacement_toy)
     backend.view("landmark_image")[...] = 7
     cells, names = toy_displacement.CELLS, toy_displacement.NAMES
+
+    def held(tensor: str, count: int) -> Any:
+        return trt.device.block(backend._memory.address(tensor))[:count]
+
     for i in range(3):  # plain, captured, launched
         backend.view("alignment")[...] = i + 1
-        assert done(trt.device, backend.run_frame).count("upload") == 1
-        alignment = held(trt, backend, "alignment", 4 * 2 * cells**2).view(np.float32)
-        assert (alignment == i + 1).all()
-        assert not held(trt, backend, "landmark_image", 64 * 64).any()
+        backend.view("driving_frame")[...] = i
+        assert trt.device.carried_out(backend.run_frame).count("upload") == 1
+        assert (held("alignment", 4 * 2 * cells**2).view(np.float32) == i + 1).all()
+        assert (held("driving_frame", 64 * 64) == i).all()
+        assert not held("landmark_image", 64 * 64).any()
     backend.run("landmarks")
-    assert (held(trt, backend, "landmark_image", 64 * 64) == 7).all(), "it takes its own up"
+    assert (held("landmark_image", 64 * 64) == 7).all(), "it takes its own up"
     assert backend.read("landmarks").shape == (1, len(names), 3)
     backend.close()
 
 
-def test_no_two_tensors_share_memory(trt: FakeTrt, toy_bundle: Path) -> None:
-    backend = backend_of(toy_bundle)
-    spans = []
-    for name, tensor in Bundle.open(toy_bundle).manifest.tensors().items():
-        begin = backend._memory.address(name)
-        assert begin % 256 == 0
-        size = int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
-        spans.append((begin, begin + size))
-    assert all(one[1] <= other[0] for one, other in itertools.pairwise(sorted(spans)))
-    backend.close()
-
-
-def test_tensors_are_read_written_copied_and_viewed(trt: FakeTrt, toy_bundle: Path) -> None:
-    backend = backend_of(toy_bundle)
-    for name in ("source_image", "driving_frame", "frame"):
-        assert not backend.view(name).any(), "nor is fresh pinned memory"
+@pytest.mark.parametrize("name", ["ort-cpu", "tensorrt"])
+def test_tensors_are_read_written_copied_and_viewed(
+    trt: FakeTrt, toy_bundle: Path, name: str
+) -> None:
+    backend = backend_of(toy_bundle, name)
+    for tensor in ("source_image", "driving_frame", "frame"):
+        assert not backend.view(tensor).any(), "nor is fresh pinned memory"
+        assert backend.view(tensor) is backend.view(tensor)
     assert not backend.read("state").any(), "fresh memory of a device is not zero"
+    assert list(backend.seconds) == STAGES and not any(backend.seconds.values())
+    backend.write("source_image", blob(64, 0, 0))
+    backend.run("source")
+    backend.view("driving_frame")[0, 0] = blob(64, 0.5, 0)
     backend.run_frame()
-    assert backend.read("state")[0, 0] == 1
+    assert np.abs(backend.view("frame")[0, 0].astype(int) - blob(64, 0.5, 0)).max() <= 3
+    assert backend.read("state")[0, 0] == 1 and all(backend.seconds.values())
     assert np.array_equal(backend.read("state"), backend.read("next_state"))
+    backend.write("driving_frame", blob(64, -0.5, 0))
+    for stage in STAGES:  # one by one, and the state stays
+        backend.run(stage)
+    assert np.abs(backend.view("frame")[0, 0].astype(int) - blob(64, -0.5, 0)).max() <= 3
+    assert backend.read("driving_kp_value")[0, :, 0].mean() == pytest.approx(-0.5, abs=0.01)
     backend.write("state", 0)
     assert not backend.read("state").any() and backend.read("next_state").any()
-    points = np.arange(6, dtype=np.float32).reshape(1, 3, 2)
-    backend.write("driving_kp_value", points)
     backend.copy("driving_kp_value", "reference_kp_value")
-    assert np.array_equal(backend.read("reference_kp_value"), points)
+    assert np.array_equal(backend.read("reference_kp_value"), backend.read("driving_kp_value"))
     backend.write("frame", 7)
     assert (backend.view("frame") == 7).all() and (backend.read("frame") == 7).all()
     backend.write("scale", 0.5)
-    kept = backend.read("scale")
-    kept[0] = 3
+    backend.read("scale")[0] = 3
     assert backend.read("scale")[0] == 0.5 == backend.view("scale")[0]
-    assert backend.view("frame") is backend.view("frame")
-    for name in ("deformation", "state"):
-        with pytest.raises(BackendError, match=name):
-            backend.view(name)
+    for tensor in ("deformation", "state", "no_such_tensor"):
+        with pytest.raises(BackendError, match=tensor):
+            backend.view(tensor)
     backend.close()
-
-
-def test_the_generator_alone_brings_its_frame_down(trt: FakeTrt, toy_bundle: Path) -> None:
-    backend = backend_of(toy_bundle)
-    backend.write("source_image", blob(64, 0, 0))
-    backend.write("driving_frame", blob(64, 0.5, 0))
-    for stage in ("source", *STAGES):
-        backend.run(stage)
-    assert np.abs(backend.view("frame")[0, 0].astype(int) - blob(64, 0.5, 0)).max() <= 3
-    backend.close()
-
-
-def test_seconds_are_the_device_s(trt: FakeTrt, toy_bundle: Path) -> None:
-    with Animator.open(toy_bundle, "tensorrt") as animator:
-        timings = animator.timings
-        assert dict(timings) == dict.fromkeys(STAGES, 0.0)
-        animator.set_source(blob(64, 0, 0))
-        for _ in range(3):  # plain, captured, launched
-            animator.animate(blob(64, 0, 0))
-            # The fake's clock: a millisecond for every piece of work, here a stage and its record.
-            assert list(timings.values()) == pytest.approx([2e-3] * 4)
-        asked = trt.device.calls.count("elapsed")
-        assert dict(timings)
-        animator.animate(blob(64, 0, 0))
-        assert trt.device.calls.count("elapsed") == asked, "nobody asked"
-    assert timings["motion"] == pytest.approx(2e-3), "readable after the end"
 
 
 def test_animators_share_engines_and_nothing_else(trt: FakeTrt, toy_bundle: Path) -> None:
@@ -283,13 +209,17 @@ def test_animators_share_engines_and_nothing_else(trt: FakeTrt, toy_bundle: Path
         assert trt.deserialised == 10, "what nobody used any more was let go"
 
 
-def test_plugins_are_for_full_tensorrt_alone(trt: FakeTrt, toy_bundle: Path) -> None:
-    backend_of(toy_bundle, "rtx").close()
-    assert trt.plugins == 0 and trt.targets == [["SM89"]]
-    backend = backend_of(toy_bundle, "tensorrt")
-    assert trt.plugins == 1 and trt.targets[1] == ["Fake GPU 8.9"]
-    assert backend.name == "tensorrt" and backend.threads == 1
-    assert backend.device.startswith("Fake GPU (sm_89), TensorRT 10.9.8, driver for CUDA 13.0")
+@pytest.mark.parametrize(
+    ("name", "plugins", "targets"), [("rtx", 0, ["SM89"]), ("tensorrt", 1, ["Fake GPU 8.9"])]
+)
+def test_plugins_are_for_full_tensorrt_alone(
+    trt: FakeTrt, toy_bundle: Path, name: str, plugins: int, targets: list[str]
+) -> None:
+    backend = backend_of(toy_bundle, name)
+    assert (trt.plugins, trt.targets) == (plugins, [targets])
+    assert backend.name == name and backend.threads == 1
+    title = "TensorRT-RTX" if name == "rtx" else "TensorRT"
+    assert backend.device.startswith(f"Fake GPU (sm_89), {title} 10.9.8, driver for CUDA 13.0")
     backend.close()
 
 
@@ -303,14 +233,3 @@ def test_an_engine_with_other_tensors_than_the_manifest(
     with pytest.raises(BackendError, match="stage 'motion': output 'deformation'") as caught:
         backend_of(toy_bundle)
     assert str(*change.values()) in caught.value.message and "build" in caught.value.hint
-
-
-def test_frames_from_a_thread_that_works_on_another_gpu(trt: FakeTrt, toy_bundle: Path) -> None:
-    trt.device.thread.gpu = 1
-    with Animator.open(toy_bundle, "tensorrt", motion="absolute", smooth=True) as animator:
-        animator.set_source(blob(64, 0, 0))
-        made = [animator.animate(blob(64, 0.1 * i, 0)) for i in range(3)]
-        assert animator.read("state").any() and trt.device.calls.count("launch") == 2
-        assert animator.timings["motion"] > 0
-    assert made[2].any() and trt.device.thread.gpu == 1
-    trt.device.thread.gpu = 0

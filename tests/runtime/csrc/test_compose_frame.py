@@ -15,13 +15,12 @@ from sonomime.benchmarks.gpu.kernels import Kernels
 from sonomime.runtime.compose import Composer, enlarge
 from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.media.pixels import levels_apart
-from sonomime.runtime.session import own_places
 
 SIZE = 64  # of the model
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
-@pytest.mark.parametrize("shape", [(64, 64), (80, 60), (101, 77), (51, 127), (40, 31), (9, 201)])
+@pytest.mark.parametrize("shape", [(64, 64), (101, 77), (51, 127), (40, 31), (9, 201)])
 def test_frames_are_opencv_s(
     kernels: Kernels, shape: tuple[int, int], channels: tuple[int, ...]
 ) -> None:
@@ -33,15 +32,6 @@ def test_frames_are_opencv_s(
         wanted = Composer(picture, box, size).compose(*layers)
         assert levels_apart(found, wanted) <= LEVELS
         assert wanted.std() > 10
-
-
-def test_nothing_moved_is_the_source(kernels: Kernels) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (75, 100, 3), np.uint8)
-    even = [np.full((1, 1, 16, 16), value, np.float32) for value in (1, 0, 1)]
-    places = own_places(16, 16)
-    source = enlarge(noise, Letterbox.fit(100, 75, SIZE), (100, 75))
-    found = host_kernels.compose_frame(kernels, source, [places, places, *even])
-    assert levels_apart(found, noise) <= 1
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30, -1e30])

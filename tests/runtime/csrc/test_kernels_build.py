@@ -32,36 +32,32 @@ def put_nvcc(folder: Path, says: str) -> Path:
         ("", "it does not say why"),
     ],
 )
-def test_the_cause_is_named(
-    says: str, cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("variable", ["PATH", "CUDA_HOME", "CUDA_PATH"])
+def test_nvcc_is_found_and_its_complaint_is_the_cause(
+    variable: str, says: str, cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for each in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(each, raising=False)
     tool = put_nvcc(tmp_path, says)
-    monkeypatch.setenv("PATH", f"{tool.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    place = f"{tool.parent}:/usr/bin:/bin" if variable == "PATH" else str(tmp_path)
+    monkeypatch.setenv(variable, place)
     with pytest.raises(BackendError) as caught:
         Kernels.build("cuda", tmp_path)
     assert caught.value.message.endswith(f": {cause}") and str(tool) in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["CUDA_HOME", "CUDA_PATH"])
-def test_nvcc_is_found_where_the_toolkit_is_said_to_be(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tool = put_nvcc(tmp_path, "")
-    for each in ("CUDA_HOME", "CUDA_PATH"):
-        monkeypatch.delenv(each, raising=False)
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setenv(name, str(tmp_path))
-    assert build_command("cuda", tmp_path / "k.so")[0] == str(tool)
-
-
-def test_libraries_and_tensors_that_cannot_be_used(tmp_path: Path) -> None:
+def test_a_library_that_cannot_be_loaded_or_refuses(tmp_path: Path, kernels: Kernels) -> None:
     library = tmp_path / "libsonomime_cuda.so"
     library.write_bytes(b"not a library at all")
     with pytest.raises(BackendError, match="libsonomime_cuda"):
         Kernels(library)
-    if compiler() is None:
-        pytest.skip("there is no C++ compiler")
-    kernels = Kernels.build("cpu", tmp_path)
     maps = torch.zeros(1, 4, 4, 2), torch.ones(1, 1, 4, 4)
     with pytest.raises(BackendError, match="sonomime_warp_occlude failed with CUDA error 1"):
         kernels.warp_occlude(torch.zeros(1, 0, 4, 4), *maps, "half_pixel")
+
+
+def test_the_compiler_of_the_host_is_used_for_the_cpu(tmp_path: Path) -> None:
+    if compiler() is None:
+        pytest.skip("no C++ compiler was found")
+    assert build_command("cpu", tmp_path / "k.so")[0] == compiler()

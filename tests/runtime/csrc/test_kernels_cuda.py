@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sysconfig
 from collections.abc import Callable
@@ -28,34 +27,24 @@ NO_DRIVER, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     """The target `kernels`, for this machine's GPU or else for all architectures."""
-    for tool in ("nvcc", "cmake"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    build = tmp_path_factory.mktemp("build")
-    options = [f"-DSONOMIME_LIBRARY_DIR={build}", "-DTENSORRT_ROOT="]
+    options = ["-DTENSORRT_ROOT="]
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
         options.append(f"-DCMAKE_CUDA_ARCHITECTURES={major}{minor}")
-    run("cmake", "-S", ROOT, "-B", build, *options)
-    assert "warning" not in run("cmake", "--build", build, "--target", "kernels").stderr.lower()
-    return Kernels(build / "libsonomime_kernels.so")
+    return Kernels(host_kernels.cmake(tmp_path_factory.mktemp("build"), "kernels", *options))
 
 
 def test_they_compile_refuse_what_makes_no_sense_and_export_nothing_else(kernels: Kernels) -> None:
     f = torch.zeros(64).data_ptr()
     warp = [f, f, f, f, 0, 4, 4, 4, 4, 4, 4, 1, 0, 0, None]
     assert kernels.library.sonomime_warp_occlude(*warp) == INVALID_VALUE
-    if os.name != "posix" or shutil.which("nm") is None:
-        pytest.skip("nm is not installed")
-    listed = run("nm", "-D", "--defined-only", kernels.library._name).stdout.splitlines()
-    assert {line.split()[-1] for line in listed if line} == set(SIGNATURES)
+    assert host_kernels.exported(kernels.library._name) == set(SIGNATURES)
 
 
 def test_without_a_gpu_cudas_error_comes_back_as_it_is(
-    kernels: Kernels,
-    run_python: Callable[..., tuple[int, str, str]],
+    kernels: Kernels, run_python: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> None:  # fmt: skip
     """In a process that sees none, whether there is one or not."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     code = """

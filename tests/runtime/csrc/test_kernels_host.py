@@ -32,32 +32,25 @@ def same(found: Tensor, wanted: Tensor, dtype: torch.dtype = torch.float32) -> N
 
 def test_they_are_as_close_to_torch_as_they_have_to_be(kernels: Kernels) -> None:
     rows = list(kernel_cases.differences(kernels))
-    assert len(rows) > 70 and [row for row in rows if row[1] > row[2]] == []
+    assert len(rows) > 60 and [row for row in rows if row[1] > row[2]] == []
+
+
+SIZES = st.tuples(st.integers(2, 20), st.integers(2, 20))
 
 
 @settings(max_examples=30)
 @given(
-    geometry=st.sampled_from(GEOMETRIES),
-    kind=st.sampled_from(kernel_cases.KINDS),
-    channels=st.integers(1, 19),
-    size=st.tuples(st.integers(2, 20), st.integers(2, 20)),
-    map_size=st.tuples(st.integers(2, 20), st.integers(2, 20)),
-    occlusion_size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
-    seed=st.integers(0, 99),
-)
+    geometry=st.sampled_from(GEOMETRIES), kind=st.sampled_from(kernel_cases.KINDS),
+    shape=st.tuples(st.integers(1, 19), st.integers(2, 20), st.integers(2, 20)), map_size=SIZES,
+    occlusion_size=st.tuples(st.integers(1, 20), st.integers(1, 20)), seed=st.integers(0, 99),
+)  # fmt: skip
 def test_warp_occlude_of_any_size(
-    kernels: Kernels,
-    geometry: str,
-    kind: tuple[torch.dtype, int],
-    channels: int,
-    size: tuple[int, int],
-    map_size: tuple[int, int],
-    occlusion_size: tuple[int, int],
-    seed: int,
-) -> None:
+    kernels: Kernels, geometry: str, kind: tuple[torch.dtype, int], shape: tuple[int, ...],
+    map_size: tuple[int, int], occlusion_size: tuple[int, int], seed: int,
+) -> None:  # fmt: skip
     torch.manual_seed(seed)
     dtype, layout = kind
-    feature = torch.randn(1, channels, *size).to(dtype)
+    feature = torch.randn(1, *shape).to(dtype)
     where = make_grid(*map_size, geometry)[None] + 0.5 * torch.randn(1, *map_size, 2)
     occlusion = torch.rand(1, 1, *occlusion_size)
     found = host_kernels.warp_occlude(kernels, feature, where, occlusion, geometry, layout)
@@ -156,27 +149,22 @@ def test_singular_jacobians_are_held(kernels: Kernels, motion: Motion) -> None:
         assert motion(kernels, x, source, driving, "half_pixel").isfinite().all()
 
 
-@pytest.mark.parametrize("count", [2, 20, 40])
 @pytest.mark.parametrize("bad", [*NOT_FINITE, 3e38])
-def test_logits_that_are_not_finite(kernels: Kernels, bad: float, count: int) -> None:
+def test_logits_and_sources_that_are_not_finite(kernels: Kernels, bad: float) -> None:
     torch.manual_seed(4)
-    source, driving = kernel_cases.keypoints(count), kernel_cases.keypoints(count)
-    logits = torch.randn(1, count + 1, 5, 6)
-    logits[0, 0, 2, 2] = logits[0, count, 3, 3] = bad
-    logits[0, :, 4, 4] = bad
-    wanted = compose(kernels, logits, source, driving, "half_pixel")
-    assert bool(wanted[0, 4, 4].isnan().all()) == (not math.isfinite(bad))
-    assert wanted[0, 0].isfinite().all()
-
-
-@pytest.mark.parametrize("bad", NOT_FINITE)
-def test_sources_that_are_not_finite(kernels: Kernels, bad: float) -> None:
-    torch.manual_seed(5)
+    for count in (2, 20, 40):
+        points = kernel_cases.keypoints(count), kernel_cases.keypoints(count)
+        logits = torch.randn(1, count + 1, 5, 6)
+        logits[0, 0, 2, 2] = logits[0, count, 3, 3] = bad
+        logits[0, :, 4, 4] = bad
+        wanted = compose(kernels, logits, *points, "half_pixel")
+        assert bool(wanted[0, 4, 4].isnan().all()) == (not math.isfinite(bad))
+        assert wanted[0, 0].isfinite().all()
     small = torch.rand(1, 2, 8, 8)
     small[0, 1, 3, 4] = bad
-    points = kernel_cases.keypoints(4), kernel_cases.keypoints(4)
     found = sparse(kernels, small, *points, "half_pixel")
-    assert (~found[0, 2].isfinite()).sum() == 1, "slot 0 is the source itself"
+    spoilt = (~found[0, 2].isfinite()).sum()
+    assert spoilt == (not math.isfinite(bad)), "slot 0 is the source itself"
 
 
 def test_arguments_that_make_no_sense(kernels: Kernels) -> None:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import host_kernels
 import plugin_creators
 import pytest
 from host_kernels import ROOT, run
@@ -58,25 +59,17 @@ def test_what_tensorrt_asks_is_answered(tensorrt_headers: Path, tmp_path: Path) 
 @pytest.fixture(scope="module")
 def plugin(tensorrt_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The target `plugin`."""
-    for tool in ("nvcc", "cmake"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    build = tmp_path_factory.mktemp("build")
-    options = [f"-DSONOMIME_LIBRARY_DIR={build}", f"-DNVINFER_INCLUDE_DIR={tensorrt_headers}"]
-    options += ["-DSONOMIME_BUILD_PLUGIN=ON", "-DCMAKE_CUDA_ARCHITECTURES=90"]
-    run("cmake", "-S", ROOT, "-B", build, *options)
-    run("cmake", "--build", build, "--target", "plugin")
-    return build / "libsonomime_plugin.so"
+    options = [f"-DNVINFER_INCLUDE_DIR={tensorrt_headers}", "-DSONOMIME_BUILD_PLUGIN=ON"]
+    options.append("-DCMAKE_CUDA_ARCHITECTURES=90")
+    return host_kernels.cmake(tmp_path_factory.mktemp("build"), "plugin", *options)
 
 
 def test_it_needs_no_tensorrt_library(plugin: Path) -> None:
-    if shutil.which("ldd") is None or shutil.which("nm") is None:
-        pytest.skip("ldd and nm are not installed")
+    if shutil.which("ldd") is None:
+        pytest.skip("ldd is not installed")
     needed = run("ldd", plugin).stdout
     assert not any(name in needed for name in ("nvinfer", "cudart", "not found"))
-    listed = run("nm", "-D", "--defined-only", plugin).stdout.splitlines()
-    names = {line.split()[-1] for line in listed if line}
-    assert names == {"getCreators", "setLoggerFinder", *SIGNATURES}
+    assert host_kernels.exported(plugin) == {"getCreators", "setLoggerFinder", *SIGNATURES}
 
 
 def test_tensorrt_finds_its_creators(plugin: Path) -> None:

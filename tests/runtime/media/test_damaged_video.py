@@ -1,8 +1,7 @@
-"""A damaged video gives frames or one InputError that names it: no other exception, no hang."""
+"""A damaged video gives frames or one InputError that names it. The fuzz tests more of this."""
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sonomime.runtime.media.file_headers import missing_bytes
 from sonomime.runtime.media.video import open_source
@@ -48,50 +45,11 @@ def corpus(
     }
 
 
-def read_or_refuse(path: Path) -> int | None:
-    """How many frames came, or None when the file was refused."""
-    last = -1.0
-    try:
-        with open_source(path) as source:
-            count = 0
-            # A few bytes cannot hold many frames: more would be a reader that never ends.
-            for frame in itertools.islice(source, 10_000):
-                assert frame.image.dtype == np.uint8
-                assert frame.image.shape == (source.size[1], source.size[0])
-                assert frame.timestamp > last
-                last, count = frame.timestamp, count + 1
-            assert count < 10_000
-            return count
-    except InputError as error:
-        assert path.name in error.message
-        return None
-
-
-def test_the_corpus_itself_is_sound(corpus: dict[str, bytes], tmp_path: Path) -> None:
+def test_sound_files_lack_nothing(corpus: dict[str, bytes], tmp_path: Path) -> None:
     for name, content in corpus.items():
         (tmp_path / name).write_bytes(content)
-        assert read_or_refuse(tmp_path / name) == COUNT, name
+        assert len(list(open_source(tmp_path / name))) == COUNT, name
         assert missing_bytes(tmp_path / name) == 0, name
-
-
-@settings(max_examples=250)
-@given(name=st.sampled_from(list(VARIANTS)), data=st.data())
-def test_mutated_bytes_give_frames_or_an_input_error(
-    corpus: dict[str, bytes],
-    tmp_path_factory: pytest.TempPathFactory,
-    name: str,
-    data: st.DataObject,
-) -> None:
-    content = bytearray(corpus[name])
-    # Headers are the most sensitive part: half of the hits go to the first kilobyte.
-    for _ in range(data.draw(st.integers(0, 12))):
-        end = len(content) if data.draw(st.booleans()) else min(1024, len(content))
-        content[data.draw(st.integers(0, end - 1))] = data.draw(st.integers(0, 255))
-    if data.draw(st.booleans()):
-        del content[data.draw(st.integers(0, len(content))) :]
-    path = tmp_path_factory.getbasetemp() / name
-    path.write_bytes(content)
-    read_or_refuse(path)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +73,7 @@ def test_a_recording_that_declares_no_length_is_read_as_far_as_it_goes(
     content[at : at + 8] = b"\x01" + b"\xff" * 7
     (tmp_path / "a.mkv").write_bytes(content[: int(len(content) * 0.7)])
     assert missing_bytes(tmp_path / "a.mkv") == 0
-    count = read_or_refuse(tmp_path / "a.mkv")
-    assert count is not None and 0 < count < COUNT
+    assert 0 < len(list(open_source(tmp_path / "a.mkv"))) < COUNT
 
 
 def test_damage_in_the_middle_comes_after_the_frames_before_it(
@@ -161,15 +118,8 @@ def test_what_is_not_a_video_is_refused_whatever_its_name(
         open_source(tmp_path / "clip.mp4")
 
 
-def test_what_is_not_a_file_is_an_input_error(tmp_path: Path) -> None:
+def test_what_is_not_a_file_or_holds_no_frames_is_an_input_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
-    for name in ("missing.mp4", "pipe.mp4", "missing/clip.mp4", "n" * 300):
-        with pytest.raises(InputError, match=name) as caught:
-            open_source(tmp_path / name)
-        assert caught.value.hint
-
-
-def test_a_container_without_video_frames_is_an_input_error(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "empty.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=30)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "gray"
@@ -180,9 +130,11 @@ def test_a_container_without_video_frames_is_an_input_error(tmp_path: Path) -> N
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    for name in ("empty.mkv", "sound.mkv"):
-        with pytest.raises(InputError, match=name):
+    names = ("missing.mp4", "pipe.mp4", "missing/clip.mp4", "n" * 300, "empty.mkv", "sound.mkv")
+    for name in names:
+        with pytest.raises(InputError, match=name) as caught:
             open_source(tmp_path / name)
+        assert name.endswith("mkv") or caught.value.hint
 
 
 @pytest.mark.parametrize(("width", "height"), [(6, 64), (17000, 64)])

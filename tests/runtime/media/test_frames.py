@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from media_files import noise
 
 from sonomime.runtime.media import frames
-from sonomime.runtime.media.frames import Crop, Letterbox, letterbox
+from sonomime.runtime.media.frames import Crop, letterbox
 from sonomime.runtime.media.pixels import levels_apart, psnr, to_image, to_planes
 from sonomime.runtime.support.errors import ConfigError, InputError
 
@@ -42,9 +42,12 @@ def test_what_is_not_an_image_is_refused(image: object, channels: int) -> None:
         frames.to_channels(image, channels)  # type: ignore[arg-type]
 
 
-@given(width=st.integers(1, 700), height=st.integers(1, 700), size=st.sampled_from([64, 128, 256]))
+@given(
+    width=st.integers(1, 700), height=st.integers(1, 700), size=st.sampled_from([64, 128, 256]),
+    point=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)  # fmt: skip
 def test_the_letterbox_keeps_the_aspect_ratio_and_leads_back(
-    width: int, height: int, size: int
+    width: int, height: int, size: int, point: tuple[float, float]
 ) -> None:
     square, box = letterbox(np.full((height, width), 200, np.uint8), size)
     assert square.shape == (size, size)
@@ -55,6 +58,12 @@ def test_the_letterbox_keeps_the_aspect_ratio_and_leads_back(
     assert square.sum(dtype=np.int64) == 200 * box.w * box.h  # zero outside
     restored = box.restore(square)
     assert restored.shape == (height, width) and (restored == 200).all()
+    there = np.array(point) * (width, height) - 0.5
+    assert np.allclose(box.to_picture(box.to_square(there)), there, atol=1e-9)
+    # The outer corners of the picture's pixels are the corners of the rectangle.
+    assert np.allclose(box.to_square((-0.5, -0.5)), (box.x - 0.5, box.y - 0.5))
+    far = box.to_square((width - 0.5, height - 0.5))
+    assert np.allclose(far, (box.x + box.w - 0.5, box.y + box.h - 0.5))
 
 
 def test_shrinking_averages_areas_and_the_same_size_changes_nothing() -> None:
@@ -63,21 +72,6 @@ def test_shrinking_averages_areas_and_the_same_size_changes_nothing() -> None:
     for same in (noise(64, 64), noise(64, 64, 3)):
         square, box = letterbox(same, 64)
         assert np.array_equal(square, same) and np.array_equal(box.restore(square), same)
-
-
-@given(
-    width=st.integers(8, 900),
-    height=st.integers(8, 900),
-    point=st.tuples(st.floats(0, 1), st.floats(0, 1)),
-)
-def test_points_follow_the_picture(width: int, height: int, point: tuple[float, float]) -> None:
-    box = Letterbox.fit(width, height, 256)
-    there = np.array(point) * (width, height) - 0.5
-    assert np.allclose(box.to_picture(box.to_square(there)), there, atol=1e-9)
-    # The outer corners of the picture's pixels are the corners of the rectangle.
-    assert np.allclose(box.to_square((-0.5, -0.5)), (box.x - 0.5, box.y - 0.5))
-    far = box.to_square((width - 0.5, height - 0.5))
-    assert np.allclose(far, (box.x + box.w - 0.5, box.y + box.h - 0.5))
 
 
 def test_a_bright_pixel_lies_where_its_coordinates_say() -> None:

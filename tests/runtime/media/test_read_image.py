@@ -11,12 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from media_files import apart, noise
 from PIL import Image as PillowImage
 
-from sonomime.runtime.media.frames import check_image, read_image
+from sonomime.runtime.media.frames import read_image
 from sonomime.runtime.media.png import png_bytes
 from sonomime.runtime.support.errors import InputError
 
@@ -91,13 +89,6 @@ def test_orientation_tags_are_obeyed(tmp_path: Path, suffix: str) -> None:
     assert apart(read_image(tmp_path / f"a{suffix}"), upright).max() <= 3
 
 
-def test_32_bit_values_are_refused(tmp_path: Path) -> None:
-    for kind in (np.float32, np.int32):
-        PillowImage.fromarray(noise(20, 20).astype(kind)).save(tmp_path / "a.tif")
-        with pytest.raises(InputError, match="32-bit"):
-            read_image(tmp_path / "a.tif")
-
-
 def test_content_counts_not_the_name(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(encoded(noise(20, 20), ".png"))
     assert np.array_equal(read_image(tmp_path / "a.jpg"), noise(20, 20))
@@ -125,50 +116,30 @@ def test_a_size_out_of_bounds_is_refused_before_decoding(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("part", [0.0, 0.02, 0.5, 0.97])
 def test_a_file_that_is_cut_off_is_an_input_error(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], suffix: str, part: float
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], suffix: str
 ) -> None:
     data = encoded(noise(64, 64), suffix)
-    (tmp_path / f"a{suffix}").write_bytes(data[: int(len(data) * part)])
-    with pytest.raises(InputError, match=f"a{suffix}"):
-        read_image(tmp_path / f"a{suffix}")
+    for part in (0.0, 0.02, 0.5, 0.97):
+        (tmp_path / f"a{suffix}").write_bytes(data[: int(len(data) * part)])
+        with pytest.raises(InputError, match=f"a{suffix}"):
+            read_image(tmp_path / f"a{suffix}")
     assert capfd.readouterr() == ("", "")  # the libraries' own complaints are not shown
 
 
-def test_a_png_with_a_wrong_checksum_or_without_its_end_is_an_input_error(tmp_path: Path) -> None:
+def test_what_is_not_a_file_or_not_a_sound_image_is_an_input_error(tmp_path: Path) -> None:
     data = bytearray(encoded(noise(64, 64), ".png"))
     (tmp_path / "end.png").write_bytes(data[:-12])
     data[data.index(b"IEND") - 8] ^= 1  # the checksum of the pixels
     (tmp_path / "sum.png").write_bytes(data)
-    for name in ("end.png", "sum.png"):
-        with pytest.raises(InputError, match=name):
-            read_image(tmp_path / name)
-
-
-def test_what_is_not_a_file_or_not_an_image_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     os.mkfifo(tmp_path / "pipe.png")
-    for name in ("missing.png", "text.png", "pipe.png", ".", "n" * 300):
-        with pytest.raises(InputError):
+    for kind in (np.float32, np.int32):
+        PillowImage.fromarray(noise(20, 20).astype(kind)).save(tmp_path / f"{kind.__name__}.tif")
+    names = ["end.png", "sum.png", "missing.png", "text.png", "pipe.png", ".", "n" * 300]
+    for name in [*names, "float32.tif", "int32.tif"]:
+        with pytest.raises(InputError, match="32-bit" if "32" in name else None):
             read_image(tmp_path / name)
-
-
-@settings(max_examples=150)
-@given(data=st.data(), suffix=st.sampled_from(SUFFIXES))
-def test_a_mutated_image_is_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, suffix: str
-) -> None:
-    content = bytearray(encoded(noise(24, 24), suffix))
-    for _ in range(data.draw(st.integers(1, 8))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    del content[data.draw(st.integers(0, len(content))) or len(content) :]
-    path = tmp_path_factory.getbasetemp() / f"mutated{suffix}"
-    path.write_bytes(content)
-    try:
-        check_image(read_image(path))
-    except InputError as error:
-        assert path.name in error.message
 
 
 @pytest.mark.parametrize("shape", [(20, 31), (20, 31, 3)])
