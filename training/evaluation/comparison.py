@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,18 +20,17 @@ def compare(
     animator: Animator,
     methods: Sequence[str],
     source: Picture,
-    reference: Picture,
     steps: Iterable[Step],
     *,
     numbers: Sequence[int],
     frames: Sequence[Picture],
     mask: Mask,
     exact: ExactAccount | None = None,
-    align: Callable[[], object] = lambda: None,
 ) -> tuple[Row, list[Driven]]:
-    """Animate a source, and compare the model and other methods with the truth.
+    """Compare the model and other methods with the truth.
 
     Args:
+        animator: its source and reference are set.
         methods: `model`; `hold`, the source as it is; `blur`, the source blurred by the sigma that
             fits the truth best; `flow`, the source warped by the dense flow to the real frame;
             `oracle`, warped by the exact field; any in the steps' `others`. Without `flow` the
@@ -39,7 +38,6 @@ def compare(
         steps: of the frames of these `numbers`; their truth is in `frames` at the number.
         mask: the pixels that count.
         exact: where the exact field is known.
-        align: aligns source and reference.
 
     Returns:
         the measures, and a few frames for the pictures.
@@ -72,9 +70,7 @@ def compare(
 
     measures = [*accounts.values(), *([exact] if exact else [])]
     shown = spread(numbers, SAMPLES)
-    samples = drive(
-        animator, source, reference, steps, measures, shown=shown, expect=expect, align=align
-    )
+    samples = drive(animator, steps, measures, shown=shown, expect=expect)
     row: Row = {
         "driven": len(numbers),
         "mean_flow": accounts["model"].account.mean_flow,
@@ -86,7 +82,7 @@ def compare(
 
 
 class _Method(NamedTuple):
-    """The account of one method; its flows are known where it does not move."""
+    """The account of one method, with its flows where it does not move."""
 
     name: str
     account: Account
@@ -99,7 +95,7 @@ class _Method(NamedTuple):
 def best_blur(
     frames: Sequence[Picture], indices: Sequence[int], source: Picture, mask: Mask
 ) -> float:
-    """The sigma in BLUR_SIGMAS whose blur of the source has the least L1 to the driven frames."""
+    """The sigma in BLUR_SIGMAS whose blur of the source has the least L1 to these frames."""
     held = to_float(source)
     blurred = np.stack([blur(held, sigma)[mask] for sigma in BLUR_SIGMAS])
     total = np.zeros(len(BLUR_SIGMAS))
