@@ -74,7 +74,7 @@ def compare(
     row: Row = {
         "driven": len(numbers),
         "mean_flow": accounts["model"].account.mean_flow,
-        "methods": {name: each.account.result()._asdict() for name, each in accounts.items()},
+        "methods": {name: each.account.result() for name, each in accounts.items()},
         "blur_sigma": sigma,
         "exact": exact.result() if exact else None,
     }

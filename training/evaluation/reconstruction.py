@@ -20,7 +20,6 @@ from ...runtime.media.video import open_source
 from ..data.dataset import Clip, ClipFrames
 from .candidate import Candidate
 from .comparison import compare
-from .fidelity import masked_sum
 from .ground_truth.fields import flow_between
 from .ground_truth.readers import read_clip_field
 from .ground_truth.scores import ExactAccount
@@ -35,6 +34,7 @@ from .metrics import (
     deformation_flow,
     high_pass,
     leakage_ncc,
+    masked_sum,
     ratio,
     to_float,
     to_levels,

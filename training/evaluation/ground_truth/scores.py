@@ -1,9 +1,8 @@
-"""An account against the exact field: skill, endpoint error, landmarks.
+"""Measures that need the exact field: skill, endpoint error, landmarks.
 
     skill = (L1_hold - L1_method) / (L1_hold - L1_oracle), L1 = sum |y - x| over the sector
 
-The oracle is the source warped by the exact field, which no model can know: hold has skill 0, the
-oracle 1.
+The oracle is the source warped by the exact field.
 """
 
 from __future__ import annotations
@@ -19,11 +18,10 @@ from ..metrics import Image, Mask, deformation_flow, length, ratio, to_float, to
 
 
 class ExactAccount:
-    """Accumulates the frames of one clip or pair whose exact field is known.
+    """Measures one clip or pair whose exact field is known.
 
     Args:
-        source: S, the still (H, W).
-        sector: (H, W).
+        source, sector: (H, W).
         geometry: of the model's deformation.
         names, start: the P landmarks and their places (P, 2) in the source, nan where unknown.
 
@@ -45,7 +43,7 @@ class ExactAccount:
         self.tracked: Points = np.zeros((0, len(start), 2))
 
     def add(self, driven: Driven) -> None:
-        """Add a frame that has exact flow and points, and pictures by `hold` and `oracle`."""
+        """Add a frame with exact flow and points, and with pictures by `hold` and `oracle`."""
         step = driven.step
         assert step.truth is not None and step.flow is not None
         assert step.known is not None and step.points is not None
@@ -66,10 +64,10 @@ class ExactAccount:
         """The measures.
 
         Returns:
-            l1, skill: by method, l1 as the mean over frames and pixels of the sector, in [0, 1];
-            endpoint_error: mean |F_model - F| inside of the sector, F_model the deformation, in
-            pixels; endpoint_hold: mean |F|; landmarks: errors by name (`LandmarkError`); landmark:
-            their mean, None without any; landmark_ratio: its share of hold's.
+            l1, skill: by method, l1 the mean over frames and pixels of the sector, in [0, 1];
+            endpoint_error: mean |F_model - F| inside of the sector, in pixels; endpoint_hold: mean
+            |F|; landmarks: errors by name and method, in pixels; landmark: their mean, None without
+            any; landmark_ratio: the model's over hold's.
         """
         hold, oracle = self._sums["hold"], self._sums["oracle"]
         errors = self._follow()
