@@ -18,11 +18,11 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = sub.add_parser(
         "evaluate",
         help="measure a checkpoint or a bundle on clips",
-        description="Reconstruction: each clip animates its own middle frame, beside other methods "
-        "(the still as it is, best blur, dense flow); another subject's clip animates it too, to "
-        "see whether speckle leaks. Prediction: on a phantom's pairs, one subject's clip animates "
-        "another's first frame, and the truth is known. Tracking: labelled points of a clip's "
-        "middle frame are looked for in its other labelled frames by the model's motion. Choose "
+        description="Reconstruction: each clip animates its own middle frame, compared with other "
+        "methods (the still as it is, best blur, dense flow); another subject's clip animates it "
+        "too, to see whether speckle leaks. Prediction: on a phantom's pairs, one subject's clip "
+        "animates another's first frame, and the truth is known. Tracking: the model's motion "
+        "finds labelled points of a clip's middle frame in its other labelled frames. Choose "
         "between runs on the split val; look at test once, when you have chosen. Prints a summary; "
         "the folder gets results.json, table.md, overview.png and strips/.",
         epilog=EVALUATE_EXAMPLE,
@@ -49,13 +49,13 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument(
         "--max-frames",
-        type=positive,
+        type=_positive,
         metavar="N",
         help="at most N frames of a clip, evenly spread: a quick look",
     )
     parser.add_argument(
         "--max-pairs",
-        type=positive,
+        type=_positive,
         metavar="N",
         help="prediction: at most N pairs, evenly spread: a quick look",
     )
@@ -82,15 +82,16 @@ def _evaluate(args: argparse.Namespace) -> int:
     return run(args)
 
 
-def positive(text: str) -> int:
+def _positive(text: str) -> int:
     """For argparse: a whole number above 0."""
-    if (number := _not_negative(text)) == 0:
-        raise argparse.ArgumentTypeError(f"{number} is not above 0")
-    return number
+    return _not_below(1, text)
 
 
 def _not_negative(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{number} is below 0")
+    return _not_below(0, text)
+
+
+def _not_below(least: int, text: str) -> int:
+    if (number := int(text)) < least:
+        raise argparse.ArgumentTypeError(f"{number} is below {least}")
     return number
