@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from sonomime.runtime.support.errors import OutputError
-from sonomime.training.evaluation.fidelity import Fidelity
-from sonomime.training.evaluation.report import Report, title_of
-from sonomime.training.evaluation.tables import expand, table
+from sonomime.training.evaluation.report import Report
+from sonomime.training.evaluation.tables import table
 
 NAN = math.nan
 
@@ -34,8 +33,8 @@ def exact(skill: float, names: tuple[str, ...] = ("apex",)) -> dict[str, Any]:
 
 def methods(l1_ratio: float, *names: str, agreement: float = NAN) -> dict[str, Any]:
     """Measures of methods, each worse by 1 than the one before it."""
-    fidelity = Fidelity(l1_ratio, 0.7, 0.9, agreement, agreement, 0.8, 0.5, 0.04, 25, 0.7)
-    return {n: fidelity._replace(l1_ratio=l1_ratio + i)._asdict() for i, n in enumerate(names)}
+    row = {"sharpness": 0.9, "motion_agreement": agreement, "l1": 0.04, "psnr": 25.0}
+    return {name: {"l1_ratio": l1_ratio + i, **row} for i, name in enumerate(names)}
 
 
 def clip(name: str, group: str, l1_ratio: float, leaks: bool | None, **more: Any) -> dict[str, Any]:
@@ -103,17 +102,13 @@ def test_a_reconstruction_has_means_over_the_clips_that_define_a_measure() -> No
     assert bone["methods"]["model"]["motion_agreement"] is None
 
 
-def test_a_prediction_has_means_by_subject_and_intervals() -> None:
+def test_predictions_and_tracking_have_means_by_subject_and_point_and_intervals() -> None:
     record = REPORTS["prediction"].record
     skill = record["means"]["exact"]["model_skill"]
     assert skill["mean"] == pytest.approx(0.2) and skill["low"] <= 0.2 <= skill["high"]
     assert record["means"]["exact"]["landmark_ratio"]["mean"] == pytest.approx(0.8)
-    assert set(record["means"]["exact"]["landmarks"]) == {"apex"}
     assert record["subjects"]["source"]["b"]["skill"]["model"] == 0.4
     assert record["subjects"]["driving"]["b"]["skill"]["model"] == 0.2
-
-
-def test_tracking_has_means_shares_and_intervals() -> None:
     record = REPORTS["tracking"].record
     ratio = record["means"]["all"]["ratio"]["model"]
     assert ratio["mean"] == pytest.approx(7 / 12) and ratio["low"] < 0.4 < 0.6 < ratio["high"]
@@ -151,16 +146,6 @@ def test_a_bare_folder_beside_groups_does_not_replace_the_whole() -> None:
     rows = [*REPORTS["tracking"].rows, tracked("d", "all", 1.0)]
     found = replace(REPORTS["tracking"], rows=rows).means
     assert list(found) == ["all", "heart", "lung"] and found["all"]["clips"] == 4
-
-
-def test_the_title_of_a_picture_has_the_main_measures() -> None:
-    title = title_of("prediction", "a__b", REPORTS["prediction"].rows[0])
-    assert title == "a__b    skill 0.20  landmark error 0.80  sharpness 0.90"
-
-
-def test_columns_with_alternatives() -> None:
-    assert expand("a.{b,c}.{d,e}") == ["a.b.d", "a.b.e", "a.c.d", "a.c.e"]
-    assert expand("a.b") == ["a.b"]
 
 
 def test_a_table_has_dashes_but_no_row_of_them_alone() -> None:
