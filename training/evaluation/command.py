@@ -47,24 +47,15 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--crop", metavar="X,Y,W,H", help="region of every clip, pixels of the original frame"
     )
-    parser.add_argument(
-        "--max-frames",
-        type=_positive,
-        metavar="N",
-        help="at most N frames of a clip, evenly spread: a quick look",
-    )
-    parser.add_argument(
-        "--max-pairs",
-        type=_positive,
-        metavar="N",
-        help="prediction: at most N pairs, evenly spread: a quick look",
-    )
+    for option, what in (("--max-frames", "frames of a clip"), ("--max-pairs", "predicted pairs")):
+        meaning = f"at most N {what}, evenly spread: a quick look"
+        parser.add_argument(option, type=_positive, metavar="N", help=meaning)
     parser.add_argument(
         "--alignment",
         choices=["given", "landmarks", "auto", "none"],
         help="prediction: what aligns the two subjects: the data's landmarks and the pictures "
-        "themselves (given, the default where the model can), these landmarks alone, what the "
-        "model finds by itself (auto), or none",
+        "(given, the default where the model can), these landmarks alone, what the model finds by "
+        "itself (auto), or none",
     )
     parser.add_argument(
         "--seed",

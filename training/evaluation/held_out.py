@@ -52,8 +52,6 @@ def training_facts(
             facts[key] = "a bundle does not record its training clips" if bundle else "not recorded"
         elif unknown:
             facts[key] += f", not recorded for {', '.join(unknown)}"
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     print(f"the model was trained on: {facts['trained_on']}", file=sys.stderr)
     for what in trained._fields:
         count = facts[f"evaluated_{what}_trained_on"]

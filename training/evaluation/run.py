@@ -44,8 +44,7 @@ def run(args: Namespace) -> int:
             name = f"--{option.replace('_', '-')}"
             raise ConfigError(f"{name} is for --task prediction", "leave it out, or add the task")
     cases, left_out, warnings = (_find_pairs if args.task == "prediction" else _find_clips)(args)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    _warn(warnings)
     output = args.output
     with output_errors(output):  # at once, not after minutes of work
         (output / "strips").mkdir(parents=True, exist_ok=True)
@@ -53,6 +52,7 @@ def run(args: Namespace) -> int:
     with open_candidate(args.candidate) as candidate:
         clips, unread, judged = _JUDGES[args.task](candidate, cases, args)
         seen, said = training_facts(candidate, args.data, clips)
+        _warn(said)
         for index, (name, row, sketch) in enumerate(judged):
             title = title_of(args.task, name, row)
             strip, line = strips.pictures(title, sketch, candidate.geometry)
@@ -73,6 +73,11 @@ def run(args: Namespace) -> int:
     print(f"all numbers: {output / 'results.json'}", file=stream)
     print(f"pictures: {output / 'overview.png'}, {output / 'strips'}/", file=stream)
     return 0
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _find_clips(args: Namespace) -> tuple[list[Any], LeftOut, list[str]]:

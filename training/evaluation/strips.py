@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...runtime.support.atomic_files import atomic_write_bytes
 from .landmarks import Points
 from .loop import Driven, Picture
-from .metrics import pixel_grid, to_levels
+from .metrics import deformation_flow, to_levels
 
 Tile = tuple[str, Picture]
 """A caption and (TILE, TILE, 3)."""
@@ -102,12 +102,7 @@ def show_deformation(deformation: NDArray[np.float32], geometry: str) -> Picture
     Returns:
         (TILE, TILE, 3) RGB; full brightness is a tenth of the picture's width.
     """
-    h, w = deformation.shape[:2]
-    size = np.array([w, h], np.float32)
-    grid = pixel_grid(h, w)
-    identity = 2 * grid / (size - 1) - 1 if geometry == "fomm" else (2 * grid + 1) / size - 1
-    move = cv2.resize(deformation - identity, (TILE, TILE), interpolation=cv2.INTER_LINEAR)
-    pixels = move * (TILE / 2)
+    pixels = deformation_flow(deformation, TILE, TILE, geometry)
     level = np.clip(np.linalg.norm(pixels, axis=-1) / (TILE / 10), 0, 1)
     picture = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
     picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
