@@ -49,13 +49,6 @@ def test_the_sector_fills_the_picture_as_zoom_says() -> None:
     assert rows[0] <= 3 and rows[-1] >= SIZE - 4 and cropped[:, 0].any()
 
 
-def test_a_margin_keeps_points_off_every_border() -> None:
-    mm = CURVED.to_mm(pixel_grid())
-    depth, angle = CURVED.to_polar(mm[CURVED.inside(mm, 4.0)])
-    sideways = (CURVED.half_angle - np.abs(angle)) * (depth + CURVED.radius)
-    assert min(depth.min(), (CURVED.depth - depth).min(), sideways.min()) >= 4
-
-
 def across(function: Callable[[FloatArray], FloatArray]) -> list[FloatArray]:
     """Central differences along x and z."""
     steps = 1e-4 * np.eye(2)[:, :, None]
@@ -91,12 +84,6 @@ def test_a_push_is_exactly_its_move_at_its_centre(spill: float) -> None:
     # What spills does not return in the plane.
     side = CENTRE[:, None] + np.array([[40.0, -40.0], [0.0, 0.0]])
     assert ((push(side, CENTRE, np.array([0.0, -9.0]), REACH, spill).v[1] > 0) == (spill < 1)).all()
-
-
-def test_a_turn_leaves_its_centre_and_turns_what_is_near() -> None:
-    v = turned(CENTRE[:, None] + np.array([[0.0, 1e-3], [0.0, 0.0]])).v
-    np.testing.assert_array_equal(v[:, 0], 0)
-    np.testing.assert_allclose(v[:, 1], [0, 0.6e-3], atol=1e-9)  # from x towards z
 
 
 def test_nothing_moves_in_the_bone_or_behind_the_face() -> None:
