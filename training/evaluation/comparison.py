@@ -56,13 +56,11 @@ def compare(
         if before < 0 <= step.after:
             targets.gap()  # the source's own frame is left out
         before = step.after
-        assert step.truth is not None
         truth, images = to_levels(step.truth), dict(still)
         if "flow" in methods:
             target = targets.frame(truth)
             images["flow"] = to_levels(warp_by_flow(grey, target.motions[0][0]))
         else:
-            assert step.flow is not None
             target = targets.frame(truth, (step.flow, _visible(step.flow, mask)))
         if step.flow is not None:
             images["oracle"] = to_levels(warp_by_flow(grey, step.flow))

@@ -104,7 +104,6 @@ class _Points:
 
     def add(self, driven: Driven) -> None:
         start, true = self._start, driven.step.points
-        assert true is not None
         both = np.isfinite(start + true).all(axis=1)
         flow = deformation_flow(driven.deformation, *self._source.shape[:2], self._geometry)
         dense = dis(self._source, driven.step.driving).astype(np.float64)

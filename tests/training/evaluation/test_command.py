@@ -32,7 +32,6 @@ from ...toy_displacement import make_displacement_toy
 from .conftest import SIZE
 from .fakes import Copy, Fake, candidate_of, moving_clip
 from .phantoms import SIZE as PHANTOM_SIZE
-from .phantoms import write_phantom
 
 CLIPS = {
     "one": ("a", "lung", "test"),
@@ -68,11 +67,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "heart.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 64)
     (folder / "clips.csv").write_text("\n".join(rows) + "\n")
     return folder
-
-
-@pytest.fixture(scope="module")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_phantom(tmp_path_factory.mktemp("data") / "phantom")
 
 
 @pytest.fixture

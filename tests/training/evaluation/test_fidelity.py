@@ -43,15 +43,6 @@ def test_a_perfect_copy() -> None:
     assert copy.psnr == pytest.approx(100) and copy.ssim == pytest.approx(1)
 
 
-def test_the_held_source() -> None:
-    hold = judge(moving_clip(), lambda s, x: s)
-    assert hold.l1_ratio == 1 and hold.low_pass_ratio == 1
-    assert hold.sharpness == pytest.approx(1, abs=0.1)
-    assert hold.motion_agreement == pytest.approx(0, abs=1e-3)
-    assert hold.farneback_agreement == pytest.approx(0, abs=1e-3)
-    assert hold.temporal_ratio == 0 and hold.temporal_correlation == 0
-
-
 def test_blur_pleases_l1_but_not_the_rest() -> None:
     # Speckle that is new in every frame: there, blur is what L1 rewards.
     frames = np.stack([speckle(seed=seed) for seed in range(7)])

@@ -45,8 +45,6 @@ class ExactAccount:
     def add(self, driven: Driven) -> None:
         """Add a frame with exact flow and points, and with pictures by `hold` and `oracle`."""
         step = driven.step
-        assert step.truth is not None and step.flow is not None
-        assert step.known is not None and step.points is not None
         truth = to_levels(step.truth)
         x = to_float(truth)[self._sector]
         for name, image in driven.images.items():

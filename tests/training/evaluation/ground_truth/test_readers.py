@@ -25,38 +25,32 @@ from ..phantoms import (
     render,
     sector,
     write_clip,
-    write_phantom,
 )
 
 Break = Callable[[Path], None]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_phantom(tmp_path_factory.mktemp("data") / "phantom")
-
-
 @pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
+def folder(phantom: Path, tmp_path: Path) -> Path:
     """A copy to break."""
-    return Path(shutil.copytree(made, tmp_path / "phantom"))
+    return Path(shutil.copytree(phantom, tmp_path / "phantom"))
 
 
 def pairs_of(folder: Path, split: str | None = None) -> list[Pair]:
     return read_pairs(folder, find_clips([folder]).clips, split)
 
 
-def test_pairs_name_clips_and_truth(made: Path) -> None:
-    pairs = pairs_of(made)
+def test_pairs_name_clips_and_truth(phantom: Path) -> None:
+    pairs = pairs_of(phantom)
     assert [(p.source.subject, p.driving.subject) for p in pairs] == PAIRS
-    assert [p.split for p in pairs_of(made, "test")] == ["test"] * 3
+    assert [p.split for p in pairs_of(phantom, "test")] == ["test"] * 3
     with pytest.raises(InputError) as caught:
-        pairs_of(made, "validation")
+        pairs_of(phantom, "validation")
     assert "'validation'" in caught.value.message and "test, train" in caught.value.hint
 
 
-def test_a_pair_is_read_frame_by_frame(made: Path) -> None:
-    data = pair_data(made, 0)
+def test_a_pair_is_read_frame_by_frame(phantom: Path) -> None:
+    data = pair_data(phantom, 0)
     assert np.array_equal(data.source, render(0, displacement(0))[0])
     assert np.array_equal(data.driving, render(1, displacement(1)))
     assert np.array_equal(data.truth, render(0, displacement(1)))
@@ -67,8 +61,8 @@ def test_a_pair_is_read_frame_by_frame(made: Path) -> None:
     assert np.allclose(data.start, MARKS)
 
 
-def test_a_smaller_model_sees_smaller_truth(made: Path) -> None:
-    data = read_pair(pairs_of(made)[0], SIZE // 2, 3)
+def test_a_smaller_model_sees_smaller_truth(phantom: Path) -> None:
+    data = read_pair(pairs_of(phantom)[0], SIZE // 2, 3)
     assert data.truth.shape == (COUNT, SIZE // 2, SIZE // 2, 3)
     assert np.allclose(data.start, (MARKS + 0.5) / 2 - 0.5)
     field = data.field.displacement[4]
