@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,9 +9,9 @@ import numpy as np
 
 from .metrics import (
     LOW_PASS_SIGMA,
-    MOVING_PIXELS,
     TEMPORAL_SIGMA,
     FloatImage,
+    FlowError,
     Image,
     Mask,
     Spread,
@@ -21,7 +20,6 @@ from .metrics import (
     dis,
     farneback,
     high_pass,
-    length,
     masked_sum,
     psnr,
     ratio,
@@ -94,7 +92,7 @@ class Account:
         self._mask = targets.mask
         self._before: FloatImage | None = None
         self._sums = np.zeros(4)  # |y - x|, |S - x|, and both after G_4
-        self._agreements = [_Agreement() for _ in FLOWS]
+        self._motions = [FlowError() for _ in FLOWS]
         self._sharpness = Spread()
         self._temporal = Spread()
         self._plain: list[tuple[float, float, float]] = []
@@ -111,8 +109,8 @@ class Account:
         )
         self._sharpness.add(high_pass(image)[mask], target.high)
         flows = self._targets.flows_of(y) if flows is None else flows
-        for agreement, flow, motion in zip(self._agreements, flows, target.motions, strict=True):
-            agreement.add(flow, *motion)
+        for error, flow, motion in zip(self._motions, flows, target.motions, strict=True):
+            error.add(flow, *motion)
         if target.change is not None and self._before is not None:
             change = blur(image - self._before, TEMPORAL_SIGMA)[mask]
             self._temporal.add(change, target.change)
@@ -123,7 +121,7 @@ class Account:
     @property
     def mean_flow(self) -> float:
         """Mean |F(x->S)| of DIS over the known pixels, in pixels; nan without any."""
-        return self._agreements[0].mean_flow
+        return self._motions[0].mean_motion
 
     def result(self) -> dict[str, float]:
         """The measures over all frames (see `metrics`); nan where one is not defined.
@@ -131,8 +129,8 @@ class Account:
         l1, psnr and ssim are means over frames, of ALL pixels in [0, 1].
         """
         error, held, low, held_low = self._sums.tolist()
-        by_dis, by_farneback = (agreement.result() for agreement in self._agreements)
-        l1, peak, similarity = np.mean(self._plain, axis=0) if self._plain else [math.nan] * 3
+        by_dis, by_farneback = (motion.agreement() for motion in self._motions)
+        l1, peak, similarity = np.mean(self._plain, axis=0).tolist()
         return {
             "l1_ratio": ratio(error, held),
             "low_pass_ratio": ratio(low, held_low),
@@ -141,26 +139,7 @@ class Account:
             "farneback_agreement": by_farneback,
             "temporal_ratio": self._temporal.ratio(),
             "temporal_correlation": self._temporal.correlation(),
-            "l1": float(l1),
-            "psnr": float(peak),
-            "ssim": float(similarity),
+            "l1": l1,
+            "psnr": peak,
+            "ssim": similarity,
         }
-
-
-class _Agreement:
-    """Motion agreement by one kind of flow."""
-
-    def __init__(self) -> None:
-        self._error, self._motion, self._pixels = 0.0, 0.0, 0
-
-    def add(self, flow: FloatImage, true: FloatImage, known: Mask) -> None:
-        self._error += masked_sum(length(flow - true), known)
-        self._motion += masked_sum(length(true), known)
-        self._pixels += int(known.sum())
-
-    @property
-    def mean_flow(self) -> float:
-        return ratio(self._motion, self._pixels)
-
-    def result(self) -> float:
-        return 1 - self._error / self._motion if self.mean_flow > MOVING_PIXELS else math.nan

@@ -255,6 +255,33 @@ def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.einsum("i,i->", a, b))
 
 
+class FlowError:
+    """How far flows are from the true ones, over frames and their known pixels."""
+
+    def __init__(self) -> None:
+        self._error, self._motion, self._pixels = 0.0, 0.0, 0
+
+    def add(self, flow: FloatImage, true: FloatImage, known: Mask) -> None:
+        """Add a frame's flow and the true one (H, W, 2)."""
+        self._error += masked_sum(length(flow - true), known)
+        self._motion += masked_sum(length(true), known)
+        self._pixels += int(known.sum())
+
+    @property
+    def mean(self) -> float:
+        """Mean |flow - true| in pixels."""
+        return ratio(self._error, self._pixels)
+
+    @property
+    def mean_motion(self) -> float:
+        """Mean |true| in pixels."""
+        return ratio(self._motion, self._pixels)
+
+    def agreement(self) -> float:
+        """Motion agreement; nan where little moves."""
+        return 1 - self._error / self._motion if self.mean_motion > MOVING_PIXELS else math.nan
+
+
 def ratio(top: float, bottom: float) -> float:
     """top / bottom, nan where there is nothing to divide by."""
     return top / bottom if bottom > _NOTHING else math.nan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -249,18 +249,6 @@ def test_what_is_not_offered_is_refused_at_once(
     with pytest.raises(SystemExit):
         parse("x", "--data", "y", "-o", "z", *words)
     assert str(words[0]) in capsys.readouterr().err
-
-
-def test_registration_imports_nothing_heavy(
-    run_python: Callable[..., tuple[int, str, str]],
-) -> None:
-    code = (
-        "import sys; import sonomime.training.commands;"
-        "print([m for m in ('torch', 'cv2', 'numpy', 'onnxruntime') if m in sys.modules])"
-    )
-    status, output, errors = run_python(code)
-    assert status == 0, errors
-    assert output.strip() == "[]"
 
 
 @pytest.mark.usefixtures("trained_on")

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..landmarks import Points, mean_error, measure, track
 from ..loop import Driven, Picture, Row
-from ..metrics import Image, Mask, deformation_flow, length, ratio, to_float, to_levels
+from ..metrics import FlowError, Image, Mask, deformation_flow, ratio, to_float, to_levels
 
 
 class ExactAccount:
@@ -38,7 +38,7 @@ class ExactAccount:
         self._names = names
         self._start = start
         self._sums: dict[str, float] = {}
-        self._error, self._motion, self._pixels = 0.0, 0.0, 0
+        self._motion = FlowError()
         self._kept: list[tuple[int, dict[str, Picture], Points]] = []
         self.tracked: Points = np.zeros((0, len(start), 2))
 
@@ -52,9 +52,7 @@ class ExactAccount:
             self._sums[name] = self._sums.get(name, 0.0) + float(miss)
         at = step.known & self._sector
         flow = deformation_flow(driven.deformation, *at.shape, self._geometry)
-        self._error += float(length(flow - step.flow)[at].sum(dtype=np.float64))
-        self._motion += float(length(step.flow)[at].sum(dtype=np.float64))
-        self._pixels += int(at.sum())
+        self._motion.add(flow, step.flow, at)
         kept = {name: driven.images[name] for name in ("model", "oracle")} | {"truth": truth}
         self._kept.append((step.after, kept, step.points))
 
@@ -73,8 +71,8 @@ class ExactAccount:
         return {
             "l1": {name: total / len(self._kept) for name, total in self._sums.items()},
             "skill": {name: ratio(hold - s, hold - oracle) for name, s in self._sums.items()},
-            "endpoint_error": ratio(self._error, self._pixels),
-            "endpoint_hold": ratio(self._motion, self._pixels),
+            "endpoint_error": self._motion.mean,
+            "endpoint_hold": self._motion.mean_motion,
             "landmarks": errors,
             "landmark": landmark,
             "landmark_ratio": ratio(landmark["model"], landmark["hold"]) if landmark else math.nan,
