@@ -31,6 +31,7 @@ from sonomime.training.evaluation.held_out import NO_TEST
 from ...toy_displacement import make_displacement_toy
 from .conftest import SIZE
 from .fakes import Copy, Fake, candidate_of, moving_clip
+from .phantoms import NAMES
 from .phantoms import SIZE as PHANTOM_SIZE
 
 CLIPS = {
@@ -48,10 +49,21 @@ def parse(*words: object) -> argparse.Namespace:
 
 
 def evaluate(output: Path, *words: object) -> Any:
-    """results.json of `sonomime evaluate`."""
+    """results.json of `sonomime evaluate`, whose table.md is found to be well formed."""
     args = parse(*words, "-o", output)
     assert args.run(args) == 0
-    return json.loads((output / "results.json").read_text())
+    text = (output / "table.md").read_text()
+    tables = [part for part in text.split("\n\n") if part.startswith("| ")]
+    assert len(tables) >= 4
+    for each in tables:
+        assert len({line.replace("\\|", "").count("|") for line in each.splitlines()}) == 1, each
+    found = (output / "results.json").read_text()
+    record = json.loads(found)
+    assert "NaN" not in found
+    assert ("## Left out" in text, "## Warnings" in text) == (
+        bool(record["left_out"]), bool(record["warnings"]),
+    )  # fmt: skip
+    return record
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +113,8 @@ def test_the_folder_gets_the_report_and_a_strip_per_clip(
     assert [clip["clip"] for clip in record["clips"]] == list(CLIPS)
     assert record["means"]["all"]["methods"]["model"]["l1_ratio"] == 0
     assert record["means"]["all"]["leaking"] == list(CLIPS)
+    assert list(record["means"]) == ["all", "bone", "lung"]
+    assert record["means"]["bone"]["clips"] == 2 and record["means"]["bone"]["exact"] is None
     assert [left["clip"] for left in record["left_out"]] == ["heart.dcm"]
     said = capsys.readouterr().out
     assert len(said) < 2500 and said.splitlines()[-1].endswith("strips/")
@@ -265,7 +279,7 @@ def test_tracking_writes_its_report(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "r" / "strips" / "000_one.png").is_file()
 
 
-def test_prediction_writes_its_report(
+def test_prediction_writes_its_report_and_reconstruction_takes_the_exact_field_along(
     trained_on: list[dict[str, Any]], phantom: Path, tmp_path: Path
 ) -> None:
     trained_on.append({"name": "p", "clips": {"s1": ["clips/s1.mkv"], "s3": ["clips/s3.mkv"]}})
@@ -276,7 +290,14 @@ def test_prediction_writes_its_report(
     assert sorted(path.name for path in (tmp_path / "r" / "strips").iterdir()) == [
         f"{i:03d}_{pair}.png" for i, pair in enumerate(pairs)
     ]
-    assert record["means"]["exact"]["skill"]["model"] == 0
+    means, subjects = record["means"]["exact"], record["subjects"]
+    assert means["skill"]["model"] == 0
+    assert means["landmark_ratio"]["low"] <= 1.001 and set(means["landmarks"]) == set(NAMES)
+    assert set(subjects["source"]) == set(subjects["driving"]) == {"s0", "s1", "s2"}
+    exact = evaluate(
+        tmp_path / "own", "phantom", "--data", phantom, "--split", "train", "--max-frames", 2
+    )["means"]["all"]["exact"]
+    assert exact["units"] == exact["skill"]["oracle"] == 1
     assert record["candidate"]["evaluated_clips_trained_on"] == "1 of 3, by name"
     # A model that cannot align is not aligned.
     assert record["settings"]["alignment"] == "none" and "--alignment none" in record["command"]
@@ -292,7 +313,7 @@ def test_prediction_writes_its_report(
 
 @pytest.mark.usefixtures("trained_on")
 def test_a_crop_moves_everything_along(phantom: Path, tmp_path: Path) -> None:
-    words = ["phantom", "--data", phantom, *PREDICTION, "--max-pairs", 1]
+    words = ["phantom", "--data", phantom, *PREDICTION, "--max-pairs", 1, "--max-frames", 5]
     full = evaluate(tmp_path / "whole", *words)["pairs"][0]["exact"]
     cropped = evaluate(tmp_path / "r", *words, "--crop", "16,16,64,64")["pairs"][0]["exact"]
     # The crop is enlarged by 96 / 64, and so is what moves in it.
