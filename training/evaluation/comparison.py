@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def compare(
     still = {"hold": grey, "blur": to_levels(blur(to_float(source), sigma))}
     nothing = np.zeros((*grey.shape, 2), np.float32)
     flows = {"hold": [nothing] * len(FLOWS), "blur": targets.flows_of(still["blur"])}
-    accounts = {name: _Method(name, Account(targets), flows.get(name)) for name in methods}
+    accounts = {name: Account(targets) for name in methods}
     before = 0
 
     def expect(step: Step) -> tuple[Target, Mapping[str, Picture]]:
@@ -66,28 +66,20 @@ def compare(
             images["oracle"] = to_levels(warp_by_flow(grey, step.flow))
         return target, {**images, **step.others}
 
-    measures = [*accounts.values(), *([exact] if exact else [])]
+    def add(name: str, driven: Driven) -> None:
+        accounts[name].add(driven.images[name], driven.expected, flows.get(name))
+
+    measures = [partial(add, name) for name in methods] + ([exact.add] if exact else [])
     shown = spread(numbers, SAMPLES)
     samples = drive(animator, steps, measures, shown=shown, expect=expect)
     row: Row = {
         "driven": len(numbers),
-        "mean_flow": accounts["model"].account.mean_flow,
-        "methods": {name: each.account.result() for name, each in accounts.items()},
+        "mean_flow": accounts["model"].mean_flow,
+        "methods": {name: account.result() for name, account in accounts.items()},
         "blur_sigma": sigma,
         "exact": exact.result() if exact else None,
     }
     return row, samples
-
-
-class _Method(NamedTuple):
-    """The account of one method, with its flows where it does not move."""
-
-    name: str
-    account: Account
-    flows: Sequence[FloatImage] | None
-
-    def add(self, driven: Driven) -> None:
-        self.account.add(driven.images[self.name], driven.expected, self.flows)
 
 
 def best_blur(

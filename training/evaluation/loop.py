@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,17 +62,10 @@ class Driven(NamedTuple):
     found: Points | None = None
 
 
-class Measure(Protocol):
-    """Something measured over the frames of a clip."""
-
-    def add(self, driven: Driven) -> None:
-        """Add the next frame, in time order."""
-
-
 def drive(
     animator: Animator,
     steps: Iterable[Step],
-    measures: Sequence[Measure],
+    measures: Sequence[Callable[[Driven], object]],
     *,
     shown: Collection[int] = (),
     expect: Callable[[Step], tuple[Any, Mapping[str, Picture]]] = lambda step: (None, {}),
@@ -81,7 +74,7 @@ def drive(
     """Animate step by step, by an animator whose source and reference are set.
 
     Args:
-        measures: each gets every frame, in one thread at a time.
+        measures: each is called with every frame, in time order, in one thread at a time.
         shown: numbers of the frames to return, for the pictures.
         expect: computes what a frame is compared with, and pictures by other methods.
         compose: compose each frame at the source's size, too.
@@ -98,7 +91,7 @@ def drive(
                 images["composed"] = animator.compose(size="source")
             expected, others = coming.result()
             driven = Driven(step, prediction, deformation, {**images, **others}, expected)
-            for job in [pool.submit(measure.add, driven) for measure in measures]:
+            for job in [pool.submit(measure, driven) for measure in measures]:
                 job.result()
             if step.number in shown:
                 samples.append(driven)

@@ -148,27 +148,20 @@ def leakage(
     """
     source = np.array(clip.frames[len(clip) // 2])
     numbers = spread(range(len(other)), min(max_frames or MOST_FRAMES, MOST_FRAMES))
-    measure = _Leak(source, clip_mask(clip.frames), clip_mask(other.frames), candidate.geometry)
+    held, masks = to_float(source), (clip_mask(clip.frames), clip_mask(other.frames))
+    rows: list[Leakage] = []
+
+    def measure(driven: Driven) -> None:
+        flow = deformation_flow(driven.deformation, *held.shape, candidate.geometry)
+        warped = warp_by_flow(held, flow)
+        rows.append(leakage_ncc(driven.prediction, warped, driven.step.driving, *masks))
+
     candidate.other.set_source(source)
     candidate.other.set_reference(np.array(other.frames[0]))
     steps = (Step(i, np.array(other.frames[i])) for i in numbers)
     samples = drive(candidate.other, steps, [measure], shown=spread(numbers, SAMPLES))
-    mean = Leakage(*np.mean(measure.rows, axis=0).tolist())
+    mean = Leakage(*np.mean(rows, axis=0).tolist())
     return {**mean._asdict(), "leaks": leaks(mean)}, samples
-
-
-class _Leak:
-    """The leakage of each frame."""
-
-    def __init__(self, source: Picture, own: Mask, other: Mask, geometry: str) -> None:
-        self._source, self._masks, self._geometry = to_float(source), (own, other), geometry
-        self.rows: list[Leakage] = []
-
-    def add(self, driven: Driven) -> None:
-        flow = deformation_flow(driven.deformation, *self._source.shape, self._geometry)
-        warped = warp_by_flow(self._source, flow)
-        frames = (driven.prediction, warped, driven.step.driving)
-        self.rows.append(leakage_ncc(*frames, *self._masks))
 
 
 def at_own_size(
@@ -199,7 +192,7 @@ def at_own_size(
     candidate.own.set_source(source)
     candidate.own.set_reference(source)
     steps = (Step(i, picture) for i, picture in pictures.items())
-    drive(candidate.own, steps, measures, compose=candidate.has_layers)
+    drive(candidate.own, steps, [each.add for each in measures], compose=candidate.has_layers)
     return {
         "width": box.width,
         "height": box.height,

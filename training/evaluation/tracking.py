@@ -63,7 +63,7 @@ def follow(
     candidate.own.set_source(source)
     candidate.own.set_reference(source)
     steps = (Step(t, np.array(clip.frames[t]), after=t - middle, points=true[t]) for t in numbers)
-    samples = drive(candidate.own, steps, [points], shown=spread(numbers, SAMPLES))
+    samples = drive(candidate.own, steps, [points.add], shown=spread(numbers, SAMPLES))
     gaps = {name: np.stack(rows) for name, rows in points.gaps.items()}  # (frames, P)
     errors = {name: finite_mean([finite_mean(row) for row in rows]) for name, rows in gaps.items()}
     known = np.isfinite(gaps["hold"]).any(axis=0)
