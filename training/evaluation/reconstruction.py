@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 
 from ...runtime.compose import MOST_SIDE
-from ...runtime.media.frames import Letterbox
 from ...runtime.media.video import open_source
 from ..data.dataset import Clip, ClipFrames
 from .candidate import Candidate
@@ -26,9 +25,7 @@ from .ground_truth.scores import ExactAccount
 from .landmarks import labelled_pixels
 from .loop import SAMPLES, Driven, Picture, Row, Step, drive, spread
 from .metrics import (
-    FloatImage,
     Leakage,
-    Mask,
     Spread,
     clip_mask,
     deformation_flow,
@@ -187,44 +184,34 @@ def at_own_size(
     pictures = _read(clip, [middle, *numbers], candidate.channels)
     source = pictures.pop(middle)
     mask = clip_mask(np.stack([source, *pictures.values()]))
+    held = to_float(source)
     methods = ["composed", "enlarged"] if candidate.has_layers else ["enlarged"]
-    measures = [_Sized(name, to_float(source), mask, box) for name in methods]
+    sums = {name: np.zeros(2) for name in methods}  # |y - x|, |S - x|
+    sharpness = {name: Spread() for name in methods}
+
+    def measure(driven: Driven) -> None:
+        x, inside = to_float(driven.step.driving), box.inside(driven.prediction)
+        enlarged = cv2.resize(inside, (box.width, box.height), interpolation=cv2.INTER_CUBIC)
+        pictures = {**driven.images, "enlarged": enlarged}
+        hold, high = masked_sum(held - x, mask), high_pass(x)[mask]
+        for name in methods:
+            y = to_float(pictures[name])
+            sums[name] += masked_sum(y - x, mask), hold
+            sharpness[name].add(high_pass(y)[mask], high)
+
     candidate.own.set_source(source)
     candidate.own.set_reference(source)
     steps = (Step(i, picture) for i, picture in pictures.items())
-    drive(candidate.own, steps, [each.add for each in measures], compose=candidate.has_layers)
+    drive(candidate.own, steps, [measure], compose=candidate.has_layers)
     return {
         "width": box.width,
         "height": box.height,
         "driven": len(numbers),
-        "methods": {measure.method: measure.result() for measure in measures},
+        "methods": {
+            name: {"l1_ratio": ratio(*sums[name].tolist()), "sharpness": sharpness[name].ratio()}
+            for name in methods
+        },
     }
-
-
-class _Sized:
-    """One method at the clip's own size."""
-
-    def __init__(self, method: str, held: FloatImage, mask: Mask, box: Letterbox) -> None:
-        self.method = method
-        self._held, self._mask, self._box = held, mask, box
-        self._error, self._hold = 0.0, 0.0
-        self._sharpness = Spread()
-
-    def add(self, driven: Driven) -> None:
-        if self.method == "composed":
-            picture = driven.images["composed"]
-        else:
-            size = (self._box.width, self._box.height)
-            inside = self._box.inside(driven.prediction)
-            picture = np.asarray(cv2.resize(inside, size, interpolation=cv2.INTER_CUBIC), np.uint8)
-        y, x = to_float(picture), to_float(driven.step.driving)
-        self._error += masked_sum(y - x, self._mask)
-        self._hold += masked_sum(self._held - x, self._mask)
-        self._sharpness.add(high_pass(y)[self._mask], high_pass(x)[self._mask])
-
-    def result(self) -> dict[str, float]:
-        error = ratio(self._error, self._hold)
-        return {"l1_ratio": error, "sharpness": self._sharpness.ratio()}
 
 
 def _read(clip: ClipFrames, wanted: Sequence[int], channels: int) -> dict[int, Picture]:
