@@ -223,14 +223,12 @@ def test_a_clip_and_its_exact_field() -> None:
     assert oracle < 0.7 * hold
 
 
-def test_a_seed_gives_one_picture_and_another_seed_other_speckle() -> None:
+def test_another_seed_gives_other_speckle_on_the_same_anatomy() -> None:
     body = SUBJECTS[1].body
     states = body.states(60)[:1]
-    (a,), (again,), (b,), (noisy,) = (
-        film(body, states, seed, noise)
-        for seed, noise in ((1, None), (1, None), (2, None), (1, [3]))
+    (a,), (b,), (noisy,) = (
+        film(body, states, seed, noise) for seed, noise in ((1, None), (2, None), (1, [3]))
     )
-    np.testing.assert_array_equal(a.image, again.image)
     first, other = to_float(a.image), to_float(b.image)
     sector = cv2.erode(body.probe.sector().astype(np.uint8), np.ones((17, 17))) > 0
     assert ncc(blur(first, 4.0), blur(other, 4.0), sector) > 0.9
