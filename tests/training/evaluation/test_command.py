@@ -220,6 +220,7 @@ WRONG: list[tuple[Sequence[str], type[SonomimeError]]] = [
     (["{bundle}", *CLIP, "--task", "tracking"], InputError),
     (["{bundle}", *CLIP, *PREDICTION], InputError),
     (["{bundle}", *PAIR, "--split", "none"], InputError),
+    (["{bundle}", *PAIR, "--crop", "90,90,8,8"], InputError),
     (["{bundle}", *PAIR, "--alignment", "given"], ConfigError),
     (["{blind}", *PAIR, "--alignment", "auto"], ConfigError),
     (["{bundle}", "--data", "{here}/cut"], InputError),

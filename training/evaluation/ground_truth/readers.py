@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ....runtime.media.frames import Crop, Letterbox, crop_image, letterbox
+from ....runtime.media.frames import Crop, Letterbox, letterbox
 from ....runtime.media.video import open_source
 from ....runtime.support.errors import InputError
 from ....runtime.support.table import read_table, spelling_hint
@@ -219,10 +219,11 @@ def _read_frames(
 ) -> tuple[Frames, Letterbox, tuple[int, int]]:
     """Every frame, repeats too, letterboxed; where it lies; (H, W) of the whole original frame."""
     frames: list[Frames] = []
-    with open_source(path, None, channels) as source:
-        width, height = source.size
+    with open_source(path) as whole:
+        width, height = whole.size
+    with open_source(path, crop, channels) as source:
         for _, _, image in islice(source, at_most):
-            frame, box = letterbox(image if crop is None else crop_image(image, crop), size)
+            frame, box = letterbox(image, size)
             frames.append(frame)
     return np.stack(frames), box, (height, width)
 
