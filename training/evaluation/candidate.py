@@ -1,4 +1,4 @@
-"""What is evaluated: a bundle's stages or a checkpoint's modules, behind the same Animator."""
+"""What is evaluated: a bundle or a checkpoint, opened as two animators."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ...runtime.support.plain_file import sha256_file
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model under evaluation, opened twice.
+    """A model under evaluation.
 
     Attributes:
-        own: for the clip that the still is of: absolute motion, or relative to the still itself
-            where the model has no absolute one.
-        other: for another subject's clip: relative motion.
+        own: animates a clip's own still: absolute motion, or relative to the still where the model
+            has no absolute one.
+        other: animates another subject's still: relative motion.
         size: side of the model's square frame, in pixels.
         channels: 1 (grey) or 3 (RGB).
         geometry: "half_pixel" or "fomm", see `metrics.deformation_flow`.
-        facts: what it is, for the report: kind, name, digest, and so on.
+        facts: for the report: kind, name, digest, and so on.
         data: what it was trained on, see `trained_on.record`; of a bundle, the names alone.
-        can_align: whether landmarks of source and reference can say where motion is read.
-        can_align_itself: whether it can align without landmarks that somebody gives.
+        can_align: whether source and reference can be aligned.
+        can_align_itself: whether it finds an alignment without given landmarks.
         has_layers: whether frames can be composed at the source's own size.
     """
 
@@ -52,18 +52,16 @@ def open_candidate(path: Path) -> Iterator[Candidate]:
     """Open a bundle (a folder) or a checkpoint (a file).
 
     Raises:
-        InputError: there is nothing of that name, or a folder without a manifest.
+        InputError: the path does not exist, or is a folder without a manifest.
         BundleError, CheckpointError, BackendError: it cannot be opened.
     """
     hint = "give a checkpoint or a bundle"
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder", hint)
     if path.is_dir() and not (path / "manifest.json").is_file():
-        found = path / "checkpoint.pt"
-        raise InputError(
-            f"{path}: is not a bundle (there is no manifest.json in it)",
-            f"the run's checkpoint is {found}" if found.is_file() else hint,
-        )
+        if (path / "checkpoint.pt").is_file():
+            hint = f"the run's checkpoint is {path / 'checkpoint.pt'}"
+        raise InputError(f"{path}: is not a bundle (it has no manifest.json)", hint)
     with ExitStack() as stack:
         yield _bundle(path, stack) if path.is_dir() else _checkpoint(path, stack)
 
@@ -77,7 +75,6 @@ def _bundle(path: Path, stack: ExitStack) -> Candidate:
     facts = {
         "kind": "bundle",
         "path": str(path),
-        # The manifest holds the digest of every other file, so its own stands for all.
         "manifest_sha256": bundle.digest,
         "name": manifest.name,
         "preset": manifest.preset,
@@ -109,7 +106,7 @@ def _checkpoint(path: Path, stack: ExitStack) -> Candidate:
 
 
 def _motions(chain: Chain) -> tuple[Motion, Motion]:
-    """Of `own` and of `other`."""
+    """The motion of `own` and that of `other`."""
     there = chain.motions()
     return "absolute" if "absolute" in there else "relative", there[0]
 
@@ -133,7 +130,7 @@ def _candidate(
 
 
 def _versions(*more: str) -> dict[str, str]:
-    """Versions of Python, this package and what the numbers depend on."""
+    """Versions of Python, this package and the libraries that compute the numbers."""
     from ... import __version__
 
     versions = {"python": platform.python_version(), "sonomime": __version__}

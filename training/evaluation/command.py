@@ -18,11 +18,11 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = sub.add_parser(
         "evaluate",
         help="measure a checkpoint or a bundle on clips",
-        description="Reconstruction: each clip animates its own middle frame, beside other methods "
-        "(the still as it is, best blur, dense flow); another subject's clip animates it too, to "
-        "see whether speckle leaks. Prediction: on a phantom's pairs, one subject's clip animates "
-        "another's first frame, and the truth is known. Tracking: labelled points of a clip's "
-        "middle frame are looked for in its other labelled frames by the model's motion. Choose "
+        description="Reconstruction: each clip animates its own middle frame, compared with other "
+        "methods (the still as it is, best blur, dense flow); another subject's clip animates it "
+        "too, to see whether speckle leaks. Prediction: on a phantom's pairs, one subject's clip "
+        "animates another's first frame, and the truth is known. Tracking: the model's motion "
+        "finds labelled points of a clip's middle frame in its other labelled frames. Choose "
         "between runs on the split val; look at test once, when you have chosen. Prints a summary; "
         "the folder gets results.json, table.md, overview.png and strips/.",
         epilog=EVALUATE_EXAMPLE,
@@ -47,24 +47,15 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--crop", metavar="X,Y,W,H", help="region of every clip, pixels of the original frame"
     )
-    parser.add_argument(
-        "--max-frames",
-        type=positive,
-        metavar="N",
-        help="at most N frames of a clip, evenly spread: a quick look",
-    )
-    parser.add_argument(
-        "--max-pairs",
-        type=positive,
-        metavar="N",
-        help="prediction: at most N pairs, evenly spread: a quick look",
-    )
+    for option, what in (("--max-frames", "frames of a clip"), ("--max-pairs", "predicted pairs")):
+        meaning = f"at most N {what}, evenly spread: a quick look"
+        parser.add_argument(option, type=_positive, metavar="N", help=meaning)
     parser.add_argument(
         "--alignment",
         choices=["given", "landmarks", "auto", "none"],
         help="prediction: what aligns the two subjects: the data's landmarks and the pictures "
-        "themselves (given, the default where the model can), these landmarks alone, what the "
-        "model finds by itself (auto), or none",
+        "(given, the default where the model can), these landmarks alone, what the model finds by "
+        "itself (auto), or none",
     )
     parser.add_argument(
         "--seed",
@@ -82,15 +73,16 @@ def _evaluate(args: argparse.Namespace) -> int:
     return run(args)
 
 
-def positive(text: str) -> int:
+def _positive(text: str) -> int:
     """For argparse: a whole number above 0."""
-    if (number := _not_negative(text)) == 0:
-        raise argparse.ArgumentTypeError(f"{number} is not above 0")
-    return number
+    return _not_below(1, text)
 
 
 def _not_negative(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{number} is below 0")
+    return _not_below(0, text)
+
+
+def _not_below(least: int, text: str) -> int:
+    if (number := int(text)) < least:
+        raise argparse.ArgumentTypeError(f"{number} is below {least}")
     return number

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -20,18 +20,17 @@ def compare(
     animator: Animator,
     methods: Sequence[str],
     source: Picture,
-    reference: Picture,
     steps: Iterable[Step],
     *,
     numbers: Sequence[int],
     frames: Sequence[Picture],
     mask: Mask,
     exact: ExactAccount | None = None,
-    align: Callable[[], object] = lambda: None,
 ) -> tuple[Row, list[Driven]]:
-    """Animate a source, and compare the model and other methods with the truth.
+    """Compare the model and other methods with the truth.
 
     Args:
+        animator: its source and reference are set.
         methods: `model`; `hold`, the source as it is; `blur`, the source blurred by the sigma that
             fits the truth best; `flow`, the source warped by the dense flow to the real frame;
             `oracle`, warped by the exact field; any in the steps' `others`. Without `flow` the
@@ -39,7 +38,6 @@ def compare(
         steps: of the frames of these `numbers`; their truth is in `frames` at the number.
         mask: the pixels that count.
         exact: where the exact field is known.
-        align: aligns source and reference.
 
     Returns:
         the measures, and a few frames for the pictures.
@@ -50,7 +48,7 @@ def compare(
     still = {"hold": grey, "blur": to_levels(blur(to_float(source), sigma))}
     nothing = np.zeros((*grey.shape, 2), np.float32)
     flows = {"hold": [nothing] * len(FLOWS), "blur": targets.flows_of(still["blur"])}
-    accounts = {name: _Method(name, Account(targets), flows.get(name)) for name in methods}
+    accounts = {name: Account(targets) for name in methods}
     before = 0
 
     def expect(step: Step) -> tuple[Target, Mapping[str, Picture]]:
@@ -58,48 +56,36 @@ def compare(
         if before < 0 <= step.after:
             targets.gap()  # the source's own frame is left out
         before = step.after
-        assert step.truth is not None
         truth, images = to_levels(step.truth), dict(still)
         if "flow" in methods:
             target = targets.frame(truth)
             images["flow"] = to_levels(warp_by_flow(grey, target.motions[0][0]))
         else:
-            assert step.flow is not None
             target = targets.frame(truth, (step.flow, _visible(step.flow, mask)))
         if step.flow is not None:
             images["oracle"] = to_levels(warp_by_flow(grey, step.flow))
         return target, {**images, **step.others}
 
-    measures = [*accounts.values(), *([exact] if exact else [])]
+    def add(name: str, driven: Driven) -> None:
+        accounts[name].add(driven.images[name], driven.expected, flows.get(name))
+
+    measures = [partial(add, name) for name in methods] + ([exact.add] if exact else [])
     shown = spread(numbers, SAMPLES)
-    samples = drive(
-        animator, source, reference, steps, measures, shown=shown, expect=expect, align=align
-    )
+    samples = drive(animator, steps, measures, shown=shown, expect=expect)
     row: Row = {
         "driven": len(numbers),
-        "mean_flow": accounts["model"].account.mean_flow,
-        "methods": {name: each.account.result()._asdict() for name, each in accounts.items()},
+        "mean_flow": accounts["model"].mean_flow,
+        "methods": {name: account.result() for name, account in accounts.items()},
         "blur_sigma": sigma,
         "exact": exact.result() if exact else None,
     }
     return row, samples
 
 
-class _Method(NamedTuple):
-    """The account of one method; its flows are known where it does not move."""
-
-    name: str
-    account: Account
-    flows: Sequence[FloatImage] | None
-
-    def add(self, driven: Driven) -> None:
-        self.account.add(driven.images[self.name], driven.expected, self.flows)
-
-
 def best_blur(
     frames: Sequence[Picture], indices: Sequence[int], source: Picture, mask: Mask
 ) -> float:
-    """The sigma in BLUR_SIGMAS whose blur of the source has the least L1 to the driven frames."""
+    """The sigma in BLUR_SIGMAS whose blur of the source has the least L1 to these frames."""
     held = to_float(source)
     blurred = np.stack([blur(held, sigma)[mask] for sigma in BLUR_SIGMAS])
     total = np.zeros(len(BLUR_SIGMAS))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,9 +9,9 @@ import numpy as np
 
 from .metrics import (
     LOW_PASS_SIGMA,
-    MOVING_PIXELS,
     TEMPORAL_SIGMA,
     FloatImage,
+    FlowError,
     Image,
     Mask,
     Spread,
@@ -21,37 +20,18 @@ from .metrics import (
     dis,
     farneback,
     high_pass,
-    length,
+    masked_sum,
     psnr,
     ratio,
     ssim,
     to_float,
-    to_levels,
 )
 
 FLOWS = (dis, farneback)
 
 
-class Fidelity(NamedTuple):
-    """The measures of one method on one clip (see `metrics`); nan where one is not defined."""
-
-    l1_ratio: float
-    low_pass_ratio: float
-    sharpness: float
-    motion_agreement: float
-    """By DIS; nan in clips that do not move enough."""
-    farneback_agreement: float
-    """By Farneback's flow."""
-    temporal_ratio: float
-    temporal_correlation: float
-    l1: float
-    """Mean over frames of the mean over ALL pixels of |y - x|, in [0, 1]."""
-    psnr: float
-    ssim: float
-
-
 class Target(NamedTuple):
-    """A real frame with all that every method is compared with; made by `Targets.frame`."""
+    """A real frame and what every method is compared with, made by `Targets.frame`."""
 
     x: FloatImage
     held_difference: float
@@ -64,12 +44,7 @@ class Target(NamedTuple):
 
 
 class Targets:
-    """Makes the targets of one clip, in time order.
-
-    Args:
-        source: S (H, W).
-        mask: the pixels that count (H, W).
-    """
+    """Makes the targets of one clip, in time order, from its source and mask (H, W)."""
 
     def __init__(self, source: Image, mask: Mask) -> None:
         self.source = source
@@ -78,11 +53,7 @@ class Targets:
         self._before: FloatImage | None = None
 
     def frame(self, image: Image, exact: tuple[FloatImage, Mask] | None = None) -> Target:
-        """The next real frame (same size as the source).
-
-        Args:
-            exact: F(x->S) and where it is known, instead of dense flows and their consistency.
-        """
+        """The next real frame; `exact` is F(x->S) and where it is known, instead of dense flows."""
         x = to_float(image)
         held = self._held - x
         motions = []
@@ -106,32 +77,28 @@ class Targets:
 
     def flows_of(self, y: Image) -> list[FloatImage]:
         """F(y->S) of a frame, by FLOWS."""
-        return [flow(to_levels(y), self.source) for flow in FLOWS]
+        return [flow(y, self.source) for flow in FLOWS]
 
     def gap(self) -> None:
-        """A frame is left out here: the next one has no frame before it."""
+        """The next frame has no frame before it."""
         self._before = None
 
 
 class Account:
-    """Accumulates the measures of one method over the frames of one clip."""
+    """The measures of one method on one clip."""
 
     def __init__(self, targets: Targets) -> None:
         self._targets = targets
         self._mask = targets.mask
         self._before: FloatImage | None = None
         self._sums = np.zeros(4)  # |y - x|, |S - x|, and both after G_4
-        self._agreements = [_Agreement() for _ in FLOWS]
+        self._motions = [FlowError() for _ in FLOWS]
         self._sharpness = Spread()
         self._temporal = Spread()
         self._plain: list[tuple[float, float, float]] = []
 
     def add(self, y: Image, target: Target, flows: Sequence[FloatImage] | None = None) -> None:
-        """Add a frame of the method beside its target.
-
-        Args:
-            flows: F(y->S) by FLOWS, where they are known already.
-        """
+        """Add a frame of the method, with its F(y->S) by FLOWS where it is known already."""
         image, mask = to_float(y), self._mask
         difference = image - target.x
         self._sums += (
@@ -142,8 +109,8 @@ class Account:
         )
         self._sharpness.add(high_pass(image)[mask], target.high)
         flows = self._targets.flows_of(y) if flows is None else flows
-        for agreement, flow, motion in zip(self._agreements, flows, target.motions, strict=True):
-            agreement.add(flow, *motion)
+        for error, flow, motion in zip(self._motions, flows, target.motions, strict=True):
+            error.add(flow, *motion)
         if target.change is not None and self._before is not None:
             change = blur(image - self._before, TEMPORAL_SIGMA)[mask]
             self._temporal.add(change, target.change)
@@ -153,47 +120,26 @@ class Account:
 
     @property
     def mean_flow(self) -> float:
-        """Mean |F(x->S)| of DIS over the known pixels so far, in pixels; nan without any."""
-        return self._agreements[0].mean_flow
+        """Mean |F(x->S)| of DIS over the known pixels, in pixels; nan without any."""
+        return self._motions[0].mean_motion
 
-    def result(self) -> Fidelity:
-        """The measures over all frames added so far."""
+    def result(self) -> dict[str, float]:
+        """The measures over all frames (see `metrics`); nan where one is not defined.
+
+        l1, psnr and ssim are means over frames, of ALL pixels in [0, 1].
+        """
         error, held, low, held_low = self._sums.tolist()
-        by_dis, by_farneback = (agreement.result() for agreement in self._agreements)
-        l1, peak, similarity = np.mean(self._plain, axis=0) if self._plain else [math.nan] * 3
-        return Fidelity(
-            l1_ratio=ratio(error, held),
-            low_pass_ratio=ratio(low, held_low),
-            sharpness=self._sharpness.ratio(),
-            motion_agreement=by_dis,
-            farneback_agreement=by_farneback,
-            temporal_ratio=self._temporal.ratio(),
-            temporal_correlation=self._temporal.correlation(),
-            l1=float(l1),
-            psnr=float(peak),
-            ssim=float(similarity),
-        )
-
-
-class _Agreement:
-    """Motion agreement by one kind of flow."""
-
-    def __init__(self) -> None:
-        self._error, self._motion, self._pixels = 0.0, 0.0, 0
-
-    def add(self, flow: FloatImage, true: FloatImage, known: Mask) -> None:
-        self._error += masked_sum(length(flow - true), known)
-        self._motion += masked_sum(length(true), known)
-        self._pixels += int(known.sum())
-
-    @property
-    def mean_flow(self) -> float:
-        return ratio(self._motion, self._pixels)
-
-    def result(self) -> float:
-        return 1 - self._error / self._motion if self.mean_flow > MOVING_PIXELS else math.nan
-
-
-def masked_sum(image: FloatImage, mask: Mask) -> float:
-    """sum |image| over the mask."""
-    return float(np.abs(image)[mask].sum(dtype=np.float64))
+        by_dis, by_farneback = (motion.agreement() for motion in self._motions)
+        l1, peak, similarity = np.mean(self._plain, axis=0).tolist()
+        return {
+            "l1_ratio": ratio(error, held),
+            "low_pass_ratio": ratio(low, held_low),
+            "sharpness": self._sharpness.ratio(),
+            "motion_agreement": by_dis,
+            "farneback_agreement": by_farneback,
+            "temporal_ratio": self._temporal.ratio(),
+            "temporal_correlation": self._temporal.correlation(),
+            "l1": l1,
+            "psnr": peak,
+            "ssim": similarity,
+        }

@@ -20,7 +20,7 @@ NO_TEST = (
 
 
 def split_to_read(there: Collection[str], warnings: list[str]) -> str:
-    """The split to read if none was asked for: test, else all, with a warning."""
+    """The split to read by default: test if there is one, else all, with a warning."""
     if TEST not in there:
         warnings.append(NO_TEST)
     return TEST if TEST in there else ALL
@@ -29,14 +29,10 @@ def split_to_read(there: Collection[str], warnings: list[str]) -> str:
 def training_facts(
     candidate: Candidate, folders: Sequence[Path], clips: Sequence[Clip]
 ) -> tuple[dict[str, str], list[str]]:
-    """What the model was trained on, and how much of that is evaluated, by name; on stderr too.
-
-    Args:
-        folders: of the evaluation.
-        clips: those that are evaluated.
+    """What the model was trained on, and how much of that is evaluated; printed to stderr too.
 
     Returns:
-        facts for the report, and warnings: of clips and subjects that it was trained on.
+        facts for the report; warnings about evaluated clips and subjects that it was trained on.
     """
     data, warnings = candidate.data, []
     facts = {"trained_on": ", ".join(map(_described, data)) or "not recorded"}
@@ -56,8 +52,6 @@ def training_facts(
             facts[key] = "a bundle does not record its training clips" if bundle else "not recorded"
         elif unknown:
             facts[key] += f", not recorded for {', '.join(unknown)}"
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     print(f"the model was trained on: {facts['trained_on']}", file=sys.stderr)
     for what in trained._fields:
         count = facts[f"evaluated_{what}_trained_on"]
@@ -66,7 +60,7 @@ def training_facts(
 
 
 def _same(name: str, other: str) -> bool:
-    """A clip that is named from one folder above has the same end of its path."""
+    """Whether two clips may be the same: one may be named from a folder further up."""
     return name == other or name.endswith(f"/{other}") or other.endswith(f"/{name}")
 
 

@@ -1,4 +1,4 @@
-"""Intervals over subjects: a bootstrap that keeps what belongs to one subject together."""
+"""Intervals by a bootstrap over subjects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from .metrics import ratio
 DRAWS = 2000
 LEVEL = 0.95
 LEAST_SUBJECTS = 3
-"""With fewer subjects there is nothing to resample."""
 
 
 class Interval(NamedTuple):
@@ -24,21 +23,16 @@ class Interval(NamedTuple):
 
 
 def weighted_ratio(
-    subjects: Sequence[Sequence[str]],
-    top: Sequence[float],
-    bottom: Sequence[float],
-    seed: int,
+    subjects: Sequence[Sequence[str]], top: Sequence[float], bottom: Sequence[float], seed: int
 ) -> Interval | None:
     """sum w top / sum w bottom over units (clips, pairs), resampled over subjects.
 
-    Subjects are resampled with replacement, whatever their role; a unit weighs the product over its
-    subjects of how often each was drawn. Draws in which no unit is left are dropped. The interval
-    is of percentiles (Efron and Tibshirani 1993, chapter 13).
+    Subjects are drawn with replacement; a unit's weight w is the product of how often each of its
+    subjects was drawn. Percentile interval (Efron and Tibshirani 1993, chapter 13).
 
     Args:
         subjects: of each unit; a subject that is named twice counts once.
         top, bottom: of each unit; units with one that is not finite are left out.
-        seed: of the draws.
 
     Returns:
         the plain ratio with low and high, both nan with fewer than LEAST_SUBJECTS subjects; None

@@ -1,11 +1,8 @@
-"""Landmarks followed through a clip by a tracker that knows nothing of the model.
+"""Follows landmarks through a clip without the model's help.
 
 Pyramidal Lucas-Kanade (Lucas and Kanade 1981; Bouguet 2000) from frame to frame, on a grid of
-points around each landmark; points whose way there and back does not lead home are dropped
-(Kalal et al. 2010), the landmark moves by the mean of the rest, and stays when too few are left.
-
-Its own error on the true predictions of a pelvic phantom, whose landmarks move by 12.8 px on
-average, is 0.85 px (256 px); larger windows, single points, dense flow and templates were worse.
+points around each landmark. Points whose way there and back does not lead home are dropped (Kalal
+et al. 2010). The landmark moves by the mean of the rest; it stays when too few are left.
 """
 
 from __future__ import annotations
@@ -23,14 +20,10 @@ from .metrics import Image, to_levels
 Points = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 
-WINDOW = 15
-"""Side of a Lucas-Kanade window, in pixels."""
-CONSISTENT = 1.0
-"""The way there and back may miss by this many pixels."""
-_REACH, _SIDE = 6.0, 5  # a grid of 5 x 5 points, up to 6 px to each side
-_LEAST = 6
-_LEVELS = 3
+_WINDOW, _LEVELS = 15, 3  # side of a Lucas-Kanade window in pixels, levels of the pyramid
 _CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01)
+_REACH, _SIDE = 6.0, 5  # a grid of 5 x 5 points, up to 6 px to each side
+_LEAST, _MISS = 6, 1.0  # so many points must come back to within this many pixels
 
 
 def labelled_pixels(clip: ClipFrames) -> Points:
@@ -43,9 +36,9 @@ def track(source: Image, frames: Iterable[Image], start: Points) -> Points:
     """Follow points from a source through the frames that come after it.
 
     Args:
-        source: where `start` holds, (H, W) or (H, W, 3).
+        source: (H, W[, 3]).
         frames: T frames of the same size, in order.
-        start: (P, 2) pixels, xy.
+        start: (P, 2) pixels, xy, of the source.
 
     Returns:
         (T, P, 2) pixels; points that are not finite at the start stay so.
@@ -71,7 +64,7 @@ def _step(before: Picture, now: Picture, at: Points, grid: Points) -> Points:
     there, found = _flow(before, now, here)
     home, returned = _flow(now, before, there)
     miss = np.linalg.norm(home - here, axis=-1).reshape(cluster.shape[:2])
-    ok = (miss < CONSISTENT) & (found & returned).reshape(miss.shape)
+    ok = (miss < _MISS) & (found & returned).reshape(miss.shape)
     moves = (there - here).reshape(cluster.shape).astype(np.float64)
     count = ok.sum(axis=1)
     total = np.where(ok[..., None], moves, 0).sum(axis=1)
@@ -86,7 +79,7 @@ def _flow(
         there,
         points,
         points.copy(),  # overwritten: only a flag would make it the first guess
-        winSize=(WINDOW, WINDOW),
+        winSize=(_WINDOW, _WINDOW),
         maxLevel=_LEVELS,
         criteria=_CRITERIA,
     )
@@ -99,10 +92,9 @@ def measure(
     """Mean distances from the truth over frames, in pixels, by landmark and method.
 
     Args:
-        names: P names.
-        start: (P, 2) of the source.
+        names, start: P names, and places (P, 2) in the source.
         true: (T, P, 2), nan where it is not known.
-        tracks: (T, P, 2) by method. `hold` is added: it is exact, nothing is tracked.
+        tracks: (T, P, 2) by method; `hold`, which needs no tracker, is added.
 
     Returns:
         of the landmarks that are known at the start and in some frame.

@@ -1,4 +1,4 @@
-"""What each task's report shows: means over rows, tables, and the columns of the summary."""
+"""Each task's report: means over rows, tables, and the columns of the summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _FIDELITY = (
     "temporal_ratio,temporal_correlation,l1,psnr,ssim}"
 )
 _LEAKAGE = "leakage.{source,driving,floor}"
-_LANDMARKS = "exact.landmark.{model,hold,oracle,truth} exact.landmark_ratio"
+_LANDMARK_METHODS = "{model,hold,oracle,truth}"
+_LANDMARKS = f"exact.landmark.{_LANDMARK_METHODS} exact.landmark_ratio"
 _ERRORS = "errors.{model,hold,flow} share.{model,flow}"
 
 
@@ -25,27 +26,27 @@ class Headline(NamedTuple):
     """A column of the summary.
 
     Attributes:
-        path: in the means; with {} for the method, without it where it is of the model alone.
-        meaning: for a reader who knows nothing of the measure.
+        path: in the means; {} stands for the method; without it only the model has the measure.
+        meaning: for a reader who does not know the measure.
     """
 
     title: str
     path: str
-    digits: int
     meaning: str
+    digits: int = 2
 
 
 class Layout(NamedTuple):
     """How one task's rows are summed up and shown.
 
     Attributes:
-        what: the task in one sentence, for the summary.
+        what: the task in one sentence.
         units: what a row is: clips, pairs.
-        flow: where the flow comes from, for the settings of results.json.
+        flow: where the flow comes from.
         mean: the means over rows, with a seed for intervals.
         measures: the task's own keys of results.json, of rows, means by group, and seed.
-        tables: of table.md: heading, path of the rows in the record, columns; see `tables`.
-        headlines: the columns of the summary; groups are sorted by the first.
+        tables: heading, path of the rows in the record, columns; see `tables`.
+        headlines: the summary's columns; groups are sorted by the first.
         others: methods that the summary shows beside the model.
         intervals: of the summary: titles, and paths in the means.
     """
@@ -65,7 +66,7 @@ class Layout(NamedTuple):
 
 
 def average(trees: Sequence[Row]) -> Row:
-    """The mean of each number in nested rows over those in which it is finite, else nan."""
+    """Means of the numbers in nested rows, over the rows in which they are finite; else nan."""
     means: Row = {}
     for name in dict.fromkeys(name for tree in trees for name in tree):
         values = [tree[name] for tree in trees if name in tree]
@@ -75,16 +76,17 @@ def average(trees: Sequence[Row]) -> Row:
 
 
 def _subjects(row: Row) -> tuple[str, ...]:
+    """Of a clip or a pair."""
     return tuple(row[key] for key in ("subject", "source_subject", "driving_subject") if key in row)
 
 
 def exact_means(rows: Sequence[Row], seed: int) -> Row | None:
-    """Means of what only an exact field allows, with intervals over subjects; None without one.
+    """Means of what needs an exact field; None without one.
 
     Returns:
         units: how many rows have a field; l1, skill: by method; model_skill, landmark_ratio: the
-        model's, with intervals, the ratio that of mean errors; endpoint_error, endpoint_hold: in
-        pixels; landmarks: mean errors by name, over the units that have it; landmark: over all.
+        model's, with intervals over subjects; endpoint_error, endpoint_hold: in pixels; landmarks:
+        mean errors by name; landmark: over all.
     """
     units = [row for row in rows if row["exact"] is not None]
     if not units:
@@ -112,11 +114,7 @@ def _exact_tables(path: str, methods: str) -> list[tuple[str, str, str]]:
     columns = f"units model_skill {{skill,l1}}.{{{methods}}} {{endpoint_error,endpoint_hold}}"
     return [
         ("Against the exact field", path, f"{columns} landmark_ratio"),
-        (
-            "Landmarks: mean error in pixels",
-            f"{path}.landmarks.*",
-            "name {model,hold,oracle,truth}",
-        ),
+        ("Landmarks: mean error in pixels", f"{path}.landmarks.*", f"name {_LANDMARK_METHODS}"),
     ]
 
 
@@ -182,38 +180,24 @@ def _tracking_measures(rows: Sequence[Row], means: Mapping[str, Row], seed: int)
 
 
 _SHARPNESS = Headline(
-    "sharpness", "methods.{}.sharpness", 2, "1 is as much fine detail as in the real frames"
+    "sharpness", "methods.{}.sharpness", "1 is as much fine detail as in the real frames"
 )
 _RECONSTRUCTION = [
-    Headline(
-        "error", "methods.{}.l1_ratio", 2, "0 is equal to the real frames, 1 is not moving at all"
-    ),
-    Headline("coarse error", "methods.{}.low_pass_ratio", 2, "the same without fine detail"),
+    Headline("error", "methods.{}.l1_ratio", "0 is equal to the real frames, 1 is not moving"),
+    Headline("coarse error", "methods.{}.low_pass_ratio", "the same without fine detail"),
     _SHARPNESS,
-    Headline(
-        "motion",
-        "methods.{}.farneback_agreement",
-        2,
-        "1 is the motion measured in the real frames, 0 is none",
-    ),
-    Headline(
-        "leaks", "clips_leaking", 0, "clips that show speckle of another subject's driving clip"
-    ),
+    Headline("motion", "methods.{}.farneback_agreement", "1 is that of the real frames, 0 is none"),
+    Headline("leaks", "clips_leaking", "clips that show another subject's speckle", 0),
 ]
 _PREDICTION = [
-    Headline("skill", "exact.skill.{}", 2, "0 is not moving at all, 1 is the true motion"),
-    Headline(
-        "landmark error",
-        "exact.landmark_ratio.mean",
-        2,
-        "0 is the true place, 1 is not moving at all",
-    ),
+    Headline("skill", "exact.skill.{}", "0 is not moving at all, 1 is the true motion"),
+    Headline("landmark error", "exact.landmark_ratio.mean", "0 is the true place, 1 is not moving"),
     _SHARPNESS,
 ]
 _TRACKING = [
-    Headline("error", "share.{}", 2, "distance from the labels: 0 is none, 1 is not moving at all"),
-    Headline("pixels", "errors.{}", 1, "the same distance in pixels of the model's frame"),
-    Headline("lost", "lost", 2, "share of points that the model's motion leads nowhere"),
+    Headline("error", "share.{}", "distance from the labels: 0 is none, 1 is not moving at all"),
+    Headline("pixels", "errors.{}", "the same distance in pixels of the model's frame", 1),
+    Headline("lost", "lost", "share of points that the model's motion leads nowhere"),
 ]
 LAYOUTS = {
     "reconstruction": Layout(

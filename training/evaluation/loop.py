@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,16 @@ Row = dict[str, Any]
 """What was measured on one clip or pair, as results.json holds it."""
 
 SAMPLES = 5
-"""So many frames of a clip are shown in its strip."""
+"""How many frames of a clip its strip shows."""
 
 
 class Step(NamedTuple):
-    """A frame that drives, and what is known of the picture that it should give.
+    """A driving frame, and what is known about the picture that it should give.
 
     Attributes:
         number: of the frame in its clip.
-        driving, truth: (H, W[, 3]); the truth is None where nobody knows it.
-        after: how many frames after the source's; below 0 is before it.
+        driving, truth: (H, W[, 3]).
+        after: how many frames after the source's; below 0: before it.
         flow, known: the exact F(x->S) (H, W, 2), and where it holds (H, W).
         points: true landmarks (P, 2) in pixels, nan where unknown.
         others: pictures by further methods.
@@ -44,13 +44,13 @@ class Step(NamedTuple):
 
 
 class Driven(NamedTuple):
-    """A step and what came of it.
+    """A step and its result.
 
     Attributes:
         prediction: the model's frame (S, S[, 3]).
         deformation: the model's (h, w, 2).
         images: pictures by method; `composed`, at the source's size, if that was asked for.
-        expected: what `expect` made of the step.
+        expected: what `expect` returned for the step.
         found: points found in the prediction (P, 2), for the pictures.
     """
 
@@ -62,39 +62,25 @@ class Driven(NamedTuple):
     found: Points | None = None
 
 
-class Measure(Protocol):
-    """Accumulates what it measures, frame by frame, in time order."""
-
-    def add(self, driven: Driven) -> None:
-        """Take one more frame into account."""
-
-
 def drive(
     animator: Animator,
-    source: Picture,
-    reference: Picture,
     steps: Iterable[Step],
-    measures: Sequence[Measure],
+    measures: Sequence[Callable[[Driven], object]],
     *,
     shown: Collection[int] = (),
     expect: Callable[[Step], tuple[Any, Mapping[str, Picture]]] = lambda step: (None, {}),
     compose: bool = False,
-    align: Callable[[], object] = lambda: None,
 ) -> list[Driven]:
-    """Animate a source step by step.
+    """Animate step by step, by an animator whose source and reference are set.
 
     Args:
-        measures: see every frame; each in one thread at a time.
+        measures: each is called with every frame, in time order, in one thread at a time.
         shown: numbers of the frames to return, for the pictures.
-        expect: computes what frames are compared with, and pictures by other methods.
+        expect: computes what a frame is compared with, and pictures by other methods.
         compose: compose each frame at the source's size, too.
-        align: called once source and reference are set.
     """
-    animator.set_source(source)
-    animator.set_reference(reference)
-    align()
     samples = []
-    # OpenCV, numpy and the backends let go of Python's lock: two threads keep two cores busy.
+    # OpenCV, numpy and the backends release Python's lock: two threads keep two cores busy.
     with ThreadPoolExecutor(2) as pool:
         for step in steps:
             coming = pool.submit(expect, step)
@@ -105,7 +91,7 @@ def drive(
                 images["composed"] = animator.compose(size="source")
             expected, others = coming.result()
             driven = Driven(step, prediction, deformation, {**images, **others}, expected)
-            for job in [pool.submit(measure.add, driven) for measure in measures]:
+            for job in [pool.submit(measure, driven) for measure in measures]:
                 job.result()
             if step.number in shown:
                 samples.append(driven)
@@ -113,7 +99,7 @@ def drive(
 
 
 def spread(indices: Sequence[Any], at_most: int | None) -> list[Any]:
-    """At most so many of the indices, evenly spread, first and last among them."""
+    """At most so many of the indices, evenly spread, with the first and the last."""
     if at_most is None or len(indices) <= at_most:
         return list(indices)
     places = np.rint(np.linspace(0, len(indices) - 1, at_most)).astype(int)

@@ -1,20 +1,19 @@
-"""Measures of a synthesized clip: pure functions and accumulators on arrays.
+"""Measures of a synthesized clip: functions and accumulators on arrays.
 
 x is the real driving frame, y the synthesized one, S the source, held still, G_s a Gaussian blur of
-s pixels, M the pixels where the mean of the clip exceeds 0.03. Sums run over frames and pixels of
-M. L1 alone rewards blur, so there is more:
+s pixels, M the pixels where the mean of the clip exceeds 0.03. Sums run over frames and M.
 
 - L1 ratio:         sum |y - x| / sum |S - x|
 - low-pass ratio:   the same after G_4
 - sharpness:        std(y - G_2 y) / std(x - G_2 x)
 - motion agreement: 1 - sum |F(y->S) - F(x->S)| / sum |F(x->S)|, F the dense flow, over pixels
-  where F(x->S) is forward-backward consistent, in clips that move (mean |F(x->S)| > 2 px); once
-  with DIS, from which models may learn, and once with Farneback's flow, from which none does
+  where F(x->S) is forward-backward consistent, in clips that move (mean |F(x->S)| > 2 px); with DIS
+  and with Farneback's flow
 - temporal:         ratio of the standard deviations of G_3 of frame differences, y's to x's, and
   their correlation
 - leakage:          see `leakage_ncc`
 
-Source: METHOD, "How it is judged". Convention: images are uint8 in 0..255 or float in [0, 1],
+Source: docs/method.md, "How it is judged". Images are uint8 in 0..255 or float in [0, 1],
 (H, W) grey or (H, W, 3) RGB, measured on their luma; flow is (H, W, 2) in pixels, xy.
 """
 
@@ -59,7 +58,7 @@ def to_float(image: Image) -> FloatImage:
 
 
 def to_levels(image: Image) -> NDArray[np.uint8]:
-    """The luma of an image as uint8 (H, W), which is what the optical flow reads."""
+    """The luma of an image as uint8 (H, W)."""
     if image.ndim == 2 and image.dtype == np.uint8:
         return image
     grey = to_float(image)
@@ -85,12 +84,8 @@ def clip_mask(frames: NDArray[np.uint8]) -> Mask:
 
 
 def dis(here: Image, there: Image) -> FloatImage:
-    """Dense flow F(here -> there) by OpenCV's DIS, preset medium: here(p) is there(p + F(p)).
-
-    Returns:
-        float32 (H, W, 2), for images of one size.
-    """
-    # A new object each time: it keeps buffers, and two threads may call.
+    """Dense flow F(here -> there) (H, W, 2) by OpenCV's DIS: here(p) is there(p + F(p))."""
+    # A new object each time: it has buffers, and two threads may call.
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return np.asarray(finder.calc(to_levels(here), to_levels(there), None), np.float32)
 
@@ -192,15 +187,17 @@ def ncc(a: FloatImage, b: FloatImage, mask: Mask) -> float:
 
 
 class Leakage(NamedTuple):
-    """Whose speckle a frame shows when another subject drives."""
+    """Whose speckle a frame shows when another subject drives: NCC of high-passed images.
+
+    Attributes:
+        source: of y with the warped source: should be high.
+        driving: of y with the driving frame: should be near the floor; a copy has 1.
+        floor: of the warped source with the driving frame: sector edges and marks may coincide.
+    """
 
     source: float
-    """NCC of high-passed y with the high-passed warped source: should be high."""
     driving: float
-    """NCC of high-passed y with the high-passed driving frame: should be near 0; a copy has 1."""
     floor: float
-    """NCC of the high-passed warped source with the high-passed driving frame: what the driving
-    value is without any leak, because sector edges and burned-in marks may coincide."""
 
 
 def leakage_ncc(
@@ -217,14 +214,14 @@ def leakage_ncc(
 
 
 class Spread:
-    """Streaming standard deviations of two signals and their correlation."""
+    """Running standard deviations of two signals and their correlation."""
 
     def __init__(self) -> None:
         self._n = 0
         self._sums = np.zeros(5, np.float64)  # a, b, a a, b b, a b
 
     def add(self, a: FloatImage, b: FloatImage) -> None:
-        """Add samples of both signals (one-dimensional, of one length)."""
+        """Add samples of both signals, (N,) each."""
         a64, b64 = a.astype(np.float64), b.astype(np.float64)
         self._n += a64.size
         self._sums += (a64.sum(), b64.sum(), _dot(a64, a64), _dot(b64, b64), _dot(a64, b64))
@@ -248,9 +245,41 @@ class Spread:
         return max(aa - a * a, 0.0), max(bb - b * b, 0.0), ab - a * b
 
 
+def masked_sum(image: FloatImage, mask: Mask) -> float:
+    """sum |image| over the mask."""
+    return float(np.abs(image)[mask].sum(dtype=np.float64))
+
+
 def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    # einsum rather than BLAS, whose threads spin for longer than these sums take.
+    # Not BLAS: its threads spin for longer than these sums take.
     return float(np.einsum("i,i->", a, b))
+
+
+class FlowError:
+    """How far flows are from the true ones, over frames and their known pixels."""
+
+    def __init__(self) -> None:
+        self._error, self._motion, self._pixels = 0.0, 0.0, 0
+
+    def add(self, flow: FloatImage, true: FloatImage, known: Mask) -> None:
+        """Add a frame's flow and the true one (H, W, 2)."""
+        self._error += masked_sum(length(flow - true), known)
+        self._motion += masked_sum(length(true), known)
+        self._pixels += int(known.sum())
+
+    @property
+    def mean(self) -> float:
+        """Mean |flow - true| in pixels."""
+        return ratio(self._error, self._pixels)
+
+    @property
+    def mean_motion(self) -> float:
+        """Mean |true| in pixels."""
+        return ratio(self._motion, self._pixels)
+
+    def agreement(self) -> float:
+        """Motion agreement; nan where little moves."""
+        return 1 - self._error / self._motion if self.mean_motion > MOVING_PIXELS else math.nan
 
 
 def ratio(top: float, bottom: float) -> float:

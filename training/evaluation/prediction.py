@@ -1,15 +1,14 @@
-"""Prediction: another subject's clip drives a still, judged against the truth of a phantom.
+"""Prediction: another subject's clip drives a still, compared with a phantom's truth.
 
-The source is frame 0 of A's clip, the reference frame 0 of B's, B's clip drives: RELATIVE motion,
-scale 1, no smoothing. Models that can align two subjects do so. Every frame is compared with the
-true prediction, A moved as B moves. The mask is the sector, and F(x->S) of the motion agreement is
-the exact field, over the pixels whose tissue the source's sector shows.
+The source is frame 0 of A's clip, the reference frame 0 of B's, B's clip drives: relative motion,
+scale 1, no smoothing. Every frame is compared with the true prediction: A moved as B moves.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from ...runtime.animator import Animator
 from ...runtime.landmarks import Picture, align_pair
 from ...runtime.support.errors import InputError
 from .candidate import Candidate
@@ -20,13 +19,7 @@ from .loop import Driven, Row, Step, spread
 from .metrics import to_levels
 
 METHODS = ("model", "hold", "blur", "oracle", "another_seed")
-"""See `comparison.compare`; `another_seed` is the truth rendered with other scatterers, as far from
-the truth as an honest rendering of the same anatomy that guesses the speckle."""
-
-ALIGNMENTS = ("given", "landmarks", "auto", "none")
-"""What aligns source and reference: the labels of both frames and, where the model can, the
-pictures themselves; the labels alone; what the model finds by itself (the default of `sonomime
-animate`); nothing."""
+"""See `comparison.compare`; `another_seed` is the truth rendered with other scatterers."""
 NOT_ALIGNED = "nothing"
 
 
@@ -36,15 +29,20 @@ def predict(
     """Drive a still with another subject's clip and compare it with the truth.
 
     Args:
-        alignment: one of ALIGNMENTS.
-        max_frames: measure only so many, evenly spread; temporal measures and tracks are then those
-            of the thinned clip.
+        alignment: what aligns source and reference: `given`, the labels of both frames and, where
+            the model can, the pictures themselves; `landmarks`, the labels alone; `auto`, what the
+            model finds by itself; `none`.
+        max_frames: measure only so many, evenly spread.
 
     Raises:
         InputError: alignment by labels, and no landmark is labelled in both frames.
     """
     pair, sector = data.pair, data.field.sector
     numbers = spread(range(len(data.driving)), max_frames)
+    animator = candidate.other
+    animator.set_source(data.source)
+    animator.set_reference(data.driving[0])
+    aligned_by = _align(animator, data, alignment)
     grey = to_levels(data.source)
     exact = ExactAccount(grey, sector, candidate.geometry, data.names, data.start)
     everywhere = np.ones_like(sector)  # the field is exact even where the source ends
@@ -61,23 +59,15 @@ def predict(
         )
         for t in numbers
     )
-    aligned_by = ""
-
-    def align() -> None:
-        nonlocal aligned_by
-        aligned_by = _align(candidate, data, alignment)
-
     row, samples = compare(
-        candidate.other,
+        animator,
         METHODS,
         data.source,
-        data.driving[0],
         steps,
         numbers=numbers,
         frames=data.truth,
         mask=sector,
         exact=exact,
-        align=align,
     )
     row = {
         "pair": pair.name,
@@ -96,16 +86,15 @@ def predict(
     return row, [driven._replace(found=tracked[driven.step.number]) for driven in samples]
 
 
-def _align(candidate: Candidate, data: PairData, alignment: str) -> str:
-    """Align source and reference, and say by what: landmarks, `pictures`, or NOT_ALIGNED."""
-    animator = candidate.other
+def _align(animator: Animator, data: PairData, alignment: str) -> str:
+    """Align source and reference; by which landmarks, by `pictures` too, or NOT_ALIGNED."""
     if alignment == "none":
         return NOT_ALIGNED
     if alignment == "auto":
         found = align_pair(animator, "auto", Picture(data.source), Picture(data.driving[0]))
         return ", ".join([*found.names, *["pictures"] * found.pictures]) or NOT_ALIGNED
     both = np.stack([data.start, data.reference])
-    inside = ((both >= -0.5) & (both <= len(data.source) - 0.5)).all(axis=(0, 2))  # no nan is
+    inside = ((both >= -0.5) & (both <= len(data.source) - 0.5)).all(axis=(0, 2))
     if not inside.any():
         raise InputError(
             f"the pair {data.pair.name!r}: no landmark is labelled in frame 0 of both its clips",

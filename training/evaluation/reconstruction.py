@@ -1,9 +1,9 @@
 """Reconstruction: a clip drives its own middle frame; another subject's clip drives it too.
 
-Every frame of a clip drives the clip's middle frame (n // 2) with ABSOLUTE motion, or RELATIVE to
-that frame where the model has no absolute one; that frame is left out of every ratio. Leakage: the
-clip of another subject drives the same still with RELATIVE motion. Own size: a clip larger than the
-model's frame is driven once more, everything at its own size. Source: METHOD, "How it is judged".
+Every other frame of a clip drives the clip's middle frame (n // 2) with absolute motion, or
+relative to that frame where the model has no absolute one. Leakage: the clip of another subject
+drives the same still with relative motion. Own size: a clip larger than the model's frame is driven
+once more, at its own size. Source: docs/method.md, "How it is judged".
 """
 
 from __future__ import annotations
@@ -15,26 +15,23 @@ import cv2
 import numpy as np
 
 from ...runtime.compose import MOST_SIDE
-from ...runtime.media.frames import Letterbox
 from ...runtime.media.video import open_source
 from ..data.dataset import Clip, ClipFrames
 from .candidate import Candidate
 from .comparison import compare
-from .fidelity import masked_sum
 from .ground_truth.fields import flow_between
 from .ground_truth.readers import read_clip_field
 from .ground_truth.scores import ExactAccount
 from .landmarks import labelled_pixels
 from .loop import SAMPLES, Driven, Picture, Row, Step, drive, spread
 from .metrics import (
-    FloatImage,
     Leakage,
-    Mask,
     Spread,
     clip_mask,
     deformation_flow,
     high_pass,
     leakage_ncc,
+    masked_sum,
     ratio,
     to_float,
     to_levels,
@@ -44,13 +41,13 @@ from .metrics import (
 METHODS = ("model", "hold", "blur", "flow")
 """See `comparison.compare`; where the exact field is known, `oracle` too."""
 MOST_FRAMES = 16
-"""Of the leakage test and at the clip's own size: more say little more."""
+"""Of the leakage test and of the measures at the clip's own size."""
 LEAK_LEVEL = 0.1
 """A clip leaks when the driving frame's speckle shows in the result this much above the floor."""
 
 
 def driven_frames(count: int, max_frames: int | None = None) -> list[int]:
-    """The frames to drive with: all but the middle one, or `max_frames` of them spread evenly."""
+    """The frames that drive: all but the middle one, or `max_frames` of them, evenly spread."""
     return spread([i for i in range(count) if i != count // 2], max_frames)
 
 
@@ -66,8 +63,7 @@ def reconstruct(
 
     Args:
         clip: of at least two frames; `clip.clip.displacement` is the file of its exact field.
-        max_frames: measure only so many, evenly spread; the temporal measures are then those of the
-            thinned clip.
+        max_frames: measure only so many, evenly spread.
 
     Raises:
         InputError: the exact field cannot be read, or does not fit the clip.
@@ -98,10 +94,11 @@ def reconstruct(
                 step = step._replace(flow=flow, known=known)
             yield step
 
+    candidate.own.set_source(source)
+    candidate.own.set_reference(source)
     row, samples = compare(
         candidate.own,
         methods,
-        source,
         source,
         steps(),
         numbers=numbers,
@@ -115,13 +112,10 @@ def reconstruct(
 
 
 def choose_driver(clips: Sequence[Clip], index: int, seed: int) -> int | None:
-    """Which clip drives clip `index` in the leakage test.
+    """Index of the clip that drives clip `index` in the leakage test; None without any.
 
-    A clip of another subject, of the same group where there is one; drawn from `seed` and the
-    clip's name, so that the draw does not depend on the order of the clips.
-
-    Returns:
-        an index into `clips`, or None when there is no other subject.
+    A clip of another subject, of the same group where there is one, drawn from `seed` and the
+    clip's name, whatever the order of the clips.
     """
     own = clips[index]
     others = [i for i, other in enumerate(clips) if other.subject != own.subject]
@@ -151,50 +145,36 @@ def leakage(
     """
     source = np.array(clip.frames[len(clip) // 2])
     numbers = spread(range(len(other)), min(max_frames or MOST_FRAMES, MOST_FRAMES))
-    measure = _Leak(source, clip_mask(clip.frames), clip_mask(other.frames), candidate.geometry)
-    samples = drive(
-        candidate.other,
-        source,
-        np.array(other.frames[0]),
-        (Step(i, np.array(other.frames[i])) for i in numbers),
-        [measure],
-        shown=spread(numbers, SAMPLES),
-    )
-    mean = Leakage(*np.mean(measure.rows, axis=0).tolist())
+    held, masks = to_float(source), (clip_mask(clip.frames), clip_mask(other.frames))
+    rows: list[Leakage] = []
+
+    def measure(driven: Driven) -> None:
+        flow = deformation_flow(driven.deformation, *held.shape, candidate.geometry)
+        warped = warp_by_flow(held, flow)
+        rows.append(leakage_ncc(driven.prediction, warped, driven.step.driving, *masks))
+
+    candidate.other.set_source(source)
+    candidate.other.set_reference(np.array(other.frames[0]))
+    steps = (Step(i, np.array(other.frames[i])) for i in numbers)
+    samples = drive(candidate.other, steps, [measure], shown=spread(numbers, SAMPLES))
+    mean = Leakage(*np.mean(rows, axis=0).tolist())
     return {**mean._asdict(), "leaks": leaks(mean)}, samples
-
-
-class _Leak:
-    """The leakage of each frame."""
-
-    def __init__(self, source: Picture, own: Mask, other: Mask, geometry: str) -> None:
-        self._source, self._masks, self._geometry = to_float(source), (own, other), geometry
-        self.rows: list[Leakage] = []
-
-    def add(self, driven: Driven) -> None:
-        flow = deformation_flow(driven.deformation, *self._source.shape, self._geometry)
-        warped = warp_by_flow(self._source, flow)
-        frames = (driven.prediction, warped, driven.step.driving)
-        self.rows.append(leakage_ncc(*frames, *self._masks))
 
 
 def at_own_size(
     candidate: Candidate, clip: ClipFrames, max_frames: int | None = None
 ) -> Row | None:
-    """Drive a clip's middle frame with the clip itself, everything at the clip's own size.
+    """Drive a clip's middle frame with the clip itself, at the clip's own size.
 
-    A frame composed over the source at that size (models with layers) and the model's frame
-    enlarged to it (bicubic: bilinear would blur it more than its size does) are each compared with
-    the real frame, which is never shrunk: sharpness and L1 ratio as in `metrics`, the Gaussian of
-    sharpness 2 of its own pixels, over the pixels where the mean of these frames exceeds 0.03.
+    The frame composed over the source (models with layers) and the model's frame enlarged (bicubic)
+    are compared with the real frame at its own size.
 
     Args:
         max_frames: at most so many frames (never more than MOST_FRAMES).
 
     Returns:
-        the measures by method, `composed` where the model has layers; None for a clip that is no
-        larger than the model's frame, or too large to be composed: means of both methods are of
-        the same clips.
+        sharpness and L1 ratio by method; None for a clip that is not larger than the model's frame,
+        or too large to be composed.
     """
     box = clip.letterbox
     if not box.size < max(box.width, box.height) <= MOST_SIDE:
@@ -204,44 +184,34 @@ def at_own_size(
     pictures = _read(clip, [middle, *numbers], candidate.channels)
     source = pictures.pop(middle)
     mask = clip_mask(np.stack([source, *pictures.values()]))
+    held = to_float(source)
     methods = ["composed", "enlarged"] if candidate.has_layers else ["enlarged"]
-    measures = [_Sized(name, to_float(source), mask, box) for name in methods]
+    sums = {name: np.zeros(2) for name in methods}  # |y - x|, |S - x|
+    sharpness = {name: Spread() for name in methods}
+
+    def measure(driven: Driven) -> None:
+        x, inside = to_float(driven.step.driving), box.inside(driven.prediction)
+        enlarged = cv2.resize(inside, (box.width, box.height), interpolation=cv2.INTER_CUBIC)
+        pictures = {**driven.images, "enlarged": enlarged}
+        hold, high = masked_sum(held - x, mask), high_pass(x)[mask]
+        for name in methods:
+            y = to_float(pictures[name])
+            sums[name] += masked_sum(y - x, mask), hold
+            sharpness[name].add(high_pass(y)[mask], high)
+
+    candidate.own.set_source(source)
+    candidate.own.set_reference(source)
     steps = (Step(i, picture) for i, picture in pictures.items())
-    drive(candidate.own, source, source, steps, measures, compose=candidate.has_layers)
+    drive(candidate.own, steps, [measure], compose=candidate.has_layers)
     return {
         "width": box.width,
         "height": box.height,
         "driven": len(numbers),
-        "methods": {measure.method: measure.result() for measure in measures},
+        "methods": {
+            name: {"l1_ratio": ratio(*sums[name].tolist()), "sharpness": sharpness[name].ratio()}
+            for name in methods
+        },
     }
-
-
-class _Sized:
-    """One method at the clip's own size."""
-
-    def __init__(self, method: str, held: FloatImage, mask: Mask, box: Letterbox) -> None:
-        self.method = method
-        self._held, self._mask, self._box = held, mask, box
-        self._error, self._hold = 0.0, 0.0
-        self._sharpness = Spread()
-
-    def add(self, driven: Driven) -> None:
-        if self.method == "composed":
-            picture = driven.images["composed"]
-        else:
-            size = (self._box.width, self._box.height)
-            inside = self._box.inside(driven.prediction)
-            picture = np.asarray(cv2.resize(inside, size, interpolation=cv2.INTER_CUBIC), np.uint8)
-        y, x = to_float(picture), to_float(driven.step.driving)
-        self._error += masked_sum(y - x, self._mask)
-        self._hold += masked_sum(self._held - x, self._mask)
-        self._sharpness.add(high_pass(y)[self._mask], high_pass(x)[self._mask])
-
-    def result(self) -> dict[str, float]:
-        return {
-            "l1_ratio": ratio(self._error, self._hold),
-            "sharpness": self._sharpness.ratio(),
-        }
 
 
 def _read(clip: ClipFrames, wanted: Sequence[int], channels: int) -> dict[int, Picture]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,10 @@ class Report:
 
     Attributes:
         command: the command line.
-        candidate: what was evaluated, with digest and versions (`Candidate.facts`).
+        candidate: `Candidate.facts`.
         settings: task, data, split, crop, frames, seed.
         rows: of clips or pairs.
-        left_out: (clip, reason) of clips that count in no mean.
+        left_out: clips that could not be used, with the reason.
         warnings: about the data.
     """
 
@@ -48,7 +48,7 @@ class Report:
 
     @property
     def layout(self) -> Layout:
-        """How the task's rows are summed up and shown."""
+        """The task's layout."""
         return LAYOUTS[self.settings["task"]]
 
     @cached_property
@@ -63,25 +63,23 @@ class Report:
     @cached_property
     def record(self) -> Row:
         """What results.json holds, as plain JSON types; measures that are not defined are None."""
-        record: Row = plain(
-            {
-                "format": FORMAT,
-                "command": self.command,
-                "candidate": self.candidate,
-                "settings": {**self.settings, "flow": self.layout.flow},
-                **self.layout.measures(self.rows, self.means, self.settings["seed"]),
-                "left_out": [{"clip": clip, "reason": reason} for clip, reason in self.left_out],
-                "warnings": self.warnings,
-            }
-        )
-        return record
+        record = {
+            "format": FORMAT,
+            "command": self.command,
+            "candidate": self.candidate,
+            "settings": {**self.settings, "flow": self.layout.flow},
+            **self.layout.measures(self.rows, self.means, self.settings["seed"]),
+            "left_out": [{"clip": clip, "reason": reason} for clip, reason in self.left_out],
+            "warnings": self.warnings,
+        }
+        return dict(plain(record))
 
     def to_json(self) -> str:
         """`record` as text."""
         return json_text(self.record)
 
     def to_markdown(self) -> str:
-        """What was asked for, the tables, what was left out, and how to read them."""
+        """The text of table.md."""
         facts = {**self.candidate, **self.settings}
         parts = [f"# {self.layout.title}", f"`{self.command}`"]
         parts.append(bullets(f"{key}: {value}" for key, value in facts.items()))
@@ -102,7 +100,8 @@ class Report:
         groups.sort(key=lambda group: _badness(group[1], first, layout.high_is_bad), reverse=True)
         shown = [(*group, "model") for group in groups if len(groups) > 1]
         shown += [("model, all", overall, "model")]
-        others = [method for method in layout.others if _has_method(overall, method)]
+        measured = overall.get("methods", overall.get("errors"))
+        others = [method for method in layout.others if method in measured]
         shown += [(_METHODS[method][0], overall, method) for method in others]
         lines = [["", layout.units, *(headline.title for headline in layout.headlines)]]
         for title, row, method in shown:
@@ -142,28 +141,21 @@ def title_of(task: str, name: str, row: Row) -> str:
 
 
 def _badness(row: Row, path: str, high_is_bad: bool) -> float:
-    """How bad a group's first measure is; what is not defined comes last."""
+    """A group's first measure, higher for worse; without one it is the least bad."""
     value = find(row, path)
     if value is None:
         return -math.inf
     return float(value if high_is_bad else -value)
 
 
-def _has_method(means: Row, method: str) -> bool:
-    """Whether a method was measured."""
-    return method in means.get("methods", means.get("errors", {}))
-
-
 def json_text(record: Any) -> str:
-    """A record as JSON; what is not defined is null."""
+    """A record as JSON text; what is not defined is null."""
     return json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def plain(value: Any) -> Any:
-    """Rows as mappings, tuples as lists, numbers that JSON does not know as null."""
-    if is_dataclass(value):
-        value = vars(value)
-    elif hasattr(value, "_asdict"):
+    """Plain JSON types: named tuples become mappings, numbers that are not finite None."""
+    if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}

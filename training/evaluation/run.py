@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.media.frames import Crop, parse_crop
+from ...runtime.media.frames import parse_crop
 from ...runtime.support.errors import ConfigError, InputError, output_errors
 from ...runtime.support.progress import progress
-from ..data.dataset import Clip, ClipFrames, find_clips, load_clip
+from ..data.dataset import Clip, ClipFrames, ClipList, find_clips, load_clip
 from . import strips
 from .candidate import Candidate, open_candidate
-from .ground_truth.readers import Pair, read_clip_field, read_pair, read_pairs
-from .held_out import ALL, TEST, split_to_read, training_facts
-from .loop import Driven, Row, spread
+from .ground_truth.readers import read_clip_field, read_pair, read_pairs
+from .held_out import ALL, split_to_read, training_facts
+from .loop import Row, spread
 from .prediction import predict
 from .reconstruction import at_own_size, choose_driver, leakage, motionless, reconstruct
 from .report import Report, title_of
@@ -27,27 +27,24 @@ from .tracking import follow, untrackable
 
 LeftOut = list[tuple[str, str]]
 """Clips that cannot be used, with the reason."""
-Found = tuple[list[Any], LeftOut, list[str]]
-"""Clips or pairs, what was left out, warnings."""
-Judged = Iterator[tuple[str, Row, strips.Pictures]]
-"""Names, what was measured, pictures."""
-Judging = tuple[list[Clip], LeftOut, Judged]
-"""Clips that are judged, what was left out, the judging."""
+Judging = tuple[list[Clip], LeftOut, Iterator[tuple[str, Row, strips.Sketch]]]
+"""The clips of a task, those left out, and of each case: name, measures, what is drawn."""
 
 
 def run(args: Namespace) -> int:
     """Judge every clip or pair of the folders, write the report, and print its summary.
 
     Raises:
-        InputError: nothing that can be judged; a wrong path; truth that does not fit its clips.
+        InputError: nothing can be judged; a wrong path; truth that does not fit its clips.
         CheckpointError, BundleError: the candidate cannot be opened.
         OutputError: the report cannot be written.
     """
-    crop = parse_crop(args.crop) if args.crop else None
-    predicting = args.task == "prediction"
-    cases, left_out, warnings = (_find_pairs if predicting else _find_clips)(args, crop)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    for option in ("max_pairs", "alignment"):
+        if args.task != "prediction" and getattr(args, option) is not None:
+            name = f"--{option.replace('_', '-')}"
+            raise ConfigError(f"{name} is for --task prediction", "leave it out, or add the task")
+    cases, left_out, warnings = (_find_pairs if args.task == "prediction" else _find_clips)(args)
+    _warn(warnings)
     output = args.output
     with output_errors(output):  # at once, not after minutes of work
         (output / "strips").mkdir(parents=True, exist_ok=True)
@@ -55,7 +52,10 @@ def run(args: Namespace) -> int:
     with open_candidate(args.candidate) as candidate:
         clips, unread, judged = _JUDGES[args.task](candidate, cases, args)
         seen, said = training_facts(candidate, args.data, clips)
-        for index, (name, row, (strip, line)) in enumerate(judged):
+        _warn(said)
+        for index, (name, row, sketch) in enumerate(judged):
+            title = title_of(args.task, name, row)
+            strip, line = strips.pictures(title, sketch, candidate.geometry)
             strips.write_strip(output / "strips" / strips.strip_name(index, name), strip)
             rows.append(row)
             lines.append(line)
@@ -75,39 +75,42 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _find_clips(args: Namespace, crop: Crop | None) -> Found:
-    """Clips of the split that was asked for, or of the one that is read by default."""
-    for option in ("max_pairs", "alignment"):
-        if getattr(args, option) is not None:
-            name = f"--{option.replace('_', '-')}"
-            raise ConfigError(f"{name} is for --task prediction", "leave it out, or add the task")
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _find_clips(args: Namespace) -> tuple[list[Any], LeftOut, list[str]]:
+    """Clips of the split, those without a reader, warnings."""
+    crop = parse_crop(args.crop) if args.crop else None
     found = find_clips(args.data, split=None if args.split == ALL else args.split, crop=crop)
     if args.split is None:
-        clips = found.clips + [clip for clip, _ in found.unsupported]
-        args.split = split_to_read({clip.split for clip in clips}, found.warnings)
-        if args.split == TEST:
-            found = find_clips(args.data, split=TEST, crop=crop)
-    left_out = [(clip.name, reason) for clip, reason in found.unsupported]
-    read = [clip.path for clip in found.clips + [clip for clip, _ in found.unsupported]]
+        args.split = split_to_read({clip.split for clip in _every(found)}, found.warnings)
+        if args.split != ALL:
+            found = find_clips(args.data, split=args.split, crop=crop)
     for folder in args.data:
-        if not any(path.is_relative_to(folder) for path in read):
+        if not any(clip.path.is_relative_to(folder) for clip in _every(found)):
             found.warnings.append(f"{folder} has no clip of the split {args.split!r}")
+    left_out = [(clip.name, reason) for clip, reason in found.unsupported]
     return found.clips, left_out, found.warnings
 
 
-def _find_pairs(args: Namespace, crop: Crop | None) -> Found:
-    """Pairs of the split that was asked for, or of the one that is read by default."""
-    pairs: list[Pair] = []
-    warnings: list[str] = []
+def _find_pairs(args: Namespace) -> tuple[list[Any], LeftOut, list[str]]:
+    """Pairs of the split, nothing left out, warnings."""
+    crop = parse_crop(args.crop) if args.crop else None
+    pairs, warnings = [], []
     for folder in args.data:
         found = find_clips([folder], crop=crop)
         warnings += found.warnings
-        clips = found.clips + [clip for clip, _ in found.unsupported]
-        pairs += read_pairs(folder, clips, None if args.split == ALL else args.split)
+        pairs += read_pairs(folder, _every(found), None if args.split == ALL else args.split)
     if args.split is None:
         args.split = split_to_read({pair.split for pair in pairs}, warnings)
         pairs = [pair for pair in pairs if args.split in (ALL, pair.split)]
     return spread(pairs, args.max_pairs), [], warnings
+
+
+def _every(found: ClipList) -> list[Clip]:
+    return found.clips + [clip for clip, _ in found.unsupported]
 
 
 def _judge_clips(candidate: Candidate, clips: Sequence[Clip], args: Namespace) -> Judging:
@@ -118,22 +121,19 @@ def _judge_clips(candidate: Candidate, clips: Sequence[Clip], args: Namespace) -
             read_clip_field(clip.clip.displacement, clip)
     known = [clip.clip for clip in loaded]
 
-    def judged() -> Judged:
+    def judged() -> Iterator[tuple[str, Row, strips.Sketch]]:
         for index, clip in enumerate(progress(loaded, label="evaluating clips")):
             row, samples = reconstruct(candidate, clip, args.max_frames)
             row["own_size"] = at_own_size(candidate, clip, args.max_frames)
             row["driver"], row["leakage"] = None, None
-            leaked: list[Driven] = []
+            sketch = strips.Sketch(np.array(clip.frames[len(clip) // 2]), samples)
             driver = choose_driver(known, index, args.seed)
             if driver is not None:
                 row["driver"] = known[driver].name
                 row["leakage"], leaked = leakage(candidate, clip, loaded[driver], args.max_frames)
-            source = np.array(clip.frames[len(clip) // 2])
-            about = f"driven by {row['driver']}, another subject"
-            title, geometry = title_of(args.task, clip.clip.name, row), candidate.geometry
-            other = (about, leaked)
-            drawn = strips.pictures(title, source, samples, geometry, other=other)
-            yield clip.clip.name, row, drawn
+                about = f"driven by {row['driver']}, another subject"
+                sketch = sketch._replace(other_title=about, other=leaked)
+            yield clip.clip.name, row, sketch
 
     return known, left_out, judged()
 
@@ -142,18 +142,15 @@ def _judge_tracks(candidate: Candidate, clips: Sequence[Clip], args: Namespace) 
     hint = "tracking needs a keypoints.csv with labels in at least two frames of a clip"
     loaded, left_out = _read_clips(candidate, clips, untrackable, hint)
 
-    def judged() -> Judged:
+    def judged() -> Iterator[tuple[str, Row, strips.Sketch]]:
         for clip in progress(loaded, label="evaluating clips"):
-            row, samples = follow(candidate, clip, args.max_frames)
-            still, *frames = samples
-            source, title = still.step.driving, title_of(args.task, clip.clip.name, row)
-            start, geometry = still.step.points, candidate.geometry
-            yield clip.clip.name, row, strips.pictures(title, source, frames, geometry, start)
+            row, (still, *frames) = follow(candidate, clip, args.max_frames)
+            yield clip.clip.name, row, strips.Sketch(still.step.driving, frames, still.step.points)
 
     return [clip.clip for clip in loaded], left_out, judged()
 
 
-def _judge_pairs(candidate: Candidate, pairs: Sequence[Pair], args: Namespace) -> Judging:
+def _judge_pairs(candidate: Candidate, pairs: Sequence[Any], args: Namespace) -> Judging:
     if args.alignment is None:
         args.alignment = "given" if candidate.can_align else "none"
     if args.alignment != "none" and not candidate.can_align:
@@ -163,13 +160,11 @@ def _judge_pairs(candidate: Candidate, pairs: Sequence[Pair], args: Namespace) -
             "this model cannot align by itself", "--alignment given, landmarks or none"
         )
 
-    def judged() -> Judged:
+    def judged() -> Iterator[tuple[str, Row, strips.Sketch]]:
         for pair in progress(pairs, label="evaluating pairs"):
             data = read_pair(pair, candidate.size, candidate.channels)
             row, samples = predict(candidate, data, args.alignment, args.max_frames)
-            title, geometry = title_of(args.task, pair.name, row), candidate.geometry
-            drawn = strips.pictures(title, data.source, samples, geometry, data.start)
-            yield pair.name, row, drawn
+            yield pair.name, row, strips.Sketch(data.source, samples, data.start)
 
     ends = {clip.path: clip for pair in pairs for clip in (pair.source, pair.driving)}
     return list(ends.values()), [], judged()
@@ -188,25 +183,24 @@ def _read_clips(
     unfit: Callable[[ClipFrames], str | None],
     hint: str,
 ) -> tuple[list[ClipFrames], LeftOut]:
-    """The clips as the model sees them, and those that cannot be used.
+    """The clips as the model sees them, and those that cannot be used: `unfit` says why.
 
-    Args:
-        unfit: why a clip cannot be used, or None.
-        hint: of the InputError if there is no clip at all.
+    Raises:
+        InputError: no clip can be used; with this hint.
     """
     loaded: list[ClipFrames] = []
     left_out: LeftOut = []
     for clip in progress(clips, label="reading clips"):
         try:
-            # Evaluation wants the field at full size, not what training keeps of it.
+            # Evaluation reads the field at full size, which training does not keep.
             frames = load_clip(replace(clip, displacement=None), candidate.size, candidate.channels)
+            reason = unfit(frames)
         except InputError as error:
-            left_out.append((clip.name, error.message))
-            continue
-        if reason := unfit(frames):
-            left_out.append((clip.name, reason))
-        else:
+            reason = error.message
+        if reason is None:
             loaded.append(replace(frames, clip=clip))
+        else:
+            left_out.append((clip.name, reason))
     if not loaded:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out)
         raise InputError(f"no clip can be evaluated ({reasons})", hint)
@@ -223,8 +217,7 @@ def _settings(args: Namespace) -> dict[str, Any]:
         "max_frames": args.max_frames or "all",
     }
     if args.task == "prediction":
-        settings["max_pairs"] = args.max_pairs or "all"
-        settings["alignment"] = args.alignment
+        settings |= {"max_pairs": args.max_pairs or "all", "alignment": args.alignment}
     return {**settings, "seed": args.seed}
 
 

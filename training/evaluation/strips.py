@@ -1,9 +1,8 @@
 """Pictures of an evaluation: a strip per clip or pair, and all of them on one page.
 
 The first column is the source; the others are a few driven frames, from the top: the driving frame,
-the prediction, the truth if another subject drives, the absolute difference (three times enlarged),
-and the deformation as arrows on its magnitude. True points are drawn as +, those that were found as
-o: on prediction and truth, or on the driving frame if its own points are tracked. A second block
+the prediction, the truth if another subject drives, the absolute difference (times three), and the
+deformation as arrows on its magnitude. True points are drawn as +, found ones as o. A second block
 shows the same source driven by another subject.
 """
 
@@ -11,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,17 +19,14 @@ from numpy.typing import NDArray
 from ...runtime.support.atomic_files import atomic_write_bytes
 from .landmarks import Points
 from .loop import Driven, Picture
-from .metrics import pixel_grid, to_levels
+from .metrics import deformation_flow, to_levels
 
 Tile = tuple[str, Picture]
 """A caption and (TILE, TILE, 3)."""
-Pictures = tuple[Picture, Picture]
-"""The strip of a clip or pair, and its line of the overview, (H, W, 3) RGB."""
 
 TILE = 192
-GAP = 4
-_CAPTION = 20
-DIFFERENCE_GAIN = 3
+_GAP, _CAPTION = 4, 20
+_GAIN = 3  # of the difference
 _ARROWS = 12  # a side
 _PAPER = (250, 250, 250)
 _INK = (20, 20, 20)
@@ -39,31 +36,38 @@ _TRACKED = (255, 170, 40)
 _ARM = 5
 
 
-def pictures(
-    title: str,
-    source: Picture,
-    own: Sequence[Driven],
-    geometry: str,
-    start: Points | None = None,
-    other: tuple[str, Sequence[Driven]] = ("", ()),
-) -> Pictures:
-    """Draw a clip or pair.
+class Sketch(NamedTuple):
+    """What is drawn of a clip or pair.
+
+    Attributes:
+        own: a few driven frames.
+        start: points of the source (P, 2), in pixels.
+        other_title, other: of a second block.
+    """
+
+    source: Picture
+    own: Sequence[Driven]
+    start: Points | None = None
+    other_title: str = ""
+    other: Sequence[Driven] = ()
+
+
+def pictures(title: str, sketch: Sketch, geometry: str) -> tuple[Picture, Picture]:
+    """The strip of a clip or pair, and its line of the overview, (H, W, 3) RGB.
 
     Args:
-        own: a few driven frames.
-        geometry: of their deformation.
-        start: points of the source (P, 2), in pixels.
-        other: title and frames of a second block.
+        geometry: of the deformations.
     """
+    source, own, start, other_title, other = sketch
     still = ("source" if start is None else "source, points +", _marked(source, start))
     blocks = [_block(title, still, own, geometry)]
     # Where the first frame is the reference, nothing moves in it.
     first = len(own) // 2 if own[0].step.after == 0 else 0
     tiles = [tile for i in sorted({first, len(own) - 1}) for tile in _tiles(own[i])]
-    if other[1]:
-        blocks.append(_block(other[0], still, other[1], geometry))
-        tiles += _tiles(other[1][len(other[1]) // 2], "other subject")
-    return stacked(blocks), in_columns(title, [[tile] for tile in (still, *tiles)])
+    if other:
+        blocks.append(_block(other_title, still, other, geometry))
+        tiles += _tiles(other[len(other) // 2], "other subject")
+    return _stacked(blocks), in_columns(title, [[tile] for tile in (still, *tiles)])
 
 
 def write_strip(path: Path, picture: Picture) -> None:
@@ -73,7 +77,7 @@ def write_strip(path: Path, picture: Picture) -> None:
 
 
 def strip_name(number: int, clip: str) -> str:
-    """A file name for the strip of clip `number`: plain, and no two alike."""
+    """A plain and unique file name for the strip of clip `number`."""
     name = clip.rstrip("/").rpartition("/")[2]
     return f"{number:03d}_{''.join(c if c.isalnum() or c in '._-' else '_' for c in name)}.png"
 
@@ -86,27 +90,19 @@ def overview(rows: Sequence[Picture]) -> Picture:
         size = (round(width / 1.5), round(height / 1.5))
         small.append(cv2.resize(row, size, interpolation=cv2.INTER_AREA))
     half = (len(small) + 1) // 2
-    columns = [stacked(small[:half]), *([stacked(small[half:])] if small[half:] else [])]
+    columns = [_stacked(part) for part in (small[:half], small[half:]) if part]
     height = max(column.shape[0] for column in columns)
-    padded = [_on_paper(c, height - c.shape[0], 0, 4 * GAP) for c in columns]
+    padded = [_on_paper(c, height - c.shape[0], 0, 4 * _GAP) for c in columns]
     return np.concatenate(padded, axis=1)
 
 
 def show_deformation(deformation: NDArray[np.float32], geometry: str) -> Picture:
-    """Arrows from the points of a grid to where they read in the source, over the magnitude.
-
-    Args:
-        deformation: (h, w, 2) points.
+    """Arrows to where a deformation (h, w, 2) reads in the source, on its magnitude.
 
     Returns:
         (TILE, TILE, 3) RGB; full brightness is a tenth of the picture's width.
     """
-    h, w = deformation.shape[:2]
-    size = np.array([w, h], np.float32)
-    grid = pixel_grid(h, w)
-    identity = 2 * grid / (size - 1) - 1 if geometry == "fomm" else (2 * grid + 1) / size - 1
-    move = cv2.resize(deformation - identity, (TILE, TILE), interpolation=cv2.INTER_LINEAR)
-    pixels = move * (TILE / 2)
+    pixels = deformation_flow(deformation, TILE, TILE, geometry)
     level = np.clip(np.linalg.norm(pixels, axis=-1) / (TILE / 10), 0, 1)
     picture = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
     picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
@@ -123,12 +119,8 @@ def _tiles(driven: Driven, driver: str = "driving") -> list[Tile]:
     step, truth = driven.step, driven.step.truth
     on_driving = (step.points, driven.found) if truth is None else (None, None)
     marks = ", + true, o found" if driven.found is not None else ""
-    tiles = [
-        (
-            f"{driver} {step.number}" + marks * (truth is None),
-            _marked(step.driving, *on_driving),
-        )
-    ]
+    caption = f"{driver} {step.number}" + marks * (truth is None)
+    tiles = [(caption, _marked(step.driving, *on_driving))]
     if truth is None or driven.found is None:
         return [*tiles, ("prediction", as_tile(driven.prediction))]
     found = _marked(driven.prediction, step.points, driven.found)
@@ -151,18 +143,16 @@ def in_columns(title: str, columns: Sequence[Sequence[Tile]]) -> Picture:
     height = max(len(column) for column in columns)
     drawn = []
     for column in columns:
-        tiles = [captioned(tile, caption) for caption, tile in column]
+        tiles = [_captioned(tile, caption) for caption, tile in column]
         tiles += [np.full_like(tiles[0], 250)] * (height - len(tiles))
         drawn.append(np.concatenate(tiles))
     body = np.concatenate(drawn, axis=1)
-    return np.concatenate([title_line(title, body.shape[1]), body])
+    return np.concatenate([_text_line(title, body.shape[1], _INK), body])
 
 
 def _difference(a: Picture, b: Picture) -> Tile:
-    """|a - b|, enlarged."""
     gap = cv2.absdiff(to_levels(a), to_levels(b))
-    gain = np.full_like(gap, DIFFERENCE_GAIN)
-    return f"difference x{DIFFERENCE_GAIN}", as_tile(cv2.multiply(gap, gain))
+    return f"difference x{_GAIN}", as_tile(cv2.multiply(gap, np.full_like(gap, _GAIN)))
 
 
 def _marked(image: Picture, true: Points | None, tracked: Points | None = None) -> Picture:
@@ -177,7 +167,7 @@ def _marked(image: Picture, true: Points | None, tracked: Points | None = None) 
 
 
 def _places(points: Points | None, image: Picture) -> Sequence[tuple[int, int]]:
-    """Pixels of the image as whole pixels of a tile; what is not known or far outside is left."""
+    """Pixels of the image as whole pixels of a tile, without those unknown or far outside."""
     if points is None:
         return []
     size = np.array([image.shape[1], image.shape[0]])
@@ -192,25 +182,23 @@ def as_tile(image: Picture) -> Picture:
     return cv2.resize(colour, (TILE, TILE), interpolation=cv2.INTER_AREA)
 
 
-def captioned(tile: Picture, caption: str) -> Picture:
-    """A tile with a frame and a line above it."""
-    framed = _on_paper(tile, GAP, GAP, GAP)
-    return np.concatenate([title_line(caption, framed.shape[1], _MARK), framed])
+def _captioned(tile: Picture, caption: str) -> Picture:
+    framed = _on_paper(tile, _GAP, _GAP, _GAP)
+    return np.concatenate([_text_line(caption, framed.shape[1], _MARK), framed])
 
 
-def title_line(text: str, width: int, colour: tuple[int, int, int] = _INK) -> Picture:
-    """A line of text."""
+def _text_line(text: str, width: int, colour: tuple[int, int, int]) -> Picture:
     line = np.full((_CAPTION, width, 3), _PAPER, np.uint8)
-    at = (GAP, _CAPTION - 6)
+    at = (_GAP, _CAPTION - 6)
     plain = text.encode("ascii", "replace").decode()  # OpenCV's font knows no other letters
     cv2.putText(line, plain, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
     return line
 
 
-def stacked(pictures: Sequence[Picture]) -> Picture:
+def _stacked(pictures: Sequence[Picture]) -> Picture:
     """Pictures below each other, as wide as the widest."""
     width = max(picture.shape[1] for picture in pictures)
-    return np.concatenate([_on_paper(p, GAP, 0, width - p.shape[1]) for p in pictures])
+    return np.concatenate([_on_paper(p, _GAP, 0, width - p.shape[1]) for p in pictures])
 
 
 def _on_paper(picture: Picture, below: int, left: int, right: int) -> Picture:

@@ -35,14 +35,14 @@ _UNSAID = {"methods", "exact", "own_size", "mean"}
 
 
 def find(row: Any, path: str) -> Any:
-    """What lies at a path (names with dots between) in a row; None where there is nothing."""
+    """The value at a path (`methods.model.l1`) in a row; None without one."""
     for name in path.split("."):
         row = row.get(name) if isinstance(row, Mapping) else None
     return row
 
 
 def rows_at(record: Any, path: str) -> list[Any]:
-    """The rows at a path: one, or with `.*` at its end all of a list or, by `name`, a mapping."""
+    """The row at a path; with `.*` at its end, all rows of the list or mapping (with a `name`)."""
     found = find(record, path.removesuffix(".*"))
     if not found:
         return []
@@ -54,13 +54,10 @@ def rows_at(record: Any, path: str) -> list[Any]:
 
 
 def table(rows: Sequence[Any], columns: str) -> str:
-    """A Markdown table; a dash where a row has nothing, no row with dashes only after its name.
+    """A Markdown table, without rows that have only a name; empty if no row is left.
 
     Args:
         columns: paths with spaces between; `methods.{model,hold}.l1` stands for two.
-
-    Returns:
-        nothing if there is no row.
     """
     paths = [path for word in columns.split() for path in expand(word)]
     texts = [[cell(find(row, path)) for path in paths] for row in rows]
@@ -69,7 +66,7 @@ def table(rows: Sequence[Any], columns: str) -> str:
 
 
 def expand(path: str) -> list[str]:
-    """The paths that one with alternatives in braces stands for."""
+    """The paths that a path with alternatives in braces stands for."""
     if (found := re.search(r"\{(.*?)\}", path)) is None:
         return [path]
     before, after = path[: found.start()], path[found.end() :]

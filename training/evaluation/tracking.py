@@ -1,10 +1,9 @@
 """Tracking: labelled points of one frame, looked for in the others by the model's own motion.
 
-Source and reference are the middle one of a clip's labelled frames (n // 2 of them). The model's
-deformation says where a new frame reads in the source, so a point p of the source is found at z
-with deformation(z) = p. The error is the distance from the label, in pixels of the model's frame:
-the mean over points, then frames, then clips. No picture is looked at: sharp speckle in the wrong
-place does not help.
+Source and reference are the middle one of a clip's labelled frames. The model's deformation says
+where a new frame reads in the source, so a point p of the source is found at z with
+deformation(z) = p. The error is the distance from the label, in pixels of the model's frame: the
+mean over points, then frames, then clips. Source: docs/method.md, "How it is judged".
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from .loop import SAMPLES, Driven, Picture, Row, Step, drive, spread
 from .metrics import deformation_flow, dis, finite_mean, ratio
 
 METHODS = ("model", "hold", "flow")
-"""The model; every point stays; dense flow (DIS) from the source to the frame, which sees both."""
+"""The model; every point stays; dense flow (DIS) from the source to the frame."""
 
 
 def labelled_frames(clip: ClipFrames) -> list[int]:
@@ -50,10 +49,9 @@ def follow(
         max_frames: measure only so many, evenly spread.
 
     Returns:
-        errors: by method, in pixels; share: the same over hold's; points: the errors by the name of
-        a point, of those in the source and in another frame; lost: share of the points that the
-        deformation reads nowhere: the pixel that reads nearest stands for them. And frames for
-        the pictures, the source first.
+        errors: by method, in pixels; share: the same over hold's; points: errors by point; lost:
+        share of the points that the deformation reads nowhere. And frames for the pictures, the
+        source first.
     """
     labelled = labelled_frames(clip)
     middle = labelled[len(labelled) // 2]
@@ -62,14 +60,10 @@ def follow(
     common = [t for t in labelled if t != middle and np.isfinite(true[t] + start).any()]
     numbers = spread(common, max_frames)
     points = _Points(source, start, candidate.geometry)
-    samples = drive(
-        candidate.own,
-        source,
-        source,
-        (Step(t, np.array(clip.frames[t]), after=t - middle, points=true[t]) for t in numbers),
-        [points],
-        shown=spread(numbers, SAMPLES),
-    )
+    candidate.own.set_source(source)
+    candidate.own.set_reference(source)
+    steps = (Step(t, np.array(clip.frames[t]), after=t - middle, points=true[t]) for t in numbers)
+    samples = drive(candidate.own, steps, [points.add], shown=spread(numbers, SAMPLES))
     gaps = {name: np.stack(rows) for name, rows in points.gaps.items()}  # (frames, P)
     errors = {name: finite_mean([finite_mean(row) for row in rows]) for name, rows in gaps.items()}
     known = np.isfinite(gaps["hold"]).any(axis=0)
@@ -110,10 +104,8 @@ class _Points:
 
     def add(self, driven: Driven) -> None:
         start, true = self._start, driven.step.points
-        assert true is not None
         both = np.isfinite(start + true).all(axis=1)
-        shape = self._source.shape
-        flow = deformation_flow(driven.deformation, shape[0], shape[1], self._geometry)
+        flow = deformation_flow(driven.deformation, *self._source.shape[:2], self._geometry)
         dense = dis(self._source, driven.step.driving).astype(np.float64)
         places = {name: np.full_like(start, np.nan) for name in METHODS}
         places["model"][both], found = carried(flow, start[both])

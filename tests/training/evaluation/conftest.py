@@ -1,4 +1,4 @@
-"""A cache of the tests' own, and small models that can be evaluated."""
+"""A cache of the tests' own, a phantom folder, and small models that can be evaluated."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sonomime.training.config import config_from_dict
 from sonomime.training.models.keypoints.model import AnimationModel
 
 from ...toy_bundle import make_toy_bundle
+from .phantoms import write_phantom
 
 SIZE = 64
 
@@ -29,12 +30,18 @@ def own_cache_and_one_thread(
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to read; copy it before changing it."""
+    return write_phantom(tmp_path_factory.mktemp("data") / "phantom")
+
+
+@pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_toy_bundle(tmp_path_factory.mktemp("bundle") / "toy", SIZE)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = {"width": 4, "max_features": 8, "depth": 2, "head_kernel": 3}
     model = {

@@ -88,13 +88,6 @@ class Copy(Fake):
         return frame
 
 
-class Blurred(Fake):
-    """The target, blurred."""
-
-    def animate(self, frame: Image, timestamp: float | None = None) -> Image:
-        return np.asarray(cv2.GaussianBlur(frame, (0, 0), 3), np.uint8)
-
-
 class Ghost(Fake):
     """The source with a third of the driving frame in it."""
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from sonomime.runtime.support.errors import InputError
 from sonomime.training.evaluation.candidate import open_candidate
 
 from ...toy_bundle import make_toy_bundle
@@ -41,9 +39,3 @@ def test_a_bundle_says_what_it_can_align_by(tmp_path: Path) -> None:
         with open_candidate(path) as candidate:
             found[name] = (candidate.can_align, candidate.can_align_itself)
     assert found == {"toy": (True, True), "blind": (True, False), "keypoints": (False, False)}
-
-
-def test_a_run_folder_is_led_to_its_checkpoint(checkpoint: Path) -> None:
-    with pytest.raises(InputError) as caught, open_candidate(checkpoint.parent):
-        pass
-    assert str(checkpoint) in caught.value.hint

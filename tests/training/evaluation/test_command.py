@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,12 +28,11 @@ from sonomime.training.evaluation.candidate import Candidate
 from sonomime.training.evaluation.command import add_evaluate
 from sonomime.training.evaluation.held_out import NO_TEST
 
-from ...toy_bundle import make_toy_bundle
 from ...toy_displacement import make_displacement_toy
 from .conftest import SIZE
 from .fakes import Copy, Fake, candidate_of, moving_clip
+from .phantoms import NAMES
 from .phantoms import SIZE as PHANTOM_SIZE
-from .phantoms import write_phantom
 
 CLIPS = {
     "one": ("a", "lung", "test"),
@@ -50,10 +49,21 @@ def parse(*words: object) -> argparse.Namespace:
 
 
 def evaluate(output: Path, *words: object) -> Any:
-    """results.json of `sonomime evaluate`."""
+    """results.json of `sonomime evaluate`, whose table.md is found to be well formed."""
     args = parse(*words, "-o", output)
     assert args.run(args) == 0
-    return json.loads((output / "results.json").read_text())
+    text = (output / "table.md").read_text()
+    tables = [part for part in text.split("\n\n") if part.startswith("| ")]
+    assert len(tables) >= 4
+    for each in tables:
+        assert len({line.replace("\\|", "").count("|") for line in each.splitlines()}) == 1, each
+    found = (output / "results.json").read_text()
+    record = json.loads(found)
+    assert "NaN" not in found
+    assert ("## Left out" in text, "## Warnings" in text) == (
+        bool(record["left_out"]), bool(record["warnings"]),
+    )  # fmt: skip
+    return record
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +79,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "heart.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 64)
     (folder / "clips.csv").write_text("\n".join(rows) + "\n")
     return folder
-
-
-@pytest.fixture(scope="module")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_phantom(tmp_path_factory.mktemp("data") / "phantom")
 
 
 @pytest.fixture
@@ -98,7 +103,7 @@ def test_the_folder_gets_the_report_and_a_strip_per_clip(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "report"
-    record = evaluate(output, "copy", "--data", data, "--split", "all")
+    record = evaluate(output, "copy", "--data", data, "--split", "all", "--max-frames", 2)
     assert sorted(p.relative_to(output).as_posix() for p in output.rglob("*.*")) == [
         "overview.png",
         "results.json",
@@ -108,6 +113,8 @@ def test_the_folder_gets_the_report_and_a_strip_per_clip(
     assert [clip["clip"] for clip in record["clips"]] == list(CLIPS)
     assert record["means"]["all"]["methods"]["model"]["l1_ratio"] == 0
     assert record["means"]["all"]["leaking"] == list(CLIPS)
+    assert list(record["means"]) == ["all", "bone", "lung"]
+    assert record["means"]["bone"]["clips"] == 2 and record["means"]["bone"]["exact"] is None
     assert [left["clip"] for left in record["left_out"]] == ["heart.dcm"]
     said = capsys.readouterr().out
     assert len(said) < 2500 and said.splitlines()[-1].endswith("strips/")
@@ -115,39 +122,29 @@ def test_the_folder_gets_the_report_and_a_strip_per_clip(
 
 
 @pytest.mark.usefixtures("trained_on")
-def test_json_is_all_that_a_program_reads(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    record = evaluate(tmp_path / "r", "copy", "--data", data, "--json")
-    assert json.loads(capsys.readouterr().out) == record
-    assert record["clips"][0]["driver"] == "two"
-
-
-@pytest.mark.usefixtures("trained_on")
-def test_options_reach_the_evaluation_and_its_command(data: Path, tmp_path: Path) -> None:
-    words = ["copy", "--data", data, "--max-frames", 2, "--crop", "0,0,40,40", "--seed", 7]
-    record = evaluate(tmp_path / "r", *words)
-    assert all(clip["driven"] == 2 for clip in record["clips"])
-    assert record["settings"]["crop"] == "0,0,40,40" and record["settings"]["seed"] == 7
-    again = parse(*record["command"].split()[2:])
-    assert (again.crop, again.seed, again.split) == ("0,0,40,40", 7, "test")
-
-
-@pytest.mark.usefixtures("trained_on")
 @pytest.mark.parametrize(
     ("words", "clips", "split"),
     [
-        ([], ["one", "two"], "test"),
+        (["--crop", "0,0,40,40", "--seed", 7], ["one", "two"], "test"),
         (["--split", "val"], ["four"], "val"),
-        (["--split", "all"], list(CLIPS), "all"),
     ],
 )
-def test_the_split_test_is_read_unless_another_is_asked_for(
-    words: list[str], clips: list[str], split: str, data: Path, tmp_path: Path
+def test_options_reach_the_evaluation_and_its_command_and_json_is_all_that_a_program_reads(
+    words: list[object],
+    clips: list[str],
+    split: str,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    record = evaluate(tmp_path / "r", "hold", "--data", data, *words)
+    words = ["copy", "--data", data, "--max-frames", 2, *words]
+    record = evaluate(tmp_path / "r", *words, "--json")
+    assert json.loads(capsys.readouterr().out) == record
     assert [clip["clip"] for clip in record["clips"]] == clips
-    assert record["settings"]["split"] == split and NO_TEST not in record["warnings"]
+    assert all(clip["driven"] == 2 for clip in record["clips"])
+    assert NO_TEST not in record["warnings"]
+    asked, again = parse(*words, "-o", "r"), parse(*record["command"].split()[2:])
+    assert (again.crop, again.seed, again.split) == (asked.crop, asked.seed, split)
 
 
 @pytest.mark.usefixtures("trained_on")
@@ -190,79 +187,72 @@ def test_what_was_trained_on_is_counted_by_name(
     assert partly["evaluated_clips_trained_on"] == "0 of 2, by name, not recorded for older"
 
 
-def test_a_bundle_through_the_runtime(bundle: Path, data: Path, tmp_path: Path) -> None:
-    record = evaluate(tmp_path / "r", bundle, "--data", data, "--max-frames", 3)
-    facts = record["candidate"]
+def test_a_bundle_and_a_checkpoint_are_evaluated(
+    bundle: Path, checkpoint: Path, data: Path, phantom: Path, tmp_path: Path
+) -> None:
+    words = ["--data", phantom, *PREDICTION, "--max-pairs", 1, "--max-frames", 3]
+    record = evaluate(tmp_path / "bundle", bundle, *words)
+    facts, exact = record["candidate"], record["pairs"][0]["exact"]
     assert facts["kind"] == "bundle" and len(facts["manifest_sha256"]) == 64
     assert facts["evaluated_clips_trained_on"].startswith("a bundle does not record")
-    assert record["clips"][0]["methods"]["model"]["l1_ratio"] > 0
-
-
-def test_a_checkpoint_through_torch(checkpoint: Path, data: Path, tmp_path: Path) -> None:
-    record = evaluate(tmp_path / "r", checkpoint, "--data", data, "--max-frames", 2)
+    # At the reference frame nothing moves, whatever the model; afterwards something does.
+    assert exact["endpoint_error"] != pytest.approx(exact["endpoint_hold"], rel=1e-3)
+    words = ["--data", data, "--split", "val", "--max-frames", 1]
+    record = evaluate(tmp_path / "checkpoint", checkpoint, *words)
     assert record["candidate"]["kind"] == "checkpoint" and record["candidate"]["step"] == "3"
     assert len(record["candidate"]["sha256"]) == 64 and "torch" in record["candidate"]
     assert record["clips"][0]["methods"]["model"]["l1_ratio"] > 0
 
 
 PREDICTION = ("--task", "prediction")
+CLIP, PAIR = ("--data", "{data}"), ("--data", "{phantom}", *PREDICTION)
 WRONG: list[tuple[Sequence[str], type[SonomimeError]]] = [
-    (["{here}/missing.pt", "--data", "{data}"], InputError),
-    (["{here}", "--data", "{data}"], InputError),
-    (["{here}/text.pt", "--data", "{data}"], CheckpointError),
-    (["{broken}", "--data", "{data}"], BundleError),
+    (["{here}/missing.pt", *CLIP], InputError),
+    (["{here}", *CLIP], InputError),
+    (["{here}/text.pt", *CLIP], CheckpointError),
+    (["{here}/broken", *CLIP], BundleError),
     (["{bundle}", "--data", "{here}/missing"], InputError),
-    (["{bundle}", "--data", "{data}", "--split", "none"], InputError),
-    (["{bundle}", "--data", "{data}", "--crop", "1,2,3"], ConfigError),
-    (["{bundle}", "--data", "{data}", "--crop", "0,0,999,999"], InputError),
-    (["{bundle}", "--data", "{still}"], InputError),
-    (["{bundle}", "--data", "{data}", "--max-pairs", "3"], ConfigError),
-    (["{bundle}", "--data", "{data}", "--alignment", "none"], ConfigError),
-    (["{bundle}", "--data", "{data}", "--task", "tracking"], InputError),
-    (["{bundle}", "--data", "{data}", *PREDICTION], InputError),
-    (["{bundle}", "--data", "{phantom}", *PREDICTION, "--split", "none"], InputError),
-    (["{bundle}", "--data", "{phantom}", *PREDICTION, "--alignment", "given"], ConfigError),
-    (["{blind}", "--data", "{phantom}", *PREDICTION, "--alignment", "auto"], ConfigError),
-    (["{bundle}", "--data", "{cut}"], InputError),
+    (["{bundle}", *CLIP, "--split", "none"], InputError),
+    (["{bundle}", *CLIP, "--crop", "1,2,3"], ConfigError),
+    (["{bundle}", *CLIP, "--crop", "0,0,999,999"], InputError),
+    (["{bundle}", "--data", "{here}/still"], InputError),
+    (["{bundle}", *CLIP, "--alignment", "none"], ConfigError),
+    (["{bundle}", *CLIP, "--task", "tracking"], InputError),
+    (["{bundle}", *CLIP, *PREDICTION], InputError),
+    (["{bundle}", *PAIR, "--split", "none"], InputError),
+    (["{bundle}", *PAIR, "--crop", "90,90,8,8"], InputError),
+    (["{bundle}", *PAIR, "--alignment", "given"], ConfigError),
+    (["{blind}", *PAIR, "--alignment", "auto"], ConfigError),
+    (["{bundle}", "--data", "{here}/cut"], InputError),
 ]
+
+
+@pytest.fixture(scope="module")
+def places(
+    bundle: Path, data: Path, phantom: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """What WRONG names: `here` has a text, a broken bundle, a single picture and a cut field."""
+    here = tmp_path_factory.mktemp("wrong")
+    (here / "text.pt").write_text("not a checkpoint")
+    stage = next(Path(shutil.copytree(bundle, here / "broken")).glob("*.onnx"))
+    stage.write_bytes(stage.read_bytes() + b"\0")
+    (here / "still").mkdir()
+    cv2.imwrite(str(here / "still" / "0.png"), moving_clip(3, SIZE)[0])
+    field = Path(shutil.copytree(phantom, here / "cut")) / "displacement" / "s2.npz"
+    field.write_bytes(field.read_bytes()[:3000])
+    blind = make_displacement_toy(here / "blind", landmarks=())
+    return {"here": here, "data": data, "bundle": bundle, "phantom": phantom, "blind": blind}
 
 
 @pytest.mark.parametrize(("words", "error"), WRONG)
 def test_wrong_input_is_a_clear_error_and_leaves_no_report(
-    words: Sequence[str],
-    error: type[SonomimeError],
-    bundle: Path,
-    data: Path,
-    phantom: Path,
-    tmp_path: Path,
+    words: Sequence[str], error: type[SonomimeError], places: dict[str, Path], tmp_path: Path
 ) -> None:
-    places = {"here": tmp_path, "data": data, "bundle": bundle, "phantom": phantom}
-    (tmp_path / "text.pt").write_text("not a checkpoint")
-    broken = places["broken"] = make_toy_bundle(tmp_path / "broken", SIZE)
-    stage = next(broken.glob("*.onnx"))
-    stage.write_bytes(stage.read_bytes() + b"\0")
-    places["still"] = tmp_path / "still"
-    places["still"].mkdir()
-    cv2.imwrite(str(places["still"] / "0.png"), moving_clip(3, SIZE)[0])
-    if "{blind}" in words:
-        places["blind"] = make_displacement_toy(tmp_path / "blind", landmarks=())
-    if "{cut}" in words:
-        places["cut"] = Path(shutil.copytree(phantom, tmp_path / "cut"))
-        field = places["cut"] / "displacement" / "s2.npz"
-        field.write_bytes(field.read_bytes()[:3000])
     output = tmp_path / "r"
     with pytest.raises(error) as caught:
         evaluate(output, *(word.format(**places) for word in words))
     assert caught.value.hint
     assert not list(output.rglob("*.*"))
-
-
-def test_an_output_that_cannot_be_written_is_found_at_once(
-    bundle: Path, data: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError):
-        evaluate(tmp_path / "file", bundle, "--data", data)
 
 
 @pytest.mark.parametrize(
@@ -274,18 +264,6 @@ def test_what_is_not_offered_is_refused_at_once(
     with pytest.raises(SystemExit):
         parse("x", "--data", "y", "-o", "z", *words)
     assert str(words[0]) in capsys.readouterr().err
-
-
-def test_registration_imports_nothing_heavy(
-    run_python: Callable[..., tuple[int, str, str]],
-) -> None:
-    code = (
-        "import sys; import sonomime.training.commands;"
-        "print([m for m in ('torch', 'cv2', 'numpy', 'onnxruntime') if m in sys.modules])"
-    )
-    status, output, errors = run_python(code)
-    assert status == 0, errors
-    assert output.strip() == "[]"
 
 
 @pytest.mark.usefixtures("trained_on")
@@ -302,7 +280,7 @@ def test_tracking_writes_its_report(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "r" / "strips" / "000_one.png").is_file()
 
 
-def test_prediction_writes_its_report(
+def test_prediction_writes_its_report_and_reconstruction_takes_the_exact_field_along(
     trained_on: list[dict[str, Any]], phantom: Path, tmp_path: Path
 ) -> None:
     trained_on.append({"name": "p", "clips": {"s1": ["clips/s1.mkv"], "s3": ["clips/s3.mkv"]}})
@@ -313,35 +291,30 @@ def test_prediction_writes_its_report(
     assert sorted(path.name for path in (tmp_path / "r" / "strips").iterdir()) == [
         f"{i:03d}_{pair}.png" for i, pair in enumerate(pairs)
     ]
-    assert record["means"]["exact"]["skill"]["model"] == 0
+    means, subjects = record["means"]["exact"], record["subjects"]
+    assert means["skill"]["model"] == 0
+    assert means["landmark_ratio"]["low"] <= 1.001 and set(means["landmarks"]) == set(NAMES)
+    assert set(subjects["source"]) == set(subjects["driving"]) == {"s0", "s1", "s2"}
+    exact = evaluate(
+        tmp_path / "own", "phantom", "--data", phantom, "--split", "train", "--max-frames", 2
+    )["means"]["all"]["exact"]
+    assert exact["units"] == exact["skill"]["oracle"] == 1
     assert record["candidate"]["evaluated_clips_trained_on"] == "1 of 3, by name"
     # A model that cannot align is not aligned.
     assert record["settings"]["alignment"] == "none" and "--alignment none" in record["command"]
     assert record["pairs"][0]["aligned_by"] == "nothing"
-    few = evaluate(tmp_path / "few", *words, "--split", "all", "--max-pairs", 2)
+    words = [*words, "--split", "all", "--max-pairs", 2]
+    few = evaluate(tmp_path / "few", *words)
     assert [pair["pair"] for pair in few["pairs"]] == ["s0__s1", "s3__s3"]
     assert "--max-pairs 2" in few["command"]
-
-
-def test_a_bundle_predicts_a_folder_of_another_size(phantom: Path, tmp_path: Path) -> None:
-    bundle = make_toy_bundle(tmp_path / "toy", 64)  # the folder is 96 x 96
-    words = [bundle, "--data", phantom, *PREDICTION, "--max-pairs", 1, "--max-frames", 3]
-    exact = evaluate(tmp_path / "r", *words)["pairs"][0]["exact"]
-    # At the reference frame nothing moves, whatever the model; afterwards something does.
-    assert exact["endpoint_error"] != pytest.approx(exact["endpoint_hold"], rel=1e-3)
-
-
-@pytest.mark.usefixtures("trained_on")
-def test_reconstruction_takes_the_exact_field_along(phantom: Path, tmp_path: Path) -> None:
-    words = ["phantom", "--data", phantom, "--split", "all", "--max-frames", 3]
-    record = evaluate(tmp_path / "r", *words)
-    assert [clip["exact"]["skill"]["oracle"] for clip in record["clips"]] == [1, 1, 1, 1]
-    assert record["means"]["all"]["exact"]["units"] == 4
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError):
+        evaluate(tmp_path / "file", *words)
 
 
 @pytest.mark.usefixtures("trained_on")
 def test_a_crop_moves_everything_along(phantom: Path, tmp_path: Path) -> None:
-    words = ["phantom", "--data", phantom, *PREDICTION, "--max-pairs", 1]
+    words = ["phantom", "--data", phantom, *PREDICTION, "--max-pairs", 1, "--max-frames", 5]
     full = evaluate(tmp_path / "whole", *words)["pairs"][0]["exact"]
     cropped = evaluate(tmp_path / "r", *words, "--crop", "16,16,64,64")["pairs"][0]["exact"]
     # The crop is enlarged by 96 / 64, and so is what moves in it.

@@ -7,38 +7,14 @@ import pytest
 
 from sonomime.training.evaluation.landmarks import mean_error, measure, track
 
-from .phantoms import MARKS, NAMES, displacement, marks, render
-
-
-@pytest.mark.parametrize("subject", range(4))
-def test_it_follows_exactly_warped_texture(subject: int) -> None:
-    frames = render(subject, displacement(subject))
-    found = track(frames[0], frames, MARKS)
-    true = marks(subject)
-    miss = np.linalg.norm(found - true, axis=-1)
-    moved = np.linalg.norm(true - MARKS, axis=-1)
-    assert moved.max() > 3
-    assert miss.max() < 0.5
-    assert miss.mean() < 0.25
-
-
-def test_it_follows_through_noise_and_a_change_of_gain() -> None:
-    rng = np.random.default_rng(0)
-    frames = render(1, displacement(1)).astype(np.float64)
-    noisy = np.clip(0.9 * frames + rng.normal(0, 8, frames.shape), 0, 255).astype(np.uint8)
-    found = track(noisy[0], noisy, MARKS)
-    assert np.linalg.norm(found - marks(1), axis=-1).mean() < 0.5
+from .phantoms import MARKS, NAMES, displacement, render
 
 
 def test_a_held_source_does_not_move_a_landmark() -> None:
     still = render(0, displacement(0))[0]
     found = track(still, [still] * 5, MARKS)
     assert np.abs(found - MARKS).max() < 1e-3
-
-
-def test_where_there_is_nothing_to_see_it_stays() -> None:
-    still = render(0, displacement(0))[0]
-    flat = np.full_like(still, 90)
+    flat = np.full_like(still, 90)  # nothing to see
     assert np.allclose(track(still, [flat] * 3, MARKS), MARKS)
 
 

@@ -44,14 +44,6 @@ class Sharp(Large):
         return self.frame
 
 
-class Bilinear(Large):
-    """Composes its frame, enlarged as a picture is shown."""
-
-    def compose(self, size: str) -> Image:
-        square, box = letterbox(self.frame, SIZE)
-        return box.restore(square)
-
-
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipFrames:
     """Nine frames of 180 x 120 in a wider picture, one of them twice."""
@@ -77,10 +69,9 @@ def test_an_enlarged_frame_is_blurred_and_a_composed_one_is_not(clip: ClipFrames
     assert composed["l1_ratio"] == 0 and composed["sharpness"] == pytest.approx(1)
     assert enlarged["sharpness"] < 0.6
     assert 0.1 < enlarged["l1_ratio"] < 0.9  # the right picture, but for its blur
-    bilinear = at_own_size(with_layers(Bilinear()), clip)
-    assert bilinear is not None and bilinear["methods"]["enlarged"] == enlarged
-    assert bilinear["methods"]["composed"]["sharpness"] < enlarged["sharpness"]
-    assert bilinear["methods"]["composed"]["l1_ratio"] > enlarged["l1_ratio"]
+    alone = at_own_size(candidate_of(Large(), SIZE), clip, max_frames=3)
+    assert alone is not None
+    assert list(alone["methods"]) == ["enlarged"] and alone["driven"] == 3 <= MOST_FRAMES
 
 
 def test_a_held_source_has_ratio_1(clip: ClipFrames) -> None:
@@ -94,24 +85,13 @@ def test_a_held_source_has_ratio_1(clip: ClipFrames) -> None:
     assert large.source.max() < 255 or large.source[0, 0] < 255  # the crop left the border out
 
 
-def test_a_model_without_layers_enlarges_only(clip: ClipFrames) -> None:
-    found = at_own_size(candidate_of(Large(), SIZE), clip, max_frames=3)
-    assert found is not None
-    assert list(found["methods"]) == ["enlarged"] and found["driven"] == 3 <= MOST_FRAMES
-
-
-def test_a_clip_that_the_model_sees_whole_has_none(clip: ClipFrames, tmp_path: Path) -> None:
+def test_a_clip_that_the_model_sees_whole_or_that_is_too_large_to_be_composed_has_none(
+    clip: ClipFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = load_clip(clip.clip, WIDE, 1, tmp_path)
     assert at_own_size(with_layers(Large()), small) is None
-
-
-@pytest.mark.parametrize("layers", [True, False])
-def test_a_clip_too_large_to_be_composed_has_none(
-    clip: ClipFrames, monkeypatch: pytest.MonkeyPatch, layers: bool
-) -> None:
     monkeypatch.setattr(reconstruction, "MOST_SIDE", WIDE - 1)
-    candidate = replace(with_layers(Large()), has_layers=layers)
-    assert at_own_size(candidate, clip) is None
+    assert at_own_size(candidate_of(Large(), SIZE), clip) is None
 
 
 def test_a_bundle_with_layers_composes(clip: ClipFrames, tmp_path: Path) -> None:

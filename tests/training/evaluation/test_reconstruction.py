@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,17 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sonomime.runtime.support.errors import InputError
 from sonomime.training.data.dataset import ClipFrames, find_clips, load_clip
-from sonomime.training.evaluation import comparison
 from sonomime.training.evaluation import reconstruction as tasks
 from sonomime.training.evaluation.layouts import average
 from sonomime.training.evaluation.loop import SAMPLES
-from sonomime.training.evaluation.metrics import Leakage, clip_mask
+from sonomime.training.evaluation.metrics import Leakage
 
-from .fakes import Blurred, Copy, Fake, Ghost, candidate_of, clip_of, moving_clip
+from .fakes import Copy, Fake, Ghost, candidate_of, clip_of, moving_clip
 from .phantoms import COUNT, NAMES, SIZE, displacement, marks, render, sector, write_clip
-from .phantoms import write_phantom as write
 
 
 @given(st.integers(2, 400), st.none() | st.integers(1, 50))
@@ -48,32 +46,13 @@ def test_a_held_source_is_one_by_definition() -> None:
     assert fake.reference is not None and np.array_equal(fake.reference, fake.source)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_copy_is_perfect(channels: int) -> None:
-    frames = moving_clip(5)
-    frames = frames if channels == 1 else np.repeat(frames[..., None], 3, axis=3)
-    copy, _ = tasks.reconstruct(candidate_of(Copy(), channels=channels), clip_of(frames=frames))
-    assert copy["methods"]["model"]["l1_ratio"] == 0
-    assert copy["methods"]["model"]["sharpness"] == pytest.approx(1)
-    assert copy["methods"]["model"]["temporal_correlation"] == pytest.approx(1)
-
-
-def test_a_blurred_copy_is_not_sharp_and_dense_flow_beats_hold() -> None:
-    row, _ = tasks.reconstruct(candidate_of(Blurred()), clip_of(size=128))
-    assert row["methods"]["model"]["sharpness"] < 0.5
-    flow = row["methods"]["flow"]
-    assert flow["l1_ratio"] < 0.6 and flow["motion_agreement"] > 0.9
-    assert 0.8 < flow["farneback_agreement"] != flow["motion_agreement"]
-    assert row["mean_flow"] > 2
-
-
-def test_best_blur_is_the_best_of_its_sigmas() -> None:
-    frames = moving_clip()
-    still = np.repeat(frames[:1], 3, axis=0)
-    least = comparison.BLUR_SIGMAS[0]
-    assert comparison.best_blur(still, [0, 2], still[1], clip_mask(frames)) == least
-    row, _ = tasks.reconstruct(candidate_of(Fake()), clip_of())
-    assert row["blur_sigma"] > least and row["methods"]["blur"]["l1_ratio"] < 1
+def test_a_copy_in_colour_is_perfect_and_dense_flow_beats_hold() -> None:
+    frames = np.repeat(moving_clip(5, 128)[..., None], 3, axis=3)
+    row, _ = tasks.reconstruct(candidate_of(Copy(), channels=3), clip_of(frames=frames))
+    assert row["methods"]["model"]["l1_ratio"] == 0
+    assert row["methods"]["model"]["sharpness"] == pytest.approx(1)
+    assert row["methods"]["flow"]["l1_ratio"] < 0.6
+    assert row["methods"]["blur"]["l1_ratio"] < 1 and row["mean_flow"] > 2
 
 
 @pytest.mark.parametrize(
@@ -117,20 +96,14 @@ def test_another_subject_of_the_same_group_drives_whatever_the_order() -> None:
     assert [backwards[i].name for i in again] == [clips[i].name for i in chosen]
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return write(tmp_path / "phantom")
-
-
 def loaded(folder: Path) -> ClipFrames:
     """Its first clip."""
     clip = find_clips([folder]).clips[0]
     return replace(load_clip(replace(clip, displacement=None), SIZE, 1), clip=clip)
 
 
-def test_with_an_exact_field_the_oracle_has_skill_1_and_hold_0(folder: Path) -> None:
-    row, _ = tasks.reconstruct(candidate_of(Fake(), SIZE), loaded(folder))
+def test_with_an_exact_field_the_oracle_has_skill_1_and_hold_0(phantom: Path) -> None:
+    row, _ = tasks.reconstruct(candidate_of(Fake(), SIZE), loaded(phantom))
     exact = row["exact"]
     assert set(exact["skill"]) == set(row["methods"]) == {*tasks.METHODS, "oracle"}
     assert exact["skill"]["model"] == exact["skill"]["hold"] == 0
@@ -141,8 +114,8 @@ def test_with_an_exact_field_the_oracle_has_skill_1_and_hold_0(folder: Path) -> 
     assert exact["endpoint_error"] == exact["endpoint_hold"] > 0.8
 
 
-def test_landmarks_are_followed_from_the_middle_to_both_ends(folder: Path) -> None:
-    exact = tasks.reconstruct(candidate_of(Copy(), SIZE), loaded(folder))[0]["exact"]
+def test_landmarks_are_followed_from_the_middle_to_both_ends(phantom: Path) -> None:
+    exact = tasks.reconstruct(candidate_of(Copy(), SIZE), loaded(phantom))[0]["exact"]
     assert exact["skill"]["model"] > 1
     true = marks(0)
     gaps = np.linalg.norm(true - true[COUNT // 2], axis=-1)
@@ -154,7 +127,8 @@ def test_landmarks_are_followed_from_the_middle_to_both_ends(folder: Path) -> No
     assert exact["landmark_ratio"] == exact["landmark"]["model"] / exact["landmark"]["hold"] < 0.2
 
 
-def test_frames_that_were_dropped_do_not_shift_the_field(folder: Path) -> None:
+def test_frames_that_were_dropped_do_not_shift_the_field(phantom: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(phantom, tmp_path / "phantom"))
     plain, _ = tasks.reconstruct(candidate_of(Copy(), SIZE), loaded(folder))
     keep = [0, 0, 1, 2, 2, 2, 3, 4, 5, 6, 7, 8]
     write_clip(folder / "clips" / "s0.mkv", render(0, displacement(0))[keep])
@@ -167,23 +141,6 @@ def test_frames_that_were_dropped_do_not_shift_the_field(folder: Path) -> None:
     exact = tasks.reconstruct(candidate_of(Copy(), SIZE), clip)[0]["exact"]
     assert exact["l1"] == plain["exact"]["l1"]
     assert exact["landmarks"] == {} and math.isnan(exact["landmark_ratio"])
-
-
-@pytest.mark.parametrize(
-    "arrays",
-    [
-        {"displacement": displacement(0, COUNT + 1)},
-        {"displacement": displacement(0, COUNT, 48)},
-        {"sector": sector()},
-    ],
-)
-def test_a_field_that_does_not_fit_is_an_input_error(
-    folder: Path, arrays: dict[str, np.ndarray]
-) -> None:
-    np.savez(folder / "displacement" / "s0.npz", **arrays)
-    with pytest.raises(InputError) as caught:
-        tasks.reconstruct(candidate_of(Fake(), SIZE), loaded(folder))
-    assert "s0.npz" in caught.value.message and caught.value.hint
 
 
 @pytest.mark.slow

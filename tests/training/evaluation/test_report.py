@@ -1,8 +1,7 @@
-"""The report: complete, valid JSON, whole files, tables that read as tables, a short summary."""
+"""The report: means by group, a short summary, tables that read as tables."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,45 +10,9 @@ from typing import Any
 import pytest
 
 from sonomime.runtime.support.errors import OutputError
-from sonomime.training.evaluation.fidelity import Fidelity
-from sonomime.training.evaluation.report import Report, title_of
-from sonomime.training.evaluation.tables import expand, table
-
-NAN = math.nan
-
-
-def exact(skill: float, names: tuple[str, ...] = ("apex",)) -> dict[str, Any]:
-    """What an exact field allows: of the model and of hold and oracle, whose errors are round."""
-    landmark = {"model": 1 - skill, "hold": 1.0, "oracle": 0.1, "truth": 0.05}
-    return {
-        "l1": {"model": 0.1, "hold": 0.2, "oracle": 0.05},
-        "skill": {"model": skill, "hold": 0.0, "oracle": 1.0},
-        "endpoint_error": 1.0,
-        "endpoint_hold": 4.0,
-        "landmarks": dict.fromkeys(names, landmark),
-        "landmark": landmark if names else None,
-        "landmark_ratio": 1 - skill if names else NAN,
-    }
-
-
-def methods(l1_ratio: float, *names: str, agreement: float = NAN) -> dict[str, Any]:
-    """Measures of methods, each worse by 1 than the one before it."""
-    fidelity = Fidelity(l1_ratio, 0.7, 0.9, agreement, agreement, 0.8, 0.5, 0.04, 25, 0.7)
-    return {n: fidelity._replace(l1_ratio=l1_ratio + i)._asdict() for i, n in enumerate(names)}
-
-
-def clip(name: str, group: str, l1_ratio: float, leaks: bool | None, **more: Any) -> dict[str, Any]:
-    leakage = {"source": 0.9, "driving": 0.4 if leaks else 0.0, "floor": 0.0, "leaks": leaks}
-    row = {"clip": name, "subject": name, "group": group, "frames": 9, "driven": 8}
-    row |= {"mean_flow": 1.5, "blur_sigma": 2.0, "exact": None, "own_size": None}
-    row |= {"methods": methods(l1_ratio, "model", "hold", "blur", "flow"), "driver": "one|two"}
-    return {**row, "leakage": None if leaks is None else leakage, **more}
-
-
-def pair(a: str, b: str, skill: float) -> dict[str, Any]:
-    row = {"pair": f"{a}__{b}", "source_subject": a, "driving_subject": b, "group": "pelvic"}
-    row |= {"methods": methods(0.5, "model", "hold", "oracle"), "exact": exact(skill)}
-    return {**row, "aligned_by": "apex", "driven": 3, "mean_flow": 4.0}
+from sonomime.training.evaluation.layouts import average
+from sonomime.training.evaluation.report import Report
+from sonomime.training.evaluation.tables import table
 
 
 def tracked(name: str, group: str, model: float) -> dict[str, Any]:
@@ -58,109 +21,35 @@ def tracked(name: str, group: str, model: float) -> dict[str, Any]:
     return {**row, "errors": errors, "points": {"tip": errors}, "share": {"model": model / 4}}
 
 
-def report(task: str, *rows: dict[str, Any]) -> Report:
-    settings = {"task": task, "seed": 0}
-    left = [("d.dcm", "DICOM has no reader yet")]
-    return Report("sonomime evaluate x", {"kind": "fake"}, settings, rows, left, ["no clips.csv"])
+ROWS = tracked("a", "heart", 4.0), tracked("b", "heart", 0.0), tracked("c|d", "lung", 3.0)
+REPORT = Report("sonomime evaluate x", {"kind": "fake"}, {"task": "tracking", "seed": 0}, ROWS)
 
 
-SIZED = {"width": 300, "height": 200, "driven": 8, "methods": {"enlarged": {"sharpness": 0.5}}}
-REPORTS = {
-    "reconstruction": report(
-        "reconstruction",
-        clip("a.mp4", "lung", 0.5, leaks=False),
-        clip("b.mp4", "lung", 0.7, leaks=True, exact=exact(0.5, ()), own_size=SIZED),
-        clip("c.mp4", "bone", 0.9, leaks=None),
-    ),
-    "prediction": report("prediction", pair("a", "b", 0.2), pair("b", "c", 0.4), pair("c", "a", 0)),
-    "tracking": report(
-        "tracking",
-        tracked("a", "heart", 4.0),
-        tracked("b", "heart", 0.0),
-        tracked("c", "lung", 3.0),
-    ),
-}
-
-
-def test_a_reconstruction_has_means_over_the_clips_that_define_a_measure() -> None:
-    rows = [*REPORTS["reconstruction"].rows]
-    rows[1]["methods"]["model"]["motion_agreement"] = 0.4
-    record = replace(REPORTS["reconstruction"], rows=rows).record
-    assert record["command"] == "sonomime evaluate x" and record["format"] == 2
-    assert [row["clip"] for row in record["clips"]] == ["a.mp4", "b.mp4", "c.mp4"]
-    assert record["left_out"] == [{"clip": "d.dcm", "reason": "DICOM has no reader yet"}]
-    assert list(record["means"]) == ["all", "bone", "lung"]
-    overall = record["means"]["all"]
-    assert overall["clips"] == 3
-    assert overall["methods"]["model"]["l1_ratio"] == pytest.approx(0.7)
-    assert overall["methods"]["hold"]["l1_ratio"] == pytest.approx(1.7)
-    assert overall["methods"]["model"]["motion_agreement"] == pytest.approx(0.4)
-    assert overall["leaking"] == ["b.mp4"] and overall["leakage"]["driving"] == 0.2
-    assert overall["own_size"]["clips"] == overall["exact"]["units"] == 1
-    assert record["means"]["lung"]["methods"]["model"]["l1_ratio"] == pytest.approx(0.6)
-    bone = record["means"]["bone"]
-    assert bone["leakage"] is bone["exact"] is bone["own_size"] is None
-    assert bone["methods"]["model"]["motion_agreement"] is None
-
-
-def test_a_prediction_has_means_by_subject_and_intervals() -> None:
-    record = REPORTS["prediction"].record
-    skill = record["means"]["exact"]["model_skill"]
-    assert skill["mean"] == pytest.approx(0.2) and skill["low"] <= 0.2 <= skill["high"]
-    assert record["means"]["exact"]["landmark_ratio"]["mean"] == pytest.approx(0.8)
-    assert set(record["means"]["exact"]["landmarks"]) == {"apex"}
-    assert record["subjects"]["source"]["b"]["skill"]["model"] == 0.4
-    assert record["subjects"]["driving"]["b"]["skill"]["model"] == 0.2
-
-
-def test_tracking_has_means_shares_and_intervals() -> None:
-    record = REPORTS["tracking"].record
+def test_means_are_over_groups_subjects_and_points_with_intervals() -> None:
+    record = REPORT.record
+    assert list(record["means"]) == ["all", "heart", "lung"]
     ratio = record["means"]["all"]["ratio"]["model"]
     assert ratio["mean"] == pytest.approx(7 / 12) and ratio["low"] < 0.4 < 0.6 < ratio["high"]
+    assert record["means"]["lung"]["ratio"]["model"]["low"] is None  # one subject
     assert record["means"]["lung"]["share"]["model"] == 0.75
     assert record["points"]["tip"]["errors"]["model"] == pytest.approx(7 / 3)
+    whole = replace(REPORT, rows=[*ROWS, tracked("d", "all", 1.0)]).means
+    assert list(whole) == ["all", "heart", "lung"] and whole["all"]["clips"] == 4
 
 
-@pytest.mark.parametrize("task", REPORTS)
-def test_json_and_tables_are_whole(task: str) -> None:
-    text, found = REPORTS[task].to_markdown(), REPORTS[task].to_json()
-    assert json.loads(found) == REPORTS[task].record and "NaN" not in found
-    tables = [part for part in text.split("\n\n") if part.startswith("| ")]
-    assert len(tables) >= 4
-    for each in tables:
-        cells = {line.replace("\\|", "").count("|") for line in each.splitlines()}
-        assert len(cells) == 1, each
-    assert "d.dcm: DICOM has no reader yet" in text and "no clips.csv" in text
-    empty = replace(REPORTS[task], left_out=[], warnings=[]).to_markdown()
-    assert "## Left out" not in empty and "## Warnings" not in empty
+def test_what_is_not_defined_counts_in_no_mean() -> None:
+    rows = [{"a": {"b": 1.0, "c": math.nan}}, {"a": {"b": math.nan, "c": math.nan}}, {"a": {}}]
+    found = average(rows)["a"]
+    assert found["b"] == 1 and math.isnan(found["c"])
 
 
 def test_the_summary_is_short_and_has_the_worst_group_first() -> None:
-    summaries = {task: one.summary().splitlines() for task, one in REPORTS.items()}
-    assert all(len(lines) < 25 for lines in summaries.values())
-    first = {task: [line.split("  ")[0] for line in lines] for task, lines in summaries.items()}
-    groups = [name for name in first["reconstruction"] if name.startswith("model")]
-    assert groups == ["model, bone", "model, lung", "model, all"]
-    groups = [name for name in first["tracking"] if name.startswith("model")]
-    assert groups == ["model, lung", "model, heart", "model, all"]
-    assert "model, pelvic" not in first["prediction"]  # there is one group only
-    assert "not moved (hold)" in first["prediction"] and "best blur" not in first["prediction"]
-
-
-def test_a_bare_folder_beside_groups_does_not_replace_the_whole() -> None:
-    rows = [*REPORTS["tracking"].rows, tracked("d", "all", 1.0)]
-    found = replace(REPORTS["tracking"], rows=rows).means
-    assert list(found) == ["all", "heart", "lung"] and found["all"]["clips"] == 4
-
-
-def test_the_title_of_a_picture_has_the_main_measures() -> None:
-    title = title_of("prediction", "a__b", REPORTS["prediction"].rows[0])
-    assert title == "a__b    skill 0.20  landmark error 0.80  sharpness 0.90"
-
-
-def test_columns_with_alternatives() -> None:
-    assert expand("a.{b,c}.{d,e}") == ["a.b.d", "a.b.e", "a.c.d", "a.c.e"]
-    assert expand("a.b") == ["a.b"]
+    lines = REPORT.summary().splitlines()
+    assert len(lines) < 25
+    names = [line.split("  ")[0] for line in lines if line.startswith("model")]
+    assert names == ["model, lung", "model, heart", "model, all"]
+    alone = replace(REPORT, rows=ROWS[2:]).summary()
+    assert "model, lung" not in alone and "model, all" in alone
 
 
 def test_a_table_has_dashes_but_no_row_of_them_alone() -> None:
@@ -168,9 +57,10 @@ def test_a_table_has_dashes_but_no_row_of_them_alone() -> None:
     lines = table(rows, "name b.c d").splitlines()
     assert lines[2:] == ["| a | 0.500 | - |", "| c | - | yes |"]
     assert table(rows[1:2], "name b.c") == table([], "name") == ""
+    assert "c\\|d" in REPORT.to_markdown()
 
 
 def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError):
-        REPORTS["tracking"].write(tmp_path / "file" / "report")
+        REPORT.write(tmp_path / "file" / "report")

@@ -26,6 +26,13 @@ def driven(points: np.ndarray | None, truth: Picture | None) -> list[Driven]:
     return [Driven(s, s.driving, IDENTITY, {}, found=points) for s in steps]
 
 
+def drawn(points: np.ndarray, truth: Picture | None) -> Picture:
+    """Their strip."""
+    return strips.pictures("a", strips.Sketch(STILL, driven(points, truth), points), "half_pixel")[
+        0
+    ]
+
+
 def tiles(strip: Picture, rows: int, columns: int) -> np.ndarray:
     """(rows, height, columns, width, 3) of a strip of one block."""
     height, width = strips.TILE + 24, strips.TILE + 8
@@ -41,17 +48,19 @@ def colours(body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_clip_that_drives_itself_has_no_difference_for_a_copy() -> None:
     frames = [d._replace(step=d.step._replace(truth=d.step.driving)) for d in driven(None, None)]
-    strip, line = strips.pictures("a", STILL, frames, "half_pixel")
+    sketch = strips.Sketch(STILL, frames)
+    strip, line = strips.pictures("a", sketch, "half_pixel")
     body = tiles(strip, 4, 6)[:, 20:-4, :, 4:-4]
     assert np.array_equal(body[0, :, 1:], body[1, :, 1:]) and not body[2, :, 1:].any()
     assert not np.array_equal(body[0, :, 0], body[0, :, 1])
     assert line.shape[1] == 5 * (strips.TILE + 8)  # the source, and two of the first and the last
-    both, longer = strips.pictures("a", STILL, frames, "half_pixel", other=("b", frames))
+    two = sketch._replace(other_title="b", other=frames)
+    both, longer = strips.pictures("a", two, "half_pixel")
     assert both.shape[0] > strip.shape[0] and longer.shape[1] > line.shape[1]
 
 
 def test_a_prediction_shows_the_truth_and_points_on_both() -> None:
-    strip, _ = strips.pictures("a", STILL, driven(POINTS, STILL), "half_pixel", POINTS)
+    strip = drawn(POINTS, STILL)
     green, orange = colours(tiles(strip, 5, 6))
     assert green[0].tolist() == [True] + [False] * 5  # the source's, none on driving frames
     assert green[1:3, 1:].all() and not green[3:].any()
@@ -59,7 +68,7 @@ def test_a_prediction_shows_the_truth_and_points_on_both() -> None:
 
 
 def test_tracked_points_are_shown_on_the_driving_frames() -> None:
-    strip, _ = strips.pictures("a", STILL, driven(POINTS, None), "half_pixel", POINTS)
+    strip = drawn(POINTS, None)
     green, orange = colours(tiles(strip, 3, 6))
     assert green[0].all() and orange[0].tolist() == [False] + [True] * 5
     assert not green[1:].any()
@@ -67,8 +76,7 @@ def test_tracked_points_are_shown_on_the_driving_frames() -> None:
 
 def test_points_outside_or_unknown_are_left_out() -> None:
     wild = np.array([[np.nan, 3.0], [1e9, -1e9]])
-    strip, _ = strips.pictures("a", STILL, driven(wild, STILL), "half_pixel", wild)
-    assert not colours(tiles(strip, 5, 6))[0].any()
+    assert not colours(tiles(drawn(wild, STILL), 5, 6))[0].any()
 
 
 @pytest.mark.parametrize("geometry", ["half_pixel", "fomm"])
@@ -82,7 +90,8 @@ def test_the_deformation_of_nothing_is_dark_and_of_a_shift_bright(geometry: str)
 
 def test_the_overview_takes_any_number_of_clips_and_colour() -> None:
     colour = np.repeat(STILL[..., None], 3, axis=2)
-    _, row = strips.pictures("é", colour, driven(None, colour), "half_pixel")
+    sketch = strips.Sketch(colour, driven(None, colour))
+    _, row = strips.pictures("é", sketch, "half_pixel")
     one, three = strips.overview([row]), strips.overview([row] * 3)
     assert three.shape[0] > one.shape[0] and three.shape[1] > one.shape[1]
 

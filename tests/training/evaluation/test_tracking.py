@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from sonomime.training.evaluation.metrics import pixel_grid
 from sonomime.training.evaluation.tracking import follow, untrackable
 
 from .fakes import Fake, Image, candidate_of
-from .phantoms import COUNT, NAMES, SIZE, displacement, marks, write_phantom
+from .phantoms import COUNT, NAMES, SIZE, displacement, marks
 
 
 class Exact(Fake):
@@ -40,10 +41,9 @@ class Exact(Fake):
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipFrames:
+def clip(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipFrames:
     """The clip of subject 1, which moves by up to 6 px; every frame is labelled."""
-    folder = write_phantom(tmp_path_factory.mktemp("data") / "phantom")
-    found = replace(find_clips([folder]).clips[1], displacement=None)
+    found = replace(find_clips([phantom]).clips[1], displacement=None)
     return load_clip(found, SIZE, 1, tmp_path_factory.mktemp("cache"))
 
 

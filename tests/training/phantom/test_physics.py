@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sonomime.training.evaluation.metrics import blur, high_pass, ncc, read_at, to_float
-from sonomime.training.phantom.beam import DENSITY, Beam, density
+from sonomime.training.phantom.beam import Beam
 from sonomime.training.phantom.body import Body
 from sonomime.training.phantom.display import Display
 from sonomime.training.phantom.page.__main__ import runs
@@ -87,14 +87,7 @@ def test_speckle_is_fully_developed() -> None:
     assert (20 * np.log10(heard)).std() == pytest.approx(5.57, abs=0.2)
 
 
-def test_only_large_resolution_cells_get_fewer_scatterers() -> None:
-    assert density(PROBE) == DENSITY
-    cardiac = Probe(2.5, 12, 80, 150, 0.5, 75, 0.9, 2.2)
-    assert density(cardiac) * 0.9 * 2.2 == pytest.approx(DENSITY)
-
-
-@pytest.mark.parametrize("axial", [0.5, 0.7])
-@pytest.mark.parametrize(("depth", "lateral"), [(72, 1.1), (95, 1.6)])
+@pytest.mark.parametrize(("axial", "depth", "lateral"), [(0.5, 72, 1.1), (0.7, 95, 1.6)])
 def test_uniform_tissue_has_one_level(axial: float, depth: float, lateral: float) -> None:
     beam, squares = power(Slab(Probe(4.5, 50, 80, depth, 0.5, 0.5 * depth, axial, lateral)), 3)
     lines = np.abs(beam.angle) < beam.probe.half_angle
@@ -114,9 +107,8 @@ def width(profile: FloatArray, spacing: float) -> tuple[float, float]:
     return len(above) * spacing / 64, fine[above].mean() * spacing
 
 
-@pytest.mark.parametrize("depth", [10.0, 42.0, 75.0])
-@pytest.mark.parametrize("angle", [0.0, 0.5])
-@pytest.mark.parametrize("between", [(0.0, 0.0), (0.5, 0.5), (0.25, 0.75)])
+@pytest.mark.parametrize("depth", [10.0, 75.0])
+@pytest.mark.parametrize(("angle", "between"), [(0.0, (0.0, 0.0)), (0.5, (0.25, 0.75))])
 def test_a_point_is_as_wide_as_the_probe_says(
     depth: float, angle: float, between: tuple[float, float]
 ) -> None:
@@ -140,7 +132,7 @@ def part_of_the_sector(seed: int, shift: float = 0.0) -> tuple[FloatArray, NDArr
     return PROBE.from_polar(depth, angle), rng.standard_normal(count).astype(np.float32)
 
 
-@pytest.mark.parametrize("share", [0.125, 0.25, 0.5])
+@pytest.mark.parametrize("share", [0.125, 0.5])
 def test_a_moved_echo_turns_by_twice_its_share_of_the_wavelength(share: float) -> None:
     beam, moved = Beam(PROBE), share * PROBE.wavelength
     a, b = (beam.hear(*part_of_the_sector(2, shift)) for shift in (0.0, moved))
@@ -155,17 +147,6 @@ def test_a_moved_echo_turns_by_twice_its_share_of_the_wavelength(share: float) -
     found = product / 4 / np.sqrt(energy(1, 0) * energy(0, 1))
     sigma = PROBE.axial / 2.3548
     assert abs(found - np.exp(4j * np.pi * share - moved**2 / (4 * sigma**2))) < 0.05
-
-
-def test_speckle_moves_with_its_tissue() -> None:
-    beam, steps = Beam(PROBE), 20
-    still, moved = (
-        envelope(beam, beam.hear(*part_of_the_sector(4, shift)))
-        for shift in (0.0, steps * beam.step)
-    )
-    part = interior(beam, 25.0) & (np.abs(beam.angle) < 0.4)  # no edge of the tissue
-    assert abs(ncc(still, moved, part)) < 0.2
-    assert ncc(np.roll(still, steps, axis=0), moved, part) > 0.97
 
 
 def test_a_slip_out_of_the_plane_decorrelates_as_a_gaussian(
@@ -219,13 +200,6 @@ def test_the_receivers_noise_grows_with_the_depth_gain() -> None:
         assert found == pytest.approx(0.3 * z - 55, abs=0.5)
 
 
-def test_two_seeds_of_scatterers_have_nothing_in_common() -> None:
-    renderers = [Renderer(Slab(), seed) for seed in (1, 2)]
-    greys = [to_float(r.convert(r.body.display.grey(r.view(REST).envelope))) for r in renderers]
-    inside = PROBE.inside(PROBE.to_mm(pixel_grid()), 4.0)
-    assert abs(ncc(high_pass(greys[0]), high_pass(greys[1]), inside)) < 0.05
-
-
 SUBJECTS = [draw_subject(Identity("pelvic", 11, number)) for number in range(3)]
 
 
@@ -249,14 +223,12 @@ def test_a_clip_and_its_exact_field() -> None:
     assert oracle < 0.7 * hold
 
 
-def test_a_seed_gives_one_picture_and_another_seed_other_speckle() -> None:
+def test_another_seed_gives_other_speckle_on_the_same_anatomy() -> None:
     body = SUBJECTS[1].body
     states = body.states(60)[:1]
-    (a,), (again,), (b,), (noisy,) = (
-        film(body, states, seed, noise)
-        for seed, noise in ((1, None), (1, None), (2, None), (1, [3]))
+    (a,), (b,), (noisy,) = (
+        film(body, states, seed, noise) for seed, noise in ((1, None), (2, None), (1, [3]))
     )
-    np.testing.assert_array_equal(a.image, again.image)
     first, other = to_float(a.image), to_float(b.image)
     sector = cv2.erode(body.probe.sector().astype(np.uint8), np.ones((17, 17))) > 0
     assert ncc(blur(first, 4.0), blur(other, 4.0), sector) > 0.9

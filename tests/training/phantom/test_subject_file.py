@@ -45,17 +45,9 @@ def drop(key: str) -> Edit:
 @pytest.mark.parametrize("anatomy", SUBJECTS)
 def test_what_is_written_is_read_back_exactly(tmp_path: Path, anatomy: str) -> None:
     subject = replace(SUBJECTS[anatomy], name="mine")
-    assert read_subject(edited(tmp_path, lambda data: None, anatomy), 8) == subject
-
-
-def test_an_edited_subject_is_what_was_asked_for(tmp_path: Path) -> None:
-    def edit(data: dict[str, Any]) -> None:
-        put("manoeuvre.descent", 5)(data)
-        put("speckle", [0, 7])(data)
-
-    subject = read_subject(edited(tmp_path, edit), 8)
-    assert (subject.name, subject.identity) == ("mine", Identity("pelvic", 0, 7))
-    assert subject.parameters.manoeuvre.descent == 5.0
+    assert read_subject(edited(tmp_path, lambda data: None, anatomy), 2) == subject
+    other = read_subject(edited(tmp_path, put("speckle", [0, 7]), anatomy), 2)
+    assert (other.identity, other.parameters) == (Identity(anatomy, 0, 7), subject.parameters)
 
 
 @pytest.mark.parametrize(
@@ -64,29 +56,22 @@ def test_an_edited_subject_is_what_was_asked_for(tmp_path: Path) -> None:
         (put("necks", 1), "unknown key 'necks'|'neck'"),
         (put("manoeuvre.decent", 1), "manoeuvre: unknown key 'decent'|'descent'"),
         (drop("wall"), "missing key 'wall'"),
-        (put("wall", "4"), "wall: expected a number"),
-        (put("wall", 10**400), "wall: expected a number"),
-        (put("probe.depth", None), "probe.depth: expected a number"),
-        (put("neck", [1, 2, 3]), "neck: expected 2 values, found 3"),
-        (put("neck", [1, float("nan")]), "neck[1]: expected a finite number"),
-        (put("anatomy", "pelvik"), "anatomy: 'pelvik' is unknown|'pelvic'"),
-        (put("anatomy", ["pelvic"]), "anatomy: expected text"),
-        (drop("anatomy"), "missing key 'anatomy'"),
-        (put("speckle", [1, -1]), "speckle: "),
-        (put("speckle", [1, 10**400]), "speckle: "),
-        (put("speckle", [1, True]), "speckle[1]: expected an integer"),
+        (put("wall", "4"), "wall"),
+        (put("wall", 10**400), "wall"),
+        (put("probe.depth", None), "probe.depth"),
+        (put("neck", [1, 2, 3]), "neck"),
+        (put("neck", [1, float("nan")]), "neck[1]"),
+        (put("anatomy", "pelvik"), "'pelvik'|'pelvic'"),
+        (put("anatomy", ["pelvic"]), "anatomy"),
+        (put("speckle", [1, 10**400]), "speckle"),
+        (put("speckle", [1, True]), "speckle[1]"),
         (put("probe.depth", -80.0), "probe.depth is -80: it must be from 10 to 300"),
-        (put("display.dynamic_range", 0), "display.dynamic_range is 0"),
-        (put("display.persistence", [0.5, 0.2, 0.2]), "display.persistence sums to 0.9"),
-        (put("display.persistence", [1.5, -0.5, 0]), "display.persistence is 1.5"),
-        (put("symphysis", [34, 0]), "symphysis is 0: it must be from 3 to 80"),
-        (put("edge", [-15, -20]), "edge is at depth -20 mm"),
-        (put("neck", [200.0, 45.0]), "neck is 200 mm beside the middle"),
-        (put("verge", PELVIC.junction), "verge and junction are 0.0 mm apart"),
-        (put("manoeuvre.start", 0.9), "they must come in this order"),
-        (put("manoeuvre.descent", 300), "manoeuvre.descent is 300: it must be from -30 to 60"),
-        (put("manoeuvre.seed", -1), "manoeuvre.seed is -1"),
-        (put("manoeuvre.seed", 10**400), "manoeuvre.seed is 1000"),
+        (put("display.persistence", [0.5, 0.2, 0.2]), "display.persistence"),
+        (put("edge", [-15, -20]), "edge"),
+        (put("neck", [200.0, 45.0]), "neck"),
+        (put("verge", PELVIC.junction), "verge|junction"),
+        (put("manoeuvre.start", 0.9), "manoeuvre.start"),
+        (put("manoeuvre.seed", 10**400), "manoeuvre.seed"),
         (put("neck", [60.0, 45.0]), "bladder_neck lies outside of the sector|probe's"),
         (put("neck", [-25.0, 15.0]), "is pressed into the symphysis"),
         (put("manoeuvre.descent", 40), "frame"),
@@ -106,14 +91,11 @@ def test_what_cannot_be_is_named_by_file_and_parameter(
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (put("probe.depth", -80), "probe.depth is -80"),
-        (put("septal", HEART.lateral), "0.0 mm apart"),
-        (lambda d: d.update(septal=HEART.lateral, lateral=HEART.septal), "to the right"),
-        (put("apex", [5.0, 400.0]), "apex is at depth 400 mm"),
-        (put("lateral", [300.0, 100.0]), "outside of the sector"),
-        (put("apex", [5.0, 100.0]), "from the middle of lateral and septal"),
-        (put("septum", 0), "septum is 0"),
-        (put("beating.beats", 50.0), "beating.beats is 50"),
+        (put("septal", HEART.lateral), "septal"),
+        (lambda d: d.update(septal=HEART.lateral, lateral=HEART.septal), "lateral"),
+        (put("lateral", [300.0, 100.0]), "lateral"),
+        (put("apex", [5.0, 100.0]), "apex"),
+        (put("beating.beats", 50.0), "beating.beats"),
     ],
 )
 def test_hearts_that_nobody_can_have_are_named(tmp_path: Path, edit: Edit, said: str) -> None:

@@ -1,4 +1,4 @@
-"""Exact motion of the tissue: where a phantom's field says that a frame is read in another one.
+"""Exact motion of the tissue between two frames, from a phantom's displacement fields.
 
 Convention: a field D_t is float32 (H, W, 2), xy in pixels: tissue seen at x in frame t is at
 x + D_t(x) in the clip's frame 0. A flow F(x->S) is one between two frames: frame(x) is S(x + F(x)).
@@ -20,14 +20,11 @@ _ROUNDS, _LONGEST = 24, 4.0  # |slope| reaches 8 in a phantom: many rounds, shor
 
 
 def flow_between(driving: FloatImage, source: FloatImage) -> tuple[FloatImage, Mask]:
-    """F(x->S) from the fields of a driving frame and a source frame of one clip.
-
-    Args:
-        driving, source: D_d and D_s, (H, W, 2).
+    """F(x->S) from the fields D_d and D_s (H, W, 2) of a driving frame and a source frame.
 
     Returns:
-        y - x (H, W, 2), y + D_s(y) = x + D_d(x), and where it is found to within TOLERANCE (H, W):
-        not where the tissue is outside of the source frame.
+        y - x (H, W, 2) with y + D_s(y) = x + D_d(x), and where it is found to within TOLERANCE
+        inside of the source frame (H, W).
     """
     height, width = driving.shape[:2]
     grid = pixel_grid(height, width).reshape(-1, 2).astype(np.float64)
@@ -39,11 +36,7 @@ def flow_between(driving: FloatImage, source: FloatImage) -> tuple[FloatImage, M
 
 
 def carried(flow: FloatImage, points: NDArray[np.float64]) -> tuple[NDArray[np.float64], Mask]:
-    """Where a frame shows points of the source: z with z + F(z) = p.
-
-    Args:
-        flow: F(x->S), (H, W, 2).
-        points: (N, 2), pixels of the source.
+    """Where a frame shows points (N, 2) of the source: z with z + F(z) = p.
 
     Returns:
         z (N, 2), and where it is found inside of the frame to within TOLERANCE (N,); elsewhere z is
@@ -60,11 +53,8 @@ def carried(flow: FloatImage, points: NDArray[np.float64]) -> tuple[NDArray[np.f
 
 
 def to_model_frame(field: FloatImage, crop: Crop | None, box: Letterbox) -> FloatImage:
-    """A field of the original frame (H, W, 2) in the model's frame (S, S, 2), in its pixels.
-
-    Read bilinearly, zero in the padding; as it is where the two frames are the same.
-    """
-    if crop is None and (box.width, box.height) == (box.size, box.size):
+    """A field (H, W, 2) in the model's frame (S, S, 2), in its pixels; zero in the padding."""
+    if _same_frame(crop, box):
         return field
     scale = np.array([box.w / box.width, box.h / box.height], np.float32)
     at, inside = _original_pixels(crop, box)
@@ -73,8 +63,8 @@ def to_model_frame(field: FloatImage, crop: Crop | None, box: Letterbox) -> Floa
 
 
 def mask_in_model_frame(mask: Mask, crop: Crop | None, box: Letterbox) -> Mask:
-    """A mask of the original frame (H, W) in the model's frame (S, S); False in the padding."""
-    if crop is None and (box.width, box.height) == (box.size, box.size):
+    """A mask (H, W) in the model's frame (S, S); False in the padding."""
+    if _same_frame(crop, box):
         return mask
     at, inside = _original_pixels(crop, box)
     read = read_at(mask.astype(np.float32), at)
@@ -85,14 +75,21 @@ def points_in_model_frame(
     points: NDArray[np.floating], crop: Crop | None, box: Letterbox
 ) -> NDArray[np.float64]:
     """Pixels (..., 2) of the original frame as pixels of the model's frame."""
-    origin = np.array(crop[:2] if crop else (0, 0), np.float64)
-    return box.to_square(np.asarray(points, np.float64) - origin)
+    return box.to_square(np.asarray(points, np.float64) - _origin(crop))
+
+
+def _same_frame(crop: Crop | None, box: Letterbox) -> bool:
+    return crop is None and (box.width, box.height) == (box.size, box.size)
+
+
+def _origin(crop: Crop | None) -> NDArray[np.float64]:
+    return np.array(crop[:2] if crop else (0, 0), np.float64)
 
 
 def _original_pixels(crop: Crop | None, box: Letterbox) -> tuple[FloatImage, Mask]:
+    """Where each pixel of the model's frame lies in the original one, and whether it does."""
     grid = pixel_grid(box.size, box.size)
     picture = box.to_picture(grid)
     extent = np.array([box.width, box.height])
     inside = np.asarray(((picture >= -0.5) & (picture <= extent - 0.5)).all(-1))
-    origin = np.array(crop[:2] if crop else (0, 0), np.float64)
-    return (picture + origin).astype(np.float32), inside
+    return (picture + _origin(crop)).astype(np.float32), inside

@@ -1,7 +1,6 @@
-"""Readers of what a phantom knows: displacement/<stem>.npz of a clip, truth/ of a prediction.
+"""Readers of a phantom's ground truth: displacement/<stem>.npz of a clip, truth/ of a prediction.
 
-Arrays are read at the original frame's size and checked against their clip. Every error is an
-InputError that names the file.
+Every error is an InputError that names the file.
 """
 
 from __future__ import annotations
@@ -9,8 +8,9 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from ....runtime.media.frames import Crop, Letterbox, letterbox
 from ....runtime.media.video import open_source
 from ....runtime.support.errors import InputError
 from ....runtime.support.table import read_table, spelling_hint
+from ...archives import DAMAGE
 from ...data.dataset import Clip, ClipFrames
 from ...data.displacement_file import open_displacement
 from ...data.frame_cache import cached_frames
@@ -27,7 +28,7 @@ from ..metrics import FloatImage, Mask
 from .fields import mask_in_model_frame, points_in_model_frame, to_model_frame
 
 COLUMNS = ("pair", "source", "driving", "split")
-PAIRS_HINT = "make them with `sonomime phantom -o DIR --subjects N --frames M --pairs P`"
+_PAIRS_HINT = "make them with `sonomime phantom -o DIR --subjects N --frames M --pairs P`"
 MAKE_AGAIN = "make the folder again with `sonomime phantom`"
 _MOST_BYTES = 1 << 26  # of an array that is read whole
 
@@ -35,20 +36,22 @@ Frames = NDArray[np.uint8]
 
 
 class Field(NamedTuple):
-    """The exact motion of one clip, in pixels of the model's frame."""
+    """The exact motion of one clip, in pixels of the model's frame.
+
+    Attributes:
+        displacement: (T, S, S, 2), from frame t to frame 0 (see `fields`).
+        sector: (S, S): inside of the image sector; everywhere when the file has none.
+    """
 
     displacement: FloatImage
-    """(T, S, S, 2), from frame t to frame 0 (see `fields`)."""
     sector: Mask
-    """(S, S): inside of the image sector; everywhere when the file has none."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A row of truth/pairs.csv: two clips, and where the truth of their prediction lies.
+    """A row of truth/pairs.csv.
 
     Attributes:
-        name: unique within its folder.
         source: the clip whose frame 0 is animated.
         driving: the clip that drives, relative to its frame 0.
         folder: truth/ of the dataset folder.
@@ -72,7 +75,7 @@ class PairData:
 
     Attributes:
         source: frame 0 of the source's clip (S, S[, 3]).
-        driving, truth, other: (T, S, S[, 3]); no frame is dropped, so that they stay in step.
+        driving, truth, other: (T, S, S[, 3]), repeated frames too.
         field: exact motion from truth frame t to the source.
         keypoints: (T, P, 2), pixels of the model's frame; `names` are the P names.
         start: (P, 2), the keypoints of the source still.
@@ -99,14 +102,11 @@ def read_pairs(folder: Path, clips: Sequence[Clip], split: str | None) -> list[P
         split: keep this split only.
 
     Raises:
-        InputError: no table, a malformed one, a pair given twice or of an unknown clip, a missing
-            truth, no pair of the split.
+        InputError: no table, a wrong row, a missing file, no pair of the split.
     """
     table = folder / "truth" / "pairs.csv"
     if not table.is_file():
-        raise InputError(
-            f"{folder}: there is no truth/pairs.csv, so no prediction has a truth", PAIRS_HINT
-        )
+        raise InputError(f"{folder}: there is no truth/pairs.csv", _PAIRS_HINT)
     known = {clip.name: clip for clip in clips}
     pairs: dict[str, Pair] = {}
     for line, row in read_table(table, COLUMNS):
@@ -125,7 +125,7 @@ def read_pairs(folder: Path, clips: Sequence[Clip], split: str | None) -> list[P
         ends = known[row["source"]], known[row["driving"]]
         pairs[name] = Pair(name, *ends, row["split"], table.parent)
     if not pairs:
-        raise InputError(f"{table}: names no pair", PAIRS_HINT)
+        raise InputError(f"{table}: names no pair", _PAIRS_HINT)
     chosen = [pair for pair in pairs.values() if split in (None, pair.split)]
     if not chosen:
         splits = ", ".join(sorted({pair.split for pair in pairs.values()}))
@@ -133,16 +133,12 @@ def read_pairs(folder: Path, clips: Sequence[Clip], split: str | None) -> list[P
     for pair in chosen:
         for path in map(pair.file, (".mkv", ".other.mkv", ".npz")):
             if not path.is_file():
-                raise InputError(f"{path}: is missing, the pair {pair.name!r} needs it", MAKE_AGAIN)
+                raise InputError(f"{path}: is missing", MAKE_AGAIN)
     return chosen
 
 
 def read_pair(pair: Pair, size: int, channels: int) -> PairData:
-    """Decode a pair and its truth.
-
-    Args:
-        size: side of the square model frame, in pixels.
-        channels: 1 (grey) or 3 (RGB).
+    """Decode a pair and its truth, as a model of this frame size and these channels sees it.
 
     Raises:
         InputError: a file that cannot be read; frames, fields or keypoints that differ in number.
@@ -164,16 +160,7 @@ def read_pair(pair: Pair, size: int, channels: int) -> PairData:
         videos.append(frames)
     arrays = pair.file(".npz")
     field = read_field(arrays, count, shape, crop, box)
-    labels = _array(arrays, "keypoint_names")
-    if labels.dtype.kind != "U" or labels.ndim != 1:
-        raise InputError(f"{arrays}: keypoint_names is not a list of names", MAKE_AGAIN)
-    names = tuple(labels.tolist())
-    keypoints, expected = _array(arrays, "keypoints"), (count, len(names), 2)
-    if keypoints.shape != expected or keypoints.dtype.kind != "f":
-        raise InputError(
-            f"{arrays}: keypoints is {keypoints.dtype} {keypoints.shape}, not {expected}",
-            MAKE_AGAIN,
-        )
+    names, keypoints = _read_keypoints(arrays, count)
     points = points_in_model_frame(keypoints, crop, box)
     # The truth's frame 0 is the source's pose: where the source has no labels, it has them.
     start = _labels(pair.source, names, points[0], box)
@@ -182,18 +169,13 @@ def read_pair(pair: Pair, size: int, channels: int) -> PairData:
 
 
 def read_clip_field(path: Path, frames: ClipFrames) -> Field:
-    """The exact motion of a clip as the model sees it.
-
-    Args:
-        path: of the field (`Clip.displacement`).
-        frames: the clip; its `indices` lead to the field's frames.
+    """The exact motion of a clip, from its `Clip.displacement`; of repeated frames too.
 
     Raises:
         InputError: as `read_field`.
     """
     clip, box = frames.clip, frames.letterbox
     channels = 1 if frames.frames.ndim == 3 else frames.frames.shape[3]
-    # All frames that the clip has, before repeats were dropped.
     count = len(cached_frames(clip.path, clip.crop, box.size, channels).kept)
     with open_source(clip.path) as source:
         width, height = source.size
@@ -203,17 +185,13 @@ def read_clip_field(path: Path, frames: ClipFrames) -> Field:
 def read_field(
     path: Path, count: int, shape: tuple[int, int], crop: Crop | None, box: Letterbox
 ) -> Field:
-    """The exact motion of a clip.
+    """The exact motion in a .npz file, of `count` frames of `shape` (H, W), not cropped.
 
     Args:
-        path: `Clip.displacement`, or the .npz file of a pair.
-        count: how many frames the clip has, repeated ones too.
-        shape: (H, W) of its frames, not cropped.
         crop, box: where the model's frame lies in them.
 
     Raises:
-        InputError: the file cannot be read, or is of another size than the clip; nothing of the
-            sector is in the model's frame.
+        InputError: the file cannot be read, or has another size; the sector is empty.
     """
     displacement = np.empty((count, box.size, box.size, 2), np.float32)
     with open_displacement(path, count, shape, MAKE_AGAIN) as (inside, fields):
@@ -227,7 +205,7 @@ def read_field(
 
 
 def _labels(clip: Clip, names: Sequence[str], otherwise: Points, box: Letterbox) -> Points:
-    """The labels of a clip's frame 0, (P, 2) pixels of the model's frame."""
+    """The labels of a clip's frame 0, (P, 2) pixels of the model's frame; else `otherwise`."""
     labels = clip.keypoints.get(0, {})
     points = otherwise.copy()
     for i, name in enumerate(names):
@@ -241,30 +219,37 @@ def _read_frames(
 ) -> tuple[Frames, Letterbox, tuple[int, int]]:
     """Every frame, repeats too, letterboxed; where it lies; (H, W) of the whole original frame."""
     frames: list[Frames] = []
-    with open_source(path, None, channels) as whole:
+    with open_source(path) as whole:
         width, height = whole.size
     with open_source(path, crop, channels) as source:
-        for _, _, image in source:
+        for _, _, image in islice(source, at_most):
             frame, box = letterbox(image, size)
             frames.append(frame)
-            if at_most is not None and len(frames) == at_most:
-                break
-    if not frames:
-        raise InputError(f"{path} has no frames", "check that it plays")
     return np.stack(frames), box, (height, width)
 
 
-def _array(path: Path, name: str) -> NDArray[np.generic]:
-    """One small array of an .npz file."""
+def _read_keypoints(path: Path, count: int) -> tuple[tuple[str, ...], NDArray[np.floating]]:
+    """Names, and their places (count, P, 2) in the original frame."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if f"{name}.npy" not in archive.namelist():
-                raise ValueError(f"it holds no array named {name!r}")
-            member = archive.getinfo(f"{name}.npy")
-            if member.file_size > _MOST_BYTES:
-                raise ValueError(f"{name} has {member.file_size} bytes, which is too many")
-            with archive.open(member) as stream:
-                array: NDArray[np.generic] = np.lib.format.read_array(stream, allow_pickle=False)
-                return array
-    except Exception as error:  # a broken header makes numpy and zipfile raise many kinds
+            labels, keypoints = (_array(archive, name) for name in ("keypoint_names", "keypoints"))
+        if labels.dtype.kind != "U" or labels.ndim != 1:
+            raise ValueError("keypoint_names is not a list of names")
+        expected = (count, len(labels), 2)
+        if keypoints.shape != expected or keypoints.dtype.kind != "f":
+            raise ValueError(f"keypoints is {keypoints.dtype} {keypoints.shape}, not {expected}")
+    except DAMAGE as error:
         raise InputError(f"{path}: cannot be read ({error})", MAKE_AGAIN) from error
+    return tuple(labels.tolist()), keypoints
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """One small array."""
+    if f"{name}.npy" not in archive.namelist():
+        raise ValueError(f"it has no array {name!r}")
+    member = archive.getinfo(f"{name}.npy")
+    if member.file_size > _MOST_BYTES:
+        raise ValueError(f"{name} has {member.file_size} bytes, which is too many")
+    with archive.open(member) as stream:
+        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array

