@@ -42,7 +42,6 @@ def cached_arrays(
     facts: object,
     write: Callable[[BinaryIO], None],
     read: Callable[[Arrays], T | None],
-    cache_dir: Path | None = None,
 ) -> T:
     """What ``read`` makes of the arrays that ``write`` writes now, or wrote for the same ``facts``.
 
@@ -50,14 +49,13 @@ def cached_arrays(
         facts: everything that the arrays depend on, as JSON.
         write: writes them; its own errors pass unchanged.
         read: checks them, memory-mapped. None or an exception: they are not right.
-        cache_dir: instead of the user's.
 
     Raises:
         OutputError: neither the cache nor the temporary folder can be written.
     """
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     try:
-        path = _own_folder(cache_dir) / f"{key}.arrays"
+        path = _own_folder() / f"{key}.arrays"
         found = _open(path, read)
         if found is None:
             if path.is_symlink():
@@ -93,8 +91,8 @@ def _without_cache(write: Callable[[BinaryIO], None], read: Callable[[Arrays], T
     return found
 
 
-def _own_folder(cache_dir: Path | None) -> Path:
-    folder = cache_dir or cache_folder() / "clips"
+def _own_folder() -> Path:
+    folder = cache_folder() / "clips"
     with output_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = folder.lstat()
@@ -133,13 +131,9 @@ def _mapped(stream: BinaryIO) -> Arrays:
 
 def _evict(newest: Path) -> None:
     with suppress(OSError):
-        files = [
-            (entry.stat(follow_symlinks=False), entry.path) for entry in os.scandir(newest.parent)
-        ]
+        files = [(path.lstat(), path) for path in newest.parent.iterdir()]
         left = sum(info.st_size for info, _ in files)
         for info, path in sorted(files, key=lambda file: file[0].st_mtime_ns):
-            if left <= MOST_BYTES:
-                break
-            if path != str(newest):
-                os.unlink(path)
+            if left > MOST_BYTES and path != newest:
+                path.unlink()
                 left -= info.st_size

@@ -90,15 +90,13 @@ def same_tissue(
         if left == 0 or far.max() < 0.1 * within:
             break
         (a, c), (b, d) = by_x.T, by_y.T
+        right, down = miss.T
         det = (1 + a) * (1 + d) - b * c
         # A plain step where the Jacobian is singular or the field folds.
         fine = np.abs(det) > 0.05
         det[~fine] = 1
-        whole = [
-            (1 + d) * miss[:, 0] - b * miss[:, 1],
-            (1 + a) * miss[:, 1] - c * miss[:, 0],
-        ]
-        step = np.where(fine[:, None], np.stack(whole, axis=1) / det[:, None], miss)
+        whole = np.stack([(1 + d) * right - b * down, (1 + a) * down - c * right], axis=1)
+        step = np.where(fine[:, None], whole / det[:, None], miss)
         if longest < np.inf:
             length = np.hypot(step[:, 0], step[:, 1])[:, None]
             step *= longest / np.maximum(length, longest)
@@ -146,7 +144,9 @@ def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, 
             where there is something to see.
     """
     half, quarter = source.shape[0] // 2, source.shape[0] // 4
-    before, after = (_levels(image, half) for image in (driving, source))
+    before, after = (
+        np.round(_small_grey(image, half) * 255).astype(np.uint8) for image in (driving, source)
+    )
     # A new one each time, since the object keeps buffers. Its result does not depend on OpenCV's
     # number of threads.
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -169,16 +169,9 @@ def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, 
 
 def has_content(image: FloatArray, size: int) -> Mask:
     """Where an image (S, S[, 3]) is not black, at size x size; black shows no motion."""
-    small = cv2.resize(_grey(image), (size, size), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.blur(small, (5, 5)) > 0.01)
+    return np.asarray(cv2.blur(_small_grey(image, size), (5, 5)) > 0.01)
 
 
-def _grey(image: FloatArray) -> FloatArray:
-    if image.ndim == 2:
-        return image
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32)
-
-
-def _levels(image: FloatArray, size: int) -> NDArray[np.uint8]:
-    small = cv2.resize(_grey(image), (size, size), interpolation=cv2.INTER_AREA)
-    return np.round(small * 255).astype(np.uint8)
+def _small_grey(image: FloatArray, size: int) -> FloatArray:
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA), np.float32)

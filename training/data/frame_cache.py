@@ -8,9 +8,8 @@ answer does not depend on the model's size or on padding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -26,8 +25,7 @@ REPEAT_LEVELS = 0.18
 _COMPARE_SIZE = 256
 
 
-@dataclass(frozen=True)
-class CachedFrames:
+class CachedFrames(NamedTuple):
     """The frames of one clip as a model sees them.
 
     Attributes:
@@ -44,9 +42,7 @@ class CachedFrames:
     letterbox: Letterbox
 
 
-def cached_frames(
-    path: Path, crop: Crop | None, size: int, channels: int, cache_dir: Path | None = None
-) -> CachedFrames:
+def cached_frames(path: Path, crop: Crop | None, size: int, channels: int) -> CachedFrames:
     """Decode a video or a folder of frames, or take what an earlier call decoded.
 
     Raises:
@@ -61,7 +57,8 @@ def cached_frames(
         with open_source(path, crop, channels) as source:
             start = write_header(stream, "|u1", (0, *shape))
             for _, _, image in source:
-                small = _small(image)
+                grey, square = to_channels(image, 1), (_COMPARE_SIZE, _COMPARE_SIZE)
+                small = cv2.resize(grey, square, interpolation=cv2.INTER_AREA).astype(np.int16)
                 if last is None or np.abs(small - last).mean() > REPEAT_LEVELS:
                     frame, box = letterbox(image, size)
                     stream.write(frame.tobytes())
@@ -89,7 +86,7 @@ def cached_frames(
         box = Letterbox.fit(int(picture[0]), int(picture[1]), size)
         return CachedFrames(frames, np.flatnonzero(new), np.array(kept), box)
 
-    return cached_arrays(cache_facts(path, crop, size, channels), write, read, cache_dir)
+    return cached_arrays(cache_facts(path, crop, size, channels), write, read)
 
 
 def cache_facts(path: Path, crop: Crop | None, size: int, channels: int) -> list[object]:
@@ -104,11 +101,6 @@ def cache_facts(path: Path, crop: Crop | None, size: int, channels: int) -> list
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     return [_VERSION, REPEAT_LEVELS, str(path.resolve()), stats, crop, size, channels]
-
-
-def _small(image: NDArray[np.uint8]) -> NDArray[np.int16]:
-    grey, square = to_channels(image, 1), (_COMPARE_SIZE, _COMPARE_SIZE)
-    return cv2.resize(grey, square, interpolation=cv2.INTER_AREA).astype(np.int16)
 
 
 def write_header(stream: BinaryIO, kind: str, shape: tuple[int, ...]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,12 +104,6 @@ def test_one_map_after_another_reads_through_both(seed: int) -> None:
     np.testing.assert_allclose(
         bend.after(placed).read(points), placed.read(bend.read(points)), atol=1e-9
     )
-
-
-def test_only_an_affine_map_may_come_first() -> None:
-    bend = random_bend(np.random.default_rng(0))
-    with pytest.raises(ValueError, match="affine"):
-        IDENTITY.after(bend)
 
 
 @given(seed=SEEDS)
