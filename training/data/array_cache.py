@@ -17,10 +17,15 @@ import json
 import logging
 import os
 import stat
+import struct
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from lzma import LZMAError
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO, TypeVar
 
 import numpy as np
@@ -28,9 +33,14 @@ from numpy.typing import NDArray
 
 from ...runtime.support.atomic_files import atomic_path, cache_folder
 from ...runtime.support.errors import OutputError, output_errors
-from ..archives import DAMAGE
 
 MOST_BYTES = 32 << 30
+
+#: What reading a damaged .npz or .npy can raise.
+DAMAGE = (
+    EOFError, LZMAError, MemoryError, OSError, OverflowError, RuntimeError, SyntaxError, TokenError,
+    TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 Arrays = Sequence[NDArray[np.generic]]
 T = TypeVar("T")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.support.errors import InputError
-from ..archives import DAMAGE
+from .array_cache import DAMAGE
 
 
 class Displacement(NamedTuple):
