@@ -78,16 +78,16 @@ def test_measuring_is_fair_and_short(
 def test_a_run_is_the_same_whether_measured_or_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = train(make(tmp_path / "plain", config("train.max_steps=7")), False, None, silent)
-    looked = []
-    real = step_seconds
+    settings, looked = config("train.max_steps=3", preset="lite"), []
+    plain = train(make(tmp_path / "plain", settings), False, None, silent)
 
     def slow_with_two(trainer: threads.Trainer, every: int) -> dict[int, float]:
-        looked.append(real(trainer, every))
+        looked.append(step_seconds(trainer, every))
         return {1: 1.0, every: 2.0}
 
+    monkeypatch.setattr(threads, "ROUNDS", 1)
     monkeypatch.setattr(threads, "step_seconds", slow_with_two)
-    trainer = make(tmp_path / "measured", config("train.max_steps=7"))
+    trainer = make(tmp_path / "measured", settings)
     torch.set_num_threads(2)
     other = train(trainer, False, None, silent)
     assert looked[0].keys() == {1, 2} and min(looked[0].values()) > 0
