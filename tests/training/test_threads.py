@@ -30,7 +30,7 @@ def test_the_quicker_is_taken_unless_something_else_decides(
     two: float, chosen: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "step_seconds", lambda trainer, every: {1: 1.0, every: two})
-    long, short = (make(tmp_path, config(f"train.max_steps={n}")) for n in (100, 4))
+    long, short = (make(tmp_path, config(f"train.max_steps={n}", preset="lite")) for n in (100, 4))
     said: list[str] = []
 
     def used(trainer: threads.Trainer) -> int:
@@ -68,7 +68,7 @@ def test_measuring_is_fair_and_short(
         nonlocal now
         now += left[torch.get_num_threads()].pop(0)
 
-    trainer = make(tmp_path, config())
+    trainer = make(tmp_path, config(preset="lite"))
     monkeypatch.setattr(threads, "Trainer", lambda *args: SimpleNamespace(train_step=step))
     monkeypatch.setattr(threads, "time", SimpleNamespace(perf_counter=lambda: now))
     assert step_seconds(trainer, 2) == pytest.approx(found)
