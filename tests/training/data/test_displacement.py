@@ -85,10 +85,7 @@ def test_displacement_follows_the_crop(tmp_path: Path) -> None:
     assert clip.sector[:, 2:6].all() and clip.sector.sum() == 8 * 4
     with pytest.raises(InputError):
         load(tmp_path, Crop(60, 0, 16, 16))
-
-
-def test_clips_without_a_file_have_none(tmp_path: Path) -> None:
-    write(tmp_path).unlink()
+    (tmp_path / "displacement" / "a.b.npz").unlink()
     clip = load(tmp_path)
     assert clip.displacement is clip.sector is None
 
@@ -148,15 +145,12 @@ def test_what_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
 def test_a_damaged_file_is_refused(tmp_path: Path, save: Callable[..., None], damage: str) -> None:
     file = write(tmp_path, save)
     data = bytearray(file.read_bytes())
-    if damage == "cut":
-        data = data[: len(data) // 2]
-    elif damage == "flipped":
-        data[len(data) // 2] ^= 255
-    file.write_bytes({"text": b"no archive", "empty": b""}.get(damage, bytes(data)))
+    data[len(data) // 2] ^= 255
+    file.write_bytes({"cut": data[: len(data) // 2], "flipped": data, "empty": b""}[damage])
     refused(tmp_path)
 
 
@@ -173,15 +167,13 @@ BOOL = "{'descr': '|b1', 'fortran_order': False, 'shape': (48, 64)}\n"
     "content",
     [
         b"",
-        b"\x93NUMPY\x01",
         header("{'descr': '<f4', 'shape': (4,"),
         header("{'descr': '<f4', 'fortran_order': False, 'shape': 'x'}"),
         header("(" * 9000),
-        header("\x00"),
         header(" " * (64 << 20), version=2),
         header(BOOL) + bytes(64 << 20),
     ],
-    ids=["empty", "short", "cut off", "shape", "brackets", "nul", "a bomb's header", "a bomb"],
+    ids=["empty", "cut off", "shape", "brackets", "a bomb's header", "a bomb"],
 )
 def test_broken_headers_and_bombs_are_refused_in_little_memory(
     member: str, content: bytes, tmp_path: Path
@@ -190,8 +182,7 @@ def test_broken_headers_and_bombs_are_refused_in_little_memory(
     whole = io.BytesIO()
     np.save(whole, FIELDS)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        members = {"displacement": whole.getvalue(), member: content}
-        for name, data in members.items():
+        for name, data in {"displacement": whole.getvalue(), member: content}.items():
             archive.writestr(f"{name}.npy", data)
     assert file.stat().st_size < 1 << 20
     tracemalloc.start()
