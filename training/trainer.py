@@ -142,7 +142,7 @@ class Trainer:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """EMA of weights and BatchNorm's statistics; shorter at first, to forget the start.
+        """Move the EMA of weights and BatchNorm's statistics; faster at first, to forget the start.
 
         (torch's AveragedModel copies at its first update, and prefixes every weight's name.)
         """

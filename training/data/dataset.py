@@ -56,31 +56,20 @@ class ClipList:
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """One clip as the model sees it: cropped, letterboxed, repeated frames dropped.
-
-    Attributes:
-        frames: uint8 (T, S, S) or (T, S, S, 3), memory-mapped.
-        indices: int64 (T,), the frames' numbers in the file.
-        points: float32 (T, P, 2) half_pixel points, zero where not visible.
-        visible: bool (T, P): labelled, visible and inside the crop.
-        keypoint_names: the P names.
-        letterbox: where the cropped image lies in the frame.
-        displacement: float32 (T, S/4, S/4, 2), memory-mapped: exact, in half_pixel points, from
-            each frame to the file's first; None where it is not known.
-        sector: bool (S/4, S/4), where ``displacement`` holds; None with it.
-        absent: bool (T, P): the label says that it is not visible, or it lies outside the crop;
-            None: nowhere.
-    """
+    """One clip as the model sees it: cropped, letterboxed, repeated frames dropped."""
 
     clip: Clip
-    frames: NDArray[np.uint8]
-    indices: NDArray[np.int64]
-    points: NDArray[np.float32]
-    visible: NDArray[np.bool_]
-    keypoint_names: tuple[str, ...]
-    letterbox: Letterbox
+    frames: NDArray[np.uint8]  # (T, S, S) or (T, S, S, 3), memory-mapped
+    indices: NDArray[np.int64]  # (T,), the frames' numbers in the file
+    points: NDArray[np.float32]  # (T, P, 2) half_pixel points, zero where not visible
+    visible: NDArray[np.bool_]  # (T, P): labelled, visible and inside the crop
+    keypoint_names: tuple[str, ...]  # the P names
+    letterbox: Letterbox  # where the cropped image lies in the frame
+    #: (T, S/4, S/4, 2), memory-mapped: exact, in half_pixel points, from each frame to the file's
+    #: first; None where it is not known.
     displacement: NDArray[np.float32] | None = None
-    sector: NDArray[np.bool_] | None = None
+    sector: NDArray[np.bool_] | None = None  # (S/4, S/4), where the displacement is valid
+    #: (T, P): the label says that it is not visible, or it lies outside the crop. None: nowhere.
     absent: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
@@ -205,14 +194,17 @@ def _frames_in(folder: Path) -> list[Path]:
 def _bare(root: Path) -> list[Clip]:
     """Videos and folders of frames at or below ``root``; a clip's group is its parent folder."""
     clips: list[Clip] = []
-    below = sorted(root.rglob("*")) if root.is_dir() and not _frames_in(root) else [root]
-    for path in below:
+    known = (*VIDEO_SUFFIXES, *UNREADABLE_SUFFIXES)
+    for path in sorted(root.rglob("*")) if root.is_dir() and not _frames_in(root) else [root]:
         relative = path.relative_to(root)
         if any(part.startswith(".") for part in relative.parts):
             continue
-        name = relative.as_posix() if path != root else path.resolve().name
-        known = path.name.lower().endswith((*VIDEO_SUFFIXES, *UNREADABLE_SUFFIXES))
-        if bool(_frames_in(path)) if path.is_dir() else known or path == root:
+        if path.is_dir():
+            is_clip = bool(_frames_in(path))
+        else:
+            is_clip = path == root or path.name.lower().endswith(known)
+        if is_clip:
+            name = relative.as_posix() if path != root else path.resolve().name
             group = relative.parent.as_posix() if len(relative.parts) > 1 else "all"
             clips.append(Clip(name, path, name, group, ""))
     return clips

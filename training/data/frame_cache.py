@@ -26,20 +26,12 @@ _COMPARE_SIZE = 256
 
 
 class CachedFrames(NamedTuple):
-    """The frames of one clip as a model sees them.
+    """The frames of one clip as a model sees them."""
 
-    Attributes:
-        frames: uint8 (T, size, size) or (T, size, size, 3), memory-mapped.
-        indices: int64 (T,), each frame's number in the file (repeats are missing).
-        kept: int64 (N,), for each of the N decoded frames the t that stands for it: its own, or
-            that of the frame it repeats.
-        letterbox: where the cropped image lies in the frame.
-    """
-
-    frames: NDArray[np.uint8]
-    indices: NDArray[np.int64]
-    kept: NDArray[np.int64]
-    letterbox: Letterbox
+    frames: NDArray[np.uint8]  # (T, size, size) or (T, size, size, 3), memory-mapped
+    indices: NDArray[np.int64]  # (T,), each frame's number in the file (repeats are missing)
+    kept: NDArray[np.int64]  # (N,), for each decoded frame the t of itself or of what it repeats
+    letterbox: Letterbox  # where the cropped image lies in the frame
 
 
 def cached_frames(path: Path, crop: Crop | None, size: int, channels: int) -> CachedFrames:

@@ -133,22 +133,20 @@ def similarity(scale: float, degrees: float, shift: tuple[float, float], flip: b
     return PlaneMap(inverse, -inverse @ np.array(shift, np.float64))
 
 
-def random_bend(
-    rng: np.random.Generator, reach: float = 0.16, degrees: float = 4.0, stretch: float = 0.05
-) -> PlaneMap:
-    """A smooth random deformation: a small affine part, and a low-frequency displacement.
+def random_bend(rng: np.random.Generator, reach: float = 0.16) -> PlaneMap:
+    """A smooth random deformation: an affine part (at most 4 degrees, 5 % of either scale and half
+    of ``reach``), and a low-frequency displacement.
 
     Its strength is drawn too, so that small motions are as common as large ones.
     The displacement contracts (neighbours come nearer by less than 0.9 of their distance), so the
     map has an inverse.
 
     Args:
-        reach: greatest displacement in points; 0.16 is 8 % of the image. The shift is half of it.
-        degrees, stretch: bounds of the affine part's rotation and of its change of either scale.
+        reach: greatest displacement in points; 0.16 is 8 % of the image.
     """
     strength = rng.uniform(0, 1)
-    matrix: Array = _turn(strength * rng.uniform(-degrees, degrees))
-    matrix = matrix @ np.diag(1 + strength * rng.uniform(-stretch, stretch, 2))
+    matrix: Array = _turn(strength * rng.uniform(-4.0, 4.0))
+    matrix = matrix @ np.diag(1 + strength * rng.uniform(-0.05, 0.05, 2))
     offset: Array = strength * rng.uniform(-reach / 2, reach / 2, 2)
     n = int(rng.integers(4, 7))
     control = rng.standard_normal((n, n, 2))
