@@ -61,8 +61,7 @@ def cached_displacement(
         cached: its frames.
 
     Raises:
-        InputError: naming the file: damaged, of another size or number of frames than the clip, not
-            finite.
+        InputError: see `open_displacement`.
         OutputError: see `cached_arrays`.
     """
     box = cached.letterbox

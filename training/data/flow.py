@@ -35,8 +35,7 @@ def exact_flow(
     Returns:
         flow: float32 (n, n, 2), points to read in the source image, after ``placed``; the place
             itself where none was found.
-        valid: bool (n, n), inside the sector in both frames, inside the source image, and
-            found to within EXACT_WITHIN.
+        valid: bool (n, n), inside both sectors and the source image, found to within EXACT_WITHIN.
     """
     n = len(sector)
     cells = np.float32(n / 2)  # points to cells
@@ -65,10 +64,8 @@ def same_tissue(
     rounds: int = 12,
     longest: float = np.inf,
 ) -> tuple[NDArray[_Real], Mask]:
-    """Where a frame shows given tissue: y with y + d(y) = target.
-
-    By Newton's method on the bilinear interpolant; plain iteration diverges where tissue turns by
-    more than 60 degrees.
+    """Where a frame shows given tissue: y with y + d(y) = target, by Newton's method on the
+    bilinear interpolant (plain iteration diverges where tissue turns by more than 60 degrees).
 
     Args:
         field: d, (H, W, 2) cells, from the frame to a third one.

@@ -42,10 +42,6 @@ class _Pair(NamedTuple):
     bent: bool
 
 
-#: The map that both frames of a pair are read through, and the tone curve of each.
-_Augmentation = tuple[PlaneMap, FloatArray, FloatArray]
-
-
 class PairSampler:
     """Draws pairs: a group, a subject of it, a clip of that, each uniformly, and two of its frames.
     So neither an anatomy nor a subject with many clips crowds out the others.
@@ -55,10 +51,8 @@ class PairSampler:
     Flow is exact for a clip with a displacement and for a frame and its own bend, else measured.
 
     Args:
-        clips: the clips' frames, all of one size, channel count and list of keypoints.
-        data: how pairs are drawn.
+        clips: all of one size, channel count and list of keypoints.
         seed: with the step, all that the draw depends on.
-        batch_size: B.
         loss: flow whose weight is 0 is not computed; None computes it at every step.
 
     Raises:
@@ -80,10 +74,9 @@ class PairSampler:
         for clip in clips:
             same = clip.frames.shape[1:] == first.frames.shape[1:]
             if not same or clip.keypoint_names != first.keypoint_names:
+                names = f"{clip.clip.name!r} and {first.clip.name!r}"
                 raise InputError(
-                    f"{clip.clip.name!r} and {first.clip.name!r} differ in size, channels "
-                    "or keypoints",
-                    "load all clips alike",
+                    f"{names} differ in size, channels or keypoints", "load them alike"
                 )
         self._data, self._loss = data, loss
         self._seed, self._batch_size = seed, batch_size
@@ -138,11 +131,27 @@ class PairSampler:
         # A bend moves the image's border too, which no real clip does: they stop early.
         bends = data.synthetic_until == 0 or step < data.synthetic_until
         bent = rng.uniform() < (data.synthetic if bends else 0.0) or not others
-        augmentation, wanted = self._augmentation(rng), self._wanted_flow(step)
+        placed, source_tone, driving_tone = self._augmentation(rng)
+        bend, s = None, d
         if bent:
-            return self._bent_pair(rng, clip, d, augmentation, wanted)
-        s = others[int(rng.integers(len(others)))]  # before d as often as after it
-        return self._real_pair(clip, s, d, augmentation, wanted)
+            bend = random_bend(rng, data.bend)
+        else:
+            s = others[int(rng.integers(len(others)))]  # before d as often as after it
+        # Both are interpolated once, so that neither is blurrier. Labels come from the clip, since
+        # what left the source may come back.
+        source = self._shot(clip, s, placed, source_tone)
+        driving = self._shot(clip, d, bend.after(placed) if bend else placed, driving_tone)
+        wanted, flow = self._wanted_flow(step), None
+        if bend:
+            if wanted.exact:
+                flow = self._flow_of(bend, driving.image)
+            source, driving = self._other_looks(rng, source, driving)
+        elif clip.displacement is not None and clip.sector is not None:
+            if wanted.exact:
+                flow = exact_flow(clip.displacement[s], clip.displacement[d], clip.sector, placed)
+        elif wanted.measured:
+            flow = measured_flow(source.image, driving.image)
+        return _Pair(source, driving, flow, bent or clip.displacement is not None, bent)
 
     def _draw_driving(
         self, rng: np.random.Generator, group: Sequence[ClipFrames]
@@ -170,7 +179,8 @@ class PairSampler:
             return FlowWeights(1, 1)
         return flow_weights(loss, step)
 
-    def _augmentation(self, rng: np.random.Generator) -> _Augmentation:
+    def _augmentation(self, rng: np.random.Generator) -> tuple[PlaneMap, FloatArray, FloatArray]:
+        """The map that both frames are read through, and the tone curve of each."""
         data = self._data
         if not data.augment:
             return IDENTITY, tone_curve(1, 1), tone_curve(1, 1)
@@ -201,48 +211,23 @@ class PairSampler:
             visible, absent = inside, absent | (visible & ~inside)
         return _Shot(tone[image], points, visible, absent)
 
-    def _real_pair(
-        self, clip: ClipFrames, s: int, d: int, augmentation: _Augmentation, wanted: FlowWeights
-    ) -> _Pair:
-        placed, source_tone, driving_tone = augmentation
-        source = self._shot(clip, s, placed, source_tone)
-        driving = self._shot(clip, d, placed, driving_tone)
-        flow, exact = None, clip.displacement is not None
-        if clip.displacement is not None and clip.sector is not None and wanted.exact:
-            flow = exact_flow(clip.displacement[s], clip.displacement[d], clip.sector, placed)
-        elif not exact and wanted.measured:
-            flow = measured_flow(source.image, driving.image)
-        return _Pair(source, driving, flow, exact, bent=False)
+    def _flow_of(self, bend: PlaneMap, driving: FloatArray) -> tuple[FloatArray, Mask]:
+        side = self._size // 4
+        known = np.ascontiguousarray(bend.grid(side).transpose(1, 2, 0))
+        return known, (np.abs(known) < 1).all(axis=-1) & has_content(driving, side)
 
-    def _bent_pair(
-        self,
-        rng: np.random.Generator,
-        clip: ClipFrames,
-        t: int,
-        augmentation: _Augmentation,
-        wanted: FlowWeights,
-    ) -> _Pair:
-        """A frame and its own deformation. Both are interpolated once, so that neither is blurrier;
-        labels come from the clip, since what left the source may come back."""
-        data, (placed, source_tone, driving_tone) = self._data, augmentation
-        bend = random_bend(rng, data.bend)
-        source = self._shot(clip, t, placed, source_tone)
-        driving = self._shot(clip, t, bend.after(placed), driving_tone)
-        flow = None
-        if wanted.exact:
-            known = np.ascontiguousarray(bend.grid(self._size // 4).transpose(1, 2, 0))
-            valid = (np.abs(known) < 1).all(axis=-1) & has_content(driving.image, self._size // 4)
-            flow = known, valid
-        # Make the two look as different as two frames of a clip do.
-        one, other = source.image, driving.image
+    def _other_looks(
+        self, rng: np.random.Generator, source: _Shot, driving: _Shot
+    ) -> tuple[_Shot, _Shot]:
+        """Make a frame and its own bend look as different as two frames do."""
+        data, one, other = self._data, source.image, driving.image
         if data.speckle < 1:
             other = other_speckle(other, rng, data.speckle)
         if data.light > 0:
             one, other = (other_light(image, rng, data.light) for image in (one, other))
         if rng.uniform() < data.blackout:
             other = blackout(other, rng)
-        source, driving = source._replace(image=one), driving._replace(image=other)
-        return _Pair(source, driving, flow, exact=True, bent=True)
+        return source._replace(image=one), driving._replace(image=other)
 
 
 def _stack(arrays: Iterable[NDArray[np.generic]]) -> Tensor:

@@ -85,18 +85,10 @@ HEADER = b"\x93NUMPY\x01\x00v\x00"
         b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + b" " * 100,
     ],
     ids=[
-        "empty",
-        "text",
-        "cut",
-        "longer",
-        "missing",
-        "shape",
-        "kind",
-        "brackets",
-        "terabytes",
-        "version",
+        "empty", "text", "cut off", "longer", "an array less", "shape", "kind", "brackets",
+        "terabytes", "version",
     ],
-)
+)  # fmt: skip
 def test_a_damaged_entry_is_made_again(content: bytes, folder: Path) -> None:
     maker = Maker()
     maker()

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -95,26 +96,20 @@ def test_the_cache_is_used_and_follows_clip_and_file(
 ) -> None:
     file = write(tmp_path)
     first = np.array(load(tmp_path).displacement)
-    opened: list[Path] = []
-    original = module.open_displacement
-
-    def counted(path: Path, *rest: Any) -> Any:
-        opened.append(path)
-        return original(path, *rest)
-
-    monkeypatch.setattr(module, "open_displacement", counted)
+    opened = Mock(wraps=module.open_displacement)
+    monkeypatch.setattr(module, "open_displacement", opened)
     np.testing.assert_array_equal(load(tmp_path).displacement, first)
-    assert opened == []
+    assert opened.call_count == 0
     for entry in (own_cache / "sonomime" / "clips").iterdir():
         entry.write_bytes(entry.read_bytes()[:-3])
     np.testing.assert_array_equal(load(tmp_path).displacement, first)
-    assert len(opened) == 1
+    assert opened.call_count == 1
     write(tmp_path, displacement=2 * FIELDS)
     os.utime(file, ns=(1, 1))
     np.testing.assert_array_equal(load(tmp_path).displacement, 2 * first)
     (tmp_path / "clips" / "a.b" / "0.png").touch()
     load(tmp_path)
-    assert len(opened) == 3
+    assert opened.call_count == 3
 
 
 BAD = FIELDS.copy()

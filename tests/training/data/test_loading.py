@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -125,27 +126,21 @@ def test_the_cache_is_used_and_follows_the_file(
     clip = clip_of(write_video(tmp_path / "v.mkv", frames(3)))
     first = load_clip(clip, W, 1).frames.copy()
     (entry,) = (own_cache / "sonomime" / "clips").iterdir()
-    opened: list[Path] = []
-    original = frame_cache.open_source
-
-    def counted(path: Path, *rest: object) -> object:
-        opened.append(path)
-        return original(path, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(frame_cache, "open_source", counted)
+    opened = Mock(wraps=frame_cache.open_source)
+    monkeypatch.setattr(frame_cache, "open_source", opened)
     np.testing.assert_array_equal(load_clip(clip, W, 1).frames, first)
-    assert opened == []
+    assert opened.call_count == 0
     # Another clip's entry under this one's name: of another size.
     load_clip(clip, 16, 1)
     (other,) = set(entry.parent.iterdir()) - {entry}
     entry.write_bytes(other.read_bytes())
     np.testing.assert_array_equal(load_clip(clip, W, 1).frames, first)
     load_clip(clip_of(clip.path, Crop(0, 0, 20, 20)), W, 1)
-    assert len(opened) == 3
+    assert opened.call_count == 3
     write_video(clip.path, frames(3, seed=9))
     os.utime(clip.path, ns=(1, 1))
     assert not np.array_equal(load_clip(clip, W, 1).frames, first)
-    assert len(opened) == 4
+    assert opened.call_count == 4
 
 
 @pytest.mark.parametrize("what", ["cut off", "sizes"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -111,20 +112,14 @@ def test_flow_is_computed_where_it_is_weighed(monkeypatch: pytest.MonkeyPatch) -
     ended = mixed(flow=1.0, flow_until=5, doubt=0.0)
     kept = mixed(flow=1.0, flow_until=5, flow_exact=0.5, doubt=0.0)
     assert both.batch(4).flow_exact is not None
-    measured: list[int] = []
-    original = pairs_module.measured_flow
-
-    def counted(*args: np.ndarray) -> object:
-        measured.append(1)
-        return original(*args)
-
-    monkeypatch.setattr(pairs_module, "measured_flow", counted)
+    measured = Mock(wraps=pairs_module.measured_flow)
+    monkeypatch.setattr(pairs_module, "measured_flow", measured)
     batch = both.batch(3)
     assert batch.flow_exact is not None and batch.flow_valid is not None
-    assert len(measured) == int((~batch.flow_exact).sum()) > 0
+    assert measured.call_count == int((~batch.flow_exact).sum()) > 0
     assert batch.flow_exact.any()
     assert batch.flow_valid.flatten(1).any(1).all()
-    measured.clear()
+    measured.reset_mock()
     after = ended.batch(5)
     assert (after.flow, after.flow_valid, after.flow_exact) == (None, None, None)
     left = kept.batch(5)
@@ -132,8 +127,10 @@ def test_flow_is_computed_where_it_is_weighed(monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(left.flow_valid.flatten(1).any(1), left.flow_exact)
     assert torch.equal(left.source, after.source)  # what is computed changes no draw
     assert torch.equal(left.driving, after.driving)
-    assert measured == []
-    assert both.batch(5).flow_valid is not None and measured  # how sure a match is, to the end
+    assert not measured.called
+    assert (
+        both.batch(5).flow_valid is not None and measured.called
+    )  # how sure a match is, to the end
     assert mixed(flow=0.0).batch(0).flow is None
     assert_same(mixed(flow=1.0, flow_until=5).batch(3), batch)  # whatever was drawn before
 
