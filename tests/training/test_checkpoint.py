@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
 import zipfile
 from pathlib import Path
@@ -88,15 +87,13 @@ def test_a_configuration_is_compared_with_the_weights_before_memory_is_taken(
 ) -> None:
     """The widest model that a configuration may ask for would take terabytes."""
     saved = checkpoint(preset=preset)
-    wide = {"width": 4096, "max_features": 4096, "depth": 10}
-    sections: dict[str, dict[str, int]] = {
-        "ours-p": {"keypoints": wide}, "lite": {"matcher": {"fine": 4096, "coarse": 4096}},
-    }  # fmt: skip
-    changes = {
-        name: dataclasses.replace(getattr(saved.config.model, name), **values)
-        for name, values in sections[preset].items()
+    wide = {
+        "ours-p": ("keypoints", {"width": 4096, "max_features": 4096, "depth": 10}),
+        "lite": ("matcher", {"fine": 4096, "coarse": 4096}),
     }
-    model = dataclasses.replace(saved.config.model, **changes)
+    name, values = wide[preset]
+    section = dataclasses.replace(getattr(saved.config.model, name), **values)
+    model = dataclasses.replace(saved.config.model, **{name: section})
     taken: list[str] = []
     real = torch.nn.Conv2d.__init__
 
@@ -195,23 +192,18 @@ def test_other_things_that_torch_saved(tmp_path: Path, content: Any) -> None:
 # -- writing ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("raised", "becomes"),
-    [(OSError(errno.ENOSPC, "full"), OutputError), (KeyboardInterrupt(), KeyboardInterrupt)],
-)
 def test_an_interrupted_save_leaves_the_old_checkpoint(
-    raised: BaseException, becomes: type[BaseException], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "checkpoint.pt"
     checkpoint(step=1).save(path)
 
-    def fail(content: Any, target: Any) -> None:
+    def interrupted(content: Any, target: Any) -> None:
         target.write(b"the first half")
-        raise raised
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(becomes):
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         checkpoint(step=2).save(path)
     assert os.listdir(tmp_path) == ["checkpoint.pt"] and load_checkpoint(path).step == 1
 
