@@ -52,6 +52,7 @@ def cached_arrays(
     facts: object,
     write: Callable[[BinaryIO], None],
     read: Callable[[Arrays], T | None],
+    cache_dir: Path | None = None,
 ) -> T:
     """What ``read`` makes of the arrays that ``write`` writes now, or wrote for the same ``facts``.
 
@@ -59,13 +60,14 @@ def cached_arrays(
         facts: everything that the arrays depend on, as JSON.
         write: writes them; its own errors pass unchanged.
         read: checks them, memory-mapped. None or an exception: they are not right.
+        cache_dir: instead of the user's.
 
     Raises:
         OutputError: neither the cache nor the temporary folder can be written.
     """
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     try:
-        path = _own_folder() / f"{key}.arrays"
+        path = _own_folder(cache_dir) / f"{key}.arrays"
         found = _open(path, read)
         if found is None:
             if path.is_symlink():
@@ -101,8 +103,8 @@ def _without_cache(write: Callable[[BinaryIO], None], read: Callable[[Arrays], T
     return found
 
 
-def _own_folder() -> Path:
-    folder = cache_folder() / "clips"
+def _own_folder(cache_dir: Path | None) -> Path:
+    folder = cache_dir or cache_folder() / "clips"
     with output_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = folder.lstat()

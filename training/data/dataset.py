@@ -243,7 +243,7 @@ def _unique(clips: Sequence[Clip]) -> list[Clip]:
     return named
 
 
-def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
+def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = None) -> ClipFrames:
     """Decode a clip, or map what the cache holds of it.
 
     The labels of a repeated frame go to the frame that it repeats, unless that has its own.
@@ -252,13 +252,14 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
         clip: from :func:`find_clips`.
         size: side of the square model frame, in pixels.
         channels: 1 (grey) or 3 (RGB).
+        cache_dir: instead of ``$XDG_CACHE_HOME/sonomime/clips``.
 
     Raises:
         InputError: the clip or its displacement cannot be read, or they do not fit; a label names a
             frame beyond its end.
         OutputError: see `cached_arrays`.
     """
-    cached = cached_frames(clip.path, clip.crop, size, channels)
+    cached = cached_frames(clip.path, clip.crop, size, channels, cache_dir)
     names = clip.keypoint_names
     points = np.zeros((len(cached.frames), len(names), 2), np.float32)
     visible, absent = (np.zeros(points.shape[:2], np.bool_) for _ in range(2))
@@ -274,7 +275,9 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
             absent[t] = np.array([name in labels for name in names], np.bool_) & ~visible[t]
     displacement = sector = None
     if file := clip.displacement:
-        displacement, sector = cached_displacement(file, clip.path, clip.crop, channels, cached)
+        displacement, sector = cached_displacement(
+            file, clip.path, clip.crop, channels, cached, cache_dir
+        )
     return ClipFrames(
         clip,
         cached.frames,

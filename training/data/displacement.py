@@ -51,13 +51,18 @@ def find_displacements(folder: Path, clips: Sequence[Path]) -> dict[Path, Path]:
 
 
 def cached_displacement(
-    file: Path, path: Path, crop: Crop | None, channels: int, cached: CachedFrames
+    file: Path,
+    path: Path,
+    crop: Crop | None,
+    channels: int,
+    cached: CachedFrames,
+    cache_dir: Path | None = None,
 ) -> CachedDisplacement:
     """Decode a displacement file, frame by frame, or take what an earlier call decoded.
 
     Args:
         file: from :func:`find_displacements`.
-        path, crop, channels: of the clip, as given to `cached_frames`.
+        path, crop, channels, cache_dir: of the clip, as given to `cached_frames`.
         cached: its frames.
 
     Raises:
@@ -105,4 +110,4 @@ def cached_displacement(
         raise InputError(f"cannot read {file}: {error.strerror or error}") from error
     own = [str(file.resolve()), info.st_size, info.st_mtime_ns]
     facts = [cache_facts(path, crop, box.size, channels), own]
-    return cached_arrays(facts, write, read)
+    return cached_arrays(facts, write, read, cache_dir)

@@ -34,7 +34,9 @@ class CachedFrames(NamedTuple):
     letterbox: Letterbox  # where the cropped image lies in the frame
 
 
-def cached_frames(path: Path, crop: Crop | None, size: int, channels: int) -> CachedFrames:
+def cached_frames(
+    path: Path, crop: Crop | None, size: int, channels: int, cache_dir: Path | None = None
+) -> CachedFrames:
     """Decode a video or a folder of frames, or take what an earlier call decoded.
 
     Raises:
@@ -78,7 +80,7 @@ def cached_frames(path: Path, crop: Crop | None, size: int, channels: int) -> Ca
         box = Letterbox.fit(int(picture[0]), int(picture[1]), size)
         return CachedFrames(frames, np.flatnonzero(new), np.array(kept), box)
 
-    return cached_arrays(cache_facts(path, crop, size, channels), write, read)
+    return cached_arrays(cache_facts(path, crop, size, channels), write, read, cache_dir)
 
 
 def cache_facts(path: Path, crop: Crop | None, size: int, channels: int) -> list[object]:
