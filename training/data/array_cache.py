@@ -1,8 +1,8 @@
 """Arrays that are slow to make, kept in files and mapped into memory.
 
 An entry is one file, ``$XDG_CACHE_HOME/sonomime/clips/KEY.arrays``: arrays in numpy's format, one
-after the other. Entries are checked when they are opened, and made again where they are wrong. The
-least recently used ones are removed when all together exceed ``MOST_BYTES``.
+after the other, and a checksum. Entries are checked when they are opened, and made again where they
+are wrong. The least recently used ones are removed when all together exceed ``MOST_BYTES``.
 
 Only the user may be able to write in the folder, since what lies in it is trained on. Where it
 cannot be used (a full disk, a read-only one, other people's permissions), a warning says so and the
@@ -72,8 +72,9 @@ def cached_arrays(
         if found is None:
             if path.is_symlink():
                 path.unlink()  # atomic_path would write to where it points
-            with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            with atomic_path(path) as temporary, temporary.open("w+b") as stream:
                 write(stream)
+                np.save(stream, _checksum(_mapped(stream)))
             _evict(path)
             found = _open(path, read)
     except (OSError, OutputError) as error:
@@ -121,7 +122,8 @@ def _open(path: Path, read: Callable[[Arrays], T | None]) -> T | None:
         # O_NONBLOCK: a named pipe must not hang.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as stream:
-            found = read(_mapped(stream))
+            *arrays, checksum = _mapped(stream)
+            found = read(arrays) if int(checksum) == _checksum(arrays) else None
         with suppress(OSError):
             os.utime(path)  # the least recently used goes first
         return found
@@ -130,7 +132,7 @@ def _open(path: Path, read: Callable[[Arrays], T | None]) -> T | None:
 
 def _mapped(stream: BinaryIO) -> Arrays:
     arrays: list[NDArray[np.generic]] = []
-    at, end = 0, stream.seek(0, os.SEEK_END)
+    at, end = 0, stream.seek(0, os.SEEK_END)  # which also flushes
     while at < end:
         stream.seek(at)
         if np.lib.format.read_magic(stream) != (1, 0):
@@ -139,6 +141,13 @@ def _mapped(stream: BinaryIO) -> Arrays:
         arrays.append(np.memmap(stream, dtype, "r", stream.tell(), shape))
         at = int(arrays[-1].offset) + arrays[-1].nbytes
     return arrays
+
+
+def _checksum(arrays: Arrays) -> int:
+    checksum = 0
+    for array in arrays:
+        checksum = zlib.crc32(array.reshape(-1).view(np.uint8), checksum)
+    return checksum
 
 
 def _evict(newest: Path) -> None:
