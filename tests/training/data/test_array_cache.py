@@ -97,6 +97,16 @@ def test_a_damaged_entry_is_made_again(content: bytes, folder: Path) -> None:
     assert [maker(), maker()] == [2, 2]
 
 
+def test_an_entry_with_one_flipped_bit_is_made_again(folder: Path) -> None:
+    maker = Maker()
+    maker()
+    (entry,) = entries(folder)
+    content = bytearray(entry.read_bytes())
+    content[130] ^= 1  # a value of the first array, behind its header of 128 bytes
+    entry.write_bytes(content)
+    assert [maker(), maker()] == [2, 2]
+
+
 @pytest.mark.parametrize("kind", ["dangling link", "link to the right thing", "pipe"])
 def test_links_and_pipes_are_replaced_and_not_followed(
     kind: str, folder: Path, tmp_path: Path
