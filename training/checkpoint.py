@@ -93,9 +93,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "for FOMM's use `sonomime import-fomm`",
         )
     try:
-        config = config_from_dict(
-            _without_retired(payload["config"], path), where=f"{path}: config"
-        )
+        table = _without_retired(payload["config"], path)
+        config = config_from_dict(table, where=f"{path}: config")
         check(config)
         return Checkpoint(
             config,

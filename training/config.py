@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from ..runtime.bundle.checks import most_numbers
@@ -26,6 +27,7 @@ Family = Literal["keypoints", "matching"]
 # Settings of one family; `load_config` refuses them for the other.
 _KEYPOINTS: dict[str, Family] = {"family": "keypoints"}
 _MATCHING: dict[str, Family] = {"family": "matching"}
+_TINY = 1e-9  # the least value of what must not be 0
 
 
 def _only(family: dict[str, Family], default: Any) -> Any:
@@ -41,7 +43,6 @@ def _size(default: int) -> Any:
     return _within(1, 4096, default)
 
 
-_TINY = 1e-9  # the least value of what must not be 0
 _FIX = "fix it in the TOML file or with --set"
 
 
@@ -98,9 +99,7 @@ class CorrectorConfig:
 
 @dataclass(frozen=True)
 class LandmarkConfig:
-    count: int = _within(
-        0, 1024, 0
-    )  # landmarks to find in a still image; 0: as many as the data labels
+    count: int = _within(0, 1024, 0)  # landmarks to find; 0: as many as the data labels
     width: int = _size(24)
 
 
@@ -237,7 +236,7 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
         for override in overrides:
             _apply(table, override)
         config = config_from_dict(table, where=f"--set {' '.join(overrides)}")
-    _refuse_other_families(table, config, config.model.family)
+    _refuse_other_families(table, config)
     if not config.preset:
         config = dataclasses.replace(config, preset=path.stem)
     check(config)
@@ -261,20 +260,31 @@ def _apply(table: dict[str, Any], override: str) -> None:
     table[last] = value
 
 
-def _refuse_other_families(
-    table: Mapping[str, Any], section: Any, family: Family, where: str = ""
-) -> None:
+def _settings(
+    section: Any, prefix: str = "", above: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Name, value and metadata of every setting of a section and of those below it."""
+    for known in dataclasses.fields(section):
+        name, value = f"{prefix}{known.name}", getattr(section, known.name)
+        facts = {**above, **known.metadata}
+        if dataclasses.is_dataclass(value):
+            yield from _settings(value, f"{name}.", facts)
+        else:
+            yield name, value, facts
+
+
+def _refuse_other_families(table: Mapping[str, Any], config: Config) -> None:
     """Refuse settings in ``table`` that would do nothing, since they belong to another family."""
-    for known in (f for f in dataclasses.fields(section) if f.name in table):
-        value, name = getattr(section, known.name), f"{where}{known.name}"
-        owner = known.metadata.get("family", family)
-        if owner != family:
+    family = config.model.family
+    for name, _, facts in _settings(config):
+        given: Any = table
+        for key in name.split("."):
+            given = given.get(key, {})
+        if given != {} and (owner := facts.get("family", family)) != family:
             raise ConfigError(
                 f"{name} is a setting of the family {owner!r}; this model's is {family!r}",
                 "remove it; model.family is the model's family",
             )
-        if dataclasses.is_dataclass(value):
-            _refuse_other_families(table[known.name], value, family, f"{name}.")
 
 
 def config_from_dict(table: Mapping[str, Any], where: str = "config") -> Config:
@@ -293,45 +303,34 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 def check(config: Config) -> None:
     """Refuse values out of range, and settings that do not fit together (ConfigError)."""
     model = config.model
-    _check_ranges(config, model.family)
-    own_rules = _matching_rules(model) if model.family == "matching" else _keypoint_rules(config)
-    for holds, sentence in (*own_rules, (model.channels in (1, 3), "model.channels: 1 or 3")):
-        if not holds:
-            raise ConfigError(sentence, _FIX)
-
-
-def _check_ranges(section: Any, family: Family, where: str = "") -> None:
-    for known in dataclasses.fields(section):
-        value, name = getattr(section, known.name), f"{where}{known.name}"
-        if known.metadata.get("family", family) != family or isinstance(value, str):
+    for name, value, facts in _settings(config):
+        if facts.get("family", model.family) != model.family or isinstance(value, str):
             continue
-        if dataclasses.is_dataclass(value):
-            _check_ranges(value, family, f"{name}.")
-            continue
-        least, most = known.metadata.get("range", (0, math.inf))
+        least, most = facts.get("range", (0, math.inf))
         numbers = value if isinstance(value, tuple) else (value,)
         if not all(least <= number <= most for number in numbers):
             wanted = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:.10g}"
             raise ConfigError(f"{name} is {value}; it must be {wanted}", _FIX)
         if list(numbers) != sorted(numbers):
             raise ConfigError(f"{name} is {value}; the lower one comes first", _FIX)
+    own_rules = _matching_rules(model) if model.family == "matching" else _keypoint_rules(config)
+    for holds, sentence in (*own_rules, (model.channels in (1, 3), "model.channels: 1 or 3")):
+        if not holds:
+            raise ConfigError(sentence, _FIX)
 
 
 def _keypoint_rules(config: Config) -> list[tuple[bool, str]]:
     points, motion, loss = config.model.keypoints, config.model.motion, config.loss
     fits = 4 * 2 ** max(points.depth, motion.depth)
+    alone = points.self_supervised >= 1 or loss.equivariance_on == "all"
+    network = loss.perceptual_network
+    weights = network == "none" or loss.perceptual_weights != ""
     return [
         (config.model.image_size % fits == 0, f"model.image_size must be a multiple of {fits}"),
         (points.count >= 1, "model.keypoints: at least one keypoint is needed"),
-        (
-            points.self_supervised >= 1 or loss.equivariance_on == "all",
-            "loss.equivariance_on must be all where no keypoint is self-supervised",
-        ),
+        (alone, "loss.equivariance_on must be all where no keypoint is self-supervised"),
         (points.head_kernel * motion.head_kernel % 2 == 1, "model.*.head_kernel must be odd"),
-        (
-            loss.perceptual_network == "none" or loss.perceptual_weights != "",
-            f"loss.perceptual_network={loss.perceptual_network} needs loss.perceptual_weights=PATH",
-        ),
+        (weights, f"loss.perceptual_network={network} needs loss.perceptual_weights=PATH"),
     ]
 
 

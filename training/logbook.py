@@ -77,15 +77,14 @@ def picture_grid(
             (B, h, w, 2).
         points: ``source`` and ``driving``: (B, K, 2) keypoints in [-1, 1], half_pixel.
     """
-    count, size = len(samples["source"]), samples["source"].shape[-1]
+    size = samples["source"].shape[-1]
     header = np.full((22, size * len(samples), 3), 255, np.uint8)
     columns = []
     for i, (name, images) in enumerate(samples.items()):
-        cells = [
-            _mesh(image, size) if name == "deformation" else _cell(image, size) for image in images
-        ]
-        for b in range(count if name in points else 0):
-            _draw_points(cells[b], points[name][b])
+        draw = _mesh if name == "deformation" else _cell
+        cells = [draw(image, size) for image in images]
+        for cell, places in zip(cells, points.get(name, ()), strict=False):
+            _draw_points(cell, places)
         columns.append(np.vstack(cells))
         at, font = (i * size + 4, 16), cv2.FONT_HERSHEY_SIMPLEX
         cv2.putText(header, name, at, font, 0.5, (0, 0, 0), 1, cv2.LINE_AA)

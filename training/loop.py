@@ -51,7 +51,7 @@ def stop_signals() -> Iterator[list[int]]:
 
 @contextmanager
 def without_denormals() -> Iterator[None]:
-    """Treat numbers next to 0 as 0 in this thread: they cost a CPU a hundred times as much, and
+    """Treat denormal numbers as 0 in this thread: a CPU is a hundred times slower with them, and
     gradients through a softmax are full of them."""
     torch.set_flush_denormal(True)
     try:

@@ -17,7 +17,7 @@ from .trainer import Trainer
 
 PAIRS = 4  # to measure with; a large model's whole batches take minutes
 ROUNDS = 3  # the first, in which every layer is prepared, is not counted
-HOPELESS = 3  # times as slow as one thread: measured no further
+HOPELESS = 3  # times as slow as one thread: not worth another round
 
 
 @contextmanager

@@ -36,17 +36,17 @@ class TorchBackend:
             stage.name: stage.module.to(device) for stage in chain.stages
         }
         self.per_frame = [stage for stage in chain.stages if stage.per_frame]
-        self.tensors: dict[str, Tensor] = {
-            name: torch.zeros(tensor.shape, dtype=getattr(torch, tensor.dtype), device=device)
-            for name, tensor in chain.tensors().items()
-        }
+
+        def zeros(like: Mapping[str, Any], **where: Any) -> dict[str, Tensor]:
+            return {
+                name: torch.zeros(tensor.shape, dtype=getattr(torch, tensor.dtype), **where)
+                for name, tensor in like.items()
+            }
+
+        self.tensors = zeros(chain.tensors(), device=device)
+        self.host = zeros(boundary(chain), pin_memory=device.type == "cuda")
         self.given = chain.given()
         self.of_frame = [*chain.settings(), DRIVING_FRAME]
-        pinned = device.type == "cuda"
-        self.host = {
-            name: torch.zeros(tensor.shape, dtype=getattr(torch, tensor.dtype), pin_memory=pinned)
-            for name, tensor in boundary(chain).items()
-        }
         if device.type == "cpu":  # given tensors are read in place
             self.tensors |= {name: self.host[name] for name in self.given}
         self.recurrent = [(pair.from_, pair.to) for pair in chain.recurrent]
@@ -109,15 +109,12 @@ class TorchBackend:
         Raises:
             BackendError: it failed, or its outputs are not those that it declares.
         """
-        given = [self.tensors[tensor.name] for tensor in stage.inputs]
         try:
-            results = self.modules[stage.name](*given)
+            results = self.modules[stage.name](*(self.tensors[t.name] for t in stage.inputs))
         except Exception as error:  # whatever a module raises
             raise BackendError(f"stage {stage.name!r} failed in torch: {error}") from error
         listed = (results,) if isinstance(results, Tensor) else results
-        made = [
-            (str(result.dtype).removeprefix("torch."), tuple(result.shape)) for result in listed
-        ]
+        made = [(str(each.dtype).removeprefix("torch."), tuple(each.shape)) for each in listed]
         if made != [(wire.dtype, wire.shape) for wire in stage.outputs]:
             raise BackendError(f"stage {stage.name!r} does not make what it declares: {made}")
         for wire, result in zip(stage.outputs, listed, strict=True):

@@ -32,6 +32,6 @@ def record(folders: Sequence[Path], clips: Sequence[Clip]) -> list[dict[str, Any
 
 
 def recorded(data: Sequence[Mapping[str, Any]]) -> Names:
-    """The names in such a record; data of which no clips are recorded adds none."""
+    """The names in such a record; entries without clips add none."""
     pairs = [item for entry in data for item in entry.get("clips", {}).items()]
     return Names({name for _, names in pairs for name in names}, {subject for subject, _ in pairs})

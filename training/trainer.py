@@ -121,7 +121,15 @@ class Trainer:
         self, optimizer: torch.optim.Optimizer, rate: float, loss: Tensor, networks: list[nn.Module]
     ) -> None:
         """Backward, clip each network's gradient by its largest element, step."""
-        self._refuse_unless_finite("the loss", loss)
+
+        def refuse_unless_finite(what: str, value: Tensor) -> None:
+            if not torch.isfinite(value):
+                raise CheckpointError(
+                    f"{what} became {value.item()} at step {self.step}",
+                    "resume from the last checkpoint with a smaller train.learning_rate",
+                )
+
+        refuse_unless_finite("the loss", loss)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
@@ -129,19 +137,12 @@ class Trainer:
         most = self.config.train.grad_clip
         for network in networks:
             norm = nn.utils.clip_grad_norm_(network.parameters(), most, norm_type=math.inf)
-            self._refuse_unless_finite("a gradient", norm)  # even a finite loss may have such
+            refuse_unless_finite("a gradient", norm)  # even a finite loss may have such
         optimizer.step()
-
-    def _refuse_unless_finite(self, what: str, value: Tensor) -> None:
-        if not torch.isfinite(value):
-            raise CheckpointError(
-                f"{what} became {value.item()} at step {self.step}",
-                "resume from the last checkpoint with a smaller train.learning_rate",
-            )
 
     @torch.no_grad()
     def _average(self) -> None:
-        """EMA of weights and BatchNorm's statistics; shorter at first, to forget the start.
+        """Move the EMA of weights and BatchNorm's statistics; faster at first, to forget the start.
 
         (torch's AveragedModel copies at its first update, and prefixes every weight's name.)
         """
@@ -161,13 +162,10 @@ class Trainer:
 
     @torch.no_grad()
     def estimate_batchnorm(self, deadline: float = math.inf) -> int:
-        """Re-estimate BatchNorm's statistics for the EMA weights on batches of the data.
+        """Re-estimate BatchNorm's statistics for the EMA weights; how many batches were seen.
 
         Args:
             deadline: on time.monotonic()'s clock; at least one batch is seen, even after it.
-
-        Returns:
-            How many batches were seen.
         """
         count, norms, seen = self.batches_to_estimate(), _norms(self.ema), 0
         if count == 0:
@@ -177,11 +175,11 @@ class Trainer:
             norm.momentum = None  # cumulative average
         self.ema.train()
         for step in progress(range(self.step, self.step + count), label="estimating BatchNorm"):
-            if seen > 0 and time.monotonic() >= deadline:
-                break
             with self._autocast():
                 self.objective.run(self.ema, self.batch(step), step)
             seen += 1
+            if time.monotonic() >= deadline:
+                break
         self.ema.eval()
         for norm in norms:
             norm.momentum = 0.1
@@ -233,32 +231,35 @@ class Trainer:
         self._keep_record(checkpoint)
 
     def start_from(self, checkpoint: Checkpoint) -> str:
-        """Begin with the weights of another run, for fine-tuning; the record of what they were
-        trained on stays. A network that learns labels alone begins untrained if the labels differ.
+        """Begin with the weights of another run, for fine-tuning, and keep its record of data. A
+        network that learns labels alone begins untrained if the labels differ.
 
         Returns:
-            What begins untrained or is left out, in a sentence for the user; "" if nothing does.
+            A sentence for the user about what begins untrained or is left out; "" if nothing does.
 
         Raises:
             ConfigError: its model has other settings.
             CheckpointError: its weights do not fit them.
         """
         theirs, ours = (config_to_dict(c)["model"] for c in (checkpoint.config, self.config))
-        name, known, mine = (
-            self.family.label_network, checkpoint.supervised_names, self.supervised_names
-        )  # fmt: skip
+        known, mine = checkpoint.supervised_names, self.supervised_names
+        name = self.family.label_network
         fresh = name != "" and (theirs[name] != ours[name] or mine not in ([], known))
         if fresh:
             theirs[name] = ours[name]
         if differing := _differing(theirs, ours, "model.") - FREE_ON_START:
             raise ConfigError(
-                f"cannot start from this checkpoint: different there: "
+                "cannot start from this checkpoint: different there: "
                 f"{', '.join(sorted(differing))}",
                 "give the settings of the checkpoint's model with --set",
             )
 
         def part(weights: Mapping[str, Tensor], labels: bool) -> dict[str, Tensor]:
-            return {k: v for k, v in weights.items() if labels == (fresh and _is_of(k, name))}
+            return {
+                key: value
+                for key, value in weights.items()
+                if labels == (fresh and key.startswith(f"{name}."))
+            }
 
         try:
             for model in (self.model, self.ema):
@@ -293,10 +294,6 @@ class Trainer:
             {k: v.float().cpu().numpy() for k, v in shown.images.items()},
             {k: v.cpu().numpy() for k, v in shown.points.items()},
         )
-
-
-def _is_of(weight: str, network: str) -> bool:
-    return weight.startswith(f"{network}.")
 
 
 def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:

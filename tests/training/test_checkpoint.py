@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
 import zipfile
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sonomime.cli import main
 from sonomime.runtime.support.errors import CheckpointError, OutputError
@@ -90,15 +87,13 @@ def test_a_configuration_is_compared_with_the_weights_before_memory_is_taken(
 ) -> None:
     """The widest model that a configuration may ask for would take terabytes."""
     saved = checkpoint(preset=preset)
-    wide = {"width": 4096, "max_features": 4096, "depth": 10}
-    sections: dict[str, dict[str, int]] = {
-        "ours-p": {"keypoints": wide}, "lite": {"matcher": {"fine": 4096, "coarse": 4096}},
-    }  # fmt: skip
-    changes = {
-        name: dataclasses.replace(getattr(saved.config.model, name), **values)
-        for name, values in sections[preset].items()
+    wide = {
+        "ours-p": ("keypoints", {"width": 4096, "max_features": 4096, "depth": 10}),
+        "lite": ("matcher", {"fine": 4096, "coarse": 4096}),
     }
-    model = dataclasses.replace(saved.config.model, **changes)
+    name, values = wide[preset]
+    section = dataclasses.replace(getattr(saved.config.model, name), **values)
+    model = dataclasses.replace(saved.config.model, **{name: section})
     taken: list[str] = []
     real = torch.nn.Conv2d.__init__
 
@@ -110,17 +105,6 @@ def test_a_configuration_is_compared_with_the_weights_before_memory_is_taken(
     with pytest.raises(CheckpointError) as caught:
         dataclasses.replace(saved, config=dataclasses.replace(saved.config, model=model)).model()
     assert caught.value.hint and set(taken) == {"meta"}
-
-
-@pytest.mark.parametrize("width", [10**6, -1, 0])
-def test_a_width_out_of_range_is_refused(width: int, tmp_path: Path) -> None:
-    table = {"preset": "x", "model": {"keypoints": {"width": width}}}
-    assert "width" in refused(changed(tmp_path / "c.pt", config=table)).message
-
-
-def test_weights_may_not_be_larger_than_their_file(tmp_path: Path) -> None:
-    weights = {"w": torch.zeros(1).expand(10**6, 10**6)}
-    refused(changed(tmp_path / "c.pt", weights=weights))
 
 
 def test_a_deflated_file_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
@@ -159,61 +143,41 @@ def test_malicious_pickle_does_not_run(
     assert not trace.exists() and not (tmp_path / "bundle").exists()
 
 
-@pytest.mark.parametrize("path", ["none.pt", "."])
-def test_missing_file_and_folder(path: str, tmp_path: Path) -> None:
-    refused(tmp_path / path)
-
-
 @pytest.mark.parametrize(
-    "content", [b"", b"I am a text\n" * 40, b"PK\x03\x04" + bytes(200), bytes(range(256)) * 20],
-    ids=["empty", "text", "half a zip", "binary"],
-)  # fmt: skip
-def test_other_kinds_of_file(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "other.pt").write_bytes(content)
+    "content",
+    [None, b"", b"I am a text\n" * 40, b"PK\x03\x04" + bytes(200), bytes(range(256)) * 20],
+    ids=["missing", "empty", "text", "half a zip", "binary"],
+)
+def test_other_kinds_of_file(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "other.pt").write_bytes(content)
     refused(tmp_path / "other.pt")
-
-
-@settings(max_examples=40)
-@given(data=st.data())
-def test_damaged_bytes_never_end_in_another_error(tmp_path: Path, data: st.DataObject) -> None:
-    path = tmp_path / "damaged.pt"
-    dataclasses.replace(checkpoint(), weights={"a": torch.ones(2)}, resume={}).save(path)
-    content = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(0, 8))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(content[: data.draw(st.sampled_from([len(content), 10, len(content) // 2]))])
-    try:
-        found = load_checkpoint(path)
-    except CheckpointError:
-        return
-    assert isinstance(found.step, int)
+    refused(tmp_path)  # a folder
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"sonomime_checkpoint": 2},
-        {"sonomime_checkpoint": ...},
         {"config": ...},
-        {"weights": ...},
         {"config": {"modle": {}}},
         {"config": {"model": {"channels": 2}}},
+        {"config": {"preset": "x", "model": {"keypoints": {"width": 10**6}}}},
         {"config": [1]},
         {"step": "many"},
         {"step": float("inf")},
         {"weights": [1, 2]},
         {"weights": {"a": 3}},
         {"weights": {3: torch.ones(2)}},
+        {"weights": {"larger than the file": torch.zeros(1).expand(10**6, 10**6)}},
         {"supervised_names": [3]},
         {"resume": 3},
-        {"data": ["text"]},
-        {"data": [[1]]},
         {"data": [["ab"]]},
         {"data": [{}]},
         {"data": [{"name": "x", "clips": [1]}]},
         {"data": [{"name": "x", "clips": {"s": 5}}]},
     ],
-    ids=str,
+    ids=lambda change: str(change)[:40],
 )
 def test_checkpoints_that_are_not_whole(tmp_path: Path, change: dict[str, Any]) -> None:
     refused(changed(tmp_path / "c.pt", **change))
@@ -228,23 +192,18 @@ def test_other_things_that_torch_saved(tmp_path: Path, content: Any) -> None:
 # -- writing ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("raised", "becomes"),
-    [(OSError(errno.ENOSPC, "full"), OutputError), (KeyboardInterrupt(), KeyboardInterrupt)],
-)
 def test_an_interrupted_save_leaves_the_old_checkpoint(
-    raised: BaseException, becomes: type[BaseException], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "checkpoint.pt"
     checkpoint(step=1).save(path)
 
-    def fail(content: Any, target: Any) -> None:
+    def interrupted(content: Any, target: Any) -> None:
         target.write(b"the first half")
-        raise raised
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(becomes):
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         checkpoint(step=2).save(path)
     assert os.listdir(tmp_path) == ["checkpoint.pt"] and load_checkpoint(path).step == 1
 

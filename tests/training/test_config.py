@@ -8,16 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sonomime.runtime.support.errors import ConfigError
 from sonomime.training.config import (
     Config,
-    DataConfig,
     LossConfig,
-    ModelConfig,
-    check,
     config_from_dict,
     config_to_dict,
     load_config,
@@ -33,20 +28,15 @@ def refused(named: str, *overrides: str, preset: str = "ours-ptg") -> ConfigErro
     return error
 
 
-# -- presets ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_are_whole_and_named(name: str) -> None:
     config = load_config(name, ["data.gain=[0.5, 2.0]"])
     assert config.preset == name and config.model.image_size == 256 and config.model.channels == 1
     assert config.model.geometry == "half_pixel"
-    plain = config_to_dict(config)
-    assert config_from_dict(plain) == config
-    assert config_from_dict(json.loads(json.dumps(plain))) == config
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
 
 
-def test_the_family_grows_by_one_part_at_a_time() -> None:
+def test_the_papers_presets_grow_by_one_part_at_a_time() -> None:
     assert {"fomm", "ours-p", "ours-pt", "ours-ptg", "lite"} <= set(preset_names())
     rows = [load_config(name) for name in ("fomm", "ours-p", "ours-pt", "ours-ptg")]
     assert [c.model.keypoints.supervised for c in rows] == [0, 2, 2, 2]
@@ -54,18 +44,10 @@ def test_the_family_grows_by_one_part_at_a_time() -> None:
     assert [c.loss.supervision for c in rows] == [0, 100, 100, 100]
     assert [c.loss.content for c in rows] == [0, 0, 10, 10]
     assert [(c.loss.adversarial, c.loss.feature_matching) for c in rows] == [(0, 0)] * 3 + [(1, 10)]
-
-
-def test_the_paper_systems_weights_and_optimizer() -> None:
-    config = load_config("ours-ptg")
-    loss, train = config.loss, config.train
+    loss, train = rows[-1].loss, rows[-1].train
     assert (loss.equivariance_value, loss.equivariance_jacobian, loss.perceptual) == (10, 10, 10)
-    assert loss.reconstruction == 0
     assert (train.learning_rate, train.beta1, train.beta2) == (2e-4, 0.5, 0.999)
-    assert (train.batch_size, train.grad_clip, config.model.keypoints.count) == (20, 10, 12)
-
-
-# -- files -----------------------------------------------------------------------------------------
+    assert (train.batch_size, train.grad_clip, rows[-1].model.keypoints.count) == (20, 10, 12)
 
 
 def test_a_toml_file_of_ones_own(tmp_path: Path) -> None:
@@ -75,43 +57,35 @@ def test_a_toml_file_of_ones_own(tmp_path: Path) -> None:
     assert (config.preset, config.train.max_steps, config.data.scale) == ("mine", 7, (0.9, 1.0))
     file.write_text('preset = "named"\n')
     assert load_config(str(file)).preset == "named"
+    file.write_text("[loss]\npixels = 1.0\n")
+    refused("loss.pixels", preset=str(file))
+    file.write_text('[model]\nfamily = "matching"\n[loss]\npixels = 1.0\n')
+    assert load_config(str(file)).loss.pixels == 1.0
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "named"),
     [
-        b"[train",
-        b"\xff\xfe",
-        b"a = 1\na = 2",
-        b"a = " + b"[" * 3000,
-        b"a = " + b"[" * 3000 + b"]" * 3000,
-        b"[loss]\na" + b".a" * 3000,
+        (b"[train", ""),
+        (b"\xff\xfe", ""),
+        (b"a = " + b"[" * 3000 + b"]" * 3000, ""),
+        (b"[loss]\na" + b".a" * 3000, ""),
+        (b"[train]\nlearnign_rate = 1e-4\n", "learning_rate"),
+        (b"[trian]\nmax_steps = 1\n", "train"),
+        (b"[train]\nqqqqqq = 1\n", "max_steps"),
     ],
-    ids=["cut off", "not text", "twice", "open brackets", "nested", "dots"],
+    ids=["cut off", "not text", "nested", "dots", "near", "near section", "unknown"],
 )
-def test_files_that_are_not_toml(content: bytes, tmp_path: Path) -> None:
+def test_files_that_are_wrong_name_file_and_nearest_key(
+    content: bytes, named: str, tmp_path: Path
+) -> None:
     file = tmp_path / "broken.toml"
     file.write_bytes(content)
-    refused(str(file), preset=str(file))
+    assert named in refused(str(file), preset=str(file)).hint
+
+
+def test_unknown_presets() -> None:
     assert "ours-ptg" in refused("ours-pgt", preset="ours-pgt").hint
-    refused(str(tmp_path), preset=str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("text", "nearest"),
-    [
-        ("[train]\nlearnign_rate = 1e-4\n", "learning_rate"),
-        ("[trian]\nmax_steps = 1\n", "train"),
-        ("[train]\nqqqqqq = 1\n", "max_steps"),
-    ],
-)
-def test_unknown_key_names_the_nearest(text: str, nearest: str, tmp_path: Path) -> None:
-    file = tmp_path / "mine.toml"
-    file.write_text(text)
-    assert nearest in refused(str(file), preset=str(file)).hint
-
-
-# -- overrides -------------------------------------------------------------------------------------
 
 
 def test_overrides_of_every_kind() -> None:
@@ -142,46 +116,24 @@ def test_overrides_of_every_kind() -> None:
 @pytest.mark.parametrize(
     "override",
     [
+        # not a setting
         "train.max_steps", "=3", "train.max_stesp=3", "max_steps=3", "train=3", "preset.name=3",
         "model.generator.kind.x=3", "data=[[1]]", "data=" + "[" * 3000,
-        "train.max_steps=1.5", "train.max_steps=true", "train.max_steps=many",
-        "train.learning_rate=fast", "train.learning_rate=true", "data.flip=1", "data.scale=1.0",
-        "data.scale=[1.0]", "data.scale=[1.0, 'x']", "loss.perceptual_weights=3",
-        "model.generator.kind=triple", "model.geometry=half-pixel", "train.precision=16",
+        # another type
+        "train.max_steps=1.5", "train.max_steps=true", "train.learning_rate=fast", "data.flip=1",
+        "data.scale=1.0", "data.scale=[1.0]", "data.scale=[1.0, 'x']", "loss.perceptual_weights=3",
+        "model.generator.kind=triple",
+        # out of range, or not fitting the others
+        "model.image_size=250", "model.image_size=100000000", "model.channels=2",
+        "model.motion.depth=1000000", "model.keypoints.supervised=-1", "loss.content=nan",
+        "model.keypoints.temperature=0", "model.keypoints.head_kernel=4", "train.seed=-1",
+        "model.generator.width=1", "loss.perceptual_network=vgg19", "train.batch_size=0",
+        "train.ema=1.0", "data.synthetic=1.5", "data.scale=[1.2, 0.8]", "data.gain=[0, 1]",
     ],
 )  # fmt: skip
-def test_overrides_that_fit_nothing(override: str) -> None:
+def test_overrides_that_make_no_sense_are_named(override: str) -> None:
     error = refused(override.partition("=")[0].rpartition(".")[2], override)
     assert "ours-ptg.toml" not in error.message  # the file is not to blame
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "image_size=250", "image_size=0", "image_size=100000000", "channels=2",
-        "keypoints.depth=0", "motion.depth=1000000", "keypoints.supervised=-1",
-        "keypoints.temperature=0", "keypoints.temperature=nan", "keypoints.head_kernel=4",
-        "motion.variance=-0.01", "generator.kind=lite", "generator.width=1",
-        "generator.blocks=1000000", "discriminator.blocks=0", "keypoints.width=1000000",
-    ],
-)  # fmt: skip
-def test_models_that_make_no_sense(override: str) -> None:
-    refused(override.partition("=")[0].rpartition(".")[2], f"model.{override}")
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "loss.content=-1", "loss.content=nan", "loss.supervision_variance=0",
-        "loss.perceptual_network=vgg19", "loss.perceptual_scales=0", "train.seed=-1",
-        "train.batch_size=0", "train.learning_rate=nan", "train.learning_rate=0", "train.ema=1.0",
-        "train.beta1=1.0", "train.grad_clip=0", "train.log_every=0", "train.warmup=-1",
-        "data.shift=nan", "data.shift=-0.1", "data.synthetic=1.5", "data.labelled_fraction=-0.1",
-        "data.scale=[1.2, 0.8]", "data.gain=[0, 1]", "data.near_start=0",
-    ],
-)  # fmt: skip
-def test_values_that_make_no_sense(override: str) -> None:
-    refused(override.partition("=")[0].rpartition(".")[2], override)
 
 
 def test_no_keypoint_at_all_is_refused() -> None:
@@ -194,42 +146,26 @@ def test_no_keypoint_at_all_is_refused() -> None:
     ("overrides", "named"),
     [
         ("image_size=160", "image_size"),
-        ("image_size=-64", "image_size"),
         ("geometry=fomm", "half_pixel"),
         ("matcher.grid=24", "grid must divide 32"),
         ("image_size=320 matcher.grid=16", "grid must divide 40"),
-        ("matcher.grid=2", "grid"),
         ("matcher.grid=0", "grid"),
-        ("matcher.grid=64", "grid must divide 32"),
-        ("image_size=128", "grid must divide 16"),
         ("matcher.stiff=12", "stiff"),
-        ("matcher.stiff=0", "stiff"),
         ("matcher.shading=64", "shading"),
-        ("matcher.shading=-1", "shading"),
         ("matcher.fine=0", "fine"),
-        ("corrector.blocks=-1", "blocks"),
         ("image_size=320 matcher.grid=40 matcher.stiff=20 matcher.shading=20", "passes 5200"),
         ("landmarks.count=-1", "model.landmarks"),
-        ("landmarks.width=0", "model.landmarks"),
+        ("image_size=64 matcher.grid=8 matcher.stiff=4 matcher.shading=8", None),
+        ("matcher.shading=0 matcher.stiff=32", None),
+        ("image_size=320 matcher.grid=20 matcher.stiff=10 matcher.shading=5", None),
     ],
 )
-def test_models_that_cannot_match(overrides: str, named: str) -> None:
-    refused(named, *(f"model.{each}" for each in overrides.split()), preset="lite")
-    refused("pixels", "loss.pixels=0", preset="lite")
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        "image_size=64 matcher.grid=8 matcher.stiff=4 matcher.shading=8",
-        "matcher.shading=0 matcher.stiff=32",
-        "matcher.shading=8 matcher.grid=8 matcher.stiff=1",
-        "image_size=320 matcher.grid=20 matcher.stiff=10 matcher.shading=5",
-    ],
-)
-def test_a_match_may_have_other_grids(overrides: str) -> None:
+def test_what_grids_can_match(overrides: str, named: str | None) -> None:
     settings = [f"model.{each}" for each in overrides.split()]
-    assert load_config("lite", settings).model.family == "matching"
+    if named is None:
+        assert load_config("lite", settings).model.family == "matching"
+    else:
+        refused(named, *settings, preset="lite")
 
 
 @pytest.mark.parametrize(
@@ -246,38 +182,9 @@ def test_a_match_may_have_other_grids(overrides: str) -> None:
 def test_settings_of_another_family_are_refused(preset: str, override: str) -> None:
     """Even at their defaults: a user who writes one down expects an effect."""
     error = refused("family", override, preset=preset)
-    assert ".".join(override.partition("=")[0].split(".")[:2]) in error.message
-
-
-def test_a_file_with_settings_of_another_family(tmp_path: Path) -> None:
-    file = tmp_path / "mine.toml"
-    file.write_text("[loss]\npixels = 1.0\n")
-    refused("loss.pixels", preset=str(file))
-    file.write_text('[model]\nfamily = "matching"\n[loss]\npixels = 1.0\n')
-    assert load_config(str(file)).loss.pixels == 1.0
+    assert override.partition("=")[0] in error.message
     owners = {f.metadata.get("family") for f in dataclasses.fields(LossConfig)}
     assert owners == {"keypoints", "matching"}
-
-
-# -- plain data and back ---------------------------------------------------------------------------
-
-
-@settings(max_examples=30)
-@given(
-    steps=st.integers(1, 10**9),
-    rate=st.floats(1e-9, 1.0),
-    gain=st.tuples(st.floats(0.1, 1.0), st.floats(1.0, 9.0)),
-    channels=st.sampled_from([1, 3]),
-    name=st.text(min_size=1, max_size=20),
-)
-def test_round_trip_of_any_values(
-    steps: int, rate: float, gain: tuple[float, float], channels: int, name: str
-) -> None:
-    config = Config(preset=name, model=ModelConfig(channels=channels), data=DataConfig(gain=gain))
-    train = dataclasses.replace(config.train, max_steps=steps, learning_rate=rate)
-    config = dataclasses.replace(config, train=train)
-    check(config)
-    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
 
 
 def test_plain_data_holds_every_setting() -> None:

@@ -30,7 +30,7 @@ def test_the_quicker_is_taken_unless_something_else_decides(
     two: float, chosen: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "step_seconds", lambda trainer, every: {1: 1.0, every: two})
-    long, short = (make(tmp_path, config(f"train.max_steps={n}")) for n in (100, 4))
+    long, short = (make(tmp_path, config(f"train.max_steps={n}", preset="lite")) for n in (100, 4))
     said: list[str] = []
 
     def used(trainer: threads.Trainer) -> int:
@@ -68,7 +68,7 @@ def test_measuring_is_fair_and_short(
         nonlocal now
         now += left[torch.get_num_threads()].pop(0)
 
-    trainer = make(tmp_path, config())
+    trainer = make(tmp_path, config(preset="lite"))
     monkeypatch.setattr(threads, "Trainer", lambda *args: SimpleNamespace(train_step=step))
     monkeypatch.setattr(threads, "time", SimpleNamespace(perf_counter=lambda: now))
     assert step_seconds(trainer, 2) == pytest.approx(found)
@@ -78,16 +78,16 @@ def test_measuring_is_fair_and_short(
 def test_a_run_is_the_same_whether_measured_or_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = train(make(tmp_path / "plain", config("train.max_steps=7")), False, None, silent)
-    looked = []
-    real = step_seconds
+    settings, looked = config("train.max_steps=3", preset="lite"), []
+    plain = train(make(tmp_path / "plain", settings), False, None, silent)
 
     def slow_with_two(trainer: threads.Trainer, every: int) -> dict[int, float]:
-        looked.append(real(trainer, every))
+        looked.append(step_seconds(trainer, every))
         return {1: 1.0, every: 2.0}
 
+    monkeypatch.setattr(threads, "ROUNDS", 1)
     monkeypatch.setattr(threads, "step_seconds", slow_with_two)
-    trainer = make(tmp_path / "measured", config("train.max_steps=7"))
+    trainer = make(tmp_path / "measured", settings)
     torch.set_num_threads(2)
     other = train(trainer, False, None, silent)
     assert looked[0].keys() == {1, 2} and min(looked[0].values()) > 0

@@ -9,7 +9,7 @@ frame shows it. A frame may have some keypoints or none; where there is no label
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,39 +23,42 @@ from ..coordinates import pixels_to_points
 
 COLUMNS = ("video", "frame", "keypoint", "x", "y", "visible")
 
-#: By frame and keypoint's name (x, y) in pixels of the original frame; nan: not visible.
-Labels = Mapping[int | str, Mapping[str, tuple[float, float]]]
+#: By frame's index and keypoint's name (x, y) in pixels of the original frame; nan: not visible.
+Labels = Mapping[int, Mapping[str, tuple[float, float]]]
 
 
 class KeypointTable(NamedTuple):
     """A whole ``keypoints.csv``: names in alphabetical order, labels by video."""
 
-    path: Path
     names: tuple[str, ...]
     videos: Mapping[str, Labels]
 
 
-def read_keypoints(path: Path) -> KeypointTable:
-    """Read ``keypoints.csv``; all frames are text, see :func:`labels_for`.
+def read_keypoints(path: Path, videos: Mapping[str, Mapping[str, int] | None]) -> KeypointTable:
+    """Read ``keypoints.csv``.
+
+    Args:
+        videos: the clips that there are; for a folder of frames, the index of each of its files.
 
     Raises:
-        InputError: naming file and line: a malformed table, what cannot be a name, a coordinate
-            that is not a finite number (where it is visible), a visible that is neither 0 nor 1, a
-            row given twice.
+        InputError: naming file and line: a malformed table, an unknown video or frame, what cannot
+            be a name, a coordinate that is not a finite number (where it is visible), a visible
+            that is neither 0 nor 1, a row given twice.
     """
-    names: set[str] = set()
-    videos: dict[str, dict[int | str, dict[str, tuple[float, float]]]] = {}
+    found: dict[str, dict[int, dict[str, tuple[float, float]]]] = {}
     for line, row in read_table(path, COLUMNS):
         where = f"{path}:{line}"
-        video, frame, name = row["video"], row["frame"], row["keypoint"]
-        if not video or not frame:
-            raise InputError(f"{where}: video or frame is empty", "every row names both")
+        video, name = row["video"], row["keypoint"]
+        if video not in videos:
+            raise InputError(f"{where}: unknown video {video!r}", spelling_hint(video, videos))
+        frame = _frame(where, row["frame"], videos[video])
         if not is_name(name):
             raise InputError(f"{where}: keypoint is {name[:40]!r}", NAME_HINT)
-        points = videos.setdefault(video, {}).setdefault(frame, {})
+        points = found.setdefault(video, {}).setdefault(frame, {})
         if name in points:
             raise InputError(
-                f"{where}: {name!r} of frame {frame} of {video!r} is given twice", "keep one row"
+                f"{where}: {name!r} of frame {row['frame']} of {video!r} is given twice",
+                "keep one row",
             )
         if row["visible"] not in ("0", "1"):
             raise InputError(f"{where}: visible is {row['visible']!r}", "write 1 or 0")
@@ -64,43 +67,22 @@ def read_keypoints(path: Path) -> KeypointTable:
             number(where, axis, row[axis]) if visible or row[axis] else 0.0 for axis in ("x", "y")
         )
         points[name] = (x, y) if visible else (math.nan, math.nan)
-        names.add(name)
-    return KeypointTable(path, tuple(sorted(names)), videos)
+    names = {name for labels in found.values() for points in labels.values() for name in points}
+    return KeypointTable(tuple(sorted(names)), found)
 
 
-def check_videos(table: KeypointTable, names: Collection[str]) -> None:
-    """See that the table's videos are among ``names``; InputError with the nearest name if not."""
-    for video in table.videos:
-        if video not in names:
-            raise InputError(f"{table.path}: unknown video {video!r}", spelling_hint(video, names))
-
-
-def labels_for(table: KeypointTable, video: str, file_names: Collection[str] | None) -> Labels:
-    """The labels of one video: frames as indices (``file_names`` None), or a folder's file names.
-
-    Raises:
-        InputError: a frame of a video that is not an index, a frame that the folder lacks.
-    """
-    labels = table.videos.get(video, {})
-    if file_names is not None:
-        for frame in labels:
-            if frame not in file_names:
-                raise InputError(
-                    f"{table.path}: {video!r} has no frame {frame!r}",
-                    spelling_hint(str(frame), file_names),
-                )
-        return labels
-    by_index: dict[int | str, Mapping[str, tuple[float, float]]] = {}
-    for frame, points in labels.items():
-        text = str(frame)
-        if not (text.isascii() and text.isdigit()) or int(text) in by_index:
-            raise InputError(
-                f"{table.path}: frame {text!r} of the video {video!r} is not an index, "
-                "or is given in two ways",
-                "frames of a video are counted from 0; file names are for folders of frames",
-            )
-        by_index[int(text)] = points
-    return by_index
+def _frame(where: str, text: str, files: Mapping[str, int] | None) -> int:
+    """The index of a frame that a row names."""
+    if files is None:
+        if text.isascii() and text.isdigit() and len(text) < 10:
+            return int(text)
+        raise InputError(
+            f"{where}: frame {text[:40]!r} is not an index",
+            "frames of a video are counted from 0; file names are for folders of frames",
+        )
+    if text not in files:
+        raise InputError(f"{where}: there is no frame {text!r}", spelling_hint(text, files))
+    return files[text]
 
 
 def place_keypoints(
@@ -109,9 +91,7 @@ def place_keypoints(
     crop: Crop | None,
     letterbox: Letterbox,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Map one frame's labels from pixels of the original frame to points of the model's frame.
-
-    Convention: half_pixel; pixel -> crop -> letterbox -> point.
+    """Map one frame's labels from pixels of the original frame to half_pixel points of the model's.
 
     Args:
         keypoints: name -> (x, y) in pixels of the original frame; nan: not visible.

@@ -1,8 +1,8 @@
 """Arrays that are slow to make, kept in files and mapped into memory.
 
 An entry is one file, ``$XDG_CACHE_HOME/sonomime/clips/KEY.arrays``: arrays in numpy's format, one
-after the other. Entries are checked when they are opened, and made again where they are wrong. The
-least recently used ones are removed when all together exceed ``MOST_BYTES``.
+after the other, and a checksum. Entries are checked when they are opened, and made again where they
+are wrong. The least recently used ones are removed when all together exceed ``MOST_BYTES``.
 
 Only the user may be able to write in the folder, since what lies in it is trained on. Where it
 cannot be used (a full disk, a read-only one, other people's permissions), a warning says so and the
@@ -17,10 +17,15 @@ import json
 import logging
 import os
 import stat
+import struct
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from lzma import LZMAError
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO, TypeVar
 
 import numpy as np
@@ -28,9 +33,14 @@ from numpy.typing import NDArray
 
 from ...runtime.support.atomic_files import atomic_path, cache_folder
 from ...runtime.support.errors import OutputError, output_errors
-from ..archives import DAMAGE
 
 MOST_BYTES = 32 << 30
+
+#: What reading a damaged .npz or .npy can raise.
+DAMAGE = (
+    EOFError, LZMAError, MemoryError, OSError, OverflowError, RuntimeError, SyntaxError, TokenError,
+    TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 Arrays = Sequence[NDArray[np.generic]]
 T = TypeVar("T")
@@ -62,8 +72,9 @@ def cached_arrays(
         if found is None:
             if path.is_symlink():
                 path.unlink()  # atomic_path would write to where it points
-            with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            with atomic_path(path) as temporary, temporary.open("w+b") as stream:
                 write(stream)
+                np.save(stream, _checksum(_mapped(stream)))
             _evict(path)
             found = _open(path, read)
     except (OSError, OutputError) as error:
@@ -111,7 +122,8 @@ def _open(path: Path, read: Callable[[Arrays], T | None]) -> T | None:
         # O_NONBLOCK: a named pipe must not hang.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as stream:
-            found = read(_mapped(stream))
+            *arrays, checksum = _mapped(stream)
+            found = read(arrays) if int(checksum) == _checksum(arrays) else None
         with suppress(OSError):
             os.utime(path)  # the least recently used goes first
         return found
@@ -120,7 +132,7 @@ def _open(path: Path, read: Callable[[Arrays], T | None]) -> T | None:
 
 def _mapped(stream: BinaryIO) -> Arrays:
     arrays: list[NDArray[np.generic]] = []
-    at, end = 0, stream.seek(0, os.SEEK_END)
+    at, end = 0, stream.seek(0, os.SEEK_END)  # which also flushes
     while at < end:
         stream.seek(at)
         if np.lib.format.read_magic(stream) != (1, 0):
@@ -131,15 +143,18 @@ def _mapped(stream: BinaryIO) -> Arrays:
     return arrays
 
 
+def _checksum(arrays: Arrays) -> int:
+    checksum = 0
+    for array in arrays:
+        checksum = zlib.crc32(array.reshape(-1).view(np.uint8), checksum)
+    return checksum
+
+
 def _evict(newest: Path) -> None:
     with suppress(OSError):
-        files = [
-            (entry.stat(follow_symlinks=False), entry.path) for entry in os.scandir(newest.parent)
-        ]
+        files = [(path.lstat(), path) for path in newest.parent.iterdir()]
         left = sum(info.st_size for info, _ in files)
         for info, path in sorted(files, key=lambda file: file[0].st_mtime_ns):
-            if left <= MOST_BYTES:
-                break
-            if path != str(newest):
-                os.unlink(path)
+            if left > MOST_BYTES and path != newest:
+                path.unlink()
                 left -= info.st_size

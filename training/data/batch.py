@@ -11,32 +11,23 @@ from ..config import LossConfig
 
 
 class PairBatch(NamedTuple):
-    """B training pairs. Convention: images in [0, 1], NCHW; points (x, y), half_pixel.
+    """B training pairs. Convention: images in [0, 1], NCHW; points (x, y), half_pixel. Where a
+    point is neither visible nor absent, nothing is known about it."""
 
-    Attributes:
-        source, driving: float32 (B, C, S, S).
-        source_points, driving_points: float32 (B, P, 2), zero where not visible.
-        source_visible, driving_visible: bool (B, P): labelled and inside the frame.
-        source_absent, driving_absent: bool (B, P): known not to be in the frame: no clip of the
-            group has such a label, the label says so, or it lies outside the frame. Where neither
-            visible nor absent is set, nothing is known.
-        flow: float32 (B, S/4, S/4, 2), the target deformation: where to read in the source for each
-            driving pixel; None when not asked for.
-        flow_valid: bool (B, S/4, S/4), where ``flow`` can be trusted; None with ``flow``.
-        flow_exact: bool (B,), pairs whose flow is exact, not measured; None with ``flow``.
-        bent: bool (B,), pairs of a frame and its own bend.
-    """
-
-    source: Tensor
+    source: Tensor  # float32 (B, C, S, S)
     driving: Tensor
-    source_points: Tensor
+    source_points: Tensor  # float32 (B, P, 2), zero where not visible
     driving_points: Tensor
-    source_visible: Tensor
+    source_visible: Tensor  # bool (B, P): labelled and inside the frame
     driving_visible: Tensor
+    #: float32 (B, S/4, S/4, 2), the target deformation: where to read in the source for each
+    #: driving pixel; None when not asked for.
     flow: Tensor | None
-    flow_valid: Tensor | None
-    flow_exact: Tensor | None
-    bent: Tensor
+    flow_valid: Tensor | None  # bool (B, S/4, S/4), where the flow can be trusted; None with it
+    flow_exact: Tensor | None  # bool (B,), the flow is exact, not measured; None with it
+    bent: Tensor  # bool (B,), a frame and its own bend
+    #: bool (B, P), not in the frame: no clip of the group has such a label, the label says so, or
+    #: it lies outside the frame.
     source_absent: Tensor
     driving_absent: Tensor
 

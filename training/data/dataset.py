@@ -22,8 +22,8 @@ from ...runtime.media.frames import Crop, Letterbox, parse_crop
 from ...runtime.media.video import frame_files
 from ...runtime.support.errors import ConfigError, InputError, UnsupportedFormat
 from ...runtime.support.table import read_table, spelling_hint
-from .annotations import Labels, check_videos, labels_for, place_keypoints, read_keypoints
-from .displacement import CachedDisplacement, cached_displacement, find_displacements
+from .annotations import Labels, place_keypoints, read_keypoints
+from .displacement import cached_displacement, find_displacements
 from .frame_cache import cached_frames
 
 COLUMNS = ("clip", "subject", "group", "split", "crop")
@@ -31,26 +31,17 @@ COLUMNS = ("clip", "subject", "group", "split", "crop")
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of a dataset, not yet decoded.
+    """One clip of a dataset, not yet decoded."""
 
-    Attributes:
-        name: unique among the clips found together, as written in ``clips.csv``.
-        path: a video file or a folder of frames.
-        crop: the region to use, in pixels of the original frame; None is the whole frame.
-        keypoints: labels by frame (index, or file name in a folder).
-        keypoint_names: the P names of the whole dataset, in alphabetical order.
-        displacement: the file of its exact displacement, if there is one.
-    """
-
-    name: str
-    path: Path
+    name: str  # unique among the clips found together, as written in clips.csv
+    path: Path  # a video file or a folder of frames
     subject: str
     group: str
     split: str
-    crop: Crop | None = None
+    crop: Crop | None = None  # the region to use, in pixels of the original frame; None: all
     keypoints: Labels = field(default_factory=dict)
-    keypoint_names: tuple[str, ...] = ()
-    displacement: Path | None = None
+    keypoint_names: tuple[str, ...] = ()  # the P names of all the data, in alphabetical order
+    displacement: Path | None = None  # the file of its exact displacement
 
 
 @dataclass(frozen=True)
@@ -65,31 +56,20 @@ class ClipList:
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """One clip as the model sees it: cropped, letterboxed, repeated frames dropped.
-
-    Attributes:
-        frames: uint8 (T, S, S) or (T, S, S, 3), memory-mapped.
-        indices: int64 (T,), the frames' numbers in the file.
-        points: float32 (T, P, 2) half_pixel points, zero where not visible.
-        visible: bool (T, P): labelled, visible and inside the crop.
-        keypoint_names: the P names.
-        letterbox: where the cropped image lies in the frame.
-        displacement: float32 (T, S/4, S/4, 2), memory-mapped: exact, in half_pixel points, from
-            each frame to the file's first; None where it is not known.
-        sector: bool (S/4, S/4), where ``displacement`` holds; None with it.
-        absent: bool (T, P): the label says that it is not visible, or it lies outside the crop;
-            None: nowhere.
-    """
+    """One clip as the model sees it: cropped, letterboxed, repeated frames dropped."""
 
     clip: Clip
-    frames: NDArray[np.uint8]
-    indices: NDArray[np.int64]
-    points: NDArray[np.float32]
-    visible: NDArray[np.bool_]
-    keypoint_names: tuple[str, ...]
-    letterbox: Letterbox
+    frames: NDArray[np.uint8]  # (T, S, S) or (T, S, S, 3), memory-mapped
+    indices: NDArray[np.int64]  # (T,), the frames' numbers in the file
+    points: NDArray[np.float32]  # (T, P, 2) half_pixel points, zero where not visible
+    visible: NDArray[np.bool_]  # (T, P): labelled, visible and inside the crop
+    keypoint_names: tuple[str, ...]  # the P names
+    letterbox: Letterbox  # where the cropped image lies in the frame
+    #: (T, S/4, S/4, 2), memory-mapped: exact, in half_pixel points, from each frame to the file's
+    #: first; None where it is not known.
     displacement: NDArray[np.float32] | None = None
-    sector: NDArray[np.bool_] | None = None
+    sector: NDArray[np.bool_] | None = None  # (S/4, S/4), where the displacement is valid
+    #: (T, P): the label says that it is not visible, or it lies outside the crop. None: nowhere.
     absent: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
@@ -114,9 +94,7 @@ def find_clips(
     clips: list[Clip] = []
     warnings: list[str] = []
     for folder in folders:
-        found, said = _find(Path(folder))
-        clips += found
-        warnings += said
+        clips += _find(Path(folder), warnings)
     splits = sorted({clip.split for clip in clips if clip.split})
     if split is not None:
         clips = [clip for clip in clips if clip.split in ("", split)]
@@ -124,62 +102,54 @@ def find_clips(
         shown, hint = "", "give a folder with clips.csv, or with videos"
         if splits:
             shown, hint = f" of the split {split!r}", f"splits there: {', '.join(splits)}"
-        raise InputError(f"no clip{shown} in {_listed(folders)}", hint)
+        raise InputError(f"no clip{shown} in {', '.join(map(str, folders)) or 'no folder'}", hint)
     names = tuple(sorted({name for clip in clips for name in clip.keypoint_names}))
     result = ClipList([], [], warnings, names)
-    for clip in _unique(clips, folders):
+    for clip in _unique(clips):
         clip = replace(clip, keypoint_names=names, crop=clip.crop if crop is None else crop)
-        reason = _unsupported(clip.path)
-        if reason is None:
-            result.clips.append(clip)
-        else:
+        if reason := _unsupported(clip.path):
             result.unsupported.append((clip, reason))
+        else:
+            result.clips.append(clip)
     return result
 
 
-def _listed(folders: Sequence[Path]) -> str:
-    return ", ".join(str(folder) for folder in folders) or "no folder"
-
-
-def _find(folder: Path) -> tuple[list[Clip], list[str]]:
+def _find(folder: Path, warnings: list[str]) -> list[Clip]:
+    """The clips of one folder, with what belongs to them; adds to the warnings."""
     if not folder.exists():
         raise InputError(f"{folder} does not exist", "check the path after --data")
     table, keypoints = folder / "clips.csv", folder / "keypoints.csv"
     if table.exists():
         clips = _read_clips(table)
-        warnings = _split_warnings(folder, clips)
+        splits: dict[str, set[str]] = {}
+        for clip in clips:
+            splits.setdefault(clip.subject, set()).add(clip.split)
+        warnings += [
+            f"{folder}: subject {subject!r} is in the splits {' and '.join(sorted(names))}"
+            for subject, names in splits.items()
+            if len(names) > 1
+        ]
     elif (folder / "phantom.json").exists():
         # As a bare folder its truth and its test subjects would be trained on.
         hint = "give its `sonomime phantom` command again: it goes on where it stopped"
         raise InputError(f"{folder} is an unfinished phantom: it has no clips.csv yet", hint)
     else:
         clips = _bare(folder)
-        warnings = [f"{folder}: no clips.csv, so each clip ({len(clips)}) is its own subject"]
+        warnings += [f"{folder}: no clips.csv, so each clip ({len(clips)}) is its own subject"]
     fields = find_displacements(folder, [clip.path for clip in clips])
     clips = [replace(clip, displacement=fields.get(clip.path)) for clip in clips]
-    return (_labelled(clips, keypoints) if keypoints.exists() else clips), warnings
-
-
-def _split_warnings(folder: Path, clips: Sequence[Clip]) -> list[str]:
-    splits: dict[str, set[str]] = {}
-    for clip in clips:
-        splits.setdefault(clip.subject, set()).add(clip.split)
+    if not keypoints.exists():
+        return clips
+    frames = {
+        clip.name: {file.name: index for index, file in enumerate(_frames_in(clip.path))}
+        if clip.path.is_dir()
+        else None
+        for clip in clips
+    }
+    names, labels = read_keypoints(keypoints, frames)
     return [
-        f"{folder}: subject {subject!r} is in the splits {' and '.join(sorted(names))}"
-        for subject, names in splits.items()
-        if len(names) > 1
+        replace(clip, keypoints=labels.get(clip.name, {}), keypoint_names=names) for clip in clips
     ]
-
-
-def _labelled(clips: Sequence[Clip], keypoints: Path) -> list[Clip]:
-    table = read_keypoints(keypoints)
-    check_videos(table, {clip.name for clip in clips})
-    labelled = []
-    for clip in clips:
-        files = {file.name for file in _frames_in(clip.path)} if clip.path.is_dir() else None
-        labels = labels_for(table, clip.name, files)
-        labelled.append(replace(clip, keypoints=labels, keypoint_names=table.names))
-    return labelled
 
 
 def _read_clips(table: Path) -> list[Clip]:
@@ -187,11 +157,9 @@ def _read_clips(table: Path) -> list[Clip]:
     clips: dict[str, Clip] = {}
     for line, row in read_table(table, COLUMNS):
         where, name = f"{table}:{line}", Path(row["clip"])
-        for column in ("clip", "subject", "group", "split"):
+        for column in COLUMNS[:-1]:
             if not row[column]:
-                raise InputError(
-                    f"{where}: {column} is empty", "every row has clip, subject, group and split"
-                )
+                raise InputError(f"{where}: {column} is empty", "only crop may be empty")
         if name.is_absolute() or ".." in name.parts:
             raise InputError(
                 f"{where}: clip {str(name)!r} lies outside the folder", "clips lie beside clips.csv"
@@ -226,14 +194,17 @@ def _frames_in(folder: Path) -> list[Path]:
 def _bare(root: Path) -> list[Clip]:
     """Videos and folders of frames at or below ``root``; a clip's group is its parent folder."""
     clips: list[Clip] = []
-    below = sorted(root.rglob("*")) if root.is_dir() and not _frames_in(root) else [root]
-    for path in below:
+    known = (*VIDEO_SUFFIXES, *UNREADABLE_SUFFIXES)
+    for path in sorted(root.rglob("*")) if root.is_dir() and not _frames_in(root) else [root]:
         relative = path.relative_to(root)
         if any(part.startswith(".") for part in relative.parts):
             continue
-        name = relative.as_posix() if path != root else path.resolve().name
-        known = path.name.lower().endswith((*VIDEO_SUFFIXES, *UNREADABLE_SUFFIXES))
-        if bool(_frames_in(path)) if path.is_dir() else known or path == root:
+        if path.is_dir():
+            is_clip = bool(_frames_in(path))
+        else:
+            is_clip = path == root or path.name.lower().endswith(known)
+        if is_clip:
+            name = relative.as_posix() if path != root else path.resolve().name
             group = relative.parent.as_posix() if len(relative.parts) > 1 else "all"
             clips.append(Clip(name, path, name, group, ""))
     return clips
@@ -253,26 +224,23 @@ def _unsupported(path: Path) -> str | None:
     return None
 
 
-def _unique(clips: Sequence[Clip], folders: Sequence[Path]) -> list[Clip]:
+def _unique(clips: Sequence[Clip]) -> list[Clip]:
     """Names that two folders share get their dataset folder's name in front."""
     counts = Counter(clip.name for clip in clips)
-    named = [
-        replace(clip, name=f"{_root_name(clip)}/{clip.name}") if counts[clip.name] > 1 else clip
-        for clip in clips
-    ]
+    named = []
+    for clip in clips:
+        if counts[clip.name] > 1:
+            path = Path(os.path.abspath(clip.path))  # links are not followed
+            root = path.parents[len(Path(clip.name).parts) - 1].name
+            clip = replace(clip, name=f"{root}/{clip.name}")
+        named.append(clip)
     for name, count in Counter(clip.name for clip in named).items():
         if count > 1:
             raise InputError(
-                f"{name!r} is found {count} times in {_listed(folders)}",
+                f"the clip {name!r} is found {count} times",
                 "name each folder once; folders of the same name need different parents' names",
             )
     return named
-
-
-def _root_name(clip: Clip) -> str:
-    """The name of the dataset folder that a clip's name starts from; links are not followed."""
-    path = Path(os.path.abspath(clip.path))
-    return path.parents[len(Path(clip.name).parts) - 1].name
 
 
 def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = None) -> ClipFrames:
@@ -295,23 +263,21 @@ def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = Non
     names = clip.keypoint_names
     points = np.zeros((len(cached.frames), len(names), 2), np.float32)
     visible, absent = (np.zeros(points.shape[:2], np.bool_) for _ in range(2))
-    files = frame_files(clip.path) if clip.keypoints and clip.path.is_dir() else []
-    place = {file.name: i for i, file in enumerate(files)}
-    for frame, labels in clip.keypoints.items():
-        index = place[frame] if isinstance(frame, str) else frame
+    for index, labels in clip.keypoints.items():
         if index >= len(cached.kept):
             raise InputError(
-                f"keypoints.csv labels frame {frame} of {clip.path}, which is not there",
+                f"keypoints.csv labels frame {index} of {clip.path}, which is not there",
                 f"it has {len(cached.kept)} frames, counted from 0",
             )
         t = int(cached.kept[index])
-        own = cached.indices[t] == index
-        if own or not visible[t].any():
+        if cached.indices[t] == index or not visible[t].any():
             points[t], visible[t] = place_keypoints(labels, names, clip.crop, cached.letterbox)
             absent[t] = np.array([name in labels for name in names], np.bool_) & ~visible[t]
-    exact: CachedDisplacement | tuple[None, None] = (None, None)
+    displacement = sector = None
     if file := clip.displacement:
-        exact = cached_displacement(file, clip.path, clip.crop, channels, cached, cache_dir)
+        displacement, sector = cached_displacement(
+            file, clip.path, clip.crop, channels, cached, cache_dir
+        )
     return ClipFrames(
         clip,
         cached.frames,
@@ -320,6 +286,7 @@ def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = Non
         visible,
         names,
         cached.letterbox,
-        *exact,
+        displacement,
+        sector,
         absent,
     )

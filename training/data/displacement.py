@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.media.frames import Crop, Letterbox, crop_image
+from ...runtime.media.frames import Crop, crop_image
 from ...runtime.media.video import open_source
 from ...runtime.support.errors import InputError
 from .array_cache import Arrays, cached_arrays
@@ -25,13 +25,8 @@ _CURE = "make the file again, or remove it: training then measures the flow of t
 
 
 class CachedDisplacement(NamedTuple):
-    """The displacement of a clip's kept frames.
-
-    Attributes:
-        field: float32 (T, size/4, size/4, 2), memory-mapped: half_pixel points of the letterboxed
-            frame, xy, from each frame to the file's first.
-        sector: bool (size/4, size/4), cells that lie wholly inside the sector and the picture.
-    """
+    """The displacement of a clip's kept frames, as `ClipFrames` has it. A cell of the sector lies
+    wholly inside the file's sector and the picture."""
 
     field: NDArray[np.float32]
     sector: NDArray[np.bool_]
@@ -71,8 +66,7 @@ def cached_displacement(
         cached: its frames.
 
     Raises:
-        InputError: naming the file: damaged, of another size or number of frames than the clip, not
-            finite.
+        InputError: see `open_displacement`.
         OutputError: see `cached_arrays`.
     """
     box = cached.letterbox
@@ -82,11 +76,14 @@ def cached_displacement(
     def write(stream: BinaryIO) -> None:
         # The letterbox knows the picture after the crop, the file speaks of that before it.
         width, height = open_source(path, None, 1).size
-        at_x, at_y = _places(box, crop)
+        region = crop or Crop(0, 0, width, height)
+        # Where the centres of the quarter-size cells lie in the original, in pixels.
+        line = np.arange(quarter) * 4 + 1.5
+        at = box.to_picture(np.stack(np.meshgrid(line, line), axis=-1)) + region[:2]
+        at_x, at_y = np.ascontiguousarray(at.transpose(2, 0, 1), np.float32)
         # From pixels of the original to half_pixel points of the square.
-        unit = np.array([box.w / box.width, box.h / box.height], np.float32) * np.float32(
-            2 / box.size
-        )
+        unit = np.array([box.w / box.width, box.h / box.height], np.float32)
+        unit *= np.float32(2 / box.size)
         kept = set(cached.indices.tolist())
         with open_displacement(file, len(cached.kept), (height, width), _CURE) as (inside, fields):
             write_header(stream, "<f4", shape)
@@ -96,7 +93,9 @@ def cached_displacement(
                         field, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
                     )
                     stream.write(np.asarray(small * unit, "<f4").tobytes())
-            np.save(stream, _whole_cells(inside, crop, box))
+            levels = crop_image(np.where(inside, np.uint8(255), np.uint8(0)), region)
+            whole = cv2.resize(box.place(levels), (quarter, quarter), interpolation=cv2.INTER_AREA)
+            np.save(stream, whole == 255)
 
     def read(arrays: Arrays) -> CachedDisplacement | None:
         field, sector = arrays
@@ -112,21 +111,3 @@ def cached_displacement(
     own = [str(file.resolve()), info.st_size, info.st_mtime_ns]
     facts = [cache_facts(path, crop, box.size, channels), own]
     return cached_arrays(facts, write, read, cache_dir)
-
-
-def _places(box: Letterbox, crop: Crop | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where the centres of the quarter-size cells lie in the original, in pixels."""
-    line = np.arange(box.size // 4) * 4 + 1.5
-    centres = np.stack(np.meshgrid(line, line), axis=-1)
-    pixels = box.to_picture(centres) + (np.array([crop.x, crop.y]) if crop is not None else 0)
-    x, y = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
-    return x, y
-
-
-def _whole_cells(inside: NDArray[np.bool_], crop: Crop | None, box: Letterbox) -> NDArray[np.bool_]:
-    """The quarter-size cells that lie wholly inside a mask of the original."""
-    levels = np.where(inside, np.uint8(255), np.uint8(0))
-    square = box.place(crop_image(levels, crop) if crop is not None else levels)
-    quarter = box.size // 4
-    whole = cv2.resize(square, (quarter, quarter), interpolation=cv2.INTER_AREA)
-    return np.asarray(whole == 255)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.support.errors import InputError
-from ..archives import DAMAGE
+from .array_cache import DAMAGE
 
 
 class Displacement(NamedTuple):
@@ -63,22 +63,11 @@ def open_displacement(
         yield Displacement(sector, guarded())
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("holds an array of another version")  # whose header may be gigabytes long
-    return np.lib.format.read_array_header_1_0(stream)
-
-
 def _fields(archive: zipfile.ZipFile, expected: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
     if "displacement.npy" not in archive.namelist():
         raise ValueError("has no array 'displacement'")
     with archive.open("displacement.npy") as stream:
-        shape, fortran, dtype = _header(stream)
-        if shape != expected or dtype.kind != "f" or fortran:
-            raise ValueError(
-                f"displacement is {dtype} {shape}{' in Fortran order' * fortran}, the clip "
-                f"needs float32 {expected}: its frames, height, width and xy"
-            )
+        dtype = _checked(stream, "displacement", "float", expected)
         length = int(np.prod(expected[1:])) * dtype.itemsize
         for index in range(expected[0]):
             data = stream.read(length)
@@ -96,8 +85,17 @@ def _sector(archive: zipfile.ZipFile, expected: tuple[int, int]) -> NDArray[np.b
     if "sector.npy" not in archive.namelist():
         return np.ones(expected, np.bool_)
     with archive.open("sector.npy") as stream:
-        shape, fortran, dtype = _header(stream)
-        if shape != expected or dtype != np.bool_ or fortran:
-            raise ValueError(f"sector is {dtype} {shape}, the clip needs bool {expected}")
+        _checked(stream, "sector", "bool", expected)
         data = stream.read(expected[0] * expected[1] + 1)  # one more, for the checksum
     return np.frombuffer(data, np.uint8).reshape(expected) != 0
+
+
+def _checked(stream: IO[bytes], name: str, kind: str, expected: tuple[int, ...]) -> np.dtype[Any]:
+    """The type of an array whose header is right."""
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("holds an array of another version")  # whose header may be gigabytes long
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if shape != expected or not dtype.name.startswith(kind) or fortran:
+        order = " in Fortran order" if fortran else ""
+        raise ValueError(f"{name} is {dtype} {shape}{order}, the clip needs {kind} {expected}")
+    return dtype

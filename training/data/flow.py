@@ -35,8 +35,7 @@ def exact_flow(
     Returns:
         flow: float32 (n, n, 2), points to read in the source image, after ``placed``; the place
             itself where none was found.
-        valid: bool (n, n), inside the sector in both frames, inside the source image, and
-            found to within EXACT_WITHIN.
+        valid: bool (n, n), inside both sectors and the source image, found to within EXACT_WITHIN.
     """
     n = len(sector)
     cells = np.float32(n / 2)  # points to cells
@@ -65,10 +64,8 @@ def same_tissue(
     rounds: int = 12,
     longest: float = np.inf,
 ) -> tuple[NDArray[_Real], Mask]:
-    """Where a frame shows given tissue: y with y + d(y) = target.
-
-    By Newton's method on the bilinear interpolant; plain iteration diverges where tissue turns by
-    more than 60 degrees.
+    """Where a frame shows given tissue: y with y + d(y) = target, by Newton's method on the
+    bilinear interpolant (plain iteration diverges where tissue turns by more than 60 degrees).
 
     Args:
         field: d, (H, W, 2) cells, from the frame to a third one.
@@ -90,15 +87,13 @@ def same_tissue(
         if left == 0 or far.max() < 0.1 * within:
             break
         (a, c), (b, d) = by_x.T, by_y.T
+        right, down = miss.T
         det = (1 + a) * (1 + d) - b * c
         # A plain step where the Jacobian is singular or the field folds.
         fine = np.abs(det) > 0.05
         det[~fine] = 1
-        whole = [
-            (1 + d) * miss[:, 0] - b * miss[:, 1],
-            (1 + a) * miss[:, 1] - c * miss[:, 0],
-        ]
-        step = np.where(fine[:, None], np.stack(whole, axis=1) / det[:, None], miss)
+        whole = np.stack([(1 + d) * right - b * down, (1 + a) * down - c * right], axis=1)
+        step = np.where(fine[:, None], whole / det[:, None], miss)
         if longest < np.inf:
             length = np.hypot(step[:, 0], step[:, 1])[:, None]
             step *= longest / np.maximum(length, longest)
@@ -146,7 +141,9 @@ def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, 
             where there is something to see.
     """
     half, quarter = source.shape[0] // 2, source.shape[0] // 4
-    before, after = (_levels(image, half) for image in (driving, source))
+    before, after = (
+        np.round(_small_grey(image, half) * 255).astype(np.uint8) for image in (driving, source)
+    )
     # A new one each time, since the object keeps buffers. Its result does not depend on OpenCV's
     # number of threads.
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -169,16 +166,9 @@ def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, 
 
 def has_content(image: FloatArray, size: int) -> Mask:
     """Where an image (S, S[, 3]) is not black, at size x size; black shows no motion."""
-    small = cv2.resize(_grey(image), (size, size), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.blur(small, (5, 5)) > 0.01)
+    return np.asarray(cv2.blur(_small_grey(image, size), (5, 5)) > 0.01)
 
 
-def _grey(image: FloatArray) -> FloatArray:
-    if image.ndim == 2:
-        return image
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32)
-
-
-def _levels(image: FloatArray, size: int) -> NDArray[np.uint8]:
-    small = cv2.resize(_grey(image), (size, size), interpolation=cv2.INTER_AREA)
-    return np.round(small * 255).astype(np.uint8)
+def _small_grey(image: FloatArray, size: int) -> FloatArray:
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA), np.float32)

@@ -8,9 +8,8 @@ answer does not depend on the model's size or on padding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -26,22 +25,13 @@ REPEAT_LEVELS = 0.18
 _COMPARE_SIZE = 256
 
 
-@dataclass(frozen=True)
-class CachedFrames:
-    """The frames of one clip as a model sees them.
+class CachedFrames(NamedTuple):
+    """The frames of one clip as a model sees them."""
 
-    Attributes:
-        frames: uint8 (T, size, size) or (T, size, size, 3), memory-mapped.
-        indices: int64 (T,), each frame's number in the file (repeats are missing).
-        kept: int64 (N,), for each of the N decoded frames the t that stands for it: its own, or
-            that of the frame it repeats.
-        letterbox: where the cropped image lies in the frame.
-    """
-
-    frames: NDArray[np.uint8]
-    indices: NDArray[np.int64]
-    kept: NDArray[np.int64]
-    letterbox: Letterbox
+    frames: NDArray[np.uint8]  # (T, size, size) or (T, size, size, 3), memory-mapped
+    indices: NDArray[np.int64]  # (T,), each frame's number in the file (repeats are missing)
+    kept: NDArray[np.int64]  # (N,), for each decoded frame the t of itself or of what it repeats
+    letterbox: Letterbox  # where the cropped image lies in the frame
 
 
 def cached_frames(
@@ -61,7 +51,8 @@ def cached_frames(
         with open_source(path, crop, channels) as source:
             start = write_header(stream, "|u1", (0, *shape))
             for _, _, image in source:
-                small = _small(image)
+                grey, square = to_channels(image, 1), (_COMPARE_SIZE, _COMPARE_SIZE)
+                small = cv2.resize(grey, square, interpolation=cv2.INTER_AREA).astype(np.int16)
                 if last is None or np.abs(small - last).mean() > REPEAT_LEVELS:
                     frame, box = letterbox(image, size)
                     stream.write(frame.tobytes())
@@ -104,11 +95,6 @@ def cache_facts(path: Path, crop: Crop | None, size: int, channels: int) -> list
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     return [_VERSION, REPEAT_LEVELS, str(path.resolve()), stats, crop, size, channels]
-
-
-def _small(image: NDArray[np.uint8]) -> NDArray[np.int16]:
-    grey, square = to_channels(image, 1), (_COMPARE_SIZE, _COMPARE_SIZE)
-    return cv2.resize(grey, square, interpolation=cv2.INTER_AREA).astype(np.int16)
 
 
 def write_header(stream: BinaryIO, kind: str, shape: tuple[int, ...]) -> int:

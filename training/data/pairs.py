@@ -1,7 +1,6 @@
 """Training pairs: two frames of one clip, augmented alike, as a pure function of (seed, step).
 
-Nothing is remembered from one batch to the next, so a resumed run draws what an unbroken one would
-have drawn.
+Nothing is remembered between batches, so a resumed run draws what an unbroken one would.
 """
 
 from __future__ import annotations
@@ -43,30 +42,17 @@ class _Pair(NamedTuple):
     bent: bool
 
 
-class _Augmentation(NamedTuple):
-    """What both frames go through alike, and the tone curve of each."""
-
-    placed: PlaneMap
-    source_tone: FloatArray
-    driving_tone: FloatArray
-
-
 class PairSampler:
     """Draws pairs: a group, a subject of it, a clip of that, each uniformly, and two of its frames.
     So neither an anatomy nor a subject with many clips crowds out the others.
 
-    When some frames are labelled and some are not, a pair of a group that has labels gets, with
-    probability ``labelled_fraction``, a labelled driving frame. Labels never change how often a
-    group is drawn. A label that no clip of a group has is absent from the group.
-
-    The flow of a pair is exact for a clip with a displacement, and for a frame and its own bend;
-    else it is measured.
+    Where only some frames are labelled, a pair of a group with labels gets a labelled driving frame
+    with probability ``labelled_fraction``. A label that no clip of a group has is absent from it.
+    Flow is exact for a clip with a displacement and for a frame and its own bend, else measured.
 
     Args:
-        clips: the clips' frames, all of one size, channel count and list of keypoints.
-        data: how pairs are drawn.
+        clips: all of one size, channel count and list of keypoints.
         seed: with the step, all that the draw depends on.
-        batch_size: B.
         loss: flow whose weight is 0 is not computed; None computes it at every step.
 
     Raises:
@@ -88,10 +74,9 @@ class PairSampler:
         for clip in clips:
             same = clip.frames.shape[1:] == first.frames.shape[1:]
             if not same or clip.keypoint_names != first.keypoint_names:
+                names = f"{clip.clip.name!r} and {first.clip.name!r}"
                 raise InputError(
-                    f"{clip.clip.name!r} and {first.clip.name!r} differ in size, channels "
-                    "or keypoints",
-                    "load all clips alike",
+                    f"{names} differ in size, channels or keypoints", "load them alike"
                 )
         self._data, self._loss = data, loss
         self._seed, self._batch_size = seed, batch_size
@@ -146,12 +131,27 @@ class PairSampler:
         # A bend moves the image's border too, which no real clip does: they stop early.
         bends = data.synthetic_until == 0 or step < data.synthetic_until
         bent = rng.uniform() < (data.synthetic if bends else 0.0) or not others
-        augmentation = self._augmentation(rng)
-        wanted = self._wanted_flow(step)
+        placed, source_tone, driving_tone = self._augmentation(rng)
+        bend, s = None, d
         if bent:
-            return self._bent_pair(rng, clip, d, augmentation, wanted)
-        s = others[int(rng.integers(len(others)))]  # before d as often as after it
-        return self._real_pair(clip, s, d, augmentation, wanted)
+            bend = random_bend(rng, data.bend)
+        else:
+            s = others[int(rng.integers(len(others)))]  # before d as often as after it
+        # Both are interpolated once, so that neither is blurrier. Labels come from the clip, since
+        # what left the source may come back.
+        source = self._shot(clip, s, placed, source_tone)
+        driving = self._shot(clip, d, bend.after(placed) if bend else placed, driving_tone)
+        wanted, flow = self._wanted_flow(step), None
+        if bend:
+            if wanted.exact:
+                flow = self._flow_of(bend, driving.image)
+            source, driving = self._other_looks(rng, source, driving)
+        elif clip.displacement is not None and clip.sector is not None:
+            if wanted.exact:
+                flow = exact_flow(clip.displacement[s], clip.displacement[d], clip.sector, placed)
+        elif wanted.measured:
+            flow = measured_flow(source.image, driving.image)
+        return _Pair(source, driving, flow, bent or clip.displacement is not None, bent)
 
     def _draw_driving(
         self, rng: np.random.Generator, group: Sequence[ClipFrames]
@@ -179,11 +179,11 @@ class PairSampler:
             return FlowWeights(1, 1)
         return flow_weights(loss, step)
 
-    def _augmentation(self, rng: np.random.Generator) -> _Augmentation:
+    def _augmentation(self, rng: np.random.Generator) -> tuple[PlaneMap, FloatArray, FloatArray]:
+        """The map that both frames are read through, and the tone curve of each."""
         data = self._data
         if not data.augment:
-            plain = tone_curve(1, 1)
-            return _Augmentation(IDENTITY, plain, plain)
+            return IDENTITY, tone_curve(1, 1), tone_curve(1, 1)
         scale = float(rng.uniform(*data.scale))
         degrees = float(rng.uniform(-data.rotation, data.rotation))
         shift_x, shift_y = (float(v) for v in rng.uniform(-2 * data.shift, 2 * data.shift, 2))
@@ -192,8 +192,10 @@ class PairSampler:
         gain, gamma = (
             float(np.exp(rng.uniform(*np.log(range_)))) for range_ in (data.gain, data.gamma)
         )
-        tones = [tone_curve(gain * float(np.exp(rng.normal(0, 0.02))), gamma) for _ in range(2)]
-        return _Augmentation(similarity(scale, degrees, (shift_x, shift_y), flip), *tones)
+        one, other = (
+            tone_curve(gain * float(np.exp(rng.normal(0, 0.02))), gamma) for _ in range(2)
+        )
+        return similarity(scale, degrees, (shift_x, shift_y), flip), one, other
 
     def _shot(self, clip: ClipFrames, t: int, map_: PlaneMap, tone: FloatArray) -> _Shot:
         """A frame and its labels through a map; labels that leave the frame become absent."""
@@ -209,55 +211,23 @@ class PairSampler:
             visible, absent = inside, absent | (visible & ~inside)
         return _Shot(tone[image], points, visible, absent)
 
-    def _real_pair(
-        self, clip: ClipFrames, s: int, d: int, augmentation: _Augmentation, wanted: FlowWeights
-    ) -> _Pair:
-        placed, *tones = augmentation
-        source, driving = (
-            self._shot(clip, t, placed, tone) for t, tone in zip((s, d), tones, strict=True)
-        )
-        flow, exact = None, clip.displacement is not None
-        if clip.displacement is not None and clip.sector is not None and wanted.exact:
-            flow = exact_flow(clip.displacement[s], clip.displacement[d], clip.sector, placed)
-        elif not exact and wanted.measured:
-            flow = measured_flow(source.image, driving.image)
-        return _Pair(source, driving, flow, exact, bent=False)
-
-    def _bent_pair(
-        self,
-        rng: np.random.Generator,
-        clip: ClipFrames,
-        t: int,
-        augmentation: _Augmentation,
-        wanted: FlowWeights,
-    ) -> _Pair:
-        """A frame and its own deformation. Both are interpolated once, so that neither is blurrier;
-        labels come from the clip, since what left the source may come back."""
-        placed, *tones = augmentation
-        bend = random_bend(rng, self._data.bend)
-        source = self._shot(clip, t, placed, tones[0])
-        driving = self._shot(clip, t, bend.after(placed), tones[1])
-        flow = None
-        if wanted.exact:
-            known = np.ascontiguousarray(bend.grid(self._size // 4).transpose(1, 2, 0))
-            valid = (np.abs(known) < 1).all(axis=-1) & has_content(driving.image, self._size // 4)
-            flow = known, valid
-        images = self._other_looks(rng, source.image, driving.image)
-        source, driving = source._replace(image=images[0]), driving._replace(image=images[1])
-        return _Pair(source, driving, flow, exact=True, bent=True)
+    def _flow_of(self, bend: PlaneMap, driving: FloatArray) -> tuple[FloatArray, Mask]:
+        side = self._size // 4
+        known = np.ascontiguousarray(bend.grid(side).transpose(1, 2, 0))
+        return known, (np.abs(known) < 1).all(axis=-1) & has_content(driving, side)
 
     def _other_looks(
-        self, rng: np.random.Generator, source: FloatArray, driving: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+        self, rng: np.random.Generator, source: _Shot, driving: _Shot
+    ) -> tuple[_Shot, _Shot]:
         """Make a frame and its own bend look as different as two frames do."""
-        data = self._data
+        data, one, other = self._data, source.image, driving.image
         if data.speckle < 1:
-            driving = other_speckle(driving, rng, data.speckle)
+            other = other_speckle(other, rng, data.speckle)
         if data.light > 0:
-            source, driving = (other_light(image, rng, data.light) for image in (source, driving))
+            one, other = (other_light(image, rng, data.light) for image in (one, other))
         if rng.uniform() < data.blackout:
-            driving = blackout(driving, rng)
-        return source, driving
+            other = blackout(other, rng)
+        return source._replace(image=one), driving._replace(image=other)
 
 
 def _stack(arrays: Iterable[NDArray[np.generic]]) -> Tensor:

@@ -34,14 +34,8 @@ def spline_weights(x: Array, controls: int) -> Array:
 
 @lru_cache(maxsize=64)
 def _grid_weights(controls: int, size: int) -> NDArray[np.float32]:
-    weights = spline_weights(_centres(size), controls).astype(np.float32)
-    weights.flags.writeable = False
-    return weights
-
-
-def _centres(size: int) -> Array:
-    centres: Array = pixels_to_points(np.arange(size, dtype=np.float64), size)
-    return centres
+    centres = pixels_to_points(np.arange(size, dtype=np.float64), size)
+    return spline_weights(centres, controls).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ class PlaneMap:
 
     def grid(self, size: int) -> NDArray[np.float32]:
         """Where each pixel of a size x size image is read: points, float32 (2, size, size)."""
-        line = _centres(size)
+        line = pixels_to_points(np.arange(size, dtype=np.float64), size)
         by_column = self.matrix[:, :1] * line + self.offset[:, None]
         by_row = self.matrix[:, 1:] * line
         grid = np.asarray(by_column[:, None, :] + by_row[:, :, None], np.float32)
@@ -89,10 +83,7 @@ class PlaneMap:
         return z
 
     def after(self, first: PlaneMap) -> PlaneMap:
-        """z -> first.read(self.read(z)): first ``first``, then this map. ``first`` must be affine
-        (ValueError)."""
-        if first.control is not None:
-            raise ValueError("the map applied first must be affine")
+        """z -> first.read(self.read(z)): the affine map ``first``, then this one."""
         return PlaneMap(
             first.matrix @ self.matrix,
             first.matrix @ self.offset + first.offset,
@@ -109,9 +100,7 @@ class PlaneMap:
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             return np.asarray(cv2.warpAffine(image, affine, (size, size), flags=flags), np.uint8)
         x, y = (self.grid(size) + np.float32(1)) * np.float32(size / 2) - np.float32(0.5)
-        return np.asarray(
-            cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.uint8
-        )
+        return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR), np.uint8)
 
     def _bend(self, points: Array) -> Array:
         if self.control is None:
@@ -140,27 +129,24 @@ def similarity(scale: float, degrees: float, shift: tuple[float, float], flip: b
         flip: mirror left and right first.
     """
     forward = scale * _turn(degrees) @ np.diag([-1.0 if flip else 1.0, 1.0])
-    inverse: Array = np.asarray(np.linalg.inv(forward), np.float64)
-    offset: Array = -inverse @ np.array(shift, np.float64)
-    return PlaneMap(inverse, offset)
+    inverse: Array = np.linalg.inv(forward)
+    return PlaneMap(inverse, -inverse @ np.array(shift, np.float64))
 
 
-def random_bend(
-    rng: np.random.Generator, reach: float = 0.16, degrees: float = 4.0, stretch: float = 0.05
-) -> PlaneMap:
-    """A smooth random deformation: a small affine part, and a low-frequency displacement.
+def random_bend(rng: np.random.Generator, reach: float = 0.16) -> PlaneMap:
+    """A smooth random deformation: an affine part (at most 4 degrees, 5 % of either scale and half
+    of ``reach``), and a low-frequency displacement.
 
     Its strength is drawn too, so that small motions are as common as large ones.
     The displacement contracts (neighbours come nearer by less than 0.9 of their distance), so the
     map has an inverse.
 
     Args:
-        reach: greatest displacement in points; 0.16 is 8 % of the image. The shift is half of it.
-        degrees, stretch: bounds of the affine part's rotation and of its change of either scale.
+        reach: greatest displacement in points; 0.16 is 8 % of the image.
     """
     strength = rng.uniform(0, 1)
-    matrix: Array = _turn(strength * rng.uniform(-degrees, degrees))
-    matrix = matrix @ np.diag(1 + strength * rng.uniform(-stretch, stretch, 2))
+    matrix: Array = _turn(strength * rng.uniform(-4.0, 4.0))
+    matrix = matrix @ np.diag(1 + strength * rng.uniform(-0.05, 0.05, 2))
     offset: Array = strength * rng.uniform(-reach / 2, reach / 2, 2)
     n = int(rng.integers(4, 7))
     control = rng.standard_normal((n, n, 2))

@@ -61,6 +61,13 @@ def smooth(count: int, size: int = SIZE, seed: int = 0) -> np.ndarray:
     return np.round(128 + 20 * images).clip(40, 220)
 
 
+def centre(image: np.ndarray) -> np.ndarray:
+    """The centre of what is bright, (x, y) in pixels."""
+    rows, columns = np.mgrid[0 : image.shape[0], 0 : image.shape[1]]
+    weights = image / image.sum()
+    return np.array([(weights * columns).sum(), (weights * rows).sum()])
+
+
 def draw(
     clips: ClipFrames | Sequence[ClipFrames],
     data: DataConfig,

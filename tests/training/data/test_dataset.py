@@ -32,9 +32,7 @@ def test_clips_are_found(dataset: Path) -> None:
     assert {clip.crop for clip in find_clips([dataset], crop=crop).clips} == {crop}
 
 
-@pytest.mark.parametrize(
-    "name", ["x.mha", "x.mhd", "x.nrrd", "x.nii", "x.nii.gz", "X.DCM", "x/1.dcm"]
-)
+@pytest.mark.parametrize("name", ["x.mha", "x.nii.gz", "X.DCM", "x/1.dcm"])
 def test_formats_without_a_reader_are_listed_and_left_out(tmp_path: Path, name: str) -> None:
     root = tmp_path / "bare"
     write_video(root / "a.mkv", frames(2))
@@ -71,14 +69,10 @@ def test_splits_are_kept_apart(dataset: Path) -> None:
         (["clips/a.mkv", "", "g", "train", ""], "subject"),
         (["", "s", "g", "train", ""], "clip"),
         (["clips/a.mkv", "s", "g", "train", "1,2,3"], "1,2,3"),
-        (["clips/a.mkv", "s", "g", "train", "-1,2,3,4"], "-1,2,3,4"),
         (["clips/a.mkv", "s", "g", "train"], "4 cells"),
-        (["clips/a.mkv", "s", "g", "train", "1", "2", "3", "4"], "8 cells"),
         (["../a.mkv", "s", "g", "train", ""], "../a.mkv"),
         (["/etc/passwd", "s", "g", "train", ""], "/etc/passwd"),
-        (["clips/missing.mkv", "s", "g", "train", ""], "clips/missing.mkv"),
         (["clips/a.mp4", "s", "g", "train", ""], "'clips/a.mkv'"),
-        (["x" * 300, "s", "g", "train", ""], "xxx"),
         (["clips/" + "x" * 300, "s", "g", "train", ""], "xxx"),
         (["clips/./b", "s", "g", "train", ""], "clips/b"),
     ],
@@ -92,12 +86,10 @@ def test_malformed_rows_name_file_and_line(dataset: Path, row: list[str], named:
     assert named in caught.value.message + caught.value.hint and caught.value.hint
 
 
-def test_a_table_without_a_column_or_without_rows(dataset: Path) -> None:
-    for columns in (COLUMNS[:-1], COLUMNS):
-        write_table(dataset / "clips.csv", columns, [])
-        with pytest.raises(InputError) as caught:
-            find_clips([dataset])
-        assert "clips.csv" in caught.value.message and caught.value.hint
+def test_a_table_without_rows(dataset: Path) -> None:
+    write_table(dataset / "clips.csv", COLUMNS, [])
+    with pytest.raises(InputError, match=r"clips\.csv"):
+        find_clips([dataset])
 
 
 def test_a_clip_may_be_a_link_out_of_the_folder(tmp_path: Path) -> None:
@@ -114,14 +106,6 @@ def test_a_clip_may_be_a_link_out_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "one" / "gone.mkv").symlink_to(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"gone\.mkv"):
         find_clips([tmp_path / "one"])
-
-
-def test_an_unfinished_phantom_is_not_a_bare_folder(tmp_path: Path) -> None:
-    (tmp_path / "phantom.json").write_text("{}")
-    (tmp_path / "pelvic1-000.mkv").write_bytes(b"")
-    with pytest.raises(InputError) as caught:
-        find_clips([tmp_path])
-    assert "sonomime phantom" in caught.value.hint
 
 
 def test_a_bare_folder_makes_every_clip_a_subject_and_says_so_once(tmp_path: Path) -> None:
@@ -148,9 +132,13 @@ def test_a_folder_of_frames_and_a_single_video_are_one_clip(tmp_path: Path) -> N
     assert names(write_video(tmp_path / "v.mkv", frames(3))) == ["v.mkv"]
 
 
-def test_nothing_there_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    for folders in ([tmp_path / "none"], [tmp_path / "empty"], []):
+def test_nothing_there_or_an_unfinished_phantom_is_an_error(tmp_path: Path) -> None:
+    empty, phantom = tmp_path / "empty", tmp_path / "phantom"
+    for folder in (empty, phantom):
+        folder.mkdir()
+    (phantom / "phantom.json").write_text("{}")
+    (phantom / "pelvic1-000.mkv").write_bytes(b"")
+    for folders in ([tmp_path / "none"], [empty], [phantom], []):
         with pytest.raises(InputError) as error:
             find_clips(folders, split="train")
         assert error.value.hint

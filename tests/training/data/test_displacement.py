@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -85,10 +86,7 @@ def test_displacement_follows_the_crop(tmp_path: Path) -> None:
     assert clip.sector[:, 2:6].all() and clip.sector.sum() == 8 * 4
     with pytest.raises(InputError):
         load(tmp_path, Crop(60, 0, 16, 16))
-
-
-def test_clips_without_a_file_have_none(tmp_path: Path) -> None:
-    write(tmp_path).unlink()
+    (tmp_path / "displacement" / "a.b.npz").unlink()
     clip = load(tmp_path)
     assert clip.displacement is clip.sector is None
 
@@ -98,26 +96,20 @@ def test_the_cache_is_used_and_follows_clip_and_file(
 ) -> None:
     file = write(tmp_path)
     first = np.array(load(tmp_path).displacement)
-    opened: list[Path] = []
-    original = module.open_displacement
-
-    def counted(path: Path, *rest: Any) -> Any:
-        opened.append(path)
-        return original(path, *rest)
-
-    monkeypatch.setattr(module, "open_displacement", counted)
+    opened = Mock(wraps=module.open_displacement)
+    monkeypatch.setattr(module, "open_displacement", opened)
     np.testing.assert_array_equal(load(tmp_path).displacement, first)
-    assert opened == []
+    assert opened.call_count == 0
     for entry in (own_cache / "sonomime" / "clips").iterdir():
         entry.write_bytes(entry.read_bytes()[:-3])
     np.testing.assert_array_equal(load(tmp_path).displacement, first)
-    assert len(opened) == 1
+    assert opened.call_count == 1
     write(tmp_path, displacement=2 * FIELDS)
     os.utime(file, ns=(1, 1))
     np.testing.assert_array_equal(load(tmp_path).displacement, 2 * first)
     (tmp_path / "clips" / "a.b" / "0.png").touch()
     load(tmp_path)
-    assert len(opened) == 3
+    assert opened.call_count == 3
 
 
 BAD = FIELDS.copy()
@@ -148,15 +140,12 @@ def test_what_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
 def test_a_damaged_file_is_refused(tmp_path: Path, save: Callable[..., None], damage: str) -> None:
     file = write(tmp_path, save)
     data = bytearray(file.read_bytes())
-    if damage == "cut":
-        data = data[: len(data) // 2]
-    elif damage == "flipped":
-        data[len(data) // 2] ^= 255
-    file.write_bytes({"text": b"no archive", "empty": b""}.get(damage, bytes(data)))
+    data[len(data) // 2] ^= 255
+    file.write_bytes({"cut": data[: len(data) // 2], "flipped": data, "empty": b""}[damage])
     refused(tmp_path)
 
 
@@ -173,15 +162,13 @@ BOOL = "{'descr': '|b1', 'fortran_order': False, 'shape': (48, 64)}\n"
     "content",
     [
         b"",
-        b"\x93NUMPY\x01",
         header("{'descr': '<f4', 'shape': (4,"),
         header("{'descr': '<f4', 'fortran_order': False, 'shape': 'x'}"),
         header("(" * 9000),
-        header("\x00"),
         header(" " * (64 << 20), version=2),
         header(BOOL) + bytes(64 << 20),
     ],
-    ids=["empty", "short", "cut off", "shape", "brackets", "nul", "a bomb's header", "a bomb"],
+    ids=["empty", "cut off", "shape", "brackets", "a bomb's header", "a bomb"],
 )
 def test_broken_headers_and_bombs_are_refused_in_little_memory(
     member: str, content: bytes, tmp_path: Path
@@ -190,8 +177,7 @@ def test_broken_headers_and_bombs_are_refused_in_little_memory(
     whole = io.BytesIO()
     np.save(whole, FIELDS)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        members = {"displacement": whole.getvalue(), member: content}
-        for name, data in members.items():
+        for name, data in {"displacement": whole.getvalue(), member: content}.items():
             archive.writestr(f"{name}.npy", data)
     assert file.stat().st_size < 1 << 20
     tracemalloc.start()

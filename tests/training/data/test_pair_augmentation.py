@@ -11,7 +11,7 @@ import torch
 from sonomime.training.coordinates import points_to_pixels
 from sonomime.training.data.batch import PairBatch
 
-from .made_clips import MOVED, PLAIN, draw, flat, make_clip, smooth
+from .made_clips import MOVED, PLAIN, centre, draw, make_clip, smooth
 
 
 def blobs(points: np.ndarray, size: int) -> np.ndarray:
@@ -23,12 +23,6 @@ def blobs(points: np.ndarray, size: int) -> np.ndarray:
     return np.round(np.stack(frames))
 
 
-def centre(image: torch.Tensor) -> np.ndarray:
-    weights = (image / image.sum()).double().numpy()
-    rows, columns = np.mgrid[0 : weights.shape[0], 0 : weights.shape[1]]
-    return np.array([(weights * columns).sum(), (weights * rows).sum()])
-
-
 @pytest.mark.parametrize("synthetic", [0.0, 1.0])
 def test_keypoints_follow_the_augmentation(synthetic: float) -> None:
     size = 128
@@ -37,29 +31,18 @@ def test_keypoints_follow_the_augmentation(synthetic: float) -> None:
     data = replace(MOVED, synthetic=synthetic)
     batch = draw(clip, data, 20)
     assert batch.source_visible.all() and batch.driving_visible.all()
-    for image, point in (
-        *zip(batch.source, batch.source_points, strict=True),
-        *zip(batch.driving, batch.driving_points, strict=True),
-    ):
-        expected = points_to_pixels(point[0].double(), size).numpy()
+    images = torch.cat([batch.source, batch.driving]).double().numpy()
+    places = torch.cat([batch.source_points, batch.driving_points]).double()
+    for image, point in zip(images, places, strict=True):
+        expected = points_to_pixels(point[0], size).numpy()
         np.testing.assert_allclose(centre(image[0]), expected, atol=0.5 if synthetic else 0.1)
 
 
-def test_both_frames_share_one_geometric_map() -> None:
+def test_both_frames_share_one_geometric_map_and_nearly_one_tone() -> None:
     """Two frames that are one image stay one image, whatever the augmentation."""
     frames = np.repeat(smooth(1), 2, axis=0)
-    batch = draw(make_clip(frames), MOVED, 8)
-    # The gains differ by some two per cent: that part is independent.
-    ratio = batch.source.sum((1, 2, 3)) / batch.driving.sum((1, 2, 3))
-    assert ratio.sub(1).abs().max() < 0.15
-    shape_s, shape_d = batch.source > 0, batch.driving > 0
-    assert torch.equal(shape_s, shape_d)
-
-
-def test_gain_and_gamma_vary_together() -> None:
-    clip = flat([128, 128, 128])
-    data = replace(MOVED, scale=(1, 1), shift=0.0, rotation=0.0, gain=(0.5, 1.5), gamma=(0.8, 1.25))
-    batch = draw(clip, data, 60)
+    batch = draw(make_clip(frames), replace(MOVED, gain=(0.5, 1.5), gamma=(0.8, 1.25)), 60)
+    assert torch.equal(batch.source > 0, batch.driving > 0)
     source, driving = batch.source.mean((1, 2, 3)), batch.driving.mean((1, 2, 3))
     assert source.std() > 0.05
     assert (source / driving - 1).abs().max() < 0.15
@@ -73,8 +56,7 @@ def test_keypoints_that_leave_the_frame_are_not_visible() -> None:
     batch = draw(clip, replace(MOVED, shift=0.3), 40)
     assert batch.driving_visible[:, 0].all()
     gone = ~batch.driving_visible[:, 1]
-    assert gone.any()
-    assert not gone.all()
+    assert gone.any() and not gone.all()
     assert (batch.driving_points[:, 1][gone] == 0).all()
     assert (batch.driving_points.abs() <= 1).all()
     assert torch.equal(batch.driving_absent, ~batch.driving_visible)
@@ -91,33 +73,20 @@ def test_a_bend_may_bring_back_a_keypoint_that_left_the_source() -> None:
     assert (batch.driving_points[back] > 0.5).any()
 
 
-LOOKS = {"speckle": 0.2, "light": 0.3, "blackout": 1.0}
-
-
 def looks(synthetic: float, **changed: float) -> PairBatch:
     data = replace(PLAIN, synthetic=synthetic, flow="dis", **changed)
     return draw(make_clip(smooth(6)), data, 4)
 
 
-def test_only_bends_get_other_looks() -> None:
-    for x, y in zip(looks(0.0, **LOOKS)[:2], looks(0.0)[:2], strict=True):
-        assert torch.equal(x[0], y[0])  # of later pairs the generator draws other ones
-    changed, plain = looks(1.0, **LOOKS), looks(1.0)
-    assert not torch.equal(changed.source[0], plain.source[0])
-    assert (changed.driving[0] == 0).sum() > (plain.driving[0] == 0).sum() + 8
+@pytest.mark.parametrize("change", [{"speckle": 0.2}, {"blackout": 1.0}, {"light": 0.3}], ids=str)
+def test_only_bends_get_other_looks(change: dict[str, float]) -> None:
+    # Of later pairs the generator draws other ones.
+    for x, y in zip(looks(0.0, **change)[:2], looks(0.0)[:2], strict=True):
+        assert torch.equal(x[0], y[0])
+    changed, plain = looks(1.0, **change), looks(1.0)
+    assert torch.equal(changed.source[0], plain.source[0]) == ("light" not in change)
+    assert not torch.equal(changed.driving[0], plain.driving[0])
     assert changed.flow is not None and plain.flow is not None
     assert torch.equal(changed.flow[0], plain.flow[0])
-    for images in changed[:2]:
-        assert images.dtype == torch.float32 and 0 <= images.min() <= images.max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("change", "untouched"),
-    [({"speckle": 0.2}, True), ({"blackout": 1.0}, True), ({"light": 0.3}, False)],
-)
-def test_speckle_and_shadows_change_the_driving_frame_alone(
-    change: dict[str, float], untouched: bool
-) -> None:
-    changed, plain = looks(1.0, **change), looks(1.0)
-    assert torch.equal(changed.source[0], plain.source[0]) == untouched
-    assert not torch.equal(changed.driving[0], plain.driving[0])
+    if "blackout" in change:
+        assert (changed.driving[0] == 0).sum() > (plain.driving[0] == 0).sum() + 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from sonomime.training.config import DataConfig, LossConfig
 from sonomime.training.coordinates import pixels_to_points
 from sonomime.training.data import pairs as pairs_module
+from sonomime.training.data.batch import PairBatch
 from sonomime.training.data.dataset import ClipFrames
 from sonomime.training.data.pairs import PairSampler
 from sonomime.training.models.geometry import warp
@@ -18,24 +20,29 @@ from sonomime.training.models.geometry import warp
 from .made_clips import MOVED, PLAIN, assert_same, draw, make_clip, smooth
 
 
-def interior(images: torch.Tensor, margin: int = 6) -> torch.Tensor:
-    """Pixels away from black and from the border, where a flow of a quarter's size is cut short."""
-    inside = torch.nn.functional.max_pool2d(-images, 2 * margin + 1, 1, margin) < 0
-    inside[..., :margin, :] = inside[..., -margin:, :] = False
-    inside[..., :margin] = inside[..., -margin:] = False
+def without_rims(inside: torch.Tensor, reach: int, border: int) -> torch.Tensor:
+    """Where all pixels within `reach` are inside, and the frame's border is not near."""
+    inside = -torch.nn.functional.max_pool2d(-inside.float(), 2 * reach + 1, 1, reach) > 0
+    inside[..., :border, :] = inside[..., -border:, :] = False
+    inside[..., :border] = inside[..., -border:] = False
     return inside
+
+
+def warped_and_valid(batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The source read through the flow, as the models warp, and where the flow is valid."""
+    assert batch.flow is not None and batch.flow_valid is not None
+    assert batch.flow.shape == (*batch.flow_valid.shape, 2) == (len(batch.source), 32, 32, 2)
+    valid = batch.flow_valid.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None]
+    return warp(batch.source, batch.flow, "half_pixel"), valid
 
 
 @pytest.mark.parametrize("data", [PLAIN, MOVED], ids=["plain", "augmented"])
 def test_synthetic_flow_is_the_deformation(data: DataConfig) -> None:
-    """The source warped by the target IS the driving frame, as the models warp."""
+    """The source warped by the target IS the driving frame."""
     batch = draw(make_clip(smooth(3, size=128)), replace(data, synthetic=1.0, flow="dis"), 12)
-    assert batch.flow is not None and batch.flow_valid is not None
-    assert batch.flow.shape == (12, 32, 32, 2)
-    assert batch.flow_valid.shape == (12, 32, 32)
-    warped = warp(batch.source, batch.flow, "half_pixel")
-    valid = batch.flow_valid.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None]
-    inside = valid & interior(warped) & interior(batch.driving)
+    warped, valid = warped_and_valid(batch)
+    # Away from black, where a flow of a quarter's size is cut short.
+    inside = valid & without_rims((warped > 0) & (batch.driving > 0), 6, 6)
     assert inside.float().mean() > 0.3
     found = []
     for image, truth, hold, where in zip(warped, batch.driving, batch.source, inside, strict=True):
@@ -80,21 +87,12 @@ def moving(count: int = 6, size: int = 128) -> ClipFrames:
 def test_exact_flow_warps_the_source_onto_the_driving_frame(data: DataConfig) -> None:
     data = replace(data, flow="dis", near_start=9)
     batch = draw(moving(), data, 24)
-    assert batch.flow is not None
-    assert batch.flow_valid is not None
-    assert batch.flow_exact is not None
-    assert batch.flow_exact.all()
-    assert batch.flow.shape == (24, 32, 32, 2)
-    warped = warp(batch.source, batch.flow, "half_pixel")
-    valid = batch.flow_valid.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None]
-    shares = valid.float().mean((1, 2, 3))
-    assert shares.mean() > 0.5
-    for image, truth, hold, where in zip(warped, batch.driving, batch.source, valid, strict=True):
-        # Not the rims: of what is valid, where the enlarged flow mixes with what is not, and of
-        # the frame, where the warp mixes with the zeros outside.
-        where = -torch.nn.functional.max_pool2d(-where.float(), 9, 1, 4) > 0
-        where[..., :2, :] = where[..., -2:, :] = False
-        where[..., :2] = where[..., -2:] = False
+    assert batch.flow_exact is not None and batch.flow_exact.all()
+    warped, valid = warped_and_valid(batch)
+    assert valid.float().mean() > 0.5
+    # At the rims the enlarged flow mixes with what is not valid, and the warp with zeros outside.
+    inside = without_rims(valid, 4, 2)
+    for image, truth, hold, where in zip(warped, batch.driving, batch.source, inside, strict=True):
         gain = truth[where].sum() / image[where].sum()
         error = (gain * image - truth)[where].abs()
         assert error.mean() < 0.6 / 255
@@ -114,31 +112,25 @@ def test_flow_is_computed_where_it_is_weighed(monkeypatch: pytest.MonkeyPatch) -
     ended = mixed(flow=1.0, flow_until=5, doubt=0.0)
     kept = mixed(flow=1.0, flow_until=5, flow_exact=0.5, doubt=0.0)
     assert both.batch(4).flow_exact is not None
-    measured: list[int] = []
-    original = pairs_module.measured_flow
-
-    def counted(*args: np.ndarray) -> object:
-        measured.append(1)
-        return original(*args)
-
-    monkeypatch.setattr(pairs_module, "measured_flow", counted)
+    measured = Mock(wraps=pairs_module.measured_flow)
+    monkeypatch.setattr(pairs_module, "measured_flow", measured)
     batch = both.batch(3)
-    assert batch.flow_exact is not None
-    assert batch.flow_valid is not None
-    assert len(measured) == int((~batch.flow_exact).sum()) > 0
+    assert batch.flow_exact is not None and batch.flow_valid is not None
+    assert measured.call_count == int((~batch.flow_exact).sum()) > 0
     assert batch.flow_exact.any()
     assert batch.flow_valid.flatten(1).any(1).all()
-    measured.clear()
+    measured.reset_mock()
     after = ended.batch(5)
     assert (after.flow, after.flow_valid, after.flow_exact) == (None, None, None)
     left = kept.batch(5)
-    assert left.flow_exact is not None
-    assert left.flow_valid is not None
+    assert left.flow_exact is not None and left.flow_valid is not None
     assert torch.equal(left.flow_valid.flatten(1).any(1), left.flow_exact)
     assert torch.equal(left.source, after.source)  # what is computed changes no draw
     assert torch.equal(left.driving, after.driving)
-    assert measured == []
-    assert both.batch(5).flow_valid is not None and measured  # how sure a match is, to the end
+    assert not measured.called
+    assert (
+        both.batch(5).flow_valid is not None and measured.called
+    )  # how sure a match is, to the end
     assert mixed(flow=0.0).batch(0).flow is None
     assert_same(mixed(flow=1.0, flow_until=5).batch(3), batch)  # whatever was drawn before
 
@@ -149,6 +141,5 @@ def test_a_bend_keeps_its_own_flow() -> None:
     plain = replace(known, displacement=None, sector=None)
     assert draw(known, PLAIN, 4).flow is None  # flow="none" means exact flow too
     one, other = (draw(clip, data, 4) for clip in (known, plain))
-    assert one.flow_exact is not None
-    assert one.flow_exact.all()
+    assert one.flow_exact is not None and one.flow_exact.all()
     assert_same(one, other)

@@ -10,7 +10,7 @@ import torch
 
 from sonomime.training.data.dataset import ClipFrames
 
-from .made_clips import PLAIN, assert_same, draw, flat
+from .made_clips import PLAIN, draw, flat
 
 
 def labelled_clips() -> list[ClipFrames]:
@@ -44,14 +44,6 @@ def test_labelled_fraction_at_its_ends(fraction: float, low: float, high: float)
     assert low <= batch.driving_visible[own].any(1).float().mean() <= high
 
 
-def test_a_group_labelled_throughout_takes_no_more_than_its_share() -> None:
-    one, none = labelled_clips()
-    full = replace(one, visible=np.ones((20, 2), np.bool_))
-    rest = [replace(none, clip=replace(none.clip, group=g)) for g in ("lung", "muscle")]
-    labelled = draw([full, *rest], PLAIN, 1200).driving_visible.any(1)
-    assert 0.30 < labelled.float().mean() < 0.37
-
-
 def test_absent_is_what_a_group_never_has_or_a_label_denies() -> None:
     one, none = labelled_clips()
     batch = draw([one, none], PLAIN, 100)
@@ -67,10 +59,3 @@ def test_absent_is_what_a_group_never_has_or_a_label_denies() -> None:
     assert batch.driving_absent[level == 11, 1].all() and (level == 11).any()
     others = (level != 11) & (level < 99)
     assert not batch.driving_absent[others].any() and others.any()
-
-
-def test_where_every_frame_is_labelled_nothing_is_preferred() -> None:
-    points = np.zeros((3, 1, 2))
-    clips = [flat([10, 20, 30], points=points), flat([1, 2, 3], name="b", group="h", points=points)]
-    one, other = (draw(clips, replace(PLAIN, labelled_fraction=f), 4) for f in (1.0, 0.0))
-    assert_same(one, other)
