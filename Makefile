@@ -91,7 +91,7 @@ test: lint
 	$(TEST)/bin/pytest -n $(JOBS) --dist loadfile -m 'not gpu'
 
 fuzz: $(TEST)/.installed
-	SONOMIME_FUZZ=10000 $(TEST)/bin/pytest tests/fuzz
+	SONOMIME_FUZZ=10000 $(TEST)/bin/pytest -n $(JOBS) -o faulthandler_timeout=0 tests/fuzz
 
 # The kernels' tests compare with torch, which is not installed there.
 lowest: $(LOWEST)/.installed

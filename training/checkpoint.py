@@ -68,7 +68,7 @@ class Checkpoint:
         build = family_of(self.config.model).model
         with torch.device("meta"):
             wanted = {name: t.shape for name, t in build(self.config.model).state_dict().items()}
-        found = {name: t.shape for name, t in self.weights.items()}
+        found = {name: t.shape for name, t in self.weights.items() if not t.is_nested}
         misfits = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
         if misfits:
             raise CheckpointError(
@@ -76,7 +76,12 @@ class Checkpoint:
                 "use the file as it was saved",
             )
         model: Model = build(self.config.model)
-        model.load_state_dict(self.weights)
+        try:
+            model.load_state_dict(self.weights)
+        except (RuntimeError, NotImplementedError) as error:  # a sparse or quantized tensor
+            raise CheckpointError(
+                f"weights do not fit the configuration: {error}", "use the file as it was saved"
+            ) from error
         return model.eval()
 
 

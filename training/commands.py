@@ -125,5 +125,7 @@ def train_command(args: argparse.Namespace) -> int:
 def _say(line: str) -> None:
     try:
         print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
     except OSError:  # the terminal has closed (SIGHUP): go on, to save
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as we run

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -224,7 +225,7 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
     path = Path(preset_or_toml)
     if preset_or_toml in preset_names():
         path = PRESETS / f"{preset_or_toml}.toml"
-    elif not path.is_file():
+    elif not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         hint = f"presets: {', '.join(preset_names())}"
         raise ConfigError(f"no preset or TOML file named {preset_or_toml!r}", hint)
     try:
@@ -250,7 +251,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r} is not KEY=VALUE", "e.g. --set train.max_steps=9")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         value = text  # a bare word is a string
     *sections, last = key.split(".")
     for section in sections:

@@ -78,13 +78,12 @@ def train(
         start: a checkpoint whose weights a new run begins with; a resumed run has its own.
 
     Raises:
-        OutputError: RUN already holds a run and ``resume`` is false.
+        OutputError: RUN already holds a run and ``resume`` is false; another process writes there.
         ConfigError: BatchNorm is to be frozen in a run that starts from nothing.
         Terminated: after SIGTERM or SIGHUP, when all is saved; KeyboardInterrupt after Ctrl-C.
     """
     path = trainer.run / "checkpoint.pt"
     _begin(trainer, path, resume, start, report)
-    remove_leftovers(trainer.run)
     settings = trainer.config.train
     limit = math.inf if max_minutes is None else 60 * max_minutes
     deadline = time.monotonic() + limit
@@ -96,11 +95,13 @@ def train(
 
     saved = trainer.step if path.exists() else -1
     with (
+        locked(trainer.run),
         stop_signals() as received,
         without_denormals(),
         quicker_threads(trainer, report),
         Logbook(trainer.run, trainer.step) as book,
     ):
+        remove_leftovers(trainer.run)
         since, mark = trainer.step, time.monotonic()
         while trainer.step < settings.max_steps and not time_is_up() and not received:
             rate, result = trainer.learning_rate(), trainer.train_step()

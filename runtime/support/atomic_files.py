@@ -6,6 +6,7 @@ renamed; on any error, Ctrl-C included, it is removed.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -99,6 +100,29 @@ def atomic_folder(final: Path | str) -> Iterator[Path]:
             _refuse_occupied(final, target)
             os.replace(temporary, target)
             _fsync(target.parent)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let no other process write into the folder, which is made if need be.
+
+    Raises:
+        OutputError: another process writes there; it cannot be made.
+    """
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            hint = "wait until it is done, or choose another folder with -o"
+            raise OutputError(f"{folder}: another sonomime is writing there", hint) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _resolved(final: Path | str) -> Path:

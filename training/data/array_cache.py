@@ -11,7 +11,6 @@ arrays go to an unnamed temporary file.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import logging
@@ -47,6 +46,9 @@ T = TypeVar("T")
 
 log = logging.getLogger("sonomime")
 
+_used: set[Path] = set()  # entries that this process has opened: they stay, also above the limit
+_unusable: set[Path | None] = set()  # caches that a warning has named
+
 
 def cached_arrays(
     facts: object,
@@ -71,22 +73,20 @@ def cached_arrays(
         found = _open(path, read)
         if found is None:
             if path.is_symlink():
-                path.unlink()  # atomic_path would write to where it points
+                with output_errors(path):
+                    path.unlink()  # atomic_path would write to where it points
             with atomic_path(path) as temporary, temporary.open("w+b") as stream:
                 write(stream)
                 np.save(stream, _checksum(_mapped(stream)))
-            _evict(path)
+            _used.add(path)
+            _evict(path.parent)
             found = _open(path, read)
-    except (OSError, OutputError) as error:
-        _warn(f"decoded clips are not kept in the cache: {error}")
+    except OutputError as error:
+        if not _unusable:  # once, not for every clip
+            log.warning("decoded clips are not kept in the cache: %s", error)
+        _unusable.add(cache_dir)
         found = None
     return _without_cache(write, read) if found is None else found
-
-
-@functools.cache
-def _warn(message: str) -> None:
-    """Once, not for every clip."""
-    log.warning(message)
 
 
 def _without_cache(write: Callable[[BinaryIO], None], read: Callable[[Arrays], T | None]) -> T:
@@ -118,7 +118,7 @@ def _own_folder(cache_dir: Path | None) -> Path:
 
 def _open(path: Path, read: Callable[[Arrays], T | None]) -> T | None:
     """The entry, or None where there is none that is right."""
-    with suppress(*DAMAGE):
+    with suppress(Exception):  # whatever a damaged entry leads to
         # O_NONBLOCK: a named pipe must not hang.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as stream:
@@ -126,6 +126,7 @@ def _open(path: Path, read: Callable[[Arrays], T | None]) -> T | None:
             found = read(arrays) if int(checksum) == _checksum(arrays) else None
         with suppress(OSError):
             os.utime(path)  # the least recently used goes first
+        _used.add(path)
         return found
     return None
 
@@ -150,11 +151,12 @@ def _checksum(arrays: Arrays) -> int:
     return checksum
 
 
-def _evict(newest: Path) -> None:
-    with suppress(OSError):
-        files = [(path.lstat(), path) for path in newest.parent.iterdir()]
+def _evict(folder: Path) -> None:
+    with suppress(OSError):  # another process may evict too
+        found = [(path.lstat(), path) for path in folder.iterdir()]
+        files = [(info, path) for info, path in found if stat.S_ISREG(info.st_mode)]
         left = sum(info.st_size for info, _ in files)
         for info, path in sorted(files, key=lambda file: file[0].st_mtime_ns):
-            if left > MOST_BYTES and path != newest:
-                path.unlink()
+            if left > MOST_BYTES and path not in _used:
+                path.unlink(missing_ok=True)
                 left -= info.st_size

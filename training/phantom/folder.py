@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ...runtime.support.atomic_files import atomic_write_text
+from ...runtime.support.atomic_files import atomic_write_text, locked
 from ...runtime.support.errors import ConfigError, OutputError, output_errors
 
 _PARTS = ("clips", "displacement", "subjects", "truth")
@@ -39,8 +38,10 @@ def refuse_other(folder: Path, settings: Mapping[str, Any]) -> None:
             for key in dict.fromkeys([*there, *asked])
             if key not in there or key not in asked or there[key] != asked[key]
         ]
-    except (OSError, ValueError, RecursionError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error})", _ELSEWHERE) from error
+    except AttributeError as error:
+        raise ConfigError(f"{path} is damaged (it holds no settings)", _ELSEWHERE) from error
     if other:
         raise ConfigError(
             f"{folder} holds another phantom: {'; '.join(other)}",
@@ -68,26 +69,12 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: another process writes there; it cannot be made.
     """
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(
-                f"{folder}: another sonomime is writing there",
-                f"wait until it is done, or {_ELSEWHERE}",
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+    with locked(folder):
         _remove_half_written(folder)
         try:
             yield
         finally:
             _remove_half_written(folder)
-    finally:
-        os.close(descriptor)
 
 
 def _remove_half_written(folder: Path) -> None:

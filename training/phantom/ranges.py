@@ -47,7 +47,7 @@ def _problems(part: Any, probe: Any, above: str) -> Iterator[str]:
                 for number in value if isinstance(value, tuple) else (value,):
                     if not rule.low <= number <= rule.high:
                         shown = f"{number:g}" if isinstance(number, float) else str(number)[:40]
-                        yield f"{name} is {shown}: it must be from {rule.low:g} to {rule.high:g}"
+                        yield f"{name} is {shown}: it must be from {rule.low:g} to {rule.high:.10g}"
             elif isinstance(rule, Placed):
                 x, z = value
                 if not 0 < z < probe.depth:

@@ -174,7 +174,7 @@ def spoil(how: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_goes_on_without_the_cache_and_names_it_once(
     how: str, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    array_cache._warn.cache_clear()
+    monkeypatch.setattr(array_cache, "_unusable", set())
     spoil(how, folder, monkeypatch)
     maker = Maker()
     with caplog.at_level(logging.WARNING):
