@@ -29,7 +29,7 @@ from .runtime.support.errors import (
     output_error,
 )
 from .runtime.support.printable import printable
-from .runtime.support.process import mend_streams, signal_behind, terminable
+from .runtime.support.process import make_streams_safe, signal_behind, terminable
 from .training.commands import add_evaluate, add_phantom, add_train
 
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_UNEXPECTED = 2, 130, 1
@@ -41,6 +41,11 @@ _EXTRAS = {
 }  # fmt: skip
 
 Subparsers = argparse._SubParsersAction  # argparse has no public name for it
+
+
+class _SafeFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -85,8 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words  # before or after the verb, whose parser does not know it
     words = [word for word in words if word != "--debug"]
-    mend_streams()
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    make_streams_safe()
+    log = logging.StreamHandler()
+    log.setFormatter(_SafeFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[log])
     with terminable():
         try:
             args = build_parser().parse_args(words)

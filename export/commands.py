@@ -106,7 +106,10 @@ def add_build(sub: Subparsers) -> None:
         epilog="example:\n  sonomime build bundles/first --flavour rtx -o first.engine",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument(
+        "bundle", type=Path, nargs="?", metavar="BUNDLE",
+        help="folder of the bundle (default: the one included)",
+    )  # fmt: skip
     parser.add_argument(
         "--flavour", choices=("tensorrt", "rtx"),
         help="tensorrt: TensorRT, for this machine's GPU; rtx: TensorRT-RTX, needs no GPU to build "
@@ -180,14 +183,13 @@ def add_engine(sub: Subparsers) -> None:
 def trust_command(args: argparse.Namespace) -> int:
     """Run ``sonomime engine trust``."""
     from ..runtime.engines.engine_store import trust
+    from ..runtime.support.printable import printable
 
     done = trust(args.file)
     made = done.manifest
     print(f"{args.file}: trusted, SHA-256 {done.sha256}")
-    print(
-        f"bundle {made.bundle} ({made.bundle_digest[:12]}), {made.flavour} {made.version}, "
-        f"for {', '.join(made.targets)}"
-    )
+    said = f"bundle {made.bundle} ({made.bundle_digest[:12]}), {made.flavour} {made.version}, "
+    print(printable(said + f"for {', '.join(made.targets)}"))
     return 0
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,21 @@ from typing import Any, Literal
 from .media.sinks import MP4_ENCODERS
 from .support.atomic_files import cache_folder
 from .support.errors import BackendError, BundleError, OutputError, SonomimeError
+from .support.optional_import import import_or_explain
 from .support.process import signal_behind
 
 State = Literal["ok", "note", "fail"]
 
 _LEAST_FREE = 200 << 20  # bytes: a long clip, or the engines of one bundle
 
+_CORE = {
+    "numpy": ("numpy", "pip install numpy"),
+    "opencv": ("cv2", "pip install opencv-python-headless"),
+    "pillow": ("PIL", "pip install pillow"),
+    "tqdm": ("tqdm", "pip install tqdm"),
+}
+"""Module, and how to install it, of the packages that every run needs, beside PyAV."""
+_INSTALL_CPU = 'pip install "sonomime[cpu]"'
 _INSTALL_TRAIN = 'pip install "sonomime[train]"'
 _INSTALL_TORCH = (
     "to train on the CPU: pip install torch --index-url https://download.pytorch.org/whl/cpu, "
@@ -49,14 +58,12 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
     """
     checks: list[tuple[str, Callable[[], Check], type[SonomimeError], str]] = [
         ("python", _python, BackendError, ""),
-        ("numpy", lambda: _module("numpy", "numpy"), BackendError, "pip install numpy"),
-        ("opencv", lambda: _module("opencv", "cv2"), BackendError,
-         "pip install opencv-python-headless"),
-        ("pyav", _pyav, BackendError, "pip install av"),
-        ("onnxruntime", _onnxruntime, BackendError, 'pip install "sonomime[cpu]"'),
+        *((name, partial(_package, name), BackendError, "") for name in _CORE),
+        ("pyav", _pyav, BackendError, ""),
+        ("onnxruntime", _onnxruntime, BackendError, ""),
         ("gpu", _gpu, BackendError, ""),
-        ("torch", _torch, BackendError, _INSTALL_TORCH),
-        ("onnx", _onnx, BackendError, _INSTALL_TRAIN),
+        ("torch", _torch, BackendError, ""),
+        ("onnx", _onnx, BackendError, ""),
         ("bundle", lambda: _bundle(bundle, device), BundleError,
          "install sonomime again, or name a bundle with --bundle"),
         ("temporary folder", lambda: _writable("temporary folder", Path(tempfile.gettempdir())),
@@ -88,15 +95,28 @@ def _python() -> Check:
     )
 
 
-def _module(name: str, module: str) -> Check:
-    version = getattr(importlib.import_module(module), "__version__", "unknown version")
-    return Check(name, "ok", str(version))
+def _package(name: str) -> Check:
+    module = import_or_explain(*_CORE[name])
+    return Check(name, "ok", str(getattr(module, "__version__", "unknown version")))
+
+
+def _optional(module: str, cure: str) -> Any:
+    """The module; None if it is not installed.
+
+    Raises:
+        BackendError: it is installed and broken.
+    """
+    try:
+        return import_or_explain(module, cure)
+    except BackendError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            return None
+        raise
 
 
 def _pyav() -> Check:
-    import av
-    from av.codec import codecs_available
-
+    av = import_or_explain("av", "pip install av")
+    codecs_available = import_or_explain("av.codec", "pip install av").codecs_available
     if "ffv1" not in codecs_available:
         raise BackendError(
             f"{av.__version__} cannot write .mkv (no FFV1)", "pip install --force-reinstall av"
@@ -116,12 +136,11 @@ def _pyav() -> Check:
 
 
 def _onnxruntime() -> Check:
-    import onnxruntime
-
     from .backends.base import default_threads
 
+    onnxruntime = import_or_explain("onnxruntime", _INSTALL_CPU)
     if "CPUExecutionProvider" not in onnxruntime.get_available_providers():
-        raise BackendError("ONNX Runtime cannot run on the CPU", 'pip install "sonomime[cpu]"')
+        raise BackendError("ONNX Runtime cannot run on the CPU", _INSTALL_CPU)
     if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
         return Check(
             "onnxruntime", "note", "onnxruntime and onnxruntime-gpu are both installed",
@@ -141,25 +160,23 @@ def _installed(distribution: str) -> bool:
 
 def _gpu() -> Check:
     try:
-        runtime: Any = importlib.import_module("cuda.bindings.runtime")
-    except ImportError:
-        why = "not looked for, because cuda-bindings is not installed; frames are made on the CPU"
+        runtime = import_or_explain("cuda.bindings.runtime", "")
+    except BackendError as error:
+        why = f"not looked for, because {error.message}; frames are made on the CPU"
         return Check("gpu", "note", why)
-    error, count = runtime.cudaGetDeviceCount()
-    if int(error) != 0 or count < 1:
+    status, count = runtime.cudaGetDeviceCount()
+    if int(status) != 0 or count < 1:
         return Check("gpu", "note", "no NVIDIA GPU found; frames are made on the CPU")
     names = []
     for index in range(count):
-        error, found = runtime.cudaGetDeviceProperties(index)
-        name = found.name.decode(errors="replace").rstrip("\0") if int(error) == 0 else "unknown"
+        status, found = runtime.cudaGetDeviceProperties(index)
+        name = found.name.decode(errors="replace").rstrip("\0") if int(status) == 0 else "unknown"
         names.append(f"{index} {name}")
     return Check("gpu", "ok", f"number and name, for --device: {', '.join(names)}")
 
 
 def _torch() -> Check:
-    try:
-        torch: Any = importlib.import_module("torch")
-    except ModuleNotFoundError:
+    if (torch := _optional("torch", _INSTALL_TORCH)) is None:
         why = "not installed; only training, export and evaluating checkpoints need it"
         return Check("torch", "note", why, _INSTALL_TORCH)
     if torch.version.cuda is None:
@@ -170,10 +187,9 @@ def _torch() -> Check:
 
 
 def _onnx() -> Check:
-    try:
-        return _module("onnx", "onnx")
-    except ModuleNotFoundError:
+    if (onnx := _optional("onnx", _INSTALL_TRAIN)) is None:
         return Check("onnx", "note", "not installed; only export needs it", _INSTALL_TRAIN)
+    return Check("onnx", "ok", str(onnx.__version__))
 
 
 def _bundle(path: Path | None, device: int | None) -> Check:

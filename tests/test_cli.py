@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import signal
@@ -18,7 +19,8 @@ import pytest
 from toy_bundle import blob, copy_bundle, edit_manifest
 
 from sonomime.cli import build_parser, main
-from sonomime.runtime import doctor
+from sonomime.runtime import Bundle, doctor
+from sonomime.runtime.support.errors import ExportError
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -27,7 +29,7 @@ VERBS = {
     "animate": ["a", "b", "-o", "c"], "demo": [], "doctor": [], "bench": [],
     "train": ["lite", "--data", "d", "-o", "r"], "evaluate": ["c", "--data", "d", "-o", "r"],
     "phantom": ["-o", "d", "--subjects", "2"], "export": ["c", "-o", "b"],
-    "import-fomm": ["f", "--config", "y", "-o", "c"], "build": ["b"],
+    "import-fomm": ["f", "--config", "y", "-o", "c"], "build": [],
 }  # fmt: skip
 
 # The command line with slow frames, so that a signal arrives while it works.
@@ -106,13 +108,10 @@ def test_doctor(run: Run, toy_bundle: Path, tmp_path: Path) -> None:
     assert checks["bundle"]["state"] == "fail" and checks["bundle"]["fix"]
 
 
-@pytest.mark.parametrize(
-    ("name", "text"), [("escape", '"toy\\u001b[2J"'), ("nested", "[" * 100_000)]
-)
+@pytest.mark.parametrize("text", ['"toy\\u001b[2J"', "[" * 100_000], ids=["escape", "nested"])
 def test_a_malicious_manifest_is_reported_in_plain_text(
-    run: Run, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str,
-    text: str,
-) -> None:  # fmt: skip
+    run: Run, toy_bundle: Path, tmp_path: Path, text: str
+) -> None:
     folder = copy_bundle(toy_bundle, tmp_path / "bundle")
     manifest = (folder / "manifest.json").read_text()
     (folder / "manifest.json").write_text(manifest.replace('"toy"', text, 1))
@@ -120,11 +119,28 @@ def test_a_malicious_manifest_is_reported_in_plain_text(
         code, output, errors = run(*words, "--bundle", folder)
         assert code == 3 and "\x1b" not in output + errors and "defect" not in errors
 
+
+def test_foreign_text_cannot_steer_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def shown(*_: Any) -> Iterator[doctor.Check]:
+        logging.getLogger("sonomime").warning("a\x1b[2J")
         yield doctor.Check("bundle", "ok", "toy\x1b[2J\u202e")
 
     monkeypatch.setattr(doctor, "examine", shown)
-    assert run("doctor")[1] == "ok    bundle: toy\\x1b[2J\\u202e\n"
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    _, output, errors = run("doctor")
+    assert output == "ok    bundle: toy\\x1b[2J\\u202e\n"
+    assert errors == "WARNING: a\\x1b[2J\n"
+
+
+def test_build_takes_the_default_bundle(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sonomime.export import engine
+
+    def build(bundle: Bundle, flavour: str, *_: Any) -> Any:
+        raise ExportError(f"{bundle.digest} {flavour}")
+
+    monkeypatch.setattr(engine, "build_engines", build)
+    code, _, errors = run("build", "--flavour", "rtx")
+    assert code == 5 and f"{Bundle.open().digest} rtx" in errors
 
 
 def test_every_verb_has_a_function_and_help_with_an_example(

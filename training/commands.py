@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from ..runtime.support.printable import printable
 from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
 
@@ -124,6 +125,6 @@ def train_command(args: argparse.Namespace) -> int:
 
 def _say(line: str) -> None:
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
     except OSError:  # the terminal has closed (SIGHUP): go on, to save
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as we run

@@ -6,11 +6,11 @@ import importlib
 from typing import Any
 
 from .errors import BackendError
+from .process import signal_behind
 
 
 def import_or_explain(module: str, cure: str) -> Any:
-    """The module. Ctrl-C and SIGTERM pass through, also where a package's native code has turned
-    them into an ImportError of its own.
+    """The module. Ctrl-C and SIGTERM pass through, even if a package turned them into an error.
 
     Raises:
         BackendError: it cannot be imported; `cure` is the hint.
@@ -18,10 +18,7 @@ def import_or_explain(module: str, cure: str) -> Any:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, KeyboardInterrupt):
-                raise cause from None
-            cause = cause.__cause__ or cause.__context__
+        if (signal := signal_behind(error)) is not None:
+            raise signal from None
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BackendError(f"{module} cannot be imported: {reason}", cure) from error

@@ -20,9 +20,9 @@ class Terminated(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-def mend_streams() -> None:
-    """Let printing never fail a run: a closed stream (`2>&-`, some services) discards its text, and
-    characters that the encoding lacks are escaped."""
+def make_streams_safe() -> None:
+    """Make sure that printing never fails a run: what goes to a closed stream (`2>&-`) is dropped,
+    and characters that the encoding lacks are escaped."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import tempfile
@@ -13,7 +14,6 @@ import cv2
 import pytest
 from toy_bundle import blob, copy_bundle, edit_manifest, replace_file
 
-from sonomime.runtime import doctor
 from sonomime.runtime.doctor import Check, as_data, examine
 
 
@@ -38,8 +38,8 @@ def found(bundle: Path, device: int | None = None) -> dict[str, Check]:
 def test_a_sound_installation_passes(toy_bundle: Path) -> None:
     checks = found(toy_bundle)
     assert list(checks) == [
-        "python", "numpy", "opencv", "pyav", "onnxruntime", "gpu", "torch", "onnx", "bundle",
-        "temporary folder", "cache",
+        "python", "numpy", "opencv", "pillow", "tqdm", "pyav", "onnxruntime", "gpu", "torch",
+        "onnx", "bundle", "temporary folder", "cache",
     ]  # fmt: skip
     assert [check.name for check in checks.values() if check.state == "fail"] == []
     assert checks["bundle"].detail.startswith("toy ")
@@ -53,6 +53,8 @@ def test_a_sound_installation_passes(toy_bundle: Path) -> None:
         ("onnxruntime", "onnxruntime", "fail", "sonomime[cpu]"),
         ("cv2", "opencv", "fail", "opencv-python-headless"),
         ("av", "pyav", "fail", "pip install av"),
+        ("PIL", "pillow", "fail", "pip install pillow"),
+        ("tqdm", "tqdm", "fail", "pip install tqdm"),
         ("torch", "torch", "note", "https://download.pytorch.org/whl/cpu"),
         ("onnx", "onnx", "note", "sonomime[train]"),
     ],
@@ -80,26 +82,21 @@ def test_which_build_of_torch_there_is(
     assert check.state == "ok" and check.detail.startswith("2.10.0, ") and words in check.detail
 
 
-def test_a_broken_torch_is_a_failure(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cause", [None, KeyboardInterrupt()])
+def test_a_broken_package_is_a_failure_and_a_signal_is_not(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, cause: BaseException | None
+) -> None:
     def broken(name: str) -> Any:
-        raise OSError("libc10.so: cannot open shared object file\nand more")
+        raise OSError("libc10.so: cannot open shared object file\nand more") from cause
 
-    monkeypatch.setattr(doctor.importlib, "import_module", broken)
-    check = doctor.examine(toy_bundle)
-    torch = {each.name: each for each in check}["torch"]
+    monkeypatch.setattr(importlib, "import_module", broken)
+    if cause is not None:
+        with pytest.raises(KeyboardInterrupt):
+            found(toy_bundle)
+        return
+    torch = found(toy_bundle)["torch"]
     assert (torch.state, torch.exit_code) == ("fail", 4)
     assert "libc10.so" in torch.detail and "\n" not in torch.detail and torch.fix
-
-
-def test_a_signal_is_not_taken_for_a_broken_package(
-    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(name: str) -> Any:
-        raise ImportError("initialization failed") from KeyboardInterrupt()
-
-    monkeypatch.setattr(doctor.importlib, "import_module", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        found(toy_bundle)
 
 
 def test_another_encoder_will_do(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...runtime.media.frames import Crop, parse_crop
 from ...runtime.support.errors import ConfigError, InputError, output_errors
+from ...runtime.support.printable import printable
 from ...runtime.support.progress import progress
 from ..data.dataset import Clip, ClipFrames, find_clips, load_clip
 from . import strips
@@ -47,7 +48,7 @@ def run(args: Namespace) -> int:
     predicting = args.task == "prediction"
     cases, left_out, warnings = (_find_pairs if predicting else _find_clips)(args, crop)
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(printable(f"warning: {warning}"), file=sys.stderr)
     output = args.output
     with output_errors(output):  # at once, not after minutes of work
         (output / "strips").mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ def run(args: Namespace) -> int:
     if args.json:
         print(report.to_json(), end="")
     stream = sys.stderr if args.json else sys.stdout
-    print(report.summary(), file=stream)
+    print(printable(report.summary()), file=stream)
     print(f"\ntables: {output / 'table.md'}", file=stream)
     print(f"all numbers: {output / 'results.json'}", file=stream)
     print(f"pictures: {output / 'overview.png'}, {output / 'strips'}/", file=stream)
