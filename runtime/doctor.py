@@ -196,18 +196,14 @@ def _bundle(path: Path | None, device: int | None) -> Check:
     """Open the bundle, verify its files, and make its golden frame."""
     from .backends import open_backend
     from .bundle.bundle import Bundle
-    from .golden import agreement, begin_golden
-    from .media.frames import read_image
-    from .media.pixels import to_image, to_planes
+    from .golden import agreement, golden_frame
     from .session import Session
 
     bundle = Bundle.open(path)
     tolerances = bundle.manifest.tolerances
     session = Session(bundle.manifest, open_backend("auto", bundle, device=device))
     try:
-        driving = begin_golden(session, bundle, read_image)
-        made = to_image(session.animate(to_planes(driving)))
-        found = agreement(made, bundle, read_image)
+        found = agreement(golden_frame(session, bundle), bundle)
     finally:
         session.close()
     detail = (
