@@ -23,7 +23,7 @@ from sonomime.runtime.registration import (
     registered,
 )
 from sonomime.runtime.session import own_places
-from sonomime.runtime.support.errors import BackendError, ConfigError, InputError
+from sonomime.runtime.support.errors import BackendError, ConfigError
 
 CELLS_OF = own_places(12, 16)[0].astype(np.float64)
 TREND = np.array([[0.1, -0.05], [0.02, -0.2], [0.3, -0.1]])
@@ -37,8 +37,6 @@ def test_cells_count_by_their_confidence() -> None:
     displacement, sure = moved_by(TREND), np.ones((12, 16))
     assert affine_trend(displacement, sure) == pytest.approx(TREND, abs=0.003)
     assert (affine_trend(displacement, 0 * sure) == 0).all()
-    doubtful = affine_trend(displacement, 0.002 * sure)
-    assert 0 < np.linalg.norm(doubtful) < 0.6 * np.linalg.norm(TREND)
     displacement[:, 8:], sure[:, 8:] = 5.0, 0.0
     assert affine_trend(displacement, sure) == pytest.approx(TREND, abs=0.02)
 
@@ -116,8 +114,8 @@ def test_landmarks_begin_and_are_blended_in_at_the_end() -> None:
     assert grid[inner] == pytest.approx(wanted[inner], abs=0.02)
 
 
-@pytest.mark.parametrize("bars", ["source", "reference"])
-def test_bars_do_not_count(bars: str) -> None:
+@pytest.mark.parametrize("tall", [0, 1])
+def test_bars_do_not_count(tall: int) -> None:
     """In them nothing moves, and that is sure."""
 
     class Barred(FakeSession):
@@ -128,10 +126,11 @@ def test_bars_do_not_count(bars: str) -> None:
 
     shift = np.array([[0, 0], [0, 0], [0, 0.2]])
     session: Any = Barred(shift, shift)
-    tall, whole = ramps(32, 64), ramps()
-    pair = (tall, whole) if bars == "source" else (whole, tall)
-    grid = registered(session, *pair, None)[0]
-    assert grid == pytest.approx(CELLS_OF + moved_by(shift), abs=0.01)
+    pair = [ramps(), ramps()]
+    pair[tall] = ramps(32, 64)
+    assert registered(session, *pair, None)[0] == pytest.approx(
+        CELLS_OF + moved_by(shift), abs=0.01
+    )
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -151,17 +150,6 @@ def test_a_trend_is_held_within_bounds() -> None:
     mirrored = np.array([[-1.5, 0], [0, 0], [0, 0]])
     for nothing in (mirrored, SMALL * np.nan):
         assert (bounded(nothing) == 0).all()
-
-
-def test_a_match_that_fails_leaves_no_warped_reference() -> None:
-    class Failing(FakeSession):
-        def match(self, source: Any) -> Any:
-            raise BackendError("no memory")
-
-    session: Any = Failing(SMALL)
-    with pytest.raises(BackendError):
-        registered(session, ramps(), ramps(), None)
-    assert session.references[-1] is None
 
 
 SOURCE, REFERENCE = blob(64, 0.25, 0), blob(64, -0.15, 0)
@@ -234,21 +222,12 @@ def test_what_fails_half_way_is_done_again(
     with pytest.raises(BackendError):
         animator.align()
     assert not animator.session.has_reference and (shift_of(animator) == 0).all()
-    animator.animate(blob(64, 0.1, 0))
-    assert (shift_of(animator) == 0).all(), "asked for that reference"
 
 
-def test_unalign_and_what_cannot_be(animator: Animator, displacement_toy: Path) -> None:
+def test_what_cannot_be_aligned(animator: Animator, displacement_toy: Path) -> None:
     animator.set_source(SOURCE)
-    animator.set_reference(REFERENCE)
-    animator.align()
-    animator.unalign()
-    assert np.array_equal(animator.read("alignment"), own_places(CELLS, CELLS))
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError):
         animator.align(pictures=False)
-    assert caught.value.hint
-    with pytest.raises(InputError):
-        animator.align([[1, 2]])
     with Animator.open(displacement_toy, "cpu", threads=1) as unsure:
         unsure.set_source(SOURCE)
         with pytest.raises(ConfigError):
@@ -261,21 +240,18 @@ def test_a_pair_is_aligned_by_what_both_show_unless_it_is_not_wanted(
     animator.set_source(SOURCE)
     found = align_pair(animator, "auto", Picture(SOURCE), None)
     animator.animate(REFERENCE)
-    assert found.names == () and shift_of(animator)[0] < -0.1, "a stream can be aligned too"
-    assert found.pictures
+    assert found.pictures and found.names == ()
+    assert shift_of(animator)[0] < -0.1, "a stream can be aligned too"
     asked = align_pair(animator, "none", Picture(SOURCE), Picture(REFERENCE))
-    assert not asked.pictures
+    assert not asked.pictures and asked.said != found.said
     animator.animate(REFERENCE)
-    assert asked.said != found.said
     assert np.array_equal(animator.read("alignment"), own_places(CELLS, CELLS))
     path = tmp_path / "landmarks.csv"
     path.write_text("image,keypoint,x,y\nsource,a,39,31\nreference,a,27,31\n", encoding="utf-8")
-    for black in (SOURCE, REFERENCE):
-        pair = [Picture(x if x is not black else x // 40) for x in (SOURCE, REFERENCE)]
-        nothing = align_pair(animator, "auto", *pair)
-        assert not nothing.pictures and nothing.said not in (asked.said, found.said)
-    alone = align_pair(animator, path, Picture(SOURCE), Picture(REFERENCE // 40))
-    assert alone.names == ("a",) and not alone.pictures
-    both = align_pair(animator, path, Picture(SOURCE), Picture(REFERENCE))
-    assert both.pictures and both.said != alone.said
-    assert both.names == ("a",) and found.said.removeprefix("aligned by ") in both.said
+    black = Picture(REFERENCE // 40)
+    nothing = align_pair(animator, "auto", Picture(SOURCE), black)
+    assert not nothing.pictures and nothing.said not in (asked.said, found.said)
+    for reference, pictures in ((black, False), (Picture(REFERENCE), True)):
+        both = align_pair(animator, path, Picture(SOURCE), reference)
+        assert (both.names, both.pictures) == (("a",), pictures)
+        assert ("what both pictures show" in both.said) == pictures
