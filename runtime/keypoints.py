@@ -24,8 +24,8 @@ def hull_area(points: Points) -> float:
     """
     import cv2
 
-    hull = cv2.convexHull(points.astype(np.float32))
-    return float(cv2.contourArea(hull)) if len(hull) > 2 else 0.0
+    hull = cv2.convexHull(points.astype(np.float32))  # None for some points that coincide
+    return 0.0 if hull is None or len(hull) < 3 else float(cv2.contourArea(hull))
 
 
 def hull_scale(source: Points, reference: Points) -> float:

@@ -32,19 +32,6 @@ VERBS = {
     "import-fomm": ["f", "--config", "y", "-o", "c"], "build": [],
 }  # fmt: skip
 
-# The command line with slow frames, so that a signal arrives while it works.
-SLOW = """
-import sys, time
-from sonomime.runtime import animator
-quick = animator.Animator.animate
-def slow(self, *arguments, **options):
-    time.sleep(0.05)
-    return quick(self, *arguments, **options)
-animator.Animator.animate = slow
-from sonomime.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
@@ -99,15 +86,6 @@ def test_demo_uses_the_samples(run: Run, toy_bundle: Path, tmp_path: Path) -> No
     assert all(file.stat().st_size > 1000 for file in made)
 
 
-def test_doctor(run: Run, toy_bundle: Path, tmp_path: Path) -> None:
-    code, output, _ = run("doctor", "--bundle", toy_bundle)
-    assert code == 0 and "ok    bundle: toy" in output
-    code, output, _ = run("doctor", "--bundle", tmp_path, "--json")
-    assert code == 3
-    checks = {check["name"]: check for check in json.loads(output)["checks"]}
-    assert checks["bundle"]["state"] == "fail" and checks["bundle"]["fix"]
-
-
 @pytest.mark.parametrize("text", ['"toy\\u001b[2J"', "[" * 100_000], ids=["escape", "nested"])
 def test_a_malicious_manifest_is_reported_in_plain_text(
     run: Run, toy_bundle: Path, tmp_path: Path, text: str
@@ -115,7 +93,7 @@ def test_a_malicious_manifest_is_reported_in_plain_text(
     folder = copy_bundle(toy_bundle, tmp_path / "bundle")
     manifest = (folder / "manifest.json").read_text()
     (folder / "manifest.json").write_text(manifest.replace('"toy"', text, 1))
-    for words in (["doctor"], ["demo", "-o", tmp_path / "out.mp4"]):
+    for words in (["doctor", "--json"], ["demo", "-o", tmp_path / "out.mp4"]):
         code, output, errors = run(*words, "--bundle", folder)
         assert code == 3 and "\x1b" not in output + errors and "defect" not in errors
 
@@ -164,7 +142,6 @@ def test_every_verb_has_a_function_and_help_with_an_example(
     [
         (["animat"], "'animate'"),
         ([], "sonomime --help"),
-        (["animate"], "sonomime animate --help"),
         (["animate", "a", "b", "-o", "c", "--motion", "relativ"], "'relative'"),
         (["animate", "a", "b", "-o", "c", "--crop", "1,2"], "x,y,w,h"),
         (["animate", "a", "b", "-o", "c", "--scale", "x"], "hull"),
@@ -243,9 +220,8 @@ def test_debug_shows_the_trace(run: Run, tmp_path: Path) -> None:
 
 
 # A limit on the file's size fails a write like a full disk does; 300 bytes are one PNG's.
-@pytest.mark.parametrize(
-    ("name", "limit"), [("out.mkv", 20_000), ("out.mp4", 20_000), ("frames", 300)]
-)
+# A limit on the file's size fails a write like a full disk does; 300 bytes are one PNG's.
+@pytest.mark.parametrize(("name", "limit"), [("out.mp4", 20_000), ("frames", 300)])
 def test_a_full_disk_leaves_with_7_and_nothing_behind(
     toy_bundle: Path, media: Path, tmp_path: Path, name: str, limit: int
 ) -> None:
@@ -290,7 +266,6 @@ def test_a_signal_ends_any_verb_with_its_code(
     ("verb", "number", "code"),
     [
         ("animate", signal.SIGINT, 130),
-        ("animate", signal.SIGTERM, 143),
         ("animate", signal.SIGHUP, 129),
         ("demo", signal.SIGTERM, 143),
     ],
@@ -298,12 +273,24 @@ def test_a_signal_ends_any_verb_with_its_code(
 def test_a_signal_leaves_nothing_behind(
     toy_bundle: Path, media: Path, tmp_path: Path, verb: str, number: int, code: int
 ) -> None:
+    """With slow frames, so that the signal arrives while it works."""
+    slow = """
+import sys, time
+from sonomime.runtime import animator
+quick = animator.Animator.animate
+def slow(self, *arguments, **options):
+    time.sleep(0.05)
+    return quick(self, *arguments, **options)
+animator.Animator.animate = slow
+from sonomime.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
     folder = tmp_path / "output"
     words = ["demo", "--bundle", str(toy_bundle), "-o", str(folder / "out.mp4")]
     if verb == "animate":
         words = animate(toy_bundle, media, folder / "out.mp4")
     with subprocess.Popen(
-        [sys.executable, "-c", SLOW, *words],
+        [sys.executable, "-c", slow, *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=sys.prefix,
     ) as process:  # fmt: skip
         give_up = time.monotonic() + 60
@@ -367,15 +354,3 @@ sys.exit(main(sys.argv[1:]))
     status, _, errors = run_python(code, *given)
     assert status == 4, errors
     assert f'pip install "sonomime[{extra}]"' in errors
-
-
-def test_the_parser_imports_nothing_heavy(run_python: Run) -> None:
-    code = """
-import sys
-from sonomime.cli import build_parser
-build_parser()
-heavy = {"torch", "onnx", "onnxscript", "onnxruntime", "cv2", "av", "tensorrt_rtx_bindings"}
-print(sorted(heavy & sys.modules.keys()))
-"""
-    status, output, errors = run_python(code)
-    assert (status, output.strip()) == (0, "[]"), errors

@@ -17,18 +17,18 @@ from toy_bundle import blob, copy_bundle, edit_manifest, replace_file
 from sonomime.runtime.doctor import Check, as_data, examine
 
 
-@pytest.fixture(autouse=True)
-def quick_torch(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A CPU build of torch, which need not be imported."""
-    return put_torch(monkeypatch, None)
-
-
 def put_torch(monkeypatch: pytest.MonkeyPatch, cuda: str | None, usable: bool = False) -> None:
     torch: Any = types.ModuleType("torch")
     torch.__version__ = "2.10.0"
     torch.version = types.SimpleNamespace(cuda=cuda)
     torch.cuda = types.SimpleNamespace(is_available=lambda: usable)
     monkeypatch.setitem(sys.modules, "torch", torch)
+
+
+@pytest.fixture(autouse=True)
+def quick_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU build of torch, which need not be imported."""
+    put_torch(monkeypatch, None)
 
 
 def found(bundle: Path, device: int | None = None) -> dict[str, Check]:
@@ -122,24 +122,19 @@ def test_where_the_cache_is_and_what_its_clips_take(
     assert "1.5 GB of decoded clips" in detail and str(clips) in detail
 
 
-def test_without_a_home_folder(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_home(*_: Any) -> Any:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.delenv("HOME", raising=False)
-    monkeypatch.setattr(Path, "home", no_home)
-    monkeypatch.setattr("os.path.expanduser", lambda path: path)
-    check = found(toy_bundle)["cache"]
-    assert (check.state, check.exit_code) == ("fail", 7) and "XDG_CACHE_HOME" in check.fix
-
-
-def test_a_missing_or_changed_bundle(toy_bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_that_cannot_be_used(
+    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     changed = copy_bundle(toy_bundle, tmp_path / "changed")
     (changed / "motion.onnx").write_bytes(b"")
-    for folder in (tmp_path / "none", changed):
-        check = found(folder)["bundle"]
-        assert (check.state, check.exit_code) == ("fail", 3) and check.fix
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    for folder, device, code in (
+        (tmp_path / "none", None, 3),
+        (changed, None, 3),
+        (toy_bundle, 0, 4),
+    ):
+        check = found(folder, device)["bundle"]
+        assert (check.state, check.exit_code) == ("fail", code) and check.fix
 
 
 def test_a_bundle_that_computes_something_else(toy_bundle: Path, tmp_path: Path) -> None:
@@ -167,12 +162,6 @@ def test_gpus_by_the_numbers_that_device_takes(
     assert check.state == "ok" and "0 NVIDIA L4, 1 NVIDIA T4" in check.detail
 
 
-def test_the_gpu_that_was_named_is_tried(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    failed = found(toy_bundle, 0)["bundle"]
-    assert (failed.state, failed.exit_code) == ("fail", 4) and failed.fix
-
-
 def test_folders_that_cannot_be_written(
     toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,3 +172,7 @@ def test_folders_that_cannot_be_written(
     for name, variable in (("cache", "XDG_CACHE_HOME"), ("temporary folder", "TMPDIR")):
         assert (checks[name].state, checks[name].exit_code) == ("fail", 7)
         assert variable in checks[name].fix
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # no home folder
+    check = found(toy_bundle)["cache"]
+    assert (check.state, check.exit_code) == ("fail", 7) and "XDG_CACHE_HOME" in check.fix

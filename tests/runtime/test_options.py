@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from arithmetic_chain import CHAIN, Arithmetic, with_inputs
-from toy_bundle import blob, copy_bundle, edit_manifest, rename_tensor
+from toy_bundle import blob, copy_bundle, edit_manifest
 
 from sonomime.runtime import Animator, Smoothing
 from sonomime.runtime.bundle.manifest import Chain, ControlInput
@@ -108,15 +108,3 @@ def test_the_scale_by_hull_stays_in_the_models_range(toy_bundle: Path, tmp_path:
         for _ in range(2):  # the toy's hulls are equal, so it measures 1
             opened.animate(blob(64, 0, 0))
             assert opened.read("scale")[0] == pytest.approx(1.1)
-
-
-def test_a_bundle_without_the_sources_keypoints_has_no_hull(
-    toy_bundle: Path, tmp_path: Path
-) -> None:
-    folder = copy_bundle(toy_bundle, tmp_path / "toy")
-    rename_tensor(folder, "source_kp_value", "source_points")
-    with Animator.open(folder) as opened:
-        opened.set_source(blob(64, 0, 0))
-        opened.animate(blob(64, 0, 0))
-    with pytest.raises(ConfigError):
-        Animator.open(folder, scale="hull")

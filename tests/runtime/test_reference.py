@@ -118,8 +118,11 @@ def test_keypoints_choose_the_frame_most_like_the_source(toy_bundle: Path, tmp_p
         assert choose_reference(keypoints, clip([0.2, 0.3]), "first").image is None
     folder = copy_bundle(toy_bundle, tmp_path / "toy")
     rename_tensor(folder, "source_kp_value", "source_points")
-    with Animator.open(folder, "cpu", threads=1) as without, pytest.raises(ConfigError):
+    with Animator.open(folder, "cpu", threads=1) as without:
         without.set_source(blob(64, 0.1, 0))
-        choose_reference(without, clip([0.2, 0.3]), "best")
+        with pytest.raises(ConfigError):
+            choose_reference(without, clip([0.2, 0.3]), "best")
+    with pytest.raises(ConfigError):
+        Animator.open(folder, scale="hull")
     with Animator.open(toy_bundle, "cpu", motion="absolute", threads=1) as absolute:
         assert choose_reference(absolute, clip([0.2]), "best").index is None
