@@ -41,25 +41,21 @@ def test_what_a_model_cannot_honour_is_refused(chain: Chain, options: dict[str, 
     animator(chain).close()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
+def test_arguments_out_of_range(toy_bundle: Path) -> None:
+    for options in (
         {"motion": "sideways"}, {"scale": 0.0}, {"scale": float("nan")}, {"smooth": (0.0, 1.0)},
         {"smooth": (1.0, -1.0)}, {"smooth": (1.0,)}, {"smooth": "yes"}, {"threads": 0},
         {"backend": "tensor-rt"},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_arguments_out_of_range(toy_bundle: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
-        Animator.open(toy_bundle, **options)
+    ):  # fmt: skip
+        with pytest.raises(ConfigError):
+            Animator.open(toy_bundle, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("options", "control", "value"),
     [
         ({}, "shade", 1.0), ({"shading": "off"}, "shade", 0.0), ({"shading": "low"}, "shade", 0.5),
-        ({"shading": "full"}, "shade", 1.0), ({}, "scale", 1.0), ({"scale": 2.0}, "scale", 2.0),
+        ({"scale": 2.0}, "scale", 2.0),
     ],
 )  # fmt: skip
 def test_options_set_controls(options: dict[str, Any], control: str, value: float) -> None:

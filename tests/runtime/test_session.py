@@ -67,14 +67,12 @@ def test_states_are_fresh_with_source_reference_and_restart(session: Session) ->
         session.forget_reference,
         session.restart,
     ):
-        session.animate(level(20))
-        session.animate(level(20))
-        assert session.read("state")[0] >= 2
+        for count in (1, 2):
+            session.animate(level(20))
+            session.observe(level(9))
+            assert session.read("state")[0] == count
         begin()
         assert session.read("state")[0] == 0
-    session.observe(level(9))
-    session.animate(level(20))
-    assert session.read("state")[0] == 1
 
 
 def test_controls_have_defaults_names_and_ranges(session: Session) -> None:
@@ -150,21 +148,17 @@ def test_a_match_alone_makes_no_picture_and_leaves_the_states(session: Session) 
     session.animate(level(30))
     state = session.read("state")
     runs(session)
-    moved = session.match(level(60))
+    assert session.match(level(60)).tolist() == [[[60 - (20 - 100)] * 2]]
     assert runs(session) == ["observe", "transfer"]
-    assert moved.shape == (1, 1, 2) and (moved == 60 - (20 - 100)).all()
     assert np.array_equal(session.read("state"), state)
 
 
 def test_landmarks_are_found_by_a_stage_that_runs_alone(aligned: Session, session: Session) -> None:
-    assert aligned.landmarks == ("level",)
+    assert aligned.landmarks == ("level",) and session.landmarks == ()
     assert aligned.find_landmarks(level(7)).tolist() == [[7, 7, 7]]
+    assert runs(aligned) == ["finder"]
     aligned.set_source(level(100))
-    aligned.set_reference(level(20))
     aligned.animate(level(30))
-    assert runs(aligned) == [
-        "finder", "source", "observe", "reference", "observe", "transfer", "generator",
-    ]  # fmt: skip
-    assert session.landmarks == ()
+    assert "finder" not in runs(aligned)
     with pytest.raises(ConfigError):
         session.find_landmarks(level(7))
