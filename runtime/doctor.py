@@ -90,9 +90,8 @@ def as_data(checks: list[Check]) -> dict[str, Any]:
 
 
 def _python() -> Check:
-    return Check(
-        "python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    )
+    machine = f"{platform.system()} {platform.machine()}"
+    return Check("python", "ok", f"{platform.python_version()} on {machine}")
 
 
 def _package(name: str) -> Check:
@@ -121,18 +120,16 @@ def _pyav() -> Check:
         raise BackendError(
             f"{av.__version__} cannot write .mkv (no FFV1)", "pip install --force-reinstall av"
         )
-    encoders = [codec for codec, _ in MP4_ENCODERS]
-    have = [codec for codec in encoders if codec in codecs_available]
+    best = MP4_ENCODERS[0][0]
+    have = [codec for codec, _ in MP4_ENCODERS if codec in codecs_available]
     if not have:
         raise BackendError(
             f"{av.__version__} cannot write .mp4",
             "write .mkv, or pip install --force-reinstall av",
         )
     check = Check("pyav", "ok", f"{av.__version__}, writes .mkv (ffv1) and .mp4 ({have[0]})")
-    if have[0] == encoders[0]:
-        return check
-    fix = f"{encoders[0]} writes better .mp4: pip install --force-reinstall av"
-    return replace(check, state="note", fix=fix)
+    fix = f"{best} writes better .mp4: pip install --force-reinstall av"
+    return check if have[0] == best else replace(check, state="note", fix=fix)
 
 
 def _onnxruntime() -> Check:
@@ -141,21 +138,14 @@ def _onnxruntime() -> Check:
     onnxruntime = import_or_explain("onnxruntime", _INSTALL_CPU)
     if "CPUExecutionProvider" not in onnxruntime.get_available_providers():
         raise BackendError("ONNX Runtime cannot run on the CPU", _INSTALL_CPU)
-    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
+    both = {"onnxruntime", "onnxruntime-gpu"}
+    if both <= {each.name for each in metadata.distributions()}:
         return Check(
             "onnxruntime", "note", "onnxruntime and onnxruntime-gpu are both installed",
             "they overwrite each other: pip uninstall both, then install one again",
         )  # fmt: skip
     threads = default_threads()
     return Check("onnxruntime", "ok", f"{onnxruntime.__version__}, {threads} CPU threads")
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _gpu() -> Check:
@@ -179,11 +169,12 @@ def _torch() -> Check:
     if (torch := _optional("torch", _INSTALL_TORCH)) is None:
         why = "not installed; only training, export and evaluating checkpoints need it"
         return Check("torch", "note", why, _INSTALL_TORCH)
+    build, place = f"CUDA {torch.version.cuda} build", "the GPU"
     if torch.version.cuda is None:
-        return Check("torch", "ok", f"{torch.__version__}, CPU build: training runs on the CPU")
-    place = "the GPU" if torch.cuda.is_available() else "the CPU, because torch finds no GPU"
-    detail = f"{torch.__version__}, CUDA {torch.version.cuda} build: training runs on {place}"
-    return Check("torch", "ok", detail)
+        build, place = "CPU build", "the CPU"
+    elif not torch.cuda.is_available():
+        place = "the CPU, because torch finds no GPU"
+    return Check("torch", "ok", f"{torch.__version__}, {build}: training runs on {place}")
 
 
 def _onnx() -> Check:
@@ -210,15 +201,14 @@ def _bundle(path: Path | None, device: int | None) -> Check:
         f"{bundle.manifest.name} ({bundle.digest[:12]}), whose test frame comes out within "
         f"{found.levels} of 255 grey levels ({found.psnr_db:.1f} dB)"
     )
-    if not found.within(tolerances):
-        levels, decibels = tolerances.frame_levels, tolerances.psnr_db
-        allowed = [] if levels is None else [f"{levels} grey levels"]
-        allowed += [] if decibels is None else [f"{decibels:g} dB"]
-        raise BundleError(
-            f"{detail}; allowed: {' and '.join(allowed)}",
-            "onnxruntime gives other numbers here: try another version of it, and report this",
-        )
-    return Check("bundle", "ok", detail)
+    if found.within(tolerances):
+        return Check("bundle", "ok", detail)
+    limits = {"grey levels": tolerances.frame_levels, "dB": tolerances.psnr_db}
+    allowed = [f"{limit:g} {unit}" for unit, limit in limits.items() if limit is not None]
+    raise BundleError(
+        f"{detail}; allowed: {' and '.join(allowed)}",
+        "onnxruntime gives other numbers here: try another version of it, and report this",
+    )
 
 
 def _cache() -> Check:

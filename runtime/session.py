@@ -51,13 +51,14 @@ class Session:
         self.chain = chain
         self.backend = backend
         self.has_reference = False
-        self._source = [stage.name for stage in chain.of_role("source")]
         (observe,) = chain.of_role("observe")
+        references = chain.of_role("reference")
+        self._source = [stage.name for stage in chain.of_role("source")]
         self._observe = observe.name
         self._copies = chain.copied_references()
-        self._reference = [stage.name for stage in chain.of_role("reference")]
+        self._reference = [stage.name for stage in references]
         seen = {tensor.name for tensor in observe.outputs}
-        taken = {tensor.name for stage in chain.of_role("reference") for tensor in stage.inputs}
+        taken = {tensor.name for stage in references for tensor in stage.inputs}
         # A reference stage that reads the source runs again with a new one, on a copy of what was
         # seen of the reference frame, since later frames overwrite that.
         self._follows_source = bool(taken - seen)

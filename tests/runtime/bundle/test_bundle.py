@@ -117,7 +117,7 @@ def test_links_pipes_and_folders_are_not_files(spoiled: Path) -> None:
         ("", {"control": None}, "control:"),
         ("controls.1", {"default": 11}, "controls[1]:"),
         ("controls.1", {"range": [3, 2]}, "controls[1]:"),
-        ("controls.1", {"name": "relative"}, "controls:"),
+        ("controls.1", {"name": "relative"}, "'relative'"),
         ("controls.1", {"name": "a b"}, "controls[1].name:"),
         ("golden", {"motion": "sideways"}, "golden.motion:"),
         ("golden", {"output": None}, "golden.output:"),
