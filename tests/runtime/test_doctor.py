@@ -153,11 +153,12 @@ def test_a_bundle_that_computes_something_else(toy_bundle: Path, tmp_path: Path)
 def test_gpus_by_the_numbers_that_device_takes(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime: Any = types.ModuleType("cuda.bindings.runtime")
     names = [b"NVIDIA L4\0", b"NVIDIA T4\0"]
-    runtime.cudaGetDeviceCount = lambda: (0, 2)
-    runtime.cudaGetDeviceProperties = lambda index: (0, types.SimpleNamespace(name=names[index]))
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
+    runtime = types.SimpleNamespace(
+        cudaGetDeviceCount=lambda: (0, 2),
+        cudaGetDeviceProperties=lambda index: (0, types.SimpleNamespace(name=names[index])),
+    )
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)  # type: ignore[arg-type]
     check = next(check for check in examine(toy_bundle) if check.name == "gpu")
     assert check.state == "ok" and "0 NVIDIA L4, 1 NVIDIA T4" in check.detail
 
