@@ -40,9 +40,6 @@ def stage_of(data: dict[str, Any], name: str) -> dict[str, Any]:
 def test_an_opened_bundle_knows_its_stages_and_files(toy_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(toy_bundle)
     bundle = Bundle.open(tmp_path / "link")
-    assert [stage.name for stage in bundle.manifest.stages] == [
-        "source", "keypoints", "transfer", "motion", "generator",
-    ]  # fmt: skip
     assert bundle.manifest.stage("motion").outputs[0].name == "deformation"
     assert bundle.read("motion.onnx") == (toy_bundle / "motion.onnx").read_bytes()
     assert bundle.digest == sha256_file(toy_bundle / "manifest.json")
@@ -175,9 +172,8 @@ def test_a_huge_manifest_is_not_read(spoiled: Path) -> None:
 def paths(data: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in plain data."""
     found = [prefix] if prefix else []
-    if isinstance(data, list):
-        data = dict(enumerate(data))
-    for key, value in data.items() if isinstance(data, dict) else ():
+    items = enumerate(data) if isinstance(data, list) else getattr(data, "items", tuple)()
+    for key, value in items:
         found += paths(value, (*prefix, key))
     return found
 
@@ -189,15 +185,11 @@ def at(data: Any, path: tuple[Any, ...]) -> Any:
 
 
 JUNK = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=30),
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30),
     st.sampled_from(["../x", "frame", "state", "driving_frame", "source_image", "relative"]),
     st.lists(st.integers(-2, 300), max_size=5),
     st.dictionaries(st.text(max_size=8), st.integers(), max_size=3),
-)
+)  # fmt: skip
 
 
 @settings(max_examples=100)
@@ -209,17 +201,13 @@ def test_a_mutated_manifest_is_read_or_refused_and_nothing_else(
     mutated = copy.deepcopy(original)
     for _ in range(data.draw(st.integers(1, 3))):
         *way, last = data.draw(st.sampled_from(paths(mutated)))
+        elsewhere = at(original, data.draw(st.sampled_from(paths(original))))
         parent = at(mutated, tuple(way))
-        action = data.draw(st.sampled_from(["replace", "remove", "add", "swap"]))
-        if action == "remove":
+        if data.draw(st.booleans()):
             del parent[last]
-        elif action == "add" and isinstance(parent, dict):
-            parent[data.draw(st.text(max_size=10))] = data.draw(JUNK)
-        elif action == "swap":
-            parent[last] = copy.deepcopy(at(original, data.draw(st.sampled_from(paths(original)))))
         else:
-            parent[last] = data.draw(JUNK)
-        if not paths(mutated):
+            parent[last] = data.draw(st.one_of(JUNK, st.just(copy.deepcopy(elsewhere))))
+        if not mutated:
             break
     try:
         manifest = parse_manifest(json.dumps(mutated))
