@@ -86,7 +86,7 @@ def run_animate(args: argparse.Namespace) -> int:
             f"{option} has no effect with --motion absolute",
             "leave it out, or use --motion relative",
         )
-    given = {"min_cutoff": args.min_cutoff, "beta": args.beta}
+    given = {name: getattr(args, name) for name in Smoothing._fields}
     given = {name: value for name, value in given.items() if value is not None}
     smooth = Smoothing(**given) if args.smooth or given else None
     job = Job(
@@ -206,19 +206,16 @@ def _reference(text: str) -> str | int:
 def _landmarks(text: str) -> str | Path:
     if text in ("auto", "none"):
         return text
-    path = Path(text)
-    if not path.exists() or path.is_dir():
+    if not Path(text).exists() or Path(text).is_dir():
         raise InputError(
             f"there is no file {text!r} to read landmarks from",
             "auto, none, or a CSV file with image,keypoint,x,y",
         )
-    return path
+    return Path(text)
 
 
 def _scale(text: str) -> str | float:
-    if text == "hull":
-        return text
     try:
-        return float(text)
+        return text if text == "hull" else float(text)
     except ValueError:
         raise ConfigError(f"cannot read the scale {text!r}", "a number, or hull") from None
