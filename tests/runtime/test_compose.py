@@ -64,6 +64,23 @@ def test_whole_pixels_of_the_source_stay_whole(x: int, y: int) -> None:
     assert levels_apart(frame[inside], np.roll(picture, (-y, -x), (0, 1))[inside]) <= 1
 
 
+def test_half_pixels_keep_speckle_sharp() -> None:
+    picture = cv2.GaussianBlur(noise(256, 256), (0, 0), 1.0)
+    frame = composer(picture).compose(*layers((0.5 / 4, 0)))
+    shift = np.float32([[1, 0, -0.5], [0, 1, 0]])
+    wanted = cv2.warpAffine(picture, shift, (256, 256), flags=cv2.INTER_LANCZOS4)
+    inside = np.s_[16:-16, 16:-16]
+    assert abs(np.std(frame[inside]) / np.std(wanted[inside]) - 1) < 0.02
+
+
+def test_the_low_pass_moves_on_its_own() -> None:
+    """A ramp has no texture."""
+    picture = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
+    (moved, *_), (_, *still) = layers((4, 0)), layers()
+    frame = composer(picture).compose(moved, *still)[64:-64, 64:-64]
+    assert levels_apart(frame, picture[64:-64, 64:-64] + 16) <= 1  # the model has a quarter
+
+
 def test_a_mirror_goes_on_where_the_source_ends() -> None:
     picture = cv2.GaussianBlur(noise(256, 256), (0, 0), 2)
     frame = composer(picture).compose(*layers((-2, 0)))  # 8 of its pixels come in from the left

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pytest
 from arithmetic_chain import CHAIN, MOVE, Arithmetic, level, tensor
-from judging_chain import JUDGING, Judging
 
 from sonomime import cli
 from sonomime.runtime import Animator
@@ -34,6 +33,24 @@ from sonomime.runtime.quality import (
 )
 from sonomime.runtime.session import Session, own_places
 from sonomime.runtime.support.errors import BackendError, InputError
+
+MOTION = Stage("motion", "frame", (MOVE,), (tensor(QUALITY, 1, 4),))
+JUDGING = replace(CHAIN, stages=(*CHAIN.stages[:-1], MOTION, CHAIN.stages[-1]))
+
+
+class Judging(Arithmetic):
+    """Sure of a frame as long as its level is near the reference's."""
+
+    def __init__(self) -> None:
+        super().__init__(JUDGING)
+        self.stages["motion"] = self.judge
+
+    def judge(self) -> None:
+        t = self.tensors
+        # What moves is the frame's level less the gap between reference and source.
+        moved = abs(t["displacement"][0, 0, 0, 0] - t["source_mean"][0])
+        self.write(QUALITY, [[1 / (1 + moved), 0, 0, 0]])
+
 
 BORDER = (UNSURE_BELOW, FAR_ABOVE, FOLDED_ABOVE, UNSEEN_ABOVE)
 
