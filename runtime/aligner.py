@@ -87,7 +87,7 @@ class Aligner:
         self._session.align(None)
 
     def begin(self, box: Letterbox) -> None:
-        """Prepare for a reference: a waiting request is for it, an existing alignment is not.
+        """Prepare for a new reference: keep a waiting request, drop an existing alignment.
 
         Raises:
             InputError: points of the waiting request lie outside of it.

@@ -39,8 +39,8 @@ _INSTALL_TORCH = (
 
 @dataclass(frozen=True)
 class Check:
-    """One result. A `note` stops nothing; `fix` says what to do; `exit_code` is the command's when
-    this is the first failure."""
+    """One result. A `note` is not a failure; `fix` says what to do; `exit_code` becomes the
+    command's if this is the first failure."""
 
     name: str
     state: State

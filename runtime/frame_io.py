@@ -62,7 +62,7 @@ class FrameIO:
         return box
 
     def target(self, out: Any) -> Any:
-        """Check an array that is to take the frame; the result is for the two methods below.
+        """Check an array for the frame; the result is for `deliver_to_device` and `collect`.
 
         Raises:
             InputError: it cannot take a frame.

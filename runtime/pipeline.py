@@ -68,7 +68,7 @@ class Done:
 
 
 def animate_files(animator: Animator, job: Job) -> Done:
-    """Animate a file with a file, frame by frame; whole videos are never in memory.
+    """Animate a source file with a driving file, frame by frame; videos are never read whole.
 
     The result's metadata call it synthetic. If the bundle can compose, the picture is as sharp as
     the source and has its colours; else the model's frame is enlarged.

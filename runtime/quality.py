@@ -44,7 +44,7 @@ _WORDS: dict[Reason, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Quality:
-    """Judgement of a frame: mean confidence in [0, 1]; longest displacement as a share of the
+    """How a frame went: mean confidence in [0, 1]; longest displacement as a share of the
     square's side; share of the square that folds; share of the picture that the source does not
     show; and why the frame is doubtful, "" if it is not."""
 
