@@ -213,8 +213,11 @@ class Chain:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the chain by its name; equal names are one tensor."""
-        every = (t for stage in self.stages for t in (*stage.inputs, *stage.outputs))
-        return {tensor.name: tensor for tensor in every}
+        found: dict[str, Tensor] = {}
+        for stage in self.stages:
+            for tensor in (*stage.inputs, *stage.outputs):
+                found.setdefault(tensor.name, tensor)
+        return found
 
     def of_role(self, *roles: Role) -> list[Stage]:
         """The stages of these roles, in their order."""
