@@ -7,7 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-from ..runtime.support.printable import printable
 from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
 
@@ -124,6 +123,8 @@ def train_command(args: argparse.Namespace) -> int:
 
 
 def _say(line: str) -> None:
+    from ..runtime.support.printable import printable
+
     try:
         print(printable(line), file=sys.stderr, flush=True)
     except OSError:  # the terminal has closed (SIGHUP): go on, to save
