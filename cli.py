@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import fill
-from typing import NoReturn, cast
+from typing import Any, NoReturn
 
 from . import __version__
 from .benchmarks.commands import add_bench
@@ -29,7 +29,7 @@ from .runtime.support.errors import (
     output_error,
 )
 from .runtime.support.printable import printable
-from .runtime.support.process import make_printing_safe, signal_behind, terminable
+from .runtime.support.process import make_streams_safe, signal_behind, terminable
 from .training.commands import add_evaluate, add_phantom, add_train
 
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_UNEXPECTED = 2, 130, 1
@@ -40,7 +40,10 @@ _EXTRAS = {
     "tensorrt_rtx_bindings": "rtx",
 }  # fmt: skip
 
-Subparsers = argparse._SubParsersAction  # argparse has no public name for it
+
+class _SafeFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,10 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sonomime {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    verbs = cast(
-        "Subparsers[argparse.ArgumentParser]",
-        parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True),
-    )
+    verbs: Any = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
     for add in (
         add_animate, add_demo, add_doctor, add_bench,
         add_train, add_evaluate, add_phantom, add_export, add_import_fomm, add_build, add_engine,
@@ -85,8 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words  # before or after the verb, whose parser does not know it
     words = [word for word in words if word != "--debug"]
-    make_printing_safe()
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    make_streams_safe()
+    log = logging.StreamHandler()
+    log.setFormatter(_SafeFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[log])
     with terminable():
         try:
             args = build_parser().parse_args(words)
@@ -117,24 +119,28 @@ def _explain(error: BaseException) -> int:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_UNEXPECTED
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        extra = _EXTRAS.get(error.name.partition(".")[0])
-        if extra:
-            hint = f'pip install "sonomime[{extra}]"'
-            error = BackendError(f"{error.name} is not installed, which this verb needs", hint)
+    if not isinstance(error, SonomimeError):
+        error = _as_ours(error)
+    _say(error.message, error.hint)
+    return error.exit_code
+
+
+def _as_ours(error: BaseException) -> SonomimeError:
+    """What an error of a library means to a user."""
+    module = (isinstance(error, ModuleNotFoundError) and error.name) or ""
+    if extra := _EXTRAS.get(module.partition(".")[0]):
+        hint = f'pip install "sonomime[{extra}]"'
+        return BackendError(f"{module} is not installed, which this verb needs", hint)
     if isinstance(error, OSError) and error.strerror:
         if error.errno in WRITE_ERRNOS:
-            error = output_error(error.filename or "the output", error)
-        elif error.filename is not None:
+            return output_error(error.filename or "the output", error)
+        if error.filename is not None:
             hint = "check the path and its permissions"
-            error = InputError(f"{error.filename}: {error.strerror}", hint)
+            return InputError(f"{error.filename}: {error.strerror}", hint)
     if isinstance(error, MemoryError):
-        error = BackendError("there is not enough memory", "close other programs, or use less data")
-    if isinstance(error, SonomimeError):
-        _say(error.message, error.hint)
-        return error.exit_code
-    _say(f"{type(error).__name__}: {error}", "this is a defect; --debug shows where: report it")
-    return EXIT_UNEXPECTED
+        return BackendError("there is not enough memory", "close other programs, or use less data")
+    hint = "this is a defect; --debug shows where: report it"
+    return SonomimeError(f"{type(error).__name__}: {error}", hint)
 
 
 def _say(message: str, hint: str) -> None:

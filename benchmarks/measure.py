@@ -18,8 +18,8 @@ from .. import __version__
 from ..runtime.backends.base import default_threads
 
 _PACKAGES = (
-    "numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "torch", "tensorrt",
-    "tensorrt-rtx-cu13-bindings", "cuda-bindings",
+    "numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "pillow", "torch",
+    "tensorrt", "tensorrt-rtx-cu13-bindings", "cuda-bindings",
 )  # fmt: skip
 LEAST_FOR_P99 = 100
 """With fewer samples the 99th percentile is one frame's luck."""

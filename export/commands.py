@@ -114,7 +114,10 @@ def add_build(sub: Subparsers) -> None:
         "another machine; there, run: sonomime engine trust FILE.",
         epilog="example:\n  sonomime build bundles/first --flavour rtx -o first.engine",
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument(
+        "bundle", type=Path, nargs="?", metavar="BUNDLE",
+        help="folder of the bundle (default: the one included)",
+    )  # fmt: skip
     parser.add_argument(
         "--flavour", choices=("tensorrt", "rtx"),
         help="tensorrt: TensorRT, for this machine's GPU; rtx: TensorRT-RTX, builds without a GPU "
@@ -192,11 +195,8 @@ def trust_command(args: argparse.Namespace) -> int:
     done = trust(args.file)
     made = done.manifest
     print(f"{args.file}: trusted, SHA-256 {done.sha256}")
-    facts = (
-        f"bundle {made.bundle} ({made.bundle_digest[:12]}), {made.flavour} {made.version}, "
-        f"for {', '.join(made.targets)}"
-    )
-    print(printable(facts))
+    said = f"bundle {made.bundle} ({made.bundle_digest[:12]}), {made.flavour} {made.version}, "
+    print(printable(said + f"for {', '.join(made.targets)}"))
     return 0
 
 

@@ -48,13 +48,27 @@ class Aligner:
         self, source_points: ArrayLike | None, reference_points: ArrayLike | None, pictures: bool,
         source: Letterbox,
     ) -> None:  # fmt: skip
-        """See `Animator.align`.
-
-        Raises:
-            ConfigError: the model cannot align, or not by what is asked.
-            InputError: points of another shape, not finite or outside of their picture.
-        """
-        landmarks = self._checked(source_points, reference_points, pictures, source)
+        """See `Animator.align`; `source` is the source's letterbox."""
+        if not self._session.can_align:
+            raise ConfigError(
+                "this model cannot align source and reference",
+                "only models that move by displacements can",
+            )
+        landmarks = None
+        if source_points is not None or reference_points is not None:
+            landmarks = _points(source_points, "source"), _points(reference_points, "reference")
+            counts = [len(points) for points in landmarks]
+            if counts[0] != counts[1]:
+                raise InputError(
+                    f"there are {counts[0]} points of the source, {counts[1]} of the reference",
+                    "give every landmark in both pictures, in the same order",
+                )
+            _check_inside(landmarks[0], source, "source")
+        elif not (pictures and self._session.can_register):
+            raise ConfigError(
+                "there is nothing to align source and reference by",
+                "give landmarks of both; models with a confidence also match the two pictures",
+            )
         request = _Request(landmarks, source, pictures)
         if self._box is None or not self._session.has_reference:
             self._request = request
@@ -73,7 +87,7 @@ class Aligner:
         self._session.align(None)
 
     def begin(self, box: Letterbox) -> None:
-        """Prepare for a reference: a waiting request is for it, an existing alignment is not.
+        """Prepare for a new reference: keep a waiting request, drop an existing alignment.
 
         Raises:
             InputError: points of the waiting request lie outside of it.
@@ -110,33 +124,6 @@ class Aligner:
             cells = session.own_cells().astype(np.float64)
             session.align(by_landmarks(cells, *landmarks).astype(np.float32))
 
-    def _checked(
-        self, source_points: ArrayLike | None, reference_points: ArrayLike | None, pictures: bool,
-        box: Letterbox,
-    ) -> tuple[Points, Points] | None:  # fmt: skip
-        if not self._session.can_align:
-            raise ConfigError(
-                "this model cannot align source and reference",
-                "only models that move by displacements can",
-            )
-        if source_points is None and reference_points is None:
-            if not (pictures and self._session.can_register):
-                raise ConfigError(
-                    "there is nothing to align source and reference by",
-                    "give landmarks of both"
-                    + (", or pictures=True" if self._session.can_register else ""),
-                )
-            return None
-        source = _points(source_points, "source")
-        reference = _points(reference_points, "reference")
-        if source.shape != reference.shape:
-            raise InputError(
-                f"there are {len(source)} points of the source, {len(reference)} of the reference",
-                "give every landmark in both pictures, in the same order",
-            )
-        _check_inside(source, box, "source")
-        return source, reference
-
 
 def _points(points: ArrayLike | None, what: str) -> Points:
     try:
@@ -147,17 +134,14 @@ def _points(points: ArrayLike | None, what: str) -> Points:
         raise InputError(
             f"the points of the {what} are not (K, 2) numbers", "give (x, y) for each landmark"
         )
-    if not np.isfinite(checked).all():
-        raise InputError(f"a point of the {what} is not finite", "leave that landmark out")
     return checked
 
 
 def _check_inside(pixels: Points, box: Letterbox, what: str) -> None:
-    outside = np.flatnonzero(~is_inside(pixels, box.width, box.height))
-    if len(outside):
-        x, y = pixels[outside[0]]
-        raise InputError(
-            f"point {outside[0]} of the {what}, ({x:g}, {y:g}), lies outside of its picture of "
-            f"{box.width} x {box.height} pixels",
-            "points are (x, y) in pixels of the picture, from 0",
-        )
+    for index, (x, y) in enumerate(pixels):
+        if not is_inside(np.array([x, y]), box.width, box.height):  # nor where it is not finite
+            raise InputError(
+                f"point {index} of the {what}, ({x:g}, {y:g}), lies outside of its picture of "
+                f"{box.width} x {box.height} pixels",
+                "points are (x, y) in pixels of the picture, from 0",
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -23,16 +24,18 @@ from .bundle.manifest import (
     KeypointControl,
     Motion,
 )
-from .clock import frame_time
 from .compose import Size, SourcePicture
 from .frame_io import FrameIO
 from .media.frames import Image, Letterbox
-from .options import AnySmoothing, Scale, Shading, fit_scale, set_options, set_within
+from .options import AnySmoothing, Scale, Shading, fit_scale, set_options
 from .quality import Quality, judge_frame
 from .session import Session
 from .support.errors import BackendError, ConfigError, InputError
 
 Out = TypeVar("Out")
+
+STEP_SECONDS = 1 / 30
+"""The time between two frames that come without timestamps."""
 
 
 class Animator:
@@ -44,13 +47,11 @@ class Animator:
                 synthesized = animator.animate(frame)
 
     Images are uint8 (H, W) grey or (H, W, 3) RGB of any size; they are letterboxed into the model's
-    square of S x S. Synthesized frames have the model's size and channels, (S, S) or (S, S, 3), and
-    no mark; `letterbox.restore` leads back to the source's size. If the bundle can, `compose` makes
-    the frame at that size, as sharp as the source. Relative motion needs a reference, the driving
-    pose that corresponds to the source: the first frame, unless `set_reference` is called.
+    square of S x S. Arrays of other libraries (with `__cuda_array_interface__` or DLPack) are taken
+    and written if they have the model's size; those on the model's GPU stay there.
 
-    Arrays of other libraries (with `__cuda_array_interface__` or DLPack) are taken and written too,
-    if they have the model's size. On a GPU backend, those on the GPU stay there.
+    Synthesized frames are (S, S) or (S, S, 3), unmarked; `letterbox.restore` leads back to the
+    source's size. If the bundle can, `compose` makes that size as sharp as the source.
 
     Calls from several threads are served one after the other. Methods raise BackendError if a stage
     fails, and after `close`.
@@ -58,12 +59,9 @@ class Animator:
 
     def __init__(
         self,
-        session: Session,
-        motion: Motion = "relative",
-        scale: Scale = 1.0,
-        smooth: AnySmoothing = None,
-        shading: Shading = "full",
-    ) -> None:
+        session: Session, motion: Motion = "relative", scale: Scale = 1.0,
+        smooth: AnySmoothing = None, shading: Shading = "full",
+    ) -> None:  # fmt: skip
         """Animate with an opened session, which is closed with the Animator. See `open`."""
         self.session = session
         self.motion = motion
@@ -80,21 +78,18 @@ class Animator:
     def open(
         cls,
         bundle: str | os.PathLike[str] | Bundle | None = None,
-        backend: str = "auto",
-        motion: Motion = "relative",
-        smooth: AnySmoothing = None,
-        threads: int | None = None,
-        scale: Scale = 1.0,
-        device: int | None = None,
+        backend: str = "auto", motion: Motion = "relative", smooth: AnySmoothing = None,
+        threads: int | None = None, scale: Scale = 1.0, device: int | None = None,
         shading: Shading = "full",
-    ) -> Self:
+    ) -> Self:  # fmt: skip
         """Open a bundle and its stages.
 
         Args:
             bundle: its folder, an opened Bundle, or None for the default one.
             backend: a name of `sonomime.runtime.backends.BACKENDS`, or `cpu`.
-            motion: `relative` (the source moves as the driving frames move away from the reference)
-                or `absolute` (it takes the driving keypoints as they are).
+            motion: `relative` (the source moves as the driving frames move away from the reference,
+                the first frame or that of `set_reference`) or `absolute` (it takes the driving
+                keypoints as they are).
             smooth: a Smoothing, (min_cutoff, beta), True for the defaults, or None.
             threads: CPU threads; None is the physical cores available.
             scale: factor of relative motion, or `hull`: the ratio of the two anatomies' sizes.
@@ -153,9 +148,7 @@ class Animator:
         """Synthesize one frame.
 
         Args:
-            frame: the driving frame: a numpy image of any size, or an array of another library of
-                exactly the model's size.
-            timestamp: its time in seconds, later than the last one's; None is 1/30 s after it.
+            timestamp: the frame's time in seconds, later than the last one's; None: 1/30 s after.
             out: an array to write the frame to, which is then returned.
             size: None for the model's own frame; else the frame is what `compose` returns.
 
@@ -166,23 +159,21 @@ class Animator:
             ConfigError: a size that `compose` refuses, or both `out` and `size`.
             InputError: no source yet, not an image, an array that does not fit, a timestamp that
                 does not increase, or points of `align` that waited for this frame lie outside.
-            BackendError: also if an array lies on a GPU and the model does not.
+            BackendError: an array lies on a GPU and the model does not.
         """
         with self._served():
             picture = self._source_picture()
             if size is not None:
                 picture.check(size)
                 if out is not None:
-                    raise ConfigError(
-                        "`out` takes the model's own frame", "give either size or out"
-                    )
-            step, now = frame_time(self._last_time, timestamp)
+                    raise ConfigError("`out` takes the model's own frame", "give size or out")
+            step, now = _times(self._last_time, timestamp)
             target = self._io.target(out)
-            set_within(self.session, "dt_seconds", step)
+            self.session.set_within("dt_seconds", step)
             box = self._io.give(frame, DRIVING_FRAME)
             if not self.session.has_reference:
                 self._take_reference(box)
-                self._fit_scale()
+                self._begin()
             self._io.deliver_to_device(target)
             picture.has_frame = False
             picture.compose_next(size)
@@ -195,9 +186,7 @@ class Animator:
             return made if out is None else out
 
     def compose(self, size: Size = "source") -> Image:
-        """The last frame again, made from the source at another size; unmarked, not letterboxed.
-
-        `size` is `source`, `model` (the source's size in the model's square) or (width, height).
+        """The last frame again, made from the source at this size; unmarked, not letterboxed.
 
         Returns:
             A new uint8 array (height, width), or (height, width, 3) if source or model are RGB.
@@ -229,13 +218,13 @@ class Animator:
         reference_points: ArrayLike | None = None,
         pictures: bool = True,
     ) -> None:
-        """Read the motion of each place of the source where the same place of the anatomy is in the
-        reference; if there is none yet, this waits for the first. A new source, another reference
-        and `reset` drop it. Where pictures are matched, smoothing starts again.
+        """Read the motion of each place of the source where the same anatomy is in the reference.
+
+        Without a reference, this waits for the first one. A new source, another reference and
+        `reset` drop it. Where pictures are matched, smoothing starts again.
 
         Args:
-            source_points: landmarks if there are any, (K, 2), (x, y) in pixels of the source image.
-            reference_points: the same landmarks in pixels of the reference as it was given.
+            source_points, reference_points: (K, 2) landmarks in pixels of each picture, or None.
             pictures: also match the two pictures, if the model can and they show something.
 
         Raises:
@@ -255,17 +244,15 @@ class Animator:
 
         Raises:
             ConfigError: the model has no detector of landmarks.
-            InputError: not an image.
         """
         with self._served():
-            if not self.session.landmarks:
+            names = self.session.landmarks
+            if not names:
                 raise ConfigError("this model finds no landmarks", "place them by hand: align()")
             box = self._io.give(image, LANDMARK_IMAGE)
             found = self.session.find_landmarks()
             rows = np.column_stack([points_to_pixels(found[:, :2], box), found[:, 2]]).tolist()
-            return [
-                Landmark(name, *row) for name, row in zip(self.session.landmarks, rows, strict=True)
-            ]
+            return [Landmark(name, *row) for name, row in zip(names, rows, strict=True)]
 
     def reset(self) -> None:
         """Begin a new driving clip: forget reference, alignment, smoothing and time."""
@@ -285,8 +272,8 @@ class Animator:
 
     @property
     def quality(self) -> Quality | None:
-        """How far the last frame can be trusted; None if there is none since the source, the
-        reference or the clip changed, or if the model does not say."""
+        """How far the last frame of this source, reference and clip can be trusted; None if there
+        is no frame yet, or if the model does not say."""
         with self._served():
             if self._picture is None or self._last_time is None:
                 return None
@@ -343,8 +330,21 @@ class Animator:
     def _begin(self) -> None:
         """Restart the clock and fit the scale to the new pair; the session's states are fresh."""
         self._last_time = None
-        self._fit_scale()
-
-    def _fit_scale(self) -> None:
         if self._scale == "hull" and self.session.has_reference and self._picture is not None:
             fit_scale(self.session)
+
+
+def _times(last: float | None, timestamp: float | None) -> tuple[float, float]:
+    """Seconds since the last frame, if any, and the next frame's time.
+
+    Raises:
+        InputError: a time that is not finite, or not after the last frame's.
+    """
+    if timestamp is None:
+        return STEP_SECONDS, 0.0 if last is None else last + STEP_SECONDS
+    if not math.isfinite(timestamp) or (last is not None and timestamp <= last):
+        raise InputError(
+            f"the frame's time is {timestamp:g} s, the last one's {0 if last is None else last:g}",
+            "times are finite and increase within a clip; call reset() before another clip",
+        )
+    return STEP_SECONDS if last is None else timestamp - last, timestamp

@@ -1,4 +1,4 @@
-"""The command line of this room: `animate`, `demo`, `doctor`. Only argparse until a verb runs."""
+"""The command line of this room: `animate`, `demo` and `doctor`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from .animator import Animator
+from .compose import parse_size
+from .media.frames import parse_crop
+from .options import Smoothing
+from .pipeline import Job, animate_files, demo_jobs
+from .quality import as_rows, summary
 from .support.errors import ConfigError, InputError
 from .support.printable import printable
 
-if TYPE_CHECKING:
-    from .animator import Animator
-    from .media.frames import Crop
-    from .pipeline import Job
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+Subparsers = argparse._SubParsersAction  # argparse has no public name for it
 
 
-def add_animate(verbs: Subparsers) -> None:
+def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     """`sonomime animate`."""
     parser = _verb(
         verbs, "animate", "animate a still image with the motion of a driving clip",
@@ -55,8 +55,8 @@ def add_animate(verbs: Subparsers) -> None:
         help="how fast smoothing gives way to quick motion (default: 10)")
     add("--shading", choices=("off", "low", "full"), default="full",
         help="how much of the driving clip's change in brightness to take over (default: full)")
-    add("--crop", type=_crop, metavar="X,Y,W,H", help="use this part of the driving frames")
-    add("--source-crop", type=_crop, metavar="X,Y,W,H", help="use this part of the source")
+    add("--crop", type=parse_crop, metavar="X,Y,W,H", help="use this part of the driving frames")
+    add("--source-crop", type=parse_crop, metavar="X,Y,W,H", help="use this part of the source")
     add("--source-frame", type=int, metavar="N",
         help="which frame to animate if SOURCE is a clip (default: 0, the first)")
     add("--landmarks", type=_landmarks, default="auto", metavar="auto|none|FILE",
@@ -69,7 +69,7 @@ def add_animate(verbs: Subparsers) -> None:
         "from")
     add("--side-by-side", action="store_true",
         help="show source, driving and synthesized frames beside each other")
-    add("--size", default="source", metavar="source|model|WxH",
+    add("--size", type=parse_size, default="source", metavar="source|model|WxH",
         help="size of the result, at most 1920 pixels a side: the source's own (default), its size "
         "in the model's square, or WIDTHxHEIGHT. As sharp as the source if the bundle can do that, "
         "else the model's frame is enlarged")
@@ -80,24 +80,19 @@ def add_animate(verbs: Subparsers) -> None:
 
 def run_animate(args: argparse.Namespace) -> int:
     """Run `sonomime animate`."""
-    from .animator import Animator
-    from .compose import parse_size
-    from .options import Smoothing
-    from .pipeline import Job
-
     if args.motion == "absolute" and (args.scale != 1.0 or args.reference != "first"):
         option = "--scale" if args.scale != 1.0 else "--reference"
         raise ConfigError(
             f"{option} has no effect with --motion absolute",
             "leave it out, or use --motion relative",
         )
-    given = {"min_cutoff": args.min_cutoff, "beta": args.beta}
+    given = {name: getattr(args, name) for name in Smoothing._fields}
     given = {name: value for name, value in given.items() if value is not None}
     smooth = Smoothing(**given) if args.smooth or given else None
     job = Job(
         args.source, args.driving, args.output, args.reference, args.crop, args.source_crop,
         args.source_frame, args.side_by_side, not args.no_mark, args.landmarks,
-        args.debug_picture, parse_size(args.size),
+        args.debug_picture, args.size,
     )  # fmt: skip
     with Animator.open(
         args.bundle, args.backend, motion=args.motion, smooth=smooth, threads=args.threads,
@@ -108,21 +103,16 @@ def run_animate(args: argparse.Namespace) -> int:
 
 
 def _animate(animator: Animator, job: Job, as_json: bool) -> None:
-    from .pipeline import animate_files
-    from .quality import as_rows, summary
-
     done = animate_files(animator, job)
     record = asdict(done) | {"quality": as_rows(done.quality)}
     print(json.dumps(record, default=str) if as_json else done.output)
     rate = done.frames / done.seconds
-    print(f"{done.frames} frames, {rate:.1f} a second with files", file=sys.stderr)
-    if done.alignment:
-        print(done.alignment, file=sys.stderr)
-    if doubts := summary(done.quality):
-        print(doubts, file=sys.stderr)
+    said = f"{done.frames} frames, {rate:.1f} a second with files"
+    for line in filter(None, (said, done.alignment, summary(done.quality))):
+        print(printable(line), file=sys.stderr)
 
 
-def add_demo(verbs: Subparsers) -> None:
+def add_demo(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     """`sonomime demo`."""
     parser = _verb(
         verbs, "demo", "animate the sample images with the sample clips",
@@ -139,19 +129,15 @@ def add_demo(verbs: Subparsers) -> None:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Run `sonomime demo`."""
-    from .animator import Animator
-    from .pipeline import demo_jobs
-
-    jobs = demo_jobs(args.output)
     with Animator.open(
         args.bundle, args.backend, threads=args.threads, device=args.device
     ) as animator:
-        for job in jobs:
+        for job in demo_jobs(args.output):
             _animate(animator, job, False)
     return 0
 
 
-def add_doctor(verbs: Subparsers) -> None:
+def add_doctor(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     """`sonomime doctor`."""
     parser = _verb(
         verbs, "doctor", "check the installation, and say how to fix it",
@@ -178,7 +164,7 @@ def run_doctor(args: argparse.Namespace) -> int:
 
 
 def _verb(
-    verbs: Subparsers, name: str, summary: str, example: str,
+    verbs: Subparsers[argparse.ArgumentParser], name: str, summary: str, example: str,
     run: Callable[[argparse.Namespace], int], more: str = "",
 ) -> argparse.ArgumentParser:  # fmt: skip
     parser = verbs.add_parser(
@@ -220,25 +206,16 @@ def _reference(text: str) -> str | int:
 def _landmarks(text: str) -> str | Path:
     if text in ("auto", "none"):
         return text
-    path = Path(text)
-    if not path.exists() or path.is_dir():
+    if not Path(text).exists() or Path(text).is_dir():
         raise InputError(
             f"there is no file {text!r} to read landmarks from",
             "auto, none, or a CSV file with image,keypoint,x,y",
         )
-    return path
+    return Path(text)
 
 
 def _scale(text: str) -> str | float:
-    if text == "hull":
-        return text
     try:
-        return float(text)
+        return text if text == "hull" else float(text)
     except ValueError:
         raise ConfigError(f"cannot read the scale {text!r}", "a number, or hull") from None
-
-
-def _crop(text: str) -> Crop:
-    from .media.frames import parse_crop
-
-    return parse_crop(text)

@@ -71,20 +71,11 @@ def target_size(size: Size, box: Letterbox) -> tuple[int, int]:
     own = box.width, box.height
     if size == "model":
         return box.w, box.h
-    if size == "source":
-        size = own
-    elif not isinstance(size, tuple) or len(size) != 2:
-        raise ConfigError(f"cannot compose at size {size!r}", "source, model or (width, height)")
-    elif min(size) < LEAST_SIDE:
-        raise ConfigError(
-            f"cannot compose at {size[0]}x{size[1]}: that is too small",
-            f"at least {LEAST_SIDE} pixels a side",
-        )
-    width, height = size
-    if max(size) > MOST_SIDE:
+    width, height = own if size == "source" else _pair(size)
+    if max(width, height) > MOST_SIDE or (size != "source" and min(width, height) < LEAST_SIDE):
         most = fitted(*own, MOST_SIDE, MOST_SIDE)
         raise ConfigError(
-            f"cannot compose at {width}x{height}: at most {MOST_SIDE} pixels a side are made",
+            f"cannot compose at {width}x{height}: a side has {LEAST_SIDE} to {MOST_SIDE} pixels",
             f"the largest size of the source's shape is {most[0]}x{most[1]}",
         )
     # A pixel more or less is rounding.
@@ -97,19 +88,20 @@ def target_size(size: Size, box: Letterbox) -> tuple[int, int]:
     return width, height
 
 
-class SourcePicture:
-    """The source picture of a session at its own size, and frames composed over it.
+def _pair(size: Any) -> tuple[int, int]:
+    if isinstance(size, tuple) and len(size) == 2:
+        return size
+    raise ConfigError(f"cannot compose at size {size!r}", "source, model or (width, height)")
 
-    Attributes:
-        box: where it lies in the model's square.
-        has_frame: whether the session's layers are of a frame of this picture; the caller sets it.
-    """
+
+class SourcePicture:
+    """The source picture of a session at its own size, and frames composed over it."""
 
     def __init__(self, session: Session, image: Any, box: Letterbox) -> None:
-        """`image` is what the session was given."""
-        self.has_frame = False
-        self._session = session
+        """`image` is what the session was given, `box` where it lies in the model's square."""
         self.box = box
+        self.has_frame = False  # whether the layers are of this picture; the caller sets it
+        self._session = session
         # Other arrays have the model's size, and may lie on a GPU: they are read back when needed.
         self._image: Image | None = image.copy() if isinstance(image, np.ndarray) else None
         self._composer: Composer | None = None

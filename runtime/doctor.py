@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,21 @@ from typing import Any, Literal
 from .media.sinks import MP4_ENCODERS
 from .support.atomic_files import cache_folder
 from .support.errors import BackendError, BundleError, OutputError, SonomimeError
+from .support.optional_import import import_or_explain
 from .support.process import signal_behind
 
 State = Literal["ok", "note", "fail"]
 
 _LEAST_FREE = 200 << 20  # bytes: a long clip, or the engines of one bundle
 
+_CORE = {
+    "numpy": ("numpy", "pip install numpy"),
+    "opencv": ("cv2", "pip install opencv-python-headless"),
+    "pillow": ("PIL", "pip install pillow"),
+    "tqdm": ("tqdm", "pip install tqdm"),
+}
+"""Module, and how to install it, of the packages that every run needs, beside PyAV."""
+_INSTALL_CPU = 'pip install "sonomime[cpu]"'
 _INSTALL_TRAIN = 'pip install "sonomime[train]"'
 _INSTALL_TORCH = (
     "to train on the CPU: pip install torch --index-url https://download.pytorch.org/whl/cpu, "
@@ -30,8 +39,8 @@ _INSTALL_TORCH = (
 
 @dataclass(frozen=True)
 class Check:
-    """One result. A `note` stops nothing; `fix` says what to do; `exit_code` is the command's when
-    this is the first failure."""
+    """One result. A `note` is not a failure; `fix` says what to do; `exit_code` becomes the
+    command's if this is the first failure."""
 
     name: str
     state: State
@@ -49,14 +58,12 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
     """
     checks: list[tuple[str, Callable[[], Check], type[SonomimeError], str]] = [
         ("python", _python, BackendError, ""),
-        ("numpy", lambda: _module("numpy", "numpy"), BackendError, "pip install numpy"),
-        ("opencv", lambda: _module("opencv", "cv2"), BackendError,
-         "pip install opencv-python-headless"),
-        ("pyav", _pyav, BackendError, "pip install av"),
-        ("onnxruntime", _onnxruntime, BackendError, 'pip install "sonomime[cpu]"'),
+        *((name, partial(_package, name), BackendError, "") for name in _CORE),
+        ("pyav", _pyav, BackendError, ""),
+        ("onnxruntime", _onnxruntime, BackendError, ""),
         ("gpu", _gpu, BackendError, ""),
-        ("torch", _torch, BackendError, _INSTALL_TORCH),
-        ("onnx", _onnx, BackendError, _INSTALL_TRAIN),
+        ("torch", _torch, BackendError, ""),
+        ("onnx", _onnx, BackendError, ""),
         ("bundle", lambda: _bundle(bundle, device), BundleError,
          "install sonomime again, or name a bundle with --bundle"),
         ("temporary folder", lambda: _writable("temporary folder", Path(tempfile.gettempdir())),
@@ -83,46 +90,56 @@ def as_data(checks: list[Check]) -> dict[str, Any]:
 
 
 def _python() -> Check:
-    return Check(
-        "python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    )
+    machine = f"{platform.system()} {platform.machine()}"
+    return Check("python", "ok", f"{platform.python_version()} on {machine}")
 
 
-def _module(name: str, module: str) -> Check:
-    version = getattr(importlib.import_module(module), "__version__", "unknown version")
-    return Check(name, "ok", str(version))
+def _package(name: str) -> Check:
+    module = import_or_explain(*_CORE[name])
+    return Check(name, "ok", str(getattr(module, "__version__", "unknown version")))
+
+
+def _optional(module: str, cure: str) -> Any:
+    """The module; None if it is not installed.
+
+    Raises:
+        BackendError: it is installed and broken.
+    """
+    try:
+        return import_or_explain(module, cure)
+    except BackendError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            return None
+        raise
 
 
 def _pyav() -> Check:
-    import av
-    from av.codec import codecs_available
-
+    av = import_or_explain("av", "pip install av")
+    codecs_available = import_or_explain("av.codec", "pip install av").codecs_available
     if "ffv1" not in codecs_available:
         raise BackendError(
             f"{av.__version__} cannot write .mkv (no FFV1)", "pip install --force-reinstall av"
         )
-    encoders = [codec for codec, _ in MP4_ENCODERS]
-    have = [codec for codec in encoders if codec in codecs_available]
+    best = MP4_ENCODERS[0][0]
+    have = [codec for codec, _ in MP4_ENCODERS if codec in codecs_available]
     if not have:
         raise BackendError(
             f"{av.__version__} cannot write .mp4",
             "write .mkv, or pip install --force-reinstall av",
         )
     check = Check("pyav", "ok", f"{av.__version__}, writes .mkv (ffv1) and .mp4 ({have[0]})")
-    if have[0] == encoders[0]:
-        return check
-    fix = f"{encoders[0]} writes better .mp4: pip install --force-reinstall av"
-    return replace(check, state="note", fix=fix)
+    fix = f"{best} writes better .mp4: pip install --force-reinstall av"
+    return check if have[0] == best else replace(check, state="note", fix=fix)
 
 
 def _onnxruntime() -> Check:
-    import onnxruntime
-
     from .backends.base import default_threads
 
+    onnxruntime = import_or_explain("onnxruntime", _INSTALL_CPU)
     if "CPUExecutionProvider" not in onnxruntime.get_available_providers():
-        raise BackendError("ONNX Runtime cannot run on the CPU", 'pip install "sonomime[cpu]"')
-    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
+        raise BackendError("ONNX Runtime cannot run on the CPU", _INSTALL_CPU)
+    both = {"onnxruntime", "onnxruntime-gpu"}
+    if both <= {each.name for each in metadata.distributions()}:
         return Check(
             "onnxruntime", "note", "onnxruntime and onnxruntime-gpu are both installed",
             "they overwrite each other: pip uninstall both, then install one again",
@@ -131,82 +148,67 @@ def _onnxruntime() -> Check:
     return Check("onnxruntime", "ok", f"{onnxruntime.__version__}, {threads} CPU threads")
 
 
-def _installed(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
 def _gpu() -> Check:
     try:
-        runtime: Any = importlib.import_module("cuda.bindings.runtime")
-    except ImportError:
-        why = "not looked for, because cuda-bindings is not installed; frames are made on the CPU"
+        runtime = import_or_explain("cuda.bindings.runtime", "")
+    except BackendError as error:
+        why = f"not looked for, because {error.message}; frames are made on the CPU"
         return Check("gpu", "note", why)
-    error, count = runtime.cudaGetDeviceCount()
-    if int(error) != 0 or count < 1:
+    status, count = runtime.cudaGetDeviceCount()
+    if int(status) != 0 or count < 1:
         return Check("gpu", "note", "no NVIDIA GPU found; frames are made on the CPU")
     names = []
     for index in range(count):
-        error, found = runtime.cudaGetDeviceProperties(index)
-        name = found.name.decode(errors="replace").rstrip("\0") if int(error) == 0 else "unknown"
+        status, found = runtime.cudaGetDeviceProperties(index)
+        name = found.name.decode(errors="replace").rstrip("\0") if int(status) == 0 else "unknown"
         names.append(f"{index} {name}")
     return Check("gpu", "ok", f"number and name, for --device: {', '.join(names)}")
 
 
 def _torch() -> Check:
-    try:
-        torch: Any = importlib.import_module("torch")
-    except ModuleNotFoundError:
+    if (torch := _optional("torch", _INSTALL_TORCH)) is None:
         why = "not installed; only training, export and evaluating checkpoints need it"
         return Check("torch", "note", why, _INSTALL_TORCH)
+    build, place = f"CUDA {torch.version.cuda} build", "the GPU"
     if torch.version.cuda is None:
-        return Check("torch", "ok", f"{torch.__version__}, CPU build: training runs on the CPU")
-    place = "the GPU" if torch.cuda.is_available() else "the CPU, because torch finds no GPU"
-    detail = f"{torch.__version__}, CUDA {torch.version.cuda} build: training runs on {place}"
-    return Check("torch", "ok", detail)
+        build, place = "CPU build", "the CPU"
+    elif not torch.cuda.is_available():
+        place = "the CPU, because torch finds no GPU"
+    return Check("torch", "ok", f"{torch.__version__}, {build}: training runs on {place}")
 
 
 def _onnx() -> Check:
-    try:
-        return _module("onnx", "onnx")
-    except ModuleNotFoundError:
+    if (onnx := _optional("onnx", _INSTALL_TRAIN)) is None:
         return Check("onnx", "note", "not installed; only export needs it", _INSTALL_TRAIN)
+    return Check("onnx", "ok", str(onnx.__version__))
 
 
 def _bundle(path: Path | None, device: int | None) -> Check:
     """Open the bundle, verify its files, and make its golden frame."""
     from .backends import open_backend
     from .bundle.bundle import Bundle
-    from .golden import agreement, begin_golden
-    from .media.frames import read_image
-    from .media.pixels import to_image, to_planes
+    from .golden import agreement, golden_frame
     from .session import Session
 
     bundle = Bundle.open(path)
     tolerances = bundle.manifest.tolerances
     session = Session(bundle.manifest, open_backend("auto", bundle, device=device))
     try:
-        driving = begin_golden(session, bundle, read_image)
-        made = to_image(session.animate(to_planes(driving)))
-        found = agreement(made, bundle, read_image)
+        found = agreement(golden_frame(session, bundle), bundle)
     finally:
         session.close()
     detail = (
         f"{bundle.manifest.name} ({bundle.digest[:12]}), whose test frame comes out within "
         f"{found.levels} of 255 grey levels ({found.psnr_db:.1f} dB)"
     )
-    if not found.within(tolerances):
-        levels, decibels = tolerances.frame_levels, tolerances.psnr_db
-        allowed = [] if levels is None else [f"{levels} grey levels"]
-        allowed += [] if decibels is None else [f"{decibels:g} dB"]
-        raise BundleError(
-            f"{detail}; allowed: {' and '.join(allowed)}",
-            "onnxruntime gives other numbers here: try another version of it, and report this",
-        )
-    return Check("bundle", "ok", detail)
+    if found.within(tolerances):
+        return Check("bundle", "ok", detail)
+    limits = {"grey levels": tolerances.frame_levels, "dB": tolerances.psnr_db}
+    allowed = [f"{limit:g} {unit}" for unit, limit in limits.items() if limit is not None]
+    raise BundleError(
+        f"{detail}; allowed: {' and '.join(allowed)}",
+        "onnxruntime gives other numbers here: try another version of it, and report this",
+    )
 
 
 def _cache() -> Check:

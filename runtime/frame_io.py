@@ -42,29 +42,27 @@ class FrameIO:
             InputError: not an image, or an array of another size than the model's.
             BackendError: an array on a GPU, and the model runs elsewhere.
         """
-        size, what = self._size, _CALLED[tensor]
-        whole = Letterbox.fit(size, size, size)
+        what = _CALLED[tensor]
+        box = whole = Letterbox.fit(self._size, self._size, self._size)
+        device_array = None
         if isinstance(image, np.ndarray):
             height, width = check_image(image).shape[:2]
-            box = Letterbox.fit(width, height, size)
+            box = Letterbox.fit(width, height, self._size)
             pixels = to_channels(image, self._channels)
-            self._from_host(tensor)
             self._inputs[tensor].write(pixels if box == whole else box.place(pixels))
-            return box
-        if on_device(image):
-            array = self._adopt(image, what)
-            assert self._on_device is not None  # else it was not adopted
-            self._on_device.put(tensor, array)
+        elif on_device(image):
+            device_array = self._adopt(image, what)
         else:
             found = host_array(image, what)
             self._check_planes(found.shape, found.dtype, what)
             view = self._backend.view(tensor)
-            self._from_host(tensor)
             np.copyto(view, found.reshape(view.shape))
-        return whole
+        if self._on_device is not None:  # None: the view on the host counts again
+            self._on_device.put(tensor, device_array)
+        return box
 
     def target(self, out: Any) -> Any:
-        """Check an array that is to take the frame; the result is for the two methods below.
+        """Check an array for the frame; the result is for `deliver_to_device` and `collect`.
 
         Raises:
             InputError: it cannot take a frame.
@@ -101,13 +99,8 @@ class FrameIO:
         if target is None:
             return self._frame.read()
         if not isinstance(target, DeviceArray):
-            self._frame.read_into(target)
+            np.copyto(target, self._frame.read())
         return None
-
-    def _from_host(self, tensor: str) -> None:
-        """Let the tensor's view on the host count again."""
-        if self._on_device is not None:
-            self._on_device.put(tensor, None)
 
     def _adopt(self, value: Any, what: str, writable: bool = False) -> DeviceArray:
         if self._on_device is None:
@@ -148,20 +141,8 @@ class Planes:
 
     def read(self) -> Image:
         """A new image of the tensor."""
-        grey = len(self._planes) == 1
-        shape = self._planes[0].shape if grey else (*self._planes[0].shape, len(self._planes))
-        image = np.empty(shape, np.uint8)
-        self.read_into(image)
-        return image
-
-    def read_into(self, image: Image) -> None:
-        """Copy the tensor into an image of exactly its size."""
         if len(self._planes) == 1:
-            np.copyto(image, self._planes[0])
-            return
+            return self._planes[0].copy()
         import cv2
 
-        if image.flags.c_contiguous:
-            cv2.merge(self._planes, image)
-        else:
-            np.copyto(image, cv2.merge(self._planes))
+        return np.asarray(cv2.merge(self._planes))

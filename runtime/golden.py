@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from .bundle.bundle import Bundle
 from .bundle.manifest import Tolerances
-from .media.pixels import Image, levels_apart, psnr, to_planes
+from .media.frames import read_image
+from .media.pixels import Image, levels_apart, psnr, to_image, to_planes
 from .session import Session
 from .support.errors import BundleError
 
@@ -26,34 +25,27 @@ class Agreement(NamedTuple):
         return few and (decibels is None or self.psnr_db >= decibels - 1)
 
 
-def begin_golden(session: Session, bundle: Bundle, read: Callable[[Path], Image]) -> Image:
-    """Give a session the golden source and reference, and the golden motion.
-
-    Args:
-        read: reads a PNG file of the bundle, uint8 (S, S) or (S, S, 3).
-
-    Returns:
-        The golden driving frame.
-    """
+def golden_frame(session: Session, bundle: Bundle) -> Image:
+    """The bundle's golden frame as this session makes it, uint8 (S, S) or (S, S, 3)."""
     golden = bundle.manifest.golden
     if session.has_control("relative"):
         session.set_control("relative", float(golden.motion == "relative"))
     source, reference, driving = (
-        read(bundle.folder / each.file)
+        to_planes(read_image(bundle.folder / each.file))
         for each in (golden.source, golden.reference, golden.driving)
     )
-    session.set_source(to_planes(source))
-    session.set_reference(to_planes(reference))
-    return driving
+    session.set_source(source)
+    session.set_reference(reference)
+    return to_image(session.animate(driving))
 
 
-def agreement(made: Image, bundle: Bundle, read: Callable[[Path], Image]) -> Agreement:
+def agreement(made: Image, bundle: Bundle) -> Agreement:
     """How far a frame, uint8 (S, S) or (S, S, 3), is from the golden one.
 
     Raises:
         BundleError: the golden one has another size.
     """
-    wanted = read(bundle.folder / bundle.manifest.golden.output.file)
+    wanted = read_image(bundle.folder / bundle.manifest.golden.output.file)
     if made.shape != wanted.shape:
         raise BundleError(f"{bundle.folder}: the golden output has another size")
     return Agreement(levels_apart(made, wanted), psnr(made, wanted))

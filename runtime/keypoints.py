@@ -24,8 +24,8 @@ def hull_area(points: Points) -> float:
     """
     import cv2
 
-    hull = cv2.convexHull(points.astype(np.float32))
-    return float(cv2.contourArea(hull)) if len(hull) > 2 else 0.0
+    hull = cv2.convexHull(points.astype(np.float32))  # None for some points that coincide
+    return 0.0 if hull is None or len(hull) < 3 else float(cv2.contourArea(hull))
 
 
 def hull_scale(source: Points, reference: Points) -> float:
@@ -54,10 +54,9 @@ def reference_distance(source: Points, frame: Points) -> float:
         source: (K, 2) keypoints of the source image.
         frame: (K, 2) keypoints of the driving frame.
     """
-    return float(np.square(_normalised(frame) - _normalised(source)).sum())
 
+    def normalised(points: Points) -> NDArray[np.float64]:
+        centred = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
+        return np.asarray(centred / math.sqrt(max(hull_area(points), _SMALLEST_AREA)))
 
-def _normalised(points: Points) -> NDArray[np.float64]:
-    centred = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
-    normalised: NDArray[np.float64] = centred / math.sqrt(max(hull_area(points), _SMALLEST_AREA))
-    return normalised
+    return float(np.square(normalised(frame) - normalised(source)).sum())

@@ -137,13 +137,9 @@ def read_landmarks(path: Path) -> dict[str, Places]:
         places[image][name] = Placed(x, y, where)
     source, reference = (places[image] for image in IMAGES)
     if alone := sorted(source.keys() ^ reference.keys()):
-        shown = ", ".join(
-            f"{name!r} ({(source.get(name) or reference[name]).where}, "
-            f"{'source' if name in source else 'reference'} only)"
-            for name in alone
-        )
+        shown = ", ".join(f"{name!r} ({(source | reference)[name].where})" for name in alone)
         raise InputError(
-            f"{path}: landmarks given for one image only: {shown}",
+            f"landmarks given for one image only: {shown}",
             "name each landmark once for the source and once for the reference",
         )
     if not source:

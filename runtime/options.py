@@ -66,7 +66,7 @@ def set_options(
                 "this model has no keypoints of source and reference to take the scale from",
                 "give the scale as a number, for example 1",
             )
-        set_within(session, "scale", 1.0)  # until source and reference are there
+        session.set_within("scale", 1.0)  # until source and reference are there
     elif session.has_control("scale") or scale != 1.0:
         session.set_control("scale", scale)
     smoothing = _as_smoothing(smooth)
@@ -103,11 +103,4 @@ def fit_scale(session: Session) -> None:
     """Set the scale by the hulls of source and reference, which must both be set."""
     source = session.read("source_kp_value")[0]
     reference = session.read(REFERENCE + "kp_value")[0]
-    set_within(session, "scale", hull_scale(source, reference))
-
-
-def set_within(session: Session, name: str, value: float) -> None:
-    """Set a measured value, limited to the control's range, if there is such a control."""
-    if session.has_control(name):
-        low, high = session.range_of(name)
-        session.set_control(name, min(high, max(low, value)))
+    session.set_within("scale", hull_scale(source, reference))

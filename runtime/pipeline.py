@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import dataclass
 from itertools import islice, product
@@ -36,8 +35,7 @@ class Job:
 
     `reference` is `first`, `best` or the index of a driving frame; `source_frame` the frame of a
     source that is a clip, None for the first; crops are in pixels of the original frames;
-    `landmarks` as for `align_pair`; `debug_picture` a PNG file that shows the alignment; `size` is
-    that of the synthesized picture.
+    `landmarks` as for `align_pair`; `debug_picture` a PNG file that shows the alignment.
     """
 
     source: Path
@@ -70,7 +68,7 @@ class Done:
 
 
 def animate_files(animator: Animator, job: Job) -> Done:
-    """Animate a file with a file, frame by frame; whole videos are never in memory.
+    """Animate a source file with a driving file, frame by frame; videos are never read whole.
 
     The result's metadata call it synthetic. If the bundle can compose, the picture is as sharp as
     the source and has its colours; else the model's frame is enlarged.
@@ -157,13 +155,11 @@ def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
 def demo_jobs(output: Path) -> list[Job]:
     """The sample stills moved by the sample clips, side by side: into `output` one subject moved by
     itself, into the file with -2 after its name one subject moved by another."""
-    second = output.parent / f"{output.stem}-2{output.suffix}"
+    second = output.with_name(f"{output.stem}-2{output.suffix}")
     return [
-        Job(SAMPLES / still, SAMPLES / driving, made, side_by_side=True)
-        for still, driving, made in (
-            ("still.png", "driving.mp4", output), ("lung_still.png", "lung.mp4", second)
-        )
-    ]  # fmt: skip
+        Job(SAMPLES / "still.png", SAMPLES / "driving.mp4", output, side_by_side=True),
+        Job(SAMPLES / "lung_still.png", SAMPLES / "lung.mp4", second, side_by_side=True),
+    ]
 
 
 def _align(animator: Animator, job: Job, still: Image, reference: Image | None) -> Alignment:
@@ -202,8 +198,8 @@ def _check(job: Job) -> None:
     for index in (job.source_frame, job.reference):
         if isinstance(index, int) and index < 0:
             raise ConfigError(f"there is no frame {index}", "frames are counted from 0")
-    picture = job.debug_picture
-    if picture is not None:
+    _check_no_input(job.output, "-o", job)
+    if (picture := job.debug_picture) is not None:
         there = picture.resolve()
         # A folder that is written holds only frames.
         if picture.suffix.lower() != ".png" or job.output.resolve() in (there, *there.parents):
@@ -211,23 +207,20 @@ def _check(job: Job) -> None:
                 f"the debug picture cannot be {picture}",
                 "give --debug-picture NAME.png of its own, outside of the output",
             )
-    for file, option in ((job.output, "-o"), (picture, "--debug-picture")):
-        if file is not None:
-            _check_no_input(file, option, job)
+        _check_no_input(picture, "--debug-picture", job)
 
 
 def _check_no_input(output: Path, option: str, job: Job) -> None:
     with output_errors(output):
-        there = output.exists()
-    if there:
-        # A picture in a folder that is read would be one of its frames.
-        frame = output.suffix.lower() == ".png"
-        places = (output, output.parent) if frame else (output,)
-        for file, place in product((job.source, job.driving), places):
-            if file.exists() and os.path.samefile(file, place):
-                raise OutputError(
-                    f"{output} is an input of this run", f"choose another name with {option}"
-                )
+        if not output.exists():
+            return
+    # A picture in a folder that is read would be one of its frames.
+    places = (output, output.parent) if output.suffix.lower() == ".png" else (output,)
+    for file, place in product((job.source, job.driving), places):
+        if file.exists() and file.samefile(place):
+            raise OutputError(
+                f"{output} is an input of this run", f"choose another name with {option}"
+            )
 
 
 def _check_one_frame(job: Job) -> None:

@@ -44,7 +44,7 @@ _WORDS: dict[Reason, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Quality:
-    """Judgement of a frame: mean confidence in [0, 1]; longest displacement as a share of the
+    """How a frame went: mean confidence in [0, 1]; longest displacement as a share of the
     square's side; share of the square that folds; share of the picture that the source does not
     show; and why the frame is doubtful, "" if it is not."""
 
@@ -108,12 +108,9 @@ def summary(frames: Sequence[Quality]) -> str:
     if not counts:
         return ""
     found = [why for why in _WORDS if why in counts]
-    said = [f"{_WORDS[why][0]} ({counts[why]})" for why in found]
-    helps = dict.fromkeys(advice for why in found for advice in _WORDS[why][1])
-    return (
-        f"{counts.total()} of {len(frames)} frames doubtful: {', '.join(said)}; "
-        f"try {', '.join(helps)}"
-    )
+    said = ", ".join(f"{_WORDS[why][0]} ({counts[why]})" for why in found)
+    helps = ", ".join(dict.fromkeys(advice for why in found for advice in _WORDS[why][1]))
+    return f"{counts.total()} of {len(frames)} frames doubtful: {said}; try {helps}"
 
 
 def as_rows(frames: Sequence[Quality]) -> list[dict[str, Any]]:

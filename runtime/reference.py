@@ -81,14 +81,12 @@ def nth_frame(source: FrameSource, index: int) -> Image:
     Raises:
         InputError: it has fewer frames.
     """
-    count = 0
+    last = -1
     for frame in source:
         if frame.index == index:
             return frame.image
-        count += 1
-    raise InputError(
-        f"{source.path} has no frame {index}", f"it has {count}, counted from 0 to {count - 1}"
-    )
+        last = frame.index
+    raise InputError(f"{source.path} has no frame {index}", f"its frames are 0 to {last}")
 
 
 def _most_alike(animator: Animator, driving: FrameSource) -> int:

@@ -62,8 +62,8 @@ def registered(
 ) -> NDArray[np.float32]:
     """For each cell of the source, where in the reference it is found.
 
-    Meanwhile the session has warped references, and the true one again at the end, with fresh
-    states. If a stage fails, it has none.
+    Warped pictures replace the session's reference meanwhile; at the end it is the true one again,
+    with fresh states. If a stage fails, there is none.
 
     Args:
         landmarks: where to begin; None is each cell's own place.
@@ -81,8 +81,7 @@ def registered(
         moved = places + homogeneous(places) @ trend
         return moved if landmarks is None else by_landmarks(moved, *landmarks)
 
-    rows, columns = session.read(CONFIDENCE).shape[2:]
-    cells = own_places(rows, columns)[0].astype(np.float64)
+    cells = own_places(*session.read(CONFIDENCE).shape[2:])[0].astype(np.float64)
     rounds = ROUNDS if landmarks is None else 1
     if not (source.shows_something() and reference.shows_something()):
         rounds = 0
@@ -118,10 +117,9 @@ def affine_trend(
     Returns:
         B, (3, 2); 0 if no cell has confidence.
     """
-    rows, columns = confidence.shape
-    places = homogeneous(own_places(rows, columns)[0].astype(np.float64)).reshape(-1, 3)
+    places = homogeneous(own_places(*confidence.shape)[0].astype(np.float64)).reshape(-1, 3)
     weighed = places.T * confidence.astype(np.float64).ravel()
-    ridge = RIDGE * rows * columns * np.eye(3)
+    ridge = RIDGE * len(places) * np.eye(3)
     solved = np.linalg.solve(weighed @ places + ridge, weighed @ displacement.reshape(-1, 2))
     return np.asarray(solved, np.float64)
 

@@ -51,13 +51,14 @@ class Session:
         self.chain = chain
         self.backend = backend
         self.has_reference = False
-        self._source = [stage.name for stage in chain.of_role("source")]
         (observe,) = chain.of_role("observe")
+        references = chain.of_role("reference")
+        self._source = [stage.name for stage in chain.of_role("source")]
         self._observe = observe.name
         self._copies = chain.copied_references()
-        self._reference = [stage.name for stage in chain.of_role("reference")]
+        self._reference = [stage.name for stage in references]
         seen = {tensor.name for tensor in observe.outputs}
-        taken = {tensor.name for stage in chain.of_role("reference") for tensor in stage.inputs}
+        taken = {tensor.name for stage in references for tensor in stage.inputs}
         # A reference stage that reads the source runs again with a new one, on a copy of what was
         # seen of the reference frame, since later frames overwrite that.
         self._follows_source = bool(taken - seen)
@@ -90,15 +91,17 @@ class Session:
             known = ", ".join(self._controls) or "none"
             raise ConfigError(f"this bundle has no control {name!r}", f"it has {known}")
         view, control = self._controls[name]
-        low, high = self.range_of(name)
+        low, high = map(np.float32, control.range)
         if not low <= np.float32(value) <= high:
             raise ConfigError(f"{name} is {value:g}, expected {low:g} to {high:g} {control.unit}")
         view[0] = value
 
-    def range_of(self, name: str) -> tuple[float, float]:
-        """The smallest and largest value of a control, in float32."""
-        low, high = self._controls[name][1].range
-        return float(np.float32(low)), float(np.float32(high))
+    def set_within(self, name: str, value: float) -> None:
+        """Set a measured value, limited to the control's range, if there is such a control."""
+        if name in self._controls:
+            view, control = self._controls[name]
+            low, high = control.range
+            view[0] = min(high, max(low, value))
 
     @property
     def can_align(self) -> bool:

@@ -123,8 +123,10 @@ def train_command(args: argparse.Namespace) -> int:
 
 
 def _say(line: str) -> None:
+    from ..runtime.support.printable import printable
+
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
     except BrokenPipeError:
         raise
     except OSError:  # the terminal has closed (SIGHUP): go on, to save

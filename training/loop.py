@@ -13,6 +13,7 @@ from types import FrameType
 
 import torch
 
+from ..runtime.support.atomic_files import locked
 from ..runtime.support.errors import ConfigError, OutputError
 from ..runtime.support.process import Terminated
 from .checkpoint import load_checkpoint

@@ -8,8 +8,8 @@ from typing import Any
 
 from ...runtime.backends.base import default_threads
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.golden import Agreement, agreement, begin_golden
-from ...runtime.media.pixels import Image, levels_apart, psnr, to_image, to_planes
+from ...runtime.golden import Agreement, agreement, golden_frame
+from ...runtime.media.pixels import Image, levels_apart, psnr
 from ...runtime.session import Session
 from ...runtime.support.errors import BackendError
 from ..measure import installed, summarise
@@ -129,7 +129,6 @@ def check_backend(bundle: Bundle, name: str, count: int) -> Row:
     from ...export.engine import build_engines
     from ...runtime.animator import Animator
     from ...runtime.engines.tensorrt_packages import FLAVOURS
-    from ...runtime.media.frames import read_image
     from ..cold_start import time_cold_start
 
     row: Row = {}
@@ -140,16 +139,9 @@ def check_backend(bundle: Bundle, name: str, count: int) -> Row:
     steps = time_cold_start(bundle, name, default_threads())
     row |= {"cold_ms": steps["total"], "cold_start_ms": steps}
     with Animator.open(bundle, name) as animator:
-        apart = agreement(golden_frame(animator.session, bundle), bundle, read_image)
+        apart = agreement(golden_frame(animator.session, bundle), bundle)
         # A GPU's float32 differs from the CPU's in the last bits, and so may a rounding.
         return row | agrees(apart, 45.0) | warm(animator, count)
-
-
-def golden_frame(session: Session, bundle: Bundle) -> Image:
-    """The bundle's golden frame as this session makes it."""
-    from ...runtime.media.frames import read_image
-
-    return to_image(session.animate(to_planes(begin_golden(session, bundle, read_image))))
 
 
 def agrees(apart: Agreement, least: float) -> Row:

@@ -95,8 +95,6 @@ def check_values(manifest: Manifest) -> None:
             raise StrictError(f"controls[{i}].name", "letters, digits and underscores only")
         if not low <= control.default <= high:
             raise StrictError(f"controls[{i}]", "the default is outside of the range")
-    if len({control.name for control in manifest.controls}) != len(manifest.controls):
-        raise StrictError("controls", "two controls have one name")
     _check_files(manifest)
     for i, stage in enumerate(manifest.stages):
         for tensor in (*stage.inputs, *stage.outputs):
@@ -158,13 +156,12 @@ def check_wiring(chain: Chain) -> None:
     """
     _check_roles(chain)
     states = {pair.to: pair.from_ for pair in chain.recurrent}
-    if len(states) != len(chain.recurrent):
-        raise BundleError("two recurrent outputs become one input")
     controls = [control.name for control in chain.controls]
-    for name in (*states, *controls):
+    names = [*(pair.to for pair in chain.recurrent), *controls]
+    for name in names:
         reserved = name in _RESERVED or name.startswith((DRIVING, REFERENCE))
-        if reserved or (name in states and name in controls):
-            raise BundleError(f"neither a control nor a state can be called {name!r}")
+        if reserved or names.count(name) > 1:
+            raise BundleError(f"a control or state cannot be called {name!r}: the name is taken")
     image: Kind = ("uint8", (1, chain.image.channels, chain.image.size, chain.image.size))
     known: dict[str, tuple[Kind | None, Takers]] = {
         SOURCE_IMAGE: (image, ("source",)),
@@ -205,8 +202,9 @@ def check_wiring(chain: Chain) -> None:
     taken = {tensor.name for stage in chain.stages for tensor in stage.inputs}
     if idle := [name for name in controls if name not in taken]:
         raise BundleError(f"no stage takes the control {idle[0]!r}")
-    _check_transfer(chain, states)
-    _check_control(chain)
+    transfer = next(stage for stage in chain.stages if stage.name == TRANSFER)
+    _check_transfer(chain, transfer, states)
+    _check_control(chain, transfer)
     _check_frame(chain, image)
 
 
@@ -214,18 +212,14 @@ def _check_roles(chain: Chain) -> None:
     names = [stage.name for stage in chain.stages]
     if len(set(names)) != len(names):
         raise BundleError("two stages have one name")
-    counts = {role: len(chain.of_role(role)) for role in ROLES}
-    most_one = max(counts["reference"], counts["landmarks"]) <= 1
-    if not (counts["source"] and counts["observe"] == 1 and most_one):
+    roles = [stage.role for stage in chain.stages]
+    once = roles.count("observe") == 1 >= max(roles.count("reference"), roles.count("landmarks"))
+    if not once or "source" not in roles or roles != sorted(roles, key=ROLES.index):
         raise BundleError(
-            "a bundle has stages of role `source`, one `observe`, at most one `reference`, at most "
-            "one `landmarks`, and `frame`; this one has "
-            + ", ".join(f"{count} {role}" for role, count in counts.items()),
+            f"a bundle has stages of the roles {', '.join(ROLES)}, in this order: `observe` once, "
+            f"`reference` and `landmarks` at most once; this one has {', '.join(roles)}",
             "export it again",
         )
-    roles = [ROLES.index(stage.role) for stage in chain.stages]
-    if roles != sorted(roles):
-        raise BundleError("stages are listed out of order: " + ", ".join(ROLES))
     if TRANSFER not in [stage.name for stage in chain.of_role("frame")]:
         raise BundleError(f"there is no stage {TRANSFER!r} of role `frame`", "export it again")
     if names[-1] == TRANSFER:
@@ -246,8 +240,7 @@ def _check_prefix(stage: Stage, name: str) -> None:
         )
 
 
-def _check_transfer(chain: Chain, states: dict[str, str]) -> None:
-    transfer = _transfer(chain)
+def _check_transfer(chain: Chain, transfer: Stage, states: dict[str, str]) -> None:
     made = {tensor.name: tensor for tensor in transfer.outputs}
     taken = {tensor.name: tensor for tensor in transfer.inputs}
     for to, from_ in states.items():
@@ -260,9 +253,9 @@ def _check_transfer(chain: Chain, states: dict[str, str]) -> None:
         raise _leak(transfer, f"passes on {passed} numbers a frame, {allowed} are allowed")
 
 
-def _check_control(chain: Chain) -> None:
+def _check_control(chain: Chain, transfer: Stage) -> None:
     """What carries the motion must be among the tensors, in its shape."""
-    control, tensors, transfer = chain.control, chain.tensors(), _transfer(chain)
+    control, tensors = chain.control, chain.tensors()
     if isinstance(control, KeypointControl):
         points: Kind = ("float32", (1, control.count, 2))
         _must_make(chain.of_role("observe")[0], DRIVING + "kp_value", points)
@@ -307,10 +300,6 @@ def _check_frame(chain: Chain, image: Kind) -> None:
             raise BundleError(
                 f"layers.{layer}: no stage makes {name!r} of every frame in a layer's shape"
             )
-
-
-def _transfer(chain: Chain) -> Stage:
-    return next(stage for stage in chain.stages if stage.name == TRANSFER)
 
 
 def _must_make(stage: Stage, name: str, kind: Kind) -> None:

@@ -38,6 +38,9 @@ LANDMARK_IMAGE, LANDMARKS = "landmark_image", "landmarks"
 and the probability that the landmark is there."""
 
 Role = Literal["source", "observe", "reference", "frame", "landmarks"]
+"""`source` runs once per source image; `observe` on every driving frame and on the reference frame;
+`reference` once per reference; `frame` on every driving frame, in order; `landmarks` on its own, on
+the source and on the reference frame, to align them."""
 Motion = Literal["relative", "absolute"]
 
 
@@ -53,12 +56,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the chain.
-
-    `role` says when it runs: `source` once per source image; `observe` on every driving frame and
-    on the reference frame; `reference` once per reference; `frame` on every driving frame, in
-    order; `landmarks` on its own, on the source and on the reference frame, to align them.
-    """
+    """One step of the chain. `role` says when it runs: see `Role`."""
 
     name: str
     role: Role
@@ -227,14 +225,12 @@ class Chain:
 
     def given(self) -> list[str]:
         """Tensors that the caller writes: images and settings."""
-        images = SOURCE_IMAGE, DRIVING_FRAME, LANDMARK_IMAGE
-        taken = self.tensors()
+        taken, images = self.tensors(), (SOURCE_IMAGE, DRIVING_FRAME, LANDMARK_IMAGE)
         return [*(name for name in images if name in taken), *self.settings()]
 
     def settings(self) -> list[str]:
         """What the caller sets besides images: the alignment and the controls."""
-        names = ALIGNMENT, *(control.name for control in self.controls)
-        taken = self.tensors()
+        taken, names = self.tensors(), (ALIGNMENT, *(control.name for control in self.controls))
         return [name for name in names if name in taken]
 
     def copied_references(self) -> list[tuple[str, str]]:

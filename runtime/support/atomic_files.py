@@ -137,9 +137,9 @@ def _resolved(final: Path | str) -> Path:
 def _temporary(final: Path | str, target: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """A temporary path beside `target`, made at once to fail before the work, not after it."""
     temporary = _temporary_name(target)
-    with output_errors(final):
-        make(temporary)
-    try:
+    try:  # at once: a signal may come between making it and yielding it
+        with output_errors(final):
+            make(temporary)
         with output_errors(final, WRITE_ERRNOS):
             yield temporary
     finally:

@@ -10,8 +10,7 @@ from .process import signal_behind
 
 
 def import_or_explain(module: str, cure: str) -> Any:
-    """The module. Ctrl-C and SIGTERM pass through, also where a package's native code has turned
-    them into an ImportError of its own.
+    """The module. Ctrl-C and SIGTERM pass through, even if a package turned them into an error.
 
     Raises:
         BackendError: it cannot be imported; `cure` is the hint.
@@ -19,7 +18,7 @@ def import_or_explain(module: str, cure: str) -> Any:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as error:
-        if signal := signal_behind(error):
+        if (signal := signal_behind(error)) is not None:
             raise signal from None
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BackendError(f"{module} cannot be imported: {reason}", cure) from error

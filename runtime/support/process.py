@@ -20,8 +20,8 @@ class Terminated(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-def make_printing_safe() -> None:
-    """Keep printing from failing a run: a closed stream (`2>&-`, some services) discards its text,
+def make_streams_safe() -> None:
+    """Make sure that printing never fails a run: what goes to a closed stream (`2>&-`) is dropped,
     and characters that the encoding lacks are escaped."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from toy_bundle import blob, make_toy_bundle
 
 from sonomime.runtime import Animator
-from sonomime.runtime.support.errors import BackendError, ConfigError, InputError
+from sonomime.runtime.support.errors import BackendError, InputError
 
 Image = NDArray[np.uint8]
 CENTRE = blob(64, 0, 0)
@@ -74,14 +74,16 @@ def test_scale_multiplies_relative_motion(toy_bundle: Path) -> None:
             animator.session.backend.write("scale", 9)
 
 
-def test_smoothing_follows_slowly_and_by_real_time(toy_bundle: Path) -> None:
-    for seconds, step in ((1.0, 1.0), (0.1, 0.1), (None, 1 / 30)):
-        with Animator.open(toy_bundle, motion="absolute", smooth=(1.0, 0.0)) as animator:
-            animator.set_source(CENTRE)
-            animator.animate(CENTRE, None if seconds is None else 5.0)
-            frame = animator.animate(blob(64, 0.4, 0), None if seconds is None else 5.0 + seconds)
-        rate = 2 * np.pi * step
-        assert centre(frame)[0] == pytest.approx(0.4 * rate / (rate + 1), abs=0.02)
+@pytest.mark.parametrize(("seconds", "step"), [(1.0, 1.0), (0.1, 0.1), (None, 1 / 30)])
+def test_smoothing_follows_slowly_and_by_real_time(
+    toy_bundle: Path, seconds: float | None, step: float
+) -> None:
+    with Animator.open(toy_bundle, motion="absolute", smooth=(1.0, 0.0)) as animator:
+        animator.set_source(CENTRE)
+        animator.animate(CENTRE, None if seconds is None else 5.0)
+        frame = animator.animate(blob(64, 0.4, 0), None if seconds is None else 5.0 + seconds)
+    rate = 2 * np.pi * step
+    assert centre(frame)[0] == pytest.approx(0.4 * rate / (rate + 1), abs=0.02)
 
 
 def test_smoothing_starts_afresh_with_a_new_source_reference_or_clip(toy_bundle: Path) -> None:
@@ -103,24 +105,17 @@ def test_smoothing_starts_afresh_with_a_new_source_reference_or_clip(toy_bundle:
 def test_images_of_any_size_grey_and_colour(tmp_path: Path, channels: int) -> None:
     folder = make_toy_bundle(tmp_path / "toy", channels=channels)
     with Animator.open(folder, motion="absolute") as animator:
-        for height, width in ((64, 64), (40, 90), (91, 37), (300, 200), (8, 11)):
-            for colours in (1, 3):
-                image = blob(width, 0, 0, colours, height=height, width=0.4)
-                animator.set_source(image)
-                made = animator.animate(image)
-                assert made.shape == ((64, 64) if channels == 1 else (64, 64, 3))
-                restored = animator.letterbox.restore(made)
-                assert restored.shape[:2] == (height, width)
-                assert centre(restored) == pytest.approx((0, 0), abs=0.05)
-
-
-def test_colour_planes_keep_their_order(tmp_path: Path) -> None:
-    image = blob(64, 0, 0, 3)
-    with Animator.open(make_toy_bundle(tmp_path / "rgb", channels=3)) as animator:
+        for height, width, colours in ((64, 64, 1), (40, 90, 3), (300, 200, 1), (8, 11, 3)):
+            image = blob(width, 0, 0, colours, height=height, width=0.4)
+            animator.set_source(image)
+            made = animator.animate(image)
+            assert made.shape == ((64, 64) if channels == 1 else (64, 64, 3))
+            restored = animator.letterbox.restore(made)
+            assert restored.shape[:2] == (height, width)
+            assert centre(restored) == pytest.approx((0, 0), abs=0.05)
+        image = blob(64, 0, 0, channels)
         animator.set_source(image)
-        made = animator.animate(image)
-        assert np.abs(made.astype(int) - image).max() <= 1
-        assert np.array_equal(animator.read("source_image")[0], image.transpose(2, 0, 1))
+        assert np.abs(animator.animate(image).astype(int) - image).max() <= 1, "channels in order"
 
 
 def test_a_frame_belongs_to_the_caller(animator: Animator) -> None:
@@ -137,8 +132,6 @@ def test_read_detect_and_timings(animator: Animator) -> None:
     assert animator.read("deformation").shape == (1, 64, 64, 2)
     assert list(animator.timings) == ["keypoints", "transfer", "motion", "generator"]
     assert all(seconds > 0 for seconds in animator.timings.values())
-    with pytest.raises(ConfigError, match="flow"):
-        animator.read("flow")
     assert animator.detect(blob(64, 0.25, 0)).mean(0) == pytest.approx((0.25, 0), abs=0.01)
 
 
@@ -164,51 +157,23 @@ def test_calls_without_a_source_and_after_closing(toy_bundle: Path) -> None:
             call()
 
 
-@pytest.mark.parametrize("timestamp", [1.0, 0.5, float("nan"), float("inf")])
-def test_time_increases(animator: Animator, timestamp: float) -> None:
+def test_time_increases(animator: Animator) -> None:
     animator.animate(CENTRE, 1.0)
-    with pytest.raises(InputError):
+    for timestamp in (1.0, 0.5, float("nan"), float("inf")):
+        with pytest.raises(InputError):
+            animator.animate(CENTRE, timestamp)
+    for timestamp, step in ((1.5, 0.5), (None, 1 / 30)):
         animator.animate(CENTRE, timestamp)
-    animator.animate(CENTRE, 1.5)
-    assert animator.read("dt_seconds")[0] == pytest.approx(0.5)
-    animator.animate(CENTRE)
-    assert animator.read("dt_seconds")[0] == pytest.approx(1 / 30)
+        assert animator.read("dt_seconds")[0] == pytest.approx(step)
 
 
 def test_threads_are_served_one_after_the_other(toy_bundle: Path) -> None:
-    results: list[bool] = []
     with Animator.open(toy_bundle, motion="absolute") as animator:
         animator.set_source(CENTRE)
 
-        def work(x: float) -> None:
-            for _ in range(20):
-                made = animator.animate(blob(64, x, 0))
-                results.append(abs(centre(made)[0] - x) < 0.03)
+        def work(x: float) -> float:
+            return centre(animator.animate(blob(64, x, 0)))[0]
 
-        threads = [threading.Thread(target=work, args=(x,)) for x in (-0.4, 0.4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert len(results) == 40 and all(results)
-
-
-def test_the_runtime_needs_neither_torch_nor_onnx(
-    toy_bundle: Path, run_python: Callable[..., tuple[int, str, str]]
-) -> None:
-    code = """
-import sys
-import sonomime
-import sonomime.runtime
-early = {"torch", "onnx", "cv2", "av", "onnxruntime"} & sys.modules.keys()
-import numpy as np
-with sonomime.runtime.Animator.open(sys.argv[1]) as animator:
-    image = np.random.default_rng(0).integers(0, 255, (90, 120), np.uint8)
-    animator.set_source(image)
-    animator.animate(image)
-late = {"torch", "onnx", "onnxscript"} & sys.modules.keys()
-rooms = {name for name in sys.modules if name.startswith(("sonomime.training", "sonomime.export"))}
-print(sorted(early), sorted(late), sorted(rooms))
-"""
-    status, output, errors = run_python(code, str(toy_bundle))
-    assert (status, output.strip()) == (0, "[] [] []"), errors
+        xs = [-0.4, 0.4] * 20
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(work, xs)) == pytest.approx(xs, abs=0.03)

@@ -46,10 +46,9 @@ def layers(shift: tuple[float, float] = (0, 0), **levels: float) -> list[NDArray
 
 
 @pytest.mark.parametrize(
-    ("width", "height"),
-    [(64, 64), (80, 60), (101, 77), (333, 201), (51, 127), (40, 31), (9, 301), (300, 9)],
+    ("width", "height", "channels"),
+    [(64, 64, ()), (101, 77, (3,)), (333, 201, ()), (51, 127, ()), (9, 301, ()), (300, 9, (3,))],
 )
-@pytest.mark.parametrize("channels", [(), (3,)])
 def test_nothing_moved_is_the_source(width: int, height: int, channels: tuple[int, ...]) -> None:
     picture = noise(width, height, *channels)
     frame = composer(picture).compose(*layers())
@@ -57,26 +56,29 @@ def test_nothing_moved_is_the_source(width: int, height: int, channels: tuple[in
     assert levels_apart(frame, picture) <= 1
 
 
-@pytest.mark.parametrize(("width", "height"), [(256, 256), (256, 192), (192, 256)])
-def test_whole_pixels_of_the_source_stay_whole(width: int, height: int) -> None:
-    picture = noise(width, height)
+@pytest.mark.parametrize(("x", "y"), [(1, 0), (0, -3), (-11, 2)])
+def test_whole_pixels_of_the_source_stay_whole(x: int, y: int) -> None:
+    picture = noise(256, 192)
     inside = np.s_[16:-16, 16:-16]
-    for x, y in ((1, 0), (0, -3), (5, 7), (-11, 2)):
-        frame = composer(picture).compose(*layers((x / 4, y / 4)))  # the model has a quarter
-        wanted = np.roll(picture, (-y, -x), (0, 1))
-        assert levels_apart(frame[inside], wanted[inside]) <= 1
+    frame = composer(picture).compose(*layers((x / 4, y / 4)))  # the model has a quarter
+    assert levels_apart(frame[inside], np.roll(picture, (-y, -x), (0, 1))[inside]) <= 1
 
 
 def test_half_pixels_keep_speckle_sharp() -> None:
     picture = cv2.GaussianBlur(noise(256, 256), (0, 0), 1.0)
     frame = composer(picture).compose(*layers((0.5 / 4, 0)))
-    wanted = cv2.warpAffine(
-        picture, np.float32([[1, 0, -0.5], [0, 1, 0]]), (256, 256), flags=cv2.INTER_LANCZOS4
-    )
-    bilinear = np.rint((picture.astype(np.float64) + np.roll(picture, -1, 1)) / 2)
+    shift = np.float32([[1, 0, -0.5], [0, 1, 0]])
+    wanted = cv2.warpAffine(picture, shift, (256, 256), flags=cv2.INTER_LANCZOS4)
     inside = np.s_[16:-16, 16:-16]
-    assert np.std(frame[inside]) > np.std(bilinear[inside])
     assert abs(np.std(frame[inside]) / np.std(wanted[inside]) - 1) < 0.02
+
+
+def test_the_low_pass_moves_on_its_own() -> None:
+    """A ramp has no texture."""
+    picture = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
+    (moved, *_), (_, *still) = layers((4, 0)), layers()
+    frame = composer(picture).compose(moved, *still)[64:-64, 64:-64]
+    assert levels_apart(frame, picture[64:-64, 64:-64] + 16) <= 1  # the model has a quarter
 
 
 def test_a_mirror_goes_on_where_the_source_ends() -> None:
@@ -89,40 +91,24 @@ def test_a_mirror_goes_on_where_the_source_ends() -> None:
     assert apart < 0.25 * np.abs(mirror[inside, :8].astype(int) - picture[inside, :1]).mean()
 
 
-@pytest.mark.parametrize("channels", [(), (3,)])
-def test_no_black_is_drawn_in_from_beside_the_picture(channels: tuple[int, ...]) -> None:
-    picture = np.full((96, 256, *channels), 120, np.uint8)
-    for shift in ((0, -4), (0, 4)):
+@pytest.mark.parametrize("shape", [(96, 256), (256, 96, 3)])
+def test_no_black_is_drawn_in_from_beside_the_picture(shape: tuple[int, ...]) -> None:
+    picture = np.full(shape, 120, np.uint8)
+    for shift in ((0, -4), (0, 4), (-4, 0), (4, 0)):
         assert levels_apart(composer(picture).compose(*layers(shift)), picture) <= 1
-    tall = np.ascontiguousarray(picture.swapaxes(0, 1))
-    for shift in ((-4, 0), (4, 0)):
-        assert levels_apart(composer(tall).compose(*layers(shift)), tall) <= 1
 
 
 def test_gain_offset_and_gate() -> None:
     picture = np.full((192, 256), 100, np.uint8)
     even = np.s_[40:-40, 40:-40]  # away from the letterbox, where the texture is not 0
-    lit = composer(picture).compose(*layers(gain=1.5, offset=-0.1))
-    assert levels_apart(lit[even], np.full_like(lit[even], 125)) <= 1  # 150 - 25.5
-    bright = composer(picture).compose(*layers(offset=1.0))
-    assert (bright[even] == 255).all(), "what is too bright is white"
+    lit = composer(picture).compose(*layers(gain=1.5, offset=-0.1))[even]
+    assert levels_apart(lit, np.full_like(lit, 125)) <= 1  # 150 - 25.5
+    assert (composer(picture).compose(*layers(offset=1.0))[even] == 255).all()
     texture = cv2.GaussianBlur(noise(256, 192), (0, 0), 0.8)
-    halved = composer(texture).compose(*layers(gate=0.5))[even].astype(float)
-    fine = np.std(halved - cv2.GaussianBlur(halved, (0, 0), 2))
-    whole = texture[even].astype(float)
-    assert fine / np.std(whole - cv2.GaussianBlur(whole, (0, 0), 2)) == pytest.approx(0.5, abs=0.05)
-
-
-def test_low_pass_and_texture_move_on_their_own() -> None:
-    # Nearly all of it is low-pass.
-    smooth = cv2.GaussianBlur(noise(256, 256).astype(np.float32), (0, 0), 32)
-    picture = cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
-    moved, still = layers((4, 0)), layers()
-    frame = composer(picture).compose(moved[0], *still[1:])
-    wanted = np.roll(picture, -16, 1)
-    inside = np.s_[24:-24, 24:-24]
-    apart = np.abs(frame.astype(int) - wanted)[inside].mean()
-    assert apart < 0.1 * np.abs(picture.astype(int) - wanted)[inside].mean()
+    halved = composer(texture).compose(*layers(gate=0.5))
+    halved, whole = halved[even].astype(float), texture[even].astype(float)
+    fine = [np.std(x - cv2.GaussianBlur(x, (0, 0), 2)) for x in (halved, whole)]
+    assert fine[0] / fine[1] == pytest.approx(0.5, abs=0.05)
 
 
 def test_colours_are_moved_alike_and_lit_by_their_own_layers() -> None:
@@ -139,15 +125,14 @@ def test_colours_are_moved_alike_and_lit_by_their_own_layers() -> None:
     assert frame[32, 32].tolist() == [100, 200, 0]
 
 
-def test_another_size_than_the_source_s() -> None:
+@pytest.mark.parametrize("size", [(64, 48), (200, 150)])
+def test_another_size_than_the_source_s(size: tuple[int, int]) -> None:
     picture = cv2.GaussianBlur(noise(128, 96), (0, 0), 3)
-    for size in ((64, 48), (256, 192), (200, 150)):
-        frame = composer(picture, size).compose(*layers((2, 1)))
-        assert frame.shape == size[::-1]
-        back = cv2.resize(frame, (128, 96), interpolation=cv2.INTER_AREA)
-        wanted = composer(picture).compose(*layers((2, 1)))
-        inside = np.s_[8:-8, 8:-8]
-        assert np.abs(back.astype(int) - wanted)[inside].mean() < 1.5
+    frame = composer(picture, size).compose(*layers((2, 1)))
+    assert frame.shape == size[::-1]
+    back = cv2.resize(frame, (128, 96), interpolation=cv2.INTER_AREA)
+    wanted = composer(picture).compose(*layers((2, 1)))
+    assert np.abs(back.astype(int) - wanted)[8:-8, 8:-8].mean() < 1.5
 
 
 # -- of an Animator -------------------------------------------------------------------------------
@@ -200,30 +185,9 @@ def test_colours_of_source_and_model(tmp_path: Path, model: int, source: int) ->
         assert levels_apart(animator.compose(), colours) <= 1
 
 
-class Foreign:
-    """An array that is not numpy's."""
-
-    def __init__(self, array: Image) -> None:
-        self.array = array
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> Any:
-        return self.array.__dlpack_device__()
-
-
-def test_a_source_of_another_library_is_read_back(animator: Animator) -> None:
-    animator.set_source(Foreign(blob(64, 0.1, 0)))
-    animator.animate(blob(64, 0, 0))
-    assert levels_apart(animator.compose(), blob(64, 0.1, 0)) <= 1
-
-
 def test_without_a_frame_or_layers_there_is_nothing_to_compose(
     animator: Animator, toy_bundle: Path
 ) -> None:
-    with pytest.raises(InputError):
-        animator.compose()
     for picture in (wide(0), wide(0.1)):  # the last frame was of another picture
         animator.set_source(picture)
         with pytest.raises(InputError):
@@ -234,15 +198,13 @@ def test_without_a_frame_or_layers_there_is_nothing_to_compose(
         plain.animate(blob(64, 0, 0))
         with pytest.raises(ConfigError):
             plain.compose("model")
-        with pytest.raises(ConfigError):
-            plain.animate(blob(64, 0, 0), size="source")
 
 
 @pytest.mark.parametrize(
     ("size", "hint"),
     [
-        ((400, 400), "400x300"), ((4000, 3000), "1920x1440"), ((300, 400), ""), ((4, 3), ""),
-        ((2560, 1920), ""), ((400, 302), ""), ((0, 0), ""), ("large", ""), (300, ""), ((1,), ""),
+        ((400, 400), "400x300"), ((4000, 3000), "1920x1440"), ((4, 3), ""), ((400, 302), ""),
+        ("large", ""), (300, ""), ((1,), ""),
     ],
 )  # fmt: skip
 def test_sizes_that_are_refused(animator: Animator, size: Any, hint: str) -> None:
@@ -258,76 +220,64 @@ def test_sizes_that_are_refused(animator: Animator, size: Any, hint: str) -> Non
 
 
 def test_sizes_that_are_read() -> None:
-    assert parse_size("source") == "source" and parse_size("model") == "model"
-    assert parse_size("800x600") == (800, 600)
-    for text in ("", "800", "800x", "x600", "800X600", "-8x6", "8.5x6", "largest", "9" * 5000):
+    assert [parse_size(text) for text in ("source", "800x600")] == ["source", (800, 600)]
+    for text in ("", "800", "800x", "-8x6", "8.5x6", "9" * 5000):
         with pytest.raises(ConfigError):
             parse_size(text)
-    assert fitted(4000, 3000, 1920, 1920) == (1920, 1440)
     assert fitted(3000, 10, 100, 100) == (100, 1)
 
 
 # -- from files to files --------------------------------------------------------------------------
 
 
-@pytest.fixture
-def driving(tmp_path: Path) -> Path:
-    folder = tmp_path / "driving"
-    folder.mkdir()
+def job(folder: Path, picture: Image, name: str, **options: Any) -> Job:
+    """A still and two driving frames in files."""
+    (folder / "driving").mkdir(exist_ok=True)
     for i, x in enumerate((0.0, 0.2)):
-        cv2.imwrite(str(folder / f"{i}.png"), blob(64, x, 0))
-    return folder
-
-
-def still(folder: Path, picture: Image) -> Path:
-    path = folder / "still.png"
-    cv2.imwrite(str(path), picture if picture.ndim == 2 else picture[..., ::-1])
-    return path
+        cv2.imwrite(str(folder / "driving" / f"{i}.png"), blob(64, x, 0))
+    still = folder / "still.png"
+    cv2.imwrite(str(still), picture if picture.ndim == 2 else picture[..., ::-1])
+    return Job(still, folder / "driving", folder / name, **options)
 
 
 def test_files_are_composed_unless_asked_otherwise(
-    animator: Animator, toy_bundle: Path, driving: Path, tmp_path: Path
+    animator: Animator, toy_bundle: Path, tmp_path: Path
 ) -> None:
-    source = still(tmp_path, wide(0))
     for size, shown in (("source", (400, 300)), ("model", (64, 48)), ((200, 150), (200, 150))):
-        output = tmp_path / f"{shown[0]}.mkv"
-        done = animate_files(animator, Job(source, driving, output, mark=False, size=size))
+        done = animate_files(animator, job(tmp_path, wide(0), "o.mkv", mark=False, size=size))
         assert done.size == shown
-        last = [frame.image for frame in open_source(output)][-1]
+        last = [frame.image for frame in open_source(done.output)][-1]
         wanted = cv2.resize(wide(0.2), shown, interpolation=cv2.INTER_AREA)
         assert levels_apart(last, wanted) <= 5
     with Animator.open(toy_bundle, threads=1) as enlarging:
         for size, shown in (("source", (400, 300)), ("model", (64, 48))):
-            job = Job(source, driving, tmp_path / f"{shown[0]}.mkv", size=size)
-            assert animate_files(enlarging, job).size == shown
+            done = animate_files(enlarging, job(tmp_path, wide(0), "o.mkv", size=size))
+            assert done.size == shown
         with pytest.raises(ConfigError):
-            animate_files(enlarging, Job(source, driving, tmp_path / "no.mkv", size=(200, 150)))
+            animate_files(enlarging, job(tmp_path, wide(0), "no.mkv", size=(200, 150)))
         assert not (tmp_path / "no.mkv").exists()
 
 
 @pytest.mark.parametrize("side_by_side", [False, True])
-def test_colours_reach_the_file(
-    animator: Animator, driving: Path, tmp_path: Path, side_by_side: bool
-) -> None:
-    source = still(tmp_path, blob(120, 0, 0, channels=3, height=91))
-    job = Job(source, driving, tmp_path / "out.mkv", side_by_side=side_by_side, mark=False)
-    done = animate_files(animator, job)
+def test_colours_reach_the_file(animator: Animator, tmp_path: Path, side_by_side: bool) -> None:
+    picture = blob(120, 0, 0, channels=3, height=91)
+    done = animate_files(
+        animator, job(tmp_path, picture, "out.mkv", side_by_side=side_by_side, mark=False)
+    )
     assert (done.size == (120, 91)) is not side_by_side
     first = next(iter(open_source(done.output, channels=3))).image[20:]  # below the captions
-    spread = first.max(axis=2).astype(int) - first.min(axis=2)
+    spread = np.ptp(first.astype(int), axis=2)
     assert spread.max() > 150, "the blob is orange"
     white = (spread <= 2) & (first[..., 0] > 230)
     assert white.any() == side_by_side, "the driving blob is grey"
-    grey = still(tmp_path, np.repeat(wide(0)[..., None], 3, axis=2))
-    done = animate_files(animator, Job(grey, driving, tmp_path / "out", mark=False))
+    grey = np.repeat(wide(0)[..., None], 3, axis=2)
+    done = animate_files(animator, job(tmp_path, grey, "out", mark=False))
     assert read_image(min(done.output.iterdir())).ndim == 2, "grey in a file of colours"
 
 
 def test_a_source_above_the_limit_is_animated_smaller_and_that_is_logged(
-    animator: Animator, driving: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    animator: Animator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = still(tmp_path, blob(2400, 0, 0, height=300))
-    done = animate_files(animator, Job(source, driving, tmp_path / "out", mark=True))
+    done = animate_files(animator, job(tmp_path, blob(2400, 0, 0, height=300), "out"))
     assert done.size == (MOST_SIDE, 240)
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]

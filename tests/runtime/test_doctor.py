@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import tempfile
@@ -13,14 +14,7 @@ import cv2
 import pytest
 from toy_bundle import blob, copy_bundle, edit_manifest, replace_file
 
-from sonomime.runtime import doctor
 from sonomime.runtime.doctor import Check, as_data, examine
-
-
-@pytest.fixture(autouse=True)
-def quick_torch(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A CPU build of torch, which need not be imported."""
-    return put_torch(monkeypatch, None)
 
 
 def put_torch(monkeypatch: pytest.MonkeyPatch, cuda: str | None, usable: bool = False) -> None:
@@ -31,6 +25,12 @@ def put_torch(monkeypatch: pytest.MonkeyPatch, cuda: str | None, usable: bool = 
     monkeypatch.setitem(sys.modules, "torch", torch)
 
 
+@pytest.fixture(autouse=True)
+def quick_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU build of torch, which need not be imported."""
+    put_torch(monkeypatch, None)
+
+
 def found(bundle: Path, device: int | None = None) -> dict[str, Check]:
     return {check.name: check for check in examine(bundle, device)}
 
@@ -38,8 +38,8 @@ def found(bundle: Path, device: int | None = None) -> dict[str, Check]:
 def test_a_sound_installation_passes(toy_bundle: Path) -> None:
     checks = found(toy_bundle)
     assert list(checks) == [
-        "python", "numpy", "opencv", "pyav", "onnxruntime", "gpu", "torch", "onnx", "bundle",
-        "temporary folder", "cache",
+        "python", "numpy", "opencv", "pillow", "tqdm", "pyav", "onnxruntime", "gpu", "torch",
+        "onnx", "bundle", "temporary folder", "cache",
     ]  # fmt: skip
     assert [check.name for check in checks.values() if check.state == "fail"] == []
     assert checks["bundle"].detail.startswith("toy ")
@@ -53,6 +53,8 @@ def test_a_sound_installation_passes(toy_bundle: Path) -> None:
         ("onnxruntime", "onnxruntime", "fail", "sonomime[cpu]"),
         ("cv2", "opencv", "fail", "opencv-python-headless"),
         ("av", "pyav", "fail", "pip install av"),
+        ("PIL", "pillow", "fail", "pip install pillow"),
+        ("tqdm", "tqdm", "fail", "pip install tqdm"),
         ("torch", "torch", "note", "https://download.pytorch.org/whl/cpu"),
         ("onnx", "onnx", "note", "sonomime[train]"),
     ],
@@ -80,26 +82,21 @@ def test_which_build_of_torch_there_is(
     assert check.state == "ok" and check.detail.startswith("2.10.0, ") and words in check.detail
 
 
-def test_a_broken_torch_is_a_failure(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cause", [None, KeyboardInterrupt()])
+def test_a_broken_package_is_a_failure_and_a_signal_is_not(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, cause: BaseException | None
+) -> None:
     def broken(name: str) -> Any:
-        raise OSError("libc10.so: cannot open shared object file\nand more")
+        raise OSError("libc10.so: cannot open shared object file\nand more") from cause
 
-    monkeypatch.setattr(doctor.importlib, "import_module", broken)
-    check = doctor.examine(toy_bundle)
-    torch = {each.name: each for each in check}["torch"]
+    monkeypatch.setattr(importlib, "import_module", broken)
+    if cause is not None:
+        with pytest.raises(KeyboardInterrupt):
+            found(toy_bundle)
+        return
+    torch = found(toy_bundle)["torch"]
     assert (torch.state, torch.exit_code) == ("fail", 4)
     assert "libc10.so" in torch.detail and "\n" not in torch.detail and torch.fix
-
-
-def test_a_signal_is_not_taken_for_a_broken_package(
-    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(name: str) -> Any:
-        raise ImportError("initialization failed") from KeyboardInterrupt()
-
-    monkeypatch.setattr(doctor.importlib, "import_module", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        found(toy_bundle)
 
 
 def test_another_encoder_will_do(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,24 +122,19 @@ def test_where_the_cache_is_and_what_its_clips_take(
     assert "1.5 GB of decoded clips" in detail and str(clips) in detail
 
 
-def test_without_a_home_folder(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_home(*_: Any) -> Any:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.delenv("HOME", raising=False)
-    monkeypatch.setattr(Path, "home", no_home)
-    monkeypatch.setattr("os.path.expanduser", lambda path: path)
-    check = found(toy_bundle)["cache"]
-    assert (check.state, check.exit_code) == ("fail", 7) and "XDG_CACHE_HOME" in check.fix
-
-
-def test_a_missing_or_changed_bundle(toy_bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_that_cannot_be_used(
+    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     changed = copy_bundle(toy_bundle, tmp_path / "changed")
     (changed / "motion.onnx").write_bytes(b"")
-    for folder in (tmp_path / "none", changed):
-        check = found(folder)["bundle"]
-        assert (check.state, check.exit_code) == ("fail", 3) and check.fix
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    for folder, device, code in (
+        (tmp_path / "none", None, 3),
+        (changed, None, 3),
+        (toy_bundle, 0, 4),
+    ):
+        check = found(folder, device)["bundle"]
+        assert (check.state, check.exit_code) == ("fail", code) and check.fix
 
 
 def test_a_bundle_that_computes_something_else(toy_bundle: Path, tmp_path: Path) -> None:
@@ -161,19 +153,14 @@ def test_a_bundle_that_computes_something_else(toy_bundle: Path, tmp_path: Path)
 def test_gpus_by_the_numbers_that_device_takes(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime: Any = types.ModuleType("cuda.bindings.runtime")
     names = [b"NVIDIA L4\0", b"NVIDIA T4\0"]
-    runtime.cudaGetDeviceCount = lambda: (0, 2)
-    runtime.cudaGetDeviceProperties = lambda index: (0, types.SimpleNamespace(name=names[index]))
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
+    runtime = types.SimpleNamespace(
+        cudaGetDeviceCount=lambda: (0, 2),
+        cudaGetDeviceProperties=lambda index: (0, types.SimpleNamespace(name=names[index])),
+    )
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)  # type: ignore[arg-type]
     check = next(check for check in examine(toy_bundle) if check.name == "gpu")
     assert check.state == "ok" and "0 NVIDIA L4, 1 NVIDIA T4" in check.detail
-
-
-def test_the_gpu_that_was_named_is_tried(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    failed = found(toy_bundle, 0)["bundle"]
-    assert (failed.state, failed.exit_code) == ("fail", 4) and failed.fix
 
 
 def test_folders_that_cannot_be_written(
@@ -186,3 +173,7 @@ def test_folders_that_cannot_be_written(
     for name, variable in (("cache", "XDG_CACHE_HOME"), ("temporary folder", "TMPDIR")):
         assert (checks[name].state, checks[name].exit_code) == ("fail", 7)
         assert variable in checks[name].fix
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # no home folder
+    check = found(toy_bundle)["cache"]
+    assert (check.state, check.exit_code) == ("fail", 7) and "XDG_CACHE_HOME" in check.fix

@@ -11,26 +11,23 @@ from toy_bundle import copy_bundle, edit_manifest
 from sonomime.runtime.backends import open_backend
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.bundle.manifest import Tolerances
-from sonomime.runtime.golden import Agreement, agreement, begin_golden
+from sonomime.runtime.golden import Agreement, agreement, golden_frame
 from sonomime.runtime.media.frames import read_image
-from sonomime.runtime.media.pixels import to_image, to_planes
 from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import BundleError
 
 
-def golden_frame(bundle: Bundle) -> Agreement:
+def found_in(bundle: Bundle) -> Agreement:
     session = Session(bundle.manifest, open_backend("ort-cpu", bundle, threads=1))
     try:
-        driving = begin_golden(session, bundle, read_image)
-        made = to_image(session.animate(to_planes(driving)))
-        return agreement(made, bundle, read_image)
+        return agreement(golden_frame(session, bundle), bundle)
     finally:
         session.close()
 
 
 def test_the_shipped_bundle_makes_its_golden_frame_on_the_cpu() -> None:
     bundle = Bundle.open()
-    found = golden_frame(bundle)
+    found = found_in(bundle)
     assert found.within(bundle.manifest.tolerances)
     assert found.levels <= 2 and found.psnr_db > 70
     golden = read_image(bundle.folder / bundle.manifest.golden.output.file)
@@ -39,13 +36,13 @@ def test_the_shipped_bundle_makes_its_golden_frame_on_the_cpu() -> None:
 
 
 def test_the_golden_motion_is_the_one_that_is_made(toy_bundle: Path, tmp_path: Path) -> None:
-    found = golden_frame(Bundle.open(toy_bundle))
+    found = found_in(Bundle.open(toy_bundle))
     with pytest.raises(BundleError):
-        agreement(np.zeros((32, 32), np.uint8), Bundle.open(toy_bundle), read_image)
+        agreement(np.zeros((32, 32), np.uint8), Bundle.open(toy_bundle))
     assert found.psnr_db > 30
     other = copy_bundle(toy_bundle, tmp_path / "other")
     edit_manifest(other, lambda data: data["golden"].update(motion="absolute"))
-    assert golden_frame(Bundle.open(other)).psnr_db < 25
+    assert found_in(Bundle.open(other)).psnr_db < 25
 
 
 @pytest.mark.parametrize(

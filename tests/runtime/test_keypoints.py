@@ -20,7 +20,7 @@ def test_areas_that_are_known() -> None:
     assert hull_area(SQUARE) == 4
     assert hull_area(np.concatenate([SQUARE / 2, SQUARE, np.zeros((3, 2))])) == 4
     assert hull_area(SQUARE[:3]) == 2
-    assert hull_area(SQUARE[:2]) == 0
+    assert hull_area(SQUARE[:2]) == hull_area(np.array([[-0.0, 0.0], [0.0, 0.0]])) == 0
     assert hull_area(np.stack([np.linspace(-1, 1, 7)] * 2, -1)) == 0
     angle = np.linspace(0, 2 * np.pi, 720, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], -1)
@@ -55,8 +55,3 @@ def test_the_best_reference_has_the_source_s_pose_wherever_and_however_large() -
     distances = [reference_distance(source, frame) for frame in frames]
     assert distances[5] == pytest.approx(0, abs=1e-9)
     assert min(distances[:5] + distances[6:]) > 0.1
-
-
-def test_degenerate_points_give_numbers() -> None:
-    same = np.zeros((5, 2), np.float32)
-    assert np.isfinite(reference_distance(same, same))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -13,31 +14,16 @@ from toy_bundle import blob, copy_bundle, rename_tensor
 
 from sonomime.runtime import Animator
 from sonomime.runtime.media.frames import Image
-from sonomime.runtime.media.video import Frame
+from sonomime.runtime.media.video import Frame, FrameSource
 from sonomime.runtime.reference import CANDIDATES, choose_reference
 from sonomime.runtime.support.errors import ConfigError, InputError
 
 
-class Clip:
+def clip_of(images: Sequence[Image], seekable: bool = True) -> Any:
     """A FrameSource of pictures in memory."""
-
-    path, fps = Path("clip"), None
-
-    def __init__(self, images: Sequence[Image], seekable: bool = True) -> None:
-        self.images, self.seekable = images, seekable
-        self.size = images[0].shape[1], images[0].shape[0]
-        self.count_hint = None
-
-    def __iter__(self) -> Iterator[Frame]:
-        for index, image in enumerate(self.images):
-            yield Frame(index, index / 25, image)
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Clip:
-        return self
-
-    def __exit__(self, *_: Any) -> None: ...
+    clip = MagicMock(spec=FrameSource, path=Path("clip"), count_hint=None, seekable=seekable)
+    clip.__iter__.side_effect = lambda: (Frame(i, i / 25, x) for i, x in enumerate(images))
+    return clip
 
 
 @pytest.fixture
@@ -47,8 +33,12 @@ def animator(displacement_toy: Path) -> Any:
         yield opened
 
 
-def clip(xs: Sequence[float], **options: Any) -> Clip:
-    return Clip([blob(80, x, 0, height=60) for x in xs], **options)
+def blobs(xs: Sequence[float]) -> list[Image]:
+    return [blob(80, x, 0, height=60) for x in xs]
+
+
+def clip(xs: Sequence[float], **options: Any) -> Any:
+    return clip_of(blobs(xs), **options)
 
 
 def test_the_best_reference_is_in_the_middle_of_the_motion(animator: Animator) -> None:
@@ -80,11 +70,11 @@ def test_frames_that_show_nothing_are_no_candidates(
 ) -> None:
     """A match with them finds no motion at all."""
     black, grey = np.zeros((60, 80), np.uint8), np.full((60, 80), 90, np.uint8)
-    shown = clip([-0.4, 0.1, 0.4]).images
-    assert choose_reference(animator, Clip([black, grey, *shown, black]), "best").index == 3
+    shown = blobs([-0.4, 0.1, 0.4])
+    assert choose_reference(animator, clip_of([black, grey, *shown, black]), "best").index == 3
     assert caplog.records == []
     for images, reference in (([black, black], "best"), ([black, *shown], "first"), ([grey], 0)):
-        choose_reference(animator, Clip(images), reference)
+        choose_reference(animator, clip_of(images), reference)
         assert [record.levelno for record in caplog.records] == [logging.WARNING]
         caplog.clear()
 
@@ -118,8 +108,11 @@ def test_keypoints_choose_the_frame_most_like_the_source(toy_bundle: Path, tmp_p
         assert choose_reference(keypoints, clip([0.2, 0.3]), "first").image is None
     folder = copy_bundle(toy_bundle, tmp_path / "toy")
     rename_tensor(folder, "source_kp_value", "source_points")
-    with Animator.open(folder, "cpu", threads=1) as without, pytest.raises(ConfigError):
+    with Animator.open(folder, "cpu", threads=1) as without:
         without.set_source(blob(64, 0.1, 0))
-        choose_reference(without, clip([0.2, 0.3]), "best")
+        with pytest.raises(ConfigError):
+            choose_reference(without, clip([0.2, 0.3]), "best")
+    with pytest.raises(ConfigError):
+        Animator.open(folder, scale="hull")
     with Animator.open(toy_bundle, "cpu", motion="absolute", threads=1) as absolute:
         assert choose_reference(absolute, clip([0.2]), "best").index is None

@@ -134,7 +134,7 @@ def _versions(*more: str) -> dict[str, str]:
     from ... import __version__
 
     versions = {"python": platform.python_version(), "sonomime": __version__}
-    for name in ("numpy", "opencv-python-headless", *more):
+    for name in ("numpy", "opencv-python-headless", "pillow", *more):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

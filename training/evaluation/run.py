@@ -13,6 +13,7 @@ import numpy as np
 
 from ...runtime.media.frames import parse_crop
 from ...runtime.support.errors import ConfigError, InputError, output_errors
+from ...runtime.support.printable import printable
 from ...runtime.support.progress import progress
 from ..data.dataset import Clip, ClipFrames, ClipList, find_clips, load_clip
 from . import strips
@@ -68,7 +69,7 @@ def run(args: Namespace) -> int:
     if args.json:
         print(report.to_json(), end="")
     stream = sys.stderr if args.json else sys.stdout
-    print(report.summary(), file=stream)
+    print(printable(report.summary()), file=stream)
     print(f"\ntables: {output / 'table.md'}", file=stream)
     print(f"all numbers: {output / 'results.json'}", file=stream)
     print(f"pictures: {output / 'overview.png'}, {output / 'strips'}/", file=stream)
@@ -77,7 +78,7 @@ def run(args: Namespace) -> int:
 
 def _warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(printable(f"warning: {warning}"), file=sys.stderr)
 
 
 def _find_clips(args: Namespace) -> tuple[list[Any], LeftOut, list[str]]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ...runtime.support.atomic_files import atomic_write_text, locked
-from ...runtime.support.errors import ConfigError, OutputError, output_errors
+from ...runtime.support.errors import ConfigError, OutputError
 
 _PARTS = ("clips", "displacement", "subjects", "truth")
 _ELSEWHERE = "choose another name with -o"

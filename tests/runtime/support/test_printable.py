@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sonomime.runtime.support.printable import printable
+from sonomime.training import commands
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,8 @@ def test_control_and_format_characters_are_escaped(text: str, shown: str) -> Non
     assert printable(text) == shown
 
 
-def test_what_a_checkpoint_says_of_its_data_is_escaped() -> None:
+def test_what_checkpoints_and_folders_say_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     held_out = pytest.importorskip("sonomime.training.evaluation.held_out")
     assert held_out._name({"name": "train\x1b[2J"}) == r"train\x1b[2J"
+    commands._say("left out: \x1b[2J")
+    assert capsys.readouterr().err == "left out: \\x1b[2J\n"

@@ -132,18 +132,29 @@ def test_the_least_recently_used_go_first(folder: Path, monkeypatch: pytest.Monk
     maker = Maker()
     maker(0)
     size = entries(folder)[0].stat().st_size
+    (folder / "a folder").mkdir()
     (folder / ".left.0123abcd.part.arrays").write_bytes(b"by a killed run")
     monkeypatch.setattr(array_cache, "MOST_BYTES", 2 * size + size // 2)
     maker(1)
     for age, path in enumerate(entries(folder)):
         os.utime(path, ns=(age, age))
     maker(0)  # which makes it the youngest
+    monkeypatch.setattr(array_cache, "_used", set())  # another process
     maker(2)
-    assert len(entries(folder)) == 2
+    assert len(list(folder.glob("*.arrays"))) == 2
     assert [maker(0), maker(2), maker(1)] == [3, 3, 4]
+
+
+def test_what_this_process_uses_stays_above_the_limit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a data set larger than the limit would be decoded again in every run."""
+    maker = Maker()
     monkeypatch.setattr(array_cache, "MOST_BYTES", 1)
-    maker(3)
-    assert len(entries(folder)) == 1  # the newest stays
+    assert [maker(0), maker(1), maker(0), maker(1)] == [1, 2, 2, 2]
+    monkeypatch.setattr(array_cache, "_used", set())
+    assert maker(2) == 3
+    assert len(entries(folder)) == 1
 
 
 def full(path: Path | str = "") -> Any:
@@ -178,7 +189,7 @@ def test_a_run_goes_on_without_the_cache_and_names_it_once(
     spoil(how, folder, monkeypatch)
     maker = Maker()
     with caplog.at_level(logging.WARNING):
-        assert [maker(), maker()] == [1, 2]
+        assert [maker(0), maker(1)] == [1, 2]
     (warning,) = caplog.messages
     assert "cache" in warning and " -o" not in warning
     assert how == "no home" or str(folder) in warning
