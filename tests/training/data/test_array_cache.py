@@ -157,8 +157,12 @@ def test_what_this_process_uses_stays_above_the_limit(
     assert len(entries(folder)) == 1
 
 
-def full(path: Path | str = "") -> Any:
+def no_space(path: Path | str = "") -> Any:
     raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+def full(path: Path) -> Any:
+    raise OutputError(f"cannot write {path}: no space left")
 
 
 def spoil(how: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +204,7 @@ def test_nowhere_to_write_is_an_output_error_that_names_the_cache(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(array_cache, "atomic_path", full)
-    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    monkeypatch.setattr("tempfile.TemporaryFile", no_space)
     with pytest.raises(OutputError) as caught:
         cached_arrays(0, Maker().write, Maker().read)
     assert "cache" in caught.value.message
