@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import zipfile
 from pathlib import Path
@@ -206,6 +207,21 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(
     with pytest.raises(KeyboardInterrupt):
         checkpoint(step=2).save(path)
     assert os.listdir(tmp_path) == ["checkpoint.pt"] and load_checkpoint(path).step == 1
+
+
+def test_a_write_error_that_torch_hides_is_an_output_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*arguments: object) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected position")  # noqa: B904 - as torch does
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OutputError):
+        checkpoint(step=1).save(tmp_path / "checkpoint.pt")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_real_write_error_inside_torch_is_an_output_error(tmp_path: Path) -> None:

@@ -34,12 +34,14 @@ def test_a_run_begins_with_the_weights_and_keeps_the_record(tmp_path: Path) -> N
         assert all(torch.equal(value, weights[k]) for k, value in model.state_dict().items())
     assert trainer.step == 0
     said: list[str] = []
-    for _ in range(2):  # the second time it resumes with its own weights
-        trainer = Trainer(ONE_STEP, batch, run, [], [{"name": "mine"}])
+    for steps in (1, 2):  # the second time it resumes with its own weights
+        longer = config(f"train.max_steps={steps}", preset="ours-p")
+        trainer = Trainer(longer, batch, run, [], [{"name": "mine"}])
         train(trainer, True, None, said.append, tmp_path / "old.pt")
     assert sum("starting from the weights" in line for line in said) == 1
     assert any("resuming at step 1" in line for line in said)
     kept = load_checkpoint(run / "checkpoint.pt")
+    assert kept.step == 2
     assert kept.data == [{"name": "first"}, {"name": "mine"}]
     assert kept.supervised_names == ["neck"]
 

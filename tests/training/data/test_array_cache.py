@@ -177,6 +177,11 @@ def spoil(how: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elif how == "a link":
         (folder.parent / "elsewhere").mkdir(parents=True)
         folder.symlink_to(folder.parent / "elsewhere")
+    elif how == "another user's":
+        folder.mkdir(mode=0o755, parents=True)
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+        if not os.geteuid():  # root's folders are trusted
+            os.chown(folder, 54321, 54321)
     else:
         folder.mkdir(parents=True)
         folder.chmod(0o770)
@@ -184,7 +189,7 @@ def spoil(how: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "how",
-    ["full", "no home", "a file in the way", "a link", "others can write"],
+    ["full", "no home", "a file in the way", "a link", "others can write", "another user's"],
 )
 def test_a_run_goes_on_without_the_cache_and_names_it_once(
     how: str, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
