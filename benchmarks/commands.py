@@ -17,30 +17,49 @@ def add_bench(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = sub.add_parser(
         "bench",
         help="time a frame, stage by stage",
-        description="Closed loop: one frame after the other, as fast as possible. The start of a "
-        "new process is timed apart from warm frames. On a GPU stages are timed by CUDA events, "
-        "and clocks, power and throttling are recorded.",
+        description="Time a frame, stage by stage: one frame after the other, as fast as possible. "
+        "The start of a new process is timed apart from warm frames. On a GPU stages are timed by "
+        "CUDA events, and clocks, power and throttling are recorded.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--bundle", type=Path, metavar="B", help="bundle folder (the default one)")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="B", help="folder of the model (default: the one included)"
+    )
     parser.add_argument(
         "--backend", default="auto", metavar="NAME",
-        help="auto (default), cpu, ort-cuda, tensorrt, rtx, or torch: the model in eager torch",
+        help="auto (default: the fastest available), cpu, ort-cuda, tensorrt, rtx, or torch: the "
+        "model in eager torch",
     )  # fmt: skip
-    parser.add_argument("--device", type=int, metavar="N", help="which GPU, from 0 (0)")
-    parser.add_argument("--frames", type=int, default=200, metavar="N", help="frames timed (200)")
-    parser.add_argument("--warmup", type=int, default=20, metavar="N", help="frames before (20)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (physical cores)")
     parser.add_argument(
-        "--cold", type=int, default=3, metavar="N", help="new processes timed to their first frame"
+        "--device", type=int, metavar="N",
+        help="number of the GPU, from 0 (default: 0, if there is a GPU)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--frames", type=int, default=200, metavar="N", help="frames that are timed (default: 200)"
     )
+    parser.add_argument(
+        "--warmup", type=int, default=20, metavar="N",
+        help="frames before these, which are not timed (default: 20)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads (default: physical cores)"
+    )
+    parser.add_argument(
+        "--cold", type=int, default=3, metavar="N",
+        help="new processes, each timed to its first frame (default: 3)",
+    )  # fmt: skip
     parser.add_argument(
         "--torch", type=Path, metavar="CHECKPOINT",
         help="compare with eager torch running this checkpoint, in interleaved blocks; with "
         "--backend torch, the weights to run",
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, samples too")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write all figures to FILE, those of each frame too",
+    )
     parser.set_defaults(run=run_bench)
 
 

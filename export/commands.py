@@ -35,11 +35,16 @@ def add_export(sub: Subparsers) -> None:
         "45 dB). If they differ, the exit code is 5 and no bundle is left.",
         epilog="example:\n  sonomime export runs/first/checkpoint.pt -o my-bundle",
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint.pt of a run"
+    )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder to make"
     )
-    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    parser.add_argument(
+        "--precision", choices=("fp32", "fp16"), default="fp32",
+        help="fp32 (default), or fp16: half precision",
+    )  # fmt: skip
     parser.add_argument("--name", default="", help="the bundle's name (default: the preset's)")
     parser.add_argument(
         "--frames", type=Path, metavar="VIDEO_OR_FOLDER",
@@ -108,9 +113,10 @@ def add_build(sub: Subparsers) -> None:
         "build",
         build_command,
         help="build TensorRT engines of a bundle's stages",
-        description="Build an engine of every stage. The engines of a bundle are one file in "
-        "$XDG_CACHE_HOME/sonomime (default ~/.cache/sonomime), where backends find it. It is used "
-        "again while stages, version, plugin and target stay the same. -o also writes a file for "
+        description="Build engines of a bundle's stages, for the backends tensorrt and rtx. The "
+        "engines of a bundle are one file in $XDG_CACHE_HOME/sonomime (default "
+        "~/.cache/sonomime), where backends find it. It is used again while the stages, the "
+        "version of TensorRT, the plugin and the GPU stay the same. -o also writes a file for "
         "another machine; there, run: sonomime engine trust FILE.",
         epilog="example:\n  sonomime build bundles/first --flavour rtx -o first.engine",
     )
@@ -120,8 +126,8 @@ def add_build(sub: Subparsers) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--flavour", choices=("tensorrt", "rtx"),
-        help="tensorrt: TensorRT, for this machine's GPU; rtx: TensorRT-RTX, builds without a GPU "
-        "(default: tensorrt if it and a GPU are found, else rtx)",
+        help="tensorrt: TensorRT, for this machine's GPU; rtx: TensorRT-RTX, which needs no "
+        "GPU to build (default: tensorrt if it and a GPU are found, else rtx)",
     )  # fmt: skip
     parser.add_argument(
         "--device", type=int, metavar="N",
@@ -184,7 +190,9 @@ def add_engine(sub: Subparsers) -> None:
         "backends find it. Trust only files whose origin you know.",
         epilog="example:\n  sonomime engine trust first.engine",
     )
-    verb.add_argument("file", type=Path, metavar="FILE")
+    verb.add_argument(
+        "file", type=Path, metavar="FILE", help="engine file that `sonomime build -o FILE` wrote"
+    )
 
 
 def trust_command(args: argparse.Namespace) -> int:
@@ -208,10 +216,10 @@ def add_import_fomm(sub: Subparsers) -> None:
         import_fomm_command,
         help="make a checkpoint from a public FOMM checkpoint",
         description="Convert a checkpoint of the First Order Motion Model's authors. It is read "
-        "without running code from it; mind its licence (CC BY-NC).",
+        "without running code from it. Its licence (CC BY-NC) still holds.",
         epilog="example:\n  sonomime import-fomm vox-cpk.pth.tar --config vox-256.yaml -o vox.pt",
     )
-    parser.add_argument("pth", type=Path, metavar="FILE.pth.tar")
+    parser.add_argument("pth", type=Path, metavar="FILE.pth.tar", help="the public checkpoint")
     parser.add_argument(
         "--config",
         type=Path,
@@ -219,7 +227,9 @@ def add_import_fomm(sub: Subparsers) -> None:
         metavar="FOMM.yaml",
         help="the YAML file that goes with it",
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="CHECKPOINT")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="CHECKPOINT", help="file to write"
+    )
 
 
 def import_fomm_command(args: argparse.Namespace) -> int:

@@ -36,7 +36,8 @@ def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     add("driving", type=Path, metavar="DRIVING",
         help="the clip whose motion it gets: a video, a folder or an image")
     add("-o", "--output", type=Path, required=True, metavar="OUT",
-        help="what to write: NAME.mp4, NAME.mkv (FFV1, lossless), or a folder for .png frames")
+        help="what to write: NAME.mp4, NAME.mkv (FFV1, lossless), a folder for .png frames, "
+        "or NAME.png if it is one frame")
     _add_open(parser)
     add("--motion", choices=("relative", "absolute"), default="relative",
         help="relative (default): move the source as the driving clip moves; absolute: take the "
@@ -44,7 +45,7 @@ def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     add("--reference", type=_reference, default="first", metavar="first|N|best",
         help="the driving frame that shows the source's pose: the first (default), number N "
         "counted from 0, or best: with the default model the frame nearest to all others, with a "
-        "model of keypoints the one most like the source")
+        "keypoint model the one most like the source")
     add("--scale", type=_scale, default=1.0, metavar="S|hull",
         help="make relative motion S times as large (default: 1); hull: by as much as one anatomy "
         "is larger than the other")
@@ -70,9 +71,9 @@ def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
     add("--side-by-side", action="store_true",
         help="show source, driving and synthesized frames beside each other")
     add("--size", type=parse_size, default="source", metavar="source|model|WxH",
-        help="size of the result, at most 1920 pixels a side: the source's own (default), its size "
-        "in the model's square, or WIDTHxHEIGHT. As sharp as the source if the bundle can do that, "
-        "else the model's frame is enlarged")
+        help="size of the result, at most 1920 pixels a side: the source's own (default), the "
+        "model's (256 pixels on the longer side with the default model), or WIDTHxHEIGHT. As sharp "
+        "as the source if the bundle can do that, else the model's frame is enlarged")
     add("--no-mark", action="store_true", help="leave the synthetic mark out")
     add("--json", action="store_true", help="print the result as JSON")
     # fmt: on

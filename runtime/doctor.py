@@ -156,7 +156,7 @@ def _gpu() -> Check:
         return Check("gpu", "note", why)
     status, count = runtime.cudaGetDeviceCount()
     if int(status) != 0 or count < 1:
-        return Check("gpu", "note", "no NVIDIA GPU found; frames are made on the CPU")
+        return Check("gpu", "note", "no NVIDIA GPU was found; frames are made on the CPU")
     names = []
     for index in range(count):
         status, found = runtime.cudaGetDeviceProperties(index)
@@ -198,8 +198,8 @@ def _bundle(path: Path | None, device: int | None) -> Check:
     finally:
         session.close()
     detail = (
-        f"{bundle.manifest.name} ({bundle.digest[:12]}), whose test frame comes out within "
-        f"{found.levels} of 255 grey levels ({found.psnr_db:.1f} dB)"
+        f"{bundle.manifest.name} ({bundle.digest[:12]}); its sample frame, made here, is within "
+        f"{found.levels} of 255 grey levels of the stored one ({found.psnr_db:.1f} dB)"
     )
     if found.within(tolerances):
         return Check("bundle", "ok", detail)

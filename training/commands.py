@@ -28,8 +28,8 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="train a model on clips",
         description="Train a preset, or a configuration of your own, on dataset folders or bare "
         "folders of videos. The run's folder gets checkpoint.pt, log.jsonl and pictures/. "
-        "Ctrl-C, SIGTERM, SIGHUP and --max-minutes save a checkpoint and stop, signals with exit "
-        "code 130, 143 or 129; --resume goes on from it, with the numbers of an unbroken run.",
+        "Ctrl-C, SIGTERM, SIGHUP and --max-minutes save a checkpoint and stop the run (exit code "
+        "130, 143, 129 and 0). --resume continues from it, with the numbers of an unbroken run.",
         epilog=TRAIN_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -39,12 +39,13 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="lite (the default bundle's), fomm, ours-p, ours-pt, ours-ptg, or a TOML file",
     )
     parser.add_argument(
-        "--data", nargs="+", type=Path, required=True, metavar="DIR", help="dataset folders"
-    )
+        "--data", nargs="+", type=Path, required=True, metavar="DIR",
+        help="dataset folders, or bare folders of videos",
+    )  # fmt: skip
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="RUN", help="folder of the run"
     )
-    parser.add_argument("--resume", action="store_true", help="go on from RUN/checkpoint.pt")
+    parser.add_argument("--resume", action="store_true", help="continue from RUN/checkpoint.pt")
     parser.add_argument(
         "--from",
         dest="start",
@@ -60,13 +61,14 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "to plan for less time, set train.max_steps",
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. train.max_steps=2000"
-    )
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="change a setting, e.g. train.max_steps=2000; may be given several times",
+    )  # fmt: skip
     parser.add_argument(
         "--split",
         default="train",
         help="split of clips.csv to train on (default: train); keep val to choose between runs, "
-        "and test to look at once",
+        "and test to evaluate the chosen one",
     )
     parser.add_argument(
         "--crop", metavar="X,Y,W,H", help="region of every clip, pixels of the original frame"

@@ -18,13 +18,14 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = sub.add_parser(
         "evaluate",
         help="measure a checkpoint or a bundle on clips",
-        description="Reconstruction: each clip animates its own middle frame, compared with other "
-        "methods (the still as it is, best blur, dense flow); another subject's clip animates it "
-        "too, to see whether speckle leaks. Prediction: on a phantom's pairs, one subject's clip "
-        "animates another's first frame, and the truth is known. Tracking: the model's motion "
-        "finds labelled points of a clip's middle frame in its other labelled frames. Choose "
-        "between runs on the split val; look at test once, when you have chosen. Prints a summary; "
-        "the folder gets results.json, table.md, overview.png and strips/.",
+        description="Measure a model in one of three tasks. Reconstruction: each clip animates "
+        "its own middle frame, compared with other methods (the still as it is, best blur, dense "
+        "flow); another subject's clip animates it too, to see whether speckle leaks. Prediction: "
+        "on a phantom's pairs, one subject's clip animates another's first frame, and the truth "
+        "is known. Tracking: the model's motion finds labelled points of a clip's middle frame in "
+        "its other labelled frames. Choose between runs on the split val; look at test once, when "
+        "you have chosen. Prints a summary; the folder gets results.json, table.md, overview.png "
+        "and strips/.",
         epilog=EVALUATE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -32,10 +33,14 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "candidate", type=Path, metavar="CHECKPOINT_OR_BUNDLE", help="what to evaluate"
     )
     parser.add_argument(
-        "--data", nargs="+", type=Path, required=True, metavar="DIR", help="dataset folders"
-    )
+        "--data", nargs="+", type=Path, required=True, metavar="DIR",
+        help="dataset folders, or bare folders of videos",
+    )  # fmt: skip
     tasks = ["reconstruction", "prediction", "tracking"]
-    parser.add_argument("--task", choices=tasks, default=tasks[0], help="what it has to do")
+    parser.add_argument(
+        "--task", choices=tasks, default=tasks[0],
+        help="what the model has to do: see above (default: reconstruction)",
+    )  # fmt: skip
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the report"
     )
@@ -53,15 +58,15 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--alignment",
         choices=["given", "landmarks", "auto", "none"],
-        help="prediction: what aligns the two subjects: the data's landmarks and the pictures "
-        "(given, the default where the model can), these landmarks alone, what the model finds by "
-        "itself (auto), or none",
+        help="for prediction: what aligns the two subjects. given: the data's landmarks and the "
+        "two pictures (the default where the model can); landmarks: the data's landmarks alone; "
+        "auto: what the model finds by itself; none: nothing",
     )
     parser.add_argument(
         "--seed",
         type=_not_negative,
         default=0,
-        help="chooses other subjects, draws the intervals (default: 0)",
+        help="for the choice of the other subject's clip and for the intervals (default: 0)",
     )
     parser.add_argument("--json", action="store_true", help="print results.json, not the summary")
     parser.set_defaults(run=_evaluate)

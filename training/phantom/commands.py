@@ -36,7 +36,10 @@ def add_phantom(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "-o", "--output", type=Path, required=True, metavar="DIR",
         help="folder to make or to continue",
     )  # fmt: skip
-    add("--subjects", type=_whole(1, 100_000), metavar="N", help="how many, with one clip each")
+    add(
+        "--subjects", type=_whole(1, 100_000), metavar="N",
+        help="how many, with one clip each; needed unless --subject is given",
+    )  # fmt: skip
     add(
         "--frames", type=_whole(1, 1000), default=60, metavar="M",
         help="frames of each clip, which always shows one whole manoeuvre (default: 60)",

@@ -19,7 +19,7 @@ from ....runtime.media.frames import Crop, Letterbox, letterbox
 from ....runtime.media.video import open_source
 from ....runtime.support.errors import InputError
 from ....runtime.support.table import read_table, spelling_hint
-from ...archives import DAMAGE
+from ...data.array_cache import DAMAGE
 from ...data.dataset import Clip, ClipFrames
 from ...data.displacement_file import open_displacement
 from ...data.frame_cache import cached_frames
