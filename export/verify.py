@@ -65,8 +65,10 @@ def read_frames(path: Path | None, size: int, channels: int) -> Frames:
 
     def read(file: Path) -> list[Image]:
         with open_source(file, channels=channels) as source:
-            shown = [to_channels(frame.image, channels) for frame in islice(source, LOOKED_AT)]
-        return [letterbox(image, size)[0] for image in shown]
+            return [
+                letterbox(to_channels(frame.image, channels), size)[0]
+                for frame in islice(source, LOOKED_AT)
+            ]
 
     if path is None:
         from ..runtime.pipeline import SAMPLES

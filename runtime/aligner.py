@@ -130,9 +130,11 @@ def _points(points: ArrayLike | None, what: str) -> Points:
         checked = np.array(points, np.float64)
     except (TypeError, ValueError):
         checked = np.empty(0)
-    if checked.ndim != 2 or checked.shape[1] != 2 or not len(checked):
+    shaped = checked.ndim == 2 and checked.shape[1] == 2 and len(checked) > 0
+    if not (shaped and np.isfinite(checked).all()):
         raise InputError(
-            f"the points of the {what} are not (K, 2) numbers", "give (x, y) for each landmark"
+            f"the points of the {what} are not (K, 2) finite numbers",
+            "give (x, y) for each landmark",
         )
     return checked
 

@@ -155,7 +155,7 @@ def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
 def demo_jobs(output: Path) -> list[Job]:
     """The sample stills moved by the sample clips, side by side: into `output` one subject moved by
     itself, into the file with -2 after its name one subject moved by another."""
-    second = output.with_name(f"{output.stem}-2{output.suffix}")
+    second = output.parent / f"{output.stem}-2{output.suffix}"
     return [
         Job(SAMPLES / "still.png", SAMPLES / "driving.mp4", output, side_by_side=True),
         Job(SAMPLES / "lung_still.png", SAMPLES / "lung.mp4", second, side_by_side=True),

@@ -129,7 +129,5 @@ def _say(line: str) -> None:
 
     try:
         print(printable(line), file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError:  # the terminal has closed (SIGHUP): go on, to save
+    except OSError:  # the terminal or `| tee` has gone: go on, to save
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as we run

@@ -17,7 +17,7 @@ def import_or_explain(module: str, cure: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError, RuntimeError) as error:
+    except Exception as error:  # a package of another numpy raises ValueError, and so on
         if (signal := signal_behind(error)) is not None:
             raise signal from None
         reason = (str(error).splitlines() or [type(error).__name__])[0]

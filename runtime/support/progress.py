@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from shutil import get_terminal_size
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -33,7 +34,9 @@ def progress(iterable: Iterable[T], total: int | None = None, label: str = "") -
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     if sys.stderr.isatty():
-        columns = get_terminal_size().columns  # some terminals say 0, which tqdm would believe
+        columns = 80
+        with suppress(OSError):  # some terminals say 0, which tqdm would believe
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or columns
         yield from Bar(iterable, label or None, total, miniters=1, ncols=columns)
         return
     count, start = 0, time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from sonomime.cli import main
+from sonomime.training import commands
 from sonomime.training.checkpoint import load_checkpoint
 
 from .small_runs import KEYPOINTS, LITE
@@ -144,3 +146,18 @@ def test_the_data_say_how_many_landmarks_there_are(
     assert main(words(clips, "-o", str(run) + "3", "--from", str(run / "checkpoint.pt"))) == 0
     assert "apex, neck" in capsys.readouterr().err
     assert load_checkpoint(Path(str(run) + "3") / "checkpoint.pt").supervised_names == []
+
+
+def test_a_reader_of_the_log_that_leaves_does_not_end_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `| tee` does, which Ctrl-C ends too: what was learned is still saved."""
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", Gone())
+    commands._say("a line")
+    assert not isinstance(sys.stderr, Gone)

@@ -37,8 +37,8 @@ MOST_BYTES = 32 << 30
 
 #: What reading a damaged .npz or .npy can raise.
 DAMAGE = (
-    EOFError, LZMAError, MemoryError, OSError, OverflowError, RuntimeError, SyntaxError, TokenError,
-    TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
+    EOFError, LookupError, LZMAError, MemoryError, OSError, OverflowError, RuntimeError,
+    SyntaxError, TokenError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 Arrays = Sequence[NDArray[np.generic]]
@@ -77,7 +77,8 @@ def cached_arrays(
                     path.unlink()  # atomic_path would write to where it points
             with atomic_path(path) as temporary, temporary.open("w+b") as stream:
                 write(stream)
-                np.save(stream, _checksum(_mapped(stream)))
+                with output_errors(path):  # some file systems cannot map files
+                    np.save(stream, _checksum(_mapped(stream)))
             _used.add(path)
             _evict(path.parent)
             found = _open(path, read)
