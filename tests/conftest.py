@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,15 @@ settings.register_profile(
 settings.load_profile("house")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def denormals_are_kept() -> Iterator[None]:
+    """Training treats the smallest numbers as zero. A signal, which some tests send, can come before
+    it takes that back; Hypothesis would refuse to draw numbers in the tests that follow."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
