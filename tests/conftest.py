@@ -40,8 +40,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def denormals_are_kept() -> Iterator[None]:
-    """Training treats the smallest numbers as zero. A signal, which some tests send, can come before
-    it takes that back; Hypothesis would refuse to draw numbers in the tests that follow."""
+    """Training treats the smallest numbers as zero. A signal, which some tests send, can come
+    before it takes that back; Hypothesis would refuse to draw numbers in the tests after it."""
     yield
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)
