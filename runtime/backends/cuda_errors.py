@@ -31,7 +31,7 @@ _DRIVER = (
 )
 
 _CURES = {
-    "cudaErrorMemoryAllocation": "free some of the GPU's memory (nvidia-smi shows who has it), "
+    "cudaErrorMemoryAllocation": "free some of the GPU's memory (nvidia-smi shows what uses it), "
     "close other Animators, or use a smaller bundle",
     "cudaErrorInsufficientDriver": _DRIVER,
     "cudaErrorSystemDriverMismatch": _DRIVER,

@@ -91,7 +91,7 @@ class OrtCudaBackend(DeviceBackend):
                 raise BackendError(
                     f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r} on "
                     f"{self._device.name}: {first_line(error)}",
-                    "free some of the GPU's memory (nvidia-smi shows who has it); where a library "
+                    "free some of the GPU's memory (see nvidia-smi); where a library "
                     f"is missing, {NOT_LOADED}; else a newer onnxruntime-gpu may read it",
                 ) from error
 

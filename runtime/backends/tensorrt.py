@@ -114,7 +114,7 @@ class TensorRtBackend(DeviceBackend):
             raise BackendError(
                 f"TensorRT has no room for stage {stage.name!r} ({free / 1e6:.0f} of "
                 f"{total / 1e6:.0f} MB are free): {engine.logger.reason()}",
-                "free some of the GPU's memory (nvidia-smi shows who has it), or close other "
+                "free some of the GPU's memory (nvidia-smi shows what uses it), or close other "
                 "Animators",
             )
         return context
