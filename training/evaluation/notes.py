@@ -13,9 +13,10 @@ _FIDELITY = f"""\
   the same after a Gaussian blur of 4 px. Lower is better, hold is 1.
 - sharpness: std(y - G2 y) / std(x - G2 x), G2 a Gaussian blur of 2 px; 1 is as sharp as the real
   frames.
-- motion agreement: 1 - sum |F(y->S) - F(x->S)| / sum |F(x->S)|, F the optical flow (OpenCV's DIS;
-  Farneback's, from which no model learned), where the mean flow is above {MOVING_PIXELS:g} px. 1 is
-  the same motion, hold is 0.
+- motion agreement: 1 - sum |F(y->S) - F(x->S)| / sum |F(x->S)|, F the optical flow, over pixels
+  whose flow agrees forward and backward, for clips whose mean flow is above {MOVING_PIXELS:g} px.
+  1 is the same motion, hold is 0. By OpenCV's DIS, which flatters a model that learned from DIS;
+  and by Farneback's flow, from which no model learned.
 - temporal: ratio of the standard deviations and correlation of the frame differences of y and x,
   after a Gaussian blur of 3 px. With --max-frames the frames are not neighbours.
 - L1, PSNR, SSIM: all pixels, [0, 1], means over frames."""
@@ -34,9 +35,10 @@ _INTERVALS = f"""\
 
 RECONSTRUCTION = f"""\
 Every frame of a clip drives the clip's middle frame (n // 2, left out): absolute motion, or
-relative to the middle frame where the model has no absolute motion (`own_motion` above). Sums run
-over frames and over the pixels where the clip's mean exceeds 0.03; means over the clips for which a
-measure is defined. {_METHODS} `dense flow`: the source warped by OpenCV's DIS flow ({FLOW_PRESET}).
+relative to the middle frame where the model has no absolute motion (`own_motion` above). Repeated
+frames are left out. Sums run over frames and over the pixels where the clip's mean exceeds 0.03;
+means over the clips for which a measure is defined. {_METHODS} `dense flow`: the source warped by
+OpenCV's DIS flow ({FLOW_PRESET}).
 
 {_FIDELITY}
 - leakage: another subject's clip drives, relative motion. Correlation (NCC) of the high-passed
@@ -55,8 +57,9 @@ Frame 0 of A's clip is animated by B's clip, relative to B's frame 0, scale 1, n
 frame is compared with the true prediction: A moved as B moves, without noise. `aligned by`: the
 landmarks that both first frames show, and whether their pictures were matched. {_METHODS}
 `another seed`: the truth rendered with other scatterers, as an honest rendering of the same anatomy
-that guesses the speckle. F(x->S) of the motion agreement is the exact field, so it is stricter than
-that of a reconstruction. Pixels are those of the model's frame.
+that guesses the speckle. L1 ratio, low-pass, sharpness and temporal are taken inside of the sector.
+F(x->S) of the motion agreement is the exact field, over pixels whose tissue the source's sector
+shows, so it is stricter than that of a reconstruction. Pixels are those of the model's frame.
 
 {_EXACT}
 {_FIDELITY}
