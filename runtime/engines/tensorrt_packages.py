@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..support.errors import BackendError
-from ..support.optional_import import import_or_explain
 from ..support.plain_file import sha256_file
+from ..support.process import import_or_explain
 
 RTX_OLDEST = 80  # TensorRT-RTX supports Ampere and later, but not 9.0 (H100)
 

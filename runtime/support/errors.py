@@ -86,9 +86,8 @@ _WRITE_HINTS = {
     errno.EFBIG: "the file passes the size limit of this process (ulimit -f) or of the file system",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
-
-#: Errors that only a write can meet, never the read of another file.
 WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Errors that only a write can meet, never the read of another file."""
 
 
 def output_error(path: str | PathLike[str], cause: OSError) -> OutputError:
@@ -102,11 +101,9 @@ def output_error(path: str | PathLike[str], cause: OSError) -> OutputError:
 def output_errors(
     path: str | PathLike[str], errnos: Collection[int] | None = None
 ) -> Iterator[None]:
-    """Turn an OSError inside the block into an OutputError that names `path`.
+    """Turn an OSError inside the block, which writes `path`, into an OutputError that names it.
 
-    Args:
-        path: what the block writes.
-        errnos: which errors to turn, all when None; WRITE_ERRNOS where the block also reads.
+    `errnos`: which errors to turn, all when None; WRITE_ERRNOS where the block also reads.
     """
     try:
         yield

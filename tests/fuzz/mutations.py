@@ -19,22 +19,7 @@ _WORDS = (
     b"-1", b"0", b"1e9", b"1" * 40, b"nan", b"-inf", b"null", b"{}", b"[[1]]", b"", b"a" * 300,
     b"[" * 3000, b'{"a":' * 3000, b"2020-01-01", b"../../x", b"\xff\xfe", b"true", b"1.5",
 )  # fmt: skip
-_VALUES = (
-    None,
-    True,
-    -1,
-    0,
-    2**63,
-    1.5,
-    float("nan"),
-    "",
-    "../x",
-    "\x1b[2J",
-    [],
-    [300],
-    {},
-    {"": 1},
-)
+_VALUES = (None, True, -1, 0, 2**63, 1.5, float("nan"), "", "../x", "\x1b[2J", [], {}, [300])
 _SIZES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 _BOMB = 3 << 30  # bytes: more than a reader may take
 

@@ -23,22 +23,21 @@ SECONDS, MEMORY = 20, 2 << 30
 def run(kind: str, count: int, folder: Path) -> None:
     """Run ``count`` cases; a case is its kind and its number, on any machine.
 
-    ``case.txt`` in the folder names the case in work, for crashes; ``errors.txt`` has what the
-    process says; ``failures.txt`` has the errors that are not ours, and "done" in the end.
+    ``case.txt`` in the folder names the case in work, for crashes; ``failures.txt`` has the errors
+    that are not ours, and "done" in the end.
     """
     os.environ["HOME"] = os.environ["XDG_CACHE_HOME"] = str(folder)
-    with open(folder / "errors.txt", "w") as said, open(folder / "failures.txt", "w") as failures:
-        os.dup2(said.fileno(), 2)
-        target = TARGETS[kind](folder)
-        target.use()  # undamaged it is read; and what is imported now takes no share of the memory
-        sound = target.file.read_bytes()
-        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY, resource.RLIM_INFINITY))
+    target = TARGETS[kind](folder)
+    target.use()  # undamaged it is read; and what is imported now takes no share of the memory
+    sound = target.file.read_bytes()
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY, resource.RLIM_INFINITY))
+    with open(folder / "failures.txt", "w") as failures:
         for case in range(count):
             (folder / "case.txt").write_text(f"{kind} {case}")
             target.damage(mutated(sound, Random(f"{kind} {case}")))
             # Ends the process where it hangs, in native code too.
-            faulthandler.dump_traceback_later(SECONDS, exit=True, file=said)
+            faulthandler.dump_traceback_later(SECONDS, exit=True)
             try:
                 target.use()
             except SonomimeError:
