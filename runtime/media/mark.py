@@ -19,29 +19,6 @@ _ROWS = (
     "####....#...#...#...#...#...#.#####...#....###...####",
 )
 _WORD = np.array([[255 * (dot == "#") for dot in row] for row in _ROWS], np.uint8)
-_LETTER_STEP = 6  # pixels from one letter to the next
-_SHORTER = (9, 3, 1)  # letters: SYNTHETIC, SYN, S
-
-
-def mark_box(width: int, height: int) -> tuple[int, int, int, int]:
-    """Where `draw_mark` writes in a picture of this size: x, y, w, h in pixels."""
-    h, w = _fitting_stamp(width, height).shape
-    return width - w, height - h, w, h
-
-
-def _fitting_stamp(width: int, height: int) -> Image:
-    """The longest word that fits, white on a black box, with a margin of one pixel."""
-    stamps = [np.pad(_WORD[:, : _LETTER_STEP * count - 1], 1) for count in _SHORTER]
-    # The last resort has no margin above and below: 7 x 7, which fits the smallest pictures.
-    for stamp in (*stamps, stamps[-1][1:-1]):
-        if stamp.shape[0] <= height and stamp.shape[1] <= width:
-            scale = max(1, min(width, height) // 200)
-            scale = min(scale, height // stamp.shape[0], width // stamp.shape[1])
-            return stamp.repeat(scale, axis=0).repeat(scale, axis=1)
-    raise InputError(
-        f"a picture of {width} x {height} pixels is too small for the synthetic mark",
-        "give one of at least 64 x 64 pixels",
-    )
 
 
 def draw_mark(image: Image) -> Image:
@@ -57,11 +34,31 @@ def draw_mark(image: Image) -> Image:
         InputError: not an image, or below 7 x 7 pixels, smaller than any image that is read.
     """
     height, width = check_image(image).shape[:2]
-    stamp = _fitting_stamp(width, height)
     marked = image.copy()
-    corner = marked[height - stamp.shape[0] :, width - stamp.shape[1] :]
-    corner[...] = stamp if image.ndim == 2 else stamp[..., None]
+    x, y, _, _ = mark_box(width, height)
+    stamp = _fitting_stamp(width, height)
+    marked[y:, x:] = stamp if image.ndim == 2 else stamp[..., None]
     return marked
+
+
+def mark_box(width: int, height: int) -> tuple[int, int, int, int]:
+    """Where `draw_mark` writes in a picture of this size: x, y, w, h in pixels."""
+    h, w = _fitting_stamp(width, height).shape
+    return width - w, height - h, w, h
+
+
+def _fitting_stamp(width: int, height: int) -> Image:
+    """The longest word that fits, white on a black box, with a margin of one pixel."""
+    stamps = [np.pad(_WORD[:, : 6 * letters - 1], 1) for letters in (9, 3, 1)]
+    # The last resort has no margin above and below: 7 x 7, which fits the smallest pictures.
+    for stamp in (*stamps, stamps[-1][1:-1]):
+        h, w = stamp.shape
+        if scale := min(max(1, min(width, height) // 200), height // h, width // w):
+            return stamp.repeat(scale, axis=0).repeat(scale, axis=1)
+    raise InputError(
+        f"a picture of {width} x {height} pixels is too small for the synthetic mark",
+        "give one of at least 64 x 64 pixels",
+    )
 
 
 def metadata() -> dict[str, str]:

@@ -56,8 +56,14 @@ class Panels:
         """
         for picture, (x, width, height) in zip(pictures, self._panels, strict=True):
             if picture is not None:
-                fitted = _fit(to_channels(picture, self._channels), width, height)
-                self._canvas[self._strip :, x : x + width] = fitted
+                panel = self._canvas[self._strip :, x : x + width]
+                panel[...] = 0  # beside a picture of another aspect ratio
+                image = to_channels(picture, self._channels)
+                h, w = image.shape[:2]
+                scale = min(width / w, height / h)
+                w, h = max(1, round(w * scale)), max(1, round(h * scale))
+                left, top = (width - w) // 2, (height - h) // 2
+                panel[top : top + h, left : left + w] = resize(image, w, h)
         return self._canvas
 
     def _write(self, caption: str, x: int, width: int) -> None:
@@ -72,16 +78,3 @@ class Panels:
         cv2.putText(strip, caption, place, font, scale, (_LEVEL,), 1, cv2.LINE_AA)
         target = self._canvas[: self._strip, x : x + width]
         target[...] = strip if self._channels == 1 else strip[..., None]
-
-
-def _fit(picture: Image, width: int, height: int) -> Image:
-    """Scaled into width x height, aspect ratio kept, black around it."""
-    h, w = picture.shape[:2]
-    if (w, h) == (width, height):
-        return picture
-    scale = min(width / w, height / h)
-    w, h = max(1, round(w * scale)), max(1, round(h * scale))
-    x, y = (width - w) // 2, (height - h) // 2
-    panel = np.zeros((height, width, *picture.shape[2:]), np.uint8)
-    panel[y : y + h, x : x + w] = resize(picture, w, h)
-    return panel

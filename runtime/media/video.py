@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import numpy as np
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
-
 
 #: For sources without timestamps and frame rate.
 DEFAULT_FPS = Fraction(30)
@@ -121,12 +120,12 @@ class FrameSource(ABC):
         pass
 
 
-class _ImageFiles(FrameSource):
+class _Images(FrameSource):
     """One image, or the images of a folder at the default frame rate."""
 
-    def __init__(self, path: Path, files: list[Path], crop: Crop | None, channels: int) -> None:
-        self._files = files
-        self.count_hint = len(files)
+    def __init__(self, path: Path, crop: Crop | None, channels: int) -> None:
+        self._files = frame_files(path) if path.is_dir() else [path]
+        self.count_hint = len(self._files)
         super().__init__(path, crop, channels)
 
     def _images(self) -> Iterator[tuple[float | None, Image]]:
@@ -137,8 +136,16 @@ class _ImageFiles(FrameSource):
         return str(self._files[index])
 
 
-class _VideoFile(FrameSource):
+class _Video(FrameSource):
     """A video file, decoded by PyAV as its frames are asked for."""
+
+    def __init__(self, path: Path, crop: Crop | None, channels: int) -> None:
+        if missing := missing_bytes(path):
+            raise InputError(
+                f"{path} is cut off: at least {missing} bytes are missing at its end",
+                "copy or download it again",
+            )
+        super().__init__(path, crop, channels)
 
     def _images(self) -> Iterator[tuple[float | None, Image]]:
         count = 0
@@ -165,6 +172,10 @@ class _VideoFile(FrameSource):
             ) from cause
 
 
+#: Who reads what `kind_of` names; a folder holds images.
+READERS: dict[str, type[FrameSource]] = {IMAGE: _Images, VIDEO: _Video}
+
+
 def open_source(path: Path | str, crop: Crop | None = None, channels: int = 1) -> FrameSource:
     """Open a video file, an image (a source of one frame) or a folder of images in natural order.
 
@@ -186,25 +197,16 @@ def open_source(path: Path | str, crop: Crop | None = None, channels: int = 1) -
     """
     path = Path(path)
     try:
-        if path.is_dir():
-            return _ImageFiles(path, frame_files(path), crop, channels)
         if not path.exists():
             raise InputError(f"{path} does not exist", "check the path")
-        if not path.is_file():
+        if not path.is_dir() and not path.is_file():
             raise InputError(f"{path} is neither a file nor a folder", "name a video or image")
-        kind = kind_of(path)
-        if kind not in (IMAGE, VIDEO):
+        kind = IMAGE if path.is_dir() else kind_of(path)
+        if kind not in READERS:
             raise _unsupported(path, kind)
-        if kind == IMAGE:
-            return _ImageFiles(path, [path], crop, channels)
-        if missing := missing_bytes(path):
-            raise InputError(
-                f"{path} is cut off: at least {missing} bytes are missing at its end",
-                "copy or download it again",
-            )
+        return READERS[kind](path, crop, channels)
     except OSError as cause:
         raise InputError(f"cannot read {path}: {_reason(cause)}", "check permissions") from cause
-    return _VideoFile(path, crop, channels)
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -257,24 +259,23 @@ def _opened(path: Path) -> InputContainer:
     try:
         # The prefix keeps a colon in a file name from being taken for a protocol.
         container: InputContainer = av.open(f"file:{path}", options=_OPEN_OPTIONS, **lenient)
+        return container
     except Exception as cause:
         raise InputError(
             f"cannot open {path} as a video: {_reason(cause)}",
             "it may be cut off, or not be a video in spite of its name",
         ) from cause
-    return container
 
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     stream: Any = container.streams.best("video")
     if stream is None or stream.codec_context is None:
         raise InputError(f"{path} holds no video that can be decoded", "convert it")
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if width and height:  # otherwise the first frame says it, bounded by max_pixels
-        check_size(path, width, height)
-    stream.codec_context.options = _DECODE_OPTIONS
-    checked: VideoStream = stream
-    return checked
+    context = stream.codec_context
+    if context.width and context.height:  # otherwise the first frame says it, within max_pixels
+        check_size(path, context.width, context.height)
+    context.options = _DECODE_OPTIONS
+    return cast("VideoStream", stream)
 
 
 def _frame_rate(stream: VideoStream) -> Fraction | None:

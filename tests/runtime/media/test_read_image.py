@@ -14,8 +14,7 @@ import pytest
 from media_files import apart, noise
 from PIL import Image as PillowImage
 
-from sonomime.runtime.media.frames import read_image
-from sonomime.runtime.media.png import png_bytes
+from sonomime.runtime.media.frames import png_bytes, read_image
 from sonomime.runtime.support.errors import InputError
 
 SUFFIXES = [".png", ".bmp", ".tif", ".jpg"]
