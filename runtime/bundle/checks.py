@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-from ..support.dataclass_parser import StrictError, plain
+from ..support.dataclass_parser import plain
 from ..support.errors import BundleError
 from ..support.printable import printable
 from ..support.table import NAME_HINT, is_name
@@ -80,61 +80,52 @@ def check_values(manifest: Manifest) -> None:
     """Check ranges, texts, file names, digests and tensor names.
 
     Raises:
-        StrictError: naming the value.
+        BundleError: naming the value.
     """
-    for holds, where, problem in _value_rules(manifest):
-        if not holds:
-            raise StrictError(where, problem)
-
-
-def _value_rules(manifest: Manifest) -> Iterator[tuple[object, str, str]]:
-    """Whether each rule holds, of which value, and what is wrong if it does not."""
     for text in _texts(plain(manifest)):
         harmless = printable(text) == text and "\n" not in text
-        yield harmless, "", f"the text {text[:100]!a} has control characters"
-    yield 16 <= manifest.image.size <= 4096, "image.size", "expected 16 to 4096"
+        _need(harmless, f"the text {text[:100]!a} has control characters")
+    _need(16 <= manifest.image.size <= 4096, "image.size: expected 16 to 4096")
     control = manifest.control
     if isinstance(control, DisplacementControl):
         has_cells = min(control.grid_height, control.grid_width) >= 1
-        yield has_cells, "control", "a grid has at least one row and one column"
+        _need(has_cells, "control: a grid has at least one row and one column")
         low, high = sorted((control.shading_height, control.shading_width))
-        yield low > 0 or low == high == 0, "control", "a shading has rows and columns, or neither"
+        _need(low > 0 or low == high == 0, "control: a shading has rows and columns, or neither")
         names = [*control.landmarks]
     else:
-        yield 1 <= control.count <= 1000, "control.count", "expected 1 to 1000"
+        _need(1 <= control.count <= 1000, "control.count: expected 1 to 1000")
         for i, point in enumerate(control.supervised):
             there = 0 <= point.index < control.count
-            yield there, f"control.supervised[{i}].index", "there is no such keypoint"
+            _need(there, f"control.supervised[{i}].index: there is no such keypoint")
         names = [point.name for point in control.supervised]
     for name in names:
-        yield is_name(name), "control", f"{name[:40]!r} cannot be a name: {NAME_HINT}"
+        _need(is_name(name), f"control: {name[:40]!r} cannot be a name", NAME_HINT)
     letters = "a name has letters, digits and underscores only"
     for i, each in enumerate(manifest.controls):
-        yield _TENSOR_NAME.fullmatch(each.name), f"controls[{i}].name", letters
+        _need(_TENSOR_NAME.fullmatch(each.name), f"controls[{i}].name: {letters}")
         inside = each.range[0] <= each.default <= each.range[1]
-        yield inside, f"controls[{i}]", "the default is outside of the range"
+        _need(inside, f"controls[{i}]: the default is outside of the range")
     seen: dict[str, str] = {}
-    for entry in manifest.digests():
-        is_plain = _FILE_NAME.fullmatch(entry.file) and entry.file != MANIFEST
-        shown = ascii(entry.file[:100])
-        yield is_plain, "", f"{shown} is not a plain file name: no folders, no `..`"
-        hexadecimal = _SHA256.fullmatch(entry.sha256)
-        yield hexadecimal, entry.file, "sha256 is not 64 lower-case hexadecimal digits"
-        same = seen.setdefault(entry.file, entry.sha256) == entry.sha256
-        yield same, entry.file, "named twice with different digests"
+    for file, sha256 in manifest.digests():
+        is_plain = _FILE_NAME.fullmatch(file) and file != MANIFEST
+        _need(is_plain, f"{file[:100]!a} is not a plain file name", "no folders, no `..`")
+        _need(_SHA256.fullmatch(sha256), f"{file}: sha256 is not 64 lower-case hexadecimal digits")
+        same = seen.setdefault(file, sha256) == sha256
+        _need(same, f"{file}: named twice with different digests")
     for i, stage in enumerate(manifest.stages):
         for tensor in (*stage.inputs, *stage.outputs):
             where = f"stages[{i}] ({stage.name[:40]}), tensor {tensor.name[:40]!r}"
-            yield _TENSOR_NAME.fullmatch(tensor.name), where, letters
+            _need(_TENSOR_NAME.fullmatch(tensor.name), f"{where}: {letters}")
             shape = tensor.shape
             possible = len(shape) <= 8 and min(shape, default=1) >= 1
             possible = possible and prod(shape) <= MAX_ELEMENTS
-            yield possible, where, f"impossible shape {list(shape)[:8]}"
+            _need(possible, f"{where}: impossible shape {list(shape)[:8]}")
     limits = manifest.tolerances
     limited = limits.frame_levels is not None or limits.psnr_db is not None
-    yield limited, "tolerances", "frame_levels or psnr_db must be given"
+    _need(limited, "tolerances: frame_levels or psnr_db must be given")
     can_move = manifest.golden.motion in manifest.motions()
-    yield can_move, "golden.motion", "the stages cannot make this motion"
+    _need(can_move, "golden.motion: the stages cannot make this motion")
 
 
 def _texts(data: Any) -> Iterator[str]:

@@ -90,8 +90,7 @@ class FrameSource(ABC):
 
     def __iter__(self) -> Iterator[Frame]:
         step = float(1 / (self.fps or DEFAULT_FPS))
-        origin = 0.0
-        last = -step
+        origin, last = 0.0, -step
         for index, (time, image) in enumerate(self._images()):
             height, width = image.shape[:2]
             if (width, height) != self._full_size:
@@ -224,13 +223,10 @@ def frame_files(folder: Path) -> list[Path]:
     for file in files:
         if name := unreadable_format(file):
             raise _unsupported(file, name)
-    videos = sorted(file.name for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
-    raise InputError(
-        f"the folder {folder} holds no frames",
-        f"name one of its videos, for example {folder / videos[0]}"
-        if videos
-        else "frames are .png, .jpg, .bmp or .tif files",
-    )
+    hint = "frames are .png, .jpg, .bmp or .tif files"
+    if videos := [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]:
+        hint = f"name one of its videos, for example {min(videos)}"
+    raise InputError(f"the folder {folder} holds no frames", hint)
 
 
 def _natural_order(path: Path) -> list[tuple[bool, int, str]]:
