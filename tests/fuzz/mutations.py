@@ -8,7 +8,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -46,36 +46,29 @@ def _damaged(data: bytes, random: Random) -> bytes:
 
 def _place(data: bytes, random: Random) -> int:
     # The beginning of a file decides most.
-    return random.randrange(min(len(data), 200) if random.random() < 0.4 else len(data))
+    return random.randrange(min(len(data), 200) if random.random() < 0.4 else len(data) + 1)
 
 
 def _flipped(data: bytes, random: Random) -> bytes:
     result = bytearray(data)
     for _ in range(random.choice((1, 1, 8, 64)) if data else 0):
-        result[_place(data, random)] ^= 1 << random.randrange(8)
+        result[_place(data, random) % len(data)] ^= 1 << random.randrange(8)
     return bytes(result)
 
 
 def _overwritten(data: bytes, random: Random) -> bytes:
-    at = _place(data, random) if data else 0
-    order = random.choice("<>")
-    new = random.choice((*_BYTES, *(struct.pack(f"{order}I", size) for size in _SIZES)))
-    return data[:at] + new + data[at + len(new) :]
-
-
-def _inserted(data: bytes, random: Random) -> bytes:
-    at = _place(data, random) if data else 0
-    return data[:at] + random.choice((*_BYTES, *_WORDS)) + data[at:]
+    """With other bytes or words in place of some, or between them."""
+    order, at = random.choice("<>"), _place(data, random) if data else 0
+    sizes = tuple(struct.pack(f"{order}I", size) for size in _SIZES)
+    new = random.choice(random.choice((_BYTES, _WORDS, sizes)))
+    return data[:at] + new + data[random.choice((at, at + len(new))) :]
 
 
 def _cut(data: bytes, random: Random) -> bytes:
+    """Cut off, with a hole, or with a part that comes again."""
     first, last = sorted(random.randrange(len(data) + 1) for _ in range(2))
-    return random.choice((data[:first], data[:first] + data[last:], data[first:]))
-
-
-def _repeated(data: bytes, random: Random) -> bytes:
-    first, last = sorted(random.randrange(len(data) + 1) for _ in range(2))
-    return data[:last] + data[first:last] * random.choice((1, 3)) + data[last:]
+    again = data[:last] + data[first:last] * random.choice((1, 3)) + data[last:]
+    return random.choice((data[:first], data[:first] + data[last:], data[first:], again, again))
 
 
 def _reworded(data: bytes, random: Random) -> bytes:
@@ -88,9 +81,7 @@ def _reworded(data: bytes, random: Random) -> bytes:
     return data[: word.start()] + new + data[word.end() :]
 
 
-_DAMAGE: tuple[Callable[[bytes, Random], bytes], ...] = (
-    _flipped, _overwritten, _inserted, _cut, _repeated, _reworded, _reworded,
-)  # fmt: skip
+_DAMAGE = (_flipped, _overwritten, _overwritten, _cut, _cut, _reworded, _reworded)
 
 
 def _restructured(data: bytes, random: Random) -> bytes:

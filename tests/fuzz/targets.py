@@ -33,6 +33,13 @@ sys.path.append(str(Path(__file__).parents[1] / "export"))
 from fomm_checkpoints import SMALL, make_fomm, write
 
 SIZE = 32
+LANDMARKS = """image,keypoint,x,y
+source,apex,12,9.5
+source,base,30,4
+reference,apex,11,8
+reference,base,29,5
+"""
+SUBJECT = subject_text(draw_subject(Identity("pelvic", 3, 0)))
 FRAMES = np.random.default_rng(3).integers(0, 255, (4, 24, SIZE), np.uint8)
 
 
@@ -93,11 +100,10 @@ def _stage(folder: Path) -> Target:
     return Target(bundle / "motion.onnx", use, partial(replace_file, bundle, "motion.onnx"))
 
 
-def _landmarks(folder: Path) -> Target:
-    file = folder / "landmarks.csv"
-    rows = ("source,apex,12,9.5", "source,base,30,4", "reference,apex,11,8", "reference,base,29,5")
-    file.write_text("\n".join(("image,keypoint,x,y", *rows)) + "\n")
-    return Target(file, partial(read_landmarks, file))
+def _text(name: str, content: str, read: Callable[[Path], object], folder: Path) -> Target:
+    file = folder / name
+    file.write_text(content)
+    return Target(file, partial(read, file))
 
 
 def _engine(folder: Path) -> Target:
@@ -121,12 +127,6 @@ def _checkpoint(folder: Path) -> Target:
     data = [{"name": "none", "clips": {"one": ["a", "b"]}}]
     Checkpoint(config, 7, weights, [], data, {}).save(file)
     return Target(file, lambda: load_checkpoint(file).model())
-
-
-def _configuration(folder: Path) -> Target:
-    file = folder / "lite.toml"
-    shutil.copy(PRESETS / "lite.toml", file)
-    return Target(file, partial(load_config, str(file)))
 
 
 def _dataset(folder: Path) -> Path:
@@ -184,12 +184,6 @@ def _cache(folder: Path) -> Target:
     return Target(max(entries, key=lambda path: path.stat().st_size), use, put)
 
 
-def _subject(folder: Path) -> Target:
-    file = folder / "somebody.json"
-    file.write_text(subject_text(draw_subject(Identity("pelvic", 3, 0))))
-    return Target(file, partial(read_subject, file, 2))
-
-
 def _fomm(name: str, folder: Path) -> Target:
     return Target(folder / name, write(folder, make_fomm(SMALL), SMALL).run)
 
@@ -204,15 +198,17 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "ts": partial(_video, ".ts", "libx264"),
     "manifest": _manifest,
     "stage": _stage,
-    "landmarks": _landmarks,
+    "landmarks": partial(_text, "landmarks.csv", LANDMARKS, read_landmarks),
     "engine": _engine,
     "checkpoint": _checkpoint,
-    "configuration": _configuration,
+    "configuration": partial(
+        _text, "lite.toml", (PRESETS / "lite.toml").read_text(), lambda file: load_config(str(file))
+    ),
     "clips": partial(_in_dataset, "clips.csv"),
     "keypoints": partial(_in_dataset, "keypoints.csv"),
     "displacement": partial(_in_dataset, "displacement/a.npz"),
     "cache": _cache,
-    "subject": _subject,
+    "subject": partial(_text, "somebody.json", SUBJECT, lambda file: read_subject(file, 2)),
     "fomm": partial(_fomm, "fomm.pth.tar"),
     "fomm_yaml": partial(_fomm, "fomm.yaml"),
 }

@@ -99,6 +99,8 @@ def test_only_plain_names_are_followed(spoiled: Path, name: str) -> None:
         ("control.supervised.0", {"name": "a" * 101}, "control:"),
         ("control", {"grid_height": 8}, "'grid_height'"),
         ("", {"control": None}, "control:"),
+        ("", {"control": {"grid_height": 0, "grid_width": 8}}, "control: a grid"),
+        ("", {"control": {"grid_height": 8, "grid_width": 8, "shading_width": 2}}, "a shading"),
         ("controls.1", {"default": 11}, "controls[1]:"),
         ("controls.1", {"range": [3, 2]}, "controls[1]:"),
         ("controls.1", {"name": "relative"}, "'relative'"),
