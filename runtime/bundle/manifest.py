@@ -12,8 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..support.errors import BundleError
-
 SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 
@@ -269,13 +267,3 @@ class Manifest(Chain):
         pictures = (golden.source, golden.reference, golden.driving, golden.output)
         named: tuple[StageFile | FileDigest, ...] = (*self.stages, *pictures, *self.files)
         return [(each.file, each.sha256) for each in named]
-
-    def stage(self, name: str) -> StageFile:
-        """The stage of that name.
-
-        Raises:
-            BundleError: there is none.
-        """
-        if (found := {stage.name: stage for stage in self.stages}.get(name)) is None:
-            raise BundleError(f"bundle {self.name!r} has no stage {name!r}")
-        return found

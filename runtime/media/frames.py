@@ -278,26 +278,17 @@ def parse_crop(text: str) -> Crop:
     return crop
 
 
-def check_crop(crop: Crop, width: int, height: int, what: str = "the image") -> None:
-    """Refuse a crop that does not lie inside width x height pixels.
-
-    Raises:
-        InputError: naming `what`.
-    """
-    if crop.x < 0 or crop.y < 0 or crop.x + crop.w > width or crop.y + crop.h > height:
-        shown = ",".join(map(str, crop))
-        raise InputError(
-            f"the crop {shown} reaches outside {what} of {width} x {height} pixels",
-            "the crop is x,y,w,h in pixels of the original frame",
-        )
-
-
-def crop_image(image: Image, crop: Crop) -> Image:
+def crop_image(image: Image, crop: Crop, what: str = "the image") -> Image:
     """The part of an image inside `crop`, as a view.
 
     Raises:
-        InputError: the crop reaches outside the image.
+        InputError: the crop reaches outside the image, which is called `what`.
     """
     height, width = check_image(image).shape[:2]
-    check_crop(crop, width, height)
-    return image[crop.y : crop.y + crop.h, crop.x : crop.x + crop.w]
+    x, y, w, h = crop
+    if x < 0 or y < 0 or x + w > width or y + h > height:
+        raise InputError(
+            f"the crop {x},{y},{w},{h} reaches outside {what} of {width} x {height} pixels",
+            "the crop is x,y,w,h in pixels of the original frame",
+        )
+    return image[y : y + h, x : x + w]

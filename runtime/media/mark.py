@@ -35,16 +35,10 @@ def draw_mark(image: Image) -> Image:
     """
     height, width = check_image(image).shape[:2]
     marked = image.copy()
-    x, y, _, _ = mark_box(width, height)
     stamp = _fitting_stamp(width, height)
-    marked[y:, x:] = stamp if image.ndim == 2 else stamp[..., None]
+    h, w = stamp.shape
+    marked[height - h :, width - w :] = stamp if image.ndim == 2 else stamp[..., None]
     return marked
-
-
-def mark_box(width: int, height: int) -> tuple[int, int, int, int]:
-    """Where `draw_mark` writes in a picture of this size: x, y, w, h in pixels."""
-    h, w = _fitting_stamp(width, height).shape
-    return width - w, height - h, w, h
 
 
 def _fitting_stamp(width: int, height: int) -> Image:

@@ -27,7 +27,7 @@ from .file_headers import (
     missing_bytes,
     unreadable_format,
 )
-from .frames import Crop, Image, check_crop, crop_image, read_image, to_channels
+from .frames import Crop, Image, crop_image, read_image, to_channels
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -80,7 +80,7 @@ class FrameSource(ABC):
         height, width = first[1].shape[:2]
         self._full_size = self.size = width, height
         if crop is not None:
-            check_crop(crop, width, height, str(path))
+            crop_image(first[1], crop, str(path))
             check_size(f"the crop of {path}", crop.w, crop.h)
             self.size = crop.w, crop.h
 
@@ -151,7 +151,8 @@ class _Video(FrameSource):
         try:
             with _opened(self.path) as container:
                 stream = _video_stream(container, self.path)
-                self.fps = _frame_rate(stream)
+                rate = stream.average_rate or stream.guessed_rate
+                self.fps = Fraction(rate) if rate and 0 < rate < 100_000 else None
                 self.count_hint = _frame_count(container, stream, self.fps)
                 for packet in container.demux(stream):
                     if packet.is_corrupt:
@@ -272,11 +273,6 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
         check_size(path, context.width, context.height)
     context.options = _DECODE_OPTIONS
     return cast("VideoStream", stream)
-
-
-def _frame_rate(stream: VideoStream) -> Fraction | None:
-    rate = stream.average_rate or stream.guessed_rate
-    return Fraction(rate) if rate and 0 < rate < 100_000 else None
 
 
 def _frame_count(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 import zlib
@@ -14,7 +13,7 @@ import pytest
 from media_files import apart, noise
 from PIL import Image as PillowImage
 
-from sonomime.runtime.media.frames import png_bytes, read_image
+from sonomime.runtime.media.frames import read_image
 from sonomime.runtime.support.errors import InputError
 
 SUFFIXES = [".png", ".bmp", ".tif", ".jpg"]
@@ -147,13 +146,3 @@ def test_what_is_not_a_file_or_not_a_sound_image_is_an_input_error(tmp_path: Pat
     for name in [*names, "float32.tif", "int32.tif"]:
         with pytest.raises(InputError, match="32-bit" if "32" in name else None):
             read_image(tmp_path / name)
-
-
-@pytest.mark.parametrize("shape", [(20, 31), (20, 31, 3)])
-def test_png_bytes_hold_pixels_and_texts(shape: tuple[int, ...]) -> None:
-    data = png_bytes(noise(*shape), {"title": "Grüße", "comment": "two"})
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR)
-    assert np.array_equal(decoded if decoded.ndim == 2 else decoded[..., ::-1], noise(*shape))
-    with PillowImage.open(io.BytesIO(data)) as picture:
-        assert picture.text == {"Title": "Grüße", "Comment": "two"}
-    assert b"iTXtTitle\0" in data

@@ -7,9 +7,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from media_files import LEVELS, apart, noise
+from PIL import Image as PillowImage
 
 from sonomime.runtime.media import sinks
 from sonomime.runtime.media.sinks import open_sink
@@ -116,10 +118,12 @@ def test_without_times_the_frame_rate_counts(tmp_path: Path, fps: Fraction | flo
 
 
 def test_a_png_holds_one_frame(tmp_path: Path) -> None:
-    path = write(tmp_path / "out.png", [LEVELS], metadata={"comment": "synthetic"})
-    (frame,) = open_source(path)
-    assert np.array_equal(frame.image, LEVELS)
-    assert b"synthetic" in path.read_bytes()
+    texts = {"title": "Grüße", "comment": "two"}
+    path = write(tmp_path / "out.png", [LEVELS], metadata=texts)
+    assert np.array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), LEVELS)
+    with PillowImage.open(path) as picture:
+        assert picture.text == {"Title": "Grüße", "Comment": "two"}
+    assert b"iTXtTitle\0" in path.read_bytes()
     with pytest.raises(OutputError, match="one frame") as caught:
         write(tmp_path / "two.png", [LEVELS] * 2)
     assert ".mp4" in caught.value.hint and not (tmp_path / "two.png").exists()
