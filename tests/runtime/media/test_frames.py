@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from media_files import noise
 
 from sonomime.runtime.media import frames
@@ -42,12 +40,10 @@ def test_what_is_not_an_image_of_that_size_is_refused() -> None:
         box.place(noise(31, 40))
 
 
-@given(
-    width=st.integers(1, 700), height=st.integers(1, 700), size=st.sampled_from([64, 128, 256]),
-    point=st.tuples(st.floats(0, 1), st.floats(0, 1)),
-)  # fmt: skip
+@pytest.mark.parametrize("size", [64, 256])
+@pytest.mark.parametrize(("width", "height"), [(1, 700), (64, 64), (101, 77), (640, 3), (699, 700)])
 def test_the_letterbox_keeps_the_aspect_ratio_and_leads_back(
-    width: int, height: int, size: int, point: tuple[float, float]
+    width: int, height: int, size: int
 ) -> None:
     square, box = letterbox(np.full((height, width), 200, np.uint8), size)
     assert square.shape == (size, size)
@@ -58,12 +54,11 @@ def test_the_letterbox_keeps_the_aspect_ratio_and_leads_back(
     assert square.sum(dtype=np.int64) == 200 * box.w * box.h  # zero outside
     restored = box.restore(square)
     assert restored.shape == (height, width) and (restored == 200).all()
-    there = np.array(point) * (width, height) - 0.5
-    assert np.allclose(box.to_picture(box.to_square(there)), there, atol=1e-9)
     # The outer corners of the picture's pixels are the corners of the rectangle.
-    assert np.allclose(box.to_square((-0.5, -0.5)), (box.x - 0.5, box.y - 0.5))
-    far = box.to_square((width - 0.5, height - 0.5))
-    assert np.allclose(far, (box.x + box.w - 0.5, box.y + box.h - 0.5))
+    corners = np.array([(-0.5, -0.5), (width - 0.5, height - 0.5)])
+    ends = np.array([(box.x, box.y), (box.x + box.w, box.y + box.h)]) - 0.5
+    assert np.allclose(box.to_square(corners), ends)
+    assert np.allclose(box.to_picture(ends), corners)
 
 
 def test_shrinking_averages_areas_and_the_same_size_changes_nothing() -> None:

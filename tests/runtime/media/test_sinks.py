@@ -110,11 +110,11 @@ def test_texts_are_kept_and_times_increase_whatever_the_clock_does(
     assert texts.items() <= found.items()
 
 
-@pytest.mark.parametrize("fps", [None, 12.5, Fraction(30000, 1001)])
-def test_without_times_the_frame_rate_counts(tmp_path: Path, fps: Fraction | float | None) -> None:
-    path = write(tmp_path / "out.mp4", [LEVELS] * 5, fps=fps)
-    assert open_source(path).fps == pytest.approx(float(fps or 30), rel=1e-4)
-    assert np.allclose(times_of(path), np.arange(5) / float(fps or 30), atol=1e-4)
+def test_without_times_the_frame_rate_counts(tmp_path: Path) -> None:
+    for fps in (None, 12.5, Fraction(30000, 1001)):
+        path = write(tmp_path / "out.mp4", [LEVELS] * 5, fps=fps)
+        assert open_source(path).fps == pytest.approx(float(fps or 30), rel=1e-4)
+        assert np.allclose(times_of(path), np.arange(5) / float(fps or 30), atol=1e-4)
 
 
 def test_a_png_holds_one_frame(tmp_path: Path) -> None:
