@@ -18,46 +18,40 @@ MAX_PIXELS = 64 << 20
 IMAGE, VIDEO = "image", "video"
 """Kinds of files that are read."""
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".gif"}
-)
-#: Ultrasound formats without a reader, by the end of the file's name.
-UNREADABLE_SUFFIXES = {
-    ".dcm": "DICOM",
-    ".dicom": "DICOM",
-    ".mha": "MetaImage",
-    ".mhd": "MetaImage",
-    ".nii": "NIfTI",
-    ".nii.gz": "NIfTI",
-    ".nrrd": "NRRD",
-    ".nhdr": "NRRD",
-}
-
+_ENDS = {
+    IMAGE: (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
+    VIDEO: (
+        ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".gif",
+    ),
+    "DICOM": (".dcm", ".dicom"),
+    "MetaImage": (".mha", ".mhd"),
+    "NIfTI": (".nii", ".nii.gz"),
+    "NRRD": (".nrrd", ".nhdr"),
+}  # fmt: skip
+"""How the names of each kind's files end. `video.READERS` has who reads which kind, if anybody."""
 _IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 
 
 def kind_of(path: Path) -> str:
-    """IMAGE, VIDEO (or anything else, which the video reader refuses), or the name of an
-    ultrasound format without a reader; by content first and by name second.
+    """IMAGE, VIDEO (or anything else, which the video reader refuses), or the name of another
+    format; by content first and by name second.
 
     Raises:
         OSError: the file cannot be opened.
     """
     with path.open("rb") as file:
         head = file.read(132)
-    suffix = path.suffix.lower()
     if head[128:] == b"DICM":
         return "DICOM"
-    if head.startswith(_IMAGE_MAGIC) and suffix not in (".mjpg", ".mjpeg"):
+    if head.startswith(_IMAGE_MAGIC) and path.suffix.lower() not in (".mjpg", ".mjpeg"):
         return IMAGE
-    return unreadable_format(path) or (IMAGE if suffix in IMAGE_SUFFIXES else VIDEO)
+    return kind_by_name(path) or VIDEO
 
 
-def unreadable_format(path: Path) -> str | None:
-    """The name of the ultrasound format without a reader that the file's name stands for."""
+def kind_by_name(path: Path) -> str | None:
+    """The same by the file's name alone; None for a name that says nothing."""
     name = path.name.lower()
-    return next((what for end, what in UNREADABLE_SUFFIXES.items() if name.endswith(end)), None)
+    return next((kind for kind, ends in _ENDS.items() if name.endswith(ends)), None)
 
 
 def check_size(what: Path | str, width: int, height: int) -> None:

@@ -18,14 +18,12 @@ import numpy as np
 from ..support.errors import InputError, UnsupportedFormat
 from .file_headers import (
     IMAGE,
-    IMAGE_SUFFIXES,
     MAX_PIXELS,
     VIDEO,
-    VIDEO_SUFFIXES,
     check_size,
+    kind_by_name,
     kind_of,
     missing_bytes,
-    unreadable_format,
 )
 from .frames import Crop, Image, crop_image, read_image, to_channels
 
@@ -218,14 +216,15 @@ def frame_files(folder: Path) -> list[Path]:
         OSError: it cannot be listed.
     """
     files = [file for file in folder.iterdir() if not file.name.startswith(".")]
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+    kinds = {file: kind_by_name(file) for file in files}
+    images = [file for file in files if kinds[file] == IMAGE and file.is_file()]
     if images:
         return sorted(images, key=_natural_order)
-    for file in files:
-        if name := unreadable_format(file):
-            raise _unsupported(file, name)
+    for file, kind in kinds.items():
+        if kind is not None and kind not in READERS:
+            raise _unsupported(file, kind)
     hint = "frames are .png, .jpg, .bmp or .tif files"
-    if videos := [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]:
+    if videos := [file for file in files if kinds[file] == VIDEO]:
         hint = f"name one of its videos, for example {min(videos)}"
     raise InputError(f"the folder {folder} holds no frames", hint)
 
