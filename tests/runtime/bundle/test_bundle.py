@@ -114,7 +114,8 @@ def test_only_plain_names_are_followed(spoiled: Path, name: str) -> None:
         ("stages.0.inputs.0", {"shape": [1, -1]}, "[1, -1]"),
         ("stages.0.inputs.0", {"shape": [1] * 9}, "shape"),
         ("stages.0.inputs.0", {"shape": [2**20, 2**20]}, "shape"),
-        ("stages.0.inputs.0", {"name": "a b"}, "'a b'"),
+        ("stages.1", {"file": "source.onnx"}, "twice"),
+        ("stages.0.inputs.0", {"name": "a b"}, "'a b': a name has"),
         ("", {"name": "toy\x1b[2J"}, r"'toy\x1b[2J'"),
         ("provenance.data.0", {"licence": "\u202e"}, r"'\u202e'"),
     ],
@@ -132,7 +133,12 @@ def test_values_out_of_the_schema(
     assert words in message and str(spoiled / "manifest.json") in message
 
 
-def test_other_versions_of_the_schema_and_what_must_be_given(spoiled: Path) -> None:
+def test_other_versions_of_the_schema_and_what_the_golden_frame_needs(
+    spoiled: Path, displacement_toy: Path, tmp_path: Path
+) -> None:
+    displaced = copy_bundle(displacement_toy, tmp_path / "displaced")
+    edit_manifest(displaced, lambda data: data["golden"].update(motion="absolute"))
+    assert "golden.motion: the stages" in refusal(displaced).message
     edit_manifest(spoiled, lambda data: data["golden"].pop("reference"))
     assert "'reference'" in refusal(spoiled).message
     for version, hint in ((1, "export"), (2, "export"), (4, "install")):
