@@ -12,11 +12,10 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from ..support.atomic_files import atomic_path
 from ..support.dataclass_parser import parse, plain
@@ -123,48 +122,24 @@ def read_engine_file(path: Path) -> EngineFile:
         content = read_plain_file(Path(os.path.realpath(path)), MAX_FILE_BYTES)
     except BundleError as error:
         raise BackendError(f"engine file {path} cannot be read: {error.message}", _BUILD) from None
-    with _opened(path, io.BytesIO(content), len(content)) as (archive, manifest):
-        engines = {stage.name: archive.read(stage.file) for stage in manifest.stages}
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()  # nothing in it can swell
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise ValueError("a part of it is compressed")
+            if sum(member.file_size for member in members) > len(content):
+                raise ValueError("its parts claim more bytes than it has")
+            if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
+                raise ValueError(f"its {MANIFEST} is larger than 1 MiB")
+            manifest = parse(EngineManifest, json.loads(archive.read(MANIFEST)), MANIFEST)
+            files = {stage.name: stage.file for stage in manifest.stages}
+            if extra := {member.filename for member in members} - {MANIFEST, *files.values()}:
+                raise ValueError(f"it holds {min(extra)!r}, which its manifest does not name")
+            engines = {name: archive.read(file) for name, file in files.items()}
         for stage in manifest.stages:
             engine = engines[stage.name]
             if (len(engine), hashlib.sha256(engine).hexdigest()) != (stage.size, stage.sha256):
                 raise ValueError(f"{stage.file} differs from its size and SHA-256")
-        extra = set(archive.namelist()) - {MANIFEST, *(stage.file for stage in manifest.stages)}
-        if extra:
-            raise ValueError(f"it holds {min(extra)!r}, which its manifest does not name")
-    return EngineFile(hashlib.sha256(content).hexdigest(), manifest, engines)
-
-
-def read_engine_manifest(path: Path) -> EngineManifest:
-    """The manifest alone, without a look at engines and digests.
-
-    Raises:
-        BackendError: the file is missing or not an engine file.
-    """
-    try:
-        with path.open("rb") as file, _opened(path, file, path.stat().st_size) as (_, manifest):
-            return manifest
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise BackendError(f"engine file {path} cannot be read: {reason}", _BUILD) from None
-
-
-@contextmanager
-def _opened(
-    path: Path, file: BinaryIO, size: int
-) -> Iterator[tuple[zipfile.ZipFile, EngineManifest]]:
-    """The archive, of which nothing can swell; damage within the block becomes a BackendError."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                raise ValueError("a part of it is compressed")
-            if sum(member.file_size for member in members) > size:
-                raise ValueError("its parts claim more bytes than it has")
-            if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
-                raise ValueError(f"its {MANIFEST} is larger than 1 MiB")
-            data = json.loads(archive.read(MANIFEST))
-            yield archive, parse(EngineManifest, data, MANIFEST)
     except MemoryError:
         raise
     except Exception as error:  # zipfile raises many kinds of errors on a damaged file
@@ -173,3 +148,4 @@ def _opened(
             f"{path} is cut off, edited or not an engine file: {reason}",
             f"copy it again, or {_BUILD}",
         ) from None
+    return EngineFile(hashlib.sha256(content).hexdigest(), manifest, engines)

@@ -21,14 +21,8 @@ from typing import Any, NamedTuple
 from ..bundle.bundle import Bundle
 from ..support.atomic_files import atomic_path, cache_folder
 from ..support.errors import BackendError, OutputError
-from .engine_file import (
-    EngineFile,
-    EngineManifest,
-    read_engine_file,
-    read_engine_manifest,
-    write_engine_file,
-)
-from .tensorrt_packages import RECIPE, check_served, plugin_digest
+from .engine_file import EngineFile, EngineManifest, read_engine_file, write_engine_file
+from .tensorrt_packages import RECIPE, check_served, plugin_digest, rtx_targets
 
 
 class Facts(NamedTuple):
@@ -92,13 +86,18 @@ def load_engines(
     """
     check_served(flavour, trt, targets)
     wanted = Facts.wanted(bundle, flavour, trt.__version__, targets)
+    # RTX engines are built for every GPU that it serves.
+    usual = wanted._replace(targets=tuple(rtx_targets(trt))) if flavour == "rtx" else wanted
     build = f"run: {build_command(bundle, flavour, device)}"
     try:
-        file = _find(wanted, bundle, build)
+        file = cached_path(usual)
+        if file.is_file():
+            opened = read_engine_file(file)
+        else:
+            file, opened = _another(wanted, bundle, build)
     except (OSError, OutputError) as error:
         hint = "fix its permissions, or set XDG_CACHE_HOME to a folder of your own"
         raise BackendError(f"the cache of engines cannot be read: {error}", hint) from error
-    opened = read_engine_file(file)
     fault = "; ".join(differences(Facts.stated(opened.manifest), wanted))
     if not fault and not is_trusted(opened.sha256):
         fault = "it was changed since it was built or trusted, or its folder was open to others"
@@ -130,24 +129,21 @@ def differences(found: Facts, wanted: Facts) -> list[str]:
     return reasons
 
 
-def _find(wanted: Facts, bundle: Bundle, build: str) -> Path:
-    """A cached file that can be used: of exactly these facts, or another one.
+def _another(wanted: Facts, bundle: Bundle, build: str) -> tuple[Path, EngineFile]:
+    """A file in the cache that serves, though another was looked for.
 
     Raises:
         BackendError: there is none; with what differs in the nearest one.
     """
-    exact = cached_path(wanted)
-    if exact.is_file():
-        return exact
     nearest: list[str] = []
     for path in sorted(cache_root().glob("*.engine")):
         with suppress(BackendError):  # of another format, or damaged: build another
-            manifest = read_engine_manifest(path)
-            found = Facts.stated(manifest)
+            opened = read_engine_file(path)
+            found = Facts.stated(opened.manifest)
             reasons = differences(found, wanted)
             if not reasons:
-                return path
-            related = manifest.bundle == bundle.manifest.name or found.onnx == wanted.onnx
+                return path, opened
+            related = opened.manifest.bundle == bundle.manifest.name or found.onnx == wanted.onnx
             if related and (not nearest or len(reasons) < len(nearest)):
                 nearest = reasons
     what = f"no {wanted.flavour} engines of bundle {bundle.manifest.name!r} are built for this"
