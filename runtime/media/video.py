@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -30,7 +30,6 @@ from .frames import Crop, Image, crop_image, read_image, to_channels
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
-    from av.video.stream import VideoStream
 
 #: For sources without timestamps and frame rate.
 DEFAULT_FPS = Fraction(30)
@@ -148,7 +147,15 @@ class _Video(FrameSource):
         count = 0
         try:
             with _opened(self.path) as container:
-                stream = _video_stream(container, self.path)
+                stream: Any = container.streams.best("video")
+                if stream is None or stream.codec_context is None:
+                    raise InputError(
+                        f"{self.path} holds no video that can be decoded", "convert it"
+                    )
+                context = stream.codec_context
+                if context.width and context.height:  # otherwise the first frame says it
+                    check_size(self.path, context.width, context.height)
+                context.options = _DECODE_OPTIONS
                 rate = stream.average_rate or stream.guessed_rate
                 self.fps = Fraction(rate) if rate and 0 < rate < 100_000 else None
                 self.count_hint = _frame_count(container, stream, self.fps)
@@ -263,22 +270,9 @@ def _opened(path: Path) -> InputContainer:
         ) from cause
 
 
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    stream: Any = container.streams.best("video")
-    if stream is None or stream.codec_context is None:
-        raise InputError(f"{path} holds no video that can be decoded", "convert it")
-    context = stream.codec_context
-    if context.width and context.height:  # otherwise the first frame says it, within max_pixels
-        check_size(path, context.width, context.height)
-    context.options = _DECODE_OPTIONS
-    return cast("VideoStream", stream)
-
-
-def _frame_count(
-    container: InputContainer, stream: VideoStream, fps: Fraction | None
-) -> int | None:
+def _frame_count(container: InputContainer, stream: Any, fps: Fraction | None) -> int | None:
     if stream.frames > 0:
-        return stream.frames
+        return int(stream.frames)
     if container.duration and container.duration > 0 and fps:
         return max(1, round(container.duration / 1_000_000 * fps))  # microseconds
     return None
