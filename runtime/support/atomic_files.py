@@ -113,8 +113,7 @@ def _appearing(final: Path | str, is_folder: bool) -> Iterator[Path]:
         with output_errors(final):
             for entry in (*temporary.rglob("*"), temporary):
                 _fsync(entry)
-            _refuse_occupied(final, target, is_folder)
-            os.replace(temporary, target)
+            os.replace(temporary, target)  # fails where a folder filled up meanwhile
             _fsync(target.parent)
     finally:
         with suppress(OSError):

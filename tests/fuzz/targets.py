@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 import sys
 from collections.abc import Callable
@@ -39,6 +38,14 @@ source,base,30,4
 reference,apex,11,8
 reference,base,29,5
 """
+CLIPS = """clip,subject,group,split,crop
+a.mkv,one,heart,train,
+b.mkv,two,lung,test,"0,0,32,24"
+"""
+KEYPOINTS = """video,frame,keypoint,x,y,visible
+a.mkv,0,apex,3,4,1
+b.mkv,2,base,5.5,6,0
+"""
 SUBJECT = subject_text(draw_subject(Identity("pelvic", 3, 0)))
 FRAMES = np.random.default_rng(3).integers(0, 255, (4, 24, SIZE), np.uint8)
 
@@ -50,9 +57,6 @@ class Target:
     file: Path
     use: Callable[[], object]
     put: Callable[[bytes], object] | None = None
-
-    def damage(self, content: bytes) -> None:
-        (self.put or self.file.write_bytes)(content)
 
 
 def _picture(ending: str, folder: Path) -> Target:
@@ -135,16 +139,8 @@ def _dataset(folder: Path) -> Path:
     (data / "displacement").mkdir(parents=True)
     for name in ("a.mkv", "b.mkv"):
         _write_video(data / name)
-    tables = {
-        "clips.csv": [("clip", "subject", "group", "split", "crop"),
-                      ("a.mkv", "one", "heart", "train", ""),
-                      ("b.mkv", "two", "lung", "test", "0,0,32,24")],
-        "keypoints.csv": [("video", "frame", "keypoint", "x", "y", "visible"),
-                          ("a.mkv", 0, "apex", 3, 4, 1), ("b.mkv", 2, "base", 5.5, 6, 0)],
-    }  # fmt: skip
-    for name, rows in tables.items():
-        with open(data / name, "w", newline="") as file:
-            csv.writer(file).writerows(rows)
+    (data / "clips.csv").write_text(CLIPS)
+    (data / "keypoints.csv").write_text(KEYPOINTS)
     field = np.zeros((4, 24, SIZE, 2), np.float32)
     np.savez_compressed(
         data / "displacement" / "a.npz", displacement=field, sector=field[0, ..., 0] == 0

@@ -35,7 +35,8 @@ def run(kind: str, count: int, folder: Path) -> None:
     with open(folder / "failures.txt", "w") as failures:
         for case in range(count):
             (folder / "case.txt").write_text(f"{kind} {case}")
-            target.damage(mutated(sound, Random(f"{kind} {case}")))
+            put = target.put or target.file.write_bytes
+            put(mutated(sound, Random(f"{kind} {case}")))
             # Ends the process where it hangs, in native code too.
             faulthandler.dump_traceback_later(SECONDS, exit=True)
             try:
