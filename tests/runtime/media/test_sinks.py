@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,8 +17,6 @@ from sonomime.runtime.media import sinks
 from sonomime.runtime.media.sinks import open_sink
 from sonomime.runtime.media.video import open_source
 from sonomime.runtime.support.errors import ConfigError, InputError, OutputError
-
-RunPython = Callable[..., tuple[int, str, str]]
 
 
 def write(
@@ -172,32 +170,3 @@ def test_whatever_fails_nothing_is_left(
         with pytest.raises(OutputError) as caught:
             write(tmp_path / name, [LEVELS])
         assert ".mkv" in caught.value.hint and list(tmp_path.iterdir()) == []
-
-
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-from sonomime.runtime.support.errors import OutputError
-from sonomime.runtime.media.sinks import open_sink
-
-folder = Path(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-random = np.random.default_rng(0)
-for name in ("out.mp4", "out.mkv"):
-    try:
-        with open_sink(folder / name, (128, 128)) as sink:
-            for _ in range(400):
-                sink.write(random.integers(0, 256, (128, 128), dtype=np.uint8))
-    except OutputError as error:
-        assert str(folder / name) in error.message, error.message
-        assert "limit" in error.hint, error.hint
-        assert list(folder.iterdir()) == [], "something was left behind"
-        print(error.exit_code)
-"""
-
-
-def test_a_disk_that_fills_up_is_an_output_error_and_leaves_nothing(
-    tmp_path: Path, run_python: RunPython
-) -> None:
-    assert run_python(FULL_DISK, str(tmp_path)) == (0, "7\n7\n", "")
