@@ -124,13 +124,9 @@ def _appearing(final: Path | str, is_folder: bool) -> Iterator[Path]:
 
 
 def _refuse_occupied(final: Path | str, target: Path, is_folder: bool) -> None:
-    if not target.exists():
-        return
-    if not is_folder and not target.is_file():
-        fault = "there is something of that name that is not a file"
-    elif is_folder and not target.is_dir():
-        fault = "there is a file of that name"
-    elif is_folder and any(target.iterdir()):
+    if target.exists() and not (target.is_dir() if is_folder else target.is_file()):
+        fault = f"there is something of that name, not a {'folder' if is_folder else 'file'}"
+    elif is_folder and target.exists() and any(target.iterdir()):
         fault = "it exists and is not empty"
     else:
         return

@@ -15,12 +15,8 @@ from typing import ClassVar
 
 
 class SonomimeError(Exception):
-    """Base of every error of this package.
-
-    Args:
-        message: what is wrong, naming the file, key or value at fault.
-        hint: what to do about it, or "" when there is nothing to add.
-    """
+    """Base of every error of this package. `message` says what is wrong, naming the file, key or
+    value at fault; `hint` what to do about it, or "" when there is nothing to add."""
 
     exit_code: ClassVar[int] = 1
 
