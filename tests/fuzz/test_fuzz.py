@@ -21,7 +21,7 @@ PROCESSES.set_forkserver_preload(["cv2", "av", "sonomime.export.fomm", "sonomime
 
 @pytest.mark.parametrize("kind", TARGETS)
 def test_damaged_files_are_read_or_refused(kind: str, tmp_path: Path) -> None:
-    worker = PROCESSES.Process(target=run, args=(kind, COUNT, tmp_path))
+    worker = PROCESSES.Process(target=run, args=(kind, COUNT, tmp_path), daemon=True)
     worker.start()
     worker.join()
     case = tmp_path / "case.txt"
