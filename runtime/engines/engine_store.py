@@ -72,12 +72,9 @@ def load_engines(
     """The engines of a bundle in this user's cache, by stage, safe to deserialise.
 
     Args:
-        bundle: an opened bundle.
-        flavour: a key of FLAVOURS.
-        trt: its module.
-        targets: what they are to run on: `gpu_target(...)` of the current GPU for tensorrt,
-            `rtx_target(...)` for rtx, or all of the flavour's targets.
-        device: number of that GPU, for the command in the hint.
+        flavour: a key of FLAVOURS, and `trt` its module.
+        targets: what they are to run on: `gpu_target(...)` of the GPU of number `device` for
+            tensorrt, `rtx_target(...)` for rtx, or all of the flavour's targets.
 
     Raises:
         BackendError: no engine can be built for such a GPU; none built; built from another bundle,

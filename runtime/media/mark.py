@@ -22,13 +22,11 @@ _WORD = np.array([[255 * (dot == "#") for dot in row] for row in _ROWS], np.uint
 
 
 def draw_mark(image: Image) -> Image:
-    """A copy with "SYNTHETIC" burned into the bottom right corner, white on a black box.
+    """A copy of a uint8 (H, W) or (H, W, 3) with "SYNTHETIC" in the bottom right corner, white on a
+    black box.
 
     Pictures narrower than 55 pixels get a shorter word. The letters grow with the picture, one step
     for every 200 pixels of its shorter side.
-
-    Args:
-        image: uint8 (H, W) or (H, W, 3).
 
     Raises:
         InputError: not an image, or below 7 x 7 pixels, smaller than any image that is read.

@@ -47,10 +47,8 @@ class Panels:
             x += width + _GAP
 
     def compose(self, pictures: Sequence[Image | None]) -> Image:
-        """The composed picture, a buffer that the next call changes.
-
-        Args:
-            pictures: one per panel, uint8 (H, W) or (H, W, 3); None leaves the panel as it was.
+        """The composed picture, a buffer that the next call changes, of one uint8 picture (H, W) or
+        (H, W, 3) per panel; None leaves the panel as it was.
 
         Raises:
             InputError: not an image.
