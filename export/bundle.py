@@ -10,8 +10,8 @@ from pathlib import Path
 from .. import __version__
 from ..runtime.bundle import manifest as contract
 from ..runtime.bundle.bundle import write_manifest
+from ..runtime.media.frames import png_bytes
 from ..runtime.media.pixels import to_image
-from ..runtime.media.png import png_bytes
 from ..runtime.support.atomic_files import atomic_folder
 from ..runtime.support.errors import output_errors
 from ..runtime.support.progress import progress

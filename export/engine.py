@@ -20,7 +20,7 @@ from ..runtime.backends.onnx_file import read_stage
 from ..runtime.backends.tensorrt import engine_logger
 from ..runtime.bundle.bundle import Bundle
 from ..runtime.engines.engine_file import EngineManifest, Precision, StageEngine, read_engine_file
-from ..runtime.engines.engine_store import Facts, cached_path, is_trusted, record_trust, store
+from ..runtime.engines.engine_store import Facts, cached_path, is_trusted, store
 from ..runtime.engines.tensorrt_packages import (
     Flavour,
     gpu_target,
@@ -148,7 +148,7 @@ def _built(
         plugin_sha256=facts.plugin_sha256,
         recipe=facts.recipe,
     )
-    record_trust(store(manifest, engines), "built")
+    store(manifest, engines, "built")
     return manifest
 
 

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alignment import points_to_pixels
-from .media.frames import Image, Letterbox, to_channels
+from .media.frames import Image, Letterbox, png_bytes, to_channels
 from .media.panels import Panels
-from .media.png import png_bytes
 from .session import own_places
 from .support.atomic_files import atomic_path
 

@@ -15,8 +15,7 @@ from typing import Any, Literal
 from .media.sinks import MP4_ENCODERS
 from .support.atomic_files import cache_folder
 from .support.errors import BackendError, BundleError, OutputError, SonomimeError
-from .support.optional_import import import_or_explain
-from .support.process import signal_behind
+from .support.process import import_or_explain, signal_behind
 
 State = Literal["ok", "note", "fail"]
 

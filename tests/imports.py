@@ -22,25 +22,16 @@ def second_hand(root: Path) -> list[str]:
     """Imports of a name from a file that imported it itself: `file: name of file`."""
     files = [root / "cli.py", *(file for room in ROOMS for file in (root / room).rglob("*.py"))]
     trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in files}
-    borrowed = {file: _imported(tree) - _defined(tree) for file, tree in trees.items()}
-    faces = {root / face for face in FACES}
+    borrowed: dict[Path, set[str]] = {root / face: set() for face in FACES}
+    for file, tree in trees.items():
+        taken = [node.names for node in tree.body if isinstance(node, ast.ImportFrom)]
+        borrowed.setdefault(file, {each.asname or each.name for names in taken for each in names})
     found = []
     for file, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.level:
                 home = file.parents[node.level - 1].joinpath(*(node.module or "").split("."))
                 home = home / "__init__.py" if home.is_dir() else home.with_suffix(".py")
-                names = {alias.name for alias in node.names} & borrowed.get(home, set())
-                if home not in faces:
-                    found += [f"{file}: {name} of {home}" for name in names]
+                names = {each.name for each in node.names} & borrowed.get(home, set())
+                found += [f"{file}: {name} of {home}" for name in names]
     return found
-
-
-def _imported(tree: ast.Module) -> set[str]:
-    nodes = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    return {alias.asname or alias.name for node in nodes for alias in node.names}
-
-
-def _defined(tree: ast.Module) -> set[str]:
-    kinds = ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef
-    return {node.name for node in tree.body if isinstance(node, kinds)}

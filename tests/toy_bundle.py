@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sonomime.runtime.bundle import manifest as contract
 from sonomime.runtime.bundle.bundle import write_manifest
-from sonomime.runtime.media.png import png_bytes
+from sonomime.runtime.media.frames import png_bytes
 from sonomime.runtime.support.plain_file import sha256_file
 
 MAP = 64

@@ -7,7 +7,7 @@ import logging
 from ..bundle.bundle import Bundle
 from ..support.dataclass_parser import nearest
 from ..support.errors import BackendError, ConfigError
-from ..support.optional_import import import_or_explain
+from ..support.process import import_or_explain
 from .base import Backend, default_threads
 
 log = logging.getLogger("sonomime")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..support.errors import BackendError
-from ..support.optional_import import import_or_explain
+from ..support.process import import_or_explain
 from .cuda_errors import DeviceError, device_error
 
 Bytes = NDArray[np.uint8]

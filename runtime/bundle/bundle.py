@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +66,14 @@ def write_manifest(folder: Path, manifest: Manifest) -> Path:
     return path
 
 
+@dataclass(frozen=True, eq=False)
 class Bundle:
-    """An opened bundle.
+    """An opened bundle: where it lies, its manifest, and SHA-256 of the manifest's text, which
+    covers every file."""
 
-    Attributes:
-        folder: where it lies.
-        manifest: its manifest.
-        digest: SHA-256 of the manifest's text, which covers every file.
-    """
-
-    def __init__(self, folder: Path, manifest: Manifest, digest: str) -> None:
-        self.folder = folder
-        self.manifest = manifest
-        self.digest = digest
+    folder: Path
+    manifest: Manifest
+    digest: str
 
     @classmethod
     def open(cls, path: str | os.PathLike[str] | None = None) -> Bundle:
@@ -88,14 +84,13 @@ class Bundle:
         """
         folder = Path(__file__).parents[1] / "default_bundle" if path is None else Path(path)
         if not folder.is_dir():
-            what = "the default bundle is missing" if path is None else f"no bundle at {folder}"
             hint = "a bundle is a folder with a manifest.json; `sonomime export` makes one"
-            raise BundleError(what, hint)
+            raise BundleError(f"no bundle at {folder}", hint)
         text = read_plain_file(folder / MANIFEST, MAX_MANIFEST_BYTES)
         manifest = parse_manifest(text, str(folder / MANIFEST))
         bundle = cls(folder, manifest, hashlib.sha256(text).hexdigest())
-        for entry in manifest.digests():
-            bundle.read(entry.file)
+        for file, _ in manifest.digests():
+            bundle.read(file)
         return bundle
 
     def read(self, file: str) -> bytes:
@@ -104,8 +99,7 @@ class Bundle:
         Raises:
             BundleError: the manifest does not name it, it is not a plain file, or it has changed.
         """
-        expected = {entry.file: entry.sha256 for entry in self.manifest.digests()}.get(file)
-        if expected is None:
+        if (expected := dict(self.manifest.digests()).get(file)) is None:
             raise BundleError(f"{self.folder}: the manifest names no file {file!r}")
         content = read_plain_file(self.folder / file, MAX_FILE_BYTES)
         if hashlib.sha256(content).hexdigest() != expected:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-from ..support.dataclass_parser import StrictError, plain
+from ..support.dataclass_parser import plain
 from ..support.errors import BundleError
 from ..support.printable import printable
 from ..support.table import NAME_HINT, is_name
@@ -66,6 +66,7 @@ _TAKERS: dict[str, Takers] = {
 """Who may take what stages of a role make."""
 
 _PREFIXES = {"observe": DRIVING, "reference": REFERENCE}
+_LEAK = "refused: the driving anatomy could get into the picture"
 _RESERVED = (SOURCE_IMAGE, LANDMARK_IMAGE, ALIGNMENT, FRAME)
 
 
@@ -79,35 +80,52 @@ def check_values(manifest: Manifest) -> None:
     """Check ranges, texts, file names, digests and tensor names.
 
     Raises:
-        StrictError: naming the value.
+        BundleError: naming the value.
     """
     for text in _texts(plain(manifest)):
-        if printable(text) != text or "\n" in text:
-            raise StrictError("", f"the text {text[:100]!a} has control characters")
-    if not 16 <= manifest.image.size <= 4096:
-        raise StrictError("image.size", "expected 16 to 4096")
-    for name in _landmark_names(manifest.control):
-        if not is_name(name):
-            raise StrictError("control", f"{name[:40]!r} cannot be a name", NAME_HINT)
-    for i, control in enumerate(manifest.controls):
-        low, high = control.range
-        if not _TENSOR_NAME.fullmatch(control.name):
-            raise StrictError(f"controls[{i}].name", "letters, digits and underscores only")
-        if not low <= control.default <= high:
-            raise StrictError(f"controls[{i}]", "the default is outside of the range")
-    _check_files(manifest)
+        harmless = printable(text) == text and "\n" not in text
+        _need(harmless, f"the text {text[:100]!a} has control characters")
+    _need(16 <= manifest.image.size <= 4096, "image.size: expected 16 to 4096")
+    control = manifest.control
+    if isinstance(control, DisplacementControl):
+        has_cells = min(control.grid_height, control.grid_width) >= 1
+        _need(has_cells, "control: a grid has at least one row and one column")
+        low, high = sorted((control.shading_height, control.shading_width))
+        _need(low > 0 or low == high == 0, "control: a shading has rows and columns, or neither")
+        names = [*control.landmarks]
+    else:
+        _need(1 <= control.count <= 1000, "control.count: expected 1 to 1000")
+        for i, point in enumerate(control.supervised):
+            there = 0 <= point.index < control.count
+            _need(there, f"control.supervised[{i}].index: there is no such keypoint")
+        names = [point.name for point in control.supervised]
+    for name in names:
+        _need(is_name(name), f"control: {name[:40]!r} cannot be a name", NAME_HINT)
+    letters = "a name has letters, digits and underscores only"
+    for i, each in enumerate(manifest.controls):
+        _need(_TENSOR_NAME.fullmatch(each.name), f"controls[{i}].name: {letters}")
+        inside = each.range[0] <= each.default <= each.range[1]
+        _need(inside, f"controls[{i}]: the default is outside of the range")
+    seen: dict[str, str] = {}
+    for file, sha256 in manifest.digests():
+        is_plain = _FILE_NAME.fullmatch(file) and file != MANIFEST
+        _need(is_plain, f"{file[:100]!a} is not a plain file name", "no folders, no `..`")
+        _need(_SHA256.fullmatch(sha256), f"{file}: sha256 is not 64 lower-case hexadecimal digits")
+        same = seen.setdefault(file, sha256) == sha256
+        _need(same, f"{file}: named twice with different digests")
     for i, stage in enumerate(manifest.stages):
         for tensor in (*stage.inputs, *stage.outputs):
             where = f"stages[{i}] ({stage.name[:40]}), tensor {tensor.name[:40]!r}"
-            if not _TENSOR_NAME.fullmatch(tensor.name):
-                raise StrictError(where, "a name has letters, digits and underscores only")
+            _need(_TENSOR_NAME.fullmatch(tensor.name), f"{where}: {letters}")
             shape = tensor.shape
-            if len(shape) > 8 or min(shape, default=1) < 1 or prod(shape) > MAX_ELEMENTS:
-                raise StrictError(where, f"impossible shape {list(shape)[:8]}")
-    if manifest.tolerances.frame_levels is None and manifest.tolerances.psnr_db is None:
-        raise StrictError("tolerances", "frame_levels or psnr_db must be given")
-    if manifest.golden.motion not in manifest.motions():
-        raise StrictError("golden.motion", "the stages cannot make this motion")
+            possible = len(shape) <= 8 and min(shape, default=1) >= 1
+            possible = possible and prod(shape) <= MAX_ELEMENTS
+            _need(possible, f"{where}: impossible shape {list(shape)[:8]}")
+    limits = manifest.tolerances
+    limited = limits.frame_levels is not None or limits.psnr_db is not None
+    _need(limited, "tolerances: frame_levels or psnr_db must be given")
+    can_move = manifest.golden.motion in manifest.motions()
+    _need(can_move, "golden.motion: the stages cannot make this motion")
 
 
 def _texts(data: Any) -> Iterator[str]:
@@ -117,35 +135,6 @@ def _texts(data: Any) -> Iterator[str]:
     elif isinstance(data, dict | list):
         for each in data.values() if isinstance(data, dict) else data:
             yield from _texts(each)
-
-
-def _landmark_names(control: KeypointControl | DisplacementControl) -> list[str]:
-    """The names that a control gives, after its numbers are checked."""
-    if isinstance(control, DisplacementControl):
-        if min(control.grid_height, control.grid_width) < 1:
-            raise StrictError("control", "a grid has at least one row and one column")
-        shading = control.shading_height, control.shading_width
-        if min(shading) < 0 or (max(shading) > 0) != (min(shading) > 0):
-            raise StrictError("control", "a shading has rows and columns, or neither")
-        return [*control.landmarks]
-    if not 1 <= control.count <= 1000:
-        raise StrictError("control.count", "expected 1 to 1000")
-    for i, point in enumerate(control.supervised):
-        if not 0 <= point.index < control.count:
-            raise StrictError(f"control.supervised[{i}].index", "there is no such keypoint")
-    return [point.name for point in control.supervised]
-
-
-def _check_files(manifest: Manifest) -> None:
-    seen: dict[str, str] = {}
-    for entry in manifest.digests():
-        if not _FILE_NAME.fullmatch(entry.file) or entry.file == MANIFEST:
-            shown = ascii(entry.file[:100])
-            raise StrictError("", f"{shown} is not a plain file name", "no folders, no `..`")
-        if not _SHA256.fullmatch(entry.sha256):
-            raise StrictError(entry.file, "sha256 is not 64 lower-case hexadecimal digits")
-        if seen.setdefault(entry.file, entry.sha256) != entry.sha256:
-            raise StrictError(entry.file, "named twice with different digests")
 
 
 def check_wiring(chain: Chain) -> None:
@@ -159,10 +148,9 @@ def check_wiring(chain: Chain) -> None:
     controls = [control.name for control in chain.controls]
     names = [*(pair.to for pair in chain.recurrent), *controls]
     for name in names:
-        reserved = name in _RESERVED or name.startswith((DRIVING, REFERENCE))
-        if reserved or names.count(name) > 1:
-            raise BundleError(f"a control or state cannot be called {name!r}: the name is taken")
-    image: Kind = ("uint8", (1, chain.image.channels, chain.image.size, chain.image.size))
+        taken = name in _RESERVED or name.startswith((DRIVING, REFERENCE)) or names.count(name) > 1
+        _need(not taken, f"a control or state cannot be called {name!r}: the name is taken")
+    image = _image(chain)
     known: dict[str, tuple[Kind | None, Takers]] = {
         SOURCE_IMAGE: (image, ("source",)),
         DRIVING_FRAME: (image, ("observe",)),
@@ -175,148 +163,142 @@ def check_wiring(chain: Chain) -> None:
         known[ALIGNMENT] = ("float32", (1, *grid, 2)), (TRANSFER,)
     copies = dict(chain.copied_references())
     for stage in chain.stages:
+        what = f"stage {stage.name!r}"
         seat = TRANSFER if stage.name == TRANSFER else stage.role
-        if len({tensor.name for tensor in stage.inputs}) != len(stage.inputs):
-            raise BundleError(f"stage {stage.name!r} takes one input twice")
+        different = len({tensor.name for tensor in stage.inputs}) == len(stage.inputs)
+        _need(different, f"{what} takes one input twice")
         for tensor in stage.inputs:
-            if tensor.name not in known:
-                raise BundleError(
-                    f"stage {stage.name!r}: nothing makes its input {tensor.name!r}",
-                    "an input is an earlier output, an image, a control, a reference or a state",
-                )
+            _need(
+                tensor.name in known,
+                f"{what}: nothing makes its input {tensor.name!r}",
+                "an input is an earlier output, an image, a control, a reference or a state",
+            )
             kind, takers = known[tensor.name]
-            if seat not in takers:
-                allowed = " or ".join(takers) or "no other stage"
-                raise _leak(stage, f"takes {tensor.name!r}, which is for {allowed}")
+            allowed = " or ".join(takers) or "no other stage"
+            _need(seat in takers, f"{what} takes {tensor.name!r}, which is for {allowed}", _LEAK)
             if kind is not None:
                 _must_be(stage, tensor, kind)
+        wanted = _PREFIXES.get(stage.role, "")
+        others = tuple(prefix for prefix in _PREFIXES.values() if prefix != wanted)
         for tensor in stage.outputs:
-            if tensor.name in known:
-                raise BundleError(f"stage {stage.name!r} makes {tensor.name!r}, which exists")
-            _check_prefix(stage, tensor.name)
+            name = tensor.name
+            _need(name not in known, f"{what} makes {name!r}, which exists")
+            # What observe and reference stages make, and nothing else, carries their prefix.
+            prefix = f"must begin with {wanted!r}" if wanted else "has the prefix of another role"
+            right = name.startswith(wanted) and not name.startswith(others)
+            _need(right, f"output {name!r} of {what} {prefix}")
             kind = tensor.dtype, tensor.shape
-            takers = () if tensor.name in states.values() else _TAKERS[seat]
-            known[tensor.name] = kind, takers
-            if tensor.name in copies:
-                known[copies[tensor.name]] = kind, (TRANSFER,)
-    taken = {tensor.name for stage in chain.stages for tensor in stage.inputs}
-    if idle := [name for name in controls if name not in taken]:
-        raise BundleError(f"no stage takes the control {idle[0]!r}")
+            known[name] = kind, () if name in states.values() else _TAKERS[seat]
+            if name in copies:
+                known[copies[name]] = kind, (TRANSFER,)
+    taken_names = {tensor.name for stage in chain.stages for tensor in stage.inputs}
+    for name in controls:
+        _need(name in taken_names, f"no stage takes the control {name!r}")
     transfer = next(stage for stage in chain.stages if stage.name == TRANSFER)
     _check_transfer(chain, transfer, states)
-    _check_control(chain, transfer)
-    _check_frame(chain, image)
+    for maker, name, kind in _wanted(chain, transfer):
+        made = chain.tensors()
+        if maker is not None:
+            made = {tensor.name: tensor for tensor in maker.outputs}
+            _need(name in made, f"stage {maker.name!r} does not make {name!r}")
+        if name in made:
+            _must_be(maker, made[name], kind)
+    _check_layers(chain)
 
 
 def _check_roles(chain: Chain) -> None:
     names = [stage.name for stage in chain.stages]
-    if len(set(names)) != len(names):
-        raise BundleError("two stages have one name")
+    _need(len(set(names)) == len(names), "two stages have one name")
     roles = [stage.role for stage in chain.stages]
     once = roles.count("observe") == 1 >= max(roles.count("reference"), roles.count("landmarks"))
-    if not once or "source" not in roles or roles != sorted(roles, key=ROLES.index):
-        raise BundleError(
-            f"a bundle has stages of the roles {', '.join(ROLES)}, in this order: `observe` once, "
-            f"`reference` and `landmarks` at most once; this one has {', '.join(roles)}",
-            "export it again",
-        )
-    if TRANSFER not in [stage.name for stage in chain.of_role("frame")]:
-        raise BundleError(f"there is no stage {TRANSFER!r} of role `frame`", "export it again")
-    if names[-1] == TRANSFER:
-        raise BundleError(f"{TRANSFER!r} is the last stage: nothing makes a picture of the motion")
+    _need(
+        once and "source" in roles and roles == sorted(roles, key=ROLES.index),
+        f"a bundle has stages of the roles {', '.join(ROLES)}, in this order: `observe` once, "
+        f"`reference` and `landmarks` at most once; this one has {', '.join(roles)}",
+        "export it again",
+    )
+    moved = TRANSFER in [stage.name for stage in chain.of_role("frame")]
+    _need(moved, f"there is no stage {TRANSFER!r} of role `frame`", "export it again")
+    _need(
+        names[-1] != TRANSFER,
+        f"{TRANSFER!r} is the last stage: nothing makes a picture of the motion",
+    )
     (observe,) = chain.of_role("observe")
-    if [tensor.name for tensor in observe.inputs] != [DRIVING_FRAME]:
-        raise BundleError(f"stage {observe.name!r} must take {DRIVING_FRAME!r} alone")
-
-
-def _check_prefix(stage: Stage, name: str) -> None:
-    """What observe and reference stages make, and nothing else, carries their prefix."""
-    wanted = _PREFIXES.get(stage.role, "")
-    others = tuple(prefix for prefix in _PREFIXES.values() if prefix != wanted)
-    if not name.startswith(wanted) or name.startswith(others):
-        raise BundleError(
-            f"output {name!r} of stage {stage.name!r} "
-            + (f"must begin with {wanted!r}" if wanted else "has the prefix of another role")
-        )
+    alone = [tensor.name for tensor in observe.inputs] == [DRIVING_FRAME]
+    _need(alone, f"stage {observe.name!r} must take {DRIVING_FRAME!r} alone")
 
 
 def _check_transfer(chain: Chain, transfer: Stage, states: dict[str, str]) -> None:
     made = {tensor.name: tensor for tensor in transfer.outputs}
     taken = {tensor.name: tensor for tensor in transfer.inputs}
     for to, from_ in states.items():
-        if from_ not in made or to not in taken:
-            raise BundleError(f"recurrent state {from_!r} -> {to!r} is not one of {TRANSFER!r}")
+        own = from_ in made and to in taken
+        _need(own, f"recurrent state {from_!r} -> {to!r} is not one of {TRANSFER!r}")
         _must_be(transfer, taken[to], (made[from_].dtype, made[from_].shape))
     passed = sum(prod(t.shape) for t in transfer.outputs if t.name not in states.values())
     allowed = most_numbers(chain.image.size)
-    if passed > allowed:
-        raise _leak(transfer, f"passes on {passed} numbers a frame, {allowed} are allowed")
+    what = f"stage {TRANSFER!r} passes on {passed} numbers a frame, {allowed} are allowed"
+    _need(passed <= allowed, what, _LEAK)
 
 
-def _check_control(chain: Chain, transfer: Stage) -> None:
-    """What carries the motion must be among the tensors, in its shape."""
-    control, tensors = chain.control, chain.tensors()
+def _wanted(chain: Chain, transfer: Stage) -> Iterator[tuple[Stage | None, str, Kind]]:
+    """The tensors whose meaning is fixed: which stage has to make each, None where one may."""
+    control = chain.control
+    yield chain.stages[-1], FRAME, _image(chain)
+    yield None, QUALITY, ("float32", (1, 4))
     if isinstance(control, KeypointControl):
         points: Kind = ("float32", (1, control.count, 2))
-        _must_make(chain.of_role("observe")[0], DRIVING + "kp_value", points)
-        if source := tensors.get("source_kp_value"):
-            _must_be(chain.of_role("source")[0], source, points)
+        yield chain.of_role("observe")[0], DRIVING + "kp_value", points
+        yield None, "source_kp_value", points
         return
     names, finders = control.landmarks, chain.of_role("landmarks")
-    if bool(names) != bool(finders) or len(set(names)) != len(names):
-        raise BundleError(
-            f"control.landmarks names {len(names)} landmarks, {len(finders)} stages find any"
-        )
+    _need(
+        bool(names) == bool(finders) and len(set(names)) == len(names),
+        f"control.landmarks names {len(names)} landmarks, {len(finders)} stages find any",
+    )
     for finder in finders:
-        _must_make(finder, LANDMARKS, ("float32", (1, len(names), 3)))
+        yield finder, LANDMARKS, ("float32", (1, len(names), 3))
     rows, columns = control.grid_height, control.grid_width
-    _must_make(transfer, "displacement", ("float32", (1, rows, columns, 2)))
-    if CONFIDENCE in tensors:
-        _must_make(transfer, CONFIDENCE, ("float32", (1, 1, rows, columns)))
+    yield transfer, "displacement", ("float32", (1, rows, columns, 2))
+    if CONFIDENCE in chain.tensors():
+        yield transfer, CONFIDENCE, ("float32", (1, 1, rows, columns))
     if control.shading_height:
         shape = (1, 1, control.shading_height, control.shading_width)
-        _must_make(transfer, "shading", ("float32", shape))
-    if chain.motions() != ("relative",):
-        raise BundleError(
-            "displacements are relative to a reference: a stage must take one, and there can be no "
-            "control `relative`"
-        )
+        yield transfer, "shading", ("float32", shape)
+    _need(
+        chain.motions() == ("relative",),
+        "displacements are relative to a reference: a stage must take one, and there can be no "
+        "control `relative`",
+    )
 
 
-def _check_frame(chain: Chain, image: Kind) -> None:
-    """What the last stage makes, and the layers."""
-    last = chain.stages[-1]
-    _must_make(last, FRAME, image)
-    if quality := chain.tensors().get(QUALITY):
-        _must_be(last, quality, ("float32", (1, 4)))
+def _check_layers(chain: Chain) -> None:
     made = {t.name: t for stage in chain.of_role("frame") for t in stage.outputs}
     for layer, name in vars(chain.layers).items() if chain.layers is not None else ():
-        tensor = made.get(name, Tensor(name, "float32", (), ""))
         of_places = layer in ("deformation", "stiff")
         depth, allowed = (3, (2,)) if of_places else (1, (1, chain.image.channels))
-        shape = tensor.shape
-        right = tensor.dtype == "float32" and len(shape) == 4 and shape[0] == 1
-        if not right or shape[depth] not in allowed:
-            raise BundleError(
-                f"layers.{layer}: no stage makes {name!r} of every frame in a layer's shape"
-            )
-
-
-def _must_make(stage: Stage, name: str, kind: Kind) -> None:
-    if (found := {tensor.name: tensor for tensor in stage.outputs}.get(name)) is None:
-        raise BundleError(f"stage {stage.name!r} does not make {name!r}")
-    _must_be(stage, found, kind)
-
-
-def _must_be(stage: Stage, tensor: Tensor, expected: Kind) -> None:
-    if (tensor.dtype, tensor.shape) != expected:
-        dtype, shape = expected
-        raise BundleError(
-            f"stage {stage.name!r}: {tensor.name!r} is {tensor.dtype} {list(tensor.shape)}, "
-            f"expected {dtype} {list(shape)}"
+        tensor = made.get(name)
+        _need(
+            tensor
+            and (tensor.dtype, len(tensor.shape), tensor.shape[:1]) == ("float32", 4, (1,))
+            and tensor.shape[depth] in allowed,
+            f"layers.{layer}: no stage makes {name!r} of every frame in a layer's shape",
         )
 
 
-def _leak(stage: Stage, what: str) -> BundleError:
-    hint = "refused: the driving anatomy could get into the picture"
-    return BundleError(f"stage {stage.name!r} {what}", hint)
+def _image(chain: Chain) -> Kind:
+    return "uint8", (1, chain.image.channels, chain.image.size, chain.image.size)
+
+
+def _must_be(stage: Stage | None, tensor: Tensor, expected: Kind) -> None:
+    dtype, shape = expected
+    _need(
+        (tensor.dtype, tensor.shape) == expected,
+        (f"stage {stage.name!r}: " if stage else "")
+        + f"{tensor.name!r} is {tensor.dtype} {list(tensor.shape)}, expected {dtype} {list(shape)}",
+    )
+
+
+def _need(holds: object, message: str, hint: str = "") -> None:
+    if not holds:
+        raise BundleError(message, hint)

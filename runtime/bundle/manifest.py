@@ -9,11 +9,8 @@ seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
-
-from ..support.errors import BundleError
 
 SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
@@ -236,11 +233,10 @@ class Chain:
     def copied_references(self) -> list[tuple[str, str]]:
         """Pairs (driving_X, reference_X) where no stage makes reference_X: it is a copy of what
         `observe` made of the reference frame."""
-        tensors = self.tensors()
         made = {tensor.name for stage in self.of_role("reference") for tensor in stage.outputs}
         seen = [tensor.name for stage in self.of_role("observe") for tensor in stage.outputs]
         pairs = [(name, REFERENCE + name.removeprefix(DRIVING)) for name in seen]
-        return [pair for pair in pairs if pair[1] in tensors and pair[1] not in made]
+        return [pair for pair in pairs if pair[1] in self.tensors().keys() - made]
 
     def motions(self) -> tuple[Motion, ...]:
         """The kinds of motion that this chain can make."""
@@ -265,21 +261,9 @@ class Manifest(Chain):
     provenance: Provenance
     files: tuple[FileDigest, ...] = ()
 
-    def digests(self) -> Iterator[FileDigest]:
-        """Every file that the manifest names, in order."""
-        for stage in self.stages:
-            yield FileDigest(stage.file, stage.sha256)
+    def digests(self) -> list[tuple[str, str]]:
+        """Every file that the manifest names, in order, and its SHA-256."""
         golden = self.golden
-        yield from (golden.source, golden.reference, golden.driving, golden.output)
-        yield from self.files
-
-    def stage(self, name: str) -> StageFile:
-        """The stage of that name.
-
-        Raises:
-            BundleError: there is none.
-        """
-        for stage in self.stages:
-            if stage.name == name:
-                return stage
-        raise BundleError(f"bundle {self.name!r} has no stage {name!r}")
+        pictures = (golden.source, golden.reference, golden.driving, golden.output)
+        named: tuple[StageFile | FileDigest, ...] = (*self.stages, *pictures, *self.files)
+        return [(each.file, each.sha256) for each in named]

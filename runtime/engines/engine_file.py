@@ -12,29 +12,20 @@ import io
 import json
 import os
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal, NamedTuple
 
 from ..support.atomic_files import atomic_path
 from ..support.dataclass_parser import parse, plain
 from ..support.errors import BackendError, BundleError
-from ..support.plain_file import read_plain_file
+from ..support.plain_file import read_plain_file, sha256_file
 
 MANIFEST = "manifest.json"
 MAX_FILE_BYTES = 8 << 30
 MAX_MANIFEST_BYTES = 1 << 20
 _BUILD = "build the engines again: sonomime build BUNDLE"
-
-# What reading an archive raises when it is cut off, edited, encrypted or made to harm. StrictError
-# is a ValueError, RecursionError (of nested JSON) a RuntimeError.
-_DAMAGE = (
-    zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError, RuntimeError, EOFError,
-    OverflowError, NotImplementedError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,20 +86,16 @@ class EngineManifest:
         return sum(stage.size for stage in self.stages)
 
 
-@dataclass(frozen=True)
-class EngineFile:
+class EngineFile(NamedTuple):
     """A file's content, read once: its digest, its manifest and the engines by stage."""
 
-    path: Path
     sha256: str
     manifest: EngineManifest
     engines: Mapping[str, bytes]
 
 
-def write_engine_file(
-    path: Path, manifest: EngineManifest, engines: Mapping[str, bytes], private: bool = False
-) -> str:
-    """Write a file, whole or not at all, and return its SHA-256; `private`: for its owner alone.
+def write_engine_file(path: Path, manifest: EngineManifest, engines: Mapping[str, bytes]) -> str:
+    """Write a file for its owner alone, whole or not at all, and return its SHA-256.
 
     Raises:
         OutputError: it cannot be written.
@@ -116,14 +103,12 @@ def write_engine_file(
     members = {MANIFEST: (json.dumps(plain(manifest), indent=1) + "\n").encode()}
     members |= {stage.file: engines[stage.name] for stage in manifest.stages}
     with atomic_path(path) as temporary:
-        if private:
-            temporary.chmod(0o600)
+        temporary.chmod(0o600)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for name, content in members.items():
                 # ZipInfo has no date: the same engines make the same file.
                 archive.writestr(zipfile.ZipInfo(name), content)
-        with temporary.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_file(temporary)
 
 
 def read_engine_file(path: Path) -> EngineFile:
@@ -137,54 +122,30 @@ def read_engine_file(path: Path) -> EngineFile:
         content = read_plain_file(Path(os.path.realpath(path)), MAX_FILE_BYTES)
     except BundleError as error:
         raise BackendError(f"engine file {path} cannot be read: {error.message}", _BUILD) from None
-    with _opened(path, io.BytesIO(content), len(content)) as archive:
-        manifest = _manifest(archive)
-        engines = {stage.name: archive.read(stage.file) for stage in manifest.stages}
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()  # nothing in it can swell
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise ValueError("a part of it is compressed")
+            if sum(member.file_size for member in members) > len(content):
+                raise ValueError("its parts claim more bytes than it has")
+            if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
+                raise ValueError(f"its {MANIFEST} is larger than 1 MiB")
+            manifest = parse(EngineManifest, json.loads(archive.read(MANIFEST)), MANIFEST)
+            files = {stage.name: stage.file for stage in manifest.stages}
+            if extra := {member.filename for member in members} - {MANIFEST, *files.values()}:
+                raise ValueError(f"it holds {min(extra)!r}, which its manifest does not name")
+            engines = {name: archive.read(file) for name, file in files.items()}
         for stage in manifest.stages:
             engine = engines[stage.name]
             if (len(engine), hashlib.sha256(engine).hexdigest()) != (stage.size, stage.sha256):
                 raise ValueError(f"{stage.file} differs from its size and SHA-256")
-        extra = set(archive.namelist()) - {MANIFEST, *(stage.file for stage in manifest.stages)}
-        if extra:
-            raise ValueError(f"it holds {min(extra)!r}, which its manifest does not name")
-    return EngineFile(path, hashlib.sha256(content).hexdigest(), manifest, engines)
-
-
-def read_engine_manifest(path: Path) -> EngineManifest:
-    """The manifest alone, without a look at engines and digests.
-
-    Raises:
-        BackendError: the file is missing or not an engine file.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file, _opened(path, file, size) as archive:
-            return _manifest(archive)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise BackendError(f"engine file {path} cannot be read: {reason}", _BUILD) from None
-
-
-@contextmanager
-def _opened(path: Path, file: BinaryIO, size: int) -> Iterator[zipfile.ZipFile]:
-    """The archive, of which nothing can swell; damage within the block becomes a BackendError."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                raise ValueError("a part of it is compressed")
-            if sum(member.file_size for member in members) > size:
-                raise ValueError("its parts claim more bytes than it has")
-            yield archive
-    except _DAMAGE as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile raises many kinds of errors on a damaged file
         reason = str(error)[:200] or type(error).__name__
         raise BackendError(
             f"{path} is cut off, edited or not an engine file: {reason}",
             f"copy it again, or {_BUILD}",
         ) from None
-
-
-def _manifest(archive: zipfile.ZipFile) -> EngineManifest:
-    if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
-        raise ValueError(f"its {MANIFEST} is larger than 1 MiB")
-    return parse(EngineManifest, json.loads(archive.read(MANIFEST)), MANIFEST)
+    return EngineFile(hashlib.sha256(content).hexdigest(), manifest, engines)

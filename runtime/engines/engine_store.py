@@ -13,27 +13,19 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..bundle.bundle import Bundle
 from ..support.atomic_files import atomic_path, cache_folder
 from ..support.errors import BackendError, OutputError
-from .engine_file import (
-    EngineFile,
-    EngineManifest,
-    read_engine_file,
-    read_engine_manifest,
-    write_engine_file,
-)
-from .tensorrt_packages import RECIPE, check_served, plugin_digest
+from .engine_file import EngineFile, EngineManifest, read_engine_file, write_engine_file
+from .tensorrt_packages import RECIPE, check_served, plugin_digest, rtx_targets
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What engines depend on, apart from the machine that builds them."""
 
     onnx: tuple[tuple[str, str], ...]  # stage and SHA-256
@@ -55,12 +47,6 @@ class Facts:
         onnx = tuple((stage.name, stage.onnx_sha256) for stage in made.stages)
         return cls(onnx, made.flavour, made.version, made.targets, made.plugin_sha256, made.recipe)
 
-    @property
-    def key(self) -> str:
-        """Name of their file in the cache."""
-        text = json.dumps(list(vars(self).values()))
-        return hashlib.sha256(text.encode()).hexdigest()
-
 
 def cache_root() -> Path:
     """Where engines are kept."""
@@ -69,7 +55,8 @@ def cache_root() -> Path:
 
 def cached_path(facts: Facts) -> Path:
     """Where the engines of these facts are kept."""
-    return cache_root() / f"{facts.key}.engine"
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return cache_root() / f"{key}.engine"
 
 
 def build_command(bundle: Bundle, flavour: str, device: int = 0) -> str:
@@ -85,12 +72,9 @@ def load_engines(
     """The engines of a bundle in this user's cache, by stage, safe to deserialise.
 
     Args:
-        bundle: an opened bundle.
-        flavour: a key of FLAVOURS.
-        trt: its module.
-        targets: what they are to run on: `gpu_target(...)` of the current GPU for tensorrt,
-            `rtx_target(...)` for rtx, or all of the flavour's targets.
-        device: number of that GPU, for the command in the hint.
+        flavour: a key of FLAVOURS, and `trt` its module.
+        targets: what they are to run on: `gpu_target(...)` of the GPU of number `device` for
+            tensorrt, `rtx_target(...)` for rtx, or all of the flavour's targets.
 
     Raises:
         BackendError: no engine can be built for such a GPU; none built; built from another bundle,
@@ -99,21 +83,23 @@ def load_engines(
     """
     check_served(flavour, trt, targets)
     wanted = Facts.wanted(bundle, flavour, trt.__version__, targets)
+    # RTX engines are built for every GPU that it serves.
+    usual = wanted._replace(targets=tuple(rtx_targets(trt))) if flavour == "rtx" else wanted
     build = f"run: {build_command(bundle, flavour, device)}"
     try:
-        file = _find(wanted, bundle, build)
+        file = cached_path(usual)
+        if file.is_file():
+            opened = read_engine_file(file)
+        else:
+            file, opened = _another(wanted, bundle, build)
     except (OSError, OutputError) as error:
         hint = "fix its permissions, or set XDG_CACHE_HOME to a folder of your own"
         raise BackendError(f"the cache of engines cannot be read: {error}", hint) from error
-    opened = read_engine_file(file)
-    reasons = differences(Facts.stated(opened.manifest), wanted)
-    if reasons:
-        raise BackendError(f"{file} cannot be used here: {'; '.join(reasons)}", build)
-    if not is_trusted(opened.sha256):
-        raise BackendError(
-            f"{file} was changed since it was built or trusted, or its folder was open to others",
-            build,
-        )
+    fault = "; ".join(differences(Facts.stated(opened.manifest), wanted))
+    if not fault and not is_trusted(opened.sha256):
+        fault = "it was changed since it was built or trusted, or its folder was open to others"
+    if fault:
+        raise BackendError(f"{file} cannot be used here: {fault}", build)
     return dict(opened.engines)
 
 
@@ -140,24 +126,21 @@ def differences(found: Facts, wanted: Facts) -> list[str]:
     return reasons
 
 
-def _find(wanted: Facts, bundle: Bundle, build: str) -> Path:
-    """A cached file that can be used: of exactly these facts, or another one.
+def _another(wanted: Facts, bundle: Bundle, build: str) -> tuple[Path, EngineFile]:
+    """A file in the cache that serves, though another was looked for.
 
     Raises:
         BackendError: there is none; with what differs in the nearest one.
     """
-    exact = cached_path(wanted)
-    if exact.is_file():
-        return exact
     nearest: list[str] = []
     for path in sorted(cache_root().glob("*.engine")):
         with suppress(BackendError):  # of another format, or damaged: build another
-            manifest = read_engine_manifest(path)
-            found = Facts.stated(manifest)
+            opened = read_engine_file(path)
+            found = Facts.stated(opened.manifest)
             reasons = differences(found, wanted)
             if not reasons:
-                return path
-            related = manifest.bundle == bundle.manifest.name or found.onnx == wanted.onnx
+                return path, opened
+            related = opened.manifest.bundle == bundle.manifest.name or found.onnx == wanted.onnx
             if related and (not nearest or len(reasons) < len(nearest)):
                 nearest = reasons
     what = f"no {wanted.flavour} engines of bundle {bundle.manifest.name!r} are built for this"
@@ -167,29 +150,14 @@ def _find(wanted: Facts, bundle: Bundle, build: str) -> Path:
 
 def is_trusted(sha256: str) -> bool:
     """Whether this user's own cache has a record of an engine file of that digest."""
-    record = _record(sha256)
     try:
+        record = _record(sha256)
         root, folder, file = (p.lstat() for p in (cache_root(), record.parent, record))
         kinds = stat.S_ISDIR(root.st_mode), stat.S_ISDIR(folder.st_mode), stat.S_ISREG(file.st_mode)
         private = all(kinds) and all(map(_private, (root, folder, file)))
         return private and sha256 in record.read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError):
         return False
-
-
-def record_trust(sha256: str, why: str) -> None:
-    """Record an engine file's digest as one that may be used; `why`: built or trusted.
-
-    Raises:
-        OutputError: the cache cannot be written, or belongs to another user.
-    """
-    record = _record(sha256)
-    with _writing_the_cache():
-        _make_private(cache_root())
-        _make_private(record.parent)
-        with atomic_path(record) as temporary:
-            temporary.chmod(0o600)
-            temporary.write_text(json.dumps({"sha256": sha256, "why": why}) + "\n")
 
 
 def trust(file: Path) -> EngineFile:
@@ -201,26 +169,34 @@ def trust(file: Path) -> EngineFile:
     """
     opened = read_engine_file(file)
     stated = Facts.stated(opened.manifest)
-    reasons = differences(stated, replace(stated, recipe=RECIPE))
-    if reasons:
+    if reasons := differences(stated, stated._replace(recipe=RECIPE)):
         hint = "build it again with this version of sonomime"
         raise BackendError(f"{file} cannot be used: {reasons[0]}", hint)
-    record_trust(store(opened.manifest, opened.engines), f"trusted: {file.name}")
+    store(opened.manifest, opened.engines, f"trusted: {file.name}")
     return opened
 
 
-def store(manifest: EngineManifest, engines: Mapping[str, bytes]) -> str:
-    """Keep engines in the cache and return their file's SHA-256; trusting it is another step.
+def store(manifest: EngineManifest, engines: Mapping[str, bytes], why: str) -> None:
+    """Keep engines in the cache, and record that they may be used; `why`: built or trusted.
 
     Raises:
-        OutputError: the cache cannot be written.
+        OutputError: the cache cannot be written, or belongs to another user.
     """
-    with _writing_the_cache():
+    try:
         _make_private(cache_root())
         path = cached_path(Facts.stated(manifest))
         if path.is_symlink():  # which would be followed
             path.unlink()
-        return write_engine_file(path, manifest, engines, private=True)
+        record = _record(sha256 := write_engine_file(path, manifest, engines))
+        _make_private(record.parent)
+        with atomic_path(record) as temporary:
+            temporary.chmod(0o600)
+            temporary.write_text(json.dumps({"sha256": sha256, "why": why}) + "\n")
+    except (OSError, OutputError) as error:
+        raise OutputError(
+            f"the cache of engines cannot be written: {error}",
+            "free some space there, or set XDG_CACHE_HOME to a folder that only you can write to",
+        ) from error
 
 
 def _record(sha256: str) -> Path:
@@ -243,15 +219,3 @@ def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _private(folder.stat()):
         raise OutputError(f"{folder} is open to others and cannot be closed")
-
-
-@contextmanager
-def _writing_the_cache() -> Iterator[None]:
-    """Name the cache as the cause where it is full, read-only or not private."""
-    try:
-        yield
-    except (OSError, OutputError) as error:
-        raise OutputError(
-            f"the cache of engines cannot be written: {error}",
-            "free some space there, or set XDG_CACHE_HOME to a folder that only you can write to",
-        ) from error

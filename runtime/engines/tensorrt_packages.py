@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..support.errors import BackendError
-from ..support.optional_import import import_or_explain
 from ..support.plain_file import sha256_file
+from ..support.process import import_or_explain
 
-# TensorRT-RTX supports Ampere and later, but not 9.0 (H100).
-RTX_OLDEST = 80
+RTX_OLDEST = 80  # TensorRT-RTX supports Ampere and later, but not 9.0 (H100)
 
 # The builder's options beyond TensorRT's own defaults, in words. Change it together with
 # `export.engine`: engines that were built before are stale then.
 RECIPE = "strongly typed, TF32 off"
 
-PLUGIN_VARIABLE = "SONOMIME_PLUGIN"
-
 # Where CMakeLists.txt puts what it compiles.
 LIBRARIES = Path(__file__).parents[1] / "lib"
 
 
-@dataclass(frozen=True)
-class Flavour:
+class Flavour(NamedTuple):
     """A TensorRT: where it is imported from, and how to get it."""
 
     name: str
     module: str
     cure: str
+
+
+# The one place that names the packages.
+FLAVOURS = {
+    "rtx": Flavour("rtx", "tensorrt_rtx_bindings", 'pip install "sonomime[rtx]"'),
+    "tensorrt": Flavour(
+        "tensorrt", "tensorrt", "pip install tensorrt, or build with --flavour rtx"
+    ),
+}
+
+
+def load_flavour(name: str) -> tuple[Flavour, Any]:
+    """A flavour and its module.
+
+    Raises:
+        BackendError: the package is absent or cannot be loaded; the hint says how to install it.
+    """
+    flavour = FLAVOURS[name]
+    return flavour, import_or_explain(flavour.module, flavour.cure)
+
+
+def gpu_target(name: str, major: int, minor: int) -> str:
+    """The target of an engine of full TensorRT: ("NVIDIA L4", 8, 9) -> "NVIDIA L4 8.9"."""
+    return f"{name} {major}.{minor}"
 
 
 def rtx_target(major: int, minor: int) -> str:
@@ -51,38 +70,12 @@ def check_served(flavour: str, trt: Any, targets: list[str]) -> None:
         BackendError: TensorRT-RTX does not support one of these compute capabilities.
     """
     served = rtx_targets(trt) if flavour == "rtx" else targets
-    missing = [target for target in targets if target not in served]
-    if missing:
+    if missing := [target for target in targets if target not in served]:
         raise BackendError(
             f"TensorRT-RTX {trt.__version__} builds no portable engines for {', '.join(missing)}, "
             f"only for {', '.join(served)}",
             "take another backend: tensorrt or ort-cuda",
         )
-
-
-def gpu_target(name: str, major: int, minor: int) -> str:
-    """The target of an engine of full TensorRT: ("NVIDIA L4", 8, 9) -> "NVIDIA L4 8.9"."""
-    return f"{name} {major}.{minor}"
-
-
-FLAVOURS = {
-    flavour.name: flavour
-    for flavour in (
-        # The one place that names the packages.
-        Flavour("rtx", "tensorrt_rtx_bindings", 'pip install "sonomime[rtx]"'),
-        Flavour("tensorrt", "tensorrt", "pip install tensorrt, or build with --flavour rtx"),
-    )
-}
-
-
-def load_flavour(name: str) -> tuple[Flavour, Any]:
-    """A flavour and its module.
-
-    Raises:
-        BackendError: the package is absent or cannot be loaded; the hint says how to install it.
-    """
-    flavour = FLAVOURS[name]
-    return flavour, import_or_explain(flavour.module, flavour.cure)
 
 
 def plugin_path() -> Path | None:
@@ -91,15 +84,13 @@ def plugin_path() -> Path | None:
     Raises:
         BackendError: SONOMIME_PLUGIN names no file.
     """
-    named = os.environ.get(PLUGIN_VARIABLE, "")
-    if named:
+    if named := os.environ.get("SONOMIME_PLUGIN", ""):
         if not Path(named).is_file():
             raise BackendError(
-                f"{PLUGIN_VARIABLE} names {named}, which is not a file",
+                f"SONOMIME_PLUGIN names {named}, which is not a file",
                 "name the plugin's .so, or unset it",
             )
-        # Absolute: the loader would not look for a bare name here.
-        return Path(named).absolute()
+        return Path(named).absolute()  # the loader would not look for a bare name here
     beside = LIBRARIES / "libsonomime_plugin.so"
     return beside if beside.is_file() else None
 
@@ -124,8 +115,9 @@ def load_plugin(trt: Any) -> Path | None:
     path = plugin_path()
     if path is None or path in _loaded:
         return path
+    reason = "it gave no reason"
     try:
-        handle, reason = trt.get_plugin_registry().load_library(str(path)), "it gave no reason"
+        handle = trt.get_plugin_registry().load_library(str(path))
     except (RuntimeError, OSError, TypeError) as error:
         handle, reason = None, str(error)
     if handle is None:

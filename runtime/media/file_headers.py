@@ -12,54 +12,46 @@ from typing import BinaryIO
 
 from ..support.errors import InputError
 
-MIN_SIDE = 8
-MAX_SIDE = 16384
-MAX_PIXELS = 64 * 1024 * 1024
+MIN_SIDE, MAX_SIDE = 8, 16384
+MAX_PIXELS = 64 << 20
 
 IMAGE, VIDEO = "image", "video"
 """Kinds of files that are read."""
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".gif"}
-)
-#: Ultrasound formats without a reader, by the end of the file's name.
-UNREADABLE_SUFFIXES = {
-    ".dcm": "DICOM",
-    ".dicom": "DICOM",
-    ".mha": "MetaImage",
-    ".mhd": "MetaImage",
-    ".nii": "NIfTI",
-    ".nii.gz": "NIfTI",
-    ".nrrd": "NRRD",
-    ".nhdr": "NRRD",
-}
-
+_ENDS = {
+    IMAGE: (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
+    VIDEO: (
+        ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".gif",
+    ),
+    "DICOM": (".dcm", ".dicom"),
+    "MetaImage": (".mha", ".mhd"),
+    "NIfTI": (".nii", ".nii.gz"),
+    "NRRD": (".nrrd", ".nhdr"),
+}  # fmt: skip
+"""How the names of each kind's files end. `video.READERS` has who reads which kind, if anybody."""
 _IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
-_DICOM_MAGIC_AT = 128
 
 
 def kind_of(path: Path) -> str:
-    """IMAGE, VIDEO (or anything else, which the video reader refuses), or the name of an
-    ultrasound format without a reader; by content first and by name second.
+    """IMAGE, VIDEO (or anything else, which the video reader refuses), or the name of another
+    format; by content first and by name second.
 
     Raises:
         OSError: the file cannot be opened.
     """
     with path.open("rb") as file:
-        head = file.read(_DICOM_MAGIC_AT + 4)
-    suffix = path.suffix.lower()
-    if head[_DICOM_MAGIC_AT:] == b"DICM":
+        head = file.read(132)
+    if head[128:] == b"DICM":
         return "DICOM"
-    if head.startswith(_IMAGE_MAGIC) and suffix not in (".mjpg", ".mjpeg"):
+    if head.startswith(_IMAGE_MAGIC) and path.suffix.lower() not in (".mjpg", ".mjpeg"):
         return IMAGE
-    return unreadable_format(path) or (IMAGE if suffix in IMAGE_SUFFIXES else VIDEO)
+    return kind_by_name(path) or VIDEO
 
 
-def unreadable_format(path: Path) -> str | None:
-    """The name of the ultrasound format without a reader that the file's name stands for."""
+def kind_by_name(path: Path) -> str | None:
+    """The same by the file's name alone; None for a name that says nothing."""
     name = path.name.lower()
-    return next((what for end, what in UNREADABLE_SUFFIXES.items() if name.endswith(end)), None)
+    return next((kind for kind, ends in _ENDS.items() if name.endswith(ends)), None)
 
 
 def check_size(what: Path | str, width: int, height: int) -> None:
@@ -127,19 +119,18 @@ def _mp4_end(file: BinaryIO, length: int) -> int:
 
 def _matroska_end(file: BinaryIO) -> int:
     file.seek(4)
-    header, _ = _matroska_length(file)
-    file.seek(header, 1)
+    file.seek(_matroska_length(file) or 0, 1)
     segment = file.read(4) == b"\x18\x53\x80\x67"
-    size, known = _matroska_length(file)
-    return file.tell() + size if segment and known else 0
+    size = _matroska_length(file)
+    return file.tell() + size if segment and size is not None else 0
 
 
-def _matroska_length(file: BinaryIO) -> tuple[int, bool]:
-    """A length, and whether it is known: all bits set means that it is not."""
-    first = file.read(1)[0]
-    width = 9 - first.bit_length()  # in bytes: the leading zeros count them
+def _matroska_length(file: BinaryIO) -> int | None:
+    """A length; None, all of its bits set, where it is not known."""
+    first = file.read(1)
+    width = 9 - first[0].bit_length()  # in bytes: the leading zeros count them
     if width > 8:
         raise IndexError
     mask = (1 << 7 * width) - 1
-    size = int.from_bytes(bytes([first]) + file.read(width - 1), "big") & mask
-    return size, size != mask
+    size = int.from_bytes(first + file.read(width - 1), "big") & mask
+    return size if size != mask else None

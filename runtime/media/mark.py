@@ -19,49 +19,38 @@ _ROWS = (
     "####....#...#...#...#...#...#.#####...#....###...####",
 )
 _WORD = np.array([[255 * (dot == "#") for dot in row] for row in _ROWS], np.uint8)
-_LETTER_STEP = 6  # pixels from one letter to the next
-_SHORTER = (9, 3, 1)  # letters: SYNTHETIC, SYN, S
-
-
-def mark_box(width: int, height: int) -> tuple[int, int, int, int]:
-    """Where `draw_mark` writes in a picture of this size: x, y, w, h in pixels."""
-    h, w = _fitting_stamp(width, height).shape
-    return width - w, height - h, w, h
-
-
-def _fitting_stamp(width: int, height: int) -> Image:
-    """The longest word that fits, white on a black box, with a margin of one pixel."""
-    stamps = [np.pad(_WORD[:, : _LETTER_STEP * count - 1], 1) for count in _SHORTER]
-    # The last resort has no margin above and below: 7 x 7, which fits the smallest pictures.
-    for stamp in (*stamps, stamps[-1][1:-1]):
-        if stamp.shape[0] <= height and stamp.shape[1] <= width:
-            scale = max(1, min(width, height) // 200)
-            scale = min(scale, height // stamp.shape[0], width // stamp.shape[1])
-            return stamp.repeat(scale, axis=0).repeat(scale, axis=1)
-    raise InputError(
-        f"a picture of {width} x {height} pixels is too small for the synthetic mark",
-        "give one of at least 64 x 64 pixels",
-    )
 
 
 def draw_mark(image: Image) -> Image:
-    """A copy with "SYNTHETIC" burned into the bottom right corner, white on a black box.
+    """A copy of a uint8 (H, W) or (H, W, 3) with "SYNTHETIC" in the bottom right corner, white on a
+    black box.
 
     Pictures narrower than 55 pixels get a shorter word. The letters grow with the picture, one step
     for every 200 pixels of its shorter side.
-
-    Args:
-        image: uint8 (H, W) or (H, W, 3).
 
     Raises:
         InputError: not an image, or below 7 x 7 pixels, smaller than any image that is read.
     """
     height, width = check_image(image).shape[:2]
-    stamp = _fitting_stamp(width, height)
     marked = image.copy()
-    corner = marked[height - stamp.shape[0] :, width - stamp.shape[1] :]
-    corner[...] = stamp if image.ndim == 2 else stamp[..., None]
+    stamp = _fitting_stamp(width, height)
+    h, w = stamp.shape
+    marked[height - h :, width - w :] = stamp if image.ndim == 2 else stamp[..., None]
     return marked
+
+
+def _fitting_stamp(width: int, height: int) -> Image:
+    """The longest word that fits, white on a black box, with a margin of one pixel."""
+    stamps = [np.pad(_WORD[:, : 6 * letters - 1], 1) for letters in (9, 3, 1)]
+    # The last resort has no margin above and below: 7 x 7, which fits the smallest pictures.
+    for stamp in (*stamps, stamps[-1][1:-1]):
+        h, w = stamp.shape
+        if scale := min(max(1, min(width, height) // 200), height // h, width // w):
+            return stamp.repeat(scale, axis=0).repeat(scale, axis=1)
+    raise InputError(
+        f"a picture of {width} x {height} pixels is too small for the synthetic mark",
+        "give one of at least 64 x 64 pixels",
+    )
 
 
 def metadata() -> dict[str, str]:

@@ -33,55 +33,47 @@ class Panels:
         height = min(high, max(low, sizes[-1][1]))
         # A very wide picture keeps to a square's width, with black above and below.
         widths = [min(2 * height, max(height // 4, round(height * w / h))) for w, h in sizes]
-        self._strip = max(20, height // 14)
-        self.size = sum(widths) + _GAP * (len(widths) - 1), height + self._strip
+        strip = max(20, height // 14)
+        self.size = sum(widths) + _GAP * (len(widths) - 1), height + strip
         shape = (self.size[1], self.size[0]) if channels == 1 else (*self.size[::-1], 3)
         self._canvas = np.zeros(shape, np.uint8)
         self._channels = channels
-        self._panels: list[tuple[int, int, int]] = []
+        self._panels: list[Image] = []
         x = 0
         for caption, width in zip(captions, widths, strict=True):
-            self._panels.append((x, width, height))
-            self._write(caption, x, width)
+            column = self._canvas[:, x : x + width]
+            _write(caption, column[:strip])
+            self._panels.append(column[strip:])
             x += width + _GAP
 
     def compose(self, pictures: Sequence[Image | None]) -> Image:
-        """The composed picture, a buffer that the next call changes.
-
-        Args:
-            pictures: one per panel, uint8 (H, W) or (H, W, 3); None leaves the panel as it was.
+        """The composed picture, a buffer that the next call changes, of one uint8 picture (H, W) or
+        (H, W, 3) per panel; None leaves the panel as it was.
 
         Raises:
             InputError: not an image.
         """
-        for picture, (x, width, height) in zip(pictures, self._panels, strict=True):
+        for picture, panel in zip(pictures, self._panels, strict=True):
             if picture is not None:
-                fitted = _fit(to_channels(picture, self._channels), width, height)
-                self._canvas[self._strip :, x : x + width] = fitted
+                panel[...] = 0  # beside a picture of another aspect ratio
+                image = to_channels(picture, self._channels)
+                (height, width), (h, w) = panel.shape[:2], image.shape[:2]
+                scale = min(width / w, height / h)
+                w, h = max(1, round(w * scale)), max(1, round(h * scale))
+                left, top = (width - w) // 2, (height - h) // 2
+                panel[top : top + h, left : left + w] = resize(image, w, h)
         return self._canvas
 
-    def _write(self, caption: str, x: int, width: int) -> None:
-        import cv2
 
-        font, scale = cv2.FONT_HERSHEY_SIMPLEX, self._strip / 36
-        (w, h), below = cv2.getTextSize(caption, font, scale, 1)
-        if w > width - 6:
-            scale *= (width - 6) / w
-        strip = np.zeros((self._strip, width), np.uint8)
-        place = (3, (self._strip + h - below // 2) // 2)
-        cv2.putText(strip, caption, place, font, scale, (_LEVEL,), 1, cv2.LINE_AA)
-        target = self._canvas[: self._strip, x : x + width]
-        target[...] = strip if self._channels == 1 else strip[..., None]
+def _write(caption: str, strip: Image) -> None:
+    import cv2
 
-
-def _fit(picture: Image, width: int, height: int) -> Image:
-    """Scaled into width x height, aspect ratio kept, black around it."""
-    h, w = picture.shape[:2]
-    if (w, h) == (width, height):
-        return picture
-    scale = min(width / w, height / h)
-    w, h = max(1, round(w * scale)), max(1, round(h * scale))
-    x, y = (width - w) // 2, (height - h) // 2
-    panel = np.zeros((height, width, *picture.shape[2:]), np.uint8)
-    panel[y : y + h, x : x + w] = resize(picture, w, h)
-    return panel
+    height, width = strip.shape[:2]
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, height / 36
+    (w, h), below = cv2.getTextSize(caption, font, scale, 1)
+    if w > width - 6:
+        scale *= (width - 6) / w
+    written = np.zeros((height, width), np.uint8)
+    place = (3, (height + h - below // 2) // 2)
+    cv2.putText(written, caption, place, font, scale, (_LEVEL,), 1, cv2.LINE_AA)
+    strip[...] = written if strip.ndim == 2 else written[..., None]

@@ -27,7 +27,7 @@ def levels_apart(found: NDArray[Any], wanted: NDArray[Any]) -> int:
     return int(np.abs(found.astype(np.int16) - wanted.astype(np.int16)).max())
 
 
-def psnr(found: NDArray[Any], wanted: NDArray[Any], peak: float = 255.0) -> float:
-    """Peak signal-to-noise ratio, dB; infinite for equal images. `peak`: the largest value."""
+def psnr(found: NDArray[Any], wanted: NDArray[Any]) -> float:
+    """Peak signal-to-noise ratio of two uint8 images, dB; infinite for equal ones."""
     error = float(np.mean(np.square(found.astype(np.float64) - wanted.astype(np.float64))))
-    return 10 * math.log10(peak**2 / error) if error else math.inf
+    return 10 * math.log10(255**2 / error) if error else math.inf

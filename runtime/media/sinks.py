@@ -19,13 +19,11 @@ import numpy as np
 from ..support.atomic_files import atomic_folder, atomic_path
 from ..support.errors import ConfigError, InputError, OutputError, SonomimeError, output_error
 from .file_headers import check_size
-from .frames import Image, check_image, to_channels
-from .png import png_bytes
+from .frames import Image, check_image, png_bytes, to_channels
 
 if TYPE_CHECKING:
     from av import VideoFrame
 
-_DEFAULT_FPS = Fraction(30)
 # Holds the usual rates exactly, 30000/1001 included, within MPEG-4's limit of 65535.
 _TIME_BASE = Fraction(1, 60_000)
 
@@ -40,7 +38,6 @@ MP4_ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
 )
 # Every frame stands alone: players can seek to it, and damage stays inside it.
 _EXACT_ENCODER = ("ffv1", {"level": "3", "slicecrc": "1", "g": "1"})
-_VIDEOS = (".mp4", ".mkv")
 _BT709 = 1
 _FULL_RANGE = 2
 
@@ -75,20 +72,20 @@ def open_sink(
     path = Path(path)
     suffix = path.suffix.lower()
     check_size("the output", *size)
-    if suffix not in (*_VIDEOS, ".png", ""):
+    if suffix not in (".mp4", ".mkv", ".png", ""):
         raise ConfigError(
             f"cannot write {path}: there is no writer for {path.suffix}",
             "end the name in .mp4, .mkv (exact) or .png, or in nothing for a folder of frames",
         )
-    rate = _DEFAULT_FPS if fps is None else Fraction(fps).limit_denominator(1_000_000)
+    rate = Fraction(30 if fps is None else fps).limit_denominator(1_000_000)
     if rate <= 0:
         raise ConfigError(f"a frame rate has to be positive, not {fps}")
     with atomic_path(path) if suffix else atomic_folder(path) as temporary:
-        writer: AbstractContextManager[_Put]
-        if suffix in _VIDEOS:
-            writer = _encoder(path, temporary, size, channels, rate, metadata or {})
-        else:
-            writer = nullcontext(_png_writer(path, temporary, metadata or {}))
+        writer: AbstractContextManager[_Put] = (
+            nullcontext(_png_writer(path, temporary, metadata or {}))
+            if suffix in (".png", "")
+            else _encoder(path, temporary, size, channels, rate, metadata or {})
+        )
         with writer as put:
             sink = VideoSink(path, size, channels, rate, put)
             yield sink
@@ -97,25 +94,16 @@ def open_sink(
 
 
 class VideoSink:
-    """Takes frames of one size; made by `open_sink`.
-
-    Attributes:
-        path: the final name.
-        size: (width, height) of the frames.
-        count: how many frames were written.
-    """
+    """Takes frames of one size; made by `open_sink`. `count`: how many were written."""
 
     def __init__(
         self, path: Path, size: tuple[int, int], channels: int, fps: Fraction, put: _Put
     ) -> None:
-        self.path = path
-        self.size = size
         self.count = 0
-        self._channels = channels
+        self._path, self._size, self._channels = path, size, channels
         self._step = float(1 / fps)
         self._put = put
-        self._origin = 0.0
-        self._last = 0.0
+        self._origin = self._last = 0.0
 
     def write(self, image: Image, timestamp: float | None = None) -> None:
         """Write the next frame.
@@ -130,9 +118,9 @@ class VideoSink:
             OutputError: it cannot be written, for example because the disk is full.
         """
         height, width = check_image(image).shape[:2]
-        if (width, height) != self.size:
-            expected = " x ".join(map(str, self.size))
-            raise InputError(f"{self.path} takes frames of {expected}, not {width} x {height}")
+        if (width, height) != self._size:
+            expected = " x ".join(map(str, self._size))
+            raise InputError(f"{self._path} takes frames of {expected}, not {width} x {height}")
         seconds = self._last + self._step if self.count else 0.0
         if timestamp is not None:
             if not math.isfinite(timestamp):
@@ -140,7 +128,7 @@ class VideoSink:
             if self.count == 0:
                 self._origin = timestamp
             seconds = max(timestamp - self._origin, self._last)
-        with _writing(self.path):
+        with _writing(self._path):
             self._put(to_channels(image, self._channels), seconds)
         self._last = seconds
         self.count += 1
@@ -179,13 +167,9 @@ def _png_writer(path: Path, temporary: Path, metadata: Mapping[str, str]) -> _Pu
 
 @contextmanager
 def _encoder(
-    path: Path,
-    temporary: Path,
-    size: tuple[int, int],
-    channels: int,
-    fps: Fraction,
+    path: Path, temporary: Path, size: tuple[int, int], channels: int, fps: Fraction,
     metadata: Mapping[str, str],
-) -> Iterator[_Put]:
+) -> Iterator[_Put]:  # fmt: skip
     """Encodes one stream into a container by PyAV."""
     import av
 
@@ -194,7 +178,7 @@ def _encoder(
 
     def put(image: Image, seconds: float) -> None:
         nonlocal last
-        frame = _exact_frame(image) if exact else _mp4_frame(image)
+        frame = _frame(image, exact)
         frame.color_range = _FULL_RANGE
         frame.time_base = _TIME_BASE
         # Times are whole ticks in a file, and an encoder refuses two frames in one.
@@ -235,8 +219,7 @@ def _add_stream(
             f"PyAV has none of the encoders for this output: {names}",
             "install a PyAV that has one, or write .mkv or .png",
         )
-    name, options = found[0]
-    stream = container.add_stream(name, rate=fps, options=options)
+    stream: Any = container.add_stream(found[0][0], rate=fps, options=found[0][1])
     context = stream.codec_context
     if exact:
         stream.width, stream.height = size
@@ -250,23 +233,18 @@ def _add_stream(
     return stream
 
 
-def _exact_frame(image: Image) -> VideoFrame:
+def _frame(image: Image, exact: bool) -> VideoFrame:
     from av import VideoFrame
 
-    if image.ndim == 2:
-        return VideoFrame.from_ndarray(image, "gray")
-    return VideoFrame.from_ndarray(image, "rgb24").reformat(format="bgr0")
-
-
-def _mp4_frame(image: Image) -> VideoFrame:
-    from av import VideoFrame
-
+    if exact:
+        if image.ndim == 2:
+            return VideoFrame.from_ndarray(image, "gray")
+        return VideoFrame.from_ndarray(image, "rgb24").reformat(format="bgr0")
     height, width = image.shape[:2]
     edges = ((0, height % 2), (0, width % 2), (0, 0))
     image = np.pad(image, edges[: image.ndim], mode="edge")
     if image.ndim == 3:
-        colour = VideoFrame.from_ndarray(image, "rgb24")
-        frame = colour.reformat(
+        frame = VideoFrame.from_ndarray(image, "rgb24").reformat(
             format="yuv420p", dst_colorspace=_BT709, dst_color_range=_FULL_RANGE
         )
         frame.colorspace = _BT709

@@ -18,22 +18,18 @@ import numpy as np
 from ..support.errors import InputError, UnsupportedFormat
 from .file_headers import (
     IMAGE,
-    IMAGE_SUFFIXES,
     MAX_PIXELS,
     VIDEO,
-    VIDEO_SUFFIXES,
     check_size,
+    kind_by_name,
     kind_of,
     missing_bytes,
-    unreadable_format,
 )
-from .frames import Crop, Image, check_crop, crop_image, read_image, to_channels
+from .frames import Crop, Image, crop_image, read_image, to_channels
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
-    from av.video.stream import VideoStream
-
 
 #: For sources without timestamps and frame rate.
 DEFAULT_FPS = Fraction(30)
@@ -81,7 +77,7 @@ class FrameSource(ABC):
         height, width = first[1].shape[:2]
         self._full_size = self.size = width, height
         if crop is not None:
-            check_crop(crop, width, height, str(path))
+            crop_image(first[1], crop, str(path))
             check_size(f"the crop of {path}", crop.w, crop.h)
             self.size = crop.w, crop.h
 
@@ -91,8 +87,7 @@ class FrameSource(ABC):
 
     def __iter__(self) -> Iterator[Frame]:
         step = float(1 / (self.fps or DEFAULT_FPS))
-        origin = 0.0
-        last = -step
+        origin, last = 0.0, -step
         for index, (time, image) in enumerate(self._images()):
             height, width = image.shape[:2]
             if (width, height) != self._full_size:
@@ -121,12 +116,12 @@ class FrameSource(ABC):
         pass
 
 
-class _ImageFiles(FrameSource):
+class _Images(FrameSource):
     """One image, or the images of a folder at the default frame rate."""
 
-    def __init__(self, path: Path, files: list[Path], crop: Crop | None, channels: int) -> None:
-        self._files = files
-        self.count_hint = len(files)
+    def __init__(self, path: Path, crop: Crop | None, channels: int) -> None:
+        self._files = frame_files(path) if path.is_dir() else [path]
+        self.count_hint = len(self._files)
         super().__init__(path, crop, channels)
 
     def _images(self) -> Iterator[tuple[float | None, Image]]:
@@ -137,15 +132,32 @@ class _ImageFiles(FrameSource):
         return str(self._files[index])
 
 
-class _VideoFile(FrameSource):
+class _Video(FrameSource):
     """A video file, decoded by PyAV as its frames are asked for."""
+
+    def __init__(self, path: Path, crop: Crop | None, channels: int) -> None:
+        if missing := missing_bytes(path):
+            raise InputError(
+                f"{path} is cut off: at least {missing} bytes are missing at its end",
+                "copy or download it again",
+            )
+        super().__init__(path, crop, channels)
 
     def _images(self) -> Iterator[tuple[float | None, Image]]:
         count = 0
         try:
             with _opened(self.path) as container:
-                stream = _video_stream(container, self.path)
-                self.fps = _frame_rate(stream)
+                stream: Any = container.streams.best("video")
+                if stream is None or stream.codec_context is None:
+                    raise InputError(
+                        f"{self.path} holds no video that can be decoded", "convert it"
+                    )
+                context = stream.codec_context
+                if context.width and context.height:  # otherwise the first frame says it
+                    check_size(self.path, context.width, context.height)
+                context.options = _DECODE_OPTIONS
+                rate = stream.average_rate or stream.guessed_rate
+                self.fps = Fraction(rate) if rate and 0 < rate < 100_000 else None
                 self.count_hint = _frame_count(container, stream, self.fps)
                 for packet in container.demux(stream):
                     if packet.is_corrupt:
@@ -163,6 +175,10 @@ class _VideoFile(FrameSource):
                 f"cannot decode {self.path} after {count} frames: {_reason(cause)}",
                 "the file is damaged or cut off; convert or copy it again",
             ) from cause
+
+
+#: Who reads what `kind_of` names; a folder holds images.
+READERS: dict[str, type[FrameSource]] = {IMAGE: _Images, VIDEO: _Video}
 
 
 def open_source(path: Path | str, crop: Crop | None = None, channels: int = 1) -> FrameSource:
@@ -186,25 +202,16 @@ def open_source(path: Path | str, crop: Crop | None = None, channels: int = 1) -
     """
     path = Path(path)
     try:
-        if path.is_dir():
-            return _ImageFiles(path, frame_files(path), crop, channels)
         if not path.exists():
             raise InputError(f"{path} does not exist", "check the path")
-        if not path.is_file():
+        if not path.is_dir() and not path.is_file():
             raise InputError(f"{path} is neither a file nor a folder", "name a video or image")
-        kind = kind_of(path)
-        if kind not in (IMAGE, VIDEO):
+        kind = IMAGE if path.is_dir() else kind_of(path)
+        if kind not in READERS:
             raise _unsupported(path, kind)
-        if kind == IMAGE:
-            return _ImageFiles(path, [path], crop, channels)
-        if missing := missing_bytes(path):
-            raise InputError(
-                f"{path} is cut off: at least {missing} bytes are missing at its end",
-                "copy or download it again",
-            )
+        return READERS[kind](path, crop, channels)
     except OSError as cause:
         raise InputError(f"cannot read {path}: {_reason(cause)}", "check permissions") from cause
-    return _VideoFile(path, crop, channels)
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -216,19 +223,17 @@ def frame_files(folder: Path) -> list[Path]:
         OSError: it cannot be listed.
     """
     files = [file for file in folder.iterdir() if not file.name.startswith(".")]
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+    kinds = {file: kind_by_name(file) for file in files}
+    images = [file for file in files if kinds[file] == IMAGE and file.is_file()]
     if images:
         return sorted(images, key=_natural_order)
-    for file in files:
-        if name := unreadable_format(file):
-            raise _unsupported(file, name)
-    videos = sorted(file.name for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
-    raise InputError(
-        f"the folder {folder} holds no frames",
-        f"name one of its videos, for example {folder / videos[0]}"
-        if videos
-        else "frames are .png, .jpg, .bmp or .tif files",
-    )
+    for file, kind in kinds.items():
+        if kind is not None and kind not in READERS:
+            raise _unsupported(file, kind)
+    hint = "frames are .png, .jpg, .bmp or .tif files"
+    if videos := [file for file in files if kinds[file] == VIDEO]:
+        hint = f"name one of its videos, for example {min(videos)}"
+    raise InputError(f"the folder {folder} holds no frames", hint)
 
 
 def _natural_order(path: Path) -> list[tuple[bool, int, str]]:
@@ -257,36 +262,17 @@ def _opened(path: Path) -> InputContainer:
     try:
         # The prefix keeps a colon in a file name from being taken for a protocol.
         container: InputContainer = av.open(f"file:{path}", options=_OPEN_OPTIONS, **lenient)
+        return container
     except Exception as cause:
         raise InputError(
             f"cannot open {path} as a video: {_reason(cause)}",
             "it may be cut off, or not be a video in spite of its name",
         ) from cause
-    return container
 
 
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    stream: Any = container.streams.best("video")
-    if stream is None or stream.codec_context is None:
-        raise InputError(f"{path} holds no video that can be decoded", "convert it")
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if width and height:  # otherwise the first frame says it, bounded by max_pixels
-        check_size(path, width, height)
-    stream.codec_context.options = _DECODE_OPTIONS
-    checked: VideoStream = stream
-    return checked
-
-
-def _frame_rate(stream: VideoStream) -> Fraction | None:
-    rate = stream.average_rate or stream.guessed_rate
-    return Fraction(rate) if rate and 0 < rate < 100_000 else None
-
-
-def _frame_count(
-    container: InputContainer, stream: VideoStream, fps: Fraction | None
-) -> int | None:
+def _frame_count(container: InputContainer, stream: Any, fps: Fraction | None) -> int | None:
     if stream.frames > 0:
-        return stream.frames
+        return int(stream.frames)
     if container.duration and container.duration > 0 and fps:
         return max(1, round(container.duration / 1_000_000 * fps))  # microseconds
     return None

@@ -10,8 +10,8 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from .errors import WRITE_ERRNOS, OutputError, output_errors
@@ -25,16 +25,13 @@ def cache_folder() -> Path:
     Raises:
         OutputError: there is no home folder and no XDG_CACHE_HOME.
     """
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(home):
-        home = os.path.expanduser("~/.cache")
-    if not os.path.isabs(home):
-        raise OutputError("there is no home folder for the cache", "set XDG_CACHE_HOME to a folder")
-    return Path(home) / "sonomime"
+    for home in (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")):
+        if os.path.isabs(home):
+            return Path(home) / "sonomime"
+    raise OutputError("there is no home folder for the cache", "set XDG_CACHE_HOME to a folder")
 
 
-@contextmanager
-def atomic_path(final: Path | str) -> Iterator[Path]:
+def atomic_path(final: Path | str) -> AbstractContextManager[Path]:
     """Yield an empty temporary file beside `final`, of the same suffix, that becomes `final`.
 
     Missing parent folders are made. On success the file is synced and replaces `final`; on any
@@ -44,20 +41,17 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
         OutputError: the folder cannot be written, the disk is full, or `final` exists and is not a
             regular file. Other exceptions of the block pass unchanged.
     """
-    target = _resolved(final)
-    with output_errors(final):
-        occupied = target.exists() and not target.is_file()
-    if occupied:
-        raise OutputError(
-            f"cannot write {final}: there is something of that name that is not a file",
-            "choose another name with -o",
-        )
-    with _temporary(final, target, lambda path: path.touch(exist_ok=False)) as temporary:
-        yield temporary
-        with output_errors(final):
-            _fsync(temporary)
-            os.replace(temporary, target)
-            _fsync(target.parent)
+    return _appearing(final, is_folder=False)
+
+
+def atomic_folder(final: Path | str) -> AbstractContextManager[Path]:
+    """The same for a folder; `final` must not exist yet, or be an empty folder.
+
+    Raises:
+        OutputError: `final` is a file or a folder that is not empty; the place cannot be written;
+            the disk is full. Other exceptions of the block pass unchanged.
+    """
+    return _appearing(final, is_folder=True)
 
 
 def atomic_write_bytes(final: Path | str, data: bytes) -> None:
@@ -80,29 +74,6 @@ def atomic_write_text(final: Path | str, text: str) -> None:
 
 
 @contextmanager
-def atomic_folder(final: Path | str) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `final`, new or empty, that becomes `final`.
-
-    Missing parent folders are made. On success all its files are synced and it takes its name; on
-    any exception, KeyboardInterrupt included, it is removed and `final` is as it was.
-
-    Raises:
-        OutputError: `final` is a file or a folder that is not empty; the place cannot be written;
-            the disk is full. Other exceptions of the block pass unchanged.
-    """
-    target = _resolved(final)
-    _refuse_occupied(final, target)
-    with _temporary(final, target, Path.mkdir) as temporary:
-        yield temporary
-        with output_errors(final):
-            for entry in (*temporary.rglob("*"), temporary):
-                _fsync(entry)
-            _refuse_occupied(final, target)
-            os.replace(temporary, target)
-            _fsync(target.parent)
-
-
-@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Let no other process write into the folder, which is made if need be.
 
@@ -113,35 +84,37 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            hint = "wait until it is done, or choose another folder with -o"
-            raise OutputError(f"{folder}: another sonomime is writing there", hint) from None
-        except OSError:
-            pass  # a file system without locks
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                hint = "wait until it is done, or choose another folder with -o"
+                raise OutputError(f"{folder}: another sonomime is writing there", hint) from None
         yield
     finally:
         os.close(descriptor)
 
 
-def _resolved(final: Path | str) -> Path:
-    """Follow links, so that the target is replaced, not the link; make the parent folder."""
-    resolved = Path(os.path.realpath(final))
-    with output_errors(final):
-        resolved.parent.mkdir(parents=True, exist_ok=True)
-    return resolved
-
-
 @contextmanager
-def _temporary(final: Path | str, target: Path, make: Callable[[Path], None]) -> Iterator[Path]:
-    """A temporary path beside `target`, made at once to fail before the work, not after it."""
-    temporary = _temporary_name(target)
+def _appearing(final: Path | str, is_folder: bool) -> Iterator[Path]:
+    target = Path(os.path.realpath(final))  # a link stays, and what it leads to is replaced
+    # Writers choose their format by the suffix; the dot hides the file from listings; a long name
+    # is cut, because a file name has at most 255 bytes.
+    stem = os.fsencode(target.stem)[:80].decode(errors="ignore")
+    temporary = target.with_name(f".{stem}.{secrets.token_hex(4)}.part{target.suffix}")
     try:  # at once: a signal may come between making it and yielding it
         with output_errors(final):
-            make(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _refuse_occupied(final, target, is_folder)
+            # Now, to fail before the work and not after it.
+            temporary.mkdir() if is_folder else temporary.touch(exist_ok=False)
         with output_errors(final, WRITE_ERRNOS):
             yield temporary
+        with output_errors(final):
+            for entry in (*temporary.rglob("*"), temporary):
+                _fsync(entry)
+            os.replace(temporary, target)  # fails where a folder filled up meanwhile
+            _fsync(target.parent)
     finally:
         with suppress(OSError):
             if temporary.is_dir():
@@ -150,11 +123,14 @@ def _temporary(final: Path | str, target: Path, make: Callable[[Path], None]) ->
                 temporary.unlink(missing_ok=True)
 
 
-def _temporary_name(target: Path) -> Path:
-    # Writers choose their format by the suffix; the dot hides the file from listings; a long name
-    # is cut, because a file name has at most 255 bytes.
-    stem = os.fsencode(target.stem)[:80].decode(errors="ignore")
-    return target.with_name(f".{stem}.{secrets.token_hex(4)}.part{target.suffix}")
+def _refuse_occupied(final: Path | str, target: Path, is_folder: bool) -> None:
+    if target.exists() and not (target.is_dir() if is_folder else target.is_file()):
+        fault = f"there is something of that name, not a {'folder' if is_folder else 'file'}"
+    elif is_folder and target.exists() and any(target.iterdir()):
+        fault = "it exists and is not empty"
+    else:
+        return
+    raise OutputError(f"cannot write {final}: {fault}", "choose another name with -o")
 
 
 def _fsync(path: Path) -> None:
@@ -163,16 +139,3 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _refuse_occupied(final: Path | str, target: Path) -> None:
-    with output_errors(final):
-        if target.exists() and not target.is_dir():
-            fault = "there is a file of that name"
-        elif target.exists() and any(target.iterdir()):
-            fault = "it exists and is not empty"
-        else:
-            return
-    raise OutputError(
-        f"cannot write the folder {final}: {fault}", "remove it, or choose another name with -o"
-    )

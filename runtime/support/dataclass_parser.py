@@ -65,10 +65,8 @@ def parse(cls: type[T], data: object, where: str = "") -> T:
 def plain(value: Any) -> Any:
     """The reverse of `parse`: dataclasses to dicts, tuples to lists; None stays."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            key: plain(getattr(value, field.name))
-            for key, (field, _) in _fields(type(value)).items()
-        }
+        fields = _fields(type(value))
+        return {key: plain(getattr(value, field.name)) for key, (field, _) in fields.items()}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -89,22 +87,13 @@ def _value(expected: Any, data: object, where: str) -> Any:
         if data is None and type(None) in args:
             return None
         kinds = [arg for arg in args if arg is not type(None)]
-        if isinstance(data, Mapping) and all(map(dataclasses.is_dataclass, kinds)):
-            # The table that shares the most keys with the data is meant.
-            meant = max(kinds, key=lambda kind: len(_fields(kind).keys() & data.keys()))
-            return parse(meant, data, where)
-        for kind in kinds[:-1]:
-            try:
-                return _value(kind, data, where)
-            except StrictError:
-                continue
+        if len(kinds) > 1 and isinstance(data, Mapping):  # the table with the most of these keys
+            kinds.sort(key=lambda kind: len(_fields(kind).keys() & data.keys()))
         return _value(kinds[-1], data, where)
     if origin is Literal:
-        # The type too, because True == 1.
-        if not any(data == choice and type(data) is type(choice) for choice in args):
-            choices = " or ".join(repr(choice) for choice in args)
-            raise StrictError(where, f"expected {choices}, found {_kind(data)}")
-        return data
+        if (type(data), data) in [(type(choice), choice) for choice in args]:  # True == 1
+            return data
+        raise StrictError(where, f"expected {' or '.join(map(repr, args))}, found {_kind(data)}")
     if origin is tuple:
         if not isinstance(data, list | tuple):
             raise StrictError(where, f"expected a list, found {_kind(data)}")
@@ -112,8 +101,7 @@ def _value(expected: Any, data: object, where: str) -> Any:
             args = args[:1] * len(data)
         if len(data) != len(args):
             raise StrictError(where, f"expected {len(args)} values, found {len(data)}")
-        pairs = zip(args, data, strict=True)
-        return tuple(_value(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(pairs))
+        return tuple(_value(args[i], item, f"{where}[{i}]") for i, item in enumerate(data))
     if dataclasses.is_dataclass(expected) and isinstance(expected, type):
         return parse(expected, data, where)
     if expected is float and type(data) is int and abs(data) < 2**53:

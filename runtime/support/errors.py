@@ -15,12 +15,8 @@ from typing import ClassVar
 
 
 class SonomimeError(Exception):
-    """Base of every error of this package.
-
-    Args:
-        message: what is wrong, naming the file, key or value at fault.
-        hint: what to do about it, or "" when there is nothing to add.
-    """
+    """Base of every error of this package. `message` says what is wrong, naming the file, key or
+    value at fault; `hint` what to do about it, or "" when there is nothing to add."""
 
     exit_code: ClassVar[int] = 1
 
@@ -86,9 +82,8 @@ _WRITE_HINTS = {
     errno.EFBIG: "the file passes the size limit of this process (ulimit -f) or of the file system",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
-
-#: Errors that only a write can meet, never the read of another file.
 WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Errors that only a write can meet, never the read of another file."""
 
 
 def output_error(path: str | PathLike[str], cause: OSError) -> OutputError:
@@ -102,11 +97,9 @@ def output_error(path: str | PathLike[str], cause: OSError) -> OutputError:
 def output_errors(
     path: str | PathLike[str], errnos: Collection[int] | None = None
 ) -> Iterator[None]:
-    """Turn an OSError inside the block into an OutputError that names `path`.
+    """Turn an OSError inside the block, which writes `path`, into an OutputError that names it.
 
-    Args:
-        path: what the block writes.
-        errnos: which errors to turn, all when None; WRITE_ERRNOS where the block also reads.
+    `errnos`: which errors to turn, all when None; WRITE_ERRNOS where the block also reads.
     """
     try:
         yield

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 
-_DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+# Control characters but line breaks, halves of surrogate pairs, line and paragraph separators, and
+# what changes the direction of writing.
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
-    """The text with control characters escaped, and those that change the direction of writing;
-    line breaks stay.
+    """The text with control characters escaped; line breaks stay.
 
     A terminal obeys them: a name could clear the screen or hide a message.
     """
-    return "".join(
-        char.encode("unicode_escape").decode() if _controls(char) and char != "\n" else char
-        for char in text
-    )
-
-
-def _controls(char: str) -> bool:
-    kind, direction = unicodedata.category(char), unicodedata.bidirectional(char)
-    return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and direction in _DIRECTIONS)
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -1,7 +1,8 @@
-"""Signals that end a process, and output streams that cannot take everything."""
+"""Signals that end a process, streams that cannot take everything, packages that may be missing."""
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import signal
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
+
+from .errors import BackendError
 
 
 class Terminated(KeyboardInterrupt):
@@ -56,3 +59,18 @@ def signal_behind(error: BaseException | None) -> KeyboardInterrupt | None:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error
+
+
+def import_or_explain(module: str, cure: str) -> Any:
+    """The module. Ctrl-C and SIGTERM pass through, even if a package turned them into an error.
+
+    Raises:
+        BackendError: it cannot be imported; `cure` is the hint.
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # a package of another numpy raises ValueError, and so on
+        if (interrupt := signal_behind(error)) is not None:
+            raise interrupt from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BackendError(f"{module} cannot be imported: {reason}", cure) from error

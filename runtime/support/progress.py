@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
-
 _LOG_SECONDS = 10.0  # between two lines in a log
 _QUIET_SECONDS = 2.0  # shorter work leaves no line in a log
 
@@ -19,12 +18,8 @@ def progress(iterable: Iterable[T], total: int | None = None, label: str = "") -
     """Yield the items of `iterable` and show the progress on standard error.
 
     On a terminal one line is redrawn; elsewhere a line appears every ten seconds, and one more at
-    the end of work that took more than two.
-
-    Args:
-        iterable: the items.
-        total: how many items to expect, which may be wrong; None for len(iterable), if it has one.
-        label: what is being done.
+    the end of work that took more than two. `total`: how many items to expect, which may be wrong;
+    None for len(iterable), if it has one. `label`: what is being done.
     """
     from tqdm import tqdm
 
@@ -39,8 +34,7 @@ def progress(iterable: Iterable[T], total: int | None = None, label: str = "") -
             columns = os.get_terminal_size(sys.stderr.fileno()).columns or columns
         yield from Bar(iterable, label or None, total, miniters=1, ncols=columns)
         return
-    count, start = 0, time.monotonic()
-    shown = start
+    count, start = 0, (shown := time.monotonic())
 
     def log() -> None:
         seconds = time.monotonic() - start

@@ -36,11 +36,12 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
             reader = csv.reader(stream, strict=True)
             for cells in reader:
                 row = [cell.strip() for cell in cells]
+                where = f"{path}:{reader.line_num}"
                 if not any(row):
                     continue
-                where = f"{path}:{reader.line_num}"
                 if not header:
-                    _check_header(where, row, columns, hint)
+                    if fault := _header_fault(row, columns):
+                        raise InputError(f"{where}: {fault}", hint)
                     header = row
                 elif len(row) == len(header):
                     yield reader.line_num, dict(zip(header, row, strict=True))
@@ -58,17 +59,16 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
         raise InputError(f"{path}: the file is empty", hint)
 
 
-def _check_header(where: str, header: list[str], columns: Sequence[str], hint: str) -> None:
+def _header_fault(header: list[str], columns: Sequence[str]) -> str | None:
     for column in header:
         if column not in columns:
-            close = "are the cells separated by commas?"
-            if len(header) > 1:
-                close = spelling_hint(column, columns)
-            raise InputError(f"{where}: unknown column {column[:40]!r}; {close}", hint)
+            one = len(header) == 1
+            close = "are the cells separated by commas?" if one else spelling_hint(column, columns)
+            return f"unknown column {column[:40]!r}; {close}"
     for column in columns:
         if header.count(column) != 1:
-            fault = "appears twice" if column in header else "is missing"
-            raise InputError(f"{where}: column {column!r} {fault}", hint)
+            return f"column {column!r} {'appears twice' if column in header else 'is missing'}"
+    return None
 
 
 def is_name(text: str) -> bool:
@@ -83,12 +83,9 @@ def number(where: str, column: str, text: str) -> float:
         InputError: naming `where`, the column and the cell.
     """
     try:
-        value = float(text)
+        if math.isfinite(value := float(text)):
+            return value
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(
-            f"{where}: {column} is {text[:40]!r}",
-            "coordinates are pixels of the original frame: numbers",
-        )
-    return value
+        pass
+    hint = "coordinates are pixels of the original frame: numbers"
+    raise InputError(f"{where}: {column} is {text[:40]!r}", hint)

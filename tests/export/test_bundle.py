@@ -43,7 +43,7 @@ def test_what_is_in_it(small: Path) -> None:
     opened = Bundle.open(small)
     manifest = opened.manifest
     assert {path.name for path in small.iterdir()} == {"manifest.json"} | {
-        entry.file for entry in manifest.digests()
+        file for file, _ in manifest.digests()
     }
     assert (manifest.name, manifest.preset, manifest.precision) == ("ours-pt", "ours-pt", "fp32")
     assert manifest.created_with == __version__

@@ -11,7 +11,7 @@ from lively import SMALL, lively_checkpoint, speckle
 
 from sonomime.cli import main
 from sonomime.runtime.bundle.bundle import Bundle
-from sonomime.runtime.media.png import png_bytes
+from sonomime.runtime.media.frames import png_bytes
 from sonomime.runtime.support.plain_file import sha256_file
 
 

@@ -61,8 +61,8 @@ def test_the_file_is_private_trusted_and_says_what_it_holds(fake: Any, toy: Bund
     assert list(found.engines) == STAGES
     assert found.manifest.bundle_digest == toy.digest
     assert found.manifest.version == "1.2.3" and found.manifest.targets == ("SM80", "SM120")
-    for stage in found.manifest.stages:
-        assert stage.onnx_sha256 == toy.manifest.stage(stage.name).sha256
+    for stage, built in zip(found.manifest.stages, toy.manifest.stages, strict=True):
+        assert (stage.name, stage.onnx_sha256) == (built.name, built.sha256)
         assert stage.size == len(found.engines[stage.name]) and stage.seconds >= 0
 
 

@@ -11,7 +11,7 @@ from lively import SMALL, lively_checkpoint, speckle
 
 from sonomime.export.verify import Frames, Parity, expected_tensors, read_frames, verify
 from sonomime.runtime import pipeline
-from sonomime.runtime.media.png import png_bytes
+from sonomime.runtime.media.frames import png_bytes
 from sonomime.runtime.support.errors import ExportError, InputError
 from sonomime.training.models.base import Precision, Tensors
 from sonomime.training.models.families import family_of

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.media.file_headers import IMAGE, UNREADABLE_SUFFIXES, VIDEO, VIDEO_SUFFIXES, kind_of
+from ...runtime.media.file_headers import IMAGE, VIDEO, kind_by_name, kind_of
 from ...runtime.media.frames import Crop, Letterbox, parse_crop
-from ...runtime.media.video import frame_files
+from ...runtime.media.video import READERS, frame_files
 from ...runtime.support.errors import ConfigError, InputError, UnsupportedFormat
 from ...runtime.support.table import read_table, spelling_hint
 from .annotations import Labels, place_keypoints, read_keypoints
@@ -183,7 +183,7 @@ def _read_clips(table: Path) -> list[Clip]:
 
 def _frames_in(folder: Path) -> list[Path]:
     """The frames of a folder; none where it holds other things, or videos too."""
-    if any(file.suffix.lower() in VIDEO_SUFFIXES for file in folder.iterdir()):
+    if any(kind_by_name(file) == VIDEO for file in folder.iterdir()):
         return []
     try:
         return frame_files(folder)
@@ -194,7 +194,6 @@ def _frames_in(folder: Path) -> list[Path]:
 def _bare(root: Path) -> list[Clip]:
     """Videos and folders of frames at or below ``root``; a clip's group is its parent folder."""
     clips: list[Clip] = []
-    known = (*VIDEO_SUFFIXES, *UNREADABLE_SUFFIXES)
     for path in sorted(root.rglob("*")) if root.is_dir() and not _frames_in(root) else [root]:
         relative = path.relative_to(root)
         if any(part.startswith(".") for part in relative.parts):
@@ -202,7 +201,7 @@ def _bare(root: Path) -> list[Clip]:
         if path.is_dir():
             is_clip = bool(_frames_in(path))
         else:
-            is_clip = path == root or path.name.lower().endswith(known)
+            is_clip = path == root or kind_by_name(path) not in (None, IMAGE)
         if is_clip:
             name = relative.as_posix() if path != root else path.resolve().name
             group = relative.parent.as_posix() if len(relative.parts) > 1 else "all"
@@ -215,7 +214,7 @@ def _unsupported(path: Path) -> str | None:
     try:
         if path.is_dir():
             frame_files(path)
-        elif (kind := kind_of(path)) not in (IMAGE, VIDEO):
+        elif (kind := kind_of(path)) not in READERS:
             return f"{kind} has no reader yet"
     except UnsupportedFormat as error:
         return error.message

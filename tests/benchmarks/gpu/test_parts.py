@@ -19,7 +19,7 @@ from sonomime.benchmarks.gpu.rows import each, said, table
 from sonomime.benchmarks.gpu.torch_ways import WAYS, Way
 from sonomime.runtime.backends import ort_cuda
 from sonomime.runtime.bundle.bundle import Bundle
-from sonomime.runtime.media.png import png_bytes
+from sonomime.runtime.media.frames import png_bytes
 from sonomime.runtime.support.errors import BackendError, CheckpointError, ConfigError
 from sonomime.training.config import load_config
 

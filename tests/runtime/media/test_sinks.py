@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from media_files import LEVELS, apart, noise
+from PIL import Image as PillowImage
 
 from sonomime.runtime.media import sinks
 from sonomime.runtime.media.sinks import open_sink
 from sonomime.runtime.media.video import open_source
 from sonomime.runtime.support.errors import ConfigError, InputError, OutputError
-
-RunPython = Callable[..., tuple[int, str, str]]
-
-FILES = ["out.mp4", "out.mkv", "folder"]
-SMALL = LEVELS[:16, :16]
 
 
 def write(
@@ -42,7 +37,7 @@ def times_of(path: Path) -> list[float]:
     return [frame.timestamp for frame in open_source(path)]
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (9, 8), (64, 64, 3), (33, 77, 3)])
+@pytest.mark.parametrize("shape", [(9, 8), (64, 64, 3), (33, 77, 3)])
 @pytest.mark.parametrize("name", ["out.mkv", "folder"])
 def test_matroska_and_folders_are_exact(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
     frames = [noise(*shape, seed=seed) for seed in range(4)]
@@ -70,15 +65,12 @@ def test_mp4_keeps_smooth_speckle_within_two_on_average_one(tmp_path: Path) -> N
     assert abs(read.mean() - frames.mean()) < 0.1  # no range is stretched or squeezed
 
 
-@pytest.mark.parametrize("size", [(65, 64), (64, 65), (9, 13)])
-def test_mp4_extends_odd_sides_by_their_edge_and_keeps_colours(
-    tmp_path: Path, size: tuple[int, int]
-) -> None:
-    width, height = size
-    image = np.tile(np.linspace(20, 220, width).astype(np.uint8), (height, 1))
-    (frame,) = open_source(write(tmp_path / "out.mp4", [image]))
-    extended = np.pad(image, ((0, height % 2), (0, width % 2)), mode="edge")
-    assert apart(frame.image, extended).max() <= 3
+def test_mp4_extends_odd_sides_by_their_edge_and_keeps_colours(tmp_path: Path) -> None:
+    for width, height in ((65, 64), (64, 65), (9, 13)):
+        image = np.tile(np.linspace(20, 220, width).astype(np.uint8), (height, 1))
+        (frame,) = open_source(write(tmp_path / "out.mp4", [image]))
+        extended = np.pad(image, ((0, height % 2), (0, width % 2)), mode="edge")
+        assert apart(frame.image, extended).max() <= 3
     colour = noise(4, 4, 3).repeat(16, 0).repeat(16, 1)
     (frame,) = open_source(write(tmp_path / "out.mp4", [colour]), channels=3)
     inside = apart(frame.image, colour).reshape(4, 16, 4, 16, 3)[:, 4:12, :, 4:12]
@@ -93,63 +85,51 @@ def test_every_encoder_keeps_levels_and_times(
         pytest.skip(f"this PyAV was built without {name}")
     chosen = tuple(encoder for encoder in sinks.MP4_ENCODERS if encoder[0] == name)
     monkeypatch.setattr(sinks, "MP4_ENCODERS", chosen)
-    times = [0.0, 0.1, 0.15, 0.4]
+    times = [-1.5, -1.4, -1.35, 8.6]
     path = write(tmp_path / "out.mp4", [LEVELS] * 4, times)
     with av.open(str(path)) as container:
         assert container.streams.video[0].codec_context.color_range == 2  # full
-    assert np.allclose(times_of(path), times, atol=1e-4)
+    assert np.allclose(times_of(path), np.array(times) + 1.5, atol=1e-4)
     assert all(apart(frame.image, LEVELS).max() <= 2 for frame in open_source(path))
-
-
-@settings(max_examples=10)
-@given(gaps=st.lists(st.floats(0.002, 3.0), min_size=1, max_size=8), start=st.floats(-5, 1e5))
-def test_times_are_kept(
-    tmp_path_factory: pytest.TempPathFactory, gaps: list[float], start: float
-) -> None:
-    times = np.cumsum([start, *gaps])
-    folder = tmp_path_factory.mktemp("times")
-    for name, tolerance in (("out.mp4", 1e-4), ("out.mkv", 6e-4)):
-        path = write(folder / name, [SMALL] * len(times), list(times))
-        assert np.allclose(times_of(path), times - start, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
 def test_texts_are_kept_and_times_increase_whatever_the_clock_does(
     tmp_path: Path, name: str
 ) -> None:
-    times = [1.0, 1.0, 0.5, None, 2.0, *(2 + i / 90_000 for i in range(20))]
+    times = [9e4, 9e4, 8e4, None, 9e4 + 1, *(9e4 + 1 + i / 90_000 for i in range(20)), 9e4 + 30.7]
     texts = {"title": "Grüße", "comment": "two, too"}
-    path = write(tmp_path / name, [SMALL] * 25, times, fps=10, metadata=texts)
+    path = write(tmp_path / name, [LEVELS[:16, :16]] * 26, times, fps=10, metadata=texts)
     read = times_of(path)
-    assert len(read) == 25 and all(np.diff(read) > 0)
-    assert read[4] == pytest.approx(1.0, abs=6e-4)
+    assert len(read) == 26 and all(np.diff(read) > 0)
+    assert np.allclose((read[4], read[-1]), (1.0, 30.7), atol=6e-4)
     with av.open(str(path)) as container:
         found = {key.lower(): value for key, value in container.metadata.items()}
     assert texts.items() <= found.items()
 
 
-@pytest.mark.parametrize("fps", [None, 12.5, Fraction(30000, 1001)])
-def test_without_times_the_frame_rate_counts(tmp_path: Path, fps: Fraction | float | None) -> None:
-    path = write(tmp_path / "out.mp4", [LEVELS] * 5, fps=fps)
-    assert open_source(path).fps == pytest.approx(float(fps or 30), rel=1e-4)
-    assert np.allclose(times_of(path), np.arange(5) / float(fps or 30), atol=1e-4)
+def test_without_times_the_frame_rate_counts(tmp_path: Path) -> None:
+    for fps in (None, 12.5, Fraction(30000, 1001)):
+        path = write(tmp_path / "out.mp4", [LEVELS] * 5, fps=fps)
+        assert open_source(path).fps == pytest.approx(float(fps or 30), rel=1e-4)
+        assert np.allclose(times_of(path), np.arange(5) / float(fps or 30), atol=1e-4)
 
 
 def test_a_png_holds_one_frame(tmp_path: Path) -> None:
-    path = write(tmp_path / "out.png", [LEVELS], metadata={"comment": "synthetic"})
-    (frame,) = open_source(path)
-    assert np.array_equal(frame.image, LEVELS)
-    assert b"synthetic" in path.read_bytes()
+    texts = {"title": "Grüße", "comment": "two"}
+    path = write(tmp_path / "out.png", [LEVELS], metadata=texts)
+    assert np.array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), LEVELS)
+    with PillowImage.open(path) as picture:
+        assert picture.text == {"Title": "Grüße", "Comment": "two"}
+    assert b"iTXtTitle\0" in path.read_bytes()
     with pytest.raises(OutputError, match="one frame") as caught:
         write(tmp_path / "two.png", [LEVELS] * 2)
-    assert ".mp4" in caught.value.hint
-    assert not (tmp_path / "two.png").exists()
+    assert ".mp4" in caught.value.hint and not (tmp_path / "two.png").exists()
 
 
 @pytest.mark.parametrize(
     ("name", "size", "fps", "kind", "says"),
     [
-        ("out.wmv", (64, 64), None, ConfigError, r"out\.wmv"),
         ("out.jpg", (64, 64), None, ConfigError, r"out\.jpg"),
         ("out.mp4", (64, 64), 0, ConfigError, "positive"),
         ("out.mp4", (4, 64), None, InputError, "too small"),
@@ -166,64 +146,27 @@ def test_what_cannot_be_written_is_refused_before_the_first_frame(
     assert [entry.name for entry in tmp_path.rglob("*")] == ["full", "mine"]
 
 
-@pytest.mark.parametrize("name", [*FILES, "out.png"])
-@pytest.mark.parametrize(
-    ("frames", "failure"),
-    [
-        ([], OutputError),  # a sink without frames
-        ([], KeyboardInterrupt),
-        ([LEVELS], KeyboardInterrupt),
-        ([LEVELS], ValueError),
-        ([LEVELS[:32]], InputError),
-        ([LEVELS.astype(np.float32)], InputError),
-    ],
-)
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "folder", "out.png"])
 def test_whatever_fails_nothing_is_left(
-    tmp_path: Path, name: str, frames: list[np.ndarray], failure: type[BaseException]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    with pytest.raises(failure), open_sink(tmp_path / name, (128, 128)) as sink:
-        for frame in frames:
-            sink.write(frame)
-        if failure in (KeyboardInterrupt, ValueError):
-            raise failure
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_time_that_is_not_a_number_and_a_missing_encoder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(InputError):
-        write(tmp_path / "out.mp4", [LEVELS], [float("nan")])
+    fails: list[tuple[list[np.ndarray], float | None, type[BaseException]]] = [
+        ([], None, OutputError),  # a sink without frames
+        ([], None, KeyboardInterrupt),
+        ([LEVELS], None, ValueError),
+        ([LEVELS], float("nan"), InputError),
+        ([LEVELS[:32]], None, InputError),
+        ([LEVELS.astype(np.float32)], None, InputError),
+    ]
+    for frames, time, failure in fails:
+        with pytest.raises(failure), open_sink(tmp_path / name, (128, 128)) as sink:
+            for frame in frames:
+                sink.write(frame, time)
+            if failure in (KeyboardInterrupt, ValueError):
+                raise failure
+        assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(sinks, "MP4_ENCODERS", (("no_such_encoder", {}),))
-    with pytest.raises(OutputError) as caught:
-        write(tmp_path / "out.mp4", [LEVELS])
-    assert ".mkv" in caught.value.hint and list(tmp_path.iterdir()) == []
-
-
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-from sonomime.runtime.support.errors import OutputError
-from sonomime.runtime.media.sinks import open_sink
-
-path = Path(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-random = np.random.default_rng(0)
-try:
-    with open_sink(path, (128, 128)) as sink:
-        for _ in range(400):
-            sink.write(random.integers(0, 256, (128, 128), dtype=np.uint8))
-except OutputError as error:
-    assert str(path) in error.message, error.message
-    assert "limit" in error.hint, error.hint
-    assert list(path.parent.iterdir()) == [], "something was left behind"
-    sys.exit(error.exit_code)
-"""
-
-
-@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
-def test_a_disk_that_fills_up_is_an_output_error_and_leaves_nothing(
-    tmp_path: Path, run_python: RunPython, name: str
-) -> None:
-    assert run_python(FULL_DISK, str(tmp_path / name)) == (7, "", "")
+    if name == "out.mp4":
+        with pytest.raises(OutputError) as caught:
+            write(tmp_path / name, [LEVELS])
+        assert ".mkv" in caught.value.hint and list(tmp_path.iterdir()) == []

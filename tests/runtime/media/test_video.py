@@ -1,18 +1,22 @@
-"""Sources yield every frame, exactly, upright and at its own time."""
+"""Sources yield every frame, exactly, upright and at its own time, or one InputError that names the
+file. The fuzz tests more damage."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 from media_files import LEVELS, apart, noise
 
+from sonomime.runtime.media.file_headers import missing_bytes
 from sonomime.runtime.media.frames import Crop
 from sonomime.runtime.media.video import open_source
 from sonomime.runtime.support.errors import InputError, UnsupportedFormat
@@ -37,28 +41,6 @@ def test_a_clip_says_what_it_is_and_yields_its_frames(clip: Path, blob_frames: B
     for frame, original in zip(frames, blob_frames(12), strict=True):
         assert frame.image.dtype == np.uint8 and apart(frame.image, original).mean() < 6
     assert all(np.array_equal(a.image, b.image) for a, b in zip(some, frames, strict=False))
-
-
-@pytest.mark.parametrize(
-    ("name", "codec", "pix_fmt", "within"),
-    [
-        ("a.mkv", "ffv1", "gray", 0),
-        ("a.mov", "png", "gray", 0),
-        ("a.mp4", "libx264", "yuv420p", 3),
-        ("a.webm", "libvpx-vp9", "yuv420p", 3),
-        ("a.avi", "mjpeg", "yuvj420p", 3),
-        ("a.mpg", "mpeg2video", "yuv420p", 20),  # knows no full range: 16..235 are widened
-        ("a.ts", "libx264", "yuv420p", 3),
-    ],
-)
-def test_containers_and_codecs(
-    tmp_path: Path, make_video: MakeVideo, name: str, codec: str, pix_fmt: str, within: int
-) -> None:
-    frames = [np.roll(LEVELS, 8 * shift, axis=1) for shift in range(6)]
-    color_range = 1 if codec == "mpeg2video" else 2
-    path = make_video(tmp_path / name, frames, codec, pix_fmt, color_range=color_range)
-    for frame, original in zip(open_source(path), frames, strict=True):
-        assert apart(frame.image, original).mean() <= within
 
 
 def test_limited_range_is_widened_to_grey_levels(tmp_path: Path, make_video: MakeVideo) -> None:
@@ -118,11 +100,21 @@ def test_a_crop_is_cut_from_every_frame(clip: Path) -> None:
             open_source(clip, crop=crop)
 
 
-def test_a_picture_is_a_source_and_so_is_a_folder_in_natural_order(tmp_path: Path) -> None:
+# -- pictures, folders, names ----------------------------------------------------------------------
+
+
+def test_a_picture_is_a_source_and_so_is_a_folder_in_natural_order(
+    tmp_path: Path, clip: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        open_source(tmp_path)
+    assert "clip.mp4" in caught.value.hint  # what it could be
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty"):
+        open_source(tmp_path / "empty")
     for number in (10, 2, 1, 33):
         cv2.imwrite(str(tmp_path / f"Frame{number}.png"), np.full((16, 20), number, np.uint8))
-    (tmp_path / "notes.txt").write_text("no frame")
-    (tmp_path / ".hidden.png").write_text("no frame either")
+    (tmp_path / ".hidden.png").write_text("no frame")
     single = open_source(tmp_path / "Frame33.png")
     assert (single.size, single.fps, single.count_hint) == ((20, 16), None, 1)
     assert [(frame.index, frame.timestamp, frame.image[0, 0]) for frame in single] == [(0, 0, 33)]
@@ -133,15 +125,6 @@ def test_a_picture_is_a_source_and_so_is_a_folder_in_natural_order(tmp_path: Pat
     cv2.imwrite(str(tmp_path / "Frame4.png"), noise(20, 20))
     with pytest.raises(InputError, match=r"Frame4\.png is 20 x 20"):
         list(open_source(tmp_path))
-
-
-def test_a_folder_without_frames_says_what_it_could_be(tmp_path: Path, clip: Path) -> None:
-    with pytest.raises(InputError) as caught:
-        open_source(tmp_path)
-    assert "clip.mp4" in caught.value.hint
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty"):
-        open_source(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(
@@ -165,13 +148,138 @@ def test_formats_without_a_reader_are_named(
         assert caught.value.hint
 
 
-def test_a_clip_may_have_any_name_but_an_images(
-    tmp_path: Path, make_video: MakeVideo, blob_frames: BlobFrames
-) -> None:
-    original = make_video(tmp_path / "a.mp4", blob_frames(3))
+def test_a_clip_may_have_any_name_but_an_images(clip: Path) -> None:
     for name in ("concat:a b%03d.mp4", "no_suffix", "ünï.mp4"):
-        (tmp_path / name).write_bytes(original.read_bytes())
-        assert len(list(open_source(tmp_path / name))) == 3
-    (tmp_path / "a.png").write_bytes(original.read_bytes())
+        clip.with_name(name).write_bytes(clip.read_bytes())
+        assert len(list(open_source(clip.with_name(name)))) == 12
+    clip.with_name("a.png").write_bytes(clip.read_bytes())
     with pytest.raises(InputError):
-        open_source(tmp_path / "a.png")
+        open_source(clip.with_name("a.png"))
+
+
+# -- containers, and damage ------------------------------------------------------------------------
+
+COUNT = 6
+SHIFTED = [np.roll(LEVELS, 8 * shift, axis=1) for shift in range(COUNT)]
+# Name -> codec, pixel format, options of the container, how many levels a pixel is off on average.
+VARIANTS: dict[str, tuple[str, str, dict[str, str], int]] = {
+    "plain.mp4": ("libx264", "yuv420p", {}, 3),
+    "faststart.mp4": ("libx264", "yuv420p", {"movflags": "faststart"}, 3),
+    "fragmented.mp4": ("libx264", "yuv420p", {"movflags": "frag_keyframe+empty_moov"}, 3),
+    "png.mov": ("png", "gray", {}, 0),
+    "ffv1.mkv": ("ffv1", "gray", {}, 0),
+    "vp9.webm": ("libvpx-vp9", "yuv420p", {}, 3),
+    "mjpeg.avi": ("mjpeg", "yuvj420p", {}, 3),
+    "mpeg.mpg": ("mpeg2video", "yuv420p", {}, 20),  # knows no full range: 16..235 are widened
+    "h264.ts": ("libx264", "yuv420p", {}, 3),
+    "anim.gif": ("gif", "gray", {}, 0),
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("corpus")
+    return {
+        name: make_video(
+            folder / name, SHIFTED, codec, pix_fmt, format_options=options,
+            color_range=1 if codec == "mpeg2video" else 2,
+        ).read_bytes()
+        for name, (codec, pix_fmt, options, _) in VARIANTS.items()
+    }  # fmt: skip
+
+
+def test_containers_and_codecs(corpus: dict[str, bytes], tmp_path: Path) -> None:
+    for name, content in corpus.items():
+        (tmp_path / name).write_bytes(content)
+        for frame, original in zip(open_source(tmp_path / name), SHIFTED, strict=True):
+            assert apart(frame.image, original).mean() <= VARIANTS[name][3], name
+        assert missing_bytes(tmp_path / name) == 0, name
+
+
+@pytest.mark.parametrize(
+    "name", ["plain.mp4", "faststart.mp4", "ffv1.mkv", "vp9.webm", "mjpeg.avi"]
+)
+def test_a_file_that_declares_its_length_is_refused_when_cut_off(
+    corpus: dict[str, bytes], tmp_path: Path, name: str
+) -> None:
+    for part in (0.01, 0.4, 0.8, 0.99):
+        (tmp_path / name).write_bytes(corpus[name][: int(len(corpus[name]) * part)])
+        with pytest.raises(InputError, match=name) as caught:
+            open_source(tmp_path / name)
+        assert part < 0.1 or "cut off" in caught.value.message + caught.value.hint
+
+
+def test_a_recording_that_declares_no_length_is_read_as_far_as_it_goes(
+    corpus: dict[str, bytes], tmp_path: Path
+) -> None:
+    content = bytearray(corpus["ffv1.mkv"])
+    at = content.index(b"\x18\x53\x80\x67") + 4  # the length of the segment becomes unknown
+    content[at : at + 8] = b"\x01" + b"\xff" * 7
+    (tmp_path / "a.mkv").write_bytes(content[: int(len(content) * 0.7)])
+    assert missing_bytes(tmp_path / "a.mkv") == 0
+    assert 0 < len(list(open_source(tmp_path / "a.mkv"))) < COUNT
+
+
+def test_damage_in_the_middle_comes_after_the_frames_before_it(
+    corpus: dict[str, bytes], tmp_path: Path
+) -> None:
+    content = bytearray(corpus["mjpeg.avi"])
+    chunk = [at for at in range(len(content)) if content[at : at + 4] == b"00dc"][4]
+    length = int.from_bytes(content[chunk + 4 : chunk + 8], "little")
+    content[chunk + 8 : chunk + 8 + length] = bytes(length)
+    (tmp_path / "a.avi").write_bytes(content)
+    seen = []
+    with pytest.raises(InputError, match=r"a\.avi after \d frames") as caught:
+        for frame in open_source(tmp_path / "a.avi"):
+            seen.append(frame.index)
+    # Decoders hold a frame back, and it is lost with them.
+    assert seen in ([0, 1, 2], [0, 1, 2, 3])
+    assert f"after {len(seen)} frames" in caught.value.message and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello, this is a text\n" * 200,
+        b"\0" * 5000,
+        b"ffconcat version 1.0\nfile other.mp4\n",
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n",
+        b"<?xml version='1.0'?><MPD></MPD>",
+    ],
+    ids=["empty", "text", "zeros", "concat list", "playlist", "manifest"],
+)
+def test_what_is_not_a_video_is_refused_whatever_its_name(
+    corpus: dict[str, bytes], tmp_path: Path, content: bytes
+) -> None:
+    # A list must not lead to these files.
+    (tmp_path / "other.mp4").write_bytes(corpus["plain.mp4"])
+    (tmp_path / "other.ts").write_bytes(corpus["h264.ts"])
+    (tmp_path / "clip.mp4").write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot open .*clip\.mp4 as a video"):
+        open_source(tmp_path / "clip.mp4")
+
+
+def test_what_holds_no_frames_of_a_possible_size_is_an_input_error(
+    tmp_path: Path, make_video: MakeVideo
+) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with av.open(str(tmp_path / "empty.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "gray"
+        container.start_encoding()
+    with av.open(str(tmp_path / "sound.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    for side in (6, 17000):
+        image = np.zeros((64, side), np.uint8)
+        make_video(tmp_path / f"{side} x 64.mkv", [image], "ffv1", "gray")
+    names = ("missing.mp4", "pipe.mp4", "missing/clip.mp4", "n" * 300, "empty.mkv", "sound.mkv")
+    for name in (*names, "6 x 64.mkv", "17000 x 64.mkv"):
+        with pytest.raises(InputError, match=name) as caught:
+            open_source(tmp_path / name)
+        assert caught.value.hint
+        assert " x " not in name or f"is {name[:-4]} pixels" in caught.value.message
