@@ -107,11 +107,7 @@ class FakeCuda(types.ModuleType):
             "cudaGetErrorString": lambda status: (b"as CUDA says it",),
             "cudaMemGetInfo": lambda: (BYTES - sum(b.nbytes for _, b in self.blocks()), BYTES),
             "cuDevicePrimaryCtxGetState": lambda index: (0, int(index in self.contexts)),
-            "cudaGetDeviceProperties": lambda index: (
-                types.SimpleNamespace(
-                    name=name_of(index).encode() + b"\0", major=8, minor=9 - index
-                ),
-            ),
+            "cudaGetDeviceProperties": lambda index: (properties(index),),
             "cudaPointerGetAttributes": lambda address: (self.place_of(address),),
         }
 
@@ -347,8 +343,9 @@ class FakeCuda(types.ModuleType):
         return value
 
 
-def name_of(gpu: int) -> str:
-    return f"Fake GPU {gpu}" if gpu else "Fake GPU"
+def properties(gpu: int) -> Any:
+    name = b"Fake GPU %d\0" % gpu if gpu else b"Fake GPU\0"
+    return types.SimpleNamespace(name=name, major=8, minor=9 - gpu)
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from fake_cuda import FakeCuda
 from fake_engines import Machine, install
 
 
@@ -13,3 +14,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     fake = install(monkeypatch)
     yield fake
     fake.gone()
+
+
+@pytest.fixture
+def cuda(machine: Machine) -> FakeCuda:
+    return machine.cuda

@@ -51,11 +51,6 @@ class Kernel:
 
 
 @pytest.fixture
-def cuda(machine: Machine) -> FakeCuda:
-    return machine.cuda
-
-
-@pytest.fixture
 def kernel(library: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     kernel = Kernel(library, cuda)
     monkeypatch.setattr(device_composer, "load_kernel", lambda: kernel)

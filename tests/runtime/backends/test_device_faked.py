@@ -29,11 +29,6 @@ OF_CAPTURES = ["stage", "StreamBeginCapture", "StreamEndCapture", "GraphInstanti
 
 
 @pytest.fixture
-def cuda(machine: Machine) -> FakeCuda:
-    return machine.cuda
-
-
-@pytest.fixture
 def by_counting_alone() -> Iterator[None]:
     """Whatever is let go of here went because nothing referred to it."""
     gc.collect()
@@ -189,7 +184,6 @@ def test_a_lost_context_is_reported_at_once_and_ever_after(
 
     assert cuda.asked(refuses_all) == [], "a lost GPU is not asked again"
     animator.close()  # raises nothing
-    del animator, refuses_all
     machine.forget()
 
 
