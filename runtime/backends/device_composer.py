@@ -48,7 +48,7 @@ class DeviceComposer:
         self._device, self._stream = device, stream
         named = vars(chain.layers).values() if chain.layers else ()
         self._layers = [memory.address(name) for name in named]
-        shapes = [memory.tensor(name).shape for name in named]
+        shapes = [chain.tensors()[name].shape for name in named]
         # (1, h, w, 2) the first two, (1, 1 or C, h, w) the others.
         maps = [*(shape[1:3] for shape in shapes[:2]), *(shape[2:] for shape in shapes[2:])]
         self._map_sizes = [*maps[0], *(shape[1] for shape in shapes[2:])] if maps else []
@@ -82,10 +82,8 @@ class DeviceComposer:
         sizes = [source.low.nbytes, source.picture.nbytes, 4 * (box.size // 2) ** 2 * channels]
         sizes += [height * width * channels]
         starts = [0, *accumulate(map(aligned, sizes))]
-        block = device.malloc(starts[-1])
-        self.release.callback(device.free, block)
-        pinned = device.pinned(sizes[-1])
-        self.release.callback(device.free_pinned, pinned)
+        block = device.malloc(starts[-1], self.release)
+        pinned = device.pinned(sizes[-1], self.release)
         self.frame = pinned.reshape(height, width, *source.picture.shape[2:])
         addresses = [block + start for start in starts[:-1]]
         self._arguments = (

@@ -138,7 +138,7 @@ def session_options(threads: int) -> ort.SessionOptions:
     # Every session has its own workers. Spinning gains next to nothing on idle cores, and beside a
     # process that keeps one busy a frame takes 20 to 40 % longer: docs/results.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Never ONNX Runtime's own format, which `check_onnx` cannot read.
+    # Never ONNX Runtime's own format, which `read_stage` cannot check.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
 

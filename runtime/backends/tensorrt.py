@@ -110,10 +110,9 @@ class TensorRtBackend(DeviceBackend):
         engine.logger.reason()  # forget earlier errors
         context = engine.engine.create_execution_context()
         if context is None:
-            free, total = self._device.memory()
             raise BackendError(
-                f"TensorRT has no room for stage {stage.name!r} ({free / 1e6:.0f} of "
-                f"{total / 1e6:.0f} MB are free): {engine.logger.reason()}",
+                f"TensorRT has no room for stage {stage.name!r} ({self._device.room()}): "
+                f"{engine.logger.reason()}",
                 "free some of the GPU's memory (nvidia-smi shows what uses it), or close other "
                 "Animators",
             )

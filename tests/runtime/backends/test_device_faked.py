@@ -120,7 +120,13 @@ def test_whatever_fails_at_opening_everything_is_given_back(
 @pytest.mark.parametrize(
     ("backend", "what", "name", "words", "hint"),
     [
-        ("tensorrt", "room", "generator", r"'generator'.* of 1000 MB.*requested 1 GiB", "nvidia"),
+        (
+            "tensorrt",
+            "room",
+            "generator",
+            r"'generator'.* of 1.0 GB are free.*requested 1 GiB",
+            "nvidia",
+        ),
         ("rtx", "load", "generator", "'generator'.*version tag does not match", "sonomime build"),
         ("tensorrt", "address", "deformation", "'deformation'", "sonomime build"),
         ("rtx", "missing", "generator", "'generator'", "sonomime build .* --flavour rtx"),
