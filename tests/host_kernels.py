@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import shutil
 import subprocess
@@ -16,13 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, LINEAR, SOURCES, Kernels, compiler
+from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, LINEAR, SOURCES, Kernels
 from sonomime.runtime.backends.base import EnlargedSource
 from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
 ROOT = Path(__file__).resolve().parents[1]
 INVALID_VALUE = 1  # cudaErrorInvalidValue
 UNTOUCHED = 77.0  # a value that shows where a kernel wrote nothing
+
+EMULATED = ("-isystem", str(ROOT / "tests/emulated_cuda"), "-x", "c++", str(SOURCES / "launch.cu"))
+"""Options of a C++ compiler for the CUDA kernels."""
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="sonomime-kernels-")
 
@@ -52,28 +56,28 @@ def exported(library: str | Path) -> set[str]:
     return {line.split()[-1] for line in listed if line}
 
 
-@functools.cache
-def built(kind: str) -> Kernels:
-    """Compile for the CPU, once per process; warnings are errors.
+def compiler() -> str:
+    """A C++ compiler: $CXX, or the usual names."""
+    names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++"))
+    found = next((path for path in map(shutil.which, names) if path), None)
+    return found or pytest.skip("no C++ compiler was found")
 
-    ``fused``: the host library, with fused multiply-adds, as on a GPU, where the processor has
-    them. ``emulated``: the CUDA kernels and their launch functions, block by block.
-    """
-    cxx = compiler()
-    if cxx is None:
-        pytest.skip("no C++ compiler was found")
-    library = Path(_FOLDER.name, f"libsonomime_{kind}.so")
+
+@functools.cache
+def built() -> Kernels:
+    """The CUDA kernels and their launch functions, compiled for the CPU once per process; they run
+    block by block. Warnings are errors; with fused multiply-adds, as on a GPU, where the processor
+    has them."""
+    library = Path(_FOLDER.name, "libsonomime_host.so")
     options = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-shared"]
-    if kind == "emulated":
-        headers = str(Path(__file__).parent / "emulated_cuda")
-        source = ["-isystem", headers, "-x", "c++", str(SOURCES / "launch.cu")]
-    else:
-        source = [str(SOURCES / "host.cpp"), "-ffp-contract=fast"]
-        facts = Path("/proc/cpuinfo")
-        if platform.machine() == "x86_64" and facts.exists() and " fma " in facts.read_text():
-            source.append("-mfma")
-    run(cxx, *options, "-fPIC", "-o", library, *source)
+    run(compiler(), *options, "-fPIC", "-ffp-contract=fast", "-o", library, *EMULATED, *fused())
     return Kernels(library)
+
+
+def fused() -> list[str]:
+    facts = Path("/proc/cpuinfo")
+    has = platform.machine() == "x86_64" and facts.exists() and " fma " in facts.read_text()
+    return ["-mfma"] if has else []
 
 
 def warp_occlude(

@@ -27,7 +27,7 @@ BEGIN = ["upload", "record", *(step for stage in STAGES for step in (stage, "rec
 
 @pytest.fixture
 def library() -> Path:
-    return Path(host_kernels.built("fused").library._name)
+    return Path(host_kernels.built().library._name)
 
 
 class Kernel:

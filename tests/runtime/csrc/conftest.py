@@ -8,6 +8,6 @@ import pytest
 from sonomime.benchmarks.gpu.kernels import Kernels
 
 
-@pytest.fixture(scope="session", params=["fused", "emulated"])
-def kernels(request: pytest.FixtureRequest) -> Kernels:
-    return host_kernels.built(request.param)
+@pytest.fixture(scope="session")
+def kernels() -> Kernels:
+    return host_kernels.built()

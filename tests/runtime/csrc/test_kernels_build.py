@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sonomime.benchmarks.gpu.kernels import Kernels, build_command, compiler
+from sonomime.benchmarks.gpu.kernels import Kernels
 from sonomime.runtime.support.errors import BackendError
 
 
@@ -43,7 +43,7 @@ def test_nvcc_is_found_and_its_complaint_is_the_cause(
     place = f"{tool.parent}:/usr/bin:/bin" if variable == "PATH" else str(tmp_path)
     monkeypatch.setenv(variable, place)
     with pytest.raises(BackendError) as caught:
-        Kernels.build("cuda", tmp_path)
+        Kernels.build(tmp_path)
     assert caught.value.message.endswith(f": {cause}") and str(tool) in caught.value.hint
 
 
@@ -55,9 +55,3 @@ def test_a_library_that_cannot_be_loaded_or_refuses(tmp_path: Path, kernels: Ker
     maps = torch.zeros(1, 4, 4, 2), torch.ones(1, 1, 4, 4)
     with pytest.raises(BackendError, match="sonomime_warp_occlude failed with CUDA error 1"):
         kernels.warp_occlude(torch.zeros(1, 0, 4, 4), *maps, "half_pixel")
-
-
-def test_the_compiler_of_the_host_is_used_for_the_cpu(tmp_path: Path) -> None:
-    if compiler() is None:
-        pytest.skip("no C++ compiler was found")
-    assert build_command("cpu", tmp_path / "k.so")[0] == compiler()

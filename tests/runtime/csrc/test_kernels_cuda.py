@@ -12,9 +12,9 @@ import kernel_cases
 import pytest
 import torch
 from composed_cases import LEVELS, smooth_layers, speckle
-from host_kernels import INVALID_VALUE, ROOT, run
+from host_kernels import INVALID_VALUE, ROOT, compiler, run
 
-from sonomime.benchmarks.gpu.kernels import SIGNATURES, Kernels, compiler
+from sonomime.benchmarks.gpu.kernels import SIGNATURES, Kernels
 from sonomime.runtime.compose import Composer, enlarge
 from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.media.pixels import levels_apart
@@ -62,7 +62,7 @@ print(library.sonomime_warp_occlude(*nowhere, 1, 4, 4, 4, 4, 4, 4, 1, 0, 0, None
 def test_headers_are_found_where_debian_and_jetson_have_them(tmp_path: Path) -> None:
     """In include/<architecture>."""
     architecture = sysconfig.get_config_var("MULTIARCH")
-    if shutil.which("cmake") is None or compiler() is None or not architecture:
+    if shutil.which("cmake") is None or not compiler() or not architecture:
         pytest.skip("cmake, a C++ compiler or Debian's folders are missing")
     headers = tmp_path / "include" / architecture
     headers.mkdir(parents=True)
