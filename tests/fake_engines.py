@@ -271,7 +271,7 @@ class FakeSession:
 
     def get_provider_options(self) -> dict[str, dict[str, str]]:
         stream = 0 if self.machine.fails("options", self.stage) else self.stream
-        return {CUDA: {"user_compute_stream": str(stream)}}
+        return {name: {"user_compute_stream": str(stream)} for name in self.get_providers()}
 
     def io_binding(self) -> FakeBinding:
         return FakeBinding(self.machine, self.real)
