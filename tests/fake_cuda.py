@@ -13,7 +13,7 @@ import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -60,8 +60,7 @@ class Event:
     stream: int = 0
 
 
-@dataclass
-class Held:
+class Held(NamedTuple):
     """What was made on a GPU and not yet given back."""
 
     kind: str
@@ -117,17 +116,15 @@ class FakeCuda(types.ModuleType):
         """Let the call of that name, after so many good ones, fail once."""
         self.failures.append((call, after, code))
 
-    def asked(self, action: Callable[[], Any]) -> list[str]:
+    def asked(self, action: Callable[[], Any], of: str = "calls") -> list[str]:
         """What an action asks for."""
-        before = len(self.calls)
+        before = len(getattr(self, of))
         action()
-        return self.calls[before:]
+        return list(getattr(self, of)[before:])
 
     def carried_out(self, action: Callable[[], Any]) -> list[str]:
         """What is carried out meanwhile."""
-        before = len(self.done)
-        action()
-        return self.done[before:]
+        return self.asked(action, "done")
 
     def leaks(self) -> list[str]:
         """What has not been given back."""
@@ -141,7 +138,7 @@ class FakeCuda(types.ModuleType):
         self.live = {DEFAULT_STREAM: Held("default stream", 0, Stream())}
 
     def streams(self) -> list[Stream]:
-        return [each.value for each in self.live.values() if isinstance(each.value, Stream)]
+        return [each.value for each in self.live.values() if "stream" in each.kind]
 
     def capturing(self) -> bool:
         return any(stream.captured is not None for stream in self.streams())
@@ -322,15 +319,6 @@ class FakeCuda(types.ModuleType):
         for label, action in self.live[executable].value:
             self.enqueue(stream, label, action)
 
-    def EventDestroy(self, handle: int) -> None:
-        self._remove(handle)
-
-    def GraphDestroy(self, handle: int) -> None:
-        self._remove(handle)
-
-    def GraphExecDestroy(self, handle: int) -> None:
-        self._remove(handle)
-
     def _add(self, kind: str, made: Any, address: int = 0) -> int:
         handle = address or next(self._handles)
         self.live[handle] = Held(kind, self.current, made)
@@ -341,6 +329,8 @@ class FakeCuda(types.ModuleType):
         if isinstance(value, np.ndarray):
             self._graveyard.append(value)
         return value
+
+    EventDestroy = GraphDestroy = GraphExecDestroy = _remove
 
 
 def properties(gpu: int) -> Any:

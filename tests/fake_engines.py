@@ -126,32 +126,21 @@ class FakeEngine:
         self.machine, self.logger = machine, logger
         self.session = ort.InferenceSession(content, session_options(1), providers=[CPU])
         self.stage = self.session.get_modelmeta().graph_name
-        self.tensors = {
-            node.name: (TYPES[node.type], tuple(node.shape), mode)
-            for mode, nodes in (
-                (FakeTrt.TensorIOMode.INPUT, self.session.get_inputs()),
-                (FakeTrt.TensorIOMode.OUTPUT, self.session.get_outputs()),
-            )
-            for node in nodes
-        }
-        self.num_io_tensors = len(self.tensors)
-        self.get_tensor_name = list(self.tensors).__getitem__
+        modes = FakeTrt.TensorIOMode
+        nodes = [(modes.INPUT, node) for node in self.session.get_inputs()]
+        nodes += [(modes.OUTPUT, node) for node in self.session.get_outputs()]
+        tensors: dict[str, dict[str, Any]] = {}
+        for mode, node in nodes:
+            facts = {"mode": mode, "dtype": TYPES[node.type], "shape": node.shape}
+            changed = machine.trt.altered.get(node.name, {})
+            tensors[node.name] = facts | {"format": "LINEAR"} | changed
+        self.num_io_tensors, self.tensors = len(nodes), tensors
+        self.get_tensor_name = list(tensors).__getitem__
+        self.get_tensor_mode = lambda name: tensors[name]["mode"]
+        self.get_tensor_dtype = lambda name: enum(tensors[name]["dtype"])
+        self.get_tensor_format = lambda name: enum(tensors[name]["format"])
+        self.get_tensor_shape = lambda name: tensors[name]["shape"]
         machine.trt.engines += 1
-
-    def get_tensor_mode(self, name: str) -> Any:
-        return self.tensors[name][2]
-
-    def get_tensor_dtype(self, name: str) -> Any:
-        return enum(self._fact(name, "dtype", self.tensors[name][0]))
-
-    def get_tensor_format(self, name: str) -> Any:
-        return enum(self._fact(name, "format", "LINEAR"))
-
-    def get_tensor_shape(self, name: str) -> Any:
-        return list(self._fact(name, "shape", self.tensors[name][1]))
-
-    def _fact(self, tensor: str, fact: str, usual: Any) -> Any:
-        return self.machine.trt.altered.get(tensor, {}).get(fact, usual)
 
     def create_execution_context(self) -> FakeContext | None:
         try:
@@ -206,11 +195,7 @@ class FakeTrt:
         if flavour in self.not_built:
             raise BackendError(f"no {flavour} engines are built", "run sonomime build")
         self.targets.append(targets)
-        return {
-            stage.name: bundle.read(stage.file)
-            for stage in bundle.manifest.stages
-            if not self.machine.fails("missing", stage.name)
-        }
+        return {stage.name: bundle.read(stage.file) for stage in bundle.manifest.stages}
 
     def load_plugin(self, trt: Any) -> None:
         self.plugins += 1

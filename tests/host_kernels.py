@@ -38,24 +38,6 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def cmake(folder: Path, target: str, *options: str) -> Path:
-    """Configure and build a target of CMakeLists.txt; its library."""
-    for tool in ("nvcc", "cmake"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    run("cmake", "-S", ROOT, "-B", folder, f"-DSONOMIME_LIBRARY_DIR={folder}", *options)
-    assert "warning" not in run("cmake", "--build", folder, "--target", target).stderr.lower()
-    return folder / f"libsonomime_{target}.so"
-
-
-def exported(library: str | Path) -> set[str]:
-    """Names that a library offers."""
-    if shutil.which("nm") is None:
-        pytest.skip("nm is not installed")
-    listed = run("nm", "-D", "--defined-only", library).stdout.splitlines()
-    return {line.split()[-1] for line in listed if line}
-
-
 def compiler() -> str:
     """A C++ compiler: $CXX, or the usual names."""
     names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++"))

@@ -107,11 +107,8 @@ def _open(name: str, bundle: Bundle, threads: int, device: int | None) -> Backen
 
 
 def _on_gpu(bundle: Bundle, device: int | None) -> Backend | None:
-    """The best backend for that GPU, or for the first one; None if the CPU has to do.
-
-    Raises:
-        BackendError: the GPU was given by its number, and no backend can use it.
-    """
+    """The best backend for that GPU, or for the first one. Where none serves it is None, or a
+    BackendError if the GPU was given by its number."""
     from .cuda import open_device
 
     try:

@@ -39,11 +39,8 @@ class Backend(Protocol):
 
     def view(self, tensor: str) -> NDArray[Any]:
         """Host memory of a boundary tensor: the next run reads what is written there, and the
-        frame is there when `run_frame` returns. Always the same array.
-
-        Raises:
-            BackendError: it is not a boundary tensor; `read` and `write` reach all tensors.
-        """
+        frame is there when `run_frame` returns. Always the same array. A BackendError for any other
+        tensor; `read` and `write` reach all of them."""
 
     def read(self, tensor: str) -> NDArray[Any]:
         """A copy of any tensor, as the last run or write left it."""
@@ -55,41 +52,31 @@ class Backend(Protocol):
         """Copy one tensor onto another of the same shape, where they live."""
 
     def run(self, stage: str) -> None:
-        """Run one stage to its end, with the boundary tensors as they are now.
-
-        Raises:
-            BackendError: the stage failed.
-        """
+        """Run one stage to its end, with the boundary tensors as they are now; a BackendError if it
+        fails."""
 
     def run_frame(self) -> None:
-        """Run all per-frame stages in their order, then carry every recurrent state on.
-
-        Raises:
-            BackendError: a stage failed; the recurrent states must not be used any more.
-        """
+        """Run all per-frame stages in their order, then carry every recurrent state on. After a
+        BackendError the recurrent states must not be used any more."""
 
     def close(self) -> None:
         """Give everything back; the views are dead after it."""
 
 
 class EnlargedSource(NamedTuple):
-    """A source picture as frames of one size read it (compose.py): 3 times enlarged.
-
-    Attributes:
-        low: float32 (3 S/2, 3 S/2[, 3]), levels: the low-pass of the model's square of S x S.
-        picture: uint8, 3 times the frame's height and width and what surrounds it there[, 3].
-        above: rows before the frame's own, not enlarged.
-        left: columns before the frame's own, not enlarged.
-        box: where the frame lies in the model's square.
-        size: (width, height) of the frame.
-    """
+    """A source picture as frames of one size read it (compose.py): 3 times enlarged."""
 
     low: NDArray[np.float32]
+    """(3 S/2, 3 S/2[, 3]), levels: the low-pass of the model's square of S x S."""
     picture: NDArray[np.uint8]
+    """3 times the frame's height and width and what surrounds it there[, 3]."""
     above: int
     left: int
+    """Rows and columns before the frame's own, not enlarged."""
     box: Letterbox
+    """Where the frame lies in the model's square."""
     size: tuple[int, int]
+    """(width, height) of the frame."""
 
 
 def boundary(chain: Chain) -> dict[str, Tensor]:

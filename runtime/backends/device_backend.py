@@ -62,11 +62,8 @@ class DeviceBackend(ABC):
     """Whether `_enqueue` may be called while the stream is captured."""
 
     def __init__(self, bundle: Bundle, device: Device, software: str) -> None:
-        """Allocate everything and open the stages; on failure everything is given back.
-
-        Raises:
-            BackendError: out of memory, or a stage cannot be opened.
-        """
+        """Allocate everything and open the stages. After a BackendError (out of memory, or a stage
+        that cannot be opened) everything is given back."""
         major, minor = device.capability
         self.device = f"{device.name} (sm_{major}{minor}), {software}, {device.versions}"
         self._device = device
@@ -118,11 +115,7 @@ class DeviceBackend(ABC):
 
     @abstractmethod
     def _enqueue(self, stage: str) -> None:
-        """Give the stream one stage's work; wait for nothing.
-
-        Raises:
-            BackendError: it cannot be enqueued.
-        """
+        """Give the stream one stage's work, or raise a BackendError; wait for nothing."""
 
     def _check_capture(self) -> None:  # noqa: B027 (a backend may have nothing to check)
         """Raise a BackendError if a stage cannot be captured now."""
@@ -230,11 +223,8 @@ class DeviceBackend(ABC):
         return self._composer.serves
 
     def compose_over(self, source: EnlargedSource) -> None:
-        """Take the source that frames are composed over from now on.
-
-        Raises:
-            BackendError: out of memory, or the device cannot compose: `can_compose` is False then.
-        """
+        """Take the source that frames are composed over from now on. After a BackendError (out of
+        memory, or no code for this GPU) `can_compose` is False."""
         # The composer gives back the graphs that composed over the last source.
         self._graphs = {key: graph for key, graph in self._graphs.items() if key[1] != COMPOSED}
         self._composed = False

@@ -61,10 +61,7 @@ class DeviceComposer:
 
     def take(self, source: EnlargedSource) -> None:
         """Give back the last source, take another, and compose once: CUDA loads a kernel at its
-        first launch, which must not be while a frame is captured.
-
-        Raises:
-            BackendError: out of memory, or the kernel cannot be launched. `serves` is False then.
+        first launch, which must not be while a frame is captured. After an error `serves` is False.
         """
         self.release.close()
         try:
@@ -96,11 +93,8 @@ class DeviceComposer:
         device.synchronise(self._stream)
 
     def enqueue(self) -> None:
-        """Compose and bring the frame down, in stream order.
-
-        Raises:
-            BackendError: the kernel cannot be launched.
-        """
+        """Compose and bring the frame down, in stream order; a BackendError if the kernel cannot be
+        launched."""
         status = self._kernel(*self._arguments, self._stream)
         if status:
             raise BackendError(

@@ -22,11 +22,7 @@ class DeviceMemory:
     """
 
     def __init__(self, device: Device, chain: Chain, stream: int, release: ExitStack) -> None:
-        """Allocate; `release` frees it again.
-
-        Raises:
-            DeviceError: out of memory.
-        """
+        """Allocate, or raise a DeviceError; `release` frees it again."""
         self._device, self._stream, self._tensors = device, stream, chain.tensors()
         outer = boundary(chain)
         # Settings lie beside the driving frame, so that all inputs of a frame go up in one copy.
@@ -56,11 +52,7 @@ class DeviceMemory:
         return self._base + self._offsets[tensor]
 
     def view(self, tensor: str) -> NDArray[Any]:
-        """The pinned memory of a boundary tensor.
-
-        Raises:
-            BackendError: it is not one.
-        """
+        """The pinned memory of a boundary tensor; a BackendError for any other."""
         if tensor not in self._views:
             raise not_boundary(tensor)
         return self._views[tensor]

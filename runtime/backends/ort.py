@@ -26,12 +26,7 @@ class OrtCpuBackend:
     name = "ort-cpu"
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
-        """Open a session per stage.
-
-        Raises:
-            BundleError: as `read_stage`, or a stage differs from the manifest.
-            BackendError: ONNX Runtime refuses a stage.
-        """
+        """Open a session per stage; raises as `open_backend`."""
         # No warnings about missing GPUs; errors come as exceptions.
         ort.set_default_logger_severity(3)
         self.device = f"CPU, ONNX Runtime {ort.__version__}"
@@ -106,12 +101,8 @@ class OrtCpuBackend:
 def bind(
     stage: StageFile, session: Any, kind: str, device: int, address: Callable[[str], int]
 ) -> Any:
-    """Bind all of a stage's tensors to the memory at their addresses. A file must have exactly the
-    tensors of the manifest, since the addresses are bare.
-
-    Raises:
-        BundleError: naming the first tensor that differs.
-    """
+    """Bind all of a stage's tensors to the memory at their addresses, which are bare: a file whose
+    tensors are not exactly the manifest's is a BundleError."""
     binding = session.io_binding()
     for what, tensors, nodes, bind_tensor in (
         ("input", stage.inputs, session.get_inputs(), binding.bind_input),

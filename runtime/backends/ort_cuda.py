@@ -53,13 +53,8 @@ class OrtCudaBackend(DeviceBackend):
     captures = False
 
     def __init__(self, bundle: Bundle, device: int | None = None) -> None:
-        """Open a session per stage on the GPU of that number; None is the first.
-
-        Raises:
-            BackendError: the provider is missing or does not load, there is no such GPU, or memory
-                ran out.
-            BundleError: as `read_stage`, or a stage differs from the manifest.
-        """
+        """Open a session per stage on the GPU of that number; None is the first. Raises as
+        `open_backend`."""
         require_provider()
         ort.set_default_logger_severity(3)
         preload()
@@ -155,11 +150,8 @@ def _run_options() -> Any:
 
 
 def require_provider() -> None:
-    """Check that this ONNX Runtime has CUDA; whether that loads, only a session shows.
-
-    Raises:
-        BackendError: it is the package for CPUs.
-    """
+    """A BackendError if this ONNX Runtime is the package for CPUs; whether CUDA loads, only a
+    session shows."""
     if PROVIDER not in ort.get_available_providers():
         raise BackendError(
             f"this ONNX Runtime ({ort.__version__}) has no CUDA provider", NOT_FOR_GPUS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -129,7 +130,6 @@ def test_whatever_fails_at_opening_everything_is_given_back(
         ),
         ("rtx", "load", "generator", "'generator'.*version tag does not match", "sonomime build"),
         ("tensorrt", "address", "deformation", "'deformation'", "sonomime build"),
-        ("rtx", "missing", "generator", "'generator'", "sonomime build .* --flavour rtx"),
         ("ort-cuda", "providers", "", "no CUDA provider", "sonomime.gpu."),
         ("ort-cuda", "loads", "", "on the CPU", r"onnxruntime-gpu\[cuda,cudnn\]"),
         ("ort-cuda", "open", "generator", "'generator'.*out of memory$", "LD_LIBRARY_PATH"),
@@ -264,6 +264,8 @@ def test_codes_have_cures(code: str, cure: str, lost: bool) -> None:
     error = device_error(code, "it says", "doing something")
     assert code in error.message and cure in error.hint
     assert isinstance(error, DeviceError) and error.lost == lost and error.exit_code == 4
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.message, again.hint) == (error.message, error.hint)
 
 
 CLOSING = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Any
 
 import host_kernels
 import kernel_cases
@@ -30,6 +30,28 @@ def same(found: Tensor, wanted: Tensor, dtype: torch.dtype = torch.float32) -> N
     torch.testing.assert_close(found.float(), wanted, rtol=limit, atol=limit, equal_nan=True)
 
 
+def warp(
+    kernels: Kernels, feature: Tensor, where: Tensor, occlusion: Tensor, geometry: str,
+    layout: int = LINEAR,
+) -> Tensor:  # fmt: skip
+    """Compare, and return the kernel's answer."""
+    found = host_kernels.warp_occlude(kernels, feature, where, occlusion, geometry, layout)
+    wanted = operators.warp_occlude(feature.float(), where, occlusion, geometry)
+    same(found, wanted, feature.dtype)
+    return found
+
+
+def move(
+    kernels: Kernels, motion: str, x: Tensor, s: Keypoints, d: Keypoints, geometry: str
+) -> Tensor:
+    """Compare the operator of that name, and return torch's answer."""
+    settings = (0.01, geometry) if motion == "sparse_motion" else (geometry,)
+    given: Any = (x, s, d, *settings)
+    wanted: Tensor = getattr(motion_operators, motion)(*given)
+    same(getattr(host_kernels, motion)(kernels, *given), wanted)
+    return wanted
+
+
 def test_they_are_as_close_to_torch_as_they_have_to_be(kernels: Kernels) -> None:
     rows = list(kernel_cases.differences(kernels))
     assert len(rows) > 60 and [row for row in rows if row[1] > row[2]] == []
@@ -41,24 +63,22 @@ SIZES = st.tuples(st.integers(2, 20), st.integers(2, 20))
 @settings(max_examples=30)
 @given(
     geometry=st.sampled_from(GEOMETRIES), kind=st.sampled_from(kernel_cases.KINDS),
-    shape=st.tuples(st.integers(1, 19), st.integers(2, 20), st.integers(2, 20)), map_size=SIZES,
+    channels=st.integers(1, 19), size=SIZES, map_size=SIZES,
     occlusion_size=st.tuples(st.integers(1, 20), st.integers(1, 20)), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_warp_occlude_of_any_size(
-    kernels: Kernels, geometry: str, kind: tuple[torch.dtype, int], shape: tuple[int, ...],
-    map_size: tuple[int, int], occlusion_size: tuple[int, int], seed: int,
+    kernels: Kernels, geometry: str, kind: tuple[torch.dtype, int], channels: int,
+    size: tuple[int, int], map_size: tuple[int, int], occlusion_size: tuple[int, int], seed: int,
 ) -> None:  # fmt: skip
     torch.manual_seed(seed)
-    dtype, layout = kind
-    feature = torch.randn(1, *shape).to(dtype)
+    feature = torch.randn(1, channels, *size).to(kind[0])
     where = make_grid(*map_size, geometry)[None] + 0.5 * torch.randn(1, *map_size, 2)
-    occlusion = torch.rand(1, 1, *occlusion_size)
-    found = host_kernels.warp_occlude(kernels, feature, where, occlusion, geometry, layout)
-    same(found, operators.warp_occlude(feature.float(), where, occlusion, geometry), dtype)
+    warp(kernels, feature, where, torch.rand(1, 1, *occlusion_size), geometry, kind[1])
 
 
-@pytest.mark.parametrize("factor", [1.0, 1 / 3, -1e-3])
-@pytest.mark.parametrize("layout", [LINEAR, HWC8])
+@pytest.mark.parametrize(
+    ("layout", "factor"), [(LINEAR, 1.0), (LINEAR, -1e-3), (LINEAR, 1 / 3), (HWC8, 1 / 3)]
+)
 def test_every_half_is_read_and_rounded_as_torch_does(
     kernels: Kernels, layout: int, factor: float
 ) -> None:
@@ -77,66 +97,42 @@ def test_bad_coordinates_spoil_the_pixels_that_read_there_and_no_other(
     kernels: Kernels, bad: float, size: tuple[int, int], geometry: str
 ) -> None:
     torch.manual_seed(0)
-    feature = torch.rand(1, 3, *size) + 1
+    feature, ones = torch.rand(1, 3, *size) + 1, torch.ones(1, 1, 8, 8)
     where = make_grid(8, 8, geometry)[None] * 0.8
     where[0, 3, 4, 0] = bad
     where[0, 6, 1, 1] = -bad
-    ones = torch.ones(1, 1, 8, 8)
-    found = host_kernels.warp_occlude(kernels, feature, where, ones, geometry)
-    same(found, operators.warp_occlude(feature, where, ones, geometry))
+    found = warp(kernels, feature, where, ones, geometry)
     assert found.isfinite().any() and (found.isnan().any() or math.isfinite(bad))
     eight = host_kernels.warp_occlude(kernels, feature.half(), where, ones, geometry, HWC8)
     assert torch.equal(eight.isnan(), found.isnan())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("bad", NOT_FINITE)
-def test_features_and_occlusions_that_are_not_finite(
-    kernels: Kernels, bad: float, dtype: torch.dtype
-) -> None:
+def test_features_and_occlusions_that_are_not_finite(kernels: Kernels, bad: float) -> None:
     torch.manual_seed(1)
-    feature, occlusion = torch.randn(1, 9, 16, 12).to(dtype), torch.rand(1, 1, 8, 8)
     where = make_grid(8, 8, "half_pixel")[None] + 0.01
-    feature[0, 2, 3, 4] = occlusion[0, 0, 6, 6] = bad
-    layout = LINEAR if dtype == torch.float32 else HWC8
-    found = host_kernels.warp_occlude(kernels, feature, where, occlusion, "half_pixel", layout)
-    wanted = operators.warp_occlude(feature.float(), where, occlusion, "half_pixel")
-    same(found, wanted, dtype)
-    assert not wanted.isfinite().all()
-
-
-Motion = Callable[[Kernels, Tensor, Keypoints, Keypoints, str], Tensor]
-
-
-def sparse(kernels: Kernels, x: Tensor, s: Keypoints, d: Keypoints, geometry: str) -> Tensor:
-    """Compare, and return torch's answer."""
-    wanted = motion_operators.sparse_motion(x, s, d, 0.01, geometry)
-    same(host_kernels.sparse_motion(kernels, x, s, d, 0.01, geometry), wanted)
-    return wanted
-
-
-def compose(kernels: Kernels, x: Tensor, s: Keypoints, d: Keypoints, geometry: str) -> Tensor:
-    wanted = motion_operators.compose_motion(x, s, d, geometry)
-    same(host_kernels.compose_motion(kernels, x, s, d, geometry), wanted)
-    return wanted
+    for dtype, layout in ((torch.float32, LINEAR), (torch.float16, HWC8)):
+        feature, occlusion = torch.randn(1, 9, 16, 12).to(dtype), torch.rand(1, 1, 8, 8)
+        feature[0, 2, 3, 4] = occlusion[0, 0, 6, 6] = bad
+        assert not warp(kernels, feature, where, occlusion, "half_pixel", layout).isfinite().all()
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("motion", [sparse, compose])
+@pytest.mark.parametrize("motion", ["sparse_motion", "compose_motion"])
 @pytest.mark.parametrize("bad", [*NOT_FINITE, 3e38, 1e25])
 def test_bad_keypoints_do_what_they_do_in_torch(
-    kernels: Kernels, bad: float, motion: Motion, geometry: str
+    kernels: Kernels, bad: float, motion: str, geometry: str
 ) -> None:
     for which in range(4):  # source value, source jacobian, driving value, driving jacobian
         torch.manual_seed(2)
         tensors = [*kernel_cases.keypoints(3), *kernel_cases.keypoints(3)]
         tensors[which].view(-1)[1] = bad
-        x = torch.rand(1, 4 if motion is compose else 2, 9, 7)
-        motion(kernels, x, Keypoints(*tensors[:2]), Keypoints(*tensors[2:]), geometry)
+        x = torch.rand(1, 4 if motion == "compose_motion" else 2, 9, 7)
+        move(kernels, motion, x, Keypoints(*tensors[:2]), Keypoints(*tensors[2:]), geometry)
 
 
-@pytest.mark.parametrize("motion", [sparse, compose])
-def test_singular_jacobians_are_held(kernels: Kernels, motion: Motion) -> None:
+@pytest.mark.parametrize("motion", ["sparse_motion", "compose_motion"])
+def test_singular_jacobians_are_held(kernels: Kernels, motion: str) -> None:
     """A determinant of zero counts as positive also where both products are rounded, alike: fused
     arithmetic would see a difference."""
     torch.manual_seed(3)
@@ -146,7 +142,7 @@ def test_singular_jacobians_are_held(kernels: Kernels, motion: Motion) -> None:
         flat.append(torch.tensor([[0.01, 0.0], [0.0, determinant / 0.01]]))
     for jacobian in flat:
         driving = Keypoints(source.value, jacobian[None, None])
-        assert motion(kernels, x, source, driving, "half_pixel").isfinite().all()
+        assert move(kernels, motion, x, source, driving, "half_pixel").isfinite().all()
 
 
 @pytest.mark.parametrize("bad", [*NOT_FINITE, 3e38])
@@ -157,12 +153,12 @@ def test_logits_and_sources_that_are_not_finite(kernels: Kernels, bad: float) ->
         logits = torch.randn(1, count + 1, 5, 6)
         logits[0, 0, 2, 2] = logits[0, count, 3, 3] = bad
         logits[0, :, 4, 4] = bad
-        wanted = compose(kernels, logits, *points, "half_pixel")
+        wanted = move(kernels, "compose_motion", logits, *points, "half_pixel")
         assert bool(wanted[0, 4, 4].isnan().all()) == (not math.isfinite(bad))
         assert wanted[0, 0].isfinite().all()
     small = torch.rand(1, 2, 8, 8)
     small[0, 1, 3, 4] = bad
-    found = sparse(kernels, small, *points, "half_pixel")
+    found = move(kernels, "sparse_motion", small, *points, "half_pixel")
     spoilt = (~found[0, 2].isfinite()).sum()
     assert spoilt == (not math.isfinite(bad)), "slot 0 is the source itself"
 
