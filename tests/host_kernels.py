@@ -19,11 +19,9 @@ from torch import Tensor
 
 from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, LINEAR, SOURCES, Kernels
 from sonomime.runtime.backends.base import EnlargedSource
-from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
 ROOT = Path(__file__).resolve().parents[1]
 INVALID_VALUE = 1  # cudaErrorInvalidValue
-UNTOUCHED = 77.0  # a value that shows where a kernel wrote nothing
 
 EMULATED = ("-isystem", str(ROOT / "tests/emulated_cuda"), "-x", "c++", str(SOURCES / "launch.cu"))
 """Options of a C++ compiler for the CUDA kernels."""
@@ -38,6 +36,16 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
+class Checked(Kernels):
+    """Outputs show where nothing was written."""
+
+    def _call(self, name: str, device: torch.device, *arguments: Tensor | float) -> None:
+        output = arguments[{"warp_occlude": 3, "compose_frame": 8}.get(name[9:], 5)]
+        assert isinstance(output, Tensor)
+        output.fill_(77)
+        super()._call(name, device, *arguments)
+
+
 def compiler() -> str:
     """A C++ compiler: $CXX, or the usual names."""
     names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++"))
@@ -46,14 +54,14 @@ def compiler() -> str:
 
 
 @functools.cache
-def built() -> Kernels:
+def built() -> Checked:
     """The CUDA kernels and their launch functions, compiled for the CPU once per process; they run
     block by block. Warnings are errors; with fused multiply-adds, as on a GPU, where the processor
     has them."""
     library = Path(_FOLDER.name, "libsonomime_host.so")
     options = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-shared"]
     run(compiler(), *options, "-fPIC", "-ffp-contract=fast", "-o", library, *EMULATED, *fused())
-    return Kernels(library)
+    return Checked(library)
 
 
 def fused() -> list[str]:
@@ -68,12 +76,11 @@ def warp_occlude(
 ) -> Tensor:  # fmt: skip
     """As models.operators.warp_occlude; with HWC8 by that layout, NaN in the padding channels."""
     if layout == LINEAR:
-        output = torch.full_like(feature.contiguous(), UNTOUCHED)
-        return kernels.warp_occlude(feature, deformation, occlusion, geometry, output)
+        return kernels.warp_occlude(feature, deformation, occlusion, geometry)
     channels, height, width = feature.shape[1:]
     rows = feature[0].permute(1, 2, 0)
     given = torch.nn.functional.pad(rows, (0, -channels % 8), value=torch.nan).contiguous()
-    output = torch.full_like(given, UNTOUCHED)
+    output = torch.empty_like(given)
     kernels._call(
         "sonomime_warp_occlude", feature.device, given, deformation.contiguous(),
         occlusion.contiguous(), output, channels, height, width, *deformation.shape[1:3],
@@ -81,25 +88,6 @@ def warp_occlude(
     )  # fmt: skip
     assert not output[..., channels:].any(), "padding channels are not zeros"
     return output[..., :channels].permute(2, 0, 1)[None]
-
-
-def sparse_motion(
-    kernels: Kernels, source_small: Tensor, source: Keypoints, driving: Keypoints, variance: float,
-    geometry: str,
-) -> Tensor:  # fmt: skip
-    """As keypoints.operators.sparse_motion."""
-    channels, height, width = source_small.shape[1:]
-    shape = (1, (source.value.shape[1] + 1) * (channels + 1), height, width)
-    output = source_small.new_full(shape, UNTOUCHED)
-    return kernels.sparse_motion(source_small, source, driving, variance, geometry, output)
-
-
-def compose_motion(
-    kernels: Kernels, mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str
-) -> Tensor:
-    """As keypoints.operators.compose_motion."""
-    output = mask_logits.new_full((1, *mask_logits.shape[2:], 2), UNTOUCHED)
-    return kernels.compose_motion(mask_logits, source, driving, geometry, output)
 
 
 def compose_frame(
@@ -114,7 +102,7 @@ def compose_frame(
         for array in (*layers, source.low, source.picture)
     ]
     base = given[0].new_full((half, half, channels), torch.nan)
-    frame = given[-1].new_full((height, width, *colours), round(UNTOUCHED))
+    frame = given[-1].new_empty((height, width, *colours))
     kernels._call(
         "sonomime_compose_frame", frame.device, *given, base, frame, channels,
         *layers[0].shape[1:3], *(layer.shape[1] for layer in layers[2:]), box.size, box.x, box.y,

@@ -78,10 +78,10 @@ def differences(kernels: Kernels, device: str = "cpu") -> Iterator[tuple[str, fl
             there = [Keypoints(*(t.to(device) for t in each)) for each in points]
             name = f"{geometry} {count} {channels} {size}"
             small, logits = torch.rand(1, channels, *size), 5 * torch.randn(1, count + 1, *size)
-            found = host_kernels.sparse_motion(kernels, small.to(device), *there, 0.01, geometry)
+            found = kernels.sparse_motion(small.to(device), *there, 0.01, geometry)
             wanted = motion_operators.sparse_motion(small, *points, 0.01, geometry)
             yield f"sparse {name}", _apart(found, wanted), LIMITS[torch.float32]
-            found = host_kernels.compose_motion(kernels, logits.to(device), *there, geometry)
+            found = kernels.compose_motion(logits.to(device), *there, geometry)
             wanted = motion_operators.compose_motion(logits, *points, geometry)
             yield f"compose {name}", _apart(found, wanted), DEFORMATION_LIMIT
 

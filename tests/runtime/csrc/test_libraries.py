@@ -57,7 +57,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compiled(libraries: Path) -> Kernels:
-    return Kernels(libraries / "libsonomime_kernels.so")
+    return host_kernels.Checked(libraries / "libsonomime_kernels.so")
 
 
 @pytest.fixture(scope="module")
