@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, LINEAR, SOURCES, Kernels
+from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, SOURCES, Kernels
 from sonomime.runtime.backends.base import EnlargedSource
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,13 +37,56 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 class Checked(Kernels):
-    """Outputs show where nothing was written."""
+    """Takes tensors of the CPU to the kernels' device, and the result back. Outputs are filled
+    before, so that it shows where nothing was written."""
+
+    def __init__(self, library: Path, device: str = "cpu") -> None:
+        super().__init__(library)
+        self.device = device
 
     def _call(self, name: str, device: torch.device, *arguments: Tensor | float) -> None:
-        output = arguments[{"warp_occlude": 3, "compose_frame": 8}.get(name[9:], 5)]
+        last = [i for i, given in enumerate(arguments) if isinstance(given, Tensor)][-1]
+        given = [each.to(self.device) if isinstance(each, Tensor) else each for each in arguments]
+        output = given[last]
         assert isinstance(output, Tensor)
         output.fill_(77)
-        super()._call(name, device, *arguments)
+        super()._call(name, output.device, *given)
+        arguments[last].copy_(output)  # type: ignore[union-attr]
+
+    def warp_in_eights(
+        self, feature: Tensor, deformation: Tensor, occlusion: Tensor, geometry: str
+    ) -> Tensor:
+        """As `warp_occlude`, by the layout HWC8, NaN in the padding channels."""
+        channels, height, width = feature.shape[1:]
+        rows = feature[0].permute(1, 2, 0)
+        given = torch.nn.functional.pad(rows, (0, -channels % 8), value=torch.nan).contiguous()
+        output = torch.empty_like(given)
+        self._call(
+            "sonomime_warp_occlude", output.device, given, deformation, occlusion, output, channels,
+            height, width, *deformation.shape[1:3], *occlusion.shape[2:], geometry == "half_pixel",
+            DTYPES[feature.dtype], HWC8,
+        )  # fmt: skip
+        assert not output[..., channels:].any(), "padding channels are not zeros"
+        return output[..., :channels].permute(2, 0, 1)[None]
+
+    def compose_frame(
+        self, source: EnlargedSource, layers: Sequence[NDArray[np.float32]]
+    ) -> NDArray[np.uint8]:
+        """As runtime.compose.Composer.compose."""
+        box, (width, height), colours = source.box, source.size, source.picture.shape[2:]
+        half, channels = box.size // 2, 3 if colours else 1
+        arrays = (*layers, source.low, source.picture)
+        given = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+        base = given[0].new_full((half, half, channels), torch.nan)
+        frame = given[-1].new_empty((height, width, *colours))
+        self._call(
+            "sonomime_compose_frame", frame.device, *given, base, frame, channels,
+            *layers[0].shape[1:3], *(layer.shape[1] for layer in layers[2:]), box.size, box.x,
+            box.y, box.w, box.h, height, width, source.above, source.left,
+            *source.picture.shape[:2],
+        )  # fmt: skip
+        made: NDArray[np.uint8] = frame.numpy()
+        return made
 
 
 def compiler() -> str:
@@ -68,45 +111,3 @@ def fused() -> list[str]:
     facts = Path("/proc/cpuinfo")
     has = platform.machine() == "x86_64" and facts.exists() and " fma " in facts.read_text()
     return ["-mfma"] if has else []
-
-
-def warp_occlude(
-    kernels: Kernels, feature: Tensor, deformation: Tensor, occlusion: Tensor, geometry: str,
-    layout: int = LINEAR,
-) -> Tensor:  # fmt: skip
-    """As models.operators.warp_occlude; with HWC8 by that layout, NaN in the padding channels."""
-    if layout == LINEAR:
-        return kernels.warp_occlude(feature, deformation, occlusion, geometry)
-    channels, height, width = feature.shape[1:]
-    rows = feature[0].permute(1, 2, 0)
-    given = torch.nn.functional.pad(rows, (0, -channels % 8), value=torch.nan).contiguous()
-    output = torch.empty_like(given)
-    kernels._call(
-        "sonomime_warp_occlude", feature.device, given, deformation.contiguous(),
-        occlusion.contiguous(), output, channels, height, width, *deformation.shape[1:3],
-        *occlusion.shape[2:], geometry == "half_pixel", DTYPES[feature.dtype], HWC8,
-    )  # fmt: skip
-    assert not output[..., channels:].any(), "padding channels are not zeros"
-    return output[..., :channels].permute(2, 0, 1)[None]
-
-
-def compose_frame(
-    kernels: Kernels, source: EnlargedSource, layers: Sequence[NDArray[np.float32]],
-    device: str = "cpu",
-) -> NDArray[np.uint8]:  # fmt: skip
-    """As runtime.compose.Composer.compose, on the device."""
-    box, (width, height), colours = source.box, source.size, source.picture.shape[2:]
-    half, channels = box.size // 2, 3 if colours else 1
-    given = [
-        torch.from_numpy(np.ascontiguousarray(array)).to(device)
-        for array in (*layers, source.low, source.picture)
-    ]
-    base = given[0].new_full((half, half, channels), torch.nan)
-    frame = given[-1].new_empty((height, width, *colours))
-    kernels._call(
-        "sonomime_compose_frame", frame.device, *given, base, frame, channels,
-        *layers[0].shape[1:3], *(layer.shape[1] for layer in layers[2:]), box.size, box.x, box.y,
-        box.w, box.h, height, width, source.above, source.left, *source.picture.shape[:2],
-    )  # fmt: skip
-    made: NDArray[np.uint8] = frame.cpu().numpy()
-    return made

@@ -57,7 +57,7 @@ def apart(found: Any, wanted: Any) -> int:
 
 def test_out_of_memory_and_a_gpu_that_is_not_there_leave_the_process_usable() -> None:
     device = open_device()
-    with pytest.raises(BackendError, match="cudaErrorMemoryAllocation.*free on"):
+    with pytest.raises(BackendError, match=r"cudaErrorMemoryAllocation.*free on"):
         device.malloc(1 << 50, ExitStack())
     with pytest.raises(BackendError):
         open_device(int(cuda().cudaGetDeviceCount()[1]))
