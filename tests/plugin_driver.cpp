@@ -8,6 +8,7 @@
 #include <cstring>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -96,7 +97,7 @@ struct Case {
     std::vector<std::pair<std::size_t, Shape>> refused;
 };
 
-// Everything that TensorRT asks of an operator, in its order.
+// An operator as an engine has it: serialised, created again, attached to a context.
 struct Trial {
     explicit Trial(const Case& given) : given(given), count(static_cast<int32_t>(given.shapes.size())) {
         int32_t creators = 0;
@@ -109,78 +110,40 @@ struct Trial {
         CHECK(creator != nullptr);
         IPluginV3* first = create(creator, given.fields);
         CHECK(first != nullptr);
-        // Through an engine: serialised, created again, attached to a context.
         auto* serial = part_of<IPluginV3OneRuntime>(first, PluginCapabilityType::kRUNTIME);
         IPluginV3* second =
             creator->createPlugin("n", serial->getFieldsToSerialize(), TensorRTPhase::kRUNTIME);
         CHECK(second != nullptr);
-        plugin = part_of<IPluginV3OneRuntime>(second, PluginCapabilityType::kRUNTIME)
-                     ->attachToContext(nullptr);
+        auto* unattached = part_of<IPluginV3OneRuntime>(second, PluginCapabilityType::kRUNTIME);
+        plugin.reset(unattached->attachToContext(nullptr));
         CHECK(plugin != nullptr);
         delete first;
         delete second;
-        auto* core = part_of<IPluginV3OneCore>(plugin, PluginCapabilityType::kCORE);
-        CHECK(core->getPluginName() == given.name);
+        auto* core = part_of<IPluginV3OneCore>(plugin.get(), PluginCapabilityType::kCORE);
+        CHECK(core->getPluginName() == given.name && std::string(core->getPluginVersion()) == "1");
         CHECK(std::string(core->getPluginNamespace()) == "sonomime");
-        CHECK(std::string(core->getPluginVersion()) == "1");
-        build = part_of<IPluginV3OneBuild>(plugin, PluginCapabilityType::kBUILD);
-        runtime = part_of<IPluginV3OneRuntime>(plugin, PluginCapabilityType::kRUNTIME);
+        build = part_of<IPluginV3OneBuild>(plugin.get(), PluginCapabilityType::kBUILD);
+        runtime = part_of<IPluginV3OneRuntime>(plugin.get(), PluginCapabilityType::kRUNTIME);
         CHECK(build->getNbOutputs() == 1);
         for (const Shape& shape : given.shapes) values.push_back(noise(shape));
-    }
-    ~Trial() { delete plugin; }
-    Trial(const Trial&) = delete;
-
-    void check_shape() {
-        Builder builder;
-        std::vector<DimsExprs> in(given.shapes.size());
-        for (std::size_t i = 0; i < in.size(); ++i) {
-            in[i].nbDims = static_cast<int32_t>(given.shapes[i].size());
-            for (std::size_t d = 0; d < given.shapes[i].size(); ++d)
-                in[i].d[d] = builder.constant(given.shapes[i][d]);
-        }
-        DimsExprs out{};
-        CHECK(build->getOutputShapes(in.data(), count, nullptr, 0, &out, 1, builder) == 0);
-        Shape found;
-        for (int32_t d = 0; d < out.nbDims; ++d) found.push_back(out.d[d]->getConstantValue());
-        CHECK(found == given.result);
     }
 
     // Is this combination of the first input's, the others' and the output's kinds supported?
     bool supports(DataType first, TensorFormat format, DataType others, DataType out,
                   TensorFormat out_format) {
         tensors.clear();
-        const auto add = [&](const Shape& shape, DataType type, TensorFormat layout) {
-            const Dims dims = dims_of(shape);
-            tensors.push_back({{dims, type, layout, -1.0f}, dims, dims, dims});
-        };
-        for (std::size_t i = 0; i < given.shapes.size(); ++i)
-            add(given.shapes[i], i == 0 ? first : others, i == 0 ? format : kLinear);
-        add(given.result, out, out_format);
         in.clear();
-        for (const auto& tensor : tensors) in.push_back(tensor.desc);
+        for (int32_t i = 0; i <= count; ++i) {
+            const Dims dims = dims_of(i < count ? given.shapes[i] : given.result);
+            const PluginTensorDesc kind = {dims, i == 0 ? first : i < count ? others : out,
+                                           i == 0 ? format : i < count ? kLinear : out_format, -1.0f};
+            in.push_back(kind);
+            tensors.push_back({kind, dims, dims, dims});
+        }
         bool all = true;
         for (int32_t i = 0; i <= count; ++i)
             all = all && build->supportsFormatCombination(i, tensors.data(), count, 1);
         return all;
-    }
-
-    void check_types(bool takes_half) {
-        std::vector<DataType> types(given.shapes.size(), kFull);
-        DataType out = kByte;
-        CHECK(build->getOutputDataTypes(&out, 1, types.data(), count) == 0 && out == kFull);
-        types[0] = kHalf;
-        CHECK((build->getOutputDataTypes(&out, 1, types.data(), count) == 0) == takes_half);
-        CHECK(!takes_half || out == kHalf);
-        types[1] = kHalf;  // coordinates stay float32
-        CHECK(build->getOutputDataTypes(&out, 1, types.data(), count) != 0);
-        CHECK(supports(kHalf, kLinear, kFull, kHalf, kLinear) == takes_half);
-        CHECK(supports(kHalf, kEight, kFull, kHalf, kEight) == takes_half);
-        CHECK(!supports(kHalf, kEight, kFull, kHalf, kLinear));
-        CHECK(!supports(kHalf, kLinear, kFull, kFull, kLinear));
-        CHECK(!supports(kHalf, kLinear, kHalf, kHalf, kLinear));
-        CHECK(!supports(kByte, kLinear, kFull, kByte, kLinear));
-        CHECK(!supports(kFull, kEight, kFull, kFull, kEight));
     }
 
     bool enqueue(std::vector<const void*> inputs, void* output) {
@@ -188,34 +151,70 @@ struct Trial {
                runtime->enqueue(in.data(), &in.back(), inputs.data(), &output, nullptr, nullptr) == 0;
     }
 
-    // The output for float32 inputs is that of the C function, to the last bit.
-    void check_output() {
-        Values found = noise(given.result), wanted = noise(given.result);
-        CHECK(given.compute(values, wanted.data()) == 0);
-        CHECK(supports(kFull, kLinear, kFull, kFull, kLinear));
-        CHECK(build->configurePlugin(tensors.data(), count, &tensors.back(), 1) == 0);
-        CHECK(build->getWorkspaceSize(tensors.data(), count, &tensors.back(), 1) == 0);
-        std::vector<const void*> pointers;
-        for (const Values& each : values) pointers.push_back(each.data());
-        CHECK(enqueue(pointers, found.data()) && found == wanted);
-        for (const auto& [input, shape] : given.refused) {
-            CHECK(supports(kFull, kLinear, kFull, kFull, kLinear));
-            tensors[input].desc.dims = in[input].dims = dims_of(shape);
-            CHECK(build->configurePlugin(tensors.data(), count, &tensors.back(), 1) != 0);
-            CHECK(runtime->onShapeChange(in.data(), count, &in.back(), 1) != 0);
-        }
-    }
-
-    const Case& given;
+    const Case given;
     const int32_t count;
     IPluginCreatorV3One* creator = nullptr;
-    IPluginV3* plugin = nullptr;
+    std::unique_ptr<IPluginV3> plugin;
     IPluginV3OneBuild* build = nullptr;
     IPluginV3OneRuntime* runtime = nullptr;
     std::vector<Values> values;
     std::vector<DynamicPluginTensorDesc> tensors;  // with the output as the last
     std::vector<PluginTensorDesc> in;
 };
+
+void check_shape(const Trial& trial) {
+    Builder builder;
+    std::vector<DimsExprs> in;
+    for (const Shape& shape : trial.given.shapes) {
+        in.push_back({static_cast<int32_t>(shape.size()), {}});
+        for (std::size_t d = 0; d < shape.size(); ++d) in.back().d[d] = builder.constant(shape[d]);
+    }
+    DimsExprs out{};
+    CHECK(trial.build->getOutputShapes(in.data(), trial.count, nullptr, 0, &out, 1, builder) == 0);
+    Shape found;
+    for (int32_t d = 0; d < out.nbDims; ++d) found.push_back(out.d[d]->getConstantValue());
+    CHECK(found == trial.given.result);
+}
+
+void check_types(Trial& trial, bool takes_half) {
+    std::vector<DataType> types(trial.given.shapes.size(), kFull);
+    DataType out = kByte;
+    const auto known = [&] {
+        return trial.build->getOutputDataTypes(&out, 1, types.data(), trial.count) == 0;
+    };
+    CHECK(known() && out == kFull);
+    types[0] = kHalf;
+    CHECK(known() == takes_half && (!takes_half || out == kHalf));
+    types[1] = kHalf;  // coordinates stay float32
+    CHECK(!known());
+    CHECK(trial.supports(kHalf, kLinear, kFull, kHalf, kLinear) == takes_half);
+    CHECK(trial.supports(kHalf, kEight, kFull, kHalf, kEight) == takes_half);
+    CHECK(!trial.supports(kHalf, kEight, kFull, kHalf, kLinear));
+    CHECK(!trial.supports(kHalf, kLinear, kFull, kFull, kLinear));
+    CHECK(!trial.supports(kHalf, kLinear, kHalf, kHalf, kLinear));
+    CHECK(!trial.supports(kByte, kLinear, kFull, kByte, kLinear));
+    CHECK(!trial.supports(kFull, kEight, kFull, kFull, kEight));
+}
+
+// The output for float32 inputs is that of the C function, to the last bit.
+void check_output(Trial& trial) {
+    const int32_t count = trial.count;
+    Values found = noise(trial.given.result), wanted = noise(trial.given.result);
+    CHECK(trial.given.compute(trial.values, wanted.data()) == 0);
+    CHECK(trial.supports(kFull, kLinear, kFull, kFull, kLinear));
+    auto *tensors = trial.tensors.data(), *output = &trial.tensors.back();
+    CHECK(trial.build->configurePlugin(tensors, count, output, 1) == 0);
+    CHECK(trial.build->getWorkspaceSize(tensors, count, output, 1) == 0);
+    std::vector<const void*> pointers;
+    for (const Values& each : trial.values) pointers.push_back(each.data());
+    CHECK(trial.enqueue(pointers, found.data()) && found == wanted);
+    for (const auto& [input, shape] : trial.given.refused) {
+        CHECK(trial.supports(kFull, kLinear, kFull, kFull, kLinear));
+        trial.tensors[input].desc.dims = trial.in[input].dims = dims_of(shape);
+        CHECK(trial.build->configurePlugin(trial.tensors.data(), count, output, 1) != 0);
+        CHECK(trial.runtime->onShapeChange(trial.in.data(), count, &trial.in.back(), 1) != 0);
+    }
+}
 
 PluginField field(const char* name, const float& value) {
     return {name, &value, PluginFieldType::kFLOAT32, 1};
@@ -284,9 +283,9 @@ int main() {
     setLoggerFinder(nullptr);
     for (const Case& each : {warp(kOne), warp(kZero), kSparse, kCompose}) {
         Trial trial(each);
-        trial.check_shape();
-        trial.check_types(each.name == "WarpOcclude");
-        trial.check_output();
+        check_shape(trial);
+        check_types(trial, each.name == "WarpOcclude");
+        check_output(trial);
         IPluginCreatorV3One* creator = trial.creator;
         CHECK(creator->createPlugin("n", nullptr, TensorRTPhase::kBUILD) == nullptr);
         for (const PluginField& bad : {field("variance", kVariance), field("half_pixel", kOdd),
