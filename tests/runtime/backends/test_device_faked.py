@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import fake_engines
-import numpy as np
 import pytest
 from fake_cuda import FakeCuda
 from fake_engines import CPU, Machine
@@ -20,9 +19,10 @@ from toy_bundle import blob
 from sonomime.runtime import Animator
 from sonomime.runtime.backends import open_backend
 from sonomime.runtime.backends.cuda import open_device
-from sonomime.runtime.backends.cuda_errors import DeviceError, device_error
+from sonomime.runtime.backends.cuda_errors import device_error
 from sonomime.runtime.backends.device_backend import alone
 from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.media.pixels import levels_apart
 from sonomime.runtime.support.errors import BackendError
 
 LOST = "cudaErrorIllegalAddress"
@@ -49,8 +49,8 @@ def begun(folder: Path, frames: int = 3, name: str = "tensorrt") -> Animator:
     animator = Animator.open(folder, name, motion="absolute")
     animator.set_source(blob(64, 0, 0))
     for i in range(frames):
-        found = animator.animate(blob(64, 0.1 * i, 0))
-        assert np.abs(found.astype(int) - blob(64, 0.1 * i, 0)).max() <= 3
+        frame = blob(64, 0.1 * i, 0)
+        assert levels_apart(animator.animate(frame), frame) <= 3
     return animator
 
 
@@ -206,7 +206,7 @@ def test_a_frame_that_fails_is_waited_out_and_the_next_one_works(
         assert not any(stream.queue for stream in machine.cuda.streams())
         machine.wrong.clear()
         found = animator.animate(blob(64, 0.3, 0), 2.0)  # the clock did not move
-        assert np.abs(found.astype(int) - blob(64, 0.3, 0)).max() <= 3
+        assert levels_apart(found, blob(64, 0.3, 0)) <= 3
 
 
 @pytest.mark.parametrize("call", ["not yet", *OF_CAPTURES])
@@ -252,18 +252,9 @@ def test_a_frame_is_not_captured_while_stages_are_opened(cuda: FakeCuda, toy_bun
     animator.close()
 
 
-@pytest.mark.parametrize(
-    ("code", "cure", "lost"),
-    [
-        ("cudaErrorMemoryAllocation", "nvidia-smi", False),
-        ("cudaErrorLaunchFailure", "start the program again", True),
-        ("cudaErrorSomethingNew", "sonomime doctor", False),
-    ],
-)
-def test_codes_have_cures(code: str, cure: str, lost: bool) -> None:
-    error = device_error(code, "it says", "doing something")
-    assert code in error.message and cure in error.hint
-    assert isinstance(error, DeviceError) and error.lost == lost and error.exit_code == 4
+def test_an_unknown_code_has_a_cure_too_and_errors_go_to_other_processes() -> None:
+    error = device_error("cudaErrorSomethingNew", "it says", "doing something")
+    assert "cudaErrorSomethingNew" in error.message and "sonomime doctor" in error.hint
     again = pickle.loads(pickle.dumps(error))
     assert (again.message, again.hint) == (error.message, error.hint)
 

@@ -16,6 +16,7 @@ from toy_bundle import blob
 from sonomime.runtime import Animator
 from sonomime.runtime.backends.cuda import open_device
 from sonomime.runtime.compose import Composer
+from sonomime.runtime.media.pixels import levels_apart
 from sonomime.runtime.support.errors import BackendError
 
 pytestmark = pytest.mark.gpu
@@ -51,10 +52,6 @@ def follow(animator: Animator) -> list[Any]:
     return [animator.animate(frame) for frame in driving]
 
 
-def apart(found: Any, wanted: Any) -> int:
-    return int(np.abs(np.subtract(found, wanted, dtype=int)).max())
-
-
 def test_out_of_memory_and_a_gpu_that_is_not_there_leave_the_process_usable() -> None:
     device = open_device()
     with pytest.raises(BackendError, match=r"cudaErrorMemoryAllocation.*free on"):
@@ -76,7 +73,7 @@ def test_frames_are_close_to_those_of_the_cpu(
         assert all(seconds > 0 for seconds in animator.timings.values())
     with Animator.open(None, "ort-cpu", smooth=True) as animator:
         expected = follow(animator)
-    assert apart(found, expected) <= 3
+    assert levels_apart(np.array(found), np.array(expected)) <= 3
     assert np.abs(np.subtract(found, expected, dtype=int)).mean() < 0.1
 
 
@@ -96,9 +93,9 @@ def test_frames_composed_there_are_those_of_the_host(
             for frame in pictures(animator):
                 found = animator.animate(frame, size="source")
                 wanted = composer.compose(*(animator.read(layer) for layer in layers))
-                assert apart(found, wanted) <= LEVELS
+                assert levels_apart(found, wanted) <= LEVELS
                 animator.animate(frame)
-                assert apart(animator.compose(), found) <= 1
+                assert levels_apart(animator.compose(), found) <= 1
 
 
 def test_two_animators_at_once_do_not_disturb_each_other() -> None:
@@ -145,12 +142,12 @@ def test_what_is_dropped_gives_its_memory_back(name: str) -> None:
 def test_frames_are_captured_while_another_thread_opens_and_drops(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    frames = follow(open_on_gpu(name))
+    frames = np.array(follow(open_on_gpu(name)))
     with ThreadPoolExecutor(1) as other:
         busy = other.submit(lambda: [follow(open_on_gpu(name)) for _ in range(3)])
         while not busy.done():
-            assert apart(follow(open_on_gpu(name)), frames) <= 3
-        assert all(apart(found, frames) <= 3 for found in busy.result())
+            assert levels_apart(np.array(follow(open_on_gpu(name))), frames) <= 3
+        assert all(levels_apart(np.array(found), frames) <= 3 for found in busy.result())
     assert "without a CUDA graph" not in caplog.text
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import toy_displacement
 from fake_engines import Machine
-from toy_bundle import blob, copy_bundle, make_toy_bundle, replace_file
+from toy_bundle import blob, make_toy_bundle
 
 from sonomime.runtime import Animator
 from sonomime.runtime.backends import open_backend
 from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.media.pixels import levels_apart
 from sonomime.runtime.session import Session
-from sonomime.runtime.support.errors import BackendError, BundleError
+from sonomime.runtime.support.errors import BackendError
 
 STAGES = ["keypoints", "transfer", "motion", "generator"]
 FRAME = ["upload", "record", *(step for stage in STAGES for step in (stage, "record"))]
@@ -28,8 +29,7 @@ def backend_of(folder: Path, name: str = "tensorrt", device: int | None = None) 
 
 
 def follows(animator: Animator, x: float) -> bool:
-    found = animator.animate(blob(64, x, 0))
-    return bool(np.abs(found.astype(int) - blob(64, x, 0)).max() <= 3)
+    return levels_apart(animator.animate(blob(64, x, 0)), blob(64, x, 0)) <= 3
 
 
 def scene(animator: Animator, channels: int) -> list[Any]:
@@ -134,7 +134,7 @@ def test_tensors_are_read_written_copied_and_viewed(
     backend = backend_of(toy_bundle, name)
 
     def frame_is_at(x: float) -> bool:
-        return bool(np.abs(backend.view("frame")[0, 0].astype(int) - blob(64, x, 0)).max() <= 3)
+        return levels_apart(backend.view("frame")[0, 0], blob(64, x, 0)) <= 3
 
     for tensor in ("source_image", "driving_frame", "frame"):
         assert not backend.view(tensor).any(), "nor is fresh pinned memory"
@@ -239,16 +239,15 @@ def test_onnx_runtime_has_one_stream_graphs_of_its_own_and_one_synchronisation(
     backend.close()
 
 
-@pytest.mark.parametrize("stage", ["", "motion"])
 def test_a_stage_of_onnx_runtime_that_cannot_be_a_graph_runs_without(
-    machine: Machine, toy_bundle: Path, stage: str, caplog: pytest.LogCaptureFixture
+    machine: Machine, toy_bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    machine.wrong["graph"] = stage
+    machine.wrong["graph"] = "motion"
     with Animator.open(toy_bundle, "ort-cuda", motion="absolute") as animator:
         animator.set_source(blob(64, 0, 0))
         assert follows(animator, 0.2)
     graphs = [each["enable_cuda_graph"] for each in machine.ort.opened if each["stage"] == "motion"]
-    assert graphs == (["1", "0"] if stage else ["1"]) and (stage in caplog.text)
+    assert graphs == ["1", "0"] and "'motion'" in caplog.text
 
 
 def test_captures_of_onnx_runtime_are_made_alone_and_later_if_another_thread_broke_them(
@@ -274,12 +273,3 @@ def test_captures_of_onnx_runtime_are_made_alone_and_later_if_another_thread_bro
         assert fake.captures.count("motion") == 2, "what fails twice runs plainly for good"
         assert len(caplog.messages) == 1 and "'motion'" in caplog.messages[0]
         assert not machine.cuda.capturing(), "the end of the session would be the program's"
-
-
-def test_a_stage_of_onnx_runtime_with_other_tensors_than_the_manifest(
-    machine: Machine, toy_bundle: Path, tmp_path: Path
-) -> None:
-    spoiled = copy_bundle(toy_bundle, tmp_path / "spoiled")
-    replace_file(spoiled, "motion.onnx", (spoiled / "transfer.onnx").read_bytes())
-    with pytest.raises(BundleError, match=r"motion\.onnx: input"):
-        backend_of(spoiled, "ort-cuda")
