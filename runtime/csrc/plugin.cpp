@@ -64,9 +64,8 @@ bool shaped(const Dims& dims, std::initializer_list<int64_t> shape) {
 
 // What operators on a map and the keypoints and jacobians of source and driving refuse.
 const char* keypoints_complaint(const InputDims& dims) {
-    constexpr int kMostKeypoints = 1023;
     if (!shaped(dims[0], {1, 0, 0, 0})) return "the first input is not (1, C, H, W)";
-    if (dims[1].nbDims != 3 || dims[1].d[1] > kMostKeypoints)
+    if (dims[1].nbDims != 3 || dims[1].d[1] >= 1024)
         return "keypoints are not (1, K < 1024, 2)";
     const int64_t count = dims[1].d[1];
     for (const int value : {1, 3})
@@ -181,9 +180,12 @@ public:
     Operator(const Kind& kind, const Attributes& attributes) noexcept
         : Named(kind), attributes_(attributes) {}
 
+    int32_t getNbOutputs() const noexcept override { return 1; }
     IPluginV3* clone() noexcept override { return new (std::nothrow) Operator(kind_, attributes_); }
-
     IPluginV3* attachToContext(IPluginResourceContext*) noexcept override { return clone(); }
+    PluginFieldCollection const* getFieldsToSerialize() noexcept override {
+        return fields_for(&attributes_);
+    }
 
     IPluginCapability* getCapabilityInterface(PluginCapabilityType type) noexcept override {
         switch (type) {
@@ -193,8 +195,6 @@ public:
         }
         return nullptr;
     }
-
-    int32_t getNbOutputs() const noexcept override { return 1; }
 
     int32_t configurePlugin(DynamicPluginTensorDesc const* in, int32_t count,
                             DynamicPluginTensorDesc const*, int32_t outputs) noexcept override {
@@ -255,10 +255,6 @@ public:
                          "the cause\n",
                          kind_.name, static_cast<int>(status));
         return status;
-    }
-
-    PluginFieldCollection const* getFieldsToSerialize() noexcept override {
-        return fields_for(&attributes_);
     }
 
 private:
