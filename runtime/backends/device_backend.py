@@ -247,7 +247,6 @@ class DeviceBackend(ABC):
 
     def close(self) -> None:
         """Wait for the device and give everything back, as when it is dropped; raises nothing."""
-        _ = self.seconds  # readable after the end
         with alone:  # closing may wait for the whole GPU, which spoils captures
             self._end()
         self._timed = self._composed = False

@@ -10,7 +10,6 @@ import logging
 import math
 from contextlib import ExitStack, suppress
 from ctypes import c_int, c_void_p
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from ..engines.tensorrt_packages import LIBRARIES, plugin_path
 from ..support.errors import BackendError
 from .base import EnlargedSource
 from .cuda import Device
-from .device_memory import DeviceMemory, aligned
+from .device_memory import DeviceMemory
 
 log = logging.getLogger("sonomime")
 
@@ -78,11 +77,9 @@ class DeviceComposer:
         (width, height), channels = source.size, math.prod(source.picture.shape[2:])
         sizes = [source.low.nbytes, source.picture.nbytes, 4 * (box.size // 2) ** 2 * channels]
         sizes += [height * width * channels]
-        starts = [0, *accumulate(map(aligned, sizes))]
-        block = device.malloc(starts[-1], self.release)
+        addresses = [device.malloc(size, self.release) for size in sizes]
         pinned = device.pinned(sizes[-1], self.release)
         self.frame = pinned.reshape(height, width, *source.picture.shape[2:])
-        addresses = [block + start for start in starts[:-1]]
         self._arguments = (
             *self._layers, *addresses, channels, *self._map_sizes, box.size, box.x, box.y, box.w,
             box.h, height, width, source.above, source.left, *source.picture.shape[:2],

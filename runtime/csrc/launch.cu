@@ -102,7 +102,12 @@ __global__ void __launch_bounds__(kThreads)
                       static_cast<int>(kEight ? threadIdx.x : threadIdx.y);
     constexpr int size_of_group = kEight ? kEightGroup : kLinearGroup;
     if (pixel >= count || group * size_of_group >= sizes.channels) return;
-    warp_group<Value, kEight>(sizes, feature, output, places[among], pixel, group);
+    if constexpr (kEight)
+        warp_eight(sizes, static_cast<const Eight*>(feature), static_cast<Eight*>(output),
+                   places[among], pixel, group);
+    else
+        warp_linear(sizes, static_cast<const Value*>(feature), static_cast<Value*>(output),
+                    places[among], pixel, group);
 }
 
 // A thread is one pixel of one slot; all threads of a block share the slot.

@@ -105,16 +105,4 @@ SONOMIME_HD void warp_eight(const WarpSizes& sizes, const Eight* feature, Eight*
     output[pixel * groups + group] = result;
 }
 
-// One group of channels of one pixel, in either layout.
-template <class Value, bool kEight>
-SONOMIME_HD void warp_group(const WarpSizes& sizes, const void* feature, void* output,
-                            const Place& place, int pixel, int group) {
-    if constexpr (kEight)
-        warp_eight(sizes, static_cast<const Eight*>(feature), static_cast<Eight*>(output), place,
-                   pixel, group);
-    else
-        warp_linear(sizes, static_cast<const Value*>(feature), static_cast<Value*>(output), place,
-                    pixel, group);
-}
-
 }  // namespace sonomime
