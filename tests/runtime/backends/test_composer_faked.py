@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _ctypes
 import ctypes
 import logging
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from composed_cases import LEVELS, speckle
 from fake_cuda import FakeCuda
 from fake_engines import Machine
+from numpy.random import mtrand
 from toy_bundle import blob, make_toy_bundle
 
 from sonomime.runtime import Animator
@@ -236,7 +236,7 @@ def test_either_library_serves_and_one_that_does_not_is_reported(
         if content == "good":
             file.symlink_to(library)
         elif content == "without the function":
-            file.symlink_to(_ctypes.__file__)
+            file.symlink_to(mtrand.__file__)
         elif content:
             file.write_bytes(b"not a library")
     if plugin == "named wrongly":
