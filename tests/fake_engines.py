@@ -3,6 +3,7 @@ Runtime on the CPU, over the fake GPU's memory."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import threading
 import types
@@ -209,6 +210,7 @@ class FakeOrt:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.get_available_providers = lambda: self.providers
+        self.InferenceSession = functools.partial(FakeSession, machine)
         self.providers = [CUDA, CPU]
         self.loads = True
         self.spoiled: list[str] = []  # captures of these stages that another thread will break
@@ -227,29 +229,25 @@ class FakeOrt:
         entries: dict[str, str] = {}
         return types.SimpleNamespace(entries=entries, add_run_config_entry=entries.__setitem__)
 
-    def InferenceSession(
-        self, content: bytes, options: Any, providers: Any, enable_fallback: int
-    ) -> FakeSession:
+
+class FakeSession:
+    def __init__(
+        self, machine: Machine, content: bytes, options: Any, providers: Any, enable_fallback: int
+    ) -> None:
         assert enable_fallback == 0
         (name, facts), fallback = providers
         assert (name, fallback) == (CUDA, CPU)
-        session = FakeSession(self.machine, content, options, facts)
-        self.opened.append({**facts, "stage": session.stage})
-        if session.graph and self.machine.fails("graph", session.stage):
-            raise RuntimeError("not all nodes have been partitioned to the CUDAExecutionProvider")
-        if self.machine.fails("open", session.stage):
-            raise RuntimeError("CUDA failure 2: out of memory\nand then pages")
-        return session
-
-
-class FakeSession:
-    def __init__(self, machine: Machine, content: bytes, options: Any, facts: Any) -> None:
         self.machine = machine
         self.real = ort.InferenceSession(content, options, providers=[CPU])
         self.get_inputs, self.get_outputs = self.real.get_inputs, self.real.get_outputs
         self.stage = self.real.get_modelmeta().graph_name
         self.graph = facts["enable_cuda_graph"] == "1"
         self.stream, self.captured_in = int(facts["user_compute_stream"]), set[Any]()
+        machine.ort.opened.append({**facts, "stage": self.stage})
+        if self.graph and machine.fails("graph", self.stage):
+            raise RuntimeError("not all nodes have been partitioned to the CUDAExecutionProvider")
+        if machine.fails("open", self.stage):
+            raise RuntimeError("CUDA failure 2: out of memory\nand then pages")
 
     def get_providers(self) -> list[str]:
         return self.machine.ort.providers if self.machine.ort.loads else [CPU]

@@ -41,7 +41,7 @@ class DeviceArray:
     @property
     def nbytes(self) -> int:
         """Its size in bytes."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 def on_device(value: Any) -> bool:

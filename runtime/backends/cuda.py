@@ -69,10 +69,11 @@ class Device:
         other threads do not concern it; afterwards all is as before. `freeing`: nor do captures of
         this thread, since the garbage collector may give memory back at any time."""
         before = self._cuda.cudaGetDevice()[1]  # None on an error, which the next call reports
-        moves = before not in (None, self.index)
-        # Going back to a GPU that this process does not use would take hundreds of MB there.
-        returns = moves and self._in_use(before)
-        if moves:
+        returns = False
+        if before not in (None, self.index):
+            # Going back to a GPU that this process does not use would take hundreds of MB there.
+            status, _, active = self._driver.cuDevicePrimaryCtxGetState(before)
+            returns = int(status) == 0 and bool(active)
             self._cuda.cudaSetDevice(self.index)
         # While another thread captures in mode Global, as ONNX Runtime and torch do, this one must
         # not allocate or query an event by default: the call fails, and so does the capture.
@@ -85,11 +86,6 @@ class Device:
                 exchange(mode)
             if returns:
                 self._cuda.cudaSetDevice(before)
-
-    def _in_use(self, index: int) -> bool:
-        """Whether this process has a context on that GPU."""
-        status, _, active = self._driver.cuDevicePrimaryCtxGetState(index)
-        return int(status) == 0 and bool(active)
 
     def room(self) -> str:
         """How much of its memory is free, in words."""
