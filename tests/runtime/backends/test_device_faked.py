@@ -176,6 +176,7 @@ def test_a_lost_context_is_reported_at_once_and_ever_after(
     with pytest.raises(BackendError, match=words):
         animator.animate(blob(64, 0, 0))
     machine.wrong.clear()
+    assert "motion" in animator.timings, "the last ones"
 
     def refuses_all() -> None:
         for action in (
