@@ -52,10 +52,8 @@ class OrtCpuBackend:
                 f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r}: {reason}",
                 "a newer onnxruntime may read it; else export the bundle again",
             ) from error
-        return stage.name, (session, bind(stage, session, "cpu", 0, self._address))
-
-    def _address(self, tensor: str) -> int:
-        return self._buffers[tensor].ctypes.data
+        place = "cpu", 0, lambda tensor: self._buffers[tensor].ctypes.data
+        return stage.name, (session, bind(stage, session, *place))
 
     @property
     def seconds(self) -> Mapping[str, float]:
