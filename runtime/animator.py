@@ -290,7 +290,7 @@ class Animator:
 
     @property
     def timings(self) -> Mapping[str, float]:
-        """Seconds of each per-frame stage in the last frame; a live view."""
+        """Seconds of each per-frame stage in the last frame."""
         return self.session.seconds
 
     def close(self) -> None:

@@ -18,7 +18,8 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends.base import ComposesFrames, EnlargedSource
+from .backends.base import EnlargedSource
+from .backends.device_backend import DeviceBackend
 from .bundle.manifest import SOURCE_IMAGE
 from .media.frames import Image, Letterbox, resize, to_channels
 from .media.pixels import to_image
@@ -106,7 +107,7 @@ class SourcePicture:
         self._image: Image | None = image.copy() if isinstance(image, np.ndarray) else None
         self._composer: Composer | None = None
         backend = session.backend
-        self._backend = backend if isinstance(backend, ComposesFrames) else None
+        self._backend = backend if isinstance(backend, DeviceBackend) else None
         # The size for which the backend has the picture, if it composes.
         self._given: tuple[int, int] | None = None
 
@@ -142,7 +143,7 @@ class SourcePicture:
         read = self._session.read
         return self._composer.compose(*(read(name) for name in vars(layers).values()))
 
-    def _given_to_backend(self, target: tuple[int, int]) -> ComposesFrames | None:
+    def _given_to_backend(self, target: tuple[int, int]) -> DeviceBackend | None:
         """Give the backend the picture for that size; None if it does not compose."""
         backend = self._backend
         if backend is None or not backend.can_compose:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends.arrays import DeviceArray, host_array, on_device
-from .backends.base import Backend, TakesDeviceArrays
+from .backends.base import Backend
+from .backends.device_backend import DeviceBackend
 from .bundle.manifest import DRIVING_FRAME, FRAME, LANDMARK_IMAGE, SOURCE_IMAGE, Chain
 from .media.frames import Image, Letterbox, check_image, to_channels
 from .support.errors import BackendError, InputError
@@ -28,7 +29,7 @@ class FrameIO:
 
     def __init__(self, backend: Backend, chain: Chain) -> None:
         self._backend = backend
-        self._on_device = backend if isinstance(backend, TakesDeviceArrays) else None
+        self._on_device = backend if isinstance(backend, DeviceBackend) else None
         self._size, self._channels = chain.image.size, chain.image.channels
         # Looked up once: the backend's own memory on the host.
         given = [name for name in chain.given() if name in _CALLED]

@@ -253,7 +253,7 @@ class Session:
 
     @property
     def seconds(self) -> Mapping[str, float]:
-        """Seconds of each per-frame stage in the last frame; a live view."""
+        """Seconds of each per-frame stage in the last frame."""
         return self.backend.seconds
 
     def close(self) -> None:

@@ -24,11 +24,7 @@ class FakeNetwork:
             )
             for kind, dtype in kinds.items()
         ]
-        self.get_layer = self.layers.__getitem__
-
-    @property
-    def num_layers(self) -> int:
-        return len(self.layers)
+        self.num_layers, self.get_layer = len(self.layers), self.layers.__getitem__
 
 
 class FakeParser:
@@ -61,10 +57,8 @@ class FakeBuilder:
         return FakeNetwork()
 
     def create_builder_config(self) -> Any:
-        capabilities: list[str] = []
         return types.SimpleNamespace(
-            clear_flag=lambda flag: None,
-            set_compute_capability=lambda value, index: capabilities.append(value),
+            clear_flag=lambda flag: None, set_compute_capability=lambda value, index: None
         )
 
     def build_serialized_network(self, network: FakeNetwork, config: Any) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import shutil
 import subprocess
@@ -16,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, LINEAR, SOURCES, Kernels, compiler
+from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, SOURCES, Kernels
 from sonomime.runtime.backends.base import EnlargedSource
-from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
 ROOT = Path(__file__).resolve().parents[1]
 INVALID_VALUE = 1  # cudaErrorInvalidValue
-UNTOUCHED = 77.0  # a value that shows where a kernel wrote nothing
+
+EMULATED = ("-isystem", str(ROOT / "tests/emulated_cuda"), "-x", "c++", str(SOURCES / "launch.cu"))
+"""Options of a C++ compiler for the CUDA kernels."""
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="sonomime-kernels-")
 
@@ -34,105 +36,78 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def cmake(folder: Path, target: str, *options: str) -> Path:
-    """Configure and build a target of CMakeLists.txt; its library."""
-    for tool in ("nvcc", "cmake"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    run("cmake", "-S", ROOT, "-B", folder, f"-DSONOMIME_LIBRARY_DIR={folder}", *options)
-    assert "warning" not in run("cmake", "--build", folder, "--target", target).stderr.lower()
-    return folder / f"libsonomime_{target}.so"
+class Checked(Kernels):
+    """Takes tensors of the CPU to the kernels' device, and the result back. Outputs are filled
+    before, so that it shows where nothing was written."""
+
+    def __init__(self, library: Path, device: str = "cpu") -> None:
+        super().__init__(library)
+        self.device = device
+
+    def _call(self, name: str, device: torch.device, *arguments: Tensor | float) -> None:
+        last = [i for i, given in enumerate(arguments) if isinstance(given, Tensor)][-1]
+        given = [each.to(self.device) if isinstance(each, Tensor) else each for each in arguments]
+        output = given[last]
+        assert isinstance(output, Tensor)
+        output.fill_(77)
+        super()._call(name, output.device, *given)
+        arguments[last].copy_(output)  # type: ignore[union-attr]
+
+    def warp_in_eights(
+        self, feature: Tensor, deformation: Tensor, occlusion: Tensor, geometry: str
+    ) -> Tensor:
+        """As `warp_occlude`, by the layout HWC8, NaN in the padding channels."""
+        channels, height, width = feature.shape[1:]
+        rows = feature[0].permute(1, 2, 0)
+        given = torch.nn.functional.pad(rows, (0, -channels % 8), value=torch.nan).contiguous()
+        output = torch.empty_like(given)
+        self._call(
+            "sonomime_warp_occlude", output.device, given, deformation, occlusion, output, channels,
+            height, width, *deformation.shape[1:3], *occlusion.shape[2:], geometry == "half_pixel",
+            DTYPES[feature.dtype], HWC8,
+        )  # fmt: skip
+        assert not output[..., channels:].any(), "padding channels are not zeros"
+        return output[..., :channels].permute(2, 0, 1)[None]
+
+    def compose_frame(
+        self, source: EnlargedSource, layers: Sequence[NDArray[np.float32]]
+    ) -> NDArray[np.uint8]:
+        """As runtime.compose.Composer.compose."""
+        box, (width, height), colours = source.box, source.size, source.picture.shape[2:]
+        half, channels = box.size // 2, 3 if colours else 1
+        arrays = (*layers, source.low, source.picture)
+        given = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+        base = given[0].new_full((half, half, channels), torch.nan)
+        frame = given[-1].new_empty((height, width, *colours))
+        self._call(
+            "sonomime_compose_frame", frame.device, *given, base, frame, channels,
+            *layers[0].shape[1:3], *(layer.shape[1] for layer in layers[2:]), box.size, box.x,
+            box.y, box.w, box.h, height, width, source.above, source.left,
+            *source.picture.shape[:2],
+        )  # fmt: skip
+        made: NDArray[np.uint8] = frame.numpy()
+        return made
 
 
-def exported(library: str | Path) -> set[str]:
-    """Names that a library offers."""
-    if shutil.which("nm") is None:
-        pytest.skip("nm is not installed")
-    listed = run("nm", "-D", "--defined-only", library).stdout.splitlines()
-    return {line.split()[-1] for line in listed if line}
+def compiler() -> str:
+    """A C++ compiler: $CXX, or the usual names."""
+    names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++"))
+    found = next((path for path in map(shutil.which, names) if path), None)
+    return found or pytest.skip("no C++ compiler was found")
 
 
 @functools.cache
-def built(kind: str) -> Kernels:
-    """Compile for the CPU, once per process; warnings are errors.
-
-    ``fused``: the host library, with fused multiply-adds, as on a GPU, where the processor has
-    them. ``emulated``: the CUDA kernels and their launch functions, block by block.
-    """
-    cxx = compiler()
-    if cxx is None:
-        pytest.skip("no C++ compiler was found")
-    library = Path(_FOLDER.name, f"libsonomime_{kind}.so")
+def built() -> Checked:
+    """The CUDA kernels and their launch functions, compiled for the CPU once per process; they run
+    block by block. Warnings are errors; with fused multiply-adds, as on a GPU, where the processor
+    has them."""
+    library = Path(_FOLDER.name, "libsonomime_host.so")
     options = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-shared"]
-    if kind == "emulated":
-        headers = str(Path(__file__).parent / "emulated_cuda")
-        source = ["-isystem", headers, "-x", "c++", str(SOURCES / "launch.cu")]
-    else:
-        source = [str(SOURCES / "host.cpp"), "-ffp-contract=fast"]
-        facts = Path("/proc/cpuinfo")
-        if platform.machine() == "x86_64" and facts.exists() and " fma " in facts.read_text():
-            source.append("-mfma")
-    run(cxx, *options, "-fPIC", "-o", library, *source)
-    return Kernels(library)
+    run(compiler(), *options, "-fPIC", "-ffp-contract=fast", "-o", library, *EMULATED, *fused())
+    return Checked(library)
 
 
-def warp_occlude(
-    kernels: Kernels, feature: Tensor, deformation: Tensor, occlusion: Tensor, geometry: str,
-    layout: int = LINEAR,
-) -> Tensor:  # fmt: skip
-    """As models.operators.warp_occlude; with HWC8 by that layout, NaN in the padding channels."""
-    if layout == LINEAR:
-        output = torch.full_like(feature.contiguous(), UNTOUCHED)
-        return kernels.warp_occlude(feature, deformation, occlusion, geometry, output)
-    channels, height, width = feature.shape[1:]
-    rows = feature[0].permute(1, 2, 0)
-    given = torch.nn.functional.pad(rows, (0, -channels % 8), value=torch.nan).contiguous()
-    output = torch.full_like(given, UNTOUCHED)
-    kernels._call(
-        "sonomime_warp_occlude", feature.device, given, deformation.contiguous(),
-        occlusion.contiguous(), output, channels, height, width, *deformation.shape[1:3],
-        *occlusion.shape[2:], geometry == "half_pixel", DTYPES[feature.dtype], HWC8,
-    )  # fmt: skip
-    assert not output[..., channels:].any(), "padding channels are not zeros"
-    return output[..., :channels].permute(2, 0, 1)[None]
-
-
-def sparse_motion(
-    kernels: Kernels, source_small: Tensor, source: Keypoints, driving: Keypoints, variance: float,
-    geometry: str,
-) -> Tensor:  # fmt: skip
-    """As keypoints.operators.sparse_motion."""
-    channels, height, width = source_small.shape[1:]
-    shape = (1, (source.value.shape[1] + 1) * (channels + 1), height, width)
-    output = source_small.new_full(shape, UNTOUCHED)
-    return kernels.sparse_motion(source_small, source, driving, variance, geometry, output)
-
-
-def compose_motion(
-    kernels: Kernels, mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str
-) -> Tensor:
-    """As keypoints.operators.compose_motion."""
-    output = mask_logits.new_full((1, *mask_logits.shape[2:], 2), UNTOUCHED)
-    return kernels.compose_motion(mask_logits, source, driving, geometry, output)
-
-
-def compose_frame(
-    kernels: Kernels, source: EnlargedSource, layers: Sequence[NDArray[np.float32]],
-    device: str = "cpu",
-) -> NDArray[np.uint8]:  # fmt: skip
-    """As runtime.compose.Composer.compose, on the device."""
-    box, (width, height), colours = source.box, source.size, source.picture.shape[2:]
-    half, channels = box.size // 2, 3 if colours else 1
-    given = [
-        torch.from_numpy(np.ascontiguousarray(array)).to(device)
-        for array in (*layers, source.low, source.picture)
-    ]
-    base = given[0].new_full((half, half, channels), torch.nan)
-    frame = given[-1].new_full((height, width, *colours), round(UNTOUCHED))
-    kernels._call(
-        "sonomime_compose_frame", frame.device, *given, base, frame, channels,
-        *layers[0].shape[1:3], *(layer.shape[1] for layer in layers[2:]), box.size, box.x, box.y,
-        box.w, box.h, height, width, source.above, source.left, *source.picture.shape[:2],
-    )  # fmt: skip
-    made: NDArray[np.uint8] = frame.cpu().numpy()
-    return made
+def fused() -> list[str]:
+    facts = Path("/proc/cpuinfo")
+    has = platform.machine() == "x86_64" and facts.exists() and " fma " in facts.read_text()
+    return ["-mfma"] if has else []

@@ -1,8 +1,7 @@
 """The kernels (runtime/csrc) compiled on the spot and called with torch's tensors.
 
-nvcc compiles them for tensors of a GPU, a C++ compiler compiles the same arithmetic for those of
-the CPU; TensorRT is not needed. Launches go to torch's current stream, so they can be timed and
-captured like torch's own.
+nvcc compiles them; TensorRT is not needed. Launches go to torch's current stream, so they can be
+timed and captured like torch's own. Tests compile them for the CPU.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import c_float, c_int, c_void_p
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -26,8 +25,6 @@ from ...runtime.support.errors import BackendError
 from ...training.models import operators
 from ...training.models.keypoints import operators as motion_operators
 from ...training.models.keypoints.keypoint_detector import Keypoints
-
-Device = Literal["cuda", "cpu"]
 
 SOURCES = Path(__file__).resolve().parents[2] / "runtime" / "csrc"
 DTYPES = {torch.float32: 0, torch.float16: 1}
@@ -50,28 +47,16 @@ SIGNATURES = {
 }
 
 
-def compiler() -> str | None:
-    """A C++ compiler, or None: $CXX, or the usual names."""
-    names = filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++"))
-    return next((path for path in map(shutil.which, names) if path), None)
-
-
-def build_command(device: Device, library: Path) -> list[str]:
+def build_command(library: Path) -> list[str]:
     """The command that compiles the kernels into a shared library.
 
     Raises:
-        BackendError: there is no sources folder, or no compiler.
+        BackendError: there is no sources folder, or no nvcc.
     """
     if not SOURCES.is_dir():
         raise BackendError(
             f"the kernels' sources are not in {SOURCES}", "run it from a checkout of the repository"
         )
-    common = ["-shared", "-std=c++17", "-o", str(library)]
-    if device == "cpu":
-        cxx = compiler()
-        if cxx is None:
-            raise BackendError("there is no C++ compiler", "apt install g++")
-        return [cxx, "-O2", "-fPIC", *common, str(SOURCES / "host.cpp")]
     homes = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
     folders = os.pathsep.join(str(Path(home, "bin")) for home in homes if home)
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=folders)
@@ -79,8 +64,8 @@ def build_command(device: Device, library: Path) -> list[str]:
         raise BackendError("there is no nvcc", "install the CUDA toolkit and put nvcc on the PATH")
     major, minor = torch.cuda.get_device_capability() if torch.cuda.is_available() else (8, 0)
     target = f"arch=compute_{major}{minor},code=sm_{major}{minor}"
-    options = ["-O3", "-gencode", target, "-cudart", "static", "-Xcompiler", "-fPIC"]
-    return [nvcc, *options, *common, str(SOURCES / "launch.cu")]
+    options = ["-O3", "-gencode", target, "-cudart", "static", "-Xcompiler", "-fPIC", "-shared"]
+    return [nvcc, *options, "-std=c++17", "-o", str(library), str(SOURCES / "launch.cu")]
 
 
 class Kernels:
@@ -102,14 +87,14 @@ class Kernels:
             getattr(self.library, name).argtypes = types
 
     @classmethod
-    def build(cls, device: Device, folder: Path) -> Self:
+    def build(cls, folder: Path) -> Self:
         """Compile into `folder` and load.
 
         Raises:
             BackendError: no compiler, or it refuses the sources.
         """
-        library = folder / f"libsonomime_{device}.so"
-        command = build_command(device, library)
+        library = folder / "libsonomime_cuda.so"
+        command = build_command(library)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BackendError(

@@ -171,7 +171,7 @@ def kernels(spec: Spec, say: Say) -> None:
     from .kernels import Kernels, build_command
 
     try:
-        build_command("cuda", Path("kernels.so"))
+        build_command(Path("kernels.so"))
     except BackendError as error:
         say({"absent": error.message, "complete": True})
         return
@@ -179,7 +179,7 @@ def kernels(spec: Spec, say: Say) -> None:
         built = Kernels(Path(spec["library"]))
     else:
         began = perf_counter()
-        built = Kernels.build("cuda", Path(spec["folder"]))
+        built = Kernels.build(Path(spec["folder"]))
         say({"build_seconds": perf_counter() - began})
     cases = {case.name: case for case in CASES}
     device = torch.device("cuda", torch.cuda.current_device())

@@ -38,12 +38,12 @@ def resolve_threads(threads: int | None) -> int:
     """
     if threads is None:
         return min(default_threads(), MAX_THREADS)
-    if not 1 <= threads <= MAX_THREADS:
-        raise ConfigError(
-            f"threads must be at least 1 and at most {MAX_THREADS}, not {threads}",
-            "leave it out for one thread per physical core",
-        )
-    return threads
+    if 1 <= threads <= MAX_THREADS:
+        return threads
+    raise ConfigError(
+        f"threads must be at least 1 and at most {MAX_THREADS}, not {threads}",
+        "leave it out for one thread per physical core",
+    )
 
 
 def resolve_backend(name: str, device: int | None = None) -> str:
@@ -86,9 +86,8 @@ def open_backend(
             manifest.
     """
     name, count = resolve_backend(name, device), resolve_threads(threads)
-    if name != "auto":
-        return _open(name, bundle, count, device)
-    return _on_gpu(bundle, device) or _open("ort-cpu", bundle, count, None)
+    found = _on_gpu(bundle, device) if name == "auto" else None
+    return found or _open("ort-cpu" if name == "auto" else name, bundle, count, device)
 
 
 def _open(name: str, bundle: Bundle, threads: int, device: int | None) -> Backend:
@@ -108,11 +107,8 @@ def _open(name: str, bundle: Bundle, threads: int, device: int | None) -> Backen
 
 
 def _on_gpu(bundle: Bundle, device: int | None) -> Backend | None:
-    """The best backend for that GPU, or for the first one; None if the CPU has to do.
-
-    Raises:
-        BackendError: the GPU was given by its number, and no backend can use it.
-    """
+    """The best backend for that GPU, or for the first one. Where none serves it is None, or a
+    BackendError if the GPU was given by its number."""
     from .cuda import open_device
 
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
+from ctypes import POINTER, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +41,7 @@ class DeviceArray:
     @property
     def nbytes(self) -> int:
         """Its size in bytes."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 def on_device(value: Any) -> bool:
@@ -99,14 +100,18 @@ def device_array(
     try:
         if dlpack:
             _check_gpu(what, int(value.__dlpack_device__()[1]), device)
-            found, is_uint8, strides, locked = _from_dlpack(value, stream)
-        else:
-            found, is_uint8, strides, locked = _from_interface(value)
+        found, is_uint8, strides, locked = (
+            _from_dlpack(value, stream) if dlpack else _from_interface(value)
+        )
     except _REFUSALS as error:
         raise InputError(f"{what} cannot be handed over: {error!r}") from error
     if not is_uint8:
         raise InputError(f"{what} has to be uint8", "levels are 0 to 255")
-    if not _contiguous(found.shape, strides):
+    # In bytes, which for uint8 are elements too.
+    steps = [math.prod(found.shape[i + 1 :]) for i in range(len(found.shape))]
+    strides = steps if strides is None else list(strides)
+    both = zip(found.shape, strides, steps, strict=False)
+    if len(strides) != len(steps) or any(n > 1 and given != step for n, given, step in both):
         raise InputError(f"{what} is not contiguous", "hand over a contiguous copy of it")
     if writable and locked:
         hint = "give an array that can be written to where it lies"
@@ -116,6 +121,15 @@ def device_array(
     if found.address and not dlpack:  # the other protocol names no GPU, so the driver has to
         _check_gpu(what, device.gpu_of(found.address), device)
     return found
+
+
+def _check_gpu(what: str, found: int | None, device: Device) -> None:
+    if found != device.index:
+        raise InputError(
+            f"{what} does not lie on GPU {device.index}, where the model is, but "
+            f"{'in no GPU memory' if found is None else f'on GPU {found}'}",
+            "copy it to the GPU that the model runs on, or hand it over as a numpy array",
+        )
 
 
 # An array, whether it is uint8, its strides if they were given, and why it may not be written to.
@@ -138,16 +152,16 @@ class _Tensor(ctypes.Structure):
     """DLTensor of dlpack.h, the same in all versions."""
 
     _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("device_type", ctypes.c_int32),
-        ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-        ("code", ctypes.c_uint8),
-        ("bits", ctypes.c_uint8),
-        ("lanes", ctypes.c_uint16),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("strides", ctypes.POINTER(ctypes.c_int64)),
-        ("byte_offset", ctypes.c_uint64),
+        ("data", c_void_p),
+        ("device_type", c_int32),
+        ("device_id", c_int32),
+        ("ndim", c_int32),
+        ("code", c_uint8),
+        ("bits", c_uint8),
+        ("lanes", c_uint16),
+        ("shape", POINTER(c_int64)),
+        ("strides", POINTER(c_int64)),
+        ("byte_offset", c_uint64),
     )
 
 
@@ -155,11 +169,11 @@ class _Versioned(ctypes.Structure):
     """DLManagedTensorVersioned of dlpack.h 1.x; unversioned ones begin with the tensor."""
 
     _fields_ = (
-        ("major", ctypes.c_uint32),
-        ("minor", ctypes.c_uint32),
-        ("context", ctypes.c_void_p),
-        ("deleter", ctypes.c_void_p),
-        ("flags", ctypes.c_uint64),
+        ("major", c_uint32),
+        ("minor", c_uint32),
+        ("context", c_void_p),
+        ("deleter", c_void_p),
+        ("flags", c_uint64),
         ("tensor", _Tensor),
     )
 
@@ -171,15 +185,13 @@ def _from_dlpack(value: Any, stream: int) -> _Found:
     except TypeError:  # a producer from before 1.0
         capsule = value.__dlpack__(stream=stream)
     get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    get.restype, get.argtypes = c_void_p, [ctypes.py_object, ctypes.c_char_p]
     locked = ""
     try:
-        pointer = get(capsule, b"dltensor_versioned")
+        managed = _Versioned.from_address(get(capsule, b"dltensor_versioned"))
     except ValueError:  # a capsule of another name
-        pointer = get(capsule, b"dltensor")
-        tensor = ctypes.cast(pointer, ctypes.POINTER(_Tensor)).contents
+        tensor = _Tensor.from_address(get(capsule, b"dltensor"))
     else:
-        managed = ctypes.cast(pointer, ctypes.POINTER(_Versioned)).contents
         if managed.major != 1:  # what comes after the flags may be anything
             raise ValueError(f"DLPack {managed.major}.{managed.minor} is not known here")
         tensor = managed.tensor
@@ -189,21 +201,3 @@ def _from_dlpack(value: Any, stream: int) -> _Found:
     strides = tensor.strides[: tensor.ndim] if tensor.strides else None
     found = DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, None, capsule)
     return found, (tensor.code, tensor.bits, tensor.lanes) == _UINT8, strides, locked
-
-
-def _check_gpu(what: str, found: int | None, device: Device) -> None:
-    if found != device.index:
-        raise InputError(
-            f"{what} does not lie on GPU {device.index}, where the model is, but "
-            f"{'in no GPU memory' if found is None else f'on GPU {found}'}",
-            "copy it to the GPU that the model runs on, or hand it over as a numpy array",
-        )
-
-
-def _contiguous(shape: Sequence[int], strides: Sequence[int] | None) -> bool:
-    """Strides in bytes, which for uint8 are elements too; None is contiguous."""
-    steps = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
-    if strides is None:
-        return True
-    pairs = zip(shape, strides, steps, strict=False)
-    return len(strides) == len(shape) and all(n <= 1 or found == step for n, found, step in pairs)

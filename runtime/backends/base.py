@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from ..bundle.manifest import FRAME, Chain, Tensor
 from ..media.frames import Letterbox
 from ..support.errors import BackendError
-from .arrays import DeviceArray
 
 ALIGNMENT = 64  # one cache line, and the widest vector of the CPU
 
@@ -35,16 +34,13 @@ class Backend(Protocol):
 
     @property
     def seconds(self) -> Mapping[str, float]:
-        """Seconds of each per-frame stage in the last frame, in their order; a live view. By the
-        host's clock on a CPU, by events on a device."""
+        """Seconds of each per-frame stage in the last frame, in their order: by the host's clock on
+        a CPU, by events on a device."""
 
     def view(self, tensor: str) -> NDArray[Any]:
         """Host memory of a boundary tensor: the next run reads what is written there, and the
-        frame is there when `run_frame` returns. Always the same array.
-
-        Raises:
-            BackendError: it is not a boundary tensor; `read` and `write` reach all tensors.
-        """
+        frame is there when `run_frame` returns. Always the same array. A BackendError for any other
+        tensor; `read` and `write` reach all of them."""
 
     def read(self, tensor: str) -> NDArray[Any]:
         """A copy of any tensor, as the last run or write left it."""
@@ -56,80 +52,31 @@ class Backend(Protocol):
         """Copy one tensor onto another of the same shape, where they live."""
 
     def run(self, stage: str) -> None:
-        """Run one stage to its end, with the boundary tensors as they are now.
-
-        Raises:
-            BackendError: the stage failed.
-        """
+        """Run one stage to its end, with the boundary tensors as they are now; a BackendError if it
+        fails."""
 
     def run_frame(self) -> None:
-        """Run all per-frame stages in their order, then carry every recurrent state on.
-
-        Raises:
-            BackendError: a stage failed; the recurrent states must not be used any more.
-        """
+        """Run all per-frame stages in their order, then carry every recurrent state on. After a
+        BackendError the recurrent states must not be used any more."""
 
     def close(self) -> None:
         """Give everything back; the views are dead after it."""
 
 
-@runtime_checkable
-class TakesDeviceArrays(Protocol):
-    """A backend on a device, which exchanges tensors with arrays there and skips the host."""
-
-    def adopt(self, value: Any, what: str, writable: bool = False) -> DeviceArray:
-        """Check the caller's array; see `arrays.device_array`."""
-
-    def put(self, tensor: str, array: DeviceArray | None) -> None:
-        """Copy an input's value from the array, in stream order. Its view is not uploaded from then
-        on, until None is put."""
-
-    def take(self, tensor: str, array: DeviceArray) -> None:
-        """Let the next `run_frame` copy the tensor to the array, in stream order. The frame is not
-        downloaded then, and its view is stale."""
-
-
 class EnlargedSource(NamedTuple):
-    """A source picture as frames of one size read it (compose.py): 3 times enlarged.
-
-    Attributes:
-        low: float32 (3 S/2, 3 S/2[, 3]), levels: the low-pass of the model's square of S x S.
-        picture: uint8, 3 times the frame's height and width and what surrounds it there[, 3].
-        above: rows before the frame's own, not enlarged.
-        left: columns before the frame's own, not enlarged.
-        box: where the frame lies in the model's square.
-        size: (width, height) of the frame.
-    """
+    """A source picture as frames of one size read it (compose.py): 3 times enlarged."""
 
     low: NDArray[np.float32]
+    """(3 S/2, 3 S/2[, 3]), levels: the low-pass of the model's square of S x S."""
     picture: NDArray[np.uint8]
+    """3 times the frame's height and width and what surrounds it there[, 3]."""
     above: int
     left: int
+    """Rows and columns before the frame's own, not enlarged."""
     box: Letterbox
+    """Where the frame lies in the model's square."""
     size: tuple[int, int]
-
-
-@runtime_checkable
-class ComposesFrames(Protocol):
-    """A backend on a device, which may compose frames of the layers there."""
-
-    @property
-    def can_compose(self) -> bool:
-        """Whether it can; if not, nothing else here may be called."""
-
-    def compose_over(self, source: EnlargedSource) -> None:
-        """Take the source that frames are composed over from now on.
-
-        Raises:
-            BackendError: out of memory, or the device cannot compose: `can_compose` is False then.
-        """
-
-    def compose_next(self, wanted: bool) -> None:
-        """Whether the next `run_frame` composes too, as a part of the frame. The model's own frame
-        is not downloaded then, and its view is stale."""
-
-    def composed(self) -> NDArray[np.uint8]:
-        """The frame of the layers as the last run left them, (height, width[, 3]); a new array."""
+    """(width, height) of the frame."""
 
 
 def boundary(chain: Chain) -> dict[str, Tensor]:

@@ -1,23 +1,22 @@
 """CUDA, as little of it as a frame needs: the only place of the runtime that calls cuda.bindings.
 
-Addresses, streams, events and graphs are plain integers. Tests play a `Device` on the host.
+Addresses, streams, events and graphs are plain integers. What is made is given back by the
+`release` that is handed over with the call.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..support.errors import BackendError
 from ..support.process import import_or_explain
-from .cuda_errors import DeviceError, device_error
-
-Bytes = NDArray[np.uint8]
+from .cuda_errors import device_error
 
 DEFAULT_STREAM = 1
 """cudaStreamLegacy: the stream of work that names no stream."""
@@ -48,7 +47,7 @@ class Device:
             )
         count = self._call(self._cuda.cudaGetDeviceCount, what="looking for GPUs")
         if not count:
-            raise self._error("cudaErrorNoDevice", "no CUDA-capable device", "looking for GPUs")
+            self._fail("cudaErrorNoDevice", "no CUDA-capable device", "looking for GPUs")
         if not 0 <= index < count:
             raise BackendError(
                 f"there is no GPU {index}: this process sees {count}, counted from 0",
@@ -57,16 +56,12 @@ class Device:
         modes = self._cuda.cudaStreamCaptureMode
         self._local = modes.cudaStreamCaptureModeThreadLocal
         self._relaxed = modes.cudaStreamCaptureModeRelaxed
-        what = "opening it"
+        self._kinds = self._cuda.cudaMemcpyKind
         with self.current():
-            self._call(self._cuda.cudaSetDevice, self.index, what=what)
-            facts = self._call(self._cuda.cudaGetDeviceProperties, self.index, what=what)
+            self._call(self._cuda.cudaSetDevice, index, what="opening it")
+            facts = self._call(self._cuda.cudaGetDeviceProperties, index, what="opening it")
         self.name = facts.name.decode(errors="replace").rstrip("\0")
         self.capability = (int(facts.major), int(facts.minor))
-        kinds = self._cuda.cudaMemcpyKind
-        self._up = kinds.cudaMemcpyHostToDevice
-        self._down = kinds.cudaMemcpyDeviceToHost
-        self._across = kinds.cudaMemcpyDeviceToDevice
 
     @contextmanager
     def current(self, freeing: bool = False) -> Iterator[None]:
@@ -74,10 +69,11 @@ class Device:
         other threads do not concern it; afterwards all is as before. `freeing`: nor do captures of
         this thread, since the garbage collector may give memory back at any time."""
         before = self._cuda.cudaGetDevice()[1]  # None on an error, which the next call reports
-        moves = before not in (None, self.index)
-        # Going back to a GPU that this process does not use would take hundreds of MB there.
-        returns = moves and self._in_use(before)
-        if moves:
+        returns = False
+        if before not in (None, self.index):
+            # Going back to a GPU that this process does not use would take hundreds of MB there.
+            status, _, active = self._driver.cuDevicePrimaryCtxGetState(before)
+            returns = int(status) == 0 and bool(active)
             self._cuda.cudaSetDevice(self.index)
         # While another thread captures in mode Global, as ONNX Runtime and torch do, this one must
         # not allocate or query an event by default: the call fails, and so does the capture.
@@ -91,16 +87,12 @@ class Device:
             if returns:
                 self._cuda.cudaSetDevice(before)
 
-    def _in_use(self, index: int) -> bool:
-        """Whether this process has a context on that GPU."""
-        status, _, active = self._driver.cuDevicePrimaryCtxGetState(index)
-        return int(status) == 0 and bool(active)
-
-    def memory(self) -> tuple[int, int]:
-        """Bytes free, and bytes in all."""
+    def room(self) -> str:
+        """How much of its memory is free, in words."""
         status, free, total = self._cuda.cudaMemGetInfo()
-        self._check(status, "asking for its free memory")
-        return int(free), int(total)
+        if int(status) != 0:
+            return f"{self.name} does not say how much of its memory is free"
+        return f"{_mb(free)} of {_mb(total)} are free on {self.name}"
 
     def gpu_of(self, address: int) -> int | None:
         """The number of the GPU whose memory that is; None for any other memory."""
@@ -111,41 +103,32 @@ class Device:
             return self.index
         return int(facts.device) if facts.type == kinds.cudaMemoryTypeDevice else None
 
-    def malloc(self, size: int) -> int:
+    def malloc(self, size: int, release: ExitStack) -> int:
         """Memory on the device: its address, aligned to 256 bytes at least."""
-        return int(self._allocate(self._cuda.cudaMalloc, size, what=f"allocating {_mb(size)}"))
+        what, cuda = f"allocating {_mb(size)}", self._cuda
+        return self._make(release, cuda.cudaFree, cuda.cudaMalloc, size, what=what)
 
-    def free(self, address: int) -> None:
-        self._call(self._cuda.cudaFree, address, what="freeing memory")
-
-    def pinned(self, size: int) -> Bytes:
+    def pinned(self, size: int, release: ExitStack) -> NDArray[np.uint8]:
         """Memory on the host that the device reads and writes directly."""
-        what = f"pinning {_mb(size)} of the host's memory"
-        address = int(self._allocate(self._cuda.cudaHostAlloc, size, 0, what=what))
+        what, cuda = f"pinning {_mb(size)} of the host's memory", self._cuda
+        address = self._make(release, cuda.cudaFreeHost, cuda.cudaHostAlloc, size, 0, what=what)
         return np.frombuffer(memoryview((ctypes.c_uint8 * size).from_address(address)), np.uint8)
 
-    def free_pinned(self, memory: Bytes) -> None:
-        """Give it back; views of it must not be used after that."""
-        self._call(self._cuda.cudaFreeHost, memory.ctypes.data, what="freeing pinned memory")
-
-    def stream(self) -> int:
+    def stream(self, release: ExitStack) -> int:
         """A stream that does not wait for the default one."""
-        flags = self._cuda.cudaStreamNonBlocking
-        return int(self._call(self._cuda.cudaStreamCreateWithFlags, flags, what="making a stream"))
+        make, flags = self._cuda.cudaStreamCreateWithFlags, self._cuda.cudaStreamNonBlocking
+        return self._make(
+            release, self._cuda.cudaStreamDestroy, make, flags, what="making a stream"
+        )
 
-    def destroy_stream(self, stream: int) -> None:
-        self._call(self._cuda.cudaStreamDestroy, stream, what="giving a stream back")
+    def event(self, release: ExitStack) -> int:
+        """An event that keeps time."""
+        make, destroy = self._cuda.cudaEventCreate, self._cuda.cudaEventDestroy
+        return self._make(release, destroy, make, what="making an event")
 
     def synchronise(self, stream: int) -> None:
         """Wait until all work of the stream is done."""
         self._call(self._cuda.cudaStreamSynchronize, stream, what="running the stages")
-
-    def event(self) -> int:
-        """An event that keeps time."""
-        return int(self._call(self._cuda.cudaEventCreate, what="making an event"))
-
-    def destroy_event(self, event: int) -> None:
-        self._call(self._cuda.cudaEventDestroy, event, what="giving an event back")
 
     def record(self, event: int, stream: int, captured: bool = False) -> None:
         """Note the time when the stream gets here. `captured`: the stream is being captured, and
@@ -165,83 +148,80 @@ class Device:
         """Let the stream go on only after the event."""
         self._call(self._cuda.cudaStreamWaitEvent, stream, event, 0, what="waiting for an event")
 
-    def memset(self, address: int, value: int, size: int, stream: int) -> None:
-        what = "clearing memory"
-        self._call(self._cuda.cudaMemsetAsync, address, value, size, stream, what=what)
+    def clear(self, address: int, size: int, stream: int) -> None:
+        """Set memory of the device to zero."""
+        self._call(self._cuda.cudaMemsetAsync, address, 0, size, stream, what="clearing memory")
 
     def upload(self, address: int, source: NDArray[Any], stream: int) -> None:
         """From contiguous memory of the host."""
-        self._copy(address, source.ctypes.data, source.nbytes, self._up, stream, "uploading")
+        up = self._kinds.cudaMemcpyHostToDevice
+        self._copy(address, source.ctypes.data, source.nbytes, up, stream)
 
     def download(self, target: NDArray[Any], address: int, stream: int) -> None:
         """To contiguous memory of the host."""
-        self._copy(target.ctypes.data, address, target.nbytes, self._down, stream, "downloading")
+        down = self._kinds.cudaMemcpyDeviceToHost
+        self._copy(target.ctypes.data, address, target.nbytes, down, stream)
 
     def copy(self, target: int, source: int, size: int, stream: int) -> None:
         """On the device."""
-        self._copy(target, source, size, self._across, stream, "copying on the device")
+        self._copy(target, source, size, self._kinds.cudaMemcpyDeviceToDevice, stream)
 
-    def begin_capture(self, stream: int) -> None:
-        """Collect what this thread gives the stream, rather than run it."""
-        begin = self._cuda.cudaStreamBeginCapture
+    def capture(self, stream: int, enqueue: Callable[[], None], release: ExitStack) -> int:
+        """Collect what `enqueue` gives the stream, rather than run it, as a graph to launch."""
+        begin, end = self._cuda.cudaStreamBeginCapture, self._cuda.cudaStreamEndCapture
         self._call(begin, stream, self._local, what="beginning to capture a frame")
-
-    def end_capture(self, stream: int) -> int:
-        """What was collected, as a graph."""
-        return int(self._call(self._cuda.cudaStreamEndCapture, stream, what="capturing a frame"))
+        try:
+            enqueue()
+            graph = int(self._call(end, stream, what="capturing a frame"))
+        except BaseException:
+            self.abort_capture(stream)
+            raise
+        make, destroy = self._cuda.cudaGraphInstantiate, self._cuda.cudaGraphExecDestroy
+        try:
+            what = "making a frame's graph ready"
+            return self._make(release, destroy, make, graph, 0, what=what)
+        finally:
+            self._cuda.cudaGraphDestroy(graph)
 
     def abort_capture(self, stream: int) -> None:
-        """Throw away what was collected; raises nothing."""
+        """Throw away what was collected, if anything was; raises nothing."""
         status, graph = self._cuda.cudaStreamEndCapture(stream)
         if int(status) == 0 and graph is not None:
             self._cuda.cudaGraphDestroy(graph)
         self._cuda.cudaGetLastError()
 
-    def instantiate(self, graph: int) -> int:
-        """Make a graph ready to be launched; the graph itself is given back."""
-        make = self._cuda.cudaGraphInstantiate
-        try:
-            return int(self._allocate(make, graph, 0, what="making a frame's graph ready"))
-        finally:
-            self._cuda.cudaGraphDestroy(graph)
+    def launch(self, graph: int, stream: int) -> None:
+        """Run a captured graph."""
+        self._call(self._cuda.cudaGraphLaunch, graph, stream, what="launching a frame")
 
-    def launch(self, executable: int, stream: int) -> None:
-        self._call(self._cuda.cudaGraphLaunch, executable, stream, what="launching a frame")
+    def _copy(self, target: int, source: int, size: int, kind: Any, stream: int) -> None:
+        copy = self._cuda.cudaMemcpyAsync
+        self._call(copy, target, source, size, kind, stream, what="copying memory")
 
-    def destroy_executable(self, executable: int) -> None:
-        self._call(self._cuda.cudaGraphExecDestroy, executable, what="giving a graph back")
-
-    def _copy(self, target: int, source: int, size: int, kind: Any, stream: int, what: str) -> None:
-        self._call(self._cuda.cudaMemcpyAsync, target, source, size, kind, stream, what=what)
+    def _make(
+        self, release: ExitStack, destroy: Callable[..., Any], make: Callable[..., Any],
+        *arguments: Any, what: str,
+    ) -> int:  # fmt: skip
+        made = int(self._call(make, *arguments, what=what))
+        release.callback(self._call, destroy, made, what="giving something back")
+        return made
 
     def _call(self, function: Callable[..., Any], *arguments: Any, what: str) -> Any:
         status, *values = function(*arguments)
-        self._check(status, what)
-        return values[0] if values else None
-
-    def _allocate(self, function: Callable[..., Any], *arguments: Any, what: str) -> Any:
-        """A call that may run out of memory, and says then how much there is."""
-        try:
-            return self._call(function, *arguments, what=what)
-        except DeviceError as error:
-            if error.code == "cudaErrorMemoryAllocation":
-                status, free, total = self._cuda.cudaMemGetInfo()
-                if int(status) == 0:
-                    error.message += f"; {_mb(free)} of {_mb(total)} are free on {self.name}"
-            raise
-
-    def _check(self, status: Any, what: str) -> None:
         if int(status) != 0:
             # The last error is the whole process's: torch would find it and take it for its own.
             self._cuda.cudaGetLastError()
             text = self._cuda.cudaGetErrorString(status)[1]
-            raise self._error(status.name, text.decode(errors="replace"), what)
+            self._fail(status.name, text.decode(errors="replace"), what)
+        return values[0] if values else None
 
-    def _error(self, code: str, text: str, what: str) -> DeviceError:
+    def _fail(self, code: str, text: str, what: str) -> NoReturn:
         error = device_error(code, text, what)
-        if code in ("cudaErrorInsufficientDriver", "cudaErrorNoDevice"):
+        if code == "cudaErrorMemoryAllocation":
+            error.message += f"; {self.room()}"
+        elif code in ("cudaErrorInsufficientDriver", "cudaErrorNoDevice"):
             error.message += f"; {self.versions}"
-        return error
+        raise error
 
     def _versions(self) -> str:
         driver = int(self._cuda.cudaDriverGetVersion()[1] or 0)

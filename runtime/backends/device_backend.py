@@ -13,8 +13,10 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,6 @@ from .cuda import Device
 from .cuda_errors import LOST, DeviceError
 from .device_composer import DeviceComposer
 from .device_memory import DeviceMemory
-from .event_spans import EventSpans
 
 log = logging.getLogger("sonomime")
 
@@ -50,8 +51,10 @@ device, as ONNX Runtime does, which spoils the captures of all threads."""
 
 
 class DeviceBackend(ABC):
-    """See `Backend`, `TakesDeviceArrays` and `ComposesFrames`. A subclass opens the stages and
-    enqueues one."""
+    """See `Backend`. It also takes and gives arrays on the device, and may compose frames there.
+
+    A subclass opens the stages and enqueues one.
+    """
 
     name: str
     threads = 1
@@ -59,11 +62,8 @@ class DeviceBackend(ABC):
     """Whether `_enqueue` may be called while the stream is captured."""
 
     def __init__(self, bundle: Bundle, device: Device, software: str) -> None:
-        """Allocate everything and open the stages; on failure everything is given back.
-
-        Raises:
-            BackendError: out of memory, or a stage cannot be opened.
-        """
+        """Allocate everything and open the stages. After a BackendError (out of memory, or a stage
+        that cannot be opened) everything is given back."""
         major, minor = device.capability
         self.device = f"{device.name} (sm_{major}{minor}), {software}, {device.versions}"
         self._device = device
@@ -76,33 +76,29 @@ class DeviceBackend(ABC):
         self._lost = ""
         manifest = bundle.manifest
         self._stages = {stage.name: stage for stage in manifest.stages}
-        self._per_frame = [stage.name for stage in manifest.stages if stage.per_frame]
+        self._seconds = {stage.name: 0.0 for stage in manifest.stages if stage.per_frame}
         self._recurrent = [(pair.from_, pair.to) for pair in manifest.recurrent]
         self._given = frozenset(manifest.given())
+        self._captures = self.captures and os.environ.get(GRAPH_VARIABLE) != "0"
         self._graphs: dict[Variant, int] = {}
+        self._failed: Counter[Variant] = Counter()  # captures, since the last good one
         self._warm = False
-        plain = not self.captures or os.environ.get(GRAPH_VARIABLE) == "0"
-        # Counted for each kind: composing that cannot be captured leaves plain frames their graph.
-        self._tries = dict.fromkeys((FRAME, COMPOSED, ""), 0 if plain else TRIES)
+        self._timed = False  # whether the events are of a frame whose times were not yet read
         self._put: set[str] = set()
         self._taken: tuple[str, DeviceArray] | None = None
         self._in_use: list[DeviceArray] = []  # until the stream has been waited for
         self._compose_next = False
         self._composed = False  # whether the layers, as they are now, have been composed
-        self._spans = EventSpans(device, self._per_frame)
         with alone, device.current():
-            self._stream = device.stream()
-            self._release.callback(device.destroy_stream, self._stream)
-            self._end = weakref.finalize(
-                self, give_back, device, self._stream, self._spans, self._release
-            )
+            self._stream = device.stream(self._release)
+            self._end = weakref.finalize(self, give_back, device, self._stream, self._release)
             # At the end of the program the driver takes all of it back; until then a daemon thread
             # may still use it.
             self._end.atexit = False
             try:
                 self._memory = DeviceMemory(device, manifest, self._stream, self._release)
-                self._joined = self._event()
-                self._spans.events = [self._event() for _ in range(len(self._per_frame) + 1)]
+                self._joined = device.event(self._release)
+                self._events = [device.event(self._release) for _ in range(len(self._seconds) + 1)]
                 self._release.callback(self._opened.clear)
                 self._open_stages(bundle)
                 self._composer = DeviceComposer(
@@ -119,11 +115,7 @@ class DeviceBackend(ABC):
 
     @abstractmethod
     def _enqueue(self, stage: str) -> None:
-        """Give the stream one stage's work; wait for nothing.
-
-        Raises:
-            BackendError: it cannot be enqueued.
-        """
+        """Give the stream one stage's work, or raise a BackendError; wait for nothing."""
 
     def _check_capture(self) -> None:  # noqa: B027 (a backend may have nothing to check)
         """Raise a BackendError if a stage cannot be captured now."""
@@ -131,11 +123,20 @@ class DeviceBackend(ABC):
     @property
     def captured(self) -> bool:
         """Whether the last frames ran as one CUDA graph."""
-        return any(self._tries[down] for _, down in self._graphs)
+        return bool(self._graphs)
 
     @property
     def seconds(self) -> Mapping[str, float]:
-        return self._spans
+        # Asking CUDA costs about as much as launching a frame, so the frame itself never asks.
+        if self._timed:
+            try:
+                with self._device.current():
+                    found = [self._device.elapsed(*pair) for pair in pairwise(self._events)]
+            except DeviceError:  # another frame has begun, or the GPU is lost: the last times stay
+                return self._seconds
+            self._timed = False
+            self._seconds = dict(zip(self._seconds, found, strict=True))
+        return self._seconds
 
     def view(self, tensor: str) -> NDArray[Any]:
         return self._memory.view(tensor)
@@ -179,9 +180,9 @@ class DeviceBackend(ABC):
         down = COMPOSED if compose else FRAME if taken is None else ""
         variant = (DRIVING_FRAME not in self._put, down)
         with self._guard():
-            if self._tries[down] and self._warm and variant not in self._graphs:
+            if self._captures and self._warm and variant not in self._graphs:
                 self._capture(variant)
-            if self._tries[down] and variant in self._graphs:
+            if variant in self._graphs:
                 self._device.launch(self._graphs[variant], self._stream)
             else:
                 self._enqueue_frame(variant, captured=False)
@@ -190,14 +191,16 @@ class DeviceBackend(ABC):
                 here = self._memory.address(tensor)
                 self._device.copy(array.address, here, array.nbytes, self._stream)
             self._finish()
-            self._warm, self._composed = True, compose
-            self._spans.passed()
+            self._warm, self._timed, self._composed = True, True, compose
 
     def adopt(self, value: Any, what: str, writable: bool = False) -> DeviceArray:
+        """Check the caller's array; see `arrays.device_array`."""
         with self._guard():
             return device_array(value, what, self._device, self._stream, writable)
 
     def put(self, tensor: str, array: DeviceArray | None) -> None:
+        """Copy an input's value from the array, in stream order. Its view is not uploaded from then
+        on, until None is put."""
         if array is None:
             self._put.discard(tensor)
             return
@@ -208,15 +211,20 @@ class DeviceBackend(ABC):
             self._put.add(tensor)
 
     def take(self, tensor: str, array: DeviceArray) -> None:
+        """Let the next `run_frame` copy the tensor to the array, in stream order. The frame is not
+        downloaded then, and its view is stale."""
         with self._guard():
             self._join(array)
             self._taken = (tensor, array)
 
     @property
     def can_compose(self) -> bool:
+        """Whether it can compose frames of the layers; if not, none of what follows may be used."""
         return self._composer.serves
 
     def compose_over(self, source: EnlargedSource) -> None:
+        """Take the source that frames are composed over from now on. After a BackendError (out of
+        memory, or no code for this GPU) `can_compose` is False."""
         # The composer gives back the graphs that composed over the last source.
         self._graphs = {key: graph for key, graph in self._graphs.items() if key[1] != COMPOSED}
         self._composed = False
@@ -224,9 +232,12 @@ class DeviceBackend(ABC):
             self._composer.take(source)
 
     def compose_next(self, wanted: bool) -> None:
+        """Whether the next `run_frame` composes too, as a part of the frame. The model's own frame
+        is not downloaded then, and its view is stale."""
         self._compose_next = wanted
 
     def composed(self) -> NDArray[np.uint8]:
+        """The frame of the layers as the last run left them, (height, width[, 3]); a new array."""
         if not self._composed:
             with self._guard():
                 self._composer.enqueue()
@@ -238,7 +249,7 @@ class DeviceBackend(ABC):
         """Wait for the device and give everything back, as when it is dropped; raises nothing."""
         with alone:  # closing may wait for the whole GPU, which spoils captures
             self._end()
-        self._composed = False
+        self._timed = self._composed = False
         self._graphs.clear()
         self._put.clear()
         self._in_use.clear()
@@ -246,12 +257,11 @@ class DeviceBackend(ABC):
     def _enqueue_frame(self, variant: Variant, captured: bool) -> None:
         """The frame, call by call: to be run, or to be captured."""
         from_host, down = variant
-        events, device = self._spans.events, self._device
         self._memory.upload_inputs(from_host)
-        device.record(events[0], self._stream, captured)
-        for stage, event in zip(self._per_frame, events[1:], strict=True):
+        self._device.record(self._events[0], self._stream, captured)
+        for stage, event in zip(self._seconds, self._events[1:], strict=True):
             self._enqueue(stage)
-            device.record(event, self._stream, captured)
+            self._device.record(event, self._stream, captured)
         for made, state in self._recurrent:
             self._memory.copy(made, state)
         if down == FRAME:
@@ -261,27 +271,21 @@ class DeviceBackend(ABC):
 
     def _capture(self, variant: Variant) -> None:
         """Capture one frame. What fails TRIES times in a row is run call by call from then on."""
-        device = self._device
-        if not alone.acquire(blocking=False):
-            return  # a later frame is soon enough
+        # Else a later frame is soon enough.
+        if self._failed[variant] >= TRIES or not alone.acquire(blocking=False):
+            return
         try:
             self._check_capture()
-            device.begin_capture(self._stream)
-            try:
-                self._enqueue_frame(variant, captured=True)
-                graph = device.end_capture(self._stream)
-            except BaseException:
-                device.abort_capture(self._stream)
-                raise
-            self._graphs[variant] = device.instantiate(graph)
             release = self._composer.release if variant[1] == COMPOSED else self._release
-            release.callback(device.destroy_executable, self._graphs[variant])
-            self._tries[variant[1]] = TRIES
+            self._graphs[variant] = self._device.capture(
+                self._stream, lambda: self._enqueue_frame(variant, captured=True), release
+            )
+            self._failed[variant] = 0
         except BackendError as error:
             if isinstance(error, DeviceError) and error.lost:
                 raise
-            self._tries[variant[1]] -= 1
-            if self._tries[variant[1]]:
+            self._failed[variant] += 1
+            if self._failed[variant] < TRIES:
                 log.info("not captured, to be tried once more: %s", error.message)
             else:
                 log.warning("frames run without a CUDA graph: %s", error.message)
@@ -300,11 +304,6 @@ class DeviceBackend(ABC):
         self._device.synchronise(self._stream)
         self._in_use.clear()
 
-    def _event(self) -> int:
-        event = self._device.event()
-        self._release.callback(self._device.destroy_event, event)
-        return event
-
     @contextmanager
     def _guard(self) -> Iterator[None]:
         """Refuse to go on once the GPU is lost; wait for what a failed call had begun."""
@@ -316,33 +315,29 @@ class DeviceBackend(ABC):
                 yield
             except BackendError as error:
                 self._taken = None
-                lost: BackendError = error
-                if not (isinstance(error, DeviceError) and error.lost):
-                    try:
-                        self._finish()
-                    except DeviceError as later:
-                        lost = later
-                if not (isinstance(lost, DeviceError) and lost.lost):
+                if isinstance(error, DeviceError) and error.lost:
+                    self._lost = error.message
                     raise
-                self._lost = lost.message
-                if lost is error:
-                    raise
-                # The stage's own error comes first; that the GPU is gone matters more.
-                raise BackendError(f"{error.message}; {lost.message}", LOST) from error
+                try:
+                    self._finish()
+                except DeviceError as later:
+                    if later.lost:
+                        self._lost = later.message
+                        # The stage's own error comes first; that the GPU is gone matters more.
+                        both = f"{error.message}; {later.message}"
+                        raise BackendError(both, LOST) from error
+                raise
 
 
-def give_back(device: Device, stream: int, spans: EventSpans, release: ExitStack) -> None:
+def give_back(device: Device, stream: int, release: ExitStack) -> None:
     """Wait for the device, then give everything back. The backend may be gone already. Takes no
     lock: the garbage collector may call it while any lock is held."""
     with device.current(freeing=True):
-        try:
-            device.synchronise(stream)
-        except DeviceError as error:
-            log.debug("while closing: %s", error.message)
-            if error.lost:
-                return
-        spans.freeze()
-        try:
-            release.close()  # all of it, whatever fails on the way
-        except DeviceError as error:
-            log.debug("while closing: %s", error.message)
+        steps: tuple[Callable[[], None], ...] = (lambda: device.synchronise(stream), release.close)
+        for step in steps:  # all of it, whatever fails on the way
+            try:
+                step()
+            except DeviceError as error:
+                log.debug("while closing: %s", error.message)
+                if error.lost:
+                    return

@@ -10,7 +10,6 @@ import logging
 import math
 from contextlib import ExitStack, suppress
 from ctypes import c_int, c_void_p
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from ..engines.tensorrt_packages import LIBRARIES, plugin_path
 from ..support.errors import BackendError
 from .base import EnlargedSource
 from .cuda import Device
-from .device_memory import DeviceMemory, aligned
+from .device_memory import DeviceMemory
 
 log = logging.getLogger("sonomime")
 
@@ -48,7 +47,7 @@ class DeviceComposer:
         self._device, self._stream = device, stream
         named = vars(chain.layers).values() if chain.layers else ()
         self._layers = [memory.address(name) for name in named]
-        shapes = [memory.tensor(name).shape for name in named]
+        shapes = [chain.tensors()[name].shape for name in named]
         # (1, h, w, 2) the first two, (1, 1 or C, h, w) the others.
         maps = [*(shape[1:3] for shape in shapes[:2]), *(shape[2:] for shape in shapes[2:])]
         self._map_sizes = [*maps[0], *(shape[1] for shape in shapes[2:])] if maps else []
@@ -61,10 +60,7 @@ class DeviceComposer:
 
     def take(self, source: EnlargedSource) -> None:
         """Give back the last source, take another, and compose once: CUDA loads a kernel at its
-        first launch, which must not be while a frame is captured.
-
-        Raises:
-            BackendError: out of memory, or the kernel cannot be launched. `serves` is False then.
+        first launch, which must not be while a frame is captured. After an error `serves` is False.
         """
         self.release.close()
         try:
@@ -81,13 +77,9 @@ class DeviceComposer:
         (width, height), channels = source.size, math.prod(source.picture.shape[2:])
         sizes = [source.low.nbytes, source.picture.nbytes, 4 * (box.size // 2) ** 2 * channels]
         sizes += [height * width * channels]
-        starts = [0, *accumulate(map(aligned, sizes))]
-        block = device.malloc(starts[-1])
-        self.release.callback(device.free, block)
-        pinned = device.pinned(sizes[-1])
-        self.release.callback(device.free_pinned, pinned)
+        addresses = [device.malloc(size, self.release) for size in sizes]
+        pinned = device.pinned(sizes[-1], self.release)
         self.frame = pinned.reshape(height, width, *source.picture.shape[2:])
-        addresses = [block + start for start in starts[:-1]]
         self._arguments = (
             *self._layers, *addresses, channels, *self._map_sizes, box.size, box.x, box.y, box.w,
             box.h, height, width, source.above, source.left, *source.picture.shape[:2],
@@ -98,11 +90,8 @@ class DeviceComposer:
         device.synchronise(self._stream)
 
     def enqueue(self) -> None:
-        """Compose and bring the frame down, in stream order.
-
-        Raises:
-            BackendError: the kernel cannot be launched.
-        """
+        """Compose and bring the frame down, in stream order; a BackendError if the kernel cannot be
+        launched."""
         status = self._kernel(*self._arguments, self._stream)
         if status:
             raise BackendError(

@@ -13,8 +13,6 @@ from ..bundle.manifest import DRIVING_FRAME, Chain, Tensor
 from .base import boundary, not_boundary
 from .cuda import Device
 
-DEVICE_ALIGNMENT = 256  # what TensorRT asks of a tensor's address
-
 
 class DeviceMemory:
     """One block on the device for all tensors, and one pinned block for the boundary tensors.
@@ -24,54 +22,37 @@ class DeviceMemory:
     """
 
     def __init__(self, device: Device, chain: Chain, stream: int, release: ExitStack) -> None:
-        """Allocate; `release` frees it again.
-
-        Raises:
-            DeviceError: out of memory.
-        """
-        self._device = device
-        self._stream = stream
-        self._tensors = chain.tensors()
+        """Allocate, or raise a DeviceError; `release` frees it again."""
+        self._device, self._stream, self._tensors = device, stream, chain.tensors()
         outer = boundary(chain)
         # Settings lie beside the driving frame, so that all inputs of a frame go up in one copy.
         settings = chain.settings()
-        first = [*settings, DRIVING_FRAME]
-        order = dict.fromkeys([*first, *outer, *self._tensors])
         self._offsets: dict[str, int] = {}
         end = shared = 0
-        for name in order:
+        for name in dict.fromkeys([*settings, DRIVING_FRAME, *outer, *self._tensors]):
             self._offsets[name] = end
             end += aligned(size_of(self._tensors[name]))
             shared = end if name in outer else shared
-        self._base = device.malloc(end)
-        release.callback(device.free, self._base)
-        self._pinned = device.pinned(shared)
-        release.callback(device.free_pinned, self._pinned)
+        self._base = device.malloc(end, release)
+        self._pinned = device.pinned(shared, release)
         self._pinned[...] = 0
-        device.memset(self._base, 0, end, stream)
+        device.clear(self._base, end, stream)
         self._views = {
-            name: self._span(name, name).view(tensor.dtype).reshape(tensor.shape)
+            name: self._pinned[self._offsets[name] :][: size_of(tensor)]
+            .view(tensor.dtype)
+            .reshape(tensor.shape)
             for name, tensor in outer.items()
         }
-        # What goes up with a frame, with the driving frame and without.
-        self._with_frame = self._span(first[0], first[-1])
-        self._settings = self._span(settings[0], settings[-1]) if settings else None
-        self._inputs = self.address(first[0])
+        ends = [self._offsets[name] + size_of(outer[name]) for name in (*settings, DRIVING_FRAME)]
+        # What goes up with a frame: all of it, or, without the driving frame, the settings.
+        self._inputs = {True: ends[-1], False: ends[-2] if settings else 0}
 
     def address(self, tensor: str) -> int:
         """Where a tensor lies on the device."""
         return self._base + self._offsets[tensor]
 
-    def tensor(self, name: str) -> Tensor:
-        """The manifest's entry."""
-        return self._tensors[name]
-
     def view(self, tensor: str) -> NDArray[Any]:
-        """The pinned memory of a boundary tensor.
-
-        Raises:
-            BackendError: it is not one.
-        """
+        """The pinned memory of a boundary tensor; a BackendError for any other."""
         if tensor not in self._views:
             raise not_boundary(tensor)
         return self._views[tensor]
@@ -82,9 +63,8 @@ class DeviceMemory:
 
     def upload_inputs(self, with_driving_frame: bool) -> None:
         """Send all inputs of a frame up, in one copy; the driving frame may be there already."""
-        inputs = self._with_frame if with_driving_frame else self._settings
-        if inputs is not None:
-            self._device.upload(self._inputs, inputs, self._stream)
+        if end := self._inputs[with_driving_frame]:
+            self._device.upload(self._base, self._pinned[:end], self._stream)
 
     def download(self, tensor: str) -> None:
         """Bring a boundary tensor down, in stream order."""
@@ -112,11 +92,6 @@ class DeviceMemory:
     def _empty(self, tensor: str) -> NDArray[Any]:
         return np.empty(self._tensors[tensor].shape, self._tensors[tensor].dtype)
 
-    def _span(self, first: str, last: str) -> NDArray[np.uint8]:
-        """The pinned bytes from the first to the end of the last tensor."""
-        end = self._offsets[last] + size_of(self._tensors[last])
-        return self._pinned[self._offsets[first] : end]
-
 
 def size_of(tensor: Tensor) -> int:
     """Its bytes."""
@@ -124,5 +99,5 @@ def size_of(tensor: Tensor) -> int:
 
 
 def aligned(size: int) -> int:
-    """The next multiple of DEVICE_ALIGNMENT."""
-    return -(-size // DEVICE_ALIGNMENT) * DEVICE_ALIGNMENT
+    """The next multiple of 256, which TensorRT asks of a tensor's address."""
+    return -(-size // 256) * 256

@@ -25,54 +25,42 @@ _LEADS = {
     "Sparse": {1: "Tensor", 2: "Tensor"},
     "Tensor": {},
 }
-_MODEL_GRAPH, _OP_TYPE, _SUBGRAPHS = 7, 4, {6, 11}
+_MODEL_GRAPH, _OP_TYPE, _SUBGRAPHS = 7, 4, (6, 11)
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
-_REFUSED = {"Loop", "Scan", "If"}
+_REFUSED = (b"Loop", b"Scan", b"If")
 
 
 def read_stage(bundle: Bundle, stage: StageFile) -> bytes:
-    """A stage's ONNX file, for a runtime to open.
+    """A stage's ONNX file, for a runtime to open: plain operators, and all data in it.
 
     Raises:
-        BundleError: as `Bundle.read` and `check_onnx`.
+        BundleError: as `Bundle.read`, or the file is not so; the message names it, and the stage
+            where an operator is refused.
     """
     content = bundle.read(stage.file)
-    check_onnx(content, stage)
+    try:
+        if all(number != _MODEL_GRAPH for number, _ in _fields(memoryview(content))):
+            raise ValueError("it has no graph")
+        _check(memoryview(content), "Model", stage, "")
+    except (IndexError, ValueError):
+        raise BundleError(f"{stage.file} is not an ONNX file, or is damaged") from None
     return content
 
 
-def check_onnx(content: bytes, stage: StageFile) -> None:
-    """Check that `content` is an ONNX file of plain operators that holds all its data.
-
-    Raises:
-        BundleError: it is not; the message names the file, and the stage where an operator is
-            refused.
-    """
-    try:
-        if _MODEL_GRAPH not in _walk(memoryview(content), "Model", stage, ""):
-            raise ValueError("it has no graph")
-    except (IndexError, ValueError):
-        raise BundleError(f"{stage.file} is not an ONNX file, or is damaged") from None
-
-
-def _walk(data: memoryview, message: str, stage: StageFile, operator: str) -> set[int]:
-    """Check a message and all below it; the numbers of its fields. Raises ValueError for a
-    malformed one."""
-    numbers: set[int] = set()
-    names: set[str] = set()
-    outside = False
+def _check(data: memoryview, message: str, stage: StageFile, operator: str) -> None:
+    """Check a message and all below it; ValueError for a malformed one."""
+    refused = False
     for number, value in _fields(data):
-        numbers.add(number)
         if message == "Node" and number == _OP_TYPE and isinstance(value, memoryview):
-            names.add(bytes(value).decode(errors="replace"))
-        outside |= number == _EXTERNAL_DATA or (number == _DATA_LOCATION and bool(value))
-    if message == "Tensor" and outside:
-        hint = "export it again with its weights in the one file"
-        raise BundleError(f"{stage.file} keeps data in another file, which is refused", hint)
-    operator = " or ".join(sorted(names)) or operator
-    refused = not names.isdisjoint(_REFUSED)
-    if message == "Attribute":
-        refused = not numbers.isdisjoint(_SUBGRAPHS)
+            operator = bytes(value).decode(errors="replace")
+            refused |= bytes(value) in _REFUSED  # any of them, should there be several
+        elif message == "Attribute" and number in _SUBGRAPHS:
+            refused = True
+        elif message == "Tensor" and (
+            number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value)
+        ):
+            hint = "export it again with its weights in the one file"
+            raise BundleError(f"{stage.file} keeps data in another file, which is refused", hint)
     if refused:
         raise BundleError(
             f"{stage.file}: stage {stage.name!r} uses the operator {operator!r}, which runs a "
@@ -82,14 +70,13 @@ def _walk(data: memoryview, message: str, stage: StageFile, operator: str) -> se
     # Read twice, not kept: a file of millions of empty fields must not fill the memory.
     for number, value in _fields(data):
         if number in _LEADS[message] and isinstance(value, memoryview):
-            _walk(value, _LEADS[message][number], stage, operator)
-    return numbers
+            _check(value, _LEADS[message][number], stage, operator)
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """The fields of a protobuf message: numbers as they are, the rest as their bytes."""
-    position, end = 0, len(data)
-    while position < end:
+    position = 0
+    while position < len(data):
         key, position = _varint(data, position)
         if key >> 32:  # other readers cut it to 32 bits, and would see another field than we do
             raise ValueError("a key is too long")
@@ -98,26 +85,23 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             value, position = _varint(data, position)
             yield key >> 3, value
             continue
+        length = {1: 8, 5: 4}.get(kind, 0)
         if kind == 2:
             length, position = _varint(data, position)
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
-        else:
+        elif not length:
             raise ValueError("unknown wire type")
-        if length > end - position:
+        if length > len(data) - position:
             raise ValueError("a field reaches beyond the end")
         yield key >> 3, data[position : position + length]
         position += length
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, 64, 7):
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number is too long")
+    raise ValueError("a number is too long")

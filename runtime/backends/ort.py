@@ -26,12 +26,7 @@ class OrtCpuBackend:
     name = "ort-cpu"
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
-        """Open a session per stage.
-
-        Raises:
-            BundleError: as `read_stage`, or a stage differs from the manifest.
-            BackendError: ONNX Runtime refuses a stage.
-        """
+        """Open a session per stage; raises as `open_backend`."""
         # No warnings about missing GPUs; errors come as exceptions.
         ort.set_default_logger_severity(3)
         self.device = f"CPU, ONNX Runtime {ort.__version__}"
@@ -44,14 +39,21 @@ class OrtCpuBackend:
         self._spans = Spans(self._per_frame)
         # Opening holds the interpreter's lock only now and then, so two cores nearly halve it.
         with ThreadPoolExecutor(min(threads, len(stages))) as pool:
-            sessions = pool.map(lambda stage: _open_session(bundle, stage, threads), stages)
-            self._runs = {
-                stage.name: (session, bind(stage, session, "cpu", 0, self._address))
-                for stage, session in zip(stages, sessions, strict=True)
-            }
+            self._runs = dict(pool.map(lambda stage: self._open(bundle, stage), stages))
 
-    def _address(self, tensor: str) -> int:
-        return self._buffers[tensor].ctypes.data
+    def _open(self, bundle: Bundle, stage: StageFile) -> tuple[str, Any]:
+        content = read_stage(bundle, stage)
+        options = session_options(self.threads)
+        try:
+            session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            reason = first_line(error)
+            raise BackendError(
+                f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r}: {reason}",
+                "a newer onnxruntime may read it; else export the bundle again",
+            ) from error
+        place = "cpu", 0, lambda tensor: self._buffers[tensor].ctypes.data
+        return stage.name, (session, bind(stage, session, *place))
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -97,32 +99,21 @@ class OrtCpuBackend:
 def bind(
     stage: StageFile, session: Any, kind: str, device: int, address: Callable[[str], int]
 ) -> Any:
-    """Bind all of a stage's tensors to the memory at their addresses."""
+    """Bind all of a stage's tensors to the memory at their addresses, which are bare: a file whose
+    tensors are not exactly the manifest's is a BundleError."""
     binding = session.io_binding()
-    for tensors, bind_tensor in (
-        (stage.inputs, binding.bind_input),
-        (stage.outputs, binding.bind_output),
-    ):
-        for tensor in tensors:
-            dtype = np.dtype(tensor.dtype).type
-            bind_tensor(tensor.name, kind, device, dtype, tensor.shape, address(tensor.name))
-    return binding
-
-
-def compare_graph(stage: StageFile, session: Any) -> None:
-    """A file must have exactly the tensors of the manifest: they are bound by bare address.
-
-    Raises:
-        BundleError: naming the first tensor that differs.
-    """
-    for what, tensors, nodes in (
-        ("input", stage.inputs, session.get_inputs()),
-        ("output", stage.outputs, session.get_outputs()),
+    for what, tensors, nodes, bind_tensor in (
+        ("input", stage.inputs, session.get_inputs(), binding.bind_input),
+        ("output", stage.outputs, session.get_outputs(), binding.bind_output),
     ):
         said = {t.name: f"{_TYPES[t.dtype]} {list(t.shape)}" for t in tensors}
         found = {node.name: f"{node.type} {list(node.shape)}" for node in nodes}
         if differs := difference(said, found):
             raise BundleError(f"{stage.file}: {what} {differs}")
+        for t in tensors:
+            dtype = np.dtype(t.dtype).type
+            bind_tensor(t.name, kind, device, dtype, t.shape, address(t.name))
+    return binding
 
 
 def session_options(threads: int) -> ort.SessionOptions:
@@ -138,24 +129,9 @@ def session_options(threads: int) -> ort.SessionOptions:
     # Every session has its own workers. Spinning gains next to nothing on idle cores, and beside a
     # process that keeps one busy a frame takes 20 to 40 % longer: docs/results.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Never ONNX Runtime's own format, which `check_onnx` cannot read.
+    # Never ONNX Runtime's own format, which `read_stage` cannot check.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
-
-
-def _open_session(bundle: Bundle, stage: StageFile, threads: int) -> ort.InferenceSession:
-    content = read_stage(bundle, stage)
-    try:
-        session = ort.InferenceSession(
-            content, session_options(threads), providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise BackendError(
-            f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r}: {first_line(error)}",
-            "a newer onnxruntime may read it; else export the bundle again",
-        ) from error
-    compare_graph(stage, session)
-    return session
 
 
 def first_line(error: Exception) -> str:

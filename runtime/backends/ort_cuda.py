@@ -23,7 +23,7 @@ from ..support.errors import BackendError
 from .cuda import open_device
 from .device_backend import TRIES, DeviceBackend, alone
 from .onnx_file import read_stage
-from .ort import bind, compare_graph, first_line, session_options
+from .ort import bind, first_line, session_options
 
 log = logging.getLogger("sonomime")
 
@@ -53,13 +53,8 @@ class OrtCudaBackend(DeviceBackend):
     captures = False
 
     def __init__(self, bundle: Bundle, device: int | None = None) -> None:
-        """Open a session per stage on the GPU of that number; None is the first.
-
-        Raises:
-            BackendError: the provider is missing or does not load, there is no such GPU, or memory
-                ran out.
-            BundleError: as `read_stage`, or a stage differs from the manifest.
-        """
+        """Open a session per stage on the GPU of that number; None is the first. Raises as
+        `open_backend`."""
         require_provider()
         ort.set_default_logger_severity(3)
         preload()
@@ -71,31 +66,12 @@ class OrtCudaBackend(DeviceBackend):
     def _open_stages(self, bundle: Bundle) -> None:
         for stage in bundle.manifest.stages:
             session = self._session(stage, read_stage(bundle, stage))
-            compare_graph(stage, session)
             place = "cuda", self._device.index
             # Not in a variable: the trace of a later error would keep it longer than its memory.
             self._opened[stage.name] = (session, bind(stage, session, *place, self._memory.address))
 
-    def _session(self, stage: StageFile, content: bytes) -> Any:
+    def _session(self, stage: StageFile, content: bytes, graph: bool = True) -> Any:
         """With a CUDA graph, or without where some of its nodes have to run on the CPU."""
-        for graph in (True, False):
-            try:
-                return self._try(stage, content, graph)
-            except BackendError:
-                raise
-            except Exception as error:
-                if graph:
-                    why = first_line(error)
-                    log.warning("stage %r runs without a CUDA graph: %s", stage.name, why)
-                    continue
-                raise BackendError(
-                    f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r} on "
-                    f"{self._device.name}: {first_line(error)}",
-                    "free some of the GPU's memory (see nvidia-smi); where a library "
-                    f"is missing, {NOT_LOADED}; else a newer onnxruntime-gpu may read it",
-                ) from error
-
-    def _try(self, stage: StageFile, content: bytes, graph: bool) -> Any:
         options = {
             "device_id": str(self._device.index),
             "user_compute_stream": str(self._stream),
@@ -103,13 +79,29 @@ class OrtCudaBackend(DeviceBackend):
             # Keep the bundle's precision: float32 must not become TF32.
             "use_tf32": "0",
         }
-        # With its fallback it would print an error, drop our options and open the stage again.
-        session = ort.InferenceSession(
-            content,
-            session_options(1),
-            providers=[(PROVIDER, options), "CPUExecutionProvider"],
-            enable_fallback=0,
-        )
+        try:
+            # With its fallback it would print an error, drop our options and open the stage again.
+            session = ort.InferenceSession(
+                content,
+                session_options(1),
+                providers=[(PROVIDER, options), "CPUExecutionProvider"],
+                enable_fallback=0,
+            )
+            # Versions without enable_fallback open it on another stream, which nobody waits for.
+            used = session.get_provider_options().get(PROVIDER, options)
+            if used.get("user_compute_stream") != options["user_compute_stream"]:
+                raise RuntimeError("ONNX Runtime took none of the CUDA provider's options")
+        except Exception as error:
+            if graph:
+                why = first_line(error)
+                log.warning("stage %r runs without a CUDA graph: %s", stage.name, why)
+                return self._session(stage, content, graph=False)
+            raise BackendError(
+                f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r} on "
+                f"{self._device.name}: {first_line(error)}",
+                "free some of the GPU's memory (see nvidia-smi); where a library "
+                f"is missing, {NOT_LOADED}; else a newer onnxruntime-gpu may read it",
+            ) from error
         # It falls back to the CPU with no more than a warning.
         if PROVIDER not in session.get_providers():
             raise BackendError(
@@ -117,10 +109,6 @@ class OrtCudaBackend(DeviceBackend):
                 f"{stage.name!r}: it would run on the CPU",
                 NOT_LOADED,
             )
-        # Versions without enable_fallback open it on another stream, which nobody waits for.
-        used = session.get_provider_options()[PROVIDER]
-        if used.get("user_compute_stream") != options["user_compute_stream"]:
-            raise RuntimeError("ONNX Runtime took none of the CUDA provider's options")
         return session
 
     def _enqueue(self, stage: str) -> None:
@@ -162,11 +150,8 @@ def _run_options() -> Any:
 
 
 def require_provider() -> None:
-    """Check that this ONNX Runtime has CUDA; whether that loads, only a session shows.
-
-    Raises:
-        BackendError: it is the package for CPUs.
-    """
+    """A BackendError if this ONNX Runtime is the package for CPUs; whether CUDA loads, only a
+    session shows."""
     if PROVIDER not in ort.get_available_providers():
         raise BackendError(
             f"this ONNX Runtime ({ort.__version__}) has no CUDA provider", NOT_FOR_GPUS

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Stage
-from ..engines.engine_store import build_command, load_engines
+from ..engines.engine_store import load_engines
 from ..engines.tensorrt_packages import gpu_target, load_flavour, load_plugin, rtx_target
 from ..support.errors import BackendError
 from .base import difference
@@ -28,11 +28,7 @@ class Engine:
     """A stage's engine, deserialised; what it was made with lives as long as it does."""
 
     def __init__(self, trt: Any, content: bytes, stage: str) -> None:
-        """Deserialise.
-
-        Raises:
-            BackendError: TensorRT refuses; with its reason.
-        """
+        """Deserialise; a BackendError with TensorRT's reason if it refuses."""
         self.logger = engine_logger(trt)
         self.logger.reason()  # forget earlier errors
         self._runtime = trt.Runtime(self.logger)
@@ -57,11 +53,7 @@ class TensorRtBackend(DeviceBackend):
 
     def __init__(self, bundle: Bundle, flavour: str, device: int | None = None) -> None:
         """Load the engines and make the contexts on the GPU of that number; None is the first.
-
-        Raises:
-            BackendError: there is no such GPU, TensorRT is not installed, the engines are not
-                built, are stale or not trusted, do not match the manifest, or memory ran out.
-        """
+        Raises as `open_backend`; engines may be not built, stale or not trusted."""
         gpu = open_device(device)
         self.name = flavour
         _, self._trt = load_flavour(flavour)
@@ -76,9 +68,6 @@ class TensorRtBackend(DeviceBackend):
 
     def _open_stages(self, bundle: Bundle) -> None:
         for stage in bundle.manifest.stages:
-            if stage.name not in self._contents:
-                build = build_command(bundle, self.name, self._device.index)
-                raise BackendError(f"the engines lack stage {stage.name!r}", f"run: {build}")
             content = self._contents.pop(stage.name)
             key = self.name, self._device.index, hashlib.sha256(content).hexdigest()
             engine = _engines.get(key)
@@ -89,7 +78,6 @@ class TensorRtBackend(DeviceBackend):
             # lets go of its last element first.
             self._opened[stage.name] = (engine, self._context(stage, engine))
             self._set_addresses(stage)
-        self._contents.clear()
 
     def _compare(self, stage: Stage, engine: Any) -> None:
         """An engine must have exactly the manifest's tensors: it is given bare addresses."""
@@ -110,10 +98,9 @@ class TensorRtBackend(DeviceBackend):
         engine.logger.reason()  # forget earlier errors
         context = engine.engine.create_execution_context()
         if context is None:
-            free, total = self._device.memory()
             raise BackendError(
-                f"TensorRT has no room for stage {stage.name!r} ({free / 1e6:.0f} of "
-                f"{total / 1e6:.0f} MB are free): {engine.logger.reason()}",
+                f"TensorRT has no room for stage {stage.name!r} ({self._device.room()}): "
+                f"{engine.logger.reason()}",
                 "free some of the GPU's memory (nvidia-smi shows what uses it), or close other "
                 "Animators",
             )

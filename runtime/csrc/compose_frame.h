@@ -18,27 +18,19 @@ struct FrameLayers {
     const float *deformation, *stiff, *gain, *offset, *gate;
 };
 
-// The pixels of one axis that a reading mixes, and their shares.
-template <int kTaps>
-struct Line {
-    int index[kTaps];
-    float share[kTaps];
-};
-
-SONOMIME_HD Line<2> resized(int index, int count, int resized_count) {
-    const Between at = between(index, count, resized_count);
-    return {{at.first, at.second}, {at.first_share, at.second_share}};
-}
-
 // An axis of `count` resized to `size`, of which `length` from `start` on are resized once more.
 SONOMIME_HD Line<4> resized_twice(int index, int count, int size, int start, int length,
                                   int resized_count) {
-    const Between at = between(index, length, resized_count);
-    const Between one = between(start + at.first, count, size);
-    const Between other = between(start + at.second, count, size);
-    return {{one.first, one.second, other.first, other.second},
-            {at.first_share * one.first_share, at.first_share * one.second_share,
-             at.second_share * other.first_share, at.second_share * other.second_share}};
+    const Line<2> at = resized(index, length, resized_count);
+    Line<4> line;
+    for (int i = 0; i < 2; ++i) {
+        const Line<2> once = resized(start + at.index[i], count, size);
+        for (int j = 0; j < 2; ++j) {
+            line.index[2 * i + j] = once.index[j];
+            line.share[2 * i + j] = at.share[i] * once.share[j];
+        }
+    }
+    return line;
 }
 
 // Beyond the ends of an axis it is mirrored, or its last pixel is repeated.
@@ -56,22 +48,6 @@ SONOMIME_HD Line<2> line_at(float place, int count, bool mirrored) {
     const int first = static_cast<int>(fminf(fmaxf(before, -1e9f), 1e9f));
     return {{held_within(first, count, mirrored), held_within(first + 1, count, mirrored)},
             {1.0f - share, share}};
-}
-
-// One number of (height, width, step) at `values`.
-template <class Value, int kTaps>
-SONOMIME_HD float mixed_at(const Value* values, int width, int step, const Line<kTaps>& row,
-                           const Line<kTaps>& column) {
-    float sum = 0.0f;
-    for (int i = 0; i < kTaps; ++i) {
-        float across = 0.0f;
-        for (int j = 0; j < kTaps; ++j) {
-            const int offset = (row.index[i] * width + column.index[j]) * step;
-            across += column.share[j] * static_cast<float>(values[offset]);
-        }
-        sum += row.share[i] * across;
-    }
-    return sum;
 }
 
 // How far from its own place, in points, a map says to read: xy.

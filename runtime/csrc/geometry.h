@@ -12,14 +12,16 @@ SONOMIME_HD float centre(int index, int count, float half_pixel) {
            1.0f;
 }
 
-// The two pixels of `count` between which pixel `index` of a resized axis lies, and their shares.
-struct Between {
-    int first, second;
-    float first_share, second_share;
+// The pixels of one axis that a reading mixes, and their shares.
+template <int kTaps>
+struct Line {
+    int index[kTaps];
+    float share[kTaps];
 };
 
-// Source: torch.nn.functional.interpolate, align_corners=False; the border is repeated.
-SONOMIME_HD Between between(int index, int count, int resized_count) {
+// Where pixel `index` of an axis of `count`, resized, reads. Source:
+// torch.nn.functional.interpolate, bilinear, align_corners=False; the border is repeated.
+SONOMIME_HD Line<2> resized(int index, int count, int resized_count) {
     const float ratio = static_cast<float>(count) / static_cast<float>(resized_count);
     const float at = ratio * (static_cast<float>(index) + 0.5f) - 0.5f;
     const float held = at < 0.0f ? 0.0f : at;
@@ -27,7 +29,23 @@ SONOMIME_HD Between between(int index, int count, int resized_count) {
     first = first < count ? first : count - 1;
     const int second = first + 1 < count ? first + 1 : first;
     const float share = held - static_cast<float>(first);
-    return {first, second, 1.0f - share, share};
+    return {{first, second}, {1.0f - share, share}};
+}
+
+// One number of (height, width, step) at `values`.
+template <class Value, int kTaps>
+SONOMIME_HD float mixed_at(const Value* values, int width, int step, const Line<kTaps>& row,
+                           const Line<kTaps>& column) {
+    float sum = 0.0f;
+    for (int i = 0; i < kTaps; ++i) {
+        float across = 0.0f;
+        for (int j = 0; j < kTaps; ++j) {
+            const int offset = (row.index[i] * width + column.index[j]) * step;
+            across += column.share[j] * static_cast<float>(values[offset]);
+        }
+        sum += row.share[i] * across;
+    }
+    return sum;
 }
 
 // Four neighbours of a point of a (height, width) plane: offsets into it, -1 outside, and weights.

@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
 #ifdef __CUDACC__
 #include <cuda_fp16.h>
@@ -30,17 +29,11 @@ SONOMIME_HD float to_float(Half value) {
 #ifdef __CUDA_ARCH__
     return __half2float(__ushort_as_half(value.bits));
 #else
-    const std::uint32_t sign = (value.bits & 0x8000u) << 16;
-    const std::uint32_t magnitude = value.bits & 0x7fffu;
-    float result;
-    if (magnitude < 0x0400u) {  // zero and subnormals: multiples of 2^-24
-        result = static_cast<float>(magnitude) * 5.9604644775390625e-8f;
-        return sign ? -result : result;
-    }
-    const std::uint32_t exponent = magnitude >= 0x7c00u ? 0x70000000u : 0x38000000u;
-    const std::uint32_t bits = sign | ((magnitude << 13) + exponent);
-    std::memcpy(&result, &bits, sizeof result);
-    return result;
+    const int exponent = value.bits >> 10 & 31, fraction = value.bits & 1023;
+    float size = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
+                               : std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
+    if (exponent == 31) size = fraction == 0 ? INFINITY : NAN;
+    return (value.bits & 0x8000) != 0 ? -size : size;
 #endif
 }
 
@@ -58,26 +51,15 @@ SONOMIME_HD Half from_float<Half>(float value) {
 #ifdef __CUDA_ARCH__
     return Half{__half_as_ushort(__float2half_rn(value))};
 #else
-    std::uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    const std::uint32_t sign = (bits >> 16) & 0x8000u;
-    const std::uint32_t magnitude = bits & 0x7fffffffu;
-    std::uint32_t result;
-    if (magnitude > 0x7f800000u) {
-        result = 0x7e00u;
-    } else if (magnitude >= 0x477ff000u) {
-        result = 0x7c00u;
-    } else if (magnitude < 0x38800000u) {  // subnormal in 16 bits: float's own addition rounds it
-        float small;
-        std::memcpy(&small, &magnitude, sizeof small);
-        small += 0.5f;
-        std::memcpy(&result, &small, sizeof result);
-        result -= 0x3f000000u;
-    } else {
-        const std::uint32_t odd = (magnitude >> 13) & 1u;
-        result = (magnitude - 0x38000000u + 0x0fffu + odd) >> 13;
+    const float size = std::fabs(value);
+    int bits = size >= 65520.0f ? 0x7c00 : 0x7e00;  // infinity, or NaN
+    if (size < 65520.0f) {
+        int exponent = -13;
+        if (size >= 6.103515625e-5f) std::frexp(size, &exponent);  // else subnormal in 16 bits
+        const float steps = std::nearbyint(std::ldexp(size, 11 - exponent));
+        bits = static_cast<int>(steps) + 1024 * (exponent + 13);
     }
-    return Half{static_cast<std::uint16_t>(sign | result)};
+    return Half{static_cast<std::uint16_t>(std::signbit(value) ? bits | 0x8000 : bits)};
 #endif
 }
 

@@ -1,9 +1,7 @@
 /* The kernels of sonomime's three operators, and of frames at any size, behind plain C functions.
  *
  * An operator's ONNX function body (export/bodies.py) says what it computes, and runtime/compose.py
- * what sonomime_compose_frame computes; a kernel may only be faster. Two libraries have these
- * functions: the CUDA one (launch.cu; pointers to device memory) and the host one (host.cpp, made by
- * any C++17 compiler from the same arithmetic; pointers to host memory, `stream` is ignored).
+ * what sonomime_compose_frame computes; a kernel may only be faster. Pointers are to device memory.
  *
  * All arrays are dense, batch 1. `value` arrays are keypoints (keypoints, 2), xy in [-1, 1];
  * `jacobian` arrays are (keypoints, 2, 2), row-major; both float32, as all coordinates and maps

@@ -21,22 +21,12 @@ struct Place {
 constexpr int kLinearGroup = 4;
 constexpr int kEightGroup = 8;
 
-SONOMIME_HD float mixed(const Between& row, const Between& column, float top_left, float top_right,
-                        float bottom_left, float bottom_right) {
-    const float top = column.first_share * top_left + column.second_share * top_right;
-    const float bottom = column.first_share * bottom_left + column.second_share * bottom_right;
-    return row.first_share * top + row.second_share * bottom;
-}
-
 SONOMIME_HD float seen_at(const WarpSizes& sizes, const float* occlusion, int x, int y) {
     const int width = sizes.occlusion_width;
     if (sizes.height == sizes.occlusion_height && sizes.width == width)
         return occlusion[y * width + x];
-    const Between row = between(y, sizes.occlusion_height, sizes.height);
-    const Between column = between(x, width, sizes.width);
-    const float *top = occlusion + row.first * width, *bottom = occlusion + row.second * width;
-    return mixed(row, column, top[column.first], top[column.second], bottom[column.first],
-                 bottom[column.second]);
+    return mixed_at(occlusion, width, 1, resized(y, sizes.occlusion_height, sizes.height),
+                    resized(x, width, sizes.width));
 }
 
 // Half-pixel geometry resizes displacements, so that translations stay exact up to the border;
@@ -49,26 +39,23 @@ SONOMIME_HD void point_at(const WarpSizes& sizes, const float* deformation, int 
         point[1] = deformation[2 * (y * width + x) + 1];
         return;
     }
-    const float half_pixel = sizes.half_pixel;
-    const Between row = between(y, height, sizes.height);
-    const Between column = between(x, width, sizes.width);
-    const float *top = deformation + 2 * row.first * width,
-                *bottom = deformation + 2 * row.second * width;
-    const int left = 2 * column.first, right = 2 * column.second;
-    float left_from = 0.0f, right_from = 0.0f, top_from = 0.0f, bottom_from = 0.0f;
-    float to_x = 0.0f, to_y = 0.0f;
-    if (half_pixel != 0.0f) {
-        left_from = centre(column.first, width, half_pixel);
-        right_from = centre(column.second, width, half_pixel);
-        top_from = centre(row.first, height, half_pixel);
-        bottom_from = centre(row.second, height, half_pixel);
-        to_x = centre(x, sizes.width, half_pixel);
-        to_y = centre(y, sizes.height, half_pixel);
+    const Line<2> row = resized(y, height, sizes.height), column = resized(x, width, sizes.width);
+    const bool displaces = sizes.half_pixel != 0.0f;
+    for (int axis = 0; axis < 2; ++axis) {
+        float sum = 0.0f;
+        for (int i = 0; i < 2; ++i) {
+            float across = 0.0f;
+            for (int j = 0; j < 2; ++j) {
+                const float own = axis == 0 ? centre(column.index[j], width, 1.0f)
+                                            : centre(row.index[i], height, 1.0f);
+                const float read = deformation[2 * (row.index[i] * width + column.index[j]) + axis];
+                across += column.share[j] * (displaces ? read - own : read);
+            }
+            sum += row.share[i] * across;
+        }
+        const float to = axis == 0 ? centre(x, sizes.width, 1.0f) : centre(y, sizes.height, 1.0f);
+        point[axis] = displaces ? to + sum : sum;
     }
-    point[0] = to_x + mixed(row, column, top[left] - left_from, top[right] - right_from,
-                            bottom[left] - left_from, bottom[right] - right_from);
-    point[1] = to_y + mixed(row, column, top[left + 1] - top_from, top[right + 1] - top_from,
-                            bottom[left + 1] - bottom_from, bottom[right + 1] - bottom_from);
 }
 
 SONOMIME_HD Place place_of(const WarpSizes& sizes, const float* deformation, const float* occlusion,
@@ -116,18 +103,6 @@ SONOMIME_HD void warp_eight(const WarpSizes& sizes, const Eight* feature, Eight*
         result.lane[lane] = from_float<Half>(real ? sum[lane] * place.seen : 0.0f);
     }
     output[pixel * groups + group] = result;
-}
-
-// One group of channels of one pixel, in either layout.
-template <class Value, bool kEight>
-SONOMIME_HD void warp_group(const WarpSizes& sizes, const void* feature, void* output,
-                            const Place& place, int pixel, int group) {
-    if constexpr (kEight)
-        warp_eight(sizes, static_cast<const Eight*>(feature), static_cast<Eight*>(output), place,
-                   pixel, group);
-    else
-        warp_linear(sizes, static_cast<const Value*>(feature), static_cast<Value*>(output), place,
-                    pixel, group);
 }
 
 }  // namespace sonomime

@@ -89,7 +89,7 @@ def test_the_gpu_that_was_named(toy_bundle: Path, monkeypatch: pytest.MonkeyPatc
 
     from sonomime.benchmarks.cold_start import time_cold_start
 
-    install(monkeypatch).add_gpu()
+    install(monkeypatch).cuda.count = 2
     plan = Plan(toy_bundle, "tensorrt", threads=1, frames=1, warmup=0, cold=0, device=1)
     assert measure_latency(plan)["device"].startswith("Fake GPU 1 ")
     for backend in ("cpu", "torch"):

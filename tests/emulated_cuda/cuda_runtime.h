@@ -1,14 +1,14 @@
-// As much of CUDA's runtime as launch.cu uses, on the CPU: the threads of a block are fibres that
-// run in turn, from one __syncthreads to the next. For testing the kernels' indices and limits on a
-// machine without a GPU; it says nothing about speed, nor about races within a block.
+// As much of CUDA's runtime as launch.cu uses, on the CPU: the threads of a block run one after the
+// other, the last one first, up to __syncthreads, then, if there is one, once more from the start to
+// the end. So a kernel may wait once, and what it does before that must not depend on how often it is
+// done. For testing the kernels' indices and limits on a machine without a GPU, and that they wait for
+// what the block's first threads make; it says nothing about speed, nor about other races.
 #pragma once
 
-#include <ucontext.h>
-
+#include <csetjmp>
 #include <cstddef>
-#include <functional>
-#include <memory>
-#include <vector>
+#include <cstdlib>
+#include <initializer_list>
 
 #define __global__
 #define __device__
@@ -38,54 +38,15 @@ inline dim3 gridDim, blockDim, blockIdx, threadIdx;
 
 namespace emulated {
 
-struct Fibre {
-    ucontext_t context;
-    dim3 index;
-    bool done = false;
-    std::unique_ptr<char[]> stack{new char[kStack]};
-    static constexpr std::size_t kStack = 64 * 1024;
-};
-
-inline std::vector<Fibre> fibres;
-inline std::function<void()> body;
-inline ucontext_t scheduler;
-inline Fibre* running = nullptr;
-
-inline void start() {
-    body();
-    running->done = true;
-}
-
-inline void run_block(unsigned threads) {
-    if (fibres.size() < threads) fibres = std::vector<Fibre>(threads);
-    for (unsigned i = 0; i < threads; ++i) {
-        Fibre& fibre = fibres[i];
-        fibre.done = false;
-        fibre.index = dim3(i % blockDim.x, i / blockDim.x % blockDim.y,
-                           i / blockDim.x / blockDim.y);
-        getcontext(&fibre.context);
-        fibre.context.uc_stack.ss_sp = fibre.stack.get();
-        fibre.context.uc_stack.ss_size = Fibre::kStack;
-        fibre.context.uc_link = &scheduler;
-        makecontext(&fibre.context, start, 0);
-    }
-    for (bool left = true; left;) {
-        left = false;
-        for (unsigned i = 0; i < threads; ++i) {
-            if (fibres[i].done) continue;
-            running = &fibres[i];
-            threadIdx = running->index;
-            swapcontext(&scheduler, &running->context);
-            left = left || !running->done;
-        }
-    }
-}
+inline std::jmp_buf to_the_next_thread;
+inline bool to_the_end;
+inline unsigned waits;
 
 }  // namespace emulated
 
 inline void __syncthreads() {
-    emulated::Fibre* self = emulated::running;
-    swapcontext(&self->context, &emulated::scheduler);
+    ++emulated::waits;
+    if (!emulated::to_the_end) std::longjmp(emulated::to_the_next_thread, 1);
 }
 
 // As a device does: 1 (cudaErrorInvalidValue) or 9 (cudaErrorInvalidConfiguration) beyond limits.
@@ -93,17 +54,24 @@ template <class... Parameters, class... Arguments>
 int cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                        Arguments... arguments) {
     const dim3 grid = config->gridDim, block = config->blockDim;
-    const unsigned threads = block.x * block.y * block.z;
-    if (threads < 1 || threads > 1024 || block.z > 64) return 9;
+    const unsigned threads = block.x * block.y;
+    if (threads < 1 || threads > 1024 || block.z != 1) return 9;
     if (grid.x < 1 || grid.x > 2147483647u || grid.y < 1 || grid.y > 65535u || grid.z != 1)
         return 9;
     gridDim = grid;
     blockDim = block;
-    emulated::body = [&] { kernel(arguments...); };
-    for (unsigned y = 0; y < grid.y; ++y)
-        for (unsigned x = 0; x < grid.x; ++x) {
-            blockIdx = dim3(x, y);
-            emulated::run_block(threads);
-        }
+    static unsigned thread;  // not local: longjmp would spoil it
+    for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
+        for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x)
+            for (const bool to_the_end : {false, true}) {
+                if (to_the_end && emulated::waits == 0) break;
+                emulated::to_the_end = to_the_end;
+                emulated::waits = 0;
+                for (thread = threads; thread-- > 0;) {
+                    threadIdx = dim3(thread % block.x, thread / block.x);
+                    if (setjmp(emulated::to_the_next_thread) == 0) kernel(arguments...);
+                }
+                if (emulated::waits != 0 && emulated::waits != threads) std::abort();
+            }
     return 0;
 }

@@ -1,15 +1,21 @@
-"""TensorRT and a GPU, played by the host."""
+"""A machine with GPUs, played by the host."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-from fake_engines import FakeTrt, install
+from fake_cuda import FakeCuda
+from fake_engines import Machine, install
 
 
 @pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTrt]:
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     fake = install(monkeypatch)
     yield fake
     fake.gone()
+
+
+@pytest.fixture
+def cuda(machine: Machine) -> FakeCuda:
+    return machine.cuda

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import host_kernels
 import pytest
 
-from sonomime.benchmarks.gpu.kernels import Kernels, compiler
+from sonomime.benchmarks.gpu.kernels import Kernels
 
 
 @pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
-    if compiler() is None:
-        pytest.skip("there is no C++ compiler")
-    return Kernels.build("cpu", tmp_path_factory.mktemp("kernels"))
+def host() -> Kernels:
+    return host_kernels.built()

@@ -59,7 +59,7 @@ def gpu() -> torch.device:
 
 @pytest.fixture(scope="module")
 def kernels(gpu: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
-    return Kernels.build("cuda", tmp_path_factory.mktemp("kernels"))
+    return Kernels.build(tmp_path_factory.mktemp("kernels"))
 
 
 @pytest.mark.gpu

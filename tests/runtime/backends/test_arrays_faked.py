@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fake_arrays import AlsoNumpy, CopiedByNumpy, OnGpu, OnHost, Packed, PackedAgain
-from fake_device import FakeDevice
-from fake_engines import FakeTrt
+from fake_arrays import AlsoNumpy, OnGpu, OnHost, Packed
+from fake_cuda import DEFAULT_STREAM, FakeCuda
+from fake_engines import Machine
 from toy_bundle import blob, make_toy_bundle
 
 from sonomime.runtime import Animator
 from sonomime.runtime.backends.arrays import device_array, on_device
-from sonomime.runtime.backends.cuda import DEFAULT_STREAM
+from sonomime.runtime.backends.cuda import open_device
+from sonomime.runtime.media.pixels import levels_apart
 from sonomime.runtime.support.errors import BackendError, InputError
+
+
+@pytest.fixture
+def cuda(machine: Machine) -> Iterator[FakeCuda]:
+    yield machine.cuda
+    for address, _ in machine.cuda.blocks():  # the arrays'
+        machine.cuda.Free(address)
 
 
 def planes(image: Any) -> Any:
@@ -34,7 +42,7 @@ def locked(array: Any) -> Any:
 
 @pytest.mark.parametrize(("backend", "channels"), [("ort-cpu", 1), ("ort-cpu", 3), ("tensorrt", 1)])
 def test_arrays_of_numpy_and_torch_on_the_host(
-    trt: FakeTrt, tmp_path: Path, backend: str, channels: int
+    cuda: FakeCuda, tmp_path: Path, backend: str, channels: int
 ) -> None:
     torch = pytest.importorskip("torch")
     folder = make_toy_bundle(tmp_path / "toy", channels=channels)
@@ -73,53 +81,54 @@ def test_arrays_of_numpy_and_torch_on_the_host(
 def test_arrays_of_which_dlpack_does_not_say_whether_they_can_be_written_to(
     toy_bundle: Path,
 ) -> None:
+    class CopiedByNumpy(OnHost):
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+            return self.values.copy()
+
     with Animator.open(toy_bundle, "ort-cpu", motion="absolute", threads=1) as animator:
         animator.set_source(blob(64, 0, 0))
         out = AlsoNumpy(black())
         assert animator.animate(OnHost(blob(64, 0.3, 0)), out=out) is out
-        assert np.abs(out.values.astype(int) - blob(64, 0.3, 0)).max() <= 3
+        assert levels_apart(out.values, blob(64, 0.3, 0)) <= 3
         for array in (OnHost(black()), CopiedByNumpy(black()), AlsoNumpy(locked(black()))):
             with pytest.raises(InputError):
                 animator.animate(blob(64, 0, 0), out=array)
 
 
 @pytest.mark.parametrize(
-    ("graph", "kind", "channels"),
-    [
-        ("1", lambda array: array, 1),  # __cuda_array_interface__
-        ("0", lambda array: array, 3),
-        ("0", Packed, 1),
-        ("1", PackedAgain, 3),
-    ],
+    ("graph", "major", "channels"),
+    [("1", None, 1), ("0", None, 3), ("0", 0, 1), ("1", 1, 3)],  # None: __cuda_array_interface__
 )
 def test_frames_that_never_leave_the_gpu(
-    trt: FakeTrt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, graph: str,
-    kind: Callable[[OnGpu], Any],
+    cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, graph: str,
+    major: int | None,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("SONOMIME_CUDA_GRAPH", graph)
     folder = make_toy_bundle(tmp_path / "toy", channels=channels)
-    device = trt.device
     frames = [blob(64, 0.1 * i, 0.1, channels) for i in range(6)]
     with Animator.open(folder, "ort-cpu", threads=1, smooth=True) as animator:
         animator.set_source(blob(64, 0, 0, channels))
         expected = [animator.animate(frame) for frame in frames]
 
-    source = OnGpu(device, planes(blob(64, 0, 0, channels)))
-    driving, out = (OnGpu(device, np.zeros_like(source.values)) for _ in range(2))
+    def kind(array: OnGpu) -> Any:
+        return array if major is None else Packed(array, major=major)
+
+    source = OnGpu(cuda, planes(blob(64, 0, 0, channels)))
+    driving, out = (OnGpu(cuda, np.zeros_like(source.values)) for _ in range(2))
     with Animator.open(folder, "tensorrt", smooth=True) as animator:
 
         def held(tensor: str) -> Any:
             return animator.read(tensor)[0].squeeze()
 
         animator.set_source(kind(source))
-        begun = len(device.done)
+        begun = len(cuda.done)
         for frame, wanted in zip(frames, expected, strict=True):
             driving.memory[...] = planes(frame)
             target = kind(out)
             assert animator.animate(kind(driving), out=target) is target
             assert np.array_equal(out.memory, planes(wanted))
         # Nothing comes down, and of what goes up the driving frame is not a part.
-        assert "download" not in device.done[begun:]
+        assert "download" not in cuda.done[begun:]
         assert np.array_equal(held("frame"), planes(expected[-1]))
         assert np.array_equal(held("driving_frame"), driving.memory)
         for i, frame in enumerate(frames):  # anything can follow anything
@@ -130,14 +139,11 @@ def test_frames_that_never_leave_the_gpu(
             made = out.memory if i % 3 else planes(animator.animate(given))
             assert np.array_equal(made, held("frame")) and made.any()
             assert np.array_equal(held("driving_frame"), planes(frame))
-        assert device.calls.count("begin_capture") == (4 if graph == "1" else 0)
-    for array in (source, driving, out):
-        array.free()
+        assert cuda.calls.count("StreamBeginCapture") == (4 if graph == "1" else 0)
 
 
-def test_the_producer_s_stream_is_waited_for(trt: FakeTrt, toy_bundle: Path) -> None:
-    device = trt.device
-    frame, out = OnGpu(device, black()), OnGpu(device, black())
+def test_the_producer_s_stream_is_waited_for(cuda: FakeCuda, toy_bundle: Path) -> None:
+    frame, out = OnGpu(cuda, black()), OnGpu(cuda, black())
     with Animator.open(toy_bundle, "tensorrt", motion="absolute") as animator:
         animator.set_source(blob(64, 0, 0))
 
@@ -145,16 +151,14 @@ def test_the_producer_s_stream_is_waited_for(trt: FakeTrt, toy_bundle: Path) -> 
             frame.memory[...] = blob(64, 0.4, 0)
 
         # Version 2 says nothing of streams: whatever the default stream has to do is done first.
-        device.enqueue(DEFAULT_STREAM, "late", late)
+        cuda.enqueue(DEFAULT_STREAM, "late", late)
         animator.animate(frame, out=out)
-        assert np.abs(out.memory.astype(int) - blob(64, 0.4, 0)).max() <= 3
-        theirs = device.stream()
+        assert levels_apart(out.memory, blob(64, 0.4, 0)) <= 3
+        theirs = cuda.StreamCreateWithFlags(1)
         for stream, waits in ((None, 0), (theirs, 1), (1, 1)):
             frame.interface = {"version": 3, "stream": stream}
-            before = len(device.calls)
-            animator.animate(frame)
-            asked = [call for call in device.calls[before:] if call.startswith("wait")]
-            assert len(asked) == waits
+            asked = cuda.asked(lambda: animator.animate(frame))
+            assert asked.count("StreamWaitEvent") == waits
 
         class Both(Packed):
             """As torch's and cupy's, of which the first tells no stream by its interface."""
@@ -164,34 +168,34 @@ def test_the_producer_s_stream_is_waited_for(trt: FakeTrt, toy_bundle: Path) -> 
         both = Both(frame)
         animator.animate(both)
         assert both.said == [animator.session.backend._stream]  # type: ignore[attr-defined]
-    device.destroy_stream(theirs)
-    frame.free()
-    out.free()
+    cuda.StreamDestroy(theirs)
 
 
-def test_arrays_that_do_not_fit(trt: FakeTrt, toy_bundle: Path) -> None:
-    device = trt.device
-    good, elsewhere = OnGpu(device, black()), 1 << 40
-    device.elsewhere[elsewhere] = 1
+def test_arrays_that_do_not_fit(cuda: FakeCuda, toy_bundle: Path) -> None:
+    good = OnGpu(cuda, black())
+    cuda.elsewhere = {1 << 40: (2, 1), 1 << 41: (3, 1)}  # another GPU's, and everybody's
     cases: list[tuple[Any, str]] = [
-        (OnGpu(device, black(32, 32)), r"\[32, 32\].*\[64, 64\]"),
-        (OnGpu(device, np.zeros((64, 64), np.float32)), "uint8"),
-        (OnGpu(device, good.values, strides=(128, 1)), "contiguous"),
-        (OnGpu(device, good.values, strides=(1,)), "contiguous"),
-        (OnGpu(device, good.values, data=(0, False)), "no memory"),
-        (OnGpu(device, good.values, mask=good), "mask"),
-        (OnGpu(device, good.values, data=None), "TypeError"),
-        (OnGpu(device, good.values, data=(good.values.ctypes.data, False)), "no GPU memory"),
-        (OnGpu(device, good.values, data=(elsewhere, False)), "GPU 1"),
-        (PackedAgain(good, major=2), r"DLPack 2\.1"),
-        (PackedAgain(good, bits=16), "uint8"),
+        (OnGpu(cuda, black(32, 32)), r"\[32, 32\].*\[64, 64\]"),
+        (OnGpu(cuda, np.zeros((64, 64), np.float32)), "uint8"),
+        (Packed(good, major=2), r"DLPack 2\.1"),
+        (Packed(good, major=1, bits=16), "uint8"),
         (Packed(good, index=1), "GPU 1"),
         (Packed(good, bits=16), "uint8"),
         (Packed(good, strides=(1, 64)), "contiguous"),
         *((nothing, "") for nothing in ("text", [1, 2], 3)),
     ]
-    fixed = [OnGpu(device, good.values, data=(good.address, True))]
-    fixed += [PackedAgain(good, flags=flags) for flags in (1, 2, 3)]
+    for facts, message in (
+        ({"strides": (128, 1)}, "contiguous"),
+        ({"strides": (1,)}, "contiguous"),
+        ({"data": (0, False)}, "no memory"),
+        ({"mask": good}, "mask"),
+        ({"data": None}, "TypeError"),
+        ({"data": (good.values.ctypes.data, False)}, "no GPU memory"),
+        ({"data": (1 << 40, False)}, "GPU 1"),
+    ):
+        cases.append((OnGpu(cuda, good.values, **facts), message))  # type: ignore[arg-type]
+    fixed = [OnGpu(cuda, good.values, data=(good.address, True))]
+    fixed += [Packed(good, major=1, flags=flags) for flags in (1, 2, 3)]
     with Animator.open(toy_bundle, "tensorrt") as animator:
         animator.set_source(good)
         for array, message in cases:
@@ -206,56 +210,50 @@ def test_arrays_that_do_not_fit(trt: FakeTrt, toy_bundle: Path) -> None:
             assert animator.animate(array).shape == (64, 64)
         # What was lent is given back with the frame, also with one that fails.
         backend: Any = animator.session.backend
+        managed = OnGpu(cuda, good.values, data=(1 << 41, False))
+        assert backend.adopt(managed, "it").address == 1 << 41
         animator.animate(good, out=good)
         assert backend._in_use == []
-        trt.device.fail("synchronise", "cudaErrorInvalidValue")
+        cuda.fail("StreamSynchronize", "cudaErrorInvalidValue")
         with pytest.raises(BackendError):
             animator.animate(good, out=good)
         assert backend._in_use == [] and backend._taken is None
-    device.blocks.clear()
 
 
 def test_frames_and_arrays_from_a_thread_that_works_on_another_gpu(
-    trt: FakeTrt, toy_bundle: Path
+    cuda: FakeCuda, toy_bundle: Path
 ) -> None:
     """torch hands nothing over while its thread is at work on another GPU than the tensor's."""
-    device = trt.device
 
     class FromItsGpu(Packed):
-        def __dlpack__(self, stream: int) -> Any:
-            if device.thread.gpu != self.index:
+        def __dlpack__(self, stream: int, **options: Any) -> Any:
+            if cuda.current != self.index:
                 raise BufferError("Can't export tensors on a different CUDA device index.")
-            return super().__dlpack__(stream)
+            return super().__dlpack__(stream, **options)
 
-    frame = OnGpu(device, blob(64, 0, 0))
-    device.thread.gpu = 1
+    frame = OnGpu(cuda, blob(64, 0, 0))
+    cuda.cudaSetDevice(1)
     with Animator.open(toy_bundle, "tensorrt", smooth=True) as animator:
         animator.set_source(FromItsGpu(frame))
         for _ in range(3):
-            assert animator.animate(FromItsGpu(frame)).any() and device.thread.gpu == 1
+            assert animator.animate(FromItsGpu(frame)).any() and cuda.current == 1
         assert animator.read("state").any() and animator.timings["motion"] > 0
-    assert device.calls.count("launch") == 2 and device.thread.gpu == 1
-    device.thread.gpu = 0
-    frame.free()
+    assert cuda.calls.count("GraphLaunch") == 2 and cuda.current == 1
 
 
-def test_capsules_as_numpy_and_torch_make_them() -> None:
+def test_capsules_as_numpy_and_torch_make_them(cuda: FakeCuda) -> None:
     """The host's memory, which these two make capsules of here, with the fields of a GPU's."""
 
-    class OnGpuAsItSays:
-        def __init__(self, array: Any) -> None:
-            self.array = array
-
+    class OnGpuAsItSays(OnHost):
         def __dlpack_device__(self) -> tuple[int, int]:
             return 2, 0
 
-        def __dlpack__(self, *, stream: int, **options: Any) -> Any:
-            return self.array.__dlpack__(**options)
+        def __dlpack__(self, *, stream: int, **options: Any) -> Any:  # type: ignore[override]
+            return self.values.__dlpack__(**options)
 
     torch = pytest.importorskip("torch")
     pytest.importorskip("numpy", minversion="2.1", reason="its capsules have no version before 2.1")
-    memory = black(5, 3, 4)
-    device: Any = FakeDevice()
+    memory, device = black(5, 3, 4), open_device()
     for array in (memory[2:], torch.from_numpy(memory)[2:]):
         found = device_array(OnGpuAsItSays(array), "it", device, 7, writable=True)
         assert found.address == memory.ctypes.data + 24 and found.shape == (3, 3, 4)
@@ -265,7 +263,7 @@ def test_capsules_as_numpy_and_torch_make_them() -> None:
         device_array(read_only, "it", device, 7, writable=True)
 
 
-def test_arrays_on_a_gpu_want_a_backend_there(trt: FakeTrt, toy_bundle: Path) -> None:
+def test_arrays_on_a_gpu_want_a_backend_there(cuda: FakeCuda, toy_bundle: Path) -> None:
     class WantsGradient(Packed):
         """As a tensor of torch that does."""
 
@@ -273,7 +271,7 @@ def test_arrays_on_a_gpu_want_a_backend_there(trt: FakeTrt, toy_bundle: Path) ->
         def __cuda_array_interface__(self) -> Any:
             raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad")
 
-    array = OnGpu(trt.device, black())
+    array = OnGpu(cuda, black())
     assert not on_device(array.values)
     with Animator.open(toy_bundle, "ort-cpu", threads=1) as animator:
         for given in (array, Packed(array), WantsGradient(array)):
@@ -283,4 +281,3 @@ def test_arrays_on_a_gpu_want_a_backend_there(trt: FakeTrt, toy_bundle: Path) ->
         animator.set_source(array.values)
         with pytest.raises(BackendError, match="GPU"):
             animator.animate(array.values, out=array)
-    array.free()

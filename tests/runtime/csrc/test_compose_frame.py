@@ -4,56 +4,58 @@ from __future__ import annotations
 
 import math
 
-import host_kernels
 import numpy as np
 import pytest
 import torch
 from composed_cases import LEVELS, smooth_layers, speckle
-from host_kernels import INVALID_VALUE
+from host_kernels import INVALID_VALUE, Checked
 
-from sonomime.benchmarks.gpu.kernels import Kernels
 from sonomime.runtime.compose import Composer, enlarge
 from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.media.pixels import levels_apart
 
 SIZE = 64  # of the model
+ON_A_GPU = pytest.param((1920, 1080), marks=pytest.mark.gpu)
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
-@pytest.mark.parametrize("shape", [(64, 64), (101, 77), (51, 127), (40, 31), (9, 201)])
+@pytest.mark.parametrize("shape", [(64, 64), (101, 77), (51, 127), (40, 31), (9, 201), ON_A_GPU])
 def test_frames_are_opencv_s(
-    kernels: Kernels, shape: tuple[int, int], channels: tuple[int, ...]
+    kernels: Checked, shape: tuple[int, int], channels: tuple[int, ...]
 ) -> None:
     picture, box = speckle(*shape, *channels), Letterbox.fit(*shape, SIZE)
     for seed, grid in enumerate(((16, 16), (64, 64), (12, 20))):
         size = shape if seed else (60, 45)  # another one than the source's
         layers = smooth_layers(*grid, 3 if channels else 1, seed)
-        found = host_kernels.compose_frame(kernels, enlarge(picture, box, size), layers)
+        found = kernels.compose_frame(enlarge(picture, box, size), layers)
         wanted = Composer(picture, box, size).compose(*layers)
         assert levels_apart(found, wanted) <= LEVELS
         assert wanted.std() > 10
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30, -1e30])
-def test_layers_that_make_no_sense(kernels: Kernels, bad: float) -> None:
+def test_layers_that_make_no_sense(kernels: Checked, bad: float) -> None:
     """They spoil what lies around them, black where it is not a number, and reach no other memory
     than the picture's."""
     picture, box = speckle(100, 75), Letterbox.fit(100, 75, SIZE)
     source = enlarge(picture, box, (100, 75))
-    before = host_kernels.compose_frame(kernels, source, smooth_layers(16, 16))
+    before = kernels.compose_frame(source, smooth_layers(16, 16))
     for which in range(5):
         layers = smooth_layers(16, 16)
         layers[which][0][(8, 8, 0) if which < 2 else (0, 8, 8)] = bad
-        found = host_kernels.compose_frame(kernels, source, layers)
+        found = kernels.compose_frame(source, layers)
         spoilt = np.zeros((75, 100), bool)
         spoilt[28:53, 40:65] = True  # three cells of the layers, of 6 pixels each, around it
         assert np.array_equal(found[~spoilt], before[~spoilt])
         assert not math.isnan(bad) or (found[spoilt] == 0).sum() > 50
 
 
-def test_arguments_that_make_no_sense(kernels: Kernels) -> None:
+def test_arguments_that_make_no_sense(kernels: Checked) -> None:
     """Status 1 (cudaErrorInvalidValue), and nothing is written."""
-    floats, frame = torch.zeros(4096), torch.full((4096,), 5, dtype=torch.uint8)
+    floats, frame = (
+        torch.full((4096,), value, dtype=dtype, device=kernels.device)
+        for value, dtype in ((0, torch.float32), (5, torch.uint8))
+    )
     # Each argument after the pointers: a good value, then bad ones.
     counts = {
         "channels": (3, 0, 1, 2, 4, -3), "map_height": (4, 0, -4, 2**29),
