@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from .media.frames import Letterbox
 
+Places = NDArray[np.float64]
+"""(..., 2) points or pixels."""
+
 SOFTENING = 30 / 128
 """In points: 30 pixels of a square of 256. Landmarks nearer than that weigh nearly the same."""
 
@@ -40,58 +43,47 @@ class Landmark(NamedTuple):
     probability: float
 
 
-def by_landmarks(
-    places: NDArray[np.float64],
-    source_points: NDArray[np.float64],
-    reference_points: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Where in the reference frame places of the source are, (..., 2).
+def by_landmarks(places: Places, source: Places, reference: Places) -> Places:
+    """Where in the reference places (..., 2) of the source are, by K landmarks (K, 2) of both.
 
     Places are scaled about the landmarks' centres by sqrt((s_reference^2 + 20^2) / (s_source^2 +
     20^2)), where s is the root mean square distance of landmarks from their centre. The remaining
     offsets of the landmarks are blended (`nearby`). A single landmark is a shift.
-
-    Args:
-        places: (..., 2) points of the source.
-        source_points, reference_points: (K, 2) points of the same K landmarks, K at least 1.
     """
-    centres = source_points.mean(axis=0), reference_points.mean(axis=0)
-    larger = size_ratio(source_points, reference_points)
-    scaled = centres[1] + larger * (places - centres[0])
-    offsets = reference_points - centres[1] - larger * (source_points - centres[0])
-    return np.asarray(scaled + nearby(places, source_points, offsets), np.float64)
+    own, other = source.mean(axis=0), reference.mean(axis=0)
+    larger = size_ratio(source, reference)
+    offsets = reference - other - larger * (source - own)
+    return np.asarray(other + larger * (places - own) + nearby(places, source, offsets))
 
 
-def nearby(
-    places: NDArray[np.float64], points: NDArray[np.float64], values: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def nearby(places: Places, points: Places, values: Places) -> Places:
     """Values (K, 2) at points (K, 2), blended at places (..., 2) with weights 1 / (d^2 + 30^2), d
     being the distance in pixels of 256."""
     squares = np.square(places[..., None, :] - points).sum(axis=-1)  # (..., K)
     weights = 1 / (squares + SOFTENING**2)
-    return np.asarray((weights @ values) / weights.sum(axis=-1, keepdims=True), np.float64)
+    return np.asarray((weights @ values) / weights.sum(axis=-1, keepdims=True))
 
 
-def size_ratio(source_points: NDArray[np.float64], reference_points: NDArray[np.float64]) -> float:
+def size_ratio(source: Places, reference: Places) -> float:
     """How much larger an anatomy is in the reference frame, from 1/2 to 2; see `by_landmarks`."""
     own, other = (
         np.square(points - points.mean(axis=0)).sum(axis=-1).mean() + CLOSE**2
-        for points in (source_points, reference_points)
+        for points in (source, reference)
     )
     return float(np.clip(np.sqrt(other / own), 1 / MOST_LARGER, MOST_LARGER))
 
 
-def pixels_to_points(pixels: NDArray[np.float64], box: Letterbox) -> NDArray[np.float64]:
-    """(..., 2) pixels of a picture -> points of the square that it is letterboxed into."""
-    return np.asarray((2 * box.to_square(pixels) + 1) / box.size - 1, np.float64)
+def pixels_to_points(pixels: Places, box: Letterbox) -> Places:
+    """Pixels of a picture -> points of the square that it is letterboxed into."""
+    return np.asarray((2 * box.to_square(pixels) + 1) / box.size - 1)
 
 
-def points_to_pixels(points: NDArray[np.floating], box: Letterbox) -> NDArray[np.float64]:
+def points_to_pixels(points: NDArray[np.floating], box: Letterbox) -> Places:
     """The inverse of `pixels_to_points`."""
     return box.to_picture(((np.asarray(points, np.float64) + 1) * box.size - 1) / 2)
 
 
-def is_inside(pixels: NDArray[np.float64], width: int, height: int) -> NDArray[np.bool_]:
+def is_inside(pixels: Places, width: int, height: int) -> NDArray[np.bool_]:
     """Which of (..., 2) places lie on some pixel of a picture."""
     within = (pixels >= -0.5) & (pixels <= np.array([width, height]) - 0.5)
     return np.asarray(np.all(within, axis=-1))

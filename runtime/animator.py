@@ -12,7 +12,6 @@ from typing import Any, Self, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .aligner import Aligner
 from .alignment import Landmark, points_to_pixels
 from .backends import open_backend
 from .bundle.bundle import Bundle
@@ -29,6 +28,7 @@ from .frame_io import FrameIO
 from .media.frames import Image, Letterbox
 from .options import AnySmoothing, Scale, Shading, fit_scale, set_options
 from .quality import Quality, judge_frame
+from .registration import Aligner
 from .session import Session
 from .support.errors import BackendError, ConfigError, InputError
 
@@ -130,7 +130,7 @@ class Animator:
             InputError: not an image, or points of `align` that waited for it lie outside of it.
         """
         with self._served():
-            self._take_reference(self._io.give(frame, DRIVING_FRAME))
+            self._aligner.take_reference(self._io.give(frame, DRIVING_FRAME))
             self.session.restart()
             self._begin()
 
@@ -172,7 +172,7 @@ class Animator:
             self.session.set_within("dt_seconds", step)
             box = self._io.give(frame, DRIVING_FRAME)
             if not self.session.has_reference:
-                self._take_reference(box)
+                self._aligner.take_reference(box)
                 self._begin()
             self._io.deliver_to_device(target)
             picture.has_frame = False
@@ -319,13 +319,6 @@ class Animator:
         if self._picture is None:
             raise InputError("there is no source image yet", "call set_source(image) first")
         return self._picture
-
-    def _take_reference(self, box: Letterbox) -> None:
-        """Make the driving frame that was given the reference."""
-        self._aligner.begin(box)
-        self.session.observe()
-        self.session.keep_reference()
-        self._aligner.settle()
 
     def _begin(self) -> None:
         """Restart the clock and fit the scale to the new pair; the session's states are fresh."""

@@ -1,4 +1,4 @@
-"""Align source and reference by matching them like frames of one clip.
+"""Align source and reference: by landmarks, and by matching them like frames of one clip.
 
 The matcher follows tissue from frame to frame; between two subjects it finds what looks alike. Its
 displacements are too rough to use one by one, but their affine trend is better: weighted by
@@ -14,12 +14,21 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from .alignment import MOST_LARGER, by_landmarks, is_inside, nearby, points_to_pixels
-from .bundle.manifest import CONFIDENCE
+from .alignment import (
+    MOST_LARGER,
+    Places,
+    by_landmarks,
+    is_inside,
+    nearby,
+    pixels_to_points,
+    points_to_pixels,
+)
+from .bundle.manifest import CONFIDENCE, DRIVING_FRAME, SOURCE_IMAGE
 from .media.frames import Letterbox, shows_something
 from .session import Planes, Session, own_places
+from .support.errors import ConfigError, InputError
 
 RIDGE = 1 / 512
 """Mean confidence at which a shift that all cells agree on counts for half. On 24 pairs of phantoms
@@ -31,7 +40,8 @@ FARTHEST = 0.5
 ROUNDS = 2
 """Rounds without landmarks; with them a second round does not help."""
 
-Places = NDArray[np.float64]
+Pair = tuple[Places, Places]
+"""(K, 2) places of the same K landmarks in source and reference."""
 
 
 class Framed(NamedTuple):
@@ -50,15 +60,94 @@ class Framed(NamedTuple):
         return is_inside(points_to_pixels(places, self.box), self.box.width, self.box.height)
 
 
-class Landmarks(NamedTuple):
-    """(K, 2) points of the same K landmarks in both squares."""
+class Aligner:
+    """Aligns the source and the reference of a session.
 
-    source: Places
-    reference: Places
+    An alignment belongs to that pair: another source or reference drops it. A request made before
+    there is a reference waits for the first one.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        # Landmarks in pixels, the source's letterbox, and whether to match the pictures.
+        self._request: tuple[Pair | None, Letterbox, bool] | None = None
+        # A copy: later driving frames overwrite the tensor that the reference was given in.
+        self._reference: Framed | None = None
+
+    def align(
+        self, source: ArrayLike | None, reference: ArrayLike | None, pictures: bool, box: Letterbox
+    ) -> None:
+        """See `Animator.align`; `box` is the source's."""
+        session, pair = self._session, None
+        if not session.can_align:
+            raise ConfigError(
+                "this model cannot align source and reference",
+                "only models that move by displacements can",
+            )
+        if source is not None or reference is not None:
+            pair = _checked(source, "source"), _checked(reference, "reference")
+            if len(pair[0]) != len(pair[1]):
+                raise InputError(
+                    f"there are {len(pair[0])} points of the source, {len(pair[1])} of the "
+                    "reference",
+                    "give every landmark in both pictures, in the same order",
+                )
+            _check_inside(pair[0], box, "source")
+        elif not (pictures and session.can_register):
+            raise ConfigError(
+                "there is nothing to align source and reference by",
+                "give landmarks of both; models with a confidence also match the two pictures",
+            )
+        known = self._reference if session.has_reference else None
+        if pair is not None and known is not None:
+            _check_inside(pair[1], known.box, "reference")
+        self._request = pair, box, pictures
+        if known is not None:
+            try:
+                self._apply()
+            except BaseException:
+                self.drop()
+                raise
+
+    def drop(self) -> None:
+        """Read every place of the source at its own place again."""
+        self._request = None
+        self._session.align(None)
+
+    def take_reference(self, box: Letterbox) -> None:
+        """Make the driving frame that was given the reference, and align it if that was waited for.
+
+        Raises:
+            InputError: points of the waiting request lie outside of it.
+            BackendError: a stage failed.
+        """
+        session = self._session
+        if session.has_reference:
+            self.drop()
+        if self._request is not None and self._request[0] is not None:
+            _check_inside(self._request[0][1], box, "reference")
+        session.observe()
+        session.keep_reference()
+        self._reference = Framed(session.read(DRIVING_FRAME), box)
+        if self._request is not None:
+            self._apply()
+
+    def _apply(self) -> None:
+        assert self._request is not None and self._reference is not None
+        session, (pair, box, pictures) = self._session, self._request
+        if pair is not None:
+            reference = pixels_to_points(pair[1], self._reference.box)
+            pair = pixels_to_points(pair[0], box), reference
+        if pictures and session.can_register:
+            source = Framed(session.read(SOURCE_IMAGE), box)
+            session.align(registered(session, source, self._reference, pair))
+        elif pair is not None:
+            cells = session.own_cells().astype(np.float64)
+            session.align(by_landmarks(cells, *pair).astype(np.float32))
 
 
 def registered(
-    session: Session, source: Framed, reference: Framed, landmarks: Landmarks | None
+    session: Session, source: Framed, reference: Framed, landmarks: Pair | None
 ) -> NDArray[np.float32]:
     """For each cell of the source, where in the reference it is found.
 
@@ -66,7 +155,7 @@ def registered(
     with fresh states. If a stage fails, there is none.
 
     Args:
-        landmarks: where to begin; None is each cell's own place.
+        landmarks: points where to begin; None is each cell's own place.
 
     Returns:
         float32 (1, rows, columns, 2), points.
@@ -101,7 +190,7 @@ def registered(
         raise
     grid = found(cells)
     if landmarks is not None:
-        grid += nearby(cells, landmarks.source, landmarks.reference - found(landmarks.source))
+        grid += nearby(cells, landmarks[0], landmarks[1] - found(landmarks[0]))
     return grid[None].astype(np.float32)
 
 
@@ -127,10 +216,8 @@ def affine_trend(
 def bounded(trend: NDArray[np.float64]) -> NDArray[np.float64]:
     """The trend, scaling limited to MOST_LARGER and shift to FARTHEST; 0 for a trend that mirrors
     or is not finite."""
-    if not np.isfinite(trend).all():
-        return np.zeros_like(trend)
     linear, shift = np.eye(2) + trend[:2], trend[2]
-    if np.linalg.det(linear) <= 0:
+    if not np.isfinite(trend).all() or np.linalg.det(linear) <= 0:
         return np.zeros_like(trend)
     left, sizes, right = np.linalg.svd(linear)
     linear = (left * np.clip(sizes, 1 / MOST_LARGER, MOST_LARGER)) @ right
@@ -155,3 +242,29 @@ def _seen_from(reference: Planes, found: Callable[[Places], Places]) -> Planes:
         for plane in reference[0]
     ]
     return np.stack(planes)[None].astype(np.uint8)
+
+
+def _checked(points: ArrayLike | None, what: str) -> Places:
+    try:
+        checked = np.array(points, np.float64)
+    except (TypeError, ValueError):
+        checked = np.empty(0)
+    shaped = checked.ndim == 2 and checked.shape[1] == 2 and len(checked) > 0
+    if not (shaped and np.isfinite(checked).all()):
+        raise InputError(
+            f"the points of the {what} are not (K, 2) finite numbers",
+            "give (x, y) for each landmark",
+        )
+    return checked
+
+
+def _check_inside(pixels: Places, box: Letterbox, what: str) -> None:
+    inside = is_inside(pixels, box.width, box.height)
+    if not inside.all():
+        index = int(inside.argmin())
+        x, y = pixels[index]
+        raise InputError(
+            f"point {index} of the {what}, ({x:g}, {y:g}), lies outside of its picture of "
+            f"{box.width} x {box.height} pixels",
+            "points are (x, y) in pixels of the picture, from 0",
+        )

@@ -16,7 +16,6 @@ from sonomime.runtime.landmarks import Picture, align_pair
 from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.registration import (
     Framed,
-    Landmarks,
     affine_trend,
     bounded,
     homogeneous,
@@ -93,16 +92,17 @@ def test_rounds_go_on_where_the_last_one_came_to() -> None:
 
 def test_landmarks_begin_and_are_blended_in_at_the_end() -> None:
     source = np.array([[-0.3, 0.2], [0.4, -0.3]])
-    landmarks = Landmarks(source, 1.4 * source + [0.05, 0.0])
+    reference = 1.4 * source + [0.05, 0.0]
+    landmarks = source, reference
     begin = by_landmarks(CELLS_OF, *landmarks)
     blind: Any = FakeSession(SMALL, sure=0.0)
     grid = registered(blind, ramps(), ramps(), landmarks)[0]
-    left = landmarks.reference - by_landmarks(source, *landmarks)
+    left = reference - by_landmarks(source, *landmarks)
     assert grid == pytest.approx(begin + nearby(CELLS_OF, source, left), abs=1e-6)
     sighted: Any = FakeSession(SMALL)
     grid = registered(sighted, ramps(), ramps(), landmarks)[0]
     assert len(sighted.references) == 2, "one round"
-    missing = landmarks.reference - (source + homogeneous(source) @ SMALL)
+    missing = reference - (source + homogeneous(source) @ SMALL)
     wanted = CELLS_OF + moved_by(SMALL) + nearby(CELLS_OF, source, missing)
     inner = np.abs(CELLS_OF).max(axis=-1) < 0.6
     assert grid[inner] == pytest.approx(wanted[inner], abs=0.02)
