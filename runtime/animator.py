@@ -131,7 +131,6 @@ class Animator:
         """
         with self._served():
             self._aligner.take_reference(self._io.give(frame, DRIVING_FRAME))
-            self.session.restart()
             self._begin()
 
     @overload
@@ -291,7 +290,7 @@ class Animator:
     @property
     def timings(self) -> Mapping[str, float]:
         """Seconds of each per-frame stage in the last frame; a live view."""
-        return self.session.seconds
+        return self.session.backend.seconds
 
     def close(self) -> None:
         """Release the backend's memory and threads; a second call does nothing."""

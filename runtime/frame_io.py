@@ -17,6 +17,7 @@ _CALLED = {
     SOURCE_IMAGE: "the source image", DRIVING_FRAME: "the driving frame",
     LANDMARK_IMAGE: "the image",
 }  # fmt: skip
+_TARGET = "the array to write to"
 
 
 class FrameIO:
@@ -30,10 +31,12 @@ class FrameIO:
         self._backend = backend
         self._on_device = backend if isinstance(backend, TakesDeviceArrays) else None
         self._size, self._channels = chain.image.size, chain.image.channels
-        # Looked up once: the backend's own memory on the host.
-        given = [name for name in chain.given() if name in _CALLED]
-        self._inputs = {name: Planes(backend.view(name)) for name in given}
-        self._frame = Planes(backend.view(FRAME))
+        square = (self._size, self._size)
+        self._planes_shape = square if self._channels == 1 else (3, *square)
+        self._image_shape = square if self._channels == 1 else (*square, 3)
+        # Looked up once: the planes of the backend's own memory on the host.
+        names = [FRAME, *(name for name in chain.given() if name in _CALLED)]
+        self._planes: dict[str, list[Image]] = {name: list(backend.view(name)[0]) for name in names}
 
     def give(self, image: Any, tensor: str) -> Letterbox:
         """Write an image or array into `tensor`.
@@ -49,7 +52,7 @@ class FrameIO:
             height, width = check_image(image).shape[:2]
             box = Letterbox.fit(width, height, self._size)
             pixels = to_channels(image, self._channels)
-            self._inputs[tensor].write(pixels if box == whole else box.place(pixels))
+            self._write(tensor, pixels if box == whole else box.place(pixels))
         elif on_device(image):
             device_array = self._adopt(image, what)
         else:
@@ -70,23 +73,22 @@ class FrameIO:
         """
         if out is None:
             return None
-        what = "the array to write to"
         if isinstance(out, np.ndarray):
-            shape = (self._size,) * 2 if self._channels == 1 else (self._size, self._size, 3)
-            if out.shape != shape or out.dtype != np.uint8:
+            if out.shape != self._image_shape or out.dtype != np.uint8:
                 raise InputError(
-                    f"{what} is {out.dtype} {list(out.shape)}, a frame uint8 {list(shape)}"
+                    f"{_TARGET} is {out.dtype} {list(out.shape)}, a frame uint8 "
+                    f"{list(self._image_shape)}"
                 )
             target: NDArray[Any] = out
         elif on_device(out):
-            return self._adopt(out, what, writable=True)
+            return self._adopt(out, _TARGET, writable=True)
         else:
-            array = host_array(out, what)
-            self._check_planes(array.shape, array.dtype, what)
+            array = host_array(out, _TARGET)
+            self._check_planes(array.shape, array.dtype, _TARGET)
             target = array.reshape(-1, self._size, self._size)
             target = target[0] if self._channels == 1 else target.transpose(1, 2, 0)
         if not target.flags.writeable:
-            raise InputError(f"{what} is read-only")
+            raise InputError(f"{_TARGET} is read-only")
         return target
 
     def deliver_to_device(self, target: Any) -> None:
@@ -97,10 +99,26 @@ class FrameIO:
     def collect(self, target: Any) -> Image | None:
         """After a frame ran: a new image if there is no target, else None."""
         if target is None:
-            return self._frame.read()
+            return self._read()
         if not isinstance(target, DeviceArray):
-            np.copyto(target, self._frame.read())
+            np.copyto(target, self._read())
         return None
+
+    def _write(self, tensor: str, image: Image) -> None:
+        """An image of the model's size into the planes of a tensor."""
+        if self._channels == 1:
+            np.copyto(self._planes[tensor][0], image)
+        else:
+            import cv2
+
+            cv2.split(image, self._planes[tensor])  # six times as fast as a strided copy
+
+    def _read(self) -> Image:
+        if self._channels == 1:
+            return self._planes[FRAME][0].copy()
+        import cv2
+
+        return np.asarray(cv2.merge(self._planes[FRAME]))
 
     def _adopt(self, value: Any, what: str, writable: bool = False) -> DeviceArray:
         if self._on_device is None:
@@ -113,36 +131,10 @@ class FrameIO:
         return array
 
     def _check_planes(self, shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> None:
-        planes = (self._size,) * 2 if self._channels == 1 else (3, self._size, self._size)
-        given = shape
-        while len(given) > len(planes) and given[0] == 1:
-            given = given[1:]
-        if given != planes or dtype != np.uint8:
+        more = len(shape) - len(self._planes_shape)  # axes of length 1 may come first
+        if shape != (1,) * more + self._planes_shape or dtype != np.uint8:
             raise InputError(
-                f"{what} is {dtype} {list(shape)}, the model takes uint8 {list(planes)}",
+                f"{what} is {dtype} {list(shape)}, the model takes uint8 "
+                f"{list(self._planes_shape)}",
                 "only numpy images are letterboxed; bring other arrays to the model's size first",
             )
-
-
-class Planes:
-    """A tensor (1, C, S, S) written and read as an image (S, S) or (S, S, 3)."""
-
-    def __init__(self, buffer: NDArray[Any]) -> None:
-        self._planes: list[Image] = list(buffer[0])
-
-    def write(self, image: Image) -> None:
-        """Copy an image of exactly that size into the tensor."""
-        if len(self._planes) == 1:
-            np.copyto(self._planes[0], image)
-        else:
-            import cv2
-
-            cv2.split(image, self._planes)  # six times as fast as a strided copy
-
-    def read(self) -> Image:
-        """A new image of the tensor."""
-        if len(self._planes) == 1:
-            return self._planes[0].copy()
-        import cv2
-
-        return np.asarray(cv2.merge(self._planes))

@@ -126,9 +126,10 @@ class Aligner:
             self.drop()
         if self._request is not None and self._request[0] is not None:
             _check_inside(self._request[0][1], box, "reference")
-        session.observe()
-        session.keep_reference()
-        self._reference = Framed(session.read(DRIVING_FRAME), box)
+        session.set_reference()
+        # What is not matched may stay on a GPU.
+        planes = session.read(DRIVING_FRAME) if session.can_register else np.empty(0, np.uint8)
+        self._reference = Framed(planes, box)
         if self._request is not None:
             self._apply()
 

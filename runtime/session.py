@@ -10,7 +10,6 @@ fails.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,12 @@ class Session:
 
     A call without an image uses what was written into the backend's memory before. Not thread-safe;
     the Animator is.
+
+    Attributes:
+        can_align: whether the chain takes an alignment.
+        can_register: whether source and reference can be aligned by matching them
+            (registration.py).
+        landmarks: names of what `find_landmarks` finds; none where the chain has no detector.
     """
 
     def __init__(self, chain: Chain, backend: Backend) -> None:
@@ -51,12 +56,17 @@ class Session:
         self.chain = chain
         self.backend = backend
         self.has_reference = False
+        self._tensors = chain.tensors()
+        self.can_align = ALIGNMENT in self._tensors
+        self.can_register = self.can_align and CONFIDENCE in self._tensors
+        self._matches = isinstance(chain.control, DisplacementControl)
+        self.landmarks: tuple[str, ...] = getattr(chain.control, "landmarks", ())
         (observe,) = chain.of_role("observe")
         references = chain.of_role("reference")
-        self._source = [stage.name for stage in chain.of_role("source")]
         self._observe = observe.name
-        self._copies = chain.copied_references()
+        self._source = [stage.name for stage in chain.of_role("source")]
         self._reference = [stage.name for stage in references]
+        self._copies = chain.copied_references()
         seen = {tensor.name for tensor in observe.outputs}
         taken = {tensor.name for stage in references for tensor in stage.inputs}
         # A reference stage that reads the source runs again with a new one, on a copy of what was
@@ -64,8 +74,6 @@ class Session:
         self._follows_source = bool(taken - seen)
         self._of_reference = sorted(taken & seen) if self._follows_source else []
         self._kept: dict[str, NDArray[Any]] = {}
-        self._states = [pair.to for pair in chain.recurrent]
-        self._names = chain.tensors().keys()
         # Looked up once: the backend's own memory on the host.
         self._controls = {
             control.name: (backend.view(control.name), control) for control in chain.controls
@@ -100,18 +108,7 @@ class Session:
         """Set a measured value, limited to the control's range, if there is such a control."""
         if name in self._controls:
             view, control = self._controls[name]
-            low, high = control.range
-            view[0] = min(high, max(low, value))
-
-    @property
-    def can_align(self) -> bool:
-        """Whether the chain takes an alignment."""
-        return ALIGNMENT in self._names
-
-    @property
-    def can_register(self) -> bool:
-        """Whether source and reference can be aligned by matching them (registration.py)."""
-        return self.can_align and CONFIDENCE in self._names
+            view[0] = np.clip(value, *control.range)
 
     def align(self, alignment: NDArray[np.float32] | None) -> None:
         """Set where in the reference frame the motion of each cell of the source is read.
@@ -133,8 +130,8 @@ class Session:
         self.backend.view(ALIGNMENT)[...] = alignment
 
     def own_cells(self) -> NDArray[np.float32]:
-        """The points of the grid's own cells, (1, rows, columns, 2)."""
-        return own_places(*self.chain.tensors()[ALIGNMENT].shape[1:3])
+        """The points of the alignment's own cells, (1, rows, columns, 2)."""
+        return own_places(*self._tensors[ALIGNMENT].shape[1:3])
 
     def set_source(self, image: Planes | None = None) -> None:
         """Take a source image and reset the states; the reference stays."""
@@ -151,11 +148,6 @@ class Session:
     def set_reference(self, frame: Planes | None = None) -> None:
         """Take a driving frame as the reference of relative motion and reset the states."""
         self.observe(frame)
-        self.keep_reference()
-        self.restart()
-
-    def keep_reference(self) -> None:
-        """Make the frame just observed the reference; states stay as they are."""
         self.has_reference = False  # until all of it is there
         for made, kept in self._copies:
             self.backend.copy(made, kept)
@@ -163,6 +155,7 @@ class Session:
         for stage in self._reference:
             self.backend.run(stage)
         self.has_reference = True
+        self.restart()
 
     def observe(self, frame: Planes | None = None) -> None:
         """Look at a driving frame alone, for `read`; changes nothing that a later frame sees."""
@@ -179,11 +172,10 @@ class Session:
         Raises:
             ConfigError: the chain has no displacements, or there is no reference.
         """
-        if not isinstance(self.chain.control, DisplacementControl) or not self.has_reference:
+        if not self._matches or not self.has_reference:
             raise ConfigError("there is no displacement to find", "set a reference first")
         self.observe(frame)
-        views = [view for view, _ in self._controls.values()]
-        views += [self.backend.view(ALIGNMENT)] if self.can_align else []
+        views = [self.backend.view(name) for name in self.chain.settings()]
         before = [view.copy() for view in views]
         self._set_defaults()
         try:
@@ -192,12 +184,6 @@ class Session:
             for view, value in zip(views, before, strict=True):
                 view[...] = value
         return np.asarray(self.backend.read("displacement")[0], np.float32)
-
-    @property
-    def landmarks(self) -> tuple[str, ...]:
-        """Names of what `find_landmarks` finds; none where the chain has no detector."""
-        control = self.chain.control
-        return control.landmarks if isinstance(control, DisplacementControl) else ()
 
     def find_landmarks(self, image: Planes | None = None) -> NDArray[np.float32]:
         """Look for landmarks in a source image or a driving frame; changes nothing else.
@@ -210,7 +196,7 @@ class Session:
             ConfigError: the chain has no detector of landmarks.
         """
         if not self.landmarks:
-            raise ConfigError("this model finds no landmarks")
+            raise ConfigError("this model finds no landmarks", "place them by hand: align()")
         self._give(LANDMARK_IMAGE, image)
         (stage,) = self.chain.of_role("landmarks")
         self.backend.run(stage.name)
@@ -221,19 +207,17 @@ class Session:
 
         Returns:
             The backend's own memory, which the next frame overwrites.
-
         """
         self._give(DRIVING_FRAME, frame)
         if not self.has_reference:
-            self.observe()
-            self.keep_reference()
+            self.set_reference()
         self.backend.run_frame()
         return self.backend.view(FRAME)
 
     def restart(self) -> None:
         """Reset the states to zero."""
-        for state in self._states:
-            self.backend.write(state, 0)
+        for pair in self.chain.recurrent:
+            self.backend.write(pair.to, 0)
 
     def forget_reference(self) -> None:
         """Let the next frame become the reference; reset the states."""
@@ -246,15 +230,10 @@ class Session:
         Raises:
             ConfigError: there is no such tensor.
         """
-        if name not in self._names:
-            known = ", ".join(sorted(self._names))
+        if name not in self._tensors:
+            known = ", ".join(sorted(self._tensors))
             raise ConfigError(f"the bundle has no tensor {name!r}", f"it has {known}")
         return self.backend.read(name)
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Seconds of each per-frame stage in the last frame; a live view."""
-        return self.backend.seconds
 
     def close(self) -> None:
         """Release the backend's memory and threads; a second call does nothing."""
