@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from .animator import Animator
 from .compose import parse_size
@@ -74,7 +75,7 @@ def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
         help="size of the result, at most 1920 pixels a side: the source's own (default), the "
         "model's (256 pixels on the longer side with the default model), or WIDTHxHEIGHT. As sharp "
         "as the source if the bundle can do that, else the model's frame is enlarged")
-    add("--no-mark", action="store_true", help="leave the synthetic mark out")
+    add("--no-mark", dest="mark", action="store_false", help="leave the synthetic mark out")
     add("--json", action="store_true", help="print the result as JSON")
     # fmt: on
 
@@ -90,27 +91,23 @@ def run_animate(args: argparse.Namespace) -> int:
     given = {name: getattr(args, name) for name in Smoothing._fields}
     given = {name: value for name, value in given.items() if value is not None}
     smooth = Smoothing(**given) if args.smooth or given else None
-    job = Job(
-        args.source, args.driving, args.output, args.reference, args.crop, args.source_crop,
-        args.source_frame, args.side_by_side, not args.no_mark, args.landmarks,
-        args.debug_picture, args.size,
-    )  # fmt: skip
+    job = Job(**{field.name: getattr(args, field.name) for field in fields(Job)})
+    options = {"motion": args.motion, "scale": args.scale, "shading": args.shading}
+    return _animate(args, [job], args.json, smooth=smooth, **options)
+
+
+def _animate(args: argparse.Namespace, jobs: list[Job], as_json: bool, **options: Any) -> int:
     with Animator.open(
-        args.bundle, args.backend, motion=args.motion, smooth=smooth, threads=args.threads,
-        scale=args.scale, device=args.device, shading=args.shading,
-    ) as animator:  # fmt: skip
-        _animate(animator, job, args.json)
+        args.bundle, args.backend, threads=args.threads, device=args.device, **options
+    ) as animator:
+        for job in jobs:
+            done = animate_files(animator, job)
+            record = asdict(done) | {"quality": as_rows(done.quality)}
+            print(json.dumps(record, default=str) if as_json else done.output)
+            said = f"{done.frames} frames, {done.frames / done.seconds:.1f} a second with files"
+            for line in filter(None, (said, done.alignment, summary(done.quality))):
+                print(printable(line), file=sys.stderr)
     return 0
-
-
-def _animate(animator: Animator, job: Job, as_json: bool) -> None:
-    done = animate_files(animator, job)
-    record = asdict(done) | {"quality": as_rows(done.quality)}
-    print(json.dumps(record, default=str) if as_json else done.output)
-    rate = done.frames / done.seconds
-    said = f"{done.frames} frames, {rate:.1f} a second with files"
-    for line in filter(None, (said, done.alignment, summary(done.quality))):
-        print(printable(line), file=sys.stderr)
 
 
 def add_demo(verbs: Subparsers[argparse.ArgumentParser]) -> None:
@@ -130,12 +127,7 @@ def add_demo(verbs: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Run `sonomime demo`."""
-    with Animator.open(
-        args.bundle, args.backend, threads=args.threads, device=args.device
-    ) as animator:
-        for job in demo_jobs(args.output):
-            _animate(animator, job, False)
-    return 0
+    return _animate(args, demo_jobs(args.output), False)
 
 
 def add_doctor(verbs: Subparsers[argparse.ArgumentParser]) -> None:
@@ -169,12 +161,9 @@ def _verb(
     run: Callable[[argparse.Namespace], int], more: str = "",
 ) -> argparse.ArgumentParser:  # fmt: skip
     parser = verbs.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}. {more}".strip(),
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}".strip(),
+        epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.set_defaults(run=run)
     return parser
 

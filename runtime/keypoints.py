@@ -18,7 +18,7 @@ _SMALLEST_AREA = 4e-4
 
 
 def hull_area(points: Points) -> float:
-    """Area of the convex hull of (K, 2) points, computed in float32; the whole picture has 4.
+    """Area of the points' convex hull, computed in float32; the whole picture has 4.
 
     Fewer than three points, or points on one line, have area 0.
     """
@@ -31,28 +31,18 @@ def hull_area(points: Points) -> float:
 def hull_scale(source: Points, reference: Points) -> float:
     """How much larger the source's anatomy is: sqrt of the ratio of hull areas, in [0.5, 2].
 
-    Args:
-        source: (K, 2) keypoints of the source image.
-        reference: (K, 2) keypoints of the reference driving frame.
-
-    Returns:
-        The factor s of p = p_S + s (p_D - p_R); 1 if a hull is too small to tell.
+    It is the factor s of p = p_S + s (p_D - p_R), and 1 if a hull is too small to tell.
     """
     areas = hull_area(source), hull_area(reference)
     if min(areas) < _SMALLEST_AREA:
         return 1.0
-    low, high = SCALE_RANGE
-    return min(high, max(low, math.sqrt(areas[0] / areas[1])))
+    return float(np.clip(math.sqrt(areas[0] / areas[1]), *SCALE_RANGE))
 
 
 def reference_distance(source: Points, frame: Points) -> float:
     """How different the poses of source and driving frame are, whatever their place and size.
 
     Sum over keypoints of |(p_R - mean) / sqrt(area_R) - (p_S - mean) / sqrt(area_S)|^2.
-
-    Args:
-        source: (K, 2) keypoints of the source image.
-        frame: (K, 2) keypoints of the driving frame.
     """
 
     def normalised(points: Points) -> NDArray[np.float64]:

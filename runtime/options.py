@@ -14,6 +14,8 @@ Scale = float | Literal["hull"]
 Shading = Literal["off", "low", "full"]
 
 SHARES: dict[Shading, float] = {"off": 0.0, "low": 0.5, "full": 1.0}
+_NEUTRAL = {"shade": 1.0, "min_cutoff": 0.0, "beta": 0.0, "scale": 1.0}
+"""What a model without that control does."""
 
 
 class Smoothing(NamedTuple):
@@ -48,6 +50,7 @@ def set_options(
         )
     if shading not in SHARES:
         raise ConfigError(f"unknown shading {shading!r}", ", ".join(SHARES))
+    min_cutoff, beta = _cutoffs(smooth)
     chain = session.chain
     motions = chain.motions()
     if motion not in motions:
@@ -58,40 +61,39 @@ def set_options(
                 "--reference N)"
             )
         raise ConfigError(f"this model cannot make {motion} motion", hint)
-    if len(motions) > 1:
-        session.set_control("relative", float(motion == "relative"))
-    if scale == "hull":
-        if not has_hulls(chain):
-            raise ConfigError(
-                "this model has no keypoints of source and reference to take the scale from",
-                "give the scale as a number, for example 1",
-            )
-        session.set_within("scale", 1.0)  # until source and reference are there
-    elif session.has_control("scale") or scale != 1.0:
-        session.set_control("scale", scale)
-    smoothing = _as_smoothing(smooth)
-    for name in ("min_cutoff", "beta"):
-        if session.has_control(name) or smoothing is not None:
-            session.set_control(name, 0.0 if smoothing is None else getattr(smoothing, name))
-    if session.has_control("shade"):
-        session.set_control("shade", SHARES[shading])
-    elif shading != "full":
+    if scale == "hull" and not has_hulls(chain):
+        raise ConfigError(
+            "this model has no keypoints of source and reference to take the scale from",
+            "give the scale as a number, for example 1",
+        )
+    if shading != "full" and not session.has_control("shade"):
         raise ConfigError(
             f"this model cannot reduce its shading: {shading!r} has no effect",
             "leave shading out; only models that move by displacements have it",
         )
+    wanted = {"shade": SHARES[shading], "min_cutoff": min_cutoff, "beta": beta}
+    if len(motions) > 1:
+        wanted["relative"] = float(motion == "relative")
+    if scale == "hull":
+        session.set_within("scale", 1.0)  # until source and reference are there
+    else:
+        wanted["scale"] = scale
+    for name, value in wanted.items():
+        if session.has_control(name) or value != _NEUTRAL[name]:
+            session.set_control(name, value)
 
 
-def _as_smoothing(smooth: AnySmoothing) -> Smoothing | None:
+def _cutoffs(smooth: AnySmoothing) -> tuple[float, float]:
+    """(min_cutoff, beta); zeros do not smooth."""
     if smooth is None or smooth is False:
-        return None
+        return 0.0, 0.0
     try:
         min_cutoff, beta = Smoothing() if smooth is True else map(float, smooth)
     except (TypeError, ValueError):
         raise ConfigError(f"smooth {smooth!r} is not (min_cutoff, beta)") from None
     if not (0 < min_cutoff < math.inf and 0 <= beta < math.inf):
         raise ConfigError("smoothing needs min_cutoff above 0 Hz and beta of at least 0")
-    return Smoothing(min_cutoff, beta)
+    return min_cutoff, beta
 
 
 def has_hulls(chain: Chain) -> bool:
@@ -101,6 +103,7 @@ def has_hulls(chain: Chain) -> bool:
 
 def fit_scale(session: Session) -> None:
     """Set the scale by the hulls of source and reference, which must both be set."""
-    source = session.read("source_kp_value")[0]
-    reference = session.read(REFERENCE + "kp_value")[0]
+    source, reference = (
+        session.read(name)[0] for name in ("source_kp_value", REFERENCE + "kp_value")
+    )
     session.set_within("scale", hull_scale(source, reference))

@@ -12,7 +12,7 @@ from .animator import Animator
 from .bundle.manifest import ALIGNMENT
 from .compose import MOST_SIDE, Size, fitted, target_size
 from .debug_picture import write_debug_picture
-from .landmarks import Alignment, Picture, align_pair
+from .landmarks import Picture, align_pair
 from .media.frames import Crop, Image, Letterbox, has_colour, resize
 from .media.mark import draw_mark, metadata
 from .media.panels import Panels
@@ -91,8 +91,8 @@ def animate_files(animator: Animator, job: Job) -> Done:
         animator.reset()
         animator.set_source(still)
         size = shown = _size(animator.letterbox, job.size, composes)
-        reference = choose_reference(animator, driving, job.reference)
-        alignment = _align(animator, job, still, reference.image)
+        index, reference = choose_reference(animator, driving, job.reference)
+        alignment = _align(animator, job, still, reference)
         channels = 3 if still.ndim == 3 else channels
         panels = None
         if job.side_by_side:
@@ -118,7 +118,17 @@ def animate_files(animator: Animator, job: Job) -> Done:
                     picture = panels.compose((None, frame.image, picture))
                 sink.write(picture, frame.timestamp)
         seconds = time.perf_counter() - begin
-        return Done(job.output, sink.count, reference.index, shown, seconds, alignment.said, judged)
+        return Done(job.output, sink.count, index, shown, seconds, alignment, judged)
+
+
+def demo_jobs(output: Path) -> list[Job]:
+    """The sample stills moved by the sample clips, side by side: into `output` one subject moved by
+    itself, into the file with -2 after its name one subject moved by another."""
+    second = output.parent / f"{output.stem}-2{output.suffix}"
+    return [
+        Job(SAMPLES / "still.png", SAMPLES / "driving.mp4", output, side_by_side=True),
+        Job(SAMPLES / "lung_still.png", SAMPLES / "lung.mp4", second, side_by_side=True),
+    ]
 
 
 def _source_of(job: Job, channels: int, composes: bool) -> Image:
@@ -152,22 +162,13 @@ def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
     return target_size(size, box)
 
 
-def demo_jobs(output: Path) -> list[Job]:
-    """The sample stills moved by the sample clips, side by side: into `output` one subject moved by
-    itself, into the file with -2 after its name one subject moved by another."""
-    second = output.parent / f"{output.stem}-2{output.suffix}"
-    return [
-        Job(SAMPLES / "still.png", SAMPLES / "driving.mp4", output, side_by_side=True),
-        Job(SAMPLES / "lung_still.png", SAMPLES / "lung.mp4", second, side_by_side=True),
-    ]
-
-
-def _align(animator: Animator, job: Job, still: Image, reference: Image | None) -> Alignment:
-    """Align the pair, and draw the debug picture if the job asks for one."""
+def _align(animator: Animator, job: Job, still: Image, reference: Image | None) -> str:
+    """Align the pair, and draw the debug picture if the job asks for one; what was aligned by."""
     second = None if reference is None else Picture(reference, job.crop)
     alignment = align_pair(animator, job.landmarks, Picture(still, job.source_crop), second)
     if job.debug_picture is not None:
-        if not animator.session.can_align:
+        session = animator.session
+        if not session.can_align:
             raise ConfigError(
                 "there is no alignment to draw: --debug-picture has no effect",
                 "leave it out; alignments are for models that move by displacements",
@@ -178,11 +179,10 @@ def _align(animator: Animator, job: Job, still: Image, reference: Image | None) 
                 "leave --debug-picture out, or record the clip to a file",
             )
         write_debug_picture(
-            job.debug_picture, (still, reference), animator.read(ALIGNMENT),
-            (alignment.source, alignment.reference), alignment.names,
-            animator.session.chain.image.size,
+            job.debug_picture, (still, reference), animator.read(ALIGNMENT), alignment.points,
+            alignment.names, session.chain.image.size,
         )  # fmt: skip
-    return alignment
+    return alignment.said
 
 
 def _check(job: Job) -> None:

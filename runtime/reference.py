@@ -7,7 +7,6 @@ frames, so with them it is the frame from which the others have moved least.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,15 +27,9 @@ CANDIDATES = 16
 """How many frames of a clip are matched with each other, at most."""
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A driving frame's index from 0, and its pixels if they were read."""
-
-    index: int | None
-    image: Image | None = None
-
-
-def choose_reference(animator: Animator, driving: FrameSource, reference: str | int) -> Reference:
+def choose_reference(
+    animator: Animator, driving: FrameSource, reference: str | int
+) -> tuple[int | None, Image | None]:
     """Set the reference frame of relative motion.
 
     Args:
@@ -44,7 +37,8 @@ def choose_reference(animator: Animator, driving: FrameSource, reference: str | 
             set: the first frame animated becomes the reference.
 
     Returns:
-        The reference; its index is None for absolute motion, which has none.
+        The reference's index from 0, None for absolute motion, which has none; and its pixels if
+        they were read.
 
     Raises:
         ConfigError: `best`, and the model has nothing to choose by.
@@ -52,10 +46,10 @@ def choose_reference(animator: Animator, driving: FrameSource, reference: str | 
         BackendError: a stage failed.
     """
     if animator.motion == "absolute":
-        return Reference(None)
+        return None, None
     matches = isinstance(animator.session.chain.control, DisplacementControl)
     if reference == "first" and not (matches and driving.seekable):
-        return Reference(0)
+        return 0, None
     if not driving.seekable:
         raise InputError(
             f"{driving.path} cannot be read twice, so its reference has to be its first frame",
@@ -72,7 +66,7 @@ def choose_reference(animator: Animator, driving: FrameSource, reference: str | 
             "it; choose another with --reference",
             index, driving.path,
         )  # fmt: skip
-    return Reference(index, image)
+    return index, image
 
 
 def nth_frame(source: FrameSource, index: int) -> Image:
@@ -97,27 +91,22 @@ def _most_alike(animator: Animator, driving: FrameSource) -> int:
             "give --reference the number of a frame, or leave it out for the first",
         )
     source = animator.read("source_kp_value")[0]
-    best, least = 0, np.inf
-    for frame in progress(driving, driving.count_hint, "choose the reference"):
-        distance = reference_distance(source, animator.detect(frame.image))
-        if distance < least:
-            best, least = frame.index, distance
-    return best
+    frames = progress(driving, driving.count_hint, "choose the reference")
+    distances = {f.index: reference_distance(source, animator.detect(f.image)) for f in frames}
+    return min(distances, key=distances.__getitem__)
 
 
 def _least_moved(animator: Animator, driving: FrameSource) -> int:
     """The frame with the least mean, over the others, of the median displacement from it."""
     session = animator.session
     frames = _sample(driving, session.chain.image.size)
-    best, least = next(iter(frames)), np.inf
+    moved = {}
     for index, planes in progress(frames.items(), len(frames), "choose the reference"):
         session.set_reference(planes)
         others = (other for at, other in frames.items() if at != index)
         lengths = [np.linalg.norm(session.match(other), axis=-1) for other in others]
-        moved = float(np.mean([np.median(length) for length in lengths])) if lengths else 0.0
-        if moved < least:
-            best, least = index, moved
-    return best
+        moved[index] = np.mean([np.median(length) for length in lengths]) if lengths else 0.0
+    return min(moved, key=moved.__getitem__)
 
 
 def _sample(driving: FrameSource, size: int) -> dict[int, Planes]:
