@@ -12,7 +12,6 @@ from toy_displacement import CELLS, make_displacement_toy
 
 from sonomime.runtime import Animator
 from sonomime.runtime.alignment import by_landmarks, nearby
-from sonomime.runtime.landmarks import Picture, align_pair
 from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.registration import (
     Framed,
@@ -151,6 +150,7 @@ SOURCE, REFERENCE = blob(64, 0.25, 0), blob(64, -0.15, 0)
 def animator(tmp_path: Path) -> Any:
     toy = make_displacement_toy(tmp_path / "sure", landmarks=(), sure=True)
     with Animator.open(toy, "cpu", threads=1) as opened:
+        opened.set_source(SOURCE)
         yield opened
 
 
@@ -161,7 +161,6 @@ def shift_of(animator: Animator) -> Any:
 
 def test_an_animator_aligns_by_its_two_pictures(animator: Animator) -> None:
     """Whatever frames came since the reference; reference and controls are as before."""
-    animator.set_source(SOURCE)
     animator.session.set_control("scale", 0.0)
     animator.set_reference(REFERENCE)
     animator.animate(blob(64, 0.1, 0.3))
@@ -171,14 +170,6 @@ def test_an_animator_aligns_by_its_two_pictures(animator: Animator) -> None:
     assert -0.4 < x < -0.1 and abs(y) < 0.02
     assert np.array_equal(animator.read("reference_centre"), centre)
     assert animator.read("scale") == 0
-
-
-def test_an_alignment_by_pictures_waits_for_the_first_frame(animator: Animator) -> None:
-    animator.set_source(SOURCE)
-    animator.align()
-    assert (shift_of(animator) == 0).all()
-    assert np.array_equal(animator.animate(REFERENCE), SOURCE), "nothing has moved yet"
-    assert shift_of(animator)[0] < -0.1
 
 
 def test_what_fails_half_way_is_done_again(
@@ -196,13 +187,13 @@ def test_what_fails_half_way_is_done_again(
         run(stage)
 
     monkeypatch.setattr(animator.session.backend, "run", failing)
-    animator.set_source(SOURCE)
     animator.session.set_control("scale", 0.5)
     animator.align()
+    assert (shift_of(animator) == 0).all(), "waits for the first frame"
     with pytest.raises(BackendError):
         animator.animate(REFERENCE)
     assert animator.read("scale") == 0.5 and not animator.session.has_reference
-    assert np.array_equal(animator.animate(REFERENCE), SOURCE)
+    assert np.array_equal(animator.animate(REFERENCE), SOURCE), "nothing has moved yet"
     assert shift_of(animator)[0] < -0.1
     count = 0
     with pytest.raises(BackendError):
@@ -211,33 +202,9 @@ def test_what_fails_half_way_is_done_again(
 
 
 def test_what_cannot_be_aligned(animator: Animator, displacement_toy: Path) -> None:
-    animator.set_source(SOURCE)
     with pytest.raises(ConfigError):
         animator.align(pictures=False)
     with Animator.open(displacement_toy, "cpu", threads=1) as unsure:
         unsure.set_source(SOURCE)
         with pytest.raises(ConfigError):
             unsure.align()
-
-
-def test_a_pair_is_aligned_by_what_both_show_unless_it_is_not_wanted(
-    animator: Animator, tmp_path: Path
-) -> None:
-    animator.set_source(SOURCE)
-    found = align_pair(animator, "auto", Picture(SOURCE), None)
-    animator.animate(REFERENCE)
-    assert found.pictures and found.names == ()
-    assert shift_of(animator)[0] < -0.1, "a stream can be aligned too"
-    asked = align_pair(animator, "none", Picture(SOURCE), Picture(REFERENCE))
-    assert not asked.pictures and asked.said != found.said
-    animator.animate(REFERENCE)
-    assert np.array_equal(animator.read("alignment"), own_places(CELLS, CELLS))
-    path = tmp_path / "landmarks.csv"
-    path.write_text("image,keypoint,x,y\nsource,a,39,31\nreference,a,27,31\n", encoding="utf-8")
-    black = Picture(REFERENCE // 40)
-    nothing = align_pair(animator, "auto", Picture(SOURCE), black)
-    assert not nothing.pictures and nothing.said not in (asked.said, found.said)
-    for reference, pictures in ((black, False), (Picture(REFERENCE), True)):
-        both = align_pair(animator, path, Picture(SOURCE), reference)
-        assert (both.names, both.pictures) == (("a",), pictures)
-        assert ("what both pictures show" in both.said) == pictures
