@@ -57,7 +57,7 @@ flat = Reshape(raw, row)
 seen, last = Split <axis=1> (state, widths)
 cycles = Mul(min_cutoff, dt_seconds)
 rate = Mul(cycles, turn)
-below = Add(rate, one)
+below = Add(rate, unit)
 low_pass = Div(rate, below)
 gap = Sub(flat, last)
 step = Mul(gap, low_pass)
@@ -71,15 +71,15 @@ target_kp_value = Reshape(result, points)
 next_state = Concat <axis=1> (yes, result)
 """
 MOTION = """
-move = Sub(source_kp_value, target_kp_value)
-mean = ReduceMean (move, axis_1)
-shift = Reshape(mean, point)
-deformation = Add(grid, shift)
 grey = ReduceMean (source_small, axis_1)
+move = Sub(source_kp_value, target_kp_value)
+all_move = ReduceMean (move, axis_1)
+shift = Reshape(all_move, point)
+deformation = Add(grid, shift)
 zeros = Mul(grey, zero)
-occlusion_map = Add(zeros, one)
+occlusion_map = Add(zeros, unit)
 """
-LAYERS = "gate = Sub(occlusion_map, zero)\noffset = Sub(occlusion_map, one)"
+LAYERS = "gate = Sub(occlusion_map, zero)\noffset = Sub(occlusion_map, unit)"
 RESIZE = 'Resize <mode="linear", coordinate_transformation_mode="half_pixel">'
 GENERATOR = f"""
 planes = Transpose <perm=[0, 3, 1, 2]> (deformation)
@@ -164,7 +164,7 @@ def write_toy(
         for name, shape in all_shapes.items()
     }
     constants = {
-        "axis_1": [1], "axis_2": [2], "axis_3": [3], "zero": 0.0, "one": 1.0, "half": 0.5,
+        "axis_1": [1], "axis_2": [2], "axis_3": [3], "zero": 0.0, "unit": 1.0, "half": 0.5,
         "white": 255.0, "tiny": 1e-6, "turn": 2 * np.pi, "point": [1, 1, 1, 2],
         "none": np.empty(0), "planar": [1, 2, size, size],
         "places": own_places(size, size).reshape(-1, 2), **constants,

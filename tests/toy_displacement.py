@@ -27,7 +27,7 @@ there = Add(CENTRE, aside)
 rows = Reshape(levels, all)
 bright = ReduceMax(rows, axis_2)
 share = Div(bright, light)
-sure = Clip(share, zero, one)
+sure = Clip(share, zero, unit)
 each = Mul(sure, sureness)
 landmarks = Concat <axis=2> (there, each)
 """
@@ -42,7 +42,7 @@ moved = Sub(reference_centre, driving_centre)
 back = Reshape(moved, point)
 local = Mul(near, back)
 displacement = Mul(local, scale)
-next_state = Add(state, one)
+next_state = Add(state, unit)
 """
 CONFIDENCE = "confidence = Transpose <perm=[0, 3, 1, 2]> (near)"
 DISPLACED = f"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,9 @@ from numpy.typing import NDArray
 from toy_bundle import blob, make_toy_bundle
 
 from sonomime.runtime import Animator
-from sonomime.runtime.compose import MOST_SIDE, Composer, fitted, parse_size
-from sonomime.runtime.media.frames import Letterbox, read_image
+from sonomime.runtime.compose import Composer, fitted, parse_size
+from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.media.pixels import levels_apart
-from sonomime.runtime.media.video import open_source
-from sonomime.runtime.pipeline import Job, animate_files
 from sonomime.runtime.session import own_places
 from sonomime.runtime.support.errors import ConfigError, InputError
 
@@ -225,59 +222,3 @@ def test_sizes_that_are_read() -> None:
         with pytest.raises(ConfigError):
             parse_size(text)
     assert fitted(3000, 10, 100, 100) == (100, 1)
-
-
-# -- from files to files --------------------------------------------------------------------------
-
-
-def job(folder: Path, picture: Image, name: str, **options: Any) -> Job:
-    """A still and two driving frames in files."""
-    (folder / "driving").mkdir(exist_ok=True)
-    for i, x in enumerate((0.0, 0.2)):
-        cv2.imwrite(str(folder / "driving" / f"{i}.png"), blob(64, x, 0))
-    still = folder / "still.png"
-    cv2.imwrite(str(still), picture if picture.ndim == 2 else picture[..., ::-1])
-    return Job(still, folder / "driving", folder / name, **options)
-
-
-def test_files_are_composed_unless_asked_otherwise(
-    animator: Animator, toy_bundle: Path, tmp_path: Path
-) -> None:
-    for size, shown in (("source", (400, 300)), ("model", (64, 48)), ((200, 150), (200, 150))):
-        done = animate_files(animator, job(tmp_path, wide(0), "o.mkv", mark=False, size=size))
-        assert done.size == shown
-        last = [frame.image for frame in open_source(done.output)][-1]
-        wanted = cv2.resize(wide(0.2), shown, interpolation=cv2.INTER_AREA)
-        assert levels_apart(last, wanted) <= 5
-    with Animator.open(toy_bundle, threads=1) as enlarging:
-        for size, shown in (("source", (400, 300)), ("model", (64, 48))):
-            done = animate_files(enlarging, job(tmp_path, wide(0), "o.mkv", size=size))
-            assert done.size == shown
-        with pytest.raises(ConfigError):
-            animate_files(enlarging, job(tmp_path, wide(0), "no.mkv", size=(200, 150)))
-        assert not (tmp_path / "no.mkv").exists()
-
-
-@pytest.mark.parametrize("side_by_side", [False, True])
-def test_colours_reach_the_file(animator: Animator, tmp_path: Path, side_by_side: bool) -> None:
-    picture = blob(120, 0, 0, channels=3, height=91)
-    done = animate_files(
-        animator, job(tmp_path, picture, "out.mkv", side_by_side=side_by_side, mark=False)
-    )
-    assert (done.size == (120, 91)) is not side_by_side
-    first = next(iter(open_source(done.output, channels=3))).image[20:]  # below the captions
-    spread = np.ptp(first.astype(int), axis=2)
-    assert spread.max() > 150, "the blob is orange"
-    white = (spread <= 2) & (first[..., 0] > 230)
-    assert white.any() == side_by_side, "the driving blob is grey"
-    grey = np.repeat(wide(0)[..., None], 3, axis=2)
-    done = animate_files(animator, job(tmp_path, grey, "out", mark=False))
-    assert read_image(min(done.output.iterdir())).ndim == 2, "grey in a file of colours"
-
-
-def test_a_source_above_the_limit_is_animated_smaller_and_that_is_logged(
-    animator: Animator, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    done = animate_files(animator, job(tmp_path, blob(2400, 0, 0, height=300), "out"))
-    assert done.size == (MOST_SIDE, 240)
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
