@@ -166,7 +166,7 @@ class Animator:
                 picture.check(size)
                 if out is not None:
                     raise ConfigError("`out` takes the model's own frame", "give size or out")
-            step, now = _times(self._last_time, timestamp)
+            step, now = self._times(timestamp)
             target = self._io.target(out)
             self.session.set_within("dt_seconds", step)
             box = self._io.give(frame, DRIVING_FRAME)
@@ -325,18 +325,14 @@ class Animator:
         if self._scale == "hull" and self.session.has_reference and self._picture is not None:
             fit_scale(self.session)
 
-
-def _times(last: float | None, timestamp: float | None) -> tuple[float, float]:
-    """Seconds since the last frame, if any, and the next frame's time.
-
-    Raises:
-        InputError: a time that is not finite, or not after the last frame's.
-    """
-    if timestamp is None:
-        return STEP_SECONDS, 0.0 if last is None else last + STEP_SECONDS
-    if not math.isfinite(timestamp) or (last is not None and timestamp <= last):
-        raise InputError(
-            f"the frame's time is {timestamp:g} s, the last one's {0 if last is None else last:g}",
-            "times are finite and increase within a clip; call reset() before another clip",
-        )
-    return STEP_SECONDS if last is None else timestamp - last, timestamp
+    def _times(self, timestamp: float | None) -> tuple[float, float]:
+        """Seconds since the last frame, if any, and the next frame's time."""
+        last = self._last_time
+        if timestamp is None:
+            return STEP_SECONDS, 0.0 if last is None else last + STEP_SECONDS
+        if not math.isfinite(timestamp) or (last is not None and timestamp <= last):
+            raise InputError(
+                f"the frame's time is {timestamp:g} s, the last one's {last or 0:g}",
+                "times are finite and increase within a clip; call reset() before another clip",
+            )
+        return STEP_SECONDS if last is None else timestamp - last, timestamp

@@ -25,7 +25,7 @@ from .alignment import (
     pixels_to_points,
     points_to_pixels,
 )
-from .bundle.manifest import CONFIDENCE, DRIVING_FRAME, SOURCE_IMAGE
+from .bundle.manifest import ALIGNMENT, CONFIDENCE, DRIVING_FRAME, SOURCE_IMAGE
 from .media.frames import Letterbox, shows_something
 from .session import Planes, Session, own_places
 from .support.errors import ConfigError, InputError
@@ -143,7 +143,7 @@ class Aligner:
             source = Framed(session.read(SOURCE_IMAGE), box)
             session.align(registered(session, source, self._reference, pair))
         elif pair is not None:
-            cells = session.own_cells().astype(np.float64)
+            cells = own_places(*session.read(ALIGNMENT).shape[1:3]).astype(np.float64)
             session.align(by_landmarks(cells, *pair).astype(np.float32))
 
 

@@ -27,6 +27,7 @@ from .bundle.manifest import (
     TRANSFER,
     Chain,
     DisplacementControl,
+    Role,
 )
 from .support.errors import ConfigError, InputError
 
@@ -62,13 +63,9 @@ class Session:
         self._matches = isinstance(chain.control, DisplacementControl)
         self.landmarks: tuple[str, ...] = getattr(chain.control, "landmarks", ())
         (observe,) = chain.of_role("observe")
-        references = chain.of_role("reference")
-        self._observe = observe.name
-        self._source = [stage.name for stage in chain.of_role("source")]
-        self._reference = [stage.name for stage in references]
         self._copies = chain.copied_references()
         seen = {tensor.name for tensor in observe.outputs}
-        taken = {tensor.name for stage in references for tensor in stage.inputs}
+        taken = {tensor.name for stage in chain.of_role("reference") for tensor in stage.inputs}
         # A reference stage that reads the source runs again with a new one, on a copy of what was
         # seen of the reference frame, since later frames overwrite that.
         self._follows_source = bool(taken - seen)
@@ -79,11 +76,6 @@ class Session:
             control.name: (backend.view(control.name), control) for control in chain.controls
         }
         self._set_defaults()
-
-    def _set_defaults(self) -> None:
-        for view, control in self._controls.values():
-            view[0] = control.default
-        self.align(None)
 
     def has_control(self, name: str) -> bool:
         """Whether the chain takes a control of that name."""
@@ -111,38 +103,29 @@ class Session:
             view[0] = np.clip(value, *control.range)
 
     def align(self, alignment: NDArray[np.float32] | None) -> None:
-        """Set where in the reference frame the motion of each cell of the source is read.
-
-        Args:
-            alignment: (1, rows, columns, 2) points; None is every cell's own place.
+        """Set where in the reference frame the motion of each cell of the source is read: (1, rows,
+        columns, 2) points, or None for every cell's own place.
 
         Raises:
             ConfigError: the bundle cannot align, or an alignment of another shape.
         """
-        if not self.can_align:
-            if alignment is not None:
-                raise ConfigError("this model cannot align source and reference")
-            return
-        own = self.own_cells()
-        alignment = own if alignment is None else alignment
-        if alignment.shape != own.shape:
-            raise ConfigError(f"the alignment is {alignment.shape}, expected {own.shape}")
-        self.backend.view(ALIGNMENT)[...] = alignment
-
-    def own_cells(self) -> NDArray[np.float32]:
-        """The points of the alignment's own cells, (1, rows, columns, 2)."""
-        return own_places(*self._tensors[ALIGNMENT].shape[1:3])
+        if alignment is not None and not self.can_align:
+            raise ConfigError("this model cannot align source and reference")
+        if self.can_align:
+            own = own_places(*self._tensors[ALIGNMENT].shape[1:3])
+            alignment = own if alignment is None else alignment
+            if alignment.shape != own.shape:
+                raise ConfigError(f"the alignment is {alignment.shape}, expected {own.shape}")
+            self.backend.view(ALIGNMENT)[...] = alignment
 
     def set_source(self, image: Planes | None = None) -> None:
         """Take a source image and reset the states; the reference stays."""
         self._give(SOURCE_IMAGE, image)
-        for stage in self._source:
-            self.backend.run(stage)
+        self._run_all("source")
         if self.has_reference and self._follows_source:
             for name, value in self._kept.items():
                 self.backend.write(name, value)
-            for stage in self._reference:
-                self.backend.run(stage)
+            self._run_all("reference")
         self.restart()
 
     def set_reference(self, frame: Planes | None = None) -> None:
@@ -152,15 +135,14 @@ class Session:
         for made, kept in self._copies:
             self.backend.copy(made, kept)
         self._kept = {name: self.backend.read(name) for name in self._of_reference}
-        for stage in self._reference:
-            self.backend.run(stage)
+        self._run_all("reference")
         self.has_reference = True
         self.restart()
 
     def observe(self, frame: Planes | None = None) -> None:
         """Look at a driving frame alone, for `read`; changes nothing that a later frame sees."""
         self._give(DRIVING_FRAME, frame)
-        self.backend.run(self._observe)
+        self._run_all("observe")
 
     def match(self, frame: Planes | None = None) -> NDArray[np.float32]:
         """How a driving frame has moved from the reference, by default controls and without
@@ -198,8 +180,7 @@ class Session:
         if not self.landmarks:
             raise ConfigError("this model finds no landmarks", "place them by hand: align()")
         self._give(LANDMARK_IMAGE, image)
-        (stage,) = self.chain.of_role("landmarks")
-        self.backend.run(stage.name)
+        self._run_all("landmarks")
         return np.asarray(self.backend.read(LANDMARKS)[0], np.float32)
 
     def animate(self, frame: Planes | None = None) -> Planes:
@@ -239,6 +220,15 @@ class Session:
         """Release the backend's memory and threads; a second call does nothing."""
         self._controls.clear()
         self.backend.close()
+
+    def _set_defaults(self) -> None:
+        for view, control in self._controls.values():
+            view[0] = control.default
+        self.align(None)
+
+    def _run_all(self, role: Role) -> None:
+        for stage in self.chain.of_role(role):
+            self.backend.run(stage.name)
 
     def _give(self, tensor: str, image: Planes | None) -> None:
         if image is None:
