@@ -74,9 +74,7 @@ def animate_files(animator: Animator, job: Job) -> Done:
     the source and has its colours; else the model's frame is enlarged.
 
     Raises:
-        ConfigError: a size that cannot be made; a reference that is not first, best or an index,
-            or that the model cannot choose; `best` with a landmarks file; a clip driven by one
-            frame without `source_frame`.
+        ConfigError: what the job asks for makes no sense, or the model cannot do it.
         InputError: the source or the driving clip cannot be used, or lacks the frame asked for.
         OutputError: the output cannot be written; nothing is left under its name.
         BackendError: a stage failed.
@@ -146,13 +144,13 @@ def _source_of(job: Job, channels: int, composes: bool) -> Image:
 def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
     """(width, height) of the synthesized picture."""
     own = box.width, box.height
-    if not composes:
-        if isinstance(size, tuple):
-            raise ConfigError(
-                f"this bundle cannot compose a picture of {size[0]}x{size[1]}: it has no layers",
-                "leave --size out, or take source or model",
-            )
-        return own if size == "source" else (box.w, box.h)
+    if not composes and isinstance(size, tuple):
+        raise ConfigError(
+            f"this bundle cannot compose a picture of {size[0]}x{size[1]}: it has no layers",
+            "leave --size out, or take source or model",
+        )
+    if not composes and size == "source":
+        return own
     if size == "source" and max(own) > MOST_SIDE:
         size = fitted(*own, MOST_SIDE, MOST_SIDE)
         log.warning(
@@ -198,8 +196,9 @@ def _check(job: Job) -> None:
     for index in (job.source_frame, job.reference):
         if isinstance(index, int) and index < 0:
             raise ConfigError(f"there is no frame {index}", "frames are counted from 0")
-    _check_no_input(job.output, "-o", job)
+    outputs = {"-o": job.output}
     if (picture := job.debug_picture) is not None:
+        outputs["--debug-picture"] = picture
         there = picture.resolve()
         # A folder that is written holds only frames.
         if picture.suffix.lower() != ".png" or job.output.resolve() in (there, *there.parents):
@@ -207,20 +206,17 @@ def _check(job: Job) -> None:
                 f"the debug picture cannot be {picture}",
                 "give --debug-picture NAME.png of its own, outside of the output",
             )
-        _check_no_input(picture, "--debug-picture", job)
-
-
-def _check_no_input(output: Path, option: str, job: Job) -> None:
-    with output_errors(output):
-        if not output.exists():
-            return
-    # A picture in a folder that is read would be one of its frames.
-    places = (output, output.parent) if output.suffix.lower() == ".png" else (output,)
-    for file, place in product((job.source, job.driving), places):
-        if file.exists() and file.samefile(place):
-            raise OutputError(
-                f"{output} is an input of this run", f"choose another name with {option}"
-            )
+    for option, output in outputs.items():
+        with output_errors(output):
+            if not output.exists():
+                continue
+        # A picture in a folder that is read would be one of its frames.
+        places = (output, output.parent) if output.suffix.lower() == ".png" else (output,)
+        for file, place in product((job.source, job.driving), places):
+            if file.exists() and file.samefile(place):
+                raise OutputError(
+                    f"{output} is an input of this run", f"choose another name with {option}"
+                )
 
 
 def _check_one_frame(job: Job) -> None:

@@ -79,28 +79,28 @@ class Aligner:
     ) -> None:
         """See `Animator.align`; `box` is the source's."""
         session, pair = self._session, None
+        known = self._reference if session.has_reference else None
         if not session.can_align:
             raise ConfigError(
                 "this model cannot align source and reference",
                 "only models that move by displacements can",
             )
         if source is not None or reference is not None:
-            pair = _checked(source, "source"), _checked(reference, "reference")
+            pair = (
+                _pixels(source, "source", box),
+                _pixels(reference, "reference", known.box if known else None),
+            )
             if len(pair[0]) != len(pair[1]):
                 raise InputError(
                     f"there are {len(pair[0])} points of the source, {len(pair[1])} of the "
                     "reference",
                     "give every landmark in both pictures, in the same order",
                 )
-            _check_inside(pair[0], box, "source")
         elif not (pictures and session.can_register):
             raise ConfigError(
                 "there is nothing to align source and reference by",
                 "give landmarks of both; models with a confidence also match the two pictures",
             )
-        known = self._reference if session.has_reference else None
-        if pair is not None and known is not None:
-            _check_inside(pair[1], known.box, "reference")
         self._request = pair, box, pictures
         if known is not None:
             try:
@@ -124,8 +124,8 @@ class Aligner:
         session = self._session
         if session.has_reference:
             self.drop()
-        if self._request is not None and self._request[0] is not None:
-            _check_inside(self._request[0][1], box, "reference")
+        if self._request is not None and (pair := self._request[0]) is not None:
+            _pixels(pair[1], "reference", box)
         session.set_reference()
         # What is not matched may stay on a GPU.
         planes = session.read(DRIVING_FRAME) if session.can_register else np.empty(0, np.uint8)
@@ -150,19 +150,13 @@ class Aligner:
 def registered(
     session: Session, source: Framed, reference: Framed, landmarks: Pair | None
 ) -> NDArray[np.float32]:
-    """For each cell of the source, where in the reference it is found.
+    """Where in the reference each cell of the source is found, (1, rows, columns, 2) points.
 
     Warped pictures replace the session's reference meanwhile; at the end it is the true one again,
-    with fresh states. If a stage fails, there is none.
+    with fresh states. If a stage fails (BackendError), there is none.
 
     Args:
         landmarks: points where to begin; None is each cell's own place.
-
-    Returns:
-        float32 (1, rows, columns, 2), points.
-
-    Raises:
-        BackendError: a stage failed.
     """
     trend = np.zeros((3, 2))
 
@@ -198,14 +192,12 @@ def registered(
 def affine_trend(
     displacement: NDArray[np.floating], confidence: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """The affine displacement (x, y, 1) @ B that fits best: weighted least squares with a ridge.
+    """The (3, 2) matrix B whose affine displacement (x, y, 1) @ B fits best: weighted least squares
+    with a ridge. 0 if no cell has confidence.
 
     Args:
         displacement: (rows, columns, 2) of the cells, in points.
         confidence: (rows, columns), in [0, 1].
-
-    Returns:
-        B, (3, 2); 0 if no cell has confidence.
     """
     places = homogeneous(own_places(*confidence.shape)[0].astype(np.float64)).reshape(-1, 3)
     weighed = places.T * confidence.astype(np.float64).ravel()
@@ -238,34 +230,28 @@ def _seen_from(reference: Planes, found: Callable[[Places], Places]) -> Planes:
     height, width = reference.shape[2:]
     places = found(own_places(height, width)[0].astype(np.float64))
     x, y = np.moveaxis(((places + 1) * (width, height) - 1) / 2, -1, 0).astype(np.float32)
-    planes = [
-        cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        for plane in reference[0]
-    ]
+    edge = cv2.BORDER_REPLICATE
+    planes = [cv2.remap(each, x, y, cv2.INTER_LINEAR, borderMode=edge) for each in reference[0]]
     return np.stack(planes)[None].astype(np.uint8)
 
 
-def _checked(points: ArrayLike | None, what: str) -> Places:
+def _pixels(points: ArrayLike | None, what: str, box: Letterbox | None) -> Places:
+    """Points (K, 2) of the caller; where the picture is known, they lie on it."""
     try:
-        checked = np.array(points, np.float64)
+        pixels = np.array(points, np.float64)
     except (TypeError, ValueError):
-        checked = np.empty(0)
-    shaped = checked.ndim == 2 and checked.shape[1] == 2 and len(checked) > 0
-    if not (shaped and np.isfinite(checked).all()):
+        pixels = np.empty(0)
+    shaped = pixels.ndim == 2 and pixels.shape[1] == 2 and len(pixels) > 0
+    if not (shaped and np.isfinite(pixels).all()):
         raise InputError(
             f"the points of the {what} are not (K, 2) finite numbers",
             "give (x, y) for each landmark",
         )
-    return checked
-
-
-def _check_inside(pixels: Places, box: Letterbox, what: str) -> None:
-    inside = is_inside(pixels, box.width, box.height)
-    if not inside.all():
-        index = int(inside.argmin())
-        x, y = pixels[index]
-        raise InputError(
-            f"point {index} of the {what}, ({x:g}, {y:g}), lies outside of its picture of "
-            f"{box.width} x {box.height} pixels",
-            "points are (x, y) in pixels of the picture, from 0",
-        )
+    for index, place in enumerate(pixels):
+        if box is not None and not is_inside(place, box.width, box.height):
+            raise InputError(
+                f"point {index} of the {what}, ({place[0]:g}, {place[1]:g}), lies outside of its "
+                f"picture of {box.width} x {box.height} pixels",
+                "points are (x, y) in pixels of the picture, from 0",
+            )
+    return pixels
