@@ -44,11 +44,7 @@ Map = NDArray[np.float32]
 
 
 def parse_size(text: str) -> Size:
-    """Read "source", "model" or "WIDTHxHEIGHT" in pixels.
-
-    Raises:
-        ConfigError: none of these.
-    """
+    """Read "source", "model" or "WIDTHxHEIGHT" in pixels; ConfigError for anything else."""
     if text in ("source", "model"):
         return cast("Size", text)
     if found := re.fullmatch(r"(\d{1,9})x(\d{1,9})", text):
@@ -63,11 +59,8 @@ def fitted(width: int, height: int, most_wide: int, most_high: int) -> tuple[int
 
 
 def target_size(size: Size, box: Letterbox) -> tuple[int, int]:
-    """(width, height) of `size` for a source in this box.
-
-    Raises:
-        ConfigError: too small, too large, or not of the source's shape.
-    """
+    """(width, height) of `size` for a source in this box; ConfigError if it is too small, too large
+    or not of the source's shape."""
     if size == "model":
         return box.w, box.h
     own = box.width, box.height
@@ -76,18 +69,14 @@ def target_size(size: Size, box: Letterbox) -> tuple[int, int]:
         raise ConfigError(f"cannot compose at size {size!r}", "source, model or (width, height)")
     width, height = asked
     if max(width, height) > MOST_SIDE or (size != "source" and min(width, height) < LEAST_SIDE):
-        raise ConfigError(
-            f"cannot compose at {width}x{height}: a side has {LEAST_SIDE} to {MOST_SIDE} pixels",
-            "the largest size of the source's shape is {}x{}".format(
-                *fitted(*own, MOST_SIDE, MOST_SIDE)
-            ),
-        )
+        w, h = fitted(*own, MOST_SIDE, MOST_SIDE)
+        what = f"cannot compose at {width}x{height}: a side has {LEAST_SIDE} to {MOST_SIDE} pixels"
+        raise ConfigError(what, f"the largest size of the source's shape is {w}x{h}")
     # A pixel more or less is rounding.
     if min(abs(width - height * own[0] / own[1]), abs(height - width * own[1] / own[0])) > 1:
-        raise ConfigError(
-            f"{width}x{height} is not the shape of the source, which is {own[0]}x{own[1]}",
-            "{}x{} fits".format(*fitted(*own, width, height)),
-        )
+        w, h = fitted(*own, width, height)
+        what = f"{width}x{height} is not the shape of the source, which is {own[0]}x{own[1]}"
+        raise ConfigError(what, f"{w}x{h} fits")
     return width, height
 
 
@@ -108,16 +97,10 @@ class SourcePicture:
         self._given: tuple[int, int] | None = None
 
     def check(self, size: Size) -> tuple[int, int]:
-        """(width, height) of what `compose` would make.
-
-        Raises:
-            ConfigError: the bundle has no layers, or a size that cannot be composed.
-        """
+        """(width, height) of what `compose` would make; ConfigError if it could not."""
         if self._session.chain.layers is None:
-            raise ConfigError(
-                "this bundle makes frames of one size only: it has no layers to compose another of",
-                "leave the size out",
-            )
+            what = "this bundle has no layers to compose frames of another size of"
+            raise ConfigError(what, "leave the size out")
         return target_size(size, self.box)
 
     def compose_next(self, size: Size | None) -> None:
@@ -169,13 +152,8 @@ class Composer:
     """
 
     def __init__(self, picture: Image, box: Letterbox, size: tuple[int, int]) -> None:
-        """Enlarge the picture.
-
-        Args:
-            picture: uint8 (H, W) or (H, W, 3), of the box's width and height.
-            box: where it lies in the model's square.
-            size: (width, height) of the frames; the picture's own shape.
-        """
+        """Enlarge the picture, uint8 (H, W) or (H, W, 3), which lies in the box of the model's
+        square, for frames of `size`, (width, height)."""
         self.size = size
         self._box = box
         self._channels = picture.shape[2:]
@@ -187,19 +165,14 @@ class Composer:
             FINER * (np.arange(height, dtype=np.float32)[:, None] + source.above) + FINER // 2,
         )
         # Pixels of the enlarged picture for each point; points span 2 over the model's square.
-        self._spans = tuple(
-            FINER / 2 * box.size * scale for scale in (width / box.w, height / box.h)
-        )
+        self._spans = [FINER / 2 * box.size * s for s in (width / box.w, height / box.h)]
         self._places = np.empty((2, height, width), np.float32)
         self._gate = np.empty((height, width, *self._channels), np.float32)
         self._base = np.empty_like(self._gate)
 
     def compose(self, deformation: Map, stiff: Map, gain: Map, offset: Map, gate: Map) -> Image:
-        """The frame of these layers of the model's square (`bundle.manifest.Layers`).
-
-        Returns:
-            A new uint8 array (height, width), or (height, width, 3) if the picture has colours.
-        """
+        """The frame of these layers of the model's square (`bundle.manifest.Layers`): a new uint8
+        array (height, width), or (height, width, 3) if the picture has colours."""
         cv2 = _cv2()
         gain, offset, gate = (self._of_picture(layer) for layer in (gain, offset, gate))
         softly, stiffly = _displacement(deformation), _displacement(stiff)

@@ -36,18 +36,12 @@ AnySmoothing = Smoothing | tuple[float, float] | bool | None
 def set_options(
     session: Session, motion: Motion, scale: Scale, smooth: AnySmoothing, shading: Shading
 ) -> None:
-    """Set the controls. See `Animator.open`.
-
-    Raises:
-        ConfigError: an argument out of its range, or one that the model cannot honour.
-    """
+    """Set the controls, or raise ConfigError; see `Animator.open`."""
     if motion not in get_args(Motion):
         raise ConfigError(f"unknown motion {motion!r}", "relative or absolute")
     if scale != "hull" and not (isinstance(scale, int | float) and 0 < scale <= 10):
-        raise ConfigError(
-            f"scale is {scale!r}, but must be above 0 and at most 10, or 'hull'",
-            "1 (the default) moves the source as far as the driving clip moves",
-        )
+        hint = "above 0 and at most 10, or 'hull'; 1 moves the source as far as the driving clip"
+        raise ConfigError(f"scale is {scale!r}", hint)
     if shading not in SHARES:
         raise ConfigError(f"unknown shading {shading!r}", ", ".join(SHARES))
     min_cutoff, beta = _cutoffs(smooth)
@@ -56,21 +50,14 @@ def set_options(
     if motion not in motions:
         hint = f"use {motions[0]}"
         if isinstance(chain.control, DisplacementControl):
-            hint += (
-                "; to reconstruct a clip, make the source frame the reference (--source-frame N "
-                "--reference N)"
-            )
+            hint += "; to reconstruct a clip, --source-frame N --reference N makes a frame both"
         raise ConfigError(f"this model cannot make {motion} motion", hint)
     if scale == "hull" and not has_hulls(chain):
-        raise ConfigError(
-            "this model has no keypoints of source and reference to take the scale from",
-            "give the scale as a number, for example 1",
-        )
+        what = "this model has no keypoints of source and reference to take the scale from"
+        raise ConfigError(what, "give the scale as a number, for example 1")
     if shading != "full" and not session.has_control("shade"):
-        raise ConfigError(
-            f"this model cannot reduce its shading: {shading!r} has no effect",
-            "leave shading out; only models that move by displacements have it",
-        )
+        what = f"this model cannot reduce its shading: {shading!r} has no effect"
+        raise ConfigError(what, "leave it out; only models that move by displacements have it")
     wanted = {"shade": SHARES[shading], "min_cutoff": min_cutoff, "beta": beta}
     if len(motions) > 1:
         wanted["relative"] = float(motion == "relative")
@@ -103,7 +90,5 @@ def has_hulls(chain: Chain) -> bool:
 
 def fit_scale(session: Session) -> None:
     """Set the scale by the hulls of source and reference, which must both be set."""
-    source, reference = (
-        session.read(name)[0] for name in ("source_kp_value", REFERENCE + "kp_value")
-    )
-    session.set_within("scale", hull_scale(source, reference))
+    names = "source_kp_value", REFERENCE + "kp_value"
+    session.set_within("scale", hull_scale(*(session.read(name)[0] for name in names)))

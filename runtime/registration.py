@@ -81,26 +81,18 @@ class Aligner:
         session, pair = self._session, None
         known = self._reference if session.has_reference else None
         if not session.can_align:
-            raise ConfigError(
-                "this model cannot align source and reference",
-                "only models that move by displacements can",
-            )
+            hint = "only models that move by displacements can"
+            raise ConfigError("this model cannot align source and reference", hint)
         if source is not None or reference is not None:
-            pair = (
-                _pixels(source, "source", box),
-                _pixels(reference, "reference", known.box if known else None),
-            )
-            if len(pair[0]) != len(pair[1]):
-                raise InputError(
-                    f"there are {len(pair[0])} points of the source, {len(pair[1])} of the "
-                    "reference",
-                    "give every landmark in both pictures, in the same order",
-                )
+            there = known.box if known else None
+            pair = _pixels(source, "source", box), _pixels(reference, "reference", there)
+            count, other = map(len, pair)
+            if count != other:
+                what = f"there are {count} points of the source, {other} of the reference"
+                raise InputError(what, "give every landmark in both pictures, in the same order")
         elif not (pictures and session.can_register):
-            raise ConfigError(
-                "there is nothing to align source and reference by",
-                "give landmarks of both; models with a confidence also match the two pictures",
-            )
+            hint = "give landmarks of both; models with a confidence also match the two pictures"
+            raise ConfigError("there is nothing to align source and reference by", hint)
         self._request = pair, box, pictures
         if known is not None:
             try:
@@ -115,12 +107,8 @@ class Aligner:
         self._session.align(None)
 
     def take_reference(self, box: Letterbox) -> None:
-        """Make the driving frame that was given the reference, and align it if that was waited for.
-
-        Raises:
-            InputError: points of the waiting request lie outside of it.
-            BackendError: a stage failed.
-        """
+        """Make the driving frame that was given the reference, and align it if that was waited for;
+        InputError if points that waited lie outside of it."""
         session = self._session
         if session.has_reference:
             self.drop()
@@ -232,7 +220,7 @@ def _seen_from(reference: Planes, found: Callable[[Places], Places]) -> Planes:
     x, y = np.moveaxis(((places + 1) * (width, height) - 1) / 2, -1, 0).astype(np.float32)
     edge = cv2.BORDER_REPLICATE
     planes = [cv2.remap(each, x, y, cv2.INTER_LINEAR, borderMode=edge) for each in reference[0]]
-    return np.stack(planes)[None].astype(np.uint8)
+    return np.array([planes], np.uint8)
 
 
 def _pixels(points: ArrayLike | None, what: str, box: Letterbox | None) -> Places:
@@ -243,15 +231,13 @@ def _pixels(points: ArrayLike | None, what: str, box: Letterbox | None) -> Place
         pixels = np.empty(0)
     shaped = pixels.ndim == 2 and pixels.shape[1] == 2 and len(pixels) > 0
     if not (shaped and np.isfinite(pixels).all()):
-        raise InputError(
-            f"the points of the {what} are not (K, 2) finite numbers",
-            "give (x, y) for each landmark",
-        )
-    for index, place in enumerate(pixels):
-        if box is not None and not is_inside(place, box.width, box.height):
+        what = f"the points of the {what} are not (K, 2) finite numbers"
+        raise InputError(what, "give (x, y) for each landmark")
+    for index, (x, y) in enumerate(pixels):
+        if box is not None and not is_inside(np.array((x, y)), box.width, box.height):
             raise InputError(
-                f"point {index} of the {what}, ({place[0]:g}, {place[1]:g}), lies outside of its "
-                f"picture of {box.width} x {box.height} pixels",
+                f"point {index} of the {what}, ({x:g}, {y:g}), lies outside of its picture of "
+                f"{box.width} x {box.height} pixels",
                 "points are (x, y) in pixels of the picture, from 0",
             )
     return pixels
