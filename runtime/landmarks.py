@@ -39,8 +39,7 @@ class Picture(NamedTuple):
 
     def shows(self, pixels: Places) -> bool:
         """Whether a place lies on it."""
-        height, width = self.image.shape[:2]
-        return bool(is_inside(pixels, width, height))
+        return bool(is_inside(pixels, self.image.shape[1], self.image.shape[0]))
 
 
 class Alignment(NamedTuple):
@@ -69,24 +68,19 @@ def align_pair(
         BackendError: a stage failed.
     """
     session = animator.session
-    why = ""
-    for what, picture in zip(IMAGES, (source, reference), strict=True):
-        if picture is not None and not shows_something(picture.image):
-            why = why or f"the {what} is black or of one level"
-    pictures = session.can_register and not why
+    given = [picture for picture in (source, reference) if picture is not None]
+    dark = [not shows_something(picture.image) for picture in given]
+    pictures = session.can_register and not any(dark)
+    why = "no landmark was found in both source and reference"
     found: dict[str, Places] = {}
     if isinstance(landmarks, Path):
         if not session.can_align:
-            raise ConfigError(
-                "this model cannot align source and reference: --landmarks has no effect",
-                "leave it out; landmarks are for models that move by displacements",
-            )
+            what = "this model cannot align source and reference: --landmarks has no effect"
+            raise ConfigError(what, "leave it out; it is for models that move by displacements")
         both = read_landmarks(landmarks)
         if reference is None:
-            raise InputError(
-                "the driving clip cannot be read twice, so its reference cannot be aligned",
-                "leave --landmarks out, or record the clip to a file",
-            )
+            what = "the driving clip cannot be read twice, so its reference cannot be aligned"
+            raise InputError(what, "leave --landmarks out, or record the clip to a file")
         found = _in_pictures(both, (source, reference))
     elif not session.can_align:
         return Alignment("")
@@ -94,14 +88,15 @@ def align_pair(
         animator.unalign()
         return Alignment("not aligned, as asked")
     elif not session.landmarks:
-        why = why or "this model finds no landmarks; give them by --landmarks"
+        why = "this model finds no landmarks; give them by --landmarks"
     elif reference is None:
-        why = why or "the driving clip cannot be read twice"
+        why = "the driving clip cannot be read twice"
     else:
         found = _found(animator, source, reference)
-        why = why or "no landmark was found in both source and reference"
     if not found and not pictures:
         animator.unalign()
+        if any(dark):
+            why = f"the {IMAGES[dark.index(True)]} is black or of one level"
         return Alignment(f"not aligned: {why}")
     points = np.array(list(found.values())).reshape(-1, 2, 2).swapaxes(0, 1)
     source_points, reference_points = points if found else (None, None)
@@ -111,10 +106,7 @@ def align_pair(
 
 
 def read_landmarks(path: Path) -> dict[str, tuple[Placed, Placed]]:
-    """Read a file of landmarks.
-
-    Returns:
-        By name, in the file's order: its place in the source and in the reference.
+    """Read a file of landmarks: by name, in the file's order, its place in source and reference.
 
     Raises:
         InputError: naming file and line: a malformed table, an unknown image, an impossible name, a
@@ -132,18 +124,13 @@ def read_landmarks(path: Path) -> dict[str, tuple[Placed, Placed]]:
             raise InputError(f"{where}: keypoint is {name[:40]!r}", NAME_HINT)
         places = source if image == "source" else reference
         if name in places:
-            raise InputError(
-                f"{where}: {name!r} of the {image} is given twice (first at {places[name].where})",
-                "keep one of the two rows",
-            )
-        x, y = (number(where, axis, row[axis]) for axis in ("x", "y"))
-        places[name] = Placed(x, y, where)
+            what = f"{where}: {name!r} of the {image} is given twice"
+            raise InputError(f"{what} (first at {places[name].where})", "keep one of the two rows")
+        places[name] = Placed(number(where, "x", row["x"]), number(where, "y", row["y"]), where)
     if alone := sorted(source.keys() ^ reference.keys()):
         shown = ", ".join(f"{name!r} ({(source | reference)[name].where})" for name in alone)
-        raise InputError(
-            f"landmarks given for one image only: {shown}",
-            "name each landmark once for the source and once for the reference",
-        )
+        hint = "name each landmark once for the source and once for the reference"
+        raise InputError(f"landmarks given for one image only: {shown}", hint)
     if not source:
         raise InputError(f"{path} has no landmarks", "one in both pictures is enough")
     return {name: (place, reference[name]) for name, place in source.items()}
@@ -153,25 +140,22 @@ def _in_pictures(
     landmarks: dict[str, tuple[Placed, Placed]], pictures: tuple[Picture, Picture]
 ) -> dict[str, Places]:
     """By name, (2, 2): pixels of the cropped source and of the cropped reference."""
+    corners = np.array([each.crop[:2] if each.crop else (0, 0) for each in pictures], np.float64)
     found = {}
     for name, places in landmarks.items():
-        pair = []
-        for place, which, picture in zip(places, IMAGES, pictures, strict=True):
-            corner = picture.crop[:2] if picture.crop else (0, 0)
-            pixels = np.array(place[:2], np.float64) - corner
+        found[name] = np.array([place[:2] for place in places]) - corners
+        rows = zip(IMAGES, pictures, places, found[name], strict=True)
+        for which, picture, place, pixels in rows:
             if not picture.shows(pixels):
                 height, width = picture.image.shape[:2]
                 shown = f"the {which} of {width} x {height} pixels"
                 if picture.crop:
-                    used = ",".join(map(str, picture.crop))
-                    shown = f"the part {used} of the {which} that is used"
+                    shown = f"the part {','.join(map(str, picture.crop))} of the {which}"
                 raise InputError(
                     f"{place.where}: landmark {name!r} at ({place.x:g}, {place.y:g}) lies outside "
                     f"of {shown}",
                     "x and y are pixels of the original picture, before any crop, from 0",
                 )
-            pair.append(pixels)
-        found[name] = np.array(pair)
     return found
 
 

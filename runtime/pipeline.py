@@ -145,10 +145,8 @@ def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
     """(width, height) of the synthesized picture."""
     own = box.width, box.height
     if not composes and isinstance(size, tuple):
-        raise ConfigError(
-            f"this bundle cannot compose a picture of {size[0]}x{size[1]}: it has no layers",
-            "leave --size out, or take source or model",
-        )
+        what = f"this bundle cannot compose a picture of {size[0]}x{size[1]}: it has no layers"
+        raise ConfigError(what, "leave --size out, or take source or model")
     if not composes and size == "source":
         return own
     if size == "source" and max(own) > MOST_SIDE:
@@ -165,20 +163,15 @@ def _align(animator: Animator, job: Job, still: Image, reference: Image | None) 
     second = None if reference is None else Picture(reference, job.crop)
     alignment = align_pair(animator, job.landmarks, Picture(still, job.source_crop), second)
     if job.debug_picture is not None:
-        session = animator.session
-        if not session.can_align:
-            raise ConfigError(
-                "there is no alignment to draw: --debug-picture has no effect",
-                "leave it out; alignments are for models that move by displacements",
-            )
+        if not animator.session.can_align:
+            what = "there is no alignment to draw: --debug-picture has no effect"
+            raise ConfigError(what, "leave it out; it is for models that move by displacements")
         if reference is None:
-            raise ConfigError(
-                "the driving clip cannot be read twice, so there is no reference to draw yet",
-                "leave --debug-picture out, or record the clip to a file",
-            )
+            what = "the driving clip cannot be read twice, so there is no reference to draw yet"
+            raise ConfigError(what, "leave --debug-picture out, or record the clip to a file")
         write_debug_picture(
             job.debug_picture, (still, reference), animator.read(ALIGNMENT), alignment.points,
-            alignment.names, session.chain.image.size,
+            alignment.names, animator.session.chain.image.size,
         )  # fmt: skip
     return alignment.said
 
@@ -188,10 +181,8 @@ def _check(job: Job) -> None:
         raise ConfigError(f"unknown reference {job.reference!r}", "first, best or a frame's index")
     if job.reference == "best" and isinstance(job.landmarks, Path):
         raise ConfigError(
-            f"the landmarks of {job.landmarks} belong to one driving frame, and --reference best "
-            "may choose another",
-            "give --reference N, the frame of the landmarks; --reference best --json without "
-            "--landmarks says which frame it chooses",
+            f"the landmarks of {job.landmarks} are of one frame; --reference best may take another",
+            "give its number, --reference N; --reference best --json alone says what it chooses",
         )
     for index in (job.source_frame, job.reference):
         if isinstance(index, int) and index < 0:
@@ -202,10 +193,8 @@ def _check(job: Job) -> None:
         there = picture.resolve()
         # A folder that is written holds only frames.
         if picture.suffix.lower() != ".png" or job.output.resolve() in (there, *there.parents):
-            raise ConfigError(
-                f"the debug picture cannot be {picture}",
-                "give --debug-picture NAME.png of its own, outside of the output",
-            )
+            hint = "give --debug-picture NAME.png of its own, outside of the output"
+            raise ConfigError(f"the debug picture cannot be {picture}", hint)
     for option, output in outputs.items():
         with output_errors(output):
             if not output.exists():
@@ -214,9 +203,8 @@ def _check(job: Job) -> None:
         places = (output, output.parent) if output.suffix.lower() == ".png" else (output,)
         for file, place in product((job.source, job.driving), places):
             if file.exists() and file.samefile(place):
-                raise OutputError(
-                    f"{output} is an input of this run", f"choose another name with {option}"
-                )
+                hint = f"choose another name with {option}"
+                raise OutputError(f"{output} is an input of this run", hint)
 
 
 def _check_one_frame(job: Job) -> None:
@@ -225,8 +213,7 @@ def _check_one_frame(job: Job) -> None:
         with open_source(job.source) as source:
             if not _has_one_frame(source):
                 raise ConfigError(
-                    f"the source {job.source} is a clip, but the driving input {job.driving} is a "
-                    "single image",
+                    f"the source {job.source} is a clip, the driving input {job.driving} one image",
                     "if they are swapped, put the still first; to animate one frame of the clip, "
                     "choose it with --source-frame N",
                 )

@@ -30,15 +30,11 @@ CANDIDATES = 16
 def choose_reference(
     animator: Animator, driving: FrameSource, reference: str | int
 ) -> tuple[int | None, Image | None]:
-    """Set the reference frame of relative motion.
-
-    Args:
-        reference: `first`, `best` or an index. For a first frame that need not be read, nothing is
-            set: the first frame animated becomes the reference.
+    """Set the reference frame of relative motion: `first`, `best` or an index. For a first frame
+    that need not be read, nothing is set: the first frame animated becomes the reference.
 
     Returns:
-        The reference's index from 0, None for absolute motion, which has none; and its pixels if
-        they were read.
+        Its index from 0, None for absolute motion, which has none; its pixels if they were read.
 
     Raises:
         ConfigError: `best`, and the model has nothing to choose by.
@@ -51,30 +47,21 @@ def choose_reference(
     if reference == "first" and not (matches and driving.seekable):
         return 0, None
     if not driving.seekable:
-        raise InputError(
-            f"{driving.path} cannot be read twice, so its reference has to be its first frame",
-            "leave --reference out, or record the clip to a file",
-        )
+        what = f"{driving.path} cannot be read twice, so its reference has to be its first frame"
+        raise InputError(what, "leave --reference out, or record the clip to a file")
     index = 0 if reference == "first" else reference
     if not isinstance(index, int):
         index = _least_moved(animator, driving) if matches else _most_alike(animator, driving)
     image = nth_frame(driving, index)
     animator.set_reference(image)
     if matches and not shows_something(image):
-        log.warning(
-            "the reference, frame %d of %s, is black or of one level: nothing can be matched with "
-            "it; choose another with --reference",
-            index, driving.path,
-        )  # fmt: skip
+        said = "the reference, frame %d of %s, is black or of one level: nothing can be matched"
+        log.warning(f"{said} with it; choose another with --reference", index, driving.path)
     return index, image
 
 
 def nth_frame(source: FrameSource, index: int) -> Image:
-    """A frame of a clip.
-
-    Raises:
-        InputError: it has fewer frames.
-    """
+    """A frame of a clip; InputError if it has fewer frames."""
     last = -1
     for frame in source:
         if frame.index == index:
@@ -86,10 +73,8 @@ def nth_frame(source: FrameSource, index: int) -> Image:
 def _most_alike(animator: Animator, driving: FrameSource) -> int:
     """By the keypoints of every frame and of the source."""
     if not has_hulls(animator.session.chain):
-        raise ConfigError(
-            "this model has no keypoints to choose the best reference by",
-            "give --reference the number of a frame, or leave it out for the first",
-        )
+        hint = "give --reference the number of a frame, or leave it out for the first"
+        raise ConfigError("this model has no keypoints to choose the best reference by", hint)
     source = animator.read("source_kp_value")[0]
     frames = progress(driving, driving.count_hint, "choose the reference")
     distances = {f.index: reference_distance(source, animator.detect(f.image)) for f in frames}
