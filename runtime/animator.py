@@ -15,14 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from .alignment import Landmark, points_to_pixels
 from .backends import open_backend
 from .bundle.bundle import Bundle
-from .bundle.manifest import (
-    DRIVING,
-    DRIVING_FRAME,
-    LANDMARK_IMAGE,
-    SOURCE_IMAGE,
-    KeypointControl,
-    Motion,
-)
+from .bundle.manifest import DRIVING_FRAME, LANDMARK_IMAGE, SOURCE_IMAGE, KeypointControl, Motion
 from .compose import Size, SourcePicture
 from .frame_io import FrameIO
 from .media.frames import Image, Letterbox
@@ -110,11 +103,8 @@ class Animator:
             raise
 
     def set_source(self, image: Any) -> None:
-        """Take a new source image. The reference stays; alignment and smoothing start again.
-
-        Raises:
-            InputError: not an image.
-        """
+        """Take a new source image, or raise InputError if it is none. The reference stays; alignment
+        and smoothing start again."""
         with self._served():
             self._picture = None
             self._aligner.drop()
@@ -185,10 +175,8 @@ class Animator:
             return made if out is None else out
 
     def compose(self, size: Size = "source") -> Image:
-        """The last frame again, made from the source at this size; unmarked, not letterboxed.
-
-        Returns:
-            A new uint8 array (height, width), or (height, width, 3) if source or model are RGB.
+        """The last frame again, made from the source at this size; unmarked, not letterboxed. A new
+        uint8 array (height, width), or (height, width, 3) if source or model are RGB.
 
         Raises:
             ConfigError: the bundle has no layers, or a size that is too large or of another shape.
@@ -209,7 +197,7 @@ class Animator:
                 raise ConfigError("this model has no keypoints to detect")
             self._io.give(frame, DRIVING_FRAME)
             self.session.observe()
-            return np.asarray(self.session.read(DRIVING + "kp_value")[0], np.float32)
+            return np.asarray(self.session.read("driving_kp_value")[0], np.float32)
 
     def align(
         self,
@@ -240,10 +228,7 @@ class Animator:
 
     def find_landmarks(self, image: Any) -> list[Landmark]:
         """Landmarks of a source image or a driving frame, in its pixels; changes nothing else.
-
-        Raises:
-            ConfigError: the model has no detector of landmarks.
-        """
+        ConfigError if the model has no detector of landmarks."""
         with self._served():
             names = self.session.landmarks
             if not names:
@@ -261,11 +246,8 @@ class Animator:
             self._begin()
 
     def read(self, name: str) -> NDArray[Any]:
-        """A copy of any tensor of the stages, as the last run left it, for example `deformation`.
-
-        Raises:
-            ConfigError: the bundle has no such tensor.
-        """
+        """A copy of any tensor of the stages, as the last run left it, for example `deformation`;
+        ConfigError if the bundle has no such tensor."""
         with self._served():
             return self.session.read(name)
 
@@ -280,11 +262,7 @@ class Animator:
 
     @property
     def letterbox(self) -> Letterbox:
-        """Where the source image lies in the model's square.
-
-        Raises:
-            InputError: there is no source yet.
-        """
+        """Where the source image lies in the model's square; InputError if there is none yet."""
         return self._source_picture().box
 
     @property

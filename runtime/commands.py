@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from .animator import Animator
 from .compose import parse_size
@@ -19,10 +19,11 @@ from .quality import as_rows, summary
 from .support.errors import ConfigError, InputError
 from .support.printable import printable
 
-Subparsers = argparse._SubParsersAction  # argparse has no public name for it
+# argparse has no public name for it.
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
+def add_animate(verbs: Verbs) -> None:
     """`sonomime animate`."""
     parser = _verb(
         verbs, "animate", "animate a still image with the motion of a driving clip",
@@ -84,12 +85,10 @@ def run_animate(args: argparse.Namespace) -> int:
     """Run `sonomime animate`."""
     if args.motion == "absolute" and (args.scale != 1.0 or args.reference != "first"):
         option = "--scale" if args.scale != 1.0 else "--reference"
-        raise ConfigError(
-            f"{option} has no effect with --motion absolute",
-            "leave it out, or use --motion relative",
-        )
-    given = {name: getattr(args, name) for name in Smoothing._fields}
-    given = {name: value for name, value in given.items() if value is not None}
+        hint = "leave it out, or use --motion relative"
+        raise ConfigError(f"{option} has no effect with --motion absolute", hint)
+    wanted = {name: getattr(args, name) for name in Smoothing._fields}
+    given = {name: value for name, value in wanted.items() if value is not None}
     smooth = Smoothing(**given) if args.smooth or given else None
     job = Job(**{field.name: getattr(args, field.name) for field in fields(Job)})
     options = {"motion": args.motion, "scale": args.scale, "shading": args.shading}
@@ -110,7 +109,7 @@ def _animate(args: argparse.Namespace, jobs: list[Job], as_json: bool, **options
     return 0
 
 
-def add_demo(verbs: Subparsers[argparse.ArgumentParser]) -> None:
+def add_demo(verbs: Verbs) -> None:
     """`sonomime demo`."""
     parser = _verb(
         verbs, "demo", "animate the sample images with the sample clips",
@@ -130,13 +129,13 @@ def run_demo(args: argparse.Namespace) -> int:
     return _animate(args, demo_jobs(args.output), False)
 
 
-def add_doctor(verbs: Subparsers[argparse.ArgumentParser]) -> None:
+def add_doctor(verbs: Verbs) -> None:
     """`sonomime doctor`."""
     parser = _verb(
         verbs, "doctor", "check the installation, and say how to fix it",
         "sonomime doctor --json", run_doctor,
     )  # fmt: skip
-    _add_bundle(parser)
+    _add_open(parser, backend=False)
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
 
 
@@ -157,7 +156,7 @@ def run_doctor(args: argparse.Namespace) -> int:
 
 
 def _verb(
-    verbs: Subparsers[argparse.ArgumentParser], name: str, summary: str, example: str,
+    verbs: Verbs, name: str, summary: str, example: str,
     run: Callable[[argparse.Namespace], int], more: str = "",
 ) -> argparse.ArgumentParser:  # fmt: skip
     parser = verbs.add_parser(
@@ -168,25 +167,18 @@ def _verb(
     return parser
 
 
-def _add_bundle(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--bundle", type=Path, metavar="B", help="folder of the model (default: the one included)"
-    )
-    parser.add_argument(
-        "--device", type=int, metavar="N",
-        help="number of the GPU, from 0 (default: 0, if there is a GPU)",
-    )  # fmt: skip
-
-
-def _add_open(parser: argparse.ArgumentParser) -> None:
-    _add_bundle(parser)
-    parser.add_argument(
-        "--backend", default="auto", metavar="NAME",
-        help="auto (default: the fastest available), cpu, ort-cuda, tensorrt, rtx",
-    )  # fmt: skip
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads (default: physical cores)"
-    )
+def _add_open(parser: argparse.ArgumentParser, backend: bool = True) -> None:
+    """The options that open a bundle."""
+    add = parser.add_argument
+    # fmt: off
+    add("--bundle", type=Path, metavar="B", help="folder of the model (default: the one included)")
+    add("--device", type=int, metavar="N",
+        help="number of the GPU, from 0 (default: 0, if there is a GPU)")
+    if backend:
+        add("--backend", default="auto", metavar="NAME",
+            help="auto (default: the fastest available), cpu, ort-cuda, tensorrt, rtx")
+        add("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    # fmt: on
 
 
 def _reference(text: str) -> str | int:
@@ -197,10 +189,8 @@ def _landmarks(text: str) -> str | Path:
     if text in ("auto", "none"):
         return text
     if not Path(text).exists() or Path(text).is_dir():
-        raise InputError(
-            f"there is no file {text!r} to read landmarks from",
-            "auto, none, or a CSV file with image,keypoint,x,y",
-        )
+        hint = "auto, none, or a CSV file with image,keypoint,x,y"
+        raise InputError(f"there is no file {text!r} to read landmarks from", hint)
     return Path(text)
 
 

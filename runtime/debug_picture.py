@@ -31,16 +31,13 @@ def write_debug_picture(
     path: Path, pictures: tuple[Image, Image], grid: NDArray[np.float32], landmarks: Places,
     names: Sequence[str], size: int,
 ) -> None:  # fmt: skip
-    """Draw source and reference beside each other, and write them as a PNG file.
+    """Draw source and reference, (H, W) or (H, W, 3), into a PNG file; OutputError if it cannot be
+    written.
 
     Args:
-        pictures: source and reference, (H, W) or (H, W, 3).
         grid: (1, rows, columns, 2), the session's `alignment`.
         landmarks: (2, K, 2) pixels in the two pictures. names: of the K landmarks.
         size: of the model's square.
-
-    Raises:
-        OutputError: it cannot be written.
     """
     grids = own_places(*grid.shape[1:3]), grid
     drawn = [_draw(*each, names, size) for each in zip(pictures, grids, landmarks, strict=True)]

@@ -50,6 +50,7 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
         bundle: folder of the bundle to try, None for the default one.
         device: number of the GPU to try it on; None for what `auto` takes.
     """
+    space = "free some space there, or set {} to another folder".format
     checks: list[tuple[str, Callable[[], Found], type[SonomimeError], str]] = [
         ("python", _python, BackendError, ""),
         ("numpy", partial(_package, "numpy", "numpy"), BackendError, ""),
@@ -64,9 +65,8 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
         ("bundle", partial(_bundle, bundle, device), BundleError,
          "install sonomime again, or name a bundle with --bundle"),
         ("temporary folder", lambda: _writable(Path(tempfile.gettempdir())), OutputError,
-         "free some space there, or set TMPDIR to another folder"),
-        ("cache", _cache, OutputError,
-         "free some space there, or set XDG_CACHE_HOME to another folder"),
+         space("TMPDIR")),
+        ("cache", _cache, OutputError, space("XDG_CACHE_HOME")),
     ]  # fmt: skip
     for name, check, kind, fix in checks:
         try:
@@ -97,11 +97,7 @@ def _package(module: str, distribution: str) -> Found:
 
 
 def _optional(module: str, cure: str) -> Any:
-    """The module; None if it is not installed.
-
-    Raises:
-        BackendError: it is installed and broken.
-    """
+    """The module; None if it is not installed, BackendError if it is broken."""
     try:
         return import_or_explain(module, cure)
     except BackendError as error:
@@ -157,12 +153,10 @@ def _torch() -> Found:
     if (torch := _optional("torch", _INSTALL_TORCH)) is None:
         why = "not installed; only training, export and evaluating checkpoints need it"
         return why, _INSTALL_TORCH
-    build, place = f"CUDA {torch.version.cuda} build", "the GPU"
     if torch.version.cuda is None:
-        build, place = "CPU build", "the CPU"
-    elif not torch.cuda.is_available():
-        place = "the CPU, because torch finds no GPU"
-    return f"{torch.__version__}, {build}: training runs on {place}"
+        return f"{torch.__version__}, CPU build: training runs on the CPU"
+    place = "the GPU" if torch.cuda.is_available() else "the CPU, because torch finds no GPU"
+    return f"{torch.__version__}, CUDA {torch.version.cuda} build: training runs on {place}"
 
 
 def _onnx() -> Found:
@@ -204,10 +198,8 @@ def _cache() -> Found:
     said = _writable(cache_folder())
     clips = cache_folder() / "clips"
     held = sum(file.stat().st_size for file in clips.glob("*") if file.is_file())
-    if not held:
-        return said
-    taken = f"{held / 1e9:.1f} GB of decoded clips in {clips}"
-    return f"{said}; {taken}, which you may delete at any time"
+    taken = f"; {held / 1e9:.1f} GB of decoded clips in {clips}, which you may delete at any time"
+    return said + taken if held else said
 
 
 def _writable(folder: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple, get_args
 
-from .bundle.manifest import REFERENCE, Chain, DisplacementControl, Motion
+from .bundle.manifest import Chain, DisplacementControl, Motion
 from .keypoints import hull_scale
 from .session import Session
 from .support.errors import ConfigError
@@ -16,6 +16,7 @@ Shading = Literal["off", "low", "full"]
 SHARES: dict[Shading, float] = {"off": 0.0, "low": 0.5, "full": 1.0}
 _NEUTRAL = {"shade": 1.0, "min_cutoff": 0.0, "beta": 0.0, "scale": 1.0}
 """What a model without that control does."""
+_HULLS = "source_kp_value", "reference_kp_value"
 
 
 class Smoothing(NamedTuple):
@@ -85,10 +86,10 @@ def _cutoffs(smooth: AnySmoothing) -> tuple[float, float]:
 
 def has_hulls(chain: Chain) -> bool:
     """Whether source and reference have keypoints whose hulls can be compared."""
-    return {"source_kp_value", REFERENCE + "kp_value"} <= chain.tensors().keys()
+    return chain.tensors().keys() >= {*_HULLS}
 
 
 def fit_scale(session: Session) -> None:
     """Set the scale by the hulls of source and reference, which must both be set."""
-    names = "source_kp_value", REFERENCE + "kp_value"
-    session.set_within("scale", hull_scale(*(session.read(name)[0] for name in names)))
+    source, reference = (session.read(name)[0] for name in _HULLS)
+    session.set_within("scale", hull_scale(source, reference))

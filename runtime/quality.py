@@ -87,12 +87,8 @@ def unseen(deformation: NDArray[np.float32], box: Letterbox) -> float:
 def judge(numbers: NDArray[np.float32]) -> Quality:
     """Judge a frame's numbers (1, 4), as the graph gives them; NaN is doubtful."""
     confidence, displacement, folded, unseen = (float(x) for x in numbers[0])
-    fine = (
-        confidence >= UNSURE_BELOW,
-        displacement <= FAR_ABOVE,
-        folded <= FOLDED_ABOVE,
-        unseen <= UNSEEN_ABOVE,
-    )
+    sure, near = confidence >= UNSURE_BELOW, displacement <= FAR_ABOVE
+    fine = sure, near, folded <= FOLDED_ABOVE, unseen <= UNSEEN_ABOVE
     reason: Reason = next((why for why, good in zip(_WORDS, fine, strict=True) if not good), "")
     return Quality(confidence, displacement, folded, unseen, reason)
 

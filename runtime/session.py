@@ -82,11 +82,7 @@ class Session:
         return name in self._controls
 
     def set_control(self, name: str, value: float) -> None:
-        """Set a scalar input.
-
-        Raises:
-            ConfigError: the bundle has no such control, or the value is out of its range.
-        """
+        """Set a scalar input; ConfigError if there is none, or if the value is out of its range."""
         if name not in self._controls:
             known = ", ".join(self._controls) or "none"
             raise ConfigError(f"this bundle has no control {name!r}", f"it has {known}")
@@ -104,11 +100,7 @@ class Session:
 
     def align(self, alignment: NDArray[np.float32] | None) -> None:
         """Set where in the reference frame the motion of each cell of the source is read: (1, rows,
-        columns, 2) points, or None for every cell's own place.
-
-        Raises:
-            ConfigError: the bundle cannot align, or an alignment of another shape.
-        """
+        columns, 2) points, or None for every cell's own place. ConfigError if that cannot be."""
         if alignment is not None and not self.can_align:
             raise ConfigError("this model cannot align source and reference")
         if self.can_align:
@@ -145,11 +137,9 @@ class Session:
         self._run_all("observe")
 
     def match(self, frame: Planes | None = None) -> NDArray[np.float32]:
-        """How a driving frame has moved from the reference, by default controls and without
-        alignment or picture; changes nothing that a later frame sees.
-
-        Returns:
-            (rows, columns, 2): the displacement of each cell, in points.
+        """How a driving frame has moved from the reference: the displacement of each cell, (rows,
+        columns, 2) in points, by default controls and without alignment or picture. Changes nothing
+        that a later frame sees.
 
         Raises:
             ConfigError: the chain has no displacements, or there is no reference.
@@ -171,8 +161,7 @@ class Session:
         """Look for landmarks in a source image or a driving frame; changes nothing else.
 
         Returns:
-            (K, 3), in the order of `landmarks`: (x, y) in points, and the probability that it is
-            there.
+            (K, 3), in the order of `landmarks`: (x, y) in points, and how probably it is there.
 
         Raises:
             ConfigError: the chain has no detector of landmarks.
@@ -184,11 +173,8 @@ class Session:
         return np.asarray(self.backend.read(LANDMARKS)[0], np.float32)
 
     def animate(self, frame: Planes | None = None) -> Planes:
-        """Synthesize a frame; the first one is the reference if none was set.
-
-        Returns:
-            The backend's own memory, which the next frame overwrites.
-        """
+        """Synthesize a frame, in the backend's own memory, which the next frame overwrites; the
+        first one is the reference if none was set."""
         self._give(DRIVING_FRAME, frame)
         if not self.has_reference:
             self.set_reference()
@@ -206,11 +192,7 @@ class Session:
         self.restart()
 
     def read(self, name: str) -> NDArray[Any]:
-        """A copy of any tensor of the stages, as the last run left it.
-
-        Raises:
-            ConfigError: there is no such tensor.
-        """
+        """A copy of any tensor, as the last run left it; ConfigError if there is no such tensor."""
         if name not in self._tensors:
             known = ", ".join(sorted(self._tensors))
             raise ConfigError(f"the bundle has no tensor {name!r}", f"it has {known}")
