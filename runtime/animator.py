@@ -103,8 +103,8 @@ class Animator:
             raise
 
     def set_source(self, image: Any) -> None:
-        """Take a new source image, or raise InputError if it is none. The reference stays; alignment
-        and smoothing start again."""
+        """Take a new source image; InputError if it is none. The reference stays; alignment and
+        smoothing start again."""
         with self._served():
             self._picture = None
             self._aligner.drop()
