@@ -1,4 +1,4 @@
-"""Which driving frame is the reference."""
+"""Which driving frame is the reference; what keypoints say of scale and pose."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 from arithmetic_chain import CHAIN, Arithmetic
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from toy_bundle import blob
 
 from sonomime.runtime import Animator
 from sonomime.runtime.bundle.manifest import KeypointControl
+from sonomime.runtime.keypoints import hull_area, hull_scale, reference_distance
 from sonomime.runtime.media.frames import Image
 from sonomime.runtime.media.video import Frame, FrameSource
 from sonomime.runtime.reference import CANDIDATES, choose_reference
@@ -112,3 +116,38 @@ def test_keypoints_choose_the_frame_most_like_the_source(
     chain = replace(CHAIN, control=KeypointControl(3))  # its stages have no keypoints
     with Animator(Session(chain, Arithmetic())) as without, pytest.raises(ConfigError):
         choose_reference(without, clip([0.2, 0.3]), "best")
+
+
+SQUARE = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
+CLOUDS = arrays(np.float64, st.tuples(st.integers(1, 12), st.just(2)), elements=st.floats(-1, 1))
+
+
+def test_areas_that_are_known() -> None:
+    assert hull_area(SQUARE) == 4
+    assert hull_area(np.concatenate([SQUARE / 2, SQUARE, np.zeros((3, 2))])) == 4
+    assert hull_area(SQUARE[:3]) == 2
+    assert hull_area(SQUARE[:2]) == hull_area(np.array([[-0.0, 0.0], [0.0, 0.0]])) == 0
+    assert hull_area(np.stack([np.linspace(-1, 1, 7)] * 2, -1)) == 0
+
+
+@given(points=CLOUDS)
+def test_area_knows_no_order_and_no_place(points: np.ndarray) -> None:
+    area = hull_area(points)
+    for moved in (points[::-1], points + 3, points[:, ::-1]):
+        assert hull_area(moved) == pytest.approx(area, abs=1e-5)
+    assert hull_area(2 * points) == pytest.approx(4 * area, abs=1e-6)
+    assert 0 <= area <= np.prod(np.ptp(points, axis=0)) + 1e-6
+
+
+def test_scale_is_the_ratio_of_sides_within_bounds() -> None:
+    for source, reference, scale in (
+        (2, 3, 1.5), (3, 2, 2 / 3), (1, 9, 2), (9, 1, 0.5), (1, 1000, 1)  # the last cannot tell
+    ):  # fmt: skip
+        assert hull_scale(SQUARE / source, SQUARE / reference) == pytest.approx(scale)
+    assert hull_scale(SQUARE[:2], SQUARE) == 1
+
+
+def test_a_pose_is_the_same_wherever_and_however_large() -> None:
+    source, *others = np.random.default_rng(3).uniform(-0.5, 0.5, (9, 6, 2)).astype(np.float32)
+    assert reference_distance(source, 0.6 * source + [0.3, -0.2]) == pytest.approx(0, abs=1e-9)
+    assert min(reference_distance(source, other) for other in others) > 0.1
