@@ -58,22 +58,6 @@ def test_a_reference_stage_runs_again_with_a_new_source(inputs: Any) -> None:
     assert session.read("reference_gap")[0] == 20 - 50
 
 
-def test_states_are_fresh_with_source_reference_and_restart(session: Session) -> None:
-    session.set_source(level(100))
-    for begin in (
-        lambda: session.set_source(level(100)),
-        lambda: session.set_reference(level(20)),
-        session.forget_reference,
-        session.restart,
-    ):
-        for count in (1, 2):
-            session.animate(level(20))
-            session.observe(level(9))
-            assert session.read("state")[0] == count
-        begin()
-        assert session.read("state")[0] == 0
-
-
 def test_controls_have_defaults_names_and_ranges(session: Session) -> None:
     assert session.read("scale")[0] == 1
     session.set_control("scale", 2.5)
