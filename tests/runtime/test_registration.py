@@ -13,18 +13,14 @@ from toy_displacement import CELLS, make_displacement_toy
 from sonomime.runtime import Animator
 from sonomime.runtime.alignment import by_landmarks, nearby
 from sonomime.runtime.media.frames import Letterbox
-from sonomime.runtime.registration import (
-    Framed,
-    affine_trend,
-    bounded,
-    homogeneous,
-    registered,
-)
+from sonomime.runtime.registration import Framed, affine_trend, bounded, homogeneous, registered
 from sonomime.runtime.session import own_places
 from sonomime.runtime.support.errors import BackendError, ConfigError
 
 CELLS_OF = own_places(12, 16)[0].astype(np.float64)
 TREND = np.array([[0.1, -0.05], [0.02, -0.2], [0.3, -0.1]])
+SMALL = np.array([[0.08, 0.03], [-0.02, -0.1], [0.1, -0.05]])
+SHIFT = np.array([[0, 0], [0, 0], [0, 0.2]])
 
 
 def moved_by(trend: Any) -> Any:
@@ -39,15 +35,24 @@ def test_cells_count_by_their_confidence() -> None:
     assert affine_trend(displacement, sure) == pytest.approx(TREND, abs=0.02)
 
 
+def test_a_trend_is_held_within_bounds() -> None:
+    assert bounded(SMALL) == pytest.approx(SMALL)
+    large = bounded(np.array([[3.0, 0], [0, -0.9], [0.6, 0.8]]))
+    assert large == pytest.approx(np.array([[1, 0], [0, -0.5], [0.3, 0.4]]))
+    for nothing in (np.array([[-1.5, 0], [0, 0], [0, 0]]), SMALL * np.nan):  # it mirrors
+        assert (bounded(nothing) == 0).all()
+
+
 class FakeSession:
-    """Finds, round by round, where the source's cells are in the reference: at `targets`.
+    """Finds, round by round, where the source's cells are in the reference: at `targets`; in bars
+    beside the picture nothing moves, and that is sure.
 
     The reference is a ramp of x and one of y as two channels, so that a warped one says where it
     was read: at P(x). What is found is r with P(x + r) = target(x).
     """
 
-    def __init__(self, *targets: Any, sure: float = 1.0) -> None:
-        self.targets = list(targets)
+    def __init__(self, *targets: Any, sure: float = 1.0, bars: bool = False) -> None:
+        self.targets, self.bars = list(targets), bars
         self.sure = np.full((1, 1, 12, 16), sure, np.float32)
         self.references: list[Any] = []
         self.set_reference = self.references.append
@@ -63,16 +68,15 @@ class FakeSession:
         read = np.stack([(plane - 128) / 60 for plane in planes], axis=-1).reshape(-1, 2)
         fit = np.linalg.lstsq(homogeneous(pixels)[inner], read[inner], rcond=None)[0]
         there = CELLS_OF + moved_by(self.targets.pop(0))
-        return ((there - fit[2]) @ np.linalg.inv(fit[:2]) - CELLS_OF).astype(np.float32)
+        moved = (there - fit[2]) @ np.linalg.inv(fit[:2]) - CELLS_OF
+        moved[self.bars & (np.abs(CELLS_OF[..., 0]) > 0.5)] = 0
+        return moved.astype(np.float32)
 
 
 def ramps(width: int = 64, height: int = 64) -> Framed:
     places = own_places(64, 64)[0]
     planes = np.rint(128 + 60 * places.transpose(2, 0, 1))[None].astype(np.uint8)
     return Framed(planes, Letterbox.fit(width, height, 64))
-
-
-SMALL = np.array([[0.08, 0.03], [-0.02, -0.1], [0.1, -0.05]])
 
 
 def test_rounds_go_on_where_the_last_one_came_to() -> None:
@@ -85,63 +89,40 @@ def test_rounds_go_on_where_the_last_one_came_to() -> None:
     assert grid.shape == (1, 12, 16, 2) and grid.dtype == np.float32
     assert grid[0] == pytest.approx(CELLS_OF + moved_by(whole), abs=0.01)
     assert len(session.references) == 3
-    assert np.array_equal(session.references[0], picture.planes), "nothing is known at first"
-    assert np.array_equal(session.references[-1], picture.planes), "the session's at the end"
+    for at in (0, -1):  # nothing is known at first; at the end it is the session's again
+        assert np.array_equal(session.references[at], picture.planes)
 
 
 def test_landmarks_begin_and_are_blended_in_at_the_end() -> None:
     source = np.array([[-0.3, 0.2], [0.4, -0.3]])
     reference = 1.4 * source + [0.05, 0.0]
-    landmarks = source, reference
-    begin = by_landmarks(CELLS_OF, *landmarks)
+    pair = source, reference
     blind: Any = FakeSession(SMALL, sure=0.0)
-    grid = registered(blind, ramps(), ramps(), landmarks)[0]
-    left = reference - by_landmarks(source, *landmarks)
-    assert grid == pytest.approx(begin + nearby(CELLS_OF, source, left), abs=1e-6)
+    left = nearby(CELLS_OF, source, reference - by_landmarks(source, *pair))
+    grid = registered(blind, ramps(), ramps(), pair)[0]
+    assert grid == pytest.approx(by_landmarks(CELLS_OF, *pair) + left, abs=1e-6)
     sighted: Any = FakeSession(SMALL)
-    grid = registered(sighted, ramps(), ramps(), landmarks)[0]
+    grid = registered(sighted, ramps(), ramps(), pair)[0]
     assert len(sighted.references) == 2, "one round"
-    missing = reference - (source + homogeneous(source) @ SMALL)
-    wanted = CELLS_OF + moved_by(SMALL) + nearby(CELLS_OF, source, missing)
+    missing = nearby(CELLS_OF, source, reference - (source + homogeneous(source) @ SMALL))
     inner = np.abs(CELLS_OF).max(axis=-1) < 0.6
-    assert grid[inner] == pytest.approx(wanted[inner], abs=0.02)
+    assert grid[inner] == pytest.approx((CELLS_OF + moved_by(SMALL) + missing)[inner], abs=0.02)
 
 
-@pytest.mark.parametrize("tall", [0, 1])
-def test_bars_do_not_count(tall: int) -> None:
-    """In them nothing moves, and that is sure."""
-
-    class Barred(FakeSession):
-        def match(self, source: Any) -> Any:
-            moved = super().match(source)
-            moved[np.abs(CELLS_OF[..., 0]) > 0.5] = 0
-            return moved
-
-    shift = np.array([[0, 0], [0, 0], [0, 0.2]])
-    session: Any = Barred(shift, shift)
-    pair = [ramps(), ramps()]
-    pair[tall] = ramps(32, 64)
-    assert registered(session, *pair, None)[0] == pytest.approx(
-        CELLS_OF + moved_by(shift), abs=0.01
-    )
-
-
-def test_a_picture_that_shows_nothing_is_not_matched() -> None:
-    session: Any = FakeSession()
+def test_bars_do_not_count() -> None:
     level = ramps(32, 64)
-    level.planes[..., 16:48] = 90  # its bars are not black: they do not count
-    for pair in ((level, ramps()), (ramps(), level)):
-        assert registered(session, *pair, None)[0] == pytest.approx(CELLS_OF)
-    assert session.references == []
+    level.planes[..., 16:48] = 90  # its bars are not black
+    for flat in ((level, ramps()), (ramps(), level)):  # it shows nothing, and is not matched
+        session: Any = FakeSession()
+        assert registered(session, *flat, None)[0] == pytest.approx(CELLS_OF)
+        assert session.references == []
+    for pair in ((ramps(32, 64), ramps()), (ramps(), ramps(32, 64))):
+        session = FakeSession(SHIFT, SHIFT, bars=True)
+        wanted = CELLS_OF + moved_by(SHIFT)
+        assert registered(session, *pair, None)[0] == pytest.approx(wanted, abs=0.01)
 
 
-def test_a_trend_is_held_within_bounds() -> None:
-    assert bounded(SMALL) == pytest.approx(SMALL)
-    large = bounded(np.array([[3.0, 0], [0, -0.9], [0.6, 0.8]]))
-    assert large == pytest.approx(np.array([[1, 0], [0, -0.5], [0.3, 0.4]]))
-    for nothing in (np.array([[-1.5, 0], [0, 0], [0, 0]]), SMALL * np.nan):  # it mirrors
-        assert (bounded(nothing) == 0).all()
-
+# -- of an Animator --------------------------------------------------------------------------------
 
 SOURCE, REFERENCE = blob(64, 0.25, 0), blob(64, -0.15, 0)
 
@@ -159,8 +140,10 @@ def shift_of(animator: Animator) -> Any:
     return (animator.read("alignment") - own_places(CELLS, CELLS)).mean(axis=(0, 1, 2))
 
 
-def test_an_animator_aligns_by_its_two_pictures(animator: Animator) -> None:
+def test_an_animator_aligns_by_its_two_pictures(animator: Animator, displacement_toy: Path) -> None:
     """Whatever frames came since the reference; reference and controls are as before."""
+    with pytest.raises(ConfigError):
+        animator.align(pictures=False)
     animator.session.set_control("scale", 0.0)
     animator.set_reference(REFERENCE)
     animator.animate(blob(64, 0.1, 0.3))
@@ -170,6 +153,10 @@ def test_an_animator_aligns_by_its_two_pictures(animator: Animator) -> None:
     assert -0.4 < x < -0.1 and abs(y) < 0.02
     assert np.array_equal(animator.read("reference_centre"), centre)
     assert animator.read("scale") == 0
+    with Animator.open(displacement_toy, "cpu", threads=1) as unsure:
+        unsure.set_source(SOURCE)
+        with pytest.raises(ConfigError):
+            unsure.align()
 
 
 def test_what_fails_half_way_is_done_again(
@@ -199,12 +186,3 @@ def test_what_fails_half_way_is_done_again(
     with pytest.raises(BackendError):
         animator.align()
     assert not animator.session.has_reference and (shift_of(animator) == 0).all()
-
-
-def test_what_cannot_be_aligned(animator: Animator, displacement_toy: Path) -> None:
-    with pytest.raises(ConfigError):
-        animator.align(pictures=False)
-    with Animator.open(displacement_toy, "cpu", threads=1) as unsure:
-        unsure.set_source(SOURCE)
-        with pytest.raises(ConfigError):
-            unsure.align()
