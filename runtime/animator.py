@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .alignment import Landmark, points_to_pixels
+from .alignment import Aligner, Landmark, points_to_pixels
 from .backends import open_backend
 from .bundle.bundle import Bundle
 from .bundle.manifest import DRIVING_FRAME, LANDMARK_IMAGE, SOURCE_IMAGE, KeypointControl, Motion
@@ -21,7 +21,6 @@ from .frame_io import FrameIO
 from .media.frames import Image, Letterbox
 from .options import AnySmoothing, Scale, Shading, fit_scale, set_options
 from .quality import Quality, judge_frame
-from .registration import Aligner
 from .session import Session
 from .support.errors import BackendError, ConfigError, InputError
 

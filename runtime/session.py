@@ -48,7 +48,7 @@ class Session:
     Attributes:
         can_align: whether the chain takes an alignment.
         can_register: whether source and reference can be aligned by matching them
-            (registration.py).
+            (alignment.py).
         landmarks: names of what `find_landmarks` finds; none where the chain has no detector.
     """
 
