@@ -229,6 +229,13 @@ def spawn(words: list[str], before: str = "", **options: Any) -> Any:
     return subprocess.Popen([sys.executable, "-c", code, *words], **options)
 
 
+def finished(*arguments: Any, **options: Any) -> tuple[int, str]:
+    """Its exit code and errors."""
+    with spawn(*arguments, **options) as process:
+        _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
 # A limit on the file's size fails a write like a full disk does; 300 bytes are one PNG's.
 @pytest.mark.parametrize(("name", "limit"), [("out.mp4", 20_000), ("frames", 300)])
 def test_a_full_disk_leaves_with_7_and_nothing_behind(
@@ -237,9 +244,8 @@ def test_a_full_disk_leaves_with_7_and_nothing_behind(
     folder = tmp_path / "output"
     full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
     no_files = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    with spawn(animate(toy_bundle, media, folder / name), full, env=no_files) as process:
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == 7, errors
+    code, errors = finished(animate(toy_bundle, media, folder / name), full, env=no_files)
+    assert code == 7, errors
     assert "error: cannot write" in errors and "hint: " in errors
     assert list(folder.iterdir()) == []
 
@@ -310,10 +316,8 @@ def test_what_cannot_be_printed_does_not_fail_a_run(
     options: dict[str, Any] = {"env": {**os.environ, "PYTHONIOENCODING": "ascii"}}
     if where == "closed":
         options = {"preexec_fn": lambda: (os.close(1), os.close(2))}
-    with spawn(words, **options) as process:
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert (tmp_path / "ü.mp4").is_file()
+    code, errors = finished(words, **options)
+    assert code == 0 and (tmp_path / "ü.mp4").is_file(), errors
 
 
 def test_a_reader_that_leaves_early_causes_no_message() -> None:
@@ -330,10 +334,8 @@ def test_a_reader_that_leaves_early_causes_no_message() -> None:
     ],
 )
 def test_a_missing_extra_is_named(
-    run_python: Run, toy_bundle: Path, tmp_path: Path, module: str, extra: str, words: list[str]
+    toy_bundle: Path, tmp_path: Path, module: str, extra: str, words: list[str]
 ) -> None:
-    code = f"import sys; sys.modules[{module!r}] = None\n"
-    code += "from sonomime.cli import main; sys.exit(main(sys.argv[1:]))"
     given = [word.format(tmp=tmp_path, bundle=toy_bundle) for word in words]
-    status, _, errors = run_python(code, *given)
-    assert status == 4 and f'pip install "sonomime[{extra}]"' in errors, errors
+    code, errors = finished(given, f"import sys; sys.modules[{module!r}] = None")
+    assert code == 4 and f'pip install "sonomime[{extra}]"' in errors, errors

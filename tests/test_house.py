@@ -46,18 +46,13 @@ def test_the_wheel_holds_the_package_and_nothing_else(
     repository: Path, wheel: zipfile.ZipFile
 ) -> None:
     held = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
-    code = [file for room in ROOMS for file in (repository / room).rglob("*.py")]
-    presets = (repository / "training" / "presets").glob("*.toml")
-    data = [
-        file for folder in ("default_bundle", "samples")
-        for file in (repository / "runtime" / folder).rglob("*") if file.is_file()
-    ]  # fmt: skip
-    top = [repository / name for name in ("__init__.py", "py.typed", "cli.py")]
-    files = [*code, *presets, *data, *top]
-    assert held == {f"sonomime/{file.relative_to(repository).as_posix()}" for file in files}
-    for file in data:
-        name = f"sonomime/{file.relative_to(repository).as_posix()}"
-        assert wheel.read(name) == file.read_bytes()
+    patterns = [f"{room}/**/*.py" for room in ROOMS]
+    patterns += ["training/presets/*.toml", "runtime/default_bundle/**/*", "runtime/samples/**/*"]
+    patterns += ["__init__.py", "py.typed", "cli.py"]
+    files = {file for pattern in patterns for file in repository.glob(pattern) if file.is_file()}
+    contents = {f"sonomime/{file.relative_to(repository).as_posix()}": file for file in files}
+    assert held == contents.keys()
+    assert all(wheel.read(name) == file.read_bytes() for name, file in contents.items())
 
 
 def test_the_wheels_metadata(repository: Path, wheel: zipfile.ZipFile) -> None:

@@ -28,15 +28,24 @@ from sonomime.runtime.support.errors import BundleError
 Patch = pytest.MonkeyPatch
 
 
+def fake_torch(cuda: str | None, usable: bool = False) -> Any:
+    version, gpu = (
+        types.SimpleNamespace(cuda=cuda),
+        types.SimpleNamespace(is_available=lambda: usable),
+    )
+    return types.SimpleNamespace(__version__="2.10.0", version=version, cuda=gpu)
+
+
+GPUS = types.SimpleNamespace(
+    cudaGetDeviceCount=lambda: (0, 2),
+    cudaGetDeviceProperties=lambda i: (0, types.SimpleNamespace(name=[b"L4\0", b"T4\0"][i])),
+)
+
+
 @pytest.fixture(autouse=True)
-def quick_torch(monkeypatch: Patch) -> Any:
+def quick_torch(monkeypatch: Patch) -> None:
     """A CPU build of torch, which need not be imported."""
-    torch: Any = types.ModuleType("torch")
-    torch.__version__ = "2.10.0"
-    torch.version = types.SimpleNamespace(cuda=None)
-    torch.cuda = types.SimpleNamespace(is_available=lambda: False)
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    return torch
+    monkeypatch.setitem(sys.modules, "torch", fake_torch(None))
 
 
 def check(name: str, bundle: Path, device: int | None = None) -> Check:
@@ -79,15 +88,20 @@ def test_a_missing_module_has_its_fix(
 
 
 @pytest.mark.parametrize(
-    ("cuda", "usable", "words"),
-    [(None, False, "CPU build"), ("12.8", False, "no GPU"), ("12.8", True, "CUDA 12.8 build")],
+    ("name", "module", "fake", "words"),
+    [
+        ("torch", "torch", fake_torch(None), "2.10.0, CPU build"),
+        ("torch", "torch", fake_torch("12.8"), "no GPU"),
+        ("torch", "torch", fake_torch("12.8", True), "CUDA 12.8 build"),
+        ("gpu", "cuda.bindings.runtime", GPUS, "0 L4, 1 T4"),  # the numbers that --device takes
+    ],
 )
-def test_which_build_of_torch_there_is(
-    toy_bundle: Path, quick_torch: Any, cuda: str | None, usable: bool, words: str
+def test_what_runs_on_a_gpu(
+    toy_bundle: Path, monkeypatch: Patch, name: str, module: str, fake: Any, words: str
 ) -> None:
-    quick_torch.version.cuda, quick_torch.cuda.is_available = cuda, lambda: usable
-    found = check("torch", toy_bundle)
-    assert found.state == "ok" and found.detail.startswith("2.10.0, ") and words in found.detail
+    monkeypatch.setitem(sys.modules, module, fake)
+    found = check(name, toy_bundle)
+    assert found.state == "ok" and words in found.detail
 
 
 @pytest.mark.parametrize("cause", [None, KeyboardInterrupt()])
@@ -118,17 +132,6 @@ def test_encoders(
     monkeypatch.setattr(av.codec, "codecs_available", codecs)
     found = check("pyav", toy_bundle)
     assert found.state == state and words in found.detail and found.fix
-
-
-def test_gpus_by_the_numbers_that_device_takes(toy_bundle: Path, monkeypatch: Patch) -> None:
-    names = [b"NVIDIA L4\0", b"NVIDIA T4\0"]
-    runtime: Any = types.SimpleNamespace(
-        cudaGetDeviceCount=lambda: (0, 2),
-        cudaGetDeviceProperties=lambda index: (0, types.SimpleNamespace(name=names[index])),
-    )
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
-    found = check("gpu", toy_bundle)
-    assert found.state == "ok" and "0 NVIDIA L4, 1 NVIDIA T4" in found.detail
 
 
 def test_a_bundle_that_cannot_be_used(toy_bundle: Path, tmp_path: Path, monkeypatch: Patch) -> None:

@@ -63,19 +63,16 @@ def quality_of(*numbers: float) -> Quality:
 GOOD, UNSURE, FAR = quality_of(1, 0, 0, 0), quality_of(0, 0, 0, 0), quality_of(1, 1, 0, 0)
 
 
-@pytest.mark.parametrize(
-    ("index", "step", "reason"),
-    [(0, -0.01, "unsure"), (1, 0.01, "far"), (2, 0.01, "folded"), (3, 0.01, "unseen")],
-)
-def test_a_frame_is_doubtful_past_each_threshold(index: int, step: float, reason: str) -> None:
+def test_a_frame_is_doubtful_past_each_threshold() -> None:
     at = quality_of(*BORDER)
     assert (at.state, at.reason) == ("good", "")
     assert (at.confidence, at.displacement, at.folded, at.unseen) == BORDER
-    for value in (BORDER[index] + step, float("nan")):
-        numbers = [*BORDER]
-        numbers[index] = value
-        past = quality_of(*numbers)
-        assert (past.state, past.reason) == ("doubtful", reason)
+    for index, reason in enumerate(("unsure", "far", "folded", "unseen")):
+        for step in (-0.01 if reason == "unsure" else 0.01, float("nan")):
+            numbers = [*BORDER]
+            numbers[index] += step
+            past = quality_of(*numbers)
+            assert (past.state, past.reason) == ("doubtful", reason)
     assert quality_of(0, 1, 1, 1).reason == "unsure", "the first reason is given"
 
 
