@@ -67,13 +67,15 @@ def animate(bundle: Path, media: Path, output: Path) -> list[str]:
 
 
 def test_animate_prints_the_path_of_what_it_made(
-    run: Run, toy_bundle: Path, displacement_toy: Path, media: Path, tmp_path: Path
-) -> None:
+    run: Run, toy_bundle: Path, displacement_toy: Path, media: Path, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     code, output, errors = run(*animate(toy_bundle, media, tmp_path / "out.mp4"))
     assert (code, output) == (0, f"{tmp_path / 'out.mp4'}\n") and "200 frames" in errors
+    assert caplog.records == [], "it is marked"
     options = "--reference 2 --smooth --beta 3 --scale hull --no-mark --crop 0,0,60,60 --json"
     code, output, errors = run(*animate(toy_bundle, media, tmp_path / "out"), *options.split())
-    assert code == 0, errors
+    assert code == 0 and len(caplog.records) == 1, errors
     result = json.loads(output)
     assert (result["frames"], result["reference"], result["size"]) == (200, 2, [64, 64])
     assert (result["alignment"], result["quality"]) == ("", [])
@@ -307,8 +309,8 @@ def test_a_signal_leaves_nothing_behind(
     assert output == "" and list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("where", ["closed", "ascii"])
-def test_what_cannot_be_printed_does_not_fail_a_run(
+@pytest.mark.parametrize("where", ["closed", "ascii", "full"])
+def test_what_cannot_be_printed_does_not_fail_a_run_unless_the_disk_is_full(
     toy_bundle: Path, media: Path, tmp_path: Path, where: str
 ) -> None:
     words = animate(toy_bundle, media, tmp_path / "ü.mp4")
@@ -316,8 +318,9 @@ def test_what_cannot_be_printed_does_not_fail_a_run(
     options: dict[str, Any] = {"env": {**os.environ, "PYTHONIOENCODING": "ascii"}}
     if where == "closed":
         options = {"preexec_fn": lambda: (os.close(1), os.close(2))}
-    code, errors = finished(words, **options)
-    assert code == 0 and (tmp_path / "ü.mp4").is_file(), errors
+    with open("/dev/full", "w") as full:
+        code, errors = finished(words, **options, **({"stdout": full} if where == "full" else {}))
+    assert code == (7 if where == "full" else 0) and (tmp_path / "ü.mp4").is_file(), errors
 
 
 def test_a_reader_that_leaves_early_causes_no_message() -> None:

@@ -19,6 +19,7 @@ from sonomime.runtime.alignment import (
     bounded,
     by_landmarks,
     homogeneous,
+    is_inside,
     nearby,
     registered,
     size_ratio,
@@ -62,6 +63,11 @@ def test_a_grid_is_finite_and_within_bounds(places: list[Any]) -> None:
     assert np.isfinite(grid).all()
     # Twice as large at most, and no farther off than landmarks are.
     assert np.abs(grid - reference.mean(0)).max() <= 2 * 2 * np.sqrt(2) + 4 * np.sqrt(2) + 4
+
+
+def test_half_a_pixel_around_the_centres_of_the_outermost_is_inside() -> None:
+    assert is_inside(np.array([[-0.5, -0.5], [99.5, 49.5]]), 100, 50).all()
+    assert not is_inside(np.array([[-0.6, 0], [0, 49.6]]), 100, 50).any()
 
 
 CELLS_OF = own_places(12, 16)[0].astype(np.float64)

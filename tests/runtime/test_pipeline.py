@@ -129,11 +129,11 @@ def test_references_crops_and_a_clip_as_source(
 def test_a_pair_is_aligned_before_it_is_animated(matching: Animator, files: Path) -> None:
     """By what the model finds, by a file in pixels before the crops, or not at all."""
     shifts, drawn = [], []
-    for landmarks, reference, crop in (
-        ("auto", "best", None), ("none", "best", None),
-        (files / "marks.csv", 1, Crop(10, 10, 60, 60)),
+    crops = {"crop": Crop(10, 10, 60, 60), "source_crop": Crop(10, 20, 80, 40)}
+    for landmarks, reference, options in (
+        ("auto", "best", {}), ("none", "best", {}), (files / "marks.csv", 1, crops)
     ):  # fmt: skip
-        options = {"reference": reference, "crop": crop, "debug_picture": files / "debug.png"}
+        options = {**options, "reference": reference, "debug_picture": files / "debug.png"}
         done = make(matching, files, "out.mkv", landmarks=landmarks, **options)
         assert done.alignment and done.reference in range(len(XS))
         shifts.append((matching.read("alignment") - own_places(CELLS, CELLS))[0, 0, 0, 0])
@@ -141,7 +141,7 @@ def test_a_pair_is_aligned_before_it_is_animated(matching: Animator, files: Path
     assert len(set(drawn)) == 3
     best = XS[4]  # two are at 0: any of those in the middle
     assert shifts[0] == pytest.approx(best - 0.1, abs=0.12) and shifts[1] == 0
-    assert shifts[2] == pytest.approx((40.5 / 60 - 30.5 / 101) * 2, abs=1e-5)
+    assert shifts[2] == pytest.approx((40.5 / 60 - 20.5 / 80) * 2, abs=1e-5)
 
 
 @pytest.mark.parametrize(
