@@ -171,31 +171,29 @@ def write_toy(
     }  # fmt: skip
     files = []
     for (name, role), text in stages.items():
-        nodes = [onnx.parser.parse_node(line) for line in text.strip().splitlines() if line]
+        nodes = [onnx.parser.parse_node(line) for line in text.splitlines() if line]
         made = [output for node in nodes for output in node.output]
         read = dict.fromkeys(each for node in nodes for each in node.input if each not in made)
-        inputs = tuple(tensors[each] for each in read if each in tensors)
-        outputs = tuple(tensors[each] for each in made if each in tensors)
-        graph = helper.make_graph(
-            nodes, name, _infos(inputs), _infos(outputs),
-            [_constant(each, constants[each]) for each in read if each not in tensors],
-        )  # fmt: skip
+        inputs, outputs = (
+            tuple(tensors[n] for n in names if n in tensors) for names in (read, made)
+        )
+        graph = helper.make_graph(nodes, name, *map(_infos, (inputs, outputs)))
+        for each in [each for each in read if each not in tensors]:
+            value = np.asarray(constants[each])  # whole numbers are shapes and axes
+            value = value.astype(np.int64 if value.dtype == int else np.float32)
+            graph.initializer.append(numpy_helper.from_array(value, each))
         opset = helper.make_opsetid("", 20)
         model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
         onnx.checker.check_model(model)
         file = folder / f"{name}.onnx"
         onnx.save(model, file)
-        files.append(contract.StageFile(name, role, inputs, outputs, file.name, sha256_file(file)))
-    golden = {
-        "source": blob(size, 0.1, -0.2, channels),
-        "reference": blob(size, -0.1, 0.1, channels),
-        "driving": blob(size, -0.3, 0.2, channels),
-        # Relative motion moves the source's blob as the driving one has moved.
-        "output": blob(size, -0.1, -0.1, channels),
-    }
+        digest = sha256_file(file)
+        files.append(contract.StageFile(name, role, inputs, outputs, file.name, digest))
+    # Relative motion moves the source's blob as the driving one has moved.
+    golden = {"source": (1, -2), "reference": (-1, 1), "driving": (-3, 2), "output": (-1, -1)}
     digests = {
-        name: _write(folder, f"golden_{name}.png", png_bytes(picture))
-        for name, picture in golden.items()
+        name: _write(folder, f"golden_{name}.png", png_bytes(blob(size, x / 10, y / 10, channels)))
+        for name, (x, y) in golden.items()
     }
     manifest = contract.Manifest(
         schema_version=contract.SCHEMA_VERSION,
@@ -222,14 +220,6 @@ def _infos(tensors: Sequence[contract.Tensor]) -> list[onnx.ValueInfoProto]:
         helper.make_tensor_value_info(t.name, 2 if t.dtype == "uint8" else 1, t.shape)
         for t in tensors
     ]
-
-
-def _constant(name: str, value: Any) -> onnx.TensorProto:
-    """Whole numbers are shapes and axes."""
-    array = np.asarray(value)
-    return numpy_helper.from_array(
-        array.astype(np.int64 if array.dtype == int else np.float32), name
-    )
 
 
 def _write(folder: Path, file: str, content: bytes) -> contract.FileDigest:
