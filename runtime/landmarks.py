@@ -16,7 +16,7 @@ import numpy as np
 from .alignment import SURE, Places, is_inside
 from .animator import Animator
 from .media.frames import Crop, Image, shows_something
-from .support.errors import ConfigError, InputError
+from .support.errors import InputError
 from .support.table import NAME_HINT, is_name, number, read_table, spelling_hint
 
 COLUMNS = ("image", "keypoint", "x", "y")
@@ -43,8 +43,8 @@ class Picture(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """How a pair is aligned: in words, or why it is not ("" if the model cannot align); whether by
-    the pictures; and by K named landmarks, (2, K, 2) pixels in source and reference."""
+    """How a pair is aligned: in words, or why it is not; whether by the pictures; and by K named
+    landmarks, (2, K, 2) pixels in source and reference."""
 
     said: str
     pictures: bool = False
@@ -53,46 +53,32 @@ class Alignment(NamedTuple):
 
 
 def align_pair(
-    animator: Animator, landmarks: str | Path, source: Picture, reference: Picture | None
+    animator: Animator, landmarks: str | Path, source: Picture, reference: Picture
 ) -> Alignment:
     """Align an Animator's source and reference, also by matching the pictures if the model can.
 
     Args:
         landmarks: `auto` (those that the model finds in both pictures), `none` (no alignment at
             all), or a file.
-        reference: None if it cannot be read before the clip is animated.
 
     Raises:
-        ConfigError: a file, and the model cannot align.
+        ConfigError: the model cannot align.
         InputError: a file that cannot be used, or with landmarks outside of the pictures.
         BackendError: a stage failed.
     """
-    session = animator.session
-    given = [picture for picture in (source, reference) if picture is not None]
-    dark = [not shows_something(picture.image) for picture in given]
-    pictures = session.can_register and not any(dark)
-    why = "no landmark was found in both source and reference"
-    found: dict[str, Places] = {}
-    if isinstance(landmarks, Path):
-        if not session.can_align:
-            what = "this model cannot align source and reference: --landmarks has no effect"
-            raise ConfigError(what, "leave it out; it is for models that move by displacements")
-        both = read_landmarks(landmarks)
-        if reference is None:
-            what = "the driving clip cannot be read twice, so its reference cannot be aligned"
-            raise InputError(what, "leave --landmarks out, or record the clip to a file")
-        found = _in_pictures(both, (source, reference))
-    elif not session.can_align:
-        return Alignment("")
-    elif landmarks == "none":
+    if landmarks == "none":
         animator.unalign()
         return Alignment("not aligned, as asked")
-    elif not session.landmarks:
-        why = "this model finds no landmarks; give them by --landmarks"
-    elif reference is None:
-        why = "the driving clip cannot be read twice"
-    else:
+    session, why = animator.session, "no landmark was found in both source and reference"
+    dark = [not shows_something(picture.image) for picture in (source, reference)]
+    pictures = session.can_register and not any(dark)
+    found: dict[str, Places] = {}
+    if isinstance(landmarks, Path):
+        found = _in_pictures(read_landmarks(landmarks), (source, reference))
+    elif session.landmarks:
         found = _found(animator, source, reference)
+    else:
+        why = "this model finds no landmarks; give them by --landmarks"
     if not found and not pictures:
         animator.unalign()
         if any(dark):

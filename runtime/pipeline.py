@@ -160,15 +160,15 @@ def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
 
 def _align(animator: Animator, job: Job, still: Image, reference: Image | None) -> str:
     """Align the pair, and draw the debug picture if the job asks for one; what was aligned by."""
-    second = None if reference is None else Picture(reference, job.crop)
-    alignment = align_pair(animator, job.landmarks, Picture(still, job.source_crop), second)
+    if not animator.session.can_align or reference is None:
+        for option, given in (("landmarks", job.landmarks), ("debug-picture", job.debug_picture)):
+            if isinstance(given, Path):
+                what = f"this model cannot align source and reference: --{option} has no effect"
+                raise ConfigError(what, "leave it out; it is for models that move by displacements")
+        return ""
+    pictures = Picture(still, job.source_crop), Picture(reference, job.crop)
+    alignment = align_pair(animator, job.landmarks, *pictures)
     if job.debug_picture is not None:
-        if not animator.session.can_align:
-            what = "there is no alignment to draw: --debug-picture has no effect"
-            raise ConfigError(what, "leave it out; it is for models that move by displacements")
-        if reference is None:
-            what = "the driving clip cannot be read twice, so there is no reference to draw yet"
-            raise ConfigError(what, "leave --debug-picture out, or record the clip to a file")
         write_debug_picture(
             job.debug_picture, (still, reference), animator.read(ALIGNMENT), alignment.points,
             alignment.names, animator.session.chain.image.size,
@@ -222,5 +222,4 @@ def _check_one_frame(job: Job) -> None:
 
 
 def _has_one_frame(source: FrameSource) -> bool:
-    """Whether there is no second frame; a source that can be read only once is not tried."""
-    return source.seekable and next(islice(source, 1, 2), None) is None
+    return next(islice(source, 1, 2), None) is None

@@ -38,17 +38,14 @@ def choose_reference(
 
     Raises:
         ConfigError: `best`, and the model has nothing to choose by.
-        InputError: there is no such frame, or the clip cannot be read twice.
+        InputError: there is no such frame.
         BackendError: a stage failed.
     """
     if animator.motion == "absolute":
         return None, None
     matches = isinstance(animator.session.chain.control, DisplacementControl)
-    if reference == "first" and not (matches and driving.seekable):
+    if reference == "first" and not matches:
         return 0, None
-    if not driving.seekable:
-        what = f"{driving.path} cannot be read twice, so its reference has to be its first frame"
-        raise InputError(what, "leave --reference out, or record the clip to a file")
     index = 0 if reference == "first" else reference
     if not isinstance(index, int):
         index = _least_moved(animator, driving) if matches else _most_alike(animator, driving)

@@ -31,10 +31,10 @@ def blobs(xs: Sequence[float]) -> list[Image]:
     return [blob(80, x, 0, height=60) for x in xs]
 
 
-def clip(images: Sequence[Any], seekable: bool = True) -> Any:
+def clip(images: Sequence[Any]) -> Any:
     """A FrameSource in memory, of pictures or of the places of their blobs."""
     shown = [blobs([x])[0] if isinstance(x, float) else x for x in images]
-    clip = MagicMock(spec=FrameSource, path=Path("clip"), count_hint=None, seekable=seekable)
+    clip = MagicMock(spec=FrameSource, path=Path("clip"), count_hint=None)
     clip.__iter__.side_effect = lambda: (Frame(i, i / 25, x) for i, x in enumerate(shown))
     return clip
 
@@ -92,13 +92,6 @@ def test_the_first_or_a_number(animator: Animator) -> None:
         assert centre == pytest.approx((0.1, 0.2)[index], abs=0.01)
     with pytest.raises(InputError):
         choose_reference(animator, clip([0.1, 0.2]), 2)
-    animator.reset()
-    live = clip([0.1, 0.2], seekable=False)  # read but once
-    assert choose_reference(animator, live, "first") == (0, None)
-    assert not animator.session.has_reference
-    for reference in (1, "best"):
-        with pytest.raises(InputError):
-            choose_reference(animator, live, reference)
 
 
 def test_keypoints_choose_the_frame_most_like_the_source(
