@@ -141,7 +141,7 @@ def add_doctor(verbs: Verbs) -> None:
 
 def run_doctor(args: argparse.Namespace) -> int:
     """Run `sonomime doctor`: 0 when nothing failed, else the exit code of the first failure."""
-    from .doctor import as_data, examine
+    from .doctor import examine
 
     checks = []
     for check in examine(args.bundle, args.device):
@@ -150,9 +150,11 @@ def run_doctor(args: argparse.Namespace) -> int:
             print(printable(f"{check.state:<5} {check.name}: {check.detail}"), flush=True)
             if check.fix:
                 print(printable(f"      fix: {check.fix}"), flush=True)
+    failed = [check for check in checks if check.state == "fail"]
     if args.json:
-        print(json.dumps(as_data(checks), indent=2))
-    return next((check.exit_code for check in checks if check.state == "fail"), 0)
+        data = [asdict(check) for check in checks]
+        print(json.dumps({"ok": not failed, "checks": data}, indent=2))
+    return failed[0].exit_code if failed else 0
 
 
 def _verb(

@@ -6,7 +6,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -80,11 +80,6 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
             yield Check(name, "fail", detail.strip().splitlines()[0], advice, code)
             continue
         yield Check(name, "ok", found) if isinstance(found, str) else Check(name, "note", *found)
-
-
-def as_data(checks: list[Check]) -> dict[str, Any]:
-    """The checks as plain data, for --json."""
-    return {"ok": all(c.state != "fail" for c in checks), "checks": [asdict(c) for c in checks]}
 
 
 def _python() -> Found:

@@ -83,8 +83,8 @@ LAYERS = "gate = Sub(occlusion_map, zero)\noffset = Sub(occlusion_map, unit)"
 RESIZE = 'Resize <mode="linear", coordinate_transformation_mode="half_pixel">'
 GENERATOR = f"""
 planes = Transpose <perm=[0, 3, 1, 2]> (deformation)
-wide = {RESIZE} (planes, none, none, planar)
-shown = {RESIZE} (occlusion_map, none, none, flat)
+wide = {RESIZE} (planes, , , planar)
+shown = {RESIZE} (occlusion_map, , , flat)
 where = Transpose <perm=[0, 2, 3, 1]> (wide)
 warped = GridSample <mode="linear", padding_mode="zeros"> (source_feature, where)
 dimmed = Mul(warped, shown)
@@ -166,14 +166,16 @@ def write_toy(
     constants = {
         "axis_1": [1], "axis_2": [2], "axis_3": [3], "zero": 0.0, "unit": 1.0, "half": 0.5,
         "white": 255.0, "tiny": 1e-6, "turn": 2 * np.pi, "point": [1, 1, 1, 2],
-        "none": np.empty(0), "planar": [1, 2, size, size],
+        "planar": [1, 2, size, size],
         "places": own_places(size, size).reshape(-1, 2), **constants,
     }  # fmt: skip
     files = []
     for (name, role), text in stages.items():
         nodes = [onnx.parser.parse_node(line) for line in text.splitlines() if line]
         made = [output for node in nodes for output in node.output]
-        read = dict.fromkeys(each for node in nodes for each in node.input if each not in made)
+        read = dict.fromkeys(
+            each for node in nodes for each in node.input if each and each not in made
+        )
         inputs, outputs = (
             tuple(tensors[n] for n in names if n in tensors) for names in (read, made)
         )

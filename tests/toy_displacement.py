@@ -47,7 +47,7 @@ next_state = Add(state, unit)
 CONFIDENCE = "confidence = Transpose <perm=[0, 3, 1, 2]> (near)"
 DISPLACED = f"""
 planes = Transpose <perm=[0, 3, 1, 2]> (displacement)
-wide = {RESIZE} (planes, none, none, planar)
+wide = {RESIZE} (planes, , , planar)
 moves = Transpose <perm=[0, 2, 3, 1]> (wide)
 where = Add(moves, square)
 warped = GridSample <mode="linear", padding_mode="zeros"> (source_feature, where)
