@@ -14,7 +14,7 @@ from .animator import Animator
 from .compose import parse_size
 from .media.frames import parse_crop
 from .options import Smoothing
-from .pipeline import Job, animate_files, demo_jobs
+from .pipeline import SAMPLES, Job, animate_files
 from .quality import as_rows, summary
 from .support.errors import ConfigError, InputError
 from .support.printable import printable
@@ -126,7 +126,12 @@ def add_demo(verbs: Verbs) -> None:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Run `sonomime demo`."""
-    return _animate(args, demo_jobs(args.output), False)
+    second = args.output.with_stem(f"{args.output.stem}-2")
+    jobs = [
+        Job(SAMPLES / "still.png", SAMPLES / "driving.mp4", args.output, side_by_side=True),
+        Job(SAMPLES / "lung_still.png", SAMPLES / "lung.mp4", second, side_by_side=True),
+    ]
+    return _animate(args, jobs, False)
 
 
 def add_doctor(verbs: Verbs) -> None:

@@ -119,16 +119,6 @@ def animate_files(animator: Animator, job: Job) -> Done:
         return Done(job.output, sink.count, index, shown, seconds, alignment, judged)
 
 
-def demo_jobs(output: Path) -> list[Job]:
-    """The sample stills moved by the sample clips, side by side: into `output` one subject moved by
-    itself, into the file with -2 after its name one subject moved by another."""
-    second = output.parent / f"{output.stem}-2{output.suffix}"
-    return [
-        Job(SAMPLES / "still.png", SAMPLES / "driving.mp4", output, side_by_side=True),
-        Job(SAMPLES / "lung_still.png", SAMPLES / "lung.mp4", second, side_by_side=True),
-    ]
-
-
 def _source_of(job: Job, channels: int, composes: bool) -> Image:
     """The source picture, in colour if it has colours that can be kept."""
 
