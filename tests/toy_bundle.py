@@ -104,6 +104,12 @@ def blob(
     return image if channels == 1 else np.stack([image, image // 2, image // 4], -1)
 
 
+def centre(image: NDArray[np.uint8]) -> Any:
+    """Where the brightness of a picture lies, (x, y) in [-1, 1]."""
+    grey = image if image.ndim == 2 else image.sum(-1)
+    return (grey[..., None] * own_places(*grey.shape)[0]).sum((0, 1)) / grey.sum()
+
+
 def make_toy_bundle(folder: Path, size: int = 64, channels: int = 1, layers: bool = False) -> Path:
     """Write the toy of keypoints into `folder`, which is made; with neutral layers or none.
 

@@ -11,22 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from arithmetic_chain import CHAIN, KEPT, SEEN, STATE, Arithmetic, tensor, with_stage
-from numpy.typing import NDArray
-from toy_bundle import blob, copy_bundle, edit_manifest, make_toy_bundle
+from toy_bundle import blob, centre, copy_bundle, edit_manifest, make_toy_bundle
 
 from sonomime.runtime import Animator, Smoothing
 from sonomime.runtime.bundle.manifest import Chain, ControlInput
-from sonomime.runtime.session import Session, own_places
+from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import BackendError, ConfigError, InputError
 
-Image = NDArray[np.uint8]
 CENTRE = blob(64, 0, 0)
-
-
-def centre(image: Image) -> Any:
-    """Where the brightness of a picture lies, (x, y) in [-1, 1]."""
-    grey = image if image.ndim == 2 else image.sum(-1)
-    return (grey[..., None] * own_places(*grey.shape)[0]).sum((0, 1)) / grey.sum()
 
 
 def near(*place: float) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from toy_bundle import blob, make_toy_bundle
+from toy_bundle import blob, centre, make_toy_bundle
 from toy_displacement import CELLS
 
 from sonomime.runtime import Animator
@@ -71,9 +71,7 @@ def frame(done: Done, index: int = 0) -> np.ndarray:
 
 
 def horizontal(image: np.ndarray) -> float:
-    grey = image.astype(np.float64)
-    xs = (2 * np.arange(image.shape[1]) + 1) / image.shape[1] - 1
-    return float((grey * xs).sum() / grey.sum())
+    return float(centre(image)[0])
 
 
 def levels(caplog: pytest.LogCaptureFixture) -> list[int]:
