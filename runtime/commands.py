@@ -126,9 +126,10 @@ def add_demo(verbs: Verbs) -> None:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Run `sonomime demo`."""
-    second = args.output.with_stem(f"{args.output.stem}-2")
+    first = args.output
+    second = first.parent / f"{first.stem}-2{first.suffix}"  # of any path, "." too
     jobs = [
-        Job(SAMPLES / "still.png", SAMPLES / "driving.mp4", args.output, side_by_side=True),
+        Job(SAMPLES / "still.png", SAMPLES / "driving.mp4", first, side_by_side=True),
         Job(SAMPLES / "lung_still.png", SAMPLES / "lung.mp4", second, side_by_side=True),
     ]
     return _animate(args, jobs, False)

@@ -183,7 +183,7 @@ FILES = "animate still.png driving -o out/x.mp4"
         (6, f"{FILES} --landmarks none.csv", ""), (6, f"{FILES} --landmarks still.png", ""),
         (6, f"{FILES} --landmarks outside.csv", ""), (6, f"{FILES} --landmarks unequal.csv", ""),
         (7, f"{FILES} -o still.png/below-a-file.mp4", ""), (7, f"{FILES} -o {'x' * 300}.mp4", ""),
-        (7, f"{FILES} --debug-picture still.png", ""),
+        (7, f"{FILES} --debug-picture still.png", ""), (7, "demo -o .", ""),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_leaves_with_its_code_and_nothing_behind(
