@@ -162,14 +162,9 @@ NO_CONTROLS = replace(with_stage(CHAIN, "transfer", inputs=INPUTS), controls=())
         (CHAIN, {"motion": "absolute"}), (CHAIN, {"smooth": True}), (CHAIN, {"smooth": (1.0, 2.0)}),
         (CHAIN, {"scale": "hull"}), (CHAIN, {"scale": "big"}), (NO_CONTROLS, {"scale": 2.0}),
         (CHAIN, {"shading": "off"}), (CHAIN, {"shading": "low"}), (SHADED, {"shading": "half"}),
-        *(
-            (None, options)
-            for options in (
-                {"motion": "sideways"}, {"scale": 0.0}, {"scale": float("nan")}, {"smooth": (0, 1)},
-                {"smooth": (1, -1)}, {"smooth": (1,)}, {"smooth": "yes"}, {"threads": 0},
-                {"backend": "tensor-rt"},
-            )
-        ),
+        (None, {"motion": "sideways"}), (None, {"scale": 0.0}), (None, {"scale": float("nan")}),
+        (None, {"smooth": (0, 1)}), (None, {"smooth": (1, -1)}), (None, {"smooth": (1,)}),
+        (None, {"smooth": "yes"}), (None, {"threads": 0}), (None, {"backend": "tensor-rt"}),
     ],
 )  # fmt: skip
 def test_what_is_out_of_range_or_a_model_cannot_honour_is_refused(
@@ -183,36 +178,28 @@ def test_what_is_out_of_range_or_a_model_cannot_honour_is_refused(
             Animator(Session(chain, Arithmetic(chain)), **options)
 
 
-@pytest.mark.parametrize(
-    ("options", "controls"),
-    [
-        ({}, {"shade": 1, "scale": 1, "min_cutoff": 0}), ({"shading": "off"}, {"shade": 0}),
-        ({"shading": "low", "scale": 2.0}, {"shade": 0.5, "scale": 2}),
-        ({"smooth": True}, Smoothing()._asdict()), ({"smooth": False}, {"min_cutoff": 0}),
-        ({"smooth": Smoothing(beta=1)}, {"min_cutoff": 1.5, "beta": 1}),
-        ({"smooth": (2.0, 3.0)}, {"min_cutoff": 2, "beta": 3}),
-        ({"motion": "absolute"}, {"relative": 0}),
-    ],
-)  # fmt: skip
 def test_options_set_controls_whatever_the_models_defaults_are(
-    toy_bundle: Path, tmp_path: Path, options: dict[str, Any], controls: dict[str, float]
+    toy_bundle: Path, tmp_path: Path
 ) -> None:
     folder = copy_bundle(toy_bundle, tmp_path / "toy")
-    defaults = {"scale": 0.5, "min_cutoff": 1.5}
 
     def change(data: dict[str, Any]) -> None:
-        for control in data["controls"]:
-            control["default"] = defaults.get(control["name"], control["default"])
+        data["controls"][1]["default"], data["controls"][2]["default"] = 0.5, 1.5
 
     edit_manifest(folder, change)
-    if "shade" in controls:
-        animator = Animator(Session(SHADED, Arithmetic(SHADED)), **options)
-    else:
-        animator = Animator.open(folder, **options)
-    with animator:
-        for name, value in controls.items():
-            if animator.session.has_control(name):
-                assert animator.read(name)[0] == pytest.approx(value)
+    cases: list[tuple[dict[str, Any], list[float]]] = [
+        ({}, [1, 1, 0, 0]), ({"smooth": False, "scale": 2}, [1, 2, 0, 0]),
+        ({"smooth": True}, [1, 1, *Smoothing()]), ({"smooth": (2.0, 3.0)}, [1, 1, 2, 3]),
+        ({"smooth": Smoothing(beta=1), "motion": "absolute"}, [0, 1, 1.5, 1]),
+    ]  # fmt: skip
+    for options, values in cases:
+        with Animator.open(folder, **options) as animator:
+            names = ("relative", "scale", "min_cutoff", "beta")
+            assert [animator.read(name)[0] for name in names] == pytest.approx(values)
+    shares: Any = {"full": 1, "low": 0.5, "off": 0}
+    for shading, share in shares.items():
+        with Animator(Session(SHADED, Arithmetic(SHADED)), shading=shading) as animator:
+            assert animator.read("shade")[0] == share
 
 
 def test_measured_values_stay_in_the_models_range(toy_bundle: Path, tmp_path: Path) -> None:
