@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .bundle.manifest import Chain, DisplacementControl, Motion
-from .keypoints import hull_scale
 from .session import Session
 from .support.errors import ConfigError
 
@@ -16,6 +18,13 @@ Shading = Literal["off", "low", "full"]
 SHARES: dict[Shading, float] = {"off": 0.0, "low": 0.5, "full": 1.0}
 _NEUTRAL = {"shade": 1.0, "min_cutoff": 0.0, "beta": 0.0, "scale": 1.0}
 """What a model without that control does."""
+SCALE_RANGE = (0.5, 2.0)
+# A hundredth of the picture's side, squared: smaller hulls say nothing about size.
+SMALLEST_AREA = 4e-4
+
+Points = NDArray[Any]
+"""(K, 2) keypoints, (x, y) in [-1, 1]."""
+
 _HULLS = "source_kp_value", "reference_kp_value"
 
 
@@ -87,6 +96,28 @@ def _cutoffs(smooth: AnySmoothing) -> tuple[float, float]:
 def has_hulls(chain: Chain) -> bool:
     """Whether source and reference have keypoints whose hulls can be compared."""
     return chain.tensors().keys() >= {*_HULLS}
+
+
+def hull_area(points: Points) -> float:
+    """Area of the points' convex hull, computed in float32; the whole picture has 4.
+
+    Fewer than three points, or points on one line, have area 0.
+    """
+    import cv2
+
+    hull = cv2.convexHull(points.astype(np.float32))  # None for some points that coincide
+    return 0.0 if hull is None or len(hull) < 3 else float(cv2.contourArea(hull))
+
+
+def hull_scale(source: Points, reference: Points) -> float:
+    """How much larger the source's anatomy is: sqrt of the ratio of hull areas, in [0.5, 2].
+
+    It is the factor s of p = p_S + s (p_D - p_R), and 1 if a hull is too small to tell.
+    """
+    areas = hull_area(source), hull_area(reference)
+    if min(areas) < SMALLEST_AREA:
+        return 1.0
+    return float(np.clip(math.sqrt(areas[0] / areas[1]), *SCALE_RANGE))
 
 
 def fit_scale(session: Session) -> None:

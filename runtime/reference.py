@@ -7,16 +7,17 @@ frames, so with them it is the frame from which the others have moved least.
 from __future__ import annotations
 
 import logging
+import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .animator import Animator
 from .bundle.manifest import DisplacementControl
-from .keypoints import reference_distance
 from .media.frames import Image, letterbox, shows_something
 from .media.pixels import to_planes
 from .media.video import FrameSource
-from .options import has_hulls
+from .options import SMALLEST_AREA, Points, has_hulls, hull_area
 from .session import Planes
 from .support.errors import ConfigError, InputError
 from .support.progress import progress
@@ -106,3 +107,16 @@ def _sample(driving: FrameSource, size: int) -> dict[int, Planes]:
             kept = {index: value for index, value in kept.items() if index % step == 0}
     every = not any(shows for _, shows in kept.values())
     return {index: planes for index, (planes, shows) in kept.items() if shows or every}
+
+
+def reference_distance(source: Points, frame: Points) -> float:
+    """How different the poses of source and driving frame are, whatever their place and size.
+
+    Sum over keypoints of |(p_R - mean) / sqrt(area_R) - (p_S - mean) / sqrt(area_S)|^2.
+    """
+
+    def normalised(points: Points) -> NDArray[np.float64]:
+        centred = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
+        return np.asarray(centred / math.sqrt(max(hull_area(points), SMALLEST_AREA)))
+
+    return float(np.square(normalised(frame) - normalised(source)).sum())

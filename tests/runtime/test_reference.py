@@ -19,10 +19,10 @@ from toy_bundle import blob
 
 from sonomime.runtime import Animator
 from sonomime.runtime.bundle.manifest import KeypointControl
-from sonomime.runtime.keypoints import hull_area, hull_scale, reference_distance
 from sonomime.runtime.media.frames import Image
 from sonomime.runtime.media.video import Frame, FrameSource
-from sonomime.runtime.reference import CANDIDATES, choose_reference
+from sonomime.runtime.options import hull_area, hull_scale
+from sonomime.runtime.reference import CANDIDATES, choose_reference, reference_distance
 from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import ConfigError, InputError
 
