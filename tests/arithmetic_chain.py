@@ -10,15 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sonomime.runtime.backends.base import allocate_all
-from sonomime.runtime.bundle.manifest import (
-    Chain,
-    ControlInput,
-    DisplacementControl,
-    ImageFormat,
-    Recurrent,
-    Stage,
-    Tensor,
-)
+from sonomime.runtime.bundle import manifest as contract
+from sonomime.runtime.bundle.manifest import Stage, Tensor
 
 SIZE = 16
 
@@ -33,10 +26,10 @@ def image(name: str) -> Tensor:
 
 SOURCE, SEEN, KEPT, SCALE = map(tensor, ("source_mean", "driving_mean", "reference_gap", "scale"))
 MOVE, STATE, NEXT = tensor("displacement", 1, 1, 1, 2), tensor("state"), tensor("next_state")
-CHAIN = Chain(
-    image=ImageFormat(SIZE, 1),
+CHAIN = contract.Chain(
+    image=contract.ImageFormat(SIZE, 1),
     geometry="half_pixel",
-    control=DisplacementControl(1, 1),
+    control=contract.DisplacementControl(1, 1),
     stages=(
         Stage("source", "source", (image("source_image"),), (SOURCE,)),
         Stage("observe", "observe", (image("driving_frame"),), (SEEN,)),
@@ -44,12 +37,12 @@ CHAIN = Chain(
         Stage("transfer", "frame", (KEPT, SEEN, SCALE, STATE), (MOVE, NEXT)),
         Stage("generator", "frame", (SOURCE, MOVE), (image("frame"),)),
     ),
-    controls=(ControlInput("scale", 1.0, (0.0, 10.0), "", "factor of the motion"),),
-    recurrent=(Recurrent("next_state", "state"),),
+    controls=(contract.ControlInput("scale", 1.0, (0.0, 10.0), "", "factor of the motion"),),
+    recurrent=(contract.Recurrent("next_state", "state"),),
 )
 
 
-def with_stage(chain: Chain, name: str, **changes: Any) -> Chain:
+def with_stage(chain: contract.Chain, name: str, **changes: Any) -> contract.Chain:
     """The chain, one of its stages changed."""
     stages = tuple(replace(s, **changes) if s.name == name else s for s in chain.stages)
     return replace(chain, stages=stages)
@@ -59,7 +52,7 @@ PLACES = tensor("alignment", 1, 1, 1, 2)
 FINDER = Stage("finder", "landmarks", (image("landmark_image"),), (tensor("landmarks", 1, 1, 3),))
 ALIGNED = with_stage(CHAIN, "transfer", inputs=(KEPT, SEEN, SCALE, STATE, PLACES))
 ALIGNED = replace(
-    ALIGNED, control=DisplacementControl(1, 1, landmarks=("level",)),
+    ALIGNED, control=contract.DisplacementControl(1, 1, landmarks=("level",)),
     stages=(FINDER, *ALIGNED.stages),
 )  # fmt: skip
 """The same, moved by the alignment as well; its landmark is the mean level, three times."""
@@ -72,7 +65,7 @@ class Arithmetic:
     name, device, threads = "arithmetic", "numpy", 1
     seconds: Mapping[str, float] = {}
 
-    def __init__(self, chain: Chain = CHAIN) -> None:
+    def __init__(self, chain: contract.Chain = CHAIN) -> None:
         self.tensors = allocate_all(chain)
         self.chain = chain
         self.runs: list[str] = []

@@ -15,22 +15,12 @@ import pytest
 from arithmetic_chain import CHAIN, MOVE, Arithmetic, level, tensor
 
 from sonomime import cli
-from sonomime.runtime import Animator
+from sonomime.runtime import Animator, quality
 from sonomime.runtime.bundle.manifest import QUALITY, Layers, Stage
 from sonomime.runtime.media.frames import Letterbox, read_image
 from sonomime.runtime.media.video import open_source
 from sonomime.runtime.pipeline import SAMPLES
-from sonomime.runtime.quality import (
-    FAR_ABOVE,
-    FOLDED_ABOVE,
-    UNSEEN_ABOVE,
-    UNSURE_BELOW,
-    Quality,
-    as_rows,
-    judge,
-    summary,
-    unseen,
-)
+from sonomime.runtime.quality import Quality, as_rows, judge, summary, unseen
 from sonomime.runtime.session import Session, own_places
 from sonomime.runtime.support.errors import InputError
 
@@ -53,7 +43,7 @@ class Judging(Arithmetic):
         self.write(QUALITY, [[1 / (1 + moved), 0, 0, 0]])
 
 
-BORDER = (UNSURE_BELOW, FAR_ABOVE, FOLDED_ABOVE, UNSEEN_ABOVE)
+BORDER = quality.UNSURE_BELOW, quality.FAR_ABOVE, quality.FOLDED_ABOVE, quality.UNSEEN_ABOVE
 
 
 def quality_of(*numbers: float) -> Quality:
