@@ -60,7 +60,7 @@ def set_options(
     if motion not in motions:
         hint = f"use {motions[0]}"
         if isinstance(chain.control, DisplacementControl):
-            hint += "; to reconstruct a clip, --source-frame N --reference N makes a frame both"
+            hint += "; to reconstruct a clip, use one frame twice: --source-frame N --reference N"
         raise ConfigError(f"this model cannot make {motion} motion", hint)
     if scale == "hull" and not has_hulls(chain):
         what = "this model has no keypoints of source and reference to take the scale from"
