@@ -29,10 +29,8 @@ SMALL = (
 SMALL_LITE = (
     "model.image_size=128",
     "model.corrector.width=8",
-    *(
-        f"model.matcher.{size}"
-        for size in ("fine=8", "coarse=16", "grid=16", "stiff=8", "shading=8")
-    ),
+    *(f"model.matcher.{size}=8" for size in ("fine", "stiff", "shading")),
+    *(f"model.matcher.{size}=16" for size in ("coarse", "grid")),
 )
 """Sizes and widths at which a model takes milliseconds."""
 
