@@ -93,9 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             args = build_parser().parse_args(words)
             if Path("-") in (getattr(args, "output", None), getattr(args, "json", None)):
-                raise ConfigError(
-                    "cannot write to standard output (-)", "give the name of a file or folder"
-                )
+                hint = "give the name of a file or folder"
+                raise ConfigError("cannot write to standard output (-)", hint)
             code = int(args.run(args) or 0)
             sys.stdout.flush()  # a full disk or a closed pipe fails here, not at exit
             return code
@@ -131,12 +130,11 @@ def _as_ours(error: BaseException) -> SonomimeError:
     if extra := _EXTRAS.get(module.partition(".")[0]):
         hint = f'pip install "sonomime[{extra}]"'
         return BackendError(f"{module} is not installed, which this verb needs", hint)
-    if isinstance(error, OSError) and error.strerror:
-        if error.errno in WRITE_ERRNOS:
-            return output_error(error.filename or "the output", error)
-        if error.filename is not None:
-            hint = "check the path and its permissions"
-            return InputError(f"{error.filename}: {error.strerror}", hint)
+    if isinstance(error, OSError) and error.errno in WRITE_ERRNOS:
+        return output_error(error.filename or "the output", error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        hint = "check the path and its permissions"
+        return InputError(f"{error.filename}: {error.strerror}", hint)
     if isinstance(error, MemoryError):
         return BackendError("there is not enough memory", "close other programs, or use less data")
     hint = "this is a defect; --debug shows where: report it"

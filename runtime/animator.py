@@ -12,18 +12,10 @@ from typing import Any, Self, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .aligner import Aligner
-from .alignment import Landmark, points_to_pixels
+from .alignment import Aligner, Landmark, points_to_pixels
 from .backends import open_backend
 from .bundle.bundle import Bundle
-from .bundle.manifest import (
-    DRIVING,
-    DRIVING_FRAME,
-    LANDMARK_IMAGE,
-    SOURCE_IMAGE,
-    KeypointControl,
-    Motion,
-)
+from .bundle.manifest import DRIVING_FRAME, LANDMARK_IMAGE, SOURCE_IMAGE, KeypointControl, Motion
 from .compose import Size, SourcePicture
 from .frame_io import FrameIO
 from .media.frames import Image, Letterbox
@@ -110,11 +102,8 @@ class Animator:
             raise
 
     def set_source(self, image: Any) -> None:
-        """Take a new source image. The reference stays; alignment and smoothing start again.
-
-        Raises:
-            InputError: not an image.
-        """
+        """Take a new source image; InputError if it is none. The reference stays; alignment and
+        smoothing start again."""
         with self._served():
             self._picture = None
             self._aligner.drop()
@@ -130,8 +119,7 @@ class Animator:
             InputError: not an image, or points of `align` that waited for it lie outside of it.
         """
         with self._served():
-            self._take_reference(self._io.give(frame, DRIVING_FRAME))
-            self.session.restart()
+            self._aligner.take_reference(self._io.give(frame, DRIVING_FRAME))
             self._begin()
 
     @overload
@@ -167,12 +155,12 @@ class Animator:
                 picture.check(size)
                 if out is not None:
                     raise ConfigError("`out` takes the model's own frame", "give size or out")
-            step, now = _times(self._last_time, timestamp)
+            step, now = self._times(timestamp)
             target = self._io.target(out)
             self.session.set_within("dt_seconds", step)
             box = self._io.give(frame, DRIVING_FRAME)
             if not self.session.has_reference:
-                self._take_reference(box)
+                self._aligner.take_reference(box)
                 self._begin()
             self._io.deliver_to_device(target)
             picture.has_frame = False
@@ -186,10 +174,8 @@ class Animator:
             return made if out is None else out
 
     def compose(self, size: Size = "source") -> Image:
-        """The last frame again, made from the source at this size; unmarked, not letterboxed.
-
-        Returns:
-            A new uint8 array (height, width), or (height, width, 3) if source or model are RGB.
+        """The last frame again, made from the source at this size; unmarked, not letterboxed. A new
+        uint8 array (height, width), or (height, width, 3) if source or model are RGB.
 
         Raises:
             ConfigError: the bundle has no layers, or a size that is too large or of another shape.
@@ -210,7 +196,7 @@ class Animator:
                 raise ConfigError("this model has no keypoints to detect")
             self._io.give(frame, DRIVING_FRAME)
             self.session.observe()
-            return np.asarray(self.session.read(DRIVING + "kp_value")[0], np.float32)
+            return np.asarray(self.session.read("driving_kp_value")[0], np.float32)
 
     def align(
         self,
@@ -241,10 +227,7 @@ class Animator:
 
     def find_landmarks(self, image: Any) -> list[Landmark]:
         """Landmarks of a source image or a driving frame, in its pixels; changes nothing else.
-
-        Raises:
-            ConfigError: the model has no detector of landmarks.
-        """
+        ConfigError if the model has no detector of landmarks."""
         with self._served():
             names = self.session.landmarks
             if not names:
@@ -262,11 +245,8 @@ class Animator:
             self._begin()
 
     def read(self, name: str) -> NDArray[Any]:
-        """A copy of any tensor of the stages, as the last run left it, for example `deformation`.
-
-        Raises:
-            ConfigError: the bundle has no such tensor.
-        """
+        """A copy of any tensor of the stages, as the last run left it, for example `deformation`;
+        ConfigError if the bundle has no such tensor."""
         with self._served():
             return self.session.read(name)
 
@@ -281,17 +261,13 @@ class Animator:
 
     @property
     def letterbox(self) -> Letterbox:
-        """Where the source image lies in the model's square.
-
-        Raises:
-            InputError: there is no source yet.
-        """
+        """Where the source image lies in the model's square; InputError if there is none yet."""
         return self._source_picture().box
 
     @property
     def timings(self) -> Mapping[str, float]:
         """Seconds of each per-frame stage in the last frame."""
-        return self.session.seconds
+        return self.session.backend.seconds
 
     def close(self) -> None:
         """Release the backend's memory and threads; a second call does nothing."""
@@ -320,31 +296,20 @@ class Animator:
             raise InputError("there is no source image yet", "call set_source(image) first")
         return self._picture
 
-    def _take_reference(self, box: Letterbox) -> None:
-        """Make the driving frame that was given the reference."""
-        self._aligner.begin(box)
-        self.session.observe()
-        self.session.keep_reference()
-        self._aligner.settle()
-
     def _begin(self) -> None:
         """Restart the clock and fit the scale to the new pair; the session's states are fresh."""
         self._last_time = None
         if self._scale == "hull" and self.session.has_reference and self._picture is not None:
             fit_scale(self.session)
 
-
-def _times(last: float | None, timestamp: float | None) -> tuple[float, float]:
-    """Seconds since the last frame, if any, and the next frame's time.
-
-    Raises:
-        InputError: a time that is not finite, or not after the last frame's.
-    """
-    if timestamp is None:
-        return STEP_SECONDS, 0.0 if last is None else last + STEP_SECONDS
-    if not math.isfinite(timestamp) or (last is not None and timestamp <= last):
-        raise InputError(
-            f"the frame's time is {timestamp:g} s, the last one's {0 if last is None else last:g}",
-            "times are finite and increase within a clip; call reset() before another clip",
-        )
-    return STEP_SECONDS if last is None else timestamp - last, timestamp
+    def _times(self, timestamp: float | None) -> tuple[float, float]:
+        """Seconds since the last frame, if any, and the next frame's time."""
+        last = self._last_time
+        if timestamp is None:
+            return STEP_SECONDS, 0.0 if last is None else last + STEP_SECONDS
+        if not math.isfinite(timestamp) or (last is not None and timestamp <= last):
+            raise InputError(
+                f"the frame's time is {timestamp:g} s, the last one's {last or 0:g}",
+                "times are finite and increase within a clip; call reset() before another clip",
+            )
+        return STEP_SECONDS if last is None else timestamp - last, timestamp

@@ -6,22 +6,24 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from .animator import Animator
 from .compose import parse_size
 from .media.frames import parse_crop
 from .options import Smoothing
-from .pipeline import Job, animate_files, demo_jobs
+from .pipeline import SAMPLES, Job, animate_files
 from .quality import as_rows, summary
 from .support.errors import ConfigError, InputError
 from .support.printable import printable
 
-Subparsers = argparse._SubParsersAction  # argparse has no public name for it
+# argparse has no public name for it.
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
+def add_animate(verbs: Verbs) -> None:
     """`sonomime animate`."""
     parser = _verb(
         verbs, "animate", "animate a still image with the motion of a driving clip",
@@ -74,7 +76,7 @@ def add_animate(verbs: Subparsers[argparse.ArgumentParser]) -> None:
         help="size of the result, at most 1920 pixels a side: the source's own (default), the "
         "model's (256 pixels on the longer side with the default model), or WIDTHxHEIGHT. As sharp "
         "as the source if the bundle can do that, else the model's frame is enlarged")
-    add("--no-mark", action="store_true", help="leave the synthetic mark out")
+    add("--no-mark", dest="mark", action="store_false", help="leave the synthetic mark out")
     add("--json", action="store_true", help="print the result as JSON")
     # fmt: on
 
@@ -83,37 +85,31 @@ def run_animate(args: argparse.Namespace) -> int:
     """Run `sonomime animate`."""
     if args.motion == "absolute" and (args.scale != 1.0 or args.reference != "first"):
         option = "--scale" if args.scale != 1.0 else "--reference"
-        raise ConfigError(
-            f"{option} has no effect with --motion absolute",
-            "leave it out, or use --motion relative",
-        )
-    given = {name: getattr(args, name) for name in Smoothing._fields}
-    given = {name: value for name, value in given.items() if value is not None}
+        hint = "leave it out, or use --motion relative"
+        raise ConfigError(f"{option} has no effect with --motion absolute", hint)
+    wanted = {name: getattr(args, name) for name in Smoothing._fields}
+    given = {name: value for name, value in wanted.items() if value is not None}
     smooth = Smoothing(**given) if args.smooth or given else None
-    job = Job(
-        args.source, args.driving, args.output, args.reference, args.crop, args.source_crop,
-        args.source_frame, args.side_by_side, not args.no_mark, args.landmarks,
-        args.debug_picture, args.size,
-    )  # fmt: skip
+    job = Job(**{field.name: getattr(args, field.name) for field in fields(Job)})
+    options = {"motion": args.motion, "scale": args.scale, "shading": args.shading}
+    return _animate(args, [job], args.json, smooth=smooth, **options)
+
+
+def _animate(args: argparse.Namespace, jobs: list[Job], as_json: bool, **options: Any) -> int:
     with Animator.open(
-        args.bundle, args.backend, motion=args.motion, smooth=smooth, threads=args.threads,
-        scale=args.scale, device=args.device, shading=args.shading,
-    ) as animator:  # fmt: skip
-        _animate(animator, job, args.json)
+        args.bundle, args.backend, threads=args.threads, device=args.device, **options
+    ) as animator:
+        for job in jobs:
+            done = animate_files(animator, job)
+            record = asdict(done) | {"quality": as_rows(done.quality)}
+            print(json.dumps(record, default=str) if as_json else done.output)
+            said = f"{done.frames} frames, {done.frames / done.seconds:.1f} a second with files"
+            for line in filter(None, (said, done.alignment, summary(done.quality))):
+                print(printable(line), file=sys.stderr)
     return 0
 
 
-def _animate(animator: Animator, job: Job, as_json: bool) -> None:
-    done = animate_files(animator, job)
-    record = asdict(done) | {"quality": as_rows(done.quality)}
-    print(json.dumps(record, default=str) if as_json else done.output)
-    rate = done.frames / done.seconds
-    said = f"{done.frames} frames, {rate:.1f} a second with files"
-    for line in filter(None, (said, done.alignment, summary(done.quality))):
-        print(printable(line), file=sys.stderr)
-
-
-def add_demo(verbs: Subparsers[argparse.ArgumentParser]) -> None:
+def add_demo(verbs: Verbs) -> None:
     """`sonomime demo`."""
     parser = _verb(
         verbs, "demo", "animate the sample images with the sample clips",
@@ -130,27 +126,28 @@ def add_demo(verbs: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Run `sonomime demo`."""
-    with Animator.open(
-        args.bundle, args.backend, threads=args.threads, device=args.device
-    ) as animator:
-        for job in demo_jobs(args.output):
-            _animate(animator, job, False)
-    return 0
+    first = args.output
+    second = first.parent / f"{first.stem}-2{first.suffix}"  # of any path, "." too
+    jobs = [
+        Job(SAMPLES / "still.png", SAMPLES / "driving.mp4", first, side_by_side=True),
+        Job(SAMPLES / "lung_still.png", SAMPLES / "lung.mp4", second, side_by_side=True),
+    ]
+    return _animate(args, jobs, False)
 
 
-def add_doctor(verbs: Subparsers[argparse.ArgumentParser]) -> None:
+def add_doctor(verbs: Verbs) -> None:
     """`sonomime doctor`."""
     parser = _verb(
         verbs, "doctor", "check the installation, and say how to fix it",
         "sonomime doctor --json", run_doctor,
     )  # fmt: skip
-    _add_bundle(parser)
+    _add_open(parser, backend=False)
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
 
 
 def run_doctor(args: argparse.Namespace) -> int:
     """Run `sonomime doctor`: 0 when nothing failed, else the exit code of the first failure."""
-    from .doctor import as_data, examine
+    from .doctor import examine
 
     checks = []
     for check in examine(args.bundle, args.device):
@@ -159,45 +156,37 @@ def run_doctor(args: argparse.Namespace) -> int:
             print(printable(f"{check.state:<5} {check.name}: {check.detail}"), flush=True)
             if check.fix:
                 print(printable(f"      fix: {check.fix}"), flush=True)
+    failed = [check for check in checks if check.state == "fail"]
     if args.json:
-        print(json.dumps(as_data(checks), indent=2))
-    return next((check.exit_code for check in checks if check.state == "fail"), 0)
+        data = [asdict(check) for check in checks]
+        print(json.dumps({"ok": not failed, "checks": data}, indent=2))
+    return failed[0].exit_code if failed else 0
 
 
 def _verb(
-    verbs: Subparsers[argparse.ArgumentParser], name: str, summary: str, example: str,
+    verbs: Verbs, name: str, summary: str, example: str,
     run: Callable[[argparse.Namespace], int], more: str = "",
 ) -> argparse.ArgumentParser:  # fmt: skip
     parser = verbs.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}. {more}".strip(),
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}".strip(),
+        epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.set_defaults(run=run)
     return parser
 
 
-def _add_bundle(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--bundle", type=Path, metavar="B", help="folder of the model (default: the one included)"
-    )
-    parser.add_argument(
-        "--device", type=int, metavar="N",
-        help="number of the GPU, from 0 (default: 0, if there is a GPU)",
-    )  # fmt: skip
-
-
-def _add_open(parser: argparse.ArgumentParser) -> None:
-    _add_bundle(parser)
-    parser.add_argument(
-        "--backend", default="auto", metavar="NAME",
-        help="auto (default: the fastest available), cpu, ort-cuda, tensorrt, rtx",
-    )  # fmt: skip
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads (default: physical cores)"
-    )
+def _add_open(parser: argparse.ArgumentParser, backend: bool = True) -> None:
+    """The options that open a bundle."""
+    add = parser.add_argument
+    # fmt: off
+    add("--bundle", type=Path, metavar="B", help="folder of the model (default: the one included)")
+    add("--device", type=int, metavar="N",
+        help="number of the GPU, from 0 (default: 0, if there is a GPU)")
+    if backend:
+        add("--backend", default="auto", metavar="NAME",
+            help="auto (default: the fastest available), cpu, ort-cuda, tensorrt, rtx")
+        add("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    # fmt: on
 
 
 def _reference(text: str) -> str | int:
@@ -208,10 +197,8 @@ def _landmarks(text: str) -> str | Path:
     if text in ("auto", "none"):
         return text
     if not Path(text).exists() or Path(text).is_dir():
-        raise InputError(
-            f"there is no file {text!r} to read landmarks from",
-            "auto, none, or a CSV file with image,keypoint,x,y",
-        )
+        hint = "auto, none, or a CSV file with image,keypoint,x,y"
+        raise InputError(f"there is no file {text!r} to read landmarks from", hint)
     return Path(text)
 
 

@@ -45,11 +45,7 @@ Map = NDArray[np.float32]
 
 
 def parse_size(text: str) -> Size:
-    """Read "source", "model" or "WIDTHxHEIGHT" in pixels.
-
-    Raises:
-        ConfigError: none of these.
-    """
+    """Read "source", "model" or "WIDTHxHEIGHT" in pixels; ConfigError for anything else."""
     if text in ("source", "model"):
         return cast("Size", text)
     if found := re.fullmatch(r"(\d{1,9})x(\d{1,9})", text):
@@ -64,35 +60,25 @@ def fitted(width: int, height: int, most_wide: int, most_high: int) -> tuple[int
 
 
 def target_size(size: Size, box: Letterbox) -> tuple[int, int]:
-    """(width, height) of `size` for a source in this box.
-
-    Raises:
-        ConfigError: too small, too large, or not of the source's shape.
-    """
-    own = box.width, box.height
+    """(width, height) of `size` for a source in this box; ConfigError if it is too small, too large
+    or not of the source's shape."""
     if size == "model":
         return box.w, box.h
-    width, height = own if size == "source" else _pair(size)
+    own = box.width, box.height
+    asked: Any = own if size == "source" else size
+    if not (isinstance(asked, tuple) and len(asked) == 2):
+        raise ConfigError(f"cannot compose at size {size!r}", "source, model or (width, height)")
+    width, height = asked
     if max(width, height) > MOST_SIDE or (size != "source" and min(width, height) < LEAST_SIDE):
-        most = fitted(*own, MOST_SIDE, MOST_SIDE)
-        raise ConfigError(
-            f"cannot compose at {width}x{height}: a side has {LEAST_SIDE} to {MOST_SIDE} pixels",
-            f"the largest size of the source's shape is {most[0]}x{most[1]}",
-        )
+        w, h = fitted(*own, MOST_SIDE, MOST_SIDE)
+        what = f"cannot compose at {width}x{height}: a side has {LEAST_SIDE} to {MOST_SIDE} pixels"
+        raise ConfigError(what, f"the largest size of the source's shape is {w}x{h}")
     # A pixel more or less is rounding.
     if min(abs(width - height * own[0] / own[1]), abs(height - width * own[1] / own[0])) > 1:
-        near = fitted(*own, width, height)
-        raise ConfigError(
-            f"{width}x{height} is not the shape of the source, which is {own[0]}x{own[1]}",
-            f"{near[0]}x{near[1]} fits",
-        )
+        w, h = fitted(*own, width, height)
+        what = f"{width}x{height} is not the shape of the source, which is {own[0]}x{own[1]}"
+        raise ConfigError(what, f"{w}x{h} fits")
     return width, height
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    if isinstance(size, tuple) and len(size) == 2:
-        return size
-    raise ConfigError(f"cannot compose at size {size!r}", "source, model or (width, height)")
 
 
 class SourcePicture:
@@ -112,16 +98,10 @@ class SourcePicture:
         self._given: tuple[int, int] | None = None
 
     def check(self, size: Size) -> tuple[int, int]:
-        """(width, height) of what `compose` would make.
-
-        Raises:
-            ConfigError: the bundle has no layers, or a size that cannot be composed.
-        """
+        """(width, height) of what `compose` would make; ConfigError if it could not."""
         if self._session.chain.layers is None:
-            raise ConfigError(
-                "this bundle makes frames of one size only: it has no layers to compose another of",
-                "leave the size out",
-            )
+            what = "this bundle has no layers to compose frames of another size of"
+            raise ConfigError(what, "leave the size out")
         return target_size(size, self.box)
 
     def compose_next(self, size: Size | None) -> None:
@@ -140,8 +120,7 @@ class SourcePicture:
             return backend.composed()
         if self._composer is None or self._composer.size != target:
             self._composer = Composer(self._pixels(), self.box, target)
-        read = self._session.read
-        return self._composer.compose(*(read(name) for name in vars(layers).values()))
+        return self._composer.compose(*map(self._session.read, vars(layers).values()))
 
     def _given_to_backend(self, target: tuple[int, int]) -> DeviceBackend | None:
         """Give the backend the picture for that size; None if it does not compose."""
@@ -174,57 +153,43 @@ class Composer:
     """
 
     def __init__(self, picture: Image, box: Letterbox, size: tuple[int, int]) -> None:
-        """Enlarge the picture.
-
-        Args:
-            picture: uint8 (H, W) or (H, W, 3), of the box's width and height.
-            box: where it lies in the model's square.
-            size: (width, height) of the frames; the picture's own shape.
-        """
+        """Enlarge the picture, uint8 (H, W) or (H, W, 3), which lies in the box of the model's
+        square, for frames of `size`, (width, height)."""
         self.size = size
         self._box = box
         self._channels = picture.shape[2:]
-        source = enlarge(picture, box, size)
-        self._low, self._picture = source.low, source.picture
+        self._source = source = enlarge(picture, box, size)
         width, height = size
-        # Pixels of the frame for each of the model's.
-        self._scale = width / box.w, height / box.h
         # Where each column and row is in the enlarged picture.
-        middle = FINER // 2
-        columns = FINER * (np.arange(width, dtype=np.float32)[None] + source.left) + middle
-        rows = FINER * (np.arange(height, dtype=np.float32)[:, None] + source.above) + middle
-        self._own = columns, rows
+        self._own = (
+            FINER * (np.arange(width, dtype=np.float32)[None] + source.left) + FINER // 2,
+            FINER * (np.arange(height, dtype=np.float32)[:, None] + source.above) + FINER // 2,
+        )
+        # Pixels of the enlarged picture for each point; points span 2 over the model's square.
+        self._spans = [FINER / 2 * box.size * s for s in (width / box.w, height / box.h)]
         self._places = np.empty((2, height, width), np.float32)
         self._gate = np.empty((height, width, *self._channels), np.float32)
         self._base = np.empty_like(self._gate)
 
     def compose(self, deformation: Map, stiff: Map, gain: Map, offset: Map, gate: Map) -> Image:
-        """The frame of these layers of the model's square (`bundle.manifest.Layers`).
-
-        Returns:
-            A new uint8 array (height, width), or (height, width, 3) if the picture has colours.
-        """
+        """The frame of these layers of the model's square (`bundle.manifest.Layers`): a new uint8
+        array (height, width), or (height, width, 3) if the picture has colours."""
         cv2 = _cv2()
         gain, offset, gate = (self._of_picture(layer) for layer in (gain, offset, gate))
-        stiffly = _displacement(stiff)
+        softly, stiffly = _displacement(deformation), _displacement(stiff)
         # The low-pass is subtracted from the texture at the small size: enlarging both of them to
         # the picture's size would cost as much as the picture.
-        half = self._box.size // 2
-        base = _resized(gain, half) * _moved(
-            self._low, _displacement(deformation), cv2.BORDER_REPLICATE
-        )
+        half, low = self._box.size // 2, self._source.low
+        base = _resized(gain, half) * _moved(low, softly, cv2.BORDER_REPLICATE)
         base += 255 * _resized(offset, half)
-        base -= _resized(gate, half) * _moved(self._low, stiffly, cv2.BORDER_REFLECT)
+        base -= _resized(gate, half) * _moved(low, stiffly, cv2.BORDER_REFLECT)
         for axis, places in enumerate(self._places):
-            # In pixels of the enlarged picture; points span 2 over the model's square.
-            pixels = stiffly[..., axis] * (FINER / 2 * self._box.size * self._scale[axis])
-            self._enlarge(pixels, places)
+            self._enlarge(stiffly[..., axis] * self._spans[axis], places)
             places += self._own[axis]
         self._enlarge(gate, self._gate)
         self._enlarge(base, self._base)
-        moved = cv2.remap(
-            self._picture, *self._places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
-        )
+        picture = self._source.picture
+        moved = cv2.remap(picture, *self._places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
         cv2.multiply(moved, self._gate, dst=self._gate, dtype=cv2.CV_32F)
         frame: Image = cv2.add(self._gate, self._base, dst=moved, dtype=cv2.CV_8U)
         return frame
@@ -237,43 +202,35 @@ class Composer:
 
     def _enlarge(self, layer: Map, target: Map) -> None:
         """Enlarge the part of a layer inside the box to the frame's size."""
-        cv2 = _cv2()
-        box = self._box
+        cv2, box = _cv2(), self._box
         inside = _resized(layer, box.size)[box.y : box.y + box.h, box.x : box.x + box.w]
         cv2.resize(inside, self.size, dst=target, interpolation=cv2.INTER_LINEAR)
 
 
 def enlarge(picture: Image, box: Letterbox, size: tuple[int, int]) -> EnlargedSource:
     """What frames of one size read from a source; arguments as for `Composer`."""
+    cv2 = _cv2()
+
+    def framed(width: int, height: int, rows: Any, columns: Any) -> Any:
+        """Mirrored into this many rows and columns before and after it."""
+        pads = (rows, columns, (0, 0))[: picture.ndim]
+        return np.pad(resize(picture, width, height), pads, mode="symmetric")
+
+    def finer(image: Any) -> Any:
+        return cv2.resize(image, None, fx=FINER, fy=FINER, interpolation=cv2.INTER_CUBIC)
+
     rows, columns = (box.y, box.size - box.y - box.h), (box.x, box.size - box.x - box.w)
-    low = _finer(_low_pass(_framed(resize(picture, box.w, box.h), rows, columns)))
+    square = framed(box.w, box.h, rows, columns).astype(np.float32)
+    half = box.size // 2
+    small = cv2.resize(square, (half, half), interpolation=cv2.INTER_AREA)
+    low = cv2.sepFilter2D(small, -1, LOW_PASS, LOW_PASS, borderType=cv2.BORDER_REPLICATE)
     width, height = size
     above, below = (round(n * (height / box.h)) for n in rows)
     left, right = (round(n * (width / box.w)) for n in columns)
     # The whole square, like the layers. The model sees black around the picture; here the picture
     # is mirrored, or motion would draw black over its edge.
-    framed = _framed(resize(picture, width, height), (above, below), (left, right))
-    return EnlargedSource(low, _finer(framed), above, left, box, size)
-
-
-def _framed(picture: Image, rows: tuple[int, int], columns: tuple[int, int]) -> Image:
-    """The picture, mirrored into this many rows and columns before and after it."""
-    return np.pad(picture, (rows, columns, (0, 0))[: picture.ndim], mode="symmetric")
-
-
-def _low_pass(square: Image) -> Map:
-    """(S, S[, 3]) levels -> (S/2, S/2[, 3])."""
-    cv2 = _cv2()
-    half = square.shape[0] // 2
-    small = cv2.resize(square.astype(np.float32), (half, half), interpolation=cv2.INTER_AREA)
-    low: Map = cv2.sepFilter2D(small, -1, LOW_PASS, LOW_PASS, borderType=cv2.BORDER_REPLICATE)
-    return low
-
-
-def _finer(image: Any) -> Any:
-    """(H, W[, 3]) -> (3 H, 3 W[, 3]), cubic."""
-    cv2 = _cv2()
-    return cv2.resize(image, None, fx=FINER, fy=FINER, interpolation=cv2.INTER_CUBIC)
+    whole = framed(width, height, (above, below), (left, right))
+    return EnlargedSource(finer(low), finer(whole), above, left, box, size)
 
 
 def _displacement(deformation: Map) -> Map:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .alignment import points_to_pixels
+from .alignment import Places, points_to_pixels
 from .media.frames import Image, Letterbox, png_bytes, to_channels
 from .media.panels import Panels
 from .session import own_places
@@ -27,29 +27,19 @@ _BLACK = (0, 0, 0)
 
 
 def write_debug_picture(
-    path: Path,
-    pictures: tuple[Image, Image],
-    grid: NDArray[np.float32],
-    landmarks: tuple[NDArray[np.float64], NDArray[np.float64]],
-    names: Sequence[str],
-    size: int,
-) -> None:
-    """Draw source and reference beside each other, and write them as a PNG file.
+    path: Path, pictures: tuple[Image, Image], grid: NDArray[np.float32], landmarks: Places,
+    names: Sequence[str], size: int,
+) -> None:  # fmt: skip
+    """Draw source and reference, (H, W) or (H, W, 3), into a PNG file; OutputError if it cannot be
+    written.
 
     Args:
-        pictures: source and reference, (H, W) or (H, W, 3).
         grid: (1, rows, columns, 2), the session's `alignment`.
-        landmarks: (K, 2) pixels of each picture. names: of the K landmarks.
+        landmarks: (2, K, 2) pixels in the two pictures. names: of the K landmarks.
         size: of the model's square.
-
-    Raises:
-        OutputError: it cannot be written.
     """
-    places = own_places(*grid.shape[1:3]), grid
-    drawn = [
-        _draw(picture, each[0], points, names, size)
-        for picture, each, points in zip(pictures, places, landmarks, strict=True)
-    ]
+    grids = own_places(*grid.shape[1:3]), grid
+    drawn = [_draw(*each, names, size) for each in zip(pictures, grids, landmarks, strict=True)]
     widths = [max(1, round(image.shape[1] * HEIGHT / image.shape[0])) for image in drawn]
     panels = Panels(("source", "reference"), [(width, HEIGHT) for width in widths], 3)
     with atomic_path(path) as temporary:
@@ -57,9 +47,8 @@ def write_debug_picture(
 
 
 def _draw(
-    picture: Image, grid: NDArray[np.float32], landmarks: NDArray[np.float64],
-    names: Sequence[str], size: int,
-) -> Image:  # fmt: skip
+    picture: Image, grid: NDArray[np.float32], landmarks: Places, names: Sequence[str], size: int
+) -> Image:
     import cv2
 
     height, width = picture.shape[:2]
@@ -67,28 +56,25 @@ def _draw(
     shown = max(1, round(width * factor)), max(1, round(height * factor))
     image: Any = cv2.resize(to_channels(picture, 3), shown, interpolation=cv2.INTER_LINEAR)
 
-    def place(pixels: NDArray[np.float64]) -> NDArray[np.int32]:
+    def place(pixels: Places) -> NDArray[np.int32]:
         return np.asarray(np.rint((pixels + 0.5) * factor - 0.5), np.int32)
 
-    cells = place(points_to_pixels(grid, Letterbox.fit(width, height, size)))
+    cells = place(points_to_pixels(grid[0], Letterbox.fit(width, height, size)))
     rows, columns = (
         np.linspace(0, n - 1, min(n, LINES)).round().astype(int) for n in cells.shape[:2]
     )
-    lines = [*cells[rows], *cells[:, columns].transpose(1, 0, 2)]
-    over = cv2.polylines(
-        image.copy(), [line[:, None] for line in lines], False, _GRID, 1, cv2.LINE_AA
-    )
+    lines = [line[:, None] for line in (*cells[rows], *cells[:, columns].transpose(1, 0, 2))]
+    over = cv2.polylines(image.copy(), lines, False, _GRID, 1, cv2.LINE_AA)
     image = cv2.addWeighted(image, 0.5, over, 0.5, 0)
     for i, (name, (x, y)) in enumerate(zip(names, place(landmarks).tolist(), strict=True)):
         hue = i * 0.381966 % 1  # colours of neighbours differ, however many there are
         colour = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 1))
-        for line, radius in ((_BLACK, 6), (colour, 4)):
-            cv2.circle(image, (x, y), radius, line, -1, cv2.LINE_AA)
         text = f"{i + 1} {name}".encode("ascii", "replace").decode()
         (w, h), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
         corner = (min(x + 9, shown[0] - w - 2), min(max(y - 5, h + 2), shown[1] - 4))
-        for line, thick in ((_BLACK, 3), (colour, 1)):
+        for level, radius, thick in ((_BLACK, 6, 3), (colour, 4, 1)):
+            cv2.circle(image, (x, y), radius, level, -1, cv2.LINE_AA)
             cv2.putText(
-                image, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, line, thick, cv2.LINE_AA
+                image, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, level, thick, cv2.LINE_AA
             )
     return np.asarray(image, np.uint8)

@@ -6,7 +6,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -17,23 +17,17 @@ from .support.atomic_files import cache_folder
 from .support.errors import BackendError, BundleError, OutputError, SonomimeError
 from .support.process import import_or_explain, signal_behind
 
-State = Literal["ok", "note", "fail"]
-
 _LEAST_FREE = 200 << 20  # bytes: a long clip, or the engines of one bundle
 
-_CORE = {
-    "numpy": ("numpy", "pip install numpy"),
-    "opencv": ("cv2", "pip install opencv-python-headless"),
-    "pillow": ("PIL", "pip install pillow"),
-    "tqdm": ("tqdm", "pip install tqdm"),
-}
-"""Module, and how to install it, of the packages that every run needs, beside PyAV."""
 _INSTALL_CPU = 'pip install "sonomime[cpu]"'
 _INSTALL_TRAIN = 'pip install "sonomime[train]"'
 _INSTALL_TORCH = (
     "to train on the CPU: pip install torch --index-url https://download.pytorch.org/whl/cpu, "
     f"then {_INSTALL_TRAIN}; to train on an NVIDIA GPU: {_INSTALL_TRAIN}"
 )
+
+Found = str | tuple[str, str]
+"""What a check found: all is well, in words; or a note, and its fix. Trouble is raised."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class Check:
     command's if this is the first failure."""
 
     name: str
-    state: State
+    state: Literal["ok", "note", "fail"]
     detail: str
     fix: str = ""
     exit_code: int = 0
@@ -55,20 +49,23 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
         bundle: folder of the bundle to try, None for the default one.
         device: number of the GPU to try it on; None for what `auto` takes.
     """
-    checks: list[tuple[str, Callable[[], Check], type[SonomimeError], str]] = [
+    space = "free some space there, or set {} to another folder".format
+    checks: list[tuple[str, Callable[[], Found], type[SonomimeError], str]] = [
         ("python", _python, BackendError, ""),
-        *((name, partial(_package, name), BackendError, "") for name in _CORE),
+        ("numpy", partial(_package, "numpy", "numpy"), BackendError, ""),
+        ("opencv", partial(_package, "cv2", "opencv-python-headless"), BackendError, ""),
+        ("pillow", partial(_package, "PIL", "pillow"), BackendError, ""),
+        ("tqdm", partial(_package, "tqdm", "tqdm"), BackendError, ""),
         ("pyav", _pyav, BackendError, ""),
         ("onnxruntime", _onnxruntime, BackendError, ""),
         ("gpu", _gpu, BackendError, ""),
         ("torch", _torch, BackendError, ""),
         ("onnx", _onnx, BackendError, ""),
-        ("bundle", lambda: _bundle(bundle, device), BundleError,
+        ("bundle", partial(_bundle, bundle, device), BundleError,
          "install sonomime again, or name a bundle with --bundle"),
-        ("temporary folder", lambda: _writable("temporary folder", Path(tempfile.gettempdir())),
-         OutputError, "free some space there, or set TMPDIR to another folder"),
-        ("cache", _cache, OutputError,
-         "free some space there, or set XDG_CACHE_HOME to another folder"),
+        ("temporary folder", lambda: _writable(Path(tempfile.gettempdir())), OutputError,
+         space("TMPDIR")),
+        ("cache", _cache, OutputError, space("XDG_CACHE_HOME")),
     ]  # fmt: skip
     for name, check, kind, fix in checks:
         try:
@@ -79,31 +76,22 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
             detail, advice, code = f"{type(error).__name__}: {error}", fix, kind.exit_code
             if isinstance(error, SonomimeError):
                 detail, advice, code = error.message, error.hint or fix, error.exit_code
-            found = Check(name, "fail", detail.strip().splitlines()[0], advice, code)
-        yield found
+            yield Check(name, "fail", detail.strip().splitlines()[0], advice, code)
+            continue
+        yield Check(name, "ok", found) if isinstance(found, str) else Check(name, "note", *found)
 
 
-def as_data(checks: list[Check]) -> dict[str, Any]:
-    """The checks as plain data, for --json."""
-    return {"ok": all(c.state != "fail" for c in checks), "checks": [asdict(c) for c in checks]}
+def _python() -> Found:
+    return f"{platform.python_version()} on {platform.system()} {platform.machine()}"
 
 
-def _python() -> Check:
-    machine = f"{platform.system()} {platform.machine()}"
-    return Check("python", "ok", f"{platform.python_version()} on {machine}")
-
-
-def _package(name: str) -> Check:
-    module = import_or_explain(*_CORE[name])
-    return Check(name, "ok", str(getattr(module, "__version__", "unknown version")))
+def _package(module: str, distribution: str) -> Found:
+    found = import_or_explain(module, f"pip install {distribution}")
+    return str(getattr(found, "__version__", "unknown version"))
 
 
 def _optional(module: str, cure: str) -> Any:
-    """The module; None if it is not installed.
-
-    Raises:
-        BackendError: it is installed and broken.
-    """
+    """The module; None if it is not installed, BackendError if it is broken."""
     try:
         return import_or_explain(module, cure)
     except BackendError as error:
@@ -112,26 +100,21 @@ def _optional(module: str, cure: str) -> Any:
         raise
 
 
-def _pyav() -> Check:
+def _pyav() -> Found:
+    again = "pip install --force-reinstall av"
     av = import_or_explain("av", "pip install av")
-    codecs_available = import_or_explain("av.codec", "pip install av").codecs_available
-    if "ffv1" not in codecs_available:
-        raise BackendError(
-            f"{av.__version__} cannot write .mkv (no FFV1)", "pip install --force-reinstall av"
-        )
-    best = MP4_ENCODERS[0][0]
-    have = [codec for codec, _ in MP4_ENCODERS if codec in codecs_available]
+    codecs = import_or_explain("av.codec", "pip install av").codecs_available
+    if "ffv1" not in codecs:
+        raise BackendError(f"{av.__version__} cannot write .mkv (no FFV1)", again)
+    have = [codec for codec, _ in MP4_ENCODERS if codec in codecs]
     if not have:
-        raise BackendError(
-            f"{av.__version__} cannot write .mp4",
-            "write .mkv, or pip install --force-reinstall av",
-        )
-    check = Check("pyav", "ok", f"{av.__version__}, writes .mkv (ffv1) and .mp4 ({have[0]})")
-    fix = f"{best} writes better .mp4: pip install --force-reinstall av"
-    return check if have[0] == best else replace(check, state="note", fix=fix)
+        raise BackendError(f"{av.__version__} cannot write .mp4", f"write .mkv, or {again}")
+    found = f"{av.__version__}, writes .mkv (ffv1) and .mp4 ({have[0]})"
+    best = MP4_ENCODERS[0][0]
+    return found if have[0] == best else (found, f"{best} writes better .mp4: {again}")
 
 
-def _onnxruntime() -> Check:
+def _onnxruntime() -> Found:
     from .backends.base import default_threads
 
     onnxruntime = import_or_explain("onnxruntime", _INSTALL_CPU)
@@ -139,50 +122,44 @@ def _onnxruntime() -> Check:
         raise BackendError("ONNX Runtime cannot run on the CPU", _INSTALL_CPU)
     both = {"onnxruntime", "onnxruntime-gpu"}
     if both <= {each.name for each in metadata.distributions()}:
-        return Check(
-            "onnxruntime", "note", "onnxruntime and onnxruntime-gpu are both installed",
-            "they overwrite each other: pip uninstall both, then install one again",
-        )  # fmt: skip
-    threads = default_threads()
-    return Check("onnxruntime", "ok", f"{onnxruntime.__version__}, {threads} CPU threads")
+        cure = "they overwrite each other: pip uninstall both, then install one again"
+        return "onnxruntime and onnxruntime-gpu are both installed", cure
+    return f"{onnxruntime.__version__}, {default_threads()} CPU threads"
 
 
-def _gpu() -> Check:
+def _gpu() -> Found:
     try:
         runtime = import_or_explain("cuda.bindings.runtime", "")
     except BackendError as error:
-        why = f"not looked for, because {error.message}; frames are made on the CPU"
-        return Check("gpu", "note", why)
+        return f"not looked for, because {error.message}; frames are made on the CPU", ""
     status, count = runtime.cudaGetDeviceCount()
     if int(status) != 0 or count < 1:
-        return Check("gpu", "note", "no NVIDIA GPU was found; frames are made on the CPU")
+        return "no NVIDIA GPU was found; frames are made on the CPU", ""
     names = []
     for index in range(count):
         status, found = runtime.cudaGetDeviceProperties(index)
         name = found.name.decode(errors="replace").rstrip("\0") if int(status) == 0 else "unknown"
         names.append(f"{index} {name}")
-    return Check("gpu", "ok", f"number and name, for --device: {', '.join(names)}")
+    return f"number and name, for --device: {', '.join(names)}"
 
 
-def _torch() -> Check:
+def _torch() -> Found:
     if (torch := _optional("torch", _INSTALL_TORCH)) is None:
         why = "not installed; only training, export and evaluating checkpoints need it"
-        return Check("torch", "note", why, _INSTALL_TORCH)
-    build, place = f"CUDA {torch.version.cuda} build", "the GPU"
+        return why, _INSTALL_TORCH
     if torch.version.cuda is None:
-        build, place = "CPU build", "the CPU"
-    elif not torch.cuda.is_available():
-        place = "the CPU, because torch finds no GPU"
-    return Check("torch", "ok", f"{torch.__version__}, {build}: training runs on {place}")
+        return f"{torch.__version__}, CPU build: training runs on the CPU"
+    place = "the GPU" if torch.cuda.is_available() else "the CPU, because torch finds no GPU"
+    return f"{torch.__version__}, CUDA {torch.version.cuda} build: training runs on {place}"
 
 
-def _onnx() -> Check:
+def _onnx() -> Found:
     if (onnx := _optional("onnx", _INSTALL_TRAIN)) is None:
-        return Check("onnx", "note", "not installed; only export needs it", _INSTALL_TRAIN)
-    return Check("onnx", "ok", str(onnx.__version__))
+        return "not installed; only export needs it", _INSTALL_TRAIN
+    return str(onnx.__version__)
 
 
-def _bundle(path: Path | None, device: int | None) -> Check:
+def _bundle(path: Path | None, device: int | None) -> Found:
     """Open the bundle, verify its files, and make its golden frame."""
     from .backends import open_backend
     from .bundle.bundle import Bundle
@@ -201,7 +178,7 @@ def _bundle(path: Path | None, device: int | None) -> Check:
         f"{found.levels} of 255 grey levels of the stored one ({found.psnr_db:.1f} dB)"
     )
     if found.within(tolerances):
-        return Check("bundle", "ok", detail)
+        return detail
     limits = {"grey levels": tolerances.frame_levels, "dB": tolerances.psnr_db}
     allowed = [f"{limit:g} {unit}" for unit, limit in limits.items() if limit is not None]
     raise BundleError(
@@ -210,18 +187,16 @@ def _bundle(path: Path | None, device: int | None) -> Check:
     )
 
 
-def _cache() -> Check:
+def _cache() -> Found:
     """The cache can be written; it also holds decoded clips."""
-    check = _writable("cache", cache_folder())
+    said = _writable(cache_folder())
     clips = cache_folder() / "clips"
     held = sum(file.stat().st_size for file in clips.glob("*") if file.is_file())
-    if not held:
-        return check
-    said = f"{held / 1e9:.1f} GB of decoded clips in {clips}, which you may delete at any time"
-    return replace(check, detail=f"{check.detail}; {said}")
+    taken = f"; {held / 1e9:.1f} GB of decoded clips in {clips}, which you may delete at any time"
+    return said + taken if held else said
 
 
-def _writable(name: str, folder: Path) -> Check:
+def _writable(folder: Path) -> str:
     """The folder, or the part of its path that exists, can be written and has room."""
     there = folder
     while not there.exists() and there != there.parent:
@@ -235,4 +210,4 @@ def _writable(name: str, folder: Path) -> Check:
     free = shutil.disk_usage(there).free
     if free < _LEAST_FREE:
         raise OutputError(f"{folder} has only {free >> 20} MiB free")
-    return Check(name, "ok", f"{folder} can be written, {free >> 30} GiB free")
+    return f"{folder} can be written, {free >> 30} GiB free"

@@ -12,7 +12,7 @@ from .animator import Animator
 from .bundle.manifest import ALIGNMENT
 from .compose import MOST_SIDE, Size, fitted, target_size
 from .debug_picture import write_debug_picture
-from .landmarks import Alignment, Picture, align_pair
+from .landmarks import Picture, align_pair
 from .media.frames import Crop, Image, Letterbox, has_colour, resize
 from .media.mark import draw_mark, metadata
 from .media.panels import Panels
@@ -74,9 +74,7 @@ def animate_files(animator: Animator, job: Job) -> Done:
     the source and has its colours; else the model's frame is enlarged.
 
     Raises:
-        ConfigError: a size that cannot be made; a reference that is not first, best or an index,
-            or that the model cannot choose; `best` with a landmarks file; a clip driven by one
-            frame without `source_frame`.
+        ConfigError: what the job asks for makes no sense, or the model cannot do it.
         InputError: the source or the driving clip cannot be used, or lacks the frame asked for.
         OutputError: the output cannot be written; nothing is left under its name.
         BackendError: a stage failed.
@@ -91,8 +89,8 @@ def animate_files(animator: Animator, job: Job) -> Done:
         animator.reset()
         animator.set_source(still)
         size = shown = _size(animator.letterbox, job.size, composes)
-        reference = choose_reference(animator, driving, job.reference)
-        alignment = _align(animator, job, still, reference.image)
+        index, reference = choose_reference(animator, driving, job.reference)
+        alignment = _align(animator, job, still, reference)
         channels = 3 if still.ndim == 3 else channels
         panels = None
         if job.side_by_side:
@@ -118,7 +116,7 @@ def animate_files(animator: Animator, job: Job) -> Done:
                     picture = panels.compose((None, frame.image, picture))
                 sink.write(picture, frame.timestamp)
         seconds = time.perf_counter() - begin
-        return Done(job.output, sink.count, reference.index, shown, seconds, alignment.said, judged)
+        return Done(job.output, sink.count, index, shown, seconds, alignment, judged)
 
 
 def _source_of(job: Job, channels: int, composes: bool) -> Image:
@@ -136,13 +134,11 @@ def _source_of(job: Job, channels: int, composes: bool) -> Image:
 def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
     """(width, height) of the synthesized picture."""
     own = box.width, box.height
-    if not composes:
-        if isinstance(size, tuple):
-            raise ConfigError(
-                f"this bundle cannot compose a picture of {size[0]}x{size[1]}: it has no layers",
-                "leave --size out, or take source or model",
-            )
-        return own if size == "source" else (box.w, box.h)
+    if not composes and isinstance(size, tuple):
+        what = f"this bundle cannot compose a picture of {size[0]}x{size[1]}: it has no layers"
+        raise ConfigError(what, "leave --size out, or take source or model")
+    if not composes and size == "source":
+        return own
     if size == "source" and max(own) > MOST_SIDE:
         size = fitted(*own, MOST_SIDE, MOST_SIDE)
         log.warning(
@@ -152,37 +148,22 @@ def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
     return target_size(size, box)
 
 
-def demo_jobs(output: Path) -> list[Job]:
-    """The sample stills moved by the sample clips, side by side: into `output` one subject moved by
-    itself, into the file with -2 after its name one subject moved by another."""
-    second = output.parent / f"{output.stem}-2{output.suffix}"
-    return [
-        Job(SAMPLES / "still.png", SAMPLES / "driving.mp4", output, side_by_side=True),
-        Job(SAMPLES / "lung_still.png", SAMPLES / "lung.mp4", second, side_by_side=True),
-    ]
-
-
-def _align(animator: Animator, job: Job, still: Image, reference: Image | None) -> Alignment:
-    """Align the pair, and draw the debug picture if the job asks for one."""
-    second = None if reference is None else Picture(reference, job.crop)
-    alignment = align_pair(animator, job.landmarks, Picture(still, job.source_crop), second)
+def _align(animator: Animator, job: Job, still: Image, reference: Image | None) -> str:
+    """Align the pair, and draw the debug picture if the job asks for one; what was aligned by."""
+    if not animator.session.can_align or reference is None:
+        for option, given in (("landmarks", job.landmarks), ("debug-picture", job.debug_picture)):
+            if isinstance(given, Path):
+                what = f"this model cannot align source and reference: --{option} has no effect"
+                raise ConfigError(what, "leave it out; it is for models that move by displacements")
+        return ""
+    pictures = Picture(still, job.source_crop), Picture(reference, job.crop)
+    alignment = align_pair(animator, job.landmarks, *pictures)
     if job.debug_picture is not None:
-        if not animator.session.can_align:
-            raise ConfigError(
-                "there is no alignment to draw: --debug-picture has no effect",
-                "leave it out; alignments are for models that move by displacements",
-            )
-        if reference is None:
-            raise ConfigError(
-                "the driving clip cannot be read twice, so there is no reference to draw yet",
-                "leave --debug-picture out, or record the clip to a file",
-            )
         write_debug_picture(
-            job.debug_picture, (still, reference), animator.read(ALIGNMENT),
-            (alignment.source, alignment.reference), alignment.names,
-            animator.session.chain.image.size,
+            job.debug_picture, (still, reference), animator.read(ALIGNMENT), alignment.points,
+            alignment.names, animator.session.chain.image.size,
         )  # fmt: skip
-    return alignment
+    return alignment.said
 
 
 def _check(job: Job) -> None:
@@ -190,37 +171,30 @@ def _check(job: Job) -> None:
         raise ConfigError(f"unknown reference {job.reference!r}", "first, best or a frame's index")
     if job.reference == "best" and isinstance(job.landmarks, Path):
         raise ConfigError(
-            f"the landmarks of {job.landmarks} belong to one driving frame, and --reference best "
-            "may choose another",
-            "give --reference N, the frame of the landmarks; --reference best --json without "
-            "--landmarks says which frame it chooses",
+            f"the landmarks of {job.landmarks} are of one frame; --reference best may take another",
+            "give its number, --reference N; --reference best --json alone says what it chooses",
         )
     for index in (job.source_frame, job.reference):
         if isinstance(index, int) and index < 0:
             raise ConfigError(f"there is no frame {index}", "frames are counted from 0")
-    _check_no_input(job.output, "-o", job)
+    outputs = {"-o": job.output}
     if (picture := job.debug_picture) is not None:
+        outputs["--debug-picture"] = picture
         there = picture.resolve()
         # A folder that is written holds only frames.
         if picture.suffix.lower() != ".png" or job.output.resolve() in (there, *there.parents):
-            raise ConfigError(
-                f"the debug picture cannot be {picture}",
-                "give --debug-picture NAME.png of its own, outside of the output",
-            )
-        _check_no_input(picture, "--debug-picture", job)
-
-
-def _check_no_input(output: Path, option: str, job: Job) -> None:
-    with output_errors(output):
-        if not output.exists():
-            return
-    # A picture in a folder that is read would be one of its frames.
-    places = (output, output.parent) if output.suffix.lower() == ".png" else (output,)
-    for file, place in product((job.source, job.driving), places):
-        if file.exists() and file.samefile(place):
-            raise OutputError(
-                f"{output} is an input of this run", f"choose another name with {option}"
-            )
+            hint = "give --debug-picture NAME.png of its own, outside of the output"
+            raise ConfigError(f"the debug picture cannot be {picture}", hint)
+    for option, output in outputs.items():
+        with output_errors(output):
+            if not output.exists():
+                continue
+        # A picture in a folder that is read would be one of its frames.
+        places = (output, output.parent) if output.suffix.lower() == ".png" else (output,)
+        for file, place in product((job.source, job.driving), places):
+            if file.exists() and file.samefile(place):
+                hint = f"choose another name with {option}"
+                raise OutputError(f"{output} is an input of this run", hint)
 
 
 def _check_one_frame(job: Job) -> None:
@@ -229,8 +203,7 @@ def _check_one_frame(job: Job) -> None:
         with open_source(job.source) as source:
             if not _has_one_frame(source):
                 raise ConfigError(
-                    f"the source {job.source} is a clip, but the driving input {job.driving} is a "
-                    "single image",
+                    f"the source {job.source} is a clip, the driving input {job.driving} one image",
                     "if they are swapped, put the still first; to animate one frame of the clip, "
                     "choose it with --source-frame N",
                 )
@@ -239,5 +212,4 @@ def _check_one_frame(job: Job) -> None:
 
 
 def _has_one_frame(source: FrameSource) -> bool:
-    """Whether there is no second frame; a source that can be read only once is not tried."""
-    return source.seekable and next(islice(source, 1, 2), None) is None
+    return next(islice(source, 1, 2), None) is None

@@ -78,27 +78,18 @@ def unseen(deformation: NDArray[np.float32], box: Letterbox) -> float:
     """The share of a picture in this box that (1, h, w, 2) points read from beside it."""
     middle = np.array([2 * box.x + box.w, 2 * box.y + box.h], np.float32) / box.size - 1
     half = np.array([box.w, box.h], np.float32) / box.size
-
-    def inside(places: NDArray[np.float32]) -> NDArray[np.bool_]:
-        near: NDArray[np.bool_] = np.abs(places - middle) <= half
-        return near[..., 0] & near[..., 1]
-
-    own = inside(own_places(*deformation.shape[1:3]))
+    own = np.all(np.abs(own_places(*deformation.shape[1:3]) - middle) <= half, axis=-1)
     half = half + np.float32(1 / box.size)  # half a pixel outside does not count
-    beside = own & ~inside(deformation)
+    beside = own & ~np.all(np.abs(deformation - middle) <= half, axis=-1)
     return int(beside.sum()) / max(1, int(own.sum()))
 
 
 def judge(numbers: NDArray[np.float32]) -> Quality:
     """Judge a frame's numbers (1, 4), as the graph gives them; NaN is doubtful."""
     confidence, displacement, folded, unseen = (float(x) for x in numbers[0])
-    fine: dict[Reason, bool] = {
-        "unsure": confidence >= UNSURE_BELOW,
-        "far": displacement <= FAR_ABOVE,
-        "folded": folded <= FOLDED_ABOVE,
-        "unseen": unseen <= UNSEEN_ABOVE,
-    }
-    reason: Reason = next((reason for reason, good in fine.items() if not good), "")
+    sure, near = confidence >= UNSURE_BELOW, displacement <= FAR_ABOVE
+    fine = sure, near, folded <= FOLDED_ABOVE, unseen <= UNSEEN_ABOVE
+    reason: Reason = next((why for why, good in zip(_WORDS, fine, strict=True) if not good), "")
     return Quality(confidence, displacement, folded, unseen, reason)
 
 
@@ -115,11 +106,11 @@ def summary(frames: Sequence[Quality]) -> str:
 
 def as_rows(frames: Sequence[Quality]) -> list[dict[str, Any]]:
     """One record per frame, for JSON; NaN and infinity become null."""
+
+    def plain(value: Any) -> Any:
+        return value if isinstance(value, str) or np.isfinite(value) else None
+
     return [
-        {"frame": index, "state": frame.state}
-        | {
-            name: value if isinstance(value, str) or np.isfinite(value) else None
-            for name, value in vars(frame).items()
-        }
+        {"frame": index, "state": frame.state, **{k: plain(v) for k, v in vars(frame).items()}}
         for index, frame in enumerate(frames)
     ]

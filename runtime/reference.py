@@ -7,17 +7,17 @@ frames, so with them it is the frame from which the others have moved least.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .animator import Animator
 from .bundle.manifest import DisplacementControl
-from .keypoints import reference_distance
 from .media.frames import Image, letterbox, shows_something
 from .media.pixels import to_planes
 from .media.video import FrameSource
-from .options import has_hulls
+from .options import SMALLEST_AREA, Points, has_hulls, hull_area
 from .session import Planes
 from .support.errors import ConfigError, InputError
 from .support.progress import progress
@@ -28,59 +28,38 @@ CANDIDATES = 16
 """How many frames of a clip are matched with each other, at most."""
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A driving frame's index from 0, and its pixels if they were read."""
-
-    index: int | None
-    image: Image | None = None
-
-
-def choose_reference(animator: Animator, driving: FrameSource, reference: str | int) -> Reference:
-    """Set the reference frame of relative motion.
-
-    Args:
-        reference: `first`, `best` or an index. For a first frame that need not be read, nothing is
-            set: the first frame animated becomes the reference.
+def choose_reference(
+    animator: Animator, driving: FrameSource, reference: str | int
+) -> tuple[int | None, Image | None]:
+    """Set the reference frame of relative motion: `first`, `best` or an index. For a first frame
+    that need not be read, nothing is set: the first frame animated becomes the reference.
 
     Returns:
-        The reference; its index is None for absolute motion, which has none.
+        Its index from 0, None for absolute motion, which has none; its pixels if they were read.
 
     Raises:
         ConfigError: `best`, and the model has nothing to choose by.
-        InputError: there is no such frame, or the clip cannot be read twice.
+        InputError: there is no such frame.
         BackendError: a stage failed.
     """
     if animator.motion == "absolute":
-        return Reference(None)
+        return None, None
     matches = isinstance(animator.session.chain.control, DisplacementControl)
-    if reference == "first" and not (matches and driving.seekable):
-        return Reference(0)
-    if not driving.seekable:
-        raise InputError(
-            f"{driving.path} cannot be read twice, so its reference has to be its first frame",
-            "leave --reference out, or record the clip to a file",
-        )
+    if reference == "first" and not matches:
+        return 0, None
     index = 0 if reference == "first" else reference
     if not isinstance(index, int):
         index = _least_moved(animator, driving) if matches else _most_alike(animator, driving)
     image = nth_frame(driving, index)
     animator.set_reference(image)
     if matches and not shows_something(image):
-        log.warning(
-            "the reference, frame %d of %s, is black or of one level: nothing can be matched with "
-            "it; choose another with --reference",
-            index, driving.path,
-        )  # fmt: skip
-    return Reference(index, image)
+        said = "the reference, frame %d of %s, is black or of one level: nothing can be matched"
+        log.warning(f"{said} with it; choose another with --reference", index, driving.path)
+    return index, image
 
 
 def nth_frame(source: FrameSource, index: int) -> Image:
-    """A frame of a clip.
-
-    Raises:
-        InputError: it has fewer frames.
-    """
+    """A frame of a clip; InputError if it has fewer frames."""
     last = -1
     for frame in source:
         if frame.index == index:
@@ -92,32 +71,25 @@ def nth_frame(source: FrameSource, index: int) -> Image:
 def _most_alike(animator: Animator, driving: FrameSource) -> int:
     """By the keypoints of every frame and of the source."""
     if not has_hulls(animator.session.chain):
-        raise ConfigError(
-            "this model has no keypoints to choose the best reference by",
-            "give --reference the number of a frame, or leave it out for the first",
-        )
+        hint = "give --reference the number of a frame, or leave it out for the first"
+        raise ConfigError("this model has no keypoints to choose the best reference by", hint)
     source = animator.read("source_kp_value")[0]
-    best, least = 0, np.inf
-    for frame in progress(driving, driving.count_hint, "choose the reference"):
-        distance = reference_distance(source, animator.detect(frame.image))
-        if distance < least:
-            best, least = frame.index, distance
-    return best
+    frames = progress(driving, driving.count_hint, "choose the reference")
+    distances = {f.index: reference_distance(source, animator.detect(f.image)) for f in frames}
+    return min(distances, key=distances.__getitem__)
 
 
 def _least_moved(animator: Animator, driving: FrameSource) -> int:
     """The frame with the least mean, over the others, of the median displacement from it."""
     session = animator.session
     frames = _sample(driving, session.chain.image.size)
-    best, least = next(iter(frames)), np.inf
+    moved = {}
     for index, planes in progress(frames.items(), len(frames), "choose the reference"):
         session.set_reference(planes)
         others = (other for at, other in frames.items() if at != index)
         lengths = [np.linalg.norm(session.match(other), axis=-1) for other in others]
-        moved = float(np.mean([np.median(length) for length in lengths])) if lengths else 0.0
-        if moved < least:
-            best, least = index, moved
-    return best
+        moved[index] = np.mean([np.median(length) for length in lengths]) if lengths else 0.0
+    return min(moved, key=moved.__getitem__)
 
 
 def _sample(driving: FrameSource, size: int) -> dict[int, Planes]:
@@ -135,3 +107,16 @@ def _sample(driving: FrameSource, size: int) -> dict[int, Planes]:
             kept = {index: value for index, value in kept.items() if index % step == 0}
     every = not any(shows for _, shows in kept.values())
     return {index: planes for index, (planes, shows) in kept.items() if shows or every}
+
+
+def reference_distance(source: Points, frame: Points) -> float:
+    """How different the poses of source and driving frame are, whatever their place and size.
+
+    Sum over keypoints of |(p_R - mean) / sqrt(area_R) - (p_S - mean) / sqrt(area_S)|^2.
+    """
+
+    def normalised(points: Points) -> NDArray[np.float64]:
+        centred = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
+        return np.asarray(centred / math.sqrt(max(hull_area(points), SMALLEST_AREA)))
+
+    return float(np.square(normalised(frame) - normalised(source)).sum())

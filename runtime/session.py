@@ -10,7 +10,6 @@ fails.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from .bundle.manifest import (
     TRANSFER,
     Chain,
     DisplacementControl,
+    Role,
 )
 from .support.errors import ConfigError, InputError
 
@@ -44,6 +44,12 @@ class Session:
 
     A call without an image uses what was written into the backend's memory before. Not thread-safe;
     the Animator is.
+
+    Attributes:
+        can_align: whether the chain takes an alignment.
+        can_register: whether source and reference can be aligned by matching them
+            (alignment.py).
+        landmarks: names of what `find_landmarks` finds; none where the chain has no detector.
     """
 
     def __init__(self, chain: Chain, backend: Backend) -> None:
@@ -51,42 +57,32 @@ class Session:
         self.chain = chain
         self.backend = backend
         self.has_reference = False
+        self._tensors = chain.tensors()
+        self.can_align = ALIGNMENT in self._tensors
+        self.can_register = self.can_align and CONFIDENCE in self._tensors
+        self._matches = isinstance(chain.control, DisplacementControl)
+        self.landmarks: tuple[str, ...] = getattr(chain.control, "landmarks", ())
         (observe,) = chain.of_role("observe")
-        references = chain.of_role("reference")
-        self._source = [stage.name for stage in chain.of_role("source")]
-        self._observe = observe.name
         self._copies = chain.copied_references()
-        self._reference = [stage.name for stage in references]
         seen = {tensor.name for tensor in observe.outputs}
-        taken = {tensor.name for stage in references for tensor in stage.inputs}
+        taken = {tensor.name for stage in chain.of_role("reference") for tensor in stage.inputs}
         # A reference stage that reads the source runs again with a new one, on a copy of what was
         # seen of the reference frame, since later frames overwrite that.
         self._follows_source = bool(taken - seen)
         self._of_reference = sorted(taken & seen) if self._follows_source else []
         self._kept: dict[str, NDArray[Any]] = {}
-        self._states = [pair.to for pair in chain.recurrent]
-        self._names = chain.tensors().keys()
         # Looked up once: the backend's own memory on the host.
         self._controls = {
             control.name: (backend.view(control.name), control) for control in chain.controls
         }
         self._set_defaults()
 
-    def _set_defaults(self) -> None:
-        for view, control in self._controls.values():
-            view[0] = control.default
-        self.align(None)
-
     def has_control(self, name: str) -> bool:
         """Whether the chain takes a control of that name."""
         return name in self._controls
 
     def set_control(self, name: str, value: float) -> None:
-        """Set a scalar input.
-
-        Raises:
-            ConfigError: the bundle has no such control, or the value is out of its range.
-        """
+        """Set a scalar input; ConfigError if there is none, or if the value is out of its range."""
         if name not in self._controls:
             known = ", ".join(self._controls) or "none"
             raise ConfigError(f"this bundle has no control {name!r}", f"it has {known}")
@@ -100,90 +96,58 @@ class Session:
         """Set a measured value, limited to the control's range, if there is such a control."""
         if name in self._controls:
             view, control = self._controls[name]
-            low, high = control.range
-            view[0] = min(high, max(low, value))
-
-    @property
-    def can_align(self) -> bool:
-        """Whether the chain takes an alignment."""
-        return ALIGNMENT in self._names
-
-    @property
-    def can_register(self) -> bool:
-        """Whether source and reference can be aligned by matching them (registration.py)."""
-        return self.can_align and CONFIDENCE in self._names
+            view[0] = np.clip(value, *control.range)
 
     def align(self, alignment: NDArray[np.float32] | None) -> None:
-        """Set where in the reference frame the motion of each cell of the source is read.
-
-        Args:
-            alignment: (1, rows, columns, 2) points; None is every cell's own place.
-
-        Raises:
-            ConfigError: the bundle cannot align, or an alignment of another shape.
-        """
-        if not self.can_align:
-            if alignment is not None:
-                raise ConfigError("this model cannot align source and reference")
-            return
-        own = self.own_cells()
-        alignment = own if alignment is None else alignment
-        if alignment.shape != own.shape:
-            raise ConfigError(f"the alignment is {alignment.shape}, expected {own.shape}")
-        self.backend.view(ALIGNMENT)[...] = alignment
-
-    def own_cells(self) -> NDArray[np.float32]:
-        """The points of the grid's own cells, (1, rows, columns, 2)."""
-        return own_places(*self.chain.tensors()[ALIGNMENT].shape[1:3])
+        """Set where in the reference frame the motion of each cell of the source is read: (1, rows,
+        columns, 2) points, or None for every cell's own place. ConfigError if that cannot be."""
+        if alignment is not None and not self.can_align:
+            raise ConfigError("this model cannot align source and reference")
+        if self.can_align:
+            own = own_places(*self._tensors[ALIGNMENT].shape[1:3])
+            alignment = own if alignment is None else alignment
+            if alignment.shape != own.shape:
+                raise ConfigError(f"the alignment is {alignment.shape}, expected {own.shape}")
+            self.backend.view(ALIGNMENT)[...] = alignment
 
     def set_source(self, image: Planes | None = None) -> None:
         """Take a source image and reset the states; the reference stays."""
         self._give(SOURCE_IMAGE, image)
-        for stage in self._source:
-            self.backend.run(stage)
+        self._run_all("source")
         if self.has_reference and self._follows_source:
             for name, value in self._kept.items():
                 self.backend.write(name, value)
-            for stage in self._reference:
-                self.backend.run(stage)
+            self._run_all("reference")
         self.restart()
 
     def set_reference(self, frame: Planes | None = None) -> None:
         """Take a driving frame as the reference of relative motion and reset the states."""
         self.observe(frame)
-        self.keep_reference()
-        self.restart()
-
-    def keep_reference(self) -> None:
-        """Make the frame just observed the reference; states stay as they are."""
         self.has_reference = False  # until all of it is there
         for made, kept in self._copies:
             self.backend.copy(made, kept)
         self._kept = {name: self.backend.read(name) for name in self._of_reference}
-        for stage in self._reference:
-            self.backend.run(stage)
+        self._run_all("reference")
         self.has_reference = True
+        self.restart()
 
     def observe(self, frame: Planes | None = None) -> None:
         """Look at a driving frame alone, for `read`; changes nothing that a later frame sees."""
         self._give(DRIVING_FRAME, frame)
-        self.backend.run(self._observe)
+        self._run_all("observe")
 
     def match(self, frame: Planes | None = None) -> NDArray[np.float32]:
-        """How a driving frame has moved from the reference, by default controls and without
-        alignment or picture; changes nothing that a later frame sees.
-
-        Returns:
-            (rows, columns, 2): the displacement of each cell, in points.
+        """How a driving frame has moved from the reference: the displacement of each cell, (rows,
+        columns, 2) in points, by default controls and without alignment or picture. Changes nothing
+        that a later frame sees.
 
         Raises:
             ConfigError: the chain has no displacements, or there is no reference.
         """
-        if not isinstance(self.chain.control, DisplacementControl) or not self.has_reference:
+        if not self._matches or not self.has_reference:
             raise ConfigError("there is no displacement to find", "set a reference first")
         self.observe(frame)
-        views = [view for view, _ in self._controls.values()]
-        views += [self.backend.view(ALIGNMENT)] if self.can_align else []
+        views = [self.backend.view(name) for name in self.chain.settings()]
         before = [view.copy() for view in views]
         self._set_defaults()
         try:
@@ -193,47 +157,34 @@ class Session:
                 view[...] = value
         return np.asarray(self.backend.read("displacement")[0], np.float32)
 
-    @property
-    def landmarks(self) -> tuple[str, ...]:
-        """Names of what `find_landmarks` finds; none where the chain has no detector."""
-        control = self.chain.control
-        return control.landmarks if isinstance(control, DisplacementControl) else ()
-
     def find_landmarks(self, image: Planes | None = None) -> NDArray[np.float32]:
         """Look for landmarks in a source image or a driving frame; changes nothing else.
 
         Returns:
-            (K, 3), in the order of `landmarks`: (x, y) in points, and the probability that it is
-            there.
+            (K, 3), in the order of `landmarks`: (x, y) in points, and how probably it is there.
 
         Raises:
             ConfigError: the chain has no detector of landmarks.
         """
         if not self.landmarks:
-            raise ConfigError("this model finds no landmarks")
+            raise ConfigError("this model finds no landmarks", "place them by hand: align()")
         self._give(LANDMARK_IMAGE, image)
-        (stage,) = self.chain.of_role("landmarks")
-        self.backend.run(stage.name)
+        self._run_all("landmarks")
         return np.asarray(self.backend.read(LANDMARKS)[0], np.float32)
 
     def animate(self, frame: Planes | None = None) -> Planes:
-        """Synthesize a frame; the first one is the reference if none was set.
-
-        Returns:
-            The backend's own memory, which the next frame overwrites.
-
-        """
+        """Synthesize a frame, in the backend's own memory, which the next frame overwrites; the
+        first one is the reference if none was set."""
         self._give(DRIVING_FRAME, frame)
         if not self.has_reference:
-            self.observe()
-            self.keep_reference()
+            self.set_reference()
         self.backend.run_frame()
         return self.backend.view(FRAME)
 
     def restart(self) -> None:
         """Reset the states to zero."""
-        for state in self._states:
-            self.backend.write(state, 0)
+        for pair in self.chain.recurrent:
+            self.backend.write(pair.to, 0)
 
     def forget_reference(self) -> None:
         """Let the next frame become the reference; reset the states."""
@@ -241,25 +192,25 @@ class Session:
         self.restart()
 
     def read(self, name: str) -> NDArray[Any]:
-        """A copy of any tensor of the stages, as the last run left it.
-
-        Raises:
-            ConfigError: there is no such tensor.
-        """
-        if name not in self._names:
-            known = ", ".join(sorted(self._names))
+        """A copy of any tensor, as the last run left it; ConfigError if there is no such tensor."""
+        if name not in self._tensors:
+            known = ", ".join(sorted(self._tensors))
             raise ConfigError(f"the bundle has no tensor {name!r}", f"it has {known}")
         return self.backend.read(name)
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Seconds of each per-frame stage in the last frame."""
-        return self.backend.seconds
 
     def close(self) -> None:
         """Release the backend's memory and threads; a second call does nothing."""
         self._controls.clear()
         self.backend.close()
+
+    def _set_defaults(self) -> None:
+        for view, control in self._controls.values():
+            view[0] = control.default
+        self.align(None)
+
+    def _run_all(self, role: Role) -> None:
+        for stage in self.chain.of_role(role):
+            self.backend.run(stage.name)
 
     def _give(self, tensor: str, image: Planes | None) -> None:
         if image is None:

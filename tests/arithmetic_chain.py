@@ -10,66 +10,51 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sonomime.runtime.backends.base import allocate_all
-from sonomime.runtime.bundle.manifest import (
-    Chain,
-    ControlInput,
-    DisplacementControl,
-    ImageFormat,
-    Recurrent,
-    Stage,
-    Tensor,
-)
+from sonomime.runtime.bundle import manifest as contract
+from sonomime.runtime.bundle.manifest import Stage, Tensor
 
 SIZE = 16
 
 
 def tensor(name: str, *shape: int, dtype: Any = "float32") -> Tensor:
-    return Tensor(name, dtype, shape, "")
+    return Tensor(name, dtype, shape or (1,), "")
 
 
 def image(name: str) -> Tensor:
     return tensor(name, 1, 1, SIZE, SIZE, dtype="uint8")
 
 
-SOURCE, SEEN, KEPT = tensor("source_mean", 1), tensor("driving_mean", 1), tensor("reference_gap", 1)
-MOVE, STATE, NEXT = tensor("displacement", 1, 1, 1, 2), tensor("state", 1), tensor("next_state", 1)
-CHAIN = Chain(
-    image=ImageFormat(SIZE, 1),
+SOURCE, SEEN, KEPT, SCALE = map(tensor, ("source_mean", "driving_mean", "reference_gap", "scale"))
+MOVE, STATE, NEXT = tensor("displacement", 1, 1, 1, 2), tensor("state"), tensor("next_state")
+CHAIN = contract.Chain(
+    image=contract.ImageFormat(SIZE, 1),
     geometry="half_pixel",
-    control=DisplacementControl(1, 1),
+    control=contract.DisplacementControl(1, 1),
     stages=(
         Stage("source", "source", (image("source_image"),), (SOURCE,)),
         Stage("observe", "observe", (image("driving_frame"),), (SEEN,)),
         Stage("reference", "reference", (SEEN, SOURCE), (KEPT,)),
-        Stage("transfer", "frame", (KEPT, SEEN, tensor("scale", 1), STATE), (MOVE, NEXT)),
+        Stage("transfer", "frame", (KEPT, SEEN, SCALE, STATE), (MOVE, NEXT)),
         Stage("generator", "frame", (SOURCE, MOVE), (image("frame"),)),
     ),
-    controls=(ControlInput("scale", 1.0, (0.0, 10.0), "", "factor of the motion"),),
-    recurrent=(Recurrent("next_state", "state"),),
+    controls=(contract.ControlInput("scale", 1.0, (0.0, 10.0), "", "factor of the motion"),),
+    recurrent=(contract.Recurrent("next_state", "state"),),
 )
 
 
-def with_inputs(chain: Chain, *names: str | Tensor, without: str = "") -> Chain:
-    """The chain whose `transfer` takes more inputs (names: scalars), or one fewer."""
-    more = tuple(tensor(each, 1) if isinstance(each, str) else each for each in names)
-    stages = tuple(
-        replace(stage, inputs=(*(t for t in stage.inputs if t.name != without), *more))
-        if stage.name == "transfer"
-        else stage
-        for stage in chain.stages
-    )
+def with_stage(chain: contract.Chain, name: str, **changes: Any) -> contract.Chain:
+    """The chain, one of its stages changed."""
+    stages = tuple(replace(s, **changes) if s.name == name else s for s in chain.stages)
     return replace(chain, stages=stages)
 
 
-PLACES, FOUND = tensor("alignment", 1, 1, 1, 2), tensor("landmarks", 1, 1, 3)
+PLACES = tensor("alignment", 1, 1, 1, 2)
+FINDER = Stage("finder", "landmarks", (image("landmark_image"),), (tensor("landmarks", 1, 1, 3),))
+ALIGNED = with_stage(CHAIN, "transfer", inputs=(KEPT, SEEN, SCALE, STATE, PLACES))
 ALIGNED = replace(
-    CHAIN,
-    control=DisplacementControl(1, 1, landmarks=("level",)),
-    stages=(
-        Stage("finder", "landmarks", (image("landmark_image"),), (FOUND,)),
-        *with_inputs(CHAIN, PLACES).stages,
-    ),
-)
+    ALIGNED, control=contract.DisplacementControl(1, 1, landmarks=("level",)),
+    stages=(FINDER, *ALIGNED.stages),
+)  # fmt: skip
 """The same, moved by the alignment as well; its landmark is the mean level, three times."""
 
 
@@ -80,19 +65,19 @@ class Arithmetic:
     name, device, threads = "arithmetic", "numpy", 1
     seconds: Mapping[str, float] = {}
 
-    def __init__(self, chain: Chain = CHAIN) -> None:
+    def __init__(self, chain: contract.Chain = CHAIN) -> None:
         self.tensors = allocate_all(chain)
         self.chain = chain
         self.runs: list[str] = []
-        t = self.tensors
+        t, write = self.tensors, self.write
         self.stages: dict[str, Callable[[], Any]] = {
-            "finder": lambda: self.write("landmarks", t["landmark_image"].mean()),
-            "source": lambda: self.write("source_mean", t["source_image"].mean()),
-            "observe": lambda: self.write("driving_mean", t["driving_frame"].mean()),
+            "finder": lambda: write("landmarks", t["landmark_image"].mean()),
+            "source": lambda: write("source_mean", t["source_image"].mean()),
+            "observe": lambda: write("driving_mean", t["driving_frame"].mean()),
             # Upon the source as well, so that a new source asks for it again.
-            "reference": lambda: self.write("reference_gap", t["driving_mean"] - t["source_mean"]),
+            "reference": lambda: write("reference_gap", t["driving_mean"] - t["source_mean"]),
             "transfer": self.transfer,
-            "generator": lambda: self.write(
+            "generator": lambda: write(
                 "frame", np.clip(t["source_mean"] + t["displacement"][0, 0, 0, 0], 0, 255)
             ),
         }

@@ -84,21 +84,15 @@ def make_video() -> Callable[..., Path]:
     """Write a video through PyAV alone, so that readers are not tested against our own writer."""
 
     def make(
-        path: Path,
-        frames: Sequence[Image],
-        codec: str = "libx264",
-        pix_fmt: str = "yuv420p",
-        times: Sequence[float] | None = None,
-        fps: int | Fraction = 25,
-        color_range: int = 2,
-        format_options: dict[str, str] | None = None,
-        options: dict[str, str] | None = None,
-    ) -> Path:
+        path: Path, frames: Sequence[Image], codec: str = "libx264", pix_fmt: str = "yuv420p",
+        times: Sequence[float] | None = None, color_range: int = 2,
+        format_options: dict[str, str] | None = None, options: dict[str, str] | None = None,
+    ) -> Path:  # fmt: skip
         import av
 
         height, width = frames[0].shape[:2]
         with av.open(str(path), "w", options=format_options or {}) as container:
-            stream: Any = container.add_stream(codec, rate=fps, options=options or {})
+            stream: Any = container.add_stream(codec, rate=25, options=options or {})
             stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
             stream.codec_context.color_range = color_range
             if times is not None:
@@ -113,8 +107,7 @@ def make_video() -> Callable[..., Path]:
                     frame = av.VideoFrame.from_ndarray(image, given).reformat(format=pix_fmt)
                 frame.color_range = color_range
                 if times is not None:
-                    frame.pts = round(times[index] * 60_000)
-                    frame.time_base = Fraction(1, 60_000)
+                    frame.pts, frame.time_base = round(times[index] * 60_000), Fraction(1, 60_000)
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
         return path
@@ -126,17 +119,12 @@ def make_video() -> Callable[..., Path]:
 def run_python() -> Callable[..., tuple[int, str, str]]:
     """Run code in a fresh interpreter, away from the checkout: (exit status, output, errors)."""
 
-    def run(code: str, *arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    def run(code: str, *arguments: str) -> tuple[int, str, str]:
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments],
-            cwd=cwd or Path(sys.prefix),
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+            cwd=sys.prefix, capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
 
     return run

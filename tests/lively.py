@@ -20,40 +20,30 @@ from sonomime.training.models.families import family_of
 
 Image = NDArray[np.uint8]
 
-SMALL_BY_FAMILY = {
-    "keypoints": (
-        "model.image_size=128",  # depth 5 divides 128 / 4
-        "model.keypoints.width=4",
-        "model.keypoints.max_features=16",
-        "model.motion.width=4",
-        "model.motion.max_features=16",
-        "model.generator.width=8",
-        "model.generator.max_features=32",
-        "model.generator.blocks=2",
-    ),
-    "matching": (
-        "model.image_size=128",
-        "model.matcher.fine=8",
-        "model.matcher.coarse=16",
-        "model.matcher.grid=16",
-        "model.matcher.stiff=8",
-        "model.matcher.shading=8",
-        "model.corrector.width=8",
-    ),
-}
+SMALL = (
+    "model.image_size=128",  # depth 5 divides 128 / 4
+    *(f"model.{part}.width=4" for part in ("keypoints", "motion")),
+    *(f"model.{part}.max_features=16" for part in ("keypoints", "motion")),
+    *(f"model.generator.{size}" for size in ("width=8", "max_features=32", "blocks=2")),
+)
+SMALL_LITE = (
+    "model.image_size=128",
+    "model.corrector.width=8",
+    *(f"model.matcher.{size}=8" for size in ("fine", "stiff", "shading")),
+    *(f"model.matcher.{size}=16" for size in ("coarse", "grid")),
+)
+"""Sizes and widths at which a model takes milliseconds."""
 
 #: Factors of what makes a model move and hide things; what starts at zero stays near it, or
 #: jacobians' inverses and exponentials would blow up every error.
 FACTORS = {"dense_motion.mask": 8.0, "dense_motion.occlusion": 8.0}
 NEAR_ZERO = 0.02
 
-SMALL, SMALL_LITE = SMALL_BY_FAMILY["keypoints"], SMALL_BY_FAMILY["matching"]
-"""Sizes and widths at which a model takes milliseconds."""
-
 
 def small_config(preset: str, *overrides: str) -> Config:
     """A preset made small."""
-    return load_config(preset, (*SMALL_BY_FAMILY[load_config(preset).model.family], *overrides))
+    small = SMALL_LITE if preset == "lite" else SMALL
+    return load_config(preset, (*small, *overrides))
 
 
 def lively_model(config: Config, seed: int = 0) -> Model:

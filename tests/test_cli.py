@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 
 import cv2
 import pytest
-from toy_bundle import blob, copy_bundle
+from toy_bundle import blob
 
 from sonomime.cli import build_parser, main
 from sonomime.runtime import Bundle, doctor
@@ -46,14 +45,25 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture
-def media(tmp_path: Path) -> Path:
-    """A folder with a still and a driving folder of 200 frames."""
+def media(tmp_path: Path, toy_bundle: Path) -> Path:
+    """A folder with a still, a driving folder of 200 frames, files of landmarks, and malicious
+    bundles."""
     folder = tmp_path / "media"
     (folder / "driving").mkdir(parents=True)
     cv2.imwrite(str(folder / "still.png"), blob(64, 0, 0))
     frames = [cv2.imencode(".png", blob(64, x / 20, 0))[1].tobytes() for x in range(-5, 5)]
     for i in range(200):
         (folder / "driving" / f"{i}.png").write_bytes(frames[i % 10])
+    for name, place in (("marks", "a,3,4"), ("outside", "a,64,4"), ("unequal", "b,3,4")):
+        text = f"image,keypoint,x,y\nsource,a,1,2\nreference,{place}\n"
+        (folder / f"{name}.csv").write_text(text)
+    manifest = (toy_bundle / "manifest.json").read_text()
+    escape = manifest.replace('"toy"', '"toy\\u001b[2J"', 1)
+    for name, text in (("escape", escape), ("nested", "[" * 100_000)):
+        (folder / name).mkdir()
+        (folder / name / "manifest.json").write_text(text)
+    (folder / "text.mp4").write_text("this is not a video\n")
+    (folder / "empty").mkdir()
     return folder
 
 
@@ -63,16 +73,27 @@ def animate(bundle: Path, media: Path, output: Path) -> list[str]:
 
 
 def test_animate_prints_the_path_of_what_it_made(
-    run: Run, toy_bundle: Path, media: Path, tmp_path: Path
-) -> None:
+    run: Run, toy_bundle: Path, displacement_toy: Path, media: Path, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     code, output, errors = run(*animate(toy_bundle, media, tmp_path / "out.mp4"))
     assert (code, output) == (0, f"{tmp_path / 'out.mp4'}\n") and "200 frames" in errors
+    assert caplog.records == [], "it is marked"
     options = "--reference 2 --smooth --beta 3 --scale hull --no-mark --crop 0,0,60,60 --json"
     code, output, errors = run(*animate(toy_bundle, media, tmp_path / "out"), *options.split())
-    assert code == 0, errors
+    assert code == 0 and len(caplog.records) == 1, errors
     result = json.loads(output)
     assert (result["frames"], result["reference"], result["size"]) == (200, 2, [64, 64])
+    assert (result["alignment"], result["quality"]) == ("", [])
     assert len(list((tmp_path / "out").iterdir())) == 200
+    words = animate(displacement_toy, media, tmp_path / "one.png")
+    words[4] = words[3]  # the still, which has one frame
+    for choice, said in (("auto", "left, right"), ("none", ""), (media / "marks.csv", "by a")):
+        more = ("--landmarks", choice, "--size", "model", "--debug-picture", tmp_path / "d.png")
+        code, output, errors = run(*words, *more, "--json")
+        aligned = json.loads(output)["alignment"]
+        assert code == 0 and aligned in errors.splitlines() and said in aligned
+        (tmp_path / "d.png").unlink()
 
 
 def test_demo_uses_the_samples(run: Run, toy_bundle: Path, tmp_path: Path) -> None:
@@ -81,18 +102,6 @@ def test_demo_uses_the_samples(run: Run, toy_bundle: Path, tmp_path: Path) -> No
     made = [tmp_path / "demo.mp4", tmp_path / "demo-2.mp4"]
     assert output.splitlines() == [str(file) for file in made]
     assert all(file.stat().st_size > 1000 for file in made)
-
-
-@pytest.mark.parametrize("text", ['"toy\\u001b[2J"', "[" * 100_000], ids=["escape", "nested"])
-def test_a_malicious_manifest_is_reported_in_plain_text(
-    run: Run, toy_bundle: Path, tmp_path: Path, text: str
-) -> None:
-    folder = copy_bundle(toy_bundle, tmp_path / "bundle")
-    manifest = (folder / "manifest.json").read_text()
-    (folder / "manifest.json").write_text(manifest.replace('"toy"', text, 1))
-    for words in (["doctor", "--json"], ["demo", "-o", tmp_path / "out.mp4"]):
-        code, output, errors = run(*words, "--bundle", folder)
-        assert code == 3 and "\x1b" not in output + errors and "defect" not in errors
 
 
 def test_foreign_text_cannot_steer_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,73 +127,68 @@ def test_build_takes_the_default_bundle(run: Run, monkeypatch: pytest.MonkeyPatc
     assert code == 5 and f"{Bundle.open().digest} rtx" in errors
 
 
-def test_every_verb_has_a_function_and_help_with_an_example(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+def test_every_verb_has_a_function_and_help_and_writes_nothing_to_standard_output(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    parser = build_parser()
+    monkeypatch.chdir(tmp_path)
     for verb, words in VERBS.items():
-        assert callable(parser.parse_args([verb, *words]).run), verb
+        assert callable(build_parser().parse_args([verb, *words]).run), verb
         code, output, _ = run(verb, "--help")
         assert code == 0 and "example" in output and f"sonomime {verb}" in output, verb
         prose, _, _ = output.partition("\noptions:")
         assert all(len(line) < 80 for line in prose.splitlines()), verb
+        if verb != "doctor":
+            code, output, errors = run(verb, *words, "--json" if verb == "bench" else "-o", "-")
+            assert (code, output) == (2, "") and "hint: " in errors, verb
+    assert list(tmp_path.iterdir()) == []
     code, output, _ = run("--help")
     assert code == 0 and all(verb in output for verb in VERBS)
     assert run("--version")[1].startswith("sonomime ")
 
 
-@pytest.mark.parametrize(
-    ("words", "hint"),
-    [
-        (["animat"], "'animate'"),
-        ([], "sonomime --help"),
-        (["animate", "a", "b", "-o", "c", "--motion", "relativ"], "'relative'"),
-        (["animate", "a", "b", "-o", "c", "--crop", "1,2"], "x,y,w,h"),
-        (["animate", "a", "b", "-o", "c", "--scale", "x"], "hull"),
-        (["animate", "a", "b", "-o", "c", "--motion", "absolute", "--scale", "2"], "relative"),
-        (["animate", "a", "b", "-o", "c", "--motion", "absolute", "--reference", "9"], "relative"),
-    ],
-)
-def test_usage_errors_leave_with_2(run: Run, words: list[str], hint: str) -> None:
-    code, _, errors = run(*words)
-    assert code == 2
-    assert errors.startswith("error: ") and hint in errors.splitlines()[-1]
-
-
-def test_standard_output_takes_no_files(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for verb, words in VERBS.items():
-        option = {"doctor": None, "bench": "--json"}.get(verb, "-o")
-        if option is not None:
-            code, output, errors = run(verb, *words, option, "-")
-            assert (code, output) == (2, "") and "hint: " in errors, verb
-    assert list(tmp_path.iterdir()) == []
+FILES = "animate still.png driving -o out/x.mp4"
 
 
 @pytest.mark.parametrize(
-    ("expected", "change"),
+    ("code", "words", "hint"),
     [
-        (6, {"driving": "missing.mp4"}), (6, {"driving": "text.mp4"}), (6, {"driving": "empty"}),
-        (6, {"still": "text.mp4"}), (3, {"bundle": "nowhere"}), (3, {"bundle": "empty"}),
-        (2, {"output": "out/x.xyz"}), (7, {"output": "still.png/below-a-file.mp4"}),
-        (7, {"output": f"out/{'x' * 300}.mp4"}),
+        (2, "animat", "'animate'"), (2, "", "sonomime --help"),
+        (2, f"{FILES} --motion relativ", "'relative'"), (2, f"{FILES} --crop 1,2", "x,y,w,h"),
+        (2, f"{FILES} --scale x", "hull"), (2, f"{FILES} --size 64", "800x600"),
+        (2, f"{FILES} --motion absolute --scale 2", "relative"),
+        (2, f"{FILES} --motion absolute --reference 9", "relative"),
+        (2, f"{FILES} --motion absolute", ""), (2, f"{FILES} --scale hull", ""),
+        (2, f"{FILES} --shading off", ""), (2, f"{FILES} --reference -1", ""),
+        (2, f"{FILES} --landmarks marks.csv --reference best", ""),
+        (2, f"{FILES} --debug-picture -", ""), (2, f"{FILES} -o out/x.xyz", ""),
+        (3, f"{FILES} --bundle nowhere", ""), (3, f"{FILES} --bundle empty", ""),
+        (3, f"{FILES} --bundle escape", None), (3, f"{FILES} --bundle nested", None),
+        (6, "animate still.png missing.mp4 -o out/x.mp4", ""),
+        (6, "animate still.png text.mp4 -o out/x.mp4", ""),
+        (6, "animate still.png empty -o out/x.mp4", ""),
+        (6, "animate text.mp4 driving -o out/x.mp4", ""), (6, f"{FILES} --reference 200", ""),
+        (6, f"{FILES} --landmarks none.csv", ""), (6, f"{FILES} --landmarks still.png", ""),
+        (6, f"{FILES} --landmarks outside.csv", ""), (6, f"{FILES} --landmarks unequal.csv", ""),
+        (7, f"{FILES} -o still.png/below-a-file.mp4", ""), (7, f"{FILES} -o {'x' * 300}.mp4", ""),
+        (7, f"{FILES} --debug-picture still.png", ""), (7, "demo -o .", ""),
     ],
 )  # fmt: skip
-def test_bad_input_leaves_with_its_code_and_nothing_behind(
-    run: Run, toy_bundle: Path, media: Path, expected: int, change: dict[str, str]
-) -> None:
-    (media / "text.mp4").write_text("this is not a video\n")
-    (media / "empty").mkdir()
+def test_what_cannot_be_done_leaves_with_its_code_and_nothing_behind(
+    run: Run, displacement_toy: Path, media: Path, monkeypatch: pytest.MonkeyPatch, code: int,
+    words: str, hint: str | None,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(media)
     before = set(media.rglob("*"))
-    names = {"bundle": str(toy_bundle), "still": "still.png", "driving": "driving"}
-    bundle, *words = (media / name for name in ({**names, "output": "out/x.mp4"} | change).values())
-    code, out, errors = run("animate", "--bundle", bundle, *words[:2], "-o", words[2])
-    assert (code, out) == (expected, ""), errors
+    verb, *more = words.split() or [""]
+    if verb == "animate":
+        more = ["--bundle", str(displacement_toy), *more]  # a later one counts
+    found, output, errors = run(*[verb] * bool(verb), *more)
+    assert (found, output) == (code, ""), errors
+    assert "\x1b" not in errors and "defect" not in errors
     lines = errors.splitlines()
-    assert lines[-2].startswith("error: ") and lines[-1].startswith("hint: "), errors
+    assert lines[-1 if hint is None else -2].startswith("error: "), errors
+    assert hint is None or (lines[-1].startswith("hint: ") and hint in lines[-1]), errors
     assert set(media.rglob("*")) - before <= {media / "out"}
 
 
@@ -209,21 +213,31 @@ def test_debug_shows_the_trace(run: Run, tmp_path: Path) -> None:
     assert "Traceback" in run(*words, "--debug")[2]
 
 
-# A limit on the file's size fails a write like a full disk does; 300 bytes are one PNG's.
+def spawn(words: list[str], before: str = "", **options: Any) -> Any:
+    """A process of its own that runs a command line, after some code."""
+    code = f"{before}\nimport sys\nfrom sonomime.cli import main\nsys.exit(main(sys.argv[1:]))"
+    options = {"cwd": sys.prefix, "stdout": -1, "stderr": -1, "text": True, **options}
+    return subprocess.Popen([sys.executable, "-c", code, *words], **options)
+
+
+def finished(*arguments: Any, **options: Any) -> tuple[int, str]:
+    """Its exit code and errors."""
+    with spawn(*arguments, **options) as process:
+        _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
 # A limit on the file's size fails a write like a full disk does; 300 bytes are one PNG's.
 @pytest.mark.parametrize(("name", "limit"), [("out.mp4", 20_000), ("frames", 300)])
 def test_a_full_disk_leaves_with_7_and_nothing_behind(
     toy_bundle: Path, media: Path, tmp_path: Path, name: str, limit: int
 ) -> None:
     folder = tmp_path / "output"
-    done = subprocess.run(
-        [sys.executable, "-m", "sonomime.cli", *animate(toy_bundle, media, folder / name)],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-        capture_output=True, text=True, check=False, timeout=120, cwd=sys.prefix,
-        env={"PYTHONDONTWRITEBYTECODE": "1"},
-    )  # fmt: skip
-    assert done.returncode == 7, done.stderr
-    assert "error: cannot write" in done.stderr and "hint: " in done.stderr
+    full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    no_files = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    code, errors = finished(animate(toy_bundle, media, folder / name), full, env=no_files)
+    assert code == 7, errors
+    assert "error: cannot write" in errors and "hint: " in errors
     assert list(folder.iterdir()) == []
 
 
@@ -252,37 +266,26 @@ def test_a_signal_ends_any_verb_with_its_code(
     assert errors.startswith("error: ") and errors.count("\n") == 1
 
 
+SLOW = """
+import time
+from sonomime.runtime.animator import Animator
+quick = Animator.animate
+Animator.animate = lambda *words, **more: (time.sleep(0.05), quick(*words, **more))[1]
+"""
+
+
 @pytest.mark.parametrize(
-    ("verb", "number", "code"),
-    [
-        ("animate", signal.SIGINT, 130),
-        ("animate", signal.SIGHUP, 129),
-        ("demo", signal.SIGTERM, 143),
-    ],
+    ("verb", "number", "code"), [("animate", signal.SIGINT, 130), ("demo", signal.SIGTERM, 143)]
 )
 def test_a_signal_leaves_nothing_behind(
     toy_bundle: Path, media: Path, tmp_path: Path, verb: str, number: int, code: int
 ) -> None:
     """With slow frames, so that the signal arrives while it works."""
-    slow = """
-import sys, time
-from sonomime.runtime import animator
-quick = animator.Animator.animate
-def slow(self, *arguments, **options):
-    time.sleep(0.05)
-    return quick(self, *arguments, **options)
-animator.Animator.animate = slow
-from sonomime.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
     folder = tmp_path / "output"
     words = ["demo", "--bundle", str(toy_bundle), "-o", str(folder / "out.mp4")]
     if verb == "animate":
         words = animate(toy_bundle, media, folder / "out.mp4")
-    with subprocess.Popen(
-        [sys.executable, "-c", slow, *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=sys.prefix,
-    ) as process:  # fmt: skip
+    with spawn(words, SLOW) as process:
         give_up = time.monotonic() + 60
         while process.poll() is None and not (folder.is_dir() and list(folder.iterdir())):
             assert time.monotonic() < give_up
@@ -295,31 +298,22 @@ sys.exit(main(sys.argv[1:]))
     assert output == "" and list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("redirect", "options"),
-    [(">&-", {}), ("2>&-", {}), ("", {"PYTHONIOENCODING": "ascii"})],
-    ids=["no stdout", "no stderr", "ascii"],
-)
-def test_what_cannot_be_printed_does_not_fail_a_run(
-    toy_bundle: Path, media: Path, tmp_path: Path, redirect: str, options: dict[str, str]
+@pytest.mark.parametrize("where", ["closed", "ascii", "full"])
+def test_what_cannot_be_printed_does_not_fail_a_run_unless_the_disk_is_full(
+    toy_bundle: Path, media: Path, tmp_path: Path, where: str
 ) -> None:
     words = animate(toy_bundle, media, tmp_path / "ü.mp4")
-    words[-3] = str(media / "still.png")  # one frame will do
-    done = subprocess.run(
-        ["sh", "-c", f'exec "$@" {redirect}', "sh", sys.executable, "-m", "sonomime.cli", *words],
-        capture_output=True, text=True, check=False, timeout=120, cwd=sys.prefix,
-        env={"PYTHONDONTWRITEBYTECODE": "1", **options},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "ü.mp4").is_file()
+    words[4] = words[3]  # one frame will do
+    options: dict[str, Any] = {"env": {**os.environ, "PYTHONIOENCODING": "ascii"}}
+    if where == "closed":
+        options = {"preexec_fn": lambda: (os.close(1), os.close(2))}
+    with open("/dev/full", "w") as full:
+        code, errors = finished(words, **options, **({"stdout": full} if where == "full" else {}))
+    assert code == (7 if where == "full" else 0) and (tmp_path / "ü.mp4").is_file(), errors
 
 
-def test_a_reader_that_leaves_early_causes_no_message(toy_bundle: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "sonomime.cli", "bench", "--help"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=sys.prefix,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None and process.stderr is not None
+def test_a_reader_that_leaves_early_causes_no_message() -> None:
+    with spawn(["bench", "--help"]) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
 
@@ -332,10 +326,8 @@ def test_a_reader_that_leaves_early_causes_no_message(toy_bundle: Path) -> None:
     ],
 )
 def test_a_missing_extra_is_named(
-    run_python: Run, toy_bundle: Path, tmp_path: Path, module: str, extra: str, words: list[str]
+    toy_bundle: Path, tmp_path: Path, module: str, extra: str, words: list[str]
 ) -> None:
-    code = f"import sys; sys.modules[{module!r}] = None\n"
-    code += "from sonomime.cli import main; sys.exit(main(sys.argv[1:]))"
     given = [word.format(tmp=tmp_path, bundle=toy_bundle) for word in words]
-    status, _, errors = run_python(code, *given)
-    assert status == 4 and f'pip install "sonomime[{extra}]"' in errors, errors
+    code, errors = finished(given, f"import sys; sys.modules[{module!r}] = None")
+    assert code == 4 and f'pip install "sonomime[{extra}]"' in errors, errors

@@ -53,19 +53,17 @@ class Frame(NamedTuple):
 
 
 class FrameSource(ABC):
-    """Frames of one size in order, read as they are asked for.
+    """Frames of one size in order, read as they are asked for; each iteration begins anew.
 
     Attributes:
         path: where they come from.
         fps: the average frame rate, or None when the source states none.
         size: (width, height) of every frame, after rotation and crop.
         count_hint: how many frames to expect, or None; only a hint.
-        seekable: whether it can be iterated again, from the beginning.
     """
 
     fps: Fraction | None = None
     count_hint: int | None = None
-    seekable = True
 
     def __init__(self, path: Path, crop: Crop | None, channels: int) -> None:
         self.path = path

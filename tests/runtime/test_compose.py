@@ -1,9 +1,10 @@
-"""Frames composed over the source: at its own size, in its colours, as sharp as it is."""
+"""Frames composed over the source: at its own size, in its colours, as sharp as it is.
+
+tests/training/models/matching/test_composed.py compares them with the model's own.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,9 @@ from numpy.typing import NDArray
 from toy_bundle import blob, make_toy_bundle
 
 from sonomime.runtime import Animator
-from sonomime.runtime.compose import MOST_SIDE, Composer, fitted, parse_size
-from sonomime.runtime.media.frames import Letterbox, read_image
+from sonomime.runtime.compose import Composer, fitted, parse_size
+from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.media.pixels import levels_apart
-from sonomime.runtime.media.video import open_source
-from sonomime.runtime.pipeline import Job, animate_files
 from sonomime.runtime.session import own_places
 from sonomime.runtime.support.errors import ConfigError, InputError
 
@@ -26,23 +25,21 @@ Image = NDArray[np.uint8]
 
 SIZE = 64  # of the model
 GRID = SIZE // 4
+INSIDE = np.s_[16:-16, 16:-16]
 
 
 def noise(width: int, height: int, *channels: int) -> Image:
     return np.random.default_rng(0).integers(0, 256, (height, width, *channels), np.uint8)
 
 
-def composer(picture: Image, size: tuple[int, int] | None = None) -> Composer:
+def compose(picture: Image, x: float = 0, y: float = 0, size: Any = None, gain: Any = 1) -> Image:
+    """Read this many of the model's pixels away, by layers that are even."""
     height, width = picture.shape[:2]
-    return Composer(picture, Letterbox.fit(width, height, SIZE), size or (width, height))
-
-
-def layers(shift: tuple[float, float] = (0, 0), **levels: float) -> list[NDArray[np.float32]]:
-    """A place read this many of the model's pixels away, (x, y), and even layers."""
-    places = own_places(GRID, GRID) + np.float32(2 / SIZE) * np.array(shift, np.float32)
-    values = {"gain": 1.0, "offset": 0.0, "gate": 1.0} | levels
-    even = [np.full((1, 1, GRID, GRID), value, np.float32) for value in values.values()]
-    return [places, places, *even]
+    places = own_places(GRID, GRID) + np.float32(2 / SIZE) * np.array((x, y), np.float32)
+    even = [np.full((1, 1, GRID, GRID), value, np.float32) for value in (1, 0, 1)]
+    even[0] = even[0] * np.array(gain, np.float32).reshape(1, -1, 1, 1)
+    composer = Composer(picture, Letterbox.fit(width, height, SIZE), size or (width, height))
+    return composer.compose(places, places, *even)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +48,7 @@ def layers(shift: tuple[float, float] = (0, 0), **levels: float) -> list[NDArray
 )
 def test_nothing_moved_is_the_source(width: int, height: int, channels: tuple[int, ...]) -> None:
     picture = noise(width, height, *channels)
-    frame = composer(picture).compose(*layers())
+    frame = compose(picture)
     assert frame.dtype == np.uint8 and frame.shape == picture.shape
     assert levels_apart(frame, picture) <= 1
 
@@ -59,93 +56,53 @@ def test_nothing_moved_is_the_source(width: int, height: int, channels: tuple[in
 @pytest.mark.parametrize(("x", "y"), [(1, 0), (0, -3), (-11, 2)])
 def test_whole_pixels_of_the_source_stay_whole(x: int, y: int) -> None:
     picture = noise(256, 192)
-    inside = np.s_[16:-16, 16:-16]
-    frame = composer(picture).compose(*layers((x / 4, y / 4)))  # the model has a quarter
-    assert levels_apart(frame[inside], np.roll(picture, (-y, -x), (0, 1))[inside]) <= 1
+    frame = compose(picture, x / 4, y / 4)  # the model has a quarter
+    assert levels_apart(frame[INSIDE], np.roll(picture, (-y, -x), (0, 1))[INSIDE]) <= 1
 
 
 def test_half_pixels_keep_speckle_sharp() -> None:
     picture = cv2.GaussianBlur(noise(256, 256), (0, 0), 1.0)
-    frame = composer(picture).compose(*layers((0.5 / 4, 0)))
     shift = np.float32([[1, 0, -0.5], [0, 1, 0]])
     wanted = cv2.warpAffine(picture, shift, (256, 256), flags=cv2.INTER_LANCZOS4)
-    inside = np.s_[16:-16, 16:-16]
-    assert abs(np.std(frame[inside]) / np.std(wanted[inside]) - 1) < 0.02
-
-
-def test_the_low_pass_moves_on_its_own() -> None:
-    """A ramp has no texture."""
-    picture = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
-    (moved, *_), (_, *still) = layers((4, 0)), layers()
-    frame = composer(picture).compose(moved, *still)[64:-64, 64:-64]
-    assert levels_apart(frame, picture[64:-64, 64:-64] + 16) <= 1  # the model has a quarter
+    assert abs(np.std(compose(picture, 0.5 / 4)[INSIDE]) / np.std(wanted[INSIDE]) - 1) < 0.02
 
 
 def test_a_mirror_goes_on_where_the_source_ends() -> None:
     picture = cv2.GaussianBlur(noise(256, 256), (0, 0), 2)
-    frame = composer(picture).compose(*layers((-2, 0)))  # 8 of its pixels come in from the left
-    mirror = np.hstack([picture[:, 7::-1], picture[:, :-8]])
-    inside = np.s_[16:-16]
-    assert levels_apart(frame[inside, 8:], mirror[inside, 8:]) <= 1
-    apart = np.abs(frame.astype(int) - mirror)[inside, :8].mean()
-    assert apart < 0.25 * np.abs(mirror[inside, :8].astype(int) - picture[inside, :1]).mean()
-
-
-@pytest.mark.parametrize("shape", [(96, 256), (256, 96, 3)])
-def test_no_black_is_drawn_in_from_beside_the_picture(shape: tuple[int, ...]) -> None:
-    picture = np.full(shape, 120, np.uint8)
-    for shift in ((0, -4), (0, 4), (-4, 0), (4, 0)):
-        assert levels_apart(composer(picture).compose(*layers(shift)), picture) <= 1
-
-
-def test_gain_offset_and_gate() -> None:
-    picture = np.full((192, 256), 100, np.uint8)
-    even = np.s_[40:-40, 40:-40]  # away from the letterbox, where the texture is not 0
-    lit = composer(picture).compose(*layers(gain=1.5, offset=-0.1))[even]
-    assert levels_apart(lit, np.full_like(lit, 125)) <= 1  # 150 - 25.5
-    assert (composer(picture).compose(*layers(offset=1.0))[even] == 255).all()
-    texture = cv2.GaussianBlur(noise(256, 192), (0, 0), 0.8)
-    halved = composer(texture).compose(*layers(gate=0.5))
-    halved, whole = halved[even].astype(float), texture[even].astype(float)
-    fine = [np.std(x - cv2.GaussianBlur(x, (0, 0), 2)) for x in (halved, whole)]
-    assert fine[0] / fine[1] == pytest.approx(0.5, abs=0.05)
+    frame = compose(picture, -2)[16:-16]  # 8 of its pixels come in from the left
+    mirror = np.hstack([picture[:, 7::-1], picture[:, :-8]])[16:-16]
+    assert levels_apart(frame[:, 8:], mirror[:, 8:]) <= 1
+    apart = np.abs(frame.astype(int) - mirror)[:, :8].mean()
+    assert apart < 0.25 * np.abs(mirror[:, :8].astype(int) - picture[16:-16, :1]).mean()
+    for shape in ((96, 256), (256, 96, 3)):  # beside these the model sees black
+        even = np.full(shape, 120, np.uint8)
+        for x, y in ((0, -4), (0, 4), (-4, 0), (4, 0)):
+            assert levels_apart(compose(even, x, y), even) <= 1
 
 
 def test_colours_are_moved_alike_and_lit_by_their_own_layers() -> None:
     picture = noise(128, 96, 3)
-    lit = layers((1, -0.5), gain=0.8, offset=0.05, gate=0.9)
-    frame = composer(picture).compose(*lit)
-    for i in range(3):
-        alone = composer(np.ascontiguousarray(picture[..., i])).compose(*lit)
+    frame = compose(picture, 1, -0.5, gain=(0.8, 1, 1.2))
+    for i, gain in enumerate((0.8, 1, 1.2)):
+        alone = compose(np.ascontiguousarray(picture[..., i]), 1, -0.5, gain=gain)
         assert levels_apart(frame[..., i], alone) <= 1
-    places, _, gain, offset, gate = layers()
-    gains = np.concatenate([gain, 2 * gain, 0 * gain], axis=1)
-    even = composer(np.full((64, 64, 3), 100, np.uint8))
-    frame = even.compose(places, places, gains, offset, gate)
-    assert frame[32, 32].tolist() == [100, 200, 0]
 
 
 @pytest.mark.parametrize("size", [(64, 48), (200, 150)])
 def test_another_size_than_the_source_s(size: tuple[int, int]) -> None:
     picture = cv2.GaussianBlur(noise(128, 96), (0, 0), 3)
-    frame = composer(picture, size).compose(*layers((2, 1)))
+    frame = compose(picture, 2, 1, size)
     assert frame.shape == size[::-1]
     back = cv2.resize(frame, (128, 96), interpolation=cv2.INTER_AREA)
-    wanted = composer(picture).compose(*layers((2, 1)))
-    assert np.abs(back.astype(int) - wanted)[8:-8, 8:-8].mean() < 1.5
+    assert np.abs(back.astype(int) - compose(picture, 2, 1))[8:-8, 8:-8].mean() < 1.5
 
 
 # -- of an Animator -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def layered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_toy_bundle(tmp_path_factory.mktemp("bundles") / "layered", layers=True)
-
-
 @pytest.fixture
-def animator(layered: Path) -> Iterator[Animator]:
-    with Animator.open(layered, threads=1) as opened:
+def animator(tmp_path: Path) -> Any:
+    with Animator.open(make_toy_bundle(tmp_path / "toy", layers=True), threads=1) as opened:
         yield opened
 
 
@@ -153,11 +110,13 @@ def wide(x: float) -> Image:
     return blob(400, x, 0, height=300)
 
 
-def test_the_last_frame_at_any_size(animator: Animator) -> None:
-    picture = wide(0.1)
-    animator.set_source(picture)
-    picture[:] = 0  # a copy is kept
-    animator.animate(blob(64, -0.3, 0))
+def test_the_last_frame_at_any_size(animator: Animator, toy_bundle: Path) -> None:
+    for picture in (wide(0), wide(0.1)):  # the last frame was of another picture
+        animator.set_source(picture)
+        picture[:] = 0  # a copy is kept
+        with pytest.raises(InputError):
+            animator.compose()
+        animator.animate(blob(64, -0.3, 0))
     assert levels_apart(animator.compose(), wide(0.1)) <= 1
     made = animator.animate(blob(64, -0.1, 0))
     source = animator.compose()
@@ -172,6 +131,11 @@ def test_the_last_frame_at_any_size(animator: Animator) -> None:
     assert np.array_equal(frame, animator.compose((200, 150)))
     with pytest.raises(ConfigError):
         animator.animate(blob(64, 0, 0), size="source", out=np.empty((64, 64), np.uint8))
+    with Animator.open(toy_bundle, threads=1) as plain:
+        plain.set_source(wide(0))
+        plain.animate(blob(64, 0, 0))
+        with pytest.raises(ConfigError):
+            plain.compose("model")  # there are no layers
 
 
 @pytest.mark.parametrize(("model", "source"), [(1, 3), (3, 1), (3, 3)])
@@ -185,99 +149,23 @@ def test_colours_of_source_and_model(tmp_path: Path, model: int, source: int) ->
         assert levels_apart(animator.compose(), colours) <= 1
 
 
-def test_without_a_frame_or_layers_there_is_nothing_to_compose(
-    animator: Animator, toy_bundle: Path
-) -> None:
-    for picture in (wide(0), wide(0.1)):  # the last frame was of another picture
-        animator.set_source(picture)
-        with pytest.raises(InputError):
-            animator.compose()
-        animator.animate(blob(64, 0, 0))
-    with Animator.open(toy_bundle, threads=1) as plain:
-        plain.set_source(wide(0))
-        plain.animate(blob(64, 0, 0))
-        with pytest.raises(ConfigError):
-            plain.compose("model")
-
-
-@pytest.mark.parametrize(
-    ("size", "hint"),
-    [
-        ((400, 400), "400x300"), ((4000, 3000), "1920x1440"), ((4, 3), ""), ((400, 302), ""),
-        ("large", ""), (300, ""), ((1,), ""),
-    ],
-)  # fmt: skip
-def test_sizes_that_are_refused(animator: Animator, size: Any, hint: str) -> None:
+def test_sizes_that_are_refused_or_read(animator: Animator) -> None:
     animator.set_source(wide(0))
     animator.animate(blob(64, 0, 0))
-    before = animator.session.read("state")
-    with pytest.raises(ConfigError) as caught:
-        animator.compose(size)
-    assert hint in caught.value.hint, "a size that fits"
-    with pytest.raises(ConfigError):
-        animator.animate(blob(64, 0.1, 0), size=size)
-    assert np.array_equal(animator.session.read("state"), before), "before any stage has run"
-
-
-def test_sizes_that_are_read() -> None:
+    state = animator.read("state")
+    sizes: list[tuple[Any, str]] = [
+        ((400, 400), "400x300"), ((4000, 3000), "1920x1440"), ((4, 3), ""), ((400, 302), ""),
+        ("large", ""), (300, ""), ((1,), ""),
+    ]  # fmt: skip
+    for size, hint in sizes:
+        with pytest.raises(ConfigError) as caught:
+            animator.compose(size)
+        assert hint in caught.value.hint, "a size that fits"
+        with pytest.raises(ConfigError):
+            animator.animate(blob(64, 0.1, 0), size=size)
+    assert np.array_equal(animator.read("state"), state), "before any stage has run"
     assert [parse_size(text) for text in ("source", "800x600")] == ["source", (800, 600)]
     for text in ("", "800", "800x", "-8x6", "8.5x6", "9" * 5000):
         with pytest.raises(ConfigError):
             parse_size(text)
     assert fitted(3000, 10, 100, 100) == (100, 1)
-
-
-# -- from files to files --------------------------------------------------------------------------
-
-
-def job(folder: Path, picture: Image, name: str, **options: Any) -> Job:
-    """A still and two driving frames in files."""
-    (folder / "driving").mkdir(exist_ok=True)
-    for i, x in enumerate((0.0, 0.2)):
-        cv2.imwrite(str(folder / "driving" / f"{i}.png"), blob(64, x, 0))
-    still = folder / "still.png"
-    cv2.imwrite(str(still), picture if picture.ndim == 2 else picture[..., ::-1])
-    return Job(still, folder / "driving", folder / name, **options)
-
-
-def test_files_are_composed_unless_asked_otherwise(
-    animator: Animator, toy_bundle: Path, tmp_path: Path
-) -> None:
-    for size, shown in (("source", (400, 300)), ("model", (64, 48)), ((200, 150), (200, 150))):
-        done = animate_files(animator, job(tmp_path, wide(0), "o.mkv", mark=False, size=size))
-        assert done.size == shown
-        last = [frame.image for frame in open_source(done.output)][-1]
-        wanted = cv2.resize(wide(0.2), shown, interpolation=cv2.INTER_AREA)
-        assert levels_apart(last, wanted) <= 5
-    with Animator.open(toy_bundle, threads=1) as enlarging:
-        for size, shown in (("source", (400, 300)), ("model", (64, 48))):
-            done = animate_files(enlarging, job(tmp_path, wide(0), "o.mkv", size=size))
-            assert done.size == shown
-        with pytest.raises(ConfigError):
-            animate_files(enlarging, job(tmp_path, wide(0), "no.mkv", size=(200, 150)))
-        assert not (tmp_path / "no.mkv").exists()
-
-
-@pytest.mark.parametrize("side_by_side", [False, True])
-def test_colours_reach_the_file(animator: Animator, tmp_path: Path, side_by_side: bool) -> None:
-    picture = blob(120, 0, 0, channels=3, height=91)
-    done = animate_files(
-        animator, job(tmp_path, picture, "out.mkv", side_by_side=side_by_side, mark=False)
-    )
-    assert (done.size == (120, 91)) is not side_by_side
-    first = next(iter(open_source(done.output, channels=3))).image[20:]  # below the captions
-    spread = np.ptp(first.astype(int), axis=2)
-    assert spread.max() > 150, "the blob is orange"
-    white = (spread <= 2) & (first[..., 0] > 230)
-    assert white.any() == side_by_side, "the driving blob is grey"
-    grey = np.repeat(wide(0)[..., None], 3, axis=2)
-    done = animate_files(animator, job(tmp_path, grey, "out", mark=False))
-    assert read_image(min(done.output.iterdir())).ndim == 2, "grey in a file of colours"
-
-
-def test_a_source_above_the_limit_is_animated_smaller_and_that_is_logged(
-    animator: Animator, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    done = animate_files(animator, job(tmp_path, blob(2400, 0, 0, height=300), "out"))
-    assert done.size == (MOST_SIDE, 240)
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]

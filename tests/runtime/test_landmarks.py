@@ -1,4 +1,4 @@
-"""Landmarks of a pair: read from a file or found by the model, and what is said of it."""
+"""How a pair is aligned: by a file, by what the model finds, by the pictures; the drawing of it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from toy_bundle import blob
 from toy_displacement import CELLS, make_displacement_toy
 
 from sonomime.runtime import Animator
+from sonomime.runtime.debug_picture import HEIGHT, write_debug_picture
 from sonomime.runtime.landmarks import Picture, align_pair, read_landmarks
-from sonomime.runtime.media.frames import Crop
+from sonomime.runtime.media.frames import Crop, read_image
 from sonomime.runtime.session import own_places
 from sonomime.runtime.support.errors import ConfigError, InputError
 
@@ -27,41 +28,57 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
+def opened(bundle: Path) -> Animator:
+    animator = Animator.open(bundle, "cpu", threads=1)
+    animator.set_source(SOURCE.image)
+    animator.set_reference(REFERENCE.image)
+    return animator
+
+
 @pytest.fixture
 def animator(displacement_toy: Path) -> Any:
-    with Animator.open(displacement_toy, "cpu", threads=1) as opened:
-        opened.set_source(SOURCE.image)
-        opened.set_reference(REFERENCE.image)
-        yield opened
+    with opened(displacement_toy) as animator:
+        yield animator
+
+
+def shift_of(animator: Animator) -> Any:
+    """The first cell's, (2,)."""
+    return (animator.read("alignment") - own_places(CELLS, CELLS))[0, 0, 0]
 
 
 def test_a_file_names_each_landmark_in_both_pictures(tmp_path: Path) -> None:
     text = "x,y,keypoint,image\n1,2,b,reference\n3,4,a,source\n\n5,6.5,b,source\n-7,8,a,reference\n"
     both = read_landmarks(write(tmp_path, text))
-    assert list(both["source"]) == list(both["reference"]) == ["a", "b"]
-    assert both["source"]["b"][:2] == (5, 6.5) and both["reference"]["a"][:2] == (-7, 8)
-    assert both["source"]["b"].where.endswith("landmarks.csv:5")
+    assert list(both) == ["a", "b"]
+    assert both["b"][0][:2] == (5, 6.5) and both["a"][1][:2] == (-7, 8)
+    assert both["b"][0].where.endswith("landmarks.csv:5")
 
 
 @pytest.mark.parametrize(
-    ("text", "names"),
+    ("text", "crop", "names"),
     [
-        ("image,keypoint,x,y,visible\n", [":1", "visible"]),
-        (HEADER, []),
-        ("", []),
-        (HEADER + PAIR + "drving,neck,1,2\n", [":4", "drving"]),
-        (HEADER + PAIR + "source,,1,2\n", [":4"]),
-        (HEADER + PAIR + "source,a\x1b[2J,1,2\n", [":4", r"'a\x1b[2J'"]),
-        (HEADER + PAIR + "source,edge,1,nan\n", [":4", "y"]),
-        (HEADER + PAIR + "source,edge,one,2\n", [":4", "x", "one"]),
-        (HEADER + PAIR + "source,neck,1,2\n", [":4", ":2", "neck"]),
-        (HEADER + PAIR + "source,edge,1,2\nreference,rim,1,2\n", [":4", ":5", "edge", "rim"]),
-        (HEADER + "source,neck,1\n", [":2"]),
+        ("image,keypoint,x,y,visible\n", None, [":1", "visible"]),
+        (HEADER, None, []),
+        ("", None, []),
+        (HEADER + PAIR + "drving,neck,1,2\n", None, [":4", "drving"]),
+        (HEADER + PAIR + "source,,1,2\n", None, [":4"]),
+        (HEADER + PAIR + "source,a\x1b[2J,1,2\n", None, [":4", r"'a\x1b[2J'"]),
+        (HEADER + PAIR + "source,edge,1,nan\n", None, [":4", "y"]),
+        (HEADER + PAIR + "source,edge,one,2\n", None, [":4", "x", "one"]),
+        (HEADER + PAIR + "source,neck,1,2\n", None, [":4", ":2", "neck"]),
+        (HEADER + PAIR + "source,edge,1,2\nreference,rim,1,2\n", None, [":4", ":5", "edge", "rim"]),
+        (HEADER + "source,neck,1\n", None, [":2"]),
+        # Outside of its picture.
+        (HEADER + "source,edge,64,3\nreference,edge,1,2\n", None, [":2", "'edge'", "64 x 64"]),
+        (HEADER + "source,edge,1,2\nreference,edge,3,-1\n", None, [":3", "'edge'", "80 x 80"]),
+        (HEADER + PAIR, Crop(30, 0, 64, 64), ["'neck'", "30,0,64,64"]),
     ],
 )
-def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, names: list[str]) -> None:
+def test_a_file_that_cannot_be_used(
+    animator: Animator, tmp_path: Path, text: str, crop: Crop | None, names: list[str]
+) -> None:
     with pytest.raises(InputError) as caught:
-        read_landmarks(write(tmp_path, text))
+        align_pair(animator, write(tmp_path, text), Picture(SOURCE.image, crop), REFERENCE)
     assert "landmarks.csv" in caught.value.message and caught.value.hint
     assert [name for name in names if name not in caught.value.message] == []
 
@@ -71,68 +88,91 @@ def test_a_pair_is_aligned_by_a_file_in_pixels_before_any_crop(
 ) -> None:
     path = write(tmp_path, HEADER + PAIR)
     whole = align_pair(animator, path, SOURCE, REFERENCE)
-    assert whole.names == ("neck",) and whole.source.tolist() == [[20, 30]]
-    moved = animator.read("alignment") - own_places(CELLS, CELLS)
+    assert whole.names == ("neck",) and whole.points[0].tolist() == [[20, 30]]
     expected = (40.5 / 80 - 20.5 / 64) * 2, (32 / 80 - 30.5 / 64) * 2
-    assert moved[0, 0, 0] == pytest.approx(expected, abs=1e-6)
+    assert shift_of(animator) == pytest.approx(expected, abs=1e-6)
     cut = Picture(SOURCE.image, Crop(15, 5, 64, 64)), Picture(REFERENCE.image, Crop(30, 1, 80, 80))
-    cropped = align_pair(animator, path, *cut)
-    assert cropped.source.tolist() == [[5, 25]] and cropped.reference.tolist() == [[10, 30.5]]
-
-
-@pytest.mark.parametrize(
-    ("row", "crop", "words"),
-    [
-        ("source,edge,64,3\nreference,edge,1,2\n", None, (":4", "'edge'", "64 x 64")),
-        ("source,edge,1,2\nreference,edge,3,-1\n", None, (":5", "'edge'", "80 x 80")),
-        ("", Crop(30, 0, 64, 64), ("'neck'", "30,0,64,64")),
-    ],
-)
-def test_a_landmark_outside_of_its_picture(
-    animator: Animator, tmp_path: Path, row: str, crop: Crop | None, words: tuple[str, ...]
-) -> None:
-    with pytest.raises(InputError) as caught:
-        path = write(tmp_path, HEADER + PAIR + row)
-        align_pair(animator, path, Picture(SOURCE.image, crop), REFERENCE)
-    assert [word for word in words if word not in caught.value.message] == []
+    assert align_pair(animator, path, *cut).points.tolist() == [[[5, 25]], [[10, 30.5]]]
 
 
 def test_the_model_finds_what_both_pictures_show(animator: Animator) -> None:
     found = align_pair(animator, "auto", SOURCE, REFERENCE)
     assert found.names == ("left", "right") and "left, right" in found.said
-    moved = animator.read("alignment") - own_places(CELLS, CELLS)
-    assert moved[..., 0] == pytest.approx(-0.5, abs=0.01)
-    assert found.reference[0] == pytest.approx([(-0.4 + 1) * 40 - 0.5, 39.5], abs=1)
-
-
-def test_what_is_not_sure_or_not_in_the_picture_does_not_align(animator: Animator) -> None:
-    own = own_places(CELLS, CELLS)
+    assert shift_of(animator)[0] == pytest.approx(-0.5, abs=0.01)
+    assert found.points[1, 0] == pytest.approx([(-0.4 + 1) * 40 - 0.5, 39.5], abs=1)
     dark = Picture(SOURCE.image // 4)  # found with a probability of .3
-    for reference in (dark, Picture(np.zeros((50, 60), np.uint8))):
-        nothing = align_pair(animator, "auto", SOURCE, reference)
-        assert nothing.names == () and nothing.said
-        assert np.array_equal(animator.read("alignment"), own)
     # Of a tall picture the centre of brightness is inside, and what lies aside is in the black.
     tall = Picture(np.full((64, 6), 255, np.uint8))
-    assert align_pair(animator, "auto", SOURCE, tall).names == ()
+    for reference in (dark, Picture(np.zeros((50, 60), np.uint8)), tall):
+        nothing = align_pair(animator, "auto", SOURCE, reference)
+        assert nothing.names == () and nothing.said
+        assert (shift_of(animator) == 0).all()
 
 
-def test_none_and_models_without_a_detector(
-    animator: Animator, toy_bundle: Path, tmp_path: Path
-) -> None:
+def test_none_and_models_that_cannot(animator: Animator, toy_bundle: Path, tmp_path: Path) -> None:
     asked = align_pair(animator, "none", SOURCE, REFERENCE)
     assert asked.names == () and asked.said
     path = write(tmp_path, HEADER + PAIR)
-    assert align_pair(animator, "auto", SOURCE, None).names == ()
-    with pytest.raises(InputError):
-        align_pair(animator, path, SOURCE, None)
-    with Animator.open(make_displacement_toy(tmp_path / "plain", landmarks=()), "cpu") as plain:
-        plain.set_source(SOURCE.image)
+    with opened(make_displacement_toy(tmp_path / "plain", landmarks=())) as plain:
         nothing = align_pair(plain, "auto", SOURCE, REFERENCE)
         assert nothing.names == () and "--landmarks" in nothing.said
         assert align_pair(plain, path, SOURCE, REFERENCE).names == ("neck",)
-    with Animator.open(toy_bundle, "cpu") as keypoints:
-        keypoints.set_source(SOURCE.image)
-        assert align_pair(keypoints, "auto", SOURCE, None).said == ""
-        with pytest.raises(ConfigError):
-            align_pair(keypoints, path, SOURCE, None)
+    with opened(toy_bundle) as keypoints, pytest.raises(ConfigError):
+        align_pair(keypoints, path, SOURCE, REFERENCE)
+
+
+def test_pictures_are_matched_too_if_both_show_something(tmp_path: Path) -> None:
+    toy = make_displacement_toy(tmp_path / "sure", landmarks=(), sure=True)
+    black, path = Picture(REFERENCE.image // 40), write(tmp_path, HEADER + PAIR)
+    with opened(toy) as animator:
+        for landmarks, reference, names, pictures in (
+            ("auto", REFERENCE, (), True), ("none", REFERENCE, (), False),
+            ("auto", black, (), False), (path, black, ("neck",), False),
+            (path, REFERENCE, ("neck",), True),
+        ):  # fmt: skip
+            found = align_pair(animator, landmarks, SOURCE, reference)
+            assert (found.names, found.pictures) == (names, pictures)
+            assert ("what both pictures show" in found.said) == pictures
+            assert (shift_of(animator) != 0).any() == (pictures or bool(names))
+
+
+# -- the debug picture -----------------------------------------------------------------------------
+
+
+def draw(folder: Path, shapes: Any, grid: Any, landmarks: Any = ((), ()), names: Any = ()) -> Any:
+    """Draw grey pictures of two shapes; the result as whole numbers."""
+    pictures = np.full(shapes[0], 50, np.uint8), np.full(shapes[1], 50, np.uint8)
+    places = np.array(landmarks, float).reshape(2, -1, 2)
+    write_debug_picture(folder / "a.png", pictures, grid, places, names, 64)
+    return read_image(folder / "a.png").astype(int)
+
+
+def test_the_grid_lies_where_it_is_read(tmp_path: Path) -> None:
+    """Moved right by a quarter of the picture, its left quarter is free of lines."""
+    grid = own_places(8, 8) + np.array([0.5, 0], np.float32)
+    image = draw(tmp_path, [(64, 64), (64, 64, 3)], grid)[-HEIGHT:]
+    assert image.shape[1] == 2 * HEIGHT + 4
+    coloured = np.ptp(image, axis=2).max(axis=0) > 20
+    first = [int(coloured[part].argmax()) for part in (slice(HEIGHT), slice(-HEIGHT, None))]
+    assert first == pytest.approx([HEIGHT / 16, HEIGHT / 16 + HEIGHT / 4], abs=3)
+
+
+def test_landmarks_are_drawn_where_they_are_in_each(tmp_path: Path) -> None:
+    places = [(24.5, 24.5), (74.5, 9.5)], [(49.5, 149.5), (9.5, 19.5)]
+    shapes, names = [(50, 100), (200, 100)], ("neck", "Gebärmutter")
+    image = draw(tmp_path, shapes, own_places(4, 4), places, names)[-HEIGHT:]
+    shown = image[:, : 2 * HEIGHT], image[:, -HEIGHT // 2 :]
+    colours = [
+        [tuple(each[round((y + 0.5) * scale), round((x + 0.5) * scale)]) for x, y in where]
+        for each, where, scale in zip(shown, places, (HEIGHT / 50, HEIGHT / 200), strict=True)
+    ]
+    assert colours[0] == colours[1] and len(set(colours[0])) == 2
+    assert all(max(c) == 255 and min(c) < 100 for c in colours[0])
+
+
+def test_pictures_of_any_shape_are_drawn(tmp_path: Path) -> None:
+    shapes = (8, 2000), (2000, 8)
+    corners = [[(shape[1] - 1.0, 0.0)] for shape in shapes]
+    image = draw(tmp_path, shapes, own_places(32, 32), corners, ("a name",))
+    assert HEIGHT < image.shape[0] < 1000 and 100 < image.shape[1] < 3000
+    assert np.ptp(image, axis=2).max() > 20

@@ -1,4 +1,4 @@
-"""Files in, a file out: sizes, marks, times, references."""
+"""Files in, a file out: sizes, colours, marks, times, references, what is refused."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from toy_bundle import blob
+from toy_bundle import blob, centre, make_toy_bundle
 from toy_displacement import CELLS
 
 from sonomime import __version__
 from sonomime.runtime import Animator
+from sonomime.runtime.compose import MOST_SIDE
 from sonomime.runtime.media.frames import Crop, read_image
 from sonomime.runtime.media.mark import draw_mark
+from sonomime.runtime.media.pixels import levels_apart
 from sonomime.runtime.media.video import open_source
-from sonomime.runtime.pipeline import Job, animate_files
+from sonomime.runtime.pipeline import Done, Job, animate_files
 from sonomime.runtime.session import own_places
 from sonomime.runtime.support.errors import ConfigError, InputError, OutputError
 
@@ -32,54 +34,76 @@ def animator(toy_bundle: Path) -> Any:
 
 
 @pytest.fixture
-def still(tmp_path: Path) -> Path:
-    path = tmp_path / "still.png"
-    cv2.imwrite(str(path), blob(101, 0.1, 0.0, height=77, width=0.2))
-    return path
+def matching(displacement_toy: Path) -> Any:
+    with Animator.open(displacement_toy, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def composing(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("bundles") / "layered"
+    with Animator.open(make_toy_bundle(folder, layers=True), threads=1) as opened:
+        yield opened
 
 
 @pytest.fixture
-def driving(tmp_path: Path) -> Path:
-    folder = tmp_path / "driving"
-    folder.mkdir()
+def files(tmp_path: Path) -> Path:
+    """A folder with still.png, marks.csv and a folder driving."""
+    put(tmp_path / "still.png", blob(101, 0.1, 0.0, height=77, width=0.2))
     for i, x in enumerate(XS):
-        cv2.imwrite(str(folder / f"frame{i}.png"), blob(80, x, 0, width=0.2))
-    return folder
+        put(tmp_path / "driving" / f"frame{i}.png", blob(80, x, 0, width=0.2))
+    marks = "image,keypoint,x,y\nsource,a,30,40\nreference,a,50,40\n"
+    (tmp_path / "marks.csv").write_text(marks)
+    return tmp_path
+
+
+def put(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    cv2.imwrite(str(path), image if image.ndim == 2 else image[..., ::-1])
+
+
+def make(animator: Animator, folder: Path, output: str, **options: Any) -> Done:
+    job = {"source": folder / "still.png", "driving": folder / "driving", **options}
+    return animate_files(animator, Job(output=folder / output, **job))
+
+
+def frame(done: Done, index: int = 0) -> np.ndarray:
+    return read_image(sorted(done.output.iterdir())[index])
 
 
 def horizontal(image: np.ndarray) -> float:
-    grey = image.astype(np.float64)
-    xs = (2 * np.arange(image.shape[1]) + 1) / image.shape[1] - 1
-    return float((grey * xs).sum() / grey.sum())
+    return float(centre(image)[0])
+
+
+def levels(caplog: pytest.LogCaptureFixture) -> list[int]:
+    return [record.levelno for record in caplog.records]
 
 
 def test_the_result_has_the_sources_size_the_driving_motion_and_the_mark(
-    animator: Animator, still: Path, driving: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    animator: Animator, files: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    marked = animate_files(animator, Job(still, driving, tmp_path / "marked"))
-    again = animate_files(animator, Job(still, driving, tmp_path / "again"))
+    marked, again = make(animator, files, "marked"), make(animator, files, "again")
     assert not caplog.records
-    plain = animate_files(animator, Job(still, driving, tmp_path / "plain", mark=False))
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    plain = make(animator, files, "plain", mark=False)
+    assert levels(caplog) == [logging.WARNING]
     assert (plain.frames, plain.size, plain.reference) == (len(XS), (101, 77), 0)
-    files = [sorted(done.output.iterdir()) for done in (plain, marked, again)]
-    for x, one, other, third in zip(XS, *files, strict=True):
-        image = read_image(one)
+    assert plain.alignment == "" and plain.quality == []
+    for i, x in enumerate(XS):
+        image = frame(plain, i)
         assert image.shape == (77, 101)
         assert horizontal(image) == pytest.approx(0.1 + x, abs=0.05)
-        assert np.array_equal(draw_mark(image), read_image(other))
-        assert other.read_bytes() == third.read_bytes(), "one Animator makes clips alike"
+        assert np.array_equal(draw_mark(image), frame(marked, i))
+        assert np.array_equal(frame(marked, i), frame(again, i)), "one Animator makes clips alike"
 
 
-@pytest.mark.parametrize("mark", [True, False])
 def test_times_are_kept_and_metadata_call_it_synthetic(
-    animator: Animator, still: Path, tmp_path: Path, make_video: Callable[..., Path], mark: bool
+    animator: Animator, files: Path, make_video: Callable[..., Path]
 ) -> None:
     import av
 
     times = [0.0, 0.05, 0.25, 0.3, 0.7]
-    clip = make_video(tmp_path / "vfr.mkv", [blob(64, x, 0) for x in XS], times=times)
-    done = animate_files(animator, Job(still, clip, tmp_path / "out.mkv", mark=mark))
+    clip = make_video(files / "vfr.mkv", [blob(64, x, 0) for x in XS], times=times)
+    done = make(animator, files, "out.mkv", driving=clip, mark=False)
     assert [f.timestamp for f in open_source(done.output)] == pytest.approx(times, abs=0.002)
     with av.open(str(done.output)) as container:
         texts = {key.lower(): text for key, text in container.metadata.items()}
@@ -87,116 +111,96 @@ def test_times_are_kept_and_metadata_call_it_synthetic(
     assert "For training and simulation only; not a medical device." in texts["comment"]
 
 
-def test_references(
-    animator: Animator, toy_bundle: Path, still: Path, driving: Path, tmp_path: Path
+def test_references_crops_and_a_clip_as_source(
+    animator: Animator, toy_bundle: Path, files: Path
 ) -> None:
-    chosen = animate_files(animator, Job(still, driving, tmp_path / "two", reference=2, mark=False))
+    chosen = make(animator, files, "two", reference=2, mark=False)
     assert chosen.reference == 2
-    first = read_image(sorted(chosen.output.iterdir())[0])
-    assert horizontal(first) == pytest.approx(0.1 - 0.3, abs=0.05)
-    for wrong, kind in ((9, InputError), ("last", ConfigError), (-1, ConfigError)):
-        with pytest.raises(kind, match=str(wrong)):
-            animate_files(animator, Job(still, driving, tmp_path / "none", reference=wrong))
-    assert not (tmp_path / "none").exists()
+    assert horizontal(frame(chosen)) == pytest.approx(0.1 - 0.3, abs=0.05)
+    crops = {"crop": Crop(10, 10, 60, 60), "source_crop": Crop(0, 20, 80, 40)}
+    done = make(
+        animator, files, "out", source=files / "driving", source_frame=2, mark=False, **crops
+    )
+    assert done.size == (80, 40) and horizontal(frame(done)) == pytest.approx(XS[2], abs=0.05)
     with Animator.open(toy_bundle, motion="absolute") as absolute:
-        assert animate_files(absolute, Job(still, driving, tmp_path / "out")).reference is None
+        assert make(absolute, files, "absolute").reference is None
 
 
-@pytest.fixture
-def matching(displacement_toy: Path) -> Any:
-    with Animator.open(displacement_toy, threads=1) as opened:
-        yield opened
-
-
-def test_a_pair_is_aligned_before_it_is_animated(
-    matching: Animator, still: Path, driving: Path, tmp_path: Path
-) -> None:
+def test_a_pair_is_aligned_before_it_is_animated(matching: Animator, files: Path) -> None:
     """By what the model finds, by a file in pixels before the crops, or not at all."""
-    table = tmp_path / "landmarks.csv"
-    table.write_text("image,keypoint,x,y\nsource,a,30,40\nreference,a,50,40\n")
     shifts, drawn = [], []
-    for choice, reference, crop in (
-        ("auto", "best", None), ("none", "best", None), (table, 1, Crop(10, 10, 60, 60))
+    crops = {"crop": Crop(10, 10, 60, 60), "source_crop": Crop(10, 20, 80, 40)}
+    for landmarks, reference, options in (
+        ("auto", "best", {}), ("none", "best", {}), (files / "marks.csv", 1, crops)
     ):  # fmt: skip
-        job = Job(
-            still, driving, tmp_path / "out.mkv", reference, crop, landmarks=choice,
-            debug_picture=tmp_path / "debug.png",
-        )  # fmt: skip
-        done = animate_files(matching, job)
+        options = {**options, "reference": reference, "debug_picture": files / "debug.png"}
+        done = make(matching, files, "out.mkv", landmarks=landmarks, **options)
         assert done.alignment and done.reference in range(len(XS))
         shifts.append((matching.read("alignment") - own_places(CELLS, CELLS))[0, 0, 0, 0])
-        drawn.append((tmp_path / "debug.png").read_bytes())
+        drawn.append((files / "debug.png").read_bytes())
     assert len(set(drawn)) == 3
     best = XS[4]  # two are at 0: any of those in the middle
     assert shifts[0] == pytest.approx(best - 0.1, abs=0.12) and shifts[1] == 0
-    assert shifts[2] == pytest.approx((40.5 / 60 - 30.5 / 101) * 2, abs=1e-5)
+    assert shifts[2] == pytest.approx((40.5 / 60 - 20.5 / 80) * 2, abs=1e-5)
 
 
-def test_a_model_without_an_alignment_has_nothing_to_say_or_draw(
-    animator: Animator, still: Path, driving: Path, tmp_path: Path
-) -> None:
-    assert animate_files(animator, Job(still, driving, tmp_path / "out")).alignment == ""
-    for options in ({"landmarks": tmp_path / "l.csv"}, {"debug_picture": tmp_path / "d.png"}):
-        with pytest.raises(ConfigError) as caught:
-            animate_files(animator, Job(still, driving, tmp_path / "none", **options))
-        assert caught.value.hint and not (tmp_path / "none").exists()
-    assert not (tmp_path / "d.png").exists()
-
-
-def test_a_debug_picture_is_a_png_file_of_its_own(
-    matching: Animator, still: Path, driving: Path, tmp_path: Path
-) -> None:
-    out, folder = tmp_path / "out.png", tmp_path / "frames"
-    for output, picture, error in (
-        (out, tmp_path / "debug.jpg", ConfigError), (out, out, ConfigError),
-        (folder, folder / "debug.png", ConfigError), (out, still, OutputError),
-        (out, driving / "frame0.png", OutputError),
-    ):  # fmt: skip
-        before = [each.read_bytes() for each in (still, driving / "frame0.png")]
-        with pytest.raises(error):
-            animate_files(matching, Job(still, driving, output, debug_picture=picture))
-        assert before == [each.read_bytes() for each in (still, driving / "frame0.png")]
-        assert not output.exists()
-
-
-def test_a_clip_as_source_and_crops(animator: Animator, driving: Path, tmp_path: Path) -> None:
-    job = Job(
-        driving, driving, tmp_path / "out", crop=Crop(10, 10, 60, 60), mark=False,
-        source_crop=Crop(0, 20, 80, 40), source_frame=2,
-    )  # fmt: skip
-    done = animate_files(animator, job)
-    assert done.size == (80, 40)
-    first = read_image(sorted(done.output.iterdir())[0])
-    assert horizontal(first) == pytest.approx(XS[2], abs=0.05)
-
-
-def test_a_clip_that_one_image_is_to_drive_seems_swapped(
-    animator: Animator, still: Path, driving: Path, tmp_path: Path, make_video: Callable[..., Path],
+@pytest.mark.parametrize(
+    ("kind", "output", "options", "error"),
+    [
+        ("animator", "out", {"reference": 9}, InputError),
+        ("animator", "out", {"reference": "last"}, ConfigError),
+        ("animator", "out", {"reference": -1}, ConfigError),
+        ("animator", "out", {"source_frame": -1}, ConfigError),
+        ("animator", "out", {"size": (200, 150)}, ConfigError),  # it has no layers
+        ("animator", "out", {"landmarks": "marks.csv"}, ConfigError),  # nor an alignment
+        ("animator", "out", {"debug_picture": "debug.png"}, ConfigError),
+        ("animator", "still.png", {}, OutputError),  # an input
+        ("animator", "driving/frame0.png", {}, OutputError),
+        ("animator", "driving/frame0.png", {"source": "driving", "driving": "still.png"},
+         OutputError),
+        ("animator", "out", {"source": "driving", "driving": "still.png"}, ConfigError),  # swapped
+        ("matching", "out", {"landmarks": "marks.csv", "reference": "best"}, ConfigError),
+        ("matching", "out.png", {"debug_picture": "debug.jpg"}, ConfigError),
+        ("matching", "out.png", {"debug_picture": "out.png"}, ConfigError),
+        ("matching", "frames", {"debug_picture": "frames/debug.png"}, ConfigError),
+        ("matching", "out.png", {"debug_picture": "still.png"}, OutputError),
+        ("matching", "out.png", {"debug_picture": "driving/frame0.png"}, OutputError),
+    ],
+)  # fmt: skip
+def test_what_is_refused_leaves_everything_as_it_was(
+    request: pytest.FixtureRequest, files: Path, kind: str, output: str, options: dict[str, Any],
+    error: type[Exception],
 ) -> None:  # fmt: skip
-    video = make_video(tmp_path / "clip.mkv", [blob(64, x, 0) for x in XS])
-    for clip in (driving, video):
-        with pytest.raises(ConfigError) as caught:
-            animate_files(animator, Job(clip, still, tmp_path / "out"))
-        assert "--source-frame" in caught.value.hint and not (tmp_path / "out").exists()
-    chosen = Job(video, still, tmp_path / "out.mkv", source_frame=0)
-    assert animate_files(animator, chosen).frames == 1
+    def held() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in files.rglob("*") if path.is_file()}
+
+    names = ("source", "driving", "debug_picture", "landmarks")
+    paths = {key: files / value if key in names else value for key, value in options.items()}
+    before = held()
+    with pytest.raises(error) as caught:
+        make(request.getfixturevalue(kind), files, output, **paths)
+    assert caught.value.hint and held() == before  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("name", "warnings"), [("one.png", 0), ("one.mkv", 1)])
 def test_a_result_of_one_frame_is_warned_of_unless_its_name_says_so(
-    animator: Animator, still: Path, tmp_path: Path, make_video: Callable[..., Path],
-    caplog: pytest.LogCaptureFixture, name: str, warnings: int,
+    animator: Animator, files: Path, make_video: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    short = make_video(tmp_path / "short.mkv", [blob(64, 0.2, 0)])
-    for image in (still, short):
-        caplog.clear()
-        assert animate_files(animator, Job(still, image, tmp_path / name)).frames == 1
-        assert [record.levelno for record in caplog.records] == [logging.WARNING] * warnings
+    video = make_video(files / "clip.mkv", [blob(64, x, 0) for x in XS])
+    short = make_video(files / "short.mkv", [blob(64, 0.2, 0)])
+    with pytest.raises(ConfigError) as caught:  # they seem swapped
+        make(animator, files, "out", source=video, driving=short)
+    assert "--source-frame" in caught.value.hint
+    for output, warnings in (("one.png", 0), ("one.mkv", 1)):
+        for one in (files / "still.png", short):
+            caplog.clear()
+            done = make(animator, files, output, source=video, source_frame=0, driving=one)
+            assert done.frames == 1 and levels(caplog) == [logging.WARNING] * warnings
 
 
-def test_side_by_side(animator: Animator, still: Path, driving: Path, tmp_path: Path) -> None:
-    done = animate_files(animator, Job(still, driving, tmp_path / "out", side_by_side=True))
-    image = read_image(sorted(done.output.iterdir())[1])
+def test_side_by_side(animator: Animator, files: Path) -> None:
+    done = make(animator, files, "out", side_by_side=True)
+    image = frame(done, 1)
     assert image.shape[::-1] == done.size
     heading = image.shape[0] - 192
     source, shown, made = np.split(image[heading:], [252 + 2, 252 + 4 + 192 + 2], axis=1)
@@ -207,10 +211,34 @@ def test_side_by_side(animator: Animator, still: Path, driving: Path, tmp_path: 
         assert image[:heading, column : column + 190].max() > 100, "a caption"
 
 
-def test_an_input_is_not_overwritten(animator: Animator, still: Path, driving: Path) -> None:
-    frame = driving / "frame0.png"
-    for job in (Job(still, driving, still), Job(still, driving, frame), Job(driving, still, frame)):
-        before = job.output.read_bytes()
-        with pytest.raises(OutputError):
-            animate_files(animator, job)
-        assert job.output.read_bytes() == before
+# -- of a bundle with layers -----------------------------------------------------------------------
+
+
+def test_files_are_composed_unless_asked_otherwise(
+    composing: Animator, animator: Animator, files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(files / "still.png", blob(400, 0, 0, height=300))
+    for size, shown in (("source", (400, 300)), ("model", (64, 48)), ((200, 150), (200, 150))):
+        done = make(composing, files, f"out{shown[0]}", size=size, mark=False)
+        wanted = cv2.resize(blob(400, XS[1], 0, height=300), shown, interpolation=cv2.INTER_AREA)
+        assert done.size == shown and levels_apart(frame(done, 1), wanted) <= 5
+        if isinstance(size, str):
+            assert make(animator, files, f"enlarged{shown[0]}", size=size).size == shown
+    put(files / "still.png", blob(2400, 0, 0, height=300))
+    caplog.clear()
+    assert make(composing, files, "smaller").size == (MOST_SIDE, 240)
+    assert levels(caplog) == [logging.WARNING]
+
+
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_colours_reach_the_file(composing: Animator, files: Path, side_by_side: bool) -> None:
+    put(files / "still.png", blob(120, 0, 0, channels=3, height=91))
+    done = make(composing, files, "out", side_by_side=side_by_side, mark=False)
+    assert (done.size == (120, 91)) is not side_by_side
+    first = frame(done)[20:]  # below the captions
+    spread = np.ptp(first.astype(int), axis=2)
+    assert spread.max() > 150, "the blob is orange"
+    white = (spread <= 2) & (first[..., 0] > 230)
+    assert white.any() == side_by_side, "the driving blob is grey"
+    put(files / "still.png", np.repeat(blob(120, 0, 0)[..., None], 3, axis=2))
+    assert frame(make(composing, files, "grey", mark=False)).ndim == 2, "grey in a file of colours"
