@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -27,58 +26,52 @@ from ..runtime.pipeline import SAMPLES
 from ..runtime.support.errors import ConfigError
 from ..runtime.support.progress import progress
 from .cold_start import time_cold_start
-from .gpu.state import Watch, state_line
-from .measure import environment, summarise
+from .measure import environment, summarise, table
+from .nvidia_smi import state_line, watch
 
 MOST_INPUTS = 60  # frames kept in memory and repeated
 COMPOSED = 800, 600  # the size at which frames are composed
 TORCH = "torch"  # not a backend of the runtime: the same stages in torch
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to time.
+def measure_latency(
+    bundle: Path | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+    frames: int = 200,
+    warmup: int = 20,
+    cold: int = 3,
+    torch: Path | None = None,
+    device: int | None = None,
+) -> dict[str, Any]:
+    """Time a bundle's frames; the report is plain data, raw samples included.
 
-    Attributes:
+    Args:
         bundle: None is the default one.
         backend: one of the runtime's, or `torch`.
         threads: None is the physical cores.
         cold: number of new processes timed to their first frame.
         torch: a checkpoint to compare with, or the one to run with backend `torch`.
         device: number of the GPU; None is the first.
-    """
-
-    bundle: Path | None = None
-    backend: str = "auto"
-    threads: int | None = None
-    frames: int = 200
-    warmup: int = 20
-    cold: int = 3
-    torch: Path | None = None
-    device: int | None = None
-
-
-def measure_latency(plan: Plan) -> dict[str, Any]:
-    """Run the plan and return the report as plain data, raw samples included.
 
     Raises:
         ConfigError: fewer than one frame, a negative number, threads out of range, an unknown
             backend, or one that takes no GPU's number.
         SonomimeError: the bundle or the checkpoint cannot be used.
     """
-    if plan.frames < 1 or plan.warmup < 0 or plan.cold < 0:
+    if frames < 1 or warmup < 0 or cold < 0:
         raise ConfigError("bench needs at least 1 frame, and no negative numbers")
-    threads = resolve_threads(plan.threads)
-    bundle = Bundle.open(plan.bundle)
-    in_torch = plan.backend == TORCH
-    if in_torch and plan.device is not None:
+    threads = resolve_threads(threads)
+    opened = Bundle.open(bundle)
+    in_torch = backend == TORCH
+    if in_torch and device is not None:
         raise ConfigError(
             "backend 'torch' takes the first GPU that it sees, none by its number",
             "set CUDA_VISIBLE_DEVICES to that number instead",
         )
     if not in_torch:
-        plan = replace(plan, backend=resolve_backend(plan.backend, plan.device))
-    manifest = bundle.manifest
+        backend = resolve_backend(backend, device)
+    manifest = opened.manifest
     report: dict[str, Any] = {
         "scenario": "closed loop",
         "bundle": {
@@ -87,39 +80,53 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
             "precision": manifest.precision,
             "size": manifest.image.size,
             "channels": manifest.image.channels,
-            "digest": bundle.digest,
+            "digest": opened.digest,
         },
         "threads": threads,
         "environment": environment(),
     }
-    runs = range(0 if in_torch else plan.cold)
-    cold = [time_cold_start(bundle, plan.backend, threads, plan.device) for _ in runs]
-    with _open(bundle, plan, threads) as animator:
-        report |= measure_warm(animator, plan.frames, plan.warmup, plan.device or 0)
-    if cold:
-        report["cold_start_ms"] = cold
-    if plan.torch is not None and not in_torch:
+    if cold and not in_torch:
+        runs = [time_cold_start(opened, backend, threads, device) for _ in range(cold)]
+        report["cold_start_ms"] = runs
+    if in_torch:
+        from .torch_bench import open_torch
+
+        animator = open_torch(opened, torch, threads)
+    else:
+        animator = Animator.open(opened, backend, threads=threads, device=device)
+    with animator:
+        warm, samples = measure_warm(animator, frames, warmup, device or 0)
+    report |= warm | {
+        "samples_ms": {
+            name: [round(value * 1e3, 4) for value in values] for name, values in samples.items()
+        }
+    }
+    if torch is not None and not in_torch:
         from .torch_bench import compare_with_torch
 
-        source, driving = inputs(manifest.image.channels)
-        report["torch"] = compare_with_torch(
-            bundle, plan.torch, threads, source, driving, plan.frames
-        )
+        pictures = inputs(manifest.image.channels)
+        report["torch"] = compare_with_torch(opened, torch, threads, *pictures, frames)
     return report
 
 
-def measure_warm(animator: Animator, count: int, warmup: int, device: int = 0) -> dict[str, Any]:
+def measure_warm(
+    animator: Animator, count: int, warmup: int, device: int = 0
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
     """Warm frames of the package's samples, their stages, and composing where there are layers.
 
     Args:
         device: number of the GPU to watch, if the animator is on one.
+
+    Returns:
+        The report, and the seconds of every frame by what was timed.
     """
     source, driving = inputs(animator.session.chain.image.channels)
+    animator.reset()
     animator.set_source(source)
     frames = itertools.cycle(driving)
     backend: Any = animator.session.backend
     gpu = hasattr(backend, "captured")
-    with Watch(device) if gpu else nullcontext() as watch:
+    with watch(device) if gpu else nullcontext({}) as state:
         for frame in itertools.islice(frames, warmup):
             animator.animate(frame)
         samples = _time_frames(animator, itertools.islice(frames, count), count)
@@ -135,21 +142,10 @@ def measure_warm(animator: Animator, count: int, warmup: int, device: int = 0) -
         "warmup": warmup,
         "milliseconds": {name: summarise(values) for name, values in samples.items()},
         "own_share": median(np.asarray(samples["own"]) / np.asarray(samples["frame"])),
-        "samples_ms": {
-            name: [round(value * 1e3, 4) for value in values] for name, values in samples.items()
-        },
     }
-    if watch is not None:
-        report |= {"cuda_graph": backend.captured, "gpu": watch.summary}
-    return report
-
-
-def _open(bundle: Bundle, plan: Plan, threads: int) -> Animator:
-    if plan.backend == TORCH:
-        from .torch_bench import open_torch
-
-        return open_torch(bundle, plan.torch, threads)
-    return Animator.open(bundle, plan.backend, threads=threads, device=plan.device)
+    if gpu:
+        report |= {"cuda_graph": backend.captured, "gpu": state}
+    return report, samples
 
 
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -165,11 +161,9 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
         for run in report["cold_start_ms"]:
             steps = ", ".join(f"{k} {v:.0f}" for k, v in run.items() if k != "total")
             yield f"cold start {run['total']:.0f} ms: {steps}"
-    count = report["milliseconds"]["frame"]["count"]
-    yield f"{'ms':<16}" + "".join(f"{k:>9}" for k in _COLUMNS) + f"   {count} warm frames"
-    for name, row in report["milliseconds"].items():
-        cells = (f"{row[k]:9.3f}" if row[k] is not None else f"{'-':>9}" for k in _COLUMNS)
-        yield f"{name:<16}" + "".join(cells)
+    lines = table("ms", list(report["milliseconds"].items()), {name: name for name in _COLUMNS})
+    yield f"{next(lines)}   {report['milliseconds']['frame']['count']} warm frames"
+    yield from lines
     yield f"runtime's own share of a frame: {report['own_share']:.2%}"
     if "gpu" in report:
         yield "stages by CUDA events, " + ("one CUDA graph" if report["cuda_graph"] else "no graph")

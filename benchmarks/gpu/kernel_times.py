@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ...training.models.geometry import make_grid
 from ...training.models.keypoints.keypoint_detector import Keypoints
+from .child import Row
 from .kernels import HOMES, Kernels
-from .rows import Row
 
 KEYPOINTS, VARIANCE = 12, 0.01
 

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ctypes import c_float, c_int, c_void_p
 from pathlib import Path
 from typing import Literal, Self
@@ -103,20 +103,29 @@ class Kernels:
 
     @classmethod
     def build(cls, device: Device, folder: Path) -> Self:
-        """Compile into `folder` and load.
+        """Compile into `folder`, unless that is done, and load.
 
         Raises:
             BackendError: no compiler, or it refuses the sources.
         """
-        library = folder / f"libsonomime_{device}.so"
-        command = build_command(device, library)
+        library = folder / cls.file(device)
+        if library.is_file():
+            return cls(library)
+        unfinished = library.with_suffix(".part.so")
+        command = build_command(device, unfinished)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BackendError(
                 f"{Path(command[0]).name} cannot compile the kernels: {_cause(done.stderr)}",
                 "run it by hand: " + " ".join(command),
             )
+        unfinished.rename(library)
         return cls(library)
+
+    @staticmethod
+    def file(device: Device) -> str:
+        """Name of the library that `build` makes."""
+        return f"libsonomime_{device}.so"
 
     def warp_occlude(
         self, feature: Tensor, deformation: Tensor, occlusion: Tensor, geometry: str,
@@ -191,14 +200,11 @@ class Kernels:
     @contextmanager
     def in_the_stages(self) -> Iterator[None]:
         """Within it, stages compute with these kernels, as with the plugin."""
-        before = {name: getattr(home, name) for name, home in HOMES.items()}
-        try:
+        with ExitStack() as stack:
             for name, home in HOMES.items():
+                stack.callback(setattr, home, name, getattr(home, name))
                 setattr(home, name, getattr(self, name))
             yield
-        finally:
-            for name, home in HOMES.items():
-                setattr(home, name, before[name])
 
 
 def _cause(said: str) -> str:

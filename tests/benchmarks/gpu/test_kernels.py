@@ -10,7 +10,7 @@ from lively import lively_model, small_config, speckle
 
 from sonomime.benchmarks.gpu import kernels as module
 from sonomime.benchmarks.gpu.kernels import Kernels, build_command
-from sonomime.benchmarks.gpu.torch_ways import Way, WayBackend
+from sonomime.benchmarks.gpu.torch_parts import Way, WayBackend
 from sonomime.runtime.media.pixels import levels_apart, to_image, to_planes
 from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import BackendError

@@ -1,4 +1,4 @@
-"""The tests that are marked gpu are run by a subprocess that reports each of them."""
+"""The tests that are marked gpu are run by a process that reports each of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sonomime.benchmarks.gpu.child import Message
 from sonomime.benchmarks.gpu.marked_tests import run_tests
 
 TESTS = """
@@ -32,14 +31,8 @@ PROGRAM = """
 import json, pathlib, sys
 from sonomime.benchmarks.gpu.child import speaker
 from sonomime.benchmarks.gpu.marked_tests import run_tests
-run_tests(speaker(), json.loads(sys.argv[2]), pathlib.Path(sys.argv[1]))
+sys.exit(not run_tests(speaker(), json.loads(sys.argv[2]), pathlib.Path(sys.argv[1])))
 """
-
-
-def run(root: Path, done: list[str]) -> list[dict[str, Any]]:
-    command = [sys.executable, "-c", PROGRAM, str(root), json.dumps(done)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
 def test_every_test_has_a_row_and_one_that_failed_ends_the_process(tmp_path: Path) -> None:
@@ -48,22 +41,18 @@ def test_every_test_has_a_row_and_one_that_failed_ends_the_process(tmp_path: Pat
     (tmp_path / "tests" / "test_marked.py").write_text(TESTS)
     (tmp_path / "tests" / "test_other.py").write_text("import none_such\n")
     (tmp_path / "tests" / "test_broken.py").write_text("import none_such  # mark.gpu\n")
-    done: list[str] = []
     rows: dict[str, dict[str, Any]] = {}
-    for _ in range(2):
-        messages = run(tmp_path, done)
-        found = [message["row"] for message in messages if "row" in message]
-        rows |= {row["name"].rpartition("/")[2].rpartition(":")[2]: row for row in found}
-        done += [row["name"] for row in found]
-    assert messages[-1] == {"complete": True}
-    assert list(rows) == ["test_broken.py", "test_a", "test_b", "test_c"]
-    assert "none_such" in rows["test_broken.py"]["failed"]
-    assert rows["test_a"].keys() == {"name", "seconds"}
-    assert "no memory" in rows["test_b"]["failed"] and rows["test_c"]["skipped"] == "no cupy"
+    for complete in (False, True):
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path), json.dumps(list(rows))]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (ended.returncode == 0) is complete
+        rows |= {row["name"]: row for row in map(json.loads, ended.stdout.splitlines())}
+    broken, a, b, c = rows.values()
+    assert broken["name"] == "tests/test_broken.py" and "none_such" in broken["failed"]
+    assert a.keys() == {"name", "seconds"}
+    assert "no memory" in b["failed"] and c["skipped"] == "no cupy"
 
 
 def test_without_a_checkout_there_are_none(tmp_path: Path) -> None:
-    heard: list[Message] = []
-    run_tests(heard.append, [], tmp_path)
-    (said,) = heard
-    assert said["complete"] and "checkout" in said["absent"]
+    heard: list[dict[str, Any]] = []
+    assert run_tests(heard.append, [], tmp_path) and "checkout" in heard[0]["absent"]

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from sonomime.benchmarks.gpu.kernel_times import CASES, Case, time_kernel
 from sonomime.benchmarks.gpu.kernels import Kernels
-from sonomime.benchmarks.gpu.torch_ways import LEAST_PSNR, WAYS, Way, WayBackend
+from sonomime.benchmarks.gpu.torch_parts import LEAST_PSNR, WAYS, Way, WayBackend
 from sonomime.runtime.media.pixels import psnr, to_image, to_planes
 from sonomime.runtime.session import Session
 from sonomime.training.models.families import family_of

@@ -11,10 +11,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from time import perf_counter, sleep
-from typing import Any, Self
+from typing import Any
 
 TOOL = "nvidia-smi"
 EVERY_MS = 100
@@ -76,50 +76,42 @@ def parse_line(line: str) -> dict[str, Any]:
     return found
 
 
-class Watch:
-    """Reads the state throughout a block; `summary` is there when the block ends.
+@contextmanager
+def watch(device: int = 0) -> Iterator[dict[str, Any]]:
+    """Read the state throughout a block, of the GPU that CUDA calls by that number; the summary is
+    in the yielded dict when the block ends.
 
     The block begins after the first reading, which is left out: the tool takes as long to start as
     hundreds of frames. A short block gets the reading that comes right after it.
     """
+    command, summary = _query(device)
+    if not command:
+        yield summary
+        return
+    with tempfile.TemporaryFile() as file:
+        command.append(f"--loop-ms={EVERY_MS}")
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.DEVNULL)
 
-    def __init__(self, device: int = 0) -> None:
-        """Of the GPU of that number, as CUDA counts."""
-        self._device = device
-        self._process: subprocess.Popen[bytes] | None = None
-        self.summary: dict[str, Any] = {}
+        def more_than(count: int) -> list[str]:
+            """All whole lines, as soon as there are more than that."""
+            late = perf_counter() + START_SECONDS
+            while True:
+                text = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+                lines = text.decode(errors="replace").split("\n")[:-1]
+                ended = process.poll() is not None or perf_counter() > late
+                if len(lines) > count or ended:
+                    return lines
+                sleep(EVERY_MS / 1e4)
 
-    def __enter__(self) -> Self:
-        command, self.summary = _query(self._device)
-        if command:
-            self._file = tempfile.TemporaryFile()
-            command.append(f"--loop-ms={EVERY_MS}")
-            self._process = subprocess.Popen(command, stdout=self._file, stderr=subprocess.DEVNULL)
-            self._before = self._wait_for_more_than(0)
-        return self
-
-    def _wait_for_more_than(self, count: int) -> int:
-        """Returns the number of whole lines."""
-        late = perf_counter() + START_SECONDS
-        assert self._process is not None
-        while (found := len(self._lines())) <= count and self._process.poll() is None:
-            if perf_counter() > late:
-                break
-            sleep(EVERY_MS / 1e4)
-        return found
-
-    def _lines(self) -> list[str]:
-        size = os.fstat(self._file.fileno()).st_size
-        return os.pread(self._file.fileno(), size, 0).decode(errors="replace").split("\n")[:-1]
-
-    def __exit__(self, *error: object) -> None:
-        if self._process is not None:
-            self._wait_for_more_than(self._before)
-            self._process.terminate()
-            self._process.wait()
-            lines = [line for line in self._lines()[self._before :] if "," in line]
-            self._file.close()
-            self.summary = summarise_readings([parse_line(line) for line in lines])
+        try:
+            before = len(more_than(0))
+            summary.clear()
+            yield summary
+            lines = [line for line in more_than(before)[before:] if "," in line]
+            summary |= summarise_readings([parse_line(line) for line in lines])
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def summarise_readings(readings: Sequence[dict[str, Any]]) -> dict[str, Any]:
