@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from operator import sub
 from time import perf_counter
 
 from ..runtime.bundle.bundle import Bundle
@@ -13,28 +14,22 @@ from ..runtime.support.errors import BackendError
 # It prints a line the moment that the frame is there, so that the caller can time the whole.
 _SCRIPT = """
 from time import perf_counter
-begin = perf_counter()
+marks = [perf_counter()]
 import json, sys
 from sonomime.runtime import Animator, SonomimeError
 from sonomime.runtime.media.frames import read_image
 bundle, backend, threads, source, driving, device = json.loads(sys.argv[1])
-imported = perf_counter()
+marks.append(perf_counter())
 try:
     animator = Animator.open(bundle, backend, threads=threads, device=device)
-    opened = perf_counter()
+    marks.append(perf_counter())
     animator.set_source(read_image(source))
-    prepared = perf_counter()
+    marks.append(perf_counter())
     animator.animate(read_image(driving))
-    done = perf_counter()
+    marks.append(perf_counter())
 except SonomimeError as error:
     sys.exit(print(json.dumps({"message": error.message, "hint": error.hint})))
-steps = {
-    "imports": imported - begin,
-    "open": opened - imported,
-    "set_source": prepared - opened,
-    "first_frame": done - prepared,
-}
-print(json.dumps(steps), flush=True)
+print(json.dumps(marks), flush=True)
 """
 
 
@@ -62,12 +57,12 @@ def time_cold_start(
         line = process.stdout.readline()
         total = perf_counter() - begin
         errors = process.stderr.read().decode(errors="replace").strip()
-    if not line:
-        line = json.dumps({"message": (errors or "it did not say why").splitlines()[-1]}).encode()
-    said = json.loads(line)
-    if "message" in said:
+    said = json.loads(line) if line else {"message": (errors or "no reason").splitlines()[-1]}
+    if isinstance(said, dict):
         raise BackendError(
             f"a new process did not reach its first frame: {said['message']}", said.get("hint", "")
         )
-    steps = {"interpreter": total - sum(said.values()), **said, "total": total}
+    names = ("imports", "open", "set_source", "first_frame")
+    steps = dict(zip(names, map(sub, said[1:], said), strict=True))
+    steps = {"interpreter": total - sum(steps.values()), **steps, "total": total}
     return {step: round(1e3 * seconds, 2) for step, seconds in steps.items()}

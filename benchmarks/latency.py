@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from ..runtime.pipeline import SAMPLES
 from ..runtime.support.errors import ConfigError
 from ..runtime.support.progress import progress
 from .cold_start import time_cold_start
-from .measure import environment, summarise, table
+from .measure import environment, seconds_of, summarise, table
 from .nvidia_smi import state_line, watch
 
 MOST_INPUTS = 60  # frames kept in memory and repeated
@@ -189,16 +188,16 @@ def inputs(channels: int) -> tuple[Image, list[Image]]:
 
 def _time_frames(animator: Animator, frames: Iterator[Image], count: int) -> dict[str, list[float]]:
     """Seconds of every frame: the whole call, each stage, and the rest, the runtime's own."""
-    stages = list(animator.timings)
-    samples: dict[str, list[float]] = {"frame": [], **{name: [] for name in stages}, "own": []}
+    samples: dict[str, list[float]] = {name: [] for name in ("frame", *animator.timings, "own")}
     for frame in progress(frames, count, "bench"):
-        begin = perf_counter()
-        animator.animate(frame)
-        whole = perf_counter() - begin
-        samples["frame"].append(whole)
-        for name, seconds in animator.timings.items():
+        (whole,) = seconds_of(lambda frame=frame: animator.animate(frame), 1)
+        stages = dict(animator.timings)
+        for name, seconds in {
+            "frame": whole,
+            **stages,
+            "own": whole - sum(stages.values()),
+        }.items():
             samples[name].append(seconds)
-        samples["own"].append(whole - sum(animator.timings.values()))
     return samples
 
 
@@ -210,7 +209,5 @@ def _time_composing(
     seconds = []
     for frame in progress(frames, count, "compose"):
         animator.animate(frame)
-        begin = perf_counter()
-        animator.compose()
-        seconds.append(perf_counter() - begin)
+        seconds += seconds_of(animator.compose, 1)
     return seconds

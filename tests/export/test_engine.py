@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace as Plain
 from typing import Any
 
 import pytest
-from fake_tensorrt import FakeBuilder, FakeNetwork, FakeParser, fake_module
+from fake_tensorrt import fake_module
 
 from sonomime.cli import main
 from sonomime.export import engine
@@ -38,22 +38,21 @@ def toy(toy_bundle: Path) -> Bundle:
     return Bundle.open(toy_bundle)
 
 
+def builds(fake: Any) -> int:
+    count: int = fake.builder.build_serialized_network.call_count
+    return count
+
+
 def test_every_stage_is_built_once_and_kept_in_a_private_file(
     fake: Any, toy: Bundle, cache: Path
 ) -> None:
-    loggers = set()
-
-    class Parser(FakeParser):
-        def __init__(self, network: FakeNetwork, logger: Any) -> None:
-            super().__init__(network, logger)
-            loggers.add(logger)
-
-    fake.OnnxParser = Parser
     first = build_engines(toy)
-    assert not first.cached and first.path.parent == cache and FakeBuilder.builds == 5
+    assert not first.cached and first.path.parent == cache and builds(fake) == 5
     assert cache.stat().st_mode & 0o777 == 0o700 and first.path.stat().st_mode & 0o777 == 0o600
     # TensorRT keeps a pointer to the first logger, for good: one for building and running.
-    assert loggers == {tensorrt.engine_logger(fake)}
+    assert {call.args[1] for call in fake.OnnxParser.mock_calls if call.args[1:]} == {
+        tensorrt.engine_logger(fake)
+    }
     found = read_engine_file(first.path)
     assert is_trusted(found.sha256) and found.manifest == first.manifest
     assert list(found.engines) == [stage.name for stage in found.manifest.stages] == STAGES
@@ -63,15 +62,16 @@ def test_every_stage_is_built_once_and_kept_in_a_private_file(
         assert stage.onnx_sha256 == toy.manifest.stage(stage.name).sha256
         assert stage.size == len(found.engines[stage.name]) and stage.seconds >= 0
     second = build_engines(toy)
-    assert second.path == first.path and second.cached and FakeBuilder.builds == 5
+    assert second.path == first.path and second.cached and builds(fake) == 5
     assert second.manifest == first.manifest
 
 
 def test_the_report_counts_layers_by_precision(
     fake: Any, toy: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = types.SimpleNamespace(num_layers=2, device_memory_size_v2=4096)
-    monkeypatch.setattr(fake.Runtime, "engine", found)
+    fake.Runtime.return_value.deserialize_cuda_engine.return_value = Plain(
+        num_layers=2, device_memory_size_v2=4096
+    )
     stage = build_engines(toy).manifest.stages[0]
     assert stage.layers == 3 and stage.plugin_layers == 1
     counts = {kind.dtype: kind.layers for kind in stage.precisions}
@@ -111,7 +111,7 @@ def test_what_the_cache_did_not_build_is_built_again(
     engines = dict(read_engine_file(path).engines)
     spoil(path)
     again = build_engines(toy)
-    assert not again.cached and FakeBuilder.builds == 10
+    assert not again.cached and builds(fake) == 10
     found = read_engine_file(path)
     assert is_trusted(found.sha256) and found.engines == engines
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -154,48 +154,40 @@ def test_the_verb_builds_and_its_file_is_trusted_elsewhere(
 def test_errors_of_parser_builder_and_cache_are_reported(
     fake: Any, toy: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FakeParser, "errors", ["no importer"])
+    fake.parser.parse.return_value, fake.parser.num_errors = False, 1
+    error = fake.parser.get_error.return_value
+    error.desc.return_value, error.node_operator.return_value = "no importer", "Foo"
     with pytest.raises(BackendError, match=r"source.*importer.*Foo") as caught:
         build_engines(toy)
     assert "tensorrt_rtx_bindings 1.2.3" in caught.value.hint
     assert not cache_root().exists()
-    monkeypatch.setattr(FakeParser, "errors", [])
-    monkeypatch.setattr(FakeBuilder, "refuses", True)
+
+    def refuse(network: Any, config: Any) -> None:
+        tensorrt.engine_logger(fake).log(1, "no kernel for this layer")
+
+    fake.parser.parse.return_value, build = True, fake.builder.build_serialized_network.side_effect
+    fake.builder.build_serialized_network.side_effect = refuse
     tensorrt.engine_logger(fake).log(1, "something of another engine")
     with pytest.raises(BackendError, match=r"source.*no kernel") as caught:
         build_engines(toy)
     assert "another engine" not in caught.value.message
-    monkeypatch.setattr(FakeBuilder, "refuses", False)
+    fake.builder.build_serialized_network.side_effect = build
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(OutputError):
         build_engines(toy)
 
 
-def test_the_builder_is_told_what_the_recipe_says(
-    fake: Any, toy: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_builder_is_told_what_the_recipe_says(fake: Any, toy: Bundle) -> None:
     """Other settings need another recipe, or old engines would go on being used."""
-    told: set[str] = set()
-
-    class Config:
-        def clear_flag(self, flag: int) -> None:
-            told.add(f"{ {7: 'TF32'}[flag] } off")
-
-        def set_compute_capability(self, target: str, index: int) -> None:
-            pass
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            if name != "num_compute_capabilities":
-                told.add(f"{name} {value}")
-
-        def __getattr__(self, name: str) -> Any:
-            return lambda *given: told.add(f"{name} {given}")
-
-    monkeypatch.setattr(FakeBuilder, "create_builder_config", lambda self: Config())
-    made = build_engines(toy).manifest
-    # That its networks are strongly typed is looked at when they are made.
-    assert made.recipe == flavours.RECIPE == ", ".join(["strongly typed", *told])
+    config = fake.builder.create_builder_config.return_value
+    usual = set(vars(config))
+    assert build_engines(toy).manifest.recipe == flavours.RECIPE == "strongly typed, TF32 off"
+    assert {call.args for call in fake.builder.create_network.mock_calls} == {(1 << 1,)}
+    assert set(vars(config)) - usual == {"num_compute_capabilities"}, "what was set"
+    called = {name for name, *_ in config.mock_calls}
+    assert called == {"clear_flag", "set_compute_capability"}
+    assert {call.args for call in config.clear_flag.mock_calls} == {(7,)}
 
 
 @pytest.mark.parametrize(
@@ -211,42 +203,36 @@ def test_absent_package_names_the_cure(
     assert cure in caught.value.hint and caught.value.exit_code == 4
 
 
-class Gpu:
-    """What building asks of a device."""
-
-    def __init__(self, module: Any, index: int, name: str, capability: tuple[int, int]) -> None:
-        self.module, self.index, self.name, self.capability = module, index, name, capability
-
-    @contextmanager
-    def current(self) -> Iterator[None]:
-        before, self.module.current = self.module.current, self.index
-        yield
-        self.module.current = before
-
-
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Full TensorRT and two GPUs, all faked; `current` is the one that the thread works on."""
     module = fake_module(monkeypatch, "tensorrt")
     module.current, module.built_on = 0, []
-    module.gpus = [Gpu(module, 0, "NVIDIA Some", (9, 0)), Gpu(module, 1, "NVIDIA Other", (8, 9))]
 
-    def open_device(index: int | None = None) -> Gpu:
+    @contextmanager
+    def current(index: int) -> Iterator[None]:
+        before, module.current = module.current, index
+        yield
+        module.current = before
+
+    def gpu(index: int, name: str, *capability: int) -> Any:
+        return Plain(name=name, capability=capability, current=lambda: current(index))
+
+    def open_device(index: int | None = None) -> Any:
         if not 0 <= (index or 0) < len(module.gpus):
             raise BackendError("CUDA finds no GPU", "check nvidia-smi")
         return module.gpus[index or 0]
 
-    class Builder(FakeBuilder):
-        def build_serialized_network(self, network: Any, config: Any) -> bytes | None:
-            module.built_on.append(module.current)
-            return super().build_serialized_network(network, config)
+    def build(network: Any, config: Any) -> bytes:
+        module.built_on.append(module.current)
+        return b"engine"
 
-    class Runtime(module.Runtime):
-        def deserialize_cuda_engine(self, content: bytes) -> Any:
-            layers = 10 + module.current
-            return types.SimpleNamespace(num_layers=layers, device_memory_size_v2=4096)
+    def load(content: bytes) -> Any:
+        return Plain(num_layers=10 + module.current, device_memory_size_v2=4096)
 
-    module.Builder, module.Runtime = Builder, Runtime
+    module.gpus = [gpu(0, "NVIDIA Some", 9, 0), gpu(1, "NVIDIA Other", 8, 9)]
+    module.builder.build_serialized_network.side_effect = build
+    module.Runtime.return_value.deserialize_cuda_engine.side_effect = load
     monkeypatch.setattr(engine, "open_device", open_device)
     monkeypatch.setattr(flavours, "_loaded", set())
     return module
@@ -292,7 +278,8 @@ def test_the_plugin_is_registered_once_and_part_of_the_key(
     assert with_plugin.plugin == plugin and with_plugin.manifest.plugin_sha256
     assert with_plugin.path != bare.path
     assert build_engines(toy, "tensorrt").cached
-    assert full.registry.libraries == [str(plugin)]
+    registry = full.get_plugin_registry.return_value
+    registry.load_library.assert_called_once_with(str(plugin))
     bare.path.unlink()
     # Other engines than those of the plugin that is there.
     plugin.write_bytes(b"other machine code")
@@ -300,7 +287,7 @@ def test_the_plugin_is_registered_once_and_part_of_the_key(
         load_engines(toy, "tensorrt", full, ["NVIDIA Some 9.0"])
     assert "sonomime build" in caught.value.hint
     monkeypatch.setattr(flavours, "_loaded", set())
-    full.registry.loads = False
+    registry.load_library.return_value = None
     with pytest.raises(BackendError, match=r"plugin\.so") as caught:
         build_engines(toy, "tensorrt")
     assert "headers" in caught.value.hint
