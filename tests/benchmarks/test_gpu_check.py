@@ -18,21 +18,9 @@ from sonomime.benchmarks import gpu_check
 
 # What a machine with torch, numpy and a compiler alone lacks.
 BARE = """
-import sys
-names = {"cv2", "av", "onnxruntime", "onnx", "onnxscript", "onnx_ir", "yaml", "tensorrt",
-         "tensorrt_rtx_bindings", "cuda"}
-class Without:
-    def __init__(self, finder):
-        self.finder = finder
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in names:
-            return None
-        return self.finder.find_spec(name, path, target)
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
-
-import atexit, os
+import atexit, os, sys
+sys.modules.update(dict.fromkeys(("cv2", "av", "onnxruntime", "onnx", "onnxscript", "onnx_ir",
+                                  "yaml", "tensorrt", "tensorrt_rtx_bindings", "cuda")))
 # A part is not asked to end well: CUDA's end may hang or crash when all is said.
 atexit.register(lambda: os._exit(7) if sys.argv[-1].startswith("{") else None)
 """
