@@ -93,16 +93,18 @@ class Check:
     def __init__(self, args: argparse.Namespace, folder: str) -> None:
         """`folder`: for what is compiled."""
         from .measure import environment, installed
-        from .nvidia_smi import read_state
+        from .nvidia_smi import watch
 
         self.args, self.folder = args, folder
         self.began = perf_counter()
         self.parts = [Part("machine", "machine")]
+        with watch() as state:
+            pass
         self.report = {
             "asked": vars(args) | {"output": str(args.output)},
             "environment": environment(),
             "absent": [module for module in _USED if not installed(module)],
-            "nvidia_smi": read_state(),
+            "nvidia_smi": state,
             "machine": self.parts[0].entry,
         }
 

@@ -14,11 +14,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from time import perf_counter, sleep
-from typing import Any
+from typing import IO, Any
 
 TOOL = "nvidia-smi"
 EVERY_MS = 100
-START_SECONDS = 5.0  # at most, until the first reading
+START_SECONDS = 20.0  # at most, until a reading
 
 _WORDS = ("name", "driver_version", "pstate")
 _NUMBERS = (
@@ -33,33 +33,6 @@ _BITS = {
     0x80: "power brake", 0x100: "display clock",
 }  # fmt: skip
 _HARMLESS = {"idle", "clocks as set", "sync boost", "display clock"}
-
-
-def read_state() -> dict[str, Any]:
-    """One reading of the GPU that CUDA calls its first, or `{"absent": reason}`."""
-    return _query(0)[1]
-
-
-def _query(device: int) -> tuple[list[str], dict[str, Any]]:
-    """The command that works here and its reading; or no command, and why none works."""
-    tool = shutil.which(TOOL)
-    if tool is None:
-        return [], {"absent": f"there is no {TOOL}"}
-    absent = f"{TOOL} gives no reading"
-    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    number = (visible[device] if device < len(visible) else "") or str(device)
-    for reasons in _REASONS:
-        fields = ",".join((*_WORDS, *_NUMBERS, reasons))
-        command = [tool, f"--id={number}", "--format=csv,noheader,nounits", f"--query-gpu={fields}"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
-        except (OSError, subprocess.SubprocessError) as error:
-            return [], {"absent": f"{TOOL}: {error}"}
-        said = (done.stdout or done.stderr).strip().splitlines()
-        if done.returncode == 0 and said:
-            return command, parse_line(said[0])
-        absent = said[0] if said else absent
-    return [], {"absent": absent}
 
 
 def parse_line(line: str) -> dict[str, Any]:
@@ -78,47 +51,71 @@ def parse_line(line: str) -> dict[str, Any]:
 
 @contextmanager
 def watch(device: int = 0) -> Iterator[dict[str, Any]]:
-    """Read the state throughout a block, of the GPU that CUDA calls by that number; the summary is
-    in the yielded dict when the block ends.
+    """Read the state throughout a block, of the GPU that CUDA calls by that number. When the block
+    ends, the yielded dict has the summary, or `absent`: why there is none.
 
     The block begins after the first reading, which is left out: the tool takes as long to start as
     hundreds of frames. A short block gets the reading that comes right after it.
     """
-    command, summary = _query(device)
-    if not command:
-        yield summary
-        return
+    summary: dict[str, Any] = {}
     with tempfile.TemporaryFile() as file:
-        command.append(f"--loop-ms={EVERY_MS}")
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.DEVNULL)
-
-        def more_than(count: int) -> list[str]:
-            """All whole lines, as soon as there are more than that."""
-            late = perf_counter() + START_SECONDS
-            while True:
-                text = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
-                lines = text.decode(errors="replace").split("\n")[:-1]
-                ended = process.poll() is not None or perf_counter() > late
-                if len(lines) > count or ended:
-                    return lines
-                sleep(EVERY_MS / 1e4)
-
+        process, absent = _start(device, file)
+        if process is None:
+            yield summary | {"absent": absent}
+            return
         try:
-            before = len(more_than(0))
-            summary.clear()
+            before = len(_lines(process, file, 0))
             yield summary
-            lines = [line for line in more_than(before)[before:] if "," in line]
-            summary |= summarise_readings([parse_line(line) for line in lines])
+            lines = _lines(process, file, before)[before:]
+            summary |= summarise_readings([parse_line(line) for line in lines if "," in line])
         finally:
-            process.terminate()
+            process.kill()
             process.wait()
 
 
+def _start(device: int, file: IO[bytes]) -> tuple[subprocess.Popen[bytes] | None, str]:
+    """nvidia-smi, which has written its first reading; or nothing, and why."""
+    tool, absent = shutil.which(TOOL), f"there is no {TOOL}"
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    number = (visible[device] if device < len(visible) else "") or str(device)
+    for reasons in _REASONS if tool else ():
+        query = f"--query-gpu={','.join((*_WORDS, *_NUMBERS, reasons))}"
+        command = [str(tool), f"--id={number}", "--format=csv,noheader,nounits", query]
+        file.seek(0)
+        file.truncate()
+        try:
+            process = subprocess.Popen(
+                [*command, f"--loop-ms={EVERY_MS}"], stdout=file, stderr=subprocess.STDOUT
+            )
+        except OSError as error:
+            return None, f"{TOOL}: {error}"
+        first = (_lines(process, file, 0) or [f"{TOOL} gives no reading"])[0]
+        if first.count(",") == query.count(","):
+            return process, ""
+        process.kill()
+        process.wait()
+        absent = first
+    return None, absent
+
+
+def _lines(process: subprocess.Popen[bytes], file: IO[bytes], count: int) -> list[str]:
+    """All whole lines, as soon as there are more than that, or will be none for long."""
+    late = perf_counter() + START_SECONDS
+    while True:
+        ended = process.poll() is not None or perf_counter() > late
+        text = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+        lines = text.decode(errors="replace").split("\n")[:-1]
+        if len(lines) > count or ended:
+            return lines
+        sleep(EVERY_MS / 1e4)
+
+
 def summarise_readings(readings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Least, middle and greatest of every number; all reasons for slowing down."""
+    """Least, middle and greatest of every number; all reasons for slowing down; the last words."""
     if not readings:
         return {"absent": "there was no time for a reading"}
     summary: dict[str, Any] = {"readings": len(readings)}
+    summary |= {name: readings[-1].get(name) for name in _WORDS}
     for name in _NUMBERS:
         values = sorted(r[name] for r in readings if r.get(name) is not None)
         if values:

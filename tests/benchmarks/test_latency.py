@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -125,32 +126,18 @@ def test_what_cannot_be_measured(tmp_path: Path) -> None:
 def test_torch_takes_turns_with_the_runtime(
     toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The toy itself stands in for the oracle."""
     from sonomime.benchmarks import torch_bench
 
-    class Stands:
-        """In for a checkpoint, its model, its family and its oracle: the toy itself."""
+    def set_source(image: Image, reference: Image) -> None:
+        animator.set_source(image)
+        animator.set_reference(reference)
 
-        config = None
-
-        def __init__(self, path: Path) -> None:
-            self.animator = Animator.open(toy_bundle, threads=1)
-
-        def model(self) -> Stands:
-            return self
-
-        def oracle(self, model: Stands) -> Stands:
-            return self
-
-        def set_source(self, image: Image, reference: Image) -> None:
-            self.animator.set_source(image)
-            self.animator.set_reference(reference)
-
-        def animate(self, frame: Image) -> dict[str, Image]:
-            return {"frame": to_planes(self.animator.animate(frame))}
-
-    stands = Stands(tmp_path)
-    monkeypatch.setattr(torch_bench, "load_checkpoint", Stands)
-    monkeypatch.setattr(torch_bench, "family_of", lambda config: stands)
+    animator, oracle = Animator.open(toy_bundle, threads=1), MagicMock(set_source=set_source)
+    oracle.animate = lambda frame: {"frame": to_planes(animator.animate(frame))}
+    monkeypatch.setattr(torch_bench, "load_checkpoint", MagicMock())
+    monkeypatch.setattr(torch_bench, "family_of", MagicMock())
+    torch_bench.family_of.return_value.oracle.return_value = oracle
     report = measure_latency(toy_bundle, **(QUICK | {"frames": 16}), torch=tmp_path / "model.pt")
     found = report["torch"]
     assert found["levels_apart"] == 0 and found["blocks"] == 8

@@ -9,13 +9,7 @@ from typing import Any
 import pytest
 from fake_nvidia_smi import LINE, put
 
-from sonomime.benchmarks.nvidia_smi import (
-    parse_line,
-    read_state,
-    state_line,
-    summarise_readings,
-    watch,
-)
+from sonomime.benchmarks.nvidia_smi import parse_line, state_line, summarise_readings, watch
 
 
 @pytest.mark.parametrize("refused", ["unheard.of", "clocks_event_reasons.active"])
@@ -23,12 +17,9 @@ def test_a_reading_by_new_and_old_drivers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
 ) -> None:
     put(tmp_path, monkeypatch, refused, LINE)
-    state = read_state()
-    assert state["name"] == "NVIDIA L4" and state["driver_version"] == "580.65"
-    assert state["clocks.sm"] == 1590 and state["power.draw"] == 61.5
-    assert state["slowed_by"] == ["power cap"]
     with watch() as found:
         time.sleep(0.2)
+    assert found["name"] == "NVIDIA L4" and found["driver_version"] == "580.65"
     assert found["readings"] >= 1 and found["throttled"] is True
     assert found["clocks.sm"] == {"min": 1590, "median": 1590, "max": 1590}
     assert state_line(found) == "clock 1590 to 1590 MHz, power 62 to 62 W, slowed by: power cap"
@@ -46,16 +37,16 @@ def test_readings_are_summed_up() -> None:
 
 
 def test_the_gpu_is_the_one_that_cuda_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def watched(device: int) -> dict[str, Any]:
+    def absent(device: int = 0) -> Any:
         with watch(device) as found:
-            return found
+            assert state_line(found).startswith("clocks and power: ")
+        return found["absent"]
 
     tool = put(tmp_path, monkeypatch, "x", LINE)
     tool.write_text('#!/bin/sh\necho "$*" >&2; exit 9\n')
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert "--id=0 " in read_state()["absent"] and "--id=2 " in watched(2)["absent"]
+    assert "--id=0 " in absent() and "--id=2 " in absent(2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
-    assert "--id=3 " in read_state()["absent"] and "--id=1 " in watched(1)["absent"]
-    assert "clocks and power: " in state_line(watched(1))
+    assert "--id=3 " in absent() and "--id=1 " in absent(1)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "absent" in read_state() and "absent" in watched(0), "there is no tool"
+    assert "there is no" in absent()
