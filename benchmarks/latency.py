@@ -95,10 +95,9 @@ def measure_latency(
         animator = Animator.open(opened, backend, threads=threads, device=device)
     with animator:
         warm, samples = measure_warm(animator, frames, warmup, device or 0)
-    report |= warm | {
-        "samples_ms": {
-            name: [round(value * 1e3, 4) for value in values] for name, values in samples.items()
-        }
+    report |= warm
+    report["samples_ms"] = {
+        name: np.round(1e3 * np.asarray(s), 4).tolist() for name, s in samples.items()
     }
     if torch is not None and not in_torch:
         from .torch_bench import compare_with_torch
@@ -130,9 +129,11 @@ def measure_warm(
             animator.animate(frame)
         samples = _time_frames(animator, itertools.islice(frames, count), count)
         if animator.session.chain.layers is not None:
-            again = itertools.islice(frames, count)
-            name = "compose {}x{}".format(*COMPOSED)
-            samples[name] = _time_composing(animator, source, again, count)
+            animator.set_source(resize(source, *COMPOSED))
+            composed = samples["compose {}x{}".format(*COMPOSED)] = []
+            for frame in progress(itertools.islice(frames, count), count, "compose"):
+                animator.animate(frame)
+                composed += seconds_of(animator.compose, 1)
     report = {
         "backend": backend.name,
         "device": backend.device,
@@ -156,11 +157,11 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
     )
     yield f"{report['device']}, {report['threads']} threads, {machine['cpu']}"
     yield f"load average before: {machine['load_average'][0]}"
-    if "cold_start_ms" in report:
-        for run in report["cold_start_ms"]:
-            steps = ", ".join(f"{k} {v:.0f}" for k, v in run.items() if k != "total")
-            yield f"cold start {run['total']:.0f} ms: {steps}"
-    lines = table("ms", list(report["milliseconds"].items()), {name: name for name in _COLUMNS})
+    for run in report.get("cold_start_ms", ()):
+        steps = ", ".join(f"{k} {v:.0f}" for k, v in run.items() if k != "total")
+        yield f"cold start {run['total']:.0f} ms: {steps}"
+    columns = {name: name for name in ("min", "mean", "p50", "p90", "p99", "max")}
+    lines = table("ms", list(report["milliseconds"].items()), columns)
     yield f"{next(lines)}   {report['milliseconds']['frame']['count']} warm frames"
     yield from lines
     yield f"runtime's own share of a frame: {report['own_share']:.2%}"
@@ -176,9 +177,6 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"frames of both within {torch['levels_apart']} grey levels"
 
 
-_COLUMNS = ("min", "mean", "p50", "p90", "p99", "max")
-
-
 def inputs(channels: int) -> tuple[Image, list[Image]]:
     """Source and driving frames: the samples that come with the package."""
     with open_source(SAMPLES / "driving.mp4", channels=channels) as source:
@@ -191,23 +189,7 @@ def _time_frames(animator: Animator, frames: Iterator[Image], count: int) -> dic
     samples: dict[str, list[float]] = {name: [] for name in ("frame", *animator.timings, "own")}
     for frame in progress(frames, count, "bench"):
         (whole,) = seconds_of(lambda frame=frame: animator.animate(frame), 1)
-        stages = dict(animator.timings)
-        for name, seconds in {
-            "frame": whole,
-            **stages,
-            "own": whole - sum(stages.values()),
-        }.items():
+        own = whole - sum(animator.timings.values())
+        for name, seconds in {"frame": whole, **animator.timings, "own": own}.items():
             samples[name].append(seconds)
     return samples
-
-
-def _time_composing(
-    animator: Animator, source: Image, frames: Iterator[Image], count: int
-) -> list[float]:
-    """Seconds that composing adds to every frame, for a source of that size."""
-    animator.set_source(resize(source, *COMPOSED))
-    seconds = []
-    for frame in progress(frames, count, "compose"):
-        animator.animate(frame)
-        seconds += seconds_of(animator.compose, 1)
-    return seconds

@@ -129,11 +129,9 @@ def _commit() -> str | None:
     if not (root / ".git").exists():
         return None
 
-    def said(*words: str) -> str:
-        command = ["git", "-C", str(root), *words]
-        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10)
-
+    words = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     with suppress(OSError, subprocess.SubprocessError):
-        changed = said("status", "--porcelain", "-uno").strip()
-        return said("rev-parse", "HEAD").strip() + ("+" if changed else "")
+        return subprocess.check_output(
+            ["git", "-C", str(root), *words], stderr=subprocess.DEVNULL, text=True, timeout=10
+        ).strip()
     return None
