@@ -46,10 +46,9 @@ class Build:
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        plugin = str(self.plugin) if self.plugin else None
-        return {"path": str(self.path), "cached": self.cached, "plugin": plugin} | plain(
-            self.manifest
-        )
+        said = {"path": str(self.path), "cached": self.cached}
+        said["plugin"] = str(self.plugin) if self.plugin else None
+        return said | plain(self.manifest)
 
 
 def choose_flavour(device: int | None = None) -> tuple[str, str]:
@@ -76,10 +75,8 @@ def targets_of(flavour: str, trt: Any, device: int | None = None) -> list[str]:
     try:
         gpu = open_device(device)
     except BackendError as error:
-        hint = "it builds on the GPU that runs the engine" + (
-            f": {error.hint}" if error.hint else ""
-        )
-        raise BackendError(error.message, hint) from error
+        hints = filter(None, ("it builds on the GPU that runs the engine", error.hint))
+        raise BackendError(error.message, ": ".join(hints)) from error
     return [gpu_target(gpu.name, *gpu.capability)]
 
 
