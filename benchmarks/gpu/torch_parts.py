@@ -6,6 +6,7 @@ writes as ONNX, behind the runtime's Session, so the times can be compared with 
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -163,12 +164,10 @@ def ways(spec: Spec, say: Say) -> bool:
     # TF32 is not float32; choosing among cuDNN's kernels is part of a cold start.
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = False, True
     model, device = model_of(spec["model"]), torch.device("cuda", 0)
-    expected: list[Image] = []
+    expected = functools.cache(lambda: frame_on_cpu(model))
 
     def measure(name: str) -> Row:
-        if not expected:
-            expected.append(frame_on_cpu(model))
-        return time_way(model, todo[name], device, expected[0], spec["frames"], built)
+        return time_way(model, todo[name], device, expected(), spec["frames"], built)
 
     return each(say, list(todo), spec["done"], measure)
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from toy_bundle import make_toy_bundle
 
-from sonomime.benchmarks.cold_start import time_cold_start
-from sonomime.benchmarks.latency import measure_latency, report_lines
+from sonomime.benchmarks.latency import measure_latency, report_lines, time_cold_start
 from sonomime.benchmarks.measure import LEAST_FOR_P99, summarise, table
 from sonomime.cli import main
 from sonomime.runtime.animator import Animator
