@@ -46,7 +46,6 @@ PREFIXES = {
     "generator.": "generator/",
 }
 
-
 _NEEDED = object()
 _WIDTH, _DEPTH = range(1, 4097), range(1, 7)
 
@@ -117,9 +116,8 @@ def read_fomm_config(path: Path) -> Config:
         raise ConfigError(f"{path}: no section model_params", cure)
     given = dict(_flat({name: params[name] for name in _SECTIONS if name in params}))
     where = f"{path}: model_params."
-    for key in given.keys() - KEYS.keys():
-        close = nearest(key, KEYS)
-        hint = f"did you mean {close!r}?" if close else cure
+    for key in [key for key in given if key not in KEYS]:
+        hint = f"did you mean {close!r}?" if (close := nearest(key, KEYS)) else cure
         raise ConfigError(f"{where}{key[:100]} is not known", hint)
     overrides = ["model.geometry=fomm"]
     for key, (ours, supported, default) in KEYS.items():
