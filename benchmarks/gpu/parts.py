@@ -159,9 +159,9 @@ def run_tests(say: Say, done: Collection[str], root: Path = ROOT) -> bool:
     marked = [str(file) for file in files if "mark.gpu" in file.read_text(encoding="utf-8")]
     options = ["-q", "-m", "gpu", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     os.chdir(root)
-    reporter = Reporter(say, done)
-    pytest.main([*options, *marked], [reporter])
-    return not reporter.session.shouldstop
+    ended = pytest.main([*options, *marked], [Reporter(say, done)])
+    # 1: a file cannot be imported. Otherwise the reporter, or a fault of pytest's, has ended it.
+    return ended in (0, 1, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 class Reporter:
@@ -171,10 +171,10 @@ class Reporter:
     def __init__(self, say: Say, done: Collection[str]) -> None:
         self._say, self._done = say, done
         self._row: Row = {}
-        self.session: Any = None
+        self._session: Any = None
 
     def pytest_sessionstart(self, session: Any) -> None:
-        self.session = session
+        self._session = session
 
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed and report.nodeid not in self._done:
@@ -198,7 +198,7 @@ class Reporter:
     def pytest_runtest_logfinish(self) -> None:
         self._say(self._row)
         if "failed" in self._row:
-            self.session.shouldstop = "another process runs the rest"
+            self._session.shouldstop = "another process runs the rest"
 
 
 def _cause(report: Any) -> str:

@@ -119,11 +119,7 @@ def test_what_the_cache_did_not_build_is_built_again(
 
 
 def test_the_verb_builds_and_its_file_is_trusted_elsewhere(
-    fake: Any,
-    toy: Bundle,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    fake: Any, toy: Bundle, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     folder, out = str(toy.folder), tmp_path / "out" / "toy.engine"
