@@ -18,34 +18,19 @@ from torch import Tensor
 
 from sonomime.export.fomm import import_fomm
 
-SMALL: dict[str, Any] = {
-    "dataset_params": {"root_dir": "data/x", "frame_shape": [256, 256, 3]},
-    "model_params": {
-        "common_params": {"num_kp": 3, "num_channels": 3, "estimate_jacobian": True},
-        "kp_detector_params": {
-            "temperature": 0.1,
-            "block_expansion": 4,
-            "max_features": 16,
-            "scale_factor": 0.25,
-            "num_blocks": 3,
-        },
-        "generator_params": {
-            "block_expansion": 4,
-            "max_features": 12,
-            "num_down_blocks": 2,
-            "num_bottleneck_blocks": 2,
-            "estimate_occlusion_map": True,
-            "dense_motion_params": {
-                "block_expansion": 5,
-                "max_features": 24,
-                "num_blocks": 4,
-                "scale_factor": 0.25,
-            },
-        },
-        "discriminator_params": {"scales": [1], "block_expansion": 32, "sn": True},
-    },
-    "train_params": {"num_epochs": 100, "anything": {"at": "all"}},
-}
+SMALL: dict[str, Any] = yaml.safe_load("""
+dataset_params: {root_dir: data/x, frame_shape: [256, 256, 3]}
+model_params:
+  common_params: {num_kp: 3, num_channels: 3, estimate_jacobian: true}
+  kp_detector_params:
+    {temperature: 0.1, block_expansion: 4, max_features: 16, scale_factor: 0.25, num_blocks: 3}
+  generator_params:
+    {block_expansion: 4, max_features: 12, num_down_blocks: 2, num_bottleneck_blocks: 2,
+     estimate_occlusion_map: true, dense_motion_params:
+     {block_expansion: 5, max_features: 24, num_blocks: 4, scale_factor: 0.25}}
+  discriminator_params: {scales: [1], block_expansion: 32, sn: true}
+train_params: {num_epochs: 100, anything: {at: all}}
+""")
 
 
 def changed(*changes: tuple[str, Any]) -> dict[str, Any]:
