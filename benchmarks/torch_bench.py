@@ -19,11 +19,27 @@ from ..runtime.session import Session
 from ..runtime.support.errors import ConfigError
 from ..training.checkpoint import load_checkpoint
 from ..training.config import load_config
+from ..training.models.base import Model
 from ..training.models.families import family_of
 from ..training.torch_backend import TorchBackend
 from .measure import seconds_of, summarise
 
 BLOCKS = 8  # of the comparison
+
+
+def model_of(checkpoint: Path | None, preset: str, *overrides: str) -> Model:
+    """The model of a checkpoint, else of a preset, untrained.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+        ConfigError: there is no such preset.
+    """
+    if checkpoint is not None:
+        return load_checkpoint(checkpoint).model()
+    config = load_config(preset, overrides)
+    torch.manual_seed(0)
+    model: Model = family_of(config.model).model(config.model)
+    return model.eval()
 
 
 def open_torch(bundle: Bundle, checkpoint: Path | None, threads: int) -> Animator:
@@ -36,19 +52,15 @@ def open_torch(bundle: Bundle, checkpoint: Path | None, threads: int) -> Animato
     """
     torch.set_num_threads(threads)
     manifest = bundle.manifest
-    if checkpoint is not None:
-        model = load_checkpoint(checkpoint).model()
-    else:
-        size, channels, geometry = manifest.image.size, manifest.image.channels, manifest.geometry
-        sizes = f"image_size={size}", f"channels={channels}", f"geometry={geometry}"
-        try:
-            config = load_config(manifest.preset, [f"model.{each}" for each in sizes])
-        except ConfigError as error:
-            raise ConfigError(
-                f"bundle {manifest.name!r} does not say how its model is built: {error.message}",
-                "give its checkpoint: --torch CHECKPOINT",
-            ) from error
-        model = family_of(config.model).model(config.model).eval()
+    size, channels, geometry = manifest.image.size, manifest.image.channels, manifest.geometry
+    sizes = f"image_size={size}", f"channels={channels}", f"geometry={geometry}"
+    try:
+        model = model_of(checkpoint, manifest.preset, *(f"model.{each}" for each in sizes))
+    except ConfigError as error:
+        raise ConfigError(
+            f"bundle {manifest.name!r} does not say how its model is built: {error.message}",
+            "give its checkpoint: --torch CHECKPOINT",
+        ) from error
     chain = family_of(model.config).chain(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Animator(Session(chain, TorchBackend(chain, device)))

@@ -23,7 +23,6 @@ from ...runtime.golden import golden_frame
 from ...runtime.media.pixels import Image, levels_apart, psnr
 from ...runtime.session import Session
 from ...runtime.support.errors import BackendError
-from ...training.checkpoint import load_checkpoint
 from ...training.config import load_config
 from ...training.data.batch import PairBatch
 from ...training.models.base import Model, ModuleChain, Precision, StageModule
@@ -32,6 +31,7 @@ from ...training.torch_backend import TorchBackend
 from ..latency import measure_warm
 from ..measure import agrees, seconds_of, summarise
 from ..nvidia_smi import watch
+from ..torch_bench import model_of
 from .child import Row, Say, Spec, each
 from .kernel_times import CASES, time_kernel
 from .kernels import Kernels, build_command
@@ -163,7 +163,8 @@ def ways(spec: Spec, say: Say) -> bool:
     }
     # TF32 is not float32; choosing among cuDNN's kernels is part of a cold start.
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = False, True
-    model, device = model_of(spec["model"]), torch.device("cuda", 0)
+    name, device = spec["model"], torch.device("cuda", 0)
+    model = model_of(Path(name) if Path(name).is_file() else None, name)
     expected = functools.cache(lambda: frame_on_cpu(model))
 
     def measure(name: str) -> Row:
@@ -190,16 +191,6 @@ def on_the_device(device: torch.device, measure: Callable[[], Row]) -> Row:
     with watch() as state:
         row = measure()
     return row | {"memory_mb": torch.cuda.max_memory_allocated(device) / 1e6, "gpu": state}
-
-
-def model_of(name: str) -> Model:
-    """The model of a checkpoint's file, else of a preset, untrained."""
-    if Path(name).is_file():
-        return load_checkpoint(Path(name)).model()
-    config = load_config(name)
-    torch.manual_seed(0)
-    model: Model = family_of(config.model).model(config.model)
-    return model.eval()
 
 
 def frame_on_cpu(model: Model) -> Image:

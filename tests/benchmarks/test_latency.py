@@ -100,6 +100,8 @@ def test_the_gpu_that_was_named(toy_bundle: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_model_in_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from lively import SMALL_LITE, lively_checkpoint
 
+    from sonomime.benchmarks.torch_bench import model_of
+
     bundle = make_toy_bundle(tmp_path / "toy", size=128)
     checkpoint = tmp_path / "checkpoint.pt"
     lively_checkpoint("lite", SMALL_LITE).save(checkpoint)
@@ -107,6 +109,7 @@ def test_the_model_in_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert report["backend"] == "torch" and "cold_start_ms" not in report
     names = ["frame", "observe", "transfer", "motion", "generator", "own", "compose 800x600"]
     assert list(report["milliseconds"]) == names
+    assert model_of(None, "lite", *SMALL_LITE).config.image_size == 128
     # Without a checkpoint, the preset says how the model is built: the toy has none.
     assert main(["bench", "--bundle", str(bundle), "--backend", "torch"]) == 2
     assert "--torch CHECKPOINT" in capsys.readouterr().err

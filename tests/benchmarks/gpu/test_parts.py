@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lively import SMALL, SMALL_LITE, lively_checkpoint, lively_model
+from lively import SMALL, SMALL_LITE, lively_model
 from toy_bundle import make_toy_bundle, replace_file
 
 from sonomime.benchmarks.gpu import parts, torch_parts
@@ -22,7 +22,7 @@ from sonomime.benchmarks.gpu.torch_parts import WAYS, Way
 from sonomime.runtime.backends import ort_cuda
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.media.png import png_bytes
-from sonomime.runtime.support.errors import BackendError, CheckpointError, ConfigError
+from sonomime.runtime.support.errors import BackendError
 from sonomime.training.config import load_config
 
 CPU = torch.device("cpu")
@@ -132,17 +132,6 @@ def test_kernels_are_timed_on_smooth_motion(host: Kernels) -> None:
         if op == "warp_occlude":
             where = work.kernel.args[1]  # type: ignore[attr-defined]
             assert 8 * where.diff(dim=2).abs().max() < 4, "pixels between neighbours"
-
-
-def test_a_model_is_a_preset_or_a_checkpoint(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    lively_checkpoint("lite", SMALL_LITE).save(path)
-    assert torch_parts.model_of(str(path)).config.image_size == 128
-    with pytest.raises(ConfigError):
-        torch_parts.model_of("unheard-of")
-    path.write_bytes(b"x")
-    with pytest.raises(CheckpointError):
-        torch_parts.model_of(str(path))
 
 
 TESTS = """
