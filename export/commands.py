@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..runtime.bundle.manifest import DataCredit
@@ -55,20 +55,20 @@ example:
   sonomime import-fomm vox-cpk.pth.tar --config vox-256.yaml -o vox.pt"""
 
 
-def _verb(sub: Subparsers, name: str, text: str) -> argparse.ArgumentParser:
+def _verb(sub: Subparsers, name: str, text: str, run: Any) -> argparse.ArgumentParser:
     """A parser; its text is a line for the list of verbs, a description, and examples."""
     line, description, epilog = text.split("\n\n")
     raw = argparse.RawDescriptionHelpFormatter
-    return sub.add_parser(
+    parser = sub.add_parser(
         name, help=line, description=description, epilog=epilog, formatter_class=raw
     )
+    parser.set_defaults(run=run)
+    return parser
 
 
 def add_export(sub: Subparsers) -> None:
     """Register ``sonomime export``."""
-    parser = _verb(sub, "export", EXPORT)
-    parser.set_defaults(run=export_command)
-    add = parser.add_argument
+    add = _verb(sub, "export", EXPORT, export_command).add_argument
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint.pt of a run")
     add("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder to make")
     precision = "fp32 (default), or fp16: half precision"
@@ -120,9 +120,7 @@ def export_command(args: argparse.Namespace) -> int:
 
 def add_build(sub: Subparsers) -> None:
     """Register ``sonomime build``."""
-    parser = _verb(sub, "build", BUILD)
-    parser.set_defaults(run=build_command)
-    add = parser.add_argument
+    add = _verb(sub, "build", BUILD, build_command).add_argument
     bundle = "folder of the bundle (default: the one included)"
     add("bundle", type=Path, nargs="?", metavar="BUNDLE", help=bundle)
     flavour = (
@@ -166,12 +164,11 @@ def build_command(args: argparse.Namespace) -> int:
 
 def add_engine(sub: Subparsers) -> None:
     """Register ``sonomime engine``."""
-    parser = _verb(sub, "engine", ENGINE)
+    parser = _verb(sub, "engine", ENGINE, None)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="engine_verb", required=True)
-    verb = _verb(verbs, "trust", TRUST)
-    verb.set_defaults(run=trust_command)
+    add = _verb(verbs, "trust", TRUST, trust_command).add_argument
     file = "engine file that `sonomime build -o FILE` wrote"
-    verb.add_argument("file", type=Path, metavar="FILE", help=file)
+    add("file", type=Path, metavar="FILE", help=file)
 
 
 def trust_command(args: argparse.Namespace) -> int:
@@ -189,9 +186,7 @@ def trust_command(args: argparse.Namespace) -> int:
 
 def add_import_fomm(sub: Subparsers) -> None:
     """Register ``sonomime import-fomm``."""
-    parser = _verb(sub, "import-fomm", IMPORT_FOMM)
-    parser.set_defaults(run=import_fomm_command)
-    add = parser.add_argument
+    add = _verb(sub, "import-fomm", IMPORT_FOMM, import_fomm_command).add_argument
     config = "the YAML file that goes with it"
     add("pth", type=Path, metavar="FILE.pth.tar", help="the public checkpoint")
     add("--config", type=Path, required=True, metavar="FOMM.yaml", help=config)
