@@ -12,18 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lively import SMALL, SMALL_LITE, lively_model
 from toy_bundle import make_toy_bundle, replace_file
 
-from sonomime.benchmarks.gpu import parts, torch_parts
-from sonomime.benchmarks.gpu.kernel_times import Case, make_work, time_kernel
-from sonomime.benchmarks.gpu.kernels import Kernels
-from sonomime.benchmarks.gpu.torch_parts import WAYS, Way
+from sonomime.benchmarks.gpu import parts
 from sonomime.runtime.backends import ort_cuda
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.media.png import png_bytes
 from sonomime.runtime.support.errors import BackendError
-from sonomime.training.config import load_config
 
 CPU = torch.device("cpu")
 
@@ -88,50 +83,6 @@ def test_the_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     found = types.SimpleNamespace(name="L4", capability=(8, 9))
     monkeypatch.setattr("sonomime.runtime.backends.cuda.open_device", lambda: found)
     assert heard(part="machine")[-1]["gpu"]["in_torch"] is False
-
-
-def test_a_way_is_held_against_float32_on_the_cpu(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    # The default bundle is one whose golden pictures have the small model's size.
-    bundle = Bundle.open(make_toy_bundle(tmp_path / "toy", size=128))
-    monkeypatch.setattr(Bundle, "open", lambda path: bundle)
-    model = lively_model(load_config("lite", SMALL_LITE))
-    expected = torch_parts.frame_on_cpu(model)
-    for way in (Way("fp32"), Way("fp32", plain=True)):
-        row = torch_parts.time_way(model, way, CPU, expected, 1)
-        assert row["agrees"] and row["levels_apart"] == 0
-        assert row["milliseconds"]["frame"]["count"] == 1
-    half = torch_parts.time_way(model, Way("fp16"), CPU, expected, 1)
-    assert 30 < half["psnr_db"] < 120, "half precision is near, and not the same"
-    assert not torch_parts.time_way(model, Way("fp32"), CPU, 255 - expected, 1)["agrees"]
-    names = [way.name for way in WAYS]
-    assert len(set(names)) == len(names) and names[0] == "eager, fp16, our kernels, CUDA graph"
-    assert [way.compiled for way in WAYS] == sorted(way.compiled for way in WAYS)
-
-
-@pytest.mark.parametrize(("preset", "small"), [("lite", SMALL_LITE), ("ours-ptg", SMALL)])
-def test_training_steps_are_timed(
-    preset: str, small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    row = torch_parts.time_training(preset, 2, *small, "train.batch_size=2")
-    assert row["batch"] == 2 and row["ms"]["count"] == 2
-
-
-def test_kernels_are_timed_on_smooth_motion(host: Kernels) -> None:
-    """Neighbouring threads read neighbouring pixels in a frame, and so in what is timed."""
-    for op in ("warp_occlude", "sparse_motion", "compose_motion"):
-        half = op == "warp_occlude"  # the others have no half precision
-        case = Case(op, torch.float16 if half else torch.float32, 8, last=half, side=16)
-        row = time_kernel(host, CPU, case, 1)
-        assert row["microseconds"] > 0 and row["torch_microseconds"] > 0 and row["bytes"] > 0
-        work = make_work(case, host, CPU)
-        apart = (work.kernel().double() - work.torch().double()).abs().max()
-        assert apart < 2e-3 * work.torch().double().abs().max().clamp(min=1)
-        if op == "warp_occlude":
-            where = work.kernel.args[1]  # type: ignore[attr-defined]
-            assert 8 * where.diff(dim=2).abs().max() < 4, "pixels between neighbours"
 
 
 TESTS = """
