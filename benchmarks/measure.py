@@ -84,6 +84,8 @@ def _value(row: Any, path: str) -> Any:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return f"  {value}"
     if isinstance(value, float):
         value = f"{value:.3f}" if abs(value) < 1000 else f"{value:.0f}"
     return f"{'-' if value is None else value:>10}"

@@ -32,13 +32,17 @@ def test_a_summary_of_known_samples() -> None:
 
 
 def test_a_table_has_a_line_for_every_row() -> None:
-    rows = [("a", {"ms": {"p50": 1.5}, "levels": 3}), ("long name", "no GPU"), ("c", {"MB": 1e3})]
-    columns = {"p50": "ms.p50", "none": "ms.p99", "MB": "MB", "levels": "levels"}
+    rows = [
+        ("a", {"ms": {"p50": 1.5}, "levels": 3}),
+        ("long name", "no GPU"),
+        ("c", {"MB": 1e3, "on": "CPU"}),
+    ]
+    columns = {"p50": "ms.p50", "none": "ms.p99", "MB": "MB", "levels": "levels", "on": "on"}
     assert [line.split() for line in table("way", rows, columns)] == [
-        ["way", "p50", "MB", "levels"],
-        ["a", "1.500", "-", "3"],
+        ["way", "p50", "MB", "levels", "on"],
+        ["a", "1.500", "-", "3", "-"],
         ["long", "name", "no", "GPU"],
-        ["c", "-", "1000", "-"],
+        ["c", "-", "1000", "-", "CPU"],
     ]
     assert list(table("way", [], columns)) == []
 
