@@ -52,27 +52,19 @@ CASES = (
 )
 
 
-class Work(NamedTuple):
-    """A case with its tensors: by the kernel, by torch, and the bytes that must be moved."""
-
-    kernel: Call
-    torch: Call
-    bytes: int
-
-
 def time_kernel(kernels: Kernels, device: torch.device, case: Case, repeats: int) -> Row:
     """The row of one case; on a GPU also from memory, and the share of a copy's bandwidth."""
-    one = make_work(case, kernels, device)
+    kernel, plain, size = make_work(case, kernels, device)
     row: Row = {
-        "bytes": one.bytes,
-        "microseconds": 1e6 * seconds_each([one.kernel], device, repeats),
-        "torch_microseconds": 1e6 * seconds_each([one.torch], device, repeats),
+        "bytes": size,
+        "microseconds": 1e6 * seconds_each([kernel], device, repeats),
+        "torch_microseconds": 1e6 * seconds_each([plain], device, repeats),
     }
     if device.type != "cuda":
         return row
     cache = torch.cuda.get_device_properties(device).L2_cache_size
-    rounds = range(2 + 4 * cache // one.bytes)
-    many = [make_work(case, kernels, device, seed).kernel for seed in rounds]
+    rounds = range(2 + 4 * cache // size)
+    many = [make_work(case, kernels, device, seed)[0] for seed in rounds]
     seconds = seconds_each(many, device, repeats)
     source = torch.rand(1 << 26, device=device)
     target = torch.empty_like(source)
@@ -81,13 +73,16 @@ def time_kernel(kernels: Kernels, device: torch.device, case: Case, repeats: int
     copy = 2 * source.nbytes / min(seconds_each([each], device, 10) for each in copies)
     return row | {
         "microseconds_from_memory": 1e6 * seconds,
-        "bandwidth_share": one.bytes / seconds / copy,
+        "bandwidth_share": size / seconds / copy,
         "copy_gb_per_second": copy / 1e9,
     }
 
 
-def make_work(case: Case, kernels: Kernels, device: torch.device, seed: int = 0) -> Work:
-    """Tensors of a case; the motion is smooth, as in a frame."""
+def make_work(
+    case: Case, kernels: Kernels, device: torch.device, seed: int = 0
+) -> tuple[Call, Call, int]:
+    """A case by the kernel and by torch, on tensors whose motion is smooth, as in a frame; and the
+    bytes that must be moved."""
     normal = partial(torch.randn, generator=torch.Generator().manual_seed(seed))
 
     def points() -> Keypoints:
@@ -114,7 +109,7 @@ def make_work(case: Case, kernels: Kernels, device: torch.device, seed: int = 0)
     out = kernel()  # made once: a kernel is timed without allocation
     plain = partial(getattr(HOMES[case.op], case.op), *given)
     moved = [value for value in (*given, out) if isinstance(value, Tensor)]
-    return Work(partial(kernel, out), plain, sum(tensor.nbytes for tensor in moved))
+    return partial(kernel, out), plain, sum(tensor.nbytes for tensor in moved)
 
 
 def seconds_each(calls: Sequence[Call], device: torch.device, repeats: int) -> float:
