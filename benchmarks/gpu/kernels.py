@@ -29,6 +29,7 @@ from ...training.models.keypoints.keypoint_detector import Keypoints
 
 Device = Literal["cuda", "cpu"]
 
+LIBRARY = "libsonomime_{}.so"
 SOURCES = Path(__file__).resolve().parents[2] / "runtime" / "csrc"
 DTYPES = {torch.float32: 0, torch.float16: 1}
 LINEAR, HWC8 = 0, 1
@@ -105,7 +106,7 @@ class Kernels:
         Raises:
             BackendError: no compiler, or it refuses the sources.
         """
-        library = folder / cls.file(device)
+        library = folder / LIBRARY.format(device)
         if library.is_file():
             return cls(library)
         unfinished = library.with_suffix(".part.so")
@@ -118,11 +119,6 @@ class Kernels:
             )
         unfinished.rename(library)
         return cls(library)
-
-    @staticmethod
-    def file(device: Device) -> str:
-        """Name of the library that `build` makes."""
-        return f"libsonomime_{device}.so"
 
     def warp_occlude(
         self,

@@ -34,7 +34,7 @@ from ..nvidia_smi import watch
 from ..torch_bench import model_of
 from .child import Row, Say, Spec, each
 from .kernel_times import CASES, time_kernel
-from .kernels import Kernels, build_command
+from .kernels import LIBRARY, Kernels, build_command
 
 LEAST_PSNR = {"fp32": 60.0, "fp16": 45.0}
 """dB to the model in float32 on the CPU."""
@@ -154,7 +154,7 @@ def kernels(spec: Spec, say: Say) -> bool:
 
 def ways(spec: Spec, say: Say) -> bool:
     """A model's frame in all ways; those that torch compiles only if `compiled`."""
-    library = Path(spec["folder"], Kernels.file("cuda"))
+    library = Path(spec["folder"], LIBRARY.format("cuda"))
     built = Kernels(library) if library.is_file() else None
     todo = {
         way.name: way

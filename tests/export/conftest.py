@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
 import pytest
-import torch
 from lively import lively_checkpoint, speckle
 
 from sonomime.export import bundle
@@ -28,15 +27,6 @@ class Graphs(dict[str, onnx.ModelProto]):
     def __missing__(self, name: str) -> onnx.ModelProto:
         self[name] = export_stage(self.stages[name])
         return self[name]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other take several times as long on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
