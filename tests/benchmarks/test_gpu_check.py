@@ -173,7 +173,7 @@ def test_what_ends_a_process_costs_its_row_alone(
 def test_the_minutes_hold_and_what_hangs_leaves_time_for_the_others(
     played: Played, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("--minutes", "0.1", "--models", "lite", "--no-compile")
+    words = ("--minutes", "0.15", "--models", "lite", "--no-compile")
     code = played.run(*words, kernels='rows("a", "hangs", "b")')
     assert code == gpu_check.EXIT_CUT_SHORT, "which is no failure, and no success"
     a, hung, after = played.parts["kernels"]["rows"]
@@ -181,7 +181,7 @@ def test_the_minutes_hold_and_what_hangs_leaves_time_for_the_others(
     assert played.parts["training steps"]["rows"] and "hangs" in capsys.readouterr().err
     monkeypatch.setattr(gpu_check, "ROW_SECONDS", 0.5)
     played.log.unlink()
-    played.run("--minutes", "0.1", "--models", "", kernels='rows("a", "hangs", "b")')
+    played.run("--minutes", "0.15", "--models", "", kernels='rows("a", "hangs", "b")')
     assert played.parts["kernels"]["rows"][2]["agrees"], "in the first round"
     assert [spec["part"] for spec in played.asked].count("kernels") == 2
 
@@ -191,7 +191,7 @@ def test_skipped_ways_run_before_those_that_torch_compiles(
 ) -> None:
     """Eager ways are slow here, and get half of the time."""
     slow = "rows(*'1234', *['compiled'] * spec['compiled'], seconds=len(spec['done']) < 2)"
-    code = played.run("--minutes", "0.1", "--models", "lite", ways=slow)
+    code = played.run("--minutes", "0.15", "--models", "lite", ways=slow)
     found = played.parts["lite in torch"]
     assert [row["name"] for row in found["rows"]] == [*"1234", "compiled"]
     assert "left_out" not in found and "left out" in capsys.readouterr().out
