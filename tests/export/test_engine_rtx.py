@@ -36,7 +36,6 @@ def trt() -> Any:
         ("ours-pt", "fp32", SMALL),
         ("ours-pt", "fp16", SMALL),
         ("fomm", "fp32", FOMM),
-        ("fomm", "fp16", FOMM),
     ],
 )
 def test_rtx_builds_every_kind_of_model(
