@@ -131,7 +131,13 @@ def measure_warm(
     with watch(device) if gpu else nullcontext({}) as state:
         for frame in itertools.islice(frames, warmup):
             animator.animate(frame)
-        samples = _time_frames(animator, itertools.islice(frames, count), count)
+        # The whole call, each stage, and the rest, the runtime's own.
+        samples: dict[str, list[float]] = {n: [] for n in ("frame", *animator.timings, "own")}
+        for frame in progress(itertools.islice(frames, count), count, "bench"):
+            (whole,) = seconds_of(lambda frame=frame: animator.animate(frame), 1)
+            own = whole - sum(animator.timings.values())
+            for name, seconds in {"frame": whole, **animator.timings, "own": own}.items():
+                samples[name].append(seconds)
         if animator.session.chain.layers is not None:
             animator.set_source(resize(source, *COMPOSED))
             composed = samples["compose {}x{}".format(*COMPOSED)] = []
@@ -186,17 +192,6 @@ def inputs(channels: int) -> tuple[Image, list[Image]]:
     with open_source(SAMPLES / "driving.mp4", channels=channels) as source:
         frames = [frame.image for frame in itertools.islice(source, MOST_INPUTS)]
     return read_image(SAMPLES / "still.png"), frames
-
-
-def _time_frames(animator: Animator, frames: Iterator[Image], count: int) -> dict[str, list[float]]:
-    """Seconds of every frame: the whole call, each stage, and the rest, the runtime's own."""
-    samples: dict[str, list[float]] = {name: [] for name in ("frame", *animator.timings, "own")}
-    for frame in progress(frames, count, "bench"):
-        (whole,) = seconds_of(lambda frame=frame: animator.animate(frame), 1)
-        own = whole - sum(animator.timings.values())
-        for name, seconds in {"frame": whole, **animator.timings, "own": own}.items():
-            samples[name].append(seconds)
-    return samples
 
 
 # It prints a line the moment that the frame is there, so that the caller can time the whole.
