@@ -65,10 +65,10 @@ def table(
         title: the heading of the rows' names.
         rows: name and values, or a text in their place.
         columns: by heading, the keys of the value in a row, with dots between them. A column
-            without any value is left out.
+            that no row has is left out.
     """
     cells = {name: [_value(row, path) for path in columns.values()] for name, row in rows}
-    used = [i for i in range(len(columns)) if any(each[i] is not None for each in cells.values())]
+    used = [i for i in range(len(columns)) if any(each[i] != "" for each in cells.values())]
     width = 2 + max((len(name) for name in (title, *cells)), default=0)
     if rows:
         yield f"{title:<{width}}" + "".join(f"{list(columns)[i]:>10}" for i in used)
@@ -79,16 +79,16 @@ def table(
 
 def _value(row: Any, path: str) -> Any:
     for name in path.split("."):
-        row = row.get(name) if isinstance(row, Mapping) else None
+        row = row.get(name, "") if isinstance(row, Mapping) else ""
     return row
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, str):
+    if isinstance(value, str) and value:
         return f"  {value}"
     if isinstance(value, float):
         value = f"{value:.3f}" if abs(value) < 1000 else f"{value:.0f}"
-    return f"{'-' if value is None else value:>10}"
+    return f"{'-' if value in (None, '') else value:>10}"
 
 
 def environment() -> dict[str, Any]:

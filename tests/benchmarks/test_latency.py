@@ -66,7 +66,7 @@ def test_a_report_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     steps = ["interpreter", "imports", "open", "set_source", "first_frame", "total"]
     assert list(cold) == steps
     assert cold["total"] == pytest.approx(sum(cold[step] for step in steps[:-1]), abs=0.1)
-    for word in (*STAGES, "compose 800x600", "cold start", "own share", "7 warm frames"):
+    for word in (*STAGES, "compose 800x600", "cold start", "own share", "7 warm frames", "p99"):
         assert word in text
 
 
