@@ -12,180 +12,144 @@ still leaves one. See docs/gpu.md.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from .gpu.child import Message
+from typing import Any
 
 BACKENDS = ("ort-cuda", "tensorrt", "rtx", "ort-cpu")
 EXIT_NO_GPU, EXIT_DIFFERS, EXIT_CUT_SHORT = 4, 5, 8
 # A row may take half of its part's time, but at least this much: some are compiled for long.
 ROW_SECONDS = 120.0
+COLUMNS = {
+    "p50 ms": "milliseconds.frame.p50", "p99": "milliseconds.frame.p99", "cold": "cold_ms",
+    "levels": "levels_apart", "dB": "psnr_db", "us": "microseconds", "torch": "torch_microseconds",
+    "memory": "microseconds_from_memory", "share": "bandwidth_share", "step ms": "ms.p50",
+    "batch": "batch", "MB": "memory_mb", "device": "device",
+}  # fmt: skip
+"""What tables show, by heading: the keys of the value in a row."""
 _USED = (
     "torch", "pytest", "onnxruntime", "tensorrt", "tensorrt_rtx_bindings", "cuda.bindings", "cv2",
 )  # fmt: skip
-
-_TIMES = {"p50 ms": ("9.2f", "ms.p50"), "p99": ("9.2f", "ms.p99")}
-_FRAMES = {
-    "p50 ms": ("9.2f", "milliseconds.frame.p50"), "p99": ("9.2f", "milliseconds.frame.p99"),
-    "cold": ("9.0f", "cold_ms"), "levels": ("8.0f", "levels_apart"), "dB": ("7.1f", "psnr_db"),
-}  # fmt: skip
-COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
-    "tests": {"seconds": ("9.1f", "seconds")},
-    "backends": _FRAMES | {"device": ("8", "device")},
-    "ways": _FRAMES | {"MB": ("8.0f", "memory_mb")},
-    "kernels": {
-        "us": ("9.1f", "microseconds"), "torch": ("9.1f", "torch_microseconds"),
-        "memory": ("9.1f", "microseconds_from_memory"), "share": ("7.0%", "bandwidth_share"),
-    },
-    "training": _TIMES | {"batch": ("7", "batch"), "MB": ("8.0f", "memory_mb")},
-}  # fmt: skip
-"""By part, what its table shows."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, write the report, print the tables. Returns the exit code: 5 when something failed or
     differs from what it should be, else 8 when time ran out, else 4 without a GPU."""
+    from ..runtime.support.errors import SonomimeError
+    from ..runtime.support.process import Terminated, terminable
+
     args = parser().parse_args(argv)
-
-    from sonomime.runtime.support.errors import SonomimeError
-
-    if args.part is not None:
-        from .gpu.child import speaker
-        from .gpu.parts import run_part
-
-        # For the processes that a part starts: this checkout, installed or not.
-        before = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (args.part["folder"], before)))
-        run_part(args.part, speaker())
-        os._exit(0)  # everything is reported; CUDA's shutdown may hang
     try:
-        return Check(args).run()
+        with terminable(), tempfile.TemporaryDirectory() as folder:
+            return Check(args, folder).run()
     except SonomimeError as error:
         _complain(error.message, error.hint)
+        return error.exit_code
+    except Terminated as error:
         return error.exit_code
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    made.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write everything")
-    made.add_argument("--cpu-only", action="store_true", help="only what needs no GPU")
-    made.add_argument(
-        "--models", default="ours-ptg,lite", metavar="A,B",
-        help="presets to run and train in torch, untrained (ours-ptg,lite); empty: none",
-    )  # fmt: skip
-    made.add_argument("--checkpoint", metavar="FILE", help="run this trained model in torch too")
-    made.add_argument(
-        "--bundle", action="append", default=[], metavar="B",
-        help="time the backends on this bundle too; can be given more than once",
-    )  # fmt: skip
-    made.add_argument("--frames", type=int, default=300, metavar="N", help="frames timed (300)")
-    made.add_argument(
-        "--minutes", type=float, default=60.0, metavar="M", help="limits the total time (60)"
-    )
-    made.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    made.add_argument("--part", type=json.loads, help=argparse.SUPPRESS)
+    add = made.add_argument
+    add("-o", "--output", type=Path, metavar="FILE.json", help="write everything")
+    add("--cpu-only", action="store_true", help="only what needs no GPU")
+    models = "presets to run and train in torch, untrained (ours-ptg,lite); empty: none"
+    add("--models", default="ours-ptg,lite", metavar="A,B", help=models)
+    add("--checkpoint", metavar="FILE", help="run this trained model in torch too")
+    bundle = "time the backends on this bundle too; can be given more than once"
+    add("--bundle", action="append", default=[], metavar="B", help=bundle)
+    add("--frames", type=int, default=300, metavar="N", help="frames timed (300)")
+    add("--minutes", type=float, default=60.0, metavar="M", help="limits the total time (60)")
+    add("--no-compile", action="store_true", help="leave torch.compile out")
     return made
 
 
 def command(spec: dict[str, Any]) -> list[str]:
-    """The command of a part: this file, as from a checkout."""
-    return [sys.executable, str(Path(__file__).resolve()), "--part", json.dumps(spec)]
+    """The command of a process that works on a part."""
+    return [sys.executable, "-P", "-m", "sonomime.benchmarks.gpu.parts", json.dumps(spec)]
 
 
-class Part(NamedTuple):
+@dataclass
+class Part:
     """What processes are asked for, and the entry of the report that holds their answers."""
 
     title: str
-    spec: dict[str, Any]
-    entry: dict[str, Any]
-
-    @classmethod
-    def of(cls, title: str, kind: str, **spec: Any) -> Part:
-        """A part that has no answers yet."""
-        return cls(title, {"part": kind} | spec, {"rows": []})
+    kind: str
+    spec: dict[str, Any] = field(default_factory=dict)
+    entry: dict[str, Any] = field(default_factory=lambda: {"rows": []})
 
 
 class Check:
     """The parts, one after the other, and their report."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        from .gpu.state import read_state
+    def __init__(self, args: argparse.Namespace, folder: str) -> None:
+        """`folder`: for what is compiled."""
         from .measure import environment, installed
+        from .nvidia_smi import watch
 
-        self.args = args
+        self.args, self.folder = args, folder
         self.began = perf_counter()
-        self.machine = Part.of("machine", "machine")
-        self.parts: list[Part] = []
+        self.parts = [Part("machine", "machine")]
+        with watch() as state:
+            pass
         self.report = {
-            "asked": {name: value for name, value in vars(args).items() if name != "part"}
-            | {"output": str(args.output)},
+            "asked": vars(args) | {"output": str(args.output)},
             "environment": environment(),
             "absent": [module for module in _USED if not installed(module)],
-            "nvidia_smi": read_state(),
-            "machine": self.machine.entry,
-            "parts": {},
+            "nvidia_smi": state,
+            "machine": self.parts[0].entry,
         }
 
     def run(self) -> int:
         """Run everything. Returns the exit code."""
+        (machine,) = self.parts
         print("absent: " + (", ".join(self.report["absent"]) or "nothing"), flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            self.folder = folder
-            Path(folder, "sonomime").symlink_to(Path(__file__).resolve().parents[1])
-            if not self.args.cpu_only:
-                self._run(self.machine, 0.5)
-            why = "not asked for" if self.args.cpu_only else "not known"
-            gpu = self.machine.entry.setdefault("gpu", {"absent": why})
-            print(gpu.get("name") or f"no GPU: {gpu['absent']}", flush=True)
-            self.parts = self._all_parts(gpu)
-            self.report["parts"] = {part.title: part.entry for part in self.parts}
-            for part in self.parts:
-                self._show(part, 0.5)
-            # If time remains: what was skipped, then what torch compiles.
-            for part in self.parts:
-                if "left_out" in part.entry:
-                    self._show(part, 1.0)
-            for part in self.parts:
-                if part.spec["part"] == "ways" and not self.args.no_compile and "name" in gpu:
-                    part.spec["compiled"] = True
-                    self._show(part, 1.0)
+        if not self.args.cpu_only:
+            self._run(machine, 0.5)
+        why = "not asked for" if self.args.cpu_only else "not known"
+        gpu = machine.entry.setdefault("gpu", {"absent": why})
+        print(gpu.get("name") or f"no GPU: {gpu['absent']}", flush=True)
+        parts = list(self._planned(gpu))
+        self.parts += parts
+        self.report["parts"] = {part.title: part.entry for part in parts}
+        for part in parts:
+            self._show(part, 0.5)
+        # If time remains: what was skipped, then what torch compiles.
+        for part in parts:
+            if "left_out" in part.entry:
+                self._show(part, 1.0)
+        for part in parts:
+            if part.kind == "ways" and "name" in gpu and not self.args.no_compile:
+                part.spec["compiled"] = True
+                self._show(part, 1.0)
         self._save()
         return self._verdict(gpu)
 
-    def _all_parts(self, gpu: dict[str, Any]) -> list[Part]:
+    def _planned(self, gpu: dict[str, Any]) -> Iterator[Part]:
         """The most important ones first."""
         args, there = self.args, "name" in gpu
-        names = BACKENDS if not args.cpu_only else ("ort-cpu",)
-        models = [name for name in (args.checkpoint, *args.models.split(",")) if name]
-        presets = [name for name in models if name != args.checkpoint]
-        parts = [Part.of("tests marked gpu", "tests")]
+        without = {} if there else {"absent": "there is no GPU"}
+        no_torch = {} if gpu.get("in_torch") else {"absent": "torch is not installed, or no GPU"}
+        presets = [name for name in args.models.split(",") if name]
+        frames, in_torch = {"frames": args.frames}, without or no_torch
+        yield Part("tests marked gpu", "tests", {}, {"rows": []} | without)
         for bundle in (None, *args.bundle):
-            what = {"bundle": bundle, "names": names, "gpu": there, "frames": args.frames}
-            parts.append(Part.of(f"backends, {bundle or 'default bundle'}", "backends", **what))
-        parts.append(Part.of("kernels", "kernels"))
-        for model in models:
-            what = {"model": model, "frames": args.frames, "compiled": False}
-            parts.append(Part.of(f"{model} in torch", "ways", **what))
-        parts.append(Part.of("training steps", "training", models=presets))
-        for part in parts:
-            if part.spec["part"] == "backends":
-                continue
-            if not there:
-                part.entry["absent"] = "there is no GPU"
-            elif part.spec["part"] != "tests" and not gpu["in_torch"]:
-                part.entry["absent"] = "torch is not installed, or finds no GPU"
-        return parts
+            names = ("ort-cpu",) if args.cpu_only else BACKENDS
+            spec = frames | {"bundle": bundle, "names": names, "gpu": there}
+            yield Part(f"backends, {bundle or 'default bundle'}", "backends", spec)
+        yield Part("kernels", "kernels", {}, {"rows": []} | in_torch)
+        for model in filter(None, (args.checkpoint, *presets)):
+            spec = frames | {"model": model, "compiled": False}
+            yield Part(f"{model} in torch", "ways", spec, {"rows": []} | in_torch)
+        yield Part("training steps", "training", {"models": presets}, {"rows": []} | in_torch)
 
     def _show(self, part: Part, share: float) -> None:
         self._run(part, share)
@@ -203,53 +167,43 @@ class Check:
         row that it happened in."""
         from .gpu.child import listen
 
-        rows: list[dict[str, Any]] = part.entry["rows"]
-        known, at, complete = len(rows), "", False
+        entry, rows = part.entry, part.entry["rows"]
+        known = len(rows)
 
         def limit() -> float:
             left = until - perf_counter()
             return min(left, max(left / 2, ROW_SECONDS))
 
+        def heard(message: dict[str, Any]) -> None:
+            if "name" not in message:
+                entry.update(message)
+            elif rows and rows[-1]["name"] == message["name"]:
+                rows[-1] = message
+            else:
+                rows.append(message)
+            self._save()
+
         if limit() <= 0:
-            part.entry["left_out"] = ("the rest: " if rows else "") + "out of time"
+            entry["left_out"] = ("the rest: " if rows else "") + "out of time"
             self._save()
             return False
-
-        def heard(message: Message) -> None:
-            nonlocal at, complete
-            if "failed" in message and at:  # outside of what the row catches itself
-                message = {"row": {"name": at} | message}
-            complete = message.pop("complete", complete)
-            at = message.pop("begin", "")
-            if "row" in message:
-                rows.append(message["row"])
-            else:
-                part.entry.update(message)
-            self._save()
-
-        compiled = "build_seconds" in self.report["parts"].get("kernels", {})
-        library = f"{self.folder}/libsonomime_cuda.so" if compiled else None
         done = [row["name"] for row in rows]
-        spec = part.spec | {"folder": self.folder, "library": library, "done": done}
+        spec = {"part": part.kind, "folder": self.folder, "done": done} | part.spec
         ended = listen(command(spec), limit, heard)
-        if at:
-            rows.append({"name": at} | (ended or {"failed": "it ended without a result"}))
-        elif len(rows) == known and not complete:  # another process would not get further
-            part.entry.update(ended or {"failed": part.entry.get("failed", "no result")})
-            complete = True
+        begun = bool(rows) and rows[-1].pop("begun", False)
+        if begun or (ended and len(rows) == known):
+            why = {"failed": entry.pop("failed")} if "failed" in entry else ended
+            (rows[-1] if begun else entry).update(why or {"failed": "it ended without a result"})
         self._save()
-        return not complete
+        return bool(ended) and len(rows) > known
 
     def _verdict(self, gpu: dict[str, Any]) -> int:
-        from .gpu.rows import trouble
-
         if self.args.output is not None:
             print(self.args.output)
-        parts = [self.machine, *self.parts]
-        rows = [(row["name"], row) for part in parts for row in part.entry["rows"]]
-        rows += [(f"{part.title} ({trouble(part.entry)})", part.entry) for part in parts]
-        wrong = [name for name, row in rows if "failed" in row or not row.get("agrees", True)]
-        cut = [name for name, row in rows if "stopped" in row or "left_out" in row]
+        found = [(row["name"], row) for part in self.parts for row in part.entry["rows"]]
+        found += [(f"{part.title} ({trouble(part.entry)})", part.entry) for part in self.parts]
+        wrong = [name for name, row in found if "failed" in row or not row.get("agrees", True)]
+        cut = [name for name, row in found if "stopped" in row or "left_out" in row]
         if wrong:
             _complain(f"failed, or differs from what it should be: {'; '.join(wrong)}")
         if cut:
@@ -280,45 +234,37 @@ class Check:
 
 def lines(part: Part) -> Iterator[str]:
     """What a part has found so far, as text."""
-    from .gpu.rows import table, trouble
+    from .measure import table
 
     entry, rows = part.entry, part.entry["rows"]
-    why = f"not checked: {entry['absent']}" if "absent" in entry else trouble(entry)
-    yield part.title + (f": {why}" if why else "")
-    if part.spec["part"] == "tests" and rows:
+    yield part.title + (f": {why}" if (why := trouble(entry)) else "")
+    if part.kind == "tests" and rows:
         passed = [row for row in rows if row.keys() == {"name", "seconds"}]
         yield f"{len(passed)} of {len(rows)} passed"
         rows = [row for row in rows if row not in passed]
-    if rows:
-        yield from table(rows, part.spec["part"], COLUMNS[part.spec["part"]])
+    shown = [(row["name"], trouble(row) or row) for row in rows]
+    for line, row in zip(table(part.kind, shown, COLUMNS), [{}, *rows], strict=False):
+        throttled = row.get("gpu", {}).get("throttled", False)
+        differs = "" if row.get("agrees", True) else "  DIFFERS"
+        yield line + differs + ("  THROTTLED" if throttled else "")
+
+
+def trouble(row: dict[str, Any]) -> str:
+    """Why a row, or a part, is incomplete; empty when it is complete."""
+    words = ("absent", "skipped", "failed", "stopped", "left_out")
+    return "; ".join(f"{word.replace('_', ' ')}: {row[word]}" for word in words if word in row)
 
 
 def _complain(what: str, cure: str = "") -> None:
     print(f"error: {what}" + (f"\nhint: {cure}" if cure else ""), file=sys.stderr)
 
 
-def _link_checkout() -> None:
-    """Make the checkout that this file lies in the package `sonomime`, whatever it is called."""
-    here = Path(__file__).resolve().parent
-    root = here.parent
-    # Else modules beside this file would be found under their bare names.
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
-    spec = importlib.util.spec_from_file_location(
-        "sonomime", root / "__init__.py", submodule_search_locations=[str(root)]
-    )
-    assert spec is not None and spec.loader is not None
-    package = importlib.util.module_from_spec(spec)
-    sys.modules["sonomime"] = package
-    spec.loader.exec_module(package)
-
-
 if __name__ == "__main__":
-    if not __package__:
-        _link_checkout()
-    from sonomime.benchmarks.gpu_check import main as run
+    with tempfile.TemporaryDirectory() as home:
+        # This checkout is the package, whatever its folder is called; here and in the parts.
+        Path(home, "sonomime").symlink_to(Path(__file__).resolve().parents[1])
+        sys.path[0] = home  # not this file's own folder, whose modules have bare names there
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (home, os.getenv("PYTHONPATH"))))
+        from sonomime.benchmarks.gpu_check import main as run
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
-            # As an exit, so that what it has started is stopped too.
-            signal.signal(number, lambda number, frame: sys.exit(128 + number))
-    sys.exit(run())
+        sys.exit(run())

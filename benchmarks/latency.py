@@ -8,9 +8,12 @@ clock on a CPU and by events on a GPU, where the rest of a frame is the host's w
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from operator import sub
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -24,61 +27,54 @@ from ..runtime.bundle.bundle import Bundle
 from ..runtime.media.frames import Image, read_image, resize
 from ..runtime.media.video import open_source
 from ..runtime.pipeline import SAMPLES
-from ..runtime.support.errors import ConfigError
+from ..runtime.support.errors import BackendError, ConfigError
 from ..runtime.support.progress import progress
-from .cold_start import time_cold_start
-from .gpu.state import Watch, state_line
-from .measure import environment, summarise
+from .measure import environment, seconds_of, summarise, table
+from .nvidia_smi import state_line, watch
 
 MOST_INPUTS = 60  # frames kept in memory and repeated
 COMPOSED = 800, 600  # the size at which frames are composed
 TORCH = "torch"  # not a backend of the runtime: the same stages in torch
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to time.
+def measure_latency(
+    bundle: Path | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+    frames: int = 200,
+    warmup: int = 20,
+    cold: int = 3,
+    torch: Path | None = None,
+    device: int | None = None,
+) -> dict[str, Any]:
+    """Time a bundle's frames; the report is plain data, raw samples included.
 
-    Attributes:
+    Args:
         bundle: None is the default one.
         backend: one of the runtime's, or `torch`.
         threads: None is the physical cores.
         cold: number of new processes timed to their first frame.
         torch: a checkpoint to compare with, or the one to run with backend `torch`.
         device: number of the GPU; None is the first.
-    """
-
-    bundle: Path | None = None
-    backend: str = "auto"
-    threads: int | None = None
-    frames: int = 200
-    warmup: int = 20
-    cold: int = 3
-    torch: Path | None = None
-    device: int | None = None
-
-
-def measure_latency(plan: Plan) -> dict[str, Any]:
-    """Run the plan and return the report as plain data, raw samples included.
 
     Raises:
         ConfigError: fewer than one frame, a negative number, threads out of range, an unknown
             backend, or one that takes no GPU's number.
         SonomimeError: the bundle or the checkpoint cannot be used.
     """
-    if plan.frames < 1 or plan.warmup < 0 or plan.cold < 0:
+    if frames < 1 or warmup < 0 or cold < 0:
         raise ConfigError("bench needs at least 1 frame, and no negative numbers")
-    threads = resolve_threads(plan.threads)
-    bundle = Bundle.open(plan.bundle)
-    in_torch = plan.backend == TORCH
-    if in_torch and plan.device is not None:
+    threads = resolve_threads(threads)
+    opened = Bundle.open(bundle)
+    in_torch = backend == TORCH
+    if in_torch and device is not None:
         raise ConfigError(
             "backend 'torch' takes the first GPU that it sees, none by its number",
             "set CUDA_VISIBLE_DEVICES to that number instead",
         )
     if not in_torch:
-        plan = replace(plan, backend=resolve_backend(plan.backend, plan.device))
-    manifest = bundle.manifest
+        backend = resolve_backend(backend, device)
+    manifest = opened.manifest
     report: dict[str, Any] = {
         "scenario": "closed loop",
         "bundle": {
@@ -87,46 +83,67 @@ def measure_latency(plan: Plan) -> dict[str, Any]:
             "precision": manifest.precision,
             "size": manifest.image.size,
             "channels": manifest.image.channels,
-            "digest": bundle.digest,
+            "digest": opened.digest,
         },
         "threads": threads,
         "environment": environment(),
     }
-    runs = range(0 if in_torch else plan.cold)
-    cold = [time_cold_start(bundle, plan.backend, threads, plan.device) for _ in runs]
-    with _open(bundle, plan, threads) as animator:
-        report |= measure_warm(animator, plan.frames, plan.warmup, plan.device or 0)
-    if cold:
-        report["cold_start_ms"] = cold
-    if plan.torch is not None and not in_torch:
+    if cold and not in_torch:
+        runs = [time_cold_start(opened, backend, threads, device) for _ in range(cold)]
+        report["cold_start_ms"] = runs
+    if in_torch:
+        from .torch_bench import open_torch
+
+        animator = open_torch(opened, torch, threads)
+    else:
+        animator = Animator.open(opened, backend, threads=threads, device=device)
+    with animator:
+        warm, samples = measure_warm(animator, frames, warmup, device or 0)
+    report |= warm
+    report["samples_ms"] = {
+        name: np.round(1e3 * np.asarray(s), 4).tolist() for name, s in samples.items()
+    }
+    if torch is not None and not in_torch:
         from .torch_bench import compare_with_torch
 
-        source, driving = inputs(manifest.image.channels)
-        report["torch"] = compare_with_torch(
-            bundle, plan.torch, threads, source, driving, plan.frames
-        )
+        pictures = inputs(manifest.image.channels)
+        report["torch"] = compare_with_torch(opened, torch, threads, *pictures, frames)
     return report
 
 
-def measure_warm(animator: Animator, count: int, warmup: int, device: int = 0) -> dict[str, Any]:
+def measure_warm(
+    animator: Animator, count: int, warmup: int, device: int = 0
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
     """Warm frames of the package's samples, their stages, and composing where there are layers.
 
     Args:
         device: number of the GPU to watch, if the animator is on one.
+
+    Returns:
+        The report, and the seconds of every frame by what was timed.
     """
     source, driving = inputs(animator.session.chain.image.channels)
+    animator.reset()
     animator.set_source(source)
     frames = itertools.cycle(driving)
     backend: Any = animator.session.backend
     gpu = hasattr(backend, "captured")
-    with Watch(device) if gpu else nullcontext() as watch:
+    with watch(device) if gpu else nullcontext({}) as state:
         for frame in itertools.islice(frames, warmup):
             animator.animate(frame)
-        samples = _time_frames(animator, itertools.islice(frames, count), count)
+        # The whole call, each stage, and the rest, the runtime's own.
+        samples: dict[str, list[float]] = {n: [] for n in ("frame", *animator.timings, "own")}
+        for frame in progress(itertools.islice(frames, count), count, "bench"):
+            (whole,) = seconds_of(lambda frame=frame: animator.animate(frame), 1)
+            own = whole - sum(animator.timings.values())
+            for name, seconds in {"frame": whole, **animator.timings, "own": own}.items():
+                samples[name].append(seconds)
         if animator.session.chain.layers is not None:
-            again = itertools.islice(frames, count)
-            name = "compose {}x{}".format(*COMPOSED)
-            samples[name] = _time_composing(animator, source, again, count)
+            animator.set_source(resize(source, *COMPOSED))
+            composed = samples["compose {}x{}".format(*COMPOSED)] = []
+            for frame in progress(itertools.islice(frames, count), count, "compose"):
+                animator.animate(frame)
+                composed += seconds_of(animator.compose, 1)
     report = {
         "backend": backend.name,
         "device": backend.device,
@@ -135,21 +152,10 @@ def measure_warm(animator: Animator, count: int, warmup: int, device: int = 0) -
         "warmup": warmup,
         "milliseconds": {name: summarise(values) for name, values in samples.items()},
         "own_share": median(np.asarray(samples["own"]) / np.asarray(samples["frame"])),
-        "samples_ms": {
-            name: [round(value * 1e3, 4) for value in values] for name, values in samples.items()
-        },
     }
-    if watch is not None:
-        report |= {"cuda_graph": backend.captured, "gpu": watch.summary}
-    return report
-
-
-def _open(bundle: Bundle, plan: Plan, threads: int) -> Animator:
-    if plan.backend == TORCH:
-        from .torch_bench import open_torch
-
-        return open_torch(bundle, plan.torch, threads)
-    return Animator.open(bundle, plan.backend, threads=threads, device=plan.device)
+    if gpu:
+        report |= {"cuda_graph": backend.captured, "gpu": state}
+    return report, samples
 
 
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -161,15 +167,13 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
     )
     yield f"{report['device']}, {report['threads']} threads, {machine['cpu']}"
     yield f"load average before: {machine['load_average'][0]}"
-    if "cold_start_ms" in report:
-        for run in report["cold_start_ms"]:
-            steps = ", ".join(f"{k} {v:.0f}" for k, v in run.items() if k != "total")
-            yield f"cold start {run['total']:.0f} ms: {steps}"
-    count = report["milliseconds"]["frame"]["count"]
-    yield f"{'ms':<16}" + "".join(f"{k:>9}" for k in _COLUMNS) + f"   {count} warm frames"
-    for name, row in report["milliseconds"].items():
-        cells = (f"{row[k]:9.3f}" if row[k] is not None else f"{'-':>9}" for k in _COLUMNS)
-        yield f"{name:<16}" + "".join(cells)
+    for run in report.get("cold_start_ms", ()):
+        steps = ", ".join(f"{k} {v:.0f}" for k, v in run.items() if k != "total")
+        yield f"cold start {run['total']:.0f} ms: {steps}"
+    columns = {name: name for name in ("min", "mean", "p50", "p90", "p99", "max")}
+    lines = table("ms", list(report["milliseconds"].items()), columns)
+    yield f"{next(lines)}   {report['milliseconds']['frame']['count']} warm frames"
+    yield from lines
     yield f"runtime's own share of a frame: {report['own_share']:.2%}"
     if "gpu" in report:
         yield "stages by CUDA events, " + ("one CUDA graph" if report["cuda_graph"] else "no graph")
@@ -183,9 +187,6 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"frames of both within {torch['levels_apart']} grey levels"
 
 
-_COLUMNS = ("min", "mean", "p50", "p90", "p99", "max")
-
-
 def inputs(channels: int) -> tuple[Image, list[Image]]:
     """Source and driving frames: the samples that come with the package."""
     with open_source(SAMPLES / "driving.mp4", channels=channels) as source:
@@ -193,30 +194,58 @@ def inputs(channels: int) -> tuple[Image, list[Image]]:
     return read_image(SAMPLES / "still.png"), frames
 
 
-def _time_frames(animator: Animator, frames: Iterator[Image], count: int) -> dict[str, list[float]]:
-    """Seconds of every frame: the whole call, each stage, and the rest, the runtime's own."""
-    stages = list(animator.timings)
-    samples: dict[str, list[float]] = {"frame": [], **{name: [] for name in stages}, "own": []}
-    for frame in progress(frames, count, "bench"):
-        begin = perf_counter()
-        animator.animate(frame)
-        whole = perf_counter() - begin
-        samples["frame"].append(whole)
-        for name, seconds in animator.timings.items():
-            samples[name].append(seconds)
-        samples["own"].append(whole - sum(animator.timings.values()))
-    return samples
+# It prints a line the moment that the frame is there, so that the caller can time the whole.
+_SCRIPT = """
+from time import perf_counter
+marks = [perf_counter()]
+import json, sys
+from sonomime.runtime import Animator, SonomimeError
+from sonomime.runtime.media.frames import read_image
+bundle, backend, threads, source, driving, device = json.loads(sys.argv[1])
+marks.append(perf_counter())
+try:
+    animator = Animator.open(bundle, backend, threads=threads, device=device)
+    marks.append(perf_counter())
+    animator.set_source(read_image(source))
+    marks.append(perf_counter())
+    animator.animate(read_image(driving))
+    marks.append(perf_counter())
+except SonomimeError as error:
+    sys.exit(print(json.dumps({"message": error.message, "hint": error.hint})))
+print(json.dumps(marks), flush=True)
+"""
 
 
-def _time_composing(
-    animator: Animator, source: Image, frames: Iterator[Image], count: int
-) -> list[float]:
-    """Seconds that composing adds to every frame, for a source of that size."""
-    animator.set_source(resize(source, *COMPOSED))
-    seconds = []
-    for frame in progress(frames, count, "compose"):
-        animator.animate(frame)
-        begin = perf_counter()
-        animator.compose()
-        seconds.append(perf_counter() - begin)
-    return seconds
+def time_cold_start(
+    bundle: Bundle, backend: str, threads: int, device: int | None = None
+) -> dict[str, float]:
+    """Start an interpreter, open a bundle and make a frame of its golden pictures.
+
+    Args:
+        backend, threads, device: as for Animator.open.
+
+    Returns:
+        Milliseconds by step: interpreter, imports, open, set_source, first_frame; and `total`.
+
+    Raises:
+        BackendError: the process failed.
+    """
+    golden = bundle.manifest.golden
+    source, driving = (str(bundle.folder / each.file) for each in (golden.source, golden.driving))
+    argument = json.dumps([str(bundle.folder), backend, threads, source, driving, device])
+    command = [sys.executable, "-c", _SCRIPT, argument]
+    begin = perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        line = process.stdout.readline()
+        total = perf_counter() - begin
+        errors = process.stderr.read().decode(errors="replace").strip()
+    said = json.loads(line) if line else {"message": (errors or "no reason").splitlines()[-1]}
+    if isinstance(said, dict):
+        raise BackendError(
+            f"a new process did not reach its first frame: {said['message']}", said.get("hint", "")
+        )
+    names = ("imports", "open", "set_source", "first_frame")
+    steps = dict(zip(names, map(sub, said[1:], said), strict=True))
+    steps = {"interpreter": total - sum(steps.values()), **steps, "total": total}
+    return {step: round(1e3 * seconds, 2) for step, seconds in steps.items()}

@@ -1,4 +1,4 @@
-"""Numbers out of samples, and the record of the machine that they were taken on."""
+"""Numbers out of samples, tables of them, and the record of the machine that they come from."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import importlib.util
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,59 @@ def summarise(seconds: Sequence[float]) -> dict[str, float | None]:
         "count": len(ms), "min": low, "mean": float(ms.mean()), "p50": p50, "p90": p90,
         "p99": tail, "max": high,
     }  # fmt: skip
+
+
+def seconds_of(work: Callable[[], object], count: int) -> list[float]:
+    """How long each of `count` calls takes, in seconds."""
+    marks = [perf_counter()]
+    for _ in range(count):
+        work()
+        marks.append(perf_counter())
+    return np.diff(marks).tolist()
+
+
+def agrees(levels: int, decibels: float, least: float) -> dict[str, Any]:
+    """How far a frame is from what it should be, and whether its PSNR is at least `least` dB."""
+    return {
+        "levels_apart": levels,
+        "psnr_db": min(decibels, 120.0),  # JSON has no infinity
+        "agrees": decibels >= least,
+    }
+
+
+def table(
+    title: str, rows: Sequence[tuple[str, Mapping[str, Any] | str]], columns: Mapping[str, str]
+) -> Iterator[str]:
+    """Rows as text, one line each, below a heading; nothing without rows.
+
+    Args:
+        title: the heading of the rows' names.
+        rows: name and values, or a text in their place.
+        columns: by heading, the keys of the value in a row, with dots between them. A column
+            that no row has is left out.
+    """
+    cells = {name: [_value(row, path) for path in columns.values()] for name, row in rows}
+    used = [i for i in range(len(columns)) if any(each[i] != "" for each in cells.values())]
+    width = 2 + max((len(name) for name in (title, *cells)), default=0)
+    if rows:
+        yield f"{title:<{width}}" + "".join(f"{list(columns)[i]:>10}" for i in used)
+    for name, row in rows:
+        text = row if isinstance(row, str) else "".join(_cell(cells[name][i]) for i in used)
+        yield f"{name:<{width}}{text}"
+
+
+def _value(row: Any, path: str) -> Any:
+    for name in path.split("."):
+        row = row.get(name, "") if isinstance(row, Mapping) else ""
+    return row
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str) and value:
+        return f"  {value}"
+    if isinstance(value, float):
+        value = f"{value:.3f}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{'-' if value in (None, '') else value:>10}"
 
 
 def environment() -> dict[str, Any]:
@@ -77,11 +131,9 @@ def _commit() -> str | None:
     if not (root / ".git").exists():
         return None
 
-    def said(*words: str) -> str:
-        command = ["git", "-C", str(root), *words]
-        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10)
-
+    words = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     with suppress(OSError, subprocess.SubprocessError):
-        changed = said("status", "--porcelain", "-uno").strip()
-        return said("rev-parse", "HEAD").strip() + ("+" if changed else "")
+        return subprocess.check_output(
+            ["git", "-C", str(root), *words], stderr=subprocess.DEVNULL, text=True, timeout=10
+        ).strip()
     return None

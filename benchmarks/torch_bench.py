@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -20,11 +19,27 @@ from ..runtime.session import Session
 from ..runtime.support.errors import ConfigError
 from ..training.checkpoint import load_checkpoint
 from ..training.config import load_config
+from ..training.models.base import Model
 from ..training.models.families import family_of
 from ..training.torch_backend import TorchBackend
-from .measure import summarise
+from .measure import seconds_of, summarise
 
 BLOCKS = 8  # of the comparison
+
+
+def model_of(checkpoint: Path | None, preset: str, *overrides: str) -> Model:
+    """The model of a checkpoint, else of a preset, untrained.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+        ConfigError: there is no such preset.
+    """
+    if checkpoint is not None:
+        return load_checkpoint(checkpoint).model()
+    config = load_config(preset, overrides)
+    torch.manual_seed(0)
+    model: Model = family_of(config.model).model(config.model)
+    return model.eval()
 
 
 def open_torch(bundle: Bundle, checkpoint: Path | None, threads: int) -> Animator:
@@ -36,23 +51,16 @@ def open_torch(bundle: Bundle, checkpoint: Path | None, threads: int) -> Animato
         ConfigError: no checkpoint, and no preset of the bundle's name.
     """
     torch.set_num_threads(threads)
-    if checkpoint is not None:
-        model = load_checkpoint(checkpoint).model()
-    else:
-        manifest = bundle.manifest
-        overrides = (
-            f"model.image_size={manifest.image.size}",
-            f"model.channels={manifest.image.channels}",
-            f"model.geometry={manifest.geometry}",
-        )
-        try:
-            config = load_config(manifest.preset, overrides)
-        except ConfigError as error:
-            raise ConfigError(
-                f"bundle {manifest.name!r} does not say how its model is built: {error.message}",
-                "give its checkpoint: --torch CHECKPOINT",
-            ) from error
-        model = family_of(config.model).model(config.model).eval()
+    manifest = bundle.manifest
+    size, channels, geometry = manifest.image.size, manifest.image.channels, manifest.geometry
+    sizes = f"image_size={size}", f"channels={channels}", f"geometry={geometry}"
+    try:
+        model = model_of(checkpoint, manifest.preset, *(f"model.{each}" for each in sizes))
+    except ConfigError as error:
+        raise ConfigError(
+            f"bundle {manifest.name!r} does not say how its model is built: {error.message}",
+            "give its checkpoint: --torch CHECKPOINT",
+        ) from error
     chain = family_of(model.config).chain(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Animator(Session(chain, TorchBackend(chain, device)))
@@ -87,13 +95,9 @@ def compare_with_torch(
         return to_image(oracle.animate(fit(frame))[FRAME])
 
     def block(animate: Callable[[Image], Image]) -> list[float]:
-        seconds = []
         animate(driving[0])  # the other side has just used the threads and caches
-        for frame in itertools.islice(itertools.cycle(driving), max(2, frames // BLOCKS)):
-            begin = perf_counter()
-            animate(frame)
-            seconds.append(perf_counter() - begin)
-        return seconds
+        given = itertools.cycle(driving)
+        return seconds_of(lambda: animate(next(given)), max(2, frames // BLOCKS))
 
     with Animator.open(bundle, "ort-cpu", threads=threads) as animator:
         animator.set_source(source)

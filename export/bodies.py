@@ -1,4 +1,4 @@
-"""The function bodies of the custom operators, in ONNX's text form (opset 20).
+"""The function bodies of the custom operators, as ONNX nodes (opset 20).
 
 A body defines its operator. ONNX Runtime and TensorRT-RTX inline it, TensorRT too if the plugin is
 absent; a kernel must compute the same. Sizes are read from the inputs and the geometry is
@@ -13,268 +13,182 @@ twentieth of a pixel coarse.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
 import onnx
-import onnx.parser
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-# Pixel centres of an axis of `count` pixels (int64 scalar), float32 [count].
-_AXIS = """
-   {out}_index = Range(zero, {count}, one)
-   {out}_pixel = Cast<to = 1>({out}_index)
-   {out}_size = Cast<to = 1>({count})
-   {out}_twice = Mul({out}_pixel, two_f)
-   {out}_centre = Add({out}_twice, half_pixel_f)
-   {out}_less = Sub(half_pixel_f, one_f)
-   {out}_span = Add({out}_size, {out}_less)
-   {out}_from0 = Div({out}_centre, {out}_span)
-   {out} = Sub({out}_from0, one_f)
-"""
+from ..training.models.operators import DOMAIN, OPSET
 
-_CONSTANTS = """
-   half_pixel_f = Constant<value_float: float = @half_pixel>()
-   zero = Constant<value = int64 {0}>()
-   one = Constant<value = int64 {1}>()
-   zero_f = Constant<value = float {0.0}>()
-   one_f = Constant<value = float {1.0}>()
-   two_f = Constant<value = float {2.0}>()
-"""
+FLOAT = TensorProto.FLOAT
+_LINEAR: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+_SAMPLE: dict[str, Any] = {"mode": "linear", "padding_mode": "zeros", "align_corners": 0}
 
 
-def _axis(out: str, count: str) -> str:
-    return _AXIS.format(out=out, count=count)
+class Body:
+    """The nodes of a body: `op.Add(a, b)` appends one and returns the name of what it makes."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, str] = {}
+
+    def __getattr__(self, kind: str) -> Callable[..., Any]:
+        def append(*inputs: str, outputs: int = 1, **attributes: Any) -> Any:
+            names = [f"v{len(self.nodes)}_{i}" for i in range(outputs)]
+            self.nodes.append(helper.make_node(kind, inputs, names, **attributes))
+            return names[0] if outputs == 1 else names
+
+        return append
+
+    def constant(self, value: Any) -> str:
+        """A float32 or int64 number or array."""
+        array = np.asarray(value)
+        if array.dtype != np.int64:
+            array = array.astype(np.float32)
+        if repr(array) not in self._constants:
+            made = self.Constant(value=numpy_helper.from_array(array))
+            self._constants[repr(array)] = made
+        return self._constants[repr(array)]
+
+    def attribute(self, name: str) -> str:
+        """A number that each node of the operator sets."""
+        if name not in self._constants:
+            self._constants[name] = self.Constant()
+            refers = {"name": "value_float", "type": AttributeProto.FLOAT, "ref_attr_name": name}
+            self.nodes[-1].attribute.append(AttributeProto(**refers))
+        return self._constants[name]
+
+    def axis(self, count: str) -> str:
+        """Pixel centres of an axis of `count` pixels (int64, scalar): float32 [count]."""
+        one, half_pixel = self.constant(1.0), self.attribute("half_pixel")
+        pixel = self.Cast(self.Range(self.constant(0), count, self.constant(1)), to=FLOAT)
+        centre = self.Add(self.Mul(pixel, self.constant(2.0)), half_pixel)
+        span = self.Add(self.Cast(count, to=FLOAT), self.Sub(half_pixel, one))
+        return self.Sub(self.Div(centre, span), one)
+
+    def axes(self, tensor: str, first: int) -> tuple[str, str]:
+        """Pixel centres in x and y of a tensor whose height is dimension `first`."""
+        height, width = (self.Shape(tensor, start=i, end=i + 1) for i in (first, first + 1))
+        return self.axis(self.Squeeze(width)), self.axis(self.Squeeze(height))
+
+    def grid(self, size: str, xs: str, ys: str) -> str:
+        """All pixel centres times half_pixel, as planes [1, 2, h, w]."""
+        one, half_pixel = self.constant([1]), self.attribute("half_pixel")
+        shape = self.Concat(one, one, size, axis=0)
+        x = self.Expand(self.Mul(xs, half_pixel), shape)
+        y = self.Expand(self.Unsqueeze(self.Mul(ys, half_pixel), one), shape)
+        return self.Concat(x, y, axis=1)
 
 
-# xs: [w], ys: [h] -> planes [1, 2, h, w] of all pixel centres, times half_pixel.
-_PLANES = """
-   {out}_shape = Concat<axis = 0>(one_1, one_1, {size})
-   {out}_xs = Mul({xs}, half_pixel_f)
-   {out}_x = Expand({out}_xs, {out}_shape)
-   {out}_ys = Mul({ys}, half_pixel_f)
-   {out}_column = Unsqueeze({out}_ys, one_1)
-   {out}_y = Expand({out}_column, {out}_shape)
-   {out} = Concat<axis = 1>({out}_x, {out}_y)
-"""
+def warp_occlude(op: Body, feature: str, deformation: str, occlusion: str) -> str:
+    """As training.models.operators.warp_occlude."""
+    one, halves = op.constant([1]), op.constant([1, 1])
+    size, map_size = op.Shape(feature, start=2, end=4), op.Shape(deformation, start=1, end=3)
+    # Not a Transpose: ONNX Runtime would move it past the Resize, which is slow with channels last.
+    shape = op.Concat(one, one, map_size, axis=0)
+    planes = [op.Reshape(x, shape) for x in op.Split(deformation, halves, axis=3, outputs=2)]
+    displacement = op.Sub(op.Concat(*planes, axis=1), op.grid(map_size, *op.axes(deformation, 1)))
+    planes_size = op.Concat(one, op.constant([2]), size, axis=0)
+    resized = op.Resize(displacement, "", "", planes_size, **_LINEAR)
+    points = op.Transpose(op.Add(resized, op.grid(size, *op.axes(feature, 2))), perm=[0, 2, 3, 1])
+    warped = op.GridSample(op.Cast(feature, to=FLOAT), points, **_SAMPLE)
+    occlusion_size = op.Concat(op.Shape(occlusion, start=0, end=2), size, axis=0)
+    seen = op.Resize(occlusion, "", "", occlusion_size, **_LINEAR)
+    return op.CastLike(op.Mul(warped, seen), feature)
 
-WARP_OCCLUDE = (
-    """
-<domain: "sonomime", opset_import: ["" : 20]>
-WarpOcclude <half_pixel, plugin_namespace, plugin_version>
-(feature, deformation, occlusion) => (occluded)
-{"""
-    + _CONSTANTS
-    + """
-   one_1 = Constant<value_ints = [1]>()
-   two_1 = Constant<value_ints = [2]>()
-   size = Shape<start = 2, end = 4>(feature)
-   height_1 = Shape<start = 2, end = 3>(feature)
-   width_1 = Shape<start = 3, end = 4>(feature)
-   height = Squeeze(height_1)
-   width = Squeeze(width_1)
-   map_size = Shape<start = 1, end = 3>(deformation)
-   map_height_1 = Shape<start = 1, end = 2>(deformation)
-   map_width_1 = Shape<start = 2, end = 3>(deformation)
-   map_height = Squeeze(map_height_1)
-   map_width = Squeeze(map_width_1)
-"""
-    + _axis("map_xs", "map_width")
-    + _axis("map_ys", "map_height")
-    + _axis("xs", "width")
-    + _axis("ys", "height")
-    + _PLANES.format(out="map_grid", size="map_size", xs="map_xs", ys="map_ys")
-    + _PLANES.format(out="grid", size="size", xs="xs", ys="ys")
-    + """
-   # Not a Transpose: ONNX Runtime would move it past the Resize, which is slow with channels last.
-   split_2 = Constant<value_ints = [1, 1]>()
-   plane_shape = Concat<axis = 0>(one_1, one_1, map_size)
-   read_x, read_y = Split<axis = 3>(deformation, split_2)
-   plane_x = Reshape(read_x, plane_shape)
-   plane_y = Reshape(read_y, plane_shape)
-   planes = Concat<axis = 1>(plane_x, plane_y)
-   displacement = Sub(planes, map_grid)
-   planes_size = Concat<axis = 0>(one_1, two_1, size)
-   resized = Resize<mode = "linear", coordinate_transformation_mode = "half_pixel">
-      (displacement, , , planes_size)
-   where = Add(resized, grid)
-   points = Transpose<perm = [0, 2, 3, 1]>(where)
-   feature_f = Cast<to = 1>(feature)
-   warped = GridSample<mode = "linear", padding_mode = "zeros", align_corners = 0>
-      (feature_f, points)
-   occlusion_channels = Shape<start = 0, end = 2>(occlusion)
-   occlusion_size = Concat<axis = 0>(occlusion_channels, size)
-   seen = Resize<mode = "linear", coordinate_transformation_mode = "half_pixel">
-      (occlusion, , , occlusion_size)
-   product = Mul(warped, seen)
-   occluded = CastLike(product, feature)
+
+class Motions(NamedTuple):
+    """The keypoints' motions over K + 1 slots, slot 0 the identity:
+    T_k(z) = p_k^S + J_k^S (J_k^D)^-1 (z - p_k^D)."""
+
+    moved: tuple[str, str]  # x and y of T_k(z), (1, K+1, h, w)
+    from_driving: tuple[str, str]  # z - p_k^D: x (1, K+1, 1, w), y (1, K+1, h, 1)
+    pixel: tuple[str, str]  # z: x (1, 1, 1, w), y (1, 1, h, 1)
+    source: tuple[str, str]  # p_k^S (1, K+1, 1, 1)
+
+
+def _motions(op: Body, sized: str, *keypoints: str) -> Motions:
+    """Over the pixels of `sized`, of source and driving keypoints (1, K, 2), (1, K, 2, 2)."""
+    source_value, source_jacobian, driving_value, driving_jacobian = keypoints
+
+    def slots(first: list[float], given: str) -> list[str]:
+        """The numbers of all slots, one tensor (1, K+1, 1, 1) for each."""
+        count = len(first)
+        rest = op.Reshape(given, op.constant([1, -1, count, 1]))
+        every = op.Concat(op.constant(np.reshape(first, (1, 1, count, 1))), rest, axis=1)
+        parts: list[str] = op.Split(every, op.constant([1] * count), axis=2, outputs=count)
+        return parts
+
+    a, b, c, d = slots([1.0, 0.0, 0.0, 1.0], source_jacobian)
+    da, db, dc, dd = slots([1.0, 0.0, 0.0, 1.0], driving_jacobian)
+    source_x, source_y = slots([0.0, 0.0], source_value)
+    driving_x, driving_y = slots([0.0, 0.0], driving_value)
+    det = op.Sub(op.Mul(da, dd), op.Mul(db, dc))
+    held = op.Max(op.Abs(det), op.constant(0.001))
+    sign = op.Where(op.Less(det, op.constant(0.0)), op.constant(-1.0), op.constant(1.0))
+    safe = op.Mul(held, sign)
+    xx = op.Div(op.Sub(op.Mul(a, dd), op.Mul(b, dc)), safe)
+    xy = op.Div(op.Sub(op.Mul(b, da), op.Mul(a, db)), safe)
+    yx = op.Div(op.Sub(op.Mul(c, dd), op.Mul(d, dc)), safe)
+    yy = op.Div(op.Sub(op.Mul(d, da), op.Mul(c, db)), safe)
+    xs, ys = op.axes(sized, 2)
+    row = op.Reshape(xs, op.constant([1, 1, 1, -1]))
+    column = op.Reshape(ys, op.constant([1, 1, -1, 1]))
+    x, y = op.Sub(row, driving_x), op.Sub(column, driving_y)
+    moved_x = op.Add(op.Add(op.Mul(xx, x), source_x), op.Mul(xy, y))
+    moved_y = op.Add(op.Add(op.Mul(yx, x), source_y), op.Mul(yy, y))
+    return Motions((moved_x, moved_y), (x, y), (row, column), (source_x, source_y))
+
+
+def sparse_motion(op: Body, source_small: str, *keypoints: str) -> str:
+    """As training.models.keypoints.operators.sparse_motion."""
+    motions = _motions(op, source_small, *keypoints)
+    one, two, any_number = op.constant([1]), op.constant([2]), op.constant([-1])
+    spread = op.Mul(op.attribute("variance"), op.constant(-2.0))
+
+    def heatmap(x: str, y: str) -> str:
+        column, row = (op.Exp(op.Div(op.Mul(z, z), spread)) for z in (y, x))
+        return str(op.Mul(column, row))
+
+    from_source = map(op.Sub, motions.pixel, motions.source)
+    heatmaps = op.Sub(heatmap(*motions.from_driving), heatmap(*from_source))
+    channels, height, width = (op.Shape(source_small, start=i, end=i + 1) for i in (1, 2, 3))
+    moved = op.Concat(*(op.Unsqueeze(z, any_number) for z in motions.moved), axis=-1)
+    stacked = op.Reshape(moved, op.Concat(one, any_number, width, two, axis=0))
+    sampled = op.GridSample(source_small, stacked, **_SAMPLE)
+    shape = op.Concat(one, channels, any_number, height, width, axis=0)
+    by_slot = op.Transpose(op.Reshape(sampled, shape), perm=[0, 2, 1, 3, 4])
+    pairs = op.Concat(op.Unsqueeze(heatmaps, two), by_slot, axis=2)
+    return str(op.Reshape(pairs, op.Concat(one, any_number, height, width, axis=0)))
+
+
+def compose_motion(op: Body, mask_logits: str, *keypoints: str) -> str:
+    """As training.models.keypoints.operators.compose_motion."""
+    motions, one = _motions(op, mask_logits, *keypoints), op.constant([1])
+    logits = op.Cast(mask_logits, to=FLOAT)
+    weight = op.Exp(op.Sub(logits, op.ReduceMax(logits, one, keepdims=1)))
+    sums = [op.ReduceSum(op.Mul(weight, moved), one, keepdims=1) for moved in motions.moved]
+    total = op.ReduceSum(weight, one, keepdims=1)
+    return str(op.Transpose(op.Div(op.Concat(*sums, axis=1), total), perm=[0, 2, 3, 1]))
+
+
+_KEYPOINTS = ("source_value", "source_jacobian", "driving_value", "driving_jacobian")
+BODIES: dict[str, tuple[Callable[..., str], tuple[str, ...], tuple[str, ...]]] = {
+    "WarpOcclude": (warp_occlude, ("feature", "deformation", "occlusion"), ()),
+    "SparseMotion": (sparse_motion, ("source_small", *_KEYPOINTS), ("variance",)),
+    "ComposeMotion": (compose_motion, ("mask_logits", *_KEYPOINTS), ()),
 }
-"""
-)
-
-# source, driving keypoints (1, K, 2), (1, K, 2, 2) -> over K + 1 slots, slot 0 the identity:
-# moved_x, moved_y (1, K+1, h, w) = T_k(z) = p_k^S + J_k^S (J_k^D)^-1 (z - p_k^D);
-# from_driving_x (1, K+1, 1, w) and from_driving_y (1, K+1, h, 1) = z - p_k^D.
-_LOCAL_MOTIONS = (
-    """
-   one_1 = Constant<value_ints = [1]>()
-   split_2 = Constant<value_ints = [1, 1]>()
-   split_4 = Constant<value_ints = [1, 1, 1, 1]>()
-   flat_shape = Constant<value_ints = [1, -1, 4, 1]>()
-   point_shape = Constant<value_ints = [1, -1, 2, 1]>()
-   origin = Constant<value = float[1,1,2,1] {0.0, 0.0}>()
-   identity = Constant<value = float[1,1,4,1] {1.0, 0.0, 0.0, 1.0}>()
-   floor = Constant<value = float {0.001}>()
-   minus_one_f = Constant<value = float {-1.0}>()
-   row_shape = Constant<value_ints = [1, 1, 1, -1]>()
-   column_shape = Constant<value_ints = [1, 1, -1, 1]>()
-   source_jacobians = Reshape(source_jacobian, flat_shape)
-   driving_jacobians = Reshape(driving_jacobian, flat_shape)
-   all_source_jacobians = Concat<axis = 1>(identity, source_jacobians)
-   all_driving_jacobians = Concat<axis = 1>(identity, driving_jacobians)
-   source_points = Reshape(source_value, point_shape)
-   driving_points = Reshape(driving_value, point_shape)
-   all_source_points = Concat<axis = 1>(origin, source_points)
-   all_driving_points = Concat<axis = 1>(origin, driving_points)
-   sa, sb, sc, sd = Split<axis = 2>(all_source_jacobians, split_4)
-   da, db, dc, dd = Split<axis = 2>(all_driving_jacobians, split_4)
-   source_x, source_y = Split<axis = 2>(all_source_points, split_2)
-   driving_x, driving_y = Split<axis = 2>(all_driving_points, split_2)
-   ad = Mul(da, dd)
-   bc = Mul(db, dc)
-   det = Sub(ad, bc)
-   size_of_det = Abs(det)
-   held = Max(size_of_det, floor)
-   negative = Less(det, zero_f)
-   sign = Where(negative, minus_one_f, one_f)
-   safe = Mul(held, sign)
-   sadd = Mul(sa, dd)
-   sbdc = Mul(sb, dc)
-   n00 = Sub(sadd, sbdc)
-   sbda = Mul(sb, da)
-   sadb = Mul(sa, db)
-   n01 = Sub(sbda, sadb)
-   scdd = Mul(sc, dd)
-   sddc = Mul(sd, dc)
-   n10 = Sub(scdd, sddc)
-   sdda = Mul(sd, da)
-   scdb = Mul(sc, db)
-   n11 = Sub(sdda, scdb)
-   a00 = Div(n00, safe)
-   a01 = Div(n01, safe)
-   a10 = Div(n10, safe)
-   a11 = Div(n11, safe)
-"""
-    + _axis("xs", "width")
-    + _axis("ys", "height")
-    + """
-   row = Reshape(xs, row_shape)
-   column = Reshape(ys, column_shape)
-   from_driving_x = Sub(row, driving_x)
-   from_driving_y = Sub(column, driving_y)
-   x_by_x = Mul(a00, from_driving_x)
-   x_row = Add(x_by_x, source_x)
-   x_by_y = Mul(a01, from_driving_y)
-   moved_x = Add(x_row, x_by_y)
-   y_by_x = Mul(a10, from_driving_x)
-   y_row = Add(y_by_x, source_y)
-   y_by_y = Mul(a11, from_driving_y)
-   moved_y = Add(y_row, y_by_y)
-"""
-)
-
-
-def _motion(signature: str, sized: str, ending: str) -> str:
-    """A function of the keypoints' motions over the pixels of its input ``sized``."""
-    return (
-        '<domain: "sonomime", opset_import: ["" : 20]>'
-        + signature
-        + "{"
-        + _CONSTANTS
-        + f"""
-   height_1 = Shape<start = 2, end = 3>({sized})
-   width_1 = Shape<start = 3, end = 4>({sized})
-   height = Squeeze(height_1)
-   width = Squeeze(width_1)
-"""
-        + _LOCAL_MOTIONS
-        + ending
-        + "}"
-    )
-
-
-SPARSE_MOTION = _motion(
-    """
-SparseMotion <half_pixel, variance, plugin_namespace, plugin_version>
-(source_small, source_value, source_jacobian, driving_value, driving_jacobian) => (sparse)
-""",
-    "source_small",
-    """
-   variance_f = Constant<value_float: float = @variance>()
-   minus_two = Constant<value = float {-2.0}>()
-   spread = Mul(variance_f, minus_two)
-   from_source_x = Sub(row, source_x)
-   from_source_y = Sub(column, source_y)
-   driving_xx = Mul(from_driving_x, from_driving_x)
-   driving_yy = Mul(from_driving_y, from_driving_y)
-   source_xx = Mul(from_source_x, from_source_x)
-   source_yy = Mul(from_source_y, from_source_y)
-   driving_xx_spread = Div(driving_xx, spread)
-   driving_yy_spread = Div(driving_yy, spread)
-   source_xx_spread = Div(source_xx, spread)
-   source_yy_spread = Div(source_yy, spread)
-   driving_row = Exp(driving_xx_spread)
-   driving_column = Exp(driving_yy_spread)
-   source_row = Exp(source_xx_spread)
-   source_column = Exp(source_yy_spread)
-   driving_heatmap = Mul(driving_column, driving_row)
-   source_heatmap = Mul(source_column, source_row)
-   heatmap = Sub(driving_heatmap, source_heatmap)
-   minus_one_1 = Constant<value_ints = [-1]>()
-   two_1 = Constant<value_ints = [2]>()
-   stacked_shape = Concat<axis = 0>(one_1, minus_one_1, width_1, two_1)
-   x_last = Unsqueeze(moved_x, minus_one_1)
-   y_last = Unsqueeze(moved_y, minus_one_1)
-   moved = Concat<axis = -1>(x_last, y_last)
-   stacked = Reshape(moved, stacked_shape)
-   sampled = GridSample<mode = "linear", padding_mode = "zeros", align_corners = 0>
-      (source_small, stacked)
-   channels_1 = Shape<start = 1, end = 2>(source_small)
-   by_slot_shape = Concat<axis = 0>(one_1, channels_1, minus_one_1, height_1, width_1)
-   by_channel = Reshape(sampled, by_slot_shape)
-   by_slot = Transpose<perm = [0, 2, 1, 3, 4]>(by_channel)
-   heatmaps = Unsqueeze(heatmap, two_1)
-   pairs = Concat<axis = 2>(heatmaps, by_slot)
-   sparse_shape = Concat<axis = 0>(one_1, minus_one_1, height_1, width_1)
-   sparse = Reshape(pairs, sparse_shape)
-""",
-)
-
-COMPOSE_MOTION = _motion(
-    """
-ComposeMotion <half_pixel, plugin_namespace, plugin_version>
-(mask_logits, source_value, source_jacobian, driving_value, driving_jacobian) => (deformation)
-""",
-    "mask_logits",
-    """
-   logits = Cast<to = 1>(mask_logits)
-   highest = ReduceMax<keepdims = 1>(logits, one_1)
-   lowered = Sub(logits, highest)
-   weight = Exp(lowered)
-   total = ReduceSum<keepdims = 1>(weight, one_1)
-   weighted_x = Mul(weight, moved_x)
-   weighted_y = Mul(weight, moved_y)
-   sum_x = ReduceSum<keepdims = 1>(weighted_x, one_1)
-   sum_y = ReduceSum<keepdims = 1>(weighted_y, one_1)
-   planes_sum = Concat<axis = 1>(sum_x, sum_y)
-   planes = Div(planes_sum, total)
-   deformation = Transpose<perm = [0, 2, 3, 1]>(planes)
-""",
-)
-
-BODIES = {
-    "WarpOcclude": WARP_OCCLUDE,
-    "SparseMotion": SPARSE_MOTION,
-    "ComposeMotion": COMPOSE_MOTION,
-}
+"""By operator: its body, the names of its inputs, and its attributes beside the common ones."""
 
 
 def function_body(name: str) -> onnx.FunctionProto:
     """The model-local function that is the meaning of operator ``name``."""
-    return onnx.parser.parse_function(BODIES[name])
+    write, inputs, attributes = BODIES[name]
+    op = Body()
+    output = write(op, *inputs)
+    return helper.make_function(
+        DOMAIN, name, inputs, [output], op.nodes, [helper.make_opsetid("", OPSET)],
+        ["half_pixel", *attributes, "plugin_namespace", "plugin_version"],
+    )  # fmt: skip

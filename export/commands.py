@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..runtime.bundle.manifest import DataCredit
@@ -15,62 +14,75 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
-def _verb(
-    sub: Subparsers, name: str, run: Callable[[argparse.Namespace], int], **words: str
-) -> argparse.ArgumentParser:
-    parser = sub.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, **words)
+EXPORT = """make a bundle of ONNX stages from a checkpoint
+
+Export a checkpoint's model as a bundle. The bundle is compared with the model, stage by stage and
+as a whole, on real frames (fp32: 1e-4 and 1 grey level, fp16: 45 dB). If they differ, the exit code
+is 5 and no bundle is left.
+
+example:
+  sonomime export runs/first/checkpoint.pt -o my-bundle"""
+BUILD = """build TensorRT engines of a bundle's stages
+
+Build engines of a bundle's stages, for the backends tensorrt and rtx. The engines of a bundle are
+one file in $XDG_CACHE_HOME/sonomime (default ~/.cache/sonomime), where backends find it. It is used
+again while the stages, the version of TensorRT, the plugin and the GPU stay the same. -o also
+writes a file for another machine; there, run: sonomime engine trust FILE.
+
+example:
+  sonomime build bundles/first --flavour rtx -o first.engine"""
+ENGINE = """trust an engine file from another machine
+
+Engines are machine code. An engine that this user did not build is refused until it is trusted
+here.
+
+example: build on one machine, use on another
+  sonomime build bundles/first --flavour rtx -o first.engine
+  sonomime engine trust first.engine"""
+TRUST = """let an engine file be used
+
+Check the file, record its digest in this user's cache and keep a copy where backends find it. Trust
+only files whose origin you know.
+
+example:
+  sonomime engine trust first.engine"""
+IMPORT_FOMM = """make a checkpoint from a public FOMM checkpoint
+
+Convert a checkpoint of the First Order Motion Model's authors. It is read without running code from
+it. Its licence (CC BY-NC) still holds.
+
+example:
+  sonomime import-fomm vox-cpk.pth.tar --config vox-256.yaml -o vox.pt"""
+
+
+def _verb(sub: Subparsers, name: str, text: str, run: Any) -> argparse.ArgumentParser:
+    """A parser; its text is a line for the list of verbs, a description, and examples."""
+    line, description, epilog = text.split("\n\n")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = sub.add_parser(
+        name, help=line, description=description, epilog=epilog, formatter_class=raw
+    )
     parser.set_defaults(run=run)
     return parser
 
 
 def add_export(sub: Subparsers) -> None:
     """Register ``sonomime export``."""
-    parser = _verb(
-        sub,
-        "export",
-        export_command,
-        help="make a bundle of ONNX stages from a checkpoint",
-        description="Export a checkpoint's model as a bundle. The bundle is compared with the "
-        "model, stage by stage and as a whole, on real frames (fp32: 1e-4 and 1 grey level, fp16: "
-        "45 dB). If they differ, the exit code is 5 and no bundle is left.",
-        epilog="example:\n  sonomime export runs/first/checkpoint.pt -o my-bundle",
-    )
-    parser.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint.pt of a run"
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder to make"
-    )
-    parser.add_argument(
-        "--precision", choices=("fp32", "fp16"), default="fp32",
-        help="fp32 (default), or fp16: half precision",
-    )  # fmt: skip
-    parser.add_argument("--name", default="", help="the bundle's name (default: the preset's)")
-    parser.add_argument(
-        "--frames", type=Path, metavar="VIDEO_OR_FOLDER",
-        help="frames for the comparison and the golden sample (default: sonomime's own)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--licence",
-        default="",
-        help="licence of the weights (default: Apache-2.0 if the data's licences allow it)",
-    )
-    parser.add_argument(
-        "--data",
-        action="append",
-        default=[],
-        metavar="NAME=LICENCE",
-        help="data that the model was trained on, if the checkpoint does not list it",
-    )
-    parser.add_argument(
-        "--credits", type=Path, metavar="FILE", help="text of the bundle's CREDITS.md"
-    )
-    parser.add_argument(
-        "--figures", type=Path, metavar="FILE", help="Markdown with figures for the model card"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print the agreement with the model as JSON"
-    )
+    add = _verb(sub, "export", EXPORT, export_command).add_argument
+    add("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint.pt of a run")
+    add("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder to make")
+    precision = "fp32 (default), or fp16: half precision"
+    add("--precision", choices=("fp32", "fp16"), default="fp32", help=precision)
+    add("--name", default="", help="the bundle's name (default: the preset's)")
+    frames = "frames for the comparison and the golden sample (default: sonomime's own)"
+    add("--frames", type=Path, metavar="VIDEO_OR_FOLDER", help=frames)
+    licence = "licence of the weights (default: Apache-2.0 if the data's licences allow it)"
+    add("--licence", default="", help=licence)
+    data = "data that the model was trained on, if the checkpoint does not list it"
+    add("--data", action="append", default=[], metavar="NAME=LICENCE", help=data)
+    add("--credits", type=Path, metavar="FILE", help="text of the bundle's CREDITS.md")
+    add("--figures", type=Path, metavar="FILE", help="Markdown with figures for the model card")
+    add("--json", action="store_true", help="print the agreement with the model as JSON")
 
 
 def export_command(args: argparse.Namespace) -> int:
@@ -108,35 +120,17 @@ def export_command(args: argparse.Namespace) -> int:
 
 def add_build(sub: Subparsers) -> None:
     """Register ``sonomime build``."""
-    parser = _verb(
-        sub,
-        "build",
-        build_command,
-        help="build TensorRT engines of a bundle's stages",
-        description="Build engines of a bundle's stages, for the backends tensorrt and rtx. The "
-        "engines of a bundle are one file in $XDG_CACHE_HOME/sonomime (default "
-        "~/.cache/sonomime), where backends find it. It is used again while the stages, the "
-        "version of TensorRT, the plugin and the GPU stay the same. -o also writes a file for "
-        "another machine; there, run: sonomime engine trust FILE.",
-        epilog="example:\n  sonomime build bundles/first --flavour rtx -o first.engine",
+    add = _verb(sub, "build", BUILD, build_command).add_argument
+    bundle = "folder of the bundle (default: the one included)"
+    add("bundle", type=Path, nargs="?", metavar="BUNDLE", help=bundle)
+    flavour = (
+        "tensorrt: TensorRT, for this machine's GPU; rtx: TensorRT-RTX, which needs no GPU to "
+        "build (default: tensorrt if it and a GPU are found, else rtx)"
     )
-    parser.add_argument(
-        "bundle", type=Path, nargs="?", metavar="BUNDLE",
-        help="folder of the bundle (default: the one included)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--flavour", choices=("tensorrt", "rtx"),
-        help="tensorrt: TensorRT, for this machine's GPU; rtx: TensorRT-RTX, which needs no "
-        "GPU to build (default: tensorrt if it and a GPU are found, else rtx)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--device", type=int, metavar="N",
-        help="number of the GPU for tensorrt (default: 0)",
-    )  # fmt: skip
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="also write the engine file there"
-    )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add("--flavour", choices=("tensorrt", "rtx"), help=flavour)
+    add("--device", type=int, metavar="N", help="number of the GPU for tensorrt (default: 0)")
+    add("-o", "--output", type=Path, metavar="FILE", help="also write the engine file there")
+    add("--json", action="store_true", help="print the report as JSON")
 
 
 def build_command(args: argparse.Namespace) -> int:
@@ -170,29 +164,11 @@ def build_command(args: argparse.Namespace) -> int:
 
 def add_engine(sub: Subparsers) -> None:
     """Register ``sonomime engine``."""
-    parser = sub.add_parser(
-        "engine",
-        help="trust an engine file from another machine",
-        description="Engines are machine code. An engine that this user did not build is refused "
-        "until it is trusted here.",
-        epilog="example: build on one machine, use on another\n"
-        "  sonomime build bundles/first --flavour rtx -o first.engine\n"
-        "  sonomime engine trust first.engine",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = _verb(sub, "engine", ENGINE, None)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="engine_verb", required=True)
-    verb = _verb(
-        verbs,
-        "trust",
-        trust_command,
-        help="let an engine file be used",
-        description="Check the file, record its digest in this user's cache and keep a copy where "
-        "backends find it. Trust only files whose origin you know.",
-        epilog="example:\n  sonomime engine trust first.engine",
-    )
-    verb.add_argument(
-        "file", type=Path, metavar="FILE", help="engine file that `sonomime build -o FILE` wrote"
-    )
+    add = _verb(verbs, "trust", TRUST, trust_command).add_argument
+    file = "engine file that `sonomime build -o FILE` wrote"
+    add("file", type=Path, metavar="FILE", help=file)
 
 
 def trust_command(args: argparse.Namespace) -> int:
@@ -210,26 +186,11 @@ def trust_command(args: argparse.Namespace) -> int:
 
 def add_import_fomm(sub: Subparsers) -> None:
     """Register ``sonomime import-fomm``."""
-    parser = _verb(
-        sub,
-        "import-fomm",
-        import_fomm_command,
-        help="make a checkpoint from a public FOMM checkpoint",
-        description="Convert a checkpoint of the First Order Motion Model's authors. It is read "
-        "without running code from it. Its licence (CC BY-NC) still holds.",
-        epilog="example:\n  sonomime import-fomm vox-cpk.pth.tar --config vox-256.yaml -o vox.pt",
-    )
-    parser.add_argument("pth", type=Path, metavar="FILE.pth.tar", help="the public checkpoint")
-    parser.add_argument(
-        "--config",
-        type=Path,
-        required=True,
-        metavar="FOMM.yaml",
-        help="the YAML file that goes with it",
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="CHECKPOINT", help="file to write"
-    )
+    add = _verb(sub, "import-fomm", IMPORT_FOMM, import_fomm_command).add_argument
+    config = "the YAML file that goes with it"
+    add("pth", type=Path, metavar="FILE.pth.tar", help="the public checkpoint")
+    add("--config", type=Path, required=True, metavar="FOMM.yaml", help=config)
+    add("-o", "--output", type=Path, required=True, metavar="CHECKPOINT", help="file to write")
 
 
 def import_fomm_command(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,8 @@ class Build:
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        plugin = str(self.plugin) if self.plugin else None
-        said = {"path": str(self.path), "cached": self.cached, "plugin": plugin}
+        said = {"path": str(self.path), "cached": self.cached}
+        said["plugin"] = str(self.plugin) if self.plugin else None
         return said | plain(self.manifest)
 
 
@@ -74,10 +75,8 @@ def targets_of(flavour: str, trt: Any, device: int | None = None) -> list[str]:
     try:
         gpu = open_device(device)
     except BackendError as error:
-        hint = "it builds on the GPU that runs the engine"
-        raise BackendError(
-            error.message, f"{hint}: {error.hint}" if error.hint else hint
-        ) from error
+        hints = filter(None, ("it builds on the GPU that runs the engine", error.hint))
+        raise BackendError(error.message, ": ".join(hints)) from error
     return [gpu_target(gpu.name, *gpu.capability)]
 
 
@@ -132,12 +131,11 @@ def _built(
     bundle: Bundle, kind: Flavour, trt: Any, facts: Facts, device: int | None
 ) -> EngineManifest:
     stages, engines = [], {}
-    shown, targets = list(bundle.manifest.stages), list(facts.targets)
-    for stage in progress(shown, label=f"building {kind.name} engines"):
+    for stage in progress(list(bundle.manifest.stages), label=f"building {kind.name} engines"):
         onnx = read_stage(bundle, stage)
-        engine, described = compile_stage(onnx, stage.name, kind, trt, targets, device)
-        engines[stage.name] = engine
-        stages.append(described)
+        targets = list(facts.targets)
+        engines[stage.name], made = compile_stage(onnx, stage.name, kind, trt, targets, device)
+        stages.append(made)
     manifest = EngineManifest(
         bundle=bundle.manifest.name,
         bundle_digest=bundle.digest,
@@ -176,8 +174,11 @@ def compile_stage(
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
-        said = [_parsers_error(parser.get_error(i)) for i in range(parser.num_errors)]
-        raise failed("parsed", said[0] if said else logger.reason())
+        if parser.num_errors == 0:
+            raise failed("parsed", logger.reason())
+        error = parser.get_error(0)
+        operator = error.node_operator()
+        raise failed("parsed", error.desc() + (f" (operator {operator})" if operator else ""))
     layers, precisions, plugin_layers = _layers(network)
     config = builder.create_builder_config()
     # The engine has the bundle's precision: float32 must not become TF32.
@@ -205,29 +206,19 @@ def compile_stage(
     )
 
 
-def _parsers_error(error: Any) -> str:
-    """The parser's message and the operator at fault."""
-    operator = error.node_operator()
-    return f"{error.desc()} (operator {operator})" if operator else str(error.desc())
-
-
 # numpy's names; others keep TensorRT's.
 _DTYPES = {"FLOAT": "float32", "HALF": "float16"}
 
 
 def _layers(network: Any) -> tuple[int, tuple[Precision, ...], int]:
     """Layers of the parsed network, by the type of their first output; those of the plugin."""
-    counts: dict[str, int] = {}
-    plugins = 0
-    for i in range(network.num_layers):
-        layer = network.get_layer(i)
-        plugins += "PLUGIN" in str(layer.type)
-        if layer.num_outputs:
-            kind = str(layer.get_output(0).dtype).rpartition(".")[2]
-            dtype = _DTYPES.get(kind, kind.lower())
-            counts[dtype] = counts.get(dtype, 0) + 1
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
-    return network.num_layers, tuple(Precision(*item) for item in ordered), plugins
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    kinds = [
+        str(each.get_output(0).dtype).rpartition(".")[2] for each in layers if each.num_outputs
+    ]
+    counts = Counter(_DTYPES.get(kind, kind.lower()) for kind in kinds)
+    plugins = sum("PLUGIN" in str(layer.type) for layer in layers)
+    return len(layers), tuple(Precision(*item) for item in counts.most_common()), plugins
 
 
 def _inspected(

@@ -7,9 +7,7 @@ that they were trained with.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from ..runtime.support.dataclass_parser import StrictError, parse
+from ..runtime.support.dataclass_parser import nearest
 from ..runtime.support.errors import CheckpointError, ConfigError, OutputError
 from ..training.checkpoint import Checkpoint
-from ..training.config import (
-    Config,
-    GeneratorConfig,
-    KeypointConfig,
-    ModelConfig,
-    MotionConfig,
-    check,
-    load_config,
-)
+from ..training.config import Config, ModelConfig, load_config
 from ..training.models.keypoints.model import AnimationModel
 from ..training.weights_file import read_weights_only
 
@@ -36,6 +26,8 @@ NETWORKS = ("generator", "kp_detector")
 LICENCE = "not stated in the file; FOMM's authors publish theirs as CC BY-NC"
 
 _MOTION = "generator/dense_motion_network."
+_SECTIONS = ("common_params", "kp_detector_params", "generator_params")
+_DENSE = "generator_params.dense_motion_params"
 
 #: From our tensors' names to theirs, ``NETWORK/KEY``: the first prefix that fits is replaced.
 PREFIXES = {
@@ -54,58 +46,33 @@ PREFIXES = {
     "generator.": "generator/",
 }
 
+_NEEDED = object()
+_WIDTH, _DEPTH = range(1, 4097), range(1, 7)
 
-def _within(low: float, high: float, **default: float) -> Any:
-    return field(metadata={"within": (low, high)}, **default)
-
-
-def _one_of(*values: Any, **default: Any) -> Any:
-    return field(metadata={"one_of": values}, **default)
-
-
-# The part of FOMM's YAML that shapes the two networks, with FOMM's defaults and what we support.
-@dataclass(frozen=True)
-class _Common:
-    num_kp: int = _within(1, 1024)
-    num_channels: int = _one_of(1, 3)
-    estimate_jacobian: bool = _one_of(True, default=False)
-
-
-@dataclass(frozen=True)
-class _KeypointDetector:
-    temperature: float = _within(1e-4, 1e4)
-    block_expansion: int = _within(1, 4096)
-    max_features: int = _within(1, 4096)
-    num_blocks: int = _within(1, 6)
-    scale_factor: float = _one_of(0.25, default=1.0)
-    pad: int = _one_of(0, default=0)
-    single_jacobian_map: bool = _one_of(False, default=False)
-
-
-@dataclass(frozen=True)
-class _DenseMotion:
-    block_expansion: int = _within(1, 4096)
-    max_features: int = _within(1, 4096)
-    num_blocks: int = _within(1, 6)
-    scale_factor: float = _one_of(0.25, default=1.0)
-    kp_variance: float = _within(1e-6, 1.0, default=0.01)
-
-
-@dataclass(frozen=True)
-class _Generator:
-    block_expansion: int = _within(1, 4096)
-    max_features: int = _within(1, 4096)
-    num_down_blocks: int = _within(1, 5)
-    num_bottleneck_blocks: int = _within(1, 64)
-    dense_motion_params: _DenseMotion = field()
-    estimate_occlusion_map: bool = _one_of(True, default=False)
-
-
-@dataclass(frozen=True)
-class _ModelParams:
-    common_params: _Common
-    kp_detector_params: _KeypointDetector
-    generator_params: _Generator
+# Every key of FOMM's YAML that shapes the two networks: our setting, if we have a choice; what we
+# support, which is a range of integers, a span of numbers (a tuple) or a list; FOMM's default.
+KEYS: dict[str, tuple[str, Any, Any]] = {
+    "common_params.num_kp": ("keypoints.self_supervised", range(1, 1025), _NEEDED),
+    "common_params.num_channels": ("channels", [1, 3], _NEEDED),
+    "common_params.estimate_jacobian": ("", [True], False),
+    "kp_detector_params.temperature": ("keypoints.temperature", (1e-4, 1e4), _NEEDED),
+    "kp_detector_params.block_expansion": ("keypoints.width", _WIDTH, _NEEDED),
+    "kp_detector_params.max_features": ("keypoints.max_features", _WIDTH, _NEEDED),
+    "kp_detector_params.num_blocks": ("keypoints.depth", _DEPTH, _NEEDED),
+    "kp_detector_params.scale_factor": ("", [0.25], 1),
+    "kp_detector_params.pad": ("", [0], 0),
+    "kp_detector_params.single_jacobian_map": ("", [False], False),
+    "generator_params.block_expansion": ("generator.width", _WIDTH, _NEEDED),
+    "generator_params.max_features": ("generator.max_features", _WIDTH, _NEEDED),
+    "generator_params.num_down_blocks": ("generator.downs", range(1, 6), _NEEDED),
+    "generator_params.num_bottleneck_blocks": ("generator.blocks", range(1, 65), _NEEDED),
+    "generator_params.estimate_occlusion_map": ("", [True], False),
+    f"{_DENSE}.block_expansion": ("motion.width", _WIDTH, _NEEDED),
+    f"{_DENSE}.max_features": ("motion.max_features", _WIDTH, _NEEDED),
+    f"{_DENSE}.num_blocks": ("motion.depth", _DEPTH, _NEEDED),
+    f"{_DENSE}.scale_factor": ("", [0.25], 1),
+    f"{_DENSE}.kp_variance": ("motion.variance", (1e-6, 1.0), 0.01),
+}
 
 
 def import_fomm(pth: Path, config_yaml: Path, out: Path) -> None:
@@ -147,68 +114,47 @@ def read_fomm_config(path: Path) -> Config:
     params = table.get("model_params") if isinstance(table, Mapping) else None
     if not isinstance(params, Mapping):
         raise ConfigError(f"{path}: no section model_params", cure)
-    wanted = [f.name for f in dataclasses.fields(_ModelParams)]
-    try:
-        read = parse(_ModelParams, {k: params[k] for k in wanted if k in params}, "model_params")
-    except StrictError as error:
-        raise ConfigError(f"{path}: {error}", error.hint or cure) from error
-    _refuse_unsupported(read, f"{path}: model_params")
-    config = dataclasses.replace(load_config("fomm"), model=_model_config(read))
-    check(config)
-    return config
+    given = dict(_flat({name: params[name] for name in _SECTIONS if name in params}))
+    where = f"{path}: model_params."
+    for key in [key for key in given if key not in KEYS]:
+        hint = f"did you mean {close!r}?" if (close := nearest(key, KEYS)) else cure
+        raise ConfigError(f"{where}{key[:100]} is not known", hint)
+    overrides = ["model.geometry=fomm"]
+    for key, (ours, supported, default) in KEYS.items():
+        value = given.get(key, default)
+        if value is _NEEDED:
+            raise ConfigError(f"{where}{key} is missing", cure)
+        if not _holds(supported, value):
+            listed = " or ".join(map(_yaml, supported)) if isinstance(supported, list) else ""
+            raise ConfigError(
+                f"{where}{key} = {_yaml(value)} is not supported",
+                f"supported: {listed or f'{min(supported)} to {max(supported)}'}",
+            )
+        if ours:
+            overrides.append(f"model.{ours}={value}")
+    return load_config("fomm", overrides)
 
 
-def _refuse_unsupported(section: Any, where: str) -> None:
-    for known in dataclasses.fields(section):
-        value, name = getattr(section, known.name), f"{where}.{known.name}"
-        if dataclasses.is_dataclass(value):
-            _refuse_unsupported(value, name)
-        elif "one_of" in known.metadata:
-            choices = known.metadata["one_of"]
-            _refuse_unless(value in choices, name, value, " or ".join(map(_yaml, choices)))
+def _flat(table: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of all sections, by ``section.key``."""
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        if name in (*_SECTIONS, _DENSE) and isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
         else:
-            low, high = known.metadata["within"]
-            _refuse_unless(low <= value <= high, name, value, f"{low} to {high}")
+            yield name, value
 
 
-def _refuse_unless(holds: bool, name: str, value: Any, supported: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} = {_yaml(value)} is not supported", f"supported: {supported}")
+def _holds(supported: Any, value: Any) -> bool:
+    if isinstance(supported, list):
+        return repr(value) in map(repr, supported)  # True is not 1
+    if isinstance(supported, range):
+        return type(value) is int and value in supported
+    return type(value) in (int, float) and min(supported) <= value <= max(supported)
 
 
 def _yaml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _model_config(params: _ModelParams) -> ModelConfig:
-    detector, generator = params.kp_detector_params, params.generator_params
-    motion = generator.dense_motion_params
-    return ModelConfig(
-        image_size=256,
-        channels=params.common_params.num_channels,
-        geometry="fomm",
-        keypoints=KeypointConfig(
-            self_supervised=params.common_params.num_kp,
-            supervised=0,
-            width=detector.block_expansion,
-            max_features=detector.max_features,
-            depth=detector.num_blocks,
-            temperature=detector.temperature,
-        ),
-        motion=MotionConfig(
-            width=motion.block_expansion,
-            max_features=motion.max_features,
-            depth=motion.num_blocks,
-            variance=motion.kp_variance,
-        ),
-        generator=GeneratorConfig(
-            kind="single",
-            width=generator.block_expansion,
-            max_features=generator.max_features,
-            downs=generator.num_down_blocks,
-            blocks=generator.num_bottleneck_blocks,
-        ),
-    )
+    return str(value).lower() if isinstance(value, bool) else str(value)[:100]
 
 
 def fomm_name(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..runtime.bundle.manifest import DRIVING_FRAME, FRAME, SOURCE_IMAGE, Chain,
 from ..runtime.media.frames import Image, letterbox, to_channels
 from ..runtime.media.pixels import levels_apart, psnr, to_planes
 from ..runtime.media.video import open_source
+from ..runtime.pipeline import SAMPLES
 from ..runtime.session import Session
 from ..runtime.support.errors import ExportError
 from ..runtime.support.progress import progress
@@ -63,25 +65,16 @@ def read_frames(path: Path | None, size: int, channels: int) -> Frames:
         InputError: they cannot be read.
     """
 
-    def read(file: Path) -> list[Image]:
+    given = [path] if path else [SAMPLES / "still.png", SAMPLES / "driving.mp4"]
+    if path is None and not all(file.is_file() for file in given):
+        raise ExportError(
+            "there are no frames to verify the bundle with", "give some: --frames VIDEO_OR_FOLDER"
+        )
+    images: list[Image] = []
+    for file in given:
         with open_source(file, channels=channels) as source:
-            return [
-                letterbox(to_channels(frame.image, channels), size)[0]
-                for frame in islice(source, LOOKED_AT)
-            ]
-
-    if path is None:
-        from ..runtime.pipeline import SAMPLES
-
-        still, video = SAMPLES / "still.png", SAMPLES / "driving.mp4"
-        if not (still.is_file() and video.is_file()):
-            raise ExportError(
-                "there are no frames to verify the bundle with",
-                "give some: --frames VIDEO_OR_FOLDER",
-            )
-        images = [*read(still), *read(video)]
-    else:
-        images = read(path)
+            frames = (to_channels(frame.image, channels) for frame in islice(source, LOOKED_AT))
+            images += [letterbox(frame, size)[0] for frame in frames]
     last = len(images) - 1
     chosen = np.linspace(min(1, last), last, DRIVING_FRAMES).round().astype(int)
     return Frames(images[0], tuple(images[i] for i in chosen))
@@ -113,16 +106,20 @@ def verify(
         ExportError: they differ by more than the precision's tolerances, or are not finite.
     """
     bundle = Bundle.open(folder)
-    backend = open_backend("ort-cpu", bundle)
-    tolerances = FP16 if precision == "fp16" else FP32
-    parity = Parity()
-    try:
+    tolerances, parity = FP16 if precision == "fp16" else FP32, Parity()
+    with closing(open_backend("ort-cpu", bundle)) as backend:
         for tensors in progress(expected, label="comparing the stages"):
             _compare_stages(bundle, backend, tensors, tolerances, parity)
+        # The whole chain, from images alone: source, reference, then frame after frame.
         session = Session(bundle.manifest, backend)
-        _compare_chain(session, to_planes(frames.driving[0]), expected, parity)
-    finally:
-        backend.close()
+        session.set_source(expected[0][SOURCE_IMAGE])
+        session.set_reference(to_planes(frames.driving[0]))
+        for tensors in expected:
+            for control in session.chain.controls:
+                session.set_control(control.name, float(tensors[control.name][0]))
+            found, wanted = session.animate(tensors[DRIVING_FRAME]), tensors[FRAME]
+            parity.frame_levels = max(parity.frame_levels, levels_apart(found, wanted))
+            parity.psnr_db = min(parity.psnr_db, psnr(found, wanted))
     levels, decibels = tolerances.frame_levels, tolerances.psnr_db
     if levels is not None and parity.frame_levels > levels:
         raise _mismatch(f"frames are off by {parity.frame_levels} grey levels, not {levels}")
@@ -134,37 +131,21 @@ def verify(
 def _compare_stages(
     bundle: Bundle, backend: Backend, tensors: Tensors, tolerances: Tolerances, parity: Parity
 ) -> None:
+    levels = math.inf if tolerances.frame_levels is None else tolerances.frame_levels
     for stage in bundle.manifest.stages:
         for wire in stage.inputs:
             backend.write(wire.name, tensors[wire.name])
         backend.run(stage.name)
         for wire in stage.outputs:
-            found, wanted = backend.read(wire.name), tensors[wire.name]
-            error, relative = _errors(found, wanted)
+            error, relative = _errors(backend.read(wire.name), tensors[wire.name])
             where = f"{stage.name}.{wire.name}"
             if not math.isfinite(error):
                 raise _mismatch(f"{where} is not finite")
             parity.stages[where] = max(error, parity.stages.get(where, 0.0))
-            if wire.name == FRAME:
-                allowed = math.inf if tolerances.frame_levels is None else tolerances.frame_levels
-            else:
-                allowed = tolerances.stage_abs
-            if (error if wire.name == FRAME else relative) > allowed:
+            is_frame = wire.name == FRAME
+            allowed = levels if is_frame else tolerances.stage_abs
+            if (error if is_frame else relative) > allowed:
                 raise _mismatch(f"{where} is off by {error:.2g}, allowed are {allowed:g}")
-
-
-def _compare_chain(
-    session: Session, reference: Array, expected: Sequence[Tensors], parity: Parity
-) -> None:
-    """From images alone: source, reference, then frame after frame."""
-    session.set_source(expected[0][SOURCE_IMAGE])
-    session.set_reference(reference)
-    for tensors in expected:
-        for control in session.chain.controls:
-            session.set_control(control.name, float(tensors[control.name][0]))
-        found, wanted = session.animate(tensors[DRIVING_FRAME]), tensors[FRAME]
-        parity.frame_levels = max(parity.frame_levels, levels_apart(found, wanted))
-        parity.psnr_db = min(parity.psnr_db, psnr(found, wanted))
 
 
 def _errors(found: Array, wanted: Array) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
@@ -20,10 +19,12 @@ from torch import Tensor
 
 from ...training.models.geometry import make_grid
 from ...training.models.keypoints.keypoint_detector import Keypoints
+from ..measure import seconds_of
+from .child import Row
 from .kernels import HOMES, Kernels
-from .rows import Row
 
 KEYPOINTS, VARIANCE = 12, 0.01
+Call = Callable[[], Tensor]
 
 
 class Case(NamedTuple):
@@ -50,53 +51,43 @@ CASES = (
     Case("compose_motion"),
 )
 
-Call = Callable[[], Tensor]
-
-
-class Work(NamedTuple):
-    """A case with its tensors: by the kernel, by torch, and the bytes that must be moved."""
-
-    kernel: Call
-    torch: Call
-    bytes: int
-
 
 def time_kernel(kernels: Kernels, device: torch.device, case: Case, repeats: int) -> Row:
     """The row of one case; on a GPU also from memory, and the share of a copy's bandwidth."""
-    one = make_work(case, kernels, device)
+    kernel, plain, size = make_work(case, kernels, device)
     row: Row = {
-        "bytes": one.bytes,
-        "microseconds": 1e6 * seconds_each([one.kernel], device, repeats),
-        "torch_microseconds": 1e6 * seconds_each([one.torch], device, repeats),
+        "bytes": size,
+        "microseconds": 1e6 * seconds_each([kernel], device, repeats),
+        "torch_microseconds": 1e6 * seconds_each([plain], device, repeats),
     }
-    if device.type == "cuda":
-        cache = torch.cuda.get_device_properties(device).L2_cache_size
-        rounds = range(2 + 4 * cache // one.bytes)
-        many = [make_work(case, kernels, device, seed).kernel for seed in rounds]
-        seconds = seconds_each(many, device, repeats)
-        source = torch.rand(1 << 26, device=device)
-        target = torch.empty_like(source)
-        # The driver's copy may take a copy engine, the other one is a kernel's.
-        copies = (lambda: target.copy_(source), lambda: torch.neg(source, out=target))
-        copy = 2 * source.nbytes / min(seconds_each([each], device, 10) for each in copies)
-        row |= {
-            "microseconds_from_memory": 1e6 * seconds,
-            "bandwidth_share": one.bytes / seconds / copy,
-            "copy_gb_per_second": copy / 1e9,
-        }
-    return row
+    if device.type != "cuda":
+        return row
+    cache = torch.cuda.get_device_properties(device).L2_cache_size
+    rounds = range(2 + 4 * cache // size)
+    many = [make_work(case, kernels, device, seed)[0] for seed in rounds]
+    seconds = seconds_each(many, device, repeats)
+    source = torch.rand(1 << 26, device=device)
+    target = torch.empty_like(source)
+    # The driver's copy may take a copy engine, the other one is a kernel's.
+    copies = (lambda: target.copy_(source), lambda: torch.neg(source, out=target))
+    copy = 2 * source.nbytes / min(seconds_each([each], device, 10) for each in copies)
+    return row | {
+        "microseconds_from_memory": 1e6 * seconds,
+        "bandwidth_share": size / seconds / copy,
+        "copy_gb_per_second": copy / 1e9,
+    }
 
 
-def make_work(case: Case, kernels: Kernels, device: torch.device, seed: int = 0) -> Work:
-    """Tensors of a case; the motion is smooth, as in a frame."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+def make_work(
+    case: Case, kernels: Kernels, device: torch.device, seed: int = 0
+) -> tuple[Call, Call, int]:
+    """A case by the kernel and by torch, on tensors whose motion is smooth, as in a frame; and the
+    bytes that must be moved."""
+    normal = partial(torch.randn, generator=torch.Generator().manual_seed(seed))
 
     def points() -> Keypoints:
-        eye = torch.eye(2) + 0.3 * normal(1, KEYPOINTS, 2, 2)
-        return Keypoints((0.6 * normal(1, KEYPOINTS, 2)).to(device), eye.to(device))
+        jacobian = torch.eye(2) + 0.3 * normal(1, KEYPOINTS, 2, 2)
+        return Keypoints((0.6 * normal(1, KEYPOINTS, 2)).to(device), jacobian.to(device))
 
     side, geometry = case.side, "half_pixel"
     given: tuple[Any, ...]
@@ -108,23 +99,17 @@ def make_work(case: Case, kernels: Kernels, device: torch.device, seed: int = 0)
         where = (make_grid(side, side, geometry) + bend.permute(0, 2, 3, 1)).contiguous()
         occlusion = normal(1, 1, side, side).sigmoid()
         given = feature, where.to(device), occlusion.to(device), geometry
-        out = torch.empty_like(feature)
     elif case.op == "sparse_motion":
         small = normal(1, case.channels, side, side).to(device, case.dtype)
         given = small, points(), points(), VARIANCE, geometry
-        out = small.new_empty((1, (KEYPOINTS + 1) * (case.channels + 1), side, side))
     else:
         logits = (3 * normal(1, KEYPOINTS + 1, side, side)).to(device, case.dtype)
         given = logits, points(), points(), geometry
-        out = logits.new_empty((1, side, side, 2), dtype=torch.float32)
+    kernel = partial(getattr(kernels, case.op), *given)
+    out = kernel()  # made once: a kernel is timed without allocation
     plain = partial(getattr(HOMES[case.op], case.op), *given)
     moved = [value for value in (*given, out) if isinstance(value, Tensor)]
-    return Work(
-        partial(getattr(kernels, case.op), *given, out),
-        # Torch's answer is float32 here, and making it half is part of the work.
-        (lambda: plain().to(case.dtype)) if case.op == "sparse_motion" else plain,
-        sum(tensor.nbytes for tensor in moved),
-    )
+    return partial(kernel, out), plain, sum(tensor.nbytes for tensor in moved)
 
 
 def seconds_each(calls: Sequence[Call], device: torch.device, repeats: int) -> float:
@@ -137,12 +122,7 @@ def seconds_each(calls: Sequence[Call], device: torch.device, repeats: int) -> f
 
     run()
     if device.type != "cuda":
-        spans = []
-        for _ in range(repeats):
-            began = perf_counter()
-            run()
-            spans.append(perf_counter() - began)
-        return median(spans) / len(calls)
+        return median(seconds_of(run, repeats)) / len(calls)
     inner = max(1, 100 // len(calls))  # so that starting the graph counts for little
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize(device)

@@ -12,10 +12,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ctypes import c_float, c_int, c_void_p
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -26,16 +26,14 @@ from ...training.models import operators
 from ...training.models.keypoints import operators as motion_operators
 from ...training.models.keypoints.keypoint_detector import Keypoints
 
+LIBRARY = "libsonomime_cuda.so"
 SOURCES = Path(__file__).resolve().parents[2] / "runtime" / "csrc"
 DTYPES = {torch.float32: 0, torch.float16: 1}
 LINEAR, HWC8 = 0, 1
 EIGHT = 8
 
-HOMES = {
-    "warp_occlude": operators,
-    "sparse_motion": motion_operators,
-    "compose_motion": motion_operators,
-}
+HOMES = dict.fromkeys(("sparse_motion", "compose_motion"), motion_operators)
+HOMES["warp_occlude"] = operators
 """The modules that have torch's version of the three operators."""
 
 # Types of the arguments, as sonomime_kernels.h declares them.
@@ -58,7 +56,7 @@ def build_command(library: Path) -> list[str]:
             f"the kernels' sources are not in {SOURCES}", "run it from a checkout of the repository"
         )
     homes = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
-    folders = os.pathsep.join(str(Path(home, "bin")) for home in homes if home)
+    folders = os.pathsep.join(f"{home}/bin" for home in homes if home)
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=folders)
     if nvcc is None:
         raise BackendError("there is no nvcc", "install the CUDA toolkit and put nvcc on the PATH")
@@ -88,73 +86,70 @@ class Kernels:
 
     @classmethod
     def build(cls, folder: Path) -> Self:
-        """Compile into `folder` and load.
+        """Compile into `folder`, unless that is done, and load.
 
         Raises:
             BackendError: no compiler, or it refuses the sources.
         """
-        library = folder / "libsonomime_cuda.so"
-        command = build_command(library)
+        library = folder / LIBRARY
+        if library.is_file():
+            return cls(library)
+        unfinished = library.with_suffix(".part.so")
+        command = build_command(unfinished)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BackendError(
                 f"{Path(command[0]).name} cannot compile the kernels: {_cause(done.stderr)}",
                 "run it by hand: " + " ".join(command),
             )
+        unfinished.rename(library)
         return cls(library)
 
     def warp_occlude(
-        self, feature: Tensor, deformation: Tensor, occlusion: Tensor, geometry: str,
-        out: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
+        self,
+        feature: Tensor,
+        deformation: Tensor,
+        occlusion: Tensor,
+        geometry: str,
+        out: Any = None,
+    ) -> Tensor:
         """(1, C, H, W), (1, h, w, 2), (1, 1, h', w') -> as feature. A half feature whose channels
         come last, in eights, is read and written 16 bytes at a time."""
-        channels, height, width = feature.shape[1:]
-        eights = (
-            feature.dtype == torch.float16
-            and channels % EIGHT == 0
-            and not feature.is_contiguous()
-            and feature.is_contiguous(memory_format=torch.channels_last)
-        )
+        last = feature.is_contiguous(memory_format=torch.channels_last)
+        eights = last and not feature.is_contiguous() and feature.shape[1] % EIGHT == 0
+        eights = eights and feature.dtype == torch.float16
         given = feature if eights else feature.contiguous()
         result = torch.empty_like(given) if out is None else out
-        deformation, occlusion = deformation.contiguous(), occlusion.contiguous()
         self._call(
-            "sonomime_warp_occlude", given.device, given, deformation, occlusion, result,
-            channels, height, width, *deformation.shape[1:3], *occlusion.shape[2:],
-            geometry == "half_pixel", DTYPES[given.dtype], HWC8 if eights else LINEAR,
+            "sonomime_warp_occlude", given.device, given, deformation.contiguous(),
+            occlusion.contiguous(), result, *feature.shape[1:], *deformation.shape[1:3],
+            *occlusion.shape[2:], geometry == "half_pixel", DTYPES[given.dtype],
+            HWC8 if eights else LINEAR,
         )  # fmt: skip
         return result
 
     def sparse_motion(
-        self, source_small: Tensor, source: Keypoints, driving: Keypoints, variance: float,
-        geometry: str, out: Tensor | None = None,
+        self, small: Tensor, source: Keypoints, driving: Keypoints, variance: float, geometry: str,
+        out: Any = None,
     ) -> Tensor:  # fmt: skip
         """Float32 (1, C, h, w) and keypoints -> (1, (K + 1)(C + 1), h, w)."""
-        channels, height, width = source_small.shape[1:]
-        count = source.value.shape[1]
+        count, (channels, height, width) = source.value.shape[1], small.shape[1:]
         if out is None:
-            out = source_small.new_empty((1, (count + 1) * (channels + 1), height, width))
-        given = [tensor.contiguous() for tensor in (source_small, *source, *driving)]
-        self._call(
-            "sonomime_sparse_motion", out.device, *given, out, channels, height, width, count,
-            variance, geometry == "half_pixel",
-        )  # fmt: skip
+            out = small.new_empty((1, (count + 1) * (channels + 1), height, width))
+        given = [tensor.contiguous() for tensor in (small, *source, *driving)]
+        sizes = channels, height, width, count, variance, geometry == "half_pixel"
+        self._call("sonomime_sparse_motion", out.device, *given, out, *sizes)
         return out
 
     def compose_motion(
-        self, mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str,
-        out: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
+        self, logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str, out: Any = None
+    ) -> Tensor:
         """Float32 (1, K + 1, h, w) and keypoints -> (1, h, w, 2)."""
-        height, width = mask_logits.shape[-2:]
-        if out is None:
-            out = mask_logits.new_empty((1, height, width, 2))
-        given = [tensor.contiguous() for tensor in (mask_logits, *source, *driving)]
-        self._call(
-            "sonomime_compose_motion", out.device, *given, out, height, width,
-            source.value.shape[1], geometry == "half_pixel",
-        )  # fmt: skip
+        height, width = logits.shape[-2:]
+        out = logits.new_empty((1, height, width, 2)) if out is None else out
+        given = [tensor.contiguous() for tensor in (logits, *source, *driving)]
+        sizes = height, width, source.value.shape[1], geometry == "half_pixel"
+        self._call("sonomime_compose_motion", out.device, *given, out, *sizes)
         return out
 
     def _call(self, name: str, device: torch.device, *arguments: Tensor | float) -> None:
@@ -176,14 +171,11 @@ class Kernels:
     @contextmanager
     def in_the_stages(self) -> Iterator[None]:
         """Within it, stages compute with these kernels, as with the plugin."""
-        before = {name: getattr(home, name) for name, home in HOMES.items()}
-        try:
+        with ExitStack() as stack:
             for name, home in HOMES.items():
+                stack.callback(setattr, home, name, getattr(home, name))
                 setattr(home, name, getattr(self, name))
             yield
-        finally:
-            for name, home in HOMES.items():
-                setattr(home, name, before[name])
 
 
 def _cause(said: str) -> str:

@@ -1,27 +1,27 @@
-"""The parts of `gpu_check`, each for a process of its own: a CUDA error spoils its process."""
+"""The parts of `gpu_check`, each for a process of its own: a CUDA error spoils its process.
+
+A part is given what it is asked for, with the names of the rows that are `done`, and reports the
+others by `say` (see child.py). It returns whether all rows are done.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from ...runtime.backends.base import default_threads
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.golden import Agreement, agreement, golden_frame
-from ...runtime.media.pixels import Image, levels_apart, psnr
-from ...runtime.session import Session
+from ...runtime.golden import agreement, golden_frame
 from ...runtime.support.errors import BackendError
-from ..measure import installed, summarise
-from .child import Say
-from .marked_tests import run_tests
-from .rows import Row, each, said
-from .state import Watch
+from ..measure import agrees, installed
+from .child import Row, Say, Spec, each, said, speaker
 
-Spec = dict[str, Any]
-"""What a part is asked for: its name as `part`, the names of the rows that are `done`, and what it
-needs beside these."""
-
+ROOT = Path(__file__).resolve().parents[2]
 NEEDED = {
     "ort-cpu": ("onnxruntime",),
     "ort-cuda": ("onnxruntime", "cuda.bindings"),
@@ -31,19 +31,26 @@ NEEDED = {
 """By backend, the modules without which it is absent."""
 
 
-def run_part(spec: Spec, say: Say) -> None:
-    """Run a part and report its rows."""
-    parts = {
-        "machine": machine, "tests": tests, "backends": backends, "kernels": kernels, "ways": ways,
-        "training": training,
-    }  # fmt: skip
+def run_part(spec: Spec, say: Say) -> bool:
+    """Run the part that `spec` names; what it raises is said."""
+    part = spec["part"]
     try:
-        parts[spec["part"]](spec, say)
+        if part == "machine":
+            return machine(say)
+        if part == "tests":
+            return run_tests(say, spec["done"])
+        if part == "backends":
+            return backends(spec, say)
+        from . import torch_parts
+
+        run: Callable[[Spec, Say], bool] = getattr(torch_parts, part)
+        return run(spec, say)
     except Exception as error:  # the other parts are worth running
         say({"failed": said(error)})
+        return False
 
 
-def machine(spec: Spec, say: Say) -> None:
+def machine(say: Say) -> bool:
     """The GPU, as torch sees it, or else as the runtime does."""
     if installed("torch"):
         import torch
@@ -60,35 +67,31 @@ def machine(spec: Spec, say: Say) -> None:
                 "cache_mb": facts.L2_cache_size / 1e6,
                 "in_torch": True,
             }
-            say({"gpu": gpu, "complete": True})
-            return
+            say({"gpu": gpu})
+            return True
     from ...runtime.backends.cuda import open_device
 
     try:
         device = open_device()
     except BackendError as error:
-        say({"gpu": {"absent": error.message}, "complete": True})
-        return
+        say({"gpu": {"absent": error.message}})
+        return True
     capability = "{}.{}".format(*device.capability)
-    found = {"name": device.name, "compute_capability": capability, "in_torch": False}
-    say({"gpu": found, "complete": True})
+    say({"gpu": {"name": device.name, "compute_capability": capability, "in_torch": False}})
+    return True
 
 
-def tests(spec: Spec, say: Say) -> None:
-    """The tests marked gpu."""
-    run_tests(say, spec["done"])
-
-
-def backends(spec: Spec, say: Say) -> None:
+def backends(spec: Spec, say: Say) -> bool:
     """Every backend of the runtime on one bundle, each in a process of its own."""
     bundle = Bundle.open(Path(spec["bundle"]) if spec["bundle"] else None)
     say({"bundle": bundle.manifest.name, "digest": bundle.digest})
 
     def check(name: str) -> Row:
-        why = absent(name, spec["gpu"])
-        return {"absent": why} if why else check_backend(bundle, name, spec["frames"])
+        if why := absent(name, spec["gpu"]):
+            return {"absent": why}
+        return check_backend(bundle, name, spec["frames"])
 
-    each(say, spec["names"], spec["done"], check, alone=True)
+    return each(say, spec["names"], spec["done"], check, alone=True)
 
 
 def absent(name: str, gpu: bool) -> str:
@@ -101,22 +104,20 @@ def absent(name: str, gpu: bool) -> str:
         return f"{missing[0]} is not installed"
     if name != "ort-cpu" and not gpu:
         return "there is no GPU"
+    if name == "rtx":
+        from ...runtime.backends.cuda import open_device
+        from ...runtime.engines.tensorrt_packages import check_served, load_flavour, rtx_target
+
+        target, trt = rtx_target(*open_device().capability), load_flavour(name)[1]
     try:
+        if name == "rtx":
+            check_served(name, trt, [target])
         if name == "ort-cuda":
             from ...runtime.backends.ort_cuda import require_provider
 
             require_provider()
     except BackendError as error:
         return error.message
-    if name == "rtx":
-        from ...runtime.backends.cuda import open_device
-        from ...runtime.engines.tensorrt_packages import check_served, load_flavour, rtx_target
-
-        target, trt = rtx_target(*open_device().capability), load_flavour(name)[1]
-        try:
-            check_served(name, trt, [target])
-        except BackendError as error:
-            return error.message
     return ""
 
 
@@ -129,7 +130,7 @@ def check_backend(bundle: Bundle, name: str, count: int) -> Row:
     from ...export.engine import build_engines
     from ...runtime.animator import Animator
     from ...runtime.engines.tensorrt_packages import FLAVOURS
-    from ..cold_start import time_cold_start
+    from ..latency import measure_warm, time_cold_start
 
     row: Row = {}
     if name in FLAVOURS:
@@ -141,182 +142,72 @@ def check_backend(bundle: Bundle, name: str, count: int) -> Row:
     with Animator.open(bundle, name) as animator:
         apart = agreement(golden_frame(animator.session, bundle), bundle)
         # A GPU's float32 differs from the CPU's in the last bits, and so may a rounding.
-        return row | agrees(apart, 45.0) | warm(animator, count)
+        row |= agrees(*apart, 45.0)
+        return row | measure_warm(animator, count, max(2, count // 10))[0]
 
 
-def agrees(apart: Agreement, least: float) -> Row:
-    """How far a frame is from what it should be, and whether that is near enough."""
-    return {
-        "levels_apart": apart.levels,
-        "psnr_db": min(apart.psnr_db, 120.0),  # JSON has no infinity
-        "agrees": apart.psnr_db >= least,
-    }
+def run_tests(say: Say, done: Collection[str], root: Path = ROOT) -> bool:
+    """Run those that are not done; returns whether all are. `root`: of the checkout."""
+    missing = [name for name in ("pytest", "hypothesis") if not installed(name)]
+    if missing or not (root / "tests").is_dir():
+        why = f"they need {' and '.join(missing)}" if missing else "they need a checkout"
+        say({"absent": why})
+        return True
+    import pytest
+
+    files = sorted((root / "tests").rglob("test_*.py"))
+    marked = [str(file) for file in files if "mark.gpu" in file.read_text(encoding="utf-8")]
+    options = ["-q", "-m", "gpu", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+    os.chdir(root)
+    ended = pytest.main([*options, *marked], [Reporter(say, done)])
+    # 1: a file cannot be imported. Otherwise the reporter, or a fault of pytest's, has ended it.
+    return ended in (0, 1, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
-def warm(animator: Any, count: int) -> Row:
-    """What `sonomime bench` measures of warm frames, without the samples."""
-    from ..latency import measure_warm
+class Reporter:
+    """A pytest plugin: reports each test, and ends the run after one that failed, since a CUDA
+    error would fail all others."""
 
-    animator.reset()
-    report = measure_warm(animator, count, max(2, count // 10))
-    del report["samples_ms"]
-    return report
+    def __init__(self, say: Say, done: Collection[str]) -> None:
+        self._say, self._done = say, done
+        self._row: Row = {}
+        self._session: Any = None
 
+    def pytest_sessionstart(self, session: Any) -> None:
+        self._session = session
 
-def kernels(spec: Spec, say: Say) -> None:
-    """Compile the kernels and time them, operator by operator."""
-    import torch
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.failed and report.nodeid not in self._done:
+            self._say({"name": report.nodeid, "failed": _cause(report)})
 
-    from .kernel_times import CASES, time_kernel
-    from .kernels import Kernels, build_command
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = [item for item in items if item.nodeid not in self._done]
 
-    try:
-        build_command(Path("kernels.so"))
-    except BackendError as error:
-        say({"absent": error.message, "complete": True})
-        return
-    if spec["library"]:
-        built = Kernels(Path(spec["library"]))
-    else:
-        began = perf_counter()
-        built = Kernels.build(Path(spec["folder"]))
-        say({"build_seconds": perf_counter() - began})
-    cases = {case.name: case for case in CASES}
-    device = torch.device("cuda", torch.cuda.current_device())
-    each(say, list(cases), spec["done"], lambda n: time_kernel(built, device, cases[n], 20))
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._row = {"name": nodeid, "seconds": 0.0}
+        self._say({"name": nodeid, "begun": True})
 
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """A test has one for its set-up, one for its call, one for its teardown."""
+        self._row["seconds"] += report.duration
+        if report.failed:
+            self._row["failed"] = _cause(report)
+        elif report.skipped:
+            self._row["skipped"] = str(report.longrepr[-1]).removeprefix("Skipped: ")
 
-def ways(spec: Spec, say: Say) -> None:
-    """A model's frame in torch, in all ways; those that torch compiles only if `compiled`."""
-    import torch
-
-    from .kernels import Kernels
-    from .torch_ways import WAYS
-
-    built = Kernels(Path(spec["library"])) if spec["library"] else None
-    todo = {
-        way.name: way for way in WAYS
-        if (built or not way.kernels) and (spec["compiled"] or not way.compiled)
-    }  # fmt: skip
-    model = model_of(spec["model"])
-    device = torch.device("cuda", torch.cuda.current_device())
-    expected: list[Image] = []
-
-    def measure(name: str) -> Row:
-        if not expected:
-            expected.append(frame_on_cpu(model))
-        return time_way(model, todo[name], device, expected[0], spec["frames"], built)
-
-    each(say, list(todo), spec["done"], measure)
+    def pytest_runtest_logfinish(self) -> None:
+        self._say(self._row)
+        if "failed" in self._row:
+            self._session.shouldstop = "another process runs the rest"
 
 
-def model_of(name: str) -> Any:
-    """The model of a checkpoint's file, else of a preset, untrained."""
-    import torch
-
-    from ...training.checkpoint import load_checkpoint
-    from ...training.config import load_config
-    from ...training.models.families import family_of
-
-    if Path(name).is_file():
-        return load_checkpoint(Path(name)).model()
-    config = load_config(name)
-    torch.manual_seed(0)
-    return family_of(config.model).model(config.model).eval()
+def _cause(report: Any) -> str:
+    """The error of a report, in one line."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    lines = (crash.message if crash else str(report.longrepr)).strip().splitlines()
+    return (lines or ["it does not say why"])[0 if crash else -1][:300]
 
 
-def frame_on_cpu(model: Any) -> Image:
-    """The frame in float32 on the CPU, of the default bundle's golden pictures."""
-    from ...training.models.families import family_of
-    from ...training.torch_backend import TorchBackend
-
-    chain = family_of(model.config).chain(model)
-    return golden_frame(Session(chain, TorchBackend(chain)), Bundle.open(None))
-
-
-def time_way(
-    model: Any, way: Any, device: Any, expected: Image, count: int, kernels: Any = None
-) -> Row:
-    """The row of a way: cold, right, warm. Raises what torch, CUDA or a compiler raises."""
-    import torch
-
-    from ...runtime.animator import Animator
-    from ...training.models.families import family_of
-    from .torch_ways import LEAST_PSNR, WayBackend
-
-    gpu = device.type == "cuda"
-    cudnn = torch.backends.cudnn
-    before = cudnn.allow_tf32, cudnn.benchmark
-    # TF32 is not float32; choosing among cuDNN's kernels is part of a cold start.
-    cudnn.allow_tf32, cudnn.benchmark = False, True
-    try:
-        if gpu:
-            torch.ones(1, device=device)  # CUDA's start is not part of the cold time
-            torch.cuda.reset_peak_memory_stats(device)
-        began = perf_counter()
-        chain = family_of(model.config).chain(model, way.precision)
-        animator = Animator(Session(chain, WayBackend(chain, device, way, kernels)))
-        made = golden_frame(animator.session, Bundle.open(None))
-        row = {"cold_ms": 1e3 * (perf_counter() - began)}
-        apart = Agreement(levels_apart(made, expected), psnr(made, expected))
-        row |= agrees(apart, LEAST_PSNR[way.precision])
-        with Watch() as watch:
-            row |= warm(animator, count)
-        memory = torch.cuda.max_memory_allocated(device) / 1e6 if gpu else None
-        return row | ({"memory_mb": memory, "gpu": watch.summary} if gpu else {})
-    finally:
-        cudnn.allow_tf32, cudnn.benchmark = before
-
-
-def training(spec: Spec, say: Say) -> None:
-    """Training steps of the presets, in both precisions."""
-    names = [f"{model}, {precision}" for model in spec["models"] for precision in ("bf16", "fp32")]
-
-    def measure(name: str) -> Row:
-        preset, precision = name.split(", ")
-        return time_training(preset, 20, f"train.precision={precision}")
-
-    each(say, names, spec["done"], measure)
-
-
-def time_training(preset: str, count: int, *overrides: str) -> Row:
-    """The row of a preset: `count` training steps on one batch of noise.
-
-    Raises:
-        CheckpointError: the loss or a gradient is not finite.
-    """
-    import torch
-
-    from ...training.config import load_config
-    from ...training.data.batch import PairBatch
-    from ...training.models.families import family_of
-    from ...training.trainer import Trainer
-
-    config = load_config(preset, overrides)
-    labels = [f"label {i}" for i in range(family_of(config.model).labels(config.model))]
-    size, pairs = config.model.image_size, config.train.batch_size
-    source, driving = torch.rand(2, pairs, config.model.channels, size, size)
-    points = torch.zeros(pairs, len(labels), 2)
-    seen = torch.ones(pairs, len(labels), dtype=torch.bool)
-    bent = torch.zeros(pairs, dtype=torch.bool)
-    batch = PairBatch(
-        source, driving, points, points, seen, seen, None, None, None, bent, ~seen, ~seen
-    )
-    trainer = Trainer(config, lambda step: batch, Path(), labels, [])
-    gpu = trainer.device.type == "cuda"
-
-    def loop(steps: int) -> list[float]:
-        seconds = []
-        for _ in range(steps):
-            began = perf_counter()
-            trainer.train_step()
-            if gpu:
-                torch.cuda.synchronize()
-            seconds.append(perf_counter() - began)
-        return seconds
-
-    loop(max(1, count // 10))
-    with Watch() as watch:
-        row = {"batch": pairs, "ms": summarise(loop(count))}
-    memory = torch.cuda.max_memory_allocated() / 1e6 if gpu else None
-    return row | ({"memory_mb": memory, "gpu": watch.summary} if gpu else {})
+if __name__ == "__main__":
+    done = run_part(json.loads(sys.argv[1]), speaker())
+    os._exit(0 if done else 1)  # everything is reported; CUDA's shutdown may hang

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -16,23 +18,11 @@ from sonomime.benchmarks import gpu_check
 
 # What a machine with torch, numpy and a compiler alone lacks.
 BARE = """
-import sys
-names = {"cv2", "av", "onnxruntime", "onnx", "onnxscript", "onnx_ir", "yaml", "tensorrt",
-         "tensorrt_rtx_bindings", "cuda"}
-class Without:
-    def __init__(self, finder):
-        self.finder = finder
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in names:
-            return None
-        return self.finder.find_spec(name, path, target)
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
-
-import atexit, os
+import atexit, os, sys
+sys.modules.update(dict.fromkeys(("cv2", "av", "onnxruntime", "onnx", "onnxscript", "onnx_ir",
+                                  "yaml", "tensorrt", "tensorrt_rtx_bindings", "cuda")))
 # A part is not asked to end well: CUDA's end may hang or crash when all is said.
-atexit.register(lambda: os._exit(7) if "--part" in sys.argv else None)
+atexit.register(lambda: os._exit(7) if sys.argv[-1].startswith("{") else None)
 """
 
 
@@ -76,27 +66,25 @@ with open(log, "a") as file:
     file.write(json.dumps(spec) + "\\n")
 def say(**message):
     print(json.dumps(message), flush=True)
-def rows(*names):
+def rows(*names, seconds=0):
     todo = [name for name in names if name not in spec["done"]]
     for name in todo:
-        say(begin=name)
+        say(name=name, begun=True)
+        time.sleep(seconds)
         if name == "dies":
             os.kill(os.getpid(), signal.SIGSEGV)
         if name == "hangs":
             time.sleep(300)
         if name == "fails":
-            sys.exit(say(row={"name": name, "failed": "an illegal memory access"}))
+            sys.exit(say(name=name, failed="an illegal memory access") or 1)
         if name == "raises":
-            sys.exit(say(failed="cannot be imported"))
-        say(row={"name": name, "agrees": name != "differs"})
-    say(complete=True)
+            sys.exit(say(failed="cannot be imported") or 1)
+        say(name=name, agrees=name != "differs")
 part = spec["part"]
 if part == "machine":
     say(torch={"version": "1.2"})
-    say(gpu={"name": "NVIDIA H200", "in_torch": True}, complete=True)
+    say(gpu={"name": "NVIDIA H200", "in_torch": True})
 elif part == "kernels":
-    if spec["library"] is None:
-        say(build_seconds=1.5)
     KERNELS
 elif part == "ways":
     WAYS
@@ -136,9 +124,12 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Played:
     return Played(tmp_path, monkeypatch)
 
 
-def test_the_most_important_comes_first_and_what_is_compiled_last(played: Played) -> None:
+def test_the_most_important_comes_first_and_what_is_compiled_last(
+    played: Played, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("--bundle", "mine", "--checkpoint", "c.pt")
-    assert played.run(*words, ways="rows('eager', *['compiled'] * spec['compiled'])") == 0
+    ways = "rows('differs', *['compiled'] * spec['compiled'])"
+    assert played.run(*words, ways=ways) == gpu_check.EXIT_DIFFERS
     asked = [
         (s["part"], s.get("bundle") or s.get("model") or s.get("models")) for s in played.asked
     ]
@@ -148,94 +139,83 @@ def test_the_most_important_comes_first_and_what_is_compiled_last(played: Played
         ("training", ["ours-ptg", "lite"]),
         ("ways", "c.pt"), ("ways", "ours-ptg"), ("ways", "lite"),
     ]  # fmt: skip
-    assert [s["library"] is not None for s in played.asked] == [False] * 5 + [True] * 7
     rows = played.parts["lite in torch"]["rows"]
-    assert [row["name"] for row in rows] == ["eager", "compiled"]
+    assert rows == [{"name": "differs", "agrees": False}, {"name": "compiled", "agrees": True}]
+    said = capsys.readouterr()
+    assert "DIFFERS" in said.out and "differs" in said.err
     played.log.unlink()
-    assert played.run("--no-compile", "--models", "") == 0
-    assert "ways" not in [s["part"] for s in played.asked]
+    # The report is written after every row.
+    look = f"say(name='seen', rows=len(json.load(open({str(played.out)!r}))['parts']['kernels']"
+    words = ("--no-compile", "--models", "lite")
+    assert played.run(*words, kernels="rows('a', 'b')", ways=f"{look}['rows']))") == 0
+    assert played.parts["lite in torch"]["rows"][0]["rows"] == 2
+    assert [s["part"] for s in played.asked].count("ways") == 1
 
 
 @pytest.mark.parametrize("harm", ["dies", "fails", "raises"])
 def test_what_ends_a_process_costs_its_row_alone(
     harm: str, played: Played, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = played.run("--no-compile", kernels=f'rows("a", "{harm}", "b")')
+    words = ("--no-compile", "--models", "lite")
+    code = played.run(*words, kernels=f'rows("a", "{harm}", "b")', ways="os._exit(9)")
     assert code == gpu_check.EXIT_DIFFERS and harm in capsys.readouterr().err
     found = played.parts["kernels"]
     assert [row["name"] for row in found["rows"]] == ["a", harm, "b"]
     assert found["rows"][1]["failed"] and found["rows"][2]["agrees"]
     first, second = (spec["done"] for spec in played.asked if spec["part"] == "kernels")
     assert first == [] and second == ["a", harm]
-    assert played.parts["training steps"]["rows"], "and the other parts are there"
-
-
-def test_a_row_that_differs_is_an_error(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
-    assert played.run(kernels="rows('differs')", ways="rows()") == gpu_check.EXIT_DIFFERS
-    said = capsys.readouterr()
-    assert "DIFFERS" in said.out and "differs" in said.err
-
-
-@pytest.mark.parametrize(
-    ("kernels", "why"), [("os._exit(9)", "exit code 9"), ("pass", "no result")]
-)
-def test_a_part_that_begins_nothing_is_not_tried_again(
-    kernels: str, why: str, played: Played
-) -> None:
-    assert played.run("--no-compile", kernels=kernels) == gpu_check.EXIT_DIFFERS
-    assert [spec["part"] for spec in played.asked].count("kernels") == 1
-    assert why in played.parts["kernels"]["failed"]
+    # A part that begins nothing is not tried again, and the others are there.
+    assert [spec["part"] for spec in played.asked].count("ways") == 1
+    assert "exit code 9" in played.parts["lite in torch"]["failed"]
+    assert played.parts["training steps"]["rows"]
 
 
 def test_the_minutes_hold_and_what_hangs_leaves_time_for_the_others(
-    played: Played, capsys: pytest.CaptureFixture[str]
+    played: Played, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("--minutes", "0.2", "--models", "lite", "--no-compile")
+    words = ("--minutes", "0.15", "--models", "lite", "--no-compile")
     code = played.run(*words, kernels='rows("a", "hangs", "b")')
     assert code == gpu_check.EXIT_CUT_SHORT, "which is no failure, and no success"
     a, hung, after = played.parts["kernels"]["rows"]
     assert a["agrees"] and hung["stopped"] and after["agrees"], "the last one in the second round"
-    assert played.parts["training steps"]["rows"]
-    assert "hangs" in capsys.readouterr().err
-
-
-def test_a_row_that_hangs_leaves_time_for_those_after_it(
-    played: Played, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    assert played.parts["training steps"]["rows"] and "hangs" in capsys.readouterr().err
     monkeypatch.setattr(gpu_check, "ROW_SECONDS", 0.5)
-    played.run("--minutes", "0.2", "--models", "", kernels='rows("a", "hangs", "b")')
-    _, hung, after = played.parts["kernels"]["rows"]
-    assert hung["stopped"] and after["agrees"]
+    played.log.unlink()
+    played.run("--minutes", "0.15", "--models", "", kernels='rows("a", "hangs", "b")')
+    assert played.parts["kernels"]["rows"][2]["agrees"], "in the first round"
     assert [spec["part"] for spec in played.asked].count("kernels") == 2
 
 
 def test_skipped_ways_run_before_those_that_torch_compiles(
     played: Played, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Eager ways are slow here, and get half of the time."""
-    slow = """
-    for way in ["eager%d" % i for i in range(4)] + ["compiled"] * spec["compiled"]:
-        if way not in spec["done"]:
-            say(begin=way)
-            time.sleep(0 if len(spec["done"]) > 2 else 2)
-            say(row={"name": way})
-    say(complete=True)
-    """
-    code = played.run("--minutes", "0.2", "--models", "lite", ways=slow)
+    """The first way hangs, and takes the half of the time that all ways get at first."""
+    slow = "rows(*'123', *['compiled'] * spec['compiled'], seconds=300 * (not spec['done']))"
+    code = played.run("--minutes", "0.15", "--models", "lite", ways=slow)
     found = played.parts["lite in torch"]
-    names = [row["name"] for row in found["rows"]]
-    assert names == [*(f"eager{i}" for i in range(4)), "compiled"] and "left_out" not in found
-    assert "left out" in capsys.readouterr().out
+    assert [row["name"] for row in found["rows"]] == [*"123", "compiled"]
+    assert "left_out" not in found and "left out" in capsys.readouterr().out
     assert code == gpu_check.EXIT_CUT_SHORT, "one was stopped"
-
-
-def test_without_minutes_nothing_is_begun(played: Played) -> None:
+    played.log.unlink()
     assert played.run("--minutes", "0", "--cpu-only") == gpu_check.EXIT_CUT_SHORT
-    assert not played.log.exists()
+    assert not played.log.exists(), "without minutes nothing is begun"
     assert "out of time" in played.parts["backends, default bundle"]["left_out"]
 
 
-def test_the_report_is_written_after_every_row(played: Played) -> None:
-    look = f'say(seen=len(json.load(open({str(played.out)!r}))["parts"]["kernels"]["rows"]))'
-    played.run("--models", "lite", kernels='rows("a", "b")', ways=f"{look}; rows('c')")
-    assert played.parts["lite in torch"]["seen"] == 2
+def test_a_signal_ends_it_and_what_it_started(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    code = f"""
+import sys
+from sonomime.benchmarks import gpu_check
+hang = "import os, pathlib, time; pathlib.Path({str(note)!r}).write_text(str(os.getpid()));"
+gpu_check.command = lambda spec: [sys.executable, "-c", hang + "time.sleep(300)"]
+sys.exit(gpu_check.main([]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    while not (note.exists() and note.read_text()):
+        assert process.poll() is None
+        sleep(0.05)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
 import pytest
-import torch
 from lively import lively_checkpoint, speckle
 
-from sonomime.export.bundle import export_bundle
+from sonomime.export import bundle
 from sonomime.export.graphs import export_stage
 from sonomime.export.verify import Frames
 from sonomime.training.models.base import Precision, StageModule
@@ -30,13 +29,12 @@ class Graphs(dict[str, onnx.ModelProto]):
         return self[name]
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other take several times as long on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of engines, empty; there is no plugin."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("SONOMIME_PLUGIN", raising=False)
+    return tmp_path / "cache" / "sonomime" / "engines"
 
 
 @pytest.fixture(scope="session")
@@ -52,15 +50,23 @@ def graphs() -> Callable[..., Graphs]:
 
 
 @pytest.fixture(scope="session")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def bundles(
+    graphs: Callable[..., Graphs], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
     """Export a preset's lively model as a verified bundle: (preset, precision, *overrides)."""
 
     @functools.cache
     def make(preset: str, precision: Precision = "fp32", *overrides: str) -> Path:
-        checkpoint = lively_checkpoint(preset, overrides)
+        checkpoint, made = (
+            lively_checkpoint(preset, overrides),
+            graphs(preset, precision, *overrides),
+        )
         config, out = checkpoint.config.model, tmp_path_factory.mktemp("exported") / "bundle"
         source, *driving = (speckle(config.image_size, config.channels, seed) for seed in range(3))
-        export_bundle(checkpoint, "0" * 64, out, Frames(source, tuple(driving)), precision)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bundle, "export_stage", lambda stage: made[stage.name])
+            frames = Frames(source, tuple(driving))
+            bundle.export_bundle(checkpoint, "0" * 64, out, frames, precision)
         return out
 
     return make

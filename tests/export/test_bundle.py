@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,16 +14,19 @@ import torch
 from lively import SMALL, SMALL_LITE, lively_checkpoint, speckle
 
 from sonomime import __version__
-from sonomime.export.bundle import export_bundle
+from sonomime.cli import main
+from sonomime.export import bundle
 from sonomime.export.card import Description, model_card
+from sonomime.export.graphs import export_stage
 from sonomime.export.verify import Frames
 from sonomime.runtime import Animator, Smoothing
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.bundle.manifest import DataCredit
 from sonomime.runtime.compose import MOST_SIDE
-from sonomime.runtime.media.frames import read_image
+from sonomime.runtime.media.frames import png_bytes, read_image
 from sonomime.runtime.media.pixels import psnr, to_image
 from sonomime.runtime.support.errors import ExportError, OutputError
+from sonomime.runtime.support.plain_file import sha256_file
 from sonomime.training.models.base import Precision, StageModule
 from sonomime.training.models.families import family_of
 from sonomime.training.models.keypoints import family
@@ -29,9 +34,9 @@ from sonomime.training.models.keypoints.model import AnimationModel
 from sonomime.training.models.keypoints.stages import build_stages
 from sonomime.training.models.keypoints.transfer import CONTROLS, TransferStage
 from sonomime.training.models.matching.family import MatchingFamily
+from sonomime.training.torch_backend import open_session
 
 Bundles = Callable[..., Path]
-FRAMES = Frames(speckle(128), (speckle(128, seed=1), speckle(128, seed=2)))
 
 
 @pytest.fixture(scope="module")
@@ -55,30 +60,21 @@ def test_what_is_in_it(small: Path) -> None:
     assert provenance.steps == 7 and provenance.checkpoint_sha256 == "0" * 64
     assert [(credit.name, credit.licence) for credit in provenance.data] == [("speckle", "CC0")]
     assert manifest.tolerances.stage_abs == 1e-4 and manifest.tolerances.frame_levels == 1
-
-
-def test_model_cards(small: Path, bundles: Bundles) -> None:
-    card = (small / "MODEL_CARD.md").read_text(encoding="utf-8")
-    for phrase in ("not a medical device", "speckle: CC0", "bladder neck", "12 keypoints"):
-        assert phrase in card
-    assert "displacement" not in card
-    card = (bundles("lite", "fp32", *SMALL_LITE) / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert "832 numbers: displacement 16 x 16 x 2, confidence 16 x 16, shading 8 x 8" in card
-    assert f"up to {MOST_SIDE} pixels" in card, "its frame has layers"
-    assert "unturned and unscaled" in card and "eypoint" not in card
+    given_away = Bundle.open().folder
+    assert sum(path.stat().st_size for path in given_away.iterdir()) < 15e6
 
 
 def test_golden_sample_is_what_the_animator_makes(small: Path) -> None:
     golden = Bundle.open(small).manifest.golden
     entries = (golden.source, golden.reference, golden.driving, golden.output)
-    source, reference, driving, output = (read_image(small / entry.file) for entry in entries)
-    assert np.array_equal(source, speckle(128)) and golden.motion == "relative"
-    assert np.array_equal(reference, speckle(128, seed=1))
-    assert np.array_equal(driving, speckle(128, seed=2))
+    *given, output = (read_image(small / entry.file) for entry in entries)
+    for seed, image in enumerate(given):
+        assert np.array_equal(image, speckle(128, seed=seed))
+    assert golden.motion == "relative"
     with Animator.open(small, threads=1) as animator:
-        animator.set_source(source)
-        animator.set_reference(reference)
-        found = animator.animate(driving)
+        animator.set_source(given[0])
+        animator.set_reference(given[1])
+        found = animator.animate(given[2])
     assert np.abs(found.astype(int) - output).max() <= 1
 
 
@@ -118,9 +114,25 @@ def test_an_animator_agrees_with_the_model(
     assert wanted.std() > 10
 
 
-def exported(out: Path, description: Description | None = None) -> None:
-    checkpoint = lively_checkpoint("ours-pt", SMALL)
-    export_bundle(checkpoint, "0" * 64, out, FRAMES, "fp32", description)
+def test_an_aligned_bundle_moves_as_its_checkpoint(bundles: Bundles) -> None:
+    """Verification itself aligns nothing."""
+    folder, checkpoint = bundles("lite", "fp32", *SMALL_LITE), lively_checkpoint("lite", SMALL_LITE)
+    found = []
+    for animator in (Animator.open(folder, threads=1), Animator(open_session(checkpoint))):
+        with animator:
+            animator.set_source(speckle(128))
+            animator.set_reference(speckle(128, seed=1))
+            animator.align()
+            by_pictures = animator.read("alignment")
+            found.append([by_pictures])
+            animator.session.align(by_pictures * np.float32([0.7, 0.9]) + np.float32(0.1))
+            for scale in (0.5, 1.0):
+                animator.session.set_control("scale", scale)
+                animator.animate(speckle(128, seed=2))
+                found[-1] += map(animator.read, ("displacement", "shading"))
+    for exported, trained in zip(*found, strict=True):
+        assert exported == pytest.approx(trained, abs=2e-3)
+    assert np.abs(found[0][1]).mean() > 0.01, "something moves"
 
 
 class Deaf(TransferStage):
@@ -137,11 +149,9 @@ class Deaf(TransferStage):
         return super().forward(*changed)
 
 
-@pytest.mark.parametrize(
-    "spoilt", ["keypoints", "generator", "scale", "dt_seconds", "min_cutoff", "relative"]
-)
+@pytest.mark.parametrize("spoilt", ["generator", "scale", "dt_seconds", "min_cutoff", "relative"])
 def test_other_weights_or_an_ignored_control_leave_nothing(
-    spoilt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spoilt: str, graphs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def build(model: AnimationModel, precision: Precision) -> list[StageModule]:
         stages = {stage.name: stage for stage in build_stages(model, precision)}
@@ -153,43 +163,82 @@ def test_other_weights_or_an_ignored_control_leave_nothing(
             stages["transfer"] = dataclasses.replace(stages["transfer"], module=Deaf(spoilt))
         return list(stages.values())
 
+    def export(stage: StageModule) -> Any:
+        return export_stage(stage) if stage.name in (spoilt, "transfer") else sound[stage.name]
+
+    sound = graphs("ours-pt", "fp32", *SMALL)
     monkeypatch.setattr(family, "build_stages", build)
+    monkeypatch.setattr(bundle, "export_stage", export)
     checkpoint = lively_checkpoint("ours-pt", SMALL)
     frames = Frames(speckle(128), tuple(speckle(128, seed=seed) for seed in (1, 2, 3)))
     with pytest.raises(ExportError) as caught:
-        export_bundle(checkpoint, "0" * 64, tmp_path / "out", frames)
+        bundle.export_bundle(checkpoint, "0" * 64, tmp_path / "out", frames)
     assert caught.value.exit_code == 5 and caught.value.hint
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_holds_something_is_refused_at_once(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(OutputError):
-        exported(tmp_path / "out")
-    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "checkpoint.pt"
+    lively_checkpoint("ours-pt", SMALL).save(path)
+    return path
 
 
-def test_same_checkpoint_same_bytes_and_what_it_says_of_itself(small: Path, tmp_path: Path) -> None:
-    told = Description(
-        name="mine",
-        licence="CC BY 4.0",
-        credits="Thanks to all.",
-        figures="L1 ratio 0.8",
-        note="a test",
-        data=(DataCredit("more", "MIT"), DataCredit("speckle", "CC BY 4.0")),
-    )
-    exported(tmp_path / "again", told)
-    for path in (*small.glob("*.onnx"), *small.glob("*.png")):
-        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
-    manifest = Bundle.open(tmp_path / "again").manifest
+def test_the_command_says_of_the_bundle_what_it_is_told(
+    checkpoint: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "frames").mkdir()
+    for i in range(3):
+        (tmp_path / "frames" / f"{i}.png").write_bytes(png_bytes(speckle(100, seed=i)))
+    (tmp_path / "credits.md").write_text("Thanks to all.")
+    (tmp_path / "figures.md").write_text("L1 ratio 0.8")
+    out = tmp_path / "out"
+    words = ["export", str(checkpoint), "-o", str(out), "--frames", str(tmp_path / "frames")]
+    words += ["--name", "mine", "--licence", "CC BY 4.0", "--json"]
+    words += ["--data", "more=MIT", "--data", "speckle=CC BY 4.0"]
+    words += [f"--{name}={tmp_path / name}.md" for name in ("credits", "figures")]
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["frame_levels"] <= 1 and told["psnr_db"] > 48
+    # The same weights give the same bytes.
+    for path in small.glob("*.onnx"):
+        assert path.read_bytes() == (out / path.name).read_bytes()
+    manifest = Bundle.open(out).manifest
     assert manifest.name == "mine" and manifest.provenance.licence == "CC BY 4.0"
-    assert manifest.provenance.note == "a test"
+    assert manifest.provenance.checkpoint_sha256 == sha256_file(checkpoint)
     credits = [(credit.name, credit.licence) for credit in manifest.provenance.data]
     assert credits == [("speckle", "CC BY 4.0"), ("more", "MIT")]
-    assert (tmp_path / "again" / "CREDITS.md").read_text() == "Thanks to all."
-    card = (tmp_path / "again" / "MODEL_CARD.md").read_text()
+    assert (out / "CREDITS.md").read_text() == "Thanks to all."
+    card = (out / "MODEL_CARD.md").read_text()
     assert "L1 ratio 0.8" in card and "CREDITS.md" in card and card.startswith("# mine")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"checkpoint": "none.pt"}, 3),
+        ({"--frames": "none.mp4"}, 6),
+        ({"--credits": "none.md"}, 6),
+        ({"--precision": "int8"}, 2),
+        ({"--data": "no licence"}, 2),
+    ],
+)
+def test_bad_input(
+    changes: dict[str, str], status: int, checkpoint: Path, tmp_path: Path, capsys: Any
+) -> None:
+    given = {"checkpoint": str(checkpoint), "-o": str(tmp_path / "out")} | changes
+    words = ["export", given.pop("checkpoint"), *(word for pair in given.items() for word in pair)]
+    assert main(words) == status
+    assert "error:" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_holds_something_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    frames = Frames(speckle(128), (speckle(128, seed=1),))
+    with pytest.raises(OutputError):
+        bundle.export_bundle(lively_checkpoint("ours-pt", SMALL), "0" * 64, tmp_path, frames)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize(
@@ -211,19 +260,21 @@ def test_weights_are_ours_to_give_only_where_the_data_allows_it(
     assert Description(data=data, licence="mine").of(checkpoint).licence == "mine"
 
 
-def test_default_size(bundles: Bundles) -> None:
-    """The preset as it is given away has to stay within 15 MB."""
-    folder = bundles("lite", "fp32")
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 15e6
-
-
-@pytest.mark.parametrize(("cells", "names"), [(8, ("apex", "base")), (0, ())])
-def test_a_card_speaks_of_shading_and_landmarks_only_where_there_are_some(
-    cells: int, names: tuple[str, ...]
-) -> None:
-    checkpoint = lively_checkpoint("lite", (*SMALL_LITE, f"model.matcher.shading={cells}"))
-    chain = MatchingFamily().chain(checkpoint.model())
-    chain = dataclasses.replace(chain, control=dataclasses.replace(chain.control, landmarks=names))
-    card = model_card(checkpoint, Description().of(checkpoint), "fp32", chain)
-    assert ("changes of brightness" in card) == bool(cells)
-    assert f"by itself: {', '.join(names) or 'none'}" in card
+def test_model_cards(small: Path) -> None:
+    card = (small / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for phrase in ("not a medical device", "speckle: CC0", "bladder neck", "12 keypoints"):
+        assert phrase in card
+    assert "displacement" not in card
+    for cells, names in ((8, ("apex", "base")), (0, ())):
+        checkpoint = lively_checkpoint("lite", (*SMALL_LITE, f"model.matcher.shading={cells}"))
+        chain = MatchingFamily().chain(checkpoint.model())
+        chain = dataclasses.replace(
+            chain, control=dataclasses.replace(chain.control, landmarks=names)
+        )
+        card = model_card(checkpoint, Description().of(checkpoint), "fp32", chain)
+        assert ("changes of brightness" in card) == bool(cells)
+        passed = "displacement 16 x 16 x 2, confidence 16 x 16, shading"
+        assert passed in card and ("832 numbers" in card) == bool(cells)
+        assert f"by itself: {', '.join(names) or 'none'}" in card
+        assert f"up to {MOST_SIDE} pixels" in card, "its frame has layers"
+        assert "unturned and unscaled" in card and "eypoint" not in card

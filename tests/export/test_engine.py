@@ -1,35 +1,30 @@
-"""Engines: how they are built, kept and reported. A fake TensorRT stands in and builds nothing."""
+"""Engines: how they are built, kept and reported. TensorRT, the GPUs and the plugin are fakes."""
 
 from __future__ import annotations
 
 import json
 import sys
-import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace as Plain
 from typing import Any
 
 import pytest
-from fake_tensorrt import FakeBuilder, FakeNetwork, FakeParser, fake_module
+from fake_tensorrt import fake_module
 
 from sonomime.cli import main
 from sonomime.export import engine
-from sonomime.export.engine import build_engines
+from sonomime.export.engine import build_engines, choose_flavour
 from sonomime.runtime.backends import tensorrt
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.engines import tensorrt_packages as flavours
 from sonomime.runtime.engines.engine_file import read_engine_file
 from sonomime.runtime.engines.engine_store import cache_root, is_trusted, load_engines
-from sonomime.runtime.support.errors import BackendError, OutputError
+from sonomime.runtime.support.errors import BackendError, ConfigError
 
+pytestmark = pytest.mark.usefixtures("cache")
 STAGES = ["source", "keypoints", "transfer", "motion", "generator"]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("SONOMIME_PLUGIN", raising=False)
-    return tmp_path / "cache" / "sonomime" / "engines"
 
 
 @pytest.fixture
@@ -43,34 +38,40 @@ def toy(toy_bundle: Path) -> Bundle:
     return Bundle.open(toy_bundle)
 
 
-def test_every_stage_is_built_once(fake: Any, toy: Bundle, cache: Path) -> None:
+def builds(fake: Any) -> int:
+    count: int = fake.builder.build_serialized_network.call_count
+    return count
+
+
+def test_every_stage_is_built_once_and_kept_in_a_private_file(
+    fake: Any, toy: Bundle, cache: Path
+) -> None:
     first = build_engines(toy)
-    assert [made.name for made in first.manifest.stages] == STAGES and not first.cached
-    assert first.path.parent == cache and FakeBuilder.builds == 5
-    second = build_engines(toy)
-    assert second.path == first.path and second.cached and FakeBuilder.builds == 5
-    assert second.manifest == first.manifest
-
-
-def test_the_file_is_private_trusted_and_says_what_it_holds(fake: Any, toy: Bundle) -> None:
-    made = build_engines(toy)
-    assert made.path.parent.stat().st_mode & 0o777 == 0o700
-    assert made.path.stat().st_mode & 0o777 == 0o600
-    found = read_engine_file(made.path)
-    assert is_trusted(found.sha256) and found.manifest == made.manifest
-    assert list(found.engines) == STAGES
+    assert not first.cached and first.path.parent == cache and builds(fake) == 5
+    assert cache.stat().st_mode & 0o777 == 0o700 and first.path.stat().st_mode & 0o777 == 0o600
+    # TensorRT keeps a pointer to the first logger, for good: one for building and running.
+    assert {call.args[1] for call in fake.OnnxParser.mock_calls if call.args[1:]} == {
+        tensorrt.engine_logger(fake)
+    }
+    found = read_engine_file(first.path)
+    assert is_trusted(found.sha256) and found.manifest == first.manifest
+    assert list(found.engines) == [stage.name for stage in found.manifest.stages] == STAGES
     assert found.manifest.bundle_digest == toy.digest
     assert found.manifest.version == "1.2.3" and found.manifest.targets == ("SM80", "SM120")
     for stage, built in zip(found.manifest.stages, toy.manifest.stages, strict=True):
         assert (stage.name, stage.onnx_sha256) == (built.name, built.sha256)
         assert stage.size == len(found.engines[stage.name]) and stage.seconds >= 0
+    second = build_engines(toy)
+    assert second.path == first.path and second.cached and builds(fake) == 5
+    assert second.manifest == first.manifest
 
 
 def test_the_report_counts_layers_by_precision(
     fake: Any, toy: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = types.SimpleNamespace(num_layers=2, device_memory_size_v2=4096)
-    monkeypatch.setattr(fake.Runtime, "engine", found)
+    fake.Runtime.return_value.deserialize_cuda_engine.return_value = Plain(
+        num_layers=2, device_memory_size_v2=4096
+    )
     stage = build_engines(toy).manifest.stages[0]
     assert stage.layers == 3 and stage.plugin_layers == 1
     counts = {kind.dtype: kind.layers for kind in stage.precisions}
@@ -82,31 +83,20 @@ def test_the_report_counts_layers_by_precision(
     assert (stage.engine_layers, stage.device_memory_bytes) == (2, 4096)
 
 
-def spoil_bytes(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + b"!")
-
-
-def spoil_mode(path: Path) -> None:
-    path.parent.chmod(0o755)
-
-
-def spoil_records(path: Path) -> None:
-    for record in (path.parent / "trusted").iterdir():
-        record.write_text("[]")
-
-
-def spoil_record_mode(path: Path) -> None:
-    for record in (path.parent / "trusted").iterdir():
-        record.chmod(0o644)
-
-
 def spoil_link(path: Path) -> None:
     path.rename(path.with_suffix(".moved"))
     path.symlink_to(path.with_suffix(".moved"))
 
 
 @pytest.mark.parametrize(
-    "spoil", [spoil_bytes, spoil_mode, spoil_records, spoil_record_mode, spoil_link, Path.unlink]
+    "spoil",
+    [
+        lambda path: path.write_bytes(path.read_bytes() + b"!"),
+        lambda path: path.parent.chmod(0o755),
+        lambda path: [record.unlink() for record in (path.parent / "trusted").iterdir()],
+        spoil_link,
+        Path.unlink,
+    ],
 )
 def test_what_the_cache_did_not_build_is_built_again(
     fake: Any, toy: Bundle, spoil: Callable[[Path], None]
@@ -115,94 +105,72 @@ def test_what_the_cache_did_not_build_is_built_again(
     engines = dict(read_engine_file(path).engines)
     spoil(path)
     again = build_engines(toy)
-    assert not again.cached and FakeBuilder.builds == 10
+    assert not again.cached and builds(fake) == 10
     found = read_engine_file(path)
     assert is_trusted(found.sha256) and found.engines == engines
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert build_engines(toy).cached
 
 
-def test_engines_to_carry_elsewhere(
-    fake: Any, toy: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_verb_builds_and_its_file_is_trusted_elsewhere(
+    fake: Any, toy: Bundle, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "out" / "toy.engine"
-    made = build_engines(toy, "rtx", out)
-    assert made.path == out and not made.cached
-    assert read_engine_file(out).manifest == made.manifest
-    assert build_engines(toy, "rtx", out).cached
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    folder, out = str(toy.folder), tmp_path / "out" / "toy.engine"
+    assert main(["build", folder, "-o", str(out)]) == 0
+    said = capsys.readouterr()
+    assert "building rtx: no engines of full TensorRT" in said.err
+    for word in (*STAGES, str(out), "2 float16, 1 float32", "SM80, SM120", "built"):
+        assert word in said.out
+    assert main(["build", folder, "--flavour", "rtx", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["cached"] is True and report["plugin"] is None
+    assert [stage["name"] for stage in report["stages"]] == STAGES
+    again = build_engines(toy, "rtx", out)
+    assert again.path == out and again.cached and read_engine_file(out).manifest == again.manifest
     # Elsewhere nobody knows of it, until its user says so by name.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     with pytest.raises(BackendError, match="no rtx engines of bundle"):
         load_engines(toy, "rtx", fake, ["SM80"])
     assert main(["engine", "trust", str(out)]) == 0
+    assert "SM80, SM120" in capsys.readouterr().out
     found = load_engines(toy, "rtx", fake, ["SM80"])
     assert list(found) == STAGES and found == load_engines(toy, "rtx", fake, ["SM80", "SM120"])
     assert build_engines(toy).cached, "the copy is where building looks"
+    assert main(["engine", "trust", str(toy.folder / "source.onnx")]) == 4
+    assert "hint:" in capsys.readouterr().err
 
 
-def test_errors_of_parser_and_builder_are_reported(
-    fake: Any, toy: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(FakeParser, "errors", ["no importer"])
+def test_errors_of_parser_and_builder_are_reported(fake: Any, toy: Bundle) -> None:
+    fake.parser.parse.return_value, fake.parser.num_errors = False, 1
+    error = fake.parser.get_error.return_value
+    error.desc.return_value, error.node_operator.return_value = "no importer", "Foo"
     with pytest.raises(BackendError, match=r"source.*importer.*Foo") as caught:
         build_engines(toy)
     assert "tensorrt_rtx_bindings 1.2.3" in caught.value.hint
     assert not cache_root().exists()
-    monkeypatch.setattr(FakeParser, "errors", [])
-    monkeypatch.setattr(FakeBuilder, "refuses", True)
+
+    def refuse(network: Any, config: Any) -> None:
+        tensorrt.engine_logger(fake).log(1, "no kernel for this layer")
+
+    fake.parser.parse.return_value = True
+    fake.builder.build_serialized_network.side_effect = refuse
     tensorrt.engine_logger(fake).log(1, "something of another engine")
     with pytest.raises(BackendError, match=r"source.*no kernel") as caught:
         build_engines(toy)
     assert "another engine" not in caught.value.message
 
 
-def test_the_builder_is_told_what_the_recipe_says(
-    fake: Any, toy: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_builder_is_told_what_the_recipe_says(fake: Any, toy: Bundle) -> None:
     """Other settings need another recipe, or old engines would go on being used."""
-    told: set[str] = set()
-
-    class Config:
-        def clear_flag(self, flag: int) -> None:
-            told.add(f"{ {7: 'TF32'}[flag] } off")
-
-        def set_compute_capability(self, target: str, index: int) -> None:
-            pass
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            if name != "num_compute_capabilities":
-                told.add(f"{name} {value}")
-
-        def __getattr__(self, name: str) -> Any:
-            return lambda *given: told.add(f"{name} {given}")
-
-    monkeypatch.setattr(FakeBuilder, "create_builder_config", lambda self: Config())
-    made = build_engines(toy).manifest
-    # That its networks are strongly typed is looked at when they are made.
-    assert made.recipe == flavours.RECIPE == ", ".join(["strongly typed", *told])
-
-
-def test_one_logger_for_building_and_running(fake: Any, toy: Bundle) -> None:
-    """TensorRT keeps a pointer to the first, for good."""
-    loggers = set()
-
-    class Parser(FakeParser):
-        def __init__(self, network: FakeNetwork, logger: Any) -> None:
-            super().__init__(network, logger)
-            loggers.add(logger)
-
-    fake.OnnxParser = Parser
-    build_engines(toy)
-    assert loggers == {tensorrt.engine_logger(fake)}
-
-
-def test_cache_that_cannot_be_written(
-    fake: Any, toy: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(OutputError):
-        build_engines(toy)
+    config = fake.builder.create_builder_config.return_value
+    usual = set(vars(config))
+    assert build_engines(toy).manifest.recipe == flavours.RECIPE == "strongly typed, TF32 off"
+    assert {call.args for call in fake.builder.create_network.mock_calls} == {(1 << 1,)}
+    assert set(vars(config)) - usual == {"num_compute_capabilities"}, "what was set"
+    called = {name for name, *_ in config.mock_calls}
+    assert called == {"clear_flag", "set_compute_capability"}
+    assert {call.args for call in config.clear_flag.mock_calls} == {(7,)}
 
 
 @pytest.mark.parametrize(
@@ -218,38 +186,98 @@ def test_absent_package_names_the_cure(
     assert cure in caught.value.hint and caught.value.exit_code == 4
 
 
-def test_the_verb_reports(
-    fake: Any,
-    toy_bundle: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Full TensorRT and two GPUs, all faked; `current` is the one that the thread works on."""
+    module = fake_module(monkeypatch, "tensorrt")
+    module.current, module.built_on = 0, []
+
+    @contextmanager
+    def current(index: int) -> Iterator[None]:
+        before, module.current = module.current, index
+        yield
+        module.current = before
+
+    def gpu(index: int, name: str, *capability: int) -> Any:
+        return Plain(name=name, capability=capability, current=lambda: current(index))
+
+    def open_device(index: int | None = None) -> Any:
+        if not 0 <= (index or 0) < len(module.gpus):
+            raise BackendError("CUDA finds no GPU", "check nvidia-smi")
+        return module.gpus[index or 0]
+
+    def build(network: Any, config: Any) -> bytes:
+        module.built_on.append(module.current)
+        return b"engine"
+
+    def load(content: bytes) -> Any:
+        return Plain(num_layers=10 + module.current, device_memory_size_v2=4096)
+
+    module.gpus = [gpu(0, "NVIDIA Some", 9, 0), gpu(1, "NVIDIA Other", 8, 9)]
+    module.builder.build_serialized_network.side_effect = build
+    module.Runtime.return_value.deserialize_cuda_engine.side_effect = load
+    monkeypatch.setattr(engine, "open_device", open_device)
+    monkeypatch.setattr(flavours, "_loaded", set())
+    return module
+
+
+def test_it_builds_on_and_for_the_gpu_that_was_named(
+    full: Any, toy: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    first, second = build_engines(toy, "tensorrt"), build_engines(toy, "tensorrt", device=1)
+    assert first.manifest.targets == ("NVIDIA Some 9.0",) and first.plugin is None
+    assert full.built_on == [0] * 5 + [1] * 5 and full.current == 0
+    assert second.manifest.targets == ("NVIDIA Other 8.9",) and second.path != first.path
+    assert {stage.engine_layers for stage in second.manifest.stages} == {11}
+    assert build_engines(toy, "tensorrt", device=1).cached
+    with pytest.raises(BackendError):
+        build_engines(toy, "tensorrt", device=2)
+    with pytest.raises(ConfigError) as caught:
+        build_engines(toy, "rtx", device=1)
+    assert caught.value.hint
+    assert main(["build", str(toy.folder), "--device", "1"]) == 0
+    assert "NVIDIA Other 8.9" in capsys.readouterr().out
+
+
+def test_the_flavour_is_chosen_by_what_is_there(full: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, why = choose_flavour()
+    assert name == "tensorrt" and "NVIDIA Some 9.0" in why
+    full.gpus.clear()
+    assert choose_flavour()[0] == "rtx" and choose_flavour(device=1)[0] == "tensorrt"
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    out = tmp_path / "toy.engine"
-    assert main(["build", str(toy_bundle), "-o", str(out)]) == 0
-    said = capsys.readouterr()
-    assert "building rtx: no engines of full TensorRT" in said.err
-    for word in (*STAGES, str(out), "2 float16, 1 float32", "SM80, SM120", "built"):
-        assert word in said.out
-    assert main(["build", str(toy_bundle), "--flavour", "rtx", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["cached"] is True and report["plugin"] is None
-    assert [stage["name"] for stage in report["stages"]] == STAGES
-    assert main(["engine", "trust", str(out)]) == 0
-    assert "SM80, SM120" in capsys.readouterr().out
-    assert main(["engine", "trust", str(toy_bundle / "source.onnx")]) == 4
-    assert "hint:" in capsys.readouterr().err
+    assert choose_flavour()[0] == "rtx"
 
 
-def test_builds_without_torch_or_onnx(run_python: Any, toy_bundle: Path) -> None:
-    code = """
-import sys
-from sonomime.export.engine import build_engines, load_flavour
-from sonomime.runtime.bundle.bundle import Bundle
-Bundle.open(sys.argv[1])
-assert not {"torch", "onnx"} & set(sys.modules), "imported too much"
-assert not any(name.startswith("sonomime.training") for name in sys.modules)
-"""
-    status, _, errors = run_python(code, str(toy_bundle))
-    assert status == 0, errors
+def test_the_plugin_is_registered_once_and_part_of_the_key(
+    full: Any, toy: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = build_engines(toy, "tensorrt")
+    plugin = tmp_path / "plugin.so"
+    monkeypatch.setenv("SONOMIME_PLUGIN", str(plugin))
+    with pytest.raises(BackendError, match="SONOMIME_PLUGIN"):  # there is no such file
+        build_engines(toy, "tensorrt")
+    plugin.write_bytes(b"machine code")
+    with_plugin = build_engines(toy, "tensorrt")
+    assert with_plugin.plugin == plugin and with_plugin.manifest.plugin_sha256
+    assert with_plugin.path != bare.path
+    assert build_engines(toy, "tensorrt").cached
+    registry = full.get_plugin_registry.return_value
+    registry.load_library.assert_called_once_with(str(plugin))
+    monkeypatch.setattr(flavours, "_loaded", set())
+    registry.load_library.return_value = None
+    with pytest.raises(BackendError, match=r"plugin\.so") as caught:
+        build_engines(toy, "tensorrt")
+    assert "headers" in caught.value.hint
+    # TensorRT-RTX has no plugins, so it is not even looked at.
+    assert flavours.plugin_digest("rtx") == ""
+
+
+def test_the_plugin_is_found_where_cmake_puts_it(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert repository / "runtime" / "lib" == flavours.LIBRARIES.resolve()
+    assert "CURRENT_SOURCE_DIR}/runtime/lib" in (repository / "CMakeLists.txt").read_text()
+    monkeypatch.setattr(flavours, "LIBRARIES", tmp_path)
+    assert flavours.plugin_path() is None
+    (tmp_path / "libsonomime_plugin.so").write_bytes(b"machine code")
+    assert flavours.plugin_path() == tmp_path / "libsonomime_plugin.so"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -9,96 +12,45 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lively import SMALL, SMALL_LITE, lively_checkpoint, lively_model
 from toy_bundle import make_toy_bundle, replace_file
 
-from sonomime.benchmarks.gpu import kernel_times, parts
-from sonomime.benchmarks.gpu.kernel_times import Case, time_kernel
-from sonomime.benchmarks.gpu.kernels import Kernels
-from sonomime.benchmarks.gpu.rows import each, said, table
-from sonomime.benchmarks.gpu.torch_ways import WAYS, Way
+from sonomime.benchmarks.gpu import parts
 from sonomime.runtime.backends import ort_cuda
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.media.frames import png_bytes
-from sonomime.runtime.support.errors import BackendError, CheckpointError, ConfigError
-from sonomime.training.config import load_config
+from sonomime.runtime.support.errors import BackendError
 
 CPU = torch.device("cpu")
 
 
 def heard(**spec: Any) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
-    parts.run_part(spec | {"done": spec.get("done", [])}, messages.append)
-    return messages
+    lines: list[dict[str, Any]] = []
+    parts.run_part(spec | {"done": []}, lines.append)
+    return lines
 
 
-def test_a_process_ends_after_a_row_that_failed() -> None:
-    def work(name: str) -> dict[str, Any]:
-        if name == "b":
-            raise OSError("illegal\naddress")
-        return {"agrees": True}
-
-    messages: list[dict[str, Any]] = []
-    each(messages.append, "abc", [], work)
-    assert messages[-1] == {"row": {"name": "b", "failed": "OSError: illegal"}}
-    each(messages.append, "abc", ["a", "b"], work)
-    assert messages[4:] == [
-        {"begin": "c"}, {"row": {"name": "c", "agrees": True}}, {"complete": True},
-    ]  # fmt: skip
-    messages.clear()
-    each(messages.append, "acb", ["a"], work, alone=True)
-    assert len(messages) == 2
-
-
-def test_an_error_is_reported_with_its_cause() -> None:
-    try:
-        try:
-            raise ValueError("CUDA error 900\nand more")
-        except ValueError as error:
-            raise RuntimeError("the capture failed") from error
-    except RuntimeError as error:
-        found = said(error)
-    assert found == "RuntimeError: the capture failed; caused by ValueError: CUDA error 900"
-    assert said(KeyError()) == "KeyError:"
-
-
-def test_a_table_has_a_line_for_every_row() -> None:
-    rows = [
-        {"name": "a", "ms": {"p50": 1.5}, "agrees": False, "gpu": {"throttled": True}},
-        {"name": "long name", "absent": "no GPU"},
-        {"name": "c", "stopped": "late", "left_out": "x"},
-    ]
-    lines = list(table(rows, "way", {"p50": ("8.2f", "ms.p50"), "MB": ("6.0f", "memory")}))
-    assert [line.split() for line in lines] == [
-        ["way", "p50", "MB"],
-        ["a", "1.50", "-", "DIFFERS", "THROTTLED"],
-        ["long", "name", "absent:", "no", "GPU"],
-        ["c", "stopped:", "late;", "left", "out:", "x"],
-    ]
+def refuse(*given: Any) -> Any:
+    raise BackendError("broken", "look at nvidia-smi")
 
 
 def test_a_backend_is_held_against_the_golden_frame(tmp_path: Path) -> None:
     folder = make_toy_bundle(tmp_path / "toy")
     spec = {"part": "backends", "bundle": str(folder), "names": ["ort-cpu"], "gpu": False}
-    facts, begin, message, complete = heard(**spec, frames=3)
-    row = message["row"]
-    assert facts["digest"] == Bundle.open(folder).digest and complete == {"complete": True}
-    assert begin == {"begin": "ort-cpu"} and row["agrees"] and row["levels_apart"] <= 8
-    assert row["milliseconds"]["frame"]["count"] == 3 and row["cold_ms"] > 0
+    facts, begun, row = heard(**spec, frames=3)
+    assert facts["digest"] == Bundle.open(folder).digest
+    assert begun["name"] == row["name"] == "ort-cpu" and row["agrees"] and row["cold_ms"] > 0
+    assert row["milliseconds"]["frame"]["count"] == 3
     assert {"keypoints", "transfer", "motion", "generator"} <= row["milliseconds"].keys()
     replace_file(folder, "golden_output.png", png_bytes(np.full((64, 64), 200, np.uint8)))
-    assert heard(**spec, frames=2)[2]["row"]["agrees"] is False
+    assert heard(**spec, frames=2)[-1]["agrees"] is False
     replace_file(folder, "golden_output.png", b"no picture")
-    assert "golden_output.png" in heard(**spec, frames=2)[2]["row"]["failed"]
+    assert "golden_output.png" in heard(**spec, frames=2)[-1]["failed"]
     assert "failed" in heard(**(spec | {"bundle": str(tmp_path)}), frames=2)[0]
 
 
 def test_what_is_not_there_is_absent_and_what_is_there_and_fails_is_not(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*given: Any) -> Any:
-        raise BackendError("broken", "look at nvidia-smi")
-
     known = types.SimpleNamespace(__members__=dict.fromkeys(("SM80", "SM89", "SM120")))
     trt = types.SimpleNamespace(__version__="1.2", ComputeCapability=known)
     device = types.SimpleNamespace(capability=(9, 0))
@@ -118,80 +70,64 @@ def test_what_is_not_there_is_absent_and_what_is_there_and_fails_is_not(
     assert parts.absent("rtx", True) == ""
     monkeypatch.setattr(path, refuse)
     spec = {"part": "backends", "bundle": str(toy_bundle), "names": ["rtx"], "gpu": True}
-    row = heard(**spec, frames=1)[2]["row"]
+    row = heard(**spec, frames=1)[-1]
     assert "broken" in row["failed"] and "absent" not in row
 
 
 def test_the_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> Any:
-        raise BackendError("no driver", "install it")
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("sonomime.runtime.backends.cuda.open_device", refuse)
     facts, gpu = heard(part="machine")
     assert facts["torch"]["version"] == torch.__version__
-    assert gpu == {"gpu": {"absent": "no driver"}, "complete": True}
+    assert gpu == {"gpu": {"absent": "broken"}}
     found = types.SimpleNamespace(name="L4", capability=(8, 9))
     monkeypatch.setattr("sonomime.runtime.backends.cuda.open_device", lambda: found)
     assert heard(part="machine")[-1]["gpu"]["in_torch"] is False
 
 
+TESTS = """
+import pytest
+
+pytestmark = pytest.mark.gpu
+
+def test_a(): ...
+
 @pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A small one; the default bundle is one whose golden pictures have its size."""
-    bundle = Bundle.open(make_toy_bundle(tmp_path / "toy", size=128))
-    monkeypatch.setattr(Bundle, "open", lambda path: bundle)
-    return lively_model(load_config("lite", SMALL_LITE))
+def broken():
+    yield
+    raise OSError("no memory")
+
+def test_b(broken): ...
+
+def test_c():
+    pytest.skip("no cupy")
+"""
+PROGRAM = """
+import json, pathlib, sys
+from sonomime.benchmarks.gpu.child import speaker
+from sonomime.benchmarks.gpu.parts import run_tests
+sys.exit(not run_tests(speaker(), json.loads(sys.argv[2]), pathlib.Path(sys.argv[1])))
+"""
 
 
-def test_a_way_is_held_against_float32_on_the_cpu(model: Any) -> None:
-    expected = parts.frame_on_cpu(model)
-    row = parts.time_way(model, Way("fp32"), CPU, expected, 2)
-    assert row["agrees"] and row["levels_apart"] == 0
-    assert row["milliseconds"]["frame"]["count"] == 2
-    plain = parts.time_way(model, Way("fp32", plain=True), CPU, expected, 2)
-    assert plain["agrees"] and plain["levels_apart"] == 0
-    assert not parts.time_way(model, Way("fp32"), CPU, 255 - expected, 1)["agrees"]
-    half = parts.time_way(model, Way("fp16"), CPU, expected, 1)
-    assert 30 < half["psnr_db"] < 120, "half precision is near, and not the same"
+def test_every_test_has_a_row_and_one_that_failed_ends_the_process(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu: x\n")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_marked.py").write_text(TESTS)
+    (tmp_path / "tests" / "test_other.py").write_text("import none_such\n")
+    (tmp_path / "tests" / "test_broken.py").write_text("import none_such  # mark.gpu\n")
+    rows: dict[str, dict[str, Any]] = {}
+    for complete in (False, True):
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path), json.dumps(list(rows))]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (ended.returncode == 0) is complete
+        rows |= {row["name"]: row for row in map(json.loads, ended.stdout.splitlines())}
+    broken, a, b, c = rows.values()
+    assert broken["name"] == "tests/test_broken.py" and "none_such" in broken["failed"]
+    assert a.keys() == {"name", "seconds"}
+    assert "no memory" in b["failed"] and c["skipped"] == "no cupy"
 
 
-def test_ways_of_a_gpu() -> None:
-    names = [way.name for way in WAYS]
-    assert len(set(names)) == len(names) and names[0] == "eager, fp16, our kernels, CUDA graph"
-    assert [way.compiled for way in WAYS] == sorted(way.compiled for way in WAYS)
-
-
-@pytest.mark.parametrize(("preset", "small"), [("lite", SMALL_LITE), ("ours-ptg", SMALL)])
-def test_training_steps_are_timed(
-    preset: str, small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    row = parts.time_training(preset, 2, *small, "train.batch_size=2")
-    assert row["batch"] == 2 and row["ms"]["count"] == 2
-
-
-def test_kernels_are_timed_on_smooth_motion(host: Kernels) -> None:
-    """Neighbouring threads read neighbouring pixels in a frame, and so in what is timed."""
-    for op in ("warp_occlude", "sparse_motion", "compose_motion"):
-        half = op == "warp_occlude"  # the others have no half precision
-        case = Case(op, torch.float16 if half else torch.float32, 8, last=half, side=16)
-        row = time_kernel(host, CPU, case, 1)
-        assert row["microseconds"] > 0 and row["torch_microseconds"] > 0 and row["bytes"] > 0
-        work = kernel_times.make_work(case, host, CPU)
-        apart = (work.kernel().double() - work.torch().double()).abs().max()
-        assert apart < 2e-3 * work.torch().double().abs().max().clamp(min=1)
-        if op == "warp_occlude":
-            where = work.kernel.args[1]  # type: ignore[attr-defined]
-            assert 8 * where.diff(dim=2).abs().max() < 4, "pixels between neighbours"
-
-
-def test_a_model_is_a_preset_or_a_checkpoint(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    lively_checkpoint("lite", SMALL_LITE).save(path)
-    assert parts.model_of(str(path)).config.image_size == 128
-    with pytest.raises(ConfigError):
-        parts.model_of("unheard-of")
-    path.write_bytes(b"x")
-    with pytest.raises(CheckpointError):
-        parts.model_of(str(path))
+def test_without_a_checkout_there_are_none(tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = []
+    assert parts.run_tests(lines.append, [], tmp_path) and "checkout" in lines[0]["absent"]
