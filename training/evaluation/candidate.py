@@ -19,32 +19,17 @@ from ...runtime.support.plain_file import sha256_file
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model under evaluation.
+    """A model under evaluation."""
 
-    Attributes:
-        own: animates a clip's own still: absolute motion, or relative to the still where the model
-            has no absolute one.
-        other: animates another subject's still: relative motion.
-        size: side of the model's square frame, in pixels.
-        channels: 1 (grey) or 3 (RGB).
-        geometry: "half_pixel" or "fomm", see `metrics.deformation_flow`.
-        facts: for the report: kind, name, digest, and so on.
-        data: what it was trained on, see `trained_on.record`; of a bundle, the names alone.
-        can_align: whether source and reference can be aligned.
-        can_align_itself: whether it finds an alignment without given landmarks.
-        has_layers: whether frames can be composed at the source's own size.
-    """
+    own: Animator  # of a clip's own still: absolute motion; relative where there is no absolute one
+    other: Animator  # of another subject's still: relative motion
+    facts: dict[str, str]  # for the report: kind, name, digest, and so on
+    data: Sequence[Mapping[str, Any]] = ()  # see `trained_on.record`; of a bundle the names alone
 
-    own: Animator
-    other: Animator
-    size: int
-    channels: int
-    geometry: str
-    facts: dict[str, str]
-    data: Sequence[Mapping[str, Any]] = ()
-    can_align: bool = False
-    can_align_itself: bool = False
-    has_layers: bool = False
+    @property
+    def chain(self) -> Chain:
+        """What both animators run, each its own."""
+        return self.own.session.chain
 
 
 @contextmanager
@@ -63,15 +48,19 @@ def open_candidate(path: Path) -> Iterator[Candidate]:
             hint = f"the run's checkpoint is {path / 'checkpoint.pt'}"
         raise InputError(f"{path}: is not a bundle (it has no manifest.json)", hint)
     with ExitStack() as stack:
-        yield _bundle(path, stack) if path.is_dir() else _checkpoint(path, stack)
+        animators, facts, data, library = (_bundle if path.is_dir() else _checkpoint)(path)
+        own, other = (stack.enter_context(animator) for animator in animators)
+        facts |= {"backend": own.session.backend.name, **_versions(library)}
+        yield Candidate(own, other, {**facts, "own_motion": own.motion}, data)
 
 
-def _bundle(path: Path, stack: ExitStack) -> Candidate:
+Opened = tuple[Iterator[Animator], dict[str, str], Sequence[Mapping[str, Any]], str]
+"""Animators of own and of other, facts, data, the library that computes."""
+
+
+def _bundle(path: Path) -> Opened:
     bundle = Bundle.open(path)
     manifest = bundle.manifest
-    own, other = (
-        stack.enter_context(Animator.open(bundle, motion=motion)) for motion in _motions(manifest)
-    )
     facts = {
         "kind": "bundle",
         "path": str(path),
@@ -79,30 +68,25 @@ def _bundle(path: Path, stack: ExitStack) -> Candidate:
         "name": manifest.name,
         "preset": manifest.preset,
         "precision": manifest.precision,
-        "backend": own.session.backend.name,
-        **_versions("onnxruntime"),
     }
-    return _candidate(own, other, facts, [{"name": c.name} for c in manifest.provenance.data])
+    animators = (Animator.open(bundle, motion=motion) for motion in _motions(manifest))
+    return animators, facts, [{"name": c.name} for c in manifest.provenance.data], "onnxruntime"
 
 
-def _checkpoint(path: Path, stack: ExitStack) -> Candidate:
+def _checkpoint(path: Path) -> Opened:
     from ..checkpoint import load_checkpoint
     from ..torch_backend import open_session
 
     checkpoint = load_checkpoint(path)
-    sessions = [open_session(checkpoint) for _ in range(2)]
-    own, other = (
-        stack.enter_context(Animator(session, motion))
-        for session, motion in zip(sessions, _motions(sessions[0].chain), strict=True)
-    )
     facts = {
         "kind": "checkpoint",
         "path": str(path),
         "sha256": sha256_file(path),
         "step": str(checkpoint.step),
-        **_versions("torch"),
     }
-    return _candidate(own, other, facts, checkpoint.data)
+    sessions = [open_session(checkpoint) for _ in range(2)]
+    motions = _motions(sessions[0].chain)
+    return map(Animator, sessions, motions), facts, checkpoint.data, "torch"
 
 
 def _motions(chain: Chain) -> tuple[Motion, Motion]:
@@ -111,30 +95,12 @@ def _motions(chain: Chain) -> tuple[Motion, Motion]:
     return "absolute" if "absolute" in there else "relative", there[0]
 
 
-def _candidate(
-    own: Animator, other: Animator, facts: dict[str, str], data: Sequence[Mapping[str, Any]]
-) -> Candidate:
-    session = own.session
-    return Candidate(
-        own,
-        other,
-        session.chain.image.size,
-        session.chain.image.channels,
-        session.chain.geometry,
-        {**facts, "own_motion": own.motion},
-        data,
-        can_align=session.can_align,
-        can_align_itself=session.can_register or bool(session.landmarks),
-        has_layers=session.chain.layers is not None,
-    )
-
-
-def _versions(*more: str) -> dict[str, str]:
+def _versions(library: str) -> dict[str, str]:
     """Versions of Python, this package and the libraries that compute the numbers."""
     from ... import __version__
 
     versions = {"python": platform.python_version(), "sonomime": __version__}
-    for name in ("numpy", "opencv-python-headless", "pillow", *more):
+    for name in ("numpy", "opencv-python-headless", "pillow", library):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 EVALUATE_EXAMPLE = """example:
@@ -54,7 +55,7 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     for option, what in (("--max-frames", "frames of a clip"), ("--max-pairs", "predicted pairs")):
         meaning = f"at most N {what}, evenly spread: a quick look"
-        parser.add_argument(option, type=_positive, metavar="N", help=meaning)
+        parser.add_argument(option, type=_at_least(1), metavar="N", help=meaning)
     parser.add_argument(
         "--alignment",
         choices=["given", "landmarks", "auto", "none"],
@@ -64,7 +65,7 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument(
         "--seed",
-        type=_not_negative,
+        type=_at_least(0),
         default=0,
         help="for the choice of the other subject's clip and for the intervals (default: 0)",
     )
@@ -78,16 +79,10 @@ def _evaluate(args: argparse.Namespace) -> int:
     return run(args)
 
 
-def _positive(text: str) -> int:
-    """For argparse: a whole number above 0."""
-    return _not_below(1, text)
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        return value
 
-
-def _not_negative(text: str) -> int:
-    return _not_below(0, text)
-
-
-def _not_below(least: int, text: str) -> int:
-    if (number := int(text)) < least:
-        raise argparse.ArgumentTypeError(f"{number} is below {least}")
     return number

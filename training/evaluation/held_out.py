@@ -36,32 +36,29 @@ def training_facts(
     """
     data, warnings = candidate.data, []
     facts = {"trained_on": ", ".join(map(_described, data)) or "not recorded"}
+    print(f"the model was trained on: {facts['trained_on']}", file=sys.stderr)
     unknown = [_name(entry) for entry in data if "clips" not in entry]
     trained, evaluated = recorded(data), recorded(record(folders, clips))
     for what, known, names in zip(trained._fields, trained, evaluated, strict=True):
-        key = f"evaluated_{what}_trained_on"
         both = sum(any(_same(name, other) for other in known) for name in names)
-        facts[key] = f"{both} of {len(names)}, by name"
+        count = f"{both} of {len(names)}"
+        said = f"{count}, by name"
         if both:
-            warnings.append(
-                f"{both} of {len(names)} evaluated {what} are named like one that the model was "
-                "trained on"
-            )
+            named = "are named like one that the model was trained on"
+            warnings.append(f"{count} evaluated {what} {named}")
         if len(unknown) == len(data):
             bundle = candidate.facts["kind"] == "bundle"
-            facts[key] = "a bundle does not record its training clips" if bundle else "not recorded"
+            said = "a bundle does not record its training clips" if bundle else "not recorded"
         elif unknown:
-            facts[key] += f", not recorded for {', '.join(unknown)}"
-    print(f"the model was trained on: {facts['trained_on']}", file=sys.stderr)
-    for what in trained._fields:
-        count = facts[f"evaluated_{what}_trained_on"]
-        print(f"evaluated {what} that it was trained on: {count}", file=sys.stderr)
+            said += f", not recorded for {', '.join(unknown)}"
+        facts[f"evaluated_{what}_trained_on"] = said
+        print(f"evaluated {what} that it was trained on: {said}", file=sys.stderr)
     return facts, warnings
 
 
 def _same(name: str, other: str) -> bool:
     """Whether two clips may be the same: one may be named from a folder further up."""
-    return name == other or name.endswith(f"/{other}") or other.endswith(f"/{name}")
+    return f"/{name}".endswith(f"/{other}") or f"/{other}".endswith(f"/{name}")
 
 
 def _described(entry: Mapping[str, Any]) -> str:

@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 
 from ..coordinates import points_to_pixels
 from ..data.dataset import ClipFrames
-from .metrics import Image, to_levels
+from .loop import Picture, Points
+from .metrics import Image, finite_mean, to_levels
 
-Points = NDArray[np.float64]
-Picture = NDArray[np.uint8]
-
-_WINDOW, _LEVELS = 15, 3  # side of a Lucas-Kanade window in pixels, levels of the pyramid
 _CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01)
+_LUCAS_KANADE = {"winSize": (15, 15), "maxLevel": 3, "criteria": _CRITERIA}
 _REACH, _SIDE = 6.0, 5  # a grid of 5 x 5 points, up to 6 px to each side
 _LEAST, _MISS = 6, 1.0  # so many points must come back to within this many pixels
 
@@ -32,7 +30,7 @@ def labelled_pixels(clip: ClipFrames) -> Points:
     return np.where(clip.visible[..., None], pixels, np.nan)
 
 
-def track(source: Image, frames: Iterable[Image], start: Points) -> Points:
+def track(source: Image, frames: Sequence[Image], start: Points) -> Points:
     """Follow points from a source through the frames that come after it.
 
     Args:
@@ -41,21 +39,19 @@ def track(source: Image, frames: Iterable[Image], start: Points) -> Points:
         start: (P, 2) pixels, xy, of the source.
 
     Returns:
-        (T, P, 2) pixels; points that are not finite at the start stay so.
+        (T, P, 2) pixels; nan for points that are not finite at the start.
     """
-    at = np.array(start, np.float64)
-    known = np.isfinite(at).all(axis=1)
+    known = np.isfinite(start).all(axis=1)
+    at, before = start[known], to_levels(source)
     line = np.linspace(-_REACH, _REACH, _SIDE)
     grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
-    before = to_levels(source)
-    path = []
-    for frame in frames:
+    path = np.full((len(frames), *start.shape), np.nan)
+    for t, frame in enumerate(frames if len(at) else ()):
         now = to_levels(frame)
-        if known.any():
-            at[known] += _step(before, now, at[known], grid)
-        path.append(at.copy())
+        at = at + _step(before, now, at, grid)
+        path[t, known] = at
         before = now
-    return np.stack(path) if path else np.zeros((0, *at.shape))
+    return path
 
 
 def _step(before: Picture, now: Picture, at: Points, grid: Points) -> Points:
@@ -74,45 +70,34 @@ def _step(before: Picture, now: Picture, at: Points, grid: Points) -> Points:
 def _flow(
     here: Picture, there: Picture, points: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    at, status, _ = cv2.calcOpticalFlowPyrLK(
-        here,
-        there,
-        points,
-        points.copy(),  # overwritten: only a flag would make it the first guess
-        winSize=(_WINDOW, _WINDOW),
-        maxLevel=_LEVELS,
-        criteria=_CRITERIA,
-    )
-    return np.asarray(at, np.float32), status.astype(np.bool_)[..., None]
+    found = points.copy()  # overwritten: only a flag would make it the first guess
+    at, status, _ = cv2.calcOpticalFlowPyrLK(here, there, points, found, **_LUCAS_KANADE)
+    return at, status.astype(np.bool_)[..., None]
 
 
-def measure(
-    names: Sequence[str], start: Points, true: Points, tracks: Mapping[str, Points]
+def by_landmark(
+    names: Sequence[str], places: Mapping[str, Points], true: Points
 ) -> dict[str, dict[str, float]]:
     """Mean distances from the truth over frames, in pixels, by landmark and method.
 
     Args:
-        names, start: P names, and places (P, 2) in the source.
+        names: of the P landmarks.
+        places: by method (T, P, 2), or (P, 2) for one that holds still.
         true: (T, P, 2), nan where it is not known.
-        tracks: (T, P, 2) by method; `hold`, which needs no tracker, is added.
 
     Returns:
-        of the landmarks that are known at the start and in some frame.
+        of the landmarks that are known in some frame.
     """
-    errors = {}
-    gaps = {name: np.linalg.norm(path - true, axis=-1) for name, path in tracks.items()}
-    gaps["hold"] = np.linalg.norm(start - true, axis=-1)
-    for i, name in enumerate(names):
-        known = np.isfinite(gaps["hold"][:, i])
-        if known.any():
-            errors[name] = {method: float(gap[known, i].mean()) for method, gap in gaps.items()}
-    return errors
+    gaps = {name: np.linalg.norm(place - true, axis=-1) for name, place in places.items()}
+    known = np.isfinite(gaps["hold"]).any(axis=0)
+    return {
+        name: {method: finite_mean(gap[:, i]) for method, gap in gaps.items()}
+        for i, name in enumerate(names)
+        if known[i]
+    }
 
 
 def mean_error(errors: Iterable[Mapping[str, float]]) -> dict[str, float] | None:
     """The mean over landmarks, or over clips, by method; None where there is none."""
     rows = list(errors)
-    if not rows:
-        return None
-    means = np.mean([list(row.values()) for row in rows], axis=0).tolist()
-    return dict(zip(rows[0], means, strict=True))
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else None

@@ -1,19 +1,19 @@
-"""The loop of every task: frames drive a still, and measures look at what comes out."""
+"""What every task drives: frames of a clip or pair, with what is known and what comes out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.animator import Animator
-from .landmarks import Points
-from .metrics import FloatImage, Mask, to_levels
+from .metrics import FloatImage, Mask, deformation_flow
 
 Picture = NDArray[np.uint8]
+Points = NDArray[np.float64]
 Row = dict[str, Any]
 """What was measured on one clip or pair, as results.json holds it."""
 
@@ -21,81 +21,49 @@ SAMPLES = 5
 """How many frames of a clip its strip shows."""
 
 
-class Step(NamedTuple):
-    """A driving frame, and what is known about the picture that it should give.
+@dataclass
+class Case:
+    """A clip or pair of T frames as the model sees it, and what is known about it.
 
-    Attributes:
-        number: of the frame in its clip.
-        driving, truth: (H, W[, 3]).
-        after: how many frames after the source's; below 0: before it.
-        flow, known: the exact F(x->S) (H, W, 2), and where it holds (H, W).
-        points: true landmarks (P, 2) in pixels, nan where unknown.
-        others: pictures by further methods.
+    Points are in pixels of the model's frame, nan where they are not known.
     """
 
-    number: int
+    source: Picture  # (S, S[, 3])
+    middle: int  # the source's place among the frames
+    driving: Sequence[Picture]  # T times (S, S[, 3])
+    truth: Sequence[Picture]
+    mask: Mask  # (S, S), the pixels that count
+    names: Sequence[str]  # of the P landmarks
+    start: Points  # (P, 2), in the source
+    points: Points  # (T, P, 2), in the truth
+    flow: Callable[[int], tuple[FloatImage, Mask]] | None = None
+    """Of a frame: the exact F(x->S) (S, S, 2) and where it holds; of a clip it may be unknown."""
+    sector: Mask | None = None  # (S, S), where what is seen through the flow counts
+    other: Sequence[Picture] | None = None  # of a pair: the truth with other scatterers
+    reference: Points | None = None  # (P, 2), of a pair: in the driving clip's frame 0
+
+
+@dataclass
+class Frame:
+    """A driving frame (H, W[, 3]), what its picture should show, and what the model makes."""
+
+    number: int  # in its clip
     driving: Picture
     truth: Picture | None = None
-    after: int = 0
-    flow: FloatImage | None = None
-    known: Mask | None = None
-    points: Points | None = None
-    others: Mapping[str, Picture] = {}
+    points: Points | None = None  # true landmarks (P, 2) in pixels, nan where unknown
+    found: Points | None = None  # those found, for the pictures
 
+    def drive(self, animator: Animator) -> Frame:
+        """Animate an animator's source, relative to its reference."""
+        self.prediction: Picture = animator.animate(self.driving)
+        self.deformation: FloatImage = np.asarray(animator.read("deformation")[0], np.float32)
+        self.geometry: str = animator.session.chain.geometry
+        return self
 
-class Driven(NamedTuple):
-    """A step and its result.
-
-    Attributes:
-        prediction: the model's frame (S, S[, 3]).
-        deformation: the model's (h, w, 2).
-        images: pictures by method; `composed`, at the source's size, if that was asked for.
-        expected: what `expect` returned for the step.
-        found: points found in the prediction (P, 2), for the pictures.
-    """
-
-    step: Step
-    prediction: Picture
-    deformation: FloatImage
-    images: Mapping[str, Picture]
-    expected: Any = None
-    found: Points | None = None
-
-
-def drive(
-    animator: Animator,
-    steps: Iterable[Step],
-    measures: Sequence[Callable[[Driven], object]],
-    *,
-    shown: Collection[int] = (),
-    expect: Callable[[Step], tuple[Any, Mapping[str, Picture]]] = lambda step: (None, {}),
-    compose: bool = False,
-) -> list[Driven]:
-    """Animate step by step, by an animator whose source and reference are set.
-
-    Args:
-        measures: each is called with every frame, in time order, in one thread at a time.
-        shown: numbers of the frames to return, for the pictures.
-        expect: computes what a frame is compared with, and pictures by other methods.
-        compose: compose each frame at the source's size, too.
-    """
-    samples = []
-    # OpenCV, numpy and the backends release Python's lock: two threads keep two cores busy.
-    with ThreadPoolExecutor(2) as pool:
-        for step in steps:
-            coming = pool.submit(expect, step)
-            prediction = animator.animate(step.driving)
-            deformation = np.asarray(animator.read("deformation")[0], np.float32)
-            images = {"model": to_levels(prediction)}
-            if compose:
-                images["composed"] = animator.compose(size="source")
-            expected, others = coming.result()
-            driven = Driven(step, prediction, deformation, {**images, **others}, expected)
-            for job in [pool.submit(measure, driven) for measure in measures]:
-                job.result()
-            if step.number in shown:
-                samples.append(driven)
-    return samples
+    @property
+    def flow(self) -> FloatImage:
+        """The deformation as F(x->S) (H, W, 2), in pixels."""
+        return deformation_flow(self.deformation, *self.driving.shape[:2], self.geometry)
 
 
 def spread(indices: Sequence[Any], at_most: int | None) -> list[Any]:
@@ -104,3 +72,8 @@ def spread(indices: Sequence[Any], at_most: int | None) -> list[Any]:
         return list(indices)
     places = np.rint(np.linspace(0, len(indices) - 1, at_most)).astype(int)
     return [indices[i] for i in places]
+
+
+def shown(numbers: Sequence[int]) -> Collection[int]:
+    """Of these frames those that the strip shows."""
+    return set(spread(numbers, SAMPLES))

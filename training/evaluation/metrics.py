@@ -1,20 +1,9 @@
-"""Measures of a synthesized clip: functions and accumulators on arrays.
+"""Measures of a synthesized clip: functions on arrays.
 
-x is the real driving frame, y the synthesized one, S the source, held still, G_s a Gaussian blur of
-s pixels, M the pixels where the mean of the clip exceeds 0.03. Sums run over frames and M.
-
-- L1 ratio:         sum |y - x| / sum |S - x|
-- low-pass ratio:   the same after G_4
-- sharpness:        std(y - G_2 y) / std(x - G_2 x)
-- motion agreement: 1 - sum |F(y->S) - F(x->S)| / sum |F(x->S)|, F the dense flow, over pixels
-  where F(x->S) is forward-backward consistent, in clips that move (mean |F(x->S)| > 2 px); with DIS
-  and with Farneback's flow
-- temporal:         ratio of the standard deviations of G_3 of frame differences, y's to x's, and
-  their correlation
-- leakage:          see `leakage_ncc`
-
-Source: docs/method.md, "How it is judged". Images are uint8 in 0..255 or float in [0, 1],
-(H, W) grey or (H, W, 3) RGB, measured on their luma; flow is (H, W, 2) in pixels, xy.
+x is the real driving frame, y the synthesized one, S the source, G_s a Gaussian blur of s pixels, M
+the pixels that count. The measures that are made of these: docs/method.md, "How it is judged".
+Images are uint8 in 0..255 or float in [0, 1], (H, W) grey or (H, W, 3) RGB, measured on their luma;
+flow is (H, W, 2) in pixels, xy.
 """
 
 from __future__ import annotations
@@ -22,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -31,8 +19,8 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8] | NDArray[np.float32]
 FloatImage = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Sums = NDArray[np.float64]
 
-MASK_LEVEL = 0.03
 LOW_PASS_SIGMA = 4.0
 HIGH_PASS_SIGMA = 2.0
 TEMPORAL_SIGMA = 3.0
@@ -41,9 +29,6 @@ MOVING_PIXELS = 2.0
 FLOW_PRESET = "medium"
 FARNEBACK = (0.5, 3, 15, 3, 5, 1.2)
 """Scale and number of the pyramid's levels, window, iterations, neighbourhood and its sigma."""
-CONSISTENCY_PIXELS = 1.0
-CONSISTENCY_SHARE = 0.05
-"""Forward and backward flow must cancel to within CONSISTENCY_PIXELS + CONSISTENCY_SHARE * |F|."""
 _NOTHING = 1e-12
 _MSE_FLOOR = 1e-10  # a perfect copy counts as 100 dB, so that means over frames stay finite
 
@@ -61,8 +46,7 @@ def to_levels(image: Image) -> NDArray[np.uint8]:
     """The luma of an image as uint8 (H, W)."""
     if image.ndim == 2 and image.dtype == np.uint8:
         return image
-    grey = to_float(image)
-    return np.clip(np.rint(grey * 255), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(to_float(image) * 255), 0, 255).astype(np.uint8)
 
 
 def blur(image: FloatImage, sigma: float) -> FloatImage:
@@ -80,7 +64,7 @@ def clip_mask(frames: NDArray[np.uint8]) -> Mask:
     total = np.zeros(frames.shape[1:3], np.float64)
     for frame in frames:
         total += to_float(frame)
-    return total > MASK_LEVEL * len(frames)
+    return total > 0.03 * len(frames)
 
 
 def dis(here: Image, there: Image) -> FloatImage:
@@ -110,27 +94,23 @@ def length(flow: FloatImage) -> FloatImage:
     return cv2.magnitude(flow[..., 0], flow[..., 1])
 
 
-def read_at(image: FloatImage, at: FloatImage, border: int = cv2.BORDER_CONSTANT) -> FloatImage:
-    """A float image (H, W[, C]) read at pixels (h, w, 2), xy: bilinear, zero beyond its border."""
-    x, y = np.ascontiguousarray(at[..., 0]), np.ascontiguousarray(at[..., 1])
-    return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=border), np.float32)
+def read_at(image: Image, at: FloatImage, border: int = cv2.BORDER_CONSTANT) -> Image:
+    """An image (H, W[, C]) read at pixels (h, w, 2), xy: bilinear, zero beyond its border."""
+    return cv2.remap(image, at, None, cv2.INTER_LINEAR, borderMode=border)
 
 
 def warp_by_flow(source: Image, flow: FloatImage) -> Image:
     """source(p + flow(p)): bilinear, zero padding."""
-    at = pixel_grid(*flow.shape[:2]) + flow
-    return cv2.remap(source, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return read_at(source, pixel_grid(*flow.shape[:2]) + flow)
 
 
 def consistent_pixels(forward: FloatImage, backward: FloatImage) -> Mask:
-    """Where following `forward` and then `backward` leads home, (H, W)."""
-    at = pixel_grid(*forward.shape[:2]) + forward
+    """Where `forward` and then `backward` lead home, (H, W): to within 1 pixel + 5 % of |F|."""
     height, width = forward.shape[:2]
-    inside = (at >= 0).all(-1) & (at[..., 0] <= width - 1) & (at[..., 1] <= height - 1)
-    back = cv2.remap(backward, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    gap = length(forward + back)
-    allowed = CONSISTENCY_PIXELS + CONSISTENCY_SHARE * length(forward)
-    return inside & (gap < allowed)
+    at = pixel_grid(height, width) + forward
+    inside = ((at >= 0) & (at <= (width - 1, height - 1))).all(-1)
+    gap = length(forward + read_at(backward, at, cv2.BORDER_REPLICATE))
+    return inside & (gap < 1 + 0.05 * length(forward))
 
 
 def deformation_flow(deformation: FloatImage, height: int, width: int, geometry: str) -> FloatImage:
@@ -141,14 +121,12 @@ def deformation_flow(deformation: FloatImage, height: int, width: int, geometry:
             bilinearly.
         geometry: "half_pixel" (the displacement is resized) or "fomm" (the coordinates are).
     """
-    deformation = np.asarray(deformation, np.float32)
     size = np.array([width, height], np.float32)
     if geometry == "fomm":
         points = cv2.resize(deformation, (width, height), interpolation=cv2.INTER_LINEAR)
         return ((points + 1) * size - 1) / 2 - pixel_grid(height, width)
     h, w = deformation.shape[:2]
-    small = np.array([w, h], np.float32)
-    displacement = deformation - ((2 * pixel_grid(h, w) + 1) / small - 1)
+    displacement = deformation - ((2 * pixel_grid(h, w) + 1) / np.array([w, h], np.float32) - 1)
     displacement = cv2.resize(displacement, (width, height), interpolation=cv2.INTER_LINEAR)
     return displacement * (size / 2)
 
@@ -186,63 +164,25 @@ def ncc(a: FloatImage, b: FloatImage, mask: Mask) -> float:
     return _dot(va, vb) / scale if scale > _NOTHING else 0.0
 
 
-class Leakage(NamedTuple):
-    """Whose speckle a frame shows when another subject drives: NCC of high-passed images.
+def moments(a: FloatImage, b: FloatImage) -> Sums:
+    """Count and sums of two signals (N,): N, a, b, a a, b b, a b; add those of several frames."""
+    a64, b64 = a.astype(np.float64), b.astype(np.float64)
+    products = _dot(a64, a64), _dot(b64, b64), _dot(a64, b64)
+    return np.array([a64.size, a64.sum(), b64.sum(), *products])
 
-    Attributes:
-        source: of y with the warped source: should be high.
-        driving: of y with the driving frame: should be near the floor; a copy has 1.
-        floor: of the warped source with the driving frame: sector edges and marks may coincide.
+
+def spread_ratio(sums: Sums) -> tuple[float, float]:
+    """Of `moments`: std(a) / std(b), and Pearson's correlation.
+
+    Both are nan where b never varies; where a never does, the correlation is 0.
     """
-
-    source: float
-    driving: float
-    floor: float
-
-
-def leakage_ncc(
-    y: Image, warped_source: Image, driving: Image, source_mask: Mask, driving_mask: Mask
-) -> Leakage:
-    """The leakage of one frame; NCC with the source over its own M, else over both clips' M."""
-    high_y, high_s, high_d = (high_pass(to_float(i)) for i in (y, warped_source, driving))
-    both = source_mask & driving_mask
-    return Leakage(
-        source=ncc(high_y, high_s, source_mask),
-        driving=ncc(high_y, high_d, both),
-        floor=ncc(high_s, high_d, both),
-    )
-
-
-class Spread:
-    """Running standard deviations of two signals and their correlation."""
-
-    def __init__(self) -> None:
-        self._n = 0
-        self._sums = np.zeros(5, np.float64)  # a, b, a a, b b, a b
-
-    def add(self, a: FloatImage, b: FloatImage) -> None:
-        """Add samples of both signals, (N,) each."""
-        a64, b64 = a.astype(np.float64), b.astype(np.float64)
-        self._n += a64.size
-        self._sums += (a64.sum(), b64.sum(), _dot(a64, a64), _dot(b64, b64), _dot(a64, b64))
-
-    def ratio(self) -> float:
-        """std(a) / std(b); nan where b never varies."""
-        var_a, var_b, _ = self._moments()
-        return math.sqrt(var_a / var_b) if var_b > _NOTHING else math.nan
-
-    def correlation(self) -> float:
-        """Pearson's correlation; 0 where a never varies, nan where b never does."""
-        var_a, var_b, cov = self._moments()
-        if var_b <= _NOTHING:
-            return math.nan
-        return cov / math.sqrt(var_a * var_b) if var_a > _NOTHING else 0.0
-
-    def _moments(self) -> tuple[float, float, float]:
-        if self._n == 0:
-            return math.nan, 0.0, math.nan
-        a, b, aa, bb, ab = (self._sums / self._n).tolist()
-        return max(aa - a * a, 0.0), max(bb - b * b, 0.0), ab - a * b
+    if not sums[0]:
+        return math.nan, math.nan
+    a, b, aa, bb, ab = (sums[1:] / sums[0]).tolist()
+    var_a, var_b, cov = max(aa - a * a, 0.0), max(bb - b * b, 0.0), ab - a * b
+    if var_b <= _NOTHING:
+        return math.nan, math.nan
+    return math.sqrt(var_a / var_b), cov / math.sqrt(var_a * var_b) if var_a > _NOTHING else 0.0
 
 
 def masked_sum(image: FloatImage, mask: Mask) -> float:
@@ -255,31 +195,17 @@ def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.einsum("i,i->", a, b))
 
 
-class FlowError:
-    """How far flows are from the true ones, over frames and their known pixels."""
+def flow_sums(flow: FloatImage, true: FloatImage, known: Mask) -> Sums:
+    """sum |flow - true|, sum |true| and the number of the known pixels; add those of frames."""
+    return np.array(
+        [masked_sum(length(flow - true), known), masked_sum(length(true), known), known.sum()]
+    )
 
-    def __init__(self) -> None:
-        self._error, self._motion, self._pixels = 0.0, 0.0, 0
 
-    def add(self, flow: FloatImage, true: FloatImage, known: Mask) -> None:
-        """Add a frame's flow and the true one (H, W, 2)."""
-        self._error += masked_sum(length(flow - true), known)
-        self._motion += masked_sum(length(true), known)
-        self._pixels += int(known.sum())
-
-    @property
-    def mean(self) -> float:
-        """Mean |flow - true| in pixels."""
-        return ratio(self._error, self._pixels)
-
-    @property
-    def mean_motion(self) -> float:
-        """Mean |true| in pixels."""
-        return ratio(self._motion, self._pixels)
-
-    def agreement(self) -> float:
-        """Motion agreement; nan where little moves."""
-        return 1 - self._error / self._motion if self.mean_motion > MOVING_PIXELS else math.nan
+def agreement(sums: Sums) -> float:
+    """Motion agreement of `flow_sums`; nan where little moves."""
+    error, motion, pixels = sums.tolist()
+    return 1 - error / motion if ratio(motion, pixels) > MOVING_PIXELS else math.nan
 
 
 def ratio(top: float, bottom: float) -> float:

@@ -1,7 +1,7 @@
 """How to read the tables of each task: the last part of table.md."""
 
 from ...runtime.compose import MOST_SIDE
-from .intervals import DRAWS, LEAST_SUBJECTS, LEVEL
+from .means import DRAWS, LEAST_SUBJECTS, LEVEL
 from .metrics import FLOW_PRESET, MOVING_PIXELS
 from .reconstruction import LEAK_LEVEL, MOST_FRAMES
 

@@ -9,7 +9,8 @@ once more, at its own size. Source: docs/method.md, "How it is judged".
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -17,26 +18,14 @@ import numpy as np
 from ...runtime.compose import MOST_SIDE
 from ...runtime.media.video import open_source
 from ..data.dataset import Clip, ClipFrames
+from . import metrics
 from .candidate import Candidate
 from .comparison import compare
 from .ground_truth.fields import flow_between
 from .ground_truth.readers import read_clip_field
-from .ground_truth.scores import ExactAccount
 from .landmarks import labelled_pixels
-from .loop import SAMPLES, Driven, Picture, Row, Step, drive, spread
-from .metrics import (
-    Leakage,
-    Spread,
-    clip_mask,
-    deformation_flow,
-    high_pass,
-    leakage_ncc,
-    masked_sum,
-    ratio,
-    to_float,
-    to_levels,
-    warp_by_flow,
-)
+from .loop import Case, Frame, Picture, Row, shown, spread
+from .metrics import clip_mask, high_pass, masked_sum, ncc, ratio, spread_ratio, to_float
 
 METHODS = ("model", "hold", "blur", "flow")
 """See `comparison.compare`; where the exact field is known, `oracle` too."""
@@ -58,55 +47,33 @@ def motionless(clip: ClipFrames) -> str | None:
 
 def reconstruct(
     candidate: Candidate, clip: ClipFrames, max_frames: int | None = None
-) -> tuple[Row, list[Driven]]:
-    """Drive a clip's middle frame with the clip itself, beside other methods.
-
-    Args:
-        clip: of at least two frames; `clip.clip.displacement` is the file of its exact field.
-        max_frames: measure only so many, evenly spread.
+) -> tuple[Row, list[Frame]]:
+    """Drive the middle frame of a clip with the clip itself, beside other methods.
 
     Raises:
-        InputError: the exact field cannot be read, or does not fit the clip.
+        InputError: the exact field (`Clip.displacement`) cannot be read, or does not fit the clip.
     """
-    frames, middle = clip.frames, len(clip) // 2
-    source = np.array(frames[middle])
-    numbers = driven_frames(len(clip), max_frames)
-    methods, exact, field = METHODS, None, None
+    pictures, middle, about = clip.frames, len(clip) // 2, clip.clip
     labels = labelled_pixels(clip)
-    if clip.clip.displacement is not None:
-        field = read_clip_field(clip.clip.displacement, clip)
-        methods += ("oracle",)
-        exact = ExactAccount(
-            to_levels(source),
-            field.sector,
-            candidate.geometry,
-            clip.keypoint_names,
-            labels[middle],
-        )
-
-    def steps() -> Iterator[Step]:
-        for i in numbers:
-            image = np.array(frames[i])
-            step = Step(i, image, image, i - middle, points=labels[i])
-            if field is not None:
-                driving, still = field.displacement[clip.indices[[i, middle]]]
-                flow, known = flow_between(driving, still)
-                step = step._replace(flow=flow, known=known)
-            yield step
-
-    candidate.own.set_source(source)
-    candidate.own.set_reference(source)
-    row, samples = compare(
-        candidate.own,
-        methods,
-        source,
-        steps(),
-        numbers=numbers,
-        frames=frames,
-        mask=clip_mask(frames),
-        exact=exact,
+    case = Case(
+        source=np.array(pictures[middle]),
+        middle=middle,
+        driving=pictures,
+        truth=pictures,
+        mask=clip_mask(pictures),
+        names=clip.keypoint_names,
+        start=labels[middle],
+        points=labels,
     )
-    about = clip.clip
+    methods = METHODS
+    if about.displacement is not None:
+        field, case.sector = read_clip_field(about.displacement, clip)
+        case.flow = lambda t: flow_between(*field[clip.indices[[t, middle]]])
+        methods += ("oracle",)
+    candidate.own.set_source(case.source)
+    candidate.own.set_reference(case.source)
+    numbers = driven_frames(len(clip), max_frames)
+    row, samples, _ = compare(candidate.own, case, methods, numbers)
     named = {"clip": about.name, "subject": about.subject, "group": about.group}
     return {**named, "frames": len(clip), **row}, samples
 
@@ -127,38 +94,40 @@ def choose_driver(clips: Sequence[Clip], index: int, seed: int) -> int | None:
     return pool[int(draw.integers(len(pool)))]
 
 
-def leaks(leakage: Leakage) -> bool:
+def leaks(leakage: Row) -> bool:
     """Whether the driving speckle shows: LEAK_LEVEL above the floor, or more than the source's."""
-    return leakage.driving - leakage.floor > LEAK_LEVEL or leakage.driving >= leakage.source
+    driving = leakage["driving"]
+    return driving - leakage["floor"] > LEAK_LEVEL or driving >= leakage["source"]
 
 
 def leakage(
     candidate: Candidate, clip: ClipFrames, other: ClipFrames, max_frames: int | None = None
-) -> tuple[Row, list[Driven]]:
-    """Drive a clip's middle frame with another subject's clip, relative motion.
-
-    Args:
-        max_frames: at most so many frames of the other clip (never more than MOST_FRAMES).
+) -> tuple[Row, list[Frame]]:
+    """Drive a clip's middle frame with another subject's clip, at most MOST_FRAMES of it.
 
     Returns:
-        the mean over frames and whether it leaks, and a few frames for the pictures.
+        NCC of high-passed pictures, means over frames: `source`, of the result with the warped
+        source over the source's M; `driving`, of the result with the driving frame over both clips'
+        M (a copy has 1); `floor`, of the warped source with the driving frame, since sector edges
+        and marks may coincide; whether it `leaks`. And a few frames for the pictures.
     """
     source = np.array(clip.frames[len(clip) // 2])
     numbers = spread(range(len(other)), min(max_frames or MOST_FRAMES, MOST_FRAMES))
-    held, masks = to_float(source), (clip_mask(clip.frames), clip_mask(other.frames))
-    rows: list[Leakage] = []
-
-    def measure(driven: Driven) -> None:
-        flow = deformation_flow(driven.deformation, *held.shape, candidate.geometry)
-        warped = warp_by_flow(held, flow)
-        rows.append(leakage_ncc(driven.prediction, warped, driven.step.driving, *masks))
-
+    held, mask = to_float(source), clip_mask(clip.frames)
+    both = mask & clip_mask(other.frames)
     candidate.other.set_source(source)
     candidate.other.set_reference(np.array(other.frames[0]))
-    steps = (Step(i, np.array(other.frames[i])) for i in numbers)
-    samples = drive(candidate.other, steps, [measure], shown=spread(numbers, SAMPLES))
-    mean = Leakage(*np.mean(rows, axis=0).tolist())
-    return {**mean._asdict(), "leaks": leaks(mean)}, samples
+    frames, rows = [], []
+    for i in numbers:
+        frame = Frame(i, np.array(other.frames[i])).drive(candidate.other)
+        images = frame.prediction, metrics.warp_by_flow(held, frame.flow), frame.driving
+        y, s, d = (high_pass(to_float(image)) for image in images)
+        rows.append((ncc(y, s, mask), ncc(y, d, both), ncc(s, d, both)))
+        frames.append(frame)
+    means = np.mean(rows, axis=0).tolist()
+    row = dict(zip(("source", "driving", "floor"), means, strict=True))
+    wanted = shown(numbers)
+    return {**row, "leaks": leaks(row)}, [frame for frame in frames if frame.number in wanted]
 
 
 def at_own_size(
@@ -167,10 +136,7 @@ def at_own_size(
     """Drive a clip's middle frame with the clip itself, at the clip's own size.
 
     The frame composed over the source (models with layers) and the model's frame enlarged (bicubic)
-    are compared with the real frame at its own size.
-
-    Args:
-        max_frames: at most so many frames (never more than MOST_FRAMES).
+    are compared with the real frame at its own size, in at most MOST_FRAMES frames.
 
     Returns:
         sharpness and L1 ratio by method; None for a clip that is not larger than the model's frame,
@@ -179,49 +145,34 @@ def at_own_size(
     box = clip.letterbox
     if not box.size < max(box.width, box.height) <= MOST_SIDE:
         return None
-    middle = len(clip) // 2
+    middle, chain, own = len(clip) // 2, candidate.chain, candidate.own
     numbers = driven_frames(len(clip), min(max_frames or MOST_FRAMES, MOST_FRAMES))
-    pictures = _read(clip, [middle, *numbers], candidate.channels)
+    pictures = _read(clip, [middle, *numbers], chain.image.channels)
     source = pictures.pop(middle)
-    mask = clip_mask(np.stack([source, *pictures.values()]))
-    held = to_float(source)
-    methods = ["composed", "enlarged"] if candidate.has_layers else ["enlarged"]
-    sums = {name: np.zeros(2) for name in methods}  # |y - x|, |S - x|
-    sharpness = {name: Spread() for name in methods}
-
-    def measure(driven: Driven) -> None:
-        x, inside = to_float(driven.step.driving), box.inside(driven.prediction)
-        enlarged = cv2.resize(inside, (box.width, box.height), interpolation=cv2.INTER_CUBIC)
-        pictures = {**driven.images, "enlarged": enlarged}
-        hold, high = masked_sum(held - x, mask), high_pass(x)[mask]
-        for name in methods:
-            y = to_float(pictures[name])
-            sums[name] += masked_sum(y - x, mask), hold
-            sharpness[name].add(high_pass(y)[mask], high)
-
-    candidate.own.set_source(source)
-    candidate.own.set_reference(source)
-    steps = (Step(i, picture) for i, picture in pictures.items())
-    drive(candidate.own, steps, [measure], compose=candidate.has_layers)
-    return {
-        "width": box.width,
-        "height": box.height,
-        "driven": len(numbers),
-        "methods": {
-            name: {"l1_ratio": ratio(*sums[name].tolist()), "sharpness": sharpness[name].ratio()}
-            for name in methods
-        },
+    mask, held = clip_mask(np.stack([source, *pictures.values()])), to_float(source)
+    sums: Row = {}  # |y - x|, |S - x|, and what gives the sharpness
+    own.set_source(source)
+    own.set_reference(source)
+    for i, picture in pictures.items():
+        inside = box.inside(Frame(i, picture).drive(own).prediction)
+        results = {"composed": own.compose(size="source")} if chain.layers is not None else {}
+        size = box.width, box.height
+        results["enlarged"] = cv2.resize(inside, size, interpolation=cv2.INTER_CUBIC)
+        x = to_float(picture)
+        for name, image in results.items():
+            y = to_float(image)
+            sharpness = metrics.moments(high_pass(y)[mask], high_pass(x)[mask])
+            errors = masked_sum(y - x, mask), masked_sum(held - x, mask)
+            sums[name] = sums.get(name, 0) + np.array([*errors, *sharpness])
+    methods = {
+        name: {"l1_ratio": ratio(*total[:2].tolist()), "sharpness": spread_ratio(total[2:])[0]}
+        for name, total in sums.items()
     }
+    return {"width": box.width, "height": box.height, "driven": len(numbers), "methods": methods}
 
 
 def _read(clip: ClipFrames, wanted: Sequence[int], channels: int) -> dict[int, Picture]:
     """Frames of a clip by their place in it, in time order, cropped but not resized."""
-    places = {int(clip.indices[t]): t for t in sorted(wanted)}
-    found: dict[int, Picture] = {}
-    with open_source(clip.clip.path, clip.clip.crop, channels) as source:
-        for number, _, image in source:
-            if number in places:
-                found[places[number]] = image.copy()
-            if len(found) == len(places):
-                break
-    return found
+    places = {int(clip.indices[t]): t for t in wanted}
+    source = islice(open_source(clip.clip.path, clip.clip.crop, channels), max(places) + 1)
+    return {places[number]: image.copy() for number, _, image in source if number in places}

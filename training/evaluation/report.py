@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ...runtime.support.atomic_files import atomic_write_text
-from .layouts import LAYOUTS, Layout
+from .layouts import LAYOUTS
 from .loop import Row
 from .tables import aligned, bullets, cell, find, number, rows_at, table
 
@@ -26,108 +24,100 @@ _METHODS = {
 """By method, its name in the summary and what it is."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was measured, and on what.
+def make_record(
+    command: str,
+    candidate: Mapping[str, str],
+    settings: Mapping[str, Any],
+    rows: Sequence[Row],
+    left_out: Sequence[tuple[str, str]] = (),
+    warnings: Sequence[str] = (),
+) -> Row:
+    """What results.json holds, as plain JSON types; measures that are not defined are None.
 
-    Attributes:
-        command: the command line.
+    Args:
         candidate: `Candidate.facts`.
-        settings: task, data, split, crop, frames, seed.
         rows: of clips or pairs.
         left_out: clips that could not be used, with the reason.
-        warnings: about the data.
     """
+    layout, seed = LAYOUTS[settings["task"]], settings["seed"]
+    groups = {"all": rows}  # as the group of a bare folder is called
+    for group in sorted({row["group"] for row in rows} - {"all"}):
+        groups[group] = [row for row in rows if row["group"] == group]
+    means = {group: layout.mean(rows, seed) for group, rows in groups.items()}
+    pairs = layout.units == "pairs"
+    record = {
+        "format": FORMAT,
+        "command": command,
+        "candidate": candidate,
+        "settings": {**settings, "flow": layout.flow},
+        **({"means": means["all"], "groups": means} if pairs else {"means": means}),
+        **layout.more(rows, seed),
+        layout.units: rows,
+        "left_out": [{"clip": clip, "reason": reason} for clip, reason in left_out],
+        "warnings": warnings,
+    }
+    return dict(_plain(record))
 
-    command: str
-    candidate: Mapping[str, str]
-    settings: Mapping[str, Any]
-    rows: Sequence[Row]
-    left_out: Sequence[tuple[str, str]] = ()
-    warnings: Sequence[str] = ()
 
-    @property
-    def layout(self) -> Layout:
-        """The task's layout."""
-        return LAYOUTS[self.settings["task"]]
+def markdown(record: Row) -> str:
+    """The text of table.md."""
+    task = record["settings"]["task"]
+    facts = {**record["candidate"], **record["settings"]}
+    facts.pop("flow")
+    parts = [f"# {task.capitalize()}", f"`{record['command']}`"]
+    parts.append(bullets(f"{key}: {value}" for key, value in facts.items()))
+    for heading, path, columns in LAYOUTS[task].tables:
+        if text := table(rows_at(record, path), columns):
+            parts += [f"## {heading}", text]
+    if left_out := record["left_out"]:
+        parts += ["## Left out", bullets(f"{one['clip']}: {one['reason']}" for one in left_out)]
+    if record["warnings"]:
+        parts += ["## Warnings", bullets(record["warnings"])]
+    return "\n\n".join([*parts, "## How to read it", LAYOUTS[task].notes])
 
-    @cached_property
-    def means(self) -> dict[str, Row]:
-        """Of all rows ("all", as the group of a bare folder is called), then of each group."""
-        groups = {"all": self.rows}
-        for group in sorted({row["group"] for row in self.rows} - {"all"}):
-            groups[group] = [row for row in self.rows if row["group"] == group]
-        mean, seed = self.layout.mean, self.settings["seed"]
-        return {group: plain(mean(rows, seed)) for group, rows in groups.items()}
 
-    @cached_property
-    def record(self) -> Row:
-        """What results.json holds, as plain JSON types; measures that are not defined are None."""
-        record = {
-            "format": FORMAT,
-            "command": self.command,
-            "candidate": self.candidate,
-            "settings": {**self.settings, "flow": self.layout.flow},
-            **self.layout.measures(self.rows, self.means, self.settings["seed"]),
-            "left_out": [{"clip": clip, "reason": reason} for clip, reason in self.left_out],
-            "warnings": self.warnings,
-        }
-        return dict(plain(record))
+def summary(record: Row) -> str:
+    """For the terminal: the main measures by group, worst first, and of other methods."""
+    task = record["settings"]["task"]
+    layout = LAYOUTS[task]
+    means = dict(record.get("groups", record["means"]))
+    overall, heads = means.pop("all"), layout.headlines
+    groups = [(f"model, {group}", row, "model") for group, row in means.items()]
 
-    def to_json(self) -> str:
-        """`record` as text."""
-        return json_text(self.record)
+    def badness(group: tuple[str, Row, str]) -> float:
+        value = find(group[1], heads[0].path.format("model"))
+        return -math.inf if value is None else value if layout.high_is_bad else -value
 
-    def to_markdown(self) -> str:
-        """The text of table.md."""
-        facts = {**self.candidate, **self.settings}
-        parts = [f"# {self.layout.title}", f"`{self.command}`"]
-        parts.append(bullets(f"{key}: {value}" for key, value in facts.items()))
-        for heading, path, columns in self.layout.tables:
-            if text := table(rows_at(self.record, path), columns):
-                parts += [f"## {heading}", text]
-        if self.left_out:
-            parts += ["## Left out", bullets(f"{clip}: {why}" for clip, why in self.left_out)]
-        if self.warnings:
-            parts += ["## Warnings", bullets(self.warnings)]
-        return "\n\n".join([*parts, "## How to read it", self.layout.notes])
+    shown = sorted(groups, key=badness, reverse=True) if len(groups) > 1 else []
+    shown.append(("model, all", overall, "model"))
+    measured = overall.get("methods", overall.get("errors"))
+    others = [method for method in _METHODS if method in measured]
+    shown += [(_METHODS[method][0], overall, method) for method in others]
+    lines = [["", layout.units, *(head.title for head in heads)]]
+    for title, row, method in shown:
+        values = [
+            find(row, head.path.format(method)) if method == "model" or "{}" in head.path else None
+            for head in heads
+        ]
+        texts = [number(value, head.digits) for value, head in zip(values, heads, strict=True)]
+        lines.append([title, str(row[layout.units]), *texts])
+    count = len(record[layout.units])
+    units = layout.units if count > 1 else layout.units[:-1]
+    parts = [f"{task.capitalize()}, {count} {units}. {layout.what}", "", aligned(lines), ""]
+    parts += [f"{head.title}: {head.meaning}" for head in heads]
+    parts += [": ".join(_METHODS[method]) for method in others]
+    texts = [f"{title} {cell(find(overall, path))}" for title, path in layout.intervals]
+    if any("[" in text for text in texts):
+        parts.append(f"95% interval over subjects: {', '.join(texts)}")
+    if record["left_out"]:
+        parts.append(f"clips left out: {len(record['left_out'])}; table.md has the reasons")
+    return "\n".join(parts)
 
-    def summary(self) -> str:
-        """For the terminal: the main measures by group, worst first, and of other methods."""
-        layout, overall, count = self.layout, self.means["all"], len(self.rows)
-        groups = [(f"model, {group}", row) for group, row in self.means.items() if group != "all"]
-        first = layout.headlines[0].path.format("model")
-        groups.sort(key=lambda group: _badness(group[1], first, layout.high_is_bad), reverse=True)
-        shown = [(*group, "model") for group in groups if len(groups) > 1]
-        shown += [("model, all", overall, "model")]
-        measured = overall.get("methods", overall.get("errors"))
-        others = [method for method in layout.others if method in measured]
-        shown += [(_METHODS[method][0], overall, method) for method in others]
-        lines = [["", layout.units, *(headline.title for headline in layout.headlines)]]
-        for title, row, method in shown:
-            texts = [
-                number(find(row, h.path.format(method)), h.digits)
-                if method == "model" or "{}" in h.path
-                else "-"
-                for h in layout.headlines
-            ]
-            lines.append([title, str(row[layout.units]), *texts])
-        units = layout.units if count > 1 else layout.units[:-1]
-        parts = [f"{layout.title}, {count} {units}. {layout.what}", "", aligned(lines), ""]
-        parts += [f"{h.title}: {h.meaning}" for h in layout.headlines]
-        parts += [": ".join(_METHODS[method]) for method in others]
-        texts = [f"{title} {cell(find(overall, path))}" for title, path in layout.intervals]
-        if any("[" in text for text in texts):
-            parts.append(f"95% interval over subjects: {', '.join(texts)}")
-        if self.left_out:
-            parts.append(f"clips left out: {len(self.left_out)}; table.md has the reasons")
-        return "\n".join(parts)
 
-    def write(self, folder: Path) -> None:
-        """Write `results.json` and `table.md`, each whole. OutputError when they cannot be."""
-        markdown, record = self.to_markdown(), self.to_json()
-        atomic_write_text(folder / "table.md", markdown)
-        atomic_write_text(folder / "results.json", record)
+def write(record: Row, folder: Path) -> None:
+    """Write `results.json` and `table.md`, each whole. OutputError when they cannot be."""
+    atomic_write_text(folder / "table.md", markdown(record))
+    atomic_write_text(folder / "results.json", json_text(record))
 
 
 def title_of(task: str, name: str, row: Row) -> str:
@@ -140,25 +130,11 @@ def title_of(task: str, name: str, row: Row) -> str:
     return "  ".join(texts)
 
 
-def _badness(row: Row, path: str, high_is_bad: bool) -> float:
-    """A group's first measure, higher for worse; without one it is the least bad."""
-    value = find(row, path)
-    if value is None:
-        return -math.inf
-    return float(value if high_is_bad else -value)
-
-
 def json_text(record: Any) -> str:
     """A record as JSON text; what is not defined is null."""
-    return json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def plain(value: Any) -> Any:
-    """Plain JSON types: named tuples become mappings, numbers that are not finite None."""
-    if hasattr(value, "_asdict"):
-        value = value._asdict()
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _plain(value: Any) -> Any:
+    """Plain JSON types; numbers that are not finite become None."""
+    return json.loads(json.dumps(value), parse_constant=lambda name: None)

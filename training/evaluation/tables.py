@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,13 +45,11 @@ def find(row: Any, path: str) -> Any:
 def rows_at(record: Any, path: str) -> list[Any]:
     """The row at a path; with `.*` at its end, all rows of the list or mapping (with a `name`)."""
     found = find(record, path.removesuffix(".*"))
-    if not found:
-        return []
     if not path.endswith(".*"):
-        return [found]
+        return [found] if found else []
     if isinstance(found, Mapping):
         return [{"name": _METHODS.get(name, name), **row} for name, row in found.items() if row]
-    return list(found)
+    return list(found or [])
 
 
 def table(rows: Sequence[Any], columns: str) -> str:
@@ -67,10 +66,8 @@ def table(rows: Sequence[Any], columns: str) -> str:
 
 def expand(path: str) -> list[str]:
     """The paths that a path with alternatives in braces stands for."""
-    if (found := re.search(r"\{(.*?)\}", path)) is None:
-        return [path]
-    before, after = path[: found.start()], path[found.end() :]
-    return [each for name in found[1].split(",") for each in expand(before + name + after)]
+    parts = [part.split(",") for part in re.split("[{}]", path)]
+    return ["".join(names) for names in itertools.product(*parts)]
 
 
 def _title(path: str) -> str:
@@ -91,10 +88,8 @@ def grid(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """A table for the terminal: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def cell(value: Any) -> str:

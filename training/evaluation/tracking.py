@@ -14,12 +14,9 @@ from ..data.dataset import ClipFrames
 from ..data.flow import sampled
 from .candidate import Candidate
 from .ground_truth.fields import carried
-from .landmarks import Points, labelled_pixels
-from .loop import SAMPLES, Driven, Picture, Row, Step, drive, spread
-from .metrics import deformation_flow, dis, finite_mean, ratio
-
-METHODS = ("model", "hold", "flow")
-"""The model; every point stays; dense flow (DIS) from the source to the frame."""
+from .landmarks import by_landmark, labelled_pixels
+from .loop import Frame, Row, shown, spread
+from .metrics import dis, finite_mean, ratio
 
 
 def labelled_frames(clip: ClipFrames) -> list[int]:
@@ -32,26 +29,22 @@ def untrackable(clip: ClipFrames) -> str | None:
     frames = labelled_frames(clip)
     if len(frames) < 2:
         return "has fewer than two labelled frames"
-    middle = frames[len(frames) // 2]
-    others = clip.visible[[t for t in frames if t != middle]]
-    if not (others & clip.visible[middle]).any():
+    middle = frames.pop(len(frames) // 2)
+    if not (clip.visible[frames] & clip.visible[middle]).any():
         return "has no label that is in its middle labelled frame and in another one"
     return None
 
 
 def follow(
     candidate: Candidate, clip: ClipFrames, max_frames: int | None = None
-) -> tuple[Row, list[Driven]]:
+) -> tuple[Row, list[Frame]]:
     """Look for the points of the middle labelled frame in the others.
 
-    Args:
-        clip: one that is not `untrackable`.
-        max_frames: measure only so many, evenly spread.
-
     Returns:
-        errors: by method, in pixels; share: the same over hold's; points: errors by point; lost:
-        share of the points that the deformation reads nowhere. And frames for the pictures, the
-        source first.
+        errors: by method, in pixels (`hold`: every point stays; `flow`: dense flow, DIS, from the
+        source to the frame); share: the same over hold's; points: errors by point; lost: share of
+        the points that the deformation reads nowhere. And frames for the pictures, the source
+        first.
     """
     labelled = labelled_frames(clip)
     middle = labelled[len(labelled) // 2]
@@ -59,14 +52,22 @@ def follow(
     start, source = true[middle], np.array(clip.frames[middle])
     common = [t for t in labelled if t != middle and np.isfinite(true[t] + start).any()]
     numbers = spread(common, max_frames)
-    points = _Points(source, start, candidate.geometry)
+    model, flow = np.full((2, len(numbers), *start.shape), np.nan)
+    lost, samples, wanted = [], [], shown(numbers)
     candidate.own.set_source(source)
     candidate.own.set_reference(source)
-    steps = (Step(t, np.array(clip.frames[t]), after=t - middle, points=true[t]) for t in numbers)
-    samples = drive(candidate.own, steps, [points.add], shown=spread(numbers, SAMPLES))
-    gaps = {name: np.stack(rows) for name, rows in points.gaps.items()}  # (frames, P)
+    for k, t in enumerate(numbers):
+        frame = Frame(t, np.array(clip.frames[t]), points=true[t]).drive(candidate.own)
+        both = np.isfinite(start + true[t]).all(axis=1)
+        model[k, both], found = carried(frame.flow, start[both])
+        dense = dis(source, frame.driving).astype(np.float64)
+        flow[k, both] = start[both] + sampled(dense, start[both])[0]
+        lost.append(float((~found).mean()))
+        frame.found = model[k]
+        samples += [frame] if t in wanted else []
+    places = {"model": model, "hold": start, "flow": flow}
+    gaps = {name: np.linalg.norm(at - true[numbers], axis=-1) for name, at in places.items()}
     errors = {name: finite_mean([finite_mean(row) for row in rows]) for name, rows in gaps.items()}
-    known = np.isfinite(gaps["hold"]).any(axis=0)
     row = {
         "clip": clip.clip.name,
         "subject": clip.clip.subject,
@@ -74,44 +75,13 @@ def follow(
         "frames": len(labelled),
         "driven": len(numbers),
         "errors": errors,
-        "points": {
-            name: {method: finite_mean(rows[:, i]) for method, rows in gaps.items()}
-            for i, name in enumerate(clip.keypoint_names)
-            if known[i]
-        },
-        "lost": finite_mean(points.lost),
+        "points": by_landmark(clip.keypoint_names, places, true[numbers]),
+        "lost": finite_mean(lost),
         "share": shares(errors),
     }
-    found = dict(zip(numbers, points.found, strict=True))
-    shown = [driven._replace(found=found[driven.step.number]) for driven in samples]
-    still = Step(middle, source, points=start)
-    return row, [shown[0]._replace(step=still, found=np.full_like(start, np.nan)), *shown]
+    return row, [Frame(middle, source, points=start), *samples]
 
 
 def shares(errors: dict[str, float]) -> dict[str, float]:
     """Errors over hold's."""
     return {name: ratio(error, errors["hold"]) for name, error in errors.items()}
-
-
-class _Points:
-    """Finds the source's points in each frame, by every method."""
-
-    def __init__(self, source: Picture, start: Points, geometry: str) -> None:
-        self._source, self._start, self._geometry = source, start, geometry
-        self.gaps: dict[str, list[Points]] = {name: [] for name in METHODS}
-        self.found: list[Points] = []
-        self.lost: list[float] = []
-
-    def add(self, driven: Driven) -> None:
-        start, true = self._start, driven.step.points
-        both = np.isfinite(start + true).all(axis=1)
-        flow = deformation_flow(driven.deformation, *self._source.shape[:2], self._geometry)
-        dense = dis(self._source, driven.step.driving).astype(np.float64)
-        places = {name: np.full_like(start, np.nan) for name in METHODS}
-        places["model"][both], found = carried(flow, start[both])
-        places["hold"][both] = start[both]
-        places["flow"][both] = start[both] + sampled(dense, start[both])[0]
-        for name, at in places.items():
-            self.gaps[name].append(np.linalg.norm(at - true, axis=-1))
-        self.lost.append(float((~found).mean()))
-        self.found.append(places["model"])

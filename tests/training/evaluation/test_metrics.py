@@ -11,7 +11,7 @@ import torch
 from sonomime.training.evaluation import metrics
 from sonomime.training.models import geometry
 
-from .fakes import shifted, speckle
+from .fakes import speckle
 
 
 def test_mask_is_where_the_mean_exceeds_three_hundredths() -> None:
@@ -22,25 +22,11 @@ def test_mask_is_where_the_mean_exceeds_three_hundredths() -> None:
     assert metrics.clip_mask(frames).tolist() == [[False, True], [True, False]]
 
 
-def test_flow_finds_a_known_translation_and_warps_by_it() -> None:
-    there, move = speckle(128), (2.5, -1.5)
-    here = shifted(there, *move)
-    forward, backward = metrics.dis(here, there), metrics.dis(there, here)
-    inner = np.s_[16:-16, 16:-16]
-    # here(p) is there(p + F(p)), so F is minus the move.
-    assert np.abs(np.median(forward[inner].reshape(-1, 2), axis=0) + move).max() < 0.1
-    assert metrics.consistent_pixels(forward, backward)[inner].mean() > 0.95
-    warped = metrics.warp_by_flow(there, forward)
-    before = np.abs(there[inner].astype(int) - here[inner]).mean()
-    assert np.abs(warped[inner].astype(int) - here[inner]).mean() < 0.2 * before
-
-
 def test_flow_that_does_not_lead_home_or_leaves_the_picture_is_inconsistent() -> None:
     forward = np.zeros((8, 8, 2), np.float32)
     assert metrics.consistent_pixels(forward, forward).all()
     forward[..., 0] = 5
-    backward = np.zeros((8, 8, 2), np.float32)
-    assert not metrics.consistent_pixels(forward, backward).any()
+    assert not metrics.consistent_pixels(forward, np.zeros_like(forward)).any()
     consistent = metrics.consistent_pixels(forward, -forward)
     assert consistent[:, :3].all() and not consistent[:, 3:].any()
 
@@ -48,14 +34,12 @@ def test_flow_that_does_not_lead_home_or_leaves_the_picture_is_inconsistent() ->
 @pytest.mark.parametrize("kind", ["half_pixel", "fomm"])
 def test_warp_by_deformation_is_the_models_own_warp(kind: str) -> None:
     size = 24, 12
-    generator = np.random.default_rng(3)
-    source = speckle(64)
-    grid = geometry.make_grid(*size, kind).numpy()
-    deformation = grid + generator.normal(0, 0.15, (*size, 2)).astype(np.float32)
-    flow = metrics.deformation_flow(deformation, 64, 64, kind)
-    ours = metrics.warp_by_flow(metrics.to_float(source), flow)
-    tensor = torch.from_numpy(metrics.to_float(source))[None, None]
-    theirs = geometry.warp(tensor, torch.from_numpy(deformation)[None], kind)[0, 0].numpy()
+    source = metrics.to_float(speckle(64))
+    noise = np.random.default_rng(3).normal(0, 0.15, (*size, 2)).astype(np.float32)
+    deformation = geometry.make_grid(*size, kind).numpy() + noise
+    ours = metrics.warp_by_flow(source, metrics.deformation_flow(deformation, 64, 64, kind))
+    tensors = torch.from_numpy(source)[None, None], torch.from_numpy(deformation)[None]
+    theirs = geometry.warp(*tensors, kind)[0, 0].numpy()
     assert np.abs(ours - theirs).max() < 0.04  # OpenCV places samples on a grid of 1/32 pixel
     assert np.abs(ours - theirs).mean() < 0.003
 
@@ -80,19 +64,10 @@ def test_ncc_ignores_gain_and_level_and_knows_its_sign() -> None:
 
 def test_spread_agrees_with_numpy_however_it_is_fed() -> None:
     a, b = np.random.default_rng(0).normal(1, 2, (2, 40)).astype(np.float32)
-    spread = metrics.Spread()
-    for part in (slice(0, 3), slice(3, 40)):
-        spread.add(a[part], b[part])
-    assert spread.ratio() == pytest.approx(a.std() / b.std(), rel=1e-4)
-    assert spread.correlation() == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-4)
-
-
-def test_spread_of_nothing_and_of_stillness() -> None:
-    spread = metrics.Spread()
-    assert math.isnan(spread.ratio()) and math.isnan(spread.correlation())
-    still, moving = np.zeros(4, np.float32), np.arange(4, dtype=np.float32)
-    spread.add(still, moving)
-    assert spread.ratio() == 0 and spread.correlation() == 0
-    backwards = metrics.Spread()
-    backwards.add(moving, still)
-    assert math.isnan(backwards.ratio()) and math.isnan(backwards.correlation())
+    sums = metrics.moments(a[:3], b[:3]) + metrics.moments(a[3:], b[3:])
+    wanted = a.std() / b.std(), np.corrcoef(a, b)[0, 1]
+    assert metrics.spread_ratio(sums) == pytest.approx(wanted, abs=1e-4)
+    still = np.zeros_like(b)
+    assert metrics.spread_ratio(metrics.moments(still, b)) == (0, 0)
+    for nothing in (np.zeros(6), metrics.moments(b, still)):
+        assert np.isnan(metrics.spread_ratio(nothing)).all()

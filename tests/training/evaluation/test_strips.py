@@ -1,36 +1,35 @@
-"""The pictures: what is shown where, and files that appear whole."""
+"""The pictures: what is shown where."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
 
-from sonomime.runtime.support.errors import OutputError
 from sonomime.training.evaluation import strips
-from sonomime.training.evaluation.loop import Driven, Picture, Step
+from sonomime.training.evaluation.loop import Frame, Picture
 from sonomime.training.models.geometry import make_grid
 
-from .fakes import speckle
+from .fakes import MARKS, speckle
 
-IDENTITY = make_grid(16, 16, "half_pixel").numpy()
-POINTS = np.array([[40.0, 50.0], [60.0, 44.0]])
 STILL = speckle(seed=9)
 
 
-def driven(points: np.ndarray | None, truth: Picture | None) -> list[Driven]:
+def drawn(
+    points: np.ndarray | None = None, truth: Picture | None = None, source: Picture = STILL
+) -> strips.Sketch:
     """Five frames that were predicted perfectly."""
-    steps = [Step(t, speckle(seed=t), truth, t - 2, points=points) for t in range(5)]
-    return [Driven(s, s.driving, IDENTITY, {}, found=points) for s in steps]
+    grid = make_grid(16, 16, "half_pixel").numpy()
+    frames = []
+    for t in range(5):
+        image = speckle(seed=t)
+        frame = Frame(t, image, truth, points, points)
+        frame.prediction, frame.deformation, frame.geometry = image, grid, "half_pixel"
+        frames.append(frame)
+    return strips.Sketch(source, frames, points)
 
 
-def drawn(points: np.ndarray, truth: Picture | None) -> Picture:
-    """Their strip."""
-    return strips.pictures("a", strips.Sketch(STILL, driven(points, truth), points), "half_pixel")[
-        0
-    ]
+def strip_of(sketch: strips.Sketch) -> Picture:
+    return strips.pictures("a", sketch)[0]
 
 
 def tiles(strip: Picture, rows: int, columns: int) -> np.ndarray:
@@ -47,36 +46,29 @@ def colours(body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_clip_that_drives_itself_has_no_difference_for_a_copy() -> None:
-    frames = [d._replace(step=d.step._replace(truth=d.step.driving)) for d in driven(None, None)]
-    sketch = strips.Sketch(STILL, frames)
-    strip, line = strips.pictures("a", sketch, "half_pixel")
+    sketch = drawn()
+    for frame in sketch.own:
+        frame.truth = frame.driving
+    strip, line = strips.pictures("a", sketch)
     body = tiles(strip, 4, 6)[:, 20:-4, :, 4:-4]
     assert np.array_equal(body[0, :, 1:], body[1, :, 1:]) and not body[2, :, 1:].any()
     assert not np.array_equal(body[0, :, 0], body[0, :, 1])
     assert line.shape[1] == 5 * (strips.TILE + 8)  # the source, and two of the first and the last
-    two = sketch._replace(other_title="b", other=frames)
-    both, longer = strips.pictures("a", two, "half_pixel")
+    two = sketch._replace(other_title="b", other=sketch.own)
+    both, longer = strips.pictures("a", two)
     assert both.shape[0] > strip.shape[0] and longer.shape[1] > line.shape[1]
 
 
-def test_a_prediction_shows_the_truth_and_points_on_both() -> None:
-    strip = drawn(POINTS, STILL)
-    green, orange = colours(tiles(strip, 5, 6))
+def test_points_are_shown_on_predictions_beside_a_truth_and_else_on_driving_frames() -> None:
+    green, orange = colours(tiles(strip_of(drawn(MARKS, STILL)), 5, 6))
     assert green[0].tolist() == [True] + [False] * 5  # the source's, none on driving frames
     assert green[1:3, 1:].all() and not green[3:].any()
     assert orange[1, 1:].all() and not orange[2].any()
-
-
-def test_tracked_points_are_shown_on_the_driving_frames() -> None:
-    strip = drawn(POINTS, None)
-    green, orange = colours(tiles(strip, 3, 6))
+    green, orange = colours(tiles(strip_of(drawn(MARKS)), 3, 6))  # tracking
     assert green[0].all() and orange[0].tolist() == [False] + [True] * 5
     assert not green[1:].any()
-
-
-def test_points_outside_or_unknown_are_left_out() -> None:
     wild = np.array([[np.nan, 3.0], [1e9, -1e9]])
-    assert not colours(tiles(drawn(wild, STILL), 5, 6))[0].any()
+    assert not colours(tiles(strip_of(drawn(wild, STILL)), 5, 6))[0].any()
 
 
 @pytest.mark.parametrize("geometry", ["half_pixel", "fomm"])
@@ -90,8 +82,7 @@ def test_the_deformation_of_nothing_is_dark_and_of_a_shift_bright(geometry: str)
 
 def test_the_overview_takes_any_number_of_clips_and_colour() -> None:
     colour = np.repeat(STILL[..., None], 3, axis=2)
-    sketch = strips.Sketch(colour, driven(None, colour))
-    _, row = strips.pictures("é", sketch, "half_pixel")
+    _, row = strips.pictures("é", drawn(None, colour, colour))
     one, three = strips.overview([row]), strips.overview([row] * 3)
     assert three.shape[0] > one.shape[0] and three.shape[1] > one.shape[1]
 
@@ -100,12 +91,3 @@ def test_names_of_files_are_plain() -> None:
     assert strips.strip_name(4, "clips/a b.mp4") == "004_a_b.mp4.png"
     assert strips.strip_name(0, "/data/frames/") == "000_frames.png"
     assert "/" not in strips.strip_name(0, "..\\x/../é:y.mov")
-
-
-def test_a_strip_is_a_png_that_says_what_was_drawn(tmp_path: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
-    strips.write_strip(tmp_path / "s.png", picture)
-    read = cv2.cvtColor(cv2.imread(str(tmp_path / "s.png")), cv2.COLOR_BGR2RGB)
-    assert np.array_equal(read, picture)
-    with pytest.raises(OutputError):
-        strips.write_strip(tmp_path / "s.png" / "s.png", picture)

@@ -12,32 +12,21 @@ from numpy.typing import NDArray
 
 from sonomime.training.data.dataset import ClipFrames, find_clips, load_clip
 from sonomime.training.evaluation.ground_truth.fields import carried, flow_between
-from sonomime.training.evaluation.metrics import pixel_grid
+from sonomime.training.evaluation.landmarks import track
 from sonomime.training.evaluation.tracking import follow, untrackable
 
-from .fakes import Fake, Image, candidate_of
-from .phantoms import COUNT, NAMES, SIZE, displacement, marks
-
-
-class Exact(Fake):
-    """Knows the motion of a clip to its source; `share` of it."""
-
-    def __init__(self, clip: ClipFrames, subject: int, share: float = 1.0) -> None:
-        super().__init__()
-        self.clip, self.field, self.share = clip, displacement(subject), share
-        self.flow = np.zeros((SIZE, SIZE, 2), np.float32)
-
-    def animate(self, frame: Image, timestamp: float | None = None) -> Image:
-        s, d = (self._number(image) for image in (self.source, frame))
-        self.flow = flow_between(self.field[d], self.field[s])[0]
-        return frame
-
-    def _number(self, image: Image) -> int:
-        at = next(t for t, one in enumerate(self.clip.frames) if np.array_equal(one, image))
-        return int(self.clip.indices[at])
-
-    def read(self, name: str) -> NDArray[np.float32]:
-        return ((2 * (pixel_grid(SIZE, SIZE) + self.share * self.flow) + 1) / SIZE - 1)[None]
+from .fakes import (
+    COUNT,
+    MARKS,
+    NAMES,
+    SIZE,
+    Fake,
+    Image,
+    candidate_of,
+    displacement,
+    marks,
+    render,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +36,19 @@ def clip(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipFrames:
     return load_clip(found, SIZE, 1, tmp_path_factory.mktemp("cache"))
 
 
-def judge(predictor: Any, clip: ClipFrames, max_frames: int | None = None) -> dict[str, Any]:
-    return follow(candidate_of(predictor, SIZE), clip, max_frames)[0]
+def judge(fake: Fake, clip: ClipFrames, max_frames: int | None = None) -> dict[str, Any]:
+    return follow(candidate_of(fake), clip, max_frames)[0]
+
+
+def moving(clip: ClipFrames, share: float) -> Fake:
+    """Moves by a share of the clip's own motion."""
+    field = displacement(1)
+
+    def number(image: Image) -> int:
+        at = next(t for t, one in enumerate(clip.frames) if np.array_equal(one, image))
+        return int(clip.indices[at])
+
+    return Fake(flow=lambda s, x: share * flow_between(field[number(x)], field[number(s)])[0])
 
 
 def moved(clip: ClipFrames) -> NDArray[np.float64]:
@@ -58,30 +58,25 @@ def moved(clip: ClipFrames) -> NDArray[np.float64]:
     return np.linalg.norm(np.delete(true, middle, axis=0) - true[middle], axis=-1)
 
 
-def test_the_exact_motion_has_no_error(clip: ClipFrames) -> None:
-    result = judge(Exact(clip, 1), clip)
+def test_the_exact_motion_has_no_error_hold_all_and_half_of_it_half(clip: ClipFrames) -> None:
+    result = judge(moving(clip, 1), clip)
     assert (result["frames"], result["driven"]) == (len(clip), len(clip) - 1)
     assert result["errors"]["model"] < 0.1  # the field lies on pixels, the formula between them
     assert result["errors"]["hold"] == pytest.approx(moved(clip).mean(), abs=1e-3)
     assert result["errors"]["hold"] > 1.5 and result["errors"]["flow"] < 1
     assert result["lost"] == 0
-
-
-def test_hold_and_half_of_the_motion(clip: ClipFrames) -> None:
-    held = judge(Fake(), clip)
-    assert held["errors"]["model"] == pytest.approx(held["errors"]["hold"], rel=1e-3)
-    half = judge(Exact(clip, 1, 0.5), clip)
-    assert half["errors"]["model"] / half["errors"]["hold"] == pytest.approx(0.5, abs=0.05)
+    assert judge(Fake(flow=lambda s, x: np.float32(200)), clip, 2)["lost"] == 1
+    assert judge(Fake(), clip)["share"]["model"] == pytest.approx(1, rel=1e-3)
+    assert judge(moving(clip, 0.5), clip)["share"]["model"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_source_and_reference_are_the_middle_labelled_frame(clip: ClipFrames) -> None:
     visible = clip.visible.copy()
-    visible[4:] = False
-    part = replace(clip, visible=visible)  # frames 0 to 3 are labelled
+    visible[4:] = False  # frames 0 to 3 are labelled
     fake = Fake()
-    result = judge(fake, part)
+    result = judge(fake, replace(clip, visible=visible))
     assert np.array_equal(fake.source, clip.frames[2])
-    assert fake.reference is not None and np.array_equal(fake.reference, fake.source)
+    assert np.array_equal(fake.reference, fake.source)
     assert (result["frames"], result["driven"]) == (4, 3)
     assert judge(Fake(), clip, max_frames=2)["driven"] == 2
 
@@ -104,8 +99,7 @@ def test_what_cannot_be_tracked_is_said(clip: ClipFrames) -> None:
     one = np.zeros_like(clip.visible)
     one[3] = True
     assert untrackable(replace(clip, visible=one)) is not None
-    one[3, 1] = False
-    one[5, 1] = True  # another point in another frame
+    one[3, 1], one[5, 1] = False, True  # another point in another frame
     assert untrackable(replace(clip, visible=one)) is not None
 
 
@@ -120,9 +114,17 @@ def test_points_are_found_through_a_flow_or_the_nearest_pixel_stands_for_them() 
 
 
 def test_pictures_have_the_source_first_and_what_was_found(clip: ClipFrames) -> None:
-    _, frames = follow(candidate_of(Fake(), SIZE), clip)
-    assert [frame.step.number for frame in frames] == [COUNT // 2, 0, 2, 5, 6, 8]
-    start = frames[0].step.points
-    assert start is not None
-    for frame in frames[1:]:
-        assert frame.found == pytest.approx(start, abs=0.05)
+    _, (still, *frames) = follow(candidate_of(Fake()), clip)
+    assert [frame.number for frame in (still, *frames)] == [COUNT // 2, 0, 2, 5, 6, 8]
+    for frame in frames:
+        assert frame.found == pytest.approx(still.points, abs=0.05)
+
+
+def test_the_tracker_neither_drifts_nor_guesses_and_an_unknown_start_stays_unknown() -> None:
+    frames = render(2, displacement(2))
+    assert np.abs(track(frames[0], frames[[0] * 5], MARKS) - MARKS).max() < 1e-3
+    flat = np.full_like(frames[:3], 90)  # nothing to see
+    assert np.allclose(track(frames[0], flat, MARKS), MARKS)
+    found = track(frames[0], frames, np.array([MARKS[0], (np.nan, np.nan)]))
+    assert np.isnan(found[:, 1]).all()
+    assert np.allclose(found[:, 0], track(frames[0], frames, MARKS)[:, 0])

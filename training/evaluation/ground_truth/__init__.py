@@ -1,1 +1,1 @@
-"""What a phantom knows: exact fields, true predictions, and the scores they allow."""
+"""What a phantom knows: exact fields and true predictions."""

@@ -30,9 +30,8 @@ def flow_between(driving: FloatImage, source: FloatImage) -> tuple[FloatImage, M
     grid = pixel_grid(height, width).reshape(-1, 2).astype(np.float64)
     target = grid + driving.reshape(-1, 2)
     y, found = same_tissue(source.astype(np.float64), target, grid, TOLERANCE, _ROUNDS, _LONGEST)
-    inside = ((y >= 0) & (y <= (width - 1, height - 1))).all(axis=1)
-    flow = (y - grid).astype(np.float32).reshape(height, width, 2)
-    return flow, (found & inside).reshape(height, width)
+    found &= ((y >= 0) & (y <= (width - 1, height - 1))).all(axis=1)
+    return (y - grid).astype(np.float32).reshape(driving.shape), found.reshape(height, width)
 
 
 def carried(flow: FloatImage, points: NDArray[np.float64]) -> tuple[NDArray[np.float64], Mask]:
@@ -54,42 +53,27 @@ def carried(flow: FloatImage, points: NDArray[np.float64]) -> tuple[NDArray[np.f
 
 def to_model_frame(field: FloatImage, crop: Crop | None, box: Letterbox) -> FloatImage:
     """A field (H, W, 2) in the model's frame (S, S, 2), in its pixels; zero in the padding."""
-    if _same_frame(crop, box):
-        return field
-    scale = np.array([box.w / box.width, box.h / box.height], np.float32)
     at, inside = _original_pixels(crop, box)
+    scale = np.array([box.w / box.width, box.h / box.height], np.float32)
     read = read_at(field, at, border=cv2.BORDER_REPLICATE) * scale
     return np.where(inside[..., None], read, np.float32(0))
 
 
 def mask_in_model_frame(mask: Mask, crop: Crop | None, box: Letterbox) -> Mask:
     """A mask (H, W) in the model's frame (S, S); False in the padding."""
-    if _same_frame(crop, box):
-        return mask
     at, inside = _original_pixels(crop, box)
-    read = read_at(mask.astype(np.float32), at)
-    return np.asarray(read > 0.5) & inside
+    return (read_at(mask.astype(np.float32), at) > 0.5) & inside
 
 
 def points_in_model_frame(
     points: NDArray[np.floating], crop: Crop | None, box: Letterbox
 ) -> NDArray[np.float64]:
     """Pixels (..., 2) of the original frame as pixels of the model's frame."""
-    return box.to_square(np.asarray(points, np.float64) - _origin(crop))
-
-
-def _same_frame(crop: Crop | None, box: Letterbox) -> bool:
-    return crop is None and (box.width, box.height) == (box.size, box.size)
-
-
-def _origin(crop: Crop | None) -> NDArray[np.float64]:
-    return np.array(crop[:2] if crop else (0, 0), np.float64)
+    return box.to_square(np.asarray(points, np.float64) - (crop or (0, 0))[:2])
 
 
 def _original_pixels(crop: Crop | None, box: Letterbox) -> tuple[FloatImage, Mask]:
     """Where each pixel of the model's frame lies in the original one, and whether it does."""
-    grid = pixel_grid(box.size, box.size)
-    picture = box.to_picture(grid)
-    extent = np.array([box.width, box.height])
-    inside = np.asarray(((picture >= -0.5) & (picture <= extent - 0.5)).all(-1))
-    return (picture + _origin(crop)).astype(np.float32), inside
+    picture = box.to_picture(pixel_grid(box.size, box.size))
+    inside = ((picture >= -0.5) & (picture <= np.array([box.width, box.height]) - 0.5)).all(-1)
+    return (picture + (crop or (0, 0))[:2]).astype(np.float32), inside

@@ -5,12 +5,10 @@ Every error is an InputError that names the file.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +21,7 @@ from ...data.array_cache import DAMAGE
 from ...data.dataset import Clip, ClipFrames
 from ...data.displacement_file import open_displacement
 from ...data.frame_cache import cached_frames
-from ..landmarks import Points
+from ..loop import Case, Points
 from ..metrics import FloatImage, Mask
 from .fields import mask_in_model_frame, points_in_model_frame, to_model_frame
 
@@ -35,63 +33,20 @@ _MOST_BYTES = 1 << 26  # of an array that is read whole
 Frames = NDArray[np.uint8]
 
 
-class Field(NamedTuple):
-    """The exact motion of one clip, in pixels of the model's frame.
-
-    Attributes:
-        displacement: (T, S, S, 2), from frame t to frame 0 (see `fields`).
-        sector: (S, S): inside of the image sector; everywhere when the file has none.
-    """
-
-    displacement: FloatImage
-    sector: Mask
-
-
 @dataclass(frozen=True)
 class Pair:
-    """A row of truth/pairs.csv.
-
-    Attributes:
-        source: the clip whose frame 0 is animated.
-        driving: the clip that drives, relative to its frame 0.
-        folder: truth/ of the dataset folder.
-    """
+    """A row of truth/pairs.csv."""
 
     name: str
-    source: Clip
-    driving: Clip
+    source: Clip  # its frame 0 is animated
+    driving: Clip  # relative to its frame 0
     split: str
-    folder: Path
+    folder: Path  # truth/ of the dataset folder
 
     def file(self, ending: str) -> Path:
         """`.mkv`: the true prediction; `.other.mkv`: the same with other scatterers; `.npz`: the
         exact field and keypoints."""
         return self.folder / f"{self.name}{ending}"
-
-
-@dataclass(frozen=True)
-class PairData:
-    """One pair as the model sees it, T frames of side S.
-
-    Attributes:
-        source: frame 0 of the source's clip (S, S[, 3]).
-        driving, truth, other: (T, S, S[, 3]), repeated frames too.
-        field: exact motion from truth frame t to the source.
-        keypoints: (T, P, 2), pixels of the model's frame; `names` are the P names.
-        start: (P, 2), the keypoints of the source still.
-        reference: (P, 2), those of the driving clip's frame 0, nan where it has no label.
-    """
-
-    pair: Pair
-    source: Frames
-    driving: Frames
-    truth: Frames
-    other: Frames
-    field: Field
-    keypoints: Points
-    start: Points
-    reference: Points
-    names: tuple[str, ...]
 
 
 def read_pairs(folder: Path, clips: Sequence[Clip], split: str | None) -> list[Pair]:
@@ -116,12 +71,10 @@ def read_pairs(folder: Path, clips: Sequence[Clip], split: str | None) -> list[P
             raise InputError(f"{where}: {name!r} cannot name a pair", "a pair's name names files")
         if name in pairs:
             raise InputError(f"{where}: the pair {name!r} is given twice", "keep one")
-        for role in ("source", "driving"):
-            if row[role] not in known:
-                raise InputError(
-                    f"{where}: the clip {row[role]!r} is not in clips.csv",
-                    spelling_hint(row[role], known),
-                )
+        for clip in (row["source"], row["driving"]):
+            if clip not in known:
+                fault = f"{where}: the clip {clip!r} is not in clips.csv"
+                raise InputError(fault, spelling_hint(clip, known))
         ends = known[row["source"]], known[row["driving"]]
         pairs[name] = Pair(name, *ends, row["split"], table.parent)
     if not pairs:
@@ -137,7 +90,7 @@ def read_pairs(folder: Path, clips: Sequence[Clip], split: str | None) -> list[P
     return chosen
 
 
-def read_pair(pair: Pair, size: int, channels: int) -> PairData:
+def read_pair(pair: Pair, size: int, channels: int) -> Case:
     """Decode a pair and its truth, as a model of this frame size and these channels sees it.
 
     Raises:
@@ -151,44 +104,53 @@ def read_pair(pair: Pair, size: int, channels: int) -> PairData:
     for path in (pair.file(".mkv"), pair.file(".other.mkv")):
         frames, place, _ = _read_frames(path, crop, size, channels)
         if len(frames) != count:
-            raise InputError(
-                f"{path}: has {len(frames)} frames where {pair.driving.name} has {count}",
-                MAKE_AGAIN,
-            )
+            fault = f"has {len(frames)} frames where {pair.driving.name} has {count}"
+            raise InputError(f"{path}: {fault}", MAKE_AGAIN)
         if place != box:
             raise InputError(f"{path}: its frames differ in size from its source's", MAKE_AGAIN)
         videos.append(frames)
-    arrays = pair.file(".npz")
-    field = read_field(arrays, count, shape, crop, box)
-    names, keypoints = _read_keypoints(arrays, count)
+    displacement, sector = read_field(pair.file(".npz"), count, shape, crop, box)
+    names, keypoints = _read_keypoints(pair.file(".npz"), count)
     points = points_in_model_frame(keypoints, crop, box)
+    everywhere = np.ones_like(sector)  # the field is exact even where the source ends
     # The truth's frame 0 is the source's pose: where the source has no labels, it has them.
     start = _labels(pair.source, names, points[0], box)
-    reference = _labels(pair.driving, names, np.full_like(start, np.nan), there)
-    return PairData(pair, still[0], driving, *videos, field, points, start, reference, names)
+    return Case(
+        source=still[0],
+        middle=0,
+        driving=driving,
+        truth=videos[0],
+        mask=sector,
+        names=names,
+        start=start,
+        points=points,
+        flow=lambda t: (displacement[t], everywhere),
+        sector=sector,
+        other=videos[1],
+        reference=_labels(pair.driving, names, np.full_like(start, np.nan), there),
+    )
 
 
-def read_clip_field(path: Path, frames: ClipFrames) -> Field:
-    """The exact motion of a clip, from its `Clip.displacement`; of repeated frames too.
-
-    Raises:
-        InputError: as `read_field`.
-    """
+def read_clip_field(path: Path, frames: ClipFrames) -> tuple[FloatImage, Mask]:
+    """`read_field` of a clip's `Clip.displacement`; of repeated frames too."""
     clip, box = frames.clip, frames.letterbox
     channels = 1 if frames.frames.ndim == 3 else frames.frames.shape[3]
     count = len(cached_frames(clip.path, clip.crop, box.size, channels).kept)
-    with open_source(clip.path) as source:
-        width, height = source.size
+    width, height = open_source(clip.path).size
     return read_field(path, count, (height, width), clip.crop, box)
 
 
 def read_field(
     path: Path, count: int, shape: tuple[int, int], crop: Crop | None, box: Letterbox
-) -> Field:
+) -> tuple[FloatImage, Mask]:
     """The exact motion in a .npz file, of `count` frames of `shape` (H, W), not cropped.
 
     Args:
         crop, box: where the model's frame lies in them.
+
+    Returns:
+        displacement (T, S, S, 2) in pixels of the model's frame, from frame t to frame 0 (see
+        `fields`); sector (S, S): inside of the image sector, everywhere when the file has none.
 
     Raises:
         InputError: the file cannot be read, or has another size; the sector is empty.
@@ -201,7 +163,7 @@ def read_field(
     if not sector.any():
         cropped = "" if crop is None else " inside of the crop"
         raise InputError(f"{path}: the sector is empty{cropped}", MAKE_AGAIN)
-    return Field(displacement, sector)
+    return displacement, sector
 
 
 def _labels(clip: Clip, names: Sequence[str], otherwise: Points, box: Letterbox) -> Points:
@@ -218,21 +180,20 @@ def _read_frames(
     path: Path, crop: Crop | None, size: int, channels: int, at_most: int | None = None
 ) -> tuple[Frames, Letterbox, tuple[int, int]]:
     """Every frame, repeats too, letterboxed; where it lies; (H, W) of the whole original frame."""
-    frames: list[Frames] = []
-    with open_source(path) as whole:
-        width, height = whole.size
-    with open_source(path, crop, channels) as source:
-        for _, _, image in islice(source, at_most):
-            frame, box = letterbox(image, size)
-            frames.append(frame)
-    return np.stack(frames), box, (height, width)
+    width, height = open_source(path).size
+    images = islice(open_source(path, crop, channels), at_most)
+    frames, boxes = zip(*(letterbox(image, size) for _, _, image in images), strict=True)
+    return np.stack(frames), boxes[0], (height, width)
 
 
 def _read_keypoints(path: Path, count: int) -> tuple[tuple[str, ...], NDArray[np.floating]]:
     """Names, and their places (count, P, 2) in the original frame."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            labels, keypoints = (_array(archive, name) for name in ("keypoint_names", "keypoints"))
+        with np.load(path) as archive:
+            for name in ("keypoint_names", "keypoints"):
+                if (length := archive.zip.getinfo(f"{name}.npy").file_size) > _MOST_BYTES:
+                    raise ValueError(f"{name} has {length} bytes, which is too many")
+            labels, keypoints = archive["keypoint_names"], archive["keypoints"]
         if labels.dtype.kind != "U" or labels.ndim != 1:
             raise ValueError("keypoint_names is not a list of names")
         expected = (count, len(labels), 2)
@@ -241,15 +202,3 @@ def _read_keypoints(path: Path, count: int) -> tuple[tuple[str, ...], NDArray[np
     except DAMAGE as error:
         raise InputError(f"{path}: cannot be read ({error})", MAKE_AGAIN) from error
     return tuple(labels.tolist()), keypoints
-
-
-def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """One small array."""
-    if f"{name}.npy" not in archive.namelist():
-        raise ValueError(f"it has no array {name!r}")
-    member = archive.getinfo(f"{name}.npy")
-    if member.file_size > _MOST_BYTES:
-        raise ValueError(f"{name} has {member.file_size} bytes, which is too many")
-    with archive.open(member) as stream:
-        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-    return array
