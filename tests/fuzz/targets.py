@@ -212,11 +212,10 @@ def _cache(folder: Path) -> Target:
 
 
 def _subject(folder: Path) -> Target:
-    from sonomime.training.phantom.subject import Identity, draw_subject
-    from sonomime.training.phantom.subject_file import read_subject, subject_text
+    from sonomime.training.phantom.subject import draw_subject, read_subject, subject_text
 
     file = folder / "somebody.json"
-    file.write_text(subject_text(draw_subject(Identity("pelvic", 3, 0))))
+    file.write_text(subject_text(draw_subject("pelvic", 3, 0)))
     return Target(file, lambda: read_subject(file, 2))
 
 

@@ -1,4 +1,5 @@
-"""What the probe hears: scatterers to an envelope on a polar grid, by the convolution model.
+"""From scatterers to a picture, by the convolution model: what the probe hears on a polar grid, its
+envelope, grey curve and scan conversion.
 
 Every scatterer adds its amplitude with the phase of its exact range; the sum is blurred by the
 point-spread function (axial pulse, lateral beam), attenuated, given noise, amplified with depth,
@@ -11,8 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Raster
-from .probe import Probe
+from .probe import SIZE, Display, FloatArray, Probe, Raster
 
 DENSITY = 17.0
 """Scatterers per mm^2 for the finest probes: ten in a resolution cell of 0.5 mm x 1.2 mm."""
@@ -53,7 +53,7 @@ class Beam:
         energy = per_cell / (4 * np.pi * sigma * self._axial_sigma)
         self._level = (1 / np.sqrt(energy)).astype(np.float32)[:, None]
 
-    def hear(self, points: NDArray[np.float64], amplitude: Raster) -> NDArray[np.complex64]:
+    def hear(self, points: FloatArray, amplitude: Raster) -> NDArray[np.complex64]:
         """The baseband sum of the scatterers after the lateral beam, (rows, lines).
 
         Args:
@@ -108,3 +108,28 @@ class Beam:
         # The last bit of cv2.magnitude depends on where in memory its arrays lie.
         real, imaginary = blurred[..., 0], blurred[..., 1]
         return np.sqrt(real * real + imaginary * imaginary) * gain
+
+
+def grey(envelope: Raster, display: Display) -> Raster:
+    """Envelope -> grey in [0, 1]."""
+    level = 20 * np.log10(np.maximum(envelope, 1e-6))
+    shown = np.clip(1 + (level - display.white) / display.dynamic_range, 0, 1)
+    return np.asarray(shown**display.gamma, np.float32)
+
+
+class ScanConverter:
+    """Grey in [0, 1] (rows, lines) to a picture, uint8 (SIZE, SIZE): Cartesian at twice that size,
+    then averaged."""
+
+    def __init__(self, beam: Beam) -> None:
+        probe, line = beam.probe, (np.arange(2 * SIZE) - 0.5) / 2
+        mm = probe.to_mm(np.stack(np.meshgrid(line, line), axis=-1))
+        depth, angle = probe.to_polar(mm)
+        self._line = (angle / beam.pitch + (beam.lines - 1) / 2).astype(np.float32)
+        self._row = (depth / beam.step).astype(np.float32)
+        self._seen = probe.inside(mm)
+
+    def __call__(self, grey: Raster) -> NDArray[np.uint8]:
+        fine = cv2.remap(grey, self._line, self._row, cv2.INTER_LINEAR)
+        picture = cv2.resize(fine * self._seen, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        return np.asarray(np.clip(np.rint(picture * 255), 0, 255), np.uint8)

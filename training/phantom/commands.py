@@ -13,7 +13,7 @@ PHANTOM_EXAMPLE = """example:
   sonomime train lite --data phantom/ -o runs/phantom
   sonomime phantom -o mine/ --subject edited.json --frames 60
 """
-_ANATOMIES = ("pelvic", "heart")  # a test compares them with anatomies.py, which is heavy to import
+_ANATOMIES = ("pelvic", "heart")  # a test compares them with ANATOMIES, which is heavy to import
 _DRAWN = {"subjects": None, "seed": 0, "pairs": 0, "anatomy": "pelvic", "workers": None}
 """Options that --subject excludes, and their defaults."""
 
@@ -78,7 +78,7 @@ def run_phantom(args: argparse.Namespace) -> int:
 
     from ...runtime.support.errors import ConfigError
     from .generate import Settings, generate, render_subject
-    from .subject_file import read_subject
+    from .subject import read_subject
 
     given = {name: value for name in _DRAWN if (value := getattr(args, name)) is not None}
     if args.subject is not None:

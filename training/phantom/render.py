@@ -1,36 +1,67 @@
-"""A subject's pictures: the whole chain for one state."""
+"""A body's pictures: the whole chain for its states, and the clip that they make."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from .arrays import FloatArray, Raster
-from .beam import Beam, density
+from .beam import Beam, ScanConverter, density, grey
 from .body import Body
-from .display import ScanConverter
-from .probe import SIZE
-from .tissue_map import Grid, Motion, Resampler, integrate
+from .motion import Motion, integrate
+from .paint import Grid
+from .probe import SIZE, FloatArray, Raster, pixel_grid
 
 _MARGIN = 16.0  # mm: what the probe's sway may bring into the sector
 _RASTER = 0.3  # mm
 _DENSE = 0.75  # mm, grid from which the scatterers' positions are read, bilinearly
 _OUT_OF_PLANE = 1.5  # mm, over which speckle decorrelates
+_GRAIN = 512  # displacements are kept to 1/512 px, which halves their files
+_USUAL_FRAMES = 60  # a manoeuvre's, at the scanner's frame rate
 
 
-class View(NamedTuple):
-    """One state, seen.
+class Shot(NamedTuple):
+    """One frame: uint8 (SIZE, SIZE), and displacement float32 (SIZE, SIZE, 2) to the rest pose,
+    pixels."""
 
-    Attributes:
-        rest: float64 (SIZE, SIZE, 2), for each pixel the place at rest of what is seen there,
-            in pixels.
-        envelope: float32 (rows, lines).
+    image: NDArray[np.uint8]
+    displacement: NDArray[np.float32]
+
+
+def film(
+    body: Body,
+    states: FloatArray,
+    scatterers: int,
+    noise: list[int] | None = None,
+    numbers: Sequence[int] | None = None,
+) -> Iterator[Shot]:
+    """Render a clip's states (T, Q) one after the other.
+
+    Args:
+        scatterers: their seed.
+        noise: seed of the receiver's noise. None for no noise and no slip out of the plane, as in
+            a true prediction.
+        numbers: render these frames only, in ascending order. Each must come after the two before
+            it, which persist in it.
     """
-
-    rest: FloatArray
-    envelope: Raster
+    renderer = Renderer(body, scatterers)
+    convert = ScanConverter(renderer.beam)
+    slips = body.out_of_plane(len(states)) if noise is not None else np.zeros(len(states))
+    greys: list[Raster] = []
+    # Where few frames show the whole manoeuvre, those before are further away, and weigh less.
+    weights = np.array(body.display.persistence, np.float32)
+    weights[1:] *= min(1.0, len(states) / _USUAL_FRAMES)
+    weights[0] = 1 - weights[1:].sum()
+    for number in range(len(states)) if numbers is None else numbers:
+        rng = None if noise is None else np.random.default_rng([*noise, number])
+        rest, envelope = renderer.view(states[number], float(slips[number]), rng)
+        greys = [grey(envelope, body.display), *greys[:2]]
+        shown = sum(w * greys[min(i, len(greys) - 1)] for i, w in enumerate(weights))
+        displacement = np.rint((rest - pixel_grid()) * _GRAIN) / _GRAIN
+        yield Shot(convert(shown), displacement.astype(np.float32))
 
 
 class Renderer:
@@ -43,16 +74,15 @@ class Renderer:
     def __init__(self, body: Body, seed: int) -> None:
         self.body, probe = body, body.probe
         self.beam = Beam(probe)
-        self.convert = ScanConverter(self.beam)
         side = max(probe.width / 2, -probe.to_mm(np.zeros(2))[0])
         low = np.array([-side - _MARGIN, probe.top - _MARGIN])
         high = np.array([side + _MARGIN, probe.depth + _MARGIN])
         self._nodes = Grid.over(low, high, body.node)
         self._dense = Grid.over(low, high, _DENSE)
-        self._to_dense = Resampler(self._nodes, self._dense)
+        self._to_dense = _splines(self._nodes, self._dense)
         corner = probe.corner
         line = probe.mm_per_pixel * np.arange(SIZE)
-        self._to_pixels = Resampler(self._nodes, Grid(corner[0] + line, corner[1] + line))
+        self._to_pixels = _splines(self._nodes, Grid(corner[0] + line, corner[1] + line))
         self.raster = Grid.over(low, high, _RASTER)
         self.tissue = body.tissue(self.raster)
         self._scatter(np.random.default_rng([seed, 2]), low, high)
@@ -98,12 +128,16 @@ class Renderer:
 
     def view(
         self, state: FloatArray, slip: float = 0.0, noise: np.random.Generator | None = None
-    ) -> View:
+    ) -> tuple[FloatArray, Raster]:
         """Render a state.
 
         Args:
             slip: of the image plane, mm.
             noise: draws the receiver's noise; None leaves it out.
+
+        Returns:
+            For each pixel the place at rest of what is seen there, float64 (SIZE, SIZE, 2), pixels;
+            the envelope, float32 (rows, lines).
         """
         motion = self.body.motion(state)
         nodes = motion.pose.remove(self._nodes.points)
@@ -122,8 +156,7 @@ class Renderer:
             static = parts.view(np.complex64)[..., 0]
         gain = 10 ** (display.gain * beam.depth / 20).astype(np.float32)[:, None]
         envelope = beam.envelope(heard, self._transmission(back), gain, static)
-        rest = self.body.probe.to_pixels(self._to_pixels(back))
-        return View(rest, envelope)
+        return self.body.probe.to_pixels(self._to_pixels(back)), envelope
 
     def _transmission(self, back: FloatArray) -> Raster:
         """The factor of the way there and back to every sample, (rows, lines)."""
@@ -147,3 +180,24 @@ def _read(raster: Raster, column: FloatArray, row: FloatArray) -> Raster:
     values = cv2.remap(raster, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     tail = raster.shape[2:]
     return values.reshape(-1, *tail)[: column.size].reshape(*shape, *tail)
+
+
+def _splines(nodes: Grid, wanted: Grid) -> Callable[[FloatArray], FloatArray]:
+    """What brings values (rows, columns, 2) on one grid to another, by natural cubic splines."""
+    columns, rows = spline_matrix(nodes.x, wanted.x), spline_matrix(nodes.z, wanted.z)
+    return lambda values: np.stack([rows @ values[..., i] @ columns.T for i in (0, 1)], axis=-1)
+
+
+def spline_matrix(nodes: FloatArray, wanted: FloatArray) -> FloatArray:
+    """The matrix (wanted, nodes) of natural cubic spline interpolation on equidistant nodes."""
+    n, h = len(nodes), nodes[1] - nodes[0]
+    value, beside = np.eye(n), np.eye(n, k=1) + np.eye(n, k=-1)
+    inner, second = 4 * value + beside, (beside - 2 * value) * (6 / h**2)
+    inner[[0, -1]], second[[0, -1]] = value[[0, -1]], 0
+    curvature = np.linalg.solve(inner, second)
+    left = np.clip(((wanted - nodes[0]) / h).astype(int), 0, n - 2)
+    b = ((wanted - nodes[left]) / h)[:, None]
+    a = 1 - b
+    straight = a * value[left] + b * value[left + 1]
+    bend = (a**3 - a) * curvature[left] + (b**3 - b) * curvature[left + 1]
+    return straight + h**2 / 6 * bend

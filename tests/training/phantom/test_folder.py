@@ -18,28 +18,38 @@ from sonomime.runtime.media.video import open_source
 from sonomime.runtime.support.errors import ConfigError, OutputError
 from sonomime.training.data.dataset import find_clips, load_clip
 from sonomime.training.phantom import generate as module
-from sonomime.training.phantom.body import why_impossible
-from sonomime.training.phantom.folder import alone, claim, refuse_other
-from sonomime.training.phantom.generate import Made, Settings, generate
-from sonomime.training.phantom.subject import Identity, draw_subject
+from sonomime.training.phantom.body import Body
+from sonomime.training.phantom.generate import Made, Settings, claimed, generate, refuse_other
 from sonomime.training.phantom.workers import Task
 
 OPTIONS: dict[str, Any] = {"anatomy": "pelvic", "seed": 3, "frames": 10, "part": {"depth": 80.0}}
 SETTINGS = Settings("pelvic", seed=3, subjects=15, frames=4, pairs=4)
 
 
-def test_a_claimed_folder_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:
+def test_a_folder_goes_on_with_the_same_settings_only_and_one_run_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "phantom"
     refuse_other(folder, OPTIONS)
     assert not folder.parent.exists()
-    for _ in range(2):
-        claim(folder, OPTIONS)
+    with claimed(folder, OPTIONS):
+        (folder / "clips").mkdir()
     assert json.loads((folder / "phantom.json").read_text()) == OPTIONS
     other = {**OPTIONS, "seed": 4, "part": {"depth": 70.0}, "subject": "a"}
     with pytest.raises(ConfigError) as caught:
-        claim(folder, other)
+        refuse_other(folder, other)
     for said in ("seed 3, not 4", "part.depth 80.0, not 70.0", "subject (none), not a"):
         assert said in caught.value.message
+    # What a killed run left half-written is removed.
+    left = [folder / "clips" / ".a.0123abcd.part.mkv", folder / ".clips.0123abcd.part.csv"]
+    mine = [folder / "clips" / ".hidden", folder / "clips" / "a.part.mkv"]
+    for path in (*left, *mine):
+        path.touch()
+    with pytest.raises(KeyboardInterrupt), claimed(folder, OPTIONS):
+        assert not any(path.exists() for path in left)
+        with pytest.raises(OutputError, match="another sonomime"), claimed(folder, OPTIONS):
+            pytest.fail("let in")
+        left[0].touch()
+        raise KeyboardInterrupt
+    assert not left[0].exists() and all(path.exists() for path in mine)
 
 
 DEEP = '{"a": ' * 900 + "1" + "}" * 900
@@ -56,42 +66,9 @@ def test_a_damaged_phantom_json_is_refused(tmp_path: Path, text: str) -> None:
 def test_other_peoples_folders_and_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text("mine")
     for folder in (tmp_path, tmp_path / "clips.csv", tmp_path / "clips.csv" / "below"):
-        with pytest.raises(OutputError):
-            claim(folder, OPTIONS)
+        with pytest.raises(OutputError), claimed(folder, OPTIONS):
+            pass
     assert [path.name for path in tmp_path.iterdir()] == ["clips.csv"]
-
-
-def test_one_run_at_a_time_removes_what_a_killed_one_left_half_written(tmp_path: Path) -> None:
-    (tmp_path / "clips").mkdir()
-    left = [tmp_path / "clips" / ".a.0123abcd.part.mkv", tmp_path / ".clips.0123abcd.part.csv"]
-    mine = [tmp_path / "clips" / ".hidden", tmp_path / "clips" / "a.part.mkv"]
-    for path in (*left, *mine):
-        path.touch()
-    with pytest.raises(KeyboardInterrupt), alone(tmp_path):
-        assert not any(path.exists() for path in left)
-        with pytest.raises(OutputError, match="another sonomime"), alone(tmp_path):
-            pytest.fail("let in")
-        left[0].touch()
-        raise KeyboardInterrupt
-    assert not left[0].exists() and all(path.exists() for path in mine)
-
-
-@pytest.fixture
-def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Files appear without being rendered; the names of those that would have been."""
-    names: list[str] = []
-
-    def run(tasks: Sequence[Task], workers: int, frames: int, label: str) -> None:
-        for function, (folder, what, _) in tasks:
-            single = function is module.make_clip
-            files = (module.clip_files if single else module.truth_files)(folder, what.name)
-            for path in files:
-                path.parent.mkdir(exist_ok=True)
-                path.touch()
-            names.append(what.name)
-
-    monkeypatch.setattr(module, "run", run)
-    return names
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -99,18 +76,34 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_the_tables_say_what_the_folder_holds_and_only_what_is_missing_is_made_again(
-    tmp_path: Path, rendered: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    rendered: list[str] = []
+
+    def run(tasks: Sequence[Task], workers: int, frames: int, label: str) -> None:
+        """Files appear without being rendered."""
+        for function, (folder, what, _) in tasks:
+            single = function is module.make_clip
+            for path in (module.clip_files if single else module.truth_files)(folder, what.name):
+                path.parent.mkdir(exist_ok=True)
+                path.touch()
+            rendered.append(what.name)
+
+    monkeypatch.setattr(module, "run", run)
     assert generate(tmp_path, SETTINGS, 2)._replace(seconds=0) == Made(15, 4, 0, 0, 92, 0)
     assert len(rendered) == len(set(rendered)) == 19
     clips, labels = table(tmp_path / "clips.csv"), table(tmp_path / "keypoints.csv")
     row = {"clip": "clips/pelvic3-004.mkv", "subject": "pelvic3-004", "group": "pelvic"}
     assert clips[4] == row | {"split": "test", "crop": ""}
+    splits = ["train"] * 15
+    splits[4::5], splits[7] = ["test"] * 3, "val"  # of ten seven, one and two
+    assert [row["split"] for row in clips] == splits
     assert len(labels) == 15 * 4 * 2 and {row["visible"] for row in labels} == {"1"}
     assert {row["keypoint"] for row in labels} == {"bladder_neck", "symphysis"}
     assert all(0 <= float(row[axis]) <= 255 for row in labels for axis in "xy")
     tests = {row["clip"] for row in clips if row["split"] == "test"}
     pairs = table(tmp_path / "truth" / "pairs.csv")
+    assert len({p["pair"] for p in pairs}) == 4
     assert all({p["source"], p["driving"]} < tests and p["split"] == "test" for p in pairs)
 
     tables = {path: path.read_bytes() for path in tmp_path.rglob("*.csv")}
@@ -126,28 +119,17 @@ def test_the_tables_say_what_the_folder_holds_and_only_what_is_missing_is_made_a
         generate(tmp_path, Settings("pelvic", 3, 15, 5, 0), 1)
 
 
-def test_forty_subjects_are_split_as_documented() -> None:
-    splits: dict[str, list[int]] = {}
-    for number in range(40):
-        splits.setdefault(Identity("heart", 0, number).split, []).append(number)
-    assert {split: len(of) for split, of in splits.items()} == {"train": 28, "val": 4, "test": 8}
-    assert splits["test"] == list(range(4, 40, 5))
-
-
-def test_the_landmarks_of_a_pair_stay_in_the_sector(
+def test_pairs_whose_landmarks_would_leave_the_sector_are_not_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subjects = [draw_subject(Identity("pelvic", 3, number)) for number in range(15)]
-    chosen = module.choose_pairs(SETTINGS, subjects)
-    assert len({pair.name for pair in chosen}) == 4
-    for pair in chosen:
-        assert pair.source is not pair.driving
-        assert why_impossible(pair.source.body, pair.driving.body.states(40)) is None
-    folder = tmp_path / "phantom"
-    monkeypatch.setattr(module, "why_impossible", lambda body, states: "it leaves the sector")
+    subjects = [module.draw_subject("pelvic", 3, number) for number in range(15)]
+    for source, driving in module.choose_pairs(SETTINGS, subjects):
+        assert source.body.why_impossible(driving.body.states(40)) is None
+    monkeypatch.setattr(module, "draw_subject", lambda anatomy, seed, number: subjects[number])
+    monkeypatch.setattr(Body, "why_impossible", lambda body, states: "it leaves the sector")
     with pytest.raises(ConfigError, match="--pairs 4: only 0 pairs") as caught:
-        generate(folder, SETTINGS, 1)
-    assert "at most 0 pairs" in caught.value.hint and not folder.exists()
+        generate(tmp_path / "phantom", SETTINGS, 1)
+    assert "at most 0 pairs" in caught.value.hint and not (tmp_path / "phantom").exists()
 
 
 @pytest.fixture(scope="module")
@@ -167,11 +149,11 @@ def test_a_broken_run_that_goes_on_with_other_workers_gives_the_same(
     phantom: Path, tmp_path: Path
 ) -> None:
     broken = shutil.copytree(phantom, tmp_path / "broken")
-    for name in ("clips/pelvic3-003.mkv", "subjects/pelvic3-008.json", "clips.csv"):
+    for name in ("clips/pelvic3-003.mkv", "clips.csv"):
         (broken / name).unlink()
     shutil.rmtree(broken / "truth")
     made = generate(broken, Settings("pelvic", 3, 10, 2, 1), 1)
-    assert (made.clips_before, made.pairs_before, made.rendered) == (8, 0, 8)
+    assert (made.clips_before, made.pairs_before, made.rendered) == (9, 0, 6)
     files = sorted(path.relative_to(phantom) for path in phantom.rglob("*.*"))
     assert files == sorted(path.relative_to(broken) for path in broken.rglob("*.*"))
     assert len(files) == 3 * 10 + 3 + 4
@@ -183,14 +165,34 @@ def test_a_broken_run_that_goes_on_with_other_workers_gives_the_same(
 
 
 @pytest.mark.slow
+def test_an_unedited_subject_gives_the_same_clip_again(
+    phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, again = tmp_path / "pelvic3-004.json", tmp_path / "again"
+    text = (phantom / "subjects" / file.name).read_text()
+    file.write_text(text)
+    words = ["phantom", "-o", str(again), "--subject", str(file), "--frames", "2"]
+    assert main(words) == 0 and capsys.readouterr().out.splitlines()[-1] == str(again)
+    for name in ("displacement/pelvic3-004.npz", "subjects/pelvic3-004.json"):
+        assert (again / name).read_bytes() == (phantom / name).read_bytes()
+    for name in ("clips.csv", "keypoints.csv"):
+        rows = table(again / name)
+        assert rows and all(row in table(phantom / name) for row in rows)
+    clip = "clips/pelvic3-004.mkv"
+    np.testing.assert_array_equal(frames(again / clip), frames(phantom / clip))
+    file.write_text(text.replace('"noise": ', '"noise": 1'))
+    assert main(words) == 2
+    assert "holds another phantom: parameters.display.noise" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_true_prediction_starts_at_the_sources_rest(phantom: Path) -> None:
     (pair,) = table(phantom / "truth" / "pairs.csv")
-    truth, other = (
-        frames(phantom / "truth" / f"{pair['pair']}{end}") for end in (".mkv", ".other.mkv")
-    )
+    stem = phantom / "truth" / pair["pair"]
+    truth, other = frames(stem.with_suffix(".mkv")), frames(stem.with_suffix(".other.mkv"))
     source = frames(phantom / pair["source"])
     assert truth.shape == other.shape == source.shape == (2, 256, 256)
-    with np.load(phantom / "truth" / f"{pair['pair']}.npz") as arrays:
+    with np.load(stem.with_suffix(".npz")) as arrays:
         assert arrays["displacement"].dtype == arrays["keypoints"].dtype == np.float32
         np.testing.assert_array_equal(arrays["displacement"][0], 0)
         assert list(arrays["keypoint_names"]) == ["bladder_neck", "symphysis"]

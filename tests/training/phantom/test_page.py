@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sonomime.training.phantom.page.__main__ import pictures, write_page
-from sonomime.training.phantom.page.texture import texture
-from sonomime.training.phantom.subject import Identity, draw_subject
+from sonomime.training.phantom.page.__main__ import pictures, texture, write_page
+from sonomime.training.phantom.subject import draw_subject
 
 ALONG, ACROSS = "width of a speckle along the beam", "width across the beam"
 NEIGHBOURS = "high-pass correlation of neighbouring frames"
@@ -36,10 +35,10 @@ def test_texture_tells_width_contrast_and_change() -> None:
     assert alone[LEVEL] > 2 * texture([grain(0, 0.6, 0.6, 10)[None]])[LEVEL]
 
 
-def test_the_page_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
-    page = tmp_path / "phantom.md"
+@pytest.mark.slow
+def test_the_page_is_drawn_and_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
+    page, found = tmp_path / "phantom.md", texture([grain(0, 1, 1)[None]])
     page.write_text("# By hand\n\n<!-- measured -->\n\nold\n")
-    found = texture([grain(0, 1, 1)[None]])
     write_page(tmp_path, {"phantom pelvic": [found], "real lung": [found, found]})
     text = page.read_text()
     assert text.startswith("# By hand\n\n<!-- measured -->\n") and "old" not in text
@@ -47,11 +46,7 @@ def test_the_page_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "phantom.json").read_text())
     assert facts["textures"]["phantom pelvic"][0][NEIGHBOURS] is None
 
-
-@pytest.mark.slow
-def test_the_pictures_are_drawn(tmp_path: Path) -> None:
-    pelvic, heart = (draw_subject(Identity(name, 2026, 1)) for name in ("pelvic", "heart"))
+    pelvic, heart = (draw_subject(name, 2026, 1) for name in ("pelvic", "heart"))
     pictures(tmp_path, [pelvic] * 4, [heart], [("a", grain(0, 1, 1))])
-    names = {"rest", "real", "valsalva", "hearts"}
-    assert {path.name for path in tmp_path.iterdir()} == {f"phantom-{name}.jpg" for name in names}
-    assert all(cv2.imread(str(path)).shape[0] > 200 for path in tmp_path.iterdir())
+    for name in ("rest", "real", "valsalva", "hearts"):
+        assert cv2.imread(str(tmp_path / f"phantom-{name}.jpg")).shape[0] > 200
