@@ -63,8 +63,8 @@ class Pair(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What a run did: how many clips and pairs are in the folder now, and were there already;
-    frames rendered, those of the true predictions included; how many seconds it took."""
+    """What is in the folder now, and was there already; frames rendered, those of the true
+    predictions included; how many seconds it took."""
 
     clips: int
     pairs: int
@@ -87,7 +87,7 @@ def generate(folder: Path, settings: Settings, workers: int) -> Made:
     refuse_other(folder, asdict(settings))
     numbers = progress(range(settings.subjects), label="drawing subjects")
     subjects = [draw_subject(settings.anatomy, settings.seed, number) for number in numbers]
-    pairs = choose_pairs(settings, subjects)
+    pairs = choose_pairs(settings, subjects) if settings.pairs else []
     return _make(folder, asdict(settings), subjects, pairs, workers)
 
 
@@ -112,8 +112,6 @@ def choose_pairs(settings: Settings, subjects: Sequence[Subject]) -> list[Pair]:
     Raises:
         ConfigError: there are fewer than asked for; it says how many.
     """
-    if settings.pairs == 0:
-        return []
     possible = _possible_pairs(subjects, np.random.default_rng([settings.seed, _PAIRS]))
     chosen = list(progress(islice(possible, settings.pairs), settings.pairs, "choosing pairs"))
     if len(chosen) < settings.pairs:
@@ -210,8 +208,8 @@ def _make(
 ) -> Made:
     start, frames = time.monotonic(), settings["frames"]
     with claimed(folder, settings):
-        clips = [s for s in subjects if not _all_there(clip_files(folder, s.name))]
-        truths = [p for p in pairs if not _all_there(truth_files(folder, p.name))]
+        clips = [s for s in subjects if not all(map(Path.is_file, clip_files(folder, s.name)))]
+        truths = [p for p in pairs if not all(map(Path.is_file, truth_files(folder, p.name)))]
         tasks: list[Task] = [(make_clip, (folder, s, frames)) for s in clips]
         tasks += [(make_truth, (folder, p, frames)) for p in truths]
         to_render = frames * (len(clips) + 2 * len(truths))
@@ -222,20 +220,15 @@ def _make(
     return Made(len(subjects), len(pairs), *before, to_render, time.monotonic() - start)
 
 
-def _all_there(files: Iterable[Path]) -> bool:
-    return all(file.is_file() for file in files)
-
-
-def clip_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+def clip_files(folder: Path, name: str) -> tuple[Path, ...]:
     """The clip, displacement and parameters of a subject."""
-    displacement, parameters = f"displacement/{name}.npz", f"subjects/{name}.json"
-    return folder / "clips" / f"{name}.mkv", folder / displacement, folder / parameters
+    files = f"clips/{name}.mkv", f"displacement/{name}.npz", f"subjects/{name}.json"
+    return tuple(folder / file for file in files)
 
 
-def truth_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+def truth_files(folder: Path, name: str) -> tuple[Path, ...]:
     """The true prediction of a pair, its other rendering and its truth."""
-    truth = folder / "truth"
-    return truth / f"{name}.mkv", truth / f"{name}.other.mkv", truth / f"{name}.npz"
+    return tuple(folder / "truth" / f"{name}{end}" for end in (".mkv", ".other.mkv", ".npz"))
 
 
 def make_clip(folder: Path, subject: Subject, frames: int) -> None:
@@ -252,23 +245,16 @@ def make_truth(folder: Path, pair: Pair, frames: int) -> None:
     video, other, arrays = truth_files(folder, pair.name)
     body, states = pair.source.body, pair.driving.body.states(frames)
     states = states - states[0]
-    clips = {video: _SCATTERERS, other: _OTHER}
-    displacement, _ = (
-        _write_clip(path, film(body, states, _seed(pair.source, use)), body)
-        for path, use in clips.items()
-    )
-    _save(
-        arrays,
-        displacement=displacement,
-        sector=body.probe.sector(),
-        keypoints=body.landmark_pixels(states),
-        keypoint_names=np.array(body.keypoint_names),
-    )
+    displacement = _write_clip(video, film(body, states, _seed(pair.source, _SCATTERERS)), body)
+    _write_clip(other, film(body, states, _seed(pair.source, _OTHER)), body)
+    keypoints, names = body.landmark_pixels(states), np.array(body.keypoint_names)
+    truth = {"displacement": displacement, "sector": body.probe.sector()}
+    _save(arrays, **truth, keypoints=keypoints, keypoint_names=names)
 
 
 def _seed(subject: Subject, use: int) -> int:
-    seeds = np.random.SeedSequence([subject.seed, subject.number, use])
-    return int(seeds.generate_state(1)[0])
+    stream = np.random.SeedSequence([subject.seed, subject.number, use])
+    return int(stream.generate_state(1)[0])
 
 
 def _write_clip(path: Path, shots: Iterable[Shot], body: Body) -> NDArray[np.float32]:
@@ -317,6 +303,5 @@ def write_tables(
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text := io.StringIO(), lineterminator="\n").writerows(rows)
     atomic_write_text(path, text.getvalue())

@@ -12,13 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from sonomime.training.evaluation.metrics import blur, high_pass, ncc, read_at, to_float
-from sonomime.training.phantom.beam import Beam
 from sonomime.training.phantom.body import Body
 from sonomime.training.phantom.motion import Motion, Pose, integrate
 from sonomime.training.phantom.page.__main__ import runs
 from sonomime.training.phantom.paint import SOFT, Canvas
 from sonomime.training.phantom.probe import Display, Probe, pixel_grid
-from sonomime.training.phantom.render import Renderer, film, spline_matrix
+from sonomime.training.phantom.render import Beam, Renderer, film, spline_matrix
 from sonomime.training.phantom.subject import Subject, draw_subject
 
 FloatArray = NDArray[np.float64]
