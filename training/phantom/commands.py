@@ -60,14 +60,8 @@ def add_phantom(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def run_phantom(args: argparse.Namespace) -> int:
-    """Run `sonomime phantom`.
-
-    Raises:
-        ConfigError: options that do not go together; the folder holds another phantom; more pairs
-            than there can be.
-        InputError: a subject's file that cannot be used.
-        OutputError: the folder cannot be written.
-    """
+    """Run `sonomime phantom`. Raises ConfigError for options that do not go together, and what
+    `read_subject` and `generate` raise."""
     import json
 
     from ...runtime.support.errors import ConfigError

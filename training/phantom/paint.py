@@ -41,13 +41,8 @@ class Grid(NamedTuple):
 
 
 class Canvas:
-    """The body at rest, painted layer over layer.
-
-    Attributes:
-        echo: echogenicity, dB.
-        loss: attenuation there and back, dB per mm.
-        rng: draws the grain.
-    """
+    """The body at rest, painted layer over layer: echogenicity ``echo``, dB, and attenuation there
+    and back ``loss``, dB per mm. ``rng`` draws the grain."""
 
     def __init__(self, grid: Grid, rng: np.random.Generator | None = None) -> None:
         self.grid, self.rng = grid, rng or np.random.default_rng(0)

@@ -145,11 +145,8 @@ def pixel_grid() -> FloatArray:
 
 
 def out_of_range(part: Any, probe: Probe | None = None, above: str = "") -> str | None:
-    """What is wrong with the first value that its annotation forbids; None if all are allowed.
-
-    Args:
-        part: a subject's parameters, with a ``probe``; dataclasses in it are checked too.
-    """
+    """What is wrong with the first value of a subject's parameters, dataclasses in them included,
+    that its annotation forbids; None if all are allowed."""
     probe = probe or part.probe
     hints = get_type_hints(type(part), include_extras=True)
     for field in fields(part):
@@ -159,14 +156,15 @@ def out_of_range(part: Any, probe: Probe | None = None, above: str = "") -> str 
                 return found
             continue
         (rule,) = hints[field.name].__metadata__
-        if rule is _PLACE:
-            if not 0 < value[1] < probe.depth:
-                return f"{name} is at depth {value[1]:g} mm: it must be above 0, below probe.depth"
-            if abs(value[0]) > probe.width:
-                return f"{name} is {value[0]:g} mm beside the middle: far outside of the sector"
-            continue
-        for number in value if isinstance(value, tuple) else (value,):
-            if not rule.low <= number <= rule.high:
-                shown = f"{number:g}" if isinstance(number, float) else str(number)[:40]
-                return f"{name} is {shown}: it must be from {rule.low:g} to {rule.high:.10g}"
+        if rule is not _PLACE:
+            for number in value if isinstance(value, tuple) else (value,):
+                if not rule.low <= number <= rule.high:
+                    shown = f"{number:g}" if isinstance(number, float) else str(number)[:40]
+                    return f"{name} is {shown}: it must be from {rule.low:g} to {rule.high:.10g}"
+        elif not 0 < value[1] < probe.depth:
+            return f"{name} is at depth {value[1]:g} mm: it must be above 0 and below probe.depth"
+        elif abs(value[0]) > probe.width:
+            return f"{name} is {value[0]:g} mm beside the middle: far outside of the sector"
+    if isinstance(part, Display) and abs(sum(part.persistence) - 1) > 1e-6:
+        return f"{above}persistence sums to {sum(part.persistence):g}: it must sum to 1"
     return None

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from .body import Body
 from .motion import Motion, integrate
 from .paint import Grid
-from .probe import SIZE, Display, FloatArray, Probe, Raster, pixel_grid
+from .probe import SIZE, FloatArray, Probe, Raster, pixel_grid
 
-_DENSITY = 17.0
-"""Scatterers per mm^2 for the finest probes: ten in a resolution cell of 0.5 mm x 1.2 mm."""
+_DENSITY = 17.0  # per mm^2, finest probes: ten in a resolution cell of 0.5 mm x 1.2 mm
 _SIGMA = 1 / (2 * np.sqrt(2 * np.log(2)))  # standard deviation of a Gaussian of FWHM 1
 _FLANK = 3.0  # beam widths beyond the sector, which the flank of the beam still hears
 _MARGIN = 16.0  # mm: what the probe's sway may bring into the sector
@@ -57,40 +56,31 @@ def film(
         numbers: render these frames only, in ascending order. Each must come after the two before
             it, which persist in it.
     """
-    renderer = Renderer(body, scatterers)
+    renderer, display = Renderer(body, scatterers), body.display
     slips = body.out_of_plane(len(states)) if noise is not None else np.zeros(len(states))
     greys: list[Raster] = []
     # Where few frames show the whole manoeuvre, those before are further away, and weigh less.
-    weights = np.array(body.display.persistence, np.float32)
+    weights = np.array(display.persistence, np.float32)
     weights[1:] *= min(1.0, len(states) / _USUAL_FRAMES)
     weights[0] = 1 - weights[1:].sum()
     for number in range(len(states)) if numbers is None else numbers:
         rng = None if noise is None else np.random.default_rng([*noise, number])
         rest, envelope = renderer.view(states[number], float(slips[number]), rng)
-        greys = [_grey(envelope, body.display), *greys[:2]]
+        level = 20 * np.log10(np.maximum(envelope, 1e-6))
+        grey = np.clip(1 + (level - display.white) / display.dynamic_range, 0, 1) ** display.gamma
+        greys = [np.asarray(grey, np.float32), *greys[:2]]
         shown = sum(w * greys[min(i, len(greys) - 1)] for i, w in enumerate(weights))
         displacement = np.rint((rest - pixel_grid()) * _GRAIN) / _GRAIN
         yield Shot(renderer.beam.picture(shown), displacement.astype(np.float32))
 
 
-def _grey(envelope: Raster, display: Display) -> Raster:
-    """Log compression and grey curve: envelope -> grey in [0, 1]."""
-    level = 20 * np.log10(np.maximum(envelope, 1e-6))
-    shown = np.clip(1 + (level - display.white) / display.dynamic_range, 0, 1)
-    return np.asarray(shown**display.gamma, np.float32)
-
-
 class Beam:
-    """The polar grid of a probe and its point-spread function. The grid is finer than a quarter of
-    the PSF's FWHM everywhere.
-
-    Attributes:
-        density: scatterers per mm^2; for resolution cells above 1 mm^2 the same number per cell,
-            because more do not improve the speckle, and each takes time in every frame.
-    """
+    """The polar grid of a probe, finer than a quarter of the PSF's FWHM everywhere, and its PSF."""
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
+        # Scatterers per mm^2; where resolution cells are above 1 mm^2 the same number per cell,
+        # because more do not improve the speckle, and each takes time in every frame.
         self.density = _DENSITY / max(1.0, probe.axial * probe.lateral)
         self.step = probe.axial / 4.2
         self.rows = int(np.ceil(probe.depth / self.step)) + 1
@@ -118,12 +108,8 @@ class Beam:
         self._seen = probe.inside(mm)
 
     def hear(self, points: FloatArray, amplitude: Raster) -> NDArray[np.complex64]:
-        """The baseband sum of the scatterers after the lateral beam, (rows, lines).
-
-        Args:
-            points: (N, 2), mm.
-            amplitude: (N,), of mean square 1 in tissue of 0 dB.
-        """
+        """The baseband sum of scatterers at points (N, 2), mm, after the lateral beam, (rows,
+        lines); amplitude (N,): of mean square 1 in tissue of 0 dB."""
         depth, angle = self.probe.to_polar(points)
         row, line = depth / self.step, angle / self.pitch + (self.lines - 1) / 2
         seen = (row >= 0) & (row < self.rows - 1) & (line >= 0) & (line < self.lines - 1)
@@ -154,11 +140,9 @@ class Beam:
         """The envelope, float32 (rows, lines), of mean square 1 in unshadowed tissue of 0 dB.
 
         Args:
-            heard: from :meth:`hear`.
             loss: factor of the transmission to each sample and back, (rows, lines).
             gain: depth gain, (rows, 1).
-            noise: complex, of mean square 1 where it is to be as strong as tissue at the face;
-                None for none.
+            noise: of mean square 1 where it is to be as strong as tissue at the face.
         """
         field = heard * (loss * self._level)
         if noise is not None:
@@ -179,11 +163,7 @@ class Beam:
 
 
 class Renderer:
-    """Renders a body's states.
-
-    Args:
-        seed: of the scatterers; two seeds are two equally valid renderings of one anatomy.
-    """
+    """Renders a body's states. Two seeds, of the scatterers, are two equally valid renderings."""
 
     def __init__(self, body: Body, seed: int) -> None:
         self.body, probe = body, body.probe

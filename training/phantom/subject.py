@@ -54,11 +54,8 @@ class Subject:
 
 
 def draw_subject(anatomy: str, seed: int, number: int) -> Subject:
-    """The subject of that number, drawn again until its landmarks stay in the sector.
-
-    Raises:
-        InputError: none of many draws did.
-    """
+    """The subject of that number, drawn again until its landmarks stay in the sector; InputError
+    if none of many draws does."""
     name = f"{anatomy}{seed}-{number:03d}"
     for attempt in range(_TRIES):
         rng = np.random.default_rng([seed, number, 0, attempt])
@@ -71,10 +68,8 @@ def draw_subject(anatomy: str, seed: int, number: int) -> Subject:
 
 @dataclass(frozen=True)
 class _Head:
-    """What a file holds besides the anatomy's parameters; speckle: seed and number."""
-
     anatomy: str
-    speckle: tuple[int, int]
+    speckle: tuple[int, int]  # seed and number
 
 
 def subject_text(subject: Subject) -> str:
@@ -106,22 +101,18 @@ def read_subject(path: Path, frames: int) -> Subject:
         parameters = parse(anatomy.Parameters, data)
     except StrictError as error:
         raise InputError(f"{path}: {error}", error.hint or _HINT) from error
-    weights = sum(parameters.display.persistence)
     problem = out_of_range(parameters) or anatomy.unfit(parameters)
-    if problem is None and abs(weights - 1) > 1e-6:
-        problem = f"display.persistence sums to {weights:g}: it must sum to 1"
     if problem is not None:
         raise InputError(f"{path}: {problem}", "change it in that file")
     subject = Subject(head.anatomy, *head.speckle, path.stem, parameters)
     try:
         # A length of zero that nobody thought of shows in a division.
+        hint = "look for lengths of zero, and for points that coincide"
         with np.errstate(divide="raise", invalid="raise", over="raise"):
             problem = _why_not(subject.body, frames)
     except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
-        raise InputError(
-            f"{path}: nothing can be computed with these parameters ({error})",
-            "look for lengths of zero, and for points that coincide",
-        ) from error
+        problem = f"nothing can be computed with these parameters ({error})"
+        raise InputError(f"{path}: {problem}", hint) from error
     if problem is not None:
         hint = "move what is named, make the manoeuvre smaller, or widen the probe's sector"
         raise InputError(f"{path}: {problem}", hint)

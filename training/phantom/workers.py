@@ -33,14 +33,8 @@ _counter: Synchronized[int] | None = None  # in a worker: the frames that all of
 
 
 def run(tasks: Sequence[Task], workers: int, frames: int, label: str) -> None:
-    """Run tasks in processes of one thread each; the first error ends all.
-
-    Args:
-        frames: how many calls of :func:`tick` the tasks make, for the progress bar.
-
-    Raises:
-        SonomimeError: a process was killed. What a task raises passes unchanged.
-    """
+    """Run tasks in processes of one thread each; the first error ends all, and passes unchanged.
+    SonomimeError if a process is killed. ``frames``: how often the tasks :func:`tick`."""
     context = get_context("spawn")
     counter: Synchronized[int] = context.Value("q", 0)
     watched, held = context.Pipe(duplex=False)
