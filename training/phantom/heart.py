@@ -19,10 +19,9 @@ from .body import Body
 from .courses import Beating
 from .heart_tissue import paint
 from .motion import Motion, Pose, face_distance, smooth
-from .paint import Canvas, Grid
 from .probe import PERSISTENCE, Display, FloatArray, Point, Probe, Range, Seed, evenly
 
-CONTRACTION, VALVE, SWAY, PROBE_ANGLE, STATE = 6, 7, slice(8, 10), 10, 11
+CONTRACTION, VALVE, SWAY, PROBE_ANGLE = 6, 7, slice(8, 10), 10
 _WIDEST = 0.6  # where along the axis the ventricle is widest; it is a cut ellipse about there
 _APEX_REACH = 24.0
 _ATRIAL_REACH = 24.0  # mm below the annulus over which its way dies out
@@ -96,12 +95,11 @@ class Heart(Body):
         self.radius = self.frame.half / float(np.sqrt(1 - ((1 - _WIDEST) / _WIDEST) ** 2))
         self.tricuspid = -(self.frame.half + 0.8 * p.septum + 0.5 * p.right)
 
-    def half_width(self, share: FloatArray | float) -> FloatArray:
+    def half_width(self, share: FloatArray) -> FloatArray:
         """Half the width of the ventricle's cavity at rest, mm; ``share``: of the axis, 0 to 1."""
         return self.radius * np.sqrt(np.maximum(1 - ((share - _WIDEST) / _WIDEST) ** 2, 0))
 
-    def tissue(self, grid: Grid) -> Canvas:
-        return paint(self, grid)
+    tissue = paint
 
     def impossible(self, state: FloatArray) -> str | None:
         places = self._pose(state).remove(self.landmarks(state))
@@ -119,7 +117,7 @@ class Heart(Body):
         return None
 
     def states(self, frames: int) -> FloatArray:
-        b, state = self.parameters.beating, np.zeros((frames, STATE))
+        b, state = self.parameters.beating, np.zeros((frames, 11))
         squeeze, *ends, valve, sway, tilt = b.courses(np.linspace(0, 1, frames))
         up, inward = -self.frame.along, self.frame.across
         way = np.zeros((frames, 3, 2))
@@ -210,14 +208,13 @@ class Heart(Body):
 
     @staticmethod
     def unfit(parameters: HeartParameters) -> str | None:
-        apex, lateral, septal = np.array([parameters.apex, parameters.lateral, parameters.septal])
-        axis, annulus = (lateral + septal) / 2 - apex, lateral - septal
-        length, width = float(np.hypot(*axis)), float(np.hypot(*annulus))
-        if not 40 <= length <= 130:
-            return f"apex is {length:.1f} mm from the middle of lateral and septal (40 to 130)"
-        if not 15 <= width <= 60:
-            return f"lateral and septal are {width:.1f} mm apart: they must be 15 to 60"
-        if axis[1] * annulus[0] - axis[0] * annulus[1] < 0.7 * length * width:
+        with np.errstate(invalid="ignore"):
+            f = Frame.of(np.array([parameters.apex, parameters.lateral, parameters.septal]))
+        if not 40 <= f.length <= 130:
+            return f"apex is {f.length:.1f} mm from the middle of lateral and septal (40 to 130)"
+        if not 7.5 <= f.half <= 30:
+            return f"lateral and septal are {2 * f.half:.1f} mm apart: they must be 15 to 60"
+        if f.along[1] * f.across[0] - f.along[0] * f.across[1] < 0.7:
             return "lateral must lie right of septal, the two across the axis from apex to them"
         return None
 
@@ -254,21 +251,11 @@ class Heart(Body):
             breath=between(0.2, 1.5), breaths=between(0.3, 0.8), sway=between(0.5, 2.0),
             tilt=between(0.5, 2.0), out_of_plane=between(0.3, 1.2), seed=int(rng.integers(2**31)),
         )  # fmt: skip
-        return HeartParameters(
-            probe,
-            display,
-            *places,
-            septum=between(8, 11.5),
-            wall=between(8, 11.5),
-            right=between(28, 38),
-            offset=between(4, 8),
-            atria=atria,
-            coaptation=between(0.1, 0.35),
-            clutter=between(-12, -3),
-            window=(between(0, 14), between(2, 18)),
-            beating=beating,
-            seed=int(rng.integers(2**31)),
-        )
+        # In the order of the fields: septum, wall, right, offset; coaptation, clutter, window.
+        sizes = [between(*usual) for usual in ((8, 11.5), (8, 11.5), (28, 38), (4, 8))]
+        seen = between(0.1, 0.35), between(-12, -3), (between(0, 14), between(2, 18))
+        seed = int(rng.integers(2**31))
+        return HeartParameters(probe, display, *places, *sizes, atria, *seen, beating, seed)
 
 
 def _step(t: FloatArray) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -41,11 +42,10 @@ class _HeartCanvas(Canvas):
         self.s, self.u = self.frame.coordinates(np.moveaxis(self.points, -1, 0))
         self.level = self.frame.length - self.p.offset  # of the tricuspid valve, along the axis
         self.crux = -(self.frame.half + 0.75 * self.p.septum)  # where septum and valves meet
-        self._ventricles()
-        self._atria()
+        self._cavities()
 
-    def _ventricles(self) -> None:
-        body, p, f = self.body, self.p, self.frame
+    def _cavities(self) -> None:
+        body, p, f, level, crux = self.body, self.p, self.frame, self.level, self.crux
         turn = np.linspace(0, np.pi, 60)
         share = np.clip(0.6 - 0.6 * np.sin(turn), 0, 1)  # apex in the middle of the list
         widest = body.half_width(share) * np.sign(np.cos(turn))
@@ -57,42 +57,31 @@ class _HeartCanvas(Canvas):
         line = np.concatenate([left, f.place(share * f.length, -widest), right, lip])
         self.ventricle = self.outline(line)
 
-        level, crux, w = self.level, self.crux, p.right
-        rim = crux - w
-        # By the septum's right side, then back along the free wall: share of the axis, mm beyond.
-        beside = (
-            (0.8, 0), (0.6, 0), (0.4, 0), (0.24, 0.5), (0.17, 3), (0.25, 0.3 * w),
-            (0.42, 0.58 * w), (0.62, 0.85 * w),
-        )  # fmt: skip
-        walls = [(at * f.length, self.septum(at) - by) for at, by in beside]
-        tail = [(0.82 * f.length, rim - 5), (level - 3, rim), (level + 4, rim + 3)]
-        self.right = self._gap([(level, crux), *walls, *tail, (level + 4, crux - 3)], 100)
+        # By the septum's right side, back along the free wall, and over the valve.
+        w, rim = p.right, crux - p.right
+        share = np.array([0.8, 0.6, 0.4, 0.24, 0.17, 0.25, 0.42, 0.62])
+        beyond = np.array([0, 0, 0, 0.5, 3, 0.3 * w, 0.58 * w, 0.85 * w])
+        s = [level, *(share * f.length), 0.82 * f.length, level - 3, level + 4, level + 4]
+        u = [crux, *(self.septum(share) - beyond), rim - 5, rim, rim + 3, crux - 3]
+        self.right = self._gap(s, u, 100)
 
-    def _atria(self) -> None:
-        p, f = self.p, self.frame
-        h, top, long = f.half, f.length, p.atria[0]
-        around = (
-            (0, -1), (0.3, -1.16), (0.62, -1.18), (0.93, -0.66), (1, 0.05), (0.92, 0.8),
-            (0.6, 1.28), (0.3, 1.22), (0, 1),
-        )  # fmt: skip
-        self.atrium = self._gap([(top + share * long, by * h) for share, by in around], 80)
+        # The atria from the septum round to the other side.
+        share = np.array([0, 0.3, 0.62, 0.93, 1, 0.92, 0.6, 0.3, 0])
+        u = f.half * np.array([-1, -1.16, -1.18, -0.66, 0.05, 0.8, 1.28, 1.22, 1])
+        self.atrium = self._gap(f.length + p.atria[0] * share, u, 80)
+        share = np.array([0.3, 0.65, 0.92, 0.98, 0.8, 0.45, 0.15])
+        beyond = np.array([0, 1, 0.3 * w, 0.65 * w, 1.05 * w, 1.2 * w])
+        s = [level, *(level + p.atria[1] * share), level - 3]
+        u = [crux, *(-1.18 * f.half - 4.5 - beyond), rim - 2, rim]
+        self.right_atrium = self._gap(s, u, 80)
 
-        level, long, w, wall = self.level, p.atria[1], p.right, -1.18 * h - 4.5
-        rim = self.crux - w
-        around = (
-            (0.3, wall), (0.65, wall - 1), (0.92, wall - 0.3 * w), (0.98, wall - 0.65 * w),
-            (0.8, wall - 1.05 * w), (0.45, wall - 1.2 * w), (0.15, rim - 2),
-        )  # fmt: skip
-        line = [(level + share * long, u) for share, u in around]
-        self.right_atrium = self._gap([(level, self.crux), *line, (level - 3, rim)], 80)
-
-    def septum(self, share: float) -> float:
+    def septum(self, share: FloatArray) -> FloatArray:
         """u of the septum's right side."""
-        return -float(self.body.half_width(share)) - self.p.septum
+        return -self.body.half_width(share) - self.p.septum
 
-    def _gap(self, around: list[tuple[float, float]], count: int) -> FloatArray:
-        """Signed distance to a cavity through these s and u."""
-        line = curve(around, count)
+    def _gap(self, s: Sequence[float], u: Sequence[float], count: int) -> FloatArray:
+        """Signed distance to a cavity through these points."""
+        line = curve(np.stack([s, u], axis=-1), count)
         return self.outline(self.frame.place(line[:, 0], line[:, 1]))
 
     def chest(self) -> None:
@@ -167,7 +156,7 @@ class _HeartCanvas(Canvas):
         """Papillary muscle at the lateral wall, moderator band in the right ventricle."""
         f, rng = self.frame, self.rng
         at = rng.uniform(0.42, 0.5)
-        root = float(self.body.half_width(at))
+        root = self.body.half_width(at)
         s = np.array([at * f.length - 6, at * f.length + 3, (at + 0.16) * f.length])
         muscle = self.drawn_stroke(curve(f.place(s, np.array([root + 1, root - 3, root - 5])), 6))
         cover = within(muscle - rng.uniform(1.8, 3.0), 1.5) * rng.uniform(0.3, 0.9)

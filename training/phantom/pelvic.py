@@ -18,7 +18,6 @@ import numpy as np
 from .body import Body
 from .courses import Valsalva, sway
 from .motion import Motion, Pose, ellipse_distance, face_distance, hold, push, turn
-from .paint import Canvas, Grid
 from .pelvic_tissue import paint
 from .probe import PERSISTENCE, Display, FloatArray, Point, Probe, Range, Seed, evenly
 
@@ -75,8 +74,7 @@ class Pelvic(Body):
         self.levator_rest = np.array(p.junction) + np.array([7.0, 3.0])
         self.deep = np.array([self.neck[0] + 10, 0.95 * p.probe.depth])
 
-    def tissue(self, grid: Grid) -> Canvas:
-        return paint(self, grid)
+    tissue = paint
 
     def impossible(self, state: FloatArray) -> str | None:
         target = self._pose(state).remove(self.landmarks(state)[0])
@@ -199,26 +197,14 @@ class Pelvic(Body):
             tilt=between(1.0, 4.0), out_of_plane=between(0.0, 1.2),
             seed=int(rng.integers(2**31)),
         )  # fmt: skip
-        return PelvicParameters(
-            probe=probe,
-            display=display,
-            edge=edge,
-            symphysis=(length, thick),
-            symphysis_angle=between(20, 40),
-            neck=neck,
-            bladder=(between(20, 46), between(12, 38)),
-            bladder_angle=between(-28, 8),
-            wall=between(3, 5),
-            urethra=between(10, 14),
-            meatus=(round(edge[0] + between(15, 21), 3), between(5, 8)),
-            junction=junction,
-            verge=(round(junction[0] + between(-2, 6), 3), between(3, 5)),
-            anorectal=between(95, 125),
-            hiatus=between(45, 55),
-            fat=between(6, 11),
-            manoeuvre=manoeuvre,
-            seed=int(rng.integers(2**31)),
-        )
+        # In the order of the fields.
+        bone = edge, (length, thick), between(20, 40)
+        bladder = neck, (between(20, 46), between(12, 38)), between(-28, 8), between(3, 5)
+        urethra = between(10, 14), (round(edge[0] + between(15, 21), 3), between(5, 8))
+        verge = (round(junction[0] + between(-2, 6), 3), between(3, 5))
+        behind = junction, verge, between(95, 125), between(45, 55), between(6, 11)
+        seed = int(rng.integers(2**31))
+        return PelvicParameters(probe, display, *bone, *bladder, *urethra, *behind, manoeuvre, seed)
 
 
 def _arc(pivot: FloatArray, start: FloatArray, end: FloatArray) -> Callable[[float], FloatArray]:

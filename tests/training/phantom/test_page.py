@@ -47,6 +47,6 @@ def test_the_page_is_drawn_and_keeps_what_was_written_by_hand(tmp_path: Path) ->
     assert facts["textures"]["phantom pelvic"][0][NEIGHBOURS] is None
 
     pelvic, heart = (draw_subject(name, 2026, 1) for name in ("pelvic", "heart"))
-    pictures(tmp_path, [pelvic] * 4, [heart], [("a", grain(0, 1, 1))])
+    pictures(tmp_path, [pelvic] * 4, [heart], {"a": grain(0, 1, 1)})
     for name in ("rest", "real", "valsalva", "hearts"):
         assert cv2.imread(str(tmp_path / f"phantom-{name}.jpg")).shape[0] > 200

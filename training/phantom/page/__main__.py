@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ....runtime.media.frames import letterbox, read_image, to_channels
 from ....runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
 from ....runtime.support.progress import progress
-from ...data.dataset import find_clips, load_clip
+from ...data.dataset import Clip, find_clips, load_clip
 from ...evaluation.metrics import blur, clip_mask, finite_mean, high_pass, ncc, to_float
 from ...evaluation.report import json_text
 from ...evaluation.strips import Tile, as_tile, in_columns
@@ -46,7 +46,6 @@ _INSIDE = 6  # pixels from the sector's border
 
 
 def main() -> None:
-    """Render, measure, draw and write."""
     parser = argparse.ArgumentParser(
         "python -m sonomime.training.phantom.page", description=(__doc__ or "").split("\n\n")[0]
     )
@@ -54,21 +53,23 @@ def main() -> None:
     parser.add_argument("--real", type=Path, metavar="DIR", help="dataset folder of real clips")
     parser.add_argument("--stills", type=Path, metavar="DIR", help="folder of real pelvic images")
     args = parser.parse_args()
-    stills = []
-    for path in sorted(args.stills.glob("*.png")) if args.stills else ():
-        if not path.stem.endswith("_gt"):  # masks of organs
-            stills.append((path.stem, letterbox(to_channels(read_image(path), 1), 256)[0]))
+    stills = {
+        path.stem: letterbox(to_channels(read_image(path), 1), 256)[0]
+        for path in (sorted(args.stills.glob("*.png")) if args.stills else ())
+        if not path.stem.endswith("_gt")  # masks of organs
+    }
     pelvic = [draw_subject("pelvic", SEED, number) for number in range(12)]
     hearts = [draw_subject("heart", SEED, number) for number in range(4)]
     pictures(args.output, pelvic, hearts, stills)
     found: Textures = {}
     for column, subjects in (("phantom pelvic", pelvic[:4]), ("phantom heart", hearts)):
         found[column] = [texture(runs(s)) for s in progress(subjects, label=column)]
-    if stills:
-        found["real pelvic"] = [texture([image[None]]) for _, image in stills]
-    if args.real:
-        found |= real(args.real)
-    write_page(args.output, found)
+    found["real pelvic"] = [texture([image[None]]) for image in stills.values()]
+    clips = find_clips([args.real]).clips if args.real else []
+    for group in _GROUPS:
+        of_group = [clip for clip in clips if clip.group == group]
+        found[f"real {group}"] = [texture(_real_runs(clip)) for clip in progress(of_group)]
+    write_page(args.output, {column: clips for column, clips in found.items() if clips})
     print(args.output / "phantom.md")
 
 
@@ -87,17 +88,10 @@ def runs(subject: Subject, places: Sequence[int] = _PLACES) -> list[Frames]:
     return [np.stack([a.image, b.image]) for a, b in zip(shots[::2], shots[1::2], strict=True)]
 
 
-def real(folder: Path) -> Textures:
-    """The same statistics of real clips."""
-    clips = find_clips([folder]).clips
-    found: Textures = {}
-    for group in _GROUPS:
-        for clip in progress([clip for clip in clips if clip.group == group], label=group):
-            frames = load_clip(clip, 256, 1).frames
-            places = np.linspace(0, len(frames) - 2, _RUNS).astype(int)
-            pairs = [np.asarray(frames[t : t + 2]) for t in places]
-            found.setdefault(f"real {group}", []).append(texture(pairs))
-    return found
+def _real_runs(clip: Clip) -> list[Frames]:
+    frames = load_clip(clip, 256, 1).frames
+    places = np.linspace(0, len(frames) - 2, _RUNS).astype(int)
+    return [np.asarray(frames[t : t + 2]) for t in places]
 
 
 def texture(runs: Sequence[Frames]) -> dict[str, float]:
@@ -154,10 +148,7 @@ def _width(high: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
 
 
 def pictures(
-    output: Path,
-    pelvic: Sequence[Subject],
-    hearts: Sequence[Subject],
-    stills: Sequence[tuple[str, Frames]],
+    output: Path, pelvic: Sequence[Subject], hearts: Sequence[Subject], stills: dict[str, Frames]
 ) -> None:
     """Draw all pictures of the page."""
     rest = []
@@ -167,10 +158,10 @@ def pictures(
     title = "twelve simulated subjects at rest, as they come"
     _write(output / "phantom-rest.jpg", title, [rest[i::4] for i in range(4)])
     if stills:
-        tiles = [(f"real  {name}, PFUS1, CC BY 4.0", as_tile(image)) for name, image in stills[:4]]
+        tiles = [(f"real  {name}, PFUS1, CC BY 4.0", as_tile(stills[name])) for name in stills]
         source = "PFUS1, doi 10.5281/zenodo.10800787, CC BY 4.0"
         title = f"above: real ({source}); below: simulated, as they come"
-        _write(output / "phantom-real.jpg", title, list(zip(tiles, rest, strict=False)))
+        _write(output / "phantom-real.jpg", title, list(zip(tiles[:4], rest, strict=False)))
 
     subject, columns = pelvic[1], []
     numbers = np.linspace(0, FRAMES - 1, 8).round().astype(int).tolist()
@@ -231,9 +222,9 @@ def write_page(output: Path, found: Textures) -> None:
     for name in next(iter(found.values()))[0]:
         rows.append([name, *(_spread([clip[name] for clip in clips]) for clips in found.values())])
     head = ["mean over clips (least to most)", *found]
-    page = output / "phantom.md"
-    above = page.read_text(encoding="utf-8").partition(_MARK)[0] if page.is_file() else ""
-    above = above or "# The phantom\n\n"
+    page, above = output / "phantom.md", "# The phantom\n\n"
+    if page.is_file():
+        above = page.read_text(encoding="utf-8").partition(_MARK)[0] or above
     atomic_write_text(page, f"{above}{_MARK}\n\n{grid(head, rows)}\n")
 
 
