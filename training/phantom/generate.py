@@ -10,13 +10,13 @@ import csv
 import io
 import json
 import time
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """What a folder is made from; a folder is only continued with the same settings."""
+    """What a folder is made from; it is only continued with the same settings."""
 
     anatomy: str
     seed: int
@@ -106,14 +106,22 @@ def render_subject(folder: Path, subject: Subject, frames: int) -> Made:
 
 
 def choose_pairs(settings: Settings, subjects: Sequence[Subject]) -> list[Pair]:
-    """Pairs of test subjects, drawn from the seed; a pair whose landmarks would leave the sector is
-    left out.
+    """Pairs of test subjects, drawn from the seed, whose landmarks stay in the sector; ConfigError
+    if there are fewer than asked for."""
+    test = [subject for subject in subjects if subject.split == "test"]
+    bodies = [subject.body for subject in test]
+    manoeuvres = [body.states(CHECKED_STATES) for body in bodies]
+    others = len(test) - 1
 
-    Raises:
-        ConfigError: there are fewer than asked for; it says how many.
-    """
-    possible = _possible_pairs(subjects, np.random.default_rng([settings.seed, _PAIRS]))
-    chosen = list(progress(islice(possible, settings.pairs), settings.pairs, "choosing pairs"))
+    def possible() -> Iterator[Pair]:
+        rng = np.random.default_rng([settings.seed, _PAIRS])
+        for i in rng.permutation(len(test) * others):
+            a, b = divmod(int(i), others)
+            b += b >= a  # a subject does not drive itself
+            if bodies[a].why_impossible(manoeuvres[b] - manoeuvres[b][0]) is None:
+                yield Pair(test[a], test[b])
+
+    chosen = list(progress(islice(possible(), settings.pairs), settings.pairs, "choosing pairs"))
     if len(chosen) < settings.pairs:
         raise ConfigError(
             f"--pairs {settings.pairs}: only {len(chosen)} pairs are possible. Every fifth of the "
@@ -124,25 +132,9 @@ def choose_pairs(settings: Settings, subjects: Sequence[Subject]) -> list[Pair]:
     return chosen
 
 
-def _possible_pairs(subjects: Sequence[Subject], rng: np.random.Generator) -> Iterator[Pair]:
-    test = [subject for subject in subjects if subject.split == "test"]
-    bodies = [subject.body for subject in test]
-    manoeuvres = [body.states(CHECKED_STATES) for body in bodies]
-    others = len(test) - 1
-    for i in rng.permutation(len(test) * others):
-        a, b = divmod(int(i), others)
-        b += b >= a  # a subject does not drive itself
-        if bodies[a].why_impossible(manoeuvres[b] - manoeuvres[b][0]) is None:
-            yield Pair(test[a], test[b])
-
-
 def refuse_other(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Do nothing if the folder is new or holds what is made with these settings.
-
-    Raises:
-        ConfigError: it holds another phantom, or a damaged ``phantom.json``.
-        OutputError: it is a file, or a folder of something else.
-    """
+    """ConfigError if a folder holds another phantom than of these settings, or a damaged
+    ``phantom.json``; OutputError if it is a file, or a folder of something else."""
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"cannot write the folder {folder}: it is a file", _ELSEWHERE)
     path = folder / "phantom.json"
@@ -175,12 +167,8 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
 @contextmanager
 def claimed(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """Lock the folder, which is made if need be, and write into its ``phantom.json`` what it is
-    for. Files that a killed run left half-written are removed, before and after.
-
-    Raises:
-        ConfigError, OutputError: as :func:`refuse_other`; another process writes there; it cannot
-            be made.
-    """
+    for. Files that a killed run left half-written are removed, before and after. OutputError if
+    another process writes there, or it cannot be made; and what :func:`refuse_other` raises."""
     with locked(folder):
         refuse_other(folder, settings)
         _remove_half_written(folder)
@@ -232,7 +220,6 @@ def truth_files(folder: Path, name: str) -> tuple[Path, ...]:
 
 
 def make_clip(folder: Path, subject: Subject, frames: int) -> None:
-    """Write one subject's files."""
     clip, displacement, parameters = clip_files(folder, subject.name)
     body, noise = subject.body, [subject.seed, subject.number, _NOISE]
     shots = film(body, body.states(frames), _seed(subject, _SCATTERERS), noise)
@@ -241,7 +228,6 @@ def make_clip(folder: Path, subject: Subject, frames: int) -> None:
 
 
 def make_truth(folder: Path, pair: Pair, frames: int) -> None:
-    """Write one pair's files."""
     video, other, arrays = truth_files(folder, pair.name)
     body, states = pair.source.body, pair.driving.body.states(frames)
     states = states - states[0]
@@ -271,10 +257,7 @@ def _write_clip(path: Path, shots: Iterable[Shot], body: Body) -> NDArray[np.flo
 def _save(path: Path, **arrays: Any) -> None:
     """Write a .npz file with light compression: numpy's own level takes eight times as long, a
     third of a clip's whole time, and saves 6 % of the size."""
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
-    ):
+    with atomic_path(path) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED, True, 1) as file:
         for name, array in arrays.items():
             with file.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.asarray(array))

@@ -68,13 +68,10 @@ def integrate(points: FloatArray, velocity: Velocity, backwards: bool = False) -
 def push(
     points: FloatArray, centre: FloatArray, move: FloatArray, reach: FloatArray, spill: float = 0.0
 ) -> FloatArray:
-    """A local push: exactly ``move`` at its centre, with the return flow around it. A stream.
+    """A local push: exactly ``move`` (2,) mm at its centre, with the return flow around it; of that
+    a share, ``spill``, returns outside of the image plane and not within it. A stream.
 
     psi = (1 - spill) (move x r) exp(-(r_x / reach_x)^2 / 2 - (r_z / reach_z)^2 / 2).
-
-    Args:
-        centre, move, reach: (2,), mm.
-        spill: share of the flow that returns outside of the image plane and not within it.
     """
     x, z = points - centre[:, None]
     scaled_x, scaled_z = x / reach[0] ** 2, z / reach[1] ** 2

@@ -57,7 +57,7 @@ def run(tasks: Sequence[Task], workers: int, frames: int, label: str) -> None:
 
 
 def tick() -> None:
-    """Say that a frame is done; in a process without workers, nothing."""
+    """In a worker: say that a frame is done."""
     if _counter is not None:
         with _counter.get_lock():
             _counter.value += 1
@@ -81,7 +81,6 @@ def _submit(pool: ProcessPoolExecutor, tasks: Sequence[Task]) -> set[Future[None
 
 
 def _frames(pending: set[Future[None]], counter: Synchronized[int]) -> Iterator[int]:
-    """An item for each frame as it is done."""
     shown = 0
     while pending:
         done, pending = wait(pending, _POLL, "FIRST_COMPLETED")

@@ -63,14 +63,6 @@ def test_a_damaged_phantom_json_is_refused(tmp_path: Path, text: str) -> None:
     assert "-o" in caught.value.hint
 
 
-def test_other_peoples_folders_and_files_are_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "clips.csv").write_text("mine")
-    for folder in (tmp_path, tmp_path / "clips.csv", tmp_path / "clips.csv" / "below"):
-        with pytest.raises(OutputError), claimed(folder, OPTIONS):
-            pass
-    assert [path.name for path in tmp_path.iterdir()] == ["clips.csv"]
-
-
 def table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
