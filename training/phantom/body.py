@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .motion import Motion, integrate
+from .motion import Pose, Velocity, integrate
 from .paint import Canvas, Grid
 from .probe import SIZE, Display, FloatArray, Probe
 
@@ -61,9 +61,13 @@ class Body:
         """The whole manoeuvre in this many frames, (frames, Q); the first is 0, the rest pose."""
         raise NotImplementedError
 
-    def motion(self, state: FloatArray) -> Motion:
-        """The map of a state."""
+    def velocity(self, state: FloatArray) -> Velocity:
+        """The field that a state's map follows over pseudo-time 0..1, before its pose."""
         raise NotImplementedError
+
+    def pose(self, state: FloatArray) -> Pose:
+        """How the body lies before the probe."""
+        return Pose(0.0, np.zeros(2), np.zeros(2))
 
     def out_of_plane(self, frames: int) -> FloatArray:
         """How far the image plane has slipped, mm (frames,); this decorrelates the speckle."""
@@ -103,8 +107,8 @@ class Body:
     def map_error(self, state: FloatArray) -> float:
         """The largest error of a state's map in pixels: between a landmark and where the map
         carries it, or between a point of the sector and where map and inverse bring it."""
-        velocity, pose = self.motion(state)
-        carried = pose.place(integrate(self.rest, velocity)) - self.landmarks(state)
+        velocity = self.velocity(state)
+        carried = self.pose(state).place(integrate(self.rest, velocity)) - self.landmarks(state)
         grid = self.probe.to_mm(np.stack(np.meshgrid(*[np.arange(4.0, SIZE, 8.0)] * 2), axis=-1))
         points = grid[self.probe.inside(grid)]
         there = integrate(points, velocity, backwards=True)

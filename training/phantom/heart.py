@@ -18,7 +18,7 @@ import numpy as np
 from .body import Body
 from .courses import Beating
 from .heart_tissue import paint
-from .motion import Motion, Pose, face_distance, smooth
+from .motion import Pose, Velocity, face_distance, smooth
 from .probe import PERSISTENCE, Display, FloatArray, Point, Probe, Range, Seed, evenly
 
 CONTRACTION, VALVE, SWAY, PROBE_ANGLE = 6, 7, slice(8, 10), 10
@@ -102,7 +102,7 @@ class Heart(Body):
     tissue = paint
 
     def impossible(self, state: FloatArray) -> str | None:
-        places = self._pose(state).remove(self.landmarks(state))
+        places = self.pose(state).remove(self.landmarks(state))
         now, rest = Frame.of(places), self.frame
         if not 0.68 <= (share := now.length / rest.length) <= 1.12:
             return f"the ventricle is {share:.0%} as long as at rest (68 to 112 % is possible)"
@@ -141,9 +141,8 @@ class Heart(Body):
         b = self.parameters.beating
         return b.out_of_plane * b.courses(np.linspace(0, 1, frames))[0]
 
-    def motion(self, state: FloatArray) -> Motion:
-        pose = self._pose(state)
-        way = pose.remove(self.landmarks(state)) - self.rest
+    def velocity(self, state: FloatArray) -> Velocity:
+        way = self.pose(state).remove(self.landmarks(state)) - self.rest
         squeeze, valve = float(state[CONTRACTION]), float(state[VALVE])
 
         def velocity(points: FloatArray, time: float) -> FloatArray:
@@ -161,7 +160,7 @@ class Heart(Body):
             moves = np.linalg.solve(weights[:, n:].T, way - v[:, n:].T)
             return v[:, :n] + moves.T @ weights[:, :n]
 
-        return Motion(velocity, pose)
+        return velocity
 
     def _weights(
         self, frame: Frame, points: FloatArray, s: FloatArray, u: FloatArray
@@ -202,7 +201,7 @@ class Heart(Body):
                 along -= 2.0 * bell
         return along * frame.along[:, None] + across * frame.across[:, None]
 
-    def _pose(self, state: FloatArray) -> Pose:
+    def pose(self, state: FloatArray) -> Pose:
         """The probe tilts about its face."""
         return Pose(float(state[PROBE_ANGLE]), np.zeros(2), self.mm_per_point * state[SWAY])
 

@@ -42,13 +42,6 @@ class Pose(NamedTuple):
         return np.array([[c, -s], [s, c]])
 
 
-class Motion(NamedTuple):
-    """What a state does to the body."""
-
-    velocity: Velocity
-    pose: Pose
-
-
 def integrate(points: FloatArray, velocity: Velocity, backwards: bool = False) -> FloatArray:
     """Follow a velocity field over pseudo-time 0..1 (or 1..0), RK4: points (..., 2), mm."""
     shape = points.shape

@@ -17,7 +17,7 @@ import numpy as np
 
 from .body import Body
 from .courses import Valsalva, sway
-from .motion import Motion, Pose, ellipse_distance, face_distance, hold, push, turn
+from .motion import Pose, Velocity, ellipse_distance, face_distance, hold, push, turn
 from .pelvic_tissue import paint
 from .probe import PERSISTENCE, Display, FloatArray, Point, Probe, Range, Seed, evenly
 
@@ -77,7 +77,7 @@ class Pelvic(Body):
     tissue = paint
 
     def impossible(self, state: FloatArray) -> str | None:
-        target = self._pose(state).remove(self.landmarks(state)[0])
+        target = self.pose(state).remove(self.landmarks(state)[0])
         if ellipse_distance(target, *self.bone)[0] < 5:
             return "the bladder neck (neck) is pressed into the symphysis (edge, symphysis)"
         if self.probe.to_polar(target)[0] < 12:
@@ -109,9 +109,8 @@ class Pelvic(Body):
         m = self.parameters.manoeuvre
         return m.out_of_plane * m.strain(np.linspace(0, 1, frames))
 
-    def motion(self, state: FloatArray) -> Motion:
-        mm, pose = self.mm_per_point, self._pose(state)
-        target = pose.remove(self.landmarks(state)[0])
+    def velocity(self, state: FloatArray) -> Velocity:
+        mm, target = self.mm_per_point, self.pose(state).remove(self.landmarks(state)[0])
         path = _arc(self.edge, self.neck, target)
         levator = mm * float(state[LEVATOR]) * np.array([0.45, -0.9])
         breath = np.array([0.2, 1.0]) * mm * float(state[BREATH])
@@ -139,14 +138,14 @@ class Pelvic(Body):
             all_of_it = push(points, centre, move, reach, _SPILL) + around(points, time)
             return self._held(points, all_of_it)
 
-        return Motion(velocity, pose)
+        return velocity
 
     def _held(self, points: FloatArray, stream: FloatArray) -> FloatArray:
         """The velocity of a stream when nothing moves in the bone or at the probe's face."""
         stream = hold(stream, ellipse_distance(points, *self.bone), 13.0)
         return hold(stream, face_distance(points, self.probe.radius), 16.0)[1:]
 
-    def _pose(self, state: FloatArray) -> Pose:
+    def pose(self, state: FloatArray) -> Pose:
         return Pose(float(state[PROBE_ANGLE]), self.edge, self.mm_per_point * state[EDGE])
 
     @staticmethod

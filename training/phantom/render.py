@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .body import Body
-from .motion import Motion, integrate
+from .motion import Pose, Velocity, integrate
 from .paint import Grid
 from .probe import SIZE, FloatArray, Probe, Raster, pixel_grid
 
@@ -199,9 +199,9 @@ class Renderer:
         i, j = row.astype(np.int64), column.astype(np.int64)
         self._corner, self._weights = i * len(self._dense.x) + j, (row - i, column - j)
 
-    def _positions(self, motion: Motion) -> FloatArray:
+    def _positions(self, velocity: Velocity, pose: Pose) -> FloatArray:
         """Where the scatterers are, mm (N, 2)."""
-        placed = motion.pose.place(integrate(self._nodes.points, motion.velocity))
+        placed = pose.place(integrate(self._nodes.points, velocity))
         # As complex numbers x + iz: one look-up for both coordinates.
         dense = _on(self._to_dense, placed).view(np.complex128).ravel()
         down, right = self._weights
@@ -225,16 +225,15 @@ class Renderer:
             For each pixel the place at rest of what is seen there, float64 (SIZE, SIZE, 2), pixels;
             the envelope, float32 (rows, lines).
         """
-        motion = self.body.motion(state)
-        nodes = motion.pose.remove(self._nodes.points)
-        back = integrate(nodes, motion.velocity, backwards=True)
+        velocity, pose = self.body.velocity(state), self.body.pose(state)
+        back = integrate(pose.remove(self._nodes.points), velocity, backwards=True)
         display, beam = self.body.display, self.beam
         amplitude = self._in_plane
         if slip:
             rho = float(np.exp(-(slip**2) / (2 * _OUT_OF_PLANE**2)))
             beside = np.float32(np.sqrt(1 - rho**2)) * self._beside
             amplitude = np.asarray(rho * amplitude + beside, np.float32)
-        heard = beam.hear(self._positions(motion), amplitude)
+        heard = beam.hear(self._positions(velocity, pose), amplitude)
         static = None
         if noise is not None:
             parts = noise.standard_normal((beam.rows, beam.lines, 2), dtype=np.float32)

@@ -138,13 +138,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _why_not(body: Body, frames: int) -> str | None:
     """Why a body cannot be rendered; None if it can."""
-    if (problem := body.why_impossible(body.states(frames))) is not None:
-        return problem
-    states = body.states(CHECKED_STATES)
-    if (problem := body.why_impossible(states)) is not None:
-        return f"{problem} of {CHECKED_STATES}"
-    if np.abs(states[0]).max() > 1e-9:
-        return "the first frame is not the rest pose"
+    for count in (frames, CHECKED_STATES):
+        states = body.states(count)
+        if (problem := body.why_impossible(states)) is not None:
+            return f"{problem} of {count}"
     for number, state in enumerate(progress(states, label="checking the manoeuvre")):
         if not (error := body.map_error(state)) <= _MOST_ERROR:
             return (

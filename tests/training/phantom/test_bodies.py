@@ -33,6 +33,11 @@ BODIES: dict[str, list[Any]] = {name: [s.body for s in SUBJECTS[name]] for name 
 HEART, PELVIS = BODIES["heart"][0], BODIES["pelvic"][0]
 
 
+def carried(body: Body, state: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Where the map of a state brings points (N, 2) of the body at rest."""
+    return body.pose(state).place(integrate(points, body.velocity(state)))
+
+
 @pytest.mark.parametrize("body", BODIES["pelvic"] + BODIES["heart"])
 def test_a_manoeuvre_begins_at_rest_and_its_maps_carry_the_landmarks_and_can_be_undone(
     body: Body,
@@ -43,13 +48,11 @@ def test_a_manoeuvre_begins_at_rest_and_its_maps_carry_the_landmarks_and_can_be_
         assert body.out_of_plane(frames).shape == (frames,)
     np.testing.assert_allclose(states[0], 0, atol=1e-12)
     assert body.why_impossible(body.states(40)) is None
-    velocity, pose = body.motion(0 * states[0])
     points = np.random.default_rng(0).uniform(0, 70, (50, 2))
-    np.testing.assert_allclose(pose.place(integrate(points, velocity)), points, atol=1e-12)
+    np.testing.assert_allclose(carried(body, 0 * states[0], points), points, atol=1e-12)
     tolerance = 1e-6 if isinstance(body, Heart) else 0.01  # mm
     for state in states[::4]:
-        velocity, pose = body.motion(state)
-        found = pose.place(integrate(body.rest, velocity))
+        found = carried(body, state, body.rest)
         np.testing.assert_allclose(found, body.landmarks(state), rtol=0, atol=tolerance)
     assert max(body.map_error(state) for state in states[::8]) < 0.1  # px
 
@@ -104,10 +107,9 @@ def test_a_valsalva_lowers_the_neck_and_leaves_bone_and_face_but_for_the_sway(bo
     face = body.probe.from_polar(np.zeros(15), angle)
     held = np.concatenate([bone + ring, bone + 0.5 * ring, face, body.edge[None]])
     for state in body.states(5)[1:]:
-        velocity, pose = body.motion(state)
-        np.testing.assert_allclose(integrate(held, velocity), held, atol=1e-9)
+        np.testing.assert_allclose(integrate(held, body.velocity(state)), held, atol=1e-9)
         moved = body.edge + body.mm_per_point * state[EDGE]
-        np.testing.assert_allclose(pose.place(body.edge), moved)
+        np.testing.assert_allclose(body.pose(state).place(body.edge), moved)
 
 
 @pytest.mark.parametrize("body", BODIES["heart"])
@@ -130,9 +132,9 @@ def test_hearts_beat_as_hearts_do(body: Heart) -> None:
 def test_a_contracted_heart_folds_nowhere() -> None:
     states = HEART.states(121)
     for state in states[[states[:, i].argmax() for i in (CONTRACTION, VALVE)]]:
-        velocity, pose = HEART.motion(state)
         grid = Grid.over(np.array([-70.0, 10.0]), np.array([70.0, HEART.probe.depth]), 1.0)
-        back = integrate(pose.remove(grid.points), velocity, backwards=True)
+        nodes = HEART.pose(state).remove(grid.points)
+        back = integrate(nodes, HEART.velocity(state), backwards=True)
         down, right = (np.asarray(v) for v in np.gradient(back, grid.z, grid.x, axis=(0, 1)))
         size = right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]
         size = size[HEART.probe.inside(grid.points, 2.0)]

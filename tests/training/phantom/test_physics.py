@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sonomime.training.evaluation.metrics import blur, high_pass, ncc, read_at, to_float
 from sonomime.training.phantom.body import Body
-from sonomime.training.phantom.motion import Motion, Pose, integrate
+from sonomime.training.phantom.motion import Velocity, integrate
 from sonomime.training.phantom.page.__main__ import runs
 from sonomime.training.phantom.paint import SOFT, Canvas
 from sonomime.training.phantom.probe import SIZE, Display, Probe, pixel_grid
@@ -40,8 +40,8 @@ class Slab(Body):
         self._paint(canvas := Canvas(grid))
         return canvas
 
-    def motion(self, state: FloatArray) -> Motion:
-        return Motion(lambda points, time: np.zeros_like(points), Pose(0.0, np.zeros(2), state))
+    def velocity(self, state: FloatArray) -> Velocity:
+        return lambda points, time: np.zeros_like(points)
 
 
 def silent(canvas: Canvas) -> None:
@@ -249,10 +249,11 @@ def displacement_errors(body: Body) -> FloatArray:
     points = body.landmark_pixels(states)
     peak = int(np.linalg.norm(points - points[0], axis=-1).max(axis=1).argmax())
     (shot,) = film(body, states[[peak]], 1, [1])
-    probe, (velocity, pose) = body.probe, body.motion(states[peak])
+    probe = body.probe
     lit = (blur(to_float(shot.image), 2.0) > 0.05) & probe.inside(probe.to_mm(pixel_grid()), 2)
     pixels = pixel_grid()[lit]
-    there = pose.place(integrate(probe.to_mm(pixels + shot.displacement[lit]), velocity))
+    rest = probe.to_mm(pixels + shot.displacement[lit])
+    there = body.pose(states[peak]).place(integrate(rest, body.velocity(states[peak])))
     return np.linalg.norm(probe.to_pixels(there) - pixels, axis=-1)
 
 
