@@ -9,7 +9,7 @@ Convention: polar arrays are (rows, lines): range away from the face, angle from
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -20,6 +20,8 @@ from .body import Body
 from .motion import Pose, Velocity, integrate
 from .paint import Grid
 from .probe import SIZE, FloatArray, Probe, Raster, pixel_grid
+
+Waves = NDArray[np.complex64]
 
 _DENSITY = 17.0  # per mm^2, finest probes: ten in a resolution cell of 0.5 mm x 1.2 mm
 _SIGMA = 1 / (2 * np.sqrt(2 * np.log(2)))  # standard deviation of a Gaussian of FWHM 1
@@ -50,11 +52,9 @@ def film(
     """Render a clip's states (T, Q) one after the other.
 
     Args:
-        scatterers: their seed.
-        noise: seed of the receiver's noise. None for no noise and no slip out of the plane, as in
-            a true prediction.
-        numbers: render these frames only, in ascending order. Each must come after the two before
-            it, which persist in it.
+        scatterers, noise: seeds. None for no noise of the receiver and no slip out of the plane, as
+            in a true prediction.
+        numbers: render these frames only, ascending; each persists in the two after it.
     """
     renderer, display = Renderer(body, scatterers), body.display
     slips = body.out_of_plane(len(states)) if noise is not None else np.zeros(len(states))
@@ -107,15 +107,14 @@ class Beam:
         self._row = (depth / self.step).astype(np.float32)
         self._seen = probe.inside(mm)
 
-    def hear(self, points: FloatArray, amplitude: Raster) -> NDArray[np.complex64]:
+    def hear(self, points: FloatArray, amplitude: Raster) -> Waves:
         """The baseband sum of scatterers at points (N, 2), mm, after the lateral beam, (rows,
         lines); amplitude (N,): of mean square 1 in tissue of 0 dB."""
         depth, angle = self.probe.to_polar(points)
         row, line = depth / self.step, angle / self.pitch + (self.lines - 1) / 2
         seen = (row >= 0) & (row < self.rows - 1) & (line >= 0) & (line < self.lines - 1)
         row, line, depth, amplitude = (v[seen] for v in (row, line, depth, amplitude))
-        phase = (-4 * np.pi / self.probe.wavelength) * depth % (2 * np.pi)
-        phase = phase.astype(np.float32)
+        phase = ((-4 * np.pi / self.probe.wavelength) * depth % (2 * np.pi)).astype(np.float32)
         i, j = row.astype(np.int32), line.astype(np.int32)
         down, right = (row - i).astype(np.float32), (line - j).astype(np.float32)
         first = i * self.lines + j
@@ -130,13 +129,7 @@ class Beam:
         heard = np.fft.ifft(np.fft.fft(field, axis=1) * self._lateral, axis=1)
         return np.asarray(heard, np.complex64)
 
-    def envelope(
-        self,
-        heard: NDArray[np.complex64],
-        loss: Raster,
-        gain: Raster,
-        noise: NDArray[np.complex64] | None,
-    ) -> Raster:
+    def envelope(self, heard: Waves, loss: Raster, gain: Raster, noise: Waves | None) -> Raster:
         """The envelope, float32 (rows, lines), of mean square 1 in unshadowed tissue of 0 dB.
 
         Args:
@@ -203,7 +196,7 @@ class Renderer:
         """Where the scatterers are, mm (N, 2)."""
         placed = pose.place(integrate(self._nodes.points, velocity))
         # As complex numbers x + iz: one look-up for both coordinates.
-        dense = _on(self._to_dense, placed).view(np.complex128).ravel()
+        dense = self._to_dense(placed).view(np.complex128).ravel()
         down, right = self._weights
         width, k = len(self._dense.x), self._corner
         corners = [dense.take(k + step) for step in (0, 1, width, width + 1)]
@@ -215,11 +208,7 @@ class Renderer:
     def view(
         self, state: FloatArray, slip: float = 0.0, noise: np.random.Generator | None = None
     ) -> tuple[FloatArray, Raster]:
-        """Render a state.
-
-        Args:
-            slip: of the image plane, mm.
-            noise: draws the receiver's noise; None leaves it out.
+        """Render a state, with the image plane slipped by some mm.
 
         Returns:
             For each pixel the place at rest of what is seen there, float64 (SIZE, SIZE, 2), pixels;
@@ -241,7 +230,7 @@ class Renderer:
             static = parts.view(np.complex64)[..., 0]
         gain = 10 ** (display.gain * beam.depth / 20).astype(np.float32)[:, None]
         envelope = beam.envelope(heard, self._transmission(back), gain, static)
-        return self.body.probe.to_pixels(_on(self._to_pixels, back)), envelope
+        return self.body.probe.to_pixels(self._to_pixels(back)), envelope
 
     def _transmission(self, back: FloatArray) -> Raster:
         """The factor of the way there and back to every sample, (rows, lines)."""
@@ -265,15 +254,10 @@ def _read(raster: Raster, column: FloatArray, row: FloatArray) -> Raster:
     return values.reshape(-1, *tail)[: column.size].reshape(*column.shape, *tail)
 
 
-def _splines(nodes: Grid, wanted: Grid) -> tuple[FloatArray, FloatArray]:
-    """Matrices for the rows and columns of what :func:`_on` brings from one grid to another."""
-    return spline_matrix(nodes.z, wanted.z), spline_matrix(nodes.x, wanted.x).T
-
-
-def _on(matrices: tuple[FloatArray, FloatArray], values: FloatArray) -> FloatArray:
-    """Values (rows, columns, 2) on another grid."""
-    rows, columns = matrices
-    return np.stack([rows @ values[..., i] @ columns for i in range(2)], axis=-1)
+def _splines(nodes: Grid, wanted: Grid) -> Callable[[FloatArray], FloatArray]:
+    """What brings values (rows, columns, 2) from one grid to another."""
+    rows, columns = spline_matrix(nodes.z, wanted.z), spline_matrix(nodes.x, wanted.x).T
+    return lambda values: np.stack([rows @ values[..., i] @ columns for i in (0, 1)], axis=-1)
 
 
 def spline_matrix(nodes: FloatArray, wanted: FloatArray) -> FloatArray:
