@@ -55,16 +55,13 @@ def interior(beam: Beam, margin: float = 3.0) -> NDArray[np.bool_]:
 
 
 def envelope(beam: Beam, heard: NDArray[np.complex64]) -> FloatArray:
-    """Without loss, gain and noise."""
-    flat = np.ones((beam.rows, 1), np.float32)
+    flat = np.ones((beam.rows, 1), np.float32)  # no loss, no gain
     return beam.envelope(heard, flat, flat, None).astype(float)
 
 
 def power(slab: Slab, seed: int, noise: int | None = None) -> tuple[Beam, FloatArray]:
-    renderer = Renderer(slab, seed)
-    receiver = None if noise is None else np.random.default_rng(noise)
-    heard = renderer.view(REST, 0.0, receiver)[1]
-    return renderer.beam, np.square(heard, dtype=np.float64)
+    renderer, receiver = Renderer(slab, seed), noise and np.random.default_rng(noise)
+    return renderer.beam, np.square(renderer.view(REST, 0.0, receiver)[1], dtype=np.float64)
 
 
 def decibel(squares: FloatArray) -> float:
@@ -105,13 +102,14 @@ def width(profile: FloatArray, spacing: float) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("depth", [10.0, 75.0])
-@pytest.mark.parametrize(("angle", "between"), [(0.0, (0.0, 0.0)), (0.5, (0.25, 0.75))])
+@pytest.mark.parametrize(("angle", "down", "right"), [(0.0, 0.0, 0.0), (0.5, 0.25, 0.75)])
 def test_a_point_is_as_wide_as_the_probe_says(
-    depth: float, angle: float, between: tuple[float, float]
+    depth: float, angle: float, down: float, right: float
 ) -> None:
+    """On a sample, and between samples."""
     beam = Beam(PROBE)
-    z = (round(depth / beam.step) + between[0]) * beam.step
-    line = round(angle / beam.pitch + (beam.lines - 1) / 2) + between[1]
+    z = (round(depth / beam.step) + down) * beam.step
+    line = round(angle / beam.pitch + (beam.lines - 1) / 2) + right
     place = PROBE.from_polar(np.array([z]), np.array([line - (beam.lines - 1) / 2]) * beam.pitch)
     seen = envelope(beam, beam.hear(place, np.ones(1, np.float32)))
     i, j = np.unravel_index(int(seen.argmax()), seen.shape)
@@ -145,18 +143,10 @@ def test_a_moved_echo_turns_by_twice_its_share_of_the_wavelength(share: float) -
 def test_a_slip_out_of_the_plane_decorrelates_as_a_gaussian(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    renderer, heard = Renderer(Slab(), 5), []
-    hear = renderer.beam.hear
-
-    def overheard(*scatterers: Any) -> NDArray[np.complex64]:
-        heard.append(hear(*scatterers))
-        return heard[-1].copy()
-
-    monkeypatch.setattr(renderer.beam, "hear", overheard)
-    slips = (0.0, 0.5, 1.5, 3.0)
-    for slip in slips:
-        renderer.view(REST, slip)
-    rest, *others = (field[interior(renderer.beam)] for field in heard)
+    renderer = Renderer(Slab(), 5)
+    monkeypatch.setattr(renderer.beam, "envelope", lambda heard, *_: heard)
+    slips, part = (0.0, 0.5, 1.5, 3.0), interior(renderer.beam)
+    rest, *others = (renderer.view(REST, slip)[1][part] for slip in slips)
     for slip, field in zip(slips[1:], others, strict=True):
         rho = np.vdot(rest, field) / np.sqrt(np.vdot(rest, rest) * np.vdot(field, field))
         assert abs(rho - np.exp(-(slip**2) / (2 * 1.5**2))) < 0.05
