@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,9 @@ def until(met: Callable[[], bool]) -> None:
 
 def gone(group: int) -> bool:
     """Whether no process of a session is left."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    return False
+    with suppress(ProcessLookupError):
+        return bool(os.killpg(group, 0))
+    return True
 
 
 @pytest.mark.parametrize(
@@ -129,7 +128,7 @@ def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     words = ("--subjects", "2", "--frames", "2", "--workers", "1")
     process = start(tmp_path / "phantom", *words, preexec_fn=limit)
     _, errors = process.communicate(timeout=200)
-    assert process.returncode == 7, errors
+    assert process.returncode == 7
     assert "error: cannot write" in errors and "ulimit" in errors and "Traceback" not in errors
     assert list(tmp_path.rglob("*.part*")) == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,20 @@ from sonomime.cli import main
 from sonomime.runtime.media.video import open_source
 from sonomime.runtime.support.errors import ConfigError, OutputError
 from sonomime.training.data.dataset import find_clips, load_clip
-from sonomime.training.phantom import generate as module
 from sonomime.training.phantom.body import Body
-from sonomime.training.phantom.generate import Made, Settings, claimed, generate, refuse_other
-from sonomime.training.phantom.workers import Task
+from sonomime.training.phantom.generate import (
+    Made,
+    Settings,
+    choose_pairs,
+    claimed,
+    clip_files,
+    generate,
+    refuse_other,
+)
+from sonomime.training.phantom.subject import Subject, draw_subject
 
 OPTIONS: dict[str, Any] = {"anatomy": "pelvic", "seed": 3, "frames": 10, "part": {"depth": 80.0}}
-SETTINGS = Settings("pelvic", seed=3, subjects=15, frames=4, pairs=4)
+SETTINGS = Settings("pelvic", seed=3, subjects=10, frames=2, pairs=1)
 
 
 def test_a_folder_goes_on_with_the_same_settings_only_and_one_run_at_a_time(tmp_path: Path) -> None:
@@ -67,65 +74,21 @@ def table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-def test_the_tables_say_what_the_folder_holds_and_only_what_is_missing_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rendered: list[str] = []
-
-    def run(tasks: Sequence[Task], workers: int, frames: int, label: str) -> None:
-        """Files appear without being rendered."""
-        for function, (folder, what, _) in tasks:
-            single = function is module.make_clip
-            for path in (module.clip_files if single else module.truth_files)(folder, what.name):
-                path.parent.mkdir(exist_ok=True)
-                path.touch()
-            rendered.append(what.name)
-
-    monkeypatch.setattr(module, "run", run)
-    assert generate(tmp_path, SETTINGS, 2)._replace(seconds=0) == Made(15, 4, 0, 0, 92, 0)
-    assert len(rendered) == len(set(rendered)) == 19
-    clips, labels = table(tmp_path / "clips.csv"), table(tmp_path / "keypoints.csv")
-    row = {"clip": "clips/pelvic3-004.mkv", "subject": "pelvic3-004", "group": "pelvic"}
-    assert clips[4] == row | {"split": "test", "crop": ""}
-    splits = ["train"] * 15
-    splits[4::5], splits[7] = ["test"] * 3, "val"  # of ten seven, one and two
-    assert [row["split"] for row in clips] == splits
-    assert len(labels) == 15 * 4 * 2 and {row["visible"] for row in labels} == {"1"}
-    assert {row["keypoint"] for row in labels} == {"bladder_neck", "symphysis"}
-    assert all(0 <= float(row[axis]) <= 255 for row in labels for axis in "xy")
-    tests = {row["clip"] for row in clips if row["split"] == "test"}
-    pairs = table(tmp_path / "truth" / "pairs.csv")
-    assert len({p["pair"] for p in pairs}) == 4
-    assert all({p["source"], p["driving"]} < tests and p["split"] == "test" for p in pairs)
-
-    tables = {path: path.read_bytes() for path in tmp_path.rglob("*.csv")}
-    pair = pairs[1]["pair"]
-    gone = ("clips/pelvic3-002.mkv", "subjects/pelvic3-007.json", f"truth/{pair}.other.mkv")
-    for path in (*(tmp_path / name for name in gone), *tables):
-        path.unlink()
-    rendered.clear()
-    assert generate(tmp_path, SETTINGS, 1)._replace(seconds=0) == Made(15, 4, 13, 3, 16, 0)
-    assert rendered == ["pelvic3-002", "pelvic3-007", pair]
-    assert {path: path.read_bytes() for path in tables} == tables
-    with pytest.raises(ConfigError, match="frames 4, not 5; pairs 4, not 0"):
-        generate(tmp_path, Settings("pelvic", 3, 15, 5, 0), 1)
-
-
 def test_pairs_whose_landmarks_would_leave_the_sector_are_not_chosen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    subjects = [module.draw_subject("pelvic", 3, number) for number in range(15)]
+    subjects = [draw_subject("pelvic", 3, number) for number in range(15)]
     answers = iter([None, None, *["it leaves the sector"] * 4])
     monkeypatch.setattr(Body, "why_impossible", lambda body, states: next(answers))
     with pytest.raises(ConfigError, match="--pairs 4: only 2 pairs") as caught:
-        module.choose_pairs(SETTINGS, subjects)
+        choose_pairs(replace(SETTINGS, pairs=4), subjects)
     assert "at most 2 pairs" in caught.value.hint
 
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantom") / "whole"
-    generate(folder, Settings("pelvic", 3, 10, 2, 1), 2)
+    assert generate(folder, SETTINGS, 2)._replace(seconds=0) == Made(10, 1, 0, 0, 2 * 12, 0)
     return folder
 
 
@@ -134,24 +97,45 @@ def frames(path: Path) -> NDArray[np.uint8]:
         return np.stack([image for _, _, image in source])
 
 
+def content(path: Path) -> bytes:
+    """Of a clip its frames, because a container has a random name in it."""
+    return frames(path).tobytes() if path.suffix == ".mkv" else path.read_bytes()
+
+
 @pytest.mark.slow
-def test_a_broken_run_that_goes_on_with_other_workers_gives_the_same(
+def test_the_tables_say_what_the_folder_holds(phantom: Path) -> None:
+    clips, labels = table(phantom / "clips.csv"), table(phantom / "keypoints.csv")
+    row = {"clip": "clips/pelvic3-004.mkv", "subject": "pelvic3-004", "group": "pelvic"}
+    assert clips[4] == row | {"split": "test", "crop": ""}
+    splits = ["train"] * 10
+    splits[4::5], splits[7] = ["test"] * 2, "val"  # of ten seven, one and two
+    assert [row["split"] for row in clips] == splits
+    assert Subject("pelvic", 3, 17, "").split == "val"
+    assert len(labels) == 10 * 2 * 2 and {row["visible"] for row in labels} == {"1"}
+    assert {row["keypoint"] for row in labels} == {"bladder_neck", "symphysis"}
+    assert all(0 <= float(row[axis]) <= 255 for row in labels for axis in "xy")
+    (pair,) = table(phantom / "truth" / "pairs.csv")
+    ends = {pair["source"], pair["driving"]}
+    assert ends == {clips[4]["clip"], clips[9]["clip"]} and pair["split"] == "test"
+
+
+@pytest.mark.slow
+def test_a_broken_run_makes_what_is_missing_with_other_workers_and_gives_the_same(
     phantom: Path, tmp_path: Path
 ) -> None:
     broken = shutil.copytree(phantom, tmp_path / "broken")
-    for name in ("clips/pelvic3-003.mkv", "clips.csv"):
-        (broken / name).unlink()
-    shutil.rmtree(broken / "truth")
-    made = generate(broken, Settings("pelvic", 3, 10, 2, 1), 1)
-    assert (made.clips_before, made.pairs_before, made.rendered) == (9, 0, 6)
+    (other,) = broken.glob("truth/*.other.mkv")
+    gone = ("clips/pelvic3-003.mkv", "subjects/pelvic3-008.json", "clips.csv", "keypoints.csv")
+    for path in (other, *(broken / name for name in gone)):
+        path.unlink()
+    made = generate(broken, SETTINGS, 1)
+    assert made._replace(seconds=0) == Made(10, 1, 8, 0, 2 * (2 + 2), 0)
     files = sorted(path.relative_to(phantom) for path in phantom.rglob("*.*"))
     assert files == sorted(path.relative_to(broken) for path in broken.rglob("*.*"))
     assert len(files) == 3 * 10 + 3 + 4
-    for file in files:
-        if file.suffix == ".mkv":  # a container has a random name in it
-            np.testing.assert_array_equal(frames(phantom / file), frames(broken / file))
-        else:
-            assert (phantom / file).read_bytes() == (broken / file).read_bytes(), file
+    assert all(content(phantom / file) == content(broken / file) for file in files)
+    with pytest.raises(ConfigError, match="frames 2, not 5; pairs 1, not 0"):
+        generate(broken, replace(SETTINGS, frames=5, pairs=0), 1)
 
 
 @pytest.mark.slow
@@ -163,13 +147,11 @@ def test_an_unedited_subject_gives_the_same_clip_again(
     file.write_text(text)
     words = ["phantom", "-o", str(again), "--subject", str(file), "--frames", "2"]
     assert main(words) == 0 and capsys.readouterr().out.splitlines()[-1] == str(again)
-    for name in ("displacement/pelvic3-004.npz", "subjects/pelvic3-004.json"):
-        assert (again / name).read_bytes() == (phantom / name).read_bytes()
+    for made in clip_files(Path(), "pelvic3-004"):
+        assert content(again / made) == content(phantom / made)
     for name in ("clips.csv", "keypoints.csv"):
         rows = table(again / name)
         assert rows and all(row in table(phantom / name) for row in rows)
-    clip = "clips/pelvic3-004.mkv"
-    np.testing.assert_array_equal(frames(again / clip), frames(phantom / clip))
     file.write_text(text.replace('"noise": ', '"noise": 1'))
     assert main(words) == 2
     assert "holds another phantom: parameters.display.noise" in capsys.readouterr().err
