@@ -197,13 +197,13 @@ def _make(
     start, frames = time.monotonic(), settings["frames"]
     with claimed(folder, settings):
         clips = [s for s in subjects if not all(map(Path.is_file, clip_files(folder, s.name)))]
-        truths = [p for p in pairs if not all(map(Path.is_file, truth_files(folder, p.name)))]
-        tasks: list[Task] = [(make_clip, (folder, s, frames)) for s in clips]
-        tasks += [(make_truth, (folder, p, frames)) for p in truths]
+        truths = [p for p in pairs if not all(map(Path.is_file, _truth_files(folder, p.name)))]
+        tasks: list[Task] = [(_make_clip, (folder, s, frames)) for s in clips]
+        tasks += [(_make_truth, (folder, p, frames)) for p in truths]
         to_render = frames * (len(clips) + 2 * len(truths))
         if tasks:
             run(tasks, workers, to_render, "rendering frames")
-        write_tables(folder, subjects, pairs, frames)
+        _write_tables(folder, subjects, pairs, frames)
     before = len(subjects) - len(clips), len(pairs) - len(truths)
     return Made(len(subjects), len(pairs), *before, to_render, time.monotonic() - start)
 
@@ -214,12 +214,12 @@ def clip_files(folder: Path, name: str) -> tuple[Path, ...]:
     return tuple(folder / file for file in files)
 
 
-def truth_files(folder: Path, name: str) -> tuple[Path, ...]:
+def _truth_files(folder: Path, name: str) -> tuple[Path, ...]:
     """The true prediction of a pair, its other rendering and its truth."""
     return tuple(folder / "truth" / f"{name}{end}" for end in (".mkv", ".other.mkv", ".npz"))
 
 
-def make_clip(folder: Path, subject: Subject, frames: int) -> None:
+def _make_clip(folder: Path, subject: Subject, frames: int) -> None:
     clip, displacement, parameters = clip_files(folder, subject.name)
     body, noise = subject.body, [subject.seed, subject.number, _NOISE]
     shots = film(body, body.states(frames), _seed(subject, _SCATTERERS), noise)
@@ -227,8 +227,8 @@ def make_clip(folder: Path, subject: Subject, frames: int) -> None:
     atomic_write_text(parameters, subject_text(subject))
 
 
-def make_truth(folder: Path, pair: Pair, frames: int) -> None:
-    video, other, arrays = truth_files(folder, pair.name)
+def _make_truth(folder: Path, pair: Pair, frames: int) -> None:
+    video, other, arrays = _truth_files(folder, pair.name)
     body, states = pair.source.body, pair.driving.body.states(frames)
     states = states - states[0]
     displacement = _write_clip(video, film(body, states, _seed(pair.source, _SCATTERERS)), body)
@@ -263,7 +263,7 @@ def _save(path: Path, **arrays: Any) -> None:
                 np.lib.format.write_array(stream, np.asarray(array))
 
 
-def write_tables(
+def _write_tables(
     folder: Path, subjects: Sequence[Subject], pairs: Sequence[Pair], frames: int
 ) -> None:
     """keypoints.csv, truth/pairs.csv, and clips.csv last: with it the folder is a dataset."""

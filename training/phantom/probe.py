@@ -20,8 +20,6 @@ Raster = NDArray[np.float32]
 
 SIZE = 256
 """Side of a phantom's picture, in pixels."""
-SOUND = 1.54
-"""Speed of sound in soft tissue, mm per microsecond."""
 
 
 class Range(NamedTuple):
@@ -72,8 +70,8 @@ class Probe:
 
     @property
     def wavelength(self) -> float:
-        """mm."""
-        return SOUND / self.frequency
+        """In soft tissue, where sound travels 1.54 mm per microsecond; mm."""
+        return 1.54 / self.frequency
 
     @property
     def corner(self) -> FloatArray:

@@ -11,17 +11,11 @@ import numpy as np
 import pytest
 
 from sonomime.training.evaluation.metrics import read_at
+from sonomime.training.phantom import motion
 from sonomime.training.phantom.body import Body
 from sonomime.training.phantom.generate import VERSION
 from sonomime.training.phantom.heart import CONTRACTION, VALVE, Heart
-from sonomime.training.phantom.motion import (
-    ellipse_distance,
-    face_distance,
-    hold,
-    integrate,
-    push,
-    turn,
-)
+from sonomime.training.phantom.motion import integrate
 from sonomime.training.phantom.paint import Grid
 from sonomime.training.phantom.pelvic import EDGE, NECK, Pelvic
 from sonomime.training.phantom.probe import out_of_range
@@ -80,10 +74,10 @@ def test_subjects_follow_from_their_number_and_the_whole_population_is_in_range(
 
 def held(at: np.ndarray) -> np.ndarray:
     """A push and a turn that bone and face hold still."""
-    bone = ellipse_distance(at, np.array([-14.0, 20.0]), np.array([17.0, 7.0]), 0.5)
+    bone = motion.ellipse_distance(at, np.array([-14.0, 20.0]), np.array([17.0, 7.0]), 0.5)
     centre, move, reach = np.array([[3.0, 40.0], [4.0, -9.0], [15.0, 23.0]])
-    stream = push(at, centre, move, reach) + turn(at, centre, 0.6, 10.0)
-    return hold(hold(stream, bone, 13.0), face_distance(at, 50.0), 16.0)
+    stream = motion.push(at, centre, move, reach) + motion.turn(at, centre, 0.6, 10.0)
+    return motion.hold(motion.hold(stream, bone, 13.0), motion.face_distance(at, 50.0), 16.0)
 
 
 def test_flows_are_the_curl_of_their_stream_function_and_free_of_divergence() -> None:

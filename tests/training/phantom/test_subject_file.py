@@ -27,14 +27,8 @@ def edited(folder: Path, edit: Edit, anatomy: str = "pelvic") -> Path:
 
 
 def put(where: str, value: Any) -> Edit:
-    *parts, last = where.split(".")
-
-    def edit(data: dict[str, Any]) -> None:
-        for part in parts:
-            data = data[part]
-        data[last] = value
-
-    return edit
+    part, _, last = where.rpartition(".")
+    return lambda data: (data[part] if part else data).update({last: value})
 
 
 @pytest.mark.parametrize("anatomy", SUBJECTS)

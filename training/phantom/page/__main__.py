@@ -46,6 +46,7 @@ _INSIDE = 6  # pixels from the sector's border
 
 
 def main() -> None:
+    """Render, measure, draw and write."""
     parser = argparse.ArgumentParser(
         "python -m sonomime.training.phantom.page", description=(__doc__ or "").split("\n\n")[0]
     )
