@@ -188,11 +188,7 @@ def _remove_half_written(folder: Path) -> None:
 
 
 def _make(
-    folder: Path,
-    settings: dict[str, Any],
-    subjects: Sequence[Subject],
-    pairs: Sequence[Pair],
-    workers: int,
+    folder: Path, settings: dict[str, Any], subjects: list[Subject], pairs: list[Pair], workers: int
 ) -> Made:
     start, frames = time.monotonic(), settings["frames"]
     with claimed(folder, settings):

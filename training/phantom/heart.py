@@ -77,8 +77,7 @@ class Frame(NamedTuple):
 
     def place(self, s: FloatArray | float, u: FloatArray | float) -> FloatArray:
         """s and u -> mm (..., 2)."""
-        s, u = np.asarray(s, np.float64), np.asarray(u, np.float64)
-        return self.apex + s[..., None] * self.along + u[..., None] * self.across
+        return self.apex + np.multiply.outer(s, self.along) + np.multiply.outer(u, self.across)
 
 
 class Heart(Body):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ....runtime.media.frames import letterbox, read_image, to_channels
 from ....runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
 from ....runtime.support.progress import progress
-from ...data.dataset import Clip, find_clips, load_clip
+from ...data.dataset import find_clips, load_clip
 from ...evaluation.metrics import blur, clip_mask, finite_mean, high_pass, ncc, to_float
 from ...evaluation.report import json_text
 from ...evaluation.strips import Tile, as_tile, in_columns
@@ -67,9 +67,12 @@ def main() -> None:
         found[column] = [texture(runs(s)) for s in progress(subjects, label=column)]
     found["real pelvic"] = [texture([image[None]]) for image in stills.values()]
     clips = find_clips([args.real]).clips if args.real else []
-    for group in _GROUPS:
-        of_group = [clip for clip in clips if clip.group == group]
-        found[f"real {group}"] = [texture(_real_runs(clip)) for clip in progress(of_group)]
+    found |= {f"real {group}": [] for group in _GROUPS}
+    for clip in progress([clip for clip in clips if clip.group in _GROUPS], label="real clips"):
+        frames = load_clip(clip, 256, 1).frames
+        places = np.linspace(0, len(frames) - 2, _RUNS).astype(int)
+        pairs = [np.asarray(frames[t : t + 2]) for t in places]
+        found[f"real {clip.group}"].append(texture(pairs))
     write_page(args.output, {column: clips for column, clips in found.items() if clips})
     print(args.output / "phantom.md")
 
@@ -87,12 +90,6 @@ def runs(subject: Subject, places: Sequence[int] = _PLACES) -> list[Frames]:
     """Pairs of neighbouring frames, uint8 (2, H, W) each."""
     shots = clip_frames(subject, [place + step for place in places for step in (-1, 0)])
     return [np.stack([a.image, b.image]) for a, b in zip(shots[::2], shots[1::2], strict=True)]
-
-
-def _real_runs(clip: Clip) -> list[Frames]:
-    frames = load_clip(clip, 256, 1).frames
-    places = np.linspace(0, len(frames) - 2, _RUNS).astype(int)
-    return [np.asarray(frames[t : t + 2]) for t in places]
 
 
 def texture(runs: Sequence[Frames]) -> dict[str, float]:
