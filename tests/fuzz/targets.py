@@ -25,8 +25,7 @@ from sonomime.training.checkpoint import Checkpoint, load_checkpoint
 from sonomime.training.config import PRESETS, load_config
 from sonomime.training.data.dataset import find_clips, load_clip
 from sonomime.training.models.families import family_of
-from sonomime.training.phantom.subject import Identity, draw_subject
-from sonomime.training.phantom.subject_file import read_subject, subject_text
+from sonomime.training.phantom.subject import draw_subject, read_subject, subject_text
 
 sys.path.append(str(Path(__file__).parents[1] / "export"))
 from fomm_checkpoints import SMALL, make_fomm, write
@@ -46,7 +45,7 @@ KEYPOINTS = """video,frame,keypoint,x,y,visible
 a.mkv,0,apex,3,4,1
 b.mkv,2,base,5.5,6,0
 """
-SUBJECT = subject_text(draw_subject(Identity("pelvic", 3, 0)))
+SUBJECT = subject_text(draw_subject("pelvic", 3, 0))
 FRAMES = np.random.default_rng(3).integers(0, 255, (4, 24, SIZE), np.uint8)
 
 

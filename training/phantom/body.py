@@ -8,15 +8,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .arrays import FloatArray
-from .display import Display
-from .paint import Canvas
-from .probe import SIZE, Probe
-from .tissue_map import Grid, Motion, integrate
+from .motion import Pose, Velocity, integrate
+from .paint import Canvas, Grid
+from .probe import SIZE, Display, FloatArray, Probe
 
-LANDMARK_MARGIN = 2.0
-"""mm that a landmark keeps from the sector's border."""
+_LANDMARK_MARGIN = 2.0  # mm that a landmark keeps from the sector's border
 
 
 class Body:
@@ -27,10 +25,12 @@ class Body:
     points (1 is half of the picture's width), so that a state means the same in another subject.
 
     Args:
-        parameters: a dataclass with, among others, ``probe`` and ``display``.
+        parameters: of the class ``Parameters``.
         rest: the landmarks at rest, mm (P, 2).
     """
 
+    Parameters: ClassVar[type[Any]]
+    """A frozen dataclass with everything about a subject; ``probe`` and ``display`` among it."""
     keypoint_names: ClassVar[tuple[str, ...]]
     node: ClassVar[float] = 2.0
     """Spacing in mm of the grid on which the map is integrated: finer where tissue shears."""
@@ -42,9 +42,16 @@ class Body:
         self.rest = rest
         self.mm_per_point = SIZE / 2 * self.probe.mm_per_pixel
 
-    def landmarks(self, state: FloatArray) -> FloatArray:
-        """Where the landmarks are, mm (P, 2), by definition."""
-        return self.rest + self.mm_per_point * state[: self.rest.size].reshape(-1, 2)
+    @staticmethod
+    def draw(rng: np.random.Generator) -> Any:
+        """The parameters of a random subject."""
+        raise NotImplementedError
+
+    @staticmethod
+    def unfit(parameters: Any) -> str | None:
+        """What is wrong with user-edited parameters that are each in range, or None. It runs before
+        the body is made, so it must check whatever that divides by."""
+        return None
 
     def tissue(self, grid: Grid) -> Canvas:
         """The tissue at rest."""
@@ -54,9 +61,13 @@ class Body:
         """The whole manoeuvre in this many frames, (frames, Q); the first is 0, the rest pose."""
         raise NotImplementedError
 
-    def motion(self, state: FloatArray) -> Motion:
-        """The map of a state."""
+    def velocity(self, state: FloatArray) -> Velocity:
+        """The field that a state's map follows over pseudo-time 0..1, before its pose."""
         raise NotImplementedError
+
+    def pose(self, state: FloatArray) -> Pose:
+        """How the body lies before the probe."""
+        return Pose(0.0, np.zeros(2), np.zeros(2))
 
     def out_of_plane(self, frames: int) -> FloatArray:
         """How far the image plane has slipped, mm (frames,); this decorrelates the speckle."""
@@ -66,33 +77,40 @@ class Body:
         """Why a state cannot be; None where it can."""
         return None
 
+    def landmarks(self, state: FloatArray) -> FloatArray:
+        """Where the landmarks are, mm (P, 2), by definition."""
+        return self.rest + self.mm_per_point * state[: self.rest.size].reshape(-1, 2)
 
-def why_impossible(body: Body, states: FloatArray) -> str | None:
-    """What is wrong with a body in the first bad one of these states (T, Q); None if all can be."""
-    for number, state in enumerate(states):
-        places = body.landmarks(state)
-        pixels = body.probe.to_pixels(places)
-        seen = body.probe.inside(places, LANDMARK_MARGIN)
-        seen &= ((pixels >= 0) & (pixels <= SIZE - 1)).all(axis=-1)
-        if not seen.all():
-            first = int(seen.argmin())
-            x, z = places[first]
-            return (
-                f"{body.keypoint_names[first]} lies outside of the sector in frame {number} "
-                f"(x {x:.1f} mm, z {z:.1f} mm)"
-            )
-        if (problem := body.impossible(state)) is not None:
-            return f"{problem} in frame {number}"
-    return None
+    def landmark_pixels(self, states: FloatArray) -> NDArray[np.float32]:
+        """Where the landmarks are in these states (T, Q), float32 (T, P, 2), pixels."""
+        places = np.stack([self.landmarks(state) for state in states])
+        return np.asarray(self.probe.to_pixels(places), np.float32)
 
+    def why_impossible(self, states: FloatArray) -> str | None:
+        """What is wrong in the first bad one of these states (T, Q); None if all can be."""
+        for number, state in enumerate(states):
+            places = self.landmarks(state)
+            pixels = self.probe.to_pixels(places)
+            seen = self.probe.inside(places, _LANDMARK_MARGIN)
+            seen &= ((pixels >= 0) & (pixels <= SIZE - 1)).all(axis=-1)
+            if not seen.all():
+                first = int(seen.argmin())
+                x, z = places[first]
+                return (
+                    f"{self.keypoint_names[first]} lies outside of the sector in frame {number} "
+                    f"(x {x:.1f} mm, z {z:.1f} mm)"
+                )
+            if (problem := self.impossible(state)) is not None:
+                return f"{problem} in frame {number}"
+        return None
 
-def map_error(body: Body, state: FloatArray) -> float:
-    """The largest error of a state's map in pixels: between a landmark and where the map carries
-    it, or between a point of the sector and where map and inverse bring it."""
-    velocity, pose = body.motion(state)
-    carried = pose.place(integrate(body.rest, velocity)) - body.landmarks(state)
-    grid = body.probe.to_mm(np.stack(np.meshgrid(*[np.arange(4.0, SIZE, 8.0)] * 2), axis=-1))
-    points = grid[body.probe.inside(grid)]
-    there = integrate(points, velocity, backwards=True)
-    gaps = np.concatenate([carried, integrate(there, velocity) - points])
-    return float(np.hypot(*gaps.T).max()) / body.probe.mm_per_pixel
+    def map_error(self, state: FloatArray) -> float:
+        """The largest error of a state's map in pixels: between a landmark and where the map
+        carries it, or between a point of the sector and where map and inverse bring it."""
+        velocity = self.velocity(state)
+        carried = self.pose(state).place(integrate(self.rest, velocity)) - self.landmarks(state)
+        grid = self.probe.to_mm(np.stack(np.meshgrid(*[np.arange(4.0, SIZE, 8.0)] * 2), axis=-1))
+        points = grid[self.probe.inside(grid)]
+        there = integrate(points, velocity, backwards=True)
+        gaps = np.concatenate([carried, integrate(there, velocity) - points])
+        return float(np.hypot(*gaps.T).max()) / self.probe.mm_per_pixel

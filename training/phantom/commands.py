@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 PHANTOM_EXAMPLE = """example:
@@ -13,7 +12,7 @@ PHANTOM_EXAMPLE = """example:
   sonomime train lite --data phantom/ -o runs/phantom
   sonomime phantom -o mine/ --subject edited.json --frames 60
 """
-_ANATOMIES = ("pelvic", "heart")  # a test compares them with anatomies.py, which is heavy to import
+_ANATOMIES = ("pelvic", "heart")  # a test compares them with ANATOMIES, which is heavy to import
 _DRAWN = {"subjects": None, "seed": 0, "pairs": 0, "anatomy": "pelvic", "workers": None}
 """Options that --subject excludes, and their defaults."""
 
@@ -31,77 +30,63 @@ def add_phantom(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         epilog=PHANTOM_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+    def add_whole(option: str, low: int, high: int, text: str, default: int | None = None) -> None:
+        def whole(text: str) -> int:
+            if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+                problem = f"{text!r} is not a whole number from {low} to {high}"
+                raise argparse.ArgumentTypeError(problem)
+            return int(text)
+
+        parser.add_argument(option, type=whole, metavar="N", default=default, help=text)
+
     add = parser.add_argument
-    add(
-        "-o", "--output", type=Path, required=True, metavar="DIR",
-        help="folder to make or to continue",
-    )  # fmt: skip
-    add(
-        "--subjects", type=_whole(1, 100_000), metavar="N",
-        help="how many, with one clip each; needed unless --subject is given",
-    )  # fmt: skip
-    add(
-        "--frames", type=_whole(1, 1000), default=60, metavar="M",
-        help="frames of each clip, which always shows one whole manoeuvre (default: 60)",
-    )  # fmt: skip
-    add(
-        "--seed", type=_whole(0, 2**32 - 1), metavar="S",
-        help="seed of everything that is drawn, 0 to 2^32 - 1 (default: 0)",
-    )  # fmt: skip
-    add(
-        "--pairs", type=_whole(0, 100_000), metavar="P",
-        help="true predictions to make, between test subjects (default: 0)",
-    )  # fmt: skip
+    text = "folder to make or to continue"
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help=text)
+    text = "how many, with one clip each; needed unless --subject is given"
+    add_whole("--subjects", 1, 100_000, text)
+    text = "frames of each clip, which always shows one whole manoeuvre (default: 60)"
+    add_whole("--frames", 1, 1000, text, 60)
+    text = "seed of everything that is drawn, 0 to 2^32 - 1 (default: 0)"
+    add_whole("--seed", 0, 2**32 - 1, text)
+    text = "true predictions to make, between test subjects (default: 0)"
+    add_whole("--pairs", 0, 100_000, text)
     add("--anatomy", choices=_ANATOMIES, help="what is shown (default: pelvic)")
-    add(
-        "--subject", type=Path, metavar="FILE.json",
-        help="make one clip, of the subject in this file: an edited subjects/NAME.json",
-    )  # fmt: skip
-    add(
-        "--workers", type=_whole(1, 1024), metavar="W",
-        help="processes that render (default: one for each CPU)",
-    )  # fmt: skip
+    text = "make one clip, of the subject in this file: an edited subjects/NAME.json"
+    add("--subject", type=Path, metavar="FILE.json", help=text)
+    add_whole("--workers", 1, 1024, "processes that render (default: one for each CPU)")
     add("--json", action="store_true", help="print what was made as JSON")
     parser.set_defaults(run=run_phantom)
 
 
 def run_phantom(args: argparse.Namespace) -> int:
-    """Run `sonomime phantom`.
-
-    Raises:
-        ConfigError: options that do not go together; the folder holds another phantom; more pairs
-            than there can be.
-        InputError: a subject's file that cannot be used.
-        OutputError: the folder cannot be written.
-    """
+    """Run `sonomime phantom`. Raises ConfigError for options that do not go together, and what
+    `read_subject` and `generate` raise."""
     import json
 
     from ...runtime.support.errors import ConfigError
     from .generate import Settings, generate, render_subject
-    from .subject_file import read_subject
+    from .subject import read_subject
 
     given = {name: value for name in _DRAWN if (value := getattr(args, name)) is not None}
-    if args.subject is not None:
-        if given:
-            names = [f"--{name}" for name in given]
-            raise ConfigError(
-                f"{names[0]} does not go with --subject, which makes one clip of one subject",
-                f"leave {' and '.join(names)} out",
-            )
-        subject = read_subject(args.subject, args.frames)
-        made = render_subject(args.output, subject, args.frames)
-    else:
+    if args.subject is None:
         if args.subjects is None:
             raise ConfigError("--subjects is missing", "e.g. --subjects 40, or --subject FILE.json")
-        drawn = {**_DRAWN, **given}
+        drawn = _DRAWN | given
         workers = drawn.pop("workers") or len(os.sched_getaffinity(0))
         made = generate(args.output, Settings(frames=args.frames, **drawn), workers)
-    rate = made.rendered / made.seconds
-    if args.json:
-        facts = {"folder": str(args.output), "frames": args.frames, **made._asdict()}
-        print(json.dumps({**facts, "frames_per_second": rate}))
+    elif given:
+        names = [f"--{name}" for name in given]
+        raise ConfigError(
+            f"{names[0]} does not go with --subject, which makes one clip of one subject",
+            f"leave {' and '.join(names)} out",
+        )
     else:
-        print(args.output)
+        subject = read_subject(args.subject, args.frames)
+        made = render_subject(args.output, subject, args.frames)
+    rate = made.rendered / made.seconds
+    facts = {"folder": str(args.output), "frames": args.frames, **made._asdict()}
+    print(json.dumps(facts | {"frames_per_second": rate}) if args.json else args.output)
     print(
         f"{made.clips} clips of {args.frames} frames ({made.clips_before} were there already), "
         f"{made.pairs} true predictions ({made.pairs_before}); "
@@ -109,18 +94,3 @@ def run_phantom(args: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 0
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    """Reads a whole number within limits."""
-
-    def read(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = low - 1
-        if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
-        return number
-
-    return read

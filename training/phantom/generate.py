@@ -8,30 +8,32 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import time
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.media.sinks import open_sink
-from ...runtime.support.atomic_files import atomic_path, atomic_write_text
+from ...runtime.support.atomic_files import atomic_path, atomic_write_text, locked
 from ...runtime.support.dataclass_parser import plain
-from ...runtime.support.errors import ConfigError
+from ...runtime.support.errors import ConfigError, OutputError
 from ...runtime.support.progress import progress
-from .body import Body, why_impossible
-from .folder import alone, claim, refuse_other
+from .body import Body
 from .probe import SIZE
-from .subject import CHECKED_STATES, Identity, Shot, Subject, draw_subject, film, landmark_pixels
-from .subject_file import subject_text
+from .render import Shot, film
+from .subject import CHECKED_STATES, Subject, draw_subject, subject_text
 from .workers import Task, run, tick
 
 _SCATTERERS, _NOISE, _PAIRS, _OTHER = 1, 2, 3, 4  # random streams of a subject or a seed
+_ELSEWHERE = "choose another name with -o"
 METADATA = {"title": "sonomime phantom", "comment": "synthetic ultrasound, simulated by sonomime"}
 VERSION = 1
 """Of the pixels: raised by a change that gives others, so that no folder mixes them."""
@@ -39,7 +41,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """What a folder is made from; a folder is only continued with the same settings."""
+    """What a folder is made from; it is only continued with the same settings."""
 
     anatomy: str
     seed: int
@@ -61,14 +63,8 @@ class Pair(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What a run did.
-
-    Attributes:
-        clips, pairs: in the folder now.
-        clips_before, pairs_before: how many of them were there already.
-        rendered: frames, those of the true predictions included.
-        seconds: how long it took.
-    """
+    """What is in the folder now, and was there already; frames rendered, those of the true
+    predictions included; how many seconds it took."""
 
     clips: int
     pairs: int
@@ -89,38 +85,43 @@ def generate(folder: Path, settings: Settings, workers: int) -> Made:
         SonomimeError: a worker process was killed.
     """
     refuse_other(folder, asdict(settings))
-    identities = [Identity(settings.anatomy, settings.seed, i) for i in range(settings.subjects)]
-    subjects = [draw_subject(i) for i in progress(identities, label="drawing subjects")]
-    pairs = choose_pairs(settings, subjects)
-    return _make(folder, asdict(settings), subjects, pairs, settings.frames, workers)
+    numbers = progress(range(settings.subjects), label="drawing subjects")
+    subjects = [draw_subject(settings.anatomy, settings.seed, number) for number in numbers]
+    pairs = choose_pairs(settings, subjects) if settings.pairs else []
+    return _make(folder, asdict(settings), subjects, pairs, workers)
 
 
 def render_subject(folder: Path, subject: Subject, frames: int) -> Made:
     """Make a phantom folder of one clip, of a subject read from a file. Raises as `generate`."""
     settings = {
-        "anatomy": subject.identity.anatomy,
+        "anatomy": subject.anatomy,
         "subject": subject.name,
-        "speckle": [subject.identity.seed, subject.identity.number],
+        "speckle": [subject.seed, subject.number],
         "frames": frames,
         "version": VERSION,
         "parameters": plain(subject.parameters),
     }
     refuse_other(folder, settings)
-    return _make(folder, settings, [subject], [], frames, 1)
+    return _make(folder, settings, [subject], [], 1)
 
 
 def choose_pairs(settings: Settings, subjects: Sequence[Subject]) -> list[Pair]:
-    """Pairs of test subjects, drawn from the seed; a pair whose landmarks would leave the sector is
-    left out.
+    """Pairs of test subjects, drawn from the seed, whose landmarks stay in the sector; ConfigError
+    if there are fewer than asked for."""
+    test = [subject for subject in subjects if subject.split == "test"]
+    bodies = [subject.body for subject in test]
+    manoeuvres = [body.states(CHECKED_STATES) for body in bodies]
+    others = len(test) - 1
 
-    Raises:
-        ConfigError: there are fewer than asked for; it says how many.
-    """
-    if settings.pairs == 0:
-        return []
-    test = [subject for subject in subjects if subject.identity.split == "test"]
-    possible = _possible_pairs(test, np.random.default_rng([settings.seed, _PAIRS]))
-    chosen = list(progress(islice(possible, settings.pairs), settings.pairs, "choosing pairs"))
+    def possible() -> Iterator[Pair]:
+        rng = np.random.default_rng([settings.seed, _PAIRS])
+        for i in rng.permutation(len(test) * others):
+            a, b = divmod(int(i), others)
+            b += b >= a  # a subject does not drive itself
+            if bodies[a].why_impossible(manoeuvres[b] - manoeuvres[b][0]) is None:
+                yield Pair(test[a], test[b])
+
+    chosen = list(progress(islice(possible(), settings.pairs), settings.pairs, "choosing pairs"))
     if len(chosen) < settings.pairs:
         raise ConfigError(
             f"--pairs {settings.pairs}: only {len(chosen)} pairs are possible. Every fifth of the "
@@ -131,87 +132,111 @@ def choose_pairs(settings: Settings, subjects: Sequence[Subject]) -> list[Pair]:
     return chosen
 
 
-def _possible_pairs(test: Sequence[Subject], rng: np.random.Generator) -> Iterator[Pair]:
-    bodies = [subject.body for subject in test]
-    manoeuvres = [body.states(CHECKED_STATES) for body in bodies]
-    others = len(test) - 1
-    for i in rng.permutation(len(test) * others):
-        a, b = divmod(int(i), others)
-        b += b >= a  # a subject does not drive itself
-        if why_impossible(bodies[a], manoeuvres[b] - manoeuvres[b][0]) is None:
-            yield Pair(test[a], test[b])
+def refuse_other(folder: Path, settings: Mapping[str, Any]) -> None:
+    """ConfigError if a folder holds another phantom than of these settings, or a damaged
+    ``phantom.json``; OutputError if it is a file, or a folder of something else."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"cannot write the folder {folder}: it is a file", _ELSEWHERE)
+    path = folder / "phantom.json"
+    if not path.exists():
+        if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise OutputError(f"the folder {folder} holds something else", _ELSEWHERE)
+        return
+    try:
+        texts = path.read_text(encoding="utf-8"), json.dumps(settings)
+        there, asked = (dict(_flat(json.loads(text))) for text in texts)
+        found = {key: (there.get(key, "(none)"), asked.get(key, "(none)")) for key in there | asked}
+        other = [f"{key} {a}, not {b}"[:200] for key, (a, b) in found.items() if a != b]
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged ({error})", _ELSEWHERE) from error
+    if other:
+        raise ConfigError(
+            f"{folder} holds another phantom: {'; '.join(other)}",
+            f"give the same options to continue it, or {_ELSEWHERE}",
+        )
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+@contextmanager
+def claimed(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Lock the folder, which is made if need be, and write into its ``phantom.json`` what it is
+    for. Files that a killed run left half-written are removed, before and after. OutputError if
+    another process writes there, or it cannot be made; and what :func:`refuse_other` raises."""
+    with locked(folder):
+        refuse_other(folder, settings)
+        _remove_half_written(folder)
+        if not (path := folder / "phantom.json").exists():
+            atomic_write_text(path, json.dumps(settings, indent=2) + "\n")
+        try:
+            yield
+        finally:
+            _remove_half_written(folder)
+
+
+def _remove_half_written(folder: Path) -> None:
+    for pattern in (".*.part*", "*/.*.part*"):
+        for path in folder.glob(pattern):
+            with suppress(OSError):
+                path.unlink()
 
 
 def _make(
-    folder: Path,
-    settings: dict[str, Any],
-    subjects: Sequence[Subject],
-    pairs: Sequence[Pair],
-    frames: int,
-    workers: int,
+    folder: Path, settings: dict[str, Any], subjects: list[Subject], pairs: list[Pair], workers: int
 ) -> Made:
-    start = time.monotonic()
-    with alone(folder):
-        claim(folder, settings)
-        clips = [s for s in subjects if not _all_there(clip_files(folder, s.name))]
-        truths = [p for p in pairs if not _all_there(truth_files(folder, p.name))]
-        tasks: list[Task] = [(make_clip, (folder, s, frames)) for s in clips]
-        tasks += [(make_truth, (folder, p, frames)) for p in truths]
+    start, frames = time.monotonic(), settings["frames"]
+    with claimed(folder, settings):
+        clips = [s for s in subjects if not all(map(Path.is_file, clip_files(folder, s.name)))]
+        truths = [p for p in pairs if not all(map(Path.is_file, _truth_files(folder, p.name)))]
+        tasks: list[Task] = [(_make_clip, (folder, s, frames)) for s in clips]
+        tasks += [(_make_truth, (folder, p, frames)) for p in truths]
         to_render = frames * (len(clips) + 2 * len(truths))
         if tasks:
             run(tasks, workers, to_render, "rendering frames")
-        write_tables(folder, subjects, pairs, frames)
+        _write_tables(folder, subjects, pairs, frames)
     before = len(subjects) - len(clips), len(pairs) - len(truths)
     return Made(len(subjects), len(pairs), *before, to_render, time.monotonic() - start)
 
 
-def _all_there(files: Iterable[Path]) -> bool:
-    return all(file.is_file() for file in files)
-
-
-def clip_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+def clip_files(folder: Path, name: str) -> tuple[Path, ...]:
     """The clip, displacement and parameters of a subject."""
-    return (
-        folder / "clips" / f"{name}.mkv",
-        folder / "displacement" / f"{name}.npz",
-        folder / "subjects" / f"{name}.json",
-    )
+    files = f"clips/{name}.mkv", f"displacement/{name}.npz", f"subjects/{name}.json"
+    return tuple(folder / file for file in files)
 
 
-def truth_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+def _truth_files(folder: Path, name: str) -> tuple[Path, ...]:
     """The true prediction of a pair, its other rendering and its truth."""
-    truth = folder / "truth"
-    return truth / f"{name}.mkv", truth / f"{name}.other.mkv", truth / f"{name}.npz"
+    return tuple(folder / "truth" / f"{name}{end}" for end in (".mkv", ".other.mkv", ".npz"))
 
 
-def make_clip(folder: Path, subject: Subject, frames: int) -> None:
-    """Write one subject's files."""
+def _make_clip(folder: Path, subject: Subject, frames: int) -> None:
     clip, displacement, parameters = clip_files(folder, subject.name)
-    body, identity = subject.body, subject.identity
-    shots = film(body, body.states(frames), _seed(identity, _SCATTERERS), identity.stream(_NOISE))
+    body, noise = subject.body, [subject.seed, subject.number, _NOISE]
+    shots = film(body, body.states(frames), _seed(subject, _SCATTERERS), noise)
     _save(displacement, displacement=_write_clip(clip, shots, body), sector=body.probe.sector())
     atomic_write_text(parameters, subject_text(subject))
 
 
-def make_truth(folder: Path, pair: Pair, frames: int) -> None:
-    """Write one pair's files."""
-    video, other, arrays = truth_files(folder, pair.name)
-    body, identity = pair.source.body, pair.source.identity
-    states = pair.driving.body.states(frames)
+def _make_truth(folder: Path, pair: Pair, frames: int) -> None:
+    video, other, arrays = _truth_files(folder, pair.name)
+    body, states = pair.source.body, pair.driving.body.states(frames)
     states = states - states[0]
-    displacement = _write_clip(video, film(body, states, _seed(identity, _SCATTERERS)), body)
-    _write_clip(other, film(body, states, _seed(identity, _OTHER)), body)
-    _save(
-        arrays,
-        displacement=displacement,
-        sector=body.probe.sector(),
-        keypoints=landmark_pixels(body, states),
-        keypoint_names=np.array(body.keypoint_names),
-    )
+    displacement = _write_clip(video, film(body, states, _seed(pair.source, _SCATTERERS)), body)
+    _write_clip(other, film(body, states, _seed(pair.source, _OTHER)), body)
+    keypoints, names = body.landmark_pixels(states), np.array(body.keypoint_names)
+    truth = {"displacement": displacement, "sector": body.probe.sector()}
+    _save(arrays, **truth, keypoints=keypoints, keypoint_names=names)
 
 
-def _seed(identity: Identity, use: int) -> int:
-    return int(np.random.SeedSequence(identity.stream(use)).generate_state(1)[0])
+def _seed(subject: Subject, use: int) -> int:
+    stream = np.random.SeedSequence([subject.seed, subject.number, use])
+    return int(stream.generate_state(1)[0])
 
 
 def _write_clip(path: Path, shots: Iterable[Shot], body: Body) -> NDArray[np.float32]:
@@ -228,38 +253,34 @@ def _write_clip(path: Path, shots: Iterable[Shot], body: Body) -> NDArray[np.flo
 def _save(path: Path, **arrays: Any) -> None:
     """Write a .npz file with light compression: numpy's own level takes eight times as long, a
     third of a clip's whole time, and saves 6 % of the size."""
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
-    ):
+    with atomic_path(path) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED, True, 1) as file:
         for name, array in arrays.items():
             with file.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.asarray(array))
 
 
-def write_tables(
+def _write_tables(
     folder: Path, subjects: Sequence[Subject], pairs: Sequence[Pair], frames: int
 ) -> None:
     """keypoints.csv, truth/pairs.csv, and clips.csv last: with it the folder is a dataset."""
     clips = [["clip", "subject", "group", "split", "crop"]]
     labels = [["video", "frame", "keypoint", "x", "y", "visible"]]
     for subject in subjects:
-        clip, body, identity = f"clips/{subject.name}.mkv", subject.body, subject.identity
-        clips.append([clip, subject.name, identity.anatomy, identity.split, ""])
-        for frame, points in enumerate(landmark_pixels(body, body.states(frames))):
+        clip, body = f"clips/{subject.name}.mkv", subject.body
+        clips.append([clip, subject.name, subject.anatomy, subject.split, ""])
+        for frame, points in enumerate(body.landmark_pixels(body.states(frames))):
             for keypoint, (x, y) in zip(body.keypoint_names, points, strict=True):
                 labels.append([clip, str(frame), keypoint, f"{x:.3f}", f"{y:.3f}", "1"])
     _write_csv(folder / "keypoints.csv", labels)
     if pairs:
         rows = [["pair", "source", "driving", "split"]]
         for pair in pairs:
-            ends = [f"clips/{subject.name}.mkv" for subject in (pair.source, pair.driving)]
-            rows.append([pair.name, *ends, pair.source.identity.split])
+            ends = [f"clips/{subject.name}.mkv" for subject in pair]
+            rows.append([pair.name, *ends, pair.source.split])
         _write_csv(folder / "truth" / "pairs.csv", rows)
     _write_csv(folder / "clips.csv", clips)
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text := io.StringIO(), lineterminator="\n").writerows(rows)
     atomic_write_text(path, text.getvalue())

@@ -7,50 +7,86 @@ radians; breathing: points).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
 
 import numpy as np
 
-from .arrays import FloatArray
-from .flow import Stream, circle_distance, ellipse_distance, push, ramp, turn
-from .manoeuvre import breathing, strain, sway
-from .paint import Canvas
-from .pelvic_shape import PelvicShape
+from .body import Body
+from .courses import Valsalva, sway
+from .motion import Pose, Velocity, ellipse_distance, face_distance, hold, push, turn
 from .pelvic_tissue import paint
-from .tissue_map import Grid, Motion, Pose
+from .probe import PERSISTENCE, Display, FloatArray, Point, Probe, Range, Seed, evenly
 
 NECK, EDGE = slice(0, 2), slice(2, 4)
+LEVATOR, ROTATION, PROBE_ANGLE, BREATH = 4, 5, 6, 7
 _REACH = np.array([15.5, 23.0])
 _BEHIND = np.array([8.0, 3.0])  # mm from the neck: most of what moves is behind it
 _SPILL = 0.65  # share of the push that returns beside the midsagittal plane
 _TURN_REACH = 10.0
 _LEVATOR_REACH = np.array([13.0, 13.0])
 _BREATH_REACH = np.array([45.0, 30.0])
-LEVATOR, ROTATION, PROBE_ANGLE, BREATH = 4, 5, 6, 7
+_APART = (("neck", "meatus"), ("verge", "junction"), ("neck", "edge"))
 
 
-class Pelvic(PelvicShape):
-    """A subject as a Body (body.py)."""
+@dataclass(frozen=True)
+class PelvicParameters:
+    """One subject. Lengths in mm, angles in degrees; ranges are wider than the population."""
 
+    probe: Probe
+    display: Display
+    edge: Point  # lower edge of the symphysis, the keypoint `symphysis`
+    symphysis: Annotated[tuple[float, float], Range(3, 80)]  # length, thickness
+    symphysis_angle: Annotated[float, Range(-180, 180)]  # of its axis above the horizontal
+    neck: Point  # bladder neck at rest, the other keypoint
+    bladder: Annotated[tuple[float, float], Range(3, 100)]  # length, width
+    bladder_angle: Annotated[float, Range(-180, 180)]  # of its axis from the vertical
+    wall: Annotated[float, Range(0.5, 20)]  # of the bladder
+    urethra: Annotated[float, Range(1, 40)]  # width
+    meatus: Point  # the urethra's end near the face
+    junction: Point  # anorectal junction
+    verge: Point  # the anal canal's end near the face
+    anorectal: Annotated[float, Range(30, 180)]  # angle between canal and rectum
+    hiatus: Annotated[float, Range(5, 150)]  # symphysis to levator; on record only (see junction)
+    fat: Annotated[float, Range(0, 40)]  # thickness of the layer under the skin
+    manoeuvre: Valsalva
+    seed: Seed  # of tissue grain
+
+
+class Pelvic(Body):
+    """A subject's pelvic floor."""
+
+    Parameters = PelvicParameters
     keypoint_names = ("bladder_neck", "symphysis")
     node = 1.25  # with 2.0 the field is off by pixels between the symphysis and what passes it
 
-    def tissue(self, grid: Grid) -> Canvas:
-        return paint(self, grid)
+    def __init__(self, parameters: PelvicParameters) -> None:
+        p = parameters
+        super().__init__(p, np.array([p.neck, p.edge]))
+        self.neck, self.edge = self.rest
+        # The axis runs up and to the left; the edge is the ellipse's lower right end.
+        angle, half_axes = float(np.radians(p.symphysis_angle)), np.array(p.symphysis) / 2
+        centre = self.edge - half_axes[0] * np.array([np.cos(angle), np.sin(angle)])
+        self.bone = centre, half_axes, angle
+        self.levator_rest = np.array(p.junction) + np.array([7.0, 3.0])
+        self.deep = np.array([self.neck[0] + 10, 0.95 * p.probe.depth])
+
+    tissue = paint
 
     def impossible(self, state: FloatArray) -> str | None:
-        target = self._pose(state).remove(self.landmarks(state)[0])
-        bone, _ = ellipse_distance(target, self.bone, self.bone_axes, self.bone_angle)
-        if bone < 5:
+        target = self.pose(state).remove(self.landmarks(state)[0])
+        if ellipse_distance(target, *self.bone)[0] < 5:
             return "the bladder neck (neck) is pressed into the symphysis (edge, symphysis)"
-        if np.hypot(target[0], target[1] + self.probe.radius) - self.probe.radius < 12:
+        if self.probe.to_polar(target)[0] < 12:
             return "the bladder neck (neck) is pressed into the probe"
         return None
 
     def states(self, frames: int) -> FloatArray:
-        m, mm = self.parameters.manoeuvre, self.mm_per_point
-        time = np.linspace(0, 1, frames)
-        effort = strain(time, m.start, m.peak, m.release, m.left)
+        m, time = self.parameters.manoeuvre, np.linspace(0, 1, frames)
+        effort = m.strain(time)
         # The neck travels on an arc about the edge, nearer to the probe and to the dorsal side.
         arm = self.neck - self.edge
         reach, angle = np.hypot(*arm), float(np.arctan2(arm[1], arm[0]))
@@ -58,28 +94,23 @@ class Pelvic(PelvicShape):
         end = self.edge + np.array([across, reach * np.sin(angle) - m.descent])
         state = np.zeros((frames, 8))
         path = _arc(self.edge, self.neck, end)
-        state[:, NECK] = np.array([path(e) for e in effort]) - self.neck
         state[:, LEVATOR] = m.levator * effort
         state[:, ROTATION] = np.radians(m.rotation) * effort
-        state[:, BREATH] = breathing(time, m.breath, m.breaths, effort)
+        state[:, BREATH] = m.breathing(time)
         state[:, EDGE], state[:, PROBE_ANGLE] = sway(m.seed, time, m.sway, m.tilt)
         # In the picture the neck is carried along by the probe's sway.
-        for row in state:
-            pose_of = Pose(float(row[PROBE_ANGLE]), self.edge, row[EDGE])
-            row[NECK] = pose_of.place(self.neck + row[NECK]) - self.neck
-        lengths = [0, 1, 2, 3, LEVATOR, BREATH]
-        state[:, lengths] /= mm
+        for row, share in zip(state, effort, strict=True):
+            pose = Pose(float(row[PROBE_ANGLE]), self.edge, row[EDGE])
+            row[NECK] = pose.place(self.neck + (path(share) - self.neck)) - self.neck
+        state[:, [0, 1, 2, 3, LEVATOR, BREATH]] /= self.mm_per_point
         return state
 
     def out_of_plane(self, frames: int) -> FloatArray:
         m = self.parameters.manoeuvre
-        time = np.linspace(0, 1, frames)
-        return m.out_of_plane * strain(time, m.start, m.peak, m.release, m.left)
+        return m.out_of_plane * m.strain(np.linspace(0, 1, frames))
 
-    def motion(self, state: FloatArray) -> Motion:
-        mm = self.mm_per_point
-        pose = self._pose(state)
-        target = pose.remove(self.landmarks(state)[0])
+    def velocity(self, state: FloatArray) -> Velocity:
+        mm, target = self.mm_per_point, self.pose(state).remove(self.landmarks(state)[0])
         path = _arc(self.edge, self.neck, target)
         levator = mm * float(state[LEVATOR]) * np.array([0.45, -0.9])
         breath = np.array([0.2, 1.0]) * mm * float(state[BREATH])
@@ -87,7 +118,7 @@ class Pelvic(PelvicShape):
         # A longer way takes more tissue with it.
         reach = _REACH + 0.1 * float(np.linalg.norm(target - self.neck))
 
-        def around(points: FloatArray, time: float) -> Stream:
+        def around(points: FloatArray, time: float) -> FloatArray:
             return (
                 turn(points, path(time), rotation, _TURN_REACH)
                 + push(points, self.levator_rest + time * levator, levator, _LEVATOR_REACH, _SPILL)
@@ -101,25 +132,78 @@ class Pelvic(PelvicShape):
             # The field is linear in the push. Two trials give the push that carries the neck along
             # its path, whatever else moves.
             here = neck[:, None]
-            rest = self._held(here, around(here, time)).v[:, 0]
-            trials = [
-                self._held(here, push(here, centre, unit, reach, _SPILL)).v for unit in np.eye(2)
-            ]
-            across = np.concatenate(trials, axis=1)
-            move = np.linalg.solve(across, wanted - rest)
+            rest = self._held(here, around(here, time))[:, 0]
+            trials = [self._held(here, push(here, centre, u, reach, _SPILL)) for u in np.eye(2)]
+            move = np.linalg.solve(np.concatenate(trials, axis=1), wanted - rest)
             all_of_it = push(points, centre, move, reach, _SPILL) + around(points, time)
-            return self._held(points, all_of_it).v
+            return self._held(points, all_of_it)
 
-        return Motion(velocity, pose)
+        return velocity
 
-    def _held(self, points: FloatArray, stream: Stream) -> Stream:
-        """Nothing moves in the bone or at the probe's face."""
-        bone = ellipse_distance(points, self.bone, self.bone_axes, self.bone_angle)
-        face = circle_distance(points, np.array([0, -self.probe.radius]), self.probe.radius)
-        return ramp(*face, 16.0).hold(ramp(*bone, 13.0).hold(stream))
+    def _held(self, points: FloatArray, stream: FloatArray) -> FloatArray:
+        """The velocity of a stream when nothing moves in the bone or at the probe's face."""
+        stream = hold(stream, ellipse_distance(points, *self.bone), 13.0)
+        return hold(stream, face_distance(points, self.probe.radius), 16.0)[1:]
 
-    def _pose(self, state: FloatArray) -> Pose:
+    def pose(self, state: FloatArray) -> Pose:
         return Pose(float(state[PROBE_ANGLE]), self.edge, self.mm_per_point * state[EDGE])
+
+    @staticmethod
+    def unfit(parameters: PelvicParameters) -> str | None:
+        p, m = parameters, parameters.manoeuvre
+        for one, other in _APART:
+            way = math.dist(getattr(p, one), getattr(p, other))
+            if way < 5:
+                return f"{one} and {other} are {way:.1f} mm apart: 5 mm is the least"
+        if p.junction[1] < 8:
+            return f"junction is at depth {p.junction[1]:g} mm: it must be at least 8 mm deep"
+        if not m.start < m.peak < m.release:
+            return (
+                f"manoeuvre.start {m.start:g}, manoeuvre.peak {m.peak:g}, manoeuvre.release "
+                f"{m.release:g}: they must come in this order"
+            )
+        return None
+
+    @staticmethod
+    def draw(rng: np.random.Generator) -> PelvicParameters:
+        between = partial(evenly, rng)
+        depth = between(72, 95)
+        probe = Probe(
+            frequency=between(3.5, 6.0), radius=between(40, 60), angle=between(70, 88), depth=depth,
+            zoom=between(0.3, 1.0), focus=between(0.4, 0.65) * depth, axial=between(0.5, 0.7),
+            lateral=between(1.1, 1.6),
+        )  # fmt: skip
+        dynamic_range = between(53, 60)
+        persistence = PERSISTENCE[rng.integers(3)]
+        display = Display(
+            dynamic_range=dynamic_range, white=between(23, 29), gamma=between(1.15, 1.7),
+            noise=between(52, 62), gain=between(0.17, 0.29), persistence=persistence,
+            frame_rate=between(15, 30),
+        )  # fmt: skip
+        edge = (between(-20, -10), between(17, 26))
+        neck = (round(edge[0] + between(8, 17), 3), round(edge[1] + between(20, 28), 3))
+        thick = between(12, 18)
+        length = between(30, 38)
+        descent = round(float(np.clip(rng.gamma(4.0, 17 / 4.0), 1.5, 27)), 3)
+        severity = descent / 17
+        junction = (round(neck[0] + between(20, 27), 3), round(neck[1] + between(-6, 2), 3))
+        manoeuvre = Valsalva(
+            start=between(0.06, 0.18), peak=between(0.42, 0.58), release=between(0.82, 0.97),
+            left=between(0.0, 0.35), descent=descent, opening=between(4, 12) * min(severity, 2.0),
+            rotation=round(float(np.clip(rng.normal(32, 18) * severity**0.5, 0, 85)), 3),
+            levator=round(float(np.clip(rng.normal(9, 4) * severity**0.5, 0, 20)), 3),
+            breath=between(0.3, 1.6), breaths=between(0.6, 1.8), sway=between(1.0, 4.0),
+            tilt=between(1.0, 4.0), out_of_plane=between(0.0, 1.2),
+            seed=int(rng.integers(2**31)),
+        )  # fmt: skip
+        # In the order of the fields.
+        bone = edge, (length, thick), between(20, 40)
+        bladder = neck, (between(20, 46), between(12, 38)), between(-28, 8), between(3, 5)
+        urethra = between(10, 14), (round(edge[0] + between(15, 21), 3), between(5, 8))
+        verge = (round(junction[0] + between(-2, 6), 3), between(3, 5))
+        behind = junction, verge, between(95, 125), between(45, 55), between(6, 11)
+        seed = int(rng.integers(2**31))
+        return PelvicParameters(probe, display, *bone, *bladder, *urethra, *behind, manoeuvre, seed)
 
 
 def _arc(pivot: FloatArray, start: FloatArray, end: FloatArray) -> Callable[[float], FloatArray]:

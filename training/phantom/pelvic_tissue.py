@@ -2,103 +2,91 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from .arrays import FloatArray
-from .paint import Canvas, band, curve, within
-from .pelvic_shape import PelvicShape
-from .tissue_map import Grid
+from .paint import Canvas, Grid, band, curve, within
 
-FLUID = -45.0
-"""Echogenicity of urine: what is seen there is noise and the beam's flanks."""
+_FLUID = -45.0  # echogenicity of urine: what is seen there is noise and the beam's flanks
 _BONE_LOSS = 6.0  # dB per mm there and back: a haze is left behind its edges
 _HAZE = 31.0  # dB: reverberation under the bladder's near wall, above urine
 
 
-def paint(body: PelvicShape, grid: Grid) -> Canvas:
-    """The tissue of a subject at rest."""
+def paint(body: Any, grid: Grid) -> Canvas:
+    """The tissue of a `Pelvic` at rest."""
     p = body.parameters
-    canvas = Canvas(grid)
-    rng = np.random.default_rng([p.seed, 1])
+    canvas = Canvas(grid, np.random.default_rng([p.seed, 1]))
     x, z = canvas.points[..., 0], canvas.points[..., 1]
     face = np.hypot(x, z + p.probe.radius) - p.probe.radius  # depth under the skin
 
     # The ground: connective tissue and fat, brighter to the right, in strands round the canal.
-    canvas.echo += -5 + 4 * canvas.grain(rng, 16, 9, 0.5) + 2.5 * canvas.grain(rng, 5, 3, 0.7)
-    strands = canvas.grain(rng, 14, 1.6, np.radians(rng.uniform(28, 48)))
-    canvas.add(_side(x, 14, 8), 3.0 + 4.0 * np.abs(strands) ** 1.5)
-    canvas.add(_side(-x, 20, 8), 2.0 + 2.5 * canvas.grain(rng, 9, 2.0, -0.5))
-    deep = np.clip((z - 50) / 25, 0, 1)
-    canvas.add(deep, -5 + 4 * canvas.grain(rng, 20, 3, 0.05))
+    canvas.echo += -5 + 4 * canvas.grain(16, 9, 0.5) + 2.5 * canvas.grain(5, 3, 0.7)
+    strands = canvas.grain(14, 1.6, np.radians(canvas.rng.uniform(28, 48)))
+    canvas.add(np.clip((x - 14) / 8, 0, 1), 3.0 + 4.0 * np.abs(strands) ** 1.5)
+    canvas.add(np.clip((-x - 20) / 8, 0, 1), 2.0 + 2.5 * canvas.grain(9, 2.0, -0.5))
+    canvas.add(np.clip((z - 50) / 25, 0, 1), -5 + 4 * canvas.grain(20, 3, 0.05))
 
-    canvas.distort(rng, 0.9, np.stack([body.neck, body.edge]))
-    _organs(body, canvas, rng)
-    _anorectum(body, canvas, rng)
-    _urethra(body, canvas, rng)
-    _bladder(body, canvas, rng)
-    _symphysis(body, canvas, rng)
+    canvas.distort(0.9, np.stack([body.neck, body.edge]))
+    _organs(body, canvas)
+    _anorectum(body, canvas)
+    _urethra(body, canvas)
+    _bladder(body, canvas)
+    _symphysis(body, canvas)
 
     # Skin, the fat beneath it, and the probe's cover.
     fat = within(face - p.fat, 2.5)
-    canvas.lay(0.75 * fat, 2 + 2.5 * canvas.grain(rng, 10, 1.2, 0.0))
+    canvas.lay(0.75 * fat, 2 + 2.5 * canvas.grain(10, 1.2, 0.0))
     canvas.lay(within(face - 2.2, 1.0), -8.0)
     canvas.lay(band(face - 1.4, 0.7), 7.0)
     canvas.lay(within(face - 0.5, 0.4), 12.0)
     return canvas
 
 
-def _side(x: FloatArray, start: float, soft: float) -> FloatArray:
-    return np.clip((x - start) / soft, 0, 1)
-
-
-def _organs(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> None:
+def _organs(body: Any, canvas: Canvas) -> None:
     """Vagina: a stripe behind the urethra; cervix: a grey mass behind the bladder; gut: deep, with
     bright air that casts a dirty shadow."""
-    p = body.parameters
-    neck, junction = body.neck, np.array(p.junction)
+    p, rng = body.parameters, canvas.rng
     entry = np.array([(p.meatus[0] + p.verge[0]) / 2, 4.0])
-    middle = (neck + junction) / 2 + np.array([1.0, 0.0])
+    middle = (body.neck + np.array(p.junction)) / 2 + np.array([1.0, 0.0])
     top = middle + np.array([-2.0, 22.0])
     vagina = curve([entry, (entry + middle) / 2 + np.array([1.5, 0]), middle, top])
     gap = canvas.stroke(vagina)
-    canvas.lay(0.8 * within(gap - 3.4, 1.5), -7 + 1.5 * canvas.grain(rng, 6, 2, 1.4))
+    canvas.lay(0.8 * within(gap - 3.4, 1.5), -7 + 1.5 * canvas.grain(6, 2, 1.4))
     canvas.lay(0.9 * band(gap, 0.8, 0.8), 6.0)
     mass = top + np.array([6.0, 10.0])
-    cervix = canvas.ellipse(mass, np.array([13.0, 17.0]), float(rng.uniform(-0.4, 0.4)))
-    canvas.lay(0.8 * within(cervix, 3.0), -6 + 2 * canvas.grain(rng, 5, 4, 0.3))
+    cervix = canvas.ellipse(mass, np.array([13.0, 17.0]), rng.uniform(-0.4, 0.4))
+    canvas.lay(0.8 * within(cervix, 3.0), -6 + 2 * canvas.grain(5, 4, 0.3))
     canvas.add(band(cervix, 1.2, 1.2), 5.0)
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(rng.integers(1, 4)):
         at = np.array([rng.uniform(-12, 34), rng.uniform(0.78, 0.93) * p.probe.depth])
-        air = canvas.ellipse(at, np.array([rng.uniform(4, 9), 1.4]), float(rng.uniform(-0.4, 0.4)))
-        canvas.lay(within(air, 1.0), 15 + 3 * canvas.grain(rng, 3, 1, 0.0), 1.2)
+        air = canvas.ellipse(at, np.array([rng.uniform(4, 9), 1.4]), rng.uniform(-0.4, 0.4))
+        canvas.lay(within(air, 1.0), 15 + 3 * canvas.grain(3, 1, 0.0), 1.2)
 
 
-def _anorectum(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> None:
+def _anorectum(body: Any, canvas: Canvas) -> None:
     """Canal: dark sphincter about bright mucosa; behind it the levator plate as a bright sling."""
     p = body.parameters
     verge, junction = np.array(p.verge), np.array(p.junction)
     along = (verge - junction) / np.linalg.norm(verge - junction)
-    turn = np.radians(p.anorectal)
-    away = np.array(
-        [along[0] * np.cos(turn) - along[1] * np.sin(turn),
-         along[0] * np.sin(turn) + along[1] * np.cos(turn)]
-    )  # fmt: skip
+    c, s = np.cos(np.radians(p.anorectal)), np.sin(np.radians(p.anorectal))
+    away = np.array([along[0] * c - along[1] * s, along[0] * s + along[1] * c])
     bend = (verge + junction) / 2 + np.array([-1.5, 0])
     rectum = curve([verge, bend, junction, junction + 14 * away, junction + 30 * away])
     gap = canvas.stroke(rectum)
-    canvas.lay(0.85 * within(gap - 6.5, 1.5), 3 + 2 * canvas.grain(rng, 5, 1.5, 1.2))
+    canvas.lay(0.85 * within(gap - 6.5, 1.5), 3 + 2 * canvas.grain(5, 1.5, 1.2))
     canvas.lay(0.9 * band(gap - 3.6, 2.2, 1.0), -13.0)
-    canvas.lay(0.8 * within(gap - 1.6, 1.0), 3 + 3 * canvas.grain(rng, 3, 1, 1.2))
+    canvas.lay(0.8 * within(gap - 1.6, 1.0), 3 + 3 * canvas.grain(3, 1, 1.2))
     # The levator: from behind the junction towards the coccyx, a ribbon of bright fibres.
     start = body.levator_rest
-    toward = np.array([np.cos(np.radians(rng.uniform(18, 34))), 0.42])
+    toward = np.array([np.cos(np.radians(canvas.rng.uniform(18, 34))), 0.42])
     plate = curve([start - np.array([3.0, 7.0]), start, start + 16 * toward, start + 34 * toward])
     sheet = canvas.stroke(plate)
-    canvas.lay(0.9 * within(sheet - 3.6, 1.4), 8 + 4 * canvas.grain(rng, 12, 1.3, 0.45))
+    canvas.lay(0.9 * within(sheet - 3.6, 1.4), 8 + 4 * canvas.grain(12, 1.3, 0.45))
     canvas.add(band(sheet - 5.2, 1.2, 1.0), -8.0)
 
 
-def _urethra(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> None:
+def _urethra(body: Any, canvas: Canvas) -> None:
     """A dark core in a grey sheath, from the neck to the meatus."""
     p = body.parameters
     meatus = np.array(p.meatus)
@@ -106,13 +94,13 @@ def _urethra(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> Non
     line = curve([body.neck, bend, meatus])
     gap = canvas.stroke(line)
     half = p.urethra / 2
-    canvas.lay(0.85 * within(gap - half, 1.6), -3 + 2 * canvas.grain(rng, 7, 1.5, 1.5))
-    canvas.lay(0.9 * within(gap - 0.52 * half, 1.6), -14 + 2 * canvas.grain(rng, 6, 1.5, 1.5))
+    canvas.lay(0.85 * within(gap - half, 1.6), -3 + 2 * canvas.grain(7, 1.5, 1.5))
+    canvas.lay(0.9 * within(gap - 0.52 * half, 1.6), -14 + 2 * canvas.grain(6, 1.5, 1.5))
     canvas.add(band(gap - half, 1.0, 1.0), 5.0)
     canvas.lay(0.5 * band(gap, 0.5, 0.6), -4.0)
 
 
-def _bladder(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> None:
+def _bladder(body: Any, canvas: Canvas) -> None:
     """Urine in a wall; the neck is its lowest point, drawn out to a funnel."""
     p = body.parameters
     tilt = np.radians(p.bladder_angle)
@@ -125,24 +113,23 @@ def _bladder(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> Non
     across = u[..., 1] / (half[1] * (1 + 0.28 * along))
     turn, uneven = np.arctan2(across, -along), np.clip((1 + along) / 2, 0, 1)
     for n in (2, 3, 4):
-        uneven_by = float(rng.uniform(0, 0.2 / n)), float(rng.uniform(0, 2 * np.pi))
-        across = across * (1 + uneven * uneven_by[0] * np.cos(n * turn + uneven_by[1]))
+        amount, phase = canvas.rng.uniform(0, 0.2 / n), canvas.rng.uniform(0, 2 * np.pi)
+        across = across * (1 + uneven * amount * np.cos(n * turn + phase))
     gap = (np.hypot(along, across) - 1) * float(half.mean())
     wall = band(gap - p.wall / 2, p.wall, 0.8)
-    canvas.lay(0.9 * wall, -1 + 2 * canvas.grain(rng, 6, 2, 0.0))
+    canvas.lay(0.9 * wall, -1 + 2 * canvas.grain(6, 2, 0.0))
     canvas.add(band(gap - 0.3, 0.8, 0.6), 6.0)
     haze = np.exp(-np.maximum(u[..., 0] + half[0], 0) / 14).astype(np.float32)
-    canvas.lay(within(gap, 0.5), FLUID + _HAZE * haze, 0.02)
+    canvas.lay(within(gap, 0.5), _FLUID + _HAZE * haze, 0.02)
 
 
-def _symphysis(body: PelvicShape, canvas: Canvas, rng: np.random.Generator) -> None:
+def _symphysis(body: Any, canvas: Canvas) -> None:
     """Cartilage in a bright capsule; bone behind, in whose shadow nothing is seen."""
-    axes, centre, angle = body.bone_axes, body.bone, body.bone_angle
-    gap = canvas.ellipse(centre, axes, angle)
-    canvas.lay(within(gap - 1.0, 1.2), -7 + 2.5 * canvas.grain(rng, 8, 2.5, angle), 0.5)
-    core = canvas.ellipse(centre, axes * 0.55, angle)
-    canvas.add(within(core, 3.0), 6.0)
-    canvas.lay(band(gap - 0.6, 1.4, 0.9), 8 + 2 * canvas.grain(rng, 6, 1.5, angle))
+    centre, axes, angle = body.bone
+    gap = canvas.ellipse(*body.bone)
+    canvas.lay(within(gap - 1.0, 1.2), -7 + 2.5 * canvas.grain(8, 2.5, angle), 0.5)
+    canvas.add(within(canvas.ellipse(centre, axes * 0.55, angle), 3.0), 6.0)
+    canvas.lay(band(gap - 0.6, 1.4, 0.9), 8 + 2 * canvas.grain(6, 1.5, angle))
     # The pubic bone under it: the deep half of the oval and what lies beyond.
     turned = np.array([-np.sin(angle), np.cos(angle)])
     depth = (canvas.points - centre) @ turned - 0.35 * axes[1]

@@ -1,4 +1,5 @@
-"""The probe and the picture: where range, angle, millimetres and pixels meet.
+"""What all subjects share: ranges of parameters, the probe, the display; and where range, angle,
+millimetres and pixels meet.
 
 Convention: millimetres (x right, z away from the probe), origin at the middle of the probe's face;
 pixels (column, row), 0 = centre of the first pixel; a curved array's lines fan out from the centre
@@ -7,19 +8,31 @@ of its face, at z = -radius.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import FloatArray
-from .ranges import Range
+FloatArray = NDArray[np.float64]
+Raster = NDArray[np.float32]
+"""(rows, columns), of echogenicity, attenuation or an envelope."""
 
 SIZE = 256
 """Side of a phantom's picture, in pixels."""
-SOUND = 1.54
-"""Speed of sound in soft tissue, mm per microsecond."""
+
+
+class Range(NamedTuple):
+    """In ``Annotated[float, Range(10, 300)]``: every number of the field is from low to high."""
+
+    low: float
+    high: float
+
+
+_PLACE = object()
+Point = Annotated[tuple[float, float], _PLACE]
+"""x and z in mm, from the middle of the probe's face; it must lie before the probe."""
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 
 @dataclass(frozen=True)
@@ -51,19 +64,14 @@ class Probe:
         return 2 * (self.radius + self.depth) * float(np.sin(self.half_angle))
 
     @property
-    def height(self) -> float:
-        """The sector's height, mm."""
-        return self.depth - self.top
-
-    @property
     def mm_per_pixel(self) -> float:
-        large, small = max(self.width, self.height), min(self.width, self.height)
-        return (large + self.zoom * (small - large)) * 1.02 / SIZE
+        sides = self.width, self.depth - self.top
+        return (max(sides) + self.zoom * (min(sides) - max(sides))) * 1.02 / SIZE
 
     @property
     def wavelength(self) -> float:
-        """mm."""
-        return SOUND / self.frequency
+        """In soft tissue, where sound travels 1.54 mm per microsecond; mm."""
+        return 1.54 / self.frequency
 
     @property
     def corner(self) -> FloatArray:
@@ -105,7 +113,56 @@ class Probe:
         return self.inside(self.to_mm(pixel_grid()))
 
 
+@dataclass(frozen=True)
+class Display:
+    """The scanner's settings. Levels are relative to unshadowed tissue of 0 dB."""
+
+    dynamic_range: Annotated[float, Range(10, 150)]  # of the log compression, dB
+    white: Annotated[float, Range(-60, 100)]  # level that is shown as white, dB
+    gamma: Annotated[float, Range(0.1, 10)]  # of the grey curve; above 1 darkens the greys
+    noise: Annotated[float, Range(0, 200)]  # of the receiver, dB below tissue at the face
+    gain: Annotated[float, Range(-1, 2)]  # with depth, dB per mm
+    # Weights of this frame, the one before and the one before that; they sum to 1.
+    persistence: Annotated[tuple[float, float, float], Range(0, 1)]
+    frame_rate: Annotated[float, Range(1, 1000)]  # frames per second
+
+
+PERSISTENCE = (0.7, 0.3, 0.0), (0.6, 0.3, 0.1), (0.5, 0.3, 0.2)
+"""Of usual scanners."""
+
+
+def evenly(rng: np.random.Generator, low: float, high: float) -> float:
+    """A random number between two others, to three decimals."""
+    return round(float(rng.uniform(low, high)), 3)
+
+
 def pixel_grid() -> FloatArray:
     """Pixel coordinates (SIZE, SIZE, 2) of the picture."""
     line = np.arange(SIZE, dtype=np.float64)
     return np.stack(np.meshgrid(line, line), axis=-1)
+
+
+def out_of_range(part: Any, probe: Probe | None = None, above: str = "") -> str | None:
+    """What is wrong with the first value of a subject's parameters, dataclasses in them included,
+    that its annotation forbids; None if all are allowed."""
+    probe = probe or part.probe
+    hints = get_type_hints(type(part), include_extras=True)
+    for field in fields(part):
+        value, name = getattr(part, field.name), above + field.name
+        if is_dataclass(value):
+            if found := out_of_range(value, probe, f"{name}."):
+                return found
+            continue
+        (rule,) = hints[field.name].__metadata__
+        if rule is not _PLACE:
+            for number in value if isinstance(value, tuple) else (value,):
+                if not rule.low <= number <= rule.high:
+                    shown = f"{number:g}" if isinstance(number, float) else str(number)[:40]
+                    return f"{name} is {shown}: it must be from {rule.low:g} to {rule.high:.10g}"
+        elif not 0 < value[1] < probe.depth:
+            return f"{name} is at depth {value[1]:g} mm: it must be above 0 and below probe.depth"
+        elif abs(value[0]) > probe.width:
+            return f"{name} is {value[0]:g} mm beside the middle: far outside of the sector"
+    if isinstance(part, Display) and abs(sum(part.persistence) - 1) > 1e-6:
+        return f"{above}persistence sums to {sum(part.persistence):g}: it must sum to 1"
+    return None

@@ -1,39 +1,49 @@
-"""One subject of a phantom folder: its parameters, its clip and the truth about it."""
+"""One subject of a phantom folder: drawn, or read from a file that a user edited."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...runtime.support.dataclass_parser import StrictError, nearest, parse, plain
 from ...runtime.support.errors import InputError
-from .anatomies import ANATOMIES
-from .arrays import FloatArray
-from .body import Body, why_impossible
-from .probe import pixel_grid
-from .render import Renderer
+from ...runtime.support.progress import progress
+from .body import Body
+from .heart import Heart
+from .paint import Grid
+from .pelvic import Pelvic
+from .probe import out_of_range
 
-_GRAIN = 512  # displacements are kept to 1/512 px, which halves their files
-_TRIES = 200
+ANATOMIES: dict[str, type[Any]] = {"pelvic": Pelvic, "heart": Heart}
+"""Classes of `Body`, by what --anatomy calls them."""
 CHECKED_STATES = 33
 """States checked along a manoeuvre, however many frames the clip has."""
-_USUAL_FRAMES = 60  # a manoeuvre's, at the scanner's frame rate
+_TRIES = 200
+_LARGEST = 1 << 20  # bytes
+_MOST_ERROR = 0.25  # pixels, of the map of a state
+_TRIAL = 3.0  # mm, raster on which the tissue is painted for a trial
+_HINT = "subjects/NAME.json of any phantom folder shows what it must look like"
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Which subject: a drawn one follows from this alone."""
+class Subject:
+    """One subject. Speckle, noise and split follow from seed and number, as the parameters do where
+    they are drawn; its files have its name."""
 
     anatomy: str
     seed: int
     number: int
+    name: str
+    parameters: Any = None
 
     @property
-    def name(self) -> str:
-        return f"{self.anatomy}{self.seed}-{self.number:03d}"
+    def body(self) -> Body:
+        return ANATOMIES[self.anatomy](self.parameters)
 
     @property
     def split(self) -> str:
@@ -42,96 +52,105 @@ class Identity:
             return "test"
         return "val" if self.number % 10 == 7 else "train"
 
-    def stream(self, use: int) -> list[int]:
-        """The seed of one of this subject's random streams."""
-        return [self.seed, self.number, use]
 
-
-class Shot(NamedTuple):
-    """One frame: uint8 (SIZE, SIZE), and displacement float32 (SIZE, SIZE, 2) to the rest pose,
-    pixels."""
-
-    image: NDArray[np.uint8]
-    displacement: NDArray[np.float32]
+def draw_subject(anatomy: str, seed: int, number: int) -> Subject:
+    """The subject of that number, drawn again until its landmarks stay in the sector; InputError
+    if none of many draws does."""
+    name = f"{anatomy}{seed}-{number:03d}"
+    for attempt in range(_TRIES):
+        rng = np.random.default_rng([seed, number, 0, attempt])
+        subject = Subject(anatomy, seed, number, name, ANATOMIES[anatomy].draw(rng))
+        body = subject.body
+        if body.why_impossible(body.states(CHECKED_STATES)) is None:
+            return subject
+    raise InputError(f"no possible {anatomy} subject in {_TRIES} draws", "choose another --seed")
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One subject.
-
-    Attributes:
-        name: of its files.
-        identity: what its speckle and noise follow from, and the split it is in.
-        parameters: of its anatomy's type.
-    """
-
-    name: str
-    identity: Identity
-    parameters: Any
-
-    @property
-    def body(self) -> Body:
-        return ANATOMIES[self.identity.anatomy].body(self.parameters)
+class _Head:
+    anatomy: str
+    speckle: tuple[int, int]  # seed and number
 
 
-def draw_subject(identity: Identity) -> Subject:
-    """The subject of that identity, drawn again until its landmarks stay in the sector.
+def subject_text(subject: Subject) -> str:
+    """The content of a subject's file."""
+    head = {"anatomy": subject.anatomy, "speckle": [subject.seed, subject.number]}
+    return json.dumps({**head, **plain(subject.parameters)}, indent=2) + "\n"
+
+
+def read_subject(path: Path, frames: int) -> Subject:
+    """Read a subject's file, and check that the subject can be rendered in this many frames.
 
     Raises:
-        InputError: none of many draws did.
+        InputError: naming the file and the parameter at fault: it cannot be read, a parameter is
+            unknown, missing, of the wrong type or out of range, or nobody can be made like that.
     """
-    anatomy = ANATOMIES[identity.anatomy]
-    for attempt in range(_TRIES):
-        rng = np.random.default_rng([*identity.stream(0), attempt])
-        subject = Subject(identity.name, identity, anatomy.draw(rng))
-        body = subject.body
-        if why_impossible(body, body.states(CHECKED_STATES)) is None:
-            return subject
-    raise InputError(
-        f"no possible {identity.anatomy} subject in {_TRIES} draws", "choose another --seed"
-    )
+    if not re.fullmatch(r"\w[\w. -]*", path.stem):
+        raise InputError(
+            f"{path}: its name would be the clip's", "use letters, digits, _, . and - in its name"
+        )
+    data = _read(path)
+    try:
+        head = parse(_Head, {key: data.pop(key) for key in ("anatomy", "speckle") if key in data})
+        if (anatomy := ANATOMIES.get(head.anatomy)) is None:
+            close = nearest(head.anatomy, ANATOMIES)
+            hint = f"did you mean {close!r}?" if close else f"known: {', '.join(ANATOMIES)}"
+            raise StrictError("anatomy", f"{head.anatomy[:40]!r} is unknown", hint)
+        if not all(0 <= number < 2**32 for number in head.speckle):
+            raise StrictError("speckle", "its two numbers must be from 0 to 4294967295")
+        parameters = parse(anatomy.Parameters, data)
+    except StrictError as error:
+        raise InputError(f"{path}: {error}", error.hint or _HINT) from error
+    problem = out_of_range(parameters) or anatomy.unfit(parameters)
+    if problem is not None:
+        raise InputError(f"{path}: {problem}", "change it in that file")
+    subject = Subject(head.anatomy, *head.speckle, path.stem, parameters)
+    try:
+        # A length of zero that nobody thought of shows in a division.
+        hint = "look for lengths of zero, and for points that coincide"
+        with np.errstate(divide="raise", invalid="raise", over="raise"):
+            problem = _why_not(subject.body, frames)
+    except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
+        problem = f"nothing can be computed with these parameters ({error})"
+        raise InputError(f"{path}: {problem}", hint) from error
+    if problem is not None:
+        hint = "move what is named, make the manoeuvre smaller, or widen the probe's sector"
+        raise InputError(f"{path}: {problem}", hint)
+    return subject
 
 
-def film(
-    body: Body,
-    states: FloatArray,
-    scatterers: int,
-    noise: list[int] | None = None,
-    numbers: Sequence[int] | None = None,
-) -> Iterator[Shot]:
-    """Render a clip's states (T, Q) one after the other.
-
-    Args:
-        scatterers: their seed.
-        noise: seed of the receiver's noise. None for no noise and no slip out of the plane, as in
-            a true prediction.
-        numbers: render these frames only, in ascending order. Each must come after the two before
-            it, which persist in it.
-    """
-    renderer = Renderer(body, scatterers)
-    slips = body.out_of_plane(len(states)) if noise is not None else np.zeros(len(states))
-    grid = pixel_grid()
-    greys: list[NDArray[np.float32]] = []
-    weights = _persistence(body, len(states))
-    for number in range(len(states)) if numbers is None else numbers:
-        rng = None if noise is None else np.random.default_rng([*noise, number])
-        view = renderer.view(states[number], float(slips[number]), rng)
-        greys = [body.display.grey(view.envelope), *greys[:2]]
-        shown = sum(w * greys[min(i, len(greys) - 1)] for i, w in enumerate(weights))
-        displacement = np.rint((view.rest - grid) * _GRAIN) / _GRAIN
-        yield Shot(renderer.convert(shown), displacement.astype(np.float32))
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        fault = "is not a file" if path.exists() else "does not exist"
+        raise InputError(f"{path} {fault}", "check the path after --subject")
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
+        data = json.loads(text) if len(text) <= _LARGEST else "larger than 1 MiB"
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}", _HINT) from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path} is not a subject: it must hold a small JSON object", _HINT)
+    return data
 
 
-def _persistence(body: Body, frames: int) -> NDArray[np.float32]:
-    """Weights of this frame and the two before it: the latter weigh less where few frames show the
-    whole manoeuvre, because they are further apart in time."""
-    weights = np.array(body.display.persistence, np.float32)
-    weights[1:] *= min(1.0, frames / _USUAL_FRAMES)
-    weights[0] = 1 - weights[1:].sum()
-    return weights
-
-
-def landmark_pixels(body: Body, states: FloatArray) -> NDArray[np.float32]:
-    """Where the keypoints are, float32 (T, P, 2), pixels."""
-    places = np.stack([body.landmarks(state) for state in states])
-    return np.asarray(body.probe.to_pixels(places), np.float32)
+def _why_not(body: Body, frames: int) -> str | None:
+    """Why a body cannot be rendered; None if it can."""
+    for count in (frames, CHECKED_STATES):
+        states = body.states(count)
+        if (problem := body.why_impossible(states)) is not None:
+            return f"{problem} of {count}"
+    for number, state in enumerate(progress(states, label="checking the manoeuvre")):
+        if not (error := body.map_error(state)) <= _MOST_ERROR:
+            return (
+                f"the tissue would be torn in frame {number} of {CHECKED_STATES}: its motion is "
+                f"off by {error:.2f} pixels"
+            )
+    probe = body.probe
+    low, high = np.array([-probe.width / 2, probe.top]), np.array([probe.width / 2, probe.depth])
+    tissue = body.tissue(Grid.over(low, high, _TRIAL))
+    if not (np.isfinite(tissue.echo).all() and np.isfinite(tissue.loss).all()):
+        return "its tissue cannot be painted"
+    return None

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
@@ -33,57 +33,62 @@ _counter: Synchronized[int] | None = None  # in a worker: the frames that all of
 
 
 def run(tasks: Sequence[Task], workers: int, frames: int, label: str) -> None:
-    """Run tasks in processes of one thread each; the first error ends all.
-
-    Args:
-        frames: how many calls of :func:`tick` the tasks make, for the progress bar.
-
-    Raises:
-        SonomimeError: a process was killed. What a task raises passes unchanged.
-    """
+    """Run tasks in processes of one thread each; the first error ends all, and passes unchanged.
+    SonomimeError if a process is killed. ``frames``: how often the tasks :func:`tick`."""
     context = get_context("spawn")
     counter: Synchronized[int] = context.Value("q", 0)
     watched, held = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(min(workers, len(tasks)), context, _start, (watched, counter))
     try:
-        with _for_workers():
-            pending = {pool.submit(task, *arguments) for task, arguments in tasks}
-            # Wakes the pool once more: it watches only processes it knew when it was last woken.
-            pool.submit(int)
+        # In a thread: a signal interrupts the main one, and half-started processes would complain.
+        with ThreadPoolExecutor(1) as starter:
+            pending = starter.submit(_submit, pool, tasks).result()
         for _ in progress(_frames(pending, counter), total=frames, label=label):
             pass
     except BrokenProcessPool as error:
-        held.close()
         raise SonomimeError(
             "a worker process died: it was killed, perhaps for lack of memory",
             "give the command again with fewer --workers: finished files stay",
         ) from error
-    except BaseException:
-        held.close()
-        raise
     finally:
-        pool.shutdown(cancel_futures=True)
         held.close()
+        pool.shutdown(cancel_futures=True)
         watched.close()
 
 
 def tick() -> None:
-    """A frame is done."""
+    """In a worker: say that a frame is done."""
     if _counter is not None:
         with _counter.get_lock():
             _counter.value += 1
 
 
-def _frames(pending: set[Future[None]], counter: Synchronized[int]) -> Iterator[None]:
+def _submit(pool: ProcessPoolExecutor, tasks: Sequence[Task]) -> set[Future[None]]:
+    """Start the processes. They inherit this thread's mask of signals, and use one thread for
+    linear algebra: with more of them the last bit of a result varies."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = {name: os.environ[name] for name in _THREADS if name in os.environ}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        pending = {pool.submit(task, *arguments) for task, arguments in tasks}
+        # Wakes the pool once more: it watches only processes it knew when it was last woken.
+        pool.submit(int)
+    finally:
+        for name in _THREADS:
+            del os.environ[name]
+        os.environ.update(before)
+    return pending
+
+
+def _frames(pending: set[Future[None]], counter: Synchronized[int]) -> Iterator[int]:
     shown = 0
     while pending:
-        done, pending = wait(pending, timeout=_POLL, return_when=FIRST_COMPLETED)
+        done, pending = wait(pending, _POLL, "FIRST_COMPLETED")
         for future in done:
             future.result()
         # Without its lock, which a killed worker may still hold.
         count = counter.get_obj().value
-        for _ in range(shown, count):
-            yield
+        yield from range(shown, count)
         shown = count
 
 
@@ -98,35 +103,3 @@ def _leave_with_parent(watched: Connection) -> None:
     with suppress(EOFError, OSError):
         watched.recv_bytes()
     os._exit(1)
-
-
-@contextmanager
-def _for_workers() -> Iterator[None]:
-    """Processes started inside see no Ctrl-C, and use one thread for linear algebra: with more of
-    them the last bit of a result varies.
-
-    A half-started worker would complain about a signal, so signals that come inside are raised at
-    the end. A mask alone is not enough: any other thread of this process would still take them.
-    """
-    came: list[int] = []
-    handlers: dict[int, Any] = {}
-    with suppress(ValueError):  # not the main thread, which alone gets signals
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if callable(signal.getsignal(number)):
-                handlers[number] = signal.signal(number, lambda n, frame: came.append(n))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +17,46 @@ from sonomime.cli import main
 from sonomime.runtime.media.video import open_source
 from sonomime.runtime.support.errors import ConfigError, OutputError
 from sonomime.training.data.dataset import find_clips, load_clip
-from sonomime.training.phantom import generate as module
-from sonomime.training.phantom.body import why_impossible
-from sonomime.training.phantom.folder import alone, claim, refuse_other
-from sonomime.training.phantom.generate import Made, Settings, generate
-from sonomime.training.phantom.subject import Identity, draw_subject
-from sonomime.training.phantom.workers import Task
+from sonomime.training.phantom.body import Body
+from sonomime.training.phantom.generate import (
+    Made,
+    Settings,
+    choose_pairs,
+    claimed,
+    clip_files,
+    generate,
+    refuse_other,
+)
+from sonomime.training.phantom.subject import Subject, draw_subject
 
 OPTIONS: dict[str, Any] = {"anatomy": "pelvic", "seed": 3, "frames": 10, "part": {"depth": 80.0}}
-SETTINGS = Settings("pelvic", seed=3, subjects=15, frames=4, pairs=4)
+SETTINGS = Settings("pelvic", seed=3, subjects=10, frames=2, pairs=1)
 
 
-def test_a_claimed_folder_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:
+def test_a_folder_goes_on_with_the_same_settings_only_and_one_run_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "phantom"
     refuse_other(folder, OPTIONS)
     assert not folder.parent.exists()
-    for _ in range(2):
-        claim(folder, OPTIONS)
+    with claimed(folder, OPTIONS):
+        (folder / "clips").mkdir()
     assert json.loads((folder / "phantom.json").read_text()) == OPTIONS
     other = {**OPTIONS, "seed": 4, "part": {"depth": 70.0}, "subject": "a"}
     with pytest.raises(ConfigError) as caught:
-        claim(folder, other)
-    for said in ("seed 3, not 4", "part.depth 80.0, not 70.0", "subject (none), not a"):
-        assert said in caught.value.message
+        refuse_other(folder, other)
+    said = ("seed 3, not 4", "part.depth 80.0, not 70.0", "subject (none), not a")
+    assert all(each in caught.value.message for each in said)
+    # What a killed run left half-written is removed.
+    left = [folder / "clips" / ".a.0123abcd.part.mkv", folder / ".clips.0123abcd.part.csv"]
+    mine = [folder / "clips" / ".hidden", folder / "clips" / "a.part.mkv"]
+    for path in (*left, *mine):
+        path.touch()
+    with pytest.raises(KeyboardInterrupt), claimed(folder, OPTIONS):
+        assert not any(path.exists() for path in left)
+        with pytest.raises(OutputError, match="another sonomime"), claimed(folder, OPTIONS):
+            pytest.fail("let in")
+        left[0].touch()
+        raise KeyboardInterrupt
+    assert not left[0].exists() and all(path.exists() for path in mine)
 
 
 DEEP = '{"a": ' * 900 + "1" + "}" * 900
@@ -53,107 +70,25 @@ def test_a_damaged_phantom_json_is_refused(tmp_path: Path, text: str) -> None:
     assert "-o" in caught.value.hint
 
 
-def test_other_peoples_folders_and_files_are_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "clips.csv").write_text("mine")
-    for folder in (tmp_path, tmp_path / "clips.csv", tmp_path / "clips.csv" / "below"):
-        with pytest.raises(OutputError):
-            claim(folder, OPTIONS)
-    assert [path.name for path in tmp_path.iterdir()] == ["clips.csv"]
-
-
-def test_one_run_at_a_time_removes_what_a_killed_one_left_half_written(tmp_path: Path) -> None:
-    (tmp_path / "clips").mkdir()
-    left = [tmp_path / "clips" / ".a.0123abcd.part.mkv", tmp_path / ".clips.0123abcd.part.csv"]
-    mine = [tmp_path / "clips" / ".hidden", tmp_path / "clips" / "a.part.mkv"]
-    for path in (*left, *mine):
-        path.touch()
-    with pytest.raises(KeyboardInterrupt), alone(tmp_path):
-        assert not any(path.exists() for path in left)
-        with pytest.raises(OutputError, match="another sonomime"), alone(tmp_path):
-            pytest.fail("let in")
-        left[0].touch()
-        raise KeyboardInterrupt
-    assert not left[0].exists() and all(path.exists() for path in mine)
-
-
-@pytest.fixture
-def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Files appear without being rendered; the names of those that would have been."""
-    names: list[str] = []
-
-    def run(tasks: Sequence[Task], workers: int, frames: int, label: str) -> None:
-        for function, (folder, what, _) in tasks:
-            single = function is module.make_clip
-            files = (module.clip_files if single else module.truth_files)(folder, what.name)
-            for path in files:
-                path.parent.mkdir(exist_ok=True)
-                path.touch()
-            names.append(what.name)
-
-    monkeypatch.setattr(module, "run", run)
-    return names
-
-
 def table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-def test_the_tables_say_what_the_folder_holds_and_only_what_is_missing_is_made_again(
-    tmp_path: Path, rendered: list[str]
+def test_pairs_whose_landmarks_would_leave_the_sector_are_not_chosen(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert generate(tmp_path, SETTINGS, 2)._replace(seconds=0) == Made(15, 4, 0, 0, 92, 0)
-    assert len(rendered) == len(set(rendered)) == 19
-    clips, labels = table(tmp_path / "clips.csv"), table(tmp_path / "keypoints.csv")
-    row = {"clip": "clips/pelvic3-004.mkv", "subject": "pelvic3-004", "group": "pelvic"}
-    assert clips[4] == row | {"split": "test", "crop": ""}
-    assert len(labels) == 15 * 4 * 2 and {row["visible"] for row in labels} == {"1"}
-    assert {row["keypoint"] for row in labels} == {"bladder_neck", "symphysis"}
-    assert all(0 <= float(row[axis]) <= 255 for row in labels for axis in "xy")
-    tests = {row["clip"] for row in clips if row["split"] == "test"}
-    pairs = table(tmp_path / "truth" / "pairs.csv")
-    assert all({p["source"], p["driving"]} < tests and p["split"] == "test" for p in pairs)
-
-    tables = {path: path.read_bytes() for path in tmp_path.rglob("*.csv")}
-    pair = pairs[1]["pair"]
-    gone = ("clips/pelvic3-002.mkv", "subjects/pelvic3-007.json", f"truth/{pair}.other.mkv")
-    for path in (*(tmp_path / name for name in gone), *tables):
-        path.unlink()
-    rendered.clear()
-    assert generate(tmp_path, SETTINGS, 1)._replace(seconds=0) == Made(15, 4, 13, 3, 16, 0)
-    assert rendered == ["pelvic3-002", "pelvic3-007", pair]
-    assert {path: path.read_bytes() for path in tables} == tables
-    with pytest.raises(ConfigError, match="frames 4, not 5; pairs 4, not 0"):
-        generate(tmp_path, Settings("pelvic", 3, 15, 5, 0), 1)
-
-
-def test_forty_subjects_are_split_as_documented() -> None:
-    splits: dict[str, list[int]] = {}
-    for number in range(40):
-        splits.setdefault(Identity("heart", 0, number).split, []).append(number)
-    assert {split: len(of) for split, of in splits.items()} == {"train": 28, "val": 4, "test": 8}
-    assert splits["test"] == list(range(4, 40, 5))
-
-
-def test_the_landmarks_of_a_pair_stay_in_the_sector(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    subjects = [draw_subject(Identity("pelvic", 3, number)) for number in range(15)]
-    chosen = module.choose_pairs(SETTINGS, subjects)
-    assert len({pair.name for pair in chosen}) == 4
-    for pair in chosen:
-        assert pair.source is not pair.driving
-        assert why_impossible(pair.source.body, pair.driving.body.states(40)) is None
-    folder = tmp_path / "phantom"
-    monkeypatch.setattr(module, "why_impossible", lambda body, states: "it leaves the sector")
-    with pytest.raises(ConfigError, match="--pairs 4: only 0 pairs") as caught:
-        generate(folder, SETTINGS, 1)
-    assert "at most 0 pairs" in caught.value.hint and not folder.exists()
+    subjects = [draw_subject("pelvic", 3, number) for number in range(15)]
+    answers = iter([None, None, *["it leaves the sector"] * 4])
+    monkeypatch.setattr(Body, "why_impossible", lambda body, states: next(answers))
+    with pytest.raises(ConfigError, match="--pairs 4: only 2 pairs") as caught:
+        choose_pairs(replace(SETTINGS, pairs=4), subjects)
+    assert "at most 2 pairs" in caught.value.hint
 
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantom") / "whole"
-    generate(folder, Settings("pelvic", 3, 10, 2, 1), 2)
+    assert generate(folder, SETTINGS, 2)._replace(seconds=0) == Made(10, 1, 0, 0, 2 * 12, 0)
     return folder
 
 
@@ -162,35 +97,74 @@ def frames(path: Path) -> NDArray[np.uint8]:
         return np.stack([image for _, _, image in source])
 
 
+def content(path: Path) -> bytes:
+    """Of a clip its frames, because a container has a random name in it."""
+    return frames(path).tobytes() if path.suffix == ".mkv" else path.read_bytes()
+
+
 @pytest.mark.slow
-def test_a_broken_run_that_goes_on_with_other_workers_gives_the_same(
+def test_the_tables_say_what_the_folder_holds(phantom: Path) -> None:
+    clips, labels = table(phantom / "clips.csv"), table(phantom / "keypoints.csv")
+    row = {"clip": "clips/pelvic3-004.mkv", "subject": "pelvic3-004", "group": "pelvic"}
+    assert clips[4] == row | {"split": "test", "crop": ""}
+    splits = ["train"] * 10
+    splits[4::5], splits[7] = ["test"] * 2, "val"  # of ten seven, one and two
+    assert [row["split"] for row in clips] == splits
+    assert Subject("pelvic", 3, 17, "").split == "val"
+    assert len(labels) == 10 * 2 * 2 and {row["visible"] for row in labels} == {"1"}
+    assert {row["keypoint"] for row in labels} == {"bladder_neck", "symphysis"}
+    assert all(0 <= float(row[axis]) <= 255 for row in labels for axis in "xy")
+    (pair,) = table(phantom / "truth" / "pairs.csv")
+    ends = {pair["source"], pair["driving"]}
+    assert ends == {clips[4]["clip"], clips[9]["clip"]} and pair["split"] == "test"
+
+
+@pytest.mark.slow
+def test_a_broken_run_makes_what_is_missing_with_other_workers_and_gives_the_same(
     phantom: Path, tmp_path: Path
 ) -> None:
     broken = shutil.copytree(phantom, tmp_path / "broken")
-    for name in ("clips/pelvic3-003.mkv", "subjects/pelvic3-008.json", "clips.csv"):
-        (broken / name).unlink()
-    shutil.rmtree(broken / "truth")
-    made = generate(broken, Settings("pelvic", 3, 10, 2, 1), 1)
-    assert (made.clips_before, made.pairs_before, made.rendered) == (8, 0, 8)
+    (other,) = broken.glob("truth/*.other.mkv")
+    gone = ("clips/pelvic3-003.mkv", "subjects/pelvic3-008.json", "clips.csv", "keypoints.csv")
+    for path in (other, *(broken / name for name in gone)):
+        path.unlink()
+    made = generate(broken, SETTINGS, 1)
+    assert made._replace(seconds=0) == Made(10, 1, 8, 0, 2 * (2 + 2), 0)
     files = sorted(path.relative_to(phantom) for path in phantom.rglob("*.*"))
     assert files == sorted(path.relative_to(broken) for path in broken.rglob("*.*"))
     assert len(files) == 3 * 10 + 3 + 4
-    for file in files:
-        if file.suffix == ".mkv":  # a container has a random name in it
-            np.testing.assert_array_equal(frames(phantom / file), frames(broken / file))
-        else:
-            assert (phantom / file).read_bytes() == (broken / file).read_bytes(), file
+    assert all(content(phantom / file) == content(broken / file) for file in files)
+    with pytest.raises(ConfigError, match="frames 2, not 5; pairs 1, not 0"):
+        generate(broken, replace(SETTINGS, frames=5, pairs=0), 1)
+
+
+@pytest.mark.slow
+def test_an_unedited_subject_gives_the_same_clip_again(
+    phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, again = tmp_path / "pelvic3-004.json", tmp_path / "again"
+    text = (phantom / "subjects" / file.name).read_text()
+    file.write_text(text)
+    words = ["phantom", "-o", str(again), "--subject", str(file), "--frames", "2"]
+    assert main(words) == 0 and capsys.readouterr().out.splitlines()[-1] == str(again)
+    for made in clip_files(Path(), "pelvic3-004"):
+        assert content(again / made) == content(phantom / made)
+    for name in ("clips.csv", "keypoints.csv"):
+        rows = table(again / name)
+        assert rows and all(row in table(phantom / name) for row in rows)
+    file.write_text(text.replace('"noise": ', '"noise": 1'))
+    assert main(words) == 2
+    assert "holds another phantom: parameters.display.noise" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_a_true_prediction_starts_at_the_sources_rest(phantom: Path) -> None:
     (pair,) = table(phantom / "truth" / "pairs.csv")
-    truth, other = (
-        frames(phantom / "truth" / f"{pair['pair']}{end}") for end in (".mkv", ".other.mkv")
-    )
+    stem = phantom / "truth" / pair["pair"]
+    truth, other = frames(stem.with_suffix(".mkv")), frames(stem.with_suffix(".other.mkv"))
     source = frames(phantom / pair["source"])
     assert truth.shape == other.shape == source.shape == (2, 256, 256)
-    with np.load(phantom / "truth" / f"{pair['pair']}.npz") as arrays:
+    with np.load(stem.with_suffix(".npz")) as arrays:
         assert arrays["displacement"].dtype == arrays["keypoints"].dtype == np.float32
         np.testing.assert_array_equal(arrays["displacement"][0], 0)
         assert list(arrays["keypoint_names"]) == ["bladder_neck", "symphysis"]
@@ -218,10 +192,8 @@ def test_it_is_a_dataset_that_trains(
     clip = load_clip(found.clips[0], 256, 1)
     assert len(clip) == 2 and clip.visible.all()
     assert found.clips[0].displacement == phantom / "displacement" / "pelvic3-000.npz"
-    sets = (
-        "model.image_size=64", "model.matcher.grid=8", "model.matcher.stiff=8",
-        "model.matcher.shading=8", "train.max_steps=2", "train.batch_size=1",
-    )  # fmt: skip
-    words = ["train", "lite", "--data", str(phantom), "-o", str(tmp_path / "run")]
-    assert main([*words, *(word for value in sets for word in ("--set", value))]) == 0
-    assert (tmp_path / "run" / "checkpoint.pt").exists()
+    words = f"train lite --data {phantom} -o {tmp_path}/run --set model.image_size=64"
+    for matcher in ("grid", "stiff", "shading"):
+        words += f" --set model.matcher.{matcher}=8"
+    words += " --set train.max_steps=2 --set train.batch_size=1"
+    assert main(words.split()) == 0 and (tmp_path / "run" / "checkpoint.pt").exists()

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from sonomime.training.phantom.page.__main__ import pictures, write_page
-from sonomime.training.phantom.page.texture import texture
-from sonomime.training.phantom.subject import Identity, draw_subject
+from sonomime.training.phantom.page import __main__ as page
+from sonomime.training.phantom.page.__main__ import texture
+from sonomime.training.phantom.render import Shot
+from sonomime.training.phantom.subject import draw_subject
 
 ALONG, ACROSS = "width of a speckle along the beam", "width across the beam"
 NEIGHBOURS = "high-pass correlation of neighbouring frames"
@@ -36,22 +37,21 @@ def test_texture_tells_width_contrast_and_change() -> None:
     assert alone[LEVEL] > 2 * texture([grain(0, 0.6, 0.6, 10)[None]])[LEVEL]
 
 
-def test_the_page_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
-    page = tmp_path / "phantom.md"
-    page.write_text("# By hand\n\n<!-- measured -->\n\nold\n")
-    found = texture([grain(0, 1, 1)[None]])
-    write_page(tmp_path, {"phantom pelvic": [found], "real lung": [found, found]})
-    text = page.read_text()
+def test_the_page_is_drawn_and_keeps_what_was_written_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, found = tmp_path / "phantom.md", texture([grain(0, 1, 1)[None]])
+    file.write_text("# By hand\n\n<!-- measured -->\n\nold\n")
+    page.write_page(tmp_path, {"phantom pelvic": [found], "real lung": [found, found]})
+    text = file.read_text()
     assert text.startswith("# By hand\n\n<!-- measured -->\n") and "old" not in text
     assert "| clips | 1 | 2 |" in text and f"| {NEIGHBOURS} | - | - |" in text
     facts = json.loads((tmp_path / "phantom.json").read_text())
     assert facts["textures"]["phantom pelvic"][0][NEIGHBOURS] is None
 
-
-@pytest.mark.slow
-def test_the_pictures_are_drawn(tmp_path: Path) -> None:
-    pelvic, heart = (draw_subject(Identity(name, 2026, 1)) for name in ("pelvic", "heart"))
-    pictures(tmp_path, [pelvic] * 4, [heart], [("a", grain(0, 1, 1))])
-    names = {"rest", "real", "valsalva", "hearts"}
-    assert {path.name for path in tmp_path.iterdir()} == {f"phantom-{name}.jpg" for name in names}
-    assert all(cv2.imread(str(path)).shape[0] > 200 for path in tmp_path.iterdir())
+    shot = Shot(grain(0, 1, 1), np.full((256, 256, 2), 5, np.float32))
+    monkeypatch.setattr(page, "film", lambda *clip: [shot] * len(clip[-1]))
+    pelvic, heart = (draw_subject(name, 2026, 1) for name in ("pelvic", "heart"))
+    page.pictures(tmp_path, [pelvic] * 4, [heart], {"a": grain(0, 1, 1)})
+    for name in ("rest", "real", "valsalva", "hearts"):
+        assert cv2.imread(str(tmp_path / f"phantom-{name}.jpg")).shape[0] > 200

@@ -10,7 +10,8 @@ without them their columns are left out.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -21,11 +22,12 @@ from ....runtime.media.frames import letterbox, read_image, to_channels
 from ....runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
 from ....runtime.support.progress import progress
 from ...data.dataset import find_clips, load_clip
+from ...evaluation.metrics import blur, clip_mask, finite_mean, high_pass, ncc, to_float
 from ...evaluation.report import json_text
 from ...evaluation.strips import Tile, as_tile, in_columns
 from ...evaluation.tables import grid
-from ..subject import Identity, Shot, Subject, draw_subject, film, landmark_pixels
-from .texture import texture
+from ..render import Shot, film
+from ..subject import Subject, draw_subject
 
 Frames = NDArray[np.uint8]
 Textures = dict[str, list[dict[str, float]]]
@@ -37,7 +39,10 @@ _GROUPS = ("muscle", "lung")
 _PLACES = (8, 22, 36, 50)  # frames of a phantom's clip that are measured, each with the one before
 _RUNS = 8  # of two neighbouring frames, from each real clip
 _COLOURS = (255, 190, 0), (0, 220, 255), (120, 255, 120)
-_SOURCE = "PFUS1, doi 10.5281/zenodo.10800787, CC BY 4.0"
+_BINS = (0.1, 0.2, 0.3, 0.4, 0.5)
+_FEWEST = 500  # pixels in a bin
+_LAGS = 24  # pixels
+_INSIDE = 6  # pixels from the sector's border
 
 
 def main() -> None:
@@ -49,18 +54,26 @@ def main() -> None:
     parser.add_argument("--real", type=Path, metavar="DIR", help="dataset folder of real clips")
     parser.add_argument("--stills", type=Path, metavar="DIR", help="folder of real pelvic images")
     args = parser.parse_args()
-    stills = [] if args.stills is None else list(pelvic_stills(args.stills))
-    pelvic = [draw_subject(Identity("pelvic", SEED, number)) for number in range(12)]
-    hearts = [draw_subject(Identity("heart", SEED, number)) for number in range(4)]
+    stills = {
+        path.stem: letterbox(to_channels(read_image(path), 1), 256)[0]
+        for path in (sorted(args.stills.glob("*.png")) if args.stills else ())
+        if not path.stem.endswith("_gt")  # masks of organs
+    }
+    pelvic = [draw_subject("pelvic", SEED, number) for number in range(12)]
+    hearts = [draw_subject("heart", SEED, number) for number in range(4)]
     pictures(args.output, pelvic, hearts, stills)
     found: Textures = {}
     for column, subjects in (("phantom pelvic", pelvic[:4]), ("phantom heart", hearts)):
         found[column] = [texture(runs(s)) for s in progress(subjects, label=column)]
-    if stills:
-        found["real pelvic"] = [texture([image[None]]) for _, image in stills]
-    if args.real is not None:
-        found |= real(args.real)
-    write_page(args.output, found)
+    found["real pelvic"] = [texture([image[None]]) for image in stills.values()]
+    clips = find_clips([args.real]).clips if args.real else []
+    found |= {f"real {group}": [] for group in _GROUPS}
+    for clip in progress([clip for clip in clips if clip.group in _GROUPS], label="real clips"):
+        frames = load_clip(clip, 256, 1).frames
+        places = np.linspace(0, len(frames) - 2, _RUNS).astype(int)
+        pairs = [np.asarray(frames[t : t + 2]) for t in places]
+        found[f"real {clip.group}"].append(texture(pairs))
+    write_page(args.output, {column: clips for column, clips in found.items() if clips})
     print(args.output / "phantom.md")
 
 
@@ -76,34 +89,64 @@ def clip_frames(subject: Subject, wanted: Sequence[int]) -> list[Shot]:
 def runs(subject: Subject, places: Sequence[int] = _PLACES) -> list[Frames]:
     """Pairs of neighbouring frames, uint8 (2, H, W) each."""
     shots = clip_frames(subject, [place + step for place in places for step in (-1, 0)])
-    images = np.stack([shot.image for shot in shots])
-    return list(images.reshape(-1, 2, *images.shape[1:]))
+    return [np.stack([a.image, b.image]) for a, b in zip(shots[::2], shots[1::2], strict=True)]
 
 
-def real(folder: Path) -> Textures:
-    """The same statistics of real clips."""
-    found: Textures = {}
-    clips = [clip for clip in find_clips([folder]).clips if clip.group in _GROUPS]
-    for clip in progress(clips, label="real clips"):
-        frames = load_clip(clip, 256, 1).frames
-        places = np.linspace(0, len(frames) - 2, _RUNS).astype(int)
-        pairs = [np.asarray(frames[t : t + 2]) for t in places]
-        found.setdefault(f"real {clip.group}", []).append(texture(pairs))
-    return dict(sorted(found.items(), key=lambda item: _GROUPS.index(item[0][5:])))
+def texture(runs: Sequence[Frames]) -> dict[str, float]:
+    """Statistics of one clip by name; nan where one is not defined.
+
+    Grey is from 0 to 1, lengths are pixels of the 256x256 frame.
+
+    Args:
+        runs: of neighbouring frames, each (T, H, W).
+    """
+    # The sector of a clip that does not say where it is: the convex hull of what is not black.
+    lit = clip_mask(np.concatenate(runs)).astype(np.uint8)
+    lit = cv2.morphologyEx(lit, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))  # no small marks
+    hull = cv2.fillConvexPoly(np.zeros_like(lit), cv2.convexHull(cv2.findNonZero(lit)), 1)
+    kernel = np.ones((2 * _INSIDE + 1,) * 2, np.uint8)
+    black = cv2.BORDER_CONSTANT  # beyond the picture, whose edge then is the sector's
+    sector, inside = hull > 0, cv2.erode(hull, kernel, borderType=black, borderValue=0) > 0
+    left, right = np.flatnonzero(inside.any(axis=0))[[0, -1]]
+    third = (right - left) // 3
+    middle = inside.copy()  # where a curved array's beams run down the picture
+    middle[:, : left + third] = middle[:, right - third :] = False
+    first = [to_float(run[0]) for run in runs]
+    fine = [high_pass(grey) for grey in first]
+    levels = np.concatenate([blur(grey, 4.0)[inside] for grey in first])
+    squares = np.concatenate([np.square(high[inside]) for high in fine])
+    pixels = np.concatenate([grey[sector] for grey in first])
+    neighbours = [
+        ncc(a, b, sector) for run in runs for a, b in pairwise(high_pass(to_float(f)) for f in run)
+    ]
+    values = {}
+    for low, high in pairwise(_BINS):
+        bin_ = squares[(levels >= low) & (levels < high)]
+        deviation = float(np.sqrt(bin_.mean())) if len(bin_) > _FEWEST else np.nan
+        values[f"high-pass deviation at mean grey {low} to {high}"] = deviation
+    values |= {
+        "width of a speckle along the beam": float(np.mean([_width(h, middle) for h in fine])),
+        "width across the beam": float(np.mean([_width(h.T, middle.T) for h in fine])),
+        "high-pass correlation of neighbouring frames": finite_mean(neighbours),
+    }
+    for percent in (10, 50, 90, 99):
+        values[f"grey: percentile {percent}"] = float(np.percentile(pixels, percent))
+    return values | {"share of the sector below 0.02": float((pixels < 0.02).mean())}
 
 
-def pelvic_stills(folder: Path) -> Iterator[tuple[str, Frames]]:
-    """Name and picture (256, 256) of a folder's images, without the masks of organs."""
-    for path in sorted(folder.glob("*.png")):
-        if not path.stem.endswith("_gt"):
-            yield path.stem, letterbox(to_channels(read_image(path), 1), 256)[0]
+def _width(high: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
+    """Full width at half maximum of the autocorrelation along the first axis, pixels."""
+    before = 1.0
+    for lag in range(1, _LAGS):
+        now = ncc(high[:-lag], high[lag:], mask[:-lag] & mask[lag:])
+        if now < 0.5:
+            return 2 * (lag - 1 + (before - 0.5) / (before - now))
+        before = now
+    return np.nan
 
 
 def pictures(
-    output: Path,
-    pelvic: Sequence[Subject],
-    hearts: Sequence[Subject],
-    stills: Sequence[tuple[str, Frames]],
+    output: Path, pelvic: Sequence[Subject], hearts: Sequence[Subject], stills: dict[str, Frames]
 ) -> None:
     """Draw all pictures of the page."""
     rest = []
@@ -113,10 +156,10 @@ def pictures(
     title = "twelve simulated subjects at rest, as they come"
     _write(output / "phantom-rest.jpg", title, [rest[i::4] for i in range(4)])
     if stills:
-        tiles = [(f"real  {name}, PFUS1, CC BY 4.0", as_tile(image)) for name, image in stills[:4]]
-        title = f"above: real ({_SOURCE}); below: simulated, as they come"
-        columns = [list(column) for column in zip(tiles, rest, strict=False)]
-        _write(output / "phantom-real.jpg", title, columns)
+        tiles = [(f"real  {name}, PFUS1, CC BY 4.0", as_tile(stills[name])) for name in stills]
+        source = "PFUS1, doi 10.5281/zenodo.10800787, CC BY 4.0"
+        title = f"above: real ({source}); below: simulated, as they come"
+        _write(output / "phantom-real.jpg", title, list(zip(tiles[:4], rest, strict=False)))
 
     subject, columns = pelvic[1], []
     numbers = np.linspace(0, FRAMES - 1, 8).round().astype(int).tolist()
@@ -128,7 +171,7 @@ def pictures(
 
     columns = []
     for subject in progress(hearts, label="hearts"):
-        points = landmark_pixels(subject.body, subject.body.states(FRAMES))
+        points = subject.body.landmark_pixels(subject.body.states(FRAMES))
         number = int((points[:, 1:, 1].mean(axis=1) - points[:, 0, 1]).argmin())
         shots = clip_frames(subject, [0, number])
         above = _tile(subject, 0, shots[0], f"{subject.name}, at rest", rings=False)
@@ -139,9 +182,9 @@ def pictures(
 
 def _tile(subject: Subject, number: int, shot: Shot, caption: str, rings: bool = True) -> Tile:
     """A frame, with a ring around each landmark."""
-    picture = as_tile(shot.image)
+    picture, body = as_tile(shot.image), subject.body
     scale = len(picture) / len(shot.image)
-    (points,) = landmark_pixels(subject.body, subject.body.states(FRAMES)[[number]])
+    (points,) = body.landmark_pixels(body.states(FRAMES)[[number]])
     for point, colour in zip(points, _COLOURS, strict=False):
         if rings:
             place = np.rint((point + 0.5) * scale - 0.5).astype(int).tolist()
@@ -158,11 +201,8 @@ def _arrows(subject: Subject, shot: Shot) -> Frames:
     colours = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[..., ::-1].tolist()
     for y, x in np.argwhere(subject.body.probe.sector()):
         if x % 20 == y % 20 == 10:
-            here = np.array([x, y])
-            was, now = (
-                np.rint(place * scale).astype(int).tolist()
-                for place in (here + shot.displacement[y, x], here)
-            )
+            ends = np.array([[x, y] + shot.displacement[y, x], [x, y]])
+            was, now = np.rint(ends * scale).astype(int).tolist()
             cv2.arrowedLine(picture, was, now, colours[y][x], 1, cv2.LINE_AA, tipLength=0.2)
     return picture
 
@@ -178,18 +218,17 @@ def write_page(output: Path, found: Textures) -> None:
     atomic_write_text(output / "phantom.json", json_text({"seed": SEED, "textures": found}))
     rows = [["clips", *(str(len(clips)) for clips in found.values())]]
     for name in next(iter(found.values()))[0]:
-        values = [np.array([clip[name] for clip in clips]) for clips in found.values()]
-        rows.append([name, *map(_spread, values)])
+        rows.append([name, *(_spread([clip[name] for clip in clips]) for clips in found.values())])
     head = ["mean over clips (least to most)", *found]
-    page = output / "phantom.md"
-    above = page.read_text(encoding="utf-8").partition(_MARK)[0] if page.is_file() else ""
-    above = above or "# The phantom\n\n"
+    page, above = output / "phantom.md", "# The phantom\n\n"
+    if page.is_file():
+        above = page.read_text(encoding="utf-8").partition(_MARK)[0] or above
     atomic_write_text(page, f"{above}{_MARK}\n\n{grid(head, rows)}\n")
 
 
-def _spread(values: NDArray[np.float64]) -> str:
+def _spread(values: Sequence[float]) -> str:
     """Mean, least and most of those that are known."""
-    known = values[np.isfinite(values)]
+    known = np.array(values)[np.isfinite(values)]
     if not len(known):
         return "-"
     mean, low, high = (f"{value:.3g}" for value in (known.mean(), known.min(), known.max()))
