@@ -28,7 +28,7 @@ from sonomime.training.models.families import family_of
 from sonomime.training.phantom.subject import draw_subject, read_subject, subject_text
 
 sys.path.append(str(Path(__file__).parents[1] / "export"))
-from fomm_checkpoints import SMALL, make_fomm, write
+from fomm_reference import SMALL, make_fomm, write
 
 SIZE = 32
 LANDMARKS = """image,keypoint,x,y

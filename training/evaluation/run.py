@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.media.frames import parse_crop
-from ...runtime.media.png import png_bytes
+from ...runtime.media.frames import parse_crop, png_bytes
 from ...runtime.support.atomic_files import atomic_write_bytes
 from ...runtime.support.errors import ConfigError, InputError, output_errors
 from ...runtime.support.printable import printable
