@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -173,16 +174,21 @@ def _dataset(folder: Path) -> Path:
     return data
 
 
+def _own_cache(folder: Path) -> Path:
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    return folder / "cache"
+
+
 def _in_dataset(name: str) -> Callable[[Path], Target]:
     def make(folder: Path) -> Target:
         from sonomime.training.data.dataset import find_clips, load_clip
 
-        data, cache = _dataset(folder), folder / "cache"
+        data, cache = _dataset(folder), _own_cache(folder)
 
         def use() -> None:
             shutil.rmtree(cache, ignore_errors=True)
             for clip in find_clips([data]).clips:
-                load_clip(clip, SIZE, 1, cache)
+                load_clip(clip, SIZE, 1)
 
         return Target(data / name, use)
 
@@ -193,20 +199,20 @@ def _cache(folder: Path) -> Target:
     """A damaged entry of the clip cache is made again: what is read is what the clip shows."""
     from sonomime.training.data.dataset import find_clips, load_clip
 
-    data, cache = _dataset(folder), folder / "cache"
+    data, cache = _dataset(folder), _own_cache(folder)
     clip = find_clips([data], split="train").clips[0]
     entries: list[Path] = []
     random = np.random.default_rng(0)
 
     def use() -> None:
-        frames = np.asarray(load_clip(clip, SIZE, 1, cache).frames)
+        frames = np.asarray(load_clip(clip, SIZE, 1).frames)
         assert np.array_equal(frames, expected), "the cache changed the clip"
 
     def put(content: bytes) -> None:
-        load_clip(clip, SIZE, 1, cache)
+        load_clip(clip, SIZE, 1)
         entries[int(random.integers(len(entries)))].write_bytes(content)
 
-    expected = np.array(load_clip(clip, SIZE, 1, cache).frames)
+    expected = np.array(load_clip(clip, SIZE, 1).frames)
     entries += sorted(path for path in cache.rglob("*") if path.is_file())
     return Target(max(entries, key=lambda path: path.stat().st_size), use, put)
 

@@ -9,6 +9,7 @@ frame shows it. A frame may have some keypoints or none; where there is no label
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -48,18 +49,22 @@ def read_keypoints(path: Path, videos: Mapping[str, Mapping[str, int] | None]) -
     found: dict[str, dict[int, dict[str, tuple[float, float]]]] = {}
     for line, row in read_table(path, COLUMNS):
         where = f"{path}:{line}"
-        video, name = row["video"], row["keypoint"]
+        video, text, name = row["video"], row["frame"], row["keypoint"]
         if video not in videos:
             raise InputError(f"{where}: unknown video {video!r}", spelling_hint(video, videos))
-        frame = _frame(where, row["frame"], videos[video])
+        files = videos[video]
+        if files is None and not re.fullmatch("[0-9]{1,9}", text):
+            hint = "frames of a video are counted from 0; file names are for folders of frames"
+            raise InputError(f"{where}: frame {text[:40]!r} is not an index", hint)
+        if files is not None and text not in files:
+            raise InputError(f"{where}: there is no frame {text!r}", spelling_hint(text, files))
         if not is_name(name):
             raise InputError(f"{where}: keypoint is {name[:40]!r}", NAME_HINT)
+        frame = int(text) if files is None else files[text]
         points = found.setdefault(video, {}).setdefault(frame, {})
         if name in points:
-            raise InputError(
-                f"{where}: {name!r} of frame {row['frame']} of {video!r} is given twice",
-                "keep one row",
-            )
+            fault = f"{where}: {name!r} of frame {text} of {video!r} is given twice"
+            raise InputError(fault, "keep one row")
         if row["visible"] not in ("0", "1"):
             raise InputError(f"{where}: visible is {row['visible']!r}", "write 1 or 0")
         visible = row["visible"] == "1"
@@ -69,20 +74,6 @@ def read_keypoints(path: Path, videos: Mapping[str, Mapping[str, int] | None]) -
         points[name] = (x, y) if visible else (math.nan, math.nan)
     names = {name for labels in found.values() for points in labels.values() for name in points}
     return KeypointTable(tuple(sorted(names)), found)
-
-
-def _frame(where: str, text: str, files: Mapping[str, int] | None) -> int:
-    """The index of a frame that a row names."""
-    if files is None:
-        if text.isascii() and text.isdigit() and len(text) < 10:
-            return int(text)
-        raise InputError(
-            f"{where}: frame {text[:40]!r} is not an index",
-            "frames of a video are counted from 0; file names are for folders of frames",
-        )
-    if text not in files:
-        raise InputError(f"{where}: there is no frame {text!r}", spelling_hint(text, files))
-    return files[text]
 
 
 def place_keypoints(

@@ -61,6 +61,13 @@ def smooth(count: int, size: int = SIZE, seed: int = 0) -> np.ndarray:
     return np.round(128 + 20 * images).clip(40, 220)
 
 
+def blob(size: tuple[int, int], at: Sequence[float], spread: float) -> np.ndarray:
+    """A picture of (width, height) with a bright spot at (x, y) pixels."""
+    rows, columns = np.mgrid[0 : size[1], 0 : size[0]]
+    bump = np.exp(-((columns - at[0]) ** 2 + (rows - at[1]) ** 2) / (2 * spread**2))
+    return np.round(255 * bump).astype(np.uint8)
+
+
 def centre(image: np.ndarray) -> np.ndarray:
     """The centre of what is bright, (x, y) in pixels."""
     rows, columns = np.mgrid[0 : image.shape[0], 0 : image.shape[1]]
