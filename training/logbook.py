@@ -17,54 +17,42 @@ from .coordinates import points_to_pixels
 Grid = NDArray[np.uint8]
 
 
-def remove_leftovers(run: Path) -> None:
-    """Remove the temporary files of a process that was killed while it wrote into this run."""
-    with output_errors(run):
-        for pattern in (".checkpoint.*.part.pt", ".log.*.part.jsonl", "pictures/.*.part.png"):
-            for file in run.glob(pattern):
-                file.unlink()
-
-
 class Logbook:
-    """``log.jsonl``, one object a line, in a run's folder. Resuming drops lines past its step."""
+    """``log.jsonl``, one object a line, and ``pictures/`` in a run's folder."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        self.path = folder / "log.jsonl"
-        self.pictures = folder / "pictures"
-        with output_errors(self.path):
-            self.pictures.mkdir(parents=True, exist_ok=True)
-            atomic_write_text(self.path, "".join(self._lines_until(step)))
-            self.file = self.path.open("a", encoding="utf-8", buffering=1)
-
-    def _lines_until(self, step: int) -> list[str]:
+    def __init__(self, run: Path, step: int) -> None:
+        """Remove what a killed process left half written, and lines of steps that are run again:
+        those after ``step``."""
+        self.path = run / "log.jsonl"
+        self.pictures = run / "pictures"
         kept: list[str] = []
-        if step == 0 or not self.path.exists():
-            return kept
-        for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
+        with output_errors(run):
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            for pattern in (".checkpoint.*.part.pt", ".log.*.part.jsonl", "pictures/.*.part.png"):
+                for file in run.glob(pattern):
+                    file.unlink()
+            if step > 0 and self.path.exists():
+                kept = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        for number, line in enumerate(kept):
             try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
+                again = json.loads(line)["step"] > step
             except (ValueError, KeyError):
-                break  # cut off by a kill; later lines are of steps that are run again
-        return kept
+                again = True  # cut off by a kill
+            if again:
+                del kept[number:]
+                break
+        atomic_write_text(self.path, "".join(kept))
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append one line: the step and rounded values."""
         rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
-        with output_errors(self.path):
-            self.file.write(json.dumps({"step": step, **rounded}) + "\n")
+        with output_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **rounded}) + "\n")
 
     def picture(self, step: int, grid: Grid) -> None:
         """Save a picture grid (H, W, 3) RGB as ``pictures/STEP.png``."""
         _, png = cv2.imencode(".png", grid[..., ::-1])  # imwrite would not notice a full disk
         atomic_write_bytes(self.pictures / f"{step:07d}.png", png.tobytes())
-
-    def __enter__(self) -> Logbook:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        with output_errors(self.path):
-            self.file.close()
 
 
 def picture_grid(

@@ -17,7 +17,7 @@ from ..runtime.support.atomic_files import locked
 from ..runtime.support.errors import ConfigError, OutputError
 from ..runtime.support.process import Terminated
 from .checkpoint import load_checkpoint
-from .logbook import Logbook, remove_leftovers
+from .logbook import Logbook
 from .threads import quicker_threads
 from .trainer import Trainer
 
@@ -84,7 +84,6 @@ def train(
         Terminated: after SIGTERM or SIGHUP, when all is saved; KeyboardInterrupt after Ctrl-C.
     """
     path = trainer.run / "checkpoint.pt"
-    _begin(trainer, path, resume, start, report)
     settings = trainer.config.train
     limit = math.inf if max_minutes is None else 60 * max_minutes
     deadline = time.monotonic() + limit
@@ -94,43 +93,39 @@ def train(
         reserved = min(trainer.seconds_to_estimate(), limit / 2)
         return time.monotonic() + reserved >= deadline
 
-    saved = trainer.step if path.exists() else -1
-    with (
-        locked(trainer.run),
-        stop_signals() as received,
-        without_denormals(),
-        quicker_threads(trainer, report),
-        Logbook(trainer.run, trainer.step) as book,
-    ):
-        remove_leftovers(trainer.run)
-        since, mark = trainer.step, time.monotonic()
-        while trainer.step < settings.max_steps and not time_is_up() and not received:
-            rate, result = trainer.learning_rate(), trainer.train_step()
-            step = trainer.step
-            if step % settings.log_every == 0 or step == 1:
-                seconds = (time.monotonic() - mark) / (step - since)
-                losses = {name: loss.item() for name, loss in result.losses.items()}
-                figures = {"l1": result.l1, "hold": result.hold, "rate": rate}
-                book.write(step, {**losses, **figures, "seconds_per_step": seconds})
-                left = (settings.max_steps - step) * seconds + trainer.seconds_to_estimate()
-                left = max(0.0, min(left, deadline - time.monotonic())) / 60
-                report(
-                    f"step {step}/{settings.max_steps}  l1 {result.l1:.4f} "
-                    f"(hold {result.hold:.4f})  loss {sum(losses.values()):.3f}  "
-                    f"{seconds:.2f} s/step  {left:.0f} min left"
-                )
-                since, mark = step, time.monotonic()
-            if step % settings.picture_every == 0:
-                book.picture(step, trainer.picture(step))
-            if step % settings.checkpoint_every == 0:
+    with locked(trainer.run):
+        _begin(trainer, path, resume, start, report)
+        saved = trainer.step if path.exists() else -1
+        with stop_signals() as received, without_denormals(), quicker_threads(trainer, report):
+            book = Logbook(trainer.run, trainer.step)
+            since, mark = trainer.step, time.monotonic()
+            while trainer.step < settings.max_steps and not time_is_up() and not received:
+                rate, result = trainer.learning_rate(), trainer.train_step()
+                step = trainer.step
+                if step % settings.log_every == 0 or step == 1:
+                    seconds = (time.monotonic() - mark) / (step - since)
+                    losses = {name: loss.item() for name, loss in result.losses.items()}
+                    figures = {"l1": result.l1, "hold": result.hold, "rate": rate}
+                    book.write(step, {**losses, **figures, "seconds_per_step": seconds})
+                    left = (settings.max_steps - step) * seconds + trainer.seconds_to_estimate()
+                    left = max(0.0, min(left, deadline - time.monotonic())) / 60
+                    report(
+                        f"step {step}/{settings.max_steps}  l1 {result.l1:.4f} "
+                        f"(hold {result.hold:.4f})  loss {sum(losses.values()):.3f}  "
+                        f"{seconds:.2f} s/step  {left:.0f} min left"
+                    )
+                    since, mark = step, time.monotonic()
+                if step % settings.picture_every == 0:
+                    book.picture(step, trainer.picture(step))
+                if step % settings.checkpoint_every == 0:
+                    _save(trainer, path, deadline, report)
+                    saved = step
+            if saved != trainer.step:
+                if received:
+                    report(f"stopping at step {trainer.step}: saving; Ctrl-C stops at once")
                 _save(trainer, path, deadline, report)
-                saved = step
-        if saved != trainer.step:
-            if received:
-                report(f"stopping at step {trainer.step}: saving; Ctrl-C stops at once")
-            _save(trainer, path, deadline, report)
-        if trainer.step > 0:
-            book.picture(trainer.step, trainer.picture(trainer.step))
+            if trainer.step > 0:
+                book.picture(trainer.step, trainer.picture(trainer.step))
     done = trainer.step >= settings.max_steps
     reason = "stopped by a signal" if received else "done" if done else "time is up"
     report(f"{reason} at step {trainer.step}: {path}")

@@ -22,11 +22,10 @@ HOPELESS = 3  # times as slow as one thread: not worth another round
 
 @contextmanager
 def quicker_threads(trainer: Trainer, report: Callable[[str], None]) -> Iterator[None]:
-    """Let torch use the quicker number of threads inside the block.
+    """Let torch use the quicker number of threads inside the block. The trainer is not changed.
 
     Nothing is measured where OMP_NUM_THREADS is set, where torch has one thread, on a GPU, and
-    where fewer steps are left than measuring takes. The trainer is not changed by it: with the same
-    number of threads a run gives the same numbers, measured or not.
+    where fewer steps are left than measuring takes.
     """
     every = torch.get_num_threads()
     left = trainer.config.train.max_steps - trainer.step

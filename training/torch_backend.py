@@ -36,6 +36,10 @@ class TorchBackend:
             stage.name: stage.module.to(device) for stage in chain.stages
         }
         self.per_frame = [stage for stage in chain.stages if stage.per_frame]
+        self.seconds = Spans([stage.name for stage in self.per_frame])
+        self.recurrent = [(pair.from_, pair.to) for pair in chain.recurrent]
+        self.given = chain.given()
+        self.of_frame = [*chain.settings(), DRIVING_FRAME]
 
         def zeros(like: Mapping[str, Any], **where: Any) -> dict[str, Tensor]:
             return {
@@ -45,27 +49,17 @@ class TorchBackend:
 
         self.tensors = zeros(chain.tensors(), device=device)
         self.host = zeros(boundary(chain), pin_memory=device.type == "cuda")
-        self.given = chain.given()
-        self.of_frame = [*chain.settings(), DRIVING_FRAME]
         if device.type == "cpu":  # given tensors are read in place
             self.tensors |= {name: self.host[name] for name in self.given}
-        self.recurrent = [(pair.from_, pair.to) for pair in chain.recurrent]
-        self._spans = Spans([stage.name for stage in self.per_frame])
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        return self._spans
 
     def view(self, tensor: str) -> NDArray[Any]:
         if tensor not in self.host:
             raise not_boundary(tensor)
-        view: NDArray[Any] = self.host[tensor].numpy()
-        return view
+        return np.asarray(self.host[tensor])
 
     def read(self, tensor: str) -> NDArray[Any]:
         held = self.host[tensor] if tensor in self.given else self.tensors[tensor]
-        copy: NDArray[Any] = held.detach().cpu().numpy().copy()
-        return copy
+        return np.array(held.detach().cpu())
 
     def write(self, tensor: str, value: ArrayLike) -> None:
         if tensor in self.host:
@@ -87,11 +81,11 @@ class TorchBackend:
 
     @torch.no_grad()
     def run_frame(self) -> None:
-        self._spans.start()
+        self.seconds.start()
         self.upload(self.of_frame)
         for i, stage in enumerate(self.per_frame):
             self.compute(stage)
-            self._spans.lap(i)
+            self.seconds.lap(i)
         self.carry_states()
         self.download()
         self.synchronise()

@@ -1,8 +1,6 @@
 """What differs between two frames besides motion: other speckle, other light, shadows.
 
-A frame and its own bend are too alike: a matcher trained on nothing else follows speckle, which
-does not persist in real clips. Images are float32 (S, S) or (S, S, 3) in [0, 1]; each function
-returns a new one.
+Images are float32 (S, S) or (S, S, 3) in [0, 1]; each function returns new ones.
 """
 
 from __future__ import annotations
@@ -11,7 +9,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import DataConfig
+
 FloatArray = NDArray[np.float32]
+
+
+def other_looks(
+    source: FloatArray, driving: FloatArray, rng: np.random.Generator, data: DataConfig
+) -> tuple[FloatArray, FloatArray]:
+    """Make a frame and its own bend look as different as two frames do: a matcher trained on
+    nothing else would follow speckle, which does not persist in real clips."""
+    if data.speckle < 1:
+        driving = other_speckle(driving, rng, data.speckle)
+    if data.light > 0:
+        source, driving = (other_light(image, rng, data.light) for image in (source, driving))
+    if rng.uniform() < data.blackout:
+        driving = blackout(driving, rng)
+    return source, driving
 
 
 def other_speckle(image: FloatArray, rng: np.random.Generator, least: float) -> FloatArray:

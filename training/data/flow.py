@@ -33,8 +33,7 @@ def exact_flow(
         placed: the affine map that both images were read through.
 
     Returns:
-        flow: float32 (n, n, 2), points to read in the source image, after ``placed``; the place
-            itself where none was found.
+        flow: float32 (n, n, 2), points to read in the source image, after ``placed``.
         valid: bool (n, n), inside both sectors and the source image, found to within EXACT_WITHIN.
     """
     n = len(sector)
@@ -72,7 +71,6 @@ def same_tissue(
         target: (N, 2), the tissue's places in the third frame, in cells.
         start: (N, 2), first guesses.
         within: greatest error of a place that counts as found, in cells.
-        rounds: of the iteration, at most.
         longest: longest step, in cells. Where the field folds between its cells there are several
             places, and short steps find the near one.
 
@@ -128,11 +126,7 @@ def _inside(sector: Mask, at: FloatArray) -> Mask:
 
 
 def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, Mask]:
-    """Dense optical flow (DIS, Kroeger et al. 2016) from driving to source, at a quarter of the
-    size.
-
-    Args:
-        source, driving: float32 (S, S) or (S, S, 3) in [0, 1].
+    """Dense optical flow (DIS, Kroeger et al. 2016) between images (S, S) or (S, S, 3) in [0, 1].
 
     Returns:
         flow: float32 (S/4, S/4, 2), points to read in the source.

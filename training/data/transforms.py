@@ -1,8 +1,7 @@
 """Random maps of the plane and of grey levels, for training pairs.
 
-Convention: points are (x, y), half_pixel. A :class:`PlaneMap` gives, for each point of the new
-image, where to READ in the old one; keypoints go the other way, through its inverse. Frames,
-keypoints and flow targets all go through the same map, so that they agree.
+Convention: points are (x, y), half_pixel. Frames, keypoints and flow targets all go through the
+same map, so that they agree.
 """
 
 from __future__ import annotations
@@ -40,17 +39,12 @@ def _grid_weights(controls: int, size: int) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class PlaneMap:
-    """read(z) = A z + b + d(z), d a cubic B-spline of a control grid.
+    """Where in the old image each point z of the new one is read: A z + b + d(z), d a cubic
+    B-spline, which must contract (see :func:`random_bend`), or the map has no inverse."""
 
-    Attributes:
-        matrix: A, (2, 2).
-        offset: b, (2,), points.
-        control: (n, n, 2) displacements in points, [row along y, column along x]; None is d = 0.
-            d must contract (see :func:`random_bend`), or the map has no inverse.
-    """
-
-    matrix: Array
-    offset: Array
+    matrix: Array  # A, (2, 2)
+    offset: Array  # b, (2,), points
+    #: (n, n, 2) displacements in points, [row along y, column along x]; None is d = 0
     control: Array | None = None
 
     def read(self, points: Array) -> Array:
