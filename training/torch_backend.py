@@ -55,11 +55,11 @@ class TorchBackend:
     def view(self, tensor: str) -> NDArray[Any]:
         if tensor not in self.host:
             raise not_boundary(tensor)
-        return np.asarray(self.host[tensor])
+        return self.host[tensor].numpy()
 
     def read(self, tensor: str) -> NDArray[Any]:
         held = self.host[tensor] if tensor in self.given else self.tensors[tensor]
-        return np.array(held.detach().cpu())
+        return held.detach().cpu().numpy().copy()
 
     def write(self, tensor: str, value: ArrayLike) -> None:
         if tensor in self.host:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -78,3 +80,9 @@ def make(run: Path, settings: Config) -> Trainer:
 
 def silent(line: str) -> None:
     """Report nowhere."""
+
+
+def logged(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, all as quick."""
+    lines = (run / "log.jsonl").read_text().splitlines()
+    return [{**json.loads(line), "seconds_per_step": 0} for line in lines]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -16,6 +15,7 @@ import cv2
 import pytest
 import torch
 
+from sonomime.runtime.support.atomic_files import locked
 from sonomime.runtime.support.errors import OutputError
 from sonomime.runtime.support.process import Terminated
 from sonomime.training import loop
@@ -25,7 +25,7 @@ from sonomime.training.data.batch import PairBatch
 from sonomime.training.loop import stop_signals, train, without_denormals
 from sonomime.training.trainer import Trainer
 
-from .small_runs import SIZE, batch, config, make, silent
+from .small_runs import SIZE, batch, config, logged, make, silent
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -45,40 +45,35 @@ def tensors(value: Any, name: str = "") -> dict[str, torch.Tensor]:
     return {k: v for key, each in items for k, v in tensors(each, f"{name}/{key}").items()}
 
 
+PRESETS = {
+    "ours-ptg": (7, "equivariance_value equivariance_jacobian supervision content reconstruction "
+                 "adversarial feature_matching discriminator"),
+    "lite": (9, "flow doubt folding roughness pixels"),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("preset", "precision", "columns"),
-    [("ours-ptg", "fp32", 7), ("lite", "fp32", 9), ("lite", "bf16", 9)],
+    ("preset", "precision"), [("ours-ptg", "fp32"), ("lite", "fp32"), ("lite", "bf16")]
 )
-def test_two_runs_of_two_steps_are_one_of_four(
-    preset: str, precision: str, columns: int, tmp_path: Path
-) -> None:
-    settings = [
-        config(f"train.precision={precision}", f"train.max_steps={steps}", preset=preset)
-        for steps in (4, 2)
-    ]
-    whole = load_checkpoint(train(make(tmp_path / "whole", settings[0]), False, None, silent))
-    first = load_checkpoint(train(make(tmp_path / "parts", settings[1]), False, None, silent))
-    parts = load_checkpoint(train(make(tmp_path / "parts", settings[0]), True, None, silent))
+def test_two_runs_of_two_steps_are_one_of_four(preset: str, precision: str, tmp_path: Path) -> None:
+    def run(name: str, steps: int) -> Any:
+        overrides = (f"train.precision={precision}", f"train.max_steps={steps}")
+        trainer = make(tmp_path / name, config(*overrides, preset=preset))
+        return load_checkpoint(train(trainer, True, None, silent))
+
+    whole, first, parts = run("whole", 4), run("parts", 2), run("parts", 4)
     assert whole.step == parts.step == 4
     one, other = (tensors({"ema": c.weights, "resume": c.resume}) for c in (whole, parts))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert any(not torch.equal(first.weights[name], whole.weights[name]) for name in whole.weights)
-    logs = []
-    for name in ("whole", "parts"):
-        lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
-        logs.append([{**json.loads(line), "seconds_per_step": 0} for line in lines])
-    assert logs[0] == logs[1] and [line["step"] for line in logs[0]] == [1, 2, 3, 4]
-    wanted = (
-        "l1 hold rate flow doubt folding roughness pixels"
-        if preset == "lite"
-        else "l1 hold rate equivariance_value equivariance_jacobian supervision content "
-        "reconstruction adversarial feature_matching discriminator"
-    )
-    assert logs[0][-1].keys() >= set(wanted.split())
+    log = logged(tmp_path / "whole")
+    assert log == logged(tmp_path / "parts") and [line["step"] for line in log] == [1, 2, 3, 4]
+    columns, losses = PRESETS[preset]
+    assert log[-1].keys() >= {"l1", "hold", "rate", *losses.split()}
     if preset == "lite":
-        assert "pixels" not in logs[0][0]  # it begins with the second step
-        assert logs[0][0]["l1"] == pytest.approx(logs[0][0]["hold"], rel=0.3)  # at the source
+        assert "pixels" not in log[0]  # it begins with the second step
+        assert log[0]["l1"] == pytest.approx(log[0]["hold"], rel=0.3)  # at the source
     picture = cv2.imread(str(tmp_path / "whole" / "pictures" / "0000004.png"))
     assert picture.shape == (22 + 2 * SIZE, columns * SIZE, 3)
     assert picture[22:].std() > 5
@@ -122,9 +117,12 @@ def test_one_slow_step_does_not_end_a_run_and_no_time_still_leaves_a_checkpoint(
 def test_a_run_is_overwritten_by_nothing_but_its_own_later_steps(tmp_path: Path) -> None:
     said: list[str] = []
 
-    def run(resume: bool) -> Path:
-        trainer = make(tmp_path, config("train.max_steps=1", preset="lite"))
-        return train(trainer, resume, None, said.append)
+    def run(resume: bool, steps: int = 1) -> Path:
+        trainer = make(tmp_path, config(f"train.max_steps={steps}", preset="lite"))
+        try:
+            return train(trainer, resume, None, said.append)
+        finally:
+            assert trainer.step in (steps, 0)
 
     path = run(resume=True)
     assert "checkpoint.pt" in said[0]  # there was none to resume
@@ -133,6 +131,10 @@ def test_a_run_is_overwritten_by_nothing_but_its_own_later_steps(tmp_path: Path)
         run(resume=False)
     assert "--resume" in error.value.hint
     assert run(resume=True).stat().st_mtime_ns == before
+    said.clear()
+    with locked(tmp_path), pytest.raises(OutputError):
+        run(resume=True, steps=2)
+    assert said == []  # what another run may write at any time is not even read
 
 
 # -- signals ---------------------------------------------------------------------------------------
@@ -174,10 +176,7 @@ def test_a_kill_during_the_estimate_costs_no_checkpoint(
     monkeypatch.setattr(trainer, "estimate_batchnorm", killed)
     with pytest.raises(KeyboardInterrupt if stopped else SystemExit):
         train(trainer, False, None, report)
-    resumed = make(tmp_path, config("train.max_steps=3"))
-    said: list[str] = []
-    train(resumed, True, None, said.append)
-    assert said[0] == "resuming at step 2" and resumed.step == 3
+    assert load_checkpoint(tmp_path / "checkpoint.pt").step == 2
 
 
 def test_nohup_is_respected() -> None:
