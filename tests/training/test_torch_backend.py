@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from arithmetic_chain import ALIGNED, CHAIN, Arithmetic, level
+from arithmetic_chain import ALIGNED, CHAIN, level
 from torch import Tensor, nn
 
 from sonomime.runtime.bundle.manifest import Chain
@@ -33,6 +33,7 @@ def mean(image: Tensor) -> Tensor:
     return image.float().mean().reshape(1)
 
 
+#: What `Arithmetic` computes in numpy.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "finder": lambda image: mean(image).expand(1, 1, 3),
     "source": mean,
@@ -57,21 +58,19 @@ def chain(like: Chain = CHAIN, **changed: Callable[..., Any]) -> ModuleChain:
     return ModuleChain(**{**vars(like), "stages": stages})
 
 
-@pytest.mark.parametrize("in_torch", [True, False])
-def test_it_computes_what_the_same_chain_does_in_numpy(in_torch: bool) -> None:
-    def opened(like: Chain) -> Session:
-        here = chain(like)
-        session = Session(here, TorchBackend(here)) if in_torch else Session(like, Arithmetic(like))
+def test_it_computes_frames_of_its_inputs_and_carries_states() -> None:
+    def opened(like: ModuleChain) -> Session:
+        session = Session(like, TorchBackend(like))
         session.set_source(level(40))
         session.set_reference(level(20))
         return session
 
-    session = opened(CHAIN)
+    session = opened(chain())
     session.animate(level(60))
     session.set_control("scale", 2.0)
     assert session.animate(level(60))[0, 0, 0, 0] == 200  # 40 + 2 x (60 - (20 - 40))
     assert session.read("state")[0] == 2
-    session = opened(ALIGNED)
+    session = opened(chain(ALIGNED))
     session.align(np.array([[[[3.0, 5.0]]]], np.float32))
     assert session.match(level(60)).tolist() == [[[80.0, 80.0]]]
     session.animate(level(60))
@@ -108,6 +107,5 @@ def test_a_result_that_is_a_view_of_an_input_or_a_parameter_is_copied() -> None:
     ],
 )
 def test_what_a_stage_makes_is_what_it_declares(wrong: Callable[..., Any]) -> None:
-    backend = TorchBackend(chain(observe=wrong))
     with pytest.raises(BackendError):
-        backend.run("observe")
+        TorchBackend(chain(observe=wrong)).run("observe")

@@ -8,9 +8,10 @@ import pytest
 import torch
 from lively import small_config
 
-from sonomime.training.data.batch import PairBatch
 from sonomime.training.models.families import family_of
 from sonomime.training.trainer import Trainer
+
+from .small_runs import pairs_of
 
 
 @pytest.mark.gpu
@@ -23,12 +24,8 @@ def test_steps_on_a_gpu(
         pytest.skip("torch finds no GPU")
     config = small_config(preset, f"train.precision={precision}", "train.batch_size=2")
     labels = [f"label {i}" for i in range(family_of(config.model).labels(config.model))]
-    source, driving = torch.rand(2, 2, 1, 128, 128, generator=torch.Generator().manual_seed(0))
-    points, seen = torch.zeros(2, len(labels), 2), torch.ones(2, len(labels), dtype=torch.bool)
-    real = torch.zeros(2, dtype=torch.bool)
-    batch = PairBatch(
-        source, driving, points, points, seen, seen, None, None, None, real, ~seen, ~seen
-    )
+    images = torch.rand(2, 2, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    batch = pairs_of(*images, labels=len(labels), seen=True)
 
     def first_loss() -> float:
         trainer = Trainer(config, lambda step: batch, tmp_path, labels, [])
