@@ -12,6 +12,7 @@ import torch
 
 from sonomime.runtime.media.frames import Letterbox
 from sonomime.training.config import DataConfig, LossConfig
+from sonomime.training.coordinates import pixels_to_points
 from sonomime.training.data.batch import PairBatch
 from sonomime.training.data.dataset import Clip, ClipFrames
 from sonomime.training.data.pairs import PairSampler
@@ -59,6 +60,12 @@ def smooth(count: int, size: int = SIZE, seed: int = 0) -> np.ndarray:
             a, b = rng.uniform(0, 2 * np.pi, 2)
             image += np.outer(np.sin(ky * at + a), np.sin(kx * at + b))
     return np.round(128 + 20 * images).clip(40, 220)
+
+
+def point_grid(side: int) -> np.ndarray:
+    """The centres of the pixels of a square as points, (side, side, 2)."""
+    line = pixels_to_points(np.arange(side, dtype=np.float64), side)
+    return np.stack(np.meshgrid(line, line), axis=-1)
 
 
 def blob(size: tuple[int, int], at: Sequence[float], spread: float) -> np.ndarray:

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sonomime.training.coordinates import pixels_to_points, points_to_pixels
 from sonomime.training.data.transforms import IDENTITY, random_bend, similarity, tone_curve
 
-from .made_clips import centre
-
-SEEDS = st.integers(0, 2**32 - 1)
-
-
-def blob(size: int, point: np.ndarray, spread: float = 3.0) -> np.ndarray:
-    x, y = points_to_pixels(point, size)
-    rows, columns = np.mgrid[0:size, 0:size]
-    bump = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * spread**2))
-    return np.round(255 * bump).astype(np.uint8)
+from .made_clips import point_grid
 
 
 def test_identity_mirror_and_a_shift_by_whole_pixels_are_exact() -> None:
@@ -33,26 +23,15 @@ def test_identity_mirror_and_a_shift_by_whole_pixels_are_exact() -> None:
     assert not moved[:, :5].any() and not moved[-3:].any()
 
 
-@given(
-    scale=st.floats(0.8, 1.2),
-    degrees=st.floats(-10, 10),
-    x=st.floats(-0.2, 0.2),
-    y=st.floats(-0.2, 0.2),
-    flip=st.booleans(),
-    point=st.tuples(st.floats(-0.4, 0.4), st.floats(-0.4, 0.4)),
-)
-def test_keypoints_follow_a_similarity(
-    scale: float, degrees: float, x: float, y: float, flip: bool, point: tuple[float, float]
-) -> None:
-    map_ = similarity(scale, degrees, (x, y), flip)
-    before = np.array(point)
-    after = map_.carry(before[None])[0]
-    np.testing.assert_allclose(map_.read(after[None])[0], before, atol=1e-9)
-    found = centre(map_.apply(blob(96, before)))
-    np.testing.assert_allclose(found, points_to_pixels(after, 96), atol=0.15)
+def test_a_similarity_scales_turns_and_shifts_the_content() -> None:
+    map_ = similarity(1.2, 90, (0.1, -0.2), flip=False)
+    there = map_.carry(np.array([[0.5, 0.25]]))
+    np.testing.assert_allclose(there, [[-1.2 * 0.25 + 0.1, 1.2 * 0.5 - 0.2]], atol=1e-9)
+    np.testing.assert_allclose(map_.read(there), [[0.5, 0.25]], atol=1e-9)
 
 
-@given(seed=SEEDS, size=st.sampled_from([16, 64]))
+@settings(max_examples=50)
+@given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([16, 64]))
 def test_a_bend(seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)
     bend = random_bend(rng)
@@ -61,26 +40,15 @@ def test_a_bend(seed: int, size: int) -> None:
     still = points @ bend.matrix.T + bend.offset
     assert np.linalg.norm(bend.read(points) - still, axis=-1).max() <= 0.16 + 1e-9  # its reach
     # The grid is the map at the pixels' centres, and folds nowhere.
-    line = pixels_to_points(np.arange(size, dtype=np.float64), size)
-    centres = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
     x, y = grid = bend.grid(size).astype(np.float64)
-    np.testing.assert_allclose(grid.reshape(2, -1).T, bend.read(centres), atol=2e-6)
+    expected = bend.read(point_grid(size).reshape(-1, 2))
+    np.testing.assert_allclose(grid.reshape(2, -1).T, expected, atol=2e-6)
     jacobian = np.diff(x, axis=1)[:-1] * np.diff(y, axis=0)[:, :-1]
     jacobian -= np.diff(x, axis=0)[:, :-1] * np.diff(y, axis=1)[:-1]
     assert jacobian.min() > 0
     placed = similarity(1.1, 7, (0.1, -0.05), flip=True)
     both = placed.read(bend.read(points))
     np.testing.assert_allclose(bend.after(placed).read(points), both, atol=1e-9)
-
-
-@given(seed=SEEDS)
-def test_keypoints_follow_a_bend(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    bend, before = random_bend(rng), rng.uniform(-0.5, 0.5, 2)
-    after = bend.carry(before[None])[0]
-    # A small blob: what the bend does to its shape must not move its centre by much.
-    found = centre(bend.apply(blob(128, before, spread=2)))
-    np.testing.assert_allclose(found, points_to_pixels(after, 128), atol=0.5)
 
 
 def test_tone_curve() -> None:
