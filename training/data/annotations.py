@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,28 +24,23 @@ from ..coordinates import pixels_to_points
 COLUMNS = ("video", "frame", "keypoint", "x", "y", "visible")
 
 #: By frame's index and keypoint's name (x, y) in pixels of the original frame; nan: not visible.
-Labels = Mapping[int, Mapping[str, tuple[float, float]]]
+Labels = dict[int, dict[str, tuple[float, float]]]
 
 
-class KeypointTable(NamedTuple):
-    """A whole ``keypoints.csv``: names in alphabetical order, labels by video."""
-
-    names: tuple[str, ...]
-    videos: Mapping[str, Labels]
-
-
-def read_keypoints(path: Path, videos: Mapping[str, Mapping[str, int] | None]) -> KeypointTable:
-    """Read ``keypoints.csv``.
+def read_keypoints(
+    path: Path, videos: Mapping[str, Sequence[str] | None]
+) -> tuple[tuple[str, ...], dict[str, Labels]]:
+    """Read ``keypoints.csv``: its keypoints' names in alphabetical order, labels by video.
 
     Args:
-        videos: the clips that there are; for a folder of frames, the index of each of its files.
+        videos: the clips that there are; for a folder of frames, its files in their order.
 
     Raises:
         InputError: naming file and line: a malformed table, an unknown video or frame, what cannot
             be a name, a coordinate that is not a finite number (where it is visible), a visible
             that is neither 0 nor 1, a row given twice.
     """
-    found: dict[str, dict[int, dict[str, tuple[float, float]]]] = {}
+    found: dict[str, Labels] = {}
     for line, row in read_table(path, COLUMNS):
         where = f"{path}:{line}"
         video, text, name = row["video"], row["frame"], row["keypoint"]
@@ -60,7 +54,7 @@ def read_keypoints(path: Path, videos: Mapping[str, Mapping[str, int] | None]) -
             raise InputError(f"{where}: there is no frame {text!r}", spelling_hint(text, files))
         if not is_name(name):
             raise InputError(f"{where}: keypoint is {name[:40]!r}", NAME_HINT)
-        frame = int(text) if files is None else files[text]
+        frame = int(text) if files is None else files.index(text)
         points = found.setdefault(video, {}).setdefault(frame, {})
         if name in points:
             fault = f"{where}: {name!r} of frame {text} of {video!r} is given twice"
@@ -73,7 +67,7 @@ def read_keypoints(path: Path, videos: Mapping[str, Mapping[str, int] | None]) -
         )
         points[name] = (x, y) if visible else (math.nan, math.nan)
     names = {name for labels in found.values() for points in labels.values() for name in points}
-    return KeypointTable(tuple(sorted(names)), found)
+    return tuple(sorted(names)), found
 
 
 def place_keypoints(

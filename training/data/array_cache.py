@@ -34,14 +34,11 @@ from ...runtime.support.errors import OutputError, output_errors
 
 MOST_BYTES = 32 << 30
 
-#: Types and shapes of arrays that lie one after the other.
-Layout = Sequence[tuple[str, Sequence[int]]]
+Layout = Sequence[tuple[str, Sequence[int]]]  # types and shapes of arrays, one after the other
 Arrays = list[NDArray[Any]]
 
 _used: set[Path] = set()  # entries that this process has opened: they stay, also above the limit
 _warned: set[str] = set()
-
-log = logging.getLogger("sonomime")
 
 
 def cached_arrays(facts: object, write: Callable[[BinaryIO], Layout]) -> Arrays:
@@ -70,13 +67,13 @@ def cached_arrays(facts: object, write: Callable[[BinaryIO], Layout]) -> Arrays:
             _used.add(path)
             _evict(folder)
             found = _open(path, key)
+        if found is not None:
+            return found
     except OutputError as error:
         if not _warned:  # once, not for every clip
+            log = logging.getLogger("sonomime")
             log.warning("decoded clips are not kept in the cache: %s", error)
         _warned.add(error.message)
-        found = None
-    if found is not None:
-        return found
     try:
         with tempfile.TemporaryFile() as stream:
             _finish(stream, write(stream), key)

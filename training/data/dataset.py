@@ -132,7 +132,8 @@ def _find(folder: Path, warnings: list[str]) -> list[Clip]:
         warnings.append(f"{folder}: no clips.csv, so each clip ({len(clips)}) is its own subject")
     names, labels = (), {}
     if (table := folder / "keypoints.csv").exists():
-        names, labels = read_keypoints(table, {clip.name: _numbers(clip.path) for clip in clips})
+        files = {clip.name: _frames_in(clip.path) if clip.path.is_dir() else None for clip in clips}
+        names, labels = read_keypoints(table, files)
     found, owners = [], {}
     for clip in clips:
         stem = clip.path.name if clip.path.is_dir() else clip.path.stem
@@ -195,21 +196,14 @@ def _bare(root: Path) -> list[Clip]:
     return clips
 
 
-def _frames_in(folder: Path) -> list[Path]:
-    """The frames of a folder; none where it holds other things, or videos too."""
+def _frames_in(folder: Path) -> list[str]:
+    """Names of a folder's frames; none where it holds other things, or videos too."""
     if any(file.suffix.lower() in VIDEO_SUFFIXES for file in folder.iterdir()):
         return []
     try:
-        return frame_files(folder)
+        return [file.name for file in frame_files(folder)]
     except InputError:
         return []
-
-
-def _numbers(clip: Path) -> dict[str, int] | None:
-    """The index of each file of a folder of frames; None for a video."""
-    if not clip.is_dir():
-        return None
-    return {file.name: index for index, file in enumerate(_frames_in(clip))}
 
 
 def _unsupported(path: Path) -> str | None:

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from sonomime.runtime.media.frames import Crop, Letterbox, crop_image, letterbox
 from sonomime.runtime.support.errors import InputError
 from sonomime.training.coordinates import points_to_pixels
-from sonomime.training.data.annotations import KeypointTable, place_keypoints, read_keypoints
+from sonomime.training.data.annotations import Labels, place_keypoints, read_keypoints
 
 from .made_clips import blob, centre
 
 HEADER = "video,frame,keypoint,x,y,visible\n"
 
 
-def table(folder: Path, text: str) -> KeypointTable:
+def table(folder: Path, text: str) -> tuple[tuple[str, ...], dict[str, Labels]]:
     (folder / "keypoints.csv").write_text(text, encoding="utf-8")
-    return read_keypoints(folder / "keypoints.csv", {"a": None, "b": {"x.png": 0, "y.png": 1}})
+    return read_keypoints(folder / "keypoints.csv", {"a": None, "b": ["x.png", "y.png"]})
 
 
 def test_table_is_read(tmp_path: Path) -> None:
@@ -31,8 +31,8 @@ def test_table_is_read(tmp_path: Path) -> None:
     assert videos["a"] == {7: {"neck": (1.5, 2.0), "edge": (3.0, 4.0)}}
     assert videos["b"] == {1: {"neck": (5.0, 6.0)}}
     shuffled = "\ufeffframe,video,x,y,keypoint,visible\n0,a,1,2,neck,1\n"  # a byte order mark
-    assert table(tmp_path, shuffled).videos == {"a": {0: {"neck": (1.0, 2.0)}}}
-    hidden = table(tmp_path, HEADER + "a,0,neck,,,0\na,1,neck,3,4,0\n").videos["a"]
+    assert table(tmp_path, shuffled)[1] == {"a": {0: {"neck": (1.0, 2.0)}}}
+    hidden = table(tmp_path, HEADER + "a,0,neck,,,0\na,1,neck,3,4,0\n")[1]["a"]
     assert np.isnan([hidden[0]["neck"], hidden[1]["neck"]]).all()
 
 
