@@ -49,8 +49,6 @@ class TorchBackend:
 
         self.tensors = zeros(chain.tensors(), device=device)
         self.host = zeros(boundary(chain), pin_memory=device.type == "cuda")
-        if device.type == "cpu":  # given tensors are read in place
-            self.tensors |= {name: self.host[name] for name in self.given}
 
     def view(self, tensor: str) -> NDArray[Any]:
         if tensor not in self.host:
@@ -65,8 +63,7 @@ class TorchBackend:
         if tensor in self.host:
             self.view(tensor)[...] = value
         if tensor not in self.given:
-            whole = torch.from_numpy(np.array(value, dtype=self.read(tensor).dtype))
-            self.tensors[tensor].copy_(whole)
+            self.tensors[tensor].copy_(torch.as_tensor(np.asarray(value)))
 
     def copy(self, source: str, target: str) -> None:
         self.tensors[target].copy_(self.tensors[source])
@@ -75,8 +72,7 @@ class TorchBackend:
     def run(self, stage: str) -> None:
         self.upload(tensor.name for tensor in self.stages[stage].inputs)
         self.compute(self.stages[stage])
-        if any(tensor.name == FRAME for tensor in self.stages[stage].outputs):
-            self.download()
+        self.download()
         self.synchronise()
 
     @torch.no_grad()
@@ -92,10 +88,8 @@ class TorchBackend:
 
     def upload(self, names: Iterable[str]) -> None:
         """Copy the caller's tensors among these to the device."""
-        if self.place.type == "cuda":
-            for name in names:
-                if name in self.given:
-                    self.tensors[name].copy_(self.host[name], non_blocking=True)
+        for name in set(names) & set(self.given):
+            self.tensors[name].copy_(self.host[name], non_blocking=True)
 
     def compute(self, stage: StageModule) -> None:
         """Enqueue one stage.

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,11 +29,6 @@ Sampler = Callable[[int], PairBatch]  # a pure function of the step, so that res
 
 #: Model settings that have no weights: `--from` may change them.
 FREE_ON_START = {"model.matcher.stiff"}
-
-#: What a resumed run may change. (Under a cosine schedule max_steps also changes the rate.)
-FREE_ON_RESUME = {
-    "train.max_steps", "train.log_every", "train.picture_every", "train.checkpoint_every",
-}  # fmt: skip
 
 
 class Trainer:
@@ -190,13 +185,15 @@ class Trainer:
         Checkpoint(self.config, self.step, weights, names, self.data, resume).save(path)
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Go on where ``checkpoint`` stopped: same batches, same numbers.
+        """Go on where ``checkpoint`` stopped: same batches, same numbers. (Under a cosine schedule
+        another ``max_steps`` changes the rate.)
 
         Raises:
             ConfigError: its settings differ.
             CheckpointError: it has no state to resume, or one that does not fit.
         """
-        if differing := self._differing(checkpoint) - FREE_ON_RESUME:
+        differing = self._differing(checkpoint) - {"train.max_steps"}
+        if differing := {name for name in differing if not name.endswith("_every")}:
             raise ConfigError(
                 f"cannot resume: different in the checkpoint: {', '.join(sorted(differing))}",
                 "resume with the same preset and --set values; train.max_steps and the "
@@ -239,23 +236,22 @@ class Trainer:
             )
         fresh = bool(of_labels or (name and mine not in ([], known)))
 
-        def part(weights: Mapping[str, Tensor], labels: bool) -> dict[str, Tensor]:
-            inside = {key: fresh and key.startswith(f"{name}.") for key in weights}
-            return {key: weights[key] for key in weights if inside[key] == labels}
-
         try:
             for model in (self.model, self.ema):
-                own = part(model.state_dict(), labels=True)
-                model.load_state_dict(part(checkpoint.weights, labels=False) | own)
+                weights = checkpoint.weights
+                if fresh:
+                    own = model.state_dict().items()
+                    weights = {k: v for k, v in weights.items() if not k.startswith(f"{name}.")}
+                    weights |= {k: v for k, v in own if k.startswith(f"{name}.")}
+                model.load_state_dict(weights)
         except RuntimeError as error:
             raise CheckpointError(
                 f"weights do not fit the configuration: {error}", "use the file as it was saved"
             ) from error
         self._keep_record(checkpoint)
-        if fresh:
-            self.supervised_names = mine
         if not fresh or not (known or mine):
             return ""
+        self.supervised_names = mine
         old, new = (", ".join(names) or "none" for names in (known, mine))
         if self.family.labels(self.config.model):
             return f"its {name}: {old}; this run's: {new}. The network for them begins untrained"

@@ -9,10 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sonomime.training import threads
+from sonomime.training import loop
 from sonomime.training.checkpoint import load_checkpoint
-from sonomime.training.loop import train
-from sonomime.training.threads import quicker_threads, step_seconds
+from sonomime.training.loop import quicker_threads, step_seconds, train
 
 from .small_runs import config, make, silent
 
@@ -29,11 +28,11 @@ def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_quicker_is_taken_unless_something_else_decides(
     two: float, chosen: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "step_seconds", lambda trainer, every: {1: 1.0, every: two})
+    monkeypatch.setattr(loop, "step_seconds", lambda trainer, every: {1: 1.0, every: two})
     long, short = (make(tmp_path, config(f"train.max_steps={n}", preset="lite")) for n in (100, 4))
     said: list[str] = []
 
-    def used(trainer: threads.Trainer) -> int:
+    def used(trainer: loop.Trainer) -> int:
         with quicker_threads(trainer, said.append):
             return torch.get_num_threads()
 
@@ -66,8 +65,8 @@ def test_measuring_is_fair_and_short(
         now += (one if torch.get_num_threads() == 1 else two).pop(0)
 
     trainer = make(tmp_path, config(preset="lite"))
-    monkeypatch.setattr(threads, "Trainer", lambda *args: SimpleNamespace(train_step=step))
-    monkeypatch.setattr(threads, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(loop, "Trainer", lambda *args: SimpleNamespace(train_step=step))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now))
     assert step_seconds(trainer, 2) == pytest.approx(found)
     assert one == two == []
 
@@ -78,12 +77,12 @@ def test_a_run_is_the_same_whether_measured_or_not(
     settings, looked = config("train.max_steps=3", preset="lite"), []
     plain = train(make(tmp_path / "plain", settings), False, None, silent)
 
-    def slow_with_two(trainer: threads.Trainer, every: int) -> dict[int, float]:
+    def slow_with_two(trainer: loop.Trainer, every: int) -> dict[int, float]:
         looked.append(step_seconds(trainer, every))
         return {1: 1.0, every: 2.0}
 
-    monkeypatch.setattr(threads, "ROUNDS", 1)
-    monkeypatch.setattr(threads, "step_seconds", slow_with_two)
+    monkeypatch.setattr(loop, "ROUNDS", 1)
+    monkeypatch.setattr(loop, "step_seconds", slow_with_two)
     trainer = make(tmp_path / "measured", settings)
     torch.set_num_threads(2)
     other = train(trainer, False, None, silent)
