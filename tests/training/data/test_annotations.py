@@ -6,15 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from sonomime.runtime.media.frames import Crop, Letterbox, crop_image, letterbox
+from sonomime.runtime.media.frames import Crop, Letterbox
 from sonomime.runtime.support.errors import InputError
-from sonomime.training.coordinates import points_to_pixels
 from sonomime.training.data.annotations import Labels, place_keypoints, read_keypoints
-
-from .made_clips import blob, centre
 
 HEADER = "video,frame,keypoint,x,y,visible\n"
 
@@ -66,26 +61,6 @@ def test_malformed_tables_name_file_and_line(
         table(tmp_path, text)
     assert "keypoints.csv" + (f":{line}:" if line else "") in caught.value.message
     assert named in caught.value.message and caught.value.hint
-
-
-@settings(max_examples=40)
-@given(
-    size=st.tuples(st.integers(64, 400), st.integers(64, 400)),
-    corner=st.tuples(st.floats(0, 0.33), st.floats(0, 0.33)),
-    place=st.tuples(st.floats(0.2, 0.8), st.floats(0.2, 0.8)),
-)
-def test_a_label_lands_where_its_pixel_lands(
-    size: tuple[int, int], corner: tuple[float, float], place: tuple[float, float]
-) -> None:
-    """A blob drawn at the label is found at the point, through crop and letterbox."""
-    left, top = (int(share * side) for share, side in zip(corner, size, strict=True))
-    crop = Crop(left, top, size[0] - left, size[1] - top)
-    at = (left + place[0] * crop.w, top + place[1] * crop.h)
-    drawn = crop_image(blob(size, at, min(crop.w, crop.h) / 20), crop)
-    frame, box = letterbox(drawn, 96)
-    points, visible = place_keypoints({"neck": at}, ("neck",), crop, box)
-    assert visible.all()
-    np.testing.assert_allclose(points_to_pixels(points[0], 96), centre(frame), atol=0.15)
 
 
 def test_unlabelled_and_cropped_away_keypoints_are_not_visible() -> None:
