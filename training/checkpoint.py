@@ -74,9 +74,8 @@ class Checkpoint:
             model: Model = build(self.config.model)
             model.load_state_dict(self.weights)
         except (RuntimeError, NotImplementedError) as error:  # a sparse or quantized tensor
-            raise CheckpointError(
-                f"weights do not fit the configuration: {error}", "use the file as it was saved"
-            ) from error
+            fault = f"weights do not fit the configuration: {error}"
+            raise CheckpointError(fault, "use the file as it was saved") from error
         return model.eval()
 
 
@@ -88,10 +87,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     payload = read_weights_only(path, "only load checkpoints that sonomime wrote")
     if not isinstance(payload, dict) or payload.get("sonomime_checkpoint") != FORMAT:
-        raise CheckpointError(
-            f"{path}: not a sonomime checkpoint of format {FORMAT}",
-            "for FOMM's use `sonomime import-fomm`",
-        )
+        fault = f"{path}: not a sonomime checkpoint of format {FORMAT}"
+        raise CheckpointError(fault, "for FOMM's use `sonomime import-fomm`")
     try:
         config = config_from_dict(_without_retired(payload["config"]))
         check(config)
@@ -104,10 +101,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             dict(payload["resume"]),
         )
     except Exception as error:  # anything may stand anywhere in such a file
-        raise CheckpointError(
-            f"{path}: not a whole checkpoint ({type(error).__name__}: {error})",
-            "another version of sonomime may have written it: train or import it again",
-        ) from error
+        fault = f"{path}: not a whole checkpoint ({type(error).__name__}: {error})"
+        hint = "another version of sonomime may have written it: train or import it again"
+        raise CheckpointError(fault, hint) from error
 
 
 def _without_retired(config: Any) -> Any:

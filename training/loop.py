@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -23,7 +22,6 @@ from .trainer import Trainer
 
 Report = Callable[[str], None]
 
-
 PAIRS = 4  # to measure with; a large model's whole batches take minutes
 ROUNDS = 3  # the first, in which every layer is prepared, is not counted
 HOPELESS = 3  # times as slow as one thread: not worth another round
@@ -31,11 +29,8 @@ HOPELESS = 3  # times as slow as one thread: not worth another round
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Yields a list that takes the numbers of SIGTERM, SIGHUP and Ctrl-C as they arrive. A second
-    Ctrl-C interrupts at once.
-
-    Only the main thread may handle signals; in any other the list stays empty.
-    """
+    """Yields a list that takes the numbers of SIGTERM, SIGHUP and Ctrl-C as they arrive, in the
+    main thread; in others it stays empty. A second Ctrl-C interrupts at once."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -44,7 +39,7 @@ def stop_signals() -> Iterator[list[int]]:
         received.append(number)
 
     before = {}
-    if threading.current_thread() is threading.main_thread():
+    with suppress(ValueError):  # not the main thread
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP is under nohup
                 before[number] = signal.signal(number, note)
@@ -73,9 +68,7 @@ def train(
     report: Report,
     start: Path | None = None,
 ) -> Path:
-    """Train until ``max_steps``, ``max_minutes`` or a signal (in the main thread).
-
-    Every end writes ``RUN/checkpoint.pt``.
+    """Train until ``max_steps``, ``max_minutes`` or a signal. Every end writes RUN/checkpoint.pt.
 
     Args:
         max_minutes: of everything, the estimate of BatchNorm's statistics at the end included.
@@ -143,9 +136,8 @@ def _begin(trainer: Trainer, path: Path, resume: bool, start: Path | None, repor
     """Load what the run begins with."""
     if path.exists():
         if not resume:
-            raise OutputError(
-                f"{path}: this folder already holds a run", "add --resume, or choose another -o"
-            )
+            hint = "add --resume, or choose another -o"
+            raise OutputError(f"{path}: this folder already holds a run", hint)
         trainer.load(load_checkpoint(path))
         report(f"resuming at step {trainer.step}")
         return
@@ -165,14 +157,14 @@ def _begin(trainer: Trainer, path: Path, resume: bool, start: Path | None, repor
 
 def _save(trainer: Trainer, path: Path, deadline: float, report: Report) -> None:
     """Save with BatchNorm's statistics estimated, on as many batches as there is time for."""
-    wanted = trainer.batches_to_estimate()
-    if wanted:
-        # The estimate takes minutes, and a sender of SIGTERM may not wait for it.
-        trainer.save(path)
-    seen = trainer.estimate_batchnorm(deadline)
-    if seen < wanted:
-        report(f"time is up: BatchNorm's statistics are those of {seen} batches, not of {wanted}")
     trainer.save(path)
+    if wanted := trainer.batches_to_estimate():
+        # This takes minutes, and a sender of SIGTERM may not wait for it: so it was saved before.
+        seen = trainer.estimate_batchnorm(deadline)
+        if seen < wanted:
+            said = f"BatchNorm's statistics are those of {seen} batches, not of {wanted}"
+            report(f"time is up: {said}")
+        trainer.save(path)
 
 
 @contextmanager

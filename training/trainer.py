@@ -130,18 +130,15 @@ class Trainer:
         ]
         for value in (loss, *norms):  # even a finite loss may have a gradient that is not
             if not torch.isfinite(value):
-                raise CheckpointError(
-                    f"the loss or a gradient became {value.item()} at step {self.step}",
-                    "resume from the last checkpoint with a smaller train.learning_rate",
-                )
+                fault = f"the loss or a gradient became {value.item()} at step {self.step}"
+                hint = "resume from the last checkpoint with a smaller train.learning_rate"
+                raise CheckpointError(fault, hint)
         optimizer.step()
 
     @torch.no_grad()
     def _average(self) -> None:
         """Move the EMA of weights and BatchNorm's statistics; faster at first, to forget the start.
-
-        (torch's AveragedModel copies at its first update, and prefixes every weight's name.)
-        """
+        (torch's AveragedModel copies at its first update, and prefixes every weight's name.)"""
         decay = min(self.config.train.ema, (1 + self.step) / (10 + self.step))
         ours, theirs = self.ema.state_dict(), self.model.state_dict()
         floating = [k for k in ours if ours[k].is_floating_point()]
@@ -158,11 +155,8 @@ class Trainer:
 
     @torch.no_grad()
     def estimate_batchnorm(self, deadline: float = math.inf) -> int:
-        """Re-estimate BatchNorm's statistics for the EMA weights; how many batches were seen.
-
-        Args:
-            deadline: on time.monotonic()'s clock; at least one batch is seen, even after it.
-        """
+        """Re-estimate BatchNorm's statistics for the EMA weights; how many batches were seen: at
+        least one, even after the deadline (of time.monotonic())."""
         if (count := self.batches_to_estimate()) == 0:
             return 0
         for norm in _norms(self.ema):
@@ -194,11 +188,9 @@ class Trainer:
         """
         differing = self._differing(checkpoint) - {"train.max_steps"}
         if differing := {name for name in differing if not name.endswith("_every")}:
-            raise ConfigError(
-                f"cannot resume: different in the checkpoint: {', '.join(sorted(differing))}",
-                "resume with the same preset and --set values; train.max_steps and the "
-                "train.*_every may change",
-            )
+            fault = f"cannot resume: different in the checkpoint: {', '.join(sorted(differing))}"
+            hint = "give the same preset and --set; train.max_steps and train.*_every may change"
+            raise ConfigError(fault, hint)
         if not checkpoint.resume:
             hint = "it can be exported, not resumed"
             raise CheckpointError("this checkpoint holds weights only", hint)
@@ -207,10 +199,9 @@ class Trainer:
             for name, part in self.parts.items():
                 part.load_state_dict(checkpoint.resume[name])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"the checkpoint's state for resuming does not fit: {error}",
-                "resume from the file as it was saved, with the sonomime that saved it",
-            ) from error
+            fault = f"the checkpoint's state for resuming does not fit: {error}"
+            hint = "resume from the file as it was saved, with the sonomime that saved it"
+            raise CheckpointError(fault, hint) from error
         self.step = checkpoint.step
         self._keep_record(checkpoint)
 
@@ -230,10 +221,10 @@ class Trainer:
         differing = {key for key in self._differing(checkpoint) if key.startswith("model.")}
         of_labels = {key for key in differing if name and key.startswith(f"model.{name}.")}
         if others := differing - of_labels - FREE_ON_START:
-            raise ConfigError(
-                f"cannot start from this checkpoint: different there: {', '.join(sorted(others))}",
-                "give the settings of the checkpoint's model with --set",
+            fault = (
+                f"cannot start from this checkpoint: different there: {', '.join(sorted(others))}"
             )
+            raise ConfigError(fault, "give the settings of the checkpoint's model with --set")
         fresh = bool(of_labels or (name and mine not in ([], known)))
 
         try:
@@ -245,9 +236,8 @@ class Trainer:
                     weights |= {k: v for k, v in own if k.startswith(f"{name}.")}
                 model.load_state_dict(weights)
         except RuntimeError as error:
-            raise CheckpointError(
-                f"weights do not fit the configuration: {error}", "use the file as it was saved"
-            ) from error
+            fault = f"weights do not fit the configuration: {error}"
+            raise CheckpointError(fault, "use the file as it was saved") from error
         self._keep_record(checkpoint)
         if not fresh or not (known or mine):
             return ""
