@@ -1,13 +1,11 @@
 """Arrays that are slow to make, kept in files and mapped into memory.
 
 An entry is one file, ``$XDG_CACHE_HOME/sonomime/clips/KEY.arrays``: the arrays' bytes, their types
-and shapes, and a checksum of all this and of the facts that KEY stands for. Entries whose checksum
-is wrong are made again. The least recently used ones are removed when all together exceed
-``MOST_BYTES``.
+and shapes, and a checksum of all this and of the facts that KEY stands for. An entry whose checksum
+is wrong is made again. Above ``MOST_BYTES`` the least recently used ones are removed.
 
-Only the user may be able to write in the folder, since what lies in it is trained on. Where it
-cannot be used (a full disk, a read-only one, other people's permissions), a warning says so and the
-arrays go to an unnamed temporary file.
+Nobody but the user may be able to write in the folder, since what lies in it is trained on. Where
+it cannot be used, a warning says why and the arrays go to an unnamed temporary file.
 """
 
 from __future__ import annotations
@@ -79,10 +77,9 @@ def cached_arrays(facts: object, write: Callable[[BinaryIO], Layout]) -> Arrays:
             _finish(stream, write(stream), key)
             return _read(stream, key)
     except OSError as error:
-        raise OutputError(
-            f"decoded clips can be written neither to the cache nor to a temporary file: {error}",
-            "free some space, or set XDG_CACHE_HOME to a folder that has some",
-        ) from error
+        fault = f"clips can be decoded neither into the cache nor into a temporary file: {error}"
+        hint = "free some space, or set XDG_CACHE_HOME to a folder that has some"
+        raise OutputError(fault, hint) from error
 
 
 def _own_folder() -> Path:

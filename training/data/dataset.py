@@ -115,14 +115,11 @@ def _find(folder: Path, warnings: list[str]) -> list[Clip]:
         raise InputError(f"{folder} does not exist", "check the path after --data")
     if (folder / "clips.csv").exists():
         clips = _listed(folder)
-        splits: dict[str, set[str]] = {}
-        for clip in clips:
-            splits.setdefault(clip.subject, set()).add(clip.split)
-        warnings += [
-            f"{folder}: subject {subject!r} is in the splits {' and '.join(sorted(names))}"
-            for subject, names in splits.items()
-            if len(names) > 1
-        ]
+        for subject in dict.fromkeys(clip.subject for clip in clips):
+            splits = sorted({clip.split for clip in clips if clip.subject == subject})
+            if len(splits) > 1:
+                said = f"subject {subject!r} is in the splits {' and '.join(splits)}"
+                warnings.append(f"{folder}: {said}")
     elif (folder / "phantom.json").exists():
         # As a bare folder its truth and its test subjects would be trained on.
         hint = "give its `sonomime phantom` command again: it goes on where it stopped"
@@ -158,9 +155,8 @@ def _listed(folder: Path) -> list[Clip]:
             if not row[column]:
                 raise InputError(f"{where}: {column} is empty", "only crop may be empty")
         if name.is_absolute() or ".." in name.parts:
-            raise InputError(
-                f"{where}: clip {str(name)!r} lies outside the folder", "clips lie beside clips.csv"
-            )
+            fault = f"{where}: clip {str(name)!r} lies outside the folder"
+            raise InputError(fault, "clips lie beside clips.csv")
         key, path = name.as_posix(), folder / name
         if key in clips:
             raise InputError(f"{where}: clip {key!r} is named twice", "keep one")
@@ -230,10 +226,8 @@ def _unique(clips: Sequence[Clip]) -> list[Clip]:
             path = Path(os.path.abspath(clip.path))  # links are not followed
             name = f"{path.parents[len(Path(name).parts) - 1].name}/{name}"
         if name in named:
-            raise InputError(
-                f"the clip {name!r} is found twice",
-                "name each folder once; folders of the same name need different parents' names",
-            )
+            hint = "name each folder once; folders of the same name need different parents' names"
+            raise InputError(f"the clip {name!r} is found twice", hint)
         named[name] = replace(clip, name=name)
     return list(named.values())
 
@@ -261,10 +255,8 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
     visible, absent = (np.zeros(points.shape[:2], np.bool_) for _ in range(2))
     for index, labels in clip.keypoints.items():
         if index >= len(kept):
-            raise InputError(
-                f"keypoints.csv labels frame {index} of {clip.path}, which is not there",
-                f"it has {len(kept)} frames, counted from 0",
-            )
+            fault = f"keypoints.csv labels frame {index} of {clip.path}, which is not there"
+            raise InputError(fault, f"it has {len(kept)} frames, counted from 0")
         t = int(kept[index])
         if indices[t] == index or not visible[t].any():
             points[t], visible[t] = place_keypoints(labels, names, clip.crop, box)

@@ -26,8 +26,8 @@ def read_fields(
     (H, W, 2), finite; one frame in memory at a time.
 
     Raises:
-        InputError: naming the file, with ``cure`` as its hint: it cannot be read, is damaged, of
-            another size or number of frames, not finite.
+        InputError: with ``cure`` as its hint: the file cannot be read, is damaged, not finite, of
+            another size or number of frames.
     """
     expected = (count, *shape, 2)
     with _member(file, "displacement", cure) as stream:

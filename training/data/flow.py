@@ -25,12 +25,8 @@ _Real = TypeVar("_Real", np.float32, np.float64)
 def exact_flow(
     source: FloatArray, driving: FloatArray, sector: Mask, placed: PlaneMap
 ) -> tuple[FloatArray, Mask]:
-    """The flow between two frames whose displacements to a third are known; see `same_tissue`.
-
-    Args:
-        source, driving: float32 (n, n, 2), displacements in points, from each frame to the third.
-        sector: bool (n, n), where they are valid.
-        placed: the affine map that both images were read through.
+    """The flow between two frames whose displacements to a third are known: float32 (n, n, 2),
+    points, valid in the sector (n, n). Both images were read through the affine map ``placed``.
 
     Returns:
         flow: float32 (n, n, 2), points to read in the source image, after ``placed``.
@@ -68,8 +64,7 @@ def same_tissue(
 
     Args:
         field: d, (H, W, 2) cells, from the frame to a third one.
-        target: (N, 2), the tissue's places in the third frame, in cells.
-        start: (N, 2), first guesses.
+        target, start: (N, 2) cells: the tissue's places in the third frame, first guesses.
         within: greatest error of a place that counts as found, in cells.
         longest: longest step, in cells. Where the field folds between its cells there are several
             places, and short steps find the near one.

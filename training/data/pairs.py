@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from ...runtime.support.errors import InputError
 from ..config import DataConfig, LossConfig
-from .appearance import other_looks
 from .batch import FlowWeights, PairBatch, flow_weights
 from .dataset import ClipFrames
 from .flow import exact_flow, has_content, measured_flow
-from .transforms import IDENTITY, PlaneMap, random_bend, similarity, tone_curve
+from .transforms import IDENTITY, PlaneMap, other_looks, random_bend, similarity, tone_curve
 
 AHEAD = 2  # batches that are prepared
 
@@ -40,10 +39,10 @@ class PairSampler:
     Args:
         clips: all of one size, channel count and list of keypoints, each of two frames or more.
         seed: with the step, all that the draw depends on.
-        loss: flow whose weight is 0 is not computed; None computes it at every step.
+        loss: flow whose weight is 0 is not computed.
 
     Raises:
-        InputError: no clips, or clips that do not fit together.
+        InputError: no clips.
     """
 
     def __init__(
@@ -53,20 +52,13 @@ class PairSampler:
         seed: int,
         *,
         batch_size: int,
-        loss: LossConfig | None = None,
+        loss: LossConfig = LossConfig(flow=1.0),  # noqa: B008 - it is frozen
     ) -> None:
         if not clips:
             raise InputError("no clip to draw pairs from", "check --data and the split")
-        first = clips[0]
-        for clip in clips:
-            same = clip.frames.shape[1:] == first.frames.shape[1:]
-            if not same or clip.keypoint_names != first.keypoint_names:
-                names = f"{clip.clip.name!r} and {first.clip.name!r}"
-                fault = f"{names} differ in size, channels or keypoints"
-                raise InputError(fault, "load them alike")
         self._data, self._loss = data, loss
         self._seed, self._batch_size = seed, batch_size
-        self._side = int(first.frames.shape[1]) // 4  # of the flow
+        self._side = int(clips[0].frames.shape[1]) // 4  # of the flow
         groups: dict[str, list[ClipFrames]] = {}
         for clip in clips:
             groups.setdefault(clip.clip.group, []).append(clip)
@@ -147,11 +139,9 @@ class PairSampler:
         """Which flow to compute: where the weight is not 0."""
         if self._data.flow == "none":
             return FlowWeights(0, 0)
-        # A match learns its own error to the end.
-        loss = self._loss
-        if loss is None or (loss.flow > 0 and loss.doubt > 0):
+        if self._loss.flow > 0 and self._loss.doubt > 0:  # a match learns its own error to the end
             return FlowWeights(1, 1)
-        return flow_weights(loss, step)
+        return flow_weights(self._loss, step)
 
     def _augmentation(self, rng: np.random.Generator) -> tuple[PlaneMap, FloatArray, FloatArray]:
         """The map that both frames are read through, and the tone curve of each."""

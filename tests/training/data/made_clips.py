@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sonomime.runtime.media.frames import Letterbox
-from sonomime.training.config import DataConfig, LossConfig
+from sonomime.training.config import DataConfig
 from sonomime.training.coordinates import pixels_to_points
 from sonomime.training.data.batch import PairBatch
 from sonomime.training.data.dataset import Clip, ClipFrames
@@ -88,11 +88,10 @@ def draw(
     count: int,
     step: int = 0,
     seed: int = 0,
-    loss: LossConfig | None = None,
 ) -> PairBatch:
     """The batch of a step, of `count` pairs, by a new sampler."""
     clips = [clips] if isinstance(clips, ClipFrames) else clips
-    return PairSampler(clips, data, seed, batch_size=count, loss=loss).batch(step)
+    return PairSampler(clips, data, seed, batch_size=count).batch(step)
 
 
 def assert_same(one: PairBatch, other: PairBatch) -> None:
