@@ -61,9 +61,8 @@ def picture_grid(
     """A grid with one row a sample and the names as columns, captions on top; uint8 RGB.
 
     Args:
-        samples: by name NCHW arrays in [0, 1], ``source`` among them; ``deformation`` is
-            (B, h, w, 2).
-        points: ``source`` and ``driving``: (B, K, 2) keypoints in [-1, 1], half_pixel.
+        samples: NCHW arrays in [0, 1], ``source`` among them; ``deformation`` is (B, h, w, 2).
+        points: ``source`` and ``driving``: (B, K, 2) keypoints, half_pixel, drawn in hues.
     """
     size = samples["source"].shape[-1]
     header = np.full((22, size * len(samples), 3), 255, np.uint8)
@@ -72,7 +71,10 @@ def picture_grid(
         draw = _mesh if name == "deformation" else _cell
         cells = [draw(image, size) for image in images]
         for cell, places in zip(cells, points.get(name, ()), strict=False):
-            _draw_points(cell, places)
+            for k, (x, y) in enumerate(points_to_pixels(places, size)):
+                hue = np.array([[[k * 179 // len(places), 220, 255]]], np.uint8)
+                colour = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
+                cv2.circle(cell, (round(float(x)), round(float(y))), 3, colour, -1, cv2.LINE_AA)
         columns.append(np.vstack(cells))
         at, font = (i * size + 4, 16), cv2.FONT_HERSHEY_SIMPLEX
         cv2.putText(header, name, at, font, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
@@ -87,20 +89,11 @@ def _cell(image: NDArray[np.float32], size: int) -> Grid:
     return np.ascontiguousarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_NEAREST))
 
 
-def _draw_points(image: Grid, points: NDArray[np.float32]) -> None:
-    """Draw (K, 2) points as dots of different hues, in place."""
-    for k, (x, y) in enumerate(points_to_pixels(points, image.shape[0])):
-        hue = np.array([[[k * 179 // len(points), 220, 255]]], np.uint8)
-        colour = tuple(int(c) for c in cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0])
-        cv2.circle(image, (round(float(x)), round(float(y))), 3, colour, -1, cv2.LINE_AA)
-
-
 def _mesh(deformation: NDArray[np.float32], size: int, lines: int = 17) -> Grid:
     """The deformation (h, w, 2) as a mesh: where each point reads in the source."""
     canvas = np.full((size, size, 3), 255, np.uint8)
-    rows, columns = (
-        np.linspace(0, n - 1, lines).round().astype(int) for n in deformation.shape[:2]
-    )
+    sides = deformation.shape[:2]
+    rows, columns = (np.linspace(0, n - 1, lines).round().astype(int) for n in sides)
     for chain in [*deformation[rows], *deformation[:, columns].swapaxes(0, 1)]:
         pixels = points_to_pixels(chain, size).round().astype(np.int32).reshape(-1, 1, 2)
         cv2.polylines(canvas, [pixels], False, (40, 90, 160), 1, cv2.LINE_AA)

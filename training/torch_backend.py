@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..runtime.backends.base import boundary, not_boundary
+from ..runtime.bundle import manifest
 from ..runtime.bundle.checks import check_wiring
 from ..runtime.bundle.manifest import DRIVING_FRAME, FRAME
 from ..runtime.session import Session
@@ -40,15 +41,10 @@ class TorchBackend:
         self.recurrent = [(pair.from_, pair.to) for pair in chain.recurrent]
         self.given = chain.given()
         self.of_frame = [*chain.settings(), DRIVING_FRAME]
-
-        def zeros(like: Mapping[str, Any], **where: Any) -> dict[str, Tensor]:
-            return {
-                name: torch.zeros(tensor.shape, dtype=getattr(torch, tensor.dtype), **where)
-                for name, tensor in like.items()
-            }
-
-        self.tensors = zeros(chain.tensors(), device=device)
-        self.host = zeros(boundary(chain), pin_memory=device.type == "cuda")
+        self.tensors = {name: _zeros(like).to(device) for name, like in chain.tensors().items()}
+        self.host = {name: _zeros(like) for name, like in boundary(chain).items()}
+        if device.type == "cuda":
+            self.host = {name: tensor.pin_memory() for name, tensor in self.host.items()}
 
     def view(self, tensor: str) -> NDArray[Any]:
         if tensor not in self.host:
@@ -112,14 +108,14 @@ class TorchBackend:
         """Copy a result, which may be a view of an input or a parameter."""
         self.tensors[tensor].copy_(value)
 
-    def download(self) -> None:
-        """Copy the frame to the host."""
-        self.host[FRAME].copy_(self.tensors[FRAME], non_blocking=True)
-
     def carry_states(self) -> None:
         """Copy the recurrent states after a frame."""
         for made, state in self.recurrent:
             self.copy(made, state)
+
+    def download(self) -> None:
+        """Copy the frame to the host."""
+        self.host[FRAME].copy_(self.tensors[FRAME], non_blocking=True)
 
     def synchronise(self) -> None:
         """Wait for the device."""
@@ -129,6 +125,10 @@ class TorchBackend:
     def close(self) -> None:
         self.modules.clear()
         self.tensors.clear()
+
+
+def _zeros(like: manifest.Tensor) -> Tensor:
+    return torch.zeros(like.shape, dtype=getattr(torch, like.dtype))
 
 
 def open_session(checkpoint: Checkpoint) -> Session:

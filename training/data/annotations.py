@@ -76,22 +76,16 @@ def place_keypoints(
     crop: Crop | None,
     letterbox: Letterbox,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Map one frame's labels from pixels of the original frame to half_pixel points of the model's.
-
-    Args:
-        keypoints: name -> (x, y) in pixels of the original frame; nan: not visible.
-        names: the P names, in the order of the result.
-        crop: the region in use, or None for the whole frame.
-        letterbox: where the cropped image lies in the model's frame.
+    """Map one frame's labels from pixels of the original frame to half_pixel points of the model's,
+    where the letterbox has the part that the crop leaves.
 
     Returns:
-        points float32 (P, 2), zero where not visible; visible bool (P,), False where there is no
-        label or where the crop left it out.
+        points float32 (P, 2) in the order of ``names``, zero where not visible; visible bool (P,),
+        False where there is no label or where the crop left it out.
     """
     unknown = (math.nan, math.nan)
     pixels = np.array([keypoints.get(name, unknown) for name in names], np.float64).reshape(-1, 2)
-    if crop is not None:
-        pixels -= crop[:2]
+    pixels -= (0, 0) if crop is None else crop[:2]
     last = np.array((letterbox.width, letterbox.height)) - 0.5
     visible = ((pixels >= -0.5) & (pixels <= last)).all(axis=1)
     points = pixels_to_points(letterbox.to_square(pixels), np.float64(letterbox.size))

@@ -86,9 +86,8 @@ def find_clips(
         crop: overrides the crop of every clip.
 
     Raises:
-        InputError: naming file and line: a malformed ``clips.csv`` or ``keypoints.csv``, a clip
-            that is not there, a clip named twice, an unknown video; two clips that would share a
-            displacement; or no clip at all (naming the splits that there are).
+        InputError: a malformed table (naming file and line), a clip that is not there or is named
+            twice, clips that would share a displacement, no clip at all (naming the splits).
     """
     warnings: list[str] = []
     every = [clip for folder in folders for clip in _find(Path(folder), warnings)]
@@ -233,14 +232,8 @@ def _unique(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
-    """Decode a clip, or map what the cache holds of it.
-
-    The labels of a repeated frame go to the frame that it repeats, unless that has its own.
-
-    Args:
-        clip: from :func:`find_clips`.
-        size: side of the square model frame, in pixels.
-        channels: 1 (grey) or 3 (RGB).
+    """Decode a clip for a model of ``size`` pixels a side and 1 or 3 channels, or map what the
+    cache holds. The labels of a repeated frame go to the one that it repeats, if that has none.
 
     Raises:
         InputError: the clip or its displacement cannot be read, or they do not fit; a label names a

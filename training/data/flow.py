@@ -5,7 +5,7 @@ Convention: for each driving pixel, where to READ in the source; half_pixel poin
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ EXACT_WITHIN = 0.02 * 2 / 256
 
 FloatArray = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-_Real = TypeVar("_Real", np.float32, np.float64)
+Array = NDArray[Any]  # float32 or float64
 
 
 def exact_flow(
@@ -52,13 +52,13 @@ def exact_flow(
 
 @np.errstate(over="ignore", invalid="ignore")  # in a wild field nothing is found, without warnings
 def same_tissue(
-    field: NDArray[_Real],
-    target: NDArray[_Real],
-    start: NDArray[_Real],
+    field: Array,
+    target: Array,
+    start: Array,
     within: float,
     rounds: int = 12,
     longest: float = np.inf,
-) -> tuple[NDArray[_Real], Mask]:
+) -> tuple[Array, Mask]:
     """Where a frame shows given tissue: y with y + d(y) = target, by Newton's method on the
     bilinear interpolant (plain iteration diverges where tissue turns by more than 60 degrees).
 
@@ -95,9 +95,7 @@ def same_tissue(
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def sampled(
-    field: NDArray[_Real], at: NDArray[_Real]
-) -> tuple[NDArray[_Real], NDArray[_Real], NDArray[_Real]]:
+def sampled(field: Array, at: Array) -> tuple[Array, Array, Array]:
     """(H, W, C) at (N, 2) cells: the bilinear interpolant and its derivatives by x and y, (N, C);
     outside the field it is extrapolated. (cv2.remap rounds places to 1/32.)"""
     height, width = field.shape[:2]
@@ -125,9 +123,8 @@ def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, 
 
     Returns:
         flow: float32 (S/4, S/4, 2), points to read in the source.
-        valid: bool (S/4, S/4), where flow f and backward flow b agree, |f + b|^2 <=
-            0.01 (|f|^2 + |b|^2) + 0.5 in pixels of the half-size image (Sundaram et al. 2010), and
-            where there is something to see.
+        valid: bool (S/4, S/4), where there is something to see and flow f agrees with backward flow
+            b: |f + b|^2 <= 0.01 (|f|^2 + |b|^2) + 0.5 in pixels of half the size (Sundaram 2010).
     """
     half, quarter = source.shape[0] // 2, source.shape[0] // 4
     before, after = (

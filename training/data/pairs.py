@@ -193,11 +193,10 @@ def prefetched(sampler: Sampler) -> Iterator[Sampler]:
         for other in [known for known in pending if known not in steps]:
             pending.pop(other).cancel()
         for ahead in steps:
-            if ahead not in pending:
-                pending[ahead] = pool.submit(sampler, ahead)
+            pending[ahead] = pending.get(ahead) or pool.submit(sampler, ahead)
         return pending.pop(step).result()
 
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pairs")
+    pool = ThreadPoolExecutor(max_workers=1)
     try:
         yield batch
     finally:
