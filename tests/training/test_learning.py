@@ -1,4 +1,4 @@
-"""Presets learn: made small, they overfit one pair of frames."""
+"""Presets learn: made small, they overfit one pair of frames. On a GPU their steps are the same."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from sonomime.training.trainer import Trainer
 
 from .small_runs import pairs_of
 
-pytestmark = pytest.mark.slow
-
 SIZE, STEPS = 128, 60
 QUICK = ("train.precision=fp32", "train.learning_rate=2e-3", "train.warmup=0")
 # Stands in for the perceptual loss, whose network is not ours to ship.
@@ -29,6 +27,7 @@ LITE = ("loss.pixels_from=0", f"train.max_steps={STEPS}")
 LEFT = {"ours-p": 0.08, "ours-ptg": 0.2, "lite": 0.3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", LEFT)
 def test_a_preset_overfits_one_pair(preset: str, tmp_path: Path) -> None:
     """Speckle, and the same pushed by up to seven pixels."""
@@ -45,3 +44,27 @@ def test_a_preset_overfits_one_pair(preset: str, tmp_path: Path) -> None:
     assert left < LEFT[preset] * steps[0].l1
     if preset != "ours-ptg":  # two decoders need longer
         assert left < steps[0].hold
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("preset", ["lite", "ours-ptg"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_steps_on_a_gpu(
+    preset: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no GPU")
+    config = small_config(preset, f"train.precision={precision}", "train.batch_size=2")
+    labels = [f"label {i}" for i in range(family_of(config.model).labels(config.model))]
+    images = torch.rand(2, 2, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    batch = pairs_of(*images, labels=len(labels), seen=True)
+
+    def first_loss() -> float:
+        trainer = Trainer(config, lambda step: batch, tmp_path, labels, [])
+        losses = [sum(trainer.train_step().losses.values()).item() for _ in range(3)]
+        assert trainer.step == 3 and losses == pytest.approx(losses)  # no nan
+        return losses[0]
+
+    on_gpu = first_loss()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert on_gpu == pytest.approx(first_loss(), rel=0.02 if precision == "fp32" else 0.2)
