@@ -14,7 +14,7 @@ import torch
 from sonomime.runtime.support.errors import CheckpointError, ConfigError, OutputError
 from sonomime.training.checkpoint import Checkpoint, load_checkpoint
 from sonomime.training.config import Config
-from sonomime.training.data.batch import PairBatch, flow_weights
+from sonomime.training.data.batch import PairBatch
 from sonomime.training.logbook import Logbook
 from sonomime.training.loop import train
 from sonomime.training.models.families import family_of
@@ -30,13 +30,6 @@ def test_labels_must_match_the_supervised_keypoints(tmp_path: Path) -> None:
     settings = config("model.keypoints.supervised=0")
     result = Trainer(settings, batch, tmp_path, [], []).train_step()
     assert "supervision" not in result.losses
-
-
-def test_a_model_that_would_learn_no_image_is_refused(tmp_path: Path) -> None:
-    loss = dataclasses.replace(config().loss, content=0.0, reconstruction=0.0, adversarial=0.0)
-    with pytest.raises(ConfigError) as error:
-        make(tmp_path, dataclasses.replace(config(), loss=loss))
-    assert "perceptual_network" in error.value.hint
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -93,14 +86,6 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     for resume in (*spoilt, {}):
         with pytest.raises(CheckpointError):
             trainer.load(dataclasses.replace(whole, resume=resume))
-
-
-@pytest.mark.parametrize("kept", [0.0, 3.0])
-def test_the_flow_loss_decays_and_exact_flow_may_stay(kept: float) -> None:
-    flow = ("loss.flow=8.0", "loss.flow_until=4", f"loss.flow_exact={kept}")
-    loss = config(*flow, preset="lite").loss
-    weights = [flow_weights(loss, step) for step in (0, 2, 3, 4, 9)]
-    assert weights == [(8, 8), (4, 4), (2, max(2, kept)), (0, kept), (0, kept)]
 
 
 def test_the_rate_warms_up_follows_its_cosine_and_is_logged(tmp_path: Path) -> None:
