@@ -92,14 +92,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         config = config_from_dict(_without_retired(payload["config"]))
         check(config)
-        return Checkpoint(
-            config,
-            int(payload["step"]),
-            _weights(payload["weights"], path.stat().st_size),
-            [_text(name) for name in payload["supervised_names"]],
-            [_data(entry) for entry in payload["data"]],
-            dict(payload["resume"]),
-        )
+        weights = {_text(name): tensor for name, tensor in payload["weights"].items()}
+        # A few stored bytes can pose as a tensor of any size, by strides of 0.
+        if sum(t.numel() * t.element_size() for t in weights.values()) > path.stat().st_size:
+            raise ValueError("its weights are larger than the file")
+        names = [_text(name) for name in payload["supervised_names"]]
+        data = [_data(entry) for entry in payload["data"]]
+        step, resume = int(payload["step"]), dict(payload["resume"])
+        return Checkpoint(config, step, weights, names, data, resume)
     except Exception as error:  # anything may stand anywhere in such a file
         fault = f"{path}: not a whole checkpoint ({type(error).__name__}: {error})"
         hint = "another version of sonomime may have written it: train or import it again"
@@ -116,13 +116,6 @@ def _without_retired(config: Any) -> Any:
         if held.get(name) == neutral:
             del held[name]
     return table
-
-
-def _weights(weights: Any, most: int) -> dict[str, Tensor]:
-    """Tensors by name. A few stored bytes can pose as a tensor of any size, by strides of 0."""
-    if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > most:
-        raise ValueError("its weights are larger than the file")
-    return {_text(name): tensor for name, tensor in weights.items()}
 
 
 def _text(value: Any) -> str:
