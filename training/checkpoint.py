@@ -67,14 +67,11 @@ class Checkpoint:
         build = family_of(self.config.model).model
         try:
             with torch.device("meta"):
-                wanted = build(self.config.model).state_dict()
-            found = {name: t.shape for name, t in self.weights.items() if not t.is_nested}
-            if misfits := found.items() ^ {name: t.shape for name, t in wanted.items()}.items():
-                raise RuntimeError(", ".join(sorted({name for name, _ in misfits})[:5]))
+                build(self.config.model).load_state_dict(self.weights, assign=True)
             model: Model = build(self.config.model)
             model.load_state_dict(self.weights)
         except (RuntimeError, NotImplementedError) as error:  # a sparse or quantized tensor
-            fault = f"weights do not fit the configuration: {error}"
+            fault = f"weights do not fit the configuration: {str(error)[:400]}"
             raise CheckpointError(fault, "use the file as it was saved") from error
         return model.eval()
 

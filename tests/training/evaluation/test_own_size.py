@@ -54,7 +54,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipFrames:
         wide = cv2.copyMakeBorder(frame, 5, 0, 10, 0, cv2.BORDER_CONSTANT, value=255)
         cv2.imwrite(str(folder / "one" / f"{number}.png"), wide)
     found = replace(find_clips([folder / "one"]).clips[0], crop=Crop(10, 5, WIDE, HIGH))
-    return load_clip(found, SIZE, 1, tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        return load_clip(found, SIZE, 1)
 
 
 def with_layers(predictor: Fake) -> Candidate:
@@ -86,9 +88,9 @@ def test_a_held_source_has_ratio_1(clip: ClipFrames) -> None:
 
 
 def test_a_clip_that_the_model_sees_whole_or_that_is_too_large_to_be_composed_has_none(
-    clip: ClipFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clip: ClipFrames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = load_clip(clip.clip, WIDE, 1, tmp_path)
+    small = load_clip(clip.clip, WIDE, 1)
     assert at_own_size(with_layers(Large()), small) is None
     monkeypatch.setattr(reconstruction, "MOST_SIDE", WIDE - 1)
     assert at_own_size(candidate_of(Large(), SIZE), clip) is None

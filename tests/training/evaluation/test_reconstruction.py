@@ -144,16 +144,14 @@ def test_frames_that_were_dropped_do_not_shift_the_field(phantom: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_baselines_on_real_clips_stand_where_they_were_seen(
-    shared_data: Path, tmp_path: Path
-) -> None:
+def test_baselines_on_real_clips_stand_where_they_were_seen(shared_data: Path) -> None:
     """Seen over all clips: blur .98 with sharpness .3-.4, dense flow .70 with .95."""
     wanted = {"lung_Vir", "isokinetic120", "alines", "clarius"}
     found = find_clips([shared_data / "test"])
     clips = [clip for clip in found.clips if any(part in clip.name for part in wanted)]
     assert len(clips) == len(wanted)
     candidate = candidate_of(Fake(), 256)
-    frames = [load_clip(clip, 256, 1, tmp_path) for clip in clips]
+    frames = [load_clip(clip, 256, 1) for clip in clips]
     rows = [tasks.reconstruct(candidate, one, max_frames=8)[0]["methods"] for one in frames]
     means = average(rows)
     hold, blur, flow = (means[name] for name in ("hold", "blur", "flow"))
