@@ -14,7 +14,6 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 from ..runtime.bundle.checks import most_numbers
@@ -270,14 +269,14 @@ def _apply(table: dict[str, Any], override: str) -> None:
 
 
 def settings(
-    section: Any, prefix: str = "", above: Mapping[str, Any] = MappingProxyType({})
-) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    section: Any, prefix: str = "", **above: Any
+) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Name, value and facts (family, range) of every setting of a section and of those below it."""
     for known in dataclasses.fields(section):
         name, value = f"{prefix}{known.name}", getattr(section, known.name)
         facts = {**above, **known.metadata}
         if dataclasses.is_dataclass(value):
-            yield from settings(value, f"{name}.", facts)
+            yield from settings(value, f"{name}.", **facts)
         else:
             yield name, value, facts
 
