@@ -105,7 +105,9 @@ def test_the_estimate_of_batchnorm_counts_into_the_limit(
     said: list[str] = []
     trainer = Trainer(settings, slow, tmp_path, ["bladder_neck"], [])
     path = train(trainer, False, 1.0, said.append)
-    assert load_checkpoint(path).step == steps
+    saved = load_checkpoint(path)
+    assert saved.step == steps
+    assert all(torch.equal(saved.weights[k], v) for k, v in trainer.ema.state_dict().items())
     assert drawn == [*range(steps), *range(steps, steps + seen), steps]  # the last for the picture
     told = [int(found[1]) for line in said if (found := re.search(r"(\d+) min left", line))]
     assert len(told) == steps and set(told) <= {0, 1}  # not what 1000 steps would take
@@ -124,7 +126,8 @@ def test_a_run_is_overwritten_by_nothing_but_its_own_later_steps(tmp_path: Path)
     said: list[str] = []
 
     def run(resume: bool, steps: int = 1) -> Path:
-        trainer = make(tmp_path, config(f"train.max_steps={steps}", preset="lite"))
+        free = (f"train.max_steps={steps}", f"train.log_every={1 + len(said)}")
+        trainer = make(tmp_path, config(*free, preset="lite"))
         try:
             return train(trainer, resume, None, said.append)
         finally:

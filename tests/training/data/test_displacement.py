@@ -86,7 +86,7 @@ def test_the_cache_follows_clip_and_file(tmp_path: Path, monkeypatch: pytest.Mon
     first = load(tmp_path).displacement
     np.testing.assert_array_equal(load(tmp_path).displacement, first)
     assert first is not None and opened.call_count == 1
-    write(tmp_path, displacement=2 * FIELDS)
+    np.savez(file, displacement=2 * FIELDS)
     os.utime(file, ns=(1, 1))
     np.testing.assert_array_equal(load(tmp_path).displacement, 2 * first)
     (tmp_path / "clips" / "a.b" / "0.png").touch()
