@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..runtime.support.atomic_files import atomic_path
-from ..runtime.support.errors import CheckpointError, ConfigError, output_errors
-from .config import Config, check, config_from_dict, config_to_dict
+from ..runtime.support.dataclass_parser import plain
+from ..runtime.support.errors import CheckpointError, output_errors
+from .config import Config, check, config_from_dict
+from .data.dataset import Clip
 from .models.base import Model
 from .models.families import family_of
 from .weights_file import read_weights_only
 
 FORMAT = 1
-_OTHER_VERSION = "another version of sonomime may have written it"
 
 #: Settings that are gone, with the value under which a model is the same without them.
 RETIRED: dict[tuple[str, ...], Any] = {
@@ -33,7 +35,7 @@ class Checkpoint:
     """A training's state.
 
     weights: EMA weights of the model, which tests and export use. supervised_names: keypoints that
-    had labels, in their order. data: what it was trained on (see trained_on.record; older
+    had labels, in their order. data: what it was trained on (see `record`; older
     checkpoints have no clips). resume: raw weights and optimizers, for training alone.
     """
 
@@ -46,15 +48,12 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write to ``path``, whole or not at all. OutputError when the disk refuses."""
-        payload = {**vars(self), "sonomime_checkpoint": FORMAT}
-        payload["config"] = config_to_dict(self.config)
-        with output_errors(path), atomic_path(path) as temporary:
+        payload = {**vars(self), "config": plain(self.config), "sonomime_checkpoint": FORMAT}
+        with output_errors(path), atomic_path(path) as temporary, temporary.open("wb") as stream:
             try:
-                # With an open file, torch's error has the disk's own error as its context.
-                with temporary.open("wb") as stream:
-                    torch.save(payload, stream)
+                torch.save(payload, stream)
             except RuntimeError as error:
-                if isinstance(error.__context__, OSError):
+                if isinstance(error.__context__, OSError):  # the disk's own error
                     raise error.__context__ from None
                 raise
 
@@ -66,22 +65,14 @@ class Checkpoint:
                 taken for the model.
         """
         build = family_of(self.config.model).model
-        with torch.device("meta"):
-            wanted = {name: t.shape for name, t in build(self.config.model).state_dict().items()}
-        found = {name: t.shape for name, t in self.weights.items() if not t.is_nested}
-        misfits = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
-        if misfits:
-            raise CheckpointError(
-                f"weights do not fit the configuration: {', '.join(sorted(misfits)[:5])}",
-                "use the file as it was saved",
-            )
-        model: Model = build(self.config.model)
         try:
+            with torch.device("meta"):
+                build(self.config.model).load_state_dict(self.weights, assign=True)
+            model: Model = build(self.config.model)
             model.load_state_dict(self.weights)
         except (RuntimeError, NotImplementedError) as error:  # a sparse or quantized tensor
-            raise CheckpointError(
-                f"weights do not fit the configuration: {error}", "use the file as it was saved"
-            ) from error
+            fault = f"weights do not fit the configuration: {str(error)[:400]}"
+            raise CheckpointError(fault, "use the file as it was saved") from error
         return model.eval()
 
 
@@ -93,34 +84,26 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     payload = read_weights_only(path, "only load checkpoints that sonomime wrote")
     if not isinstance(payload, dict) or payload.get("sonomime_checkpoint") != FORMAT:
-        raise CheckpointError(
-            f"{path}: not a sonomime checkpoint of format {FORMAT}",
-            "for FOMM's use `sonomime import-fomm`",
-        )
+        fault = f"{path}: not a sonomime checkpoint of format {FORMAT}"
+        raise CheckpointError(fault, "for FOMM's use `sonomime import-fomm`")
     try:
-        table = _without_retired(payload["config"], path)
-        config = config_from_dict(table, where=f"{path}: config")
+        config = config_from_dict(_without_retired(payload["config"]))
         check(config)
-        return Checkpoint(
-            config,
-            int(payload["step"]),
-            _weights(payload["weights"], path),
-            [_text(name) for name in payload["supervised_names"]],
-            [_data(entry) for entry in payload["data"]],
-            dict(payload["resume"]),
-        )
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path}: incomplete checkpoint: no {error}", _OTHER_VERSION
-        ) from error
-    except (
-        ArithmeticError, AttributeError, ConfigError, RecursionError, RuntimeError, TypeError,
-        ValueError,
-    ) as error:  # fmt: skip
-        raise CheckpointError(f"{path}: not a whole checkpoint: {error}", _OTHER_VERSION) from error
+        weights = {_text(name): tensor for name, tensor in payload["weights"].items()}
+        # A few stored bytes can pose as a tensor of any size, by strides of 0.
+        if sum(t.numel() * t.element_size() for t in weights.values()) > path.stat().st_size:
+            raise ValueError("its weights are larger than the file")
+        names = [_text(name) for name in payload["supervised_names"]]
+        data = [_data(entry) for entry in payload["data"]]
+        step, resume = int(payload["step"]), dict(payload["resume"])
+        return Checkpoint(config, step, weights, names, data, resume)
+    except Exception as error:  # anything may stand anywhere in such a file
+        fault = f"{path}: not a whole checkpoint ({type(error).__name__}: {error})"
+        hint = "another version of sonomime may have written it: train or import it again"
+        raise CheckpointError(fault, hint) from error
 
 
-def _without_retired(config: Any, path: Path) -> Any:
+def _without_retired(config: Any) -> Any:
     """A configuration that an older version may have written, without settings that are gone."""
     table = copy.deepcopy(config)
     for (*sections, name), neutral in RETIRED.items():
@@ -129,24 +112,7 @@ def _without_retired(config: Any, path: Path) -> Any:
             held = held.get(section, {})
         if held.get(name) == neutral:
             del held[name]
-    if table.get("model", {}).get("generator", {}).get("kind") == "lite":
-        raise CheckpointError(
-            f"{path}: holds a keypoint model of kind lite, which no longer exists",
-            "bundles exported from it still work; for a new one train lite again",
-        )
     return table
-
-
-def _weights(weights: Any, path: Path) -> dict[str, Tensor]:
-    size = 0
-    for name, tensor in weights.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise TypeError("its weights are not tensors by name")
-        size += tensor.numel() * tensor.element_size()
-    # A few stored bytes can pose as a tensor of any size, by strides of 0.
-    if size > path.stat().st_size:
-        raise ValueError("its weights are larger than the file")
-    return dict(weights)
 
 
 def _text(value: Any) -> str:
@@ -157,9 +123,36 @@ def _text(value: Any) -> str:
 
 def _data(entry: Any) -> dict[str, Any]:
     """An entry of ``data``."""
-    if not isinstance(entry, dict):
-        raise TypeError("its record of data is not a table")
-    data = {_text(key): value for key, value in entry.items()} | {"name": _text(entry["name"])}
+    data = {_text(key): value for key, value in dict(entry).items()}
+    _text(data["name"])
     if "clips" in data:
         data["clips"] = {str(subject): list(map(str, c)) for subject, c in data["clips"].items()}
     return data
+
+
+def record(folders: Sequence[Path], clips: Sequence[Clip]) -> list[dict[str, Any]]:
+    """What a model is trained on: for each folder given to :func:`find_clips` its ``name``, and of
+    the clips used from it ``clips``: a list of names for each subject."""
+    data = []
+    for folder in folders:
+        by_subject: dict[str, list[str]] = {}
+        for clip in clips:
+            if clip.path.is_relative_to(folder):
+                # Not clip.name, which depends on what other folders were given.
+                name = clip.path.relative_to(folder).as_posix()
+                by_subject.setdefault(clip.subject, []).append(name if name != "." else clip.name)
+        data.append({"name": folder.resolve().name, "clips": by_subject})
+    return data
+
+
+class Names(NamedTuple):
+    """Names of clips (as in their folders) and of subjects."""
+
+    clips: set[str]
+    subjects: set[str]
+
+
+def recorded(data: Sequence[Mapping[str, Any]]) -> Names:
+    """The names in such a record; entries without clips add none."""
+    pairs = [item for entry in data for item in entry.get("clips", {}).items()]
+    return Names({name for _, names in pairs for name in names}, {subject for subject, _ in pairs})

@@ -33,46 +33,30 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=TRAIN_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "config",
-        metavar="PRESET_OR_TOML",
-        help="lite (the default bundle's), fomm, ours-p, ours-pt, ours-ptg, or a TOML file",
+    add = parser.add_argument
+    text = "lite (the default bundle's), fomm, ours-p, ours-pt, ours-ptg, or a TOML file"
+    add("config", metavar="PRESET_OR_TOML", help=text)
+    text = "dataset folders, or bare folders of videos"
+    add("--data", nargs="+", type=Path, required=True, metavar="DIR", help=text)
+    text = "folder of the run"
+    add("-o", "--output", type=Path, required=True, metavar="RUN", help=text)
+    add("--resume", action="store_true", help="continue from RUN/checkpoint.pt")
+    text = "begin with the weights of another run (fine-tuning)"
+    add("--from", dest="start", type=Path, metavar="CHECKPOINT", help=text)
+    text = (
+        "save and stop after M minutes, even before the learning rate has fallen; "
+        "to plan for less time, set train.max_steps"
     )
-    parser.add_argument(
-        "--data", nargs="+", type=Path, required=True, metavar="DIR",
-        help="dataset folders, or bare folders of videos",
-    )  # fmt: skip
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="RUN", help="folder of the run"
+    add("--max-minutes", type=float, metavar="M", help=text)
+    text = "change a setting, e.g. train.max_steps=2000; may be given several times"
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+    text = (
+        "split of clips.csv to train on (default: train); keep val to choose between runs, "
+        "and test to evaluate the chosen one"
     )
-    parser.add_argument("--resume", action="store_true", help="continue from RUN/checkpoint.pt")
-    parser.add_argument(
-        "--from",
-        dest="start",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="begin with the weights of another run (fine-tuning)",
-    )
-    parser.add_argument(
-        "--max-minutes",
-        type=float,
-        metavar="M",
-        help="save and stop after M minutes, even before the learning rate has fallen; "
-        "to plan for less time, set train.max_steps",
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE",
-        help="change a setting, e.g. train.max_steps=2000; may be given several times",
-    )  # fmt: skip
-    parser.add_argument(
-        "--split",
-        default="train",
-        help="split of clips.csv to train on (default: train); keep val to choose between runs, "
-        "and test to evaluate the chosen one",
-    )
-    parser.add_argument(
-        "--crop", metavar="X,Y,W,H", help="region of every clip, pixels of the original frame"
-    )
+    add("--split", default="train", help=text)
+    text = "region of every clip, pixels of the original frame"
+    add("--crop", metavar="X,Y,W,H", help=text)
     parser.set_defaults(run=train_command)
 
 
@@ -81,33 +65,32 @@ def train_command(args: argparse.Namespace) -> int:
     from ..runtime.media.frames import parse_crop
     from ..runtime.support.errors import ConfigError
     from ..runtime.support.progress import progress
+    from .checkpoint import record
     from .config import load_config
     from .data.dataset import find_clips, load_clip
-    from .data.pairs import PairSampler
-    from .data.prefetch import prefetched
+    from .data.pairs import PairSampler, prefetched
     from .loop import train
     from .models.families import family_of
-    from .trained_on import record
     from .trainer import Trainer
 
     config = load_config(args.config, args.set)
-    family = family_of(config.model)
+    family, model = family_of(config.model), config.model
     if args.max_minutes is not None and not args.max_minutes > 0:
-        raise ConfigError(
-            f"--max-minutes {args.max_minutes:g} is not positive", "e.g. --max-minutes 60"
-        )
-    found = find_clips(
-        args.data, split=args.split, crop=parse_crop(args.crop) if args.crop else None
-    )
+        fault = f"--max-minutes {args.max_minutes:g} is not positive"
+        raise ConfigError(fault, "e.g. --max-minutes 60")
+    crop = parse_crop(args.crop) if args.crop else None
+    found = find_clips(args.data, split=args.split, crop=crop)
     for warning in found.warnings:
         _say(f"warning: {warning}")
-    for clip, reason in found.unsupported:
-        _say(f"left out: {clip.name}: {reason}")
-    model = config.model
-    clips = [
-        load_clip(clip, model.image_size, model.channels)
-        for clip in progress(found.clips, label="reading clips")
-    ]
+    left_out, clips = [(clip.name, reason) for clip, reason in found.unsupported], []
+    for clip in progress(found.clips, label="reading clips"):
+        frames = load_clip(clip, model.image_size, model.channels)
+        if len(frames) > 1:
+            clips.append(frames)
+        else:
+            left_out.append((clip.name, "has one distinct frame only, and a pair needs two"))
+    for name, reason in left_out:
+        _say(f"left out: {name}: {reason}")
     labelled = any(clip.visible.any() for clip in clips)
     names = list(found.keypoint_names) if labelled else []
     config = family.with_labels(config, names)
@@ -115,7 +98,7 @@ def train_command(args: argparse.Namespace) -> int:
     sampler = PairSampler(
         clips, config.data, config.train.seed, batch_size=config.train.batch_size, loss=config.loss
     )
-    data = record(args.data, found.clips)
+    data = record(args.data, [frames.clip for frames in clips])
     with prefetched(sampler.batch) as batch:
         trainer = Trainer(config, batch, args.output, names, data)
         for remark in trainer.objective.remarks:

@@ -14,11 +14,10 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 from ..runtime.bundle.checks import most_numbers
-from ..runtime.support.dataclass_parser import StrictError, parse, plain
+from ..runtime.support.dataclass_parser import StrictError, parse
 from ..runtime.support.errors import ConfigError
 
 PRESETS = Path(__file__).parent / "presets"
@@ -29,6 +28,7 @@ Family = Literal["keypoints", "matching"]
 _KEYPOINTS: dict[str, Family] = {"family": "keypoints"}
 _MATCHING: dict[str, Family] = {"family": "matching"}
 _TINY = 1e-9  # the least value of what must not be 0
+_FIX = "fix it in the TOML file or with --set"
 
 
 def _only(family: dict[str, Family], default: Any) -> Any:
@@ -40,11 +40,12 @@ def _within(least: float, most: float, default: Any, **family: Family) -> Any:
     return field(default=default, metadata={"range": (least, most), **family})
 
 
+def _above_0(default: Any, **family: Family) -> Any:
+    return _within(_TINY, math.inf, default, **family)
+
+
 def _size(default: int) -> Any:
     return _within(1, 4096, default)
-
-
-_FIX = "fix it in the TOML file or with --set"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class KeypointConfig:
     max_features: int = _size(1024)
     depth: int = _within(1, 10, 5)
     head_kernel: int = _within(1, 63, 7)  # odd
-    temperature: float = _within(_TINY, math.inf, 0.1)
+    temperature: float = _above_0(0.1)
 
     @property
     def count(self) -> int:
@@ -68,7 +69,7 @@ class MotionConfig:
     max_features: int = _size(1024)
     depth: int = _within(1, 10, 5)
     head_kernel: int = _within(1, 63, 7)  # odd
-    variance: float = _within(_TINY, math.inf, 0.01)
+    variance: float = _above_0(0.01)
 
 
 @dataclass(frozen=True)
@@ -115,17 +116,15 @@ class DiscriminatorConfig:
 class ModelConfig:
     family: Family = "keypoints"
     image_size: int = _size(256)
-    channels: int = 1
+    channels: Literal[1, 3] = 1
     geometry: Literal["half_pixel", "fomm"] = "half_pixel"
-    keypoints: KeypointConfig = field(default_factory=KeypointConfig, metadata=_KEYPOINTS)
-    motion: MotionConfig = field(default_factory=MotionConfig, metadata=_KEYPOINTS)
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig, metadata=_KEYPOINTS)
-    discriminator: DiscriminatorConfig = field(
-        default_factory=DiscriminatorConfig, metadata=_KEYPOINTS
-    )
-    matcher: MatcherConfig = field(default_factory=MatcherConfig, metadata=_MATCHING)
-    corrector: CorrectorConfig = field(default_factory=CorrectorConfig, metadata=_MATCHING)
-    landmarks: LandmarkConfig = field(default_factory=LandmarkConfig, metadata=_MATCHING)
+    keypoints: KeypointConfig = field(default=KeypointConfig(), metadata=_KEYPOINTS)
+    motion: MotionConfig = field(default=MotionConfig(), metadata=_KEYPOINTS)
+    generator: GeneratorConfig = field(default=GeneratorConfig(), metadata=_KEYPOINTS)
+    discriminator: DiscriminatorConfig = field(default=DiscriminatorConfig(), metadata=_KEYPOINTS)
+    matcher: MatcherConfig = field(default=MatcherConfig(), metadata=_MATCHING)
+    corrector: CorrectorConfig = field(default=CorrectorConfig(), metadata=_MATCHING)
+    landmarks: LandmarkConfig = field(default=LandmarkConfig(), metadata=_MATCHING)
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class LossConfig:
     equivariance_jacobian: float = _only(_KEYPOINTS, 10.0)
     equivariance_on: Literal["self_supervised", "all"] = _only(_KEYPOINTS, "all")
     supervision: float = _only(_KEYPOINTS, 100.0)
-    supervision_variance: float = _within(_TINY, math.inf, 0.1, **_KEYPOINTS)
+    supervision_variance: float = _above_0(0.1, **_KEYPOINTS)
     content: float = _only(_KEYPOINTS, 10.0)
     reconstruction: float = _only(_KEYPOINTS, 0.0)  # L1 of the final image over the same scales
     perceptual: float = _only(_KEYPOINTS, 10.0)
@@ -151,7 +150,7 @@ class LossConfig:
     doubt: float = _only(_MATCHING, 0.1)  # how well a match knows its own error
     folding: float = _only(_MATCHING, 5.0)
     roughness: float = _only(_MATCHING, 0.05)
-    pixels: float = _within(_TINY, math.inf, 4.0, **_MATCHING)  # L1, relative to holding still
+    pixels: float = _above_0(4.0, **_MATCHING)  # L1, relative to holding still
     structure: float = _only(_MATCHING, 4.0)  # the same of locally normalised frames
     pixels_from: int = _only(_MATCHING, 0)  # step from which pixels count
     sharpness: float = _only(_MATCHING, 0.0)  # local energy of the finest details, from then on
@@ -162,12 +161,12 @@ class LossConfig:
 class TrainConfig:
     max_steps: int = _within(1, math.inf, 100_000)
     batch_size: int = _within(1, math.inf, 20)
-    learning_rate: float = _within(_TINY, math.inf, 2e-4)
+    learning_rate: float = _above_0(2e-4)
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = 0
     beta1: float = _within(0, 1 - _TINY, 0.5)
     beta2: float = _within(0, 1 - _TINY, 0.999)
-    grad_clip: float = _within(_TINY, math.inf, 10.0)  # infinity norm, per network
+    grad_clip: float = _above_0(10.0)  # infinity norm, per network
     ema: float = _within(0, 1 - _TINY, 0.999)
     precision: Literal["fp32", "bf16"] = "bf16"
     seed: int = _within(0, 2**32 - 1, 0)
@@ -184,11 +183,11 @@ class DataConfig:
 
     augment: bool = True
     flip: bool = True
-    scale: tuple[float, float] = _within(_TINY, math.inf, (0.8, 1.2))
+    scale: tuple[float, float] = _above_0((0.8, 1.2))
     shift: float = 0.1
     rotation: float = 10.0
-    gain: tuple[float, float] = _within(_TINY, math.inf, (0.7, 1.4))
-    gamma: tuple[float, float] = _within(_TINY, math.inf, (0.8, 1.25))
+    gain: tuple[float, float] = _above_0((0.7, 1.4))
+    gamma: tuple[float, float] = _above_0((0.8, 1.25))
     synthetic: float = _within(0, 1, 0.0)  # share of pairs of a frame and its own random bend
     synthetic_until: int = 0  # step from which there are none; 0: always
     flow: Literal["none", "dis"] = _only(_MATCHING, "none")
@@ -204,10 +203,10 @@ class DataConfig:
 @dataclass(frozen=True)
 class Config:
     preset: str = ""
-    model: ModelConfig = field(default_factory=ModelConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    data: DataConfig = DataConfig()
 
 
 def preset_names() -> list[str]:
@@ -233,11 +232,19 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
     except (ValueError, OSError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable TOML file: {error}", "fix the file") from error
     config = config_from_dict(table, where=str(path))
-    if overrides:
-        for override in overrides:
-            _apply(table, override)
-        config = config_from_dict(table, where=f"--set {' '.join(overrides)}")
-    _refuse_other_families(table, config)
+    for override in overrides:
+        _apply(table, override)
+        config = config_from_dict(table, where=f"--set {override}")
+    family = config.model.family
+    for name, _, facts in settings(config):
+        given: Any = table
+        for key in name.split("."):
+            given = given.get(key, {})
+        if given != {} and (owner := facts.get("family", family)) != family:
+            raise ConfigError(
+                f"{name} is a setting of the family {owner!r}; this model's is {family!r}",
+                "remove it, since it would do nothing; model.family is the model's family",
+            )
     if not config.preset:
         config = dataclasses.replace(config, preset=path.stem)
     check(config)
@@ -261,31 +268,17 @@ def _apply(table: dict[str, Any], override: str) -> None:
     table[last] = value
 
 
-def _settings(
-    section: Any, prefix: str = "", above: Mapping[str, Any] = MappingProxyType({})
-) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    """Name, value and metadata of every setting of a section and of those below it."""
+def settings(
+    section: Any, prefix: str = "", **above: Any
+) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Name, value and facts (family, range) of every setting of a section and of those below it."""
     for known in dataclasses.fields(section):
         name, value = f"{prefix}{known.name}", getattr(section, known.name)
         facts = {**above, **known.metadata}
         if dataclasses.is_dataclass(value):
-            yield from _settings(value, f"{name}.", facts)
+            yield from settings(value, f"{name}.", **facts)
         else:
             yield name, value, facts
-
-
-def _refuse_other_families(table: Mapping[str, Any], config: Config) -> None:
-    """Refuse settings in ``table`` that would do nothing, since they belong to another family."""
-    family = config.model.family
-    for name, _, facts in _settings(config):
-        given: Any = table
-        for key in name.split("."):
-            given = given.get(key, {})
-        if given != {} and (owner := facts.get("family", family)) != family:
-            raise ConfigError(
-                f"{name} is a setting of the family {owner!r}; this model's is {family!r}",
-                "remove it; model.family is the model's family",
-            )
 
 
 def config_from_dict(table: Mapping[str, Any], where: str = "config") -> Config:
@@ -296,15 +289,10 @@ def config_from_dict(table: Mapping[str, Any], where: str = "config") -> Config:
         raise ConfigError(f"{where}: {error}", error.hint or "fix the value") from error
 
 
-def config_to_dict(config: Config) -> dict[str, Any]:
-    """The configuration as nested dicts and lists, as kept in checkpoints and bundles."""
-    return dict(plain(config))
-
-
 def check(config: Config) -> None:
     """Refuse values out of range, and settings that do not fit together (ConfigError)."""
     model = config.model
-    for name, value, facts in _settings(config):
+    for name, value, facts in settings(config):
         if facts.get("family", model.family) != model.family or isinstance(value, str):
             continue
         least, most = facts.get("range", (0, math.inf))
@@ -314,8 +302,8 @@ def check(config: Config) -> None:
             raise ConfigError(f"{name} is {value}; it must be {wanted}", _FIX)
         if list(numbers) != sorted(numbers):
             raise ConfigError(f"{name} is {value}; the lower one comes first", _FIX)
-    own_rules = _matching_rules(model) if model.family == "matching" else _keypoint_rules(config)
-    for holds, sentence in (*own_rules, (model.channels in (1, 3), "model.channels: 1 or 3")):
+    rules = _matching_rules if model.family == "matching" else _keypoint_rules
+    for holds, sentence in rules(config):
         if not holds:
             raise ConfigError(sentence, _FIX)
 
@@ -335,15 +323,15 @@ def _keypoint_rules(config: Config) -> list[tuple[bool, str]]:
     ]
 
 
-def _matching_rules(model: ModelConfig) -> list[tuple[bool, str]]:
-    size, grid = model.image_size, model.matcher.grid
-    stiff, shading = model.matcher.stiff, model.matcher.shading
-    passed, most = 3 * grid**2 + max(1, shading) ** 2, most_numbers(size)
+def _matching_rules(config: Config) -> list[tuple[bool, str]]:
+    model, matcher = config.model, config.model.matcher
+    size, grid = model.image_size, matcher.grid
+    passed, most = 3 * grid**2 + max(1, matcher.shading) ** 2, most_numbers(size)
     return [
         (size % 64 == 0, "model.image_size must be a multiple of 64"),
         (model.geometry == "half_pixel", "model.geometry must be half_pixel to match"),
         (size // 8 % grid == 0, f"model.matcher.grid must divide {size // 8}, the size / 8"),
-        (grid % stiff == 0, "model.matcher.stiff must divide model.matcher.grid"),
-        (grid % (shading or 1) == 0, "model.matcher.shading must divide its grid; 0 is none"),
+        (grid % matcher.stiff == 0, "model.matcher.stiff must divide model.matcher.grid"),
+        (grid % (matcher.shading or 1) == 0, "model.matcher.shading must divide its grid"),
         (passed <= most, f"model.matcher passes {passed} numbers a frame, {most} are allowed"),
     ]

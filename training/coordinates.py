@@ -12,22 +12,18 @@ _ArrayLike = TypeVar("_ArrayLike", Tensor, Any)
 def pixels_to_points(
     pixels: _ArrayLike, size: _ArrayLike, geometry: str = "half_pixel"
 ) -> _ArrayLike:
-    """Pixel coordinates (0 = centre of the first pixel) to points in [-1, 1].
+    """Pixel coordinates (..., 2), (x, y), 0 is the centre of the first pixel, to points in [-1, 1].
 
     Args:
-        pixels: (..., 2) tensor or array, (x, y) in pixels.
         size: (2,) tensor or array, (width, height), or one number for a square.
         geometry: ``half_pixel`` or ``fomm``.
     """
-    if geometry == "half_pixel":
-        return (2 * pixels + 1) / size - 1
-    return 2 * pixels / (size - 1) - 1
+    return (2 * pixels + 1) / size - 1 if geometry == "half_pixel" else 2 * pixels / (size - 1) - 1
 
 
 def points_to_pixels(
     points: _ArrayLike, size: _ArrayLike, geometry: str = "half_pixel"
 ) -> _ArrayLike:
     """The inverse of :func:`pixels_to_points`; same shapes."""
-    if geometry == "half_pixel":
-        return ((points + 1) * size - 1) / 2
-    return (points + 1) * (size - 1) / 2
+    half = geometry == "half_pixel"
+    return ((points + 1) * size - 1) / 2 if half else (points + 1) * (size - 1) / 2

@@ -17,54 +17,42 @@ from .coordinates import points_to_pixels
 Grid = NDArray[np.uint8]
 
 
-def remove_leftovers(run: Path) -> None:
-    """Remove the temporary files of a process that was killed while it wrote into this run."""
-    with output_errors(run):
-        for pattern in (".checkpoint.*.part.pt", ".log.*.part.jsonl", "pictures/.*.part.png"):
-            for file in run.glob(pattern):
-                file.unlink()
-
-
 class Logbook:
-    """``log.jsonl``, one object a line, in a run's folder. Resuming drops lines past its step."""
+    """``log.jsonl``, one object a line, and ``pictures/`` in a run's folder."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        self.path = folder / "log.jsonl"
-        self.pictures = folder / "pictures"
-        with output_errors(self.path):
-            self.pictures.mkdir(parents=True, exist_ok=True)
-            atomic_write_text(self.path, "".join(self._lines_until(step)))
-            self.file = self.path.open("a", encoding="utf-8", buffering=1)
-
-    def _lines_until(self, step: int) -> list[str]:
+    def __init__(self, run: Path, step: int) -> None:
+        """Remove what a killed process left half written, and lines of steps that are run again:
+        those after ``step``."""
+        self.path = run / "log.jsonl"
+        self.pictures = run / "pictures"
         kept: list[str] = []
-        if step == 0 or not self.path.exists():
-            return kept
-        for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
+        with output_errors(run):
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            for pattern in (".checkpoint.*.part.pt", ".log.*.part.jsonl", "pictures/.*.part.png"):
+                for file in run.glob(pattern):
+                    file.unlink()
+            if step > 0 and self.path.exists():
+                kept = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        for number, line in enumerate(kept):
             try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
+                again = json.loads(line)["step"] > step
             except (ValueError, KeyError):
-                break  # cut off by a kill; later lines are of steps that are run again
-        return kept
+                again = True  # cut off by a kill
+            if again:
+                del kept[number:]
+                break
+        atomic_write_text(self.path, "".join(kept))
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append one line: the step and rounded values."""
         rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
-        with output_errors(self.path):
-            self.file.write(json.dumps({"step": step, **rounded}) + "\n")
+        with output_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **rounded}) + "\n")
 
     def picture(self, step: int, grid: Grid) -> None:
         """Save a picture grid (H, W, 3) RGB as ``pictures/STEP.png``."""
         _, png = cv2.imencode(".png", grid[..., ::-1])  # imwrite would not notice a full disk
         atomic_write_bytes(self.pictures / f"{step:07d}.png", png.tobytes())
-
-    def __enter__(self) -> Logbook:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        with output_errors(self.path):
-            self.file.close()
 
 
 def picture_grid(
@@ -73,9 +61,8 @@ def picture_grid(
     """A grid with one row a sample and the names as columns, captions on top; uint8 RGB.
 
     Args:
-        samples: by name NCHW arrays in [0, 1], ``source`` among them; ``deformation`` is
-            (B, h, w, 2).
-        points: ``source`` and ``driving``: (B, K, 2) keypoints in [-1, 1], half_pixel.
+        samples: NCHW arrays in [0, 1], ``source`` among them; ``deformation`` is (B, h, w, 2).
+        points: ``source`` and ``driving``: (B, K, 2) keypoints, half_pixel, drawn in hues.
     """
     size = samples["source"].shape[-1]
     header = np.full((22, size * len(samples), 3), 255, np.uint8)
@@ -84,7 +71,10 @@ def picture_grid(
         draw = _mesh if name == "deformation" else _cell
         cells = [draw(image, size) for image in images]
         for cell, places in zip(cells, points.get(name, ()), strict=False):
-            _draw_points(cell, places)
+            for k, (x, y) in enumerate(points_to_pixels(places, size)):
+                hue = np.array([[[k * 179 // len(places), 220, 255]]], np.uint8)
+                colour = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
+                cv2.circle(cell, (round(float(x)), round(float(y))), 3, colour, -1, cv2.LINE_AA)
         columns.append(np.vstack(cells))
         at, font = (i * size + 4, 16), cv2.FONT_HERSHEY_SIMPLEX
         cv2.putText(header, name, at, font, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
@@ -99,20 +89,11 @@ def _cell(image: NDArray[np.float32], size: int) -> Grid:
     return np.ascontiguousarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_NEAREST))
 
 
-def _draw_points(image: Grid, points: NDArray[np.float32]) -> None:
-    """Draw (K, 2) points as dots of different hues, in place."""
-    for k, (x, y) in enumerate(points_to_pixels(points, image.shape[0])):
-        hue = np.array([[[k * 179 // len(points), 220, 255]]], np.uint8)
-        colour = tuple(int(c) for c in cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0])
-        cv2.circle(image, (round(float(x)), round(float(y))), 3, colour, -1, cv2.LINE_AA)
-
-
 def _mesh(deformation: NDArray[np.float32], size: int, lines: int = 17) -> Grid:
     """The deformation (h, w, 2) as a mesh: where each point reads in the source."""
     canvas = np.full((size, size, 3), 255, np.uint8)
-    rows, columns = (
-        np.linspace(0, n - 1, lines).round().astype(int) for n in deformation.shape[:2]
-    )
+    sides = deformation.shape[:2]
+    rows, columns = (np.linspace(0, n - 1, lines).round().astype(int) for n in sides)
     for chain in [*deformation[rows], *deformation[:, columns].swapaxes(0, 1)]:
         pixels = points_to_pixels(chain, size).round().astype(np.int32).reshape(-1, 1, 2)
         cv2.polylines(canvas, [pixels], False, (40, 90, 160), 1, cv2.LINE_AA)

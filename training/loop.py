@@ -1,13 +1,13 @@
-"""Running a trainer: cadence, signals, time limit, log and pictures."""
+"""Running a trainer: cadence, signals, time limit, threads, log and pictures."""
 
 from __future__ import annotations
 
 import math
+import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -17,20 +17,20 @@ from ..runtime.support.atomic_files import locked
 from ..runtime.support.errors import ConfigError, OutputError
 from ..runtime.support.process import Terminated
 from .checkpoint import load_checkpoint
-from .logbook import Logbook, remove_leftovers
-from .threads import quicker_threads
+from .logbook import Logbook
 from .trainer import Trainer
 
 Report = Callable[[str], None]
 
+PAIRS = 4  # to measure with; a large model's whole batches take minutes
+ROUNDS = 3  # the first, in which every layer is prepared, is not counted
+HOPELESS = 3  # times as slow as one thread: not worth another round
+
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Yields a list that takes the numbers of SIGTERM, SIGHUP and Ctrl-C as they arrive. A second
-    Ctrl-C interrupts at once.
-
-    Only the main thread may handle signals; in any other the list stays empty.
-    """
+    """Yields a list that takes the numbers of SIGTERM, SIGHUP and Ctrl-C as they arrive, in the
+    main thread; in others it stays empty. A second Ctrl-C interrupts at once."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -39,7 +39,7 @@ def stop_signals() -> Iterator[list[int]]:
         received.append(number)
 
     before = {}
-    if threading.current_thread() is threading.main_thread():
+    with suppress(ValueError):  # not the main thread
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP is under nohup
                 before[number] = signal.signal(number, note)
@@ -68,9 +68,7 @@ def train(
     report: Report,
     start: Path | None = None,
 ) -> Path:
-    """Train until ``max_steps``, ``max_minutes`` or a signal (in the main thread).
-
-    Every end writes ``RUN/checkpoint.pt``.
+    """Train until ``max_steps``, ``max_minutes`` or a signal. Every end writes RUN/checkpoint.pt.
 
     Args:
         max_minutes: of everything, the estimate of BatchNorm's statistics at the end included.
@@ -84,7 +82,6 @@ def train(
         Terminated: after SIGTERM or SIGHUP, when all is saved; KeyboardInterrupt after Ctrl-C.
     """
     path = trainer.run / "checkpoint.pt"
-    _begin(trainer, path, resume, start, report)
     settings = trainer.config.train
     limit = math.inf if max_minutes is None else 60 * max_minutes
     deadline = time.monotonic() + limit
@@ -94,43 +91,39 @@ def train(
         reserved = min(trainer.seconds_to_estimate(), limit / 2)
         return time.monotonic() + reserved >= deadline
 
-    saved = trainer.step if path.exists() else -1
-    with (
-        locked(trainer.run),
-        stop_signals() as received,
-        without_denormals(),
-        quicker_threads(trainer, report),
-        Logbook(trainer.run, trainer.step) as book,
-    ):
-        remove_leftovers(trainer.run)
-        since, mark = trainer.step, time.monotonic()
-        while trainer.step < settings.max_steps and not time_is_up() and not received:
-            rate, result = trainer.learning_rate(), trainer.train_step()
-            step = trainer.step
-            if step % settings.log_every == 0 or step == 1:
-                seconds = (time.monotonic() - mark) / (step - since)
-                losses = {name: loss.item() for name, loss in result.losses.items()}
-                figures = {"l1": result.l1, "hold": result.hold, "rate": rate}
-                book.write(step, {**losses, **figures, "seconds_per_step": seconds})
-                left = (settings.max_steps - step) * seconds + trainer.seconds_to_estimate()
-                left = max(0.0, min(left, deadline - time.monotonic())) / 60
-                report(
-                    f"step {step}/{settings.max_steps}  l1 {result.l1:.4f} "
-                    f"(hold {result.hold:.4f})  loss {sum(losses.values()):.3f}  "
-                    f"{seconds:.2f} s/step  {left:.0f} min left"
-                )
-                since, mark = step, time.monotonic()
-            if step % settings.picture_every == 0:
-                book.picture(step, trainer.picture(step))
-            if step % settings.checkpoint_every == 0:
+    with locked(trainer.run):
+        _begin(trainer, path, resume, start, report)
+        saved = trainer.step if path.exists() else -1
+        with stop_signals() as received, without_denormals(), quicker_threads(trainer, report):
+            book = Logbook(trainer.run, trainer.step)
+            since, mark = trainer.step, time.monotonic()
+            while trainer.step < settings.max_steps and not time_is_up() and not received:
+                rate, result = trainer.learning_rate(), trainer.train_step()
+                step = trainer.step
+                if step % settings.log_every == 0 or step == 1:
+                    seconds = (time.monotonic() - mark) / (step - since)
+                    losses = {name: loss.item() for name, loss in result.losses.items()}
+                    figures = {"l1": result.l1, "hold": result.hold, "rate": rate}
+                    book.write(step, {**losses, **figures, "seconds_per_step": seconds})
+                    left = (settings.max_steps - step) * seconds + trainer.seconds_to_estimate()
+                    left = max(0.0, min(left, deadline - time.monotonic())) / 60
+                    report(
+                        f"step {step}/{settings.max_steps}  l1 {result.l1:.4f} "
+                        f"(hold {result.hold:.4f})  loss {sum(losses.values()):.3f}  "
+                        f"{seconds:.2f} s/step  {left:.0f} min left"
+                    )
+                    since, mark = step, time.monotonic()
+                if step % settings.picture_every == 0:
+                    book.picture(step, trainer.picture(step))
+                if step % settings.checkpoint_every == 0:
+                    _save(trainer, path, deadline, report)
+                    saved = step
+            if saved != trainer.step:
+                if received:
+                    report(f"stopping at step {trainer.step}: saving; Ctrl-C stops at once")
                 _save(trainer, path, deadline, report)
-                saved = step
-        if saved != trainer.step:
-            if received:
-                report(f"stopping at step {trainer.step}: saving; Ctrl-C stops at once")
-            _save(trainer, path, deadline, report)
-        if trainer.step > 0:
-            book.picture(trainer.step, trainer.picture(trainer.step))
+            if trainer.step > 0:
+                book.picture(trainer.step, trainer.picture(trainer.step))
     done = trainer.step >= settings.max_steps
     reason = "stopped by a signal" if received else "done" if done else "time is up"
     report(f"{reason} at step {trainer.step}: {path}")
@@ -143,9 +136,8 @@ def _begin(trainer: Trainer, path: Path, resume: bool, start: Path | None, repor
     """Load what the run begins with."""
     if path.exists():
         if not resume:
-            raise OutputError(
-                f"{path}: this folder already holds a run", "add --resume, or choose another -o"
-            )
+            hint = "add --resume, or choose another -o"
+            raise OutputError(f"{path}: this folder already holds a run", hint)
         trainer.load(load_checkpoint(path))
         report(f"resuming at step {trainer.step}")
         return
@@ -165,11 +157,55 @@ def _begin(trainer: Trainer, path: Path, resume: bool, start: Path | None, repor
 
 def _save(trainer: Trainer, path: Path, deadline: float, report: Report) -> None:
     """Save with BatchNorm's statistics estimated, on as many batches as there is time for."""
-    wanted = trainer.batches_to_estimate()
-    if wanted:
-        # The estimate takes minutes, and a sender of SIGTERM may not wait for it.
-        trainer.save(path)
-    seen = trainer.estimate_batchnorm(deadline)
-    if seen < wanted:
-        report(f"time is up: BatchNorm's statistics are those of {seen} batches, not of {wanted}")
     trainer.save(path)
+    if wanted := trainer.batches_to_estimate():
+        # This takes minutes, and a sender of SIGTERM may not wait for it: so it was saved before.
+        seen = trainer.estimate_batchnorm(deadline)
+        if seen < wanted:
+            said = f"BatchNorm's statistics are those of {seen} batches, not of {wanted}"
+            report(f"time is up: {said}")
+        trainer.save(path)
+
+
+@contextmanager
+def quicker_threads(trainer: Trainer, report: Report) -> Iterator[None]:
+    """Let torch use one thread or all of them, whichever is quicker at the moment: threads wait for
+    the slowest at every layer, so all may take several times as long where other programs run.
+
+    The trainer is not changed. Nothing is measured where OMP_NUM_THREADS is set, where torch has
+    one thread, on a GPU, and where fewer steps are left than measuring takes.
+    """
+    every = torch.get_num_threads()
+    left = trainer.config.train.max_steps - trainer.step
+    given = os.environ.get("OMP_NUM_THREADS")
+    if given or every == 1 or trainer.device.type != "cpu" or left <= 2 * ROUNDS:
+        yield
+        return
+    try:
+        seconds = step_seconds(trainer, every)
+        chosen = min(seconds, key=lambda count: seconds[count])
+        report(
+            f"threads: {chosen}. A step of at most {PAIRS} pairs takes {seconds[1]:.2f} s with 1, "
+            f"{seconds[every]:.2f} s with {every}; OMP_NUM_THREADS=N takes N without measuring"
+        )
+        torch.set_num_threads(chosen)
+        yield
+    finally:
+        torch.set_num_threads(every)
+
+
+def step_seconds(trainer: Trainer, every: int) -> dict[int, float]:
+    """Seconds of a training step by number of threads, for 1 and ``every``: the quickest of several
+    that a copy of the trainer takes on one batch."""
+    batch = trainer.batch(trainer.step).map(lambda tensor: tensor[:PAIRS])
+    twin = Trainer(trainer.config, lambda step: batch, trainer.run, [], [])
+    found: dict[int, list[float]] = {1: [], every: []}
+    for _ in range(ROUNDS):
+        for count, seconds in found.items():
+            torch.set_num_threads(count)
+            start = time.perf_counter()
+            twin.train_step()
+            seconds.append(time.perf_counter() - start)
+        if found[every][-1] > HOPELESS * found[1][-1]:
+            break
+    return {count: min(seconds[1:] or seconds) for count, seconds in found.items()}

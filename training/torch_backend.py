@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..runtime.backends.base import boundary, not_boundary
+from ..runtime.bundle import manifest
 from ..runtime.bundle.checks import check_wiring
 from ..runtime.bundle.manifest import DRIVING_FRAME, FRAME
 from ..runtime.session import Session
@@ -36,43 +37,29 @@ class TorchBackend:
             stage.name: stage.module.to(device) for stage in chain.stages
         }
         self.per_frame = [stage for stage in chain.stages if stage.per_frame]
-
-        def zeros(like: Mapping[str, Any], **where: Any) -> dict[str, Tensor]:
-            return {
-                name: torch.zeros(tensor.shape, dtype=getattr(torch, tensor.dtype), **where)
-                for name, tensor in like.items()
-            }
-
-        self.tensors = zeros(chain.tensors(), device=device)
-        self.host = zeros(boundary(chain), pin_memory=device.type == "cuda")
+        self.seconds = Spans([stage.name for stage in self.per_frame])
+        self.recurrent = [(pair.from_, pair.to) for pair in chain.recurrent]
         self.given = chain.given()
         self.of_frame = [*chain.settings(), DRIVING_FRAME]
-        if device.type == "cpu":  # given tensors are read in place
-            self.tensors |= {name: self.host[name] for name in self.given}
-        self.recurrent = [(pair.from_, pair.to) for pair in chain.recurrent]
-        self._spans = Spans([stage.name for stage in self.per_frame])
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        return self._spans
+        self.tensors = {name: _zeros(like).to(device) for name, like in chain.tensors().items()}
+        self.host = {name: _zeros(like) for name, like in boundary(chain).items()}
+        if device.type == "cuda":
+            self.host = {name: tensor.pin_memory() for name, tensor in self.host.items()}
 
     def view(self, tensor: str) -> NDArray[Any]:
         if tensor not in self.host:
             raise not_boundary(tensor)
-        view: NDArray[Any] = self.host[tensor].numpy()
-        return view
+        return self.host[tensor].numpy()
 
     def read(self, tensor: str) -> NDArray[Any]:
         held = self.host[tensor] if tensor in self.given else self.tensors[tensor]
-        copy: NDArray[Any] = held.detach().cpu().numpy().copy()
-        return copy
+        return held.detach().cpu().numpy().copy()
 
     def write(self, tensor: str, value: ArrayLike) -> None:
         if tensor in self.host:
             self.view(tensor)[...] = value
         if tensor not in self.given:
-            whole = torch.from_numpy(np.array(value, dtype=self.read(tensor).dtype))
-            self.tensors[tensor].copy_(whole)
+            self.tensors[tensor].copy_(torch.as_tensor(np.asarray(value)))
 
     def copy(self, source: str, target: str) -> None:
         self.tensors[target].copy_(self.tensors[source])
@@ -81,27 +68,24 @@ class TorchBackend:
     def run(self, stage: str) -> None:
         self.upload(tensor.name for tensor in self.stages[stage].inputs)
         self.compute(self.stages[stage])
-        if any(tensor.name == FRAME for tensor in self.stages[stage].outputs):
-            self.download()
+        self.download()
         self.synchronise()
 
     @torch.no_grad()
     def run_frame(self) -> None:
-        self._spans.start()
+        self.seconds.start()
         self.upload(self.of_frame)
         for i, stage in enumerate(self.per_frame):
             self.compute(stage)
-            self._spans.lap(i)
+            self.seconds.lap(i)
         self.carry_states()
         self.download()
         self.synchronise()
 
     def upload(self, names: Iterable[str]) -> None:
         """Copy the caller's tensors among these to the device."""
-        if self.place.type == "cuda":
-            for name in names:
-                if name in self.given:
-                    self.tensors[name].copy_(self.host[name], non_blocking=True)
+        for name in set(names) & set(self.given):
+            self.tensors[name].copy_(self.host[name], non_blocking=True)
 
     def compute(self, stage: StageModule) -> None:
         """Enqueue one stage.
@@ -124,14 +108,14 @@ class TorchBackend:
         """Copy a result, which may be a view of an input or a parameter."""
         self.tensors[tensor].copy_(value)
 
-    def download(self) -> None:
-        """Copy the frame to the host."""
-        self.host[FRAME].copy_(self.tensors[FRAME], non_blocking=True)
-
     def carry_states(self) -> None:
         """Copy the recurrent states after a frame."""
         for made, state in self.recurrent:
             self.copy(made, state)
+
+    def download(self) -> None:
+        """Copy the frame to the host."""
+        self.host[FRAME].copy_(self.tensors[FRAME], non_blocking=True)
 
     def synchronise(self) -> None:
         """Wait for the device."""
@@ -141,6 +125,10 @@ class TorchBackend:
     def close(self) -> None:
         self.modules.clear()
         self.tensors.clear()
+
+
+def _zeros(like: manifest.Tensor) -> Tensor:
+    return torch.zeros(like.shape, dtype=getattr(torch, like.dtype))
 
 
 def open_session(checkpoint: Checkpoint) -> Session:

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..runtime.support.errors import CheckpointError, ConfigError
 from ..runtime.support.progress import progress
 from .checkpoint import Checkpoint
-from .config import Config, config_to_dict
+from .config import Config, settings
 from .data.batch import PairBatch
 from .logbook import picture_grid
 from .models import image_losses
@@ -29,11 +29,6 @@ Sampler = Callable[[int], PairBatch]  # a pure function of the step, so that res
 
 #: Model settings that have no weights: `--from` may change them.
 FREE_ON_START = {"model.matcher.stiff"}
-
-#: What a resumed run may change. (Under a cosine schedule max_steps also changes the rate.)
-FREE_ON_RESUME = {
-    "train.max_steps", "train.log_every", "train.picture_every", "train.checkpoint_every",
-}  # fmt: skip
 
 
 class Trainer:
@@ -58,11 +53,15 @@ class Trainer:
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         self.objective = self.family.objective(config).to(self.device)
         self.optimizer = self._adam(self.model)
+        #: What a checkpoint keeps for resuming, beside the EMA weights.
+        self.parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
         self.discriminator: Discriminator | None = None
         if config.loss.adversarial > 0 or config.loss.feature_matching > 0:
             judge = Discriminator(config.model.discriminator, config.model.channels)
             self.discriminator = judge.to(self.device)
             self.discriminator_optimizer = self._adam(self.discriminator)
+            self.parts["discriminator"] = self.discriminator
+            self.parts["discriminator_optimizer"] = self.discriminator_optimizer
         self.step = 0
         self.forward_seconds: deque[float] = deque(maxlen=9)
 
@@ -94,9 +93,8 @@ class Trainer:
             CheckpointError: a loss or a gradient is not finite; no network was updated with it.
         """
         self.model.train()
-        if self.config.train.batchnorm == "frozen":
-            for norm in _norms(self.model):
-                norm.eval()
+        for norm in _norms(self.model):
+            norm.train(self.config.train.batchnorm != "frozen")
         start = time.monotonic()
         batch, rate = self.batch(self.step), self.learning_rate()
         if self.discriminator is not None:
@@ -121,31 +119,26 @@ class Trainer:
         self, optimizer: torch.optim.Optimizer, rate: float, loss: Tensor, networks: list[nn.Module]
     ) -> None:
         """Backward, clip each network's gradient by its largest element, step."""
-
-        def refuse_unless_finite(what: str, value: Tensor) -> None:
-            if not torch.isfinite(value):
-                raise CheckpointError(
-                    f"{what} became {value.item()} at step {self.step}",
-                    "resume from the last checkpoint with a smaller train.learning_rate",
-                )
-
-        refuse_unless_finite("the loss", loss)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         most = self.config.train.grad_clip
-        for network in networks:
-            norm = nn.utils.clip_grad_norm_(network.parameters(), most, norm_type=math.inf)
-            refuse_unless_finite("a gradient", norm)  # even a finite loss may have such
+        norms = [
+            nn.utils.clip_grad_norm_(network.parameters(), most, norm_type=math.inf)
+            for network in networks
+        ]
+        for value in (loss, *norms):  # even a finite loss may have a gradient that is not
+            if not torch.isfinite(value):
+                fault = f"the loss or a gradient became {value.item()} at step {self.step}"
+                hint = "resume from the last checkpoint with a smaller train.learning_rate"
+                raise CheckpointError(fault, hint)
         optimizer.step()
 
     @torch.no_grad()
     def _average(self) -> None:
         """Move the EMA of weights and BatchNorm's statistics; faster at first, to forget the start.
-
-        (torch's AveragedModel copies at its first update, and prefixes every weight's name.)
-        """
+        (torch's AveragedModel copies at its first update, and prefixes every weight's name.)"""
         decay = min(self.config.train.ema, (1 + self.step) / (10 + self.step))
         ours, theirs = self.ema.state_dict(), self.model.state_dict()
         floating = [k for k in ours if ours[k].is_floating_point()]
@@ -162,71 +155,53 @@ class Trainer:
 
     @torch.no_grad()
     def estimate_batchnorm(self, deadline: float = math.inf) -> int:
-        """Re-estimate BatchNorm's statistics for the EMA weights; how many batches were seen.
-
-        Args:
-            deadline: on time.monotonic()'s clock; at least one batch is seen, even after it.
-        """
-        count, norms, seen = self.batches_to_estimate(), _norms(self.ema), 0
-        if count == 0:
+        """Re-estimate BatchNorm's statistics for the EMA weights; how many batches were seen: at
+        least one, even after the deadline (of time.monotonic())."""
+        if (count := self.batches_to_estimate()) == 0:
             return 0
-        for norm in norms:
+        for norm in _norms(self.ema):
             norm.reset_running_stats()
             norm.momentum = None  # cumulative average
         self.ema.train()
-        for step in progress(range(self.step, self.step + count), label="estimating BatchNorm"):
+        steps = range(self.step, self.step + count)
+        for step in progress(steps, label="estimating BatchNorm"):
             with self._autocast():
                 self.objective.run(self.ema, self.batch(step), step)
-            seen += 1
             if time.monotonic() >= deadline:
                 break
         self.ema.eval()
-        for norm in norms:
-            norm.momentum = 0.1
-        return seen
-
-    def _resumed_parts(self) -> dict[str, Any]:
-        """What a checkpoint keeps for resuming, beside the EMA weights."""
-        parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
-        if self.discriminator is not None:
-            parts["discriminator"] = self.discriminator
-            parts["discriminator_optimizer"] = self.discriminator_optimizer
-        return parts
+        return step + 1 - self.step
 
     def save(self, path: Path) -> None:
         """Write the whole state; ``weights`` are the EMA weights."""
-        resume = {name: part.state_dict() for name, part in self._resumed_parts().items()}
-        Checkpoint(
-            self.config, self.step, self.ema.state_dict(), self.supervised_names, self.data, resume
-        ).save(path)
+        resume = {name: part.state_dict() for name, part in self.parts.items()}
+        weights, names = self.ema.state_dict(), self.supervised_names
+        Checkpoint(self.config, self.step, weights, names, self.data, resume).save(path)
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Go on where ``checkpoint`` stopped: same batches, same numbers.
+        """Go on where ``checkpoint`` stopped: same batches, same numbers. (Under a cosine schedule
+        another ``max_steps`` changes the rate.)
 
         Raises:
             ConfigError: its settings differ.
             CheckpointError: it has no state to resume, or one that does not fit.
         """
-        theirs, ours = config_to_dict(checkpoint.config), config_to_dict(self.config)
-        if differing := _differing(theirs, ours) - FREE_ON_RESUME:
-            raise ConfigError(
-                f"cannot resume: different in the checkpoint: {', '.join(sorted(differing))}",
-                "resume with the same preset and --set values; train.max_steps and the "
-                "train.*_every may change",
-            )
+        differing = self._differing(checkpoint) - {"train.max_steps"}
+        if differing := {name for name in differing if not name.endswith("_every")}:
+            fault = f"cannot resume: different in the checkpoint: {', '.join(sorted(differing))}"
+            hint = "give the same preset and --set; train.max_steps and train.*_every may change"
+            raise ConfigError(fault, hint)
         if not checkpoint.resume:
-            raise CheckpointError(
-                "this checkpoint holds weights only", "it can be exported, not resumed"
-            )
+            hint = "it can be exported, not resumed"
+            raise CheckpointError("this checkpoint holds weights only", hint)
         try:
             self.ema.load_state_dict(checkpoint.weights)
-            for name, part in self._resumed_parts().items():
+            for name, part in self.parts.items():
                 part.load_state_dict(checkpoint.resume[name])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"the checkpoint's state for resuming does not fit: {error}",
-                "resume from the file as it was saved, with the sonomime that saved it",
-            ) from error
+            fault = f"the checkpoint's state for resuming does not fit: {error}"
+            hint = "resume from the file as it was saved, with the sonomime that saved it"
+            raise CheckpointError(fault, hint) from error
         self.step = checkpoint.step
         self._keep_record(checkpoint)
 
@@ -241,44 +216,42 @@ class Trainer:
             ConfigError: its model has other settings.
             CheckpointError: its weights do not fit them.
         """
-        theirs, ours = (config_to_dict(c)["model"] for c in (checkpoint.config, self.config))
-        known, mine = checkpoint.supervised_names, self.supervised_names
         name = self.family.label_network
-        fresh = name != "" and (theirs[name] != ours[name] or mine not in ([], known))
-        if fresh:
-            theirs[name] = ours[name]
-        if differing := _differing(theirs, ours, "model.") - FREE_ON_START:
-            raise ConfigError(
-                "cannot start from this checkpoint: different there: "
-                f"{', '.join(sorted(differing))}",
-                "give the settings of the checkpoint's model with --set",
+        known, mine = checkpoint.supervised_names, self.supervised_names
+        differing = {key for key in self._differing(checkpoint) if key.startswith("model.")}
+        of_labels = {key for key in differing if name and key.startswith(f"model.{name}.")}
+        if others := differing - of_labels - FREE_ON_START:
+            fault = (
+                f"cannot start from this checkpoint: different there: {', '.join(sorted(others))}"
             )
-
-        def part(weights: Mapping[str, Tensor], labels: bool) -> dict[str, Tensor]:
-            return {
-                key: value
-                for key, value in weights.items()
-                if labels == (fresh and key.startswith(f"{name}."))
-            }
+            raise ConfigError(fault, "give the settings of the checkpoint's model with --set")
+        fresh = bool(of_labels or (name and mine not in ([], known)))
 
         try:
             for model in (self.model, self.ema):
-                own = part(model.state_dict(), labels=True)
-                model.load_state_dict(part(checkpoint.weights, labels=False) | own)
+                weights = checkpoint.weights
+                if fresh:
+                    own = model.state_dict().items()
+                    weights = {k: v for k, v in weights.items() if not k.startswith(f"{name}.")}
+                    weights |= {k: v for k, v in own if k.startswith(f"{name}.")}
+                model.load_state_dict(weights)
         except RuntimeError as error:
-            raise CheckpointError(
-                f"weights do not fit the configuration: {error}", "use the file as it was saved"
-            ) from error
+            fault = f"weights do not fit the configuration: {error}"
+            raise CheckpointError(fault, "use the file as it was saved") from error
         self._keep_record(checkpoint)
-        if fresh:
-            self.supervised_names = mine
         if not fresh or not (known or mine):
             return ""
+        self.supervised_names = mine
         old, new = (", ".join(names) or "none" for names in (known, mine))
         if self.family.labels(self.config.model):
             return f"its {name}: {old}; this run's: {new}. The network for them begins untrained"
         keep = f"--set model.{name}.count={len(known)}"
         return f"its {name} ({old}) are left out: this run has no labels; {keep} keeps them"
+
+    def _differing(self, checkpoint: Checkpoint) -> set[str]:
+        """Names of the settings that a checkpoint's configuration has otherwise."""
+        theirs = {name: value for name, value, _ in settings(checkpoint.config)}
+        return {name for name, value, _ in settings(self.config) if theirs[name] != value}
 
     def _keep_record(self, checkpoint: Checkpoint) -> None:
         """Keep what the weights were trained on, and keypoint names where this run has none."""
@@ -298,11 +271,3 @@ class Trainer:
 
 def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
     return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-
-
-def _differing(old: Any, new: Any, prefix: str = "") -> set[str]:
-    """Names of the settings in which two nested tables differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = old.keys() | new.keys()
-        return set().union(*(_differing(old.get(k), new.get(k), f"{prefix}{k}.") for k in keys))
-    return set() if old == new else {prefix.rstrip(".")}

@@ -35,12 +35,8 @@ def read_weights_only(path: Path, refused_hint: str) -> Any:
         # Not torch's own text, which advises to load without the guard.
         call = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and call:
-            raise CheckpointError(
-                f"{path}: refused, because it holds more than weights: it names {call[1]}",
-                refused_hint,
-            ) from error
+            fault = f"{path}: refused, because it holds more than weights: it names {call[1]}"
+            raise CheckpointError(fault, refused_hint) from error
         reason = error if type(error) is ValueError else type(error).__name__
-        raise CheckpointError(
-            f"{path}: not a readable checkpoint ({reason})",
-            "it may be cut short or another kind of file; copy it again",
-        ) from error
+        hint = "it may be cut short or another kind of file; copy it again"
+        raise CheckpointError(f"{path}: not a readable checkpoint ({reason})", hint) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -147,25 +148,30 @@ def _dataset(folder: Path) -> Path:
     return data
 
 
+def _own_cache(folder: Path) -> Path:
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    return folder / "cache"
+
+
 def _in_dataset(name: str, folder: Path) -> Target:
-    data, cache = _dataset(folder), folder / "cache"
+    data, cache = _dataset(folder), _own_cache(folder)
 
     def use() -> None:
         shutil.rmtree(cache, ignore_errors=True)
         for clip in find_clips([data]).clips:
-            load_clip(clip, SIZE, 1, cache)
+            load_clip(clip, SIZE, 1)
 
     return Target(data / name, use)
 
 
 def _cache(folder: Path) -> Target:
     """A damaged entry of the clip cache is made again: what is read is what the clip shows."""
-    data, cache = _dataset(folder), folder / "cache"
+    data, cache = _dataset(folder), _own_cache(folder)
     clip = find_clips([data], split="train").clips[0]
     random = np.random.default_rng(0)
 
     def read() -> NDArray[np.uint8]:
-        return np.array(load_clip(clip, SIZE, 1, cache).frames)
+        return np.array(load_clip(clip, SIZE, 1).frames)
 
     def use() -> None:
         assert np.array_equal(read(), expected), "the cache changed the clip"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -59,13 +61,23 @@ def batch(step: int) -> PairBatch:
     return PairBatch(*images, *points, seen, seen, flow, valid, bent, bent, ~seen, ~seen)
 
 
+def pairs_of(
+    source: torch.Tensor, driving: torch.Tensor, labels: int = 0, seen: bool = False
+) -> PairBatch:
+    """Pairs of real frames without flow, whose labels are seen or not."""
+    points = torch.zeros(len(source), labels, 2)
+    visible = torch.full((len(source), labels), seen)
+    real = torch.zeros(len(source), dtype=torch.bool)
+    none = [None] * 3
+    absent = visible & False
+    return PairBatch(source, driving, points, points, visible, visible, *none, real, absent, absent)
+
+
 def unlabelled(step: int) -> PairBatch:
-    """The same without a label."""
-    points, seen = torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.bool)
-    return batch(step)._replace(
-        source_points=points, driving_points=points, source_visible=seen, driving_visible=seen,
-        source_absent=seen, driving_absent=seen,
-    )  # fmt: skip
+    """The same as `batch`, without a label."""
+    source, driving, *_, flow, valid, exact, bent, _, _ = batch(step)
+    known = {"flow": flow, "flow_valid": valid, "flow_exact": exact, "bent": bent}
+    return pairs_of(source, driving)._replace(**known)
 
 
 def make(run: Path, settings: Config) -> Trainer:
@@ -78,3 +90,9 @@ def make(run: Path, settings: Config) -> Trainer:
 
 def silent(line: str) -> None:
     """Report nowhere."""
+
+
+def logged(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, all as quick."""
+    lines = (run / "log.jsonl").read_text().splitlines()
+    return [{**json.loads(line), "seconds_per_step": 0} for line in lines]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
 import zipfile
 from pathlib import Path
@@ -14,7 +13,8 @@ import torch
 
 from sonomime.cli import main
 from sonomime.runtime.support.errors import CheckpointError, OutputError
-from sonomime.training.checkpoint import Checkpoint, load_checkpoint
+from sonomime.training.checkpoint import Checkpoint, load_checkpoint, record, recorded
+from sonomime.training.data.dataset import find_clips
 from sonomime.training.models.families import family_of
 
 from .small_runs import config
@@ -30,12 +30,12 @@ def checkpoint(step: int = 5, preset: str = "ours-p") -> Checkpoint:
     return Checkpoint(settings, step, weights, ["neck"], data, resume)
 
 
-def changed(path: Path, **changes: Any) -> Path:
-    """A checkpoint saved with other entries; ... leaves one out."""
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a whole checkpoint's file holds; copy it before changing it."""
+    path = tmp_path_factory.mktemp("whole") / "c.pt"
     checkpoint().save(path)
-    content = {**torch.load(path, weights_only=True), **changes}
-    torch.save({key: value for key, value in content.items() if value is not ...}, path)
-    return path
+    return dict(torch.load(path, weights_only=True))
 
 
 def refused(path: Path) -> CheckpointError:
@@ -63,38 +63,37 @@ def test_everything_comes_back(preset: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["single", "lite"])
-def test_settings_that_are_gone(kind: str, tmp_path: Path) -> None:
+def test_settings_that_are_gone(kind: str, content: dict[str, Any], tmp_path: Path) -> None:
     """Where they changed nothing the model is the same; where they did, it no longer exists."""
-    path = changed(tmp_path / "c.pt")
-    content = torch.load(path, weights_only=True)
-    model = content["config"]["model"]
-    model["generator"]["kind"] = kind
-    model["keypoints"]["unshuffle"] = 1 if kind == "single" else 2
-    model["motion"]["occlusion_maps"] = 1 if kind == "single" else 4
-    content["config"]["loss"]["separation"] = 0.0
-    torch.save(content, path)
+    config = {**content["config"], "loss": {**content["config"]["loss"], "separation": 0.0}}
+    model = config["model"] = dict(config["model"])
+    model["generator"] = {**model["generator"], "kind": kind}
+    model["keypoints"] = {**model["keypoints"], "unshuffle": 1 if kind == "single" else 2}
+    model["motion"] = {**model["motion"], "occlusion_maps": 1}
+    torch.save({**content, "config": config}, tmp_path / "c.pt")
     if kind == "single":
-        assert load_checkpoint(path).config == checkpoint().config
+        assert load_checkpoint(tmp_path / "c.pt").config == checkpoint().config
     else:
-        assert "train lite" in refused(path).hint
+        assert "unshuffle" in refused(tmp_path / "c.pt").message
 
 
 # -- what a configuration or a file may claim ------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", ["ours-p", "lite"])
+@pytest.mark.parametrize(
+    ("preset", "section", "values"),
+    [
+        ("ours-p", "keypoints", {"width": 4096, "max_features": 4096, "depth": 10}),
+        ("lite", "matcher", {"fine": 4096, "coarse": 4096}),
+    ],
+)
 def test_a_configuration_is_compared_with_the_weights_before_memory_is_taken(
-    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    preset: str, section: str, values: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The widest model that a configuration may ask for would take terabytes."""
     saved = checkpoint(preset=preset)
-    wide = {
-        "ours-p": ("keypoints", {"width": 4096, "max_features": 4096, "depth": 10}),
-        "lite": ("matcher", {"fine": 4096, "coarse": 4096}),
-    }
-    name, values = wide[preset]
-    section = dataclasses.replace(getattr(saved.config.model, name), **values)
-    model = dataclasses.replace(saved.config.model, **{name: section})
+    wide = dataclasses.replace(getattr(saved.config.model, section), **values)
+    model = dataclasses.replace(saved.config.model, **{section: wide})
     taken: list[str] = []
     real = torch.nn.Conv2d.__init__
 
@@ -132,28 +131,14 @@ class Evil:
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("whole", [True, False], ids=["inside a whole one", "alone"])
 def test_malicious_pickle_does_not_run(
-    tmp_path: Path, zipped: bool, whole: bool, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, zipped: bool, whole: bool, content: dict[str, Any]
 ) -> None:
     path, trace = tmp_path / "evil.pt", tmp_path / "ran"
-    checkpoint().save(path)
-    content = {**torch.load(path, weights_only=True), "resume": Evil(trace)}
-    torch.save(content if whole else Evil(trace), path, _use_new_zipfile_serialization=zipped)
+    evil = {**content, "resume": Evil(trace)} if whole else Evil(trace)
+    torch.save(evil, path, _use_new_zipfile_serialization=zipped)
     assert "mkdir" in refused(path).message
     assert main(["export", str(path), "-o", str(tmp_path / "bundle")]) == 3
-    assert "hint: " in capsys.readouterr().err
     assert not trace.exists() and not (tmp_path / "bundle").exists()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [None, b"", b"I am a text\n" * 40, b"PK\x03\x04" + bytes(200), bytes(range(256)) * 20],
-    ids=["missing", "empty", "text", "half a zip", "binary"],
-)
-def test_other_kinds_of_file(tmp_path: Path, content: bytes | None) -> None:
-    if content is not None:
-        (tmp_path / "other.pt").write_bytes(content)
-    refused(tmp_path / "other.pt")
-    refused(tmp_path)  # a folder
 
 
 @pytest.mark.parametrize(
@@ -177,54 +162,33 @@ def test_other_kinds_of_file(tmp_path: Path, content: bytes | None) -> None:
         {"data": [{}]},
         {"data": [{"name": "x", "clips": [1]}]},
         {"data": [{"name": "x", "clips": {"s": 5}}]},
+        [1, 2],
+        torch.ones(3),
+        {"generator": {}, "sonomime_checkpoint": ...},
     ],
     ids=lambda change: str(change)[:40],
 )
-def test_checkpoints_that_are_not_whole(tmp_path: Path, change: dict[str, Any]) -> None:
-    refused(changed(tmp_path / "c.pt", **change))
-
-
-@pytest.mark.parametrize("content", [[1, 2], torch.ones(3), {"generator": {}}], ids=str)
-def test_other_things_that_torch_saved(tmp_path: Path, content: Any) -> None:
-    torch.save(content, tmp_path / "other.pt")
-    assert "import-fomm" in refused(tmp_path / "other.pt").hint
-
-
-# -- writing ---------------------------------------------------------------------------------------
-
-
-def test_an_interrupted_save_leaves_the_old_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_checkpoints_that_are_not_whole(
+    tmp_path: Path, change: Any, content: dict[str, Any]
 ) -> None:
-    path = tmp_path / "checkpoint.pt"
-    checkpoint(step=1).save(path)
-
-    def interrupted(content: Any, target: Any) -> None:
-        target.write(b"the first half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, "save", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoint(step=2).save(path)
-    assert os.listdir(tmp_path) == ["checkpoint.pt"] and load_checkpoint(path).step == 1
+    if isinstance(change, dict):
+        change = {key: value for key, value in {**content, **change}.items() if value is not ...}
+    torch.save(change, tmp_path / "c.pt")
+    error = refused(tmp_path / "c.pt")
+    ours = isinstance(change, dict) and change.get("sonomime_checkpoint") == 1
+    assert ours or "import-fomm" in error.hint
 
 
-def test_a_write_error_that_torch_hides_is_an_output_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def save(*arguments: object) -> None:
-        try:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        except OSError:
-            raise RuntimeError("unexpected position")  # noqa: B904 - as torch does
-
-    monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(OutputError):
-        checkpoint(step=1).save(tmp_path / "checkpoint.pt")
-    assert os.listdir(tmp_path) == []
+def test_other_kinds_of_file(tmp_path: Path) -> None:
+    refused(tmp_path)  # a folder
+    refused(tmp_path / "missing.pt")
+    for data in (b"", b"I am a text\n" * 40, b"PK\3\4" + bytes(200), bytes(range(256)) * 20):
+        (tmp_path / "other.pt").write_bytes(data)
+        refused(tmp_path / "other.pt")
 
 
-def test_a_real_write_error_inside_torch_is_an_output_error(tmp_path: Path) -> None:
+def test_a_write_error_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    """torch hides the disk's own error behind one of its own."""
     resource = pytest.importorskip("resource")
     path = tmp_path / "checkpoint.pt"
     checkpoint(step=1).save(path)
@@ -237,3 +201,31 @@ def test_a_real_write_error_inside_torch_is_an_output_error(tmp_path: Path) -> N
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "ulimit" in caught.value.hint
     assert os.listdir(tmp_path) == ["checkpoint.pt"] and load_checkpoint(path).step == 1
+
+
+# -- what it says of its data ----------------------------------------------------------------------
+
+
+def test_clips_are_recorded_by_subject_as_their_own_folder_names_them(tmp_path: Path) -> None:
+    rows = {
+        "one": ["a.mp4,s,g,train,", "b.mp4,s,g,train,", "c.mp4,t,g,test,"],
+        "two": ["a.mp4,u,g,train,"],
+    }
+    for name in ("one/a", "one/b", "one/c", "two/a", "bare/x", "y"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.mp4").write_bytes(b"")
+    for name, lines in rows.items():
+        table = "\n".join(["clip,subject,group,split,crop", *lines, ""])
+        (tmp_path / name / "clips.csv").write_text(table)
+    folders = [tmp_path / name for name in ("one", "two", "bare", "y.mp4")]
+    found = find_clips(folders, split="train")
+    assert {clip.name for clip in found.clips} >= {"one/a.mp4", "two/a.mp4"}
+    kept = record(folders, found.clips)
+    assert kept == [
+        {"name": "one", "clips": {"s": ["a.mp4", "b.mp4"]}},
+        {"name": "two", "clips": {"u": ["a.mp4"]}},
+        {"name": "bare", "clips": {"x.mp4": ["x.mp4"]}},
+        {"name": "y.mp4", "clips": {"y.mp4": ["y.mp4"]}},
+    ]
+    assert recorded(kept[:3]) == ({"a.mp4", "b.mp4", "x.mp4"}, {"s", "u", "x.mp4"})
+    assert recorded([{"name": "older"}]) == (set(), set())

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,9 +41,8 @@ def clips(
 
 def words(clips: Path, *more: str, preset: str = "lite") -> list[str]:
     sets = (*(LITE if preset == "lite" else KEYPOINTS), "train.max_steps=2", "train.batch_size=1")
-    settings = [word for value in sets for word in ("--set", value)]
-    run = ["-o", str(clips.parent / "run")]
-    return ["train", preset, "--data", str(clips), *run, *settings, *more]
+    run = ["train", preset, "--data", str(clips), "-o", str(clips.parent / "run")]
+    return [*run, *(f"--set={value}" for value in sets), *more]
 
 
 def last_line(clips: Path) -> dict[str, float]:
@@ -53,10 +53,12 @@ def last_line(clips: Path) -> dict[str, float]:
 
 def test_a_run_and_its_resumption(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = clips.parent / "run"
+    (clips / "still").mkdir()
+    shutil.copy(clips / "blob" / "0.png", clips / "still")
     assert main(words(clips)) == 0
     said = capsys.readouterr().err
     assert "its own subject" in said and "done at step 2" in said
-    assert "perceptual" not in said
+    assert "left out: still:" in said and "perceptual" not in said
     assert last_line(clips).keys() >= {"flow", "doubt", "folding", "roughness"}
     assert main(words(clips)) == 7
     assert "--resume" in capsys.readouterr().err
@@ -73,22 +75,16 @@ def test_a_run_and_its_resumption(clips: Path, capsys: pytest.CaptureFixture[str
     assert checkpoint.data == [{"name": "clips", "clips": {"blob": ["blob"]}}]
 
 
-def test_the_papers_presets_train_and_warn_of_the_missing_perceptual_loss(
-    clips: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(words(clips, preset="ours-ptg")) == 0
-    assert "warning: no perceptual loss" in capsys.readouterr().err
-    assert "discriminator" in last_line(clips)
-
-
-def test_a_preset_that_needs_a_feature_network_says_so(
+def test_the_papers_presets_warn_of_the_missing_perceptual_loss_or_need_it(
     clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     off = ("loss.reconstruction=0.0", "loss.feature_matching=0.0", "model.keypoints.supervised=0")
-    sets = [word for value in off for word in ("--set", value)]
-    assert main(words(clips, *sets, preset="fomm")) == 2
+    assert main(words(clips, *(f"--set={value}" for value in off), preset="fomm")) == 2
     assert "loss.perceptual_weights" in capsys.readouterr().err
     assert not (clips.parent / "run").exists()
+    assert main(words(clips, preset="ours-ptg")) == 0
+    assert "warning: no perceptual loss" in capsys.readouterr().err
+    assert "discriminator" in last_line(clips)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +94,7 @@ def test_a_preset_that_needs_a_feature_network_says_so(
         (["--set", "train.seed=-1"], 2),
         (["--crop", "1,2,3"], 2),
         (["--split", "test", "--data", "{clips}/none"], 6),
+        (["--data", "{clips}/blob/0.png"], 6),  # no two pictures make a pair
         (["-o", "{clips}/blob/0.png"], 7),
     ],
 )

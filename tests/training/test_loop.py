@@ -1,8 +1,7 @@
-"""How a run ends and goes on: steps, minutes, signals, folders; resuming is exact."""
+"""How a run ends and goes on: steps, minutes, signals, folders, threads; resuming is exact."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -16,16 +15,23 @@ import cv2
 import pytest
 import torch
 
+from sonomime.runtime.support.atomic_files import locked
 from sonomime.runtime.support.errors import OutputError
 from sonomime.runtime.support.process import Terminated
 from sonomime.training import loop
 from sonomime.training import trainer as trainer_module
 from sonomime.training.checkpoint import load_checkpoint
 from sonomime.training.data.batch import PairBatch
-from sonomime.training.loop import stop_signals, train, without_denormals
+from sonomime.training.loop import (
+    quicker_threads,
+    step_seconds,
+    stop_signals,
+    train,
+    without_denormals,
+)
 from sonomime.training.trainer import Trainer
 
-from .small_runs import SIZE, batch, config, make, silent
+from .small_runs import SIZE, batch, config, logged, make, silent
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -45,40 +51,35 @@ def tensors(value: Any, name: str = "") -> dict[str, torch.Tensor]:
     return {k: v for key, each in items for k, v in tensors(each, f"{name}/{key}").items()}
 
 
+PRESETS = {
+    "ours-ptg": (7, "equivariance_value equivariance_jacobian supervision content reconstruction "
+                 "adversarial feature_matching discriminator"),
+    "lite": (9, "flow doubt folding roughness pixels"),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("preset", "precision", "columns"),
-    [("ours-ptg", "fp32", 7), ("lite", "fp32", 9), ("lite", "bf16", 9)],
+    ("preset", "precision"), [("ours-ptg", "fp32"), ("lite", "fp32"), ("lite", "bf16")]
 )
-def test_two_runs_of_two_steps_are_one_of_four(
-    preset: str, precision: str, columns: int, tmp_path: Path
-) -> None:
-    settings = [
-        config(f"train.precision={precision}", f"train.max_steps={steps}", preset=preset)
-        for steps in (4, 2)
-    ]
-    whole = load_checkpoint(train(make(tmp_path / "whole", settings[0]), False, None, silent))
-    first = load_checkpoint(train(make(tmp_path / "parts", settings[1]), False, None, silent))
-    parts = load_checkpoint(train(make(tmp_path / "parts", settings[0]), True, None, silent))
+def test_two_runs_of_two_steps_are_one_of_four(preset: str, precision: str, tmp_path: Path) -> None:
+    def run(name: str, steps: int) -> Any:
+        overrides = (f"train.precision={precision}", f"train.max_steps={steps}")
+        trainer = make(tmp_path / name, config(*overrides, preset=preset))
+        return load_checkpoint(train(trainer, True, None, silent))
+
+    whole, first, parts = run("whole", 4), run("parts", 2), run("parts", 4)
     assert whole.step == parts.step == 4
     one, other = (tensors({"ema": c.weights, "resume": c.resume}) for c in (whole, parts))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert any(not torch.equal(first.weights[name], whole.weights[name]) for name in whole.weights)
-    logs = []
-    for name in ("whole", "parts"):
-        lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
-        logs.append([{**json.loads(line), "seconds_per_step": 0} for line in lines])
-    assert logs[0] == logs[1] and [line["step"] for line in logs[0]] == [1, 2, 3, 4]
-    wanted = (
-        "l1 hold rate flow doubt folding roughness pixels"
-        if preset == "lite"
-        else "l1 hold rate equivariance_value equivariance_jacobian supervision content "
-        "reconstruction adversarial feature_matching discriminator"
-    )
-    assert logs[0][-1].keys() >= set(wanted.split())
+    log = logged(tmp_path / "whole")
+    assert log == logged(tmp_path / "parts") and [line["step"] for line in log] == [1, 2, 3, 4]
+    columns, losses = PRESETS[preset]
+    assert log[-1].keys() >= {"l1", "hold", "rate", *losses.split()}
     if preset == "lite":
-        assert "pixels" not in logs[0][0]  # it begins with the second step
-        assert logs[0][0]["l1"] == pytest.approx(logs[0][0]["hold"], rel=0.3)  # at the source
+        assert "pixels" not in log[0]  # it begins with the second step
+        assert log[0]["l1"] == pytest.approx(log[0]["hold"], rel=0.3)  # at the source
     picture = cv2.imread(str(tmp_path / "whole" / "pictures" / "0000004.png"))
     assert picture.shape == (22 + 2 * SIZE, columns * SIZE, 3)
     assert picture[22:].std() > 5
@@ -104,7 +105,9 @@ def test_the_estimate_of_batchnorm_counts_into_the_limit(
     said: list[str] = []
     trainer = Trainer(settings, slow, tmp_path, ["bladder_neck"], [])
     path = train(trainer, False, 1.0, said.append)
-    assert load_checkpoint(path).step == steps
+    saved = load_checkpoint(path)
+    assert saved.step == steps
+    assert all(torch.equal(saved.weights[k], v) for k, v in trainer.ema.state_dict().items())
     assert drawn == [*range(steps), *range(steps, steps + seen), steps]  # the last for the picture
     told = [int(found[1]) for line in said if (found := re.search(r"(\d+) min left", line))]
     assert len(told) == steps and set(told) <= {0, 1}  # not what 1000 steps would take
@@ -122,9 +125,13 @@ def test_one_slow_step_does_not_end_a_run_and_no_time_still_leaves_a_checkpoint(
 def test_a_run_is_overwritten_by_nothing_but_its_own_later_steps(tmp_path: Path) -> None:
     said: list[str] = []
 
-    def run(resume: bool) -> Path:
-        trainer = make(tmp_path, config("train.max_steps=1", preset="lite"))
-        return train(trainer, resume, None, said.append)
+    def run(resume: bool, steps: int = 1) -> Path:
+        free = (f"train.max_steps={steps}", f"train.log_every={1 + len(said)}")
+        trainer = make(tmp_path, config(*free, preset="lite"))
+        try:
+            return train(trainer, resume, None, said.append)
+        finally:
+            assert trainer.step in (steps, 0)
 
     path = run(resume=True)
     assert "checkpoint.pt" in said[0]  # there was none to resume
@@ -133,6 +140,10 @@ def test_a_run_is_overwritten_by_nothing_but_its_own_later_steps(tmp_path: Path)
         run(resume=False)
     assert "--resume" in error.value.hint
     assert run(resume=True).stat().st_mtime_ns == before
+    said.clear()
+    with locked(tmp_path), pytest.raises(OutputError):
+        run(resume=True, steps=2)
+    assert said == []  # what another run may write at any time is not even read
 
 
 # -- signals ---------------------------------------------------------------------------------------
@@ -174,10 +185,7 @@ def test_a_kill_during_the_estimate_costs_no_checkpoint(
     monkeypatch.setattr(trainer, "estimate_batchnorm", killed)
     with pytest.raises(KeyboardInterrupt if stopped else SystemExit):
         train(trainer, False, None, report)
-    resumed = make(tmp_path, config("train.max_steps=3"))
-    said: list[str] = []
-    train(resumed, True, None, said.append)
-    assert said[0] == "resuming at step 2" and resumed.step == 3
+    assert load_checkpoint(tmp_path / "checkpoint.pt").step == 2
 
 
 def test_nohup_is_respected() -> None:
@@ -202,3 +210,77 @@ def test_numbers_next_to_zero_are_zero_in_training_alone() -> None:
     with without_denormals():
         assert smallest * 1.0 == 0
     assert smallest * 1.0 > 0
+
+
+# -- threads ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unset(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("two", "chosen"), [(9.0, 1), (0.6, 2)])
+def test_the_quicker_is_taken_unless_something_else_decides(
+    two: float, chosen: int, tmp_path: Path, unset: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "step_seconds", lambda trainer, every: {1: 1.0, every: two})
+    long, short = (make(tmp_path, config(f"train.max_steps={n}", preset="lite")) for n in (100, 4))
+    said: list[str] = []
+
+    def used(trainer: Trainer) -> int:
+        with quicker_threads(trainer, said.append):
+            return torch.get_num_threads()
+
+    assert used(long) == 1  # torch has one thread
+    torch.set_num_threads(2)
+    assert used(short) == 2
+    assert said == []
+    assert used(long) == chosen
+    assert torch.get_num_threads() == 2
+    assert len(said) == 1 and f"threads: {chosen}." in said[0]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert used(long) == 2 and len(said) == 1
+
+
+def test_measuring_is_fair_and_short(
+    tmp_path: Path, unset: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, left = 0.0, {1: [9, 3, 2], 2: [5, 1, 4]}
+
+    def step() -> None:
+        nonlocal now
+        now += left[torch.get_num_threads()].pop(0)
+
+    trainer = make(tmp_path, config(preset="lite"))
+    monkeypatch.setattr(loop, "Trainer", lambda *args: SimpleNamespace(train_step=step))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert step_seconds(trainer, 2) == {1: 2, 2: 1}  # the slow first steps do not count
+    left.update({1: [2], 2: [22]})
+    assert step_seconds(trainer, 2) == {1: 2, 2: 22}  # hopeless at once
+    left.update({1: [2, 1], 2: [3, 22]})
+    assert step_seconds(trainer, 2) == {1: 1, 2: 22}
+    assert not any(left.values())
+
+
+def test_a_run_is_the_same_whether_measured_or_not(
+    tmp_path: Path, unset: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, looked = config("train.max_steps=3", preset="lite"), []
+    plain = train(make(tmp_path / "plain", settings), False, None, silent)
+
+    def slow_with_two(trainer: Trainer, every: int) -> dict[int, float]:
+        looked.append(step_seconds(trainer, every))
+        return {1: 1.0, every: 2.0}
+
+    monkeypatch.setattr(loop, "ROUNDS", 1)
+    monkeypatch.setattr(loop, "step_seconds", slow_with_two)
+    trainer = make(tmp_path / "measured", settings)
+    torch.set_num_threads(2)
+    other = train(trainer, False, None, silent)
+    assert looked[0].keys() == {1, 2} and min(looked[0].values()) > 0
+    one, two = load_checkpoint(plain).weights, load_checkpoint(other).weights
+    assert all(torch.equal(one[name], two[name]) for name in one)

@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from sonomime.runtime.animator import Animator
 from sonomime.runtime.support.errors import CheckpointError, ConfigError, OutputError
-from sonomime.training.checkpoint import load_checkpoint
-from sonomime.training.data.batch import PairBatch, flow_weights
+from sonomime.training.checkpoint import Checkpoint, load_checkpoint
+from sonomime.training.config import Config
+from sonomime.training.data.batch import PairBatch
 from sonomime.training.logbook import Logbook
 from sonomime.training.loop import train
-from sonomime.training.models.matching import losses
-from sonomime.training.torch_backend import open_session
+from sonomime.training.models.families import family_of
 from sonomime.training.trainer import Trainer
 
-from .small_runs import SIZE, batch, config, make, silent, unlabelled
+from .small_runs import batch, config, logged, make, silent, unlabelled
 
 
 def test_labels_must_match_the_supervised_keypoints(tmp_path: Path) -> None:
@@ -56,7 +55,7 @@ def test_batchnorm_is_the_mean_over_batches_without_a_loss(
 ) -> None:
     trainer = make(tmp_path, config("train.batchnorm_batches=3"))
     trainer.train_step()
-    wanted: dict[str, list[torch.Tensor]] = {}
+    seen: list[dict[str, torch.Tensor]] = []
     for step in (1, 2, 3):
         one = copy.deepcopy(trainer.ema).train()
         for norm in one.modules():
@@ -64,16 +63,16 @@ def test_batchnorm_is_the_mean_over_batches_without_a_loss(
                 norm.momentum = 1.0  # what remains is this batch alone
         with torch.no_grad():
             trainer.objective.run(one, batch(step), step)
-        for name, value in one.state_dict().items():
-            if name.endswith(("running_mean", "running_var")):
-                wanted.setdefault(name, []).append(value)
+        seen.append(one.state_dict())
     # A feature network at four scales would cost more than the model.
     monkeypatch.setattr(trainer.objective, "forward", None)
     assert trainer.estimate_batchnorm() == 3
     found = trainer.ema.state_dict()
-    assert wanted
-    for name, values in wanted.items():
-        assert torch.allclose(found[name], torch.stack(values).mean(0), rtol=1e-4, atol=1e-6), name
+    names = [name for name in found if name.endswith(("running_mean", "running_var"))]
+    assert names
+    for name in names:
+        mean = torch.stack([state[name] for state in seen]).mean(0)
+        assert torch.allclose(found[name], mean, rtol=1e-4, atol=1e-6), name
 
 
 def test_what_cannot_be_resumed(tmp_path: Path) -> None:
@@ -82,32 +81,16 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         make(tmp_path, config("train.seed=7")).load(whole)
     assert "train.seed" in error.value.message
+    trainer = make(tmp_path, config())
     spoilt = {"model": {}, "optimizer": {}}, {**whole.resume, "discriminator": None}, {"model": 3}
     for resume in (*spoilt, {}):
-        whole.resume = resume
         with pytest.raises(CheckpointError):
-            make(tmp_path, config()).load(whole)
-
-
-def test_the_flow_loss_decays_and_exact_flow_may_stay(tmp_path: Path) -> None:
-    flow = ("loss.flow=8.0", "loss.flow_until=4")
-    for kept in (0.0, 3.0):
-        settings = config(*flow, f"loss.flow_exact={kept}", preset="lite")
-        weights = [flow_weights(settings.loss, step) for step in (0, 2, 3, 4, 9)]
-        assert weights == [(8, 8), (4, 4), (2, max(2, kept)), (0, kept), (0, kept)]
-        trainer = make(tmp_path, settings)
-        exact = torch.tensor([False, True])
-        pairs = unlabelled(0)._replace(flow_exact=exact, bent=~exact)
-        result = trainer.objective(trainer.model, pairs, 9, None)
-        match = trainer.objective.run(trainer.model, pairs, 9).match
-        error, _ = losses.endpoint(match, pairs.flow, pairs.flow_valid, torch.tensor([0.0, kept]))
-        assert (error > 0) == (kept > 0)
-        assert result.losses["flow"].item() == pytest.approx(error.item(), rel=1e-5)
+            trainer.load(dataclasses.replace(whole, resume=resume))
 
 
 def test_the_rate_warms_up_follows_its_cosine_and_is_logged(tmp_path: Path) -> None:
-    cosine = ("train.schedule=cosine", "train.learning_rate=1.0")
-    trainer = make(tmp_path, config(*cosine, "train.max_steps=10", "train.warmup=2"))
+    cosine = ("train.schedule=cosine", "train.learning_rate=1.0", "train.warmup=2")
+    trainer = make(tmp_path, config(*cosine, "train.max_steps=10"))
     rates = []
     for step in (0, 1, 5, 10):
         trainer.step = step
@@ -115,19 +98,18 @@ def test_the_rate_warms_up_follows_its_cosine_and_is_logged(tmp_path: Path) -> N
     assert rates == pytest.approx([0.5, 0.5 * (1 + np.cos(np.pi / 10)), 0.5, 0.0])
     settings = config("train.schedule=cosine", "train.max_steps=2", preset="lite")
     train(make(tmp_path, settings), False, None, silent)
-    lines = (tmp_path / "log.jsonl").read_text().splitlines()
     full = settings.train.learning_rate
-    assert [json.loads(line)["rate"] for line in lines] == pytest.approx([full, full / 2])
+    assert [line["rate"] for line in logged(tmp_path)] == pytest.approx([full, full / 2])
 
 
 def test_the_log_drops_what_is_run_again(tmp_path: Path) -> None:
-    with Logbook(tmp_path, 0) as book:
-        for step in (1, 2, 3):
-            book.write(step, {"l1": 0.5})
+    book = Logbook(tmp_path, 0)
+    for step in (1, 2, 3):
+        book.write(step, {"l1": 0.5})
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 4, "l1"')  # killed while writing
-    with Logbook(tmp_path, 2):
-        lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    Logbook(tmp_path, 2)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
 
 
@@ -135,40 +117,106 @@ def test_a_picture_that_the_disk_refuses_is_an_error(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with Logbook(tmp_path, 0) as book:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-        try:
-            with pytest.raises(OutputError):
-                book.picture(1, noise)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    book = Logbook(tmp_path, 0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OutputError):
+            book.picture(1, noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list((tmp_path / "pictures").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("preset", "motion", "shape"),
-    [("ours-ptg", "deformation", (1, 16, 16, 2)), ("lite", "displacement", (1, 8, 8, 2))],
-)
-def test_a_checkpoint_animates(
-    preset: str, motion: str, shape: tuple[int, ...], tmp_path: Path
-) -> None:
-    settings = config("train.max_steps=1", preset=preset)
-    checkpoint = load_checkpoint(train(make(tmp_path, settings), False, None, silent))
-    animator = Animator(open_session(checkpoint))
-    random = np.random.default_rng(0)
-    source, driving = (random.integers(0, 255, (48, 70), dtype=np.uint8) for _ in range(2))
-    animator.set_source(source)
-    frame = animator.animate(driving)
-    assert frame.shape == (SIZE, SIZE) and frame.dtype == np.uint8
-    assert animator.read(motion).shape == shape
-    if preset == "ours-ptg":  # the first frame is its own reference: the source's own pose
-        image = torch.tensor(animator.read("source_image")) / 255
-        value = checkpoint.model().keypoint_detector(image).value.detach().numpy()
-        assert np.allclose(animator.read("target_kp_value"), value, atol=1e-5)
+# -- fine-tuning -----------------------------------------------------------------------------------
+
+ONE_STEP = config("train.max_steps=1", preset="ours-p")
 
 
-def test_a_model_that_would_learn_no_image_is_refused(tmp_path: Path) -> None:
-    loss = dataclasses.replace(config().loss, content=0.0, reconstruction=0.0, adversarial=0.0)
+def weights_of(settings: Config) -> dict[str, torch.Tensor]:
+    torch.manual_seed(5)
+    state: dict[str, torch.Tensor] = family_of(settings.model).model(settings.model).state_dict()
+    return state
+
+
+def test_a_run_begins_with_the_weights_and_keeps_the_record(tmp_path: Path) -> None:
+    weights, run = weights_of(ONE_STEP), tmp_path / "run"
+    Checkpoint(ONE_STEP, 9, weights, ["neck"], [{"name": "first"}]).save(tmp_path / "old.pt")
+    trainer = Trainer(ONE_STEP, batch, run, [], [{"name": "mine"}])
+    trainer.start_from(load_checkpoint(tmp_path / "old.pt"))
+    for model in (trainer.model, trainer.ema):
+        assert all(torch.equal(value, weights[k]) for k, value in model.state_dict().items())
+    assert trainer.step == 0
+    said: list[str] = []
+    for steps in (1, 2):  # the second time it resumes with its own weights
+        longer = config(f"train.max_steps={steps}", preset="ours-p")
+        trainer = Trainer(longer, batch, run, [], [{"name": "mine"}])
+        train(trainer, True, None, said.append, tmp_path / "old.pt")
+    assert sum("starting from the weights" in line for line in said) == 1
+    assert any("resuming at step 1" in line for line in said)
+    kept = load_checkpoint(run / "checkpoint.pt")
+    assert kept.step == 2
+    assert kept.data == [{"name": "first"}, {"name": "mine"}]
+    assert kept.supervised_names == ["neck"]
+
+
+def test_weights_or_a_model_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    weights = weights_of(ONE_STEP)
+    trainer = make(tmp_path / "run", ONE_STEP)
+    other = config("model.keypoints.width=8", preset="ours-p")
     with pytest.raises(ConfigError) as error:
-        make(tmp_path, dataclasses.replace(config(), loss=loss))
-    assert "perceptual_network" in error.value.hint
+        trainer.start_from(Checkpoint(other, 9, weights_of(other)))
+    assert "model.keypoints.width" in error.value.message
+    weights.popitem()
+    with pytest.raises(CheckpointError):
+        trainer.start_from(Checkpoint(ONE_STEP, 9, weights))
+
+
+def lite(settings: str, *more: str) -> Config:
+    """A model with these settings of its landmarks."""
+    own = [f"model.landmarks.{each}" for each in settings.split()]
+    return config(*own, *more, preset="lite")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "mine", "kept", "names"),
+    [
+        (0, "count=2", "apex neck", False, "apex neck"),
+        (2, "count=1", "other", False, "other"),
+        (2, "count=2", "one other", False, "one other"),
+        (2, "count=2 width=16", "apex neck", False, "apex neck"),
+        (2, "count=2", "", True, "apex neck"),
+        (2, "count=0", "", None, ""),
+    ],
+)
+def test_landmarks_that_differ_begin_untrained(
+    tmp_path: Path, old: int, new: str, mine: str, kept: bool | None, names: str
+) -> None:
+    theirs = lite(f"count={old}")
+    weights = weights_of(theirs)
+    ours = lite(new, "model.matcher.stiff=8")  # which has no weights
+    trainer = Trainer(ours, unlabelled, tmp_path / "run", mine.split(), [])
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    said = trainer.start_from(Checkpoint(theirs, 9, weights, ["apex", "neck"][:old]))
+    assert bool(said) == (kept is not True)
+    assert trainer.supervised_names == names.split()
+    for model in (trainer.model, trainer.ema):
+        for name, value in model.state_dict().items():
+            loaded = kept or not name.startswith("landmarks.")
+            assert torch.equal(value, weights[name] if loaded else before[name]), name
+
+
+def test_frozen_batchnorm_keeps_the_statistics_that_it_started_from(tmp_path: Path) -> None:
+    frozen = config("train.batchnorm=frozen", "train.max_steps=2", preset="ours-p")
+    with pytest.raises(ConfigError) as error:
+        train(make(tmp_path / "run", frozen), False, None, silent)
+    assert "--from" in error.value.hint
+    weights = weights_of(ONE_STEP)
+    for name in weights:
+        if name.endswith("running_mean"):
+            weights[name] = torch.rand_like(weights[name])
+    Checkpoint(ONE_STEP, 9, weights).save(tmp_path / "old.pt")
+    path = train(make(tmp_path / "run", frozen), False, None, silent, tmp_path / "old.pt")
+    made = load_checkpoint(path).weights
+    kept = {name for name in weights if name.endswith(("running_mean", "running_var"))}
+    assert kept and all(torch.equal(made[name], weights[name]) for name in kept)
+    assert any(not torch.equal(made[name], weights[name]) for name in set(weights) - kept)

@@ -9,9 +9,9 @@ frame shows it. A frame may have some keypoints or none; where there is no label
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,42 +24,41 @@ from ..coordinates import pixels_to_points
 COLUMNS = ("video", "frame", "keypoint", "x", "y", "visible")
 
 #: By frame's index and keypoint's name (x, y) in pixels of the original frame; nan: not visible.
-Labels = Mapping[int, Mapping[str, tuple[float, float]]]
+Labels = dict[int, dict[str, tuple[float, float]]]
 
 
-class KeypointTable(NamedTuple):
-    """A whole ``keypoints.csv``: names in alphabetical order, labels by video."""
-
-    names: tuple[str, ...]
-    videos: Mapping[str, Labels]
-
-
-def read_keypoints(path: Path, videos: Mapping[str, Mapping[str, int] | None]) -> KeypointTable:
-    """Read ``keypoints.csv``.
+def read_keypoints(
+    path: Path, videos: Mapping[str, Sequence[str] | None]
+) -> tuple[tuple[str, ...], dict[str, Labels]]:
+    """Read ``keypoints.csv``: its keypoints' names in alphabetical order, labels by video.
 
     Args:
-        videos: the clips that there are; for a folder of frames, the index of each of its files.
+        videos: the clips that there are; for a folder of frames, its files in their order.
 
     Raises:
         InputError: naming file and line: a malformed table, an unknown video or frame, what cannot
             be a name, a coordinate that is not a finite number (where it is visible), a visible
             that is neither 0 nor 1, a row given twice.
     """
-    found: dict[str, dict[int, dict[str, tuple[float, float]]]] = {}
+    found: dict[str, Labels] = {}
     for line, row in read_table(path, COLUMNS):
         where = f"{path}:{line}"
-        video, name = row["video"], row["keypoint"]
+        video, text, name = row["video"], row["frame"], row["keypoint"]
         if video not in videos:
             raise InputError(f"{where}: unknown video {video!r}", spelling_hint(video, videos))
-        frame = _frame(where, row["frame"], videos[video])
+        files = videos[video]
+        if files is None and not re.fullmatch("[0-9]{1,9}", text):
+            hint = "frames of a video are counted from 0; file names are for folders of frames"
+            raise InputError(f"{where}: frame {text[:40]!r} is not an index", hint)
+        if files is not None and text not in files:
+            raise InputError(f"{where}: there is no frame {text!r}", spelling_hint(text, files))
         if not is_name(name):
             raise InputError(f"{where}: keypoint is {name[:40]!r}", NAME_HINT)
+        frame = int(text) if files is None else files.index(text)
         points = found.setdefault(video, {}).setdefault(frame, {})
         if name in points:
-            raise InputError(
-                f"{where}: {name!r} of frame {row['frame']} of {video!r} is given twice",
-                "keep one row",
-            )
+            fault = f"{where}: {name!r} of frame {text} of {video!r} is given twice"
+            raise InputError(fault, "keep one row")
         if row["visible"] not in ("0", "1"):
             raise InputError(f"{where}: visible is {row['visible']!r}", "write 1 or 0")
         visible = row["visible"] == "1"
@@ -68,21 +67,7 @@ def read_keypoints(path: Path, videos: Mapping[str, Mapping[str, int] | None]) -
         )
         points[name] = (x, y) if visible else (math.nan, math.nan)
     names = {name for labels in found.values() for points in labels.values() for name in points}
-    return KeypointTable(tuple(sorted(names)), found)
-
-
-def _frame(where: str, text: str, files: Mapping[str, int] | None) -> int:
-    """The index of a frame that a row names."""
-    if files is None:
-        if text.isascii() and text.isdigit() and len(text) < 10:
-            return int(text)
-        raise InputError(
-            f"{where}: frame {text[:40]!r} is not an index",
-            "frames of a video are counted from 0; file names are for folders of frames",
-        )
-    if text not in files:
-        raise InputError(f"{where}: there is no frame {text!r}", spelling_hint(text, files))
-    return files[text]
+    return tuple(sorted(names)), found
 
 
 def place_keypoints(
@@ -91,22 +76,16 @@ def place_keypoints(
     crop: Crop | None,
     letterbox: Letterbox,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Map one frame's labels from pixels of the original frame to half_pixel points of the model's.
-
-    Args:
-        keypoints: name -> (x, y) in pixels of the original frame; nan: not visible.
-        names: the P names, in the order of the result.
-        crop: the region in use, or None for the whole frame.
-        letterbox: where the cropped image lies in the model's frame.
+    """Map one frame's labels from pixels of the original frame to half_pixel points of the model's,
+    where the letterbox has the part that the crop leaves.
 
     Returns:
-        points float32 (P, 2), zero where not visible; visible bool (P,), False where there is no
-        label or where the crop left it out.
+        points float32 (P, 2) in the order of ``names``, zero where not visible; visible bool (P,),
+        False where there is no label or where the crop left it out.
     """
     unknown = (math.nan, math.nan)
     pixels = np.array([keypoints.get(name, unknown) for name in names], np.float64).reshape(-1, 2)
-    if crop is not None:
-        pixels -= crop[:2]
+    pixels -= (0, 0) if crop is None else crop[:2]
     last = np.array((letterbox.width, letterbox.height)) - 0.5
     visible = ((pixels >= -0.5) & (pixels <= last)).all(axis=1)
     points = pixels_to_points(letterbox.to_square(pixels), np.float64(letterbox.size))

@@ -2,8 +2,8 @@
 
 A dataset folder holds ``clips.csv`` (clip, subject, group, split, crop), the clips it names (video
 files or folders of frames, or links to them) and, if any frame is labelled, ``keypoints.csv``;
-where the true motion of a clip is known, ``displacement/`` has it. A bare folder of clips works
-too: every clip is then its own subject, and a warning says so.
+where the true motion of a clip is known, ``displacement/<stem of its file>.npz`` has it. A bare
+folder of clips works too: every clip is then its own subject, and a warning says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from ...runtime.media.video import READERS, frame_files
 from ...runtime.support.errors import ConfigError, InputError, UnsupportedFormat
 from ...runtime.support.table import read_table, spelling_hint
 from .annotations import Labels, place_keypoints, read_keypoints
-from .displacement import cached_displacement, find_displacements
 from .frame_cache import cached_frames
 
 COLUMNS = ("clip", "subject", "group", "split", "crop")
@@ -87,20 +86,15 @@ def find_clips(
         crop: overrides the crop of every clip.
 
     Raises:
-        InputError: naming file and line: a malformed ``clips.csv`` or ``keypoints.csv``, a clip
-            that is not there, a clip named twice, an unknown video; or no clip at all (naming the
-            splits that there are).
+        InputError: a malformed table (naming file and line), a clip that is not there or is named
+            twice, clips that would share a displacement, no clip at all (naming the splits).
     """
-    clips: list[Clip] = []
     warnings: list[str] = []
-    for folder in folders:
-        clips += _find(Path(folder), warnings)
-    splits = sorted({clip.split for clip in clips if clip.split})
-    if split is not None:
-        clips = [clip for clip in clips if clip.split in ("", split)]
+    every = [clip for folder in folders for clip in _find(Path(folder), warnings)]
+    clips = [clip for clip in every if split is None or clip.split in ("", split)]
     if not clips:
-        shown, hint = "", "give a folder with clips.csv, or with videos"
-        if splits:
+        shown, hint = "", "give a folder with clips.csv, with videos or with folders of frames"
+        if splits := sorted({clip.split for clip in every if clip.split}):
             shown, hint = f" of the split {split!r}", f"splits there: {', '.join(splits)}"
         raise InputError(f"no clip{shown} in {', '.join(map(str, folders)) or 'no folder'}", hint)
     names = tuple(sorted({name for clip in clips for name in clip.keypoint_names}))
@@ -118,42 +112,41 @@ def _find(folder: Path, warnings: list[str]) -> list[Clip]:
     """The clips of one folder, with what belongs to them; adds to the warnings."""
     if not folder.exists():
         raise InputError(f"{folder} does not exist", "check the path after --data")
-    table, keypoints = folder / "clips.csv", folder / "keypoints.csv"
-    if table.exists():
-        clips = _read_clips(table)
-        splits: dict[str, set[str]] = {}
-        for clip in clips:
-            splits.setdefault(clip.subject, set()).add(clip.split)
-        warnings += [
-            f"{folder}: subject {subject!r} is in the splits {' and '.join(sorted(names))}"
-            for subject, names in splits.items()
-            if len(names) > 1
-        ]
+    if (folder / "clips.csv").exists():
+        clips = _listed(folder)
+        for subject in dict.fromkeys(clip.subject for clip in clips):
+            splits = sorted({clip.split for clip in clips if clip.subject == subject})
+            if len(splits) > 1:
+                said = f"subject {subject!r} is in the splits {' and '.join(splits)}"
+                warnings.append(f"{folder}: {said}")
     elif (folder / "phantom.json").exists():
         # As a bare folder its truth and its test subjects would be trained on.
         hint = "give its `sonomime phantom` command again: it goes on where it stopped"
         raise InputError(f"{folder} is an unfinished phantom: it has no clips.csv yet", hint)
     else:
         clips = _bare(folder)
-        warnings += [f"{folder}: no clips.csv, so each clip ({len(clips)}) is its own subject"]
-    fields = find_displacements(folder, [clip.path for clip in clips])
-    clips = [replace(clip, displacement=fields.get(clip.path)) for clip in clips]
-    if not keypoints.exists():
-        return clips
-    frames = {
-        clip.name: {file.name: index for index, file in enumerate(_frames_in(clip.path))}
-        if clip.path.is_dir()
-        else None
-        for clip in clips
-    }
-    names, labels = read_keypoints(keypoints, frames)
-    return [
-        replace(clip, keypoints=labels.get(clip.name, {}), keypoint_names=names) for clip in clips
-    ]
+        warnings.append(f"{folder}: no clips.csv, so each clip ({len(clips)}) is its own subject")
+    names, labels = (), {}
+    if (table := folder / "keypoints.csv").exists():
+        files = {clip.name: _frames_in(clip.path) if clip.path.is_dir() else None for clip in clips}
+        names, labels = read_keypoints(table, files)
+    found, owners = [], {}
+    for clip in clips:
+        stem = clip.path.name if clip.path.is_dir() else clip.path.stem
+        exact = folder / "displacement" / f"{stem}.npz"
+        if not os.path.isfile(exact):  # unlike Path's, False for a name that is too long
+            exact = None
+        elif (other := owners.setdefault(exact, clip.path)) != clip.path:
+            fault = f"{exact} could belong to {other} or to {clip.path}"
+            raise InputError(fault, "rename one of the clips")
+        own = labels.get(clip.name, {})
+        found.append(replace(clip, keypoints=own, keypoint_names=names, displacement=exact))
+    return found
 
 
-def _read_clips(table: Path) -> list[Clip]:
-    folder = table.parent
+def _listed(folder: Path) -> list[Clip]:
+    """The clips of ``clips.csv``."""
+    table = folder / "clips.csv"
     clips: dict[str, Clip] = {}
     for line, row in read_table(table, COLUMNS):
         where, name = f"{table}:{line}", Path(row["clip"])
@@ -161,13 +154,12 @@ def _read_clips(table: Path) -> list[Clip]:
             if not row[column]:
                 raise InputError(f"{where}: {column} is empty", "only crop may be empty")
         if name.is_absolute() or ".." in name.parts:
-            raise InputError(
-                f"{where}: clip {str(name)!r} lies outside the folder", "clips lie beside clips.csv"
-            )
+            fault = f"{where}: clip {str(name)!r} lies outside the folder"
+            raise InputError(fault, "clips lie beside clips.csv")
         key, path = name.as_posix(), folder / name
         if key in clips:
             raise InputError(f"{where}: clip {key!r} is named twice", "keep one")
-        if not os.path.exists(path):  # unlike Path's, False for a name that is too long
+        if not os.path.exists(path):
             beside = path.parent if os.path.isdir(path.parent) else folder
             there = [other.relative_to(folder).as_posix() for other in beside.iterdir()]
             raise InputError(f"{where}: there is no clip {key!r}", spelling_hint(key, there))
@@ -181,32 +173,31 @@ def _read_clips(table: Path) -> list[Clip]:
     return list(clips.values())
 
 
-def _frames_in(folder: Path) -> list[Path]:
-    """The frames of a folder; none where it holds other things, or videos too."""
-    if any(kind_by_name(file) == VIDEO for file in folder.iterdir()):
-        return []
-    try:
-        return frame_files(folder)
-    except InputError:
-        return []
-
-
 def _bare(root: Path) -> list[Clip]:
     """Videos and folders of frames at or below ``root``; a clip's group is its parent folder."""
+    # One picture beside clips (a preview, say) does not make their folder a clip.
+    if not root.is_dir() or len(_frames_in(root)) > 1:
+        name = root.resolve().name
+        return [Clip(name, root, name, "all", "")]
     clips: list[Clip] = []
-    for path in sorted(root.rglob("*")) if root.is_dir() and not _frames_in(root) else [root]:
+    for path in sorted(root.rglob("*")):
         relative = path.relative_to(root)
         if any(part.startswith(".") for part in relative.parts):
             continue
-        if path.is_dir():
-            is_clip = bool(_frames_in(path))
-        else:
-            is_clip = path == root or kind_by_name(path) not in (None, IMAGE)
-        if is_clip:
-            name = relative.as_posix() if path != root else path.resolve().name
+        if _frames_in(path) if path.is_dir() else kind_by_name(path) not in (None, IMAGE):
             group = relative.parent.as_posix() if len(relative.parts) > 1 else "all"
-            clips.append(Clip(name, path, name, group, ""))
+            clips.append(Clip(relative.as_posix(), path, relative.as_posix(), group, ""))
     return clips
+
+
+def _frames_in(folder: Path) -> list[str]:
+    """Names of a folder's frames; none where it holds other things, or videos too."""
+    if any(kind_by_name(file) == VIDEO for file in folder.iterdir()):
+        return []
+    try:
+        return [file.name for file in frame_files(folder)]
+    except InputError:
+        return []
 
 
 def _unsupported(path: Path) -> str | None:
@@ -226,66 +217,40 @@ def _unsupported(path: Path) -> str | None:
 def _unique(clips: Sequence[Clip]) -> list[Clip]:
     """Names that two folders share get their dataset folder's name in front."""
     counts = Counter(clip.name for clip in clips)
-    named = []
+    named: dict[str, Clip] = {}
     for clip in clips:
-        if counts[clip.name] > 1:
+        name = clip.name
+        if counts[name] > 1:
             path = Path(os.path.abspath(clip.path))  # links are not followed
-            root = path.parents[len(Path(clip.name).parts) - 1].name
-            clip = replace(clip, name=f"{root}/{clip.name}")
-        named.append(clip)
-    for name, count in Counter(clip.name for clip in named).items():
-        if count > 1:
-            raise InputError(
-                f"the clip {name!r} is found {count} times",
-                "name each folder once; folders of the same name need different parents' names",
-            )
-    return named
+            name = f"{path.parents[len(Path(name).parts) - 1].name}/{name}"
+        if name in named:
+            hint = "name each folder once; folders of the same name need different parents' names"
+            raise InputError(f"the clip {name!r} is found twice", hint)
+        named[name] = replace(clip, name=name)
+    return list(named.values())
 
 
-def load_clip(clip: Clip, size: int, channels: int, cache_dir: Path | None = None) -> ClipFrames:
-    """Decode a clip, or map what the cache holds of it.
-
-    The labels of a repeated frame go to the frame that it repeats, unless that has its own.
-
-    Args:
-        clip: from :func:`find_clips`.
-        size: side of the square model frame, in pixels.
-        channels: 1 (grey) or 3 (RGB).
-        cache_dir: instead of ``$XDG_CACHE_HOME/sonomime/clips``.
+def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
+    """Decode a clip for a model of ``size`` pixels a side and 1 or 3 channels, or map what the
+    cache holds. The labels of a repeated frame go to the one that it repeats, if that has none.
 
     Raises:
         InputError: the clip or its displacement cannot be read, or they do not fit; a label names a
             frame beyond its end.
         OutputError: see `cached_arrays`.
     """
-    cached = cached_frames(clip.path, clip.crop, size, channels, cache_dir)
+    frames, indices, box, exact, sector, kept = cached_frames(
+        clip.path, clip.crop, size, channels, clip.displacement
+    )
     names = clip.keypoint_names
-    points = np.zeros((len(cached.frames), len(names), 2), np.float32)
+    points = np.zeros((len(frames), len(names), 2), np.float32)
     visible, absent = (np.zeros(points.shape[:2], np.bool_) for _ in range(2))
     for index, labels in clip.keypoints.items():
-        if index >= len(cached.kept):
-            raise InputError(
-                f"keypoints.csv labels frame {index} of {clip.path}, which is not there",
-                f"it has {len(cached.kept)} frames, counted from 0",
-            )
-        t = int(cached.kept[index])
-        if cached.indices[t] == index or not visible[t].any():
-            points[t], visible[t] = place_keypoints(labels, names, clip.crop, cached.letterbox)
+        if index >= len(kept):
+            fault = f"keypoints.csv labels frame {index} of {clip.path}, which is not there"
+            raise InputError(fault, f"it has {len(kept)} frames, counted from 0")
+        t = int(kept[index])
+        if indices[t] == index or not visible[t].any():
+            points[t], visible[t] = place_keypoints(labels, names, clip.crop, box)
             absent[t] = np.array([name in labels for name in names], np.bool_) & ~visible[t]
-    displacement = sector = None
-    if file := clip.displacement:
-        displacement, sector = cached_displacement(
-            file, clip.path, clip.crop, channels, cached, cache_dir
-        )
-    return ClipFrames(
-        clip,
-        cached.frames,
-        cached.indices,
-        points,
-        visible,
-        names,
-        cached.letterbox,
-        displacement,
-        sector,
-        absent,
-    )
+    return ClipFrames(clip, frames, indices, points, visible, names, box, exact, sector, absent)

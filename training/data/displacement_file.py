@@ -11,65 +11,31 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.support.errors import InputError
-from .array_cache import DAMAGE
 
 
-class Displacement(NamedTuple):
-    """What such a file holds.
-
-    Attributes:
-        sector: bool (H, W); everywhere if the file has none.
-        fields: of each frame, float32 (H, W, 2), finite; one frame in memory at a time.
-    """
-
-    sector: NDArray[np.bool_]
-    fields: Iterator[NDArray[np.float32]]
-
-
-@contextmanager
-def open_displacement(
+def read_fields(
     file: Path, count: int, shape: tuple[int, int], cure: str
-) -> Iterator[Displacement]:
-    """Open the displacement of a clip of ``count`` frames of ``shape`` (H, W).
+) -> Iterator[NDArray[np.float32]]:
+    """The displacement of each frame of a clip of ``count`` frames of ``shape`` (H, W): float32
+    (H, W, 2), finite; one frame in memory at a time.
 
     Raises:
-        InputError: naming the file, with ``cure`` as its hint: it cannot be read, is damaged, of
-            another size or number of frames, not finite; at opening or while it is read.
+        InputError: with ``cure`` as its hint: the file cannot be read, is damaged, not finite, of
+            another size or number of frames.
     """
-
-    @contextmanager
-    def complaints() -> Iterator[None]:
-        try:
-            yield
-        except DAMAGE as error:
-            reason = str(error) or type(error).__name__
-            raise InputError(f"{file} is damaged or does not fit: {reason}", cure) from error
-
-    def guarded() -> Iterator[NDArray[np.float32]]:
-        with complaints():
-            yield from _fields(archive, (count, *shape, 2))
-
-    with complaints():
-        archive = zipfile.ZipFile(file)
-    with archive:
-        with complaints():
-            sector = _sector(archive, shape)
-        yield Displacement(sector, guarded())
-
-
-def _fields(archive: zipfile.ZipFile, expected: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
-    if "displacement.npy" not in archive.namelist():
-        raise ValueError("has no array 'displacement'")
-    with archive.open("displacement.npy") as stream:
+    expected = (count, *shape, 2)
+    with _member(file, "displacement", cure) as stream:
+        if stream is None:
+            raise ValueError("has no array 'displacement'")
         dtype = _checked(stream, "displacement", "float", expected)
         length = int(np.prod(expected[1:])) * dtype.itemsize
-        for index in range(expected[0]):
+        for index in range(count):
             data = stream.read(length)
             if len(data) != length:
                 raise ValueError(f"is cut off at frame {index}")
@@ -81,13 +47,33 @@ def _fields(archive: zipfile.ZipFile, expected: tuple[int, ...]) -> Iterator[NDA
             raise ValueError("displacement goes on after its end")
 
 
-def _sector(archive: zipfile.ZipFile, expected: tuple[int, int]) -> NDArray[np.bool_]:
-    if "sector.npy" not in archive.namelist():
-        return np.ones(expected, np.bool_)
-    with archive.open("sector.npy") as stream:
-        _checked(stream, "sector", "bool", expected)
-        data = stream.read(expected[0] * expected[1] + 1)  # one more, for the checksum
-    return np.frombuffer(data, np.uint8).reshape(expected) != 0
+def read_sector(file: Path, shape: tuple[int, int], cure: str) -> NDArray[np.bool_]:
+    """Where the displacement is valid, bool (H, W); everywhere if the file does not say.
+
+    Raises:
+        InputError: see `read_fields`.
+    """
+    with _member(file, "sector", cure) as stream:
+        if stream is None:
+            return np.ones(shape, np.bool_)
+        _checked(stream, "sector", "bool", shape)
+        data = stream.read(shape[0] * shape[1] + 1)  # one more, for the checksum
+        return np.frombuffer(data, np.uint8).reshape(shape) != 0
+
+
+@contextmanager
+def _member(file: Path, name: str, cure: str) -> Iterator[IO[bytes] | None]:
+    """One array's stream, None where the file has none; what it meets is an InputError."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if f"{name}.npy" not in archive.namelist():
+                yield None
+            else:
+                with archive.open(f"{name}.npy") as stream:
+                    yield stream
+    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for a damaged file
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{file} is damaged or does not fit: {reason}", cure) from error
 
 
 def _checked(stream: IO[bytes], name: str, kind: str, expected: tuple[int, ...]) -> np.dtype[Any]:

@@ -5,7 +5,7 @@ Convention: for each driving pixel, where to READ in the source; half_pixel poin
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,22 +19,17 @@ EXACT_WITHIN = 0.02 * 2 / 256
 
 FloatArray = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-_Real = TypeVar("_Real", np.float32, np.float64)
+Array = NDArray[Any]  # float32 or float64
 
 
 def exact_flow(
     source: FloatArray, driving: FloatArray, sector: Mask, placed: PlaneMap
 ) -> tuple[FloatArray, Mask]:
-    """The flow between two frames whose displacements to a third are known; see `same_tissue`.
-
-    Args:
-        source, driving: float32 (n, n, 2), displacements in points, from each frame to the third.
-        sector: bool (n, n), where they are valid.
-        placed: the affine map that both images were read through.
+    """The flow between two frames whose displacements to a third are known: float32 (n, n, 2),
+    points, valid in the sector (n, n). Both images were read through the affine map ``placed``.
 
     Returns:
-        flow: float32 (n, n, 2), points to read in the source image, after ``placed``; the place
-            itself where none was found.
+        flow: float32 (n, n, 2), points to read in the source image, after ``placed``.
         valid: bool (n, n), inside both sectors and the source image, found to within EXACT_WITHIN.
     """
     n = len(sector)
@@ -57,22 +52,20 @@ def exact_flow(
 
 @np.errstate(over="ignore", invalid="ignore")  # in a wild field nothing is found, without warnings
 def same_tissue(
-    field: NDArray[_Real],
-    target: NDArray[_Real],
-    start: NDArray[_Real],
+    field: Array,
+    target: Array,
+    start: Array,
     within: float,
     rounds: int = 12,
     longest: float = np.inf,
-) -> tuple[NDArray[_Real], Mask]:
+) -> tuple[Array, Mask]:
     """Where a frame shows given tissue: y with y + d(y) = target, by Newton's method on the
     bilinear interpolant (plain iteration diverges where tissue turns by more than 60 degrees).
 
     Args:
         field: d, (H, W, 2) cells, from the frame to a third one.
-        target: (N, 2), the tissue's places in the third frame, in cells.
-        start: (N, 2), first guesses.
+        target, start: (N, 2) cells: the tissue's places in the third frame, first guesses.
         within: greatest error of a place that counts as found, in cells.
-        rounds: of the iteration, at most.
         longest: longest step, in cells. Where the field folds between its cells there are several
             places, and short steps find the near one.
 
@@ -102,9 +95,7 @@ def same_tissue(
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def sampled(
-    field: NDArray[_Real], at: NDArray[_Real]
-) -> tuple[NDArray[_Real], NDArray[_Real], NDArray[_Real]]:
+def sampled(field: Array, at: Array) -> tuple[Array, Array, Array]:
     """(H, W, C) at (N, 2) cells: the bilinear interpolant and its derivatives by x and y, (N, C);
     outside the field it is extrapolated. (cv2.remap rounds places to 1/32.)"""
     height, width = field.shape[:2]
@@ -128,17 +119,12 @@ def _inside(sector: Mask, at: FloatArray) -> Mask:
 
 
 def measured_flow(source: FloatArray, driving: FloatArray) -> tuple[FloatArray, Mask]:
-    """Dense optical flow (DIS, Kroeger et al. 2016) from driving to source, at a quarter of the
-    size.
-
-    Args:
-        source, driving: float32 (S, S) or (S, S, 3) in [0, 1].
+    """Dense optical flow (DIS, Kroeger et al. 2016) between images (S, S) or (S, S, 3) in [0, 1].
 
     Returns:
         flow: float32 (S/4, S/4, 2), points to read in the source.
-        valid: bool (S/4, S/4), where flow f and backward flow b agree, |f + b|^2 <=
-            0.01 (|f|^2 + |b|^2) + 0.5 in pixels of the half-size image (Sundaram et al. 2010), and
-            where there is something to see.
+        valid: bool (S/4, S/4), where there is something to see and flow f agrees with backward flow
+            b: |f + b|^2 <= 0.01 (|f|^2 + |b|^2) + 0.5 in pixels of half the size (Sundaram 2010).
     """
     half, quarter = source.shape[0] // 2, source.shape[0] // 4
     before, after = (

@@ -1,8 +1,7 @@
-"""Random maps of the plane and of grey levels, for training pairs.
+"""Random maps of the plane and changes of what is seen, for training pairs.
 
-Convention: points are (x, y), half_pixel. A :class:`PlaneMap` gives, for each point of the new
-image, where to READ in the old one; keypoints go the other way, through its inverse. Frames,
-keypoints and flow targets all go through the same map, so that they agree.
+Convention: points are (x, y), half_pixel. Frames, keypoints and flow targets all go through the
+same map, so that they agree.
 """
 
 from __future__ import annotations
@@ -14,9 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import DataConfig
 from ..coordinates import pixels_to_points
 
 Array = NDArray[np.float64]
+FloatArray = NDArray[np.float32]
 Image = NDArray[np.uint8]
 
 
@@ -33,31 +34,26 @@ def spline_weights(x: Array, controls: int) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _grid_weights(controls: int, size: int) -> NDArray[np.float32]:
+def _grid_weights(controls: int, size: int) -> FloatArray:
     centres = pixels_to_points(np.arange(size, dtype=np.float64), size)
     return spline_weights(centres, controls).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class PlaneMap:
-    """read(z) = A z + b + d(z), d a cubic B-spline of a control grid.
+    """Where in the old image each point z of the new one is read: A z + b + d(z), d a cubic
+    B-spline, which must contract (see :func:`random_bend`), or the map has no inverse."""
 
-    Attributes:
-        matrix: A, (2, 2).
-        offset: b, (2,), points.
-        control: (n, n, 2) displacements in points, [row along y, column along x]; None is d = 0.
-            d must contract (see :func:`random_bend`), or the map has no inverse.
-    """
-
-    matrix: Array
-    offset: Array
+    matrix: Array  # A, (2, 2)
+    offset: Array  # b, (2,), points
+    #: (n, n, 2) displacements in points, [row along y, column along x]; None is d = 0
     control: Array | None = None
 
     def read(self, points: Array) -> Array:
         """Where the image at ``points`` (N, 2) is read: (N, 2)."""
         return points @ self.matrix.T + self.offset + self._bend(points)
 
-    def grid(self, size: int) -> NDArray[np.float32]:
+    def grid(self, size: int) -> FloatArray:
         """Where each pixel of a size x size image is read: points, float32 (2, size, size)."""
         line = pixels_to_points(np.arange(size, dtype=np.float64), size)
         by_column = self.matrix[:, :1] * line + self.offset[:, None]
@@ -120,14 +116,9 @@ def _turn(degrees: float) -> Array:
 
 
 def similarity(scale: float, degrees: float, shift: tuple[float, float], flip: bool) -> PlaneMap:
-    """The map under which the content is mirrored (x), scaled, turned about the centre, shifted.
-
-    Args:
-        scale: above 1 the content grows.
-        degrees: positive turns x towards y (clockwise on the screen).
-        shift: (x, y) in points; half the image's side is 1.
-        flip: mirror left and right first.
-    """
+    """The map under which the content is mirrored (``flip``: left and right), scaled (above 1 it
+    grows), turned about the centre (degrees, positive turns x towards y: clockwise on the screen)
+    and shifted: (x, y) in points; half the image's side is 1."""
     forward = scale * _turn(degrees) @ np.diag([-1.0 if flip else 1.0, 1.0])
     inverse: Array = np.linalg.inv(forward)
     return PlaneMap(inverse, -inverse @ np.array(shift, np.float64))
@@ -135,15 +126,9 @@ def similarity(scale: float, degrees: float, shift: tuple[float, float], flip: b
 
 def random_bend(rng: np.random.Generator, reach: float = 0.16) -> PlaneMap:
     """A smooth random deformation: an affine part (at most 4 degrees, 5 % of either scale and half
-    of ``reach``), and a low-frequency displacement.
-
-    Its strength is drawn too, so that small motions are as common as large ones.
-    The displacement contracts (neighbours come nearer by less than 0.9 of their distance), so the
-    map has an inverse.
-
-    Args:
-        reach: greatest displacement in points; 0.16 is 8 % of the image.
-    """
+    of ``reach``), and a low-frequency displacement of at most ``reach`` points (0.16 is 8 % of the
+    image). It has an inverse: neighbours come nearer by less than 0.9 of their distance. Its
+    strength is drawn too, so that small motions are as common as large ones."""
     strength = rng.uniform(0, 1)
     matrix: Array = _turn(strength * rng.uniform(-4.0, 4.0))
     matrix = matrix @ np.diag(1 + strength * rng.uniform(-0.05, 0.05, 2))
@@ -159,7 +144,57 @@ def random_bend(rng: np.random.Generator, reach: float = 0.16) -> PlaneMap:
     return PlaneMap(matrix, offset, control)
 
 
-def tone_curve(gain: float, gamma: float) -> NDArray[np.float32]:
+def tone_curve(gain: float, gamma: float) -> FloatArray:
     """Grey level v of 0..255 -> clip(gain (v / 255)^gamma) in [0, 1]: float32 (256,)."""
     levels = np.arange(256, dtype=np.float64) / 255
     return np.clip(gain * levels**gamma, 0, 1).astype(np.float32)
+
+
+def other_looks(
+    source: FloatArray, driving: FloatArray, rng: np.random.Generator, data: DataConfig
+) -> tuple[FloatArray, FloatArray]:
+    """Make a frame and its own bend, float32 (S, S[, 3]) in [0, 1], look as different as two frames
+    do: a matcher would follow speckle, which does not persist in real clips."""
+    if data.speckle < 1:
+        driving = other_speckle(driving, rng, data.speckle)
+    if data.light > 0:
+        source, driving = (other_light(image, rng, data.light) for image in (source, driving))
+    if rng.uniform() < data.blackout:
+        driving = blackout(driving, rng)
+    return source, driving
+
+
+def other_speckle(image: FloatArray, rng: np.random.Generator, least: float) -> FloatArray:
+    """Mix the speckle with speckle from elsewhere in the image. The share that is kept varies over
+    the picture from ``least`` (0 to 1) to 1."""
+    low = cv2.GaussianBlur(image, (0, 0), 1.5)
+    texture = image - low
+    shift = rng.integers(3, 30, 2) * rng.choice([-1, 1], 2)
+    elsewhere = np.roll(texture, tuple(int(s) for s in shift), axis=(0, 1))
+    kept = np.clip(_smooth(rng.uniform(least, 1, (3, 3)), image), least, 1)  # a cubic overshoots
+    mixed = low + kept * texture + np.sqrt(np.maximum(0, 1 - kept**2)) * elsewhere
+    return np.clip(mixed, 0, 1).astype(np.float32)
+
+
+def other_light(image: FloatArray, rng: np.random.Generator, strength: float) -> FloatArray:
+    """Other gain, gamma and slow shading; ``strength``: standard deviation of the gain's log."""
+    gain = np.exp(strength * (rng.normal() + _smooth(rng.normal(0, 0.6, (5, 5)), image)))
+    gamma = float(np.exp(rng.normal(0, strength / 2)))
+    return np.clip(gain * image**gamma, 0, 1).astype(np.float32)
+
+
+def blackout(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Make one block of the image black, so that a model learns to fill in what is hidden."""
+    side = image.shape[0]
+    width, height = (int(n) for n in rng.integers(side // 16, side // 4, 2))
+    x, y = int(rng.integers(side - width)), int(rng.integers(side - height))
+    image = image.copy()
+    image[y : y + height, x : x + width] = 0
+    return image
+
+
+def _smooth(grid: NDArray[np.float64], image: FloatArray) -> FloatArray:
+    """A coarse grid as a slow change over the whole image."""
+    side = image.shape[0]
+    field = cv2.resize(grid.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(field if image.ndim == 2 else field[..., None], np.float32)

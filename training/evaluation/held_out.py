@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.support.printable import printable
+from ..checkpoint import record, recorded
 from ..data.dataset import Clip
-from ..trained_on import record, recorded
 from .candidate import Candidate
 
 TEST, ALL = "test", "all"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sonomime.training.data.dataset import COLUMNS
+from .written_clips import frames, write_clips, write_folder, write_video
 
-from .written_clips import frames, write_folder, write_table, write_video
+A, B = "clips/a.mkv,s1,lung,train,", 'clips/b,s2,muscle,test,"4,2,30,28"'
 
 
 @pytest.fixture(autouse=True)
@@ -23,13 +23,5 @@ def dataset(tmp_path: Path) -> Path:
     write_video(root / "clips" / "a.mkv", frames(4))
     write_folder(root / "clips" / "b", frames(3, seed=1))
     (root / "clips" / "c.dcm").write_bytes(bytes(128) + b"DICM")
-    write_table(
-        root / "clips.csv",
-        COLUMNS,
-        [
-            ["clips/a.mkv", "s1", "lung", "train", ""],
-            ["clips/b", "s2", "muscle", "test", "4,2,30,28"],
-            ["clips/c.dcm", "s3", "heart", "test", ""],
-        ],
-    )
+    write_clips(root, A, B, "clips/c.dcm,s3,heart,test,")
     return root

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from sonomime.runtime.media.frames import Letterbox
-from sonomime.training.config import DataConfig, LossConfig
+from sonomime.training.config import DataConfig
+from sonomime.training.coordinates import pixels_to_points
 from sonomime.training.data.batch import PairBatch
 from sonomime.training.data.dataset import Clip, ClipFrames
 from sonomime.training.data.pairs import PairSampler
@@ -61,6 +62,19 @@ def smooth(count: int, size: int = SIZE, seed: int = 0) -> np.ndarray:
     return np.round(128 + 20 * images).clip(40, 220)
 
 
+def point_grid(side: int) -> np.ndarray:
+    """The centres of the pixels of a square as points, (side, side, 2)."""
+    line = pixels_to_points(np.arange(side, dtype=np.float64), side)
+    return np.stack(np.meshgrid(line, line), axis=-1)
+
+
+def blob(size: tuple[int, int], at: Sequence[float], spread: float) -> np.ndarray:
+    """A picture of (width, height) with a bright spot at (x, y) pixels."""
+    rows, columns = np.mgrid[0 : size[1], 0 : size[0]]
+    bump = np.exp(-((columns - at[0]) ** 2 + (rows - at[1]) ** 2) / (2 * spread**2))
+    return np.round(255 * bump).astype(np.uint8)
+
+
 def centre(image: np.ndarray) -> np.ndarray:
     """The centre of what is bright, (x, y) in pixels."""
     rows, columns = np.mgrid[0 : image.shape[0], 0 : image.shape[1]]
@@ -74,11 +88,10 @@ def draw(
     count: int,
     step: int = 0,
     seed: int = 0,
-    loss: LossConfig | None = None,
 ) -> PairBatch:
     """The batch of a step, of `count` pairs, by a new sampler."""
     clips = [clips] if isinstance(clips, ClipFrames) else clips
-    return PairSampler(clips, data, seed, batch_size=count, loss=loss).batch(step)
+    return PairSampler(clips, data, seed, batch_size=count).batch(step)
 
 
 def assert_same(one: PairBatch, other: PairBatch) -> None:

@@ -4,60 +4,54 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from sonomime.runtime.media.frames import Crop
+from sonomime.runtime.media.frames import Crop, Letterbox
 from sonomime.runtime.support.errors import InputError
 from sonomime.training.coordinates import points_to_pixels
 from sonomime.training.data import frame_cache
-from sonomime.training.data.annotations import COLUMNS as KEYPOINT_COLUMNS
+from sonomime.training.data.annotations import Labels, place_keypoints, read_keypoints
 from sonomime.training.data.dataset import Clip, ClipFrames, find_clips, load_clip
 
-from .written_clips import H, W, frames, write_folder, write_table, write_video
+from .written_clips import H, W, frames, write_folder, write_keypoints, write_video
 
 
-def clip_of(path: Path, crop: Crop | None = None) -> Clip:
-    return Clip(path.name, path, "s", "g", "", crop)
-
-
-def of_images(path: Path, images: Sequence[np.ndarray], size: int = W) -> ClipFrames:
-    write = write_video if path.suffix else write_folder
-    return load_clip(clip_of(write(path, images)), size, 1)
+def load(path: Path, size: int = W, crop: Crop | None = None, channels: int = 1) -> ClipFrames:
+    return load_clip(Clip(path.name, path, "s", "g", "", crop), size, channels)
 
 
 def test_frames_are_loaded_cropped_and_letterboxed(tmp_path: Path) -> None:
     images = frames(3)
-    clip = clip_of(write_video(tmp_path / "v.mkv", images), Crop(2, 4, 32, 16))
-    loaded = load_clip(clip, 32, 1)
+    path, crop = write_video(tmp_path / "v.mkv", images), Crop(2, 4, 32, 16)
+    loaded = load(path, 32, crop)
     assert isinstance(loaded.frames, np.memmap)
     assert loaded.frames.shape == (len(loaded), 32, 32) == (3, 32, 32)
     np.testing.assert_array_equal(loaded.frames[:, 8:24], images[:, 4:20, 2:34])
     assert not loaded.frames[:, :8].any()
     assert loaded.indices.tolist() == [0, 1, 2]
     assert loaded.points.shape == (3, 0, 2)
-    assert load_clip(clip, 32, 3).frames.shape == (3, 32, 32, 3)
+    assert load(path, 32, crop, channels=3).frames.shape == (3, 32, 32, 3)
     with pytest.raises(InputError, match=r"v\.mkv"):
-        load_clip(clip_of(tmp_path / "v.mkv", Crop(0, 0, 99, 9)), 32, 1)
+        load(path, 32, Crop(0, 0, 99, 9))
 
 
 def test_folders_are_read_in_natural_order(tmp_path: Path) -> None:
-    loaded = of_images(tmp_path / "f", frames(12))
+    loaded = load(write_folder(tmp_path / "f", frames(12)))
     inside = loaded.frames[:, loaded.letterbox.y : loaded.letterbox.y + H]
     np.testing.assert_array_equal(inside, frames(12))
 
 
-@pytest.mark.parametrize("size", [16, 64])
-def test_repeated_frames_are_dropped_whatever_the_models_size(tmp_path: Path, size: int) -> None:
+def test_repeated_frames_are_dropped_whatever_the_models_size(tmp_path: Path) -> None:
     a, b, c = frames(3)
     nearly = a.copy()
     nearly[0, :10] ^= 1  # what a codec does to a still picture
-    loaded = of_images(tmp_path / "v.mkv", [a, a, nearly, b, b, a, c, c, c], size)
-    assert loaded.indices.tolist() == [0, 3, 5, 6]
+    path = write_video(tmp_path / "v.mkv", [a, a, nearly, b, b, a, c, c, c])
+    for size in (16, 64):
+        assert load(path, size).indices.tolist() == [0, 3, 5, 6]
 
 
 def test_slow_change_is_not_dropped_for_being_slow(tmp_path: Path) -> None:
@@ -66,7 +60,7 @@ def test_slow_change_is_not_dropped_for_being_slow(tmp_path: Path) -> None:
     for i in range(20):
         images.append(images[-1].copy())
         images[-1].reshape(-1)[i % 10 :: 10] += 1
-    indices = of_images(tmp_path / "f", images).indices
+    indices = load(write_folder(tmp_path / "f", images)).indices
     assert 8 <= len(indices) <= 12
     assert np.diff(indices).max() <= 3
 
@@ -74,19 +68,19 @@ def test_slow_change_is_not_dropped_for_being_slow(tmp_path: Path) -> None:
 # -- labels ----------------------------------------------------------------------------------------
 
 
-def labelled(folder: Path, rows: Sequence[Sequence[object]]) -> list[ClipFrames]:
-    write_table(folder / "keypoints.csv", KEYPOINT_COLUMNS, rows)
+def labelled(folder: Path, *rows: str) -> list[ClipFrames]:
+    write_keypoints(folder, *rows)
     return [load_clip(clip, W, 1) for clip in find_clips([folder]).clips]
 
 
 def test_keypoints_are_placed_and_partly_labelled_clips_are_fine(dataset: Path) -> None:
-    rows = [
-        ["clips/a.mkv", 2, "neck", 10, 12, 1],
-        ["clips/a.mkv", 2, "edge", 10, 12, 0],
-        ["clips/b", "f1.png", "edge", 20, 16, 1],
-        ["clips/b", "f1.png", "neck", 1, 1, 1],  # outside the crop
-    ]
-    a, b = labelled(dataset, rows)
+    a, b = labelled(
+        dataset,
+        "clips/a.mkv,2,neck,10,12,1",
+        "clips/a.mkv,2,edge,10,12,0",
+        "clips/b,f1.png,edge,20,16,1",
+        "clips/b,f1.png,neck,1,1,1",  # outside the crop
+    )
     assert a.keypoint_names == b.keypoint_names == ("edge", "neck")
     assert a.visible.tolist() == [[False] * 2, [False] * 2, [False, True], [False] * 2]
     np.testing.assert_allclose(points_to_pixels(a.points[2, 1], W), [10, 12 + 4], atol=1e-5)
@@ -98,49 +92,104 @@ def test_keypoints_are_placed_and_partly_labelled_clips_are_fine(dataset: Path) 
     assert a.absent.tolist() == [[False] * 2, [False] * 2, [True, False], [False] * 2]
     assert b.absent.tolist() == [[False] * 2, [False, True], [False] * 2]  # cropped away
     assert np.isfinite(a.points).all()
+    with pytest.raises(InputError) as caught:
+        labelled(dataset, "clips/a.mkv,4,neck,1,1,1")
+    assert "keypoints.csv" in caught.value.message and "4 frames" in caught.value.hint
 
 
 def test_labels_of_a_repeated_frame_go_to_the_one_it_repeats(tmp_path: Path) -> None:
     a, b = frames(2)
     write_video(tmp_path / "d" / "v.mkv", [a, a, b, b])
-    places = {1: (10, 12), 3: (1, 1), 2: (20, 22)}
-    rows = [["v.mkv", frame, "neck", x, y, 1] for frame, (x, y) in places.items()]
-    (loaded,) = labelled(tmp_path / "d", rows)
+    places = {1: "10,12", 3: "1,1", 2: "20,22"}
+    rows = [f"v.mkv,{frame},neck,{place},1" for frame, place in places.items()]
+    (loaded,) = labelled(tmp_path / "d", *rows)
     assert loaded.visible.all()
     pixels = points_to_pixels(loaded.points[:, 0], W)
     np.testing.assert_allclose(pixels, [[10, 16], [20, 26]], atol=1e-4)
 
 
-def test_labels_beyond_the_end_of_a_video(dataset: Path) -> None:
+HEADER = "video,frame,keypoint,x,y,visible\n"
+
+
+def table(folder: Path, text: str) -> tuple[tuple[str, ...], dict[str, Labels]]:
+    (folder / "keypoints.csv").write_text(text, encoding="utf-8")
+    return read_keypoints(folder / "keypoints.csv", {"a": None, "b": ["x.png", "y.png"]})
+
+
+def test_table_is_read(tmp_path: Path) -> None:
+    rows = "a,7,neck,1.5,2,1\na,07,edge,3,4,1\n\nb,y.png,neck,5,6,1\n"
+    names, videos = table(tmp_path, HEADER + rows)
+    assert names == ("edge", "neck")
+    assert videos["a"] == {7: {"neck": (1.5, 2.0), "edge": (3.0, 4.0)}}
+    assert videos["b"] == {1: {"neck": (5.0, 6.0)}}
+    shuffled = "\ufeffframe,video,x,y,keypoint,visible\n0,a,1,2,neck,1\n"  # a byte order mark
+    assert table(tmp_path, shuffled)[1] == {"a": {0: {"neck": (1.0, 2.0)}}}
+    hidden = table(tmp_path, HEADER + "a,0,neck,,,0\na,1,neck,3,4,0\n")[1]["a"]
+    assert np.isnan([hidden[0]["neck"], hidden[1]["neck"]]).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "named"),
+    [
+        ("", None, "keypoints.csv"),
+        ("video,frame,keypoint,x,y\n", 1, "'visible'"),
+        ("video,frame,keypont,x,y,visible\n", 1, "'keypoint'"),
+        (HEADER + "a,0,neck,1,2\n", 2, "5 cells"),
+        (HEADER + "a,0,neck,one,2,1\n", 2, "x is 'one'"),
+        (HEADER + "a,0,neck,1,nan,1\n", 2, "y is 'nan'"),
+        (HEADER + "a,0,neck,1,x,0\n", 2, "y is 'x'"),
+        (HEADER + "a,0,neck,1,,1\n", 2, "y is ''"),
+        (HEADER + "a,0,neck,1,2,yes\n", 2, "visible is 'yes'"),
+        (HEADER + "a,0,ne\x07ck,1,2,1\n", 2, r"'ne\x07ck'"),
+        (HEADER + "a,0,neck,1,2,1\na,1,neck,1,2,1\na,00,neck,1,2,1\n", 4, "'neck'"),
+        (HEADER + 'a,0,"neck,1,2,1\n', None, "keypoints.csv"),
+        (HEADER + "ab,0,neck,1,2,1\n", 2, "'ab'"),
+        (HEADER + "b,z.png,neck,1,2,1\n", 2, "'z.png'"),
+        *(
+            (HEADER + f"a,{frame},neck,1,2,1\n", 2, "frame")
+            for frame in ("", "img7.png", "-1", "1.0", "²", "9" * 5000)
+        ),
+    ],
+)
+def test_malformed_tables_name_file_and_line(
+    tmp_path: Path, text: str, line: int | None, named: str
+) -> None:
     with pytest.raises(InputError) as caught:
-        labelled(dataset, [["clips/a.mkv", 4, "neck", 1, 1, 1]])
-    assert "keypoints.csv" in caught.value.message and "4 frames" in caught.value.hint
+        table(tmp_path, text)
+    assert "keypoints.csv" + (f":{line}:" if line else "") in caught.value.message
+    assert named in caught.value.message and caught.value.hint
+
+
+def test_unlabelled_and_cropped_away_keypoints_are_not_visible() -> None:
+    box = Letterbox.fit(50, 50, 64)
+    nan = float("nan")
+    labels = {"in": (20.0, 20.0), "out": (9.0, 20.0), "edge": (9.5, 59.5), "hidden": (nan, nan)}
+    names = ("edge", "hidden", "in", "missing", "out")
+    points, visible = place_keypoints(labels, names, Crop(10, 10, 50, 50), box)
+    assert visible.tolist() == [True, False, True, False, False] and points.dtype == np.float32
+    assert (points[~visible] == 0).all()
+    np.testing.assert_allclose(points[0], [-1, 1], atol=1e-6)  # the half_pixel rule
 
 
 # -- the cache -------------------------------------------------------------------------------------
 
 
 def test_the_cache_is_used_and_follows_the_file(
-    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = clip_of(write_video(tmp_path / "v.mkv", frames(3)))
-    first = load_clip(clip, W, 1).frames.copy()
-    (entry,) = (own_cache / "sonomime" / "clips").iterdir()
+    path = write_video(tmp_path / "v.mkv", frames(3))
     opened = Mock(wraps=frame_cache.open_source)
     monkeypatch.setattr(frame_cache, "open_source", opened)
-    np.testing.assert_array_equal(load_clip(clip, W, 1).frames, first)
-    assert opened.call_count == 0
-    # Another clip's entry under this one's name: of another size.
-    load_clip(clip, 16, 1)
-    (other,) = set(entry.parent.iterdir()) - {entry}
-    entry.write_bytes(other.read_bytes())
-    np.testing.assert_array_equal(load_clip(clip, W, 1).frames, first)
-    load_clip(clip_of(clip.path, Crop(0, 0, 20, 20)), W, 1)
-    assert opened.call_count == 3
-    write_video(clip.path, frames(3, seed=9))
-    os.utime(clip.path, ns=(1, 1))
-    assert not np.array_equal(load_clip(clip, W, 1).frames, first)
+    first = load(path).frames
+    np.testing.assert_array_equal(load(path).frames, first)
+    assert opened.call_count == 1
+    load(path, 16)
+    load(path, crop=Crop(0, 0, 20, 20))
+    load(path, channels=3)
     assert opened.call_count == 4
+    write_video(path, frames(3, seed=9))
+    os.utime(path, ns=(1, 1))
+    assert not np.array_equal(load(path).frames, first)
 
 
 @pytest.mark.parametrize("what", ["cut off", "sizes"])
@@ -154,7 +203,7 @@ def test_a_broken_clip_leaves_nothing_in_the_cache(
     else:
         write_folder(path, [np.zeros((20, 20), np.uint8), np.zeros((20, 24), np.uint8)])
     with pytest.raises(InputError, match=r"v\.mkv"):
-        load_clip(clip_of(path), W, 1)
+        load(path)
     assert [path for path in own_cache.rglob("*") if path.is_file()] == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -20,11 +19,9 @@ def frames(count: int, seed: int = 0) -> np.ndarray:
 
 
 def write_video(path: Path, images: Sequence[np.ndarray]) -> Path:
-    """An exact video: FFV1 in Matroska."""
+    """An exact video of grey images: FFV1 in Matroska."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    height, width = images[0].shape[:2]
-    channels = 1 if images[0].ndim == 2 else 3
-    with open_sink(path, (width, height), channels, Fraction(25), {}) as sink:
+    with open_sink(path, images[0].shape[::-1], 1, Fraction(25), {}) as sink:
         for image in images:
             sink.write(image)
     return path
@@ -37,6 +34,14 @@ def write_folder(path: Path, images: Sequence[np.ndarray], name: str = "f{}.png"
     return path
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([columns, *rows])
+def write_clips(folder: Path, *rows: str) -> Path:
+    return _write(folder / "clips.csv", "clip,subject,group,split,crop", rows)
+
+
+def write_keypoints(folder: Path, *rows: str) -> Path:
+    return _write(folder / "keypoints.csv", "video,frame,keypoint,x,y,visible", rows)
+
+
+def _write(path: Path, header: str, rows: Sequence[str]) -> Path:
+    path.write_text("\n".join([header, *rows, ""]), encoding="utf-8")
+    return path

@@ -242,7 +242,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> ClipFrames:
         wide = cv2.copyMakeBorder(frame, 5, 0, 10, 0, cv2.BORDER_CONSTANT, value=255)
         cv2.imwrite(str(folder / f"{number}.png"), wide)
     found = replace(find_clips([folder]).clips[0], crop=Crop(10, 5, WIDE, HIGH))
-    return load_clip(found, SMALL, 1, tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        return load_clip(found, SMALL, 1)
 
 
 def test_an_enlarged_frame_is_blurred_and_a_composed_one_is_not(large: ClipFrames) -> None:
@@ -264,9 +266,9 @@ def test_an_enlarged_frame_is_blurred_and_a_composed_one_is_not(large: ClipFrame
 
 
 def test_a_clip_that_the_model_sees_whole_or_that_is_too_large_to_be_composed_has_none(
-    large: ClipFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    large: ClipFrames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = load_clip(large.clip, WIDE, 1, tmp_path)
+    small = load_clip(large.clip, WIDE, 1)
     assert tasks.at_own_size(candidate_of(Large(), SMALL, layers=True), small) is None
     monkeypatch.setattr(tasks, "MOST_SIDE", WIDE - 1)
     assert tasks.at_own_size(candidate_of(Large(), SMALL), large) is None
@@ -282,16 +284,14 @@ def test_a_bundle_with_layers_composes(large: ClipFrames, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_baselines_on_real_clips_stand_where_they_were_seen(
-    shared_data: Path, tmp_path: Path
-) -> None:
+def test_baselines_on_real_clips_stand_where_they_were_seen(shared_data: Path) -> None:
     """Seen over all clips: blur .98 with sharpness .3-.4, dense flow .70 with .95."""
     wanted = {"lung_Vir", "isokinetic120", "alines", "clarius"}
     found = find_clips([shared_data / "test"])
     clips = [clip for clip in found.clips if any(part in clip.name for part in wanted)]
     assert len(clips) == len(wanted)
     candidate = candidate_of(Fake(), 256)
-    frames = [load_clip(clip, 256, 1, tmp_path) for clip in clips]
+    frames = [load_clip(clip, 256, 1) for clip in clips]
     rows = [tasks.reconstruct(candidate, one, max_frames=8)[0]["methods"] for one in frames]
     means = average(rows)
     hold, blur, flow = (means[name] for name in ("hold", "blur", "flow"))

@@ -33,7 +33,9 @@ from .fakes import (
 def clip(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipFrames:
     """The clip of subject 1, which moves by up to 6 px; every frame is labelled."""
     found = replace(find_clips([phantom]).clips[1], displacement=None)
-    return load_clip(found, SIZE, 1, tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        return load_clip(found, SIZE, 1)
 
 
 def judge(fake: Fake, clip: ClipFrames, max_frames: int | None = None) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from ....runtime.media.frames import Crop, Letterbox, letterbox
 from ....runtime.media.video import open_source
 from ....runtime.support.errors import InputError
 from ....runtime.support.table import read_table, spelling_hint
-from ...data.array_cache import DAMAGE
 from ...data.dataset import Clip, ClipFrames
-from ...data.displacement_file import open_displacement
+from ...data.displacement_file import read_fields, read_sector
 from ...data.frame_cache import cached_frames
 from ..loop import Case, Points
 from ..metrics import FloatImage, Mask
@@ -156,10 +155,9 @@ def read_field(
         InputError: the file cannot be read, or has another size; the sector is empty.
     """
     displacement = np.empty((count, box.size, box.size, 2), np.float32)
-    with open_displacement(path, count, shape, MAKE_AGAIN) as (inside, fields):
-        for t, field in enumerate(fields):
-            displacement[t] = to_model_frame(field, crop, box)
-    sector = mask_in_model_frame(inside, crop, box)
+    sector = mask_in_model_frame(read_sector(path, shape, MAKE_AGAIN), crop, box)
+    for t, field in enumerate(read_fields(path, count, shape, MAKE_AGAIN)):
+        displacement[t] = to_model_frame(field, crop, box)
     if not sector.any():
         cropped = "" if crop is None else " inside of the crop"
         raise InputError(f"{path}: the sector is empty{cropped}", MAKE_AGAIN)
@@ -199,6 +197,6 @@ def _read_keypoints(path: Path, count: int) -> tuple[tuple[str, ...], NDArray[np
         expected = (count, len(labels), 2)
         if keypoints.shape != expected or keypoints.dtype.kind != "f":
             raise ValueError(f"keypoints is {keypoints.dtype} {keypoints.shape}, not {expected}")
-    except DAMAGE as error:
+    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for damage
         raise InputError(f"{path}: cannot be read ({error})", MAKE_AGAIN) from error
     return tuple(labels.tolist()), keypoints
