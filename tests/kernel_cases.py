@@ -11,7 +11,7 @@ from torch import Tensor
 from sonomime.benchmarks.gpu.kernels import HWC8, LINEAR, Kernels
 from sonomime.training.models import operators
 from sonomime.training.models.geometry import make_grid
-from sonomime.training.models.keypoints import operators as motion_operators
+from sonomime.training.models.keypoints import dense_motion
 from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
 GEOMETRIES = ("half_pixel", "fomm")
@@ -79,10 +79,10 @@ def differences(kernels: Kernels, device: str = "cpu") -> Iterator[tuple[str, fl
             name = f"{geometry} {count} {channels} {size}"
             small, logits = torch.rand(1, channels, *size), 5 * torch.randn(1, count + 1, *size)
             found = host_kernels.sparse_motion(kernels, small.to(device), *there, 0.01, geometry)
-            wanted = motion_operators.sparse_motion(small, *points, 0.01, geometry)
+            wanted = dense_motion.sparse_motion(small, *points, 0.01, geometry)
             yield f"sparse {name}", _apart(found, wanted), LIMITS[torch.float32]
             found = host_kernels.compose_motion(kernels, logits.to(device), *there, geometry)
-            wanted = motion_operators.compose_motion(logits, *points, geometry)
+            wanted = dense_motion.compose_motion(logits, *points, geometry)
             yield f"compose {name}", _apart(found, wanted), DEFORMATION_LIMIT
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from ...runtime.backends import device_composer
 from ...runtime.support.errors import BackendError
 from ...training.models import operators
-from ...training.models.keypoints import operators as motion_operators
+from ...training.models.keypoints import dense_motion
 from ...training.models.keypoints.keypoint_detector import Keypoints
 
 Device = Literal["cuda", "cpu"]
@@ -36,8 +36,8 @@ EIGHT = 8
 
 HOMES = {
     "warp_occlude": operators,
-    "sparse_motion": motion_operators,
-    "compose_motion": motion_operators,
+    "sparse_motion": dense_motion,
+    "compose_motion": dense_motion,
 }
 """The modules that have torch's version of the three operators."""
 

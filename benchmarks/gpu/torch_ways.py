@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...training.models.base import ModuleChain, Precision, StageModule
+from ...training.models.stage_modules import ModuleChain, Precision, StageModule
 from ...training.torch_backend import TorchBackend
 from .kernels import Kernels
 

@@ -13,7 +13,7 @@ from lively import SMALL, lively_checkpoint
 
 from sonomime.export.graphs import export_stage
 from sonomime.runtime.support.errors import ExportError
-from sonomime.training.models.keypoints.stages import build_stages
+from sonomime.training.models.keypoints.family import KeypointFamily
 from sonomime.training.models.operators import DOMAIN, OPSET
 
 
@@ -61,7 +61,7 @@ def test_shapes_are_static_data_inside_and_nothing_of_the_machine(
 
 
 def test_same_model_same_bytes(graphs: Any) -> None:
-    again = build_stages(lively_checkpoint("ours-ptg", SMALL).model())
+    again = KeypointFamily().chain(lively_checkpoint("ours-ptg", SMALL).model()).stages
     first = graphs("ours-ptg", "fp32", *SMALL)["motion"]
     second = export_stage(next(stage for stage in again if stage.name == "motion"))
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(
@@ -108,7 +108,7 @@ def test_half_graph_keeps_motion_in_float(graphs: Any) -> None:
 
 
 def test_a_stage_that_differs_from_its_wire_is_refused() -> None:
-    stage = build_stages(lively_checkpoint("ours-ptg", SMALL).model())[1]
+    stage = KeypointFamily().chain(lively_checkpoint("ours-ptg", SMALL).model()).stages[1]
     wrong = replace(stage, outputs=tuple(reversed(stage.outputs)))
     with pytest.raises(ExportError, match=stage.name):
         export_stage(wrong)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sonomime.runtime.bundle.manifest import Chain
 from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import BackendError
-from sonomime.training.models.base import ModuleChain, StageModule
+from sonomime.training.models.stage_modules import ModuleChain, StageModule
 from sonomime.training.torch_backend import TorchBackend
 
 

@@ -86,7 +86,7 @@ class Hourglass(nn.Module):
         self.outputs = capped(0) + inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        skips = [x]
+        skips = [x.to(self.downs[0].conv.weight.dtype)]
         for down in self.downs:
             skips.append(down(skips[-1]))
         y = skips.pop()

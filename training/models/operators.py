@@ -23,13 +23,13 @@ _PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
 def warp_occlude(feature: Tensor, deformation: Tensor, occlusion: Tensor, geometry: str) -> Tensor:
     """Read ``feature`` where ``deformation`` says, times the occlusion map; both are resized.
 
-    (1, C, H, W), float32 (1, h, w, 2), float32 (1, 1, h, w) -> (1, C, H, W) of the feature's dtype.
+    (B, C, H, W), float32 (B, h, w, 2), float32 (B, 1, h, w) -> (B, C, H, W) of the feature's dtype.
     """
     if torch.compiler.is_exporting():
         inputs = (feature, deformation, occlusion)
         return node("WarpOcclude", inputs, feature.dtype, feature.shape, geometry)
-    warped = warp(feature, deformation, geometry).float()
-    return (warped * resize_map(occlusion, *feature.shape[-2:])).to(feature.dtype)
+    warped = warp(feature, deformation, geometry)
+    return warped * resize_map(occlusion, *feature.shape[-2:]).to(warped.dtype)
 
 
 def node(

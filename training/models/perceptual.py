@@ -70,16 +70,10 @@ class FeatureNetwork(nn.Module):
         layers = squeezenet_layers() if self.normalise else vgg19_layers()
         taps = SQUEEZENET_TAPS if self.normalise else VGG19_TAPS
         state = _read(Path(weights))
-        have = {key.split(".")[1] for key in state if key.startswith("features.")}
-        need = [i for i, layer in enumerate(layers) if any(True for _ in layer.parameters())]
-        present = [i for i in need if str(i) in have]
-        if not present or present != need[: len(present)]:
-            raise ConfigError(
-                f"{weights}: not weights of {name} with torchvision's key names",
-                "see docs/training.md",
-            )
+        need = [i for i, layer in enumerate(layers) if layer.state_dict()]
+        present = [i for i in need if any(key.startswith(f"features.{i}.") for key in state)]
         # A file that ends early (at relu3_4, say) is used with the taps that it reaches.
-        reach = need[len(present)] if len(present) < len(need) else len(layers)
+        reach = next((i for i in need if i > max(present, default=0)), len(layers))
         self.taps = tuple(tap for tap in taps if tap < reach)
         self.features = nn.ModuleList(layers[: self.taps[-1] + 1])
         wanted = self.state_dict().keys()
@@ -87,12 +81,12 @@ class FeatureNetwork(nn.Module):
             self.load_state_dict({k: v.float() for k, v in state.items() if k in wanted})
         except RuntimeError as error:
             raise ConfigError(
-                f"{weights}: not the shapes of {name}: {error}", "give the right file"
+                f"{weights}: not weights of {name} with torchvision's key names: {error}",
+                "see docs/training.md",
             ) from error
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
-        self.requires_grad_(False)
-        self.eval()
+        self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, 1 or 3, H, W) in [0, 1] -> the tapped features; grey is repeated to 3 channels."""

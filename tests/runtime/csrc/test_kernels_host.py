@@ -17,7 +17,7 @@ from torch import Tensor
 from sonomime.benchmarks.gpu.kernels import HWC8, LINEAR, Kernels
 from sonomime.training.models import operators
 from sonomime.training.models.geometry import make_grid
-from sonomime.training.models.keypoints import operators as motion_operators
+from sonomime.training.models.keypoints import dense_motion
 from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
 GEOMETRIES = kernel_cases.GEOMETRIES
@@ -110,13 +110,13 @@ Motion = Callable[[Kernels, Tensor, Keypoints, Keypoints, str], Tensor]
 
 def sparse(kernels: Kernels, x: Tensor, s: Keypoints, d: Keypoints, geometry: str) -> Tensor:
     """Compare, and return torch's answer."""
-    wanted = motion_operators.sparse_motion(x, s, d, 0.01, geometry)
+    wanted = dense_motion.sparse_motion(x, s, d, 0.01, geometry)
     same(host_kernels.sparse_motion(kernels, x, s, d, 0.01, geometry), wanted)
     return wanted
 
 
 def compose(kernels: Kernels, x: Tensor, s: Keypoints, d: Keypoints, geometry: str) -> Tensor:
-    wanted = motion_operators.compose_motion(x, s, d, geometry)
+    wanted = dense_motion.compose_motion(x, s, d, geometry)
     same(host_kernels.compose_motion(kernels, x, s, d, geometry), wanted)
     return wanted
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import GeneratorConfig
+from .. import operators
 from ..blocks import Down, Residual, Same, Up
-from ..geometry import resize_map, warp
 from .dense_motion import Motion
 
 
@@ -89,12 +89,7 @@ class Generator(nn.Module):
 
     def decode(self, feature: Tensor, motion: Motion) -> Prediction:
         """Warp and occlude the source feature once, then decode it into a frame."""
-        warped = warp(feature, motion.deformation, self.geometry)
-        occlusion = resize_map(motion.occlusion_map, *warped.shape[-2:]).to(warped.dtype)
-        return self.decode_warped(warped * occlusion)
-
-    def decode_warped(self, warped: Tensor) -> Prediction:
-        """(B, 256, S/4, S/4), warped and occluded -> the frame."""
+        warped = operators.warp_occlude(feature, *motion, self.geometry)
         deep = self.bottleneck(warped)
         content_logit = self.content(deep, warped)
         content = torch.sigmoid(content_logit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...config import ModelConfig
 from ..base import Model
@@ -26,17 +26,12 @@ class AnimationModel(Model):
     """Animates a source with the keypoints of driving frames."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         channels, geometry = config.channels, config.geometry
         self.keypoint_detector = KeypointDetector(config.keypoints, channels, geometry)
         self.down = AntiAlias(channels, 4, geometry)
         self.dense_motion = DenseMotion(config.motion, config.keypoints.count, channels, geometry)
         self.generator = Generator(config.generator, channels, geometry)
-
-    def networks(self) -> list[nn.Module]:
-        """The three networks, for what is done to each by itself."""
-        return [self.keypoint_detector, self.dense_motion, self.generator]
 
     def encode(self, image: Tensor, keypoints: Keypoints | None = None) -> Source:
         """All about a source, (B, C, S, S) in [0, 1]; ``keypoints``: as detected before."""

@@ -51,9 +51,7 @@ class ThinPlateSpline:
         batch, _, height, width = image.shape
         grid = make_grid(height, width, geometry, image.device).view(1, -1, 2).expand(batch, -1, 2)
         where = self(grid).view(batch, height, width, 2)
-        return F.grid_sample(
-            image, where, mode="bilinear", padding_mode="reflection", align_corners=False
-        )
+        return F.grid_sample(image, where, padding_mode="reflection", align_corners=False)
 
 
 def random_thin_plate_spline(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ....runtime.bundle.manifest import ControlInput
 from ..geometry import inverse_2x2
@@ -54,20 +54,3 @@ def smooth_and_transfer(
     pieces = smoothed.split([part.numel() for part in driving], dim=1)
     calm = Keypoints(*(x.view_as(part) for x, part in zip(pieces, driving, strict=True)))
     return transfer_motion(source, reference, calm, relative, scale), next_state
-
-
-class TransferStage(nn.Module):
-    def forward(
-        self, source_kp_value: Tensor, source_kp_jacobian: Tensor, reference_kp_value: Tensor,
-        reference_kp_jacobian: Tensor, driving_kp_value: Tensor, driving_kp_jacobian: Tensor,
-        relative: Tensor, scale: Tensor, min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor,
-        state: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        """-> target_kp_value, target_kp_jacobian, next_state."""
-        target, next_state = smooth_and_transfer(
-            Keypoints(source_kp_value, source_kp_jacobian),
-            Keypoints(reference_kp_value, reference_kp_jacobian),
-            Keypoints(driving_kp_value, driving_kp_jacobian),
-            relative, scale, min_cutoff, beta, dt_seconds, state,
-        )  # fmt: skip
-        return (*target, next_state)

@@ -5,8 +5,6 @@ Convention: a displacement is (B, n, n, 2) in points, xy: how far from its own p
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,6 +44,7 @@ class Spline(nn.Module):
 
     def __init__(self, cells: int, size: int, stiff: int | None = None) -> None:
         super().__init__()
+        self.cells = cells
         weights = spline_matrix(stiff or cells, size)
         if stiff is not None and stiff != cells:
             weights = weights @ pool_matrix(cells, stiff)
@@ -86,23 +85,13 @@ def roughness(displacement: Tensor) -> Tensor:
     return rows + columns
 
 
-class Quality(NamedTuple):
-    """Signs that a frame may be wrong, from `judge`; each (B,)."""
-
-    confidence: Tensor
-    longest: Tensor
-    folded: Tensor
-    unseen: Tensor
-
-
-def judge(displacement: Tensor, confidence: Tensor, deformation: Tensor) -> Quality:
-    """Mean confidence [0, 1]; longest displacement in shares of the square's side; shares of the
-    cells that fold and of the pixels that are read from outside of the square, whose bars count as
-    picture: the runtime, which knows the bars, counts again."""
+def judge(displacement: Tensor, confidence: Tensor, deformation: Tensor) -> Tensor:
+    """Signs that a frame may be wrong, (B, 4): mean confidence [0, 1]; longest displacement in
+    shares of the square's side; shares of the cells that fold and of the pixels that are read from
+    outside of the square, whose bars count as picture: the runtime, which knows the bars, counts
+    again."""
+    folded = (determinant(displacement) < 0.1).float()
     outside = (deformation.abs() > 1).any(dim=-1).float()
-    return Quality(
-        confidence.mean(dim=(1, 2, 3)),
-        displacement.square().sum(-1).amax(dim=(1, 2)).sqrt() / 2,
-        (determinant(displacement) < 0.1).float().mean(dim=(1, 2)),
-        outside.mean(dim=(1, 2)),
-    )
+    longest = displacement.square().sum(-1).amax(dim=(1, 2)).sqrt() / 2
+    means = confidence.mean(dim=(1, 2, 3)), folded.mean(dim=(1, 2)), outside.mean(dim=(1, 2))
+    return torch.stack([means[0], longest, *means[1:]], dim=1)

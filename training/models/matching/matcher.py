@@ -23,11 +23,13 @@ RADIUS = 3  # of the windows, in cells of S/4
 ROUNDS = 2  # of corrections
 
 
-class Descriptors(NamedTuple):
-    """Of a frame: (B, fine, S/4, S/4) and (B, coarse, S/8, S/8)."""
+class Seen(NamedTuple):
+    """Of a frame: descriptors (B, fine, S/4, S/4) and (B, coarse, S/8, S/8), and how bright it is,
+    (B, 1, S/4, S/4)."""
 
     fine: Tensor
     coarse: Tensor
+    light: Tensor
 
 
 class Match(NamedTuple):
@@ -90,6 +92,12 @@ def locally_normalised(image: Tensor) -> Tensor:
     return difference / ((smooth(difference.square()) + 1e-8).sqrt() + 0.03)
 
 
+@in_float32
+def brightness(image: Tensor) -> Tensor:
+    """(B, C, S, S) -> (B, 1, S/4, S/4)."""
+    return F.avg_pool2d(image.float().mean(dim=1, keepdim=True), 4)
+
+
 class Encoder(nn.Module):
     """An image to its descriptors."""
 
@@ -101,10 +109,11 @@ class Encoder(nn.Module):
         self.far = nn.Sequential(*(Residual(coarse, dilation) for dilation in (1, 2, 4)))
         self.fine, self.coarse = nn.Conv2d(fine, fine, 1), nn.Conv2d(coarse, coarse, 1)
 
-    def forward(self, image: Tensor) -> Descriptors:
+    def forward(self, image: Tensor) -> Seen:
         x = F.pixel_unshuffle(locally_normalised(image), 4)
         x = self.near(self.first(x.to(self.first.weight.dtype)))
-        return Descriptors(self.fine(x), self.coarse(self.far(self.down(F.relu(x)))))
+        coarse = self.coarse(self.far(self.down(F.relu(x))))
+        return Seen(self.fine(x), coarse, brightness(image))
 
 
 class Head(nn.Module):
@@ -144,13 +153,13 @@ class Matcher(nn.Module):
         grid = make_grid(self.side, self.side, "half_pixel").view(-1, 2)
         self.register_buffer("grid", grid, persistent=False)
 
-    def forward(self, driving: Descriptors, reference: Descriptors) -> Match:
-        d, r = unit(driving), unit(reference)
-        found = [self.search(d.coarse, r.coarse)]
+    def forward(self, driving: Seen, reference: Seen) -> Match:
+        ours, theirs = unit(driving.fine), unit(reference.fine)
+        found = [self.search(unit(driving.coarse), unit(reference.coarse))]
         for _ in range(ROUNDS):
             enlarged = 2 * enlarge(found[-1])
-            seen = self.compare(d.fine, moved(r.fine, enlarged))
-            given = torch.cat([seen, enlarged, levelled(d.fine)], dim=1)
+            seen = self.compare(ours, moved(theirs, enlarged))
+            given = torch.cat([seen, enlarged, levelled(ours)], dim=1)
             said = self.correct(given)
             found.append(found[-1] + said[:, :2])
         return Match(*found, said[:, 2:])
@@ -177,9 +186,9 @@ class Matcher(nn.Module):
 
 
 @in_float32
-def unit(descriptors: Descriptors) -> Descriptors:
+def unit(descriptors: Tensor) -> Tensor:
     """All of length 1."""
-    return Descriptors(*(F.normalize(x.float(), dim=1) for x in descriptors))
+    return F.normalize(descriptors.float(), dim=1)
 
 
 def levelled(descriptors: Tensor) -> Tensor:

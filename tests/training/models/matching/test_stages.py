@@ -1,4 +1,4 @@
-"""The stages, driven by a Session, against the model's own methods."""
+"""The stages, driven by a Session, against the model's own methods; the pictures of a training."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from lively import SMALL_LITE, lively_checkpoint, speckle
+from lively import SMALL_LITE, lively_checkpoint, noise, speckle
 from torch import nn
 
 from sonomime.runtime.bundle.checks import check_wiring
+from sonomime.runtime.bundle.manifest import LANDMARK_IMAGE, LANDMARKS
 from sonomime.runtime.media.pixels import levels_apart, psnr, to_planes
 from sonomime.runtime.session import Session, own_places
-from sonomime.training.models.base import Precision
+from sonomime.training.config import load_config, preset_names
+from sonomime.training.data.batch import PairBatch
+from sonomime.training.logbook import picture_grid
+from sonomime.training.models.families import family_of
 from sonomime.training.models.matching.family import MatchingFamily
 from sonomime.training.models.matching.model import MatchingModel
+from sonomime.training.models.stage_modules import Precision
 from sonomime.training.torch_backend import TorchBackend
 
+FAMILY = MatchingFamily()
 AWAY = {"scale": 0.6, "shade": 0.7, "min_cutoff": 1.5, "beta": 10.0, "dt_seconds": 0.1}
 CALM = {"min_cutoff": 0.05, "beta": 0.0}
-TINY = ("image_size=64", "matcher.grid=8", "matcher.stiff=2", "matcher.shading=8")
+NAMES = ("apex", "neck")
+FINDS = ("landmarks.count=2", "landmarks.width=8")
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "grey": (),
-    "colour": ("channels=3",),
-    "no shading": ("matcher.shading=0",),
-    "tiny": TINY,
+    "colour, no shading": ("channels=3", "matcher.shading=0"),
+    "tiny": ("image_size=64", "matcher.grid=8", "matcher.stiff=2", "matcher.shading=8", *FINDS),
     "plain": ("matcher.stiff=16", "matcher.shading=16", "corrector.blocks=0"),
 }
 
@@ -38,7 +43,7 @@ def model_of(overrides: Sequence[str] = ()) -> MatchingModel:
 
 
 def session_of(model: MatchingModel, precision: Precision = "fp32") -> Session:
-    chain = MatchingFamily().chain(model, precision)
+    chain = FAMILY.chain(model, precision, NAMES)
     check_wiring(chain)
     return Session(chain, TorchBackend(chain))
 
@@ -50,75 +55,71 @@ def frames_of(model: MatchingModel, count: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_stages_compute_what_the_model_does(variant: str) -> None:
     model = model_of(VARIANTS[variant])
-    session, oracle = session_of(model), MatchingFamily().oracle(model)
+    session, oracle = session_of(model), FAMILY.oracle(model)
     source, reference, *frames = frames_of(model, 4)
     oracle.set_source(source, reference)
     session.set_source(to_planes(source))
     session.set_reference(to_planes(reference))
     for name, value in AWAY.items():
         session.set_control(name, value)
+    tensors = session.chain.tensors().keys()
     for frame in frames:
         wanted = oracle.animate(frame, AWAY)
         found = session.animate(to_planes(frame))
+        if LANDMARKS in tensors:
+            assert np.array_equal(wanted[LANDMARK_IMAGE], to_planes(frame))
+            session.find_landmarks(to_planes(frame))
         assert levels_apart(found, wanted["frame"]) <= 1
-        assert wanted.keys() >= session.chain.tensors().keys()
-        for name in session.chain.tensors().keys() - {"frame", "state"}:
+        assert wanted.keys() >= tensors
+        for name in tensors - {"frame", "state"}:
             value = session.read(name)
             assert (value.dtype, value.shape) == (wanted[name].dtype, wanted[name].shape), name
             error = np.abs(value.astype(np.float64) - wanted[name]).max()
             assert error <= 1e-4 * max(1, np.abs(wanted[name]).max()), name
 
 
-def test_smoothing_calms_motion_and_light() -> None:
-    model = model_of()
-    session = session_of(model)
+@pytest.mark.parametrize(("count", "names"), [(2, NAMES), (2, ()), (0, NAMES)], ids=str)
+def test_who_sees_pixels_and_who_finds_landmarks(count: int, names: Sequence[str]) -> None:
+    chain = FAMILY.chain(model_of((f"landmarks.count={count}",)), names=names)
+    check_wiring(chain)
+    takes = {s.name: [t.name for t in s.inputs if t.dtype == "uint8"] for s in chain.stages}
+    pixels = {"source": ["source_image"], "observe": ["driving_frame"]}
+    finder = {"landmarks": [LANDMARK_IMAGE]} if count and names else {}
+    assert takes == {"transfer": [], "motion": [], "generator": []} | pixels | finder
+    assert chain.control.landmarks == (NAMES if finder else ())
+    assert [stage.name for stage in chain.of_role("landmarks")] == list(finder)
+
+
+def test_smoothing_calms_motion_and_light_and_an_alignment_moves_where_motion_is_read() -> None:
+    session = session_of(model := model_of())
     source, *frames = (to_planes(frame) for frame in frames_of(model, 3))
 
-    def steps() -> list[float]:
+    def made(what: str) -> list[np.ndarray]:
         session.set_source(source)
         session.set_reference(source)
-        made = []
-        for frame in frames:
-            session.animate(frame)
-            made.append([session.read(name) for name in ("displacement", "shading")])
-        return [float(np.abs(b - a).mean()) for a, b in zip(*made, strict=True)]
+        return [session.read(what) for frame in frames if session.animate(frame) is not None]
 
-    lively = steps()
+    def step(what: str) -> float:
+        one, other = made(what)
+        return float(np.abs(other - one).mean())
+
+    plain, own = made("displacement")[0], own_places(16, 16)
+    session.align(own)
+    assert np.array_equal(made("displacement")[0], plain)
+    session.align(own + np.array([2 / 16, 0], np.float32))
+    assert np.allclose(made("displacement")[0][:, :, :-1], plain[:, :, 1:], atol=1e-5)
+    session.align(None)
+    assert np.array_equal(made("displacement")[0], plain)
+
+    lively = [step(what) for what in ("displacement", "shading")]
     for name, value in CALM.items():
         session.set_control(name, value)
-    calm = steps()
+    calm = [step(what) for what in ("displacement", "shading")]
     assert all(slow < 0.05 * fast for slow, fast in zip(calm, lively, strict=True))
 
 
-def test_an_alignment_moves_where_motion_is_read() -> None:
-    model = model_of()
-    session = session_of(model)
-    source, frame = (to_planes(frame) for frame in frames_of(model, 2))
-    session.set_source(source)
-    session.set_reference(source)
-
-    def displacement() -> np.ndarray:
-        session.animate(frame)
-        return session.read("displacement")
-
-    plain, own = displacement(), own_places(16, 16)
-    session.align(own)
-    assert np.array_equal(displacement(), plain)
-    session.align(own + np.array([2 / 16, 0], np.float32))
-    assert np.allclose(displacement()[:, :, :-1], plain[:, :, 1:], atol=1e-5)
-    session.align(None)
-    assert np.array_equal(displacement(), plain)
-
-
-def test_only_source_and_observe_see_pixels() -> None:
-    stages = MatchingFamily().chain(model_of()).stages
-    takes = {s.name: [t.name for t in s.inputs if t.dtype == "uint8"] for s in stages}
-    pixels = {"source": ["source_image"], "observe": ["driving_frame"]}
-    assert takes == {"transfer": [], "motion": [], "generator": []} | pixels
-
-
 def test_half_precision_is_for_convolutions_and_what_they_make() -> None:
-    model = model_of()
+    model = model_of(FINDS)
     before = copy.deepcopy(model.state_dict())
     session = session_of(model, "fp16")
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
@@ -131,10 +132,46 @@ def test_half_precision_is_for_convolutions_and_what_they_make() -> None:
             kind = torch.float16 if isinstance(module, nn.Conv2d) else torch.float32
             own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
             assert all(x.dtype == kind for x in own if x.is_floating_point())
-    whole, made = session_of(model), []
+    frames, places = [], []
     source, frame = (to_planes(frame) for frame in frames_of(model, 2))
-    for each in (session, whole):
+    for each in (session, session_of(model)):
         each.set_source(source)
         each.set_reference(source)
-        made.append(each.animate(frame).copy())
-    assert psnr(*made) > 45
+        frames.append(each.animate(frame).copy())
+        places.append(each.find_landmarks(frame).copy())
+    assert psnr(*frames) > 45
+    np.testing.assert_allclose(*places, atol=0.05)
+
+
+# -- the family ------------------------------------------------------------------------------------
+
+COLUMNS = [
+    "source", "driving", "deformation", "displacement", "confidence", "shading", "folding", "gate",
+    "prediction",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_a_preset_has_the_family_that_it_names(preset: str) -> None:
+    model = load_config(preset).model
+    assert type(family_of(model)).__name__.lower() == f"{model.family.rstrip('s')}family"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_picture_grid_shows_what_was_found(channels: int) -> None:
+    images = noise(2, 2, channels, 128, 128)
+    none, unseen = torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.bool)
+    real = torch.zeros(2, dtype=torch.bool)
+    pairs = PairBatch(*images, none, none, unseen, unseen, None, None, None, real, unseen, unseen)
+    with torch.no_grad():
+        shown = FAMILY.columns(model_of((f"channels={channels}",)), pairs)
+        points = FAMILY.columns(model_of((f"channels={channels}", *FINDS)), pairs).points
+    assert list(shown.images) == COLUMNS and shown.points == {}
+    assert [each.shape for each in points.values()] == [(2, 2, 2)] * 2
+    for name in set(COLUMNS) - {"deformation", "prediction", "gate"}:
+        assert 0 <= shown.images[name].min() <= shown.images[name].max() <= 1, name
+    grid = picture_grid({k: v.numpy() for k, v in shown.images.items()}, {})
+    assert grid.shape == (22 + 2 * 128, 9 * 128, 3) and grid.dtype == np.uint8
+    cells = np.split(grid[22:], 9, axis=1)
+    flat = [name for name, cell in zip(COLUMNS, cells, strict=True) if cell.std() < 0.5]
+    assert set(flat) <= {"folding"}
