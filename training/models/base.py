@@ -6,7 +6,7 @@ model itself in plain torch, which export compares those stages with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...runtime.bundle.manifest import (
-    DRIVING_FRAME,
-    LANDMARK_IMAGE,
-    SOURCE_IMAGE,
-    ControlInput,
-    DisplacementControl,
-    ImageFormat,
-    KeypointControl,
-    Layers,
-    Recurrent,
-)
+from ...runtime.bundle import manifest as contract
 from ...runtime.media.pixels import to_planes
 from ...runtime.support.errors import ConfigError
 from ..config import Config, ModelConfig
@@ -105,6 +95,8 @@ class Family:
     Attributes:
         model, objective, eager: its classes of `Model`, `Objective` and `Oracle`.
         controls: what the caller of its stages may set.
+        plans: the stages of a copy of a model, rewritten where that pays; it is also given the
+            labels that the model learned from.
         meanings: see `make_stages`.
         layers: see the manifest.
         label_network: the network, and the section of `ModelConfig`, that only learns labels, and
@@ -115,9 +107,10 @@ class Family:
     model: Any
     objective: type[Objective]
     eager: type[Oracle]
-    controls: tuple[ControlInput, ...]
+    controls: tuple[contract.ControlInput, ...]
+    plans: Callable[[Any, Sequence[str]], list[StagePlan]]
     meanings: Mapping[str, str]
-    layers: Layers | None = None
+    layers: contract.Layers | None = None
     label_network = ""
     label_hint: str
 
@@ -149,16 +142,12 @@ class Family:
 
     def control(
         self, config: ModelConfig, names: Sequence[str]
-    ) -> KeypointControl | DisplacementControl:
+    ) -> contract.KeypointControl | contract.DisplacementControl:
         """What carries the motion."""
         raise NotImplementedError
 
     def given(self, config: ModelConfig) -> dict[str, Kind]:
         """Kinds of the inputs that no stage makes: `state`, and what other families lack."""
-        raise NotImplementedError
-
-    def plans(self, model: Any, names: Sequence[str]) -> list[StagePlan]:
-        """The stages of a copy of the model, rewritten where that pays."""
         raise NotImplementedError
 
     def chain(
@@ -168,17 +157,18 @@ class Family:
         config = model.config
         names = names[: self.labels(config)]
         image = torch.uint8, (1, config.channels, config.image_size, config.image_size)
-        given = dict.fromkeys((SOURCE_IMAGE, DRIVING_FRAME, LANDMARK_IMAGE), image)
+        images = (contract.SOURCE_IMAGE, contract.DRIVING_FRAME, contract.LANDMARK_IMAGE)
+        given = dict.fromkeys(images, image)
         given |= {control.name: (torch.float32, (1,)) for control in self.controls}
         meanings = {**MEANINGS, **{c.name: c.meaning for c in self.controls}, **self.meanings}
         plans = self.plans(model, names)
         return ModuleChain(
-            image=ImageFormat(config.image_size, 3 if config.channels == 3 else 1),
+            image=contract.ImageFormat(config.image_size, 3 if config.channels == 3 else 1),
             geometry=config.geometry,
             control=self.control(config, names),
             controls=self.controls,
             stages=make_stages(plans, given | self.given(config), meanings, precision),
-            recurrent=(Recurrent("next_state", "state"),),
+            recurrent=(contract.Recurrent("next_state", "state"),),
             layers=self.layers,
         )
 

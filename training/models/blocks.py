@@ -5,6 +5,8 @@ Source: METHOD, "Networks of the keypoint models".
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -74,15 +76,13 @@ class Hourglass(nn.Module):
         def capped(i: int) -> int:
             return min(max_features, width * 2**i)
 
-        downs = [inputs] + [capped(i + 1) for i in range(depth)]
-        self.downs = nn.ModuleList(Down(downs[i], downs[i + 1]) for i in range(depth))
-        # Above the bottom, an up block reads the one below it and the skip of the same size: twice
-        # capped(i + 1).
-        ups = [
-            Up(capped(i + 1) if i == depth - 1 else 2 * capped(i + 1), capped(i))
+        downs = [inputs, *(capped(i + 1) for i in range(depth))]
+        self.downs = nn.ModuleList(Down(a, b) for a, b in pairwise(downs))
+        # Above the bottom, an up block reads the one below it and the skip of the same size.
+        self.ups = nn.ModuleList(
+            Up((1 if i == depth - 1 else 2) * capped(i + 1), capped(i))
             for i in reversed(range(depth))
-        ]
-        self.ups = nn.ModuleList(ups)
+        )
         self.outputs = capped(0) + inputs
 
     def forward(self, x: Tensor) -> Tensor:

@@ -33,16 +33,11 @@ def warp_occlude(feature: Tensor, deformation: Tensor, occlusion: Tensor, geomet
 
 
 def node(
-    name: str,
-    inputs: tuple[Tensor, ...],
-    dtype: torch.dtype,
-    shape: Any,
-    geometry: str,
-    **attributes: float,
-) -> Tensor:
+    name: str, inputs: tuple[Tensor, ...], dtype: torch.dtype, shape: tuple[int, ...],
+    geometry: str, **attributes: float,
+) -> Tensor:  # fmt: skip
     """One node of domain ``sonomime``; ``export/bodies.py`` defines what it computes."""
-    half_pixel = 1.0 if geometry == "half_pixel" else 0.0
-    attrs: Any = {"half_pixel": half_pixel, **attributes, **_PLUGIN}
+    attrs: Any = {"half_pixel": float(geometry == "half_pixel"), **attributes, **_PLUGIN}
     return torch.onnx.ops.symbolic(
         f"{DOMAIN}::{name}", inputs, attrs, dtype=dtype, shape=tuple(shape), version=VERSION
     )

@@ -93,7 +93,7 @@ def test_features_and_their_loss_are_the_formulas(tmp_path: Path, name: str, sta
         for a, b in zip(found(f), found(r), strict=True)
     )
     loss = perceptual(found, fake, real)
-    assert float(loss) == pytest.approx(total, rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(total, rel=1e-5)
     loss.backward()
     assert fake[0].grad is not None and fake[0].grad.abs().sum() > 0 and real[0].grad is None
     assert perceptual(found, real, real) == 0

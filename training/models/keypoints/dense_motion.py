@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import MotionConfig
@@ -30,7 +31,7 @@ def local_motions(source: Keypoints, driving: Keypoints, grid: Tensor) -> Tensor
 
     grid: (h, w, 2) -> (B, K + 1, h, w, 2). Source: FOMM Eq. 4.
     """
-    affine = torch.matmul(source.jacobian, inverse_2x2(driving.jacobian))
+    affine = source.jacobian @ inverse_2x2(driving.jacobian)
     offset = grid - driving.value[:, :, None, None, :]
     x, y = offset[..., 0], offset[..., 1]
     a = affine[:, :, :, :, None, None]
@@ -56,11 +57,8 @@ def sparse_motion(
         inputs = (source_small, *source, *driving)
         return node("SparseMotion", inputs, torch.float32, shape, geometry, variance=variance)
     grid = make_grid(height, width, geometry, source_small.device)
-    difference = gaussian_heatmap(driving.value, grid, variance) - gaussian_heatmap(
-        source.value, grid, variance
-    )
-    background = torch.zeros_like(difference[:, :1])
-    heatmaps = torch.cat([background, difference], dim=1)[:, :, None]
+    heat, before = (gaussian_heatmap(p.value, grid, variance) for p in (driving, source))
+    heatmaps = F.pad(heat - before, (0, 0, 0, 0, 1, 0))[:, :, None]
     motions = local_motions(source, driving, grid)
     slots = motions.shape[1]
     # All slots in one sampling, laid out below each other in the grid: the source is read once.

@@ -11,7 +11,7 @@ from ....runtime.bundle.manifest import KeypointControl, SupervisedKeypoint
 from ...config import ModelConfig
 from ...data.batch import PairBatch
 from ..base import Columns, Family, Oracle
-from ..stage_modules import Kind, Named, StagePlan, as_frame, named
+from ..stage_modules import Kind, Named, as_frame, named
 from . import stages
 from .model import AnimationModel
 from .objective import KeypointObjective
@@ -49,6 +49,7 @@ class KeypointFamily(Family):
     objective = KeypointObjective
     eager = KeypointOracle
     controls = CONTROLS
+    plans = staticmethod(stages.plans)
     meanings = stages.MEANINGS
     label_hint = "--set model.keypoints.supervised={}"
 
@@ -78,6 +79,3 @@ class KeypointFamily(Family):
 
     def given(self, config: ModelConfig) -> dict[str, Kind]:
         return {"state": (torch.float32, (1, state_size(config.keypoints.count)))}
-
-    def plans(self, model: AnimationModel, names: Sequence[str]) -> list[StagePlan]:
-        return stages.plans(model)

@@ -13,10 +13,8 @@ from ..base import Objective, StepResult
 from ..discriminator import Discriminator
 from ..perceptual import FeatureNetwork
 from . import losses
-from .generator import Prediction
 from .keypoint_detector import Keypoints
-from .model import AnimationModel
-from .thin_plate import ThinPlateSpline, random_thin_plate_spline
+from .model import AnimationModel, Prediction
 
 
 class KeypointObjective(Objective):
@@ -45,12 +43,13 @@ class KeypointObjective(Objective):
 
     def run(
         self, model: AnimationModel, batch: PairBatch, step: int
-    ) -> tuple[list[Keypoints], ThinPlateSpline, Prediction]:
+    ) -> tuple[list[Keypoints], losses.ThinPlateSpline, Prediction]:
         """Keypoints of the source, the driving frame and that frame bent by a spline; the spline;
         the prediction."""
         size = batch.driving.shape[0]
         generator = torch.Generator().manual_seed(self.config.train.seed * 1_000_003 + step)
-        spline = random_thin_plate_spline(size, generator).to(batch.driving.device)
+        drawn = losses.random_thin_plate_spline(size, generator)
+        spline = losses.ThinPlateSpline(*(x.to(batch.driving.device) for x in drawn))
         bent = spline.warp(batch.driving, self.config.model.geometry)
 
         # One batch of all three kinds: BatchNorm sees them alike.

@@ -17,13 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..blocks import Hourglass, Residual, Same
+from ..blocks import Residual, Same
 from ..geometry import make_grid
 from ..operators import standard_node
 from .dense_motion import DenseMotion
-from .generator import Decoder
 from .keypoint_detector import KeypointDetector, Keypoints
-from .model import AnimationModel
+from .model import AnimationModel, Decoder
 
 # Phases hold 16/9 of a kernel's weights, which costs more than it saves where a layer has few
 # pixels. Pixels a side of the layer's input.
@@ -45,17 +44,16 @@ def folded(model: AnimationModel) -> AnimationModel:
 def rewritten(model: AnimationModel) -> AnimationModel:
     """A copy of the model, in eval mode, with all the rewrites."""
     fast = folded(model)
-    small = model.config.image_size // 4
-    for hourglass in (fast.keypoint_detector.hourglass, fast.dense_motion.hourglass):
-        split_hourglass(hourglass, small)
+    small = model.config.image_size // 4  # pixels a side of the hourglasses' input
+    for ups in (fast.keypoint_detector.hourglass.ups, fast.dense_motion.hourglass.ups):
+        for i, up in enumerate(ups):
+            if small >> (len(ups) - i) >= SMALLEST_SIDE:
+                ups[i] = PhaseConv(up.conv, 2, relu=True)
     generator = fast.generator
     generator.content = split_decoder(generator.content)
     if generator.dual:
         generator.texture = split_decoder(generator.texture)
     return fast
-
-
-# -- convolutions made of others -------------------------------------------------------------------
 
 
 def make_conv(
@@ -152,9 +150,6 @@ def _only_scale_and_shift(norm: nn.BatchNorm2d) -> None:
     norm.eps = torch.finfo(torch.float32).tiny  # 1 + tiny is 1; some versions of torch refuse 0
 
 
-# -- upsampling in phases --------------------------------------------------------------------------
-
-
 class PaddedConv(nn.Module):
     """A convolution that pads (left, right, top, bottom) differently, as torch's cannot."""
 
@@ -214,14 +209,6 @@ class PhaseConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         made = [F.relu(conv(x)) if self.relu else conv(x) for conv in self.convs]
         return depth_to_space(torch.cat([made[i] for i in self.order], dim=1), self.factor)
-
-
-def split_hourglass(hourglass: Hourglass, side: int) -> None:
-    """Split the up blocks that pay, in place; ``side``: pixels a side of the hourglass's input."""
-    ups = hourglass.ups
-    for i, up in enumerate(ups):
-        if side >> (len(ups) - i) >= SMALLEST_SIDE:
-            ups[i] = PhaseConv(up.conv, 2, relu=True)
 
 
 def split_decoder(decoder: Decoder) -> nn.Module:

@@ -6,6 +6,8 @@ softmax and motion are always float32; convolutions have the requested precision
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from ..stage_modules import Named, StagePlan, as_frame, named, normalised
@@ -25,7 +27,7 @@ MEANINGS = {
 }
 
 
-def plans(model: AnimationModel) -> list[StagePlan]:
+def plans(model: AnimationModel, names: Sequence[str]) -> list[StagePlan]:
     """The stages of a copy of the model, rewritten where that pays."""
     fast = rewritten(model)
     return [
@@ -65,11 +67,9 @@ def motion(
     model: AnimationModel, source_small: Tensor, source_kp_value: Tensor,
     source_kp_jacobian: Tensor, target_kp_value: Tensor, target_kp_jacobian: Tensor,
 ) -> Named:  # fmt: skip
-    from_, to = (
-        Keypoints(source_kp_value, source_kp_jacobian),
-        Keypoints(target_kp_value, target_kp_jacobian),
-    )
-    found: Motion = model.dense_motion(source_small, from_, to)
+    target = Keypoints(target_kp_value, target_kp_jacobian)
+    start = Keypoints(source_kp_value, source_kp_jacobian)
+    found: Motion = model.dense_motion(source_small, start, target)
     return found._asdict()
 
 

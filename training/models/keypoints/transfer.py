@@ -49,8 +49,5 @@ def smooth_and_transfer(
     min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor, state: Tensor,
 ) -> tuple[Keypoints, Tensor]:  # fmt: skip
     """Smooth the driving keypoints, then transfer their motion; also the next state."""
-    trajectory = torch.cat([part.flatten(1) for part in driving], dim=1)
-    smoothed, next_state = one_euro(trajectory, state, min_cutoff, beta, dt_seconds)
-    pieces = smoothed.split([part.numel() for part in driving], dim=1)
-    calm = Keypoints(*(x.view_as(part) for x, part in zip(pieces, driving, strict=True)))
-    return transfer_motion(source, reference, calm, relative, scale), next_state
+    calm, next_state = one_euro(driving, state, min_cutoff, beta, dt_seconds)
+    return transfer_motion(source, reference, Keypoints(*calm), relative, scale), next_state

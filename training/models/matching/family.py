@@ -14,7 +14,7 @@ from ...config import Config, ModelConfig
 from ...data.batch import PairBatch
 from ..base import Columns, Family, Oracle
 from ..geometry import make_grid
-from ..stage_modules import Kind, Named, StagePlan, as_frame, named
+from ..stage_modules import Kind, Named, as_frame, named
 from . import stages
 from .fields import determinant, judge
 from .landmarks import LandmarkDetector
@@ -27,7 +27,8 @@ class MatchingOracle(Oracle):
     """The two subjects are not aligned."""
 
     def look(self, source: Tensor, reference: Tensor) -> Named:
-        self._source, self._reference = self.model.encode(source), self.model.observe(reference)
+        self._source = self.model.generator.encode(source)
+        self._reference = self.model.matcher.encoder(reference)
         grid = self.model.config.matcher.grid
         self._alignment = make_grid(grid, grid, "half_pixel")[None]
         return {
@@ -37,7 +38,7 @@ class MatchingOracle(Oracle):
         }
 
     def frame(self, driving: Tensor, given: Sequence[Tensor], state: Tensor) -> Named:
-        seen = self.model.observe(driving)
+        seen = self.model.matcher.encoder(driving)
         _, found = self.model.match(seen, self._reference)
         passed, next_state = smooth_and_put(found, self._alignment, *given, state)
         frame, motion = self.model.animate(self._source, passed)
@@ -64,6 +65,7 @@ class MatchingFamily(Family):
     objective = MatchingObjective
     eager = MatchingOracle
     controls = CONTROLS
+    plans = staticmethod(stages.plans)
     meanings = stages.MEANINGS
     layers = Layers("deformation", "stiff", "gain", "offset", "gate")
     label_network = "landmarks"
@@ -81,7 +83,7 @@ class MatchingFamily(Family):
 
     def columns(self, model: MatchingModel, batch: PairBatch) -> Columns:
         _, passed = model.match(*model.observe_both(batch.driving, batch.source))
-        frame, motion = model.animate(model.encode(batch.source), passed)
+        frame, motion = model.animate(model.generator.encode(batch.source), passed)
         images = {
             "source": batch.source,
             "driving": batch.driving,
@@ -106,9 +108,6 @@ class MatchingFamily(Family):
             "state": (torch.float32, (1, state_size(config))),
             "alignment": (torch.float32, (1, grid, grid, 2)),
         }
-
-    def plans(self, model: MatchingModel, names: Sequence[str]) -> list[StagePlan]:
-        return stages.plans(model, with_landmarks=bool(names))
 
 
 def _shown(detector: LandmarkDetector, images: Tensor) -> Tensor:

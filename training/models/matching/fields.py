@@ -29,12 +29,6 @@ def spline_matrix(cells: int, size: int) -> Tensor:
     return weights.scatter_add_(1, columns, taps / 6).float()
 
 
-def pool_matrix(cells: int, fewer: int) -> Tensor:
-    """Weights (fewer, cells) that average blocks of cells."""
-    block = cells // fewer
-    return torch.eye(fewer).repeat_interleave(block, dim=1) / block
-
-
 class Spline(nn.Module):
     """Displacements (B, cells, cells, 2) as a deformation (B, size, size, 2), if ``stiff`` is given
     after averaging to that many cells."""
@@ -47,10 +41,10 @@ class Spline(nn.Module):
         self.cells = cells
         weights = spline_matrix(stiff or cells, size)
         if stiff is not None and stiff != cells:
-            weights = weights @ pool_matrix(cells, stiff)
+            block = cells // stiff
+            weights = weights @ (torch.eye(stiff).repeat_interleave(block, dim=1) / block)
         self.register_buffer("weights", weights, persistent=False)
-        grid = make_grid(size, size, "half_pixel")
-        self.register_buffer("grid", grid, persistent=False)
+        self.register_buffer("grid", make_grid(size, size, "half_pixel"), persistent=False)
 
     @in_float32
     def forward(self, displacement: Tensor) -> Tensor:

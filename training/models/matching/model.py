@@ -40,14 +40,9 @@ class MatchingModel(Model):
         if config.landmarks.count:
             self.landmarks = LandmarkDetector(config.landmarks, config.channels, size)
 
-    def observe(self, image: Tensor) -> Seen:
-        """Look at a driving frame."""
-        seen: Seen = self.matcher.encoder(image)
-        return seen
-
     def observe_both(self, first: Tensor, second: Tensor) -> list[Seen]:
         """Look at two driving frames, in one batch."""
-        halves = (x.chunk(2) for x in self.observe(torch.cat([first, second])))
+        halves = (x.chunk(2) for x in self.matcher.encoder(torch.cat([first, second])))
         return [Seen(*parts) for parts in zip(*halves, strict=True)]
 
     def match(self, driving: Seen, reference: Seen) -> tuple[Match, Passed]:
@@ -60,11 +55,9 @@ class MatchingModel(Model):
         """A displacement (B, n, n, 2) as deformations."""
         return Motion(self.spline(displacement), self.stiff_spline(displacement))
 
-    def encode(self, image: Tensor) -> SourceLayers:
-        """Look at a source."""
-        return self.generator.encode(image)
-
-    def animate(self, source: SourceLayers, passed: Passed) -> tuple[Frame, Motion]:
+    def animate(
+        self, source: SourceLayers, passed: Passed, correct: bool = True
+    ) -> tuple[Frame, Motion]:
         """The frame, from a source and what passed, and how it reads the source."""
         motion = self.move(passed.displacement)
-        return self.generator(source, *motion, *passed), motion
+        return self.generator(source, *motion, *passed, correct), motion

@@ -31,10 +31,8 @@ class MatchingObjective(Objective):
         weights = self.config.loss
         driving, reference = model.observe_both(batch.driving, batch.source)
         match, passed = model.match(driving, reference)
-        source = model.encode(batch.source)
-        uncorrected = model.generator.uncorrected(
-            source, *model.move(passed.displacement), passed.shading
-        )
+        source = model.generator.encode(batch.source)
+        uncorrected, _ = model.animate(source, passed, correct=False)
         # The generator's loss must not reach the matcher: displacements would become a code for
         # brightness that the generator reads, and stop being motion.
         frame, _ = model.animate(source, Passed(*(x.detach() for x in passed)))

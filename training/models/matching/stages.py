@@ -7,6 +7,7 @@ softmax and motion are always float32; convolutions have the requested precision
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -39,10 +40,10 @@ MEANINGS = {
 }
 
 
-def plans(model: MatchingModel, with_landmarks: bool) -> list[StagePlan]:
-    """The stages of a copy of the model, with or without the one that finds landmarks."""
+def plans(model: MatchingModel, names: Sequence[str]) -> list[StagePlan]:
+    """The stages of a copy of the model; without names none that finds landmarks."""
     plain = copy.deepcopy(model)
-    first = [StagePlan("landmarks", "landmarks", plain, landmarks)] if with_landmarks else []
+    first = [StagePlan("landmarks", "landmarks", plain, landmarks)] if names else []
     return [
         *first,
         StagePlan("source", "source", plain, source),
@@ -59,11 +60,11 @@ def landmarks(model: MatchingModel, landmark_image: Tensor) -> Named:
 
 
 def source(model: MatchingModel, source_image: Tensor) -> Named:
-    return named("source", model.encode(normalised(source_image)))
+    return named("source", model.generator.encode(normalised(source_image)))
 
 
 def observe(model: MatchingModel, driving_frame: Tensor) -> Named:
-    return named("driving", model.observe(normalised(driving_frame)))
+    return named("driving", model.matcher.encoder(normalised(driving_frame)))
 
 
 def transfer(

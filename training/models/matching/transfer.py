@@ -77,10 +77,7 @@ def smooth_and_put(
 ) -> tuple[Passed, Tensor]:  # fmt: skip
     """Smooth displacement and shading, then `put` them upon the source; also the next state."""
     moving = (found.displacement, found.shading)
-    trajectory = torch.cat([part.reshape(1, -1) for part in moving], dim=1)
-    smoothed, next_state = one_euro(trajectory, state, min_cutoff, beta, dt_seconds)
-    pieces = smoothed.split([part.numel() for part in moving], dim=1)
-    displacement, shading = (x.view_as(part) for x, part in zip(pieces, moving, strict=True))
+    (displacement, shading), next_state = one_euro(moving, state, min_cutoff, beta, dt_seconds)
     calm = Passed(displacement, found.confidence, shading)
     return put(calm, alignment, scale, shade), next_state
 

@@ -16,8 +16,8 @@ from sonomime.training.models.discriminator import Discriminator, Judgement
 from sonomime.training.models.geometry import gaussian_heatmap, make_grid
 from sonomime.training.models.keypoints import losses
 from sonomime.training.models.keypoints.keypoint_detector import Keypoints
+from sonomime.training.models.keypoints.losses import ThinPlateSpline, random_thin_plate_spline
 from sonomime.training.models.keypoints.objective import KeypointObjective
-from sonomime.training.models.keypoints.thin_plate import ThinPlateSpline, random_thin_plate_spline
 
 
 def array(x: Tensor) -> NDArray[np.float64]:
@@ -70,14 +70,10 @@ def test_a_bent_image_reads_the_image_at_the_moved_points() -> None:
     far = ThinPlateSpline(still.affine + torch.tensor([0, 0, 0.5]), still.weights, still.centres)
     ones = torch.ones(1, 1, 32, 32)
     assert torch.allclose(far.warp(ones, "half_pixel"), ones), "outside is reflected"
-
-
-def test_splines_follow_their_generator_and_deviations() -> None:
     one, two = (spline(7, batch=400, weights=0.005) for _ in range(2))
-    assert torch.equal(one.affine, two.affine) and torch.equal(one.weights, two.weights)
-    offset = one.affine - torch.tensor([[1.0, 0, 0], [0, 1, 0]])
-    assert abs(float(offset.std()) - 0.05) < 0.005
-    assert abs(float(one.weights.std()) - 0.005) < 0.0002
+    assert all(map(torch.equal, one, two)), "the generator alone decides"
+    assert float((one.affine - still.affine).std()) == pytest.approx(0.05, rel=0.1)
+    assert float(one.weights.std()) == pytest.approx(0.005, rel=0.04)
 
 
 def local_frames(seed: int) -> Keypoints:
@@ -133,17 +129,6 @@ def test_supervision_is_the_mean_over_labelled_points(unlabelled: float) -> None
 
 
 # -- images ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("geometry", ["half_pixel", "fomm"])
-def test_pyramid_halves_the_size_and_its_l1_sums_the_means(geometry: str) -> None:
-    pyramid = image_losses.Pyramid(1, 4, geometry)
-    images = [noise(2, 1, 64, 64, seed=k) for k in (1, 2)]
-    with torch.autocast("cpu", torch.bfloat16):
-        one, two = map(pyramid, images)
-    assert [level.shape[-1] for level in one] == [64, 32, 16, 8] and one[0] is images[0]
-    expected = sum(np.abs(array(a) - array(b)).mean() for a, b in zip(one, two, strict=True))
-    assert near(image_losses.pyramid_l1(one, two), float(expected))
 
 
 def test_sharpness_sees_blur_not_brightness_and_a_grid_does_not_pay_for_speckle() -> None:

@@ -41,10 +41,6 @@ def test_stages_compute_what_the_model_does(preset: str, overrides: Sequence[str
     before = copy.deepcopy(model.state_dict())
     stages = FAMILY.chain(model).stages
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    pixels = {s.name: [t.name for t in s.inputs if t.dtype == "uint8"] for s in stages}
-    own = {"source": ["source_image"], "keypoints": ["driving_frame"]}
-    assert pixels == {"transfer": [], "motion": [], "generator": []} | own
-
     oracle = FAMILY.oracle(model)
     source, reference, *frames = (speckle(128, model.config.channels, seed) for seed in range(4))
     oracle.set_source(source, reference)
@@ -61,18 +57,6 @@ def test_stages_compute_what_the_model_does(preset: str, overrides: Sequence[str
                 found = result.numpy().astype(np.float64)
                 bound = 1 if tensor.name == "frame" else 1e-4 * max(1, np.abs(wanted).max())
                 assert np.abs(found - wanted).max() <= bound, (stage.name, tensor.name)
-
-
-def test_half_precision_is_for_convolutions_and_features() -> None:
-    chain = FAMILY.chain(model_of("ours-ptg"), "fp16")
-    half = {t.name for t in chain.tensors().values() if t.dtype == "float16"}
-    assert half == {"source_feature"}
-    for stage in chain.stages:
-        for module in stage.module.modules():
-            if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
-                assert module.weight.dtype == torch.float16
-            else:
-                assert all(x.dtype == torch.float32 for x in module.buffers(recurse=False))
 
 
 def test_rewrites_reach_their_layers() -> None:

@@ -12,8 +12,13 @@ from torch import Tensor
 from sonomime.training.config import MatcherConfig
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.matching import losses
-from sonomime.training.models.matching.correlation import LocalCorrelation
-from sonomime.training.models.matching.matcher import Match, Matcher, locally_normalised, moved
+from sonomime.training.models.matching.matcher import (
+    LocalCorrelation,
+    Match,
+    Matcher,
+    locally_normalised,
+    moved,
+)
 
 
 def speckles(count: int) -> Tensor:

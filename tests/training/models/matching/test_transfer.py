@@ -140,14 +140,9 @@ def test_a_spline_keeps_a_ramp_but_at_the_border(stiff: int | None) -> None:
     inside = (slice(None), slice(margin, -margin), slice(margin, -margin))
     torch.testing.assert_close(found[inside], wanted[inside], rtol=0, atol=1e-6)
     assert found.abs().max() < wanted.abs().max()  # beyond the outermost cells it goes on flat
-    assert torch.equal(Spline(8, 64, stiff)(torch.zeros(1, 8, 8, 2)), places(64))
-
-
-def test_a_stiff_spline_does_not_follow_single_cells() -> None:
-    sign = torch.tensor([1.0, -1.0]).repeat(4)
-    jagged = (0.1 * sign[:, None] * torch.ones(8))[None, ..., None].expand(1, 8, 8, 2)
-    assert Spline(8, 32).smooth(jagged).abs().max() > 0.02
-    assert Spline(8, 32, 4).smooth(jagged).abs().max() < 1e-7
+    jagged = torch.tensor([1.0, -1.0]).repeat(4).expand(2, 1, 8, 8).permute(1, 2, 3, 0)
+    follows = Spline(8, 64, stiff).smooth(jagged).abs().max()
+    assert follows < 1e-6 if stiff == 4 else follows > 0.2, "single cells"
 
 
 def test_the_determinant_is_the_change_of_area_and_what_costs() -> None:
