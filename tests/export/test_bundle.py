@@ -25,7 +25,7 @@ from sonomime.runtime.media.pixels import psnr, to_image
 from sonomime.runtime.support.errors import ExportError, OutputError
 from sonomime.training.models.families import family_of
 from sonomime.training.models.keypoints.family import KeypointFamily
-from sonomime.training.models.keypoints.transfer import CONTROLS
+from sonomime.training.models.keypoints.stages import CONTROLS
 from sonomime.training.models.matching.family import MatchingFamily
 from sonomime.training.models.stage_modules import ModuleChain, Precision, StageModule
 

@@ -15,7 +15,6 @@ from ..stage_modules import Kind, Named, as_frame, named
 from . import stages
 from .model import AnimationModel
 from .objective import KeypointObjective
-from .transfer import CONTROLS, smooth_and_transfer, state_size
 
 
 class KeypointOracle(Oracle):
@@ -31,7 +30,7 @@ class KeypointOracle(Oracle):
 
     def frame(self, driving: Tensor, given: Sequence[Tensor], state: Tensor) -> Named:
         found = self.model.keypoint_detector(driving)
-        target, next_state = smooth_and_transfer(
+        target, next_state = stages.smooth_and_transfer(
             self._source.keypoints, self._reference, found, *given, state
         )
         prediction, motion = self.model.animate(self._source, target)
@@ -48,7 +47,7 @@ class KeypointFamily(Family):
     model = AnimationModel
     objective = KeypointObjective
     eager = KeypointOracle
-    controls = CONTROLS
+    controls = stages.CONTROLS
     plans = staticmethod(stages.plans)
     meanings = stages.MEANINGS
     label_hint = "--set model.keypoints.supervised={}"
@@ -78,4 +77,4 @@ class KeypointFamily(Family):
         )
 
     def given(self, config: ModelConfig) -> dict[str, Kind]:
-        return {"state": (torch.float32, (1, state_size(config.keypoints.count)))}
+        return {"state": (torch.float32, (1, stages.state_size(config.keypoints.count)))}

@@ -22,29 +22,26 @@ from .keypoint_detector import KeypointDetector, Keypoints
 
 
 class Prediction(NamedTuple):
-    """Images (B, C, S, S). ``image`` is clamped to [0, 1] only at output.
-
-    ``texture`` is what was added to ``content``.
-    """
+    """Images (B, C, S, S): the frame, not clamped, and its parts; texture was added to content."""
 
     image: Tensor
     content: Tensor
     texture: Tensor
 
 
-class Decoder(nn.Module):
-    """Up blocks and a conv7 to C channels.
+def widths(config: GeneratorConfig) -> list[int]:
+    """Channels at the full size, at a half ..."""
+    return [min(config.max_features, config.width * 2**i) for i in range(config.downs + 1)]
 
-    ``skip`` channels of the warped feature feed every up block (0: none).
-    """
+
+class Decoder(nn.Module):
+    """Up blocks and a conv7; ``skip`` channels of the warped feature feed every block (0: none)."""
 
     def __init__(self, config: GeneratorConfig, channels: int, skip: int) -> None:
         super().__init__()
-        widths = [
-            min(config.max_features, config.width * 2**i) for i in reversed(range(config.downs + 1))
-        ]
-        self.ups = nn.ModuleList(Up(a + skip, b, config.upsample) for a, b in pairwise(widths))
-        self.final = nn.Conv2d(widths[-1], channels, 7, padding=3)
+        steps = pairwise(reversed(widths(config)))
+        self.ups = nn.ModuleList(Up(a + skip, b, config.upsample) for a, b in steps)
+        self.final = nn.Conv2d(widths(config)[0], channels, 7, padding=3)
         self.skip = skip
 
     def forward(self, x: Tensor, feature: Tensor) -> Tensor:
@@ -59,35 +56,27 @@ class Decoder(nn.Module):
 class Generator(nn.Module):
     """Encoder, warp, bottleneck, decoder(s).
 
-    ``kind`` single: FOMM's decoder, sigmoid output. ``kind`` dual: "Feature Decoupling" section
-    2.2, the warped, occluded feature fed to each upsampling layer of a content and a texture
-    decoder.
+    ``kind`` single: FOMM's decoder, sigmoid output; dual: "Feature Decoupling" section 2.2.
     """
 
     def __init__(self, config: GeneratorConfig, channels: int, geometry: str) -> None:
         super().__init__()
-        self.geometry = geometry
-        self.config = config
-        widths = [min(config.max_features, config.width * 2**i) for i in range(config.downs + 1)]
-        self.first = Same(channels, widths[0], 7)
-        self.downs = nn.ModuleList(Down(a, b) for a, b in pairwise(widths))
-        deep = widths[-1]
-        self.dual = config.kind == "dual"
+        self.config, self.geometry, self.dual = config, geometry, config.kind == "dual"
+        first, *_, deep = widths(config)
+        self.first = Same(channels, first, 7)
+        self.downs = nn.Sequential(*(Down(a, b) for a, b in pairwise(widths(config))))
         skip = deep if self.dual else 0
         self.bottleneck = nn.Sequential(*(Residual(deep) for _ in range(config.blocks)))
         self.content = Decoder(config, channels, skip)
         if self.dual:
             self.texture = Decoder(config, channels, skip)
             if config.bottleneck == "split":
-                self.texture_bottleneck = nn.Sequential(
-                    *(Residual(deep) for _ in range(config.blocks))
-                )
+                blocks = (Residual(deep) for _ in range(config.blocks))
+                self.texture_bottleneck = nn.Sequential(*blocks)
 
     def encode(self, image: Tensor) -> Tensor:
         """Source feature, once per source: (B, C, S, S) in [0, 1] -> (B, 256, S/4, S/4)."""
-        x: Tensor = self.first(image.to(self.first.conv.weight.dtype))
-        for down in self.downs:
-            x = down(x)
+        x: Tensor = self.downs(self.first(image.to(self.first.conv.weight.dtype)))
         return x
 
     def decode(self, feature: Tensor, motion: Motion) -> Prediction:

@@ -49,10 +49,9 @@ def rewritten(model: AnimationModel) -> AnimationModel:
         for i, up in enumerate(ups):
             if small >> (len(ups) - i) >= SMALLEST_SIDE:
                 ups[i] = PhaseConv(up.conv, 2, relu=True)
-    generator = fast.generator
-    generator.content = split_decoder(generator.content)
-    if generator.dual:
-        generator.texture = split_decoder(generator.texture)
+    for name, decoder in fast.generator.named_children():
+        if isinstance(decoder, Decoder):
+            setattr(fast.generator, name, split_decoder(decoder))
     return fast
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from lively import SMALL, lively_checkpoint, noise
 from torch import nn
 
@@ -144,6 +145,9 @@ def test_discriminator_has_unit_spectral_norm_and_judges_patches() -> None:
     for conv in (*network.convs, network.final):
         norm = torch.linalg.matrix_norm(conv.weight.flatten(1), 2)
         assert norm.item() == pytest.approx(1, abs=0.02)
-    score, features = network(noise(1, 1, 256, 256))
+    x, first = noise(1, 1, 256, 256), network.eval().convs[0]
+    score, features = network(x)
+    y = F.avg_pool2d(F.leaky_relu(F.conv2d(x, first.weight, first.bias), 0.2), 2)
+    assert torch.allclose(features[0], y, atol=1e-6)
     assert score.shape == (1, 1, 26, 26)
     assert [x.shape[-1] for x in features] == [126, 61, 29, 26]

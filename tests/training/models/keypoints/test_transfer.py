@@ -13,7 +13,7 @@ from lively import noise
 from torch import Tensor
 
 from sonomime.training.models.keypoints.keypoint_detector import Keypoints
-from sonomime.training.models.keypoints.transfer import (
+from sonomime.training.models.keypoints.stages import (
     smooth_and_transfer,
     state_size,
     transfer_motion,
