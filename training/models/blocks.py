@@ -32,10 +32,7 @@ class Down(Same):
 
 
 class Up(Same):
-    """Upsample x2, nearest or bilinear -> conv3 -> BatchNorm -> ReLU: twice the size.
-
-    ``nearest`` can be rewritten exactly into four 2x2 convolutions (keypoints/rewrite.py).
-    """
+    """Upsample x2, nearest or bilinear -> conv3 -> BatchNorm -> ReLU: twice the size."""
 
     def __init__(self, inputs: int, outputs: int, mode: str = "nearest") -> None:
         super().__init__(inputs, outputs)
@@ -63,11 +60,10 @@ class Residual(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """``depth`` downs, as many ups, every skip concatenated, the raw input included.
+    """``depth`` downs, as many ups, every skip concatenated, the raw input included and last.
 
     Widths are min(max_features, width * 2^(i+1)) going down and min(max_features, width * 2^i)
-    coming up. The result has ``outputs`` channels, the last of these and the inputs, at the input's
-    size, which 2^depth must divide.
+    coming up. The result has ``outputs`` channels at the input's size, which 2^depth must divide.
     """
 
     def __init__(self, inputs: int, width: int, depth: int = 5, max_features: int = 1024) -> None:

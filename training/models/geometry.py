@@ -62,8 +62,7 @@ def resize_deformation(deformation: Tensor, height: int, width: int, geometry: s
     """Resize a deformation (B, h, w, 2) to (B, height, width, 2).
 
     In ``half_pixel`` the displacement is what is resized, so that identity and translations stay
-    exact up to the border; ``fomm`` resizes the coordinates themselves, as its weights were trained
-    with.
+    exact up to the border; ``fomm`` resizes the coordinates, as its weights were trained with.
     """
     h, w = deformation.shape[1:3]
     if (h, w) == (height, width):
@@ -121,11 +120,10 @@ def gaussian_heatmap(points: Tensor, grid: Tensor, variance: float) -> Tensor:
 
 
 class AntiAlias(nn.Module):
-    """Gaussian blur and x 1/factor subsampling of (B, C, H, W); factor is 2 or more.
+    """Gaussian blur, sigma (factor - 1) / 2, and x 1/factor subsampling of (B, C, H, W).
 
-    Sigma is (factor - 1) / 2. ``fomm``: odd kernel, strides from pixel 0; ``half_pixel``: even
-    kernel centred on blocks, so that pixel i of the result is centred where blocks of ``factor``
-    pixels are.
+    ``fomm``: odd kernel, strides from pixel 0; ``half_pixel``: even kernel, so that a pixel of the
+    result is centred on a block of ``factor`` pixels. factor is 2 or more.
     """
 
     weight: Tensor

@@ -1,7 +1,6 @@
-"""Stages in torch: what those of every family share.
+"""Stages in torch: functions of a model and of tensors, which return what they make by name.
 
-A stage is a function of a model and of tensors, which are named as on the wire (runtime/bundle/
-manifest.py), and returns what it makes by name.
+All names are those on the wire (runtime/bundle/manifest.py).
 """
 
 from __future__ import annotations

@@ -73,10 +73,8 @@ def sparse_motion(
 def compose_motion(
     mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str
 ) -> Tensor:
-    """Softmax over the slots and the weighted sum of their motions.
-
-    (B, K + 1, h, w) -> float32 (B, h, w, 2). A custom operator of a graph.
-    """
+    """Softmax over the slots and the weighted sum of their motions, (B, K + 1, h, w) -> float32 (B,
+    h, w, 2). A custom operator of a graph."""
     height, width = mask_logits.shape[-2:]
     if torch.compiler.is_exporting():
         inputs = (mask_logits, *source, *driving)

@@ -23,10 +23,8 @@ class Keypoints(NamedTuple):
 
 
 class KeypointDetector(nn.Module):
-    """Hourglass on the image x 0.25, spatial softmax, expected coordinates.
-
-    The self-supervised points come first, the supervised ones last.
-    """
+    """Hourglass on the image x 0.25, spatial softmax, expected coordinates; supervised points come
+    last."""
 
     def __init__(self, config: KeypointConfig, channels: int, geometry: str) -> None:
         super().__init__()

@@ -69,8 +69,7 @@ class CorrectingGenerator(nn.Module):
         self.register_buffer("line", line, persistent=False)
         weights = cubic_weights(FINER)
         between = torch.einsum("ai,bj->abij", weights, weights).flatten(0, 1)[:, None]
-        between = between.repeat(channels, 1, 1, 1)
-        self.register_buffer("between", between, persistent=False)
+        self.register_buffer("between", between.repeat(channels, 1, 1, 1), persistent=False)
 
     @in_float32
     def low_pass(self, image: Tensor) -> Tensor:
