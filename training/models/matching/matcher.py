@@ -189,11 +189,11 @@ class Matcher(nn.Module):
 
     def forward(self, driving: Seen, reference: Seen) -> Match:
         ours, theirs = unit(driving.fine), unit(reference.fine)
-        levelled = float(ours.shape[1] ** 0.5) * ours  # each channel about 1, as a head needs it
         found = [self.search(unit(driving.coarse), unit(reference.coarse))]
         for _ in range(ROUNDS):
             enlarged = 2 * enlarge(found[-1])
             seen = self.compare(ours, moved(theirs, enlarged))
+            levelled = float(ours.shape[1] ** 0.5) * ours  # each channel about 1, as a head needs
             said = self.correct(torch.cat([seen, enlarged, levelled], dim=1))
             found.append(found[-1] + said[:, :2])
         return Match(*found, said[:, 2:])

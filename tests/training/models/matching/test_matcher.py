@@ -82,7 +82,7 @@ def test_it_learns_to_follow_shifts(matcher: Matcher) -> None:
     optimizer = torch.optim.Adam(matcher.parameters(), 3e-3)
     rng, errors, images = np.random.default_rng(0), [], speckles(40)
     valid = torch.ones(4, 16, 16, dtype=torch.bool)
-    for _ in range(80):
+    for _ in range(40):
         reference = images[rng.integers(0, 40, 4)]
         shifts = rng.integers(-5, 6, (4, 2))  # (x, y), pixels
         pairs = zip(reference, shifts.tolist(), strict=True)
