@@ -16,8 +16,9 @@ from ..runtime.support.atomic_files import atomic_folder
 from ..runtime.support.errors import output_errors
 from ..runtime.support.progress import progress
 from ..training.checkpoint import Checkpoint
-from ..training.models.base import Precision, Tensors
+from ..training.models.base import Tensors
 from ..training.models.families import family_of
+from ..training.models.stage_modules import Precision
 from .card import Description, model_card
 from .graphs import export_stage
 from .verify import FP16, FP32, Frames, Parity, expected_tensors, verify

@@ -27,7 +27,8 @@ from ..runtime.pipeline import SAMPLES
 from ..runtime.session import Session
 from ..runtime.support.errors import ExportError
 from ..runtime.support.progress import progress
-from ..training.models.base import Array, Oracle, Precision, Tensors
+from ..training.models.base import Array, Oracle, Tensors
+from ..training.models.stage_modules import Precision
 
 FP32 = Tolerances(stage_abs=1e-4, frame_levels=1)
 # In half precision only the frames are compared; the stages just have to be finite.

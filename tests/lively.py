@@ -83,6 +83,11 @@ def speckle(size: int, channels: int = 1, seed: int = 0) -> Image:
     return np.stack([grey, np.roll(grey, 5, 0), 255 - grey], axis=-1)
 
 
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Numbers in [0, 1)."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
 def lively_checkpoint(preset: str, overrides: Sequence[str] = (), seed: int = 0) -> Checkpoint:
     """A checkpoint of such a model."""
     config = load_config(preset, overrides)

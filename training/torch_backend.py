@@ -18,8 +18,8 @@ from ..runtime.session import Session
 from ..runtime.support.errors import BackendError
 from ..runtime.support.timing import Spans
 from .checkpoint import Checkpoint
-from .models.base import ModuleChain, StageModule
 from .models.families import family_of
+from .models.stage_modules import ModuleChain, StageModule
 
 
 class TorchBackend:

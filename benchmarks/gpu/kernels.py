@@ -23,7 +23,7 @@ from torch import Tensor
 from ...runtime.backends import device_composer
 from ...runtime.support.errors import BackendError
 from ...training.models import operators
-from ...training.models.keypoints import operators as motion_operators
+from ...training.models.keypoints import dense_motion
 from ...training.models.keypoints.keypoint_detector import Keypoints
 
 LIBRARY = "libsonomime_cuda.so"
@@ -32,8 +32,11 @@ DTYPES = {torch.float32: 0, torch.float16: 1}
 LINEAR, HWC8 = 0, 1
 EIGHT = 8
 
-HOMES = dict.fromkeys(("sparse_motion", "compose_motion"), motion_operators)
-HOMES["warp_occlude"] = operators
+HOMES = {
+    "warp_occlude": operators,
+    "sparse_motion": dense_motion,
+    "compose_motion": dense_motion,
+}
 """The modules that have torch's version of the three operators."""
 
 # Types of the arguments, as sonomime_kernels.h declares them.

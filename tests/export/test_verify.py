@@ -13,8 +13,9 @@ from sonomime.export import verify as module
 from sonomime.export.verify import Frames, expected_tensors, read_frames, verify
 from sonomime.runtime.media.frames import png_bytes
 from sonomime.runtime.support.errors import ExportError, InputError
-from sonomime.training.models.base import Precision, Tensors
+from sonomime.training.models.base import Tensors
 from sonomime.training.models.families import family_of
+from sonomime.training.models.stage_modules import Precision
 
 FRAMES = Frames(speckle(128), (speckle(128, seed=1), speckle(128, seed=2)))
 

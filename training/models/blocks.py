@@ -5,6 +5,8 @@ Source: METHOD, "Networks of the keypoint models".
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,10 +32,7 @@ class Down(Same):
 
 
 class Up(Same):
-    """Upsample x2, nearest or bilinear -> conv3 -> BatchNorm -> ReLU: twice the size.
-
-    ``nearest`` can be rewritten exactly into four 2x2 convolutions (keypoints/rewrite.py).
-    """
+    """Upsample x2, nearest or bilinear -> conv3 -> BatchNorm -> ReLU: twice the size."""
 
     def __init__(self, inputs: int, outputs: int, mode: str = "nearest") -> None:
         super().__init__(inputs, outputs)
@@ -61,11 +60,10 @@ class Residual(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """``depth`` downs, as many ups, every skip concatenated, the raw input included.
+    """``depth`` downs, as many ups, every skip concatenated, the raw input included and last.
 
     Widths are min(max_features, width * 2^(i+1)) going down and min(max_features, width * 2^i)
-    coming up. The result has ``outputs`` channels, the last of these and the inputs, at the input's
-    size, which 2^depth must divide.
+    coming up. The result has ``outputs`` channels at the input's size, which 2^depth must divide.
     """
 
     def __init__(self, inputs: int, width: int, depth: int = 5, max_features: int = 1024) -> None:
@@ -74,19 +72,17 @@ class Hourglass(nn.Module):
         def capped(i: int) -> int:
             return min(max_features, width * 2**i)
 
-        downs = [inputs] + [capped(i + 1) for i in range(depth)]
-        self.downs = nn.ModuleList(Down(downs[i], downs[i + 1]) for i in range(depth))
-        # Above the bottom, an up block reads the one below it and the skip of the same size: twice
-        # capped(i + 1).
-        ups = [
-            Up(capped(i + 1) if i == depth - 1 else 2 * capped(i + 1), capped(i))
+        downs = [inputs, *(capped(i + 1) for i in range(depth))]
+        self.downs = nn.ModuleList(Down(a, b) for a, b in pairwise(downs))
+        # Above the bottom, an up block reads the one below it and the skip of the same size.
+        self.ups = nn.ModuleList(
+            Up((1 if i == depth - 1 else 2) * capped(i + 1), capped(i))
             for i in reversed(range(depth))
-        ]
-        self.ups = nn.ModuleList(ups)
+        )
         self.outputs = capped(0) + inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        skips = [x]
+        skips = [x.to(self.downs[0].conv.weight.dtype)]
         for down in self.downs:
             skips.append(down(skips[-1]))
         y = skips.pop()

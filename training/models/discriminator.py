@@ -28,23 +28,18 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: DiscriminatorConfig, channels: int) -> None:
         super().__init__()
-        widths = [channels] + [
-            min(config.max_features, config.width * 2**i) for i in range(config.blocks)
-        ]
+        own = (min(config.max_features, config.width * 2**i) for i in range(config.blocks))
+        widths = [channels, *own]
         self.convs = nn.ModuleList(spectral_norm(nn.Conv2d(a, b, 4)) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.InstanceNorm2d(width, affine=True) for width in widths[2:])
         self.final = spectral_norm(nn.Conv2d(widths[-1], 1, 1))
 
     def forward(self, image: Tensor) -> Judgement:
         """Judge (B, C, S, S) images in [0, 1]."""
-        features = []
-        x = image
+        x, features, last = image, [], len(self.convs) - 1
         for i, conv in enumerate(self.convs):
-            x = conv(x)
-            if i > 0:
-                x = self.norms[i - 1](x)
+            x = self.norms[i - 1](conv(x)) if i > 0 else conv(x)
             x = F.leaky_relu(x, 0.2)
-            if i < len(self.convs) - 1:
-                x = F.avg_pool2d(x, 2)
+            x = F.avg_pool2d(x, 2) if i < last else x
             features.append(x)
         return Judgement(self.final(x), tuple(features))

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import ExitStack
-from typing import ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,33 +22,32 @@ from torch import Tensor, nn
 
 from ..coordinates import pixels_to_points
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def in_float32(function: Callable[_P, _R]) -> Callable[_P, _R]:
+def in_float32(function: _Function) -> _Function:
     """Run ``function`` without autocast: bfloat16's 8 bits would round coordinates to half a pixel.
 
     Outside of autocast it changes nothing, so exported graphs do not contain it.
     """
 
     @functools.wraps(function)
-    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with ExitStack() as stack:
-            for device in ("cpu", "cuda"):
-                if torch.is_autocast_enabled(device):
-                    stack.enter_context(torch.autocast(device, enabled=False))
-            return function(*args, **kwargs)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                with torch.autocast(device, enabled=False):
+                    return wrapper(*args, **kwargs)
+        return function(*args, **kwargs)
 
-    return wrapper
+    return wrapper  # type: ignore[return-value]
 
 
 def make_grid(height: int, width: int, geometry: str, device: torch.device | None = None) -> Tensor:
     """Points of all pixel centres, float32 (height, width, 2), xy order."""
-    xs = torch.arange(width, dtype=torch.float32, device=device)
-    ys = torch.arange(height, dtype=torch.float32, device=device)
-    x = pixels_to_points(xs, width, geometry)
-    y = pixels_to_points(ys, height, geometry)
+    x, y = (
+        pixels_to_points(torch.arange(n, dtype=torch.float32, device=device), n, geometry)
+        for n in (width, height)
+    )
     return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
 
 
@@ -64,8 +62,7 @@ def resize_deformation(deformation: Tensor, height: int, width: int, geometry: s
     """Resize a deformation (B, h, w, 2) to (B, height, width, 2).
 
     In ``half_pixel`` the displacement is what is resized, so that identity and translations stay
-    exact up to the border; ``fomm`` resizes the coordinates themselves, as its weights were trained
-    with.
+    exact up to the border; ``fomm`` resizes the coordinates, as its weights were trained with.
     """
     h, w = deformation.shape[1:3]
     if (h, w) == (height, width):
@@ -88,10 +85,7 @@ def warp(feature: Tensor, deformation: Tensor, geometry: str) -> Tensor:
 
 def sample(feature: Tensor, grid: Tensor) -> Tensor:
     """Bilinear, zero-padded reading of (B, C, H, W) at points (B, h, w, 2) -> (B, C, h, w)."""
-    warped = F.grid_sample(
-        feature.float(), grid.float(), mode="bilinear", padding_mode="zeros", align_corners=False
-    )
-    return warped.to(feature.dtype)
+    return F.grid_sample(feature.float(), grid.float(), align_corners=False).to(feature.dtype)
 
 
 def sample_within(feature: Tensor, grid: Tensor) -> Tensor:
@@ -126,27 +120,22 @@ def gaussian_heatmap(points: Tensor, grid: Tensor, variance: float) -> Tensor:
 
 
 class AntiAlias(nn.Module):
-    """Gaussian blur and x 1/factor subsampling of (B, C, H, W); factor is 2 or more.
+    """Gaussian blur, sigma (factor - 1) / 2, and x 1/factor subsampling of (B, C, H, W).
 
-    Sigma is (factor - 1) / 2. ``fomm``: odd kernel, strides from pixel 0; ``half_pixel``: even
-    kernel centred on blocks, so that pixel i of the result is centred where blocks of ``factor``
-    pixels are.
+    ``fomm``: odd kernel, strides from pixel 0; ``half_pixel``: even kernel, so that a pixel of the
+    result is centred on a block of ``factor`` pixels. factor is 2 or more.
     """
 
     weight: Tensor
 
     def __init__(self, channels: int, factor: int, geometry: str) -> None:
         super().__init__()
-        self.factor = factor
-        self.channels = channels
+        self.factor, self.channels = factor, channels
         sigma = (factor - 1) / 2
         radius = round(4 * sigma)
-        if geometry == "fomm":
-            taps = torch.arange(2 * radius + 1, dtype=torch.float32) - radius
-            self.padding = radius
-        else:
-            taps = torch.arange(2 * radius, dtype=torch.float32) - radius + 0.5
-            self.padding = radius - factor // 2
+        odd = geometry == "fomm"
+        self.padding = radius if odd else radius - factor // 2
+        taps = torch.arange(2 * radius + odd, dtype=torch.float32) - radius + 0.5 * (not odd)
         line = torch.exp(-taps.square() / (2 * sigma**2))
         kernel = torch.outer(line, line)
         kernel = kernel / kernel.sum()
@@ -154,10 +143,5 @@ class AntiAlias(nn.Module):
 
     @in_float32
     def forward(self, image: Tensor) -> Tensor:
-        return F.conv2d(
-            image,
-            self.weight.to(image.dtype),
-            stride=self.factor,
-            padding=self.padding,
-            groups=self.channels,
-        )
+        weight = self.weight.to(image.dtype)
+        return F.conv2d(image, weight, None, self.factor, self.padding, groups=self.channels)

@@ -35,9 +35,8 @@ def perceptual(network: FeatureNetwork, predicted: list[Tensor], real: list[Tens
             targets = network(r)
         for feature, target in zip(network(p), targets, strict=True):
             distance = F.l1_loss(feature.float(), target.float())
-            total = total + (
-                distance / target.float().abs().mean() if network.normalise else distance
-            )
+            size = target.float().abs().mean() if network.normalise else 1
+            total = total + distance / size
     return total
 
 

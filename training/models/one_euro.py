@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,13 +21,15 @@ SMOOTHING_CONTROLS = (
 
 
 def one_euro(
-    x: Tensor, state: Tensor, min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One-Euro filter of a trajectory: (1, n), (1, 1 + 2 n) -> smoothed (1, n), next state.
+    parts: Sequence[Tensor], state: Tensor, min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """One-Euro filter of a trajectory of n numbers in parts, of batch 1 -> smoothed, next state.
 
-    The state is "seen", the smoothed values and their speeds; zeros mean a fresh start. With
-    ``min_cutoff`` (Hz) <= 0 ``x`` is passed on. Source: Casiez, Roussel and Vogel, CHI 2012.
+    The state, (1, 1 + 2 n), is "seen", the smoothed values and their speeds; zeros mean a fresh
+    start. With ``min_cutoff`` (Hz) <= 0 all is passed on. Source: Casiez, Roussel and Vogel, CHI
+    2012.
     """
+    x = torch.cat([part.reshape(1, -1) for part in parts], dim=1)
     n = x.shape[1]
     seen, last, last_speed = state.split([1, n, n], dim=1)
     dt = dt_seconds.clamp(min=SHORTEST_STEP)
@@ -36,7 +39,9 @@ def one_euro(
     follow = (seen > 0.5) & (min_cutoff > 0)
     smoothed = torch.where(follow, smoothed, x)
     speed = torch.where(follow, speed, torch.zeros_like(speed))
-    return smoothed, torch.cat([torch.ones_like(seen), smoothed, speed], dim=1)
+    pieces = smoothed.split([part.numel() for part in parts], dim=1)
+    calm = [piece.view_as(part) for piece, part in zip(pieces, parts, strict=True)]
+    return calm, torch.cat([torch.ones_like(seen), smoothed, speed], dim=1)
 
 
 def _low_pass(x: Tensor, last: Tensor, cutoff: Tensor, dt: Tensor) -> Tensor:

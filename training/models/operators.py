@@ -23,26 +23,21 @@ _PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
 def warp_occlude(feature: Tensor, deformation: Tensor, occlusion: Tensor, geometry: str) -> Tensor:
     """Read ``feature`` where ``deformation`` says, times the occlusion map; both are resized.
 
-    (1, C, H, W), float32 (1, h, w, 2), float32 (1, 1, h, w) -> (1, C, H, W) of the feature's dtype.
+    (B, C, H, W), float32 (B, h, w, 2), float32 (B, 1, h, w) -> (B, C, H, W) of the feature's dtype.
     """
     if torch.compiler.is_exporting():
         inputs = (feature, deformation, occlusion)
         return node("WarpOcclude", inputs, feature.dtype, feature.shape, geometry)
-    warped = warp(feature, deformation, geometry).float()
-    return (warped * resize_map(occlusion, *feature.shape[-2:])).to(feature.dtype)
+    warped = warp(feature, deformation, geometry)
+    return warped * resize_map(occlusion, *feature.shape[-2:]).to(warped.dtype)
 
 
 def node(
-    name: str,
-    inputs: tuple[Tensor, ...],
-    dtype: torch.dtype,
-    shape: Any,
-    geometry: str,
-    **attributes: float,
-) -> Tensor:
+    name: str, inputs: tuple[Tensor, ...], dtype: torch.dtype, shape: tuple[int, ...],
+    geometry: str, **attributes: float,
+) -> Tensor:  # fmt: skip
     """One node of domain ``sonomime``; ``export/bodies.py`` defines what it computes."""
-    half_pixel = 1.0 if geometry == "half_pixel" else 0.0
-    attrs: Any = {"half_pixel": half_pixel, **attributes, **_PLUGIN}
+    attrs: Any = {"half_pixel": float(geometry == "half_pixel"), **attributes, **_PLUGIN}
     return torch.onnx.ops.symbolic(
         f"{DOMAIN}::{name}", inputs, attrs, dtype=dtype, shape=tuple(shape), version=VERSION
     )

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from ...runtime.support.errors import CheckpointError, ConfigError
 from ..weights_file import read_weights_only
 
-VGG19 = [64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512]
+VGG19 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)  # 0: pool
 VGG19_TAPS = (1, 6, 11, 20, 29)  # relu1_1, relu2_1, relu3_1, relu4_1, relu5_1 (Eq. 6)
 SQUEEZENET_TAPS = (1, 4, 7)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Fire(nn.Module):
-    """SqueezeNet's block: squeeze 1x1, expand 1x1 and 3x3."""
+    """SqueezeNet's block."""
 
     def __init__(self, inputs: int, squeeze: int, expand: int) -> None:
         super().__init__()
@@ -38,11 +38,11 @@ def vgg19_layers() -> list[nn.Module]:
     layers: list[nn.Module] = []
     channels = 3
     for width in VGG19:
-        if width == 0:
-            layers.append(nn.MaxPool2d(2))
-        else:
+        if width:
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-            channels = width
+        else:
+            layers.append(nn.MaxPool2d(2))
+        channels = width or channels
     return layers
 
 
@@ -54,10 +54,7 @@ def squeezenet_layers() -> list[nn.Module]:
 
 
 class FeatureNetwork(nn.Module):
-    """Frozen features of an image.
-
-    ``normalise``: the loss divides by the real features' mean magnitude.
-    """
+    """Frozen features; ``normalise``: the loss divides by the real ones' mean magnitude."""
 
     mean: Tensor
     std: Tensor
@@ -70,16 +67,10 @@ class FeatureNetwork(nn.Module):
         layers = squeezenet_layers() if self.normalise else vgg19_layers()
         taps = SQUEEZENET_TAPS if self.normalise else VGG19_TAPS
         state = _read(Path(weights))
-        have = {key.split(".")[1] for key in state if key.startswith("features.")}
-        need = [i for i, layer in enumerate(layers) if any(True for _ in layer.parameters())]
-        present = [i for i in need if str(i) in have]
-        if not present or present != need[: len(present)]:
-            raise ConfigError(
-                f"{weights}: not weights of {name} with torchvision's key names",
-                "see docs/training.md",
-            )
+        need = [i for i, layer in enumerate(layers) if layer.state_dict()]
+        present = [i for i in need if any(key.startswith(f"features.{i}.") for key in state)]
         # A file that ends early (at relu3_4, say) is used with the taps that it reaches.
-        reach = need[len(present)] if len(present) < len(need) else len(layers)
+        reach = next((i for i in need if i > max(present, default=0)), len(layers))
         self.taps = tuple(tap for tap in taps if tap < reach)
         self.features = nn.ModuleList(layers[: self.taps[-1] + 1])
         wanted = self.state_dict().keys()
@@ -87,22 +78,18 @@ class FeatureNetwork(nn.Module):
             self.load_state_dict({k: v.float() for k, v in state.items() if k in wanted})
         except RuntimeError as error:
             raise ConfigError(
-                f"{weights}: not the shapes of {name}: {error}", "give the right file"
+                f"{weights}: not weights of {name} with torchvision's key names: {error}",
+                "see docs/training.md",
             ) from error
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
-        self.requires_grad_(False)
-        self.eval()
+        self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, 1 or 3, H, W) in [0, 1] -> the tapped features; grey is repeated to 3 channels."""
         x = (image.expand(-1, 3, -1, -1) - self.mean) / self.std
-        result = []
-        for i, layer in enumerate(self.features):
-            x = layer(x)
-            if i in self.taps:
-                result.append(x)
-        return result
+        made = [x := layer(x) for layer in self.features]
+        return [made[tap] for tap in self.taps]
 
 
 def _read(path: Path) -> dict[str, Tensor]:

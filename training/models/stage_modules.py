@@ -1,22 +1,27 @@
-"""What the stages of every family share: frames on the wire, half precision, wire tensors."""
+"""Stages in torch: functions of a model and of tensors, which return what they make by name.
+
+All names are those on the wire (runtime/bundle/manifest.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ...runtime.bundle.manifest import ControlInput, Role
+from ...runtime.bundle.manifest import DRIVING, REFERENCE, Chain, Role, Stage
 from ...runtime.bundle.manifest import Tensor as WireTensor
-from ..config import ModelConfig
-from .base import Precision, StageModule
 
+Precision = Literal["fp32", "fp16"]
 Kind = tuple[torch.dtype, tuple[int, ...]]
+Named = dict[str, Tensor]
 
-_MEANINGS = {
+MEANINGS = {
     "source_image": "source image, grey levels or RGB, letterboxed",
     "driving_frame": "driving frame, grey levels or RGB, letterboxed",
     "frame": "synthesized frame, grey levels or RGB",
@@ -25,14 +30,83 @@ _MEANINGS = {
 }
 
 
+@dataclass(frozen=True)
+class StageModule(Stage):
+    """A stage and the torch module that computes it; its forward takes the inputs in order."""
+
+    module: nn.Module
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleChain(Chain):
+    """A chain whose stages are torch modules."""
+
+    stages: tuple[StageModule, ...]
+
+
 class StagePlan(NamedTuple):
-    """A stage whose tensors are only named."""
+    """A stage by its function: its arguments, after the model, are the stage's inputs."""
 
     name: str
     role: Role
-    module: nn.Module
-    inputs: Sequence[str]
-    outputs: Sequence[str]
+    model: nn.Module
+    function: Callable[..., Named]
+
+
+class Bound(nn.Module):
+    """The module of a stage: the outputs of its function in order."""
+
+    def __init__(self, plan: StagePlan) -> None:
+        super().__init__()
+        self.model, self.function = plan.model, plan.function
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.function(self.model, *inputs).values())
+
+
+def make_stages(
+    plans: Sequence[StagePlan],
+    given: Mapping[str, Kind],
+    meanings: Mapping[str, str],
+    precision: Precision,
+) -> tuple[StageModule, ...]:
+    """The stages. Their models end up frozen, in eval mode and in this precision.
+
+    Args:
+        given: kinds of the tensors that no stage makes; a reference's are those of a driving frame.
+        meanings: by a tensor's name, or by the part of its name after the first `_`.
+    """
+    wire = dict(given)
+
+    def tensor(name: str) -> WireTensor:
+        dtype, shape = wire[name]
+        who, _, what = name.partition("_")
+        words = meanings.get(name) or f"{who} {meanings[what]}"
+        return WireTensor(name, str(dtype).removeprefix("torch."), shape, words)  # type: ignore[arg-type]
+
+    stages = []
+    for plan in plans:
+        plan.model.eval().requires_grad_(False)
+        if precision == "fp16":  # blurs and grids stay float32
+            for part in plan.model.modules():
+                if isinstance(part, nn.Conv2d | nn.BatchNorm2d):
+                    part.half()
+        _, *inputs = inspect.signature(plan.function).parameters
+        with FakeTensorMode(allow_non_fake_inputs=True):  # kinds, without computing
+            zeros = (torch.zeros(wire[name][1], dtype=wire[name][0]) for name in inputs)
+            made = plan.function(plan.model, *zeros)
+        for name, result in made.items():
+            wire[name] = result.dtype, tuple(result.shape)
+            if plan.role == "observe":
+                wire[name.replace(DRIVING, REFERENCE, 1)] = wire[name]
+        tensors = (tuple(map(tensor, names)) for names in (inputs, made))
+        stages.append(StageModule(plan.name, plan.role, *tensors, Bound(plan)))
+    return tuple(stages)
+
+
+def named(who: str, tensors: Any) -> Named:
+    """The parts of a NamedTuple of tensors by their names on the wire."""
+    return {f"{who}_{name}": tensor for name, tensor in tensors._asdict().items()}
 
 
 def normalised(image: Tensor) -> Tensor:
@@ -43,60 +117,3 @@ def normalised(image: Tensor) -> Tensor:
 def as_frame(image: Tensor) -> Tensor:
     """float (1, C, S, S) -> uint8, rounded to even and clamped."""
     return (image.float() * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def common_inputs(
-    config: ModelConfig, controls: Sequence[ControlInput], state_size: int
-) -> dict[str, Kind]:
-    """Kinds of the inputs that every family has and no stage makes."""
-    image = (torch.uint8, (1, config.channels, config.image_size, config.image_size))
-    return {
-        "source_image": image,
-        "driving_frame": image,
-        "state": (torch.float32, (1, state_size)),
-        **{control.name: (torch.float32, (1,)) for control in controls},
-    }
-
-
-def make_stages(
-    plans: Sequence[StagePlan],
-    given: Mapping[str, Kind],
-    meanings: Mapping[str, str],
-    controls: Sequence[ControlInput],
-    precision: Precision,
-) -> tuple[StageModule, ...]:
-    """The stages. Their modules end up frozen, in eval mode and in this precision.
-
-    Args:
-        given: kinds of the tensors that no stage makes.
-        meanings: by a tensor's name, or by the part of its name after the first `_`.
-    """
-    wire = dict(given)
-    meanings = _MEANINGS | dict(meanings) | {control.name: control.meaning for control in controls}
-
-    def tensor(name: str) -> WireTensor:
-        dtype, shape = wire[name]
-        who, _, what = name.partition("_")
-        words = meanings.get(name) or f"{who} {meanings[what]}"
-        return WireTensor(name, str(dtype).removeprefix("torch."), shape, words)  # type: ignore[arg-type]
-
-    stages = []
-    for plan in plans:
-        plan.module.eval().requires_grad_(False)
-        if precision == "fp16":  # blurs and grids stay float32
-            for part in plan.module.modules():
-                if isinstance(part, nn.Conv2d | nn.BatchNorm2d):
-                    part.half()
-        made = _results(plan.module, [wire[name] for name in plan.inputs])
-        wire |= zip(plan.outputs, made, strict=True)
-        inputs, outputs = (tuple(map(tensor, names)) for names in (plan.inputs, plan.outputs))
-        stages.append(StageModule(plan.name, plan.role, inputs, outputs, plan.module))
-    return tuple(stages)
-
-
-def _results(module: nn.Module, inputs: list[Kind]) -> list[Kind]:
-    """Kinds of a module's results, without computing them."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        results = module(*(torch.zeros(shape, dtype=dtype) for dtype, shape in inputs))
-    listed = [results] if isinstance(results, Tensor) else results
-    return [(result.dtype, tuple(result.shape)) for result in listed]

@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import MotionConfig
 from ..blocks import Hourglass
 from ..geometry import gaussian_heatmap, in_float32, inverse_2x2, make_grid, sample
+from ..operators import node
 from .keypoint_detector import Keypoints
 
 
@@ -29,7 +31,7 @@ def local_motions(source: Keypoints, driving: Keypoints, grid: Tensor) -> Tensor
 
     grid: (h, w, 2) -> (B, K + 1, h, w, 2). Source: FOMM Eq. 4.
     """
-    affine = torch.matmul(source.jacobian, inverse_2x2(driving.jacobian))
+    affine = source.jacobian @ inverse_2x2(driving.jacobian)
     offset = grid - driving.value[:, :, None, None, :]
     x, y = offset[..., 0], offset[..., 1]
     a = affine[:, :, :, :, None, None]
@@ -47,15 +49,16 @@ def sparse_motion(
     """The dense motion network's input: (B, (K + 1)(C + 1), h, w).
 
     Per slot: heatmap of driving minus source, then the source warped by the slot's motion. Slot 0:
-    zeros and the unwarped source.
+    zeros and the unwarped source. A custom operator of a graph (operators.py).
     """
     batch, channels, height, width = source_small.shape
+    if torch.compiler.is_exporting():
+        shape = (1, (source.value.shape[1] + 1) * (channels + 1), height, width)
+        inputs = (source_small, *source, *driving)
+        return node("SparseMotion", inputs, torch.float32, shape, geometry, variance=variance)
     grid = make_grid(height, width, geometry, source_small.device)
-    difference = gaussian_heatmap(driving.value, grid, variance) - gaussian_heatmap(
-        source.value, grid, variance
-    )
-    background = torch.zeros_like(difference[:, :1])
-    heatmaps = torch.cat([background, difference], dim=1)[:, :, None]
+    heat, before = (gaussian_heatmap(p.value, grid, variance) for p in (driving, source))
+    heatmaps = F.pad(heat - before, (0, 0, 0, 0, 1, 0))[:, :, None]
     motions = local_motions(source, driving, grid)
     slots = motions.shape[1]
     # All slots in one sampling, laid out below each other in the grid: the source is read once.
@@ -70,11 +73,12 @@ def sparse_motion(
 def compose_motion(
     mask_logits: Tensor, source: Keypoints, driving: Keypoints, geometry: str
 ) -> Tensor:
-    """Softmax over the slots and the weighted sum of their motions.
-
-    (B, K + 1, h, w) -> (B, h, w, 2).
-    """
+    """Softmax over the slots and the weighted sum of their motions, (B, K + 1, h, w) -> float32 (B,
+    h, w, 2). A custom operator of a graph."""
     height, width = mask_logits.shape[-2:]
+    if torch.compiler.is_exporting():
+        inputs = (mask_logits, *source, *driving)
+        return node("ComposeMotion", inputs, torch.float32, (1, height, width, 2), geometry)
     grid = make_grid(height, width, geometry, mask_logits.device)
     mask = mask_logits.float().softmax(dim=1)
     return (mask[..., None] * local_motions(source, driving, grid)).sum(dim=1)
@@ -95,13 +99,14 @@ class DenseMotion(nn.Module):
         self.occlusion = nn.Conv2d(self.hourglass.outputs, 1, kernel, padding=kernel // 2)
 
     def forward(self, source_small: Tensor, source: Keypoints, driving: Keypoints) -> Motion:
-        """Motion that leads from driving to source coordinates.
-
-        Args:
-            source_small: (B, C, h, w), the source x 0.25.
-            source, driving: keypoints of both frames.
-        """
+        """Motion that leads from driving to source coordinates, by the keypoints of both frames;
+        source_small: (B, C, h, w), the source x 0.25."""
         sparse = sparse_motion(source_small, source, driving, self.variance, self.geometry)
+        mask_logits, occlusion = self.maps(sparse)
+        deformation = compose_motion(mask_logits, source, driving, self.geometry)
+        return Motion(deformation, torch.sigmoid(occlusion.float()))
+
+    def maps(self, sparse: Tensor) -> tuple[Tensor, Tensor]:
+        """What both heads make."""
         feature = self.hourglass(sparse)
-        deformation = compose_motion(self.mask(feature), source, driving, self.geometry)
-        return Motion(deformation, torch.sigmoid(self.occlusion(feature).float()))
+        return self.mask(feature), self.occlusion(feature)

@@ -1,43 +1,59 @@
-"""The keypoint models as a `Family`."""
+"""The keypoint models as a `Family`, and as their own oracle."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....runtime.bundle.manifest import ImageFormat, KeypointControl, Recurrent, SupervisedKeypoint
-from ....runtime.support.errors import ConfigError
-from ...config import Config, ModelConfig
+import torch
+from torch import Tensor
+
+from ....runtime.bundle.manifest import KeypointControl, SupervisedKeypoint
+from ...config import ModelConfig
 from ...data.batch import PairBatch
-from ..base import Columns, ModuleChain, Precision
+from ..base import Columns, Family, Oracle
+from ..stage_modules import Kind, Named, as_frame, named
+from . import stages
 from .model import AnimationModel
 from .objective import KeypointObjective
-from .oracle import KeypointOracle
-from .stages import build_stages
-from .transfer import CONTROLS
 
 
-class KeypointFamily:
-    """See `Family`."""
+class KeypointOracle(Oracle):
+    def look(self, source: Tensor, reference: Tensor) -> Named:
+        self._source = self.model.encode(source)
+        self._reference = self.model.keypoint_detector(reference)
+        return {
+            "source_small": self._source.small,
+            **named("source_kp", self._source.keypoints),
+            "source_feature": self._source.feature,
+            **named("reference_kp", self._reference),
+        }
 
-    label_network = ""
+    def frame(self, driving: Tensor, given: Sequence[Tensor], state: Tensor) -> Named:
+        found = self.model.keypoint_detector(driving)
+        target, next_state = stages.smooth_and_transfer(
+            self._source.keypoints, self._reference, found, *given, state
+        )
+        prediction, motion = self.model.animate(self._source, target)
+        return {
+            **named("driving_kp", found),
+            **named("target_kp", target),
+            "next_state": next_state,
+            **motion._asdict(),
+            "frame": as_frame(prediction.image),
+        }
+
+
+class KeypointFamily(Family):
     model = AnimationModel
     objective = KeypointObjective
-    oracle = KeypointOracle
+    eager = KeypointOracle
+    controls = stages.CONTROLS
+    plans = staticmethod(stages.plans)
+    meanings = stages.MEANINGS
+    label_hint = "--set model.keypoints.supervised={}"
 
     def labels(self, config: ModelConfig) -> int:
         return config.keypoints.supervised
-
-    def with_labels(self, config: Config, names: Sequence[str]) -> Config:
-        return config
-
-    def check_labels(self, config: ModelConfig, names: Sequence[str]) -> None:
-        learned = self.labels(config)
-        if names and len(names) != learned:
-            raise ConfigError(
-                f"the data labels {len(names)} keypoints ({', '.join(names)}), the model has "
-                f"{learned} supervised ones",
-                f"--set model.keypoints.supervised={len(names)}",
-            )
 
     def columns(self, model: AnimationModel, batch: PairBatch) -> Columns:
         source, driving = model.encode(batch.source), model.keypoint_detector(batch.driving)
@@ -53,20 +69,12 @@ class KeypointFamily:
         }
         return Columns(images, {"source": source.keypoints.value, "driving": driving.value})
 
-    def chain(
-        self, model: AnimationModel, precision: Precision = "fp32", names: Sequence[str] = ()
-    ) -> ModuleChain:
-        config = model.config
+    def control(self, config: ModelConfig, names: Sequence[str]) -> KeypointControl:
         points = config.keypoints
-        supervised = (
-            SupervisedKeypoint(points.self_supervised + i, name)
-            for i, name in enumerate(names[: points.supervised])
+        supervised = enumerate(names, points.self_supervised)
+        return KeypointControl(
+            points.count, tuple(SupervisedKeypoint(*each) for each in supervised)
         )
-        return ModuleChain(
-            image=ImageFormat(config.image_size, 3 if config.channels == 3 else 1),
-            geometry=config.geometry,
-            control=KeypointControl(points.count, tuple(supervised)),
-            controls=CONTROLS,
-            stages=build_stages(model, precision),
-            recurrent=(Recurrent("next_state", "state"),),
-        )
+
+    def given(self, config: ModelConfig) -> dict[str, Kind]:
+        return {"state": (torch.float32, (1, stages.state_size(config.keypoints.count)))}

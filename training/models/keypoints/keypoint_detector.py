@@ -23,10 +23,8 @@ class Keypoints(NamedTuple):
 
 
 class KeypointDetector(nn.Module):
-    """Hourglass on the image x 0.25, spatial softmax, expected coordinates.
-
-    The self-supervised points come first, the supervised ones last.
-    """
+    """Hourglass on the image x 0.25, spatial softmax, expected coordinates; supervised points come
+    last."""
 
     def __init__(self, config: KeypointConfig, channels: int, geometry: str) -> None:
         super().__init__()
@@ -42,15 +40,10 @@ class KeypointDetector(nn.Module):
         self.jacobian = nn.Conv2d(self.hourglass.outputs, 4 * self.count, kernel, padding=padding)
         nn.init.zeros_(self.jacobian.weight)
         assert self.jacobian.bias is not None
-        with torch.no_grad():
-            self.jacobian.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(self.count))
+        self.jacobian.bias.data.copy_(torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(self.count))
 
     def forward(self, image: Tensor) -> Keypoints:
-        """Detect the keypoints of ``image``, (B, C, S, S) in [0, 1].
-
-        Convention: half_pixel or fomm points (geometry.py). Source: FOMM section 3.1; soft-argmax
-        in float32.
-        """
+        """Detect the keypoints of (B, C, S, S) in [0, 1]. Source: FOMM section 3.1."""
         feature = self.hourglass(self.down(image))
         heatmap = self.normalise(self.heatmap(feature))
         return self.read(heatmap, self.jacobian(feature))

@@ -1,17 +1,99 @@
-"""The whole model: detector, dense motion and generator of one configuration."""
+"""The generator, with one decoder (FOMM) or content and texture, and the whole model.
+
+Source: METHOD, "Networks of the keypoint models", 3.
+"""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...config import ModelConfig
+from ...config import GeneratorConfig, ModelConfig
+from .. import operators
 from ..base import Model
+from ..blocks import Down, Residual, Same, Up
 from ..geometry import AntiAlias
 from .dense_motion import DenseMotion, Motion
-from .generator import Generator, Prediction
 from .keypoint_detector import KeypointDetector, Keypoints
+
+
+class Prediction(NamedTuple):
+    """Images (B, C, S, S): the frame, not clamped, and its parts; texture was added to content."""
+
+    image: Tensor
+    content: Tensor
+    texture: Tensor
+
+
+def widths(config: GeneratorConfig) -> list[int]:
+    """Channels at the full size, at a half ..."""
+    return [min(config.max_features, config.width * 2**i) for i in range(config.downs + 1)]
+
+
+class Decoder(nn.Module):
+    """Up blocks and a conv7; ``skip`` channels of the warped feature feed every block (0: none)."""
+
+    def __init__(self, config: GeneratorConfig, channels: int, skip: int) -> None:
+        super().__init__()
+        steps = pairwise(reversed(widths(config)))
+        self.ups = nn.ModuleList(Up(a + skip, b, config.upsample) for a, b in steps)
+        self.final = nn.Conv2d(widths(config)[0], channels, 7, padding=3)
+        self.skip = skip
+
+    def forward(self, x: Tensor, feature: Tensor) -> Tensor:
+        for up in self.ups:
+            if self.skip:
+                resized = F.interpolate(feature, size=x.shape[-2:], mode="nearest")
+                x = torch.cat([x, resized], dim=1)
+            x = up(x)
+        return self.final(x).float()
+
+
+class Generator(nn.Module):
+    """Encoder, warp, bottleneck, decoder(s).
+
+    ``kind`` single: FOMM's decoder, sigmoid output; dual: "Feature Decoupling" section 2.2.
+    """
+
+    def __init__(self, config: GeneratorConfig, channels: int, geometry: str) -> None:
+        super().__init__()
+        self.config, self.geometry, self.dual = config, geometry, config.kind == "dual"
+        first, *_, deep = widths(config)
+        self.first = Same(channels, first, 7)
+        self.downs = nn.Sequential(*(Down(a, b) for a, b in pairwise(widths(config))))
+        skip = deep if self.dual else 0
+        self.bottleneck = nn.Sequential(*(Residual(deep) for _ in range(config.blocks)))
+        self.content = Decoder(config, channels, skip)
+        if self.dual:
+            self.texture = Decoder(config, channels, skip)
+            if config.bottleneck == "split":
+                blocks = (Residual(deep) for _ in range(config.blocks))
+                self.texture_bottleneck = nn.Sequential(*blocks)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Source feature, once per source: (B, C, S, S) in [0, 1] -> (B, 256, S/4, S/4)."""
+        x: Tensor = self.downs(self.first(image.to(self.first.conv.weight.dtype)))
+        return x
+
+    def decode(self, feature: Tensor, motion: Motion) -> Prediction:
+        """Warp and occlude the source feature once, then decode it into a frame."""
+        warped = operators.warp_occlude(feature, *motion, self.geometry)
+        deep = self.bottleneck(warped)
+        content_logit = self.content(deep, warped)
+        content = torch.sigmoid(content_logit)
+        if not self.dual:
+            return Prediction(content, content, torch.zeros_like(content))
+        if self.config.bottleneck == "split":
+            deep = self.texture_bottleneck(warped)
+        texture = self.texture(deep, warped)
+        if self.config.fusion == "pixel":
+            return Prediction(content + texture, content, texture)
+        image = torch.sigmoid(content_logit + texture)
+        return Prediction(image, content, image - content)
 
 
 class Source(NamedTuple):
@@ -26,17 +108,12 @@ class AnimationModel(Model):
     """Animates a source with the keypoints of driving frames."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         channels, geometry = config.channels, config.geometry
         self.keypoint_detector = KeypointDetector(config.keypoints, channels, geometry)
         self.down = AntiAlias(channels, 4, geometry)
         self.dense_motion = DenseMotion(config.motion, config.keypoints.count, channels, geometry)
         self.generator = Generator(config.generator, channels, geometry)
-
-    def networks(self) -> list[nn.Module]:
-        """The three networks, for what is done to each by itself."""
-        return [self.keypoint_detector, self.dense_motion, self.generator]
 
     def encode(self, image: Tensor, keypoints: Keypoints | None = None) -> Source:
         """All about a source, (B, C, S, S) in [0, 1]; ``keypoints``: as detected before."""

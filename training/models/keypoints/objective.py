@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -11,89 +9,73 @@ from ....runtime.support.errors import ConfigError
 from ...config import Config
 from ...data.batch import PairBatch
 from .. import image_losses
-from ..base import Objective, StepResult, step_result
+from ..base import Objective, StepResult
 from ..discriminator import Discriminator
 from ..perceptual import FeatureNetwork
 from . import losses
-from .generator import Prediction
 from .keypoint_detector import Keypoints
-from .model import AnimationModel
-from .thin_plate import ThinPlateSpline, random_thin_plate_spline
-
-
-class Forward(NamedTuple):
-    """What the networks make of a batch: keypoints of three frames, and the prediction."""
-
-    source: Keypoints
-    driving: Keypoints
-    transformed: Keypoints
-    spline: ThinPlateSpline
-    prediction: Prediction
+from .model import AnimationModel, Prediction
 
 
 class KeypointObjective(Objective):
     """See `Objective`; METHOD, "Losses of the keypoint models"."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         weights, model = config.loss, config.model
-        perceptual = weights.perceptual_network != "none" and weights.perceptual > 0
-        if not (perceptual or weights.content or weights.reconstruction or weights.adversarial):
+        named = weights.perceptual_network != "none"
+        self.features: FeatureNetwork | None = None
+        if weights.perceptual > 0 and named:
+            self.features = FeatureNetwork(weights.perceptual_network, weights.perceptual_weights)
+        elif not (weights.content or weights.reconstruction or weights.adversarial):
             raise ConfigError(
                 "no loss sees the image: the generator would learn nothing",
                 "give a network for the perceptual loss (loss.perceptual_network and "
                 "loss.perceptual_weights), or --set loss.reconstruction=10",
             )
-        if weights.perceptual > 0 and not perceptual:
+        elif weights.perceptual > 0:
             self.remarks = (
                 "no perceptual loss: give loss.perceptual_network and loss.perceptual_weights",
             )
         self.pyramid = image_losses.Pyramid(
             model.channels, max(4, weights.perceptual_scales), model.geometry
         )
-        self.features = (
-            FeatureNetwork(weights.perceptual_network, weights.perceptual_weights)
-            if perceptual
-            else None
-        )
 
-    def run(self, model: AnimationModel, batch: PairBatch, step: int) -> Forward:
+    def run(
+        self, model: AnimationModel, batch: PairBatch, step: int
+    ) -> tuple[list[Keypoints], losses.ThinPlateSpline, Prediction]:
+        """Keypoints of the source, the driving frame and that frame bent by a spline; the spline;
+        the prediction."""
         size = batch.driving.shape[0]
         generator = torch.Generator().manual_seed(self.config.train.seed * 1_000_003 + step)
-        spline = random_thin_plate_spline(size, generator).to(batch.driving.device)
-        transformed_image = spline.warp(batch.driving, self.config.model.geometry)
+        drawn = losses.random_thin_plate_spline(size, generator)
+        spline = losses.ThinPlateSpline(*(x.to(batch.driving.device) for x in drawn))
+        bent = spline.warp(batch.driving, self.config.model.geometry)
 
         # One batch of all three kinds: BatchNorm sees them alike.
-        found = model.keypoint_detector(torch.cat([batch.source, batch.driving, transformed_image]))
-        source, driving, transformed = (
-            Keypoints(v, j)
-            for v, j in zip(found.value.split(size), found.jacobian.split(size), strict=True)
-        )
+        found = model.keypoint_detector(torch.cat([batch.source, batch.driving, bent]))
+        parts = zip(*(x.split(size) for x in found), strict=True)
+        source, driving, transformed = (Keypoints(*part) for part in parts)
         prediction, _ = model.animate(model.encode(batch.source, source), driving)
-        return Forward(source, driving, transformed, spline, prediction)
+        return [source, driving, transformed], spline, prediction
 
     def forward(
         self, model: AnimationModel, batch: PairBatch, step: int,
         discriminator: Discriminator | None,
     ) -> StepResult:  # fmt: skip
-        w = self.config.loss
-        source, driving, transformed, spline, prediction = self.run(model, batch, step)
-
-        result: dict[str, Tensor] = {}
-        every = w.equivariance_on == "all"
-        held = None if every else model.config.keypoints.self_supervised
-        a, b = (Keypoints(k.value[:, :held], k.jacobian[:, :held]) for k in (driving, transformed))
+        w, points = self.config.loss, model.config.keypoints
+        (source, driving, transformed), spline, prediction = self.run(model, batch, step)
+        found: dict[str, Tensor] = {}
+        held = None if w.equivariance_on == "all" else points.self_supervised
+        pair = [Keypoints(*(x[:, :held] for x in each)) for each in (driving, transformed)]
         if w.equivariance_value > 0:
-            value = losses.equivariance_value(a, b, spline)
-            result["equivariance_value"] = w.equivariance_value * value
+            found["equivariance_value"] = losses.equivariance_value(*pair, spline)
         if w.equivariance_jacobian > 0:
-            jacobian = losses.equivariance_jacobian(a, b, spline)
-            result["equivariance_jacobian"] = w.equivariance_jacobian * jacobian
+            found["equivariance_jacobian"] = losses.equivariance_jacobian(*pair, spline)
         labels = batch.driving_points.shape[1]
         # A model without supervised keypoints ignores the labels of labelled clips.
-        if labels and model.config.keypoints.supervised and w.supervision > 0:
-            result["supervision"] = w.supervision * losses.keypoint_supervision(
+        if labels and points.supervised and w.supervision > 0:
+            found["supervision"] = losses.keypoint_supervision(
                 torch.cat([source.value[:, -labels:], driving.value[:, -labels:]]),
                 torch.cat([batch.source_points, batch.driving_points]),
                 torch.cat([batch.source_visible, batch.driving_visible]),
@@ -101,23 +83,20 @@ class KeypointObjective(Objective):
                 w.supervision_variance,
                 model.config.geometry,
             )
-        real = self.pyramid(batch.driving)
-        image = self.pyramid(prediction.image)
+        real, image = self.pyramid(batch.driving), self.pyramid(prediction.image)
         if w.content > 0:
             content = self.pyramid(prediction.content)
-            result["content"] = w.content * image_losses.pyramid_l1(content[:4], real[:4])
+            found["content"] = image_losses.pyramid_l1(content[:4], real[:4])
         if w.reconstruction > 0:
-            l1 = image_losses.pyramid_l1(image[:4], real[:4])
-            result["reconstruction"] = w.reconstruction * l1
+            found["reconstruction"] = image_losses.pyramid_l1(image[:4], real[:4])
         if self.features is not None:
             n = w.perceptual_scales
-            distance = image_losses.perceptual(self.features, image[:n], real[:n])
-            result["perceptual"] = w.perceptual * distance
+            found["perceptual"] = image_losses.perceptual(self.features, image[:n], real[:n])
         if discriminator is not None:
             fake = discriminator(prediction.image)
             with torch.no_grad():
                 truth = discriminator(batch.driving)
-            matching = image_losses.feature_matching(fake, truth)
-            result["adversarial"] = w.adversarial * image_losses.lsgan_generator(fake)
-            result["feature_matching"] = w.feature_matching * matching
-        return step_result(result, prediction.image, batch)
+            found["adversarial"] = image_losses.lsgan_generator(fake)
+            found["feature_matching"] = image_losses.feature_matching(fake, truth)
+        weighted = {name: getattr(w, name) * loss for name, loss in found.items()}
+        return StepResult(weighted, prediction.image, batch)

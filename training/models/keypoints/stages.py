@@ -1,125 +1,30 @@
-"""The five stages: thin wrappers around a rewritten model, tensors in and tensors out.
+"""The five stages, as functions of a rewritten model, and how motion is transferred.
 
 Frames are uint8 on the wire; normalisation, rounding and clamping are in the graphs. Coordinates,
-softmax and motion are always float32; convolutions have the requested precision. The inputs of a
-stage's forward are named as on the wire (runtime/bundle/manifest.py).
+softmax and motion are always float32; convolutions have the requested precision.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from ...config import ModelConfig
-from .. import operators
-from ..base import Precision, StageModule
-from ..geometry import make_grid
-from ..stage_modules import Kind, StagePlan, as_frame, common_inputs, make_stages, normalised
-from . import operators as motion_operators
-from .dense_motion import DenseMotion
-from .generator import Generator
-from .keypoint_detector import KeypointDetector, Keypoints
+from ....runtime.bundle.manifest import ControlInput
+from ..geometry import inverse_2x2
+from ..one_euro import SMOOTHING_CONTROLS, one_euro
+from ..stage_modules import Named, StagePlan, as_frame, named, normalised
+from .dense_motion import Motion
+from .keypoint_detector import Keypoints
 from .model import AnimationModel
-from .rewrite import folded, merged, rewritten, with_more_inputs
-from .transfer import CONTROLS, TransferStage, state_size
+from .rewrite import folded, rewritten
 
-# ONNX Runtime's fast convolutions want input channels in multiples of four.
-CHANNEL_MULTIPLE = 4
-
-
-class Detector(nn.Module):
-    """The keypoint detector with its two heads as one convolution."""
-
-    def __init__(self, detector: KeypointDetector) -> None:
-        super().__init__()
-        self.count, self.temperature = detector.count, detector.temperature
-        self.down, self.hourglass = detector.down, detector.hourglass
-        self.geometry = detector.geometry
-        self.heads = merged(detector.heatmap, detector.jacobian)
-
-    def forward(self, image: Tensor) -> Keypoints:
-        """float32 (1, C, S, S) in [0, 1] -> keypoints, float32."""
-        small = self.down(image).to(self.heads.weight.dtype)
-        maps = self.heads(self.hourglass(small)).float()
-        count = self.count
-        height, width = maps.shape[-2:]
-        grid = (
-            make_grid(height, width, self.geometry, maps.device)
-            .permute(2, 0, 1)
-            .reshape(1, 1, 2, height * width)
-        )
-        flat = maps.view(1, 5 * count, height * width)
-        heatmap = (flat[:, :count] / self.temperature).softmax(dim=-1)[:, :, None]
-        # Sums of products rather than a matrix product, which a GPU may compute in TF32.
-        value = (heatmap * grid).sum(-1)
-        jacobian = (heatmap * flat[:, count:].view(1, count, 4, height * width)).sum(-1)
-        return Keypoints(value, jacobian.view(1, count, 2, 2))
-
-
-class SourceStage(nn.Module):
-    def __init__(self, model: AnimationModel) -> None:
-        super().__init__()
-        self.down, self.generator = model.down, model.generator
-        self.detector = Detector(model.keypoint_detector)
-
-    def forward(self, source_image: Tensor) -> tuple[Tensor, ...]:
-        """-> source_small, source_kp_value, source_kp_jacobian, then the generator's feature."""
-        image = normalised(source_image)
-        keypoints = self.detector(image)
-        return (self.down(image), *keypoints, self.generator.encode(image))
-
-
-class KeypointsStage(nn.Module):
-    def __init__(self, detector: KeypointDetector) -> None:
-        super().__init__()
-        self.detector = Detector(detector)
-
-    def forward(self, driving_frame: Tensor) -> tuple[Tensor, Tensor]:
-        """-> driving_kp_value, driving_kp_jacobian."""
-        keypoints: Keypoints = self.detector(normalised(driving_frame))
-        return keypoints.value, keypoints.jacobian
-
-
-class MotionStage(nn.Module):
-    def __init__(self, motion: DenseMotion) -> None:
-        super().__init__()
-        self.geometry, self.variance = motion.geometry, motion.variance
-        self.slots = motion.mask.out_channels
-        first = motion.hourglass.downs[0].conv
-        self.added = -first.in_channels % CHANNEL_MULTIPLE
-        motion.hourglass.downs[0].conv = with_more_inputs(first, self.added)
-        self.hourglass = motion.hourglass
-        # The hourglass appends its own input to its result, so the channels added come last.
-        self.heads = with_more_inputs(merged(motion.mask, motion.occlusion), self.added)
-
-    def forward(
-        self, source_small: Tensor, source_kp_value: Tensor, source_kp_jacobian: Tensor,
-        target_kp_value: Tensor, target_kp_jacobian: Tensor,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """-> deformation, occlusion_map."""
-        source = Keypoints(source_kp_value, source_kp_jacobian)
-        target = Keypoints(target_kp_value, target_kp_jacobian)
-        sparse = motion_operators.sparse_motion(
-            source_small, source, target, self.variance, self.geometry
-        )
-        if self.added:
-            sparse = torch.cat([sparse, torch.zeros_like(sparse[:, : self.added])], dim=1)
-        maps = self.heads(self.hourglass(sparse.to(self.heads.weight.dtype))).float()
-        mask_logits, occlusion = maps[:, : self.slots], maps[:, self.slots :]
-        deformation = motion_operators.compose_motion(mask_logits, source, target, self.geometry)
-        return deformation, torch.sigmoid(occlusion)
-
-
-class GeneratorStage(nn.Module):
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.generator, self.geometry = generator, generator.geometry
-
-    def forward(self, source_feature: Tensor, deformation: Tensor, occlusion_map: Tensor) -> Tensor:
-        """-> frame."""
-        warped = operators.warp_occlude(source_feature, deformation, occlusion_map, self.geometry)
-        return as_frame(self.generator.decode_warped(warped).image)
-
+CONTROLS = (
+    ControlInput("relative", 1.0, (0.0, 1.0), "", "1: relative motion, 0: absolute"),
+    ControlInput("scale", 1.0, (0.0, 10.0), "", "factor of relative motion"),
+    *SMOOTHING_CONTROLS,
+)
 
 MEANINGS = {
     "source_small": "source image x 0.25, in [0, 1]",
@@ -131,49 +36,90 @@ MEANINGS = {
 }
 
 
-def _keypoints(who: str) -> tuple[str, str]:
-    return f"{who}_kp_value", f"{who}_kp_jacobian"
+def state_size(keypoints: int) -> int:
+    """Elements of the smoothing's state: "seen", 6 values per keypoint, their speeds."""
+    return 1 + 2 * 6 * keypoints
 
 
-def build_stages(model: AnimationModel, precision: Precision = "fp32") -> tuple[StageModule, ...]:
-    """The stages of a copy of the model, rewritten where that pays."""
-    config = model.config
-    once, fast = folded(model), rewritten(model)
-    source, reference, driving, target = map(
-        _keypoints, ("source", "reference", "driving", "target")
+def transfer_motion(
+    source: Keypoints, reference: Keypoints, driving: Keypoints, relative: Tensor, scale: Tensor
+) -> Keypoints:
+    """Where the source's keypoints go.
+
+    ``relative`` > 0.5: p = p_S + s (p_D - p_R), J = J_D J_R^-1 J_S (FOMM Eq. 11-12, with a scale);
+    else the driving keypoints as they are.
+    """
+    value = source.value + scale * (driving.value - reference.value)
+    change = multiply_2x2(driving.jacobian, inverse_2x2(reference.jacobian))
+    jacobian = multiply_2x2(change, source.jacobian)
+    follow = relative > 0.5
+    return Keypoints(
+        torch.where(follow, value, driving.value), torch.where(follow, jacobian, driving.jacobian)
     )
-    maps = ("deformation", "occlusion_map")
-    controls = tuple(control.name for control in CONTROLS)
-    plans = [
-        StagePlan(
-            "source", "source", SourceStage(once),
-            ("source_image",), ("source_small", *source, "source_feature"),
-        ),
-        StagePlan(
-            "keypoints", "observe", KeypointsStage(fast.keypoint_detector),
-            ("driving_frame",), driving,
-        ),
-        StagePlan(
-            "transfer", "frame", TransferStage(),
-            (*source, *reference, *driving, *controls, "state"), (*target, "next_state"),
-        ),
-        StagePlan(
-            "motion", "frame", MotionStage(fast.dense_motion),
-            ("source_small", *source, *target), maps,
-        ),
-        StagePlan(
-            "generator", "frame", GeneratorStage(fast.generator),
-            ("source_feature", *maps), ("frame",),
-        ),
-    ]  # fmt: skip
-    return make_stages(plans, _given(config), MEANINGS, CONTROLS, precision)
 
 
-def _given(config: ModelConfig) -> dict[str, Kind]:
-    """What no stage makes."""
-    count = config.keypoints.count
-    value, jacobian = _keypoints("reference")
-    return common_inputs(config, CONTROLS, state_size(count)) | {
-        value: (torch.float32, (1, count, 2)),
-        jacobian: (torch.float32, (1, count, 2, 2)),
-    }
+def multiply_2x2(a: Tensor, b: Tensor) -> Tensor:
+    """Product of (..., 2, 2) matrices by elements: a GPU's matrix unit would round to TF32."""
+    return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
+
+
+def smooth_and_transfer(
+    source: Keypoints, reference: Keypoints, driving: Keypoints, relative: Tensor, scale: Tensor,
+    min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor, state: Tensor,
+) -> tuple[Keypoints, Tensor]:  # fmt: skip
+    """Smooth the driving keypoints, then transfer their motion; also the next state."""
+    calm, next_state = one_euro(driving, state, min_cutoff, beta, dt_seconds)
+    return transfer_motion(source, reference, Keypoints(*calm), relative, scale), next_state
+
+
+def plans(model: AnimationModel, names: Sequence[str]) -> list[StagePlan]:
+    """The stages of a copy of the model, rewritten where that pays."""
+    fast = rewritten(model)
+    return [
+        StagePlan("source", "source", folded(model), source),
+        StagePlan("keypoints", "observe", fast, keypoints),
+        StagePlan("transfer", "frame", nn.Identity(), transfer),
+        StagePlan("motion", "frame", fast, motion),
+        StagePlan("generator", "frame", fast, generator),
+    ]
+
+
+def source(model: AnimationModel, source_image: Tensor) -> Named:
+    small, found, feature = model.encode(normalised(source_image))
+    return {"source_small": small, **named("source_kp", found), "source_feature": feature}
+
+
+def keypoints(model: AnimationModel, driving_frame: Tensor) -> Named:
+    return named("driving_kp", model.keypoint_detector(normalised(driving_frame)))
+
+
+def transfer(
+    _: nn.Module, source_kp_value: Tensor, source_kp_jacobian: Tensor, reference_kp_value: Tensor,
+    reference_kp_jacobian: Tensor, driving_kp_value: Tensor, driving_kp_jacobian: Tensor,
+    relative: Tensor, scale: Tensor, min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor,
+    state: Tensor,
+) -> Named:  # fmt: skip
+    target, next_state = smooth_and_transfer(
+        Keypoints(source_kp_value, source_kp_jacobian),
+        Keypoints(reference_kp_value, reference_kp_jacobian),
+        Keypoints(driving_kp_value, driving_kp_jacobian),
+        relative, scale, min_cutoff, beta, dt_seconds, state,
+    )  # fmt: skip
+    return {**named("target_kp", target), "next_state": next_state}
+
+
+def motion(
+    model: AnimationModel, source_small: Tensor, source_kp_value: Tensor,
+    source_kp_jacobian: Tensor, target_kp_value: Tensor, target_kp_jacobian: Tensor,
+) -> Named:  # fmt: skip
+    target = Keypoints(target_kp_value, target_kp_jacobian)
+    start = Keypoints(source_kp_value, source_kp_jacobian)
+    found: Motion = model.dense_motion(source_small, start, target)
+    return found._asdict()
+
+
+def generator(
+    model: AnimationModel, source_feature: Tensor, deformation: Tensor, occlusion_map: Tensor
+) -> Named:
+    made = model.generator.decode(source_feature, Motion(deformation, occlusion_map))
+    return {"frame": as_frame(made.image)}

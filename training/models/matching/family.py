@@ -1,4 +1,4 @@
-"""The matching model as a `Family`."""
+"""The matching model as a `Family`, and as its own oracle."""
 
 from __future__ import annotations
 
@@ -9,27 +9,67 @@ import torch
 from torch import Tensor
 
 from ....runtime.alignment import SURE
-from ....runtime.bundle.manifest import DisplacementControl, ImageFormat, Layers, Recurrent
-from ....runtime.support.errors import ConfigError
+from ....runtime.bundle.manifest import LANDMARK_IMAGE, LANDMARKS, DisplacementControl, Layers
 from ...config import Config, ModelConfig
 from ...data.batch import PairBatch
-from ..base import Columns, ModuleChain, Precision
-from .fields import determinant
+from ..base import Columns, Family, Oracle
+from ..geometry import make_grid
+from ..stage_modules import Kind, Named, as_frame, named
+from . import stages
+from .fields import determinant, judge
 from .landmarks import LandmarkDetector
-from .model import MatchingModel, both
+from .model import MatchingModel
 from .objective import MatchingObjective
-from .oracle import MatchingOracle
-from .stages import build_stages
-from .transfer import CONTROLS, MOST
+from .transfer import CONTROLS, MOST, smooth_and_put, state_size
 
 
-class MatchingFamily:
-    """See `Family`. Only the landmark detector learns labels."""
+class MatchingOracle(Oracle):
+    """The two subjects are not aligned."""
 
-    label_network = "landmarks"
+    def look(self, source: Tensor, reference: Tensor) -> Named:
+        self._source = self.model.generator.encode(source)
+        self._reference = self.model.matcher.encoder(reference)
+        grid = self.model.config.matcher.grid
+        self._alignment = make_grid(grid, grid, "half_pixel")[None]
+        return {
+            "alignment": self._alignment,
+            **named("source", self._source),
+            **named("reference", self._reference),
+        }
+
+    def frame(self, driving: Tensor, given: Sequence[Tensor], state: Tensor) -> Named:
+        seen = self.model.matcher.encoder(driving)
+        _, found = self.model.match(seen, self._reference)
+        passed, next_state = smooth_and_put(found, self._alignment, *given, state)
+        frame, motion = self.model.animate(self._source, passed)
+        tensors = {
+            **named("driving", seen),
+            **passed._asdict(),
+            "next_state": next_state,
+            **motion._asdict(),
+            "quality": judge(passed.displacement, passed.confidence, motion.deformation),
+            **frame.layers._asdict(),
+            "frame": as_frame(frame.image()),
+        }
+        if self.model.landmarks is not None:
+            # This stage runs on its own, so any image will do.
+            tensors[LANDMARK_IMAGE] = as_frame(driving)
+            tensors[LANDMARKS] = self.model.landmarks.located(driving)
+        return tensors
+
+
+class MatchingFamily(Family):
+    """Only the landmark detector learns labels."""
+
     model = MatchingModel
     objective = MatchingObjective
-    oracle = MatchingOracle
+    eager = MatchingOracle
+    controls = CONTROLS
+    plans = staticmethod(stages.plans)
+    meanings = stages.MEANINGS
+    layers = Layers("deformation", "stiff", "gain", "offset", "gate")
+    label_network = "landmarks"
+    label_hint = "--set model.landmarks.count={}, or leave it out to follow the labels"
 
     def labels(self, config: ModelConfig) -> int:
         return config.landmarks.count
@@ -41,48 +81,33 @@ class MatchingFamily:
         count = replace(model.landmarks, count=len(names))
         return replace(config, model=replace(model, landmarks=count))
 
-    def check_labels(self, config: ModelConfig, names: Sequence[str]) -> None:
-        learned = self.labels(config)
-        if names and learned and len(names) != learned:
-            raise ConfigError(
-                f"the data labels {len(names)} landmarks ({', '.join(names)}), the model learns "
-                f"{learned}",
-                f"--set model.landmarks.count={len(names)}, or leave it out to follow the labels",
-            )
-
     def columns(self, model: MatchingModel, batch: PairBatch) -> Columns:
-        driving, reference = both(batch.driving, batch.source, model)
-        _, passed = model.match(driving, reference)
-        animation = model.animate(model.encode(batch.source), passed)
+        _, passed = model.match(*model.observe_both(batch.driving, batch.source))
+        frame, motion = model.animate(model.generator.encode(batch.source), passed)
         images = {
             "source": batch.source,
             "driving": batch.driving,
-            "deformation": animation.motion.deformation,
+            "deformation": motion.deformation,
             "displacement": colour_wheel(passed.displacement),
             "confidence": passed.confidence,
             "shading": passed.shading / (2 * MOST) + 0.5,
             "folding": 1 - determinant(passed.displacement).clamp(0, 1)[:, None],
-            "gate": animation.frame.layers.gate / 2,
-            "prediction": animation.frame.image(),
+            "gate": frame.layers.gate / 2,
+            "prediction": frame.image(),
         }
         seen = () if model.landmarks is None else ("source", "driving")
         return Columns(images, {name: _shown(model.landmarks, images[name]) for name in seen})
 
-    def chain(
-        self, model: MatchingModel, precision: Precision = "fp32", names: Sequence[str] = ()
-    ) -> ModuleChain:
-        config = model.config
+    def control(self, config: ModelConfig, names: Sequence[str]) -> DisplacementControl:
         grid, shading = config.matcher.grid, config.matcher.shading
-        found = tuple(names[: config.landmarks.count])
-        return ModuleChain(
-            image=ImageFormat(config.image_size, 3 if config.channels == 3 else 1),
-            geometry=config.geometry,
-            control=DisplacementControl(grid, grid, shading, shading, found),
-            controls=CONTROLS,
-            stages=build_stages(model, precision, landmarks=bool(found)),
-            recurrent=(Recurrent("next_state", "state"),),
-            layers=Layers("deformation", "stiff", "gain", "offset", "gate"),
-        )
+        return DisplacementControl(grid, grid, shading, shading, tuple(names))
+
+    def given(self, config: ModelConfig) -> dict[str, Kind]:
+        grid = config.matcher.grid
+        return {
+            "state": (torch.float32, (1, state_size(config))),
+            "alignment": (torch.float32, (1, grid, grid, 2)),
+        }
 
 
 def _shown(detector: LandmarkDetector, images: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ Convention: a displacement is (B, n, n, 2) in points, xy: how far from its own p
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,12 +29,6 @@ def spline_matrix(cells: int, size: int) -> Tensor:
     return weights.scatter_add_(1, columns, taps / 6).float()
 
 
-def pool_matrix(cells: int, fewer: int) -> Tensor:
-    """Weights (fewer, cells) that average blocks of cells."""
-    block = cells // fewer
-    return torch.eye(fewer).repeat_interleave(block, dim=1) / block
-
-
 class Spline(nn.Module):
     """Displacements (B, cells, cells, 2) as a deformation (B, size, size, 2), if ``stiff`` is given
     after averaging to that many cells."""
@@ -46,12 +38,13 @@ class Spline(nn.Module):
 
     def __init__(self, cells: int, size: int, stiff: int | None = None) -> None:
         super().__init__()
+        self.cells = cells
         weights = spline_matrix(stiff or cells, size)
         if stiff is not None and stiff != cells:
-            weights = weights @ pool_matrix(cells, stiff)
+            block = cells // stiff
+            weights = weights @ (torch.eye(stiff).repeat_interleave(block, dim=1) / block)
         self.register_buffer("weights", weights, persistent=False)
-        grid = make_grid(size, size, "half_pixel")
-        self.register_buffer("grid", grid, persistent=False)
+        self.register_buffer("grid", make_grid(size, size, "half_pixel"), persistent=False)
 
     @in_float32
     def forward(self, displacement: Tensor) -> Tensor:
@@ -86,23 +79,13 @@ def roughness(displacement: Tensor) -> Tensor:
     return rows + columns
 
 
-class Quality(NamedTuple):
-    """Signs that a frame may be wrong, from `judge`; each (B,)."""
-
-    confidence: Tensor
-    longest: Tensor
-    folded: Tensor
-    unseen: Tensor
-
-
-def judge(displacement: Tensor, confidence: Tensor, deformation: Tensor) -> Quality:
-    """Mean confidence [0, 1]; longest displacement in shares of the square's side; shares of the
-    cells that fold and of the pixels that are read from outside of the square, whose bars count as
-    picture: the runtime, which knows the bars, counts again."""
+def judge(displacement: Tensor, confidence: Tensor, deformation: Tensor) -> Tensor:
+    """Signs that a frame may be wrong, (B, 4): mean confidence [0, 1]; longest displacement in
+    shares of the square's side; shares of the cells that fold and of the pixels that are read from
+    outside of the square, whose bars count as picture: the runtime, which knows the bars, counts
+    again."""
+    folded = (determinant(displacement) < 0.1).float()
     outside = (deformation.abs() > 1).any(dim=-1).float()
-    return Quality(
-        confidence.mean(dim=(1, 2, 3)),
-        displacement.square().sum(-1).amax(dim=(1, 2)).sqrt() / 2,
-        (determinant(displacement) < 0.1).float().mean(dim=(1, 2)),
-        outside.mean(dim=(1, 2)),
-    )
+    longest = displacement.square().sum(-1).amax(dim=(1, 2)).sqrt() / 2
+    means = confidence.mean(dim=(1, 2, 3)), folded.mean(dim=(1, 2)), outside.mean(dim=(1, 2))
+    return torch.stack([means[0], longest, *means[1:]], dim=1)

@@ -58,8 +58,7 @@ class CorrectingGenerator(nn.Module):
 
     def __init__(self, config: CorrectorConfig, channels: int) -> None:
         super().__init__()
-        width = config.width
-        self.channels = channels
+        self.channels, width = channels, config.width
         self.first = nn.Conv2d(16 * channels, width, 3, padding=1)
         self.deep = nn.Sequential(*(Residual(width, d) for d in (1, 2)))
         # beside the feature: the warped low-pass (folded), shading, displacement, confidence
@@ -70,8 +69,7 @@ class CorrectingGenerator(nn.Module):
         self.register_buffer("line", line, persistent=False)
         weights = cubic_weights(FINER)
         between = torch.einsum("ai,bj->abij", weights, weights).flatten(0, 1)[:, None]
-        between = between.repeat(channels, 1, 1, 1)
-        self.register_buffer("between", between, persistent=False)
+        self.register_buffer("between", between.repeat(channels, 1, 1, 1), persistent=False)
 
     @in_float32
     def low_pass(self, image: Tensor) -> Tensor:
@@ -85,7 +83,7 @@ class CorrectingGenerator(nn.Module):
         x = F.pixel_unshuffle(image - 0.3, 4)
         feature = self.deep(self.first(x.to(self.first.weight.dtype)))
         low = self.low_pass(image)
-        texture = image.float() - enlarged(low, image.shape[-1])
+        texture = image.float() - resize_map(low, *image.shape[-2:])
         return SourceLayers(feature, self.finer(low), self.finer(texture))
 
     @in_float32
@@ -101,9 +99,9 @@ class CorrectingGenerator(nn.Module):
 
     def forward(
         self, source: SourceLayers, deformation: Tensor, stiff: Tensor, displacement: Tensor,
-        confidence: Tensor, shading: Tensor,
+        confidence: Tensor, shading: Tensor, correct: bool = True,
     ) -> Frame:  # fmt: skip
-        """The frame.
+        """The frame; if it is not corrected, the source only warped and shaded.
 
         Args:
             deformation, stiff: (B, S/4, S/4, 2), of the low-pass and of the texture.
@@ -111,39 +109,30 @@ class CorrectingGenerator(nn.Module):
         """
         side = deformation.shape[1]
         low = sample_within(source.low, denser(deformation, 2))
-        feature = sample_within(source.feature, deformation)
         light = resize_map(shading, side, side)
-        beside = [
-            F.pixel_unshuffle(low, 2),
-            light,
-            resize_map(10 * displacement.permute(0, 3, 1, 2), side, side),
-            resize_map(confidence, side, side),
-        ]
-        x = torch.cat([feature, *(t.to(feature.dtype) for t in beside)], dim=1)
-        x = self.final(F.relu(self.correct(self.merge(x)))).float()
-        return self.compose(low, source.texture, stiff, corrected(x, light, low))
-
-    @in_float32
-    def uncorrected(
-        self, source: SourceLayers, deformation: Tensor, stiff: Tensor, shading: Tensor
-    ) -> Frame:
-        """The frame without the network: the source, only warped and shaded."""
-        side = deformation.shape[1]
-        low = sample_within(source.low, denser(deformation, 2))
-        light = resize_map(shading, side, side)
-        layers = corrected(torch.zeros_like(light).expand(-1, 3, -1, -1), light, low)
-        return self.compose(low, source.texture, stiff, layers)
+        if correct:
+            feature = sample_within(source.feature, deformation)
+            beside = [
+                F.pixel_unshuffle(low, 2),
+                light,
+                resize_map(10 * displacement.permute(0, 3, 1, 2), side, side),
+                resize_map(confidence, side, side),
+            ]
+            x = torch.cat([feature, *(t.to(feature.dtype) for t in beside)], dim=1)
+            correction = self.final(F.relu(self.correct(self.merge(x)))).float()
+        else:
+            correction = torch.zeros_like(light).expand(-1, 3, -1, -1)
+        return self.compose(low, source.texture, stiff, corrected(correction, light, low))
 
     @in_float32
     def compose(self, low: Tensor, texture: Tensor, stiff: Tensor, layers: FrameLayers) -> Frame:
         """The frame, from the warped low-pass (B, C, S/2, S/2) and the texture, not yet warped."""
-        half = low.shape[-1]
+        half, size = low.shape[-1], 2 * low.shape[-1]
         content = resize_map(layers.gain, half, half) * low + resize_map(layers.offset, half, half)
-        size = 2 * low.shape[-1]
         # Mirrored beyond the border: repeating the border would turn speckle into streaks.
         moved = sample_within(texture, mirrored(denser(stiff, 4)))
         gate = resize_map(layers.gate, size, size)
-        return Frame(enlarged(content, size), moved, gate, layers)
+        return Frame(resize_map(content, size, size), moved, gate, layers)
 
 
 def cubic_weights(times: int) -> Tensor:
@@ -168,10 +157,6 @@ def corrected(correction: Tensor, light: Tensor, low: Tensor) -> FrameLayers:
     # that and a plain factor. The gate's loss does not reach the gain.
     half = factor.detach().sqrt()
     return FrameLayers(factor, offset, half * torch.exp(gate.clamp(-2.0, MOST_TEXTURE)))
-
-
-def enlarged(image: Tensor, size: int) -> Tensor:
-    return resize_map(image, size, size)
 
 
 @in_float32

@@ -31,10 +31,8 @@ class Landmarks(NamedTuple):
 
 class LandmarkDetector(nn.Module):
     """A U-Net on the image folded to a quarter of its size; softmax over space, expected place.
-
     Presence is read where the landmark was found, and in the image as a whole: an image of another
-    anatomy has a most likely place too.
-    """
+    anatomy has a most likely place too."""
 
     grid: Tensor
 

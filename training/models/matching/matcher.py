@@ -17,17 +17,19 @@ from torch import Tensor, nn
 
 from ...config import MatcherConfig
 from ..geometry import in_float32, make_grid, sample_within
-from .correlation import LocalCorrelation
 
 RADIUS = 3  # of the windows, in cells of S/4
 ROUNDS = 2  # of corrections
+RUN = 16  # cells compared at once, at most
 
 
-class Descriptors(NamedTuple):
-    """Of a frame: (B, fine, S/4, S/4) and (B, coarse, S/8, S/8)."""
+class Seen(NamedTuple):
+    """Of a frame: descriptors (B, fine, S/4, S/4) and (B, coarse, S/8, S/8), and how bright it is,
+    (B, 1, S/4, S/4)."""
 
     fine: Tensor
     coarse: Tensor
+    light: Tensor
 
 
 class Match(NamedTuple):
@@ -55,9 +57,8 @@ class Residual(nn.Module):
 
 def start_at_zero(conv: nn.Conv2d) -> nn.Conv2d:
     """The convolution, with zero weights."""
-    nn.init.zeros_(conv.weight)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
     return conv
 
 
@@ -101,10 +102,11 @@ class Encoder(nn.Module):
         self.far = nn.Sequential(*(Residual(coarse, dilation) for dilation in (1, 2, 4)))
         self.fine, self.coarse = nn.Conv2d(fine, fine, 1), nn.Conv2d(coarse, coarse, 1)
 
-    def forward(self, image: Tensor) -> Descriptors:
+    def forward(self, image: Tensor) -> Seen:
         x = F.pixel_unshuffle(locally_normalised(image), 4)
         x = self.near(self.first(x.to(self.first.weight.dtype)))
-        return Descriptors(self.fine(x), self.coarse(self.far(self.down(F.relu(x)))))
+        light = F.avg_pool2d(image.float().mean(dim=1, keepdim=True), 4)
+        return Seen(self.fine(x), self.coarse(self.far(self.down(F.relu(x)))), light)
 
 
 class Head(nn.Module):
@@ -126,6 +128,47 @@ class Head(nn.Module):
         return self.out(leaky(x)).float()
 
 
+class LocalCorrelation(nn.Module):
+    """(B, C, n, n) twice -> (B, (2 r + 1)^2, n, n): the scalar products of a cell of the first with
+    the cells of the second around the same place, row by row; zero outside. n is at most RUN or a
+    multiple of it.
+
+    Rows are cut into runs of cells. One matrix product compares a run with all cells around it, and
+    one gather picks each cell's own window. On a CPU this is over ten times quicker than a hundred
+    shifted products, which wait for memory.
+    """
+
+    around: Tensor
+    window: Tensor
+
+    def __init__(self, size: int, radius: int) -> None:
+        super().__init__()
+        self.size, self.radius = size, radius
+        self.run = min(RUN, size)
+        shift, cell = torch.arange(2 * radius + 1), torch.arange(self.run)
+        reach = self.run + 2 * radius
+        # Of the padded second map, the cells around each run.
+        row = torch.arange(size)[:, None] + shift
+        column = torch.arange(0, size, self.run)[:, None] + torch.arange(reach)
+        around = row[:, None, :, None] * (size + 2 * radius) + column[None, :, None, :]
+        self.register_buffer("around", around.flatten().int(), persistent=False)
+        # Of those, each cell's own window, the same for all runs.
+        window = shift[:, None] * reach + shift + cell[:, None, None]
+        window = window.view(1, 1, self.run, -1).expand(1, size**2 // self.run, -1, -1)
+        self.register_buffer("window", window, persistent=False)
+
+    @in_float32
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        batch, channels = first.shape[:2]
+        # Channels last, so that rows are gathered and not single numbers.
+        queries = first.permute(0, 2, 3, 1).reshape(batch, -1, self.run, channels)
+        padded = F.pad(second, (self.radius,) * 4).permute(0, 2, 3, 1).flatten(1, 2)
+        keys = padded.index_select(1, self.around).view(batch, queries.shape[1], -1, channels)
+        likeness = queries @ keys.transpose(2, 3)
+        near = likeness.gather(3, self.window.expand(batch, -1, -1, -1)).flatten(1, 2)
+        return near.transpose(1, 2).reshape(batch, -1, self.size, self.size)
+
+
 class Matcher(nn.Module):
     """Descriptors of two frames to the displacement between them."""
 
@@ -144,14 +187,14 @@ class Matcher(nn.Module):
         grid = make_grid(self.side, self.side, "half_pixel").view(-1, 2)
         self.register_buffer("grid", grid, persistent=False)
 
-    def forward(self, driving: Descriptors, reference: Descriptors) -> Match:
-        d, r = unit(driving), unit(reference)
-        found = [self.search(d.coarse, r.coarse)]
+    def forward(self, driving: Seen, reference: Seen) -> Match:
+        ours, theirs = unit(driving.fine), unit(reference.fine)
+        found = [self.search(unit(driving.coarse), unit(reference.coarse))]
         for _ in range(ROUNDS):
             enlarged = 2 * enlarge(found[-1])
-            seen = self.compare(d.fine, moved(r.fine, enlarged))
-            given = torch.cat([seen, enlarged, levelled(d.fine)], dim=1)
-            said = self.correct(given)
+            seen = self.compare(ours, moved(theirs, enlarged))
+            levelled = float(ours.shape[1] ** 0.5) * ours  # each channel about 1, as a head needs
+            said = self.correct(torch.cat([seen, enlarged, levelled], dim=1))
             found.append(found[-1] + said[:, :2])
         return Match(*found, said[:, 2:])
 
@@ -177,14 +220,9 @@ class Matcher(nn.Module):
 
 
 @in_float32
-def unit(descriptors: Descriptors) -> Descriptors:
+def unit(descriptors: Tensor) -> Tensor:
     """All of length 1."""
-    return Descriptors(*(F.normalize(x.float(), dim=1) for x in descriptors))
-
-
-def levelled(descriptors: Tensor) -> Tensor:
-    """Scale descriptors of length 1 so that each channel is about 1, as a head needs it."""
-    return float(descriptors.shape[1] ** 0.5) * descriptors
+    return F.normalize(descriptors.float(), dim=1)
 
 
 def moved(feature: Tensor, displacement: Tensor) -> Tensor:

@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from ...config import Config
 from ...data.batch import PairBatch, flow_weights
 from .. import image_losses
-from ..base import Objective, StepResult, step_result
+from ..base import Objective, StepResult
 from ..discriminator import Discriminator
 from . import fields, losses
-from .generator import Frame
 from .landmarks import LandmarkDetector
-from .matcher import Descriptors, Match
-from .model import Animation, MatchingModel, both
+from .model import MatchingModel
 from .transfer import Passed
 
 LENGTH = 0.01  # weight of the descriptors' length
 
 
-class Forward(NamedTuple):
-    """What the networks make of a batch: the driving frame's descriptors, the match, the frame
-    without the generator's network, and the corrected one."""
-
-    seen: Descriptors
-    match: Match
-    passed: Passed
-    uncorrected: Frame
-    animation: Animation
-
-
 class MatchingObjective(Objective):
     """See `Objective`; METHOD, "Lite: matching". The source is also the reference frame."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
-
-    def run(self, model: MatchingModel, batch: PairBatch, step: int) -> Forward:
-        driving, reference = both(batch.driving, batch.source, model)
-        match, passed = model.match(driving, reference)
-        source = model.encode(batch.source)
-        uncorrected = model.generator.uncorrected(
-            source, *model.move(passed.displacement), passed.shading
-        )
-        # The generator's loss must not reach the matcher: displacements would become a code for
-        # brightness that the generator reads, and stop being motion.
-        alone = Passed(*(x.detach() for x in passed))
-        animation = model.animate(source, alone)
-        return Forward(driving.descriptors, match, passed, uncorrected, animation)
 
     def pixels(self, step: int) -> float:
         """How much pixels count, from 0 to 1: the matcher has to learn from flow first."""
@@ -62,7 +29,13 @@ class MatchingObjective(Objective):
         self, model: MatchingModel, batch: PairBatch, step: int, discriminator: Discriminator | None
     ) -> StepResult:
         weights = self.config.loss
-        seen, match, passed, uncorrected, animation = self.run(model, batch, step)
+        driving, reference = model.observe_both(batch.driving, batch.source)
+        match, passed = model.match(driving, reference)
+        source = model.generator.encode(batch.source)
+        uncorrected, _ = model.animate(source, passed, correct=False)
+        # The generator's loss must not reach the matcher: displacements would become a code for
+        # brightness that the generator reads, and stop being motion.
+        frame, _ = model.animate(source, Passed(*(x.detach() for x in passed)))
         result: dict[str, Tensor] = {}
         flow = flow_weights(weights, step)
         if batch.flow is not None:
@@ -70,11 +43,10 @@ class MatchingObjective(Objective):
             error, doubt = losses.endpoint(match, batch.flow, batch.flow_valid, per_pair)
             result["flow"] = error
             result["doubt"] = weights.doubt * doubt
-        result["length"] = LENGTH * (losses.length(seen.fine) + losses.length(seen.coarse))
+        result["length"] = LENGTH * (losses.length(driving.fine) + losses.length(driving.coarse))
         result["folding"] = weights.folding * fields.folding(passed.displacement)
         result["roughness"] = weights.roughness * fields.roughness(passed.displacement)
-        frame, on = animation.frame, self.pixels(step)
-        image = frame.image()
+        on, image = self.pixels(step), frame.image()
         if on > 0:
             # Bent frames have other light and other speckle.
             counts = 1 - batch.bent.float()
@@ -94,7 +66,7 @@ class MatchingObjective(Objective):
                 result["sharpness"] = on * weights.sharpness * sharpness
         if model.landmarks is not None and weights.landmarks > 0 and batch.source_points.shape[1]:
             result |= self.landmarks(model.landmarks, batch)
-        return step_result(result, image, batch)
+        return StepResult(result, image, batch)
 
     def landmarks(self, detector: LandmarkDetector, batch: PairBatch) -> dict[str, Tensor]:
         """Both frames of a pair teach the detector."""

@@ -1,111 +1,22 @@
-"""The stages: thin wrappers around the model, tensors in and tensors out.
+"""The stages, as functions of the model.
 
 Frames are uint8 on the wire; normalisation, rounding and clamping are in the graphs. Coordinates,
-softmax and motion are always float32; convolutions have the requested precision. The inputs of a
-stage's forward are named as on the wire (runtime/bundle/manifest.py).
+softmax and motion are always float32; convolutions have the requested precision.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ....runtime.bundle.manifest import LANDMARK_IMAGE, LANDMARKS
-from ...config import ModelConfig
-from ..base import Precision, StageModule
-from ..stage_modules import Kind, StagePlan, as_frame, common_inputs, make_stages, normalised
+from ..stage_modules import Named, StagePlan, as_frame, named, normalised
 from .fields import judge
-from .generator import CorrectingGenerator, Frame, SourceLayers
-from .landmarks import LandmarkDetector
-from .matcher import Descriptors, Encoder
+from .generator import Frame, SourceLayers
+from .matcher import Seen
 from .model import MatchingModel
-from .transfer import CONTROLS, Passed, light, smooth_and_put, state_size
-
-
-class LandmarksStage(nn.Module):
-    def __init__(self, detector: LandmarkDetector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, landmark_image: Tensor) -> Tensor:
-        """-> landmarks."""
-        return self.detector.located(normalised(landmark_image))
-
-
-class SourceStage(nn.Module):
-    def __init__(self, generator: CorrectingGenerator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, source_image: Tensor) -> tuple[Tensor, ...]:
-        """-> source_feature, source_low, source_texture."""
-        return tuple(self.generator.encode(normalised(source_image)))
-
-
-class ObserveStage(nn.Module):
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, driving_frame: Tensor) -> tuple[Tensor, ...]:
-        """-> driving_fine, driving_coarse, driving_light."""
-        image = normalised(driving_frame)
-        return (*self.encoder(image), light(image))
-
-
-class TransferStage(nn.Module):
-    """The match reduced to few numbers, smoothed, aligned, scaled."""
-
-    def __init__(self, model: MatchingModel) -> None:
-        super().__init__()
-        self.matcher, self.passing = model.matcher, model.passing
-        del self.matcher.encoder
-
-    def forward(
-        self, reference_fine: Tensor, reference_coarse: Tensor, reference_light: Tensor,
-        driving_fine: Tensor, driving_coarse: Tensor, driving_light: Tensor,
-        alignment: Tensor, scale: Tensor, shade: Tensor,
-        min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor, state: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        """-> displacement, confidence, shading, next_state."""
-        driving = Descriptors(driving_fine, driving_coarse)
-        match = self.matcher(driving, Descriptors(reference_fine, reference_coarse))
-        found: Passed = self.passing(match, driving_light, reference_light)
-        passed, next_state = smooth_and_put(
-            found, alignment, scale, shade, min_cutoff, beta, dt_seconds, state
-        )
-        return (*passed, next_state)
-
-
-class MotionStage(nn.Module):
-    def __init__(self, model: MatchingModel) -> None:
-        super().__init__()
-        self.spline, self.stiff_spline = model.spline, model.stiff_spline
-
-    def forward(self, displacement: Tensor, confidence: Tensor) -> tuple[Tensor, ...]:
-        """-> deformation, stiff, quality."""
-        deformation = self.spline(displacement)
-        quality = torch.stack(judge(displacement, confidence, deformation), dim=1)
-        return deformation, self.stiff_spline(displacement), quality
-
-
-class GeneratorStage(nn.Module):
-    def __init__(self, generator: CorrectingGenerator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(
-        self, source_feature: Tensor, source_low: Tensor, source_texture: Tensor,
-        deformation: Tensor, stiff: Tensor, displacement: Tensor, confidence: Tensor,
-        shading: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        """-> frame, gain, offset, gate."""
-        source = SourceLayers(source_feature, source_low, source_texture)
-        frame: Frame = self.generator(source, deformation, stiff, displacement, confidence, shading)
-        return (as_frame(frame.image()), *frame.layers)
-
+from .transfer import smooth_and_put
 
 MEANINGS = {
     "landmark_image": "source image or reference frame, grey levels or RGB, letterboxed",
@@ -128,52 +39,61 @@ MEANINGS = {
     "gate": "layer: factor of the texture",
 }
 
-SEEN = ("fine", "coarse", "light")
-SOURCE = ("source_feature", "source_low", "source_texture")
 
-
-def build_stages(
-    model: MatchingModel, precision: Precision = "fp32", landmarks: bool = False
-) -> tuple[StageModule, ...]:
-    """The stages of a copy of the model, with or without the one that finds landmarks."""
+def plans(model: MatchingModel, names: Sequence[str]) -> list[StagePlan]:
+    """The stages of a copy of the model; without names none that finds landmarks."""
     plain = copy.deepcopy(model)
-    driving, reference = (tuple(f"{who}_{x}" for x in SEEN) for who in ("driving", "reference"))
-    passed = ("displacement", "confidence", "shading")
-    controls = tuple(control.name for control in CONTROLS)
-    plans = [
-        StagePlan("source", "source", SourceStage(plain.generator), ("source_image",), SOURCE),
-        StagePlan(
-            "observe", "observe", ObserveStage(plain.matcher.encoder), ("driving_frame",), driving
-        ),
-        StagePlan(
-            "transfer", "frame", TransferStage(plain),
-            (*reference, *driving, "alignment", *controls, "state"), (*passed, "next_state"),
-        ),
-        StagePlan(
-            "motion", "frame", MotionStage(plain),
-            ("displacement", "confidence"), ("deformation", "stiff", "quality"),
-        ),
-        StagePlan(
-            "generator", "frame", GeneratorStage(copy.deepcopy(plain.generator)),
-            (*SOURCE, "deformation", "stiff", *passed), ("frame", "gain", "offset", "gate"),
-        ),
-    ]  # fmt: skip
-    if landmarks:
-        assert plain.landmarks is not None
-        stage = LandmarksStage(plain.landmarks)
-        plans.insert(0, StagePlan("landmarks", "landmarks", stage, (LANDMARK_IMAGE,), (LANDMARKS,)))
-    return make_stages(plans, _given(model.config, precision), MEANINGS, CONTROLS, precision)
+    first = [StagePlan("landmarks", "landmarks", plain, landmarks)] if names else []
+    return [
+        *first,
+        StagePlan("source", "source", plain, source),
+        StagePlan("observe", "observe", plain, observe),
+        StagePlan("transfer", "frame", plain, transfer),
+        StagePlan("motion", "frame", plain, motion),
+        StagePlan("generator", "frame", plain, generator),
+    ]
 
 
-def _given(config: ModelConfig, precision: Precision) -> dict[str, Kind]:
-    """What no stage makes."""
-    size, grid, matcher = config.image_size, config.matcher.grid, config.matcher
-    seen = torch.float16 if precision == "fp16" else torch.float32
-    common = common_inputs(config, CONTROLS, state_size(config))
-    return common | {
-        LANDMARK_IMAGE: common["source_image"],
-        "reference_fine": (seen, (1, matcher.fine, size // 4, size // 4)),
-        "reference_coarse": (seen, (1, matcher.coarse, size // 8, size // 8)),
-        "reference_light": (torch.float32, (1, 1, size // 4, size // 4)),
-        "alignment": (torch.float32, (1, grid, grid, 2)),
-    }
+def landmarks(model: MatchingModel, landmark_image: Tensor) -> Named:
+    assert model.landmarks is not None
+    return {"landmarks": model.landmarks.located(normalised(landmark_image))}
+
+
+def source(model: MatchingModel, source_image: Tensor) -> Named:
+    return named("source", model.generator.encode(normalised(source_image)))
+
+
+def observe(model: MatchingModel, driving_frame: Tensor) -> Named:
+    return named("driving", model.matcher.encoder(normalised(driving_frame)))
+
+
+def transfer(
+    model: MatchingModel,
+    reference_fine: Tensor, reference_coarse: Tensor, reference_light: Tensor,
+    driving_fine: Tensor, driving_coarse: Tensor, driving_light: Tensor,
+    alignment: Tensor, scale: Tensor, shade: Tensor,
+    min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor, state: Tensor,
+) -> Named:  # fmt: skip
+    """The match reduced to few numbers, smoothed, aligned, scaled."""
+    driving = Seen(driving_fine, driving_coarse, driving_light)
+    _, found = model.match(driving, Seen(reference_fine, reference_coarse, reference_light))
+    controls = (scale, shade, min_cutoff, beta, dt_seconds)
+    passed, next_state = smooth_and_put(found, alignment, *controls, state)
+    return {**passed._asdict(), "next_state": next_state}
+
+
+def motion(model: MatchingModel, displacement: Tensor, confidence: Tensor) -> Named:
+    found = model.move(displacement)
+    return {**found._asdict(), "quality": judge(displacement, confidence, found.deformation)}
+
+
+def generator(
+    model: MatchingModel,
+    source_feature: Tensor, source_low: Tensor, source_texture: Tensor,
+    deformation: Tensor, stiff: Tensor, displacement: Tensor, confidence: Tensor,
+    shading: Tensor,
+) -> Named:  # fmt: skip
+    layers = SourceLayers(source_feature, source_low, source_texture)
+    passed = (displacement, confidence, shading)
+    frame: Frame = model.generator(layers, deformation, stiff, *passed)
+    return {"frame": as_frame(frame.image()), **frame.layers._asdict()}

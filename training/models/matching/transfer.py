@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ....runtime.bundle.manifest import ControlInput
-from ...config import MatcherConfig, ModelConfig
+from ...config import ModelConfig
 from ..geometry import in_float32, make_grid, sample_within
 from ..one_euro import SMOOTHING_CONTROLS, one_euro
 from .fields import Spline
-from .matcher import Match
+from .matcher import Match, Seen
 
 DARKEST = 0.02  # of [0, 1], added to black and to white: neither says much about light
 MOST = 1.4  # of the log of the shading: a factor of 4
@@ -44,38 +44,31 @@ class Passed(NamedTuple):
     shading: Tensor
 
 
-class Passing(nn.Module):
-    """Reduces a match to the few numbers that pass."""
-
-    def __init__(self, config: MatcherConfig, size: int) -> None:
-        super().__init__()
-        self.pool, self.cells = size // 8 // config.grid, config.shading
-        self.spline = Spline(config.grid, size // 4)
-
-    @in_float32
-    def forward(self, match: Match, driving_light: Tensor, reference_light: Tensor) -> Passed:
-        """Lights: `light` of both frames, (B, 1, S/4, S/4)."""
-        fine = match.fine.float() * (2 / match.fine.shape[-1])
-        displacement = F.avg_pool2d(fine, self.pool).permute(0, 2, 3, 1)
-        confidence = F.avg_pool2d(1 / (1 + match.log_error.float().exp()), self.pool)
-        moved = sample_within(reference_light, self.spline(displacement.detach()))
-        shading = self.light_between(driving_light, moved)
-        return Passed(displacement, confidence, shading)
-
-    def light_between(self, driving: Tensor, reference: Tensor) -> Tensor:
-        """Log of the ratio of two lights' odds, (B, 1, m, m)."""
-        if not self.cells:
-            return torch.zeros_like(driving[:, :, :1, :1])
-        block = driving.shape[-1] // self.cells
-        levels = [F.avg_pool2d(x, block) for x in (driving, reference)]
-        odds = [torch.log((x + DARKEST) / (1 + DARKEST - x)) for x in levels]
-        return (odds[0] - odds[1]).clamp(-MOST, MOST)
-
-
 @in_float32
-def light(image: Tensor) -> Tensor:
-    """How bright a frame is, (B, C, S, S) -> (B, 1, S/4, S/4)."""
-    return F.avg_pool2d(image.float().mean(dim=1, keepdim=True), 4)
+def passed_on(match: Match, driving: Seen, reference: Seen, spline: Spline, cells: int) -> Passed:
+    """Reduce a match to the few numbers that pass.
+
+    Args:
+        spline: of the displacement's cells, at S/4 pixels.
+        cells: of the shading, a side; 0: none.
+    """
+    fine = match.fine.float() * (2 / match.fine.shape[-1])
+    pool = fine.shape[-1] // spline.cells
+    displacement = F.avg_pool2d(fine, pool).permute(0, 2, 3, 1)
+    confidence = F.avg_pool2d(1 / (1 + match.log_error.float().exp()), pool)
+    if cells:
+        moved = sample_within(reference.light, spline(displacement.detach()))
+        shading = light_between(driving.light, moved, cells)
+    else:
+        shading = torch.zeros_like(driving.light[:, :, :1, :1])
+    return Passed(displacement, confidence, shading)
+
+
+def light_between(driving: Tensor, reference: Tensor, cells: int) -> Tensor:
+    """Log of the ratio of two lights' odds, (B, 1, cells, cells)."""
+    levels = [F.avg_pool2d(x, x.shape[-1] // cells) for x in (driving, reference)]
+    odds = [torch.log((x + DARKEST) / (1 + DARKEST - x)) for x in levels]
+    return (odds[0] - odds[1]).clamp(-MOST, MOST)
 
 
 def smooth_and_put(
@@ -84,10 +77,7 @@ def smooth_and_put(
 ) -> tuple[Passed, Tensor]:  # fmt: skip
     """Smooth displacement and shading, then `put` them upon the source; also the next state."""
     moving = (found.displacement, found.shading)
-    trajectory = torch.cat([part.reshape(1, -1) for part in moving], dim=1)
-    smoothed, next_state = one_euro(trajectory, state, min_cutoff, beta, dt_seconds)
-    pieces = smoothed.split([part.numel() for part in moving], dim=1)
-    displacement, shading = (x.view_as(part) for x, part in zip(pieces, moving, strict=True))
+    (displacement, shading), next_state = one_euro(moving, state, min_cutoff, beta, dt_seconds)
     calm = Passed(displacement, found.confidence, shading)
     return put(calm, alignment, scale, shade), next_state
 

@@ -1,23 +1,23 @@
-"""Each loss against a formula written here with numpy, and where its gradient goes."""
+"""Splines and losses against formulas written here with numpy, and where their gradients go."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from lively import lively_model, noise, small_config
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sonomime.training.config import DiscriminatorConfig
+from sonomime.training.data.batch import PairBatch
 from sonomime.training.models import image_losses
 from sonomime.training.models.discriminator import Discriminator, Judgement
+from sonomime.training.models.geometry import gaussian_heatmap, make_grid
 from sonomime.training.models.keypoints import losses
 from sonomime.training.models.keypoints.keypoint_detector import Keypoints
-from sonomime.training.models.keypoints.thin_plate import ThinPlateSpline, random_thin_plate_spline
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+from sonomime.training.models.keypoints.losses import ThinPlateSpline, random_thin_plate_spline
+from sonomime.training.models.keypoints.objective import KeypointObjective
 
 
 def array(x: Tensor) -> NDArray[np.float64]:
@@ -29,25 +29,56 @@ def near(found: Tensor, expected: float) -> bool:
     return found.shape == () and value == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
 
-# -- equivariance ----------------------------------------------------------------------------------
+# -- thin-plate splines and equivariance -----------------------------------------------------------
 
 
-def spline() -> ThinPlateSpline:
-    return random_thin_plate_spline(2, torch.Generator().manual_seed(0), 0.05, 0.02)
+def spline(seed: int = 0, batch: int = 2, weights: float = 0.02) -> ThinPlateSpline:
+    return random_thin_plate_spline(batch, torch.Generator().manual_seed(seed), 0.05, weights)
+
+
+def test_a_spline_and_its_jacobian_are_their_formulas_also_in_autocast() -> None:
+    bend, u = spline(weights=0.05), noise(2, 9, 2) * 2 - 1
+    u[0, 0] = bend.centres[7]  # at a control point itself
+    with torch.autocast("cpu", torch.bfloat16):
+        found, slope = array(bend(u)), bend.jacobian(u)
+    centres = np.stack(np.meshgrid(np.linspace(-1, 1, 5), np.linspace(-1, 1, 5)), -1).reshape(-1, 2)
+    affine, weights = array(bend.affine), array(bend.weights)
+    for b, n in np.ndindex(2, 9):
+        at = array(u)[b, n]
+        r = np.hypot(*(at - centres).T)
+        expected = affine[b] @ [*at, 1] + (r**2 * np.log(r + 1e-6)) @ weights[b]
+        assert np.abs(found[b, n] - expected).max() < 1e-5
+    every = torch.autograd.functional.jacobian(bend, u)  # (2, 9, 2, 2, 9, 2)
+    assert (slope - torch.einsum("bnobni->bnoi", every)).abs().max() < 1e-4
+    u.requires_grad_()
+    (bend(u).sum() + bend.jacobian(u).sum()).backward()
+    assert u.grad is not None and u.grad.isfinite().all()
+
+
+def test_a_bent_image_reads_the_image_at_the_moved_points() -> None:
+    bend = spline(5, weights=0.005)
+    at = torch.tensor([[[0.2, -0.3]]]).expand(2, 1, 2)
+    grid = make_grid(128, 128, "half_pixel")
+    # A blob at T(z) in X is found at z in Y = X(T).
+    image = torch.cat([gaussian_heatmap(bend(at)[b : b + 1], grid, 0.002) for b in range(2)])
+    warped = bend.warp(image, "half_pixel")
+    centre = (warped[..., None] * grid).sum((2, 3)) / warped.sum((2, 3))[..., None]
+    # The blob is bent as well, so its centre of mass is only nearly its centre.
+    assert (centre - at).abs().max() < 0.02
+    still = random_thin_plate_spline(1, torch.Generator(), 0, 0)
+    assert torch.allclose(still.warp(image[:1], "half_pixel"), image[:1], atol=1e-6)
+    far = ThinPlateSpline(still.affine + torch.tensor([0, 0, 0.5]), still.weights, still.centres)
+    ones = torch.ones(1, 1, 32, 32)
+    assert torch.allclose(far.warp(ones, "half_pixel"), ones), "outside is reflected"
+    one, two = (spline(7, batch=400, weights=0.005) for _ in range(2))
+    assert all(map(torch.equal, one, two)), "the generator alone decides"
+    assert float((one.affine - still.affine).std()) == pytest.approx(0.05, rel=0.1)
+    assert float(one.weights.std()) == pytest.approx(0.005, rel=0.04)
 
 
 def local_frames(seed: int) -> Keypoints:
     jacobian = torch.eye(2) + 0.4 * (noise(2, 4, 2, 2, seed=seed) - 0.5)
     return Keypoints(noise(2, 4, 2, seed=seed + 50) * 1.6 - 0.8, jacobian)
-
-
-def test_exactly_equivariant_keypoints_cost_nothing() -> None:
-    # Y(z) = X(T(z)): what is at u in Y is at T(u) in X, and its frame is turned by dT/du.
-    bend, found_in_y = spline(), local_frames(1)
-    slope = bend.jacobian(found_in_y.value)
-    found_in_x = Keypoints(bend(found_in_y.value), slope @ found_in_y.jacobian)
-    assert losses.equivariance_value(found_in_x, found_in_y, bend) < 1e-6
-    assert losses.equivariance_jacobian(found_in_x, found_in_y, bend) < 1e-5
 
 
 def test_equivariance_is_its_formula_also_in_autocast_and_reaches_both_frames() -> None:
@@ -57,12 +88,16 @@ def test_equivariance_is_its_formula_also_in_autocast_and_reaches_both_frames() 
         value = losses.equivariance_value(x, y, bend)
         jacobian = losses.equivariance_jacobian(x, y, bend)
     assert near(value, np.abs(array(x.value) - array(bend(y.value))).mean())
-    slope = array(bend.jacobian(y.value))
-    chain = np.linalg.inv(array(x.jacobian)) @ slope @ array(y.jacobian)
+    slope = bend.jacobian(y.value)
+    chain = np.linalg.inv(array(x.jacobian)) @ array(slope) @ array(y.jacobian)
     assert near(jacobian, np.abs(np.eye(2) - chain).mean())
     (value + jacobian).backward()
     for part in (*x, *y):
         assert part.grad is not None and part.grad.isfinite().all() and part.grad.abs().sum() > 0
+    # Y(z) = X(T(z)): what is at u in Y is at T(u) in X, and its frame is turned by dT/du.
+    same = Keypoints(bend(y.value), slope @ y.jacobian)
+    assert losses.equivariance_value(same, y, bend) < 1e-6
+    assert losses.equivariance_jacobian(same, y, bend) < 1e-5
 
 
 # -- keypoint supervision --------------------------------------------------------------------------
@@ -84,47 +119,27 @@ def test_supervision_is_the_mean_over_labelled_points(unlabelled: float) -> None
     marked = torch.where(SEEN[..., None], labelled, torch.tensor(unlabelled))
     found = losses.keypoint_supervision(predicted, marked, SEEN, 32, 0.1, "half_pixel")
     assert near(found, float(wanted))
-    found.backward()
+    nothing = losses.keypoint_supervision(predicted, marked, SEEN & False, 32, 0.1, "half_pixel")
+    assert nothing == 0
+    (found + nothing).backward()
     assert predicted.grad is not None
     assert predicted.grad[~SEEN].abs().max() == 0 and predicted.grad[SEEN].abs().min() > 0
     downhill = -predicted.grad * (labelled - predicted.detach())
     assert (downhill.sum(-1)[SEEN] > 0).all()  # towards the label
 
 
-def test_a_batch_without_labels_costs_nothing_and_breaks_nothing() -> None:
-    predicted = (noise(2, 2, 2) - 0.5).requires_grad_()
-    nothing = torch.full((2, 2, 2), float("nan"))
-    hidden = torch.zeros(2, 2, dtype=torch.bool)
-    loss = losses.keypoint_supervision(predicted, nothing, hidden, 16, 0.1, "half_pixel")
-    loss.backward()
-    assert loss == 0 and predicted.grad is not None and predicted.grad.abs().max() == 0
-
-
 # -- images ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("geometry", ["half_pixel", "fomm"])
-def test_pyramid_halves_the_size_and_its_l1_sums_the_means(geometry: str) -> None:
-    pyramid = image_losses.Pyramid(1, 4, geometry)
-    images = [noise(2, 1, 64, 64, seed=k) for k in (1, 2)]
-    with torch.autocast("cpu", torch.bfloat16):
-        one, two = map(pyramid, images)
-    assert [level.shape[-1] for level in one] == [64, 32, 16, 8] and one[0] is images[0]
-    expected = sum(np.abs(array(a) - array(b)).mean() for a, b in zip(one, two, strict=True))
-    assert near(image_losses.pyramid_l1(one, two), float(expected))
-
-
-def test_sharpness_sees_blur_and_not_brightness() -> None:
-    real = noise(1, 1, 64, 64)
-    blurred = torch.nn.functional.avg_pool2d(real, 5, 1, 2)
-    assert image_losses.sharpness(real, real) == 0
+def test_sharpness_sees_blur_not_brightness_and_a_grid_does_not_pay_for_speckle() -> None:
+    white = noise(1, 1, 64, 64)
+    blurred = torch.nn.functional.avg_pool2d(white, 5, 1, 2)
+    assert image_losses.sharpness(white, white) == 0
     inside = (slice(None), slice(None), slice(8, -8), slice(8, -8))
-    brighter = image_losses.sharpness((real + 0.1)[inside], real[inside])
-    assert image_losses.sharpness(blurred[inside], real[inside]) > 5 * brighter
+    brighter = image_losses.sharpness((white + 0.1)[inside], white[inside])
+    assert image_losses.sharpness(blurred[inside], white[inside]) > 5 * brighter
 
-
-def test_a_grid_does_not_pay_for_missing_speckle() -> None:
-    real = torch.nn.functional.avg_pool2d(noise(1, 1, 64, 64), 3, 1, 1)[..., 8:-8, 8:-8]
+    real = torch.nn.functional.avg_pool2d(white, 3, 1, 1)[inside]
     blurred = torch.nn.functional.avg_pool2d(real, 7, 1, 3)
     grid = torch.ones_like(real)
     grid[..., 0::2, 1::2] = grid[..., 1::2, 0::2] = -1
@@ -133,7 +148,7 @@ def test_a_grid_does_not_pay_for_missing_speckle() -> None:
     assert image_losses.sharpness(faked, real) > image_losses.sharpness(blurred, real)
 
 
-# -- adversarial -----------------------------------------------------------------------------------
+# -- adversarial, and all of them ------------------------------------------------------------------
 
 
 def judgement(seed: int) -> Judgement:
@@ -156,18 +171,25 @@ def test_adversarial_losses_are_their_formulas() -> None:
     assert all(r.grad is None for r in real.features)  # the real side is detached
 
 
-def test_each_step_leaves_the_other_network_alone() -> None:
-    torch.manual_seed(0)
-    network = Discriminator(DiscriminatorConfig(width=2, max_features=8), 1)
-    image, real = noise(1, 1, 64, 64).requires_grad_(), noise(1, 1, 64, 64, seed=1)
-    network.requires_grad_(False)
-    fake = network(image)
-    matching = image_losses.feature_matching(fake, network(real))
-    (image_losses.lsgan_generator(fake) + matching).backward()
-    assert image.grad is not None and image.grad.abs().sum() > 0
-    assert all(p.grad is None for p in network.parameters())
-    image.grad = None
-    network.requires_grad_(True)
-    image_losses.lsgan_discriminator(network(real), network(image.detach())).backward()
-    assert image.grad is None
-    assert all(p.grad is not None for n, p in network.named_parameters() if "norm" not in n)
+@pytest.mark.parametrize("preset", ["fomm", "ours-ptg"])
+def test_an_objective_weighs_its_losses_and_gradients_reach_every_parameter(preset: str) -> None:
+    config = small_config(preset, "loss.reconstruction=3")
+    model, labels = lively_model(config).requires_grad_(True), config.model.keypoints.supervised
+    source, driving = noise(2, 2, 1, 128, 128)
+    points, seen = noise(2, labels, 2) - 0.5, torch.ones(2, labels, dtype=torch.bool)
+    no = torch.zeros(2, dtype=torch.bool)
+    batch = PairBatch(source, driving, points, points, seen, seen, None, None, None, no, seen, seen)
+    judge = Discriminator(DiscriminatorConfig(width=2, max_features=8), 1).requires_grad_(False)
+    objective = KeypointObjective(config)
+    result = objective(model, batch, 0, judge)
+    assert "perceptual_network" in objective.remarks[0]
+    wanted = {"equivariance_value", "equivariance_jacobian", "reconstruction", "adversarial"}
+    own = {"supervision", "content"} if preset == "ours-ptg" else set()
+    assert result.losses.keys() == wanted | own | {"feature_matching"}
+    levels = zip(*map(objective.pyramid, (result.prediction, driving)), strict=True)
+    l1 = [float((found - real).detach().abs().mean()) for found, real in levels]
+    assert len(l1) == 4 and near(result.losses["reconstruction"], 3 * sum(l1))
+    torch.stack(list(result.losses.values())).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    assert all(p.grad is None for p in judge.parameters())

@@ -11,44 +11,45 @@ import torch
 from lively import SMALL, lively_checkpoint, speckle
 from torch import nn
 
-from sonomime.training.models.base import StageModule
+from sonomime.training.models.keypoints.family import KeypointFamily
 from sonomime.training.models.keypoints.model import AnimationModel
-from sonomime.training.models.keypoints.oracle import KeypointOracle
 from sonomime.training.models.keypoints.rewrite import PhaseConv, folded, rewritten
-from sonomime.training.models.keypoints.stages import build_stages
 from sonomime.training.models.stage_modules import as_frame, normalised
 
-ABSOLUTE = {"relative": 0.0}
-SMOOTH = {"min_cutoff": 1.5, "beta": 10.0}
-
-FOMM = ("model.geometry=fomm", "model.channels=3")
-SPLIT = ("model.generator.bottleneck=split", "model.generator.fusion=logit")
+FAMILY = KeypointFamily()
 VARIANTS = [
-    *((preset, ()) for preset in ("fomm", "ours-p", "ours-pt", "ours-ptg")),
-    ("fomm", FOMM),
-    ("ours-ptg", SPLIT),
-    ("ours-ptg", ("model.generator.upsample=bilinear",)),
-    ("ours-ptg", ("model.generator.downs=3",)),
-    ("ours-pt", ("model.channels=3",)),
+    ("fomm", ("geometry=fomm", "channels=3")),
+    ("ours-p", ()),
+    ("ours-pt", ("channels=3",)),
+    ("ours-ptg", ("generator.bottleneck=split", "generator.fusion=logit")),
+    ("ours-ptg", ("generator.upsample=bilinear",)),
+    ("ours-ptg", ("generator.downs=3",)),
 ]
 
 
-def small_model(preset: str, overrides: Sequence[str] = ()) -> AnimationModel:
-    return lively_checkpoint(preset, (*SMALL, *overrides)).model()
+def model_of(preset: str, overrides: Sequence[str] = ()) -> AnimationModel:
+    changed = (f"model.{each}" for each in overrides)
+    model: AnimationModel = lively_checkpoint(preset, (*SMALL, *changed)).model()
+    return model
 
 
-def compare(model: AnimationModel, stages: Sequence[StageModule], size: int, channels: int) -> None:
-    """Every stage on the model's own tensors, for two frames."""
-    chain = KeypointOracle(model)
-    frames = [speckle(size, channels, seed) for seed in range(3)]
-    chain.set_source(frames[0], frames[1])
-    for frame, control in zip(frames[1:], (ABSOLUTE, SMOOTH), strict=True):
-        tensors = chain.animate(frame, control)
+@pytest.mark.parametrize(("preset", "overrides"), VARIANTS)
+@torch.no_grad()
+def test_stages_compute_what_the_model_does(preset: str, overrides: Sequence[str]) -> None:
+    """Every stage on the model's own tensors, for two frames, in absolute and in smooth motion."""
+    model = model_of(preset, overrides)
+    before = copy.deepcopy(model.state_dict())
+    stages = FAMILY.chain(model).stages
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    oracle = FAMILY.oracle(model)
+    source, reference, *frames = (speckle(128, model.config.channels, seed) for seed in range(4))
+    oracle.set_source(source, reference)
+    for frame, control in zip(
+        frames, ({"relative": 0.0}, {"min_cutoff": 1.5, "beta": 10.0}), strict=True
+    ):
+        tensors = oracle.animate(frame, control)
         for stage in stages:
-            inputs = [torch.from_numpy(tensors[tensor.name]) for tensor in stage.inputs]
-            with torch.no_grad():
-                results = stage.module(*inputs)
-            results = [results] if isinstance(results, torch.Tensor) else results
+            results = stage.module(*(torch.from_numpy(tensors[t.name]) for t in stage.inputs))
             for tensor, result in zip(stage.outputs, results, strict=True):
                 wanted = tensors[tensor.name]
                 assert tensor.shape == tuple(result.shape) == wanted.shape, tensor.name
@@ -58,48 +59,11 @@ def compare(model: AnimationModel, stages: Sequence[StageModule], size: int, cha
                 assert np.abs(found - wanted).max() <= bound, (stage.name, tensor.name)
 
 
-@pytest.mark.parametrize(("preset", "overrides"), VARIANTS)
-def test_stages_compute_what_the_model_does(preset: str, overrides: Sequence[str]) -> None:
-    model = small_model(preset, overrides)
-    compare(model, build_stages(model), 128, model.config.channels)
-
-
-def test_no_stage_but_keypoints_takes_driving_pixels() -> None:
-    for stage in build_stages(small_model("ours-ptg")):
-        takes = {t.name for t in stage.inputs if t.dtype == "uint8"}
-        assert takes == {"keypoints": {"driving_frame"}, "source": {"source_image"}}.get(
-            stage.name, set()
-        )
-
-
-@pytest.mark.parametrize("preset", ["ours-ptg", "fomm"])
-def test_half_precision_is_for_convolutions_and_features(preset: str) -> None:
-    stages = build_stages(small_model(preset), "fp16")
-    kinds = {t.name: t.dtype for stage in stages for t in (*stage.inputs, *stage.outputs)}
-    half = {name for name, dtype in kinds.items() if dtype == "float16"}
-    assert half == {"source_feature"}
-    for stage in stages:
-        for module in stage.module.modules():
-            if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
-                assert module.weight.dtype == torch.float16
-            else:
-                assert all(x.dtype == torch.float32 for x in module.buffers(recurse=False))
-
-
-def test_the_model_is_left_alone() -> None:
-    model = small_model("ours-pt")
-    before = copy.deepcopy(model.state_dict())
-    build_stages(model, "fp16")
-    after = model.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[key], after[key]) for key in before)
-
-
 def test_rewrites_reach_their_layers() -> None:
     def split(module: nn.Module) -> int:
         return sum(isinstance(part, PhaseConv) for part in module.modules())
 
-    large = lively_checkpoint("ours-ptg", [*SMALL, "model.image_size=256"]).model()
+    large = model_of("ours-ptg", ["image_size=256"])
     fast = rewritten(large)
     # Of the hourglasses' five up blocks, those that read 32 and 16 pixels a side.
     assert split(fast.keypoint_detector) == split(fast.dense_motion) == 2
