@@ -43,8 +43,9 @@ def graphs() -> Callable[..., Graphs]:
 
     @functools.cache
     def make(preset: str, precision: Precision = "fp32", *overrides: str) -> Graphs:
-        model = lively_checkpoint(preset, overrides).model()
-        return Graphs(family_of(model.config).chain(model, precision).stages)
+        checkpoint = lively_checkpoint(preset, overrides)
+        family, names = family_of(checkpoint.config.model), checkpoint.supervised_names
+        return Graphs(family.chain(checkpoint.model(), precision, names).stages)
 
     return make
 
@@ -57,10 +58,8 @@ def bundles(
 
     @functools.cache
     def make(preset: str, precision: Precision = "fp32", *overrides: str) -> Path:
-        checkpoint, made = (
-            lively_checkpoint(preset, overrides),
-            graphs(preset, precision, *overrides),
-        )
+        checkpoint = lively_checkpoint(preset, overrides)
+        made = graphs(preset, precision, *overrides)
         config, out = checkpoint.config.model, tmp_path_factory.mktemp("exported") / "bundle"
         source, *driving = (speckle(config.image_size, config.channels, seed) for seed in range(3))
         with pytest.MonkeyPatch.context() as patch:
