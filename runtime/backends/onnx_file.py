@@ -39,18 +39,19 @@ def read_stage(bundle: Bundle, stage: StageFile) -> bytes:
     """
     content = bundle.read(stage.file)
     try:
-        if all(number != _MODEL_GRAPH for number, _ in _fields(memoryview(content))):
+        if not _check(memoryview(content), "Model", stage, ""):
             raise ValueError("it has no graph")
-        _check(memoryview(content), "Model", stage, "")
     except (IndexError, ValueError):
         raise BundleError(f"{stage.file} is not an ONNX file, or is damaged") from None
     return content
 
 
-def _check(data: memoryview, message: str, stage: StageFile, operator: str) -> None:
-    """Check a message and all below it; ValueError for a malformed one."""
-    refused = False
+def _check(data: memoryview, message: str, stage: StageFile, operator: str) -> bool:
+    """Check a message and all below it; ValueError for a malformed one. Returns whether a model has
+    a graph."""
+    refused = has_graph = False
     for number, value in _fields(data):
+        has_graph |= number == _MODEL_GRAPH
         if message == "Node" and number == _OP_TYPE and isinstance(value, memoryview):
             operator = bytes(value).decode(errors="replace")
             refused |= bytes(value) in _REFUSED  # any of them, should there be several
@@ -71,6 +72,7 @@ def _check(data: memoryview, message: str, stage: StageFile, operator: str) -> N
     for number, value in _fields(data):
         if number in _LEADS[message] and isinstance(value, memoryview):
             _check(value, _LEADS[message][number], stage, operator)
+    return has_graph
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -85,10 +87,11 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             value, position = _varint(data, position)
             yield key >> 3, value
             continue
-        length = {1: 8, 5: 4}.get(kind, 0)
         if kind == 2:
             length, position = _varint(data, position)
-        elif not length:
+        elif kind in (1, 5):
+            length = 8 if kind == 1 else 4
+        else:
             raise ValueError("unknown wire type")
         if length > len(data) - position:
             raise ValueError("a field reaches beyond the end")

@@ -236,7 +236,8 @@ class Chain:
         made = {tensor.name for stage in self.of_role("reference") for tensor in stage.outputs}
         seen = [tensor.name for stage in self.of_role("observe") for tensor in stage.outputs]
         pairs = [(name, REFERENCE + name.removeprefix(DRIVING)) for name in seen]
-        return [pair for pair in pairs if pair[1] in self.tensors().keys() - made]
+        copied = self.tensors().keys() - made
+        return [pair for pair in pairs if pair[1] in copied]
 
     def motions(self) -> tuple[Motion, ...]:
         """The kinds of motion that this chain can make."""

@@ -61,6 +61,9 @@ def field(number: int, content: bytes) -> bytes:
 
 # The field 13 (external_data) of a tensor, with a bit set beyond the 32 that protobuf keeps.
 HIDDEN = field(7, field(5, field(13 | 1 << 31, field(1, b"location"))))
+# A tensor that says "elsewhere" (data_location 1) and not where; a node of two operators.
+PLACELESS = field(7, field(5, b"\x70\x01"))
+TWICE = field(7, field(1, field(4, b"Loop") + field(4, b"Add")))
 BRANCHES = {"then_branch": in_graph(), "else_branch": in_graph()}
 ELSEWHERE, DAMAGED = "keeps data in another file", "damaged"
 
@@ -72,6 +75,8 @@ ELSEWHERE, DAMAGED = "keeps data in another file", "damaged"
         (model_of(constant(external())), ELSEWHERE),
         (model_of(sparse_initializer=[sparse()]), ELSEWHERE),
         (in_function(constant(external())), ELSEWHERE),
+        (PLACELESS, ELSEWHERE),
+        (TWICE, "'motion'"),
         (model_of(looped("Loop")), "'motion'.*'Loop'"),
         (in_function(looped("Scan")), "'motion'.*'Scan'"),
         (model_of(looped("If", **BRANCHES)), "'motion'.*'If'"),
