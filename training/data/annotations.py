@@ -41,6 +41,7 @@ def read_keypoints(
             that is neither 0 nor 1, a row given twice.
     """
     found: dict[str, Labels] = {}
+    places = {video: {file: i for i, file in enumerate(videos[video] or ())} for video in videos}
     for line, row in read_table(path, COLUMNS):
         where = f"{path}:{line}"
         video, text, name = row["video"], row["frame"], row["keypoint"]
@@ -50,11 +51,11 @@ def read_keypoints(
         if files is None and not re.fullmatch("[0-9]{1,9}", text):
             hint = "frames of a video are counted from 0; file names are for folders of frames"
             raise InputError(f"{where}: frame {text[:40]!r} is not an index", hint)
-        if files is not None and text not in files:
+        if files is not None and text not in places[video]:
             raise InputError(f"{where}: there is no frame {text!r}", spelling_hint(text, files))
         if not is_name(name):
             raise InputError(f"{where}: keypoint is {name[:40]!r}", NAME_HINT)
-        frame = int(text) if files is None else files.index(text)
+        frame = int(text) if files is None else places[video][text]
         points = found.setdefault(video, {}).setdefault(frame, {})
         if name in points:
             fault = f"{where}: {name!r} of frame {text} of {video!r} is given twice"
