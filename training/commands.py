@@ -67,7 +67,8 @@ def train_command(args: argparse.Namespace) -> int:
     from ..runtime.support.progress import progress
     from .checkpoint import record
     from .config import load_config
-    from .data.dataset import find_clips, load_clip
+    from .data.clip_frames import load_clip
+    from .data.dataset import find_clips
     from .data.pairs import PairSampler, prefetched
     from .loop import train
     from .models.families import family_of

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...runtime.support.errors import InputError
 from ..config import DataConfig, LossConfig
 from .batch import FlowWeights, PairBatch, flow_weights
-from .dataset import ClipFrames
+from .clip_frames import ClipFrames
 from .flow import exact_flow, has_content, measured_flow
 from .transforms import IDENTITY, PlaneMap, other_looks, random_bend, similarity, tone_curve
 

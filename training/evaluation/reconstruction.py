@@ -17,7 +17,8 @@ import numpy as np
 
 from ...runtime.compose import MOST_SIDE
 from ...runtime.media.video import open_source
-from ..data.dataset import Clip, ClipFrames
+from ..data.clip_frames import ClipFrames
+from ..data.dataset import Clip
 from . import metrics
 from .candidate import Candidate
 from .comparison import compare

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..data.dataset import ClipFrames
+from ..data.clip_frames import ClipFrames
 from ..data.flow import sampled
 from .candidate import Candidate
 from .ground_truth.fields import carried

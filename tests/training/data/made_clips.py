@@ -14,7 +14,8 @@ from sonomime.runtime.media.frames import Letterbox
 from sonomime.training.config import DataConfig
 from sonomime.training.coordinates import pixels_to_points
 from sonomime.training.data.batch import PairBatch
-from sonomime.training.data.dataset import Clip, ClipFrames
+from sonomime.training.data.clip_frames import ClipFrames
+from sonomime.training.data.dataset import Clip
 from sonomime.training.data.pairs import PairSampler
 
 SIZE = 64

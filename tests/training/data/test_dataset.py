@@ -8,7 +8,8 @@ import pytest
 
 from sonomime.runtime.media.frames import Crop
 from sonomime.runtime.support.errors import InputError
-from sonomime.training.data.dataset import find_clips, load_clip
+from sonomime.training.data.clip_frames import load_clip
+from sonomime.training.data.dataset import find_clips
 
 from .conftest import A, B
 from .written_clips import frames, write_clips, write_folder, write_video

@@ -16,8 +16,9 @@ import pytest
 
 from sonomime.runtime.media.frames import Crop
 from sonomime.runtime.support.errors import InputError
-from sonomime.training.data import frame_cache
-from sonomime.training.data.dataset import ClipFrames, find_clips, load_clip
+from sonomime.training.data import clip_frames
+from sonomime.training.data.clip_frames import ClipFrames, load_clip
+from sonomime.training.data.dataset import find_clips
 
 from .written_clips import write_clips, write_folder
 
@@ -81,8 +82,8 @@ def test_displacement_follows_the_crop(tmp_path: Path) -> None:
 
 def test_the_cache_follows_clip_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path)
-    opened = Mock(wraps=frame_cache.read_fields)
-    monkeypatch.setattr(frame_cache, "read_fields", opened)
+    opened = Mock(wraps=clip_frames.read_fields)
+    monkeypatch.setattr(clip_frames, "read_fields", opened)
     first = load(tmp_path).displacement
     np.testing.assert_array_equal(load(tmp_path).displacement, first)
     assert first is not None and opened.call_count == 1

@@ -13,9 +13,10 @@ import pytest
 from sonomime.runtime.media.frames import Crop, Letterbox
 from sonomime.runtime.support.errors import InputError
 from sonomime.training.coordinates import points_to_pixels
-from sonomime.training.data import frame_cache
+from sonomime.training.data import clip_frames
 from sonomime.training.data.annotations import Labels, place_keypoints, read_keypoints
-from sonomime.training.data.dataset import Clip, ClipFrames, find_clips, load_clip
+from sonomime.training.data.clip_frames import ClipFrames, load_clip
+from sonomime.training.data.dataset import Clip, find_clips
 
 from .written_clips import H, W, frames, write_folder, write_keypoints, write_video
 
@@ -178,8 +179,8 @@ def test_the_cache_is_used_and_follows_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_video(tmp_path / "v.mkv", frames(3))
-    opened = Mock(wraps=frame_cache.open_source)
-    monkeypatch.setattr(frame_cache, "open_source", opened)
+    opened = Mock(wraps=clip_frames.open_source)
+    monkeypatch.setattr(clip_frames, "open_source", opened)
     first = load(path).frames
     np.testing.assert_array_equal(load(path).frames, first)
     assert opened.call_count == 1

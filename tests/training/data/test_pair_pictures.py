@@ -13,7 +13,7 @@ from sonomime.training.config import DataConfig, LossConfig
 from sonomime.training.coordinates import points_to_pixels
 from sonomime.training.data import pairs as pairs_module
 from sonomime.training.data.batch import PairBatch
-from sonomime.training.data.dataset import ClipFrames
+from sonomime.training.data.clip_frames import ClipFrames
 from sonomime.training.data.pairs import PairSampler
 from sonomime.training.models.geometry import warp
 

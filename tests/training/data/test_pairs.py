@@ -12,7 +12,7 @@ import torch
 from sonomime.runtime.support.errors import InputError
 from sonomime.training.config import DataConfig
 from sonomime.training.data.batch import PairBatch
-from sonomime.training.data.dataset import ClipFrames
+from sonomime.training.data.clip_frames import ClipFrames
 from sonomime.training.data.pairs import AHEAD, PairSampler, prefetched
 
 from .made_clips import PLAIN, SIZE, assert_same, draw, flat, make_clip, smooth

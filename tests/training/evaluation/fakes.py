@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.media.sinks import open_sink
-from sonomime.training.data.dataset import Clip, ClipFrames, find_clips
+from sonomime.training.data.clip_frames import ClipFrames
+from sonomime.training.data.dataset import Clip, find_clips
 from sonomime.training.evaluation.candidate import Candidate
 from sonomime.training.evaluation.ground_truth.readers import Pair, read_pair, read_pairs
 from sonomime.training.evaluation.loop import Case

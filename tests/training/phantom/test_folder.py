@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from sonomime.cli import main
 from sonomime.runtime.media.video import open_source
 from sonomime.runtime.support.errors import ConfigError, OutputError
-from sonomime.training.data.dataset import find_clips, load_clip
+from sonomime.training.data.clip_frames import load_clip
+from sonomime.training.data.dataset import find_clips
 from sonomime.training.phantom.body import Body
 from sonomime.training.phantom.generate import (
     Made,
