@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from sonomime.training.checkpoint import Checkpoint, load_checkpoint
 from sonomime.training.config import Config, load_config
 from sonomime.training.data.batch import PairBatch
+from sonomime.training.loop import train
 from sonomime.training.trainer import Trainer
 
 SIZE = 64
@@ -88,8 +93,21 @@ def make(run: Path, settings: Config) -> Trainer:
     return Trainer(settings, batch, run, ["bladder_neck"], [{"name": "noise"}])
 
 
-def silent(line: str) -> None:
-    """Report nowhere."""
+def trained(trainer: Trainer, resume: bool = False, start: Path | None = None) -> Checkpoint:
+    """What a whole run of the trainer saves."""
+    return load_checkpoint(train(trainer, resume, None, print, start))
+
+
+@contextmanager
+def full_after(size: int) -> Iterator[None]:
+    """Files cannot grow above this size, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def logged(run: Path) -> list[dict[str, Any]]:

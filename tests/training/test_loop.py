@@ -31,7 +31,7 @@ from sonomime.training.loop import (
 )
 from sonomime.training.trainer import Trainer
 
-from .small_runs import SIZE, batch, config, logged, make, silent
+from .small_runs import SIZE, batch, config, logged, make, trained
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -65,7 +65,7 @@ def test_two_runs_of_two_steps_are_one_of_four(preset: str, precision: str, tmp_
     def run(name: str, steps: int) -> Any:
         overrides = (f"train.precision={precision}", f"train.max_steps={steps}")
         trainer = make(tmp_path / name, config(*overrides, preset=preset))
-        return load_checkpoint(train(trainer, True, None, silent))
+        return trained(trainer, resume=True)
 
     whole, first, parts = run("whole", 4), run("parts", 2), run("parts", 4)
     assert whole.step == parts.step == 4
@@ -119,7 +119,7 @@ def test_one_slow_step_does_not_end_a_run_and_no_time_still_leaves_a_checkpoint(
     trainer = make(tmp_path, config())
     trainer.forward_seconds.extend([1.0, 1.0, 70.0])
     assert trainer.seconds_to_estimate() == trainer.batches_to_estimate() * 1.0 > 0
-    assert load_checkpoint(train(trainer, False, 0.0, silent)).step == 0
+    assert load_checkpoint(train(trainer, False, 0.0, print)).step == 0
 
 
 def test_a_run_is_overwritten_by_nothing_but_its_own_later_steps(tmp_path: Path) -> None:
@@ -133,7 +133,8 @@ def test_a_run_is_overwritten_by_nothing_but_its_own_later_steps(tmp_path: Path)
         finally:
             assert trainer.step in (steps, 0)
 
-    path = run(resume=True)
+    with ThreadPoolExecutor(1) as pool:  # any thread may train
+        path = pool.submit(run, resume=True).result()
     assert "checkpoint.pt" in said[0]  # there was none to resume
     before = path.stat().st_mtime_ns
     with pytest.raises(OutputError) as error:
@@ -198,13 +199,6 @@ def test_nohup_is_respected() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_any_thread_may_train(tmp_path: Path) -> None:
-    trainer = make(tmp_path, config("train.max_steps=1", preset="lite"))
-    with ThreadPoolExecutor(1) as pool:
-        path = pool.submit(train, trainer, False, None, silent).result()
-    assert load_checkpoint(path).step == 1
-
-
 def test_numbers_next_to_zero_are_zero_in_training_alone() -> None:
     smallest = torch.tensor(1e-40)
     with without_denormals():
@@ -266,21 +260,15 @@ def test_measuring_is_fair_and_short(
     assert not any(left.values())
 
 
-def test_a_run_is_the_same_whether_measured_or_not(
+def test_measuring_changes_nothing(
     tmp_path: Path, unset: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, looked = config("train.max_steps=3", preset="lite"), []
-    plain = train(make(tmp_path / "plain", settings), False, None, silent)
-
-    def slow_with_two(trainer: Trainer, every: int) -> dict[int, float]:
-        looked.append(step_seconds(trainer, every))
-        return {1: 1.0, every: 2.0}
-
     monkeypatch.setattr(loop, "ROUNDS", 1)
-    monkeypatch.setattr(loop, "step_seconds", slow_with_two)
-    trainer = make(tmp_path / "measured", settings)
-    torch.set_num_threads(2)
-    other = train(trainer, False, None, silent)
-    assert looked[0].keys() == {1, 2} and min(looked[0].values()) > 0
-    one, two = load_checkpoint(plain).weights, load_checkpoint(other).weights
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    plain, measured = (make(tmp_path, config(preset="lite")) for _ in range(2))
+    found = step_seconds(measured, 2)
+    assert found.keys() == {1, 2} and min(found.values()) > 0
+    torch.set_num_threads(1)
+    for trainer in (plain, measured):
+        trainer.train_step()
+    one, other = plain.model.state_dict(), measured.model.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
