@@ -184,7 +184,9 @@ def _unsupported(path: Path) -> str | None:
     except UnsupportedFormat as error:
         return error.message
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(
+            f"cannot read {path}: {error.strerror or error}", "is it there?"
+        ) from error
     return None
 
 

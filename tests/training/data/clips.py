@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,10 +10,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.media.sinks import open_sink
+from sonomime.runtime.support.errors import InputError
 from sonomime.training.config import DataConfig
 from sonomime.training.coordinates import pixels_to_points
 from sonomime.training.data.batch import PairBatch
@@ -53,6 +55,14 @@ def write_table(path: Path, *rows: str) -> Path:
     header = "clip,subject,group,split,crop" if of_clips else "video,frame,keypoint,x,y,visible"
     path.write_text("\n".join([header, *rows, ""]), encoding="utf-8")
     return path
+
+
+def refused(use: Callable[[], object], *named: str) -> None:
+    """What is wrong with the user's files is said, with a hint, in these words."""
+    with pytest.raises(InputError) as caught:
+        use()
+    said = f"{caught.value.message}\n{caught.value.hint}"
+    assert caught.value.hint and [word for word in named if word not in said] == []
 
 
 # -- made ------------------------------------------------------------------------------------------
