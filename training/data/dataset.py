@@ -184,9 +184,8 @@ def _unsupported(path: Path) -> str | None:
     except UnsupportedFormat as error:
         return error.message
     except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror or error}", "is it there?"
-        ) from error
+        fault = f"cannot read {path}: {error.strerror or error}"
+        raise InputError(fault, "check the path and its permissions") from error
     return None
 
 
