@@ -131,7 +131,7 @@ def test_a_run_is_overwritten_by_nothing_but_its_own_later_steps(tmp_path: Path)
         path = pool.submit(run, resume=True).result()
     assert "checkpoint.pt" in said[0]  # there was none to resume
     before = path.stat().st_mtime_ns
-    with pytest.raises(OutputError, match="checkpoint.pt"):
+    with pytest.raises(OutputError, match=r"checkpoint\.pt"):
         run(resume=False)
     assert run(resume=True).stat().st_mtime_ns == before
     said.clear()

@@ -38,14 +38,12 @@ class ClipFrames:
     indices: NDArray[np.int64]  # (T,), the frames' numbers in the file (repeats are missing)
     points: NDArray[np.float32]  # (T, P, 2) half_pixel points, zero where not visible
     visible: NDArray[np.bool_]  # (T, P): labelled, visible and inside the crop
-    keypoint_names: tuple[str, ...]  # the P names
+    absent: NDArray[np.bool_]  # (T, P): the label says not visible, or it lies outside the crop
     letterbox: Letterbox  # where the cropped image lies in the frame
     #: (T, S/4, S/4, 2), memory-mapped: exact, in half_pixel points, from each frame to the file's
     #: first; None where it is not known.
     displacement: NDArray[np.float32] | None = None
     sector: NDArray[np.bool_] | None = None  # (S/4, S/4), cells where the displacement is valid
-    #: (T, P): the label says that it is not visible, or it lies outside the crop. None: nowhere.
-    absent: NDArray[np.bool_] | None = None
     decoded: int = 0  # how many frames the file has, repeats included
 
     def __len__(self) -> int:
@@ -89,7 +87,7 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
             absent[t] = np.array([name in labels for name in names], np.bool_) & ~visible[t]
     known = fields or (None, None)
     return ClipFrames(
-        clip, frames, indices, points, visible, names, box, *known, absent, decoded=len(kept)
+        clip, frames, indices, points, visible, absent, box, *known, decoded=len(kept)
     )
 
 

@@ -41,12 +41,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipList:
-    """What :func:`find_clips` found: clips to use, (clip, reason) left out, warnings, keypoints."""
+    """What :func:`find_clips` found: clips to use, (clip, reason) left out, warnings."""
 
     clips: list[Clip]
     unsupported: list[tuple[Clip, str]]
     warnings: list[str]
-    keypoint_names: tuple[str, ...]
 
 
 def find_clips(
@@ -72,7 +71,7 @@ def find_clips(
             shown, hint = f" of the split {split!r}", f"splits there: {', '.join(splits)}"
         raise InputError(f"no clip{shown} in {', '.join(map(str, folders)) or 'no folder'}", hint)
     names = tuple(sorted({name for clip in clips for name in clip.keypoint_names}))
-    result = ClipList([], [], warnings, names)
+    result = ClipList([], [], warnings)
     for clip in _unique(clips):
         clip = replace(clip, keypoint_names=names, crop=clip.crop if crop is None else crop)
         if reason := _unsupported(clip.path):

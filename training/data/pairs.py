@@ -164,13 +164,13 @@ class PairSampler:
     ) -> tuple[FloatArray, FloatArray, Mask, Mask]:
         """A frame through a map, its points, which of them are visible, which are absent: also
         those that leave the frame."""
-        image, seen, absent = np.asarray(clip.frames[t]), clip.visible[t], clip.absent
+        image, seen = np.asarray(clip.frames[t]), clip.visible[t]
         image = image if map_ is IDENTITY else map_.apply(image)
         points = map_.carry(clip.points[t].astype(np.float64)).astype(np.float32)
         inside = seen & (np.abs(points) <= 1).all(axis=-1)
         points[~inside] = 0
-        known = self._never[clip.clip.group] | (seen & ~inside)
-        return tone[image], points, inside, known if absent is None else known | absent[t]
+        absent = self._never[clip.clip.group] | (seen & ~inside) | clip.absent[t]
+        return tone[image], points, inside, absent
 
 
 def _one_of(items: Sequence[Any], rng: np.random.Generator) -> Any:

@@ -62,7 +62,7 @@ def reconstruct(
         driving=pictures,
         truth=pictures,
         mask=clip_mask(pictures),
-        names=clip.keypoint_names,
+        names=clip.clip.keypoint_names,
         start=labels[middle],
         points=labels,
     )

@@ -75,7 +75,7 @@ def follow(
         "frames": len(labelled),
         "driven": len(numbers),
         "errors": errors,
-        "points": by_landmark(clip.keypoint_names, places, true[numbers]),
+        "points": by_landmark(clip.clip.keypoint_names, places, true[numbers]),
         "lost": finite_mean(lost),
         "share": shares(errors),
     }

@@ -85,9 +85,8 @@ def make_clip(
     points = np.zeros((count, 0, 2)) if points is None else points
     visible = np.ones(points.shape[:2], np.bool_) if visible is None else visible
     clip, box = Clip(name, Path(name), subject or name, group, "train"), Letterbox.fit(1, 1, size)
-    names = tuple(f"k{i}" for i in range(points.shape[1]))
     images, points = frames.astype(np.uint8), points.astype(np.float32)
-    return ClipFrames(clip, images, np.arange(count), points, visible, names, box)
+    return ClipFrames(clip, images, np.arange(count), points, visible, visible & False, box)
 
 
 def flat(levels: Sequence[int], **kwargs: Any) -> ClipFrames:

@@ -22,7 +22,7 @@ def test_clips_are_found_by_split(dataset: Path) -> None:
     a, b = found.clips
     assert (a.name, a.subject, a.group, a.split) == ("clips/a.mkv", "s1", "lung", "train")
     assert (a.crop, b.name, b.crop) == (None, "clips/b", Crop(4, 2, 30, 28))
-    assert (found.warnings, found.keypoint_names) == ([], ())
+    assert (found.warnings, a.keypoint_names) == ([], ())
     crop = Crop(0, 0, 20, 20)
     assert {clip.crop for clip in find_clips([dataset], crop=crop).clips} == {crop}
     assert names(dataset, split="test") == ["clips/b"]

@@ -98,14 +98,13 @@ def test_keypoints_are_placed_and_partly_labelled_clips_are_fine(dataset: Path) 
         "clips/b,f1.png,edge,20,16,1",
         "clips/b,f1.png,neck,1,1,1",  # outside the crop
     )
-    assert a.keypoint_names == b.keypoint_names == ("edge", "neck")
+    assert a.clip.keypoint_names == b.clip.keypoint_names == ("edge", "neck")
     assert a.visible.tolist() == [[False] * 2, [False] * 2, [False, True], [False] * 2]
     np.testing.assert_allclose(points_to_pixels(a.points[2, 1], W), [10, 12 + 4], atol=1e-5)
     assert b.visible.tolist() == [[False] * 2, [True, False], [False] * 2]
     scale = 40 / 30  # 30 x 28 in a square of 40, at y = (40 - 37) // 2
     expected = [(16 + 0.5) * scale - 0.5, 1 + (14 + 0.5) * 37 / 28 - 0.5]
     np.testing.assert_allclose(points_to_pixels(b.points[1, 0], W), expected, atol=1e-5)
-    assert a.absent is not None and b.absent is not None
     assert a.absent.tolist() == [[False] * 2, [False] * 2, [True, False], [False] * 2]
     assert b.absent.tolist() == [[False] * 2, [False, True], [False] * 2]  # cropped away
     assert not a.points[~a.visible].any() and not b.points[~b.visible].any()

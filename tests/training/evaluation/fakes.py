@@ -64,7 +64,7 @@ def clip_of(frames: Image) -> ClipFrames:
     clip = Clip("a.mp4", Path("a.mp4"), "a", "lung", "test")
     points, visible = np.zeros((count, 0, 2), np.float32), np.zeros((count, 0), np.bool_)
     box = Letterbox.fit(size, size, size)
-    return ClipFrames(clip, frames, np.arange(count), points, visible, (), box)
+    return ClipFrames(clip, frames, np.arange(count), points, visible, visible, box)
 
 
 def displacement(subject: int) -> NDArray[np.float32]:

@@ -189,7 +189,7 @@ def test_it_is_a_dataset_that_trains(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     found = find_clips([phantom])
     assert (len(found.clips), found.warnings, found.unsupported) == (10, [], [])
-    assert found.keypoint_names == ("bladder_neck", "symphysis")
+    assert found.clips[0].keypoint_names == ("bladder_neck", "symphysis")
     clip = load_clip(found.clips[0], 256, 1)
     assert len(clip) == 2 and clip.visible.all()
     assert found.clips[0].displacement == phantom / "displacement" / "pelvic3-000.npz"
