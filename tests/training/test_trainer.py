@@ -122,11 +122,6 @@ def weights_of(settings: Config) -> dict[str, torch.Tensor]:
 def test_a_run_begins_with_the_weights_and_keeps_the_record(tmp_path: Path) -> None:
     weights, run = weights_of(ONE_STEP), tmp_path / "run"
     Checkpoint(ONE_STEP, 9, weights, ["neck"], [{"name": "first"}]).save(tmp_path / "old.pt")
-    trainer = Trainer(ONE_STEP, batch, run, [], [{"name": "mine"}])
-    trainer.start_from(load_checkpoint(tmp_path / "old.pt"))
-    for model in (trainer.model, trainer.ema):
-        assert all(torch.equal(value, weights[k]) for k, value in model.state_dict().items())
-    assert trainer.step == 0
     said: list[str] = []
     for steps in (1, 2):  # the second time it resumes with its own weights
         longer = config(f"train.max_steps={steps}", preset="ours-p")

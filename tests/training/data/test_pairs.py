@@ -17,6 +17,7 @@ from sonomime.training.data import pairs as pairs_module
 from sonomime.training.data.batch import PairBatch
 from sonomime.training.data.clip_frames import ClipFrames
 from sonomime.training.data.pairs import AHEAD, PairSampler, prefetched
+from sonomime.training.data.transforms import random_bend
 from sonomime.training.models.geometry import warp
 
 from .clips import MOVED, PLAIN, SIZE, assert_same, draw, flat, make_clip, point_grid, smooth
@@ -211,25 +212,20 @@ def test_only_bends_get_other_looks(change: dict[str, float]) -> None:
 
 
 def moving(count: int = 6, size: int = 128) -> ClipFrames:
-    """Tissue that shifts, turns, stretches and bends, and its exact displacement."""
+    """Tissue that bends otherwise in each frame, and its exact displacement."""
 
-    def place(t: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-        grid, angle = point_grid(side), 0.04 * t
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        bend = 0.012 * t * np.sin(4 * grid[..., ::-1] + 1)
-        return grid, grid @ turn.T * [1 + 0.02 * t, 1 - 0.01 * t] + [0.02 * t, 0] + bend
+    def places(side: int) -> np.ndarray:
+        """Which tissue each frame shows at the centres of a grid of cells."""
+        grid = point_grid(side).reshape(-1, 2)
+        bends = [random_bend(np.random.default_rng(seed)) for seed in range(count)]
+        return np.stack([bend.read(grid).reshape(side, side, 2) for bend in bends])
 
-    def picture(points: np.ndarray) -> np.ndarray:
-        x, y = points[..., 0], points[..., 1]
-        waves = 35 * np.sin(9 * x + 4 * y) + 30 * np.cos(11 * y - 3 * x) + 20 * np.sin(7 * x)
-        return np.round(128 + waves)
-
-    clip = make_clip(np.stack([picture(place(t, size)[1]) for t in range(count)]), name="moving")
-    fields = [place(t, size // 4) for t in range(count)]
-    displacement = np.stack([to - at for at, to in fields]).astype(np.float32)
-    displacement -= displacement[:1]
+    x, y = np.moveaxis(places(size), -1, 0)
+    waves = 35 * np.sin(9 * x + 4 * y) + 30 * np.cos(11 * y - 3 * x) + 20 * np.sin(7 * x)
+    displacement = (places(size // 4) - point_grid(size // 4)).astype(np.float32)
     sector = np.zeros((size // 4, size // 4), np.bool_)
     sector[2:-3, 4:-2] = True
+    clip = make_clip(np.round(128 + waves), name="moving")
     return replace(clip, displacement=displacement, sector=sector)
 
 
