@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,14 +17,12 @@ from ..runtime.support.errors import CheckpointError, ConfigError
 from ..runtime.support.progress import progress
 from .checkpoint import Checkpoint
 from .config import Config, settings
-from .data.batch import PairBatch
+from .data.batch import PairBatch, Sampler
 from .logbook import picture_grid
 from .models import image_losses
 from .models.base import StepResult
 from .models.discriminator import Discriminator
 from .models.families import family_of
-
-Sampler = Callable[[int], PairBatch]  # a pure function of the step, so that resuming is exact
 
 #: Model settings that have no weights: `--from` may change them.
 FREE_ON_START = {"model.matcher.stiff"}

@@ -54,35 +54,21 @@ def config(*overrides: str, preset: str = "ours-ptg") -> Config:
     return load_config(preset, (*(LITE if preset == "lite" else KEYPOINTS), *overrides))
 
 
-def batch(step: int) -> PairBatch:
+def batch(step: int, labels: int = 1) -> PairBatch:
     """Two pairs; one is a bend. The second frames have no label."""
     random = torch.Generator().manual_seed(step)
     images = [torch.rand(2, 1, SIZE, SIZE, generator=random) for _ in range(2)]
-    points = [torch.rand(2, 1, 2, generator=random) - 0.5 for _ in range(2)]
-    seen = torch.tensor([[True], [False]])
+    points = [torch.rand(2, labels, 2, generator=random) - 0.5 for _ in range(2)]
+    seen = torch.tensor([[True], [False]]).expand(2, labels)
     flow = torch.rand(2, SIZE // 4, SIZE // 4, 2, generator=random) * 2 - 1
     valid = torch.rand(2, SIZE // 4, SIZE // 4, generator=random) < 0.7
     bent = torch.tensor([True, False])
     return PairBatch(*images, *points, seen, seen, flow, valid, bent, bent, ~seen, ~seen)
 
 
-def pairs_of(
-    source: torch.Tensor, driving: torch.Tensor, labels: int = 0, seen: bool = False
-) -> PairBatch:
-    """Pairs of real frames without flow, whose labels are seen or not."""
-    points = torch.zeros(len(source), labels, 2)
-    visible = torch.full((len(source), labels), seen)
-    real = torch.zeros(len(source), dtype=torch.bool)
-    none = [None] * 3
-    absent = visible & False
-    return PairBatch(source, driving, points, points, visible, visible, *none, real, absent, absent)
-
-
 def unlabelled(step: int) -> PairBatch:
-    """The same as `batch`, without a label."""
-    source, driving, *_, flow, valid, exact, bent, _, _ = batch(step)
-    known = {"flow": flow, "flow_valid": valid, "flow_exact": exact, "bent": bent}
-    return pairs_of(source, driving)._replace(**known)
+    """Such pairs without a label."""
+    return batch(step, labels=0)
 
 
 def make(run: Path, settings: Config) -> Trainer:

@@ -22,13 +22,7 @@ from sonomime.training import loop
 from sonomime.training import trainer as trainer_module
 from sonomime.training.checkpoint import load_checkpoint
 from sonomime.training.data.batch import PairBatch
-from sonomime.training.loop import (
-    quicker_threads,
-    step_seconds,
-    stop_signals,
-    train,
-    without_denormals,
-)
+from sonomime.training.loop import quicker_threads, step_seconds, stop_signals, train
 from sonomime.training.trainer import Trainer
 
 from .small_runs import SIZE, batch, config, logged, make, trained
@@ -192,11 +186,11 @@ def test_nohup_is_respected() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_numbers_next_to_zero_are_zero_in_training_alone() -> None:
-    smallest = torch.tensor(1e-40)
-    with without_denormals():
-        assert smallest * 1.0 == 0
-    assert smallest * 1.0 > 0
+def test_numbers_next_to_zero_are_zero_in_training_alone(tmp_path: Path) -> None:
+    smallest, found = torch.tensor(1e-40), []
+    trainer = make(tmp_path, config("train.max_steps=1", preset="lite"))
+    train(trainer, False, None, lambda line: found.append(bool(smallest * 1.0 > 0)))
+    assert found == [False, True]  # after the step, after the run
 
 
 # -- threads ---------------------------------------------------------------------------------------

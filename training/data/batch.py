@@ -36,6 +36,9 @@ class PairBatch(NamedTuple):
         return PairBatch(*(tensor if tensor is None else change(tensor) for tensor in self))
 
 
+Sampler = Callable[[int], PairBatch]  # a pure function of the step, so that resuming is exact
+
+
 def flow_weights(loss: LossConfig, step: int) -> tuple[float, float]:
     """Weights of the flow loss where the flow is measured, and where it is exact: it leads at first
     and decays to 0 at ``flow_until``; where it is exact at least ``flow_exact`` remains."""

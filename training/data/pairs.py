@@ -5,7 +5,7 @@ Nothing is remembered between batches, so a resumed run draws what an unbroken o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...runtime.support.errors import InputError
 from ..config import DataConfig, LossConfig
-from .batch import PairBatch, flow_weights
+from .batch import PairBatch, Sampler, flow_weights
 from .clip_frames import ClipFrames
 from .flow import exact_flow, has_content, measured_flow
 from .transforms import IDENTITY, PlaneMap, other_looks, random_bend, similarity, tone_curve
@@ -25,7 +25,6 @@ AHEAD = 2  # batches that are prepared
 
 FloatArray = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-Sampler = Callable[[int], PairBatch]
 
 
 class PairSampler:
