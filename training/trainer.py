@@ -218,7 +218,7 @@ class Trainer:
         differing = {key for key in self._differing(checkpoint) if key.startswith("model.")}
         of_labels = {key for key in differing if name and key.startswith(f"model.{name}.")}
         if others := differing - of_labels - FREE_ON_START:
-            fault = f"cannot start from this: different there: {', '.join(sorted(others))}"
+            fault = f"cannot start: different in the checkpoint: {', '.join(sorted(others))}"
             raise ConfigError(fault, "give the settings of the checkpoint's model with --set")
         fresh = bool(of_labels or (name and mine not in ([], known)))
 
@@ -226,7 +226,7 @@ class Trainer:
         if fresh:
             weights = {k: v for k, v in weights.items() if not k.startswith(f"{name}.")}
             own = self.model.state_dict().items()
-            weights |= {k: v.clone() for k, v in own if k.startswith(f"{name}.")}
+            weights |= {k: v for k, v in own if k.startswith(f"{name}.")}
         try:
             for model in (self.model, self.ema):
                 model.load_state_dict(weights)

@@ -147,19 +147,13 @@ def test_weights_or_a_model_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         trainer.start_from(Checkpoint(ONE_STEP, 9, weights))
 
 
-def lite(settings: str, *more: str) -> Config:
-    """A model with these settings of its landmarks."""
-    own = [f"model.landmarks.{each}" for each in settings.split()]
-    return config(*own, *more, preset="lite")
-
-
 @pytest.mark.parametrize(
     ("old", "new", "mine", "kept", "names"),
     [
         (0, "count=2", "apex neck", False, "apex neck"),
         (2, "count=1", "other", False, "other"),
         (2, "count=2", "one other", False, "one other"),
-        (2, "count=2 width=16", "apex neck", False, "apex neck"),
+        (2, "count=2, width=16", "apex neck", False, "apex neck"),
         (2, "count=2", "", True, "apex neck"),
         (2, "count=0", "", None, ""),
     ],
@@ -167,9 +161,10 @@ def lite(settings: str, *more: str) -> Config:
 def test_landmarks_that_differ_begin_untrained(
     tmp_path: Path, old: int, new: str, mine: str, kept: bool | None, names: str
 ) -> None:
-    theirs = lite(f"count={old}")
+    theirs = config(f"model.landmarks={{count={old}}}", preset="lite")
     weights = weights_of(theirs)
-    ours = lite(new, "model.matcher.stiff=8")  # which has no weights
+    free = "model.matcher.stiff=8"  # which has no weights
+    ours = config(f"model.landmarks={{{new}}}", free, preset="lite")
     trainer = Trainer(ours, unlabelled, tmp_path / "run", mine.split(), [])
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     said = trainer.start_from(Checkpoint(theirs, 9, weights, ["apex", "neck"][:old]))
