@@ -43,6 +43,7 @@ def test_frames_are_loaded_cropped_and_letterboxed(tmp_path: Path) -> None:
     assert loaded.points.shape == (3, 0, 2)
     assert load(path, 32, crop, channels=3).frames.shape == (3, 32, 32, 3)
     refused(lambda: load(path, 32, Crop(0, 0, 99, 9)), "v.mkv")
+    refused(lambda: load(tmp_path / "gone.mkv"), "gone.mkv")
 
 
 def test_folders_are_read_in_natural_order(tmp_path: Path) -> None:
