@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,8 @@ from .weights_file import read_weights_only
 
 FORMAT = 1
 
-#: Settings that are gone, with the value under which a model is the same without them.
+#: Settings that are gone, with the value under which a model is the same without them: an older
+#: checkpoint that has this value is read.
 RETIRED: dict[tuple[str, ...], Any] = {
     ("model", "keypoints", "unshuffle"): 1,
     ("model", "motion", "occlusion_maps"): 1,
@@ -87,7 +87,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         fault = f"{path}: not a sonomime checkpoint of format {FORMAT}"
         raise CheckpointError(fault, "for FOMM's use `sonomime import-fomm`")
     try:
-        config = config_from_dict(_without_retired(payload["config"]))
+        for (*sections, name), neutral in RETIRED.items():
+            held = payload["config"]
+            for section in sections:
+                held = held.get(section, {})
+            if held.get(name) == neutral:
+                del held[name]
+        config = config_from_dict(payload["config"])
         check(config)
         weights = {_text(name): tensor for name, tensor in payload["weights"].items()}
         # A few stored bytes can pose as a tensor of any size, by strides of 0.
@@ -101,18 +107,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         fault = f"{path}: not a whole checkpoint ({type(error).__name__}: {error})"
         hint = "another version of sonomime may have written it: train or import it again"
         raise CheckpointError(fault, hint) from error
-
-
-def _without_retired(config: Any) -> Any:
-    """A configuration that an older version may have written, without settings that are gone."""
-    table = copy.deepcopy(config)
-    for (*sections, name), neutral in RETIRED.items():
-        held = table
-        for section in sections:
-            held = held.get(section, {})
-        if held.get(name) == neutral:
-            del held[name]
-    return table
 
 
 def _text(value: Any) -> str:

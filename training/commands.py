@@ -67,7 +67,8 @@ def train_command(args: argparse.Namespace) -> int:
     from ..runtime.support.progress import progress
     from .checkpoint import record
     from .config import load_config
-    from .data.dataset import find_clips, load_clip
+    from .data.clip_frames import load_clip
+    from .data.dataset import find_clips
     from .data.pairs import PairSampler, prefetched
     from .loop import train
     from .models.families import family_of
@@ -92,7 +93,7 @@ def train_command(args: argparse.Namespace) -> int:
     for name, reason in left_out:
         _say(f"left out: {name}: {reason}")
     labelled = any(clip.visible.any() for clip in clips)
-    names = list(found.keypoint_names) if labelled else []
+    names = list(clips[0].clip.keypoint_names) if labelled else []
     config = family.with_labels(config, names)
     names = names if family.labels(config.model) else []
     sampler = PairSampler(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,14 @@ class Logbook:
                     file.unlink()
             if step > 0 and self.path.exists():
                 kept = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        for number, line in enumerate(kept):
+
+        def is_kept(line: str) -> bool:
             try:
-                again = json.loads(line)["step"] > step
-            except (ValueError, KeyError):
-                again = True  # cut off by a kill
-            if again:
-                del kept[number:]
-                break
-        atomic_write_text(self.path, "".join(kept))
+                return bool(json.loads(line)["step"] <= step)
+            except (ValueError, KeyError):  # cut off by a kill
+                return False
+
+        atomic_write_text(self.path, "".join(takewhile(is_kept, kept)))
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append one line: the step and rounded values."""

@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,14 +17,12 @@ from ..runtime.support.errors import CheckpointError, ConfigError
 from ..runtime.support.progress import progress
 from .checkpoint import Checkpoint
 from .config import Config, settings
-from .data.batch import PairBatch
+from .data.batch import PairBatch, Sampler
 from .logbook import picture_grid
 from .models import image_losses
 from .models.base import StepResult
 from .models.discriminator import Discriminator
 from .models.families import family_of
-
-Sampler = Callable[[int], PairBatch]  # a pure function of the step, so that resuming is exact
 
 #: Model settings that have no weights: `--from` may change them.
 FREE_ON_START = {"model.matcher.stiff"}
@@ -221,19 +218,17 @@ class Trainer:
         differing = {key for key in self._differing(checkpoint) if key.startswith("model.")}
         of_labels = {key for key in differing if name and key.startswith(f"model.{name}.")}
         if others := differing - of_labels - FREE_ON_START:
-            fault = (
-                f"cannot start from this checkpoint: different there: {', '.join(sorted(others))}"
-            )
+            fault = f"cannot start: different in the checkpoint: {', '.join(sorted(others))}"
             raise ConfigError(fault, "give the settings of the checkpoint's model with --set")
         fresh = bool(of_labels or (name and mine not in ([], known)))
 
+        weights = checkpoint.weights
+        if fresh:
+            weights = {k: v for k, v in weights.items() if not k.startswith(f"{name}.")}
+            own = self.model.state_dict().items()
+            weights |= {k: v for k, v in own if k.startswith(f"{name}.")}
         try:
             for model in (self.model, self.ema):
-                weights = checkpoint.weights
-                if fresh:
-                    own = model.state_dict().items()
-                    weights = {k: v for k, v in weights.items() if not k.startswith(f"{name}.")}
-                    weights |= {k: v for k, v in own if k.startswith(f"{name}.")}
                 model.load_state_dict(weights)
         except RuntimeError as error:
             fault = f"weights do not fit the configuration: {error}"

@@ -24,7 +24,8 @@ from sonomime.runtime.media.frames import read_image
 from sonomime.runtime.media.video import open_source
 from sonomime.training.checkpoint import Checkpoint, load_checkpoint
 from sonomime.training.config import PRESETS, load_config
-from sonomime.training.data.dataset import find_clips, load_clip
+from sonomime.training.data.clip_frames import load_clip
+from sonomime.training.data.dataset import find_clips
 from sonomime.training.models.families import family_of
 from sonomime.training.phantom.subject import draw_subject, read_subject, subject_text
 

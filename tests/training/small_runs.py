@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from sonomime.training.checkpoint import Checkpoint, load_checkpoint
 from sonomime.training.config import Config, load_config
 from sonomime.training.data.batch import PairBatch
+from sonomime.training.loop import train
 from sonomime.training.trainer import Trainer
 
 SIZE = 64
@@ -49,35 +54,21 @@ def config(*overrides: str, preset: str = "ours-ptg") -> Config:
     return load_config(preset, (*(LITE if preset == "lite" else KEYPOINTS), *overrides))
 
 
-def batch(step: int) -> PairBatch:
+def batch(step: int, labels: int = 1) -> PairBatch:
     """Two pairs; one is a bend. The second frames have no label."""
     random = torch.Generator().manual_seed(step)
     images = [torch.rand(2, 1, SIZE, SIZE, generator=random) for _ in range(2)]
-    points = [torch.rand(2, 1, 2, generator=random) - 0.5 for _ in range(2)]
-    seen = torch.tensor([[True], [False]])
+    points = [torch.rand(2, labels, 2, generator=random) - 0.5 for _ in range(2)]
+    seen = torch.tensor([[True], [False]]).expand(2, labels)
     flow = torch.rand(2, SIZE // 4, SIZE // 4, 2, generator=random) * 2 - 1
     valid = torch.rand(2, SIZE // 4, SIZE // 4, generator=random) < 0.7
     bent = torch.tensor([True, False])
     return PairBatch(*images, *points, seen, seen, flow, valid, bent, bent, ~seen, ~seen)
 
 
-def pairs_of(
-    source: torch.Tensor, driving: torch.Tensor, labels: int = 0, seen: bool = False
-) -> PairBatch:
-    """Pairs of real frames without flow, whose labels are seen or not."""
-    points = torch.zeros(len(source), labels, 2)
-    visible = torch.full((len(source), labels), seen)
-    real = torch.zeros(len(source), dtype=torch.bool)
-    none = [None] * 3
-    absent = visible & False
-    return PairBatch(source, driving, points, points, visible, visible, *none, real, absent, absent)
-
-
 def unlabelled(step: int) -> PairBatch:
-    """The same as `batch`, without a label."""
-    source, driving, *_, flow, valid, exact, bent, _, _ = batch(step)
-    known = {"flow": flow, "flow_valid": valid, "flow_exact": exact, "bent": bent}
-    return pairs_of(source, driving)._replace(**known)
+    """Such pairs without a label."""
+    return batch(step, labels=0)
 
 
 def make(run: Path, settings: Config) -> Trainer:
@@ -88,8 +79,21 @@ def make(run: Path, settings: Config) -> Trainer:
     return Trainer(settings, batch, run, ["bladder_neck"], [{"name": "noise"}])
 
 
-def silent(line: str) -> None:
-    """Report nowhere."""
+def trained(trainer: Trainer, resume: bool = False, start: Path | None = None) -> Checkpoint:
+    """What a whole run of the trainer saves."""
+    return load_checkpoint(train(trainer, resume, None, print, start))
+
+
+@contextmanager
+def full_after(size: int) -> Iterator[None]:
+    """Files cannot grow above this size, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def logged(run: Path) -> list[dict[str, Any]]:

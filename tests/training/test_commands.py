@@ -62,7 +62,9 @@ def test_a_run_and_its_resumption(clips: Path, capsys: pytest.CaptureFixture[str
     assert last_line(clips).keys() >= {"flow", "doubt", "folding", "roughness"}
     assert main(words(clips)) == 7
     assert "--resume" in capsys.readouterr().err
-    # What a process left that was killed while it wrote.
+    # What a process left that was killed while it wrote, and steps that are run again.
+    with (run / "log.jsonl").open("a") as log:
+        log.write('{"step": 3, "l1": 9}\n{"step": 4, "l1"')
     leftovers = [".checkpoint.0123abcd.part.pt", "pictures/.0000002.0123abcd.part.png"]
     for name in (*leftovers, ".other.0123abcd.part.pt"):
         (run / name).write_bytes(b"half")
@@ -71,7 +73,7 @@ def test_a_run_and_its_resumption(clips: Path, capsys: pytest.CaptureFixture[str
     assert not any((run / name).exists() for name in leftovers)
     assert (run / ".other.0123abcd.part.pt").exists()  # not this run's own
     checkpoint = load_checkpoint(run / "checkpoint.pt")
-    assert checkpoint.step == last_line(clips)["step"] == 3
+    assert checkpoint.step == last_line(clips)["step"] == 3 and last_line(clips)["l1"] < 9
     assert checkpoint.data == [{"name": "clips", "clips": {"blob": ["blob"]}}]
 
 

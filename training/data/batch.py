@@ -36,15 +36,11 @@ class PairBatch(NamedTuple):
         return PairBatch(*(tensor if tensor is None else change(tensor) for tensor in self))
 
 
-class FlowWeights(NamedTuple):
-    """Weights of the flow loss on pairs whose flow is measured, and on those where it is exact."""
-
-    measured: float
-    exact: float
+Sampler = Callable[[int], PairBatch]  # a pure function of the step, so that resuming is exact
 
 
-def flow_weights(loss: LossConfig, step: int) -> FlowWeights:
-    """The flow loss leads at first and decays to 0 at ``flow_until``; for exact flow at least
-    ``flow_exact`` remains."""
+def flow_weights(loss: LossConfig, step: int) -> tuple[float, float]:
+    """Weights of the flow loss where the flow is measured, and where it is exact: it leads at first
+    and decays to 0 at ``flow_until``; where it is exact at least ``flow_exact`` remains."""
     left = max(0.0, 1 - step / loss.flow_until) if loss.flow_until > 0 else 1.0
-    return FlowWeights(loss.flow * left, max(loss.flow * left, loss.flow_exact))
+    return loss.flow * left, max(loss.flow * left, loss.flow_exact)

@@ -1,4 +1,4 @@
-"""Dataset folders: which clips there are, and one clip as the model sees it.
+"""Dataset folders: which clips there are, and what belongs to each.
 
 A dataset folder holds ``clips.csv`` (clip, subject, group, split, crop), the clips it names (video
 files or folders of frames, or links to them) and, if any frame is labelled, ``keypoints.csv``;
@@ -14,16 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...runtime.media.file_headers import IMAGE, VIDEO, kind_by_name, kind_of
-from ...runtime.media.frames import Crop, Letterbox, parse_crop
+from ...runtime.media.frames import Crop, parse_crop
 from ...runtime.media.video import READERS, frame_files
 from ...runtime.support.errors import ConfigError, InputError, UnsupportedFormat
 from ...runtime.support.table import read_table, spelling_hint
-from .annotations import Labels, place_keypoints, read_keypoints
-from .frame_cache import cached_frames
+from .annotations import Labels, read_keypoints
 
 COLUMNS = ("clip", "subject", "group", "split", "crop")
 
@@ -45,34 +41,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipList:
-    """What :func:`find_clips` found: clips to use, (clip, reason) left out, warnings, keypoints."""
+    """What :func:`find_clips` found: clips to use, (clip, reason) left out, warnings."""
 
     clips: list[Clip]
     unsupported: list[tuple[Clip, str]]
     warnings: list[str]
-    keypoint_names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ClipFrames:
-    """One clip as the model sees it: cropped, letterboxed, repeated frames dropped."""
-
-    clip: Clip
-    frames: NDArray[np.uint8]  # (T, S, S) or (T, S, S, 3), memory-mapped
-    indices: NDArray[np.int64]  # (T,), the frames' numbers in the file
-    points: NDArray[np.float32]  # (T, P, 2) half_pixel points, zero where not visible
-    visible: NDArray[np.bool_]  # (T, P): labelled, visible and inside the crop
-    keypoint_names: tuple[str, ...]  # the P names
-    letterbox: Letterbox  # where the cropped image lies in the frame
-    #: (T, S/4, S/4, 2), memory-mapped: exact, in half_pixel points, from each frame to the file's
-    #: first; None where it is not known.
-    displacement: NDArray[np.float32] | None = None
-    sector: NDArray[np.bool_] | None = None  # (S/4, S/4), where the displacement is valid
-    #: (T, P): the label says that it is not visible, or it lies outside the crop. None: nowhere.
-    absent: NDArray[np.bool_] | None = None
-
-    def __len__(self) -> int:
-        return len(self.frames)
 
 
 def find_clips(
@@ -98,7 +71,7 @@ def find_clips(
             shown, hint = f" of the split {split!r}", f"splits there: {', '.join(splits)}"
         raise InputError(f"no clip{shown} in {', '.join(map(str, folders)) or 'no folder'}", hint)
     names = tuple(sorted({name for clip in clips for name in clip.keypoint_names}))
-    result = ClipList([], [], warnings, names)
+    result = ClipList([], [], warnings)
     for clip in _unique(clips):
         clip = replace(clip, keypoint_names=names, crop=clip.crop if crop is None else crop)
         if reason := _unsupported(clip.path):
@@ -210,7 +183,8 @@ def _unsupported(path: Path) -> str | None:
     except UnsupportedFormat as error:
         return error.message
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        fault = f"cannot read {path}: {error.strerror or error}"
+        raise InputError(fault, "check the path and its permissions") from error
     return None
 
 
@@ -228,29 +202,3 @@ def _unique(clips: Sequence[Clip]) -> list[Clip]:
             raise InputError(f"the clip {name!r} is found twice", hint)
         named[name] = replace(clip, name=name)
     return list(named.values())
-
-
-def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
-    """Decode a clip for a model of ``size`` pixels a side and 1 or 3 channels, or map what the
-    cache holds. The labels of a repeated frame go to the one that it repeats, if that has none.
-
-    Raises:
-        InputError: the clip or its displacement cannot be read, or they do not fit; a label names a
-            frame beyond its end.
-        OutputError: see `cached_arrays`.
-    """
-    frames, indices, box, exact, sector, kept = cached_frames(
-        clip.path, clip.crop, size, channels, clip.displacement
-    )
-    names = clip.keypoint_names
-    points = np.zeros((len(frames), len(names), 2), np.float32)
-    visible, absent = (np.zeros(points.shape[:2], np.bool_) for _ in range(2))
-    for index, labels in clip.keypoints.items():
-        if index >= len(kept):
-            fault = f"keypoints.csv labels frame {index} of {clip.path}, which is not there"
-            raise InputError(fault, f"it has {len(kept)} frames, counted from 0")
-        t = int(kept[index])
-        if indices[t] == index or not visible[t].any():
-            points[t], visible[t] = place_keypoints(labels, names, clip.crop, box)
-            absent[t] = np.array([name in labels for name in names], np.bool_) & ~visible[t]
-    return ClipFrames(clip, frames, indices, points, visible, names, box, exact, sector, absent)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,22 +27,7 @@ def read_fields(
         InputError: with ``cure`` as its hint: the file cannot be read, is damaged, not finite, of
             another size or number of frames.
     """
-    expected = (count, *shape, 2)
-    with _member(file, "displacement", cure) as stream:
-        if stream is None:
-            raise ValueError("has no array 'displacement'")
-        dtype = _checked(stream, "displacement", "float", expected)
-        length = int(np.prod(expected[1:])) * dtype.itemsize
-        for index in range(count):
-            data = stream.read(length)
-            if len(data) != length:
-                raise ValueError(f"is cut off at frame {index}")
-            field = np.frombuffer(data, dtype).reshape(expected[1:]).astype(np.float32)
-            if not np.isfinite(field).all():
-                raise ValueError(f"displacement of frame {index} is not finite")
-            yield field
-        if stream.read(1):  # also lets the archive compare its checksum
-            raise ValueError("displacement goes on after its end")
+    return _items(file, "displacement", "float", (count, *shape, 2), cure)
 
 
 def read_sector(file: Path, shape: tuple[int, int], cure: str) -> NDArray[np.bool_]:
@@ -53,35 +36,37 @@ def read_sector(file: Path, shape: tuple[int, int], cure: str) -> NDArray[np.boo
     Raises:
         InputError: see `read_fields`.
     """
-    with _member(file, "sector", cure) as stream:
-        if stream is None:
-            return np.ones(shape, np.bool_)
-        _checked(stream, "sector", "bool", shape)
-        data = stream.read(shape[0] * shape[1] + 1)  # one more, for the checksum
-        return np.frombuffer(data, np.uint8).reshape(shape) != 0
+    rows = list(_items(file, "sector", "bool", shape, cure))
+    return np.array(rows) != 0 if rows else np.ones(shape, np.bool_)
 
 
-@contextmanager
-def _member(file: Path, name: str, cure: str) -> Iterator[IO[bytes] | None]:
-    """One array's stream, None where the file has none; what it meets is an InputError."""
+def _items(
+    file: Path, name: str, kind: str, expected: tuple[int, ...], cure: str
+) -> Iterator[NDArray[np.float32]]:
+    """What an array holds along its first axis; nothing where the file has no sector."""
     try:
         with zipfile.ZipFile(file) as archive:
-            if f"{name}.npy" not in archive.namelist():
-                yield None
-            else:
-                with archive.open(f"{name}.npy") as stream:
-                    yield stream
+            if name == "sector" and f"{name}.npy" not in archive.namelist():
+                return
+            with archive.open(f"{name}.npy") as stream:
+                if np.lib.format.read_magic(stream) != (1, 0):  # a header may be gigabytes long
+                    raise ValueError("holds an array of another version")
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+                if shape != expected or not dtype.name.startswith(kind) or fortran:
+                    found = f"{dtype} {shape}{' in Fortran order' if fortran else ''}"
+                    raise ValueError(f"{name} is {found}, the clip needs {kind} {expected}")
+                length = int(np.prod(expected[1:])) * dtype.itemsize
+                stored = np.uint8 if kind == "bool" else dtype
+                for index in range(expected[0]):
+                    data = stream.read(length)
+                    if len(data) != length:
+                        raise ValueError(f"{name} is cut off at {index}")
+                    item = np.frombuffer(data, stored).reshape(expected[1:]).astype(np.float32)
+                    if not np.isfinite(item).all():
+                        raise ValueError(f"{name} of frame {index} is not finite")
+                    yield item
+                if stream.read(1):  # also lets the archive compare its checksum
+                    raise ValueError(f"{name} goes on after its end")
     except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for a damaged file
         reason = str(error) or type(error).__name__
         raise InputError(f"{file} is damaged or does not fit: {reason}", cure) from error
-
-
-def _checked(stream: IO[bytes], name: str, kind: str, expected: tuple[int, ...]) -> np.dtype[Any]:
-    """The type of an array whose header is right."""
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("holds an array of another version")  # whose header may be gigabytes long
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    if shape != expected or not dtype.name.startswith(kind) or fortran:
-        order = " in Fortran order" if fortran else ""
-        raise ValueError(f"{name} is {dtype} {shape}{order}, the clip needs {kind} {expected}")
-    return dtype

@@ -5,7 +5,7 @@ Nothing is remembered between batches, so a resumed run draws what an unbroken o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ...runtime.support.errors import InputError
 from ..config import DataConfig, LossConfig
-from .batch import FlowWeights, PairBatch, flow_weights
-from .dataset import ClipFrames
+from .batch import PairBatch, Sampler, flow_weights
+from .clip_frames import ClipFrames
 from .flow import exact_flow, has_content, measured_flow
 from .transforms import IDENTITY, PlaneMap, other_looks, random_bend, similarity, tone_curve
 
@@ -25,7 +25,6 @@ AHEAD = 2  # batches that are prepared
 
 FloatArray = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-Sampler = Callable[[int], PairBatch]
 
 
 class PairSampler:
@@ -88,7 +87,8 @@ class PairSampler:
 
     def _pair(self, rng: np.random.Generator, step: int) -> Any:
         """A `PairBatch` of one pair: arrays without the first axis."""
-        data, wanted = self._data, self._wanted_flow(step)
+        data = self._data
+        measured, exact = self._wanted_flow(step)
         clip, d = self._draw_driving(rng)
         reach = len(clip) - 1  # the whole clip after near_steps, near_start at first
         if step < data.near_steps and data.near_start < reach:
@@ -104,7 +104,7 @@ class PairSampler:
             bend = random_bend(rng, data.bend)
             source, *source_labels = self._shot(clip, d, placed, source_tone)
             driving, *driving_labels = self._shot(clip, d, bend.after(placed), driving_tone)
-            if wanted.exact:
+            if exact:
                 known = np.ascontiguousarray(bend.grid(self._side).transpose(1, 2, 0))
                 inside = (np.abs(known) < 1).all(axis=-1)
                 flow = known, inside & has_content(driving, self._side)
@@ -115,14 +115,14 @@ class PairSampler:
             source, *source_labels = self._shot(clip, s, placed, source_tone)
             driving, *driving_labels = self._shot(clip, d, placed, driving_tone)
             if clip.displacement is None:
-                flow = measured_flow(source, driving) if wanted.measured else None
-            elif wanted.exact:
+                flow = measured_flow(source, driving) if measured else None
+            elif exact:
                 flow = exact_flow(clip.displacement[s], clip.displacement[d], clip.sector, placed)
         images = (np.atleast_3d(image).transpose(2, 0, 1) for image in (source, driving))
         points, visible, absent = zip(source_labels, driving_labels, strict=True)
         flow, valid = flow or (None, None)
-        exact = bent or clip.displacement is not None
-        return PairBatch(*images, *points, *visible, flow, valid, exact, bent, *absent)
+        is_exact = bent or clip.displacement is not None
+        return PairBatch(*images, *points, *visible, flow, valid, is_exact, bent, *absent)
 
     def _draw_driving(self, rng: np.random.Generator) -> tuple[ClipFrames, int]:
         """A clip and one of its frames."""
@@ -135,12 +135,12 @@ class PairSampler:
         labelled = self._labelled[id(clip)]
         return clip, int(_one_of(labelled if prefer and len(labelled) else range(len(clip)), rng))
 
-    def _wanted_flow(self, step: int) -> FlowWeights:
-        """Which flow to compute: where the weight is not 0."""
+    def _wanted_flow(self, step: int) -> tuple[float, float]:
+        """Whether to compute measured and exact flow: where the weight is not 0."""
         if self._data.flow == "none":
-            return FlowWeights(0, 0)
+            return 0, 0
         if self._loss.flow > 0 and self._loss.doubt > 0:  # a match learns its own error to the end
-            return FlowWeights(1, 1)
+            return 1, 1
         return flow_weights(self._loss, step)
 
     def _augmentation(self, rng: np.random.Generator) -> tuple[PlaneMap, FloatArray, FloatArray]:
@@ -153,26 +153,23 @@ class PairSampler:
         shift_x, shift_y = (float(v) for v in rng.uniform(-2 * data.shift, 2 * data.shift, 2))
         flip = data.flip and bool(rng.uniform() < 0.5)
         # Drawn evenly in the logarithm: halving is as common as doubling.
-        gain, gamma = (
-            float(np.exp(rng.uniform(*np.log(range_)))) for range_ in (data.gain, data.gamma)
-        )
-        one, other = (
-            tone_curve(gain * float(np.exp(rng.normal(0, 0.02))), gamma) for _ in range(2)
-        )
-        return similarity(scale, degrees, (shift_x, shift_y), flip), one, other
+        gain, gamma = (float(np.exp(rng.uniform(*np.log(r)))) for r in (data.gain, data.gamma))
+        one, other = (gain * float(np.exp(rng.normal(0, 0.02))) for _ in range(2))
+        placed = similarity(scale, degrees, (shift_x, shift_y), flip)
+        return placed, tone_curve(one, gamma), tone_curve(other, gamma)
 
     def _shot(
         self, clip: ClipFrames, t: int, map_: PlaneMap, tone: FloatArray
     ) -> tuple[FloatArray, FloatArray, Mask, Mask]:
         """A frame through a map, its points, which of them are visible, which are absent: also
         those that leave the frame."""
-        image, seen, absent = np.asarray(clip.frames[t]), clip.visible[t], clip.absent
+        image, seen = np.asarray(clip.frames[t]), clip.visible[t]
         image = image if map_ is IDENTITY else map_.apply(image)
         points = map_.carry(clip.points[t].astype(np.float64)).astype(np.float32)
         inside = seen & (np.abs(points) <= 1).all(axis=-1)
         points[~inside] = 0
-        known = self._never[clip.clip.group] | (seen & ~inside)
-        return tone[image], points, inside, known if absent is None else known | absent[t]
+        absent = self._never[clip.clip.group] | (seen & ~inside) | clip.absent[t]
+        return tone[image], points, inside, absent
 
 
 def _one_of(items: Sequence[Any], rng: np.random.Generator) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..coordinates import points_to_pixels
-from ..data.dataset import ClipFrames
+from ..data.clip_frames import ClipFrames
 from .loop import Picture, Points
 from .metrics import Image, finite_mean, to_levels
 

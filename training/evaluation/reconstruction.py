@@ -17,7 +17,8 @@ import numpy as np
 
 from ...runtime.compose import MOST_SIDE
 from ...runtime.media.video import open_source
-from ..data.dataset import Clip, ClipFrames
+from ..data.clip_frames import ClipFrames
+from ..data.dataset import Clip
 from . import metrics
 from .candidate import Candidate
 from .comparison import compare
@@ -61,7 +62,7 @@ def reconstruct(
         driving=pictures,
         truth=pictures,
         mask=clip_mask(pictures),
-        names=clip.keypoint_names,
+        names=clip.clip.keypoint_names,
         start=labels[middle],
         points=labels,
     )

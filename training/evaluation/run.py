@@ -16,7 +16,8 @@ from ...runtime.support.atomic_files import atomic_write_bytes
 from ...runtime.support.errors import ConfigError, InputError, output_errors
 from ...runtime.support.printable import printable
 from ...runtime.support.progress import progress
-from ..data.dataset import Clip, ClipFrames, ClipList, find_clips, load_clip
+from ..data.clip_frames import ClipFrames, load_clip
+from ..data.dataset import Clip, ClipList, find_clips
 from . import strips
 from .candidate import Candidate, open_candidate
 from .ground_truth.readers import read_clip_field, read_pair, read_pairs

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..data.dataset import ClipFrames
+from ..data.clip_frames import ClipFrames
 from ..data.flow import sampled
 from .candidate import Candidate
 from .ground_truth.fields import carried
@@ -75,7 +75,7 @@ def follow(
         "frames": len(labelled),
         "driven": len(numbers),
         "errors": errors,
-        "points": by_landmark(clip.keypoint_names, places, true[numbers]),
+        "points": by_landmark(clip.clip.keypoint_names, places, true[numbers]),
         "lost": finite_mean(lost),
         "share": shares(errors),
     }

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from .written_clips import frames, write_clips, write_folder, write_video
-
-A, B = "clips/a.mkv,s1,lung,train,", 'clips/b,s2,muscle,test,"4,2,30,28"'
+from .clips import A, B, frames, write_folder, write_table, write_video
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return tmp_path / "cache" / "sonomime" / "clips"
 
 
 @pytest.fixture
@@ -23,5 +21,5 @@ def dataset(tmp_path: Path) -> Path:
     write_video(root / "clips" / "a.mkv", frames(4))
     write_folder(root / "clips" / "b", frames(3, seed=1))
     (root / "clips" / "c.dcm").write_bytes(bytes(128) + b"DICM")
-    write_clips(root, A, B, "clips/c.dcm,s3,heart,test,")
+    write_table(root / "clips.csv", A, B, "clips/c.dcm,s3,heart,test,")
     return root

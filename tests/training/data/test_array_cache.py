@@ -40,16 +40,11 @@ class Maker:
         return self.made
 
 
-@pytest.fixture
-def folder(own_cache: Path) -> Path:
-    return own_cache / "sonomime" / "clips"
-
-
-def test_an_entry_is_made_once_for_its_facts(folder: Path) -> None:
+def test_an_entry_is_made_once_for_its_facts(own_cache: Path) -> None:
     maker = Maker()
     assert [maker(0), maker(0), maker(["a", 1]), maker(0)] == [1, 1, 2, 2]
-    assert len(list(folder.iterdir())) == 2
-    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(list(own_cache.iterdir())) == 2
+    assert own_cache.stat().st_mode & 0o777 == 0o700
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -63,58 +58,47 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("damage", [*DAMAGE, "another's"])
-def test_a_damaged_entry_is_made_again(damage: str, folder: Path) -> None:
-    maker = Maker()
-    maker()
-    (entry,) = folder.iterdir()
-    maker(1)
-    (other,) = set(folder.iterdir()) - {entry}
-    change = DAMAGE.get(damage, lambda entry: other.read_bytes())
-    entry.write_bytes(change(entry.read_bytes()))
-    assert [maker(), maker()] == [3, 3]
-
-
-@pytest.mark.parametrize("kind", ["dangling link", "link to the right thing", "pipe"])
-def test_links_and_pipes_are_replaced_and_not_followed(
-    kind: str, folder: Path, tmp_path: Path
+@pytest.mark.parametrize("how", [*DAMAGE, "another's", "dangling link", "link", "pipe"])
+def test_an_entry_that_is_damaged_or_no_file_is_made_again_and_never_followed(
+    how: str, own_cache: Path, tmp_path: Path
 ) -> None:
-    maker, other = Maker(), tmp_path / "other"
-    maker()
-    (entry,) = folder.iterdir()
-    content = entry.read_bytes()
+    maker, outside, nowhere = Maker(), tmp_path / "outside", tmp_path / "nowhere"
+    maker(0)
+    (entry,) = own_cache.iterdir()
+    maker(1)
+    (other,) = set(own_cache.iterdir()) - {entry}
+    outside.write_bytes(whole := entry.read_bytes())
     entry.unlink()
-    if kind == "pipe":
+    if how == "pipe":
         os.mkfifo(entry)
+    elif "link" in how:
+        entry.symlink_to(outside if how == "link" else nowhere)
     else:
-        entry.symlink_to(other)
-    if kind == "link to the right thing":
-        other.write_bytes(content)
-    assert maker() == 2
-    assert entry.is_file() == (kind != "pipe") and not entry.is_symlink()
-    assert other.exists() == (kind == "link to the right thing")
-    assert not other.exists() or other.read_bytes() == content
+        entry.write_bytes(other.read_bytes() if how == "another's" else DAMAGE[how](whole))
+    assert maker() == 3
+    assert how == "pipe" or maker() == 3
+    assert not entry.is_symlink() and not nowhere.exists() and outside.read_bytes() == whole
 
 
-def test_the_least_recently_used_go_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_recently_used_go_first(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     maker = Maker()
     maker(0)
-    (entry,) = folder.iterdir()
-    (folder / "a folder").mkdir()
-    (folder / ".left.0123abcd.part.arrays").write_bytes(b"by a killed run")
+    (entry,) = own_cache.iterdir()
+    (own_cache / "a folder").mkdir()
+    (own_cache / ".left.0123abcd.part.arrays").write_bytes(b"by a killed run")
     monkeypatch.setattr(array_cache, "MOST_BYTES", entry.stat().st_size * 5 // 2)
     maker(1)
-    for age, path in enumerate(sorted(folder.iterdir())):
+    for age, path in enumerate(sorted(own_cache.iterdir())):
         os.utime(path, ns=(age, age))
     maker(0)  # which makes it the youngest
     monkeypatch.setattr(array_cache, "_used", set())  # another process
     maker(2)
-    assert len(list(folder.glob("*.arrays"))) == 2
+    assert len(list(own_cache.glob("*.arrays"))) == 2
     assert [maker(0), maker(2), maker(1)] == [3, 3, 4]
 
 
 def test_what_this_process_uses_stays_above_the_limit(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a data set larger than the limit would be decoded again in every run."""
     maker = Maker()
@@ -122,49 +106,41 @@ def test_what_this_process_uses_stays_above_the_limit(
     assert maker(0, 1, 0, 1) == 2
     monkeypatch.setattr(array_cache, "_used", set())
     assert maker(2) == 3
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(own_cache.iterdir())) == 1
 
 
 def full(path: Path | str = "") -> Any:
     raise OutputError(f"cannot write {path}: no space left")
 
 
-def spoil(how: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder.parent.mkdir(parents=True)
+@pytest.mark.parametrize("how", ["full", "no home", "file", "link", "others", "another user"])
+def test_a_run_goes_on_without_the_cache_and_names_it_once(
+    how: str, own_cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(array_cache, "_warned", set())
+    own_cache.parent.mkdir(parents=True)
     if how == "full":
         monkeypatch.setattr(array_cache, "atomic_path", full)
     elif how == "no home":
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    elif how == "a file in the way":
-        folder.write_text("in the way")
-    elif how == "a link":
-        (folder.parent / "elsewhere").mkdir()
-        folder.symlink_to(folder.parent / "elsewhere")
+    elif how == "file":
+        own_cache.write_text("in the way")
+    elif how == "link":
+        own_cache.symlink_to(own_cache.parent)
     else:
-        folder.mkdir()
-        folder.chmod(0o755 if how == "another user's" else 0o770)
-    if how == "another user's":
+        own_cache.mkdir(mode=0o700)
+        own_cache.chmod(0o755 if how == "another user" else 0o770)
+    if how == "another user":
         monkeypatch.setattr(os, "getuid", lambda: 12345)
         if not os.geteuid():  # root's folders are trusted
-            os.chown(folder, 54321, 54321)
-
-
-@pytest.mark.parametrize(
-    "how",
-    ["full", "no home", "a file in the way", "a link", "others can write", "another user's"],
-)
-def test_a_run_goes_on_without_the_cache_and_names_it_once(
-    how: str, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(array_cache, "_warned", set())
-    spoil(how, folder, monkeypatch)
+            os.chown(own_cache, 54321, 54321)
     with caplog.at_level(logging.WARNING):
         assert Maker()(0, 1) == 2
     (warning,) = caplog.messages
     assert "cache" in warning and " -o" not in warning
-    assert how == "no home" or str(folder) in warning
-    assert not folder.is_dir() or not list(folder.iterdir())
+    assert how == "no home" or str(own_cache) in warning
+    assert not list(own_cache.parent.rglob("*.arrays"))
 
 
 def test_nowhere_to_write_is_an_output_error_that_names_the_cache(
@@ -180,11 +156,11 @@ def test_nowhere_to_write_is_an_output_error_that_names_the_cache(
     assert "XDG_CACHE_HOME" in caught.value.hint and " -o" not in caught.value.hint
 
 
-def test_errors_of_the_maker_pass_and_leave_nothing(folder: Path) -> None:
+def test_errors_of_the_maker_pass_and_leave_nothing(own_cache: Path) -> None:
     def broken(stream: BinaryIO) -> Layout:
         stream.write(b"half")
         raise InputError("a broken clip")
 
     with pytest.raises(InputError):
         cached_arrays(0, broken)
-    assert list(folder.iterdir()) == []
+    assert list(own_cache.iterdir()) == []

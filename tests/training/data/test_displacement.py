@@ -1,42 +1,39 @@
-"""Exact displacement beside a clip: found, placed, cached, and refused when it does not fit."""
+"""Exact displacement beside a clip: found, placed, and refused when it does not fit."""
 
 from __future__ import annotations
 
 import io
-import os
 import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from sonomime.runtime.media.frames import Crop
-from sonomime.runtime.support.errors import InputError
-from sonomime.training.data import frame_cache
-from sonomime.training.data.dataset import ClipFrames, find_clips, load_clip
+from sonomime.training.data.clip_frames import ClipFrames, load_clip
+from sonomime.training.data.dataset import find_clips
 
-from .written_clips import write_clips, write_folder
+from .clips import refused, write_folder
 
 H, W, T, SIZE = 48, 64, 4, 32
 Y, X = np.mgrid[:H, :W]
 #: Fields that interpolation does not change: (x + 2 y, 3) t / 16 pixels.
 FIELDS = np.stack([np.stack([(X + 2 * Y) * t / 16, 0 * X + 3 * t / 16], -1) for t in range(T)])
 FIELDS = FIELDS.astype(np.float32)
+SECTOR = np.tile(np.arange(W) >= 9, (H, 1))
 
 
 def write(folder: Path, save: Callable[..., None] = np.savez_compressed, **arrays: Any) -> Path:
-    """A dataset of one clip, a folder of frames of which the third repeats the second."""
+    """A bare folder with one clip, a folder of frames of which the third repeats the second."""
     images = np.random.default_rng(0).integers(0, 256, (T, H, W), dtype=np.uint8)
     images[2] = images[1]
-    write_folder(folder / "clips" / "a.b", images, "{}.png")
-    write_clips(folder, "clips/a.b,s,g,train,")
+    write_folder(folder / "a.b", images, "{}.png")
     file = folder / "displacement" / "a.b.npz"
     file.parent.mkdir(exist_ok=True)
-    save(file, **(arrays or {"displacement": FIELDS}))
+    save(file, **arrays)
     return file
 
 
@@ -44,18 +41,8 @@ def load(folder: Path, crop: Crop | None = None) -> ClipFrames:
     return load_clip(find_clips([folder], crop=crop).clips[0], SIZE, 1)
 
 
-def refused(folder: Path) -> str:
-    with pytest.raises(InputError) as caught:
-        load(folder)
-    assert "a.b.npz" in caught.value.message and "remove it" in caught.value.hint
-    return caught.value.message
-
-
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_displacement_is_in_points_at_a_quarter(tmp_path: Path, save: Callable[..., None]) -> None:
-    sector = np.ones((H, W), np.bool_)
-    sector[:, :9] = False
-    write(tmp_path, save, displacement=FIELDS, sector=sector)
+def test_displacement_is_in_points_at_a_quarter(tmp_path: Path) -> None:
+    write(tmp_path, np.savez, displacement=FIELDS, sector=SECTOR)
     clip = load(tmp_path)
     assert clip.indices.tolist() == [0, 1, 3]
     assert isinstance(clip.displacement, np.memmap) and clip.sector is not None
@@ -70,7 +57,7 @@ def test_displacement_is_in_points_at_a_quarter(tmp_path: Path, save: Callable[.
 
 
 def test_displacement_follows_the_crop(tmp_path: Path) -> None:
-    write(tmp_path)
+    write(tmp_path, displacement=FIELDS)
     clip = load(tmp_path, Crop(20, 10, 16, 32))
     assert clip.displacement is not None and clip.sector is not None
     x, y = np.meshgrid(np.arange(8) * 4 + 13.5, np.arange(8) * 4 + 11.5)
@@ -79,99 +66,68 @@ def test_displacement_follows_the_crop(tmp_path: Path) -> None:
     assert clip.sector[:, 2:6].all() and clip.sector.sum() == 8 * 4
 
 
-def test_the_cache_follows_clip_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = write(tmp_path)
-    opened = Mock(wraps=frame_cache.read_fields)
-    monkeypatch.setattr(frame_cache, "read_fields", opened)
-    first = load(tmp_path).displacement
-    np.testing.assert_array_equal(load(tmp_path).displacement, first)
-    assert first is not None and opened.call_count == 1
-    np.savez(file, displacement=2 * FIELDS)
-    os.utime(file, ns=(1, 1))
-    np.testing.assert_array_equal(load(tmp_path).displacement, 2 * first)
-    (tmp_path / "clips" / "a.b" / "0.png").touch()
-    load(tmp_path)
-    assert opened.call_count == 3
-    file.unlink()
-    clip = load(tmp_path)
-    assert clip.displacement is clip.sector is None
-
-
-BAD = FIELDS.copy()
-BAD[2, 5, 6, 1] = np.nan
-
-
-@pytest.mark.parametrize(
-    ("arrays", "named"),
-    [
-        ({"displacement": FIELDS[:3]}, "(4, 48, 64, 2)"),
-        ({"displacement": FIELDS[:, :, :40]}, "(4, 48, 40, 2)"),
-        ({"displacement": FIELDS.astype(int)}, "int64"),
-        ({"displacement": np.asfortranarray(FIELDS)}, "Fortran"),
-        ({"displacement": BAD}, "frame 2"),
-        ({"displacement": np.array([None])}, "object"),
-        ({"d": FIELDS}, "'displacement'"),
-        ({"displacement": FIELDS, "sector": np.ones((W, H), np.bool_)}, "(64, 48)"),
-        ({"displacement": FIELDS, "sector": np.ones((H, W))}, "float64"),
-    ],
-)
-def test_what_does_not_fit_is_refused(
-    tmp_path: Path, own_cache: Path, arrays: dict[str, np.ndarray], named: str
-) -> None:
-    write(tmp_path, **arrays)
-    assert named in refused(tmp_path)
-    assert not list((own_cache / "sonomime" / "clips").iterdir())
-
-
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_a_damaged_file_is_refused(tmp_path: Path, save: Callable[..., None]) -> None:
-    file = write(tmp_path, save)
-    data = file.read_bytes()
-    half = len(data) // 2
-    for damaged in (data[:half], data[:half] + bytes([data[half] ^ 255]) + data[half + 1 :], b""):
-        file.write_bytes(damaged)
-        refused(tmp_path)
-
-
 def header(text: str, version: int = 1) -> bytes:
     size = len(text).to_bytes(2 * version, "little")
     return b"\x93NUMPY" + bytes([version, 0]) + size + text.encode()
 
 
+def npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+BAD = FIELDS.copy()
+BAD[2, 5, 6, 1] = np.nan
 BOMB = header("{'descr': '|b1', 'fortran_order': False, 'shape': (48, 64)}\n") + bytes(64 << 20)
 
 
 @pytest.mark.parametrize(
-    ("member", "content"),
+    ("member", "content", "named"),
     [
-        ("displacement", b""),
-        ("displacement", header("{'descr': '<f4', 'shape': (4,")),
-        ("displacement", header("(" * 9000)),
-        ("displacement", header(" " * (64 << 20), version=2)),
-        ("displacement", BOMB),
-        ("sector", BOMB),
+        ("displacement", FIELDS[:3], "(4, 48, 64, 2)"),
+        ("displacement", FIELDS[:, :, :40], "(4, 48, 40, 2)"),
+        ("displacement", FIELDS.astype(int), "int64"),
+        ("displacement", np.asfortranarray(FIELDS), "Fortran"),
+        ("displacement", BAD, "frame 2"),
+        ("displacement", np.array([None]), "object"),
+        ("displacement", None, "displacement.npy"),
+        ("displacement", b"", ""),
+        ("displacement", npy(FIELDS)[:-9], "cut off"),
+        ("displacement", npy(FIELDS) + b"more", "goes on"),
+        ("displacement", header("{'descr': '<f4', 'shape': (4,"), ""),
+        ("displacement", header("(" * 9000), ""),
+        ("displacement", header(" " * (64 << 20), version=2), "version"),
+        ("displacement", BOMB, "bool"),
+        ("sector", BOMB, "goes on"),
+        ("sector", SECTOR.T, "(64, 48)"),
+        ("sector", SECTOR * 1.0, "float64"),
     ],
-    ids=["empty", "cut off", "brackets", "a bomb's header", "a bomb", "a bomb of a sector"],
+    ids=lambda given: given if isinstance(given, str) else "",
 )
-def test_broken_headers_and_bombs_are_refused_in_little_memory(
-    member: str, content: bytes, tmp_path: Path
+def test_what_does_not_fit_is_refused_in_little_memory_and_not_cached(
+    member: str, content: np.ndarray | bytes | None, named: str, tmp_path: Path, own_cache: Path
 ) -> None:
-    file, whole = write(tmp_path), io.BytesIO()
-    np.save(whole, FIELDS)
+    file = write(tmp_path)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in {"displacement": whole.getvalue(), member: content}.items():
-            archive.writestr(f"{name}.npy", data)
+        for name, data in {"displacement": FIELDS, member: content}.items():
+            if data is not None:
+                whole = npy(data) if isinstance(data, np.ndarray) else data
+                archive.writestr(f"{name}.npy", whole)
     assert file.stat().st_size < 1 << 20
+    del data
     tracemalloc.start()
-    refused(tmp_path)
+    refused(lambda: load(tmp_path), "a.b.npz", "remove it", named)
     assert tracemalloc.get_traced_memory()[1] < 16 << 20
     tracemalloc.stop()
+    assert not list(own_cache.iterdir())
 
 
-def test_two_clips_cannot_share_a_file(tmp_path: Path) -> None:
-    for name in ("one/v.mkv", "two/v.mkv", "displacement/v.npz"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(InputError) as caught:
-        find_clips([tmp_path])
-    assert "rename" in caught.value.hint
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_file_is_refused(tmp_path: Path, save: Callable[..., None]) -> None:
+    file = write(tmp_path, save, displacement=FIELDS)
+    data = file.read_bytes()
+    half = len(data) // 2
+    for damaged in (data[:half], data[:half] + bytes([data[half] ^ 255]) + data[half + 1 :], b""):
+        file.write_bytes(damaged)
+        refused(lambda: load(tmp_path), "a.b.npz")

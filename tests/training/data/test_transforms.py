@@ -22,7 +22,7 @@ from sonomime.training.data.transforms import (
     tone_curve,
 )
 
-from .made_clips import point_grid
+from .clips import point_grid
 
 
 def test_identity_mirror_and_a_shift_by_whole_pixels_are_exact() -> None:

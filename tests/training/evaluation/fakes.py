@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.media.sinks import open_sink
-from sonomime.training.data.dataset import Clip, ClipFrames, find_clips
+from sonomime.training.data.clip_frames import ClipFrames
+from sonomime.training.data.dataset import Clip, find_clips
 from sonomime.training.evaluation.candidate import Candidate
 from sonomime.training.evaluation.ground_truth.readers import Pair, read_pair, read_pairs
 from sonomime.training.evaluation.loop import Case
@@ -63,7 +64,7 @@ def clip_of(frames: Image) -> ClipFrames:
     clip = Clip("a.mp4", Path("a.mp4"), "a", "lung", "test")
     points, visible = np.zeros((count, 0, 2), np.float32), np.zeros((count, 0), np.bool_)
     box = Letterbox.fit(size, size, size)
-    return ClipFrames(clip, frames, np.arange(count), points, visible, (), box)
+    return ClipFrames(clip, frames, np.arange(count), points, visible, visible, box)
 
 
 def displacement(subject: int) -> NDArray[np.float32]:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from sonomime.runtime.media.frames import Crop, letterbox
-from sonomime.training.data.dataset import Clip, ClipFrames, find_clips, load_clip
+from sonomime.training.data.clip_frames import ClipFrames, load_clip
+from sonomime.training.data.dataset import Clip, find_clips
 from sonomime.training.evaluation import reconstruction as tasks
 from sonomime.training.evaluation.candidate import open_candidate
 from sonomime.training.evaluation.loop import SAMPLES

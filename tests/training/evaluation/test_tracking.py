@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sonomime.training.data.dataset import ClipFrames, find_clips, load_clip
+from sonomime.training.data.clip_frames import ClipFrames, load_clip
+from sonomime.training.data.dataset import find_clips
 from sonomime.training.evaluation.ground_truth.fields import carried, flow_between
 from sonomime.training.evaluation.landmarks import track
 from sonomime.training.evaluation.tracking import follow, untrackable

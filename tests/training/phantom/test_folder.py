@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from sonomime.cli import main
 from sonomime.runtime.media.video import open_source
 from sonomime.runtime.support.errors import ConfigError, OutputError
-from sonomime.training.data.dataset import find_clips, load_clip
+from sonomime.training.data.clip_frames import load_clip
+from sonomime.training.data.dataset import find_clips
 from sonomime.training.phantom.body import Body
 from sonomime.training.phantom.generate import (
     Made,
@@ -188,7 +189,7 @@ def test_it_is_a_dataset_that_trains(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     found = find_clips([phantom])
     assert (len(found.clips), found.warnings, found.unsupported) == (10, [], [])
-    assert found.keypoint_names == ("bladder_neck", "symphysis")
+    assert found.clips[0].keypoint_names == ("bladder_neck", "symphysis")
     clip = load_clip(found.clips[0], 256, 1)
     assert len(clip) == 2 and clip.visible.all()
     assert found.clips[0].displacement == phantom / "displacement" / "pelvic3-000.npz"

@@ -17,9 +17,9 @@ from ....runtime.media.frames import Crop, Letterbox, letterbox
 from ....runtime.media.video import open_source
 from ....runtime.support.errors import InputError
 from ....runtime.support.table import read_table, spelling_hint
-from ...data.dataset import Clip, ClipFrames
+from ...data.clip_frames import ClipFrames
+from ...data.dataset import Clip
 from ...data.displacement_file import read_fields, read_sector
-from ...data.frame_cache import cached_frames
 from ..loop import Case, Points
 from ..metrics import FloatImage, Mask
 from .fields import mask_in_model_frame, points_in_model_frame, to_model_frame
@@ -132,11 +132,8 @@ def read_pair(pair: Pair, size: int, channels: int) -> Case:
 
 def read_clip_field(path: Path, frames: ClipFrames) -> tuple[FloatImage, Mask]:
     """`read_field` of a clip's `Clip.displacement`; of repeated frames too."""
-    clip, box = frames.clip, frames.letterbox
-    channels = 1 if frames.frames.ndim == 3 else frames.frames.shape[3]
-    count = len(cached_frames(clip.path, clip.crop, box.size, channels).kept)
-    width, height = open_source(clip.path).size
-    return read_field(path, count, (height, width), clip.crop, box)
+    width, height = open_source(frames.clip.path).size
+    return read_field(path, frames.decoded, (height, width), frames.clip.crop, frames.letterbox)
 
 
 def read_field(

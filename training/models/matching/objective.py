@@ -37,9 +37,9 @@ class MatchingObjective(Objective):
         # brightness that the generator reads, and stop being motion.
         frame, _ = model.animate(source, Passed(*(x.detach() for x in passed)))
         result: dict[str, Tensor] = {}
-        flow = flow_weights(weights, step)
+        measured, exact = flow_weights(weights, step)
         if batch.flow is not None:
-            per_pair = torch.where(batch.flow_exact, flow.exact, flow.measured)
+            per_pair = torch.where(batch.flow_exact, exact, measured)
             error, doubt = losses.endpoint(match, batch.flow, batch.flow_valid, per_pair)
             result["flow"] = error
             result["doubt"] = weights.doubt * doubt

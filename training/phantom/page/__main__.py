@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from ....runtime.media.frames import letterbox, read_image, to_channels
 from ....runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
 from ....runtime.support.progress import progress
-from ...data.dataset import find_clips, load_clip
+from ...data.clip_frames import load_clip
+from ...data.dataset import find_clips
 from ...evaluation.metrics import blur, clip_mask, finite_mean, high_pass, ncc, to_float
 from ...evaluation.report import json_text
 from ...evaluation.strips import Tile, as_tile, in_columns
