@@ -19,8 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sonomime.runtime.backends.cuda import DEFAULT_STREAM
-from sonomime.runtime.backends.cuda_errors import STICKY
+from sonomime.runtime.backends.cuda import DEFAULT_STREAM, STICKY
 
 Work = tuple[str, Callable[[], None]]
 BYTES = 10**9
@@ -171,6 +170,7 @@ class FakeCuda(types.ModuleType):
         self.contexts.add(self.current)
         made_on = {self.live[each].gpu for each in given if each in self.live}
         assert made_on <= {self.current} or DEFAULT_STREAM in given, f"{call} on another GPU"
+        assert self.mode != "global", f"{call} is forbidden while another thread captures"
         if self.lost:
             raise Refused(self.lost)
         self._fail_as_planned(call)

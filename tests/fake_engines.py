@@ -59,7 +59,7 @@ class Machine:
         """Assert that everything was given back, in an order that is safe."""
         gc.collect()
         assert (self.cuda.leaks(), self.violations) == ([], [])
-        assert (self.alive, self.trt.engines) == (0, 0)
+        assert (self.alive, self.trt.engines, self.cuda.mode) == (0, 0, "global")
 
 
 class Bound:

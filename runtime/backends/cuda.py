@@ -16,12 +16,65 @@ from numpy.typing import NDArray
 
 from ..support.errors import BackendError
 from ..support.process import import_or_explain
-from .cuda_errors import device_error
 
 DEFAULT_STREAM = 1
 """cudaStreamLegacy: the stream of work that names no stream."""
 
 _NO_DRIVER = "no NVIDIA driver"
+
+# After one of these every later call of the process fails too: its context is gone.
+STICKY = frozenset(
+    "cudaError" + name
+    for name in (
+        "Assert", "Contained", "ContextIsDestroyed", "CudartUnloading", "DeviceUninitialized",
+        "ECCUncorrectable", "ExternalDevice", "HardwareStackError", "IllegalAddress",
+        "IllegalInstruction", "InvalidAddressSpace", "InvalidPc", "LaunchFailure", "LaunchTimeout",
+        "MisalignedAddress", "MpsClientTerminated", "NvlinkUncorrectable", "TensorMemoryLeak",
+        "Unknown",
+    )
+)  # fmt: skip
+
+LOST = (
+    "this process cannot use the GPU any more: start the program again; if it comes back, set "
+    "SONOMIME_CUDA_GRAPH=0 and CUDA_LAUNCH_BLOCKING=1 to see where, and look at dmesg"
+)
+
+_NO_GPU = (
+    "nvidia-smi has to list a GPU; start a container with --gpus all, and let CUDA_VISIBLE_DEVICES "
+    "name one"
+)
+_DRIVER = (
+    "install or update the NVIDIA driver (nvidia-smi shows its CUDA version), or install the "
+    "cuda-bindings of the driver's CUDA version"
+)
+
+_CURES = {
+    "cudaErrorMemoryAllocation": "free some of the GPU's memory (nvidia-smi shows what uses it), "
+    "close other Animators, or use a smaller bundle",
+    "cudaErrorInsufficientDriver": _DRIVER,
+    "cudaErrorSystemDriverMismatch": _DRIVER,
+    "cudaErrorCompatNotSupportedOnDevice": _DRIVER,
+    "cudaErrorUnsupportedPtxVersion": _DRIVER,
+    "cudaErrorStubLibrary": "a stub of libcuda was loaded: take its folder (.../stubs) out of "
+    "LD_LIBRARY_PATH",
+    "cudaErrorNoDevice": _NO_GPU,
+    "cudaErrorInitializationError": _NO_GPU + "; CUDA cannot be used after fork(): start "
+    "processes by `spawn`",
+    "cudaErrorDevicesUnavailable": "the GPU is busy or reserved: see who uses it with nvidia-smi, "
+    "and its compute mode",
+    "cudaErrorSystemNotReady": "start the machine's fabric manager and look at nvidia-smi",
+    "cudaErrorNoKernelImageForDevice": "something was compiled for another GPU: build the engines "
+    "and the plugin on this one",
+}
+
+
+class DeviceError(BackendError):
+    """A call of CUDA failed. `code` is its name, as `cudaErrorMemoryAllocation`; `lost`: the GPU is
+    out of reach for the rest of the process."""
+
+    def __init__(self, message: str, hint: str = "", code: str = "") -> None:
+        super().__init__(message, hint)
+        self.code, self.lost = code, code in STICKY
 
 
 class Device:
@@ -216,12 +269,13 @@ class Device:
         return values[0] if values else None
 
     def _fail(self, code: str, text: str, what: str) -> NoReturn:
-        error = device_error(code, text, what)
+        message = f"the GPU failed while {what}: {text} ({code})"
         if code == "cudaErrorMemoryAllocation":
-            error.message += f"; {self.room()}"
+            message += f"; {self.room()}"
         elif code in ("cudaErrorInsufficientDriver", "cudaErrorNoDevice"):
-            error.message += f"; {self.versions}"
-        raise error
+            message += f"; {self.versions}"
+        cure = _CURES.get(code, "look at nvidia-smi and `sonomime doctor`")
+        raise DeviceError(message, LOST if code in STICKY else cure, code)
 
     def _versions(self) -> str:
         driver = int(self._cuda.cudaDriverGetVersion()[1] or 0)

@@ -27,8 +27,7 @@ from ..bundle.manifest import DRIVING_FRAME, FRAME
 from ..support.errors import BackendError
 from .arrays import DeviceArray, device_array
 from .base import EnlargedSource
-from .cuda import Device
-from .cuda_errors import LOST, DeviceError
+from .cuda import LOST, Device, DeviceError
 from .device_composer import DeviceComposer
 from .device_memory import DeviceMemory
 
@@ -139,24 +138,24 @@ class DeviceBackend(ABC):
         return self._seconds
 
     def view(self, tensor: str) -> NDArray[Any]:
-        return self._memory.view(tensor)
+        return self._memory.views[tensor]
 
     def read(self, tensor: str) -> NDArray[Any]:
         if tensor in self._given and tensor not in self._put:
-            return self._memory.view(tensor).copy()
+            return self._memory.views[tensor].copy()
         with self._guard():
             return self._memory.read(tensor)
 
     def write(self, tensor: str, value: ArrayLike) -> None:
         if tensor in self._given:
             self._put.discard(tensor)
-            self._memory.view(tensor)[...] = value
+            self._memory.views[tensor][...] = value
             return
         self._composed = False
         with self._guard():
             self._memory.write(tensor, value)
             if tensor == FRAME:
-                self._memory.view(FRAME)[...] = value
+                self._memory.views[FRAME][...] = value
 
     def copy(self, source: str, target: str) -> None:
         self._composed = False

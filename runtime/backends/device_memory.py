@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..bundle.manifest import DRIVING_FRAME, Chain, Tensor
-from .base import boundary, not_boundary
+from .base import Views, boundary
 from .cuda import Device
 
 
@@ -37,12 +37,11 @@ class DeviceMemory:
         self._pinned = device.pinned(shared, release)
         self._pinned[...] = 0
         device.clear(self._base, end, stream)
-        self._views = {
-            name: self._pinned[self._offsets[name] :][: size_of(tensor)]
-            .view(tensor.dtype)
-            .reshape(tensor.shape)
-            for name, tensor in outer.items()
-        }
+        self.views = Views()
+        """The pinned memory of the boundary tensors."""
+        for name, tensor in outer.items():
+            raw = self._pinned[self._offsets[name] :][: size_of(tensor)]
+            self.views[name] = raw.view(tensor.dtype).reshape(tensor.shape)
         ends = [self._offsets[name] + size_of(outer[name]) for name in (*settings, DRIVING_FRAME)]
         # What goes up with a frame: all of it, or, without the driving frame, the settings.
         self._inputs = {True: ends[-1], False: ends[-2] if settings else 0}
@@ -51,15 +50,9 @@ class DeviceMemory:
         """Where a tensor lies on the device."""
         return self._base + self._offsets[tensor]
 
-    def view(self, tensor: str) -> NDArray[Any]:
-        """The pinned memory of a boundary tensor; a BackendError for any other."""
-        if tensor not in self._views:
-            raise not_boundary(tensor)
-        return self._views[tensor]
-
     def upload(self, tensor: str) -> None:
         """Send a boundary tensor up, in stream order."""
-        self._device.upload(self.address(tensor), self._views[tensor], self._stream)
+        self._device.upload(self.address(tensor), self.views[tensor], self._stream)
 
     def upload_inputs(self, with_driving_frame: bool) -> None:
         """Send all inputs of a frame up, in one copy; the driving frame may be there already."""
@@ -68,7 +61,7 @@ class DeviceMemory:
 
     def download(self, tensor: str) -> None:
         """Bring a boundary tensor down, in stream order."""
-        self._device.download(self._views[tensor], self.address(tensor), self._stream)
+        self._device.download(self.views[tensor], self.address(tensor), self._stream)
 
     def copy(self, source: str, target: str) -> None:
         """One tensor onto another, in stream order."""
