@@ -217,7 +217,7 @@ def test_logits_and_sources_that_are_not_finite(kernels: Checked, bad: float) ->
 
 @pytest.mark.parametrize("channels", [(), (3,)])
 @pytest.mark.parametrize("shape", [(64, 64), (101, 77), (51, 127), (40, 31), (9, 201), ON_A_GPU])
-def test_frames_are_those_of_opencv(
+def test_composed_frames_are_those_of_opencv(
     kernels: Checked, shape: tuple[int, int], channels: tuple[int, ...]
 ) -> None:
     picture, box = speckle(*shape, *channels), Letterbox.fit(*shape, SQUARE)
@@ -231,7 +231,7 @@ def test_frames_are_those_of_opencv(
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30, -1e30])
-def test_layers_that_make_no_sense(kernels: Checked, bad: float) -> None:
+def test_composed_layers_that_make_no_sense(kernels: Checked, bad: float) -> None:
     """They spoil what lies around them, black where it is not a number, and reach no other memory
     than the picture's."""
     picture, box = speckle(100, 75), Letterbox.fit(100, 75, SQUARE)
