@@ -9,14 +9,12 @@ from __future__ import annotations
 import ctypes
 import gc
 import itertools
-import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from sonomime.runtime.backends.cuda import DEFAULT_STREAM, STICKY
@@ -106,7 +104,7 @@ class FakeCuda(types.ModuleType):
             "cudaMemGetInfo": lambda: (BYTES - sum(b.nbytes for _, b in self.blocks()), BYTES),
             "cuDevicePrimaryCtxGetState": lambda index: (0, int(index in self.contexts)),
             "cudaGetDeviceProperties": lambda index: (properties(index),),
-            "cudaPointerGetAttributes": lambda address: (self.place_of(address),),
+            "cudaPointerGetAttributes": lambda address: (self._place_of(address),),
         }
 
     # What tests ask of it.
@@ -222,8 +220,7 @@ class FakeCuda(types.ModuleType):
         self.resets += 1
         return (Status(),)
 
-    def place_of(self, address: int) -> Any:
-        """What CUDA says of an address."""
+    def _place_of(self, address: int) -> Any:
         ours = (2 if self.holds(address) else 0, self.current)
         kind, gpu = self.elsewhere.get(address, ours)
         return types.SimpleNamespace(type=kind, device=gpu)
@@ -336,11 +333,3 @@ class FakeCuda(types.ModuleType):
 def properties(gpu: int) -> Any:
     name = b"Fake GPU %d\0" % gpu if gpu else b"Fake GPU\0"
     return types.SimpleNamespace(name=name, major=8, minor=9 - gpu)
-
-
-def install(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
-    """Put it where the device looks for CUDA."""
-    fake = FakeCuda()
-    for name in ("cuda.bindings.runtime", "cuda.bindings.driver"):
-        monkeypatch.setitem(sys.modules, name, fake)
-    return fake

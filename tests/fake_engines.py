@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,10 @@ from sonomime.runtime.support.errors import BackendError
 
 TYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT", "tensor(float16)": "HALF"}
 NUMPY = {"UINT8": np.uint8, "FLOAT": np.float32, "HALF": np.float16}
+STAGES = ["keypoints", "transfer", "motion", "generator"]
+FRAME = ["upload", "record", *(step for stage in STAGES for step in (stage, "record")), "copy"]
+"""What is carried out for a frame of the toy bundle, before it comes down."""
+OTHER = {"shape": [1, 32, 32, 2], "dtype": "HALF", "format": "HWC8"}  # than the manifest's
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
@@ -132,9 +137,9 @@ class FakeEngine:
         nodes += [(modes.OUTPUT, node) for node in self.session.get_outputs()]
         tensors: dict[str, dict[str, Any]] = {}
         for mode, node in nodes:
-            facts = {"mode": mode, "dtype": TYPES[node.type], "shape": node.shape}
-            changed = machine.trt.altered.get(node.name, {})
-            tensors[node.name] = facts | {"format": "LINEAR"} | changed
+            facts = {"dtype": TYPES[node.type], "shape": node.shape, "format": "LINEAR"}
+            other = {key: OTHER[key] for key in OTHER if machine.fails(key, node.name)}
+            tensors[node.name] = {"mode": mode, **facts, **other}
         self.num_io_tensors, self.tensors = len(nodes), tensors
         self.get_tensor_name = list(tensors).__getitem__
         self.get_tensor_mode = lambda name: tensors[name]["mode"]
@@ -172,7 +177,6 @@ class FakeTrt:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.altered: dict[str, dict[str, Any]] = {}  # what engines say of tensors
         self.addressed: list[str] = []
         self.not_built: set[str] = set()  # flavours
         self.plugins = self.deserialised = self.engines = 0
@@ -292,7 +296,9 @@ class FakeBinding(Bound):
 
 def install(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Put all of it where the backends look for it."""
-    machine = Machine(fake_cuda.install(monkeypatch))
+    machine = Machine(fake_cuda.FakeCuda())
+    for name in ("cuda.bindings.runtime", "cuda.bindings.driver"):
+        monkeypatch.setitem(sys.modules, name, machine.cuda)
     trt = machine.trt
     monkeypatch.setattr(tensorrt, "_engines", WeakValueDictionary())
     monkeypatch.setattr(tensorrt, "load_flavour", lambda name: (FLAVOURS[name], trt))

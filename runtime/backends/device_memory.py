@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..bundle.manifest import DRIVING_FRAME, Chain, Tensor
+from ..bundle.manifest import DRIVING_FRAME, Chain
 from .base import Views, boundary
 from .cuda import Device
 
@@ -28,10 +28,15 @@ class DeviceMemory:
         # Settings lie beside the driving frame, so that all inputs of a frame go up in one copy.
         settings = chain.settings()
         self._offsets: dict[str, int] = {}
+        self._sizes = {
+            name: math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
+            for name, tensor in self._tensors.items()
+        }
         end = shared = 0
         for name in dict.fromkeys([*settings, DRIVING_FRAME, *outer, *self._tensors]):
             self._offsets[name] = end
-            end += aligned(size_of(self._tensors[name]))
+            # TensorRT asks for addresses that are multiples of 256.
+            end += -(-self._sizes[name] // 256) * 256
             shared = end if name in outer else shared
         self._base = device.malloc(end, release)
         self._pinned = device.pinned(shared, release)
@@ -40,9 +45,9 @@ class DeviceMemory:
         self.views = Views()
         """The pinned memory of the boundary tensors."""
         for name, tensor in outer.items():
-            raw = self._pinned[self._offsets[name] :][: size_of(tensor)]
+            raw = self._pinned[self._offsets[name] :][: self._sizes[name]]
             self.views[name] = raw.view(tensor.dtype).reshape(tensor.shape)
-        ends = [self._offsets[name] + size_of(outer[name]) for name in (*settings, DRIVING_FRAME)]
+        ends = [self._offsets[name] + self._sizes[name] for name in (*settings, DRIVING_FRAME)]
         # What goes up with a frame: all of it, or, without the driving frame, the settings.
         self._inputs = {True: ends[-1], False: ends[-2] if settings else 0}
 
@@ -65,8 +70,8 @@ class DeviceMemory:
 
     def copy(self, source: str, target: str) -> None:
         """One tensor onto another, in stream order."""
-        size = size_of(self._tensors[source])
-        self._device.copy(self.address(target), self.address(source), size, self._stream)
+        places = self.address(target), self.address(source)
+        self._device.copy(*places, self._sizes[source], self._stream)
 
     def read(self, tensor: str) -> NDArray[Any]:
         """A copy of what the device holds; waits for the stream."""
@@ -84,13 +89,3 @@ class DeviceMemory:
 
     def _empty(self, tensor: str) -> NDArray[Any]:
         return np.empty(self._tensors[tensor].shape, self._tensors[tensor].dtype)
-
-
-def size_of(tensor: Tensor) -> int:
-    """Its bytes."""
-    return math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
-
-
-def aligned(size: int) -> int:
-    """The next multiple of 256, which TensorRT asks of a tensor's address."""
-    return -(-size // 256) * 256
