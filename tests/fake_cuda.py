@@ -89,7 +89,7 @@ class FakeCuda(types.ModuleType):
         self.contexts: set[int] = set()  # GPUs that were used
         self.calls: list[str] = []
         self.done: list[str] = []
-        self.failures: list[tuple[str, int, str]] = []
+        self.failures: dict[str, tuple[int, str]] = {}
         self.elsewhere: dict[int, tuple[int, int]] = {}  # other memory: its type and GPU
         self.resets, self.clock, self.lost = 0, 0.0, ""
         self._handles = itertools.count(1 << 50)
@@ -111,7 +111,7 @@ class FakeCuda(types.ModuleType):
 
     def fail(self, call: str, code: str = "cudaErrorMemoryAllocation", after: int = 0) -> None:
         """Let the call of that name, after so many good ones, fail once."""
-        self.failures.append((call, after, code))
+        self.failures[call] = (after, code)
 
     def asked(self, action: Callable[[], Any], of: str = "calls") -> list[str]:
         """What an action asks for."""
@@ -178,14 +178,12 @@ class FakeCuda(types.ModuleType):
             raise Refused("cudaErrorStreamCaptureUnsupported")
 
     def _fail_as_planned(self, call: str) -> None:
-        for i, (name, after, code) in enumerate(self.failures):
-            if name == call:
-                if after:
-                    self.failures[i] = (name, after - 1, code)
-                    continue
-                del self.failures[i]
-                self.lost = code if code in STICKY else ""
-                raise Refused(code)
+        after, code = self.failures.pop(call, (0, ""))
+        if after:
+            self.failures[call] = (after - 1, code)
+        elif code:
+            self.lost = code if code in STICKY else ""
+            raise Refused(code)
 
     # As cuda.bindings.
 

@@ -172,9 +172,6 @@ class FakeTrt:
     class ILogger:
         Severity = types.SimpleNamespace(ERROR=1)
 
-        def __init__(self) -> None:
-            pass
-
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.addressed: list[str] = []
