@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,28 +99,24 @@ def test_unknown_backends_and_impossible_threads(toy_bundle: Path) -> None:
     assert default_threads() >= 1
 
 
-def within_native_code() -> None:
-    """As pybind11 does where Ctrl-C comes while its module is made."""
-    raise ImportError("no init") from KeyboardInterrupt()
+# As pybind11 raises where Ctrl-C comes while its module is made.
+WITHIN = ImportError("no init")
+WITHIN.__cause__ = KeyboardInterrupt()
 
 
-def interrupted() -> None:
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("how", [interrupted, within_native_code, None])
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), WITHIN, None])
 def test_an_import_that_fails_names_the_cure_unless_it_was_interrupted(
-    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, how: Callable[[], None] | None
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, raised: BaseException | None
 ) -> None:
     def find_spec(name: str, path: Any, target: Any = None) -> None:
-        if name == "onnxruntime" and how:
-            how()
+        if name == "onnxruntime" and raised:
+            raise raised
 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    if how:
+    if raised:
         monkeypatch.delitem(sys.modules, "onnxruntime")
         finder: Any = types.SimpleNamespace(find_spec=find_spec)
         monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
-    with pytest.raises(KeyboardInterrupt if how else BackendError) as caught:
+    with pytest.raises(KeyboardInterrupt if raised else BackendError) as caught:
         Animator.open(toy_bundle)
-    assert how or "sonomime[cpu]" in caught.value.hint  # type: ignore[attr-defined]
+    assert raised or "sonomime[cpu]" in caught.value.hint  # type: ignore[attr-defined]
