@@ -125,7 +125,7 @@ def test_what_tensorrt_asks_the_plugin_is_answered(tmp_path: Path) -> None:
     for said in (
         "WarpOcclude: the feature is not (1, C, H, W)",
         "WarpOcclude: CUDA error 1;",
-        "SparseMotion n: variance is not above 0 and finite",
+        "SparseMotion n: variance is missing, or not above 0 and finite",
         "SparseMotion: the first input has to be float32, all others float32",
     ):
         assert f"sonomime plugin: {said}" in done.stderr
