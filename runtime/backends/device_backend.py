@@ -84,7 +84,7 @@ class DeviceBackend(ABC):
         self._warm = False
         self._timed = False  # whether the events are of a frame whose times were not yet read
         self._put: set[str] = set()
-        self._taken: tuple[str, DeviceArray] | None = None
+        self._taken: DeviceArray | None = None
         self._in_use: list[DeviceArray] = []  # until the stream has been waited for
         self._compose_next = False
         self._composed = False  # whether the layers, as they are now, have been composed
@@ -186,9 +186,8 @@ class DeviceBackend(ABC):
             else:
                 self._enqueue_frame(variant, captured=False)
             if taken is not None:
-                tensor, array = taken
-                here = self._memory.address(tensor)
-                self._device.copy(array.address, here, array.nbytes, self._stream)
+                here = self._memory.address(FRAME)
+                self._device.copy(taken.address, here, taken.nbytes, self._stream)
             self._finish()
             self._warm, self._timed, self._composed = True, True, compose
 
@@ -209,12 +208,12 @@ class DeviceBackend(ABC):
             self._device.copy(here, array.address, array.nbytes, self._stream)
             self._put.add(tensor)
 
-    def take(self, tensor: str, array: DeviceArray) -> None:
-        """Let the next `run_frame` copy the tensor to the array, in stream order. The frame is not
+    def take(self, array: DeviceArray) -> None:
+        """Let the next `run_frame` copy the frame to the array, in stream order. It is not
         downloaded then, and its view is stale."""
         with self._guard():
             self._join(array)
-            self._taken = (tensor, array)
+            self._taken = array
 
     @property
     def can_compose(self) -> bool:
