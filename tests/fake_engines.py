@@ -210,14 +210,14 @@ class FakeOrt:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.get_available_providers = lambda: self.providers
         self.InferenceSession = functools.partial(FakeSession, machine)
-        self.providers = [CUDA, CPU]
-        self.loads = True
         self.spoiled: list[str] = []  # captures of these stages that another thread will break
         self.captures: list[str] = []
         self.opened: list[dict[str, str]] = []
         self.preloads = 0
+
+    def get_available_providers(self) -> list[str]:
+        return [CPU] if self.machine.fails("providers", "") else [CUDA, CPU]
 
     def set_default_logger_severity(self, level: int) -> None:
         assert level == 3
@@ -251,7 +251,7 @@ class FakeSession:
             raise RuntimeError("CUDA failure 2: out of memory\nand then pages")
 
     def get_providers(self) -> list[str]:
-        return self.machine.ort.providers if self.machine.ort.loads else [CPU]
+        return [CPU] if self.machine.fails("loads", "") else [CUDA, CPU]
 
     def get_provider_options(self) -> dict[str, dict[str, str]]:
         stream = 0 if self.machine.fails("options", self.stage) else self.stream

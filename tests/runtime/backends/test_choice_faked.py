@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_engines import CPU, Machine
+from fake_engines import Machine
 
 from sonomime.runtime import Animator
 from sonomime.runtime.backends import open_backend
@@ -26,7 +26,7 @@ def chosen(bundle: Path, device: int | None = None) -> str:
 
 def without(machine: Machine, *flavours: str) -> None:
     """Let engines of these flavours not be there, nor an ONNX Runtime with CUDA."""
-    machine.trt.not_built, machine.ort.providers = set(flavours), [CPU]
+    machine.trt.not_built, machine.wrong = set(flavours), {"providers": ""}
 
 
 def test_auto_takes_the_best_that_serves_and_says_what_it_passed_over(

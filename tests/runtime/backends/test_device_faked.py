@@ -12,7 +12,7 @@ from typing import Any
 import fake_engines
 import pytest
 from fake_cuda import FakeCuda
-from fake_engines import CPU, Machine
+from fake_engines import Machine
 from toy_bundle import blob
 
 from sonomime.runtime import Animator
@@ -116,8 +116,6 @@ def test_what_cannot_be_opened_is_an_error_and_not_a_quiet_cpu(
     machine: Machine, toy_bundle: Path, backend: str, what: str, name: str, words: str, hint: str
 ) -> None:
     machine.wrong[what] = name
-    machine.ort.loads = what != "loads"
-    machine.ort.providers = machine.ort.providers[what == "providers" :]
     error = refusal(lambda: Animator.open(toy_bundle, backend))
     with pytest.raises(BackendError, match=words):
         raise error
@@ -126,7 +124,6 @@ def test_what_cannot_be_opened_is_an_error_and_not_a_quiet_cpu(
     assert error.exit_code == 4
     machine.gone()
     machine.wrong.clear()
-    machine.ort.loads, machine.ort.providers = True, [fake_engines.CUDA, CPU]
     begun(toy_bundle, name=backend).close()
 
 
