@@ -69,12 +69,10 @@ _CURES = {
 
 
 class DeviceError(BackendError):
-    """A call of CUDA failed. `code` is its name, as `cudaErrorMemoryAllocation`; `lost`: the GPU is
-    out of reach for the rest of the process."""
+    """A call of CUDA failed."""
 
-    def __init__(self, message: str, hint: str = "", code: str = "") -> None:
-        super().__init__(message, hint)
-        self.code, self.lost = code, code in STICKY
+    lost = False
+    """Whether the GPU is out of reach for the rest of the process."""
 
 
 class Device:
@@ -262,7 +260,9 @@ class Device:
         elif code in ("cudaErrorInsufficientDriver", "cudaErrorNoDevice"):
             message += f"; {self.versions}"
         cure = _CURES.get(code, "look at nvidia-smi and `sonomime doctor`")
-        raise DeviceError(message, LOST if code in STICKY else cure, code)
+        error = DeviceError(message, LOST if code in STICKY else cure)
+        error.lost = code in STICKY
+        raise error
 
     def _versions(self) -> str:
         driver = int(self._cuda.cudaDriverGetVersion()[1] or 0)
