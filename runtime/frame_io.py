@@ -91,7 +91,7 @@ class FrameIO:
     def deliver_to_device(self, target: Any) -> None:
         """Before a frame runs: let the device copy it to `target`, if that lies there."""
         if isinstance(target, DeviceArray) and self._on_device is not None:
-            self._on_device.take(FRAME, target)
+            self._on_device.take(target)
 
     def collect(self, target: Any) -> Image | None:
         """After a frame ran: a new image if there is no target, else None."""

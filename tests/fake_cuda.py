@@ -9,18 +9,15 @@ from __future__ import annotations
 import ctypes
 import gc
 import itertools
-import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-from sonomime.runtime.backends.cuda import DEFAULT_STREAM
-from sonomime.runtime.backends.cuda_errors import STICKY
+from sonomime.runtime.backends.cuda import DEFAULT_STREAM, STICKY
 
 Work = tuple[str, Callable[[], None]]
 BYTES = 10**9
@@ -92,7 +89,7 @@ class FakeCuda(types.ModuleType):
         self.contexts: set[int] = set()  # GPUs that were used
         self.calls: list[str] = []
         self.done: list[str] = []
-        self.failures: list[tuple[str, int, str]] = []
+        self.failures: dict[str, tuple[int, str]] = {}
         self.elsewhere: dict[int, tuple[int, int]] = {}  # other memory: its type and GPU
         self.resets, self.clock, self.lost = 0, 0.0, ""
         self._handles = itertools.count(1 << 50)
@@ -107,14 +104,14 @@ class FakeCuda(types.ModuleType):
             "cudaMemGetInfo": lambda: (BYTES - sum(b.nbytes for _, b in self.blocks()), BYTES),
             "cuDevicePrimaryCtxGetState": lambda index: (0, int(index in self.contexts)),
             "cudaGetDeviceProperties": lambda index: (properties(index),),
-            "cudaPointerGetAttributes": lambda address: (self.place_of(address),),
+            "cudaPointerGetAttributes": lambda address: (self._place_of(address),),
         }
 
     # What tests ask of it.
 
     def fail(self, call: str, code: str = "cudaErrorMemoryAllocation", after: int = 0) -> None:
         """Let the call of that name, after so many good ones, fail once."""
-        self.failures.append((call, after, code))
+        self.failures[call] = (after, code)
 
     def asked(self, action: Callable[[], Any], of: str = "calls") -> list[str]:
         """What an action asks for."""
@@ -171,6 +168,7 @@ class FakeCuda(types.ModuleType):
         self.contexts.add(self.current)
         made_on = {self.live[each].gpu for each in given if each in self.live}
         assert made_on <= {self.current} or DEFAULT_STREAM in given, f"{call} on another GPU"
+        assert self.mode != "global", f"{call} is forbidden while another thread captures"
         if self.lost:
             raise Refused(self.lost)
         self._fail_as_planned(call)
@@ -180,14 +178,12 @@ class FakeCuda(types.ModuleType):
             raise Refused("cudaErrorStreamCaptureUnsupported")
 
     def _fail_as_planned(self, call: str) -> None:
-        for i, (name, after, code) in enumerate(self.failures):
-            if name == call:
-                if after:
-                    self.failures[i] = (name, after - 1, code)
-                    continue
-                del self.failures[i]
-                self.lost = code if code in STICKY else ""
-                raise Refused(code)
+        after, code = self.failures.pop(call, (0, ""))
+        if after:
+            self.failures[call] = (after - 1, code)
+        elif code:
+            self.lost = code if code in STICKY else ""
+            raise Refused(code)
 
     # As cuda.bindings.
 
@@ -222,8 +218,7 @@ class FakeCuda(types.ModuleType):
         self.resets += 1
         return (Status(),)
 
-    def place_of(self, address: int) -> Any:
-        """What CUDA says of an address."""
+    def _place_of(self, address: int) -> Any:
         ours = (2 if self.holds(address) else 0, self.current)
         kind, gpu = self.elsewhere.get(address, ours)
         return types.SimpleNamespace(type=kind, device=gpu)
@@ -336,11 +331,3 @@ class FakeCuda(types.ModuleType):
 def properties(gpu: int) -> Any:
     name = b"Fake GPU %d\0" % gpu if gpu else b"Fake GPU\0"
     return types.SimpleNamespace(name=name, major=8, minor=9 - gpu)
-
-
-def install(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
-    """Put it where the device looks for CUDA."""
-    fake = FakeCuda()
-    for name in ("cuda.bindings.runtime", "cuda.bindings.driver"):
-        monkeypatch.setitem(sys.modules, name, fake)
-    return fake

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,10 @@ from sonomime.runtime.support.errors import BackendError
 
 TYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT", "tensor(float16)": "HALF"}
 NUMPY = {"UINT8": np.uint8, "FLOAT": np.float32, "HALF": np.float16}
+STAGES = ["keypoints", "transfer", "motion", "generator"]
+FRAME = ["upload", "record", *(step for stage in STAGES for step in (stage, "record")), "copy"]
+"""What is carried out for a frame of the toy bundle, before it comes down."""
+OTHER = {"shape": [1, 32, 32, 2], "dtype": "HALF", "format": "HWC8"}  # than the manifest's
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
@@ -59,7 +64,7 @@ class Machine:
         """Assert that everything was given back, in an order that is safe."""
         gc.collect()
         assert (self.cuda.leaks(), self.violations) == ([], [])
-        assert (self.alive, self.trt.engines) == (0, 0)
+        assert (self.alive, self.trt.engines, self.cuda.mode) == (0, 0, "global")
 
 
 class Bound:
@@ -132,9 +137,9 @@ class FakeEngine:
         nodes += [(modes.OUTPUT, node) for node in self.session.get_outputs()]
         tensors: dict[str, dict[str, Any]] = {}
         for mode, node in nodes:
-            facts = {"mode": mode, "dtype": TYPES[node.type], "shape": node.shape}
-            changed = machine.trt.altered.get(node.name, {})
-            tensors[node.name] = facts | {"format": "LINEAR"} | changed
+            facts = {"dtype": TYPES[node.type], "shape": node.shape, "format": "LINEAR"}
+            other = {key: OTHER[key] for key in OTHER if machine.fails(key, node.name)}
+            tensors[node.name] = {"mode": mode, **facts, **other}
         self.num_io_tensors, self.tensors = len(nodes), tensors
         self.get_tensor_name = list(tensors).__getitem__
         self.get_tensor_mode = lambda name: tensors[name]["mode"]
@@ -167,12 +172,8 @@ class FakeTrt:
     class ILogger:
         Severity = types.SimpleNamespace(ERROR=1)
 
-        def __init__(self) -> None:
-            pass
-
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.altered: dict[str, dict[str, Any]] = {}  # what engines say of tensors
         self.addressed: list[str] = []
         self.not_built: set[str] = set()  # flavours
         self.plugins = self.deserialised = self.engines = 0
@@ -209,14 +210,14 @@ class FakeOrt:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.get_available_providers = lambda: self.providers
         self.InferenceSession = functools.partial(FakeSession, machine)
-        self.providers = [CUDA, CPU]
-        self.loads = True
         self.spoiled: list[str] = []  # captures of these stages that another thread will break
         self.captures: list[str] = []
         self.opened: list[dict[str, str]] = []
         self.preloads = 0
+
+    def get_available_providers(self) -> list[str]:
+        return [CPU] if self.machine.fails("providers", "") else [CUDA, CPU]
 
     def set_default_logger_severity(self, level: int) -> None:
         assert level == 3
@@ -250,7 +251,7 @@ class FakeSession:
             raise RuntimeError("CUDA failure 2: out of memory\nand then pages")
 
     def get_providers(self) -> list[str]:
-        return self.machine.ort.providers if self.machine.ort.loads else [CPU]
+        return [CPU] if self.machine.fails("loads", "") else [CUDA, CPU]
 
     def get_provider_options(self) -> dict[str, dict[str, str]]:
         stream = 0 if self.machine.fails("options", self.stage) else self.stream
@@ -292,7 +293,9 @@ class FakeBinding(Bound):
 
 def install(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Put all of it where the backends look for it."""
-    machine = Machine(fake_cuda.install(monkeypatch))
+    machine = Machine(fake_cuda.FakeCuda())
+    for name in ("cuda.bindings.runtime", "cuda.bindings.driver"):
+        monkeypatch.setitem(sys.modules, name, machine.cuda)
     trt = machine.trt
     monkeypatch.setattr(tensorrt, "_engines", WeakValueDictionary())
     monkeypatch.setattr(tensorrt, "load_flavour", lambda name: (FLAVOURS[name], trt))

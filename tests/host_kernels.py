@@ -103,11 +103,8 @@ def built() -> Checked:
     has them."""
     library = Path(_FOLDER.name, "libsonomime_host.so")
     options = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-shared"]
-    run(compiler(), *options, "-fPIC", "-ffp-contract=fast", "-o", library, *EMULATED, *fused())
-    return Checked(library)
-
-
-def fused() -> list[str]:
     facts = Path("/proc/cpuinfo")
-    has = platform.machine() == "x86_64" and facts.exists() and " fma " in facts.read_text()
-    return ["-mfma"] if has else []
+    if platform.machine() == "x86_64" and facts.exists() and " fma " in facts.read_text():
+        options.append("-mfma")
+    run(compiler(), *options, "-fPIC", "-ffp-contract=fast", "-o", library, *EMULATED)
+    return Checked(library)

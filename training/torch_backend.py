@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ..runtime.backends.base import boundary, not_boundary
+from ..runtime.backends.base import Views, boundary
 from ..runtime.bundle import manifest
 from ..runtime.bundle.checks import check_wiring
 from ..runtime.bundle.manifest import DRIVING_FRAME, FRAME
@@ -45,11 +45,10 @@ class TorchBackend:
         self.host = {name: _zeros(like) for name, like in boundary(chain).items()}
         if device.type == "cuda":
             self.host = {name: tensor.pin_memory() for name, tensor in self.host.items()}
+        self.views = Views((name, tensor.numpy()) for name, tensor in self.host.items())
 
     def view(self, tensor: str) -> NDArray[Any]:
-        if tensor not in self.host:
-            raise not_boundary(tensor)
-        return self.host[tensor].numpy()
+        return self.views[tensor]
 
     def read(self, tensor: str) -> NDArray[Any]:
         held = self.host[tensor] if tensor in self.given else self.tensors[tensor]

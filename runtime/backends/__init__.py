@@ -86,8 +86,9 @@ def open_backend(
             manifest.
     """
     name, count = resolve_backend(name, device), resolve_threads(threads)
-    found = _on_gpu(bundle, device) if name == "auto" else None
-    return found or _open("ort-cpu" if name == "auto" else name, bundle, count, device)
+    if name != "auto":
+        return _open(name, bundle, count, device)
+    return _on_gpu(bundle, device) or _open("ort-cpu", bundle, count, device)
 
 
 def _open(name: str, bundle: Bundle, threads: int, device: int | None) -> Backend:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -85,12 +85,14 @@ def boundary(chain: Chain) -> dict[str, Tensor]:
     return {name: tensors[name] for name in (*chain.given(), FRAME)}
 
 
-def not_boundary(tensor: str) -> BackendError:
-    """For a `view` of any other tensor."""
-    return BackendError(
-        f"{tensor!r} has no memory on the host: it is not a boundary tensor of this bundle",
-        "read() and write() reach every tensor",
-    )
+class Views(dict[str, NDArray[Any]]):
+    """The boundary tensors' memory on the host, by name; a BackendError for any other name."""
+
+    def __missing__(self, tensor: str) -> NoReturn:
+        raise BackendError(
+            f"{tensor!r} has no memory on the host: it is not a boundary tensor of this bundle",
+            "read() and write() reach every tensor",
+        )
 
 
 def difference(said: Mapping[str, str], found: Mapping[str, str]) -> str:

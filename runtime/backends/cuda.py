@@ -16,12 +16,63 @@ from numpy.typing import NDArray
 
 from ..support.errors import BackendError
 from ..support.process import import_or_explain
-from .cuda_errors import device_error
 
 DEFAULT_STREAM = 1
 """cudaStreamLegacy: the stream of work that names no stream."""
 
 _NO_DRIVER = "no NVIDIA driver"
+
+# After one of these every later call of the process fails too: its context is gone.
+STICKY = frozenset(
+    "cudaError" + name
+    for name in (
+        "Assert", "Contained", "ContextIsDestroyed", "CudartUnloading", "DeviceUninitialized",
+        "ECCUncorrectable", "ExternalDevice", "HardwareStackError", "IllegalAddress",
+        "IllegalInstruction", "InvalidAddressSpace", "InvalidPc", "LaunchFailure", "LaunchTimeout",
+        "MisalignedAddress", "MpsClientTerminated", "NvlinkUncorrectable", "TensorMemoryLeak",
+        "Unknown",
+    )
+)  # fmt: skip
+
+LOST = (
+    "this process cannot use the GPU any more: start the program again; if it comes back, set "
+    "SONOMIME_CUDA_GRAPH=0 and CUDA_LAUNCH_BLOCKING=1 to see where, and look at dmesg"
+)
+
+_NO_GPU = (
+    "nvidia-smi has to list a GPU; start a container with --gpus all, and let CUDA_VISIBLE_DEVICES "
+    "name one"
+)
+_DRIVER = (
+    "install or update the NVIDIA driver (nvidia-smi shows its CUDA version), or install the "
+    "cuda-bindings of the driver's CUDA version"
+)
+
+_CURES = {
+    "cudaErrorMemoryAllocation": "free some of the GPU's memory (nvidia-smi shows what uses it), "
+    "close other Animators, or use a smaller bundle",
+    "cudaErrorInsufficientDriver": _DRIVER,
+    "cudaErrorSystemDriverMismatch": _DRIVER,
+    "cudaErrorCompatNotSupportedOnDevice": _DRIVER,
+    "cudaErrorUnsupportedPtxVersion": _DRIVER,
+    "cudaErrorStubLibrary": "a stub of libcuda was loaded: take its folder (.../stubs) out of "
+    "LD_LIBRARY_PATH",
+    "cudaErrorNoDevice": _NO_GPU,
+    "cudaErrorInitializationError": _NO_GPU + "; CUDA cannot be used after fork(): start "
+    "processes by `spawn`",
+    "cudaErrorDevicesUnavailable": "the GPU is busy or reserved: see who uses it with nvidia-smi, "
+    "and its compute mode",
+    "cudaErrorSystemNotReady": "start the machine's fabric manager and look at nvidia-smi",
+    "cudaErrorNoKernelImageForDevice": "something was compiled for another GPU: build the engines "
+    "and the plugin on this one",
+}
+
+
+class DeviceError(BackendError):
+    """A call of CUDA failed."""
+
+    lost = False
+    """Whether the GPU is out of reach for the rest of the process."""
 
 
 class Device:
@@ -45,7 +96,7 @@ class Device:
                 "leave the device out to run on the CPU; with an NVIDIA GPU, install its driver, "
                 "then check that nvidia-smi lists the GPU",
             )
-        count = self._call(self._cuda.cudaGetDeviceCount, what="looking for GPUs")
+        count = self._call("GetDeviceCount", what="looking for GPUs")
         if not count:
             self._fail("cudaErrorNoDevice", "no CUDA-capable device", "looking for GPUs")
         if not 0 <= index < count:
@@ -58,8 +109,8 @@ class Device:
         self._relaxed = modes.cudaStreamCaptureModeRelaxed
         self._kinds = self._cuda.cudaMemcpyKind
         with self.current():
-            self._call(self._cuda.cudaSetDevice, index, what="opening it")
-            facts = self._call(self._cuda.cudaGetDeviceProperties, index, what="opening it")
+            self._call("SetDevice", index, what="opening it")
+            facts = self._call("GetDeviceProperties", index, what="opening it")
         self.name = facts.name.decode(errors="replace").rstrip("\0")
         self.capability = (int(facts.major), int(facts.minor))
 
@@ -96,8 +147,7 @@ class Device:
 
     def gpu_of(self, address: int) -> int | None:
         """The number of the GPU whose memory that is; None for any other memory."""
-        ask = self._cuda.cudaPointerGetAttributes
-        facts = self._call(ask, address, what="asking where an array lies")
+        facts = self._call("PointerGetAttributes", address, what="asking where an array lies")
         kinds = self._cuda.cudaMemoryType
         if facts.type == kinds.cudaMemoryTypeManaged:  # every GPU's
             return self.index
@@ -105,30 +155,26 @@ class Device:
 
     def malloc(self, size: int, release: ExitStack) -> int:
         """Memory on the device: its address, aligned to 256 bytes at least."""
-        what, cuda = f"allocating {_mb(size)}", self._cuda
-        return self._make(release, cuda.cudaFree, cuda.cudaMalloc, size, what=what)
+        return self._make(release, "Free", "Malloc", size, what=f"allocating {_mb(size)}")
 
     def pinned(self, size: int, release: ExitStack) -> NDArray[np.uint8]:
         """Memory on the host that the device reads and writes directly."""
-        what, cuda = f"pinning {_mb(size)} of the host's memory", self._cuda
-        address = self._make(release, cuda.cudaFreeHost, cuda.cudaHostAlloc, size, 0, what=what)
+        what = f"pinning {_mb(size)} of the host's memory"
+        address = self._make(release, "FreeHost", "HostAlloc", size, 0, what=what)
         return np.frombuffer(memoryview((ctypes.c_uint8 * size).from_address(address)), np.uint8)
 
     def stream(self, release: ExitStack) -> int:
         """A stream that does not wait for the default one."""
-        make, flags = self._cuda.cudaStreamCreateWithFlags, self._cuda.cudaStreamNonBlocking
-        return self._make(
-            release, self._cuda.cudaStreamDestroy, make, flags, what="making a stream"
-        )
+        make, flags = "StreamCreateWithFlags", self._cuda.cudaStreamNonBlocking
+        return self._make(release, "StreamDestroy", make, flags, what="making a stream")
 
     def event(self, release: ExitStack) -> int:
         """An event that keeps time."""
-        make, destroy = self._cuda.cudaEventCreate, self._cuda.cudaEventDestroy
-        return self._make(release, destroy, make, what="making an event")
+        return self._make(release, "EventDestroy", "EventCreate", what="making an event")
 
     def synchronise(self, stream: int) -> None:
         """Wait until all work of the stream is done."""
-        self._call(self._cuda.cudaStreamSynchronize, stream, what="running the stages")
+        self._call("StreamSynchronize", stream, what="running the stages")
 
     def record(self, event: int, stream: int, captured: bool = False) -> None:
         """Note the time when the stream gets here. `captured`: the stream is being captured, and
@@ -136,50 +182,44 @@ class Device:
         # In a capture an ordinary event is a mere dependency and keeps no time; outside of one an
         # external event is refused.
         flags = self._cuda.cudaEventRecordExternal if captured else self._cuda.cudaEventDefault
-        record = self._cuda.cudaEventRecordWithFlags
-        self._call(record, event, stream, flags, what="recording an event")
+        self._call("EventRecordWithFlags", event, stream, flags, what="recording an event")
 
     def elapsed(self, begin: int, end: int) -> float:
         """Seconds between two events that have passed."""
-        measure = self._cuda.cudaEventElapsedTime
-        return float(self._call(measure, begin, end, what="reading the time of a stage")) / 1e3
+        return float(self._call("EventElapsedTime", begin, end, what="timing a stage")) / 1e3
 
     def wait(self, stream: int, event: int) -> None:
         """Let the stream go on only after the event."""
-        self._call(self._cuda.cudaStreamWaitEvent, stream, event, 0, what="waiting for an event")
+        self._call("StreamWaitEvent", stream, event, 0, what="waiting for an event")
 
     def clear(self, address: int, size: int, stream: int) -> None:
         """Set memory of the device to zero."""
-        self._call(self._cuda.cudaMemsetAsync, address, 0, size, stream, what="clearing memory")
+        self._call("MemsetAsync", address, 0, size, stream, what="clearing memory")
 
     def upload(self, address: int, source: NDArray[Any], stream: int) -> None:
         """From contiguous memory of the host."""
-        up = self._kinds.cudaMemcpyHostToDevice
-        self._copy(address, source.ctypes.data, source.nbytes, up, stream)
+        self._copy(address, source.ctypes.data, source.nbytes, "HostToDevice", stream)
 
     def download(self, target: NDArray[Any], address: int, stream: int) -> None:
         """To contiguous memory of the host."""
-        down = self._kinds.cudaMemcpyDeviceToHost
-        self._copy(target.ctypes.data, address, target.nbytes, down, stream)
+        self._copy(target.ctypes.data, address, target.nbytes, "DeviceToHost", stream)
 
     def copy(self, target: int, source: int, size: int, stream: int) -> None:
         """On the device."""
-        self._copy(target, source, size, self._kinds.cudaMemcpyDeviceToDevice, stream)
+        self._copy(target, source, size, "DeviceToDevice", stream)
 
     def capture(self, stream: int, enqueue: Callable[[], None], release: ExitStack) -> int:
         """Collect what `enqueue` gives the stream, rather than run it, as a graph to launch."""
-        begin, end = self._cuda.cudaStreamBeginCapture, self._cuda.cudaStreamEndCapture
-        self._call(begin, stream, self._local, what="beginning to capture a frame")
+        self._call("StreamBeginCapture", stream, self._local, what="beginning to capture a frame")
         try:
             enqueue()
-            graph = int(self._call(end, stream, what="capturing a frame"))
+            graph = int(self._call("StreamEndCapture", stream, what="capturing a frame"))
         except BaseException:
             self.abort_capture(stream)
             raise
-        make, destroy = self._cuda.cudaGraphInstantiate, self._cuda.cudaGraphExecDestroy
         try:
             what = "making a frame's graph ready"
-            return self._make(release, destroy, make, graph, 0, what=what)
+            return self._make(release, "GraphExecDestroy", "GraphInstantiate", graph, 0, what=what)
         finally:
             self._cuda.cudaGraphDestroy(graph)
 
@@ -192,22 +232,20 @@ class Device:
 
     def launch(self, graph: int, stream: int) -> None:
         """Run a captured graph."""
-        self._call(self._cuda.cudaGraphLaunch, graph, stream, what="launching a frame")
+        self._call("GraphLaunch", graph, stream, what="launching a frame")
 
-    def _copy(self, target: int, source: int, size: int, kind: Any, stream: int) -> None:
-        copy = self._cuda.cudaMemcpyAsync
-        self._call(copy, target, source, size, kind, stream, what="copying memory")
+    def _copy(self, target: int, source: int, size: int, way: str, stream: int) -> None:
+        kind = getattr(self._kinds, f"cudaMemcpy{way}")
+        self._call("MemcpyAsync", target, source, size, kind, stream, what="copying memory")
 
-    def _make(
-        self, release: ExitStack, destroy: Callable[..., Any], make: Callable[..., Any],
-        *arguments: Any, what: str,
-    ) -> int:  # fmt: skip
-        made = int(self._call(make, *arguments, what=what))
+    def _make(self, release: ExitStack, destroy: str, make: str, *given: Any, what: str) -> int:
+        made = int(self._call(make, *given, what=what))
         release.callback(self._call, destroy, made, what="giving something back")
         return made
 
-    def _call(self, function: Callable[..., Any], *arguments: Any, what: str) -> Any:
-        status, *values = function(*arguments)
+    def _call(self, name: str, *given: Any, what: str) -> Any:
+        """CUDA's function of that name, which begins with "cuda"."""
+        status, *values = getattr(self._cuda, f"cuda{name}")(*given)
         if int(status) != 0:
             # The last error is the whole process's: torch would find it and take it for its own.
             self._cuda.cudaGetLastError()
@@ -216,11 +254,14 @@ class Device:
         return values[0] if values else None
 
     def _fail(self, code: str, text: str, what: str) -> NoReturn:
-        error = device_error(code, text, what)
+        message = f"the GPU failed while {what}: {text} ({code})"
         if code == "cudaErrorMemoryAllocation":
-            error.message += f"; {self.room()}"
+            message += f"; {self.room()}"
         elif code in ("cudaErrorInsufficientDriver", "cudaErrorNoDevice"):
-            error.message += f"; {self.versions}"
+            message += f"; {self.versions}"
+        cure = _CURES.get(code, "look at nvidia-smi and `sonomime doctor`")
+        error = DeviceError(message, LOST if code in STICKY else cure)
+        error.lost = code in STICKY
         raise error
 
     def _versions(self) -> str:

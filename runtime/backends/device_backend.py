@@ -27,8 +27,7 @@ from ..bundle.manifest import DRIVING_FRAME, FRAME
 from ..support.errors import BackendError
 from .arrays import DeviceArray, device_array
 from .base import EnlargedSource
-from .cuda import Device
-from .cuda_errors import LOST, DeviceError
+from .cuda import LOST, Device, DeviceError
 from .device_composer import DeviceComposer
 from .device_memory import DeviceMemory
 
@@ -85,7 +84,7 @@ class DeviceBackend(ABC):
         self._warm = False
         self._timed = False  # whether the events are of a frame whose times were not yet read
         self._put: set[str] = set()
-        self._taken: tuple[str, DeviceArray] | None = None
+        self._taken: DeviceArray | None = None
         self._in_use: list[DeviceArray] = []  # until the stream has been waited for
         self._compose_next = False
         self._composed = False  # whether the layers, as they are now, have been composed
@@ -139,24 +138,24 @@ class DeviceBackend(ABC):
         return self._seconds
 
     def view(self, tensor: str) -> NDArray[Any]:
-        return self._memory.view(tensor)
+        return self._memory.views[tensor]
 
     def read(self, tensor: str) -> NDArray[Any]:
         if tensor in self._given and tensor not in self._put:
-            return self._memory.view(tensor).copy()
+            return self._memory.views[tensor].copy()
         with self._guard():
             return self._memory.read(tensor)
 
     def write(self, tensor: str, value: ArrayLike) -> None:
         if tensor in self._given:
             self._put.discard(tensor)
-            self._memory.view(tensor)[...] = value
+            self._memory.views[tensor][...] = value
             return
         self._composed = False
         with self._guard():
             self._memory.write(tensor, value)
             if tensor == FRAME:
-                self._memory.view(FRAME)[...] = value
+                self._memory.views[FRAME][...] = value
 
     def copy(self, source: str, target: str) -> None:
         self._composed = False
@@ -187,9 +186,8 @@ class DeviceBackend(ABC):
             else:
                 self._enqueue_frame(variant, captured=False)
             if taken is not None:
-                tensor, array = taken
-                here = self._memory.address(tensor)
-                self._device.copy(array.address, here, array.nbytes, self._stream)
+                here = self._memory.address(FRAME)
+                self._device.copy(taken.address, here, taken.nbytes, self._stream)
             self._finish()
             self._warm, self._timed, self._composed = True, True, compose
 
@@ -210,12 +208,12 @@ class DeviceBackend(ABC):
             self._device.copy(here, array.address, array.nbytes, self._stream)
             self._put.add(tensor)
 
-    def take(self, tensor: str, array: DeviceArray) -> None:
-        """Let the next `run_frame` copy the tensor to the array, in stream order. The frame is not
+    def take(self, array: DeviceArray) -> None:
+        """Let the next `run_frame` copy the frame to the array, in stream order. It is not
         downloaded then, and its view is stale."""
         with self._guard():
             self._join(array)
-            self._taken = (tensor, array)
+            self._taken = array
 
     @property
     def can_compose(self) -> bool:

@@ -63,31 +63,28 @@ class DeviceComposer:
         first launch, which must not be while a frame is captured. After an error `serves` is False.
         """
         self.release.close()
+        device, box, picture = self._device, source.box, source.picture
+        (width, height), channels = source.size, math.prod(picture.shape[2:])
+        sizes = [source.low.nbytes, picture.nbytes, 4 * (box.size // 2) ** 2 * channels]
+        sizes += [height * width * channels]
         try:
-            self._take(source)
+            addresses = [device.malloc(size, self.release) for size in sizes]
+            pinned = device.pinned(sizes[-1], self.release)
+            self.frame = pinned.reshape(height, width, *picture.shape[2:])
+            self._arguments = (
+                *self._layers, *addresses, channels, *self._map_sizes, box.size, box.x, box.y,
+                box.w, box.h, height, width, source.above, source.left, *picture.shape[:2],
+            )  # fmt: skip
+            device.upload(addresses[0], source.low, self._stream)
+            device.upload(addresses[1], picture, self._stream)
+            self.enqueue()
+            device.synchronise(self._stream)
         except BaseException:
             self.serves = False
             with suppress(BackendError):  # on a lost GPU nothing can be given back
-                self._device.synchronise(self._stream)
+                device.synchronise(self._stream)
                 self.release.close()
             raise
-
-    def _take(self, source: EnlargedSource) -> None:
-        device, box = self._device, source.box
-        (width, height), channels = source.size, math.prod(source.picture.shape[2:])
-        sizes = [source.low.nbytes, source.picture.nbytes, 4 * (box.size // 2) ** 2 * channels]
-        sizes += [height * width * channels]
-        addresses = [device.malloc(size, self.release) for size in sizes]
-        pinned = device.pinned(sizes[-1], self.release)
-        self.frame = pinned.reshape(height, width, *source.picture.shape[2:])
-        self._arguments = (
-            *self._layers, *addresses, channels, *self._map_sizes, box.size, box.x, box.y, box.w,
-            box.h, height, width, source.above, source.left, *source.picture.shape[:2],
-        )  # fmt: skip
-        device.upload(addresses[0], source.low, self._stream)
-        device.upload(addresses[1], source.picture, self._stream)
-        self.enqueue()
-        device.synchronise(self._stream)
 
     def enqueue(self) -> None:
         """Compose and bring the frame down, in stream order; a BackendError if the kernel cannot be

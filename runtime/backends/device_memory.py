@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..bundle.manifest import DRIVING_FRAME, Chain, Tensor
-from .base import boundary, not_boundary
+from ..bundle.manifest import DRIVING_FRAME, Chain
+from .base import Views, boundary
 from .cuda import Device
 
 
@@ -28,22 +28,26 @@ class DeviceMemory:
         # Settings lie beside the driving frame, so that all inputs of a frame go up in one copy.
         settings = chain.settings()
         self._offsets: dict[str, int] = {}
+        self._sizes = {
+            name: math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
+            for name, tensor in self._tensors.items()
+        }
         end = shared = 0
         for name in dict.fromkeys([*settings, DRIVING_FRAME, *outer, *self._tensors]):
             self._offsets[name] = end
-            end += aligned(size_of(self._tensors[name]))
+            # TensorRT asks for addresses that are multiples of 256.
+            end += -(-self._sizes[name] // 256) * 256
             shared = end if name in outer else shared
         self._base = device.malloc(end, release)
         self._pinned = device.pinned(shared, release)
         self._pinned[...] = 0
         device.clear(self._base, end, stream)
-        self._views = {
-            name: self._pinned[self._offsets[name] :][: size_of(tensor)]
-            .view(tensor.dtype)
-            .reshape(tensor.shape)
-            for name, tensor in outer.items()
-        }
-        ends = [self._offsets[name] + size_of(outer[name]) for name in (*settings, DRIVING_FRAME)]
+        self.views = Views()
+        """The pinned memory of the boundary tensors."""
+        for name, tensor in outer.items():
+            raw = self._pinned[self._offsets[name] :][: self._sizes[name]]
+            self.views[name] = raw.view(tensor.dtype).reshape(tensor.shape)
+        ends = [self._offsets[name] + self._sizes[name] for name in (*settings, DRIVING_FRAME)]
         # What goes up with a frame: all of it, or, without the driving frame, the settings.
         self._inputs = {True: ends[-1], False: ends[-2] if settings else 0}
 
@@ -51,15 +55,9 @@ class DeviceMemory:
         """Where a tensor lies on the device."""
         return self._base + self._offsets[tensor]
 
-    def view(self, tensor: str) -> NDArray[Any]:
-        """The pinned memory of a boundary tensor; a BackendError for any other."""
-        if tensor not in self._views:
-            raise not_boundary(tensor)
-        return self._views[tensor]
-
     def upload(self, tensor: str) -> None:
         """Send a boundary tensor up, in stream order."""
-        self._device.upload(self.address(tensor), self._views[tensor], self._stream)
+        self._device.upload(self.address(tensor), self.views[tensor], self._stream)
 
     def upload_inputs(self, with_driving_frame: bool) -> None:
         """Send all inputs of a frame up, in one copy; the driving frame may be there already."""
@@ -68,12 +66,12 @@ class DeviceMemory:
 
     def download(self, tensor: str) -> None:
         """Bring a boundary tensor down, in stream order."""
-        self._device.download(self._views[tensor], self.address(tensor), self._stream)
+        self._device.download(self.views[tensor], self.address(tensor), self._stream)
 
     def copy(self, source: str, target: str) -> None:
         """One tensor onto another, in stream order."""
-        size = size_of(self._tensors[source])
-        self._device.copy(self.address(target), self.address(source), size, self._stream)
+        places = self.address(target), self.address(source)
+        self._device.copy(*places, self._sizes[source], self._stream)
 
     def read(self, tensor: str) -> NDArray[Any]:
         """A copy of what the device holds; waits for the stream."""
@@ -91,13 +89,3 @@ class DeviceMemory:
 
     def _empty(self, tensor: str) -> NDArray[Any]:
         return np.empty(self._tensors[tensor].shape, self._tensors[tensor].dtype)
-
-
-def size_of(tensor: Tensor) -> int:
-    """Its bytes."""
-    return math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
-
-
-def aligned(size: int) -> int:
-    """The next multiple of 256, which TensorRT asks of a tensor's address."""
-    return -(-size // 256) * 256

@@ -14,7 +14,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.manifest import StageFile
 from ..support.errors import BackendError, BundleError
 from ..support.timing import Spans
-from .base import allocate_all, boundary, difference, not_boundary
+from .base import Views, allocate_all, boundary, difference
 from .onnx_file import read_stage
 
 _TYPES = {"uint8": "tensor(uint8)", "float16": "tensor(float16)", "float32": "tensor(float)"}
@@ -32,7 +32,7 @@ class OrtCpuBackend:
         self.device = f"CPU, ONNX Runtime {ort.__version__}"
         self.threads = threads
         self._buffers = allocate_all(bundle.manifest)
-        self._views = {name: self._buffers[name] for name in boundary(bundle.manifest)}
+        self._views = Views((name, self._buffers[name]) for name in boundary(bundle.manifest))
         stages = bundle.manifest.stages
         self._per_frame = [stage.name for stage in stages if stage.per_frame]
         self._recurrent = [(pair.from_, pair.to) for pair in bundle.manifest.recurrent]
@@ -60,8 +60,6 @@ class OrtCpuBackend:
         return self._spans
 
     def view(self, tensor: str) -> NDArray[Any]:
-        if tensor not in self._views:
-            raise not_boundary(tensor)
         return self._views[tensor]
 
     def read(self, tensor: str) -> NDArray[Any]:

@@ -28,10 +28,6 @@ from .ort import bind, first_line, session_options
 log = logging.getLogger("sonomime")
 
 PROVIDER = "CUDAExecutionProvider"
-NOT_FOR_GPUS = (
-    'in an environment without onnxruntime: pip install "sonomime[gpu]" (onnxruntime and '
-    "onnxruntime-gpu share one module)"
-)
 NOT_LOADED = (
     'pip install "onnxruntime-gpu[cuda,cudnn]", or put the CUDA and cuDNN that it was built for on '
     "LD_LIBRARY_PATH; what it wrote to stderr names the library that it lacks"
@@ -59,7 +55,11 @@ class OrtCudaBackend(DeviceBackend):
         ort.set_default_logger_severity(3)
         preload()
         self._of_thread = _OfThread()
-        self._capturing, self._plain = _run_options(), _run_options()
+        self._capturing, self._plain = ort.RunOptions(), ort.RunOptions()
+        for options in (self._capturing, self._plain):
+            # The frame waits once, not every stage. (Older versions of ONNX Runtime wait in a
+            # graph's replay all the same.)
+            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._plain.add_run_config_entry("gpu_graph_id", "-1")  # neither captured nor replayed
         super().__init__(bundle, open_device(device), f"ONNX Runtime {ort.__version__} CUDA")
 
@@ -141,20 +141,14 @@ class OrtCudaBackend(DeviceBackend):
             ) from error.with_traceback(None)
 
 
-def _run_options() -> Any:
-    options = ort.RunOptions()
-    # The frame waits once, not every stage. (Older versions of ONNX Runtime wait in a graph's
-    # replay all the same.)
-    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-    return options
-
-
 def require_provider() -> None:
     """A BackendError if this ONNX Runtime is the package for CPUs; whether CUDA loads, only a
     session shows."""
     if PROVIDER not in ort.get_available_providers():
         raise BackendError(
-            f"this ONNX Runtime ({ort.__version__}) has no CUDA provider", NOT_FOR_GPUS
+            f"this ONNX Runtime ({ort.__version__}) has no CUDA provider",
+            'in an environment without onnxruntime: pip install "sonomime[gpu]" (onnxruntime and '
+            "onnxruntime-gpu share one module)",
         )
 
 

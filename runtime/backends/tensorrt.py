@@ -77,7 +77,15 @@ class TensorRtBackend(DeviceBackend):
             # Contexts go before the memory that they point into, and before their engines: a tuple
             # lets go of its last element first.
             self._opened[stage.name] = (engine, self._context(stage, engine))
-            self._set_addresses(stage)
+            # Nor is a context in a variable: an error's trace would keep it longer than its memory.
+            for tensor in (*stage.inputs, *stage.outputs):
+                address = self._memory.address(tensor.name)
+                if not self._opened[stage.name][1].set_tensor_address(tensor.name, address):
+                    raise BackendError(
+                        f"TensorRT refuses the memory of {tensor.name!r} in stage {stage.name!r}: "
+                        f"{engine.logger.reason()}",
+                        _BUILD_AGAIN,
+                    )
 
     def _compare(self, stage: Stage, engine: Any) -> None:
         """An engine must have exactly the manifest's tensors: it is given bare addresses."""
@@ -105,18 +113,6 @@ class TensorRtBackend(DeviceBackend):
                 "Animators",
             )
         return context
-
-    # Below no variable holds a context: the trace of an error would keep it longer than its memory.
-
-    def _set_addresses(self, stage: Stage) -> None:
-        for tensor in (*stage.inputs, *stage.outputs):
-            address = self._memory.address(tensor.name)
-            if not self._opened[stage.name][1].set_tensor_address(tensor.name, address):
-                raise BackendError(
-                    f"TensorRT refuses the memory of {tensor.name!r} in stage {stage.name!r}: "
-                    f"{self._opened[stage.name][0].logger.reason()}",
-                    _BUILD_AGAIN,
-                )
 
     def _check_capture(self) -> None:
         for stage, (_, context) in self._opened.items():

@@ -24,8 +24,7 @@ using namespace nvinfer1;
 
 // The attributes of the nodes, by the names in the ONNX files.
 struct Attributes {
-    float half_pixel = 1.0f;
-    float variance = 0.01f;
+    float half_pixel, variance;
 };
 
 // Dimensions of the inputs, as the operator's signature orders them.
@@ -297,22 +296,18 @@ public:
     // From a node's attributes, or from what getFieldsToSerialize put into an engine.
     IPluginV3* createPlugin(char const* name, PluginFieldCollection const* given,
                             TensorRTPhase) noexcept override {
-        Attributes attributes;
-        bool has_half_pixel = false, has_variance = false;
+        Attributes attributes = {NAN, kind_.has_variance ? NAN : 1.0f};
         const char* wrong = nullptr;
         for (int32_t i = 0; given != nullptr && i < given->nbFields; ++i) {
             const PluginField& field = given->fields[i];
-            if (!read(field, "half_pixel", attributes.half_pixel, has_half_pixel) ||
-                !read(field, "variance", attributes.variance, has_variance))
+            if (!read(field, "half_pixel", attributes.half_pixel) ||
+                !read(field, "variance", attributes.variance))
                 wrong = "half_pixel and variance have to be one float each";
         }
-        if (wrong == nullptr && !has_half_pixel) wrong = "the attribute half_pixel is missing";
         if (wrong == nullptr && attributes.half_pixel != 0.0f && attributes.half_pixel != 1.0f)
-            wrong = "half_pixel is neither 0.0 nor 1.0";
-        if (wrong == nullptr && kind_.has_variance && !has_variance)
-            wrong = "the attribute variance is missing";
+            wrong = "half_pixel is missing, or neither 0.0 nor 1.0";
         if (wrong == nullptr && !(attributes.variance > 0.0f && std::isfinite(attributes.variance)))
-            wrong = "variance is not above 0 and finite";
+            wrong = "variance is missing, or not above 0 and finite";
         if (wrong == nullptr) return new (std::nothrow) Operator(kind_, attributes);
         std::fprintf(stderr, "sonomime plugin: %s %s: %s\n", kind_.name, name ? name : "", wrong);
         return nullptr;
@@ -320,13 +315,11 @@ public:
 
 private:
     // False if the field is the one named and is not a float.
-    static bool read(const PluginField& field, const char* name, float& value,
-                     bool& found) noexcept {
+    static bool read(const PluginField& field, const char* name, float& value) noexcept {
         if (field.name == nullptr || std::strcmp(field.name, name) != 0) return true;
         if (field.type != PluginFieldType::kFLOAT32 || field.length != 1 || field.data == nullptr)
             return false;
         std::memcpy(&value, field.data, sizeof value);
-        found = true;
         return true;
     }
 };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -11,9 +12,11 @@ from fake_engines import Machine, install
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    gc.freeze()  # what is there already is not searched again and again
     fake = install(monkeypatch)
     yield fake
     fake.gone()
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from composed_cases import LEVELS, speckle
 from fake_cuda import FakeCuda
-from fake_engines import Machine
+from fake_engines import FRAME, Machine
 from numpy.random import mtrand
 from toy_bundle import blob, make_toy_bundle
 
@@ -21,22 +20,12 @@ from sonomime.runtime.backends import device_composer
 from sonomime.runtime.media.pixels import levels_apart
 from sonomime.runtime.support.errors import BackendError
 
-STAGES = ["keypoints", "transfer", "motion", "generator"]
-BEGIN = ["upload", "record", *(step for stage in STAGES for step in (stage, "record")), "copy"]
-
-
-@pytest.fixture
-def library() -> Path:
-    return Path(host_kernels.built().library._name)
-
 
 class Kernel:
     """The function of the library, for memory of the fake GPU and in its stream's order."""
 
-    def __init__(self, library: Path, cuda: FakeCuda) -> None:
+    def __init__(self, cuda: FakeCuda) -> None:
         self.cuda, self.status = cuda, 0
-        self._function = getattr(ctypes.CDLL(str(library)), device_composer.FUNCTION)
-        self._function.argtypes = device_composer.SIGNATURE
 
     def __call__(self, *arguments: int) -> int:
         self.cuda.called("compose", arguments[-1])
@@ -47,12 +36,12 @@ class Kernel:
     def _compose(self, given: tuple[int, ...]) -> None:
         for address in given[:9]:
             self.cuda.block(address)  # it is still there
-        assert self._function(*given, None) == 0
+        assert host_kernels.built().library.sonomime_compose_frame(*given, None) == 0
 
 
 @pytest.fixture
-def kernel(library: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Kernel:
-    kernel = Kernel(library, cuda)
+def kernel(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    kernel = Kernel(cuda)
     monkeypatch.setattr(device_composer, "load_kernel", lambda: kernel)
     return kernel
 
@@ -116,10 +105,10 @@ def test_a_composed_frame_is_one_launch_and_one_download(
             animator.animate(blob(64, 0, 0), size="source")
 
         assert cuda.asked(composed) == ["GraphLaunch", "StreamSynchronize"]
-        assert cuda.carried_out(composed) == [*BEGIN, "compose", "download"]
+        assert cuda.carried_out(composed) == [*FRAME, "compose", "download"]
         assert cuda.carried_out(animator.compose) == [], "it is there"
         plain = cuda.carried_out(lambda: animator.animate(blob(64, 0, 0)))
-        assert plain == [*BEGIN, "download"], "what nobody asked for is not composed"
+        assert plain == [*FRAME, "download"], "what nobody asked for is not composed"
         assert cuda.carried_out(animator.compose) == ["compose", "download"]
         backend = animator.session.backend
         backend.write("gate", animator.read("gate") / 2)
@@ -206,7 +195,7 @@ def test_without_the_library_the_layers_come_to_the_host(
     with begun_animator(layered) as animator:
         assert not animator.session.backend.can_compose  # type: ignore[attr-defined]
         steps = cuda.carried_out(lambda: animator.animate(blob(64, 0, 0), size="source"))
-        assert steps == [*BEGIN, *["download"] * 6]
+        assert steps == [*FRAME, *["download"] * 6]
     monkeypatch.setattr(device_composer, "load_kernel", lambda: pytest.fail("it was looked for"))
     with Animator.open(toy_bundle, "tensorrt") as animator:  # without layers
         assert not animator.session.backend.can_compose  # type: ignore[attr-defined]
@@ -225,7 +214,7 @@ def test_without_the_library_the_layers_come_to_the_host(
     ],
 )
 def test_either_library_serves_and_one_that_does_not_is_reported(
-    tmp_path: Path, library: Path, plugin: str, kernels: str, loads: bool, warnings: int,
+    tmp_path: Path, plugin: str, kernels: str, loads: bool, warnings: int,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     monkeypatch.delenv("SONOMIME_PLUGIN", raising=False)
@@ -234,7 +223,7 @@ def test_either_library_serves_and_one_that_does_not_is_reported(
     for name, content in (("plugin", plugin), ("kernels", kernels)):
         file = tmp_path / f"libsonomime_{name}.so"
         if content == "good":
-            file.symlink_to(library)
+            file.symlink_to(host_kernels.built().library._name)
         elif content == "without the function":
             file.symlink_to(mtrand.__file__)
         elif content:

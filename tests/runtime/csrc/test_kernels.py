@@ -1,18 +1,21 @@
-"""The kernels against torch: on the CPU, for which they are compiled too, and on a GPU."""
+"""The kernels against torch and OpenCV: compiled for the CPU, and on a GPU."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from composed_cases import LEVELS, smooth_layers, speckle
 from host_kernels import INVALID_VALUE, Checked
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from sonomime.benchmarks.gpu.kernels import HWC8, LINEAR
+from sonomime.runtime.compose import Composer, enlarge
+from sonomime.runtime.media.frames import Letterbox
+from sonomime.runtime.media.pixels import levels_apart
 from sonomime.training.models import operators
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.keypoints import dense_motion
@@ -20,6 +23,8 @@ from sonomime.training.models.keypoints.keypoint_detector import Keypoints
 
 on_both_geometries = pytest.mark.parametrize("geometry", ["half_pixel", "fomm"])
 on_both_motions = pytest.mark.parametrize("motion", ["sparse_motion", "compose_motion"])
+SQUARE = 64  # side of the model's picture
+ON_A_GPU = pytest.param((1920, 1080), marks=pytest.mark.gpu)
 NOT_FINITE = (math.nan, math.inf, -math.inf)
 KINDS = ((torch.float32, LINEAR), (torch.float16, LINEAR), (torch.float16, HWC8))
 
@@ -30,39 +35,35 @@ LIMITS = {torch.float32: 2e-4, torch.float16: 2**-11 + 2e-4}
 DEFORMATION_LIMIT = 5e-6
 
 
-def near(found: Tensor, wanted: Tensor, limit: float) -> None:
-    """Within the limit where finite; what is NaN in both does not count."""
-    apart = (found.float() - wanted).abs() / wanted.abs().clamp(min=1)
-    apart[found.isnan() & wanted.isnan()] = 0
-    assert float(apart.max()) <= limit
-
-
 def same(found: Tensor, wanted: Tensor, limit: float = LIMITS[torch.float32]) -> None:
-    """Near where finite; NaN where NaN, infinite where infinite."""
-    torch.testing.assert_close(found.float(), wanted, rtol=limit, atol=limit, equal_nan=True)
+    """Within the limit where finite; NaN where NaN, infinite where infinite."""
+    found = found.float()
+    apart = (found - wanted).abs() / wanted.abs().clamp(min=1)
+    apart[(found == wanted) | (found.isnan() & wanted.isnan())] = 0
+    assert float(apart.max()) <= limit
 
 
 def warp(
     kernels: Checked, feature: Tensor, where: Tensor, occlusion: Tensor, geometry: str,
-    layout: int = LINEAR, check: Any = same,
+    layout: int = LINEAR,
 ) -> Tensor:  # fmt: skip
     """Compare, and return the kernel's answer."""
     make = kernels.warp_in_eights if layout == HWC8 else kernels.warp_occlude
     found = make(feature, where, occlusion, geometry)
     # Without the rounding in between that torch's half has.
     wanted = operators.warp_occlude(feature.float(), where, occlusion, geometry)
-    check(found, wanted, LIMITS[feature.dtype])
+    same(found, wanted, LIMITS[feature.dtype])
     return found
 
 
 def move(
     kernels: Checked, motion: str, x: Tensor, s: Keypoints, d: Keypoints, geometry: str,
-    check: Any = same, limit: float = LIMITS[torch.float32],
+    limit: float = LIMITS[torch.float32],
 ) -> Tensor:  # fmt: skip
     """Compare the operator of that name, and return torch's answer."""
     given: Any = (x, s, d, *((0.01,) if motion == "sparse_motion" else ()), geometry)
     wanted: Tensor = getattr(dense_motion, motion)(*given)
-    check(getattr(kernels, motion)(*given), wanted, limit)
+    same(getattr(kernels, motion)(*given), wanted, limit)
     return wanted
 
 
@@ -72,24 +73,27 @@ def keypoints(count: int) -> Keypoints:
     return Keypoints(value, torch.eye(2) + 0.3 * torch.randn(1, count, 2, 2))
 
 
-# Feature (channels, height, width) and map (height, width): sizes that are not multiples of
-# anything; on a GPU also the largest nodes of the presets at 256 x 256.
+# Channels, and (height, width) of feature, deformation and occlusion: sizes that are not multiples
+# of anything; on a GPU also the largest nodes of the presets at 256 x 256.
 @pytest.mark.parametrize(
-    ("channels", "size", "map_size"),
+    ("channels", "size", "map_size", "seen_size"),
     [
-        (2, (256, 256), (64, 64)),
-        (3, (17, 31), (5, 9)),
-        (9, (5, 3), (11, 13)),
-        (1, (1, 1), (1, 1)),
-        (5, (1, 40), (7, 1)),
-        pytest.param(256, (64, 64), (64, 64), marks=pytest.mark.gpu),
-        pytest.param(32, (128, 128), (64, 64), marks=pytest.mark.gpu),
+        (2, (256, 256), (64, 64), (64, 64)),
+        (3, (17, 31), (5, 9), (12, 2)),
+        (9, (5, 3), (11, 13), (1, 20)),
+        (1, (1, 1), (1, 1), (1, 1)),
+        (5, (1, 40), (7, 1), (1, 40)),
+        (17, (2, 20), (2, 20), (5, 3)),
+        (19, (20, 2), (3, 19), (20, 2)),
+        pytest.param(256, (64, 64), (64, 64), (64, 64), marks=pytest.mark.gpu),
+        pytest.param(32, (128, 128), (64, 64), (64, 64), marks=pytest.mark.gpu),
     ],
 )
 @on_both_geometries
 def test_warp_occlude_is_as_close_to_torch_as_it_has_to_be(
-    kernels: Checked, geometry: str, channels: int, size: tuple[int, int], map_size: tuple[int, int]
-) -> None:
+    kernels: Checked, geometry: str, channels: int, size: tuple[int, int],
+    map_size: tuple[int, int], seen_size: tuple[int, int],
+) -> None:  # fmt: skip
     """By a deformation of which a third is smooth, a third rough, a third far outside."""
     torch.manual_seed(0)
     # What is resized mixes neighbours, and a mixture of huge numbers has no digits left.
@@ -99,9 +103,9 @@ def test_warp_occlude_is_as_close_to_torch_as_it_has_to_be(
     far = furthest ** torch.rand(1, *map_size, 2) * torch.randn(1, *map_size, 2).sign()
     rough = grid + 0.4 * torch.randn_like(grid)
     where = torch.where(which == 0, grid + 0.02, torch.where(which == 1, rough, far))
-    feature, occlusion = torch.randn(1, channels, *size), torch.rand(1, 1, *map_size)
+    feature, occlusion = torch.randn(1, channels, *size), torch.rand(1, 1, *seen_size)
     for dtype, layout in KINDS:
-        warp(kernels, feature.to(dtype), where, occlusion, geometry, layout, near)
+        warp(kernels, feature.to(dtype), where, occlusion, geometry, layout)
 
 
 # 16 and 32 slots are held in registers, more are read twice, and beyond 64 a thread of a block
@@ -115,27 +119,8 @@ def test_motions_are_as_close_to_torch_as_they_have_to_be(
     channels, size = (1, (64, 64)) if count == 12 else (3, (7, 9))
     points = keypoints(count), keypoints(count)
     small, logits = torch.rand(1, channels, *size), 5 * torch.randn(1, count + 1, *size)
-    move(kernels, "sparse_motion", small, *points, geometry, near)
-    move(kernels, "compose_motion", logits, *points, geometry, near, DEFORMATION_LIMIT)
-
-
-SIZES = st.tuples(st.integers(2, 20), st.integers(2, 20))
-
-
-@settings(max_examples=30)
-@given(
-    geometry=st.sampled_from(("half_pixel", "fomm")), kind=st.sampled_from(KINDS),
-    channels=st.integers(1, 19), size=SIZES, map_size=SIZES,
-    occlusion_size=st.tuples(st.integers(1, 20), st.integers(1, 20)), seed=st.integers(0, 99),
-)  # fmt: skip
-def test_warp_occlude_of_any_size(
-    kernels: Checked, geometry: str, kind: tuple[torch.dtype, int], channels: int,
-    size: tuple[int, int], map_size: tuple[int, int], occlusion_size: tuple[int, int], seed: int,
-) -> None:  # fmt: skip
-    torch.manual_seed(seed)
-    feature = torch.randn(1, channels, *size).to(kind[0])
-    where = make_grid(*map_size, geometry)[None] + 0.5 * torch.randn(1, *map_size, 2)
-    warp(kernels, feature, where, torch.rand(1, 1, *occlusion_size), geometry, kind[1])
+    move(kernels, "sparse_motion", small, *points, geometry)
+    move(kernels, "compose_motion", logits, *points, geometry, DEFORMATION_LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +211,38 @@ def test_logits_and_sources_that_are_not_finite(kernels: Checked, bad: float) ->
     assert spoilt == (not math.isfinite(bad)), "slot 0 is the source itself"
 
 
+@pytest.mark.parametrize("channels", [(), (3,)])
+@pytest.mark.parametrize("shape", [(64, 64), (101, 77), (51, 127), (40, 31), (9, 201), ON_A_GPU])
+def test_composed_frames_are_those_of_opencv(
+    kernels: Checked, shape: tuple[int, int], channels: tuple[int, ...]
+) -> None:
+    picture, box = speckle(*shape, *channels), Letterbox.fit(*shape, SQUARE)
+    for seed, grid in enumerate(((16, 16), (64, 64), (12, 20))):
+        size = shape if seed else (60, 45)  # another one than the source's
+        layers = smooth_layers(*grid, 3 if channels else 1, seed)
+        found = kernels.compose_frame(enlarge(picture, box, size), layers)
+        wanted = Composer(picture, box, size).compose(*layers)
+        assert levels_apart(found, wanted) <= LEVELS
+        assert wanted.std() > 10
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30, -1e30])
+def test_composed_layers_that_make_no_sense(kernels: Checked, bad: float) -> None:
+    """They spoil what lies around them, black where it is not a number, and reach no other memory
+    than the picture's."""
+    picture, box = speckle(100, 75), Letterbox.fit(100, 75, SQUARE)
+    source = enlarge(picture, box, (100, 75))
+    before = kernels.compose_frame(source, smooth_layers(16, 16))
+    for which in range(5):
+        layers = smooth_layers(16, 16)
+        layers[which][0][(8, 8, 0) if which < 2 else (0, 8, 8)] = bad
+        found = kernels.compose_frame(source, layers)
+        spoilt = np.zeros((75, 100), bool)
+        spoilt[28:53, 40:65] = True  # three cells of the layers, of 6 pixels each, around it
+        assert np.array_equal(found[~spoilt], before[~spoilt])
+        assert not math.isnan(bad) or (found[spoilt] == 0).sum() > 50
+
+
 def test_arguments_that_make_no_sense(kernels: Checked) -> None:
     """Status 1 (cudaErrorInvalidValue), and nothing is written."""
     floats, output = (torch.full((4096,), x, device=kernels.device) for x in (0.0, 5.0))
@@ -233,8 +250,6 @@ def test_arguments_that_make_no_sense(kernels: Checked) -> None:
     warp = [f, f, f, o, 8, 4, 4, 4, 4, 4, 4, 1, 1, HWC8, None]
     sparse_of = [f, f, f, f, f, o, 1, 4, 4, 2, 0.01, 1, None]
     compose_of = [f, f, f, f, f, o, 4, 4, 2, 1, None]
-    assert kernels.library.sonomime_warp_occlude(*warp) == 0
-    output.fill_(5)
     wrong = [(i, None) for i in range(4)] + [(i, 0) for i in range(4, 11)] + [(4, -3), (4, 2**28)]
     wrong += [(12, 0), (12, 7), (13, 2), (0, f + 2), (3, o + 2), (4, 2**31 - 1)]
     # More than float32 has coordinates, than int has offsets.
@@ -242,13 +257,29 @@ def test_arguments_that_make_no_sense(kernels: Checked) -> None:
     bad_sparse = [(0, None), (5, None), (6, 0), (9, 0), (9, 1024), (6, 2**29), (7, 2**24 + 1)]
     bad_sparse += [(10, variance) for variance in (0.0, -0.01, *NOT_FINITE)]
     bad_compose = [(3, None), (5, None), (5, o + 4), (6, 0), (8, 0), (8, 1024), (7, 2**29)]
+    # Each argument of a frame, after the pointers: a good value, then bad ones.
+    counts = {
+        "channels": (3, 0, 1, 2, 4, -3), "map_height": (4, 0, -4, 2**29),
+        "map_width": (4, 0, 2**31 - 1), "gain": (3, 0, 2), "offset": (1, 0, 4),
+        "gate": (1, 2, -1), "size": (8, 0, 1, 7, 2**16, 2**31 - 1),
+        "box_x": (0, -1, 1, 2**31 - 1), "box_y": (1, -1, 3), "box_width": (8, 0, 9, 2**31 - 1),
+        "box_height": (6, 0, 8), "height": (6, 0, 8, 2**30), "width": (8, 0, 9),
+        "above": (1, -1, 3), "left": (0, -1, 1, 2**31 - 1), "picture_height": (24, 0, 20, 2**25),
+        "picture_width": (24, 0, 23, 2**25),
+    }  # fmt: skip
+    frame_of = [f] * 8 + [o, *(count[0] for count in counts.values()), None]
+    bad_frame = [(i, None) for i in range(9)]
+    bad_frame += [(i, bad) for i, values in enumerate(counts.values(), 9) for bad in values[1:]]
     for name, sound, changes in (
         ("warp_occlude", warp, wrong),
         ("sparse_motion", sparse_of, bad_sparse),
         ("compose_motion", compose_of, bad_compose),
+        ("compose_frame", frame_of, bad_frame),
     ):
+        launch = getattr(kernels.library, f"sonomime_{name}")
+        assert launch(*sound) == 0
+        output.fill_(5)
         for index, value in changes:
             changed = [*sound[:index], value, *sound[index + 1 :]]
-            status = getattr(kernels.library, f"sonomime_{name}")(*changed)
-            assert status == INVALID_VALUE, (name, index, value)
-    assert (output == 5).all()
+            assert launch(*changed) == INVALID_VALUE, (name, index, value)
+        assert (output == 5).all()
