@@ -16,9 +16,9 @@ import numpy as np
 
 from ...runtime.animator import Animator
 from . import metrics
-from .landmarks import by_landmark, mean_error, track
 from .loop import Case, Frame, Picture, Points, Row, shown
 from .metrics import FloatImage, Mask, Sums, blur, masked_sum, ratio, to_float, to_levels
+from .tracking import by_landmark, mean_error, track
 
 BLUR_SIGMAS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 Field = tuple[FloatImage, Mask]

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from . import reconstruction, tracking
-from .landmarks import mean_error
 from .loop import Row
 from .metrics import finite_mean, ratio
+from .tracking import mean_error
 
 DRAWS = 2000
 LEVEL = 0.95

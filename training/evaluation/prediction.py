@@ -13,8 +13,8 @@ from ...runtime.landmarks import Picture, align_pair
 from ...runtime.support.errors import InputError
 from .candidate import Candidate
 from .comparison import compare
-from .ground_truth.readers import Pair
 from .loop import Case, Frame, Row, spread
+from .truth import Pair
 
 METHODS = ("model", "hold", "blur", "oracle", "another_seed")
 """See `comparison.compare`; `another_seed` is the truth rendered with other scatterers."""

@@ -21,11 +21,10 @@ from ..data.dataset import Clip, ClipFrames
 from . import metrics
 from .candidate import Candidate
 from .comparison import compare
-from .ground_truth.fields import flow_between
-from .ground_truth.readers import read_clip_field
-from .landmarks import labelled_pixels
 from .loop import Case, Frame, Picture, Row, shown, spread
 from .metrics import clip_mask, high_pass, masked_sum, ncc, ratio, spread_ratio, to_float
+from .tracking import labelled_pixels
+from .truth import flow_between, read_clip_field
 
 METHODS = ("model", "hold", "blur", "flow")
 """See `comparison.compare`; where the exact field is known, `oracle` too."""

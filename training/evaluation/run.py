@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,15 +18,19 @@ from ...runtime.support.printable import printable
 from ...runtime.support.progress import progress
 from ..data.dataset import Clip, ClipFrames, ClipList, find_clips, load_clip
 from . import strips
-from .candidate import Candidate, open_candidate
-from .ground_truth.readers import read_clip_field, read_pair, read_pairs
-from .held_out import ALL, split_to_read, training_facts
+from .candidate import Candidate, open_candidate, training_facts
 from .loop import Row, spread
 from .prediction import predict
 from .reconstruction import at_own_size, choose_driver, leakage, motionless, reconstruct
 from .report import json_text, make_record, summary, title_of, write
 from .tracking import follow, untrackable
+from .truth import read_clip_field, read_pair, read_pairs
 
+TEST, ALL = "test", "all"
+NO_TEST = (
+    "the data has no split named test, so all clips are evaluated, possibly including clips that "
+    "the model was trained on"
+)
 LeftOut = list[tuple[str, str]]
 """Clips that cannot be used, with the reason."""
 
@@ -99,12 +103,12 @@ def _find(args: Namespace) -> tuple[list[Any], LeftOut, list[str]]:
             warnings += found.warnings
             pairs += read_pairs(folder, _every(found), asked)
         if args.split is None:
-            args.split = split_to_read({pair.split for pair in pairs}, warnings)
+            args.split = _default_split({pair.split for pair in pairs}, warnings)
             pairs = [pair for pair in pairs if args.split in (ALL, pair.split)]
         return spread(pairs, args.max_pairs), [], warnings
     found = find_clips(args.data, split=asked, crop=crop)
     if args.split is None:
-        args.split = split_to_read({clip.split for clip in _every(found)}, found.warnings)
+        args.split = _default_split({clip.split for clip in _every(found)}, found.warnings)
         if args.split != ALL:
             found = find_clips(args.data, split=args.split, crop=crop)
     for folder in args.data:
@@ -112,6 +116,12 @@ def _find(args: Namespace) -> tuple[list[Any], LeftOut, list[str]]:
             found.warnings.append(f"{folder} has no clip of the split {args.split!r}")
     left_out = [(clip.name, reason) for clip, reason in found.unsupported]
     return found.clips, left_out, found.warnings
+
+
+def _default_split(there: Collection[str], warnings: list[str]) -> str:
+    if TEST not in there:
+        warnings.append(NO_TEST)
+    return TEST if TEST in there else ALL
 
 
 def _every(found: ClipList) -> list[Clip]:

@@ -26,7 +26,7 @@ from sonomime.runtime.support.errors import (
 from sonomime.training.evaluation import run
 from sonomime.training.evaluation.candidate import Candidate, open_candidate
 from sonomime.training.evaluation.command import add_evaluate
-from sonomime.training.evaluation.held_out import NO_TEST
+from sonomime.training.evaluation.run import NO_TEST
 
 from ...lively import SMALL, lively_checkpoint
 from ...toy_bundle import make_toy_bundle

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from sonomime.runtime.alignment import Landmark
 from sonomime.runtime.support.errors import InputError
-from sonomime.training.evaluation.ground_truth.readers import Pair
 from sonomime.training.evaluation.loop import Case
 from sonomime.training.evaluation.metrics import warp_by_flow
 from sonomime.training.evaluation.prediction import METHODS, NOT_ALIGNED, predict
+from sonomime.training.evaluation.truth import Pair
 
 from .fakes import COUNT, NAMES, Fake, Image, candidate_of, displacement, first_pair, marks, sector
 

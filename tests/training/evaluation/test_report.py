@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from sonomime.training.evaluation.means import average, weighted_mean, weighted_ratio
-from sonomime.training.evaluation.report import make_record, markdown, summary
-from sonomime.training.evaluation.tables import table
+from sonomime.training.evaluation.report import make_record, markdown, summary, table
 
 
 def tracked(name: str, group: str, model: float) -> dict[str, Any]:

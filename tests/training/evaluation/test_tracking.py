@@ -11,9 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sonomime.training.data.dataset import ClipFrames, find_clips, load_clip
-from sonomime.training.evaluation.ground_truth.fields import carried, flow_between
-from sonomime.training.evaluation.landmarks import track
-from sonomime.training.evaluation.tracking import follow, untrackable
+from sonomime.training.evaluation.tracking import follow, track, untrackable
+from sonomime.training.evaluation.truth import carried, flow_between
 
 from .fakes import (
     COUNT,

@@ -23,9 +23,8 @@ from ....runtime.support.atomic_files import atomic_write_bytes, atomic_write_te
 from ....runtime.support.progress import progress
 from ...data.dataset import find_clips, load_clip
 from ...evaluation.metrics import blur, clip_mask, finite_mean, high_pass, ncc, to_float
-from ...evaluation.report import json_text
+from ...evaluation.report import grid, json_text
 from ...evaluation.strips import Tile, as_tile, in_columns
-from ...evaluation.tables import grid
 from ..render import Shot, film
 from ..subject import Subject, draw_subject
 
