@@ -18,7 +18,6 @@ from sonomime.training.data.dataset import Clip, ClipFrames, find_clips, load_cl
 from sonomime.training.evaluation import reconstruction as tasks
 from sonomime.training.evaluation.candidate import open_candidate
 from sonomime.training.evaluation.loop import SAMPLES
-from sonomime.training.evaluation.means import average
 from sonomime.training.evaluation.metrics import warp_by_flow
 
 from ...toy_bundle import make_toy_bundle
@@ -41,19 +40,9 @@ from .fakes import (
 )
 
 
-@pytest.mark.parametrize(
-    ("count", "at_most", "numbers"),
-    [
-        (30, 3, [0, 14, 29]),
-        (2, None, [0]),
-        (9, 1, [0]),
-        (5, None, [0, 1, 3, 4]),
-        (4, 9, [0, 1, 3]),
-        (4, 3, [0, 1, 3]),
-    ],
-)
-def test_the_source_frame_never_drives(count: int, at_most: int | None, numbers: list[int]) -> None:
-    assert tasks.driven_frames(count, at_most) == numbers
+def test_the_source_frame_never_drives() -> None:
+    numbers = {(30, 3): [0, 14, 29], (2, None): [0], (9, 1): [0], (4, 3): [0, 1, 3]}
+    assert {asked: tasks.driven_frames(*asked) for asked in numbers} == numbers
 
 
 def measures(frames: Image, picture: Callable[[Image, Image], Image]) -> SimpleNamespace:
@@ -179,24 +168,17 @@ def loaded(folder: Path) -> ClipFrames:
     return replace(load_clip(replace(clip, displacement=None), SIZE, 1), clip=clip)
 
 
-def test_with_an_exact_field_the_oracle_has_skill_1_and_hold_0(phantom: Path) -> None:
-    row, _ = tasks.reconstruct(candidate_of(Fake()), loaded(phantom))
-    exact = row["exact"]
+def test_landmarks_are_followed_to_both_ends_and_dropped_frames_do_not_shift_the_field(
+    phantom: Path, tmp_path: Path
+) -> None:
+    row, _ = tasks.reconstruct(candidate_of(Fake(copy)), loaded(phantom))
+    exact, oracle = row["exact"], row["methods"]["oracle"]
     assert set(exact["skill"]) == set(row["methods"]) == {*tasks.METHODS, "oracle"}
-    assert exact["skill"]["model"] == exact["skill"]["hold"] == 0
-    assert exact["skill"]["oracle"] == 1
-    oracle = row["methods"]["oracle"]
+    assert exact["skill"]["hold"] == 0 and exact["skill"]["oracle"] == 1 < exact["skill"]["model"]
     assert oracle["l1_ratio"] < 0.3 < row["methods"]["blur"]["l1_ratio"]
     assert oracle["temporal_correlation"] > 0.8
     assert exact["endpoint_error"] == pytest.approx(exact["endpoint_hold"])
     assert exact["endpoint_hold"] > 0.8
-
-
-def test_landmarks_are_followed_to_both_ends_and_dropped_frames_do_not_shift_the_field(
-    phantom: Path, tmp_path: Path
-) -> None:
-    exact = tasks.reconstruct(candidate_of(Fake(copy)), loaded(phantom))[0]["exact"]
-    assert exact["skill"]["model"] > 1
     true = marks(0)
     gaps = np.linalg.norm(true - true[COUNT // 2], axis=-1)
     wanted = np.delete(gaps, COUNT // 2, axis=0).mean(axis=0)
@@ -281,22 +263,3 @@ def test_a_bundle_with_layers_composes(large: ClipFrames, tmp_path: Path) -> Non
     # Its layers are neutral: it composes the source, warped a little.
     by = found["methods"]
     assert by["composed"]["sharpness"] > 0.8 > by["enlarged"]["sharpness"]
-
-
-@pytest.mark.slow
-def test_baselines_on_real_clips_stand_where_they_were_seen(shared_data: Path) -> None:
-    """Seen over all clips: blur .98 with sharpness .3-.4, dense flow .70 with .95."""
-    wanted = {"lung_Vir", "isokinetic120", "alines", "clarius"}
-    found = find_clips([shared_data / "test"])
-    clips = [clip for clip in found.clips if any(part in clip.name for part in wanted)]
-    assert len(clips) == len(wanted)
-    candidate = candidate_of(Fake(), 256)
-    frames = [load_clip(clip, 256, 1) for clip in clips]
-    rows = [tasks.reconstruct(candidate, one, max_frames=8)[0]["methods"] for one in frames]
-    means = average(rows)
-    hold, blur, flow = (means[name] for name in ("hold", "blur", "flow"))
-    assert hold["l1_ratio"] == pytest.approx(1) and hold["motion_agreement"] == pytest.approx(0)
-    assert 0.85 < blur["l1_ratio"] < 0.99 and blur["sharpness"] < 0.5
-    assert blur["low_pass_ratio"] == pytest.approx(1, abs=0.07)
-    assert 0.6 < flow["l1_ratio"] < 0.8 and 0.8 < flow["sharpness"] < 1.1
-    assert flow["motion_agreement"] > 0.75 and 0.4 < flow["temporal_correlation"] < 0.8

@@ -55,8 +55,10 @@ def test_a_clip_that_drives_itself_has_no_difference_for_a_copy() -> None:
     assert not np.array_equal(body[0, :, 0], body[0, :, 1])
     assert line.shape[1] == 5 * (strips.TILE + 8)  # the source, and two of the first and the last
     two = sketch._replace(other_title="b", other=sketch.own)
-    both, longer = strips.pictures("a", two)
+    both, longer = strips.pictures("é", two)
     assert both.shape[0] > strip.shape[0] and longer.shape[1] > line.shape[1]
+    one, three = strips.overview([line]), strips.overview([line, longer, line])
+    assert three.shape[0] > one.shape[0] and three.shape[1] > one.shape[1]
 
 
 def test_points_are_shown_on_predictions_beside_a_truth_and_else_on_driving_frames() -> None:
@@ -64,7 +66,8 @@ def test_points_are_shown_on_predictions_beside_a_truth_and_else_on_driving_fram
     assert green[0].tolist() == [True] + [False] * 5  # the source's, none on driving frames
     assert green[1:3, 1:].all() and not green[3:].any()
     assert orange[1, 1:].all() and not orange[2].any()
-    green, orange = colours(tiles(strip_of(drawn(MARKS)), 3, 6))  # tracking
+    colour = np.repeat(STILL[..., None], 3, axis=2)
+    green, orange = colours(tiles(strip_of(drawn(MARKS, source=colour)), 3, 6))  # tracking
     assert green[0].all() and orange[0].tolist() == [False] + [True] * 5
     assert not green[1:].any()
     wild = np.array([[np.nan, 3.0], [1e9, -1e9]])
@@ -78,13 +81,6 @@ def test_the_deformation_of_nothing_is_dark_and_of_a_shift_bright(geometry: str)
     moved = strips.show_deformation(identity + np.float32(0.4), geometry)
     assert still.shape == (strips.TILE, strips.TILE, 3)
     assert np.median(moved) > 2 * np.median(still)
-
-
-def test_the_overview_takes_any_number_of_clips_and_colour() -> None:
-    colour = np.repeat(STILL[..., None], 3, axis=2)
-    _, row = strips.pictures("é", drawn(None, colour, colour))
-    one, three = strips.overview([row]), strips.overview([row] * 3)
-    assert three.shape[0] > one.shape[0] and three.shape[1] > one.shape[1]
 
 
 def test_names_of_files_are_plain() -> None:
