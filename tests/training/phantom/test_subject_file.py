@@ -32,11 +32,12 @@ def put(where: str, value: Any) -> Edit:
 
 
 @pytest.mark.parametrize("anatomy", SUBJECTS)
-def test_what_is_written_is_read_back_exactly(tmp_path: Path, anatomy: str) -> None:
-    subject = replace(SUBJECTS[anatomy], name="mine")
-    assert read_subject(edited(tmp_path, id, anatomy), 2) == subject
-    other = read_subject(edited(tmp_path, put("speckle", [0, 7]), anatomy), 2)
-    assert other == replace(subject, seed=0, number=7)
+def test_what_is_written_is_read_back_exactly(
+    tmp_path: Path, anatomy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sonomime.training.phantom.subject.CHECKED_STATES", 3)  # each takes time
+    subject = replace(SUBJECTS[anatomy], name="mine", seed=0, number=7)
+    assert read_subject(edited(tmp_path, put("speckle", [0, 7]), anatomy), 2) == subject
 
 
 WRONG: list[tuple[Edit, str]] = [
@@ -84,23 +85,17 @@ def test_what_cannot_be_is_named_by_file_and_parameter(
 
 
 DEEP = "[" * 3000 + "]" * 3000
+TEXTS = ["", "[1]", "\xff", "[" * 100_000, DEEP, " " * (1 << 21), '{"anatomy": ' + DEEP + "}"]
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "[1]", "null", "\xff", "[" * 100_000, '{"a": ' * 9999, DEEP, " " * (1 << 21)]
-    + [f'{{"anatomy": "pelvic", "{key}": {DEEP}}}' for key in ("speckle", "wall", "anatomy")],
-)
-def test_what_is_not_a_subject_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "mine.json"
-    path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(InputError) as caught:
-        read_subject(path, 4)
-    assert str(path) in caught.value.message and caught.value.hint
-
-
-def test_a_path_that_leads_nowhere_and_a_name_that_no_clip_can_have(tmp_path: Path) -> None:
-    named = edited(tmp_path, id).rename(tmp_path / "a,b.json")
-    for path in (named, tmp_path, tmp_path / "none.json"):
-        with pytest.raises(InputError, match=path.name):
+def test_what_is_not_a_subject_is_refused_and_so_is_a_name_that_no_clip_can_have(
+    tmp_path: Path,
+) -> None:
+    paths = [edited(tmp_path, id).rename(tmp_path / "a,b.json"), tmp_path, tmp_path / "none.json"]
+    for number, text in enumerate(TEXTS):
+        paths.append(tmp_path / f"{number}.json")
+        paths[-1].write_bytes(text.encode("latin-1"))
+    for path in paths:
+        with pytest.raises(InputError) as caught:
             read_subject(path, 4)
+        assert str(path) in caught.value.message and caught.value.hint
