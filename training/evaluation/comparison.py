@@ -63,7 +63,8 @@ def compare(
             motions = [(there, metrics.consistent_pixels(there, back)) for there, back in pairs]
             images["flow"] = to_levels(metrics.warp_by_flow(grey, motions[0][0]))
         else:
-            motions = [(field, _visible(field, mask))] * len(FLOWS)
+            visible = metrics.warp_by_flow(mask.astype(np.float32), field) > 0.5
+            motions = [(field, visible)] * len(FLOWS)
         if case.flow:
             images["oracle"] = to_levels(metrics.warp_by_flow(grey, field))
         if case.other is not None:
@@ -161,11 +162,6 @@ def best_blur(case: Case, numbers: Sequence[int]) -> float:
 
 def _change(image: FloatImage, before: Picture, mask: Mask) -> FloatImage:
     return blur(image - to_float(before), metrics.TEMPORAL_SIGMA)[mask]
-
-
-def _visible(flow: FloatImage, mask: Mask) -> Mask:
-    """Where a flow reads inside of the mask."""
-    return metrics.read_at(mask.astype(np.float32), metrics.pixel_grid(*mask.shape) + flow) > 0.5
 
 
 def _exact(

@@ -1,9 +1,7 @@
-"""Reconstruction: a clip drives its own middle frame; another subject's clip drives it too.
+"""Reconstruction: a clip drives its own middle frame (n // 2), a large clip also at its own size.
 
-Every other frame of a clip drives the clip's middle frame (n // 2) with absolute motion, or
-relative to that frame where the model has no absolute one. Leakage: the clip of another subject
-drives the same still with relative motion. Own size: a clip larger than the model's frame is driven
-once more, at its own size. Source: docs/method.md, "How it is judged".
+The motion is absolute, or relative to that frame where the model has no absolute one. Leakage: the
+clip of another subject drives the same still. Source: docs/method.md, "How it is judged".
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from ..data.dataset import Clip, ClipFrames
 from . import metrics
 from .candidate import Candidate
 from .comparison import compare
-from .loop import Case, Frame, Picture, Row, shown, spread
+from .loop import Case, Frame, Row, shown, spread
 from .metrics import clip_mask, high_pass, masked_sum, ncc, ratio, spread_ratio, to_float
 from .tracking import labelled_pixels
 from .truth import flow_between, read_clip_field
@@ -141,12 +139,14 @@ def at_own_size(
         sharpness and L1 ratio by method; None for a clip that is not larger than the model's frame,
         or too large to be composed.
     """
-    box = clip.letterbox
+    box, about = clip.letterbox, clip.clip
     if not box.size < max(box.width, box.height) <= MOST_SIDE:
         return None
     middle, chain, own = len(clip) // 2, candidate.chain, candidate.own
     numbers = driven_frames(len(clip), min(max_frames or MOST_FRAMES, MOST_FRAMES))
-    pictures = _read(clip, [middle, *numbers], chain.image.channels)
+    places = {int(clip.indices[t]): t for t in (middle, *numbers)}  # in the file
+    frames = islice(open_source(about.path, about.crop, chain.image.channels), max(places) + 1)
+    pictures = {places[i]: image.copy() for i, _, image in frames if i in places}
     source = pictures.pop(middle)
     mask, held = clip_mask(np.stack([source, *pictures.values()])), to_float(source)
     sums: Row = {}  # |y - x|, |S - x|, and what gives the sharpness
@@ -168,10 +168,3 @@ def at_own_size(
         for name, total in sums.items()
     }
     return {"width": box.width, "height": box.height, "driven": len(numbers), "methods": methods}
-
-
-def _read(clip: ClipFrames, wanted: Sequence[int], channels: int) -> dict[int, Picture]:
-    """Frames of a clip by their place in it, in time order, cropped but not resized."""
-    places = {int(clip.indices[t]): t for t in wanted}
-    source = islice(open_source(clip.clip.path, clip.clip.crop, channels), max(places) + 1)
-    return {places[number]: image.copy() for number, _, image in source if number in places}

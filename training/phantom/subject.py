@@ -86,9 +86,8 @@ def read_subject(path: Path, frames: int) -> Subject:
             unknown, missing, of the wrong type or out of range, or nobody can be made like that.
     """
     if not re.fullmatch(r"\w[\w. -]*", path.stem):
-        raise InputError(
-            f"{path}: its name would be the clip's", "use letters, digits, _, . and - in its name"
-        )
+        hint = "use letters, digits, _, . and - in its name"
+        raise InputError(f"{path}: its name would be the clip's", hint)
     data = _read(path)
     try:
         head = parse(_Head, {key: data.pop(key) for key in ("anatomy", "speckle") if key in data})

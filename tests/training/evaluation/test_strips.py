@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from sonomime.training.evaluation import strips
 from sonomime.training.evaluation.loop import Frame, Picture
-from sonomime.training.models.geometry import make_grid
 
 from .fakes import MARKS, speckle
 
@@ -18,12 +16,11 @@ def drawn(
     points: np.ndarray | None = None, truth: Picture | None = None, source: Picture = STILL
 ) -> strips.Sketch:
     """Five frames that were predicted perfectly."""
-    grid = make_grid(16, 16, "half_pixel").numpy()
     frames = []
     for t in range(5):
         image = speckle(seed=t)
         frame = Frame(t, image, truth, points, points)
-        frame.prediction, frame.deformation, frame.geometry = image, grid, "half_pixel"
+        frame.prediction, frame.flow = image, np.zeros((*image.shape, 2), np.float32)
         frames.append(frame)
     return strips.Sketch(source, frames, points)
 
@@ -74,11 +71,9 @@ def test_points_are_shown_on_predictions_beside_a_truth_and_else_on_driving_fram
     assert not colours(tiles(strip_of(drawn(wild, STILL)), 5, 6))[0].any()
 
 
-@pytest.mark.parametrize("geometry", ["half_pixel", "fomm"])
-def test_the_deformation_of_nothing_is_dark_and_of_a_shift_bright(geometry: str) -> None:
-    identity = make_grid(16, 16, geometry).numpy()
-    still = strips.show_deformation(identity, geometry)
-    moved = strips.show_deformation(identity + np.float32(0.4), geometry)
+def test_no_motion_is_dark_and_a_shift_bright() -> None:
+    flow = np.zeros((16, 16, 2), np.float32)
+    still, moved = strips.show_flow(flow), strips.show_flow(flow + 3)
     assert still.shape == (strips.TILE, strips.TILE, 3)
     assert np.median(moved) > 2 * np.median(still)
 
