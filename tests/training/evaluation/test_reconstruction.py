@@ -224,9 +224,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> ClipFrames:
         wide = cv2.copyMakeBorder(frame, 5, 0, 10, 0, cv2.BORDER_CONSTANT, value=255)
         cv2.imwrite(str(folder / f"{number}.png"), wide)
     found = replace(find_clips([folder]).clips[0], crop=Crop(10, 5, WIDE, HIGH))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        return load_clip(found, SMALL, 1)
+    return load_clip(found, SMALL, 1)
 
 
 def test_an_enlarged_frame_is_blurred_and_a_composed_one_is_not(large: ClipFrames) -> None:
