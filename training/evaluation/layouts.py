@@ -10,7 +10,7 @@ from . import means
 from .loop import Row
 from .means import DRAWS, LEAST_SUBJECTS, LEVEL
 from .metrics import FARNEBACK, FLOW_PRESET, MOVING_PIXELS
-from .reconstruction import LEAK_LEVEL, MOST_FRAMES
+from .tasks import LEAK_LEVEL, MOST_FRAMES
 
 # How to read the tables of each task: the last part of table.md.
 _METHODS = """\

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from . import reconstruction, tracking
+from . import tasks, tracking
 from .loop import Row
 from .metrics import finite_mean, ratio
 from .tracking import mean_error
@@ -105,7 +105,7 @@ def over_clips(rows: Sequence[Row], seed: int) -> Row:
     leaking = [row["clip"] for row in tested if row["leakage"]["leaks"]]
     leakage = average([row["leakage"] for row in tested])
     if leakage:
-        leakage["leaks"] = reconstruction.leaks(leakage)
+        leakage["leaks"] = tasks.leaks(leakage)
     sized = [row["own_size"]["methods"] for row in rows if row["own_size"]]
     return {
         "clips": len(rows),

@@ -20,9 +20,8 @@ from ..data.dataset import Clip, ClipFrames, ClipList, find_clips, load_clip
 from . import strips
 from .candidate import Candidate, open_candidate, training_facts
 from .loop import Row, spread
-from .prediction import predict
-from .reconstruction import at_own_size, choose_driver, leakage, motionless, reconstruct
 from .report import json_text, make_record, summary, title_of, write
+from .tasks import at_own_size, choose_driver, leakage, motionless, predict, reconstruct
 from .tracking import follow, untrackable
 from .truth import read_clip_field, read_pair, read_pairs
 

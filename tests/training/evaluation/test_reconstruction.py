@@ -15,7 +15,7 @@ import pytest
 
 from sonomime.runtime.media.frames import Crop, letterbox
 from sonomime.training.data.dataset import Clip, ClipFrames, find_clips, load_clip
-from sonomime.training.evaluation import reconstruction as tasks
+from sonomime.training.evaluation import tasks
 from sonomime.training.evaluation.candidate import open_candidate
 from sonomime.training.evaluation.loop import SAMPLES
 from sonomime.training.evaluation.metrics import warp_by_flow
