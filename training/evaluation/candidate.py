@@ -119,9 +119,8 @@ def training_facts(
 
 
 def _described(entry: Mapping[str, Any]) -> str:
-    clips, subjects = recorded([entry])
-    counts = f" ({len(clips)} clips of {len(subjects)} subjects)" if "clips" in entry else ""
-    return _name(entry) + counts
+    counts = "({} clips of {} subjects)".format(*map(len, recorded([entry])))
+    return f"{_name(entry)} {counts}" if "clips" in entry else _name(entry)
 
 
 def _name(entry: Mapping[str, Any]) -> str:

@@ -78,9 +78,8 @@ def compare(
         y, x = to_float(images[name]), to_float(images["truth"])
         changes = np.zeros(6)
         if before:
-            changes = metrics.moments(
-                _change(y, before[name], mask), _change(x, before["truth"], mask)
-            )
+            steps = y - to_float(before[name]), x - to_float(before["truth"])
+            changes = metrics.moments(*(blur(s, metrics.TEMPORAL_SIGMA)[mask] for s in steps))
         return np.concatenate([picture_sums(y, x, held, mask, case.sector), changes, *errors])
 
     # OpenCV, numpy and the backends release Python's lock: two threads keep two cores busy.
@@ -158,10 +157,6 @@ def best_blur(case: Case, numbers: Sequence[int]) -> float:
     for t in numbers:
         total += np.abs(blurred - to_float(case.truth[t])[mask]).sum(1, dtype=np.float64)
     return BLUR_SIGMAS[int(np.argmin(total))]
-
-
-def _change(image: FloatImage, before: Picture, mask: Mask) -> FloatImage:
-    return blur(image - to_float(before), metrics.TEMPORAL_SIGMA)[mask]
 
 
 def _exact(

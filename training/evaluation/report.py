@@ -7,10 +7,8 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ...runtime.support.atomic_files import atomic_write_text
 from .layouts import LAYOUTS
 from .loop import Row
 
@@ -138,12 +136,6 @@ def summary(record: Row) -> str:
     if record["left_out"]:
         parts.append(f"clips left out: {len(record['left_out'])}; table.md has the reasons")
     return "\n".join(parts)
-
-
-def write(record: Row, folder: Path) -> None:
-    """Write `results.json` and `table.md`, each whole. OutputError when they cannot be."""
-    atomic_write_text(folder / "table.md", markdown(record))
-    atomic_write_text(folder / "results.json", json_text(record))
 
 
 def title_of(task: str, name: str, row: Row) -> str:

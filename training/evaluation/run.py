@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.media.frames import parse_crop, png_bytes
-from ...runtime.support.atomic_files import atomic_write_bytes
+from ...runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
 from ...runtime.support.errors import ConfigError, InputError, output_errors
 from ...runtime.support.printable import printable
 from ...runtime.support.progress import progress
@@ -20,7 +20,7 @@ from ..data.dataset import Clip, ClipFrames, ClipList, find_clips, load_clip
 from . import strips
 from .candidate import Candidate, open_candidate, training_facts
 from .loop import Row, spread
-from .report import json_text, make_record, summary, title_of, write
+from .report import json_text, make_record, markdown, summary, title_of
 from .tasks import at_own_size, choose_driver, leakage, motionless, predict, reconstruct
 from .tracking import follow, untrackable
 from .truth import read_clip_field, read_pair, read_pairs
@@ -76,7 +76,8 @@ def run(args: Namespace) -> int:
     atomic_write_bytes(output / "overview.png", png_bytes(strips.overview(lines)))
     settings = _settings(args)
     record = make_record(_command_line(args), facts, settings, rows, left_out, warnings + said)
-    write(record, output)
+    atomic_write_text(output / "table.md", markdown(record))
+    atomic_write_text(output / "results.json", json_text(record))
     if args.json:
         print(json_text(record), end="")
     stream = sys.stderr if args.json else sys.stdout

@@ -1,11 +1,9 @@
 """Points followed: labelled points by the model's own motion, landmarks by an independent tracker.
 
-Source and reference are the middle one of a clip's labelled frames. The model's deformation says
-where a new frame reads in the source, so a point p of the source is found at z with
-deformation(z) = p. The error is the distance from the label, in pixels of the model's frame: the
-mean over points, then frames, then clips. Source: docs/method.md, "How it is judged".
-
-The tracker is pyramidal Lucas-Kanade (Lucas and Kanade 1981; Bouguet 2000) from frame to frame, on
+The model's deformation says where a frame reads in the source, so a point p of the source is found
+at z with deformation(z) = p. The error is the distance from the label, in pixels of the model's
+frame: the mean over points, then frames, then clips (docs/method.md, "How it is judged"). The
+tracker is pyramidal Lucas-Kanade (Lucas and Kanade 1981; Bouguet 2000) from frame to frame, on
 a grid of points around each landmark. Points whose way there and back does not lead home are
 dropped (Kalal et al. 2010). The landmark moves by the mean of the rest; it stays when too few are
 left.
@@ -87,15 +85,10 @@ def _flow(
 def by_landmark(
     names: Sequence[str], places: Mapping[str, Points], true: Points
 ) -> dict[str, dict[str, float]]:
-    """Mean distances from the truth over frames, in pixels, by landmark and method.
+    """Mean distances from the truth (T, P, 2) over frames, in pixels, by landmark and method.
 
-    Args:
-        names: of the P landmarks.
-        places: by method (T, P, 2), or (P, 2) for one that holds still.
-        true: (T, P, 2), nan where it is not known.
-
-    Returns:
-        of the landmarks that are known in some frame.
+    Of the landmarks that are known in some frame; ``places`` are (T, P, 2), or (P, 2) of a method
+    that holds still. What is not known is nan.
     """
     gaps = {name: np.linalg.norm(place - true, axis=-1) for name, place in places.items()}
     known = np.isfinite(gaps["hold"]).any(axis=0)

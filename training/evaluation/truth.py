@@ -27,12 +27,10 @@ from ..data.frame_cache import cached_frames
 from .loop import Case, Picture, Points
 from .metrics import FloatImage, Mask, length, pixel_grid, read_at
 
-COLUMNS = ("pair", "source", "driving", "split")
 _PAIRS_HINT = "make them with `sonomime phantom -o DIR --subjects N --frames M --pairs P`"
 MAKE_AGAIN = "make the folder again with `sonomime phantom`"
 _MOST_BYTES = 1 << 26  # of an array that is read whole
-TOLERANCE = 0.01
-"""A place counts as found when it misses the tissue by less, in pixels."""
+TOLERANCE = 0.01  # pixels: a place counts as found when it misses the tissue by less
 _ROUNDS, _LONGEST = 24, 4.0  # |slope| reaches 8 in a phantom: many rounds, short steps (pixels)
 
 
@@ -98,7 +96,7 @@ def read_pairs(folder: Path, clips: Sequence[Clip], split: str | None) -> list[P
         raise InputError(f"{folder}: there is no truth/pairs.csv", _PAIRS_HINT)
     known = {clip.name: clip for clip in clips}
     pairs: dict[str, Pair] = {}
-    for line, row in read_table(table, COLUMNS):
+    for line, row in read_table(table, ("pair", "source", "driving", "split")):
         where, name = f"{table}:{line}", row["pair"]
         if not name or Path(name).name != name:
             raise InputError(f"{where}: {name!r} cannot name a pair", "a pair's name names files")

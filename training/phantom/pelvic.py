@@ -186,11 +186,10 @@ class Pelvic(Body):
                 return f"{one} and {other} are {way:.1f} mm apart: 5 mm is the least"
         if p.junction[1] < 8:
             return f"junction is at depth {p.junction[1]:g} mm: it must be at least 8 mm deep"
+        times = {name: getattr(m, name) for name in ("start", "peak", "release")}
         if not m.start < m.peak < m.release:
-            return (
-                f"manoeuvre.start {m.start:g}, manoeuvre.peak {m.peak:g}, manoeuvre.release "
-                f"{m.release:g}: they must come in this order"
-            )
+            named = ", ".join(f"manoeuvre.{name} {time:g}" for name, time in times.items())
+            return f"{named}: they must come in this order"
         return None
 
     @staticmethod
