@@ -15,7 +15,7 @@ from ... import __version__
 from ...runtime.animator import Animator
 from ...runtime.backends import open_backend
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.bundle.manifest import Chain, Motion
+from ...runtime.bundle.manifest import Motion
 from ...runtime.session import Session
 from ...runtime.support.errors import InputError
 from ...runtime.support.plain_file import sha256_file
@@ -33,11 +33,6 @@ class Candidate:
     other: Animator  # of another subject's still: relative motion
     facts: dict[str, str]  # for the report: kind, name, digest, and so on
     data: Sequence[Mapping[str, Any]] = ()  # see `trained_on.record`; of a bundle the names alone
-
-    @property
-    def chain(self) -> Chain:
-        """What both animators run, each its own."""
-        return self.own.session.chain
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...runtime.animator import Animator
 from . import metrics
-from .loop import Case, Frame, Picture, Points, Row, shown
+from .loop import SAMPLES, Case, Frame, Picture, Points, Row, spread
 from .metrics import FloatImage, Mask, Sums, blur, masked_sum, ratio, to_float, to_levels
 from .tracking import by_landmark, mean_error, track
 
@@ -52,7 +52,7 @@ def compare(
     gaps = np.zeros(3)  # of the model's motion from the exact field
     kept: list[dict[str, Picture]] = []  # in which landmarks are tracked
     before: dict[str, Picture] = {}  # the pictures of the frame before, and the `truth`
-    last, samples, wanted = 0, [], shown(numbers)
+    last, samples, wanted = 0, [], spread(numbers, SAMPLES)
 
     def expect(number: int, truth: Picture) -> tuple[dict[str, Picture], list[Field], Field]:
         """Pictures by method, F(x->S) by FLOWS, the exact one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +68,3 @@ def spread(indices: Sequence[Any], at_most: int | None) -> list[Any]:
         return list(indices)
     places = np.rint(np.linspace(0, len(indices) - 1, at_most)).astype(int)
     return [indices[i] for i in places]
-
-
-def shown(numbers: Sequence[int]) -> Collection[int]:
-    """Of these frames those that the strip shows."""
-    return set(spread(numbers, SAMPLES))

@@ -140,7 +140,7 @@ def _read_clips(
     if task == "tracking":
         hint = "tracking needs a keypoints.csv with labels in at least two frames of a clip"
         unfit = untrackable
-    image = candidate.chain.image
+    image = candidate.own.session.chain.image
     loaded: list[ClipFrames] = []
     for clip in progress(clips, label="reading clips"):
         try:
@@ -179,7 +179,7 @@ def _judge(
     """What is measured and drawn of one clip or pair; other clips drive it too."""
     clip = cases[index]
     if args.task == "prediction":
-        image = candidate.chain.image
+        image = candidate.own.session.chain.image
         case = read_pair(clip, image.size, image.channels)
         row, frames = predict(candidate, clip, case, args.alignment, args.max_frames)
         return row, strips.Sketch(case.source, frames, case.start)

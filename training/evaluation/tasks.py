@@ -27,7 +27,7 @@ from ..data.dataset import Clip, ClipFrames
 from . import metrics
 from .candidate import Candidate
 from .comparison import compare
-from .loop import Case, Frame, Row, shown, spread
+from .loop import SAMPLES, Case, Frame, Row, spread
 from .metrics import clip_mask, high_pass, masked_sum, ncc, ratio, spread_ratio, to_float
 from .tracking import labelled_pixels
 from .truth import Pair, flow_between, read_clip_field
@@ -134,7 +134,7 @@ def leakage(
         frames.append(frame)
     means = np.mean(rows, axis=0).tolist()
     row = dict(zip(("source", "driving", "floor"), means, strict=True))
-    wanted = shown(numbers)
+    wanted = spread(numbers, SAMPLES)
     return {**row, "leaks": leaks(row)}, [frame for frame in frames if frame.number in wanted]
 
 
@@ -153,7 +153,7 @@ def at_own_size(
     box, about = clip.letterbox, clip.clip
     if not box.size < max(box.width, box.height) <= MOST_SIDE:
         return None
-    middle, chain, own = len(clip) // 2, candidate.chain, candidate.own
+    middle, chain, own = len(clip) // 2, candidate.own.session.chain, candidate.own
     numbers = driven_frames(len(clip), min(max_frames or MOST_FRAMES, MOST_FRAMES))
     places = {int(clip.indices[t]): t for t in (middle, *numbers)}  # in the file
     frames = islice(open_source(about.path, about.crop, chain.image.channels), max(places) + 1)

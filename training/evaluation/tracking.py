@@ -21,7 +21,7 @@ from ..coordinates import points_to_pixels
 from ..data.dataset import ClipFrames
 from ..data.flow import sampled
 from .candidate import Candidate
-from .loop import Frame, Picture, Points, Row, shown, spread
+from .loop import SAMPLES, Frame, Picture, Points, Row, spread
 from .metrics import Image, dis, finite_mean, ratio, to_levels
 from .truth import carried
 
@@ -139,7 +139,7 @@ def follow(
     common = [t for t in labelled if t != middle and np.isfinite(true[t] + start).any()]
     numbers = spread(common, max_frames)
     model, flow = np.full((2, len(numbers), *start.shape), np.nan)
-    lost, samples, wanted = [], [], shown(numbers)
+    lost, samples, wanted = [], [], spread(numbers, SAMPLES)
     candidate.own.set_source(source)
     candidate.own.set_reference(source)
     for k, t in enumerate(numbers):
