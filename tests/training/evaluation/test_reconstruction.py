@@ -218,7 +218,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> ClipFrames:
     return load_clip(found, SMALL, 1)
 
 
-def test_an_enlarged_frame_is_blurred_and_a_composed_one_is_not(large: ClipFrames) -> None:
+def test_an_enlarged_frame_is_blurred_and_a_composed_one_is_not(
+    large: ClipFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = tasks.at_own_size(candidate_of(Large(), SMALL, layers=True), large)
     assert found is not None
     assert (found["width"], found["height"], found["driven"]) == (WIDE, HIGH, 8)
@@ -234,11 +236,7 @@ def test_an_enlarged_frame_is_blurred_and_a_composed_one_is_not(large: ClipFrame
     assert found["methods"]["composed"]["sharpness"] == pytest.approx(1, abs=0.1)
     assert held.source.shape == (HIGH, WIDE) and held.reference is held.source
     assert held.source[0].max() < 255  # the crop left the border out
-
-
-def test_a_clip_that_the_model_sees_whole_or_that_is_too_large_to_be_composed_has_none(
-    large: ClipFrames, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    # Neither a clip that the model sees whole, nor one that is too large to be composed.
     small = load_clip(large.clip, WIDE, 1)
     assert tasks.at_own_size(candidate_of(Large(), SMALL, layers=True), small) is None
     monkeypatch.setattr(tasks, "MOST_SIDE", WIDE - 1)
