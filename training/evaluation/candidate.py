@@ -1,8 +1,9 @@
-"""What is evaluated: a bundle or a checkpoint, opened as two animators."""
+"""What is evaluated: a bundle or a checkpoint, opened as two animators; what it was trained on."""
 
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,11 +11,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ... import __version__
 from ...runtime.animator import Animator
+from ...runtime.backends import open_backend
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.bundle.manifest import Chain, Motion
+from ...runtime.bundle.manifest import Motion
+from ...runtime.session import Session
 from ...runtime.support.errors import InputError
 from ...runtime.support.plain_file import sha256_file
+from ...runtime.support.printable import printable
+from ..checkpoint import load_checkpoint, record, recorded
+from ..data.dataset import Clip
+from ..torch_backend import open_session
 
 
 @dataclass(frozen=True)
@@ -25,11 +33,6 @@ class Candidate:
     other: Animator  # of another subject's still: relative motion
     facts: dict[str, str]  # for the report: kind, name, digest, and so on
     data: Sequence[Mapping[str, Any]] = ()  # see `trained_on.record`; of a bundle the names alone
-
-    @property
-    def chain(self) -> Chain:
-        """What both animators run, each its own."""
-        return self.own.session.chain
 
 
 @contextmanager
@@ -47,62 +50,73 @@ def open_candidate(path: Path) -> Iterator[Candidate]:
         if (path / "checkpoint.pt").is_file():
             hint = f"the run's checkpoint is {path / 'checkpoint.pt'}"
         raise InputError(f"{path}: is not a bundle (it has no manifest.json)", hint)
+    data: Sequence[Mapping[str, Any]]
+    if path.is_dir():
+        bundle = Bundle.open(path)
+        manifest, library = bundle.manifest, "onnxruntime"
+        data = [{"name": clips.name} for clips in manifest.provenance.data]
+        facts = {"kind": "bundle", "path": str(path), "manifest_sha256": bundle.digest}
+        facts |= {name: getattr(manifest, name) for name in ("name", "preset", "precision")}
+        sessions = [Session(manifest, open_backend("auto", bundle)) for _ in range(2)]
+    else:
+        checkpoint, library = load_checkpoint(path), "torch"
+        data, step = checkpoint.data, str(checkpoint.step)
+        facts = {"kind": "checkpoint", "path": str(path), "sha256": sha256_file(path), "step": step}
+        sessions = [open_session(checkpoint) for _ in range(2)]
+    motions = sessions[0].chain.motions()
+    asked: list[Motion] = ["absolute" if "absolute" in motions else "relative", motions[0]]
+    facts |= {"backend": sessions[0].backend.name, "python": platform.python_version()}
+    facts |= {"sonomime": __version__, **dict(_versions(library)), "own_motion": asked[0]}
     with ExitStack() as stack:
-        animators, facts, data, library = (_bundle if path.is_dir() else _checkpoint)(path)
-        own, other = (stack.enter_context(animator) for animator in animators)
-        facts |= {"backend": own.session.backend.name, **_versions(library)}
-        yield Candidate(own, other, {**facts, "own_motion": own.motion}, data)
+        own, other = (stack.enter_context(a) for a in map(Animator, sessions, asked))
+        yield Candidate(own, other, facts, data)
 
 
-Opened = tuple[Iterator[Animator], dict[str, str], Sequence[Mapping[str, Any]], str]
-"""Animators of own and of other, facts, data, the library that computes."""
-
-
-def _bundle(path: Path) -> Opened:
-    bundle = Bundle.open(path)
-    manifest = bundle.manifest
-    facts = {
-        "kind": "bundle",
-        "path": str(path),
-        "manifest_sha256": bundle.digest,
-        "name": manifest.name,
-        "preset": manifest.preset,
-        "precision": manifest.precision,
-    }
-    animators = (Animator.open(bundle, motion=motion) for motion in _motions(manifest))
-    return animators, facts, [{"name": c.name} for c in manifest.provenance.data], "onnxruntime"
-
-
-def _checkpoint(path: Path) -> Opened:
-    from ..checkpoint import load_checkpoint
-    from ..torch_backend import open_session
-
-    checkpoint = load_checkpoint(path)
-    facts = {
-        "kind": "checkpoint",
-        "path": str(path),
-        "sha256": sha256_file(path),
-        "step": str(checkpoint.step),
-    }
-    sessions = [open_session(checkpoint) for _ in range(2)]
-    motions = _motions(sessions[0].chain)
-    return map(Animator, sessions, motions), facts, checkpoint.data, "torch"
-
-
-def _motions(chain: Chain) -> tuple[Motion, Motion]:
-    """The motion of `own` and that of `other`."""
-    there = chain.motions()
-    return "absolute" if "absolute" in there else "relative", there[0]
-
-
-def _versions(library: str) -> dict[str, str]:
-    """Versions of Python, this package and the libraries that compute the numbers."""
-    from ... import __version__
-
-    versions = {"python": platform.python_version(), "sonomime": __version__}
+def _versions(library: str) -> Iterator[tuple[str, str]]:
+    """Versions of the libraries that compute the numbers."""
     for name in ("numpy", "opencv-python-headless", "pillow", library):
         try:
-            versions[name] = version(name)
+            yield name, version(name)
         except PackageNotFoundError:
-            versions[name] = "unknown"  # e.g. another distribution of the same module
-    return versions
+            yield name, "unknown"  # e.g. another distribution of the same module
+
+
+def training_facts(
+    candidate: Candidate, folders: Sequence[Path], clips: Sequence[Clip]
+) -> tuple[dict[str, str], list[str]]:
+    """What the model was trained on, and how much of that is evaluated; printed to stderr too.
+
+    Returns:
+        facts for the report; warnings about evaluated clips and subjects that it was trained on.
+    """
+    data, warnings = candidate.data, []
+    facts = {"trained_on": ", ".join(map(_described, data)) or "not recorded"}
+    print(f"the model was trained on: {facts['trained_on']}", file=sys.stderr)
+    unknown = [_name(entry) for entry in data if "clips" not in entry]
+    trained, evaluated = recorded(data), recorded(record(folders, clips))
+    for what, known, names in zip(trained._fields, trained, evaluated, strict=True):
+        # One may be named from a folder further up.
+        ends = [f"/{name}" for name in known]
+        both = sum(any(f"/{n}".endswith(e) or e.endswith(f"/{n}") for e in ends) for n in names)
+        count = f"{both} of {len(names)}"
+        said = f"{count}, by name"
+        if both:
+            named = "are named like one that the model was trained on"
+            warnings.append(f"{count} evaluated {what} {named}")
+        if len(unknown) == len(data):
+            bundle = candidate.facts["kind"] == "bundle"
+            said = "a bundle does not record its training clips" if bundle else "not recorded"
+        elif unknown:
+            said += f", not recorded for {', '.join(unknown)}"
+        facts[f"evaluated_{what}_trained_on"] = said
+        print(f"evaluated {what} that it was trained on: {said}", file=sys.stderr)
+    return facts, warnings
+
+
+def _described(entry: Mapping[str, Any]) -> str:
+    counts = "({} clips of {} subjects)".format(*map(len, recorded([entry])))
+    return f"{_name(entry)} {counts}" if "clips" in entry else _name(entry)
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    return printable(str(entry.get("name", "?")))

@@ -30,46 +30,31 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         epilog=EVALUATE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "candidate", type=Path, metavar="CHECKPOINT_OR_BUNDLE", help="what to evaluate"
-    )
-    parser.add_argument(
-        "--data", nargs="+", type=Path, required=True, metavar="DIR",
-        help="dataset folders, or bare folders of videos",
-    )  # fmt: skip
+    add = parser.add_argument
+    add("candidate", type=Path, metavar="CHECKPOINT_OR_BUNDLE", help="what to evaluate")
+    text = "dataset folders, or bare folders of videos"
+    add("--data", nargs="+", type=Path, required=True, metavar="DIR", help=text)
     tasks = ["reconstruction", "prediction", "tracking"]
-    parser.add_argument(
-        "--task", choices=tasks, default=tasks[0],
-        help="what the model has to do: see above (default: reconstruction)",
-    )  # fmt: skip
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the report"
-    )
-    parser.add_argument(
-        "--split",
-        metavar="S",
-        help="only clips of this split, or all (default: test, where the data has it; else all)",
-    )
-    parser.add_argument(
-        "--crop", metavar="X,Y,W,H", help="region of every clip, pixels of the original frame"
-    )
+    text = "what the model has to do: see above (default: reconstruction)"
+    add("--task", choices=tasks, default=tasks[0], help=text)
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the report")
+    text = "only clips of this split, or all (default: test, where the data has it; else all)"
+    add("--split", metavar="S", help=text)
+    text = "region of every clip, pixels of the original frame"
+    add("--crop", metavar="X,Y,W,H", help=text)
     for option, what in (("--max-frames", "frames of a clip"), ("--max-pairs", "predicted pairs")):
-        meaning = f"at most N {what}, evenly spread: a quick look"
-        parser.add_argument(option, type=_at_least(1), metavar="N", help=meaning)
-    parser.add_argument(
+        text = f"at most N {what}, evenly spread: a quick look"
+        add(option, type=whole(1, 10**9), metavar="N", help=text)
+    add(
         "--alignment",
         choices=["given", "landmarks", "auto", "none"],
         help="for prediction: what aligns the two subjects. given: the data's landmarks and the "
         "two pictures (the default where the model can); landmarks: the data's landmarks alone; "
         "auto: what the model finds by itself; none: nothing",
     )
-    parser.add_argument(
-        "--seed",
-        type=_at_least(0),
-        default=0,
-        help="for the choice of the other subject's clip and for the intervals (default: 0)",
-    )
-    parser.add_argument("--json", action="store_true", help="print results.json, not the summary")
+    text = "for the choice of the other subject's clip and for the intervals (default: 0)"
+    add("--seed", type=whole(0, 2**63 - 1), default=0, help=text)
+    add("--json", action="store_true", help="print results.json, not the summary")
     parser.set_defaults(run=_evaluate)
 
 
@@ -79,10 +64,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     return run(args)
 
 
-def _at_least(least: int) -> Callable[[str], int]:
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from `low` to `high`."""
+
     def number(text: str) -> int:
-        if (value := int(text)) < least:
-            raise argparse.ArgumentTypeError(f"{value} is below {least}")
-        return value
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            problem = f"{text!r} is not a whole number from {low} to {high}"
+            raise argparse.ArgumentTypeError(problem)
+        return int(text)
 
     return number

@@ -16,9 +16,9 @@ import numpy as np
 
 from ...runtime.animator import Animator
 from . import metrics
-from .landmarks import by_landmark, mean_error, track
-from .loop import Case, Frame, Picture, Points, Row, shown
+from .loop import SAMPLES, Case, Frame, Picture, Points, Row, spread
 from .metrics import FloatImage, Mask, Sums, blur, masked_sum, ratio, to_float, to_levels
+from .tracking import by_landmark, mean_error, track
 
 BLUR_SIGMAS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 Field = tuple[FloatImage, Mask]
@@ -52,7 +52,7 @@ def compare(
     gaps = np.zeros(3)  # of the model's motion from the exact field
     kept: list[dict[str, Picture]] = []  # in which landmarks are tracked
     before: dict[str, Picture] = {}  # the pictures of the frame before, and the `truth`
-    last, samples, wanted = 0, [], shown(numbers)
+    last, samples, wanted = 0, [], spread(numbers, SAMPLES)
 
     def expect(number: int, truth: Picture) -> tuple[dict[str, Picture], list[Field], Field]:
         """Pictures by method, F(x->S) by FLOWS, the exact one."""
@@ -63,7 +63,8 @@ def compare(
             motions = [(there, metrics.consistent_pixels(there, back)) for there, back in pairs]
             images["flow"] = to_levels(metrics.warp_by_flow(grey, motions[0][0]))
         else:
-            motions = [(field, _visible(field, mask))] * len(FLOWS)
+            visible = metrics.warp_by_flow(mask.astype(np.float32), field) > 0.5
+            motions = [(field, visible)] * len(FLOWS)
         if case.flow:
             images["oracle"] = to_levels(metrics.warp_by_flow(grey, field))
         if case.other is not None:
@@ -77,9 +78,8 @@ def compare(
         y, x = to_float(images[name]), to_float(images["truth"])
         changes = np.zeros(6)
         if before:
-            changes = metrics.moments(
-                _change(y, before[name], mask), _change(x, before["truth"], mask)
-            )
+            steps = y - to_float(before[name]), x - to_float(before["truth"])
+            changes = metrics.moments(*(blur(s, metrics.TEMPORAL_SIGMA)[mask] for s in steps))
         return np.concatenate([picture_sums(y, x, held, mask, case.sector), changes, *errors])
 
     # OpenCV, numpy and the backends release Python's lock: two threads keep two cores busy.
@@ -157,15 +157,6 @@ def best_blur(case: Case, numbers: Sequence[int]) -> float:
     for t in numbers:
         total += np.abs(blurred - to_float(case.truth[t])[mask]).sum(1, dtype=np.float64)
     return BLUR_SIGMAS[int(np.argmin(total))]
-
-
-def _change(image: FloatImage, before: Picture, mask: Mask) -> FloatImage:
-    return blur(image - to_float(before), metrics.TEMPORAL_SIGMA)[mask]
-
-
-def _visible(flow: FloatImage, mask: Mask) -> Mask:
-    """Where a flow reads inside of the mask."""
-    return metrics.read_at(mask.astype(np.float32), metrics.pixel_grid(*mask.shape) + flow) > 0.5
 
 
 def _exact(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,14 +56,10 @@ class Frame:
     def drive(self, animator: Animator) -> Frame:
         """Animate an animator's source, relative to its reference."""
         self.prediction: Picture = animator.animate(self.driving)
-        self.deformation: FloatImage = np.asarray(animator.read("deformation")[0], np.float32)
-        self.geometry: str = animator.session.chain.geometry
+        deformation = np.asarray(animator.read("deformation")[0], np.float32)
+        size, geometry = self.driving.shape[:2], animator.session.chain.geometry
+        self.flow = deformation_flow(deformation, *size, geometry)  # F(x->S) (H, W, 2), in pixels
         return self
-
-    @property
-    def flow(self) -> FloatImage:
-        """The deformation as F(x->S) (H, W, 2), in pixels."""
-        return deformation_flow(self.deformation, *self.driving.shape[:2], self.geometry)
 
 
 def spread(indices: Sequence[Any], at_most: int | None) -> list[Any]:
@@ -72,8 +68,3 @@ def spread(indices: Sequence[Any], at_most: int | None) -> list[Any]:
         return list(indices)
     places = np.rint(np.linspace(0, len(indices) - 1, at_most)).astype(int)
     return [indices[i] for i in places]
-
-
-def shown(numbers: Sequence[int]) -> Collection[int]:
-    """Of these frames those that the strip shows."""
-    return set(spread(numbers, SAMPLES))

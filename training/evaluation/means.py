@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from . import reconstruction, tracking
-from .landmarks import mean_error
+from . import tasks, tracking
 from .loop import Row
 from .metrics import finite_mean, ratio
+from .tracking import mean_error
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -58,13 +58,6 @@ def weighted_ratio(
     return {"mean": mean, "low": low, "high": high}
 
 
-def weighted_mean(
-    subjects: Sequence[Sequence[str]], values: Sequence[float], seed: int
-) -> Interval | None:
-    """The mean over units, resampled like `weighted_ratio`."""
-    return weighted_ratio(subjects, values, [1.0] * len(values), seed)
-
-
 def average(trees: Sequence[Row]) -> Row:
     """Means of the numbers in nested rows, over the rows in which they are finite; else nan."""
     means: Row = {}
@@ -92,10 +85,11 @@ def _exact_means(rows: Sequence[Row], seed: int) -> Row | None:
     tops, bottoms = ([error.get(m, math.nan) for error in errors] for m in ("model", "hold"))
     plain = ("l1", "skill", "endpoint_error", "endpoint_hold")
     landmarks = [exact["landmarks"] for exact in exacts]
+    skills = [exact["skill"]["model"] for exact in exacts]
     return {
         "units": len(units),
         **average([{name: exact[name] for name in plain} for exact in exacts]),
-        "model_skill": weighted_mean(subjects, [e["skill"]["model"] for e in exacts], seed),
+        "model_skill": weighted_ratio(subjects, skills, [1] * len(units), seed),
         "landmark_ratio": weighted_ratio(subjects, tops, bottoms, seed),
         "landmarks": {
             name: mean_error(each[name] for each in landmarks if name in each)
@@ -111,7 +105,7 @@ def over_clips(rows: Sequence[Row], seed: int) -> Row:
     leaking = [row["clip"] for row in tested if row["leakage"]["leaks"]]
     leakage = average([row["leakage"] for row in tested])
     if leakage:
-        leakage["leaks"] = reconstruction.leaks(leakage)
+        leakage["leaks"] = tasks.leaks(leakage)
     sized = [row["own_size"]["methods"] for row in rows if row["own_size"]]
     return {
         "clips": len(rows),

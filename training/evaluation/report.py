@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ...runtime.support.atomic_files import atomic_write_text
 from .layouts import LAYOUTS
 from .loop import Row
-from .tables import aligned, bullets, cell, find, number, rows_at, table
 
 FORMAT = 2
-_METHODS = {
+_OTHERS = {
     "hold": ("not moved (hold)", "the still picture as it is"),
     "blur": ("best blur", "the still, not moved, blurred so that it fits best"),
     "flow": ("dense flow", "the still moved by optical flow, which sees the real frame"),
@@ -22,6 +21,31 @@ _METHODS = {
     "another_seed": ("other speckle", "the true result with speckle of another random seed"),
 }
 """By method, its name in the summary and what it is."""
+_NAMES = {
+    "model": "model",
+    "hold": "hold",
+    "blur": "best blur",
+    "flow": "dense flow",
+    "oracle": "oracle",
+    "another_seed": "another seed",
+    "truth": "tracker on truth",
+    "composed": "composed",
+    "enlarged": "enlarged",
+}
+_WORDS = _NAMES | {
+    "l1": "L1",
+    "l1_ratio": "L1 ratio",
+    "low_pass_ratio": "low-pass",
+    "farneback_agreement": "Farneback agreement",
+    "psnr": "PSNR dB",
+    "ssim": "SSIM",
+    "mean_flow": "flow px",
+    "driven": "frames",
+    "endpoint_error": "endpoint px",
+    "endpoint_hold": "endpoint px, hold",
+    "leakage": "NCC",
+}
+_UNSAID = {"methods", "exact", "own_size", "mean"}
 
 
 def make_record(
@@ -91,8 +115,8 @@ def summary(record: Row) -> str:
     shown = sorted(groups, key=badness, reverse=True) if len(groups) > 1 else []
     shown.append(("model, all", overall, "model"))
     measured = overall.get("methods", overall.get("errors"))
-    others = [method for method in _METHODS if method in measured]
-    shown += [(_METHODS[method][0], overall, method) for method in others]
+    others = [method for method in _OTHERS if method in measured]
+    shown += [(_OTHERS[method][0], overall, method) for method in others]
     lines = [["", layout.units, *(head.title for head in heads)]]
     for title, row, method in shown:
         values = [
@@ -105,19 +129,13 @@ def summary(record: Row) -> str:
     units = layout.units if count > 1 else layout.units[:-1]
     parts = [f"{task.capitalize()}, {count} {units}. {layout.what}", "", aligned(lines), ""]
     parts += [f"{head.title}: {head.meaning}" for head in heads]
-    parts += [": ".join(_METHODS[method]) for method in others]
+    parts += [": ".join(_OTHERS[method]) for method in others]
     texts = [f"{title} {cell(find(overall, path))}" for title, path in layout.intervals]
     if any("[" in text for text in texts):
         parts.append(f"95% interval over subjects: {', '.join(texts)}")
     if record["left_out"]:
         parts.append(f"clips left out: {len(record['left_out'])}; table.md has the reasons")
     return "\n".join(parts)
-
-
-def write(record: Row, folder: Path) -> None:
-    """Write `results.json` and `table.md`, each whole. OutputError when they cannot be."""
-    atomic_write_text(folder / "table.md", markdown(record))
-    atomic_write_text(folder / "results.json", json_text(record))
 
 
 def title_of(task: str, name: str, row: Row) -> str:
@@ -138,3 +156,82 @@ def json_text(record: Any) -> str:
 def _plain(value: Any) -> Any:
     """Plain JSON types; numbers that are not finite become None."""
     return json.loads(json.dumps(value), parse_constant=lambda name: None)
+
+
+def find(row: Any, path: str) -> Any:
+    """The value at a path (`methods.model.l1`) in a row; None without one."""
+    for name in path.split("."):
+        row = row.get(name) if isinstance(row, Mapping) else None
+    return row
+
+
+def rows_at(record: Any, path: str) -> list[Any]:
+    """The row at a path; with `.*` at its end, all rows of the list or mapping (with a `name`)."""
+    found = find(record, path.removesuffix(".*"))
+    if not path.endswith(".*"):
+        return [found] if found else []
+    if isinstance(found, Mapping):
+        return [{"name": _NAMES.get(name, name), **row} for name, row in found.items() if row]
+    return list(found or [])
+
+
+def table(rows: Sequence[Any], columns: str) -> str:
+    """A Markdown table, without rows that have only a name; empty if no row is left.
+
+    Args:
+        columns: paths with spaces between; `methods.{model,hold}.l1` stands for two.
+    """
+    paths = [path for word in columns.split() for path in expand(word)]
+    texts = [[cell(find(row, path)) for path in paths] for row in rows]
+    texts = [line for line in texts if set(line[1:]) != {"-"}]
+    return grid(map(_title, paths), texts) if texts else ""
+
+
+def expand(path: str) -> list[str]:
+    """The paths that a path with alternatives in braces stands for."""
+    parts = [part.split(",") for part in re.split("[{}]", path)]
+    return ["".join(names) for names in itertools.product(*parts)]
+
+
+def _title(path: str) -> str:
+    """The measure, then the method, e.g. `methods.blur.l1_ratio`: L1 ratio, best blur."""
+    parts = [part for part in path.split(".") if part not in _UNSAID]
+    parts.sort(key=lambda part: part in _NAMES)
+    return ", ".join(_WORDS.get(part, part.replace("_", " ")) for part in parts)
+
+
+def grid(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of texts."""
+    lines = [list(head), *rows]
+    safe = [[text.replace("|", "\\|").replace("\n", " ") for text in line] for line in lines]
+    safe.insert(1, ["---"] * len(safe[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in safe)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def cell(value: Any) -> str:
+    """A value in a table: an interval in brackets, a dash for what is not defined."""
+    if isinstance(value, Mapping):
+        mean, low, high = (cell(value[name]) for name in ("mean", "low", "high"))
+        return mean if low == "-" else f"{mean} [{low}, {high}]"
+    if isinstance(value, bool):
+        return ("no", "yes")[value]
+    if isinstance(value, float):
+        return number(value, 4 if 0 < abs(value) < 0.1 else 3)
+    return "-" if value is None else str(value)
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number; a dash where it is not defined."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A Markdown list."""
+    return "\n".join(f"- {line}" for line in lines)

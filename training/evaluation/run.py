@@ -5,29 +5,32 @@ from __future__ import annotations
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ...runtime.media.frames import parse_crop, png_bytes
-from ...runtime.support.atomic_files import atomic_write_bytes
+from ...runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
 from ...runtime.support.errors import ConfigError, InputError, output_errors
 from ...runtime.support.printable import printable
 from ...runtime.support.progress import progress
 from ..data.clip_frames import ClipFrames, load_clip
 from ..data.dataset import Clip, ClipList, find_clips
 from . import strips
-from .candidate import Candidate, open_candidate
-from .ground_truth.readers import read_clip_field, read_pair, read_pairs
-from .held_out import ALL, split_to_read, training_facts
+from .candidate import Candidate, open_candidate, training_facts
 from .loop import Row, spread
-from .prediction import predict
-from .reconstruction import at_own_size, choose_driver, leakage, motionless, reconstruct
-from .report import json_text, make_record, summary, title_of, write
+from .report import json_text, make_record, markdown, summary, title_of
+from .tasks import at_own_size, choose_driver, leakage, motionless, predict, reconstruct
 from .tracking import follow, untrackable
+from .truth import read_clip_field, read_pair, read_pairs
 
+TEST, ALL = "test", "all"
+NO_TEST = (
+    "the data has no split named test, so all clips are evaluated, possibly including clips that "
+    "the model was trained on"
+)
 LeftOut = list[tuple[str, str]]
 """Clips that cannot be used, with the reason."""
 
@@ -74,7 +77,8 @@ def run(args: Namespace) -> int:
     atomic_write_bytes(output / "overview.png", png_bytes(strips.overview(lines)))
     settings = _settings(args)
     record = make_record(_command_line(args), facts, settings, rows, left_out, warnings + said)
-    write(record, output)
+    atomic_write_text(output / "table.md", markdown(record))
+    atomic_write_text(output / "results.json", json_text(record))
     if args.json:
         print(json_text(record), end="")
     stream = sys.stderr if args.json else sys.stdout
@@ -100,12 +104,12 @@ def _find(args: Namespace) -> tuple[list[Any], LeftOut, list[str]]:
             warnings += found.warnings
             pairs += read_pairs(folder, _every(found), asked)
         if args.split is None:
-            args.split = split_to_read({pair.split for pair in pairs}, warnings)
+            args.split = _default_split({pair.split for pair in pairs}, warnings)
             pairs = [pair for pair in pairs if args.split in (ALL, pair.split)]
         return spread(pairs, args.max_pairs), [], warnings
     found = find_clips(args.data, split=asked, crop=crop)
     if args.split is None:
-        args.split = split_to_read({clip.split for clip in _every(found)}, found.warnings)
+        args.split = _default_split({clip.split for clip in _every(found)}, found.warnings)
         if args.split != ALL:
             found = find_clips(args.data, split=args.split, crop=crop)
     for folder in args.data:
@@ -113,6 +117,12 @@ def _find(args: Namespace) -> tuple[list[Any], LeftOut, list[str]]:
             found.warnings.append(f"{folder} has no clip of the split {args.split!r}")
     left_out = [(clip.name, reason) for clip, reason in found.unsupported]
     return found.clips, left_out, found.warnings
+
+
+def _default_split(there: Collection[str], warnings: list[str]) -> str:
+    if TEST not in there:
+        warnings.append(NO_TEST)
+    return TEST if TEST in there else ALL
 
 
 def _every(found: ClipList) -> list[Clip]:
@@ -131,7 +141,7 @@ def _read_clips(
     if task == "tracking":
         hint = "tracking needs a keypoints.csv with labels in at least two frames of a clip"
         unfit = untrackable
-    image = candidate.chain.image
+    image = candidate.own.session.chain.image
     loaded: list[ClipFrames] = []
     for clip in progress(clips, label="reading clips"):
         try:
@@ -170,7 +180,7 @@ def _judge(
     """What is measured and drawn of one clip or pair; other clips drive it too."""
     clip = cases[index]
     if args.task == "prediction":
-        image = candidate.chain.image
+        image = candidate.own.session.chain.image
         case = read_pair(clip, image.size, image.channels)
         row, frames = predict(candidate, clip, case, args.alignment, args.max_frames)
         return row, strips.Sketch(case.source, frames, case.start)

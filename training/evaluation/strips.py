@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from .loop import Frame, Picture, Points
-from .metrics import deformation_flow, to_levels
+from .metrics import FloatImage, to_levels
 
 Tile = tuple[str, Picture]
 """A caption and (TILE, TILE, 3)."""
@@ -73,13 +72,14 @@ def overview(rows: Sequence[Picture]) -> Picture:
     return np.concatenate([_on_paper(c, height - len(c), 4 * _GAP) for c in columns], axis=1)
 
 
-def show_deformation(deformation: NDArray[np.float32], geometry: str) -> Picture:
-    """Arrows to where a deformation (h, w, 2) reads in the source, on its magnitude.
+def show_flow(flow: FloatImage) -> Picture:
+    """Arrows to where a flow (H, W, 2), in pixels, reads in the source, on its magnitude.
 
     Returns:
         (TILE, TILE, 3) RGB; full brightness is a tenth of the picture's width.
     """
-    pixels = deformation_flow(deformation, TILE, TILE, geometry)
+    scale = np.float32(TILE) / np.array(flow.shape[1::-1], np.float32)
+    pixels = cv2.resize(flow, (TILE, TILE)) * scale
     level = np.clip(np.linalg.norm(pixels, axis=-1) / (TILE / 10), 0, 1)
     picture = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
     picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
@@ -114,7 +114,7 @@ def _block(title: str, still: Tile, frames: Sequence[Frame]) -> Picture:
             gap = cv2.absdiff(to_levels(frame.truth), to_levels(frame.prediction))
             gap = cv2.multiply(gap, np.full_like(gap, _GAIN))
             column.append((f"difference x{_GAIN}", as_tile(gap)))
-        column.append(("taken from (arrows)", show_deformation(frame.deformation, frame.geometry)))
+        column.append(("taken from (arrows)", show_flow(frame.flow)))
         columns.append(column)
     return in_columns(title, columns)
 

@@ -1,22 +1,108 @@
-"""Tracking: labelled points of one frame, looked for in the others by the model's own motion.
+"""Points followed: labelled points by the model's own motion, landmarks by an independent tracker.
 
-Source and reference are the middle one of a clip's labelled frames. The model's deformation says
-where a new frame reads in the source, so a point p of the source is found at z with
-deformation(z) = p. The error is the distance from the label, in pixels of the model's frame: the
-mean over points, then frames, then clips. Source: docs/method.md, "How it is judged".
+The model's deformation says where a frame reads in the source, so a point p of the source is found
+at z with deformation(z) = p. The error is the distance from the label, in pixels of the model's
+frame: the mean over points, then frames, then clips (docs/method.md, "How it is judged"). The
+tracker is pyramidal Lucas-Kanade (Lucas and Kanade 1981; Bouguet 2000) from frame to frame, on
+a grid of points around each landmark. Points whose way there and back does not lead home are
+dropped (Kalal et al. 2010). The landmark moves by the mean of the rest; it stays when too few are
+left.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterable, Mapping, Sequence
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..coordinates import points_to_pixels
 from ..data.clip_frames import ClipFrames
 from ..data.flow import sampled
 from .candidate import Candidate
-from .ground_truth.fields import carried
-from .landmarks import by_landmark, labelled_pixels
-from .loop import Frame, Row, shown, spread
-from .metrics import dis, finite_mean, ratio
+from .loop import SAMPLES, Frame, Picture, Points, Row, spread
+from .metrics import Image, dis, finite_mean, ratio, to_levels
+from .truth import carried
+
+_CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01)
+_LUCAS_KANADE = {"winSize": (15, 15), "maxLevel": 3, "criteria": _CRITERIA}
+_REACH, _SIDE = 6.0, 5  # a grid of 5 x 5 points, up to 6 px to each side
+_LEAST, _MISS = 6, 1.0  # so many points must come back to within this many pixels
+
+
+def labelled_pixels(clip: ClipFrames) -> Points:
+    """The labels of a clip, (T, P, 2) pixels of the model's frame, nan where there is none."""
+    pixels = points_to_pixels(clip.points.astype(np.float64), clip.letterbox.size)
+    return np.where(clip.visible[..., None], pixels, np.nan)
+
+
+def track(source: Image, frames: Sequence[Image], start: Points) -> Points:
+    """Follow points from a source through the frames that come after it.
+
+    Args:
+        source: (H, W[, 3]).
+        frames: T frames of the same size, in order.
+        start: (P, 2) pixels, xy, of the source.
+
+    Returns:
+        (T, P, 2) pixels; nan for points that are not finite at the start.
+    """
+    known = np.isfinite(start).all(axis=1)
+    at, before = start[known], to_levels(source)
+    line = np.linspace(-_REACH, _REACH, _SIDE)
+    grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+    path = np.full((len(frames), *start.shape), np.nan)
+    for t, frame in enumerate(frames if len(at) else ()):
+        now = to_levels(frame)
+        at = at + _step(before, now, at, grid)
+        path[t, known] = at
+        before = now
+    return path
+
+
+def _step(before: Picture, now: Picture, at: Points, grid: Points) -> Points:
+    cluster = (at[:, None] + grid).astype(np.float32)
+    here = cluster.reshape(-1, 1, 2)
+    there, found = _flow(before, now, here)
+    home, returned = _flow(now, before, there)
+    miss = np.linalg.norm(home - here, axis=-1).reshape(cluster.shape[:2])
+    ok = (miss < _MISS) & (found & returned).reshape(miss.shape)
+    moves = (there - here).reshape(cluster.shape).astype(np.float64)
+    count = ok.sum(axis=1)
+    total = np.where(ok[..., None], moves, 0).sum(axis=1)
+    return np.where(count[:, None] >= _LEAST, total / np.maximum(count, 1)[:, None], 0.0)
+
+
+def _flow(
+    here: Picture, there: Picture, points: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    found = points.copy()  # overwritten: only a flag would make it the first guess
+    at, status, _ = cv2.calcOpticalFlowPyrLK(here, there, points, found, **_LUCAS_KANADE)
+    return at, status.astype(np.bool_)[..., None]
+
+
+def by_landmark(
+    names: Sequence[str], places: Mapping[str, Points], true: Points
+) -> dict[str, dict[str, float]]:
+    """Mean distances from the truth (T, P, 2) over frames, in pixels, by landmark and method.
+
+    Of the landmarks that are known in some frame; ``places`` are (T, P, 2), or (P, 2) of a method
+    that holds still. What is not known is nan.
+    """
+    gaps = {name: np.linalg.norm(place - true, axis=-1) for name, place in places.items()}
+    known = np.isfinite(gaps["hold"]).any(axis=0)
+    return {
+        name: {method: finite_mean(gap[:, i]) for method, gap in gaps.items()}
+        for i, name in enumerate(names)
+        if known[i]
+    }
+
+
+def mean_error(errors: Iterable[Mapping[str, float]]) -> dict[str, float] | None:
+    """The mean over landmarks, or over clips, by method; None where there is none."""
+    rows = list(errors)
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else None
 
 
 def labelled_frames(clip: ClipFrames) -> list[int]:
@@ -53,7 +139,7 @@ def follow(
     common = [t for t in labelled if t != middle and np.isfinite(true[t] + start).any()]
     numbers = spread(common, max_frames)
     model, flow = np.full((2, len(numbers), *start.shape), np.nan)
-    lost, samples, wanted = [], [], shown(numbers)
+    lost, samples, wanted = [], [], spread(numbers, SAMPLES)
     candidate.own.set_source(source)
     candidate.own.set_reference(source)
     for k, t in enumerate(numbers):

@@ -83,8 +83,7 @@ class Body:
 
     def landmark_pixels(self, states: FloatArray) -> NDArray[np.float32]:
         """Where the landmarks are in these states (T, Q), float32 (T, P, 2), pixels."""
-        places = np.stack([self.landmarks(state) for state in states])
-        return np.asarray(self.probe.to_pixels(places), np.float32)
+        return np.float32([self.probe.to_pixels(self.landmarks(state)) for state in states])
 
     def why_impossible(self, states: FloatArray) -> str | None:
         """What is wrong in the first bad one of these states (T, Q); None if all can be."""
@@ -94,12 +93,9 @@ class Body:
             seen = self.probe.inside(places, _LANDMARK_MARGIN)
             seen &= ((pixels >= 0) & (pixels <= SIZE - 1)).all(axis=-1)
             if not seen.all():
-                first = int(seen.argmin())
-                x, z = places[first]
-                return (
-                    f"{self.keypoint_names[first]} lies outside of the sector in frame {number} "
-                    f"(x {x:.1f} mm, z {z:.1f} mm)"
-                )
+                name, (x, z) = self.keypoint_names[seen.argmin()], places[seen.argmin()]
+                where = f"frame {number} (x {x:.1f} mm, z {z:.1f} mm)"
+                return f"{name} lies outside of the sector in {where}"
             if (problem := self.impossible(state)) is not None:
                 return f"{problem} in frame {number}"
         return None

@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from ..evaluation.command import whole
+
 PHANTOM_EXAMPLE = """example:
   sonomime phantom -o phantom/ --subjects 40 --frames 40 --seed 7 --pairs 8
   sonomime train lite --data phantom/ -o runs/phantom
@@ -31,16 +33,11 @@ def add_phantom(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
-    def add_whole(option: str, low: int, high: int, text: str, default: int | None = None) -> None:
-        def whole(text: str) -> int:
-            if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-                problem = f"{text!r} is not a whole number from {low} to {high}"
-                raise argparse.ArgumentTypeError(problem)
-            return int(text)
-
-        parser.add_argument(option, type=whole, metavar="N", default=default, help=text)
-
     add = parser.add_argument
+
+    def add_whole(option: str, low: int, high: int, text: str, default: int | None = None) -> None:
+        add(option, type=whole(low, high), metavar="N", default=default, help=text)
+
     text = "folder to make or to continue"
     add("-o", "--output", type=Path, required=True, metavar="DIR", help=text)
     text = "how many, with one clip each; needed unless --subject is given"
@@ -75,12 +72,9 @@ def run_phantom(args: argparse.Namespace) -> int:
         drawn = _DRAWN | given
         workers = drawn.pop("workers") or len(os.sched_getaffinity(0))
         made = generate(args.output, Settings(frames=args.frames, **drawn), workers)
-    elif given:
-        names = [f"--{name}" for name in given]
-        raise ConfigError(
-            f"{names[0]} does not go with --subject, which makes one clip of one subject",
-            f"leave {' and '.join(names)} out",
-        )
+    elif names := [f"--{name}" for name in given]:
+        fault = f"{names[0]} does not go with --subject, which makes one clip of one subject"
+        raise ConfigError(fault, f"leave {' and '.join(names)} out")
     else:
         subject = read_subject(args.subject, args.frames)
         made = render_subject(args.output, subject, args.frames)

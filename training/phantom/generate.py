@@ -150,10 +150,8 @@ def refuse_other(folder: Path, settings: Mapping[str, Any]) -> None:
     except (OSError, ValueError, RecursionError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged ({error})", _ELSEWHERE) from error
     if other:
-        raise ConfigError(
-            f"{folder} holds another phantom: {'; '.join(other)}",
-            f"give the same options to continue it, or {_ELSEWHERE}",
-        )
+        hint = f"give the same options to continue it, or {_ELSEWHERE}"
+        raise ConfigError(f"{folder} holds another phantom: {'; '.join(other)}", hint)
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -181,10 +179,9 @@ def claimed(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _remove_half_written(folder: Path) -> None:
-    for pattern in (".*.part*", "*/.*.part*"):
-        for path in folder.glob(pattern):
-            with suppress(OSError):
-                path.unlink()
+    for path in (*folder.glob(".*.part*"), *folder.glob("*/.*.part*")):
+        with suppress(OSError):
+            path.unlink()
 
 
 def _make(
@@ -235,8 +232,7 @@ def _make_truth(folder: Path, pair: Pair, frames: int) -> None:
 
 
 def _seed(subject: Subject, use: int) -> int:
-    stream = np.random.SeedSequence([subject.seed, subject.number, use])
-    return int(stream.generate_state(1)[0])
+    return int(np.random.SeedSequence([subject.seed, subject.number, use]).generate_state(1)[0])
 
 
 def _write_clip(path: Path, shots: Iterable[Shot], body: Body) -> NDArray[np.float32]:

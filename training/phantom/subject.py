@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.support.dataclass_parser import StrictError, nearest, parse, plain
+from ...runtime.support.dataclass_parser import StrictError, parse, plain
 from ...runtime.support.errors import InputError
 from ...runtime.support.progress import progress
+from ...runtime.support.table import spelling_hint
 from .body import Body
 from .heart import Heart
 from .paint import Grid
@@ -86,15 +87,13 @@ def read_subject(path: Path, frames: int) -> Subject:
             unknown, missing, of the wrong type or out of range, or nobody can be made like that.
     """
     if not re.fullmatch(r"\w[\w. -]*", path.stem):
-        raise InputError(
-            f"{path}: its name would be the clip's", "use letters, digits, _, . and - in its name"
-        )
+        hint = "use letters, digits, _, . and - in its name"
+        raise InputError(f"{path}: its name would be the clip's", hint)
     data = _read(path)
     try:
         head = parse(_Head, {key: data.pop(key) for key in ("anatomy", "speckle") if key in data})
         if (anatomy := ANATOMIES.get(head.anatomy)) is None:
-            close = nearest(head.anatomy, ANATOMIES)
-            hint = f"did you mean {close!r}?" if close else f"known: {', '.join(ANATOMIES)}"
+            hint = spelling_hint(head.anatomy, ANATOMIES)
             raise StrictError("anatomy", f"{head.anatomy[:40]!r} is unknown", hint)
         if not all(0 <= number < 2**32 for number in head.speckle):
             raise StrictError("speckle", "its two numbers must be from 0 to 4294967295")

@@ -47,8 +47,8 @@ def test_control_and_format_characters_are_escaped(capsys: pytest.CaptureFixture
         assert printable(text) == shown
     commands._say("left out: \x1b[2J")
     assert capsys.readouterr().err == "left out: \\x1b[2J\n"
-    held_out = pytest.importorskip("sonomime.training.evaluation.held_out")
-    assert held_out._name({"name": "train\x1b[2J"}) == r"train\x1b[2J"
+    candidate = pytest.importorskip("sonomime.training.evaluation.candidate")
+    assert candidate._name({"name": "train\x1b[2J"}) == r"train\x1b[2J"
 
 
 def test_a_terminal_shows_a_bar_and_standard_output_nothing(

@@ -20,9 +20,9 @@ from sonomime.runtime.media.sinks import open_sink
 from sonomime.training.data.clip_frames import ClipFrames
 from sonomime.training.data.dataset import Clip, find_clips
 from sonomime.training.evaluation.candidate import Candidate
-from sonomime.training.evaluation.ground_truth.readers import Pair, read_pair, read_pairs
 from sonomime.training.evaluation.loop import Case
 from sonomime.training.evaluation.metrics import pixel_grid
+from sonomime.training.evaluation.truth import Pair, read_pair, read_pairs
 
 Image = NDArray[np.uint8]
 SIZE, COUNT, MARGIN = 96, 9, 60

@@ -26,7 +26,7 @@ from sonomime.runtime.support.errors import (
 from sonomime.training.evaluation import run
 from sonomime.training.evaluation.candidate import Candidate, open_candidate
 from sonomime.training.evaluation.command import add_evaluate
-from sonomime.training.evaluation.held_out import NO_TEST
+from sonomime.training.evaluation.run import NO_TEST
 
 from ...lively import SMALL, lively_checkpoint
 from ...toy_bundle import make_toy_bundle
@@ -128,7 +128,7 @@ def test_a_bare_folder_is_read_whole_and_what_cannot_be_read_is_left_out(
     assert record["clips"][0]["exact"] is record["clips"][0]["leakage"] is None  # nobody else
 
 
-def test_what_was_trained_on_is_counted_by_name(
+def test_tracking_writes_its_report_and_what_was_trained_on_is_counted_by_name(
     trained_on: list[dict[str, Any]],
     phantom: Path,
     tmp_path: Path,
@@ -138,7 +138,9 @@ def test_what_was_trained_on_is_counted_by_name(
 
     def counted(*more: str) -> tuple[Any, ...]:
         record, said = evaluate(tmp_path / "r", *words, *more), capsys.readouterr().err
-        facts = record["candidate"]
+        facts, means = record["candidate"], record["means"]["all"]
+        assert means["share"]["model"] == pytest.approx(1, rel=1e-3) and means["errors"]["flow"] < 2
+        assert (tmp_path / "r" / "strips" / "000_s0.mkv.png").is_file()
         assert all(f"warning: {warning}" in said for warning in record["warnings"])
         both = [facts[f"evaluated_{what}_trained_on"] for what in ("clips", "subjects")]
         return facts["trained_on"], len(record["warnings"]), *both
@@ -238,16 +240,6 @@ def test_what_is_not_offered_is_refused_at_once(
     with pytest.raises(SystemExit):
         parse("x", "--data", "y", "-o", "z", *words)
     assert str(words[0]) in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("trained_on")
-def test_tracking_writes_its_report(phantom: Path, tmp_path: Path) -> None:
-    words = ["copy", "--data", phantom, "--task", "tracking", "--max-frames", 3]
-    means = evaluate(tmp_path / "r", *words)["means"]["all"]
-    # The fake's deformation stays, whatever its picture shows: a copy gains nothing here.
-    assert means["clips"] == 3 and means["share"]["model"] == pytest.approx(1, rel=1e-3)
-    assert means["errors"]["flow"] < 2
-    assert (tmp_path / "r" / "strips" / "000_s0.mkv.png").is_file()
 
 
 def test_prediction_writes_its_report(

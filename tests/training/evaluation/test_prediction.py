@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from sonomime.runtime.alignment import Landmark
 from sonomime.runtime.support.errors import InputError
-from sonomime.training.evaluation.ground_truth.readers import Pair
 from sonomime.training.evaluation.loop import Case
 from sonomime.training.evaluation.metrics import warp_by_flow
-from sonomime.training.evaluation.prediction import METHODS, NOT_ALIGNED, predict
+from sonomime.training.evaluation.tasks import NOT_ALIGNED, PREDICTION_METHODS, predict
+from sonomime.training.evaluation.truth import Pair
 
 from .fakes import COUNT, NAMES, Fake, Image, candidate_of, displacement, first_pair, marks, sector
 
@@ -96,7 +96,7 @@ def test_a_held_source_has_skill_0_and_the_error_of_the_field(data: Data) -> Non
     methods, exact = result["methods"], result["exact"]
     assert np.array_equal(fake.source, data[1].source)
     assert np.array_equal(fake.reference, data[1].driving[0])
-    assert set(methods) == set(METHODS) == set(exact["skill"])
+    assert set(methods) == set(PREDICTION_METHODS) == set(exact["skill"])
     assert exact["skill"]["model"] == exact["skill"]["hold"] == 0
     assert exact["skill"]["oracle"] == 1
     mean = np.linalg.norm(displacement(1)[:, sector()], axis=-1).mean()

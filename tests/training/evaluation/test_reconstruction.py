@@ -16,10 +16,9 @@ import pytest
 from sonomime.runtime.media.frames import Crop, letterbox
 from sonomime.training.data.clip_frames import ClipFrames, load_clip
 from sonomime.training.data.dataset import Clip, find_clips
-from sonomime.training.evaluation import reconstruction as tasks
+from sonomime.training.evaluation import tasks
 from sonomime.training.evaluation.candidate import open_candidate
 from sonomime.training.evaluation.loop import SAMPLES
-from sonomime.training.evaluation.means import average
 from sonomime.training.evaluation.metrics import warp_by_flow
 
 from ...toy_bundle import make_toy_bundle
@@ -42,19 +41,9 @@ from .fakes import (
 )
 
 
-@pytest.mark.parametrize(
-    ("count", "at_most", "numbers"),
-    [
-        (30, 3, [0, 14, 29]),
-        (2, None, [0]),
-        (9, 1, [0]),
-        (5, None, [0, 1, 3, 4]),
-        (4, 9, [0, 1, 3]),
-        (4, 3, [0, 1, 3]),
-    ],
-)
-def test_the_source_frame_never_drives(count: int, at_most: int | None, numbers: list[int]) -> None:
-    assert tasks.driven_frames(count, at_most) == numbers
+def test_the_source_frame_never_drives() -> None:
+    numbers = {(30, 3): [0, 14, 29], (2, None): [0], (9, 1): [0], (4, 3): [0, 1, 3]}
+    assert {asked: tasks.driven_frames(*asked) for asked in numbers} == numbers
 
 
 def measures(frames: Image, picture: Callable[[Image, Image], Image]) -> SimpleNamespace:
@@ -89,15 +78,6 @@ def test_a_copy_in_colour_is_perfect_and_dense_flow_beats_hold() -> None:
     assert row["methods"]["blur"]["l1_ratio"] < 1 and row["mean_flow"] > 2
     one, _ = tasks.reconstruct(candidate_of(Fake(copy)), clip_of(moving_clip()), 1)
     assert one["driven"] == 1 and math.isnan(one["methods"]["model"]["temporal_ratio"])
-
-
-def test_blur_pleases_l1_but_not_the_rest() -> None:
-    # Speckle that is new in every frame: there, blur is what L1 rewards.
-    frames = np.stack([speckle(seed=seed) for seed in range(7)])
-    blur = measures(frames, lambda s, x: cv2.GaussianBlur(s, (0, 0), 4))
-    assert blur.l1_ratio < 0.85
-    assert blur.sharpness < 0.5
-    assert blur.temporal_ratio == 0
 
 
 def test_a_known_translation_is_known_motion() -> None:
@@ -180,24 +160,17 @@ def loaded(folder: Path) -> ClipFrames:
     return replace(load_clip(replace(clip, displacement=None), SIZE, 1), clip=clip)
 
 
-def test_with_an_exact_field_the_oracle_has_skill_1_and_hold_0(phantom: Path) -> None:
-    row, _ = tasks.reconstruct(candidate_of(Fake()), loaded(phantom))
-    exact = row["exact"]
+def test_landmarks_are_followed_to_both_ends_and_dropped_frames_do_not_shift_the_field(
+    phantom: Path, tmp_path: Path
+) -> None:
+    row, _ = tasks.reconstruct(candidate_of(Fake(copy)), loaded(phantom))
+    exact, oracle = row["exact"], row["methods"]["oracle"]
     assert set(exact["skill"]) == set(row["methods"]) == {*tasks.METHODS, "oracle"}
-    assert exact["skill"]["model"] == exact["skill"]["hold"] == 0
-    assert exact["skill"]["oracle"] == 1
-    oracle = row["methods"]["oracle"]
+    assert exact["skill"]["hold"] == 0 and exact["skill"]["oracle"] == 1 < exact["skill"]["model"]
     assert oracle["l1_ratio"] < 0.3 < row["methods"]["blur"]["l1_ratio"]
     assert oracle["temporal_correlation"] > 0.8
     assert exact["endpoint_error"] == pytest.approx(exact["endpoint_hold"])
     assert exact["endpoint_hold"] > 0.8
-
-
-def test_landmarks_are_followed_to_both_ends_and_dropped_frames_do_not_shift_the_field(
-    phantom: Path, tmp_path: Path
-) -> None:
-    exact = tasks.reconstruct(candidate_of(Fake(copy)), loaded(phantom))[0]["exact"]
-    assert exact["skill"]["model"] > 1
     true = marks(0)
     gaps = np.linalg.norm(true - true[COUNT // 2], axis=-1)
     wanted = np.delete(gaps, COUNT // 2, axis=0).mean(axis=0)
@@ -243,12 +216,12 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> ClipFrames:
         wide = cv2.copyMakeBorder(frame, 5, 0, 10, 0, cv2.BORDER_CONSTANT, value=255)
         cv2.imwrite(str(folder / f"{number}.png"), wide)
     found = replace(find_clips([folder]).clips[0], crop=Crop(10, 5, WIDE, HIGH))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        return load_clip(found, SMALL, 1)
+    return load_clip(found, SMALL, 1)
 
 
-def test_an_enlarged_frame_is_blurred_and_a_composed_one_is_not(large: ClipFrames) -> None:
+def test_an_enlarged_frame_is_blurred_and_a_composed_one_is_not(
+    large: ClipFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = tasks.at_own_size(candidate_of(Large(), SMALL, layers=True), large)
     assert found is not None
     assert (found["width"], found["height"], found["driven"]) == (WIDE, HIGH, 8)
@@ -264,11 +237,7 @@ def test_an_enlarged_frame_is_blurred_and_a_composed_one_is_not(large: ClipFrame
     assert found["methods"]["composed"]["sharpness"] == pytest.approx(1, abs=0.1)
     assert held.source.shape == (HIGH, WIDE) and held.reference is held.source
     assert held.source[0].max() < 255  # the crop left the border out
-
-
-def test_a_clip_that_the_model_sees_whole_or_that_is_too_large_to_be_composed_has_none(
-    large: ClipFrames, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    # Neither a clip that the model sees whole, nor one that is too large to be composed.
     small = load_clip(large.clip, WIDE, 1)
     assert tasks.at_own_size(candidate_of(Large(), SMALL, layers=True), small) is None
     monkeypatch.setattr(tasks, "MOST_SIDE", WIDE - 1)
@@ -282,22 +251,3 @@ def test_a_bundle_with_layers_composes(large: ClipFrames, tmp_path: Path) -> Non
     # Its layers are neutral: it composes the source, warped a little.
     by = found["methods"]
     assert by["composed"]["sharpness"] > 0.8 > by["enlarged"]["sharpness"]
-
-
-@pytest.mark.slow
-def test_baselines_on_real_clips_stand_where_they_were_seen(shared_data: Path) -> None:
-    """Seen over all clips: blur .98 with sharpness .3-.4, dense flow .70 with .95."""
-    wanted = {"lung_Vir", "isokinetic120", "alines", "clarius"}
-    found = find_clips([shared_data / "test"])
-    clips = [clip for clip in found.clips if any(part in clip.name for part in wanted)]
-    assert len(clips) == len(wanted)
-    candidate = candidate_of(Fake(), 256)
-    frames = [load_clip(clip, 256, 1) for clip in clips]
-    rows = [tasks.reconstruct(candidate, one, max_frames=8)[0]["methods"] for one in frames]
-    means = average(rows)
-    hold, blur, flow = (means[name] for name in ("hold", "blur", "flow"))
-    assert hold["l1_ratio"] == pytest.approx(1) and hold["motion_agreement"] == pytest.approx(0)
-    assert 0.85 < blur["l1_ratio"] < 0.99 and blur["sharpness"] < 0.5
-    assert blur["low_pass_ratio"] == pytest.approx(1, abs=0.07)
-    assert 0.6 < flow["l1_ratio"] < 0.8 and 0.8 < flow["sharpness"] < 1.1
-    assert flow["motion_agreement"] > 0.75 and 0.4 < flow["temporal_correlation"] < 0.8

@@ -1,4 +1,4 @@
-"""The report: means by group, a short summary, tables that read as tables; the bootstrap."""
+"""The report: means by group, intervals, a short summary, tables; the pictures."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sonomime.training.evaluation.means import average, weighted_mean, weighted_ratio
-from sonomime.training.evaluation.report import make_record, markdown, summary
-from sonomime.training.evaluation.tables import table
+from sonomime.training.evaluation import strips
+from sonomime.training.evaluation.loop import Frame, Picture
+from sonomime.training.evaluation.means import average, weighted_ratio
+from sonomime.training.evaluation.report import make_record, markdown, summary, table
+
+from .fakes import MARKS, speckle
 
 
 def tracked(name: str, group: str, model: float) -> dict[str, Any]:
@@ -63,22 +66,18 @@ PAIRS = [(a, b) for a in "abcdef" for b in "abcdef" if a != b]
 
 def interval(subjects: Sequence[Sequence[str]], values: Sequence[float], seed: int = 0) -> list:
     """Mean, low and high."""
-    return list((weighted_mean(subjects, values, seed) or {}).values())
+    return list((weighted_ratio(subjects, values, [1] * len(values), seed) or {}).values())
 
 
-def test_the_seed_alone_draws() -> None:
+def test_the_seed_alone_draws_and_clips_of_one_subject_count_as_one() -> None:
     values = np.random.default_rng(0).normal(size=len(PAIRS)).tolist()
     mean, low, high = first = interval(PAIRS, values, 1)
     assert first == interval(PAIRS, values, 1) != interval(PAIRS, values, 2)
     assert low < np.mean(values) < high and mean == pytest.approx(np.mean(values))
-
-
-def test_clips_of_one_subject_count_as_one() -> None:
-    values = np.random.default_rng(0).normal(size=8)
-    subjects = [(str(i),) for i in range(8)]
     # Fifty copies of what a subject shows say no more than one.
-    fifty = interval([each for each in subjects for _ in range(50)], np.repeat(values, 50).tolist())
-    assert fifty == pytest.approx(interval(subjects, values.tolist()))
+    subjects = [(str(i),) for i in range(8)]
+    fifty = interval([each for each in subjects for _ in range(50)], np.repeat(values[:8], 50))
+    assert fifty == pytest.approx(interval(subjects, values[:8]))
 
 
 def test_a_pair_hangs_on_both_subjects() -> None:
@@ -98,3 +97,78 @@ def test_few_subjects_have_no_interval_and_what_is_not_defined_counts_nowhere() 
     assert found == {"mean": 0.5, "low": pytest.approx(0.5), "high": pytest.approx(0.5)}
     rows = [{"a": {"b": 1.0, "c": math.nan}}, {"a": {"b": math.nan, "c": math.nan}}, {"a": {}}]
     assert average(rows)["a"] == {"b": 1, "c": pytest.approx(math.nan, nan_ok=True)}
+
+
+STILL = speckle(seed=9)
+
+
+def drawn(
+    points: np.ndarray | None = None, truth: Picture | None = None, source: Picture = STILL
+) -> strips.Sketch:
+    """Five frames that were predicted perfectly."""
+    frames = []
+    for t in range(5):
+        image = speckle(seed=t)
+        frame = Frame(t, image, truth, points, points)
+        frame.prediction, frame.flow = image, np.zeros((*image.shape, 2), np.float32)
+        frames.append(frame)
+    return strips.Sketch(source, frames, points)
+
+
+def strip_of(sketch: strips.Sketch) -> Picture:
+    return strips.pictures("a", sketch)[0]
+
+
+def tiles(strip: Picture, rows: int, columns: int) -> np.ndarray:
+    """(rows, height, columns, width, 3) of a strip of one block."""
+    height, width = strips.TILE + 24, strips.TILE + 8
+    assert strip.shape == (20 + rows * height + 4, columns * width, 3)
+    return strip[20:-4].reshape(rows, height, columns, width, 3).astype(int)
+
+
+def colours(body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which tiles have the green of true points, and the orange of found ones."""
+    green = (body == (90, 230, 90)).all(-1).any(axis=(1, 3))
+    return green, ((body[..., 0] - body[..., 2]) > 120).any(axis=(1, 3))
+
+
+def test_a_clip_that_drives_itself_has_no_difference_for_a_copy() -> None:
+    sketch = drawn()
+    for frame in sketch.own:
+        frame.truth = frame.driving
+    strip, line = strips.pictures("a", sketch)
+    body = tiles(strip, 4, 6)[:, 20:-4, :, 4:-4]
+    assert np.array_equal(body[0, :, 1:], body[1, :, 1:]) and not body[2, :, 1:].any()
+    assert not np.array_equal(body[0, :, 0], body[0, :, 1])
+    assert line.shape[1] == 5 * (strips.TILE + 8)  # the source, and two of the first and the last
+    two = sketch._replace(other_title="b", other=sketch.own)
+    both, longer = strips.pictures("é", two)
+    assert both.shape[0] > strip.shape[0] and longer.shape[1] > line.shape[1]
+    one, three = strips.overview([line]), strips.overview([line, longer, line])
+    assert three.shape[0] > one.shape[0] and three.shape[1] > one.shape[1]
+
+
+def test_points_are_shown_on_predictions_beside_a_truth_and_else_on_driving_frames() -> None:
+    green, orange = colours(tiles(strip_of(drawn(MARKS, STILL)), 5, 6))
+    assert green[0].tolist() == [True] + [False] * 5  # the source's, none on driving frames
+    assert green[1:3, 1:].all() and not green[3:].any()
+    assert orange[1, 1:].all() and not orange[2].any()
+    colour = np.repeat(STILL[..., None], 3, axis=2)
+    green, orange = colours(tiles(strip_of(drawn(MARKS, source=colour)), 3, 6))  # tracking
+    assert green[0].all() and orange[0].tolist() == [False] + [True] * 5
+    assert not green[1:].any()
+    wild = np.array([[np.nan, 3.0], [1e9, -1e9]])
+    assert not colours(tiles(strip_of(drawn(wild, STILL)), 5, 6))[0].any()
+
+
+def test_no_motion_is_dark_and_a_shift_bright() -> None:
+    flow = np.zeros((16, 16, 2), np.float32)
+    still, moved = strips.show_flow(flow), strips.show_flow(flow + 3)
+    assert still.shape == (strips.TILE, strips.TILE, 3)
+    assert np.median(moved) > 2 * np.median(still)
+
+
+def test_names_of_files_are_plain() -> None:
+    assert strips.strip_name(4, "clips/a b.mp4") == "004_a_b.mp4.png"
+    assert strips.strip_name(0, "/data/frames/") == "000_frames.png"
+    assert "/" not in strips.strip_name(0, "..\\x/../é:y.mov")

@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 
 from sonomime.training.data.clip_frames import ClipFrames, load_clip
 from sonomime.training.data.dataset import find_clips
-from sonomime.training.evaluation.ground_truth.fields import carried, flow_between
-from sonomime.training.evaluation.landmarks import track
-from sonomime.training.evaluation.tracking import follow, untrackable
+from sonomime.training.evaluation.tracking import follow, track, untrackable
+from sonomime.training.evaluation.truth import carried, flow_between
 
 from .fakes import (
-    COUNT,
     MARKS,
     NAMES,
     SIZE,
@@ -31,12 +29,9 @@ from .fakes import (
 
 
 @pytest.fixture(scope="module")
-def clip(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipFrames:
+def clip(phantom: Path) -> ClipFrames:
     """The clip of subject 1, which moves by up to 6 px; every frame is labelled."""
-    found = replace(find_clips([phantom]).clips[1], displacement=None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        return load_clip(found, SIZE, 1)
+    return load_clip(replace(find_clips([phantom]).clips[1], displacement=None), SIZE, 1)
 
 
 def judge(fake: Fake, clip: ClipFrames, max_frames: int | None = None) -> dict[str, Any]:
@@ -77,10 +72,13 @@ def test_source_and_reference_are_the_middle_labelled_frame(clip: ClipFrames) ->
     visible = clip.visible.copy()
     visible[4:] = False  # frames 0 to 3 are labelled
     fake = Fake()
-    result = judge(fake, replace(clip, visible=visible))
+    result, (still, *frames) = follow(candidate_of(fake), replace(clip, visible=visible))
     assert np.array_equal(fake.source, clip.frames[2])
     assert np.array_equal(fake.reference, fake.source)
     assert (result["frames"], result["driven"]) == (4, 3)
+    assert [frame.number for frame in (still, *frames)] == [2, 0, 1, 3]
+    for frame in frames:
+        assert frame.found == pytest.approx(still.points, abs=0.05)
     assert judge(Fake(), clip, max_frames=2)["driven"] == 2
 
 
@@ -114,13 +112,6 @@ def test_points_are_found_through_a_flow_or_the_nearest_pixel_stands_for_them() 
     assert z[0] == pytest.approx([7.25, 12.5], abs=0.02)
     assert z[1].tolist() == [0, 7]
     assert carried(flow, np.zeros((0, 2)))[0].shape == (0, 2)
-
-
-def test_pictures_have_the_source_first_and_what_was_found(clip: ClipFrames) -> None:
-    _, (still, *frames) = follow(candidate_of(Fake()), clip)
-    assert [frame.number for frame in (still, *frames)] == [COUNT // 2, 0, 2, 5, 6, 8]
-    for frame in frames:
-        assert frame.found == pytest.approx(still.points, abs=0.05)
 
 
 def test_the_tracker_neither_drifts_nor_guesses_and_an_unknown_start_stays_unknown() -> None:

@@ -1,11 +1,12 @@
-"""A phantom folder: whose it is, its tables, what is rendered again, and that it is a dataset."""
+"""A phantom folder and its subjects' files: read back exactly; what cannot be is named."""
 
 from __future__ import annotations
 
 import csv
 import json
 import shutil
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from sonomime.cli import main
 from sonomime.runtime.media.video import open_source
-from sonomime.runtime.support.errors import ConfigError, OutputError
+from sonomime.runtime.support.errors import ConfigError, InputError, OutputError
 from sonomime.training.data.clip_frames import load_clip
 from sonomime.training.data.dataset import find_clips
 from sonomime.training.phantom.body import Body
@@ -28,7 +29,7 @@ from sonomime.training.phantom.generate import (
     generate,
     refuse_other,
 )
-from sonomime.training.phantom.subject import Subject, draw_subject
+from sonomime.training.phantom.subject import Subject, draw_subject, read_subject, subject_text
 
 OPTIONS: dict[str, Any] = {"anatomy": "pelvic", "seed": 3, "frames": 10, "part": {"depth": 80.0}}
 SETTINGS = Settings("pelvic", seed=3, subjects=10, frames=2, pairs=1)
@@ -88,8 +89,18 @@ def test_pairs_whose_landmarks_would_leave_the_sector_are_not_chosen(
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Only the test subjects and their pair are rendered; copies stand in for the other clips."""
     folder = tmp_path_factory.mktemp("phantom") / "whole"
-    assert generate(folder, SETTINGS, 2)._replace(seconds=0) == Made(10, 1, 0, 0, 2 * 12, 0)
+    clips = [clip_files(folder, f"pelvic3-{number:03d}") for number in range(10)]
+    others = [files for number, files in enumerate(clips) if number not in (4, 9)]
+    for path in (path for files in others for path in files):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (folder / "phantom.json").write_text(json.dumps(asdict(SETTINGS)))
+    assert generate(folder, SETTINGS, 2)._replace(seconds=0) == Made(10, 1, 8, 0, 2 * 4, 0)
+    for files in others:
+        for made, copy in zip(clips[4], files, strict=True):
+            shutil.copy(made, copy)
     return folder
 
 
@@ -126,11 +137,11 @@ def test_a_broken_run_makes_what_is_missing_with_other_workers_and_gives_the_sam
 ) -> None:
     broken = shutil.copytree(phantom, tmp_path / "broken")
     (other,) = broken.glob("truth/*.other.mkv")
-    gone = ("clips/pelvic3-003.mkv", "subjects/pelvic3-008.json", "clips.csv", "keypoints.csv")
+    gone = ("subjects/pelvic3-009.json", "clips.csv", "keypoints.csv")
     for path in (other, *(broken / name for name in gone)):
         path.unlink()
     made = generate(broken, SETTINGS, 1)
-    assert made._replace(seconds=0) == Made(10, 1, 8, 0, 2 * (2 + 2), 0)
+    assert made._replace(seconds=0) == Made(10, 1, 9, 0, 2 * (1 + 2), 0)
     files = sorted(path.relative_to(phantom) for path in phantom.rglob("*.*"))
     assert files == sorted(path.relative_to(broken) for path in broken.rglob("*.*"))
     assert len(files) == 3 * 10 + 3 + 4
@@ -141,8 +152,12 @@ def test_a_broken_run_makes_what_is_missing_with_other_workers_and_gives_the_sam
 
 @pytest.mark.slow
 def test_an_unedited_subject_gives_the_same_clip_again(
-    phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    phantom: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("sonomime.training.phantom.subject.CHECKED_STATES", 3)  # each takes time
     file, again = tmp_path / "pelvic3-004.json", tmp_path / "again"
     text = (phantom / "subjects" / file.name).read_text()
     file.write_text(text)
@@ -192,9 +207,96 @@ def test_it_is_a_dataset_that_trains(
     assert found.clips[0].keypoint_names == ("bladder_neck", "symphysis")
     clip = load_clip(found.clips[0], 256, 1)
     assert len(clip) == 2 and clip.visible.all()
-    assert found.clips[0].displacement == phantom / "displacement" / "pelvic3-000.npz"
     words = f"train lite --data {phantom} -o {tmp_path}/run --set model.image_size=64"
     for matcher in ("grid", "stiff", "shading"):
         words += f" --set model.matcher.{matcher}=8"
     words += " --set train.max_steps=2 --set train.batch_size=1"
     assert main(words.split()) == 0 and (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+Edit = Callable[[dict[str, Any]], object]
+SUBJECTS = {name: draw_subject(name, 4, 2) for name in ("pelvic", "heart")}
+PELVIC, HEART = (subject.parameters for subject in SUBJECTS.values())
+
+
+def edited(folder: Path, edit: Edit, anatomy: str = "pelvic") -> Path:
+    data = json.loads(subject_text(SUBJECTS[anatomy]))
+    edit(data)
+    path = folder / "mine.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
+def put(where: str, value: Any) -> Edit:
+    part, _, last = where.rpartition(".")
+    return lambda data: (data[part] if part else data).update({last: value})
+
+
+@pytest.mark.parametrize("anatomy", SUBJECTS)
+def test_what_is_written_is_read_back_exactly(
+    tmp_path: Path, anatomy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sonomime.training.phantom.subject.CHECKED_STATES", 3)  # each takes time
+    subject = replace(SUBJECTS[anatomy], name="mine", seed=0, number=7)
+    assert read_subject(edited(tmp_path, put("speckle", [0, 7]), anatomy), 2) == subject
+
+
+WRONG: list[tuple[Edit, str]] = [
+    (put("necks", 1), "unknown key 'necks'|'neck'"),
+    (put("manoeuvre.decent", 1), "manoeuvre: unknown key 'decent'|'descent'"),
+    (lambda data: data.pop("wall"), "missing key 'wall'"),
+    (put("wall", 10**400), "wall"),
+    (put("neck", [1, float("nan")]), "neck[1]"),
+    (put("anatomy", "pelvik"), "'pelvik'|'pelvic'"),
+    (put("speckle", [1, 10**400]), "speckle"),
+    (put("speckle", [1, True]), "speckle[1]"),
+    (put("probe.depth", -80.0), "probe.depth is -80: it must be from 10 to 300"),
+    (put("display.persistence", [0.5, 0.2, 0.2]), "display.persistence"),
+    (put("edge", [-15, -20]), "edge"),
+    (put("neck", [200.0, 45.0]), "neck"),
+    (put("verge", PELVIC.junction), "verge|junction"),
+    (put("manoeuvre.start", 0.9), "manoeuvre.start"),
+    (put("manoeuvre.seed", 10**400), "manoeuvre.seed"),
+    (put("neck", [60.0, 45.0]), "bladder_neck lies outside of the sector|probe's"),
+    (put("neck", [-25.0, 15.0]), "is pressed into the symphysis"),
+    (put("manoeuvre.descent", 40), "frame"),
+]
+WRONG_HEARTS: list[tuple[Edit, str]] = [
+    (put("septal", HEART.lateral), "septal"),
+    (lambda data: data.update(septal=HEART.lateral, lateral=HEART.septal), "lateral"),
+    (put("lateral", [300.0, 100.0]), "lateral"),
+    (put("apex", [5.0, 100.0]), "apex"),
+    (put("beating.beats", 50.0), "beating.beats"),
+]
+
+
+@pytest.mark.parametrize(
+    ("anatomy", "edit", "said"),
+    [("pelvic", *case) for case in WRONG] + [("heart", *case) for case in WRONG_HEARTS],
+)
+def test_what_cannot_be_is_named_by_file_and_parameter(
+    tmp_path: Path, anatomy: str, edit: Edit, said: str
+) -> None:
+    path = edited(tmp_path, edit, anatomy)
+    with pytest.raises(InputError) as caught:
+        read_subject(path, 4)
+    shown = f"{caught.value.message} {caught.value.hint}"
+    assert caught.value.message.startswith(f"{path}: ") and caught.value.hint
+    assert all(part in shown for part in said.split("|")), shown
+
+
+DEEP = "[" * 3000 + "]" * 3000
+TEXTS = ["", "[1]", "\xff", "[" * 100_000, DEEP, " " * (1 << 21), '{"anatomy": ' + DEEP + "}"]
+
+
+def test_what_is_not_a_subject_is_refused_and_so_is_a_name_that_no_clip_can_have(
+    tmp_path: Path,
+) -> None:
+    paths = [edited(tmp_path, id).rename(tmp_path / "a,b.json"), tmp_path, tmp_path / "none.json"]
+    for number, text in enumerate(TEXTS):
+        paths.append(tmp_path / f"{number}.json")
+        paths[-1].write_bytes(text.encode("latin-1"))
+    for path in paths:
+        with pytest.raises(InputError) as caught:
+            read_subject(path, 4)
+        assert str(path) in caught.value.message and caught.value.hint

@@ -1,9 +1,12 @@
-"""Reconstruction: a clip drives its own middle frame; another subject's clip drives it too.
+"""Reconstruction: a clip drives its own middle frame. Prediction: another subject's clip drives.
 
-Every other frame of a clip drives the clip's middle frame (n // 2) with absolute motion, or
-relative to that frame where the model has no absolute one. Leakage: the clip of another subject
-drives the same still with relative motion. Own size: a clip larger than the model's frame is driven
-once more, at its own size. Source: docs/method.md, "How it is judged".
+Reconstruction: the source is frame n // 2; the motion is absolute, or relative to that frame where
+the model has no absolute one. A large clip drives it at its own size too. Leakage: the clip of
+another subject drives the same still.
+
+Prediction: the source is frame 0 of A's clip, the reference frame 0 of B's, B's clip drives:
+relative motion, scale 1, no smoothing. Every frame is compared with a phantom's true prediction: A
+moved as B moves. Source: docs/method.md, "How it is judged".
 """
 
 from __future__ import annotations
@@ -15,21 +18,26 @@ from itertools import islice
 import cv2
 import numpy as np
 
+from ...runtime import landmarks
+from ...runtime.animator import Animator
 from ...runtime.compose import MOST_SIDE
 from ...runtime.media.video import open_source
+from ...runtime.support.errors import InputError
 from ..data.clip_frames import ClipFrames
 from ..data.dataset import Clip
 from . import metrics
 from .candidate import Candidate
 from .comparison import compare
-from .ground_truth.fields import flow_between
-from .ground_truth.readers import read_clip_field
-from .landmarks import labelled_pixels
-from .loop import Case, Frame, Picture, Row, shown, spread
+from .loop import SAMPLES, Case, Frame, Row, spread
 from .metrics import clip_mask, high_pass, masked_sum, ncc, ratio, spread_ratio, to_float
+from .tracking import labelled_pixels
+from .truth import Pair, flow_between, read_clip_field
 
 METHODS = ("model", "hold", "blur", "flow")
 """See `comparison.compare`; where the exact field is known, `oracle` too."""
+PREDICTION_METHODS = ("model", "hold", "blur", "oracle", "another_seed")
+"""`another_seed` is the truth rendered with other scatterers."""
+NOT_ALIGNED = "nothing"
 MOST_FRAMES = 16
 """Of the leakage test and of the measures at the clip's own size."""
 LEAK_LEVEL = 0.1
@@ -127,7 +135,7 @@ def leakage(
         frames.append(frame)
     means = np.mean(rows, axis=0).tolist()
     row = dict(zip(("source", "driving", "floor"), means, strict=True))
-    wanted = shown(numbers)
+    wanted = spread(numbers, SAMPLES)
     return {**row, "leaks": leaks(row)}, [frame for frame in frames if frame.number in wanted]
 
 
@@ -143,12 +151,14 @@ def at_own_size(
         sharpness and L1 ratio by method; None for a clip that is not larger than the model's frame,
         or too large to be composed.
     """
-    box = clip.letterbox
+    box, about = clip.letterbox, clip.clip
     if not box.size < max(box.width, box.height) <= MOST_SIDE:
         return None
-    middle, chain, own = len(clip) // 2, candidate.chain, candidate.own
+    middle, chain, own = len(clip) // 2, candidate.own.session.chain, candidate.own
     numbers = driven_frames(len(clip), min(max_frames or MOST_FRAMES, MOST_FRAMES))
-    pictures = _read(clip, [middle, *numbers], chain.image.channels)
+    places = {int(clip.indices[t]): t for t in (middle, *numbers)}  # in the file
+    frames = islice(open_source(about.path, about.crop, chain.image.channels), max(places) + 1)
+    pictures = {places[i]: image.copy() for i, _, image in frames if i in places}
     source = pictures.pop(middle)
     mask, held = clip_mask(np.stack([source, *pictures.values()])), to_float(source)
     sums: Row = {}  # |y - x|, |S - x|, and what gives the sharpness
@@ -172,8 +182,62 @@ def at_own_size(
     return {"width": box.width, "height": box.height, "driven": len(numbers), "methods": methods}
 
 
-def _read(clip: ClipFrames, wanted: Sequence[int], channels: int) -> dict[int, Picture]:
-    """Frames of a clip by their place in it, in time order, cropped but not resized."""
-    places = {int(clip.indices[t]): t for t in wanted}
-    source = islice(open_source(clip.clip.path, clip.clip.crop, channels), max(places) + 1)
-    return {places[number]: image.copy() for number, _, image in source if number in places}
+def predict(
+    candidate: Candidate,
+    pair: Pair,
+    case: Case,
+    alignment: str = "none",
+    max_frames: int | None = None,
+) -> tuple[Row, list[Frame]]:
+    """Drive a still with another subject's clip and compare it with the truth.
+
+    Args:
+        case: the pair, as `read_pair` gives it.
+        alignment: what aligns source and reference: `given`, the labels of both frames and, where
+            the model can, the pictures themselves; `landmarks`, the labels alone; `auto`, what the
+            model finds by itself; `none`.
+
+    Raises:
+        InputError: alignment by labels, and no landmark is labelled in both frames.
+    """
+    numbers, animator = spread(range(len(case.driving)), max_frames), candidate.other
+    animator.set_source(case.source)
+    animator.set_reference(case.driving[0])
+    aligned_by = _align(animator, pair, case, alignment)
+    row, samples, tracked = compare(animator, case, PREDICTION_METHODS, numbers)
+    row = {
+        "pair": pair.name,
+        "source": pair.source.name,
+        "driving": pair.driving.name,
+        "source_subject": pair.source.subject,
+        "driving_subject": pair.driving.subject,
+        "group": pair.source.group,
+        "split": pair.split,
+        "aligned_by": aligned_by,
+        "frames": len(case.driving),
+        **row,
+        "mean_flow": row["exact"]["endpoint_hold"],
+    }
+    for frame in samples:
+        frame.found = tracked[numbers.index(frame.number)]
+    return row, samples
+
+
+def _align(animator: Animator, pair: Pair, case: Case, alignment: str) -> str:
+    """Align source and reference; by which landmarks, by `pictures` too, or NOT_ALIGNED."""
+    if alignment == "none":
+        return NOT_ALIGNED
+    if alignment == "auto":
+        pictures = (landmarks.Picture(picture) for picture in (case.source, case.driving[0]))
+        found = landmarks.align_pair(animator, "auto", *pictures)
+        return ", ".join([*found.names, *["pictures"] * found.pictures]) or NOT_ALIGNED
+    both = np.stack([case.start, case.reference])
+    inside = ((both >= -0.5) & (both <= len(case.source) - 0.5)).all(axis=(0, 2))
+    if not inside.any():
+        raise InputError(
+            f"the pair {pair.name!r}: no landmark is labelled in frame 0 of both its clips",
+            "label them in keypoints.csv, or give --alignment none",
+        )
+    pictures = alignment == "given" and animator.session.can_register
+    animator.align(*both[:, inside], pictures=pictures)
+    return ", ".join([*np.array(case.names)[inside].tolist(), *["pictures"] * pictures])

@@ -1,1 +1,0 @@
-"""What a phantom knows: exact fields and true predictions."""
