@@ -15,7 +15,7 @@ from arithmetic_chain import CHAIN, image
 from torch import Tensor, nn
 
 from sonomime.runtime.support.errors import BackendError
-from sonomime.training.models.stage_modules import ModuleChain, StageModule
+from sonomime.training.models.base import ModuleChain, StageModule
 from sonomime.training.torch_backend import TorchBackend
 
 

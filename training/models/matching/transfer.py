@@ -14,7 +14,7 @@ from torch import Tensor
 from ....runtime.bundle.manifest import ControlInput
 from ...config import ModelConfig
 from ..geometry import in_float32, make_grid, sample_within
-from ..one_euro import SMOOTHING_CONTROLS, one_euro
+from ..one_euro import SMOOTHING_CONTROLS
 from .fields import Spline
 from .matcher import Match, Seen
 
@@ -69,17 +69,6 @@ def light_between(driving: Tensor, reference: Tensor, cells: int) -> Tensor:
     levels = [F.avg_pool2d(x, x.shape[-1] // cells) for x in (driving, reference)]
     odds = [torch.log((x + DARKEST) / (1 + DARKEST - x)) for x in levels]
     return (odds[0] - odds[1]).clamp(-MOST, MOST)
-
-
-def smooth_and_put(
-    found: Passed, alignment: Tensor, scale: Tensor, shade: Tensor,
-    min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor, state: Tensor,
-) -> tuple[Passed, Tensor]:  # fmt: skip
-    """Smooth displacement and shading, then `put` them upon the source; also the next state."""
-    moving = (found.displacement, found.shading)
-    (displacement, shading), next_state = one_euro(moving, state, min_cutoff, beta, dt_seconds)
-    calm = Passed(displacement, found.confidence, shading)
-    return put(calm, alignment, scale, shade), next_state
 
 
 @in_float32

@@ -11,10 +11,10 @@ import torch
 from lively import SMALL, lively_checkpoint, speckle
 from torch import nn
 
+from sonomime.training.models.base import as_frame, normalised
 from sonomime.training.models.keypoints.family import KeypointFamily
 from sonomime.training.models.keypoints.model import AnimationModel
 from sonomime.training.models.keypoints.rewrite import PhaseConv, folded, rewritten
-from sonomime.training.models.stage_modules import as_frame, normalised
 
 FAMILY = KeypointFamily()
 VARIANTS = [
