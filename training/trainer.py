@@ -22,8 +22,8 @@ from .data.batch import PairBatch
 from .logbook import picture_grid
 from .models import image_losses
 from .models.base import StepResult
-from .models.discriminator import Discriminator
 from .models.families import family_of
+from .models.image_losses import Discriminator
 
 Sampler = Callable[[int], PairBatch]  # a pure function of the step, so that resuming is exact
 

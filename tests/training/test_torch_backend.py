@@ -1,6 +1,6 @@
 """A chain of torch modules as a backend: results are kept, and are what the stage declares.
 
-What it computes is compared with the models' own in models/matching/test_stages.py.
+What it computes is compared with the models' own in models/test_stages.py.
 """
 
 from __future__ import annotations

@@ -101,14 +101,14 @@ class ModuleChain(contract.Chain):
 
 
 class StageFunction(nn.Module):
-    """The module of a stage, by a function of a model: its other arguments are the stage's inputs,
-    the tensors that it returns are the outputs."""
+    """The module of a stage, by a function of a model: it has the stage's name, its other arguments
+    are the inputs, the tensors that it returns are the outputs."""
 
     def __init__(
-        self, name: str, role: contract.Role, model: nn.Module, function: Callable[..., Named]
+        self, role: contract.Role, model: nn.Module, function: Callable[..., Named]
     ) -> None:
         super().__init__()
-        self.name, self.role, self.model, self.function = name, role, model, function
+        self.role, self.model, self.function = role, model, function
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.function(self.model, *inputs).values())
@@ -217,7 +217,7 @@ class Family:
                 if stage.role == "observe":  # a reference's are those of a driving frame
                     kinds[name.replace(contract.DRIVING, contract.REFERENCE, 1)] = kinds[name]
             tensors = (tuple(map(wire, names)) for names in (inputs, made))
-            stages.append(StageModule(stage.name, stage.role, *tensors, stage))
+            stages.append(StageModule(stage.function.__name__, stage.role, *tensors, stage))
         return ModuleChain(
             image=contract.ImageFormat(config.image_size, 3 if config.channels == 3 else 1),
             geometry=config.geometry,

@@ -18,9 +18,8 @@ from ...data.batch import PairBatch
 from ..base import Columns, Family, Kind, Named, StageFunction, as_frame, named, normalised
 from ..geometry import inverse_2x2
 from ..one_euro import SMOOTHING_CONTROLS, one_euro
-from .dense_motion import Motion
-from .keypoint_detector import Keypoints
 from .model import AnimationModel
+from .motion import Keypoints, Motion
 from .objective import KeypointObjective
 from .rewrite import folded, rewritten
 
@@ -38,28 +37,6 @@ MEANINGS = {
     "deformation": "for each pixel, where to read in the source, (x, y) in [-1, 1]",
     "occlusion_map": "share of the source that is seen, in [0, 1]",
 }
-
-
-def state_size(keypoints: int) -> int:
-    """Elements of the smoothing's state: "seen", 6 values per keypoint, their speeds."""
-    return 1 + 2 * 6 * keypoints
-
-
-def transfer_motion(
-    source: Keypoints, reference: Keypoints, driving: Keypoints, relative: Tensor, scale: Tensor
-) -> Keypoints:
-    """Where the source's keypoints go.
-
-    ``relative`` > 0.5: p = p_S + s (p_D - p_R), J = J_D J_R^-1 J_S (FOMM Eq. 11-12, with a scale);
-    else the driving keypoints as they are.
-    """
-    value = source.value + scale * (driving.value - reference.value)
-    change = multiply_2x2(driving.jacobian, inverse_2x2(reference.jacobian))
-    jacobian = multiply_2x2(change, source.jacobian)
-    follow = relative > 0.5
-    return Keypoints(
-        torch.where(follow, value, driving.value), torch.where(follow, jacobian, driving.jacobian)
-    )
 
 
 def multiply_2x2(a: Tensor, b: Tensor) -> Tensor:
@@ -82,11 +59,18 @@ def transfer(
     relative: Tensor, scale: Tensor, min_cutoff: Tensor, beta: Tensor, dt_seconds: Tensor,
     state: Tensor,
 ) -> Named:  # fmt: skip
+    """Smooth the driving keypoints, then say where the source's go.
+
+    ``relative`` > 0.5: p = p_S + s (p_D - p_R), J = J_D J_R^-1 J_S (FOMM Eq. 11-12, with a scale);
+    else the driving keypoints as they are.
+    """
     driving = driving_kp_value, driving_kp_jacobian
-    calm, next_state = one_euro(driving, state, min_cutoff, beta, dt_seconds)
-    source = Keypoints(source_kp_value, source_kp_jacobian)
-    reference = Keypoints(reference_kp_value, reference_kp_jacobian)
-    target = transfer_motion(source, reference, Keypoints(*calm), relative, scale)
+    (value, jacobian), next_state = one_euro(driving, state, min_cutoff, beta, dt_seconds)
+    moved = source_kp_value + scale * (value - reference_kp_value)
+    change = multiply_2x2(jacobian, inverse_2x2(reference_kp_jacobian))
+    turned = multiply_2x2(change, source_kp_jacobian)
+    follow = relative > 0.5
+    target = Keypoints(torch.where(follow, moved, value), torch.where(follow, turned, jacobian))
     return {**named("target_kp", target), "next_state": next_state}
 
 
@@ -139,16 +123,17 @@ class KeypointFamily(Family):
         )
 
     def given(self, config: ModelConfig) -> dict[str, Kind]:
-        return {"state": (torch.float32, (1, state_size(config.keypoints.count)))}
+        # "seen", 6 values per keypoint, their speeds
+        return {"state": (torch.float32, (1, 1 + 2 * 6 * config.keypoints.count))}
 
     def functions(
         self, model: AnimationModel, names: Sequence[str], plain: bool
     ) -> list[StageFunction]:
         once, fast = (copy.deepcopy(model),) * 2 if plain else (folded(model), rewritten(model))
         return [
-            StageFunction("source", "source", once, source),
-            StageFunction("keypoints", "observe", fast, keypoints),
-            StageFunction("transfer", "frame", nn.Identity(), transfer),
-            StageFunction("motion", "frame", fast, motion),
-            StageFunction("generator", "frame", fast, generator),
+            StageFunction("source", once, source),
+            StageFunction("observe", fast, keypoints),
+            StageFunction("frame", nn.Identity(), transfer),
+            StageFunction("frame", fast, motion),
+            StageFunction("frame", fast, generator),
         ]

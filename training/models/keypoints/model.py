@@ -17,8 +17,7 @@ from .. import operators
 from ..base import Model
 from ..blocks import Down, Residual, Same, Up
 from ..geometry import AntiAlias
-from .dense_motion import DenseMotion, Motion
-from .keypoint_detector import KeypointDetector, Keypoints
+from .motion import DenseMotion, KeypointDetector, Keypoints, Motion
 
 
 class Prediction(NamedTuple):

@@ -20,9 +20,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..blocks import Residual, Same
 from ..geometry import make_grid
 from ..operators import standard_node
-from .dense_motion import DenseMotion
-from .keypoint_detector import KeypointDetector, Keypoints
 from .model import AnimationModel, Decoder
+from .motion import DenseMotion, KeypointDetector, Keypoints
 
 # Phases hold 16/9 of a kernel's weights, which costs more than it saves where a layer has few
 # pixels. Pixels a side of the layer's input.

@@ -7,25 +7,24 @@ softmax and motion are always float32; convolutions have the requested precision
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ....runtime.alignment import SURE
-from ....runtime.bundle.manifest import DisplacementControl, Layers, Role
+from ....runtime.bundle.manifest import DisplacementControl, Layers
 from ...config import Config, ModelConfig
 from ...data.batch import PairBatch
 from ..base import Columns, Family, Kind, Named, StageFunction, as_frame, named, normalised
 from ..one_euro import one_euro
-from .fields import determinant, judge
 from .generator import Frame, SourceLayers
 from .landmarks import LandmarkDetector
 from .matcher import Seen
 from .model import MatchingModel
 from .objective import MatchingObjective
-from .transfer import CONTROLS, MOST, Passed, put, state_size
+from .transfer import CONTROLS, MOST, Passed, determinant, judge, put
 
 MEANINGS = {
     "landmark_image": "source image or reference frame, grey levels or RGB, letterboxed",
@@ -138,26 +137,24 @@ class MatchingFamily(Family):
         return DisplacementControl(grid, grid, shading, shading, tuple(names))
 
     def given(self, config: ModelConfig) -> dict[str, Kind]:
-        grid = config.matcher.grid
-        return {
-            "state": (torch.float32, (1, state_size(config))),
+        grid, shading = config.matcher.grid, max(1, config.matcher.shading)
+        return {  # the state: "seen", displacement and shading, their speeds
+            "state": (torch.float32, (1, 1 + 2 * (2 * grid**2 + shading**2))),
             "alignment": (torch.float32, (1, grid, grid, 2)),
         }
 
     def functions(
         self, model: MatchingModel, names: Sequence[str], plain: bool
     ) -> list[StageFunction]:
-        plain_model = copy.deepcopy(model)
-        stages: list[tuple[str, Role, Callable[..., Named]]] = [
-            ("source", "source", source),
-            ("observe", "observe", observe),
-            ("transfer", "frame", transfer),
-            ("motion", "frame", motion),
-            ("generator", "frame", generator),
+        own = copy.deepcopy(model)
+        return [
+            *([StageFunction("landmarks", own, landmarks)] if names else ()),
+            StageFunction("source", own, source),
+            StageFunction("observe", own, observe),
+            StageFunction("frame", own, transfer),
+            StageFunction("frame", own, motion),
+            StageFunction("frame", own, generator),
         ]
-        if names:
-            stages.insert(0, ("landmarks", "landmarks", landmarks))
-        return [StageFunction(name, role, plain_model, function) for name, role, function in stages]
 
 
 def _shown(detector: LandmarkDetector, images: Tensor) -> Tensor:

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from ...config import ModelConfig
 from ..base import Model
-from .fields import Spline
 from .generator import CorrectingGenerator, Frame, SourceLayers
 from .landmarks import LandmarkDetector
 from .matcher import Match, Matcher, Seen
-from .transfer import Passed, passed_on
+from .transfer import Passed, Spline, passed_on
 
 
 class Motion(NamedTuple):

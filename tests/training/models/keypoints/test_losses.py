@@ -12,12 +12,15 @@ from torch import Tensor
 from sonomime.training.config import DiscriminatorConfig
 from sonomime.training.data.batch import PairBatch
 from sonomime.training.models import image_losses
-from sonomime.training.models.discriminator import Discriminator, Judgement
 from sonomime.training.models.geometry import gaussian_heatmap, make_grid
-from sonomime.training.models.keypoints import losses
-from sonomime.training.models.keypoints.keypoint_detector import Keypoints
-from sonomime.training.models.keypoints.losses import ThinPlateSpline, random_thin_plate_spline
-from sonomime.training.models.keypoints.objective import KeypointObjective
+from sonomime.training.models.image_losses import Discriminator, Judgement
+from sonomime.training.models.keypoints import objective as losses
+from sonomime.training.models.keypoints.motion import Keypoints
+from sonomime.training.models.keypoints.objective import (
+    KeypointObjective,
+    ThinPlateSpline,
+    random_thin_plate_spline,
+)
 
 
 def array(x: Tensor) -> NDArray[np.float64]:

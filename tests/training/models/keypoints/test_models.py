@@ -10,17 +10,18 @@ from lively import SMALL, lively_checkpoint, noise
 from torch import nn
 
 from sonomime.training.config import DiscriminatorConfig, KeypointConfig, MotionConfig, load_config
-from sonomime.training.models.discriminator import Discriminator
 from sonomime.training.models.geometry import gaussian_heatmap, make_grid
-from sonomime.training.models.keypoints.dense_motion import (
+from sonomime.training.models.image_losses import Discriminator
+from sonomime.training.models.keypoints.model import AnimationModel
+from sonomime.training.models.keypoints.motion import (
     DenseMotion,
+    KeypointDetector,
+    Keypoints,
     Motion,
     compose_motion,
     local_motions,
     sparse_motion,
 )
-from sonomime.training.models.keypoints.keypoint_detector import KeypointDetector, Keypoints
-from sonomime.training.models.keypoints.model import AnimationModel
 
 
 def keypoints(batch: int, count: int, seed: int) -> Keypoints:

@@ -12,15 +12,12 @@ from hypothesis import strategies as st
 from lively import noise
 from torch import Tensor
 
-from sonomime.training.models.keypoints.keypoint_detector import Keypoints
-from sonomime.training.models.keypoints.stages import (
-    smooth_and_transfer,
-    state_size,
-    transfer_motion,
-)
+from sonomime.training.models.keypoints.family import transfer
+from sonomime.training.models.keypoints.motion import Keypoints
 from sonomime.training.models.one_euro import one_euro
 
 K = 3
+FRESH = torch.zeros(1, 1 + 2 * 6 * K)
 
 
 def points(seed: int) -> Keypoints:
@@ -32,12 +29,21 @@ def number(value: float) -> Tensor:
     return torch.tensor([value])
 
 
+def moved(
+    *points: Keypoints, controls: tuple[float, ...], state: Tensor = FRESH
+) -> tuple[Keypoints, Tensor]:
+    """Where the points of source, reference and driving frame lead to, and the next state."""
+    given = (tensor for each in points for tensor in each)
+    *target, state = transfer(torch.nn.Identity(), *given, *map(number, controls), state).values()
+    return Keypoints(*target), state
+
+
 def test_absolute_and_relative_motion() -> None:
     source, reference, driving = points(0), points(1), points(2)
-    found = transfer_motion(source, reference, driving, number(0), number(1.7))
+    found, _ = moved(source, reference, driving, controls=(0, 1.7, 0, 0, 0.1))
     assert all(map(torch.equal, found, driving))
     for scale in (1.0, 0.5):
-        found = transfer_motion(source, reference, driving, number(1), number(scale))
+        found, _ = moved(source, reference, driving, controls=(1, scale, 0, 0, 0.1))
         value = source.value + scale * (driving.value - reference.value)
         jacobian = driving.jacobian @ torch.linalg.inv(reference.jacobian) @ source.jacobian
         torch.testing.assert_close(found.value, value, rtol=0, atol=1e-6)
@@ -96,10 +102,14 @@ def test_no_smoothing_and_impossible_steps(min_cutoff: float, dt: float) -> None
 
 def test_smoothing_follows_the_driver_not_the_target() -> None:
     """So that a new source or scale does not make the picture glide."""
-    source, other, reference = points(0), points(5), points(1)
-    controls = [number(x) for x in (1, 1, 1.5, 10, 1 / 30)]
-    state = torch.zeros(1, state_size(K))
-    _, state = smooth_and_transfer(source, reference, reference, *controls, state)
+    source, other, reference, controls = points(0), points(5), points(1), (1, 1, 1.5, 10, 1 / 30)
+    _, state = moved(source, reference, reference, controls=controls)
     assert state[0, 0] == 1
-    found, _ = smooth_and_transfer(other, reference, reference, *controls, state)
+    found, _ = moved(other, reference, reference, controls=controls, state=state)
     torch.testing.assert_close(found.value, other.value, rtol=0, atol=1e-6)
+    # It has not yet followed the driver where this is now.
+    late, _ = moved(other, reference, points(2), controls=controls, state=state)
+    flat = torch.cat([part.reshape(1, -1) for part in points(2)], dim=1)
+    (calm,), _ = one_euro([flat], state, *map(number, controls[2:]))
+    value = calm[:, : 2 * K].view(1, K, 2)
+    torch.testing.assert_close(late.value, other.value + value - reference.value)

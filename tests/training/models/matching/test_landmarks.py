@@ -12,7 +12,7 @@ from sonomime.runtime.support.errors import ConfigError
 from sonomime.training.config import Config, LandmarkConfig, LossConfig, MatcherConfig, ModelConfig
 from sonomime.training.data.batch import PairBatch
 from sonomime.training.models.geometry import make_grid
-from sonomime.training.models.matching import losses
+from sonomime.training.models.matching import objective as losses
 from sonomime.training.models.matching.family import MatchingFamily
 from sonomime.training.models.matching.landmarks import LandmarkDetector, Landmarks
 from sonomime.training.models.matching.model import MatchingModel

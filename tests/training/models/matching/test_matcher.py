@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sonomime.training.config import MatcherConfig
 from sonomime.training.models.geometry import make_grid
-from sonomime.training.models.matching import losses
+from sonomime.training.models.matching import objective as losses
 from sonomime.training.models.matching.matcher import (
     LocalCorrelation,
     Match,

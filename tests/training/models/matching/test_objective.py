@@ -11,7 +11,7 @@ from lively import SMALL_LITE, noise
 from sonomime.training.config import Config, load_config
 from sonomime.training.data.batch import PairBatch
 from sonomime.training.models.geometry import make_grid
-from sonomime.training.models.matching import losses
+from sonomime.training.models.matching import objective as losses
 from sonomime.training.models.matching.matcher import Match
 from sonomime.training.models.matching.model import MatchingModel
 from sonomime.training.models.matching.objective import MatchingObjective

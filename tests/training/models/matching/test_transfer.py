@@ -9,21 +9,19 @@ import torch
 from torch import Tensor
 
 from sonomime.training.models.geometry import make_grid
-from sonomime.training.models.matching.fields import (
-    Spline,
-    determinant,
-    folding,
-    judge,
-    roughness,
-)
 from sonomime.training.models.matching.matcher import Match, Seen
 from sonomime.training.models.matching.transfer import (
     MOST,
     Passed,
+    Spline,
+    determinant,
+    folding,
+    judge,
     light_between,
     moved_place,
     passed_on,
     put,
+    roughness,
 )
 
 ONE = torch.ones(1)
