@@ -18,8 +18,6 @@ from sonomime.training.models.geometry import (
     in_float32,
     inverse_2x2,
     make_grid,
-    resize_deformation,
-    sample,
     warp,
 )
 
@@ -72,15 +70,6 @@ def test_whole_pixel_translation_is_exact_to_the_border(
     assert half.dtype == torch.float16 and torch.equal(half, shifted(image.half(), *shift))
 
 
-def test_fomm_resizes_the_coordinates_themselves() -> None:
-    field = make_grid(16, 16, "fomm")[None] + 0.1 * noise(1, 16, 16, 2)
-    expected = F.interpolate(field.permute(0, 3, 1, 2), size=(32, 32), mode="bilinear")
-    ours = resize_deformation(field, 32, 32, "fomm")
-    assert torch.equal(ours, expected.permute(0, 2, 3, 1))
-    image = noise(1, 1, 32, 32)
-    assert torch.equal(warp(image, field, "fomm"), sample(image, ours))
-
-
 # -- jacobians, heatmaps, anti-aliasing -----------------------------------------------------------
 
 
@@ -104,16 +93,6 @@ def test_downsampling_keeps_a_blobs_centre_and_a_flat_image(factor: int) -> None
     assert (centre - point).abs().max() * side / 2 < 0.02  # pixels of the small image
     inside = down(torch.full((1, 1, 128, 128), 0.7))[..., 3:-3, 3:-3]
     assert (inside - 0.7).abs().max() < 1e-5
-
-
-def test_fomm_blurs_with_an_odd_kernel_and_strides_from_pixel_zero() -> None:
-    taps = np.exp(-((np.arange(13) - 6.0) ** 2) / (2 * 1.5**2))
-    down = AntiAlias(3, 4, "fomm")
-    expected = torch.from_numpy(np.outer(taps, taps) / taps.sum() ** 2).float()
-    assert torch.allclose(down.weight, expected.expand(3, 1, 13, 13), atol=1e-7)
-    image = torch.zeros(1, 3, 64, 64)
-    image[..., 20, 36] = 1
-    assert divmod(int(down(image)[0, 0].argmax()), 16) == (5, 9)
 
 
 def test_autocast_is_kept_away() -> None:

@@ -9,18 +9,16 @@ import torch.nn.functional as F
 from lively import SMALL, lively_checkpoint, noise
 from torch import nn
 
-from sonomime.training.config import DiscriminatorConfig, KeypointConfig, MotionConfig, load_config
-from sonomime.training.models.geometry import gaussian_heatmap, make_grid
+from sonomime.training.config import DiscriminatorConfig, KeypointConfig, load_config
+from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.image_losses import Discriminator
 from sonomime.training.models.keypoints.model import AnimationModel
 from sonomime.training.models.keypoints.motion import (
-    DenseMotion,
     KeypointDetector,
     Keypoints,
     Motion,
     compose_motion,
     local_motions,
-    sparse_motion,
 )
 
 
@@ -37,7 +35,6 @@ def parameters(*modules: nn.Module) -> int:
     ("preset", "override", "detector", "generator"),
     [
         ("fomm", "model.channels=3", 14_215_368, 45_575_391),
-        ("ours-ptg", "model.channels=1", 14_225_496, 46_797_436),
         ("ours-ptg", "model.generator.bottleneck=split", 14_225_496, 53_884_540),
     ],
 )
@@ -91,25 +88,6 @@ def test_local_motions_are_their_formula_also_in_autocast_and_masks_weigh_them()
     for given, wanted in ((logits, motions[:, 1]), (0 * logits, motions.mean(1))):
         found = compose_motion(given, source, driving, "half_pixel")
         assert torch.allclose(found, wanted, atol=1e-5)
-
-
-def test_sparse_motion_holds_heatmaps_and_warped_sources() -> None:
-    small, grid = noise(1, 1, 16, 16), make_grid(16, 16, "half_pixel")
-    at = torch.tensor([[[0.2, 0.1], [-0.4, 0.3]]])
-    turn = torch.eye(2).expand(1, 2, 2, 2)
-    driving = Keypoints(at, turn)
-    source = Keypoints(at + torch.tensor([-2 * 2 / 16, 1 * 2 / 16]), turn)
-    slots = sparse_motion(small, source, driving, 0.01, "half_pixel").view(1, 3, 2, 16, 16)
-    assert slots[0, 0, 0].abs().max() == 0 and torch.equal(slots[0, 0, 1], small[0, 0])
-    heat = [gaussian_heatmap(points.value, grid, 0.01) for points in (driving, source)]
-    assert torch.allclose(slots[:, 1:, 0], heat[0] - heat[1], atol=1e-6)
-    for k in (1, 2):  # read 2 pixels to the left and 1 below: zero where that is outside
-        assert torch.allclose(slots[0, k, 1, :-1, 2:], small[0, 0, 1:, :-2], atol=1e-6)
-        assert slots[0, k, 1, -1].abs().max() == 0 and slots[0, k, 1, :, :2].abs().max() == 0
-    settings = MotionConfig(width=4, max_features=8, depth=2, head_kernel=3)
-    network = DenseMotion(settings, 2, 1, "half_pixel").eval()
-    still = network(small, source, source).deformation
-    assert torch.allclose(still, grid[None], atol=1e-5), "keypoints that do not move"
 
 
 # -- generators and discriminator ------------------------------------------------------------------
