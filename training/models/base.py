@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -77,8 +77,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class Columns:
+class Columns(NamedTuple):
     """Columns of the training picture, by title: images (B, C, h, w) or deformations (B, h, w, 2),
     and points (B, K, 2) to draw on some of them."""
 

@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 import torch
 from lively import SMALL, SMALL_LITE, lively_checkpoint, noise, speckle
-from torch import Tensor, nn
+from torch import nn
 
 from sonomime.export.verify import tensors_of
 from sonomime.runtime.bundle.checks import check_wiring
 from sonomime.runtime.bundle.manifest import LANDMARK_IMAGE
 from sonomime.runtime.media.pixels import to_planes
 from sonomime.training.checkpoint import Checkpoint
-from sonomime.training.data.batch import PairBatch
 from sonomime.training.logbook import picture_grid
 from sonomime.training.models.base import as_frame, normalised
-from sonomime.training.models.blocks import Down, Hourglass, Residual, Up
+from sonomime.training.models.blocks import Down, Residual, Up
 from sonomime.training.models.families import family_of
 from sonomime.training.models.keypoints.rewrite import (
     PhaseConv,
@@ -29,6 +28,8 @@ from sonomime.training.models.keypoints.rewrite import (
 from sonomime.training.models.matching.transfer import Passed, put
 from sonomime.training.models.one_euro import one_euro
 from sonomime.training.torch_backend import open_session
+
+from ..small_runs import pairs_of
 
 AWAY = {"scale": 0.6, "shade": 0.7, "min_cutoff": 1.5, "beta": 10.0, "dt_seconds": 0.1}
 FINDS = ("landmarks.count=2", "landmarks.width=8")
@@ -50,14 +51,6 @@ def checkpoint_of(preset: str, *overrides: str) -> Checkpoint:
     return lively_checkpoint(preset, (*small, *(f"model.{each}" for each in overrides)))
 
 
-def pair(source: Tensor, driving: Tensor) -> PairBatch:
-    """Frames without labels or flow."""
-    count = len(source)
-    none, real = torch.zeros(count, 0, 2), torch.zeros(count, dtype=torch.bool)
-    no = torch.zeros(count, 0, dtype=torch.bool)
-    return PairBatch(source, driving, none, none, no, no, None, None, None, real, no, no)
-
-
 def assert_close(found: np.ndarray, wanted: np.ndarray, name: str) -> None:
     assert found.dtype == wanted.dtype and found.shape == wanted.shape, name
     bound = 1 if name == "frame" else 1e-4 * max(1, np.abs(wanted).max())
@@ -77,7 +70,7 @@ def test_stages_compute_what_the_model_does(preset: str, overrides: tuple[str, .
     still = {"relative": 0.0, "scale": 1.0}
     tensors = tensors_of(plain, frames[0], still)
     images = (normalised(torch.from_numpy(to_planes(image))) for image in (source, frames[0]))
-    shown = family.columns(model, pair(*images)).images
+    shown = family.columns(model, pairs_of(*images)).images
     assert_close(tensors["frame"], as_frame(shown["prediction"]).numpy(), "frame")
     assert_close(tensors["deformation"], shown["deformation"].numpy(), "deformation")
     if preset == "lite":
@@ -175,31 +168,27 @@ def test_rewrites_reach_their_layers() -> None:
         assert sum(part.conv.weight.numel() for part in phases.convs) == taps
 
 
-@pytest.mark.parametrize("block", [Down(3, 5), Up(3, 5), Residual(3), Hourglass(3, 4, 2, 8)])
 @torch.no_grad()
-def test_batchnorm_becomes_part_of_convolutions(block: nn.Module) -> None:
-    block.eval().double()
-    for part in block.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            for tensor in (part.weight, part.bias, part.running_mean):
-                nn.init.normal_(tensor)  # type: ignore[arg-type]
-            nn.init.uniform_(part.running_var, 0.1, 2)  # type: ignore[arg-type]
+def test_batchnorm_becomes_part_of_convolutions() -> None:
+    network = nn.Sequential(Down(3, 5), Up(5, 5), Residual(5)).eval().double()
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    for norm in norms:
+        for tensor in (norm.weight, norm.bias, norm.running_mean):
+            nn.init.normal_(tensor)  # type: ignore[arg-type]
+        nn.init.uniform_(norm.running_var, 0.1, 2)  # type: ignore[arg-type]
     x = noise(2, 3, 8, 12).double()
-    wanted = block(x)
-    fold_batchnorm(block)
-    torch.testing.assert_close(block(x), wanted, rtol=0, atol=1e-12)
-    norms = [part for part in block.modules() if isinstance(part, nn.BatchNorm2d)]
-    assert len(norms) == isinstance(block, Residual)
-    for norm in norms:  # what cannot be folded is a scale and a shift
-        assert 0 < norm.eps < 1e-30  # some versions of torch refuse 0
-        assert norm.running_mean is not None and norm.running_var is not None
-        assert not norm.running_mean.any() and (norm.running_var == 1).all()
+    wanted = network(x)
+    fold_batchnorm(network)
+    torch.testing.assert_close(network(x), wanted, rtol=0, atol=1e-12)
+    (norm,) = (part for part in network.modules() if isinstance(part, nn.BatchNorm2d))
+    # What cannot be folded is a scale and a shift; some versions of torch refuse 0.
+    assert 0 < norm.eps < 1e-30 and not norm.running_mean.any() and (norm.running_var == 1).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @torch.no_grad()
 def test_the_picture_grid_shows_what_was_found(channels: int) -> None:
-    pairs = pair(*noise(2, 2, channels, 128, 128))
+    pairs = pairs_of(*noise(2, 2, channels, 128, 128))
     models = (checkpoint_of("lite", f"channels={channels}", *more).model() for more in ((), FINDS))
     shown, finds = (family_of(model.config).columns(model, pairs) for model in models)
     assert shown.points == {}

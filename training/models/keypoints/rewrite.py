@@ -48,9 +48,13 @@ def rewritten(model: AnimationModel) -> AnimationModel:
         for i, up in enumerate(ups):
             if small >> (len(ups) - i) >= SMALLEST_SIDE:
                 ups[i] = PhaseConv(up.conv, 2, relu=True)
-    for name, decoder in fast.generator.named_children():
-        if isinstance(decoder, Decoder):
-            setattr(fast.generator, name, split_decoder(decoder))
+    for name, part in fast.generator.named_children():
+        if not isinstance(part, Decoder) or model.config.generator.upsample != "nearest":
+            continue
+        if part.skip:
+            setattr(fast.generator, name, PhaseDecoder(part))
+        else:
+            part.ups = nn.ModuleList(PhaseConv(up.conv, 2, relu=True) for up in part.ups)
     return fast
 
 
@@ -61,10 +65,8 @@ def make_conv(
     out, inputs, *kernel = weight.shape
     around = like.padding if padding is None else padding
     conv = nn.Conv2d(inputs, out, tuple(kernel), padding=around, bias=bias is not None)
-    conv.to(like.weight)
-    conv.weight.data.copy_(weight)
-    if bias is not None:
-        conv.bias.data.copy_(bias)  # type: ignore[union-attr]
+    given = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+    conv.to(like.weight).load_state_dict(given)
     return conv.requires_grad_(False)
 
 
@@ -207,16 +209,6 @@ class PhaseConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         made = [F.relu(conv(x)) if self.relu else conv(x) for conv in self.convs]
         return depth_to_space(torch.cat([made[i] for i in self.order], dim=1), self.factor)
-
-
-def split_decoder(decoder: Decoder) -> nn.Module:
-    """The decoder with its up blocks split, where they are nearest."""
-    if any(up.mode != "nearest" for up in decoder.ups):
-        return decoder
-    if decoder.skip:
-        return PhaseDecoder(decoder)
-    decoder.ups = nn.ModuleList(PhaseConv(up.conv, 2, relu=True) for up in decoder.ups)
-    return decoder
 
 
 class PhaseDecoder(nn.Module):

@@ -20,7 +20,6 @@ from ...data.batch import PairBatch
 from ..base import Columns, Family, Kind, Named, StageFunction, as_frame, named, normalised
 from ..one_euro import one_euro
 from .generator import Frame, SourceLayers
-from .landmarks import LandmarkDetector
 from .matcher import Seen
 from .model import MatchingModel
 from .objective import MatchingObjective
@@ -129,8 +128,13 @@ class MatchingFamily(Family):
             "gate": frame.layers.gate / 2,
             "prediction": frame.image(),
         }
-        seen = () if model.landmarks is None else ("source", "driving")
-        return Columns(images, {name: _shown(model.landmarks, images[name]) for name in seen})
+        points = {}
+        if model.landmarks is not None:
+            for name in ("source", "driving"):
+                found = model.landmarks.located(images[name])
+                # Those that are not there are put outside of the picture.
+                points[name] = found[..., :2].masked_fill(found[..., 2:] < SURE, -2.0)
+        return Columns(images, points)
 
     def control(self, config: ModelConfig, names: Sequence[str]) -> DisplacementControl:
         grid, shading = config.matcher.grid, config.matcher.shading
@@ -155,12 +159,6 @@ class MatchingFamily(Family):
             StageFunction("frame", own, motion),
             StageFunction("frame", own, generator),
         ]
-
-
-def _shown(detector: LandmarkDetector, images: Tensor) -> Tensor:
-    """Places (B, K, 2) of the landmarks found; others are put outside of the picture."""
-    found = detector.located(images)
-    return found[..., :2].masked_fill(found[..., 2:] < SURE, -2.0)
 
 
 def colour_wheel(displacement: Tensor) -> Tensor:

@@ -27,11 +27,6 @@ SPREAD = 1.5  # deviation of a landmark's target heatmap, in cells
 class MatchingObjective(Objective):
     """See `Objective`; METHOD, "Lite: matching". The source is also the reference frame."""
 
-    def pixels(self, step: int) -> float:
-        """How much pixels count, from 0 to 1: the matcher has to learn from flow first."""
-        loss = self.config.loss
-        return min(1.0, max(0.0, (step - loss.pixels_from) / 300))
-
     def forward(
         self, model: MatchingModel, batch: PairBatch, step: int, discriminator: Discriminator | None
     ) -> StepResult:
@@ -53,7 +48,9 @@ class MatchingObjective(Objective):
         result["length"] = LENGTH * (length(driving.fine) + length(driving.coarse))
         result["folding"] = weights.folding * folding(passed.displacement)
         result["roughness"] = weights.roughness * roughness(passed.displacement)
-        on, image = self.pixels(step), frame.image()
+        image = frame.image()
+        # How much pixels count: the matcher has to learn from flow first.
+        on = min(1.0, max(0.0, (step - weights.pixels_from) / 300))
         if on > 0:
             # Bent frames have other light and other speckle.
             counts = 1 - batch.bent.float()

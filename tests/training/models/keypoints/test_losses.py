@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sonomime.training.config import DiscriminatorConfig
-from sonomime.training.data.batch import PairBatch
 from sonomime.training.models import image_losses
 from sonomime.training.models.geometry import gaussian_heatmap, make_grid
 from sonomime.training.models.image_losses import Discriminator, Judgement
@@ -21,6 +20,8 @@ from sonomime.training.models.keypoints.objective import (
     ThinPlateSpline,
     random_thin_plate_spline,
 )
+
+from ...small_runs import pairs_of
 
 
 def array(x: Tensor) -> NDArray[np.float64]:
@@ -160,9 +161,7 @@ def test_adversarial_losses_are_their_formulas() -> None:
     assert near(image_losses.lsgan_generator(fake), ((y - 1) ** 2).mean())
     assert near(image_losses.lsgan_discriminator(real, fake), ((x - 1) ** 2).mean() + (y**2).mean())
     loss = image_losses.feature_matching(fake, real)
-    assert near(
-        loss, sum(np.abs(features[1] - features[0]).mean() for features in map(array, (one, two)))
-    )
+    assert near(loss, sum(np.abs(b - a).mean() for a, b in map(array, (one, two))))
     loss.backward()
     for features in (one, two):  # the real side is detached
         assert features.grad is not None
@@ -174,9 +173,7 @@ def test_an_objective_weighs_its_losses_and_gradients_reach_every_parameter(pres
     config = small_config(preset, "loss.reconstruction=3")
     model, labels = lively_model(config).requires_grad_(True), config.model.keypoints.supervised
     source, driving = noise(2, 2, 1, 128, 128)
-    points, seen = noise(2, labels, 2) - 0.5, torch.ones(2, labels, dtype=torch.bool)
-    no = torch.zeros(2, dtype=torch.bool)
-    batch = PairBatch(source, driving, points, points, seen, seen, None, None, None, no, seen, seen)
+    batch = pairs_of(source, driving, labels, seen=True)
     judge = Discriminator(DiscriminatorConfig(width=2, max_features=8), 1).requires_grad_(False)
     objective = KeypointObjective(config)
     result = objective(model, batch, 0, judge)

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from sonomime.runtime.support.errors import ConfigError
 from sonomime.training.config import Config, LandmarkConfig, LossConfig, MatcherConfig, ModelConfig
-from sonomime.training.data.batch import PairBatch
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.matching import objective as losses
 from sonomime.training.models.matching.family import MatchingFamily
 from sonomime.training.models.matching.landmarks import LandmarkDetector, Landmarks
-from sonomime.training.models.matching.model import MatchingModel
+
+from ...small_runs import pairs_of
 
 SIZE = 64
 NAMES = ("apex", "neck")
@@ -87,27 +87,6 @@ def test_what_is_not_known_teaches_nothing() -> None:
         assert ((moved > 0) == known).all()
 
 
-def test_a_heatmap_that_is_right_costs_nothing() -> None:
-    points, yes = torch.tensor([[[0.25, -0.5]]]), torch.ones(1, 1, dtype=torch.bool)
-    cells = (make_grid(16, 16, "half_pixel") - points[0, 0]).square().sum(-1) * 8**2
-    heatmap = (-cells / (2 * losses.SPREAD**2))[None, None]
-    for sign, seen in ((1, heatmap), (-1, heatmap.flip(-1))):
-        found = Landmarks(sign * points, torch.full((1, 1), 9.0 * sign), seen)
-        place, presence = losses.landmarks(found, points, yes, ~yes)
-        right = place < 0.11 and presence < 1e-3
-        assert right if sign == 1 else place > 5 and presence > 5
-
-
-def test_a_model_without_landmarks_is_as_before() -> None:
-    models = []
-    for count in (0, 2):
-        torch.manual_seed(3)
-        models.append(MatchingModel(config(count).model))
-    without, with_them = (model.state_dict() for model in models)
-    assert all(torch.equal(value, with_them[name]) for name, value in without.items())
-    assert [len(model.networks()) for model in models] == [2, 3]
-
-
 @pytest.mark.parametrize(
     ("count", "weight", "labels"), [(2, 1.0, 2), (0, 1.0, 2), (2, 0.0, 2), (2, 1.0, 0)], ids=str
 )
@@ -115,11 +94,11 @@ def test_the_objective_teaches_the_detector_beside_the_rest(
     count: int, weight: float, labels: int
 ) -> None:
     image, points, visible, absent = pictures(0, batch=2)
-    both = [
-        each for x in (points, visible, absent) for each in (x[:, :labels], x.flip(0)[:, :labels])
-    ]
-    real = torch.zeros(2, dtype=torch.bool)
-    pairs = PairBatch(image, image.flip(0), *both[:4], None, None, None, real, *both[4:])
+    p, v, a = (x[:, :labels] for x in (points, visible, absent))
+    pairs = pairs_of(image, image.flip(0))._replace(
+        source_points=p, driving_points=p.flip(0), source_visible=v, driving_visible=v.flip(0),
+        source_absent=a, driving_absent=a.flip(0),
+    )  # fmt: skip
     settings = config(count, landmarks=weight)
     model = FAMILY.model(settings.model)
     found = FAMILY.objective(settings)(model, pairs, 0, None).losses

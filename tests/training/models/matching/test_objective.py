@@ -16,6 +16,8 @@ from sonomime.training.models.matching.matcher import Match
 from sonomime.training.models.matching.model import MatchingModel
 from sonomime.training.models.matching.objective import MatchingObjective
 
+from ...small_runs import pairs_of
+
 LEAD = {"length", "flow", "doubt", "folding", "roughness"}
 PIXELS = {"motion", "structure", "pixels", "sharpness"}
 FLOW = ("loss.flow=2", "loss.flow_until=100", "loss.flow_exact=0.5", "loss.pixels_from=50")
@@ -24,14 +26,10 @@ CONFIG: Config = load_config("lite", (*SMALL_LITE, *FLOW))
 
 def batch(**changed: object) -> PairBatch:
     """Two pairs: of the second the flow is exact, and it is a bend."""
-    none, unseen = torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.bool)
     flow = make_grid(32, 32, "half_pixel").expand(2, -1, -1, -1) + 0.1
     valid, marks = torch.ones(2, 32, 32, dtype=torch.bool), torch.tensor([False, True])
-    images = noise(2, 2, 1, 128, 128)
-    whole = PairBatch(
-        *images, none, none, unseen, unseen, flow, valid, marks, marks, unseen, unseen
-    )
-    return whole._replace(**changed)
+    known = {"flow": flow, "flow_valid": valid, "flow_exact": marks, "bent": marks}
+    return pairs_of(*noise(2, 2, 1, 128, 128))._replace(**known | changed)
 
 
 def step_of(step: int, pairs: PairBatch) -> tuple[dict[str, torch.Tensor], MatchingModel]:
