@@ -17,8 +17,8 @@ from sonomime.runtime.media.pixels import to_planes
 from sonomime.training.checkpoint import Checkpoint
 from sonomime.training.logbook import picture_grid
 from sonomime.training.models.base import as_frame, normalised
-from sonomime.training.models.blocks import Down, Residual, Up
 from sonomime.training.models.families import family_of
+from sonomime.training.models.keypoints.motion import Down, Residual, Up
 from sonomime.training.models.keypoints.rewrite import (
     PhaseConv,
     fold_batchnorm,

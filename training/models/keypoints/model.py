@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from ...config import GeneratorConfig, ModelConfig
 from .. import operators
 from ..base import Model
-from ..blocks import Down, Residual, Same, Up
 from ..geometry import AntiAlias
-from .motion import DenseMotion, KeypointDetector, Keypoints, Motion
+from .motion import DenseMotion, Down, KeypointDetector, Keypoints, Motion, Residual, Same, Up
 
 
 class Prediction(NamedTuple):

@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..blocks import Residual, Same
 from ..geometry import make_grid
 from ..operators import standard_node
 from .model import AnimationModel, Decoder
-from .motion import DenseMotion, KeypointDetector, Keypoints
+from .motion import DenseMotion, KeypointDetector, Keypoints, Residual, Same
 
 # Phases hold 16/9 of a kernel's weights, which costs more than it saves where a layer has few
 # pixels. Pixels a side of the layer's input.
@@ -124,7 +123,7 @@ class WideMotion(DenseMotion):
 
 
 def fold_batchnorm(block: nn.Module) -> None:
-    """Fold the BatchNorms of a module's blocks (blocks.py) into convolutions, in place."""
+    """Fold the BatchNorms of a module's blocks (motion.py) into convolutions, in place."""
     for module in block.modules():
         if isinstance(module, Same):
             module.conv = _folded(module.conv, module.norm)

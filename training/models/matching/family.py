@@ -19,9 +19,8 @@ from ...config import Config, ModelConfig
 from ...data.batch import PairBatch
 from ..base import Columns, Family, Kind, Named, StageFunction, as_frame, named, normalised
 from ..one_euro import one_euro
-from .generator import Frame, SourceLayers
 from .matcher import Seen
-from .model import MatchingModel
+from .model import Frame, MatchingModel, SourceLayers
 from .objective import MatchingObjective
 from .transfer import CONTROLS, MOST, Passed, determinant, judge, put
 
