@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -117,10 +118,8 @@ class KeypointFamily(Family):
 
     def control(self, config: ModelConfig, names: Sequence[str]) -> KeypointControl:
         points = config.keypoints
-        supervised = enumerate(names, points.self_supervised)
-        return KeypointControl(
-            points.count, tuple(SupervisedKeypoint(*each) for each in supervised)
-        )
+        supervised = map(SupervisedKeypoint, count(points.self_supervised), names)
+        return KeypointControl(points.count, tuple(supervised))
 
     def given(self, config: ModelConfig) -> dict[str, Kind]:
         # "seen", 6 values per keypoint, their speeds

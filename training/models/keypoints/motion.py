@@ -164,10 +164,8 @@ def local_motions(source: Keypoints, driving: Keypoints, grid: Tensor) -> Tensor
     offset = grid - driving.value[:, :, None, None, :]
     x, y = offset[..., 0], offset[..., 1]
     a = affine[:, :, :, :, None, None]
-    moved = torch.stack(
-        [a[:, :, 0, 0] * x + a[:, :, 0, 1] * y, a[:, :, 1, 0] * x + a[:, :, 1, 1] * y], -1
-    )
-    moved = moved + source.value[:, :, None, None, :]
+    turned = (a[:, :, row, 0] * x + a[:, :, row, 1] * y for row in range(2))
+    moved = torch.stack([*turned], -1) + source.value[:, :, None, None, :]
     identity = grid.expand(moved.shape[0], 1, *grid.shape)
     return torch.cat([identity, moved], dim=1)
 
