@@ -47,7 +47,7 @@ def test_points_and_pixels_are_inverses(
 # -- warping --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(64, 64), (256, 256), (64, 128)], ids=str)
+@pytest.mark.parametrize("size", [(256, 256), (64, 128)], ids=str)
 @pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-8, 5), (40, 40)], ids=str)
 def test_whole_pixel_translation_is_exact_to_the_border(
     size: tuple[int, int], shift: tuple[int, int]

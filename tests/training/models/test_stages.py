@@ -185,11 +185,10 @@ def test_batchnorm_becomes_part_of_convolutions() -> None:
     assert 0 < norm.eps < 1e-30 and not norm.running_mean.any() and (norm.running_var == 1).all()
 
 
-@pytest.mark.parametrize("channels", [1, 3])
 @torch.no_grad()
-def test_the_picture_grid_shows_what_was_found(channels: int) -> None:
-    pairs = pairs_of(*noise(2, 2, channels, 128, 128))
-    models = (checkpoint_of("lite", f"channels={channels}", *more).model() for more in ((), FINDS))
+def test_the_picture_grid_shows_what_was_found() -> None:
+    pairs = pairs_of(*noise(2, 2, 3, 128, 128))
+    models = (checkpoint_of("lite", "channels=3", *more).model() for more in ((), FINDS))
     shown, finds = (family_of(model.config).columns(model, pairs) for model in models)
     assert shown.points == {}
     assert [each.shape for each in finds.points.values()] == [(2, 2, 2)] * 2

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lively import SMALL, lively_checkpoint, noise
@@ -90,12 +89,9 @@ def test_local_motions_keep_their_numbers_in_autocast() -> None:
 
 
 @pytest.mark.parametrize("fusion", ["pixel", "logit"])
-@pytest.mark.parametrize("preset", ["ours-pt", "fomm"])
 @torch.no_grad()
-def test_prediction_is_content_and_texture_and_hides_what_is_occluded(
-    preset: str, fusion: str
-) -> None:
-    model = lively_checkpoint(preset, (*SMALL, f"model.generator.fusion={fusion}")).model()
+def test_prediction_is_content_and_texture_and_hides_what_is_occluded(fusion: str) -> None:
+    model = lively_checkpoint("ours-pt", (*SMALL, f"model.generator.fusion={fusion}")).model()
     feature = model.generator.encode(noise(2, 1, 128, 128))
     still = make_grid(32, 32, "half_pixel").expand(2, -1, -1, -1)
     shown, hidden = (
@@ -104,10 +100,8 @@ def test_prediction_is_content_and_texture_and_hides_what_is_occluded(
     )
     image, content, texture = shown
     assert torch.allclose(image, content + texture, atol=1e-6)
-    assert content.min() > 0 and content.max() < 1
-    assert (texture.std() > 0) == (preset == "ours-pt")
-    if fusion == "logit":
-        assert image.min() > 0 and image.max() < 1
+    assert content.min() > 0 and content.max() < 1 and texture.std() > 0
+    assert fusion == "pixel" or (image.min() > 0 and image.max() < 1)
     assert torch.equal(hidden.image[0], hidden.image[1])
     assert not torch.equal(shown.image[0], shown.image[1])
 
@@ -120,10 +114,7 @@ def test_discriminator_has_unit_spectral_norm_and_judges_patches() -> None:
     for conv in (*network.convs, network.final):
         norm = torch.linalg.matrix_norm(conv.weight.flatten(1), 2)
         assert norm.item() == pytest.approx(1, abs=0.02)
-    x, first = noise(1, 1, 256, 256), network.eval().convs[0]
-    score, features = network(x)
-    y = F.avg_pool2d(F.leaky_relu(F.conv2d(x, first.weight, first.bias), 0.2), 2)
-    assert torch.allclose(features[0], y, atol=1e-6)
+    score, features = network(noise(1, 1, 256, 256))
     assert score.shape == (1, 1, 26, 26)
     assert [x.shape[-1] for x in features] == [126, 61, 29, 26]
 

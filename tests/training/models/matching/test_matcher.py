@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lively import noise
 from torch import Tensor
 
 from sonomime.runtime.support.errors import ConfigError
-from sonomime.training.config import Config, LandmarkConfig, LossConfig, MatcherConfig, ModelConfig
+from sonomime.training.config import Config, LandmarkConfig, MatcherConfig
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.matching import objective as losses
 from sonomime.training.models.matching.family import MatchingFamily
@@ -25,12 +24,11 @@ from sonomime.training.models.matching.matcher import (
     moved,
 )
 
-from ...small_runs import pairs_of
+from ... import small_runs
 
 
 def speckles(count: int) -> Tensor:
-    noise = np.random.default_rng(0).random((count, 64, 64), np.float32)
-    soft = np.stack([cv2.GaussianBlur(each, (0, 0), 2.0) for each in noise])
+    soft = np.stack([cv2.GaussianBlur(each, (0, 0), 2.0) for each in noise(count, 64, 64).numpy()])
     return torch.from_numpy((soft - soft.min()) / (soft.max() - soft.min()))[:, None]
 
 
@@ -145,18 +143,10 @@ NAMES = ("apex", "neck")
 FAMILY = MatchingFamily()
 
 
-def config(count: int = 2, **loss: float) -> Config:
-    model = ModelConfig(
-        family="matching", image_size=SIZE, matcher=MatcherConfig(grid=8, stiff=4, shading=8),
-        landmarks=LandmarkConfig(count, width=8),
-    )  # fmt: skip
-    return Config(model=model, loss=replace(LossConfig(landmarks=1.0), **loss))
-
-
-@pytest.fixture
-def detector() -> LandmarkDetector:
-    torch.manual_seed(0)
-    return LandmarkDetector(LandmarkConfig(2, width=8), 1, SIZE)
+def config(count: int, weight: float = 1.0) -> Config:
+    return small_runs.config(
+        f"model.landmarks.count={count}", f"loss.landmarks={weight}", preset="lite"
+    )
 
 
 def pictures(step: int, batch: int = 8) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -176,8 +166,10 @@ def pictures(step: int, batch: int = 8) -> tuple[Tensor, Tensor, Tensor, Tensor]
     return image.clamp(0, 1)[:, None], points, visible, absent
 
 
-def test_it_learns_places_and_presence(detector: LandmarkDetector) -> None:
+def test_it_learns_places_and_presence() -> None:
     torch.set_num_threads(1)
+    torch.manual_seed(0)
+    detector = LandmarkDetector(LandmarkConfig(2, width=8), 1, SIZE)
     optimizer = torch.optim.Adam(detector.parameters(), 3e-3)
     for step in range(100):
         image, *labels = pictures(step)
@@ -216,13 +208,8 @@ def test_what_is_not_known_teaches_nothing() -> None:
 def test_the_objective_teaches_the_detector_beside_the_rest(
     count: int, weight: float, labels: int
 ) -> None:
-    image, points, visible, absent = pictures(0, batch=2)
-    p, v, a = (x[:, :labels] for x in (points, visible, absent))
-    pairs = pairs_of(image, image.flip(0))._replace(
-        source_points=p, driving_points=p.flip(0), source_visible=v, driving_visible=v.flip(0),
-        source_absent=a, driving_absent=a.flip(0),
-    )  # fmt: skip
-    settings = config(count, landmarks=weight)
+    pairs = small_runs.pairs_of(*noise(2, 2, 1, SIZE, SIZE), labels, seen=True)
+    settings = config(count, weight)
     model = FAMILY.model(settings.model)
     found = FAMILY.objective(settings)(model, pairs, 0, None).losses
     own = {"landmarks", "presence"} if count and weight and labels else set()
@@ -238,7 +225,7 @@ def test_the_labels_decide_how_many_are_found() -> None:
     assert FAMILY.labels(decided.model) == 2
     assert FAMILY.with_labels(decided, NAMES) == decided
     assert FAMILY.with_labels(config(0), ()) == config(0)
-    assert FAMILY.with_labels(config(0, landmarks=0.0), NAMES) == config(0, landmarks=0.0)
+    assert FAMILY.with_labels(config(0, 0.0), NAMES) == config(0, 0.0)
     for model, names in ((decided.model, NAMES), (decided.model, ()), (config(0).model, NAMES)):
         FAMILY.check_labels(model, names)
     with pytest.raises(ConfigError):

@@ -73,7 +73,7 @@ def test_scale_and_shade(scale: float, shade: float, factor: float) -> None:
     torch.testing.assert_close(found.displacement, scale * even, **CLOSE)
 
 
-@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_motion_is_read_where_it_has_led_to(scale: float) -> None:
     """Of a smooth motion and an affine alignment the fixed point is known: one step comes near."""
     cells = places(64)
@@ -211,15 +211,12 @@ def test_flow_leads_and_pixels_follow() -> None:
     assert without.keys() == LEAD - {"flow", "doubt"}
 
 
-def test_bends_have_no_pixels() -> None:
+def test_bends_have_no_pixels_and_holding_still_costs_one() -> None:
     assert step_of(400, batch(bent=torch.tensor([True, True])))[0]["pixels"] == 0
     spoilt = batch()
     spoilt.driving[1] = 1.0
     one, again = (step_of(400, pairs)[0]["pixels"].item() for pairs in (batch(), spoilt))
     assert again == pytest.approx(one) and one > 0
-
-
-def test_holding_still_costs_one() -> None:
     real, held = noise(2, 2, 1, 16, 16)
     counts = torch.ones(2)
     assert losses.picture(held, real, held, counts).item() == pytest.approx(1, abs=0.01)
