@@ -111,8 +111,7 @@ SEEN = torch.tensor([[True, False], [True, True], [False, False]])
 
 def heat(point: NDArray[np.float64]) -> NDArray[np.float64]:
     line = (2 * np.arange(32) + 1) / 32 - 1
-    x, y = np.meshgrid(line, line)
-    return np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / (2 * 0.1))
+    return np.exp(-np.add.outer((line - point[1]) ** 2, (line - point[0]) ** 2) / (2 * 0.1))
 
 
 def test_supervision_is_the_mean_over_labelled_points() -> None:
