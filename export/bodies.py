@@ -143,7 +143,7 @@ def _motions(op: Body, sized: str, *keypoints: str) -> Motions:
 
 
 def sparse_motion(op: Body, source_small: str, *keypoints: str) -> str:
-    """As training.models.keypoints.dense_motion.sparse_motion."""
+    """As training.models.keypoints.motion.sparse_motion."""
     motions = _motions(op, source_small, *keypoints)
     one, two, any_number = op.constant([1]), op.constant([2]), op.constant([-1])
     spread = op.Mul(op.attribute("variance"), op.constant(-2.0))
@@ -165,7 +165,7 @@ def sparse_motion(op: Body, source_small: str, *keypoints: str) -> str:
 
 
 def compose_motion(op: Body, mask_logits: str, *keypoints: str) -> str:
-    """As training.models.keypoints.dense_motion.compose_motion."""
+    """As training.models.keypoints.motion.compose_motion."""
     motions, one = _motions(op, mask_logits, *keypoints), op.constant([1])
     logits = op.Cast(mask_logits, to=FLOAT)
     weight = op.Exp(op.Sub(logits, op.ReduceMax(logits, one, keepdims=1)))

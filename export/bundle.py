@@ -16,12 +16,12 @@ from ..runtime.support.atomic_files import atomic_folder
 from ..runtime.support.errors import output_errors
 from ..runtime.support.progress import progress
 from ..training.checkpoint import Checkpoint
-from ..training.models.base import Tensors
+from ..training.models.base import Precision
 from ..training.models.families import family_of
-from ..training.models.stage_modules import Precision
+from ..training.torch_backend import open_session
 from .card import Description, model_card
 from .graphs import export_stage
-from .verify import FP16, FP32, Frames, Parity, expected_tensors, verify
+from .verify import FP16, FP32, Frames, Parity, Tensors, expected_tensors, verify
 
 MODEL_CARD = "MODEL_CARD.md"
 CREDITS = "CREDITS.md"
@@ -47,9 +47,8 @@ def export_bundle(
     told = (description or Description()).of(checkpoint)
     family = family_of(checkpoint.config.model)
     with atomic_folder(out) as folder:
-        model = checkpoint.model()
-        chain = family.chain(model, precision, checkpoint.supervised_names)
-        expected = expected_tensors(family.oracle(model), chain, frames)
+        chain = family.chain(checkpoint.model(), precision, checkpoint.supervised_names)
+        expected = expected_tensors(open_session(checkpoint, plain=True), frames)
         stages = []
         for stage in progress(chain.stages, label="exporting stages"):
             graph = export_stage(stage)

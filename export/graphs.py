@@ -13,8 +13,8 @@ import onnx
 import torch
 
 from ..runtime.support.errors import ExportError
+from ..training.models.base import StageModule
 from ..training.models.operators import DOMAIN, OPSET, VERSION
-from ..training.models.stage_modules import StageModule
 from .bodies import function_body
 
 IR_VERSION = 10  # the lowest for opset 20: readers refuse newer versions

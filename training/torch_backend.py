@@ -18,8 +18,8 @@ from ..runtime.session import Session
 from ..runtime.support.errors import BackendError
 from ..runtime.support.timing import Spans
 from .checkpoint import Checkpoint
+from .models.base import ModuleChain, StageModule
 from .models.families import family_of
-from .models.stage_modules import ModuleChain, StageModule
 
 
 class TorchBackend:
@@ -130,13 +130,14 @@ def _zeros(like: manifest.Tensor) -> Tensor:
     return torch.zeros(like.shape, dtype=getattr(torch, like.dtype))
 
 
-def open_session(checkpoint: Checkpoint) -> Session:
-    """A checkpoint's EMA weights, ready to animate on the CPU, in the stages that export writes.
+def open_session(checkpoint: Checkpoint, plain: bool = False) -> Session:
+    """A checkpoint's EMA weights, ready to animate on the CPU, in the stages that export writes;
+    plain: in those that export compares them with, without any rewrites.
 
     Raises:
         CheckpointError: the weights do not fit the configuration.
     """
     family = family_of(checkpoint.config.model)
-    chain = family.chain(checkpoint.model(), names=checkpoint.supervised_names)
+    chain = family.chain(checkpoint.model(), names=checkpoint.supervised_names, plain=plain)
     check_wiring(chain)
     return Session(chain, TorchBackend(chain))

@@ -21,8 +21,8 @@ from .data.batch import PairBatch, Sampler
 from .logbook import picture_grid
 from .models import image_losses
 from .models.base import StepResult
-from .models.discriminator import Discriminator
 from .models.families import family_of
+from .models.image_losses import Discriminator
 
 #: Model settings that have no weights: `--from` may change them.
 FREE_ON_START = {"model.matcher.stiff"}

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...training.models.geometry import make_grid
-from ...training.models.keypoints.keypoint_detector import Keypoints
+from ...training.models.keypoints.motion import Keypoints
 from ..measure import seconds_of
 from .child import Row
 from .kernels import HOMES, Kernels

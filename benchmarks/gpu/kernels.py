@@ -23,8 +23,8 @@ from torch import Tensor
 from ...runtime.backends import device_composer
 from ...runtime.support.errors import BackendError
 from ...training.models import operators
-from ...training.models.keypoints import dense_motion
-from ...training.models.keypoints.keypoint_detector import Keypoints
+from ...training.models.keypoints import motion as keypoint_motion
+from ...training.models.keypoints.motion import Keypoints
 
 LIBRARY = "libsonomime_cuda.so"
 SOURCES = Path(__file__).resolve().parents[2] / "runtime" / "csrc"
@@ -34,8 +34,8 @@ EIGHT = 8
 
 HOMES = {
     "warp_occlude": operators,
-    "sparse_motion": dense_motion,
-    "compose_motion": dense_motion,
+    "sparse_motion": keypoint_motion,
+    "compose_motion": keypoint_motion,
 }
 """The modules that have torch's version of the three operators."""
 

@@ -25,9 +25,8 @@ from ...runtime.session import Session
 from ...runtime.support.errors import BackendError
 from ...training.config import load_config
 from ...training.data.batch import PairBatch
-from ...training.models.base import Model
+from ...training.models.base import Model, ModuleChain, Precision, StageModule
 from ...training.models.families import family_of
-from ...training.models.stage_modules import ModuleChain, Precision, StageModule
 from ...training.torch_backend import TorchBackend
 from ..latency import measure_warm
 from ..measure import agrees, seconds_of, summarise

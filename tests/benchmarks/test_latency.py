@@ -16,7 +16,6 @@ from sonomime.benchmarks.measure import LEAST_FOR_P99, summarise, table
 from sonomime.cli import main
 from sonomime.runtime.animator import Animator
 from sonomime.runtime.bundle.bundle import Bundle
-from sonomime.runtime.media.pixels import Image, to_planes
 from sonomime.runtime.support.errors import BackendError, BundleError, ConfigError
 
 STAGES = ["keypoints", "transfer", "motion", "generator"]
@@ -132,18 +131,12 @@ def test_what_cannot_be_measured(tmp_path: Path) -> None:
 def test_torch_takes_turns_with_the_runtime(
     toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The toy itself stands in for the oracle."""
+    """The toy itself stands in for the checkpoint."""
     from sonomime.benchmarks import torch_bench
 
-    def set_source(image: Image, reference: Image) -> None:
-        animator.set_source(image)
-        animator.set_reference(reference)
-
-    animator, oracle = Animator.open(toy_bundle, threads=1), MagicMock(set_source=set_source)
-    oracle.animate = lambda frame: {"frame": to_planes(animator.animate(frame))}
+    session = Animator.open(toy_bundle, threads=1).session
     monkeypatch.setattr(torch_bench, "load_checkpoint", MagicMock())
-    monkeypatch.setattr(torch_bench, "family_of", MagicMock())
-    torch_bench.family_of.return_value.oracle.return_value = oracle
+    monkeypatch.setattr(torch_bench, "open_session", MagicMock(return_value=session))
     report = measure_latency(toy_bundle, **(QUICK | {"frames": 16}), torch=tmp_path / "model.pt")
     found = report["torch"]
     assert found["levels_apart"] == 0 and found["blocks"] == 8

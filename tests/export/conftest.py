@@ -13,8 +13,8 @@ from lively import lively_checkpoint, speckle
 from sonomime.export import bundle
 from sonomime.export.graphs import export_stage
 from sonomime.export.verify import Frames
+from sonomime.training.models.base import Precision, StageModule
 from sonomime.training.models.families import family_of
-from sonomime.training.models.stage_modules import Precision, StageModule
 
 
 class Graphs(dict[str, onnx.ModelProto]):

@@ -19,19 +19,17 @@ from sonomime.export import bundle
 from sonomime.export.card import Description, model_card
 from sonomime.export.graphs import export_stage
 from sonomime.export.verify import Frames
-from sonomime.runtime import Animator, Smoothing
+from sonomime.runtime import Animator
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.bundle.manifest import DataCredit
 from sonomime.runtime.compose import MOST_SIDE
 from sonomime.runtime.media.frames import png_bytes, read_image
-from sonomime.runtime.media.pixels import psnr, to_image
+from sonomime.runtime.media.pixels import psnr
 from sonomime.runtime.support.errors import ExportError, OutputError
 from sonomime.runtime.support.plain_file import sha256_file
-from sonomime.training.models.families import family_of
-from sonomime.training.models.keypoints.family import KeypointFamily
-from sonomime.training.models.keypoints.stages import CONTROLS
+from sonomime.training.models.base import ModuleChain, Precision, StageModule
+from sonomime.training.models.keypoints.family import CONTROLS, KeypointFamily
 from sonomime.training.models.matching.family import MatchingFamily
-from sonomime.training.models.stage_modules import ModuleChain, Precision, StageModule
 from sonomime.training.torch_backend import open_session
 
 Bundles = Callable[..., Path]
@@ -97,15 +95,14 @@ def test_an_animator_agrees_with_the_model(
     assert manifest.tensors()["source_feature"].dtype == ("float16" if half else "float32")
     assert manifest.tensors()["deformation"].dtype == "float32"
     assert manifest.tolerances.psnr_db == (45 if half else None)
-    model = lively_checkpoint(preset, sizes).model()
-    frames = [speckle(128, model.config.channels, seed) for seed in range(4)]
-    oracle = family_of(model.config).oracle(model)
-    oracle.set_source(frames[0], frames[1])
-    with Animator.open(folder, smooth=True, threads=1) as animator:
-        animator.set_source(frames[0])
+    checkpoint = lively_checkpoint(preset, sizes)
+    frames = [speckle(128, checkpoint.config.model.channels, seed) for seed in range(4)]
+    plain = Animator(open_session(checkpoint, plain=True), smooth=True)
+    with plain, Animator.open(folder, smooth=True, threads=1) as animator:
+        for each in (plain, animator):
+            each.set_source(frames[0])
         for i, frame in enumerate(frames[1:]):
-            found = animator.animate(frame, i / 30)
-            wanted = to_image(oracle.animate(frame, Smoothing()._asdict())["frame"])
+            found, wanted = (each.animate(frame, i / 30) for each in (animator, plain))
             if half:
                 assert psnr(found, wanted) > 45
             else:
@@ -155,8 +152,10 @@ def test_other_weights_or_an_ignored_control_leave_nothing(
 ) -> None:
     whole = KeypointFamily.chain
 
-    def chain(*given: Any) -> ModuleChain:
-        made = whole(*given)
+    def chain(*given: Any, plain: bool = False, **more: Any) -> ModuleChain:
+        made = whole(*given, plain=plain, **more)
+        if plain:  # what it is compared with
+            return made
         stages = {stage.name: stage for stage in made.stages}
         network = getattr(stages["motion"].module.model, spoilt, None)
         if network is None:

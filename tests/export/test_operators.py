@@ -18,8 +18,7 @@ from torch import Tensor
 from sonomime.export.bodies import BODIES, function_body
 from sonomime.training.models import operators
 from sonomime.training.models.geometry import make_grid
-from sonomime.training.models.keypoints.dense_motion import compose_motion, sparse_motion
-from sonomime.training.models.keypoints.keypoint_detector import Keypoints
+from sonomime.training.models.keypoints.motion import Keypoints, compose_motion, sparse_motion
 
 _TYPES = {torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16}
 SIZES = st.tuples(st.integers(2, 12), st.integers(2, 12))

@@ -10,12 +10,11 @@ import pytest
 from lively import SMALL, lively_checkpoint, speckle
 
 from sonomime.export import verify as module
-from sonomime.export.verify import Frames, expected_tensors, read_frames, verify
+from sonomime.export.verify import Frames, Tensors, expected_tensors, read_frames, verify
 from sonomime.runtime.media.frames import png_bytes
 from sonomime.runtime.support.errors import ExportError, InputError
-from sonomime.training.models.base import Tensors
-from sonomime.training.models.families import family_of
-from sonomime.training.models.stage_modules import Precision
+from sonomime.training.models.base import Precision
+from sonomime.training.torch_backend import open_session
 
 FRAMES = Frames(speckle(128), (speckle(128, seed=1), speckle(128, seed=2)))
 
@@ -27,9 +26,8 @@ def small(bundles: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def computed() -> list[Tensors]:
-    model = lively_checkpoint("ours-pt", SMALL).model()
-    family = family_of(model.config)
-    return expected_tensors(family.oracle(model), family.chain(model), FRAMES)
+    session = open_session(lively_checkpoint("ours-pt", SMALL), plain=True)
+    return expected_tensors(session, FRAMES)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A chain of torch modules as a backend: results are kept, and are what the stage declares.
 
-What it computes is compared with the models' own in models/matching/test_stages.py.
+What it computes is compared with the models' own in models/test_stages.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from arithmetic_chain import CHAIN, image
 from torch import Tensor, nn
 
 from sonomime.runtime.support.errors import BackendError
-from sonomime.training.models.stage_modules import ModuleChain, StageModule
+from sonomime.training.models.base import ModuleChain, StageModule
 from sonomime.training.torch_backend import TorchBackend
 
 

@@ -1,39 +1,36 @@
 """What a family of models offers, so that nothing outside asks which family it is.
 
-A family brings its networks, its objective, the stages that export writes, and its oracle: the
-model itself in plain torch, which export compares those stages with.
+A family brings its networks, its objective, and the stages that export writes: functions of a model
+and of tensors, which return what they make by its name on the wire (runtime/bundle/manifest.py).
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ...runtime.bundle import manifest as contract
-from ...runtime.media.pixels import to_planes
 from ...runtime.support.errors import ConfigError
 from ..config import Config, ModelConfig
 from ..data.batch import PairBatch
-from .stage_modules import (
-    MEANINGS,
-    Kind,
-    ModuleChain,
-    Named,
-    Precision,
-    StagePlan,
-    make_stages,
-    normalised,
-)
 
-Image = NDArray[np.uint8]
-Array = NDArray[Any]
-Tensors = dict[str, Array]
+Precision = Literal["fp32", "fp16"]
+Kind = tuple[torch.dtype, tuple[int, ...]]
+Named = dict[str, Tensor]
+
+MEANINGS = {
+    "source_image": "source image, grey levels or RGB, letterboxed",
+    "driving_frame": "driving frame, grey levels or RGB, letterboxed",
+    "frame": "synthesized frame, grey levels or RGB",
+    "state": "smoothing's state: seen, smoothed values, their speeds; zeros: fresh",
+    "next_state": "smoothing's state after this frame",
+}
 
 
 class Model(nn.Module):
@@ -80,8 +77,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class Columns:
+class Columns(NamedTuple):
     """Columns of the training picture, by title: images (B, C, h, w) or deformations (B, h, w, 2),
     and points (B, K, 2) to draw on some of them."""
 
@@ -89,15 +85,41 @@ class Columns:
     points: Named
 
 
+@dataclass(frozen=True)
+class StageModule(contract.Stage):
+    """A stage and the torch module that computes it; its forward takes the inputs in order."""
+
+    module: nn.Module
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleChain(contract.Chain):
+    """A chain whose stages are torch modules."""
+
+    stages: tuple[StageModule, ...]
+
+
+class StageFunction(nn.Module):
+    """The module of a stage, by a function of a model: it has the stage's name, its other arguments
+    are the inputs, the tensors that it returns are the outputs."""
+
+    def __init__(
+        self, role: contract.Role, model: nn.Module, function: Callable[..., Named]
+    ) -> None:
+        super().__init__()
+        self.role, self.model, self.function = role, model, function
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.function(self.model, *inputs).values())
+
+
 class Family:
     """One kind of model.
 
     Attributes:
-        model, objective, eager: its classes of `Model`, `Objective` and `Oracle`.
+        model, objective: its classes of `Model` and `Objective`.
         controls: what the caller of its stages may set.
-        plans: the stages of a copy of a model, rewritten where that pays; it is also given the
-            labels that the model learned from.
-        meanings: see `make_stages`.
+        meanings: by a tensor's name, or by the part of its name after the first `_`.
         layers: see the manifest.
         label_network: the network, and the section of `ModelConfig`, that only learns labels, and
             may start untrained when the others do not. "" if there is none.
@@ -106,9 +128,7 @@ class Family:
 
     model: Any
     objective: type[Objective]
-    eager: type[Oracle]
     controls: tuple[contract.ControlInput, ...]
-    plans: Callable[[Any, Sequence[str]], list[StagePlan]]
     meanings: Mapping[str, str]
     layers: contract.Layers | None = None
     label_network = ""
@@ -150,63 +170,74 @@ class Family:
         """Kinds of the inputs that no stage makes: `state`, and what other families lack."""
         raise NotImplementedError
 
+    def functions(self, model: Any, names: Sequence[str], plain: bool) -> list[StageFunction]:
+        """The stages' functions and copies of the model for them. Arguments as of `chain`."""
+        raise NotImplementedError
+
     def chain(
-        self, model: Any, precision: Precision = "fp32", names: Sequence[str] = ()
+        self,
+        model: Any,
+        precision: Precision = "fp32",
+        names: Sequence[str] = (),
+        plain: bool = False,
     ) -> ModuleChain:
-        """The stages; the model is not changed. `names`: the labels that it learned from."""
-        config = model.config
-        names = names[: self.labels(config)]
+        """The stages, frozen, in eval mode and in this precision; the model is not changed.
+
+        Args:
+            names: the labels that it learned from.
+            plain: without the rewrites that make it quicker, for what these are compared with.
+        """
+        config, names = model.config, names[: self.labels(model.config)]
         image = torch.uint8, (1, config.channels, config.image_size, config.image_size)
         images = (contract.SOURCE_IMAGE, contract.DRIVING_FRAME, contract.LANDMARK_IMAGE)
-        given = dict.fromkeys(images, image)
-        given |= {control.name: (torch.float32, (1,)) for control in self.controls}
+        kinds: dict[str, Kind] = dict.fromkeys(images, image) | self.given(config)
+        kinds |= {control.name: (torch.float32, (1,)) for control in self.controls}
         meanings = {**MEANINGS, **{c.name: c.meaning for c in self.controls}, **self.meanings}
-        plans = self.plans(model, names)
+
+        def wire(name: str) -> contract.Tensor:
+            dtype, shape = kinds[name]
+            who, _, what = name.partition("_")
+            words = meanings.get(name) or f"{who} {meanings[what]}"
+            return contract.Tensor(name, str(dtype).removeprefix("torch."), shape, words)  # type: ignore[arg-type]
+
+        stages = []
+        for stage in self.functions(model, names, plain):
+            stage.eval().requires_grad_(False)
+            if precision == "fp16":  # blurs and grids stay float32
+                for part in stage.modules():
+                    if isinstance(part, nn.Conv2d | nn.BatchNorm2d):
+                        part.half()
+            _, *inputs = inspect.signature(stage.function).parameters
+            with FakeTensorMode(allow_non_fake_inputs=True):  # kinds, without computing
+                zeros = (torch.zeros(kinds[name][1], dtype=kinds[name][0]) for name in inputs)
+                made = stage.function(stage.model, *zeros)
+            for name, result in made.items():
+                kinds[name] = result.dtype, tuple(result.shape)
+                if stage.role == "observe":  # a reference's are those of a driving frame
+                    kinds[name.replace(contract.DRIVING, contract.REFERENCE, 1)] = kinds[name]
+            tensors = (tuple(map(wire, names)) for names in (inputs, made))
+            stages.append(StageModule(stage.function.__name__, stage.role, *tensors, stage))
         return ModuleChain(
             image=contract.ImageFormat(config.image_size, 3 if config.channels == 3 else 1),
             geometry=config.geometry,
             control=self.control(config, names),
             controls=self.controls,
-            stages=make_stages(plans, given | self.given(config), meanings, precision),
+            stages=tuple(stages),
             recurrent=(contract.Recurrent("next_state", "state"),),
             layers=self.layers,
         )
 
-    def oracle(self, model: Any) -> Oracle:
-        """The reference that export compares the stages with."""
-        return self.eager(self, model)
+
+def named(who: str, tensors: Any) -> Named:
+    """The parts of a NamedTuple of tensors by their names on the wire."""
+    return {f"{who}_{name}": tensor for name, tensor in tensors._asdict().items()}
 
 
-class Oracle:
-    """The model itself in eager torch and float32: no stages, no rewrites. A family says what it
-    sees of source and reference, and how it makes a frame."""
+def normalised(image: Tensor) -> Tensor:
+    """uint8 (1, C, S, S) -> float32 in [0, 1]."""
+    return image.float() / 255
 
-    def __init__(self, family: Family, model: Any) -> None:
-        self.model = model.eval()
-        self.controls = {control.name: control.default for control in family.controls}
-        self.fresh = torch.zeros(family.given(model.config)["state"][1])
 
-    def look(self, source: Tensor, reference: Tensor) -> Named:
-        """Tensors that stay the same for all frames; images (1, C, S, S) in [0, 1]."""
-        raise NotImplementedError
-
-    def frame(self, driving: Tensor, given: Sequence[Tensor], state: Tensor) -> Named:
-        """The tensors of one frame, with `frame` and `next_state`; `given` are the controls."""
-        raise NotImplementedError
-
-    @torch.no_grad()
-    def set_source(self, image: Image, reference: Image) -> None:
-        """Take source and reference, uint8 (S, S) or (S, S, 3), and reset the smoothing."""
-        source, first = (torch.from_numpy(to_planes(each)) for each in (image, reference))
-        self._still = {"source_image": source, **self.look(normalised(source), normalised(first))}
-        self._state = self.fresh
-
-    @torch.no_grad()
-    def animate(self, frame: Image, controls: Mapping[str, float] | None = None) -> Tensors:
-        """Every tensor on the wire for one frame, by name; controls not given have defaults."""
-        driving, values = torch.from_numpy(to_planes(frame)), self.controls | dict(controls or {})
-        given = {name: torch.tensor([value], dtype=torch.float32) for name, value in values.items()}
-        made = self.frame(normalised(driving), list(given.values()), self._state)
-        tensors = {**self._still, **given, "driving_frame": driving, "state": self._state, **made}
-        self._state = made["next_state"]
-        return {name: tensor.numpy() for name, tensor in tensors.items()}
+def as_frame(image: Tensor) -> Tensor:
+    """float (1, C, S, S) -> uint8, rounded to even and clamped."""
+    return (image.float() * 255).round().clamp(0, 255).to(torch.uint8)

@@ -36,12 +36,9 @@ class Fire(nn.Module):
 def vgg19_layers() -> list[nn.Module]:
     """Layers up to relu5_1, numbered as torchvision numbers them."""
     layers: list[nn.Module] = []
-    channels = 3
+    channels, pool = 3, [nn.MaxPool2d(2)]
     for width in VGG19:
-        if width:
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-        else:
-            layers.append(nn.MaxPool2d(2))
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()] if width else pool
         channels = width or channels
     return layers
 

@@ -18,8 +18,8 @@ from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.media.pixels import levels_apart
 from sonomime.training.models import operators
 from sonomime.training.models.geometry import make_grid
-from sonomime.training.models.keypoints import dense_motion
-from sonomime.training.models.keypoints.keypoint_detector import Keypoints
+from sonomime.training.models.keypoints import motion as keypoint_motion
+from sonomime.training.models.keypoints.motion import Keypoints
 
 on_both_geometries = pytest.mark.parametrize("geometry", ["half_pixel", "fomm"])
 on_both_motions = pytest.mark.parametrize("motion", ["sparse_motion", "compose_motion"])
@@ -62,7 +62,7 @@ def move(
 ) -> Tensor:  # fmt: skip
     """Compare the operator of that name, and return torch's answer."""
     given: Any = (x, s, d, *((0.01,) if motion == "sparse_motion" else ()), geometry)
-    wanted: Tensor = getattr(dense_motion, motion)(*given)
+    wanted: Tensor = getattr(keypoint_motion, motion)(*given)
     same(getattr(kernels, motion)(*given), wanted, limit)
     return wanted
 

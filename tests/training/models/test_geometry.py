@@ -16,10 +16,7 @@ from sonomime.training.models.geometry import (
     AntiAlias,
     gaussian_heatmap,
     in_float32,
-    inverse_2x2,
     make_grid,
-    resize_deformation,
-    sample,
     warp,
 )
 
@@ -47,19 +44,10 @@ def test_points_and_pixels_are_inverses(
     assert np.array_equal(tensors.numpy(), points)
 
 
-def test_what_minus_and_plus_one_mean() -> None:
-    grid = make_grid(3, 58, "fomm")
-    assert torch.allclose(grid[0, :, 0], torch.linspace(-1, 1, 58), atol=1e-6)
-    assert torch.allclose(grid[:, 0, 1], torch.linspace(-1, 1, 3))
-    grid = make_grid(6, 10, "half_pixel")
-    assert grid.dtype == torch.float32
-    assert torch.allclose(grid[2, 7], torch.tensor([15 / 10 - 1, 5 / 6 - 1]))
-
-
 # -- warping --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(64, 64), (256, 256), (64, 128)], ids=str)
+@pytest.mark.parametrize("size", [(256, 256), (64, 128)], ids=str)
 @pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-8, 5), (40, 40)], ids=str)
 def test_whole_pixel_translation_is_exact_to_the_border(
     size: tuple[int, int], shift: tuple[int, int]
@@ -72,26 +60,7 @@ def test_whole_pixel_translation_is_exact_to_the_border(
     assert half.dtype == torch.float16 and torch.equal(half, shifted(image.half(), *shift))
 
 
-def test_fomm_resizes_the_coordinates_themselves() -> None:
-    field = make_grid(16, 16, "fomm")[None] + 0.1 * noise(1, 16, 16, 2)
-    expected = F.interpolate(field.permute(0, 3, 1, 2), size=(32, 32), mode="bilinear")
-    ours = resize_deformation(field, 32, 32, "fomm")
-    assert torch.equal(ours, expected.permute(0, 2, 3, 1))
-    image = noise(1, 1, 32, 32)
-    assert torch.equal(warp(image, field, "fomm"), sample(image, ours))
-
-
 # -- jacobians, heatmaps, anti-aliasing -----------------------------------------------------------
-
-
-@pytest.mark.parametrize(("entry", "det"), [(0.5, 0.5), (1e-5, 1e-3), (-1e-5, -1e-3), (0.0, 1e-3)])
-def test_small_determinants_are_held_with_their_sign(entry: float, det: float) -> None:
-    matrix = torch.tensor([[1.0, 2.0], [0.5, 1.0 + entry]], requires_grad=True)
-    inverse = inverse_2x2(matrix)
-    expected = torch.tensor([[1 + entry, -2.0], [-0.5, 1.0]]) / det
-    assert torch.allclose(inverse, expected)
-    inverse.sum().backward()
-    assert matrix.grad is not None and matrix.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
@@ -104,16 +73,6 @@ def test_downsampling_keeps_a_blobs_centre_and_a_flat_image(factor: int) -> None
     assert (centre - point).abs().max() * side / 2 < 0.02  # pixels of the small image
     inside = down(torch.full((1, 1, 128, 128), 0.7))[..., 3:-3, 3:-3]
     assert (inside - 0.7).abs().max() < 1e-5
-
-
-def test_fomm_blurs_with_an_odd_kernel_and_strides_from_pixel_zero() -> None:
-    taps = np.exp(-((np.arange(13) - 6.0) ** 2) / (2 * 1.5**2))
-    down = AntiAlias(3, 4, "fomm")
-    expected = torch.from_numpy(np.outer(taps, taps) / taps.sum() ** 2).float()
-    assert torch.allclose(down.weight, expected.expand(3, 1, 13, 13), atol=1e-7)
-    image = torch.zeros(1, 3, 64, 64)
-    image[..., 20, 36] = 1
-    assert divmod(int(down(image)[0, 0].argmax()), 16) == (5, 9)
 
 
 def test_autocast_is_kept_away() -> None:

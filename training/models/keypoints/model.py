@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from ...config import GeneratorConfig, ModelConfig
 from .. import operators
 from ..base import Model
-from ..blocks import Down, Residual, Same, Up
 from ..geometry import AntiAlias
-from .dense_motion import DenseMotion, Motion
-from .keypoint_detector import KeypointDetector, Keypoints
+from .motion import DenseMotion, Down, KeypointDetector, Keypoints, Motion, Residual, Same, Up
 
 
 class Prediction(NamedTuple):

@@ -17,12 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..blocks import Residual, Same
 from ..geometry import make_grid
 from ..operators import standard_node
-from .dense_motion import DenseMotion
-from .keypoint_detector import KeypointDetector, Keypoints
 from .model import AnimationModel, Decoder
+from .motion import DenseMotion, KeypointDetector, Keypoints, Residual, Same
 
 # Phases hold 16/9 of a kernel's weights, which costs more than it saves where a layer has few
 # pixels. Pixels a side of the layer's input.
@@ -49,9 +47,13 @@ def rewritten(model: AnimationModel) -> AnimationModel:
         for i, up in enumerate(ups):
             if small >> (len(ups) - i) >= SMALLEST_SIDE:
                 ups[i] = PhaseConv(up.conv, 2, relu=True)
-    for name, decoder in fast.generator.named_children():
-        if isinstance(decoder, Decoder):
-            setattr(fast.generator, name, split_decoder(decoder))
+    for name, part in fast.generator.named_children():
+        if not isinstance(part, Decoder) or model.config.generator.upsample != "nearest":
+            continue
+        if part.skip:
+            setattr(fast.generator, name, PhaseDecoder(part))
+        else:
+            part.ups = nn.ModuleList(PhaseConv(up.conv, 2, relu=True) for up in part.ups)
     return fast
 
 
@@ -62,10 +64,8 @@ def make_conv(
     out, inputs, *kernel = weight.shape
     around = like.padding if padding is None else padding
     conv = nn.Conv2d(inputs, out, tuple(kernel), padding=around, bias=bias is not None)
-    conv.to(like.weight)
-    conv.weight.data.copy_(weight)
-    if bias is not None:
-        conv.bias.data.copy_(bias)  # type: ignore[union-attr]
+    given = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+    conv.to(like.weight).load_state_dict(given)
     return conv.requires_grad_(False)
 
 
@@ -123,7 +123,7 @@ class WideMotion(DenseMotion):
 
 
 def fold_batchnorm(block: nn.Module) -> None:
-    """Fold the BatchNorms of a module's blocks (blocks.py) into convolutions, in place."""
+    """Fold the BatchNorms of a module's blocks (motion.py) into convolutions, in place."""
     for module in block.modules():
         if isinstance(module, Same):
             module.conv = _folded(module.conv, module.norm)
@@ -208,16 +208,6 @@ class PhaseConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         made = [F.relu(conv(x)) if self.relu else conv(x) for conv in self.convs]
         return depth_to_space(torch.cat([made[i] for i in self.order], dim=1), self.factor)
-
-
-def split_decoder(decoder: Decoder) -> nn.Module:
-    """The decoder with its up blocks split, where they are nearest."""
-    if any(up.mode != "nearest" for up in decoder.ups):
-        return decoder
-    if decoder.skip:
-        return PhaseDecoder(decoder)
-    decoder.ups = nn.ModuleList(PhaseConv(up.conv, 2, relu=True) for up in decoder.ups)
-    return decoder
 
 
 class PhaseDecoder(nn.Module):

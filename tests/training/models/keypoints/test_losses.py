@@ -10,14 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sonomime.training.config import DiscriminatorConfig
-from sonomime.training.data.batch import PairBatch
 from sonomime.training.models import image_losses
-from sonomime.training.models.discriminator import Discriminator, Judgement
 from sonomime.training.models.geometry import gaussian_heatmap, make_grid
-from sonomime.training.models.keypoints import losses
-from sonomime.training.models.keypoints.keypoint_detector import Keypoints
-from sonomime.training.models.keypoints.losses import ThinPlateSpline, random_thin_plate_spline
-from sonomime.training.models.keypoints.objective import KeypointObjective
+from sonomime.training.models.image_losses import Discriminator, Judgement
+from sonomime.training.models.keypoints import objective as losses
+from sonomime.training.models.keypoints.motion import Keypoints
+from sonomime.training.models.keypoints.objective import (
+    KeypointObjective,
+    ThinPlateSpline,
+    random_thin_plate_spline,
+)
+
+from ...small_runs import pairs_of
 
 
 def array(x: Tensor) -> NDArray[np.float64]:
@@ -107,16 +111,14 @@ SEEN = torch.tensor([[True, False], [True, True], [False, False]])
 
 def heat(point: NDArray[np.float64]) -> NDArray[np.float64]:
     line = (2 * np.arange(32) + 1) / 32 - 1
-    x, y = np.meshgrid(line, line)
-    return np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / (2 * 0.1))
+    return np.exp(-np.add.outer((line - point[1]) ** 2, (line - point[0]) ** 2) / (2 * 0.1))
 
 
-@pytest.mark.parametrize("unlabelled", [float("nan"), float("inf"), 7.0])
-def test_supervision_is_the_mean_over_labelled_points(unlabelled: float) -> None:
+def test_supervision_is_the_mean_over_labelled_points() -> None:
     predicted, labelled = (noise(3, 2, 2) - 0.5).requires_grad_(), noise(3, 2, 2, seed=1) - 0.5
     pairs = zip(array(predicted)[SEEN.numpy()], array(labelled)[SEEN.numpy()], strict=True)
     wanted = np.mean([((heat(p) - heat(q)) ** 2).mean() for p, q in pairs])
-    marked = torch.where(SEEN[..., None], labelled, torch.tensor(unlabelled))
+    marked = torch.where(SEEN[..., None], labelled, float("nan"))
     found = losses.keypoint_supervision(predicted, marked, SEEN, 32, 0.1, "half_pixel")
     assert near(found, float(wanted))
     nothing = losses.keypoint_supervision(predicted, marked, SEEN & False, 32, 0.1, "half_pixel")
@@ -151,24 +153,18 @@ def test_sharpness_sees_blur_not_brightness_and_a_grid_does_not_pay_for_speckle(
 # -- adversarial, and all of them ------------------------------------------------------------------
 
 
-def judgement(seed: int) -> Judgement:
-    parts = [noise(2, 1, 5, 5, seed=seed) * 2 - 0.5]
-    parts += [noise(2, 3, s, s, seed=seed + s) for s in (8, 4)]
-    score, *features = (part.requires_grad_() for part in parts)
-    return Judgement(score, tuple(features))
-
-
 def test_adversarial_losses_are_their_formulas() -> None:
-    real, fake = judgement(1), judgement(2)
-    x, y = array(real.score), array(fake.score)
+    scores, one, two = (noise(2, 2, *shape).requires_grad_() for shape in ((5,), (8, 8), (4,)))
+    real, fake = (Judgement(scores[i], (one[i], two[i])) for i in range(2))
+    x, y = array(scores)
     assert near(image_losses.lsgan_generator(fake), ((y - 1) ** 2).mean())
     assert near(image_losses.lsgan_discriminator(real, fake), ((x - 1) ** 2).mean() + (y**2).mean())
-    pairs = list(zip(fake.features, real.features, strict=True))
     loss = image_losses.feature_matching(fake, real)
-    assert near(loss, float(sum(np.abs(array(f) - array(r)).mean() for f, r in pairs)))
+    assert near(loss, sum(np.abs(b - a).mean() for a, b in map(array, (one, two))))
     loss.backward()
-    assert all(f.grad is not None and f.grad.abs().sum() > 0 for f in fake.features)
-    assert all(r.grad is None for r in real.features)  # the real side is detached
+    for features in (one, two):  # the real side is detached
+        assert features.grad is not None
+        assert features.grad[1].abs().sum() > 0 and features.grad[0].abs().sum() == 0
 
 
 @pytest.mark.parametrize("preset", ["fomm", "ours-ptg"])
@@ -176,9 +172,7 @@ def test_an_objective_weighs_its_losses_and_gradients_reach_every_parameter(pres
     config = small_config(preset, "loss.reconstruction=3")
     model, labels = lively_model(config).requires_grad_(True), config.model.keypoints.supervised
     source, driving = noise(2, 2, 1, 128, 128)
-    points, seen = noise(2, labels, 2) - 0.5, torch.ones(2, labels, dtype=torch.bool)
-    no = torch.zeros(2, dtype=torch.bool)
-    batch = PairBatch(source, driving, points, points, seen, seen, None, None, None, no, seen, seen)
+    batch = pairs_of(source, driving, labels, seen=True)
     judge = Discriminator(DiscriminatorConfig(width=2, max_features=8), 1).requires_grad_(False)
     objective = KeypointObjective(config)
     result = objective(model, batch, 0, judge)

@@ -1,26 +1,29 @@
-"""Sizes as in METHOD; detector, dense motion, generators and discriminator do what they say."""
+"""Sizes as in METHOD; networks, motion transfer and One-Euro smoothing do what they say."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lively import SMALL, lively_checkpoint, noise
-from torch import nn
+from torch import Tensor, nn
 
-from sonomime.training.config import DiscriminatorConfig, KeypointConfig, MotionConfig, load_config
-from sonomime.training.models.discriminator import Discriminator
-from sonomime.training.models.geometry import gaussian_heatmap, make_grid
-from sonomime.training.models.keypoints.dense_motion import (
-    DenseMotion,
-    Motion,
-    compose_motion,
-    local_motions,
-    sparse_motion,
-)
-from sonomime.training.models.keypoints.keypoint_detector import KeypointDetector, Keypoints
+from sonomime.training.config import DiscriminatorConfig, KeypointConfig, load_config
+from sonomime.training.models.geometry import make_grid
+from sonomime.training.models.image_losses import Discriminator
+from sonomime.training.models.keypoints.family import transfer
 from sonomime.training.models.keypoints.model import AnimationModel
+from sonomime.training.models.keypoints.motion import (
+    KeypointDetector,
+    Keypoints,
+    Motion,
+    local_motions,
+)
+from sonomime.training.models.one_euro import one_euro
 
 
 def keypoints(batch: int, count: int, seed: int) -> Keypoints:
@@ -36,7 +39,6 @@ def parameters(*modules: nn.Module) -> int:
     ("preset", "override", "detector", "generator"),
     [
         ("fomm", "model.channels=3", 14_215_368, 45_575_391),
-        ("ours-ptg", "model.channels=1", 14_225_496, 46_797_436),
         ("ours-ptg", "model.generator.bottleneck=split", 14_225_496, 53_884_540),
     ],
 )
@@ -75,52 +77,21 @@ def test_a_blob_in_the_heatmap_is_found_where_it_is_also_in_autocast(
 # -- dense motion ----------------------------------------------------------------------------------
 
 
-def test_local_motions_are_their_formula_also_in_autocast_and_masks_weigh_them() -> None:
-    source, driving = keypoints(2, 3, 1), keypoints(2, 3, 2)
-    grid = make_grid(6, 6, "half_pixel")
+def test_local_motions_keep_their_numbers_in_autocast() -> None:
+    """Their formulas are those of the kernels and of the graphs' functions, which have tests."""
+    grid, points = make_grid(6, 6, "half_pixel"), (keypoints(2, 3, 1), keypoints(2, 3, 2))
     with torch.autocast("cpu", torch.bfloat16):
-        motions = local_motions(source, driving, grid)
-    assert torch.equal(motions[:, 0], grid.expand(2, 6, 6, 2))
-    for b, k in np.ndindex(2, 3):
-        affine = source.jacobian[b, k].numpy() @ np.linalg.inv(driving.jacobian[b, k].numpy())
-        moved = (grid - driving.value[b, k]).numpy() @ affine.T + source.value[b, k].numpy()
-        assert np.abs(motions[b, k + 1].numpy() - moved).max() < 1e-4
-    logits = torch.full((2, 4, 6, 6), -100.0)
-    logits[:, 1] = 100
-    for given, wanted in ((logits, motions[:, 1]), (0 * logits, motions.mean(1))):
-        found = compose_motion(given, source, driving, "half_pixel")
-        assert torch.allclose(found, wanted, atol=1e-5)
-
-
-def test_sparse_motion_holds_heatmaps_and_warped_sources() -> None:
-    small, grid = noise(1, 1, 16, 16), make_grid(16, 16, "half_pixel")
-    at = torch.tensor([[[0.2, 0.1], [-0.4, 0.3]]])
-    turn = torch.eye(2).expand(1, 2, 2, 2)
-    driving = Keypoints(at, turn)
-    source = Keypoints(at + torch.tensor([-2 * 2 / 16, 1 * 2 / 16]), turn)
-    slots = sparse_motion(small, source, driving, 0.01, "half_pixel").view(1, 3, 2, 16, 16)
-    assert slots[0, 0, 0].abs().max() == 0 and torch.equal(slots[0, 0, 1], small[0, 0])
-    heat = [gaussian_heatmap(points.value, grid, 0.01) for points in (driving, source)]
-    assert torch.allclose(slots[:, 1:, 0], heat[0] - heat[1], atol=1e-6)
-    for k in (1, 2):  # read 2 pixels to the left and 1 below: zero where that is outside
-        assert torch.allclose(slots[0, k, 1, :-1, 2:], small[0, 0, 1:, :-2], atol=1e-6)
-        assert slots[0, k, 1, -1].abs().max() == 0 and slots[0, k, 1, :, :2].abs().max() == 0
-    settings = MotionConfig(width=4, max_features=8, depth=2, head_kernel=3)
-    network = DenseMotion(settings, 2, 1, "half_pixel").eval()
-    still = network(small, source, source).deformation
-    assert torch.allclose(still, grid[None], atol=1e-5), "keypoints that do not move"
+        motions = local_motions(*points, grid)
+    assert torch.equal(motions, local_motions(*points, grid))
 
 
 # -- generators and discriminator ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fusion", ["pixel", "logit"])
-@pytest.mark.parametrize("preset", ["ours-pt", "fomm"])
 @torch.no_grad()
-def test_prediction_is_content_and_texture_and_hides_what_is_occluded(
-    preset: str, fusion: str
-) -> None:
-    model = lively_checkpoint(preset, (*SMALL, f"model.generator.fusion={fusion}")).model()
+def test_prediction_is_content_and_texture_and_hides_what_is_occluded(fusion: str) -> None:
+    model = lively_checkpoint("ours-pt", (*SMALL, f"model.generator.fusion={fusion}")).model()
     feature = model.generator.encode(noise(2, 1, 128, 128))
     still = make_grid(32, 32, "half_pixel").expand(2, -1, -1, -1)
     shown, hidden = (
@@ -129,10 +100,8 @@ def test_prediction_is_content_and_texture_and_hides_what_is_occluded(
     )
     image, content, texture = shown
     assert torch.allclose(image, content + texture, atol=1e-6)
-    assert content.min() > 0 and content.max() < 1
-    assert (texture.std() > 0) == (preset == "ours-pt")
-    if fusion == "logit":
-        assert image.min() > 0 and image.max() < 1
+    assert content.min() > 0 and content.max() < 1 and texture.std() > 0
+    assert fusion == "pixel" or (image.min() > 0 and image.max() < 1)
     assert torch.equal(hidden.image[0], hidden.image[1])
     assert not torch.equal(shown.image[0], shown.image[1])
 
@@ -145,9 +114,105 @@ def test_discriminator_has_unit_spectral_norm_and_judges_patches() -> None:
     for conv in (*network.convs, network.final):
         norm = torch.linalg.matrix_norm(conv.weight.flatten(1), 2)
         assert norm.item() == pytest.approx(1, abs=0.02)
-    x, first = noise(1, 1, 256, 256), network.eval().convs[0]
-    score, features = network(x)
-    y = F.avg_pool2d(F.leaky_relu(F.conv2d(x, first.weight, first.bias), 0.2), 2)
-    assert torch.allclose(features[0], y, atol=1e-6)
+    score, features = network(noise(1, 1, 256, 256))
     assert score.shape == (1, 1, 26, 26)
     assert [x.shape[-1] for x in features] == [126, 61, 29, 26]
+
+
+K = 3
+FRESH = torch.zeros(1, 1 + 2 * 6 * K)
+
+
+def points(seed: int) -> Keypoints:
+    jacobian = torch.eye(2) + 0.6 * (noise(1, K, 2, 2, seed=seed) - 0.5)
+    return Keypoints(noise(1, K, 2, seed=seed + 50) * 2 - 1, jacobian)
+
+
+def number(value: float) -> Tensor:
+    return torch.tensor([value])
+
+
+def moved(
+    *points: Keypoints, controls: tuple[float, ...], state: Tensor = FRESH
+) -> tuple[Keypoints, Tensor]:
+    """Where the points of source, reference and driving frame lead to, and the next state."""
+    given = (tensor for each in points for tensor in each)
+    *target, state = transfer(torch.nn.Identity(), *given, *map(number, controls), state).values()
+    return Keypoints(*target), state
+
+
+def test_absolute_and_relative_motion() -> None:
+    source, reference, driving = points(0), points(1), points(2)
+    found, _ = moved(source, reference, driving, controls=(0, 1.7, 0, 0, 0.1))
+    assert all(map(torch.equal, found, driving))
+    for scale in (1.0, 0.5):
+        found, _ = moved(source, reference, driving, controls=(1, scale, 0, 0, 0.1))
+        value = source.value + scale * (driving.value - reference.value)
+        jacobian = driving.jacobian @ torch.linalg.inv(reference.jacobian) @ source.jacobian
+        torch.testing.assert_close(found.value, value, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found.jacobian, jacobian, rtol=1e-5, atol=1e-5)
+
+
+def scalar_one_euro(xs: list[float], dts: list[float], min_cutoff: float, beta: float) -> list:
+    """Written from the paper, one number at a time."""
+
+    def alpha(cutoff: float, dt: float) -> float:
+        return 1 / (1 + 1 / (2 * math.pi * cutoff) / dt)
+
+    results = [xs[0]]
+    speed = 0.0
+    for x, dt in zip(xs[1:], dts[1:], strict=True):
+        last = results[-1]
+        a = alpha(1.0, dt)
+        speed = a * (x - last) / dt + (1 - a) * speed
+        a = alpha(min_cutoff + beta * abs(speed), dt)
+        results.append(a * x + (1 - a) * last)
+    return results
+
+
+@settings(max_examples=30)
+@given(
+    steps=st.lists(st.tuples(st.floats(-1, 1), st.floats(0.005, 0.5)), min_size=1, max_size=12),
+    min_cutoff=st.floats(0.1, 10),
+    beta=st.floats(0, 20),
+)
+def test_smoothing_is_the_papers(
+    steps: list[tuple[float, float]], min_cutoff: float, beta: float
+) -> None:
+    state, found = torch.zeros(1, 5), []
+    for x, dt in steps:
+        now = torch.tensor([[x, -x]])
+        (smooth,), state = one_euro([now], state, number(min_cutoff), number(beta), number(dt))
+        assert smooth[0, 0] == -smooth[0, 1]
+        found.append(float(smooth[0, 0]))
+    xs, dts = map(list, zip(*steps, strict=True))
+    np.testing.assert_allclose(found, scalar_one_euro(xs, dts, min_cutoff, beta), atol=2e-4)
+
+
+@pytest.mark.parametrize("dt", [0.1, 0.0, -1.0, 1e-9])
+@pytest.mark.parametrize("min_cutoff", [0.0, -1.0, 1.0])
+def test_no_smoothing_and_impossible_steps(min_cutoff: float, dt: float) -> None:
+    state = torch.zeros(1, 5)
+    for value in (0.1, 0.9, -0.4):
+        x = torch.full((1, 2), value)
+        (smooth,), state = one_euro([x], state, number(min_cutoff), number(10.0), number(dt))
+        assert torch.isfinite(smooth).all() and torch.isfinite(state).all()
+        assert min_cutoff > 0 or torch.equal(smooth, x)
+    # Switched on in the middle, it goes on from where the points are.
+    (smooth,), _ = one_euro([smooth], state, number(1.0), number(0.0), number(0.1))
+    torch.testing.assert_close(smooth, state[:, 1:3])
+
+
+def test_smoothing_follows_the_driver_not_the_target() -> None:
+    """So that a new source or scale does not make the picture glide."""
+    source, other, reference, controls = points(0), points(5), points(1), (1, 1, 1.5, 10, 1 / 30)
+    _, state = moved(source, reference, reference, controls=controls)
+    assert state[0, 0] == 1
+    found, _ = moved(other, reference, reference, controls=controls, state=state)
+    torch.testing.assert_close(found.value, other.value, rtol=0, atol=1e-6)
+    # It has not yet followed the driver where this is now.
+    late, _ = moved(other, reference, points(2), controls=controls, state=state)
+    flat = torch.cat([part.reshape(1, -1) for part in points(2)], dim=1)
+    (calm,), _ = one_euro([flat], state, *map(number, controls[2:]))
+    value = calm[:, : 2 * K].view(1, K, 2)
+    torch.testing.assert_close(late.value, other.value + value - reference.value)

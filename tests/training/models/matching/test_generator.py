@@ -16,7 +16,7 @@ from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.media.pixels import psnr, to_image, to_planes
 from sonomime.training.config import CorrectorConfig
 from sonomime.training.models.geometry import make_grid, mirrored, sample_within
-from sonomime.training.models.matching.generator import (
+from sonomime.training.models.matching.model import (
     CorrectingGenerator,
     FrameLayers,
     corrected,

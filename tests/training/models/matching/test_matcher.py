@@ -1,4 +1,4 @@
-"""The matcher: what it compares, what it gives untrained, and that it learns."""
+"""Matcher and landmark detector: what they compare, give untrained, and learn from few labels."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lively import noise
 from torch import Tensor
 
-from sonomime.training.config import MatcherConfig
+from sonomime.runtime.support.errors import ConfigError
+from sonomime.training.config import Config, LandmarkConfig, MatcherConfig
 from sonomime.training.models.geometry import make_grid
-from sonomime.training.models.matching import losses
+from sonomime.training.models.matching import objective as losses
+from sonomime.training.models.matching.family import MatchingFamily
+from sonomime.training.models.matching.landmarks import LandmarkDetector, Landmarks
 from sonomime.training.models.matching.matcher import (
     LocalCorrelation,
     Match,
@@ -20,10 +24,11 @@ from sonomime.training.models.matching.matcher import (
     moved,
 )
 
+from ... import small_runs
+
 
 def speckles(count: int) -> Tensor:
-    noise = np.random.default_rng(0).random((count, 64, 64), np.float32)
-    soft = np.stack([cv2.GaussianBlur(each, (0, 0), 2.0) for each in noise])
+    soft = np.stack([cv2.GaussianBlur(each, (0, 0), 2.0) for each in noise(count, 64, 64).numpy()])
     return torch.from_numpy((soft - soft.min()) / (soft.max() - soft.min()))[:, None]
 
 
@@ -131,3 +136,97 @@ def test_far_cells_have_no_share_and_no_denormals(monkeypatch: pytest.MonkeyPatc
     seen = F.normalize(torch.randn(1, 16, 32, 32), dim=1)
     Matcher(MatcherConfig(fine=8, coarse=16), 1, 256).search(seen, seen)
     assert shares[0].min() >= torch.finfo(torch.float32).tiny
+
+
+SIZE = 64
+NAMES = ("apex", "neck")
+FAMILY = MatchingFamily()
+
+
+def config(count: int, weight: float = 1.0) -> Config:
+    return small_runs.config(
+        f"model.landmarks.count={count}", f"loss.landmarks={weight}", preset="lite"
+    )
+
+
+def pictures(step: int, batch: int = 8) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Bright discs are the first landmark; every other picture has dark rings instead, which are
+    none. The second landmark is on some discs' upper left, and is not always labelled."""
+    random = torch.Generator().manual_seed(step)
+    at = torch.rand(batch, 2, generator=random) - 0.5
+    distance = (make_grid(SIZE, SIZE, "half_pixel") - at[:, None, None]).norm(dim=-1)
+    disc = (distance < 0.2).float()
+    ring = -((distance > 0.2) & (distance < 0.35)).float()
+    shows = torch.arange(batch) % 2 == 0
+    image = 0.5 + 0.4 * torch.where(shows[:, None, None], disc, ring)
+    image = image + 0.1 * torch.randn(image.shape, generator=random)
+    points = torch.stack([at, at - 0.2], dim=1) * shows[:, None, None]
+    visible = torch.stack([shows, shows & (torch.arange(batch) % 4 == 0)], dim=1)
+    absent = (~shows)[:, None].expand(-1, 2)
+    return image.clamp(0, 1)[:, None], points, visible, absent
+
+
+def test_it_learns_places_and_presence() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    detector = LandmarkDetector(LandmarkConfig(2, width=8), 1, SIZE)
+    optimizer = torch.optim.Adam(detector.parameters(), 3e-3)
+    for step in range(100):
+        image, *labels = pictures(step)
+        loss = torch.stack(losses.landmarks(detector(image), *labels)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    image, points, _, absent = pictures(10_000, batch=32)
+    with torch.no_grad():
+        seen = detector(image)
+    error = (seen.points - points).norm(dim=-1) * SIZE / 2
+    shows = ~absent[:, 0]
+    assert error[shows].median() < 1.5
+    assert ((seen.present > 0) == shows[:, None]).float().mean() > 0.9
+    # Presence does not push places.
+    detector.zero_grad()
+    detector(image[:1]).present.sum().backward()
+    assert detector.heatmap.weight.grad is None and detector.here.weight.grad is not None
+
+
+def test_what_is_not_known_teaches_nothing() -> None:
+    given = [torch.randn(2, 2, *shape).requires_grad_() for shape in ((2,), (), (16, 16))]
+    visible = torch.tensor([[True, False], [False, False]])
+    absent = torch.tensor([[False, False], [False, True]])
+    found = Landmarks(*given)
+    sum(losses.landmarks(found, torch.zeros(2, 2, 2), visible, absent)).backward()
+    for tensor, known in ((given[0], visible), (given[2], visible), (given[1], visible | absent)):
+        assert tensor.grad is not None
+        moved = tensor.grad.reshape(2, 2, -1).abs().sum(-1)
+        assert ((moved > 0) == known).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "weight", "labels"), [(2, 1.0, 2), (0, 1.0, 2), (2, 0.0, 2), (2, 1.0, 0)], ids=str
+)
+def test_the_objective_teaches_the_detector_beside_the_rest(
+    count: int, weight: float, labels: int
+) -> None:
+    pairs = small_runs.pairs_of(*noise(2, 2, 1, SIZE, SIZE), labels, seen=True)
+    settings = config(count, weight)
+    model = FAMILY.model(settings.model)
+    found = FAMILY.objective(settings)(model, pairs, 0, None).losses
+    own = {"landmarks", "presence"} if count and weight and labels else set()
+    assert found.keys() & {"landmarks", "presence"} == own
+    if own:
+        torch.stack([found[name] for name in own]).sum().backward()
+        touched = {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None}
+        assert touched == {"landmarks"}
+
+
+def test_the_labels_decide_how_many_are_found() -> None:
+    decided = FAMILY.with_labels(config(0), NAMES)
+    assert FAMILY.labels(decided.model) == 2
+    assert FAMILY.with_labels(decided, NAMES) == decided
+    assert FAMILY.with_labels(config(0), ()) == config(0)
+    assert FAMILY.with_labels(config(0, 0.0), NAMES) == config(0, 0.0)
+    for model, names in ((decided.model, NAMES), (decided.model, ()), (config(0).model, NAMES)):
+        FAMILY.check_labels(model, names)
+    with pytest.raises(ConfigError):
+        FAMILY.check_labels(decided.model, (*NAMES, "third"))
