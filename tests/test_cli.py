@@ -46,13 +46,13 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def media(tmp_path: Path, toy_bundle: Path) -> Path:
-    """A folder with a still, a driving folder of 200 frames, files of landmarks, and malicious
+    """A folder with a still, a driving folder of 40 frames, files of landmarks, and malicious
     bundles."""
     folder = tmp_path / "media"
     (folder / "driving").mkdir(parents=True)
     cv2.imwrite(str(folder / "still.png"), blob(64, 0, 0))
     frames = [cv2.imencode(".png", blob(64, x / 20, 0))[1].tobytes() for x in range(-5, 5)]
-    for i in range(200):
+    for i in range(40):
         (folder / "driving" / f"{i}.png").write_bytes(frames[i % 10])
     for name, place in (("marks", "a,3,4"), ("outside", "a,64,4"), ("unequal", "b,3,4")):
         text = f"image,keypoint,x,y\nsource,a,1,2\nreference,{place}\n"
@@ -78,15 +78,15 @@ def test_animate_prints_the_path_of_what_it_made(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     code, output, errors = run(*animate(toy_bundle, media, tmp_path / "out.mp4"))
-    assert (code, output) == (0, f"{tmp_path / 'out.mp4'}\n") and "200 frames" in errors
+    assert (code, output) == (0, f"{tmp_path / 'out.mp4'}\n") and "40 frames" in errors
     assert caplog.records == [], "it is marked"
     options = "--reference 2 --smooth --beta 3 --scale hull --no-mark --crop 0,0,60,60 --json"
     code, output, errors = run(*animate(toy_bundle, media, tmp_path / "out"), *options.split())
     assert code == 0 and len(caplog.records) == 1, errors
     result = json.loads(output)
-    assert (result["frames"], result["reference"], result["size"]) == (200, 2, [64, 64])
+    assert (result["frames"], result["reference"], result["size"]) == (40, 2, [64, 64])
     assert (result["alignment"], result["quality"]) == ("", [])
-    assert len(list((tmp_path / "out").iterdir())) == 200
+    assert len(list((tmp_path / "out").iterdir())) == 40
     words = animate(displacement_toy, media, tmp_path / "one.png")
     words[4] = words[3]  # the still, which has one frame
     for choice, said in (("auto", "left, right"), ("none", ""), (media / "marks.csv", "by a")):
@@ -179,7 +179,7 @@ FILES = "animate still.png driving -o out/x.mp4"
         (6, "animate still.png missing.mp4 -o out/x.mp4", ""),
         (6, "animate still.png text.mp4 -o out/x.mp4", ""),
         (6, "animate still.png empty -o out/x.mp4", ""),
-        (6, "animate text.mp4 driving -o out/x.mp4", ""), (6, f"{FILES} --reference 200", ""),
+        (6, "animate text.mp4 driving -o out/x.mp4", ""), (6, f"{FILES} --reference 40", ""),
         (6, f"{FILES} --landmarks none.csv", ""), (6, f"{FILES} --landmarks still.png", ""),
         (6, f"{FILES} --landmarks outside.csv", ""), (6, f"{FILES} --landmarks unequal.csv", ""),
         (7, f"{FILES} -o still.png/below-a-file.mp4", ""), (7, f"{FILES} -o {'x' * 300}.mp4", ""),
@@ -243,7 +243,7 @@ def finished(*arguments: Any, **options: Any) -> tuple[int, str]:
 
 
 # A limit on the file's size fails a write like a full disk does; 300 bytes are one PNG's.
-@pytest.mark.parametrize(("name", "limit"), [("out.mp4", 20_000), ("frames", 300)])
+@pytest.mark.parametrize(("name", "limit"), [("out.mp4", 3_000), ("frames", 300)])
 def test_a_full_disk_leaves_with_7_and_nothing_behind(
     toy_bundle: Path, media: Path, tmp_path: Path, name: str, limit: int
 ) -> None:
