@@ -115,9 +115,7 @@ def test_the_model_finds_what_both_pictures_show(animator: Animator) -> None:
         assert (shift_of(animator) == 0).all()
 
 
-def test_none_and_models_that_cannot(animator: Animator, toy_bundle: Path, tmp_path: Path) -> None:
-    asked = align_pair(animator, "none", SOURCE, REFERENCE)
-    assert asked.names == () and asked.said
+def test_models_that_cannot(toy_bundle: Path, tmp_path: Path) -> None:
     path = write(tmp_path, HEADER + PAIR)
     with opened(make_displacement_toy(tmp_path / "plain", landmarks=())) as plain:
         nothing = align_pair(plain, "auto", SOURCE, REFERENCE)
