@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+from fake_engines import install
+from fake_nvidia_smi import LINE, put
+from lively import SMALL_LITE, lively_checkpoint
 from toy_bundle import make_toy_bundle
 
+from sonomime.benchmarks import torch_bench
 from sonomime.benchmarks.latency import measure_latency, report_lines, time_cold_start
 from sonomime.benchmarks.measure import LEAST_FOR_P99, summarise, table
 from sonomime.cli import main
 from sonomime.runtime.animator import Animator
+from sonomime.runtime.backends.ort import OrtCpuBackend
 from sonomime.runtime.bundle.bundle import Bundle
-from sonomime.runtime.media.pixels import Image, to_planes
 from sonomime.runtime.support.errors import BackendError, BundleError, ConfigError
 
 STAGES = ["keypoints", "transfer", "motion", "generator"]
@@ -73,10 +76,6 @@ def test_a_report_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_on_a_gpu_spans_are_the_devices_and_its_state_is_recorded(
     toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fake_nvidia_smi import LINE, put
-
-    from sonomime.runtime.backends.ort import OrtCpuBackend
-
     put(tmp_path, monkeypatch, "unheard.of", LINE)
     monkeypatch.setattr(OrtCpuBackend, "captured", True, raising=False)
     report = measure_latency(toy_bundle, "cpu", **QUICK)
@@ -87,8 +86,6 @@ def test_on_a_gpu_spans_are_the_devices_and_its_state_is_recorded(
 
 
 def test_the_gpu_that_was_named(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fake_engines import install
-
     install(monkeypatch).cuda.count = 2
     report = measure_latency(toy_bundle, "tensorrt", **QUICK, device=1)
     assert report["device"].startswith("Fake GPU 1 ")
@@ -102,10 +99,6 @@ def test_the_gpu_that_was_named(toy_bundle: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_model_in_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from lively import SMALL_LITE, lively_checkpoint
-
-    from sonomime.benchmarks.torch_bench import model_of
-
     bundle = make_toy_bundle(tmp_path / "toy", size=128)
     checkpoint = tmp_path / "checkpoint.pt"
     lively_checkpoint("lite", SMALL_LITE).save(checkpoint)
@@ -113,7 +106,7 @@ def test_the_model_in_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert report["backend"] == "torch" and "cold_start_ms" not in report
     names = ["frame", "observe", "transfer", "motion", "generator", "own", "compose 800x600"]
     assert list(report["milliseconds"]) == names
-    assert model_of(None, "lite", *SMALL_LITE).config.image_size == 128
+    assert torch_bench.model_of(None, "lite", *SMALL_LITE).config.image_size == 128
     # Without a checkpoint, the preset says how the model is built: the toy has none.
     assert main(["bench", "--bundle", str(bundle), "--backend", "torch"]) == 2
     assert "--torch CHECKPOINT" in capsys.readouterr().err
@@ -132,18 +125,9 @@ def test_what_cannot_be_measured(tmp_path: Path) -> None:
 def test_torch_takes_turns_with_the_runtime(
     toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The toy itself stands in for the oracle."""
-    from sonomime.benchmarks import torch_bench
-
-    def set_source(image: Image, reference: Image) -> None:
-        animator.set_source(image)
-        animator.set_reference(reference)
-
-    animator, oracle = Animator.open(toy_bundle, threads=1), MagicMock(set_source=set_source)
-    oracle.animate = lambda frame: {"frame": to_planes(animator.animate(frame))}
-    monkeypatch.setattr(torch_bench, "load_checkpoint", MagicMock())
-    monkeypatch.setattr(torch_bench, "family_of", MagicMock())
-    torch_bench.family_of.return_value.oracle.return_value = oracle
+    """The toy itself stands in for the model in torch."""
+    eager = Animator.open(toy_bundle, threads=1)
+    monkeypatch.setattr(torch_bench, "open_torch", lambda *given: eager)
     report = measure_latency(toy_bundle, **(QUICK | {"frames": 16}), torch=tmp_path / "model.pt")
     found = report["torch"]
     assert found["levels_apart"] == 0 and found["blocks"] == 8
