@@ -46,17 +46,6 @@ def changed(*changes: tuple[str, Any]) -> dict[str, Any]:
     return table
 
 
-VARIANT = changed(
-    ("common_params.num_kp", 5),
-    ("kp_detector_params.num_blocks", 2),
-    ("kp_detector_params.pad", 0),
-    ("kp_detector_params.single_jacobian_map", False),
-    ("generator_params.num_down_blocks", 3),
-    ("generator_params.num_bottleneck_blocks", 1),
-    ("generator_params.dense_motion_params.kp_variance", 0.02),
-)
-
-
 class Network(dict[str, Tensor]):
     """A state dict that makes what it is asked for: random, so that activations stay around 1."""
 
@@ -116,6 +105,8 @@ class Network(dict[str, Tensor]):
 
 
 class Expected(NamedTuple):
+    """Values and jacobians of both keypoints, dense motion, and the picture."""
+
     source: tuple[Tensor, Tensor]
     driving: tuple[Tensor, Tensor]
     deformation: Tensor
@@ -159,20 +150,15 @@ def forward(
     h, w = small.shape[2:]
     grid, count = centres(h, w), p_s.shape[1]
     variance = dense.get("kp_variance", 0.01)
-    motions, slots = [grid.expand(len(source), h, w, 2)], []
+    still = grid.expand(len(source), h, w, 2)
+    motions, slots = [still], [torch.zeros(len(source), 1, h, w), read(small, still)]
     for k in range(count):
         affine = j_s[:, k] @ torch.linalg.inv(j_d[:, k])
-        offset = grid[None] - p_d[:, k, None, None]
-        motions.append(torch.einsum("bij,bhwj->bhwi", affine, offset) + p_s[:, k, None, None])
-    for k, moved in enumerate(motions):
-        heat = torch.zeros(len(source), 1, h, w)
-        if k > 0:
-            near = [
-                torch.exp(-((grid[None] - p[:, k - 1, None, None]) ** 2).sum(-1) / (2 * variance))
-                for p in (p_d, p_s)
-            ]
-            heat = (near[0] - near[1])[:, None]
-        slots += [heat, read(small, moved)]
+        from_d, from_s = (grid[None] - p[:, k, None, None] for p in (p_d, p_s))
+        moved = torch.einsum("bij,bhwj->bhwi", affine, from_d) + p_s[:, k, None, None]
+        near_d, near_s = (torch.exp(-(d**2).sum(-1) / (2 * variance)) for d in (from_d, from_s))
+        motions.append(moved)
+        slots += [(near_d - near_s)[:, None], read(small, moved)]
     feature = s.hourglass(f"{name}.hourglass", torch.cat(slots, 1), dense)
     masks = torch.softmax(s.conv(f"{name}.mask", feature, count + 1, 7, 3), dim=1)
     deformation = sum(masks[:, k, :, :, None] * moved for k, moved in enumerate(motions))
@@ -185,18 +171,14 @@ def forward(
     x = s.block("first", source, widths[0], 7)
     for i in range(downs):
         x = F.avg_pool2d(s.block(f"down_blocks.{i}", x, widths[i + 1]), 2)
-    size, where, shade = x.shape[2:], deformation, occlusion
-    if tuple(size) != (h, w):
-        where = F.interpolate(deformation.permute(0, 3, 1, 2), size=size, mode="bilinear")
-        where = where.permute(0, 2, 3, 1)
-        shade = F.interpolate(occlusion, size=size, mode="bilinear")
-    x = read(x, where) * shade
+    maps = torch.cat([deformation.permute(0, 3, 1, 2), occlusion], 1)
+    maps = F.interpolate(maps, size=x.shape[2:], mode="bilinear")
+    x = read(x, maps[:, :2].permute(0, 2, 3, 1)) * maps[:, 2:]
     for i in range(settings["num_bottleneck_blocks"]):
         y = x
         for n in (1, 2):
-            key = f"bottleneck.r{i}"
-            y = F.relu(s.norm(f"{key}.norm{n}", y))
-            y = s.conv(f"{key}.conv{n}", y, widths[-1], 3, 1)
+            y = F.relu(s.norm(f"bottleneck.r{i}.norm{n}", y))
+            y = s.conv(f"bottleneck.r{i}.conv{n}", y, widths[-1], 3, 1)
         x = x + y
     for i in range(downs):
         x = s.block(f"up_blocks.{i}", F.interpolate(x, scale_factor=2), widths[downs - i - 1])

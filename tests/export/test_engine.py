@@ -1,4 +1,5 @@
-"""Engines: how they are built, kept and reported. TensorRT, the GPUs and the plugin are fakes."""
+"""Engines: how they are built, kept and reported. TensorRT, the GPUs and the plugin are fakes, but
+for the last tests: TensorRT-RTX builds without a GPU."""
 
 from __future__ import annotations
 
@@ -10,8 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace as Plain
 from typing import Any
 
+import onnx
 import pytest
 from fake_tensorrt import fake_module
+from lively import SMALL, SMALL_LITE
 
 from sonomime.cli import main
 from sonomime.export import engine
@@ -83,18 +86,13 @@ def test_the_report_counts_layers_by_precision(
     assert (stage.engine_layers, stage.device_memory_bytes) == (2, 4096)
 
 
-def spoil_link(path: Path) -> None:
-    path.rename(path.with_suffix(".moved"))
-    path.symlink_to(path.with_suffix(".moved"))
-
-
 @pytest.mark.parametrize(
     "spoil",
     [
         lambda path: path.write_bytes(path.read_bytes() + b"!"),
         lambda path: path.parent.chmod(0o755),
         lambda path: [record.unlink() for record in (path.parent / "trusted").iterdir()],
-        spoil_link,
+        lambda path: path.symlink_to(path.rename(path.with_suffix(".moved"))),
         Path.unlink,
     ],
 )
@@ -278,6 +276,52 @@ def test_the_plugin_is_found_where_cmake_puts_it(
     assert repository / "runtime" / "lib" == flavours.LIBRARIES.resolve()
     assert "CURRENT_SOURCE_DIR}/runtime/lib" in (repository / "CMakeLists.txt").read_text()
     monkeypatch.setattr(flavours, "LIBRARIES", tmp_path)
-    assert flavours.plugin_path() is None
     (tmp_path / "libsonomime_plugin.so").write_bytes(b"machine code")
     assert flavours.plugin_path() == tmp_path / "libsonomime_plugin.so"
+
+
+FOMM = (*SMALL, "model.geometry=fomm", "model.channels=3")
+
+
+@pytest.fixture
+def trt() -> Any:
+    return pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
+
+
+# lite in fp32 is the default bundle; ours-p has the operators of fomm, ours-ptg those of ours-pt.
+@pytest.mark.parametrize(
+    ("preset", "precision", "sizes"),
+    [
+        ("", "fp32", ()),
+        ("lite", "fp16", SMALL_LITE),
+        ("ours-pt", "fp32", SMALL),
+        ("ours-pt", "fp16", SMALL),
+        ("fomm", "fp32", FOMM),
+    ],
+)
+def test_rtx_builds_every_kind_of_model(
+    trt: Any, preset: str, precision: str, sizes: tuple[str, ...], bundles: Callable[..., Path]
+) -> None:
+    bundle = Bundle.open(bundles(preset, precision, *sizes) if preset else None)
+    made = build_engines(bundle)
+    assert all(stage.size > 1000 and stage.layers > 0 for stage in made.manifest.stages)
+    assert build_engines(bundle).cached
+    loaded = load_engines(bundle, "rtx", trt, flavours.rtx_targets(trt))
+    stages = {stage.name: stage.size for stage in made.manifest.stages}
+    assert {name: len(engine) for name, engine in loaded.items()} == stages
+    if precision == "fp16":
+        generator = {kind.dtype: kind.layers for kind in made.manifest.stages[-1].precisions}
+        assert generator["float16"] > 10
+        if preset == "lite":  # whose motion is coordinates alone
+            assert "float16" not in {kind.dtype for kind in made.manifest.stages[3].precisions}
+
+
+def test_rtx_tells_of_an_operator_that_it_does_not_know(trt: Any, toy_bundle: Path) -> None:
+    model, rtx = onnx.load(toy_bundle / "motion.onnx"), flavours.FLAVOURS["rtx"]
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Unheard", "of.nobody"
+    model.opset_import.append(onnx.helper.make_opsetid("of.nobody", 1))
+    with pytest.raises(BackendError, match=r"motion.*Unheard") as caught:
+        engine.compile_stage(model.SerializeToString(), "motion", rtx, trt, ["SM80"])
+    assert caught.value.hint
+    with pytest.raises(BackendError):
+        engine.compile_stage(b"no onnx", "motion", rtx, trt, ["SM80"])

@@ -92,18 +92,6 @@ def test_bodies_compute_what_torch_does(
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("shift", [0, 3])
-@pytest.mark.parametrize("size", [8, 32])
-def test_known_translations_are_exact_up_to_the_border(size: int, shift: int) -> None:
-    """Displacements are resized, not coordinates."""
-    feature = torch.randn(1, 2, size, size)
-    moved = make_grid(8, 8, "half_pixel")[None] + torch.tensor([2 * shift / size, 0.0])
-    inputs = feature, moved, torch.ones(1, 1, 8, 8)
-    found = by_body("WarpOcclude", inputs, feature, "half_pixel")
-    wanted = torch.nn.functional.pad(feature, (0, shift))[..., shift:]
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
-
-
 def test_half_features_are_sampled_at_float_coordinates() -> None:
     """Far from the origin a half coordinate would be off by a sixteenth of a pixel."""
     ramp = torch.arange(256.0).expand(1, 1, 4, 256) / 256
