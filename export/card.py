@@ -14,6 +14,7 @@ from ..runtime.bundle.manifest import (
     KeypointControl,
 )
 from ..runtime.compose import MOST_SIDE
+from ..runtime.support.errors import ConfigError
 from ..training.checkpoint import Checkpoint
 
 OWN_LICENCE = "Apache-2.0"
@@ -48,6 +49,15 @@ class Description:
             licence=self.licence or (OWN_LICENCE if free else UNSTATED),
             data=tuple(DataCredit(*item) for item in stated.items()),
         )
+
+
+def stated_licence(text: str) -> DataCredit:
+    """Data and its licence, of the text NAME=LICENCE; ConfigError if it is no such text."""
+    name, _, licence = text.partition("=")
+    if not (name and licence):
+        hint = 'e.g. --data "my clips=CC BY 4.0"'
+        raise ConfigError(f"--data {text!r} is not NAME=LICENCE", hint)
+    return DataCredit(name, licence)
 
 
 USE = """\

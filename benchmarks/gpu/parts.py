@@ -106,18 +106,18 @@ def absent(name: str, gpu: bool) -> str:
         return "there is no GPU"
     if name == "rtx":
         from ...runtime.backends.cuda import open_device
-        from ...runtime.engines.tensorrt_packages import check_served, load_flavour, rtx_target
+        from ...runtime.engines.tensorrt_packages import load_flavour, rtx_target, rtx_targets
 
         target, trt = rtx_target(*open_device().capability), load_flavour(name)[1]
-    try:
-        if name == "rtx":
-            check_served(name, trt, [target])
-        if name == "ort-cuda":
-            from ...runtime.backends.ort_cuda import require_provider
+        if target not in rtx_targets(trt):
+            return f"TensorRT-RTX {trt.__version__} builds no engines for {target}"
+    if name == "ort-cuda":
+        from ...runtime.backends.ort_cuda import require_provider
 
+        try:
             require_provider()
-    except BackendError as error:
-        return error.message
+        except BackendError as error:
+            return error.message
     return ""
 
 

@@ -57,17 +57,13 @@ class Way(NamedTuple):
         return f"{word}, {self.precision}" + "".join(more)
 
 
+PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32")
 WAYS = (
-    Way("fp16", graph=True, kernels=True),
-    Way("fp32", graph=True, kernels=True),
-    Way("fp16", plain=True),
-    Way("fp32", plain=True),
-    Way("fp16", graph=True),
-    Way("fp32", graph=True),
-    Way("fp16"),
-    Way("fp32"),
-    Way("fp16", compiled=True, graph=True),
-    Way("fp32", compiled=True, graph=True),
+    *(Way(precision, graph=True, kernels=True) for precision in PRECISIONS),
+    *(Way(precision, plain=True) for precision in PRECISIONS),
+    *(Way(precision, graph=True) for precision in PRECISIONS),
+    *(Way(precision) for precision in PRECISIONS),
+    *(Way(precision, graph=True, compiled=True) for precision in PRECISIONS),
 )
 """The most important ones first, since time may run out; compiling takes minutes."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from lively import lively_checkpoint, speckle
+from lively import SMALL, lively_checkpoint, speckle
 
 from sonomime.export import bundle
 from sonomime.export.graphs import export_stage
@@ -69,3 +69,9 @@ def bundles(
         return out
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small(bundles: Callable[..., Path]) -> Path:
+    """A small bundle of keypoints in float32."""
+    return bundles("ours-pt", "fp32", *SMALL)

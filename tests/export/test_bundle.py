@@ -23,6 +23,7 @@ from sonomime.runtime import Animator, Smoothing
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.bundle.manifest import DataCredit
 from sonomime.runtime.compose import MOST_SIDE
+from sonomime.runtime.golden import agreement, golden_frame
 from sonomime.runtime.media.frames import png_bytes, read_image
 from sonomime.runtime.media.pixels import psnr, to_image
 from sonomime.runtime.support.errors import ExportError, OutputError
@@ -38,12 +39,7 @@ Bundles = Callable[..., Path]
 UNLIKE = ("model.channels=3", "model.matcher.shading=0", "model.landmarks.count=2")
 
 
-@pytest.fixture(scope="module")
-def small(bundles: Bundles) -> Path:
-    return bundles("ours-pt", "fp32", *SMALL)
-
-
-def test_what_is_in_it(small: Path) -> None:
+def test_what_is_in_it_and_that_its_golden_sample_is_what_it_makes(small: Path) -> None:
     opened = Bundle.open(small)
     manifest = opened.manifest
     assert {path.name for path in small.iterdir()} == {"manifest.json"} | {
@@ -51,7 +47,6 @@ def test_what_is_in_it(small: Path) -> None:
     }
     assert (manifest.name, manifest.preset, manifest.precision) == ("ours-pt", "ours-pt", "fp32")
     assert manifest.created_with == __version__
-    assert (manifest.image.size, manifest.image.channels) == (128, 1)
     assert [(p.index, p.name) for p in manifest.control.supervised] == [
         (10, "symphysis"), (11, "bladder neck"),
     ]  # fmt: skip
@@ -61,20 +56,13 @@ def test_what_is_in_it(small: Path) -> None:
     assert manifest.tolerances.stage_abs == 1e-4 and manifest.tolerances.frame_levels == 1
     given_away = Bundle.open().folder
     assert sum(path.stat().st_size for path in given_away.iterdir()) < 15e6
-
-
-def test_golden_sample_is_what_the_animator_makes(small: Path) -> None:
-    golden = Bundle.open(small).manifest.golden
-    entries = (golden.source, golden.reference, golden.driving, golden.output)
-    *given, output = (read_image(small / entry.file) for entry in entries)
-    for seed, image in enumerate(given):
-        assert np.array_equal(image, speckle(128, seed=seed))
+    golden = manifest.golden
+    for seed, entry in enumerate((golden.source, golden.reference, golden.driving)):
+        assert np.array_equal(read_image(small / entry.file), speckle(128, seed=seed))
     assert golden.motion == "relative"
     with Animator.open(small, threads=1) as animator:
-        animator.set_source(given[0])
-        animator.set_reference(given[1])
-        found = animator.animate(given[2])
-    assert np.abs(found.astype(int) - output).max() <= 1
+        made = golden_frame(animator.session, opened)
+    assert agreement(made, opened).levels <= 1
 
 
 @pytest.mark.parametrize(
@@ -94,8 +82,9 @@ def test_an_animator_agrees_with_the_model(
     folder = bundles(preset, precision, *sizes)
     manifest = Bundle.open(folder).manifest
     half = precision == "fp16"
-    assert manifest.tensors()["source_feature"].dtype == ("float16" if half else "float32")
-    assert manifest.tensors()["deformation"].dtype == "float32"
+    kinds = {name: tensor.dtype for name, tensor in manifest.tensors().items()}
+    assert kinds["source_feature"] == ("float16" if half else "float32")
+    assert kinds["deformation"] == "float32"
     assert manifest.tolerances.psnr_db == (45 if half else None)
     model = lively_checkpoint(preset, sizes).model()
     frames = [speckle(128, model.config.channels, seed) for seed in range(4)]
