@@ -102,6 +102,12 @@ def model_card(checkpoint: Checkpoint, told: Description, precision: str, chain:
     weights = sum(tensor.numel() for tensor in kept)
     data = [f"- {credit.name}: {credit.licence}" for credit in told.data]
     where = "\nCredits: CREDITS.md.\n" if told.credits else ""
+    limits = LIMITS_OF_KEYPOINTS
+    if isinstance(chain.control, DisplacementControl):
+        shaded = LIMIT_OF_SHADING if chain.control.shading_height else ""
+        limits = LIMITS_OF_DISPLACEMENTS + shaded
+    size, channels = chain.image.size, chain.image.channels
+    own = f"; composed at the source's own size, up to {MOST_SIDE} pixels a side"
     return f"""\
 # {told.name}
 
@@ -109,7 +115,7 @@ Preset `{checkpoint.config.preset}` of sonomime: a still image moves as a drivin
 
 | | |
 |---|---|
-| input and output | {_pictures(chain)} |
+| input and output | uint8, {channels} x {size} x {size}{own if chain.layers else ""} |
 | what carries the motion | {_carrier(chain.control)} |
 | what passes from a driving frame | {_passed(chain)} |
 | geometry | `{chain.geometry}` |
@@ -130,13 +136,7 @@ Preset `{checkpoint.config.preset}` of sonomime: a still image moves as a drivin
 
 ## Limits
 
-{_limits(chain)}"""
-
-
-def _pictures(chain: Chain) -> str:
-    size, channels = chain.image.size, chain.image.channels
-    own = f"; composed at the source's own size, up to {MOST_SIDE} pixels a side"
-    return f"uint8, {channels} x {size} x {size}" + (own if chain.layers else "")
+{limits}{LIMITS}"""
 
 
 def _carrier(control: KeypointControl | DisplacementControl) -> str:
@@ -161,10 +161,3 @@ def _passed(chain: Chain) -> str:
         for name, shape in passed.items()
     ]
     return f"{sum(map(prod, passed.values())):,} numbers: {', '.join(listed)}"
-
-
-def _limits(chain: Chain) -> str:
-    control = chain.control
-    if isinstance(control, KeypointControl):
-        return LIMITS_OF_KEYPOINTS + LIMITS
-    return LIMITS_OF_DISPLACEMENTS + (LIMIT_OF_SHADING if control.shading_height else "") + LIMITS

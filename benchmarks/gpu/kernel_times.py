@@ -55,11 +55,8 @@ CASES = (
 def time_kernel(kernels: Kernels, device: torch.device, case: Case, repeats: int) -> Row:
     """The row of one case; on a GPU also from memory, and the share of a copy's bandwidth."""
     kernel, plain, size = make_work(case, kernels, device)
-    row: Row = {
-        "bytes": size,
-        "microseconds": 1e6 * seconds_each([kernel], device, repeats),
-        "torch_microseconds": 1e6 * seconds_each([plain], device, repeats),
-    }
+    ours, torchs = (seconds_each([each], device, repeats) for each in (kernel, plain))
+    row: Row = {"bytes": size, "microseconds": 1e6 * ours, "torch_microseconds": 1e6 * torchs}
     if device.type != "cuda":
         return row
     cache = torch.cuda.get_device_properties(device).L2_cache_size
