@@ -34,8 +34,7 @@ from ..measure import agrees, seconds_of, summarise
 from ..nvidia_smi import watch
 from ..torch_bench import model_of
 from .child import Row, Say, Spec, each
-from .kernel_times import CASES, time_kernel
-from .kernels import LIBRARY, Kernels, build_command
+from .kernels import CASES, LIBRARY, Kernels, build_command, time_kernel
 
 LEAST_PSNR = {"fp32": 60.0, "fp16": 45.0}
 """dB to the model in float32 on the CPU."""

@@ -21,7 +21,6 @@ class Graphs(dict[str, onnx.ModelProto]):
     """The stages of a model by name, exported when they are asked for."""
 
     def __init__(self, stages: Sequence[StageModule]) -> None:
-        super().__init__()
         self.stages = {stage.name: stage for stage in stages}
 
     def __missing__(self, name: str) -> onnx.ModelProto:

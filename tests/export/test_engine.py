@@ -64,26 +64,11 @@ def test_every_stage_is_built_once_and_kept_in_a_private_file(
     for stage, built in zip(found.manifest.stages, toy.manifest.stages, strict=True):
         assert (stage.name, stage.onnx_sha256) == (built.name, built.sha256)
         assert stage.size == len(found.engines[stage.name]) and stage.seconds >= 0
+        assert (stage.layers, stage.plugin_layers, stage.device_memory_bytes) == (3, 1, None)
+    fake.Runtime.assert_not_called()  # there is no GPU
     second = build_engines(toy)
     assert second.path == first.path and second.cached and builds(fake) == 5
     assert second.manifest == first.manifest
-
-
-def test_the_report_counts_layers_by_precision(
-    fake: Any, toy: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake.Runtime.return_value.deserialize_cuda_engine.return_value = Plain(
-        num_layers=2, device_memory_size_v2=4096
-    )
-    stage = build_engines(toy).manifest.stages[0]
-    assert stage.layers == 3 and stage.plugin_layers == 1
-    counts = {kind.dtype: kind.layers for kind in stage.precisions}
-    assert counts == {"float16": 2, "float32": 1}
-    assert stage.engine_layers is None and stage.device_memory_bytes is None, "there is no GPU"
-    monkeypatch.setattr(engine, "open_device", lambda device: None)
-    build_engines(toy).path.unlink()
-    stage = build_engines(toy).manifest.stages[0]
-    assert (stage.engine_layers, stage.device_memory_bytes) == (2, 4096)
 
 
 @pytest.mark.parametrize(
@@ -171,17 +156,15 @@ def test_the_builder_is_told_what_the_recipe_says(fake: Any, toy: Bundle) -> Non
     assert {call.args for call in config.clear_flag.mock_calls} == {(7,)}
 
 
-@pytest.mark.parametrize(
-    ("flavour", "module", "cure"),
-    [("rtx", "tensorrt_rtx_bindings", "sonomime[rtx]"), ("tensorrt", "tensorrt", "--flavour rtx")],
-)
-def test_absent_package_names_the_cure(
-    flavour: str, module: str, cure: str, toy: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(BackendError, match=module) as caught:
-        build_engines(toy, flavour)
-    assert cure in caught.value.hint and caught.value.exit_code == 4
+def test_absent_package_names_the_cure(toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    for flavour, module, cure in (
+        ("rtx", "tensorrt_rtx_bindings", "sonomime[rtx]"),
+        ("tensorrt", "tensorrt", "--flavour rtx"),
+    ):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(BackendError, match=module) as caught:
+            build_engines(toy, flavour)
+        assert cure in caught.value.hint and caught.value.exit_code == 4
 
 
 @pytest.fixture
@@ -226,7 +209,8 @@ def test_it_builds_on_and_for_the_gpu_that_was_named(
     assert first.manifest.targets == ("NVIDIA Some 9.0",) and first.plugin is None
     assert full.built_on == [0] * 5 + [1] * 5 and full.current == 0
     assert second.manifest.targets == ("NVIDIA Other 8.9",) and second.path != first.path
-    assert {stage.engine_layers for stage in second.manifest.stages} == {11}
+    loaded = {(stage.engine_layers, stage.device_memory_bytes) for stage in second.manifest.stages}
+    assert loaded == {(11, 4096)}
     assert build_engines(toy, "tensorrt", device=1).cached
     with pytest.raises(BackendError):
         build_engines(toy, "tensorrt", device=2)

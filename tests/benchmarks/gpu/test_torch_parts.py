@@ -17,8 +17,14 @@ from toy_bundle import make_toy_bundle
 
 from sonomime.benchmarks.gpu import kernels as module
 from sonomime.benchmarks.gpu import torch_parts
-from sonomime.benchmarks.gpu.kernel_times import CASES, Case, make_work, time_kernel
-from sonomime.benchmarks.gpu.kernels import Kernels, build_command
+from sonomime.benchmarks.gpu.kernels import (
+    CASES,
+    Case,
+    Kernels,
+    build_command,
+    make_work,
+    time_kernel,
+)
 from sonomime.benchmarks.gpu.torch_parts import LEAST_PSNR, WAYS, Way, WayBackend
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.media.pixels import Image, levels_apart, psnr, to_image, to_planes
