@@ -71,8 +71,7 @@ def measure_latency(
             "backend 'torch' takes the first GPU that it sees, none by its number",
             "set CUDA_VISIBLE_DEVICES to that number instead",
         )
-    if not in_torch:
-        backend = resolve_backend(backend, device)
+    backend = backend if in_torch else resolve_backend(backend, device)
     manifest = opened.manifest
     report: dict[str, Any] = {
         "scenario": "closed loop",

@@ -167,14 +167,12 @@ class Reporter:
         self._row: Row = {}
         self._session: Any = None
 
-    def pytest_sessionstart(self, session: Any) -> None:
-        self._session = session
-
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed and report.nodeid not in self._done:
             self._say({"name": report.nodeid, "failed": _cause(report)})
 
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+    def pytest_collection_modifyitems(self, session: Any, items: list[Any]) -> None:
+        self._session = session
         items[:] = [item for item in items if item.nodeid not in self._done]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:

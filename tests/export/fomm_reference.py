@@ -104,16 +104,6 @@ class Network(dict[str, Tensor]):
         return F.conv2d(F.pad(x, (6, 6, 6, 6)), weight, groups=x.shape[1])[:, :, ::4, ::4]
 
 
-class Expected(NamedTuple):
-    """Values and jacobians of both keypoints, dense motion, and the picture."""
-
-    source: tuple[Tensor, Tensor]
-    driving: tuple[Tensor, Tensor]
-    deformation: Tensor
-    occlusion: Tensor
-    prediction: Tensor
-
-
 def centres(height: int, width: int) -> Tensor:
     y, x = torch.meshgrid(
         torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
@@ -140,12 +130,12 @@ def read(x: Tensor, where: Tensor) -> Tensor:
 @torch.no_grad()
 def forward(
     detector: Network, s: Network, table: dict[str, Any], source: Tensor, driving: Tensor
-) -> Expected:
+) -> tuple[Tensor, ...]:
+    """Value and jacobian of the keypoints of both, deformation, occlusion and prediction."""
     params = table["model_params"]
     settings = params["generator_params"]
     dense, name = settings["dense_motion_params"], "dense_motion_network"
-    detected = [keypoints(detector, params, image) for image in (source, driving)]
-    (p_s, j_s), (p_d, j_d) = detected
+    (p_s, j_s), (p_d, j_d) = (keypoints(detector, params, each) for each in (source, driving))
     small = s.quarter(f"{name}.down.weight", source)
     h, w = small.shape[2:]
     grid, count = centres(h, w), p_s.shape[1]
@@ -183,7 +173,7 @@ def forward(
     for i in range(downs):
         x = s.block(f"up_blocks.{i}", F.interpolate(x, scale_factor=2), widths[downs - i - 1])
     prediction = torch.sigmoid(s.conv("final", x, 3, 7, 3))
-    return Expected(detected[0], detected[1], deformation, occlusion, prediction)
+    return p_s, j_s, p_d, j_d, deformation, occlusion, prediction
 
 
 def make_fomm(table: dict[str, Any], seed: int = 0, tracked: bool = True) -> dict[str, Any]:

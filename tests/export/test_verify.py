@@ -10,7 +10,7 @@ from lively import SMALL, lively_checkpoint, speckle
 
 from sonomime.export import verify as module
 from sonomime.export.verify import Frames, expected_tensors, read_frames, verify
-from sonomime.runtime.media.frames import png_bytes
+from sonomime.runtime.media.frames import Image, png_bytes
 from sonomime.runtime.support.errors import ExportError, InputError
 from sonomime.training.models.base import Tensors
 from sonomime.training.models.families import family_of
@@ -48,6 +48,25 @@ def test_a_wrong_tensor_is_named(
         verify(small, FRAMES, expected, precision)
     # A tensor that a later stage reads is found where it is made, before it is read.
     assert f".{name}" in caught.value.message
+
+
+@pytest.mark.parametrize("control", ["scale", "dt_seconds", "min_cutoff", "beta", "relative"])
+def test_every_control_is_compared(small: Path, control: str) -> None:
+    """Here it is the model that ignores one."""
+    model = lively_checkpoint("ours-pt", SMALL).model()
+    family = family_of(model.config)
+    oracle = family.oracle(model)
+    hear = oracle.animate
+
+    def animate(frame: Image, controls: dict[str, float]) -> Tensors:
+        heard = {name: value for name, value in controls.items() if name != control}
+        stated = {name: np.float32([value]) for name, value in controls.items()}
+        return hear(frame, heard) | stated
+
+    oracle.animate = animate
+    frames = Frames(speckle(128), tuple(speckle(128, seed=seed) for seed in (1, 2, 3)))
+    with pytest.raises(ExportError):
+        verify(small, frames, expected_tensors(oracle, family.chain(model), frames), "fp32")
 
 
 def test_agreement_is_measured_and_in_half_precision_judged_in_decibels(
