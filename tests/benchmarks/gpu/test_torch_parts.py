@@ -17,14 +17,7 @@ from toy_bundle import make_toy_bundle
 
 from sonomime.benchmarks.gpu import kernels as module
 from sonomime.benchmarks.gpu import torch_parts
-from sonomime.benchmarks.gpu.kernels import (
-    CASES,
-    Case,
-    Kernels,
-    build_command,
-    make_work,
-    time_kernel,
-)
+from sonomime.benchmarks.gpu.kernels import CASES, Case, Kernels, make_work, time_kernel
 from sonomime.benchmarks.gpu.torch_parts import LEAST_PSNR, WAYS, Way, WayBackend
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.media.pixels import Image, levels_apart, psnr, to_image, to_planes
@@ -119,7 +112,7 @@ def test_nothing_to_compile_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "CUDA toolkit" in caught.value.hint
     monkeypatch.setattr(module, "SOURCES", tmp_path / "none")
     with pytest.raises(BackendError):
-        build_command(tmp_path / "a.so")
+        module.build_command(tmp_path / "a.so")
 
 
 def test_kernels_are_timed_on_smooth_motion(host: Kernels) -> None:
