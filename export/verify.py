@@ -65,12 +65,10 @@ def read_frames(path: Path | None, size: int, channels: int) -> Frames:
         ExportError: no path was given and there are no samples.
         InputError: they cannot be read.
     """
-
     given = [path] if path else [SAMPLES / "still.png", SAMPLES / "driving.mp4"]
     if path is None and not all(file.is_file() for file in given):
-        raise ExportError(
-            "there are no frames to verify the bundle with", "give some: --frames VIDEO_OR_FOLDER"
-        )
+        hint = "give some: --frames VIDEO_OR_FOLDER"
+        raise ExportError("there are no frames to verify the bundle with", hint)
     images: list[Image] = []
     for file in given:
         with open_source(file, channels=channels) as source:
