@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,7 +12,9 @@ import torch
 
 from ..runtime.animator import Animator
 from ..runtime.bundle.bundle import Bundle
-from ..runtime.media.pixels import Image, levels_apart
+from ..runtime.bundle.manifest import FRAME
+from ..runtime.media.frames import Image, letterbox, to_channels
+from ..runtime.media.pixels import levels_apart, to_image
 from ..runtime.session import Session
 from ..runtime.support.errors import ConfigError
 from ..training.checkpoint import load_checkpoint
@@ -39,34 +42,34 @@ def model_of(checkpoint: Path | None, preset: str, *overrides: str) -> Model:
     return model.eval()
 
 
-def open_torch(bundle: Bundle, checkpoint: Path | None, threads: int, device: str = "") -> Animator:
-    """The bundle's model in eager torch, by default on the first GPU that torch sees, or else on
-    the CPU. A bundle holds no weights that torch could load: without a checkpoint they are
-    untrained, which changes no time.
+def open_torch(bundle: Bundle, checkpoint: Path | None, threads: int) -> Animator:
+    """The model in torch, on the first GPU that torch sees, or else on the CPU. A bundle holds no
+    weights that torch could load: without a checkpoint they are untrained, which changes no time.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
         ConfigError: no checkpoint, and no preset of the bundle's name.
     """
     torch.set_num_threads(threads)
-    image, geometry = bundle.manifest.image, bundle.manifest.geometry
-    sizes = f"image_size={image.size}", f"channels={image.channels}", f"geometry={geometry}"
+    manifest = bundle.manifest
+    size, channels, geometry = manifest.image.size, manifest.image.channels, manifest.geometry
+    sizes = f"image_size={size}", f"channels={channels}", f"geometry={geometry}"
     try:
-        model = model_of(checkpoint, bundle.manifest.preset, *(f"model.{each}" for each in sizes))
+        model = model_of(checkpoint, manifest.preset, *(f"model.{each}" for each in sizes))
     except ConfigError as error:
         raise ConfigError(
-            f"bundle {bundle.manifest.name!r} does not say how its model is built: {error.message}",
+            f"bundle {manifest.name!r} does not say how its model is built: {error.message}",
             "give its checkpoint: --torch CHECKPOINT",
         ) from error
     chain = family_of(model.config).chain(model)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Animator(Session(chain, TorchBackend(chain, place)))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Animator(Session(chain, TorchBackend(chain, device)))
 
 
 def compare_with_torch(
     bundle: Bundle, checkpoint: Path, threads: int, source: Image, driving: list[Image], frames: int
 ) -> dict[str, Any]:
-    """Time the runtime and eager torch on the CPU in turns, so that other work slows both alike.
+    """Time the runtime and eager torch in turns, so that other work slows both alike.
 
     Args:
         bundle: the bundle exported from `checkpoint`.
@@ -80,19 +83,28 @@ def compare_with_torch(
     Raises:
         CheckpointError: the checkpoint cannot be used.
     """
+    torch.set_num_threads(threads)
+    model = load_checkpoint(checkpoint).model()
+    oracle = family_of(model.config).oracle(model)
+    image = bundle.manifest.image
 
-    def block(animator: Animator) -> list[float]:
-        animator.animate(driving[0])  # the other side has just used the threads and caches
+    def fit(frame: Image) -> Image:
+        return letterbox(to_channels(frame, image.channels), image.size)[0]
+
+    def eager(frame: Image) -> Image:
+        return to_image(oracle.animate(fit(frame))[FRAME])
+
+    def block(animate: Callable[[Image], Image]) -> list[float]:
+        animate(driving[0])  # the other side has just used the threads and caches
         given = itertools.cycle(driving)
-        return seconds_of(lambda: animator.animate(next(given)), max(2, frames // BLOCKS))
+        return seconds_of(lambda: animate(next(given)), max(2, frames // BLOCKS))
 
-    eager = open_torch(bundle, checkpoint, threads, "cpu")
-    with Animator.open(bundle, "ort-cpu", threads=threads) as runtime, eager:
-        runtime.set_source(source)
-        eager.set_source(source)
+    with Animator.open(bundle, "ort-cpu", threads=threads) as animator:
+        animator.set_source(source)
+        oracle.set_source(fit(source), fit(driving[0]))
         # The first frame becomes the reference of both; this warms both up.
-        apart = max(levels_apart(runtime.animate(f), eager.animate(f)) for f in driving[:8])
-        pairs = [(block(runtime), block(eager)) for _ in range(BLOCKS)]
+        apart = max(levels_apart(animator.animate(frame), eager(frame)) for frame in driving[:8])
+        pairs = [(block(animator.animate), block(eager)) for _ in range(BLOCKS)]
     ratios = [median(theirs) / median(ours) for ours, theirs in pairs]
     ours, theirs = (list(itertools.chain(*side)) for side in zip(*pairs, strict=True))
     return {

@@ -121,12 +121,15 @@ def test_an_aligned_bundle_moves_as_its_checkpoint(bundles: Bundles) -> None:
     assert np.abs(found[0][1]).mean() > 0.01, "something moves"
 
 
-def test_stages_of_other_weights_leave_nothing(
+def test_stages_of_slightly_other_weights_leave_nothing(
     graphs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = graphs("ours-pt", "fp32", *SMALL)
     monkeypatch.setattr(bundle, "export_stage", lambda stage: other[stage.name])
-    checkpoint = lively_checkpoint("ours-pt", SMALL, seed=1)
+    checkpoint = lively_checkpoint("ours-pt", SMALL)
+    for name, weight in checkpoint.weights.items():
+        if name.startswith("generator") and weight.ndim == 4:
+            weight.mul_(1.02)
     frames = Frames(speckle(128), (speckle(128, seed=1), speckle(128, seed=2)))
     with pytest.raises(ExportError) as caught:
         bundle.export_bundle(checkpoint, "0" * 64, tmp_path / "out", frames)
