@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
-DESCRIPTION = """\
+from ..export.commands import Subparsers, add_verb
+
+BENCH = """time a frame, stage by stage
+
 Time a frame, stage by stage: one frame after the other, as fast as possible. The start of a new
 process is timed apart from warm frames. On a GPU stages are timed by CUDA events, and clocks, power
-and throttling are recorded."""
-EXAMPLE = """example:
+and throttling are recorded.
+
+example:
   sonomime bench --frames 300 --json latency.json
   sonomime bench --bundle my-bundle/ --torch runs/first/checkpoint.pt
-  sonomime bench --backend tensorrt --json latency-gpu.json
-"""
+  sonomime bench --backend tensorrt --json latency-gpu.json"""
 
 
-def add_bench(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_bench(sub: Subparsers) -> None:
     """Register `sonomime bench`."""
-    raw, title = argparse.RawDescriptionHelpFormatter, "time a frame, stage by stage"
-    parser = sub.add_parser(
-        "bench", help=title, description=DESCRIPTION, epilog=EXAMPLE, formatter_class=raw
-    )
-    parser.set_defaults(run=run_bench)
-    add = parser.add_argument
+    add = add_verb(sub, "bench", BENCH, run_bench).add_argument
     bundle = "folder of the model (default: the one included)"
     add("--bundle", type=Path, metavar="B", help=bundle)
     backend = (
@@ -45,18 +44,12 @@ def add_bench(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "torch, the weights to run"
     )
     add("--torch", type=Path, metavar="CHECKPOINT", help=torch)
-    add(
-        "--json",
-        type=Path,
-        metavar="FILE",
-        help="write all figures to FILE, those of each frame too",
-    )
+    figures = "write all figures to FILE, those of each frame too"
+    add("--json", type=Path, metavar="FILE", help=figures)
 
 
 def run_bench(args: argparse.Namespace) -> int:
     """Run `sonomime bench`."""
-    import json
-
     from ..runtime.support.atomic_files import atomic_write_text
     from .latency import measure_latency, report_lines
 

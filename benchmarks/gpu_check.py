@@ -17,7 +17,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -84,7 +84,11 @@ class Part:
     title: str
     kind: str
     spec: dict[str, Any] = field(default_factory=dict)
+    absent: InitVar[str] = ""
     entry: dict[str, Any] = field(default_factory=lambda: {"rows": []})
+
+    def __post_init__(self, absent: str) -> None:
+        self.entry |= {"absent": absent} if absent else {}
 
 
 class Check:
@@ -95,8 +99,7 @@ class Check:
         from .measure import environment, installed
         from .nvidia_smi import watch
 
-        self.args, self.folder = args, folder
-        self.began = perf_counter()
+        self.args, self.folder, self.began = args, folder, perf_counter()
         self.parts = [Part("machine", "machine")]
         with watch() as state:
             pass
@@ -111,56 +114,51 @@ class Check:
     def run(self) -> int:
         """Run everything. Returns the exit code."""
         (machine,) = self.parts
-        print("absent: " + (", ".join(self.report["absent"]) or "nothing"), flush=True)
+        print("absent: " + (", ".join(self.report["absent"]) or "nothing"))
         if not self.args.cpu_only:
-            self._run(machine, 0.5)
+            self._run([machine], 0.5)
         why = "not asked for" if self.args.cpu_only else "not known"
         gpu = machine.entry.setdefault("gpu", {"absent": why})
         print(gpu.get("name") or f"no GPU: {gpu['absent']}", flush=True)
         parts = list(self._planned(gpu))
         self.parts += parts
         self.report["parts"] = {part.title: part.entry for part in parts}
-        for part in parts:
-            self._show(part, 0.5)
+        self._run(parts, 0.5)
         # If time remains: what was skipped, then what torch compiles.
-        for part in parts:
-            if "left_out" in part.entry:
-                self._show(part, 1.0)
-        for part in parts:
-            if part.kind == "ways" and "name" in gpu and not self.args.no_compile:
+        self._run([part for part in parts if "left_out" in part.entry], 1.0)
+        if "name" in gpu and not self.args.no_compile:
+            ways = [part for part in parts if part.kind == "ways"]
+            for part in ways:
                 part.spec["compiled"] = True
-                self._show(part, 1.0)
+            self._run(ways, 1.0)
         self._save()
         return self._verdict(gpu)
 
     def _planned(self, gpu: dict[str, Any]) -> Iterator[Part]:
         """The most important ones first."""
-        args, there = self.args, "name" in gpu
-        without = {} if there else {"absent": "there is no GPU"}
-        no_torch = {} if gpu.get("in_torch") else {"absent": "torch is not installed, or no GPU"}
+        args, frames, there = self.args, {"frames": self.args.frames}, "name" in gpu
+        no_gpu = "" if there else "there is no GPU"
+        no_torch = no_gpu or ("" if gpu["in_torch"] else "torch is not installed, or no GPU")
         presets = [name for name in args.models.split(",") if name]
-        frames, in_torch = {"frames": args.frames}, without or no_torch
-        yield Part("tests marked gpu", "tests", {}, {"rows": []} | without)
+        yield Part("tests marked gpu", "tests", {}, no_gpu)
         for bundle in (None, *args.bundle):
             names = ("ort-cpu",) if args.cpu_only else BACKENDS
             spec = frames | {"bundle": bundle, "names": names, "gpu": there}
             yield Part(f"backends, {bundle or 'default bundle'}", "backends", spec)
-        yield Part("kernels", "kernels", {}, {"rows": []} | in_torch)
+        yield Part("kernels", "kernels", {}, no_torch)
         for model in filter(None, (args.checkpoint, *presets)):
             spec = frames | {"model": model, "compiled": False}
-            yield Part(f"{model} in torch", "ways", spec, {"rows": []} | in_torch)
-        yield Part("training steps", "training", {"models": presets}, {"rows": []} | in_torch)
+            yield Part(f"{model} in torch", "ways", spec, no_torch)
+        yield Part("training steps", "training", {"models": presets}, no_torch)
 
-    def _show(self, part: Part, share: float) -> None:
-        self._run(part, share)
-        print("\n" + "\n".join(lines(part)), flush=True)
-
-    def _run(self, part: Part, share: float) -> None:
-        """Run the rest of a part within its share of the time that is left."""
-        until = perf_counter() + share * (self.began + 60 * self.args.minutes - perf_counter())
-        part.entry.pop("left_out", None)
-        while "absent" not in part.entry and self._process(part, until):
-            pass
+    def _run(self, parts: Sequence[Part], share: float) -> None:
+        """Run the rest of each part within its share of the time that is left, and print it."""
+        for part in parts:
+            until = perf_counter() + share * (self.began + 60 * self.args.minutes - perf_counter())
+            part.entry.pop("left_out", None)
+            while "absent" not in part.entry and self._process(part, until):
+                pass
+            print("\n" + "\n".join(lines(part)), flush=True)
 
     def _process(self, part: Part, until: float) -> bool:
         """One process. Returns whether another one should go on with the rest: a crash costs the

@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from operator import sub
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -72,8 +71,7 @@ def measure_latency(
             "backend 'torch' takes the first GPU that it sees, none by its number",
             "set CUDA_VISIBLE_DEVICES to that number instead",
         )
-    if not in_torch:
-        backend = resolve_backend(backend, device)
+    backend = backend if in_torch else resolve_backend(backend, device)
     manifest = opened.manifest
     report: dict[str, Any] = {
         "scenario": "closed loop",
@@ -194,7 +192,7 @@ def inputs(channels: int) -> tuple[Image, list[Image]]:
     return read_image(SAMPLES / "still.png"), frames
 
 
-# It prints a line the moment that the frame is there, so that the caller can time the whole.
+# The steps begin and end at these times, of a clock that all processes share.
 _SCRIPT = """
 from time import perf_counter
 marks = [perf_counter()]
@@ -214,6 +212,7 @@ except SonomimeError as error:
     sys.exit(print(json.dumps({"message": error.message, "hint": error.hint})))
 print(json.dumps(marks), flush=True)
 """
+_STEPS = ("interpreter", "imports", "open", "set_source", "first_frame")
 
 
 def time_cold_start(
@@ -233,19 +232,17 @@ def time_cold_start(
     golden = bundle.manifest.golden
     source, driving = (str(bundle.folder / each.file) for each in (golden.source, golden.driving))
     argument = json.dumps([str(bundle.folder), backend, threads, source, driving, device])
-    command = [sys.executable, "-c", _SCRIPT, argument]
     begin = perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stderr is not None
-        line = process.stdout.readline()
-        total = perf_counter() - begin
-        errors = process.stderr.read().decode(errors="replace").strip()
-    said = json.loads(line) if line else {"message": (errors or "no reason").splitlines()[-1]}
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, argument], capture_output=True, text=True, errors="replace",
+        check=False,
+    )  # fmt: skip
+    said = json.loads(done.stdout.partition("\n")[0] or "{}")
     if isinstance(said, dict):
+        why = said.get("message") or (done.stderr.strip() or "no reason").splitlines()[-1]
         raise BackendError(
-            f"a new process did not reach its first frame: {said['message']}", said.get("hint", "")
+            f"a new process did not reach its first frame: {why}", said.get("hint", "")
         )
-    names = ("imports", "open", "set_source", "first_frame")
-    steps = dict(zip(names, map(sub, said[1:], said), strict=True))
-    steps = {"interpreter": total - sum(steps.values()), **steps, "total": total}
-    return {step: round(1e3 * seconds, 2) for step, seconds in steps.items()}
+    spans = [*np.diff([begin, *said]).tolist(), said[-1] - begin]
+    steps = zip((*_STEPS, "total"), spans, strict=True)
+    return {step: round(1e3 * seconds, 2) for step, seconds in steps}

@@ -12,15 +12,16 @@ import torch
 
 from ..runtime.animator import Animator
 from ..runtime.bundle.bundle import Bundle
-from ..runtime.media.frames import Image
-from ..runtime.media.pixels import levels_apart
+from ..runtime.bundle.manifest import FRAME
+from ..runtime.media.frames import Image, letterbox, to_channels
+from ..runtime.media.pixels import levels_apart, to_image
 from ..runtime.session import Session
 from ..runtime.support.errors import ConfigError
 from ..training.checkpoint import load_checkpoint
 from ..training.config import load_config
 from ..training.models.base import Model
 from ..training.models.families import family_of
-from ..training.torch_backend import TorchBackend, open_session
+from ..training.torch_backend import TorchBackend
 from .measure import seconds_of, summarise
 
 BLOCKS = 8  # of the comparison
@@ -83,22 +84,27 @@ def compare_with_torch(
         CheckpointError: the checkpoint cannot be used.
     """
     torch.set_num_threads(threads)
-    eager = Animator(open_session(load_checkpoint(checkpoint), plain=True))
+    model = load_checkpoint(checkpoint).model()
+    oracle = family_of(model.config).oracle(model)
+    image = bundle.manifest.image
+
+    def fit(frame: Image) -> Image:
+        return letterbox(to_channels(frame, image.channels), image.size)[0]
+
+    def eager(frame: Image) -> Image:
+        return to_image(oracle.animate(fit(frame))[FRAME])
 
     def block(animate: Callable[[Image], Image]) -> list[float]:
         animate(driving[0])  # the other side has just used the threads and caches
         given = itertools.cycle(driving)
         return seconds_of(lambda: animate(next(given)), max(2, frames // BLOCKS))
 
-    with eager, Animator.open(bundle, "ort-cpu", threads=threads) as animator:
+    with Animator.open(bundle, "ort-cpu", threads=threads) as animator:
         animator.set_source(source)
-        eager.set_source(source)
+        oracle.set_source(fit(source), fit(driving[0]))
         # The first frame becomes the reference of both; this warms both up.
-        apart = max(
-            levels_apart(*(each.animate(frame) for each in (animator, eager)))
-            for frame in driving[:8]
-        )
-        pairs = [(block(animator.animate), block(eager.animate)) for _ in range(BLOCKS)]
+        apart = max(levels_apart(animator.animate(frame), eager(frame)) for frame in driving[:8])
+        pairs = [(block(animator.animate), block(eager)) for _ in range(BLOCKS)]
     ratios = [median(theirs) / median(ours) for ours, theirs in pairs]
     ours, theirs = (list(itertools.chain(*side)) for side in zip(*pairs, strict=True))
     return {

@@ -14,7 +14,7 @@ twentieth of a pixel coarse.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
@@ -99,18 +99,17 @@ def warp_occlude(op: Body, feature: str, deformation: str, occlusion: str) -> st
     return op.CastLike(op.Mul(warped, seen), feature)
 
 
-class Motions(NamedTuple):
-    """The keypoints' motions over K + 1 slots, slot 0 the identity:
-    T_k(z) = p_k^S + J_k^S (J_k^D)^-1 (z - p_k^D)."""
-
-    moved: tuple[str, str]  # x and y of T_k(z), (1, K+1, h, w)
-    from_driving: tuple[str, str]  # z - p_k^D: x (1, K+1, 1, w), y (1, K+1, h, 1)
-    pixel: tuple[str, str]  # z: x (1, 1, 1, w), y (1, 1, h, 1)
-    source: tuple[str, str]  # p_k^S (1, K+1, 1, 1)
+Pair = tuple[str, str]  # x and y
 
 
-def _motions(op: Body, sized: str, *keypoints: str) -> Motions:
-    """Over the pixels of `sized`, of source and driving keypoints (1, K, 2), (1, K, 2, 2)."""
+def _motions(op: Body, sized: str, *keypoints: str) -> tuple[Pair, Pair, Pair, Pair]:
+    """The motions T_k(z) = p_k^S + J_k^S (J_k^D)^-1 (z - p_k^D) of keypoints (1, K, 2),
+    (1, K, 2, 2) over the pixels z of `sized`. Slot 0 of K + 1 is the identity.
+
+    Returns:
+        T_k(z), (1, K+1, h, w); z - p_k^D and z, each x (1, -, 1, w) and y (1, -, h, 1); and p_k^S,
+        (1, K+1, 1, 1).
+    """
     source_value, source_jacobian, driving_value, driving_jacobian = keypoints
 
     def slots(first: list[float], given: str) -> list[str]:
@@ -139,12 +138,12 @@ def _motions(op: Body, sized: str, *keypoints: str) -> Motions:
     x, y = op.Sub(row, driving_x), op.Sub(column, driving_y)
     moved_x = op.Add(op.Add(op.Mul(xx, x), source_x), op.Mul(xy, y))
     moved_y = op.Add(op.Add(op.Mul(yx, x), source_y), op.Mul(yy, y))
-    return Motions((moved_x, moved_y), (x, y), (row, column), (source_x, source_y))
+    return (moved_x, moved_y), (x, y), (row, column), (source_x, source_y)
 
 
 def sparse_motion(op: Body, source_small: str, *keypoints: str) -> str:
     """As training.models.keypoints.motion.sparse_motion."""
-    motions = _motions(op, source_small, *keypoints)
+    motions, from_driving, pixel, source = _motions(op, source_small, *keypoints)
     one, two, any_number = op.constant([1]), op.constant([2]), op.constant([-1])
     spread = op.Mul(op.attribute("variance"), op.constant(-2.0))
 
@@ -152,10 +151,9 @@ def sparse_motion(op: Body, source_small: str, *keypoints: str) -> str:
         column, row = (op.Exp(op.Div(op.Mul(z, z), spread)) for z in (y, x))
         return str(op.Mul(column, row))
 
-    from_source = map(op.Sub, motions.pixel, motions.source)
-    heatmaps = op.Sub(heatmap(*motions.from_driving), heatmap(*from_source))
+    heatmaps = op.Sub(heatmap(*from_driving), heatmap(*map(op.Sub, pixel, source)))
     channels, height, width = (op.Shape(source_small, start=i, end=i + 1) for i in (1, 2, 3))
-    moved = op.Concat(*(op.Unsqueeze(z, any_number) for z in motions.moved), axis=-1)
+    moved = op.Concat(*(op.Unsqueeze(z, any_number) for z in motions), axis=-1)
     stacked = op.Reshape(moved, op.Concat(one, any_number, width, two, axis=0))
     sampled = op.GridSample(source_small, stacked, **_SAMPLE)
     shape = op.Concat(one, channels, any_number, height, width, axis=0)
@@ -166,10 +164,11 @@ def sparse_motion(op: Body, source_small: str, *keypoints: str) -> str:
 
 def compose_motion(op: Body, mask_logits: str, *keypoints: str) -> str:
     """As training.models.keypoints.motion.compose_motion."""
-    motions, one = _motions(op, mask_logits, *keypoints), op.constant([1])
+    motions, *_ = _motions(op, mask_logits, *keypoints)
+    one = op.constant([1])
     logits = op.Cast(mask_logits, to=FLOAT)
     weight = op.Exp(op.Sub(logits, op.ReduceMax(logits, one, keepdims=1)))
-    sums = [op.ReduceSum(op.Mul(weight, moved), one, keepdims=1) for moved in motions.moved]
+    sums = [op.ReduceSum(op.Mul(weight, moved), one, keepdims=1) for moved in motions]
     total = op.ReduceSum(weight, one, keepdims=1)
     return str(op.Transpose(op.Div(op.Concat(*sums, axis=1), total), perm=[0, 2, 3, 1]))
 

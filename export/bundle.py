@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -18,10 +17,9 @@ from ..runtime.support.progress import progress
 from ..training.checkpoint import Checkpoint
 from ..training.models.base import Precision
 from ..training.models.families import family_of
-from ..training.torch_backend import open_session
 from .card import Description, model_card
 from .graphs import export_stage
-from .verify import FP16, FP32, Frames, Parity, Tensors, expected_tensors, verify
+from .verify import FP16, FP32, Frames, Parity, expected_tensors, verify
 
 MODEL_CARD = "MODEL_CARD.md"
 CREDITS = "CREDITS.md"
@@ -47,8 +45,9 @@ def export_bundle(
     told = (description or Description()).of(checkpoint)
     family = family_of(checkpoint.config.model)
     with atomic_folder(out) as folder:
-        chain = family.chain(checkpoint.model(), precision, checkpoint.supervised_names)
-        expected = expected_tensors(open_session(checkpoint, plain=True), frames)
+        model = checkpoint.model()
+        chain = family.chain(model, precision, checkpoint.supervised_names)
+        expected = expected_tensors(family.oracle(model), chain, frames)
         stages = []
         for stage in progress(chain.stages, label="exporting stages"):
             graph = export_stage(stage)
@@ -56,6 +55,17 @@ def export_bundle(
             file = _write(folder, f"{stage.name}.onnx", content)
             wires = (stage.name, stage.role, stage.inputs, stage.outputs)
             stages.append(contract.StageFile(*wires, file.file, file.sha256))
+        # The first of the expected frames has default controls.
+        images = {
+            "source": frames.source,
+            "reference": frames.driving[0],
+            "driving": frames.driving[-1],
+            "output": to_image(expected[0][contract.FRAME]),
+        }
+        golden = {
+            name: _write(folder, f"golden_{name}.png", png_bytes(image))
+            for name, image in images.items()
+        }
         texts = {MODEL_CARD: model_card(checkpoint, told, precision, chain)}
         if told.credits:
             texts[CREDITS] = told.credits
@@ -69,7 +79,7 @@ def export_bundle(
             precision=precision,
             # A manifest holds finite numbers; 1, half a picture, is as good as no bound.
             tolerances=FP32 if precision == "fp32" else replace(FP16, stage_abs=1.0),
-            golden=_write_golden(folder, frames, expected, chain),
+            golden=contract.Golden(**golden, motion=chain.motions()[0]),
             provenance=contract.Provenance(
                 checkpoint_sha256=checkpoint_sha256,
                 steps=checkpoint.step,
@@ -81,23 +91,6 @@ def export_bundle(
         )
         write_manifest(folder, manifest)
         return verify(folder, frames, expected, precision)
-
-
-def _write_golden(
-    folder: Path, frames: Frames, expected: Sequence[Tensors], chain: contract.Chain
-) -> contract.Golden:
-    """The first of the expected frames, which has default controls."""
-    images = {
-        "source": frames.source,
-        "reference": frames.driving[0],
-        "driving": frames.driving[-1],
-        "output": to_image(expected[0][contract.FRAME]),
-    }
-    files = {
-        name: _write(folder, f"golden_{name}.png", png_bytes(image))
-        for name, image in images.items()
-    }
-    return contract.Golden(**files, motion=chain.motions()[0])
 
 
 def _write(folder: Path, file: str, content: bytes) -> contract.FileDigest:

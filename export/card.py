@@ -14,6 +14,7 @@ from ..runtime.bundle.manifest import (
     KeypointControl,
 )
 from ..runtime.compose import MOST_SIDE
+from ..runtime.support.errors import ConfigError
 from ..training.checkpoint import Checkpoint
 
 OWN_LICENCE = "Apache-2.0"
@@ -48,6 +49,15 @@ class Description:
             licence=self.licence or (OWN_LICENCE if free else UNSTATED),
             data=tuple(DataCredit(*item) for item in stated.items()),
         )
+
+
+def stated_licence(text: str) -> DataCredit:
+    """Data and its licence, of the text NAME=LICENCE; ConfigError if it is no such text."""
+    name, _, licence = text.partition("=")
+    if not (name and licence):
+        hint = 'e.g. --data "my clips=CC BY 4.0"'
+        raise ConfigError(f"--data {text!r} is not NAME=LICENCE", hint)
+    return DataCredit(name, licence)
 
 
 USE = """\
@@ -92,6 +102,12 @@ def model_card(checkpoint: Checkpoint, told: Description, precision: str, chain:
     weights = sum(tensor.numel() for tensor in kept)
     data = [f"- {credit.name}: {credit.licence}" for credit in told.data]
     where = "\nCredits: CREDITS.md.\n" if told.credits else ""
+    limits = LIMITS_OF_KEYPOINTS
+    if isinstance(chain.control, DisplacementControl):
+        shaded = LIMIT_OF_SHADING if chain.control.shading_height else ""
+        limits = LIMITS_OF_DISPLACEMENTS + shaded
+    size, channels = chain.image.size, chain.image.channels
+    own = f"; composed at the source's own size, up to {MOST_SIDE} pixels a side"
     return f"""\
 # {told.name}
 
@@ -99,7 +115,7 @@ Preset `{checkpoint.config.preset}` of sonomime: a still image moves as a drivin
 
 | | |
 |---|---|
-| input and output | {_pictures(chain)} |
+| input and output | uint8, {channels} x {size} x {size}{own if chain.layers else ""} |
 | what carries the motion | {_carrier(chain.control)} |
 | what passes from a driving frame | {_passed(chain)} |
 | geometry | `{chain.geometry}` |
@@ -120,13 +136,7 @@ Preset `{checkpoint.config.preset}` of sonomime: a still image moves as a drivin
 
 ## Limits
 
-{_limits(chain)}"""
-
-
-def _pictures(chain: Chain) -> str:
-    size, channels = chain.image.size, chain.image.channels
-    own = f"; composed at the source's own size, up to {MOST_SIDE} pixels a side"
-    return f"uint8, {channels} x {size} x {size}" + (own if chain.layers else "")
+{limits}{LIMITS}"""
 
 
 def _carrier(control: KeypointControl | DisplacementControl) -> str:
@@ -151,10 +161,3 @@ def _passed(chain: Chain) -> str:
         for name, shape in passed.items()
     ]
     return f"{sum(map(prod, passed.values())):,} numbers: {', '.join(listed)}"
-
-
-def _limits(chain: Chain) -> str:
-    control = chain.control
-    if isinstance(control, KeypointControl):
-        return LIMITS_OF_KEYPOINTS + LIMITS
-    return LIMITS_OF_DISPLACEMENTS + (LIMIT_OF_SHADING if control.shading_height else "") + LIMITS

@@ -6,13 +6,10 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
-if TYPE_CHECKING:
-    from ..runtime.bundle.manifest import DataCredit
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-
+# argparse has no public name for it.
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 EXPORT = """make a bundle of ONNX stages from a checkpoint
 
@@ -55,7 +52,7 @@ example:
   sonomime import-fomm vox-cpk.pth.tar --config vox-256.yaml -o vox.pt"""
 
 
-def _verb(sub: Subparsers, name: str, text: str, run: Any) -> argparse.ArgumentParser:
+def add_verb(sub: Subparsers, name: str, text: str, run: Any) -> argparse.ArgumentParser:
     """A parser; its text is a line for the list of verbs, a description, and examples."""
     line, description, epilog = text.split("\n\n")
     raw = argparse.RawDescriptionHelpFormatter
@@ -68,7 +65,7 @@ def _verb(sub: Subparsers, name: str, text: str, run: Any) -> argparse.ArgumentP
 
 def add_export(sub: Subparsers) -> None:
     """Register ``sonomime export``."""
-    add = _verb(sub, "export", EXPORT, export_command).add_argument
+    add = add_verb(sub, "export", EXPORT, export_command).add_argument
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint.pt of a run")
     add("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder to make")
     precision = "fp32 (default), or fp16: half precision"
@@ -90,7 +87,7 @@ def export_command(args: argparse.Namespace) -> int:
     from ..runtime.support.plain_file import sha256_file
     from ..training.checkpoint import load_checkpoint
     from .bundle import export_bundle
-    from .card import Description
+    from .card import Description, stated_licence
     from .verify import read_frames
 
     checkpoint = load_checkpoint(args.checkpoint)
@@ -101,7 +98,7 @@ def export_command(args: argparse.Namespace) -> int:
         licence=args.licence,
         credits=_text(args.credits),
         figures=_text(args.figures),
-        data=tuple(_credit(text) for text in args.data),
+        data=tuple(map(stated_licence, args.data)),
     )
     parity = export_bundle(
         checkpoint, sha256_file(args.checkpoint), args.output, frames, args.precision, description
@@ -120,7 +117,7 @@ def export_command(args: argparse.Namespace) -> int:
 
 def add_build(sub: Subparsers) -> None:
     """Register ``sonomime build``."""
-    add = _verb(sub, "build", BUILD, build_command).add_argument
+    add = add_verb(sub, "build", BUILD, build_command).add_argument
     bundle = "folder of the bundle (default: the one included)"
     add("bundle", type=Path, nargs="?", metavar="BUNDLE", help=bundle)
     flavour = (
@@ -164,9 +161,9 @@ def build_command(args: argparse.Namespace) -> int:
 
 def add_engine(sub: Subparsers) -> None:
     """Register ``sonomime engine``."""
-    parser = _verb(sub, "engine", ENGINE, None)
+    parser = add_verb(sub, "engine", ENGINE, None)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="engine_verb", required=True)
-    add = _verb(verbs, "trust", TRUST, trust_command).add_argument
+    add = add_verb(verbs, "trust", TRUST, trust_command).add_argument
     file = "engine file that `sonomime build -o FILE` wrote"
     add("file", type=Path, metavar="FILE", help=file)
 
@@ -186,7 +183,7 @@ def trust_command(args: argparse.Namespace) -> int:
 
 def add_import_fomm(sub: Subparsers) -> None:
     """Register ``sonomime import-fomm``."""
-    add = _verb(sub, "import-fomm", IMPORT_FOMM, import_fomm_command).add_argument
+    add = add_verb(sub, "import-fomm", IMPORT_FOMM, import_fomm_command).add_argument
     config = "the YAML file that goes with it"
     add("pth", type=Path, metavar="FILE.pth.tar", help="the public checkpoint")
     add("--config", type=Path, required=True, metavar="FOMM.yaml", help=config)
@@ -202,24 +199,10 @@ def import_fomm_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _credit(text: str) -> DataCredit:
-    from ..runtime.bundle.manifest import DataCredit
-    from ..runtime.support.errors import ConfigError
-
-    name, equals, licence = text.partition("=")
-    if not (name and equals and licence):
-        raise ConfigError(
-            f"--data {text!r} is not NAME=LICENCE", 'e.g. --data "my clips=CC BY 4.0"'
-        )
-    return DataCredit(name, licence)
-
-
 def _text(path: Path | None) -> str:
     from ..runtime.support.errors import InputError
 
-    if path is None:
-        return ""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8") if path else ""
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}", "give a text file in UTF-8") from error

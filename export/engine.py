@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import Counter
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..runtime.backends.cuda import open_device
 from ..runtime.backends.onnx_file import read_stage
@@ -35,20 +34,20 @@ from ..runtime.support.errors import BackendError, ConfigError, output_errors
 from ..runtime.support.progress import progress
 
 
-@dataclass(frozen=True)
-class Build:
+class Build(NamedTuple):
     """The engines of a bundle: their file, whether the cache had it, and what is in it."""
 
     path: Path
     cached: bool
-    manifest: EngineManifest
     plugin: Path | None
+    manifest: EngineManifest
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        said = {"path": str(self.path), "cached": self.cached}
-        said["plugin"] = str(self.plugin) if self.plugin else None
-        return said | plain(self.manifest)
+        plugin = self.plugin and str(self.plugin)
+        return {"path": str(self.path), "cached": self.cached, "plugin": plugin} | plain(
+            self.manifest
+        )
 
 
 def choose_flavour(device: int | None = None) -> tuple[str, str]:
@@ -104,27 +103,24 @@ def build_engines(
     facts = Facts.wanted(bundle, flavour, trt.__version__, targets_of(flavour, trt, device))
     plugin = load_plugin(trt) if facts.plugin_sha256 else None
     path = cached_path(facts)
-    manifest = _cached(path, facts)
-    cached = manifest is not None
-    if manifest is None:
-        # TensorRT builds for the calling thread's GPU.
-        with open_device(device).current() if flavour == "tensorrt" else nullcontext():
-            manifest = _built(bundle, kind, trt, facts, device)
+    cached = _cached(path, facts)
+    # TensorRT builds for the calling thread's GPU.
+    gpu = open_device(device).current() if flavour == "tensorrt" and not cached else nullcontext()
+    with gpu:
+        manifest = cached or _built(bundle, kind, trt, facts, device)
     if out is not None:
         with atomic_path(out) as temporary, output_errors(out):
             shutil.copyfile(path, temporary)
-        path = out
-    return Build(path, cached, manifest, plugin)
+    return Build(out or path, cached is not None, plugin, manifest)
 
 
 def _cached(path: Path, facts: Facts) -> EngineManifest | None:
     """The cached engines, if the file is sound and this user built or trusts it."""
-    try:
+    with suppress(BackendError):
         found = read_engine_file(path)
-    except BackendError:
-        return None
-    sound = is_trusted(found.sha256) and Facts.stated(found.manifest) == facts
-    return found.manifest if sound and not path.is_symlink() else None
+        sound = is_trusted(found.sha256) and Facts.stated(found.manifest) == facts
+        return found.manifest if sound and not path.is_symlink() else None
+    return None
 
 
 def _built(
@@ -132,8 +128,7 @@ def _built(
 ) -> EngineManifest:
     stages, engines = [], {}
     for stage in progress(list(bundle.manifest.stages), label=f"building {kind.name} engines"):
-        onnx = read_stage(bundle, stage)
-        targets = list(facts.targets)
+        onnx, targets = read_stage(bundle, stage), list(facts.targets)
         engines[stage.name], made = compile_stage(onnx, stage.name, kind, trt, targets, device)
         stages.append(made)
     manifest = EngineManifest(
@@ -179,7 +174,6 @@ def compile_stage(
         error = parser.get_error(0)
         operator = error.node_operator()
         raise failed("parsed", error.desc() + (f" (operator {operator})" if operator else ""))
-    layers, precisions, plugin_layers = _layers(network)
     config = builder.create_builder_config()
     # The engine has the bundle's precision: float32 must not become TF32.
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -191,47 +185,36 @@ def compile_stage(
     if serialized is None:
         raise failed("built", logger.reason())
     content = bytes(serialized)
-    engine_layers, memory = _inspected(content, trt, logger, device)
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    # By the type of their first output.
+    kinds = [str(each.get_output(0).dtype) for each in layers if each.num_outputs]
+    precisions = Counter(_dtype(kind.rpartition(".")[2]) for kind in kinds).most_common()
+    engine = _loaded(content, trt, logger, device)
+    memory = getattr(engine, "device_memory_size_v2", None)
     return content, StageEngine(
         name=name,
         onnx_sha256=hashlib.sha256(onnx).hexdigest(),
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
         seconds=round(perf_counter() - began, 3),
-        layers=layers,
-        precisions=precisions,
-        plugin_layers=plugin_layers,
-        engine_layers=engine_layers,
-        device_memory_bytes=memory,
+        layers=len(layers),
+        precisions=tuple(Precision(*each) for each in precisions),
+        plugin_layers=sum("PLUGIN" in str(layer.type) for layer in layers),
+        engine_layers=engine and engine.num_layers,
+        device_memory_bytes=engine and (engine.device_memory_size if memory is None else memory),
     )
 
 
-# numpy's names; others keep TensorRT's.
-_DTYPES = {"FLOAT": "float32", "HALF": "float16"}
+def _dtype(kind: str) -> str:
+    """Numpy's name of TensorRT's type."""
+    return {"FLOAT": "float32", "HALF": "float16"}.get(kind, kind.lower())
 
 
-def _layers(network: Any) -> tuple[int, tuple[Precision, ...], int]:
-    """Layers of the parsed network, by the type of their first output; those of the plugin."""
-    layers = [network.get_layer(i) for i in range(network.num_layers)]
-    kinds = [
-        str(each.get_output(0).dtype).rpartition(".")[2] for each in layers if each.num_outputs
-    ]
-    counts = Counter(_DTYPES.get(kind, kind.lower()) for kind in kinds)
-    plugins = sum("PLUGIN" in str(layer.type) for layer in layers)
-    return len(layers), tuple(Precision(*item) for item in counts.most_common()), plugins
-
-
-def _inspected(
-    content: bytes, trt: Any, logger: Any, device: int | None
-) -> tuple[int | None, int | None]:
-    """Layers of the engine and bytes of its activations; None without a GPU that can load it."""
+def _loaded(content: bytes, trt: Any, logger: Any, device: int | None) -> Any:
+    """The engine; None without a GPU that can load it."""
     try:
         open_device(device)
     except BackendError:
         # Without a driver some versions of TensorRT crash the process when asked.
-        return None, None
-    engine = trt.Runtime(logger).deserialize_cuda_engine(content)
-    if engine is None:
-        return None, None
-    memory = getattr(engine, "device_memory_size_v2", None)
-    return engine.num_layers, engine.device_memory_size if memory is None else memory
+        return None
+    return trt.Runtime(logger).deserialize_cuda_engine(content)

@@ -107,18 +107,17 @@ def read_fomm_config(path: Path) -> Config:
     cure = "give the YAML file that the checkpoint came with"
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", cure) from error
     except Exception as error:  # PyYAML lets many kinds out, for a malformed timestamp say
-        raise ConfigError(f"{path}: not a readable YAML file: {error}", cure) from error
+        raise ConfigError(f"{path} is not a readable YAML file: {error}", cure) from error
     params = table.get("model_params") if isinstance(table, Mapping) else None
     if not isinstance(params, Mapping):
         raise ConfigError(f"{path}: no section model_params", cure)
     given = dict(_flat({name: params[name] for name in _SECTIONS if name in params}))
     where = f"{path}: model_params."
-    for key in [key for key in given if key not in KEYS]:
-        hint = f"did you mean {close!r}?" if (close := nearest(key, KEYS)) else cure
-        raise ConfigError(f"{where}{key[:100]} is not known", hint)
+    for key in given:
+        if key not in KEYS:
+            hint = f"did you mean {close!r}?" if (close := nearest(key, KEYS)) else cure
+            raise ConfigError(f"{where}{key[:100]} is not known", hint)
     overrides = ["model.geometry=fomm"]
     for key, (ours, supported, default) in KEYS.items():
         value = given.get(key, default)
@@ -174,35 +173,29 @@ def rename(tensors: Mapping[str, Tensor], model: ModelConfig, path: Path) -> dic
     with torch.device("meta"):  # shapes alone
         wanted = AnimationModel(model).state_dict()
     missing, misshapen = [], []
-    left_over = set(tensors)
+    left_over = tensors.keys() - {fomm_name(ours) for ours in wanted}
     weights: dict[str, Tensor] = {}
     for ours, like in wanted.items():
         theirs = fomm_name(ours)
-        left_over.discard(theirs)
         found = tensors.get(theirs)
         if found is None and ours.endswith(".num_batches_tracked"):
             weights[ours] = torch.zeros((), dtype=torch.int64)
         elif found is None:
             missing.append(theirs)
         elif found.shape != like.shape:
-            misshapen.append(f"{theirs} is {_size(found)}, not {_size(like)}")
+            misshapen.append(f"{theirs} is {list(found.shape)}, not {list(like.shape)}")
         else:
             weights[ours] = found.detach().to(like.dtype, copy=True).contiguous()
+    hint = "give the YAML file that this checkpoint came with"
     for problem, keys in (
         ("lacks", missing),
         ("has tensors that the configuration does not have:", sorted(left_over)),
         ("has other shapes than the configuration:", misshapen),
     ):
         if keys:
-            shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
-            raise CheckpointError(
-                f"{path}: {problem} {shown}", "give the YAML file that this checkpoint came with"
-            )
+            more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
+            raise CheckpointError(f"{path}: {problem} {', '.join(keys[:8])}{more}", hint)
     return weights
-
-
-def _size(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a number"
 
 
 def _networks(payload: Any, path: Path) -> dict[str, Tensor]:

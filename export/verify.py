@@ -7,20 +7,19 @@ an error shows where it is made; then the whole chain gets images only.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..runtime.backends import open_backend
 from ..runtime.backends.base import Backend
 from ..runtime.bundle.bundle import Bundle
-from ..runtime.bundle.manifest import DRIVING_FRAME, FRAME, SOURCE_IMAGE, Tolerances
+from ..runtime.bundle.manifest import DRIVING_FRAME, FRAME, SOURCE_IMAGE, Chain, Tolerances
 from ..runtime.media.frames import Image, letterbox, to_channels
 from ..runtime.media.pixels import levels_apart, psnr, to_planes
 from ..runtime.media.video import open_source
@@ -28,10 +27,7 @@ from ..runtime.pipeline import SAMPLES
 from ..runtime.session import Session
 from ..runtime.support.errors import ExportError
 from ..runtime.support.progress import progress
-from ..training.models.base import Precision
-
-Array = NDArray[Any]
-Tensors = dict[str, Array]
+from ..training.models.base import Array, Oracle, Precision, Tensors
 
 FP32 = Tolerances(stage_abs=1e-4, frame_levels=1)
 # In half precision only the frames are compared; the stages just have to be finite.
@@ -68,12 +64,10 @@ def read_frames(path: Path | None, size: int, channels: int) -> Frames:
         ExportError: no path was given and there are no samples.
         InputError: they cannot be read.
     """
-
     given = [path] if path else [SAMPLES / "still.png", SAMPLES / "driving.mp4"]
     if path is None and not all(file.is_file() for file in given):
-        raise ExportError(
-            "there are no frames to verify the bundle with", "give some: --frames VIDEO_OR_FOLDER"
-        )
+        hint = "give some: --frames VIDEO_OR_FOLDER"
+        raise ExportError("there are no frames to verify the bundle with", hint)
     images: list[Image] = []
     for file in given:
         with open_source(file, channels=channels) as source:
@@ -84,31 +78,21 @@ def read_frames(path: Path | None, size: int, channels: int) -> Frames:
     return Frames(images[0], tuple(images[i] for i in chosen))
 
 
-def tensors_of(session: Session, frame: Image, controls: Mapping[str, float]) -> Tensors:
-    """Every tensor on the wire for one frame, by name; controls not given have their defaults."""
-    for control in session.chain.controls:
-        session.set_control(control.name, controls.get(control.name, control.default))
-    states = {pair.to: session.read(pair.to) for pair in session.chain.recurrent}
-    session.animate(to_planes(frame))
-    if session.landmarks:
-        session.find_landmarks(to_planes(frame))  # any image will do
-    return {name: session.read(name) for name in session.chain.tensors()} | states
-
-
-def expected_tensors(session: Session, frames: Frames) -> list[Tensors]:
-    """All tensors of all frames by the plain model in torch, as `verify` compares them.
+def expected_tensors(oracle: Oracle, chain: Chain, frames: Frames) -> list[Tensors]:
+    """All tensors of all frames by the model, as `verify` compares them.
 
     The last driving frame comes first, with every control at its default: it becomes the golden
     sample. The others are smoothed, and one is in absolute motion, if the model has it.
     """
-    session.set_source(to_planes(frames.source))
-    session.set_reference(to_planes(frames.driving[0]))
+    oracle.set_source(frames.source, frames.driving[0])
     order = [frames.driving[-1], *frames.driving[:-1]]
-    controls = [{}, *([AWAY] * (len(order) - 1))]
-    if len(order) > 2:
-        controls[2] = AWAY | {"relative": 0.0}
+    names = {control.name for control in chain.controls}
+    away = {name: value for name, value in AWAY.items() if name in names}
+    controls = [{}, *([away] * (len(order) - 1))]
+    if "relative" in names and len(order) > 2:
+        controls[2] = away | {"relative": 0.0}
     pairs = list(zip(order, controls, strict=True))
-    return [tensors_of(session, *pair) for pair in progress(pairs, label="computing with torch")]
+    return [oracle.animate(*pair) for pair in progress(pairs, label="computing with torch")]
 
 
 def verify(

@@ -18,7 +18,7 @@ from .alignment import Places, points_to_pixels
 from .media.frames import Image, Letterbox, png_bytes, to_channels
 from .media.panels import Panels
 from .session import own_places
-from .support.atomic_files import atomic_path
+from .support.atomic_files import atomic_write_bytes
 
 HEIGHT = 640
 LINES = 16  # of the grid, at most, each way
@@ -42,8 +42,7 @@ def write_debug_picture(
     drawn = [_draw(*each, names, size) for each in zip(pictures, grids, landmarks, strict=True)]
     widths = [max(1, round(image.shape[1] * HEIGHT / image.shape[0])) for image in drawn]
     panels = Panels(("source", "reference"), [(width, HEIGHT) for width in widths], 3)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(png_bytes(panels.compose(drawn)))
+    atomic_write_bytes(path, png_bytes(panels.compose(drawn)))
 
 
 def _draw(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from platform import machine, python_version, system
 from typing import Any, Literal
 
 from .media.sinks import MP4_ENCODERS
@@ -51,7 +51,7 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
     """
     space = "free some space there, or set {} to another folder".format
     checks: list[tuple[str, Callable[[], Found], type[SonomimeError], str]] = [
-        ("python", _python, BackendError, ""),
+        ("python", lambda: f"{python_version()} on {system()} {machine()}", BackendError, ""),
         ("numpy", partial(_package, "numpy", "numpy"), BackendError, ""),
         ("opencv", partial(_package, "cv2", "opencv-python-headless"), BackendError, ""),
         ("pillow", partial(_package, "PIL", "pillow"), BackendError, ""),
@@ -79,10 +79,6 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
             yield Check(name, "fail", detail.strip().splitlines()[0], advice, code)
             continue
         yield Check(name, "ok", found) if isinstance(found, str) else Check(name, "note", *found)
-
-
-def _python() -> Found:
-    return f"{platform.python_version()} on {platform.system()} {platform.machine()}"
 
 
 def _package(module: str, distribution: str) -> Found:

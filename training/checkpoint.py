@@ -20,6 +20,7 @@ from .models.families import family_of
 from .weights_file import read_weights_only
 
 FORMAT = 1
+_OTHER = "another version of sonomime may have written it: train or import it again"
 
 #: Settings that are gone, with the value under which a model is the same without them: an older
 #: checkpoint that has this value is read.
@@ -71,7 +72,8 @@ class Checkpoint:
             model: Model = build(self.config.model)
             model.load_state_dict(self.weights)
         except (RuntimeError, NotImplementedError) as error:  # a sparse or quantized tensor
-            fault = f"weights do not fit the configuration: {str(error)[:400]}"
+            said = " ".join(str(error).split())
+            fault = f"weights do not fit the configuration: {said[:400]}"
             raise CheckpointError(fault, "use the file as it was saved") from error
         return model.eval()
 
@@ -93,9 +95,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 held = held.get(section, {})
             if held.get(name) == neutral:
                 del held[name]
+        if payload["config"]["model"].get("generator", {}).get("kind") == "lite":
+            raise ValueError("it holds a keypoint model of kind lite, which no longer exists")
         config = config_from_dict(payload["config"])
         check(config)
         weights = {_text(name): tensor for name, tensor in payload["weights"].items()}
+        if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+            raise TypeError("its weights are not tensors by name")
         # A few stored bytes can pose as a tensor of any size, by strides of 0.
         if sum(t.numel() * t.element_size() for t in weights.values()) > path.stat().st_size:
             raise ValueError("its weights are larger than the file")
@@ -103,10 +109,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         data = [_data(entry) for entry in payload["data"]]
         step, resume = int(payload["step"]), dict(payload["resume"])
         return Checkpoint(config, step, weights, names, data, resume)
+    except KeyError as error:
+        raise CheckpointError(f"{path}: incomplete checkpoint: no {error}", _OTHER) from error
     except Exception as error:  # anything may stand anywhere in such a file
         fault = f"{path}: not a whole checkpoint ({type(error).__name__}: {error})"
-        hint = "another version of sonomime may have written it: train or import it again"
-        raise CheckpointError(fault, hint) from error
+        raise CheckpointError(fault, _OTHER) from error
 
 
 def _text(value: Any) -> str:

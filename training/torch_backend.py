@@ -37,7 +37,7 @@ class TorchBackend:
             stage.name: stage.module.to(device) for stage in chain.stages
         }
         self.per_frame = [stage for stage in chain.stages if stage.per_frame]
-        self.seconds = Spans([stage.name for stage in self.per_frame])
+        self.seconds = Spans({stage.name: 0.0 for stage in self.per_frame})
         self.recurrent = [(pair.from_, pair.to) for pair in chain.recurrent]
         self.given = chain.given()
         self.of_frame = [*chain.settings(), DRIVING_FRAME]
@@ -74,9 +74,9 @@ class TorchBackend:
     def run_frame(self) -> None:
         self.seconds.start()
         self.upload(self.of_frame)
-        for i, stage in enumerate(self.per_frame):
+        for stage in self.per_frame:
             self.compute(stage)
-            self.seconds.lap(i)
+            self.seconds.lap(stage.name)
         self.carry_states()
         self.download()
         self.synchronise()
@@ -130,14 +130,13 @@ def _zeros(like: manifest.Tensor) -> Tensor:
     return torch.zeros(like.shape, dtype=getattr(torch, like.dtype))
 
 
-def open_session(checkpoint: Checkpoint, plain: bool = False) -> Session:
-    """A checkpoint's EMA weights, ready to animate on the CPU, in the stages that export writes;
-    plain: in those that export compares them with, without any rewrites.
+def open_session(checkpoint: Checkpoint) -> Session:
+    """A checkpoint's EMA weights, ready to animate on the CPU, in the stages that export writes.
 
     Raises:
         CheckpointError: the weights do not fit the configuration.
     """
     family = family_of(checkpoint.config.model)
-    chain = family.chain(checkpoint.model(), names=checkpoint.supervised_names, plain=plain)
+    chain = family.chain(checkpoint.model(), names=checkpoint.supervised_names)
     check_wiring(chain)
     return Session(chain, TorchBackend(chain))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -33,24 +33,19 @@ NEEDED = {
 
 def run_part(spec: Spec, say: Say) -> bool:
     """Run the part that `spec` names; what it raises is said."""
-    part = spec["part"]
+    part, here = spec["part"], {"machine": machine, "tests": run_tests, "backends": backends}
     try:
-        if part == "machine":
-            return machine(say)
-        if part == "tests":
-            return run_tests(say, spec["done"])
-        if part == "backends":
-            return backends(spec, say)
+        if part in here:
+            return here[part](spec, say)
         from . import torch_parts
 
-        run: Callable[[Spec, Say], bool] = getattr(torch_parts, part)
-        return run(spec, say)
+        return bool(getattr(torch_parts, part)(spec, say))
     except Exception as error:  # the other parts are worth running
         say({"failed": said(error)})
         return False
 
 
-def machine(say: Say) -> bool:
+def machine(spec: Spec, say: Say) -> bool:
     """The GPU, as torch sees it, or else as the runtime does."""
     if installed("torch"):
         import torch
@@ -59,25 +54,24 @@ def machine(say: Say) -> bool:
         say({"torch": {"version": torch.__version__, "cuda": torch.version.cuda, "cudnn": cudnn}})
         if torch.cuda.is_available():
             facts = torch.cuda.get_device_properties(0)
-            gpu = {
+            gpu: Row = {
                 "name": facts.name,
                 "compute_capability": f"{facts.major}.{facts.minor}",
                 "memory_mb": facts.total_memory / 1e6,
                 "multiprocessors": facts.multi_processor_count,
                 "cache_mb": facts.L2_cache_size / 1e6,
-                "in_torch": True,
             }
-            say({"gpu": gpu})
+            say({"gpu": gpu | {"in_torch": True}})
             return True
     from ...runtime.backends.cuda import open_device
 
     try:
         device = open_device()
+        capability = "{}.{}".format(*device.capability)
+        gpu = {"name": device.name, "compute_capability": capability, "in_torch": False}
     except BackendError as error:
-        say({"gpu": {"absent": error.message}})
-        return True
-    capability = "{}.{}".format(*device.capability)
-    say({"gpu": {"name": device.name, "compute_capability": capability, "in_torch": False}})
+        gpu = {"absent": error.message}
+    say({"gpu": gpu})
     return True
 
 
@@ -87,9 +81,8 @@ def backends(spec: Spec, say: Say) -> bool:
     say({"bundle": bundle.manifest.name, "digest": bundle.digest})
 
     def check(name: str) -> Row:
-        if why := absent(name, spec["gpu"]):
-            return {"absent": why}
-        return check_backend(bundle, name, spec["frames"])
+        why = absent(name, spec["gpu"])
+        return {"absent": why} if why else check_backend(bundle, name, spec["frames"])
 
     return each(say, spec["names"], spec["done"], check, alone=True)
 
@@ -106,18 +99,18 @@ def absent(name: str, gpu: bool) -> str:
         return "there is no GPU"
     if name == "rtx":
         from ...runtime.backends.cuda import open_device
-        from ...runtime.engines.tensorrt_packages import check_served, load_flavour, rtx_target
+        from ...runtime.engines.tensorrt_packages import load_flavour, rtx_target, rtx_targets
 
         target, trt = rtx_target(*open_device().capability), load_flavour(name)[1]
-    try:
-        if name == "rtx":
-            check_served(name, trt, [target])
-        if name == "ort-cuda":
-            from ...runtime.backends.ort_cuda import require_provider
+        if target not in rtx_targets(trt):
+            return f"TensorRT-RTX {trt.__version__} builds no engines for {target}"
+    if name == "ort-cuda":
+        from ...runtime.backends.ort_cuda import require_provider
 
+        try:
             require_provider()
-    except BackendError as error:
-        return error.message
+        except BackendError as error:
+            return error.message
     return ""
 
 
@@ -146,8 +139,9 @@ def check_backend(bundle: Bundle, name: str, count: int) -> Row:
         return row | measure_warm(animator, count, max(2, count // 10))[0]
 
 
-def run_tests(say: Say, done: Collection[str], root: Path = ROOT) -> bool:
-    """Run those that are not done; returns whether all are. `root`: of the checkout."""
+def run_tests(spec: Spec, say: Say) -> bool:
+    """Run the tests marked gpu of the checkout whose root is `root`, by default this one."""
+    root = Path(spec.get("root", ROOT))
     missing = [name for name in ("pytest", "hypothesis") if not installed(name)]
     if missing or not (root / "tests").is_dir():
         why = f"they need {' and '.join(missing)}" if missing else "they need a checkout"
@@ -159,7 +153,7 @@ def run_tests(say: Say, done: Collection[str], root: Path = ROOT) -> bool:
     marked = [str(file) for file in files if "mark.gpu" in file.read_text(encoding="utf-8")]
     options = ["-q", "-m", "gpu", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     os.chdir(root)
-    ended = pytest.main([*options, *marked], [Reporter(say, done)])
+    ended = pytest.main([*options, *marked], [Reporter(say, spec["done"])])
     # 1: a file cannot be imported. Otherwise the reporter, or a fault of pytest's, has ended it.
     return ended in (0, 1, pytest.ExitCode.NO_TESTS_COLLECTED)
 
@@ -173,14 +167,12 @@ class Reporter:
         self._row: Row = {}
         self._session: Any = None
 
-    def pytest_sessionstart(self, session: Any) -> None:
-        self._session = session
-
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed and report.nodeid not in self._done:
             self._say({"name": report.nodeid, "failed": _cause(report)})
 
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+    def pytest_collection_modifyitems(self, session: Any, items: list[Any]) -> None:
+        self._session = session
         items[:] = [item for item in items if item.nodeid not in self._done]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:

@@ -33,8 +33,7 @@ from ..measure import agrees, seconds_of, summarise
 from ..nvidia_smi import watch
 from ..torch_bench import model_of
 from .child import Row, Say, Spec, each
-from .kernel_times import CASES, time_kernel
-from .kernels import LIBRARY, Kernels, build_command
+from .kernels import CASES, LIBRARY, Kernels, build_command, time_kernel
 
 LEAST_PSNR = {"fp32": 60.0, "fp16": 45.0}
 """dB to the model in float32 on the CPU."""
@@ -56,17 +55,13 @@ class Way(NamedTuple):
         return f"{word}, {self.precision}" + "".join(more)
 
 
+PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32")
 WAYS = (
-    Way("fp16", graph=True, kernels=True),
-    Way("fp32", graph=True, kernels=True),
-    Way("fp16", plain=True),
-    Way("fp32", plain=True),
-    Way("fp16", graph=True),
-    Way("fp32", graph=True),
-    Way("fp16"),
-    Way("fp32"),
-    Way("fp16", compiled=True, graph=True),
-    Way("fp32", compiled=True, graph=True),
+    *(Way(precision, graph=True, kernels=True) for precision in PRECISIONS),
+    *(Way(precision, plain=True) for precision in PRECISIONS),
+    *(Way(precision, graph=True) for precision in PRECISIONS),
+    *(Way(precision) for precision in PRECISIONS),
+    *(Way(precision, graph=True, compiled=True) for precision in PRECISIONS),
 )
 """The most important ones first, since time may run out; compiling takes minutes."""
 

@@ -36,7 +36,7 @@ class OrtCpuBackend:
         stages = bundle.manifest.stages
         self._per_frame = [stage.name for stage in stages if stage.per_frame]
         self._recurrent = [(pair.from_, pair.to) for pair in bundle.manifest.recurrent]
-        self._spans = Spans(self._per_frame)
+        self._spans = Spans(dict.fromkeys(self._per_frame, 0.0))
         # Opening holds the interpreter's lock only now and then, so two cores nearly halve it.
         with ThreadPoolExecutor(min(threads, len(stages))) as pool:
             self._runs = dict(pool.map(lambda stage: self._open(bundle, stage), stages))
@@ -81,9 +81,9 @@ class OrtCpuBackend:
 
     def run_frame(self) -> None:
         self._spans.start()
-        for i, stage in enumerate(self._per_frame):
+        for stage in self._per_frame:
             self.run(stage)
-            self._spans.lap(i)
+            self._spans.lap(stage)
         for made, state in self._recurrent:
             self.copy(made, state)
 

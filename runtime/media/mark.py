@@ -33,20 +33,16 @@ def draw_mark(image: Image) -> Image:
     """
     height, width = check_image(image).shape[:2]
     marked = image.copy()
-    stamp = _fitting_stamp(width, height)
-    h, w = stamp.shape
-    marked[height - h :, width - w :] = stamp if image.ndim == 2 else stamp[..., None]
-    return marked
-
-
-def _fitting_stamp(width: int, height: int) -> Image:
-    """The longest word that fits, white on a black box, with a margin of one pixel."""
+    # With a margin of one pixel. The last resort has none above and below: 7 x 7, which fits the
+    # smallest pictures.
     stamps = [np.pad(_WORD[:, : 6 * letters - 1], 1) for letters in (9, 3, 1)]
-    # The last resort has no margin above and below: 7 x 7, which fits the smallest pictures.
     for stamp in (*stamps, stamps[-1][1:-1]):
         h, w = stamp.shape
         if scale := min(max(1, min(width, height) // 200), height // h, width // w):
-            return stamp.repeat(scale, axis=0).repeat(scale, axis=1)
+            stamp = stamp.repeat(scale, axis=0).repeat(scale, axis=1)
+            corner = marked[height - scale * h :, width - scale * w :]
+            corner[...] = stamp if image.ndim == 2 else stamp[..., None]
+            return marked
     raise InputError(
         f"a picture of {width} x {height} pixels is too small for the synthetic mark",
         "give one of at least 64 x 64 pixels",

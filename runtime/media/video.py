@@ -16,15 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from ..support.errors import InputError, UnsupportedFormat
-from .file_headers import (
-    IMAGE,
-    MAX_PIXELS,
-    VIDEO,
-    check_size,
-    kind_by_name,
-    kind_of,
-    missing_bytes,
-)
+from .file_headers import IMAGE, MAX_PIXELS, VIDEO, check_size, kind_by_name, kind_of, missing_bytes
 from .frames import Crop, Image, crop_image, read_image, to_channels
 
 if TYPE_CHECKING:

@@ -75,12 +75,14 @@ def atomic_write_text(final: Path | str, text: str) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let no other process write into the folder, which is made if need be.
+    """Let no other process write into the folder, which is made if need be, and removed if nothing
+    was then written there.
 
     Raises:
         OutputError: another process writes there; it cannot be made.
     """
     with output_errors(folder):
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -92,6 +94,9 @@ def locked(folder: Path) -> Iterator[None]:
                 raise OutputError(f"{folder}: another sonomime is writing there", hint) from None
         yield
     finally:
+        if made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
         os.close(descriptor)
 
 

@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
-from time import sleep
+from time import perf_counter, sleep
 from typing import Any
 
 import pytest
 from toy_bundle import make_toy_bundle
 
 from sonomime.benchmarks import gpu_check
+from sonomime.benchmarks.gpu.child import listen
 
 # What a machine with torch, numpy and a compiler alone lacks.
 BARE = """
@@ -58,32 +60,41 @@ def test_on_a_cpu_the_bundles_are_timed(tmp_path: Path, capfd: pytest.CaptureFix
     assert found["tests marked gpu"]["absent"] and "ort-cpu" in capfd.readouterr().out
 
 
-# A GPU, its parts, and what becomes of them.
+# A GPU, its parts, and what becomes of them; with lines that are none.
 PLAYED = """
 import json, os, signal, sys, time
+from sonomime.benchmarks.gpu.child import each, said, speaker
 log, spec = sys.argv[1], json.loads(sys.argv[2])
+print('no JSON\\n[1]', flush=True)
+say = speaker()
+print('{"name": "by a library"}', flush=True)
+os.write(1, b'{"name": "by a library"}\\n')
 with open(log, "a") as file:
     file.write(json.dumps(spec) + "\\n")
-def say(**message):
-    print(json.dumps(message), flush=True)
-def rows(*names, seconds=0):
-    todo = [name for name in names if name not in spec["done"]]
-    for name in todo:
-        say(name=name, begun=True)
-        time.sleep(seconds)
-        if name == "dies":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if name == "hangs":
-            time.sleep(300)
-        if name == "fails":
-            sys.exit(say(name=name, failed="an illegal memory access") or 1)
-        if name == "raises":
-            sys.exit(say(failed="cannot be imported") or 1)
-        say(name=name, agrees=name != "differs")
+def work(name):
+    time.sleep(seconds)
+    if name == "dies":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name == "hangs":
+        time.sleep(300)
+    if name == "fails":
+        try:
+            raise ValueError("CUDA error 900\\nand more")
+        except ValueError as error:
+            raise RuntimeError("the capture failed") from error
+    return {"agrees": name != "differs", "share": float("nan") if name == "is no JSON" else 1}
+def rows(*names, wait=0):
+    global seconds
+    seconds = wait
+    try:
+        done = each(say, names, spec["done"], work)
+    except ValueError as error:
+        done = say({"failed": said(error)})
+    sys.exit(not done)
 part = spec["part"]
 if part == "machine":
-    say(torch={"version": "1.2"})
-    say(gpu={"name": "NVIDIA H200", "in_torch": True})
+    say({"torch": {"version": "1.2"}})
+    say({"gpu": {"name": "NVIDIA H200", "in_torch": True}})
 elif part == "kernels":
     KERNELS
 elif part == "ways":
@@ -96,17 +107,14 @@ else:
 class Played:
     """Runs the check with a script in the place of every part; `asked` are their specs."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.log, self.out = folder / "log", folder / "report.json"
-        self.patch = monkeypatch
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log, self.out, self.patch = tmp_path / "log", tmp_path / "report.json", monkeypatch
 
     def run(self, *words: str, kernels: str = "rows('a')", ways: str = "rows('b')") -> int:
+        self.log.write_text("")
         code = PLAYED.replace("KERNELS", kernels).replace("WAYS", ways)
-
-        def command(spec: dict[str, Any]) -> list[str]:
-            return [sys.executable, "-I", "-S", "-c", code, str(self.log), json.dumps(spec)]
-
-        self.patch.setattr(gpu_check, "command", command)
+        command = [sys.executable, "-c", code, str(self.log)]
+        self.patch.setattr(gpu_check, "command", lambda spec: [*command, json.dumps(spec)])
         return gpu_check.main(["-o", str(self.out), *words])
 
     @property
@@ -115,8 +123,7 @@ class Played:
 
     @property
     def parts(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out.read_text())["parts"]
-        return found
+        return dict(json.loads(self.out.read_text())["parts"])
 
 
 @pytest.fixture
@@ -140,28 +147,37 @@ def test_the_most_important_comes_first_and_what_is_compiled_last(
         ("ways", "c.pt"), ("ways", "ours-ptg"), ("ways", "lite"),
     ]  # fmt: skip
     rows = played.parts["lite in torch"]["rows"]
-    assert rows == [{"name": "differs", "agrees": False}, {"name": "compiled", "agrees": True}]
+    assert [(row["name"], row["agrees"]) for row in rows] == [
+        ("differs", False),
+        ("compiled", True),
+    ]
     said = capsys.readouterr()
     assert "DIFFERS" in said.out and "differs" in said.err
-    played.log.unlink()
     # The report is written after every row.
-    look = f"say(name='seen', rows=len(json.load(open({str(played.out)!r}))['parts']['kernels']"
+    look = f"rows(json.load(open({str(played.out)!r}))['parts']['kernels']['rows'][1]['name'])"
     words = ("--no-compile", "--models", "lite")
-    assert played.run(*words, kernels="rows('a', 'b')", ways=f"{look}['rows']))") == 0
-    assert played.parts["lite in torch"]["rows"][0]["rows"] == 2
+    assert played.run(*words, kernels="rows('a', 'b')", ways=look) == 0
+    assert played.parts["lite in torch"]["rows"][0]["name"] == "b"
     assert [s["part"] for s in played.asked].count("ways") == 1
 
 
-@pytest.mark.parametrize("harm", ["dies", "fails", "raises"])
+HARM = {
+    "dies": "ended by SIGSEGV",
+    "fails": "RuntimeError: the capture failed; caused by ValueError: CUDA error 900",
+    "is no JSON": "ValueError: ",
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
 def test_what_ends_a_process_costs_its_row_alone(
     harm: str, played: Played, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--no-compile", "--models", "lite")
     code = played.run(*words, kernels=f'rows("a", "{harm}", "b")', ways="os._exit(9)")
     assert code == gpu_check.EXIT_DIFFERS and harm in capsys.readouterr().err
-    found = played.parts["kernels"]
-    assert [row["name"] for row in found["rows"]] == ["a", harm, "b"]
-    assert found["rows"][1]["failed"] and found["rows"][2]["agrees"]
+    a, spoilt, b = played.parts["kernels"]["rows"]
+    assert (a["name"], spoilt["name"], b["name"]) == ("a", harm, "b")
+    assert spoilt["failed"].startswith(HARM[harm]) and "begun" not in spoilt and b["agrees"]
     first, second = (spec["done"] for spec in played.asked if spec["part"] == "kernels")
     assert first == [] and second == ["a", harm]
     # A part that begins nothing is not tried again, and the others are there.
@@ -180,7 +196,6 @@ def test_the_minutes_hold_and_what_hangs_leaves_time_for_the_others(
     assert a["agrees"] and hung["stopped"] and after["agrees"], "the last one in the second round"
     assert played.parts["training steps"]["rows"] and "hangs" in capsys.readouterr().err
     monkeypatch.setattr(gpu_check, "ROW_SECONDS", 0.5)
-    played.log.unlink()
     played.run("--minutes", "0.15", "--models", "", kernels='rows("a", "hangs", "b")')
     assert played.parts["kernels"]["rows"][2]["agrees"], "in the first round"
     assert [spec["part"] for spec in played.asked].count("kernels") == 2
@@ -190,15 +205,14 @@ def test_skipped_ways_run_before_those_that_torch_compiles(
     played: Played, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first way hangs, and takes the half of the time that all ways get at first."""
-    slow = "rows(*'123', *['compiled'] * spec['compiled'], seconds=300 * (not spec['done']))"
+    slow = "rows(*'123', *['compiled'] * spec['compiled'], wait=300 * (not spec['done']))"
     code = played.run("--minutes", "0.15", "--models", "lite", ways=slow)
     found = played.parts["lite in torch"]
     assert [row["name"] for row in found["rows"]] == [*"123", "compiled"]
     assert "left_out" not in found and "left out" in capsys.readouterr().out
     assert code == gpu_check.EXIT_CUT_SHORT, "one was stopped"
-    played.log.unlink()
     assert played.run("--minutes", "0", "--cpu-only") == gpu_check.EXIT_CUT_SHORT
-    assert not played.log.exists(), "without minutes nothing is begun"
+    assert not played.asked, "without minutes nothing is begun"
     assert "out of time" in played.parts["backends, default bundle"]["left_out"]
 
 
@@ -216,6 +230,43 @@ sys.exit(gpu_check.main([]))
         assert process.poll() is None
         sleep(0.05)
     process.terminate()
-    assert process.wait(60) == 128 + signal.SIGTERM
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(note.read_text()), 0)
+    assert process.wait(60) == 128 + signal.SIGTERM and not runs(int(note.read_text()))
+
+
+def listen_to(code: str, seconds: float = 300.0) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    command = [sys.executable, "-I", "-S", "-c", "import os, subprocess, sys, time\n" + code]
+    heard: list[dict[str, Any]] = []
+    return heard, listen(command, lambda: seconds, heard.append)
+
+
+def test_a_limit_is_of_every_line_and_stops_everything_that_was_started() -> None:
+    code = """
+for i in range(4):
+    print('{"name": 1}', flush=True); time.sleep(0.5)
+child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(300)"])
+print('{"pid": %d}' % child.pid, flush=True)
+time.sleep(300)
+"""
+    heard, ended = listen_to(code, seconds=1.5)
+    assert len(heard) == 5 and ended == {"stopped": "after 2 s: out of time"}
+    for _ in range(200):  # until the process that adopts it has noticed
+        if not runs(heard[-1]["pid"]):
+            return
+        sleep(0.05)
+    raise AssertionError("what it started still runs")
+
+
+def runs(pid: int) -> bool:
+    """On Linux; a zombie does not run."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+def test_a_process_that_outlives_it_is_not_waited_for() -> None:
+    leave = "if os.fork() == 0: os.setsid(); time.sleep(20); os._exit(0)\n"
+    began = perf_counter()
+    unfinished = """print('{"name": 1}\\n{"na', end="")"""
+    assert listen_to(leave + unfinished) == ([{"name": 1}], {})
+    assert "stopped" in listen_to(leave + "os.close(1); time.sleep(300)", seconds=1.0)[1]
+    assert perf_counter() - began < 15

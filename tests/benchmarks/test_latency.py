@@ -1,25 +1,47 @@
-"""`sonomime bench`: its arithmetic, and that its report is complete."""
+"""`sonomime bench`: its arithmetic, that its report is complete, and what the GPU did meanwhile."""
 
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+from fake_engines import install
+from lively import SMALL_LITE, lively_checkpoint
 from toy_bundle import make_toy_bundle
 
+from sonomime.benchmarks import torch_bench
 from sonomime.benchmarks.latency import measure_latency, report_lines, time_cold_start
 from sonomime.benchmarks.measure import LEAST_FOR_P99, summarise, table
+from sonomime.benchmarks.nvidia_smi import parse_line, state_line, summarise_readings, watch
 from sonomime.cli import main
 from sonomime.runtime.animator import Animator
+from sonomime.runtime.backends.ort import OrtCpuBackend
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.support.errors import BackendError, BundleError, ConfigError
 
 STAGES = ["keypoints", "transfer", "motion", "generator"]
 QUICK: dict[str, Any] = {"threads": 1, "frames": 1, "warmup": 0, "cold": 0}
+
+LINE = "NVIDIA L4, 580.65, P0, 1590, 6251, 2040, 61.5, 72.00, 58, 97, 1024, 0x0000000000000004"
+NVIDIA_SMI = """#!/bin/sh
+case "$*" in *REFUSED*) echo 'Field "REFUSED" is not a valid field to query.'; exit 2;; esac
+while :; do echo "LINE"; sleep 0.02; done
+"""
+
+
+def put(folder: Path, monkeypatch: pytest.MonkeyPatch, refused: str) -> Path:
+    """An nvidia-smi that is a script."""
+    tool = folder / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text(NVIDIA_SMI.replace("REFUSED", refused).replace("LINE", LINE))
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}/usr/bin{os.pathsep}/bin")
+    return tool
 
 
 def test_a_summary_of_known_samples() -> None:
@@ -72,11 +94,7 @@ def test_a_report_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_on_a_gpu_spans_are_the_devices_and_its_state_is_recorded(
     toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fake_nvidia_smi import LINE, put
-
-    from sonomime.runtime.backends.ort import OrtCpuBackend
-
-    put(tmp_path, monkeypatch, "unheard.of", LINE)
+    put(tmp_path, monkeypatch, "unheard.of")
     monkeypatch.setattr(OrtCpuBackend, "captured", True, raising=False)
     report = measure_latency(toy_bundle, "cpu", **QUICK)
     assert report["spans"] == "CUDA events" and report["cuda_graph"] is True
@@ -86,8 +104,6 @@ def test_on_a_gpu_spans_are_the_devices_and_its_state_is_recorded(
 
 
 def test_the_gpu_that_was_named(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fake_engines import install
-
     install(monkeypatch).cuda.count = 2
     report = measure_latency(toy_bundle, "tensorrt", **QUICK, device=1)
     assert report["device"].startswith("Fake GPU 1 ")
@@ -101,10 +117,6 @@ def test_the_gpu_that_was_named(toy_bundle: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_model_in_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from lively import SMALL_LITE, lively_checkpoint
-
-    from sonomime.benchmarks.torch_bench import model_of
-
     bundle = make_toy_bundle(tmp_path / "toy", size=128)
     checkpoint = tmp_path / "checkpoint.pt"
     lively_checkpoint("lite", SMALL_LITE).save(checkpoint)
@@ -112,7 +124,7 @@ def test_the_model_in_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert report["backend"] == "torch" and "cold_start_ms" not in report
     names = ["frame", "observe", "transfer", "motion", "generator", "own", "compose 800x600"]
     assert list(report["milliseconds"]) == names
-    assert model_of(None, "lite", *SMALL_LITE).config.image_size == 128
+    assert torch_bench.model_of(None, "lite", *SMALL_LITE).config.image_size == 128
     # Without a checkpoint, the preset says how the model is built: the toy has none.
     assert main(["bench", "--bundle", str(bundle), "--backend", "torch"]) == 2
     assert "--torch CHECKPOINT" in capsys.readouterr().err
@@ -131,15 +143,52 @@ def test_what_cannot_be_measured(tmp_path: Path) -> None:
 def test_torch_takes_turns_with_the_runtime(
     toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The toy itself stands in for the checkpoint."""
-    from sonomime.benchmarks import torch_bench
-
-    session = Animator.open(toy_bundle, threads=1).session
-    monkeypatch.setattr(torch_bench, "load_checkpoint", MagicMock())
-    monkeypatch.setattr(torch_bench, "open_session", MagicMock(return_value=session))
+    """The toy itself stands in for the model in torch."""
+    eager = Animator.open(toy_bundle, threads=1)
+    monkeypatch.setattr(torch_bench, "open_torch", lambda *given: eager)
     report = measure_latency(toy_bundle, **(QUICK | {"frames": 16}), torch=tmp_path / "model.pt")
     found = report["torch"]
     assert found["levels_apart"] == 0 and found["blocks"] == 8
     assert found["ratio_low"] <= found["ratio"] <= found["ratio_high"]
     assert found["runtime"]["count"] == found["torch"]["count"] == 16
     assert "times as fast as torch" in "\n".join(report_lines(report))
+
+
+@pytest.mark.parametrize("refused", ["unheard.of", "clocks_event_reasons.active"])
+def test_a_reading_by_new_and_old_drivers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    put(tmp_path, monkeypatch, refused)
+    with watch() as found:
+        time.sleep(0.2)
+    assert found["name"] == "NVIDIA L4" and found["driver_version"] == "580.65"
+    assert found["readings"] >= 1 and found["throttled"] is True
+    assert found["clocks.sm"] == {"min": 1590, "median": 1590, "max": 1590}
+    assert state_line(found) == "clock 1590 to 1590 MHz, power 62 to 62 W, slowed by: power cap"
+
+
+def test_readings_are_summed_up() -> None:
+    """What a GPU does not support is None; one that idles is not throttled."""
+    state = parse_line("Orin, 1, [N/A], [N/A], 1, 2, [Not Supported], [N/A], 4, 5, 6, [N/A]")
+    assert state["clocks.sm"] is state["power.draw"] is state["slowed_by"] is None
+    assert state["clocks.mem"] == 1
+    readings = [parse_line(LINE.replace("0004", "0001")), parse_line(LINE.replace("1590", "900"))]
+    assert not summarise_readings([*readings[:1], state])["throttled"]
+    both = summarise_readings(readings)
+    assert both["slowed_by"] == ["idle", "power cap"] and both["clocks.sm"]["min"] == 900
+
+
+def test_the_gpu_is_the_one_that_cuda_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(device: int = 0) -> Any:
+        with watch(device) as found:
+            assert state_line(found).startswith("clocks and power: ")
+        return found["absent"]
+
+    tool = put(tmp_path, monkeypatch, "unheard.of")
+    tool.write_text('#!/bin/sh\necho "$*" >&2; exit 9\n')
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert "--id=0 " in absent() and "--id=2 " in absent(2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    assert "--id=3 " in absent() and "--id=1 " in absent(1)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "there is no" in absent()

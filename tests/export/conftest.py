@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from lively import lively_checkpoint, speckle
+from lively import SMALL, lively_checkpoint, speckle
 
 from sonomime.export import bundle
 from sonomime.export.graphs import export_stage
@@ -21,7 +21,6 @@ class Graphs(dict[str, onnx.ModelProto]):
     """The stages of a model by name, exported when they are asked for."""
 
     def __init__(self, stages: Sequence[StageModule]) -> None:
-        super().__init__()
         self.stages = {stage.name: stage for stage in stages}
 
     def __missing__(self, name: str) -> onnx.ModelProto:
@@ -69,3 +68,9 @@ def bundles(
         return out
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small(bundles: Callable[..., Path]) -> Path:
+    """A small bundle of keypoints in float32."""
+    return bundles("ours-pt", "fp32", *SMALL)

@@ -46,17 +46,6 @@ def changed(*changes: tuple[str, Any]) -> dict[str, Any]:
     return table
 
 
-VARIANT = changed(
-    ("common_params.num_kp", 5),
-    ("kp_detector_params.num_blocks", 2),
-    ("kp_detector_params.pad", 0),
-    ("kp_detector_params.single_jacobian_map", False),
-    ("generator_params.num_down_blocks", 3),
-    ("generator_params.num_bottleneck_blocks", 1),
-    ("generator_params.dense_motion_params.kp_variance", 0.02),
-)
-
-
 class Network(dict[str, Tensor]):
     """A state dict that makes what it is asked for: random, so that activations stay around 1."""
 
@@ -115,14 +104,6 @@ class Network(dict[str, Tensor]):
         return F.conv2d(F.pad(x, (6, 6, 6, 6)), weight, groups=x.shape[1])[:, :, ::4, ::4]
 
 
-class Expected(NamedTuple):
-    source: tuple[Tensor, Tensor]
-    driving: tuple[Tensor, Tensor]
-    deformation: Tensor
-    occlusion: Tensor
-    prediction: Tensor
-
-
 def centres(height: int, width: int) -> Tensor:
     y, x = torch.meshgrid(
         torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
@@ -149,30 +130,25 @@ def read(x: Tensor, where: Tensor) -> Tensor:
 @torch.no_grad()
 def forward(
     detector: Network, s: Network, table: dict[str, Any], source: Tensor, driving: Tensor
-) -> Expected:
+) -> tuple[Tensor, ...]:
+    """Value and jacobian of the keypoints of both, deformation, occlusion and prediction."""
     params = table["model_params"]
     settings = params["generator_params"]
     dense, name = settings["dense_motion_params"], "dense_motion_network"
-    detected = [keypoints(detector, params, image) for image in (source, driving)]
-    (p_s, j_s), (p_d, j_d) = detected
+    (p_s, j_s), (p_d, j_d) = (keypoints(detector, params, each) for each in (source, driving))
     small = s.quarter(f"{name}.down.weight", source)
     h, w = small.shape[2:]
     grid, count = centres(h, w), p_s.shape[1]
     variance = dense.get("kp_variance", 0.01)
-    motions, slots = [grid.expand(len(source), h, w, 2)], []
+    still = grid.expand(len(source), h, w, 2)
+    motions, slots = [still], [torch.zeros(len(source), 1, h, w), read(small, still)]
     for k in range(count):
         affine = j_s[:, k] @ torch.linalg.inv(j_d[:, k])
-        offset = grid[None] - p_d[:, k, None, None]
-        motions.append(torch.einsum("bij,bhwj->bhwi", affine, offset) + p_s[:, k, None, None])
-    for k, moved in enumerate(motions):
-        heat = torch.zeros(len(source), 1, h, w)
-        if k > 0:
-            near = [
-                torch.exp(-((grid[None] - p[:, k - 1, None, None]) ** 2).sum(-1) / (2 * variance))
-                for p in (p_d, p_s)
-            ]
-            heat = (near[0] - near[1])[:, None]
-        slots += [heat, read(small, moved)]
+        from_d, from_s = (grid[None] - p[:, k, None, None] for p in (p_d, p_s))
+        moved = torch.einsum("bij,bhwj->bhwi", affine, from_d) + p_s[:, k, None, None]
+        near_d, near_s = (torch.exp(-(d**2).sum(-1) / (2 * variance)) for d in (from_d, from_s))
+        motions.append(moved)
+        slots += [(near_d - near_s)[:, None], read(small, moved)]
     feature = s.hourglass(f"{name}.hourglass", torch.cat(slots, 1), dense)
     masks = torch.softmax(s.conv(f"{name}.mask", feature, count + 1, 7, 3), dim=1)
     deformation = sum(masks[:, k, :, :, None] * moved for k, moved in enumerate(motions))
@@ -185,23 +161,19 @@ def forward(
     x = s.block("first", source, widths[0], 7)
     for i in range(downs):
         x = F.avg_pool2d(s.block(f"down_blocks.{i}", x, widths[i + 1]), 2)
-    size, where, shade = x.shape[2:], deformation, occlusion
-    if tuple(size) != (h, w):
-        where = F.interpolate(deformation.permute(0, 3, 1, 2), size=size, mode="bilinear")
-        where = where.permute(0, 2, 3, 1)
-        shade = F.interpolate(occlusion, size=size, mode="bilinear")
-    x = read(x, where) * shade
+    maps = torch.cat([deformation.permute(0, 3, 1, 2), occlusion], 1)
+    maps = F.interpolate(maps, size=x.shape[2:], mode="bilinear")
+    x = read(x, maps[:, :2].permute(0, 2, 3, 1)) * maps[:, 2:]
     for i in range(settings["num_bottleneck_blocks"]):
         y = x
         for n in (1, 2):
-            key = f"bottleneck.r{i}"
-            y = F.relu(s.norm(f"{key}.norm{n}", y))
-            y = s.conv(f"{key}.conv{n}", y, widths[-1], 3, 1)
+            y = F.relu(s.norm(f"bottleneck.r{i}.norm{n}", y))
+            y = s.conv(f"bottleneck.r{i}.conv{n}", y, widths[-1], 3, 1)
         x = x + y
     for i in range(downs):
         x = s.block(f"up_blocks.{i}", F.interpolate(x, scale_factor=2), widths[downs - i - 1])
     prediction = torch.sigmoid(s.conv("final", x, 3, 7, 3))
-    return Expected(detected[0], detected[1], deformation, occlusion, prediction)
+    return p_s, j_s, p_d, j_d, deformation, occlusion, prediction
 
 
 def make_fomm(table: dict[str, Any], seed: int = 0, tracked: bool = True) -> dict[str, Any]:

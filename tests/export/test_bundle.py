@@ -10,25 +10,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from lively import SMALL, SMALL_LITE, lively_checkpoint, speckle
 
 from sonomime import __version__
 from sonomime.cli import main
 from sonomime.export import bundle
+from sonomime.export import verify as module
 from sonomime.export.card import Description, model_card
-from sonomime.export.graphs import export_stage
-from sonomime.export.verify import Frames
-from sonomime.runtime import Animator
+from sonomime.export.verify import Frames, expected_tensors, read_frames, verify
+from sonomime.runtime import Animator, Smoothing
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.bundle.manifest import DataCredit
 from sonomime.runtime.compose import MOST_SIDE
-from sonomime.runtime.media.frames import png_bytes, read_image
-from sonomime.runtime.media.pixels import psnr
-from sonomime.runtime.support.errors import ExportError, OutputError
+from sonomime.runtime.golden import agreement, golden_frame
+from sonomime.runtime.media.frames import Image, png_bytes, read_image
+from sonomime.runtime.media.pixels import psnr, to_image
+from sonomime.runtime.support.errors import ExportError, InputError
 from sonomime.runtime.support.plain_file import sha256_file
-from sonomime.training.models.base import ModuleChain, Precision, StageModule
-from sonomime.training.models.keypoints.family import CONTROLS, KeypointFamily
+from sonomime.training.models.base import Precision, Tensors
+from sonomime.training.models.families import family_of
 from sonomime.training.models.matching.family import MatchingFamily
 from sonomime.training.torch_backend import open_session
 
@@ -36,12 +36,7 @@ Bundles = Callable[..., Path]
 UNLIKE = ("model.channels=3", "model.matcher.shading=0", "model.landmarks.count=2")
 
 
-@pytest.fixture(scope="module")
-def small(bundles: Bundles) -> Path:
-    return bundles("ours-pt", "fp32", *SMALL)
-
-
-def test_what_is_in_it(small: Path) -> None:
+def test_what_is_in_it_and_that_its_golden_sample_is_what_it_makes(small: Path) -> None:
     opened = Bundle.open(small)
     manifest = opened.manifest
     assert {path.name for path in small.iterdir()} == {"manifest.json"} | {
@@ -49,7 +44,6 @@ def test_what_is_in_it(small: Path) -> None:
     }
     assert (manifest.name, manifest.preset, manifest.precision) == ("ours-pt", "ours-pt", "fp32")
     assert manifest.created_with == __version__
-    assert (manifest.image.size, manifest.image.channels) == (128, 1)
     assert [(p.index, p.name) for p in manifest.control.supervised] == [
         (10, "symphysis"), (11, "bladder neck"),
     ]  # fmt: skip
@@ -59,20 +53,13 @@ def test_what_is_in_it(small: Path) -> None:
     assert manifest.tolerances.stage_abs == 1e-4 and manifest.tolerances.frame_levels == 1
     given_away = Bundle.open().folder
     assert sum(path.stat().st_size for path in given_away.iterdir()) < 15e6
-
-
-def test_golden_sample_is_what_the_animator_makes(small: Path) -> None:
-    golden = Bundle.open(small).manifest.golden
-    entries = (golden.source, golden.reference, golden.driving, golden.output)
-    *given, output = (read_image(small / entry.file) for entry in entries)
-    for seed, image in enumerate(given):
-        assert np.array_equal(image, speckle(128, seed=seed))
+    golden = manifest.golden
+    for seed, entry in enumerate((golden.source, golden.reference, golden.driving)):
+        assert np.array_equal(read_image(small / entry.file), speckle(128, seed=seed))
     assert golden.motion == "relative"
     with Animator.open(small, threads=1) as animator:
-        animator.set_source(given[0])
-        animator.set_reference(given[1])
-        found = animator.animate(given[2])
-    assert np.abs(found.astype(int) - output).max() <= 1
+        made = golden_frame(animator.session, opened)
+    assert agreement(made, opened).levels <= 1
 
 
 @pytest.mark.parametrize(
@@ -92,17 +79,19 @@ def test_an_animator_agrees_with_the_model(
     folder = bundles(preset, precision, *sizes)
     manifest = Bundle.open(folder).manifest
     half = precision == "fp16"
-    assert manifest.tensors()["source_feature"].dtype == ("float16" if half else "float32")
-    assert manifest.tensors()["deformation"].dtype == "float32"
+    kinds = {name: tensor.dtype for name, tensor in manifest.tensors().items()}
+    assert kinds["source_feature"] == ("float16" if half else "float32")
+    assert kinds["deformation"] == "float32"
     assert manifest.tolerances.psnr_db == (45 if half else None)
-    checkpoint = lively_checkpoint(preset, sizes)
-    frames = [speckle(128, checkpoint.config.model.channels, seed) for seed in range(4)]
-    plain = Animator(open_session(checkpoint, plain=True), smooth=True)
-    with plain, Animator.open(folder, smooth=True, threads=1) as animator:
-        for each in (plain, animator):
-            each.set_source(frames[0])
+    model = lively_checkpoint(preset, sizes).model()
+    frames = [speckle(128, model.config.channels, seed) for seed in range(4)]
+    oracle = family_of(model.config).oracle(model)
+    oracle.set_source(frames[0], frames[1])
+    with Animator.open(folder, smooth=True, threads=1) as animator:
+        animator.set_source(frames[0])
         for i, frame in enumerate(frames[1:]):
-            found, wanted = (each.animate(frame, i / 30) for each in (animator, plain))
+            found = animator.animate(frame, i / 30)
+            wanted = to_image(oracle.animate(frame, Smoothing()._asdict())["frame"])
             if half:
                 assert psnr(found, wanted) > 45
             else:
@@ -131,50 +120,16 @@ def test_an_aligned_bundle_moves_as_its_checkpoint(bundles: Bundles) -> None:
     assert np.abs(found[0][1]).mean() > 0.01, "something moves"
 
 
-class Deaf(torch.nn.Module):
-    """A stage that ignores one of its controls."""
-
-    def __init__(self, stage: StageModule, control: str) -> None:
-        super().__init__()
-        self.module = stage.module
-        self.place = [tensor.name for tensor in stage.inputs].index(control)
-        self.value = next(each.default for each in CONTROLS if each.name == control)
-
-    def forward(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        changed = list(given)
-        changed[self.place] = 0 * given[self.place] + self.value
-        return self.module(*changed)
-
-
-@pytest.mark.parametrize("spoilt", ["generator", "scale", "dt_seconds", "min_cutoff", "relative"])
-def test_other_weights_or_an_ignored_control_leave_nothing(
-    spoilt: str, graphs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_stages_of_slightly_other_weights_leave_nothing(
+    graphs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = KeypointFamily.chain
-
-    def chain(*given: Any, plain: bool = False, **more: Any) -> ModuleChain:
-        made = whole(*given, plain=plain, **more)
-        if plain:  # what it is compared with
-            return made
-        stages = {stage.name: stage for stage in made.stages}
-        network = getattr(stages["motion"].module.model, spoilt, None)
-        if network is None:
-            transfer = stages["transfer"]
-            stages["transfer"] = dataclasses.replace(transfer, module=Deaf(transfer, spoilt))
-        else:
-            for module in network.modules():
-                if isinstance(module, torch.nn.Conv2d):
-                    module.weight.data.mul_(1.02)
-        return dataclasses.replace(made, stages=tuple(stages.values()))
-
-    def export(stage: StageModule) -> Any:
-        return export_stage(stage) if stage.name in (spoilt, "transfer") else sound[stage.name]
-
-    sound = graphs("ours-pt", "fp32", *SMALL)
-    monkeypatch.setattr(KeypointFamily, "chain", chain)
-    monkeypatch.setattr(bundle, "export_stage", export)
+    other = graphs("ours-pt", "fp32", *SMALL)
+    monkeypatch.setattr(bundle, "export_stage", lambda stage: other[stage.name])
     checkpoint = lively_checkpoint("ours-pt", SMALL)
-    frames = Frames(speckle(128), tuple(speckle(128, seed=seed) for seed in (1, 2, 3)))
+    for name, weight in checkpoint.weights.items():
+        if name.startswith("generator") and weight.ndim == 4:
+            weight.mul_(1.02)
+    frames = Frames(speckle(128), (speckle(128, seed=1), speckle(128, seed=2)))
     with pytest.raises(ExportError) as caught:
         bundle.export_bundle(checkpoint, "0" * 64, tmp_path / "out", frames)
     assert caught.value.exit_code == 5 and caught.value.hint
@@ -225,43 +180,32 @@ def test_the_command_says_of_the_bundle_what_it_is_told(
         ({"--credits": "none.md"}, 6),
         ({"--precision": "int8"}, 2),
         ({"--data": "no licence"}, 2),
+        ({"-o": "."}, 7),  # it holds something
     ],
 )
 def test_bad_input(
-    changes: dict[str, str], status: int, checkpoint: Path, tmp_path: Path, capsys: Any
+    changes: dict[str, str], status: int, checkpoint: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    given = {"checkpoint": str(checkpoint), "-o": str(tmp_path / "out")} | changes
+    monkeypatch.chdir(checkpoint.parent)
+    given = {"checkpoint": checkpoint.name, "-o": "out"} | changes
     words = ["export", given.pop("checkpoint"), *(word for pair in given.items() for word in pair)]
     assert main(words) == status
     assert "error:" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
 
-def test_a_folder_that_holds_something_is_refused_at_once(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    frames = Frames(speckle(128), (speckle(128, seed=1),))
-    with pytest.raises(OutputError):
-        bundle.export_bundle(lively_checkpoint("ours-pt", SMALL), "0" * 64, tmp_path, frames)
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
-
-
-@pytest.mark.parametrize(
-    ("licences", "expected"),
-    [
+def test_weights_are_ours_to_give_only_where_the_data_allows_it() -> None:
+    checkpoint = dataclasses.replace(lively_checkpoint("ours-pt", SMALL), data=[])
+    for licences, expected in (
         (["CC BY 4.0", "CC0"], "Apache-2.0"),
         (["CC BY 4.0", "CC BY-NC 4.0"], "not stated"),
         (["CC BY-SA 4.0"], "not stated"),
         (["MIT-style, research only"], "not stated"),
         ([], "not stated"),
-    ],
-)
-def test_weights_are_ours_to_give_only_where_the_data_allows_it(
-    licences: list[str], expected: str
-) -> None:
-    checkpoint = dataclasses.replace(lively_checkpoint("ours-pt", SMALL), data=[])
-    data = tuple(DataCredit(str(i), licence) for i, licence in enumerate(licences))
-    assert Description(data=data).of(checkpoint).licence == expected
-    assert Description(data=data, licence="mine").of(checkpoint).licence == "mine"
+    ):
+        data = tuple(DataCredit(str(i), licence) for i, licence in enumerate(licences))
+        assert Description(data=data).of(checkpoint).licence == expected
+        assert Description(data=data, licence="mine").of(checkpoint).licence == "mine"
 
 
 def test_model_cards(small: Path) -> None:
@@ -282,3 +226,92 @@ def test_model_cards(small: Path) -> None:
         assert f"by itself: {', '.join(names) or 'none'}" in card
         assert f"up to {MOST_SIDE} pixels" in card, "its frame has layers"
         assert "unturned and unscaled" in card and "eypoint" not in card
+
+
+# -- the comparison finds what is wrong, wherever it is --------------------------------------------
+
+FRAMES = Frames(speckle(128), (speckle(128, seed=1), speckle(128, seed=2)))
+
+
+@pytest.fixture
+def expected() -> list[Tensors]:
+    model = lively_checkpoint("ours-pt", SMALL).model()
+    family = family_of(model.config)
+    return expected_tensors(family.oracle(model), family.chain(model), FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "error"),
+    [
+        ("source_feature", "fp32", 3e-3),
+        ("driving_kp_value", "fp32", 3e-3),
+        ("target_kp_value", "fp32", 3e-3),
+        ("deformation", "fp32", 3e-3),
+        ("frame", "fp32", 100),
+        ("driving_kp_jacobian", "fp16", np.inf),
+    ],
+)
+def test_a_wrong_tensor_is_named(
+    small: Path, expected: list[Tensors], name: str, precision: Precision, error: float
+) -> None:
+    wrong = expected[-1][name].copy()
+    with np.errstate(over="ignore"):  # a grey level may wrap around
+        wrong.flat[wrong.size // 2] += wrong.dtype.type(error)
+    expected[-1][name] = wrong
+    with pytest.raises(ExportError) as caught:
+        verify(small, FRAMES, expected, precision)
+    # A tensor that a later stage reads is found where it is made, before it is read.
+    assert f".{name}" in caught.value.message
+
+
+@pytest.mark.parametrize("control", ["scale", "dt_seconds", "min_cutoff", "beta", "relative"])
+def test_every_control_is_compared(small: Path, control: str) -> None:
+    """Here it is the model that ignores one."""
+    model = lively_checkpoint("ours-pt", SMALL).model()
+    family = family_of(model.config)
+    oracle = family.oracle(model)
+    hear = oracle.animate
+
+    def animate(frame: Image, controls: dict[str, float]) -> Tensors:
+        heard = {name: value for name, value in controls.items() if name != control}
+        stated = {name: np.float32([value]) for name, value in controls.items()}
+        return hear(frame, heard) | stated
+
+    oracle.animate = animate
+    frames = Frames(speckle(128), tuple(speckle(128, seed=seed) for seed in (1, 2, 3)))
+    with pytest.raises(ExportError):
+        verify(small, frames, expected_tensors(oracle, family.chain(model), frames), "fp32")
+
+
+def test_agreement_is_measured_and_in_half_precision_judged_in_decibels(
+    small: Path, expected: list[Tensors]
+) -> None:
+    parity = verify(small, FRAMES, expected, "fp16")
+    assert parity.frame_levels <= 1 and parity.psnr_db > 60
+    assert len(parity.stages) == 4 + 2 + 3 + 2 + 1
+    assert max(parity.stages[name] for name in parity.stages if name != "generator.frame") < 1e-4
+    noise = np.random.default_rng(0).integers(-6, 7, expected[0]["frame"].shape)
+    expected[0]["frame"] = np.clip(expected[0]["frame"] + noise, 0, 255).astype(np.uint8)
+    with pytest.raises(ExportError, match="dB"):
+        verify(small, FRAMES, expected, "fp16")
+
+
+def test_frames_of_a_folder(tmp_path: Path) -> None:
+    for i in range(10):
+        (tmp_path / f"{i}.png").write_bytes(png_bytes(np.full((40, 60), 20 * i, np.uint8)))
+    frames = read_frames(tmp_path, 64, 3)
+    assert frames.source.shape == (64, 64, 3) and frames.source.max() == 0
+    assert [int(frame.max()) for frame in frames.driving] == [20, 80, 120, 180]
+    frames = read_frames(tmp_path / "0.png", 64, 1)  # one image drives itself
+    assert all(np.array_equal(frame, frames.source) for frame in frames.driving)
+    with pytest.raises(InputError):
+        read_frames(tmp_path / "none.mp4", 64, 1)
+
+
+def test_samples_are_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = read_frames(None, 256, 1)
+    assert frames.source.shape == (256, 256) and len(frames.driving) == 4
+    monkeypatch.setattr(module, "SAMPLES", tmp_path)
+    with pytest.raises(ExportError) as caught:
+        read_frames(None, 256, 1)
+    assert "--frames" in caught.value.hint

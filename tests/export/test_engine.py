@@ -1,4 +1,5 @@
-"""Engines: how they are built, kept and reported. TensorRT, the GPUs and the plugin are fakes."""
+"""Engines: how they are built, kept and reported. TensorRT, the GPUs and the plugin are fakes, but
+for the last tests: TensorRT-RTX builds without a GPU."""
 
 from __future__ import annotations
 
@@ -10,8 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace as Plain
 from typing import Any
 
+import onnx
 import pytest
 from fake_tensorrt import fake_module
+from lively import SMALL, SMALL_LITE
 
 from sonomime.cli import main
 from sonomime.export import engine
@@ -61,31 +64,11 @@ def test_every_stage_is_built_once_and_kept_in_a_private_file(
     for stage, built in zip(found.manifest.stages, toy.manifest.stages, strict=True):
         assert (stage.name, stage.onnx_sha256) == (built.name, built.sha256)
         assert stage.size == len(found.engines[stage.name]) and stage.seconds >= 0
+        assert (stage.layers, stage.plugin_layers, stage.device_memory_bytes) == (3, 1, None)
+    fake.Runtime.assert_not_called()  # there is no GPU
     second = build_engines(toy)
     assert second.path == first.path and second.cached and builds(fake) == 5
     assert second.manifest == first.manifest
-
-
-def test_the_report_counts_layers_by_precision(
-    fake: Any, toy: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake.Runtime.return_value.deserialize_cuda_engine.return_value = Plain(
-        num_layers=2, device_memory_size_v2=4096
-    )
-    stage = build_engines(toy).manifest.stages[0]
-    assert stage.layers == 3 and stage.plugin_layers == 1
-    counts = {kind.dtype: kind.layers for kind in stage.precisions}
-    assert counts == {"float16": 2, "float32": 1}
-    assert stage.engine_layers is None and stage.device_memory_bytes is None, "there is no GPU"
-    monkeypatch.setattr(engine, "open_device", lambda device: None)
-    build_engines(toy).path.unlink()
-    stage = build_engines(toy).manifest.stages[0]
-    assert (stage.engine_layers, stage.device_memory_bytes) == (2, 4096)
-
-
-def spoil_link(path: Path) -> None:
-    path.rename(path.with_suffix(".moved"))
-    path.symlink_to(path.with_suffix(".moved"))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +77,7 @@ def spoil_link(path: Path) -> None:
         lambda path: path.write_bytes(path.read_bytes() + b"!"),
         lambda path: path.parent.chmod(0o755),
         lambda path: [record.unlink() for record in (path.parent / "trusted").iterdir()],
-        spoil_link,
+        lambda path: path.symlink_to(path.rename(path.with_suffix(".moved"))),
         Path.unlink,
     ],
 )
@@ -173,17 +156,15 @@ def test_the_builder_is_told_what_the_recipe_says(fake: Any, toy: Bundle) -> Non
     assert {call.args for call in config.clear_flag.mock_calls} == {(7,)}
 
 
-@pytest.mark.parametrize(
-    ("flavour", "module", "cure"),
-    [("rtx", "tensorrt_rtx_bindings", "sonomime[rtx]"), ("tensorrt", "tensorrt", "--flavour rtx")],
-)
-def test_absent_package_names_the_cure(
-    flavour: str, module: str, cure: str, toy: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(BackendError, match=module) as caught:
-        build_engines(toy, flavour)
-    assert cure in caught.value.hint and caught.value.exit_code == 4
+def test_absent_package_names_the_cure(toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    for flavour, module, cure in (
+        ("rtx", "tensorrt_rtx_bindings", "sonomime[rtx]"),
+        ("tensorrt", "tensorrt", "--flavour rtx"),
+    ):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(BackendError, match=module) as caught:
+            build_engines(toy, flavour)
+        assert cure in caught.value.hint and caught.value.exit_code == 4
 
 
 @pytest.fixture
@@ -228,7 +209,8 @@ def test_it_builds_on_and_for_the_gpu_that_was_named(
     assert first.manifest.targets == ("NVIDIA Some 9.0",) and first.plugin is None
     assert full.built_on == [0] * 5 + [1] * 5 and full.current == 0
     assert second.manifest.targets == ("NVIDIA Other 8.9",) and second.path != first.path
-    assert {stage.engine_layers for stage in second.manifest.stages} == {11}
+    loaded = {(stage.engine_layers, stage.device_memory_bytes) for stage in second.manifest.stages}
+    assert loaded == {(11, 4096)}
     assert build_engines(toy, "tensorrt", device=1).cached
     with pytest.raises(BackendError):
         build_engines(toy, "tensorrt", device=2)
@@ -278,6 +260,52 @@ def test_the_plugin_is_found_where_cmake_puts_it(
     assert repository / "runtime" / "lib" == flavours.LIBRARIES.resolve()
     assert "CURRENT_SOURCE_DIR}/runtime/lib" in (repository / "CMakeLists.txt").read_text()
     monkeypatch.setattr(flavours, "LIBRARIES", tmp_path)
-    assert flavours.plugin_path() is None
     (tmp_path / "libsonomime_plugin.so").write_bytes(b"machine code")
     assert flavours.plugin_path() == tmp_path / "libsonomime_plugin.so"
+
+
+FOMM = (*SMALL, "model.geometry=fomm", "model.channels=3")
+
+
+@pytest.fixture
+def trt() -> Any:
+    return pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
+
+
+# lite in fp32 is the default bundle; ours-p has the operators of fomm, ours-ptg those of ours-pt.
+@pytest.mark.parametrize(
+    ("preset", "precision", "sizes"),
+    [
+        ("", "fp32", ()),
+        ("lite", "fp16", SMALL_LITE),
+        ("ours-pt", "fp32", SMALL),
+        ("ours-pt", "fp16", SMALL),
+        ("fomm", "fp32", FOMM),
+    ],
+)
+def test_rtx_builds_every_kind_of_model(
+    trt: Any, preset: str, precision: str, sizes: tuple[str, ...], bundles: Callable[..., Path]
+) -> None:
+    bundle = Bundle.open(bundles(preset, precision, *sizes) if preset else None)
+    made = build_engines(bundle)
+    assert all(stage.size > 1000 and stage.layers > 0 for stage in made.manifest.stages)
+    assert build_engines(bundle).cached
+    loaded = load_engines(bundle, "rtx", trt, flavours.rtx_targets(trt))
+    stages = {stage.name: stage.size for stage in made.manifest.stages}
+    assert {name: len(engine) for name, engine in loaded.items()} == stages
+    if precision == "fp16":
+        generator = {kind.dtype: kind.layers for kind in made.manifest.stages[-1].precisions}
+        assert generator["float16"] > 10
+        if preset == "lite":  # whose motion is coordinates alone
+            assert "float16" not in {kind.dtype for kind in made.manifest.stages[3].precisions}
+
+
+def test_rtx_tells_of_an_operator_that_it_does_not_know(trt: Any, toy_bundle: Path) -> None:
+    model, rtx = onnx.load(toy_bundle / "motion.onnx"), flavours.FLAVOURS["rtx"]
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Unheard", "of.nobody"
+    model.opset_import.append(onnx.helper.make_opsetid("of.nobody", 1))
+    with pytest.raises(BackendError, match=r"motion.*Unheard") as caught:
+        engine.compile_stage(model.SerializeToString(), "motion", rtx, trt, ["SM80"])
+    assert caught.value.hint
+    with pytest.raises(BackendError):
+        engine.compile_stage(b"no onnx", "motion", rtx, trt, ["SM80"])

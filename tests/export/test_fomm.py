@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from sonomime.export.fomm import fomm_name, import_fomm, read_fomm_config
 from sonomime.runtime.support.errors import CheckpointError, ConfigError, OutputError
 from sonomime.training.checkpoint import load_checkpoint
 
-from .fomm_reference import SMALL, VARIANT, Evil, centres, changed, forward, make_fomm, write
+from .fomm_reference import SMALL, Evil, centres, changed, forward, make_fomm, write
 
 
 def smooth_image(seed: int) -> Tensor:
@@ -28,14 +27,34 @@ def smooth_image(seed: int) -> Tensor:
     return F.interpolate(coarse, size=(256, 256), mode="bicubic").clamp(0, 1)
 
 
-@functools.cache
-def _small() -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def made() -> dict[str, Any]:
     return make_fomm(SMALL)
 
 
 @pytest.fixture
-def payload() -> dict[str, Any]:
-    return copy.deepcopy(_small())
+def payload(made: dict[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy(made)
+
+
+# Every number of the YAML file is another one than in SMALL; two keys more have FOMM's default.
+VARIANT = changed(
+    ("common_params.num_kp", 5),
+    ("kp_detector_params.temperature", 0.2),
+    ("kp_detector_params.block_expansion", 5),
+    ("kp_detector_params.max_features", 15),
+    ("kp_detector_params.num_blocks", 2),
+    ("kp_detector_params.pad", 0),
+    ("kp_detector_params.single_jacobian_map", False),
+    ("generator_params.block_expansion", 3),
+    ("generator_params.max_features", 14),
+    ("generator_params.num_down_blocks", 3),
+    ("generator_params.num_bottleneck_blocks", 1),
+    ("generator_params.dense_motion_params.block_expansion", 4),
+    ("generator_params.dense_motion_params.max_features", 20),
+    ("generator_params.dense_motion_params.num_blocks", 3),
+    ("generator_params.dense_motion_params.kp_variance", 0.02),
+)
 
 
 @pytest.mark.parametrize(
@@ -50,25 +69,22 @@ def test_numbers_are_those_of_a_functional_forward(
     model = load_checkpoint(write(tmp_path, made, table).run()).model()
     with torch.no_grad():
         encoded = model.encode(source)
-        found = model.keypoint_detector(driving)
-        prediction, motion = model.animate(encoded, found)
-    for ours, theirs in (
-        (encoded.keypoints.value, expected.source[0]),
-        (encoded.keypoints.jacobian, expected.source[1]),
-        (found.value, expected.driving[0]),
-        (found.jacobian, expected.driving[1]),
-        (motion.deformation, expected.deformation),
-        (motion.occlusion_map, expected.occlusion),
-        (prediction.image, expected.prediction),
-    ):
+        moving, still = model.keypoint_detector(driving), encoded.keypoints
+        prediction, motion = model.animate(encoded, moving)
+    made_here = (
+        still.value, still.jacobian, moving.value, moving.jacobian, motion.deformation,
+        motion.occlusion_map, prediction.image,
+    )  # fmt: skip
+    for ours, theirs in zip(made_here, expected, strict=True):
         assert ours.shape == theirs.shape
         assert (ours - theirs).abs().max() < 1e-4
     # The random networks must say something, or agreement would prove nothing.
-    assert torch.linalg.det(expected.driving[1]).abs().min() > 0.05
-    assert (expected.source[0] - expected.driving[0]).abs().max() > 0.01
-    assert expected.occlusion.std() > 0.01
-    assert (expected.deformation - centres(64, 64)).std() > 0.02
-    assert expected.prediction.std() > 0.05
+    p_s, _, p_d, j_d, deformation, occlusion, picture = expected
+    assert torch.linalg.det(j_d).abs().min() > 0.05
+    assert (p_s - p_d).abs().max() > 0.01
+    assert occlusion.std() > 0.01
+    assert (deformation - centres(64, 64)).std() > 0.02
+    assert picture.std() > 0.05
 
 
 def test_the_command_takes_weights_as_they_are_and_runs_nothing(
@@ -87,7 +103,7 @@ def test_the_command_takes_weights_as_they_are_and_runs_nothing(
     assert {fomm_name(ours) for ours in weights} == theirs.keys()
     for ours, tensor in weights.items():
         assert torch.equal(tensor, theirs[fomm_name(ours)]), ours
-    torch.save(Evil(tmp_path / "ran"), files.pth)
+    torch.save({"generator": {}, "kp_detector": {}, "epoch": Evil(tmp_path / "ran")}, files.pth)
     assert main(words) == 3 and not (tmp_path / "ran").exists()
     said = capsys.readouterr().err
     assert "error: " in said and "hint: " in said and "Traceback" not in said
@@ -95,39 +111,19 @@ def test_the_command_takes_weights_as_they_are_and_runs_nothing(
     assert main(words) == 2
 
 
-def test_every_size_of_the_yaml_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "fomm.yaml"
-    path.write_text(yaml.safe_dump(VARIANT))
-    model = read_fomm_config(path).model
-    points, motion = model.keypoints, model.motion
-    assert (model.channels, model.image_size, points.count) == (3, 256, 5)
-    assert (points.self_supervised, points.supervised) == (5, 0)
-    assert (points.width, points.max_features, points.depth) == (4, 16, 2)
-    assert (motion.width, motion.max_features, motion.depth) == (5, 24, 4)
-    assert (motion.variance, points.temperature) == (0.02, 0.1)
-    assert (model.generator.width, model.generator.max_features) == (4, 12)
-    assert (model.generator.downs, model.generator.blocks, model.generator.kind) == (3, 1, "single")
-
-
 def detector(change: Callable[[dict[Any, Any]], Any]) -> Callable[[Any], Any]:
     return lambda payload: change(payload["kp_detector"])
-
-
-ENCODER, DECODER = "predictor.encoder.down_blocks", "predictor.decoder.up_blocks"
 
 
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
-        (detector(lambda d: d.pop(f"{DECODER}.0.norm.weight")), f"{DECODER}.0.norm.weight"),
+        (detector(lambda d: d.pop("kp.weight")), "kp_detector/kp.weight"),
         (
-            detector(lambda d: d.update({f"{ENCODER}.9.conv.weight": torch.zeros(1)})),
-            f"kp_detector/{ENCODER}.9.conv.weight",
+            detector(lambda d: d.update({"conv9.weight": torch.zeros(1)})),
+            "kp_detector/conv9.weight",
         ),
-        (
-            detector(lambda d: d.update({"kp.weight": torch.zeros(4, 7, 7, 7)})),
-            "kp_detector/kp.weight",
-        ),
+        (detector(lambda d: d.update({"kp.weight": torch.zeros(4, 7, 7, 7)})), "kp.weight"),
         (detector(lambda d: d.update({3: torch.zeros(1)})), "kp_detector/3"),
         (detector(lambda d: d.update({"kp.bias": 3})), "kp_detector/kp.bias"),
         (detector(lambda d: d.update({"kp.bias": torch.zeros(3).to_sparse()})), "kp.bias"),
@@ -146,18 +142,6 @@ def test_tensors_that_do_not_fit_are_named(
     assert named in caught.value.message and caught.value.hint and not files.out.exists()
 
 
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_a_malicious_pickle_does_not_run(tmp_path: Path, zipped: bool) -> None:
-    files = write(tmp_path, [1, 2], SMALL)
-    with pytest.raises(CheckpointError):
-        files.run()
-    hidden = {"generator": {}, "kp_detector": {}, "epoch": Evil(tmp_path / "ran")}
-    torch.save(hidden, files.pth, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match="more than weights"):
-        files.run()
-    assert not (tmp_path / "ran").exists() and not files.out.exists()
-
-
 def test_files_that_cannot_be_read_or_written(tmp_path: Path, payload: dict[str, Any]) -> None:
     files = write(tmp_path, payload, SMALL)
     before = files.pth.read_bytes()
@@ -172,6 +156,8 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path, payload: dict[str,
     files.pth.write_bytes(before[:20_000])
     with pytest.raises(CheckpointError):
         files.run()
+    with pytest.raises(CheckpointError):
+        write(tmp_path, [1, 2], SMALL).run()
 
 
 @pytest.mark.parametrize(
@@ -210,7 +196,7 @@ def test_settings_that_we_cannot_take_are_named(tmp_path: Path, path: str, value
         b"model_params: {2001-12-14: 1}", b"model_params: 0001-01-01T00:00:00+23:00",
         b"model_params: !!timestamp never", b"model_params: !!int ''",
         b"model_params: !!bool maybe", b"model_params: {common_params: &a {num_kp: *a}}",
-        b"a: [1", b"a: !!python/name:os.system", b"\x00", b"\xff\xfe\xff", b"[" * 3000,
+        b"a: [1", b"a: !!python/name:os.system", b"\x00", b"\xff\xfe\xff", b"[" * 600,
     ],
 )  # fmt: skip
 def test_yaml_of_something_else(tmp_path: Path, text: bytes) -> None:

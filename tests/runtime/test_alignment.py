@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_bundle import blob
-from toy_displacement import ASIDE, CELLS, make_displacement_toy
+from toy_displacement import CELLS, make_displacement_toy
 
 from sonomime.runtime import Animator
 from sonomime.runtime.alignment import (
@@ -266,19 +266,6 @@ def test_points_outside_of_a_reference_that_comes_later(
         for call in (lambda: keypoints.align(*POINTS), lambda: keypoints.find_landmarks(SOURCE)):
             with pytest.raises(ConfigError):
                 call()
-
-
-def test_landmarks_are_found_in_pixels_of_the_picture(animator: Animator) -> None:
-    animator.set_source(REFERENCE)
-    animator.animate(REFERENCE)
-    state = animator.read("state")
-    found = animator.find_landmarks(SOURCE)
-    assert [each.name for each in found] == ["left", "right", "never"]
-    assert [each.probability for each in found] == pytest.approx([1, 0.9, 0])
-    for each, x in zip(found, (95.5 - 64 * ASIDE, 95.5 + 64 * ASIDE), strict=False):
-        assert (each.x, each.y) == pytest.approx((x, 31.5), abs=1.5)
-    assert animator.find_landmarks(np.zeros((40, 30), np.uint8))[0].probability == 0
-    assert np.array_equal(animator.read("state"), state) and animator.session.has_reference
 
 
 # -- of an Animator, by its pictures -------------------------------------------------------------

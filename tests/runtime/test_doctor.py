@@ -29,11 +29,9 @@ Patch = pytest.MonkeyPatch
 
 
 def fake_torch(cuda: str | None, usable: bool = False) -> Any:
-    version, gpu = (
-        types.SimpleNamespace(cuda=cuda),
-        types.SimpleNamespace(is_available=lambda: usable),
-    )
-    return types.SimpleNamespace(__version__="2.10.0", version=version, cuda=gpu)
+    space = types.SimpleNamespace
+    gpu = space(is_available=lambda: usable)
+    return space(__version__="2.10.0", version=space(cuda=cuda), cuda=gpu)
 
 
 GPUS = types.SimpleNamespace(
@@ -168,11 +166,6 @@ def test_folders_that_cannot_be_written_and_what_the_cache_holds(
     for name, variable in (("cache", "XDG_CACHE_HOME"), ("temporary folder", "TMPDIR")):
         found = check(name, none)
         assert (found.state, found.exit_code) == ("fail", 7) and variable in found.fix
-    with monkeypatch.context() as patch:
-        patch.delenv("XDG_CACHE_HOME")
-        patch.setattr("os.path.expanduser", lambda path: path)  # no home folder
-        found = check("cache", none)
-        assert (found.state, found.exit_code) == ("fail", 7) and "XDG_CACHE_HOME" in found.fix
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert str(Path.home() / ".cache" / "sonomime") in check("cache", none).detail

@@ -96,6 +96,12 @@ def test_a_pair_is_aligned_by_a_file_in_pixels_before_any_crop(
 
 
 def test_the_model_finds_what_both_pictures_show(animator: Animator) -> None:
+    animator.animate(REFERENCE.image)
+    state = animator.read("state")
+    looked = animator.find_landmarks(SOURCE.image)
+    assert [each.name for each in looked] == ["left", "right", "never"]
+    assert [each.probability for each in looked] == pytest.approx([1, 0.9, 0])
+    assert np.array_equal(animator.read("state"), state), "no frame sees that"
     found = align_pair(animator, "auto", SOURCE, REFERENCE)
     assert found.names == ("left", "right") and "left, right" in found.said
     assert shift_of(animator)[0] == pytest.approx(-0.5, abs=0.01)
@@ -109,9 +115,7 @@ def test_the_model_finds_what_both_pictures_show(animator: Animator) -> None:
         assert (shift_of(animator) == 0).all()
 
 
-def test_none_and_models_that_cannot(animator: Animator, toy_bundle: Path, tmp_path: Path) -> None:
-    asked = align_pair(animator, "none", SOURCE, REFERENCE)
-    assert asked.names == () and asked.said
+def test_models_that_cannot(toy_bundle: Path, tmp_path: Path) -> None:
     path = write(tmp_path, HEADER + PAIR)
     with opened(make_displacement_toy(tmp_path / "plain", landmarks=())) as plain:
         nothing = align_pair(plain, "auto", SOURCE, REFERENCE)

@@ -22,7 +22,6 @@ from sonomime.runtime.media.pixels import levels_apart
 from sonomime.runtime.media.video import open_source
 from sonomime.runtime.pipeline import Done, Job, animate_files
 from sonomime.runtime.session import own_places
-from sonomime.runtime.support.errors import ConfigError, InputError, OutputError
 
 XS = (0.0, 0.1, 0.3, -0.2, 0.0)
 
@@ -144,53 +143,12 @@ def test_a_pair_is_aligned_before_it_is_animated(matching: Animator, files: Path
     assert shifts[2] == pytest.approx((40.5 / 60 - 20.5 / 80) * 2, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("kind", "output", "options", "error"),
-    [
-        ("animator", "out", {"reference": 9}, InputError),
-        ("animator", "out", {"reference": "last"}, ConfigError),
-        ("animator", "out", {"reference": -1}, ConfigError),
-        ("animator", "out", {"source_frame": -1}, ConfigError),
-        ("animator", "out", {"size": (200, 150)}, ConfigError),  # it has no layers
-        ("animator", "out", {"landmarks": "marks.csv"}, ConfigError),  # nor an alignment
-        ("animator", "out", {"debug_picture": "debug.png"}, ConfigError),
-        ("animator", "still.png", {}, OutputError),  # an input
-        ("animator", "driving/frame0.png", {}, OutputError),
-        ("animator", "driving/frame0.png", {"source": "driving", "driving": "still.png"},
-         OutputError),
-        ("animator", "out", {"source": "driving", "driving": "still.png"}, ConfigError),  # swapped
-        ("matching", "out", {"landmarks": "marks.csv", "reference": "best"}, ConfigError),
-        ("matching", "out.png", {"debug_picture": "debug.jpg"}, ConfigError),
-        ("matching", "out.png", {"debug_picture": "out.png"}, ConfigError),
-        ("matching", "frames", {"debug_picture": "frames/debug.png"}, ConfigError),
-        ("matching", "out.png", {"debug_picture": "still.png"}, OutputError),
-        ("matching", "out.png", {"debug_picture": "driving/frame0.png"}, OutputError),
-    ],
-)  # fmt: skip
-def test_what_is_refused_leaves_everything_as_it_was(
-    request: pytest.FixtureRequest, files: Path, kind: str, output: str, options: dict[str, Any],
-    error: type[Exception],
-) -> None:  # fmt: skip
-    def held() -> dict[Path, bytes]:
-        return {path: path.read_bytes() for path in files.rglob("*") if path.is_file()}
-
-    names = ("source", "driving", "debug_picture", "landmarks")
-    paths = {key: files / value if key in names else value for key, value in options.items()}
-    before = held()
-    with pytest.raises(error) as caught:
-        make(request.getfixturevalue(kind), files, output, **paths)
-    assert caught.value.hint and held() == before  # type: ignore[attr-defined]
-
-
 def test_a_result_of_one_frame_is_warned_of_unless_its_name_says_so(
     animator: Animator, files: Path, make_video: Callable[..., Path],
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     video = make_video(files / "clip.mkv", [blob(64, x, 0) for x in XS])
     short = make_video(files / "short.mkv", [blob(64, 0.2, 0)])
-    with pytest.raises(ConfigError) as caught:  # they seem swapped
-        make(animator, files, "out", source=video, driving=short)
-    assert "--source-frame" in caught.value.hint
     for output, warnings in (("one.png", 0), ("one.mkv", 1)):
         for one in (files / "still.png", short):
             caplog.clear()

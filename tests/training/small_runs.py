@@ -66,6 +66,18 @@ def batch(step: int, labels: int = 1) -> PairBatch:
     return PairBatch(*images, *points, seen, seen, flow, valid, bent, bent, ~seen, ~seen)
 
 
+def pairs_of(
+    source: torch.Tensor, driving: torch.Tensor, labels: int = 0, seen: bool = False
+) -> PairBatch:
+    """Pairs of real frames without flow, whose labels are seen or not."""
+    points = torch.zeros(len(source), labels, 2)
+    visible = torch.full((len(source), labels), seen)
+    real = torch.zeros(len(source), dtype=torch.bool)
+    none = [None] * 3
+    absent = visible & False
+    return PairBatch(source, driving, points, points, visible, visible, *none, real, absent, absent)
+
+
 def unlabelled(step: int) -> PairBatch:
     """Such pairs without a label."""
     return batch(step, labels=0)

@@ -10,9 +10,10 @@ import pytest
 import torch
 from lively import small_config, speckle
 
-from sonomime.training.data.batch import PairBatch
 from sonomime.training.models.families import family_of
 from sonomime.training.trainer import Trainer
+
+from .small_runs import pairs_of
 
 SIZE, STEPS = 128, 40
 QUICK = ("train.precision=fp32", "train.learning_rate=2e-3", "train.warmup=0")
@@ -24,18 +25,6 @@ LITE = ("loss.pixels_from=0", f"train.max_steps={STEPS}")
 #: .12 and .26 of it. lite begins at the source, the others at noise. (fomm and ours-pt are ours-p
 #: and ours-ptg without what labels and the discriminator add.)
 LEFT = {"ours-p": 0.08, "ours-ptg": 0.2, "lite": 0.3}
-
-
-def pairs_of(
-    source: torch.Tensor, driving: torch.Tensor, labels: int = 0, seen: bool = False
-) -> PairBatch:
-    """Pairs of real frames without flow, whose labels are seen or not."""
-    points = torch.zeros(len(source), labels, 2)
-    visible = torch.full((len(source), labels), seen)
-    real = torch.zeros(len(source), dtype=torch.bool)
-    none = [None] * 3
-    absent = visible & False
-    return PairBatch(source, driving, points, points, visible, visible, *none, real, absent, absent)
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """What a family of models offers, so that nothing outside asks which family it is.
 
-A family brings its networks, its objective, and the stages that export writes: functions of a model
-and of tensors, which return what they make by its name on the wire (runtime/bundle/manifest.py).
+A family brings its networks, its objective, the stages that export writes, and its oracle: the
+model itself in plain torch, which export compares those stages with. Stages are functions of a
+model and of tensors, which return what they make by name, as in runtime/bundle/manifest.py.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ...runtime.bundle import manifest as contract
+from ...runtime.media.pixels import to_planes
 from ...runtime.support.errors import ConfigError
 from ..config import Config, ModelConfig
 from ..data.batch import PairBatch
 
 Precision = Literal["fp32", "fp16"]
+Image = NDArray[np.uint8]
+Array = NDArray[Any]
+Tensors = dict[str, Array]
 Kind = tuple[torch.dtype, tuple[int, ...]]
 Named = dict[str, Tensor]
 
@@ -117,7 +124,7 @@ class Family:
     """One kind of model.
 
     Attributes:
-        model, objective: its classes of `Model` and `Objective`.
+        model, objective, eager: its classes of `Model`, `Objective` and `Oracle`.
         controls: what the caller of its stages may set.
         meanings: by a tensor's name, or by the part of its name after the first `_`.
         layers: see the manifest.
@@ -128,6 +135,7 @@ class Family:
 
     model: Any
     objective: type[Objective]
+    eager: type[Oracle]
     controls: tuple[contract.ControlInput, ...]
     meanings: Mapping[str, str]
     layers: contract.Layers | None = None
@@ -170,23 +178,16 @@ class Family:
         """Kinds of the inputs that no stage makes: `state`, and what other families lack."""
         raise NotImplementedError
 
-    def functions(self, model: Any, names: Sequence[str], plain: bool) -> list[StageFunction]:
-        """The stages' functions and copies of the model for them. Arguments as of `chain`."""
+    def functions(self, model: Any, names: Sequence[str]) -> list[StageFunction]:
+        """The stages' functions, with copies of the model for them, rewritten where that pays.
+        `names`: as of `chain`."""
         raise NotImplementedError
 
     def chain(
-        self,
-        model: Any,
-        precision: Precision = "fp32",
-        names: Sequence[str] = (),
-        plain: bool = False,
+        self, model: Any, precision: Precision = "fp32", names: Sequence[str] = ()
     ) -> ModuleChain:
         """The stages, frozen, in eval mode and in this precision; the model is not changed.
-
-        Args:
-            names: the labels that it learned from.
-            plain: without the rewrites that make it quicker, for what these are compared with.
-        """
+        `names`: the labels that it learned from."""
         config, names = model.config, names[: self.labels(model.config)]
         image = torch.uint8, (1, config.channels, config.image_size, config.image_size)
         images = (contract.SOURCE_IMAGE, contract.DRIVING_FRAME, contract.LANDMARK_IMAGE)
@@ -201,7 +202,7 @@ class Family:
             return contract.Tensor(name, str(dtype).removeprefix("torch."), shape, words)  # type: ignore[arg-type]
 
         stages = []
-        for stage in self.functions(model, names, plain):
+        for stage in self.functions(model, names):
             stage.eval().requires_grad_(False)
             if precision == "fp16":  # blurs and grids stay float32
                 for part in stage.modules():
@@ -226,6 +227,46 @@ class Family:
             recurrent=(contract.Recurrent("next_state", "state"),),
             layers=self.layers,
         )
+
+    def oracle(self, model: Any) -> Oracle:
+        """The reference that export compares the stages with."""
+        return self.eager(self, model)
+
+
+class Oracle:
+    """The model itself in eager torch and float32: no stages, no rewrites. A family says what it
+    sees of source and reference, and how it makes a frame. It calls no function of a stage: it
+    would repeat its mistakes."""
+
+    def __init__(self, family: Family, model: Any) -> None:
+        self.model = model.eval()
+        self.controls = {control.name: control.default for control in family.controls}
+        self.fresh = torch.zeros(family.given(model.config)["state"][1])
+
+    def look(self, source: Tensor, reference: Tensor) -> Named:
+        """Tensors that stay the same for all frames; images (1, C, S, S) in [0, 1]."""
+        raise NotImplementedError
+
+    def frame(self, driving: Tensor, given: Sequence[Tensor], state: Tensor) -> Named:
+        """The tensors of one frame, with `frame` and `next_state`; `given` are the controls."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def set_source(self, image: Image, reference: Image) -> None:
+        """Take source and reference, uint8 (S, S) or (S, S, 3), and reset the smoothing."""
+        source, first = (torch.from_numpy(to_planes(each)) for each in (image, reference))
+        self._still = {"source_image": source, **self.look(normalised(source), normalised(first))}
+        self._state = self.fresh
+
+    @torch.no_grad()
+    def animate(self, frame: Image, controls: Mapping[str, float] | None = None) -> Tensors:
+        """Every tensor on the wire for one frame, by name; controls not given have defaults."""
+        driving, values = torch.from_numpy(to_planes(frame)), self.controls | dict(controls or {})
+        given = {name: torch.tensor([value], dtype=torch.float32) for name, value in values.items()}
+        made = self.frame(normalised(driving), list(given.values()), self._state)
+        tensors = {**self._still, **given, "driving_frame": driving, "state": self._state, **made}
+        self._state = made["next_state"]
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def named(who: str, tensors: Any) -> Named:

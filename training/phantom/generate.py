@@ -179,9 +179,10 @@ def claimed(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _remove_half_written(folder: Path) -> None:
-    for path in (*folder.glob(".*.part*"), *folder.glob("*/.*.part*")):
-        with suppress(OSError):
-            path.unlink()
+    for part in ("", "clips", "displacement", "subjects", "truth"):
+        for path in (folder / part).glob(".*.part*"):
+            with suppress(OSError):
+                path.unlink()
 
 
 def _make(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import torch
 from toy_bundle import make_toy_bundle, replace_file
 
+from sonomime.benchmarks import gpu_check
 from sonomime.benchmarks.gpu import parts
 from sonomime.runtime.backends import ort_cuda
 from sonomime.runtime.bundle.bundle import Bundle
@@ -102,12 +102,6 @@ def test_b(broken): ...
 def test_c():
     pytest.skip("no cupy")
 """
-PROGRAM = """
-import json, pathlib, sys
-from sonomime.benchmarks.gpu.child import speaker
-from sonomime.benchmarks.gpu.parts import run_tests
-sys.exit(not run_tests(speaker(), json.loads(sys.argv[2]), pathlib.Path(sys.argv[1])))
-"""
 
 
 def test_every_test_has_a_row_and_one_that_failed_ends_the_process(tmp_path: Path) -> None:
@@ -118,7 +112,7 @@ def test_every_test_has_a_row_and_one_that_failed_ends_the_process(tmp_path: Pat
     (tmp_path / "tests" / "test_broken.py").write_text("import none_such  # mark.gpu\n")
     rows: dict[str, dict[str, Any]] = {}
     for complete in (False, True):
-        command = [sys.executable, "-c", PROGRAM, str(tmp_path), json.dumps(list(rows))]
+        command = gpu_check.command({"part": "tests", "root": str(tmp_path), "done": list(rows)})
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (ended.returncode == 0) is complete
         rows |= {row["name"]: row for row in map(json.loads, ended.stdout.splitlines())}
@@ -129,5 +123,4 @@ def test_every_test_has_a_row_and_one_that_failed_ends_the_process(tmp_path: Pat
 
 
 def test_without_a_checkout_there_are_none(tmp_path: Path) -> None:
-    lines: list[dict[str, Any]] = []
-    assert parts.run_tests(lines.append, [], tmp_path) and "checkout" in lines[0]["absent"]
+    assert "checkout" in heard(part="tests", root=tmp_path)[0]["absent"]

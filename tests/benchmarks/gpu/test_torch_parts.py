@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import host_kernels
 import pytest
@@ -15,11 +17,10 @@ from toy_bundle import make_toy_bundle
 
 from sonomime.benchmarks.gpu import kernels as module
 from sonomime.benchmarks.gpu import torch_parts
-from sonomime.benchmarks.gpu.kernel_times import CASES, Case, make_work, time_kernel
-from sonomime.benchmarks.gpu.kernels import Kernels, build_command
+from sonomime.benchmarks.gpu.kernels import CASES, Case, Kernels, make_work, time_kernel
 from sonomime.benchmarks.gpu.torch_parts import LEAST_PSNR, WAYS, Way, WayBackend
 from sonomime.runtime.bundle.bundle import Bundle
-from sonomime.runtime.media.pixels import levels_apart, psnr, to_image, to_planes
+from sonomime.runtime.media.pixels import Image, levels_apart, psnr, to_image, to_planes
 from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import BackendError
 from sonomime.training.config import load_config
@@ -61,7 +62,7 @@ def test_every_stage_stays_on_its_device(preset: str) -> None:
     assert {tensor.device.type for tensor in backend.tensors.values()} == {"meta"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def host() -> Kernels:
     """The kernels, compiled for the CPU."""
     return host_kernels.built()
@@ -70,32 +71,37 @@ def host() -> Kernels:
 def test_half_features_in_eights_are_read_as_they_lie(
     host: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layouts = []
-    call = Kernels._call
-    monkeypatch.setattr(
-        Kernels, "_call", lambda self, *given: (layouts.append(given[-1]), call(self, *given))[1]
-    )
+    call = MagicMock(side_effect=host._call)
+    monkeypatch.setattr(host, "_call", call)
     feature = torch.randn(1, 8, 6, 6).half()
     last = feature.contiguous(memory_format=torch.channels_last)
     maps = torch.zeros(1, 6, 6, 2), torch.ones(1, 1, 6, 6)
     results = [host.warp_occlude(f, *maps, "half_pixel") for f in (feature, last, last.float())]
+    layouts = [each.args[-1] for each in call.mock_calls]
     assert layouts == [module.LINEAR, module.HWC8, module.LINEAR]
     assert torch.equal(results[0], results[1]) and results[1].stride() == last.stride()
 
 
+def frames_of(
+    preset: str, way: Way, place: torch.device = CPU, kernels: Kernels | None = None, count: int = 3
+) -> Iterator[Image]:
+    """Frames of a small model."""
+    model = lively_model(small_config(preset))
+    chain = family_of(model.config).chain(model, way.precision)
+    session = Session(chain, WayBackend(chain, place, way, kernels))
+    source, reference, *driving = (to_planes(speckle(128, seed=seed)) for seed in range(2 + count))
+    session.set_source(source)
+    session.set_reference(reference)
+    for frame in driving:
+        yield to_image(session.animate(frame))
+
+
 @pytest.mark.parametrize("preset", ["ours-pt", "fomm"])
 def test_stages_compute_the_same_with_the_kernels(host: Kernels, preset: str) -> None:
-    model = lively_model(small_config(preset))
-    frames, before = [], operators.warp_occlude
-    for kernels in (None, host):
-        chain = family_of(model.config).chain(model)
-        way = Way("fp32", kernels=kernels is not None)
-        session = Session(chain, WayBackend(chain, CPU, way, kernels))
-        source, reference, driving = (to_planes(speckle(128, seed=seed)) for seed in range(3))
-        session.set_source(source)
-        session.set_reference(reference)
-        frames.append(to_image(session.animate(driving)))
-    assert levels_apart(*frames) <= 1
+    before = operators.warp_occlude
+    (expected,) = frames_of(preset, Way("fp32"), count=1)
+    (found,) = frames_of(preset, Way("fp32", kernels=True), kernels=host, count=1)
+    assert levels_apart(found, expected) <= 1
     assert operators.warp_occlude is before
 
 
@@ -106,7 +112,7 @@ def test_nothing_to_compile_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "CUDA toolkit" in caught.value.hint
     monkeypatch.setattr(module, "SOURCES", tmp_path / "none")
     with pytest.raises(BackendError):
-        build_command(tmp_path / "a.so")
+        module.build_command(tmp_path / "a.so")
 
 
 def test_kernels_are_timed_on_smooth_motion(host: Kernels) -> None:
@@ -169,21 +175,12 @@ def kernels(gpu: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Kern
 @pytest.mark.parametrize("preset", ["lite", "ours-ptg"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_frames_on_a_gpu_are_those_of_the_cpu(
-    preset: str, way: Way, gpu: torch.device, request: pytest.FixtureRequest
+    preset: str, way: Way, gpu: torch.device, request: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.backends.cudnn.allow_tf32 = False
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     built = request.getfixturevalue("kernels") if way.kernels else None
-    model = lively_model(small_config(preset))
-    source, reference, *driving = (to_planes(speckle(128, seed=seed)) for seed in range(5))
-    frames = []
-    for place, used in ((CPU, Way("fp32")), (gpu, way)):
-        chain = family_of(model.config).chain(model, used.precision)
-        session = Session(chain, WayBackend(chain, place, used, built))
-        session.set_source(source)
-        session.set_reference(reference)
-        frames.append([to_image(session.animate(frame)) for frame in driving])
-    for expected, found in zip(*frames, strict=True):
-        assert psnr(found, expected) >= LEAST_PSNR[way.precision]
+    pairs = zip(frames_of(preset, way, gpu, built), frames_of(preset, Way("fp32")), strict=True)
+    assert all(psnr(*pair) >= LEAST_PSNR[way.precision] for pair in pairs)
 
 
 @pytest.mark.gpu

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from arithmetic_chain import tensor, with_stage
 
 from sonomime.runtime.bundle.checks import check_wiring, most_numbers
 from sonomime.runtime.bundle.manifest import (
@@ -22,10 +23,6 @@ from sonomime.runtime.bundle.manifest import (
 from sonomime.runtime.support.errors import BundleError
 
 SIZE = 64
-
-
-def tensor(name: str, *shape: int, dtype: Any = "float32") -> Tensor:
-    return Tensor(name, dtype, shape, "")
 
 
 def image(name: str) -> Tensor:
@@ -73,26 +70,19 @@ def changed(
 ) -> Chain:  # fmt: skip
     """The chain, one stage of which takes and makes more, perhaps with one more state."""
     (old,) = (stage for stage in chain.stages if stage.name == name)
-    new = replace(old, inputs=(*old.inputs, *taken), outputs=(*old.outputs, *made))
+    more = with_stage(chain, name, inputs=(*old.inputs, *taken), outputs=(*old.outputs, *made))
     states = (Recurrent(*state),) if state else ()
-    stages = (new if stage is old else stage for stage in chain.stages)
-    return replace(staged(*stages, chain=chain), recurrent=(*chain.recurrent, *states))
+    return replace(more, recurrent=(*chain.recurrent, *states))
 
 
-def retyped(stage: str, tensor: str, /, **changes: Any) -> Chain:
+def retyped(name: str, tensor: str, /, **changes: Any) -> Chain:
     """The chain with one tensor of one stage changed."""
-
-    def edit(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(replace(t, **changes) if t.name == tensor else t for t in tensors)
-
-    return staged(
-        *(
-            replace(each, inputs=edit(each.inputs), outputs=edit(each.outputs))
-            if each.name == stage
-            else each
-            for each in MATCHING.stages
-        )
+    (old,) = (stage for stage in MATCHING.stages if stage.name == name)
+    taken, made = (
+        tuple(replace(t, **changes) if t.name == tensor else t for t in tensors)
+        for tensors in (old.inputs, old.outputs)
     )
+    return with_stage(MATCHING, name, inputs=taken, outputs=made)
 
 
 def controlled(name: str, chain: Chain = MATCHING) -> Chain:

@@ -19,9 +19,7 @@ from toy_bundle import copy_bundle, replace_file
 
 from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.engines import engine_store
-from sonomime.runtime.engines.engine_file import (
-    write_engine_file,
-)
+from sonomime.runtime.engines.engine_file import write_engine_file
 from sonomime.runtime.engines.engine_store import (
     Facts,
     cache_root,

@@ -1,4 +1,4 @@
-"""The stages of both families against the model itself; the pictures of a training."""
+"""The stages of both families against the oracles; the pictures of a training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from lively import SMALL, SMALL_LITE, lively_checkpoint, noise, speckle
 from torch import nn
 
-from sonomime.export.verify import tensors_of
 from sonomime.runtime.bundle.checks import check_wiring
 from sonomime.runtime.bundle.manifest import LANDMARK_IMAGE
 from sonomime.runtime.media.pixels import to_planes
@@ -59,31 +58,20 @@ def assert_close(found: np.ndarray, wanted: np.ndarray, name: str) -> None:
 
 @pytest.mark.parametrize(("preset", "overrides"), VARIANTS)
 @torch.no_grad()
-def test_stages_compute_what_the_model_does(preset: str, overrides: tuple[str, ...]) -> None:
-    checkpoint = checkpoint_of(preset, *overrides)
-    model, plain = checkpoint.model(), open_session(checkpoint, plain=True)
+def test_stages_compute_what_the_oracle_does(preset: str, overrides: tuple[str, ...]) -> None:
+    """Every stage on the oracle's tensors, for three frames: in absolute and in smooth motion."""
+    model = checkpoint_of(preset, *overrides).model()
     family, size = family_of(model.config), model.config.image_size
-    source, reference, *frames = (speckle(size, model.config.channels, i) for i in range(4))
-    plain.set_source(to_planes(source))
-    # Motion between source and driving frame, as in training.
-    plain.set_reference(to_planes(source))
-    still = {"relative": 0.0, "scale": 1.0}
-    tensors = tensors_of(plain, frames[0], still)
-    images = (normalised(torch.from_numpy(to_planes(image))) for image in (source, frames[0]))
-    shown = family.columns(model, pairs_of(*images)).images
-    assert_close(tensors["frame"], as_frame(shown["prediction"]).numpy(), "frame")
-    assert_close(tensors["deformation"], shown["deformation"].numpy(), "deformation")
-    if preset == "lite":  # it has no rewrites
-        assert_close(tensors["gate"], 2 * shown["gate"].numpy(), "gate")
-        return
-    # Each stage, rewritten, on the tensors of the plain ones; in absolute and in smooth motion.
     before = copy.deepcopy(model.state_dict())
-    stages = family.chain(model).stages
+    chain = family.chain(model, names=("apex", "neck"))
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    plain.set_reference(to_planes(reference))
-    for controls in ({"relative": 0.0}, AWAY):
-        tensors = tensors_of(plain, frames[1], controls)
-        for stage in stages:
+    oracle = family.oracle(model)
+    source, reference, *frames = (speckle(size, model.config.channels, i) for i in range(5))
+    oracle.set_source(source, reference)
+    for frame, away in zip(frames, ({"relative": 0.0}, AWAY, AWAY), strict=True):
+        tensors = oracle.animate(frame, {k: v for k, v in away.items() if k in oracle.controls})
+        assert tensors.keys() >= chain.tensors().keys()
+        for stage in chain.stages:
             results = stage.module(*(torch.from_numpy(tensors[t.name]) for t in stage.inputs))
             for tensor, result in zip(stage.outputs, results, strict=True):
                 assert (tensor.dtype, tensor.shape) == (str(result.dtype)[6:], result.shape)

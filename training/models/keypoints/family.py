@@ -1,4 +1,4 @@
-"""The keypoint models as a `Family`: their five stages, and how motion is transferred.
+"""The keypoint models as a `Family`: their five stages, how motion is transferred, their oracle.
 
 Frames are uint8 on the wire; normalisation, rounding and clamping are in the graphs. Coordinates,
 softmax and motion are always float32; convolutions have the requested precision.
@@ -6,7 +6,6 @@ softmax and motion are always float32; convolutions have the requested precision
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from itertools import count
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from ....runtime.bundle.manifest import ControlInput, KeypointControl, SupervisedKeypoint
 from ...config import ModelConfig
 from ...data.batch import PairBatch
-from ..base import Columns, Family, Kind, Named, StageFunction, as_frame, named, normalised
+from ..base import Columns, Family, Kind, Named, Oracle, StageFunction, as_frame, named, normalised
 from ..geometry import inverse_2x2
 from ..one_euro import SMOOTHING_CONTROLS, one_euro
 from .model import AnimationModel
@@ -92,9 +91,41 @@ def generator(
     return {"frame": as_frame(made.image)}
 
 
+class KeypointOracle(Oracle):
+    def look(self, source: Tensor, reference: Tensor) -> Named:
+        self._source = self.model.encode(source)
+        self._reference = self.model.keypoint_detector(reference)
+        return {
+            "source_small": self._source.small,
+            **named("source_kp", self._source.keypoints),
+            "source_feature": self._source.feature,
+            **named("reference_kp", self._reference),
+        }
+
+    def frame(self, driving: Tensor, given: Sequence[Tensor], state: Tensor) -> Named:
+        relative, scale, *smoothing = given
+        start, first = self._source.keypoints, self._reference
+        found = self.model.keypoint_detector(driving)
+        calm, next_state = one_euro(found, state, *smoothing)
+        target = Keypoints(*calm)
+        if relative > 0.5:
+            change = multiply_2x2(target.jacobian, inverse_2x2(first.jacobian))
+            value = start.value + scale * (target.value - first.value)
+            target = Keypoints(value, multiply_2x2(change, start.jacobian))
+        prediction, motion = self.model.animate(self._source, target)
+        return {
+            **named("driving_kp", found),
+            **named("target_kp", target),
+            "next_state": next_state,
+            **motion._asdict(),
+            "frame": as_frame(prediction.image),
+        }
+
+
 class KeypointFamily(Family):
     model = AnimationModel
     objective = KeypointObjective
+    eager = KeypointOracle
     controls = CONTROLS
     meanings = MEANINGS
     label_hint = "--set model.keypoints.supervised={}"
@@ -125,12 +156,10 @@ class KeypointFamily(Family):
         # "seen", 6 values per keypoint, their speeds
         return {"state": (torch.float32, (1, 1 + 2 * 6 * config.keypoints.count))}
 
-    def functions(
-        self, model: AnimationModel, names: Sequence[str], plain: bool
-    ) -> list[StageFunction]:
-        once, fast = (copy.deepcopy(model),) * 2 if plain else (folded(model), rewritten(model))
+    def functions(self, model: AnimationModel, names: Sequence[str]) -> list[StageFunction]:
+        fast = rewritten(model)
         return [
-            StageFunction("source", once, source),
+            StageFunction("source", folded(model), source),
             StageFunction("observe", fast, keypoints),
             StageFunction("frame", nn.Identity(), transfer),
             StageFunction("frame", fast, motion),

@@ -1,4 +1,4 @@
-"""The matching model as a `Family`: its stages, its labels, its pictures of a training.
+"""The matching model as a `Family`: its stages, oracle, labels, and pictures of a training.
 
 Frames are uint8 on the wire; normalisation, rounding and clamping are in the graphs. Coordinates,
 softmax and motion are always float32; convolutions have the requested precision.
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from ....runtime.alignment import SURE
-from ....runtime.bundle.manifest import DisplacementControl, Layers
+from ....runtime.bundle.manifest import LANDMARK_IMAGE, LANDMARKS, DisplacementControl, Layers
 from ...config import Config, ModelConfig
 from ...data.batch import PairBatch
-from ..base import Columns, Family, Kind, Named, StageFunction, as_frame, named, normalised
+from ..base import Columns, Family, Kind, Named, Oracle, StageFunction, as_frame, named, normalised
+from ..geometry import make_grid
 from ..one_euro import one_euro
 from .matcher import Seen
 from .model import Frame, MatchingModel, SourceLayers
@@ -92,11 +93,50 @@ def generator(
     return {"frame": as_frame(frame.image()), **frame.layers._asdict()}
 
 
+class MatchingOracle(Oracle):
+    """The two subjects are not aligned."""
+
+    def look(self, source: Tensor, reference: Tensor) -> Named:
+        self._source = self.model.generator.encode(source)
+        self._reference = self.model.matcher.encoder(reference)
+        grid = self.model.config.matcher.grid
+        self._alignment = make_grid(grid, grid, "half_pixel")[None]
+        return {
+            "alignment": self._alignment,
+            **named("source", self._source),
+            **named("reference", self._reference),
+        }
+
+    def frame(self, driving: Tensor, given: Sequence[Tensor], state: Tensor) -> Named:
+        scale, shade, *smoothing = given
+        seen = self.model.matcher.encoder(driving)
+        _, found = self.model.match(seen, self._reference)
+        moving, next_state = one_euro((found.displacement, found.shading), state, *smoothing)
+        calm = found._replace(displacement=moving[0], shading=moving[1])
+        passed = put(calm, self._alignment, scale, shade)
+        frame, motion = self.model.animate(self._source, passed)
+        tensors = {
+            **named("driving", seen),
+            **passed._asdict(),
+            "next_state": next_state,
+            **motion._asdict(),
+            "quality": judge(passed.displacement, passed.confidence, motion.deformation),
+            **frame.layers._asdict(),
+            "frame": as_frame(frame.image()),
+        }
+        if self.model.landmarks is not None:
+            # This stage runs on its own, so any image will do.
+            tensors[LANDMARK_IMAGE] = as_frame(driving)
+            tensors[LANDMARKS] = self.model.landmarks.located(driving)
+        return tensors
+
+
 class MatchingFamily(Family):
     """Only the landmark detector learns labels."""
 
     model = MatchingModel
     objective = MatchingObjective
+    eager = MatchingOracle
     controls = CONTROLS
     meanings = MEANINGS
     layers = Layers("deformation", "stiff", "gain", "offset", "gate")
@@ -146,9 +186,7 @@ class MatchingFamily(Family):
             "alignment": (torch.float32, (1, grid, grid, 2)),
         }
 
-    def functions(
-        self, model: MatchingModel, names: Sequence[str], plain: bool
-    ) -> list[StageFunction]:
+    def functions(self, model: MatchingModel, names: Sequence[str]) -> list[StageFunction]:
         own = copy.deepcopy(model)
         return [
             *([StageFunction("landmarks", own, landmarks)] if names else ()),
