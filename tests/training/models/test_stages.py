@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sonomime.training.checkpoint import Checkpoint
 from sonomime.training.logbook import picture_grid
 from sonomime.training.models.base import as_frame, normalised
 from sonomime.training.models.families import family_of
+from sonomime.training.models.keypoints import family as keypoints
 from sonomime.training.models.keypoints.motion import Down, Residual, Up
 from sonomime.training.models.keypoints.rewrite import (
     PhaseConv,
@@ -24,6 +26,7 @@ from sonomime.training.models.keypoints.rewrite import (
     folded,
     rewritten,
 )
+from sonomime.training.models.matching import family as matching
 from sonomime.training.models.matching.transfer import Passed, put
 from sonomime.training.models.one_euro import one_euro
 from sonomime.training.torch_backend import open_session
@@ -76,6 +79,18 @@ def test_stages_compute_what_the_oracle_does(preset: str, overrides: tuple[str, 
             for tensor, result in zip(stage.outputs, results, strict=True):
                 assert (tensor.dtype, tensor.shape) == (str(result.dtype)[6:], result.shape)
                 assert_close(result.numpy(), tensors[tensor.name], tensor.name)
+
+
+@pytest.mark.parametrize("home", [keypoints, matching])
+def test_the_oracle_calls_no_stage(home: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would repeat the mistakes that an export has to find."""
+    model = checkpoint_of("ours-p" if home is keypoints else "lite").model()
+    family = family_of(model.config)
+    for stage in family.chain(model).stages:
+        monkeypatch.setattr(home, stage.name, None)
+    oracle = family.oracle(model)
+    oracle.set_source(speckle(128), speckle(128, seed=1))
+    assert oracle.animate(speckle(128, seed=2))["frame"].std() > 10
 
 
 @torch.no_grad()
