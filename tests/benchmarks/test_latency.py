@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from sonomime.cli import main
 from sonomime.runtime.animator import Animator
 from sonomime.runtime.backends.ort import OrtCpuBackend
 from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.media.pixels import Image, to_planes
 from sonomime.runtime.support.errors import BackendError, BundleError, ConfigError
 
 STAGES = ["keypoints", "transfer", "motion", "generator"]
@@ -143,9 +145,17 @@ def test_what_cannot_be_measured(tmp_path: Path) -> None:
 def test_torch_takes_turns_with_the_runtime(
     toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The toy itself stands in for the model in torch."""
-    eager = Animator.open(toy_bundle, threads=1)
-    monkeypatch.setattr(torch_bench, "open_torch", lambda *given: eager)
+    """The toy itself stands in for the oracle."""
+
+    def set_source(image: Image, reference: Image) -> None:
+        animator.set_source(image)
+        animator.set_reference(reference)
+
+    animator, oracle = Animator.open(toy_bundle, threads=1), MagicMock(set_source=set_source)
+    oracle.animate = lambda frame: {"frame": to_planes(animator.animate(frame))}
+    monkeypatch.setattr(torch_bench, "load_checkpoint", MagicMock())
+    monkeypatch.setattr(torch_bench, "family_of", MagicMock())
+    torch_bench.family_of.return_value.oracle.return_value = oracle
     report = measure_latency(toy_bundle, **(QUICK | {"frames": 16}), torch=tmp_path / "model.pt")
     found = report["torch"]
     assert found["levels_apart"] == 0 and found["blocks"] == 8
