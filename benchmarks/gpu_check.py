@@ -189,7 +189,8 @@ class Check:
         spec = {"part": part.kind, "folder": self.folder, "done": done} | part.spec
         ended = listen(command(spec), limit, heard)
         begun = bool(rows) and rows[-1].pop("begun", False)
-        if begun or (ended and len(rows) == known):
+        silent = entry.keys() == {"rows"} and not rows
+        if begun or silent or (ended and len(rows) == known):
             why = {"failed": entry.pop("failed")} if "failed" in entry else ended
             (rows[-1] if begun else entry).update(why or {"failed": "it ended without a result"})
         self._save()

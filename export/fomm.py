@@ -112,8 +112,8 @@ def read_fomm_config(path: Path) -> Config:
     params = table.get("model_params") if isinstance(table, Mapping) else None
     if not isinstance(params, Mapping):
         raise ConfigError(f"{path}: no section model_params", cure)
-    given = dict(_flat({name: params[name] for name in _SECTIONS if name in params}))
     where = f"{path}: model_params."
+    given = dict(_flat({name: params[name] for name in _SECTIONS if name in params}, where))
     for key in given:
         if key not in KEYS:
             hint = f"did you mean {close!r}?" if (close := nearest(key, KEYS)) else cure
@@ -124,22 +124,28 @@ def read_fomm_config(path: Path) -> Config:
         if value is _NEEDED:
             raise ConfigError(f"{where}{key} is missing", cure)
         if not _holds(supported, value):
-            listed = " or ".join(map(_yaml, supported)) if isinstance(supported, list) else ""
+            if isinstance(supported, list):
+                known = " or ".join(map(_yaml, supported))
+            else:
+                kind = "an integer" if isinstance(supported, range) else "a number"
+                known = f"{kind} from {min(supported)} to {max(supported)}"
             raise ConfigError(
-                f"{where}{key} = {_yaml(value)} is not supported",
-                f"supported: {listed or f'{min(supported)} to {max(supported)}'}",
+                f"{where}{key} = {_yaml(value)} is not supported", f"supported: {known}"
             )
         if ours:
             overrides.append(f"model.{ours}={value}")
     return load_config("fomm", overrides)
 
 
-def _flat(table: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of all sections, by ``section.key``."""
+def _flat(table: Mapping[Any, Any], where: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of all sections, by ``section.key``; ``where`` they are, for messages."""
     for key, value in table.items():
         name = f"{prefix}{key}"
-        if name in (*_SECTIONS, _DENSE) and isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
+        if name in (*_SECTIONS, _DENSE):
+            if not isinstance(value, Mapping):
+                fault = f"{where}{name} = {_yaml(value)} is not a table of settings"
+                raise ConfigError(fault, "give the YAML file that the checkpoint came with")
+            yield from _flat(value, where, f"{name}.")
         else:
             yield name, value
 
@@ -153,7 +159,9 @@ def _holds(supported: Any, value: Any) -> bool:
 
 
 def _yaml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)[:100]
+    if isinstance(value, bool) or value is None:
+        return "nothing" if value is None else str(value).lower()
+    return repr(value)[:100]
 
 
 def fomm_name(name: str) -> str:

@@ -124,7 +124,8 @@ class FrameIO:
             wanted = (*wanted, 3) if image else (3, *wanted)
         more = 0 if image else len(shape) - len(wanted)
         if shape != (1,) * more + wanted or dtype != np.uint8:
+            hint = "only numpy images are letterboxed; bring other arrays to the model's size first"
             raise InputError(
                 f"{what} is {dtype} {list(shape)}, the model takes uint8 {list(wanted)}",
-                "only numpy images are letterboxed; bring other arrays to the model's size first",
+                "" if image else hint,
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,7 @@ def _most_alike(animator: Animator, driving: FrameSource) -> int:
     source = animator.read("source_kp_value")[0]
     frames = progress(driving, driving.count_hint, "choose the reference")
     distances = {f.index: reference_distance(source, animator.detect(f.image)) for f in frames}
-    return min(distances, key=distances.__getitem__)
+    return _least(distances)
 
 
 def _least_moved(animator: Animator, driving: FrameSource) -> int:
@@ -89,7 +90,12 @@ def _least_moved(animator: Animator, driving: FrameSource) -> int:
         others = (other for at, other in frames.items() if at != index)
         lengths = [np.linalg.norm(session.match(other), axis=-1) for other in others]
         moved[index] = np.mean([np.median(length) for length in lengths]) if lengths else 0.0
-    return min(moved, key=moved.__getitem__)
+    return _least(moved)
+
+
+def _least(distances: Mapping[int, float]) -> int:
+    """Where the least one is; nan is not one."""
+    return min(distances, key=lambda index: (math.isnan(distances[index]), distances[index]))
 
 
 def _sample(driving: FrameSource, size: int) -> dict[int, Planes]:

@@ -96,7 +96,8 @@ class Session:
         """Set a measured value, limited to the control's range, if there is such a control."""
         if name in self._controls:
             view, control = self._controls[name]
-            view[0] = np.clip(value, *control.range)
+            low, high = control.range
+            view[0] = min(high, max(low, value))  # in this order nan becomes the lowest
 
     def align(self, alignment: NDArray[np.float32] | None) -> None:
         """Set where in the reference frame the motion of each cell of the source is read: (1, rows,

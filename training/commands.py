@@ -83,15 +83,15 @@ def train_command(args: argparse.Namespace) -> int:
     found = find_clips(args.data, split=args.split, crop=crop)
     for warning in found.warnings:
         _say(f"warning: {warning}")
-    left_out, clips = [(clip.name, reason) for clip, reason in found.unsupported], []
+    for clip, reason in found.unsupported:
+        _say(f"left out: {clip.name}: {reason}")
+    clips = []
     for clip in progress(found.clips, label="reading clips"):
         frames = load_clip(clip, model.image_size, model.channels)
         if len(frames) > 1:
             clips.append(frames)
         else:
-            left_out.append((clip.name, "has one distinct frame only, and a pair needs two"))
-    for name, reason in left_out:
-        _say(f"left out: {name}: {reason}")
+            _say(f"left out: {clip.name}: has one distinct frame only, and a pair needs two")
     labelled = any(clip.visible.any() for clip in clips)
     names = list(clips[0].clip.keypoint_names) if labelled else []
     config = family.with_labels(config, names)

@@ -58,7 +58,7 @@ class TorchBackend:
         if tensor in self.host:
             self.view(tensor)[...] = value
         if tensor not in self.given:
-            self.tensors[tensor].copy_(torch.as_tensor(np.asarray(value)))
+            self.tensors[tensor].copy_(torch.from_numpy(np.array(value)))
 
     def copy(self, source: str, target: str) -> None:
         self.tensors[target].copy_(self.tensors[source])

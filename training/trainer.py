@@ -125,9 +125,10 @@ class Trainer:
             nn.utils.clip_grad_norm_(network.parameters(), most, norm_type=math.inf)
             for network in networks
         ]
-        for value in (loss, *norms):  # even a finite loss may have a gradient that is not
+        # Even a finite loss may have a gradient that is not.
+        for what, value in (("the loss", loss), *(("a gradient", norm) for norm in norms)):
             if not torch.isfinite(value):
-                fault = f"the loss or a gradient became {value.item()} at step {self.step}"
+                fault = f"{what} became {value.item()} at step {self.step}"
                 hint = "resume from the last checkpoint with a smaller train.learning_rate"
                 raise CheckpointError(fault, hint)
         optimizer.step()

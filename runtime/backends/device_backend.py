@@ -134,7 +134,7 @@ class DeviceBackend(ABC):
             except DeviceError:  # another frame has begun, or the GPU is lost: the last times stay
                 return self._seconds
             self._timed = False
-            self._seconds = dict(zip(self._seconds, found, strict=True))
+            self._seconds.update(zip(self._seconds, found, strict=True))
         return self._seconds
 
     def view(self, tensor: str) -> NDArray[Any]:
@@ -245,6 +245,7 @@ class DeviceBackend(ABC):
 
     def close(self) -> None:
         """Wait for the device and give everything back, as when it is dropped; raises nothing."""
+        _ = self.seconds  # the last frame's, while its events are there
         with alone:  # closing may wait for the whole GPU, which spoils captures
             self._end()
         self._timed = self._composed = False

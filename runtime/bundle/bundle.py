@@ -84,6 +84,8 @@ class Bundle:
         """
         folder = Path(__file__).parents[1] / "default_bundle" if path is None else Path(path)
         if not folder.is_dir():
+            if path is None:
+                raise BundleError(f"the default bundle is missing: {folder}", "install it again")
             hint = "a bundle is a folder with a manifest.json; `sonomime export` makes one"
             raise BundleError(f"no bundle at {folder}", hint)
         text = read_plain_file(folder / MANIFEST, MAX_MANIFEST_BYTES)

@@ -111,6 +111,23 @@ def write_engine_file(path: Path, manifest: EngineManifest, engines: Mapping[str
         return sha256_file(temporary)
 
 
+def _manifest(archive: zipfile.ZipFile) -> EngineManifest:
+    if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
+        raise ValueError(f"its {MANIFEST} is larger than 1 MiB")
+    return parse(EngineManifest, json.loads(archive.read(MANIFEST)), MANIFEST)
+
+
+def peek(path: Path) -> EngineManifest | None:
+    """What a file says of its engines, which may be large and are not read; None if nothing sound.
+    Whether it is true, `read_engine_file` says."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stored = archive.getinfo(MANIFEST).compress_type == zipfile.ZIP_STORED
+            return _manifest(archive) if stored else None
+    except Exception:  # zipfile raises many kinds of errors on a damaged file
+        return None
+
+
 def read_engine_file(path: Path) -> EngineFile:
     """Read and check a whole file: what is returned is what was checked.
 
@@ -129,9 +146,7 @@ def read_engine_file(path: Path) -> EngineFile:
                 raise ValueError("a part of it is compressed")
             if sum(member.file_size for member in members) > len(content):
                 raise ValueError("its parts claim more bytes than it has")
-            if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
-                raise ValueError(f"its {MANIFEST} is larger than 1 MiB")
-            manifest = parse(EngineManifest, json.loads(archive.read(MANIFEST)), MANIFEST)
+            manifest = _manifest(archive)
             files = {stage.name: stage.file for stage in manifest.stages}
             if extra := {member.filename for member in members} - {MANIFEST, *files.values()}:
                 raise ValueError(f"it holds {min(extra)!r}, which its manifest does not name")

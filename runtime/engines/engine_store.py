@@ -14,14 +14,13 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..bundle.bundle import Bundle
 from ..support.atomic_files import atomic_path, cache_folder
 from ..support.errors import BackendError, OutputError
-from .engine_file import EngineFile, EngineManifest, read_engine_file, write_engine_file
+from .engine_file import EngineFile, EngineManifest, peek, read_engine_file, write_engine_file
 from .tensorrt_packages import RECIPE, check_served, plugin_digest, rtx_targets
 
 
@@ -88,10 +87,9 @@ def load_engines(
     build = f"run: {build_command(bundle, flavour, device)}"
     try:
         file = cached_path(usual)
-        if file.is_file():
-            opened = read_engine_file(file)
-        else:
-            file, opened = _another(wanted, bundle, build)
+        if not file.is_file():
+            file = _another(wanted, bundle, build)
+        opened = read_engine_file(file)
     except (OSError, OutputError) as error:
         hint = "fix its permissions, or set XDG_CACHE_HOME to a folder of your own"
         raise BackendError(f"the cache of engines cannot be read: {error}", hint) from error
@@ -126,7 +124,7 @@ def differences(found: Facts, wanted: Facts) -> list[str]:
     return reasons
 
 
-def _another(wanted: Facts, bundle: Bundle, build: str) -> tuple[Path, EngineFile]:
+def _another(wanted: Facts, bundle: Bundle, build: str) -> Path:
     """A file in the cache that serves, though another was looked for.
 
     Raises:
@@ -134,15 +132,15 @@ def _another(wanted: Facts, bundle: Bundle, build: str) -> tuple[Path, EngineFil
     """
     nearest: list[str] = []
     for path in sorted(cache_root().glob("*.engine")):
-        with suppress(BackendError):  # of another format, or damaged: build another
-            opened = read_engine_file(path)
-            found = Facts.stated(opened.manifest)
-            reasons = differences(found, wanted)
-            if not reasons:
-                return path, opened
-            related = opened.manifest.bundle == bundle.manifest.name or found.onnx == wanted.onnx
-            if related and (not nearest or len(reasons) < len(nearest)):
-                nearest = reasons
+        if (manifest := peek(path)) is None:  # of another format, or damaged: build another
+            continue
+        found = Facts.stated(manifest)
+        reasons = differences(found, wanted)
+        if not reasons:
+            return path
+        related = manifest.bundle == bundle.manifest.name or found.onnx == wanted.onnx
+        if related and (not nearest or len(reasons) < len(nearest)):
+            nearest = reasons
     what = f"no {wanted.flavour} engines of bundle {bundle.manifest.name!r} are built for this"
     why = f": those in the cache cannot be used, {'; '.join(nearest)}" if nearest else ""
     raise BackendError(what + why, build)

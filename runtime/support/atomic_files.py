@@ -129,13 +129,14 @@ def _appearing(final: Path | str, is_folder: bool) -> Iterator[Path]:
 
 
 def _refuse_occupied(final: Path | str, target: Path, is_folder: bool) -> None:
+    hint = "choose another name with -o"
     if target.exists() and not (target.is_dir() if is_folder else target.is_file()):
         fault = f"there is something of that name, not a {'folder' if is_folder else 'file'}"
     elif is_folder and target.exists() and any(target.iterdir()):
-        fault = "it exists and is not empty"
+        fault, hint = "it exists and is not empty", f"remove it, or {hint}"
     else:
         return
-    raise OutputError(f"cannot write {final}: {fault}", "choose another name with -o")
+    raise OutputError(f"cannot write {final}: {fault}", hint)
 
 
 def _fsync(path: Path) -> None:

@@ -82,7 +82,9 @@ def work(name):
             raise ValueError("CUDA error 900\\nand more")
         except ValueError as error:
             raise RuntimeError("the capture failed") from error
-    return {"agrees": name != "differs", "share": float("nan") if name == "is no JSON" else 1}
+    wrong = name == "differs"
+    share = float("nan") if name == "is no JSON" else 1
+    return {"agrees": not wrong, "gpu": {"throttled": wrong}, "share": share}
 def rows(*names, wait=0):
     global seconds
     seconds = wait
@@ -152,7 +154,7 @@ def test_the_most_important_comes_first_and_what_is_compiled_last(
         ("compiled", True),
     ]
     said = capsys.readouterr()
-    assert "DIFFERS" in said.out and "differs" in said.err
+    assert "  DIFFERS  THROTTLED\n" in said.out and "differs" in said.err
     # The report is written after every row.
     look = f"rows(json.load(open({str(played.out)!r}))['parts']['kernels']['rows'][1]['name'])"
     words = ("--no-compile", "--models", "lite")
@@ -184,6 +186,11 @@ def test_what_ends_a_process_costs_its_row_alone(
     assert [spec["part"] for spec in played.asked].count("ways") == 1
     assert "exit code 9" in played.parts["lite in torch"]["failed"]
     assert played.parts["training steps"]["rows"]
+
+
+def test_a_part_that_ends_well_and_says_nothing_has_failed(played: Played) -> None:
+    assert played.run("--models", "", kernels="pass") == gpu_check.EXIT_DIFFERS
+    assert played.parts["kernels"]["failed"]
 
 
 def test_the_minutes_hold_and_what_hangs_leaves_time_for_the_others(

@@ -154,8 +154,8 @@ def test_torch_takes_turns_with_the_runtime(
     animator, oracle = Animator.open(toy_bundle, threads=1), MagicMock(set_source=set_source)
     oracle.animate = lambda frame: {"frame": to_planes(animator.animate(frame))}
     monkeypatch.setattr(torch_bench, "load_checkpoint", MagicMock())
-    family = MagicMock(**{"return_value.oracle.return_value": oracle})
-    monkeypatch.setattr(torch_bench, "family_of", family)
+    monkeypatch.setattr(torch_bench, "family_of", MagicMock())
+    torch_bench.family_of.return_value.oracle.return_value = oracle
     report = measure_latency(toy_bundle, **(QUICK | {"frames": 16}), torch=tmp_path / "model.pt")
     found = report["torch"]
     assert found["levels_apart"] == 0 and found["blocks"] == 8

@@ -65,7 +65,7 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
         files += [exact] if exact else []
         stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     except OSError as error:
-        fault = f"cannot read {path}: {error.strerror or error}"
+        fault = f"cannot read {error.filename or path}: {error.strerror or error}"
         raise InputError(fault, "check the path and its permissions") from error
     where = [str(each.resolve()) for each in (path, exact) if each]
     facts = [_VERSION, REPEAT_LEVELS, where, stats, clip.crop, size, channels]

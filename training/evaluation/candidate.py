@@ -32,7 +32,7 @@ class Candidate:
     own: Animator  # of a clip's own still: absolute motion; relative where there is no absolute one
     other: Animator  # of another subject's still: relative motion
     facts: dict[str, str]  # for the report: kind, name, digest, and so on
-    data: Sequence[Mapping[str, Any]] = ()  # see `trained_on.record`; of a bundle the names alone
+    data: Sequence[Mapping[str, Any]] = ()  # see `checkpoint.record`; of a bundle the names alone
 
 
 @contextmanager

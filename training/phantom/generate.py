@@ -147,7 +147,9 @@ def refuse_other(folder: Path, settings: Mapping[str, Any]) -> None:
         there, asked = (dict(_flat(json.loads(text))) for text in texts)
         found = {key: (there.get(key, "(none)"), asked.get(key, "(none)")) for key in there | asked}
         other = [f"{key} {a}, not {b}"[:200] for key, (a, b) in found.items() if a != b]
-    except (OSError, ValueError, RecursionError, AttributeError) as error:
+    except AttributeError:
+        raise ConfigError(f"{path} is damaged (it holds no settings)", _ELSEWHERE) from None
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error})", _ELSEWHERE) from error
     if other:
         hint = f"give the same options to continue it, or {_ELSEWHERE}"

@@ -153,7 +153,9 @@ def out_of_range(part: Any, probe: Probe | None = None, above: str = "") -> str 
             if found := out_of_range(value, probe, f"{name}."):
                 return found
             continue
-        (rule,) = hints[field.name].__metadata__
+        (rule,) = getattr(hints[field.name], "__metadata__", (None,))
+        if rule is None:
+            continue
         if rule is not _PLACE:
             for number in value if isinstance(value, tuple) else (value,):
                 if not rule.low <= number <= rule.high:

@@ -125,13 +125,17 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST + 1)
-        data = json.loads(text) if len(text) <= _LARGEST else "larger than 1 MiB"
+        if len(text) > _LARGEST:
+            raise InputError(f"{path} is larger than 1 MiB: no subject is", _HINT)
+        data = json.loads(text)
+    except RecursionError as error:
+        raise InputError(f"{path} is nested too deeply", _HINT) from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}", _HINT) from error
     if not isinstance(data, dict):
-        raise InputError(f"{path} is not a subject: it must hold a small JSON object", _HINT)
+        raise InputError(f"{path} is not a subject: it must hold a JSON object", _HINT)
     return data
 
 
@@ -141,6 +145,8 @@ def _why_not(body: Body, frames: int) -> str | None:
         states = body.states(count)
         if (problem := body.why_impossible(states)) is not None:
             return f"{problem} of {count}"
+    if np.abs(states[0]).max() > 1e-9:
+        return "the first frame is not the rest pose"
     for number, state in enumerate(progress(states, label="checking the manoeuvre")):
         if not (error := body.map_error(state)) <= _MOST_ERROR:
             return (

@@ -81,7 +81,11 @@ def archive_of(
 
 
 def with_stage(bundle: Bundle, **changes: Any) -> bytes:
-    data = plain(manifest_of(bundle))
+    return with_facts(bundle, {}, **changes)
+
+
+def with_facts(bundle: Bundle, facts: dict[str, Any], **changes: Any) -> bytes:
+    data = plain(manifest_of(bundle)) | facts
     data["stages"][0].update(changes)
     return archive_of(bundle, manifest=json.dumps(data).encode())
 
@@ -107,6 +111,8 @@ def bomb(bundle: Bundle) -> bytes:
         (lambda b: archive_of(b, manifest=bytes(2 << 20)), "larger than 1 MiB"),
         (lambda b: with_stage(b, name="../../p"), "source.engine"),
         (lambda b: with_stage(b, size=1 << 40), "size"),
+        (lambda b: with_facts(b, {"format": 2}), "format"),
+        (lambda b: with_facts(b, {"extra": 1}), "extra"),
     ],
 )
 def test_what_is_not_a_sound_engine_file(
@@ -219,6 +225,15 @@ def test_a_cache_that_others_could_have_written_is_not_believed(toy: Bundle) -> 
     records.chmod(0o770)
     assert "folder was open to others" in refused(toy).message
     records.chmod(0o700)
+    assert serves(toy)
+    (record,) = records.iterdir()
+    record.chmod(0o644)
+    assert "folder was open to others" in refused(toy).message
+    record.chmod(0o600)
+    record.rename(records.parent / "elsewhere")
+    record.symlink_to(records.parent / "elsewhere")
+    assert "folder was open to others" in refused(toy).message
+    (records.parent / "elsewhere").rename(record)
     assert serves(toy)
     records.rename(records.with_name("moved"))
     records.symlink_to(records.with_name("moved"))

@@ -11,7 +11,7 @@ import pytest
 
 from sonomime.training.evaluation import strips
 from sonomime.training.evaluation.loop import Frame, Picture
-from sonomime.training.evaluation.means import average, weighted_ratio
+from sonomime.training.evaluation.means import average, over_clips, weighted_ratio
 from sonomime.training.evaluation.report import make_record, markdown, summary, table
 
 from .fakes import MARKS, speckle
@@ -61,6 +61,16 @@ def test_a_table_has_dashes_but_no_row_of_them_alone() -> None:
     assert "c\\|d" in markdown(record_of(*ROWS))
 
 
+def test_the_mean_leakage_is_judged_as_a_clip_s_is() -> None:
+    parts = {"methods": {}, "exact": None, "own_size": None, "subject": "a"}
+    seen = {"source": 0.5, "driving": 0.3, "floor": 0.0, "leaks": True}
+    hidden = {"source": 0.5, "driving": -0.2, "floor": 0.0, "leaks": False}
+    rows = [{"clip": str(i), "leakage": each, **parts} for i, each in enumerate((seen, hidden))]
+    for count, leaks in ((1, True), (2, False)):
+        means = over_clips(rows[:count], 0)
+        assert means["leakage"]["leaks"] is leaks and means["leaking"] == ["0"]
+
+
 PAIRS = [(a, b) for a in "abcdef" for b in "abcdef" if a != b]
 
 
@@ -95,6 +105,9 @@ def test_few_subjects_have_no_interval_and_what_is_not_defined_counts_nowhere() 
     units = [("a",), ("b",), ("c",), ("d",)]
     found = weighted_ratio(units, [1, 2, 3, math.nan], [2, 4, 6, 1], seed=0)
     assert found == {"mean": 0.5, "low": pytest.approx(0.5), "high": pytest.approx(0.5)}
+    # A draw without the one unit that moves has no ratio, and does not count.
+    still = weighted_ratio(units, [1, 0, 0, 0], [2, 0, 0, 0], seed=0)
+    assert still == {"mean": 0.5, "low": pytest.approx(0.5), "high": pytest.approx(0.5)}
     rows = [{"a": {"b": 1.0, "c": math.nan}}, {"a": {"b": math.nan, "c": math.nan}}, {"a": {}}]
     assert average(rows)["a"] == {"b": 1, "c": pytest.approx(math.nan, nan_ok=True)}
 

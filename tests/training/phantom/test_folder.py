@@ -286,7 +286,8 @@ def test_what_cannot_be_is_named_by_file_and_parameter(
 
 
 DEEP = "[" * 3000 + "]" * 3000
-TEXTS = ["", "[1]", "\xff", "[" * 100_000, DEEP, " " * (1 << 21), '{"anatomy": ' + DEEP + "}"]
+SPACES = " " * (1 << 20)
+TEXTS = ["", "[1]", "\xff", "[" * 100_000, DEEP, SPACES, SPACES + "{}", '{"anatomy": ' + DEEP + "}"]
 
 
 def test_what_is_not_a_subject_is_refused_and_so_is_a_name_that_no_clip_can_have(
