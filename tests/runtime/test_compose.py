@@ -1,6 +1,6 @@
 """Frames composed over the source: at its own size, in its colours, as sharp as it is.
 
-tests/training/models/matching/test_composed.py compares them with the model's own.
+tests/training/models/matching/test_generator.py compares them with the model's own.
 """
 
 from __future__ import annotations
