@@ -149,7 +149,8 @@ class Check:
         for model in filter(None, (args.checkpoint, *presets)):
             spec = frames | {"model": model, "compiled": False}
             yield Part(f"{model} in torch", "ways", spec, no_torch)
-        yield Part("training steps", "training", {"models": presets}, no_torch)
+        if presets:
+            yield Part("training steps", "training", {"models": presets}, no_torch)
 
     def _run(self, parts: Sequence[Part], share: float) -> None:
         """Run the rest of each part within its share of the time that is left, and print it."""

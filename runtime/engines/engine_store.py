@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,9 +88,10 @@ def load_engines(
     build = f"run: {build_command(bundle, flavour, device)}"
     try:
         file = cached_path(usual)
-        if not file.is_file():
-            file = _another(wanted, bundle, build)
-        opened = read_engine_file(file)
+        if file.is_file():
+            opened = read_engine_file(file)
+        else:
+            file, opened = _another(wanted, bundle, build)
     except (OSError, OutputError) as error:
         hint = "fix its permissions, or set XDG_CACHE_HOME to a folder of your own"
         raise BackendError(f"the cache of engines cannot be read: {error}", hint) from error
@@ -124,7 +126,7 @@ def differences(found: Facts, wanted: Facts) -> list[str]:
     return reasons
 
 
-def _another(wanted: Facts, bundle: Bundle, build: str) -> Path:
+def _another(wanted: Facts, bundle: Bundle, build: str) -> tuple[Path, EngineFile]:
     """A file in the cache that serves, though another was looked for.
 
     Raises:
@@ -137,7 +139,9 @@ def _another(wanted: Facts, bundle: Bundle, build: str) -> Path:
         found = Facts.stated(manifest)
         reasons = differences(found, wanted)
         if not reasons:
-            return path
+            with suppress(BackendError):  # damaged: perhaps there is yet another
+                return path, read_engine_file(path)
+            continue
         related = manifest.bundle == bundle.manifest.name or found.onnx == wanted.onnx
         if related and (not nearest or len(reasons) < len(nearest)):
             nearest = reasons

@@ -90,8 +90,11 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                made = False  # the other one's
                 hint = "wait until it is done, or choose another folder with -o"
                 raise OutputError(f"{folder}: another sonomime is writing there", hint) from None
+        if not os.fstat(descriptor).st_nlink:  # between our two steps
+            raise OutputError(f"{folder}: another sonomime has removed it", "start again")
         yield
     finally:
         if made:

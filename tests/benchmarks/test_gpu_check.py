@@ -191,6 +191,7 @@ def test_what_ends_a_process_costs_its_row_alone(
 def test_a_part_that_ends_well_and_says_nothing_has_failed(played: Played) -> None:
     assert played.run("--models", "", kernels="pass") == gpu_check.EXIT_DIFFERS
     assert played.parts["kernels"]["failed"]
+    assert played.run("--models", "") == 0 and "training steps" not in played.parts
 
 
 def test_the_minutes_hold_and_what_hangs_leaves_time_for_the_others(

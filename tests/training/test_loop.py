@@ -134,6 +134,22 @@ def test_a_run_is_overwritten_by_nothing_but_its_own_later_steps(tmp_path: Path)
     assert said == []  # what another run may write at any time is not even read
 
 
+def test_the_lock_s_folder_goes_only_where_nothing_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    with locked(run):
+        monkeypatch.setattr(Path, "exists", lambda path: False)  # asked before the other made it
+        with pytest.raises(OutputError), locked(run):
+            raise AssertionError("two at once")
+        monkeypatch.undo()
+        assert run.is_dir()
+    assert not run.exists()
+    with locked(run):
+        (run / "log.jsonl").touch()
+    assert run.is_dir()
+
+
 # -- signals ---------------------------------------------------------------------------------------
 
 

@@ -185,6 +185,15 @@ def test_an_rtx_file_serves_every_gpu_that_it_was_built_for(toy: Bundle) -> None
         assert "ort-cuda" in caught.value.hint and "build" not in caught.value.hint
 
 
+def test_a_damaged_file_does_not_hide_a_sound_one(toy: Bundle) -> None:
+    sound = put(toy)
+    content = sound.read_bytes()
+    sound.rename(sound.with_name("b.engine"))
+    damaged = content.replace(b"engine of motion", b"engine of motiom")
+    sound.with_name("a.engine").write_bytes(damaged)
+    assert serves(toy)
+
+
 def test_a_file_of_an_older_version_is_not_trusted(toy: Bundle, tmp_path: Path) -> None:
     file = tmp_path / "from-elsewhere.engine"
     old = write_engine_file(file, replace(manifest_of(toy), recipe=""), engines_of(toy))

@@ -133,14 +133,16 @@ def test_lite_smooths_then_aligns_then_scales_and_finds_landmarks() -> None:
 def test_half_precision_is_for_convolutions_and_what_they_make() -> None:
     model = checkpoint_of("lite", *FINDS).model()
     before = copy.deepcopy(model.state_dict())
-    chain = family_of(model.config).chain(model, "fp16")
+    chain = family_of(model.config).chain(model.train(), "fp16")
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     tensors = chain.tensors()
     half = {name for name, tensor in tensors.items() if tensor.dtype == "float16"}
     seen = {f"{who}_{what}" for who in ("driving", "reference") for what in ("fine", "coarse")}
     assert half == {"source_feature"} | seen
     for stage in chain.stages:
+        assert not any(own.requires_grad for own in stage.module.parameters())
         for module in stage.module.modules():
+            assert not module.training
             kind = torch.float16 if isinstance(module, nn.Conv2d) else torch.float32
             own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
             assert all(x.dtype == kind for x in own if x.is_floating_point())
