@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from lively import SMALL, SMALL_LITE, lively_checkpoint, noise, speckle
 from torch import nn
 
@@ -153,6 +154,16 @@ def test_frames_on_the_wire() -> None:
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     assert torch.equal(as_frame(normalised(levels)), levels)
     assert as_frame(torch.tensor([-0.5, 1.5, 0.5 / 255, 1.5 / 255])).tolist() == [0, 255, 0, 2]
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 8])
+def test_a_convolution_of_an_enlarged_picture_is_rewritten_exactly(factor: int) -> None:
+    conv = nn.Conv2d(2, 3, 3, padding=1, bias=factor != 3).double()
+    x = torch.randn(1, 2, 5, 4, dtype=torch.float64)
+    wanted = conv(F.interpolate(x, scale_factor=factor, mode="nearest"))
+    for relu in (False, True):
+        found = PhaseConv(conv, factor, relu)(x)
+        torch.testing.assert_close(found, wanted.relu() if relu else wanted, rtol=0, atol=1e-12)
 
 
 def test_rewrites_reach_their_layers() -> None:
