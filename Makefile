@@ -24,7 +24,7 @@ unexport PYTHONPATH PYTHONHOME
 help:
 	@echo 'make demo    animate the sample stills with the sample clips -> $(DEMO_VIDEO), -2.mp4'
 	@echo 'make test    ruff, mypy, import rules, tests (all but those that need a GPU; JOBS=2 processes)'
-	@echo 'make fuzz    feed ten thousand damaged files of each kind to their readers (half an hour)'
+	@echo 'make fuzz    feed ten thousand damaged files of each kind to their readers (about an hour)'
 	@echo 'make lowest  the runtime with the oldest versions that it supports (Python 3.11 or 3.12)'
 	@echo 'make lint    the checks of make test without the tests'
 	@echo 'make bench   time a frame, stage by stage (BENCH="--frames 300 --json FILE")'
