@@ -45,7 +45,7 @@ class Frame(NamedTuple):
 
 
 class FrameSource(ABC):
-    """Frames of one size in order, read as they are asked for; each iteration begins anew.
+    """Frames of one size in order, read as they are asked for; each iteration begins again.
 
     Attributes:
         path: where they come from.
