@@ -23,8 +23,9 @@ import numpy as np
 from ..runtime.animator import Animator
 from ..runtime.backends import resolve_backend, resolve_threads
 from ..runtime.bundle.bundle import Bundle
-from ..runtime.media.frames import Image, read_image, resize
-from ..runtime.media.video import open_source
+from ..runtime.media.frames import Image, resize
+from ..runtime.media.readers import open_source
+from ..runtime.media.stills import read_image
 from ..runtime.pipeline import SAMPLES
 from ..runtime.support.errors import BackendError, ConfigError
 from ..runtime.support.progress import progress
@@ -198,7 +199,7 @@ from time import perf_counter
 marks = [perf_counter()]
 import json, sys
 from sonomime.runtime import Animator, SonomimeError
-from sonomime.runtime.media.frames import read_image
+from sonomime.runtime.media.stills import read_image
 bundle, backend, threads, source, driving, device = json.loads(sys.argv[1])
 marks.append(perf_counter())
 try:

@@ -16,8 +16,9 @@ from .landmarks import Picture, align_pair
 from .media.frames import Crop, Image, Letterbox, has_colour, resize
 from .media.mark import draw_mark, metadata
 from .media.panels import Panels
+from .media.readers import open_source
 from .media.sinks import open_sink
-from .media.video import FrameSource, open_source
+from .media.source import FrameSource, Reading
 from .quality import Quality
 from .reference import choose_reference, nth_frame
 from .support.errors import ConfigError, OutputError, output_errors
@@ -83,7 +84,7 @@ def animate_files(animator: Animator, job: Job) -> Done:
     channels = animator.session.chain.image.channels
     composes = animator.session.chain.layers is not None
     still = _source_of(job, channels, composes)
-    with open_source(job.driving, crop=job.crop, channels=channels) as driving:
+    with open_source(job.driving, Reading(job.crop), channels) as driving:
         if _has_one_frame(driving):
             _check_one_frame(job)
         animator.reset()
@@ -123,7 +124,7 @@ def _source_of(job: Job, channels: int, composes: bool) -> Image:
     """The source picture, in colour if it has colours that can be kept."""
 
     def read(channels: int) -> Image:
-        with open_source(job.source, crop=job.source_crop, channels=channels) as source:
+        with open_source(job.source, Reading(job.source_crop), channels) as source:
             return nth_frame(source, job.source_frame or 0)
 
     if composes and channels == 1 and has_colour(still := read(3)):

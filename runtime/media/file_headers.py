@@ -15,21 +15,29 @@ from ..support.errors import InputError
 MIN_SIDE, MAX_SIDE = 8, 16384
 MAX_PIXELS = 64 << 20
 
-IMAGE, VIDEO = "image", "video"
+IMAGE, VIDEO, DICOM, METAIMAGE, NRRD = "image", "video", "DICOM", "MetaImage", "NRRD"
 """Kinds of files that are read."""
 
 _ENDS = {
-    IMAGE: (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
+    IMAGE: (
+        ".png", ".apng", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".j2k",
+        ".pgm", ".ppm", ".pnm",
+    ),
     VIDEO: (
         ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".gif",
+        ".h264", ".264", ".hevc", ".265",
     ),
-    "DICOM": (".dcm", ".dicom"),
-    "MetaImage": (".mha", ".mhd"),
+    DICOM: (".dcm", ".dicom"),
+    METAIMAGE: (".mha", ".mhd"),
     "NIfTI": (".nii", ".nii.gz"),
-    "NRRD": (".nrrd", ".nhdr"),
+    NRRD: (".nrrd", ".nhdr"),
 }  # fmt: skip
-"""How the names of each kind's files end. `video.READERS` has who reads which kind, if anybody."""
-_IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
+"""How the names of each kind's files end; `readers.READERS` has who reads them, if anybody."""
+_IMAGE_MAGIC = (
+    b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*",
+    b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
+    *(b"P%d%c" % (kind, space) for kind in range(1, 7) for space in b" \t\r\n"),
+)  # fmt: skip
 
 
 def kind_of(path: Path) -> str:
@@ -42,7 +50,11 @@ def kind_of(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(132)
     if head[128:] == b"DICM":
-        return "DICOM"
+        return DICOM
+    if head.startswith(b"NRRD0"):
+        return NRRD
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return IMAGE
     if head.startswith(_IMAGE_MAGIC) and path.suffix.lower() not in (".mjpg", ".mjpeg"):
         return IMAGE
     return kind_by_name(path) or VIDEO

@@ -1,4 +1,4 @@
-"""Images as arrays: read, convert, crop, resize, and letterbox into a model's square.
+"""Images as arrays: convert, crop, resize, and letterbox into a model's square.
 
 Convention: images are uint8, (H, W) grey or (H, W, 3) RGB, rows from the top. Pixel coordinates are
 (x, y) with (0, 0) at the centre of the top left pixel.
@@ -7,31 +7,23 @@ Convention: images are uint8, (H, W) grey or (H, W, 3) RGB, rows from the top. P
 from __future__ import annotations
 
 import io
-import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import NDArray
 
 from ..support.errors import ConfigError, InputError
-from .file_headers import check_size
-
-if TYPE_CHECKING:
-    from PIL import Image as PillowImage
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-_BITS, _PHOTOMETRIC, _ORIENTATION, _WHITE_IS_ZERO = 258, 262, 274, 0  # of TIFF
-# What Pillow calls the turn that each orientation asks for: ROTATE_180 is 3, and so on.
-_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
-
 GREY_SPREAD = 8
 """A pixel whose channels differ by no more is grey: lossy files add such noise."""
+COLOUR_SPREAD = 48
+"""A pixel whose channels differ by more has a clear colour."""
 CONTRAST = 8
 """A picture with fewer grey levels between its darkest and brightest pixel shows nothing."""
 
@@ -43,75 +35,6 @@ class Crop(NamedTuple):
     y: int
     w: int
     h: int
-
-
-def read_image(path: Path | str) -> Image:
-    """Read a PNG, JPEG, BMP or TIFF file: (H, W) if it is grey, (H, W, 3) RGB if it has colours or
-    a palette. 16-bit values keep their upper byte, transparency is dropped, orientation is obeyed.
-
-    Raises:
-        InputError: missing, damaged or cut off, not an image, 32-bit values, below 8 x 8 or above
-            16384 pixels a side or 64 megapixels; the size is checked before decoding.
-    """
-    from PIL import Image as PillowImage
-    from PIL import UnidentifiedImageError
-
-    path = Path(path)
-    try:
-        if not path.is_file():
-            fault = "is not a file" if path.exists() else "does not exist"
-            raise InputError(f"{path} {fault}", "check the path")
-        # A file object, not a path: from a path Pillow 13 maps some TIFFs into memory wrongly.
-        with warnings.catch_warnings(), path.open("rb") as file:
-            warnings.filterwarnings("ignore", module="PIL")  # about odd metadata
-            warnings.simplefilter("error", PillowImage.DecompressionBombWarning)
-            with PillowImage.open(file, formats=_FORMATS) as picture:
-                check_size(path, *picture.size)
-                picture.verify()  # the checksums of a PNG, which decoding skips
-            file.seek(0)
-            with PillowImage.open(file, formats=_FORMATS) as picture:
-                return _pixels(path, picture)
-    except (InputError, MemoryError):
-        raise
-    except Exception as cause:  # Pillow raises many kinds of errors on a damaged file
-        unknown = isinstance(cause, UnidentifiedImageError)
-        reason = "unknown format, or damaged" if unknown else getattr(cause, "strerror", 0) or cause
-        raise InputError(
-            f"cannot read {path} as an image: {reason}",
-            "PNG, JPEG, BMP and TIFF are read, up to 64 megapixels; copy it again if it is "
-            "damaged, or save it again without its metadata",
-        ) from cause
-
-
-def _pixels(path: Path, picture: PillowImage.Image) -> Image:
-    from PIL import Image as PillowImage
-
-    picture.load()
-    tags = getattr(picture, "tag_v2", {})  # of a TIFF
-    turn = _TURNS.get(tags.get(_ORIENTATION) or _exif_orientation(picture))
-    if turn is not None:
-        picture = picture.transpose(PillowImage.Transpose(turn))
-    if picture.mode in ("I", "F"):
-        hint = "convert it to unsigned values of 8 or 16 bits"
-        raise InputError(f"{path} has signed, 32-bit or floating-point values", hint)
-    if picture.mode.startswith("I;16"):
-        bits = tags.get(_BITS, (16,))[0]  # 12, in some TIFFs
-        levels: Image = (np.asarray(picture) >> (bits - 8)).astype(np.uint8)
-        # Pillow turns negatives of 8 bits into positives, but not those of 16.
-        return ~levels if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else levels
-    return np.array(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
-
-
-def _exif_orientation(picture: PillowImage.Image) -> int:
-    """From the EXIF block alone: programs that turn a picture leave its XMP text as it was."""
-    from PIL import Image as PillowImage
-
-    exif = PillowImage.Exif()
-    try:
-        exif.load(picture.info.get("exif", b""))
-        return int(exif.get(_ORIENTATION, 1))
-    except Exception:  # odd metadata do not make a picture unreadable
-        return 1
 
 
 def png_bytes(image: Image, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -171,9 +94,37 @@ def to_channels(image: Image, channels: int) -> Image:
     return image
 
 
+def on_black(values: NDArray[Any], notes: list[str]) -> NDArray[Any]:
+    """(H, W, 2 or 4), the last channel transparency, on black; grey where it has one colour
+    channel. A picture that is stored in the transparency is recognised."""
+    colours, alpha = values[..., :-1], values[..., -1]
+    most = np.iinfo(values.dtype).max
+    if not np.ptp(colours, axis=2).any():
+        colours = colours[..., 0]
+    if alpha.min() == most:
+        return colours
+    if not alpha.any():
+        notes.append("all of it is transparent: its transparency is left out")
+        return colours
+    if (colours == colours[0, 0]).all():
+        notes.append("its picture is in the transparency, all else is of one colour")
+        return alpha
+    notes.append("transparent places are black")
+    weight = (alpha if colours.ndim == 2 else alpha[..., None]).astype(np.uint32)
+    return ((colours * weight + most // 2) // most).astype(values.dtype)
+
+
 def has_colour(image: Image) -> bool:
     """Whether the channels of any pixel differ by more than GREY_SPREAD."""
     return image.ndim == 3 and bool((image.max(axis=2) - image.min(axis=2)).max() > GREY_SPREAD)
+
+
+def is_coloured(image: Image) -> bool:
+    """Whether more than a thousandth of its pixels have a clear colour, as Doppler has."""
+    if image.ndim != 3:
+        return False
+    spread = image.max(axis=2) - image.min(axis=2)
+    return float(np.mean(spread > COLOUR_SPREAD)) > 0.001
 
 
 def shows_something(image: npt.NDArray[np.uint8]) -> bool:

@@ -20,8 +20,8 @@ from toy_bundle import make_toy_bundle, replace_file
 from sonomime.runtime import Animator, Bundle
 from sonomime.runtime.engines.engine_file import read_engine_file, write_engine_file
 from sonomime.runtime.landmarks import read_landmarks
-from sonomime.runtime.media.frames import read_image
-from sonomime.runtime.media.video import open_source
+from sonomime.runtime.media.readers import open_source
+from sonomime.runtime.media.stills import read_image
 from sonomime.training.checkpoint import Checkpoint, load_checkpoint
 from sonomime.training.config import PRESETS, load_config
 from sonomime.training.data.clip_frames import load_clip

@@ -16,10 +16,11 @@ from toy_displacement import CELLS
 from sonomime import __version__
 from sonomime.runtime import Animator
 from sonomime.runtime.compose import MOST_SIDE
-from sonomime.runtime.media.frames import Crop, read_image
+from sonomime.runtime.media.frames import Crop
 from sonomime.runtime.media.mark import draw_mark
 from sonomime.runtime.media.pixels import levels_apart
-from sonomime.runtime.media.video import open_source
+from sonomime.runtime.media.readers import open_source
+from sonomime.runtime.media.stills import read_image
 from sonomime.runtime.pipeline import Done, Job, animate_files
 from sonomime.runtime.session import own_places
 

@@ -15,8 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.media.folder import series_of
 from ...runtime.media.frames import Crop, Letterbox, crop_image, letterbox, to_channels
-from ...runtime.media.video import frame_files, open_source
+from ...runtime.media.readers import open_source
+from ...runtime.media.source import Reading
 from ...runtime.support.errors import InputError
 from .annotations import place_keypoints
 from .array_cache import Layout, cached_arrays
@@ -61,7 +63,7 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
     """
     path, exact = clip.path, clip.displacement
     try:
-        files = frame_files(path) if path.is_dir() else [path]
+        files = series_of(path).files if path.is_dir() else [path]
         files += [exact] if exact else []
         stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     except OSError as error:
@@ -96,7 +98,7 @@ def _decode(stream: BinaryIO, clip: Clip, size: int, channels: int) -> Layout:
     it repeats; width and height after the crop; the exact displacement, if there is one."""
     kept: list[int] = []
     count, last = 0, None
-    with open_source(clip.path, clip.crop, channels) as source:
+    with open_source(clip.path, Reading(clip.crop), channels) as source:
         for _, _, image in source:
             grey, square = to_channels(image, 1), (_COMPARE_SIZE, _COMPARE_SIZE)
             small = cv2.resize(grey, square, interpolation=cv2.INTER_AREA).astype(np.int16)
@@ -114,7 +116,7 @@ def _decode(stream: BinaryIO, clip: Clip, size: int, channels: int) -> Layout:
     # The displacement of the kept frames, in points, and the sector, at a quarter of the size. The
     # letterbox knows the picture after the crop, the file speaks of that before it.
     quarter = size // 4
-    width, height = open_source(clip.path, None, 1).size
+    width, height = open_source(clip.path).size
     region = clip.crop or Crop(0, 0, width, height)
     # Where the centres of the cells lie in the original, in pixels.
     line = np.arange(quarter) * 4 + 1.5

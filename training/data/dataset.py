@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...runtime.media.file_headers import IMAGE, VIDEO, kind_by_name, kind_of
+from ...runtime.media.folder import series_of
 from ...runtime.media.frames import Crop, parse_crop
-from ...runtime.media.video import READERS, frame_files
+from ...runtime.media.readers import READERS
 from ...runtime.support.errors import ConfigError, InputError, UnsupportedFormat
 from ...runtime.support.table import read_table, spelling_hint
 from .annotations import Labels, read_keypoints
@@ -168,7 +169,7 @@ def _frames_in(folder: Path) -> list[str]:
     if any(kind_by_name(file) == VIDEO for file in folder.iterdir()):
         return []
     try:
-        return [file.name for file in frame_files(folder)]
+        return [file.name for file in series_of(folder).files]
     except InputError:
         return []
 
@@ -177,7 +178,7 @@ def _unsupported(path: Path) -> str | None:
     """Why there is no reader for a clip; None where it can be tried."""
     try:
         if path.is_dir():
-            frame_files(path)
+            series_of(path)
         elif (kind := kind_of(path)) not in READERS:
             return f"{kind} has no reader yet"
     except UnsupportedFormat as error:

@@ -21,7 +21,8 @@ import numpy as np
 from ...runtime import landmarks
 from ...runtime.animator import Animator
 from ...runtime.compose import MOST_SIDE
-from ...runtime.media.video import open_source
+from ...runtime.media.readers import open_source
+from ...runtime.media.source import Reading
 from ...runtime.support.errors import InputError
 from ..data.clip_frames import ClipFrames
 from ..data.dataset import Clip
@@ -157,7 +158,9 @@ def at_own_size(
     middle, chain, own = len(clip) // 2, candidate.own.session.chain, candidate.own
     numbers = driven_frames(len(clip), min(max_frames or MOST_FRAMES, MOST_FRAMES))
     places = {int(clip.indices[t]): t for t in (middle, *numbers)}  # in the file
-    frames = islice(open_source(about.path, about.crop, chain.image.channels), max(places) + 1)
+    frames = islice(
+        open_source(about.path, Reading(about.crop), chain.image.channels), max(places) + 1
+    )
     pictures = {places[i]: image.copy() for i, _, image in frames if i in places}
     source = pictures.pop(middle)
     mask, held = clip_mask(np.stack([source, *pictures.values()])), to_float(source)

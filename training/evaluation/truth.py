@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.media.frames import Crop, Letterbox, letterbox
-from ...runtime.media.video import open_source
+from ...runtime.media.readers import open_source
+from ...runtime.media.source import Reading
 from ...runtime.support.errors import InputError
 from ...runtime.support.table import read_table, spelling_hint
 from ..data.clip_frames import ClipFrames
@@ -214,7 +215,7 @@ def _read_frames(
 ) -> tuple[Picture, Letterbox, tuple[int, int]]:
     """Every frame, repeats too, letterboxed; where it lies; (H, W) of the whole original frame."""
     width, height = open_source(path).size
-    images = islice(open_source(path, crop, channels), at_most)
+    images = islice(open_source(path, Reading(crop), channels), at_most)
     frames, boxes = zip(*(letterbox(image, size) for _, _, image in images), strict=True)
     return np.stack(frames), boxes[0], (height, width)
 

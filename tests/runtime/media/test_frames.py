@@ -14,9 +14,10 @@ from media_files import apart, noise
 from PIL import Image as PillowImage
 
 from sonomime.runtime.media import frames
-from sonomime.runtime.media.frames import Crop, letterbox, read_image
+from sonomime.runtime.media.frames import Crop, letterbox
 from sonomime.runtime.media.mark import draw_mark
 from sonomime.runtime.media.pixels import levels_apart, psnr, to_image, to_planes
+from sonomime.runtime.media.stills import read_image
 from sonomime.runtime.support.errors import ConfigError, InputError
 
 SUFFIXES = [".png", ".bmp", ".tif", ".jpg"]

@@ -14,8 +14,8 @@ from media_files import LEVELS, apart, noise
 from PIL import Image as PillowImage
 
 from sonomime.runtime.media import sinks
+from sonomime.runtime.media.readers import open_source
 from sonomime.runtime.media.sinks import open_sink
-from sonomime.runtime.media.video import open_source
 from sonomime.runtime.support.errors import ConfigError, InputError, OutputError
 
 

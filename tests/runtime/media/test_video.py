@@ -18,7 +18,8 @@ from media_files import LEVELS, apart, noise
 
 from sonomime.runtime.media.file_headers import missing_bytes
 from sonomime.runtime.media.frames import Crop
-from sonomime.runtime.media.video import open_source
+from sonomime.runtime.media.readers import open_source
+from sonomime.runtime.media.source import Reading
 from sonomime.runtime.support.errors import InputError, UnsupportedFormat
 
 MakeVideo = Callable[..., Path]
@@ -91,13 +92,13 @@ def test_a_rotated_clip_comes_upright(tmp_path: Path, make_video: MakeVideo) -> 
 
 def test_a_crop_is_cut_from_every_frame(clip: Path) -> None:
     whole = list(open_source(clip))
-    source = open_source(clip, crop=Crop(10, 20, 30, 24))
+    source = open_source(clip, Reading(Crop(10, 20, 30, 24)))
     assert source.size == (30, 24)
     for cut, frame in zip(source, whole, strict=True):
         assert np.array_equal(cut.image, frame.image[20:44, 10:40])
     for crop in (Crop(40, 0, 30, 30), Crop(0, 0, 4, 30)):
         with pytest.raises(InputError, match=r"clip\.mp4"):
-            open_source(clip, crop=crop)
+            open_source(clip, Reading(crop))
 
 
 # -- pictures, folders, names ----------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sonomime.cli import main
-from sonomime.runtime.media.video import open_source
+from sonomime.runtime.media.readers import open_source
 from sonomime.runtime.support.errors import ConfigError, InputError, OutputError
 from sonomime.training.data.clip_frames import load_clip
 from sonomime.training.data.dataset import find_clips
@@ -105,7 +105,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def frames(path: Path) -> NDArray[np.uint8]:
-    with open_source(path, None, 1) as source:
+    with open_source(path) as source:
         return np.stack([image for _, _, image in source])
 
 

@@ -1,0 +1,401 @@
+"""What every reader of clips has in common: how to read, what was read, and frames one at a time.
+
+A reader yields pictures as they are stored. `FrameSource` makes frames of them, for all formats
+alike: grey levels (`levels.py`), square pixels, the region, the channels asked for, increasing
+times; and it says what it assumed and dropped.
+
+Convention: `timestamp` is in seconds from the first frame, which is 0.0, and increases strictly.
+Images are uint8, (H, W) for one channel and (H, W, 3) RGB for three, rotated as the file says.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..support.errors import InputError
+from .file_headers import check_size
+from .frames import Crop, Image, crop_image, is_coloured, resize, shows_something, to_channels
+from .levels import Window, found_window, to_levels
+from .region import Region, find_region
+
+log = logging.getLogger("sonomime")
+
+#: For sources without timestamps and frame rate.
+DEFAULT_FPS = Fraction(30)
+LOOK = 8
+"""Frames at the beginning that decide the range of deep values, and whether there are colours."""
+REGION_LOOK, REGION_STEP = 24, 4
+"""Frames that show the region: every fourth of the first 96."""
+
+_SQUARE = 0.01
+"""Pixels whose sides differ by a smaller share are called square."""
+_MOST_ASPECT = 16
+
+OnDamage: TypeAlias = Literal["keep", "skip", "stop"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read a picture or clip.
+
+    Attributes:
+        crop: the part of every frame to keep, in pixels of the frame as it is displayed; "auto":
+            the ultrasound region that the file names or that is found; None: the region that the
+            file names, or all.
+        window: stored values that become black and white; None: as the file says, or found.
+        fps: frames a second, whatever the file says.
+        region: number of the ultrasound region of a DICOM file, counted from 0.
+        mask: keep the whole frame, but black outside of the region.
+        on_damage: "keep" what comes before the first damage, "skip" damaged frames alone, or
+            "stop" with an error.
+        strict: what would be assumed or dropped is an error.
+    """
+
+    crop: Crop | Literal["auto"] | None = None
+    window: Window | None = None
+    fps: Fraction | None = None
+    region: int | None = None
+    mask: bool = False
+    on_damage: OnDamage = "keep"
+    strict: bool = False
+
+
+class Picture(NamedTuple):
+    """One stored frame: its time in seconds, or None; its values, (H, W) or (H, W, 3) RGB, of any
+    type; or, in the place of values, what is damaged about it."""
+
+    time: float | None
+    values: NDArray[Any] | None
+    fault: str = ""
+
+
+class Damage(NamedTuple):
+    """Where a clip is damaged: the number and time of the first frame that is not sound."""
+
+    frame: int
+    seconds: float
+    fault: str
+
+
+class Frame(NamedTuple):
+    """One frame: its number from 0, its time in seconds from the first frame, its pixels."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    timestamp: float
+    image: Image
+
+
+@dataclass
+class Facts:
+    """What was read, for people and programs; a reader fills in what it knows.
+
+    Attributes:
+        kind: format and codec, "H.264 in mov,mp4" for example.
+        bits: of a stored value.
+        levels: which values became the levels 0..255, and why; "" where they are these already.
+        stored: (width, height) of a frame in the file, upright.
+        size: (width, height) of a frame as it is read.
+        frames: how many to expect; None where nobody knows before the end.
+        fps: frames a second on average, and `rate`, where that is known from.
+        aspect: width of a stored pixel / its height.
+        colour: whether the file holds colours.
+        spacing: (x, y) millimetres from one pixel of a frame to the next; None if not known.
+        region: the part that is read, in pixels of the whole frame, and `region_from`, who says so.
+        regions: how many ultrasound regions the file names.
+        burned_in: whether the file says that it shows who was examined; None if it does not say.
+        notes: what was assumed or dropped, or looks wrong.
+    """
+
+    kind: str
+    bits: int = 8
+    levels: str = ""
+    stored: tuple[int, int] = (0, 0)
+    size: tuple[int, int] = (0, 0)
+    frames: int | None = None
+    fps: float | None = None
+    rate: str = ""
+    aspect: float = 1.0
+    colour: bool = False
+    spacing: tuple[float, float] | None = None
+    region: Crop | None = None
+    region_from: str = ""
+    regions: int = 0
+    burned_in: bool | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        """All of it but the notes in one line."""
+        said = [self.kind, f"{self.size[0]}x{self.size[1]} pixels"]
+        if self.region is not None:
+            x, y, w, h = self.region
+            wide, high = self.stored
+            said.append(f"region {x},{y},{w},{h} of {wide}x{high} ({self.region_from})")
+        if abs(self.aspect - 1) > _SQUARE:
+            said.append(f"pixels of {self.aspect:.3g}:1 made square")
+        if self.spacing is not None:
+            said.append("{:.4g} x {:.4g} mm a pixel".format(*self.spacing))
+        said.append(f"{self.bits} bits, {'colour' if self.colour else 'grey'}")
+        if self.levels:
+            said.append(self.levels)
+        if self.frames != 1:
+            said.append(f"{self.frames if self.frames is not None else 'some'} frames")
+            said.append(f"{self.fps:.4g} a second ({self.rate})" if self.fps else "no rate")
+        return ", ".join(said)
+
+
+@cache
+def _warn_once(path: Path, text: str) -> None:
+    """A file is often opened several times in one run."""
+    log.warning("%s: %s", path, text)
+
+
+class FrameSource(ABC):
+    """Frames of one size in order, read as they are asked for; each iteration begins again.
+
+    Attributes:
+        path: where they come from.
+        how: how they are read.
+        facts: what was found; its notes can grow during an iteration.
+        fps: the average frame rate, or None when the source states none.
+        size: (width, height) of every frame, after rotation, made square, and crop.
+        crop: the part that is read, in pixels of the whole frame; None: all.
+        count_hint: how many frames to expect, or None; only a hint.
+        damage: where the last iteration met damage first; None: nowhere.
+    """
+
+    fps: Fraction | None = None
+    count_hint: int | None = None
+    damage: Damage | None = None
+    aspect: float = 1.0  # of a stored pixel, as the frame is displayed
+    #: What the file says about its values: the window, and why; else at least so many bits.
+    declared: tuple[Window, str] | None = None
+    least_bits: int = 1
+    #: Whether small values are white.
+    inverted: bool = False
+    #: The ultrasound region that the file names, in stored pixels.
+    named_region: Crop | None = None
+
+    def __init__(self, path: Path, how: Reading, channels: int, facts: Facts) -> None:
+        self.path, self.how, self.facts = path, how, facts
+        self._channels = channels
+        self._window: Window | None = None
+        self._guessed = False  # the window is that of the first frames
+        self._region: Region | None = None
+        self.crop: Crop | None = None
+        self._look()
+
+    @abstractmethod
+    def _pictures(self, channels: int) -> Iterator[Picture]:
+        """Every stored frame, upright. Colours may be left out where `channels` is 1. After damage
+        that it cannot pass, it ends with a picture that says so."""
+
+    # -- what it is --------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Find out what the frames have in common from the first ones."""
+        facts, how = self.facts, self.how
+        seen = self._seen(1 if self._channels == 1 else 3, 1)
+        first = seen[0]
+        if first.dtype != np.uint8:
+            seen = self._seen(3, LOOK)
+        self._choose_window(seen)
+        height, width = first.shape[:2]
+        if facts.spacing is not None and abs(facts.spacing[0] / facts.spacing[1] - 1) > _SQUARE:
+            self.aspect = facts.spacing[0] / facts.spacing[1]
+        self._stored = width, height
+        if not 1 / _MOST_ASPECT <= self.aspect <= _MOST_ASPECT:
+            self.note(f"pixels {self.aspect:.3g} times as wide as high: taken as square")
+            self.aspect = 1.0
+        facts.aspect = self.aspect
+        if abs(self.aspect - 1) > _SQUARE:
+            wide, high = max(1.0, self.aspect), max(1.0, 1 / self.aspect)
+            self._square: tuple[int, int] | None = round(width * wide), round(height * high)
+            check_size(f"{self.path} with square pixels", *self._square)
+            if facts.spacing is not None:
+                facts.spacing = min(facts.spacing), min(facts.spacing)
+        else:
+            self._square = None
+        facts.stored = self.size = self._square or self._stored
+        self._choose_region()
+        facts.size = self.size
+        if how.fps is not None:
+            self.fps, facts.rate = how.fps, "as asked"
+        elif self.fps is None and self.count_hint != 1 and self._has_second():
+            facts.fps, facts.rate = float(DEFAULT_FPS), facts.rate or "assumed"
+            if facts.rate == "assumed":
+                self.note(f"no frame rate is stored: {DEFAULT_FPS} a second assumed; give --fps")
+        facts.frames = self.count_hint
+        facts.fps = float(self.fps) if self.fps else facts.fps
+        levels = [self._made(values) for values in (seen if seen[0].dtype != np.uint8 else [first])]
+        if not any(map(shows_something, levels)):
+            self.note("the first frame is black or of one level")
+        self._look_for_colour()
+
+    def _seen(self, channels: int, count: int, step: int = 1) -> list[NDArray[Any]]:
+        """Values of some of the first frames."""
+        seen: list[NDArray[Any]] = []
+        fault = ""
+        for index, picture in enumerate(self._pictures(channels)):
+            values = picture.values
+            if values is None or (seen and values.shape != seen[0].shape):
+                fault = fault or picture.fault
+                if self.how.on_damage != "skip":
+                    break
+            elif not seen or index % step == 0:
+                seen.append(values)
+                if len(seen) == count:
+                    break
+        if not seen:
+            what = (
+                f"{self.path}: its first frame {fault}" if fault else f"{self.path} has no frames"
+            )
+            raise InputError(what, "check that it plays; it may be damaged or cut off")
+        return seen
+
+    def _has_second(self) -> bool:
+        return next(islice(self._pictures(1), 1, 2), None) is not None
+
+    def _choose_window(self, seen: list[NDArray[Any]]) -> None:
+        facts = self.facts
+        if self.how.window is not None:
+            self._window, why = self.how.window, "as asked"
+        elif self.declared is not None:
+            self._window, why = self.declared
+        else:
+            self._window, why = found_window(seen, self.least_bits), "found"
+            self._guessed = self._window not in (None, (0, 65535))
+            if self._window is not None and self._guessed:
+                low, high = self._window
+                by = "the picture" if len(seen) == 1 else f"the first {len(seen)} frames"
+                self.note(
+                    f"values from {low:.6g} to {high:.6g} are taken as black to white, judged by "
+                    f"{by}; --window LOW,HIGH says it"
+                )
+        if self.inverted:
+            self._window = (self._window or Window(0, 255)).inverted()
+        if self._window is not None:
+            low, high = self._window
+            facts.levels = f"values from {low:.6g} to {high:.6g} are black to white ({why})"
+
+    def _choose_region(self) -> None:
+        how, facts = self.how, self.facts
+        width, height = self.size
+        crop, origin = how.crop, "as asked"
+        if isinstance(crop, Crop):
+            crop_image(np.empty((height, width), np.uint8), crop, str(self.path))
+        elif self.named_region is not None:
+            across, down = width / self._stored[0], height / self._stored[1]
+            x, y, w, h = self.named_region
+            crop = Crop(round(x * across), round(y * down), round(w * across), round(h * down))
+            origin = "named by the file"
+        elif crop == "auto" or how.mask:
+            seen = self._seen(self._channels, REGION_LOOK, REGION_STEP)
+            self._region = find_region([self._made(values) for values in seen])
+            crop, origin = self._region.box, f"found: {self._region.shape}"
+        if crop is None:
+            return
+        facts.region, facts.region_from, self.crop = crop, origin, crop
+        if self._region is None:
+            self._region = Region.of_box(crop, (width, height))
+        if how.mask:
+            self._mask = self._region.mask((height, width))
+            facts.region_from += ", black outside"
+            self.crop = None
+        else:
+            check_size(f"the crop of {self.path}", crop.w, crop.h)
+            self.size = crop.w, crop.h
+
+    def _look_for_colour(self) -> None:
+        """Whether there are colours where the file can hold some; say so if grey is asked for."""
+        if not self.facts.colour:
+            return
+        channels, self._channels = self._channels, 3
+        try:
+            self.facts.colour = any(is_coloured(self._frame(each)) for each in self._seen(3, LOOK))
+        finally:
+            self._channels = channels
+        if self.facts.colour and channels == 1:
+            self.note("its colours (Doppler?) are read as grey levels")
+
+    def note(self, text: str) -> None:
+        """Something was assumed or dropped.
+
+        Raises:
+            InputError: reading is strict.
+        """
+        if self.how.strict:
+            hint = "leave out --strict to go on with it"
+            raise InputError(f"{self.path}: {text}", hint)
+        if text not in self.facts.notes:
+            self.facts.notes.append(text)
+            _warn_once(self.path, text)
+
+    # -- frames ------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Frame]:
+        step = float(1 / (self.fps or DEFAULT_FPS))
+        origin, last = None, -step
+        self.damage = None
+        for index, (time, values, fault) in enumerate(self._pictures(self._channels)):
+            if self.how.fps is not None:
+                time = index * step
+            if values is not None and (values.shape[1], values.shape[0]) != self._stored:
+                fault = "is {} x {} pixels, not {} x {}".format(*values.shape[1::-1], *self._stored)
+            timestamp = last + step if time is None else time - (origin or 0.0)
+            if fault:
+                self._damaged(Damage(index, max(0.0, timestamp), fault))
+                if self.how.on_damage == "keep":
+                    return
+                last = last if time is None else max(last, timestamp)
+                continue
+            assert values is not None
+            if origin is None:
+                origin = time or 0.0
+                timestamp = 0.0
+            if timestamp <= last:  # damaged or repeated times: the clock must go on
+                timestamp = last + step
+            last = timestamp
+            if self._guessed and self._window is not None and values.max() > max(self._window):
+                self.note("later frames are brighter than the first ones, and are cut at white")
+            yield Frame(index, timestamp, self._frame(values))
+
+    def _damaged(self, damage: Damage) -> None:
+        what = f"frame {damage.frame} ({damage.seconds:.2f} s) of {self.path} {damage.fault}"
+        if self.how.on_damage == "stop" or self.how.strict:
+            raise InputError(
+                what, "--on-damage keep takes what comes before, skip leaves such frames out"
+            )
+        if self.damage is None:
+            self.damage = damage
+            rest = "the frames before it are kept" if self.how.on_damage == "keep" else "left out"
+            log.warning("%s; %s", what, rest)
+
+    def _frame(self, values: NDArray[Any]) -> Image:
+        image = self._made(values)
+        if self.how.mask:
+            image = np.where(self._mask if image.ndim == 2 else self._mask[..., None], image, 0)
+        if self.crop is not None:
+            image = crop_image(image, self.crop)
+        return np.ascontiguousarray(image, np.uint8)
+
+    def _made(self, values: NDArray[Any]) -> Image:
+        """Grey levels of square pixels, of the whole frame."""
+        image = to_channels(to_levels(values, self._window), self._channels)
+        return image if self._square is None else resize(image, *self._square)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:  # noqa: B027 - an iteration closes what it opens
+        pass
