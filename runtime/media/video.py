@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..support.errors import InputError
+from .decoding import decoded, reason
 from .file_headers import MAX_PIXELS, check_size, missing_bytes
 from .frames import on_black
 from .levels import Window
@@ -28,6 +29,8 @@ _OPEN_OPTIONS = {
     "protocol_whitelist": "file",
     **_DECODE_OPTIONS,  # the search for streams decodes too
 }
+_ENOUGH_STEPS = 8
+"""Equal steps of time after which a larger one looks wrong."""
 _BARE = ("h264", "hevc", "m4v", "mjpeg")
 """Streams without a container: they hold no times."""
 
@@ -40,6 +43,7 @@ class VideoSource(FrameSource):
 
     def __init__(self, path: Path, how: Reading, channels: int) -> None:
         self._missing = missing_bytes(path)
+        self._adopted = False
         if self._missing and (how.on_damage == "stop" or how.strict):
             raise InputError(
                 f"{path} is cut off: at least {self._missing} bytes are missing at its end",
@@ -62,7 +66,7 @@ class VideoSource(FrameSource):
             container = self._open()
         except Exception as cause:
             raise InputError(
-                f"cannot open {self.path} as a video: {_reason(cause)}",
+                f"cannot open {self.path} as a video: {reason(cause)}",
                 "it may be cut off, or not be a video in spite of its name",
             ) from cause
         with container:
@@ -95,32 +99,21 @@ class VideoSource(FrameSource):
             self._untimed = True
 
     def _decoded(self, container: InputContainer, stream: Any, channels: int) -> Iterator[Picture]:
-        count = 0
+        def convert(frame: VideoFrame) -> NDArray[Any]:
+            check_size(f"a frame of {self.path}", frame.width, frame.height)
+            if not self._adopted:
+                self._adopt(frame, stream)
+                self._adopted = True
+            return _pixels(frame, channels)
+
         rate = float(self.fps) if self.fps else None
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-                if packet is None:
-                    return
-                frames = packet.decode()
-                if packet.is_corrupt:
-                    raise ValueError("a packet is incomplete")
-            except Exception as cause:  # PyAV raises many kinds of errors on a damaged file
-                yield Picture(None, None, f"cannot be decoded: {_reason(cause)}")
-                continue
-            for frame in frames:
-                if frame.is_corrupt:
-                    yield Picture(frame.time, None, "is incomplete")
-                    continue
-                check_size(f"frame {count} of {self.path}", frame.width, frame.height)
-                if count == 0:
-                    self._adopt(frame, stream)
-                time = frame.time
-                if self._untimed:
-                    time = count / rate if rate else None
-                yield Picture(time, _pixels(frame, channels))
-                count += 1
+        times = _Times(self)
+        for count, (time, values, fault) in enumerate(decoded(container, stream, convert)):
+            if self._untimed:
+                time = count / rate if rate else None
+            elif values is not None:
+                times.see(time)
+            yield Picture(time, values, fault)
 
     def _adopt(self, frame: VideoFrame, stream: Any) -> None:
         """What the first frame says."""
@@ -135,6 +128,27 @@ class VideoSource(FrameSource):
         aspect = float(stream.sample_aspect_ratio or 1)
         lies = round(frame.rotation / 90) % 2
         self.aspect = 1 / aspect if lies else aspect
+
+
+class _Times:
+    """Looks for a lost packet: decoders go on without it, and only the times have a hole."""
+
+    def __init__(self, source: VideoSource) -> None:
+        self._source = source
+        self._last: float | None = None
+        self._steps: list[float] = []  # the first ones
+        self._said = False
+
+    def see(self, time: float | None) -> None:
+        """The next frame's time in seconds."""
+        if time is not None and self._last is not None and not self._said:
+            step, steps = time - self._last, self._steps
+            if len(steps) < _ENOUGH_STEPS:
+                steps.append(step)
+            elif max(steps) < 1.1 * min(steps) + 0.002 and step > 1.5 * max(steps):
+                self._said = True
+                self._source.note(f"after {self._last:.2f} s frames may be missing: times jump")
+        self._last = time
 
 
 def _frame_count(container: InputContainer, stream: Any, fps: Fraction | None) -> int | None:
@@ -166,7 +180,3 @@ def _pixels(frame: VideoFrame, channels: int) -> NDArray[Any]:
         values = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / 90) % 4  # counter-clockwise
     return np.ascontiguousarray(np.rot90(values, turns))
-
-
-def _reason(cause: Exception) -> str:
-    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__

@@ -62,23 +62,28 @@ def test_how_pixels_are_stored_does_not_matter(tmp_path: Path) -> None:
     """16 bits, transparency, palettes, two levels; the content counts, not the name."""
     colour, grey, alpha = noise(20, 30, 3), noise(20, 30), noise(20, 30, seed=1)
     for suffix in (".png", ".tif"):
-        for image in (grey, colour):  # of 16 bits the upper byte is kept
-            deep = image.astype(np.uint16) << 8 | 77
+        for image in (grey, colour):  # 0 to 65535 are 0 to 255
+            deep = image.astype(np.uint16) * 257
             (tmp_path / "a.jpg").write_bytes(encoded(deep, suffix))
             assert np.array_equal(read_image(tmp_path / "a.jpg"), image)
     for photometric, expected in ((1, grey), (0, 255 - grey)):  # 0: white is zero
-        path = deep_tiff(tmp_path / "deep.tif", grey.astype("<u2") << 8, photometric)
+        path = deep_tiff(tmp_path / "deep.tif", grey.astype("<u2") * 257, photometric)
         assert np.array_equal(read_image(path), expected)
     few = PillowImage.fromarray(colour).quantize(16)
     pictures = {
-        "rgba": (PillowImage.fromarray(np.dstack([colour, alpha])), colour),
-        "la": (PillowImage.fromarray(np.dstack([grey, alpha])), grey),
+        "rgba": (PillowImage.fromarray(np.dstack([colour, alpha])), on_black(colour, alpha)),
+        "la": (PillowImage.fromarray(np.dstack([grey, alpha])), on_black(grey, alpha)),
         "palette": (few, np.array(few.convert("RGB"))),
         "two levels": (PillowImage.fromarray(grey > 127), (grey > 127) * np.uint8(255)),
     }
     for name, (picture, pixels) in pictures.items():
         picture.save(tmp_path / f"{name}.png")
         assert np.array_equal(read_image(tmp_path / f"{name}.png"), pixels), name
+
+
+def on_black(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    weights = (alpha if image.ndim == 2 else alpha[..., None]) / 255
+    return np.rint(image * weights)
 
 
 def deep_tiff(path: Path, words: np.ndarray, photometric: int) -> Path:
@@ -144,11 +149,9 @@ def test_what_is_not_a_file_or_not_a_sound_image_is_an_input_error(tmp_path: Pat
     (tmp_path / "sum.png").write_bytes(data)
     (tmp_path / "text.png").write_text("hello")
     os.mkfifo(tmp_path / "pipe.png")
-    for kind in (np.float32, np.int32):
-        PillowImage.fromarray(noise(20, 20).astype(kind)).save(tmp_path / f"{kind.__name__}.tif")
     names = ["end.png", "sum.png", "missing.png", "text.png", "pipe.png", ".", "n" * 300]
-    for name in [*names, "float32.tif", "int32.tif"]:
-        with pytest.raises(InputError, match="32-bit" if "32" in name else None):
+    for name in names:
+        with pytest.raises(InputError):
             read_image(tmp_path / name)
 
 
