@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from . import __version__
 from .benchmarks.commands import add_bench
 from .export.commands import add_build, add_engine, add_export, add_import_fomm
-from .runtime.commands import add_animate, add_demo, add_doctor
+from .runtime.commands import add_animate, add_demo, add_doctor, add_inspect
 from .runtime.support.dataclass_parser import nearest
 from .runtime.support.errors import (
     WRITE_ERRNOS,
@@ -43,7 +43,8 @@ _EXTRAS = {
 
 class _SafeFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        said = printable(super().format(record))
+        return said.removeprefix("INFO: ")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,13 +68,14 @@ def build_parser() -> argparse.ArgumentParser:
         prog="sonomime",
         description="Animate a still ultrasound image with the motion of a driving video.",
         epilog="exit codes: 2 usage or config, 3 bundle or checkpoint, 4 backend, 5 export, "
-        "6 input, 7 output, 129 terminal closed, 130 interrupted, 143 terminated",
+        "6 input, 7 output, 8 done but an input was damaged, 129 terminal closed, "
+        "130 interrupted, 143 terminated",
     )
     parser.add_argument("--version", action="version", version=f"sonomime {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs: Any = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
     for add in (
-        add_animate, add_demo, add_doctor, add_bench,
+        add_animate, add_inspect, add_demo, add_doctor, add_bench,
         add_train, add_evaluate, add_phantom, add_export, add_import_fomm, add_build, add_engine,
     ):  # fmt: skip
         add(verbs)
@@ -89,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = logging.StreamHandler()
     log.setFormatter(_SafeFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[log])
+    logging.getLogger("sonomime").setLevel(logging.INFO)
     with terminable():
         try:
             args = build_parser().parse_args(words)

@@ -13,10 +13,12 @@ from typing import Any, TypeAlias
 from .animator import Animator
 from .compose import parse_size
 from .media.frames import parse_crop
+from .media.levels import parse_window
+from .media.source import Reading, parse_rate
 from .options import Smoothing
 from .pipeline import SAMPLES, Job, animate_files
 from .quality import as_rows, summary
-from .support.errors import ConfigError, InputError
+from .support.errors import EXIT_DAMAGED, ConfigError, InputError
 from .support.printable import printable
 
 # argparse has no public name for it.
@@ -58,8 +60,20 @@ def add_animate(verbs: Verbs) -> None:
         help="how fast smoothing gives way to quick motion (default: 10)")
     add("--shading", choices=("off", "low", "full"), default="full",
         help="how much of the driving clip's change in brightness to take over (default: full)")
-    add("--crop", type=parse_crop, metavar="X,Y,W,H", help="use this part of the driving frames")
-    add("--source-crop", type=parse_crop, metavar="X,Y,W,H", help="use this part of the source")
+    add_reading(parser, "driving frames")
+    add_reading(parser, "source", "source-")
+    add("--fps", type=parse_rate, metavar="N",
+        help="frames a second of the driving clip, whatever the file says")
+    add("--mask-outside-region", action="store_true",
+        help="keep both pictures whole, but black outside of the ultrasound region: names of "
+        "patients often stand there")
+    add("--on-damage", choices=("keep", "skip", "stop"), default="keep",
+        help="what to do where the driving clip is damaged. keep (default): animate what comes "
+        "before, and leave with exit code 8; skip: leave damaged frames out; stop: an error")
+    add("--strict", action="store_true",
+        help="stop with an error where something would be assumed or dropped")
+    add("--keep-colour", action="store_true",
+        help="stop with an error if the result would lose the source's colours")
     add("--source-frame", type=int, metavar="N",
         help="which frame to animate if SOURCE is a clip (default: 0, the first)")
     add("--landmarks", type=_landmarks, default="auto", metavar="auto|none|FILE",
@@ -90,6 +104,7 @@ def run_animate(args: argparse.Namespace) -> int:
     wanted = {name: getattr(args, name) for name in Smoothing._fields}
     given = {name: value for name, value in wanted.items() if value is not None}
     smooth = Smoothing(**given) if args.smooth or given else None
+    args.read_source, args.read_driving = reading_of(args, "source_"), reading_of(args)
     job = Job(**{field.name: getattr(args, field.name) for field in fields(Job)})
     options = {"motion": args.motion, "scale": args.scale, "shading": args.shading}
     return _animate(args, [job], args.json, smooth=smooth, **options)
@@ -99,14 +114,52 @@ def _animate(args: argparse.Namespace, jobs: list[Job], as_json: bool, **options
     with Animator.open(
         args.bundle, args.backend, threads=args.threads, device=args.device, **options
     ) as animator:
+        damaged = False
         for job in jobs:
             done = animate_files(animator, job)
+            damaged |= done.damaged
             record = asdict(done) | {"quality": as_rows(done.quality)}
             print(json.dumps(record, default=str) if as_json else done.output)
             said = f"{done.frames} frames, {done.frames / done.seconds:.1f} a second with files"
             for line in filter(None, (said, done.alignment, summary(done.quality))):
                 print(printable(line), file=sys.stderr)
-    return 0
+    return EXIT_DAMAGED if damaged else 0
+
+
+def add_inspect(verbs: Verbs) -> None:
+    """`sonomime inspect`."""
+    parser = _verb(
+        verbs, "inspect", "say what is read from a picture, clip or folder",
+        "sonomime inspect clip.dcm -o sheet.png", run_inspect, "All frames are read, as animate "
+        "reads them: what was assumed, dropped or is damaged is said, and which region --crop auto "
+        "would take.",
+    )  # fmt: skip
+    add = parser.add_argument
+    # fmt: off
+    add("path", type=Path, metavar="FILE|FOLDER", help="a picture, a clip or a folder of frames")
+    add("-o", "--output", type=Path, metavar="SHEET.png",
+        help="draw some of the frames, with the region")
+    add_reading(parser, "frames")
+    add("--fps", type=parse_rate, metavar="N", help="frames a second, whatever the file says")
+    add("--mask-outside-region", action="store_true", help="show it black outside of the region")
+    add("--on-damage", choices=("keep", "skip", "stop"), default="keep", help="as for animate")
+    add("--strict", action="store_true",
+        help="stop with an error where something would be assumed or dropped")
+    add("--json", action="store_true", help="print what was found as JSON")
+    # fmt: on
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    """Run `sonomime inspect`: 8 if the input is damaged."""
+    from .media.inspection import inspect
+
+    found = inspect(args.path, reading_of(args), args.output)
+    if args.json:
+        print(json.dumps(asdict(found), default=str, indent=2))
+    else:
+        for line in found.lines():
+            print(printable(line))
+    return EXIT_DAMAGED if found.damage else 0
 
 
 def add_demo(verbs: Verbs) -> None:
@@ -161,6 +214,31 @@ def run_doctor(args: argparse.Namespace) -> int:
         data = [asdict(check) for check in checks]
         print(json.dumps({"ok": not failed, "checks": data}, indent=2))
     return failed[0].exit_code if failed else 0
+
+
+def add_reading(parser: argparse.ArgumentParser, what: str, prefix: str = "") -> None:
+    """The options that say how one input is read; `reading_of` collects them."""
+    add = parser.add_argument
+    # fmt: off
+    add(f"--{prefix}crop", type=parse_crop, metavar="X,Y,W,H|auto",
+        help=f"use this part of the {what}, in pixels of the whole frame; auto: the ultrasound "
+        "region, which is found")
+    add(f"--{prefix}window", type=parse_window, metavar="LOW,HIGH",
+        help=f"values of the {what} that are shown black and white (default: as the file says, or "
+        "by the first frames)")
+    add(f"--{prefix}region", type=int, metavar="N",
+        help=f"for a DICOM file: which of its ultrasound regions to use of the {what}, from 0 "
+        "(default: the largest)")
+    # fmt: on
+
+
+def reading_of(args: argparse.Namespace, prefix: str = "") -> Reading:
+    """How to read an input, by the options of `add_reading` and those of all inputs."""
+    given = {name: getattr(args, prefix + name) for name in ("crop", "window", "region")}
+    return Reading(
+        **given, fps=None if prefix else args.fps, mask=args.mask_outside_region,
+        on_damage=args.on_damage, strict=args.strict,
+    )  # fmt: skip
 
 
 def _verb(

@@ -13,12 +13,12 @@ from .bundle.manifest import ALIGNMENT
 from .compose import MOST_SIDE, Size, fitted, target_size
 from .debug_picture import write_debug_picture
 from .landmarks import Picture, align_pair
-from .media.frames import Crop, Image, Letterbox, has_colour, resize
+from .media.frames import Image, Letterbox, has_colour, resize
 from .media.mark import draw_mark, metadata
 from .media.panels import Panels
 from .media.readers import open_source
 from .media.sinks import open_sink
-from .media.source import FrameSource, Reading
+from .media.source import AS_IS, Facts, FrameSource, Reading
 from .quality import Quality
 from .reference import choose_reference, nth_frame
 from .support.errors import ConfigError, OutputError, output_errors
@@ -35,29 +35,32 @@ class Job:
     """What to animate.
 
     `reference` is `first`, `best` or the index of a driving frame; `source_frame` the frame of a
-    source that is a clip, None for the first; crops are in pixels of the original frames;
-    `landmarks` as for `align_pair`; `debug_picture` a PNG file that shows the alignment.
+    source that is a clip, None for the first; `read_source` and `read_driving` say how the two are
+    read; `landmarks` as for `align_pair`; `debug_picture` a PNG file that shows the alignment;
+    `keep_colour` refuses what would lose the source's colours.
     """
 
     source: Path
     driving: Path
     output: Path
     reference: str | int = "first"
-    crop: Crop | None = None
-    source_crop: Crop | None = None
+    read_source: Reading = AS_IS
+    read_driving: Reading = AS_IS
     source_frame: int | None = None
     side_by_side: bool = False
     mark: bool = True
     landmarks: str | Path = "auto"
     debug_picture: Path | None = None
     size: Size = "source"
+    keep_colour: bool = False
 
 
 @dataclass(frozen=True)
 class Done:
     """What was made: frames written, the reference's index (None for absolute motion), the size
     (width, height), seconds from the first frame to the closed file, how source and reference were
-    aligned (empty if the model cannot), and each frame's quality, if the model says."""
+    aligned (empty if the model cannot), each frame's quality, if the model says; what was read, and
+    whether it was damaged."""
 
     output: Path
     frames: int
@@ -66,6 +69,9 @@ class Done:
     seconds: float
     alignment: str
     quality: list[Quality]
+    read_source: Facts
+    read_driving: Facts
+    damaged: bool
 
 
 def animate_files(animator: Animator, job: Job) -> Done:
@@ -83,15 +89,19 @@ def animate_files(animator: Animator, job: Job) -> Done:
     _check(job)
     channels = animator.session.chain.image.channels
     composes = animator.session.chain.layers is not None
-    still = _source_of(job, channels, composes)
-    with open_source(job.driving, Reading(job.crop), channels) as driving:
+    source, still = _source_of(job, channels, composes)
+    with open_source(job.driving, job.read_driving, channels) as driving:
+        for which, each in (("source", source), ("driving", driving)):
+            each.warn_of_clutter()
+            log.info("%s: %s: %s", which, each.path, each.facts.line())
         if _has_one_frame(driving):
             _check_one_frame(job)
         animator.reset()
         animator.set_source(still)
         size = shown = _size(animator.letterbox, job.size, composes)
         index, reference = choose_reference(animator, driving, job.reference)
-        alignment = _align(animator, job, still, reference)
+        shown_there = None if reference is None else Picture(reference, driving.crop)
+        alignment = _align(animator, job, Picture(still, source.crop), shown_there)
         channels = 3 if still.ndim == 3 else channels
         panels = None
         if job.side_by_side:
@@ -117,18 +127,28 @@ def animate_files(animator: Animator, job: Job) -> Done:
                     picture = panels.compose((None, frame.image, picture))
                 sink.write(picture, frame.timestamp)
         seconds = time.perf_counter() - begin
-        return Done(job.output, sink.count, index, shown, seconds, alignment, judged)
+        return Done(
+            job.output, sink.count, index, shown, seconds, alignment, judged,
+            source.facts, driving.facts, driving.damage is not None,
+        )  # fmt: skip
 
 
-def _source_of(job: Job, channels: int, composes: bool) -> Image:
-    """The source picture, in colour if it has colours that can be kept."""
+def _source_of(job: Job, channels: int, composes: bool) -> tuple[FrameSource, Image]:
+    """The source and its picture, in colour if it has colours that can be kept."""
 
-    def read(channels: int) -> Image:
-        with open_source(job.source, Reading(job.source_crop), channels) as source:
-            return nth_frame(source, job.source_frame or 0)
+    def read(channels: int) -> tuple[FrameSource, Image]:
+        with open_source(job.source, job.read_source, channels) as source:
+            return source, nth_frame(source, job.source_frame or 0)
 
-    if composes and channels == 1 and has_colour(still := read(3)):
-        return still
+    if channels == 1 and (composes or job.keep_colour):
+        source, still = read(3)
+        if has_colour(still):
+            if composes:
+                return source, still
+            raise ConfigError(
+                f"this bundle cannot keep the colours of {job.source}: it has no layers",
+                "leave --keep-colour out for a grey result, or take another bundle",
+            )
     return read(channels)
 
 
@@ -149,7 +169,7 @@ def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
     return target_size(size, box)
 
 
-def _align(animator: Animator, job: Job, still: Image, reference: Image | None) -> str:
+def _align(animator: Animator, job: Job, source: Picture, reference: Picture | None) -> str:
     """Align the pair, and draw the debug picture if the job asks for one; what was aligned by."""
     if not animator.session.can_align or reference is None:
         for option, given in (("landmarks", job.landmarks), ("debug-picture", job.debug_picture)):
@@ -157,12 +177,11 @@ def _align(animator: Animator, job: Job, still: Image, reference: Image | None) 
                 what = f"this model cannot align source and reference: --{option} has no effect"
                 raise ConfigError(what, "leave it out; it is for models that move by displacements")
         return ""
-    pictures = Picture(still, job.source_crop), Picture(reference, job.crop)
-    alignment = align_pair(animator, job.landmarks, *pictures)
+    alignment = align_pair(animator, job.landmarks, source, reference)
     if job.debug_picture is not None:
         write_debug_picture(
-            job.debug_picture, (still, reference), animator.read(ALIGNMENT), alignment.points,
-            alignment.names, animator.session.chain.image.size,
+            job.debug_picture, (source.image, reference.image), animator.read(ALIGNMENT),
+            alignment.points, alignment.names, animator.session.chain.image.size,
         )  # fmt: skip
     return alignment.said
 
@@ -201,7 +220,7 @@ def _check(job: Job) -> None:
 def _check_one_frame(job: Job) -> None:
     """Refuse a source that is a clip if the driving clip has one frame: they are likely swapped."""
     if job.source_frame is None:
-        with open_source(job.source) as source:
+        with open_source(job.source, job.read_source) as source:
             if not _has_one_frame(source):
                 raise ConfigError(
                     f"the source {job.source} is a clip, the driving input {job.driving} one image",

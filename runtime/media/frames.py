@@ -10,7 +10,7 @@ import io
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,10 @@ class Crop(NamedTuple):
     y: int
     w: int
     h: int
+
+
+AskedCrop: TypeAlias = Crop | Literal["auto"] | None
+"""A rectangle; the ultrasound region that is found; None: what the file names, or all."""
 
 
 def png_bytes(image: Image, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -213,13 +217,15 @@ def letterbox(image: Image, size: int) -> tuple[Image, Letterbox]:
     return box.place(image), box
 
 
-def parse_crop(text: str) -> Crop:
-    """Read "x,y,w,h" in whole pixels.
+def parse_crop(text: str) -> Crop | Literal["auto"]:
+    """Read "x,y,w,h" in whole pixels, or "auto".
 
     Raises:
         ConfigError: not four whole numbers, a negative corner or an empty rectangle.
     """
-    hint = "write it as x,y,w,h in pixels, for example 120,40,512,512"
+    if text == "auto":
+        return "auto"
+    hint = "write it as x,y,w,h in pixels, for example 120,40,512,512, or auto"
     try:
         crop = Crop(*(int(part) for part in text.split(",")))
     except (TypeError, ValueError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..support.errors import InputError, UnsupportedFormat
 from .file_headers import IMAGE, VIDEO, kind_of
 from .folder import FolderSource
-from .source import FrameSource, Reading
+from .source import AS_IS, FrameSource, Reading
 from .stills import PictureSource
 from .video import VideoSource
 
@@ -17,10 +17,9 @@ READERS: dict[str, Callable[[Path, Reading, int], FrameSource]] = {
     IMAGE: PictureSource,
     VIDEO: VideoSource,
 }
-_DEFAULT = Reading()
 
 
-def open_source(path: Path | str, how: Reading = _DEFAULT, channels: int = 1) -> FrameSource:
+def open_source(path: Path | str, how: Reading = AS_IS, channels: int = 1) -> FrameSource:
     """Open a clip or picture, or a folder of pictures.
 
     The first frames are decoded at once, so that an unusable file is refused here, and the source's

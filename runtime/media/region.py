@@ -9,21 +9,18 @@ import numpy as np
 
 from .frames import Crop
 
+MOST_CLUTTER = 0.1
+
 
 @dataclass(frozen=True)
 class Region:
     box: Crop
     shape: str
+    clutter: float = 0.0
+    outline: Any = None
 
-    @classmethod
-    def of_box(cls, box: Crop, size: tuple[int, int]) -> Region:
-        return cls(box, "rectangle")
-
-    def mask(self, shape: Any) -> Any:
-        m = np.zeros(shape, bool)
-        x, y, w, h = self.box
-        m[y : y + h, x : x + w] = True
-        return m
+    def inside(self, height: int, width: int) -> Any:
+        return np.ones((height, width), bool)
 
 
 def find_region(frames: Any) -> Region:

@@ -23,11 +23,20 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..support.errors import InputError
+from ..support.errors import ConfigError, InputError
 from .file_headers import check_size
-from .frames import Crop, Image, crop_image, is_coloured, resize, shows_something, to_channels
+from .frames import (
+    AskedCrop,
+    Crop,
+    Image,
+    crop_image,
+    is_coloured,
+    resize,
+    shows_something,
+    to_channels,
+)
 from .levels import Window, found_window, to_levels
-from .region import Region, find_region
+from .region import MOST_CLUTTER, Region, find_region
 
 log = logging.getLogger("sonomime")
 
@@ -62,13 +71,33 @@ class Reading:
         strict: what would be assumed or dropped is an error.
     """
 
-    crop: Crop | Literal["auto"] | None = None
+    crop: AskedCrop = None
     window: Window | None = None
     fps: Fraction | None = None
     region: int | None = None
     mask: bool = False
     on_damage: OnDamage = "keep"
     strict: bool = False
+
+
+AS_IS = Reading()
+"""As the file says."""
+
+
+def parse_rate(text: str) -> Fraction:
+    """Read frames a second: "25", "29.97" or "30000/1001".
+
+    Raises:
+        ConfigError: not a number above 0 and below 100,000.
+    """
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate < 100_000:
+        hint = "write it as a number, for example 25 or 30000/1001"
+        raise ConfigError(f"cannot read the frame rate {text!r}", hint)
+    return rate
 
 
 class Picture(NamedTuple):
@@ -155,8 +184,8 @@ class Facts:
 
 
 @cache
-def _warn_once(path: Path, text: str) -> None:
-    """A file is often opened several times in one run."""
+def warn_once(path: Path, text: str) -> None:
+    """Log what was noted about a file, which is often opened several times in one run."""
     log.warning("%s: %s", path, text)
 
 
@@ -191,7 +220,6 @@ class FrameSource(ABC):
         self._channels = channels
         self._window: Window | None = None
         self._guessed = False  # the window is that of the first frames
-        self._region: Region | None = None
         self.crop: Crop | None = None
         self._look()
 
@@ -292,6 +320,7 @@ class FrameSource(ABC):
         how, facts = self.how, self.facts
         width, height = self.size
         crop, origin = how.crop, "as asked"
+        outline = None
         if isinstance(crop, Crop):
             crop_image(np.empty((height, width), np.uint8), crop, str(self.path))
         elif self.named_region is not None:
@@ -300,21 +329,38 @@ class FrameSource(ABC):
             crop = Crop(round(x * across), round(y * down), round(w * across), round(h * down))
             origin = "named by the file"
         elif crop == "auto" or how.mask:
-            seen = self._seen(self._channels, REGION_LOOK, REGION_STEP)
-            self._region = find_region([self._made(values) for values in seen])
-            crop, origin = self._region.box, f"found: {self._region.shape}"
+            found = self.find_region()
+            crop, origin, outline = found.box, f"found: {found.shape}", found
         if crop is None:
             return
         facts.region, facts.region_from, self.crop = crop, origin, crop
-        if self._region is None:
-            self._region = Region.of_box(crop, (width, height))
         if how.mask:
-            self._mask = self._region.mask((height, width))
             facts.region_from += ", black outside"
+            self._mask = np.zeros((height, width), np.bool_)
+            x, y, w, h = crop
+            self._mask[y : y + h, x : x + w] = True
+            if outline is not None:
+                self._mask &= outline.inside(height, width)
             self.crop = None
         else:
             check_size(f"the crop of {self.path}", crop.w, crop.h)
             self.size = crop.w, crop.h
+
+    def find_region(self) -> Region:
+        """The ultrasound picture in the whole frame, judged by the first frames."""
+        seen = self._seen(self._channels, REGION_LOOK, REGION_STEP)
+        return find_region([self._made(values) for values in seen])
+
+    def warn_of_clutter(self) -> None:
+        """Note it if much of the picture is not ultrasound, and no region was chosen."""
+        if self.facts.region is None:
+            found = self.find_region()
+            if found.clutter > MOST_CLUTTER:
+                x, y, w, h = found.box
+                self.note(
+                    f"{found.clutter:.0%} of the picture seems to be no ultrasound: --crop auto "
+                    f"takes the part {x},{y},{w},{h}, --crop X,Y,W,H another one"
+                )
 
     def _look_for_colour(self) -> None:
         """Whether there are colours where the file can hold some; say so if grey is asked for."""
@@ -339,11 +385,15 @@ class FrameSource(ABC):
             raise InputError(f"{self.path}: {text}", hint)
         if text not in self.facts.notes:
             self.facts.notes.append(text)
-            _warn_once(self.path, text)
+            warn_once(self.path, text)
 
     # -- frames ------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Frame]:
+        return self.frames()
+
+    def frames(self, whole: bool = False) -> Iterator[Frame]:
+        """All frames from the beginning; `whole`: not cut, though a crop is asked for."""
         step = float(1 / (self.fps or DEFAULT_FPS))
         origin, last = None, -step
         self.damage = None
@@ -368,24 +418,24 @@ class FrameSource(ABC):
             last = timestamp
             if self._guessed and self._window is not None and values.max() > max(self._window):
                 self.note("later frames are brighter than the first ones, and are cut at white")
-            yield Frame(index, timestamp, self._frame(values))
+            yield Frame(index, timestamp, self._frame(values, whole))
 
     def _damaged(self, damage: Damage) -> None:
-        what = f"frame {damage.frame} ({damage.seconds:.2f} s) of {self.path} {damage.fault}"
-        if self.how.on_damage == "stop" or self.how.strict:
-            raise InputError(
-                what, "--on-damage keep takes what comes before, skip leaves such frames out"
-            )
+        what = f"frame {damage.frame} ({damage.seconds:.2f} s) {damage.fault}"
+        if self.how.on_damage == "stop":
+            hint = "--on-damage keep takes what comes before, skip leaves such frames out"
+            raise InputError(f"{self.path}: {what}", hint)
         if self.damage is None:
             self.damage = damage
-            rest = "the frames before it are kept" if self.how.on_damage == "keep" else "left out"
-            log.warning("%s; %s", what, rest)
+            keep = self.how.on_damage == "keep"
+            rest = "the frames before it are kept" if keep else "such frames are left out"
+            self.note(f"{what}; {rest}")
 
-    def _frame(self, values: NDArray[Any]) -> Image:
+    def _frame(self, values: NDArray[Any], whole: bool = False) -> Image:
         image = self._made(values)
         if self.how.mask:
             image = np.where(self._mask if image.ndim == 2 else self._mask[..., None], image, 0)
-        if self.crop is not None:
+        if self.crop is not None and not whole:
             image = crop_image(image, self.crop)
         return np.ascontiguousarray(image, np.uint8)
 

@@ -20,6 +20,7 @@ from sonomime.runtime.media.frames import Crop
 from sonomime.runtime.media.mark import draw_mark
 from sonomime.runtime.media.pixels import levels_apart
 from sonomime.runtime.media.readers import open_source
+from sonomime.runtime.media.source import Reading
 from sonomime.runtime.media.stills import read_image
 from sonomime.runtime.pipeline import Done, Job, animate_files
 from sonomime.runtime.session import own_places
@@ -117,7 +118,9 @@ def test_references_crops_and_a_clip_as_source(
     chosen = make(animator, files, "two", reference=2, mark=False)
     assert chosen.reference == 2
     assert horizontal(frame(chosen)) == pytest.approx(0.1 - 0.3, abs=0.05)
-    crops = {"crop": Crop(10, 10, 60, 60), "source_crop": Crop(0, 20, 80, 40)}
+    crops = {
+        "read_driving": Reading(Crop(10, 10, 60, 60)), "read_source": Reading(Crop(0, 20, 80, 40)),
+    }  # fmt: skip
     done = make(
         animator, files, "out", source=files / "driving", source_frame=2, mark=False, **crops
     )
@@ -129,7 +132,9 @@ def test_references_crops_and_a_clip_as_source(
 def test_a_pair_is_aligned_before_it_is_animated(matching: Animator, files: Path) -> None:
     """By what the model finds, by a file in pixels before the crops, or not at all."""
     shifts, drawn = [], []
-    crops = {"crop": Crop(10, 10, 60, 60), "source_crop": Crop(10, 20, 80, 40)}
+    crops = {
+        "read_driving": Reading(Crop(10, 10, 60, 60)), "read_source": Reading(Crop(10, 20, 80, 40)),
+    }  # fmt: skip
     for landmarks, reference, options in (
         ("auto", "best", {}), ("none", "best", {}), (files / "marks.csv", 1, crops)
     ):  # fmt: skip
