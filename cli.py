@@ -43,8 +43,7 @@ _EXTRAS = {
 
 class _SafeFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        said = printable(super().format(record))
-        return said.removeprefix("INFO: ")
+        return printable(super().format(record))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -91,7 +90,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = logging.StreamHandler()
     log.setFormatter(_SafeFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[log])
-    logging.getLogger("sonomime").setLevel(logging.INFO)
     with terminable():
         try:
             args = build_parser().parse_args(words)

@@ -116,14 +116,18 @@ def _animate(args: argparse.Namespace, jobs: list[Job], as_json: bool, **options
     ) as animator:
         damaged = False
         for job in jobs:
-            done = animate_files(animator, job)
+            done = animate_files(animator, job, _to_people)
             damaged |= done.damaged
             record = asdict(done) | {"quality": as_rows(done.quality)}
             print(json.dumps(record, default=str) if as_json else done.output)
             said = f"{done.frames} frames, {done.frames / done.seconds:.1f} a second with files"
             for line in filter(None, (said, done.alignment, summary(done.quality))):
-                print(printable(line), file=sys.stderr)
+                _to_people(line)
     return EXIT_DAMAGED if damaged else 0
+
+
+def _to_people(line: str) -> None:
+    print(printable(line), file=sys.stderr)
 
 
 def add_inspect(verbs: Verbs) -> None:

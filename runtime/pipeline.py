@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
@@ -74,8 +75,11 @@ class Done:
     damaged: bool
 
 
-def animate_files(animator: Animator, job: Job) -> Done:
+def animate_files(
+    animator: Animator, job: Job, say: Callable[[str], object] = lambda line: None
+) -> Done:
     """Animate a source file with a driving file, frame by frame; videos are never read whole.
+    `say` gets a line about each of the two before work starts.
 
     The result's metadata call it synthetic. If the bundle can compose, the picture is as sharp as
     the source and has its colours; else the model's frame is enlarged.
@@ -93,7 +97,7 @@ def animate_files(animator: Animator, job: Job) -> Done:
     with open_source(job.driving, job.read_driving, channels) as driving:
         for which, each in (("source", source), ("driving", driving)):
             each.warn_of_clutter()
-            log.info("%s: %s: %s", which, each.path, each.facts.line())
+            say(f"{which} {each.path}: {each.facts.line()}")
         if _has_one_frame(driving):
             _check_one_frame(job)
         animator.reset()

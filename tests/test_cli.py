@@ -26,7 +26,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 # What each verb cannot do without.
 VERBS = {
-    "animate": ["a", "b", "-o", "c"], "demo": [], "doctor": [], "bench": [],
+    "animate": ["a", "b", "-o", "c"], "inspect": ["a"], "demo": [], "doctor": [], "bench": [],
     "train": ["lite", "--data", "d", "-o", "r"], "evaluate": ["c", "--data", "d", "-o", "r"],
     "phantom": ["-o", "d", "--subjects", "2"], "export": ["c", "-o", "b"],
     "import-fomm": ["f", "--config", "y", "-o", "c"], "build": [],
@@ -71,7 +71,9 @@ def media(tmp_path: Path, toy_bundle: Path) -> Path:
 
 def animate(bundle: Path, media: Path, output: Path) -> list[str]:
     files = (media / "still.png", media / "driving")
-    return ["animate", "--bundle", str(bundle), *map(str, files), "-o", str(output)]
+    return [
+        "animate", "--bundle", str(bundle), *map(str, files), "-o", str(output), "--fps", "20",
+    ]  # fmt: skip
 
 
 def test_animate_prints_the_path_of_what_it_made(

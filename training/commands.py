@@ -55,8 +55,8 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "and test to evaluate the chosen one"
     )
     add("--split", default="train", help=text)
-    text = "region of every clip, pixels of the original frame"
-    add("--crop", metavar="X,Y,W,H", help=text)
+    text = "region of every clip, pixels of the original frame; auto: it is found"
+    add("--crop", metavar="X,Y,W,H|auto", help=text)
     parser.set_defaults(run=train_command)
 
 

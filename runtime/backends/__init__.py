@@ -118,14 +118,14 @@ def _on_gpu(bundle: Bundle, device: int | None) -> Backend | None:
         if device is not None:
             raise
         # All at once: none of them works without a GPU, and importing them takes seconds.
-        log.debug("auto passes over %s: %s", ", ".join(PREFERENCE), error.message)
+        log.info("auto passes over %s: %s", ", ".join(PREFERENCE), error.message)
         return None
     reasons = []
     for name in PREFERENCE:
         try:
             return _open(name, bundle, 1, device)
         except BackendError as error:
-            log.debug("auto passes over %s: %s", name, error.message)
+            log.info("auto passes over %s: %s", name, error.message)
             reasons.append(f"{name}: {error.message}")
     if device is not None:
         raise BackendError(

@@ -285,7 +285,7 @@ class DeviceBackend(ABC):
                 raise
             self._failed[variant] += 1
             if self._failed[variant] < TRIES:
-                log.debug("not captured, to be tried once more: %s", error.message)
+                log.info("not captured, to be tried once more: %s", error.message)
             else:
                 log.warning("frames run without a CUDA graph: %s", error.message)
         finally:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
-_SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 254, 258, 262, 274, 277  # tags of TIFF
+# Tags of TIFF.
+_SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _FORMAT = 254, 258, 262, 274, 277, 339
 _REDUCED, _MASK, _WHITE_IS_ZERO = 1, 4, 0
 
 
@@ -121,6 +122,9 @@ def read_pages(path: Path) -> Iterator[Page]:
             raise InputError(f"{path} {fault}", "check the path")
         # A file object, not a path: from a path Pillow 13 maps some TIFFs into memory wrongly.
         with path.open("rb") as file:
+            if _is_double(path, file):
+                yield Page(_by_opencv(path, 0), None, "TIFF", 64, None, 1, False, 1.0, ())
+                return
             with warnings.catch_warnings():
                 _quiet()
                 with PillowImage.open(file, formats=_FORMATS) as picture:
@@ -222,7 +226,9 @@ def _values(
     if mode == "F":
         return np.array(picture), 32, None, 1
     if mode == "I" and picture.format not in ("PNG", "PPM"):
-        return np.array(picture), bits, None, 1
+        values = np.array(picture)
+        unsigned = bits == 32 and tags.get(_FORMAT, (1,))[0] == 1
+        return values.view(np.uint32) if unsigned else values, bits, None, 1
     if mode == "I" or mode.startswith("I;16"):
         values = np.array(picture).astype(np.uint16)
         if picture.format in ("JPEG2000", "PPM"):  # Pillow scales them to the whole range
@@ -232,6 +238,28 @@ def _values(
     clear = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
     wanted = ("LA" if grey else "RGBA") if clear else "L" if grey else "RGB"
     return np.array(picture.convert(wanted)), min(bits, 8), None, 1
+
+
+def _is_double(path: Path, file: BufferedReader) -> bool:
+    """Whether it is a TIFF of grey numbers in double precision, which Pillow does not know."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    head = file.read(8)
+    try:
+        tags = ImageFileDirectory_v2(head)
+        file.seek(tags.next)
+        with warnings.catch_warnings():
+            _quiet()
+            tags.load(file)
+        found = tags.get(_BITS, ()) == (64,) and tags.get(_SAMPLES, 1) == 1
+        size = int(tags.get(256, 0)), int(tags.get(257, 0))
+    except Exception:  # no TIFF, or a damaged one, which Pillow reports
+        return False
+    finally:
+        file.seek(0)
+    if found:
+        check_size(path, *size)
+    return bool(found)
 
 
 def _by_opencv(path: Path, index: int) -> NDArray[Any]:

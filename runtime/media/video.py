@@ -94,9 +94,9 @@ class VideoSource(FrameSource):
         self.fps = Fraction(rate) if rate and 0 < rate < 100_000 else None
         facts.rate = "from the file" if self.fps else ""
         self.count_hint = _frame_count(container, stream, self.fps)
-        # Frames share a tick of a clock that is too coarse: the milliseconds of Matroska, say.
-        if self.fps and stream.time_base and stream.time_base * self.fps > 1:
-            self._untimed = True
+        # AVI counts packets, not pictures, which B-frames bring into another order.
+        self._untimed |= name == "avi" and bool(context.has_b_frames)
+        self._tick = float(stream.time_base or 0)
 
     def _decoded(self, container: InputContainer, stream: Any, channels: int) -> Iterator[Picture]:
         def convert(frame: VideoFrame) -> NDArray[Any]:
@@ -107,11 +107,15 @@ class VideoSource(FrameSource):
             return _pixels(frame, channels)
 
         rate = float(self.fps) if self.fps else None
-        times = _Times(self)
+        times, origin = _Times(self), 0.0
         for count, (time, values, fault) in enumerate(decoded(container, stream, convert)):
+            origin = time or 0.0 if count == 0 else origin
+            even = count / rate if rate else None
             if self._untimed:
-                time = count / rate if rate else None
-            elif values is not None:
+                time = even
+            elif time is not None and even is not None and abs(time - origin - even) <= self._tick:
+                time = origin + even  # the file's clock is coarser: milliseconds in Matroska
+            if not self._untimed and values is not None:
                 times.see(time)
             yield Picture(time, values, fault)
 

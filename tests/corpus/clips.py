@@ -202,7 +202,7 @@ def joined(path: Path, writers: Iterable[Callable[[Path], Any]]) -> None:
     path.write_bytes(content)
 
 
-damaged = {"levels": steps(2), "off": 3, "count": 8, "damaged": True}
+damaged = {"levels": steps(2), "off": 3, "count": 4, "damaged": True}
 many = partial(clip, images=textured())
 h264, mpeg2 = partial(many, bf="0"), partial(many, codec="mpeg2video", colours=LIMITED)
 for name, write in {
@@ -216,7 +216,7 @@ for name, write in {
 }.items():
     add(name, partial(hurt, write=write), **damaged)
 png = partial(many, codec="png", pixels="gray")
-add("hurt, png.mov", partial(hurt, write=png), **damaged | {"count": None})
+add("hurt, png.mov", partial(hurt, write=png), **damaged)
 add("cut.ts", partial(cut, write=h264), **damaged | {"count": None})
 add("cut.mpg", partial(cut, write=mpeg2), **damaged | {"count": None})
 # Only its time says that one is gone.
@@ -227,4 +227,5 @@ add("cut.mp4", partial(cut, write=h264), refused=True)
 large = [picture(0, 128, 96)] * 4
 mjpeg = partial(clip, codec="mjpeg", pixels="yuvj420p")
 for name, write in {"two sizes.ts": clip, "two sizes.mjpeg": mjpeg}.items():
-    add(name, partial(joined, writers=[write, partial(write, images=large)]), refused=True)
+    add(name, partial(joined, writers=[write, partial(write, images=large)]), levels=steps(4),
+        off=3, damaged=True)  # fmt: skip

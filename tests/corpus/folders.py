@@ -50,7 +50,7 @@ other = {f"a_{number:02}.png": picture(9) for number in range(1, 4)}
 add("two series", partial(fill, files=numbered("b_{:02}.png") | other), **right)
 add("a logo", partial(fill, files={**FRAMES, "logo.png": LOGO, "poster.jpg": LOGO}), **right)
 add("a thumbnail of that size", partial(fill, files={**FRAMES, "cover.png": MASK}), **right)
-add("mixed sizes", partial(fill, files={**FRAMES, "f005.png": LOGO}), refused=True)
+add("mixed sizes", partial(fill, files={**FRAMES, "f005.png": LOGO}), **right)
 add("other files", partial(fill, files={**FRAMES, "notes.txt": "no frame"}), **right)
 fading = {"f1.png": held(12), "f2.png": held(12) // 8}  # one range for all
 add("12 in 16", partial(fill, files=fading), levels=[GRID, GRID / 8], off=1)

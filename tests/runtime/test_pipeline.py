@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,10 @@ def put(path: Path, image: np.ndarray) -> None:
 
 
 def make(animator: Animator, folder: Path, output: str, **options: Any) -> Done:
-    job = {"source": folder / "still.png", "driving": folder / "driving", **options}
+    job = {
+        "source": folder / "still.png", "driving": folder / "driving",
+        "read_driving": Reading(fps=Fraction(30)), **options,
+    }  # fmt: skip
     return animate_files(animator, Job(output=folder / output, **job))
 
 
@@ -104,7 +108,7 @@ def test_times_are_kept_and_metadata_call_it_synthetic(
 
     times = [0.0, 0.05, 0.25, 0.3, 0.7]
     clip = make_video(files / "vfr.mkv", [blob(64, x, 0) for x in XS], times=times)
-    done = make(animator, files, "out.mkv", driving=clip, mark=False)
+    done = make(animator, files, "out.mkv", driving=clip, read_driving=Reading(), mark=False)
     assert [f.timestamp for f in open_source(done.output)] == pytest.approx(times, abs=0.002)
     with av.open(str(done.output)) as container:
         texts = {key.lower(): text for key, text in container.metadata.items()}

@@ -8,7 +8,7 @@ answer does not depend on the model's size or on padding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import cv2
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from ...runtime.media.folder import series_of
 from ...runtime.media.frames import Crop, Letterbox, crop_image, letterbox, to_channels
 from ...runtime.media.readers import open_source
-from ...runtime.media.source import Reading
+from ...runtime.media.source import Reading, warn_once
 from ...runtime.support.errors import InputError
 from .annotations import place_keypoints
 from .array_cache import Layout, cached_arrays
 from .dataset import Clip
 from .displacement_file import read_fields, read_sector
 
-_VERSION = 4  # of the cache's entries
+_VERSION = 5  # of the cache's entries
 REPEAT_LEVELS = 0.18
 _COMPARE_SIZE = 256
 _CURE = "make the file again, or remove it: training then measures the flow of this clip"
@@ -35,7 +35,7 @@ _CURE = "make the file again, or remove it: training then measures the flow of t
 class ClipFrames:
     """A clip's T frames and P keypoints, in a square of S pixels a side."""
 
-    clip: Clip
+    clip: Clip  # its crop is the rectangle that was read, or None
     frames: NDArray[np.uint8]  # (T, S, S) or (T, S, S, 3), memory-mapped
     indices: NDArray[np.int64]  # (T,), the frames' numbers in the file (repeats are missing)
     points: NDArray[np.float32]  # (T, P, 2) half_pixel points, zero where not visible
@@ -71,9 +71,12 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
         raise InputError(fault, "check the path and its permissions") from error
     where = [str(each.resolve()) for each in (path, exact) if each]
     facts = [_VERSION, REPEAT_LEVELS, where, stats, clip.crop, size, channels]
-    frames, kept, (width, height), *fields = cached_arrays(
+    frames, kept, (width, height, *corners), said, *fields = cached_arrays(
         facts, lambda stream: _decode(stream, clip, size, channels)
     )
+    for note in bytes(said).decode().splitlines():
+        warn_once(path, note)
+    clip = replace(clip, crop=Crop(*map(int, corners)) if any(corners) else None)
     box = Letterbox.fit(int(width), int(height), size)
     indices = np.flatnonzero(np.diff(kept, prepend=-1))
     names = clip.keypoint_names
@@ -95,10 +98,12 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
 
 def _decode(stream: BinaryIO, clip: Clip, size: int, channels: int) -> Layout:
     """Write the frames that are no repeats; for each decoded one the number t of itself or of what
-    it repeats; width and height after the crop; the exact displacement, if there is one."""
+    it repeats; width and height after the crop, and the crop; what the reader noted; the exact
+    displacement, if there is one."""
     kept: list[int] = []
     count, last = 0, None
     with open_source(clip.path, Reading(clip.crop), channels) as source:
+        source.warn_of_clutter()
         for _, _, image in source:
             grey, square = to_channels(image, 1), (_COMPARE_SIZE, _COMPARE_SIZE)
             small = cv2.resize(grey, square, interpolation=cv2.INTER_AREA).astype(np.int16)
@@ -109,15 +114,19 @@ def _decode(stream: BinaryIO, clip: Clip, size: int, channels: int) -> Layout:
             kept.append(count - 1)
     if not kept:
         raise InputError(f"{clip.path} has no frames", "check that it plays")
-    stream.write(np.array([*kept, box.width, box.height], "<i8").tobytes())
-    layout = [("|u1", (count, *frame.shape)), ("<i8", (len(kept),)), ("<i8", (2,))]
+    crop = source.crop or (0, 0, 0, 0)
+    stream.write(np.array([*kept, box.width, box.height, *crop], "<i8").tobytes())
+    said = "\n".join(source.facts.notes).encode() or b"\n"
+    stream.write(said)
+    layout = [("|u1", (count, *frame.shape)), ("<i8", (len(kept),)), ("<i8", (6,))]
+    layout.append(("|u1", (len(said),)))
     if clip.displacement is None:
         return layout
     # The displacement of the kept frames, in points, and the sector, at a quarter of the size. The
     # letterbox knows the picture after the crop, the file speaks of that before it.
     quarter = size // 4
-    width, height = open_source(clip.path).size
-    region = clip.crop or Crop(0, 0, width, height)
+    width, height = source.facts.stored
+    region = source.crop or Crop(0, 0, width, height)
     # Where the centres of the cells lie in the original, in pixels.
     line = np.arange(quarter) * 4 + 1.5
     at = box.to_picture(np.stack(np.meshgrid(line, line), axis=-1)) + region[:2]

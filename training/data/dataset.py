@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ...runtime.media.file_headers import IMAGE, VIDEO, kind_by_name, kind_of
 from ...runtime.media.folder import series_of
-from ...runtime.media.frames import Crop, parse_crop
+from ...runtime.media.frames import AskedCrop, parse_crop
 from ...runtime.media.readers import READERS
 from ...runtime.support.errors import ConfigError, InputError, UnsupportedFormat
 from ...runtime.support.table import read_table, spelling_hint
@@ -34,7 +34,7 @@ class Clip:
     subject: str
     group: str
     split: str
-    crop: Crop | None = None  # the region to use, in pixels of the original frame; None: all
+    crop: AskedCrop = None  # the region to use, in pixels of the original frame; None: all
     keypoints: Labels = field(default_factory=dict)
     keypoint_names: tuple[str, ...] = ()  # the P names of all the data, in alphabetical order
     displacement: Path | None = None  # the file of its exact displacement
@@ -50,7 +50,7 @@ class ClipList:
 
 
 def find_clips(
-    folders: Sequence[Path], *, split: str | None = None, crop: Crop | None = None
+    folders: Sequence[Path], *, split: str | None = None, crop: AskedCrop = None
 ) -> ClipList:
     """Find the clips of dataset folders, bare folders, single videos.
 

@@ -40,8 +40,8 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the report")
     text = "only clips of this split, or all (default: test, where the data has it; else all)"
     add("--split", metavar="S", help=text)
-    text = "region of every clip, pixels of the original frame"
-    add("--crop", metavar="X,Y,W,H", help=text)
+    text = "region of every clip, pixels of the original frame; auto: it is found"
+    add("--crop", metavar="X,Y,W,H|auto", help=text)
     for option, what in (("--max-frames", "frames of a clip"), ("--max-pairs", "predicted pairs")):
         text = f"at most N {what}, evenly spread: a quick look"
         add(option, type=whole(1, 10**9), metavar="N", help=text)

@@ -127,6 +127,9 @@ def read_pair(pair: Pair, size: int, channels: int) -> Case:
     Raises:
         InputError: a file that cannot be read; frames, fields or keypoints that differ in number.
     """
+    if "auto" in (pair.source.crop, pair.driving.crop):
+        fault = f"the pair {pair.name} cannot be cropped by auto: its true motion is of the whole"
+        raise InputError(fault, "give the crop in pixels, or none: phantoms need none")
     crop, (*paths, arrays) = pair.source.crop, pair.files()
     still, box, shape = _read_frames(pair.source.path, crop, size, channels, at_most=1)
     driving, there, _ = _read_frames(pair.driving.path, pair.driving.crop, size, channels)
@@ -163,7 +166,7 @@ def read_pair(pair: Pair, size: int, channels: int) -> Case:
 
 def read_clip_field(path: Path, frames: ClipFrames) -> tuple[FloatImage, Mask]:
     """`read_field` of a clip's `Clip.displacement`; of repeated frames too."""
-    width, height = open_source(frames.clip.path).size
+    width, height = open_source(frames.clip.path).facts.stored
     return read_field(path, frames.decoded, (height, width), frames.clip.crop, frames.letterbox)
 
 
@@ -214,7 +217,7 @@ def _read_frames(
     path: Path, crop: Crop | None, size: int, channels: int, at_most: int | None = None
 ) -> tuple[Picture, Letterbox, tuple[int, int]]:
     """Every frame, repeats too, letterboxed; where it lies; (H, W) of the whole original frame."""
-    width, height = open_source(path).size
+    width, height = open_source(path).facts.stored
     images = islice(open_source(path, Reading(crop), channels), at_most)
     frames, boxes = zip(*(letterbox(image, size) for _, _, image in images), strict=True)
     return np.stack(frames), boxes[0], (height, width)

@@ -32,7 +32,7 @@ def without(machine: Machine, *flavours: str) -> None:
 def test_auto_takes_the_best_that_serves_and_says_what_it_passed_over(
     machine: Machine, toy_bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("DEBUG", "sonomime")
+    caplog.set_level("INFO", "sonomime")
     assert chosen(toy_bundle) == "tensorrt" and not caplog.records
     without(machine, "tensorrt")
     assert chosen(toy_bundle) == "rtx"
@@ -48,7 +48,7 @@ def test_auto_takes_the_best_that_serves_and_says_what_it_passed_over(
 def test_without_a_gpu_auto_imports_nothing_for_one_and_a_name_is_an_error(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("DEBUG", "sonomime")
+    caplog.set_level("INFO", "sonomime")
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     monkeypatch.delitem(sys.modules, "tensorrt_rtx_bindings", raising=False)
     assert chosen(toy_bundle) == "ort-cpu"

@@ -10,7 +10,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from sonomime.runtime.media.frames import Crop, Letterbox
+from sonomime.runtime.media.frames import AskedCrop, Crop, Letterbox
+from sonomime.runtime.media.source import warn_once
 from sonomime.training.coordinates import points_to_pixels
 from sonomime.training.data import clip_frames
 from sonomime.training.data.annotations import Labels, place_keypoints, read_keypoints
@@ -23,7 +24,7 @@ from .clips import H, W, frames, refused, write_folder, write_table, write_video
 def load(
     path: Path,
     size: int = W,
-    crop: Crop | None = None,
+    crop: AskedCrop = None,
     channels: int = 1,
     displacement: Path | None = None,
 ) -> ClipFrames:
@@ -204,15 +205,33 @@ def test_the_cache_is_used_and_follows_the_files(
     assert not np.array_equal(load(path).frames, first)
 
 
-@pytest.mark.parametrize("what", ["cut off", "sizes"])
-def test_a_broken_clip_leaves_nothing_in_the_cache(
-    what: str, tmp_path: Path, own_cache: Path
+def test_of_a_damaged_clip_the_good_part_is_kept_and_that_is_said_each_time(
+    tmp_path: Path, own_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "v.mkv"
-    if what == "cut off":
-        data = write_video(path, frames(30)).read_bytes()
-        path.write_bytes(data[: len(data) // 2])
-    else:
-        write_folder(path, [np.zeros((20, 20), np.uint8), np.zeros((20, 24), np.uint8)])
+    data = write_video(path, frames(30)).read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    for _ in range(2):
+        warn_once.cache_clear()  # as in another process
+        caplog.clear()
+        assert 5 < len(load(path)) < 30
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_an_unreadable_clip_leaves_nothing_in_the_cache(tmp_path: Path, own_cache: Path) -> None:
+    path = tmp_path / "v.mkv"
+    path.write_bytes(write_video(path, frames(30)).read_bytes()[:100])
     refused(lambda: load(path), "v.mkv")
     assert not list(own_cache.iterdir())
+
+
+def test_the_region_that_is_found_is_the_clips_crop(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Mock(box=Crop(2, 4, 32, 16), shape="rectangle")
+    monkeypatch.setattr("sonomime.runtime.media.source.find_region", lambda frames: found)
+    path = write_video(tmp_path / "v.mkv", frames(3))
+    for _ in range(2):  # decoded, and from the cache
+        loaded = load(path, 32, "auto")
+        assert loaded.clip.crop == Crop(2, 4, 32, 16)
+        np.testing.assert_array_equal(loaded.frames[:, 8:24], frames(3)[:, 4:20, 2:34])
