@@ -76,6 +76,7 @@ class FolderSource(FrameSource):
             except InputError as error:
                 yield Picture(time, None, f"cannot be read: {error.message}")
                 continue
+            self.facts.kind = f"folder of {series.pattern} ({page.kind})"
             adopt(self, page)
             for text in page.notes:
                 self.note(f"{file.name}: {text}")

@@ -407,7 +407,8 @@ class FrameSource(ABC):
                 self._damaged(Damage(index, max(0.0, timestamp), fault))
                 if self.how.on_damage == "keep":
                     return
-                last = last if time is None else max(last, timestamp)
+                if origin is not None:
+                    last = max(last, timestamp)
                 continue
             assert values is not None
             if origin is None:

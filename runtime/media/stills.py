@@ -57,7 +57,6 @@ class PictureSource(FrameSource):
 
     def __init__(self, path: Path, how: Reading, channels: int) -> None:
         self.count_hint = 1
-        self._count = 0
         super().__init__(path, how, channels, Facts("picture", colour=True))
 
     def _pictures(self, channels: int) -> Iterator[Picture]:
@@ -66,6 +65,7 @@ class PictureSource(FrameSource):
         try:
             for page in read_pages(self.path):
                 if count == 0:
+                    self.facts.kind = page.kind
                     adopt(self, page)
                 for text in page.notes:
                     self.note(text)
@@ -80,8 +80,7 @@ class PictureSource(FrameSource):
 
 def adopt(source: FrameSource, page: Page) -> None:
     """Take over what the first page says about a source."""
-    facts = source.facts
-    facts.kind, facts.bits = page.kind, page.bits
+    source.facts.bits = page.bits
     source.least_bits, source.inverted, source.aspect = (
         page.least_bits, page.inverted, page.aspect
     )  # fmt: skip
