@@ -13,6 +13,8 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from corpus import clips, stills  # noqa: F401 - they fill CASES
+from corpus.case import CASES
 from engine_files import engines_of, manifest_of
 from numpy.typing import NDArray
 from toy_bundle import make_toy_bundle, replace_file
@@ -21,7 +23,7 @@ from sonomime.runtime import Animator, Bundle
 from sonomime.runtime.engines.engine_file import read_engine_file, write_engine_file
 from sonomime.runtime.landmarks import read_landmarks
 from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.stills import read_image
+from sonomime.runtime.media.source import Reading
 from sonomime.training.checkpoint import Checkpoint, load_checkpoint
 from sonomime.training.config import PRESETS, load_config
 from sonomime.training.data.clip_frames import load_clip
@@ -58,23 +60,34 @@ class Target:
     file: Path
     use: Callable[[], object]
     put: Callable[[bytes], object] | None = None
+    seconds: int = 20  # at most, for one file
+
+
+def _media(file: Path) -> Target:
+    """A picture or clip, read with as many of its frames as `skip` finds."""
+
+    def use() -> None:
+        for _ in zip(open_source(file, Reading(on_damage="skip")), range(50), strict=False):
+            pass
+
+    return Target(file, use, seconds=5)
 
 
 def _picture(ending: str, folder: Path) -> Target:
     file = folder / f"picture{ending}"
     cv2.imwrite(str(file), np.dstack(FRAMES[:3]))
-    return Target(file, partial(read_image, file))
+    return _media(file)
+
+
+def _corpus(name: str, folder: Path) -> Target:
+    CASES[name].write(folder / name)
+    return _media(folder / name)
 
 
 def _video(ending: str, codec: str, folder: Path) -> Target:
     file = folder / f"clip{ending}"
-
-    def use() -> None:
-        for _ in zip(open_source(file), range(50), strict=False):
-            pass
-
     _write_video(file, codec)
-    return Target(file, use)
+    return _media(file)
 
 
 def _write_video(file: Path, codec: str = "ffv1") -> None:
@@ -194,6 +207,13 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "png": partial(_picture, ".png"),
     "jpeg": partial(_picture, ".jpg"),
     "tiff": partial(_picture, ".tif"),
+    "tiff pages": partial(_corpus, "pages.tif"),
+    "tiff double": partial(_corpus, "double.tif"),
+    "png of 16 bits": partial(_corpus, "12 in 16, colour.png"),
+    "apng": partial(_corpus, "animated.png"),
+    "webp": partial(_corpus, "animated.webp"),
+    "jp2": partial(_corpus, "a.jp2"),
+    "pgm": partial(_corpus, "16 bits.pgm"),
     "mp4": partial(_video, ".mp4", "libx264"),
     "mkv": partial(_video, ".mkv", "ffv1"),
     "avi": partial(_video, ".avi", "ffv1"),
