@@ -30,7 +30,7 @@ class Inspection:
         seconds: from the first to the last.
         damage: where it is damaged first.
         auto: the region that --crop auto takes, and `shape`, "rectangle" or "sector".
-        clutter: share of the picture that is neither in it nor black.
+        uncropped: whether the picture shows so much else that it should be cropped.
     """
 
     path: Path
@@ -40,7 +40,7 @@ class Inspection:
     damage: Damage | None
     auto: Crop
     shape: str
-    clutter: float
+    uncropped: bool
 
     def lines(self) -> list[str]:
         """All of it for people."""
@@ -49,8 +49,8 @@ class Inspection:
         return [
             f"{self.path}: {self.facts.line()}",
             f"read: {self.frames} frame{'s' if self.frames != 1 else ''}{last}",
-            f"ultrasound region: {x},{y},{w},{h} ({self.shape}); {self.clutter:.0%} of the picture "
-            "is neither in it nor black",
+            f"ultrasound: {x},{y},{w},{h} ({self.shape})"
+            + (", with other things around it" if self.uncropped else ""),
         ]
 
 
@@ -81,7 +81,7 @@ def inspect(path: Path, how: Reading, sheet: Path | None = None) -> Inspection:
             temporary.write_bytes(png_bytes(picture))
     facts = replace(source.facts, frames=count)
     return Inspection(
-        path, facts, count, time, source.damage, region.box, region.shape, region.clutter
+        path, facts, count, time, source.damage, region.box, region.shape, region.uncropped
     )
 
 

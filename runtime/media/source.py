@@ -36,7 +36,7 @@ from .frames import (
     to_channels,
 )
 from .levels import Window, found_window, to_levels
-from .region import MOST_CLUTTER, Region, find_region
+from .region import Region, find_region
 
 log = logging.getLogger("sonomime")
 
@@ -340,7 +340,7 @@ class FrameSource(ABC):
             x, y, w, h = crop
             self._mask[y : y + h, x : x + w] = True
             if outline is not None:
-                self._mask &= outline.inside(height, width)
+                self._mask &= outline.mask(height, width)
             self.crop = None
         else:
             check_size(f"the crop of {self.path}", crop.w, crop.h)
@@ -352,14 +352,14 @@ class FrameSource(ABC):
         return find_region([self._made(values) for values in seen])
 
     def warn_of_clutter(self) -> None:
-        """Note it if much of the picture is not ultrasound, and no region was chosen."""
+        """Note it if it shows more than ultrasound, and no region was chosen."""
         if self.facts.region is None:
             found = self.find_region()
-            if found.clutter > MOST_CLUTTER:
+            if found.uncropped:
                 x, y, w, h = found.box
                 self.note(
-                    f"{found.clutter:.0%} of the picture seems to be no ultrasound: --crop auto "
-                    f"takes the part {x},{y},{w},{h}, --crop X,Y,W,H another one"
+                    "it seems to show more than the ultrasound picture: --crop auto takes the part "
+                    f"{x},{y},{w},{h}, --crop X,Y,W,H another one"
                 )
 
     def _look_for_colour(self) -> None:

@@ -111,8 +111,8 @@ def test_the_region_is_cut_out_or_all_else_is_blackened(monkeypatch: pytest.Monk
     asked, named, found = Crop(3, 4, 20, 10), Crop(5, 6, 30, 20), Crop(10, 8, 24, 16)
     inside = np.zeros((40, 60), bool)
     inside[10:20, 12:30] = True
-    region = Mock(box=found, shape="sector", inside=lambda height, width: inside)
-    region.clutter = 0.4
+    region = Mock(box=found, shape="sector", mask=lambda height, width: inside)
+    region.uncropped = True
     monkeypatch.setattr("sonomime.runtime.media.source.find_region", lambda frames: region)
     for how, facts, crop in (
         (Reading(asked), {"named_region": named}, asked),
