@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..support.errors import InputError, UnsupportedFormat
-from .file_headers import IMAGE, VIDEO, kind_of
+from .file_headers import IMAGE, METAIMAGE, VIDEO, kind_of
 from .folder import FolderSource
+from .metaimage import open_metaimage
 from .source import FrameSource, Reading
 from .stills import PictureSource
 from .video import VideoSource
@@ -16,6 +17,7 @@ from .video import VideoSource
 READERS: dict[str, Callable[[Path, Reading, int], FrameSource]] = {
     IMAGE: PictureSource,
     VIDEO: VideoSource,
+    METAIMAGE: open_metaimage,
 }
 _DEFAULT = Reading()
 
