@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..support.errors import InputError, UnsupportedFormat
-from .file_headers import IMAGE, METAIMAGE, VIDEO, kind_of
+from .file_headers import IMAGE, METAIMAGE, NRRD, VIDEO, kind_of
 from .folder import FolderSource
 from .metaimage import open_metaimage
+from .nrrd import open_nrrd
 from .source import FrameSource, Reading
 from .stills import PictureSource
 from .video import VideoSource
@@ -18,6 +19,7 @@ READERS: dict[str, Callable[[Path, Reading, int], FrameSource]] = {
     IMAGE: PictureSource,
     VIDEO: VideoSource,
     METAIMAGE: open_metaimage,
+    NRRD: open_nrrd,
 }
 _DEFAULT = Reading()
 
