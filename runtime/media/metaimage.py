@@ -17,9 +17,10 @@ from typing import TypeVar
 import numpy as np
 
 from ..support.errors import InputError, UnsupportedFormat
+from .data_files import Part, data_files
 from .frames import Image
 from .source import Reading
-from .stack import MAX_HEADER, Part, Stack, StackSource, data_files, millimetres
+from .stack import MAX_HEADER, Stack, StackSource, millimetres
 
 _TYPES = {
     "MET_UCHAR": "u1", "MET_CHAR": "i1", "MET_USHORT": "u2", "MET_SHORT": "i2",

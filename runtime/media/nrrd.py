@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..support.errors import InputError, UnsupportedFormat
+from .data_files import Part, data_files
 from .source import Reading
-from .stack import MAX_HEADER, Part, Stack, StackSource, data_files, millimetres
+from .stack import MAX_HEADER, Stack, StackSource, millimetres
 
 # Without "signed", "int" behind another word, and "_t".
 _TYPES = {

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..support.errors import InputError, UnsupportedFormat
+from .data_files import Part, Unpacked, bytes_left, open_part
 from .file_headers import MAX_PIXELS, check_size
 from .frames import on_black
 from .source import Facts, FrameSource, Picture, Reading
@@ -30,14 +31,6 @@ _MAX_FRAME = MAX_PIXELS * 4
 _MAX_WHOLE = 1 << 30
 _MAX_RATIO = 1032  # no deflated byte becomes more
 _MAX_AXES = 16  # as NRRD files have
-_CHUNK = 1 << 16
-
-
-class Part(NamedTuple):
-    """A file of values, and how many bytes come before them; -1: they end with the file."""
-
-    path: Path
-    skip: int
 
 
 @dataclass
@@ -85,9 +78,8 @@ class Stack:
         """
         sizes, path = self.sizes, self.path
         if not sizes or min(sizes) < 1 or len(sizes) > _MAX_AXES:
-            raise InputError(
-                f"{path}: its sizes are {_listed(sizes)}", "copy the file again: it is damaged"
-            )
+            hint = "the header is damaged: copy the file again"
+            raise InputError(f"{path}: its sizes are {_listed(sizes):.60}", hint)
         space = [axis for axis in range(len(sizes)) if axis not in (self.colour, self.time)]
         long = [axis for axis in space[2:] if sizes[axis] > 1]
         if self.time is None and len(long) == 1:
@@ -114,38 +106,6 @@ class Stack:
             raise InputError(fault, "check the sizes, and the list of files")
 
 
-def data_files(path: Path, said: str, lines: Sequence[str], skip: int) -> list[Part]:
-    """The files with the values, as a header names them: a name, LIST with the names in the `lines`
-    that follow, or a pattern with its first and last number and step ("slice%03d.raw 1 20 1").
-
-    Raises:
-        InputError: not such names, or not of files in the header's own folder.
-    """
-    words = said.split()
-    names = [said.strip()]
-    if words[:1] == ["LIST"]:
-        names = [line.strip() for line in lines if line.strip()]
-    elif "%" in said:
-        pattern = re.fullmatch(r"([^%]*)%(0?)(\d{0,2})d([^%]*)", " ".join(words[:-3]))
-        if pattern is None or not all(re.fullmatch(r"\d{1,6}", word) for word in words[-3:]):
-            hint = "it is written like slice%03d.raw 1 20 1: first number, last number, step"
-            raise InputError(f"{path}: cannot read the pattern of files {said!r}", hint)
-        first, last, step = map(int, words[-3:])
-        before, zero, width, after = pattern.groups()
-        numbers = range(first, last + 1, max(1, step))
-        names = [f"{before}{number:{zero}{width}d}{after}" for number in numbers]
-    folder = path.resolve().parent
-    for name in names:
-        # A header from elsewhere must not make us read, and show, any other file.
-        plain = name not in ("", ".", "..") and not re.search(r"[/\\\0]", name)
-        if not plain or (folder / name).resolve().parent != folder:
-            hint = "the data lie beside the header, under their own names; links out are not used"
-            raise InputError(f"{path}: its data file {name!r} is not in the same folder", hint)
-    if not names:
-        raise InputError(f"{path} names no data file", "it may be cut off: copy it again")
-    return [Part(folder / name, skip) for name in names]
-
-
 def millimetres(spacing: Sequence[float]) -> tuple[float, float] | None:
     """(x, y), or None where both are 1: that is what programs write that do not know."""
     if len(spacing) < 2:
@@ -154,6 +114,12 @@ def millimetres(spacing: Sequence[float]) -> tuple[float, float] | None:
     if not all(math.isfinite(each) and 1e-6 < each < 1e6 for each in (x, y)):
         return None
     return None if x == y == 1 else (x, y)
+
+
+class _Block(NamedTuple):
+    number: int
+    values: NDArray[Any] | None
+    fault: str = ""
 
 
 class StackSource(FrameSource):
@@ -199,146 +165,99 @@ class StackSource(FrameSource):
             if number not in stack.left_out and math.isfinite(time)
         }
         if stack.left_out:
-            stack.notes.append(f"{len(stack.left_out)} frames without a valid picture are left out")
+            stack.notes.append(f"frames marked as invalid are left out: {len(stack.left_out)}")
         if said and len(times) < stack.frames - len(stack.left_out):
             stack.notes.append("some of its frames have no valid time: its times are not used")
             times = {}
         order = list(times.values())
         if late := sum(after <= before for before, after in pairwise(order)):
-            stack.notes.append(f"the times of {late} frames do not come after those before: moved")
+            stack.notes.append(f"frames whose time is not after the one before: {late}, moved")
         self._times = times
 
     def _pictures(self, channels: int) -> Iterator[Picture]:
         stack = self._stack
-        last = stack.time is None or all(size == 1 for size in stack.sizes[stack.time + 1 :])
-        for number, block in enumerate(self._blocks() if last else self._slices()):
-            if number in stack.left_out:
-                continue
-            time = self._times.get(number)
-            if isinstance(block, str):
-                yield Picture(time, None, block)
-            else:
-                yield Picture(time, self._upright(block))
+        in_order = stack.time is None or set(stack.sizes[stack.time + 1 :]) <= {1}
+        for number, values, fault in self._in_order() if in_order else self._by_pixels():
+            if number not in stack.left_out:
+                time = self._times.get(number)
+                yield Picture(time, None if values is None else self._upright(values), fault)
 
-    def _upright(self, block: NDArray[Any]) -> NDArray[Any]:
+    def _upright(self, values: NDArray[Any]) -> NDArray[Any]:
         """The values of a frame, of all axes but time: (H, W) or (H, W, 3)."""
         stack = self._stack
         axes = [axis for axis in reversed(range(len(stack.sizes))) if axis != stack.time]
-        first = [stack.down, stack.across, *([] if stack.colour is None else [stack.colour])]
-        order = first + [axis for axis in axes if axis not in first]
-        values = block.reshape([stack.sizes[axis] for axis in axes])
+        order = [stack.down, stack.across, *([] if stack.colour is None else [stack.colour])]
+        order += [axis for axis in axes if axis not in order]
+        values = values.reshape([stack.sizes[axis] for axis in axes])
         values = values.transpose([axes.index(axis) for axis in order])
         values = values.reshape(values.shape[: 2 if stack.colours == 1 else 3])
-        if stack.sideways:
-            values = values.swapaxes(0, 1)
+        values = values.swapaxes(0, 1) if stack.sideways else values
         values = values[::-1] if stack.upside_down else values
         values = np.ascontiguousarray(values, stack.dtype.newbyteorder("="))
         if stack.colours == 4:
             notes: list[str] = []
-            values = on_black(values, notes) if values.dtype.kind == "u" else values[..., :3]
-            for text in notes or ["its transparency is left out"] * (values.dtype.kind != "u"):
+            if values.dtype in (np.uint8, np.uint16):
+                values = on_black(values, notes)
+            else:
+                values, notes = values[..., :3], ["its transparency is left out"]
+            for text in notes:
                 self.note(text)
         return values
 
-    def _blocks(self) -> Iterator[NDArray[Any] | str]:
-        """Frame after frame, for files where they lie one after the other; a text for damage."""
+    def _in_order(self) -> Iterator[_Block]:
+        """Frames that lie one after the other."""
         stack, size = self._stack, self._stack.frame_bytes
         each = stack.frames // len(stack.parts)
-        for part in stack.parts:
+        for first, part in zip(range(0, stack.frames, each), stack.parts, strict=True):
+            number = first
             try:
-                with _opened(part, each * size) as file:
-                    read = _Unpacked(file).read if stack.packed else file.read
-                    for _ in range(each):
-                        block = read(size) if stack.packed or _left(file) >= size else b""
+                with open_part(part, each * size) as file:
+                    read = Unpacked(file).read if stack.packed else file.read
+                    for number in range(first, first + each):
+                        block = read(size) if stack.packed or bytes_left(file) >= size else b""
                         if len(block) < size:
-                            yield f"is missing: {part.path.name} is cut off"
-                            break
-                        yield np.frombuffer(block, stack.dtype)
-                    else:
-                        if read(1):
-                            self.note(f"{part.path.name} holds more than its header says")
+                            raise OSError("it is cut off")
+                        yield _Block(number, np.frombuffer(block, stack.dtype))
+                    number += 1  # what comes now is no part of a frame, but may show damage
+                    if read(1):
+                        self.note(f"{part.path.name} holds more than its header says")
             except (OSError, zlib.error) as error:
-                reason = getattr(error, "strerror", None) or error
-                yield f"cannot be read: {part.path.name}: {reason}"
+                yield _Block(number, None, _unreadable(part, error))
 
-    def _slices(self) -> Iterator[NDArray[Any] | str]:
-        """The same for files where the values of a pixel over time lie together."""
+    def _by_pixels(self) -> Iterator[_Block]:
+        """The same where the values of each pixel over time lie together."""
         stack = self._stack
         assert stack.time is not None
-        shape = stack.sizes[::-1]
         if self._array is None:
             try:
-                self._array = self._all().reshape(shape)
+                self._array = self._all().reshape(stack.sizes[::-1])
             except (OSError, zlib.error) as error:
-                yield f"cannot be read: {getattr(error, 'strerror', None) or error}"
+                yield _Block(0, None, _unreadable(stack.parts[0], error))
                 return
         for number in range(stack.frames):
-            yield np.take(self._array, number, axis=len(shape) - 1 - stack.time)
+            axis = len(stack.sizes) - 1 - stack.time
+            yield _Block(number, np.take(self._array, number, axis))
 
     def _all(self) -> NDArray[Any]:
         stack = self._stack
         part, size = stack.parts[0], stack.frame_bytes * stack.frames
         if len(stack.parts) > 1 or (size > _MAX_WHOLE and stack.packed):
-            fault = f"{stack.path}: its time axis comes first, and it has {size >> 20} MiB"
-            raise InputError(fault, "save it with the time axis last, as 3D Slicer 5.10 does")
-        with _opened(part, size) as file:
-            start = file.tell()
+            fault = f"{stack.path} has {size >> 20} MiB, with the values of each pixel together"
+            raise InputError(fault, "save it with the time as last axis, as 3D Slicer 5.10 does")
+        with open_part(part, size) as file:
             if stack.packed:
-                most = min(size, _left(file) * _MAX_RATIO)
-                values = np.frombuffer(_Unpacked(file).read(most), np.uint8)
+                values = np.frombuffer(Unpacked(file).read(size), np.uint8)
+            elif bytes_left(file) >= size:
+                values = np.memmap(file, np.uint8, "r", file.tell(), (size,))
             else:
-                values = np.memmap(part.path, np.uint8, "r", start, min(size, _left(file)))
+                values = np.empty(0, np.uint8)
         if values.size < size:
-            raise zlib.error("the file is cut off")
+            raise OSError("it is cut off")
         return values.view(stack.dtype)
 
 
-class _Unpacked:
-    """A zlib or gzip stream that makes as many bytes as are asked for, and no more."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._rest = file, b""
-        self._machine = zlib.decompressobj(zlib.MAX_WBITS | 32)
-
-    def read(self, size: int) -> bytearray:
-        made = bytearray()
-        while len(made) < size:
-            if self._machine.eof:  # a gzip file may have several members
-                self._rest = self._machine.unused_data or self._file.read(_CHUNK)
-                if not self._rest.startswith(b"\x1f\x8b"):
-                    break
-                self._machine = zlib.decompressobj(zlib.MAX_WBITS | 32)
-            packed = self._rest or self._file.read(_CHUNK)
-            new = self._machine.decompress(packed, size - len(made))
-            self._rest = self._machine.unconsumed_tail
-            if not packed and not new:
-                break
-            made += new
-        return made
-
-
-def _opened(part: Part, size: int) -> BinaryIO:
-    """A file at the first of its `size` bytes of values.
-
-    Raises:
-        OSError: it is not there, or too short.
-    """
-    if not part.path.is_file():
-        raise OSError("there is no such file")
-    length = part.path.stat().st_size
-    skip = length - size if part.skip < 0 else part.skip
-    if not 0 <= skip <= length:
-        raise OSError("it is cut off")
-    file = part.path.open("rb")
-    file.seek(skip)
-    return file
-
-
-def _left(file: BinaryIO) -> int:
-    at = file.tell()
-    end = file.seek(0, 2)
-    file.seek(at)
-    return end - at
+def _unreadable(part: Part, error: Exception) -> str:
+    return f"cannot be read from {part.path.name}: {getattr(error, 'strerror', None) or error}"
 
 
 def _listed(sizes: Sequence[int]) -> str:
