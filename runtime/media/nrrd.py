@@ -77,6 +77,8 @@ def read_nrrd(path: Path) -> Stack:
         packed=packed,
         fields={key: text for key, text in header.items() if isinstance(text, str)},
     )
+    if colour is not None and "kinds" not in header:
+        stack.notes.append(f"its first axis, of {sizes[0]}, is taken as colour")
     _measure(stack, header)
     return stack
 

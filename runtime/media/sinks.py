@@ -234,18 +234,18 @@ def _encoder(
             container.close()
             file.close()
             if exact:
-                _set_clock(temporary)
+                _set_clock(path, temporary)
     finally:
         for opened in (container, file):
             with suppress(Exception):  # None, or a full disk that fails once more
                 opened.close()
 
 
-def _set_clock(file: Path) -> None:
-    with file.open("r+b") as opened:
+def _set_clock(path: Path, temporary: Path) -> None:
+    with temporary.open("r+b") as opened:
         at = opened.read(4096).find(_MKV_SCALE + _MKV_WRITTEN)
         if at < 0:
-            raise OutputError(f"{file}: FFmpeg wrote a clock that is not known", "write .mp4")
+            raise OutputError(f"cannot write {path}: FFmpeg wrote another clock", "write .mp4")
         opened.seek(at + len(_MKV_SCALE))
         opened.write(_MKV_TRUE)
 

@@ -63,6 +63,8 @@ def test_axes_in_any_order(
     source = open_source(path, channels=3 if "3" in sizes else 1)
     assert same(source, expected) and same(source, expected)
     assert source.damage is None and source.count_hint == len(expected)
+    guessed = any("taken as colour" in note for note in source.facts.notes)
+    assert guessed == (sizes[0] == "3" and not kinds)
 
 
 @pytest.mark.parametrize(
