@@ -74,16 +74,16 @@ def read_metaimage(path: Path) -> Stack:
     )
     size = "ElementSpacing" if "ElementSpacing" in fields else "ElementSize"
     stack.spacing = millimetres(_numbers(path, fields, size, float, "1 1"))
-    _place(path, stack)
+    _place(stack)
     return stack
 
 
-def _place(path: Path, stack: Stack) -> None:
+def _place(stack: Stack) -> None:
     """How the picture lies. Letters say where its first and second axis lead: to the marked or
     unmarked side of the probe, far from it or near. Tracked frames have their own place in space,
     which a picture does not need."""
     fields = stack.fields
-    letters = fields.get("UltrasoundImageOrientation", "MF").upper()
+    letters = fields.get("UltrasoundImageOrientation", "").upper() or "MF"
     if letters[:2] not in ("MF", "XX"):
         stack.sideways = letters[:1] in ("F", "N")
         stack.upside_down = "N" in letters[:2]
@@ -116,7 +116,7 @@ def _fields(path: Path) -> tuple[dict[str, str], list[str], int]:
             fields[key.strip()] = value.strip()
             end = file.tell()
             if key.strip() == "ElementDataFile":
-                lists = value.strip().upper().startswith("LIST")
+                lists = value.split()[:1] == ["LIST"]
                 more = file.read(MAX_HEADER).decode("utf-8", "replace") if lists else ""
                 return fields, more.splitlines(), end
             if end > MAX_HEADER:

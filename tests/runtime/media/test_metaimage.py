@@ -20,7 +20,6 @@ from sonomime.training.data.dataset import find_clips
 
 FRAMES = noise(4, 20, 24)
 COLOURS = noise(4, 20, 24, 4) | np.array([0, 0, 0, 255], np.uint8)  # none is transparent
-REAL = Path("/work/shared/data/test/clips/bone_BoneUltrasound_L14.igs.mha")
 
 
 def write(path: Path, data: bytes = FRAMES.tobytes(), **fields: str) -> Path:
@@ -302,9 +301,9 @@ def test_what_is_written_is_read_again(tmp_path: Path, channels: int) -> None:
     assert same(source, frames[:1]) and source.facts.spacing is None
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is not there")
-def test_a_recording_of_plus() -> None:
-    source = open_source(REAL)
+def test_a_recording_of_plus(shared_data: Path) -> None:
+    path = shared_data / "test" / "clips" / "bone_BoneUltrasound_L14.igs.mha"
+    source = open_source(path)
     times = [frame.timestamp for frame in source]
     assert source.size == (820, 616) and len(times) == source.count_hint == 21
     assert source.facts.notes == [] and source.facts.spacing is None and not source.facts.colour
