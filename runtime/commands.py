@@ -40,8 +40,8 @@ def add_animate(verbs: Verbs) -> None:
     add("driving", type=Path, metavar="DRIVING",
         help="the clip whose motion it gets: a video, a folder or an image")
     add("-o", "--output", type=Path, required=True, metavar="OUT",
-        help="what to write: NAME.mp4, NAME.mkv (FFV1, lossless), a folder for .png frames, "
-        "or NAME.png if it is one frame")
+        help="what to write: NAME.mp4, NAME.mkv (FFV1, lossless), NAME.mha (MetaImage, lossless), "
+        "a folder for .png frames, or NAME.png if it is one frame")
     _add_open(parser)
     add("--motion", choices=("relative", "absolute"), default="relative",
         help="relative (default): move the source as the driving clip moves; absolute: take the "

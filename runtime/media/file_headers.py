@@ -53,6 +53,8 @@ def kind_of(path: Path) -> str:
         return DICOM
     if head.startswith(b"NRRD0"):
         return NRRD
+    if head.startswith(b"ObjectType"):
+        return METAIMAGE
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return IMAGE
     if head.startswith(_IMAGE_MAGIC) and path.suffix.lower() not in (".mjpg", ".mjpeg"):

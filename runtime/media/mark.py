@@ -50,8 +50,9 @@ def draw_mark(image: Image) -> Image:
 
 
 def metadata() -> dict[str, str]:
-    """Texts for a file's metadata, by keys that MP4, Matroska and PNG all keep."""
+    """Texts for a file's metadata. All formats keep the title and the comment."""
     return {
+        "synthetic": "YES",
         "title": "Synthetic ultrasound",
         "comment": (
             f"Synthetic ultrasound made by sonomime {__version__} from a still image and the "

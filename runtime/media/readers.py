@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..support.errors import InputError, UnsupportedFormat
-from .file_headers import IMAGE, VIDEO, kind_of
-from .folder import FolderSource
+from .file_headers import IMAGE, METAIMAGE, NRRD, VIDEO, kind_of
+from .folder import FolderSource, series_of
+from .metaimage import open_metaimage, read_metaimage
+from .nrrd import open_nrrd, read_nrrd
 from .source import AS_IS, FrameSource, Reading
 from .stills import PictureSource
 from .video import VideoSource
@@ -16,6 +18,8 @@ from .video import VideoSource
 READERS: dict[str, Callable[[Path, Reading, int], FrameSource]] = {
     IMAGE: PictureSource,
     VIDEO: VideoSource,
+    METAIMAGE: open_metaimage,
+    NRRD: open_nrrd,
 }
 
 
@@ -28,8 +32,9 @@ def open_source(path: Path | str, how: Reading = AS_IS, channels: int = 1) -> Fr
 
     Args:
         path: a video (MP4, MOV, Matroska, WebM, AVI, MPEG, GIF ...), a picture (PNG, JPEG, BMP,
-            TIFF, WebP, JPEG 2000, PGM, PPM; of several pages or animated: a clip) or a folder of
-            pictures; files are recognised by content, not by name.
+            TIFF, WebP, JPEG 2000, PGM, PPM; of several pages or animated: a clip), a MetaImage or
+            NRRD file of pictures over time or of a volume, whose slices are then the frames, or a
+            folder of pictures; files are recognised by content, not by name.
         how: crop, range of values, rate, what to do on damage.
         channels: 1 for grey, 3 for RGB.
 
@@ -38,7 +43,7 @@ def open_source(path: Path | str, how: Reading = AS_IS, channels: int = 1) -> Fr
             side or 64 megapixels, a crop that reaches outside, damage before the first whole frame;
             with `on_damage` "stop" or when strict, also while iterating: damage that the decoder
             reports (some decoders conceal it), a change of size.
-        UnsupportedFormat: NIfTI.
+        UnsupportedFormat: NIfTI; an array that is no clip of flat pictures.
     """
     path = Path(path)
     try:
@@ -58,3 +63,18 @@ def open_source(path: Path | str, how: Reading = AS_IS, channels: int = 1) -> Fr
     except OSError as cause:
         reason = cause.strerror or str(cause)
         raise InputError(f"cannot read {path}: {reason}", "check permissions") from cause
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files that a clip's pictures are read from, its own first.
+
+    Raises:
+        InputError: a folder without frames, a header that is damaged.
+        OSError: it cannot be read.
+    """
+    if path.is_dir():
+        return series_of(path).files
+    read = {METAIMAGE: read_metaimage, NRRD: read_nrrd}.get(kind_of(path))
+    return (
+        [path, *(part.path for part in read(path).parts if part.path != path)] if read else [path]
+    )

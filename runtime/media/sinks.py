@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -19,13 +19,27 @@ import numpy as np
 from ..support.atomic_files import atomic_folder, atomic_path
 from ..support.errors import ConfigError, InputError, OutputError, SonomimeError, output_error
 from .file_headers import check_size
+from .folder import TIMES
 from .frames import Image, check_image, png_bytes, to_channels
+from .metaimage import metaimage_writer
 
 if TYPE_CHECKING:
     from av import VideoFrame
 
 # Holds the usual rates exactly, 30000/1001 included, within MPEG-4's limit of 65535.
 _TIME_BASE = Fraction(1, 60_000)
+
+# FFmpeg gives Matroska a clock of milliseconds, on which fast frames share a time. So it writes
+# times that are a hundred times too long, and then the file is told that a tick has 10 us. These
+# are the element TimestampScale with its length, and its values in nanoseconds.
+_MKV_TICK, _MKV_TICKS = Fraction(1, 100_000), Fraction(1, 1000)
+_MKV_SCALE = b"\x2a\xd7\xb1\x83"
+_MKV_WRITTEN, _MKV_TRUE = (nanoseconds.to_bytes(3, "big") for nanoseconds in (1_000_000, 10_000))
+# Checksums would be those of the file before that.
+_MKV_OPTIONS = {"write_crc32": "0"}
+
+_INSTANT = 1e-6
+"""Seconds between frames whose times do not increase."""
 
 # Most faithful first; PyAV's FFmpeg may lack some of them. With the first, 999 of 1000 pixels of
 # real speckle stay within 3 grey levels, half a level on average. It is tuned for error, because
@@ -52,17 +66,20 @@ def open_sink(
     channels: int = 1,
     fps: Fraction | float | None = None,
     metadata: Mapping[str, str] | None = None,
+    spacing: tuple[float, float] | None = None,
 ) -> Iterator[VideoSink]:
     """Yield a sink for frames. The output gets its name at the end; on an error it is removed.
 
     Args:
         path: NAME.mp4 (H.264, 4:2:0: grey levels close to exact; an odd side is extended by one
-            pixel), NAME.mkv (FFV1, exact), NAME.png (a single frame), or a name without a suffix:
-            a folder of PNG files, new or empty. Parent folders are made.
+            pixel), NAME.mkv (FFV1, exact), NAME.mha (MetaImage, exact, not packed), NAME.png (a
+            single frame), or a name without a suffix: a folder of PNG files and a table of their
+            times, new or empty. Parent folders are made.
         size: (width, height) of the frames to come.
         channels: 1 for grey, 3 for RGB; frames are converted.
         fps: frames a second where no timestamps are given, 30 when None.
         metadata: texts by key; "title" and "comment" are kept by every format.
+        spacing: (x, y) millimetres from pixel to pixel, where known; kept by .mha.
 
     Raises:
         ConfigError: a suffix that has no writer, a frame rate that is not positive.
@@ -72,20 +89,23 @@ def open_sink(
     path = Path(path)
     suffix = path.suffix.lower()
     check_size("the output", *size)
-    if suffix not in (".mp4", ".mkv", ".png", ""):
+    if suffix not in (".mp4", ".mkv", ".mha", ".png", ""):
         raise ConfigError(
             f"cannot write {path}: there is no writer for {path.suffix}",
-            "end the name in .mp4, .mkv (exact) or .png, or in nothing for a folder of frames",
+            "end the name in .mp4, .mkv or .mha (exact), or .png, or in nothing for a folder",
         )
     rate = Fraction(30 if fps is None else fps).limit_denominator(1_000_000)
     if rate <= 0:
         raise ConfigError(f"a frame rate has to be positive, not {fps}")
     with atomic_path(path) if suffix else atomic_folder(path) as temporary:
-        writer: AbstractContextManager[_Put] = (
-            nullcontext(_png_writer(path, temporary, metadata or {}))
-            if suffix in (".png", "")
-            else _encoder(path, temporary, size, channels, rate, metadata or {})
-        )
+        texts = metadata or {}
+        writer: AbstractContextManager[_Put]
+        if suffix in (".png", ""):
+            writer = _png_writer(path, temporary, texts)
+        elif suffix == ".mha":
+            writer = metaimage_writer(temporary, size, channels, texts, spacing)
+        else:
+            writer = _encoder(path, temporary, size, channels, rate, texts)
         with writer as put:
             sink = VideoSink(path, size, channels, rate, put)
             yield sink
@@ -127,7 +147,7 @@ class VideoSink:
                 raise InputError(f"a timestamp has to be finite, not {timestamp}")
             if self.count == 0:
                 self._origin = timestamp
-            seconds = max(timestamp - self._origin, self._last)
+            seconds = max(timestamp - self._origin, self._last + _INSTANT if self.count else 0.0)
         with _writing(self._path):
             self._put(to_channels(image, self._channels), seconds)
         self._last = seconds
@@ -148,10 +168,12 @@ def _writing(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: {reason}") from cause
 
 
-def _png_writer(path: Path, temporary: Path, metadata: Mapping[str, str]) -> _Put:
-    """Writes numbered files into a folder, or one file; the times of the frames are not kept."""
+@contextmanager
+def _png_writer(path: Path, temporary: Path, metadata: Mapping[str, str]) -> Iterator[_Put]:
+    """Writes numbered files and the table of their times into a folder, or one file."""
     numbered = (temporary / f"frame_{i:06d}.png" for i in count())
     files = numbered if temporary.is_dir() else iter([temporary])
+    table = ["frame,seconds"]
 
     def put(image: Image, seconds: float) -> None:
         file = next(files, None)
@@ -161,8 +183,11 @@ def _png_writer(path: Path, temporary: Path, metadata: Mapping[str, str]) -> _Pu
                 "end the name in .mp4 or .mkv, or in nothing for a folder of frames",
             )
         file.write_bytes(png_bytes(image, metadata))
+        table.append(f"{file.name},{seconds:.9f}")
 
-    return put
+    yield put
+    if temporary.is_dir():
+        (temporary / TIMES).write_text("\n".join([*table, ""]))
 
 
 @contextmanager
@@ -174,17 +199,22 @@ def _encoder(
     import av
 
     exact = path.suffix.lower() == ".mkv"
+    tick = _MKV_TICK if exact else _TIME_BASE
     last = -1
 
     def put(image: Image, seconds: float) -> None:
         nonlocal last
         frame = _frame(image, exact)
         frame.color_range = _FULL_RANGE
-        frame.time_base = _TIME_BASE
+        frame.time_base = _MKV_TICKS if exact else tick
         # Times are whole ticks in a file, and an encoder refuses two frames in one.
-        frame.pts = last = max(round(seconds / _TIME_BASE), last + 1)
-        frame.duration = round(1 / fps / _TIME_BASE)
-        container.mux(stream.encode(frame))
+        frame.pts = last = max(round(seconds / tick), last + 1)
+        send(frame)
+
+    def send(frame: VideoFrame | None) -> None:
+        for packet in stream.encode(frame):
+            packet.duration = round(1 / fps / tick)
+            container.mux(packet)
 
     file: Any = None
     container: Any = None
@@ -192,18 +222,32 @@ def _encoder(
         with _writing(path):
             # A Python file rather than a name, so that its errors (a full disk) are raised here.
             file = temporary.open("wb")
-            container = av.open(file, "w", format="matroska" if exact else "mp4")
+            if exact:
+                container = av.open(file, "w", format="matroska", options=_MKV_OPTIONS)
+            else:
+                container = av.open(file, "w", format="mp4")
             container.metadata.update(metadata)
             stream = _add_stream(container, exact, size, channels, fps)
         yield put
         with _writing(path):
-            container.mux(stream.encode(None))
+            send(None)
             container.close()
             file.close()
+            if exact:
+                _set_clock(path, temporary)
     finally:
         for opened in (container, file):
             with suppress(Exception):  # None, or a full disk that fails once more
                 opened.close()
+
+
+def _set_clock(path: Path, temporary: Path) -> None:
+    with temporary.open("r+b") as opened:
+        at = opened.read(4096).find(_MKV_SCALE + _MKV_WRITTEN)
+        if at < 0:
+            raise OutputError(f"cannot write {path}: FFmpeg wrote another clock", "write .mp4")
+        opened.seek(at + len(_MKV_SCALE))
+        opened.write(_MKV_TRUE)
 
 
 def _add_stream(
@@ -228,7 +272,7 @@ def _add_stream(
         stream.width, stream.height = (side + side % 2 for side in size)  # 4:2:0 wants even sides
         stream.pix_fmt = "yuv420p"
         context.colorspace = context.color_primaries = context.color_trc = _BT709
-    context.time_base = _TIME_BASE
+    context.time_base = _MKV_TICKS if exact else _TIME_BASE
     context.color_range = _FULL_RANGE
     return stream
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -99,6 +101,55 @@ def _write_video(file: Path, codec: str = "ffv1") -> None:
             frame = av.VideoFrame.from_ndarray(image, "gray").reformat(format=stream.pix_fmt)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+MHA = """ObjectType = Image
+NDims = 3
+CompressedData = True
+DimSize = 32 24 4
+ElementSpacing = 0.1 0.2 1
+ElementType = MET_USHORT
+UltrasoundImageOrientation = MN
+Seq_Frame0000_Timestamp = 1.5
+Seq_Frame0001_Timestamp = 1.6
+Seq_Frame0002_ImageStatus = INVALID
+Seq_Frame0003_Timestamp = 1.8
+ElementDataFile = LOCAL
+"""
+MHD = """ObjectType = Image
+NDims = 4
+DimSize = 32 24 1 4
+ElementNumberOfChannels = 1
+HeaderSize = -1
+ElementType = MET_UCHAR
+ElementDataFile = values%d.raw 1 4 1
+"""
+NRRD = """NRRD0005
+type: uint8
+dimension: 4
+sizes: 4 32 24 1
+kinds: list domain domain domain
+space: LPS
+space directions: none (0.1,0,0) (0,0.2,0) (0,0,1)
+labels: "time" "" "" ""
+units: "s" "" "" ""
+encoding: gzip
+axis 0 index values:=0 1 2 3
+
+"""
+
+
+def _array(name: str, header: str, data: bytes, folder: Path) -> Target:
+    file = folder / name
+    file.write_bytes(header.encode() + data)
+    for number, image in enumerate(FRAMES):
+        (folder / f"values{number + 1}.raw").write_bytes(image.tobytes())
+
+    def use() -> None:
+        for _ in zip(open_source(file), range(50), strict=False):
+            pass
+
+    return Target(file, use)
 
 
 def _manifest(folder: Path) -> Target:
@@ -218,6 +269,9 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "mkv": partial(_video, ".mkv", "ffv1"),
     "avi": partial(_video, ".avi", "ffv1"),
     "ts": partial(_video, ".ts", "libx264"),
+    "mha": partial(_array, "clip.mha", MHA, zlib.compress(FRAMES.astype("<u2").tobytes())),
+    "mhd": partial(_array, "clip.mhd", MHD, b""),
+    "nrrd": partial(_array, "clip.nrrd", NRRD, gzip.compress(np.moveaxis(FRAMES, 0, 2).tobytes())),
     "manifest": _manifest,
     "stage": _stage,
     "landmarks": partial(_text, "landmarks.csv", LANDMARKS, read_landmarks),

@@ -15,9 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.media.folder import series_of
 from ...runtime.media.frames import Crop, Letterbox, crop_image, letterbox, to_channels
-from ...runtime.media.readers import open_source
+from ...runtime.media.readers import files_of, open_source
 from ...runtime.media.source import Reading, warn_once
 from ...runtime.support.errors import InputError
 from .annotations import place_keypoints
@@ -63,8 +62,7 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
     """
     path, exact = clip.path, clip.displacement
     try:
-        files = series_of(path).files if path.is_dir() else [path]
-        files += [exact] if exact else []
+        files = [*files_of(path), *([exact] if exact else [])]
         stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     except OSError as error:
         fault = f"cannot read {error.filename or path}: {error.strerror or error}"

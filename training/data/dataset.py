@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...runtime.media.file_headers import IMAGE, VIDEO, kind_by_name, kind_of
+from ...runtime.media.file_headers import IMAGE, kind_by_name, kind_of
 from ...runtime.media.folder import series_of
 from ...runtime.media.frames import AskedCrop, parse_crop
 from ...runtime.media.readers import READERS
@@ -165,8 +165,8 @@ def _bare(root: Path) -> list[Clip]:
 
 
 def _frames_in(folder: Path) -> list[str]:
-    """Names of a folder's frames; none where it holds other things, or videos too."""
-    if any(kind_by_name(file) == VIDEO for file in folder.iterdir()):
+    """Names of a folder's frames; none where it holds other things, or clips too."""
+    if any(kind_by_name(file) not in (None, IMAGE) for file in folder.iterdir()):
         return []
     try:
         return [file.name for file in series_of(folder).files]

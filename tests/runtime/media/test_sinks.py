@@ -38,8 +38,8 @@ def times_of(path: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("shape", [(9, 8), (64, 64, 3), (33, 77, 3)])
-@pytest.mark.parametrize("name", ["out.mkv", "folder"])
-def test_matroska_and_folders_are_exact(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("name", ["out.mkv", "out.mha", "folder"])
+def test_all_but_mp4_are_exact(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
     frames = [noise(*shape, seed=seed) for seed in range(4)]
     channels = 1 if len(shape) == 2 else 3
     with open_sink(tmp_path / name, shape[1::-1], channels) as sink:
@@ -115,6 +115,33 @@ def test_without_times_the_frame_rate_counts(tmp_path: Path) -> None:
         assert np.allclose(times_of(path), np.arange(5) / float(fps or 30), atol=1e-4)
 
 
+@pytest.mark.parametrize("fps", [29.97, 120, 5000])
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.mha", "folder"])
+def test_fast_frames_keep_their_order_and_times(tmp_path: Path, name: str, fps: float) -> None:
+    frames = [np.full((32, 32), 4 * level, np.uint8) for level in range(60)]
+    path = write(tmp_path / name, frames, fps=fps)
+    read = list(open_source(path))
+    assert [round(float(frame.image.mean()) / 4) for frame in read] == list(range(60))
+    assert np.allclose(np.diff([frame.timestamp for frame in read]), 1 / fps, rtol=0.01)
+    assert open_source(path).fps == pytest.approx(fps, rel=1e-4)
+    if path.suffix == ".mkv":  # what another program sees, which may make it again
+        with av.open(str(path)) as container:
+            assert container.duration == pytest.approx(60 / fps * 1e6, rel=0.01)
+            times = [float(frame.time) for frame in container.decode(video=0)]
+        assert np.allclose(times, np.arange(60) / fps, atol=0.01 / fps)
+        # A checksum before the clock would be wrong.
+        assert b"\xbf\x84" not in path.read_bytes().partition(b"\x2a\xd7\xb1")[0]
+
+
+def test_a_folder_keeps_uneven_times(tmp_path: Path) -> None:
+    path = write(tmp_path / "folder", [LEVELS] * 3, [5.0, 5.25, 6.0])
+    assert (path / "frames.csv").read_text().splitlines()[:2] == [
+        "frame,seconds",
+        "frame_000000.png,0.000000000",
+    ]
+    assert times_of(path) == [0, 0.25, 1]
+
+
 def test_a_png_holds_one_frame(tmp_path: Path) -> None:
     texts = {"title": "Grüße", "comment": "two"}
     path = write(tmp_path / "out.png", [LEVELS], metadata=texts)
@@ -146,7 +173,7 @@ def test_what_cannot_be_written_is_refused_before_the_first_frame(
     assert [entry.name for entry in tmp_path.rglob("*")] == ["full", "mine"]
 
 
-@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "folder", "out.png"])
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.mha", "folder", "out.png"])
 def test_whatever_fails_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
