@@ -23,6 +23,7 @@ from .backends.device_backend import DeviceBackend
 from .bundle.manifest import SOURCE_IMAGE
 from .media.frames import Image, Letterbox, resize, to_channels
 from .media.pixels import to_image
+from .media.region import find_region
 from .session import Session, own_places
 from .support.errors import BackendError, ConfigError, InputError
 
@@ -40,6 +41,14 @@ LOW_PASS = np.array((1, 4, 6, 4, 1), np.float32) / 16
 FINER = 3
 """What a frame reads is enlarged this many times, so that quick bilinear reading keeps it sharp.
 Odd, so that every pixel is one of the enlarged ones."""
+
+BLACK = 24
+"""Grey levels up to here, beside a sector, are its black surroundings: lossy files add noise."""
+
+WIDE = 0.8
+"""Share of a picture's sides that its sector has, at least."""
+CORNERS = 0.01
+"""Share of the picture that is black beside the top of a sector, at least."""
 
 Map = NDArray[np.float32]
 
@@ -94,6 +103,8 @@ class SourcePicture:
         self._composer: Composer | None = None
         backend = session.backend
         self._backend = backend if isinstance(backend, DeviceBackend) else None
+        # For the size of the last frame: what stays black, and the pixels there.
+        self._border: tuple[tuple[int, int], Image | None, Image] | None = None
         # The size for which the backend has the picture, if it composes.
         self._given: tuple[int, int] | None = None
 
@@ -117,10 +128,25 @@ class SourcePicture:
         if layers is None or not self.has_frame:
             raise InputError("there is no frame to compose yet", "call animate(frame) first")
         if (backend := self._given_to_backend(target)) is not None:
-            return backend.composed()
-        if self._composer is None or self._composer.size != target:
-            self._composer = Composer(self._pixels(), self.box, target)
-        return self._composer.compose(*map(self._session.read, vars(layers).values()))
+            frame = backend.composed()
+        else:
+            if self._composer is None or self._composer.size != target:
+                self._composer = Composer(self._pixels(), self.box, target)
+            frame = self._composer.compose(*map(self._session.read, vars(layers).values()))
+        self._keep_border(frame, target)
+        return frame
+
+    def _keep_border(self, frame: Image, target: tuple[int, int]) -> None:
+        """Put the source's black surroundings back, without what moved there."""
+        if self._border is None or self._border[0] != target:
+            border, pixels = black_border(self._pixels()), self._pixels()
+            if border is not None:
+                border = resize(border * np.uint8(255), *target) // 128
+                pixels = resize(pixels, *target)
+            self._border = target, border, pixels
+        _, border, pixels = self._border
+        if border is not None:
+            _cv2().copyTo(pixels, border, frame)
 
     def _given_to_backend(self, target: tuple[int, int]) -> DeviceBackend | None:
         """Give the backend the picture for that size; None if it does not compose."""
@@ -144,6 +170,25 @@ class SourcePicture:
         # A colour model may give a grey picture colours; a grey model leaves colours as they are.
         colours = self._session.chain.image.channels == 3
         return to_channels(self._image, 3) if colours else self._image
+
+
+def black_border(picture: Image) -> Image | None:
+    """(H, W), 1 where a picture is black beside its ultrasound sector; None if it shows none.
+
+    No tissue can move there, and what the model makes of the sector's edge must not. A sector has
+    two black corners at its top, alike, and what is black beside it lies on both sides. Dark tissue
+    does not, so it may move. A small sector on a screen has to be cropped first.
+    """
+    grey = to_channels(picture, 1)
+    region = find_region([picture])
+    if min(region.box.w / grey.shape[1], region.box.h / grey.shape[0]) < WIDE:
+        return None
+    border = ~region.mask(*grey.shape) & (grey <= BLACK)
+    axis = region.box.x + region.box.w / 2
+    mirrored = np.rint(2 * axis - 1 - np.arange(grey.shape[1])).astype(int)
+    border &= border[:, np.clip(mirrored, 0, grey.shape[1] - 1)]
+    top = border[: region.box.y + region.box.h // 3]
+    return border.astype(np.uint8) if top.sum() > CORNERS * border.size else None
 
 
 class Composer:

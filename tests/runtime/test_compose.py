@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from toy_bundle import blob, make_toy_bundle
 
 from sonomime.runtime import Animator
-from sonomime.runtime.compose import Composer, fitted, parse_size
+from sonomime.runtime.compose import Composer, black_border, fitted, parse_size
 from sonomime.runtime.media.frames import Letterbox
 from sonomime.runtime.media.pixels import levels_apart
 from sonomime.runtime.session import own_places
@@ -108,6 +108,32 @@ def animator(tmp_path: Path) -> Any:
 
 def wide(x: float) -> Image:
     return blob(400, x, 0, height=300)
+
+
+def fan(dark_below: int = 200) -> Image:
+    """Speckle in a sector of 160 x 200 pixels, or in all of the picture."""
+    image = cv2.GaussianBlur(noise(200, 160), (0, 0), 1) // 2 + 60
+    image[dark_below:] = 3
+    return image
+
+
+def test_what_is_black_beside_a_sector_stays_black(animator: Animator) -> None:
+    rows, columns = np.mgrid[:160, :200]
+    outside = np.abs(columns - 99.5) > 30 + 0.5 * rows
+    sector = np.where(outside, 2, fan()).astype(np.uint8)
+    border = black_border(sector)
+    assert border is not None
+    assert border[outside].mean() > 0.9 and not border[~outside].any()
+    assert black_border(fan()) is None
+    assert black_border(fan(dark_below=80)) is None, "dark tissue may move"
+    animator.set_source(sector)
+    animator.animate(blob(64, -0.5, 0))
+    animator.animate(blob(64, 0.1, 0))
+    for size in ((200, 160), (100, 80)):
+        frame = animator.compose(size)
+        still = cv2.resize(sector, size, interpolation=cv2.INTER_AREA)
+        kept = cv2.resize(border, size, interpolation=cv2.INTER_AREA) == 1
+        assert np.array_equal(frame[kept], still[kept]) and levels_apart(frame, still) > 40
 
 
 def test_the_last_frame_at_any_size(animator: Animator, toy_bundle: Path) -> None:
