@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..support.errors import InputError, UnsupportedFormat
-from .file_headers import IMAGE, VIDEO, kind_of
+from .dicom import open_dicom
+from .file_headers import DICOM, IMAGE, VIDEO, kind_of
 from .folder import FolderSource
 from .source import FrameSource, Reading
 from .stills import PictureSource
@@ -16,6 +17,7 @@ from .video import VideoSource
 READERS: dict[str, Callable[[Path, Reading, int], FrameSource]] = {
     IMAGE: PictureSource,
     VIDEO: VideoSource,
+    DICOM: open_dicom,
 }
 _DEFAULT = Reading()
 
