@@ -141,7 +141,7 @@ class DicomWriter:
             "PatientID": "SYNTHETIC",
             **dict.fromkeys((
                 "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
-                "PatientBirthDate", "PatientSex", "StudyID", "PatientOrientation",
+                "PatientBirthDate", "PatientSex", "StudyID", "PatientOrientation", "Laterality",
             ), ""),
             "StudyInstanceUID": generate_uid(None),
             "SeriesInstanceUID": generate_uid(None),
