@@ -27,14 +27,15 @@ _MOST_INFLATED = 1 << 30
 _MOST_FRAMES, _MOST_ITEMS = 100_000, 1_000_000
 _PIXEL_DATA, _UNDEFINED = (0x7FE0, 0x0010), 0xFFFFFFFF
 ITEM, _LAST = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
-_CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000
-_BEGINNINGS = (b"\xff\xd8\xff", _CODESTREAM, b"\0\0\0\x0c")  # the last is that of JP2
-_SIZES = (*(0xC0 + i for i in range(16) if i not in (4, 8, 12)), 0xF7)  # the last is of JPEG-LS
+CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000
+_BEGINNINGS = (b"\xff\xd8\xff", CODESTREAM, b"\0\0\0\x0c")  # the last is that of JP2
+_NUMBERS = (
+    "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "BitsAllocated", "BitsStored",
+)  # fmt: skip
 # All of the header that is read; the rest, large private elements above all, is passed over.
 _WANTED = (
-    "SOPClassUID", "Modality", "ImageType",
-    "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
-    "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    *_NUMBERS, "SOPClassUID", "Modality",
+    "PhotometricInterpretation", "PlanarConfiguration", "HighBit", "PixelRepresentation",
     "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction",
     "ModalityLUTSequence", "VOILUTSequence", "BurnedInAnnotation",
     "FrameIncrementPointer", "FrameTime", "FrameTimeVector", "CineRate",
@@ -75,6 +76,10 @@ class Header(NamedTuple):
 
     def text(self, keyword: str) -> str:
         return str(self.elements.get(keyword) or "").strip().upper()
+
+    def number(self, keyword: str, default: int = 0) -> int:
+        value = self.elements.get(keyword)
+        return default if value is None else int(value)
 
 
 class _Within(io.BufferedReader):
@@ -180,15 +185,16 @@ def read_header(path: Path) -> Header:
             syntax = str(elements.file_meta.TransferSyntaxUID)
         else:
             syntax = "1.2.840.10008.1.2" + ("" if implicit else ".1" if little else ".2")
-        rows, columns = (int(elements.get(key) or 0) for key in ("Rows", "Columns"))
+        rows, columns, samples, frames, allocated, stored = (
+            int(elements.get(key) or 0) for key in _NUMBERS
+        )
         check_size(path, columns, rows)
-        allocated = int(elements.get("BitsAllocated") or 0)
         header = Header(
             elements,
             syntax,
-            (rows, columns, int(elements.get("SamplesPerPixel") or 1)),
-            int(elements.get("NumberOfFrames") or 1),
-            (allocated, int(elements.get("BitsStored") or allocated)),
+            (rows, columns, samples or 1),
+            frames or 1,
+            (allocated, stored or allocated),
             file.tell(),
             None if length == _UNDEFINED else length,
             order,
@@ -280,29 +286,6 @@ def joined_items(file: _Within, begin: int, end: int) -> bytes:
         if head[:4] != ITEM or len(parts[-1]) < length:
             raise ValueError("its data are damaged or cut off")
     return b"".join(parts)
-
-
-def check_shape(data: bytes, shape: tuple[int, int, int]) -> None:
-    """Compare the size that a JPEG, JPEG-LS or JPEG 2000 picture says with the (rows, columns,
-    samples) that are expected, so that a decoder takes no more memory than is meant.
-
-    Raises:
-        ValueError: they differ, or it is no picture.
-        IndexError, struct.error: no size is stated.
-    """
-    if not data.startswith(b"\xff\xd8"):
-        at = data.index(_CODESTREAM)
-        right, bottom, left, top = struct.unpack_from(">4I", data, at + 8)
-        found = bottom - top, right - left, *struct.unpack_from(">H", data, at + 40)
-    else:
-        at = 2
-        while data[at + 1] not in _SIZES:
-            at += 1 if data[at + 1] == 0xFF else 2 + struct.unpack_from(">H", data, at + 2)[0]
-            if data[at] != 0xFF:
-                raise ValueError("it is no picture")
-        found = struct.unpack_from(">HHB", data, at + 5)
-    if found != shape:
-        raise ValueError("it is {1} x {0} pixels of {2} samples".format(*found))
 
 
 class JoinedItems:
