@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 _VIDEO = "1.2.840.10008.1.2.4.10"  # and one digit more
-_VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"
 _CONVERT = "convert it to Explicit VR Little Endian first (dcmconv, gdcmconv --raw), or to .mp4"
 
 
@@ -47,8 +46,6 @@ def open_dicom(path: Path, how: Reading, channels: int) -> FrameSource:
         UnsupportedFormat: pydicom is missing.
     """
     header = read_header(path)
-    if header.elements.get("SOPClassUID") == _VOLUME:
-        raise InputError(f"{path} is a 3D volume", "export single planes of it as a cine")
     kind = _DicomVideo if header.syntax.startswith(_VIDEO) else _DicomPictures
     return kind(path, how, channels, header)
 

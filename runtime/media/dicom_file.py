@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 from ..support.errors import InputError, UnsupportedFormat
 from .file_headers import check_size
 
+_VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"  # Enhanced US Volume
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _MOST_INFLATED = 1 << 30
 _MOST_FRAMES, _MOST_ITEMS = 100_000, 1_000_000
@@ -171,13 +172,16 @@ def read_header(path: Path) -> Header:
     with refused(path), opened(path) as file:
         wanted: list[Any] = [*_WANTED, *OVERLAYS]
         elements = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=wanted)
+        kind = elements.get("SOPClassUID")
+        if kind == _VOLUME:
+            raise InputError(f"{path} is a 3D volume", "export single planes of it as a cine")
         implicit, little = elements.original_encoding
         order = "<" if little else ">"
         head = file.read(8)
         if len(head) < 8 or struct.unpack(f"{order}HH", head[:4]) != _PIXEL_DATA:
-            kind = getattr(elements.get("SOPClassUID"), "name", "") or "an unknown kind"
+            what = getattr(kind, "name", "") or "an unknown kind"
             raise InputError(
-                f"{path} holds no pixel data: it is {kind}", "give a file with pictures or a cine"
+                f"{path} holds no pixel data: it is {what}", "give a file with pictures or a cine"
             )
         explicit = not implicit and head[4:6] in (b"OB", b"OW", b"UN")
         (length,) = struct.unpack(f"{order}I", file.read(4) if explicit else head[4:])
