@@ -17,6 +17,8 @@ DEFLATED, BIG = f"{EXPLICIT}.99", "1.2.840.10008.1.2.2"
 RLE = "1.2.840.10008.1.2.5"
 JPEG, JPEG_LOSSLESS = (f"1.2.840.10008.1.2.4.{end}" for end in (50, 70))
 JPEG_LS, JPEG_2000, MPEG4 = (f"1.2.840.10008.1.2.4.{end}" for end in (80, 90, 102))
+NONSENSE = "98765432"
+"""A number that is letters in the file, which pydicom would not write."""
 ENCODED_BY = {RLE: "pydicom", JPEG_LS: "pyjpegls"}
 
 
@@ -81,6 +83,7 @@ def write_dicom(
     if syntax not in ENCODED_BY:
         dataset["PixelData"].VR = "OB" if bits == 8 or encoded is not None else "OW"
     dataset.save_as(path, enforce_file_format=True)
+    path.write_bytes(path.read_bytes().replace(NONSENSE.encode(), b"nonsense"))
     return path
 
 
@@ -88,6 +91,17 @@ def jpeg(image: np.ndarray, **options: Any) -> bytes:
     file = io.BytesIO()
     PillowImage.fromarray(image).save(file, "JPEG", **{"quality": 95, **options})
     return file.getvalue()
+
+
+def raw_jpeg(values: np.ndarray, marker: bytes) -> bytes:
+    """Three components as they are, and one marker (APP14), or none, that says what they are."""
+    file = io.BytesIO()
+    picture = PillowImage.frombytes("YCbCr", values.shape[1::-1], values.tobytes())
+    picture.save(file, "JPEG", quality=95, subsampling=0)
+    data = file.getvalue()
+    after = 4 + int.from_bytes(data[4:6], "big")  # of the marker of JFIF
+    segment = b"\xff\xee" + (len(marker) + 2).to_bytes(2, "big") + marker if marker else b""
+    return data[:2] + segment + data[after:]
 
 
 def jpeg_2000(image: np.ndarray) -> bytes:

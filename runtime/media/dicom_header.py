@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import MutableSequence, Sequence
+from collections.abc import MutableSequence
 from fractions import Fraction
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ _CENTIMETRES = 3
 _TWO_D, _TISSUE, _COLOUR_FLOW = 1, 1, 2
 _STRAY = 2
 """Pixels by which some makers' regions reach outside; one that does by more is of another size."""
+_FRAME_TIME = 0x00181063
 _RATES = 1 / 60, 10_000
 """Frames a second that are believed."""
 
@@ -61,12 +62,10 @@ def window_of(source: FrameSource, header: Header) -> tuple[Window, str] | None:
     window, why = Window(low, low + (1 << stored) - 1), "as the file says"
     if header.shape[2] == 1:
         source.inverted = header.text("PhotometricInterpretation") == "MONOCHROME1"
-        slope, intercept = (
-            (*_numbers(elements, key), default)[0]
-            for key, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
-        )
-        if slope == 0:
-            source.note("its rescale slope of 0 is left out")
+        slope = _number(elements, "RescaleSlope", 1.0)
+        intercept = _number(elements, "RescaleIntercept")
+        if abs(slope) < 1e-9:
+            source.note(f"its rescale slope of {slope:g} is left out")
             slope, intercept = 1.0, 0.0
         if slope < 0:
             window = window.inverted()
@@ -107,93 +106,90 @@ def palette_of(header: Header) -> NDArray[np.uint8]:
     return np.stack(columns, axis=1)
 
 
-def _choose_region(source: FrameSource, items: Sequence[Any], shape: tuple[int, int, int]) -> None:
+class _Named(NamedTuple):
+    """An ultrasound region of the header: its part of the picture, None where it is of another size
+    or of none; its data type where it is a 2D picture, else 0; (x, y) millimetres a pixel; whether
+    it reaches outside."""
+
+    box: Crop | None
+    kind: float
+    spacing: tuple[float, float] | None
+    outside: bool
+
+
+def _named(item: Any, rows: int, columns: int) -> _Named:
+    x0, y0, x1, y1 = (
+        int(_number(item, f"RegionLocation{corner}", -1))
+        for corner in ("MinX0", "MinY0", "MaxX1", "MaxY1")  # the last two are inside
+    )
+    right, bottom = min(x1, columns - 1), min(y1, rows - 1)
+    box = Crop(x0, y0, right - x0 + 1, bottom - y0 + 1)
+    fits = min(x0, y0) >= 0 and x1 < columns + _STRAY and y1 < rows + _STRAY
+    units = [_number(item, f"PhysicalUnits{axis}Direction") for axis in "XY"]
+    across, down = (abs(_number(item, f"PhysicalDelta{axis}")) * 10 for axis in "XY")
+    return _Named(
+        box if fits and min(box.w, box.h) >= 8 else None,
+        _number(item, "RegionDataType") if _number(item, "RegionSpatialFormat") == _TWO_D else 0,
+        (across, down) if units == [_CENTIMETRES, _CENTIMETRES] and across * down > 0 else None,
+        (right, bottom) != (x1, y1),
+    )
+
+
+def _choose_region(source: FrameSource, items: list[Any], shape: tuple[int, int, int]) -> None:
+    """The one that is asked for, or the largest B-mode picture; of colour flow if it is alone."""
     asked, path = source.how.region, source.path
     source.facts.regions = len(items)
-    if asked is not None and not 0 <= asked < len(items):
-        raise InputError(
-            f"{path} has no region {asked}: it names {len(items)} ultrasound regions",
-            "they are counted from 0" if items else "leave out --region",
-        )
-    boxes = [_box(item, shape[1], shape[0]) for item in items]
-    kinds = [
-        [(*_numbers(item, key), 0)[0] for key in ("RegionSpatialFormat", "RegionDataType")]
-        for item in items
-    ]
-    number: int | None = asked
+    regions = [_named(item, *shape[:2]) for item in items]
     if asked is None:
-        shown = [i for i, (space, kind) in enumerate(kinds)
-                 if space == _TWO_D and kind in (_TISSUE, _COLOUR_FLOW)]  # fmt: skip
-        number = max(
-            (i for i in shown if boxes[i] is not None),
-            key=lambda i: (kinds[i][1] == _TISSUE, boxes[i].w * boxes[i].h),  # type: ignore[union-attr]
-            default=None,
-        )
-        if any(boxes[i] is None for i in shown):
+        shown = [region for region in regions if region.kind in (_TISSUE, _COLOUR_FLOW)]
+        if any(region.box is None for region in shown):
             source.note("a region that it names does not fit into the picture, and is left out")
-        if number is None and items and not shown:
+        elif regions and not shown:
             source.note("none of the regions that it names is a B-mode picture")
-        elif number is not None and len(items) > 1 and source.how.crop in (None, "auto"):
-            source.note(
-                f"{len(items) - 1} other ultrasound regions are left out; --region N reads one"
-            )
-    if number is None:
-        return
-    box = boxes[number]
-    if box is None:
+        fitting = [(region.kind == _TISSUE, region.box.w * region.box.h, region)
+                   for region in shown if region.box is not None]  # fmt: skip
+        if not fitting:
+            return
+        region = max(fitting, key=lambda each: each[:2])[2]
+        if len(regions) > 1 and not isinstance(source.how.crop, Crop):
+            source.note(f"{len(regions) - 1} other regions are left out; --region N reads one")
+    elif 0 <= asked < len(regions):
+        region = regions[asked]
+    else:
         raise InputError(
-            f"the region {number} of {path} does not fit into the picture", "use --crop"
+            f"{path} has no region {asked}: it names {len(regions)} ultrasound regions",
+            "they are counted from 0" if regions else "leave out --region",
         )
-    source.named_region = box
-    if _corners(items[number])[2:] != (box.x + box.w - 1, box.y + box.h - 1):
+    if region.box is None:
+        raise InputError(
+            f"the region {asked} of {path} does not fit into the picture", "use --crop"
+        )
+    if region.outside:
         source.note("the region that it names reaches outside of the picture, and is cut there")
-    units, deltas = (
-        [(*_numbers(items[number], key.format(axis)), 0)[0] for axis in "XY"]
-        for key in ("PhysicalUnits{}Direction", "PhysicalDelta{}")
-    )
-    if units == [_CENTIMETRES, _CENTIMETRES] and all(deltas):
-        source.facts.spacing = abs(deltas[0]) * 10, abs(deltas[1]) * 10
-
-
-def _corners(item: Any) -> tuple[float, ...]:
-    names = ("MinX0", "MinY0", "MaxX1", "MaxY1")
-    return tuple((*_numbers(item, f"RegionLocation{name}"), -1)[0] for name in names)
-
-
-def _box(item: Any, width: int, height: int) -> Crop | None:
-    """A region within the picture; None where it is of another size, or of none."""
-    x0, y0, x1, y1 = map(int, _corners(item))  # the last two are inside
-    if min(x0, y0) < 0 or x1 >= width + _STRAY or y1 >= height + _STRAY:
-        return None
-    box = Crop(x0, y0, min(x1, width - 1) - x0 + 1, min(y1, height - 1) - y0 + 1)
-    return box if min(box.w, box.h) >= 8 else None
+    source.named_region = region.box
+    source.facts.spacing = region.spacing or source.facts.spacing
 
 
 def _times(source: FrameSource, elements: Any, frames: int) -> list[float]:
     """By what the file points at, else by what else it has."""
-    facts = source.facts
-    pointed = elements.get("FrameIncrementPointer")
     names = ["FrameTimeVector", "FrameTime"]
-    if pointed == 0x00181063:
+    if elements.get("FrameIncrementPointer") == _FRAME_TIME:
         names.reverse()
     for name in (*names, "CineRate", "RecommendedDisplayFrameRate"):
         if name not in elements:
             continue
-        values = _numbers(elements, name)
-        whole = len(values) == (frames if name == "FrameTimeVector" else 1)
-        total = sum(values[1:]) if name == "FrameTimeVector" else values[0] if values else 0.0
-        rate = 0.0
-        if whole and total > 0 and min(values) >= 0:
-            each = (frames - 1) * 1000 if name == "FrameTimeVector" else 1000
-            rate = each / total if name.startswith("FrameTime") else total
-        if not _RATES[0] <= rate <= _RATES[1]:
-            source.note(f"its {name} is not usable, and left out")
-            continue
-        source.fps, facts.rate = Fraction(rate).limit_denominator(1001), f"its {name}"
-        if name == "FrameTimeVector":
-            return [each / 1000 for each in accumulate([0.0, *values[1:]])]
-        step = total / 1000 if name == "FrameTime" else 1 / rate
-        return [i * step for i in range(frames)]
+        values, times = _numbers(elements, name), [0.0]  # in milliseconds
+        if name == "FrameTimeVector" and len(values) == frames and min(values) >= 0:
+            times = list(accumulate([0.0, *values[1:]]))
+        elif name != "FrameTimeVector" and len(values) == 1 and values[0] > 0:
+            step = values[0] if name == "FrameTime" else 1000 / values[0]
+            times = [i * step for i in range(frames)]
+        rate = 1000 * (frames - 1) / times[-1] if times[-1] > 0 else 0.0
+        if _RATES[0] <= rate <= _RATES[1]:
+            source.fps = Fraction(rate).limit_denominator(1001)
+            source.facts.rate = f"its {name}"
+            return [time / 1000 for time in times]
+        source.note(f"its {name} is not usable, and left out")
     return []
 
 
@@ -201,9 +197,12 @@ def _numbers(elements: Any, keyword: str) -> list[float]:
     """The numbers of an element; none where it is absent, or holds anything else."""
     try:
         value = elements.get(keyword)
-        numbers = [
-            float(each) for each in (value if isinstance(value, MutableSequence) else [value])
-        ]
+        several = isinstance(value, MutableSequence)
+        numbers = [float(each) for each in (value if several else [value])]
     except Exception:  # pydicom raises many kinds of errors on damaged values
         return []
     return numbers if all(map(math.isfinite, numbers)) else []
+
+
+def _number(elements: Any, keyword: str, default: float = 0.0) -> float:
+    return (*_numbers(elements, keyword), default)[0]
