@@ -51,7 +51,7 @@ $(TEST)/.installed: $(INSTALL_INPUTS)
 	$(need_python)
 	@echo 'Setting up $(TEST): this downloads torch and takes some minutes the first time'
 	$(call make_venv,$(TEST))
-	@$(TEST)/$(PIP_INSTALL) -e '.[cpu,train,dev,rtx]'
+	@$(TEST)/$(PIP_INSTALL) -e '.[cpu,train,dev,rtx,dicom]'
 	@mkdir -p .venv/link && ln -sfn ../.. .venv/link/sonomime
 	@touch $@
 
@@ -66,9 +66,10 @@ $(LOWEST)/.installed: $(INSTALL_INPUTS)
 	@$(LOWEST)/bin/python -c 'import tomllib; \
 		p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 		print(*(r.replace(">=", "~=") + ".0" for r in \
-			p["dependencies"] + p["optional-dependencies"]["cpu"]), sep="\n")' > $(LOWEST)/oldest.txt
+			p["dependencies"] + p["optional-dependencies"]["cpu"] + \
+			p["optional-dependencies"]["dicom"]), sep="\n")' > $(LOWEST)/oldest.txt
 	@$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet -c $(LOWEST)/oldest.txt \
-		-e '.[cpu]' hypothesis onnx pytest pyyaml
+		-e '.[cpu,dicom]' hypothesis onnx pytest pyyaml
 	@touch $@
 
 demo: $(DEMO)/.installed

@@ -38,8 +38,6 @@ from sonomime.runtime.media.readers import open_source
 from sonomime.runtime.media.sinks import open_sink
 from sonomime.runtime.media.source import Facts, Reading
 from sonomime.runtime.support.errors import InputError, OutputError, UnsupportedFormat
-from sonomime.training.data.clip_frames import load_clip
-from sonomime.training.data.dataset import find_clips
 
 pydicom = pytest.importorskip("pydicom")
 for _module in ("openjpeg", "jpeg_ls", "rle"):
@@ -395,11 +393,12 @@ def test_a_video_stream_has_the_header_s_times_and_region(
         list(open_source(path, Reading(on_damage="stop")))
 
 
-def test_dataset_folders_take_dicom(tmp_path: Path) -> None:
-    write_dicom(tmp_path / "a.dcm", [np.roll(GREY, i, axis=0) for i in range(4)])
-    found = find_clips([tmp_path])
-    assert [clip.name for clip in found.clips] == ["a.dcm"] and found.unsupported == []
-    assert load_clip(found.clips[0], 64, 1).frames.shape[0] == 4
+def test_a_file_is_recognised_by_its_content_or_by_its_name(tmp_path: Path) -> None:
+    data = write_dicom(tmp_path / "a.dcm", [GREY]).read_bytes()
+    (tmp_path / "unnamed").write_bytes(data)
+    (tmp_path / "bare.dcm").write_bytes(data[132:])  # as before DICOM had files
+    for name in ("unnamed", "bare.dcm"):
+        assert np.array_equal(levels(tmp_path / name)[0], GREY)
 
 
 def test_a_real_clip(shared_data: Path) -> None:
