@@ -20,7 +20,6 @@ from .dicom_file import (
     joined_items,
     native_spans,
     opened,
-    quiet,
     read_header,
     refused,
     walk_items,
@@ -109,8 +108,7 @@ class _DicomPictures(FrameSource):
                 time = self._times[index] if self._times else None
                 values, fault = None, ""
                 try:
-                    with quiet():
-                        values = self._values(file, span, channels)
+                    values = self._values(file, span, channels)
                 except MemoryError:
                     raise
                 except Exception as cause:  # each decoder has its own kinds of errors
@@ -122,7 +120,7 @@ class _DicomPictures(FrameSource):
 
     def _values(self, file: Any, span: Span, channels: int) -> NDArray[Any]:
         if self._native:
-            data: Any = bytearray(span.end - span.begin)
+            data: Any = np.empty(span.end - span.begin, np.uint8)
             file.seek(span.begin)
             file.readinto(data)
         else:

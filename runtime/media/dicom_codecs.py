@@ -1,5 +1,5 @@
-"""Pixels of one DICOM frame from its bytes: by Pillow (JPEG), PyAV (JPEG Lossless), and pydicom's
-plugins for all else."""
+"""Pixels of one DICOM frame from its bytes: JPEG by Pillow, JPEG Lossless by PyAV, and what else is
+compressed by pydicom's plugins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .dicom_file import CODESTREAM, ITEM, Header
+from .dicom_file import CODESTREAM, ITEM, Header, quiet
 
 Decode: TypeAlias = Callable[[Any, int], NDArray[Any]]
 """The bytes of a frame, and whether 1 channel is enough or 3 are asked for -> values (H, W) or
@@ -73,32 +73,56 @@ def decoder_of(header: Header, colours: str) -> Decode:
         return lambda data, channels: _to_rgb(
             _jpeg_lossless(data, header.shape, stored), colours, channels
         )
-    if syntax not in NATIVE and syntax not in _PLUGINS:
+    if syntax in NATIVE:
+        return lambda data, channels: _to_rgb(_native(data, header, colours), colours, channels)
+    if syntax not in _PLUGINS:
         raise NoDecoder(f"the transfer syntax {UID(syntax).name} is not read")
-    decoder, plugin = get_decoder(syntax), ""
-    if syntax in _PLUGINS:
-        able = [each for each in _PLUGINS[syntax] if each in decoder.available_plugins]
-        if not able:
-            raise NoDecoder(f"a decoder for {UID(syntax).name} is not installed", install=True)
-        plugin = able[0]
+    decoder = get_decoder(syntax)
+    plugins = [each for each in _PLUGINS[syntax] if each in decoder.available_plugins]
+    if not plugins:
+        raise NoDecoder(f"a decoder for {UID(syntax).name} is not installed", install=True)
     options: dict[str, Any] = {
         "rows": header.shape[0], "columns": header.shape[1], "samples_per_pixel": samples,
         "bits_allocated": allocated, "bits_stored": stored, "pixel_keyword": "PixelData",
         "pixel_representation": header.number("PixelRepresentation"),
         "planar_configuration": header.number("PlanarConfiguration"),
-        "photometric_interpretation": colours, "pixel_vr": header.vr, "number_of_frames": 1,
+        "photometric_interpretation": colours, "number_of_frames": 1,
     }  # fmt: skip
 
     def decode(data: Any, channels: int) -> NDArray[Any]:
-        if plugin:
-            if not syntax.endswith(".5"):  # RLE states no size
-                _check_shape(data, header.shape)
-            data += b"\0" * (len(data) % 2)
-            data = b"".join((ITEM, bytes(4), ITEM, len(data).to_bytes(4, "little"), data))
-        values, found = decoder.as_array(data, index=0, raw=True, decoding_plugin=plugin, **options)
+        if not syntax.endswith(".5"):  # RLE states no size
+            _check_shape(data, header.shape)
+        data += b"\0" * (len(data) % 2)
+        data = b"".join((ITEM, bytes(4), ITEM, len(data).to_bytes(4, "little"), data))
+        with quiet():
+            values, found = decoder.as_array(
+                data, index=0, raw=True, decoding_plugin=plugins[0], **options
+            )
         return _to_rgb(values, str(found["photometric_interpretation"]), channels)
 
     return decode
+
+
+def _native(data: NDArray[np.uint8], header: Header, colours: str) -> NDArray[Any]:
+    (rows, columns, samples), (allocated, stored) = header.shape, header.bits
+    swapped = header.order == ">" and allocated == 8 and header.vr == "OW"
+    if swapped:  # bytes in words of 16 bits
+        data = data.view(np.uint16).byteswap().view(np.uint8)
+    kind = "i" if header.number("PixelRepresentation") else "u"
+    values: NDArray[Any] = data.view(f"{header.order}{kind}{allocated // 8}")
+    if colours == "YBR_FULL_422":  # Y1 Y2 B R for every two pixels
+        pairs = values.reshape(rows, columns // 2, 1, 4)
+        luma = pairs[..., :2].swapaxes(2, 3)
+        chroma = pairs[..., 2:].repeat(2, axis=2)
+        values = np.concatenate([luma, chroma], axis=3).reshape(rows, columns, 3)
+    elif samples == 1:
+        values = values.reshape(rows, columns)
+    elif header.number("PlanarConfiguration"):
+        values = np.ascontiguousarray(np.moveaxis(values.reshape(3, rows, columns), 0, 2))
+    else:
+        values = values.reshape(rows, columns, 3)
+    unused = allocated - stored  # what is in there is nobody's
+    return values << unused >> unused if unused else values
 
 
 def _to_rgb(values: NDArray[Any], colours: str, channels: int) -> NDArray[Any]:
@@ -120,7 +144,7 @@ def _jpeg(
     JPEG alone, but DICOM by its own header where there are none."""
     from PIL import Image
 
-    with Image.open(BytesIO(data), formats=("JPEG",)) as picture:
+    with quiet(), Image.open(BytesIO(data), formats=("JPEG",)) as picture:
         found = picture.size[1], picture.size[0], len(picture.getbands())
         if found != shape:
             raise ValueError("it is {1} x {0} pixels of {2} samples".format(*found))
