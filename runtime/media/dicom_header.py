@@ -197,6 +197,8 @@ def _numbers(elements: Any, keyword: str) -> list[float]:
     """The numbers of an element; none where it is absent, or holds anything else."""
     try:
         value = elements.get(keyword)
+        if isinstance(value, bytes):  # text that is too long for its own kind of element
+            value = value.decode().split("\\")
         several = isinstance(value, MutableSequence)
         numbers = [float(each) for each in (value if several else [value])]
     except Exception:  # pydicom raises many kinds of errors on damaged values

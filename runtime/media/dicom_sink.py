@@ -19,6 +19,7 @@ import numpy as np
 
 from ... import __version__
 from ..support.errors import InputError, OutputError
+from .dicom_file import quiet
 from .frames import Image
 from .source import Facts
 
@@ -99,7 +100,7 @@ class DicomWriter:
         header = self._header()
         length = self._frames.tell()
         self._frames.seek(0)
-        with path.open("wb") as file:
+        with path.open("wb") as file, quiet():
             dcmwrite(file, header, enforce_file_format=True)
             file.write(struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, length + length % 2))
             shutil.copyfileobj(self._frames, file, 1 << 20)

@@ -31,8 +31,8 @@ def open_source(path: Path | str, how: Reading = _DEFAULT, channels: int = 1) ->
 
     Args:
         path: a video (MP4, MOV, Matroska, WebM, AVI, MPEG, GIF ...), a picture (PNG, JPEG, BMP,
-            TIFF, WebP, JPEG 2000, PGM, PPM; of several pages or animated: a clip) or a folder of
-            pictures; files are recognised by content, not by name.
+            TIFF, WebP, JPEG 2000, PGM, PPM; of several pages or animated: a clip), ultrasound DICOM
+            or a folder of pictures; files are recognised by content, not by name.
         how: crop, range of values, rate, what to do on damage.
         channels: 1 for grey, 3 for RGB.
 
@@ -41,7 +41,7 @@ def open_source(path: Path | str, how: Reading = _DEFAULT, channels: int = 1) ->
             side or 64 megapixels, a crop that reaches outside, damage before the first whole frame;
             with `on_damage` "stop" or when strict, also while iterating: damage that the decoder
             reports (some decoders conceal it), a change of size.
-        UnsupportedFormat: NIfTI.
+        UnsupportedFormat: NIfTI; DICOM where pydicom is missing.
     """
     path = Path(path)
     try:

@@ -450,6 +450,14 @@ def test_written_dicom_is_read_the_same(
     assert checked.stderr and [line for line in lines if "(0x0008,0x001c)" not in line] == []
 
 
+def test_times_of_thousands_of_frames_are_kept(tmp_path: Path) -> None:
+    given = np.cumsum(np.random.default_rng(0).uniform(0.02, 0.05, 10_000))
+    with open_sink(tmp_path / "a.dcm", (8, 8)) as sink:
+        for time in given:
+            sink.write(GREY[:8, :8], float(time))
+    assert np.allclose(times(tmp_path / "a.dcm"), given - given[0], atol=1e-5)
+
+
 def test_what_shows_somebody_is_written_only_if_allowed_and_says_so(tmp_path: Path) -> None:
     facts = Facts("DICOM", burned_in=True)
     with pytest.raises(InputError, match="BurnedIn"):
