@@ -37,7 +37,7 @@ EXIT_USAGE, EXIT_INTERRUPTED, EXIT_UNEXPECTED = 2, 130, 1
 # The extra that brings a module which may be missing.
 _EXTRAS = {
     "onnxruntime": "cpu", "torch": "train", "onnx": "train", "onnxscript": "train", "yaml": "train",
-    "tensorrt_rtx_bindings": "rtx", "nrrd": "nrrd",
+    "tensorrt_rtx_bindings": "rtx", "pydicom": "dicom", "nrrd": "nrrd",
 }  # fmt: skip
 
 

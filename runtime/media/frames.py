@@ -89,13 +89,12 @@ def to_channels(image: Image, channels: int) -> Image:
     check_image(image)
     if channels not in (1, 3):
         raise InputError(f"an image has 1 or 3 channels, not {channels}")
-    if channels == 1 and image.ndim == 3:
-        import cv2
+    if channels == (1 if image.ndim == 2 else 3):
+        return image
+    import cv2
 
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-    if channels == 3 and image.ndim == 2:
-        return np.repeat(image[..., None], 3, axis=2)
-    return image
+    conversion = cv2.COLOR_RGB2GRAY if channels == 1 else cv2.COLOR_GRAY2RGB
+    return np.asarray(cv2.cvtColor(image, conversion), dtype=np.uint8)
 
 
 def on_black(values: NDArray[Any], notes: list[str]) -> NDArray[Any]:

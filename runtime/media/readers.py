@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..support.errors import InputError, UnsupportedFormat
-from .file_headers import IMAGE, METAIMAGE, NRRD, VIDEO, kind_of
+from .dicom import open_dicom
+from .file_headers import DICOM, IMAGE, METAIMAGE, NRRD, VIDEO, kind_of
 from .folder import FolderSource, series_of
 from .metaimage import open_metaimage, read_metaimage
 from .nrrd import open_nrrd, read_nrrd
@@ -18,6 +19,7 @@ from .video import VideoSource
 READERS: dict[str, Callable[[Path, Reading, int], FrameSource]] = {
     IMAGE: PictureSource,
     VIDEO: VideoSource,
+    DICOM: open_dicom,
     METAIMAGE: open_metaimage,
     NRRD: open_nrrd,
 }
@@ -32,9 +34,9 @@ def open_source(path: Path | str, how: Reading = AS_IS, channels: int = 1) -> Fr
 
     Args:
         path: a video (MP4, MOV, Matroska, WebM, AVI, MPEG, GIF ...), a picture (PNG, JPEG, BMP,
-            TIFF, WebP, JPEG 2000, PGM, PPM; of several pages or animated: a clip), a MetaImage or
-            NRRD file of pictures over time or of a volume, whose slices are then the frames, or a
-            folder of pictures; files are recognised by content, not by name.
+            TIFF, WebP, JPEG 2000, PGM, PPM; of several pages or animated: a clip), ultrasound in
+            DICOM, a MetaImage or NRRD file of pictures over time or of a volume, whose slices are
+            then the frames, or a folder of pictures; recognised by content, not by name.
         how: crop, range of values, rate, what to do on damage.
         channels: 1 for grey, 3 for RGB.
 
@@ -43,7 +45,8 @@ def open_source(path: Path | str, how: Reading = AS_IS, channels: int = 1) -> Fr
             side or 64 megapixels, a crop that reaches outside, damage before the first whole frame;
             with `on_damage` "stop" or when strict, also while iterating: damage that the decoder
             reports (some decoders conceal it), a change of size.
-        UnsupportedFormat: NIfTI; an array that is no clip of flat pictures.
+        UnsupportedFormat: NIfTI; an array that is no clip of flat pictures; DICOM or NRRD where
+            the library for it is missing.
     """
     path = Path(path)
     try:

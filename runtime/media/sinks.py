@@ -1,4 +1,4 @@
-"""Frames into a video file, a folder of images or one image, completely or not at all.
+"""Frames into a video or DICOM file, a folder of images or one image, completely or not at all.
 
 Everything is written under a temporary name and gets its own name at the end, if there was no
 error. Sinks write what they are given: the synthetic mark and its metadata come from `mark.py`.
@@ -12,12 +12,14 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from ..support.atomic_files import atomic_folder, atomic_path
 from ..support.errors import ConfigError, InputError, OutputError, SonomimeError, output_error
+from .dicom_sink import DicomWriter
 from .file_headers import check_size
 from .folder import TIMES
 from .frames import Image, check_image, png_bytes, to_channels
@@ -67,19 +69,21 @@ def open_sink(
     fps: Fraction | float | None = None,
     metadata: Mapping[str, str] | None = None,
     spacing: tuple[float, float] | None = None,
+    burned_in: bool = False,
 ) -> Iterator[VideoSink]:
     """Yield a sink for frames. The output gets its name at the end; on an error it is removed.
 
     Args:
         path: NAME.mp4 (H.264, 4:2:0: grey levels close to exact; an odd side is extended by one
-            pixel), NAME.mkv (FFV1, exact), NAME.mha (MetaImage, exact, not packed), NAME.png (a
-            single frame), or a name without a suffix: a folder of PNG files and a table of their
-            times, new or empty. Parent folders are made.
+            pixel), NAME.mkv (FFV1, exact), NAME.dcm (DICOM ultrasound, exact), NAME.mha (MetaImage,
+            exact), both not packed, NAME.png (a single frame), or a name without a suffix: a folder
+            of PNG files and a table of their times, new or empty. Parent folders are made.
         size: (width, height) of the frames to come.
         channels: 1 for grey, 3 for RGB; frames are converted.
         fps: frames a second where no timestamps are given, 30 when None.
         metadata: texts by key; "title" and "comment" are kept by every format.
-        spacing: (x, y) millimetres from pixel to pixel, where known; kept by .mha.
+        spacing: (x, y) millimetres from one pixel to the next, where the format keeps it.
+        burned_in: whether the frames may show who was examined; DICOM says it.
 
     Raises:
         ConfigError: a suffix that has no writer, a frame rate that is not positive.
@@ -89,10 +93,10 @@ def open_sink(
     path = Path(path)
     suffix = path.suffix.lower()
     check_size("the output", *size)
-    if suffix not in (".mp4", ".mkv", ".mha", ".png", ""):
+    if suffix not in (".mp4", ".mkv", ".dcm", ".mha", ".png", ""):
         raise ConfigError(
             f"cannot write {path}: there is no writer for {path.suffix}",
-            "end the name in .mp4, .mkv or .mha (exact), or .png, or in nothing for a folder",
+            "end the name in .mp4, .mkv, .dcm or .mha (exact), or .png, or in nothing for a folder",
         )
     rate = Fraction(30 if fps is None else fps).limit_denominator(1_000_000)
     if rate <= 0:
@@ -104,6 +108,8 @@ def open_sink(
             writer = _png_writer(path, temporary, texts)
         elif suffix == ".mha":
             writer = metaimage_writer(temporary, size, channels, texts, spacing)
+        elif suffix == ".dcm":
+            writer = _dicom(path, temporary, size, channels, rate, texts, spacing, burned_in)
         else:
             writer = _encoder(path, temporary, size, channels, rate, texts)
         with writer as put:
@@ -188,6 +194,20 @@ def _png_writer(path: Path, temporary: Path, metadata: Mapping[str, str]) -> Ite
     yield put
     if temporary.is_dir():
         (temporary / TIMES).write_text("\n".join([*table, ""]))
+
+
+@contextmanager
+def _dicom(path: Path, temporary: Path, *how: Any) -> Iterator[_Put]:
+    with _writing(path):
+        frames = TemporaryFile(dir=temporary.parent)  # noqa: SIM115 - closing can fail too
+    try:
+        writer = DicomWriter(path, frames, *how)
+        yield writer.put
+        with _writing(path):
+            writer.finish(temporary)
+    finally:
+        with suppress(OSError):  # a full disk that fails once more
+            frames.close()
 
 
 @contextmanager

@@ -321,6 +321,8 @@ class FrameSource(ABC):
         width, height = self.size
         crop, origin = how.crop, "as asked"
         outline = None
+        if how.region is not None and self.named_region is None:
+            raise InputError(f"{self.path} names no ultrasound regions", "leave out --region")
         if isinstance(crop, Crop):
             crop_image(np.empty((height, width), np.uint8), crop, str(self.path))
         elif self.named_region is not None:

@@ -17,6 +17,18 @@ import cv2
 import numpy as np
 from corpus import clips, stills  # noqa: F401 - they fill CASES
 from corpus.case import CASES
+from dicom_files import (
+    DEFLATED,
+    EXPLICIT,
+    JPEG,
+    JPEG_2000,
+    JPEG_LS,
+    RLE,
+    jpeg,
+    jpeg_2000,
+    region,
+    write_dicom,
+)
 from engine_files import engines_of, manifest_of
 from numpy.typing import NDArray
 from toy_bundle import make_toy_bundle, replace_file
@@ -52,6 +64,10 @@ a.mkv,0,apex,3,4,1
 b.mkv,2,base,5.5,6,0
 """
 SUBJECT = subject_text(draw_subject("pelvic", 3, 0))
+DICOM = {
+    "plain": EXPLICIT, "jpeg": JPEG, "deflated": DEFLATED, "rle": RLE, "jpeg_ls": JPEG_LS,
+    "jpeg_2000": JPEG_2000,
+}  # fmt: skip
 FRAMES = np.random.default_rng(3).integers(0, 255, (4, 24, SIZE), np.uint8)
 
 
@@ -89,6 +105,18 @@ def _corpus(name: str, folder: Path) -> Target:
 def _video(ending: str, codec: str, folder: Path) -> Target:
     file = folder / f"clip{ending}"
     _write_video(file, codec)
+    return _media(file)
+
+
+def _dicom(syntax: str, folder: Path) -> Target:
+    file = folder / "cine.dcm"
+    header = {"SequenceOfUltrasoundRegions": [region(2, 2, 20, 20)], "WindowCenter": 90}
+    if syntax == JPEG:
+        images = [np.dstack([image, image // 2, image]) for image in FRAMES]
+        write_dicom(file, images, "YBR_FULL_422", syntax, [*map(jpeg, images)], **header)
+    else:
+        encoded = [*map(jpeg_2000, FRAMES)] if syntax == JPEG_2000 else None
+        write_dicom(file, FRAMES, syntax=syntax, encoded=encoded, WindowWidth=200, **header)
     return _media(file)
 
 
@@ -272,6 +300,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "mha": partial(_array, "clip.mha", MHA, zlib.compress(FRAMES.astype("<u2").tobytes())),
     "mhd": partial(_array, "clip.mhd", MHD, b""),
     "nrrd": partial(_array, "clip.nrrd", NRRD, gzip.compress(np.moveaxis(FRAMES, 0, 2).tobytes())),
+    **{f"dicom_{name}": partial(_dicom, syntax) for name, syntax in DICOM.items()},
     "manifest": _manifest,
     "stage": _stage,
     "landmarks": partial(_text, "landmarks.csv", LANDMARKS, read_landmarks),

@@ -128,8 +128,6 @@ def test_a_picture_is_a_source_and_so_is_a_folder_in_natural_order(
 @pytest.mark.parametrize(
     ("name", "content", "format"),
     [
-        ("a.dcm", b"whatever", "DICOM"),
-        ("no_suffix", bytes(128) + b"DICM" + bytes(20), "DICOM"),
         ("a.nii.gz", b"\x1f\x8b", "NIfTI"),
     ],
 )

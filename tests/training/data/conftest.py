@@ -20,6 +20,6 @@ def dataset(tmp_path: Path) -> Path:
     root = tmp_path / "data"
     write_video(root / "clips" / "a.mkv", frames(4))
     write_folder(root / "clips" / "b", frames(3, seed=1))
-    (root / "clips" / "c.dcm").write_bytes(bytes(128) + b"DICM")
-    write_table(root / "clips.csv", A, B, "clips/c.dcm,s3,heart,test,")
+    (root / "clips" / "c.nii").write_bytes(b"not read")
+    write_table(root / "clips.csv", A, B, "clips/c.nii,s3,heart,test,")
     return root

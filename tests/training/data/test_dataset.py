@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dicom_files import write_dicom
 
 from sonomime.runtime.media.frames import Crop
 from sonomime.training.data.clip_frames import load_clip
@@ -33,12 +34,20 @@ def test_clips_are_found_by_split(dataset: Path) -> None:
     assert "'s1'" in warning and "test and train" in warning
 
 
-@pytest.mark.parametrize("name", ["x.mha", "x.nii.gz", "X.DCM", "x/1.dcm"])
+def test_dicom_files_are_clips(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    write_dicom(tmp_path / "a.dcm", frames(4))
+    found = find_clips([tmp_path])
+    assert [clip.name for clip in found.clips] == ["a.dcm"] and found.unsupported == []
+    assert load_clip(found.clips[0], 32, 1).frames.shape[0] == 4
+
+
+@pytest.mark.parametrize("name", ["x.nii.gz", "X.NII", "x/1.nii"])
 def test_formats_without_a_reader_are_listed_and_left_out(tmp_path: Path, name: str) -> None:
     write_video(tmp_path / "a.mkv", frames(2))
     (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_bytes(bytes(128) + b"DICM")
-    clip = name.removesuffix("/1.dcm")
+    (tmp_path / name).write_bytes(b"not read")
+    clip = name.removesuffix("/1.nii")
     for listed in (name, clip):  # a bare folder, then a table
         found = find_clips([tmp_path])
         assert [each.name for each in found.clips] == ["a.mkv"]

@@ -1,0 +1,198 @@
+"""Frames into a DICOM file: Ultrasound Multi-frame Image Storage, not compressed.
+
+How many frames there are, and when, is known at the end, and a DICOM file says it at the beginning.
+So the frames wait in a nameless file, and are copied behind the header.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from array import array
+from collections.abc import Mapping
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ... import __version__
+from ..support.errors import InputError, OutputError
+from .dicom_file import quiet
+from .frames import Image
+from .source import Facts
+
+_ULTRASOUND_CINE = "1.2.840.10008.5.1.4.1.1.3.1"
+_TISSUE_2D = {"RegionSpatialFormat": 1, "RegionDataType": 1, "RegionFlags": 0}
+_CENTIMETRES = 3
+_MOST_BYTES = (1 << 32) - 2
+_EVEN = 0.0005
+"""Frames that are all within half a millisecond of an even rate are said to have that rate, since
+few programs obey the times of single frames; containers of videos round more than that."""
+
+
+def may_show_somebody(facts: Facts, allowed: bool) -> bool:
+    """Whether the pictures made from a source may show who was examined, for `burned_in` of
+    `open_sink`.
+
+    Raises:
+        InputError: they may, by what the source's file says, and that is not allowed.
+    """
+    if facts.burned_in and not allowed:
+        raise InputError(
+            "the source says that it shows who was examined (BurnedInAnnotation = YES)",
+            "black it out and write BurnedInAnnotation = NO, or allow it: --allow-burned-in",
+        )
+    return bool(facts.burned_in)
+
+
+class DicomWriter:
+    """Collects frames of one size in an open file; `finish` writes the DICOM file.
+
+    Args:
+        path: the name that errors give.
+        frames: where the pixels wait, empty.
+        size: (width, height) of every frame.
+        channels: 1 for MONOCHROME2, 3 for RGB.
+        fps: the rate of a single frame.
+        metadata: "title" becomes the description of the series, "comment" of the derivation.
+        spacing: (x, y) millimetres from one pixel to the next; None if not known.
+        burned_in: whether the pictures may show who was examined.
+
+    Raises:
+        OutputError: pydicom is missing.
+    """
+
+    def __init__(
+        self, path: Path, frames: BinaryIO, size: tuple[int, int], channels: int, fps: Fraction,
+        metadata: Mapping[str, str], spacing: tuple[float, float] | None, burned_in: bool,
+    ) -> None:  # fmt: skip
+        try:
+            import pydicom  # noqa: F401 - fail before the first frame
+        except ImportError as cause:
+            hint = 'pip install "sonomime[dicom]"'
+            raise OutputError(f"cannot write {path}: pydicom is not installed", hint) from cause
+        self._path, self._frames, self._size, self._channels = path, frames, size, channels
+        self._fps, self._metadata, self._spacing = fps, metadata, spacing
+        self._burned_in = burned_in
+        self._times = array("d")
+
+    def put(self, image: Image, seconds: float) -> None:
+        """Add a frame of the right size and channels.
+
+        Raises:
+            OutputError: the file would be longer than a DICOM file can be.
+            OSError: it cannot be written.
+        """
+        if image.nbytes * (len(self._times) + 1) > _MOST_BYTES:
+            raise OutputError(
+                f"{self._path} cannot hold more than {len(self._times)} frames of this size",
+                "DICOM ends at 4 GiB: write a shorter clip, a smaller --crop, or .mkv",
+            )
+        self._frames.write(np.ascontiguousarray(image).data)
+        self._times.append(seconds)
+
+    def finish(self, path: Path) -> None:
+        """Write the file: the header, then the frames."""
+        from pydicom import dcmwrite
+
+        header = self._header()
+        length = self._frames.tell()
+        self._frames.seek(0)
+        with path.open("wb") as file, quiet():
+            dcmwrite(file, header, enforce_file_format=True)
+            file.write(struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, length + length % 2))
+            shutil.copyfileobj(self._frames, file, 1 << 20)
+            file.write(bytes(length % 2))
+
+    def _header(self) -> Any:
+        from pydicom.dataset import Dataset, FileMetaDataset
+        from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+        width, height = self._size
+        title = self._metadata.get("title", "Synthetic ultrasound")
+        made = self._metadata.get("comment", f"Made by sonomime {__version__}.")
+        header = Dataset()
+        header.file_meta = FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        values: dict[str, Any] = {
+            "SpecificCharacterSet": "ISO_IR 192",
+            "ImageType": ["DERIVED", "SECONDARY"],
+            "SOPClassUID": _ULTRASOUND_CINE,
+            "SOPInstanceUID": generate_uid(None),
+            "Modality": "US",
+            "Manufacturer": "sonomime",
+            "ManufacturerModelName": "sonomime",
+            "SoftwareVersions": __version__,
+            "SeriesDescription": title[:64],
+            "DerivationDescription": made[:1024],
+            "ContributingEquipmentSequence": [_dataset({
+                "PurposeOfReferenceCodeSequence": [_dataset({
+                    "CodeValue": "109103",
+                    "CodingSchemeDesignator": "DCM",
+                    "CodeMeaning": "Modifying Equipment",
+                })],
+                "Manufacturer": "sonomime",
+                "ManufacturerModelName": "sonomime",
+                "SoftwareVersions": __version__,
+                "ContributionDescription": title[:1024],
+            })],
+            "PatientName": "SYNTHETIC",
+            "PatientID": "SYNTHETIC",
+            **dict.fromkeys((
+                "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
+                "PatientBirthDate", "PatientSex", "StudyID", "PatientOrientation", "Laterality",
+            ), ""),
+            "StudyInstanceUID": generate_uid(None),
+            "SeriesInstanceUID": generate_uid(None),
+            "SeriesNumber": 1,
+            "InstanceNumber": 1,
+            "BurnedInAnnotation": "YES" if self._burned_in else "NO",
+            "SamplesPerPixel": self._channels,
+            "PhotometricInterpretation": "MONOCHROME2" if self._channels == 1 else "RGB",
+            "Rows": height,
+            "Columns": width,
+            "BitsAllocated": 8,
+            "BitsStored": 8,
+            "HighBit": 7,
+            "PixelRepresentation": 0,
+            "NumberOfFrames": len(self._times),
+            **self._timing(),
+        }  # fmt: skip
+        if self._channels == 3:
+            values["PlanarConfiguration"] = 0
+        if self._spacing is not None:
+            across, down = self._spacing
+            values["SequenceOfUltrasoundRegions"] = [_dataset({
+                **_TISSUE_2D,
+                "RegionLocationMinX0": 0, "RegionLocationMinY0": 0,
+                "RegionLocationMaxX1": width - 1, "RegionLocationMaxY1": height - 1,
+                "PhysicalUnitsXDirection": _CENTIMETRES, "PhysicalDeltaX": across / 10,
+                "PhysicalUnitsYDirection": _CENTIMETRES, "PhysicalDeltaY": down / 10,
+            })]  # fmt: skip
+        header.update(_dataset(values))
+        header.add_new(0x0008001C, "CS", "YES")  # Synthetic Data, younger than some dictionaries
+        return header
+
+    def _timing(self) -> dict[str, Any]:
+        """Times in milliseconds: one interval where all are alike, else all of them."""
+        times, count = self._times, len(self._times)
+        step = (times[-1] - times[0]) / (count - 1) if count > 1 else float(1 / self._fps)
+        if all(abs(time - times[0] - i * step) <= _EVEN for i, time in enumerate(times)):
+            return {"FrameTime": f"{step * 1000:.10g}", "FrameIncrementPointer": 0x00181063}
+        since = [round((time - times[0]) * 1000, 3) for time in times]
+        each = [0.0, *(b - a for a, b in pairwise(since))]
+        return {
+            "FrameTimeVector": [f"{interval:.10g}" for interval in each],
+            "FrameIncrementPointer": 0x00181065,
+        }
+
+
+def _dataset(values: Mapping[str, Any]) -> Any:
+    from pydicom.dataset import Dataset
+
+    dataset = Dataset()
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+    return dataset
