@@ -20,6 +20,9 @@ _MOVES = 1.0
 _CONTRAST, _CONTRAST_STILL = 30, 70
 """Grey levels by which a stroke differs from what is around it, in every frame. Where nothing moves
 only its contrast tells text from tissue."""
+_STILL = 40
+"""Grey levels by which half of a text's strokes change, at most. Even tissue that hardly moves, as
+below the probe, mostly changes more."""
 _LOWEST, _HIGHEST = 5, (32, 0.08)  # height of letters: pixels; or share of the longer side
 _MET, _DENSE = 2.5, 0.9  # strokes that a line across a row meets: in all, in one height of it
 
@@ -32,7 +35,13 @@ def find_text(frames: Sequence[Image]) -> list[Crop]:
             serve best.
     """
     greys = [to_channels(frame, 1) for frame in frames]
-    boxes = [box for strokes in _strokes(greys) for box in _rows(strokes)]
+    span = np.max(greys, axis=0) - np.min(greys, axis=0)
+    boxes = [
+        box
+        for strokes in _strokes(greys)
+        for box in _rows(strokes)
+        if np.median(span[_at(box)][strokes[_at(box)] > 0]) <= _STILL
+    ]
     return sorted(_joined(boxes), key=lambda box: (box.y, box.x))
 
 
@@ -79,10 +88,13 @@ def _rows(strokes: NDArray[np.uint8]) -> list[Crop]:
 
 def _is_dense(strokes: NDArray[np.uint8], box: Crop) -> bool:
     """Whether lines across it meet as many strokes as in letters; streaks of tissue are long."""
-    x, y, w, h = box
-    inside = np.pad(strokes[y : y + h, x : x + w], ((0, 0), (1, 0)))
-    met = float((inside[:, 1:] > inside[:, :-1]).sum()) / h
-    return met >= max(_MET, _DENSE * w / h)
+    inside = np.pad(strokes[_at(box)], ((0, 0), (1, 0)))
+    met = float((inside[:, 1:] > inside[:, :-1]).sum()) / box.h
+    return met >= max(_MET, _DENSE * box.w / box.h)
+
+
+def _at(box: Crop) -> tuple[slice, slice]:
+    return slice(box.y, box.y + box.h), slice(box.x, box.x + box.w)
 
 
 def _around(boxes: Sequence[Crop]) -> Crop:
