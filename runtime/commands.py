@@ -136,13 +136,15 @@ def add_inspect(verbs: Verbs) -> None:
         verbs, "inspect", "say what is read from a picture, clip or folder",
         "sonomime inspect clip.dcm -o sheet.png", run_inspect, "All frames are read, as animate "
         "reads them: what was assumed, dropped or is damaged is said, and which region --crop auto "
-        "would take.",
+        "would take. It also counts places that look like burned-in text, which is a help, no "
+        "guarantee: text can be missed, a patient's name too.",
     )  # fmt: skip
     add = parser.add_argument
     # fmt: off
     add("path", type=Path, metavar="FILE|FOLDER", help="a picture, a clip or a folder of frames")
     add("-o", "--output", type=Path, metavar="SHEET.png",
-        help="draw some of the frames, with the region")
+        help="draw some of the frames, with the region (yellow) and what looks like text "
+        "(magenta)")
     add_reading(parser, "frames")
     add("--fps", type=parse_rate, metavar="N", help="frames a second, whatever the file says")
     add("--mask-outside-region", action="store_true", help="show it black outside of the region")

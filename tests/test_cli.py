@@ -28,7 +28,8 @@ Run = Callable[..., tuple[int, str, str]]
 # What each verb cannot do without.
 VERBS = {
     "animate": ["a", "b", "-o", "c"], "inspect": ["a"], "demo": [], "doctor": [], "bench": [],
-    "train": ["lite", "--data", "d", "-o", "r"], "evaluate": ["c", "--data", "d", "-o", "r"],
+    "data": ["check", "d"], "train": ["lite", "--data", "d", "-o", "r"],
+    "evaluate": ["c", "--data", "d", "-o", "r"],
     "phantom": ["-o", "d", "--subjects", "2"], "export": ["c", "-o", "b"],
     "import-fomm": ["f", "--config", "y", "-o", "c"], "build": [],
 }  # fmt: skip

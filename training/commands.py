@@ -10,7 +10,7 @@ from pathlib import Path
 from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
 
-__all__ = ["add_evaluate", "add_phantom", "add_train"]
+__all__ = ["add_data", "add_evaluate", "add_phantom", "add_train"]
 
 TRAIN_EXAMPLE = """example:
   sonomime train lite --data clips/ -o runs/first
@@ -19,6 +19,74 @@ TRAIN_EXAMPLE = """example:
   sonomime train ours-ptg --data a/ b/ -o runs/ptg --set train.batch_size=8 \\
       --set loss.perceptual_network=vgg19 --set loss.perceptual_weights=vgg19.pth
 """
+CHECK_EXAMPLE = """example:
+  sonomime data check clips/ -o sheet.png
+  sonomime data check clips/ more/ --crop auto --json
+"""
+
+
+def add_data(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register ``sonomime data``."""
+    raw = argparse.RawDescriptionHelpFormatter
+    help_ = "check clips before they are trained on"
+    more = "Look at data sets."
+    parser = sub.add_parser(
+        "data", help=help_, description=more, epilog=CHECK_EXAMPLE, formatter_class=raw
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="data_verb", required=True)
+    parser = verbs.add_parser(
+        "check",
+        help=help_,
+        description="Read all clips of all splits and say what is wrong with them: damage, clips "
+        "without motion or of one level, labels outside of the picture, subjects in two splits, "
+        "the same clip twice, and whatever the reader assumed. It also looks for text, such as "
+        "names of patients. This is a help, not a guarantee: text can be missed, so look at the "
+        "clips too. Leaves with exit code 8 if a clip is damaged or cannot be read.",
+        epilog=CHECK_EXAMPLE,
+        formatter_class=raw,
+    )
+    add = parser.add_argument
+    text = "dataset folders, or bare folders of videos"
+    add("data", nargs="+", type=Path, metavar="DIR", help=text)
+    text = (
+        "draw the middle frame of each clip (of the first 120), with its crop or, where it has "
+        "none, the region that --crop auto would take; places that look like text are in magenta"
+    )
+    add("-o", "--output", type=Path, metavar="SHEET.png", help=text)
+    text = "region of every clip, pixels of the original frame; auto: it is found"
+    add("--crop", metavar="X,Y,W,H|auto", help=text)
+    add("--json", action="store_true", help="print all of it as JSON")
+    add("--strict", action="store_true", help="exit code 6 if there is any problem")
+    parser.set_defaults(run=check_command)
+
+
+def check_command(args: argparse.Namespace) -> int:
+    """Run ``sonomime data check``."""
+    import json
+    from dataclasses import asdict
+
+    from ..runtime.media.contact_sheet import check_sheet
+    from ..runtime.media.frames import parse_crop
+    from ..runtime.support.errors import EXIT_DAMAGED, InputError
+    from ..runtime.support.printable import printable
+    from .data.check import MOST_SHOWN, check, lines
+
+    check_sheet(args.output)
+    done = check(args.data, parse_crop(args.crop) if args.crop else None, args.output)
+    if args.json:
+        problems = [problem._asdict() for problem in done.problems]
+        totals = [total._asdict() for total in done.totals]
+        record = asdict(done) | {"problems": problems, "totals": totals}
+        print(json.dumps(record, default=str, indent=2))
+    else:
+        for line in lines(done):
+            print(printable(line))
+    if args.output is not None and len(done.clips) > MOST_SHOWN:
+        _say(f"{args.output} shows the first {MOST_SHOWN} of {len(done.clips)} clips")
+    if args.strict and done.problems:
+        count = len(done.problems)
+        raise InputError(f"there are problems: {count}", "see above; without --strict they pass")
+    return 0 if all(clip.state == "ok" for clip in done.clips) else EXIT_DAMAGED
 
 
 def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

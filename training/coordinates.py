@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import Tensor
+if TYPE_CHECKING:  # labels and clips are looked at without torch, too
+    from torch import Tensor
 
-_ArrayLike = TypeVar("_ArrayLike", Tensor, Any)
+_ArrayLike = TypeVar("_ArrayLike", "Tensor", Any)
 
 
 def pixels_to_points(

@@ -5,18 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from ..support.atomic_files import atomic_path
-from ..support.errors import ConfigError, output_errors
 from ..support.progress import progress
-from .frames import Crop, Image, png_bytes, resize, to_channels
+from .contact_sheet import Spread, cell, check_sheet, corners, write_sheet
+from .frames import Crop
 from .readers import open_source
-from .region import Region
-from .source import Damage, Facts, Frame, FrameSource, Reading
+from .source import Damage, Facts, Frame, Reading
+from .text import find_text
 
-_MOST, _COLUMNS, _WIDTH, _STRIP = 12, 4, 320, 22  # pictures on a sheet; pixels
-_LINE = (255, 200, 0)
+_MOST, _COLUMNS, _SIDE = 12, 4, 320  # pictures on a sheet; pixels
 
 
 @dataclass(frozen=True)
@@ -31,6 +27,7 @@ class Inspection:
         damage: where it is damaged first.
         auto: the region that --crop auto takes, and `shape`, "rectangle" or "sector".
         uncropped: whether the picture shows so much else that it should be cropped.
+        text: places of the whole frame where text seems to stand; some can be missed.
     """
 
     path: Path
@@ -41,6 +38,7 @@ class Inspection:
     auto: Crop
     shape: str
     uncropped: bool
+    text: list[Crop]
 
     def lines(self) -> list[str]:
         """All of it for people."""
@@ -51,6 +49,7 @@ class Inspection:
             f"read: {self.frames} frame{'s' if self.frames != 1 else ''}{last}",
             f"ultrasound: {x},{y},{w},{h} ({self.shape})"
             + (", with other things around it" if self.uncropped else ""),
+            f"text, perhaps: {len(self.text)} place{'s' if len(self.text) != 1 else ''}",
         ]
 
 
@@ -62,55 +61,26 @@ def inspect(path: Path, how: Reading, sheet: Path | None = None) -> Inspection:
         ConfigError: the sheet is not a .png file.
         OutputError: the sheet cannot be written.
     """
-    if sheet is not None and sheet.suffix.lower() != ".png":
-        raise ConfigError(f"a contact sheet is a .png file, not {sheet}", "-o sheet.png")
+    check_sheet(sheet)
     source = open_source(path, how, 3)
     source.warn_of_clutter()
     region = source.find_region()
-    count, time, every = 0, 0.0, 1
-    shown: list[Frame] = []
+    spread, time = Spread[Frame](_MOST), 0.0
     for frame in progress(source.frames(whole=True), source.count_hint, "inspect"):
-        if count % every == 0:
-            shown.append(frame)
-            if len(shown) == 2 * _MOST:
-                shown, every = shown[::2], 2 * every
-        count, time = count + 1, frame.timestamp
+        spread.add(frame)
+        time = frame.timestamp
+    text = find_text([frame.image for frame in spread.kept])
     if sheet is not None:
-        picture = _sheet(source, shown, region)
-        with output_errors(sheet), atomic_path(sheet) as temporary:
-            temporary.write_bytes(png_bytes(picture))
-    facts = replace(source.facts, frames=count)
+        read = source.facts.region
+        outline = region.outline if read is None else corners(read)
+        shown = spread.kept[:: -(-len(spread.kept) // _MOST)]
+        cells = [
+            cell(frame.image, f"{frame.index}: {frame.timestamp:.2f} s", _SIDE, outline, text)
+            for frame in shown
+        ]
+        write_sheet(sheet, cells, _COLUMNS)
+    facts = replace(source.facts, frames=spread.count)
     return Inspection(
-        path, facts, count, time, source.damage, region.box, region.shape, region.uncropped
-    )
-
-
-def _sheet(source: FrameSource, frames: list[Frame], region: Region) -> Image:
-    """Frames side by side; around the region that is read, or would be, a line."""
-    import cv2
-
-    step = -(-len(frames) // _MOST)
-    frames = frames[::step]
-    height, width = frames[0].image.shape[:2]
-    scale = _WIDTH / max(width, height)
-    w, h = max(1, round(width * scale)), max(1, round(height * scale))
-    columns = min(_COLUMNS, len(frames))
-    rows = -(-len(frames) // columns)
-    sheet = np.zeros((rows * (h + _STRIP), columns * (w + 4), 3), np.uint8)
-    outline = region.outline
-    if source.facts.region is not None:
-        x, y, across, down = source.facts.region
-        outline = np.array(
-            [(x, y), (x + across - 1, y), (x + across - 1, y + down - 1), (x, y + down - 1)]
-        )
-    for place, frame in enumerate(frames):
-        top, left = place // columns * (h + _STRIP), place % columns * (w + 4)
-        cell = np.ascontiguousarray(resize(to_channels(frame.image, 3), w, h))
-        cv2.polylines(cell, [np.int32(outline * scale).reshape(-1, 1, 2)], True, _LINE)
-        sheet[top + _STRIP : top + _STRIP + h, left : left + w] = cell
-        strip = np.zeros((_STRIP, w, 3), np.uint8)
-        said = f"{frame.index}: {frame.timestamp:.2f} s"
-        font = cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(strip, said, (3, _STRIP - 7), font, 0.45, (220, 220, 220), 1, cv2.LINE_AA)
-        sheet[top : top + _STRIP, left : left + w] = strip
-    return sheet
+        path, facts, spread.count, time, source.damage, region.box, region.shape, region.uncropped,
+        text,
+    )  # fmt: skip

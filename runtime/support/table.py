@@ -10,11 +10,14 @@ from pathlib import Path
 from .dataclass_parser import nearest
 from .errors import InputError
 
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 NAME_HINT = "a landmark's name has 1 to 100 printable characters"
 
 
 def spelling_hint(name: str, known: Iterable[str]) -> str:
     """A hint with the nearest known name, or with all of them when none is near."""
+    if "\\" in name:
+        return "write paths with / between folders, not with \\"
     known = sorted(set(known))
     if close := nearest(name, known):
         return f"did you mean {close!r}?"
@@ -41,7 +44,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
                     continue
                 if not header:
                     if fault := _header_fault(row, columns):
-                        raise InputError(f"{where}: {fault}", hint)
+                        raise InputError(f"{where}: {fault}", _separator_hint(row) or hint)
                     header = row
                 elif len(row) == len(header):
                     yield reader.line_num, dict(zip(header, row, strict=True))
@@ -51,12 +54,22 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
                         'quote a cell that holds commas: "210,43,727,579"',
                     )
     except (UnicodeDecodeError, csv.Error) as error:
+        if isinstance(error, UnicodeDecodeError) and error.object[:2] in _UTF_16:
+            hint = "it is UTF-16, which Excel calls Unicode text: save it as CSV UTF-8, with commas"
         raise InputError(f"{path}: not a CSV file in UTF-8 ({error})", hint) from error
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path}: cannot be read ({reason})", "check the path") from error
     if not header:
         raise InputError(f"{path}: the file is empty", hint)
+
+
+def _separator_hint(header: list[str]) -> str:
+    """What to do about a header of one cell that holds the separator of another kind of table."""
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in header[0]:
+            return f"its cells are separated by {name}, as Excel does in many countries: use commas"
+    return ""
 
 
 def _header_fault(header: list[str], columns: Sequence[str]) -> str | None:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.media.frames import Crop, Letterbox, crop_image, letterbox, to_channels
+from ...runtime.media.frames import Crop, Image, Letterbox, crop_image, letterbox, to_channels
 from ...runtime.media.readers import files_of, open_source
 from ...runtime.media.source import Reading, warn_once
 from ...runtime.support.errors import InputError
@@ -51,6 +51,22 @@ class ClipFrames:
         return len(self.frames)
 
 
+class Repeats:
+    """Knows the last frame that was kept."""
+
+    def __init__(self) -> None:
+        self._last: NDArray[np.int16] | None = None
+
+    def is_new(self, image: Image) -> bool:
+        """Whether a cropped frame repeats none; it is then the one that was kept last."""
+        grey, square = to_channels(image, 1), (_COMPARE_SIZE, _COMPARE_SIZE)
+        small = cv2.resize(grey, square, interpolation=cv2.INTER_AREA).astype(np.int16)
+        if self._last is not None and np.abs(small - self._last).mean() <= REPEAT_LEVELS:
+            return False
+        self._last = small
+        return True
+
+
 def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
     """Decode a clip for a model of ``size`` pixels a side and 1 or 3 channels, or map what the
     cache holds. The labels of a repeated frame go to the one that it repeats, if that has none.
@@ -72,7 +88,7 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
     frames, kept, (width, height, *corners), said, *fields = cached_arrays(
         facts, lambda stream: _decode(stream, clip, size, channels)
     )
-    for note in bytes(said).decode().splitlines():
+    for note in filter(None, bytes(said).decode().splitlines()):
         warn_once(path, note)
     clip = replace(clip, crop=Crop(*map(int, corners)) if any(corners) else None)
     box = Letterbox.fit(int(width), int(height), size)
@@ -99,16 +115,14 @@ def _decode(stream: BinaryIO, clip: Clip, size: int, channels: int) -> Layout:
     it repeats; width and height after the crop, and the crop; what the reader noted; the exact
     displacement, if there is one."""
     kept: list[int] = []
-    count, last = 0, None
+    count, repeats = 0, Repeats()
     with open_source(clip.path, Reading(clip.crop), channels) as source:
         source.warn_of_clutter()
         for _, _, image in source:
-            grey, square = to_channels(image, 1), (_COMPARE_SIZE, _COMPARE_SIZE)
-            small = cv2.resize(grey, square, interpolation=cv2.INTER_AREA).astype(np.int16)
-            if last is None or np.abs(small - last).mean() > REPEAT_LEVELS:
+            if repeats.is_new(image):
                 frame, box = letterbox(image, size)
                 stream.write(frame.tobytes())
-                count, last = count + 1, small
+                count += 1
             kept.append(count - 1)
     if not kept:
         raise InputError(f"{clip.path} has no frames", "check that it plays")

@@ -9,7 +9,7 @@ folder of clips works too: every clip is then its own subject, and a warning say
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,11 +65,19 @@ def find_clips(
     """
     warnings: list[str] = []
     every = [clip for folder in folders for clip in _find(Path(folder), warnings)]
+    splits = defaultdict[str, set[str]](set)
+    for clip in every:
+        splits[clip.subject] |= {clip.split} - {""}
+    warnings += [
+        f"subject {subject!r} is in the splits {' and '.join(sorted(names))}"
+        for subject, names in splits.items()
+        if len(names) > 1
+    ]
     clips = [clip for clip in every if split is None or clip.split in ("", split)]
     if not clips:
         shown, hint = "", "give a folder with clips.csv, with videos or with folders of frames"
-        if splits := sorted({clip.split for clip in every if clip.split}):
-            shown, hint = f" of the split {split!r}", f"splits there: {', '.join(splits)}"
+        if named := sorted({clip.split for clip in every if clip.split}):
+            shown, hint = f" of the split {split!r}", f"splits there: {', '.join(named)}"
         raise InputError(f"no clip{shown} in {', '.join(map(str, folders)) or 'no folder'}", hint)
     names = tuple(sorted({name for clip in clips for name in clip.keypoint_names}))
     result = ClipList([], [], warnings)
@@ -85,14 +93,9 @@ def find_clips(
 def _find(folder: Path, warnings: list[str]) -> list[Clip]:
     """The clips of one folder, with what belongs to them; adds to the warnings."""
     if not folder.exists():
-        raise InputError(f"{folder} does not exist", "check the path after --data")
+        raise InputError(f"{folder} does not exist", "check the path")
     if (folder / "clips.csv").exists():
         clips = _listed(folder)
-        for subject in dict.fromkeys(clip.subject for clip in clips):
-            splits = sorted({clip.split for clip in clips if clip.subject == subject})
-            if len(splits) > 1:
-                said = f"subject {subject!r} is in the splits {' and '.join(splits)}"
-                warnings.append(f"{folder}: {said}")
     elif (folder / "phantom.json").exists():
         # As a bare folder its truth and its test subjects would be trained on.
         hint = "give its `sonomime phantom` command again: it goes on where it stopped"
@@ -183,9 +186,8 @@ def _unsupported(path: Path) -> str | None:
             return f"{kind} has no reader yet"
     except UnsupportedFormat as error:
         return error.message
-    except OSError as error:
-        fault = f"cannot read {path}: {error.strerror or error}"
-        raise InputError(fault, "check the path and its permissions") from error
+    except OSError:
+        pass  # whoever reads it says why that fails
     return None
 
 

@@ -106,6 +106,15 @@ def test_tables_names_and_hints(tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             list(read_table(path, ("a", "b")))
         assert f"{path}{said}" in caught.value.message and caught.value.hint
+    for data, hint in (
+        (b"a;b\n1;2\n", "semicolons"),
+        ("a\tb\n".encode("utf-16"), "UTF-16"),
+        (b"\xef\xbb\xbfa\tb\n", "tabs"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(InputError) as caught:
+            list(read_table(path, ("a", "b")))
+        assert hint in caught.value.hint
     for name in ("none.csv", "."):
         with pytest.raises(InputError):
             list(read_table(tmp_path / name, ("a", "b")))
@@ -113,4 +122,5 @@ def test_tables_names_and_hints(tmp_path: Path) -> None:
     for text in ("", " ", "a ", "a\nb", "a\x1b[2J", "a\u202eb", "\ud800", "a" * 101):
         assert not is_name(text)
     assert "'source'" in spelling_hint("sorce", ("source", "reference"))
+    assert "/" in spelling_hint("clips\\a.mp4", ("clips",))
     assert "'reference'" in spelling_hint("qqq", ("source", "reference"))
