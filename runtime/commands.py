@@ -74,6 +74,8 @@ def add_animate(verbs: Verbs) -> None:
         help="stop with an error where something would be assumed or dropped")
     add("--keep-colour", action="store_true",
         help="stop with an error if the result would lose the source's colours")
+    add("--allow-burned-in", action="store_true",
+        help="write DICOM though the source's file says that it shows who was examined")
     add("--source-frame", type=int, metavar="N",
         help="which frame to animate if SOURCE is a clip (default: 0, the first)")
     add("--landmarks", type=_landmarks, default="auto", metavar="auto|none|FILE",

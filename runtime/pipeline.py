@@ -14,6 +14,7 @@ from .bundle.manifest import ALIGNMENT
 from .compose import MOST_SIDE, Size, fitted, target_size
 from .debug_picture import write_debug_picture
 from .landmarks import Picture, align_pair
+from .media.dicom_sink import may_show_somebody
 from .media.frames import Image, Letterbox, has_colour, resize
 from .media.mark import draw_mark, metadata
 from .media.panels import Panels
@@ -38,7 +39,8 @@ class Job:
     `reference` is `first`, `best` or the index of a driving frame; `source_frame` the frame of a
     source that is a clip, None for the first; `read_source` and `read_driving` say how the two are
     read; `landmarks` as for `align_pair`; `debug_picture` a PNG file that shows the alignment;
-    `keep_colour` refuses what would lose the source's colours.
+    `keep_colour` refuses what would lose the source's colours; `allow_burned_in` lets DICOM be
+    written of a source that says it shows who was examined.
     """
 
     source: Path
@@ -54,6 +56,7 @@ class Job:
     debug_picture: Path | None = None
     size: Size = "source"
     keep_colour: bool = False
+    allow_burned_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def animate_files(
         animator.reset()
         animator.set_source(still)
         size = shown = _size(animator.letterbox, job.size, composes)
+        burned_in = _is_dicom(job) and may_show_somebody(source.facts, job.allow_burned_in)
         index, reference = choose_reference(animator, driving, job.reference)
         shown_there = None if reference is None else Picture(reference, driving.crop)
         alignment = _align(animator, job, Picture(still, source.crop), shown_there)
@@ -116,7 +120,10 @@ def animate_files(
             log.warning("the synthetic mark is left out of %s, as asked", job.output)
         judged: list[Quality] = []
         begin = time.perf_counter()
-        with open_sink(job.output, shown, channels, driving.fps, metadata()) as sink:
+        with open_sink(
+            job.output, shown, channels, driving.fps, metadata(),
+            None if job.side_by_side else _spacing(source, size), burned_in,
+        ) as sink:  # fmt: skip
             for frame in progress(driving, driving.count_hint, "animate"):
                 if composes:
                     picture = animator.animate(frame.image, frame.timestamp, size=size)
@@ -154,6 +161,18 @@ def _source_of(job: Job, channels: int, composes: bool) -> tuple[FrameSource, Im
                 "leave --keep-colour out for a grey result, or take another bundle",
             )
     return read(channels)
+
+
+def _spacing(source: FrameSource, size: tuple[int, int]) -> tuple[float, float] | None:
+    """Millimetres from pixel to pixel of a picture of `size`, if the source says its own."""
+    if source.facts.spacing is None:
+        return None
+    (x, y), (width, height) = source.facts.spacing, source.size
+    return x * width / size[0], y * height / size[1]
+
+
+def _is_dicom(job: Job) -> bool:
+    return job.output.suffix.lower() == ".dcm"
 
 
 def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
@@ -198,6 +217,9 @@ def _check(job: Job) -> None:
             f"the landmarks of {job.landmarks} are of one frame; --reference best may take another",
             "give its number, --reference N; --reference best --json alone says what it chooses",
         )
+    if job.side_by_side and _is_dicom(job):
+        hint = "leave out --side-by-side, or write .mp4"
+        raise ConfigError("a DICOM file holds the synthesized picture alone", hint)
     for index in (job.source_frame, job.reference):
         if isinstance(index, int) and index < 0:
             raise ConfigError(f"there is no frame {index}", "frames are counted from 0")

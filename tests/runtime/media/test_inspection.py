@@ -44,6 +44,6 @@ def test_a_cut_clip_and_a_still(tmp_path: Path, make_video: MakeVideo) -> None:
     Image.fromarray(np.dstack([LEVELS, 0 * LEVELS, LEVELS])).save(tmp_path / "a.png")
     found = inspect(tmp_path / "a.png", AS_IS)
     assert (found.frames, found.seconds, found.facts.colour) == (1, 0.0, True)
-    assert len(found.lines()) == 3
+    assert len(found.lines()) == 4
     with pytest.raises(ConfigError):
         inspect(path, AS_IS, tmp_path / "sheet.jpg")
