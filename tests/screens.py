@@ -81,8 +81,8 @@ def bright() -> Screen:
 def dark_panel_on_grey() -> Screen:
     screens = clip(GREY)
     for screen in screens:
-        screen[60:680, 150:900] = 0
-    text(screens, 160, 90, "DOE, JANE", "1970-01-01", "ID 12345")
+        screen[96:656, 150:900] = 0
+    text(screens, 160, 120, "DOE, JANE", "1970-01-01", "ID 12345")
     text(screens, 10, 120, *["Frq 6.5 MHz", "Gain 81 %"] * 8, colour=(0, 0, 0))
     return sector(screens, (525, 60), 60, 590)
 
@@ -217,6 +217,13 @@ def dark() -> Screen:
     return screens, box
 
 
+def header() -> Screen:
+    """A picture that fills the frame but for one line with a name."""
+    screens = clip()
+    text(screens, 6, 18, "DOE, JANE  F 56  1970-01-01  ID 1234567  St. Elsewhere  2026-11-29 10:42")
+    return put(screens, Crop(0, 26, WIDTH, HEIGHT - 26), "lung")
+
+
 def noisy() -> Screen:
     """Noise everywhere, as in a screen that was filmed."""
     screens, box = put(clip(60), Crop(200, 70, 600, 560), "lung")
@@ -253,7 +260,7 @@ SCREENS: dict[str, Callable[[], Screen]] = {
     make.__name__: make
     for make in (
         bright, dark_panel_on_grey, gradient, two_sectors, two_rectangles, doppler, ecg, clock,
-        ruler, names_beside_sector, bars, grey_bars, dim, shaded, crowded, strips, dark, noisy,
-        lossy, title, half_at_rest,
+        ruler, names_beside_sector, bars, grey_bars, dim, shaded, crowded, strips, dark, header,
+        noisy, lossy, title, half_at_rest,
     )
 }  # fmt: skip

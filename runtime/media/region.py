@@ -28,7 +28,7 @@ _THICK = 0.045  # of the longer side: thinner things, such as a line of text, ar
 _LEAST = 0.02  # of the frame: a smaller part is a clock, a cursor, a logo
 _MOSTLY = 0.8  # of the tissue
 _BLACK, _DIM = 24, 48  # grey levels
-_WHOLE = 0.95  # of both sides of the frame: such a box is the whole frame
+_WHOLE = 0.95  # of both sides of the frame: such a box is the whole frame, if the rest is black
 _FULL = 0.97  # of its box: an outline that covers so much is a rectangle
 _CROPPED = 0.7  # of the frame: the box of a picture that need not be cropped
 _CLUTTER = 0.002  # of the frame: less may be the rim of the picture itself
@@ -97,15 +97,19 @@ def find_region(frames: Sequence[Image]) -> Region:
     hull = cv2.convexHull(np.concatenate([points, np.minimum(points + step - 1, last)]))
     box = Crop(*cv2.boundingRect(hull))
     full = cv2.contourArea(hull) >= _FULL * (box.w - 1) * (box.h - 1)
-    if box.w >= _WHOLE * width and box.h >= _WHOLE * height:
+    lit = middle > _BLACK
+    lit[:2] = lit[-2:] = lit[:, :2] = lit[:, -2:] = False  # a line around the frame is no text
+    beside = lit.copy()
+    beside[box.y // step : (box.y + box.h) // step, box.x // step : (box.x + box.w) // step] = False
+    nearly = box.w >= _WHOLE * width and box.h >= _WHOLE * height
+    if nearly and beside.mean() <= _CLUTTER:
         box = Crop(0, 0, width, height)
     right, bottom = box.x + box.w - 1, box.y + box.h - 1
     corners = [(box.x, box.y), (right, box.y), (right, bottom), (box.x, bottom)]
     outline = np.asarray(corners if full else hull[:, 0], np.int32)
     inside = _filled(outline, height, width)
     near = cv2.dilate(inside[::step, ::step].astype(np.uint8), _disc(middle)) > 0
-    near[:2] = near[-2:] = near[:, :2] = near[:, -2:] = True  # a line around the frame is no text
-    clutter = float(((middle > _BLACK) & ~near).mean())
+    clutter = float((lit & ~near).mean())
     uncropped = clutter > _CLUTTER or box.w * box.h < _CROPPED * width * height
     shape = "rectangle" if full else "sector"
     return Region(box, shape, outline, float(inside.mean()), clutter, uncropped)
