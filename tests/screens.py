@@ -81,8 +81,8 @@ def bright() -> Screen:
 def dark_panel_on_grey() -> Screen:
     screens = clip(GREY)
     for screen in screens:
-        screen[60:680, 150:900] = 0
-    text(screens, 160, 90, "DOE, JANE", "1970-01-01", "ID 12345")
+        screen[96:656, 150:900] = 0
+    text(screens, 160, 120, "DOE, JANE", "1970-01-01", "ID 12345")
     text(screens, 10, 120, *["Frq 6.5 MHz", "Gain 81 %"] * 8, colour=(0, 0, 0))
     return sector(screens, (525, 60), 60, 590)
 
@@ -168,13 +168,76 @@ def grey_bars() -> Screen:
     return put(clip(70), Crop(120, 0, 720, HEIGHT))
 
 
+def dim() -> Screen:
+    """Tissue that is dark, flat and at rest in its lower part, and a bar right above it."""
+    screens, box = put(clip(), Crop(200, 80, 560, 600), "lung")
+    for screen in screens:
+        screen[460:680, 200:760] = 6
+        screen[20:79, 120:840] = 90, 120, 200
+    return screens, box
+
+
+def shaded() -> Screen:
+    """A background that is black at the left and gets brighter to the right."""
+    screens = clip()
+    for screen in screens:
+        screen[:] = np.maximum(np.linspace(-60, 120, WIDTH), 0).astype(np.uint8)[:, None]
+    return put(screens, Crop(380, 70, 520, 560))
+
+
+def crowded() -> Screen:
+    """Text and lines that touch the picture on all sides."""
+    screens, box = put(clip(40), Crop(200, 90, 560, 540), "lung")
+    line = "Frq 6.5 MHz Gain 81 % DR 66 dB MI 0.37 TIS 0.1 Depth 50 mm FPS 16 ID 12345 DOE JANE"
+    text(screens, 10, 80, line)
+    text(screens, 10, 644, line)
+    text(screens, 764, 100, *["Gain 81 %"] * 29)
+    for screen in screens:
+        cv2.line(screen, (0, 89), (WIDTH, 89), WHITE, 1)
+        cv2.line(screen, (197, 0), (197, HEIGHT), WHITE, 2)
+    return screens, box
+
+
+def strips() -> Screen:
+    """Strips of a pattern along three sides, as of rulers, grey wedges and headers."""
+    pattern = np.random.default_rng(2).integers(60, 90, (HEIGHT, WIDTH, 1), np.uint8)
+    screens = clip()
+    for screen in screens:
+        screen[:28] = pattern[:28]
+        screen[34:, 160:190] = pattern[34:, 160:190]
+        screen[34:, 770:800] = pattern[34:, 770:800]
+    return put(screens, Crop(200, 34, 560, 600), "lung")
+
+
+def dark() -> Screen:
+    """Tissue that is nearly black in its lower part, on a bright background."""
+    screens, box = put(clip(120), Crop(200, 60, 600, 600))
+    for screen in screens:
+        screen[320:660, 200:800] //= 16
+    return screens, box
+
+
+def header() -> Screen:
+    """A picture that fills the frame but for one line with a name."""
+    screens = clip()
+    text(screens, 6, 18, "DOE, JANE  F 56  1970-01-01  ID 1234567  St. Elsewhere  2026-11-29 10:42")
+    return put(screens, Crop(0, 26, WIDTH, HEIGHT - 26), "lung")
+
+
+def noisy() -> Screen:
+    """Noise everywhere, as in a screen that was filmed."""
+    screens, box = put(clip(60), Crop(200, 70, 600, 560), "lung")
+    random = np.random.default_rng(3)
+    for screen in screens:
+        screen[:] = np.clip(screen + random.normal(0, 0.6, screen.shape).round(), 0, 255)
+    return screens, box
+
+
 def lossy() -> Screen:
+    """JPEG."""
     screens, box = names_beside_sector()
-    for screen in screens:  # noise everywhere, which differs from frame to frame
-        noisy = cv2.add(
-            screen, np.random.default_rng(screen.sum()).integers(0, 4, screen.shape, np.uint8)
-        )
-        screen[:] = cv2.imdecode(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 1)
+    for screen in screens:
+        screen[:] = cv2.imdecode(cv2.imencode(".jpg", screen, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 1)
     return screens, box
 
 
@@ -197,6 +260,7 @@ SCREENS: dict[str, Callable[[], Screen]] = {
     make.__name__: make
     for make in (
         bright, dark_panel_on_grey, gradient, two_sectors, two_rectangles, doppler, ecg, clock,
-        ruler, names_beside_sector, bars, grey_bars, lossy, title, half_at_rest,
+        ruler, names_beside_sector, bars, grey_bars, dim, shaded, crowded, strips, dark, header,
+        noisy, lossy, title, half_at_rest,
     )
 }  # fmt: skip

@@ -144,7 +144,7 @@ class _DicomVideo(VideoSource):
             if not self._items:
                 raise InputError(f"{self.path} holds no video", "copy or export it again")
             self._missing = max(0, self._items[-1].end - file.end)
-        self._said = self.fps, self.facts.rate, self.aspect
+        self._said = self.stated, self.aspect
         super()._look()
 
     def _pictures(self, channels: int) -> Iterator[Picture]:
@@ -161,7 +161,7 @@ class _DicomVideo(VideoSource):
         super()._describe(container, stream)
         self.facts.kind = f"DICOM, {self.facts.kind}"
         if self._times:
-            self.fps, self.facts.rate, _ = self._said
+            self.stated = self._said[0]
         if self._header.frames > 1:
             self.count_hint = self._header.frames
 
@@ -177,7 +177,7 @@ class _DicomVideo(VideoSource):
     def _adopt(self, frame: VideoFrame, stream: Any) -> None:
         super()._adopt(frame, stream)
         if "PixelAspectRatio" in self._header.elements:
-            self.aspect = self._said[2]
+            self.aspect = self._said[1]
         if (frame.height, frame.width) != self._header.shape[:2] and self.named_region is not None:
             self.named_region = self.facts.spacing = None
             self.note("its pictures are not of the size that it names, so its region is left out")

@@ -186,8 +186,7 @@ def _times(source: FrameSource, elements: Any, frames: int) -> list[float]:
             times = [i * step for i in range(frames)]
         rate = 1000 * (frames - 1) / times[-1] if times[-1] > 0 else 0.0
         if _RATES[0] <= rate <= _RATES[1]:
-            source.fps = Fraction(rate).limit_denominator(1001)
-            source.facts.rate = f"its {name}"
+            source.stated = Fraction(rate).limit_denominator(1001), f"its {name}"
             return [time / 1000 for time in times]
         source.note(f"its {name} is not usable, and left out")
     return []

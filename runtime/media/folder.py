@@ -53,18 +53,17 @@ class FolderSource(FrameSource):
         self.count_hint = len(series.files)
         facts = Facts(f"folder of {series.pattern}", colour=True)
         if series.seconds:
-            facts.rate = TIMES
             span = series.seconds[-1] - series.seconds[0]
             if span > 0:
                 rate = Fraction((len(series.seconds) - 1) / span)
-                self.fps = rate.limit_denominator(1_000_000)
+                self.stated = rate.limit_denominator(1_000_000), TIMES
         super().__init__(path, how, channels, facts)
         for text in series.notes:
             self.note(text)
 
     def _pictures(self, channels: int) -> Iterator[Picture]:
         series = self._series
-        rate = float(self.how.fps or self.fps or DEFAULT_FPS)
+        rate = float(self.how.fps or DEFAULT_FPS)
         for place, file in enumerate(series.files):
             time = None
             if series.seconds is not None:

@@ -21,13 +21,14 @@ from .frames import Crop, Image, check_image, to_channels
 Mask = NDArray[np.bool_]
 
 _SIDE = 512  # pixels of the longer side that are looked at, at most
-_CHANGE = 0.2, 1.5  # grey levels from frame to frame: the noise of lossy files lies below
+_CHANGE = 0.2  # grey levels from frame to frame, on average; lossy files change by less
+_NOISE = 0.5  # grey levels at most: more is tissue that fills the frame
 _SPECKLE = 1, 56  # grey levels between neighbouring pixels; those of text and lines are larger
 _THICK = 0.045  # of the longer side: thinner things, such as a line of text, are removed
 _LEAST = 0.02  # of the frame: a smaller part is a clock, a cursor, a logo
 _MOSTLY = 0.8  # of the tissue
 _BLACK, _DIM = 24, 48  # grey levels
-_WHOLE = 0.95  # of both sides of the frame: such a box is the whole frame
+_WHOLE = 0.95  # of both sides of the frame: such a box is the whole frame, if the rest is black
 _FULL = 0.97  # of its box: an outline that covers so much is a rectangle
 _CROPPED = 0.7  # of the frame: the box of a picture that need not be cropped
 _CLUTTER = 0.002  # of the frame: less may be the rim of the picture itself
@@ -82,9 +83,10 @@ def find_region(frames: Sequence[Image]) -> Region:
     step = -(-max(height, width) // _SIDE)
     small = [to_channels(np.ascontiguousarray(f[::step, ::step]), 1) for f in frames]
     middle = small[len(small) // 2]
-    moving = _largest(_thick(_moving(small)))
+    changing, noise = _moving(small)
+    moving = _largest(_thick(changing))
     steps = _steps(middle)
-    speckle = _thick(_dense((steps >= _SPECKLE[0]) & (steps <= _SPECKLE[1])))
+    speckle = _thick(_dense((steps >= _SPECKLE[0] + 3 * noise) & (steps <= _SPECKLE[1])))
     # Change is the better witness, unless most of the tissue rests.
     found = _with_parts(moving, speckle) if moving.mean() >= _LEAST else _largest(speckle)
     if moving.any() and moving.sum() >= _MOSTLY * found.sum():
@@ -95,23 +97,27 @@ def find_region(frames: Sequence[Image]) -> Region:
     hull = cv2.convexHull(np.concatenate([points, np.minimum(points + step - 1, last)]))
     box = Crop(*cv2.boundingRect(hull))
     full = cv2.contourArea(hull) >= _FULL * (box.w - 1) * (box.h - 1)
-    if box.w >= _WHOLE * width and box.h >= _WHOLE * height:
+    lit = middle > _BLACK
+    lit[:2] = lit[-2:] = lit[:, :2] = lit[:, -2:] = False  # a line around the frame is no text
+    beside = lit.copy()
+    beside[box.y // step : (box.y + box.h) // step, box.x // step : (box.x + box.w) // step] = False
+    nearly = box.w >= _WHOLE * width and box.h >= _WHOLE * height
+    if nearly and beside.mean() <= _CLUTTER:
         box = Crop(0, 0, width, height)
     right, bottom = box.x + box.w - 1, box.y + box.h - 1
     corners = [(box.x, box.y), (right, box.y), (right, bottom), (box.x, bottom)]
     outline = np.asarray(corners if full else hull[:, 0], np.int32)
     inside = _filled(outline, height, width)
     near = cv2.dilate(inside[::step, ::step].astype(np.uint8), _disc(middle)) > 0
-    near[:2] = near[-2:] = near[:, :2] = near[:, -2:] = True  # a line around the frame is no text
-    clutter = float(((middle > _BLACK) & ~near).mean())
+    clutter = float((lit & ~near).mean())
     uncropped = clutter > _CLUTTER or box.w * box.h < _CROPPED * width * height
     shape = "rectangle" if full else "sector"
     return Region(box, shape, outline, float(inside.mean()), clutter, uncropped)
 
 
-def _moving(frames: Sequence[Image]) -> Mask:
-    """Where frames differ from those before them again and again. What changes once or twice, as at
-    a cut or when a name is shown, does not count."""
+def _moving(frames: Sequence[Image]) -> tuple[Mask, float]:
+    """Where frames differ from those before them again and again, and by how much the quietest
+    parts do. What changes once or twice, as at a cut or when a name is shown, does not count."""
     import cv2
 
     total, most, second = np.zeros((3, *frames[0].shape), np.float32)
@@ -124,8 +130,9 @@ def _moving(frames: Sequence[Image]) -> Mask:
     if count > 6:
         total -= most + second
         count -= 2
-    noise = np.percentile(cv2.blur(total, (5, 5)), 2) / count  # of what changes least
-    return _dense(total > count * np.clip(3 * noise, *_CHANGE))
+    mean = total / count
+    noise = min(_NOISE, float(np.percentile(cv2.blur(mean, (5, 5)), 2)))
+    return _dense(mean > max(_CHANGE, 3 * noise)), noise
 
 
 def _grown(core: Mask, image: Image) -> Mask:

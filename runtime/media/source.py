@@ -196,7 +196,7 @@ class FrameSource(ABC):
         path: where they come from.
         how: how they are read.
         facts: what was found; its notes can grow during an iteration.
-        fps: the average frame rate, or None when the source states none.
+        fps: the average frame rate, as asked or by the file, or None when neither says it.
         size: (width, height) of every frame, after rotation, made square, and crop.
         crop: the part that is read, in pixels of the whole frame; None: all.
         count_hint: how many frames to expect, or None; only a hint.
@@ -206,6 +206,8 @@ class FrameSource(ABC):
     fps: Fraction | None = None
     count_hint: int | None = None
     damage: Damage | None = None
+    #: Frames a second by the file, and where in it that stands; None where it does not say.
+    stated: tuple[Fraction, str] | None = None
     aspect: float = 1.0  # of a stored pixel, as the frame is displayed
     #: What the file says about its values: the window, and why; else at least so many bits.
     declared: tuple[Window, str] | None = None
@@ -257,14 +259,15 @@ class FrameSource(ABC):
         facts.stored = self.size = self._square or self._stored
         self._choose_region()
         facts.size = self.size
+        facts.frames = self.count_hint
         if how.fps is not None:
             self.fps, facts.rate = how.fps, "as asked"
-        elif self.fps is None and self.count_hint != 1 and self._has_second():
-            facts.fps, facts.rate = float(DEFAULT_FPS), facts.rate or "assumed"
-            if facts.rate == "assumed":
-                self.note(f"no frame rate is stored: {DEFAULT_FPS} a second assumed; give --fps")
-        facts.frames = self.count_hint
-        facts.fps = float(self.fps) if self.fps else facts.fps
+        elif self.stated is not None:
+            self.fps, facts.rate = self.stated
+        elif self.count_hint != 1 and self._has_second():
+            facts.rate = "assumed"
+            self.note(f"no frame rate is stored: {DEFAULT_FPS} a second assumed; give --fps")
+        facts.fps = float(self.fps or DEFAULT_FPS) if facts.rate else None
         levels = [self._made(values) for values in (seen if seen[0].dtype != np.uint8 else [first])]
         if not any(map(shows_something, levels)):
             self.note("the first frame is black or of one level")

@@ -138,7 +138,7 @@ class StackSource(FrameSource):
         times = [self._times[number] for number in sorted(self._times)]
         if len(times) > 1 and times[-1] > times[0]:
             rate = Fraction((len(times) - 1) / (times[-1] - times[0]))
-            self.fps, facts.rate = rate.limit_denominator(1_000_000), "from the file"
+            self.stated = rate.limit_denominator(1_000_000), "from the file"
         super().__init__(stack.path, how, channels, facts)
         for text in stack.notes:
             self.note(text)

@@ -91,9 +91,9 @@ class VideoSource(FrameSource):
         self._untimed = name in _BARE
         if self._untimed:
             facts.kind, rate = f"bare {context.name} stream", context.framerate
-        self.fps = Fraction(rate) if rate and 0 < rate < 100_000 else None
-        facts.rate = "from the file" if self.fps else ""
-        self.count_hint = _frame_count(container, stream, self.fps)
+        known = Fraction(rate) if rate and 0 < rate < 100_000 else None
+        self.stated = (known, "from the file") if known else None
+        self.count_hint = _frame_count(container, stream, known)
         # AVI counts packets, not pictures, which B-frames bring into another order.
         self._untimed |= name == "avi" and bool(context.has_b_frames)
         self._tick = float(stream.time_base or 0)
@@ -106,7 +106,7 @@ class VideoSource(FrameSource):
                 self._adopted = True
             return _pixels(frame, channels)
 
-        rate = float(self.fps) if self.fps else None
+        rate = float(self.stated[0]) if self.stated else None
         times, origin = _Times(self), 0.0
         for count, (time, values, fault) in enumerate(decoded(container, stream, convert)):
             origin = time or 0.0 if count == 0 else origin

@@ -35,7 +35,7 @@ class Given(FrameSource):
         **facts: Any,
     ) -> None:  # fmt: skip
         self.pictures, self.count_hint = pictures, len(pictures)
-        self.fps = Fraction(10)
+        self.stated = Fraction(10), "made up"
         self.named_region = facts.pop("named_region", None)
         super().__init__(Path("given"), how, channels, Facts("made up", **facts))
 
