@@ -14,7 +14,7 @@ from .animator import Animator
 from .compose import parse_size
 from .media.frames import parse_crop
 from .media.levels import parse_window
-from .media.source import Reading, parse_rate
+from .media.reading import Reading, parse_rate
 from .options import Smoothing
 from .pipeline import SAMPLES, Job, animate_files
 from .quality import as_rows, summary

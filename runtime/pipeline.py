@@ -19,8 +19,9 @@ from .media.frames import Image, Letterbox, has_colour, resize
 from .media.mark import draw_mark, metadata
 from .media.panels import Panels
 from .media.readers import open_source
+from .media.reading import AS_IS, Facts, Reading
 from .media.sinks import open_sink
-from .media.source import AS_IS, Facts, FrameSource, Reading
+from .media.source import FrameSource
 from .quality import Quality
 from .reference import choose_reference, nth_frame
 from .support.errors import ConfigError, OutputError, output_errors

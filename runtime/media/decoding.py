@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from ..support.errors import InputError
-from .source import Picture
+from .reading import Picture
 
 if TYPE_CHECKING:
     from av import VideoFrame

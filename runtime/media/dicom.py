@@ -25,7 +25,8 @@ from .dicom_file import (
     walk_items,
 )
 from .dicom_header import describe, palette_of, window_of
-from .source import Facts, FrameSource, Picture, Reading
+from .reading import Facts, Picture, Reading
+from .source import FrameSource
 from .video import OPEN_OPTIONS, VideoSource
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from ... import __version__
 from ..support.errors import InputError, OutputError
 from .dicom_file import quiet
 from .frames import Image
-from .source import Facts
+from .reading import Facts
 
 _ULTRASOUND_CINE = "1.2.840.10008.5.1.4.1.1.3.1"
 _TISSUE_2D = {"RegionSpatialFormat": 1, "RegionDataType": 1, "RegionFlags": 0}

@@ -18,7 +18,8 @@ from typing import Any
 from ..support.errors import InputError, UnsupportedFormat
 from ..support.table import number, read_table, spelling_hint
 from .file_headers import IMAGE, VIDEO, kind_by_name
-from .source import DEFAULT_FPS, Facts, FrameSource, Picture, Reading
+from .reading import Facts, Picture, Reading
+from .source import DEFAULT_FPS, FrameSource
 from .stills import adopt, read_pages
 
 TIMES = "frames.csv"

@@ -9,7 +9,7 @@ from ..support.progress import progress
 from .contact_sheet import Spread, cell, check_sheet, corners, write_sheet
 from .frames import Crop
 from .readers import open_source
-from .source import Damage, Facts, Frame, Reading
+from .reading import Damage, Facts, Frame, Reading
 from .text import find_text
 
 _MOST, _COLUMNS, _SIDE = 12, 4, 320  # pictures on a sheet; pixels

@@ -19,7 +19,7 @@ import numpy as np
 from ..support.errors import InputError, UnsupportedFormat
 from .data_files import Part, data_files
 from .frames import Image
-from .source import Reading
+from .reading import Reading
 from .stack import MAX_HEADER, Stack, StackSource, millimetres
 
 _TYPES = {

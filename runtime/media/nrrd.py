@@ -15,7 +15,7 @@ import numpy as np
 
 from ..support.errors import InputError, UnsupportedFormat
 from .data_files import Part, data_files
-from .source import Reading
+from .reading import Reading
 from .stack import MAX_HEADER, Stack, StackSource, millimetres
 
 # Without "signed", "int" behind another word, and "_t".

@@ -11,7 +11,8 @@ from .file_headers import DICOM, IMAGE, METAIMAGE, NRRD, VIDEO, kind_of
 from .folder import FolderSource, series_of
 from .metaimage import open_metaimage, read_metaimage
 from .nrrd import open_nrrd, read_nrrd
-from .source import AS_IS, FrameSource, Reading
+from .reading import AS_IS, Reading
+from .source import FrameSource
 from .stills import PictureSource
 from .video import VideoSource
 

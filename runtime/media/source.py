@@ -1,4 +1,4 @@
-"""What every reader of clips has in common: how to read, what was read, and frames one at a time.
+"""What every reader of clips has in common: frames one at a time, and what was found about them.
 
 A reader yields pictures as they are stored. `FrameSource` makes frames of them, for all formats
 alike: grey levels (`levels.py`), square pixels, the region, the channels asked for, increasing
@@ -13,20 +13,18 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..support.errors import ConfigError, InputError
+from ..support.errors import InputError
 from .file_headers import check_size
 from .frames import (
-    AskedCrop,
     Crop,
     Image,
     crop_image,
@@ -36,6 +34,7 @@ from .frames import (
     to_channels,
 )
 from .levels import Window, found_window, to_levels
+from .reading import Damage, Facts, Frame, Picture, Reading
 from .region import Region, find_region
 
 log = logging.getLogger("sonomime")
@@ -50,137 +49,6 @@ REGION_LOOK, REGION_STEP = 24, 4
 _SQUARE = 0.01
 """Pixels whose sides differ by a smaller share are called square."""
 _MOST_ASPECT = 16
-
-OnDamage: TypeAlias = Literal["keep", "skip", "stop"]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How to read a picture or clip.
-
-    Attributes:
-        crop: the part of every frame to keep, in pixels of the frame as it is displayed; "auto":
-            the ultrasound region that the file names or that is found; None: the region that the
-            file names, or all.
-        window: stored values that become black and white; None: as the file says, or found.
-        fps: frames a second, whatever the file says.
-        region: number of the ultrasound region of a DICOM file, counted from 0.
-        mask: keep the whole frame, but black outside of the region.
-        on_damage: "keep" what comes before the first damage, "skip" damaged frames alone, or
-            "stop" with an error.
-        strict: what would be assumed or dropped is an error.
-    """
-
-    crop: AskedCrop = None
-    window: Window | None = None
-    fps: Fraction | None = None
-    region: int | None = None
-    mask: bool = False
-    on_damage: OnDamage = "keep"
-    strict: bool = False
-
-
-AS_IS = Reading()
-"""As the file says."""
-
-
-def parse_rate(text: str) -> Fraction:
-    """Read frames a second: "25", "29.97" or "30000/1001".
-
-    Raises:
-        ConfigError: not a number above 0 and below 100,000.
-    """
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if not 0 < rate < 100_000:
-        hint = "write it as a number, for example 25 or 30000/1001"
-        raise ConfigError(f"cannot read the frame rate {text!r}", hint)
-    return rate
-
-
-class Picture(NamedTuple):
-    """One stored frame: its time in seconds, or None; its values, (H, W) or (H, W, 3) RGB, of any
-    type; or, in the place of values, what is damaged about it."""
-
-    time: float | None
-    values: NDArray[Any] | None
-    fault: str = ""
-
-
-class Damage(NamedTuple):
-    """Where a clip is damaged: the number and time of the first frame that is not sound."""
-
-    frame: int
-    seconds: float
-    fault: str
-
-
-class Frame(NamedTuple):
-    """One frame: its number from 0, its time in seconds from the first frame, its pixels."""
-
-    index: int  # type: ignore[assignment]  # hides tuple.index
-    timestamp: float
-    image: Image
-
-
-@dataclass
-class Facts:
-    """What was read, for people and programs; a reader fills in what it knows.
-
-    Attributes:
-        kind: format and codec, "H.264 in mov,mp4" for example.
-        bits: of a stored value.
-        levels: which values became the levels 0..255, and why; "" where they are these already.
-        stored: (width, height) of a frame in the file, upright.
-        size: (width, height) of a frame as it is read.
-        frames: how many to expect; None where nobody knows before the end.
-        fps: frames a second on average, and `rate`, where that is known from.
-        aspect: width of a stored pixel / its height.
-        colour: whether the file holds colours.
-        spacing: (x, y) millimetres from one pixel of a frame to the next; None if not known.
-        region: the part that is read, in pixels of the whole frame, and `region_from`, who says so.
-        regions: how many ultrasound regions the file names.
-        burned_in: whether the file says that it shows who was examined; None if it does not say.
-        notes: what was assumed or dropped, or looks wrong.
-    """
-
-    kind: str
-    bits: int = 8
-    levels: str = ""
-    stored: tuple[int, int] = (0, 0)
-    size: tuple[int, int] = (0, 0)
-    frames: int | None = None
-    fps: float | None = None
-    rate: str = ""
-    aspect: float = 1.0
-    colour: bool = False
-    spacing: tuple[float, float] | None = None
-    region: Crop | None = None
-    region_from: str = ""
-    regions: int = 0
-    burned_in: bool | None = None
-    notes: list[str] = field(default_factory=list)
-
-    def line(self) -> str:
-        """All of it but the notes in one line."""
-        said = [self.kind, f"{self.size[0]}x{self.size[1]} pixels"]
-        if self.region is not None:
-            x, y, w, h = self.region
-            wide, high = self.stored
-            said.append(f"region {x},{y},{w},{h} of {wide}x{high} ({self.region_from})")
-        if abs(self.aspect - 1) > _SQUARE:
-            said.append(f"pixels of {self.aspect:.3g}:1 made square")
-        if self.spacing is not None:
-            said.append("{:.4g} x {:.4g} mm a pixel".format(*self.spacing))
-        said.append(f"{self.bits} bits, {'colour' if self.colour else 'grey'}")
-        if self.levels:
-            said.append(self.levels)
-        if self.frames != 1:
-            said.append(f"{self.frames if self.frames is not None else 'some'} frames")
-            said.append(f"{self.fps:.4g} a second ({self.rate})" if self.fps else "no rate")
-        return ", ".join(said)
 
 
 @cache
@@ -247,8 +115,8 @@ class FrameSource(ABC):
         if not 1 / _MOST_ASPECT <= self.aspect <= _MOST_ASPECT:
             self.note(f"pixels {self.aspect:.3g} times as wide as high: taken as square")
             self.aspect = 1.0
-        facts.aspect = self.aspect
         if abs(self.aspect - 1) > _SQUARE:
+            facts.aspect = self.aspect
             wide, high = max(1.0, self.aspect), max(1.0, 1 / self.aspect)
             self._square: tuple[int, int] | None = round(width * wide), round(height * high)
             check_size(f"{self.path} with square pixels", *self._square)

@@ -23,7 +23,8 @@ from ..support.errors import InputError, UnsupportedFormat
 from .data_files import Part, Unpacked, bytes_left, open_part
 from .file_headers import MAX_PIXELS, check_size
 from .frames import on_black
-from .source import Facts, FrameSource, Picture, Reading
+from .reading import Facts, Picture, Reading
+from .source import FrameSource
 
 MAX_HEADER = 32 << 20
 """Bytes. A tracked frame takes some 1,200 of them."""

@@ -15,7 +15,8 @@ from ..support.errors import InputError
 from .file_headers import check_size
 from .frames import Image, on_black
 from .levels import Window, found_window, to_levels
-from .source import Facts, FrameSource, Picture, Reading
+from .reading import Facts, Picture, Reading
+from .source import FrameSource
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage

@@ -15,7 +15,8 @@ from .decoding import decoded, reason
 from .file_headers import MAX_PIXELS, check_size, missing_bytes
 from .frames import on_black
 from .levels import Window
-from .source import Facts, FrameSource, Picture, Reading
+from .reading import Facts, Picture, Reading
+from .source import FrameSource
 
 if TYPE_CHECKING:
     from av import VideoFrame

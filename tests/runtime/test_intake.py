@@ -18,7 +18,7 @@ from sonomime.cli import main
 from sonomime.runtime import Animator
 from sonomime.runtime.media.frames import Crop
 from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.source import Reading
+from sonomime.runtime.media.reading import Reading
 from sonomime.runtime.pipeline import Done, Job, animate_files
 from sonomime.runtime.support.errors import ConfigError, InputError
 

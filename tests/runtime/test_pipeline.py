@@ -21,7 +21,8 @@ from sonomime.runtime.media.frames import Crop
 from sonomime.runtime.media.mark import draw_mark
 from sonomime.runtime.media.pixels import levels_apart
 from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.source import FrameSource, Reading
+from sonomime.runtime.media.reading import Reading
+from sonomime.runtime.media.source import FrameSource
 from sonomime.runtime.media.stills import read_image
 from sonomime.runtime.pipeline import Done, Job, animate_files
 from sonomime.runtime.session import own_places

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ...runtime.media.frames import Crop, Image, Letterbox, crop_image, letterbox, to_channels
 from ...runtime.media.readers import files_of, open_source
-from ...runtime.media.source import Reading, warn_once
+from ...runtime.media.reading import Reading
+from ...runtime.media.source import warn_once
 from ...runtime.support.errors import InputError
 from .annotations import place_keypoints
 from .array_cache import Layout, cached_arrays

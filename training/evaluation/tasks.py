@@ -22,7 +22,7 @@ from ...runtime import landmarks
 from ...runtime.animator import Animator
 from ...runtime.compose import MOST_SIDE
 from ...runtime.media.readers import open_source
-from ...runtime.media.source import Reading
+from ...runtime.media.reading import Reading
 from ...runtime.support.errors import InputError
 from ..data.clip_frames import ClipFrames
 from ..data.dataset import Clip

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...runtime.media.frames import Crop, Letterbox, letterbox
 from ...runtime.media.readers import open_source
-from ...runtime.media.source import Reading
+from ...runtime.media.reading import Reading
 from ...runtime.support.errors import InputError
 from ...runtime.support.table import read_table, spelling_hint
 from ..data.clip_frames import ClipFrames

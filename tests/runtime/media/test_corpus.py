@@ -11,7 +11,7 @@ from corpus import clips, folders, stills  # noqa: F401 - they fill CASES
 from corpus.case import CASES, Case
 
 from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.source import Reading
+from sonomime.runtime.media.reading import Reading
 from sonomime.runtime.support.errors import InputError
 
 WRONG: set[str] = set()

@@ -35,8 +35,8 @@ from sonomime.runtime.media import dicom_codecs, dicom_sink
 from sonomime.runtime.media.dicom_sink import may_show_somebody
 from sonomime.runtime.media.frames import Crop
 from sonomime.runtime.media.readers import open_source
+from sonomime.runtime.media.reading import Facts, Reading
 from sonomime.runtime.media.sinks import open_sink
-from sonomime.runtime.media.source import Facts, Reading
 from sonomime.runtime.support.errors import InputError, OutputError, UnsupportedFormat
 
 pydicom = pytest.importorskip("pydicom")

@@ -11,7 +11,7 @@ from media_files import LEVELS, noise
 
 from sonomime.runtime.media.frames import Crop
 from sonomime.runtime.media.inspection import inspect
-from sonomime.runtime.media.source import AS_IS, Reading
+from sonomime.runtime.media.reading import AS_IS, Reading
 from sonomime.runtime.media.stills import read_image
 from sonomime.runtime.support.errors import ConfigError
 

@@ -13,8 +13,9 @@ from media_files import noise
 
 from sonomime.runtime.media.levels import Window
 from sonomime.runtime.media.readers import files_of, open_source
+from sonomime.runtime.media.reading import Reading
 from sonomime.runtime.media.sinks import open_sink
-from sonomime.runtime.media.source import FrameSource, Reading
+from sonomime.runtime.media.source import FrameSource
 from sonomime.runtime.support.errors import InputError, UnsupportedFormat
 from sonomime.training.data.dataset import find_clips
 

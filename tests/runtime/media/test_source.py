@@ -14,14 +14,8 @@ from media_files import noise
 
 from sonomime.runtime.media.frames import Crop
 from sonomime.runtime.media.levels import Window, parse_window
-from sonomime.runtime.media.source import (
-    AS_IS,
-    Facts,
-    FrameSource,
-    Picture,
-    Reading,
-    parse_rate,
-)
+from sonomime.runtime.media.reading import AS_IS, Facts, Picture, Reading, parse_rate
+from sonomime.runtime.media.source import FrameSource
 from sonomime.runtime.support.errors import ConfigError, InputError
 
 GREY = [noise(40, 60, seed=seed) for seed in range(4)]

@@ -13,7 +13,7 @@ from sonomime.runtime.media.contact_sheet import Spread
 from sonomime.runtime.media.frames import Image, png_bytes
 from sonomime.runtime.media.inspection import inspect
 from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.source import AS_IS
+from sonomime.runtime.media.reading import AS_IS
 from sonomime.runtime.media.text import find_text
 from sonomime.runtime.support.errors import UnsupportedFormat
 

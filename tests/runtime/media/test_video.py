@@ -19,7 +19,7 @@ from media_files import LEVELS, apart, noise
 from sonomime.runtime.media.file_headers import missing_bytes
 from sonomime.runtime.media.frames import Crop
 from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.source import Reading
+from sonomime.runtime.media.reading import Reading
 from sonomime.runtime.support.errors import InputError, UnsupportedFormat
 
 MakeVideo = Callable[..., Path]
