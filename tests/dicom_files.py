@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from media_files import LEVELS
 from PIL import Image as PillowImage
+
+from sonomime.runtime.media.readers import open_source
+from sonomime.runtime.media.reading import Reading
 
 CINE = "1.2.840.10008.5.1.4.1.1.3.1"
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
@@ -17,6 +21,7 @@ DEFLATED, BIG = f"{EXPLICIT}.99", "1.2.840.10008.1.2.2"
 RLE = "1.2.840.10008.1.2.5"
 JPEG, JPEG_LOSSLESS = (f"1.2.840.10008.1.2.4.{end}" for end in (50, 70))
 JPEG_LS, JPEG_2000, MPEG4 = (f"1.2.840.10008.1.2.4.{end}" for end in (80, 90, 102))
+GREY = LEVELS[::2, ::2]
 NONSENSE = "98765432"
 """A number that is letters in the file, which pydicom would not write."""
 ENCODED_BY = {RLE: "pydicom", JPEG_LS: "pyjpegls"}
@@ -150,3 +155,22 @@ def region(x0: int, y0: int, x1: int, y1: int, space: int = 1, kind: int = 1, **
     }.items():  # fmt: skip
         setattr(item, keyword, value)
     return item
+
+
+# -- read -----------------------------------------------------------------------------------------
+
+
+def levels(path: Path, channels: int = 1, **how: Any) -> list[np.ndarray]:
+    return [frame.image for frame in open_source(path, Reading(**how), channels)]
+
+
+def times(path: Path) -> list[float]:
+    return [frame.timestamp for frame in open_source(path)]
+
+
+def notes(path: Path, **how: Any) -> str:
+    return " / ".join(open_source(path, Reading(**how)).facts.notes)
+
+
+def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.clip(np.rint((values.astype(float) - low) * 255 / (high - low)), 0, 255)

@@ -27,7 +27,7 @@ from .dicom_file import (
 from .dicom_header import describe, palette_of, window_of
 from .reading import Facts, Picture, Reading
 from .source import FrameSource
-from .video import OPEN_OPTIONS, VideoSource
+from .video import VideoSource
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -72,7 +72,7 @@ class _DicomPictures(FrameSource):
         allocated, stored = header.bits
         colours = header.text("PhotometricInterpretation")
         name = UID(header.syntax).name
-        self.facts.kind = f"DICOM ({name})"
+        self.facts.kind = f"DICOM, {name}"
         self._native = header.syntax in NATIVE
         size, length = rows * columns * samples * allocated // 8, header.length or 0
         if self._native == (header.length is None):
@@ -150,13 +150,11 @@ class _DicomVideo(VideoSource):
 
     def _pictures(self, channels: int) -> Iterator[Picture]:
         with self.path.open("rb") as file:
-            self._stream = JoinedItems(file, self._items)
+            self._joined = JoinedItems(file, self._items)
             yield from super()._pictures(channels)
 
-    def _open(self) -> InputContainer:
-        import av
-
-        return av.open(self._stream, "r", options=OPEN_OPTIONS)
+    def _stream(self) -> Any:
+        return self._joined
 
     def _describe(self, container: InputContainer, stream: Any) -> None:
         super()._describe(container, stream)

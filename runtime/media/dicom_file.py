@@ -24,7 +24,8 @@ from .file_headers import check_size
 
 _VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"  # Enhanced US Volume
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_MOST_INFLATED = 1 << 30
+_MOST_INFLATED = 1 << 28
+"""Bytes of a deflated file that are inflated, besides a hundred times its length."""
 _MOST_FRAMES, _MOST_ITEMS = 100_000, 1_000_000
 _PIXEL_DATA, _UNDEFINED = (0x7FE0, 0x0010), 0xFFFFFFFF
 ITEM, _LAST = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
@@ -92,8 +93,9 @@ class _Within(io.BufferedReader):
         self.seek(0)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        size = -1 if size is None else size
-        return super().read(min(size, max(0, self.end - self.tell())) if size > 0 else size)
+        if size is None or size < 0:  # only pydicom's own inflating asks for all
+            raise ValueError("its file meta information is too long")
+        return super().read(min(size, max(0, self.end - self.tell())))
 
 
 @contextmanager
@@ -114,6 +116,7 @@ def opened(path: Path) -> Iterator[_Within]:
 
 def _inflate(path: Path, file: io.BufferedReader, plain: Any) -> None:
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    most = _MOST_INFLATED + 100 * path.stat().st_size
     while data := file.read(1 << 20):
         while data and not unpacker.eof:
             try:
@@ -121,9 +124,8 @@ def _inflate(path: Path, file: io.BufferedReader, plain: Any) -> None:
             except zlib.error:  # what comes before the damage is used
                 return
             data = unpacker.unconsumed_tail
-            if plain.tell() > _MOST_INFLATED:
-                hint = "inflate it first: dcmconv +te"
-                raise InputError(f"{path} inflates to more than {_MOST_INFLATED >> 30} GiB", hint)
+            if plain.tell() > most:
+                raise InputError(f"{path} inflates to more than {most >> 20} MiB", "is it damaged?")
 
 
 @contextmanager

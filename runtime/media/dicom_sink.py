@@ -107,35 +107,32 @@ class DicomWriter:
             file.write(bytes(length % 2))
 
     def _header(self) -> Any:
-        from pydicom.dataset import Dataset, FileMetaDataset
+        from pydicom.dataset import FileMetaDataset
         from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
         width, height = self._size
         title = self._metadata.get("title", "Synthetic ultrasound")
         made = self._metadata.get("comment", f"Made by sonomime {__version__}.")
-        header = Dataset()
-        header.file_meta = FileMetaDataset()
-        header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        values: dict[str, Any] = {
-            "SpecificCharacterSet": "ISO_IR 192",
-            "ImageType": ["DERIVED", "SECONDARY"],
-            "SOPClassUID": _ULTRASOUND_CINE,
-            "SOPInstanceUID": generate_uid(None),
-            "Modality": "US",
+        us = {
             "Manufacturer": "sonomime",
             "ManufacturerModelName": "sonomime",
             "SoftwareVersions": __version__,
+        }
+        purpose = {
+            "CodeValue": "109103",
+            "CodingSchemeDesignator": "DCM",
+            "CodeMeaning": "Modifying Equipment",
+        }
+        values: dict[str, Any] = {
+            **us, **self._timing(),
+            "SpecificCharacterSet": "ISO_IR 192",
+            "ImageType": ["DERIVED", "SECONDARY"],
+            "SOPClassUID": _ULTRASOUND_CINE,
+            "Modality": "US",
             "SeriesDescription": title[:64],
             "DerivationDescription": made[:1024],
             "ContributingEquipmentSequence": [_dataset({
-                "PurposeOfReferenceCodeSequence": [_dataset({
-                    "CodeValue": "109103",
-                    "CodingSchemeDesignator": "DCM",
-                    "CodeMeaning": "Modifying Equipment",
-                })],
-                "Manufacturer": "sonomime",
-                "ManufacturerModelName": "sonomime",
-                "SoftwareVersions": __version__,
+                **us, "PurposeOfReferenceCodeSequence": [_dataset(purpose)],
                 "ContributionDescription": title[:1024],
             })],
             "PatientName": "SYNTHETIC",
@@ -144,35 +141,29 @@ class DicomWriter:
                 "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
                 "PatientBirthDate", "PatientSex", "StudyID", "PatientOrientation", "Laterality",
             ), ""),
-            "StudyInstanceUID": generate_uid(None),
-            "SeriesInstanceUID": generate_uid(None),
+            **{f"{each}InstanceUID": generate_uid(None) for each in ("SOP", "Study", "Series")},
             "SeriesNumber": 1,
             "InstanceNumber": 1,
             "BurnedInAnnotation": "YES" if self._burned_in else "NO",
             "SamplesPerPixel": self._channels,
             "PhotometricInterpretation": "MONOCHROME2" if self._channels == 1 else "RGB",
-            "Rows": height,
-            "Columns": width,
-            "BitsAllocated": 8,
-            "BitsStored": 8,
-            "HighBit": 7,
-            "PixelRepresentation": 0,
-            "NumberOfFrames": len(self._times),
-            **self._timing(),
+            "Rows": height, "Columns": width, "NumberOfFrames": len(self._times),
+            "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0,
         }  # fmt: skip
         if self._channels == 3:
             values["PlanarConfiguration"] = 0
         if self._spacing is not None:
-            across, down = self._spacing
             values["SequenceOfUltrasoundRegions"] = [_dataset({
                 **_TISSUE_2D,
                 "RegionLocationMinX0": 0, "RegionLocationMinY0": 0,
                 "RegionLocationMaxX1": width - 1, "RegionLocationMaxY1": height - 1,
-                "PhysicalUnitsXDirection": _CENTIMETRES, "PhysicalDeltaX": across / 10,
-                "PhysicalUnitsYDirection": _CENTIMETRES, "PhysicalDeltaY": down / 10,
+                "PhysicalUnitsXDirection": _CENTIMETRES, "PhysicalUnitsYDirection": _CENTIMETRES,
+                "PhysicalDeltaX": self._spacing[0] / 10, "PhysicalDeltaY": self._spacing[1] / 10,
             })]  # fmt: skip
-        header.update(_dataset(values))
+        header = _dataset(values)
         header.add_new(0x0008001C, "CS", "YES")  # Synthetic Data, younger than some dictionaries
+        header.file_meta = FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         return header
 
     def _timing(self) -> dict[str, Any]:

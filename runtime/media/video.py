@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _DECODE_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 # Only containers that hold their own frames: playlists would open other files, or the network.
-OPEN_OPTIONS = {
+_OPEN_OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,gif,"
     "ogg,flv,m4v,h264,hevc,ivf,mjpeg,nut",
     "protocol_whitelist": "file",
@@ -58,9 +58,13 @@ class VideoSource(FrameSource):
         # Metadata need not be UTF-8. PyAV 19 accepts any, and no longer knows this argument.
         older = int(av.__version__.partition(".")[0]) < 19
         lenient: dict[str, Any] = {"metadata_errors": "replace"} if older else {}
-        # The prefix keeps a colon in a file name from being taken for a protocol.
-        container: InputContainer = av.open(f"file:{self.path}", options=OPEN_OPTIONS, **lenient)
+        container: InputContainer = av.open(self._stream(), options=_OPEN_OPTIONS, **lenient)
         return container
+
+    def _stream(self) -> Any:
+        """What FFmpeg opens: a name, or an object that reads, seeks and tells."""
+        # The prefix keeps a colon in a file name from being taken for a protocol.
+        return f"file:{self.path}"
 
     def _pictures(self, channels: int) -> Iterator[Picture]:
         try:

@@ -173,10 +173,12 @@ def test_what_cannot_be_written_is_refused_before_the_first_frame(
     assert [entry.name for entry in tmp_path.rglob("*")] == ["full", "mine"]
 
 
-@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.mha", "folder", "out.png"])
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.dcm", "out.mha", "folder", "out.png"])
 def test_whatever_fails_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    if name == "out.dcm":
+        pytest.importorskip("pydicom")
     fails: list[tuple[list[np.ndarray], float | None, type[BaseException]]] = [
         ([], None, OutputError),  # a sink without frames
         ([], None, KeyboardInterrupt),
