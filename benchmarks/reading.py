@@ -1,7 +1,7 @@
 """How fast long cines are read, and in how much memory: `python -m sonomime.benchmarks.reading`.
 
 DICOM cines of 640 x 480 are made of a clip's frames, over and over, and read by `open_source` and
-by pydicom's decoder alone, in turns.
+by pydicom's decoder alone, in turns; the clip itself by `open_source` and by PyAV alone.
 """
 
 from __future__ import annotations
@@ -61,14 +61,40 @@ def seconds(frames: Iterable[object]) -> float:
     return time.perf_counter() - begin
 
 
+def bare(clip: Path) -> Iterator[object]:
+    """PyAV's frames, not converted."""
+    import av
+
+    with av.open(str(clip)) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        yield from container.decode(video=0)
+
+
+def compare_with_pyav(clip: Path, rounds: int) -> None:
+    count = sum(1 for _ in bare(clip))
+    sources = {n: open_source(clip, channels=n) for n in (1, 3)}
+    for channels, source in sources.items():
+        pairs = [(seconds(source), seconds(bare(clip))) for _ in range(rounds)]
+        ours, alone = (median(each) / count * 1000 for each in zip(*pairs, strict=True))
+        low, *_, high = ratios = sorted(mine / theirs for mine, theirs in pairs)
+        width, height = source.size
+        print(
+            f"{clip.name}, {count} frames of {width}x{height}: {channels} channels: {ours:.3f} ms "
+            f"a frame, PyAV alone {alone:.3f}; {median(ratios):.2f} ({low:.2f}-{high:.2f}) of it"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clip", type=Path)
+    parser.add_argument("--video", nargs="*", type=Path, default=[], help="clips for PyAV alone")
     parser.add_argument("--frames", type=int, default=7200)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     from pydicom.pixels import iter_pixels
 
+    for clip in args.video:
+        compare_with_pyav(clip, args.rounds)
     with TemporaryDirectory() as folder:
         for name, path in make_cines(args.clip, args.frames, Path(folder)):
             rounds = []

@@ -30,6 +30,9 @@ _OPEN_OPTIONS = {
     "protocol_whitelist": "file",
     **_DECODE_OPTIONS,  # the search for streams decodes too
 }
+_LUMA_FIRST = {f"yuv{j}{kind}p" for j in ("", "j") for kind in (420, 422, 444, 440)} | {"nv12"}
+"""Formats of 8 bits whose first plane is luma."""
+_FULL_RANGE = 2
 _ENOUGH_STEPS = 8
 """Equal steps of time after which a larger one looks wrong."""
 _BARE = ("h264", "hevc", "m4v", "mjpeg")
@@ -175,6 +178,20 @@ def _is_deep(frame: VideoFrame) -> bool:
     return (grey or form.is_rgb) and max(part.bits for part in form.components) > 8
 
 
+def _luma(frame: VideoFrame) -> NDArray[Any]:
+    """The plane of luma, which is FFmpeg's conversion to grey, level by level, in a fifth of its
+    time. 16..235 become 0..255 unless the frame says that it has the full range."""
+    import cv2
+
+    plane: Any = frame.planes[0]
+    luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    luma = np.array(luma[: frame.height, : frame.width])
+    if frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj"):
+        return luma
+    widened = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(luma, widened))
+
+
 def _pixels(frame: VideoFrame, channels: int) -> NDArray[Any]:
     """Values at full range, upright. Grey is luma alone, so it stays exact."""
     form = frame.format
@@ -183,6 +200,8 @@ def _pixels(frame: VideoFrame, channels: int) -> NDArray[Any]:
         values = frame.to_ndarray(format=form.name if form.name.startswith("gray") else "rgb48le")
     elif any(part.is_alpha for part in form.components):
         values = on_black(frame.to_ndarray(format="rgba"), [])
+    elif channels == 1 and form.name in _LUMA_FIRST:
+        values = _luma(frame)
     elif channels == 1 and not (form.is_rgb or form.has_palette):
         values = frame.to_ndarray(format="gray")
     else:

@@ -50,6 +50,18 @@ def test_limited_range_is_widened_to_grey_levels(tmp_path: Path, make_video: Mak
     assert all(apart(frame.image, expected).max() <= 1 for frame in open_source(path))
 
 
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p"])
+def test_luma_is_what_ffmpeg_makes_grey_of(
+    tmp_path: Path, make_video: MakeVideo, pix_fmt: str
+) -> None:
+    for size, color_range in (((64, 64), 1), ((70, 46), 2), ((70, 46), 0)):
+        images = [noise(*size[::-1], 3, seed=i) for i in range(2)]
+        path = make_video(tmp_path / "a.mkv", images, "ffv1", pix_fmt, color_range=color_range)
+        with av.open(str(path)) as container:
+            grey = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+        assert np.array_equal([frame.image for frame in open_source(path)], grey)
+
+
 def test_channels_are_those_asked_for(tmp_path: Path, make_video: MakeVideo) -> None:
     colour = noise(8, 8, 3).repeat(8, 0).repeat(8, 1)
     path = make_video(tmp_path / "a.mkv", [colour], "ffv1", "bgr0")
