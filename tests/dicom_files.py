@@ -21,7 +21,7 @@ DEFLATED, BIG = f"{EXPLICIT}.99", "1.2.840.10008.1.2.2"
 RLE = "1.2.840.10008.1.2.5"
 JPEG, JPEG_LOSSLESS = (f"1.2.840.10008.1.2.4.{end}" for end in (50, 70))
 JPEG_LS, JPEG_2000, MPEG4 = (f"1.2.840.10008.1.2.4.{end}" for end in (80, 90, 102))
-GREY = LEVELS[::2, ::2]
+GREY = np.ascontiguousarray(LEVELS[::2, ::2])
 NONSENSE = "98765432"
 """A number that is letters in the file, which pydicom would not write."""
 ENCODED_BY = {RLE: "pydicom", JPEG_LS: "pyjpegls"}

@@ -242,11 +242,9 @@ def frame_spans(path: Path, file: _Within, header: Header) -> list[Span]:
         if rising and sum(_starts_item(file, place) for place in places) * 2 > len(places):
             ends = [*places[1:], file.end]
             return [Span(*ends) for ends in zip(places, ends, strict=True) if ends[0] < file.end]
-    items = [item for item in walk_items(path, file, header) if item.end <= file.end]
+    items = walk_items(path, file, header)
     begins = [item.begin for item in items]
-    if header.frames == 1:
-        begins = begins[:1]
-    elif len(items) != header.frames:
+    if len(items) != header.frames:
         begins = [begin for begin in begins if _starts_picture(file, begin)] or begins
     ends = [*begins[1:], items[-1].end] if items else []
     return [Span(*ends) for ends in zip(begins, ends, strict=True)]

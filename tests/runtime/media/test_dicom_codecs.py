@@ -75,6 +75,16 @@ def test_every_lossless_syntax_keeps_every_value(tmp_path: Path, syntax: str, ki
     assert facts.colour == (kind == "rgb") and facts.notes == []
 
 
+def test_bits_and_bytes_that_hold_something_else(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", [TWELVE | 0xA000], BitsStored=12)
+    assert np.array_equal(levels(path)[0], scaled(TWELVE, 0, 4095))
+    image = noise(64, 64)
+    swapped = image.view(np.uint16).byteswap().view(np.uint8)  # bytes in big endian words
+    data = write_dicom(path, [swapped], syntax=BIG).read_bytes()
+    path.write_bytes(data.replace(b"\x7f\xe0\0\x10OB", b"\x7f\xe0\0\x10OW"))
+    assert np.array_equal(levels(path)[0], image)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", ["planar", "ybr", "ybr planar", "422", "422 full", "rle planar"])
 def test_every_order_of_colours(tmp_path: Path, kind: str, channels: int) -> None:
@@ -109,6 +119,7 @@ def test_every_order_of_colours(tmp_path: Path, kind: str, channels: int) -> Non
         ("YBR_FULL", lambda image: raw_jpeg(ybr(image), b"")),
         ("YBR_FULL", lambda image: raw_jpeg(ybr(image), ADOBE + b"\0")),
         ("YBR_FULL", lambda image: raw_jpeg(ybr(image), ADOBE + b"\1")),
+        ("YBR_FULL", lambda image: jpeg(image, keep_rgb=True).replace(ADOBE, b"other".ljust(11))),
     ],
 )
 def test_jpeg_has_the_colours_that_header_and_markers_say(
@@ -129,6 +140,19 @@ def test_jpeg_lossless_is_exact(tmp_path: Path, bits: int, values: np.ndarray) -
     write_dicom(path, [values], colours, JPEG_LOSSLESS, encoded, BitsStored=bits)
     (read,) = levels(path, channels)
     assert np.array_equal(read, scaled(values, 0, (1 << bits) - 1))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "encode"),
+    [(JPEG, jpeg), (JPEG_2000, jpeg_2000), (JPEG_LOSSLESS, lambda image: lossless_jpeg(image, 8))],
+)
+def test_a_frame_of_another_size_than_the_header_s_is_not_decoded(
+    tmp_path: Path, syntax: str, encode: Callable[..., bytes]
+) -> None:
+    encoded = [encode(GREY[:16, :32])]
+    path = write_dicom(tmp_path / "a.dcm", [GREY], "MONOCHROME2", syntax, encoded)
+    with pytest.raises(InputError, match=r"a\.dcm.*32 x 16 pixels"):
+        open_source(path)
 
 
 def test_a_palette_gives_colours(tmp_path: Path) -> None:
