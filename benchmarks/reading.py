@@ -18,12 +18,12 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from ..runtime.media.frames import resize, to_channels
-from ..runtime.media.readers import open_source
-from ..runtime.media.sinks import open_sink
+from ..runtime.readers.open_source import open_source
+from ..runtime.sinks.open_sink import open_sink
 
 PEAK = """import re, sys
 from itertools import islice
-from sonomime.runtime.media.readers import open_source
+from sonomime.runtime.readers.open_source import open_source
 for _ in islice(open_source(sys.argv[1], channels=3), int(sys.argv[2])): pass
 print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024)"""
 

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from ..runtime.media.frames import Crop, Image, parse_crop
-from ..runtime.media.readers import open_source
 from ..runtime.media.region import Region, find_region
+from ..runtime.readers.open_source import open_source
 from ..runtime.support.atomic_files import atomic_write_bytes
 from ..runtime.support.errors import UnsupportedFormat
 

@@ -14,10 +14,10 @@ from .animator import Animator
 from .compose import parse_size
 from .media.frames import parse_crop
 from .media.levels import parse_window
-from .media.reading import Reading, parse_rate
 from .options import Smoothing
 from .pipeline import SAMPLES, Job, animate_files
 from .quality import as_rows, summary
+from .readers.reading import Reading, parse_rate
 from .support.errors import EXIT_DAMAGED, ConfigError, InputError
 from .support.printable import printable
 
@@ -159,7 +159,7 @@ def add_inspect(verbs: Verbs) -> None:
 
 def run_inspect(args: argparse.Namespace) -> int:
     """Run `sonomime inspect`: 8 if the input is damaged."""
-    from .media.inspection import inspect
+    from .readers.inspection import inspect
 
     found = inspect(args.path, reading_of(args), args.output)
     if args.json:

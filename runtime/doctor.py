@@ -12,7 +12,7 @@ from pathlib import Path
 from platform import machine, python_version, system
 from typing import Any, Literal
 
-from .media.sinks import MP4_ENCODERS
+from .sinks.video import MP4_ENCODERS
 from .support.atomic_files import cache_folder
 from .support.errors import BackendError, BundleError, OutputError, SonomimeError
 from .support.process import import_or_explain, signal_behind

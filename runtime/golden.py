@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .bundle.bundle import Bundle
 from .bundle.manifest import Tolerances
 from .media.pixels import Image, levels_apart, psnr, to_image, to_planes
-from .media.stills import read_image
+from .readers.stills import read_image
 from .session import Session
 from .support.errors import BundleError
 

@@ -14,16 +14,16 @@ from .bundle.manifest import ALIGNMENT
 from .compose import MOST_SIDE, Size, fitted, target_size
 from .debug_picture import write_debug_picture
 from .landmarks import Picture, align_pair
-from .media.dicom_sink import may_show_somebody
 from .media.frames import Image, Letterbox, has_colour, resize
 from .media.mark import draw_mark, metadata
 from .media.panels import Panels
-from .media.readers import open_source
-from .media.reading import AS_IS, Facts, Reading
-from .media.sinks import open_sink
-from .media.source import FrameSource
 from .quality import Quality
+from .readers.open_source import open_source
+from .readers.reading import AS_IS, Facts, Reading
+from .readers.source import FrameSource
 from .reference import choose_reference, nth_frame
+from .sinks.dicom import may_show_somebody
+from .sinks.open_sink import open_sink
 from .support.errors import ConfigError, OutputError, output_errors
 from .support.progress import progress
 

@@ -17,8 +17,8 @@ from .animator import Animator
 from .bundle.manifest import DisplacementControl
 from .media.frames import Image, letterbox, shows_something
 from .media.pixels import to_planes
-from .media.source import FrameSource
 from .options import SMALLEST_AREA, Points, has_hulls, hull_area
+from .readers.source import FrameSource
 from .session import Planes
 from .support.errors import ConfigError, InputError
 from .support.progress import progress

@@ -12,8 +12,8 @@ import numpy as np
 from media_files import LEVELS
 from PIL import Image as PillowImage
 
-from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.reading import Reading
+from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.readers.reading import Reading
 
 CINE = "1.2.840.10008.5.1.4.1.1.3.1"
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from sonomime.runtime.media.frames import Crop
-from sonomime.runtime.media.readers import open_source
+from sonomime.runtime.readers.open_source import open_source
 
 Image = np.ndarray
 Screen = tuple[list[Image], Crop]

@@ -20,7 +20,7 @@ from toy_bundle import blob
 
 from sonomime.cli import build_parser, main
 from sonomime.runtime import Bundle, doctor, pipeline
-from sonomime.runtime.media.source import FrameSource
+from sonomime.runtime.readers.source import FrameSource
 from sonomime.runtime.support.errors import ExportError
 
 Run = Callable[..., tuple[int, str, str]]

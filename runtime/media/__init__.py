@@ -1,1 +1,1 @@
-"""Pictures and clips: read, fit to the model, marked, written."""
+"""Pictures as arrays: fitted to the model, marked, shown; where they show ultrasound, and text."""

@@ -25,7 +25,7 @@ from sonomime.runtime.compose import MOST_SIDE
 from sonomime.runtime.golden import agreement, golden_frame
 from sonomime.runtime.media.frames import Image, png_bytes
 from sonomime.runtime.media.pixels import psnr, to_image
-from sonomime.runtime.media.stills import read_image
+from sonomime.runtime.readers.stills import read_image
 from sonomime.runtime.support.errors import ExportError, InputError
 from sonomime.runtime.support.plain_file import sha256_file
 from sonomime.training.models.base import Precision, Tensors

@@ -36,8 +36,8 @@ from toy_bundle import make_toy_bundle, replace_file
 from sonomime.runtime import Animator, Bundle
 from sonomime.runtime.engines.engine_file import read_engine_file, write_engine_file
 from sonomime.runtime.landmarks import read_landmarks
-from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.reading import Reading
+from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.readers.reading import Reading
 from sonomime.training.checkpoint import Checkpoint, load_checkpoint
 from sonomime.training.config import PRESETS, load_config
 from sonomime.training.data.clip_frames import load_clip

@@ -22,7 +22,7 @@ from sonomime.runtime.bundle.manifest import Tolerances
 from sonomime.runtime.doctor import Check, examine
 from sonomime.runtime.golden import Agreement, agreement, golden_frame
 from sonomime.runtime.media.frames import png_bytes
-from sonomime.runtime.media.stills import read_image
+from sonomime.runtime.readers.stills import read_image
 from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import BundleError
 

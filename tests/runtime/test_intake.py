@@ -17,9 +17,9 @@ from toy_bundle import blob, make_toy_bundle
 from sonomime.cli import main
 from sonomime.runtime import Animator
 from sonomime.runtime.media.frames import Crop
-from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.reading import Reading
 from sonomime.runtime.pipeline import Done, Job, animate_files
+from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.readers.reading import Reading
 from sonomime.runtime.support.errors import ConfigError, InputError
 
 MakeVideo = Callable[..., Path]

@@ -14,7 +14,7 @@ from sonomime.runtime import Animator
 from sonomime.runtime.debug_picture import HEIGHT, write_debug_picture
 from sonomime.runtime.landmarks import Picture, align_pair, read_landmarks
 from sonomime.runtime.media.frames import Crop
-from sonomime.runtime.media.stills import read_image
+from sonomime.runtime.readers.stills import read_image
 from sonomime.runtime.session import own_places
 from sonomime.runtime.support.errors import ConfigError, InputError
 

@@ -20,11 +20,11 @@ from sonomime.runtime.compose import MOST_SIDE
 from sonomime.runtime.media.frames import Crop
 from sonomime.runtime.media.mark import draw_mark
 from sonomime.runtime.media.pixels import levels_apart
-from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.reading import Reading
-from sonomime.runtime.media.source import FrameSource
-from sonomime.runtime.media.stills import read_image
 from sonomime.runtime.pipeline import Done, Job, animate_files
+from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.readers.reading import Reading
+from sonomime.runtime.readers.source import FrameSource
+from sonomime.runtime.readers.stills import read_image
 from sonomime.runtime.session import own_places
 
 XS = (0.0, 0.1, 0.3, -0.2, 0.0)

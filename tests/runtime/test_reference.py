@@ -17,9 +17,9 @@ from toy_bundle import blob
 from sonomime.runtime import Animator
 from sonomime.runtime.bundle.manifest import KeypointControl
 from sonomime.runtime.media.frames import Image
-from sonomime.runtime.media.reading import Frame
-from sonomime.runtime.media.source import FrameSource
 from sonomime.runtime.options import hull_area, hull_scale
+from sonomime.runtime.readers.reading import Frame
+from sonomime.runtime.readers.source import FrameSource
 from sonomime.runtime.reference import CANDIDATES, choose_reference, reference_distance
 from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import ConfigError, InputError

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ...runtime.media.contact_sheet import PLAIN, WRONG, Spread, cell, corners, write_sheet
 from ...runtime.media.frames import AskedCrop, Crop, Image, crop_image, resize, shows_something
-from ...runtime.media.readers import open_source
-from ...runtime.media.reading import Reading
 from ...runtime.media.region import find_region
 from ...runtime.media.text import find_text
+from ...runtime.readers.open_source import open_source
+from ...runtime.readers.reading import Reading
 from ...runtime.support.errors import SonomimeError
 from ...runtime.support.progress import progress
 from .clip_frames import Repeats

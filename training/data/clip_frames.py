@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.media.frames import Crop, Image, Letterbox, crop_image, letterbox, to_channels
-from ...runtime.media.readers import files_of, open_source
-from ...runtime.media.reading import Reading
-from ...runtime.media.source import warn_once
+from ...runtime.readers.open_source import files_of, open_source
+from ...runtime.readers.reading import Reading
+from ...runtime.readers.source import warn_once
 from ...runtime.support.errors import InputError
 from .annotations import place_keypoints
 from .array_cache import Layout, cached_arrays

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...runtime.media.file_headers import IMAGE, kind_by_name, kind_of
-from ...runtime.media.folder import series_of
 from ...runtime.media.frames import AskedCrop, parse_crop
-from ...runtime.media.readers import READERS
+from ...runtime.readers.file_headers import IMAGE, kind_by_name, kind_of
+from ...runtime.readers.folder import series_of
+from ...runtime.readers.open_source import READERS
 from ...runtime.support.errors import ConfigError, InputError, UnsupportedFormat
 from ...runtime.support.table import read_table, spelling_hint
 from .annotations import Labels, read_keypoints

@@ -21,8 +21,8 @@ import numpy as np
 from ...runtime import landmarks
 from ...runtime.animator import Animator
 from ...runtime.compose import MOST_SIDE
-from ...runtime.media.readers import open_source
-from ...runtime.media.reading import Reading
+from ...runtime.readers.open_source import open_source
+from ...runtime.readers.reading import Reading
 from ...runtime.support.errors import InputError
 from ..data.clip_frames import ClipFrames
 from ..data.dataset import Clip

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.media.frames import Crop, Letterbox, letterbox
-from ...runtime.media.readers import open_source
-from ...runtime.media.reading import Reading
+from ...runtime.readers.open_source import open_source
+from ...runtime.readers.reading import Reading
 from ...runtime.support.errors import InputError
 from ...runtime.support.table import read_table, spelling_hint
 from ..data.clip_frames import ClipFrames

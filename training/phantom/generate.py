@@ -21,7 +21,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.media.sinks import open_sink
+from ...runtime.sinks.open_sink import open_sink
 from ...runtime.support.atomic_files import atomic_path, atomic_write_text, locked
 from ...runtime.support.dataclass_parser import plain
 from ...runtime.support.errors import ConfigError, OutputError

@@ -17,7 +17,7 @@ from sonomime.runtime.media import frames
 from sonomime.runtime.media.frames import Crop, letterbox
 from sonomime.runtime.media.mark import draw_mark
 from sonomime.runtime.media.pixels import levels_apart, psnr, to_image, to_planes
-from sonomime.runtime.media.stills import read_image
+from sonomime.runtime.readers.stills import read_image
 from sonomime.runtime.support.errors import ConfigError, InputError
 
 SUFFIXES = [".png", ".bmp", ".tif", ".jpg"]

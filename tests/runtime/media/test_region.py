@@ -14,8 +14,8 @@ from screens import HEIGHT, SCREENS, WIDTH, clip, names_beside_sector, sector, t
 
 from sonomime.benchmarks.region import overlap
 from sonomime.runtime.media.frames import Crop
-from sonomime.runtime.media.readers import open_source
 from sonomime.runtime.media.region import find_region
+from sonomime.runtime.readers.open_source import open_source
 from sonomime.runtime.support.errors import InputError, UnsupportedFormat
 
 SECTORS = {

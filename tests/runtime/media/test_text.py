@@ -11,10 +11,10 @@ import pytest
 
 from sonomime.runtime.media.contact_sheet import Spread
 from sonomime.runtime.media.frames import Image, png_bytes
-from sonomime.runtime.media.inspection import inspect
-from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.reading import AS_IS
 from sonomime.runtime.media.text import find_text
+from sonomime.runtime.readers.inspection import inspect
+from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.readers.reading import AS_IS
 from sonomime.runtime.support.errors import UnsupportedFormat
 
 W, H = 200, 120

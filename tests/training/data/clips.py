@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from sonomime.runtime.media.frames import Letterbox
-from sonomime.runtime.media.sinks import open_sink
+from sonomime.runtime.sinks.open_sink import open_sink
 from sonomime.runtime.support.errors import InputError
 from sonomime.training.config import DataConfig
 from sonomime.training.coordinates import pixels_to_points

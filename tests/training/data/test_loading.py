@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sonomime.runtime.media.frames import AskedCrop, Crop, Letterbox
-from sonomime.runtime.media.source import warn_once
+from sonomime.runtime.readers.source import warn_once
 from sonomime.training.coordinates import points_to_pixels
 from sonomime.training.data import clip_frames
 from sonomime.training.data.annotations import Labels, place_keypoints, read_keypoints
@@ -237,7 +237,7 @@ def test_the_region_that_is_found_is_the_clips_crop(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Mock(box=Crop(2, 4, 32, 16), shape="rectangle")
-    monkeypatch.setattr("sonomime.runtime.media.source.find_region", lambda frames: found)
+    monkeypatch.setattr("sonomime.runtime.readers.source.find_region", lambda frames: found)
     path = write_video(tmp_path / "v.mkv", frames(3))
     for _ in range(2):  # decoded, and from the cache
         loaded = load(path, 32, "auto")

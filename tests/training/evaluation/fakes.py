@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sonomime.runtime.media.frames import Letterbox
-from sonomime.runtime.media.sinks import open_sink
+from sonomime.runtime.sinks.open_sink import open_sink
 from sonomime.training.data.clip_frames import ClipFrames
 from sonomime.training.data.dataset import Clip, find_clips
 from sonomime.training.evaluation.candidate import Candidate

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sonomime.cli import main
-from sonomime.runtime.media.readers import open_source
+from sonomime.runtime.readers.open_source import open_source
 from sonomime.runtime.support.errors import ConfigError, InputError, OutputError
 from sonomime.training.data.clip_frames import load_clip
 from sonomime.training.data.dataset import find_clips

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....runtime.media.frames import letterbox, to_channels
-from ....runtime.media.stills import read_image
+from ....runtime.readers.stills import read_image
 from ....runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
 from ....runtime.support.progress import progress
 from ...data.clip_frames import load_clip

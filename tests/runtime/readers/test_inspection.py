@@ -10,9 +10,9 @@ import pytest
 from media_files import LEVELS, noise
 
 from sonomime.runtime.media.frames import Crop
-from sonomime.runtime.media.inspection import inspect
-from sonomime.runtime.media.reading import AS_IS, Reading
-from sonomime.runtime.media.stills import read_image
+from sonomime.runtime.readers.inspection import inspect
+from sonomime.runtime.readers.reading import AS_IS, Reading
+from sonomime.runtime.readers.stills import read_image
 from sonomime.runtime.support.errors import ConfigError
 
 MakeVideo = Callable[..., Path]

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from media_files import LEVELS, apart, noise
 
-from sonomime.runtime.media.file_headers import missing_bytes
 from sonomime.runtime.media.frames import Crop
-from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.reading import Reading
+from sonomime.runtime.readers.file_headers import missing_bytes
+from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.readers.reading import Reading
 from sonomime.runtime.support.errors import InputError, UnsupportedFormat
 
 MakeVideo = Callable[..., Path]

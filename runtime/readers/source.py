@@ -22,9 +22,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..support.errors import InputError
-from .file_headers import check_size
-from .frames import (
+from ..media.frames import (
     Crop,
     Image,
     crop_image,
@@ -33,9 +31,11 @@ from .frames import (
     shows_something,
     to_channels,
 )
-from .levels import Window, found_window, to_levels
+from ..media.levels import Window, found_window, to_levels
+from ..media.region import Region, find_region
+from ..support.errors import InputError
+from .file_headers import check_size
 from .reading import Damage, Facts, Frame, Picture, Reading
-from .region import Region, find_region
 
 log = logging.getLogger("sonomime")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..media.contact_sheet import Spread, cell, check_sheet, corners, write_sheet
+from ..media.frames import Crop
+from ..media.text import find_text
 from ..support.progress import progress
-from .contact_sheet import Spread, cell, check_sheet, corners, write_sheet
-from .frames import Crop
-from .readers import open_source
+from .open_source import open_source
 from .reading import Damage, Facts, Frame, Reading
-from .text import find_text
 
 _MOST, _COLUMNS, _SIDE = 12, 4, 320  # pictures on a sheet; pixels
 

@@ -9,19 +9,22 @@ from __future__ import annotations
 import shutil
 import struct
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from ... import __version__
+from ..media.frames import Image
+from ..readers.dicom_file import quiet
+from ..readers.reading import Facts
 from ..support.errors import InputError, OutputError
-from .dicom_file import quiet
-from .frames import Image
-from .reading import Facts
+from .writing import Put, writing
 
 _ULTRASOUND_CINE = "1.2.840.10008.5.1.4.1.1.3.1"
 _TISSUE_2D = {"RegionSpatialFormat": 1, "RegionDataType": 1, "RegionFlags": 0}
@@ -187,3 +190,17 @@ def _dataset(values: Mapping[str, Any]) -> Any:
     for keyword, value in values.items():
         setattr(dataset, keyword, value)
     return dataset
+
+
+@contextmanager
+def dicom_writer(path: Path, temporary: Path, *how: Any) -> Iterator[Put]:
+    with writing(path):
+        frames = TemporaryFile(dir=temporary.parent)  # noqa: SIM115 - closing can fail too
+    try:
+        writer = DicomWriter(path, frames, *how)
+        yield writer.put
+        with writing(path):
+            writer.finish(temporary)
+    finally:
+        with suppress(OSError):  # a full disk that fails once more
+            frames.close()

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..media.frames import Image, on_black
+from ..media.levels import Window, found_window, to_levels
 from ..support.errors import InputError
 from .file_headers import check_size
-from .frames import Image, on_black
-from .levels import Window, found_window, to_levels
 from .reading import Facts, Picture, Reading
 from .source import FrameSource
 

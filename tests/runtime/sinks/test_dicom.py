@@ -14,11 +14,11 @@ from dicom_files import (
 )
 from media_files import noise
 
-from sonomime.runtime.media import dicom_sink
-from sonomime.runtime.media.dicom_sink import may_show_somebody
-from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.reading import Facts
-from sonomime.runtime.media.sinks import open_sink
+from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.readers.reading import Facts
+from sonomime.runtime.sinks import dicom as dicom_sink
+from sonomime.runtime.sinks.dicom import may_show_somebody
+from sonomime.runtime.sinks.open_sink import open_sink
 from sonomime.runtime.support.errors import InputError, OutputError
 
 pydicom = pytest.importorskip("pydicom")

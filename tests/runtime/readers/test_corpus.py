@@ -10,8 +10,8 @@ import pytest
 from corpus import clips, folders, stills  # noqa: F401 - they fill CASES
 from corpus.case import CASES, Case
 
-from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.reading import Reading
+from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.readers.reading import Reading
 from sonomime.runtime.support.errors import InputError
 
 WRONG: set[str] = set()

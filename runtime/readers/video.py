@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..media.frames import on_black
+from ..media.levels import Window
 from ..support.errors import InputError
 from .decoding import decoded, reason
 from .file_headers import MAX_PIXELS, check_size, missing_bytes
-from .frames import on_black
-from .levels import Window
 from .reading import Facts, Picture, Reading
 from .source import FrameSource
 

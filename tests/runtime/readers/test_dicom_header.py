@@ -21,8 +21,8 @@ from dicom_files import (
 from media_files import apart
 
 from sonomime.runtime.media.frames import Crop
-from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.reading import Reading
+from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.readers.reading import Reading
 from sonomime.runtime.support.errors import InputError
 
 pydicom = pytest.importorskip("pydicom")

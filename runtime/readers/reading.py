@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from numpy.typing import NDArray
 
+from ..media.frames import AskedCrop, Crop, Image
+from ..media.levels import Window
 from ..support.errors import ConfigError
-from .frames import AskedCrop, Crop, Image
-from .levels import Window
 
 OnDamage: TypeAlias = Literal["keep", "skip", "stop"]
 

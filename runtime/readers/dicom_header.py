@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..media.frames import Crop
+from ..media.levels import Window
 from ..support.errors import InputError
 from .dicom_file import OVERLAYS, Header
-from .frames import Crop
-from .levels import Window
 from .source import FrameSource
 
 _CENTIMETRES = 3

@@ -30,7 +30,7 @@ from dicom_files import (
 )
 from media_files import apart, noise
 
-from sonomime.runtime.media.readers import open_source
+from sonomime.runtime.readers.open_source import open_source
 from sonomime.runtime.support.errors import InputError
 
 pydicom = pytest.importorskip("pydicom")

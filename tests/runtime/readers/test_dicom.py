@@ -27,11 +27,11 @@ from dicom_files import (
 )
 from media_files import apart, noise
 
-from sonomime.runtime.media import dicom_codecs
 from sonomime.runtime.media.frames import Crop
-from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.reading import Reading
-from sonomime.runtime.media.sinks import open_sink
+from sonomime.runtime.readers import dicom_codecs
+from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.readers.reading import Reading
+from sonomime.runtime.sinks.open_sink import open_sink
 from sonomime.runtime.support.errors import InputError, OutputError, UnsupportedFormat
 
 pydicom = pytest.importorskip("pydicom")

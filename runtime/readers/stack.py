@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..media.frames import on_black
 from ..support.errors import InputError, UnsupportedFormat
 from .data_files import Part, Unpacked, bytes_left, open_part
 from .file_headers import MAX_PIXELS, check_size
-from .frames import on_black
 from .reading import Facts, Picture, Reading
 from .source import FrameSource
 

@@ -13,9 +13,9 @@ import pytest
 from media_files import LEVELS, apart, noise
 from PIL import Image as PillowImage
 
-from sonomime.runtime.media import sinks
-from sonomime.runtime.media.readers import open_source
-from sonomime.runtime.media.sinks import open_sink
+from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.sinks import video as sinks
+from sonomime.runtime.sinks.open_sink import open_sink
 from sonomime.runtime.support.errors import ConfigError, InputError, OutputError
 
 

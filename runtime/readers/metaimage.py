@@ -6,11 +6,6 @@ https://itk.org/Wiki/MetaIO/Documentation
 
 from __future__ import annotations
 
-import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +13,6 @@ import numpy as np
 
 from ..support.errors import InputError, UnsupportedFormat
 from .data_files import Part, data_files
-from .frames import Image
 from .reading import Reading
 from .stack import MAX_HEADER, Stack, StackSource, millimetres
 
@@ -140,52 +134,3 @@ def _numbers(
         pass
     hint = "the header is damaged: copy the file again"
     raise InputError(f"{path}: {key} is {text[:60]!r}", hint)
-
-
-@contextmanager
-def metaimage_writer(
-    file: Path,
-    size: tuple[int, int],
-    channels: int,
-    metadata: Mapping[str, str],
-    spacing: tuple[float, float] | None,
-) -> Iterator[Callable[[Image, float], None]]:
-    """Yield what takes frames and their times in seconds, for a sequence as PLUS writes it: not
-    packed, with the time of each frame. 3D Slicer shows it as a sequence (NAME.seq.mha)."""
-    times: list[float] = []
-    # The header comes first, and says how many frames there are.
-    with tempfile.TemporaryFile(dir=file.parent) as pixels:
-
-        def put(image: Image, seconds: float) -> None:
-            pixels.write(np.ascontiguousarray(image).data)
-            times.append(seconds)
-
-        yield put
-        fields = {
-            "ObjectType": "Image",
-            "NDims": "3",
-            **{re.sub(r"\W", "_", key).capitalize(): text for key, text in metadata.items()},
-            "BinaryData": "True",
-            "BinaryDataByteOrderMSB": "False",
-            "CompressedData": "False",
-            "TransformMatrix": "1 0 0 0 1 0 0 0 1",
-            "Offset": "0 0 0",
-            "CenterOfRotation": "0 0 0",
-            "AnatomicalOrientation": "RAI",
-            "ElementSpacing": "{:.9g} {:.9g} 1".format(*(spacing or (1, 1))),
-            "DimSize": f"{size[0]} {size[1]} {len(times)}",
-            "Kinds": "domain domain list",
-            "ElementNumberOfChannels": str(channels),
-            "ElementType": "MET_UCHAR",
-            "UltrasoundImageOrientation": "MF",
-            "UltrasoundImageType": "BRIGHTNESS" if channels == 1 else "RGB_COLOR",
-        }
-        for number, seconds in enumerate(times):
-            fields[f"Seq_Frame{number:04}_Timestamp"] = f"{seconds:.9f}"
-            fields[f"Seq_Frame{number:04}_ImageStatus"] = "OK"
-        fields["ElementDataFile"] = "LOCAL"
-        header = "".join(f"{key} = {' '.join(text.split())}\n" for key, text in fields.items())
-        pixels.seek(0)
-        with file.open("wb") as whole:
-            whole.write(header.encode())
-            shutil.copyfileobj(pixels, whole, 1 << 20)

@@ -12,10 +12,10 @@ import pytest
 from media_files import noise
 
 from sonomime.runtime.media.levels import Window
-from sonomime.runtime.media.readers import files_of, open_source
-from sonomime.runtime.media.reading import Reading
-from sonomime.runtime.media.sinks import open_sink
-from sonomime.runtime.media.source import FrameSource
+from sonomime.runtime.readers.open_source import files_of, open_source
+from sonomime.runtime.readers.reading import Reading
+from sonomime.runtime.readers.source import FrameSource
+from sonomime.runtime.sinks.open_sink import open_sink
 from sonomime.runtime.support.errors import InputError, UnsupportedFormat
 from sonomime.training.data.dataset import find_clips
 

@@ -14,8 +14,8 @@ from media_files import noise
 
 from sonomime.runtime.media.frames import Crop
 from sonomime.runtime.media.levels import Window, parse_window
-from sonomime.runtime.media.reading import AS_IS, Facts, Picture, Reading, parse_rate
-from sonomime.runtime.media.source import FrameSource
+from sonomime.runtime.readers.reading import AS_IS, Facts, Picture, Reading, parse_rate
+from sonomime.runtime.readers.source import FrameSource
 from sonomime.runtime.support.errors import ConfigError, InputError
 
 GREY = [noise(40, 60, seed=seed) for seed in range(4)]
@@ -107,7 +107,7 @@ def test_the_region_is_cut_out_or_all_else_is_blackened(monkeypatch: pytest.Monk
     inside[10:20, 12:30] = True
     region = Mock(box=found, shape="sector", mask=lambda height, width: inside)
     region.uncropped = True
-    monkeypatch.setattr("sonomime.runtime.media.source.find_region", lambda frames: region)
+    monkeypatch.setattr("sonomime.runtime.readers.source.find_region", lambda frames: region)
     for how, facts, crop in (
         (Reading(asked), {"named_region": named}, asked),
         (Reading(), {"named_region": named}, named),

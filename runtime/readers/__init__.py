@@ -1,0 +1,1 @@
+"""What comes in becomes frames: pictures, clips, DICOM, MetaImage, NRRD."""

@@ -1,0 +1,1 @@
+"""What goes out: videos, DICOM, MetaImage, pictures; whole or not at all."""
