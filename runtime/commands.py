@@ -245,7 +245,8 @@ def reading_of(args: argparse.Namespace, prefix: str = "") -> Reading:
     given = {name: getattr(args, prefix + name) for name in ("crop", "window", "region")}
     return Reading(
         **given, fps=None if prefix else args.fps, mask=args.mask_outside_region,
-        on_damage=args.on_damage, strict=args.strict,
+        on_damage=args.on_damage, strict=args.strict, timed=not prefix,
+        option="--" + prefix.replace("_", "-"),
     )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def cell(
     height, width = image.shape[:2]
     scale = side / max(width, height)
     w, h = max(1, round(width * scale)), max(1, round(height * scale))
-    small = np.ascontiguousarray(resize(to_channels(image, 3), w, h))
+    small = np.array(resize(to_channels(image, 3), w, h))
     lines = [(corners(box), _TEXT) for box in text]
     if outline is not None:
         lines.append((outline, _REGION))

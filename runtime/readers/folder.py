@@ -26,6 +26,10 @@ TIMES = "frames.csv"
 """A table beside the frames: frame (a file's name), seconds."""
 
 
+_MASKS = re.compile(r"mask|label|seg|annot|(^|[^a-z])gt([^a-z]|$)", re.IGNORECASE)
+"""What files of labels are called."""
+
+
 @dataclass(frozen=True)
 class Series:
     """Frames of a folder in order.
@@ -78,6 +82,8 @@ class FolderSource(FrameSource):
                 continue
             self.facts.kind = f"folder of {series.pattern} ({page.kind})"
             adopt(self, page)
+            if page.pages > 1:
+                self.note("its files have several pages: the first of each is read")
             for text in page.notes:
                 self.note(f"{file.name}: {text}")
             yield Picture(time, page.values)
@@ -136,8 +142,13 @@ def _of_names(images: Sequence[Path]) -> Series:
     for file in images:
         groups[re.sub(r"[0-9]+", "#", file.name)].append(file)
     parts = [part for group in groups.values() for part in _split(group)]
-    # The largest; of equal ones the shortest name: masks have a longer one than their frames.
-    parts.sort(key=lambda files: (-len(files), len(files[0].name), _natural_order(files[0])))
+    # The largest; of equal ones that which is not called a mask, and the shortest name.
+    parts.sort(
+        key=lambda files: (
+            -len(files), bool(_MASKS.search(files[0].name)), len(files[0].name),
+            _natural_order(files[0]),
+        )
+    )  # fmt: skip
     if len(parts[0]) == 1:  # nothing is numbered
         notes = ["the names are not numbered: taken in the order of the alphabet"]
         return Series(list(images), "pictures", None, None, notes if len(images) > 1 else [])

@@ -30,6 +30,8 @@ class Reading:
         on_damage: "keep" what comes before the first damage, "skip" damaged frames alone, or
             "stop" with an error.
         strict: what would be assumed or dropped is an error.
+        timed: whether times matter; if not, an unknown rate is nothing to speak of.
+        option: how the options of this input begin, for what is said about it.
     """
 
     crop: AskedCrop = None
@@ -39,6 +41,8 @@ class Reading:
     mask: bool = False
     on_damage: OnDamage = "keep"
     strict: bool = False
+    timed: bool = True
+    option: str = "--"
 
 
 AS_IS = Reading()
@@ -140,5 +144,5 @@ class Facts:
             said.append(self.levels)
         if self.frames != 1:
             said.append(f"{self.frames if self.frames is not None else 'some'} frames")
-            said.append(f"{self.fps:.4g} a second ({self.rate})" if self.fps else "no rate")
-        return ", ".join(said)
+            said.append(f"{self.fps:.4g} a second ({self.rate})" if self.fps else self.rate)
+        return ", ".join(filter(None, said))

@@ -132,10 +132,14 @@ class FrameSource(ABC):
             self.fps, facts.rate = how.fps, "as asked"
         elif self.stated is not None:
             self.fps, facts.rate = self.stated
-        elif self.count_hint != 1 and self._has_second():
-            facts.rate = "assumed"
-            self.note(f"no frame rate is stored: {DEFAULT_FPS} a second assumed; give --fps")
-        facts.fps = float(self.fps or DEFAULT_FPS) if facts.rate else None
+        elif self.count_hint != 1 and how.timed and (second := self._second()) is not None:
+            if second.time is None:
+                facts.rate, facts.fps = "assumed", float(DEFAULT_FPS)
+                self.note(f"no frame rate is stored: {DEFAULT_FPS} a second assumed; give --fps")
+            else:
+                facts.rate = "its own times"
+        if self.fps is not None:
+            facts.fps = float(self.fps)
         levels = [self._made(values) for values in (seen if seen[0].dtype != np.uint8 else [first])]
         if not any(map(shows_something, levels)):
             self.note("the first frame is black or of one level")
@@ -162,8 +166,8 @@ class FrameSource(ABC):
             raise InputError(what, "check that it plays; it may be damaged or cut off")
         return seen
 
-    def _has_second(self) -> bool:
-        return next(islice(self._pictures(1), 1, 2), None) is not None
+    def _second(self) -> Picture | None:
+        return next(islice(self._pictures(1), 1, 2), None)
 
     def _choose_window(self, seen: list[NDArray[Any]]) -> None:
         facts = self.facts
@@ -179,7 +183,7 @@ class FrameSource(ABC):
                 by = "the picture" if len(seen) == 1 else f"the first {len(seen)} frames"
                 self.note(
                     f"values from {low:.6g} to {high:.6g} are taken as black to white, judged by "
-                    f"{by}; --window LOW,HIGH says it"
+                    f"{by}; {self.how.option}window LOW,HIGH says it"
                 )
         if self.inverted:
             self._window = (self._window or Window(0, 255)).inverted()
@@ -230,10 +234,17 @@ class FrameSource(ABC):
             found = self.find_region()
             if found.uncropped:
                 x, y, w, h = found.box
-                self.note(
-                    "it seems to show more than the ultrasound picture: --crop auto takes the part "
-                    f"{x},{y},{w},{h}, --crop X,Y,W,H another one"
-                )
+                option = f"{self.how.option}crop"
+                if found.box == (0, 0, *self.size):
+                    self.note(
+                        "text or the like seems to stand beside the ultrasound sector: "
+                        "--mask-outside-region blackens it"
+                    )
+                else:
+                    self.note(
+                        f"it seems to show more than the ultrasound picture: {option} auto takes "
+                        f"the part {x},{y},{w},{h}, {option} X,Y,W,H another one"
+                    )
 
     def _look_for_colour(self) -> None:
         """Whether there are colours where the file can hold some; say so if grey is asked for."""
@@ -302,7 +313,9 @@ class FrameSource(ABC):
         if self.damage is None:
             self.damage = damage
             keep = self.how.on_damage == "keep"
-            rest = "the frames before it are kept" if keep else "such frames are left out"
+            rest = "such frames are left out"
+            if keep:
+                rest = "the frames before it are kept; --on-damage skip goes on after it"
             self.note(f"{what}; {rest}")
 
     def _frame(self, values: NDArray[Any], whole: bool = False) -> Image:

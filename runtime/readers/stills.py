@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
 # Tags of TIFF.
 _SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _FORMAT = 254, 258, 262, 274, 277, 339
+_SINGLE = ("JPEG", "MPO", "BMP", "JPEG2000", "PPM")
+"""Formats of one picture, or one that counts."""
 _REDUCED, _MASK, _WHITE_IS_ZERO = 1, 4, 0
 
 
@@ -39,6 +41,7 @@ class Page(NamedTuple):
         least_bits: how many bits the values have at least, where that is known.
         inverted: small values are white.
         aspect: width of a pixel / its height.
+        pages: how many the file has, thumbnails included.
         notes: what was assumed or dropped.
     """
 
@@ -50,6 +53,7 @@ class Page(NamedTuple):
     least_bits: int
     inverted: bool
     aspect: float
+    pages: int
     notes: tuple[str, ...]
 
 
@@ -57,7 +61,6 @@ class PictureSource(FrameSource):
     """The pages of a picture file: a single one, or a clip (TIFF stack, APNG, animated WebP)."""
 
     def __init__(self, path: Path, how: Reading, channels: int) -> None:
-        self.count_hint = 1
         super().__init__(path, how, channels, Facts("picture", colour=True))
 
     def _pictures(self, channels: int) -> Iterator[Picture]:
@@ -67,6 +70,7 @@ class PictureSource(FrameSource):
             for page in read_pages(self.path):
                 if count == 0:
                     self.facts.kind = page.kind
+                    self.count_hint = page.pages
                     adopt(self, page)
                 for text in page.notes:
                     self.note(text)
@@ -123,7 +127,7 @@ def read_pages(path: Path) -> Iterator[Page]:
         # A file object, not a path: from a path Pillow 13 maps some TIFFs into memory wrongly.
         with path.open("rb") as file:
             if _is_double(path, file):
-                yield Page(_by_opencv(path, 0), None, "TIFF", 64, None, 1, False, 1.0, ())
+                yield Page(_by_opencv(path, 0), None, "TIFF", 64, None, 1, False, 1.0, 1, ())
                 return
             with warnings.catch_warnings():
                 _quiet()
@@ -134,16 +138,30 @@ def read_pages(path: Path) -> Iterator[Page]:
                 opened = PillowImage.open(file, formats=_FORMATS)
             with opened as picture:
                 yield from _pages(path, file, picture)
-    except (InputError, MemoryError, GeneratorExit):
+    except (InputError, GeneratorExit):
         raise
     except Exception as cause:  # Pillow raises many kinds of errors on a damaged file
         unknown = isinstance(cause, UnidentifiedImageError)
         reason = "unknown format, or damaged" if unknown else getattr(cause, "strerror", 0) or cause
+        if isinstance(cause, MemoryError):  # mostly of a length that the damaged file states
+            reason = "it asks for more memory than there is"
         raise InputError(
             f"cannot read {path} as an image: {reason}",
             "PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, PGM and PPM are read, up to 64 megapixels; "
             "copy it again if it is damaged, or save it again without its metadata",
         ) from cause
+
+
+def page_count(path: Path) -> int:
+    """How many pages a picture file has, by its header; 0 if it cannot be read."""
+    from PIL import Image as PillowImage
+
+    try:
+        with warnings.catch_warnings(), PillowImage.open(path, formats=_FORMATS) as picture:
+            _quiet()
+            return 1 if picture.format in _SINGLE else int(getattr(picture, "n_frames", 1))
+    except Exception:  # whoever reads it says what is wrong
+        return 0
 
 
 def _quiet() -> None:
@@ -155,7 +173,7 @@ def _quiet() -> None:
 
 def _pages(path: Path, file: BufferedReader, picture: PillowImage.Image) -> Iterator[Page]:
     index, left_out = 0, 0
-    single = picture.format not in ("TIFF", "PNG", "WEBP")
+    single = picture.format in _SINGLE
     skipped = bool(getattr(picture, "default_image", False))  # of an APNG: no part of the clip
     while True:
         with warnings.catch_warnings():
@@ -200,6 +218,7 @@ def _page(
         # Pillow turns negatives of 8 bits into positives, but not deeper ones.
         inverted=tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and values.dtype != np.uint8,
         aspect=1 / aspect if orientation in _LYING else aspect,
+        pages=1 if picture.format in _SINGLE else getattr(picture, "n_frames", 1),
         notes=tuple(notes),
     )
 

@@ -51,7 +51,7 @@ class VideoSource(FrameSource):
         if self._missing and (how.on_damage == "stop" or how.strict):
             raise InputError(
                 f"{path} is cut off: at least {self._missing} bytes are missing at its end",
-                "copy or download it again, or keep what is there: --on-damage keep",
+                "copy or download it again; --on-damage keep takes what can still be read",
             )
         super().__init__(path, how, channels, Facts("video"))
 
@@ -137,6 +137,8 @@ class VideoSource(FrameSource):
             # Grey is as it is stored; PyAV brings RGB to 16 bits.
             most = (1 << facts.bits) - 1 if colours == 1 else 65535
             self.declared = Window(0, most), "as the file says"
+        if frame.interlaced_frame:
+            self.note("it is interlaced: edges that move look like combs")
         aspect = float(stream.sample_aspect_ratio or 1)
         lies = round(frame.rotation / 90) % 2
         self.aspect = 1 / aspect if lies else aspect

@@ -35,9 +35,9 @@ _EVEN = 0.0005
 few programs obey the times of single frames; containers of videos round more than that."""
 
 
-def may_show_somebody(facts: Facts, allowed: bool) -> bool:
+def may_show_somebody(facts: Facts, allowed: bool) -> bool | None:
     """Whether the pictures made from a source may show who was examined, for `burned_in` of
-    `open_sink`.
+    `open_sink`; None if its file does not say.
 
     Raises:
         InputError: they may, by what the source's file says, and that is not allowed.
@@ -45,9 +45,10 @@ def may_show_somebody(facts: Facts, allowed: bool) -> bool:
     if facts.burned_in and not allowed:
         raise InputError(
             "the source says that it shows who was examined (BurnedInAnnotation = YES)",
-            "black it out and write BurnedInAnnotation = NO, or allow it: --allow-burned-in",
+            "crop it away or black it out (--source-crop, --mask-outside-region), look at the "
+            "result, and allow it: --allow-burned-in; the file will say YES too",
         )
-    return bool(facts.burned_in)
+    return facts.burned_in
 
 
 class DicomWriter:
@@ -61,7 +62,7 @@ class DicomWriter:
         fps: the rate of a single frame.
         metadata: "title" becomes the description of the series, "comment" of the derivation.
         spacing: (x, y) millimetres from one pixel to the next; None if not known.
-        burned_in: whether the pictures may show who was examined.
+        burned_in: whether the pictures show who was examined; None: nothing is said of it.
 
     Raises:
         OutputError: pydicom is missing.
@@ -69,7 +70,7 @@ class DicomWriter:
 
     def __init__(
         self, path: Path, frames: BinaryIO, size: tuple[int, int], channels: int, fps: Fraction,
-        metadata: Mapping[str, str], spacing: tuple[float, float] | None, burned_in: bool,
+        metadata: Mapping[str, str], spacing: tuple[float, float] | None, burned_in: bool | None,
     ) -> None:  # fmt: skip
         try:
             import pydicom  # noqa: F401 - fail before the first frame
@@ -138,7 +139,7 @@ class DicomWriter:
                 **us, "PurposeOfReferenceCodeSequence": [_dataset(purpose)],
                 "ContributionDescription": title[:1024],
             })],
-            "PatientName": "SYNTHETIC",
+            "PatientName": "SYNTHETIC^ULTRASOUND",
             "PatientID": "SYNTHETIC",
             **dict.fromkeys((
                 "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
@@ -147,12 +148,13 @@ class DicomWriter:
             **{f"{each}InstanceUID": generate_uid(None) for each in ("SOP", "Study", "Series")},
             "SeriesNumber": 1,
             "InstanceNumber": 1,
-            "BurnedInAnnotation": "YES" if self._burned_in else "NO",
             "SamplesPerPixel": self._channels,
             "PhotometricInterpretation": "MONOCHROME2" if self._channels == 1 else "RGB",
             "Rows": height, "Columns": width, "NumberOfFrames": len(self._times),
             "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0,
         }  # fmt: skip
+        if self._burned_in is not None:
+            values["BurnedInAnnotation"] = "YES" if self._burned_in else "NO"
         if self._channels == 3:
             values["PlanarConfiguration"] = 0
         if self._spacing is not None:

@@ -34,7 +34,7 @@ def open_sink(
     fps: Fraction | float | None = None,
     metadata: Mapping[str, str] | None = None,
     spacing: tuple[float, float] | None = None,
-    burned_in: bool = False,
+    burned_in: bool | None = None,
 ) -> Iterator[VideoSink]:
     """Yield a sink for frames. The output gets its name at the end; on an error it is removed.
 
@@ -48,7 +48,7 @@ def open_sink(
         fps: frames a second where no timestamps are given, 30 when None.
         metadata: texts by key; "title" and "comment" are kept by every format.
         spacing: (x, y) millimetres from one pixel to the next, where the format keeps it.
-        burned_in: whether the frames may show who was examined; DICOM says it.
+        burned_in: whether the frames show who was examined, if that is known; DICOM says it.
 
     Raises:
         ConfigError: a suffix that has no writer, a frame rate that is not positive.

@@ -8,7 +8,7 @@ import shutil
 import sys
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -117,7 +117,8 @@ def _dicom(syntax: str, folder: Path) -> Target:
     else:
         encoded = [*map(jpeg_2000, FRAMES)] if syntax == JPEG_2000 else None
         write_dicom(file, FRAMES, syntax=syntax, encoded=encoded, WindowWidth=200, **header)
-    return _media(file)
+    # The decoder of JPEG-LS can need two seconds for one damaged frame.
+    return replace(_media(file), seconds=20) if syntax == JPEG_LS else _media(file)
 
 
 def _write_video(file: Path, codec: str = "ffv1") -> None:

@@ -103,7 +103,7 @@ def test_dicom_keeps_the_sources_region_and_millimetres_and_nobodys_name(
     images = [noise(80, 100, seed=i) for i in range(2)]
     parts = [region(10, 20, 73, 67), region(80, 0, 99, 40, space=3)]
     named = {"SequenceOfUltrasoundRegions": parts, "PatientName": "Doe^Jane"}
-    source = write_dicom(files / "a.dcm", images, FrameTime=50, **named)
+    source = write_dicom(files / "a.dcm", images, BurnedInAnnotation="NO", **named)
     done = make(layered, files, "out.dcm", source=source, size=(32, 24), mark=False)
     assert done.read_source.region == Crop(10, 20, 64, 48) and done.read_source.regions == 2
     made = pydicom.dcmread(files / "out.dcm")

@@ -157,7 +157,7 @@ def _checked(clip: Clip, reason: str) -> tuple[Checked, list[Problem], Image, Ou
         return one, [Problem("no reader", clip.name, reason)], nothing, None
     spread, repeats, content = Spread[Image](_LOOK), Repeats(), hashlib.blake2b(digest_size=16)
     try:
-        with open_source(clip.path, Reading(clip.crop)) as source:
+        with open_source(clip.path, Reading(clip.crop, timed=False)) as source:
             source.warn_of_clutter()
             facts, one.size, one.crop = source.facts, source.facts.stored, source.crop
             for frame in source.frames(whole=True):

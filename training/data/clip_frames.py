@@ -117,7 +117,7 @@ def _decode(stream: BinaryIO, clip: Clip, size: int, channels: int) -> Layout:
     displacement, if there is one."""
     kept: list[int] = []
     count, repeats = 0, Repeats()
-    with open_source(clip.path, Reading(clip.crop), channels) as source:
+    with open_source(clip.path, Reading(clip.crop, timed=False), channels) as source:
         source.warn_of_clutter()
         for _, _, image in source:
             if repeats.is_new(image):

@@ -18,6 +18,7 @@ from ...runtime.media.frames import AskedCrop, parse_crop
 from ...runtime.readers.file_headers import IMAGE, kind_by_name, kind_of
 from ...runtime.readers.folder import series_of
 from ...runtime.readers.open_source import READERS
+from ...runtime.readers.stills import page_count
 from ...runtime.support.errors import ConfigError, InputError, UnsupportedFormat
 from ...runtime.support.table import read_table, spelling_hint
 from .annotations import Labels, read_keypoints
@@ -161,15 +162,23 @@ def _bare(root: Path) -> list[Clip]:
         relative = path.relative_to(root)
         if any(part.startswith(".") for part in relative.parts):
             continue
-        if _frames_in(path) if path.is_dir() else kind_by_name(path) not in (None, IMAGE):
+        if _frames_in(path) if path.is_dir() else _is_clip(path):
             group = relative.parent.as_posix() if len(relative.parts) > 1 else "all"
             clips.append(Clip(relative.as_posix(), path, relative.as_posix(), group, ""))
     return clips
 
 
+def _is_clip(file: Path) -> bool:
+    """Whether a file is a clip by itself, by its name; of pictures, if it has several pages."""
+    kind = kind_by_name(file)
+    if kind == IMAGE and file.suffix.lower() in (".tif", ".tiff", ".webp", ".apng"):
+        return page_count(file) > 1
+    return kind not in (None, IMAGE)
+
+
 def _frames_in(folder: Path) -> list[str]:
     """Names of a folder's frames; none where it holds other things, or clips too."""
-    if any(kind_by_name(file) not in (None, IMAGE) for file in folder.iterdir()):
+    if any(map(_is_clip, folder.iterdir())):
         return []
     try:
         return [file.name for file in series_of(folder).files]

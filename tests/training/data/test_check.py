@@ -57,7 +57,7 @@ CASES: dict[str, tuple[str, Make, str, list[str], str, set[str]]] = {
     "text": ("a.mkv", lambda p: write_video(p, named(tissue())), "", [], "ok", {"text"}),
     "cropped": ("a.mkv", lambda p: write_video(p, named(tissue())), '"0,24,96,48"', [], "ok",
                 set()),
-    "damaged": ("a", broken, "", [], "damaged", {"damage", "note"}),  # there is no rate either
+    "damaged": ("a", broken, "", [], "damaged", {"damage"}),
     "unread": ("a.mp4", wrong, "", [], "unread", {"unread"}),
     "crop": ("a.mkv", lambda p: write_video(p, tissue()), '"0,0,97,9"', [], "unread", {"unread"}),
     "reader": ("a.nii", wrong, "", [], "no reader", {"no reader"}),
