@@ -52,6 +52,8 @@ class _Parser(argparse.ArgumentParser):
         if wrong := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
             close = nearest(wrong[1], re.findall(r"[\w-]+", wrong[2]))
             hint = f"did you mean {close!r}?" if close else hint
+        elif wrong := re.search(r"argument (\S+): expected one argument", message):
+            hint = f"a value that begins with - is written {wrong[1]}=VALUE; {hint}"
         _say(message, hint)
         raise SystemExit(EXIT_USAGE)
 

@@ -102,8 +102,8 @@ def animate_files(
         for which, each in (("source", source), ("driving", driving)):
             each.warn_of_clutter()
             say(f"{which} {each.path}: {each.facts.line()}")
-        if _has_one_frame(driving):
-            _check_one_frame(job)
+        if _has_one_frame(driving) and driving.damage is None:
+            _check_one_frame(job, source)
         animator.reset()
         animator.set_source(still)
         size = shown = _size(animator.letterbox, job.size, composes)
@@ -143,6 +143,7 @@ def animate_files(
                     picture = panels.compose((None, frame.image, picture))
                 sink.write(picture, frame.timestamp)
         seconds = time.perf_counter() - begin
+        driving.facts.frames = sink.count
         return Done(
             job.output, sink.count, index, shown, seconds, alignment, judged,
             source.facts, driving.facts, driving.damage is not None,
@@ -248,16 +249,14 @@ def _check(job: Job) -> None:
                 raise OutputError(f"{output} is an input of this run", hint)
 
 
-def _check_one_frame(job: Job) -> None:
+def _check_one_frame(job: Job, source: FrameSource) -> None:
     """Refuse a source that is a clip if the driving clip has one frame: they are likely swapped."""
-    if job.source_frame is None:
-        with open_source(job.source, job.read_source) as source:
-            if not _has_one_frame(source):
-                raise ConfigError(
-                    f"the source {job.source} is a clip, the driving input {job.driving} one image",
-                    "if they are swapped, put the still first; to animate one frame of the clip, "
-                    "choose it with --source-frame N",
-                )
+    if job.source_frame is None and not _has_one_frame(source):
+        raise ConfigError(
+            f"the source {job.source} is a clip, the driving input {job.driving} one image",
+            "if they are swapped, put the still first; to animate one frame of the clip, "
+            "choose it with --source-frame N",
+        )
     if job.output.suffix.lower() != ".png":
         log.warning("%s has one frame, and so has %s", job.driving, job.output)
 

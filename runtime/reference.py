@@ -66,7 +66,8 @@ def nth_frame(source: FrameSource, index: int) -> Image:
         if frame.index == index:
             return frame.image
         last = frame.index
-    raise InputError(f"{source.path} has no frame {index}", f"its frames are 0 to {last}")
+    hint = f"its frames are 0 to {last}" + (", without damaged ones" if source.damage else "")
+    raise InputError(f"{source.path} has no frame {index}", hint)
 
 
 def _most_alike(animator: Animator, driving: FrameSource) -> int:

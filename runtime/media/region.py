@@ -7,7 +7,7 @@ backgrounds are flat; clocks and ECG traces change, but are small.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -45,6 +45,7 @@ class Region:
         share: area of the outline as a share of the frame, in (0, 1].
         clutter: share of the frame that is beside the outline, not next to it, and not black, in
             [0, 1): text, menus, rulers.
+        found: whether there is an ultrasound picture; if not, all of the frame is the answer.
         uncropped: whether the frame shows so much else that it should be cropped before it drives
             anything: clutter, or wide borders.
     """
@@ -54,6 +55,7 @@ class Region:
     outline: NDArray[np.int32]
     share: float
     clutter: float
+    found: bool
     uncropped: bool
 
     def mask(self, height: int, width: int) -> Mask:
@@ -61,7 +63,7 @@ class Region:
         return _filled(self.outline, height, width)
 
 
-def find_region(frames: Sequence[Image]) -> Region:
+def find_region(frames: Iterable[Image]) -> Region:
     """Find the largest ultrasound picture in the frames of one clip, or in a still.
 
     Args:
@@ -76,12 +78,14 @@ def find_region(frames: Sequence[Image]) -> Region:
     """
     import cv2
 
-    sizes = {check_image(frame).shape[:2] for frame in frames}
+    sizes, small, step = set(), [], 1
+    for frame in frames:  # one at a time: whole frames can be large
+        sizes.add(check_image(frame).shape[:2])
+        step = -(-max(frame.shape[:2]) // _SIDE)
+        small.append(to_channels(np.array(frame[::step, ::step]), 1))
     if len(sizes) != 1:
         raise InputError(f"a region is looked for in frames of one size, not of {len(sizes)}")
     height, width = sizes.pop()
-    step = -(-max(height, width) // _SIDE)
-    small = [to_channels(np.ascontiguousarray(f[::step, ::step]), 1) for f in frames]
     middle = small[len(small) // 2]
     changing, noise = _moving(small)
     moving = _largest(_thick(changing))
@@ -91,7 +95,8 @@ def find_region(frames: Sequence[Image]) -> Region:
     found = _with_parts(moving, speckle) if moving.mean() >= _LEAST else _largest(speckle)
     if moving.any() and moving.sum() >= _MOSTLY * found.sum():
         found = moving
-    found = _grown(found, middle) if found.mean() >= _LEAST else np.ones_like(found)
+    is_there = bool(found.mean() >= _LEAST)
+    found = _grown(found, middle) if is_there else np.ones_like(found)
     points = cv2.findNonZero(found.astype(np.uint8)) * step
     last = width - 1, height - 1
     hull = cv2.convexHull(np.concatenate([points, np.minimum(points + step - 1, last)]))
@@ -112,7 +117,7 @@ def find_region(frames: Sequence[Image]) -> Region:
     clutter = float((lit & ~near).mean())
     uncropped = clutter > _CLUTTER or box.w * box.h < _CROPPED * width * height
     shape = "rectangle" if full else "sector"
-    return Region(box, shape, outline, float(inside.mean()), clutter, uncropped)
+    return Region(box, shape, outline, float(inside.mean()), clutter, is_there, uncropped)
 
 
 def _moving(frames: Sequence[Image]) -> tuple[Mask, float]:

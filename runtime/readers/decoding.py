@@ -1,8 +1,8 @@
 """Frames of one video stream, in order, with the damaged ones marked.
 
-Decoders say that a picture is damaged in four ways: they raise, they mark the packet, they mark the
-frame, or they only write a line into FFmpeg's log. HEVC, VP9, raw video and FFV1 without checksums
-say nothing: there damage cannot be seen.
+Decoders say that a picture is damaged in five ways: they raise, they mark the packet, they mark the
+frame, they only write a line into FFmpeg's log, or the picture never comes. VP9, raw video and FFV1
+without checksums say nothing, nor does HEVC mostly: there damage cannot be seen.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _MOST_FAILURES = 100
 _WRITTEN_FAULTS = ("ffv1", "mjpeg", "gif")
 """Decoders that say only in FFmpeg's log that a picture is damaged. Those of other codecs mark the
 picture; their log has more, which is not always damage."""
+_ONE_FOR_ONE = ("h264", "hevc", "mpeg4", "mpeg2video", "mjpeg", "ffv1", "png")
+"""Codecs whose packets are pictures, one for one. Packets of others may hold none."""
 _DAMAGED = "is damaged, or made of one that is"
 
 
@@ -43,10 +45,14 @@ def decoded(
     # With several threads the decoder of H.264 marks no damaged picture. One is as fast.
     context.thread_count = 1
     packets = container.demux(stream)
-    waiting: set[int] = set()  # given to the decoder, which holds some back
-    safe: set[int] = set()  # decoded before the damage, although they come after it
-    bad: set[int] = set()
-    faults: list[tuple[int | None, str]] = []  # pictures that never come, and why
+    # AVI has no times of pictures, only of packets.
+    one_for_one = context.name in _ONE_FOR_ONE and container.format.name != "avi"
+    first: int | None = None  # what comes before the first frame is of a clip that was cut there
+    waiting: set[int | None] = set()  # given to the decoder, which holds some back
+    safe: set[int | None] = set()  # decoded before the damage, although they come after it
+    bad: set[int | None] = set()
+    faults: dict[int, str] = {}  # pictures that never come, and why
+    late: list[str] = []  # the same, where their times are not known
     spoiled, failures, packet = False, 0, None
     while failures < _MOST_FAILURES:
         stamp = None
@@ -59,23 +65,34 @@ def decoded(
                 stamp = packet.dts if packet.pts is None else packet.pts
                 frames = packet.decode()
             failures = 0
-            if stamp is not None:
-                waiting.add(stamp)
+            if stamp is not None and (first is None or stamp > first):
+                if not packet.is_discard and packet.size:
+                    waiting.add(stamp)
                 if packet.is_corrupt or complaints:
                     bad.add(stamp)
         except Exception as cause:  # PyAV raises many kinds of errors on a damaged file
             failures += 1
-            faults.append((stamp, f"cannot be decoded: {reason(cause)}"))
+            text = f"cannot be decoded: {reason(cause)}"
+            if stamp is None:
+                late.append(text)
+            else:
+                faults[stamp] = text
             safe |= waiting
             spoiled = True
             frames = [] if packet is not None else _held(context)
         for frame in frames:
             at = frame.pts
+            if first is None and at is not None:
+                first = at
+                waiting = {each for each in waiting if each is not None and each > at}
             waiting.discard(at)
-            for fault in [each for each in faults if None not in (each[0], at)]:
-                if fault[0] < at:
-                    faults.remove(fault)
-                    yield Picture(None, None, fault[1])
+            if at is not None:
+                if one_for_one and packet is not None and packet.pts is not None:
+                    for lost in [each for each in waiting if each is not None and each < at]:
+                        waiting.remove(lost)
+                        faults.setdefault(lost, "is lost: its data are damaged")
+                for earlier in sorted(each for each in faults if each < at):
+                    yield Picture(None, None, faults.pop(earlier))
             damaged = frame.is_corrupt or at in bad
             if at not in safe:
                 spoiled = damaged or (spoiled and not frame.key_frame)
@@ -90,7 +107,7 @@ def decoded(
                 yield Picture(frame.time, None, f"cannot be used: {reason(cause)}")
             else:
                 yield Picture(frame.time, values)
-    for _, text in faults:
+    for text in (*(faults[each] for each in sorted(faults)), *late):
         yield Picture(None, None, text)
 
 

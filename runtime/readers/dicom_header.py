@@ -142,7 +142,9 @@ def _choose_region(source: FrameSource, items: list[Any], shape: tuple[int, int,
     regions = [_named(item, *shape[:2]) for item in items]
     if asked is None:
         shown = [region for region in regions if region.kind in (_TISSUE, _COLOUR_FLOW)]
-        if any(region.box is None for region in shown):
+        if isinstance(source.how.crop, Crop):
+            pass  # the region is of no use but for its spacing
+        elif any(region.box is None for region in shown):
             source.note("a region that it names does not fit into the picture, and is left out")
         elif regions and not shown:
             source.note("none of the regions that it names is a B-mode picture")
@@ -152,13 +154,14 @@ def _choose_region(source: FrameSource, items: list[Any], shape: tuple[int, int,
             return
         region = max(fitting, key=lambda each: each[:2])[2]
         if len(regions) > 1 and not isinstance(source.how.crop, Crop):
-            source.note(f"{len(regions) - 1} other regions are left out; --region N reads one")
+            others = "another region is" if len(regions) == 2 else f"{len(regions) - 1} others are"
+            source.note(f"{others} left out; {source.how.option}region N reads one")
     elif 0 <= asked < len(regions):
         region = regions[asked]
     else:
         raise InputError(
             f"{path} has no region {asked}: it names {len(regions)} ultrasound regions",
-            "they are counted from 0" if regions else "leave out --region",
+            "they are counted from 0" if regions else f"leave out {source.how.option}region",
         )
     if region.box is None:
         raise InputError(

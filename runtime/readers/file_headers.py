@@ -16,6 +16,7 @@ MIN_SIDE, MAX_SIDE = 8, 16384
 MAX_PIXELS = 64 << 20
 
 IMAGE, VIDEO, DICOM, METAIMAGE, NRRD = "image", "video", "DICOM", "MetaImage", "NRRD"
+HEIF = "HEIF or AVIF"
 """Kinds of files that are read."""
 
 _ENDS = {
@@ -25,14 +26,18 @@ _ENDS = {
     ),
     VIDEO: (
         ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".gif",
-        ".h264", ".264", ".hevc", ".265",
+        ".h264", ".264", ".hevc", ".265", ".mjpg", ".mjpeg", ".m2v", ".mts", ".m2ts", ".vob",
+        ".3gp", ".flv", ".ogv", ".asf", ".ivf", ".nut",
     ),
     DICOM: (".dcm", ".dicom"),
     METAIMAGE: (".mha", ".mhd"),
     "NIfTI": (".nii", ".nii.gz"),
+    HEIF: (".heic", ".heif", ".avif"),
     NRRD: (".nrrd", ".nhdr"),
 }  # fmt: skip
 """How the names of each kind's files end; `readers.READERS` has who reads them, if anybody."""
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif",
+                b"avis")  # fmt: skip
 _IMAGE_MAGIC = (
     b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*",
     b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
@@ -51,6 +56,8 @@ def kind_of(path: Path) -> str:
         head = file.read(132)
     if head[128:] == b"DICM":
         return DICOM
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        return HEIF  # FFmpeg would read one tile of it
     if head.startswith(b"NRRD0"):
         return NRRD
     if head.startswith(b"ObjectType"):
@@ -97,18 +104,20 @@ def missing_bytes(path: Path) -> int:
     length = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
+        riff = head.startswith(b"RIFF")
         try:
             if head[4:8] in _MP4_BOXES:
                 end = _mp4_end(file, length)
             elif head.startswith(b"\x1aE\xdf\xa3"):
                 end = _matroska_end(file)
-            elif head.startswith(b"RIFF") and head[8:12] == b"AVI ":
+            elif riff and head[8:12] == b"AVI ":
                 end = 8 + struct.unpack_from("<I", head, 4)[0]
             else:
                 return 0
         except (struct.error, IndexError):
             return 0  # the header itself is damaged, which the video reader reports
-    return max(0, end - length)
+    missing = max(0, end - length)
+    return 0 if riff and missing == 8 else missing  # some writers count the first 8 bytes too
 
 
 # Boxes that may follow each other at the top level; anything may come after another one.

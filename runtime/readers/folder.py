@@ -7,20 +7,19 @@ read: the largest group of names that differ in a number alone. What is left out
 from __future__ import annotations
 
 import re
+import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from ..support.errors import InputError, UnsupportedFormat
 from ..support.table import number, read_table, spelling_hint
-from .file_headers import IMAGE, VIDEO, kind_by_name
-from .reading import Facts, Picture, Reading
+from .file_headers import DICOM, IMAGE, VIDEO, kind_by_name, kind_of
+from .reading import Facts, Picture, Reading, mean_rate
 from .source import DEFAULT_FPS, FrameSource
-from .stills import adopt, read_pages
+from .stills import adopt, read_pages, size_and_pages
 
 TIMES = "frames.csv"
 """A table beside the frames: frame (a file's name), seconds."""
@@ -53,15 +52,16 @@ class Series:
 class FolderSource(FrameSource):
     """The pictures of a folder."""
 
+    counts = True
+
     def __init__(self, path: Path, how: Reading, channels: int) -> None:
         self._series = series = series_of(path)
         self.count_hint = len(series.files)
+        self._told: set[str] = set()  # what is said once, though many files have it
         facts = Facts(f"folder of {series.pattern}", colour=True)
         if series.seconds:
-            span = series.seconds[-1] - series.seconds[0]
-            if span > 0:
-                rate = Fraction((len(series.seconds) - 1) / span)
-                self.stated = rate.limit_denominator(1_000_000), TIMES
+            rate = mean_rate(series.seconds)
+            self.stated = (rate, TIMES) if rate else None
         super().__init__(path, how, channels, facts)
         for text in series.notes:
             self.note(text)
@@ -69,9 +69,10 @@ class FolderSource(FrameSource):
     def _pictures(self, channels: int) -> Iterator[Picture]:
         series = self._series
         rate = float(self.how.fps or DEFAULT_FPS)
+        told = self._told
         for place, file in enumerate(series.files):
-            time = None
-            if series.seconds is not None:
+            time: float | None = place / rate if self.how.fps else None
+            if series.seconds is not None and self.how.fps is None:
                 time = series.seconds[place]
             elif series.numbers is not None:
                 time = series.numbers[place] / rate
@@ -85,7 +86,9 @@ class FolderSource(FrameSource):
             if page.pages > 1:
                 self.note("its files have several pages: the first of each is read")
             for text in page.notes:
-                self.note(f"{file.name}: {text}")
+                if text not in told:
+                    told.add(text)
+                    self.note(f"{file.name}, the first of perhaps several: {text}")
             yield Picture(time, page.values)
 
 
@@ -99,12 +102,25 @@ def series_of(folder: Path) -> Series:
     """
     files = [file for file in folder.iterdir() if not file.name.startswith(".")]
     kinds = {file: kind_by_name(file) for file in files}
+    if IMAGE not in kinds.values():
+        bare = [file for file in files if not file.suffix and file.is_file()]
+        kinds.update({file: DICOM for file in bare if kind_of(file) == DICOM})
     images = sorted(
         (file for file in files if kinds[file] == IMAGE and file.is_file()), key=_natural_order
     )
+    others = sorted(file for file in files if kinds[file] not in (None, IMAGE))
+    if len(images) == 1 and others:
+        raise InputError(
+            f"the folder {folder} holds one picture beside {others[0].name}",
+            f"name the one that is meant: {images[0]} or {others[0]}",
+        )
     if images:
         table = folder / TIMES
-        return _of_one_size(_of_table(table, images) if table.is_file() else _of_names(images))
+        series = _of_table(table, images) if table.is_file() else _of_names(images)
+        if others:
+            left = _some([file.name for file in others])
+            series.notes.append(f"only its pictures are read; left out: {left}")
+        return _of_one_size(series)
     for file, kind in sorted(kinds.items()):
         if kind is not None and kind not in (IMAGE, VIDEO):
             raise UnsupportedFormat(
@@ -126,7 +142,8 @@ def _of_table(table: Path, images: Sequence[Path]) -> Series:
         if name not in there:
             raise InputError(f"{where}: there is no frame {name!r}", spelling_hint(name, there))
         files.append(there[name])
-        seconds.append(number(where, "seconds", row["seconds"]))
+        hint = "seconds are numbers with a point, such as 0.04"
+        seconds.append(number(where, "seconds", row["seconds"], hint))
         if len(seconds) > 1 and seconds[-1] <= seconds[-2]:
             fault = f"{where}: {seconds[-1]:g} s does not come after {seconds[-2]:g} s"
             raise InputError(fault, "times increase from frame to frame")
@@ -159,7 +176,7 @@ def _of_names(images: Sequence[Path]) -> Series:
         notes.append(f"only {pattern} is read; left out: {_some(rest)}")
     steps = [after - before for before, after in pairwise(values)]
     step, often = Counter(steps).most_common(1)[0]
-    even = step > 0 and 2 * often >= len(steps) and all(each % step == 0 for each in steps)
+    even = min(steps) > 0 and 2 * often >= len(steps) and all(each % step == 0 for each in steps)
     if not even:
         notes.append("its numbers are uneven: they give the order alone, not the times")
         return Series(files, pattern, None, None, notes)
@@ -196,15 +213,7 @@ def _numbering(files: Sequence[Path]) -> tuple[str, list[int]]:
 def _of_one_size(series: Series) -> Series:
     """Without the frames of another size than most have. Only headers are read; what cannot be read
     stays, to be reported as damage."""
-    from PIL import Image as PillowImage
-
-    sizes: list[Any] = []
-    for file in series.files:
-        try:
-            with PillowImage.open(file) as picture:
-                sizes.append(picture.size)
-        except Exception:
-            sizes.append(None)
+    sizes = [_size(file) for file in series.files]
     known = Counter(size for size in sizes if size is not None)
     if len(known) < 2 or 2 * known.most_common(1)[0][1] <= len(sizes):
         return series  # no other size, or none that is the usual one
@@ -219,6 +228,17 @@ def _of_one_size(series: Series) -> Series:
         seconds=series.seconds and [series.seconds[place] for place in kept],
         notes=[*series.notes, note],
     )
+
+
+def _size(file: Path) -> tuple[int, int] | None:
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(24)
+    except OSError:
+        return None
+    if head.startswith(b"\x89PNG") and len(head) == 24:  # Pillow takes twenty times as long
+        return struct.unpack(">II", head[16:])
+    return size_and_pages(file)[0]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -41,8 +41,7 @@ def read_nrrd(path: Path) -> Stack:
 
     Raises:
         InputError: it is damaged or cut off, or names files that it must not.
-        UnsupportedFormat: what it describes is no clip of pictures.
-        ModuleNotFoundError: pynrrd is not installed.
+        UnsupportedFormat: what it describes is no clip of pictures, or pynrrd is not installed.
     """
     header, more, end = _header(path)
     kind = str(header.get("type", "")).removeprefix("signed ").removesuffix("_t")
@@ -125,8 +124,11 @@ def _measure(stack: Stack, header: Mapping[str, Any]) -> None:
 
 def _header(path: Path) -> tuple[dict[str, Any], list[str], int]:
     """The fields; the lines that follow, where they name files; the header's bytes."""
-    import nrrd
-
+    try:
+        import nrrd
+    except ImportError as cause:
+        hint = 'pip install "sonomime[nrrd]"'
+        raise UnsupportedFormat(f"{path} is NRRD, and pynrrd is not installed", hint) from cause
     lines: list[bytes] = []
     more: list[str] = []
     with path.open("rb") as file:

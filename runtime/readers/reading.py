@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -65,6 +67,14 @@ def parse_rate(text: str) -> Fraction:
     return rate
 
 
+def mean_rate(seconds: Sequence[float]) -> Fraction | None:
+    """Frames a second on average; None where times do not give one from 0 to 100,000."""
+    span = seconds[-1] - seconds[0] if len(seconds) > 1 else 0.0
+    if not (len(seconds) - 1) / 100_000 < span < math.inf:
+        return None
+    return Fraction((len(seconds) - 1) / span).limit_denominator(1_000_000)
+
+
 class Picture(NamedTuple):
     """One stored frame: its time in seconds, or None; its values, (H, W) or (H, W, 3) RGB, of any
     type; or, in the place of values, what is damaged about it."""
@@ -74,12 +84,17 @@ class Picture(NamedTuple):
     fault: str = ""
 
 
-class Damage(NamedTuple):
+@dataclass(frozen=True)
+class Damage:
     """Where a clip is damaged: the number and time of the first frame that is not sound."""
 
     frame: int
     seconds: float
     fault: str
+
+    def text(self) -> str:
+        """In words."""
+        return f"frame {self.frame} ({self.seconds:.2f} s) {self.fault}"
 
 
 class Frame(NamedTuple):

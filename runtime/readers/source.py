@@ -41,6 +41,8 @@ log = logging.getLogger("sonomime")
 
 #: For sources without timestamps and frame rate.
 DEFAULT_FPS = Fraction(30)
+FLAT, MOST_FLAT = 16, 300
+"""Deep frames whose values differ by less show nothing; so many of them are passed over."""
 LOOK = 8
 """Frames at the beginning that decide the range of deep values, and whether there are colours."""
 REGION_LOOK, REGION_STEP = 24, 4
@@ -77,9 +79,13 @@ class FrameSource(ABC):
     #: Frames a second by the file, and where in it that stands; None where it does not say.
     stated: tuple[Fraction, str] | None = None
     aspect: float = 1.0  # of a stored pixel, as the frame is displayed
+    #: Whether it reckons times by `how.fps` itself, since frames may be missing.
+    counts: bool = False
     #: What the file says about its values: the window, and why; else at least so many bits.
     declared: tuple[Window, str] | None = None
     least_bits: int = 1
+    #: Whether the decoder brings values to 16 bits.
+    scaled: bool = False
     #: Whether small values are white.
     inverted: bool = False
     #: The ultrasound region that the file names, in stored pixels.
@@ -89,6 +95,7 @@ class FrameSource(ABC):
         self.path, self.how, self.facts = path, how, facts
         self._channels = channels
         self._window: Window | None = None
+        self._found: Region | None = None
         self._guessed = False  # the window is that of the first frames
         self.crop: Crop | None = None
         self._look()
@@ -105,8 +112,9 @@ class FrameSource(ABC):
         facts, how = self.facts, self.how
         seen = self._seen(1 if self._channels == 1 else 3, 1)
         first = seen[0]
+        self._type = first.dtype
         if first.dtype != np.uint8:
-            seen = self._seen(3, LOOK)
+            seen = self._seen(3, LOOK, flat=False)
         self._choose_window(seen)
         height, width = first.shape[:2]
         if facts.spacing is not None and abs(facts.spacing[0] / facts.spacing[1] - 1) > _SQUARE:
@@ -145,26 +153,46 @@ class FrameSource(ABC):
             self.note("the first frame is black or of one level")
         self._look_for_colour()
 
-    def _seen(self, channels: int, count: int, step: int = 1) -> list[NDArray[Any]]:
-        """Values of some of the first frames."""
-        seen: list[NDArray[Any]] = []
-        fault = ""
-        for index, picture in enumerate(self._pictures(channels)):
-            values = picture.values
-            if values is None or (seen and values.shape != seen[0].shape):
-                fault = fault or picture.fault
+    def _seen(self, channels: int, count: int, flat: bool = True) -> list[NDArray[Any]]:
+        """Values of the first frames; without flat ones, if others come soon."""
+        return list(self._first(channels, count, 1, flat))
+
+    def _first(
+        self, channels: int, count: int, step: int, flat: bool = True
+    ) -> Iterator[NDArray[Any]]:
+        """Values of some of the first frames, at least of one."""
+        seen, fault = 0, ""
+        first = dull = None
+        for index, (_, values, damage) in enumerate(self._pictures(channels)):
+            if values is not None and first is not None:
+                damage = self._unlike(values, first.shape, first.dtype)
+            if values is None or damage:
+                fault = fault or damage
                 if self.how.on_damage != "skip":
                     break
+                continue
+            first = values if first is None else first
+            if not flat and index < MOST_FLAT and np.ptp(values) < FLAT:
+                dull = values
             elif not seen or index % step == 0:
-                seen.append(values)
-                if len(seen) == count:
-                    break
-        if not seen:
-            what = (
-                f"{self.path}: its first frame {fault}" if fault else f"{self.path} has no frames"
-            )
-            raise InputError(what, "check that it plays; it may be damaged or cut off")
-        return seen
+                yield values
+                seen += 1
+                if seen == count:
+                    return
+        if not seen and dull is not None:
+            yield dull
+        elif not seen:
+            what = f"its first frame {fault}" if fault else "it has no frames"
+            skip = "; --on-damage skip looks for a sound frame" if fault else ""
+            hint = f"check that it plays; it may be damaged or cut off{skip}"
+            raise InputError(f"{self.path}: {what}", hint)
+
+    @staticmethod
+    def _unlike(values: NDArray[Any], shape: tuple[int, ...], kind: np.dtype[Any]) -> str:
+        """In what a frame differs from the first one, "" if in nothing that matters."""
+        if values.shape[:2] != shape[:2]:
+            return "is {} x {} pixels, not {} x {}".format(*values.shape[1::-1], *shape[1::-1])
+        return "" if values.dtype == kind else f"has values of {values.dtype}, not of {kind}"
 
     def _second(self) -> Picture | None:
         return next(islice(self._pictures(1), 1, 2), None)
@@ -186,7 +214,14 @@ class FrameSource(ABC):
                     f"{by}; {self.how.option}window LOW,HIGH says it"
                 )
         if self.inverted:
+            why = "as the file says" if self._window is None else why
             self._window = (self._window or Window(0, 255)).inverted()
+        if self.how.window is not None and seen[0].dtype == np.uint8 and self.how.window.high > 255:
+            self.note("its values have 8 bits, 0 to 255: the window reaches beyond them")
+        if self.how.window is not None and self.scaled:
+            self.note(
+                "its values are brought to 0..65535 when they are read: the window is of these"
+            )
         if self._window is not None:
             low, high = self._window
             facts.levels = f"values from {low:.6g} to {high:.6g} are black to white ({why})"
@@ -197,7 +232,8 @@ class FrameSource(ABC):
         crop, origin = how.crop, "as asked"
         outline = None
         if how.region is not None and self.named_region is None:
-            raise InputError(f"{self.path} names no ultrasound regions", "leave out --region")
+            hint = f"leave out {how.option}region"
+            raise InputError(f"{self.path} names no ultrasound regions", hint)
         if isinstance(crop, Crop):
             crop_image(np.empty((height, width), np.uint8), crop, str(self.path))
         elif self.named_region is not None:
@@ -208,6 +244,7 @@ class FrameSource(ABC):
         elif crop == "auto" or how.mask:
             found = self.find_region()
             crop, origin, outline = found.box, f"found: {found.shape}", found
+            self._doubt(found)
         if crop is None:
             return
         facts.region, facts.region_from, self.crop = crop, origin, crop
@@ -223,10 +260,28 @@ class FrameSource(ABC):
             check_size(f"the crop of {self.path}", crop.w, crop.h)
             self.size = crop.w, crop.h
 
+    def _doubt(self, found: Region) -> None:
+        """Say so where a region was looked for in vain.
+
+        Raises:
+            InputError: the rest should be blackened, and it is not known what that is.
+        """
+        option = f"{self.how.option}crop X,Y,W,H"
+        if not found.found and self.how.mask:
+            fault = f"{self.path}: no ultrasound region is found, so nothing can be blackened"
+            raise InputError(fault, f"name it: {option} (with --mask-outside-region)")
+        if not found.found:
+            self.note(f"no ultrasound region is found: all is read; {option} names it")
+        elif self.how.mask and found.mask(*self.size[::-1]).all():
+            self.note("the ultrasound region is all of the frame: nothing is blackened")
+
     def find_region(self) -> Region:
         """The ultrasound picture in the whole frame, judged by the first frames."""
-        seen = self._seen(self._channels, REGION_LOOK, REGION_STEP)
-        return find_region([self._made(values) for values in seen])
+        if self._found is None:
+            # One at a time: whole frames can be large.
+            seen = self._first(self._channels, REGION_LOOK, REGION_STEP)
+            self._found = find_region(self._made(values) for values in seen)
+        return self._found
 
     def warn_of_clutter(self) -> None:
         """Note it if it shows more than ultrasound, and no region was chosen."""
@@ -282,13 +337,14 @@ class FrameSource(ABC):
         origin, last = None, -step
         self.damage = None
         for index, (time, values, fault) in enumerate(self._pictures(self._channels)):
-            if self.how.fps is not None:
+            if self.how.fps is not None and not self.counts:
                 time = index * step
-            if values is not None and (values.shape[1], values.shape[0]) != self._stored:
-                fault = "is {} x {} pixels, not {} x {}".format(*values.shape[1::-1], *self._stored)
+            if values is not None:
+                fault = self._unlike(values, self._stored[::-1], self._type)
             timestamp = last + step if time is None else time - (origin or 0.0)
             if fault:
-                self._damaged(Damage(index, max(0.0, timestamp), fault))
+                seconds = 0.0 if origin is None else max(0.0, timestamp)
+                self._damaged(Damage(index, seconds, fault))
                 if self.how.on_damage == "keep":
                     return
                 if origin is not None:
@@ -301,12 +357,17 @@ class FrameSource(ABC):
             if timestamp <= last:  # damaged or repeated times: the clock must go on
                 timestamp = last + step
             last = timestamp
-            if self._guessed and self._window is not None and values.max() > max(self._window):
-                self.note("later frames are brighter than the first ones, and are cut at white")
+            if self._guessed and self._window is not None:
+                low, high = sorted(self._window)
+                known = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+                if known.size and known.min() < low:
+                    self.note("later frames are darker than the first ones, and are cut at black")
+                if known.size and known.max() > high:
+                    self.note("later frames are brighter than the first ones, and are cut at white")
             yield Frame(index, timestamp, self._frame(values, whole))
 
     def _damaged(self, damage: Damage) -> None:
-        what = f"frame {damage.frame} ({damage.seconds:.2f} s) {damage.fault}"
+        what = damage.text()
         if self.how.on_damage == "stop":
             hint = "--on-damage keep takes what comes before, skip leaves such frames out"
             raise InputError(f"{self.path}: {what}", hint)

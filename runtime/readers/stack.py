@@ -11,7 +11,6 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from ..media.frames import on_black
 from ..support.errors import InputError, UnsupportedFormat
 from .data_files import Part, Unpacked, bytes_left, open_part
 from .file_headers import MAX_PIXELS, check_size
-from .reading import Facts, Picture, Reading
+from .reading import Facts, Picture, Reading, mean_rate
 from .source import FrameSource
 
 MAX_HEADER = 32 << 20
@@ -85,6 +84,10 @@ class Stack:
         long = [axis for axis in space[2:] if sizes[axis] > 1]
         if self.time is None and len(long) == 1:
             self.time = long.pop()
+            timed = any(key.startswith("Seq_Frame") for key in self.fields)
+            if not timed and "list" not in str(self.fields.get("Kinds", "")):
+                count = sizes[self.time]
+                self.notes.append(f"it may be a volume: its {count} slices are read one by one")
         if len(space) < 2 or long:
             raise UnsupportedFormat(
                 f"{path} is an array of {_listed(sizes)}, which is no clip of flat pictures",
@@ -137,9 +140,8 @@ class StackSource(FrameSource):
         most = length * (_MAX_RATIO if stack.packed else 1) // stack.frame_bytes
         self.count_hint = max(1, min(stack.frames, most) - len(stack.left_out))
         times = [self._times[number] for number in sorted(self._times)]
-        if len(times) > 1 and times[-1] > times[0]:
-            rate = Fraction((len(times) - 1) / (times[-1] - times[0]))
-            self.stated = rate.limit_denominator(1_000_000), "from the file"
+        if times and (rate := mean_rate(times)) is not None:
+            self.stated = rate, "from the file"
         super().__init__(stack.path, how, channels, facts)
         for text in stack.notes:
             self.note(text)

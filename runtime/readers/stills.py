@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from io import BufferedReader
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
 # Tags of TIFF.
 _SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _FORMAT = 254, 258, 262, 274, 277, 339
+_DESCRIPTION = 270
+_IMAGEJ = re.compile(r"ImageJ=[^\n]*\nimages=([0-9]{1,9})\n")
+"""How ImageJ describes a stack above 4 GB: one page, with all pictures behind each other."""
 _SINGLE = ("JPEG", "MPO", "BMP", "JPEG2000", "PPM")
 """Formats of one picture, or one that counts."""
 _REDUCED, _MASK, _WHITE_IS_ZERO = 1, 4, 0
@@ -89,6 +93,7 @@ def adopt(source: FrameSource, page: Page) -> None:
     source.least_bits, source.inverted, source.aspect = (
         page.least_bits, page.inverted, page.aspect
     )  # fmt: skip
+    source.scaled = page.declared == Window(0, 65535)
     if page.declared is not None:
         source.declared = page.declared, "as the file says"
 
@@ -133,7 +138,8 @@ def read_pages(path: Path) -> Iterator[Page]:
                 _quiet()
                 with PillowImage.open(file, formats=_FORMATS) as picture:
                     check_size(path, *picture.size)
-                    picture.verify()  # the checksums of a PNG, which decoding skips
+                    if getattr(picture, "n_frames", 1) == 1:  # else what is good is kept
+                        picture.verify()  # the checksums of a PNG, which decoding skips
                 file.seek(0)
                 opened = PillowImage.open(file, formats=_FORMATS)
             with opened as picture:
@@ -152,16 +158,19 @@ def read_pages(path: Path) -> Iterator[Page]:
         ) from cause
 
 
-def page_count(path: Path) -> int:
-    """How many pages a picture file has, by its header; 0 if it cannot be read."""
+def size_and_pages(path: Path) -> tuple[tuple[int, int] | None, int]:
+    """(width, height) and how many pages a picture file has, by its header; None and 0 if it cannot
+    be read."""
     from PIL import Image as PillowImage
 
     try:
-        with warnings.catch_warnings(), PillowImage.open(path, formats=_FORMATS) as picture:
+        with warnings.catch_warnings():
             _quiet()
-            return 1 if picture.format in _SINGLE else int(getattr(picture, "n_frames", 1))
+            with PillowImage.open(path, formats=_FORMATS) as picture:
+                pages = 1 if picture.format in _SINGLE else getattr(picture, "n_frames", 1)
+                return picture.size, pages
     except Exception:  # whoever reads it says what is wrong
-        return 0
+        return None, 0
 
 
 def _quiet() -> None:
@@ -175,27 +184,32 @@ def _pages(path: Path, file: BufferedReader, picture: PillowImage.Image) -> Iter
     index, left_out = 0, 0
     single = picture.format in _SINGLE
     skipped = bool(getattr(picture, "default_image", False))  # of an APNG: no part of the clip
-    while True:
-        with warnings.catch_warnings():
+    while index == 0 or not single:
+        with warnings.catch_warnings():  # not while a caller works with the page
             _quiet()
             try:
                 picture.seek(index)
             except EOFError:
                 break
             check_size(path, *picture.size)
-            kind = _tags(picture).get(_SUBFILE, 0)
-            if (skipped and index == 0) or (index > 0 and kind & (_REDUCED | _MASK)):
+            tags, pages = _tags(picture), getattr(picture, "n_frames", 1)
+            left = index > 0 and tags.get(_SUBFILE, 0) & (_REDUCED | _MASK)
+            page = None
+            if left or (skipped and index == 0):
                 left_out += 1
             else:
                 notes = []
-                if single and getattr(picture, "n_frames", 1) > 1:
+                if single and pages > 1:
                     notes.append("the further pictures in it are left out")
+                stated = _IMAGEJ.match(str(tags.get(_DESCRIPTION, "")))
+                if stated and int(stated[1]) > pages:
+                    notes.append(f"ImageJ says that it has {stated[1]} pictures: the first is read")
                 if left_out:
                     notes.append("thumbnails, masks or a preview in it are left out")
-                yield _page(path, file, picture, index, notes)
+                page = _page(path, file, picture, index, notes)
+        if page is not None:
+            yield page
         index += 1
-        if single:
-            break
 
 
 def _page(
@@ -285,7 +299,7 @@ def _by_opencv(path: Path, index: int) -> NDArray[Any]:
     """A page with several channels of 16 bits: (H, W), (H, W, 3) or, with alpha, (H, W, 4)."""
     import cv2
 
-    data = np.fromfile(path, np.uint8)
+    data = np.memmap(path, np.uint8, "r")
     if data[:2].tobytes() in (b"II", b"MM"):
         found = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED, range=(index, index + 1))[1]
     else:

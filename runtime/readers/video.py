@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..media.frames import on_black
+from ..media.frames import over_black
 from ..media.levels import Window
 from ..support.errors import InputError
 from .decoding import decoded, reason
@@ -100,11 +100,18 @@ class VideoSource(FrameSource):
         if self._untimed:
             facts.kind, rate = f"bare {context.name} stream", context.framerate
         known = Fraction(rate) if rate and 0 < rate < 100_000 else None
+        if known and name == "matroska" and stream.time_base and known * stream.time_base == 1:
+            known = None  # browsers state none, and FFmpeg then takes the clock's
         self.stated = (known, "from the file") if known else None
         self.count_hint = _frame_count(container, stream, known)
         # AVI counts packets, not pictures, which B-frames bring into another order.
         self._untimed |= name == "avi" and bool(context.has_b_frames)
+        # A coarse clock, such as Matroska's milliseconds, rounds times that are even; a clock with
+        # a tick for each frame does not. If several frames share a tick, only their order is left.
         self._tick = float(stream.time_base or 0)
+        step = float(1 / known) if known else 0.0
+        self._untimed |= 0 < step < 0.99 * self._tick
+        self._tick *= self._tick < step / 2
 
     def _decoded(self, container: InputContainer, stream: Any, channels: int) -> Iterator[Picture]:
         def convert(frame: VideoFrame) -> NDArray[Any]:
@@ -115,15 +122,15 @@ class VideoSource(FrameSource):
             return _pixels(frame, channels)
 
         rate = float(self.stated[0]) if self.stated else None
-        times, origin = _Times(self), 0.0
+        times, origin, name = _Times(self), 0.0, container.format.name
         for count, (time, values, fault) in enumerate(decoded(container, stream, convert)):
             origin = time or 0.0 if count == 0 else origin
             even = count / rate if rate else None
             if self._untimed:
                 time = even
             elif time is not None and even is not None and abs(time - origin - even) <= self._tick:
-                time = origin + even  # the file's clock is coarser: milliseconds in Matroska
-            if not self._untimed and values is not None:
+                time = origin + even
+            if not self._untimed and name != "gif":  # where pauses are meant
                 times.see(time)
             yield Picture(time, values, fault)
 
@@ -133,6 +140,7 @@ class VideoSource(FrameSource):
         colours = sum(not part.is_alpha for part in form.components)
         facts.bits = max(part.bits for part in form.components)
         facts.colour = colours > 1 or bool(form.has_palette)
+        self.scaled = _is_deep(frame) and colours > 1 and facts.bits < 16
         if _is_deep(frame) and facts.bits < 16:
             # Grey is as it is stored; PyAV brings RGB to 16 bits.
             most = (1 << facts.bits) - 1 if colours == 1 else 65535
@@ -140,8 +148,9 @@ class VideoSource(FrameSource):
         if frame.interlaced_frame:
             self.note("it is interlaced: edges that move look like combs")
         aspect = float(stream.sample_aspect_ratio or 1)
-        lies = round(frame.rotation / 90) % 2
-        self.aspect = 1 / aspect if lies else aspect
+        self.aspect = 1 / aspect if _turn(frame)[0] else aspect
+        if len(stream.container.streams.video) > 1:
+            self.note("it has several video streams: the first that fits is read, the others not")
 
 
 class _Times:
@@ -198,15 +207,31 @@ def _pixels(frame: VideoFrame, channels: int) -> NDArray[Any]:
     """Values at full range, upright. Grey is luma alone, so it stays exact."""
     form = frame.format
     values: NDArray[Any]
-    if _is_deep(frame):
-        values = frame.to_ndarray(format=form.name if form.name.startswith("gray") else "rgb48le")
-    elif any(part.is_alpha for part in form.components):
-        values = on_black(frame.to_ndarray(format="rgba"), [])
+    deep, grey = _is_deep(frame), form.name.startswith("gray")
+    if any(part.is_alpha for part in form.components):
+        values = over_black(frame.to_ndarray(format="rgba64le" if deep else "rgba"))
+    elif deep:
+        values = frame.to_ndarray(format=form.name if grey else "rgb48le")
     elif channels == 1 and form.name in _LUMA_FIRST:
         values = _luma(frame)
     elif channels == 1 and not (form.is_rgb or form.has_palette):
         values = frame.to_ndarray(format="gray")
     else:
         values = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4  # counter-clockwise
-    return np.ascontiguousarray(np.rot90(values, turns))
+    lies, left, up = _turn(frame)
+    values = values.swapaxes(0, 1) if lies else values
+    return np.ascontiguousarray(values[:: -1 if up else 1, :: -1 if left else 1])
+
+
+def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
+    """Whether rows become columns; whether what then comes is turned left to right, upside down."""
+    from av.sidedata.sidedata import Type
+
+    found: Any = frame.side_data
+    matrix = found.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return False, False, False
+    # x' = a x + c y, y' = b x + d y
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    lies = abs(b) > abs(a)
+    return lies, (c if lies else a) < 0, (b if lies else d) < 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -102,6 +103,14 @@ def _set_clock(path: Path, temporary: Path) -> None:
             raise OutputError(f"cannot write {path}: FFmpeg wrote another clock", "write .mp4")
         opened.seek(at + len(_MKV_SCALE))
         opened.write(_MKV_TRUE)
+        opened.seek(0)
+        head = opened.read(1 << 16)
+        if found := re.search(rb"DURATION.{0,16}?(\d\d):(\d\d):(\d\d\.\d{9})", head, re.DOTALL):
+            hours, minutes, seconds = (float(found[part]) for part in (1, 2, 3))
+            true = (3600 * hours + 60 * minutes + seconds) * float(_MKV_TICK / _MKV_TICKS)
+            text = f"{int(true // 3600):02}:{int(true // 60 % 60):02}:{true % 60:012.9f}"
+            opened.seek(found.start(1))
+            opened.write(text.encode())
 
 
 def _add_stream(

@@ -89,7 +89,10 @@ def is_name(text: str) -> bool:
     return 0 < len(text.strip()) == len(text) <= 100 and text.isprintable()
 
 
-def number(where: str, column: str, text: str) -> float:
+def number(
+    where: str, column: str, text: str,
+    hint: str = "coordinates are pixels of the original frame: numbers",
+) -> float:  # fmt: skip
     """A cell as a finite number.
 
     Raises:
@@ -100,5 +103,4 @@ def number(where: str, column: str, text: str) -> float:
             return value
     except ValueError:
         pass
-    hint = "coordinates are pixels of the original frame: numbers"
     raise InputError(f"{where}: {column} is {text[:40]!r}", hint)

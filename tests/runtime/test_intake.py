@@ -78,7 +78,7 @@ def test_a_damaged_clip_is_animated_as_far_as_it_is_good(
     capsys.readouterr()
     assert main(["inspect", str(clip), "--json"]) == 8
     found = json.loads(capsys.readouterr().out)
-    assert found["frames"] == found["damage"][0] < 12
+    assert found["frames"] == found["damage"]["frame"] < 12
 
 
 def test_the_sources_colours_are_kept_or_it_is_an_error(

@@ -176,8 +176,7 @@ def _checked(clip: Clip, reason: str) -> tuple[Checked, list[Problem], Image, Ou
     own: list[tuple[str, str]] = []
     damage = ""
     if source.damage is not None:
-        at, seconds, fault = source.damage
-        one.state, damage = "damaged", f"frame {at} ({seconds:.2f} s) {fault}"
+        one.state, damage = "damaged", source.damage.text()
         own.append(("damage", damage))
     if one.distinct < 2:
         own.append(("still", "has one distinct frame only, and a pair needs two"))

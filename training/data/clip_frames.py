@@ -89,7 +89,7 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
     frames, kept, (width, height, *corners), said, *fields = cached_arrays(
         facts, lambda stream: _decode(stream, clip, size, channels)
     )
-    for note in filter(None, bytes(said).decode().splitlines()):
+    for note in filter(None, bytes(said).decode("utf-8", "surrogateescape").splitlines()):
         warn_once(path, note)
     clip = replace(clip, crop=Crop(*map(int, corners)) if any(corners) else None)
     box = Letterbox.fit(int(width), int(height), size)
@@ -129,7 +129,7 @@ def _decode(stream: BinaryIO, clip: Clip, size: int, channels: int) -> Layout:
         raise InputError(f"{clip.path} has no frames", "check that it plays")
     crop = source.crop or (0, 0, 0, 0)
     stream.write(np.array([*kept, box.width, box.height, *crop], "<i8").tobytes())
-    said = "\n".join(source.facts.notes).encode() or b"\n"
+    said = "\n".join(source.facts.notes).encode("utf-8", "surrogateescape") or b"\n"
     stream.write(said)
     layout = [("|u1", (count, *frame.shape)), ("<i8", (len(kept),)), ("<i8", (6,))]
     layout.append(("|u1", (len(said),)))

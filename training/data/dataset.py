@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...runtime.media.frames import AskedCrop, parse_crop
-from ...runtime.readers.file_headers import IMAGE, kind_by_name, kind_of
+from ...runtime.readers.file_headers import DICOM, IMAGE, kind_by_name, kind_of
 from ...runtime.readers.folder import series_of
 from ...runtime.readers.open_source import READERS
-from ...runtime.readers.stills import page_count
+from ...runtime.readers.stills import size_and_pages
 from ...runtime.support.errors import ConfigError, InputError, UnsupportedFormat
 from ...runtime.support.table import read_table, spelling_hint
 from .annotations import Labels, read_keypoints
@@ -171,8 +171,10 @@ def _bare(root: Path) -> list[Clip]:
 def _is_clip(file: Path) -> bool:
     """Whether a file is a clip by itself, by its name; of pictures, if it has several pages."""
     kind = kind_by_name(file)
+    if kind is None and not file.suffix and file.is_file():  # as archives export DICOM
+        return kind_of(file) == DICOM
     if kind == IMAGE and file.suffix.lower() in (".tif", ".tiff", ".webp", ".apng"):
-        return page_count(file) > 1
+        return size_and_pages(file)[1] > 1
     return kind not in (None, IMAGE)
 
 

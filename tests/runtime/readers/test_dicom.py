@@ -106,7 +106,8 @@ def test_damage_stays_in_its_frame(tmp_path: Path, damage: str, table: bool) -> 
     kept = 3 if damage == "frame" or (damage == "tag" and table) else 2
     assert [frame.index for frame in read] == [0, 1, 3][:kept]
     assert np.allclose([frame.timestamp for frame in read], [0, 0.04, 0.12][:kept])
-    assert source.damage is not None and source.damage[:2] == (2, pytest.approx(0.08))
+    assert source.damage is not None and source.damage.frame == 2
+    assert source.damage.seconds == pytest.approx(0.08)
     assert len(levels(path)) == 2
     with pytest.raises(InputError, match="frame 2"):
         levels(path, on_damage="stop")

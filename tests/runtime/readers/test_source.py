@@ -53,6 +53,12 @@ def test_a_window_is_the_one_asked_for_or_that_of_the_first_frames() -> None:
     late = Given([deep[0]] * 8 + [deep[1]])
     assert np.array_equal(images(late)[0], np.rint(deep[0] * (255 / 1023)))
     assert images(late)[8].max() == 255 and len(late.facts.notes) == 2, "brighter than the first"
+    negative = np.linspace(-100, 100, 64, dtype=np.float32).reshape(8, 8)
+    darker = Given([negative] * 8 + [negative * 2])
+    assert len(darker.facts.notes) == 1 and len(list(darker)) == 9
+    assert len(darker.facts.notes) == 3, "darker, and brighter"
+    dark = Given([0 * deep[0]] * 12 + [deep[1]] * 2)
+    assert np.array_equal(images(dark)[12], np.rint(deep[1] * (255 / 4095)))
     full = Given([np.array([[0, 65535]] * 8, np.uint16).repeat(8, 1)])
     assert full.facts.notes == [] and set(np.unique(images(full))) == {0, 255}
     nothing = Given([np.full((16, 16), np.nan, np.float32)])
@@ -74,6 +80,8 @@ def test_what_would_be_assumed_is_an_error_when_strict() -> None:
 
 
 def test_damage_ends_a_clip_or_is_left_out_or_is_an_error() -> None:
+    mixed = [GREY[0], GREY[1].astype(np.uint16), GREY[2]]
+    assert [frame.index for frame in Given(mixed, Reading(on_damage="skip"))] == [0, 2]
     pictures = [GREY[0], "is damaged", GREY[1], noise(20, 20), GREY[2]]
     keep, skip, stop = (Given(pictures, Reading(on_damage=on)) for on in ("keep", "skip", "stop"))
     assert [frame.index for frame in keep] == [0]
@@ -81,7 +89,8 @@ def test_damage_ends_a_clip_or_is_left_out_or_is_an_error() -> None:
         (0, 0.0), (2, 0.2), (4, 0.4),
     ]  # fmt: skip
     for source in (keep, skip):
-        assert source.damage is not None and source.damage[:2] == (1, pytest.approx(0.1))
+        assert source.damage is not None and source.damage.frame == 1
+        assert source.damage.seconds == pytest.approx(0.1)
         assert len(source.facts.notes) == 1
     with pytest.raises(InputError):
         list(stop)
@@ -105,7 +114,7 @@ def test_the_region_is_cut_out_or_all_else_is_blackened(monkeypatch: pytest.Monk
     asked, named, found = Crop(3, 4, 20, 10), Crop(5, 6, 30, 20), Crop(10, 8, 24, 16)
     inside = np.zeros((40, 60), bool)
     inside[10:20, 12:30] = True
-    region = Mock(box=found, shape="sector", mask=lambda height, width: inside)
+    region = Mock(box=found, shape="sector", mask=lambda height, width: inside, found=True)
     region.uncropped = True
     monkeypatch.setattr("sonomime.runtime.readers.source.find_region", lambda frames: region)
     for how, facts, crop in (
@@ -133,6 +142,13 @@ def test_the_region_is_cut_out_or_all_else_is_blackened(monkeypatch: pytest.Monk
     source = Given(GREY)
     source.warn_of_clutter()
     assert source.facts.region is None and len(source.facts.notes) == 1
+    whole = Given(GREY, Reading(option="--source-"))
+    whole.warn_of_clutter()
+    assert "--source-crop auto" in whole.facts.notes[0]
+    region.found, region.box = False, Crop(0, 0, 60, 40)
+    assert len(Given(GREY, Reading("auto")).facts.notes) == 1
+    with pytest.raises(InputError):
+        Given(GREY, Reading(mask=True))
     with pytest.raises(InputError, match="reaches outside"):
         Given(GREY, Reading(Crop(50, 0, 20, 20)))
 

@@ -102,6 +102,67 @@ def test_a_rotated_clip_comes_upright(tmp_path: Path, make_video: MakeVideo) -> 
         assert frame.image[:, :32].mean() < 10
 
 
+@pytest.mark.parametrize(
+    ("matrix", "corners"),
+    [
+        ((0, 1, -1, 0), (0, 200, 0, 90)),  # turned clockwise by 90 degrees
+        ((-1, 0, 0, -1), (0, 0, 90, 200)),
+        ((0, -1, 1, 0), (90, 0, 200, 0)),
+        ((-1, 0, 0, 1), (90, 200, 0, 0)),  # mirrored, as by front cameras
+        ((1, 0, 0, -1), (0, 0, 200, 90)),
+        ((0, 1, 1, 0), (200, 0, 90, 0)),
+    ],
+)
+def test_turned_and_mirrored_clips_come_as_they_are_shown(
+    tmp_path: Path, make_video: MakeVideo, matrix: tuple[int, ...], corners: tuple[int, ...]
+) -> None:
+    image = np.zeros((64, 96), np.uint8)
+    image[:16, :16], image[:16, -16:] = 200, 90
+    path = make_video(tmp_path / "a.mp4", [image] * 2)
+    data = bytearray(path.read_bytes())
+    a, b, c, d = (each << 16 for each in matrix)
+    struct.pack_into(">9i", data, data.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    shown = next(iter(open_source(path))).image
+    assert shown.shape == ((96, 64) if matrix[0] == 0 else (64, 96))
+    found = [int(shown[y, x]) for y in (5, -6) for x in (5, -6)]
+    assert np.abs(np.array(found) - corners).max() <= 3
+
+
+def test_a_lost_picture_keeps_its_number(tmp_path: Path, make_video: MakeVideo) -> None:
+    """A decoder passes over what follows a lost key frame without a word."""
+    path = make_video(
+        tmp_path / "a.mp4", SHIFTED * 4, options={"g": "6", "bf": "0", "sc_threshold": "0"}
+    )
+    with av.open(str(path)) as container:
+        keys = [packet for packet in container.demux(video=0) if packet.is_keyframe]
+    content = path.read_bytes()
+    picture = bytes(keys[2])
+    assert content.count(picture) == 1
+    path.write_bytes(content.replace(picture, bytes(len(picture))))
+    frames = list(open_source(path, Reading(on_damage="skip")))
+    assert len(frames) < 24 and frames[-1].index == 23
+    for frame in frames:
+        assert frame.timestamp == pytest.approx(frame.index / 25, abs=1e-6)
+        assert apart(frame.image, SHIFTED[frame.index % COUNT]).mean() < 6
+
+
+def test_what_is_wrong_with_a_clip_is_noted(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = make_video(tmp_path / "a.ts", SHIFTED, options={"flags": "+ildct"})
+    assert any("interlaced" in note for note in open_source(path).facts.notes)
+    with av.open(str(tmp_path / "two.mkv"), "w") as container:
+        streams = [container.add_stream("ffv1", rate=25) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 128, 128, "gray"
+        for stream in streams:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(LEVELS, "gray")))
+            container.mux(stream.encode(None))
+    assert any("streams" in note for note in open_source(tmp_path / "two.mkv").facts.notes)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(UnsupportedFormat):
+        open_source(tmp_path / "a.heic")
+
+
 def test_a_crop_is_cut_from_every_frame(clip: Path) -> None:
     whole = list(open_source(clip))
     source = open_source(clip, Reading(Crop(10, 20, 30, 24)))

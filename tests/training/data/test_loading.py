@@ -236,7 +236,7 @@ def test_an_unreadable_clip_leaves_nothing_in_the_cache(tmp_path: Path, own_cach
 def test_the_region_that_is_found_is_the_clips_crop(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = Mock(box=Crop(2, 4, 32, 16), shape="rectangle")
+    found = Mock(box=Crop(2, 4, 32, 16), shape="rectangle", found=True)
     monkeypatch.setattr("sonomime.runtime.readers.source.find_region", lambda frames: found)
     path = write_video(tmp_path / "v.mkv", frames(3))
     for _ in range(2):  # decoded, and from the cache
