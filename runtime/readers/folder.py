@@ -149,7 +149,7 @@ def _of_table(table: Path, images: Sequence[Path]) -> Series:
             raise InputError(fault, "times increase from frame to frame")
     if not files:
         raise InputError(f"{table}: names no frame", "add a row per frame, or remove the table")
-    rest = [name for name in there if name not in {file.name for file in files}]
+    rest = sorted(there.keys() - {file.name for file in files})
     notes = [f"not in {TIMES} and left out: {_some(rest)}"] if rest else []
     return Series(files, f"{len(files)} pictures named by {TIMES}", None, seconds, notes)
 
@@ -172,7 +172,8 @@ def _of_names(images: Sequence[Path]) -> Series:
     files = parts[0]
     pattern, values = _numbering(files)
     notes = []
-    if rest := [file.name for file in images if file not in set(files)]:
+    own = set(files)
+    if rest := [file.name for file in images if file not in own]:
         notes.append(f"only {pattern} is read; left out: {_some(rest)}")
     steps = [after - before for before, after in pairwise(values)]
     step, often = Counter(steps).most_common(1)[0]
@@ -219,7 +220,8 @@ def _of_one_size(series: Series) -> Series:
         return series  # no other size, or none that is the usual one
     usual = known.most_common(1)[0][0]
     kept = [place for place, size in enumerate(sizes) if size in (usual, None)]
-    other = [file.name for place, file in enumerate(series.files) if place not in set(kept)]
+    other = [file.name for file, size in zip(series.files, sizes, strict=True)
+             if size not in (usual, None)]  # fmt: skip
     note = f"not {usual[0]}x{usual[1]} pixels and left out: {_some(other)}"
     return replace(
         series,

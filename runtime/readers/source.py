@@ -307,7 +307,9 @@ class FrameSource(ABC):
             return
         channels, self._channels = self._channels, 3
         try:
-            self.facts.colour = any(is_coloured(self._frame(each)) for each in self._seen(3, LOOK))
+            self.facts.colour = any(
+                is_coloured(self._frame(each)) for each in self._first(3, LOOK, 1)
+            )
         finally:
             self._channels = channels
         if self.facts.colour and channels == 1:

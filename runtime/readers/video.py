@@ -119,7 +119,7 @@ class VideoSource(FrameSource):
             if not self._adopted:
                 self._adopt(frame, stream)
                 self._adopted = True
-            return _pixels(frame, channels)
+            return _turned(_pixels(frame, channels), *self._turn)
 
         rate = float(self.stated[0]) if self.stated else None
         times, origin, name = _Times(self), 0.0, container.format.name
@@ -148,7 +148,9 @@ class VideoSource(FrameSource):
         if frame.interlaced_frame:
             self.note("it is interlaced: edges that move look like combs")
         aspect = float(stream.sample_aspect_ratio or 1)
-        self.aspect = 1 / aspect if _turn(frame)[0] else aspect
+        # Of the first frame alone: a frame that was asked for such data is freed much later.
+        self._turn = _turn(frame)
+        self.aspect = 1 / aspect if self._turn[0] else aspect
         if len(stream.container.streams.video) > 1:
             self.note("it has several video streams: the first that fits is read, the others not")
 
@@ -204,7 +206,7 @@ def _luma(frame: VideoFrame) -> NDArray[Any]:
 
 
 def _pixels(frame: VideoFrame, channels: int) -> NDArray[Any]:
-    """Values at full range, upright. Grey is luma alone, so it stays exact."""
+    """Values at full range, as they lie. Grey is luma alone, so it stays exact."""
     form = frame.format
     values: NDArray[Any]
     deep, grey = _is_deep(frame), form.name.startswith("gray")
@@ -218,7 +220,10 @@ def _pixels(frame: VideoFrame, channels: int) -> NDArray[Any]:
         values = frame.to_ndarray(format="gray")
     else:
         values = frame.to_ndarray(format="rgb24")
-    lies, left, up = _turn(frame)
+    return values
+
+
+def _turned(values: NDArray[Any], lies: bool, left: bool, up: bool) -> NDArray[Any]:
     values = values.swapaxes(0, 1) if lies else values
     return np.ascontiguousarray(values[:: -1 if up else 1, :: -1 if left else 1])
 
