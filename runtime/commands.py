@@ -40,8 +40,8 @@ def add_animate(verbs: Verbs) -> None:
     add("driving", type=Path, metavar="DRIVING",
         help="the clip whose motion it gets: a video, a folder or an image")
     add("-o", "--output", type=Path, required=True, metavar="OUT",
-        help="what to write: NAME.mp4, NAME.mkv (FFV1, lossless), NAME.mha (MetaImage, lossless), "
-        "a folder for .png frames, or NAME.png if it is one frame")
+        help="what to write: NAME.mp4, NAME.mkv (FFV1, lossless), NAME.dcm (DICOM, lossless), "
+        "NAME.mha (MetaImage, lossless), a folder for .png frames, or NAME.png if it is one frame")
     _add_open(parser)
     add("--motion", choices=("relative", "absolute"), default="relative",
         help="relative (default): move the source as the driving clip moves; absolute: take the "
@@ -51,8 +51,8 @@ def add_animate(verbs: Verbs) -> None:
         "counted from 0, or best: with the default model the frame nearest to all others, with a "
         "keypoint model the one most like the source")
     add("--scale", type=_scale, default=1.0, metavar="S|hull",
-        help="make relative motion S times as large (default: 1); hull: by as much as one anatomy "
-        "is larger than the other")
+        help="make relative motion S times as large (default: 1); hull (keypoint models only): by "
+        "as much as one anatomy is larger than the other")
     add("--smooth", action="store_true", help="smooth the motion (One-Euro filter)")
     add("--min-cutoff", type=float, metavar="HZ",
         help="smoothing at rest: the lower, the smoother (default: 1.5)")
@@ -71,7 +71,7 @@ def add_animate(verbs: Verbs) -> None:
         help="what to do where the driving clip is damaged. keep (default): animate what comes "
         "before, and leave with exit code 8; skip: leave damaged frames out; stop: an error")
     add("--strict", action="store_true",
-        help="stop with an error where something would be assumed or dropped")
+        help="stop with an error where something would be assumed or dropped, or is damaged")
     add("--keep-colour", action="store_true",
         help="stop with an error if the result would lose the source's colours")
     add("--allow-burned-in", action="store_true",
@@ -152,7 +152,7 @@ def add_inspect(verbs: Verbs) -> None:
     add("--mask-outside-region", action="store_true", help="show it black outside of the region")
     add("--on-damage", choices=("keep", "skip", "stop"), default="keep", help="as for animate")
     add("--strict", action="store_true",
-        help="stop with an error where something would be assumed or dropped")
+        help="stop with an error where something would be assumed or dropped, or is damaged")
     add("--json", action="store_true", help="print what was found as JSON")
     # fmt: on
 
@@ -235,7 +235,7 @@ def add_reading(parser: argparse.ArgumentParser, what: str, prefix: str = "") ->
         help=f"values of the {what} that are shown black and white (default: as the file says, or "
         "by the first frames)")
     add(f"--{prefix}region", type=int, metavar="N",
-        help=f"for a DICOM file: which of its ultrasound regions to use of the {what}, from 0 "
+        help=f"where the {what} are DICOM: number of the ultrasound region to use, from 0 "
         "(default: the largest)")
     # fmt: on
 

@@ -57,6 +57,8 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
         ("pillow", partial(_package, "PIL", "pillow"), BackendError, ""),
         ("tqdm", partial(_package, "tqdm", "tqdm"), BackendError, ""),
         ("pyav", _pyav, BackendError, ""),
+        ("pydicom", partial(_format, "pydicom", "dicom", "DICOM"), BackendError, ""),
+        ("pynrrd", partial(_format, "nrrd", "nrrd", "NRRD"), BackendError, ""),
         ("onnxruntime", _onnxruntime, BackendError, ""),
         ("gpu", _gpu, BackendError, ""),
         ("torch", _torch, BackendError, ""),
@@ -83,6 +85,13 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
 
 def _package(module: str, distribution: str) -> Found:
     found = import_or_explain(module, f"pip install {distribution}")
+    return str(getattr(found, "__version__", "unknown version"))
+
+
+def _format(module: str, extra: str, name: str) -> Found:
+    cure = f'pip install "sonomime[{extra}]"'
+    if (found := _optional(module, cure)) is None:
+        return f"not installed; only {name} files need it", cure
     return str(getattr(found, "__version__", "unknown version"))
 
 

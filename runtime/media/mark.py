@@ -18,6 +18,8 @@ _ROWS = (
     "....#...#...#...#...#...#...#.#.......#.....#...#....",
     "####....#...#...#...#...#...#.#####...#....###...####",
 )
+SYNTHETIC = "Synthetic ultrasound"
+"""Title of the files that sonomime writes."""
 _WORD = np.array([[255 * (dot == "#") for dot in row] for row in _ROWS], np.uint8)
 
 
@@ -53,7 +55,7 @@ def metadata() -> dict[str, str]:
     """Texts for a file's metadata. All formats keep the title and the comment."""
     return {
         "synthetic": "YES",
-        "title": "Synthetic ultrasound",
+        "title": SYNTHETIC,
         "comment": (
             f"Synthetic ultrasound made by sonomime {__version__} from a still image and the "
             "motion of another recording. For training and simulation only; not a medical device."

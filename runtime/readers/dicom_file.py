@@ -34,6 +34,8 @@ _BEGINNINGS = (b"\xff\xd8\xff", CODESTREAM, b"\0\0\0\x0c")  # the last is that o
 _NUMBERS = (
     "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "BitsAllocated", "BitsStored",
 )  # fmt: skip
+SYNTHETIC = 0x0008001C
+"""The attribute Synthetic Data, whose name older dictionaries lack."""
 # All of the header that is read; the rest, large private elements above all, is passed over.
 _WANTED = (
     *_NUMBERS, "SOPClassUID", "Modality",
@@ -172,7 +174,7 @@ def read_header(path: Path) -> Header:
         raise UnsupportedFormat(f"{path} is DICOM, which needs pydicom", hint) from cause
 
     with refused(path), opened(path) as file:
-        wanted: list[Any] = [*_WANTED, *OVERLAYS]
+        wanted: list[Any] = [*_WANTED, *OVERLAYS, SYNTHETIC]
         elements = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=wanted)
         kind = elements.get("SOPClassUID")
         if kind == _VOLUME:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..media.frames import Crop
 from ..media.levels import Window
 from ..support.errors import InputError
-from .dicom_file import OVERLAYS, Header
+from .dicom_file import OVERLAYS, SYNTHETIC, Header
 from .source import FrameSource
 
 _CENTIMETRES = 3
@@ -42,6 +42,8 @@ def describe(source: FrameSource, header: Header) -> list[float]:
         source.note("it says that it shows who was examined (BurnedInAnnotation)")
     if (modality := header.text("Modality")) not in ("US", "IVUS"):
         source.note(f"it is not ultrasound: its modality is {modality or 'not stated'}")
+    if str(getattr(elements.get(SYNTHETIC), "value", "")) == "YES":
+        source.note("it is synthetic, by what it says")
     if any(tag in elements for tag in OVERLAYS):
         source.note("its overlays are not drawn")
     if aspect := _numbers(elements, "PixelAspectRatio"):

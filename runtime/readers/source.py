@@ -211,7 +211,7 @@ class FrameSource(ABC):
                 by = "the picture" if len(seen) == 1 else f"the first {len(seen)} frames"
                 self.note(
                     f"values from {low:.6g} to {high:.6g} are taken as black to white, judged by "
-                    f"{by}; {self.how.option}window LOW,HIGH says it"
+                    f"{by}; set others with {self.how.option}window LOW,HIGH"
                 )
         if self.inverted:
             why = "as the file says" if self._window is None else why
@@ -271,7 +271,7 @@ class FrameSource(ABC):
             fault = f"{self.path}: no ultrasound region is found, so nothing can be blackened"
             raise InputError(fault, f"name it: {option} (with --mask-outside-region)")
         if not found.found:
-            self.note(f"no ultrasound region is found: all is read; {option} names it")
+            self.note(f"no ultrasound region is found: all is read; set it with {option}")
         elif self.how.mask and found.mask(*self.size[::-1]).all():
             self.note("the ultrasound region is all of the frame: nothing is blackened")
 
@@ -297,8 +297,8 @@ class FrameSource(ABC):
                     )
                 else:
                     self.note(
-                        f"it seems to show more than the ultrasound picture: {option} auto takes "
-                        f"the part {x},{y},{w},{h}, {option} X,Y,W,H another one"
+                        "it seems to show more than the ultrasound picture: use "
+                        f"{option} auto (it takes {x},{y},{w},{h}) or {option} X,Y,W,H"
                     )
 
     def _look_for_colour(self) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..media.frames import on_black
+from ..media.mark import SYNTHETIC
 from ..support.errors import InputError, UnsupportedFormat
 from .data_files import Part, Unpacked, bytes_left, open_part
 from .file_headers import MAX_PIXELS, check_size
@@ -142,6 +143,8 @@ class StackSource(FrameSource):
         times = [self._times[number] for number in sorted(self._times)]
         if times and (rate := mean_rate(times)) is not None:
             self.stated = rate, "from the file"
+        if stack.fields.get("Title") == SYNTHETIC:
+            stack.notes.append("it is synthetic: sonomime made it")
         super().__init__(stack.path, how, channels, facts)
         for text in stack.notes:
             self.note(text)

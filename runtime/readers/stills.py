@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..media.frames import Image, on_black
 from ..media.levels import Window, found_window, to_levels
+from ..media.mark import SYNTHETIC
 from ..support.errors import InputError
 from .file_headers import check_size
 from .reading import Facts, Picture, Reading
@@ -204,6 +205,8 @@ def _pages(path: Path, file: BufferedReader, picture: PillowImage.Image) -> Iter
                 stated = _IMAGEJ.match(str(tags.get(_DESCRIPTION, "")))
                 if stated and int(stated[1]) > pages:
                     notes.append(f"ImageJ says that it has {stated[1]} pictures: the first is read")
+                if picture.info.get("Title") == SYNTHETIC:
+                    notes.append("it is synthetic: sonomime made it")
                 if left_out:
                     notes.append("thumbnails, masks or a preview in it are left out")
                 page = _page(path, file, picture, index, notes)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..media.frames import over_black
 from ..media.levels import Window
+from ..media.mark import SYNTHETIC
 from ..support.errors import InputError
 from .decoding import decoded, reason
 from .file_headers import MAX_PIXELS, check_size, missing_bytes
@@ -93,6 +94,8 @@ class VideoSource(FrameSource):
         if context.width and context.height:  # otherwise the first frame says it
             check_size(self.path, context.width, context.height)
         context.options = _DECODE_OPTIONS
+        if container.metadata.get("title") == SYNTHETIC:
+            self.note("it is synthetic: sonomime made it")
         name = container.format.name.partition(",")[0]
         facts.kind = f"{context.name} video ({name})"
         rate = stream.average_rate or stream.guessed_rate

@@ -57,10 +57,10 @@ def test_a_sound_installation_passes(
     assert main(["doctor", "--json", "--bundle", str(toy_bundle)]) == 0
     data = json.loads(capsys.readouterr().out)
     assert [check["name"] for check in data["checks"]] == [
-        "python", "numpy", "opencv", "pillow", "tqdm", "pyav", "onnxruntime", "gpu", "torch",
-        "onnx", "bundle", "temporary folder", "cache",
+        "python", "numpy", "opencv", "pillow", "tqdm", "pyav", "pydicom", "pynrrd", "onnxruntime",
+        "gpu", "torch", "onnx", "bundle", "temporary folder", "cache",
     ]  # fmt: skip
-    assert data["ok"] and data["checks"][10]["detail"].startswith("toy ")
+    assert data["ok"] and data["checks"][12]["detail"].startswith("toy ")
     assert main(["doctor", "--json", "--bundle", str(tmp_path / "none")]) == 3
     assert json.loads(capsys.readouterr().out)["ok"] is False
 

@@ -132,3 +132,13 @@ def test_metaimage_keeps_times_and_millimetres(layered: Path, files: Path) -> No
     read = open_source(files / "out.mha")
     assert read.facts.spacing == pytest.approx((0.3, 0.3))
     assert [frame.timestamp for frame in read] == pytest.approx(np.arange(12) / 10)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mha", "a.dcm", "a"])
+def test_what_was_made_here_is_known_again(layered: Path, files: Path, name: str) -> None:
+    if name == "a.dcm":
+        pytest.importorskip("pydicom")
+    made = make(layered, files, name).output
+    notes = open_source(made).facts.notes
+    assert [note for note in notes if "synthetic" in note], notes
+    assert not any("synthetic" in note for note in open_source(files / "clip.mkv").facts.notes)
