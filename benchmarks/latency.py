@@ -188,8 +188,8 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
 
 def inputs(channels: int) -> tuple[Image, list[Image]]:
     """Source and driving frames: the samples that come with the package."""
-    with open_source(SAMPLES / "driving.mp4", channels=channels) as source:
-        frames = [frame.image for frame in itertools.islice(source, MOST_INPUTS)]
+    source = open_source(SAMPLES / "driving.mp4", channels=channels)
+    frames = [frame.image for frame in itertools.islice(source, MOST_INPUTS)]
     return read_image(SAMPLES / "still.png"), frames
 
 
@@ -199,7 +199,7 @@ from time import perf_counter
 marks = [perf_counter()]
 import json, sys
 from sonomime.runtime import Animator, SonomimeError
-from sonomime.runtime.media.stills import read_image
+from sonomime.runtime.readers.stills import read_image
 bundle, backend, threads, source, driving, device = json.loads(sys.argv[1])
 marks.append(perf_counter())
 try:

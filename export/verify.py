@@ -70,9 +70,9 @@ def read_frames(path: Path | None, size: int, channels: int) -> Frames:
         raise ExportError("there are no frames to verify the bundle with", hint)
     images: list[Image] = []
     for file in given:
-        with open_source(file, channels=channels) as source:
-            frames = (to_channels(frame.image, channels) for frame in islice(source, LOOKED_AT))
-            images += [letterbox(frame, size)[0] for frame in frames]
+        source = open_source(file, channels=channels)
+        frames = (to_channels(frame.image, channels) for frame in islice(source, LOOKED_AT))
+        images += [letterbox(frame, size)[0] for frame in frames]
     last = len(images) - 1
     chosen = np.linspace(min(1, last), last, DRIVING_FRAMES).round().astype(int)
     return Frames(images[0], tuple(images[i] for i in chosen))

@@ -98,64 +98,64 @@ def animate_files(
     channels = animator.session.chain.image.channels
     composes = animator.session.chain.layers is not None
     source, still = _source_of(job, channels, composes)
-    with open_source(job.driving, job.read_driving, channels) as driving:
-        for which, each in (("source", source), ("driving", driving)):
-            each.warn_of_clutter()
-            say(f"{which} {each.path}: {each.facts.line()}")
-        if _has_one_frame(driving) and driving.damage is None:
-            _check_one_frame(job, source)
-        animator.reset()
-        animator.set_source(still)
-        size = shown = _size(animator.letterbox, job.size, composes)
-        burned_in = None
-        if _is_dicom(job):
-            burned_in = may_show_somebody(source.facts, job.allow_burned_in)
-            if burned_in is None:
-                log.warning("whether %s shows who was examined is not known: look", job.source)
-        index, reference = choose_reference(animator, driving, job.reference)
-        shown_there = None if reference is None else Picture(reference, driving.crop)
-        alignment = _align(animator, job, Picture(still, source.crop), shown_there)
-        channels = 3 if still.ndim == 3 else channels
-        panels = None
-        if job.side_by_side:
-            panels = Panels(CAPTIONS, (still.shape[1::-1], driving.size, size), channels)
-            panels.compose((still, None, None))
-            shown = panels.size
-        if not job.mark:
-            log.warning("the synthetic mark is left out of %s, as asked", job.output)
-        judged: list[Quality] = []
-        begin = time.perf_counter()
-        with open_sink(
-            job.output, shown, channels, driving.fps, metadata(),
-            None if job.side_by_side else _spacing(source, size), burned_in,
-        ) as sink:  # fmt: skip
-            for frame in progress(driving, driving.count_hint, "animate"):
-                if composes:
-                    picture = animator.animate(frame.image, frame.timestamp, size=size)
-                else:
-                    synthesized = animator.animate(frame.image, frame.timestamp)
-                    picture = resize(animator.letterbox.inside(synthesized), *size)
-                if (quality := animator.quality) is not None:
-                    judged.append(quality)
-                if job.mark:
-                    picture = draw_mark(picture)
-                if panels is not None:
-                    picture = panels.compose((None, frame.image, picture))
-                sink.write(picture, frame.timestamp)
-        seconds = time.perf_counter() - begin
-        driving.facts.frames = sink.count
-        return Done(
-            job.output, sink.count, index, shown, seconds, alignment, judged,
-            source.facts, driving.facts, driving.damage is not None,
-        )  # fmt: skip
+    driving = open_source(job.driving, job.read_driving, channels)
+    for which, each in (("source", source), ("driving", driving)):
+        each.warn_of_clutter()
+        say(f"{which} {each.path}: {each.facts.line()}")
+    if _has_one_frame(driving) and driving.damage is None:
+        _check_one_frame(job, source)
+    animator.reset()
+    animator.set_source(still)
+    size = shown = _size(animator.letterbox, job.size, composes)
+    burned_in = None
+    if _is_dicom(job):
+        burned_in = may_show_somebody(source.facts, job.allow_burned_in)
+        if burned_in is None:
+            log.warning("whether %s shows who was examined is not known: look", job.source)
+    index, reference = choose_reference(animator, driving, job.reference)
+    shown_there = None if reference is None else Picture(reference, driving.crop)
+    alignment = _align(animator, job, Picture(still, source.crop), shown_there)
+    channels = 3 if still.ndim == 3 else channels
+    panels = None
+    if job.side_by_side:
+        panels = Panels(CAPTIONS, (still.shape[1::-1], driving.size, size), channels)
+        panels.compose((still, None, None))
+        shown = panels.size
+    if not job.mark:
+        log.warning("the synthetic mark is left out of %s, as asked", job.output)
+    judged: list[Quality] = []
+    begin = time.perf_counter()
+    with open_sink(
+        job.output, shown, channels, driving.fps, metadata(),
+        None if job.side_by_side else _spacing(source, size), burned_in,
+    ) as sink:  # fmt: skip
+        for frame in progress(driving, driving.count_hint, "animate"):
+            if composes:
+                picture = animator.animate(frame.image, frame.timestamp, size=size)
+            else:
+                synthesized = animator.animate(frame.image, frame.timestamp)
+                picture = resize(animator.letterbox.inside(synthesized), *size)
+            if (quality := animator.quality) is not None:
+                judged.append(quality)
+            if job.mark:
+                picture = draw_mark(picture)
+            if panels is not None:
+                picture = panels.compose((None, frame.image, picture))
+            sink.write(picture, frame.timestamp)
+    seconds = time.perf_counter() - begin
+    driving.facts.frames = sink.count
+    return Done(
+        job.output, sink.count, index, shown, seconds, alignment, judged,
+        source.facts, driving.facts, driving.damage is not None,
+    )  # fmt: skip
 
 
 def _source_of(job: Job, channels: int, composes: bool) -> tuple[FrameSource, Image]:
     """The source and its picture, in colour if it has colours that can be kept."""
 
     def read(channels: int) -> tuple[FrameSource, Image]:
-        with open_source(job.source, job.read_source, channels) as source:
-            return source, nth_frame(source, job.source_frame or 0)
+        source = open_source(job.source, job.read_source, channels)
+        return source, nth_frame(source, job.source_frame or 0)
 
     if channels == 1 and (composes or job.keep_colour):
         source, still = read(3)

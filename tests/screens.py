@@ -26,8 +26,8 @@ SAMPLES = Path(__file__).resolve().parents[1] / "runtime" / "samples"
 @cache
 def tissue(name: str, width: int, height: int) -> list[Image]:
     """Frames of a sample, in grey, without its own black corners."""
-    with open_source(SAMPLES / f"{name}.mp4") as source:
-        frames = [frame.image for frame in source][::3]
+    source = open_source(SAMPLES / f"{name}.mp4")
+    frames = [frame.image for frame in source][::3]
     if name == "lung":
         frames = [frame[90:300, 50:270] for frame in frames]
     return [cv2.resize(frame, (width, height)) for frame in frames[:COUNT]]

@@ -17,7 +17,7 @@ from fractions import Fraction
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -393,9 +393,3 @@ class FrameSource(ABC):
         """Grey levels of square pixels, of the whole frame."""
         image = to_channels(to_levels(values, self._window), self._channels)
         return image if self._square is None else resize(image, *self._square)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:  # noqa: B027 - an iteration closes what it opens
-        pass

@@ -140,8 +140,8 @@ def test_the_command_line_says_it_last_and_per_frame_in_json(
 
 
 def test_the_default_bundle_notices_a_cut() -> None:
-    with open_source(SAMPLES / "driving.mp4") as clip:
-        moved = [frame.image for frame in islice(clip, 4)]
+    clip = open_source(SAMPLES / "driving.mp4")
+    moved = [frame.image for frame in islice(clip, 4)]
     with Animator.open(backend="cpu", threads=1) as animator:
         animator.set_source(moved[0])
         states = []

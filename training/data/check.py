@@ -157,14 +157,14 @@ def _checked(clip: Clip, reason: str) -> tuple[Checked, list[Problem], Image, Ou
         return one, [Problem("no reader", clip.name, reason)], nothing, None
     spread, repeats, content = Spread[Image](_LOOK), Repeats(), hashlib.blake2b(digest_size=16)
     try:
-        with open_source(clip.path, Reading(clip.crop, timed=False)) as source:
-            source.warn_of_clutter()
-            facts, one.size, one.crop = source.facts, source.facts.stored, source.crop
-            for frame in source.frames(whole=True):
-                spread.add(frame.image)
-                content.update(frame.image)
-                one.distinct += repeats.is_new(_part(frame.image, one.crop))
-                one.frames, one.seconds = one.frames + 1, frame.timestamp
+        source = open_source(clip.path, Reading(clip.crop, timed=False))
+        source.warn_of_clutter()
+        facts, one.size, one.crop = source.facts, source.facts.stored, source.crop
+        for frame in source.frames(whole=True):
+            spread.add(frame.image)
+            content.update(frame.image)
+            one.distinct += repeats.is_new(_part(frame.image, one.crop))
+            one.frames, one.seconds = one.frames + 1, frame.timestamp
     except (SonomimeError, OSError) as error:
         one.state = "unread"
         return one, [Problem("unread", clip.name, str(error))], nothing, None

@@ -117,14 +117,14 @@ def _decode(stream: BinaryIO, clip: Clip, size: int, channels: int) -> Layout:
     displacement, if there is one."""
     kept: list[int] = []
     count, repeats = 0, Repeats()
-    with open_source(clip.path, Reading(clip.crop, timed=False), channels) as source:
-        source.warn_of_clutter()
-        for _, _, image in source:
-            if repeats.is_new(image):
-                frame, box = letterbox(image, size)
-                stream.write(frame.tobytes())
-                count += 1
-            kept.append(count - 1)
+    source = open_source(clip.path, Reading(clip.crop, timed=False), channels)
+    source.warn_of_clutter()
+    for _, _, image in source:
+        if repeats.is_new(image):
+            frame, box = letterbox(image, size)
+            stream.write(frame.tobytes())
+            count += 1
+        kept.append(count - 1)
     if not kept:
         raise InputError(f"{clip.path} has no frames", "check that it plays")
     crop = source.crop or (0, 0, 0, 0)

@@ -105,8 +105,8 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def frames(path: Path) -> NDArray[np.uint8]:
-    with open_source(path) as source:
-        return np.stack([image for _, _, image in source])
+    source = open_source(path)
+    return np.stack([image for _, _, image in source])
 
 
 def content(path: Path) -> bytes:
