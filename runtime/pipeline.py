@@ -111,7 +111,7 @@ def animate_files(
     if _is_dicom(job):
         burned_in = may_show_somebody(source.facts, job.allow_burned_in)
         if burned_in is None:
-            log.warning("whether %s shows who was examined is not known: look", job.source)
+            log.warning("whether %s shows who was examined is not known: look at it", job.source)
     index, reference = choose_reference(animator, driving, job.reference)
     shown_there = None if reference is None else Picture(reference, driving.crop)
     alignment = _align(animator, job, Picture(still, source.crop), shown_there)

@@ -25,6 +25,7 @@ TIMES = "frames.csv"
 """A table beside the frames: frame (a file's name), seconds."""
 
 
+_UNEVEN = "its numbers are uneven: they give the order alone, not the times"
 _MASKS = re.compile(r"mask|label|seg|annot|(^|[^a-z])gt([^a-z]|$)", re.IGNORECASE)
 """What files of labels are called."""
 
@@ -64,7 +65,8 @@ class FolderSource(FrameSource):
             self.stated = (rate, TIMES) if rate else None
         super().__init__(path, how, channels, facts)
         for text in series.notes:
-            self.note(text)
+            if how.timed or text != _UNEVEN:
+                self.note(text)
 
     def _pictures(self, channels: int) -> Iterator[Picture]:
         series = self._series
@@ -179,7 +181,7 @@ def _of_names(images: Sequence[Path]) -> Series:
     step, often = Counter(steps).most_common(1)[0]
     even = min(steps) > 0 and 2 * often >= len(steps) and all(each % step == 0 for each in steps)
     if not even:
-        notes.append("its numbers are uneven: they give the order alone, not the times")
+        notes.append(_UNEVEN)
         return Series(files, pattern, None, None, notes)
     if gaps := [place for place, each in enumerate(steps) if each != step]:
         missing = sum(steps[place] // step - 1 for place in gaps)

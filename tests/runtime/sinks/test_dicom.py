@@ -47,7 +47,9 @@ def test_written_dicom_is_read_the_same(
     read = list(source)
     assert all(np.array_equal(r.image, f) for r, f in zip(read, frames, strict=True))
     assert np.allclose([frame.timestamp for frame in read], kept, atol=1e-5)
-    assert source.facts.spacing == pytest.approx((0.3, 0.3)) and len(source.facts.notes) == 1, "synthetic"
+    assert source.facts.spacing == pytest.approx((0.3, 0.3)) and len(source.facts.notes) == 1, (
+        "synthetic"
+    )
     assert source.facts.burned_in is None
     header = pydicom.dcmread(path)
     assert header[0x0008001C].value == "YES" and header.ImageType == ["DERIVED", "SECONDARY"]
