@@ -27,6 +27,8 @@ _WRITTEN_FAULTS = ("ffv1", "mjpeg", "gif")
 picture; their log has more, which is not always damage."""
 _ONE_FOR_ONE = ("h264", "hevc", "mpeg4", "mpeg2video", "mjpeg", "ffv1", "png")
 """Codecs whose packets are pictures, one for one. Packets of others may hold none."""
+_EMPTY = 20
+"""Packets of so many bytes may only say that nothing has changed (N-VOPs of MPEG-4)."""
 _DAMAGED = "is damaged, or made of one that is"
 
 
@@ -66,7 +68,7 @@ def decoded(
                 frames = packet.decode()
             failures = 0
             if stamp is not None and (first is None or stamp > first):
-                if not packet.is_discard and packet.size:
+                if not packet.is_discard and packet.size > _EMPTY:
                     waiting.add(stamp)
                 if packet.is_corrupt or complaints:
                     bad.add(stamp)
