@@ -7,6 +7,7 @@ without checksums say nothing, nor does HEVC mostly: there damage cannot be seen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,8 @@ _WRITTEN_FAULTS = ("ffv1", "mjpeg", "gif")
 picture; their log has more, which is not always damage."""
 _ONE_FOR_ONE = ("h264", "hevc", "mpeg4", "mpeg2video", "mjpeg", "ffv1", "png")
 """Codecs whose packets are pictures, one for one. Packets of others may hold none."""
-_EMPTY = 20
-"""Packets of so many bytes may only say that nothing has changed (N-VOPs of MPEG-4)."""
+_NOTHING_NEW = 20
+"""Packets of MPEG-4 of so many bytes may only say that nothing has changed (N-VOPs)."""
 _DAMAGED = "is damaged, or made of one that is"
 
 
@@ -47,15 +48,19 @@ def decoded(
     # With several threads the decoder of H.264 marks no damaged picture. One is as fast.
     context.thread_count = 1
     packets = container.demux(stream)
-    # AVI has no times of pictures, only of packets.
-    one_for_one = context.name in _ONE_FOR_ONE and container.format.name != "avi"
-    first: int | None = None  # what comes before the first frame is of a clip that was cut there
-    waiting: set[int | None] = set()  # given to the decoder, which holds some back
-    safe: set[int | None] = set()  # decoded before the damage, although they come after it
-    bad: set[int | None] = set()
+    # Whether each packet gives a picture. AVI has no times of pictures, only of packets.
+    paired = context.name in _ONE_FOR_ONE and container.format.name != "avi"
+    # What comes before the first key frame is of a clip that was cut there. H.264 may also begin
+    # without one, and refresh the picture bit by bit.
+    least = _NOTHING_NEW if context.name == "mpeg4" else 0
+    begin, refreshed = math.inf, context.name == "h264"
+    first: int | None = None
+    waiting: set[int] = set()  # given to the decoder, which holds some back
+    safe: set[int] = set()  # decoded before the damage, although they come after it
+    bad: set[int] = set()
     faults: dict[int, str] = {}  # pictures that never come, and why
     late: list[str] = []  # the same, where their times are not known
-    spoiled, failures, packet = False, 0, None
+    spoiled, failures, given, packet = False, 0, 0, None
     while failures < _MOST_FAILURES:
         stamp = None
         try:
@@ -65,10 +70,15 @@ def decoded(
                 if packet is None:
                     break
                 stamp = packet.dts if packet.pts is None else packet.pts
+                if packet.size:
+                    paired &= packet.pts is not None
+                    if given == 0 and packet.is_keyframe and stamp is not None:
+                        begin = stamp
+                    given += 1
                 frames = packet.decode()
             failures = 0
             if stamp is not None and (first is None or stamp > first):
-                if not packet.is_discard and packet.size > _EMPTY:
+                if not packet.is_discard and packet.size > least:
                     waiting.add(stamp)
                 if packet.is_corrupt or complaints:
                     bad.add(stamp)
@@ -84,15 +94,16 @@ def decoded(
             frames = [] if packet is not None else _held(context)
         for frame in frames:
             at = frame.pts
-            if first is None and at is not None:
-                first = at
-                waiting = {each for each in waiting if each is not None and each > at}
-            waiting.discard(at)
             if at is not None:
-                if one_for_one and packet is not None and packet.pts is not None:
-                    for lost in [each for each in waiting if each is not None and each < at]:
-                        waiting.remove(lost)
-                        faults.setdefault(lost, "is lost: its data are damaged")
+                if first is None:
+                    first = at
+                    lost = begin if not refreshed else math.inf
+                    waiting = {each for each in waiting if each > at or each >= lost}
+                    faults = {each: faults[each] for each in faults if each > at or each >= begin}
+                waiting.discard(at)
+                paired &= not frame.interlaced_frame  # a packet may be half of one
+                if paired:
+                    _give_up({each for each in waiting if each < at}, waiting, faults)
                 for earlier in sorted(each for each in faults if each < at):
                     yield Picture(None, None, faults.pop(earlier))
             damaged = frame.is_corrupt or at in bad
@@ -109,8 +120,17 @@ def decoded(
                 yield Picture(frame.time, None, f"cannot be used: {reason(cause)}")
             else:
                 yield Picture(frame.time, values)
+    if paired:
+        _give_up(set(waiting), waiting, faults)
     for text in (*(faults[each] for each in sorted(faults)), *late):
         yield Picture(None, None, text)
+
+
+def _give_up(lost: set[int], waiting: set[int], faults: dict[int, str]) -> None:
+    """Pictures that should have come by now are lost."""
+    waiting -= lost
+    for each in lost:
+        faults.setdefault(each, "is lost: its data are damaged")
 
 
 def _held(context: Any) -> list[VideoFrame]:

@@ -15,6 +15,7 @@ from ..media.frames import Crop
 from ..media.levels import Window
 from ..support.errors import InputError
 from .dicom_file import OVERLAYS, SYNTHETIC, Header
+from .reading import IS_SYNTHETIC
 from .source import FrameSource
 
 _CENTIMETRES = 3
@@ -43,7 +44,7 @@ def describe(source: FrameSource, header: Header) -> list[float]:
     if (modality := header.text("Modality")) not in ("US", "IVUS"):
         source.note(f"it is not ultrasound: its modality is {modality or 'not stated'}")
     if str(getattr(elements.get(SYNTHETIC), "value", "")) == "YES":
-        source.note("it is synthetic, by what it says")
+        source.note(IS_SYNTHETIC)
     if any(tag in elements for tag in OVERLAYS):
         source.note("its overlays are not drawn")
     if aspect := _numbers(elements, "PixelAspectRatio"):

@@ -65,7 +65,8 @@ def inspect(path: Path, how: Reading, sheet: Path | None = None) -> Inspection:
     source = open_source(path, how, 3)
     source.warn_of_clutter()
     if source.facts.colour and source.count_hint != 1:
-        source.note("as a driving clip it is read as grey levels, without its colours (Doppler?)")
+        said = "as a driving clip it is read as grey levels, without its colours (Doppler?)"
+        source.note(said, harmless=True)
     region = source.find_region()
     spread, time = Spread[Frame](_MOST), 0.0
     for frame in progress(source.frames(whole=True), source.count_hint, "inspect"):

@@ -47,6 +47,8 @@ class Reading:
     option: str = "--"
 
 
+IS_SYNTHETIC = "it is synthetic"
+"""Noted of a file that says so: nothing is assumed by that, so it is no error when strict."""
 AS_IS = Reading()
 """As the file says."""
 

@@ -32,10 +32,11 @@ from ..media.frames import (
     to_channels,
 )
 from ..media.levels import Window, found_window, to_levels
-from ..media.region import Region, find_region
+from ..media.region import Mask, Region, find_region
 from ..support.errors import InputError
 from .file_headers import check_size
-from .reading import Damage, Facts, Frame, Picture, Reading
+from .reading import IS_SYNTHETIC, Damage, Facts, Frame, Picture, Reading
+from .regions import choose_region, clutter, inside
 
 log = logging.getLogger("sonomime")
 
@@ -57,6 +58,11 @@ _MOST_ASPECT = 16
 def warn_once(path: Path, text: str) -> None:
     """Log what was noted about a file, which is often opened several times in one run."""
     log.warning("%s: %s", path, text)
+
+
+def _is_flat(values: NDArray[Any]) -> bool:
+    spread = np.ptp(values)
+    return bool(spread < FLAT) if values.dtype.kind in "iu" else bool(spread == 0)
 
 
 class FrameSource(ABC):
@@ -96,6 +102,7 @@ class FrameSource(ABC):
         self._channels = channels
         self._window: Window | None = None
         self._found: Region | None = None
+        self._mask: Mask | None = None
         self._guessed = False  # the window is that of the first frames
         self.crop: Crop | None = None
         self._look()
@@ -133,7 +140,13 @@ class FrameSource(ABC):
         else:
             self._square = None
         facts.stored = self.size = self._square or self._stored
-        self._choose_region()
+        facts.region, facts.region_from, outline = choose_region(self, self._stored)
+        self.crop, self._mask = facts.region, None
+        if how.mask and facts.region is not None:
+            self.crop, self._mask = None, inside(facts.region, outline, self.size)
+        elif self.crop is not None:
+            check_size(f"the crop of {self.path}", self.crop.w, self.crop.h)
+            self.size = self.crop.w, self.crop.h
         facts.size = self.size
         facts.frames = self.count_hint
         if how.fps is not None:
@@ -141,7 +154,7 @@ class FrameSource(ABC):
         elif self.stated is not None:
             self.fps, facts.rate = self.stated
         elif self.count_hint != 1 and how.timed and (second := self._second()) is not None:
-            if second.time is None:
+            if second.time is None or self.counts:
                 facts.rate, facts.fps = "assumed", float(DEFAULT_FPS)
                 self.note(f"no frame rate is stored: {DEFAULT_FPS} a second assumed; give --fps")
             else:
@@ -162,7 +175,7 @@ class FrameSource(ABC):
     ) -> Iterator[NDArray[Any]]:
         """Values of some of the first frames, at least of one."""
         seen, fault = 0, ""
-        first = dull = None
+        first, dull = None, list[NDArray[Any]]()
         for index, (_, values, damage) in enumerate(self._pictures(channels)):
             if values is not None and first is not None:
                 damage = self._unlike(values, first.shape, first.dtype)
@@ -172,15 +185,15 @@ class FrameSource(ABC):
                     break
                 continue
             first = values if first is None else first
-            if not flat and index < MOST_FLAT and np.ptp(values) < FLAT:
-                dull = values
+            if not flat and index < MOST_FLAT and _is_flat(values):
+                dull += [values] if len(dull) < count else []
             elif not seen or index % step == 0:
                 yield values
                 seen += 1
                 if seen == count:
                     return
-        if not seen and dull is not None:
-            yield dull
+        if not seen and dull:
+            yield from dull
         elif not seen:
             what = f"its first frame {fault}" if fault else "it has no frames"
             skip = "; --on-damage skip looks for a sound frame" if fault else ""
@@ -226,55 +239,6 @@ class FrameSource(ABC):
             low, high = self._window
             facts.levels = f"values from {low:.6g} to {high:.6g} are black to white ({why})"
 
-    def _choose_region(self) -> None:
-        how, facts = self.how, self.facts
-        width, height = self.size
-        crop, origin = how.crop, "as asked"
-        outline = None
-        if how.region is not None and self.named_region is None:
-            hint = f"leave out {how.option}region"
-            raise InputError(f"{self.path} names no ultrasound regions", hint)
-        if isinstance(crop, Crop):
-            crop_image(np.empty((height, width), np.uint8), crop, str(self.path))
-        elif self.named_region is not None:
-            across, down = width / self._stored[0], height / self._stored[1]
-            x, y, w, h = self.named_region
-            crop = Crop(round(x * across), round(y * down), round(w * across), round(h * down))
-            origin = "named by the file"
-        elif crop == "auto" or how.mask:
-            found = self.find_region()
-            crop, origin, outline = found.box, f"found: {found.shape}", found
-            self._doubt(found)
-        if crop is None:
-            return
-        facts.region, facts.region_from, self.crop = crop, origin, crop
-        if how.mask:
-            facts.region_from += ", black outside"
-            self._mask = np.zeros((height, width), np.bool_)
-            x, y, w, h = crop
-            self._mask[y : y + h, x : x + w] = True
-            if outline is not None:
-                self._mask &= outline.mask(height, width)
-            self.crop = None
-        else:
-            check_size(f"the crop of {self.path}", crop.w, crop.h)
-            self.size = crop.w, crop.h
-
-    def _doubt(self, found: Region) -> None:
-        """Say so where a region was looked for in vain.
-
-        Raises:
-            InputError: the rest should be blackened, and it is not known what that is.
-        """
-        option = f"{self.how.option}crop X,Y,W,H"
-        if not found.found and self.how.mask:
-            fault = f"{self.path}: no ultrasound region is found, so nothing can be blackened"
-            raise InputError(fault, f"name it: {option} (with --mask-outside-region)")
-        if not found.found:
-            self.note(f"no ultrasound region is found: all is read; set it with {option}")
-        elif self.how.mask and found.mask(*self.size[::-1]).all():
-            self.note("the ultrasound region is all of the frame: nothing is blackened")
-
     def find_region(self) -> Region:
         """The ultrasound picture in the whole frame, judged by the first frames."""
         if self._found is None:
@@ -285,21 +249,8 @@ class FrameSource(ABC):
 
     def warn_of_clutter(self) -> None:
         """Note it if it shows more than ultrasound, and no region was chosen."""
-        if self.facts.region is None:
-            found = self.find_region()
-            if found.uncropped:
-                x, y, w, h = found.box
-                option = f"{self.how.option}crop"
-                if found.box == (0, 0, *self.size):
-                    self.note(
-                        "text or the like seems to stand beside the ultrasound sector: "
-                        "--mask-outside-region blackens it"
-                    )
-                else:
-                    self.note(
-                        "it seems to show more than the ultrasound picture: use "
-                        f"{option} auto (it takes {x},{y},{w},{h}) or {option} X,Y,W,H"
-                    )
+        if self.facts.region is None and (text := clutter(self, self.find_region())):
+            self.note(text)
 
     def _look_for_colour(self) -> None:
         """Whether there are colours where the file can hold some; say so if grey is asked for."""
@@ -315,13 +266,13 @@ class FrameSource(ABC):
         if self.facts.colour and channels == 1:
             self.note("its colours (Doppler?) are read as grey levels")
 
-    def note(self, text: str) -> None:
-        """Something was assumed or dropped.
+    def note(self, text: str, harmless: bool = False) -> None:
+        """Something was assumed or dropped; or, if it is harmless, is worth to be known.
 
         Raises:
-            InputError: reading is strict.
+            InputError: reading is strict, and it is not harmless.
         """
-        if self.how.strict:
+        if self.how.strict and not harmless and text != IS_SYNTHETIC:
             hint = "leave out --strict to go on with it"
             raise InputError(f"{self.path}: {text}", hint)
         if text not in self.facts.notes:
@@ -362,10 +313,8 @@ class FrameSource(ABC):
             if self._guessed and self._window is not None:
                 low, high = sorted(self._window)
                 known = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-                if known.size and known.min() < low:
-                    self.note("later frames are darker than the first ones, and are cut at black")
-                if known.size and known.max() > high:
-                    self.note("later frames are brighter than the first ones, and are cut at white")
+                if known.size and (known.min() < low or known.max() > high):
+                    self.note("later frames have values beyond those, which are cut there")
             yield Frame(index, timestamp, self._frame(values, whole))
 
     def _damaged(self, damage: Damage) -> None:
@@ -383,7 +332,7 @@ class FrameSource(ABC):
 
     def _frame(self, values: NDArray[Any], whole: bool = False) -> Image:
         image = self._made(values)
-        if self.how.mask:
+        if self._mask is not None:
             image = np.where(self._mask if image.ndim == 2 else self._mask[..., None], image, 0)
         if self.crop is not None and not whole:
             image = crop_image(image, self.crop)

@@ -23,7 +23,7 @@ from ..media.mark import SYNTHETIC
 from ..support.errors import InputError, UnsupportedFormat
 from .data_files import Part, Unpacked, bytes_left, open_part
 from .file_headers import MAX_PIXELS, check_size
-from .reading import Facts, Picture, Reading, mean_rate
+from .reading import IS_SYNTHETIC, Facts, Picture, Reading, mean_rate
 from .source import FrameSource
 
 MAX_HEADER = 32 << 20
@@ -144,7 +144,7 @@ class StackSource(FrameSource):
         if times and (rate := mean_rate(times)) is not None:
             self.stated = rate, "from the file"
         if stack.fields.get("Title") == SYNTHETIC:
-            stack.notes.append("it is synthetic: sonomime made it")
+            stack.notes.append(IS_SYNTHETIC)
         super().__init__(stack.path, how, channels, facts)
         for text in stack.notes:
             self.note(text)

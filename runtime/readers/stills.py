@@ -1,4 +1,4 @@
-"""Picture files of one page or several: decoded by Pillow, and by OpenCV what Pillow cuts short."""
+"""Picture files of one page or several, decoded by Pillow; deep_pictures.py has the exceptions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ..media.frames import Image, on_black
 from ..media.levels import Window, found_window, to_levels
 from ..media.mark import SYNTHETIC
 from ..support.errors import InputError
+from .deep_pictures import BITS, SAMPLES, double_pages, read_page
 from .file_headers import check_size
-from .reading import Facts, Picture, Reading
+from .reading import IS_SYNTHETIC, Facts, Picture, Reading
 from .source import FrameSource
 
 if TYPE_CHECKING:
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM")
 # Tags of TIFF.
-_SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _FORMAT = 254, 258, 262, 274, 277, 339
+_SUBFILE, _PHOTOMETRIC, _ORIENTATION, _FORMAT = 254, 262, 274, 339
 _DESCRIPTION = 270
 _IMAGEJ = re.compile(r"ImageJ=[^\n]*\nimages=([0-9]{1,9})\n")
 """How ImageJ describes a stack above 4 GB: one page, with all pictures behind each other."""
 _SINGLE = ("JPEG", "MPO", "BMP", "JPEG2000", "PPM")
 """Formats of one picture, or one that counts."""
+_FEW = 8
+"""More thumbnails has no picture."""
 _REDUCED, _MASK, _WHITE_IS_ZERO = 1, 4, 0
 
 
@@ -132,8 +135,10 @@ def read_pages(path: Path) -> Iterator[Page]:
             raise InputError(f"{path} {fault}", "check the path")
         # A file object, not a path: from a path Pillow 13 maps some TIFFs into memory wrongly.
         with path.open("rb") as file:
-            if _is_double(path, file):
-                yield Page(_by_opencv(path, 0), None, "TIFF", 64, None, 1, False, 1.0, 1, ())
+            if pages := double_pages(path, file):
+                more = ("of its pages, which are in double precision, the first is read",)
+                notes = more if pages > 1 else ()
+                yield Page(read_page(path, 0), None, "TIFF", 64, None, 1, False, 1.0, 1, notes)
                 return
             with warnings.catch_warnings():
                 _quiet()
@@ -169,7 +174,11 @@ def size_and_pages(path: Path) -> tuple[tuple[int, int] | None, int]:
             _quiet()
             with PillowImage.open(path, formats=_FORMATS) as picture:
                 pages = 1 if picture.format in _SINGLE else getattr(picture, "n_frames", 1)
-                return picture.size, pages
+                size, small = picture.size, 0
+                for index in range(1, min(pages, _FEW)):  # thumbnails are no pages
+                    picture.seek(index)
+                    small += bool(_tags(picture).get(_SUBFILE, 0) & (_REDUCED | _MASK))
+                return size, pages - small
     except Exception:  # whoever reads it says what is wrong
         return None, 0
 
@@ -206,7 +215,7 @@ def _pages(path: Path, file: BufferedReader, picture: PillowImage.Image) -> Iter
                 if stated and int(stated[1]) > pages:
                     notes.append(f"ImageJ says that it has {stated[1]} pictures: the first is read")
                 if picture.info.get("Title") == SYNTHETIC:
-                    notes.append("it is synthetic: sonomime made it")
+                    notes.append(IS_SYNTHETIC)
                 if left_out:
                     notes.append("thumbnails, masks or a preview in it are left out")
                 page = _page(path, file, picture, index, notes)
@@ -245,7 +254,7 @@ def _values(
 ) -> tuple[NDArray[Any], int, Window | None, int]:
     """Stored values, (H, W[, 2 to 4]); their bits, range, and how many bits they have at least."""
     tags, mode = _tags(picture), picture.mode
-    bits = tags.get(_BITS, (8,))[0]
+    bits = tags.get(BITS, (8,))[0]
     head = b""
     if picture.format == "PNG":
         at = file.tell()
@@ -255,9 +264,9 @@ def _values(
         bits = head[24]
     least_bits = head[head.index(b"sBIT") + 4] if b"sBIT" in head[:-4] else 1
     least_bits = least_bits if least_bits <= 16 else 1
-    many = tags.get(_SAMPLES, 1) > 2 or head[25:26] in (b"\2", b"\4", b"\6")
+    many = tags.get(SAMPLES, 1) > 2 or head[25:26] in (b"\2", b"\4", b"\6")
     if bits == 16 and many:  # Pillow keeps the upper byte alone
-        return _by_opencv(path, index), bits, None, least_bits
+        return read_page(path, index), bits, None, least_bits
     picture.load()
     if mode == "F":
         return np.array(picture), 32, None, 1
@@ -274,45 +283,6 @@ def _values(
     clear = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
     wanted = ("LA" if grey else "RGBA") if clear else "L" if grey else "RGB"
     return np.array(picture.convert(wanted)), min(bits, 8), None, 1
-
-
-def _is_double(path: Path, file: BufferedReader) -> bool:
-    """Whether it is a TIFF of grey numbers in double precision, which Pillow does not know."""
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
-
-    head = file.read(8)
-    try:
-        tags = ImageFileDirectory_v2(head)
-        file.seek(tags.next)
-        with warnings.catch_warnings():
-            _quiet()
-            tags.load(file)
-        found = tags.get(_BITS, ()) == (64,) and tags.get(_SAMPLES, 1) == 1
-        size = int(tags.get(256, 0)), int(tags.get(257, 0))
-    except Exception:  # no TIFF, or a damaged one, which Pillow reports
-        return False
-    finally:
-        file.seek(0)
-    if found:
-        check_size(path, *size)
-    return bool(found)
-
-
-def _by_opencv(path: Path, index: int) -> NDArray[Any]:
-    """A page with several channels of 16 bits: (H, W), (H, W, 3) or, with alpha, (H, W, 4)."""
-    import cv2
-
-    data = np.memmap(path, np.uint8, "r")
-    if data[:2].tobytes() in (b"II", b"MM"):
-        found = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED, range=(index, index + 1))[1]
-    else:
-        found = [each for each in [cv2.imdecode(data, cv2.IMREAD_UNCHANGED)] if each is not None]
-    if not found:
-        raise ValueError("its pixels cannot be decoded")
-    values = np.asarray(found[0])
-    if values.ndim == 2:
-        return values
-    return values[..., [2, 1, 0, *range(3, values.shape[2])]]
 
 
 def _aspect(picture: PillowImage.Image) -> float:

@@ -16,7 +16,7 @@ from ..media.mark import SYNTHETIC
 from ..support.errors import InputError
 from .decoding import decoded, reason
 from .file_headers import MAX_PIXELS, check_size, missing_bytes
-from .reading import Facts, Picture, Reading
+from .reading import IS_SYNTHETIC, Facts, Picture, Reading
 from .source import FrameSource
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _LUMA_FIRST = {f"yuv{j}{kind}p" for j in ("", "j") for kind in (420, 422, 444, 4
 _FULL_RANGE = 2
 _ENOUGH_STEPS = 8
 """Equal steps of time after which a larger one looks wrong."""
-_BARE = ("h264", "hevc", "m4v", "mjpeg")
+_BARE = ("h264", "hevc", "m4v", "mjpeg", "mpegvideo")
 """Streams without a container: they hold no times."""
 
 
@@ -95,10 +95,11 @@ class VideoSource(FrameSource):
             check_size(self.path, context.width, context.height)
         context.options = _DECODE_OPTIONS
         if container.metadata.get("title") == SYNTHETIC:
-            self.note("it is synthetic: sonomime made it")
+            self.note(IS_SYNTHETIC)
         name = container.format.name.partition(",")[0]
         facts.kind = f"{context.name} video ({name})"
-        rate = stream.average_rate or stream.guessed_rate
+        # Matroska states its rate or has none; FFmpeg guesses one of the smallest step.
+        rate = stream.average_rate or (None if name == "matroska" else stream.guessed_rate)
         self._untimed = name in _BARE
         if self._untimed:
             facts.kind, rate = f"bare {context.name} stream", context.framerate

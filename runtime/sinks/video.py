@@ -105,10 +105,12 @@ def _set_clock(path: Path, temporary: Path) -> None:
         opened.write(_MKV_TRUE)
         opened.seek(0)
         head = opened.read(1 << 16)
-        if found := re.search(rb"DURATION.{0,16}?(\d\d):(\d\d):(\d\d\.\d{9})", head, re.DOTALL):
-            hours, minutes, seconds = (float(found[part]) for part in (1, 2, 3))
-            true = (3600 * hours + 60 * minutes + seconds) * float(_MKV_TICK / _MKV_TICKS)
-            text = f"{int(true // 3600):02}:{int(true // 60 % 60):02}:{true % 60:012.9f}"
+        if found := re.search(rb"DURATION.{0,16}?(\d+):(\d\d):(\d\d\.\d{9})", head, re.DOTALL):
+            written = 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3])
+            true = written * float(_MKV_TICK / _MKV_TICKS)
+            text = (
+                f"{int(true // 3600):0{len(found[1])}}:{int(true // 60 % 60):02}:{true % 60:012.9f}"
+            )
             opened.seek(found.start(1))
             opened.write(text.encode())
 

@@ -25,7 +25,7 @@ from .array_cache import Layout, cached_arrays
 from .dataset import Clip
 from .displacement_file import read_fields, read_sector
 
-_VERSION = 5  # of the cache's entries
+_VERSION = 6  # of the cache's entries
 REPEAT_LEVELS = 0.18
 _COMPARE_SIZE = 256
 _CURE = "make the file again, or remove it: training then measures the flow of this clip"

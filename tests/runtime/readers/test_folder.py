@@ -43,8 +43,11 @@ def test_one_series_is_read(
 
 def test_gaps_stay_gaps_at_any_rate(tmp_path: Path) -> None:
     put(tmp_path, "f7.png", "f8.png", "f12.png")
-    for how, rate in ((Reading(), 30), (Reading(fps=Fraction(10)), 10)):
-        times = [frame.timestamp for frame in open_source(tmp_path, how)]
+    asked = Reading(fps=Fraction(10))
+    for how, rate, said in ((Reading(), 30, "assumed"), (asked, 10, "as asked")):
+        source = open_source(tmp_path, how)
+        assert (source.facts.rate, source.facts.fps) == (said, rate)
+        times = [frame.timestamp for frame in source]
         assert times == pytest.approx([0, 1 / rate, 5 / rate])
     (tmp_path / "frames.csv").write_text("frame,seconds\nf7.png,3\nf8.png,4\nf12.png,4.5\n")
     source = open_source(tmp_path)

@@ -85,23 +85,6 @@ def test_variable_frame_rates_keep_their_times_from_zero(
     assert np.allclose(read, times, atol=0.0006)  # Matroska counts in milliseconds
 
 
-def test_a_rotated_clip_comes_upright(tmp_path: Path, make_video: MakeVideo) -> None:
-    image = np.zeros((64, 96), np.uint8)
-    image[:16, :16] = 200  # top left
-    path = make_video(tmp_path / "a.mp4", [image] * 2)
-    data = bytearray(path.read_bytes())
-    at = data.index(b"tkhd") + 4 + 40  # the matrix of a version 0 track header
-    # What phones write for a portrait recording: turn clockwise by 90 degrees.
-    data[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 64 << 16, 0, 1 << 30)
-    path.write_bytes(data)
-    source = open_source(path)
-    assert source.size == (64, 96)
-    for frame in source:
-        assert frame.image.shape == (96, 64)
-        assert frame.image[:16, -16:].mean() > 190  # now top right
-        assert frame.image[:, :32].mean() < 10
-
-
 @pytest.mark.parametrize(
     ("matrix", "corners"),
     [
@@ -127,24 +110,6 @@ def test_turned_and_mirrored_clips_come_as_they_are_shown(
     assert shown.shape == ((96, 64) if matrix[0] == 0 else (64, 96))
     found = [int(shown[y, x]) for y in (5, -6) for x in (5, -6)]
     assert np.abs(np.array(found) - corners).max() <= 3
-
-
-def test_a_lost_picture_keeps_its_number(tmp_path: Path, make_video: MakeVideo) -> None:
-    """A decoder passes over what follows a lost key frame without a word."""
-    path = make_video(
-        tmp_path / "a.mp4", SHIFTED * 4, options={"g": "6", "bf": "0", "sc_threshold": "0"}
-    )
-    with av.open(str(path)) as container:
-        keys = [packet for packet in container.demux(video=0) if packet.is_keyframe]
-    content = path.read_bytes()
-    picture = bytes(keys[2])
-    assert content.count(picture) == 1
-    path.write_bytes(content.replace(picture, bytes(len(picture))))
-    frames = list(open_source(path, Reading(on_damage="skip")))
-    assert len(frames) < 24 and frames[-1].index == 23
-    for frame in frames:
-        assert frame.timestamp == pytest.approx(frame.index / 25, abs=1e-6)
-        assert apart(frame.image, SHIFTED[frame.index % COUNT]).mean() < 6
 
 
 def test_what_is_wrong_with_a_clip_is_noted(tmp_path: Path, make_video: MakeVideo) -> None:
@@ -295,42 +260,6 @@ def test_a_recording_that_declares_no_length_is_read_as_far_as_it_goes(
     (tmp_path / "a.mkv").write_bytes(content[: int(len(content) * 0.7)])
     assert missing_bytes(tmp_path / "a.mkv") == 0
     assert 0 < len(list(open_source(tmp_path / "a.mkv"))) < COUNT
-
-
-@pytest.mark.parametrize("name", ["mjpeg.avi", "ffv1.mkv", "png.mov"])
-def test_what_is_done_on_damage_is_what_was_asked(
-    make_video: MakeVideo, tmp_path: Path, name: str
-) -> None:
-    path = tmp_path / name
-    codec, pix_fmt, *_ = VARIANTS[name]
-    make_video(path, SHIFTED, codec, pix_fmt, options={"g": "1"})
-    damage_picture(path, 3)
-    source = open_source(path)
-    assert [frame.index for frame in source] == [0, 1, 2]
-    damage = source.damage
-    assert damage is not None and damage.frame == 3
-    assert damage.seconds == pytest.approx(3 / 25, abs=0.001)
-    source = open_source(path, Reading(on_damage="skip"))
-    read = list(source)
-    assert [frame.index for frame in read] == [0, 1, 2, 4, 5]
-    assert [frame.timestamp for frame in read] == pytest.approx(
-        [index / 25 for index in (0, 1, 2, 4, 5)], abs=0.001
-    )
-    assert source.damage is not None and source.damage.frame == 3
-    for frame in read:
-        assert apart(frame.image, SHIFTED[frame.index]).mean() <= VARIANTS[name][3]
-    source = open_source(path, Reading(on_damage="stop"))
-    with pytest.raises(InputError, match=rf"{name}: frame 3 "):
-        list(source)
-
-
-def damage_picture(path: Path, index: int) -> None:
-    """Overwrite the second half of one picture of a clip."""
-    with av.open(str(path)) as container:
-        picture = [bytes(packet) for packet in container.demux(video=0)][index]
-    content, half = path.read_bytes(), len(picture) // 2
-    assert content.count(picture) == 1
-    path.write_bytes(content.replace(picture, picture[:half] + bytes(noise(len(picture) - half))))
 
 
 @pytest.mark.parametrize(
