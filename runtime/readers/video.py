@@ -93,7 +93,10 @@ class VideoSource(FrameSource):
         context, facts = stream.codec_context, self.facts
         if context.width and context.height:  # otherwise the first frame says it
             check_size(self.path, context.width, context.height)
-        context.options = _DECODE_OPTIONS
+        # H.264 need not say how far pictures are out of order. FFmpeg guesses, and drops those that
+        # come later than that; "strict" has it wait for all.
+        strict = {"strict": "1"} if context.name == "h264" else {}
+        context.options = _DECODE_OPTIONS | strict
         if container.metadata.get("title") == SYNTHETIC:
             self.note(IS_SYNTHETIC)
         name = container.format.name.partition(",")[0]
