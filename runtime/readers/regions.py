@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from ..media.frames import Crop, crop_image
 from ..media.region import Mask, Region
 from ..support.errors import InputError
+from .reading import Reading
 
-if TYPE_CHECKING:
-    from .source import FrameSource
+
+class Looked(Protocol):
+    """What is needed of a source."""
+
+    path: Path
+    how: Reading
+    size: tuple[int, int]
+    named_region: Crop | None
+
+    def find_region(self) -> Region: ...
+
+    def note(self, text: str) -> None: ...
 
 
 def choose_region(
-    source: FrameSource, stored: tuple[int, int]
+    source: Looked, stored: tuple[int, int]
 ) -> tuple[Crop | None, str, Region | None]:
     """The part that is read, in pixels of the whole frame, None for all; who says so; and what was
     found, if it was looked for.
@@ -61,7 +73,7 @@ def inside(crop: Crop, found: Region | None, size: tuple[int, int]) -> Mask:
     return mask if found is None else mask & found.mask(height, width)
 
 
-def clutter(source: FrameSource, found: Region) -> str:
+def clutter(source: Looked, found: Region) -> str:
     """What to say of a frame that shows more than ultrasound, "" if it does not."""
     if not found.uncropped:
         return ""
