@@ -43,9 +43,12 @@ def test_text_is_found(scale: float, moves: bool, paper: int | None) -> None:
     blank = np.zeros((H, W), np.uint8)
     write(blank, scale, 255)
     left, top, w, h = cv2.boundingRect(blank)
-    (found,) = [box for box in find_text(frames) if top <= box.y + box.h / 2 <= top + h]
-    assert np.allclose([found.x, found.x + found.w], [left, left + w], 0, w / 6)
-    assert np.allclose([found.y, found.y + found.h], [top, top + h], 0, 4)
+    found = [box for box in find_text(frames) if top <= box.y + box.h / 2 <= top + h]
+    # Fonts differ between versions of OpenCV: a word may stand alone.
+    ends = min(box.x for box in found), max(box.x + box.w for box in found)
+    assert np.allclose(ends, [left, left + w], 0, w / 6)
+    for box in found:
+        assert np.allclose([box.y, box.y + box.h], [top, top + h], 0, 4)
 
 
 @pytest.mark.parametrize("what", ["tissue", "ruler", "line", "moving text", "black"])
