@@ -48,7 +48,7 @@ class Reading:
 
 
 IS_SYNTHETIC = "it is synthetic"
-"""Noted of a file that says so: nothing is assumed by that, so it is no error when strict."""
+"""Noted of a file that says so. Nothing is assumed by that, so it passes when strict."""
 AS_IS = Reading()
 """As the file says."""
 

@@ -14,8 +14,6 @@ from sonomime.runtime.readers.open_source import open_source
 from sonomime.runtime.readers.reading import Reading
 from sonomime.runtime.support.errors import InputError
 
-WRONG: set[str] = set()
-
 
 # The one place that knows how options are given.
 def opened(path: Path, case: Case) -> Any:
@@ -31,15 +29,8 @@ def levels(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
         for x in range(columns)] for y in range(rows)])  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(name in WRONG, reason="later", strict=True))
-        for name in CASES
-    ],
-)
+@pytest.mark.parametrize("name", CASES)
 def test_it_is_read_rightly(name: str, tmp_path: Path) -> None:
-    assert CASES.keys() >= WRONG
     case = CASES[name]
     case.write(tmp_path / name)
     if case.refused:
