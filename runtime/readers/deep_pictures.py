@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -40,18 +42,37 @@ def double_pages(path: Path, file: BufferedReader) -> int:
     return 2 if tags.next else 1
 
 
-def read_page(path: Path, index: int) -> NDArray[Any]:
-    """A page with several channels of 16 bits: (H, W), (H, W, 3) or, with alpha, (H, W, 4)."""
+def read_page(path: Path, index: int, pixels: int) -> NDArray[Any]:
+    """A page with several channels of 16 bits: (H, W), (H, W, 3) or, with alpha, (H, W, 4).
+
+    Args:
+        pixels: how many a page has, about: small ones of a TIFF are decoded some at a time, since
+            OpenCV finds each by going through all those before it.
+
+    Raises:
+        ValueError: it cannot be decoded.
+        Exception: what OpenCV raises.
+    """
     import cv2
 
-    data = np.memmap(path, np.uint8, "r")
-    if data[:2].tobytes() in (b"II", b"MM"):
-        found = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED, range=(index, index + 1))[1]
+    with path.open("rb") as file:
+        is_tiff = file.read(2) in (b"II", b"MM")
+    if is_tiff:
+        many = max(1, min(64, (4 << 20) // max(pixels, 1)))
+        found = _pages(path, path.stat().st_mtime_ns, index // many * many, many)
+        values = found[index % many] if index % many < len(found) else None
     else:
-        found = [each for each in [cv2.imdecode(data, cv2.IMREAD_UNCHANGED)] if each is not None]
-    if not found:
+        values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
         raise ValueError("its pixels cannot be decoded")
-    values = np.asarray(found[0])
     if values.ndim == 2:
         return values
     return values[..., [2, 1, 0, *range(3, values.shape[2])]]
+
+
+@lru_cache(maxsize=1)
+def _pages(path: Path, changed: int, first: int, count: int) -> Sequence[NDArray[Any]]:
+    import cv2
+
+    data, part = np.memmap(path, np.uint8, "r"), (first, first + count)
+    return [np.asarray(page) for page in cv2.imdecodemulti(data, -1, range=part)[1]]

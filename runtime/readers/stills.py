@@ -17,7 +17,7 @@ from ..media.levels import Window, found_window, to_levels
 from ..media.mark import SYNTHETIC
 from ..support.errors import InputError
 from .deep_pictures import BITS, SAMPLES, double_pages, read_page
-from .file_headers import check_size
+from .file_headers import MAX_PIXELS, check_size
 from .reading import IS_SYNTHETIC, Facts, Picture, Reading
 from .source import FrameSource
 
@@ -138,7 +138,9 @@ def read_pages(path: Path) -> Iterator[Page]:
             if pages := double_pages(path, file):
                 more = ("of its pages, which are in double precision, the first is read",)
                 notes = more if pages > 1 else ()
-                yield Page(read_page(path, 0), None, "TIFF", 64, None, 1, False, 1.0, 1, notes)
+                yield Page(
+                    read_page(path, 0, MAX_PIXELS), None, "TIFF", 64, None, 1, False, 1.0, 1, notes
+                )
                 return
             with warnings.catch_warnings():
                 _quiet()
@@ -266,7 +268,7 @@ def _values(
     least_bits = least_bits if least_bits <= 16 else 1
     many = tags.get(SAMPLES, 1) > 2 or head[25:26] in (b"\2", b"\4", b"\6")
     if bits == 16 and many:  # Pillow keeps the upper byte alone
-        return read_page(path, index), bits, None, least_bits
+        return read_page(path, index, picture.width * picture.height), bits, None, least_bits
     picture.load()
     if mode == "F":
         return np.array(picture), 32, None, 1

@@ -289,6 +289,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "tiff": partial(_picture, ".tif"),
     "tiff pages": partial(_corpus, "pages.tif"),
     "tiff double": partial(_corpus, "double.tif"),
+    "tiff of 16 bits": partial(_corpus, "12 in 16, colour.tif"),
     "png of 16 bits": partial(_corpus, "12 in 16, colour.png"),
     "apng": partial(_corpus, "animated.png"),
     "webp": partial(_corpus, "animated.webp"),
