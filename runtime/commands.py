@@ -167,6 +167,9 @@ def run_inspect(args: argparse.Namespace) -> int:
     else:
         for line in found.lines():
             print(printable(line))
+    sys.stdout.flush()
+    for note in found.facts.notes:
+        _to_people(f"WARNING: {args.path}: {note}")
     return EXIT_DAMAGED if found.damage else 0
 
 

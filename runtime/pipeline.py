@@ -98,10 +98,11 @@ def animate_files(
     channels = animator.session.chain.image.channels
     composes = animator.session.chain.layers is not None
     source, still = _source_of(job, channels, composes)
-    driving = open_source(job.driving, job.read_driving, channels)
-    for which, each in (("source", source), ("driving", driving)):
-        each.warn_of_clutter()
-        say(f"{which} {each.path}: {each.facts.line()}")
+    driving = open_source(job.driving, job.read_driving, channels, announce=False)
+    source.warn_of_clutter()
+    source.announce(lambda line: say(f"source {line}"))
+    driving.warn_of_clutter()
+    driving.announce(lambda line: say(f"driving {line}"))
     if _has_one_frame(driving) and driving.damage is None:
         _check_one_frame(job, source)
     animator.reset()
@@ -154,7 +155,7 @@ def _source_of(job: Job, channels: int, composes: bool) -> tuple[FrameSource, Im
     """The source and its picture, in colour if it has colours that can be kept."""
 
     def read(channels: int) -> tuple[FrameSource, Image]:
-        source = open_source(job.source, job.read_source, channels)
+        source = open_source(job.source, job.read_source, channels, announce=False)
         return source, nth_frame(source, job.source_frame or 0)
 
     if channels == 1 and (composes or job.keep_colour):

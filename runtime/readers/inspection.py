@@ -62,7 +62,7 @@ def inspect(path: Path, how: Reading, sheet: Path | None = None) -> Inspection:
         OutputError: the sheet cannot be written.
     """
     check_sheet(sheet)
-    source = open_source(path, how, 3)
+    source = open_source(path, how, 3, announce=False)
     source.warn_of_clutter()
     if source.facts.colour and source.count_hint != 1:
         said = "as a driving clip it is read as grey levels, without its colours (Doppler?)"

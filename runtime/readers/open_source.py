@@ -26,7 +26,9 @@ READERS: dict[str, Callable[[Path, Reading, int], FrameSource]] = {
 }
 
 
-def open_source(path: Path | str, how: Reading = AS_IS, channels: int = 1) -> FrameSource:
+def open_source(
+    path: Path | str, how: Reading = AS_IS, channels: int = 1, announce: bool = True
+) -> FrameSource:
     """Open a clip or picture, or a folder of pictures.
 
     The first frames are decoded at once, so that an unusable file is refused here, and the source's
@@ -40,6 +42,7 @@ def open_source(path: Path | str, how: Reading = AS_IS, channels: int = 1) -> Fr
             then the frames, or a folder of pictures; recognised by content, not by name.
         how: crop, range of values, rate, what to do on damage.
         channels: 1 for grey, 3 for RGB.
+        announce: log what was assumed or dropped; if not, the caller will (`FrameSource.announce`).
 
     Raises:
         InputError: missing, not of a known kind, no frames, a size below 8 x 8 or above 16384 a
@@ -53,20 +56,27 @@ def open_source(path: Path | str, how: Reading = AS_IS, channels: int = 1) -> Fr
     try:
         if not path.exists():
             raise InputError(f"{path} does not exist", "check the path")
-        if path.is_dir():
-            return FolderSource(path, how, channels)
-        if not path.is_file():
-            raise InputError(f"{path} is neither a file nor a folder", "name a video or image")
-        kind = kind_of(path)
-        if kind not in READERS:
-            raise UnsupportedFormat(
-                f"{path} is {kind}, which has no reader",
-                "convert it to .mp4, .mkv or a folder of .png frames first",
-            )
-        return READERS[kind](path, how, channels)
+        source = _reader_of(path)(path, how, channels)
     except OSError as cause:
         reason = cause.strerror or str(cause)
         raise InputError(f"cannot read {path}: {reason}", "check permissions") from cause
+    if announce:
+        source.announce()
+    return source
+
+
+def _reader_of(path: Path) -> Callable[[Path, Reading, int], FrameSource]:
+    if path.is_dir():
+        return FolderSource
+    if not path.is_file():
+        raise InputError(f"{path} is neither a file nor a folder", "name a video or image")
+    kind = kind_of(path)
+    if kind not in READERS:
+        raise UnsupportedFormat(
+            f"{path} is {kind}, which has no reader",
+            "convert it to .mp4, .mkv or a folder of .png frames first",
+        )
+    return READERS[kind]
 
 
 def files_of(path: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import cache
 from itertools import islice
@@ -104,6 +104,7 @@ class FrameSource(ABC):
         self._found: Region | None = None
         self._mask: Mask | None = None
         self._guessed = False  # the window is that of the first frames
+        self._announced = False
         self.crop: Crop | None = None
         self._look()
 
@@ -277,6 +278,14 @@ class FrameSource(ABC):
             raise InputError(f"{self.path}: {text}", hint)
         if text not in self.facts.notes:
             self.facts.notes.append(text)
+            if self._announced:
+                warn_once(self.path, text)
+
+    def announce(self, say: Callable[[str], object] = lambda line: None) -> None:
+        """Say in a line what is read, and log what was noted; later notes are logged at once."""
+        say(f"{self.path}: {self.facts.line()}")
+        self._announced = True
+        for text in self.facts.notes:
             warn_once(self.path, text)
 
     # -- frames ------------------------------------------------------------------------------------
