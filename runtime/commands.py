@@ -123,7 +123,9 @@ def _animate(args: argparse.Namespace, jobs: list[Job], as_json: bool, **options
             record = asdict(done) | {"quality": as_rows(done.quality)}
             print(json.dumps(record, default=str) if as_json else done.output)
             said = f"{done.frames} frames, {done.frames / done.seconds:.1f} a second with files"
-            for line in filter(None, (said, done.alignment, summary(done.quality))):
+            for line in filter(
+                None, (said, done.alignment, summary(done.quality, job.reference == "best"))
+            ):
                 _to_people(line)
     return EXIT_DAMAGED if damaged else 0
 

@@ -93,15 +93,20 @@ def judge(numbers: NDArray[np.float32]) -> Quality:
     return Quality(confidence, displacement, folded, unseen, reason)
 
 
-def summary(frames: Sequence[Quality]) -> str:
-    """One line about a clip: how many frames are doubtful, why, and what may help; "" if none."""
+def summary(frames: Sequence[Quality], best: bool = False) -> str:
+    """One line about a clip: how many frames are doubtful, why, and what may help; "" if none.
+    `best`: the reference is the best one already.
+    """
     counts = Counter(frame.reason for frame in frames if frame.state == "doubtful")
     if not counts:
         return ""
     found = [why for why in _WORDS if why in counts]
     said = ", ".join(f"{_WORDS[why][0]} ({counts[why]})" for why in found)
-    helps = ", ".join(dict.fromkeys(advice for why in found for advice in _WORDS[why][1]))
-    return f"{counts.total()} of {len(frames)} frames doubtful: {said}; try {helps}"
+    advice = dict.fromkeys(each for why in found for each in _WORDS[why][1])
+    if best:
+        advice.pop("--reference best", None)
+    helps = f"; try {', '.join(advice)}" if advice else ""
+    return f"{counts.total()} of {len(frames)} frames doubtful: {said}{helps}"
 
 
 def as_rows(frames: Sequence[Quality]) -> list[dict[str, Any]]:
