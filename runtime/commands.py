@@ -162,6 +162,7 @@ def add_inspect(verbs: Verbs) -> None:
 def run_inspect(args: argparse.Namespace) -> int:
     """Run `sonomime inspect`: 8 if the input is damaged."""
     from .readers.inspection import inspect
+    from .readers.source import warn_once
 
     found = inspect(args.path, reading_of(args), args.output)
     if args.json:
@@ -171,7 +172,7 @@ def run_inspect(args: argparse.Namespace) -> int:
             print(printable(line))
     sys.stdout.flush()
     for note in found.facts.notes:
-        _to_people(f"WARNING: {args.path}: {note}")
+        warn_once(args.path, note)
     return EXIT_DAMAGED if found.damage else 0
 
 

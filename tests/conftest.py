@@ -47,6 +47,14 @@ def denormals_are_kept() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+@pytest.fixture
+def blobs_are_whole_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blobs on black look like a small ultrasound picture on a screen, which should be cropped."""
+    from sonomime.runtime.readers.source import FrameSource
+
+    monkeypatch.setattr(FrameSource, "warn_of_clutter", lambda source: None)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout."""

@@ -20,10 +20,10 @@ from toy_bundle import blob
 
 from sonomime.cli import build_parser, main
 from sonomime.runtime import Bundle, doctor, pipeline
-from sonomime.runtime.readers.source import FrameSource
 from sonomime.runtime.support.errors import ExportError
 
 Run = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.usefixtures("blobs_are_whole_pictures")
 
 # What each verb cannot do without.
 VERBS = {
@@ -33,12 +33,6 @@ VERBS = {
     "phantom": ["-o", "d", "--subjects", "2"], "export": ["c", "-o", "b"],
     "import-fomm": ["f", "--config", "y", "-o", "c"], "build": [],
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_cropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blobs on black look like a small ultrasound picture on a screen."""
-    monkeypatch.setattr(FrameSource, "warn_of_clutter", lambda source: None)
 
 
 @pytest.fixture

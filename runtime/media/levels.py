@@ -19,6 +19,10 @@ _BITS = (8, 10, 12, 14, 16)
 """How many bits machines record. Values have the least of these that holds the largest one."""
 
 
+FLAT = 16
+"""Deep whole numbers that differ by less show nothing."""
+
+
 class Window(NamedTuple):
     """The values that become grey level 0 and 255; those beyond become 0 and 255 too. `low` is the
     larger one where small values are white."""
@@ -67,6 +71,12 @@ def found_window(pictures: Sequence[NDArray[Any]], at_least: int = 1) -> Window 
         min(float(values.min()) for values in finite if values.size),
         max(float(values.max()) for values in finite if values.size),
     )
+
+
+def is_flat(values: NDArray[Any]) -> bool:
+    """Whether deep values show nothing: whole numbers that hardly differ, or others all alike."""
+    spread = np.ptp(values)
+    return bool(spread < FLAT) if values.dtype.kind in "iu" else bool(spread == 0)
 
 
 def to_levels(values: NDArray[Any], window: Window | None) -> Image:

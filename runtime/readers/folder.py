@@ -71,7 +71,6 @@ class FolderSource(FrameSource):
     def _pictures(self, channels: int) -> Iterator[Picture]:
         series = self._series
         rate = float(self.how.fps or DEFAULT_FPS)
-        told = self._told
         for place, file in enumerate(series.files):
             time: float | None = place / rate if self.how.fps else None
             if series.seconds is not None and self.how.fps is None:
@@ -88,8 +87,8 @@ class FolderSource(FrameSource):
             if page.pages > 1:
                 self.note("its files have several pages: the first of each is read")
             for text in page.notes:
-                if text not in told:
-                    told.add(text)
+                if text not in self._told:
+                    self._told.add(text)
                     self.note(f"{file.name}, the first of perhaps several: {text}")
             yield Picture(time, page.values)
 

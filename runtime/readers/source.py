@@ -31,7 +31,7 @@ from ..media.frames import (
     shows_something,
     to_channels,
 )
-from ..media.levels import Window, found_window, to_levels
+from ..media.levels import Window, found_window, is_flat, to_levels
 from ..media.region import Mask, Region, find_region
 from ..support.errors import InputError
 from .file_headers import check_size
@@ -42,8 +42,8 @@ log = logging.getLogger("sonomime")
 
 #: For sources without timestamps and frame rate.
 DEFAULT_FPS = Fraction(30)
-FLAT, MOST_FLAT = 16, 300
-"""Deep frames whose values differ by less show nothing; so many of them are passed over."""
+MOST_FLAT = 300
+"""Deep frames that show nothing are passed over, so many at most."""
 LOOK = 8
 """Frames at the beginning that decide the range of deep values, and whether there are colours."""
 REGION_LOOK, REGION_STEP = 24, 4
@@ -58,11 +58,6 @@ _MOST_ASPECT = 16
 def warn_once(path: Path, text: str) -> None:
     """Log what was noted about a file, which is often opened several times in one run."""
     log.warning("%s: %s", path, text)
-
-
-def _is_flat(values: NDArray[Any]) -> bool:
-    spread = np.ptp(values)
-    return bool(spread < FLAT) if values.dtype.kind in "iu" else bool(spread == 0)
 
 
 class FrameSource(ABC):
@@ -186,7 +181,7 @@ class FrameSource(ABC):
                     break
                 continue
             first = values if first is None else first
-            if not flat and index < MOST_FLAT and _is_flat(values):
+            if not flat and index < MOST_FLAT and is_flat(values):
                 dull += [values] if len(dull) < count else []
             elif not seen or index % step == 0:
                 yield values

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..media.frames import on_black
+from ..media.frames import over_black
 from ..media.mark import SYNTHETIC
 from ..support.errors import InputError, UnsupportedFormat
 from .data_files import Part, Unpacked, bytes_left, open_part
@@ -200,14 +200,11 @@ class StackSource(FrameSource):
         values = values.swapaxes(0, 1) if stack.sideways else values
         values = values[::-1] if stack.upside_down else values
         values = np.ascontiguousarray(values, stack.dtype.newbyteorder("="))
-        if stack.colours == 4:
-            notes: list[str] = []
-            if values.dtype in (np.uint8, np.uint16):
-                values = on_black(values, notes)
-            else:
-                values, notes = values[..., :3], ["its transparency is left out"]
-            for text in notes:
-                self.note(text)
+        if stack.colours == 4 and values.dtype in (np.uint8, np.uint16):
+            values = over_black(values)
+        elif stack.colours == 4:
+            values = values[..., :3]
+            self.note("its transparency is left out")
         return values
 
     def _in_order(self) -> Iterator[_Block]:

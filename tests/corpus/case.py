@@ -62,7 +62,7 @@ class Case:
         times: in seconds, if they are known; `close`: by how much they may be off.
         how: options of `Reading`.
         refused: it is an InputError.
-        damaged: the source says that there is damage; None where nobody can know.
+        damaged: whether the source reports damage; None: not compared.
     """
 
     write: Callable[[Path], Any]

@@ -23,17 +23,12 @@ from sonomime.runtime.media.pixels import levels_apart
 from sonomime.runtime.pipeline import Done, Job, animate_files
 from sonomime.runtime.readers.open_source import open_source
 from sonomime.runtime.readers.reading import Reading
-from sonomime.runtime.readers.source import FrameSource
 from sonomime.runtime.readers.stills import read_image
 from sonomime.runtime.session import own_places
 
+pytestmark = pytest.mark.usefixtures("blobs_are_whole_pictures")
+
 XS = (0.0, 0.1, 0.3, -0.2, 0.0)
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_cropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blobs on black look like a small ultrasound picture on a screen."""
-    monkeypatch.setattr(FrameSource, "warn_of_clutter", lambda source: None)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 
 from ...runtime.media.contact_sheet import PLAIN, WRONG, Spread, cell, corners, write_sheet
 from ...runtime.media.frames import AskedCrop, Crop, Image, crop_image, resize, shows_something
-from ...runtime.media.region import find_region
 from ...runtime.media.text import find_text
 from ...runtime.readers.open_source import open_source
 from ...runtime.readers.reading import Reading
@@ -120,24 +118,18 @@ def check(folders: Sequence[Path], crop: AskedCrop = None, sheet: Path | None = 
     clips: list[Checked] = []
     cells: list[Image] = []
     names: dict[str, str] = {}  # of clips, by their content
-    log = logging.getLogger("sonomime")
-    level = log.level
-    log.setLevel(logging.ERROR)  # what readers note becomes problems
-    try:
-        every = [*((clip, "") for clip in found.clips), *found.unsupported]
-        for clip, reason in progress(every, label="check"):
-            one, own, middle, outline = _checked(clip, reason)
-            if one.content and (other := names.setdefault(one.content, clip.name)) != clip.name:
-                own.append(Problem("same", clip.name, f"shows the same frames as {other}"))
-            if sheet is not None and len(cells) < MOST_SHOWN:
-                kinds = ", ".join(dict.fromkeys(problem.kind for problem in own))
-                said, colour = (f"{clip.name}: {kinds}", WRONG) if own else (clip.name, PLAIN)
-                text = one.text + one.text_outside
-                cells.append(cell(middle, said, _SIDE, outline, text, colour))
-            clips.append(one)
-            problems += own
-    finally:
-        log.setLevel(level)
+    every = [*((clip, "") for clip in found.clips), *found.unsupported]
+    for clip, reason in progress(every, label="check"):
+        one, own, middle, outline = _checked(clip, reason)
+        if one.content and (other := names.setdefault(one.content, clip.name)) != clip.name:
+            own.append(Problem("same", clip.name, f"shows the same frames as {other}"))
+        if sheet is not None and len(cells) < MOST_SHOWN:
+            kinds = ", ".join(dict.fromkeys(problem.kind for problem in own))
+            said, colour = (f"{clip.name}: {kinds}", WRONG) if own else (clip.name, PLAIN)
+            text = one.text + one.text_outside
+            cells.append(cell(middle, said, _SIDE, outline, text, colour))
+        clips.append(one)
+        problems += own
     if sheet is not None:
         write_sheet(sheet, cells, _COLUMNS)
     return Check(clips, problems, _totals(clips))
@@ -157,7 +149,8 @@ def _checked(clip: Clip, reason: str) -> tuple[Checked, list[Problem], Image, Ou
         return one, [Problem("no reader", clip.name, reason)], nothing, None
     spread, repeats, content = Spread[Image](_LOOK), Repeats(), hashlib.blake2b(digest_size=16)
     try:
-        source = open_source(clip.path, Reading(clip.crop, timed=False))
+        # What readers note becomes problems.
+        source = open_source(clip.path, Reading(clip.crop, timed=False), announce=False)
         source.warn_of_clutter()
         facts, one.size, one.crop = source.facts, source.facts.stored, source.crop
         for frame in source.frames(whole=True):
@@ -188,7 +181,7 @@ def _checked(clip: Clip, reason: str) -> tuple[Checked, list[Problem], Image, Ou
         own.append(("burned in", "the file says that it shows who was examined"))
     own += [("label", text) for text in _label_faults(clip, one)]
     own += [("note", note) for note in facts.notes if not damage or not note.startswith(damage)]
-    outline = find_region(spread.kept).outline if one.crop is None else corners(one.crop)
+    outline = source.find_region().outline if one.crop is None else corners(one.crop)
     problems = [Problem(kind, clip.name, text) for kind, text in own]
     return one, problems, spread.kept[len(spread.kept) // 2], outline
 

@@ -113,8 +113,8 @@ def test_what_clips_have_in_common(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [total.split for total in done.totals] == ["test", "train"]
     opened = module.open_source
 
-    def of_a_person(*words: Any) -> Any:
-        source = opened(*words)
+    def of_a_person(*words: Any, **options: Any) -> Any:
+        source = opened(*words, **options)
         source.facts.burned_in = True
         return source
 
