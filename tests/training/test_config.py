@@ -34,7 +34,7 @@ def test_the_papers_presets_grow_by_one_part_at_a_time() -> None:
     rows = [load_config(name) for name in ("fomm", "ours-p", "ours-pt", "ours-ptg")]
     assert [c.model.keypoints.supervised for c in rows] == [0, 2, 2, 2]
     assert [c.model.generator.kind for c in rows] == ["single", "single", "dual", "dual"]
-    assert [c.loss.supervision for c in rows] == [0, 100, 100, 100]
+    assert [c.loss.supervision for c in rows] == [0, 200, 200, 200]
     assert [c.loss.content for c in rows] == [0, 0, 10, 10]
     assert [(c.loss.adversarial, c.loss.feature_matching) for c in rows] == [(0, 0)] * 3 + [(1, 10)]
     loss, train = rows[-1].loss, rows[-1].train
@@ -145,7 +145,10 @@ def test_overrides_that_make_no_sense_are_named(overrides: str) -> None:
         ("lite", "model.landmarks.count=-1", "model.landmarks"),
         # settings of another family, even at their default: who writes one expects an effect
         ("ours-pt", "loss.flow=1", "loss.flow is a setting of the family"),
-        ("ours-pt", "loss.sharpness=0", "loss.sharpness is a setting of the family"),
+        ("ours-pt", "loss.folding=0", "loss.folding is a setting of the family"),
+        ("monkey-net", "loss.supervision=1", "loss.supervision is a setting of the family"),
+        ("lite", "loss.adversarial=1", "loss.adversarial is a setting of the family"),
+        ("monkey-net", "model.image_size=192", "multiple of 128"),
         ("ours-pt", "data.flow=dis", "data.flow is a setting of the family"),
         ("fomm", "model.matcher.grid=16", "model.matcher.grid is a setting of the family"),
         ("lite", "loss.content=10.0", "loss.content is a setting of the family"),

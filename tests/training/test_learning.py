@@ -24,7 +24,7 @@ LITE = ("loss.pixels_from=0", f"train.max_steps={STEPS}")
 #: How much of the first step's L1 to the driving frame may be left; three seeds left at most .05,
 #: .12 and .26 of it. lite begins at the source, the others at noise. (fomm and ours-pt are ours-p
 #: and ours-ptg without what labels and the discriminator add.)
-LEFT = {"ours-p": 0.08, "ours-ptg": 0.2, "lite": 0.3}
+LEFT = {"ours-p": 0.08, "ours-ptg": 0.2, "onuvs": 0.3, "monkey-net": 0.3, "lite": 0.3}
 
 
 @pytest.mark.slow
@@ -42,7 +42,7 @@ def test_a_preset_overfits_one_pair(preset: str, tmp_path: Path) -> None:
     steps = [trainer.train_step() for _ in range(STEPS)]
     left = np.mean([step.l1 for step in steps[-10:]])
     assert left < LEFT[preset] * steps[0].l1
-    if preset != "ours-ptg":  # two decoders need longer
+    if preset not in ("ours-ptg", "monkey-net"):  # two decoders, or fourteen blocks, need longer
         assert left < steps[0].hold
 
 

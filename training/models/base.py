@@ -54,10 +54,21 @@ class Model(nn.Module):
 
 class StepResult:
     """One forward pass: weighted losses by name, the prediction (B, C, S, S), and two figures:
-    ``l1``, its mean absolute error, and ``hold``, the same if the source just stood still."""
+    ``l1``, its mean absolute error, and ``hold``, the same if the source just stood still.
 
-    def __init__(self, losses: Named, prediction: Tensor, batch: PairBatch) -> None:
+    ``judged`` is what the discriminator learns to tell apart, real and fake: the driving frame and
+    the prediction, with what else it sees of them.
+    """
+
+    def __init__(
+        self,
+        losses: Named,
+        prediction: Tensor,
+        batch: PairBatch,
+        judged: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         self.losses, self.prediction = losses, prediction
+        self.judged = judged or (batch.driving, prediction)
         self.l1 = (prediction.detach() - batch.driving).abs().mean().item()
         self.hold = (batch.source - batch.driving).abs().mean().item()
 
@@ -163,6 +174,10 @@ class Family:
                 f"{learned}",
                 self.label_hint.format(len(names)),
             )
+
+    def judged_channels(self, config: ModelConfig) -> int:
+        """Channels of what the discriminator sees (`StepResult.judged`)."""
+        return config.channels
 
     def columns(self, model: Any, batch: PairBatch) -> Columns:
         """What the training picture shows of a batch."""

@@ -54,28 +54,29 @@ class Judgement(NamedTuple):
 
 
 class Discriminator(nn.Module):
-    """PatchGAN (METHOD, "Networks of the keypoint models", 4): blocks of conv4, then conv1, with
-    spectral norm throughout.
+    """PatchGAN (METHOD, "Networks of the keypoint models", 4): blocks of conv4, then conv1.
 
     A block: conv4 without padding, affine InstanceNorm (not in the first), LeakyReLU 0.2, average
-    pool (not in the last).
+    pool (in the last only if ``pool_last``).
     """
 
     def __init__(self, config: DiscriminatorConfig, channels: int) -> None:
         super().__init__()
         own = (min(config.max_features, config.width * 2**i) for i in range(config.blocks))
         widths = [channels, *own]
-        self.convs = nn.ModuleList(spectral_norm(nn.Conv2d(a, b, 4)) for a, b in pairwise(widths))
+        bounded = spectral_norm if config.spectral_norm else nn.Identity()
+        self.convs = nn.ModuleList(bounded(nn.Conv2d(a, b, 4)) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.InstanceNorm2d(width, affine=True) for width in widths[2:])
-        self.final = spectral_norm(nn.Conv2d(widths[-1], 1, 1))
+        self.final = bounded(nn.Conv2d(widths[-1], 1, 1))
+        self.pooled = config.blocks - (not config.pool_last)
 
     def forward(self, image: Tensor) -> Judgement:
         """Judge (B, C, S, S) images in [0, 1]."""
-        x, features, last = image, [], len(self.convs) - 1
+        x, features = image, []
         for i, conv in enumerate(self.convs):
             x = self.norms[i - 1](conv(x)) if i > 0 else conv(x)
             x = F.leaky_relu(x, 0.2)
-            x = F.avg_pool2d(x, 2) if i < last else x
+            x = F.avg_pool2d(x, 2) if i < self.pooled else x
             features.append(x)
         return Judgement(self.final(x), tuple(features))
 

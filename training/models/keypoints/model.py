@@ -9,14 +9,24 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import GeneratorConfig, ModelConfig
 from .. import operators
 from ..base import Model
 from ..geometry import AntiAlias
-from .motion import DenseMotion, Down, KeypointDetector, Keypoints, Motion, Residual, Same, Up
+from .background import Background
+from .motion import (
+    DenseMotion,
+    Down,
+    KeypointDetector,
+    Keypoints,
+    Motion,
+    Residual,
+    Same,
+    Up,
+    resize,
+)
 
 
 class Prediction(NamedTuple):
@@ -35,17 +45,17 @@ def widths(config: GeneratorConfig) -> list[int]:
 class Decoder(nn.Module):
     """Up blocks and a conv7; ``skip`` channels of the warped feature feed every block (0: none)."""
 
-    def __init__(self, config: GeneratorConfig, channels: int, skip: int) -> None:
+    def __init__(self, config: GeneratorConfig, channels: int, skip: int, upsample: str) -> None:
         super().__init__()
         steps = pairwise(reversed(widths(config)))
-        self.ups = nn.ModuleList(Up(a + skip, b, config.upsample) for a, b in steps)
+        self.ups = nn.ModuleList(Up(a + skip, b, upsample) for a, b in steps)
         self.final = nn.Conv2d(widths(config)[0], channels, 7, padding=3)
-        self.skip = skip
+        self.skip, self.upsample = skip, upsample
 
     def forward(self, x: Tensor, feature: Tensor) -> Tensor:
         for up in self.ups:
             if self.skip:
-                resized = F.interpolate(feature, size=x.shape[-2:], mode="nearest")
+                resized = resize(feature, x.shape[-2:], self.upsample)
                 x = torch.cat([x, resized], dim=1)
             x = up(x)
         return self.final(x).float()
@@ -57,7 +67,9 @@ class Generator(nn.Module):
     ``kind`` single: FOMM's decoder, sigmoid output; dual: "Feature Decoupling" section 2.2.
     """
 
-    def __init__(self, config: GeneratorConfig, channels: int, geometry: str) -> None:
+    def __init__(
+        self, config: GeneratorConfig, channels: int, geometry: str, upsample: str = "nearest"
+    ) -> None:
         super().__init__()
         self.config, self.geometry, self.dual = config, geometry, config.kind == "dual"
         first, *_, deep = widths(config)
@@ -65,9 +77,9 @@ class Generator(nn.Module):
         self.downs = nn.Sequential(*(Down(a, b) for a, b in pairwise(widths(config))))
         skip = deep if self.dual else 0
         self.bottleneck = nn.Sequential(*(Residual(deep) for _ in range(config.blocks)))
-        self.content = Decoder(config, channels, skip)
+        self.content = Decoder(config, channels, skip, upsample)
         if self.dual:
-            self.texture = Decoder(config, channels, skip)
+            self.texture = Decoder(config, channels, skip, upsample)
             if config.bottleneck == "split":
                 blocks = (Residual(deep) for _ in range(config.blocks))
                 self.texture_bottleneck = nn.Sequential(*blocks)
@@ -107,11 +119,15 @@ class AnimationModel(Model):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        channels, geometry = config.channels, config.geometry
-        self.keypoint_detector = KeypointDetector(config.keypoints, channels, geometry)
-        self.down = AntiAlias(channels, 4, geometry)
-        self.dense_motion = DenseMotion(config.motion, config.keypoints.count, channels, geometry)
-        self.generator = Generator(config.generator, channels, geometry)
+        channels, count = config.channels, config.keypoints.count
+        shared = channels, config.geometry, config.upsample
+        self.keypoint_detector = KeypointDetector(config.keypoints, *shared)
+        self.down = AntiAlias(channels, 4, config.geometry)
+        self.dense_motion = DenseMotion(config.motion, count, *shared)
+        self.generator = Generator(config.generator, *shared)
+        self.background: Background | None = None
+        if config.motion.background == "affine":
+            self.background = Background(config.motion.width, channels)
 
     def encode(self, image: Tensor, keypoints: Keypoints | None = None) -> Source:
         """All about a source, (B, C, S, S) in [0, 1]; ``keypoints``: as detected before."""
@@ -119,7 +135,16 @@ class AnimationModel(Model):
             keypoints = self.keypoint_detector(image)
         return Source(self.down(image), keypoints, self.generator.encode(image))
 
-    def animate(self, source: Source, target: Keypoints) -> tuple[Prediction, Motion]:
+    def background_motion(self, source_small: Tensor, driving_small: Tensor) -> Tensor | None:
+        """[A b] (B, 2, 3) of what no keypoint moves, from images x 0.25; None: it stays still."""
+        if self.background is None:
+            return None
+        found: Tensor = self.background(source_small, driving_small)
+        return found
+
+    def animate(
+        self, source: Source, target: Keypoints, background: Tensor | None = None
+    ) -> tuple[Prediction, Motion]:
         """The source as it looks when its keypoints are at ``target``."""
-        motion = self.dense_motion(source.small, source.keypoints, target)
+        motion = self.dense_motion(source.small, source.keypoints, target, background)
         return self.generator.decode(source.feature, motion), motion

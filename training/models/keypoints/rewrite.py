@@ -42,19 +42,26 @@ def folded(model: AnimationModel) -> AnimationModel:
 def rewritten(model: AnimationModel) -> AnimationModel:
     """A copy of the model, in eval mode, with all the rewrites."""
     fast = folded(model)
+    if model.config.upsample != "nearest":
+        return fast
     small = model.config.image_size // 4  # pixels a side of the hourglasses' input
-    for ups in (fast.keypoint_detector.hourglass.ups, fast.dense_motion.hourglass.ups):
-        for i, up in enumerate(ups):
-            if small >> (len(ups) - i) >= SMALLEST_SIDE:
-                ups[i] = PhaseConv(up.conv, 2, relu=True)
+    for hourglass in (fast.keypoint_detector.hourglass, fast.dense_motion.hourglass):
+        phased(hourglass.ups, small)
     for name, part in fast.generator.named_children():
-        if not isinstance(part, Decoder) or model.config.generator.upsample != "nearest":
+        if not isinstance(part, Decoder):
             continue
         if part.skip:
             setattr(fast.generator, name, PhaseDecoder(part))
         else:
             part.ups = nn.ModuleList(PhaseConv(up.conv, 2, relu=True) for up in part.ups)
     return fast
+
+
+def phased(ups: nn.ModuleList, side: int) -> None:
+    """Make the up blocks that lead to ``side`` pixels faster where that pays, in place."""
+    for i, up in enumerate(ups):
+        if side >> (len(ups) - i) >= SMALLEST_SIDE:
+            ups[i] = PhaseConv(up.conv, 2, relu=True)
 
 
 def make_conv(

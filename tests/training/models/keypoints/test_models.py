@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from sonomime.training.config import DiscriminatorConfig, KeypointConfig, load_config
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.image_losses import Discriminator
-from sonomime.training.models.keypoints.family import transfer
 from sonomime.training.models.keypoints.model import AnimationModel
 from sonomime.training.models.keypoints.motion import (
     KeypointDetector,
     Keypoints,
     Motion,
+    Up,
     local_motions,
 )
+from sonomime.training.models.keypoints.stages import transfer
 from sonomime.training.models.one_euro import one_euro
 
 
@@ -48,6 +49,8 @@ def test_parameter_counts_of_method(
     with torch.device("meta"):
         model = AnimationModel(load_config(preset, [override]).model)
         assert parameters(Discriminator(DiscriminatorConfig(), 3)) == 2_758_849
+        plain = DiscriminatorConfig(spectral_norm=False)
+        assert parameters(Discriminator(plain, 3)) == 2_758_849
     assert parameters(model.keypoint_detector) == detector
     assert parameters(model.dense_motion, model.generator) == generator
     assert sum(map(parameters, model.networks())) == parameters(model)
@@ -216,3 +219,23 @@ def test_smoothing_follows_the_driver_not_the_target() -> None:
     (calm,), _ = one_euro([flat], state, *map(number, controls[2:]))
     value = calm[:, : 2 * K].view(1, K, 2)
     torch.testing.assert_close(late.value, other.value + value - reference.value)
+
+
+# -- blocks ----------------------------------------------------------------------------------------
+
+
+def test_upsampling_in_training_is_exact_with_its_gradients() -> None:
+    """In training an up block takes the quick way, in use the plain one."""
+    torch.manual_seed(0)
+    block = Up(3, 5).eval()
+    found = []
+    for training in (True, False):
+        block.training = training  # the block alone: BatchNorm keeps its statistics
+        block.zero_grad()
+        x = noise(2, 3, 4, 6).requires_grad_()
+        y = block(x)
+        (y * noise(*y.shape, seed=1)).sum().backward()
+        found.append([y, x.grad, *(p.grad.clone() for p in block.parameters())])
+    assert found[0][0].shape == (2, 5, 8, 12)
+    for quick, plain in zip(*found, strict=True):
+        torch.testing.assert_close(quick, plain, rtol=1e-5, atol=1e-5)

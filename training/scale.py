@@ -1,0 +1,50 @@
+"""A preset at a small scale: another image size, and all widths times a factor.
+
+At half the size and a quarter of the widths FOMM's arithmetic is 1/64. The networks keep their
+depth, so that a small model is the same design.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..runtime.support.errors import ConfigError
+from .config import Config, load_config, settings
+
+LEAST = 4  # channels
+
+_WIDTHS = ("width", "max_features", "fine", "coarse")
+_GRIDS = ("grid", "stiff", "shading")  # cells a side
+
+
+def load_scaled(
+    preset_or_toml: str, overrides: Sequence[str], size: int | None, width: float | None
+) -> Config:
+    """`load_config` at another scale; the overrides come last.
+
+    Raises:
+        ConfigError: see `load_config`; no such scale.
+    """
+    if width is not None and not 0 < width <= 16:
+        raise ConfigError(f"--width {width:g} is not above 0 and at most 16", "e.g. --width 0.25")
+    if size is not None and not 16 <= size <= 4096:
+        raise ConfigError(f"--size {size} is not from 16 to 4096", "e.g. --size 128")
+    small = scaled(load_config(preset_or_toml), size, width)
+    return load_config(preset_or_toml, [*small, *overrides])
+
+
+def scaled(config: Config, size: int | None, width: float | None) -> list[str]:
+    """Overrides that give a configuration this image size, in pixels, and all its widths times
+    ``width``, in whole multiples of LEAST. Lite's grids keep their cells' size in pixels."""
+    model, found = config.model, []
+    if size is not None:
+        found.append(f"model.image_size={size}")
+    for name, value, facts in settings(model, "model."):
+        if model.family not in facts.get("families", (model.family,)):
+            continue
+        last = name.rsplit(".", 1)[-1]
+        if width is not None and last in _WIDTHS:
+            found.append(f"{name}={max(LEAST, LEAST * round(value * width / LEAST))}")
+        if size is not None and last in _GRIDS and value > 0:
+            found.append(f"{name}={max(1, value * size // model.image_size)}")
+    return found
