@@ -9,8 +9,9 @@ from pathlib import Path
 
 from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
+from .table.commands import add_table as add_table_of
 
-__all__ = ["add_data", "add_evaluate", "add_phantom", "add_train"]
+__all__ = ["add_data", "add_evaluate", "add_phantom", "add_table", "add_train"]
 
 TRAIN_EXAMPLE = """example:
   sonomime train lite --data clips/ -o runs/first
@@ -134,6 +135,11 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "region of every clip, pixels of the original frame; auto: it is found"
     add("--crop", metavar="X,Y,W,H|auto", help=text)
     parser.set_defaults(run=train_command)
+
+
+def add_table(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register ``sonomime table``."""
+    add_table_of(sub, add_train)
 
 
 def train_command(args: argparse.Namespace) -> int:

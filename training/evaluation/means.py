@@ -68,7 +68,7 @@ def average(trees: Sequence[Row]) -> Row:
     return means
 
 
-def _subjects(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+def subjects_of(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """Of each clip or pair."""
     keys = ("subject", "source_subject", "driving_subject")
     return [tuple(row[key] for key in keys if key in row) for row in rows]
@@ -80,7 +80,7 @@ def _exact_means(rows: Sequence[Row], seed: int) -> Row | None:
     units = [row for row in rows if row["exact"]]
     if not units:
         return None
-    exacts, subjects = [unit["exact"] for unit in units], _subjects(units)
+    exacts, subjects = [unit["exact"] for unit in units], subjects_of(units)
     errors = [exact["landmark"] or {} for exact in exacts]
     tops, bottoms = ([error.get(m, math.nan) for error in errors] for m in ("model", "hold"))
     plain = ("l1", "skill", "endpoint_error", "endpoint_hold")
@@ -143,7 +143,7 @@ def over_tracks(rows: Sequence[Row], seed: int) -> Row:
         "errors": errors,
         "share": tracking.shares(errors),
         "ratio": {
-            name: weighted_ratio(_subjects(rows), [tree[name] for tree in trees], holds, seed)
+            name: weighted_ratio(subjects_of(rows), [tree[name] for tree in trees], holds, seed)
             for name in ("model", "flow")
         },
         "lost": finite_mean([row["lost"] for row in rows]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,8 +35,11 @@ LeftOut = list[tuple[str, str]]
 """Clips that cannot be used, with the reason."""
 
 
-def run(args: Namespace) -> int:
+def run(args: Namespace, keep: Callable[[str, strips.Sketch], None] | None = None) -> int:
     """Judge every clip or pair of the folders, write the report, and print its summary.
+
+    Args:
+        keep: takes the name and the frames of each.
 
     Raises:
         InputError: nothing can be judged; a wrong path; truth that does not fit its clips.
@@ -68,6 +71,8 @@ def run(args: Namespace) -> int:
             row, sketch = _judge(candidate, cases, index, args)
             name = case.name if predicting else case.clip.name
             title = title_of(args.task, name, row)
+            if keep is not None:
+                keep(name, sketch)
             strip, line = strips.pictures(title, sketch)
             path = output / "strips" / strips.strip_name(index, name)
             atomic_write_bytes(path, png_bytes(strip))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...runtime.support.dataclass_parser import StrictError, parse
@@ -20,6 +20,7 @@ BASELINE = "fomm"
 class RowPlan:
     """A row of the table: a preset, or a file of one's own, with its settings."""
 
+    name: str
     preset: str = ""  # as `sonomime train` takes it; "": the row's name
     set: tuple[str, ...] = ()  # KEY=VALUE, after those of the table and of the family
 
@@ -28,7 +29,8 @@ class RowPlan:
 class FamilyPlan:
     """Settings for the rows of one family, which other families do not have."""
 
-    set: tuple[str, ...] = ()
+    name: str
+    set: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class EvaluationPlan:
 class TablePlan:
     """The whole file. Paths are relative to it."""
 
-    rows: tuple[str, ...]
+    rows: tuple[RowPlan, ...]
     data: tuple[str, ...]  # to train on
     evaluations: tuple[EvaluationPlan, ...]
     title: str = "Table 1"
@@ -55,12 +57,16 @@ class TablePlan:
     width: float | None = None
     options: tuple[str, ...] = ()  # more of `sonomime train`, e.g. ["--crop", "auto"]
     set: tuple[str, ...] = ()
-    row: dict[str, RowPlan] = field(default_factory=dict)
-    family: dict[str, FamilyPlan] = field(default_factory=dict)
+    families: tuple[FamilyPlan, ...] = ()
     cases: int = 3  # drawn of each evaluation
 
+    @property
+    def names(self) -> list[str]:
+        """Of the rows."""
+        return [row.name for row in self.rows]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Cell:
     """A row trained with one seed: its folder and its commands, as `sonomime` takes them."""
 
@@ -95,19 +101,17 @@ def read_plan(path: Path) -> TablePlan:
         plan = parse(TablePlan, table)
     except StrictError as error:
         raise ConfigError(f"{path}: {error}", error.hint or CURE) from error
-    evaluations = [each.name for each in plan.evaluations]
-    for what, names in (("rows", list(plan.rows)), ("evaluations", evaluations)):
+    for what, names in (
+        ("rows", plan.names),
+        ("families", [each.name for each in plan.families]),
+        ("evaluations", [each.name for each in plan.evaluations]),
+    ):
         for name in names:
             if not is_name(name) or Path(name).name != name or names.count(name) > 1:
                 raise ConfigError(f"{path}: {what}: {name[:40]!r} is no name of its own", CURE)
-    for what, given, known in (
-        ("row", plan.row, plan.rows),
-        ("baseline", [plan.baseline] if plan.baseline else [], plan.rows),
-    ):
-        for name in given:
-            if name not in known:
-                fault = f"{path}: {what}: {name!r} is not one of rows = [{', '.join(known)}]"
-                raise ConfigError(fault, CURE)
+    if plan.baseline and plan.baseline not in plan.names:
+        fault = f"{path}: baseline: {plan.baseline!r} is not one of the rows"
+        raise ConfigError(fault, f'rows: {", ".join(plan.names)}; or baseline = ""')
     if not plan.seeds or len(set(plan.seeds)) < len(plan.seeds):
         raise ConfigError(f"{path}: seeds must be one or more different numbers", CURE)
     return plan
@@ -125,17 +129,16 @@ def cells(plan: TablePlan, beside: Path, output: Path) -> list[Cell]:
     return [_cell(plan, row, seed, beside, output) for seed in plan.seeds for row in plan.rows]
 
 
-def _cell(plan: TablePlan, row: str, seed: int, beside: Path, output: Path) -> Cell:
-    own = plan.row.get(row, RowPlan())
-    preset = own.preset or row
+def _cell(plan: TablePlan, row: RowPlan, seed: int, beside: Path, output: Path) -> Cell:
+    preset = row.preset or row.name
     if preset.endswith(".toml"):
         preset = str(beside / preset)
-    family = load_scaled(preset, own.set, plan.size, plan.width).model.family
-    of_family = plan.family.get(family, FamilyPlan())
-    given = [_placed(each, beside) for each in (*plan.set, *of_family.set, *own.set)]
+    family = load_scaled(preset, row.set, plan.size, plan.width).model.family
+    of_family = (word for each in plan.families if each.name == family for word in each.set)
+    given = [_placed(each, beside) for each in (*plan.set, *of_family, *row.set)]
     given.append(f"train.seed={seed}")
     steps = load_scaled(preset, given, plan.size, plan.width).train.max_steps
-    folder = output / "rows" / row / f"seed{seed}"
+    folder = output / "rows" / row.name / f"seed{seed}"
     train = ["train", preset, "--data", *_paths(plan.data, beside), "-o", str(folder / "run")]
     if plan.size is not None:
         train += ["--size", str(plan.size)]
@@ -150,7 +153,7 @@ def _cell(plan: TablePlan, row: str, seed: int, beside: Path, output: Path) -> C
         )
         for each in plan.evaluations
     }  # fmt: skip
-    return Cell(row, seed, folder, tuple(train), steps, evaluate)
+    return Cell(row.name, seed, folder, tuple(train), steps, evaluate)
 
 
 def _paths(names: Sequence[str], beside: Path) -> list[str]:

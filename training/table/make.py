@@ -1,0 +1,85 @@
+"""The whole of a table: its cells one after the other, then the page and the pictures."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ...runtime.media.frames import png_bytes
+from ...runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
+from ...runtime.support.dataclass_parser import plain
+from ...runtime.support.errors import ConfigError, output_errors
+from ..evaluation.report import json_text
+from . import figures, page
+from .cells import complete, results_of
+from .plan import Cell, TablePlan, cells
+from .samples import read_samples
+
+
+class Done(NamedTuple):
+    """What a table has, and the cells that are not finished."""
+
+    sections: list[page.Section]
+    missing: list[str]
+
+
+def make_table(
+    plan: TablePlan,
+    args: Namespace,
+    register_train: Callable[[Any], None],
+    report: Callable[[str], None],
+) -> Done:
+    """Complete the cells that were asked for, as far as there is time, and write the table of all
+    that are finished.
+
+    Raises:
+        ConfigError: settings are refused; InputError: results of another plan lie there; and
+        whatever training and evaluation raise.
+    """
+    limit = args.max_minutes
+    if limit is not None and not limit > 0:
+        raise ConfigError(f"--max-minutes {limit:g} is not positive", "e.g. --max-minutes 60")
+    output, start = args.output, time.monotonic()
+    every = cells(plan, args.plan.parent, output)
+    for cell in every:  # a wrong result now, not after hours of training
+        for name in cell.evaluate:
+            results_of(cell, name)
+    with output_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+    for cell in every:
+        wanted = cell.row in (args.row or plan.names) and cell.seed in (args.seed or plan.seeds)
+        left = None if limit is None else limit - (time.monotonic() - start) / 60
+        if wanted and (left is None or left > 0) and complete(cell, register_train, report, left):
+            _write(plan, every, output)
+    return _write(plan, every, output)
+
+
+def _write(plan: TablePlan, every: list[Cell], output: Any) -> Done:
+    """The table of the cells whose evaluations are all there."""
+    found = {cell: {name: results_of(cell, name) for name in cell.evaluate} for cell in every}
+    finished = [cell for cell, records in found.items() if None not in records.values()]
+    missing = [f"{cell.row} (seed {cell.seed})" for cell in every if cell not in finished]
+    done = Done([], missing)
+    if not finished:
+        return done
+    for evaluation in plan.evaluations:
+        name, task = evaluation.name, evaluation.task
+        records = {(cell.row, cell.seed): found[cell][name] for cell in finished}
+        section = page.make_section(name, task, records, plan.names, plan.baseline)
+        done.sections.append(section)
+        atomic_write_bytes(output / f"{name}.png", png_bytes(figures.plot(section)))
+        if task != "tracking":
+            first = {cell.row: cell for cell in reversed(finished)}
+            samples = {
+                row: read_samples(first[row].folder, name) for row in plan.names if row in first
+            }
+            title = f"{plan.title}: {name}"
+            strip = figures.strip(title, samples, task, plan.cases)
+            atomic_write_bytes(output / f"{name}-strip.png", png_bytes(strip))
+    atomic_write_text(output / "table.md", page.markdown(plan, done.sections, missing))
+    atomic_write_text(output / "table.csv", page.csv_text(done.sections))
+    record = page.json_record(plain(plan), done.sections, missing)
+    atomic_write_text(output / "table.json", json_text(record))
+    return done

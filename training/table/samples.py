@@ -1,0 +1,77 @@
+"""A few frames of each evaluation, kept for the figures: source, driving frame, truth, prediction.
+
+They lie beside the results, so that a figure can be drawn where the checkpoints are gone.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.support.atomic_files import atomic_write_bytes
+from ...runtime.support.errors import InputError
+from ..evaluation.loop import spread
+from ..evaluation.strips import Sketch
+
+MOST = 8
+"""Cases that are kept; a figure shows some of them."""
+SHOWN = 2
+"""Frames of a case: one in the middle of the clip, and the last."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N frames of cases, (N, S, S) or (N, S, S, 3), and their names."""
+
+    names: NDArray[np.str_]
+    source: NDArray[np.uint8]
+    driving: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+
+
+def samples_file(folder: Path, evaluation: str) -> Path:
+    """Where the samples of a cell's evaluation are."""
+    return folder / f"{evaluation}.npz"
+
+
+class Album:
+    """Takes the sketches of an evaluation as they come, and keeps frames of some."""
+
+    def __init__(self) -> None:
+        self._sketches: list[tuple[str, Sketch]] = []
+
+    def add(self, name: str, sketch: Sketch) -> None:
+        """Take a case."""
+        self._sketches.append((name, sketch))
+
+    def save(self, folder: Path, evaluation: str) -> None:
+        """Write the samples of an evaluation."""
+        rows = []
+        for name, sketch in spread(self._sketches, MOST):
+            for frame in spread(sketch.own, SHOWN + 1)[-SHOWN:]:
+                truth = frame.driving if frame.truth is None else frame.truth
+                title = f"{name} {frame.number}"
+                rows.append((title, sketch.source, frame.driving, truth, frame.prediction))
+        columns = zip(Samples.__dataclass_fields__, zip(*rows, strict=True), strict=True)
+        stream = io.BytesIO()
+        np.savez_compressed(stream, **{name: np.array(column) for name, column in columns})
+        atomic_write_bytes(samples_file(folder, evaluation), stream.getvalue())
+
+
+def read_samples(folder: Path, evaluation: str) -> Samples:
+    """What :func:`draw_samples` kept.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = samples_file(folder, evaluation)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return Samples(*(file[name] for name in Samples.__dataclass_fields__))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a table's samples: {error}", f"remove {path}") from error
