@@ -9,8 +9,9 @@ from pathlib import Path
 
 from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
+from .study.commands import add_study
 
-__all__ = ["add_data", "add_evaluate", "add_phantom", "add_train"]
+__all__ = ["add_data", "add_evaluate", "add_phantom", "add_study", "add_train"]
 
 TRAIN_EXAMPLE = """example:
   sonomime train lite --data clips/ -o runs/first

@@ -1,0 +1,56 @@
+"""The order in which a rater sees the clips, with some of them twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+_TRIES = 2000
+
+
+def draw_order(
+    clips: Sequence[str],
+    arm: Mapping[str, str],
+    case: Mapping[str, str],
+    repeats: int,
+    rng: np.random.Generator,
+) -> tuple[str, ...]:
+    """A random order of all clips, with hidden repeats at its end and between its last clips.
+
+    Orders are drawn until no case comes twice in a row and a quarter of the clips lies between a
+    clip and its repeat; so all such orders are equally likely. Where none is found, the best one
+    is taken.
+
+    Args:
+        clips: their names; `arm` and `case`: of each.
+        repeats: how many clips are shown twice, at most `len(clips)`. They come from all arms as
+            evenly as the clips shown first allow.
+    """
+    best, least = tuple[str, ...](), np.inf
+    for _ in range(_TRIES):
+        shown = [clips[i] for i in rng.permutation(len(clips))]
+        half = max(len(shown) // 2, repeats)
+        first, rest = shown[:half], shown[half:]
+        rest += _evenly(first, arm, repeats)
+        order = tuple(first + [rest[i] for i in rng.permutation(len(rest))])
+        faults = sum(case[a] == case[b] for a, b in pairwise(order))
+        for clip in set(rest) & set(first):
+            near = len(order) - 1 - order[::-1].index(clip) - order.index(clip)
+            faults += near <= len(clips) // 4
+        if faults < least:
+            best, least = order, faults
+        if faults == 0:
+            break
+    return best
+
+
+def _evenly(clips: Sequence[str], arm: Mapping[str, str], count: int) -> list[str]:
+    """Some of the clips, arm by arm in turn; each time the clip that comes first."""
+    turns = dict.fromkeys(arm.values(), 0)
+    ranked = []
+    for place, clip in enumerate(clips):
+        ranked.append((turns[arm[clip]], place, clip))
+        turns[arm[clip]] += 1
+    return [clip for *_, clip in sorted(ranked)[:count]]

@@ -1,0 +1,319 @@
+"""The raters' page: a small HTTP server that shows clips and saves every answer at once.
+
+The page names clips by their position in the rater's order, never by a file name, so no request
+can lead to another file. The key is not read.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import json
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from http.cookies import CookieError, SimpleCookie
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from ...runtime.support.atomic_files import locked
+from ...runtime.support.dataclass_parser import StrictError, parse
+from ...runtime.support.errors import ConfigError, InputError, OutputError
+from ...runtime.support.printable import printable
+from .answers import Answer, Sheet, answers_file, claim, write_sheet
+from .study_folder import SCALE, Study, clip_file, read_study
+
+MOST_BODY, MOST_COMMENT = 16_384, 1000
+"""Bytes of a request's body, characters of a comment."""
+MOST_CLIENTS = 32
+"""Connections at the same time; a browser opens up to six."""
+_IDLE = 15.0  # seconds until a silent connection is closed
+_MOST_SECONDS = 1e6
+_PAGE = Path(__file__).parent / "page"
+_FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/study.js": ("study.js", "text/javascript; charset=utf-8"),
+    "/study.css": ("study.css", "text/css; charset=utf-8"),
+}
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; media-src blob:; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+@dataclass(frozen=True)
+class Posted:
+    """An answer as the page sends it; `position` from 1."""
+
+    position: int
+    rating: int | None
+    real: bool | None
+    comment: str
+    seconds: float
+
+
+class Session:
+    """The study and one rater's answers; each change is on the disk before it counts."""
+
+    def __init__(self, folder: Path, study: Study, sheet: Sheet) -> None:
+        self.study, self.sheet = study, sheet
+        self._folder = folder
+        self._lock = threading.Lock()
+
+    def state(self) -> dict[str, Any]:
+        """What the page shows; nothing in it tells clips apart."""
+        keys = ("rating", "real", "comment", "seconds")
+        return {
+            "question": self.study.question,
+            "real_or_fake": self.study.real_or_fake,
+            "rater": self.sheet.rater,
+            "most_comment": MOST_COMMENT,
+            "answers": [{k: asdict(answer)[k] for k in keys} for answer in self.sheet.answers],
+        }
+
+    def clip(self, position: int) -> bytes:
+        """The file of the clip at a position, from 1. Raises IndexError, OSError."""
+        clips = self.study.orders[self.sheet.order - 1]
+        if not 1 <= position <= len(clips):
+            raise IndexError
+        return clip_file(self._folder, clips[position - 1]).read_bytes()
+
+    def save(self, posted: Posted) -> None:
+        """Take an answer. Raises ValueError if it cannot be one, OutputError if it cannot be
+        written."""
+        comment = printable(posted.comment.replace("\r\n", "\n")).strip()
+        wrong = (
+            not 1 <= posted.position <= len(self.sheet.answers)
+            or posted.rating not in (None, *SCALE)
+            or (posted.real is not None and not self.study.real_or_fake)
+            or len(posted.comment) > MOST_COMMENT
+            or not 0 <= posted.seconds <= _MOST_SECONDS
+        )
+        if wrong:
+            raise ValueError("not an answer to this study")
+        with self._lock:
+            answers = list(self.sheet.answers)
+            before = answers[posted.position - 1]
+            said = posted.rating, posted.real, comment
+            when = before.answered
+            if said != (before.rating, before.real, before.comment):
+                when = datetime.now(UTC).isoformat(timespec="seconds")
+            answers[posted.position - 1] = Answer(*said, posted.seconds, when)
+            sheet = replace(self.sheet, answers=tuple(answers))
+            write_sheet(self._folder, self.study, sheet)
+            self.sheet = sheet
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one rater. `url` is what the rater opens; `token` is None on a loopback address."""
+
+    daemon_threads = True
+
+    def __init__(self, session: Session, bind: str, port: int) -> None:
+        try:
+            self.address_family, *_, address = socket.getaddrinfo(
+                bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            super().__init__(address[:2], _Handler)
+        except (OSError, UnicodeError) as error:
+            hint = "choose another --port (0: any that is free), or another --bind"
+            raise ConfigError(f"cannot serve at {bind}, port {port}: {error}", hint) from error
+        self.session = session
+        self.loopback = ipaddress.ip_address(address[0]).is_loopback
+        self.token = None if self.loopback else secrets.token_urlsafe(16)
+        self.cookie = f"sonomime-study-{self.server_port}"
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        query = f"?token={self.token}" if self.token else ""
+        self.url = f"http://{host}:{self.server_port}/{query}"
+        self._slots = threading.BoundedSemaphore(MOST_CLIENTS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Refuse clients beyond MOST_CLIENTS."""
+        if self._slots.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Free the slot when a client is done."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._slots.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that leaves is no error; others are defects, and shown."""
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
+
+@contextmanager
+def serving(folder: Path, rater: str, bind: str, port: int) -> Iterator[Server]:
+    """A server for a rater, who gets an order if new; closed at the end.
+
+    Raises:
+        ConfigError: a wrong name, no order left, an address that cannot be used.
+        InputError: no study, a missing clip, answers that do not fit.
+        OutputError: the rater is being served already; the answers cannot be written.
+    """
+    study = read_study(folder)
+    for clip in set(study.orders[0]):
+        if not clip_file(folder, clip).is_file():
+            raise InputError(
+                f"{clip_file(folder, clip)} is missing", "copy the study's whole folder"
+            )
+    with ExitStack() as stack:
+        with _locked(folder / "answers", rater):  # orders are given out one by one
+            sheet = claim(folder, study, rater)
+            stack.enter_context(_locked(folder / "answers" / f".{rater}", rater))
+        for left in answers_file(folder, rater).parent.glob(f".{rater}.*.part.csv"):
+            with suppress(OSError):  # half-written by a process that was killed
+                left.unlink()
+        server = stack.enter_context(Server(Session(folder, study, sheet), bind, port))
+        yield server
+
+
+@contextmanager
+def _locked(folder: Path, rater: str) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder))
+        except OutputError as error:
+            hint = f"does another process serve {rater}? Stop that one, or check permissions"
+            raise OutputError(error.message, hint) from error
+        yield
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "sonomime", ""
+    timeout = _IDLE
+
+    def do_GET(self) -> None:
+        """The page, its state, a clip."""
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # what follows is no request
+        parts = urlsplit(self.path)
+        if self._enter(parts.query) or not self._allowed():
+            return
+        if parts.path == "/state":
+            self._json(200, self.server.session.state())
+        elif parts.path in _FILES:
+            name, kind = _FILES[parts.path]
+            self._send(200, (_PAGE / name).read_bytes(), kind)
+        elif (position := parts.path.removeprefix("/clip/")) != parts.path:
+            self._clip(position)
+        else:
+            self._json(404, {"error": "there is no such page"})
+
+    def do_POST(self) -> None:
+        """Save an answer."""
+        self.close_connection = True  # until the body is read
+        length = self.headers.get("Content-Length", "")
+        if not (length.isascii() and length.isdigit()) or "Transfer-Encoding" in self.headers:
+            self._json(411, {"error": "the length of the request is not given"})
+        elif len(length) > 9 or int(length) > MOST_BODY:
+            self._json(413, {"error": f"a request has at most {MOST_BODY} bytes"})
+        elif self._allowed():
+            body = self.rfile.read(int(length))
+            self.close_connection = False
+            self._answer(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are not logged: the page says what is saved."""
+
+    def _answer(self, body: bytes) -> None:
+        kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if urlsplit(self.path).path != "/answer":
+            self._json(404, {"error": "there is no such page"})
+        elif kind != "application/json":  # other sites can send forms without asking
+            self._json(415, {"error": "an answer is sent as application/json"})
+        else:
+            try:
+                self.server.session.save(parse(Posted, json.loads(body)))
+            except (StrictError, ValueError, RecursionError) as error:
+                self._json(400, {"error": printable(str(error))[:200]})
+            except OutputError as error:
+                self._json(507, {"error": f"{error.message}. {error.hint}"})
+            else:
+                self._json(200, {"saved": True})
+
+    def _clip(self, position: str) -> None:
+        try:
+            if not (position.isascii() and position.isdigit() and len(position) < 7):
+                raise IndexError
+            self._send(200, self.server.session.clip(int(position)), "video/mp4")
+        except IndexError:
+            self._json(404, {"error": "there is no such clip"})
+        except OSError as error:
+            self._json(500, {"error": f"the clip cannot be read: {error.strerror}"})
+
+    def _enter(self, query: str) -> bool:
+        """Exchange the token in the address for a cookie, so that it does not stay in sight."""
+        given = parse_qs(query).get("token", [""])[0]
+        token, name = self.server.token, self.server.cookie
+        if not token or not hmac.compare_digest(given.encode(), token.encode()):
+            return False
+        cookie = f"{name}={token}; Path=/; HttpOnly; SameSite=Strict"
+        self._send(303, b"", "text/plain", {"Location": "/", "Set-Cookie": cookie})
+        return True
+
+    def _allowed(self) -> bool:
+        """Whether the client may go on; if not, it has been told."""
+        host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
+        name = ""
+        with suppress(ValueError):
+            name = urlsplit(f"//{host}").hostname or ""
+        if self.server.token is not None:
+            cookies = SimpleCookie[str]()
+            with suppress(CookieError):
+                cookies.load(self.headers.get("Cookie", ""))
+            given = cookies[self.server.cookie].value if self.server.cookie in cookies else ""
+            if hmac.compare_digest(given.encode(), self.server.token.encode()):
+                return True
+            fault = "open the whole address that `sonomime study serve` has printed, with its token"
+        elif not _is_loopback(name):  # a name that was made to lead here (DNS rebinding)
+            fault = "open the address that `sonomime study serve` has printed"
+        elif origin is not None and origin != f"http://{host}":
+            fault = "another site may not use this page"
+        else:
+            return True
+        self.close_connection = True
+        self._json(403, {"error": fault})
+        return False
+
+    def _json(self, status: int, data: dict[str, Any]) -> None:
+        self._send(status, json.dumps(data).encode(), "application/json")
+
+    def _send(
+        self, status: int, body: bytes, kind: str, more: dict[str, str] | None = None
+    ) -> None:
+        self.send_response(status)
+        about = {"Content-Type": kind, "Content-Length": str(len(body))}
+        if self.close_connection:
+            about["Connection"] = "close"
+        for name, value in (_HEADERS | about | (more or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
