@@ -20,7 +20,7 @@ from .study_folder import REAL, SCALE, Coded, Key, Study, read_key, read_study
 
 Record = dict[str, Any]
 FEW_RATERS = 6
-"""Below so many, intervals over raters are rather too narrow."""
+"""Below so many, intervals over raters can be too narrow (docs/study.md has what was seen)."""
 
 
 def analyse(folder: Path, key_file: Path) -> Record:
@@ -229,5 +229,5 @@ def _notes(record: Record, sheets: Sequence[Sheet]) -> list[str]:
     if len(raters) < LEAST_RATERS:
         notes.append("with so few raters nothing here speaks for other raters")
     elif len(raters) < FEW_RATERS:
-        notes.append(f"{len(raters)} raters are few: intervals are rather too narrow than too wide")
+        notes.append(f"{len(raters)} raters are few: the intervals may be too narrow")
     return notes

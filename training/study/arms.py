@@ -125,10 +125,11 @@ def look_at(items: Sequence[Item], fps: Fraction | None, say: Say) -> list[Look]
         rate = source.fps
         if rate is None and source.facts.rate != "assumed":
             rate = mean_rate(times)
-        synthetic = IS_SYNTHETIC in source.facts.notes
-        for text in source.facts.notes:
-            if text != IS_SYNTHETIC:
-                say(f"{item.path}: {text}")
+        notes = source.facts.notes
+        unusual = [text for text in notes if not text.endswith(IS_SYNTHETIC)]
+        for text in unusual:
+            say(f"{item.path}: {text}")
+        synthetic = len(unusual) < len(notes)
         damaged = source.damage is not None
         looks.append(Look(len(times), source.size, rate, marked, synthetic, damaged))
     return looks

@@ -61,12 +61,15 @@ def make(
         fps: frames a second of all clips, whatever their files say.
 
     Raises:
-        ConfigError: more repeats than clips, `real_or_fake` without an arm called real.
+        ConfigError: more repeats than clips, `real_or_fake` without an arm called real, a question
+            that is not one line of 1 to 200 characters.
         InputError: an arm without clips, a clip that cannot be read, a case whose clips differ in
             shape or rate.
         OutputError: the folder is not empty, it cannot be written, there is no encoder.
     """
     check_encoder()
+    if not (question.strip() and question.isprintable() and len(question) <= 200):
+        raise ConfigError("the question is empty, too long or no plain text", "up to 200 letters")
     if real_or_fake and REAL not in arms:
         hint = f"call the arm with the real clips so: --arm {REAL}=FOLDER"
         raise ConfigError(f"--real-or-fake needs an arm called {REAL}", hint)

@@ -17,7 +17,7 @@ def draw_order(
     repeats: int,
     rng: np.random.Generator,
 ) -> tuple[str, ...]:
-    """A random order of all clips, with hidden repeats at its end and between its last clips.
+    """A random order of all clips, some of them in both of its halves: the hidden repeats.
 
     Orders are drawn until no case comes twice in a row and a quarter of the clips lies between a
     clip and its repeat; so all such orders are equally likely. Where none is found, the best one
@@ -25,18 +25,19 @@ def draw_order(
 
     Args:
         clips: their names; `arm` and `case`: of each.
-        repeats: how many clips are shown twice, at most `len(clips)`. They come from all arms as
-            evenly as the clips shown first allow.
+        repeats: how many clips are shown twice, at most `len(clips)`: as many of each arm as of any
+            other, or one more.
     """
     best, least = tuple[str, ...](), np.inf
     for _ in range(_TRIES):
         shown = [clips[i] for i in rng.permutation(len(clips))]
-        half = max(len(shown) // 2, repeats)
-        first, rest = shown[:half], shown[half:]
-        rest += _evenly(first, arm, repeats)
-        order = tuple(first + [rest[i] for i in rng.permutation(len(rest))])
+        twice = _evenly(shown, arm, repeats)
+        others = [clip for clip in shown if clip not in twice]
+        early = max(len(clips) // 2 - repeats, 0)  # of the others
+        halves = twice + others[:early], twice + others[early:]
+        order = tuple(half[i] for half in halves for i in rng.permutation(len(half)))
         faults = sum(case[a] == case[b] for a, b in pairwise(order))
-        for clip in set(rest) & set(first):
+        for clip in twice:
             near = len(order) - 1 - order[::-1].index(clip) - order.index(clip)
             faults += near <= len(clips) // 4
         if faults < least:

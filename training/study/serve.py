@@ -72,6 +72,7 @@ class Session:
         self.study, self.sheet = study, sheet
         self._folder = folder
         self._lock = threading.Lock()
+        self.closed = False
 
     def state(self) -> dict[str, Any]:
         """What the page shows; nothing in it tells clips apart."""
@@ -91,6 +92,11 @@ class Session:
             raise IndexError
         return clip_file(self._folder, clips[position - 1]).read_bytes()
 
+    def close(self) -> None:
+        """Save no more; an answer that is being written is finished first."""
+        with self._lock:
+            self.closed = True
+
     def save(self, posted: Posted) -> None:
         """Take an answer. Raises ValueError if it cannot be one, OutputError if it cannot be
         written."""
@@ -105,6 +111,8 @@ class Session:
         if wrong:
             raise ValueError("not an answer to this study")
         with self._lock:
+            if self.closed:
+                raise OutputError("the server is being stopped")
             answers = list(self.sheet.answers)
             before = answers[posted.position - 1]
             said = posted.rating, posted.real, comment
@@ -121,8 +129,10 @@ class Server(ThreadingHTTPServer):
     """Serves one rater. `url` is what the rater opens; `token` is None on a loopback address."""
 
     daemon_threads = True
+    request_queue_size = MOST_CLIENTS
 
     def __init__(self, session: Session, bind: str, port: int) -> None:
+        self.session = session
         try:
             self.address_family, *_, address = socket.getaddrinfo(
                 bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -131,9 +141,8 @@ class Server(ThreadingHTTPServer):
         except (OSError, UnicodeError) as error:
             hint = "choose another --port (0: any that is free), or another --bind"
             raise ConfigError(f"cannot serve at {bind}, port {port}: {error}", hint) from error
-        self.session = session
-        self.loopback = ipaddress.ip_address(address[0]).is_loopback
-        self.token = None if self.loopback else secrets.token_urlsafe(16)
+        loopback = ipaddress.ip_address(address[0]).is_loopback
+        self.token = None if loopback else secrets.token_urlsafe(16)
         self.cookie = f"sonomime-study-{self.server_port}"
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         query = f"?token={self.token}" if self.token else ""
@@ -153,6 +162,11 @@ class Server(ThreadingHTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             self._slots.release()
+
+    def server_close(self) -> None:
+        """Clients that are still connected are not answered any more."""
+        super().server_close()
+        self.session.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that leaves is no error; others are defects, and shown."""
@@ -203,19 +217,26 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "sonomime", ""
     timeout = _IDLE
 
+    def parse_request(self) -> bool:
+        """Read a request's headers; False, without a reply, once the server is closed."""
+        good = super().parse_request()
+        if self.server.session.closed:
+            self.close_connection = True
+        return good and not self.server.session.closed
+
     def do_GET(self) -> None:
         """The page, its state, a clip."""
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
             self.close_connection = True  # what follows is no request
-        parts = urlsplit(self.path)
-        if self._enter(parts.query) or not self._allowed():
+        path, _, query = self.path.partition("?")
+        if self._enter(query) or not self._allowed():
             return
-        if parts.path == "/state":
+        if path == "/state":
             self._json(200, self.server.session.state())
-        elif parts.path in _FILES:
-            name, kind = _FILES[parts.path]
+        elif path in _FILES:
+            name, kind = _FILES[path]
             self._send(200, (_PAGE / name).read_bytes(), kind)
-        elif (position := parts.path.removeprefix("/clip/")) != parts.path:
+        elif (position := path.removeprefix("/clip/")) != path:
             self._clip(position)
         else:
             self._json(404, {"error": "there is no such page"})
@@ -238,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bytes) -> None:
         kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if urlsplit(self.path).path != "/answer":
+        if self.path != "/answer":
             self._json(404, {"error": "there is no such page"})
         elif kind != "application/json":  # other sites can send forms without asking
             self._json(415, {"error": "an answer is sent as application/json"})

@@ -72,6 +72,7 @@ function forget() {
 
 async function showClip(index) {
   const video = $("clip");
+  setReady(false);
   video.removeAttribute("src");
   video.load();
   for (;;) {
@@ -95,7 +96,6 @@ async function showClip(index) {
 
 function show(index) {
   at = index;
-  since = null;
   const total = study.answers.length;
   $("task").hidden = at >= total;
   $("done").hidden = at < total;
@@ -115,6 +115,12 @@ function show(index) {
   }
   showState();
   $("place").focus();
+}
+
+// Nobody rates a clip that is not there yet.
+function setReady(ready) {
+  $("rating").disabled = $("real").disabled = !ready;
+  since = ready && !document.hidden ? performance.now() : null;
 }
 
 function setPaused(paused) {
@@ -179,6 +185,7 @@ function judge(real) {
 
 function check(name, value) {
   const input = document.querySelector(`input[name=${name}][value="${value}"]`);
+  if (input.matches(":disabled")) return;
   input.checked = true;
   input.dispatchEvent(new Event("change"));
 }
@@ -217,7 +224,7 @@ function connect() {
   $("again").addEventListener("click", () => show(study.answers.length - 1));
   $("pause").addEventListener("click", () => setPaused(!$("clip").paused));
   $("clip").addEventListener("click", () => setPaused(!$("clip").paused));
-  $("clip").addEventListener("loadeddata", () => (since = document.hidden ? null : performance.now()));
+  $("clip").addEventListener("loadeddata", () => setReady(true));
   $("clip").addEventListener("error", () => {
     if ($("clip").getAttribute("src")) fault("This browser cannot play the clip. Try another one.");
   });
