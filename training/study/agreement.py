@@ -33,7 +33,7 @@ def krippendorff_alpha(ratings: Ratings) -> float:
     # The squared distance of c and k: all ratings from c to k, those at the two ends by halves.
     upto = np.cumsum(totals) - totals / 2
     distances = np.square(upto[:, None] - upto)
-    expected = float(totals @ distances @ totals) / (totals.sum() - 1)
+    expected = float(totals @ distances @ totals / (totals.sum() - 1))
     if expected <= 0:
         raise NotDefined("all ratings are equal")
     return 1 - float((coincidences * distances).sum()) / expected

@@ -36,6 +36,10 @@ def analyse(folder: Path, key_file: Path) -> Record:
     if not sheets:
         hint = "`sonomime study serve` writes them"
         raise InputError(f"{folder / 'answers'}: there are no answers yet", hint)
+    for one, other in combinations(sheets, 2):
+        if (one.order, one.answers) == (other.order, other.answers) and any(one.answers):
+            fault = f"{answers_file(folder, other.rater)} is a copy of {one.rater}'s answers"
+            raise InputError(fault, "remove it, or the rater would count twice")
     key = read_key(key_file, study)
     first = [_times(study, sheet)[0] for sheet in sheets]
     second = [_times(study, sheet)[1] for sheet in sheets]

@@ -79,10 +79,12 @@ def read_sheet(path: Path, study: Study) -> Sheet:
     """The answers in a file; a position that has no line counts as not answered.
 
     Raises:
-        InputError: naming file and line: no table of answers, a clip that is not in the study or
-            not at that position, a position that is there twice, two orders in one file, a
-            rating that is not on the scale.
+        InputError: the file is not called as a rater can be; naming file and line: no table of
+            answers, a clip that is not in the study or not at that position, a position that is
+            there twice, two orders in one file, a rating that is not on the scale.
     """
+    if not is_name(path.stem):
+        raise InputError(f"{path}: {path.stem!r} is no rater's name", f"it has {NAME_RULE}")
     answers: dict[int, Answer] = {}
     order = 0
     for line, row in read_table(path, COLUMNS):

@@ -84,8 +84,8 @@ def recipe(
             f"{float(max(rates)):.4g}, which tells the arms apart",
             "if they belong together frame by frame, --fps R shows all clips at R a second",
         )
-    shown = looks[:1] * len(looks) if matched else looks  # to the pixel the same box for a case
-    boxes = [_inside(look.size, canvas) for look in shown]
+    # To the pixel the same box for a case.
+    boxes = [_inside((looks[0] if matched else look).size, canvas) for look in looks]
     return Recipe(canvas, boxes, min(look.frames for look in looks), rates[0])
 
 

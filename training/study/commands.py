@@ -158,10 +158,14 @@ def run_serve(args: argparse.Namespace) -> int:
 
     with serving(args.study, args.rater, args.bind, args.port) as server:
         print(server.url, flush=True)
-        _say(f"serving {args.rater}: open that address in a browser; Ctrl-C stops, answers stay")
+        _say(f"serving {args.rater}: open that address in a browser; Ctrl-C stops")
         if server.token:
             _say("others can reach this page; what passes is not encrypted")
-        server.serve_forever()
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt as stop:  # the way to end it
+            _say(f"stopped; {args.study / 'answers'} has every answer, the same command goes on")
+            return int(getattr(stop, "exit_code", 0))
     return 0
 
 

@@ -60,11 +60,13 @@ class Draws:
         Percentiles of the means of the draws, in which a value weighs as often as its rater was
         drawn times as often as its case was (Owen 2007, The pigeonhole bootstrap).
         """
-        return self.difference(values, None)
+        return self._estimate([values])
 
-    def difference(self, values: Values, other: Values | None) -> Estimate:
+    def difference(self, values: Values, other: Values) -> Estimate:
         """The mean of values less the mean of others, which nothing pairs."""
-        parts = [each for each in (values, other) if each is not None]
+        return self._estimate([values, other])
+
+    def _estimate(self, parts: list[Values]) -> Estimate:
         counts = [int(np.isfinite(each).sum()) for each in parts]
         if not all(counts):
             return Estimate(None, why="no answers")

@@ -19,9 +19,8 @@ def draw_order(
 ) -> tuple[str, ...]:
     """A random order of all clips, some of them in both of its halves: the hidden repeats.
 
-    Orders are drawn until no case comes twice in a row and a quarter of the clips lies between a
-    clip and its repeat; so all such orders are equally likely. Where none is found, the best one
-    is taken.
+    Orders are drawn until no case comes twice in a row and a clip's repeat comes late enough: after
+    a quarter of the clips, or after ten. Where none is found, the best one is taken.
 
     Args:
         clips: their names; `arm` and `case`: of each.
@@ -29,6 +28,7 @@ def draw_order(
             other, or one more.
     """
     best, least = tuple[str, ...](), np.inf
+    apart = min(len(clips) // 4, 10)
     for _ in range(_TRIES):
         shown = [clips[i] for i in rng.permutation(len(clips))]
         twice = _evenly(shown, arm, repeats)
@@ -38,8 +38,8 @@ def draw_order(
         order = tuple(half[i] for half in halves for i in rng.permutation(len(half)))
         faults = sum(case[a] == case[b] for a, b in pairwise(order))
         for clip in twice:
-            near = len(order) - 1 - order[::-1].index(clip) - order.index(clip)
-            faults += near <= len(clips) // 4
+            first = order.index(clip)
+            faults += order.index(clip, first + 1) - first <= apart
         if faults < least:
             best, least = order, faults
         if faults == 0:

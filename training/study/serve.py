@@ -15,11 +15,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,15 +26,15 @@ from ...runtime.support.atomic_files import locked
 from ...runtime.support.dataclass_parser import StrictError, parse
 from ...runtime.support.errors import ConfigError, InputError, OutputError
 from ...runtime.support.printable import printable
-from .answers import Answer, Sheet, answers_file, claim, write_sheet
-from .study_folder import SCALE, Study, clip_file, read_study
+from .answers import answers_file, claim
+from .session import Posted, Session
+from .study_folder import clip_file, read_study
 
-MOST_BODY, MOST_COMMENT = 16_384, 1000
-"""Bytes of a request's body, characters of a comment."""
+MOST_BODY = 16_384
+"""Bytes of a request."""
 MOST_CLIENTS = 32
 """Connections at the same time; a browser opens up to six."""
 _IDLE = 15.0  # seconds until a silent connection is closed
-_MOST_SECONDS = 1e6
 _PAGE = Path(__file__).parent / "page"
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -54,77 +53,6 @@ _HEADERS = {
 }
 
 
-@dataclass(frozen=True)
-class Posted:
-    """An answer as the page sends it; `position` from 1."""
-
-    position: int
-    rating: int | None
-    real: bool | None
-    comment: str
-    seconds: float
-
-
-class Session:
-    """The study and one rater's answers; each change is on the disk before it counts."""
-
-    def __init__(self, folder: Path, study: Study, sheet: Sheet) -> None:
-        self.study, self.sheet = study, sheet
-        self._folder = folder
-        self._lock = threading.Lock()
-        self.closed = False
-
-    def state(self) -> dict[str, Any]:
-        """What the page shows; nothing in it tells clips apart."""
-        keys = ("rating", "real", "comment", "seconds")
-        return {
-            "question": self.study.question,
-            "real_or_fake": self.study.real_or_fake,
-            "rater": self.sheet.rater,
-            "most_comment": MOST_COMMENT,
-            "answers": [{k: asdict(answer)[k] for k in keys} for answer in self.sheet.answers],
-        }
-
-    def clip(self, position: int) -> bytes:
-        """The file of the clip at a position, from 1. Raises IndexError, OSError."""
-        clips = self.study.orders[self.sheet.order - 1]
-        if not 1 <= position <= len(clips):
-            raise IndexError
-        return clip_file(self._folder, clips[position - 1]).read_bytes()
-
-    def close(self) -> None:
-        """Save no more; an answer that is being written is finished first."""
-        with self._lock:
-            self.closed = True
-
-    def save(self, posted: Posted) -> None:
-        """Take an answer. Raises ValueError if it cannot be one, OutputError if it cannot be
-        written."""
-        comment = printable(posted.comment.replace("\r\n", "\n")).strip()
-        wrong = (
-            not 1 <= posted.position <= len(self.sheet.answers)
-            or posted.rating not in (None, *SCALE)
-            or (posted.real is not None and not self.study.real_or_fake)
-            or len(posted.comment) > MOST_COMMENT
-            or not 0 <= posted.seconds <= _MOST_SECONDS
-        )
-        if wrong:
-            raise ValueError("not an answer to this study")
-        with self._lock:
-            if self.closed:
-                raise OutputError("the server is being stopped")
-            answers = list(self.sheet.answers)
-            before = answers[posted.position - 1]
-            said = posted.rating, posted.real, comment
-            when = before.answered
-            if said != (before.rating, before.real, before.comment):
-                when = datetime.now(UTC).isoformat(timespec="seconds")
-            answers[posted.position - 1] = Answer(*said, posted.seconds, when)
-            sheet = replace(self.sheet, answers=tuple(answers))
-            write_sheet(self._folder, self.study, sheet)
-            self.sheet = sheet
-
-
 class Server(ThreadingHTTPServer):
     """Serves one rater. `url` is what the rater opens; `token` is None on a loopback address."""
 
@@ -134,20 +62,26 @@ class Server(ThreadingHTTPServer):
     def __init__(self, session: Session, bind: str, port: int) -> None:
         self.session = session
         try:
-            self.address_family, *_, address = socket.getaddrinfo(
-                bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            super().__init__(address[:2], _Handler)
+            found = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM)[0]
+            self.address_family, host = found[0], str(found[4][0])
+            super().__init__((host, port), _Handler)
         except (OSError, UnicodeError) as error:
             hint = "choose another --port (0: any that is free), or another --bind"
             raise ConfigError(f"cannot serve at {bind}, port {port}: {error}", hint) from error
-        loopback = ipaddress.ip_address(address[0]).is_loopback
-        self.token = None if loopback else secrets.token_urlsafe(16)
+        address = ipaddress.ip_address(host)
+        self.token = None if address.is_loopback else secrets.token_urlsafe(16)
         self.cookie = f"sonomime-study-{self.server_port}"
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        if address.is_unspecified:  # all of this computer's addresses: its name will do
+            host = socket.gethostname()
+        host = f"[{host}]" if ":" in host else host
         query = f"?token={self.token}" if self.token else ""
         self.url = f"http://{host}:{self.server_port}/{query}"
         self._slots = threading.BoundedSemaphore(MOST_CLIENTS)
+
+    def server_bind(self) -> None:
+        """Without the look-up of a name, which can wait for a network that is not there."""
+        TCPServer.server_bind(self)
+        self.server_port = self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Refuse clients beyond MOST_CLIENTS."""
@@ -185,10 +119,8 @@ def serving(folder: Path, rater: str, bind: str, port: int) -> Iterator[Server]:
     """
     study = read_study(folder)
     for clip in set(study.orders[0]):
-        if not clip_file(folder, clip).is_file():
-            raise InputError(
-                f"{clip_file(folder, clip)} is missing", "copy the study's whole folder"
-            )
+        if not (path := clip_file(folder, clip)).is_file():
+            raise InputError(f"{path} is missing", "copy the whole folder of the study")
     with ExitStack() as stack:
         with _locked(folder / "answers", rater):  # orders are given out one by one
             sheet = claim(folder, study, rater)
@@ -277,11 +209,13 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if not (position.isascii() and position.isdigit() and len(position) < 7):
                 raise IndexError
-            self._send(200, self.server.session.clip(int(position)), "video/mp4")
+            data = self.server.session.clip(int(position))
         except IndexError:
             self._json(404, {"error": "there is no such clip"})
         except OSError as error:
             self._json(500, {"error": f"the clip cannot be read: {error.strerror}"})
+        else:
+            self._send(200, data, "video/mp4")
 
     def _enter(self, query: str) -> bool:
         """Exchange the token in the address for a cookie, so that it does not stay in sight."""
@@ -300,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(ValueError):
             name = urlsplit(f"//{host}").hostname or ""
         if self.server.token is not None:
-            cookies = SimpleCookie[str]()
+            cookies = SimpleCookie()
             with suppress(CookieError):
                 cookies.load(self.headers.get("Cookie", ""))
             given = cookies[self.server.cookie].value if self.server.cookie in cookies else ""

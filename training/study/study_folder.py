@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -79,7 +80,9 @@ def clip_file(folder: Path, clip: str) -> Path:
     return folder / "clips" / f"{clip}.mp4"
 
 
-def write_study(folder: Path, key: Key, question: str, real_or_fake: bool, orders: object) -> None:
+def write_study(
+    folder: Path, key: Key, question: str, real_or_fake: bool, orders: Sequence[Sequence[str]]
+) -> None:
     """Write study.json and key.json, which only its owner may read."""
     path = folder / "key.json"
     atomic_write_text(path, json.dumps(plain(key), indent=1) + "\n")

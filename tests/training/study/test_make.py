@@ -204,6 +204,12 @@ def test_mistakes_leave_with_a_code_a_hint_and_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
+@pytest.mark.parametrize("verb", ["make", "serve", "report"])
+def test_each_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", verb, "--help"]) == 0
+    assert f"example:\n  sonomime study {verb} " in capsys.readouterr().out
+
+
 def test_the_command_says_what_it_made_and_needs_no_torch(
     arms: dict[str, Path], tmp_path: Path, run_python: Any
 ) -> None:

@@ -97,6 +97,6 @@ def test_an_answer_waits_for_a_server_that_has_gone(study: Path, page: Page) -> 
 
 def test_beyond_this_computer_the_token_leaves_the_address(study: Path, page: Page) -> None:
     with running(study, bind="0.0.0.0") as server:
-        page.open(server.url)
+        page.open(f"http://127.0.0.1:{server.server_port}/?token={server.token}")
         page.until("document.querySelector('#clip')?.readyState >= 2")
         assert "token" not in page.value("location.href")

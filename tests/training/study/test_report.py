@@ -199,6 +199,20 @@ def test_a_simulated_study_comes_out_as_it_was_made(study: Path) -> None:
     assert 0.3 < found["agreement"]["alpha"]["value"] < 1
 
 
+def test_a_copied_file_does_not_count_twice(study: Path) -> None:
+    answer(study, known)
+    text = answers_file(study, "anna").read_text()
+    for name in ("dora", "anna (copy)"):
+        path = answers_file(study, name)
+        path.write_text(text)
+        with pytest.raises(InputError, match=f"{name[:4]}.*"):
+            analyse(study, study / "key.json")
+        path.unlink()
+    answers_file(study, "dora").write_text(text.replace(",5,real", ",4,real"))
+    shared = analyse(study, study / "key.json")["notes"]
+    assert any("anna and dora" in note for note in shared)
+
+
 def other_clip(line: str) -> str:
     return ",".join(["0" * 12 if i == 2 else cell for i, cell in enumerate(line.split(","))])
 

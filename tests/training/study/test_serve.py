@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from sonomime.runtime.support.errors import ConfigError, InputError, OutputError, SonomimeError
-from sonomime.training.study import serve
+from sonomime.training.study import serve, session
 from sonomime.training.study.answers import answers_file
-from sonomime.training.study.serve import MOST_BODY, MOST_COMMENT, Server, serving
+from sonomime.training.study.serve import MOST_BODY, Server, serving
+from sonomime.training.study.session import MOST_COMMENT
 from sonomime.training.study.study_folder import clip_file, read_study
 
 ANSWER = {"position": 1, "rating": 4, "real": True, "comment": "", "seconds": 2.5}
@@ -87,17 +88,24 @@ def test_every_answer_is_in_the_file_at_once_and_can_be_changed(study: Path) -> 
     assert {row["position"]: row["order"] for row in rows(study)}["15"] == "1"
 
 
-def test_answers_outlive_a_kill_and_the_rater_goes_on(study: Path) -> None:
+@contextmanager
+def command(study: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command in a process of its own, and its address."""
     main = "import sys; from sonomime.cli import main; sys.exit(main())"
     words = ["study", "serve", str(study), "--rater", "anna", "--port", "0"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", main, *words], text=True, **streams) as process:
+        try:
+            assert process.stdout is not None
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def test_answers_outlive_a_kill_and_the_rater_goes_on(study: Path) -> None:
     answers: list[Any] = []
     for position in (1, 2, 3):
-        process = subprocess.Popen(
-            [sys.executable, "-c", main, *words], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        with process, process.stdout:
-            url = process.stdout.readline().strip()
+        with command(study) as (process, url):
             found = json.loads(ask(url, "/state").body)["answers"]
             assert [answer["rating"] for answer in found[: position - 1]] == answers
             sent = {**ANSWER, "position": position, "rating": position}
@@ -105,6 +113,16 @@ def test_answers_outlive_a_kill_and_the_rater_goes_on(study: Path) -> None:
             process.send_signal(signal.SIGKILL)
         answers.append(position)
     assert [row["rating"] for row in rows(study)[:4]] == ["1", "2", "3", ""]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_it_is_stopped_by_a_signal(study: Path, number: int, code: int) -> None:
+    with command(study) as (process, url):
+        assert ask(url, "/answer", ANSWER).status == 200
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == code and "error" not in errors
+    assert [path.name for path in (study / "answers").iterdir()] == ["anna.csv"]
 
 
 def test_what_a_killed_write_left_behind_is_cleared(study: Path) -> None:
@@ -125,7 +143,7 @@ def test_an_answer_that_cannot_be_written_is_not_taken(
 
     with running(study) as server:
         with monkeypatch.context() as patch:
-            patch.setattr(serve, "write_sheet", full)
+            patch.setattr(session, "write_sheet", full)
             reply = ask(server.url, "/answer", ANSWER)
             assert reply.status == 507 and "full" in json.loads(reply.body)["error"]
         assert json.loads(ask(server.url, "/state").body)["answers"][0]["rating"] is None
