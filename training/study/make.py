@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,6 +112,8 @@ def make(
             draw_order(shown, arm, case, repeats, np.random.default_rng([seed, _ORDERS, rater]))
             for rater in range(raters)
         ]
+        if any(case[a] == case[b] for order in orders for a, b in pairwise(order)):
+            say("a case comes twice in a row in some orders: there are too few cases to avoid it")
         key = Key(tuple(arms), matched, seed, tuple(coded))
         write_study(temporary, key, question, real_or_fake, orders)
     frames = [made.frames for made in recipes]
