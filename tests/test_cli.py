@@ -30,7 +30,8 @@ VERBS = {
     "animate": ["a", "b", "-o", "c"], "inspect": ["a"], "demo": [], "doctor": [], "bench": [],
     "data": ["check", "d"], "train": ["lite", "--data", "d", "-o", "r"],
     "evaluate": ["c", "--data", "d", "-o", "r"],
-    "phantom": ["-o", "d", "--subjects", "2"], "export": ["c", "-o", "b"],
+    "phantom": ["-o", "d", "--subjects", "2"], "study": ["report", "s"],
+    "export": ["c", "-o", "b"],
     "import-fomm": ["f", "--config", "y", "-o", "c"], "build": [],
 }  # fmt: skip
 

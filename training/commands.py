@@ -9,9 +9,10 @@ from pathlib import Path
 
 from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
+from .study.commands import add_study
 from .table.commands import add_table as add_table_of
 
-__all__ = ["add_data", "add_evaluate", "add_phantom", "add_table", "add_train"]
+__all__ = ["add_data", "add_evaluate", "add_phantom", "add_study", "add_table", "add_train"]
 
 TRAIN_EXAMPLE = """example:
   sonomime train lite --data clips/ -o runs/first
