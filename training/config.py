@@ -117,7 +117,7 @@ class ModelConfig:
     family: Family = "keypoints"
     image_size: int = _size(256)
     channels: Literal[1, 3] = 1
-    geometry: Literal["half_pixel", "fomm"] = "half_pixel"
+    geometry: Literal["half_pixel", "fomm_aligned", "fomm_unaligned"] = "half_pixel"
     keypoints: KeypointConfig = field(default=KeypointConfig(), metadata=_KEYPOINTS)
     motion: MotionConfig = field(default=MotionConfig(), metadata=_KEYPOINTS)
     generator: GeneratorConfig = field(default=GeneratorConfig(), metadata=_KEYPOINTS)
