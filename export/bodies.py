@@ -185,9 +185,7 @@ def compose_motion(op: Body, mask_logits: str, *keypoints: str) -> str:
 _KEYPOINTS = ("source_value", "source_jacobian", "driving_value", "driving_jacobian")
 BODIES: dict[str, tuple[Callable[..., str], tuple[str, ...], tuple[str, ...]]] = {
     "WarpOcclude": (warp_occlude, ("feature", "deformation", "occlusion"), ("align_corners",)),
-    "SparseMotion": (
-        sparse_motion, ("source_small", *_KEYPOINTS), ("align_corners", "variance")
-    ),
+    "SparseMotion": (sparse_motion, ("source_small", *_KEYPOINTS), ("align_corners", "variance")),
     "ComposeMotion": (compose_motion, ("mask_logits", *_KEYPOINTS), ()),
 }
 """By operator: its body, the names of its inputs, and its attributes beside the common ones."""

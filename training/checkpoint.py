@@ -95,6 +95,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 held = held.get(section, {})
             if held.get(name) == neutral:
                 del held[name]
+        if payload["config"]["model"].get("geometry") == "fomm":
+            if payload["step"] == 0:
+                raise ValueError("FOMM's weights, which were imported to be sampled wrongly")
+            payload["config"]["model"]["geometry"] = "fomm_unaligned"  # so it was trained
         if payload["config"]["model"].get("generator", {}).get("kind") == "lite":
             raise ValueError("it holds a keypoint model of kind lite, which no longer exists")
         config = config_from_dict(payload["config"])
