@@ -87,7 +87,7 @@ def test_what_the_old_geometry_of_imports_meant(
     old["config"]["model"]["geometry"] = "fomm"
     torch.save(old, tmp_path / "c.pt")
     if step == 0:
-        assert "import" in refused(tmp_path / "c.pt").hint
+        assert "import-fomm" in refused(tmp_path / "c.pt").hint
     else:
         assert load_checkpoint(tmp_path / "c.pt").config.model.geometry == "fomm_unaligned"
 
