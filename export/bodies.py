@@ -7,8 +7,9 @@ constants.
 
 Convention: float32 coordinates, xy order, [-1, 1]. ``half_pixel`` is 1.0 (the centre of pixel i of
 n is (2 i + 1) / n - 1, displacements are what is resized) or 0.0 (2 i / (n - 1) - 1, coordinates
-are resized): FOMM's. No matrix products on coordinates: GPUs would compute them in TF32, a
-twentieth of a pixel coarse.
+are resized): FOMM's. Where something is sampled, ``align_corners`` is 0.0 (-1 and 1 are its edges)
+or 1.0 (the centres of its outermost pixels). No matrix products on coordinates: GPUs would compute
+them in TF32, a twentieth of a pixel coarse.
 """
 
 from __future__ import annotations
@@ -73,6 +74,14 @@ class Body:
         height, width = (self.Shape(tensor, start=i, end=i + 1) for i in (first, first + 1))
         return self.axis(self.Squeeze(width)), self.axis(self.Squeeze(height))
 
+    def sampled(self, x: str, points: str) -> str:
+        """A tensor [1, C, H, W] read at points [1, h, w, 2]: bilinear, zero padding. GridSample's
+        own align_corners is no number that a node could set, so the points are scaled."""
+        sides = [self.Shape(x, start=i, end=i + 1) for i in (3, 2)]
+        size = self.Cast(self.Concat(*sides, axis=0), to=FLOAT)
+        scale = self.Div(self.Sub(size, self.attribute("align_corners")), size)
+        return str(self.GridSample(x, self.Mul(points, scale), **_SAMPLE))
+
     def grid(self, size: str, xs: str, ys: str) -> str:
         """All pixel centres times half_pixel, as planes [1, 2, h, w]."""
         one, half_pixel = self.constant([1]), self.attribute("half_pixel")
@@ -93,7 +102,7 @@ def warp_occlude(op: Body, feature: str, deformation: str, occlusion: str) -> st
     planes_size = op.Concat(one, op.constant([2]), size, axis=0)
     resized = op.Resize(displacement, "", "", planes_size, **_LINEAR)
     points = op.Transpose(op.Add(resized, op.grid(size, *op.axes(feature, 2))), perm=[0, 2, 3, 1])
-    warped = op.GridSample(op.Cast(feature, to=FLOAT), points, **_SAMPLE)
+    warped = op.sampled(op.Cast(feature, to=FLOAT), points)
     occlusion_size = op.Concat(op.Shape(occlusion, start=0, end=2), size, axis=0)
     seen = op.Resize(occlusion, "", "", occlusion_size, **_LINEAR)
     return op.CastLike(op.Mul(warped, seen), feature)
@@ -155,7 +164,7 @@ def sparse_motion(op: Body, source_small: str, *keypoints: str) -> str:
     channels, height, width = (op.Shape(source_small, start=i, end=i + 1) for i in (1, 2, 3))
     moved = op.Concat(*(op.Unsqueeze(z, any_number) for z in motions), axis=-1)
     stacked = op.Reshape(moved, op.Concat(one, any_number, width, two, axis=0))
-    sampled = op.GridSample(source_small, stacked, **_SAMPLE)
+    sampled = op.sampled(source_small, stacked)
     shape = op.Concat(one, channels, any_number, height, width, axis=0)
     by_slot = op.Transpose(op.Reshape(sampled, shape), perm=[0, 2, 1, 3, 4])
     pairs = op.Concat(op.Unsqueeze(heatmaps, two), by_slot, axis=2)
@@ -175,8 +184,8 @@ def compose_motion(op: Body, mask_logits: str, *keypoints: str) -> str:
 
 _KEYPOINTS = ("source_value", "source_jacobian", "driving_value", "driving_jacobian")
 BODIES: dict[str, tuple[Callable[..., str], tuple[str, ...], tuple[str, ...]]] = {
-    "WarpOcclude": (warp_occlude, ("feature", "deformation", "occlusion"), ()),
-    "SparseMotion": (sparse_motion, ("source_small", *_KEYPOINTS), ("variance",)),
+    "WarpOcclude": (warp_occlude, ("feature", "deformation", "occlusion"), ("align_corners",)),
+    "SparseMotion": (sparse_motion, ("source_small", *_KEYPOINTS), ("align_corners", "variance")),
     "ComposeMotion": (compose_motion, ("mask_logits", *_KEYPOINTS), ()),
 }
 """By operator: its body, the names of its inputs, and its attributes beside the common ones."""

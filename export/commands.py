@@ -46,7 +46,8 @@ example:
 IMPORT_FOMM = """make a checkpoint from a public FOMM checkpoint
 
 Convert a checkpoint of the First Order Motion Model's authors. It is read without running code from
-it. Its licence (CC BY-NC) still holds.
+it. Its licence (CC BY-NC) still holds. The public checkpoints were trained before torch 1.3, which
+then sampled at other places than later; a file does not say with which it was trained.
 
 example:
   sonomime import-fomm vox-cpk.pth.tar --config vox-256.yaml -o vox.pt"""
@@ -188,14 +189,18 @@ def add_import_fomm(sub: Subparsers) -> None:
     add("pth", type=Path, metavar="FILE.pth.tar", help="the public checkpoint")
     add("--config", type=Path, required=True, metavar="FOMM.yaml", help=config)
     add("-o", "--output", type=Path, required=True, metavar="CHECKPOINT", help="file to write")
+    sampling = "torch that it was trained with (default: before 1.3, as the public ones)"
+    choices = ("trained-before-torch-1.3", "later")
+    add("--sampling", choices=choices, default=choices[0], help=sampling)
 
 
 def import_fomm_command(args: argparse.Namespace) -> int:
     """Run ``sonomime import-fomm``."""
     from .fomm import import_fomm
 
-    import_fomm(args.pth, args.config, args.output)
-    print(args.output)
+    geometry = import_fomm(args.pth, args.config, args.output, args.sampling)
+    trained = "with torch 1.3 or later" if args.sampling == "later" else "before torch 1.3"
+    print(f"{args.output}: sampled as weights trained {trained} were (geometry {geometry})")
     return 0
 
 

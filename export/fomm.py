@@ -1,15 +1,15 @@
 """Import of public First Order Motion Model checkpoints (Siarohin et al., NeurIPS 2019).
 
 Such a file holds the state dicts ``generator`` and ``kp_detector``; a YAML file gives their sizes.
-The tensors get our names. The geometry ``fomm`` (training/models/geometry.py) keeps the arithmetic
-that they were trained with.
+The tensors get our names. Two geometries (training/models/geometry.py) keep the arithmetic that
+they were trained with, which no file states: grid_sample changed its meaning with torch 1.3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -18,16 +18,20 @@ from torch import Tensor
 from ..runtime.support.dataclass_parser import nearest
 from ..runtime.support.errors import CheckpointError, ConfigError, OutputError
 from ..training.checkpoint import Checkpoint
-from ..training.config import Config, ModelConfig, load_config
+from ..training.config import Config, load_config
 from ..training.models.keypoints.model import AnimationModel
 from ..training.weights_file import read_weights_only
 
 NETWORKS = ("generator", "kp_detector")
+GEOMETRIES = {"trained-before-torch-1.3": "fomm_aligned", "later": "fomm_unaligned"}
 LICENCE = "not stated in the file; FOMM's authors publish theirs as CC BY-NC"
 
-_MOTION = "generator/dense_motion_network."
+_MOTION, _JACOBIAN = "generator/dense_motion_network.", "kp_detector/jacobian"
 _SECTIONS = ("common_params", "kp_detector_params", "generator_params")
 _DENSE = "generator_params.dense_motion_params"
+_JACOBIANS = "common_params.estimate_jacobian"
+_ONE_JACOBIAN = "kp_detector_params.single_jacobian_map"
+_OCCLUSION = "generator_params.estimate_occlusion_map"
 
 #: From our tensors' names to theirs, ``NETWORK/KEY``: the first prefix that fits is replaced.
 PREFIXES = {
@@ -54,19 +58,19 @@ _WIDTH, _DEPTH = range(1, 4097), range(1, 7)
 KEYS: dict[str, tuple[str, Any, Any]] = {
     "common_params.num_kp": ("keypoints.self_supervised", range(1, 1025), _NEEDED),
     "common_params.num_channels": ("channels", [1, 3], _NEEDED),
-    "common_params.estimate_jacobian": ("", [True], False),
+    _JACOBIANS: ("", [True, False], False),
     "kp_detector_params.temperature": ("keypoints.temperature", (1e-4, 1e4), _NEEDED),
     "kp_detector_params.block_expansion": ("keypoints.width", _WIDTH, _NEEDED),
     "kp_detector_params.max_features": ("keypoints.max_features", _WIDTH, _NEEDED),
     "kp_detector_params.num_blocks": ("keypoints.depth", _DEPTH, _NEEDED),
     "kp_detector_params.scale_factor": ("", [0.25], 1),
     "kp_detector_params.pad": ("", [0], 0),
-    "kp_detector_params.single_jacobian_map": ("", [False], False),
+    _ONE_JACOBIAN: ("", [True, False], False),
     "generator_params.block_expansion": ("generator.width", _WIDTH, _NEEDED),
     "generator_params.max_features": ("generator.max_features", _WIDTH, _NEEDED),
     "generator_params.num_down_blocks": ("generator.downs", range(1, 6), _NEEDED),
     "generator_params.num_bottleneck_blocks": ("generator.blocks", range(1, 65), _NEEDED),
-    "generator_params.estimate_occlusion_map": ("", [True], False),
+    _OCCLUSION: ("", [True, False], False),
     f"{_DENSE}.block_expansion": ("motion.width", _WIDTH, _NEEDED),
     f"{_DENSE}.max_features": ("motion.max_features", _WIDTH, _NEEDED),
     f"{_DENSE}.num_blocks": ("motion.depth", _DEPTH, _NEEDED),
@@ -74,14 +78,36 @@ KEYS: dict[str, tuple[str, Any, Any]] = {
     f"{_DENSE}.kp_variance": ("motion.variance", (1e-6, 1.0), 0.01),
 }
 
+# By the key that says whether a model has it: a layer, and the bias that, with a weight of zero,
+# stands in for it where not. Jacobians are the identity; nothing is occluded (sigmoid(30) is 1).
+OPTIONAL = {
+    _JACOBIANS: (_JACOBIAN, (1.0, 0.0, 0.0, 1.0)),
+    _OCCLUSION: (f"{_MOTION}occlusion", (30.0,)),
+}
 
-def import_fomm(pth: Path, config_yaml: Path, out: Path) -> None:
+
+class Fomm(NamedTuple):
+    """What a FOMM YAML file says."""
+
+    config: Config
+    stand_ins: dict[str, tuple[float, ...]]  # layers that the model does not have, and their bias
+    one_jacobian: bool  # one map of jacobians, for all keypoints
+
+
+def import_fomm(
+    pth: Path, config_yaml: Path, out: Path, sampling: str = "trained-before-torch-1.3"
+) -> str:
     """Turn a public FOMM checkpoint into a sonomime checkpoint.
 
     Args:
         pth: the ``.pth.tar`` file; entries other than the two networks are ignored.
         config_yaml: the YAML file it was trained with; other sections are ignored.
-        out: the checkpoint to write: geometry ``fomm``, 256x256, step 0, the weights unchanged.
+        out: the checkpoint to write: 256x256, step 0. The weights are unchanged; what the model
+            lacks gets weights that compute the same.
+        sampling: a key of GEOMETRIES.
+
+    Returns:
+        the checkpoint's geometry.
 
     Raises:
         CheckpointError: unreadable, a pickle that would run code, or a tensor of the two networks
@@ -91,15 +117,17 @@ def import_fomm(pth: Path, config_yaml: Path, out: Path) -> None:
     """
     if out.resolve() in (pth.resolve(), config_yaml.resolve()):
         raise OutputError(f"cannot write {out}: it is what is read", "choose another name with -o")
-    config = read_fomm_config(config_yaml)
+    geometry = GEOMETRIES[sampling]
+    fomm = read_fomm_config(config_yaml, geometry)
     payload = read_weights_only(pth, "only import checkpoints from a source that you trust")
-    weights = rename(_networks(payload, pth), config.model, pth)
+    weights = rename(_networks(payload, pth), fomm, pth)
     origin = {"name": f"FOMM checkpoint {pth.name}", "licence": LICENCE}
-    Checkpoint(config, 0, weights, data=[origin]).save(out)
+    Checkpoint(fomm.config, 0, weights, data=[origin]).save(out)
+    return geometry
 
 
-def read_fomm_config(path: Path) -> Config:
-    """Our configuration for a FOMM YAML file.
+def read_fomm_config(path: Path, geometry: str = "fomm_aligned") -> Fomm:
+    """Our configuration for a FOMM YAML file, and what its networks lack.
 
     Raises:
         ConfigError: naming the key at fault.
@@ -118,9 +146,9 @@ def read_fomm_config(path: Path) -> Config:
         if key not in KEYS:
             hint = f"did you mean {close!r}?" if (close := nearest(key, KEYS)) else cure
             raise ConfigError(f"{where}{key[:100]} is not known", hint)
-    overrides = ["model.geometry=fomm"]
+    overrides = [f"model.geometry={geometry}"]
     for key, (ours, supported, default) in KEYS.items():
-        value = given.get(key, default)
+        value = given.setdefault(key, default)
         if value is _NEEDED:
             raise ConfigError(f"{where}{key} is missing", cure)
         if not _holds(supported, value):
@@ -134,7 +162,8 @@ def read_fomm_config(path: Path) -> Config:
             )
         if ours:
             overrides.append(f"model.{ours}={value}")
-    return load_config("fomm", overrides)
+    stand_ins = dict(stand_in for key, stand_in in OPTIONAL.items() if not given[key])
+    return Fomm(load_config("fomm", overrides), stand_ins, given[_ONE_JACOBIAN])
 
 
 def _flat(table: Mapping[Any, Any], where: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -170,30 +199,41 @@ def fomm_name(name: str) -> str:
     return PREFIXES[ours] + name.removeprefix(ours)
 
 
-def rename(tensors: Mapping[str, Tensor], model: ModelConfig, path: Path) -> dict[str, Tensor]:
+def rename(tensors: Mapping[str, Tensor], fomm: Fomm, path: Path) -> dict[str, Tensor]:
     """The tensors ``NETWORK/KEY`` of a FOMM checkpoint under our names, float32.
 
-    BatchNorm's ``num_batches_tracked``, which old files lack, becomes 0 when absent.
+    BatchNorm's ``num_batches_tracked``, which old files lack, becomes 0 when absent. One jacobian
+    map is repeated for each keypoint.
 
     Raises:
-        CheckpointError: a tensor is missing, left over, or of another shape than ``model`` says.
+        CheckpointError: a tensor is missing, left over, or of another shape than ``fomm`` says.
     """
+    model = fomm.config.model
     with torch.device("meta"):  # shapes alone
         wanted = AnimationModel(model).state_dict()
-    missing, misshapen = [], []
-    left_over = tensors.keys() - {fomm_name(ours) for ours in wanted}
+    missing, misshapen, left_over = [], [], set(tensors)
     weights: dict[str, Tensor] = {}
     for ours, like in wanted.items():
         theirs = fomm_name(ours)
+        layer, _, kind = theirs.rpartition(".")
+        if (bias := fomm.stand_ins.get(layer)) is not None:
+            weights[ours] = torch.zeros(like.shape)
+            if kind == "bias":
+                weights[ours].view(-1, len(bias))[:] = torch.tensor(bias)
+            continue
+        left_over.discard(theirs)
         found = tensors.get(theirs)
-        if found is None and ours.endswith(".num_batches_tracked"):
+        times = model.keypoints.count if fomm.one_jacobian and layer == _JACOBIAN else 1
+        shape = [*like.shape] if times == 1 else [len(like) // times, *like.shape[1:]]
+        if found is None and kind == "num_batches_tracked":
             weights[ours] = torch.zeros((), dtype=torch.int64)
         elif found is None:
             missing.append(theirs)
-        elif found.shape != like.shape:
-            misshapen.append(f"{theirs} is {list(found.shape)}, not {list(like.shape)}")
+        elif [*found.shape] != shape:
+            misshapen.append(f"{theirs} is {list(found.shape)}, not {shape}")
         else:
-            weights[ours] = found.detach().to(like.dtype, copy=True).contiguous()
+            tensor = found.detach().to(like.dtype, copy=True).contiguous()
+            weights[ours] = tensor if times == 1 else torch.cat([tensor] * times)
     hint = "give the YAML file that this checkpoint came with"
     for problem, keys in (
         ("lacks", missing),

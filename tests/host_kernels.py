@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, SOURCES, Kernels
+from sonomime.benchmarks.gpu.kernels import DTYPES, HWC8, SOURCES, Kernels, flags
 from sonomime.runtime.backends.base import EnlargedSource
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,7 +63,7 @@ class Checked(Kernels):
         output = torch.empty_like(given)
         self._call(
             "sonomime_warp_occlude", output.device, given, deformation, occlusion, output, channels,
-            height, width, *deformation.shape[1:3], *occlusion.shape[2:], geometry == "half_pixel",
+            height, width, *deformation.shape[1:3], *occlusion.shape[2:], *flags(geometry),
             DTYPES[feature.dtype], HWC8,
         )  # fmt: skip
         assert not output[..., channels:].any(), "padding channels are not zeros"

@@ -120,7 +120,7 @@ struct Trial {
         delete first;
         delete second;
         auto* core = part_of<IPluginV3OneCore>(plugin.get(), PluginCapabilityType::kCORE);
-        CHECK(core->getPluginName() == given.name && std::string(core->getPluginVersion()) == "1");
+        CHECK(core->getPluginName() == given.name && std::string(core->getPluginVersion()) == "2");
         CHECK(std::string(core->getPluginNamespace()) == "sonomime");
         build = part_of<IPluginV3OneBuild>(plugin.get(), PluginCapabilityType::kBUILD);
         runtime = part_of<IPluginV3OneRuntime>(plugin.get(), PluginCapabilityType::kRUNTIME);
@@ -224,25 +224,31 @@ const float kOne = 1.0f, kZero = 0.0f, kOdd = 0.5f, kVariance = 0.05f;
 const float kBad[] = {0.0f, -0.01f, INFINITY, NAN};
 constexpr int K = 4;
 
-Case warp(const float& half_pixel) {
-    return {"WarpOcclude", {field("half_pixel", half_pixel)},
+Case warp(const float& half_pixel, const float& align_corners) {
+    return {"WarpOcclude",
+            {field("half_pixel", half_pixel), field("align_corners", align_corners)},
             {{1, 5, 12, 14}, {1, 6, 7, 2}, {1, 1, 3, 4}}, {1, 5, 12, 14},
             [&](const std::vector<Values>& v, float* out) {
                 return sonomime_warp_occlude(v[0].data(), v[1].data(), v[2].data(), out, 5, 12, 14, 6,
-                                             7, 3, 4, half_pixel == 1.0f, SONOMIME_FLOAT32,
-                                             SONOMIME_LINEAR, nullptr);
+                                             7, 3, 4, half_pixel == 1.0f, align_corners == 1.0f,
+                                             SONOMIME_FLOAT32, SONOMIME_LINEAR, nullptr);
             },
             {{0, {2, 5, 12, 14}}, {1, {1, 6, 7, 3}}, {2, {1, 2, 3, 4}}, {2, {1, 1, 0, 4}}}};
 }
 
-const Case kSparse = {
-    "SparseMotion", {field("half_pixel", kOne), field("variance", kVariance)},
-    {{1, 3, 5, 7}, {1, K, 2}, {1, K, 2, 2}, {1, K, 2}, {1, K, 2, 2}}, {1, (K + 1) * 4, 5, 7},
-    [](const std::vector<Values>& v, float* out) {
-        return sonomime_sparse_motion(v[0].data(), v[1].data(), v[2].data(), v[3].data(),
-                                      v[4].data(), out, 3, 5, 7, K, kVariance, 1, nullptr);
-    },
-    {{1, {1, K, 3}}, {3, {1, K + 1, 2}}, {4, {1, K, 4}}, {0, {3, 5, 7}}}};
+Case sparse(const float& half_pixel, const float& align_corners) {
+    return {"SparseMotion",
+            {field("variance", kVariance), field("align_corners", align_corners),
+             field("half_pixel", half_pixel)},
+            {{1, 3, 5, 7}, {1, K, 2}, {1, K, 2, 2}, {1, K, 2}, {1, K, 2, 2}},
+            {1, (K + 1) * 4, 5, 7},
+            [&](const std::vector<Values>& v, float* out) {
+                return sonomime_sparse_motion(v[0].data(), v[1].data(), v[2].data(), v[3].data(),
+                                              v[4].data(), out, 3, 5, 7, K, kVariance,
+                                              half_pixel == 1.0f, align_corners == 1.0f, nullptr);
+            },
+            {{1, {1, K, 3}}, {3, {1, K + 1, 2}}, {4, {1, K, 4}}, {0, {3, 5, 7}}}};
+}
 
 const Case kCompose = {
     "ComposeMotion", {field("half_pixel", kZero)},
@@ -255,7 +261,7 @@ const Case kCompose = {
 
 // Half the precision, eight channels side by side: 9 channels are stored as 16.
 void try_eights() {
-    Case given = warp(kOne);
+    Case given = warp(kZero, kOne);
     given.shapes = {{1, 9, 4, 6}, {1, 4, 6, 2}, {1, 1, 4, 6}};
     given.result = given.shapes[0];
     Trial trial(given);
@@ -270,7 +276,7 @@ void try_eights() {
     const void *where = trial.values[1].data(), *seen = trial.values[2].data();
     CHECK(trial.enqueue({&feature, where, seen}, &found));
     CHECK(sonomime_warp_occlude(&feature, trial.values[1].data(), trial.values[2].data(), &wanted,
-                                9, 4, 6, 4, 6, 4, 6, 1, SONOMIME_FLOAT16, SONOMIME_HWC8,
+                                9, 4, 6, 4, 6, 4, 6, 0, 1, SONOMIME_FLOAT16, SONOMIME_HWC8,
                                 nullptr) == 0);
     CHECK(std::memcmp(&found, &wanted, sizeof found) == 0);
     // Not where 16 bytes can be read at once.
@@ -281,21 +287,33 @@ void try_eights() {
 
 int main() {
     setLoggerFinder(nullptr);
-    for (const Case& each : {warp(kOne), warp(kZero), kSparse, kCompose}) {
+    for (const Case& each : {warp(kOne, kZero), warp(kZero, kOne), warp(kZero, kZero),
+                             sparse(kOne, kZero), sparse(kZero, kOne), kCompose}) {
         Trial trial(each);
         check_shape(trial);
         check_types(trial, each.name == "WarpOcclude");
         check_output(trial);
         IPluginCreatorV3One* creator = trial.creator;
         CHECK(creator->createPlugin("n", nullptr, TensorRTPhase::kBUILD) == nullptr);
-        for (const PluginField& bad : {field("variance", kVariance), field("half_pixel", kOdd),
-                                       PluginField("half_pixel", &kOne, PluginFieldType::kINT32, 1),
-                                       PluginField("half_pixel", &kOne, PluginFieldType::kFLOAT32, 2),
-                                       PluginField("half_pixel", nullptr, PluginFieldType::kFLOAT32, 1)})
-            CHECK(create(creator, {bad, field("variance", kVariance)}) == nullptr);
-        CHECK(each.name != "SparseMotion" || !create(creator, {field("half_pixel", kOne)}));
+        const PluginField variance = field("variance", kVariance);
+        for (const char* flag : {"half_pixel", "align_corners"}) {
+            const char* other = *flag == 'h' ? "align_corners" : "half_pixel";
+            const PluginField sound = field(other, kOne);
+            for (const PluginField& bad : {field(flag, kOdd), field(flag, kBad[3]),
+                                           PluginField(flag, &kOne, PluginFieldType::kINT32, 1),
+                                           PluginField(flag, &kOne, PluginFieldType::kFLOAT32, 2),
+                                           PluginField(flag, nullptr, PluginFieldType::kFLOAT32, 1)})
+                CHECK(create(creator, {bad, sound, variance}) == nullptr);
+            // ComposeMotion alone samples nothing, and needs no align_corners.
+            const bool enough = each.name == "ComposeMotion" && *flag == 'a';
+            std::unique_ptr<IPluginV3> made(create(creator, {sound, variance}));
+            CHECK((made != nullptr) == enough);
+        }
+        const PluginField half_pixel = field("half_pixel", kOne);
+        const PluginField align_corners = field("align_corners", kZero);
+        CHECK(each.name != "SparseMotion" || !create(creator, {half_pixel, align_corners}));
         for (const float& bad : kBad)
-            CHECK(!create(creator, {field("half_pixel", kOne), field("variance", bad)}));
+            CHECK(!create(creator, {half_pixel, align_corners, field("variance", bad)}));
     }
     try_eights();
     std::printf("all checks hold\n");

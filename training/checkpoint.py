@@ -95,6 +95,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 held = held.get(section, {})
             if held.get(name) == neutral:
                 del held[name]
+        if payload["config"]["model"].get("geometry") == "fomm":
+            if payload["step"] == 0:
+                fault = f"{path}: imported when sonomime sampled FOMM's weights wrongly"
+                raise CheckpointError(fault, "import it again: sonomime import-fomm")
+            payload["config"]["model"]["geometry"] = "fomm_unaligned"  # so it was trained
         if payload["config"]["model"].get("generator", {}).get("kind") == "lite":
             raise ValueError("it holds a keypoint model of kind lite, which no longer exists")
         config = config_from_dict(payload["config"])
@@ -109,6 +114,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         data = [_data(entry) for entry in payload["data"]]
         step, resume = int(payload["step"]), dict(payload["resume"])
         return Checkpoint(config, step, weights, names, data, resume)
+    except CheckpointError:
+        raise
     except KeyError as error:
         raise CheckpointError(f"{path}: incomplete checkpoint: no {error}", _OTHER) from error
     except Exception as error:  # anything may stand anywhere in such a file

@@ -122,7 +122,7 @@ class ModelConfig:
     family: Family = "keypoints"
     image_size: int = _size(256)
     channels: Literal[1, 3] = 1
-    geometry: Literal["half_pixel", "fomm"] = "half_pixel"
+    geometry: Literal["half_pixel", "fomm_aligned", "fomm_unaligned"] = "half_pixel"
     #: Of the hourglasses and decoders, and of the warped feature that decoders read.
     upsample: Literal["nearest", "bilinear"] = _only(_KEYPOINTS, "nearest")
     keypoints: KeypointConfig = field(default=KeypointConfig(), metadata=_KEYPOINTS)

@@ -17,7 +17,7 @@ def pixels_to_points(
 
     Args:
         size: (2,) tensor or array, (width, height), or one number for a square.
-        geometry: ``half_pixel`` or ``fomm``.
+        geometry: ``half_pixel``, ``fomm_aligned`` or ``fomm_unaligned`` (models/geometry.py).
     """
     return (2 * pixels + 1) / size - 1 if geometry == "half_pixel" else 2 * pixels / (size - 1) - 1
 

@@ -55,11 +55,16 @@ HOMES = {
 
 # Types of the arguments, as sonomime_kernels.h declares them.
 SIGNATURES = {
-    "sonomime_warp_occlude": [c_void_p] * 4 + [c_int] * 10 + [c_void_p],
-    "sonomime_sparse_motion": [c_void_p] * 6 + [c_int] * 4 + [c_float, c_int, c_void_p],
+    "sonomime_warp_occlude": [c_void_p] * 4 + [c_int] * 11 + [c_void_p],
+    "sonomime_sparse_motion": [c_void_p] * 6 + [c_int] * 4 + [c_float, c_int, c_int, c_void_p],
     "sonomime_compose_motion": [c_void_p] * 6 + [c_int] * 4 + [c_void_p],
     device_composer.FUNCTION: device_composer.SIGNATURE,
 }
+
+
+def flags(geometry: str) -> tuple[bool, bool]:
+    """The arguments `half_pixel` and `align_corners`."""
+    return geometry == "half_pixel", geometry == "fomm_aligned"
 
 
 def build_command(library: Path) -> list[str]:
@@ -140,7 +145,7 @@ class Kernels:
         self._call(
             "sonomime_warp_occlude", given.device, given, deformation.contiguous(),
             occlusion.contiguous(), result, *feature.shape[1:], *deformation.shape[1:3],
-            *occlusion.shape[2:], geometry == "half_pixel", DTYPES[given.dtype],
+            *occlusion.shape[2:], *flags(geometry), DTYPES[given.dtype],
             HWC8 if eights else LINEAR,
         )  # fmt: skip
         return result
@@ -154,7 +159,7 @@ class Kernels:
         if out is None:
             out = small.new_empty((1, (count + 1) * (channels + 1), height, width))
         given = [tensor.contiguous() for tensor in (small, *source, *driving)]
-        sizes = channels, height, width, count, variance, geometry == "half_pixel"
+        sizes = channels, height, width, count, variance, *flags(geometry)
         self._call("sonomime_sparse_motion", out.device, *given, out, *sizes)
         return out
 

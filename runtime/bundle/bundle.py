@@ -41,6 +41,12 @@ def parse_manifest(text: str | bytes, where: str = MANIFEST) -> Manifest:
             if version < SCHEMA_VERSION
             else "install the sonomime that made the bundle",
         )
+    if isinstance(data, dict) and data.get("geometry") == "fomm":
+        raise BundleError(
+            f"{where}: geometry fomm, which sampled FOMM's public weights otherwise than they were "
+            "trained, is no longer read",
+            "export the checkpoint again; import one of FOMM's again before (sonomime import-fomm)",
+        )
     try:
         manifest = parse(Manifest, data)
         check_values(manifest)

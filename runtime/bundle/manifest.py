@@ -201,7 +201,7 @@ class Chain:
     """
 
     image: ImageFormat
-    geometry: Literal["half_pixel", "fomm"]
+    geometry: Literal["half_pixel", "fomm_aligned", "fomm_unaligned"]
     control: KeypointControl | DisplacementControl
     stages: tuple[Stage, ...]
     controls: tuple[ControlInput, ...] = ()

@@ -54,11 +54,18 @@ struct Taps {
     float weight[4];
 };
 
-// Bilinear, zero padding, align_corners=False. A coordinate that is not finite makes weights that
-// are NaN, and so makes the result NaN rather than a number that looks sound.
-SONOMIME_HD Taps taps_at(float x, float y, int height, int width) {
-    const float column = ((x + 1.0f) * static_cast<float>(width) - 1.0f) / 2.0f;
-    const float row = ((y + 1.0f) * static_cast<float>(height) - 1.0f) / 2.0f;
+// The pixel of an axis of `count` at a point: -1 and 1 are the edges (align_corners 0) or the
+// centres of the outermost pixels (1).
+SONOMIME_HD float pixel_at(float point, int count, float align_corners) {
+    return ((point + 1.0f) * (static_cast<float>(count) - align_corners) + (align_corners - 1.0f)) /
+           2.0f;
+}
+
+// Bilinear, zero padding. A coordinate that is not finite makes weights that are NaN, and so makes
+// the result NaN rather than a number that looks sound.
+SONOMIME_HD Taps taps_at(float x, float y, int height, int width, float align_corners) {
+    const float column = pixel_at(x, width, align_corners);
+    const float row = pixel_at(y, height, align_corners);
     const float left = floorf(column), top = floorf(row);
     const float right_share = column - left, left_share = 1.0f - right_share;
     const float bottom_share = row - top, top_share = 1.0f - bottom_share;

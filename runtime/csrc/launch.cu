@@ -53,7 +53,7 @@ bool aligned(const void* pointer, std::uintptr_t bytes) {
     return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
 }
 
-float as_flag(int half_pixel) { return half_pixel != 0 ? 1.0f : 0.0f; }
+float as_flag(int value) { return value != 0 ? 1.0f : 0.0f; }
 
 // The slots of that many keypoints; 0, which is refused, for a count that makes no sense.
 int slots_of(int keypoints) { return keypoints > 0 && keypoints < kMostSlots ? keypoints + 1 : 0; }
@@ -175,7 +175,7 @@ using namespace sonomime;
 int sonomime_warp_occlude(const void* feature, const float* deformation, const float* occlusion,
                           void* output, int channels, int height, int width, int map_height,
                           int map_width, int occlusion_height, int occlusion_width, int half_pixel,
-                          int dtype, int layout, CUstream_st* stream) {
+                          int align_corners, int dtype, int layout, CUstream_st* stream) {
     const bool half = dtype == SONOMIME_FLOAT16, eight = layout == SONOMIME_HWC8;
     if (!all_given(feature, deformation, occlusion, output) ||
         (!half && dtype != SONOMIME_FLOAT32) || (!eight && layout != SONOMIME_LINEAR) ||
@@ -186,7 +186,7 @@ int sonomime_warp_occlude(const void* feature, const float* deformation, const f
         return kInvalidValue;
     const WarpSizes sizes = {channels,        height,          width,
                              map_height,      map_width,       occlusion_height,
-                             occlusion_width, as_flag(half_pixel)};
+                             occlusion_width, as_flag(half_pixel), as_flag(align_corners)};
     const auto make = eight  ? warp_occlude<Half, true>
                       : half ? warp_occlude<Half, false>
                              : warp_occlude<float, false>;
@@ -197,7 +197,7 @@ int sonomime_sparse_motion(const float* source_small, const float* source_value,
                            const float* source_jacobian, const float* driving_value,
                            const float* driving_jacobian, float* output, int channels, int height,
                            int width, int keypoints, float variance, int half_pixel,
-                           CUstream_st* stream) {
+                           int align_corners, CUstream_st* stream) {
     const int slots = slots_of(keypoints);
     const Keypoints points = {source_value, source_jacobian, driving_value, driving_jacobian};
     if (!all_given(source_small, source_value, source_jacobian, driving_value, driving_jacobian,
@@ -205,7 +205,8 @@ int sonomime_sparse_motion(const float* source_small, const float* source_value,
         channels < 1 || channels == INT_MAX || !fits(slots, channels + 1, height, width) ||
         !sides_fit(height, width) || !std::isfinite(variance) || !(variance > 0.0f))
         return kInvalidValue;
-    const MotionSizes sizes = {channels, height, width, slots, variance, as_flag(half_pixel)};
+    const MotionSizes sizes = {channels, height,   width, slots,
+                               variance, as_flag(half_pixel), as_flag(align_corners)};
     const dim3 grid(blocks_for(height * width, kThreads), static_cast<unsigned>(slots));
     return launch(sparse_motion_kernel, grid, dim3(kThreads), stream, sizes, source_small, points,
                   output);
@@ -221,7 +222,7 @@ int sonomime_compose_motion(const float* mask_logits, const float* source_value,
                    output) ||
         !fits(slots, height, width) || !aligned(output, 8))
         return kInvalidValue;
-    const MotionSizes sizes = {0, height, width, slots, 0.0f, as_flag(half_pixel)};
+    const MotionSizes sizes = {0, height, width, slots, 0.0f, as_flag(half_pixel), 0.0f};
     const auto kernel = slots <= 16   ? compose_motion_kernel<16>
                         : slots <= 32 ? compose_motion_kernel<32>
                                       : compose_motion_kernel<0>;

@@ -21,10 +21,10 @@ struct alignas(16) SlotMotion {
     Point source, driving;
 };
 
-// Of either operator; ComposeMotion has neither channels nor variance.
+// Of either operator; ComposeMotion has no channels and no variance, and samples nothing.
 struct MotionSizes {
     int channels, height, width, slots;
-    float variance, half_pixel;
+    float variance, half_pixel, align_corners;
 };
 
 // a d - b c, every product rounded. A fused multiply-add would keep what the other product lost: a
@@ -76,7 +76,7 @@ SONOMIME_HD void sparse_slot(const MotionSizes& sizes, const float* source_small
     const int plane = sizes.height * sizes.width;
     float* result = output + slot * (sizes.channels + 1) * plane + pixel;
     result[0] = 0.0f;
-    if (slot == 0 && sizes.half_pixel != 0.0f) {  // pixel centres read at pixel centres
+    if (slot == 0 && sizes.half_pixel != sizes.align_corners) {  // centres read at centres
         for (int channel = 0; channel < sizes.channels; ++channel)
             result[(channel + 1) * plane] = source_small[channel * plane + pixel];
         return;
@@ -86,7 +86,7 @@ SONOMIME_HD void sparse_slot(const MotionSizes& sizes, const float* source_small
         result[0] = heat(at, motion.driving, sizes.variance) -
                     heat(at, motion.source, sizes.variance);
     const Point from = moved(motion, at);
-    const Taps taps = taps_at(from.x, from.y, sizes.height, sizes.width);
+    const Taps taps = taps_at(from.x, from.y, sizes.height, sizes.width, sizes.align_corners);
     for (int channel = 0; channel < sizes.channels; ++channel)
         result[(channel + 1) * plane] = read(source_small + channel * plane, taps);
 }

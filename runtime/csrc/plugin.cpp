@@ -24,7 +24,7 @@ using namespace nvinfer1;
 
 // The attributes of the nodes, by the names in the ONNX files.
 struct Attributes {
-    float half_pixel, variance;
+    float half_pixel, align_corners, variance;
 };
 
 // Dimensions of the inputs, as the operator's signature orders them.
@@ -35,6 +35,7 @@ using InputDims = std::array<Dims, 5>;
 struct Kind {
     const char* name;
     int32_t inputs;
+    bool samples;  // has align_corners
     bool has_variance;
     bool takes_half;  // as the first input: linear, or eight channels side by side
     // What is wrong with the inputs' shapes, or nullptr; each dimension is 1 or more.
@@ -50,7 +51,7 @@ int size_of(const Dims& dims, int axis) { return static_cast<int>(dims.d[axis]);
 
 const float* floats(const void* pointer) { return static_cast<const float*>(pointer); }
 
-int half_pixel(const Attributes& attributes) { return attributes.half_pixel != 0.0f ? 1 : 0; }
+bool is_flag(float value) { return value == 0.0f || value == 1.0f; }
 
 // Whether a tensor has this shape; 0 is any number.
 bool shaped(const Dims& dims, std::initializer_list<int64_t> shape) {
@@ -78,7 +79,7 @@ const char* keypoints_complaint(const InputDims& dims) {
 
 // (feature, deformation, occlusion) -> occluded
 constexpr Kind kWarpOcclude = {
-    "WarpOcclude", 3, false, true,
+    "WarpOcclude", 3, true, false, true,
     [](const InputDims& dims) -> const char* {
         if (!shaped(dims[0], {1, 0, 0, 0})) return "the feature is not (1, C, H, W)";
         if (!shaped(dims[1], {1, 0, 0, 2})) return "the deformation is not (1, h, w, 2)";
@@ -94,14 +95,14 @@ constexpr Kind kWarpOcclude = {
         return sonomime_warp_occlude(
             in[0], floats(in[1]), floats(in[2]), out, size_of(dims[0], 1), size_of(dims[0], 2),
             size_of(dims[0], 3), size_of(dims[1], 1), size_of(dims[1], 2), size_of(dims[2], 2),
-            size_of(dims[2], 3), half_pixel(attributes),
+            size_of(dims[2], 3), attributes.half_pixel != 0.0f, attributes.align_corners != 0.0f,
             first.type == DataType::kHALF ? SONOMIME_FLOAT16 : SONOMIME_FLOAT32,
             first.format == TensorFormat::kHWC8 ? SONOMIME_HWC8 : SONOMIME_LINEAR, stream);
     }};
 
 // (source_small, source_value, source_jacobian, driving_value, driving_jacobian) -> sparse
 constexpr Kind kSparseMotion = {
-    "SparseMotion", 5, true, false, keypoints_complaint,
+    "SparseMotion", 5, true, true, false, keypoints_complaint,
     [](const DimsExprs* in, DimsExprs& out, IExprBuilder& builder) {
         if (in[1].nbDims != 3) return false;
         const auto& one = *builder.constant(1);
@@ -117,12 +118,13 @@ constexpr Kind kSparseMotion = {
         return sonomime_sparse_motion(
             floats(in[0]), floats(in[1]), floats(in[2]), floats(in[3]), floats(in[4]),
             static_cast<float*>(out), size_of(dims[0], 1), size_of(dims[0], 2), size_of(dims[0], 3),
-            size_of(dims[1], 1), attributes.variance, half_pixel(attributes), stream);
+            size_of(dims[1], 1), attributes.variance, attributes.half_pixel != 0.0f,
+            attributes.align_corners != 0.0f, stream);
     }};
 
 // (mask_logits, source_value, source_jacobian, driving_value, driving_jacobian) -> deformation
 constexpr Kind kComposeMotion = {
-    "ComposeMotion", 5, false, false,
+    "ComposeMotion", 5, false, false, false,
     [](const InputDims& dims) {
         const char* wrong = keypoints_complaint(dims);
         if (wrong == nullptr && dims[0].d[1] != dims[1].d[1] + 1)
@@ -142,7 +144,7 @@ constexpr Kind kComposeMotion = {
         return sonomime_compose_motion(
             floats(in[0]), floats(in[1]), floats(in[2]), floats(in[3]), floats(in[4]),
             static_cast<float*>(out), size_of(dims[0], 2), size_of(dims[0], 3), size_of(dims[1], 1),
-            half_pixel(attributes), stream);
+            attributes.half_pixel != 0.0f, stream);
     }};
 
 // What a plugin and its creator have in common: names, and fields for the attributes.
@@ -151,23 +153,26 @@ class Named : public Interface {
 public:
     explicit Named(const Kind& kind) noexcept : kind_(kind) {}
     char const* getPluginName() const noexcept override { return kind_.name; }
-    char const* getPluginVersion() const noexcept override { return "1"; }
+    char const* getPluginVersion() const noexcept override { return "2"; }  // operators.VERSION
     char const* getPluginNamespace() const noexcept override { return "sonomime"; }
 
 protected:
     PluginFieldCollection const* fields_for(const Attributes* attributes) noexcept {
-        fields_[0] = {"half_pixel", attributes ? &attributes->half_pixel : nullptr,
-                      PluginFieldType::kFLOAT32, 1};
-        fields_[1] = {"variance", attributes ? &attributes->variance : nullptr,
-                      PluginFieldType::kFLOAT32, 1};
-        collection_ = {kind_.has_variance ? 2 : 1, fields_.data()};
+        collection_ = {0, fields_.data()};
+        const auto add = [&](const char* name, float Attributes::* value) {
+            fields_[collection_.nbFields++] = {name, attributes ? &(attributes->*value) : nullptr,
+                                               PluginFieldType::kFLOAT32, 1};
+        };
+        add("half_pixel", &Attributes::half_pixel);
+        if (kind_.samples) add("align_corners", &Attributes::align_corners);
+        if (kind_.has_variance) add("variance", &Attributes::variance);
         return &collection_;
     }
 
     const Kind& kind_;
 
 private:
-    std::array<PluginField, 2> fields_;
+    std::array<PluginField, 3> fields_;
     PluginFieldCollection collection_{};
 };
 
@@ -296,16 +301,18 @@ public:
     // From a node's attributes, or from what getFieldsToSerialize put into an engine.
     IPluginV3* createPlugin(char const* name, PluginFieldCollection const* given,
                             TensorRTPhase) noexcept override {
-        Attributes attributes = {NAN, kind_.has_variance ? NAN : 1.0f};
+        Attributes attributes = {NAN, kind_.samples ? NAN : 0.0f, kind_.has_variance ? NAN : 1.0f};
         const char* wrong = nullptr;
         for (int32_t i = 0; given != nullptr && i < given->nbFields; ++i) {
             const PluginField& field = given->fields[i];
             if (!read(field, "half_pixel", attributes.half_pixel) ||
+                !read(field, "align_corners", attributes.align_corners) ||
                 !read(field, "variance", attributes.variance))
-                wrong = "half_pixel and variance have to be one float each";
+                wrong = "half_pixel, align_corners and variance have to be one float each";
         }
-        if (wrong == nullptr && attributes.half_pixel != 0.0f && attributes.half_pixel != 1.0f)
-            wrong = "half_pixel is missing, or neither 0.0 nor 1.0";
+        if (wrong == nullptr &&
+            !(is_flag(attributes.half_pixel) && is_flag(attributes.align_corners)))
+            wrong = "half_pixel or align_corners is missing, or neither 0.0 nor 1.0";
         if (wrong == nullptr && !(attributes.variance > 0.0f && std::isfinite(attributes.variance)))
             wrong = "variance is missing, or not above 0 and finite";
         if (wrong == nullptr) return new (std::nothrow) Operator(kind_, attributes);

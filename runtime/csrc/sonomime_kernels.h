@@ -6,8 +6,10 @@
  * All arrays are dense, batch 1. `value` arrays are keypoints (keypoints, 2), xy in [-1, 1];
  * `jacobian` arrays are (keypoints, 2, 2), row-major; both float32, as all coordinates and maps
  * are. `half_pixel` is 1 (the centre of pixel i of n is (2 i + 1) / n - 1) or 0 (2 i / (n - 1) - 1,
- * FOMM's). 1 to 1023 keypoints, at most 2^31 - 1025 elements (channels rounded up to a multiple of
- * 8), sides of what is warped of at most 2^24. An output must not overlap an input.
+ * FOMM's). `align_corners` is 0 (for sampling -1 and 1 are the edges of what is read) or 1 (they are
+ * the centres of its outermost pixels). 1 to 1023 keypoints, at most 2^31 - 1025 elements (channels
+ * rounded up to a multiple of 8), sides of what is warped of at most 2^24. An output must not
+ * overlap an input.
  *
  * Every function enqueues its work on `stream`, allocates nothing, waits for nothing and may be
  * captured in a CUDA graph, after a first call outside of one: CUDA loads a kernel at its first
@@ -39,7 +41,8 @@ enum { SONOMIME_LINEAR = 0, SONOMIME_HWC8 = 1 };
 SONOMIME_API int sonomime_warp_occlude(
     const void *feature, const float *deformation, const float *occlusion, void *output,
     int channels, int height, int width, int map_height, int map_width, int occlusion_height,
-    int occlusion_width, int half_pixel, int dtype, int layout, struct CUstream_st *stream);
+    int occlusion_width, int half_pixel, int align_corners, int dtype, int layout,
+    struct CUstream_st *stream);
 
 /* source_small (channels, height, width) -> output ((keypoints + 1) (channels + 1), height, width):
  * for each slot, slot 0 the identity, the heatmap of driving minus source, then source_small warped
@@ -47,7 +50,7 @@ SONOMIME_API int sonomime_warp_occlude(
 SONOMIME_API int sonomime_sparse_motion(
     const float *source_small, const float *source_value, const float *source_jacobian,
     const float *driving_value, const float *driving_jacobian, float *output, int channels,
-    int height, int width, int keypoints, float variance, int half_pixel,
+    int height, int width, int keypoints, float variance, int half_pixel, int align_corners,
     struct CUstream_st *stream);
 
 /* mask_logits (keypoints + 1, height, width) -> output (height, width, 2), 8-byte aligned: the

@@ -8,7 +8,7 @@ namespace sonomime {
 struct WarpSizes {
     int channels, height, width;
     int map_height, map_width, occlusion_height, occlusion_width;
-    float half_pixel;
+    float half_pixel, align_corners;
 };
 
 // What all channels of an output pixel share.
@@ -63,7 +63,7 @@ SONOMIME_HD Place place_of(const WarpSizes& sizes, const float* deformation, con
     const int x = pixel % sizes.width, y = pixel / sizes.width;
     float point[2];
     point_at(sizes, deformation, x, y, point);
-    return {taps_at(point[0], point[1], sizes.height, sizes.width),
+    return {taps_at(point[0], point[1], sizes.height, sizes.width, sizes.align_corners),
             seen_at(sizes, occlusion, x, y)};
 }
 

@@ -46,7 +46,7 @@ def parse(cls: type[T], data: object, where: str = "") -> T:
         StrictError: naming the first value that does not fit.
     """
     if not isinstance(data, Mapping):
-        raise StrictError(where, f"expected a table of {cls.__name__}, found {_kind(data)}")
+        raise StrictError(where, f"expected a table, found {_kind(data)}")
     fields = _fields(cast(Any, cls))  # mypy does not know that a type is hashable
     for key in data:
         if key not in fields:

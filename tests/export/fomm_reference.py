@@ -1,6 +1,6 @@
 """FOMM in functions alone, from METHOD: its forward pass, and checkpoints of what that asks for.
 
-Names and shapes are those of FOMM's own code.
+Names and shapes are those of FOMM's own checkpoints.
 """
 
 from __future__ import annotations
@@ -111,31 +111,55 @@ def centres(height: int, width: int) -> Tensor:
     return torch.stack([x, y], dim=-1)
 
 
-def keypoints(s: Network, params: dict[str, Any], image: Tensor) -> tuple[Tensor, Tensor]:
+class Points(NamedTuple):
+    value: Tensor
+    jacobian: Tensor
+
+
+def keypoints(s: Network, table: dict[str, Any], image: Tensor) -> Points:
+    params = table["model_params"]
     detector, count = params["kp_detector_params"], params["common_params"]["num_kp"]
     feature = s.hourglass("predictor", s.quarter("down.weight", image), detector)
     logits = s.conv("kp", feature, count, 7, 0, 1.0)
     b, k, h, w = logits.shape
     heatmap = torch.softmax(logits.flatten(2) / detector["temperature"], dim=2)
     value = torch.einsum("bkn,nc->bkc", heatmap, centres(h, w).view(-1, 2))
-    identity = torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(count)
-    maps = s.conv("jacobian", feature, 4 * count, 7, 0, 0.3, identity).view(b, k, 2, 2, h * w)
-    return value, torch.einsum("bkn,bkijn->bkij", heatmap, maps)
+    if not params["common_params"].get("estimate_jacobian"):
+        return Points(value, torch.eye(2).expand(b, k, 2, 2))
+    several = 1 if detector.get("single_jacobian_map") else count
+    identity = torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(several)
+    maps = s.conv("jacobian", feature, 4 * several, 7, 0, 0.3, identity)
+    maps = maps.view(b, several, 2, 2, h * w).expand(b, k, 2, 2, h * w)
+    return Points(value, torch.einsum("bkn,bkijn->bkij", heatmap, maps))
 
 
-def read(x: Tensor, where: Tensor) -> Tensor:
-    return F.grid_sample(x, where, mode="bilinear", padding_mode="zeros", align_corners=False)
+def relative(source: Points, driving: Points, initial: Points, adapt_scale: bool) -> Points:
+    """Where the source's keypoints go: METHOD, "At inference"."""
+    scale = (hull_area(source.value) / hull_area(initial.value)).sqrt() if adapt_scale else 1
+    turn = driving.jacobian @ torch.linalg.inv(initial.jacobian)
+    value = source.value + scale * (driving.value - initial.value)
+    return Points(value, turn @ source.jacobian)
+
+
+def hull_area(value: Tensor) -> Tensor:
+    """Of three points, (1, 3, 2)."""
+    a, b, c = value[0]
+    return torch.linalg.det(torch.stack([b - a, c - a])).abs() / 2
 
 
 @torch.no_grad()
-def forward(
-    detector: Network, s: Network, table: dict[str, Any], source: Tensor, driving: Tensor
+def generate(
+    s: Network, table: dict[str, Any], source: Tensor, start: Points, target: Points, align: bool
 ) -> tuple[Tensor, ...]:
-    """Value and jacobian of the keypoints of both, deformation, occlusion and prediction."""
-    params = table["model_params"]
-    settings = params["generator_params"]
+    """Deformation, occlusion and prediction. ``align``: what grid_sample meant by default in the
+    torch that it was trained with."""
+    settings = table["model_params"]["generator_params"]
     dense, name = settings["dense_motion_params"], "dense_motion_network"
-    (p_s, j_s), (p_d, j_d) = (keypoints(detector, params, each) for each in (source, driving))
+    (p_s, j_s), (p_d, j_d) = start, target
+
+    def read(x: Tensor, where: Tensor) -> Tensor:
+        return F.grid_sample(x, where, "bilinear", "zeros", align_corners=align)
+
     small = s.quarter(f"{name}.down.weight", source)
     h, w = small.shape[2:]
     grid, count = centres(h, w), p_s.shape[1]
@@ -153,7 +177,9 @@ def forward(
     masks = torch.softmax(s.conv(f"{name}.mask", feature, count + 1, 7, 3), dim=1)
     deformation = sum(masks[:, k, :, :, None] * moved for k, moved in enumerate(motions))
     assert isinstance(deformation, Tensor)
-    occlusion = torch.sigmoid(s.conv(f"{name}.occlusion", feature, 1, 7, 3))
+    occlusion = torch.ones(len(source), 1, h, w)
+    if settings.get("estimate_occlusion_map"):
+        occlusion = torch.sigmoid(s.conv(f"{name}.occlusion", feature, 1, 7, 3))
 
     downs = settings["num_down_blocks"]
     most, width = settings["max_features"], settings["block_expansion"]
@@ -173,14 +199,16 @@ def forward(
     for i in range(downs):
         x = s.block(f"up_blocks.{i}", F.interpolate(x, scale_factor=2), widths[downs - i - 1])
     prediction = torch.sigmoid(s.conv("final", x, 3, 7, 3))
-    return p_s, j_s, p_d, j_d, deformation, occlusion, prediction
+    return deformation, occlusion, prediction
 
 
 def make_fomm(table: dict[str, Any], seed: int = 0, tracked: bool = True) -> dict[str, Any]:
     """What FOMM's training saves for this YAML table, with random numbers."""
     detector, generator = Network(seed, tracked), Network(seed + 1, tracked)
     nothing = torch.zeros(1, table["model_params"]["common_params"]["num_channels"], 256, 256)
-    forward(detector, generator, table, nothing, nothing)
+    with torch.no_grad():
+        points = keypoints(detector, table, nothing)
+    generate(generator, table, nothing, points, points, align=True)
     return {
         "generator": generator,
         "kp_detector": detector,
@@ -195,8 +223,8 @@ class Files(NamedTuple):
     yaml: Path
     out: Path
 
-    def run(self) -> Path:
-        import_fomm(*self)
+    def run(self, sampling: str = "trained-before-torch-1.3") -> Path:
+        import_fomm(*self, sampling)
         return self.out
 
 

@@ -264,7 +264,7 @@ def test_the_plugin_is_found_where_cmake_puts_it(
     assert flavours.plugin_path() == tmp_path / "libsonomime_plugin.so"
 
 
-FOMM = (*SMALL, "model.geometry=fomm", "model.channels=3")
+FOMM = (*SMALL, "model.geometry=fomm_aligned", "model.channels=3")
 
 
 @pytest.fixture

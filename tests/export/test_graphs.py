@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor
 
+from sonomime.benchmarks.gpu.kernels import SOURCES
 from sonomime.export.bodies import BODIES, function_body
 from sonomime.export.graphs import export_stage
 from sonomime.runtime.support.errors import ExportError
@@ -26,9 +27,9 @@ from sonomime.training.models import operators
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.keypoints.family import KeypointFamily
 from sonomime.training.models.keypoints.motion import Keypoints, compose_motion, sparse_motion
-from sonomime.training.models.operators import DOMAIN, OPSET
+from sonomime.training.models.operators import DOMAIN, OPSET, VERSION
 
-FOMM = (*SMALL, "model.geometry=fomm", "model.channels=3")
+FOMM = (*SMALL, "model.geometry=fomm_aligned", "model.channels=3")
 
 
 def opened(model: onnx.ModelProto, **options: Any) -> ort.InferenceSession:
@@ -52,7 +53,7 @@ def test_a_file_is_whole_static_and_of_one_opset(
     stages: dict[str, onnx.ModelProto], request: pytest.FixtureRequest
 ) -> None:
     expected = {"motion": ["ComposeMotion", "SparseMotion"], "generator": ["WarpOcclude"]}
-    geometry = 0.0 if "fomm" in request.node.name else 1.0
+    corners = "fomm" in request.node.name
     for name, model in stages.items():
         versions = {opset.domain: opset.version for opset in model.opset_import}
         assert versions.pop("") == OPSET and set(versions) <= {DOMAIN} and model.ir_version <= 10
@@ -62,7 +63,9 @@ def test_a_file_is_whole_static_and_of_one_opset(
             assert node.domain in ("", DOMAIN), name
             if node.domain == DOMAIN:
                 stated = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-                assert stated["half_pixel"] == geometry
+                assert stated["half_pixel"] == float(not corners)
+                assert stated.get("align_corners", corners) == corners
+                assert stated["plugin_version"] == str(VERSION).encode()
                 assert set(stated) == set(bodies[node.op_type].attribute)
                 assert len(node.input) == len(bodies[node.op_type].input) and all(node.input)
         for value in (*model.graph.input, *model.graph.output):
@@ -122,9 +125,11 @@ def by_body(
 ) -> NDArray[Any]:
     """What ONNX Runtime, which knows nothing of the operator, makes of one node and its body."""
     body = function_body(name)
+    if "align_corners" in body.attribute:
+        attributes |= operators.sampling(geometry)
     node = helper.make_node(
         name, body.input, ["out"], domain=DOMAIN, plugin_namespace="sonomime",
-        plugin_version="1", half_pixel=float(geometry == "half_pixel"), **attributes,
+        plugin_version=str(VERSION), half_pixel=float(geometry == "half_pixel"), **attributes,
     )  # fmt: skip
     values = [
         helper.make_tensor_value_info(name, _TYPES[tensor.dtype], tensor.shape)
@@ -133,7 +138,7 @@ def by_body(
     model = helper.make_model(
         helper.make_graph([node], name, values[:-1], values[-1:]),
         functions=[body],
-        opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)],
+        opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, VERSION)],
         ir_version=10,
     )
     onnx.checker.check_model(model, full_check=True)
@@ -150,7 +155,7 @@ def points(count: int) -> Keypoints:
 
 @settings(max_examples=20)
 @given(
-    geometry=st.sampled_from(["half_pixel", "fomm"]),
+    geometry=st.sampled_from(["half_pixel", "fomm_aligned", "fomm_unaligned"]),
     count=st.integers(1, 5),
     channels=st.sampled_from([1, 3]),
     size=SIZES,
@@ -208,7 +213,11 @@ def test_bodies_say_what_a_plugin_needs(name: str) -> None:
     body = function_body(name)
     assert (body.domain, body.name) == ("sonomime", name)
     assert {"plugin_namespace", "plugin_version", "half_pixel"} <= set(body.attribute)
+    assert ("align_corners" in body.attribute) == (name != "ComposeMotion")
     assert [(o.domain, o.version) for o in body.opset_import] == [("", OPSET)]
     assert name not in {schema.name for schema in onnx.defs.get_all_schemas()}
+    # Nodes of another version are not the plugin's to compute: TensorRT inlines their own bodies.
+    plugin = (SOURCES / "plugin.cpp").read_text()
+    assert f'getPluginVersion() const noexcept override {{ return "{VERSION}"; }}' in plugin
     # Products of coordinates are left to no matrix unit.
     assert not {"MatMul", "Gemm", "Einsum", "Conv"} & {node.op_type for node in body.node}

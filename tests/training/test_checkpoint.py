@@ -78,6 +78,20 @@ def test_settings_that_are_gone(unshuffle: int, content: dict[str, Any], tmp_pat
         assert "unshuffle" in refused(tmp_path / "c.pt").message
 
 
+@pytest.mark.parametrize("step", [0, 7])
+def test_what_the_old_geometry_of_imports_meant(
+    tmp_path: Path, step: int, content: dict[str, Any]
+) -> None:
+    """It sampled as torch 1.3: so were checkpoints trained, but not FOMM's public ones."""
+    old = copy.deepcopy({**content, "step": step})
+    old["config"]["model"]["geometry"] = "fomm"
+    torch.save(old, tmp_path / "c.pt")
+    if step == 0:
+        assert "import-fomm" in refused(tmp_path / "c.pt").hint
+    else:
+        assert load_checkpoint(tmp_path / "c.pt").config.model.geometry == "fomm_unaligned"
+
+
 @pytest.mark.parametrize(
     ("preset", "wide"),
     [

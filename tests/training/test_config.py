@@ -134,7 +134,8 @@ def test_overrides_that_make_no_sense_are_named(overrides: str) -> None:
     [
         # what cannot match
         ("lite", "model.image_size=160", "image_size"),
-        ("lite", "model.geometry=fomm", "half_pixel"),
+        ("lite", "model.geometry=fomm_aligned", "half_pixel"),
+        ("ours-pt", "model.geometry=fomm", "fomm_unaligned"),
         ("lite", "model.matcher.grid=24", "grid must divide 32"),
         ("lite", "model.image_size=320 model.matcher.grid=16", "grid must divide 40"),
         ("lite", "model.matcher.grid=0", "grid"),

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..coordinates import points_to_pixels
+
 Image = NDArray[np.uint8] | NDArray[np.float32]
 FloatImage = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -116,19 +118,19 @@ def consistent_pixels(forward: FloatImage, backward: FloatImage) -> Mask:
 def deformation_flow(deformation: FloatImage, height: int, width: int, geometry: str) -> FloatImage:
     """A deformation as a flow F(x->S) in pixels, (height, width, 2).
 
+    The flow is that of sampling at the deformation's own size, where FOMM's generator warps its
+    feature, resized bilinearly.
+
     Args:
-        deformation: (h, w, 2), xy in [-1, 1]: where each output pixel reads in the source; resized
-            bilinearly.
-        geometry: "half_pixel" (the displacement is resized) or "fomm" (the coordinates are).
+        deformation: (h, w, 2), xy in [-1, 1]: where each output pixel reads in the source.
+        geometry: "half_pixel", "fomm_aligned" or "fomm_unaligned" (training/models/geometry.py).
     """
-    size = np.array([width, height], np.float32)
-    if geometry == "fomm":
-        points = cv2.resize(deformation, (width, height), interpolation=cv2.INTER_LINEAR)
-        return ((points + 1) * size - 1) / 2 - pixel_grid(height, width)
     h, w = deformation.shape[:2]
-    displacement = deformation - ((2 * pixel_grid(h, w) + 1) / np.array([w, h], np.float32) - 1)
-    displacement = cv2.resize(displacement, (width, height), interpolation=cv2.INTER_LINEAR)
-    return displacement * (size / 2)
+    own, size = (np.array(sides, np.float32) for sides in ((w, h), (width, height)))
+    # What sampling takes -1 and +1 for does not follow from what the points mean.
+    sampled = "fomm_aligned" if geometry == "fomm_aligned" else "half_pixel"
+    flow = points_to_pixels(deformation, own, sampled) - pixel_grid(h, w)
+    return cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR) * (size / own)
 
 
 def psnr(y: Image, x: Image) -> float:

@@ -5,9 +5,12 @@ for each output pixel, where to read in the source. ``geometry`` says what -1 an
 
 - ``half_pixel``: the image's edges. The centre of pixel i of n is (2 i + 1) / n - 1, at every
   resolution.
-- ``fomm``: the centres of the outermost pixels (linspace(-1, 1)); kept for imported checkpoints.
+- ``fomm_aligned``: the centres of the outermost pixels (linspace(-1, 1)), for FOMM's weights that
+  were trained before torch 1.3, whose grid_sample meant align_corners=True. The public ones were.
+- ``fomm_unaligned``: the same points, but sampling takes -1 and +1 for the edges, so an identity is
+  none: for FOMM's weights trained with torch 1.3 or later, which meant align_corners=False.
 
-Sampling is bilinear with zero padding and align_corners=False in both.
+Sampling is bilinear with zero padding.
 """
 
 from __future__ import annotations
@@ -62,12 +65,12 @@ def resize_deformation(deformation: Tensor, height: int, width: int, geometry: s
     """Resize a deformation (B, h, w, 2) to (B, height, width, 2).
 
     In ``half_pixel`` the displacement is what is resized, so that identity and translations stay
-    exact up to the border; ``fomm`` resizes the coordinates, as its weights were trained with.
+    exact up to the border; FOMM resizes the coordinates.
     """
     h, w = deformation.shape[1:3]
     if (h, w) == (height, width):
         return deformation
-    if geometry == "fomm":
+    if geometry != "half_pixel":
         return resize_map(deformation.permute(0, 3, 1, 2), height, width).permute(0, 2, 3, 1)
     displacement = deformation - make_grid(h, w, geometry, deformation.device)
     displacement = resize_map(displacement.permute(0, 3, 1, 2), height, width)
@@ -80,12 +83,23 @@ def warp(feature: Tensor, deformation: Tensor, geometry: str) -> Tensor:
     Coordinates stay float32 whatever the feature's dtype.
     """
     grid = resize_deformation(deformation.float(), feature.shape[-2], feature.shape[-1], geometry)
-    return sample(feature, grid)
+    return sample(feature, grid, geometry)
 
 
-def sample(feature: Tensor, grid: Tensor) -> Tensor:
+def sample(feature: Tensor, grid: Tensor, geometry: str) -> Tensor:
     """Bilinear, zero-padded reading of (B, C, H, W) at points (B, h, w, 2) -> (B, C, h, w)."""
-    return F.grid_sample(feature.float(), grid.float(), align_corners=False).to(feature.dtype)
+    edges = to_edges(grid.float(), feature, geometry)
+    return F.grid_sample(feature.float(), edges, align_corners=False).to(feature.dtype)
+
+
+def to_edges(grid: Tensor, feature: Tensor, geometry: str) -> Tensor:
+    """Points (..., 2) where -1 and +1 are the edges of ``feature`` (B, C, H, W), which is read
+    there. So one sampling, with align_corners=False, serves all geometries."""
+    if geometry != "fomm_aligned":
+        return grid
+    height, width = feature.shape[-2:]
+    x, y = grid[..., 0] * ((width - 1) / width), grid[..., 1] * ((height - 1) / height)
+    return torch.stack([x, y], dim=-1)
 
 
 def sample_within(feature: Tensor, grid: Tensor) -> Tensor:
@@ -94,11 +108,11 @@ def sample_within(feature: Tensor, grid: Tensor) -> Tensor:
     grid_sample's own border padding takes ONNX Runtime three times as long.
     """
     edge = 1 - 1 / feature.shape[-1]
-    return sample(feature, grid.clamp(-edge, edge))
+    return sample(feature, grid.clamp(-edge, edge), "half_pixel")
 
 
 def mirrored(grid: Tensor) -> Tensor:
-    """Points outside of the picture reflected at its edge."""
+    """Points outside of [-1, 1] reflected at its ends."""
     return grid - 2 * F.relu(grid - 1) + 2 * F.relu(-1 - grid)
 
 
@@ -122,8 +136,8 @@ def gaussian_heatmap(points: Tensor, grid: Tensor, variance: float) -> Tensor:
 class AntiAlias(nn.Module):
     """Gaussian blur, sigma (factor - 1) / 2, and x 1/factor subsampling of (B, C, H, W).
 
-    ``fomm``: odd kernel, strides from pixel 0; ``half_pixel``: even kernel, so that a pixel of the
-    result is centred on a block of ``factor`` pixels. factor is 2 or more.
+    ``half_pixel``: even kernel, so that a pixel of the result is centred on a block of ``factor``
+    pixels; FOMM: odd kernel, strides from pixel 0. factor is 2 or more.
     """
 
     weight: Tensor
@@ -133,7 +147,7 @@ class AntiAlias(nn.Module):
         self.factor, self.channels = factor, channels
         sigma = (factor - 1) / 2
         radius = round(4 * sigma)
-        odd = geometry == "fomm"
+        odd = geometry != "half_pixel"
         self.padding = radius if odd else radius - factor // 2
         taps = torch.arange(2 * radius + odd, dtype=torch.float32) - radius + 0.5 * (not odd)
         line = torch.exp(-taps.square() / (2 * sigma**2))

@@ -14,7 +14,7 @@ from torch import Tensor
 from .geometry import resize_map, warp
 
 DOMAIN = "sonomime"
-VERSION = 1
+VERSION = 2  # raised when what a node computes changes: old nodes then keep to their own bodies
 OPSET = 20
 
 _PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
@@ -27,9 +27,17 @@ def warp_occlude(feature: Tensor, deformation: Tensor, occlusion: Tensor, geomet
     """
     if torch.compiler.is_exporting():
         inputs = (feature, deformation, occlusion)
-        return node("WarpOcclude", inputs, feature.dtype, feature.shape, geometry)
+        return node(
+            "WarpOcclude", inputs, feature.dtype, feature.shape, geometry, **sampling(geometry)
+        )
     warped = warp(feature, deformation, geometry)
     return warped * resize_map(occlusion, *feature.shape[-2:]).to(warped.dtype)
+
+
+def sampling(geometry: str) -> dict[str, float]:
+    """The attribute of nodes that sample: 1 if -1 and +1 are the outermost pixels' centres there,
+    0 if they are the edges."""
+    return {"align_corners": float(geometry == "fomm_aligned")}
 
 
 def node(

@@ -51,7 +51,7 @@ class FromTheCpu(TorchDispatchMode):
 def test_every_stage_stays_on_its_device(preset: str) -> None:
     """On torch's device without memory. A copy from the CPU cannot be captured: its memory is not
     pinned, and gone when the graph is replayed."""
-    extra = ("model.geometry=fomm", "model.channels=3") if preset == "fomm" else ()
+    extra = ("model.geometry=fomm_aligned", "model.channels=3") if preset == "fomm" else ()
     model = lively_model(small_config(preset, *extra))
     stages = family_of(model.config).chain(model, "fp16")
     backend = WayBackend(stages, torch.device("meta"), Way("fp16"))

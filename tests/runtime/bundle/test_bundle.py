@@ -51,6 +51,15 @@ def test_a_written_manifest_reads_as_it_was(toy_bundle: Path, tmp_path: Path) ->
     assert next(iter(data)) == "schema_version"
 
 
+def test_a_bundle_of_the_old_geometry_of_imports_is_refused(spoiled: Path) -> None:
+    """Its nodes sample FOMM's public weights otherwise than they were trained."""
+    for geometry in ("fomm_aligned", "fomm_unaligned"):
+        edit_manifest(spoiled, lambda data, kind=geometry: data.update(geometry=kind))
+        assert Bundle.open(spoiled).manifest.geometry == geometry
+    edit_manifest(spoiled, lambda data: data.update(geometry="fomm"))
+    assert "import-fomm" in refusal(spoiled).hint
+
+
 @pytest.mark.parametrize("file", ["motion.onnx", "golden_output.png", "MODEL_CARD.md"])
 def test_what_is_changed_missing_or_not_a_file_is_found(spoiled: Path, file: str) -> None:
     opened, path, outside = Bundle.open(spoiled), spoiled / file, spoiled.parent / "outside"

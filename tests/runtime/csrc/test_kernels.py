@@ -21,7 +21,8 @@ from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.keypoints import motion as keypoint_motion
 from sonomime.training.models.keypoints.motion import Keypoints
 
-on_both_geometries = pytest.mark.parametrize("geometry", ["half_pixel", "fomm"])
+GEOMETRIES = ("half_pixel", "fomm_aligned", "fomm_unaligned")
+in_all_geometries = pytest.mark.parametrize("geometry", GEOMETRIES)
 on_both_motions = pytest.mark.parametrize("motion", ["sparse_motion", "compose_motion"])
 SQUARE = 64  # side of the model's picture
 ON_A_GPU = pytest.param((1920, 1080), marks=pytest.mark.gpu)
@@ -89,7 +90,7 @@ def keypoints(count: int) -> Keypoints:
         pytest.param(32, (128, 128), (64, 64), (64, 64), marks=pytest.mark.gpu),
     ],
 )
-@on_both_geometries
+@in_all_geometries
 def test_warp_occlude_is_as_close_to_torch_as_it_has_to_be(
     kernels: Checked, geometry: str, channels: int, size: tuple[int, int],
     map_size: tuple[int, int], seen_size: tuple[int, int],
@@ -111,7 +112,7 @@ def test_warp_occlude_is_as_close_to_torch_as_it_has_to_be(
 # 16 and 32 slots are held in registers, more are read twice, and beyond 64 a thread of a block
 # makes the motions of several.
 @pytest.mark.parametrize("count", [1, 10, 12, 15, 16, 31, 40, 70])
-@on_both_geometries
+@in_all_geometries
 def test_motions_are_as_close_to_torch_as_they_have_to_be(
     kernels: Checked, geometry: str, count: int
 ) -> None:
@@ -138,7 +139,7 @@ def test_every_half_is_read_and_rounded_as_torch_does(
     torch.testing.assert_close(found, wanted, rtol=0, atol=0, equal_nan=True)
 
 
-@on_both_geometries
+@in_all_geometries
 @pytest.mark.parametrize("size", [(8, 8), (11, 9)])
 @pytest.mark.parametrize("bad", [*NOT_FINITE, 1e36])
 def test_bad_coordinates_spoil_the_pixels_that_read_there_and_no_other(
@@ -165,7 +166,7 @@ def test_features_and_occlusions_that_are_not_finite(kernels: Checked, bad: floa
         assert not warp(kernels, feature, where, occlusion, "half_pixel", layout).isfinite().all()
 
 
-@on_both_geometries
+@in_all_geometries
 @on_both_motions
 @pytest.mark.parametrize("bad", [*NOT_FINITE, 3e38, 1e25])
 def test_bad_keypoints_do_what_they_do_in_torch(
@@ -206,9 +207,10 @@ def test_logits_and_sources_that_are_not_finite(kernels: Checked, bad: float) ->
         assert wanted[0, 0].isfinite().all()
     small = torch.rand(1, 2, 8, 8)
     small[0, 1, 3, 4] = bad
-    found = move(kernels, "sparse_motion", small, *points, "half_pixel")
-    spoilt = (~found[0, 2].isfinite()).sum()
-    assert spoilt == (not math.isfinite(bad)), "slot 0 is the source itself"
+    for geometry in GEOMETRIES[:2]:
+        found = move(kernels, "sparse_motion", small, *points, geometry)
+        spoilt = (~found[0, 2].isfinite()).sum()
+        assert spoilt == (not math.isfinite(bad)), "slot 0 is the source itself"
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
@@ -247,11 +249,11 @@ def test_arguments_that_make_no_sense(kernels: Checked) -> None:
     """Status 1 (cudaErrorInvalidValue), and nothing is written."""
     floats, output = (torch.full((4096,), x, device=kernels.device) for x in (0.0, 5.0))
     f, o = floats.data_ptr(), output.data_ptr()
-    warp = [f, f, f, o, 8, 4, 4, 4, 4, 4, 4, 1, 1, HWC8, None]
-    sparse_of = [f, f, f, f, f, o, 1, 4, 4, 2, 0.01, 1, None]
+    warp = [f, f, f, o, 8, 4, 4, 4, 4, 4, 4, 1, 0, 1, HWC8, None]
+    sparse_of = [f, f, f, f, f, o, 1, 4, 4, 2, 0.01, 1, 0, None]
     compose_of = [f, f, f, f, f, o, 4, 4, 2, 1, None]
     wrong = [(i, None) for i in range(4)] + [(i, 0) for i in range(4, 11)] + [(4, -3), (4, 2**28)]
-    wrong += [(12, 0), (12, 7), (13, 2), (0, f + 2), (3, o + 2), (4, 2**31 - 1)]
+    wrong += [(13, 0), (13, 7), (14, 2), (0, f + 2), (3, o + 2), (4, 2**31 - 1)]
     # More than float32 has coordinates, than int has offsets.
     wrong += [(6, 2**24 + 1), (6, 2**31 - 1)]
     bad_sparse = [(0, None), (5, None), (6, 0), (9, 0), (9, 1024), (6, 2**29), (7, 2**24 + 1)]

@@ -19,6 +19,7 @@ from host_kernels import INVALID_VALUE, ROOT, compiler, run
 
 from sonomime.benchmarks.gpu.kernels import SIGNATURES, SOURCES, Kernels
 from sonomime.runtime.support.errors import BackendError
+from sonomime.training.models.operators import VERSION
 
 NO_DRIVER, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
 
@@ -72,7 +73,7 @@ def test_the_kernels_refuse_what_makes_no_sense_and_pass_on_cudas_errors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     f = torch.zeros(64).data_ptr()
-    warp = [f, f, f, f, 0, 4, 4, 4, 4, 4, 4, 1, 0, 0, None]
+    warp = [f, f, f, f, 0, 4, 4, 4, 4, 4, 4, 1, 0, 0, 0, None]
     assert compiled.library.sonomime_warp_occlude(*warp) == INVALID_VALUE
     assert exported(libraries / "libsonomime_kernels.so") == set(SIGNATURES)
     # In a process that sees no GPU, whether there is one or not.
@@ -82,7 +83,7 @@ import ctypes, sys
 
 library = ctypes.CDLL(sys.argv[1])
 nowhere = [ctypes.c_void_p(256)] * 4
-print(library.sonomime_warp_occlude(*nowhere, 1, 4, 4, 4, 4, 4, 4, 1, 0, 0, None))
+print(library.sonomime_warp_occlude(*nowhere, 1, 4, 4, 4, 4, 4, 4, 1, 0, 0, 0, None))
 """
     status, output, errors = run_python(code, compiled.library._name)
     assert status == 0, errors
@@ -103,7 +104,7 @@ def test_tensorrt_finds_the_plugin_s_creators(plugin: Path) -> None:
     if not any(importlib.util.find_spec(name) for name in plugin_creators.MODULES):
         pytest.skip("neither tensorrt nor a lean runtime is installed")
     said = run(sys.executable, ROOT / "tests" / "plugin_creators.py", plugin).stdout
-    assert all(f"sonomime::{name} version 1" in said for name in plugin_creators.NAMES)
+    assert all(f"sonomime::{name} version {VERSION}" in said for name in plugin_creators.NAMES)
 
 
 @pytest.mark.slow
@@ -125,6 +126,7 @@ def test_what_tensorrt_asks_the_plugin_is_answered(tmp_path: Path) -> None:
     for said in (
         "WarpOcclude: the feature is not (1, C, H, W)",
         "WarpOcclude: CUDA error 1;",
+        "WarpOcclude n: half_pixel or align_corners is missing, or neither 0.0 nor 1.0",
         "SparseMotion n: variance is missing, or not above 0 and finite",
         "SparseMotion: the first input has to be float32, all others float32",
     ):

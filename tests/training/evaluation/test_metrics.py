@@ -31,9 +31,16 @@ def test_flow_that_does_not_lead_home_or_leaves_the_picture_is_inconsistent() ->
     assert consistent[:, :3].all() and not consistent[:, 3:].any()
 
 
-@pytest.mark.parametrize("kind", ["half_pixel", "fomm"])
-def test_warp_by_deformation_is_the_models_own_warp(kind: str) -> None:
-    size = 24, 12
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("half_pixel", (24, 12)),
+        ("half_pixel", (64, 64)),
+        ("fomm_aligned", (64, 64)),
+        ("fomm_unaligned", (64, 64)),
+    ],
+)
+def test_warp_by_deformation_is_the_models_own_warp(kind: str, size: tuple[int, int]) -> None:
     source = metrics.to_float(speckle(64))
     noise = np.random.default_rng(3).normal(0, 0.15, (*size, 2)).astype(np.float32)
     deformation = geometry.make_grid(*size, kind).numpy() + noise
@@ -42,6 +49,22 @@ def test_warp_by_deformation_is_the_models_own_warp(kind: str) -> None:
     theirs = geometry.warp(*tensors, kind)[0, 0].numpy()
     assert np.abs(ours - theirs).max() < 0.04  # OpenCV places samples on a grid of 1/32 pixel
     assert np.abs(ours - theirs).mean() < 0.003
+
+
+@pytest.mark.parametrize("kind", ["half_pixel", "fomm_aligned", "fomm_unaligned"])
+def test_flow_of_a_picture_is_that_of_the_feature_that_is_warped(kind: str) -> None:
+    """A ramp of columns says where in the picture a small feature of it reads, wherever it reads
+    inside."""
+    column, row = np.moveaxis(metrics.pixel_grid(64, 64), -1, 0)
+    bend = np.stack([np.sin(row / 10), np.cos(column / 10)], -1) * np.float32(0.05)
+    deformation = geometry.make_grid(64, 64, kind) + torch.from_numpy(bend)
+    feature = torch.from_numpy(4 * column + 1.5)  # the middle of 4 x 4 pixels
+    read = geometry.warp(feature[None, None], deformation[None], kind)[0, 0].numpy()
+    found = metrics.pixel_grid(256, 256) + metrics.deformation_flow(
+        deformation.numpy(), 256, 256, kind
+    )
+    apart = found[..., 0].reshape(64, 4, 64, 4).mean((1, 3)) - read
+    assert np.abs(apart[4:-4, 4:-4]).max() < 0.02
 
 
 def test_psnr_and_ssim_follow_their_formulas() -> None:

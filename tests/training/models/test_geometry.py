@@ -32,7 +32,7 @@ def shifted(image: Tensor, dx: int, dy: int) -> Tensor:
 @given(
     at=st.tuples(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4)),
     size=st.tuples(st.integers(2, 16384), st.integers(2, 16384)),
-    geometry=st.sampled_from(("half_pixel", "fomm")),
+    geometry=st.sampled_from(("half_pixel", "fomm_aligned")),
 )
 def test_points_and_pixels_are_inverses(
     at: tuple[float, float], size: tuple[int, int], geometry: str
@@ -58,6 +58,24 @@ def test_whole_pixel_translation_is_exact_to_the_border(
     # A float16 coordinate near 1 would be off by 0.06 pixels at 256.
     half = warp(image.half(), field, "half_pixel")
     assert half.dtype == torch.float16 and torch.equal(half, shifted(image.half(), *shift))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (128, 128), (256, 256), (48, 80)], ids=str)
+@pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-8, 5)], ids=str)
+def test_translations_in_fomms_geometry(size: tuple[int, int], shift: tuple[int, int]) -> None:
+    image, sides = noise(2, 3, *size), torch.tensor([size[1], size[0]])
+    field = (make_grid(*size, "fomm_aligned") + torch.tensor(shift) * 2 / (sides - 1))[None]
+    found = warp(image, field.expand(2, -1, -1, -1), "fomm_aligned")
+    assert (found - shifted(image, *shift)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("geometry", "corners"), [("fomm_aligned", True), ("fomm_unaligned", False)]
+)
+def test_fomms_geometries_sample_as_their_torch_did(geometry: str, corners: bool) -> None:
+    image, field = noise(2, 3, 24, 40), 1.2 * noise(2, 24, 40, 2)
+    wanted = F.grid_sample(image, field, align_corners=corners)
+    assert (warp(image, field, geometry) - wanted).abs().max() < 2e-5
 
 
 # -- jacobians, heatmaps, anti-aliasing -----------------------------------------------------------

@@ -39,7 +39,8 @@ from ..small_runs import pairs_of
 AWAY = {"scale": 0.6, "shade": 0.7, "min_cutoff": 1.5, "beta": 10.0, "dt_seconds": 0.1}
 FINDS = ("landmarks.count=2", "landmarks.width=8")
 VARIANTS = [
-    ("fomm", ("geometry=fomm", "channels=3")),
+    ("fomm", ("geometry=fomm_aligned", "channels=3")),
+    ("fomm", ("geometry=fomm_unaligned",)),
     ("ours-p", ()),
     ("ours-pt", ("channels=3",)),
     ("ours-ptg", ("generator.bottleneck=split", "generator.fusion=logit")),

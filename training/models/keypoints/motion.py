@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...config import KeypointConfig, MotionConfig
 from ..geometry import AntiAlias, gaussian_heatmap, in_float32, inverse_2x2, make_grid, sample
-from ..operators import node
+from ..operators import node, sampling
 
 
 def resize(x: Tensor, size: tuple[int, ...], mode: str) -> Tensor:
@@ -147,7 +147,7 @@ class KeypointDetector(nn.Module):
         sizes = config.width, config.depth, config.max_features
         self.hourglass = Hourglass(channels, *sizes, upsample)
         # FOMM's head has no padding: its 58x58 heatmap is stretched over [-1, 1] by make_grid.
-        padding = 0 if geometry == "fomm" else config.head_kernel // 2
+        padding = config.head_kernel // 2 if geometry == "half_pixel" else 0
         kernel = config.head_kernel
         self.count = config.count
         self.heatmap = nn.Conv2d(self.hourglass.outputs, self.count, kernel, padding=padding)
@@ -214,16 +214,18 @@ def sparse_motion(
     if torch.compiler.is_exporting():
         shape = (1, (source.value.shape[1] + 1) * (channels + 1), height, width)
         inputs = (source_small, *source, *driving)
-        return node("SparseMotion", inputs, torch.float32, shape, geometry, variance=variance)
+        attributes = {**sampling(geometry), "variance": variance}
+        return node("SparseMotion", inputs, torch.float32, shape, geometry, **attributes)
     grid = make_grid(height, width, geometry, source_small.device)
     heat, before = (gaussian_heatmap(p.value, grid, variance) for p in (driving, source))
     heatmaps = F.pad(heat - before, (0, 0, 0, 0, 1, 0))[:, :, None]
     motions = local_motions(source, driving, grid)
     slots = motions.shape[1]
     # All slots in one sampling, laid out below each other in the grid: the source is read once.
-    warped = sample(source_small.float(), motions.reshape(batch, slots * height, width, 2))
+    stacked = motions.reshape(batch, slots * height, width, 2)
+    warped = sample(source_small.float(), stacked, geometry)
     warped = warped.view(batch, channels, slots, height, width).transpose(1, 2)
-    if geometry == "half_pixel":
+    if geometry != "fomm_unaligned":
         # Reading pixel centres at pixel centres: the unwarped source itself.
         warped = torch.cat([source_small.float()[:, None], warped[:, 1:]], dim=1)
     return torch.cat([heatmaps, warped], dim=2).flatten(1, 2)
@@ -281,7 +283,7 @@ class DenseMotion(nn.Module):
         if background is not None:
             grid = make_grid(*source_small.shape[-2:], self.geometry, source_small.device)
             moved = apply_affine(background, grid)
-            seen = sample(source_small.float(), moved)
+            seen = sample(source_small.float(), moved, self.geometry)
             sparse = torch.cat([sparse[:, :1], seen, sparse[:, 1 + seen.shape[1] :]], dim=1)
         mask_logits, occlusion = self.maps(sparse)
         deformation = compose_motion(mask_logits, source, driving, self.geometry)

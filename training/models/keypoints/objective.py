@@ -15,7 +15,7 @@ from ...config import Config
 from ...data.batch import PairBatch
 from .. import image_losses
 from ..base import Objective, StepResult
-from ..geometry import gaussian_heatmap, in_float32, inverse_2x2, make_grid
+from ..geometry import gaussian_heatmap, in_float32, inverse_2x2, make_grid, mirrored, to_edges
 from ..image_losses import Discriminator
 from ..perceptual import FeatureNetwork
 from .model import AnimationModel, Prediction
@@ -56,8 +56,9 @@ class ThinPlateSpline(NamedTuple):
         """Y(z) = X(T(z)) with reflection padding; image (B, C, S, S)."""
         batch, _, height, width = image.shape
         grid = make_grid(height, width, geometry, image.device).view(1, -1, 2).expand(batch, -1, 2)
-        where = self(grid).view(batch, height, width, 2)
-        return F.grid_sample(image, where, padding_mode="reflection", align_corners=False)
+        where = mirrored(self(grid)).view(batch, height, width, 2)
+        edges = to_edges(where, image, geometry)
+        return F.grid_sample(image, edges, padding_mode="reflection", align_corners=False)
 
 
 def random_thin_plate_spline(
@@ -75,7 +76,7 @@ def random_thin_plate_spline(
     identity = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     affine = identity + sigma_affine * torch.randn(batch, 2, 3, generator=generator)
     weights = sigma_weights * torch.randn(batch, side * side, 2, generator=generator)
-    centres = make_grid(side, side, "fomm").reshape(-1, 2)
+    centres = make_grid(side, side, "fomm_aligned").reshape(-1, 2)
     return ThinPlateSpline(affine, weights, centres)
 
 

@@ -116,7 +116,8 @@ class DenseMotion(nn.Module):
         shift = F.pad(source.value - driving.value, (0, 0, 1, 0))  # slot 0 stands still
         where = grid + shift[:, :, None, None]
         # All slots in one sampling, laid out below each other in the grid.
-        seen = sample(source_small.float(), where.reshape(batch, -1, width, 2))
+        stacked = where.reshape(batch, -1, width, 2)
+        seen = sample(source_small.float(), stacked, "half_pixel")
         seen = seen.view(batch, channels, self.slots, height, width).transpose(1, 2)
         heat = F.pad(difference, (0, 0, 0, 0, 1, 0))[:, :, None]
         slots = torch.cat([heat, seen], dim=2).flatten(1, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from lively import lively_model, noise, small_config
 from numpy.typing import NDArray
 from torch import Tensor
@@ -57,6 +58,15 @@ def test_a_spline_and_its_jacobian_are_their_formulas_also_in_autocast() -> None
     u.requires_grad_()
     (bend(u).sum() + bend.jacobian(u).sum()).backward()
     assert u.grad is not None and u.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("geometry", "corners"), [("half_pixel", False), ("fomm_aligned", True)])
+def test_a_bent_image_is_reflected_where_its_geometry_ends(geometry: str, corners: bool) -> None:
+    image, bend = torch.rand(2, 1, 32, 48), spline(5, weights=0.02)
+    where = bend(make_grid(32, 48, geometry).view(1, -1, 2).expand(2, -1, -1)).view(2, 32, 48, 2)
+    assert where.abs().max() > 1.1
+    wanted = F.grid_sample(image, where, padding_mode="reflection", align_corners=corners)
+    assert (bend.warp(image, geometry) - wanted).abs().max() < 1e-4
 
 
 def test_a_bent_image_reads_the_image_at_the_moved_points() -> None:

@@ -59,7 +59,7 @@ def test_parameter_counts_of_method(
 # -- keypoint detector -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("geometry", "side"), [("half_pixel", 64), ("fomm", 58)])
+@pytest.mark.parametrize(("geometry", "side"), [("half_pixel", 64), ("fomm_aligned", 58)])
 def test_a_blob_in_the_heatmap_is_found_where_it_is_also_in_autocast(
     geometry: str, side: int
 ) -> None:
