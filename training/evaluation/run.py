@@ -17,7 +17,8 @@ from ...runtime.support.errors import ConfigError, InputError, output_errors
 from ...runtime.support.printable import printable
 from ...runtime.support.progress import progress
 from ..data.clip_frames import ClipFrames, load_clip
-from ..data.dataset import Clip, ClipList, find_clips
+from ..data.dataset import Clip, ClipList, check_splits, find_clips
+from ..data.keypoints import LabelError
 from . import strips
 from .candidate import Candidate, open_candidate, training_facts
 from .loop import Row, spread
@@ -98,14 +99,17 @@ def _find(args: Namespace) -> tuple[list[Any], LeftOut, list[str]]:
     crop = parse_crop(args.crop) if args.crop else None
     asked = None if args.split == ALL else args.split
     if args.task == "prediction":
-        pairs, warnings = [], []
+        pairs, warnings, every = [], [], []
         for folder in args.data:
             found = find_clips([folder], crop=crop)
             warnings += found.warnings
+            every += _every(found)
             pairs += read_pairs(folder, _every(found), asked)
         if args.split is None:
             args.split = _default_split({pair.split for pair in pairs}, warnings)
             pairs = [pair for pair in pairs if args.split in (ALL, pair.split)]
+        if args.split != ALL:
+            check_splits(every)
         return spread(pairs, args.max_pairs), [], warnings
     found = find_clips(args.data, split=asked, crop=crop)
     if args.split is None:
@@ -135,7 +139,7 @@ def _read_clips(
     """The clips as the model sees them; those that cannot be used are added to `left_out`.
 
     Raises:
-        InputError: no clip can be used, or the exact field of one is wrong.
+        InputError: no clip can be used; the labels or the exact field of one are wrong.
     """
     unfit, hint = motionless, "give videos or folders of frames that move"
     if task == "tracking":
@@ -148,6 +152,8 @@ def _read_clips(
             # Evaluation reads the field at full size, which training does not keep.
             frames = load_clip(replace(clip, displacement=None), image.size, image.channels)
             reason = unfit(frames)
+        except LabelError:  # to be fixed: an evaluation of fewer clips would hide it
+            raise
         except InputError as error:
             reason = error.message
         if reason is None:
