@@ -110,7 +110,7 @@ def slips(counts: Mapping[str, int], known: Collection[str] = ()) -> list[tuple[
         lost = [other for other in known if other not in counts] if name not in known else []
         for other in [*lost, *others]:
             rare = other in lost or counts[name] <= _RARE * counts[other]
-            same = _bare(name) == _bare(other)
+            same = _bare(name) == _bare(other) != ""
             close = SequenceMatcher(None, name, other).ratio() >= _SIMILAR
             if name not in known and (same or (rare and close)):
                 found.append((name, other))
@@ -122,10 +122,18 @@ def _bare(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold()))
 
 
-def described(counts: Mapping[str, int]) -> str:
-    """Names with their counts, as errors list them: the first thirty."""
-    shown = [f"{name} ({count})" for name, count in list(counts.items())[:30]]
-    return ", ".join(shown) + (f" and {len(counts) - 30} more" if len(counts) > 30 else "")
+def slip_hint(found: Sequence[tuple[str, str]]) -> str:
+    """What to do about names that are perhaps misspelt; "" where there is none."""
+    said = [f"{name!r}: did you mean {other!r}?" for name, other in found[:3]]
+    return f"{' '.join(said)} `sonomime annotations check` shows where it is" if said else ""
+
+
+def described(names: Sequence[str] | Mapping[str, int]) -> str:
+    """Names, and their counts if there are any, as errors list them: the first thirty."""
+    counts = names if isinstance(names, Mapping) else {}
+    shown = [f"{name} ({counts[name]})" if name in counts else name for name in names]
+    more = f" and {len(shown) - 30} more" if len(shown) > 30 else ""
+    return ", ".join(shown[:30]) + more
 
 
 def place_keypoints(
