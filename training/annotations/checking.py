@@ -16,7 +16,7 @@ from ...runtime.readers.open_source import open_source
 from ...runtime.readers.reading import Reading
 from ...runtime.support.errors import InputError, SonomimeError
 from ...runtime.support.progress import progress
-from ..data.dataset import Clip, find_clips
+from ..data.dataset import Clip, find_clips, frame_files
 from ..data.keypoints import count_names, outside, slips
 from ..data.problems import Problem, label_faults
 from .drawing import COLUMNS, Marker
@@ -154,9 +154,9 @@ def _read(
     one.outside = len(beside)
     one.cropped = 0 if crop is None else len(set(outside(crop, labels)) - beside)
     faults += [("label", text) for text in label_faults(labels, one.frames, size, crop)]
-    faults += [
-        ("jump", f"{jump.name} moves {jump.pixels:.0f} pixels from frame {jump.before} to "
-                 f"{jump.frame}")
-        for jump in jumps
-    ]  # fmt: skip
+    files = frame_files(clip) or range(one.frames)
+    for jump in jumps:
+        if jump.frame < one.frames:
+            ends = f"from frame {files[jump.before]} to {files[jump.frame]}"
+            faults.append(("jump", f"{jump.name} moves {jump.pixels:.0f} pixels {ends}"))
     return one, faults, pictures

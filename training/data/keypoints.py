@@ -25,7 +25,7 @@ from ..coordinates import pixels_to_points
 
 COLUMNS = ("video", "frame", "keypoint", "x", "y", "visible")
 
-_SIMILAR = 0.8  # of two names, by difflib's ratio
+_SIMILAR = 0.7  # of two names, by difflib's ratio
 _RARE = 0.1  # a name this much rarer than a similar one may be a slip
 
 
