@@ -18,7 +18,7 @@ from ...runtime.support.printable import printable
 from ...runtime.support.progress import progress
 from ..data.clip_frames import ClipFrames, load_clip
 from ..data.dataset import Clip, ClipList, check_splits, find_clips
-from ..data.keypoints import LabelError
+from ..data.keypoints import LabelError, count_names, described, slip_hint, slips
 from . import strips
 from .candidate import Candidate, open_candidate, training_facts
 from .loop import Row, spread
@@ -40,7 +40,8 @@ def run(args: Namespace) -> int:
     """Judge every clip or pair of the folders, write the report, and print its summary.
 
     Raises:
-        InputError: nothing can be judged; a wrong path; truth that does not fit its clips.
+        InputError: nothing can be judged; a wrong path; truth that does not fit its clips; labels
+            that cannot be right; a subject in two splits, unless all are evaluated.
         CheckpointError, BundleError: the candidate cannot be opened.
         OutputError: the report cannot be written.
     """
@@ -63,6 +64,7 @@ def run(args: Namespace) -> int:
             cases = _read_clips(candidate, cases, args.task, left_out)
             clips = [case.clip for case in cases]
         seen, said = training_facts(candidate, args.data, clips)
+        said += _other_names(candidate, clips)
         _warn(said)
         label = f"evaluating {'pairs' if predicting else 'clips'}"
         for index, case in enumerate(progress(cases, label=label)):
@@ -167,6 +169,20 @@ def _read_clips(
         if each.clip.displacement is not None:  # now, not after minutes of work
             read_clip_field(each.clip.displacement, each)
     return loaded
+
+
+def _other_names(candidate: Candidate, clips: Sequence[Clip]) -> list[str]:
+    """A warning about labels whose names seem to be ones that the model learned, misspelt. Points
+    are followed by their places, so the figures hold."""
+    control = candidate.own.session.chain.control
+    known = getattr(control, "landmarks", ()) or [
+        point.name for point in getattr(control, "supervised", ())
+    ]
+    counts = count_names(clip.keypoints for clip in clips)
+    if not known or not (found := slips(counts, known)):
+        return []
+    names = f"the data labels {described(counts)}, the model knows {described(known)}"
+    return [f"{names}; {slip_hint(found)}"]
 
 
 def _choose_alignment(candidate: Candidate, args: Namespace) -> None:
