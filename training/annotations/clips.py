@@ -133,6 +133,7 @@ class Clips:
             ways: tuple[Callable[[PurePosixPath], object], ...] = (
                 lambda name: name == path,
                 lambda name: name.name == path.name,
+                lambda name: _stem(name.name) == path.name,
                 lambda name: _stem(name.name) == _stem(path.name),
             )
             found: list[Clip] = []

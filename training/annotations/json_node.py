@@ -24,7 +24,7 @@ class Node:
     @property
     def where(self) -> str:
         """File and path in words."""
-        return f"{self.file}: {printable(self.path)[-200:]}" if self.path else str(self.file)
+        return f"{self.file}: {printable(self.path[-200:])}" if self.path else str(self.file)
 
     def error(self, fault: str, hint: str = _HINT) -> InputError:
         """An error about this value."""

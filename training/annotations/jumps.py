@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,10 @@ from ..data.keypoints import Labels
 _LEAST = 0.05  # of the extent of the clip's labels
 _UNUSUAL = 8.0  # times the median
 _COMMON = 3  # points that show how a whole frame moved
-_NONE = (math.nan, math.nan)
 _FAR = 25  # frames, after which a point does not get further away
+_NONE = (math.nan, math.nan)
+
+Point = tuple[float, float]
 
 
 class Jump(NamedTuple):
@@ -50,15 +53,24 @@ def _ways(clip: str, labels: Labels) -> Iterator[tuple[Jump, float, float]]:
         return
     least = _LEAST * float(np.ptp(places, axis=0).max())
     frames = sorted(labels)
+    whole: dict[tuple[int, int], Point] = {}  # how far all points of a pair of frames moved
     for name in dict.fromkeys(name for points in labels.values() for name in points):
         shown = [t for t in frames if not math.isnan(labels[t].get(name, _NONE)[0])]
         for before, frame in pairwise(shown):
-            common = [n for n in labels[frame] if n in labels[before]]
-            moved = np.array([np.subtract(labels[frame][n], labels[before][n]) for n in common])
-            own = moved[common.index(name)]
-            known = moved[np.isfinite(moved).all(axis=1)]
-            if len(known) >= _COMMON:
-                own = own - np.median(known, axis=0)
-            pixels = float(np.hypot(*own))
+            if (before, frame) not in whole:
+                whole[before, frame] = _common(labels[before], labels[frame])
+            (x, y), (old_x, old_y), (by_x, by_y) = (
+                labels[frame][name], labels[before][name], whole[before, frame],
+            )  # fmt: skip
+            pixels = math.hypot(x - old_x - by_x, y - old_y - by_y)
             pace = pixels / min(frame - before, _FAR) ** 0.5
             yield Jump(clip, name, frame, before, pixels), pace, least
+
+
+def _common(old: Mapping[str, Point], new: Mapping[str, Point]) -> Point:
+    """The median way of the points that both frames show; none where there are few."""
+    both = [(old[name], new[name]) for name in old if name in new]
+    ways = [(x - u, y - v) for (u, v), (x, y) in both if not math.isnan(x - u)]
+    if len(ways) < _COMMON:
+        return 0.0, 0.0
+    return median(x for x, _ in ways), median(y for _, y in ways)

@@ -30,7 +30,7 @@ def read_onuvs(file: Path, data: bytes) -> Marks:
     for frame, points in parse_json(file, data).items():
         for name, place in points.items():
             if place.value is None:
-                found.left_out[f"points of {name!r} without a position"] += 1
+                found.left_out[f"points of {name[:40]!r} without a position"] += 1
             else:
                 found.add(Mark(place.where, None, frame, name, *place.point()))
     found.notes.append("frames given by number are counted from 0; whole numbers are the centres "

@@ -45,7 +45,7 @@ def read_pair(file: Path, data: bytes) -> Marks:
             if not names.get(label):
                 found.left_out[f"points of the label {label}, which has no name"] += 1
             elif "Position" not in point:
-                found.left_out[f"points of {names[label]!r} without a position"] += 1
+                found.left_out[f"points of {names[label][:40]!r} without a position"] += 1
             else:
                 x, y = point.at("Position").point()
                 found.add(Mark(point.where, video, index, names[label], x, y, size=size))

@@ -31,19 +31,22 @@ def read_slicer(file: Path, data: bytes) -> Marks:
         InputError: with the path of what is wrong; lines of several raters.
     """
     root, found = parse_json(file, data), Marks(corner=False, millimetres=True)
-    clip = file.name.partition(".")[0]  # NAME.json or NAME.RATER.json, beside NAME.dcm
     raters: set[str] = set()
     for number, sign, frame in _frames(root.at("frame_annotations")):
         for key, value in frame.items():
             if key in _KINDS:
                 for place, line in enumerate(value.list() if value.value else []):
-                    mark = Mark(line.where, clip, number, f"{_KINDS[key]}_{place + 1}", 0, 0)
+                    mark = Mark(line.where, None, number, f"{_KINDS[key]}_{place + 1}", 0, 0)
                     _add_line(found, line, mark, sign, raters)
             elif key not in _FRAME and value.value:
                 found.left_out[f"{key} of a frame"] += 1
     if len(raters) > 1:
         fault = f"has lines of {len(raters)} raters: {', '.join(sorted(raters)[:5])}"
         raise root.error(fault, "give the file of one rater, NAME.RATER.json")
+    clip = file.name.removesuffix(".json")  # NAME.json or NAME.RATER.json, beside NAME.dcm
+    for rater in [*raters, "adjudication"]:
+        clip = clip.removesuffix(f".{rater}")
+    found.marks = [mark._replace(video=clip) for mark in found.marks]
     for key in ("AnnotationLabels", "labels"):
         if many := len(root.list(key)):
             found.left_out["labels of the whole clip"] += many

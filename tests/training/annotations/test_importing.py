@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from annotation_files import CLIP, POINTS, coco, cvat, onuvs, pair, slicer
+from annotation_files import CLIP, POINTS, SIZE, coco, cvat, onuvs, pair, slicer
+from dicom_files import region, write_dicom
 
 from sonomime.cli import main
 from sonomime.runtime.support.errors import ConfigError, InputError
@@ -257,6 +261,31 @@ def test_what_coco_says_of_visibility(data: Path) -> None:
     assert one.hidden == 1 and list(one.left_out.values()) == [1]
 
 
+def test_millimetres_are_those_of_the_clip(data: Path) -> None:
+    """A DICOM says how large a pixel is: its region's, in centimetres."""
+    pytest.importorskip("pydicom")
+    spacing = {"PhysicalDeltaX": 0.05, "PhysicalDeltaY": 0.05}
+    spacing |= {"PhysicalUnitsXDirection": 3, "PhysicalUnitsYDirection": 3}
+    where = region(0, 0, SIZE[0] - 1, SIZE[1] - 1, **spacing)
+    images = np.random.default_rng(0).integers(0, 256, (4, SIZE[1], SIZE[0]), dtype=np.uint8)
+    write_dicom(data / "1.2.40.dcm", images, SequenceOfUltrasoundRegions=[where])
+    for name in ("1.2.40.json", "1.2.40.tom.json"):
+        done = bring(data, slicer((0.5, 0.5)), name)
+        assert done.files[0].clips == {"1.2.40.dcm": 2}
+    places = labels(data, "1.2.40.dcm")[2]
+    assert places["pleura_1_start"] == pytest.approx(POINTS[2]["neck"], abs=1e-3)
+    assert places["pleura_1_end"] == pytest.approx(POINTS[2]["apex"], abs=1e-3)
+
+
+def test_pixels_that_are_not_square_are_said(data: Path) -> None:
+    header = f"NDims = 3\nDimSize = 20 {SIZE[1]} 2\nElementSpacing = 0.2 0.1 1\n"
+    (data / "m.mhd").write_text(f"{header}ElementType = MET_UCHAR\nElementDataFile = m.raw\n")
+    (data / "m.raw").write_bytes(np.arange(2 * 20 * SIZE[1], dtype=np.uint8).tobytes())
+    (one,) = bring(data, onuvs({0: {"neck": (39, 1)}}), video="m").files
+    assert any("not square" in note for note in one.notes)
+    refused(lambda: bring(data, coco(("m/0.png", "m/1.png")).replace("40", "20")), "40 x 32")
+
+
 def test_lines_of_slicer_by_their_place(data: Path) -> None:
     line = {"rater": "tom", "line": {"points": [[1, 2, 0], [2, 2, 0], [3, 2, 0]]}}
     text = slicer(b_lines=[line, line], angles=[1])
@@ -341,3 +370,12 @@ def test_the_command(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):  # fmt: skip
         assert main([*words, *more]) == code
     assert main([*words, "--origin", "corner", "--replace"]) == 0
+
+
+def test_it_needs_no_torch(data: Path) -> None:
+    (data.parent / "f.json").write_text(pair())
+    words = ["annotations", "import", str(data.parent / "f.json"), "--data", str(data)]
+    code = "import sys; sys.modules['torch'] = None; from sonomime.cli import main; "
+    code += f"sys.exit(main({words!r}) or main(['annotations', 'check', {str(data)!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=sys.prefix)
+    assert done.returncode == 0, done.stderr
