@@ -88,7 +88,7 @@ class Wish(NamedTuple):
         video: the clip that they are of; None: what they say.
         rename: new names by old ones.
         corner: whether 0 is the corner of the first pixel; None: as the format has it.
-        spacing: (x, y) millimetres a pixel, for a clip that does not say it.
+        spacing: (x, y) millimetres a pixel; None: as the clip says.
         replace: whether rows that say something else are replaced.
     """
 
