@@ -31,6 +31,7 @@ from .runtime.support.errors import (
 from .runtime.support.printable import printable
 from .runtime.support.process import make_streams_safe, signal_behind, terminable
 from .training.commands import (
+    add_annotations,
     add_data,
     add_evaluate,
     add_phantom,
@@ -84,9 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
     verbs: Any = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
     for add in (
         add_animate, add_inspect, add_demo, add_doctor, add_bench,
-        add_data, add_train, add_evaluate, add_table, add_study, add_phantom, add_export,
-        add_import_fomm,
-        add_build, add_engine,
+        add_data, add_annotations, add_train, add_evaluate, add_table, add_study, add_phantom,
+        add_export, add_import_fomm, add_build, add_engine,
     ):  # fmt: skip
         add(verbs)
     return parser

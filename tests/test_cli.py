@@ -28,10 +28,10 @@ pytestmark = pytest.mark.usefixtures("blobs_are_whole_pictures")
 # What each verb cannot do without.
 VERBS = {
     "animate": ["a", "b", "-o", "c"], "inspect": ["a"], "demo": [], "doctor": [], "bench": [],
-    "data": ["check", "d"], "train": ["lite", "--data", "d", "-o", "r"],
-    "evaluate": ["c", "--data", "d", "-o", "r"],
-    "phantom": ["-o", "d", "--subjects", "2"], "study": ["report", "s"],
-    "export": ["c", "-o", "b"],
+    "data": ["check", "d"], "annotations": ["check", "d"],
+    "train": ["lite", "--data", "d", "-o", "r"], "evaluate": ["c", "--data", "d", "-o", "r"],
+    "table": ["t.toml", "-o", "r"], "study": ["report", "s"],
+    "phantom": ["-o", "d", "--subjects", "2"], "export": ["c", "-o", "b"],
     "import-fomm": ["f", "--config", "y", "-o", "c"], "build": [],
 }  # fmt: skip
 

@@ -7,12 +7,21 @@ import os
 import sys
 from pathlib import Path
 
+from .annotations.commands import add_annotations
 from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
 from .study.commands import add_study
 from .table.commands import add_table as add_table_of
 
-__all__ = ["add_data", "add_evaluate", "add_phantom", "add_study", "add_table", "add_train"]
+__all__ = [
+    "add_annotations",
+    "add_data",
+    "add_evaluate",
+    "add_phantom",
+    "add_study",
+    "add_table",
+    "add_train",
+]
 
 TRAIN_EXAMPLE = """example:
   sonomime train lite --data clips/ -o runs/first
@@ -151,6 +160,7 @@ def train_command(args: argparse.Namespace) -> int:
     from .checkpoint import record
     from .data.clip_frames import load_clip
     from .data.dataset import find_clips
+    from .data.keypoints import count_names, described, slip_hint, slips
     from .data.pairs import PairSampler, prefetched
     from .loop import train
     from .models.families import family_of
@@ -175,13 +185,18 @@ def train_command(args: argparse.Namespace) -> int:
             clips.append(frames)
         else:
             _say(f"left out: {clip.name}: has one distinct frame only, and a pair needs two")
+    counts = count_names(clip.clip.keypoints for clip in clips)
     labelled = any(clip.visible.any() for clip in clips)
-    names = list(clips[0].clip.keypoint_names) if labelled else []
-    config = family.with_labels(config, names)
-    names = names if family.labels(config.model) else []
+    names = {name: counts[name] for name in clips[0].clip.keypoint_names} if labelled else {}
+    config = family.with_labels(config, list(names))
+    names = names if family.labels(config.model) else {}
+    if hint := slip_hint(slips(names)):
+        _say(f"warning: of the labels {described(names)}, {hint}")
     sampler = PairSampler(
         clips, config.data, config.train.seed, batch_size=config.train.batch_size, loss=config.loss
     )
+    if names and config.data.label_share < 1:
+        _say("labelled frames that are used: {} of {}".format(*sampler.labelled))
     data = record(args.data, [frames.clip for frames in clips])
     with prefetched(sampler.batch) as batch:
         trainer = Trainer(config, batch, args.output, names, data)

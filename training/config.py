@@ -202,6 +202,7 @@ class DataConfig:
     near_start: int = _within(1, math.inf, 4)
     near_steps: int = 0
     labelled_fraction: float = _within(0, 1, 0.5)
+    label_share: float = _within(0, 1, 1.0)  # of the labelled frames that are used
     bend: float = 0.16  # synthetic pairs: greatest displacement, in points
     speckle: float = _within(0, 1, 1.0)  # synthetic pairs: least correlation of their speckle
     light: float = 0.0  # synthetic pairs: standard deviation of the log of either frame's gain

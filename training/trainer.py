@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +19,7 @@ from ..runtime.support.progress import progress
 from .checkpoint import Checkpoint
 from .config import Config, settings
 from .data.batch import PairBatch, Sampler
+from .data.keypoints import described, slip_hint, slips
 from .logbook import picture_grid
 from .models import image_losses
 from .models.base import StepResult
@@ -36,13 +38,14 @@ class Trainer:
         config: Config,
         sampler: Sampler,
         run: Path,
-        supervised_names: list[str],
+        supervised_names: Sequence[str] | Mapping[str, int],
         data: list[dict[str, Any]],
     ) -> None:
         self.family = family_of(config.model)
         self.family.check_labels(config.model, supervised_names)
         self.config, self.sampler, self.run = config, sampler, run
-        self.supervised_names, self.data = supervised_names, data
+        self.supervised_names, self.data = list(supervised_names), data
+        self._labels = supervised_names  # with counts, where they are known
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(config.train.seed)
         model = self.family.model(config.model)
@@ -182,7 +185,7 @@ class Trainer:
         another ``max_steps`` changes the rate.)
 
         Raises:
-            ConfigError: its settings differ.
+            ConfigError: its settings, or the names of its labels, differ.
             CheckpointError: it has no state to resume, or one that does not fit.
         """
         differing = self._differing(checkpoint) - {"train.max_steps"}
@@ -190,6 +193,9 @@ class Trainer:
             fault = f"cannot resume: different in the checkpoint: {', '.join(sorted(differing))}"
             hint = "give the same preset and --set; train.max_steps and train.*_every may change"
             raise ConfigError(fault, hint)
+        known, mine = checkpoint.supervised_names, self.supervised_names
+        if mine and known and mine != known:
+            raise self._other_labels("cannot resume", known, "give the data that it was begun with")
         if not checkpoint.resume:
             hint = "it can be exported, not resumed"
             raise CheckpointError("this checkpoint holds weights only", hint)
@@ -212,7 +218,7 @@ class Trainer:
             A sentence for the user about what begins untrained or is left out; "" if nothing does.
 
         Raises:
-            ConfigError: its model has other settings.
+            ConfigError: its model has other settings; a label seems to be one of its own, misspelt.
             CheckpointError: its weights do not fit them.
         """
         name = self.family.label_network
@@ -222,6 +228,8 @@ class Trainer:
         if others := differing - of_labels - FREE_ON_START:
             fault = f"cannot start: different in the checkpoint: {', '.join(sorted(others))}"
             raise ConfigError(fault, "give the settings of the checkpoint's model with --set")
+        if isinstance(self._labels, Mapping) and known and slips(self._labels, known):
+            raise self._other_labels("cannot start", known, "")
         fresh = bool(of_labels or (name and mine not in ([], known)))
 
         weights = checkpoint.weights
@@ -244,6 +252,14 @@ class Trainer:
             return f"its {name}: {old}; this run's: {new}. The network for them begins untrained"
         keep = f"--set model.{name}.count={len(known)}"
         return f"its {name} ({old}) are left out: this run has no labels; {keep} keeps them"
+
+    def _other_labels(self, what: str, known: Sequence[str], hint: str) -> ConfigError:
+        fault = (
+            f"the data labels {described(self._labels)}; the checkpoint knows {described(known)}"
+        )
+        if isinstance(self._labels, Mapping):
+            hint = slip_hint(slips(self._labels, known)) or hint
+        return ConfigError(f"{what}: {fault}", hint)
 
     def _differing(self, checkpoint: Checkpoint) -> set[str]:
         """Names of the settings that a checkpoint's configuration has otherwise."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import annotation_files
 import av
 import cv2
 import numpy as np
@@ -38,6 +39,8 @@ from sonomime.runtime.engines.engine_file import read_engine_file, write_engine_
 from sonomime.runtime.landmarks import read_landmarks
 from sonomime.runtime.readers.open_source import open_source
 from sonomime.runtime.readers.reading import Reading
+from sonomime.runtime.support.errors import SonomimeError
+from sonomime.training.annotations.importing import Wish, import_annotations
 from sonomime.training.checkpoint import Checkpoint, load_checkpoint
 from sonomime.training.config import PRESETS, load_config
 from sonomime.training.data.clip_frames import load_clip
@@ -121,12 +124,12 @@ def _dicom(syntax: str, folder: Path) -> Target:
     return replace(_media(file), seconds=20) if syntax == JPEG_LS else _media(file)
 
 
-def _write_video(file: Path, codec: str = "ffv1") -> None:
+def _write_video(file: Path, codec: str = "ffv1", frames: NDArray[np.uint8] = FRAMES) -> None:
     with av.open(str(file), "w") as container:
         stream = container.add_stream(codec, rate=25)
-        stream.width, stream.height = SIZE, 24
+        stream.height, stream.width = frames.shape[1:]
         stream.pix_fmt = "gray" if codec == "ffv1" else "yuv420p"
-        for image in FRAMES:
+        for image in frames:
             frame = av.VideoFrame.from_ndarray(image, "gray").reformat(format=stream.pix_fmt)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -279,6 +282,26 @@ def _cache(folder: Path) -> Target:
     return Target(max(entries, key=lambda path: path.stat().st_size), use, put)
 
 
+def _annotations(text: str, folder: Path) -> Target:
+    """A file of an annotation tool; whatever is taken from it can be trained on."""
+    _own_cache(folder)
+    data, file = folder / "clips", folder / "a.tom.json"
+    data.mkdir()
+    _write_video(data / annotation_files.CLIP, frames=np.pad(FRAMES, ((0, 0), (4, 4), (4, 4))))
+    file.write_text(text)
+    wish = Wish(spacing=(0.5, 0.25))
+
+    def use() -> None:
+        (data / "keypoints.csv").unlink(missing_ok=True)
+        import_annotations([file], data, wish)
+        try:
+            load_clip(find_clips([data]).clips[0], SIZE, 1)
+        except SonomimeError as error:
+            raise AssertionError("what was imported cannot be trained on") from error
+
+    return Target(file, use)
+
+
 def _fomm(name: str, folder: Path) -> Target:
     return Target(folder / name, write(folder, make_fomm(SMALL), SMALL).run)
 
@@ -313,6 +336,11 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     ),
     "clips": partial(_in_dataset, "clips.csv"),
     "keypoints": partial(_in_dataset, "keypoints.csv"),
+    "pair": partial(_annotations, annotation_files.pair(older=True)),
+    "cvat": partial(_annotations, annotation_files.cvat()),
+    "coco": partial(_annotations, annotation_files.coco(("a/0.png", "a/2.png"))),
+    "slicer": partial(_annotations, annotation_files.slicer()),
+    "onuvs": partial(_annotations, annotation_files.onuvs()),
     "displacement": partial(_in_dataset, "displacement/a.npz"),
     "cache": _cache,
     "subject": partial(_text, "somebody.json", SUBJECT, lambda file: read_subject(file, 2)),

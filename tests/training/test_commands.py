@@ -147,6 +147,67 @@ def test_the_data_say_how_many_landmarks_there_are(
     assert load_checkpoint(Path(str(run) + "3") / "checkpoint.pt").supervised_names == []
 
 
+LABELS = "video,frame,keypoint,x,y,visible\n"
+
+
+def test_labels_that_cannot_be_right_stop_a_run_before_it_begins(
+    clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, table = clips.parent / "run", clips / "keypoints.csv"
+    for row, named in (
+        ("blob,0.png,neck,9000,9,1", "9000"),
+        ("blob,7.png,neck,9,9,1", "7.png"),
+        ("blob,0.png,neck,9,9,1\nblob,0.png,neck,9,9,1", "csv:3"),
+    ):
+        table.write_text(f"{LABELS}{row}\n")
+        assert main(words(clips)) == 6
+        assert named in capsys.readouterr().err
+    table.unlink()
+    (clips / "clips.csv").write_text(
+        "clip,subject,group,split,crop\nblob,s,g,train,\nother,s,g,test,\n"
+    )
+    shutil.copytree(clips / "blob", clips / "other")
+    assert main(words(clips)) == 6
+    assert "'s'" in capsys.readouterr().err
+    assert not run.exists()
+
+
+def test_names_that_the_model_does_not_know(
+    clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A slip of the pen in the labels is listed, with counts, and what may be meant."""
+    run, table = clips.parent / "run", clips / "keypoints.csv"
+
+    def label(*names: str) -> None:
+        rows = [f"blob,{i}.png,{name},9,9,1\n" for i in range(6) for name in names]
+        table.write_text(LABELS + "".join(rows))
+
+    label("neck", "apex")
+    assert main(words(clips)) == 0
+    label("nack", "apex")
+    start = ["-o", str(run) + "2", "--from", str(run / "checkpoint.pt")]
+    for more in (["--resume", "--set", "train.max_steps=3"], start):
+        assert main(words(clips, *more)) == 2
+        said = capsys.readouterr().err
+        assert "nack (6)" in said and "'neck'" in said
+    label("cyst", "apex")  # another one: it is learned anew
+    assert main(words(clips, *start)) == 0
+    assert "begins untrained" in capsys.readouterr().err
+    assert main(words(clips, "--resume", "--set", "train.max_steps=3")) == 2
+
+
+def test_a_share_of_the_labels(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"blob,{i}.png,{name},9,9,1\n" for i in range(6) for name in ("neck", "apex")]
+    (clips / "keypoints.csv").write_text(LABELS + "".join(rows))
+    for share, count in ((0, 0), (0.5, 3)):
+        run = Path(f"{clips.parent / 'run'}{share}")
+        assert main(words(clips, "-o", str(run), "--set", f"data.label_share={share}")) == 0
+        assert f"{count} of 6" in capsys.readouterr().err
+        found = load_checkpoint(run / "checkpoint.pt")
+        assert found.config.model.landmarks.count == 2
+        assert found.supervised_names == ["apex", "neck"]
+
+
 def test_a_reader_of_the_log_that_leaves_does_not_end_a_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

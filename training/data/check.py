@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -22,6 +22,7 @@ from ...runtime.support.errors import SonomimeError
 from ...runtime.support.progress import progress
 from .clip_frames import Repeats
 from .dataset import Clip, find_clips
+from .problems import Problem, aligned, label_faults, problem_lines
 
 Outline: TypeAlias = NDArray[Any]  # (N, 2) pixels
 
@@ -30,20 +31,6 @@ MOST_SHOWN = 120
 _COLUMNS, _SIDE = 6, 240
 _LOOK = 8  # frames of a clip, at least, for motion and text
 _FLOW = 160  # pixels a side of the pictures whose flow is measured
-
-
-class Problem(NamedTuple):
-    """What is wrong, or was assumed: its kind, the clip's name ("" for the data as a whole).
-
-    Kinds: "folder" (no clips.csv, a subject in two splits), "no reader", "unread", "damage",
-    "still" (one distinct frame), "flat" (black or of one level), "text" (perhaps text in what is
-    trained on), "burned in" (the file says so), "label", "same" (content of another clip), "note"
-    (the reader assumed or dropped something).
-    """
-
-    kind: str
-    clip: str
-    text: str
 
 
 @dataclass
@@ -179,7 +166,8 @@ def _checked(clip: Clip, reason: str) -> tuple[Checked, list[Problem], Image, Ou
         own.append(("text", f"places that look like text in what is trained on: {len(one.text)}"))
     if facts.burned_in:
         own.append(("burned in", "the file says that it shows who was examined"))
-    own += [("label", text) for text in _label_faults(clip, one)]
+    faults = label_faults(clip.keypoints, one.frames, one.size, one.crop)
+    own += [("label", text) for text in faults]
     own += [("note", note) for note in facts.notes if not damage or not note.startswith(damage)]
     outline = source.find_region().outline if one.crop is None else corners(one.crop)
     problems = [Problem(kind, clip.name, text) for kind, text in own]
@@ -207,28 +195,6 @@ def _motion(images: Sequence[Image]) -> float:
     return max((float(np.hypot(*flow.transpose(2, 0, 1)).mean()) for flow in flows), default=0.0)
 
 
-def _label_faults(clip: Clip, one: Checked) -> Iterable[str]:
-    missing = sorted(index for index in clip.keypoints if index >= one.frames)
-    if missing:
-        yield f"{len(missing)} labelled frames are not there, the first is {missing[0]}"
-    whole = Crop(0, 0, *one.size)
-    for part, name in ((whole, "picture"), (one.crop or whole, "crop")):
-        outside = [
-            f"{label} in frame {index}"
-            for index, labels in sorted(clip.keypoints.items())
-            for label, at in labels.items()
-            if not _contains(part, at) and (name == "picture" or _contains(whole, at))
-        ]
-        if outside:
-            yield f"{len(outside)} labels lie outside of the {name}, the first is {outside[0]}"
-
-
-def _contains(part: Crop, at: tuple[float, float]) -> bool:
-    """Also where the place is not known."""
-    (x, y), (left, top, w, h) = at, part
-    return not (x < left - 0.5 or y < top - 0.5 or x > left + w - 0.5 or y > top + h - 0.5)
-
-
 def _totals(clips: Sequence[Checked]) -> list[Total]:
     parts: dict[tuple[str, str], list[Checked]] = defaultdict(list)
     for clip in clips:
@@ -244,13 +210,6 @@ def _totals(clips: Sequence[Checked]) -> list[Total]:
 
 def lines(done: Check) -> list[str]:
     """All of it for people: problems, a line a clip, totals."""
-    same: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for problem in done.problems:
-        same[problem.kind, problem.text].append(problem.clip)
-    said = [f"problems: {len(done.problems)}"]
-    for (kind, text), names in same.items():
-        some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        said.append(f"  {kind}: {some}{': ' if some else ''}{text}")
     rows = [
         ["clip", "split", "group", "subject", "state", "frames", "distinct", "fps", "seconds",
          "size", "crop", "motion%", "labelled", "text", "outside"]
@@ -265,13 +224,4 @@ def lines(done: Check) -> list[str]:
         ])  # fmt: skip
     totals = [[name for name in Total._fields]]
     totals += [[str(value) for value in total] for total in done.totals]
-    return [*said, "", *_aligned(rows), "", *_aligned(totals)]
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    rows = [[each or "-" for each in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(each.ljust(width) for each, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return [*problem_lines(done.problems), "", *aligned(rows), "", *aligned(totals)]

@@ -20,12 +20,12 @@ from ...runtime.readers.open_source import files_of, open_source
 from ...runtime.readers.reading import Reading
 from ...runtime.readers.source import warn_once
 from ...runtime.support.errors import InputError
-from .annotations import place_keypoints
 from .array_cache import Layout, cached_arrays
 from .dataset import Clip
 from .displacement_file import read_fields, read_sector
+from .keypoints import LabelError, outside, place_keypoints
 
-_VERSION = 6  # of the cache's entries
+_VERSION = 7  # of the cache's entries
 REPEAT_LEVELS = 0.18
 _COMPARE_SIZE = 256
 _CURE = "make the file again, or remove it: training then measures the flow of this clip"
@@ -73,8 +73,8 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
     cache holds. The labels of a repeated frame go to the one that it repeats, if that has none.
 
     Raises:
-        InputError: the clip or its displacement cannot be read, or they do not fit; a label names a
-            frame beyond its end.
+        InputError: the clip or its displacement cannot be read, or they do not fit.
+        LabelError: a label names a frame beyond its end, or is visible and beside the picture.
         OutputError: see `cached_arrays`.
     """
     path, exact = clip.path, clip.displacement
@@ -86,21 +86,30 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
         raise InputError(fault, "check the path and its permissions") from error
     where = [str(each.resolve()) for each in (path, exact) if each]
     facts = [_VERSION, REPEAT_LEVELS, where, stats, clip.crop, size, channels]
-    frames, kept, (width, height, *corners), said, *fields = cached_arrays(
+    frames, kept, (*sizes, left, top, wide, high), said, *fields = cached_arrays(
         facts, lambda stream: _decode(stream, clip, size, channels)
     )
     for note in filter(None, bytes(said).decode("utf-8", "surrogateescape").splitlines()):
         warn_once(path, note)
-    clip = replace(clip, crop=Crop(*map(int, corners)) if any(corners) else None)
-    box = Letterbox.fit(int(width), int(height), size)
+    cut = Crop(*map(int, (left, top, wide, high)))
+    clip = replace(clip, crop=cut if any(cut) else None)
+    *stored, width, height = map(int, sizes)
+    box = Letterbox.fit(width, height, size)
     indices = np.flatnonzero(np.diff(kept, prepend=-1))
     names = clip.keypoint_names
     points = np.zeros((len(frames), len(names), 2), np.float32)
     visible, absent = (np.zeros(points.shape[:2], np.bool_) for _ in range(2))
+    if astray := outside(Crop(0, 0, *stored), clip.keypoints):
+        frame, name = astray[0]
+        x, y = clip.keypoints[frame][name]
+        count = f" ({len(astray)} labels in all)" if len(astray) > 1 else ""
+        fault = f"keypoints.csv puts {name!r} of frame {frame} of {clip.name} at {x:g},{y:g}{count}"
+        hint = "correct it, or write 0 in the column visible; pixels are those before any crop"
+        raise LabelError(f"{fault}, beside the picture of {stored[0]} x {stored[1]}", hint)
     for index, labels in clip.keypoints.items():
         if index >= len(kept):
             fault = f"keypoints.csv labels frame {index} of {path}, which is not there"
-            raise InputError(fault, f"it has {len(kept)} frames, counted from 0")
+            raise LabelError(fault, f"it has {len(kept)} frames, counted from 0")
         t = int(kept[index])
         if indices[t] == index or not visible[t].any():
             points[t], visible[t] = place_keypoints(labels, names, clip.crop, box)
@@ -113,8 +122,8 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
 
 def _decode(stream: BinaryIO, clip: Clip, size: int, channels: int) -> Layout:
     """Write the frames that are no repeats; for each decoded one the number t of itself or of what
-    it repeats; width and height after the crop, and the crop; what the reader noted; the exact
-    displacement, if there is one."""
+    it repeats; width and height of the original, the same after the crop, and the crop; what the
+    reader noted; the exact displacement, if there is one."""
     kept: list[int] = []
     count, repeats = 0, Repeats()
     source = open_source(clip.path, Reading(clip.crop, timed=False), channels)
@@ -128,10 +137,11 @@ def _decode(stream: BinaryIO, clip: Clip, size: int, channels: int) -> Layout:
     if not kept:
         raise InputError(f"{clip.path} has no frames", "check that it plays")
     crop = source.crop or (0, 0, 0, 0)
-    stream.write(np.array([*kept, box.width, box.height, *crop], "<i8").tobytes())
+    sizes = *source.facts.stored, box.width, box.height
+    stream.write(np.array([*kept, *sizes, *crop], "<i8").tobytes())
     said = "\n".join(source.facts.notes).encode("utf-8", "surrogateescape") or b"\n"
     stream.write(said)
-    layout = [("|u1", (count, *frame.shape)), ("<i8", (len(kept),)), ("<i8", (6,))]
+    layout = [("|u1", (count, *frame.shape)), ("<i8", (len(kept),)), ("<i8", (8,))]
     layout.append(("|u1", (len(said),)))
     if clip.displacement is None:
         return layout

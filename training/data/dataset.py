@@ -21,7 +21,7 @@ from ...runtime.readers.open_source import READERS
 from ...runtime.readers.stills import size_and_pages
 from ...runtime.support.errors import ConfigError, InputError, UnsupportedFormat
 from ...runtime.support.table import read_table, spelling_hint
-from .annotations import Labels, read_keypoints
+from .keypoints import Labels, read_keypoints
 
 COLUMNS = ("clip", "subject", "group", "split", "crop")
 
@@ -62,18 +62,14 @@ def find_clips(
 
     Raises:
         InputError: a malformed table (naming file and line), a clip that is not there or is named
-            twice, clips that would share a displacement, no clip at all (naming the splits).
+            twice, clips that would share a displacement, no clip at all (naming the splits); where
+            a split is asked for, a subject in two splits, which otherwise is a warning.
     """
     warnings: list[str] = []
     every = [clip for folder in folders for clip in _find(Path(folder), warnings)]
-    splits = defaultdict[str, set[str]](set)
-    for clip in every:
-        splits[clip.subject] |= {clip.split} - {""}
-    warnings += [
-        f"subject {subject!r} is in the splits {' and '.join(sorted(names))}"
-        for subject, names in splits.items()
-        if len(names) > 1
-    ]
+    if split is not None:
+        check_splits(every)
+    warnings += _in_two_splits(every)
     clips = [clip for clip in every if split is None or clip.split in ("", split)]
     if not clips:
         shown, hint = "", "give a folder with clips.csv, with videos or with folders of frames"
@@ -91,6 +87,29 @@ def find_clips(
     return result
 
 
+def check_splits(clips: Sequence[Clip]) -> None:
+    """Refuse clips of which one subject is in two splits: a model would be judged on whom it knows.
+
+    Raises:
+        InputError: naming subjects and splits.
+    """
+    if faults := _in_two_splits(clips):
+        more = f", and {len(faults) - 3} more" if len(faults) > 3 else ""
+        hint = "give a subject one split in clips.csv; `sonomime evaluate --split all` needs none"
+        raise InputError("; ".join(faults[:3]) + more, hint)
+
+
+def _in_two_splits(clips: Sequence[Clip]) -> list[str]:
+    splits = defaultdict[str, set[str]](set)
+    for clip in clips:
+        splits[clip.subject] |= {clip.split} - {""}
+    return [
+        f"subject {subject!r} is in the splits {' and '.join(sorted(names))}"
+        for subject, names in splits.items()
+        if len(names) > 1
+    ]
+
+
 def _find(folder: Path, warnings: list[str]) -> list[Clip]:
     """The clips of one folder, with what belongs to them; adds to the warnings."""
     if not folder.exists():
@@ -106,8 +125,7 @@ def _find(folder: Path, warnings: list[str]) -> list[Clip]:
         warnings.append(f"{folder}: no clips.csv, so each clip ({len(clips)}) is its own subject")
     names, labels = (), {}
     if (table := folder / "keypoints.csv").exists():
-        files = {clip.name: _frames_in(clip.path) if clip.path.is_dir() else None for clip in clips}
-        names, labels = read_keypoints(table, files)
+        names, labels = read_keypoints(table, {clip.name: frame_files(clip) for clip in clips})
     found, owners = [], {}
     for clip in clips:
         stem = clip.path.name if clip.path.is_dir() else clip.path.stem
@@ -176,6 +194,11 @@ def _is_clip(file: Path) -> bool:
     if kind == IMAGE and file.suffix.lower() in (".tif", ".tiff", ".webp", ".apng"):
         return size_and_pages(file)[1] > 1
     return kind not in (None, IMAGE)
+
+
+def frame_files(clip: Clip) -> list[str] | None:
+    """Names of a clip's frames in order, where it is a folder of them; None for other clips."""
+    return _frames_in(clip.path) if clip.path.is_dir() else None
 
 
 def _frames_in(folder: Path) -> list[str]:

@@ -19,6 +19,7 @@ from ..config import DataConfig, LossConfig
 from .batch import PairBatch, Sampler, flow_weights
 from .clip_frames import ClipFrames
 from .flow import exact_flow, has_content, measured_flow
+from .label_share import keep_labels, labelled_frames
 from .transforms import IDENTITY, PlaneMap, other_looks, random_bend, similarity, tone_curve
 
 AHEAD = 2  # batches that are prepared
@@ -32,7 +33,8 @@ class PairSampler:
     So neither an anatomy nor a subject with many clips crowds out the others.
 
     Where only some frames are labelled, a pair of a group with labels gets a labelled driving frame
-    with probability ``labelled_fraction``. A label that no clip of a group has is absent from it.
+    with probability ``labelled_fraction``. A label that no clip of a group has is absent from it,
+    whatever `keep_labels` leaves of the others.
     Flow is exact for a clip with a displacement and for a frame and its own bend, else measured.
 
     Args:
@@ -58,17 +60,18 @@ class PairSampler:
         self._data, self._loss = data, loss
         self._seed, self._batch_size = seed, batch_size
         self._side = int(clips[0].frames.shape[1]) // 4  # of the flow
-        groups: dict[str, list[ClipFrames]] = {}
-        for clip in clips:
-            groups.setdefault(clip.clip.group, []).append(clip)
-        self._groups = [groups[name] for name in sorted(groups)]
+        self._never = {  # judged by all labels: one that is not used is not absent
+            name: ~np.any([clip.visible.any(axis=0) for clip in group], axis=0)
+            for name, group in _grouped(clips).items()
+        }
+        every = clips
+        clips = keep_labels(clips, data.label_share, seed)
+        #: How many frames keep their labels, and how many had some.
+        self.labelled = (labelled_frames(clips), labelled_frames(every))
+        self._groups = [group for _, group in sorted(_grouped(clips).items())]
         self._labelled = {id(clip): np.flatnonzero(clip.visible.any(axis=1)) for clip in clips}
         shares = [len(self._labelled[id(clip)]) / len(clip) for clip in clips]
         self._partly_labelled = 0 < sum(shares) < len(shares)
-        self._never = {
-            name: ~np.any([clip.visible.any(axis=0) for clip in group], axis=0)
-            for name, group in groups.items()
-        }
 
     def batch(self, step: int) -> PairBatch:
         """The batch of a step; the same for the same (seed, step), whatever was drawn before."""
@@ -170,6 +173,13 @@ class PairSampler:
         points[~inside] = 0
         absent = self._never[clip.clip.group] | (seen & ~inside) | clip.absent[t]
         return tone[image], points, inside, absent
+
+
+def _grouped(clips: Sequence[ClipFrames]) -> dict[str, list[ClipFrames]]:
+    groups: dict[str, list[ClipFrames]] = {}
+    for clip in clips:
+        groups.setdefault(clip.clip.group, []).append(clip)
+    return groups
 
 
 def _one_of(items: Sequence[Any], rng: np.random.Generator) -> Any:

@@ -17,7 +17,8 @@ from ...runtime.support.errors import ConfigError, InputError, output_errors
 from ...runtime.support.printable import printable
 from ...runtime.support.progress import progress
 from ..data.clip_frames import ClipFrames, load_clip
-from ..data.dataset import Clip, ClipList, find_clips
+from ..data.dataset import Clip, ClipList, check_splits, find_clips
+from ..data.keypoints import LabelError, count_names, described, slip_hint, slips
 from . import strips
 from .candidate import Candidate, open_candidate, training_facts
 from .loop import Row, spread
@@ -42,7 +43,8 @@ def run(args: Namespace, keep: Callable[[str, strips.Sketch], None] | None = Non
         keep: takes the name and the frames of each.
 
     Raises:
-        InputError: nothing can be judged; a wrong path; truth that does not fit its clips.
+        InputError: nothing can be judged; a wrong path; truth that does not fit its clips; labels
+            that cannot be right; a subject in two splits, unless all are evaluated.
         CheckpointError, BundleError: the candidate cannot be opened.
         OutputError: the report cannot be written.
     """
@@ -65,6 +67,7 @@ def run(args: Namespace, keep: Callable[[str, strips.Sketch], None] | None = Non
             cases = _read_clips(candidate, cases, args.task, left_out)
             clips = [case.clip for case in cases]
         seen, said = training_facts(candidate, args.data, clips)
+        said += _other_names(candidate, clips)
         _warn(said)
         label = f"evaluating {'pairs' if predicting else 'clips'}"
         for index, case in enumerate(progress(cases, label=label)):
@@ -103,14 +106,17 @@ def _find(args: Namespace) -> tuple[list[Any], LeftOut, list[str]]:
     crop = parse_crop(args.crop) if args.crop else None
     asked = None if args.split == ALL else args.split
     if args.task == "prediction":
-        pairs, warnings = [], []
+        pairs, warnings, every = [], [], []
         for folder in args.data:
             found = find_clips([folder], crop=crop)
             warnings += found.warnings
+            every += _every(found)
             pairs += read_pairs(folder, _every(found), asked)
         if args.split is None:
             args.split = _default_split({pair.split for pair in pairs}, warnings)
             pairs = [pair for pair in pairs if args.split in (ALL, pair.split)]
+        if args.split != ALL:
+            check_splits(every)
         return spread(pairs, args.max_pairs), [], warnings
     found = find_clips(args.data, split=asked, crop=crop)
     if args.split is None:
@@ -140,7 +146,7 @@ def _read_clips(
     """The clips as the model sees them; those that cannot be used are added to `left_out`.
 
     Raises:
-        InputError: no clip can be used, or the exact field of one is wrong.
+        InputError: no clip can be used; the labels or the exact field of one are wrong.
     """
     unfit, hint = motionless, "give videos or folders of frames that move"
     if task == "tracking":
@@ -153,6 +159,8 @@ def _read_clips(
             # Evaluation reads the field at full size, which training does not keep.
             frames = load_clip(replace(clip, displacement=None), image.size, image.channels)
             reason = unfit(frames)
+        except LabelError:  # to be fixed: an evaluation of fewer clips would hide it
+            raise
         except InputError as error:
             reason = error.message
         if reason is None:
@@ -166,6 +174,20 @@ def _read_clips(
         if each.clip.displacement is not None:  # now, not after minutes of work
             read_clip_field(each.clip.displacement, each)
     return loaded
+
+
+def _other_names(candidate: Candidate, clips: Sequence[Clip]) -> list[str]:
+    """A warning about labels whose names seem to be ones that the model learned, misspelt. Points
+    are followed by their places, so the figures hold."""
+    control = candidate.own.session.chain.control
+    known = getattr(control, "landmarks", ()) or [
+        point.name for point in getattr(control, "supervised", ())
+    ]
+    counts = count_names(clip.keypoints for clip in clips)
+    if not known or not (found := slips(counts, known)):
+        return []
+    names = f"the data labels {described(counts)}, the model knows {described(known)}"
+    return [f"{names}; {slip_hint(found)}"]
 
 
 def _choose_alignment(candidate: Candidate, args: Namespace) -> None:

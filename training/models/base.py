@@ -23,6 +23,7 @@ from ...runtime.media.pixels import to_planes
 from ...runtime.support.errors import ConfigError
 from ..config import Config, ModelConfig
 from ..data.batch import PairBatch
+from ..data.keypoints import described, slip_hint, slips
 
 Precision = Literal["fp32", "fp16"]
 Image = NDArray[np.uint8]
@@ -161,19 +162,22 @@ class Family:
         """The configuration, with settings that were left open taken from the data's labels."""
         return config
 
-    def check_labels(self, config: ModelConfig, names: Sequence[str]) -> None:
+    def check_labels(self, config: ModelConfig, names: Sequence[str] | Mapping[str, int]) -> None:
         """Refuse data with another number of labels than the model learns from.
+
+        Args:
+            names: of the labels; a mapping says in how many frames each is.
 
         Raises:
             ConfigError: names the labels and the setting.
         """
         learned = self.labels(config)
         if names and learned not in (0, len(names)):
-            raise ConfigError(
-                f"the data labels {len(names)} points ({', '.join(names)}), the model learns "
-                f"{learned}",
-                self.label_hint.format(len(names)),
-            )
+            hint = self.label_hint.format(len(names))
+            if isinstance(names, Mapping):
+                hint = slip_hint(slips(names)) or hint
+            fault = f"the data labels {len(names)} points ({described(names)})"
+            raise ConfigError(f"{fault}, the model learns {learned}", hint)
 
     def judged_channels(self, config: ModelConfig) -> int:
         """Channels of what the discriminator sees (`StepResult.judged`)."""

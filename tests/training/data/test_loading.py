@@ -14,9 +14,9 @@ from sonomime.runtime.media.frames import AskedCrop, Crop, Letterbox
 from sonomime.runtime.readers.source import warn_once
 from sonomime.training.coordinates import points_to_pixels
 from sonomime.training.data import clip_frames
-from sonomime.training.data.annotations import Labels, place_keypoints, read_keypoints
 from sonomime.training.data.clip_frames import ClipFrames, load_clip
 from sonomime.training.data.dataset import Clip, find_clips
+from sonomime.training.data.keypoints import Labels, place_keypoints, read_keypoints
 
 from .clips import H, W, frames, refused, write_folder, write_table, write_video
 

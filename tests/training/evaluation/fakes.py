@@ -179,5 +179,7 @@ def copy(source: Image, frame: Image) -> Image:
 def candidate_of(fake: Any, size: int = SIZE, channels: int = 1, layers: Any = None) -> Candidate:
     """The predictor as a Candidate, for absolute and for relative motion."""
     image = SimpleNamespace(size=size, channels=channels)
-    fake.session.chain = SimpleNamespace(image=image, geometry="half_pixel", layers=layers)
+    fake.session.chain = SimpleNamespace(
+        image=image, geometry="half_pixel", layers=layers, control=None
+    )
     return Candidate(fake, fake, {"kind": "fake"})

@@ -274,3 +274,50 @@ def test_prediction_writes_its_report(
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError):
         evaluate(tmp_path / "file", *words)
+
+
+@pytest.mark.usefixtures("trained_on")
+@pytest.mark.parametrize("task", [(), PREDICTION], ids=["reconstruction", "prediction"])
+def test_a_subject_in_two_splits_is_refused_unless_all_are_evaluated(
+    task: tuple[str, ...], phantom: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(phantom, tmp_path / "mixed")
+    table = folder / "clips.csv"
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    first = next(line for line in lines[1:] if line[3] == "train")
+    next(line for line in lines[1:] if line[3] == "test")[1] = first[1]
+    table.write_text("".join(f"{','.join(line)}\n" for line in lines))
+    words = ["hold", "--data", folder, "--max-frames", 2, *task]
+    for more in ((), ("--split", "test")):
+        with pytest.raises(InputError) as caught:
+            evaluate(tmp_path / "r", *words, *more)
+        assert "splits" in caught.value.message and "--split all" in caught.value.hint
+    assert not (tmp_path / "r").exists()
+    record = evaluate(tmp_path / "r", *words, "--split", "all")
+    assert any("splits" in warning for warning in record["warnings"])
+
+
+@pytest.mark.usefixtures("trained_on")
+def test_labels_that_cannot_be_right_stop_an_evaluation(phantom: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(phantom, tmp_path / "wrong")
+    table = folder / "keypoints.csv"
+    first, *rows = table.read_text().splitlines()
+    for row in ("clips/{},0,other,999,1,1", "clips/{},99,other,1,1,1"):
+        for name, split in SUBJECTS.items():
+            if split == "test":
+                rows.insert(0, row.format(f"{name}.mkv"))
+                break
+        table.write_text("\n".join([first, *rows, ""]))
+        with pytest.raises(InputError) as caught:
+            evaluate(tmp_path / "r", "hold", "--data", folder, "--task", "tracking")
+        assert "other" in caught.value.message or "99" in caught.value.message
+        rows.pop(0)
+
+
+def test_names_that_the_model_learned_and_the_data_misspells(phantom: Path, tmp_path: Path) -> None:
+    checkpoint = lively_checkpoint("ours-p", SMALL)
+    checkpoint.supervised_names = [f"{NAMES[0]}_", "another"]
+    checkpoint.save(tmp_path / "checkpoint.pt")
+    words = ["--data", phantom, "--max-frames", 2, "--task", "tracking"]
+    record = evaluate(tmp_path / "r", tmp_path / "checkpoint.pt", *words)
+    assert any(f"{NAMES[0]} (" in w and f"{NAMES[0]}_" in w for w in record["warnings"])

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,14 @@ from ...runtime.support.table import NAME_HINT, is_name, number, read_table, spe
 from ..coordinates import pixels_to_points
 
 COLUMNS = ("video", "frame", "keypoint", "x", "y", "visible")
+
+_SIMILAR = 0.7  # of two names, by difflib's ratio
+_RARE = 0.1  # a name this much rarer than a similar one may be a slip
+
+
+class LabelError(InputError):
+    """Labels that cannot be right. The clip is not left out for it: the labels are to be fixed."""
+
 
 #: By frame's index and keypoint's name (x, y) in pixels of the original frame; nan: not visible.
 Labels = dict[int, dict[str, tuple[float, float]]]
@@ -69,6 +79,61 @@ def read_keypoints(
         points[name] = (x, y) if visible else (math.nan, math.nan)
     names = {name for labels in found.values() for points in labels.values() for name in points}
     return tuple(sorted(names)), found
+
+
+def outside(part: Crop, labels: Labels) -> list[tuple[int, str]]:
+    """The visible labels that lie beside a part of the original frame: frame and name."""
+    left, top, w, h = part
+    return [
+        (frame, name)
+        for frame, points in sorted(labels.items())
+        for name, (x, y) in points.items()
+        if x < left - 0.5 or y < top - 0.5 or x > left + w - 0.5 or y > top + h - 0.5
+    ]
+
+
+def count_names(labels: Iterable[Labels]) -> Counter[str]:
+    """In how many frames each name is labelled, the commonest first."""
+    found = Counter(name for clip in labels for points in clip.values() for name in points)
+    return Counter(dict(found.most_common()))
+
+
+def slips(counts: Mapping[str, int], known: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Names that are perhaps misspelt, each with the name that may be meant.
+
+    A name resembles a known one that no label has; or a far commoner one; or it is written like
+    another but for capitals, spaces and signs.
+    """
+    found = []
+    for name in counts:
+        others = [other for other in counts if other != name and counts[other] >= counts[name]]
+        lost = [other for other in known if other not in counts] if name not in known else []
+        for other in [*lost, *others]:
+            rare = other in lost or counts[name] <= _RARE * counts[other]
+            same = _bare(name) == _bare(other) != ""
+            close = SequenceMatcher(None, name, other).ratio() >= _SIMILAR
+            if name not in known and (same or (rare and close)):
+                found.append((name, other))
+                break
+    return found
+
+
+def _bare(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+def slip_hint(found: Sequence[tuple[str, str]]) -> str:
+    """What to do about names that are perhaps misspelt; "" where there is none."""
+    said = [f"{name!r}: did you mean {other!r}?" for name, other in found[:3]]
+    return f"{' '.join(said)} `sonomime annotations check` shows where it is" if said else ""
+
+
+def described(names: Sequence[str] | Mapping[str, int]) -> str:
+    """Names, and their counts if there are any, as errors list them: the first thirty."""
+    counts = names if isinstance(names, Mapping) else {}
+    shown = [f"{name} ({counts[name]})" if name in counts else name for name in names]
+    more = f" and {len(shown) - 30} more" if len(shown) > 30 else ""
+    return ", ".join(shown[:30]) + more
 
 
 def place_keypoints(
