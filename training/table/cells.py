@@ -54,6 +54,15 @@ def _again(path: Path) -> str:
     return f"remove {path.parent}: it is made again"
 
 
+def unfinished(cell: Cell) -> list[str]:
+    """The evaluations whose results or samples are not there yet."""
+    return [
+        name
+        for name in cell.evaluate
+        if results_of(cell, name) is None or not samples_file(cell.folder, name).exists()
+    ]
+
+
 def complete(cell: Cell, register_train: Register, report: Report, minutes: float | None) -> bool:
     """Train a cell to its last step and evaluate it, as far as that is not done yet.
 
@@ -64,12 +73,8 @@ def complete(cell: Cell, register_train: Register, report: Report, minutes: floa
     Returns:
         whether it is all done; False if the time was up.
     """
-    missing = [
-        name
-        for name in cell.evaluate
-        if results_of(cell, name) is None or not samples_file(cell.folder, name).exists()
-    ]
-    if not missing:
+    left = unfinished(cell)
+    if not left:
         return True
     checkpoint = cell.run / "checkpoint.pt"
     if _steps(checkpoint) < cell.steps:
@@ -80,7 +85,7 @@ def complete(cell: Cell, register_train: Register, report: Report, minutes: floa
         args.run(args)
     if _steps(checkpoint) < cell.steps:
         return False
-    for name in missing:
+    for name in left:
         report(f"{cell.row}, seed {cell.seed}: {name}")
         album = Album()
         with contextlib.redirect_stdout(io.StringIO()):  # its summary; the table says it all

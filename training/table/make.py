@@ -13,7 +13,7 @@ from ...runtime.support.dataclass_parser import plain
 from ...runtime.support.errors import ConfigError, output_errors
 from ..evaluation.report import json_text
 from . import figures, page
-from .cells import complete, results_of
+from .cells import complete, results_of, unfinished
 from .plan import Cell, TablePlan, cells
 from .samples import read_samples
 
@@ -44,8 +44,7 @@ def make_table(
     output, start = args.output, time.monotonic()
     every = cells(plan, args.plan.parent, output)
     for cell in every:  # a wrong result now, not after hours of training
-        for name in cell.evaluate:
-            results_of(cell, name)
+        unfinished(cell)
     with output_errors(output):
         output.mkdir(parents=True, exist_ok=True)
     for cell in every:
@@ -58,15 +57,15 @@ def make_table(
 
 def _write(plan: TablePlan, every: list[Cell], output: Any) -> Done:
     """The table of the cells whose evaluations are all there."""
-    found = {cell: {name: results_of(cell, name) for name in cell.evaluate} for cell in every}
-    finished = [cell for cell, records in found.items() if None not in records.values()]
+    finished = [cell for cell in every if not unfinished(cell)]
     missing = [f"{cell.row} (seed {cell.seed})" for cell in every if cell not in finished]
     done = Done([], missing)
     if not finished:
         return done
     for evaluation in plan.evaluations:
         name, task = evaluation.name, evaluation.task
-        records = {(cell.row, cell.seed): found[cell][name] for cell in finished}
+        found = {(cell.row, cell.seed): results_of(cell, name) for cell in finished}
+        records = {key: record for key, record in found.items() if record is not None}
         section = page.make_section(name, task, records, plan.names, plan.baseline)
         done.sections.append(section)
         atomic_write_bytes(output / f"{name}.png", png_bytes(figures.plot(section)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ class Album:
 
 
 def read_samples(folder: Path, evaluation: str) -> Samples:
-    """What :func:`draw_samples` kept.
+    """What an album saved.
 
     Raises:
         InputError: it cannot be read.
@@ -73,5 +74,5 @@ def read_samples(folder: Path, evaluation: str) -> Samples:
     try:
         with np.load(path, allow_pickle=False) as file:
             return Samples(*(file[name] for name in Samples.__dataclass_fields__))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"{path}: not a table's samples: {error}", f"remove {path}") from error

@@ -1,0 +1,106 @@
+"""The plan of a table: strictly read, and the commands that it stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sonomime.runtime.support.errors import ConfigError
+from sonomime.training.scale import load_scaled
+from sonomime.training.table.plan import cells, read_plan
+
+PLAN = """
+rows = [{name = "fomm"}, {name = "soft", preset = "ours-ptg", set = ["model.upsample=bilinear"]},
+        {name = "lite"}, {name = "own", preset = "own.toml"}]
+seeds = [3, 5]
+size = 128
+width = 0.25
+data = ["clips"]
+options = ["--crop", "auto"]
+set = ["train.max_steps=40"]
+[[families]]
+name = "keypoints"
+set = ["loss.perceptual_network=squeezenet", "loss.perceptual_weights=w.pth"]
+[[evaluations]]
+name = "phantom"
+task = "prediction"
+data = ["p", "q"]
+options = ["--max-pairs", "2", "--network", "a=w.pth,x.pth"]
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    (tmp_path / "w.pth").touch()
+    (tmp_path / "own.toml").write_text("[train]\nlearning_rate = 1e-3\nmax_steps = 9\n")
+    path = tmp_path / "table.toml"
+    path.write_text(PLAN)
+    return path
+
+
+def test_a_plan_is_a_list_of_commands(plan: Path) -> None:
+    beside = plan.parent
+    found = cells(read_plan(plan), beside, beside / "out")
+    assert [(c.row, c.seed) for c in found] == [
+        (row, seed) for seed in (3, 5) for row in ("fomm", "soft", "lite", "own")
+    ]
+    first = found[0]
+    run = beside / "out/rows/fomm/seed3/run"
+    assert list(first.train) == [
+        "train", "fomm", "--data", str(beside / "clips"), "-o", str(run),
+        "--size", "128", "--width", "0.25", "--crop", "auto",
+        "--set", "train.max_steps=40", "--set", "loss.perceptual_network=squeezenet",
+        "--set", f"loss.perceptual_weights={beside / 'w.pth'}", "--set", "train.seed=3",
+    ]  # fmt: skip
+    assert list(first.evaluate["phantom"]) == [
+        "evaluate", str(run / "checkpoint.pt"), "--data", str(beside / "p"), str(beside / "q"),
+        "--task", "prediction", "-o", str(beside / "out/rows/fomm/seed3/phantom"),
+        "--max-pairs", "2", "--network", f"a={beside / 'w.pth'},x.pth",
+    ]  # fmt: skip
+    by_row = {cell.row: cell for cell in found}
+    assert "model.upsample=bilinear" in by_row["soft"].train
+    assert not any("perceptual" in word for word in by_row["lite"].train)
+    assert by_row["own"].train[1] == str(beside / "own.toml")
+    assert {cell.steps for cell in found} == {40}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("seeds = [3, 5]", "seeds = [3, 3]", "seeds"),
+        ("seeds = [3, 5]", "seeds = []", "seeds"),
+        ('{name = "fomm"}', '{name = "soft"}', "soft"),
+        ('{name = "fomm"}', '{name = "a/b", preset = "fomm"}', "a/b"),
+        ('{name = "fomm"}', '{name = "fomm", sets = []}', "set"),
+        ("size = 128", 'baseline = "ours-p"', "ours-p"),
+        ('preset = "own.toml"', 'preset = "gone.toml"', "gone.toml"),
+        ("train.max_steps", "train.max_stops", "max_steps"),
+        ("size = 128", "size = 100", "image_size"),
+        ("width = 0.25", "width = -1", "width"),
+        ("[[evaluations]]", "[[evaluations", "TOML"),
+    ],
+)
+def test_what_is_wrong_is_named_before_anything_is_trained(
+    plan: Path, old: str, new: str, named: str
+) -> None:
+    assert PLAN.count(old)
+    plan.write_text(PLAN.replace(old, new, 1))
+    with pytest.raises(ConfigError) as error:
+        cells(read_plan(plan), plan.parent, plan.parent / "out")
+    assert named in error.value.message + (error.value.hint or "")
+
+
+def test_a_small_model_has_all_widths_smaller_and_the_same_depth() -> None:
+    whole, small = (load_scaled("ours-ptg", [], *scale) for scale in ((None, None), (128, 0.25)))
+    assert small.model.image_size == 128 and whole.model.image_size == 256
+    for name in ("keypoints", "motion", "generator", "discriminator"):
+        one, other = getattr(whole.model, name), getattr(small.model, name)
+        assert (other.width, other.max_features) == (one.width // 4, one.max_features // 4)
+    assert small.model.keypoints.depth == whole.model.keypoints.depth
+    lite = load_scaled("lite", ["model.matcher.stiff=4"], 128, 0.25).model
+    assert (lite.matcher.grid, lite.matcher.stiff, lite.matcher.shading) == (16, 4, 8)
+    assert (lite.matcher.fine, lite.matcher.coarse, lite.corrector.width) == (8, 16, 8)
+    for scale in ((8, None), (None, 0.0), (None, 17.0)):
+        with pytest.raises(ConfigError):
+            load_scaled("lite", [], *scale)
