@@ -80,7 +80,7 @@ class Fakes:
         for frame in frames:
             frame.prediction = picture
         keep("clip", Sketch(picture // 8, frames))
-        args.output.mkdir(parents=True)
+        args.output.mkdir(parents=True, exist_ok=True)
         made = record(row, int(seed[4:]), 40, str(args.data[0]))
         (args.output / "results.json").write_text(json.dumps(made))
 
