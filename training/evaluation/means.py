@@ -68,8 +68,8 @@ def average(trees: Sequence[Row]) -> Row:
     return means
 
 
-def _subjects(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Of each clip or pair."""
+def subjects_of(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The subjects of each clip or pair."""
     keys = ("subject", "source_subject", "driving_subject")
     return [tuple(row[key] for key in keys if key in row) for row in rows]
 
@@ -80,7 +80,7 @@ def _exact_means(rows: Sequence[Row], seed: int) -> Row | None:
     units = [row for row in rows if row["exact"]]
     if not units:
         return None
-    exacts, subjects = [unit["exact"] for unit in units], _subjects(units)
+    exacts, subjects = [unit["exact"] for unit in units], subjects_of(units)
     errors = [exact["landmark"] or {} for exact in exacts]
     tops, bottoms = ([error.get(m, math.nan) for error in errors] for m in ("model", "hold"))
     plain = ("l1", "skill", "endpoint_error", "endpoint_hold")
@@ -134,6 +134,11 @@ def by_subject(rows: Sequence[Row], seed: int) -> Row:
     return {"subjects": {role: by(f"{role}_subject") for role in ("source", "driving")}}
 
 
+def over_transfers(rows: Sequence[Row], seed: int) -> Row:
+    """Of transfers; `leaks` is the share of the pairs."""
+    return {"pairs": len(rows), "methods": average([row["methods"] for row in rows])}
+
+
 def over_tracks(rows: Sequence[Row], seed: int) -> Row:
     """Of tracked clips; `ratio` has intervals."""
     trees = [row["errors"] for row in rows]
@@ -143,7 +148,7 @@ def over_tracks(rows: Sequence[Row], seed: int) -> Row:
         "errors": errors,
         "share": tracking.shares(errors),
         "ratio": {
-            name: weighted_ratio(_subjects(rows), [tree[name] for tree in trees], holds, seed)
+            name: weighted_ratio(subjects_of(rows), [tree[name] for tree in trees], holds, seed)
             for name in ("model", "flow")
         },
         "lost": finite_mean([row["lost"] for row in rows]),
