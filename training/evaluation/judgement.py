@@ -132,6 +132,6 @@ def _of_sets(kept: Kept, rows: Sequence[Row]) -> Iterator[Row]:
             "windows": len(model.rows) if windows else None,
             "window_frames": kept.length if windows else None,
             "features": real.rows.shape[1],
-            "half": half_of(subjects),
+            "subjects_drawn": half_of(subjects),
             **_facts(kept.network, subjects),
         }

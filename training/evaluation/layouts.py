@@ -120,15 +120,15 @@ frame, `seen at` that of the network.
   number of frames**.
 - KID, kd_squeeze: squared MMD with a cubic kernel; it does not grow, and may be below 0 by chance.
 - intervals: for distances of two frames by bootstrap over subjects, {LEVEL:.0%}, {DRAWS} draws.
-  Between sets by subsampling, {LEVEL:.0%}: {HALVES} random halves of the subjects (`half`
-  of them each), deviations from their mean; none below {2 * LEAST_SUBJECTS} subjects.
+  Between sets by subsampling, {LEVEL:.0%}: {HALVES} random halves of the subjects (`subjects
+  drawn`), deviations from their mean; none below {2 * LEAST_SUBJECTS} subjects.
 """
 DISTANCES = [
     ("Distances from the real frames, by networks", "measure methods.{METHODS}"),
     (
         "What the distances are made of",
         "measure network clips clips_too_short frames real_frames windows window_frames resolution "
-        "seen_at features subjects half",
+        "seen_at features subjects subjects_drawn",
     ),
 ]
 """Headings and columns."""
