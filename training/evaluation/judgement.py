@@ -38,7 +38,7 @@ class _Step(NamedTuple):
 
 
 def judge(viewer: Viewer, rows: Sequence[Row], size: int, seed: int) -> tuple[list[Row], list[str]]:
-    """The rows of every measure, and warnings about sets that are too small.
+    """The rows of every measure, and warnings: sets that are too small, files not published.
 
     Args:
         rows: of the clips or pairs, in the order in which the viewer saw them.
@@ -65,7 +65,11 @@ def judge(viewer: Viewer, rows: Sequence[Row], size: int, seed: int) -> tuple[li
     for row in found:
         row |= {"resolution": size, "seen_at": row["seen_at"] or size}
     measured = {row["measure"] for row in found}
-    for kind in (network.kind for network in viewer.networks):
+    for network in viewer.networks:
+        kind = network.kind
+        if not network.published:
+            names = ", ".join(kind.measures)
+            warnings.append(f"{names}: not by the published file, but by the one that was named")
         for measure, lack in (
             (kind.pair, "no frame has a true one to be compared with"),
             (kind.windows, f"no clip has {WINDOW} frames"),
@@ -78,9 +82,12 @@ def judge(viewer: Viewer, rows: Sequence[Row], size: int, seed: int) -> tuple[li
 def _too_few(found: Sequence[Row]) -> Iterator[str]:
     for row in found:
         unit = "windows" if row["windows"] else "frames"
-        if row["statistic"] == "frechet" and row[unit] <= row["features"]:
+        if row["statistic"] != "frechet":
+            continue
+        count = min(row["frames"], row["real_frames"]) // (row["window_frames"] or 1)
+        if count <= row["features"]:
             yield (
-                f"{row['measure']}: {row[unit]} {unit} are too few for the covariance of "
+                f"{row['measure']}: {count} {unit} are too few for the covariance of "
                 f"{row['features']} features, so it is too large; compare it only with one "
                 f"of as many {unit}"
             )

@@ -118,7 +118,8 @@ frame, `seen at` that of the network.
   not neighbours. fvd_squeeze sees the mean of a window's SqueezeNet features and the root mean
   square of their steps. These distances grow as frames get fewer: **compare only values of the same
   number of frames**.
-- KID, kd_squeeze: squared MMD with a cubic kernel; it does not grow, and may be below 0 by chance.
+- KID, kd_squeeze: squared MMD with a cubic kernel. It does not grow by the number of frames, and
+  may be below 0 by chance.
 - intervals: for distances of two frames by bootstrap over subjects, {LEVEL:.0%}, {DRAWS} draws.
   Between sets by subsampling, {LEVEL:.0%}: {HALVES} random halves of the subjects (`subjects
   drawn`), deviations from their mean; none below {2 * LEAST_SUBJECTS} subjects.

@@ -46,7 +46,7 @@ class Pairs(Levels):
 
 
 def network(module: nn.Module, **measures: str) -> Network:
-    return Network("n", Kind(Levels, (), **measures), module, ["d" * 64], "n=f@d")
+    return Network("n", Kind(Levels, (), **measures), module, ["d" * 64], "n=f@d", True)
 
 
 def pictures(count: int, seed: int) -> list[np.ndarray]:
@@ -122,10 +122,11 @@ def test_windows_that_a_network_sees_whole() -> None:
 
 
 def test_what_could_not_be_measured_is_said() -> None:
-    viewer = Viewer([network(Levels(), windows="fv"), network(Pairs(), pair="gap")])
+    named = network(Levels(), windows="fv")._replace(published=False)
+    viewer = Viewer([named, network(Pairs(), pair="gap")])
     for picture in pictures(3, 0):
         viewer.see({"model": picture})
         viewer.see({"truth": picture})
     viewer.end()
     found, warnings = judge(viewer, rows(1), SIZE, 0)
-    assert found == [] and [text.partition(":")[0] for text in warnings] == ["fv", "gap"]
+    assert found == [] and [text.partition(":")[0] for text in warnings] == ["fv", "fv", "gap"]

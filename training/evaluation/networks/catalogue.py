@@ -94,6 +94,11 @@ class Kind(NamedTuple):
     kernel: str = ""
     windows: str = ""
 
+    @property
+    def measures(self) -> list[str]:
+        """Their names."""
+        return [n for n in (self.pair, self.frechet, self.kernel, self.windows) if n]
+
 
 KINDS = {
     "lpips_alex": Kind(lpips_alex, (_ALEXNET, _ALEXNET_LINS), pair="lpips_alex"),
@@ -105,7 +110,7 @@ KINDS = {
         squeezenet, (_SQUEEZENET,), frechet="fd_squeeze", kernel="kd_squeeze", windows="fvd_squeeze"
     ),
 }
-OFFICIAL = {"lpips", "fid", "kid", "fvd", *(name for kind in KINDS.values() for name in kind[2:])}
+OFFICIAL = {"lpips", "fid", "kid", "fvd", *(n for kind in KINDS.values() for n in kind.measures)}
 """Names of measures that no other network may bear."""
 
 
@@ -117,6 +122,7 @@ class Network(NamedTuple):
     module: nn.Module
     sha256: Sequence[str]  # of its files
     given: str  # what asks for it again: NAME=FILE@SHA256,...
+    published: bool  # whether its files are; also where nothing is published
 
 
 def open_networks(asked: Sequence[str]) -> list[Network]:
@@ -140,7 +146,11 @@ def open_networks(asked: Sequence[str]) -> list[Network]:
         module = kind.build(*files).to(place)
         digests = [file.sha256 for file in files]
         exact = ",".join(f"{file.path}@{file.sha256}" for file in files)
-        networks.append(Network(name, kind, module, digests, f"{name}={exact}"))
+        known = (
+            not f.digests or d in f.digests.values()
+            for f, d in zip(kind.files, digests, strict=True)
+        )
+        networks.append(Network(name, kind, module, digests, f"{name}={exact}", all(known)))
     return networks
 
 

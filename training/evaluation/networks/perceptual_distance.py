@@ -86,7 +86,7 @@ def lpips_vgg(trunk: Weights, lins: Weights) -> PerceptualDistance:
 def lpips_like(trunk: Weights, lins: Weights) -> PerceptualDistance:
     """Another metric in the layout of LPIPS: AlexNet if the first kernel is 11 wide, else VGG16."""
     first = trunk.state.get("features.0.weight")
-    alex = first is not None and first.shape[-1] == 11
+    alex = first is not None and first.shape[-1:] == (11,)
     return lpips_alex(trunk, lins) if alex else lpips_vgg(trunk, lins)
 
 

@@ -45,6 +45,7 @@ class Weights(NamedTuple):
     path: Path
     sha256: str
     state: Mapping[str, Tensor]
+    published: bool = True  # whether it is a published file; also where nothing is published
 
 
 def parse_network(text: str) -> tuple[str, list[Given]]:
@@ -89,7 +90,8 @@ def _read(file: Given, part: Published, hint: str) -> Weights:
     if file.sha256 and file.sha256 != digest:
         fault = f"{path}: has the SHA-256 {digest}, not the one that was named"
         raise CheckpointError(fault, "get the file again, or name its own digest")
-    if not file.sha256 and part.digests and digest not in part.digests.values():
+    published = not part.digests or digest in part.digests.values()
+    if not (file.sha256 or published):
         raise CheckpointError(
             f"{path}: is not the published file of {part} (its SHA-256 is {digest})",
             f"get it from {part.project}; to use this file on purpose, give {path}@{digest}",
@@ -97,7 +99,7 @@ def _read(file: Given, part: Published, hint: str) -> Weights:
     state = read_weights_only(path, _TRUST)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{path}: holds no state dict", "give a state dict saved by torch")
-    return Weights(path, digest, {str(key): value for key, value in state.items()})
+    return Weights(path, digest, {str(key): value for key, value in state.items()}, published)
 
 
 def fill(module: nn.Module, weights: Weights) -> None:

@@ -78,6 +78,7 @@ def test_a_file_that_was_not_published_is_taken_only_with_its_digest(folder: Pat
         open_networks([f"squeezenet={path}@{DIGEST}"])
     (network,) = open_networks([f"squeezenet={path}@{digest}"])
     assert (network.sha256, network.given) == ([digest], f"squeezenet={path}@{digest}")
+    assert not network.published
     held = torch.load(path)["features.0.weight"]
     assert torch.equal(network.module.features[0].weight, held)
     assert not network.module.training and not any(
@@ -116,7 +117,7 @@ def test_a_missing_file_is_named_with_where_it_is_published(name: str, tmp_path:
 def test_another_metric_has_the_layout_of_lpips_and_no_official_name(folder: Path) -> None:
     files = f"{folder / 'alexnet.pth'},{folder / 'lins.pth'}"
     (network,) = open_networks([f"ultrapips={files}"])
-    assert network.kind.pair == "ultrapips" and len(network.sha256) == 2
+    assert network.kind.pair == "ultrapips" and len(network.sha256) == 2 and network.published
     image = torch.rand(1, 1, 64, 64)
     with torch.inference_mode():
         a, b = network.module(image), network.module(image.flip(-1))
