@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sonomime.training.evaluation.networks.i3d import I3D, pad_same
-from sonomime.training.evaluation.networks.inception import Block, Inception
+from sonomime.training.evaluation.networks.i3d import I3D, i3d, pad_same
+from sonomime.training.evaluation.networks.inception import Block, Inception, inception
 from sonomime.training.evaluation.networks.perceptual_distance import (
     VGG16,
     PerceptualDistance,
     alexnet_layers,
+    lpips_alex,
+    lpips_vgg,
 )
-from sonomime.training.evaluation.networks.squeezenet import SqueezeNet, motion_features
+from sonomime.training.evaluation.networks.squeezenet import (
+    SqueezeNet,
+    motion_features,
+    squeezenet,
+)
+from sonomime.training.evaluation.networks.weights import Weights
 from sonomime.training.models.perceptual import MEAN, STD, VGG19, vgg_layers
+
+from .fixed import fixed_image, fixed_state
 
 
 def count(modules: Sequence[nn.Module]) -> int:
@@ -53,6 +63,83 @@ def test_features_are_those_of_grey_repeated(
         made, again = module(grey), module(grey.expand(colour))
     assert made.shape == (shape[0], features) and made.dtype == torch.float32
     assert torch.allclose(made, again, atol=1e-5) and made.std() > 0
+
+
+def filled(build: Callable[..., nn.Module], *parts: nn.Module) -> nn.Module:
+    """A network with fixed weights, given as a file with the keys of these parts would be."""
+    files = [Weights(Path("x"), "", fixed_state(shapes(part))) for part in parts]
+    return build(*files)
+
+
+def shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}
+
+
+def trunk(layers: Sequence[nn.Module]) -> nn.Module:
+    module = nn.Module()
+    module.features = nn.ModuleList(layers)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("build", "part", "shape", "places", "expected"),
+    [
+        (
+            squeezenet,
+            SqueezeNet,
+            (1, 1, 64, 64),
+            [0, 1, 300, 511],
+            [0.15026208, 0.41635296, 22.581524, 5.9762177],
+        ),
+        (
+            inception,
+            Inception,
+            (1, 1, 64, 64),
+            [0, 320, 1088, 1856, 2047],
+            [1.24696, 0.1823988, 4.435398, 18.821453, 33.045242],
+        ),
+        pytest.param(
+            i3d,
+            I3D,
+            (1, 16, 1, 224, 224),
+            [0, 1, 200, 399],
+            [7.997797, 6.8164325, -13.529318, -4.0519743],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_with_the_same_weights_they_give_what_the_published_ports_give(
+    build: Callable[..., nn.Module],
+    part: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    places: list[int],
+    expected: list[float],
+) -> None:
+    """By torchvision 0.28.0, pytorch-fid 0.3.0, pytorch-i3d (whose key names these are, too)."""
+    with torch.inference_mode():
+        made = filled(build, part())(fixed_image(*shape))[0]
+    assert made[places].tolist() == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("build", "layers", "channels", "expected"),
+    [
+        (lpips_alex, alexnet_layers(), (64, 192, 384, 256, 256), 0.024520904),
+        (lpips_vgg, vgg_layers(VGG16), (64, 128, 256, 512, 512), 0.011459748),
+    ],
+)
+def test_with_the_same_weights_lpips_gives_what_the_published_code_gives(
+    build: Callable[..., PerceptualDistance],
+    layers: Sequence[nn.Module],
+    channels: tuple[int, ...],
+    expected: float,
+) -> None:
+    """By lpips 0.1.4, version 0.1."""
+    lins = PerceptualDistance(layers, (0,), channels).lins
+    network = filled(build, trunk(layers), lins)
+    with torch.inference_mode():
+        a, b = (network(fixed_image(1, 1, 64, 64, seed=seed)) for seed in (1, 2))
+        assert float(network.distance(a, b)) == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_distance_is_the_sum_of_weighted_squares_of_unit_features() -> None:
