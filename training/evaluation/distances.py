@@ -78,21 +78,16 @@ def standard_error(blocks: Sequence[float]) -> float:
     return float(np.std(blocks, ddof=1) / math.sqrt(len(blocks))) if len(blocks) > 1 else math.nan
 
 
-def half_of(subjects: Sequence[Sequence[str]]) -> int:
-    """How many of these units' subjects are a half of them."""
-    return len({name for unit in subjects for name in unit}) // 2
-
-
 def with_interval(
-    distance: Distance, real: Sample, fake: Sample, subjects: Sequence[Sequence[str]], seed: int
+    distance: Distance, real: Sample, fake: Sample, subjects: Sequence[str], seed: int
 ) -> dict[str, float]:
     """A distance, and its interval by subsampling over subjects (Politis and Romano 1994).
 
     A resample with replacement holds rows twice and so has a smaller spread, which biases these
-    distances. So random halves of the subjects are drawn without replacement, m = n // 2 of n; a
-    unit counts if all its subjects are drawn. A half's distance is biased too, for it has fewer
-    rows. So only the deviations from the halves' mean are used, times sqrt(m / (n - m)), which is
-    what subsampling of a finite set asks for; it is 1 for an even n.
+    distances. So random halves of the subjects are drawn without replacement, m = n // 2 of n. A
+    half's distance is biased too, for it has fewer rows. So only the deviations from the halves'
+    mean are used, times sqrt(m / (n - m)), as subsampling of a finite set asks; for an even n that
+    is 1.
 
     Args:
         subjects: of each unit.
@@ -101,18 +96,18 @@ def with_interval(
         value; low and high, nan with fewer than 2 LEAST_SUBJECTS subjects; half: the mean distance
         of the halves, which shows how much the distance hangs on the number of rows.
     """
-    names = sorted({name for unit in subjects for name in unit})
-    n, m = len(names), half_of(subjects)
+    names = sorted(set(subjects))
+    n, m = len(names), len(names) // 2
     value = distance(real.rows, fake.rows)
     low = high = half = math.nan
     if m >= LEAST_SUBJECTS:
         draw, found = np.random.default_rng(seed), []
         for _ in range(HALVES):
             chosen = {names[i] for i in draw.permutation(n)[:m]}
-            units = np.array([i for i, unit in enumerate(subjects) if chosen.issuperset(unit)], int)
+            units = np.array([i for i, name in enumerate(subjects) if name in chosen])
             found.append(distance(real.of(units), fake.of(units)))
         values = np.array(found)[np.isfinite(found)]
-        if len(values) > HALVES // 2:  # of pairs, a half may hold none
+        if len(values) > HALVES // 2:  # not all have rows, where clips without a window are many
             half = float(values.mean())
             tail = 100 * (1 - LEVEL) / 2
             ends = np.percentile(values - half, [tail, 100 - tail]) * math.sqrt(m / (n - m))

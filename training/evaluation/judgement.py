@@ -8,7 +8,7 @@ it has the value with its interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,6 @@ import numpy as np
 from ...runtime.support.progress import progress
 from .distances import (
     frechet,
-    half_of,
     kernel,
     kernel_blocks,
     standard_error,
@@ -44,7 +43,9 @@ def judge(viewer: Viewer, rows: Sequence[Row], size: int, seed: int) -> tuple[li
         rows: of the clips or pairs, in the order in which the viewer saw them.
         size: S of the pictures that it saw.
     """
-    subjects, steps, warnings = subjects_of(rows), [], []
+    steps: list[_Step] = []
+    warnings: list[str] = []
+    subjects = _shown(rows)
     pairs = (_of_pairs(network, rows, seed) for network in viewer.networks if network.kind.pair)
     found = [row for row in pairs if row["methods"]]
     for kept in viewer.kept():
@@ -93,12 +94,17 @@ def _too_few(found: Sequence[Row]) -> Iterator[str]:
             )
 
 
-def _facts(network: Network, subjects: Sequence[Sequence[str]]) -> Row:
+def _shown(rows: Sequence[Row]) -> list[str]:
+    """The subject that each clip or pair shows: of a pair, the source's."""
+    return [row["subject" if "subject" in row else "source_subject"] for row in rows]
+
+
+def _facts(network: Network, subjects: Collection[str]) -> Row:
     return {
         "network": network.name,
         "sha256": list(network.sha256),
         "seen_at": network.module.side,
-        "subjects": len(set().union(*subjects)),
+        "subjects": len(subjects),
         "methods": {},
     }
 
@@ -115,7 +121,7 @@ def _of_pairs(network: Network, rows: Sequence[Row], seed: int) -> Row:
         "frames": sum(row["driven"] for row in rows),
         "windows": None,
         "features": None,
-        **_facts(network, subjects),
+        **_facts(network, set().union(*subjects)),
     }
     for method in dict.fromkeys(name for each in seen for name in each):
         values = [each.get(method, {}).get(measure, math.nan) for each in seen]
@@ -125,7 +131,7 @@ def _of_pairs(network: Network, rows: Sequence[Row], seed: int) -> Row:
 
 
 def _of_sets(kept: Kept, rows: Sequence[Row]) -> Iterator[Row]:
-    subjects, real, model = subjects_of(rows), kept.samples[TRUTH], kept.samples["model"]
+    subjects, real, model = set(_shown(rows)), kept.samples[TRUTH], kept.samples["model"]
     clips, kind, windows = len(np.unique(model.units)), kept.network.kind, kept.length > 1
     names = [(kind.frechet, "frechet"), (kind.kernel, "kernel")]
     for measure, statistic in [(kind.windows, "frechet")] if windows else names:
@@ -139,6 +145,6 @@ def _of_sets(kept: Kept, rows: Sequence[Row]) -> Iterator[Row]:
             "windows": len(model.rows) if windows else None,
             "window_frames": kept.length if windows else None,
             "features": real.rows.shape[1],
-            "subjects_drawn": half_of(subjects),
+            "subjects_drawn": len(subjects) // 2,
             **_facts(kept.network, subjects),
         }

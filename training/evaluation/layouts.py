@@ -122,7 +122,7 @@ frame, `seen at` that of the network.
   may be below 0 by chance.
 - intervals: for distances of two frames by bootstrap over subjects, {LEVEL:.0%}, {DRAWS} draws.
   Between sets by subsampling, {LEVEL:.0%}: {HALVES} random halves of the subjects (`subjects
-  drawn`), deviations from their mean; none below {2 * LEAST_SUBJECTS} subjects.
+  drawn`; of pairs, the sources'), deviations from their mean; none below {2 * LEAST_SUBJECTS}.
 """
 DISTANCES = [
     ("Distances from the real frames, by networks", "measure methods.{METHODS}"),
