@@ -18,7 +18,7 @@ def read_weights_only(path: Path, refused_hint: str) -> Any:
 
     Raises:
         CheckpointError: no such file, damaged, larger unpacked than packed (torch does not
-            compress), or a pickle that calls something (with ``refused_hint``).
+            compress), TorchScript, or a pickle that calls something (with ``refused_hint``).
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint", "give the path of a checkpoint file")
@@ -28,9 +28,14 @@ def read_weights_only(path: Path, refused_hint: str) -> Any:
         if packed:
             with zipfile.ZipFile(path) as archive:
                 size = sum(member.file_size for member in archive.infolist())
+                if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                    fault = f"{path}: refused, because it is TorchScript, which is code"
+                    raise CheckpointError(fault, "give the weights alone, as a state dict")
             if size > path.stat().st_size:
                 raise ValueError(f"it unpacks to {size >> 20} MiB, more than the file holds")
         return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # torch raises many kinds for a damaged file
         # Not torch's own text, which advises to load without the guard.
         call = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -11,6 +11,8 @@ EVALUATE_EXAMPLE = """example:
   sonomime evaluate my-bundle/ --data clips/ --max-frames 20 -o quick --json
   sonomime evaluate my-bundle/ --data phantom/ --task prediction -o predictions
   sonomime evaluate my-bundle/ --data labelled/ --task tracking -o tracking
+  sonomime evaluate my-bundle/ --data clips/ --task transfer -o transfers \
+      --network inception=pt_inception-2015-12-05-6726825d.pth --network i3d=rgb_imagenet.pt
 """
 
 
@@ -19,14 +21,15 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = sub.add_parser(
         "evaluate",
         help="measure a checkpoint or a bundle on clips",
-        description="Measure a model in one of three tasks. Reconstruction: each clip animates "
+        description="Measure a model in one of four tasks. Reconstruction: each clip animates "
         "its own middle frame, compared with other methods (the still as it is, best blur, dense "
         "flow); another subject's clip animates it too, to see whether speckle leaks. Prediction: "
         "on a phantom's pairs, one subject's clip animates another's first frame, and the truth "
-        "is known. Tracking: the model's motion finds labelled points of a clip's middle frame in "
-        "its other labelled frames. Choose between runs on the split val; look at test once, when "
-        "you have chosen. Prints a summary; the folder gets results.json, table.md, overview.png "
-        "and strips/.",
+        "is known. Transfer: each clip's middle frame is animated by another subject's clip; the "
+        "truth is not known, so only sets of frames are compared. Tracking: the model's motion "
+        "finds labelled points of a clip's middle frame in its other labelled frames. Choose "
+        "between runs on the split val; look at test once, when you have chosen. Prints a summary; "
+        "the folder gets results.json, table.md, overview.png and strips/.",
         epilog=EVALUATE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -34,7 +37,7 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add("candidate", type=Path, metavar="CHECKPOINT_OR_BUNDLE", help="what to evaluate")
     text = "dataset folders, or bare folders of videos"
     add("--data", nargs="+", type=Path, required=True, metavar="DIR", help=text)
-    tasks = ["reconstruction", "prediction", "tracking"]
+    tasks = ["reconstruction", "prediction", "transfer", "tracking"]
     text = "what the model has to do: see above (default: reconstruction)"
     add("--task", choices=tasks, default=tasks[0], help=text)
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the report")
@@ -42,15 +45,26 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add("--split", metavar="S", help=text)
     text = "region of every clip, pixels of the original frame; auto: it is found"
     add("--crop", metavar="X,Y,W,H|auto", help=text)
-    for option, what in (("--max-frames", "frames of a clip"), ("--max-pairs", "predicted pairs")):
+    for option, what in (("--max-frames", "frames of a clip"), ("--max-pairs", "pairs")):
         text = f"at most N {what}, evenly spread: a quick look"
         add(option, type=whole(1, 10**9), metavar="N", help=text)
     add(
         "--alignment",
         choices=["given", "landmarks", "auto", "none"],
-        help="for prediction: what aligns the two subjects. given: the data's landmarks and the "
-        "two pictures (the default where the model can); landmarks: the data's landmarks alone; "
-        "auto: what the model finds by itself; none: nothing",
+        help="for prediction and transfer: what aligns the two subjects. given: the data's "
+        "landmarks and the two pictures (prediction's default where the model can); landmarks: the "
+        "data's landmarks alone; auto: what the model finds by itself (transfer's default where "
+        "the model can); none: nothing",
+    )
+    add(
+        "--network",
+        action="append",
+        default=[],
+        metavar="NAME=FILE[,FILE]",
+        help="a network that judges the pictures, and its weights; once for each. lpips_alex and "
+        "lpips_vgg (trunk, linear layers): LPIPS; inception: FID and KID; i3d: FVD; vgg19, "
+        "squeezenet: stand-ins; any other name: a metric in the layout of LPIPS. FILE@SHA256 takes "
+        "a file that is not the published one. docs/training.md says where the files are published",
     )
     text = "for the choice of the other subject's clip and for the intervals (default: 0)"
     add("--seed", type=whole(0, 2**63 - 1), default=0, help=text)

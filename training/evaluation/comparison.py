@@ -19,6 +19,7 @@ from . import metrics
 from .loop import SAMPLES, Case, Frame, Picture, Points, Row, spread
 from .metrics import FloatImage, Mask, Sums, blur, masked_sum, ratio, to_float, to_levels
 from .tracking import by_landmark, mean_error, track
+from .viewer import Viewer
 
 BLUR_SIGMAS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 Field = tuple[FloatImage, Mask]
@@ -27,7 +28,11 @@ FLOWS = (metrics.dis, metrics.farneback)
 
 
 def compare(
-    animator: Animator, case: Case, methods: Sequence[str], numbers: Sequence[int]
+    animator: Animator,
+    case: Case,
+    methods: Sequence[str],
+    numbers: Sequence[int],
+    viewer: Viewer | None = None,
 ) -> tuple[Row, list[Frame], Points | None]:
     """Compare the model and other methods with the truth, in the frames of these numbers.
 
@@ -38,6 +43,7 @@ def compare(
             `oracle`, warped by the exact field; `another_seed`, the truth with other scatterers.
             Without `flow` the motion agreement is measured against the exact field, where the mask
             shows its tissue.
+        viewer: networks that see every method's pictures, too.
 
     Returns:
         the measures; a few frames for the pictures; the landmarks as the tracker found them in the
@@ -97,6 +103,8 @@ def compare(
             if case.flow:
                 gaps += metrics.flow_sums(frame.flow, flow, known & case.sector)
                 kept.append({name: images[name] for name in ("model", "oracle", "truth")})
+            if viewer:
+                viewer.see({name: images[name] for name in (*methods, "truth")})
             for name, job in jobs.items():
                 sums[name] = sums.get(name, 0) + job.result()
             before = images
@@ -109,6 +117,8 @@ def compare(
         "blur_sigma": sigma,
         "exact": exact,
     }
+    for name, distances in (viewer.end() if viewer else {}).items():
+        row["methods"][name]["perceptual"] = distances
     return row, samples, tracked
 
 

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from ...runtime.compose import MOST_SIDE
 from . import means
+from .distances import HALVES
 from .loop import Row
 from .means import DRAWS, LEAST_SUBJECTS, LEVEL
 from .metrics import FARNEBACK, FLOW_PRESET, MOVING_PIXELS
 from .tasks import LEAK_LEVEL, MOST_FRAMES
+from .viewer import WINDOW
 
 # How to read the tables of each task: the last part of table.md.
 _METHODS = """\
@@ -74,6 +76,20 @@ shows, so it is stricter than that of a reconstruction. Pixels are those of the 
 {_INTERVALS}
 """
 
+_TRANSFER_NOTES = f"""\
+The middle frame of each clip (n // 2) is animated by a clip of another subject (drawn from the
+seed; of the same group where there is one). The truth is not known. `model`: relative motion, from
+the driving clip's first frame, scale 1, no smoothing; `absolute`: absolute motion, where the model
+has it. `aligned by`: what aligned the two subjects, for relative motion.
+
+- leakage: correlation (NCC) of the high-passed result with the high-passed warped source (should be
+  high) and with the high-passed driving frame (should not exceed the floor, the warped source's own
+  correlation with it). A pair leaks from {LEAK_LEVEL:g} above the floor; in means, the share that
+  does.
+- networks (`--network`) compare all synthesized frames, and all frames of a source that does not
+  move (`hold`), with the frames of the sources' own clips, the sources left out.
+"""
+
 _TRACKING_NOTES = f"""\
 Source and reference are the middle one of a clip's labelled frames (n // 2 of them). Each of the
 other labelled frames drives, with the motion that `own_motion` above names. A labelled point p of
@@ -89,11 +105,41 @@ the source is found at z with deformation(z) = p. No picture is looked at.
 {_INTERVALS}
 """
 
+DISTANCE_NOTES = f"""\
+Networks saw the frames as grey, repeated to three channels; `resolution` is that of the model's
+frame, `seen at` that of the network.
+
+- lpips, and distances of other names between two frames: of each frame from its real one; means
+  over a clip's frames, then over clips. LPIPS alone agrees with experts on ultrasound little better
+  than chance (arXiv 2604.19512).
+- FID, fd_squeeze: Frechet distance between all synthesized and all real frames; FVD, fvd_squeeze:
+  between their windows of {WINDOW} frames, which do not overlap; what is left at a clip's end is
+  not used, nor are shorter clips (`clips too short`). With --max-frames the frames of a window are
+  not neighbours. fvd_squeeze sees the mean of a window's SqueezeNet features and the root mean
+  square of their steps. These distances grow as frames get fewer: **compare only values of the same
+  number of frames**.
+- KID, kd_squeeze: squared MMD with a cubic kernel. It does not grow by the number of frames, and
+  may be below 0 by chance.
+- intervals: for distances of two frames by bootstrap over subjects, {LEVEL:.0%}, {DRAWS} draws.
+  Between sets by subsampling, {LEVEL:.0%}: {HALVES} random halves of the subjects (`subjects
+  drawn`; of pairs, the sources'), deviations from their mean; none below {2 * LEAST_SUBJECTS}.
+"""
+DISTANCES = [
+    ("Distances from the real frames, by networks", "measure methods.{METHODS}"),
+    (
+        "What the distances are made of",
+        "measure network clips clips_too_short frames real_frames windows window_frames resolution "
+        "seen_at features subjects subjects_drawn",
+    ),
+]
+"""Headings and columns."""
+
 _FIDELITY = (
     "{l1_ratio,low_pass_ratio,sharpness,motion_agreement,farneback_agreement,"
     "temporal_ratio,temporal_correlation,l1,psnr,ssim}"
 )
-_LEAKAGE = "leakage.{source,driving,floor}"
+_NCC = "{source,driving,floor}"
+_LEAKAGE = f"leakage.{_NCC}"
 _LANDMARKS = "exact.landmark.{model,hold,oracle,truth} exact.landmark_ratio"
 _BY_SUBJECT = "name units skill.model landmark_ratio.mean endpoint_error endpoint_hold"
 _ERRORS = "errors.{model,hold,flow} share.{model,flow}"
@@ -146,6 +192,12 @@ _PREDICTION = [
     Headline("skill", "exact.skill.{}", "0 is not moving at all, 1 is the true motion"),
     Headline("landmark error", "exact.landmark_ratio.mean", "0 is the true place, 1 is not moving"),
     _SHARPNESS,
+]
+_TRANSFER = [
+    Headline("leaks", "methods.{}.leaks", "share of pairs that show the driving subject's speckle"),
+    Headline("source", "methods.{}.source", "likeness of speckle to the source's, moved; 1 is all"),
+    Headline("driving", "methods.{}.driving", "likeness of speckle to the driving frame's"),
+    Headline("floor", "methods.{}.floor", "the same of the source itself"),
 ]
 _TRACKING = [
     Headline("error", "share.{}", "distance from the labels: 0 is none, 1 is not moving at all"),
@@ -221,6 +273,26 @@ LAYOUTS = {
         headlines=_PREDICTION,
         high_is_bad=False,
         intervals=[("skill", "exact.model_skill"), ("landmark error", "exact.landmark_ratio")],
+    ),
+    "transfer": Layout(
+        what="Another subject's clip animates each clip's middle frame; nothing is known.",
+        units="pairs",
+        flow="none",
+        notes=_TRANSFER_NOTES,
+        mean=means.over_transfers,
+        more=lambda rows, seed: {},
+        tables=[
+            ("Leakage, means over pairs", "means.methods.*", f"name {_NCC} leaks"),
+            ("By group: the model", "groups.*", f"name pairs methods.model.{_NCC}"),
+            (
+                "By pair",
+                "pairs.*",
+                f"pair group aligned_by driven methods.{{model,absolute}}.{_NCC} "
+                "methods.{model,absolute}.leaks",
+            ),
+        ],
+        headlines=_TRANSFER,
+        high_is_bad=True,
     ),
     "tracking": Layout(
         what="Labelled points of one frame are looked for in others by the model's motion.",

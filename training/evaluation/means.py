@@ -69,7 +69,7 @@ def average(trees: Sequence[Row]) -> Row:
 
 
 def subjects_of(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Of each clip or pair."""
+    """The subjects of each clip or pair."""
     keys = ("subject", "source_subject", "driving_subject")
     return [tuple(row[key] for key in keys if key in row) for row in rows]
 
@@ -132,6 +132,11 @@ def by_subject(rows: Sequence[Row], seed: int) -> Row:
         return {n: _exact_means([row for row in rows if row[key] == n], seed) for n in names}
 
     return {"subjects": {role: by(f"{role}_subject") for role in ("source", "driving")}}
+
+
+def over_transfers(rows: Sequence[Row], seed: int) -> Row:
+    """Of transfers; `leaks` is the share of the pairs."""
+    return {"pairs": len(rows), "methods": average([row["methods"] for row in rows])}
 
 
 def over_tracks(rows: Sequence[Row], seed: int) -> Row:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .layouts import LAYOUTS
+from .layouts import DISTANCE_NOTES, DISTANCES, LAYOUTS
 from .loop import Row
 
 FORMAT = 2
@@ -19,6 +19,7 @@ _OTHERS = {
     "flow": ("dense flow", "the still moved by optical flow, which sees the real frame"),
     "oracle": ("true motion (oracle)", "the still moved by the exact motion, which is known here"),
     "another_seed": ("other speckle", "the true result with speckle of another random seed"),
+    "absolute": ("absolute motion", "the same model, whose motion is not relative"),
 }
 """By method, its name in the summary and what it is."""
 _NAMES = {
@@ -28,6 +29,7 @@ _NAMES = {
     "flow": "dense flow",
     "oracle": "oracle",
     "another_seed": "another seed",
+    "absolute": "absolute",
     "truth": "tracker on truth",
     "composed": "composed",
     "enlarged": "enlarged",
@@ -44,6 +46,11 @@ _WORDS = _NAMES | {
     "endpoint_error": "endpoint px",
     "endpoint_hold": "endpoint px, hold",
     "leakage": "NCC",
+    "lpips_alex": "LPIPS, AlexNet",
+    "lpips_vgg": "LPIPS, VGG16",
+    "fid": "FID",
+    "kid": "KID",
+    "fvd": "FVD",
 }
 _UNSAID = {"methods", "exact", "own_size", "mean"}
 
@@ -55,6 +62,7 @@ def make_record(
     rows: Sequence[Row],
     left_out: Sequence[tuple[str, str]] = (),
     warnings: Sequence[str] = (),
+    distances: Sequence[Row] | None = None,
 ) -> Row:
     """What results.json holds, as plain JSON types; measures that are not defined are None.
 
@@ -62,6 +70,7 @@ def make_record(
         candidate: `Candidate.facts`.
         rows: of clips or pairs.
         left_out: clips that could not be used, with the reason.
+        distances: see `judge`; None without networks.
     """
     layout, seed = LAYOUTS[settings["task"]], settings["seed"]
     groups = {"all": rows}  # as the group of a bare folder is called
@@ -76,6 +85,7 @@ def make_record(
         "settings": {**settings, "flow": layout.flow},
         **({"means": means["all"], "groups": means} if pairs else {"means": means}),
         **layout.more(rows, seed),
+        **({} if distances is None else {"distances": distances}),
         layout.units: rows,
         "left_out": [{"clip": clip, "reason": reason} for clip, reason in left_out],
         "warnings": warnings,
@@ -93,11 +103,17 @@ def markdown(record: Row) -> str:
     for heading, path, columns in LAYOUTS[task].tables:
         if text := table(rows_at(record, path), columns):
             parts += [f"## {heading}", text]
+    distances = record.get("distances", [])
+    for heading, columns in DISTANCES if distances else ():
+        methods = ",".join(dict.fromkeys(name for row in distances for name in row["methods"]))
+        if text := table(distances, columns.replace("METHODS", methods)):
+            parts += [f"## {heading}", text]
     if left_out := record["left_out"]:
         parts += ["## Left out", bullets(f"{one['clip']}: {one['reason']}" for one in left_out)]
     if record["warnings"]:
         parts += ["## Warnings", bullets(record["warnings"])]
-    return "\n\n".join([*parts, "## How to read it", LAYOUTS[task].notes])
+    parts += ["## How to read it", LAYOUTS[task].notes]
+    return "\n\n".join([*parts, DISTANCE_NOTES] if distances else parts)
 
 
 def summary(record: Row) -> str:
@@ -133,9 +149,22 @@ def summary(record: Row) -> str:
     texts = [f"{title} {cell(find(overall, path))}" for title, path in layout.intervals]
     if any("[" in text for text in texts):
         parts.append(f"95% interval over subjects: {', '.join(texts)}")
+    if record.get("distances"):
+        parts += ["", aligned(_distance_lines(record["distances"]))]
     if record["left_out"]:
         parts.append(f"clips left out: {len(record['left_out'])}; table.md has the reasons")
     return "\n".join(parts)
+
+
+def _distance_lines(distances: Sequence[Row]) -> list[list[str]]:
+    methods = dict.fromkeys(name for row in distances for name in row["methods"])
+    lines = [["distance from the real frames", *(_NAMES.get(name, name) for name in methods), "of"]]
+    for row in distances:
+        count = f"{row['windows']} windows" if row["windows"] else f"{row['frames']} frames"
+        values = (row["methods"].get(name) or {} for name in methods)
+        texts = [cell(value.get("value", value.get("mean"))) for value in values]
+        lines.append([row["measure"], *texts, count])
+    return lines
 
 
 def title_of(task: str, name: str, row: Row) -> str:
@@ -218,7 +247,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 def cell(value: Any) -> str:
     """A value in a table: an interval in brackets, a dash for what is not defined."""
     if isinstance(value, Mapping):
-        mean, low, high = (cell(value[name]) for name in ("mean", "low", "high"))
+        first = "value" if "value" in value else "mean"
+        mean, low, high = (cell(value[name]) for name in (first, "low", "high"))
         return mean if low == "-" else f"{mean} [{low}, {high}]"
     if isinstance(value, bool):
         return ("no", "yes")[value]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.media.frames import parse_crop, png_bytes
+from ...runtime.session import Session
 from ...runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
 from ...runtime.support.errors import ConfigError, InputError, output_errors
 from ...runtime.support.printable import printable
@@ -21,11 +22,15 @@ from ..data.dataset import Clip, ClipList, check_splits, find_clips
 from ..data.keypoints import LabelError, count_names, described, slip_hint, slips
 from . import strips
 from .candidate import Candidate, open_candidate, training_facts
+from .judgement import judge
 from .loop import Row, spread
+from .networks.catalogue import open_networks
 from .report import json_text, make_record, markdown, summary, title_of
 from .tasks import at_own_size, choose_driver, leakage, motionless, predict, reconstruct
 from .tracking import follow, untrackable
+from .transfer import choose_pairs, transfer
 from .truth import read_clip_field, read_pair, read_pairs
+from .viewer import Viewer
 
 TEST, ALL = "test", "all"
 NO_TEST = (
@@ -49,30 +54,40 @@ def run(args: Namespace, keep: Callable[[str, strips.Sketch], None] | None = Non
         OutputError: the report cannot be written.
     """
     predicting, output = args.task == "prediction", args.output
+    paired = args.task in ("prediction", "transfer")
     for option in ("max_pairs", "alignment"):
-        if not predicting and getattr(args, option) is not None:
-            name = f"--{option.replace('_', '-')}"
-            raise ConfigError(f"{name} is for --task prediction", "leave it out, or add the task")
+        if not paired and getattr(args, option) is not None:
+            fault = f"--{option.replace('_', '-')} is for --task prediction and transfer"
+            raise ConfigError(fault, "leave it out, or add the task")
+    if args.task == "tracking" and args.network:
+        hint = "leave it out, or choose another task"
+        raise ConfigError("--network judges pictures, and tracking makes none", hint)
+    networks = open_networks(args.network)
+    args.network = [network.given for network in networks]  # for the report: with the digests
+    viewer = Viewer(networks) if networks else None
     cases, left_out, warnings = _find(args)
     _warn(warnings)
     with output_errors(output):  # at once, not after minutes of work
         (output / "strips").mkdir(parents=True, exist_ok=True)
     rows, lines = [], []
     with open_candidate(args.candidate) as candidate:
-        if predicting:
+        if paired:
             _choose_alignment(candidate, args)
+        if predicting:
             ends = (clip for pair in cases for clip in (pair.source, pair.driving))
             clips = list({clip.path: clip for clip in ends}.values())
         else:
             cases = _read_clips(candidate, cases, args.task, left_out)
             clips = [case.clip for case in cases]
+        if args.task == "transfer":
+            cases = _pair(cases, args)
         seen, said = training_facts(candidate, args.data, clips)
         said += _other_names(candidate, clips)
         _warn(said)
-        label = f"evaluating {'pairs' if predicting else 'clips'}"
-        for index, case in enumerate(progress(cases, label=label)):
-            row, sketch = _judge(candidate, cases, index, args)
-            name = case.name if predicting else case.clip.name
+        label = f"evaluating {'pairs' if paired else 'clips'}"
+        for index in progress(range(len(cases)), label=label):
+            row, sketch = _judge(candidate, cases, index, args, viewer)
+            name = row.get("pair") or row["clip"]
             title = title_of(args.task, name, row)
             if keep is not None:
                 keep(name, sketch)
@@ -82,9 +97,13 @@ def run(args: Namespace, keep: Callable[[str, strips.Sketch], None] | None = Non
             rows.append(row)
             lines.append(line)
         facts = {**candidate.facts, **seen}
+        size = candidate.own.session.chain.image.size
     atomic_write_bytes(output / "overview.png", png_bytes(strips.overview(lines)))
+    distances, doubts = judge(viewer, rows, size, args.seed) if viewer else (None, [])
+    _warn(doubts)
+    warnings += said + doubts
     settings = _settings(args)
-    record = make_record(_command_line(args), facts, settings, rows, left_out, warnings + said)
+    record = make_record(_command_line(args), facts, settings, rows, left_out, warnings, distances)
     atomic_write_text(output / "table.md", markdown(record))
     atomic_write_text(output / "results.json", json_text(record))
     if args.json:
@@ -192,29 +211,59 @@ def _other_names(candidate: Candidate, clips: Sequence[Clip]) -> list[str]:
 
 def _choose_alignment(candidate: Candidate, args: Namespace) -> None:
     session = candidate.own.session
+    usual = "given" if args.task == "prediction" else "auto"
     if args.alignment is None:
-        args.alignment = "given" if session.can_align else "none"
+        can = session.can_align if usual == "given" else _aligns_itself(session)
+        args.alignment = usual if can else "none"
+    if args.task == "transfer" and args.alignment not in ("auto", "none"):
+        fault = f"--alignment {args.alignment} is for --task prediction"
+        raise ConfigError(fault, "give auto or none: transfers have no landmarks")
     if args.alignment != "none" and not session.can_align:
         raise ConfigError("this model cannot align two subjects", "leave --alignment out")
-    if args.alignment == "auto" and not (session.can_register or session.landmarks):
+    if args.alignment == "auto" and not _aligns_itself(session):
         hint = "--alignment given, landmarks or none"
         raise ConfigError("this model cannot align by itself", hint)
 
 
+def _aligns_itself(session: Session) -> bool:
+    return bool(session.can_register or session.landmarks)
+
+
+def _pair(clips: Sequence[ClipFrames], args: Namespace) -> list[tuple[ClipFrames, ClipFrames]]:
+    """Sources with their drivers.
+
+    Raises:
+        InputError: all clips are of one subject.
+    """
+    chosen = choose_pairs([each.clip for each in clips], args.seed, args.max_pairs)
+    if not chosen:
+        hint = "give clips of two subjects or more; clips.csv says whose they are"
+        raise InputError("all clips are of one subject, so no other can drive", hint)
+    return [(clips[source], clips[driver]) for source, driver in chosen]
+
+
 def _judge(
-    candidate: Candidate, cases: Sequence[Any], index: int, args: Namespace
+    candidate: Candidate,
+    cases: Sequence[Any],
+    index: int,
+    args: Namespace,
+    viewer: Viewer | None,
 ) -> tuple[Row, strips.Sketch]:
     """What is measured and drawn of one clip or pair; other clips drive it too."""
     clip = cases[index]
     if args.task == "prediction":
         image = candidate.own.session.chain.image
         case = read_pair(clip, image.size, image.channels)
-        row, frames = predict(candidate, clip, case, args.alignment, args.max_frames)
+        row, frames = predict(candidate, clip, case, args.alignment, args.max_frames, viewer)
         return row, strips.Sketch(case.source, frames, case.start)
     if args.task == "tracking":
         row, (still, *frames) = follow(candidate, clip, args.max_frames)
         return row, strips.Sketch(still.driving, frames, still.points)
-    row, frames = reconstruct(candidate, clip, args.max_frames)
+    if args.task == "transfer":
+        own, other = clip
+        row, frames = transfer(candidate, own, other, args.alignment, args.max_frames, viewer)
+        return row, strips.Sketch(np.array(own.frames[len(own) // 2]), frames)
+    row, frames = reconstruct(candidate, clip, args.max_frames, viewer)
     row |= {"own_size": at_own_size(candidate, clip, args.max_frames)}
     row |= {"driver": None, "leakage": None}
     sketch = strips.Sketch(np.array(clip.frames[len(clip) // 2]), frames)
@@ -236,8 +285,10 @@ def _settings(args: Namespace) -> dict[str, Any]:
         "crop": args.crop or "as the data says",
         "max_frames": args.max_frames or "all",
     }
-    if args.task == "prediction":
+    if args.task in ("prediction", "transfer"):
         settings |= {"max_pairs": args.max_pairs or "all", "alignment": args.alignment}
+    if args.network:
+        settings |= {"networks": " ".join(args.network)}
     return {**settings, "seed": args.seed}
 
 
@@ -248,4 +299,6 @@ def _command_line(args: Namespace) -> str:
     for option in ("split", "crop", "max_frames", "max_pairs", "alignment"):
         if (value := getattr(args, option)) is not None:
             words += [f"--{option.replace('_', '-')}", str(value)]
+    for network in args.network:
+        words += ["--network", network]
     return shlex.join(words)

@@ -29,10 +29,21 @@ from ..data.dataset import Clip
 from . import metrics
 from .candidate import Candidate
 from .comparison import compare
-from .loop import SAMPLES, Case, Frame, Row, spread
-from .metrics import clip_mask, high_pass, masked_sum, ncc, ratio, spread_ratio, to_float
+from .loop import SAMPLES, Case, Frame, Picture, Row, spread
+from .metrics import (
+    FloatImage,
+    Mask,
+    clip_mask,
+    high_pass,
+    masked_sum,
+    ncc,
+    ratio,
+    spread_ratio,
+    to_float,
+)
 from .tracking import labelled_pixels
 from .truth import Pair, flow_between, read_clip_field
+from .viewer import Viewer
 
 METHODS = ("model", "hold", "blur", "flow")
 """See `comparison.compare`; where the exact field is known, `oracle` too."""
@@ -56,7 +67,10 @@ def motionless(clip: ClipFrames) -> str | None:
 
 
 def reconstruct(
-    candidate: Candidate, clip: ClipFrames, max_frames: int | None = None
+    candidate: Candidate,
+    clip: ClipFrames,
+    max_frames: int | None = None,
+    viewer: Viewer | None = None,
 ) -> tuple[Row, list[Frame]]:
     """Drive the middle frame of a clip with the clip itself, beside other methods.
 
@@ -83,7 +97,7 @@ def reconstruct(
     candidate.own.set_source(case.source)
     candidate.own.set_reference(case.source)
     numbers = driven_frames(len(clip), max_frames)
-    row, samples, _ = compare(candidate.own, case, methods, numbers)
+    row, samples, _ = compare(candidate.own, case, methods, numbers, viewer)
     named = {"clip": about.name, "subject": about.subject, "group": about.group}
     return {**named, "frames": len(clip), **row}, samples
 
@@ -127,17 +141,26 @@ def leakage(
     both = mask & clip_mask(other.frames)
     candidate.other.set_source(source)
     candidate.other.set_reference(np.array(other.frames[0]))
-    frames, rows = [], []
-    for i in numbers:
-        frame = Frame(i, np.array(other.frames[i])).drive(candidate.other)
-        images = frame.prediction, metrics.warp_by_flow(held, frame.flow), frame.driving
-        y, s, d = (high_pass(to_float(image)) for image in images)
-        rows.append((ncc(y, s, mask), ncc(y, d, both), ncc(s, d, both)))
-        frames.append(frame)
-    means = np.mean(rows, axis=0).tolist()
-    row = dict(zip(("source", "driving", "floor"), means, strict=True))
+    frames = [Frame(i, np.array(other.frames[i])).drive(candidate.other) for i in numbers]
+    row = leakage_of([correlations(frame, held, mask, both) for frame in frames])
     wanted = spread(numbers, SAMPLES)
-    return {**row, "leaks": leaks(row)}, [frame for frame in frames if frame.number in wanted]
+    return row, [frame for frame in frames if frame.number in wanted]
+
+
+def correlations(
+    frame: Frame, held: FloatImage, mask: Mask, both: Mask
+) -> tuple[float, float, float]:
+    """What one frame adds to the leakage: NCC of high-passed pictures, see `leakage`."""
+    images = frame.prediction, metrics.warp_by_flow(held, frame.flow), frame.driving
+    y, s, d = (high_pass(to_float(image)) for image in images)
+    return ncc(y, s, mask), ncc(y, d, both), ncc(s, d, both)
+
+
+def leakage_of(frames: Sequence[tuple[float, float, float]]) -> Row:
+    """The means of `correlations` over frames, and the verdict."""
+    means = np.mean(frames, axis=0).tolist()
+    row = dict(zip(("source", "driving", "floor"), means, strict=True))
+    return {**row, "leaks": leaks(row)}
 
 
 def at_own_size(
@@ -191,6 +214,7 @@ def predict(
     case: Case,
     alignment: str = "none",
     max_frames: int | None = None,
+    viewer: Viewer | None = None,
 ) -> tuple[Row, list[Frame]]:
     """Drive a still with another subject's clip and compare it with the truth.
 
@@ -207,7 +231,7 @@ def predict(
     animator.set_source(case.source)
     animator.set_reference(case.driving[0])
     aligned_by = _align(animator, pair, case, alignment)
-    row, samples, tracked = compare(animator, case, PREDICTION_METHODS, numbers)
+    row, samples, tracked = compare(animator, case, PREDICTION_METHODS, numbers, viewer)
     row = {
         "pair": pair.name,
         "source": pair.source.name,
@@ -231,9 +255,7 @@ def _align(animator: Animator, pair: Pair, case: Case, alignment: str) -> str:
     if alignment == "none":
         return NOT_ALIGNED
     if alignment == "auto":
-        pictures = (landmarks.Picture(picture) for picture in (case.source, case.driving[0]))
-        found = landmarks.align_pair(animator, "auto", *pictures)
-        return ", ".join([*found.names, *["pictures"] * found.pictures]) or NOT_ALIGNED
+        return align_auto(animator, case.source, case.driving[0])
     both = np.stack([case.start, case.reference])
     inside = ((both >= -0.5) & (both <= len(case.source) - 0.5)).all(axis=(0, 2))
     if not inside.any():
@@ -244,3 +266,9 @@ def _align(animator: Animator, pair: Pair, case: Case, alignment: str) -> str:
     pictures = alignment == "given" and animator.session.can_register
     animator.align(*both[:, inside], pictures=pictures)
     return ", ".join([*np.array(case.names)[inside].tolist(), *["pictures"] * pictures])
+
+
+def align_auto(animator: Animator, source: Picture, reference: Picture) -> str:
+    """Align source and reference by what the model finds by itself; says by what."""
+    found = landmarks.align_pair(animator, "auto", *map(landmarks.Picture, (source, reference)))
+    return ", ".join([*found.names, *["pictures"] * found.pictures]) or NOT_ALIGNED

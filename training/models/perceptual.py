@@ -5,6 +5,7 @@ Their weights are files with torchvision's key names.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,11 +34,11 @@ class Fire(nn.Module):
         return torch.cat([self.expand1x1(x).relu(), self.expand3x3(x).relu()], dim=1)
 
 
-def vgg19_layers() -> list[nn.Module]:
-    """Layers up to relu5_1, numbered as torchvision numbers them."""
+def vgg_layers(widths: Sequence[int]) -> list[nn.Module]:
+    """Layers of a VGG network, numbered as torchvision numbers them; width 0 is a pool."""
     layers: list[nn.Module] = []
     channels, pool = 3, [nn.MaxPool2d(2)]
-    for width in VGG19:
+    for width in widths:
         layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()] if width else pool
         channels = width or channels
     return layers
@@ -61,7 +62,7 @@ class FeatureNetwork(nn.Module):
         # SqueezeNet's raw differences are two orders larger than L1 on pixels; VGG's are used raw,
         # as in the paper.
         self.normalise = name == "squeezenet"
-        layers = squeezenet_layers() if self.normalise else vgg19_layers()
+        layers = squeezenet_layers() if self.normalise else vgg_layers(VGG19)
         taps = SQUEEZENET_TAPS if self.normalise else VGG19_TAPS
         state = _read(Path(weights))
         need = [i for i, layer in enumerate(layers) if layer.state_dict()]

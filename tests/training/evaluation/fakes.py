@@ -152,6 +152,7 @@ class Fake:
     ) -> None:
         self.picture, self.flow = picture, flow
         self.source = self.reference = self.frame = np.zeros((8, 8), np.uint8)
+        self.motion = "relative"
         self.session = SimpleNamespace(can_align=False, can_register=False, landmarks=())
 
     def set_source(self, image: Image) -> None:

@@ -74,6 +74,18 @@ def test_psnr_and_ssim_follow_their_formulas() -> None:
     assert metrics.ssim(y, x) == pytest.approx(expected, rel=1e-3)
 
 
+def test_psnr_and_ssim_are_those_of_scikit_image() -> None:
+    """Version 0.26.0: peak_signal_noise_ratio; the mean of structural_similarity's whole map,
+    gaussian_weights, sigma 1.5, use_sample_covariance=False. It pads in another way, hence the
+    black border."""
+    draw = np.random.default_rng(5)
+    x, y = np.zeros((2, 72, 72), np.float32)
+    x[12:-12, 12:-12] = draw.uniform(0, 1, (48, 48))
+    y[12:-12, 12:-12] = np.clip(x[12:-12, 12:-12] + draw.normal(0, 0.2, (48, 48)), 0, 1)
+    assert metrics.psnr(y, x) == pytest.approx(18.442316106571145, rel=1e-6)
+    assert metrics.ssim(y, x) == pytest.approx(0.9154427601793489, rel=1e-6)
+
+
 def test_ncc_ignores_gain_and_level_and_knows_its_sign() -> None:
     a = metrics.to_float(speckle(seed=1))
     mask = np.ones(a.shape, bool)
