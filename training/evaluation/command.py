@@ -11,6 +11,7 @@ EVALUATE_EXAMPLE = """example:
   sonomime evaluate my-bundle/ --data clips/ --max-frames 20 -o quick --json
   sonomime evaluate my-bundle/ --data phantom/ --task prediction -o predictions
   sonomime evaluate my-bundle/ --data labelled/ --task tracking -o tracking
+  sonomime evaluate runs/p/checkpoint.pt --data labelled/ --task detection -o detection
   sonomime evaluate my-bundle/ --data clips/ --task transfer -o transfers \
       --network inception=pt_inception-2015-12-05-6726825d.pth --network i3d=rgb_imagenet.pt
 """
@@ -37,7 +38,7 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add("candidate", type=Path, metavar="CHECKPOINT_OR_BUNDLE", help="what to evaluate")
     text = "dataset folders, or bare folders of videos"
     add("--data", nargs="+", type=Path, required=True, metavar="DIR", help=text)
-    tasks = ["reconstruction", "prediction", "transfer", "tracking"]
+    tasks = ["reconstruction", "prediction", "transfer", "tracking", "detection"]
     text = "what the model has to do: see above (default: reconstruction)"
     add("--task", choices=tasks, default=tasks[0], help=text)
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the report")

@@ -134,6 +134,18 @@ DISTANCES = [
 ]
 """Headings and columns."""
 
+_DETECTION_NOTES = f"""\
+The landmarks that the model learned from labels are looked for in every labelled frame by itself:
+the supervised keypoints of a keypoint model, the landmark network of lite. No motion is looked at.
+
+- error: distance from the frame's own label, in pixels of the model's frame; the mean over a
+  frame's landmarks, then over frames, then over clips.
+- `constant`: the best constant answer, each landmark's mean place over all evaluated frames, which
+  sees the labels.
+- share: the model's mean error over that one's; 1 is no better than not looking at the picture.
+{_INTERVALS}
+"""
+
 _FIDELITY = (
     "{l1_ratio,low_pass_ratio,sharpness,motion_agreement,farneback_agreement,"
     "temporal_ratio,temporal_correlation,l1,psnr,ssim}"
@@ -203,6 +215,10 @@ _TRACKING = [
     Headline("error", "share.{}", "distance from the labels: 0 is none, 1 is not moving at all"),
     Headline("pixels", "errors.{}", "the same distance in pixels of the model's frame", 1),
     Headline("lost", "lost", "share of points that the model's motion leads nowhere"),
+]
+_DETECTION = [
+    Headline("error", "share.model", "distance from the labels: 1 is a constant answer's"),
+    Headline("pixels", "errors.{}", "the same distance in pixels of the model's frame", 1),
 ]
 LAYOUTS = {
     "reconstruction": Layout(
@@ -310,5 +326,22 @@ LAYOUTS = {
         headlines=_TRACKING,
         high_is_bad=True,
         intervals=[("error", "ratio.model")],
+    ),
+    "detection": Layout(
+        what="The landmarks that the model learned are looked for in labelled frames.",
+        units="clips",
+        flow="none",
+        notes=_DETECTION_NOTES,
+        mean=means.over_detections,
+        more=means.by_point,
+        tables=[
+            ("Over subjects", "means.all", "error ratio.model"),
+            ("By group", "means.*", "name clips errors.{model,constant} share.model"),
+            ("By point", "points.*", "name clips errors.{model,constant}"),
+            ("By clip", "clips.*", "clip group driven errors.{model,constant} share.model"),
+        ],
+        headlines=_DETECTION,
+        high_is_bad=True,
+        intervals=[("pixels", "error"), ("error", "ratio.model")],
     ),
 }

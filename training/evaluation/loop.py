@@ -52,13 +52,15 @@ class Frame:
     truth: Picture | None = None
     points: Points | None = None  # true landmarks (P, 2) in pixels, nan where unknown
     found: Points | None = None  # those found, for the pictures
+    prediction: Picture | None = None  # after `drive`
+    flow: FloatImage | None = None  # F(x->S) (H, W, 2), in pixels, after `drive`
 
     def drive(self, animator: Animator) -> Frame:
         """Animate an animator's source, relative to its reference."""
-        self.prediction: Picture = animator.animate(self.driving)
+        self.prediction = animator.animate(self.driving)
         deformation = np.asarray(animator.read("deformation")[0], np.float32)
         size, geometry = self.driving.shape[:2], animator.session.chain.geometry
-        self.flow = deformation_flow(deformation, *size, geometry)  # F(x->S) (H, W, 2), in pixels
+        self.flow = deformation_flow(deformation, *size, geometry)
         return self
 
 

@@ -155,11 +155,27 @@ def over_tracks(rows: Sequence[Row], seed: int) -> Row:
     }
 
 
+def over_detections(rows: Sequence[Row], seed: int) -> Row:
+    """Of clips whose landmarks were detected; `error` and `ratio` have intervals."""
+    trees, subjects = [row["errors"] for row in rows], subjects_of(rows)
+    errors = average(trees)
+    model, constant = ([tree[name] for tree in trees] for name in ("model", "constant"))
+    return {
+        "clips": len(rows),
+        "errors": errors,
+        "share": {"model": ratio(errors["model"], errors["constant"])},
+        "error": weighted_ratio(subjects, model, [1.0] * len(rows), seed),
+        "ratio": {"model": weighted_ratio(subjects, model, constant, seed)},
+    }
+
+
 def by_point(rows: Sequence[Row], seed: int) -> Row:
-    """Of tracked clips, by labelled point."""
+    """Of clips with labelled points, by point."""
     points: dict[str, Row] = {}
     for name in sorted({name for row in rows for name in row["points"]}):
         found = [row["points"][name] for row in rows if name in row["points"]]
         errors = average(found)
-        points[name] = {"clips": len(found), "errors": errors, "share": tracking.shares(errors)}
+        points[name] = {"clips": len(found), "errors": errors}
+        if "hold" in errors:
+            points[name]["share"] = tracking.shares(errors)
     return {"points": points}

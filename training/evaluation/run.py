@@ -22,6 +22,7 @@ from ..data.dataset import Clip, ClipList, check_splits, find_clips
 from ..data.keypoints import LabelError, count_names, described, slip_hint, slips
 from . import strips
 from .candidate import Candidate, open_candidate, training_facts
+from .detection import detect, mean_places, undetectable
 from .judgement import judge
 from .loop import Row, spread
 from .networks.catalogue import open_networks
@@ -37,6 +38,8 @@ NO_TEST = (
     "the data has no split named test, so all clips are evaluated, possibly including clips that "
     "the model was trained on"
 )
+LABELLED = {"tracking": untrackable, "detection": undetectable}
+"""Tasks that need labels, and why a clip may not do for one."""
 LeftOut = list[tuple[str, str]]
 """Clips that cannot be used, with the reason."""
 
@@ -59,9 +62,9 @@ def run(args: Namespace, keep: Callable[[str, strips.Sketch], None] | None = Non
         if not paired and getattr(args, option) is not None:
             fault = f"--{option.replace('_', '-')} is for --task prediction and transfer"
             raise ConfigError(fault, "leave it out, or add the task")
-    if args.task == "tracking" and args.network:
+    if args.task in LABELLED and args.network:
         hint = "leave it out, or choose another task"
-        raise ConfigError("--network judges pictures, and tracking makes none", hint)
+        raise ConfigError(f"--network judges pictures, and {args.task} makes none", hint)
     networks = open_networks(args.network)
     args.network = [network.given for network in networks]  # for the report: with the digests
     viewer = Viewer(networks) if networks else None
@@ -167,10 +170,10 @@ def _read_clips(
     Raises:
         InputError: no clip can be used; the labels or the exact field of one are wrong.
     """
-    unfit, hint = motionless, "give videos or folders of frames that move"
-    if task == "tracking":
-        hint = "tracking needs a keypoints.csv with labels in at least two frames of a clip"
-        unfit = untrackable
+    unfit = LABELLED.get(task, motionless)
+    hint = "give videos or folders of frames that move"
+    if task in LABELLED:
+        hint = f"{task} needs a keypoints.csv with labels of frames"
     image = candidate.own.session.chain.image
     loaded: list[ClipFrames] = []
     for clip in progress(clips, label="reading clips"):
@@ -259,6 +262,9 @@ def _judge(
     if args.task == "tracking":
         row, (still, *frames) = follow(candidate, clip, args.max_frames)
         return row, strips.Sketch(still.driving, frames, still.points)
+    if args.task == "detection":
+        row, frames = detect(candidate, clip, mean_places(cases), args.max_frames)
+        return row, strips.Sketch(frames[0].driving, frames)
     if args.task == "transfer":
         own, other = clip
         row, frames = transfer(candidate, own, other, args.alignment, args.max_frames, viewer)

@@ -98,7 +98,8 @@ def _tiles(frame: Frame, driver: str = "driving") -> list[Tile]:
     marks, places = ", + true, o found", (frame.points, frame.found)
     if frame.truth is None:
         tile = caption + marks, _marked(frame.driving, *places)
-        return [tile, ("prediction", as_tile(frame.prediction))]
+        made = frame.prediction
+        return [tile] if made is None else [tile, ("prediction", as_tile(made))]
     return [
         (caption, as_tile(frame.driving)),
         (f"prediction{marks}", _marked(frame.prediction, *places)),
@@ -114,7 +115,8 @@ def _block(title: str, still: Tile, frames: Sequence[Frame]) -> Picture:
             gap = cv2.absdiff(to_levels(frame.truth), to_levels(frame.prediction))
             gap = cv2.multiply(gap, np.full_like(gap, _GAIN))
             column.append((f"difference x{_GAIN}", as_tile(gap)))
-        column.append(("taken from (arrows)", show_flow(frame.flow)))
+        if frame.flow is not None:
+            column.append(("taken from (arrows)", show_flow(frame.flow)))
         columns.append(column)
     return in_columns(title, columns)
 

@@ -69,13 +69,10 @@ def _write(plan: TablePlan, every: list[Cell], output: Any) -> Done:
         section = page.make_section(name, task, records, plan.names, plan.baseline)
         done.sections.append(section)
         atomic_write_bytes(output / f"{name}.png", png_bytes(figures.plot(section)))
-        if task != "tracking":
-            first = {cell.row: cell for cell in reversed(finished)}
-            samples = {
-                row: read_samples(first[row].folder, name) for row in plan.names if row in first
-            }
-            title = f"{plan.title}: {name}"
-            strip = figures.strip(title, samples, task, plan.cases)
+        first = {cell.row: cell for cell in reversed(finished)}
+        shown = {row: read_samples(first[row].folder, name) for row in plan.names if row in first}
+        if all(len(samples.names) for samples in shown.values()):  # detection makes no pictures
+            strip = figures.strip(f"{plan.title}: {name}", shown, task, plan.cases)
             atomic_write_bytes(output / f"{name}-strip.png", png_bytes(strip))
     atomic_write_text(output / "table.md", page.markdown(plan, done.sections, missing))
     atomic_write_text(output / "table.csv", page.csv_text(done.sections))

@@ -21,7 +21,7 @@ from .plan import TablePlan
 SEED = 0  # of the intervals
 
 COMPARED = ("l1", "l1_ratio", "low_pass_ratio", "landmark")
-"""Measures whose ratio to the baseline is shown."""
+"""Measures whose ratio to the baseline is shown, beside those of networks."""
 
 #: The paper's Table 1, in-house pelvic data: PTG / FOMM.
 PAPER = {
@@ -60,8 +60,14 @@ _FIELD = (
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "reconstruction": (*_FIDELITY, *_FIELD),
     "prediction": (*_FIELD, *_FIDELITY[:3], _FIDELITY[5]),
+    "transfer": (Column("driving", "driver's speckle", "methods.model.driving"),),
     "tracking": (Column("error", "error px", "errors.model", digits=2),),
+    "detection": (
+        Column("error", "error px", "errors.model", digits=2),
+        Column("constant", "constant answer px", "errors.constant", digits=2),
+    ),
 }
+NOTHING = {"mean": math.nan, "low": math.nan, "high": math.nan}
 
 
 class Figure(NamedTuple):
@@ -89,22 +95,44 @@ Records = Mapping[tuple[str, int], Row]
 
 def make_section(name: str, task: str, records: Records, rows: Sequence[str], base: str) -> Section:
     """Sum up what the cells found in one evaluation."""
-    unit = "pairs" if task == "prediction" else "clips"
     some = next(iter(records.values()))
+    unit = "pairs" if "pairs" in some else "clips"
     columns = [
         column
         for column in COLUMNS[task]
         if any(find(each, column.path) is not None for each in some[unit])
     ]
+    sets = [Column(each["measure"], each["measure"], "") for each in some.get("distances", ())]
     found: dict[str, dict[str, Figure]] = {}
     for row in (each for each in rows if any(key[0] == each for key in records)):
-        mine, other = (_by_seed(records, each, unit) for each in (row, base))
-        found[row] = {column.key: _figure(column, mine, other) for column in columns}
-    return Section(name, task, columns, found, len(some[unit]), unit)
+        mine, other = (
+            {seed: record for (owner, seed), record in records.items() if owner == each}
+            for each in (row, base)
+        )
+        units = [{seed: record[unit] for seed, record in of.items()} for of in (mine, other)]
+        found[row] = {column.key: _figure(column, *units) for column in columns}
+        found[row] |= {column.key: _distance(column.key, mine, other) for column in sets}
+    return Section(name, task, [*columns, *sets], found, len(some[unit]), unit)
 
 
-def _by_seed(records: Records, row: str, unit: str) -> dict[int, list[Row]]:
-    return {seed: record[unit] for (name, seed), record in records.items() if name == row}
+def _distance(measure: str, mine: Mapping[int, Row], base: Mapping[int, Row]) -> Figure:
+    """A measure of a network, which is of a whole evaluation: means over seeds of its value and of
+    the ends of its interval."""
+
+    def by_seed(runs: Mapping[int, Row]) -> dict[int, Row]:
+        return {
+            seed: {"mean": each["methods"]["model"].get("value"), **each["methods"]["model"]}
+            for seed, record in runs.items()
+            for each in record["distances"]
+            if each["measure"] == measure
+        }
+
+    found, other = by_seed(mine), by_seed(base)
+    value = {name: _mean([_number(row[name]) for row in found.values()]) for name in NOTHING}
+    shared = found.keys() & other.keys()
+    means = [_mean([_number(runs[seed]["mean"]) for seed in shared]) for runs in (found, other)]
+    ratio = {**NOTHING, "mean": means[0] / means[1]} if shared and means[1] else None
+    return Figure(value, [_number(row["mean"]) for row in found.values()], ratio)
 
 
 def _figure(column: Column, mine: dict[int, list[Row]], base: dict[int, list[Row]]) -> Figure:
@@ -120,12 +148,14 @@ def _figure(column: Column, mine: dict[int, list[Row]], base: dict[int, list[Row
     if shared := mine.keys() & base.keys():
         both = ({seed: runs[seed] for seed in sorted(shared)} for runs in (mine, base))
         ratio = weighted_ratio(subjects, *map(over_seeds, both), SEED)
-    nothing = {"mean": math.nan, "low": math.nan, "high": math.nan}
-    return Figure(interval or nothing, [_mean(each) for each in means], ratio)
+    return Figure(interval or NOTHING, [_mean(each) for each in means], ratio)
 
 
 def _value(unit: Row, path: str) -> float:
-    value = find(unit, path)
+    return _number(find(unit, path))
+
+
+def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
@@ -173,9 +203,7 @@ def _text(figure: Figure, digits: int) -> str:
 
 
 def _ratios(plan: TablePlan, section: Section) -> str:
-    columns = [
-        c for c in section.columns if c.key in ("l1", "l1_ratio", "low_pass_ratio", "landmark")
-    ]
+    columns = [c for c in section.columns if c.key in COMPARED or not c.path]
     if plan.baseline not in section.figures or not columns:
         return ""
     lines = [

@@ -57,10 +57,13 @@ class Album:
             for frame in spread(sketch.own, SHOWN + 1)[-SHOWN:]:
                 truth = frame.driving if frame.truth is None else frame.truth
                 title = f"{name} {frame.number}"
-                rows.append((title, sketch.source, frame.driving, truth, frame.prediction))
-        columns = zip(Samples.__dataclass_fields__, zip(*rows, strict=True), strict=True)
+                if frame.prediction is not None:
+                    rows.append((title, sketch.source, frame.driving, truth, frame.prediction))
+        names = Samples.__dataclass_fields__
+        columns = list(zip(*rows, strict=True)) or [()] * len(names)
+        arrays = {name: np.array(column) for name, column in zip(names, columns, strict=True)}
         stream = io.BytesIO()
-        np.savez_compressed(stream, **{name: np.array(column) for name, column in columns})
+        np.savez_compressed(stream, **arrays)
         atomic_write_bytes(samples_file(folder, evaluation), stream.getvalue())
 
 

@@ -45,8 +45,13 @@ def record(row: str, seed: int, steps: int, data: str) -> dict[str, Any]:
         {"subject": subject, "methods": {"model": {"l1": value, "ssim": None}}}
         for subject, value in zip(SUBJECTS, values, strict=True)
     ]
-    settings = {"task": "reconstruction", "data": data}
-    return {"candidate": {"step": str(steps)}, "settings": settings, "clips": clips}
+    value = {"value": 10.0 * values[0], "low": 1.0 + seed, "high": None}
+    return {
+        "candidate": {"step": str(steps)},
+        "settings": {"task": "reconstruction", "data": data},
+        "clips": clips,
+        "distances": [{"measure": "fd_squeeze", "methods": {"model": value}}],
+    }
 
 
 class Fakes:
@@ -133,7 +138,11 @@ def test_the_table_has_means_intervals_ratios_and_pictures(
     table: Callable[..., Done], tmp_path: Path
 ) -> None:
     (section,) = table().sections
-    assert [column.key for column in section.columns] == ["l1"], "others are defined nowhere"
+    known = [column.key for column in section.columns]
+    assert known == ["l1", "fd_squeeze"], "others are defined nowhere"
+    distance = section.figures["lite"]["fd_squeeze"]
+    assert (distance.value["mean"], distance.value["low"], distance.seeds) == (20, 1.5, [20, 20])
+    assert distance.ratio is not None and distance.ratio["mean"] == pytest.approx(20 / 50)
     fomm, lite = (section.figures[row]["l1"] for row in ("fomm", "lite"))
     assert fomm.value["mean"] == pytest.approx((5 + 2 + 6 + 8) / 4)
     assert fomm.seeds == [5.0, 5.5] and lite.seeds == [2.5, 2.5]
@@ -144,7 +153,8 @@ def test_the_table_has_means_intervals_ratios_and_pictures(
     assert fomm.ratio is not None and fomm.ratio["low"] == fomm.ratio["high"] == 1
     out = tmp_path / "out"
     rows = list(csv.DictReader((out / "table.csv").open()))
-    assert [(row["row"], float(row["mean"])) for row in rows] == [("fomm", 5.25), ("lite", 2.5)]
+    means = [(row["row"], row["measure"], float(row["mean"])) for row in rows]
+    assert means[::2] == [("fomm", "l1", 5.25), ("lite", "l1", 2.5)]
     assert json.loads((out / "table.json").read_text())["evaluations"]["real"]["clips"] == 4
     assert "5.2500" in (out / "table.md").read_text()
     strip, plot = (cv2.imread(str(out / name)) for name in ("real-strip.png", "real.png"))
