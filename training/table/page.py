@@ -33,6 +33,15 @@ PAPER = {
     ("transfer", "fvd"): 0.84,
 }
 
+#: Of which of the paper's measures these are a kind, or a stand-in.
+LIKE = {
+    "lpips_alex": "lpips",
+    "lpips_vgg": "lpips",
+    "vgg_distance": "lpips",
+    "fd_squeeze": "fid",
+    "fvd_squeeze": "fvd",
+}
+
 
 class Column(NamedTuple):
     """A measure: where it is in a unit's row, and how it is read."""
@@ -189,7 +198,8 @@ def markdown(plan: TablePlan, sections: Sequence[Section], missing: Sequence[str
 _NOTES = """\
 A figure is the mean over seeds of the mean over clips or pairs; in brackets its 95 % interval over
 subjects, and after ± half the distance between the highest and the lowest seed. Ratios compare the
-same clips and seeds. The paper's own ratios are those of its in-house pelvic data."""
+same clips and seeds. The paper's own ratios are those of its in-house pelvic data; of a stand-in for
+one of its measures, that measure's, which is named."""
 
 
 def _text(figure: Figure, digits: int) -> str:
@@ -211,9 +221,14 @@ def _ratios(plan: TablePlan, section: Section) -> str:
         for row, figures in section.figures.items()
         if row != plan.baseline
     ]
-    paper = [PAPER.get((section.task, c.key)) for c in columns]
+    kinds = [LIKE.get(c.key, c.key) for c in columns]
+    paper = [PAPER.get((section.task, kind)) for kind in kinds]
     if any(paper):
-        lines.append(["the paper's PTG / FOMM", *(number(value, 2) for value in paper)])
+        texts = [
+            f"{number(value, 2)} ({kind.upper()})" if kind != c.key and value else number(value, 2)
+            for c, kind, value in zip(columns, kinds, paper, strict=True)
+        ]
+        lines.append(["the paper's PTG / FOMM", *texts])
     return grid(["", *(c.title for c in columns)], lines)
 
 
