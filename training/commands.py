@@ -6,9 +6,15 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .data.batch import PairBatch
+    from .distributed import Processes
 
 __all__ = ["add_data", "add_evaluate", "add_phantom", "add_train"]
 
@@ -130,50 +136,87 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def train_command(args: argparse.Namespace) -> int:
     """Run ``sonomime train``."""
-    from ..runtime.media.frames import parse_crop
     from ..runtime.support.errors import ConfigError
+    from .config import load_config
+    from .distributed import joined
+
+    config = load_config(args.config, args.set)
+    if args.max_minutes is not None and not args.max_minutes > 0:
+        fault = f"--max-minutes {args.max_minutes:g} is not positive"
+        raise ConfigError(fault, "e.g. --max-minutes 60")
+    with joined() as processes:
+        _train(args, config, processes)
+    return 0
+
+
+def _train(args: argparse.Namespace, config: Config, processes: Processes) -> None:
+    """Train as one of the processes."""
+    import logging
+
+    from torch import Tensor
+
+    from ..runtime.media.frames import parse_crop
     from ..runtime.support.progress import progress
     from .checkpoint import record
-    from .config import load_config
     from .data.clip_frames import load_clip
     from .data.dataset import find_clips
     from .data.pairs import PairSampler, prefetched
     from .loop import train
     from .models.families import family_of
+    from .optimisation import with_steps
     from .trainer import Trainer
 
-    config = load_config(args.config, args.set)
+    say = _say if processes.first else _nothing
+    if not processes.first:
+        logging.disable(logging.WARNING)  # the first has said it
+    pairs = processes.share(config.train.batch_size, config.train.accumulate)
     family, model = family_of(config.model), config.model
-    if args.max_minutes is not None and not args.max_minutes > 0:
-        fault = f"--max-minutes {args.max_minutes:g} is not positive"
-        raise ConfigError(fault, "e.g. --max-minutes 60")
     crop = parse_crop(args.crop) if args.crop else None
     found = find_clips(args.data, split=args.split, crop=crop)
     for warning in found.warnings:
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     for clip, reason in found.unsupported:
-        _say(f"left out: {clip.name}: {reason}")
+        say(f"left out: {clip.name}: {reason}")
     clips = []
-    for clip in progress(found.clips, label="reading clips"):
-        frames = load_clip(clip, model.image_size, model.channels)
-        if len(frames) > 1:
-            clips.append(frames)
-        else:
-            _say(f"left out: {clip.name}: has one distinct frame only, and a pair needs two")
+    with processes.one_first():
+        shown = progress(found.clips, label="reading clips") if processes.first else found.clips
+        for clip in shown:
+            frames = load_clip(clip, model.image_size, model.channels)
+            if len(frames) > 1:
+                clips.append(frames)
+            else:
+                say(f"left out: {clip.name}: has one distinct frame only, and a pair needs two")
     labelled = any(clip.visible.any() for clip in clips)
     names = list(clips[0].clip.keypoint_names) if labelled else []
     config = family.with_labels(config, names)
     names = names if family.labels(config.model) else []
     sampler = PairSampler(
-        clips, config.data, config.train.seed, batch_size=config.train.batch_size, loss=config.loss
+        clips,
+        config.data,
+        config.train.seed,
+        batch_size=config.train.batch_size,
+        pairs=pairs,
+        loss=config.loss,
     )
+    config, rule = with_steps(config, len(clips))
     data = record(args.data, [frames.clip for frames in clips])
-    with prefetched(sampler.batch) as batch:
-        trainer = Trainer(config, batch, args.output, names, data)
+    on_gpu = processes.device().type == "cuda"
+
+    def draw(step: int) -> PairBatch:
+        batch = sampler.batch(step)
+        return batch.map(Tensor.pin_memory) if on_gpu else batch
+
+    workers = config.data.workers or (processes.loaders() if on_gpu else 1)
+    with prefetched(draw, workers) as batch:
+        trainer = Trainer(config, batch, args.output, names, data, processes)
         for remark in trainer.objective.remarks:
-            _say(f"warning: {remark}")
-        train(trainer, args.resume, args.max_minutes, _say, args.start)
-    return 0
+            say(f"warning: {remark}")
+        say(f"{rule}; {len(pairs)} pairs a step in each of {processes.count} processes")
+        train(trainer, args.resume, args.max_minutes, say, args.start)
+
+
+def _nothing(line: str) -> None:
+    """What all processes but the first say."""
 
 
 def _say(line: str) -> None:

@@ -159,16 +159,20 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    max_steps: int = _within(1, math.inf, 100_000)
-    batch_size: int = _within(1, math.inf, 20)
+    max_steps: int = 0  # 0: as many as `epochs` says; a run in progress has its number here
+    epochs: int = _within(1, math.inf, 50)  # in each, as many pairs as clips, num_repeats times
+    num_repeats: int = _within(1, math.inf, 75)
+    batch_size: int = _within(1, math.inf, 20)  # of all processes and all parts together
+    accumulate: int = _within(1, math.inf, 1)  # parts of a process's share, one after the other
     learning_rate: float = _above_0(2e-4)
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "milestones"] = "constant"
+    milestones: tuple[float, ...] = _within(0, 1, (0.6, 0.9))  # shares of the run: a tenth each
     warmup: int = 0
     beta1: float = _within(0, 1 - _TINY, 0.5)
     beta2: float = _within(0, 1 - _TINY, 0.999)
     grad_clip: float = _above_0(10.0)  # infinity norm, per network
     ema: float = _within(0, 1 - _TINY, 0.999)
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"  # fp16: on a GPU alone
     seed: int = _within(0, 2**32 - 1, 0)
     log_every: int = _within(1, math.inf, 20)
     picture_every: int = _within(1, math.inf, 500)
@@ -181,6 +185,7 @@ class TrainConfig:
 class DataConfig:
     """How pairs are drawn: factors from low to high, shift as a fraction, rotation in degrees."""
 
+    workers: int = 0  # threads that prepare batches; 0: one, on a GPU up to eight
     augment: bool = True
     flip: bool = True
     scale: tuple[float, float] = _above_0((0.8, 1.2))
@@ -235,6 +240,10 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _apply(table, override)
         config = config_from_dict(table, where=f"--set {override}")
+    by_epochs = ("train.epochs=", "train.num_repeats=")
+    if config.train.max_steps > 0 and any(each.startswith(by_epochs) for each in overrides):
+        fault = f"train.max_steps is {config.train.max_steps}, so epochs would count for nothing"
+        raise ConfigError(fault, "add --set train.max_steps=0 to go by epochs")
     family = config.model.family
     for name, _, facts in settings(config):
         given: Any = table

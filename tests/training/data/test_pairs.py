@@ -183,7 +183,7 @@ def test_keypoints_that_leave_the_frame_are_not_visible_unless_a_bend_brings_the
     assert (batch.driving_points.abs() <= 1).all()
     assert torch.equal(batch.driving_absent, ~batch.driving_visible)
     assert torch.equal(batch.source_absent, ~batch.source_visible)
-    batch = draw(clip, replace(MOVED, synthetic=1.0, shift=0.3), 100)
+    batch = draw(clip, replace(MOVED, synthetic=1.0, shift=0.3), 200, step=2)
     back = batch.driving_visible & ~batch.source_visible
     assert back.any()
     assert not batch.driving_absent[back].any()

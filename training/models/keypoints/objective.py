@@ -109,7 +109,11 @@ class KeypointObjective(Objective):
         the prediction."""
         size = batch.driving.shape[0]
         generator = torch.Generator().manual_seed(self.config.train.seed * 1_000_003 + step)
-        drawn = random_thin_plate_spline(size, generator)
+        # A part of a batch has the splines of its places in the whole.
+        place = torch.arange(size) if batch.place is None else batch.place.cpu()
+        count = size if batch.place is None else self.config.train.batch_size
+        drawn = random_thin_plate_spline(count, generator)
+        drawn = drawn._replace(affine=drawn.affine[place], weights=drawn.weights[place])
         spline = ThinPlateSpline(*(x.to(batch.driving.device) for x in drawn))
         bent = spline.warp(batch.driving, self.config.model.geometry)
 
