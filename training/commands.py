@@ -24,6 +24,7 @@ TRAIN_EXAMPLE = """example:
   sonomime train lite --data mine/ --from runs/first/checkpoint.pt -o runs/mine
   sonomime train ours-ptg --data a/ b/ -o runs/ptg --set train.batch_size=8 \\
       --set loss.perceptual_network=vgg19 --set loss.perceptual_weights=vgg19.pth
+  torchrun --nproc-per-node=4 -m sonomime.cli train ours-ptg --data a/ -o runs/ptg  # four GPUs
 """
 CHECK_EXAMPLE = """example:
   sonomime data check clips/ -o sheet.png
@@ -119,7 +120,7 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("--from", dest="start", type=Path, metavar="CHECKPOINT", help=text)
     text = (
         "save and stop after M minutes, even before the learning rate has fallen; "
-        "to plan for less time, set train.max_steps"
+        "to plan for less time, set train.max_steps or train.epochs"
     )
     add("--max-minutes", type=float, metavar="M", help=text)
     text = "change a setting, e.g. train.max_steps=2000; may be given several times"

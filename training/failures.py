@@ -40,7 +40,7 @@ def explained(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except NotFinite as error:
-        raise NotFinite(f"{error.message}; {left()}", error.hint) from error
+        raise NotFinite(f"{error.message}; {left()}") from error
     except (BackendError, MemoryError, RuntimeError) as error:
         if not isinstance(error, BackendError) and not is_out_of_memory(error):
             raise

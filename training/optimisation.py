@@ -17,6 +17,10 @@ from .distributed import Processes
 class NotFinite(CheckpointError):
     """A loss, a gradient or a weight is not finite. Nothing was updated or saved with it."""
 
+    def __init__(self, message: str) -> None:
+        hint = "begin a new run --from the last checkpoint with a smaller train.learning_rate"
+        super().__init__(message, f"{hint}; --resume would repeat the same numbers")
+
 
 def with_steps(config: Config, clips: int) -> tuple[Config, str]:
     """The configuration with the run's number of steps in ``train.max_steps``, and the rule that
@@ -85,7 +89,6 @@ def update(
     if not torch.isfinite(values).all():  # one wait for the device, not one for each
         what, value = next(x for x in found.items() if not torch.isfinite(x[1]))
         fault = f"the {what} became {value.item()} at step {step}"
-        hint = "resume from the last checkpoint with a smaller train.learning_rate"
-        raise NotFinite(fault, hint)
+        raise NotFinite(fault)
     scaler.step(optimizer)
     scaler.update()

@@ -212,8 +212,7 @@ class Trainer:
         for part, state in {"EMA weights": weights, **resume}.items():
             if (name := _not_finite(state)) is not None:
                 fault = f"{part}: {name} is not finite at step {self.step}, so it is not saved"
-                hint = "resume from the last checkpoint with a smaller train.learning_rate"
-                raise NotFinite(fault, hint)
+                raise NotFinite(fault)
         Checkpoint(self.config, self.step, weights, names, self.data, resume).save(path)
         self.saved = self.step
 
