@@ -48,6 +48,22 @@ def learning_rate(train: TrainConfig, step: int) -> float:
     return rate
 
 
+def of_the_whole(
+    totals: Sequence[dict[str, Tensor]], processes: Processes
+) -> list[dict[str, Tensor]]:
+    """For each part of a process's batch, by a loss's name, the factor with which the mean over all
+    parts of all processes is the loss of the whole batch. `totals`: the parts' `Objective.totals`.
+    """
+    if not totals[0]:
+        return [{} for _ in totals]
+    parts = torch.stack([torch.stack(list(each.values())) for each in totals]).float()
+    mean = parts.mean(dim=0)
+    processes.average([mean])
+    below, above = (parts / mean.clamp(min=1e-12)).unbind(dim=-1)
+    factors = below / above.clamp(min=1e-12)
+    return [dict(zip(totals[0], row, strict=True)) for row in factors]
+
+
 def update(
     optimizer: torch.optim.Optimizer,
     losses: Iterable[dict[str, Tensor]],

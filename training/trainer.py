@@ -25,7 +25,7 @@ from .models import image_losses
 from .models.base import StepResult
 from .models.families import family_of
 from .models.image_losses import Discriminator
-from .optimisation import NotFinite, learning_rate, update
+from .optimisation import NotFinite, learning_rate, of_the_whole, update
 
 
 class Trainer:
@@ -110,14 +110,20 @@ class Trainer:
         results: list[StepResult] = []
         seconds: list[float] = []
 
+        cut = train.accumulate * self.processes.count > 1
+        totals = [self.objective.totals(part, self.step) if cut else {} for part in parts]
+        factors = of_the_whole(totals, self.processes)
+
         def forward() -> Iterator[dict[str, Tensor]]:
-            for part in parts:
+            for part, factor in zip(parts, factors, strict=True):
                 start = time.monotonic()
                 with self.autocast():
                     result: StepResult = self.objective(
                         self.model, part, self.step, self.discriminator
                     )
                 seconds.append(time.monotonic() - start)
+                for name in factor.keys() & result.losses.keys():
+                    result.losses[name] = factor[name] * result.losses[name]
                 results.append(result)
                 yield result.losses
 

@@ -1,5 +1,5 @@
 """One of several processes that train together, started as torchrun starts it:
-`python one_of_many.py FOLDER PRESET LOSSES STEPS OVERRIDES...` writes FOLDER/RANK.pt."""
+`python one_of_many.py FOLDER PRESET STEPS OVERRIDES...` writes FOLDER/RANK.pt."""
 
 from __future__ import annotations
 
@@ -22,22 +22,12 @@ from sonomime.training.models.matching import objective
 from sonomime.training.trainer import Trainer
 
 
-def alike(step: int) -> PairBatch:
-    """The batch of the small runs, without what losses are normalised by over the whole batch: both
-    pairs are real, have labels, and flow everywhere."""
-    whole = batch(step)
-    every, none = torch.ones_like(whole.source_visible), torch.zeros_like(whole.bent)
-    whole = whole._replace(source_visible=every, driving_visible=every)
-    whole = whole._replace(source_absent=~every, driving_absent=~every, bent=none, flow_exact=none)
-    return whole._replace(flow_valid=torch.ones_like(whole.flow_valid))
-
-
-def state(settings: Config, kind: str, steps: int, processes: Processes = ALONE) -> dict[str, Any]:
+def state(settings: Config, steps: int, processes: Processes = ALONE) -> dict[str, Any]:
     """Gradients of the last step, weights and figures, after training on this process's share."""
     torch.set_num_threads(1)
     length, objective.LENGTH = objective.LENGTH, 0.0  # the square of the logarithm of a mean
     labels = ["bladder_neck"] if settings.model.family == "keypoints" else []
-    draw = alike if kind == "alike" else batch if labels else unlabelled
+    draw = batch if labels else unlabelled
     share = processes.share(settings.train.batch_size)
 
     def mine(step: int) -> PairBatch:
@@ -84,7 +74,7 @@ def start(count: int, words: Sequence[str]) -> list[subprocess.Popen[str]]:
 
 
 if __name__ == "__main__":
-    folder, preset, kind, steps, *overrides = sys.argv[1:]
+    folder, preset, steps, *overrides = sys.argv[1:]
     with joined() as processes:
-        found = state(config(*overrides, preset=preset), kind, int(steps), processes)
+        found = state(config(*overrides, preset=preset), int(steps), processes)
         torch.save(found, Path(folder) / f"{processes.rank}.pt")

@@ -50,17 +50,15 @@ def test_a_share_is_a_slice_of_one_size() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("preset", "more"), [("ours-ptg", ()), ("lite", ("loss.pixels_from=99",))])
-def test_two_processes_are_one_with_the_joined_batch(
-    preset: str, more: tuple[str, ...], tmp_path: Path
-) -> None:
-    """Where no loss is normalised by a sum over the whole batch; the discriminator included."""
-    overrides = ("train.batchnorm=frozen", *more)
-    one, other = of_each(2, tmp_path, preset, "alike", "3", *overrides)
-    joined = state(config(*overrides, preset=preset), "alike", 3)
+@pytest.mark.parametrize("preset", ["ours-ptg", "lite"])
+def test_two_processes_are_one_with_the_joined_batch(preset: str, tmp_path: Path) -> None:
+    """The discriminator included, although one process has the labels, the other the real pair."""
+    frozen = "train.batchnorm=frozen"
+    one, other = of_each(2, tmp_path, preset, "3", frozen)
+    joined = state(config(frozen, preset=preset), 3)
     assert farthest(one, other, "weights") == farthest(one, other, "gradients") == 0
     largest = max(float(g.abs().max()) for g in joined["gradients"] if g is not None)
-    assert farthest(one, joined, "gradients") < 5e-5 * largest
+    assert farthest(one, joined, "gradients") < 2e-4 * largest  # kinks enlarge the rounding
     assert farthest(one, joined, "weights") < 2e-5  # after three steps of up to 2e-4 or 1e-3
     assert [(a + b) / 2 for a, b in zip(one["l1"], other["l1"], strict=True)] == pytest.approx(
         joined["l1"], rel=1e-5
@@ -74,14 +72,14 @@ def test_two_processes_are_one_that_accumulates_to_the_last_bit(
 ) -> None:
     # Spectral norm is refined at every use, so the discriminator sees how many parts there are.
     frozen = ("train.batchnorm=frozen", *(() if preset == "lite" else ("loss.feature_matching=0",)))
-    one, _ = of_each(2, tmp_path, preset, "all", "3", *frozen)
-    parts = state(config("train.accumulate=2", *frozen, preset=preset), "all", 3)
+    one, _ = of_each(2, tmp_path, preset, "3", *frozen)
+    parts = state(config("train.accumulate=2", *frozen, preset=preset), 3)
     assert farthest(one, parts, "weights") == farthest(one, parts, "gradients") == 0
 
 
 @pytest.mark.slow
 def test_each_batchnorm_sees_its_pairs_and_all_keep_the_same_statistics(tmp_path: Path) -> None:
-    one, other = of_each(2, tmp_path, "ours-pt", "all", "2")
+    one, other = of_each(2, tmp_path, "ours-pt", "2")
     assert one["l1"] != other["l1"]
     for a, b in zip(one["weights"], other["weights"], strict=True):
         assert all(torch.equal(a[name], b[name]) for name in a)

@@ -124,6 +124,10 @@ class KeypointObjective(Objective):
         prediction, _ = model.animate(model.encode(batch.source, source), driving)
         return [source, driving, transformed], spline, prediction
 
+    def totals(self, batch: PairBatch, step: int) -> dict[str, Tensor]:
+        labels = batch.source_visible.sum() + batch.driving_visible.sum()
+        return {"supervision": torch.stack([labels, torch.ones_like(labels)])}
+
     def forward(
         self, model: AnimationModel, batch: PairBatch, step: int,
         discriminator: Discriminator | None,
