@@ -29,7 +29,11 @@ from .optimisation import NotFinite, learning_rate, of_the_whole, update
 
 
 class Trainer:
-    """A model in training. ``sampler`` gives this process's share of the batch of a step.
+    """A model in training.
+
+    Args:
+        config: with the run's number of steps (`with_steps`).
+        sampler: gives this process's share of the batch of a step.
 
     Raises:
         ConfigError: labels do not fit the model, the batch cannot be cut, fp16 without a GPU.

@@ -13,13 +13,17 @@ from typing import Any
 
 import torch
 from lively import lively_model
-from training.small_runs import batch, config, unlabelled
 
 from sonomime.training.config import Config
 from sonomime.training.data.batch import PairBatch
 from sonomime.training.distributed import ALONE, Processes, joined
 from sonomime.training.models.matching import objective
 from sonomime.training.trainer import Trainer
+
+if __name__ == "__main__":
+    from small_runs import batch, config, unlabelled
+else:
+    from .small_runs import batch, config, unlabelled
 
 
 def state(settings: Config, steps: int, processes: Processes = ALONE) -> dict[str, Any]:
