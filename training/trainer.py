@@ -111,45 +111,45 @@ class Trainer:
         parts = self.batch(self.step).parts(train.accumulate)
         waited = time.monotonic() - start
         self.waited += waited
+        self.forward_seconds.append(waited)
         results: list[StepResult] = []
-        seconds: list[float] = []
-
-        cut = train.accumulate * self.processes.count > 1
-        totals = [self.objective.totals(part, self.step) if cut else {} for part in parts]
-        factors = of_the_whole(totals, self.processes)
-
-        def forward() -> Iterator[dict[str, Tensor]]:
-            for part, factor in zip(parts, factors, strict=True):
-                start = time.monotonic()
-                with self.autocast():
-                    result: StepResult = self.objective(
-                        self.model, part, self.step, self.discriminator
-                    )
-                seconds.append(time.monotonic() - start)
-                for name in factor.keys() & result.losses.keys():
-                    result.losses[name] = factor[name] * result.losses[name]
-                results.append(result)
-                yield result.losses
-
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
-        self._update(self.optimizer, forward(), self.model.networks())
-        self.forward_seconds.append(waited + sum(seconds))
-
-        def judge() -> Iterator[dict[str, Tensor]]:
-            for part, result in zip(parts, results, strict=True):
-                with self.autocast():
-                    fake = self.discriminator(result.prediction.detach())
-                    loss = image_losses.lsgan_discriminator(self.discriminator(part.driving), fake)
-                result.losses["discriminator"] = loss
-                yield {"discriminator": loss}
-
+        self._update(self.optimizer, self._forward(parts, results), self.model.networks())
         if self.discriminator is not None:
             self.discriminator.requires_grad_(True)
-            self._update(self.discriminator_optimizer, judge(), [self.discriminator])
+            losses = self._judge(parts, results)
+            self._update(self.discriminator_optimizer, losses, [self.discriminator])
         self._average()
         self.step += 1
         return _mean(results)
+
+    def _forward(
+        self, parts: list[PairBatch], results: list[StepResult]
+    ) -> Iterator[dict[str, Tensor]]:
+        """The losses of the batch's parts, each made when asked for; `results` takes the rest."""
+        cut = self.config.train.accumulate * self.processes.count > 1
+        totals = [self.objective.totals(part, self.step) if cut else {} for part in parts]
+        for part, factors in zip(parts, of_the_whole(totals, self.processes), strict=True):
+            start = time.monotonic()
+            with self.autocast():
+                result: StepResult = self.objective(self.model, part, self.step, self.discriminator)
+            self.forward_seconds[-1] += time.monotonic() - start
+            for name in factors.keys() & result.losses.keys():
+                result.losses[name] = factors[name] * result.losses[name]
+            results.append(result)
+            yield result.losses
+
+    def _judge(
+        self, parts: list[PairBatch], results: list[StepResult]
+    ) -> Iterator[dict[str, Tensor]]:
+        """The same of the discriminator."""
+        for part, result in zip(parts, results, strict=True):
+            with self.autocast():
+                fake = self.discriminator(result.prediction.detach())
+                loss = image_losses.lsgan_discriminator(self.discriminator(part.driving), fake)
+            result.losses["discriminator"] = loss
+            yield {"discriminator": loss}
 
     def _update(
         self,

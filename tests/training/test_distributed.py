@@ -49,6 +49,15 @@ def test_a_share_is_a_slice_of_one_size() -> None:
             Processes(0, 3).share(batch_size, accumulate)
 
 
+def test_processes_share_the_cores_for_their_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {}
+    for cores, here in ((1, 1), (16, 1), (16, 4), (2, 4)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda pid, cores=cores: set(range(cores)))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
+        found[cores, here] = Processes().loaders()
+    assert found == {(1, 1): 1, (16, 1): 8, (16, 4): 3, (2, 4): 1}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["ours-ptg", "lite"])
 def test_two_processes_are_one_with_the_joined_batch(preset: str, tmp_path: Path) -> None:
