@@ -18,7 +18,7 @@ from ..runtime.media.pixels import levels_apart, to_image
 from ..runtime.session import Session
 from ..runtime.support.errors import ConfigError
 from ..training.checkpoint import load_checkpoint
-from ..training.config import load_config
+from ..training.config_file import load_config
 from ..training.models.base import Model
 from ..training.models.families import family_of
 from ..training.torch_backend import TorchBackend

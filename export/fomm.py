@@ -18,7 +18,8 @@ from torch import Tensor
 from ..runtime.support.dataclass_parser import nearest
 from ..runtime.support.errors import CheckpointError, ConfigError, OutputError
 from ..training.checkpoint import Checkpoint
-from ..training.config import Config, load_config
+from ..training.config import Config
+from ..training.config_file import load_config
 from ..training.models.keypoints.model import AnimationModel
 from ..training.weights_file import read_weights_only
 

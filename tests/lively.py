@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sonomime.training.checkpoint import Checkpoint
-from sonomime.training.config import Config, load_config
+from sonomime.training.config import Config
+from sonomime.training.config_file import load_config
 from sonomime.training.models.base import Model
 from sonomime.training.models.families import family_of
 

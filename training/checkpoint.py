@@ -13,7 +13,8 @@ from torch import Tensor
 from ..runtime.support.atomic_files import atomic_path
 from ..runtime.support.dataclass_parser import plain
 from ..runtime.support.errors import CheckpointError, output_errors
-from .config import Config, check, config_from_dict
+from .config import Config
+from .config_file import check, config_from_dict
 from .data.dataset import Clip
 from .models.base import Model
 from .models.families import family_of

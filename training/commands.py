@@ -6,12 +6,18 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .annotations.commands import add_annotations
 from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
 from .study.commands import add_study
 from .table.commands import add_table as add_table_of
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .data.batch import PairBatch
+    from .distributed import Processes
 
 __all__ = [
     "add_annotations",
@@ -30,6 +36,7 @@ TRAIN_EXAMPLE = """example:
   sonomime train ours-ptg --data a/ b/ -o runs/ptg --set train.batch_size=8 \\
       --set loss.perceptual_network=vgg19 --set loss.perceptual_weights=vgg19.pth
   sonomime train ours-ptg --data a/ -o runs/small --size 128 --width 0.25
+  torchrun --nproc-per-node=4 -m sonomime.cli train ours-ptg --data a/ -o runs/ptg  # four GPUs
 """
 CHECK_EXAMPLE = """example:
   sonomime data check clips/ -o sheet.png
@@ -128,7 +135,7 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("--from", dest="start", type=Path, metavar="CHECKPOINT", help=text)
     text = (
         "save and stop after M minutes, even before the learning rate has fallen; "
-        "to plan for less time, set train.max_steps"
+        "to plan for less time, set train.max_steps or train.epochs"
     )
     add("--max-minutes", type=float, metavar="M", help=text)
     text = "pixels a side of the model's frames (default: the preset's, 256)"
@@ -154,8 +161,26 @@ def add_table(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def train_command(args: argparse.Namespace) -> int:
     """Run ``sonomime train``."""
-    from ..runtime.media.frames import parse_crop
     from ..runtime.support.errors import ConfigError
+    from .distributed import joined
+    from .scale import load_scaled
+
+    config = load_scaled(args.config, args.set, args.size, args.width)
+    if args.max_minutes is not None and not args.max_minutes > 0:
+        fault = f"--max-minutes {args.max_minutes:g} is not positive"
+        raise ConfigError(fault, "e.g. --max-minutes 60")
+    with joined() as processes:
+        _train(args, config, processes)
+    return 0
+
+
+def _train(args: argparse.Namespace, config: Config, processes: Processes) -> None:
+    """Train as one of the processes."""
+    import logging
+
+    from torch import Tensor
+
+    from ..runtime.media.frames import parse_crop
     from ..runtime.support.progress import progress
     from .checkpoint import record
     from .data.clip_frames import load_clip
@@ -164,46 +189,65 @@ def train_command(args: argparse.Namespace) -> int:
     from .data.pairs import PairSampler, prefetched
     from .loop import train
     from .models.families import family_of
-    from .scale import load_scaled
+    from .optimisation import with_steps
     from .trainer import Trainer
 
-    config = load_scaled(args.config, args.set, args.size, args.width)
+    say = _say if processes.first else _nothing
+    if not processes.first:
+        logging.disable(logging.WARNING)  # the first has said it
+    pairs = processes.share(config.train.batch_size, config.train.accumulate)
     family, model = family_of(config.model), config.model
-    if args.max_minutes is not None and not args.max_minutes > 0:
-        fault = f"--max-minutes {args.max_minutes:g} is not positive"
-        raise ConfigError(fault, "e.g. --max-minutes 60")
     crop = parse_crop(args.crop) if args.crop else None
     found = find_clips(args.data, split=args.split, crop=crop)
     for warning in found.warnings:
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     for clip, reason in found.unsupported:
-        _say(f"left out: {clip.name}: {reason}")
+        say(f"left out: {clip.name}: {reason}")
     clips = []
-    for clip in progress(found.clips, label="reading clips"):
-        frames = load_clip(clip, model.image_size, model.channels)
-        if len(frames) > 1:
-            clips.append(frames)
-        else:
-            _say(f"left out: {clip.name}: has one distinct frame only, and a pair needs two")
+    with processes.one_first():
+        shown = progress(found.clips, label="reading clips") if processes.first else found.clips
+        for clip in shown:
+            frames = load_clip(clip, model.image_size, model.channels)
+            if len(frames) > 1:
+                clips.append(frames)
+            else:
+                say(f"left out: {clip.name}: has one distinct frame only, and a pair needs two")
     counts = count_names(clip.clip.keypoints for clip in clips)
     labelled = any(clip.visible.any() for clip in clips)
     names = {name: counts[name] for name in clips[0].clip.keypoint_names} if labelled else {}
     config = family.with_labels(config, list(names))
     names = names if family.labels(config.model) else {}
     if hint := slip_hint(slips(names)):
-        _say(f"warning: of the labels {described(names)}, {hint}")
+        say(f"warning: of the labels {described(names)}, {hint}")
     sampler = PairSampler(
-        clips, config.data, config.train.seed, batch_size=config.train.batch_size, loss=config.loss
+        clips,
+        config.data,
+        config.train.seed,
+        batch_size=config.train.batch_size,
+        pairs=pairs,
+        loss=config.loss,
     )
     if names and config.data.label_share < 1:
-        _say("labelled frames that are used: {} of {}".format(*sampler.labelled))
+        say("labelled frames that are used: {} of {}".format(*sampler.labelled))
+    config, rule = with_steps(config, len(clips))
     data = record(args.data, [frames.clip for frames in clips])
-    with prefetched(sampler.batch) as batch:
-        trainer = Trainer(config, batch, args.output, names, data)
+    on_gpu = processes.device().type == "cuda"
+
+    def draw(step: int) -> PairBatch:
+        batch = sampler.batch(step)
+        return batch.map(Tensor.pin_memory) if on_gpu else batch
+
+    workers = config.data.workers or (processes.loaders() if on_gpu else 1)
+    with prefetched(draw, workers) as batch:
+        trainer = Trainer(config, batch, args.output, names, data, processes)
         for remark in trainer.objective.remarks:
-            _say(f"warning: {remark}")
-        train(trainer, args.resume, args.max_minutes, _say, args.start)
-    return 0
+            say(f"warning: {remark}")
+        say(f"{rule}; {len(pairs)} pairs a step in each of {processes.count} processes")
+        train(trainer, args.resume, args.max_minutes, say, args.start)
+
+
+def _nothing(line: str) -> None:
+    """What all processes but the first say."""
 
 
 def _say(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ Grid = NDArray[np.uint8]
 
 
 class Logbook:
-    """``log.jsonl``, one object a line, and ``pictures/`` in a run's folder."""
+    """``log.jsonl``, one object a line, and ``pictures/`` in a run's folder; the same for
+    TensorBoard in ``tensorboard/``, where that package is installed."""
 
-    def __init__(self, run: Path, step: int) -> None:
+    def __init__(self, run: Path, step: int, report: Callable[[str], None]) -> None:
         """Remove what a killed process left half written, and lines of steps that are run again:
         those after ``step``."""
         self.path = run / "log.jsonl"
@@ -42,17 +44,45 @@ class Logbook:
                 return False
 
         atomic_write_text(self.path, "".join(takewhile(is_kept, kept)))
+        self._board = _board(run / "tensorboard", step, report)
+
+    def __enter__(self) -> Logbook:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._board is not None:
+            self._board.close()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append one line: the step and rounded values."""
         rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
         with output_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **rounded}) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
     def picture(self, step: int, grid: Grid) -> None:
         """Save a picture grid (H, W, 3) RGB as ``pictures/STEP.png``."""
         _, png = cv2.imencode(".png", grid[..., ::-1])  # imwrite would not notice a full disk
         atomic_write_bytes(self.pictures / f"{step:07d}.png", png.tobytes())
+        if self._board is not None:
+            self._board.add_image("pairs", grid, step, dataformats="HWC")
+
+
+def _board(folder: Path, step: int, report: Callable[[str], None]) -> Any:
+    """A writer of torch's TensorBoard, or None."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
+
+        board = SummaryWriter(str(folder), purge_step=step + 1)
+    except ModuleNotFoundError:  # not a dependency
+        return None
+    except Exception as error:  # of another numpy or protobuf; a log is no reason to fail
+        report(f"warning: nothing is written for TensorBoard: {error}")
+        return None
+    report(f"for TensorBoard: {folder}")
+    return board
 
 
 def picture_grid(

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..runtime.support.errors import ConfigError
-from .config import Config, load_config, settings
+from .config import Config, settings
+from .config_file import load_config
 
 LEAST = 4  # channels
 

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,24 +14,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..runtime.support.errors import CheckpointError, ConfigError
+from ..runtime.support.errors import ConfigError
 from ..runtime.support.progress import progress
 from .checkpoint import Checkpoint
-from .config import Config, settings
+from .config import Config
 from .data.batch import PairBatch, Sampler
-from .data.keypoints import described, slip_hint, slips
+from .distributed import ALONE, Processes
 from .logbook import picture_grid
 from .models import image_losses
 from .models.base import StepResult
 from .models.families import family_of
 from .models.image_losses import Discriminator
-
-#: Model settings that have no weights: `--from` may change them.
-FREE_ON_START = {"model.matcher.stiff"}
+from .optimisation import NotFinite, learning_rate, of_the_whole, update
 
 
 class Trainer:
-    """A model in training."""
+    """A model in training.
+
+    Args:
+        config: with the run's number of steps (`with_steps`).
+        sampler: gives this process's share of the batch of a step.
+
+    Raises:
+        ConfigError: labels do not fit the model, the batch cannot be cut, fp16 without a GPU.
+    """
 
     def __init__(
         self,
@@ -40,21 +46,32 @@ class Trainer:
         run: Path,
         supervised_names: Sequence[str] | Mapping[str, int],
         data: list[dict[str, Any]],
+        processes: Processes = ALONE,
     ) -> None:
         self.family = family_of(config.model)
         self.family.check_labels(config.model, supervised_names)
         self.config, self.sampler, self.run = config, sampler, run
         self.supervised_names, self.data = list(supervised_names), data
-        self._labels = supervised_names  # with counts, where they are known
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.labels = supervised_names  # with counts, where they are known
+        self.processes, self.device = processes, processes.device()
+        processes.share(config.train.batch_size, config.train.accumulate)
+        fp16 = config.train.precision == "fp16"
+        if fp16 and self.device.type != "cuda":
+            hint = "--set train.precision=bf16, or fp32"
+            raise ConfigError("train.precision=fp16 needs a GPU, and torch finds none", hint)
         torch.manual_seed(config.train.seed)
         model = self.family.model(config.model)
+        if processes.count > 1 and self.device.type == "cuda":  # torch has none for a CPU
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         self.objective = self.family.objective(config).to(self.device)
         self.optimizer = self._adam(self.model)
         #: What a checkpoint keeps for resuming, beside the EMA weights.
         self.parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=fp16)
+        if fp16:
+            self.parts["scaler"] = self.scaler
         self.discriminator: Discriminator | None = None
         if config.loss.adversarial > 0 or config.loss.feature_matching > 0:
             seen = self.family.judged_channels(config.model)
@@ -63,84 +80,97 @@ class Trainer:
             self.discriminator_optimizer = self._adam(self.discriminator)
             self.parts["discriminator"] = self.discriminator
             self.parts["discriminator_optimizer"] = self.discriminator_optimizer
-        self.step = 0
-        self.forward_seconds: deque[float] = deque(maxlen=9)
+        self.step, self.saved = 0, -1  # saved: the step that the run's checkpoint holds
+        self.waited = 0.0  # seconds, for batches
+        self.forward_seconds: deque[float] = deque(maxlen=9)  # of steps, the batch included
 
     def _adam(self, network: nn.Module) -> torch.optim.Adam:
         train = self.config.train
         betas = (train.beta1, train.beta2)
         return torch.optim.Adam(network.parameters(), train.learning_rate, betas)
 
-    def learning_rate(self) -> float:
-        """This step's rate: linear warm-up, then constant or a cosine to 0 at ``max_steps``."""
-        train = self.config.train
-        rate = train.learning_rate * min(1.0, (self.step + 1) / max(1, train.warmup))
-        if train.schedule == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / train.max_steps)))
-        return rate
-
-    def _autocast(self) -> torch.autocast:
-        bf16 = self.config.train.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+    def autocast(self) -> torch.autocast:
+        """The context of the forward passes: ``train.precision``."""
+        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        half = dtypes.get(self.config.train.precision)
+        return torch.autocast(self.device.type, half, enabled=half is not None)
 
     def batch(self, step: int) -> PairBatch:
-        """The batch of a step, on the device."""
-        return self.sampler(step).map(lambda tensor: tensor.to(self.device))
+        """This process's share of the batch of a step, on the device."""
+        return self.sampler(step).map(lambda tensor: tensor.to(self.device, non_blocking=True))
 
     def train_step(self) -> StepResult:
         """Draw the batch of this step and update every network once.
 
         Raises:
-            CheckpointError: a loss or a gradient is not finite; no network was updated with it.
+            NotFinite: a loss or a gradient is not finite; no network was updated with it.
         """
+        train = self.config.train
         self.model.train()
         for norm in _norms(self.model):
-            norm.train(self.config.train.batchnorm != "frozen")
+            norm.train(train.batchnorm != "frozen")
         start = time.monotonic()
-        batch, rate = self.batch(self.step), self.learning_rate()
+        parts = self.batch(self.step).parts(train.accumulate)
+        waited = time.monotonic() - start
+        self.waited += waited
+        self.forward_seconds.append(waited)
+        results: list[StepResult] = []
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
-        with self._autocast():
-            result: StepResult = self.objective(self.model, batch, self.step, self.discriminator)
-        self.forward_seconds.append(time.monotonic() - start)
-        total = torch.stack(list(result.losses.values())).sum()
-        self._update(self.optimizer, rate, total, self.model.networks())
+        self._update(self.optimizer, self._forward(parts, results), self.model.networks())
         if self.discriminator is not None:
             self.discriminator.requires_grad_(True)
-            with self._autocast():
-                judged = (self.discriminator(each.detach()) for each in result.judged)
-                loss = image_losses.lsgan_discriminator(*judged)
-            self._update(self.discriminator_optimizer, rate, loss, [self.discriminator])
-            result.losses["discriminator"] = loss
+            losses = self._judge(results)
+            self._update(self.discriminator_optimizer, losses, [self.discriminator])
         self._average()
         self.step += 1
-        return result
+        return _mean(results)
+
+    def _forward(
+        self, parts: list[PairBatch], results: list[StepResult]
+    ) -> Iterator[dict[str, Tensor]]:
+        """The losses of the batch's parts, each made when asked for; `results` takes the rest."""
+        cut = self.config.train.accumulate * self.processes.count > 1
+        totals = [self.objective.totals(part, self.step) if cut else {} for part in parts]
+        for part, factors in zip(parts, of_the_whole(totals, self.processes), strict=True):
+            start = time.monotonic()
+            with self.autocast():
+                result: StepResult = self.objective(self.model, part, self.step, self.discriminator)
+            self.forward_seconds[-1] += time.monotonic() - start
+            for name in factors.keys() & result.losses.keys():
+                result.losses[name] = factors[name] * result.losses[name]
+            results.append(result)
+            yield result.losses
+
+    def _judge(self, results: list[StepResult]) -> Iterator[dict[str, Tensor]]:
+        """The same of the discriminator."""
+        for result in results:
+            with self.autocast():
+                judged = (self.discriminator(each.detach()) for each in result.judged)
+                loss = image_losses.lsgan_discriminator(*judged)
+            result.losses["discriminator"] = loss
+            yield {"discriminator": loss}
 
     def _update(
-        self, optimizer: torch.optim.Optimizer, rate: float, loss: Tensor, networks: list[nn.Module]
+        self,
+        optimizer: torch.optim.Optimizer,
+        losses: Iterator[dict[str, Tensor]],
+        networks: list[nn.Module],
     ) -> None:
-        """Backward, clip each network's gradient by its largest element, step."""
+        """Let an optimizer step with this step's rate and the losses of the batch's parts."""
+        train = self.config.train
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        most = self.config.train.grad_clip
-        norms = [
-            nn.utils.clip_grad_norm_(network.parameters(), most, norm_type=math.inf)
-            for network in networks
-        ]
-        # Even a finite loss may have a gradient that is not.
-        for what, value in (("the loss", loss), *(("a gradient", norm) for norm in norms)):
-            if not torch.isfinite(value):
-                fault = f"{what} became {value.item()} at step {self.step}"
-                hint = "resume from the last checkpoint with a smaller train.learning_rate"
-                raise CheckpointError(fault, hint)
-        optimizer.step()
+            group["lr"] = learning_rate(train, self.step)
+        scaler, clip = self.scaler, train.grad_clip
+        parts, step = train.accumulate, self.step
+        update(optimizer, losses, parts, networks, clip, scaler, self.processes, step)
 
     @torch.no_grad()
     def _average(self) -> None:
         """Move the EMA of weights and BatchNorm's statistics; faster at first, to forget the start.
         (torch's AveragedModel copies at its first update, and prefixes every weight's name.)"""
+        # Each process's BatchNorm saw its own pairs.
+        self.processes.average(_statistics(self.model))
         decay = min(self.config.train.ema, (1 + self.step) / (10 + self.step))
         ours, theirs = self.ema.state_dict(), self.model.state_dict()
         floating = [k for k in ours if ours[k].is_floating_point()]
@@ -166,110 +196,35 @@ class Trainer:
             norm.momentum = None  # cumulative average
         self.ema.train()
         steps = range(self.step, self.step + count)
-        for step in progress(steps, label="estimating BatchNorm"):
-            with self._autocast():
-                self.objective.run(self.ema, self.batch(step), step)
-            if time.monotonic() >= deadline:
+        first = self.processes.first
+        for step in progress(steps, label="estimating BatchNorm") if first else steps:
+            for part in self.batch(step).parts(self.config.train.accumulate):
+                with self.autocast():
+                    self.objective.run(self.ema, part, step)
+            if self.processes.largest(time.monotonic() >= deadline):
                 break
+        self.processes.average(_statistics(self.ema))
         self.ema.eval()
         return step + 1 - self.step
 
     def save(self, path: Path) -> None:
-        """Write the whole state; ``weights`` are the EMA weights."""
+        """Write the whole state, if this is the first process; ``weights`` are the EMA weights.
+
+        Raises:
+            NotFinite: a number in it is not; what the file held before stays.
+            OutputError: as `Checkpoint.save`.
+        """
+        if not self.processes.first:
+            self.saved = self.step
+            return
         resume = {name: part.state_dict() for name, part in self.parts.items()}
         weights, names = self.ema.state_dict(), self.supervised_names
+        for part, state in {"EMA weights": weights, **resume}.items():
+            if (name := _not_finite(state)) is not None:
+                fault = f"{part}: {name} is not finite at step {self.step}, so it is not saved"
+                raise NotFinite(fault)
         Checkpoint(self.config, self.step, weights, names, self.data, resume).save(path)
-
-    def load(self, checkpoint: Checkpoint) -> None:
-        """Go on where ``checkpoint`` stopped: same batches, same numbers. (Under a cosine schedule
-        another ``max_steps`` changes the rate.)
-
-        Raises:
-            ConfigError: its settings, or the names of its labels, differ.
-            CheckpointError: it has no state to resume, or one that does not fit.
-        """
-        differing = self._differing(checkpoint) - {"train.max_steps"}
-        if differing := {name for name in differing if not name.endswith("_every")}:
-            fault = f"cannot resume: different in the checkpoint: {', '.join(sorted(differing))}"
-            hint = "give the same preset and --set; train.max_steps and train.*_every may change"
-            raise ConfigError(fault, hint)
-        known, mine = checkpoint.supervised_names, self.supervised_names
-        if mine and known and mine != known:
-            raise self._other_labels("cannot resume", known, "give the data that it was begun with")
-        if not checkpoint.resume:
-            hint = "it can be exported, not resumed"
-            raise CheckpointError("this checkpoint holds weights only", hint)
-        try:
-            self.ema.load_state_dict(checkpoint.weights)
-            for name, part in self.parts.items():
-                part.load_state_dict(checkpoint.resume[name])
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            fault = f"the checkpoint's state for resuming does not fit: {error}"
-            hint = "resume from the file as it was saved, with the sonomime that saved it"
-            raise CheckpointError(fault, hint) from error
-        self.step = checkpoint.step
-        self._keep_record(checkpoint)
-
-    def start_from(self, checkpoint: Checkpoint) -> str:
-        """Begin with the weights of another run, for fine-tuning, and keep its record of data. A
-        network that learns labels alone begins untrained if the labels differ.
-
-        Returns:
-            A sentence for the user about what begins untrained or is left out; "" if nothing does.
-
-        Raises:
-            ConfigError: its model has other settings; a label seems to be one of its own, misspelt.
-            CheckpointError: its weights do not fit them.
-        """
-        name = self.family.label_network
-        known, mine = checkpoint.supervised_names, self.supervised_names
-        differing = {key for key in self._differing(checkpoint) if key.startswith("model.")}
-        of_labels = {key for key in differing if name and key.startswith(f"model.{name}.")}
-        if others := differing - of_labels - FREE_ON_START:
-            fault = f"cannot start: different in the checkpoint: {', '.join(sorted(others))}"
-            raise ConfigError(fault, "give the settings of the checkpoint's model with --set")
-        if isinstance(self._labels, Mapping) and known and slips(self._labels, known):
-            raise self._other_labels("cannot start", known, "")
-        fresh = bool(of_labels or (name and mine not in ([], known)))
-
-        weights = checkpoint.weights
-        if fresh:
-            weights = {k: v for k, v in weights.items() if not k.startswith(f"{name}.")}
-            own = self.model.state_dict().items()
-            weights |= {k: v for k, v in own if k.startswith(f"{name}.")}
-        try:
-            for model in (self.model, self.ema):
-                model.load_state_dict(weights)
-        except RuntimeError as error:
-            fault = f"weights do not fit the configuration: {error}"
-            raise CheckpointError(fault, "use the file as it was saved") from error
-        self._keep_record(checkpoint)
-        if not fresh or not (known or mine):
-            return ""
-        self.supervised_names = mine
-        old, new = (", ".join(names) or "none" for names in (known, mine))
-        if self.family.labels(self.config.model):
-            return f"its {name}: {old}; this run's: {new}. The network for them begins untrained"
-        keep = f"--set model.{name}.count={len(known)}"
-        return f"its {name} ({old}) are left out: this run has no labels; {keep} keeps them"
-
-    def _other_labels(self, what: str, known: Sequence[str], hint: str) -> ConfigError:
-        fault = (
-            f"the data labels {described(self._labels)}; the checkpoint knows {described(known)}"
-        )
-        if isinstance(self._labels, Mapping):
-            hint = slip_hint(slips(self._labels, known)) or hint
-        return ConfigError(f"{what}: {fault}", hint)
-
-    def _differing(self, checkpoint: Checkpoint) -> set[str]:
-        """Names of the settings that a checkpoint's configuration has otherwise."""
-        theirs = {name: value for name, value, _ in settings(checkpoint.config)}
-        return {name for name, value, _ in settings(self.config) if theirs[name] != value}
-
-    def _keep_record(self, checkpoint: Checkpoint) -> None:
-        """Keep what the weights were trained on, and keypoint names where this run has none."""
-        self.data = [*(d for d in checkpoint.data if d not in self.data), *self.data]
-        self.supervised_names = self.supervised_names or checkpoint.supervised_names
+        self.saved = self.step
 
     @torch.no_grad()
     def picture(self, step: int) -> Any:
@@ -282,5 +237,33 @@ class Trainer:
         )
 
 
-def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
-    return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+def _mean(parts: list[StepResult]) -> StepResult:
+    """The result of a batch, from those of its parts. A loss that a part lacks counts as zero, the
+    prediction is the last part's."""
+    whole, count = parts[-1], len(parts)
+    names = dict.fromkeys(name for part in parts for name in part.losses)
+    held = {name: [p.losses[name].detach() for p in parts if name in p.losses] for name in names}
+    whole.losses = {name: torch.stack(each).sum() / count for name, each in held.items()}
+    whole.l1 = sum(part.l1 for part in parts) / count
+    whole.hold = sum(part.hold for part in parts) / count
+    return whole
+
+
+def _norms(model: nn.Module) -> list[nn.Module]:
+    kinds = nn.BatchNorm2d | nn.SyncBatchNorm
+    return [m for m in model.modules() if isinstance(m, kinds)]
+
+
+def _statistics(model: nn.Module) -> list[Tensor]:
+    """Running means and variances of BatchNorm."""
+    return [t for norm in _norms(model) for t in (norm.running_mean, norm.running_var)]
+
+
+def _not_finite(state: Any) -> str | None:
+    """Where in a state of nested dicts and lists a tensor has a number that is not finite."""
+    if isinstance(state, Tensor):
+        return None if torch.isfinite(state).all() else ""
+    for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+        if isinstance(value, dict | list | Tensor) and (below := _not_finite(value)) is not None:
+            return f"{key}.{below}".rstrip(".")
+    return None

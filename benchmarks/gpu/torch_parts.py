@@ -23,7 +23,7 @@ from ...runtime.golden import golden_frame
 from ...runtime.media.pixels import Image, levels_apart, psnr
 from ...runtime.session import Session
 from ...runtime.support.errors import BackendError
-from ...training.config import load_config
+from ...training.config_file import load_config
 from ...training.data.batch import PairBatch
 from ...training.models.base import Model, ModuleChain, Precision, StageModule
 from ...training.models.families import family_of

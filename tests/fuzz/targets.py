@@ -42,7 +42,7 @@ from sonomime.runtime.readers.reading import Reading
 from sonomime.runtime.support.errors import SonomimeError
 from sonomime.training.annotations.importing import Wish, import_annotations
 from sonomime.training.checkpoint import Checkpoint, load_checkpoint
-from sonomime.training.config import PRESETS, load_config
+from sonomime.training.config_file import PRESETS, load_config
 from sonomime.training.data.clip_frames import load_clip
 from sonomime.training.data.dataset import find_clips
 from sonomime.training.models.families import family_of

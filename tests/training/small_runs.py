@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from sonomime.training.checkpoint import Checkpoint, load_checkpoint
-from sonomime.training.config import Config, load_config
+from sonomime.training.config import Config
+from sonomime.training.config_file import load_config
 from sonomime.training.data.batch import PairBatch
 from sonomime.training.loop import train
 from sonomime.training.trainer import Trainer
@@ -109,6 +110,6 @@ def full_after(size: int) -> Iterator[None]:
 
 
 def logged(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log, all as quick."""
+    """The lines of a run's log, without how quick it was."""
     lines = (run / "log.jsonl").read_text().splitlines()
-    return [{**json.loads(line), "seconds_per_step": 0} for line in lines]
+    return [{**json.loads(line), "seconds_per_step": 0, "waiting": 0} for line in lines]

@@ -9,7 +9,7 @@ import pytest
 
 from sonomime.runtime.support.dataclass_parser import plain
 from sonomime.runtime.support.errors import ConfigError
-from sonomime.training.config import config_from_dict, load_config, preset_names
+from sonomime.training.config_file import config_from_dict, load_config, preset_names
 
 
 def refused(named: str, *overrides: str, preset: str = "ours-ptg") -> ConfigError:

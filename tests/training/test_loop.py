@@ -18,11 +18,12 @@ import torch
 from sonomime.runtime.support.atomic_files import locked
 from sonomime.runtime.support.errors import OutputError
 from sonomime.runtime.support.process import Terminated
-from sonomime.training import loop
+from sonomime.training import loop, pace, threads
 from sonomime.training import trainer as trainer_module
 from sonomime.training.checkpoint import load_checkpoint
 from sonomime.training.data.batch import PairBatch
-from sonomime.training.loop import quicker_threads, step_seconds, stop_signals, train
+from sonomime.training.loop import stop_signals, train
+from sonomime.training.threads import quicker_threads, step_seconds
 from sonomime.training.trainer import Trainer
 
 from .small_runs import SIZE, batch, config, logged, make, trained
@@ -88,7 +89,8 @@ def test_the_estimate_of_batchnorm_counts_into_the_limit(
         return batch(step)
 
     clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(pace, "time", clock)
+    monkeypatch.setattr(loop, "estimate", lambda trainer: "")
     monkeypatch.setattr(trainer_module, "time", clock)
     settings = config("train.max_steps=1000", f"train.batchnorm_batches={batches}", preset="ours-p")
     said: list[str] = []
@@ -206,7 +208,7 @@ def test_numbers_next_to_zero_are_zero_in_training_alone(tmp_path: Path) -> None
     smallest, found = torch.tensor(1e-40), []
     trainer = make(tmp_path, config("train.max_steps=1", preset="lite"))
     train(trainer, False, None, lambda line: found.append(bool(smallest * 1.0 > 0)))
-    assert found == [False, True]  # after the step, after the run
+    assert found == [False, False, True]  # before the step, after it, after the run
 
 
 # -- threads ---------------------------------------------------------------------------------------
@@ -224,7 +226,7 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_quicker_is_taken_unless_something_else_decides(
     two: float, chosen: int, tmp_path: Path, unset: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "step_seconds", lambda trainer, every: {1: 1.0, every: two})
+    monkeypatch.setattr(threads, "step_seconds", lambda trainer, every: {1: 1.0, every: two})
     long, short = (make(tmp_path, config(f"train.max_steps={n}", preset="lite")) for n in (100, 4))
     said: list[str] = []
 
@@ -253,8 +255,8 @@ def test_measuring_is_fair_and_short(
         now += left[torch.get_num_threads()].pop(0)
 
     trainer = make(tmp_path, config(preset="lite"))
-    monkeypatch.setattr(loop, "Trainer", lambda *args: SimpleNamespace(train_step=step))
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(threads, "Trainer", lambda *args: SimpleNamespace(train_step=step))
+    monkeypatch.setattr(threads, "time", SimpleNamespace(perf_counter=lambda: now))
     assert step_seconds(trainer, 2) == {1: 2, 2: 1}  # the slow first steps do not count
     left.update({1: [2], 2: [22]})
     assert step_seconds(trainer, 2) == {1: 2, 2: 22}  # hopeless at once
@@ -266,7 +268,7 @@ def test_measuring_is_fair_and_short(
 def test_measuring_changes_nothing(
     tmp_path: Path, unset: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "ROUNDS", 1)
+    monkeypatch.setattr(threads, "ROUNDS", 1)
     plain, measured = (make(tmp_path, config(preset="lite")) for _ in range(2))
     found = step_seconds(measured, 2)
     assert found.keys() == {1, 2} and min(found.values()) > 0

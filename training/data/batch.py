@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..config import LossConfig
@@ -30,10 +31,23 @@ class PairBatch(NamedTuple):
     #: it lies outside the frame.
     source_absent: Tensor
     driving_absent: Tensor
+    #: int64 (B,), the places of these pairs in the batch of all; None: they are all of it.
+    place: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> PairBatch:
         """The batch with every tensor changed."""
         return PairBatch(*(tensor if tensor is None else change(tensor) for tensor in self))
+
+    def parts(self, count: int) -> list[PairBatch]:
+        """The batch cut into so many parts of one size."""
+        size = len(self.source) // count
+        whole = self
+        if self.place is None and count > 1:
+            whole = self._replace(place=torch.arange(len(self.source)))
+        return [
+            whole.map(lambda tensor, at=at: tensor[at : at + size])  # type: ignore[misc]
+            for at in range(0, size * count, size)
+        ]
 
 
 Sampler = Callable[[int], PairBatch]  # a pure function of the step, so that resuming is exact

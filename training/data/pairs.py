@@ -22,7 +22,7 @@ from .flow import exact_flow, has_content, measured_flow
 from .label_share import keep_labels, labelled_frames
 from .transforms import IDENTITY, PlaneMap, other_looks, random_bend, similarity, tone_curve
 
-AHEAD = 2  # batches that are prepared
+AHEAD = 2  # batches that lie ready, beside the one that each thread works on
 
 FloatArray = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -40,6 +40,8 @@ class PairSampler:
     Args:
         clips: all of one size, channel count and list of keypoints, each of two frames or more.
         seed: with the step, all that the draw depends on.
+        pairs: which of the batch's pairs to draw, by their places; None: all `batch_size`. What a
+            pair is does not depend on which others are drawn.
         loss: flow whose weight is 0 is not computed.
 
     Raises:
@@ -53,12 +55,13 @@ class PairSampler:
         seed: int,
         *,
         batch_size: int,
+        pairs: Sequence[int] | None = None,
         loss: LossConfig = LossConfig(flow=1.0),  # noqa: B008 - it is frozen
     ) -> None:
         if not clips:
             raise InputError("no clip to draw pairs from", "check --data and the split")
         self._data, self._loss = data, loss
-        self._seed, self._batch_size = seed, batch_size
+        self._seed, self._places = seed, range(batch_size) if pairs is None else pairs
         self._side = int(clips[0].frames.shape[1]) // 4  # of the flow
         self._never = {  # judged by all labels: one that is not used is not absent
             name: ~np.any([clip.visible.any(axis=0) for clip in group], axis=0)
@@ -75,8 +78,7 @@ class PairSampler:
 
     def batch(self, step: int) -> PairBatch:
         """The batch of a step; the same for the same (seed, step), whatever was drawn before."""
-        rng = np.random.default_rng([self._seed, step])
-        pairs = [self._pair(rng, step) for _ in range(self._batch_size)]
+        pairs = [self._pair(step, place) for place in self._places]
         none = np.zeros((self._side, self._side, 2), np.float32)
         filled = [
             pair if pair.flow is not None else pair._replace(flow=none, flow_valid=none[..., 0] > 0)
@@ -88,8 +90,9 @@ class PairSampler:
             return batch._replace(flow=None, flow_valid=None, flow_exact=None)
         return batch
 
-    def _pair(self, rng: np.random.Generator, step: int) -> Any:
+    def _pair(self, step: int, place: int) -> Any:
         """A `PairBatch` of one pair: arrays without the first axis."""
+        rng = np.random.default_rng([self._seed, step, place])
         data = self._data
         measured, exact = self._wanted_flow(step)
         clip, d = self._draw_driving(rng)
@@ -125,7 +128,7 @@ class PairSampler:
         points, visible, absent = zip(source_labels, driving_labels, strict=True)
         flow, valid = flow or (None, None)
         is_exact = bent or clip.displacement is not None
-        return PairBatch(*images, *points, *visible, flow, valid, is_exact, bent, *absent)
+        return PairBatch(*images, *points, *visible, flow, valid, is_exact, bent, *absent, place)
 
     def _draw_driving(self, rng: np.random.Generator) -> tuple[ClipFrames, int]:
         """A clip and one of its frames."""
@@ -187,23 +190,23 @@ def _one_of(items: Sequence[Any], rng: np.random.Generator) -> Any:
 
 
 @contextmanager
-def prefetched(sampler: Sampler) -> Iterator[Sampler]:
+def prefetched(sampler: Sampler, workers: int = 1) -> Iterator[Sampler]:
     """Yields a function that gives exactly what the sampler gives for a step, its exceptions
-    included, while a thread prepares the batches of the next steps.
+    included, while threads prepare the batches of the next steps.
 
     (OpenCV releases the interpreter lock.) Steps asked for out of order are computed all the same.
     """
     pending: dict[int, Future[PairBatch]] = {}
 
     def batch(step: int) -> PairBatch:
-        steps = range(step, step + AHEAD + 1)
+        steps = range(step, step + AHEAD + workers)
         for other in [known for known in pending if known not in steps]:
             pending.pop(other).cancel()
         for ahead in steps:
             pending[ahead] = pending.get(ahead) or pool.submit(sampler, ahead)
         return pending.pop(step).result()
 
-    pool = ThreadPoolExecutor(max_workers=1)
+    pool = ThreadPoolExecutor(max_workers=workers)
     try:
         yield batch
     finally:

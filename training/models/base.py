@@ -95,6 +95,12 @@ class Objective(nn.Module):
         """Run the model on a batch as in a training step, without computing losses."""
         raise NotImplementedError
 
+    def totals(self, batch: PairBatch, step: int) -> Named:
+        """Of losses that are no means over pairs, by name: (2,), what the loss is divided by, and
+        what it is multiplied with, in this batch. With them the losses of the parts of a batch
+        become that of the whole. The names do not depend on the batch."""
+        return {}
+
 
 class Columns(NamedTuple):
     """Columns of the training picture, by title: images (B, C, h, w) or deformations (B, h, w, 2),

@@ -198,8 +198,8 @@ def markdown(plan: TablePlan, sections: Sequence[Section], missing: Sequence[str
 _NOTES = """\
 A figure is the mean over seeds of the mean over clips or pairs; in brackets its 95 % interval over
 subjects, and after ± half the distance between the highest and the lowest seed. Ratios compare the
-same clips and seeds. The paper's own ratios are those of its in-house pelvic data; of a stand-in for
-one of its measures, that measure's, which is named."""
+same clips and seeds. The paper's own ratios are those of its in-house pelvic data; of a stand-in
+for one of its measures, that measure's, which is named."""
 
 
 def _text(figure: Figure, digits: int) -> str:

@@ -138,6 +138,9 @@ def _cell(plan: TablePlan, row: RowPlan, seed: int, beside: Path, output: Path) 
     given = [_placed(each, beside) for each in (*plan.set, *of_family, *row.set)]
     given.append(f"train.seed={seed}")
     steps = load_scaled(preset, given, plan.size, plan.width).train.max_steps
+    if steps == 0:  # epochs of any data: rows would not have the same budget by themselves
+        fault = f"{row.name}: a table needs the number of steps"
+        raise ConfigError(fault, 'e.g. set = ["train.max_steps=3000"]')
     folder = output / "rows" / row.name / f"seed{seed}"
     train = ["train", preset, "--data", *_paths(plan.data, beside), "-o", str(folder / "run")]
     if plan.size is not None:

@@ -23,7 +23,7 @@ from sonomime.runtime.bundle.bundle import Bundle
 from sonomime.runtime.media.pixels import Image, levels_apart, psnr, to_image, to_planes
 from sonomime.runtime.session import Session
 from sonomime.runtime.support.errors import BackendError
-from sonomime.training.config import load_config
+from sonomime.training.config_file import load_config
 from sonomime.training.models import operators
 from sonomime.training.models.families import family_of
 

@@ -183,7 +183,7 @@ def test_keypoints_that_leave_the_frame_are_not_visible_unless_a_bend_brings_the
     assert (batch.driving_points.abs() <= 1).all()
     assert torch.equal(batch.driving_absent, ~batch.driving_visible)
     assert torch.equal(batch.source_absent, ~batch.source_visible)
-    batch = draw(clip, replace(MOVED, synthetic=1.0, shift=0.3), 100)
+    batch = draw(clip, replace(MOVED, synthetic=1.0, shift=0.3), 200, step=2)
     back = batch.driving_visible & ~batch.source_visible
     assert back.any()
     assert not batch.driving_absent[back].any()
@@ -333,3 +333,24 @@ def test_batches_are_made_once_errors_come_at_their_step_and_the_thread_ends() -
         for step in (9, 6, 6):  # out of order
             assert_same(batch(step), sampler.batch(step))
     assert set(threading.enumerate()) <= before
+
+
+def test_shares_are_the_batch_and_several_threads_prepare_it() -> None:
+    clips = [make_clip(smooth(6, seed=i), name=str(i)) for i in range(3)]
+    data = DataConfig(synthetic=0.5, flow="dis")
+    whole = PairSampler(clips, data, 5, batch_size=4)
+    shares = [PairSampler(clips, data, 5, batch_size=4, pairs=pairs) for pairs in ([0, 1], [2, 3])]
+    busy, met = threading.Barrier(3), []
+
+    def together(step: int) -> PairBatch:
+        if step < 3:
+            met.append(busy.wait(timeout=30))  # passes only when three work at once
+        return shares[0].batch(step)
+
+    with prefetched(together, workers=3) as batch:
+        for step in range(5):
+            parts = [batch(step), shares[1].batch(step)]
+            assert_same(PairBatch(*map(torch.cat, zip(*parts, strict=True))), whole.batch(step))
+            for part, cut in zip(parts, whole.batch(step).parts(2), strict=True):
+                assert_same(part, cut)
+    assert len(met) == 3

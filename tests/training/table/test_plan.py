@@ -77,6 +77,7 @@ def test_a_plan_is_a_list_of_commands(plan: Path) -> None:
         ('preset = "own.toml"', 'preset = "gone.toml"', "gone.toml"),
         ("train.max_steps", "train.max_stops", "max_steps"),
         ("size = 128", "size = 100", "image_size"),
+        ("train.max_steps=40", "train.epochs=2", "max_steps"),
         ("width = 0.25", "width = -1", "width"),
         ("[[evaluations]]", "[[evaluations", "TOML"),
     ],

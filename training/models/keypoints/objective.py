@@ -117,8 +117,12 @@ class KeypointObjective(Objective):
         the prediction."""
         size = batch.driving.shape[0]
         generator = torch.Generator().manual_seed(self.config.train.seed * 1_000_003 + step)
+        # A part of a batch has the splines of its places in the whole.
+        place = torch.arange(size) if batch.place is None else batch.place.cpu()
+        count = size if batch.place is None else self.config.train.batch_size
         strength = self.config.loss.spline
-        drawn = random_thin_plate_spline(size, generator, sigma_weights=strength)
+        drawn = random_thin_plate_spline(count, generator, sigma_weights=strength)
+        drawn = drawn._replace(affine=drawn.affine[place], weights=drawn.weights[place])
         spline = ThinPlateSpline(*(x.to(batch.driving.device) for x in drawn))
         bent = spline.warp(batch.driving, self.config.model.geometry)
 
@@ -130,6 +134,10 @@ class KeypointObjective(Objective):
         background = model.background_motion(still.small, model.down(batch.driving))
         prediction, _ = model.animate(still, driving, background)
         return [source, driving, transformed], spline, prediction
+
+    def totals(self, batch: PairBatch, step: int) -> dict[str, Tensor]:
+        labels = batch.source_visible.sum() + batch.driving_visible.sum()
+        return {"supervision": torch.stack([labels, torch.ones_like(labels)])}
 
     def forward(
         self, model: AnimationModel, batch: PairBatch, step: int,

@@ -21,6 +21,7 @@ from .transfer import Passed, folding, roughness
 
 LENGTH = 0.01  # weight of the descriptors' length
 LEVELS = (0.2, 0.5, 1.0)  # weights of the match's three displacements
+HELD = 1e-3  # added to the cost of the source, which may be none
 SPREAD = 1.5  # deviation of a landmark's target heatmap, in cells
 
 
@@ -78,6 +79,37 @@ class MatchingObjective(Objective):
             result["presence"] = weights.landmarks * presence
         return StepResult(result, image, batch)
 
+    def totals(self, batch: PairBatch, step: int) -> dict[str, Tensor]:
+        """Exact but for `length`, and `sharpness`, whose parts count by their real pairs."""
+        real = 1 - batch.bent.float()
+        images = batch.source, batch.driving, real
+        one = real.new_ones(())
+        trusted, there, flowing = real.new_zeros(3)
+        if batch.flow is not None:
+            measured, exact = flow_weights(self.config.loss, step)
+            counts = (torch.where(batch.flow_exact, exact, measured) > 0).float()
+            cells = batch.flow_valid.float().sum(dim=(1, 2))
+            trusted, there, flowing = (cells * counts).sum(), cells.sum(), counts.mean()
+        seen = [
+            x.sum() + y.sum()
+            for x, y in (
+                (batch.source_visible, batch.driving_visible),
+                (batch.source_absent, batch.driving_absent),
+            )
+        ]
+        held = picture_cost(*images) + HELD
+        found = {
+            "flow": (trusted, flowing),
+            "doubt": (there, one),
+            "motion": (held, one),
+            "pixels": (held, one),
+            "structure": (structure_cost(*images) + HELD, one),
+            "sharpness": (real.sum(), one),
+            "landmarks": (seen[0], one),
+            "presence": (seen[0] + seen[1], one),
+        }
+        return {name: torch.stack([x.float() for x in pair]) for name, pair in found.items()}
+
 
 @in_float32
 def endpoint(match: Match, known: Tensor, valid: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +151,6 @@ def length(descriptors: Tensor) -> Tensor:
     return mean.clamp(min=1e-3).log().square()
 
 
-@in_float32
 def picture(prediction: Tensor, real: Tensor, held: Tensor, counts: Tensor) -> Tensor:
     """L1 and twice the L1 of a low-pass of some 3 px, as a share of the source's own.
 
@@ -127,30 +158,34 @@ def picture(prediction: Tensor, real: Tensor, held: Tensor, counts: Tensor) -> T
         prediction, real, held: (B, C, S, S).
         counts: (B,), which pairs are real frames.
     """
-
-    def cost(image: Tensor) -> Tensor:
-        difference = image.float() - real
-        low = F.avg_pool2d(F.avg_pool2d(difference, 3, 1, 1), 3, 1, 1)
-        per_pair = difference.abs().mean(dim=(1, 2, 3)) + 2 * low.abs().mean(dim=(1, 2, 3))
-        return (per_pair * counts).mean()
-
-    return cost(prediction) / (cost(held).detach() + 1e-3)
+    still = picture_cost(held, real, counts).detach()
+    return picture_cost(prediction, real, counts) / (still + HELD)
 
 
 @in_float32
+def picture_cost(image: Tensor, real: Tensor, counts: Tensor) -> Tensor:
+    """The mean over pairs of what `picture` measures; (B, C, S, S) twice, (B,)."""
+    difference = image.float() - real
+    low = F.avg_pool2d(F.avg_pool2d(difference, 3, 1, 1), 3, 1, 1)
+    per_pair = difference.abs().mean(dim=(1, 2, 3)) + 2 * low.abs().mean(dim=(1, 2, 3))
+    return (per_pair * counts).mean()
+
+
 def structure(prediction: Tensor, real: Tensor, held: Tensor, counts: Tensor) -> Tensor:
     """L1 of locally normalised images at half the size, as a share of the source's own: faint edges
     count as bright ones. Arguments as of `picture`."""
+    still = structure_cost(held, real, counts).detach()
+    return structure_cost(prediction, real, counts) / (still + HELD)
 
-    def features(image: Tensor) -> Tensor:
-        return locally_normalised(F.avg_pool2d(image.float().mean(dim=1, keepdim=True), 2))
 
-    wanted = features(real)
-
-    def cost(image: Tensor) -> Tensor:
-        return ((features(image) - wanted).abs().mean(dim=(1, 2, 3)) * counts).mean()
-
-    return cost(prediction) / (cost(held).detach() + 1e-3)
+@in_float32
+def structure_cost(image: Tensor, real: Tensor, counts: Tensor) -> Tensor:
+    """The mean over pairs of what `structure` measures; (B, C, S, S) twice, (B,)."""
+    found, wanted = (
+        locally_normalised(F.avg_pool2d(x.float().mean(dim=1, keepdim=True), 2))
+        for x in (image, real)
+    )
+    return ((found - wanted).abs().mean(dim=(1, 2, 3)) * counts).mean()
 
 
 @in_float32

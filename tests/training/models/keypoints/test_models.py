@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from lively import SMALL, lively_checkpoint, noise
 from torch import Tensor, nn
 
-from sonomime.training.config import DiscriminatorConfig, KeypointConfig, load_config
+from sonomime.training.config import DiscriminatorConfig, KeypointConfig
+from sonomime.training.config_file import load_config
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.image_losses import Discriminator
 from sonomime.training.models.keypoints.model import AnimationModel

@@ -9,7 +9,8 @@ import torch
 from lively import SMALL_LITE, noise
 from torch import Tensor
 
-from sonomime.training.config import Config, load_config
+from sonomime.training.config import Config
+from sonomime.training.config_file import load_config
 from sonomime.training.data.batch import PairBatch
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.matching import objective as losses

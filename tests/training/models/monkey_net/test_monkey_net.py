@@ -9,7 +9,7 @@ import torch
 from lively import SMALL, noise, small_config
 from torch import nn
 
-from sonomime.training.config import load_config
+from sonomime.training.config_file import load_config
 from sonomime.training.models.families import family_of
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.image_losses import Discriminator

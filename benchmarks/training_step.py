@@ -1,0 +1,128 @@
+"""Our training step against the plainest loop of the same networks.
+
+    python -m sonomime.benchmarks.training_step lite --rounds 7 --set model.image_size=128
+
+The plain loop draws its batch, runs the objective in the same precision, goes backward and lets
+torch's Adam step; then the discriminator, if there is one. It has no channels_last, no batches
+prepared ahead, no EMA, no clipping and no check for what is not finite, and does not flush
+denormal numbers to zero. Both see the same batches of the same clips, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from ..training.config import Config
+from ..training.config_file import load_config
+from ..training.data.batch import Sampler
+from ..training.data.clip_frames import ClipFrames, load_clip
+from ..training.data.dataset import find_clips
+from ..training.data.pairs import PairSampler, prefetched
+from ..training.models import image_losses
+from ..training.models.families import family_of
+from ..training.optimisation import with_steps
+from ..training.trainer import Trainer
+
+SAMPLES = Path(__file__).parents[1] / "runtime" / "samples"
+
+
+def plain_loop(trainer: Trainer, draw: Sampler) -> Callable[[int], None]:
+    """A step of the plain loop, with copies of the trainer's networks."""
+    objective, device = trainer.objective, trainer.device
+    model = copy.deepcopy(trainer.model).to(memory_format=torch.contiguous_format).train()
+    judge = copy.deepcopy(trainer.discriminator)
+    adam = torch.optim.Adam(model.parameters())
+    judges_adam = torch.optim.Adam(judge.parameters()) if judge else None
+
+    def step(number: int) -> None:
+        batch = draw(number).map(lambda tensor: tensor.to(device))
+        with trainer.autocast():
+            result = objective(model, batch, number, judge)
+        adam.zero_grad()
+        sum(result.losses.values()).backward()
+        adam.step()
+        if judge and judges_adam:
+            judges_adam.zero_grad()
+            with trainer.autocast():
+                fake = judge(result.prediction.detach())
+                loss = image_losses.lsgan_discriminator(judge(batch.driving), fake)
+            loss.backward()
+            judges_adam.step()
+
+    return step
+
+
+def seconds_of(step: Callable[[int], object], begin: int, count: int) -> float:
+    """Seconds of a step, the mean over `count` from number `begin` on."""
+    start = perf_counter()
+    for number in range(begin, begin + count):
+        step(number)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (perf_counter() - start) / count
+
+
+def compare(config: Config, clips: list[ClipFrames], rounds: int, count: int, begin: int) -> str:
+    """The line of a preset: seconds of either step, and the ratio of each round."""
+    train = config.train
+    sampler = PairSampler(
+        clips, config.data, train.seed, batch_size=train.batch_size, loss=config.loss
+    )
+    labels = list(clips[0].clip.keypoint_names)
+    with prefetched(sampler.batch) as batch:
+        trainer = Trainer(with_steps(config, len(clips))[0], batch, Path(), labels, [])
+        plain = plain_loop(trainer, sampler.batch)
+
+        def ours(number: int) -> None:
+            trainer.step = number
+            trainer.train_step()
+
+        taken: list[tuple[float, float]] = []
+        for i in range(rounds + 1):  # the first round prepares every layer
+            at = begin + i * count
+            turns = [partial(seconds_of, step, at, count) for step in (ours, plain)]
+            pair = {}
+            for which in (0, 1) if i % 2 else (1, 0):
+                torch.set_flush_denormal(which == 0)
+                pair[which] = turns[which]()
+            taken.append((pair[0], pair[1]))
+    torch.set_flush_denormal(False)
+    low, *_, high = ratios = sorted(mine / theirs for mine, theirs in taken[1:])
+    mine, theirs = (median(each) for each in zip(*taken[1:], strict=True))
+    return (
+        f"| {config.preset} | {config.model.image_size} | {train.batch_size} | {train.precision} | "
+        f"{mine:.3f} | {theirs:.3f} | {median(ratios):.2f} ({low:.2f}-{high:.2f}) |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("preset")
+    parser.add_argument("--data", nargs="+", type=Path, default=[SAMPLES], metavar="DIR")
+    parser.add_argument("--rounds", type=int, default=7, help="at least 2")
+    parser.add_argument("--steps", type=int, default=4, help="of either in a round")
+    text = "number of the first step; some losses begin later"
+    parser.add_argument("--begin", type=int, default=2000, help=text)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    args = parser.parse_args()
+    threads, device = torch.get_num_threads(), "GPU" if torch.cuda.is_available() else "CPU"
+    print(f"{device}, {threads} threads, {args.rounds} rounds of {args.steps} steps in turns\n")
+    print("| preset | pixels | pairs | precision | ours, s | plain, s | ours / plain (range) |")
+    print("|" + " --- |" * 7)
+    config = load_config(args.preset, args.set)
+    config = family_of(config.model).with_labels(config, [])
+    found = find_clips(args.data).clips
+    clips = [load_clip(clip, config.model.image_size, config.model.channels) for clip in found]
+    print(compare(config, clips, args.rounds, args.steps, args.begin))
+
+
+if __name__ == "__main__":
+    main()
