@@ -1,11 +1,11 @@
 """Our training step against the plainest loop of the same networks.
 
-    python -m sonomime.benchmarks.training_step lite --rounds 7 --set model.image_size=128
+    python -m sonomime.benchmarks.training_step ours-ptg --size 128 --width 0.25
 
 The plain loop draws its batch, runs the objective in the same precision, goes backward and lets
-torch's Adam step; then the discriminator, if there is one. It has no channels_last, no batches
-prepared ahead, no EMA, no clipping and no check for what is not finite, and does not flush
-denormal numbers to zero. Both see the same batches of the same clips, in turns.
+torch's Adam step; then the discriminator, if there is one. It upsamples before it convolves. It has
+no channels_last, no batches prepared ahead, no EMA, no clipping, no check for what is not finite,
+and does not flush denormal numbers to zero. Both see the same batches of the same clips, in turns.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from time import perf_counter
 import torch
 
 from ..training.config import Config
-from ..training.config_file import load_config
 from ..training.data.batch import Sampler
 from ..training.data.clip_frames import ClipFrames, load_clip
 from ..training.data.dataset import find_clips
 from ..training.data.pairs import PairSampler, prefetched
 from ..training.models import image_losses
 from ..training.models.families import family_of
+from ..training.models.keypoints.motion import Up
 from ..training.optimisation import with_steps
+from ..training.scale import load_scaled
 from ..training.trainer import Trainer
 
 SAMPLES = Path(__file__).parents[1] / "runtime" / "samples"
@@ -38,6 +39,9 @@ def plain_loop(trainer: Trainer, draw: Sampler) -> Callable[[int], None]:
     """A step of the plain loop, with copies of the trainer's networks."""
     objective, device = trainer.objective, trainer.device
     model = copy.deepcopy(trainer.model).to(memory_format=torch.contiguous_format).train()
+    for module in model.modules():
+        if isinstance(module, Up):
+            module.quick = False
     judge = copy.deepcopy(trainer.discriminator)
     adam = torch.optim.Adam(model.parameters())
     judges_adam = torch.optim.Adam(judge.parameters()) if judge else None
@@ -52,8 +56,8 @@ def plain_loop(trainer: Trainer, draw: Sampler) -> Callable[[int], None]:
         if judge and judges_adam:
             judges_adam.zero_grad()
             with trainer.autocast():
-                fake = judge(result.prediction.detach())
-                loss = image_losses.lsgan_discriminator(judge(batch.driving), fake)
+                judged = (judge(each.detach()) for each in result.judged)
+                loss = image_losses.lsgan_discriminator(*judged)
             loss.backward()
             judges_adam.step()
 
@@ -111,13 +115,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="of either in a round")
     text = "number of the first step; some losses begin later"
     parser.add_argument("--begin", type=int, default=2000, help=text)
+    parser.add_argument("--size", type=int, metavar="N", help="as of sonomime train")
+    parser.add_argument("--width", type=float, metavar="W", help="as of sonomime train")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
     threads, device = torch.get_num_threads(), "GPU" if torch.cuda.is_available() else "CPU"
     print(f"{device}, {threads} threads, {args.rounds} rounds of {args.steps} steps in turns\n")
     print("| preset | pixels | pairs | precision | ours, s | plain, s | ours / plain (range) |")
     print("|" + " --- |" * 7)
-    config = load_config(args.preset, args.set)
+    config = load_scaled(args.preset, args.set, args.size, args.width)
     config = family_of(config.model).with_labels(config, [])
     found = find_clips(args.data).clips
     clips = [load_clip(clip, config.model.image_size, config.model.channels) for clip in found]

@@ -50,28 +50,36 @@ def conv_of_doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """conv3 of padding 1 on (B, C, h, w) upsampled x2 (nearest), for 4/9 of the work: taps that
     read the same pixel are added up, and one conv2 makes all four phases of the result.
 
-    Exact but for rounding, and it has a gradient; export's rewrite.py does the same to a graph.
+    Exact but for rounding, and it has a gradient; export's rewrite.py does the same to a graph. The
+    result is laid out channels_last.
     """
-    height, width, outputs = *x.shape[-2:], weight.shape[0]
+    batch, _, height, width = x.shape
     taps = _PHASES.to(weight)
     kernels = torch.einsum("oiyx,pay,qbx->pqoiab", weight, taps, taps).flatten(0, 2)
     y = F.conv2d(x, kernels, None if bias is None else bias.repeat(4), padding=1)
-    rows = []
-    for p, one in enumerate(y.split(2 * outputs, dim=1)):  # phase p of the rows, q of the columns
-        left, right = one[:, :, p : p + height].split(outputs, dim=1)
-        rows.append(torch.stack([left[..., :width], right[..., 1:]], dim=-1).flatten(-2))
-    return torch.stack(rows, dim=3).flatten(2, 3)
+    phases = y.permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1))  # rows, columns, p, q, outputs
+    rows = [
+        torch.stack([phases[:, p : p + height, q : q + width, p, q] for q in (0, 1)], dim=3)
+        for p in (0, 1)
+    ]
+    whole = torch.stack(rows, dim=2)  # (B, h, p, w, q, outputs)
+    return whole.view(batch, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+
+
+#: Pixels a side from which the quick way pays: it makes a row and a column more.
+QUICK_SIDE = 8
 
 
 class Up(Same):
-    """Upsample x2, nearest or bilinear -> conv3 -> BatchNorm -> ReLU: twice the size."""
+    """Upsample x2, nearest or bilinear -> conv3 -> BatchNorm -> ReLU: twice the size. In training
+    the nearest way is the ``quick`` one."""
 
     def __init__(self, inputs: int, outputs: int, mode: str = "nearest") -> None:
         super().__init__(inputs, outputs)
-        self.mode = mode
+        self.mode, self.quick = mode, mode == "nearest"
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and self.mode == "nearest":
+        if self.training and self.quick and min(x.shape[-2:]) >= QUICK_SIDE:
             return F.relu(self.norm(conv_of_doubled(x, self.conv.weight, self.conv.bias)))
         height, width = x.shape[-2:]
         return super().forward(resize(x, (2 * height, 2 * width), self.mode))

@@ -233,10 +233,10 @@ def test_upsampling_in_training_is_exact_with_its_gradients() -> None:
     for training in (True, False):
         block.training = training  # the block alone: BatchNorm keeps its statistics
         block.zero_grad()
-        x = noise(2, 3, 4, 6).requires_grad_()
+        x = noise(2, 3, 8, 10).requires_grad_()
         y = block(x)
         (y * noise(*y.shape, seed=1)).sum().backward()
         found.append([y, x.grad, *(p.grad.clone() for p in block.parameters())])
-    assert found[0][0].shape == (2, 5, 8, 12)
+    assert found[0][0].shape == (2, 5, 16, 20)
     for quick, plain in zip(*found, strict=True):
         torch.testing.assert_close(quick, plain, rtol=1e-5, atol=1e-5)
