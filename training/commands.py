@@ -10,6 +10,7 @@ from pathlib import Path
 from .annotations.commands import add_annotations
 from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
+from .run_report.commands import add_report
 from .study.commands import add_study
 from .table.commands import add_table as add_table_of
 
@@ -18,6 +19,7 @@ __all__ = [
     "add_data",
     "add_evaluate",
     "add_phantom",
+    "add_report",
     "add_study",
     "add_table",
     "add_train",

@@ -18,7 +18,9 @@ from ..runtime.support.errors import ConfigError, OutputError
 from ..runtime.support.process import Terminated
 from .checkpoint import load_checkpoint
 from .logbook import Logbook
+from .run_report.page import PAGE, write_report
 from .trainer import Trainer
+from .watch import Watch
 
 Report = Callable[[str], None]
 
@@ -89,7 +91,8 @@ def train(
             stack.callback(torch.set_flush_denormal, False)
             torch.set_flush_denormal(True)
             stack.enter_context(quicker_threads(trainer, report))
-            book = Logbook(trainer.run, trainer.step)
+            book = Logbook(trainer.run, trainer.step, Watch(trainer.config), report)
+            book.begin(trainer.facts(), trainer.step)
             since, mark = trainer.step, time.monotonic()
             while trainer.step < settings.max_steps and not time_is_up() and not received:
                 rate, result = trainer.learning_rate(), trainer.train_step()
@@ -107,17 +110,19 @@ def train(
                         f"{seconds:.2f} s/step  {left:.0f} min left"
                     )
                     since, mark = step, time.monotonic()
-                if step % settings.picture_every == 0:
-                    book.picture(step, trainer.picture(step))
+                if step % settings.picture_every == 0 or step == 1:
+                    book.look(step, *trainer.look())
                 if step % settings.checkpoint_every == 0:
                     _save(trainer, path, deadline, report)
                     saved = step
+                    write_report([trainer.run], trainer.run / PAGE)
             if saved != trainer.step:
                 if received:
                     report(f"stopping at step {trainer.step}: saving; Ctrl-C stops at once")
                 _save(trainer, path, deadline, report)
             if trainer.step > 0:
-                book.picture(trainer.step, trainer.picture(trainer.step))
+                book.look(trainer.step, *trainer.look())
+                write_report([trainer.run], trainer.run / PAGE)
     done = trainer.step >= settings.max_steps
     reason = "stopped by a signal" if received else "done" if done else "time is up"
     report(f"{reason} at step {trainer.step}: {path}")

@@ -14,20 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import __version__
+from ..runtime.support.dataclass_parser import plain
 from ..runtime.support.errors import CheckpointError, ConfigError
 from ..runtime.support.progress import progress
 from .checkpoint import Checkpoint
 from .config import Config, settings
 from .data.batch import PairBatch, Sampler
 from .data.keypoints import described, slip_hint, slips
-from .logbook import picture_grid
 from .models import image_losses
 from .models.base import StepResult
 from .models.families import family_of
 from .models.image_losses import Discriminator
+from .probe import Look, look
 
 #: Model settings that have no weights: `--from` may change them.
 FREE_ON_START = {"model.matcher.stiff"}
+PROBE = 4  # pairs that are looked at again and again
 
 
 class Trainer:
@@ -64,6 +67,7 @@ class Trainer:
             self.parts["discriminator"] = self.discriminator
             self.parts["discriminator_optimizer"] = self.discriminator_optimizer
         self.step = 0
+        self._probe: PairBatch | None = None
         self.forward_seconds: deque[float] = deque(maxlen=9)
 
     def _adam(self, network: nn.Module) -> torch.optim.Adam:
@@ -85,7 +89,10 @@ class Trainer:
 
     def batch(self, step: int) -> PairBatch:
         """The batch of a step, on the device."""
-        return self.sampler(step).map(lambda tensor: tensor.to(self.device))
+        batch = self.sampler(step).map(lambda tensor: tensor.to(self.device))
+        if step == 0:
+            self._probe = batch.map(lambda tensor: tensor[:PROBE])
+        return batch
 
     def train_step(self) -> StepResult:
         """Draw the batch of this step and update every network once.
@@ -272,14 +279,33 @@ class Trainer:
         self.supervised_names = self.supervised_names or checkpoint.supervised_names
 
     @torch.no_grad()
-    def picture(self, step: int) -> Any:
-        """Picture grid of the EMA model on four pairs of the batch of ``step``."""
+    def look(self) -> Look:
+        """What the EMA model makes of the probe: the first pairs of the run, always the same, so
+        that looks can be compared."""
+        probe = self._probe or self.batch(0).map(lambda tensor: tensor[:PROBE])
         self.ema.eval()
-        shown = self.family.columns(self.ema, self.batch(step).map(lambda tensor: tensor[:4]))
-        return picture_grid(
-            {k: v.float().cpu().numpy() for k, v in shown.images.items()},
-            {k: v.cpu().numpy() for k, v in shown.points.items()},
-        )
+        return look(self.family.columns(self.ema, probe), self.config.model.geometry)
+
+    def facts(self) -> dict[str, Any]:
+        """What is trained, for run.json: plain JSON types. Of the data no names of subjects."""
+        cuda = self.device.type == "cuda"
+        threads = torch.get_num_threads()
+        data = [
+            {
+                "name": each["name"],
+                "clips": sum(map(len, each.get("clips", {}).values())),
+                "subjects": len(each.get("clips", {})),
+            }
+            for each in self.data
+        ]
+        return {
+            "sonomime": __version__,
+            "device": torch.cuda.get_device_name() if cuda else f"CPU, {threads} thread(s)",
+            "weights": sum(p.numel() for p in self.model.parameters()),
+            "labels": self.supervised_names,
+            "data": data,
+            "config": plain(self.config),
+        }
 
 
 def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
