@@ -91,7 +91,7 @@ def _track(title: str, cell: Picture, trail: Sequence[Sequence[Any]]) -> str:
         parts.append(f'<path d="M{"L".join(places)}" stroke="{colour}"/>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>')
         side = f'x="{x - 6:.1f}" text-anchor="end"' if x > _SIDE - 24 else f'x="{x + 6:.1f}"'
-        parts.append(f'<text {side} y="{y + 4:.1f}" fill="{colour}">{k}</text>')
+        parts.append(f'<text {side} y="{y + 4:.1f}" style="fill:{colour}">{k}</text>')
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>"
         f'<svg viewBox="0 0 {_SIDE} {_SIDE}"><image href="{_embedded(image)}" '
