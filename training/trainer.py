@@ -289,7 +289,8 @@ class Trainer:
     def facts(self) -> dict[str, Any]:
         """What is trained, for run.json: plain JSON types. Of the data no names of subjects."""
         cuda = self.device.type == "cuda"
-        threads = torch.get_num_threads()
+        count = torch.get_num_threads()
+        threads = f"CPU, {count} thread{'s' if count > 1 else ''}"
         data = [
             {
                 "name": each["name"],
@@ -300,7 +301,7 @@ class Trainer:
         ]
         return {
             "sonomime": __version__,
-            "device": torch.cuda.get_device_name() if cuda else f"CPU, {threads} thread(s)",
+            "device": torch.cuda.get_device_name() if cuda else threads,
             "weights": sum(p.numel() for p in self.model.parameters()),
             "labels": self.supervised_names,
             "data": data,

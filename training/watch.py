@@ -63,7 +63,8 @@ class Watch:
 
     def logged(self, line: Mapping[str, Any]) -> list[Warned]:
         """New faults, after one more line of the log."""
-        self._lines.append(line)
+        if {"l1", "hold"} <= line.keys():
+            self._lines.append(line)
         return self._new(self._in_losses()) if len(self._lines) == LINES else []
 
     def probed(self, record: Mapping[str, Any]) -> list[Warned]:
@@ -98,7 +99,9 @@ class Watch:
             )
         self._best = min(self._best, share)
         weight = settings.loss.adversarial
-        if weight > 0 and "adversarial" in self._lines[-1]:
+        if weight > 0 and all(
+            {"adversarial", "discriminator"} <= each.keys() for each in self._lines
+        ):
             yield from self._in_contest(weight)
 
     def _in_contest(self, weight: float) -> Iterator[Warned]:
@@ -157,7 +160,7 @@ class Watch:
                 "its motion is not to be trusted: a larger loss.equivariance_jacobian or a smaller "
                 "train.learning_rate",
             )
-        if found["displacement_max"] < STILL:
+        if found.get("displacement_max", STILL) < STILL:
             yield Warned(
                 "no motion",
                 f"nothing moves: no displacement is above {found['displacement_max']:.2f} pixels "

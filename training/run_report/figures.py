@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from .charts import Series, chart
 from .records import Run, curve_of
 
@@ -54,28 +56,26 @@ def _series(runs: Sequence[Run], name: str, label: str, dashed: bool = False) ->
 
 
 def _prediction(runs: Sequence[Run]) -> Iterator[str]:
-    both = [*_series(runs, "l1", "l1"), *_series(runs, "hold", "hold", dashed=True)]
-    yield chart("l1 beside hold", both, _MEANINGS["l1"])
+    series = [*_series(runs, "l1", "l1"), *_series(runs, "hold", "hold", dashed=True)]
+    yield chart("l1 beside hold", series, _MEANINGS["l1"])
     ratios = []
     for i, run in enumerate(runs):
-        lines = [
-            {"step": line["step"], "ratio": line["l1"] / line["hold"]}
-            for line in run.log
-            if isinstance(line.get("l1"), float) and line.get("hold", 0) > 0
-        ]
+        (steps, l1), (places, hold) = run.curve("l1"), run.curve("hold")
+        both, here, there = np.intersect1d(steps, places[hold > 0], return_indices=True)
+        share = l1[here] / hold[hold > 0][there]
         label = RATIO if len(runs) == 1 else run.label
-        ratios.append(Series(label, *curve_of(lines, "ratio"), f"var(--c{i % 6})"))
+        ratios.append(Series(label, both, share, f"var(--c{i % 6})"))
     yield chart(RATIO, ratios, "below 1 is a gain", {"standing still": 1.0})
 
 
 def _loss(runs: Sequence[Run], name: str) -> str:
-    weight = runs[0].setting("loss.adversarial") or 0.0
-    marks = {
+    (weight, *others) = {run.setting("loss.adversarial") or 0.0 for run in runs}
+    marks = {  # the values of LSGAN
         "discriminator": {"tells nothing apart": 0.5, "tells all apart": 0.0},
         "adversarial": {"discriminator is sure": weight, "undecided": weight / 4},
     }.get(name)
     title = name.replace("_", " ")
-    return chart(title, _series(runs, name, title), marks=marks if weight else None)
+    return chart(title, _series(runs, name, title), marks=None if others else marks)
 
 
 def _probe(runs: Sequence[Run]) -> Iterator[str]:
