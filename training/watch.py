@@ -87,7 +87,7 @@ class Watch:
                 "hold",
                 f"the prediction is no better than a picture that stands still (l1 is {share:.2f} "
                 "of hold)",
-                "look at the deformation in pictures/: without motion try a smaller "
+                "Look at the deformation in pictures/: without motion try a smaller "
                 "train.learning_rate or clips that move more (sonomime data check); with motion, "
                 "train longer",
             )
@@ -95,7 +95,7 @@ class Watch:
             yield Warned(
                 "growing",
                 f"the error grows: l1 is {share:.2f} of hold, and was {self._best:.2f}",
-                "begin again with a smaller train.learning_rate, or --from an older checkpoint",
+                "Begin again with a smaller train.learning_rate, or --from an older checkpoint",
             )
         self._best = min(self._best, share)
         weight = settings.loss.adversarial
@@ -111,7 +111,7 @@ class Watch:
             yield Warned(
                 "discriminator wins",
                 f"the discriminator tells all predictions from real frames ({values})",
-                "the generator no longer learns from it: model.discriminator.spectral_norm=true, a "
+                "The generator no longer learns from it: model.discriminator.spectral_norm=true, a "
                 "smaller model.discriminator.width, or a larger loss.adversarial",
             )
         changes = [line["adversarial"] / weight for line in self._lines]
@@ -120,14 +120,14 @@ class Watch:
                 "discriminator learns nothing",
                 f"the discriminator says the same to everything ({values}; a guess has 0.5 and "
                 "0.25)",
-                "the adversarial losses do nothing: a larger model.discriminator.width or "
+                "The adversarial losses do nothing: a larger model.discriminator.width or "
                 "train.learning_rate",
             )
         if max(judge, fooled) > RUNAWAY:
             yield Warned(
                 "discriminator runs away",
                 f"the discriminator's scores lie far from 0 and 1 ({values})",
-                "a smaller train.learning_rate, or model.discriminator.spectral_norm=true",
+                "A smaller train.learning_rate, or model.discriminator.spectral_norm=true",
             )
 
     def _in_looks(self) -> Iterator[Warned]:
@@ -140,7 +140,7 @@ class Watch:
             yield Warned(
                 "keypoints collapse",
                 f"all keypoints lie on one spot (within {spread:.1f} pixels of 256)",
-                "begin again with another train.seed, a smaller train.learning_rate or a larger "
+                "Begin again with another train.seed, a smaller train.learning_rate or a larger "
                 "loss.equivariance_value; a model.keypoints.temperature above 0.1 does this too",
             )
         elif all(each.get("closest", (0, 0, COINCIDE))[2] < COINCIDE for each in self._looks):
@@ -149,7 +149,7 @@ class Watch:
                 "keypoints coincide",
                 f"keypoints {i} and {j} lie on the same spot in every picture (at most {apart:.1f} "
                 "pixels of 256 apart)",
-                "one of them is wasted: fewer model.keypoints.self_supervised, or another "
+                "One of them is wasted: fewer model.keypoints.self_supervised, or another "
                 "train.seed",
             )
         if all(each.get("determinant", (0, 1.0))[1] < SINGULAR for each in self._looks):
@@ -157,7 +157,7 @@ class Watch:
             yield Warned(
                 "singular jacobian",
                 f"the jacobian of keypoint {k} is nearly singular (determinant {size:.4f})",
-                "its motion is not to be trusted: a larger loss.equivariance_jacobian or a smaller "
+                "Its motion is not to be trusted: a larger loss.equivariance_jacobian or a smaller "
                 "train.learning_rate",
             )
         if found.get("displacement_max", STILL) < STILL:
@@ -165,26 +165,26 @@ class Watch:
                 "no motion",
                 f"nothing moves: no displacement is above {found['displacement_max']:.2f} pixels "
                 "of 256",
-                "the model only draws: check that the clips move (sonomime data check), then try "
+                "The model only draws: check that the clips move (sonomime data check), then try "
                 "another train.learning_rate",
             )
         if found.get("occlusion", 0.5) < CLOSED:
             yield Warned(
                 "occlusion closed",
                 "the occlusion map is closed everywhere: the frame is drawn without the source",
-                "begin again with a smaller train.learning_rate or another train.seed",
+                "Begin again with a smaller train.learning_rate or another train.seed",
             )
         if min(each.get("occlusion", 0.5) for each in self._looks) > OPEN:
             yield Warned(
                 "occlusion open",
                 "the occlusion map is open everywhere: nothing is drawn anew",
-                "no fault where nothing appears or vanishes in the clips; else train longer",
+                "No fault where nothing appears or vanishes in the clips; else train longer",
             )
         if found.get("gate", 1.0) < GATE:
             yield Warned(
                 "gate closed",
                 f"the gate is closed: {100 * found['gate']:.0f} % of the texture is drawn",
-                "pictures will be soft: a larger loss.sharpness, or a smaller train.learning_rate",
+                "Pictures will be soft: a larger loss.sharpness, or a smaller train.learning_rate",
             )
 
     def _mean(self, name: str) -> float:

@@ -154,9 +154,11 @@ def _facts(run: Run) -> dict[str, str]:
     found["networks"] = f"{number(facts.get('weights') or 0)} weights; {widths}"
     keys = {"batch size": "batch_size", "learning rate": "learning_rate", "seed": "seed"}
     found |= {name: _value(run.setting(f"train.{key}")) for name, key in keys.items()}
-    shown = {"model.image_size", "train.max_steps", *(f"train.{key}" for key in keys.values())}
-    shown |= {*run.widths()}
-    pairs = [f"{k}={_value(v)}" for k, v in run.changed().items() if k not in shown]
+    said = {"model.image_size", "train.max_steps", *(f"train.{key}" for key in keys.values())}
+    said |= {*run.widths()}
+    minor = (".max_features", "_every")  # follows from the widths; changes no result
+    changed = run.changed().items()
+    pairs = [f"{k}={_value(v)}" for k, v in changed if k not in said and not k.endswith(minor)]
     if pairs:
         found["unlike the preset"] = ", ".join(pairs)
     found["device"] = str(facts.get("device"))
