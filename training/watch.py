@@ -17,11 +17,11 @@ from .config import Config
 LINES, LOOKS = 20, 2
 #: Steps before which no look counts: every detector begins with all keypoints in the middle.
 EARLY = 200
-#: Pixels of 256. Untrained keypoints have a spread of 6. Trained ones had 28 to 64; in a run whose
+#: Pixels of 256. Untrained keypoints have a spread of 6. Trained ones had 26 to 64; in a run whose
 #: keypoints drew together they had 11 to 13. The two nearest of trained ones were 4.5 to 23 apart.
 SPREAD, COINCIDE = 15.0, 3.0
 #: Of a jacobian's determinant: at a tenth of this its inverse is held (`inverse_2x2`), and the
-#: motion is no longer what was found. Trained models had 0.77 or more.
+#: motion is no longer what was found. Trained models had 0.66 or more.
 SINGULAR = 0.01
 #: Pixels of 256: the longest displacement of the probe. Trained models had 8 to 55, untrained ones
 #: 0.1 to 0.8.

@@ -16,7 +16,7 @@ Values = NDArray[np.float64]
 WIDTH, HEIGHT = 380, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 24
 _MOST = 240  # points of a curve that are drawn: about one a pixel
-_LOG_FROM = 8  # times between the least and the largest smoothed value
+_LOG_FROM = 5  # times between the least and the largest smoothed value
 _SPAN = 25  # a smoothed value is the mean of one 25th of the curve
 
 
@@ -90,7 +90,8 @@ def chart(
     for name, value in marks.items():
         y = down(np.array([value]))[0]
         parts.append(f'<path class="mark" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>')
-        parts.append(f'<text x="{WIDTH - _RIGHT}" y="{y - 4:.1f}" class="m">{escape(name)}</text>')
+        clear = y + 11 if calm[0][-1] > value else y - 4  # of the end of the curve
+        parts.append(f'<text x="{WIDTH - _RIGHT}" y="{clear:.1f}" class="m">{escape(name)}</text>')
     said = ", ".join(filter(None, (note, "log scale" if log else "")))
     return (
         f'<figure class="chart" data-chart="{escape(_data(series, calm, start, last))}">'

@@ -92,7 +92,8 @@ def _probe(runs: Sequence[Run]) -> Iterator[str]:
             for i, run in enumerate(runs)
             for j, (label, (name, place)) in enumerate(parts.items())
         ]
-        return chart(title, series, _MEANINGS[meaning], smooth=False)
+        log = meaning == "displacement"
+        return chart(title, series, _MEANINGS[meaning], smooth=False, logarithmic=log)
 
     both = {"mean": ("displacement_mean", None), "max": ("displacement_max", None)}
     yield drawn("displacement", both, "displacement")
