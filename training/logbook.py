@@ -22,6 +22,8 @@ from .watch import Warned, Watch
 
 Grid = NDArray[np.uint8]
 
+CAPTION = 22  # pixels above a picture's cells
+
 #: What a killed process may leave.
 PARTS = (".checkpoint.*.part.pt", ".*.part.json*", ".report.*.part.html", "pictures/.*.part.png")
 
@@ -112,7 +114,7 @@ def picture_grid(
         geometry: of deformations and points (models/geometry.py).
     """
     size = samples["source"].shape[-1]
-    header = np.full((22, size * len(samples), 3), 255, np.uint8)
+    header = np.full((CAPTION, size * len(samples), 3), 255, np.uint8)
     columns = []
     for i, (name, images) in enumerate(samples.items()):
         mesh = name == "deformation"

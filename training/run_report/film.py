@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..logbook import CAPTION
 from .charts import Series, chart, spaced
 from .records import Line, Run
 
@@ -20,7 +21,6 @@ Picture = NDArray[np.uint8]
 MOST_PICTURES = 24
 _WIDE = 1400  # pixels of an embedded picture
 _QUALITY = 82
-_CAPTION = 22  # pixels above a training picture's cells
 _TRAIL = 60  # places of a track
 _SIDE = 256  # of a cell that tracks are drawn on
 
@@ -64,8 +64,8 @@ def tracks(run: Run) -> str:
     names = list(points[-1]["points"])
     figures = []
     for pair in range(len(points[-1]["points"][names[0]])):
-        for column, name in enumerate(names):
-            top, left = _CAPTION + pair * side, column * side
+        for column, name in enumerate(names):  # they are a picture's first columns
+            top, left = CAPTION + pair * side, column * side
             cell = last[top : top + side, left : left + side]
             if cell.shape[:2] == (side, side):
                 title = f"pair {pair + 1}, {name}"
