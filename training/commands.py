@@ -109,9 +109,10 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "train",
         help="train a model on clips",
         description="Train a preset, or a configuration of your own, on dataset folders or bare "
-        "folders of videos. The run's folder gets checkpoint.pt, log.jsonl and pictures/. "
-        "Ctrl-C, SIGTERM, SIGHUP and --max-minutes save a checkpoint and stop the run (exit code "
-        "130, 143, 129 and 0). --resume continues from it, with the numbers of an unbroken run.",
+        "folders of videos. The run's folder gets checkpoint.pt, report.html, log.jsonl and "
+        "pictures/. Ctrl-C, SIGTERM, SIGHUP and --max-minutes save a checkpoint and stop the run "
+        "(exit code 130, 143, 129 and 0). --resume continues from it, with the numbers of an "
+        "unbroken run.",
         epilog=TRAIN_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
