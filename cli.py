@@ -35,6 +35,7 @@ from .training.commands import (
     add_data,
     add_evaluate,
     add_phantom,
+    add_report,
     add_study,
     add_table,
     add_train,
@@ -85,8 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
     verbs: Any = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
     for add in (
         add_animate, add_inspect, add_demo, add_doctor, add_bench,
-        add_data, add_annotations, add_train, add_evaluate, add_table, add_study, add_phantom,
-        add_export, add_import_fomm, add_build, add_engine,
+        add_data, add_annotations, add_train, add_report, add_evaluate, add_table, add_study,
+        add_phantom, add_export, add_import_fomm, add_build, add_engine,
     ):  # fmt: skip
         add(verbs)
     return parser

@@ -30,7 +30,7 @@ VERBS = {
     "animate": ["a", "b", "-o", "c"], "inspect": ["a"], "demo": [], "doctor": [], "bench": [],
     "data": ["check", "d"], "annotations": ["check", "d"],
     "train": ["lite", "--data", "d", "-o", "r"], "evaluate": ["c", "--data", "d", "-o", "r"],
-    "table": ["t.toml", "-o", "r"], "study": ["report", "s"],
+    "report": ["r"], "table": ["t.toml", "-o", "r"], "study": ["report", "s"],
     "phantom": ["-o", "d", "--subjects", "2"], "export": ["c", "-o", "b"],
     "import-fomm": ["f", "--config", "y", "-o", "c"], "build": [],
 }  # fmt: skip

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .annotations.commands import add_annotations
 from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
+from .run_report.commands import add_report
 from .study.commands import add_study
 from .table.commands import add_table as add_table_of
 
@@ -24,6 +25,7 @@ __all__ = [
     "add_data",
     "add_evaluate",
     "add_phantom",
+    "add_report",
     "add_study",
     "add_table",
     "add_train",
@@ -114,9 +116,10 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "train",
         help="train a model on clips",
         description="Train a preset, or a configuration of your own, on dataset folders or bare "
-        "folders of videos. The run's folder gets checkpoint.pt, log.jsonl and pictures/. "
-        "Ctrl-C, SIGTERM, SIGHUP and --max-minutes save a checkpoint and stop the run (exit code "
-        "130, 143, 129 and 0). --resume continues from it, with the numbers of an unbroken run.",
+        "folders of videos. The run's folder gets checkpoint.pt, report.html, log.jsonl and "
+        "pictures/. Ctrl-C, SIGTERM, SIGHUP and --max-minutes save a checkpoint and stop the run "
+        "(exit code 130, 143, 129 and 0). --resume continues from it, with the numbers of an "
+        "unbroken run.",
         epilog=TRAIN_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

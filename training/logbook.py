@@ -1,9 +1,12 @@
-"""What a run writes for people: a JSONL log of losses, and picture grids."""
+"""What a run writes for people: logs of losses, of the probe and of warnings, and picture grids."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -15,35 +18,47 @@ from numpy.typing import NDArray
 from ..runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
 from ..runtime.support.errors import output_errors
 from .coordinates import points_to_pixels
+from .watch import Warned, Watch
 
 Grid = NDArray[np.uint8]
 
+CAPTION = 22  # pixels above a picture's cells
+
+#: What a killed process may leave.
+PARTS = (".checkpoint.*.part.pt", ".*.part.json*", ".report.*.part.html", "pictures/.*.part.png")
+
 
 class Logbook:
-    """``log.jsonl``, one object a line, and ``pictures/`` in a run's folder; the same for
-    TensorBoard in ``tensorboard/``, where that package is installed."""
+    """A run's folder: ``run.json``; ``log.jsonl``, ``probe.jsonl`` and ``warnings.jsonl`` with one
+    object a line, each with its ``step``; ``pictures/``; and the log and pictures for TensorBoard
+    in ``tensorboard/``, where that package is installed."""
 
-    def __init__(self, run: Path, step: int, report: Callable[[str], None]) -> None:
+    def __init__(self, run: Path, step: int, watch: Watch, report: Callable[[str], None]) -> None:
         """Remove what a killed process left half written, and lines of steps that are run again:
-        those after ``step``."""
-        self.path = run / "log.jsonl"
+        those after ``step``.
+
+        Args:
+            watch: sees every line; it knows what the lines before ``step`` have led to.
+            report: takes the warnings.
+        """
+        self.run, self.watch, self.report = run, watch, report
         self.pictures = run / "pictures"
-        kept: list[str] = []
         with output_errors(run):
             self.pictures.mkdir(parents=True, exist_ok=True)
-            for pattern in (".checkpoint.*.part.pt", ".log.*.part.jsonl", "pictures/.*.part.png"):
+            for pattern in PARTS:
                 for file in run.glob(pattern):
                     file.unlink()
-            if step > 0 and self.path.exists():
-                kept = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-
-        def is_kept(line: str) -> bool:
-            try:
-                return bool(json.loads(line)["step"] <= step)
-            except (ValueError, KeyError):  # cut off by a kill
-                return False
-
-        atomic_write_text(self.path, "".join(takewhile(is_kept, kept)))
+        kept: dict[str, list[str]] = {}
+        for name in ("log", "probe", "warnings"):
+            path = run / f"{name}.jsonl"
+            with output_errors(path):
+                there = step > 0 and path.exists()
+                lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if there else []
+            kept[name] = list(takewhile(lambda line: _step_of(line) <= step, lines))
+            atomic_write_text(path, "".join(kept[name]))
+        for name, take in (("log", watch.logged), ("probe", watch.probed)):
+            for line in kept[name]:
+                take(json.loads(line))
         self._board = _board(run / "tensorboard", step, report)
 
     def __enter__(self) -> Logbook:
@@ -53,21 +68,51 @@ class Logbook:
         if self._board is not None:
             self._board.close()
 
+    def begin(self, facts: dict[str, Any], step: int) -> None:
+        """Write run.json: what is trained, and when it was begun and resumed."""
+        path, starts = self.run / "run.json", []
+        with suppress(OSError, ValueError, KeyError, TypeError):  # there is none
+            known = json.loads(path.read_text(encoding="utf-8"))["starts"]
+            starts = [each for each in known if each["step"] < step]
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        text = json.dumps({**facts, "starts": [*starts, {"step": step, "time": now}]}, indent=1)
+        atomic_write_text(path, text + "\n")
+
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Append one line: the step and rounded values."""
+        """Append a line to log.jsonl: the step and rounded values."""
         rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
-        with output_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **rounded}) + "\n")
+        self._append("log", {"step": step, **rounded})
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+        self._warn(step, self.watch.logged({"step": step, **rounded}))
 
-    def picture(self, step: int, grid: Grid) -> None:
-        """Save a picture grid (H, W, 3) RGB as ``pictures/STEP.png``."""
-        _, png = cv2.imencode(".png", grid[..., ::-1])  # imwrite would not notice a full disk
+    def look(self, step: int, picture: Grid, record: dict[str, Any]) -> None:
+        """Save a picture grid (H, W, 3) RGB as ``pictures/STEP.png``, and append what was measured
+        to probe.jsonl."""
+        _, png = cv2.imencode(".png", picture[..., ::-1])  # imwrite would not notice a full disk
         atomic_write_bytes(self.pictures / f"{step:07d}.png", png.tobytes())
         if self._board is not None:
-            self._board.add_image("pairs", grid, step, dataformats="HWC")
+            self._board.add_image("pairs", picture, step, dataformats="HWC")
+        self._append("probe", {"step": step, **record})
+        self._warn(step, self.watch.probed({"step": step, **record}))
+
+    def _append(self, name: str, values: dict[str, Any]) -> None:
+        path = self.run / f"{name}.jsonl"
+        with output_errors(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def _warn(self, step: int, found: Sequence[Warned]) -> None:
+        for each in found:
+            self._append("warnings", {"step": step, **each._asdict()})
+            self.report(f"warning: step {step}: {each.what}. {each.advice}")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # cut off by a kill
+        return math.inf
 
 
 def _board(folder: Path, step: int, report: Callable[[str], None]) -> Any:
@@ -86,22 +131,25 @@ def _board(folder: Path, step: int, report: Callable[[str], None]) -> Any:
 
 
 def picture_grid(
-    samples: dict[str, NDArray[np.float32]], points: dict[str, NDArray[np.float32]]
+    samples: dict[str, NDArray[np.float32]],
+    points: dict[str, NDArray[np.float32]],
+    geometry: str = "half_pixel",
 ) -> Grid:
     """A grid with one row a sample and the names as columns, captions on top; uint8 RGB.
 
     Args:
         samples: NCHW arrays in [0, 1], ``source`` among them; ``deformation`` is (B, h, w, 2).
-        points: ``source`` and ``driving``: (B, K, 2) keypoints, half_pixel, drawn in hues.
+        points: ``source`` and ``driving``: (B, K, 2) keypoints, drawn in hues.
+        geometry: of deformations and points (models/geometry.py).
     """
     size = samples["source"].shape[-1]
-    header = np.full((22, size * len(samples), 3), 255, np.uint8)
+    header = np.full((CAPTION, size * len(samples), 3), 255, np.uint8)
     columns = []
     for i, (name, images) in enumerate(samples.items()):
-        draw = _mesh if name == "deformation" else _cell
-        cells = [draw(image, size) for image in images]
+        mesh = name == "deformation"
+        cells = [_mesh(each, size, geometry) if mesh else _cell(each, size) for each in images]
         for cell, places in zip(cells, points.get(name, ()), strict=False):
-            for k, (x, y) in enumerate(points_to_pixels(places, size)):
+            for k, (x, y) in enumerate(points_to_pixels(places, size, geometry)):
                 hue = np.array([[[k * 179 // len(places), 220, 255]]], np.uint8)
                 colour = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
                 cv2.circle(cell, (round(float(x)), round(float(y))), 3, colour, -1, cv2.LINE_AA)
@@ -119,12 +167,14 @@ def _cell(image: NDArray[np.float32], size: int) -> Grid:
     return np.ascontiguousarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_NEAREST))
 
 
-def _mesh(deformation: NDArray[np.float32], size: int, lines: int = 17) -> Grid:
+def _mesh(deformation: NDArray[np.float32], size: int, geometry: str, lines: int = 17) -> Grid:
     """The deformation (h, w, 2) as a mesh: where each point reads in the source."""
+    # What sampling takes -1 and +1 for does not follow from what the points mean.
+    sampled = "fomm_aligned" if geometry == "fomm_aligned" else "half_pixel"
     canvas = np.full((size, size, 3), 255, np.uint8)
     sides = deformation.shape[:2]
     rows, columns = (np.linspace(0, n - 1, lines).round().astype(int) for n in sides)
     for chain in [*deformation[rows], *deformation[:, columns].swapaxes(0, 1)]:
-        pixels = points_to_pixels(chain, size).round().astype(np.int32).reshape(-1, 1, 2)
+        pixels = points_to_pixels(chain, size, sampled).round().astype(np.int32).reshape(-1, 1, 2)
         cv2.polylines(canvas, [pixels], False, (40, 90, 160), 1, cv2.LINE_AA)
     return canvas

@@ -20,9 +20,11 @@ from .logbook import Logbook
 from .memory import estimate
 from .optimisation import learning_rate
 from .pace import Pace, mean_figures
+from .run_report.page import PAGE, write_report
 from .starting import resume_from, start_from
 from .threads import quicker_threads
 from .trainer import Trainer
+from .watch import Watch
 
 Report = Callable[[str], None]
 
@@ -100,7 +102,9 @@ def train(
             report(str(estimate(trainer)))
             book = None
             if processes.first:
-                book = stack.enter_context(Logbook(trainer.run, trainer.step, report))
+                watch = Watch(trainer.config)
+                book = stack.enter_context(Logbook(trainer.run, trainer.step, watch, report))
+                book.begin(trainer.facts(), trainer.step)
             pace.start()
             stop: float = 0
             while trainer.step < settings.max_steps and not (stop := why_stop()):
@@ -118,16 +122,19 @@ def train(
                     )
                 if sentence := pace.first_sight():
                     report(sentence)
-                if book and step % settings.picture_every == 0:
-                    book.picture(step, trainer.picture(step))
+                if book and (step % settings.picture_every == 0 or step == 1):
+                    book.look(step, *trainer.look())
                 if step % settings.checkpoint_every == 0:
                     _save(trainer, path, pace.deadline, report)
+                    if book:
+                        write_report([trainer.run], trainer.run / PAGE)
             if trainer.saved != trainer.step:
                 if stop > TIME_IS_UP:
                     report(f"stopping at step {trainer.step}: saving; Ctrl-C stops at once")
                 _save(trainer, path, pace.deadline, report)
             if book and trainer.step > 0:
-                book.picture(trainer.step, trainer.picture(trainer.step))
+                book.look(trainer.step, *trainer.look())
+                write_report([trainer.run], trainer.run / PAGE)
             signalled = int(processes.largest(received[0] if received else 0))
     done = trainer.step >= settings.max_steps
     reason = "stopped by a signal" if signalled else "done" if done else "time is up"

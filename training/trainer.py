@@ -14,18 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import __version__
+from ..runtime.support.dataclass_parser import plain
 from ..runtime.support.errors import ConfigError
 from ..runtime.support.progress import progress
 from .checkpoint import Checkpoint
 from .config import Config
 from .data.batch import PairBatch, Sampler
 from .distributed import ALONE, Processes
-from .logbook import picture_grid
 from .models import image_losses
 from .models.base import StepResult
 from .models.families import family_of
 from .models.image_losses import Discriminator
 from .optimisation import NotFinite, learning_rate, of_the_whole, update
+from .probe import Look, look
+
+PROBE = 4  # pairs that are looked at again and again
 
 
 class Trainer:
@@ -81,6 +85,7 @@ class Trainer:
             self.parts["discriminator"] = self.discriminator
             self.parts["discriminator_optimizer"] = self.discriminator_optimizer
         self.step, self.saved = 0, -1  # saved: the step that the run's checkpoint holds
+        self._probe: PairBatch | None = None
         self.waited = 0.0  # seconds, for batches
         self.forward_seconds: deque[float] = deque(maxlen=9)  # of steps, the batch included
 
@@ -97,7 +102,10 @@ class Trainer:
 
     def batch(self, step: int) -> PairBatch:
         """This process's share of the batch of a step, on the device."""
-        return self.sampler(step).map(lambda tensor: tensor.to(self.device, non_blocking=True))
+        batch = self.sampler(step).map(lambda each: each.to(self.device, non_blocking=True))
+        if step == 0:
+            self._probe = batch.map(lambda tensor: tensor[:PROBE])
+        return batch
 
     def train_step(self) -> StepResult:
         """Draw the batch of this step and update every network once.
@@ -227,14 +235,34 @@ class Trainer:
         self.saved = self.step
 
     @torch.no_grad()
-    def picture(self, step: int) -> Any:
-        """Picture grid of the EMA model on four pairs of the batch of ``step``."""
+    def look(self) -> Look:
+        """What the EMA model makes of the probe: the first pairs of the run, always the same, so
+        that looks can be compared."""
+        probe = self._probe or self.batch(0).map(lambda tensor: tensor[:PROBE])
         self.ema.eval()
-        shown = self.family.columns(self.ema, self.batch(step).map(lambda tensor: tensor[:4]))
-        return picture_grid(
-            {k: v.float().cpu().numpy() for k, v in shown.images.items()},
-            {k: v.cpu().numpy() for k, v in shown.points.items()},
-        )
+        return look(self.family.columns(self.ema, probe), self.config.model.geometry)
+
+    def facts(self) -> dict[str, Any]:
+        """What is trained, for run.json: plain JSON types. Of the data no names of subjects."""
+        cuda = self.device.type == "cuda"
+        count = torch.get_num_threads()
+        threads = f"CPU, {count} thread{'s' if count > 1 else ''}"
+        data = [
+            {
+                "name": each["name"],
+                "clips": sum(map(len, each.get("clips", {}).values())),
+                "subjects": len(each.get("clips", {})),
+            }
+            for each in self.data
+        ]
+        return {
+            "sonomime": __version__,
+            "device": torch.cuda.get_device_name() if cuda else threads,
+            "weights": sum(p.numel() for p in self.model.parameters()),
+            "labels": self.supervised_names,
+            "data": data,
+            "config": plain(self.config),
+        }
 
 
 def _mean(parts: list[StepResult]) -> StepResult:

@@ -20,6 +20,7 @@ from sonomime.training.models.families import family_of
 from sonomime.training.optimisation import learning_rate
 from sonomime.training.starting import resume_from, start_from
 from sonomime.training.trainer import Trainer
+from sonomime.training.watch import Watch
 
 from .small_runs import batch, config, full_after, logged, make, trained, unlabelled
 
@@ -101,9 +102,9 @@ def test_the_rate_warms_up_follows_its_cosine_and_is_logged(tmp_path: Path) -> N
 
 def test_a_picture_that_the_disk_refuses_is_an_error(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    book = Logbook(tmp_path, 0, print)
+    book = Logbook(tmp_path, 0, Watch(config()), print)
     with full_after(2000), pytest.raises(OutputError):
-        book.picture(1, noise)
+        book.look(1, noise, {})
     assert list((tmp_path / "pictures").iterdir()) == []
 
 

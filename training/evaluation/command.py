@@ -22,14 +22,14 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = sub.add_parser(
         "evaluate",
         help="measure a checkpoint or a bundle on clips",
-        description="Measure a model in one of four tasks. Reconstruction: each clip animates "
+        description="Measure a model in one of five tasks. Reconstruction: each clip animates "
         "its own middle frame, compared with other methods (the still as it is, best blur, dense "
         "flow); another subject's clip animates it too, to see whether speckle leaks. Prediction: "
         "on a phantom's pairs, one subject's clip animates another's first frame, and the truth "
         "is known. Transfer: each clip's middle frame is animated by another subject's clip; the "
         "truth is not known, so only sets of frames are compared. Tracking: the model's motion "
-        "finds labelled points of a clip's middle frame in its other labelled frames. Choose "
-        "between runs on the split val; look at test once, when you have chosen. Prints a summary; "
+        "finds labelled points of a clip's middle frame in its other labelled frames. Detection: the "
+        "landmarks that the model learned are looked for in labelled frames. Choose between runs on the split val; look at test once, when you have chosen. Prints a summary; "
         "the folder gets results.json, table.md, overview.png and strips/.",
         epilog=EVALUATE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -39,8 +39,8 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     text = "dataset folders, or bare folders of videos"
     add("--data", nargs="+", type=Path, required=True, metavar="DIR", help=text)
     tasks = ["reconstruction", "prediction", "transfer", "tracking", "detection"]
-    text = "what the model has to do: see above (default: reconstruction)"
-    add("--task", choices=tasks, default=tasks[0], help=text)
+    text = f"what the model has to do: {', '.join(tasks)} (default: {tasks[0]})"
+    add("--task", choices=tasks, default=tasks[0], metavar="TASK", help=text)
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the report")
     text = "only clips of this split, or all (default: test, where the data has it; else all)"
     add("--split", metavar="S", help=text)

@@ -104,10 +104,16 @@ class Objective(nn.Module):
 
 class Columns(NamedTuple):
     """Columns of the training picture, by title: images (B, C, h, w) or deformations (B, h, w, 2),
-    and points (B, K, 2) to draw on some of them."""
+    and points (B, K, 2) to draw on some of them.
+
+    ``watched`` is what tells whether training goes wrong (training/probe.py), of those that the
+    family has: `keypoints` (N, K, 2) and their `jacobian` (N, K, 2, 2) in all N images, the maps
+    `occlusion` and `gate`.
+    """
 
     images: Named
     points: Named
+    watched: Named
 
 
 @dataclass(frozen=True)

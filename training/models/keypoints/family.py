@@ -105,7 +105,13 @@ class KeypointFamily(Family):
             "texture": prediction.texture + 0.5,  # it is around 0
             "prediction": prediction.image,
         }
-        return Columns(images, {"source": source.keypoints.value, "driving": driving.value})
+        found = {"source": source.keypoints, "driving": driving}
+        watched = {
+            "keypoints": torch.cat([each.value for each in found.values()]),
+            "jacobian": torch.cat([each.jacobian for each in found.values()]),
+            "occlusion": motion.occlusion_map,
+        }
+        return Columns(images, {name: each.value for name, each in found.items()}, watched)
 
     def control(self, config: ModelConfig, names: Sequence[str]) -> KeypointControl:
         points = config.keypoints

@@ -173,7 +173,7 @@ class MatchingFamily(Family):
                 found = model.landmarks.located(images[name])
                 # Those that are not there are put outside of the picture.
                 points[name] = found[..., :2].masked_fill(found[..., 2:] < SURE, -2.0)
-        return Columns(images, points)
+        return Columns(images, points, {"gate": frame.layers.gate})
 
     def control(self, config: ModelConfig, names: Sequence[str]) -> DisplacementControl:
         grid, shading = config.matcher.grid, config.matcher.shading

@@ -144,7 +144,8 @@ class MonkeyNetFamily(Family):
             "deformation": moved.deformation,
             "prediction": image,
         }
-        return Columns(images, {"source": still.keypoints.value, "driving": driving.value})
+        points = {"source": still.keypoints.value, "driving": driving.value}
+        return Columns(images, points, {"keypoints": torch.cat(list(points.values()))})
 
     def control(self, config: ModelConfig, names: Sequence[str]) -> KeypointControl:
         return KeypointControl(config.keypoints.count, ())
