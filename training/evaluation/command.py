@@ -28,9 +28,10 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "on a phantom's pairs, one subject's clip animates another's first frame, and the truth "
         "is known. Transfer: each clip's middle frame is animated by another subject's clip; the "
         "truth is not known, so only sets of frames are compared. Tracking: the model's motion "
-        "finds labelled points of a clip's middle frame in its other labelled frames. Detection: the "
-        "landmarks that the model learned are looked for in labelled frames. Choose between runs on the split val; look at test once, when you have chosen. Prints a summary; "
-        "the folder gets results.json, table.md, overview.png and strips/.",
+        "finds labelled points of a clip's middle frame in its other labelled frames. Detection: "
+        "the landmarks that the model learned are looked for in labelled frames. Choose between "
+        "runs on the split val; look at test once, when you have chosen. Prints a summary; the "
+        "folder gets results.json, table.md, overview.png and strips/.",
         epilog=EVALUATE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
