@@ -12,7 +12,7 @@ from ...runtime.support.errors import InputError
 from ...runtime.support.printable import printable
 
 DEEPEST = 64
-_HINT = "the format may be another one: see --format and docs/training.md"
+_HINT = "the format may be another one: see --format and docs/labels.md"
 
 
 class Node:

@@ -23,7 +23,7 @@ def add_table(sub: Any, register_train: Callable[[Any], None]) -> None:
         "each, and write table.md, table.csv, table.json, a plot and strips of pictures for every "
         "evaluation. What is finished is kept: give the same command again to go on after an "
         "interruption. Each row is `sonomime train` and `sonomime evaluate`; the plan's file "
-        "(docs/training.md) says with which settings.",
+        "(docs/table.md) says with which settings.",
         epilog=TABLE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -12,7 +12,7 @@ from ...runtime.support.errors import ConfigError
 from ...runtime.support.table import is_name
 from ..scale import load_scaled
 
-CURE = "fix the table's file; docs/training.md has an example"
+CURE = "fix the table's file; docs/table.md has an example"
 BASELINE = "fomm"
 
 

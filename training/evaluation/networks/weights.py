@@ -110,7 +110,7 @@ def fill(module: nn.Module, weights: Weights) -> None:
     """
     wanted = [key for key in module.state_dict() if not key.endswith("num_batches_tracked")]
     missing = [key for key in wanted if key not in weights.state]
-    hint = "docs/training.md says which file each network needs"
+    hint = "docs/evaluating.md says which file each network needs"
     if missing:
         fault = f"has no {missing[0]} ({len(missing)} of {len(wanted)} tensors are missing)"
         raise CheckpointError(f"{weights.path}: {fault}", hint)
