@@ -223,3 +223,8 @@ def settings(
             yield from settings(value, f"{name}.", **facts)
         else:
             yield name, value, facts
+
+
+def has(family: Family, facts: dict[str, Any]) -> bool:
+    """Whether a family has the setting with these facts."""
+    return family in facts.get("families", (family,))

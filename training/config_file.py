@@ -16,7 +16,7 @@ from typing import Any
 from ..runtime.bundle.checks import most_numbers
 from ..runtime.support.dataclass_parser import StrictError, parse
 from ..runtime.support.errors import ConfigError
-from .config import Config, settings
+from .config import Config, has, settings
 
 PRESETS = Path(__file__).parent / "presets"
 _FIX = "fix it in the TOML file or with --set"
@@ -57,9 +57,10 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
         given: Any = table
         for key in name.split("."):
             given = given.get(key, {})
-        if given != {} and family not in (owners := facts.get("families", (family,))):
+        if given != {} and not has(family, facts):
+            owners = " or ".join(facts["families"])
             raise ConfigError(
-                f"{name} is a setting of the family {' or '.join(owners)}; this is {family}",
+                f"{name} is a setting of the family {owners}; this is {family}",
                 "remove it, since it would do nothing; model.family is the model's family",
             )
     if not config.preset:
@@ -97,7 +98,7 @@ def check(config: Config) -> None:
     """Refuse values out of range, and settings that do not fit together (ConfigError)."""
     model = config.model
     for name, value, facts in settings(config):
-        if model.family not in facts.get("families", (model.family,)) or isinstance(value, str):
+        if not has(model.family, facts) or isinstance(value, str):
             continue
         least, most = facts.get("range", (0, math.inf))
         numbers = value if isinstance(value, tuple) else (value,)

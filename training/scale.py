@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..runtime.support.errors import ConfigError
-from .config import Config, settings
+from .config import Config, has, settings
 from .config_file import load_config
 
 LEAST = 4  # channels
@@ -41,7 +41,7 @@ def scaled(config: Config, size: int | None, width: float | None) -> list[str]:
     if size is not None:
         found.append(f"model.image_size={size}")
     for name, value, facts in settings(model, "model."):
-        if model.family not in facts.get("families", (model.family,)):
+        if not has(model.family, facts):
             continue
         last = name.rsplit(".", 1)[-1]
         if width is not None and last in _WIDTHS:
