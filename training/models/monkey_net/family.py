@@ -19,7 +19,7 @@ from ..base import Columns, Family, Kind, Named, Oracle, StageFunction, as_frame
 from ..keypoints.family import CONTROLS
 from ..keypoints.rewrite import fold_batchnorm, phased
 from ..one_euro import one_euro
-from .model import Keypoints, MonkeyNet, Motion
+from .model import Keypoints, MonkeyNet, Motion, lifted
 from .objective import MonkeyNetObjective
 
 MEANINGS = {
@@ -53,12 +53,12 @@ def transfer(
 ) -> Named:  # fmt: skip
     """Smooth the driving keypoints, then say where the source's go.
 
-    ``relative`` > 0.5: p = p_S + s (p_D - p_R); the covariance stays the driver's.
+    ``relative`` > 0.5: p = p_S + s (p_D - p_R); the covariance stays the driver's, `lifted`.
     """
     driving = driving_kp_value, driving_kp_covariance
     (value, covariance), next_state = one_euro(driving, state, min_cutoff, beta, dt_seconds)
     moved = source_kp_value + scale * (value - reference_kp_value)
-    target = Keypoints(torch.where(relative > 0.5, moved, value), covariance)
+    target = Keypoints(torch.where(relative > 0.5, moved, value), lifted(covariance))
     return {**named("target_kp", target), "next_state": next_state}
 
 
@@ -101,8 +101,8 @@ class MonkeyNetOracle(Oracle):
     def frame(self, driving: Tensor, given: Sequence[Tensor], state: Tensor) -> Named:
         relative, scale, *smoothing = given
         found = self.model.keypoint_detector(driving)
-        calm, next_state = one_euro(found, state, *smoothing)
-        target = Keypoints(*calm)
+        (value, covariance), next_state = one_euro(found, state, *smoothing)
+        target = Keypoints(value, lifted(covariance))
         if relative > 0.5:
             step = target.value - self._reference.value
             target = target._replace(value=self._source.keypoints.value + scale * step)
