@@ -27,12 +27,11 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
-def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
-    """Read a preset by name or a TOML file by path, then apply ``section.key=value`` overrides.
+def read_toml(preset_or_toml: str) -> tuple[Path, dict[str, Any]]:
+    """The file of a preset by name, or of one's own by path, and its tables.
 
     Raises:
-        ConfigError: unknown preset, unreadable file, unknown key, wrong type or value, a setting
-            of another family.
+        ConfigError: unknown preset, unreadable file.
     """
     path = Path(preset_or_toml)
     if preset_or_toml in preset_names():
@@ -41,9 +40,19 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
         hint = f"presets: {', '.join(preset_names())}"
         raise ConfigError(f"no preset or TOML file named {preset_or_toml!r}", hint)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return path, tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable TOML file: {error}", "fix the file") from error
+
+
+def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
+    """Read a preset by name or a TOML file by path, then apply ``section.key=value`` overrides.
+
+    Raises:
+        ConfigError: unknown preset, unreadable file, unknown key, wrong type or value, a setting
+            of another family.
+    """
+    path, table = read_toml(preset_or_toml)
     config = config_from_dict(table, where=str(path))
     for override in overrides:
         _apply(table, override)
