@@ -124,13 +124,12 @@ def check(config: Config) -> None:
 
 def _keypoint_rules(config: Config) -> list[tuple[bool, str]]:
     points, motion, loss = config.model.keypoints, config.model.motion, config.loss
-    fits = 4 * 2 ** max(points.depth, motion.depth)
     still = motion.background == "still" or config.model.geometry == "half_pixel"
     alone = points.self_supervised >= 1 or loss.equivariance_on == "all"
     network = loss.perceptual_network
     weights = network == "none" or loss.perceptual_weights != ""
     return [
-        *_point_rules(config, fits),
+        *_point_rules(config),
         (alone, "loss.equivariance_on must be all where no keypoint is self-supervised"),
         (still, "model.motion.background must be still where model.geometry is not half_pixel"),
         (weights, f"loss.perceptual_network={network} needs loss.perceptual_weights=PATH"),
@@ -139,20 +138,28 @@ def _keypoint_rules(config: Config) -> list[tuple[bool, str]]:
 
 def _monkey_net_rules(config: Config) -> list[tuple[bool, str]]:
     model = config.model
-    deepest = max(2 + model.keypoints.depth, 2 + model.motion.depth, model.generator.downs)
     return [
-        *_point_rules(config, 2**deepest),
+        *_point_rules(config),
         (model.keypoints.supervised == 0, "model.keypoints.supervised must be 0 in monkey-net"),
         (model.geometry == "half_pixel", "model.geometry must be half_pixel in monkey-net"),
-        (model.upsample == "nearest", "model.upsample must be nearest in monkey-net"),
         (config.loss.reconstruction > 0, "loss.reconstruction must be above 0 in monkey-net"),
     ]
 
 
-def _point_rules(config: Config, fits: int) -> list[tuple[bool, str]]:
-    points, motion = config.model.keypoints, config.model.motion
+def _point_rules(config: Config) -> list[tuple[bool, str]]:
+    model, points, motion = config.model, config.model.keypoints, config.model.motion
+    halvings = {2 + points.depth, 2 + motion.depth, model.generator.downs}
+    if motion.background == "affine":
+        halvings.add(2 + 4)  # its network's
+    size, blocks, fits = model.image_size, model.discriminator.blocks, 2 ** max(halvings)
+    side = size - 3  # of what the discriminator's last block norms
+    for _ in range(blocks - 1):
+        side = side // 2 - 3
+    judged = config.loss.adversarial > 0 or config.loss.feature_matching > 0
+    few = f"model.discriminator.blocks is {blocks}, too many for a model.image_size of {size}"
     return [
-        (config.model.image_size % fits == 0, f"model.image_size must be a multiple of {fits}"),
+        (size % fits == 0, f"model.image_size must be a multiple of {fits}"),
+        (side >= 2 or not judged, few),
         (points.count >= 1, "model.keypoints: at least one keypoint is needed"),
         (points.head_kernel * motion.head_kernel % 2 == 1, "model.*.head_kernel must be odd"),
     ]
