@@ -11,7 +11,6 @@ import torch
 from sonomime.runtime.support.dataclass_parser import plain
 from sonomime.runtime.support.errors import ConfigError
 from sonomime.training.config_file import config_from_dict, load_config, preset_names
-
 from sonomime.training.models.image_losses import Discriminator
 
 

@@ -18,6 +18,7 @@ from ...data.batch import PairBatch
 from ..base import Columns, Family, Kind, Named, Oracle, StageFunction, as_frame, named, normalised
 from ..keypoints.family import CONTROLS
 from ..keypoints.rewrite import fold_batchnorm, phased
+from ..keypoints.stages import keypoints
 from ..one_euro import one_euro
 from .model import Keypoints, MonkeyNet, Motion, lifted
 from .objective import MonkeyNetObjective
@@ -40,10 +41,6 @@ def source(model: MonkeyNet, source_image: Tensor) -> Named:
 def skip_name(index: int) -> str:
     """A skip's name on the wire; 0 is the image itself."""
     return f"source_skip{index}"
-
-
-def keypoints(model: MonkeyNet, driving_frame: Tensor) -> Named:
-    return named("driving_kp", model.keypoint_detector(normalised(driving_frame)))
 
 
 def transfer(
