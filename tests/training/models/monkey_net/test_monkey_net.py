@@ -124,6 +124,10 @@ def test_keypoints_learn_from_the_discriminators_real_side_too(tmp_path: Path) -
     result = trainer.objective(trainer.model, batch, 0, trainer.discriminator)
     assert set(result.losses) == {"reconstruction", "adversarial", "feature_matching"}
     real, fake = result.judged
+    pairs = zip(*(trainer.discriminator(x).features for x in (fake, real)), strict=True)
+    *upper, deepest = ((f - r).abs().mean().item() for f, r in pairs)
+    found = [result.losses[name].item() for name in ("reconstruction", "feature_matching")]
+    assert found == pytest.approx([10 * result.l1, 10 * sum(upper) + deepest], rel=1e-4)
     assert real.shape == fake.shape == (2, 1 + 10, 128, 128)
     assert torch.equal(real[:, :1], batch.driving) and torch.equal(real[:, 1:], fake[:, 1:])
     head = trainer.model.keypoint_detector.heatmap.weight
