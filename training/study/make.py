@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import time
 from collections.abc import Mapping
 from fractions import Fraction
 from itertools import pairwise
@@ -99,11 +101,13 @@ def make(
             for group, made in zip(groups, recipes, strict=True)
             for item, box in zip(group, made.boxes, strict=True)
         ]
-        work.sort(key=lambda task: task[0])  # the files' times say nothing either
         for name, item, box, made in progress(work, label="writing clips"):
             write_clip(clip_file(temporary, name), item, box, made, fps)
         for group in groups:
             pad_alike([clip_file(temporary, names[item]) for item in group])
+        now = time.time()
+        for name in names.values():  # which was written or padded last must not show
+            os.utime(clip_file(temporary, name), (now, now))
         coded = [Coded(names[i], i.arm, i.case, str(i.path)) for i in items]
         coded.sort(key=lambda clip: clip.clip)
         arm, case = ({c.clip: getattr(c, what) for c in coded} for what in ("arm", "case"))

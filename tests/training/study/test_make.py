@@ -72,8 +72,8 @@ def test_only_the_key_knows_and_it_is_sealed(made: Path) -> None:
     assert not any(word in text for word in ("real/", "fomm", "ours", "seed", str(made)))
     names = sorted(path.name for path in (made / "clips").iterdir())
     assert names == sorted(f"{clip}.mp4" for clip in set(study.orders[0]))
-    times = [(made / "clips" / name).stat().st_mtime_ns for name in names]
-    assert times == sorted(times), "written in the order of their names"
+    times = {(made / "clips" / name).stat().st_mtime_ns for name in names}
+    assert len(times) == 1, "the time of a file says nothing"
 
 
 def test_a_seed_gives_the_same_study_and_no_seed_another(
