@@ -55,7 +55,7 @@ def html(runs: Sequence[Run]) -> str:
 
 
 _PICTURES = (
-    "The same pairs at every look, by the averaged weights (EMA). docs/training.md says what the "
+    "The same pairs at every look, by the averaged weights (EMA). docs/report.md says what the "
     "columns mean. Arrow keys move the slider."
 )
 _TRACKS = (
