@@ -52,7 +52,7 @@ _EXTRAS = {
 
 class _SafeFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return printable(f"{record.levelname.lower()}: {super().format(record)}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     make_streams_safe()
     log = logging.StreamHandler()
-    log.setFormatter(_SafeFormatter("%(levelname)s: %(message)s"))
+    log.setFormatter(_SafeFormatter("%(message)s"))
     logging.basicConfig(handlers=[log])
     with terminable():
         try:

@@ -136,6 +136,8 @@ def read_fomm_config(path: Path, geometry: str = "fomm_aligned") -> Fomm:
     cure = "give the YAML file that the checkpoint came with"
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: there is no such file", "check the path") from error
     except Exception as error:  # PyYAML lets many kinds out, for a malformed timestamp say
         raise ConfigError(f"{path} is not a readable YAML file: {error}", cure) from error
     params = table.get("model_params") if isinstance(table, Mapping) else None

@@ -123,7 +123,7 @@ def test_foreign_text_cannot_steer_the_terminal(run: Run, monkeypatch: pytest.Mo
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     _, output, errors = run("doctor")
     assert output == "ok    bundle: toy\\x1b[2J\\u202e\n"
-    assert errors == "WARNING: a\\x1b[2J\n"
+    assert errors == "warning: a\\x1b[2J\n"
 
 
 def test_build_takes_the_default_bundle(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,8 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("--data", nargs="+", type=Path, required=True, metavar="DIR", help=text)
     text = "folder of the run"
     add("-o", "--output", type=Path, required=True, metavar="RUN", help=text)
-    add("--resume", action="store_true", help="continue from RUN/checkpoint.pt")
+    text = "continue from RUN/checkpoint.pt; repeat all other options"
+    add("--resume", action="store_true", help=text)
     text = "begin with the weights of another run (fine-tuning)"
     add("--from", dest="start", type=Path, metavar="CHECKPOINT", help=text)
     text = (
@@ -245,7 +246,8 @@ def _train(args: argparse.Namespace, config: Config, processes: Processes) -> No
         trainer = Trainer(config, batch, args.output, names, data, processes)
         for remark in trainer.objective.remarks:
             say(f"warning: {remark}")
-        say(f"{rule}; {len(pairs)} pairs a step in each of {processes.count} processes")
+        each = f" in each of {processes.count} processes" if processes.count > 1 else ""
+        say(f"{rule}; {len(pairs)} pairs a step{each}")
         train(trainer, args.resume, args.max_minutes, say, args.start)
 
 

@@ -19,7 +19,7 @@ from ..runtime.support.errors import ConfigError
 from .config import Config, has, settings
 
 PRESETS = Path(__file__).parent / "presets"
-_FIX = "fix it in the TOML file or with --set"
+_FIX = "fix it where it was given: --size, --width, --set or the TOML file"
 
 
 def preset_names() -> list[str]:

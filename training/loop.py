@@ -118,7 +118,8 @@ def train(
                         book.write(step, {**losses, **figures, **lap._asdict()})
                     report(
                         f"step {step}/{settings.max_steps}  l1 {l1:.4f} (hold {hold:.4f})  "
-                        f"loss {sum(losses.values()):.3f}  {lap}  {pace.left() / 60:.0f} min left"
+                        f"loss {sum(losses.values()):.3f}  {lap}  "
+                        f"{math.ceil(pace.left() / 60)} min left"
                     )
                 if sentence := pace.first_sight():
                     report(sentence)
@@ -138,7 +139,8 @@ def train(
             signalled = int(processes.largest(received[0] if received else 0))
     done = trainer.step >= settings.max_steps
     reason = "stopped by a signal" if signalled else "done" if done else "time is up"
-    report(f"{reason} at step {trainer.step}: {path}")
+    page = f", {trainer.run / PAGE}" if trainer.step > 0 else ""
+    report(f"{reason} at step {trainer.step}: {path}{page}")
     if signalled:  # so that `sonomime train && ...` does not go on
         raise KeyboardInterrupt if signalled == signal.SIGINT else Terminated(signalled)
     return path
@@ -148,7 +150,7 @@ def _begin(trainer: Trainer, path: Path, resume: bool, start: Path | None, repor
     """Load what the run begins with."""
     if path.exists():
         if not resume:
-            hint = "add --resume, or choose another -o"
+            hint = "add --resume to the same command, or choose another -o"
             raise OutputError(f"{path}: this folder already holds a run", hint)
         resume_from(trainer, load_checkpoint(path))
         report(f"resuming at step {trainer.step}")

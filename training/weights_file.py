@@ -21,7 +21,8 @@ def read_weights_only(path: Path, refused_hint: str) -> Any:
             compress), TorchScript, or a pickle that calls something (with ``refused_hint``).
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint", "give the path of a checkpoint file")
+        hint = "give the path of a checkpoint file; of a run, RUN/checkpoint.pt"
+        raise CheckpointError(f"{path}: no such checkpoint", hint)
     try:
         with path.open("rb") as file:
             packed = file.read(4) == b"PK\x03\x04"  # how torch tells; older files are not zip

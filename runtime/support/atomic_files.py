@@ -132,7 +132,7 @@ def _appearing(final: Path | str, is_folder: bool) -> Iterator[Path]:
 
 
 def _refuse_occupied(final: Path | str, target: Path, is_folder: bool) -> None:
-    hint = "choose another name with -o"
+    hint = "choose another name"
     if target.exists() and not (target.is_dir() if is_folder else target.is_file()):
         fault = f"there is something of that name, not a {'folder' if is_folder else 'file'}"
     elif is_folder and target.exists() and any(target.iterdir()):

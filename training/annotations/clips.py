@@ -117,7 +117,7 @@ class Clips:
                 say(f"pictures are those of that name in the folder {holders[0]}")
                 return self._clips[holders[0]]
         if wanted is not None:
-            hint = f"{spelling_hint(wanted, self._clips)} --video NAME says which clip it is of"
+            hint = f"--video NAME says which clip it is of; {spelling_hint(wanted, self._clips)}"
             raise InputError(f"{mark.where}: there is no clip {wanted[:80]!r}", hint)
         if len(self._clips) == 1:
             (clip,) = self._clips.values()

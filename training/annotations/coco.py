@@ -50,7 +50,7 @@ def read_coco(file: Path, data: bytes) -> Marks:
                 mark = _placed(images[number], name, x, y)
                 found.add(mark._replace(visible=state.whole() == 2))
             else:
-                found.left_out["points that are not labelled (0)"] += 1
+                found.left_out["points that COCO calls not labelled (v=0)"] += 1
     if any(mark.x % 1 or mark.y % 1 for mark in found.marks):
         found.notes.append(
             "0 is taken as the centre of the first pixel, as in COCO; give --origin corner if the "

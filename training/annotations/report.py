@@ -23,8 +23,8 @@ def import_lines(done: Imported) -> list[str]:
         said += [f"  note: {note}" for note in one.notes]
     return [
         *said,
-        f"{done.table}: added {done.added}, replaced {done.replaced}, the same already "
-        f"{done.same}, kept besides {done.kept}",
+        f"{done.table}: rows added: {done.added}; replaced: {done.replaced}; already there: "
+        f"{done.same}; others, not touched: {done.kept}",
     ]
 
 

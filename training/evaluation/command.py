@@ -12,7 +12,7 @@ EVALUATE_EXAMPLE = """example:
   sonomime evaluate my-bundle/ --data phantom/ --task prediction -o predictions
   sonomime evaluate my-bundle/ --data labelled/ --task tracking -o tracking
   sonomime evaluate runs/p/checkpoint.pt --data labelled/ --task detection -o detection
-  sonomime evaluate my-bundle/ --data clips/ --task transfer -o transfers \
+  sonomime evaluate my-bundle/ --data clips/ --task transfer -o transfers \\
       --network inception=pt_inception-2015-12-05-6726825d.pth --network i3d=rgb_imagenet.pt
 """
 
@@ -66,7 +66,7 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="a network that judges the pictures, and its weights; once for each. lpips_alex and "
         "lpips_vgg (trunk, linear layers): LPIPS; inception: FID and KID; i3d: FVD; vgg19, "
         "squeezenet: stand-ins; any other name: a metric in the layout of LPIPS. FILE@SHA256 takes "
-        "a file that is not the published one. docs/evaluating.md says where files are published",
+        "a file that is not the published one. docs/evaluating.md says who publishes the files",
     )
     text = "for the choice of the other subject's clip and for the intervals (default: 0)"
     add("--seed", type=whole(0, 2**63 - 1), default=0, help=text)

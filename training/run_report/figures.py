@@ -11,7 +11,7 @@ from .records import Run, curve_of
 
 RATIO = "l1 as a share of hold"
 _MEANINGS = {
-    "l1": "mean absolute error of the prediction, [0, 1]",
+    "l1": "mean absolute error, [0, 1]: of the prediction; of a picture that stands still",
     "displacement": "length in pixels of 256",
     "spread": "distance of keypoints from their middle, pixels of 256",
     "closest": "greatest distance of the two nearest keypoints, pixels of 256",

@@ -55,7 +55,7 @@ def html(runs: Sequence[Run]) -> str:
 
 
 _PICTURES = (
-    "The same pairs at every look, by the averaged weights (EMA). docs/training.md says what the "
+    "The same pairs at every look, by the averaged weights (EMA). docs/report.md says what the "
     "columns mean. Arrow keys move the slider."
 )
 _TRACKS = (
@@ -124,9 +124,9 @@ def _now(run: Run) -> Iterator[tuple[str, str]]:
     found = summary(run)
     probe = found["probe"] or {}
     if found["l1_ratio"] is not None:
-        yield "l1 as a share of hold, latest", f"{found['l1_ratio']:.2f}"
+        yield "l1 as a share of hold, latest mean", f"{found['l1_ratio']:.2f}"
     for what, value in (
-        ("l1, latest", found["l1"]),
+        ("l1, latest mean", found["l1"]),
         ("mean displacement, pixels of 256", probe.get("displacement_mean")),
         ("seconds per step", found["seconds_per_step"]),
     ):

@@ -95,6 +95,8 @@ def read_plan(path: Path) -> TablePlan:
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: there is no such file", "check the path") from error
     except (ValueError, OSError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable TOML file: {error}", CURE) from error
     try:

@@ -25,11 +25,14 @@ class Published(NamedTuple):
 
     what: str
     project: str  # that publishes it
-    digests: Mapping[str, str]  # SHA-256 by file name; none where nothing official exists
+    digests: Mapping[str, str]  # SHA-256 by file name, the project's own first; may be empty
 
     def __str__(self) -> str:
-        names = " or ".join(self.digests)
-        return f"{self.what} ({names}, published by {self.project})" if names else self.what
+        if not self.digests:
+            return self.what
+        first, *ports = self.digests
+        also = "".join(f"; or its port {port}" for port in ports)
+        return f"{self.what} ({first}, published by {self.project}{also})"
 
 
 class Given(NamedTuple):

@@ -87,7 +87,7 @@ class KeypointFamily(Family):
     eager = KeypointOracle
     controls = CONTROLS
     meanings = MEANINGS
-    label_hint = "--set model.keypoints.supervised={}"
+    label_hint = "--set model.keypoints.supervised={}, or correct a misspelt name in keypoints.csv"
 
     def labels(self, config: ModelConfig) -> int:
         return config.keypoints.supervised
