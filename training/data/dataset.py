@@ -122,7 +122,10 @@ def _find(folder: Path, warnings: list[str]) -> list[Clip]:
         raise InputError(f"{folder} is an unfinished phantom: it has no clips.csv yet", hint)
     else:
         clips = _bare(folder)
-        warnings.append(f"{folder}: no clips.csv, so each clip ({len(clips)}) is its own subject")
+        warnings.append(
+            f"{folder}: no clips.csv, so each clip ({len(clips)}) is its own subject, and in every "
+            "split"
+        )
     names, labels = (), {}
     if (table := folder / "keypoints.csv").exists():
         names, labels = read_keypoints(table, {clip.name: frame_files(clip) for clip in clips})

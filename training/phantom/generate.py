@@ -266,7 +266,8 @@ def _write_tables(
     labels = [["video", "frame", "keypoint", "x", "y", "visible"]]
     for subject in subjects:
         clip, body = f"clips/{subject.name}.mkv", subject.body
-        clips.append([clip, subject.name, subject.anatomy, subject.split, ""])
+        whole = f"0,0,{SIZE},{SIZE}"  # black borders are no reason to crop
+        clips.append([clip, subject.name, subject.anatomy, subject.split, whole])
         for frame, points in enumerate(body.landmark_pixels(body.states(frames))):
             for keypoint, (x, y) in zip(body.keypoint_names, points, strict=True):
                 labels.append([clip, str(frame), keypoint, f"{x:.3f}", f"{y:.3f}", "1"])

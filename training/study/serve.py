@@ -59,8 +59,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = MOST_CLIENTS
 
-    def __init__(self, session: Session, bind: str, port: int) -> None:
-        self.session = session
+    session: Session | None = None  # there before it serves
+
+    def __init__(self, bind: str, port: int) -> None:
         try:
             found = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM)[0]
             self.address_family, host = found[0], str(found[4][0])
@@ -100,7 +101,8 @@ class Server(ThreadingHTTPServer):
     def server_close(self) -> None:
         """Clients that are still connected are not answered any more."""
         super().server_close()
-        self.session.close()
+        if self.session is not None:
+            self.session.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that leaves is no error; others are defects, and shown."""
@@ -122,13 +124,14 @@ def serving(folder: Path, rater: str, bind: str, port: int) -> Iterator[Server]:
         if not (path := clip_file(folder, clip)).is_file():
             raise InputError(f"{path} is missing", "copy the whole folder of the study")
     with ExitStack() as stack:
+        server = stack.enter_context(Server(bind, port))  # first: a new rater takes an order
         with _locked(folder / "answers", rater):  # orders are given out one by one
             sheet = claim(folder, study, rater)
             stack.enter_context(_locked(folder / "answers" / f".{rater}", rater))
         for left in answers_file(folder, rater).parent.glob(f".{rater}.*.part.csv"):
             with suppress(OSError):  # half-written by a process that was killed
                 left.unlink()
-        server = stack.enter_context(Server(Session(folder, study, sheet), bind, port))
+        server.session = Session(folder, study, sheet)
         yield server
 
 
