@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...runtime.media.frames import png_bytes
@@ -13,16 +14,18 @@ from ...runtime.support.dataclass_parser import plain
 from ...runtime.support.errors import ConfigError, output_errors
 from ..evaluation.report import json_text
 from . import figures, page
-from .cells import complete, results_of, unfinished
+from .cells import check, complete, results_of, unfinished
 from .plan import Cell, TablePlan, cells
 from .samples import read_samples
+from .section import Section, make_section
 
 
 class Done(NamedTuple):
-    """What a table has, and the cells that are not finished."""
+    """What a table has, the cells that are not finished, and table.json as text."""
 
-    sections: list[page.Section]
+    sections: list[Section]
     missing: list[str]
+    json: str
 
 
 def make_table(
@@ -43,39 +46,44 @@ def make_table(
         raise ConfigError(f"--max-minutes {limit:g} is not positive", "e.g. --max-minutes 60")
     output, start = args.output, time.monotonic()
     every = cells(plan, args.plan.parent, output)
-    for cell in every:  # a wrong result now, not after hours of training
-        unfinished(cell)
+    asked = [
+        cell
+        for cell in every
+        if cell.row in (args.row or plan.names) and cell.seed in (args.seed or plan.seeds)
+    ]
+    for cell in asked:  # what is wrong is said now, not after hours of training
+        check(cell, register_train)
     with output_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-    for cell in every:
-        wanted = cell.row in (args.row or plan.names) and cell.seed in (args.seed or plan.seeds)
+    done = _write(plan, every, output)
+    for cell in filter(unfinished, asked):
         left = None if limit is None else limit - (time.monotonic() - start) / 60
-        if wanted and (left is None or left > 0) and complete(cell, register_train, report, left):
-            _write(plan, every, output)
-    return _write(plan, every, output)
+        if (left is not None and left <= 0) or not complete(cell, register_train, report, left):
+            break  # the time is up
+        done = _write(plan, every, output)
+    return done
 
 
-def _write(plan: TablePlan, every: list[Cell], output: Any) -> Done:
+def _write(plan: TablePlan, every: Sequence[Cell], output: Path) -> Done:
     """The table of the cells whose evaluations are all there."""
     finished = [cell for cell in every if not unfinished(cell)]
     missing = [f"{cell.row} (seed {cell.seed})" for cell in every if cell not in finished]
-    done = Done([], missing)
-    if not finished:
-        return done
-    for evaluation in plan.evaluations:
+    sections = []
+    for evaluation in plan.evaluations if finished else ():
         name, task = evaluation.name, evaluation.task
         found = {(cell.row, cell.seed): results_of(cell, name) for cell in finished}
         records = {key: record for key, record in found.items() if record is not None}
-        section = page.make_section(name, task, records, plan.names, plan.baseline)
-        done.sections.append(section)
+        section = make_section(name, task, records, plan.names, plan.baseline)
+        sections.append(section)
         atomic_write_bytes(output / f"{name}.png", png_bytes(figures.plot(section)))
         first = {cell.row: cell for cell in reversed(finished)}
         shown = {row: read_samples(first[row].folder, name) for row in plan.names if row in first}
-        if all(len(samples.names) for samples in shown.values()):  # detection makes no pictures
-            strip = figures.strip(f"{plan.title}: {name}", shown, task, plan.cases)
+        strip = figures.strip(f"{plan.title}: {name}", shown, task, plan.cases)
+        if strip is not None:
             atomic_write_bytes(output / f"{name}-strip.png", png_bytes(strip))
-    atomic_write_text(output / "table.md", page.markdown(plan, done.sections, missing))
-    atomic_write_text(output / "table.csv", page.csv_text(done.sections))
-    record = page.json_record(plain(plan), done.sections, missing)
-    atomic_write_text(output / "table.json", json_text(record))
+    done = Done(sections, missing, json_text(page.json_record(plain(plan), sections, missing)))
+    if finished:
+        atomic_write_text(output / "table.md", page.markdown(plan, sections, missing))
+        atomic_write_text(output / "table.csv", page.csv_text(sections))
+        atomic_write_text(output / "table.json", done.json)
     return done

@@ -16,11 +16,14 @@ from lively import SMALL_LITE, lively_checkpoint
 
 from sonomime.runtime.support.errors import ConfigError, InputError
 from sonomime.training.checkpoint import Checkpoint
+from sonomime.training.commands import add_train
 from sonomime.training.evaluation.loop import Frame
-from sonomime.training.evaluation.strips import Sketch
+from sonomime.training.evaluation.strips import TILE, Sketch
 from sonomime.training.table import cells, page
+from sonomime.training.table.figures import strip
 from sonomime.training.table.make import Done, make_table
 from sonomime.training.table.plan import read_plan
+from sonomime.training.table.samples import Album, read_samples
 
 PLAN = """
 rows = [{name = "fomm"}, {name = "lite"}]
@@ -42,16 +45,29 @@ LITE = lively_checkpoint("lite", SMALL_LITE)
 def record(row: str, seed: int, steps: int, data: str) -> dict[str, Any]:
     values = L1.get((row, seed), L1["lite", 0])
     clips = [
-        {"subject": subject, "methods": {"model": {"l1": value, "ssim": None}}}
-        for subject, value in zip(SUBJECTS, values, strict=True)
+        {"clip": f"{i}", "subject": subject, "methods": {"model": measures(value)}}
+        for i, (subject, value) in enumerate(zip(SUBJECTS, values, strict=True))
     ]
+    if row == "lite":  # in another order
+        clips.reverse()
     value = {"value": 10.0 * values[0], "low": 1.0 + seed, "high": None}
     return {
         "candidate": {"step": str(steps)},
         "settings": {"task": "reconstruction", "data": data},
         "clips": clips,
-        "distances": [{"measure": "fd_squeeze", "methods": {"model": value}}],
+        "distances": [
+            {"measure": "vgg_distance", "statistic": "mean", "methods": {"model": {"mean": 0}}},
+            {"measure": "fd_squeeze", "statistic": "frechet", "methods": {"model": value}},
+            {"measure": "kd_squeeze", "statistic": "kernel", "methods": {"model": value}},
+        ],
     }
+
+
+def measures(value: float) -> dict[str, Any]:
+    """Of a clip; in one the agreement is not defined."""
+    agreement = None if value == 8 else value
+    perceptual = {"vgg_distance": value / 2}
+    return {"l1": value, "ssim": None, "motion_agreement": agreement, "perceptual": perceptual}
 
 
 class Fakes:
@@ -61,16 +77,12 @@ class Fakes:
         self.done: list[str] = []
 
     def register_train(self, sub: Any) -> None:
-        parser = sub.add_parser("train")
-        parser.add_argument("config")
-        for option in ("--size", "--set", "--data", "-o", "--max-minutes"):
-            parser.add_argument(option, action="append")
-        parser.add_argument("--resume", action="store_true")
-        parser.set_defaults(run=self.train)
+        add_train(sub)
+        sub.choices["train"].set_defaults(run=self.train)
 
     def train(self, args: argparse.Namespace) -> None:
         """Stops at half if there is a limit."""
-        folder = Path(args.o[0])
+        folder = args.output
         folder.mkdir(parents=True, exist_ok=True)
         row, seed = folder.parts[-3:-1]
         self.done.append(f"train {row} {seed}{' again' if args.resume else ''}")
@@ -102,6 +114,8 @@ def table(tmp_path: Path, fakes: Fakes) -> Callable[..., Done]:
     """Make the table, with options; its plan is table.toml."""
     file = tmp_path / "table.toml"
     file.write_text(PLAN)
+    for folder in ("clips", "test", "other"):
+        (tmp_path / folder).mkdir()
 
     def make(*rows: str, seeds: Sequence[int] = (), minutes: float | None = None) -> Done:
         asked = {"row": list(rows), "seed": list(seeds), "max_minutes": minutes}
@@ -117,7 +131,7 @@ def test_cells_are_completed_one_by_one_and_once(
     assert table("lite", minutes=1).missing == [
         f"{row} (seed {seed})" for seed in (0, 1) for row in ("fomm", "lite")
     ]
-    assert fakes.done == ["train lite seed0", "train lite seed1"]
+    assert fakes.done == ["train lite seed0"], "the time is up"
     assert not (tmp_path / "out" / "table.md").exists()
     fakes.done.clear()
     assert table(seeds=[0]).missing == ["fomm (seed 1)", "lite (seed 1)"]
@@ -139,7 +153,8 @@ def test_the_table_has_means_intervals_ratios_and_pictures(
 ) -> None:
     (section,) = table().sections
     known = [column.key for column in section.columns]
-    assert known == ["l1", "fd_squeeze"], "others are defined nowhere"
+    networks = ["vgg_distance", "fd_squeeze", "kd_squeeze"]
+    assert known == ["l1", "motion_agreement", *networks], "others are defined nowhere"
     distance = section.figures["lite"]["fd_squeeze"]
     assert (distance.value["mean"], distance.value["low"], distance.seeds) == (20, 1.5, [20, 20])
     assert distance.ratio is not None and distance.ratio["mean"] == pytest.approx(20 / 50)
@@ -147,6 +162,12 @@ def test_the_table_has_means_intervals_ratios_and_pictures(
     assert fomm.value["mean"] == pytest.approx((5 + 2 + 6 + 8) / 4)
     assert fomm.seeds == [5.0, 5.5] and lite.seeds == [2.5, 2.5]
     assert fomm.value["low"] < 5.25 < fomm.value["high"]
+    agreement = section.figures["fomm"]["motion_agreement"]
+    assert agreement.value["mean"] == pytest.approx((5 + 2 + 6) / 3)
+    distance = section.figures["lite"]["vgg_distance"]  # of each clip, so its ratio is paired
+    assert distance.value["mean"] == 1.25 and distance.ratio is not None
+    assert distance.ratio["low"] == pytest.approx(lite.ratio["low"] if lite.ratio else 0)
+    assert [column.compared for column in section.columns] == [True, False, True, True, False]
     # In every clip lite has half of fomm's, but of a's, where one seed has a third.
     assert lite.ratio is not None and lite.ratio["mean"] == pytest.approx(10 / 21)
     assert 0.4 <= lite.ratio["low"] <= lite.ratio["high"] <= 0.5
@@ -154,7 +175,7 @@ def test_the_table_has_means_intervals_ratios_and_pictures(
     out = tmp_path / "out"
     rows = list(csv.DictReader((out / "table.csv").open()))
     means = [(row["row"], row["measure"], float(row["mean"])) for row in rows]
-    assert means[::2] == [("fomm", "l1", 5.25), ("lite", "l1", 2.5)]
+    assert means[::5] == [("fomm", "l1", 5.25), ("lite", "l1", 2.5)]
     assert json.loads((out / "table.json").read_text())["evaluations"]["real"]["clips"] == 4
     assert "5.2500" in (out / "table.md").read_text()
     strip, plot = (cv2.imread(str(out / name)) for name in ("real-strip.png", "real.png"))
@@ -167,20 +188,137 @@ def test_results_of_another_plan_are_refused(
     table: Callable[..., Done], fakes: Fakes, tmp_path: Path
 ) -> None:
     table("lite", seeds=[0])
-    file, results = tmp_path / "table.toml", tmp_path / "out/rows/lite/seed0/real/results.json"
+    file, folder = tmp_path / "table.toml", tmp_path / "out/rows/lite/seed0"
     fakes.done.clear()
-    for old, new in (("max_steps=40", "max_steps=41"), ('data = ["test"]', 'data = ["other"]')):
+    for old, new in (
+        ("max_steps=40", "max_steps=41"),
+        ('data = ["test"]', 'data = ["other"]'),
+        ('data = ["test"]', 'data = ["test"]\noptions = ["--max-frames", "3"]'),
+        ('data = ["clips"]', 'data = ["other"]'),
+        ('"train.max_steps=40"', '"train.max_steps=40", "train.learning_rate=0.5"'),
+        ("size = 128", "size = 256"),
+    ):
         file.write_text(PLAN.replace(old, new))
-        with pytest.raises(InputError) as error:
-            table()
-        assert str(results) in error.value.message
+        for rows in ((), ("fomm",)):
+            with pytest.raises(InputError) as error:
+                table(*rows)
+            assert str(folder / "real") in error.value.message
+    # What changes no number may change; so may the place of the plan and its data.
+    file.write_text(PLAN.replace("train.max_steps=40", 'train.max_steps=40", "train.log_every=7'))
+    assert table("lite", seeds=[0]).sections
+    (tmp_path / "out").rename(tmp_path / "moved")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "out").symlink_to(tmp_path / "moved")
+    (elsewhere / "table.toml").write_text(PLAN)
+    asked = {"row": ["lite"], "seed": [0], "max_minutes": None, "output": elsewhere / "out"}
+    args = argparse.Namespace(plan=elsewhere / "table.toml", **asked)
+    assert make_table(read_plan(args.plan), args, fakes.register_train, print).sections
+    (tmp_path / "moved").rename(tmp_path / "out")
     file.write_text(PLAN)
-    results.write_text("{")
+    (folder / "real/results.json").write_text("{")
     with pytest.raises(InputError):
         table()
     assert fakes.done == []
     with pytest.raises(ConfigError):
         table(minutes=0)
+
+
+def test_a_training_of_another_plan_is_refused(
+    table: Callable[..., Done], fakes: Fakes, tmp_path: Path
+) -> None:
+    table("lite", minutes=1)
+    run = tmp_path / "out/rows/lite/seed0/run"
+    (tmp_path / "table.toml").write_text(PLAN.replace("steps=40", "steps=50"))
+    with pytest.raises(InputError) as error:
+        table()
+    assert str(run) in error.value.message and str(run) in error.value.hint
+    (tmp_path / "table.toml").write_text(PLAN)
+    Checkpoint(LITE.config, 41, LITE.weights).save(run / "checkpoint.pt")
+    with pytest.raises(InputError) as error:
+        table()
+    assert "41" in error.value.message and str(run) in error.value.hint
+    assert fakes.done == ["train lite seed0"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('data = ["test"]', 'data = ["gone"]', "gone"),
+        ('data = ["clips"]', 'data = ["gone"]', "gone"),
+        ('task = "reconstruction"', 'task = "reconstructions"', "--task"),
+        ('["test"]', '["test"]\noptions = ["--max-framez", "3"]', "--max-framez"),
+        ('["test"]', '["test"]\noptions = ["--network", "squeezenet=gone.pth"]', "gone.pth"),
+        ("size = 128", 'options = ["--reshume"]', "--reshume"),
+        ('"train.max', '"loss.perceptual_weights=gone.pth", "train.max', "gone.pth"),
+    ],
+)
+def test_what_would_stop_it_later_is_said_before_anything_is_trained(
+    table: Callable[..., Done], fakes: Fakes, tmp_path: Path, old: str, new: str, named: str
+) -> None:
+    plan = PLAN.replace('{name = "fomm"}, {name = "lite"}', '{name = "fomm"}')
+    assert plan.count(old)
+    (tmp_path / "table.toml").write_text(plan.replace(old, new))
+    with pytest.raises((ConfigError, InputError)) as error:
+        table()
+    assert named in error.value.message and fakes.done == []
+
+
+def test_results_of_other_clips_are_not_compared(
+    table: Callable[..., Done], tmp_path: Path
+) -> None:
+    table()
+    results = tmp_path / "out/rows/lite/seed1/real/results.json"
+    made = json.loads(results.read_text())
+    made["clips"][0]["clip"] = "another"
+    results.write_text(json.dumps(made))
+    with pytest.raises(InputError) as error:
+        table()
+    assert "lite" in error.value.message and "seed 1" in error.value.message
+
+
+def test_nothing_is_said_of_a_table_without_a_finished_cell(
+    table: Callable[..., Done], tmp_path: Path
+) -> None:
+    done = table(minutes=1)
+    assert done.sections == [] and len(done.missing) == 4
+    assert json.loads(done.json)["evaluations"] == {}
+    assert not (tmp_path / "out/table.json").exists()
+
+
+def test_ratios_need_a_row_beside_the_baseline_and_fomm_the_papers(
+    table: Callable[..., Done], tmp_path: Path
+) -> None:
+    table("fomm")
+    text = tmp_path / "out/table.md"
+    assert "Ratios to" not in text.read_text()
+    table()
+    assert "Ratios to fomm" in text.read_text() and "0.90" in text.read_text()
+    (tmp_path / "table.toml").write_text('baseline = "lite"\n' + PLAN)
+    table()
+    assert "Ratios to lite" in text.read_text() and "0.90" not in text.read_text()
+
+
+def test_an_album_keeps_frames_away_from_the_source_and_a_strip_takes_what_rows_share(
+    tmp_path: Path,
+) -> None:
+    picture = np.zeros((8, 8), np.uint8)
+    kept = {}
+    for row, counts in (("one", (1, 5, 3)), ("other", (5, 5))):
+        album = Album()
+        for i, count in enumerate(counts):
+            frames = [Frame(k, picture + k, prediction=picture) for k in range(count)]
+            album.add(f"a/{i}.mp4", Sketch(picture, frames))
+        album.save(tmp_path / row, "real")
+        kept[row] = read_samples(tmp_path / row, "real")
+    names = [f"a/{i}.mp4 {number}" for i, number in ((0, 0), (1, 1), (1, 4), (2, 0), (2, 2))]
+    assert kept["one"].names.tolist() == names
+    made = strip("t", kept, "reconstruction", 3)
+    assert made is not None and made.shape[0] // TILE == 2, "frames 1 and 4 of the second"
+    album = Album()
+    album.add("a", Sketch(picture, [Frame(0, picture)]))  # of a detection
+    album.save(tmp_path / "none", "real")
+    assert strip("t", {"none": read_samples(tmp_path / "none", "real")}, "detection", 3) is None
 
 
 def test_the_papers_ratios_stand_beside_those_of_its_own_tasks() -> None:
