@@ -79,6 +79,13 @@ def check_plan(cell: Cell, part: str) -> None:
         raise InputError(fault, f"give another -o, or {_again(folder)}")
 
 
+def without_plan(cell: Cell) -> list[Path]:
+    """Results that nothing is known of but their task and steps: another version, or somebody,
+    put them there."""
+    folders = [cell.results(name).parent for name in cell.evaluate if cell.results(name).exists()]
+    return [folder for folder in folders if not (folder / PLAN).exists()]
+
+
 def keep_plan(cell: Cell, part: str) -> None:
     """Write what the plan asks of a part, before it is begun."""
     atomic_write_text(cell.folder / part / PLAN, json.dumps(cell.asked[part], indent=1) + "\n")

@@ -14,7 +14,7 @@ from ...runtime.support.dataclass_parser import plain
 from ...runtime.support.errors import ConfigError, output_errors
 from ..evaluation.report import json_text
 from . import figures, page
-from .cells import check, complete, results_of, unfinished
+from .cells import PLAN, check, complete, results_of, unfinished, without_plan
 from .plan import Cell, TablePlan, cells
 from .samples import read_samples
 from .section import Section, make_section
@@ -56,6 +56,10 @@ def make_table(
     with output_errors(output):
         output.mkdir(parents=True, exist_ok=True)
     done = _write(plan, every, output)
+    old = [path for cell in every for path in without_plan(cell)]
+    if old:
+        names = ", ".join(map(str, old[:3])) + (", ..." if len(old) > 3 else "")
+        report(f"warning: results without {PLAN} are not compared with the plan: {names}")
     for cell in filter(unfinished, asked):
         left = None if limit is None else limit - (time.monotonic() - start) / 60
         if (left is not None and left <= 0) or not complete(cell, register_train, report, left):

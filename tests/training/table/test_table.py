@@ -75,6 +75,7 @@ class Fakes:
 
     def __init__(self) -> None:
         self.done: list[str] = []
+        self.said: list[str] = []
 
     def register_train(self, sub: Any) -> None:
         add_train(sub)
@@ -118,9 +119,10 @@ def table(tmp_path: Path, fakes: Fakes) -> Callable[..., Done]:
         (tmp_path / folder).mkdir()
 
     def make(*rows: str, seeds: Sequence[int] = (), minutes: float | None = None) -> Done:
+        fakes.said.clear()
         asked = {"row": list(rows), "seed": list(seeds), "max_minutes": minutes}
         args = argparse.Namespace(plan=file, output=tmp_path / "out", **asked)
-        return make_table(read_plan(file), args, fakes.register_train, lambda line: None)
+        return make_table(read_plan(file), args, fakes.register_train, fakes.said.append)
 
     return make
 
@@ -222,6 +224,19 @@ def test_results_of_another_plan_are_refused(
     assert fakes.done == []
     with pytest.raises(ConfigError):
         table(minutes=0)
+
+
+def test_results_of_which_nothing_is_known_are_taken_but_named(
+    table: Callable[..., Done], fakes: Fakes, tmp_path: Path
+) -> None:
+    table()
+    folder = tmp_path / "out/rows/lite/seed0/real"
+    (folder / "plan.json").unlink()
+    table()
+    assert str(folder) in fakes.said[0] and len(fakes.said) == 1
+    (folder / "plan.json").write_text("[")
+    with pytest.raises(InputError):
+        table()
 
 
 def test_a_training_of_another_plan_is_refused(
