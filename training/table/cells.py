@@ -47,10 +47,10 @@ def results_of(cell: Cell, evaluation: str) -> Row | None:
         raise InputError(
             f"{path}: not the record of an evaluation: {error}", _again(path.parent)
         ) from error
+    check_plan(cell, evaluation)
     if step != cell.steps or task != cell.asked[evaluation]["task"]:
         fault = f"{path} is of another plan: {task} of {step} steps"
         raise InputError(fault, f"give another -o, or {_again(path.parent)}")
-    check_plan(cell, evaluation)
     return record
 
 
@@ -69,14 +69,12 @@ def check_plan(cell: Cell, part: str) -> None:
     except (ValueError, TypeError, OSError) as error:
         raise InputError(f"{folder / PLAN}: cannot be read: {error}", _again(folder)) from error
     asked = cell.asked[part]
-    differing = [
-        f"{name} was {json.dumps(kept[name])}, is {json.dumps(asked[name])}"
-        for name in asked
-        if name in kept and kept[name] != asked[name]
-    ]
+    differing = [name for name in asked if name in kept and kept[name] != asked[name]]
     if differing:
-        fault = f"{folder} is of another plan: {'; '.join(differing)}"
-        raise InputError(fault, f"give another -o, or {_again(folder)}")
+        texts = (f"{n} was {json.dumps(kept[n])}, is {json.dumps(asked[n])}" for n in differing)
+        fault = f"{folder} is of another plan: {'; '.join(texts)}"
+        trained = any(name in cell.asked[RUN] for name in differing)
+        raise InputError(fault, f"give another -o, or {_again(cell.folder if trained else folder)}")
 
 
 def without_plan(cell: Cell) -> list[Path]:
@@ -100,9 +98,10 @@ def check(cell: Cell, register_train: Register) -> None:
         CheckpointError: its checkpoint cannot be read.
     """
     needed: list[Path] = []
+    evaluations = {name: _parsed(words, add_evaluate) for name, words in cell.evaluate.items()}
     for name in unfinished(cell):
         check_plan(cell, RUN)
-        args = _parsed(cell.evaluate[name], add_evaluate)
+        args = evaluations[name]
         files = (file for text in args.network for file in parse_network(text)[1])
         needed += [*args.data, *(file.path for file in files)]
     if needed and _steps(cell) < cell.steps:

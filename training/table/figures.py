@@ -18,10 +18,10 @@ from .section import Column, Figure, Section
 
 _PAPER, _INK, _FAINT, _BAR = (255, 255, 255), (30, 30, 30), (200, 200, 200), (40, 110, 190)
 _ROW, _TITLE, _AXIS = 26, 40, 34  # heights of a panel's parts
-_NAME, _WIDE, _EDGE = 140, 320, 30  # its widths: names, the plot with its right edge, that edge
+_NAME, _WIDE, _EDGE = 195, 320, 30  # its widths: names, the plot with its right edge, that edge
 _ACROSS = 3
 """Panels beside each other."""
-_LETTERS, _NAME_LETTERS = 25, 17
+_LETTERS = 25
 """That fit above a tile, and beside a plot."""
 
 
@@ -86,7 +86,7 @@ def _panel(section: Section, column: Column) -> Picture:
 
     for i, (row, figure) in enumerate(zip(rows, figures, strict=True)):
         y = _TITLE + _ROW * i + _ROW // 2
-        _write(page, _short(row, _NAME_LETTERS), (8, y + 5))
+        _write(page, _short(row), (8, y + 5))
         cv2.line(page, (_NAME, y), (width - _EDGE, y), _FAINT, 1)
         mean, *bounds = (figure.value[name] for name in ("mean", "low", "high"))
         if all(map(math.isfinite, bounds)):
@@ -108,9 +108,9 @@ def _known(figure: Figure) -> Sequence[float]:
     return [value for value in values if math.isfinite(value)]
 
 
-def _short(text: str, letters: int = _LETTERS) -> str:
+def _short(text: str) -> str:
     """A text that fits: of a long one the end, in which names of clips differ."""
-    return text if len(text) <= letters else f"..{text[2 - letters :]}"
+    return text if len(text) <= _LETTERS else f"..{text[2 - _LETTERS :]}"
 
 
 def _write(page: Picture, text: str, at: tuple[int, int]) -> None:

@@ -205,6 +205,11 @@ def test_results_of_another_plan_are_refused(
             with pytest.raises(InputError) as error:
                 table(*rows)
             assert str(folder / "real") in error.value.message
+            trained = "real" not in error.value.hint
+            assert str(folder) in error.value.hint and trained == ('["test"]' not in old)
+    file.write_text(PLAN.replace('"reconstruction"', '"reconstructions"'))
+    with pytest.raises(ConfigError):  # a slip is no reason to remove results
+        table()
     # What changes no number may change; so may the place of the plan and its data.
     file.write_text(PLAN.replace("train.max_steps=40", 'train.max_steps=40", "train.log_every=7'))
     assert table("lite", seeds=[0]).sections
@@ -247,7 +252,7 @@ def test_a_training_of_another_plan_is_refused(
     (tmp_path / "table.toml").write_text(PLAN.replace("steps=40", "steps=50"))
     with pytest.raises(InputError) as error:
         table()
-    assert str(run) in error.value.message and str(run) in error.value.hint
+    assert str(run) in error.value.message and str(run.parent) in error.value.hint
     (tmp_path / "table.toml").write_text(PLAN)
     Checkpoint(LITE.config, 41, LITE.weights).save(run / "checkpoint.pt")
     with pytest.raises(InputError) as error:
