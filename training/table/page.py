@@ -49,6 +49,8 @@ def markdown(plan: TablePlan, sections: Sequence[Section], missing: Sequence[str
     for section in sections:
         parts.append(f"## {section.name}")
         parts.append(f"{section.units} {section.unit}, task {section.task}.")
+        if section.terms:
+            parts += ["Rows differ in:", bullets(section.terms)]
         head = ["", *(column.title for column in section.columns)]
         lines = [
             [row, *(_text(c, figures[c.key]) for c in section.columns)]
@@ -149,6 +151,7 @@ def json_record(plan: Any, sections: Sequence[Section], missing: Sequence[str]) 
             section.name: {
                 "task": section.task,
                 section.unit: section.units,
+                "rows_differ_in": section.terms,
                 "rows": {
                     row: {key: figure._asdict() for key, figure in figures.items()}
                     for row, figures in section.figures.items()

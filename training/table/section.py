@@ -77,6 +77,7 @@ class Section(NamedTuple):
     figures: dict[str, dict[str, Figure]]  # by row and column
     units: int
     unit: str
+    terms: list[str]  # on which the rows differ
 
 
 Records = Mapping[tuple[str, int], Row]
@@ -119,7 +120,25 @@ def make_section(name: str, task: str, records: Records, rows: Sequence[str], ba
             )
             figure = _figure if column.path else _distance
             found[row][column.key] = figure(column, mine, other)
-    return Section(name, task, columns, found, len(some[unit]), unit)
+    return Section(name, task, columns, found, len(some[unit]), unit, _terms(task, records, rows))
+
+
+def _terms(task: str, records: Records, rows: Sequence[str]) -> list[str]:
+    """What not all rows have alike: the kind of motion, and what aligned two subjects."""
+    found = []
+    terms = [("alignment of two subjects", "settings.alignment")]
+    if task in ("reconstruction", "tracking"):
+        terms = [("motion", "candidate.own_motion")]
+    for title, path in terms:
+        by_value: dict[str, list[str]] = {}
+        for row in rows:
+            values = {str(find(each, path)) for (owner, _), each in records.items() if owner == row}
+            for value in sorted(values):
+                by_value.setdefault(value, []).append(row)
+        if len(by_value) > 1:
+            parts = (f"{value} ({', '.join(names)})" for value, names in by_value.items())
+            found.append(f"{title}: {'; '.join(parts)}")
+    return found
 
 
 def _name(unit: Row) -> str:

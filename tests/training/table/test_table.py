@@ -38,6 +38,7 @@ data = ["test"]
 """
 #: By row and seed, what each clip's L1 is; three subjects, the last with two clips.
 L1 = {("fomm", 0): [4, 2, 6, 8], ("fomm", 1): [6, 2, 6, 8], ("lite", 0): [2, 1, 3, 4]}
+OWN_MOTION = {"fomm": "absolute", "lite": "relative"}
 SUBJECTS = ["a", "b", "c", "c"]
 LITE = lively_checkpoint("lite", SMALL_LITE)
 
@@ -52,7 +53,7 @@ def record(row: str, seed: int, steps: int, data: str) -> dict[str, Any]:
         clips.reverse()
     value = {"value": 10.0 * values[0], "low": 1.0 + seed, "high": None}
     return {
-        "candidate": {"step": str(steps)},
+        "candidate": {"step": str(steps), "own_motion": OWN_MOTION[row]},
         "settings": {"task": "reconstruction", "data": data},
         "clips": clips,
         "distances": [
@@ -156,6 +157,8 @@ def test_the_table_has_means_intervals_ratios_and_pictures(
     (section,) = table().sections
     known = [column.key for column in section.columns]
     networks = ["vgg_distance", "fd_squeeze", "kd_squeeze"]
+    (terms,) = section.terms
+    assert "absolute (fomm); relative (lite)" in terms
     assert known == ["l1", "motion_agreement", *networks], "others are defined nowhere"
     distance = section.figures["lite"]["fd_squeeze"]
     assert (distance.value["mean"], distance.value["low"], distance.seeds) == (20, 1.5, [20, 20])
@@ -179,7 +182,8 @@ def test_the_table_has_means_intervals_ratios_and_pictures(
     means = [(row["row"], row["measure"], float(row["mean"])) for row in rows]
     assert means[::5] == [("fomm", "l1", 5.25), ("lite", "l1", 2.5)]
     assert json.loads((out / "table.json").read_text())["evaluations"]["real"]["clips"] == 4
-    assert "5.2500" in (out / "table.md").read_text()
+    text = (out / "table.md").read_text()
+    assert "5.2500" in text and terms in text
     strip, plot = (cv2.imread(str(out / name)) for name in ("real-strip.png", "real.png"))
     assert plot.shape[0] > 80 and strip.shape[1] % 4 == 0  # source, driving, two rows
     levels = set(np.unique(strip)) & {5, 25, 20, 100, 40, 200}
