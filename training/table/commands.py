@@ -66,4 +66,6 @@ def table_command(args: argparse.Namespace, register_train: Callable[[Any], None
         say(f"not finished: {', '.join(done.missing)}; give the same command again to go on")
     if done.sections:
         say(f"table: {args.output / 'table.md'}")
+    if done.fault is not None:
+        raise done.fault
     return 0

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ...runtime.media.frames import png_bytes
 from ...runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
 from ...runtime.support.dataclass_parser import plain
-from ...runtime.support.errors import ConfigError, output_errors
+from ...runtime.support.errors import ConfigError, OutputError, SonomimeError, output_errors
 from ..evaluation.report import json_text
 from . import figures, page
 from .cells import PLAN, check, complete, results_of, unfinished, without_plan
@@ -26,6 +26,7 @@ class Done(NamedTuple):
     sections: list[Section]
     missing: list[str]
     json: str
+    fault: SonomimeError | None = None  # the first that stopped a cell
 
 
 def make_table(
@@ -38,8 +39,9 @@ def make_table(
     that are finished.
 
     Raises:
-        ConfigError: settings are refused; InputError: results of another plan lie there; and
-        whatever training and evaluation raise.
+        ConfigError: settings are refused.
+        InputError: results of another plan lie there; a file or folder is not there.
+        OutputError: something cannot be written, or another process trains the same cell.
     """
     limit = args.max_minutes
     if limit is not None and not limit > 0:
@@ -60,12 +62,20 @@ def make_table(
     if old:
         names = ", ".join(map(str, old[:3])) + (", ..." if len(old) > 3 else "")
         report(f"warning: results without {PLAN} are not compared with the plan: {names}")
+    fault: SonomimeError | None = None
     for cell in filter(unfinished, asked):
         left = None if limit is None else limit - (time.monotonic() - start) / 60
-        if (left is not None and left <= 0) or not complete(cell, register_train, report, left):
-            break  # the time is up
-        done = _write(plan, every, output)
-    return done
+        try:
+            if (left is not None and left <= 0) or not complete(cell, register_train, report, left):
+                break  # the time is up
+        except OutputError:  # a full disk will not take the next one either
+            raise
+        except SonomimeError as error:  # e.g. numbers that are not finite: the others can go on
+            report(f"{cell.row}, seed {cell.seed}: stopped: {error.message}")
+            fault = fault or error
+        else:
+            done = _write(plan, every, output)
+    return done._replace(fault=fault)
 
 
 def _write(plan: TablePlan, every: Sequence[Cell], output: Path) -> Done:

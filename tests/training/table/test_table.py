@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 from lively import SMALL_LITE, lively_checkpoint
 
-from sonomime.runtime.support.errors import ConfigError, InputError
+from sonomime.runtime.support.errors import (
+    BackendError,
+    ConfigError,
+    InputError,
+    OutputError,
+    SonomimeError,
+)
 from sonomime.training.checkpoint import Checkpoint
 from sonomime.training.commands import add_train
 from sonomime.training.evaluation.loop import Frame
@@ -76,6 +82,7 @@ class Fakes:
 
     def __init__(self) -> None:
         self.done: list[str] = []
+        self.fault: SonomimeError | None = None  # of fomm's training
         self.said: list[str] = []
 
     def register_train(self, sub: Any) -> None:
@@ -88,6 +95,8 @@ class Fakes:
         folder.mkdir(parents=True, exist_ok=True)
         row, seed = folder.parts[-3:-1]
         self.done.append(f"train {row} {seed}{' again' if args.resume else ''}")
+        if self.fault and row == "fomm":
+            raise self.fault
         steps = 20 if args.max_minutes else 40
         Checkpoint(LITE.config, steps, LITE.weights).save(folder / "checkpoint.pt")
 
@@ -299,6 +308,21 @@ def test_results_of_other_clips_are_not_compared(
     with pytest.raises(InputError) as error:
         table()
     assert "lite" in error.value.message and "seed 1" in error.value.message
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(
+    table: Callable[..., Done], fakes: Fakes
+) -> None:
+    fakes.fault = OutputError("the disk is full")
+    with pytest.raises(OutputError):
+        table()
+    assert fakes.done == ["train fomm seed0"]
+    fakes.fault = BackendError("too little memory")
+    done = table()
+    assert done.fault is fakes.fault and done.missing == ["fomm (seed 0)", "fomm (seed 1)"]
+    assert list(done.sections[0].figures) == ["lite"]
+    fakes.fault = None
+    assert table().fault is None
 
 
 def test_nothing_is_said_of_a_table_without_a_finished_cell(
