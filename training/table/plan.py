@@ -12,10 +12,9 @@ from typing import Any, get_args
 
 from ...runtime.support.dataclass_parser import StrictError, parse
 from ...runtime.support.errors import ConfigError
-from ..config import Config, Family, settings
+from ..config import FREE_ON_RESUME, Config, Family, settings
 from ..evaluation.networks.weights import parse_network
 from ..scale import load_scaled
-from ..starting import FREE_ON_RESUME
 
 CURE = "fix the table's file; docs/table.md has an example"
 BASELINE = "fomm"
@@ -180,7 +179,7 @@ def _cell(plan: TablePlan, row: RowPlan, seed: int, beside: Path, output: Path) 
         )
         for each in plan.evaluations
     }  # fmt: skip
-    asked = {RUN: {**_decisive(config), "data": plan.data, "options": plan.options}}
+    asked: dict[str, Any] = {RUN: {**_decisive(config), "data": plan.data, "options": plan.options}}
     for each in plan.evaluations:
         of_it = {
             "task": each.task,

@@ -47,13 +47,14 @@ class Album:
     def add(self, name: str, sketch: Sketch) -> None:
         """Take a case: of its frames one after a quarter of the clip (in the middle is the source
         of a reconstruction), and the last."""
-        own = [frame for frame in sketch.own if frame.prediction is not None]
+        own = sketch.own
         chosen = {frame.number: frame for frame in (*own[len(own) // 4 :][:1], *own[-1:])}
         rows = []
         for frame in chosen.values():
-            truth = frame.driving if frame.truth is None else frame.truth
-            title = f"{name} {frame.number}"
-            rows.append((title, sketch.source, frame.driving, truth, frame.prediction))
+            truth, title = frame.truth, f"{name} {frame.number}"
+            truth = frame.driving if truth is None else truth
+            if (made := frame.prediction) is not None:
+                rows.append((title, sketch.source, frame.driving, truth, made))
         if rows:  # detection makes no pictures
             self._cases.append(rows)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...runtime.support.errors import InputError
 from ..evaluation.loop import Row
@@ -92,13 +92,15 @@ def make_section(name: str, task: str, records: Records, rows: Sequence[str], ba
     """
     some = next(iter(records.values()))
     unit = "pairs" if "pairs" in some else "clips"
-    units = {key: sorted(record[unit], key=_name) for key, record in records.items()}
-    first = next(iter(units))
-    for key in units:
-        if list(map(_name, units[key])) != list(map(_name, units[first])):
-            (row, seed), (other, its) = key, first
+    units: dict[str, dict[int, list[Row]]] = {}  # by row and seed, in one order
+    runs: dict[str, dict[int, Row]] = {}
+    for (row, seed), record in records.items():
+        if sorted(map(_name, record[unit])) != sorted(map(_name, some[unit])):
+            (other, its), _ = next(iter(records.items()))
             fault = f"{name}: {row} (seed {seed}) and {other} (seed {its}) have other {unit}"
             raise InputError(fault, "the data was changed in between: remove the older results")
+        units.setdefault(row, {})[seed] = sorted(record[unit], key=_name)
+        runs.setdefault(row, {})[seed] = record
     columns = [
         column
         for column in COLUMNS[task]
@@ -109,17 +111,16 @@ def make_section(name: str, task: str, records: Records, rows: Sequence[str], ba
         path = f"methods.model.perceptual.{measure}" if kind == "mean" else ""
         # A kernel distance of near 0, or below it, is no base of a ratio.
         columns.append(Column(measure, measure, path, compared=kind != "kernel", network=True))
-    found: dict[str, dict[str, Figure]] = {}
-    for row in (each for each in rows if any(key[0] == each for key in records)):
-        found[row] = {}
-        for column in columns:
-            values: Any = units if column.path else records
-            mine, other = (
-                {seed: value for (owner, seed), value in values.items() if owner == each}
-                for each in (row, base)
-            )
-            figure = _figure if column.path else _distance
-            found[row][column.key] = figure(column, mine, other)
+    found = {
+        row: {
+            column.key: _figure(column, units[row], units.get(base, {}))
+            if column.path
+            else _distance(column, runs[row], runs.get(base, {}))
+            for column in columns
+        }
+        for row in rows
+        if row in runs
+    }
     return Section(name, task, columns, found, len(some[unit]), unit, _terms(task, records, rows))
 
 
@@ -152,7 +153,7 @@ def _distance(column: Column, mine: Mapping[int, Row], base: Mapping[int, Row]) 
         return {
             seed: each["methods"]["model"]
             for seed, record in runs.items()
-            for each in record["distances"]
+            for each in record.get("distances", ())
             if each["measure"] == column.key
         }
 
@@ -184,8 +185,8 @@ def _figure(column: Column, mine: Mapping[int, list[Row]], base: Mapping[int, li
     means = [finite_mean(over_seeds({seed: units})) for seed, units in mine.items()]
     to_base = None
     if shared := mine.keys() & base.keys():
-        both = ({seed: runs[seed] for seed in sorted(shared)} for runs in (mine, base))
-        to_base = weighted_ratio(subjects, *map(over_seeds, both), SEED)
+        top, bottom = (over_seeds({seed: runs[seed] for seed in shared}) for runs in (mine, base))
+        to_base = weighted_ratio(subjects, top, bottom, SEED)
     return Figure(interval or NOTHING, means, to_base)
 
 
