@@ -53,7 +53,7 @@ def strip(title: str, samples: Mapping[str, Samples], task: str, cases: int) -> 
     for row, own in samples.items():
         pictures = (own.prediction[places[row][name]] for name in shown)
         columns.append([(_short(row), as_tile(picture)) for picture in pictures])
-    return in_columns(title, columns)
+    return in_columns(f"{title} (first column: the source)", columns)
 
 
 def plot(section: Section) -> Picture:
@@ -63,7 +63,10 @@ def plot(section: Section) -> Picture:
     across = min(_ACROSS, len(panels))
     panels += [np.full_like(panels[0], _PAPER)] * (-len(panels) % across)
     lines = [panels[i : i + across] for i in range(0, len(panels), across)]
-    return np.concatenate([np.concatenate(line, axis=1) for line in lines])
+    page = np.concatenate([np.concatenate(line, axis=1) for line in lines])
+    head = np.full((_TITLE, *page.shape[1:]), _PAPER, np.uint8)
+    _write(head, f"{section.name} (dot: mean, bar: 95% interval, ticks: seeds)", (8, 22))
+    return np.concatenate([head, page])
 
 
 def _panel(section: Section, column: Column) -> Picture:

@@ -125,6 +125,22 @@ def test_what_a_cell_asks_for_does_not_hang_on_where_the_plan_lies(plan: Path) -
     assert "data.workers" not in here["run"] and "train.log_every" not in here["run"]
 
 
+DOCS = Path(__file__).parents[3] / "docs"
+EXAMPLE = (DOCS / "table.md").read_text().partition("```toml\n")[2].partition("```")[0]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((DOCS / "results/plans").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_plans_of_the_results_can_be_made_again(path: Path, tmp_path: Path) -> None:
+    assert cells(read_plan(path), path.parent, tmp_path)
+
+
+def test_the_pages_example_is_a_plan(tmp_path: Path) -> None:
+    (tmp_path / "table.toml").write_text(EXAMPLE)
+    assert len(cells(read_plan(tmp_path / "table.toml"), tmp_path, tmp_path)) == 16
+
+
 def test_a_small_model_has_all_widths_smaller_and_the_same_depth() -> None:
     whole, small = (load_scaled("ours-ptg", [], *scale) for scale in ((None, None), (128, 0.25)))
     assert small.model.image_size == 128 and whole.model.image_size == 256
