@@ -223,8 +223,3 @@ def settings(
             yield from settings(value, f"{name}.", **facts)
         else:
             yield name, value, facts
-
-
-#: Settings that `--resume` may change, with those of `train.*_every`.
-FREE_ON_RESUME = {f"train.{name}" for name in ("max_steps", "epochs", "num_repeats", "accumulate")}
-FREE_ON_RESUME |= {"data.workers"}

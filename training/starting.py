@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from ..runtime.support.errors import CheckpointError, ConfigError
 from .checkpoint import Checkpoint
-from .config import FREE_ON_RESUME, settings
+from .config import settings
 from .data.keypoints import described, slip_hint, slips
 from .trainer import Trainer
 
 #: Model settings that have no weights: `--from` may change them.
 FREE_ON_START = {"model.matcher.stiff"}
+#: Settings that `--resume` may change, with those of `train.*_every`.
+FREE_ON_RESUME = {f"train.{name}" for name in ("max_steps", "epochs", "num_repeats", "accumulate")}
+FREE_ON_RESUME |= {"data.workers"}
 
 
 def resume_from(trainer: Trainer, checkpoint: Checkpoint) -> None:

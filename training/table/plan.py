@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from ...runtime.support.dataclass_parser import StrictError, parse
 from ...runtime.support.errors import ConfigError
-from ..config import FREE_ON_RESUME, Config, Family, settings
+from ..config import Config, Family, settings
 from ..evaluation.networks.weights import parse_network
 from ..scale import load_scaled
 
@@ -192,12 +192,11 @@ def _cell(plan: TablePlan, row: RowPlan, seed: int, beside: Path, output: Path) 
 
 
 def _decisive(config: Config) -> dict[str, Any]:
-    """The settings without which the numbers would be others."""
-    free = FREE_ON_RESUME - {"train.max_steps"}
+    """The settings that decide the numbers."""
     return {
         name: value
         for name, value, _ in settings(config)
-        if name not in free and not name.endswith("_every")
+        if name != "data.workers" and not name.endswith("_every")
     }
 
 
