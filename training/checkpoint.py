@@ -28,8 +28,10 @@ _OTHER = "another version of sonomime may have written it: train or import it ag
 RETIRED: dict[tuple[str, ...], Any] = {
     ("model", "keypoints", "unshuffle"): 1,
     ("model", "motion", "occlusion_maps"): 1,
+    ("model", "generator", "upsample"): "nearest",  # model.upsample now
     ("loss", "separation"): 0.0,
 }
+SPLINE_BEFORE = 0.005  # of keypoint models, before loss.spline was a setting
 
 
 @dataclass
@@ -96,6 +98,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 held = held.get(section, {})
             if held.get(name) == neutral:
                 del held[name]
+        if "loss" in payload["config"]:
+            payload["config"]["loss"].setdefault("spline", SPLINE_BEFORE)
         if payload["config"]["model"].get("geometry") == "fomm":
             if payload["step"] == 0:
                 fault = f"{path}: imported when sonomime sampled FOMM's weights wrongly"

@@ -113,7 +113,7 @@ class ModelConfig:
     channels: Literal[1, 3] = 1
     geometry: Literal["half_pixel", "fomm_aligned", "fomm_unaligned"] = "half_pixel"
     #: Of the hourglasses and decoders, and of the warped feature that decoders read.
-    upsample: Literal["nearest", "bilinear"] = _only(_KEYPOINTS, "nearest")
+    upsample: Literal["nearest", "bilinear"] = _only(_FIRST_ORDER, "nearest")
     keypoints: KeypointConfig = field(default=KeypointConfig(), metadata=_KEYPOINTS)
     motion: MotionConfig = field(default=MotionConfig(), metadata=_KEYPOINTS)
     generator: GeneratorConfig = field(default=GeneratorConfig(), metadata=_KEYPOINTS)
@@ -223,3 +223,8 @@ def settings(
             yield from settings(value, f"{name}.", **facts)
         else:
             yield name, value, facts
+
+
+def has(family: Family, facts: dict[str, Any]) -> bool:
+    """Whether a family has the setting with these facts."""
+    return family in facts.get("families", (family,))

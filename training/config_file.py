@@ -16,7 +16,7 @@ from typing import Any
 from ..runtime.bundle.checks import most_numbers
 from ..runtime.support.dataclass_parser import StrictError, parse
 from ..runtime.support.errors import ConfigError
-from .config import Config, settings
+from .config import Config, has, settings
 
 PRESETS = Path(__file__).parent / "presets"
 _FIX = "fix it in the TOML file or with --set"
@@ -27,12 +27,11 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
-def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
-    """Read a preset by name or a TOML file by path, then apply ``section.key=value`` overrides.
+def read_toml(preset_or_toml: str) -> tuple[Path, dict[str, Any]]:
+    """The file of a preset by name, or of one's own by path, and its tables.
 
     Raises:
-        ConfigError: unknown preset, unreadable file, unknown key, wrong type or value, a setting
-            of another family.
+        ConfigError: unknown preset, unreadable file.
     """
     path = Path(preset_or_toml)
     if preset_or_toml in preset_names():
@@ -41,9 +40,19 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
         hint = f"presets: {', '.join(preset_names())}"
         raise ConfigError(f"no preset or TOML file named {preset_or_toml!r}", hint)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return path, tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable TOML file: {error}", "fix the file") from error
+
+
+def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
+    """Read a preset by name or a TOML file by path, then apply ``section.key=value`` overrides.
+
+    Raises:
+        ConfigError: unknown preset, unreadable file, unknown key, wrong type or value, a setting
+            of another family.
+    """
+    path, table = read_toml(preset_or_toml)
     config = config_from_dict(table, where=str(path))
     for override in overrides:
         _apply(table, override)
@@ -57,9 +66,10 @@ def load_config(preset_or_toml: str, overrides: Sequence[str] = ()) -> Config:
         given: Any = table
         for key in name.split("."):
             given = given.get(key, {})
-        if given != {} and family not in (owners := facts.get("families", (family,))):
+        if given != {} and not has(family, facts):
+            owners = " or ".join(facts["families"])
             raise ConfigError(
-                f"{name} is a setting of the family {' or '.join(owners)}; this is {family}",
+                f"{name} is a setting of the family {owners}; this is {family}",
                 "remove it, since it would do nothing; model.family is the model's family",
             )
     if not config.preset:
@@ -97,7 +107,7 @@ def check(config: Config) -> None:
     """Refuse values out of range, and settings that do not fit together (ConfigError)."""
     model = config.model
     for name, value, facts in settings(config):
-        if model.family not in facts.get("families", (model.family,)) or isinstance(value, str):
+        if not has(model.family, facts) or isinstance(value, str):
             continue
         least, most = facts.get("range", (0, math.inf))
         numbers = value if isinstance(value, tuple) else (value,)
@@ -114,13 +124,12 @@ def check(config: Config) -> None:
 
 def _keypoint_rules(config: Config) -> list[tuple[bool, str]]:
     points, motion, loss = config.model.keypoints, config.model.motion, config.loss
-    fits = 4 * 2 ** max(points.depth, motion.depth)
     still = motion.background == "still" or config.model.geometry == "half_pixel"
     alone = points.self_supervised >= 1 or loss.equivariance_on == "all"
     network = loss.perceptual_network
     weights = network == "none" or loss.perceptual_weights != ""
     return [
-        *_point_rules(config, fits),
+        *_point_rules(config),
         (alone, "loss.equivariance_on must be all where no keypoint is self-supervised"),
         (still, "model.motion.background must be still where model.geometry is not half_pixel"),
         (weights, f"loss.perceptual_network={network} needs loss.perceptual_weights=PATH"),
@@ -129,20 +138,28 @@ def _keypoint_rules(config: Config) -> list[tuple[bool, str]]:
 
 def _monkey_net_rules(config: Config) -> list[tuple[bool, str]]:
     model = config.model
-    deepest = max(2 + model.keypoints.depth, 2 + model.motion.depth, model.generator.downs)
     return [
-        *_point_rules(config, 2**deepest),
+        *_point_rules(config),
         (model.keypoints.supervised == 0, "model.keypoints.supervised must be 0 in monkey-net"),
         (model.geometry == "half_pixel", "model.geometry must be half_pixel in monkey-net"),
-        (model.upsample == "nearest", "model.upsample must be nearest in monkey-net"),
         (config.loss.reconstruction > 0, "loss.reconstruction must be above 0 in monkey-net"),
     ]
 
 
-def _point_rules(config: Config, fits: int) -> list[tuple[bool, str]]:
-    points, motion = config.model.keypoints, config.model.motion
+def _point_rules(config: Config) -> list[tuple[bool, str]]:
+    model, points, motion = config.model, config.model.keypoints, config.model.motion
+    halvings = {2 + points.depth, 2 + motion.depth, model.generator.downs}
+    if motion.background == "affine":
+        halvings.add(2 + 4)  # its network's
+    size, blocks, fits = model.image_size, model.discriminator.blocks, 2 ** max(halvings)
+    side = size - 3  # of what the discriminator's last block norms
+    for _ in range(blocks - 1):
+        side = side // 2 - 3
+    judged = config.loss.adversarial > 0 or config.loss.feature_matching > 0
+    few = f"model.discriminator.blocks is {blocks}, too many for a model.image_size of {size}"
     return [
-        (config.model.image_size % fits == 0, f"model.image_size must be a multiple of {fits}"),
+        (size % fits == 0, f"model.image_size must be a multiple of {fits}"),
+        (side >= 2 or not judged, few),
         (points.count >= 1, "model.keypoints: at least one keypoint is needed"),
         (points.head_kernel * motion.head_kernel % 2 == 1, "model.*.head_kernel must be odd"),
     ]

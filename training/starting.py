@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ..runtime.support.errors import CheckpointError, ConfigError
 from .checkpoint import Checkpoint
-from .config import settings
+from .config import has, settings
 from .data.keypoints import described, slip_hint, slips
 from .trainer import Trainer
 
@@ -103,9 +103,11 @@ def _other_labels(trainer: Trainer, what: str, known: Sequence[str], hint: str) 
 
 
 def _differing(trainer: Trainer, checkpoint: Checkpoint) -> set[str]:
-    """Names of the settings that a checkpoint's configuration has otherwise."""
+    """Names of the settings that a checkpoint's configuration has otherwise. Those of other
+    families alone do nothing, and nobody could give them."""
     theirs = {name: value for name, value, _ in settings(checkpoint.config)}
-    return {name for name, value, _ in settings(trainer.config) if theirs[name] != value}
+    mine, family = settings(trainer.config), trainer.config.model.family
+    return {name for name, value, facts in mine if has(family, facts) and theirs[name] != value}
 
 
 def _difference(trainer: Trainer, checkpoint: Checkpoint, names: set[str]) -> str:

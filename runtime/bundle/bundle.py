@@ -45,7 +45,8 @@ def parse_manifest(text: str | bytes, where: str = MANIFEST) -> Manifest:
         raise BundleError(
             f"{where}: geometry fomm, which sampled FOMM's public weights otherwise than they were "
             "trained, is no longer read",
-            "export the checkpoint again; import one of FOMM's again before (sonomime import-fomm)",
+            "export the checkpoint again; if it came from FOMM's authors, first import it again "
+            "(sonomime import-fomm)",
         )
     try:
         manifest = parse(Manifest, data)

@@ -78,6 +78,27 @@ def test_settings_that_are_gone(unshuffle: int, content: dict[str, Any], tmp_pat
         assert "unshuffle" in refused(tmp_path / "c.pt").message
 
 
+@pytest.mark.parametrize("preset", ["ours-p", "lite"])
+@pytest.mark.parametrize("upsample", ["nearest", "bilinear"])
+def test_upsampling_and_splines_before_they_were_settings_of_the_model(
+    preset: str, upsample: str, tmp_path: Path
+) -> None:
+    """The decoders alone had a setting; splines bent frames less. A run is not resumed unnoticed
+    with others."""
+    checkpoint(preset=preset).save(tmp_path / "c.pt")
+    older = torch.load(tmp_path / "c.pt", weights_only=True)
+    model, loss = older["config"]["model"], older["config"]["loss"]
+    del model["upsample"], loss["spline"]
+    model["generator"]["upsample"] = upsample
+    torch.save(older, tmp_path / "c.pt")
+    if upsample == "nearest":
+        found = load_checkpoint(tmp_path / "c.pt").config
+        assert found.model == checkpoint(preset=preset).config.model
+        assert found.loss.spline == 0.005
+    else:
+        assert "upsample" in refused(tmp_path / "c.pt").message
+
+
 @pytest.mark.parametrize("step", [0, 7])
 def test_what_the_old_geometry_of_imports_meant(
     tmp_path: Path, step: int, content: dict[str, Any]

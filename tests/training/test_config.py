@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from sonomime.runtime.support.dataclass_parser import plain
 from sonomime.runtime.support.errors import ConfigError
 from sonomime.training.config_file import config_from_dict, load_config, preset_names
+from sonomime.training.models.image_losses import Discriminator
 
 
 def refused(named: str, *overrides: str, preset: str = "ours-ptg") -> ConfigError:
@@ -129,6 +131,10 @@ def test_overrides_that_make_no_sense_are_named(overrides: str) -> None:
     assert "ours-ptg.toml" not in error.message  # the file is not to blame
 
 
+SHALLOW = "model.keypoints.depth=1 model.motion.depth=1"
+UNJUDGED = "loss.adversarial=0 loss.feature_matching=0"
+
+
 @pytest.mark.parametrize(
     ("preset", "overrides", "named"),
     [
@@ -150,6 +156,11 @@ def test_overrides_that_make_no_sense_are_named(overrides: str) -> None:
         ("monkey-net", "loss.supervision=1", "loss.supervision is a setting of the family"),
         ("lite", "loss.adversarial=1", "loss.adversarial is a setting of the family"),
         ("monkey-net", "model.image_size=192", "multiple of 128"),
+        ("monkey-net", "model.upsample=bilinear", "model.upsample is a setting of the family"),
+        ("ours-pt", "model.generator.downs=8 model.image_size=128", "multiple of 256"),
+        ("onuvs", f"{SHALLOW} model.image_size=32 {UNJUDGED}", "multiple of 64"),
+        ("ours-ptg", f"{SHALLOW} model.image_size=56", "model.discriminator.blocks"),
+        ("monkey-net", "model.discriminator.blocks=6 model.image_size=128", "blocks"),
         ("ours-pt", "data.flow=dis", "data.flow is a setting of the family"),
         ("fomm", "model.matcher.grid=16", "model.matcher.grid is a setting of the family"),
         ("lite", "loss.content=10.0", "loss.content is a setting of the family"),
@@ -158,6 +169,15 @@ def test_overrides_that_make_no_sense_are_named(overrides: str) -> None:
 )
 def test_settings_that_do_not_fit_the_model(preset: str, overrides: str, named: str) -> None:
     refused(named, *overrides.split(), preset=preset)
+
+
+def test_small_pictures_that_fit() -> None:
+    """Their networks run: the discriminator's last block norms two pixels a side or more."""
+    for preset, size in (("ours-ptg", 64), ("monkey-net", 128)):
+        model = load_config(preset, [*SHALLOW.split(), f"model.image_size={size}"]).model
+        judge = Discriminator(model.discriminator, 1)
+        assert judge(torch.zeros(1, 1, size, size)).score.numel() >= 1
+    load_config("ours-ptg", [*SHALLOW.split(), *UNJUDGED.split(), "model.image_size=8"])
 
 
 def test_grids_that_match() -> None:

@@ -89,6 +89,17 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
             resume_from(trainer, dataclasses.replace(whole, resume=resume))
 
 
+def test_settings_of_other_families_do_not_keep_a_run_from_resuming(tmp_path: Path) -> None:
+    """An older checkpoint holds defaults that have changed since; no option could give them."""
+    settings = config("train.max_steps=1", preset="lite")
+    whole = trained(make(tmp_path, settings))
+    others = dataclasses.replace(settings.loss, supervision=100.0, spline=0.005)
+    older = dataclasses.replace(whole, config=dataclasses.replace(settings, loss=others))
+    trainer = make(tmp_path, settings)
+    resume_from(trainer, older)
+    assert trainer.step == 1
+
+
 def test_the_rate_warms_up_follows_its_cosine_and_is_logged(tmp_path: Path) -> None:
     cosine = ("train.schedule=cosine", "train.learning_rate=1.0", "train.warmup=2")
     planned = config(*cosine, "train.max_steps=10").train

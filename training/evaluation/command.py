@@ -66,7 +66,7 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="a network that judges the pictures, and its weights; once for each. lpips_alex and "
         "lpips_vgg (trunk, linear layers): LPIPS; inception: FID and KID; i3d: FVD; vgg19, "
         "squeezenet: stand-ins; any other name: a metric in the layout of LPIPS. FILE@SHA256 takes "
-        "a file that is not the published one. docs/evaluating.md says where they are published",
+        "a file that is not the published one. docs/evaluating.md says where files are published",
     )
     text = "for the choice of the other subject's clip and for the intervals (default: 0)"
     add("--seed", type=whole(0, 2**63 - 1), default=0, help=text)

@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ..geometry import in_float32
 from .motion import Down
 
 DOWNS = 4
@@ -34,6 +35,10 @@ class Background(nn.Module):
     def forward(self, source_small: Tensor, driving_small: Tensor) -> Tensor:
         """(B, C, h, w) twice -> float32 (B, 2, 3)."""
         both = torch.cat([source_small, driving_small], dim=1)
-        seen = self.downs(both.to(self.downs[0].conv.weight.dtype)).mean(dim=(2, 3))
-        affine: Tensor = self.affine(seen.float())
-        return affine.float().view(-1, 2, 3)
+        return self.read(self.downs(both.to(self.downs[0].conv.weight.dtype)))
+
+    @in_float32
+    def read(self, feature: Tensor) -> Tensor:
+        """(B, F, h, w) -> (B, 2, 3)."""
+        affine: Tensor = self.affine(feature.float().mean(dim=(2, 3)))
+        return affine.view(-1, 2, 3)

@@ -136,6 +136,7 @@ class KeypointObjective(Objective):
         return [source, driving, transformed], spline, prediction
 
     def totals(self, batch: PairBatch, step: int) -> dict[str, Tensor]:
+        """Exact but for `sharpness`, and `perceptual` by SqueezeNet: shares of a batch's mean."""
         labels = batch.source_visible.sum() + batch.driving_visible.sum()
         return {"supervision": torch.stack([labels, torch.ones_like(labels)])}
 

@@ -6,6 +6,8 @@ softmax and motion are always float32; convolutions have the requested precision
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +28,8 @@ def source(model: AnimationModel, source_image: Tensor) -> Named:
     return {"source_small": small, **named("source_kp", found), "source_feature": feature}
 
 
-def keypoints(model: AnimationModel, driving_frame: Tensor) -> Named:
+def keypoints(model: Any, driving_frame: Tensor) -> Named:
+    """Of any model with a `keypoint_detector`."""
     return named("driving_kp", model.keypoint_detector(normalised(driving_frame)))
 
 

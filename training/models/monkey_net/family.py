@@ -18,8 +18,9 @@ from ...data.batch import PairBatch
 from ..base import Columns, Family, Kind, Named, Oracle, StageFunction, as_frame, named, normalised
 from ..keypoints.family import CONTROLS
 from ..keypoints.rewrite import fold_batchnorm, phased
+from ..keypoints.stages import keypoints
 from ..one_euro import one_euro
-from .model import Keypoints, MonkeyNet, Motion
+from .model import Keypoints, MonkeyNet, Motion, lifted
 from .objective import MonkeyNetObjective
 
 MEANINGS = {
@@ -42,10 +43,6 @@ def skip_name(index: int) -> str:
     return f"source_skip{index}"
 
 
-def keypoints(model: MonkeyNet, driving_frame: Tensor) -> Named:
-    return named("driving_kp", model.keypoint_detector(normalised(driving_frame)))
-
-
 def transfer(
     _: nn.Module, source_kp_value: Tensor, reference_kp_value: Tensor, driving_kp_value: Tensor,
     driving_kp_covariance: Tensor, relative: Tensor, scale: Tensor, min_cutoff: Tensor,
@@ -53,12 +50,12 @@ def transfer(
 ) -> Named:  # fmt: skip
     """Smooth the driving keypoints, then say where the source's go.
 
-    ``relative`` > 0.5: p = p_S + s (p_D - p_R); the covariance stays the driver's.
+    ``relative`` > 0.5: p = p_S + s (p_D - p_R); the covariance stays the driver's, `lifted`.
     """
     driving = driving_kp_value, driving_kp_covariance
     (value, covariance), next_state = one_euro(driving, state, min_cutoff, beta, dt_seconds)
     moved = source_kp_value + scale * (value - reference_kp_value)
-    target = Keypoints(torch.where(relative > 0.5, moved, value), covariance)
+    target = Keypoints(torch.where(relative > 0.5, moved, value), lifted(covariance))
     return {**named("target_kp", target), "next_state": next_state}
 
 
@@ -101,8 +98,8 @@ class MonkeyNetOracle(Oracle):
     def frame(self, driving: Tensor, given: Sequence[Tensor], state: Tensor) -> Named:
         relative, scale, *smoothing = given
         found = self.model.keypoint_detector(driving)
-        calm, next_state = one_euro(found, state, *smoothing)
-        target = Keypoints(*calm)
+        (value, covariance), next_state = one_euro(found, state, *smoothing)
+        target = Keypoints(value, lifted(covariance))
         if relative > 0.5:
             step = target.value - self._reference.value
             target = target._replace(value=self._source.keypoints.value + scale * step)

@@ -47,6 +47,20 @@ def heatmaps(points: Keypoints, grid: Tensor) -> Tensor:
     return PEAK * torch.exp(-0.5 * (across * x + inverse[:, :, 1, 1] * y * y))
 
 
+def smaller_eigenvalue(xx: Tensor, xy: Tensor, yy: Tensor) -> Tensor:
+    """Of symmetric matrices [[xx, xy], [xy, yy]]."""
+    # 1e-12, since a root's slope at 0 is infinite.
+    return (xx + yy - ((xx - yy).square() + 4 * xy * xy + 1e-12).sqrt()) / 2
+
+
+def lifted(covariance: Tensor) -> Tensor:
+    """Symmetric (B, K, 2, 2) and as much of the identity as makes both eigenvalues NARROWEST or
+    more: elements that were smoothed one by one may be those of no covariance."""
+    xx, xy, yy = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
+    short = (NARROWEST - smaller_eigenvalue(xx, xy, yy)).clamp(min=0)
+    return covariance + short[..., None, None] * torch.eye(2, device=covariance.device)
+
+
 @in_float32
 def blobs(heatmap: Tensor) -> Keypoints:
     """Mean and covariance of (B, K, h, w) maps that sum to 1, the latter scaled so that its
@@ -57,9 +71,7 @@ def blobs(heatmap: Tensor) -> Keypoints:
     value = (weight[..., None] * grid).sum(dim=(2, 3))
     x, y = (grid - value[:, :, None, None]).unbind(-1)
     xx, xy, yy = ((weight * p).sum(dim=(2, 3)) for p in (x * x, x * y, y * y))
-    # The smaller eigenvalue; 1e-12, since a root's slope at 0 is infinite.
-    narrow = (xx + yy - ((xx - yy).square() + 4 * xy * xy + 1e-12).sqrt()) / 2
-    narrow = narrow.clamp(min=1e-9)
+    narrow = smaller_eigenvalue(xx, xy, yy).clamp(min=1e-9)
     widen = narrow.clamp(min=NARROWEST) / narrow
     covariance = torch.stack([xx, xy, xy, yy], dim=-1) * widen[..., None]
     return Keypoints(value, covariance.unflatten(-1, (2, 2)))

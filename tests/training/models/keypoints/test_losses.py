@@ -177,7 +177,7 @@ def test_adversarial_losses_are_their_formulas() -> None:
         assert features.grad[1].abs().sum() > 0 and features.grad[0].abs().sum() == 0
 
 
-@pytest.mark.parametrize("preset", ["fomm", "ours-ptg"])
+@pytest.mark.parametrize("preset", ["fomm", "ours-ptg", "onuvs"])
 def test_an_objective_weighs_its_losses_and_gradients_reach_every_parameter(preset: str) -> None:
     config = small_config(preset, "loss.reconstruction=3")
     model, labels = lively_model(config).requires_grad_(True), config.model.keypoints.supervised
@@ -188,7 +188,7 @@ def test_an_objective_weighs_its_losses_and_gradients_reach_every_parameter(pres
     result = objective(model, batch, 0, judge)
     assert "perceptual_network" in objective.remarks[0]
     wanted = {"equivariance_value", "equivariance_jacobian", "reconstruction", "adversarial"}
-    own = {"supervision", "content"} if preset == "ours-ptg" else set()
+    own = {"supervision", "content"} if preset != "fomm" else set()
     assert result.losses.keys() == wanted | own | {"feature_matching"}
     levels = zip(*map(objective.pyramid, (result.prediction, driving)), strict=True)
     l1 = [float((found - real).detach().abs().mean()) for found, real in levels]

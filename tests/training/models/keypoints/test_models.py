@@ -16,6 +16,7 @@ from sonomime.training.config import DiscriminatorConfig, KeypointConfig
 from sonomime.training.config_file import load_config
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.image_losses import Discriminator
+from sonomime.training.models.keypoints.background import Background
 from sonomime.training.models.keypoints.model import AnimationModel
 from sonomime.training.models.keypoints.motion import (
     KeypointDetector,
@@ -87,6 +88,16 @@ def test_local_motions_keep_their_numbers_in_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         motions = local_motions(*points, grid)
     assert torch.equal(motions, local_motions(*points, grid))
+
+
+def test_the_backgrounds_map_keeps_its_numbers_in_autocast() -> None:
+    """bfloat16 has no number between 1 and 1.0078: a pixel of 256 at the border."""
+    network, images = Background(4, 1).eval(), noise(2, 1, 1, 32, 32)
+    with torch.no_grad():
+        network.affine.bias.add_(0.003)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = network(*images)
+    torch.testing.assert_close(found[0], torch.eye(2, 3) + 0.003, rtol=0, atol=1e-6)
 
 
 # -- generators and discriminator ------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sonomime.training.config_file import load_config
 from sonomime.training.models.families import family_of
 from sonomime.training.models.geometry import make_grid
 from sonomime.training.models.image_losses import Discriminator
+from sonomime.training.models.monkey_net.family import transfer
 from sonomime.training.models.monkey_net.model import (
     NARROWEST,
     PEAK,
@@ -73,6 +75,28 @@ def test_mean_and_covariance_of_a_blob_are_its_own() -> None:
     assert narrow[1] == pytest.approx(NARROWEST, rel=0.02)
 
 
+def test_smoothed_covariances_stay_covariances() -> None:
+    """One-Euro smooths element by element, each at its own rate: a long blob that turns would get a
+    negative variance, and its heatmap would be infinite."""
+    count = 500
+    turn = math.pi * noise(count)
+    across = torch.stack([turn.cos(), turn.sin()], dim=-1)
+    along = torch.stack([-turn.sin(), turn.cos()], dim=-1)
+    long, narrow = (x[:, :, None] * x[:, None, :] for x in (along, across))
+    covariance = (0.5 * long + NARROWEST * narrow)[None]
+    point, state = torch.zeros(1, count, 2), torch.zeros(1, 1 + 12 * count)
+    controls = [torch.tensor([x]) for x in (0.0, 1.0, 1.5, 10.0, 1 / 30)]
+    for shift in range(8):
+        turned = covariance.roll(shift, dims=1)
+        made = transfer(nn.Identity(), point, point, point, turned, *controls, state)
+        value, found, state = made.values()
+        heat = heatmaps(Keypoints(value, found), make_grid(32, 32, "half_pixel"))
+        assert heat.amax() <= PEAK
+        assert torch.linalg.eigvalsh(found).amin() > 0.99 * NARROWEST
+        if shift == 0:  # nothing to lift
+            torch.testing.assert_close(found, covariance, rtol=0, atol=2e-6)
+
+
 def test_equal_singular_values_have_a_finite_gradient() -> None:
     logits = torch.zeros(1, 1, 16, 16, requires_grad=True)  # round: both are equal
     found = blobs(logits.flatten(2).softmax(-1).view(1, 1, 16, 16))
@@ -100,6 +124,10 @@ def test_keypoints_learn_from_the_discriminators_real_side_too(tmp_path: Path) -
     result = trainer.objective(trainer.model, batch, 0, trainer.discriminator)
     assert set(result.losses) == {"reconstruction", "adversarial", "feature_matching"}
     real, fake = result.judged
+    pairs = zip(*(trainer.discriminator(x).features for x in (fake, real)), strict=True)
+    *upper, deepest = ((f - r).abs().mean().item() for f, r in pairs)
+    found = [result.losses[name].item() for name in ("reconstruction", "feature_matching")]
+    assert found == pytest.approx([10 * result.l1, 10 * sum(upper) + deepest], rel=1e-4)
     assert real.shape == fake.shape == (2, 1 + 10, 128, 128)
     assert torch.equal(real[:, :1], batch.driving) and torch.equal(real[:, 1:], fake[:, 1:])
     head = trainer.model.keypoint_detector.heatmap.weight
