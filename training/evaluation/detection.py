@@ -1,8 +1,8 @@
 """Landmarks detected: where the model's detector puts the labelled landmarks of single frames.
 
 It measures the weak supervision itself: the supervised keypoints of a keypoint model, the landmark
-network of lite. No motion is looked at. Beside it stands the best constant answer: each landmark's
-mean place over all evaluated frames, which sees the labels.
+network of lite. No motion is looked at. Beside it stands a constant answer: each landmark's mean
+place over all evaluated clips, which sees the labels.
 """
 
 from __future__ import annotations

@@ -112,4 +112,5 @@ def with_interval(
             tail = 100 * (1 - LEVEL) / 2
             ends = np.percentile(values - half, [tail, 100 - tail]) * math.sqrt(m / (n - m))
             low, high = (value + ends).tolist()
+            low = max(low, 0.0) if distance is frechet else low  # it is never below 0
     return {"value": value, "low": low, "high": high, "half": half}

@@ -140,8 +140,8 @@ the supervised keypoints of a keypoint model, the landmark network of lite. No m
 
 - error: distance from the frame's own label, in pixels of the model's frame; the mean over a
   frame's landmarks, then over frames, then over clips.
-- `constant`: the best constant answer, each landmark's mean place over all evaluated frames, which
-  sees the labels.
+- `constant`: a constant answer, each landmark's mean place over all evaluated clips, which sees the
+  labels.
 - share: the model's mean error over that one's; 1 is no better than not looking at the picture.
 {_INTERVALS}
 """

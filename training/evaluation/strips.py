@@ -3,7 +3,7 @@
 The first column is the source; the others are a few driven frames, from the top: the driving frame,
 the prediction, the truth if another subject drives, the absolute difference (times three), and the
 deformation as arrows on its magnitude. True points are drawn as +, found ones as o. A second block
-shows the same source driven by another subject.
+shows the same source driven by another subject. Frames in which points are detected have no source.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Sketch(NamedTuple):
 def pictures(title: str, sketch: Sketch) -> tuple[Picture, Picture]:
     """The strip of a clip or pair, and its line of the overview, (H, W, 3) RGB."""
     source, own, start, other_title, other = sketch
-    still = ("source" if start is None else "source, points +", _marked(source, start))
+    caption = "source" if start is None else "source, points +"
+    driven = own[0].prediction is not None
+    still = [(caption, _marked(source, start))] if driven else []
     blocks = [_block(title, still, own)]
     # A pair's first frame is the reference: nothing moves in it.
     first = 0 if own[0].truth is None or own[0].found is None else len(own) // 2
@@ -54,7 +56,7 @@ def pictures(title: str, sketch: Sketch) -> tuple[Picture, Picture]:
     if other:
         blocks.append(_block(other_title, still, other))
         tiles += _tiles(other[len(other) // 2], "other subject")
-    return _stacked(blocks), in_columns(title, [[tile] for tile in (still, *tiles)])
+    return _stacked(blocks), in_columns(title, [[tile] for tile in (*still, *tiles)])
 
 
 def strip_name(number: int, clip: str) -> str:
@@ -96,10 +98,11 @@ def _tiles(frame: Frame, driver: str = "driving") -> list[Tile]:
     if frame.found is None:
         return [(caption, as_tile(frame.driving)), ("prediction", as_tile(frame.prediction))]
     marks, places = ", + true, o found", (frame.points, frame.found)
+    if frame.prediction is None:
+        return [(f"frame {frame.number}{marks}", _marked(frame.driving, *places))]
     if frame.truth is None:
         tile = caption + marks, _marked(frame.driving, *places)
-        made = frame.prediction
-        return [tile] if made is None else [tile, ("prediction", as_tile(made))]
+        return [tile, ("prediction", as_tile(frame.prediction))]
     return [
         (caption, as_tile(frame.driving)),
         (f"prediction{marks}", _marked(frame.prediction, *places)),
@@ -107,8 +110,8 @@ def _tiles(frame: Frame, driver: str = "driving") -> list[Tile]:
     ]
 
 
-def _block(title: str, still: Tile, frames: Sequence[Frame]) -> Picture:
-    columns = [[still]]
+def _block(title: str, still: Sequence[Tile], frames: Sequence[Frame]) -> Picture:
+    columns = [[tile] for tile in still]
     for frame in frames:
         column = _tiles(frame)
         if frame.truth is not None:

@@ -59,11 +59,13 @@ def table_command(args: argparse.Namespace, register_train: Callable[[Any], None
 
     done = make_table(plan, args, register_train, say)
     if args.json:
-        print((args.output / "table.json").read_text(encoding="utf-8"), end="")
-    else:
-        print(terminal(done.sections))
+        print(done.json, end="")
+    elif done.sections:
+        print(printable(terminal(done.sections)))
     if done.missing:
         say(f"not finished: {', '.join(done.missing)}; give the same command again to go on")
     if done.sections:
         say(f"table: {args.output / 'table.md'}")
+    if done.fault is not None:
+        raise done.fault
     return 0

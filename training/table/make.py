@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...runtime.media.frames import png_bytes
 from ...runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
 from ...runtime.support.dataclass_parser import plain
-from ...runtime.support.errors import ConfigError, output_errors
+from ...runtime.support.errors import ConfigError, OutputError, SonomimeError, output_errors
 from ..evaluation.report import json_text
 from . import figures, page
-from .cells import complete, results_of, unfinished
+from .cells import PLAN, check, complete, results_of, unfinished, without_plan
 from .plan import Cell, TablePlan, cells
 from .samples import read_samples
+from .section import Section, make_section
 
 
 class Done(NamedTuple):
-    """What a table has, and the cells that are not finished."""
+    """What a table has, the cells that are not finished, and table.json as text."""
 
-    sections: list[page.Section]
+    sections: list[Section]
     missing: list[str]
+    json: str
+    fault: SonomimeError | None = None  # the first that stopped a cell
 
 
 def make_table(
@@ -35,47 +39,65 @@ def make_table(
     that are finished.
 
     Raises:
-        ConfigError: settings are refused; InputError: results of another plan lie there; and
-        whatever training and evaluation raise.
+        ConfigError: settings are refused.
+        InputError: results of another plan lie there; a file or folder is not there.
+        OutputError: something cannot be written, or another process trains the same cell.
     """
     limit = args.max_minutes
     if limit is not None and not limit > 0:
         raise ConfigError(f"--max-minutes {limit:g} is not positive", "e.g. --max-minutes 60")
     output, start = args.output, time.monotonic()
     every = cells(plan, args.plan.parent, output)
-    for cell in every:  # a wrong result now, not after hours of training
-        unfinished(cell)
+    asked = [
+        cell
+        for cell in every
+        if cell.row in (args.row or plan.names) and cell.seed in (args.seed or plan.seeds)
+    ]
+    for cell in asked:  # what is wrong is said now, not after hours of training
+        check(cell, register_train)
     with output_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-    for cell in every:
-        wanted = cell.row in (args.row or plan.names) and cell.seed in (args.seed or plan.seeds)
+    done = _write(plan, every, output)
+    old = [path for cell in every for path in without_plan(cell)]
+    if old:
+        names = ", ".join(map(str, old[:3])) + (", ..." if len(old) > 3 else "")
+        report(f"warning: results without {PLAN} are not compared with the plan: {names}")
+    fault: SonomimeError | None = None
+    for cell in filter(unfinished, asked):
         left = None if limit is None else limit - (time.monotonic() - start) / 60
-        if wanted and (left is None or left > 0) and complete(cell, register_train, report, left):
-            _write(plan, every, output)
-    return _write(plan, every, output)
+        try:
+            if (left is not None and left <= 0) or not complete(cell, register_train, report, left):
+                break  # the time is up
+        except OutputError:  # a full disk will not take the next one either
+            raise
+        except SonomimeError as error:  # e.g. numbers that are not finite: the others can go on
+            report(f"{cell.row}, seed {cell.seed}: stopped: {error.message}")
+            fault = fault or error
+        else:
+            done = _write(plan, every, output)
+    return done._replace(fault=fault)
 
 
-def _write(plan: TablePlan, every: list[Cell], output: Any) -> Done:
+def _write(plan: TablePlan, every: Sequence[Cell], output: Path) -> Done:
     """The table of the cells whose evaluations are all there."""
     finished = [cell for cell in every if not unfinished(cell)]
     missing = [f"{cell.row} (seed {cell.seed})" for cell in every if cell not in finished]
-    done = Done([], missing)
-    if not finished:
-        return done
-    for evaluation in plan.evaluations:
+    sections = []
+    for evaluation in plan.evaluations if finished else ():
         name, task = evaluation.name, evaluation.task
         found = {(cell.row, cell.seed): results_of(cell, name) for cell in finished}
         records = {key: record for key, record in found.items() if record is not None}
-        section = page.make_section(name, task, records, plan.names, plan.baseline)
-        done.sections.append(section)
+        section = make_section(name, task, records, plan.names, plan.baseline)
+        sections.append(section)
         atomic_write_bytes(output / f"{name}.png", png_bytes(figures.plot(section)))
         first = {cell.row: cell for cell in reversed(finished)}
         shown = {row: read_samples(first[row].folder, name) for row in plan.names if row in first}
-        if all(len(samples.names) for samples in shown.values()):  # detection makes no pictures
-            strip = figures.strip(f"{plan.title}: {name}", shown, task, plan.cases)
+        strip = figures.strip(f"{plan.title}: {name}", shown, task, plan.cases)
+        if strip is not None:
             atomic_write_bytes(output / f"{name}-strip.png", png_bytes(strip))
-    atomic_write_text(output / "table.md", page.markdown(plan, done.sections, missing))
-    atomic_write_text(output / "table.csv", page.csv_text(done.sections))
-    record = page.json_record(plain(plan), done.sections, missing)
-    atomic_write_text(output / "table.json", json_text(record))
+    done = Done(sections, missing, json_text(page.json_record(plain(plan), sections, missing)))
+    if finished:
+        atomic_write_text(output / "table.md", page.markdown(plan, sections, missing))
+        atomic_write_text(output / "table.csv", page.csv_text(sections))
+        atomic_write_text(output / "table.json", done.json)
     return done

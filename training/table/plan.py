@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 from ...runtime.support.dataclass_parser import StrictError, parse
 from ...runtime.support.errors import ConfigError
-from ...runtime.support.table import is_name
+from ..config import Config, Family, settings
+from ..evaluation.networks.weights import parse_network
 from ..scale import load_scaled
 
 CURE = "fix the table's file; docs/table.md has an example"
 BASELINE = "fomm"
+RUN = "run"
+"""The part of a cell that is its training; the others are its evaluations, by name."""
+WEIGHTS = "loss.perceptual_weights"
+"""The setting that is a path."""
+NAME_RULE = "a name has letters, digits and . _ + -, and begins with a letter or a digit"
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -76,11 +86,13 @@ class Cell:
     train: tuple[str, ...]
     steps: int
     evaluate: dict[str, tuple[str, ...]]  # by the evaluation's name
+    asked: dict[str, dict[str, Any]]
+    """By part, what decides its numbers, wherever the plan lies: plain JSON types."""
 
     @property
-    def run(self) -> Path:
-        """The folder of the training."""
-        return self.folder / "run"
+    def checkpoint(self) -> Path:
+        """What the training leaves."""
+        return self.folder / RUN / "checkpoint.pt"
 
     def results(self, evaluation: str) -> Path:
         """What an evaluation leaves."""
@@ -108,9 +120,19 @@ def read_plan(path: Path) -> TablePlan:
         ("families", [each.name for each in plan.families]),
         ("evaluations", [each.name for each in plan.evaluations]),
     ):
+        if not names and what != "families":
+            raise ConfigError(f"{path}: there are no {what}", CURE)
         for name in names:
-            if not is_name(name) or Path(name).name != name or names.count(name) > 1:
-                raise ConfigError(f"{path}: {what}: {name[:40]!r} is no name of its own", CURE)
+            if not _NAME.fullmatch(name) or names.count(name) > 1:
+                raise ConfigError(f"{path}: {what}: {name[:40]!r} is no name of its own", NAME_RULE)
+            if what == "families" and name not in get_args(Family):
+                known = ", ".join(get_args(Family))
+                raise ConfigError(f"{path}: there is no family {name!r}", f"families: {known}")
+            if what == "evaluations" and (name == RUN or name.endswith(("-strip", ".npz"))):
+                fault = f"{path}: an evaluation cannot be called {name!r}"
+                raise ConfigError(fault, "files of the table have that name: choose another one")
+    if plan.cases < 1:
+        raise ConfigError(f"{path}: cases is {plan.cases}; it must be 1 or more", CURE)
     if plan.baseline and plan.baseline not in plan.names:
         fault = f"{path}: baseline: {plan.baseline!r} is not one of the rows"
         raise ConfigError(fault, f'rows: {", ".join(plan.names)}; or baseline = ""')
@@ -137,28 +159,47 @@ def _cell(plan: TablePlan, row: RowPlan, seed: int, beside: Path, output: Path) 
         preset = str(beside / preset)
     family = load_scaled(preset, row.set, plan.size, plan.width).model.family
     of_family = (word for each in plan.families if each.name == family for word in each.set)
-    given = [_placed(each, beside) for each in (*plan.set, *of_family, *row.set)]
-    given.append(f"train.seed={seed}")
-    steps = load_scaled(preset, given, plan.size, plan.width).train.max_steps
+    given = [*plan.set, *of_family, *row.set, f"train.seed={seed}"]
+    config = load_scaled(preset, given, plan.size, plan.width)
+    steps = config.train.max_steps
     if steps == 0:  # epochs of any data: rows would not have the same budget by themselves
         fault = f"{row.name}: a table needs the number of steps"
         raise ConfigError(fault, 'e.g. set = ["train.max_steps=3000"]')
     folder = output / "rows" / row.name / f"seed{seed}"
-    train = ["train", preset, "--data", *_paths(plan.data, beside), "-o", str(folder / "run")]
+    train = ["train", preset, "--data", *_paths(plan.data, beside), "-o", str(folder / RUN)]
     if plan.size is not None:
         train += ["--size", str(plan.size)]
     if plan.width is not None:
-        train += ["--width", f"{plan.width:g}"]
-    train += [*plan.options, *(word for each in given for word in ("--set", each))]
-    checkpoint = folder / "run" / "checkpoint.pt"
+        train += ["--width", str(plan.width)]
+    train += _options(plan.options, beside)
+    train += [word for each in given for word in ("--set", _setting(each, beside))]
+    checkpoint = str(folder / RUN / "checkpoint.pt")
     evaluate = {
         each.name: (
-            "evaluate", str(checkpoint), "--data", *_paths(each.data, beside),
+            "evaluate", checkpoint, "--data", *_paths(each.data, beside),
             "--task", each.task, "-o", str(folder / each.name), *_options(each.options, beside),
         )
         for each in plan.evaluations
     }  # fmt: skip
-    return Cell(row.name, seed, folder, tuple(train), steps, evaluate)
+    asked: dict[str, Any] = {RUN: {**_decisive(config), "data": plan.data, "options": plan.options}}
+    for each in plan.evaluations:
+        of_it = {
+            "task": each.task,
+            "evaluation data": each.data,
+            "evaluation options": each.options,
+        }
+        asked[each.name] = asked[RUN] | of_it
+    asked = json.loads(json.dumps(asked))
+    return Cell(row.name, seed, folder, tuple(train), steps, evaluate, asked)
+
+
+def _decisive(config: Config) -> dict[str, Any]:
+    """The settings that decide the numbers."""
+    return {
+        name: value
+        for name, value, _ in settings(config)
+        if name != "data.workers" and not name.endswith("_every")
+    }
 
 
 def _paths(names: Sequence[str], beside: Path) -> list[str]:
@@ -166,11 +207,21 @@ def _paths(names: Sequence[str], beside: Path) -> list[str]:
 
 
 def _options(words: Sequence[str], beside: Path) -> list[str]:
-    return [_placed(word, beside) if "=" in word else word for word in words]
+    """Options with their paths beside the plan."""
+    placed = list(words)
+    for i, option in enumerate(words[:-1]):
+        if option == "--from":
+            placed[i + 1] = str(beside / words[i + 1])
+        if option == "--network":
+            name, files = parse_network(words[i + 1])
+            ends = (f"@{file.sha256}" if file.sha256 else "" for file in files)
+            paths = (f"{beside / file.path}{end}" for file, end in zip(files, ends, strict=True))
+            placed[i + 1] = f"{name}={','.join(paths)}"
+    return placed
 
 
-def _placed(setting: str, beside: Path) -> str:
-    """A setting KEY=PATH with a path that exists beside the plan made whole."""
+def _setting(setting: str, beside: Path) -> str:
+    """A setting; the path of weights is beside the plan."""
     key, _, value = setting.partition("=")
-    parts = [str(beside / part) if (beside / part).exists() else part for part in value.split(",")]
-    return f"{key}={','.join(parts)}" if value else setting
+    path = value.strip("\"'")
+    return f"{key}={beside / path}" if key == WEIGHTS and path else setting

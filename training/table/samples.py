@@ -15,20 +15,18 @@ from numpy.typing import NDArray
 
 from ...runtime.support.atomic_files import atomic_write_bytes
 from ...runtime.support.errors import InputError
-from ..evaluation.loop import spread
+from ..evaluation.loop import Picture, spread
 from ..evaluation.strips import Sketch
 
 MOST = 8
 """Cases that are kept; a figure shows some of them."""
-SHOWN = 2
-"""Frames of a case: one in the middle of the clip, and the last."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """N frames of cases, (N, S, S) or (N, S, S, 3), and their names."""
+    """N frames of cases, (N, S, S) or (N, S, S, 3)."""
 
-    names: NDArray[np.str_]
+    names: NDArray[np.str_]  # of the case, a blank, the frame's number
     source: NDArray[np.uint8]
     driving: NDArray[np.uint8]
     truth: NDArray[np.uint8]
@@ -44,21 +42,25 @@ class Album:
     """Takes the sketches of an evaluation as they come, and keeps frames of some."""
 
     def __init__(self) -> None:
-        self._sketches: list[tuple[str, Sketch]] = []
+        self._cases: list[list[tuple[str, Picture, Picture, Picture, Picture]]] = []
 
     def add(self, name: str, sketch: Sketch) -> None:
-        """Take a case."""
-        self._sketches.append((name, sketch))
+        """Take a case: of its frames one after a quarter of the clip (in the middle is the source
+        of a reconstruction), and the last."""
+        own = sketch.own
+        chosen = {frame.number: frame for frame in (*own[len(own) // 4 :][:1], *own[-1:])}
+        rows = []
+        for frame in chosen.values():
+            truth, title = frame.truth, f"{name} {frame.number}"
+            truth = frame.driving if truth is None else truth
+            if (made := frame.prediction) is not None:
+                rows.append((title, sketch.source, frame.driving, truth, made))
+        if rows:  # detection makes no pictures
+            self._cases.append(rows)
 
     def save(self, folder: Path, evaluation: str) -> None:
         """Write the samples of an evaluation."""
-        rows = []
-        for name, sketch in spread(self._sketches, MOST):
-            for frame in spread(sketch.own, SHOWN + 1)[-SHOWN:]:
-                truth = frame.driving if frame.truth is None else frame.truth
-                title = f"{name} {frame.number}"
-                if frame.prediction is not None:
-                    rows.append((title, sketch.source, frame.driving, truth, frame.prediction))
+        rows = [row for case in spread(self._cases, MOST) for row in case]
         names = Samples.__dataclass_fields__
         columns = list(zip(*rows, strict=True)) or [()] * len(names)
         arrays = {name: np.array(column) for name, column in zip(names, columns, strict=True)}

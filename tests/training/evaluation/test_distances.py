@@ -129,3 +129,7 @@ def test_an_interval_hangs_on_subjects_and_the_seed_alone() -> None:
     assert with_interval(frechet, real, fake, pairs, 1)["low"] != first["low"]
     few = with_interval(frechet, real, fake, [f"s{i // 4}" for i in range(16)], 1)
     assert few["value"] == first["value"] and math.isnan(few["low"]) and math.isnan(few["half"])
+    # Of two small sets of one distribution, which could not be nearer than 0.
+    rows = np.random.default_rng(3).normal(size=(2, 16, 4))
+    near = with_interval(frechet, *(Sample(each, np.arange(16)) for each in rows), SUBJECTS, 0)
+    assert near["low"] == 0 < near["value"] < near["high"]

@@ -170,6 +170,12 @@ def test_points_are_shown_on_predictions_beside_a_truth_and_else_on_driving_fram
     green, orange = colours(tiles(strip_of(drawn(MARKS, source=colour)), 3, 6))  # tracking
     assert green[0].all() and orange[0].tolist() == [False] + [True] * 5
     assert not green[1:].any()
+    detected = drawn(MARKS)
+    for frame in detected.own:
+        frame.prediction = frame.flow = None
+    strip, line = strips.pictures("a", detected)
+    green, orange = colours(tiles(strip, 1, 5))  # nothing is driven, so there is no source
+    assert green.all() and orange.all() and line.shape[1] == 2 * (strips.TILE + 8)
     wild = np.array([[np.nan, 3.0], [1e9, -1e9]])
     assert not colours(tiles(strip_of(drawn(wild, STILL)), 5, 6))[0].any()
 
