@@ -66,9 +66,9 @@ _NOTES = """\
 A figure is the mean over seeds of the mean over clips or pairs; in brackets its 95 % interval over
 subjects, and after ± half the distance between the highest and the lowest seed. Distances between
 sets of frames (fid, fd_squeeze and the like) have the mean over seeds of the ends. Ratios compare
-the same clips and seeds, which are resampled together. The paper measured its ratios on pelvic clips
-of its own. Beside a measure that the paper does not have stands the paper's ratio of a similar one,
-with that one's name.
+the same clips and seeds, which are resampled together. The paper measured its ratios on pelvic
+clips of its own. Beside a measure that the paper does not have stands the paper's ratio of a
+similar one, with that one's name.
 
 L1 ratio: L1 over that of a picture that does not move; low-pass: the same after a blur. Both: less
 is better, and from 1 on the picture had better stand still. Agreement: of the motion, 1 is the
