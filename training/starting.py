@@ -29,7 +29,7 @@ def resume_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
     if differing := {name for name in differing if not name.endswith("_every")}:
         fault = f"cannot resume: {_difference(trainer, checkpoint, differing)}"
         free = ", ".join(sorted(FREE_ON_RESUME))
-        hint = f"give the same preset and --set; {free} and train.*_every may change"
+        hint = f"give the same preset and --set, or another -o; {free}, train.*_every may change"
         raise ConfigError(fault, hint)
     known, mine = checkpoint.supervised_names, trainer.supervised_names
     if mine and known and mine != known:
@@ -67,7 +67,10 @@ def start_from(trainer: Trainer, checkpoint: Checkpoint) -> str:
     of_labels = {key for key in differing if name and key.startswith(f"model.{name}.")}
     if others := differing - of_labels - FREE_ON_START:
         fault = f"cannot start: {_difference(trainer, checkpoint, others)}"
-        raise ConfigError(fault, "give the settings of the checkpoint's model with --set")
+        hint = "give the settings of the checkpoint's model with --set"
+        if "model.family" in others:
+            hint = f"train the preset {checkpoint.config.preset!r}, or give another checkpoint"
+        raise ConfigError(fault, hint)
     if isinstance(trainer.labels, Mapping) and known and slips(trainer.labels, known):
         raise _other_labels(trainer, "cannot start", known, "")
     fresh = bool(of_labels or (name and mine not in ([], known)))

@@ -85,7 +85,8 @@ def test_the_papers_presets_warn_of_the_missing_perceptual_loss_or_need_it(
     assert "loss.perceptual_weights" in capsys.readouterr().err
     assert not (clips.parent / "run").exists()
     assert main(words(clips, preset="ours-ptg")) == 0
-    assert "warning: no perceptual loss" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "warning: no perceptual loss" in said and "warning: no frame is labelled" in said
     assert "discriminator" in last_line(clips)
 
 
@@ -155,7 +156,7 @@ def test_labels_that_cannot_be_right_stop_a_run_before_it_begins(
 ) -> None:
     run, table = clips.parent / "run", clips / "keypoints.csv"
     for row, named in (
-        ("blob,0.png,neck,9000,9,1", "9000"),
+        ("blob,0.png,neck,9000,9,1", "frame 0.png of"),
         ("blob,7.png,neck,9,9,1", "7.png"),
         ("blob,0.png,neck,9,9,1\nblob,0.png,neck,9,9,1", "csv:3"),
     ):
@@ -170,6 +171,17 @@ def test_labels_that_cannot_be_right_stop_a_run_before_it_begins(
     assert main(words(clips)) == 6
     assert "'s'" in capsys.readouterr().err
     assert not run.exists()
+
+
+def test_names_that_only_another_split_has(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(clips / "blob", clips / "other")
+    (clips / "clips.csv").write_text(
+        "clip,subject,group,split,crop\nblob,s,g,train,\nother,t,g,test,\n"
+    )
+    (clips / "keypoints.csv").write_text(LABELS + "blob,0.png,neck,9,9,1\nother,0.png,apex,9,9,1\n")
+    assert main(words(clips)) == 0
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if "has the labels" in line)
+    assert "apex" in said and "neck" not in said
 
 
 def test_names_that_the_model_does_not_know(

@@ -249,4 +249,5 @@ def test_a_checkpoint_of_another_preset_is_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as error:
             start_from(other, lite)
         assert "'lite'" in error.value.message and f"'{preset}'" in error.value.message
+        assert "'lite'" in error.value.hint
     assert json.loads((tmp_path / "log.jsonl").read_text())["step"] == 1
