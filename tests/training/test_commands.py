@@ -66,6 +66,9 @@ def test_a_run_and_its_resumption(clips: Path, capsys: pytest.CaptureFixture[str
     with (run / "log.jsonl").open("a") as log:
         log.write('{"step": 3, "l1": 9}\n{"step": 4, "l1"')
     leftovers = [".checkpoint.0123abcd.part.pt", "pictures/.0000002.0123abcd.part.png"]
+    leftovers += [f".{name}.0123abcd.part{end}" for name, end in (
+        ("report", ".html"), ("run", ".json"), ("log", ".jsonl"),
+    )]  # fmt: skip
     for name in (*leftovers, ".other.0123abcd.part.pt"):
         (run / name).write_bytes(b"half")
     assert main(words(clips, "--resume", "--set", "train.max_steps=3")) == 0

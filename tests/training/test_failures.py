@@ -81,19 +81,20 @@ def test_a_killed_run_goes_on_to_the_last_bit(
     sets = [f"--set={value}" for value in (*settings, "train.checkpoint_every=2")]
     if preset != "lite":  # a checkpoint is then written once each time
         sets.append("--set=train.batchnorm_batches=0")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.set_num_threads(1)
 
-    def run(name: str, where: str, *more: str) -> int:
-        given = ["train", preset, "--data", str(folder.parent), "-o", str(tmp_path / name)]
-        code = [sys.executable, "-c", KILLER, where, *given, *sets, *more]
-        return subprocess.run(code, env=environment, check=False, timeout=300).returncode
+    def words(run: str) -> list[str]:
+        return ["train", preset, "--data", str(folder.parent), "-o", str(tmp_path / run), *sets]
 
-    assert run("whole", "nowhere") == 0
-    assert run("killed", where) == KILLED
+    assert main(words("whole")) == 0
+    killer = [sys.executable, "-c", KILLER, where, *words("killed")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    assert subprocess.run(killer, env=environment, check=False, timeout=300).returncode == KILLED
     assert load_checkpoint(tmp_path / "killed" / "checkpoint.pt").step == held
     left = list((tmp_path / "killed").glob(".checkpoint.*.part.pt"))
     assert len(left) == (where == "saving")
-    assert run("killed", "nowhere", "--resume") == 0
+    assert main([*words("killed"), "--resume"]) == 0
     whole, killed = (load_checkpoint(tmp_path / n / "checkpoint.pt") for n in ("whole", "killed"))
     assert whole.step == killed.step == 7
     for part in ("weights", "resume"):
