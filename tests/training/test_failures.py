@@ -122,6 +122,7 @@ def test_what_is_not_finite_keeps_the_last_checkpoint(preset: str, tmp_path: Pat
     assert checkpoint.step == 2 and error.value.exit_code == 3
     said = error.value.message
     assert "at step 3" in said and "holds step 2" in said and str(tmp_path) in said
+    assert "--from" in error.value.hint
     assert ("'equivariance_value'" if preset == "ours-ptg" else "'flow'") in said
 
 
