@@ -144,8 +144,11 @@ def test_the_data_say_how_many_landmarks_there_are(
     assert "resuming at step 2" in capsys.readouterr().err
     assert main(words(clips, "-o", str(run) + "2", "--set", "model.landmarks.count=3")) == 2
     assert "model.landmarks.count" in capsys.readouterr().err
-    # Without labels the run goes on without a detector, and says so.
     table.unlink()
+    assert main(words(clips, "--resume", "--set", "train.max_steps=4")) == 2
+    said = capsys.readouterr().err
+    assert "labels nothing" in said and "apex, neck" in said  # not a setting that nobody gave
+    # A run that begins without labels has no detector, and says so.
     assert main(words(clips, "-o", str(run) + "3", "--from", str(run / "checkpoint.pt"))) == 0
     assert "apex, neck" in capsys.readouterr().err
     assert load_checkpoint(Path(str(run) + "3") / "checkpoint.pt").supervised_names == []
