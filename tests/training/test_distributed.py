@@ -49,6 +49,19 @@ def test_a_share_is_a_slice_of_one_size() -> None:
             Processes(0, 3).share(batch_size, accumulate)
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError("can't allocate memory")])
+def test_memory_that_is_short_is_not_another_process_that_ended(
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(tensors: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(torch, "cat", short)
+    with pytest.raises(RuntimeError) as caught:
+        Processes(0, 2).average([torch.zeros(1)])
+    assert caught.value is error
+
+
 def test_processes_share_the_cores_for_their_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {}
     for cores, here in ((1, 1), (16, 1), (16, 4), (2, 4)):
