@@ -40,7 +40,7 @@ class Logbook:
             watch: sees every line; it knows what the lines before ``step`` have led to.
             report: takes the warnings.
         """
-        self.run, self.watch, self.report = run, watch, report
+        self.run, self.step, self.watch, self.report = run, step, watch, report
         self.pictures = run / "pictures"
         with output_errors(run):
             self.pictures.mkdir(parents=True, exist_ok=True)
@@ -69,15 +69,15 @@ class Logbook:
     def __exit__(self, *error: object) -> None:
         self._on_board(lambda board: board.close())
 
-    def begin(self, facts: dict[str, Any], step: int) -> None:
+    def begin(self, facts: dict[str, Any]) -> None:
         """Write run.json: what is trained, and when it was begun and resumed."""
         path, starts = self.run / "run.json", []
         with suppress(OSError, ValueError, KeyError, TypeError):  # there is none
             known = json.loads(path.read_text(encoding="utf-8"))["starts"]
-            starts = [each for each in known if each["step"] < step]
+            starts = [each for each in known if each["step"] < self.step]
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        text = json.dumps({**facts, "starts": [*starts, {"step": step, "time": now}]}, indent=1)
-        atomic_write_text(path, text + "\n")
+        starts.append({"step": self.step, "time": now})
+        atomic_write_text(path, json.dumps({**facts, "starts": starts}, indent=1) + "\n")
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append a line to log.jsonl: the step and rounded values."""

@@ -104,7 +104,7 @@ def train(
             if processes.first:
                 watch = Watch(trainer.config)
                 book = stack.enter_context(Logbook(trainer.run, trainer.step, watch, report))
-                book.begin(trainer.facts(), trainer.step)
+                book.begin(trainer.facts())
             pace.start()
             stop: float = 0
             while trainer.step < settings.max_steps and not (stop := why_stop()):

@@ -105,10 +105,10 @@ def test_every_start_is_recorded_but_those_that_came_to_nothing(tmp_path: Path) 
         return [each["step"] for each in json.loads((tmp_path / "run.json").read_text())["starts"]]
 
     for step, wanted in ((0, [0]), (0, [0]), (5, [0, 5]), (9, [0, 5, 9]), (5, [0, 5])):
-        book(tmp_path, step).begin({"device": "CPU"}, step)
+        book(tmp_path, step).begin({"device": "CPU"})
         assert starts() == wanted
     (tmp_path / "run.json").write_text("{")
-    book(tmp_path, 5).begin({}, 5)
+    book(tmp_path, 5).begin({})
     assert starts() == [5]
 
 
