@@ -26,6 +26,7 @@ from .runtime.support.errors import (
     ConfigError,
     InputError,
     SonomimeError,
+    is_out_of_memory,
     output_error,
 )
 from .runtime.support.printable import printable
@@ -148,8 +149,9 @@ def _as_ours(error: BaseException) -> SonomimeError:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         hint = "check the path and its permissions"
         return InputError(f"{error.filename}: {error.strerror}", hint)
-    if isinstance(error, MemoryError):
-        return BackendError("there is not enough memory", "close other programs, or use less data")
+    if is_out_of_memory(error):
+        hint = "close other programs, or use less data or a smaller model"
+        return BackendError("there is not enough memory", hint)
     hint = "this is a defect; --debug shows where: report it"
     return SonomimeError(f"{type(error).__name__}: {error}", hint)
 

@@ -221,6 +221,10 @@ def _train(args: argparse.Namespace, config: Config, processes: Processes) -> No
     names = {name: counts[name] for name in clips[0].clip.keypoint_names} if labelled else {}
     config = family.with_labels(config, list(names))
     names = names if family.labels(config.model) else {}
+    if (taught := family.labels(config.model)) and not names:
+        say(f"warning: no frame is labelled, and {taught} points of the model learn from labels")
+    if never := [name for name, count in names.items() if count == 0]:  # of another split
+        say(f"warning: no frame of these clips has the labels {described(never)}")
     if hint := slip_hint(slips(names)):
         say(f"warning: of the labels {described(names)}, {hint}")
     sampler = PairSampler(

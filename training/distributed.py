@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from ..runtime.support.errors import BackendError, ConfigError
+from ..runtime.support.errors import BackendError, ConfigError, is_out_of_memory
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -34,6 +34,8 @@ def _together(function: _Function) -> _Function:
         try:
             return function(*args)
         except RuntimeError as error:
+            if is_out_of_memory(error):  # of this one: a copy of all gradients is made
+                raise
             fault = f"another process of this run has ended ({str(error).splitlines()[0]})"
             hint = "its own message says why; start all of them again, with --resume"
             raise BackendError(fault, hint) from error

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -34,57 +33,62 @@ class Logbook:
     in ``tensorboard/``, where that package is installed."""
 
     def __init__(self, run: Path, step: int, watch: Watch, report: Callable[[str], None]) -> None:
-        """Remove what a killed process left half written, and lines of steps that are run again:
-        those after ``step``.
+        """Remove what a killed process left half written, damaged lines, and lines of steps that
+        are run again: those after ``step``.
 
         Args:
             watch: sees every line; it knows what the lines before ``step`` have led to.
             report: takes the warnings.
         """
-        self.run, self.watch, self.report = run, watch, report
+        self.run, self.step, self.watch, self.report = run, step, watch, report
         self.pictures = run / "pictures"
         with output_errors(run):
             self.pictures.mkdir(parents=True, exist_ok=True)
             for pattern in PARTS:
                 for file in run.glob(pattern):
                     file.unlink()
-        kept: dict[str, list[str]] = {}
+        kept: dict[str, list[Any]] = {}
         for name in ("log", "probe", "warnings"):
             path = run / f"{name}.jsonl"
             with output_errors(path):
                 there = step > 0 and path.exists()
-                lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if there else []
-            kept[name] = list(takewhile(lambda line: _step_of(line) <= step, lines))
-            atomic_write_text(path, "".join(kept[name]))
+                text = path.read_bytes().decode(errors="replace") if there else ""
+            lines = [line for line in text.splitlines() if _step_of(line) <= step]
+            atomic_write_text(path, "".join(f"{line}\n" for line in lines))
+            kept[name] = [json.loads(line) for line in lines]
         for name, take in (("log", watch.logged), ("probe", watch.probed)):
             for line in kept[name]:
-                take(json.loads(line))
+                take(line)
+        # Not what the replay found: another length of the run has other thresholds.
+        watch.said = {str(each.get("name")) for each in kept["warnings"]}
         self._board = _board(run / "tensorboard", step, report)
 
     def __enter__(self) -> Logbook:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._board is not None:
-            self._board.close()
+        self._on_board(lambda board: board.close())
 
-    def begin(self, facts: dict[str, Any], step: int) -> None:
+    def begin(self, facts: dict[str, Any]) -> None:
         """Write run.json: what is trained, and when it was begun and resumed."""
         path, starts = self.run / "run.json", []
         with suppress(OSError, ValueError, KeyError, TypeError):  # there is none
             known = json.loads(path.read_text(encoding="utf-8"))["starts"]
-            starts = [each for each in known if each["step"] < step]
+            starts = [each for each in known if each["step"] < self.step]
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        text = json.dumps({**facts, "starts": [*starts, {"step": step, "time": now}]}, indent=1)
-        atomic_write_text(path, text + "\n")
+        starts.append({"step": self.step, "time": now})
+        atomic_write_text(path, json.dumps({**facts, "starts": starts}, indent=1) + "\n")
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append a line to log.jsonl: the step and rounded values."""
         rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
         self._append("log", {"step": step, **rounded})
-        if self._board is not None:
+
+        def scalars(board: Any) -> None:
             for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+                board.add_scalar(name, value, step)
+
+        self._on_board(scalars)
         self._warn(step, self.watch.logged({"step": step, **rounded}))
 
     def look(self, step: int, picture: Grid, record: dict[str, Any]) -> None:
@@ -92,10 +96,18 @@ class Logbook:
         to probe.jsonl."""
         _, png = cv2.imencode(".png", picture[..., ::-1])  # imwrite would not notice a full disk
         atomic_write_bytes(self.pictures / f"{step:07d}.png", png.tobytes())
-        if self._board is not None:
-            self._board.add_image("pairs", picture, step, dataformats="HWC")
+        self._on_board(lambda board: board.add_image("pairs", picture, step, dataformats="HWC"))
         self._append("probe", {"step": step, **record})
         self._warn(step, self.watch.probed({"step": step, **record}))
+
+    def _on_board(self, write: Callable[[Any], object]) -> None:
+        """Write for TensorBoard, as long as that works: it is no reason to end a run."""
+        try:
+            if self._board is not None:
+                write(self._board)
+        except Exception as error:  # a full disk, or of another numpy or Pillow
+            self._board = None
+            self.report(f"warning: nothing more is written for TensorBoard: {error}")
 
     def _append(self, name: str, values: dict[str, Any]) -> None:
         path = self.run / f"{name}.jsonl"

@@ -104,7 +104,7 @@ def train(
             if processes.first:
                 watch = Watch(trainer.config)
                 book = stack.enter_context(Logbook(trainer.run, trainer.step, watch, report))
-                book.begin(trainer.facts(), trainer.step)
+                book.begin(trainer.facts())
             pace.start()
             stop: float = 0
             while trainer.step < settings.max_steps and not (stop := why_stop()):
@@ -128,14 +128,14 @@ def train(
                 if step % settings.checkpoint_every == 0:
                     _save(trainer, path, pace.deadline, report)
                     if book:
-                        write_report([trainer.run], trainer.run / PAGE)
+                        _show(trainer.run, report)
             if trainer.saved != trainer.step:
                 if stop > TIME_IS_UP:
                     report(f"stopping at step {trainer.step}: saving; Ctrl-C stops at once")
                 _save(trainer, path, pace.deadline, report)
             if book and trainer.step > 0:
                 book.look(trainer.step, *trainer.look())
-                write_report([trainer.run], trainer.run / PAGE)
+                _show(trainer.run, report)
             signalled = int(processes.largest(received[0] if received else 0))
     done = trainer.step >= settings.max_steps
     reason = "stopped by a signal" if signalled else "done" if done else "time is up"
@@ -179,3 +179,11 @@ def _save(trainer: Trainer, path: Path, deadline: float, report: Report) -> None
             said = f"BatchNorm's statistics are those of {seen} batches, not of {wanted}"
             report(f"time is up: {said}")
         trainer.save(path)
+
+
+def _show(run: Path, report: Report) -> None:
+    """Write the report: whatever prevents that is no reason to end a run."""
+    try:
+        write_report([run], run / PAGE)
+    except Exception as error:
+        report(f"warning: {run / PAGE} was not written: {error}")

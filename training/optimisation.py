@@ -15,11 +15,13 @@ from .distributed import Processes
 
 
 class NotFinite(CheckpointError):
-    """A loss, a gradient or a weight is not finite. Nothing was updated or saved with it."""
+    """A loss, a gradient or a weight is not finite. Nothing was updated or saved with it.
+    `saved`: whether the run has a checkpoint."""
 
-    def __init__(self, message: str) -> None:
-        hint = "begin a new run --from the last checkpoint with a smaller train.learning_rate"
-        super().__init__(message, f"{hint}; --resume would repeat the same numbers")
+    def __init__(self, message: str, saved: bool = False) -> None:
+        begin = "begin a new run --from the last checkpoint" if saved else "begin again"
+        again = "; --resume would repeat the same numbers" if saved else ""
+        super().__init__(message, f"{begin} with a smaller train.learning_rate{again}")
 
 
 def with_steps(config: Config, clips: int) -> tuple[Config, str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import NamedTuple
 
 from .distributed import Processes
 from .models.base import StepResult
+from .run_report.page import duration
 from .trainer import Trainer
 
 SIGHT = 5  # steps after which the speed is told: the first ones prepare every layer
@@ -78,13 +78,6 @@ class Pace:
         seconds = (time.monotonic() - self._begin) / (done - 1)
         pairs = self._trainer.config.train.batch_size / max(1e-9, seconds)
         return f"{pairs:.3g} pairs a second: about {duration(self.left(seconds))} from here"
-
-
-def duration(seconds: float) -> str:
-    """Words for a time."""
-    if seconds < 100:
-        return f"{math.ceil(seconds)} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def mean_figures(processes: Processes, result: StepResult) -> tuple[dict[str, float], float, float]:

@@ -26,8 +26,11 @@ class Look(NamedTuple):
 
 def look(shown: Columns, geometry: str) -> Look:
     """What a family shows of the probe, as a picture and in numbers."""
-    images = {name: image.float().cpu().numpy() for name, image in shown.images.items()}
-    points = {name: places.float().cpu().numpy() for name, places in shown.points.items()}
+    # A model that is going wrong is drawn too: its losses say what is not finite.
+    images, points = (
+        {name: each.float().nan_to_num().clamp(-9, 9).cpu().numpy() for name, each in part.items()}
+        for part in (shown.images, shown.points)
+    )
     return Look(picture_grid(images, points, geometry), measured(shown, geometry))
 
 

@@ -26,13 +26,15 @@ def resume_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
         CheckpointError: it has no state to resume, or one that does not fit.
     """
     differing = _differing(trainer, checkpoint) - FREE_ON_RESUME
-    if differing := {name for name in differing if not name.endswith("_every")}:
+    differing = {name for name in differing if not name.endswith("_every")}
+    known, mine = checkpoint.supervised_names, trainer.supervised_names
+    counted = {f"model.{trainer.family.label_network}.count"}  # follows from the labels
+    if differing - counted or (differing and mine == known):
         fault = f"cannot resume: {_difference(trainer, checkpoint, differing)}"
         free = ", ".join(sorted(FREE_ON_RESUME))
-        hint = f"give the same preset and --set; {free} and train.*_every may change"
+        hint = f"give the same preset and --set, or another -o; {free}, train.*_every may change"
         raise ConfigError(fault, hint)
-    known, mine = checkpoint.supervised_names, trainer.supervised_names
-    if mine and known and mine != known:
+    if mine != known and (differing or (mine and known)):
         hint = "give the data that it was begun with"
         raise _other_labels(trainer, "cannot resume", known, hint)
     if not checkpoint.resume:
@@ -67,7 +69,10 @@ def start_from(trainer: Trainer, checkpoint: Checkpoint) -> str:
     of_labels = {key for key in differing if name and key.startswith(f"model.{name}.")}
     if others := differing - of_labels - FREE_ON_START:
         fault = f"cannot start: {_difference(trainer, checkpoint, others)}"
-        raise ConfigError(fault, "give the settings of the checkpoint's model with --set")
+        hint = "give the settings of the checkpoint's model with --set"
+        if "model.family" in others:
+            hint = f"train the preset {checkpoint.config.preset!r}, or give another checkpoint"
+        raise ConfigError(fault, hint)
     if isinstance(trainer.labels, Mapping) and known and slips(trainer.labels, known):
         raise _other_labels(trainer, "cannot start", known, "")
     fresh = bool(of_labels or (name and mine not in ([], known)))
@@ -96,7 +101,8 @@ def start_from(trainer: Trainer, checkpoint: Checkpoint) -> str:
 
 def _other_labels(trainer: Trainer, what: str, known: Sequence[str], hint: str) -> ConfigError:
     labels = trainer.labels
-    fault = f"the data labels {described(labels)}; the checkpoint knows {described(known)}"
+    theirs, ours = (described(names) or "nothing" for names in (known, labels))
+    fault = f"the data labels {ours}; the checkpoint knows {theirs}"
     if isinstance(labels, Mapping):
         hint = slip_hint(slips(labels, known)) or hint
     return ConfigError(f"{what}: {fault}", hint)

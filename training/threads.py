@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -47,9 +48,11 @@ def quicker_threads(trainer: Trainer, report: Callable[[str], None]) -> Iterator
 
 def step_seconds(trainer: Trainer, every: int) -> dict[int, float]:
     """Seconds of a training step by number of threads, for 1 and ``every``: the quickest of several
-    that a copy of the trainer takes on one batch."""
-    batch = trainer.batch(trainer.step).map(lambda tensor: tensor[:PAIRS])
-    twin = Trainer(trainer.config, lambda step: batch, trainer.run, [], [])
+    that a copy of the trainer takes on pairs of one part of a batch."""
+    config = trainer.config
+    batch = trainer.batch(trainer.step).parts(config.train.accumulate)[0].map(lambda x: x[:PAIRS])
+    config = replace(config, train=replace(config.train, accumulate=1))
+    twin = Trainer(config, lambda step: batch, trainer.run, [], [])
     found: dict[int, list[float]] = {1: [], every: []}
     for _ in range(ROUNDS):
         for count, seconds in found.items():

@@ -61,11 +61,11 @@ class Watch:
         self._lines: deque[Mapping[str, Any]] = deque(maxlen=LINES)
         self._looks: deque[Mapping[str, Any]] = deque(maxlen=LOOKS)
         self._best = float("inf")
-        self._said: set[str] = set()
+        self.said: set[str] = set()  # names of faults
 
     def logged(self, line: Mapping[str, Any]) -> list[Warned]:
         """New faults, after one more line of the log."""
-        if {"l1", "hold"} <= line.keys():
+        if _has(line, "l1", "hold"):
             self._lines.append(line)
         return self._new(self._in_losses()) if len(self._lines) == LINES else []
 
@@ -76,8 +76,8 @@ class Watch:
         return self._new(self._in_looks()) if len(self._looks) == LOOKS else []
 
     def _new(self, found: Iterable[Warned]) -> list[Warned]:
-        new = [each for each in found if each.name not in self._said]
-        self._said.update(each.name for each in new)
+        new = [each for each in found if each.name not in self.said]
+        self.said.update(each.name for each in new)
         return new
 
     def _in_losses(self) -> Iterator[Warned]:
@@ -101,9 +101,7 @@ class Watch:
             )
         self._best = min(self._best, share)
         weight = settings.loss.adversarial
-        if weight > 0 and all(
-            {"adversarial", "discriminator"} <= each.keys() for each in self._lines
-        ):
+        if weight > 0 and all(_has(each, "adversarial", "discriminator") for each in self._lines):
             yield from self._in_contest(weight)
 
     def _in_contest(self, weight: float) -> Iterator[Warned]:
@@ -192,3 +190,8 @@ class Watch:
 
     def _mean(self, name: str) -> float:
         return sum(line[name] for line in self._lines) / len(self._lines)
+
+
+def _has(line: Mapping[str, Any], *names: str) -> bool:
+    """Whether a line, which may be of a damaged file, has numbers of these names."""
+    return all(isinstance(line.get(name), int | float) for name in names)

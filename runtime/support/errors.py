@@ -110,3 +110,10 @@ def output_errors(
         if errnos is not None and cause.errno not in errnos:
             raise
         raise output_error(path, cause) from cause
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of the machine or of a GPU did not suffice."""
+    # torch's error of a GPU, without importing torch; that of its CPU has no class of its own.
+    said = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said

@@ -1,5 +1,5 @@
 """One of several processes that train together, started as torchrun starts it:
-`python one_of_many.py FOLDER PRESET STEPS OVERRIDES...` writes FOLDER/RANK.pt."""
+`python one_of_many.py FOLDER` writes FOLDER/RANK.pt, what it has after each of RUNS."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ if __name__ == "__main__":
 else:
     from .small_runs import batch, config, unlabelled
 
+_FROZEN = "train.batchnorm=frozen"
+#: Preset, steps and settings, by name. All in the same processes: to start one takes longest.
+RUNS: dict[str, tuple[str, int, tuple[str, ...]]] = {
+    "ours-ptg": ("ours-ptg", 3, (_FROZEN,)),
+    "lite": ("lite", 3, (_FROZEN,)),
+    # Spectral norm is refined at every use, so a discriminator sees how many parts there are.
+    "ours-pt": ("ours-pt", 3, (_FROZEN, "loss.feature_matching=0")),
+    "batchnorm": ("ours-pt", 2, ()),
+}
+
 
 def state(settings: Config, steps: int, processes: Processes = ALONE) -> dict[str, Any]:
     """Gradients of the last step, weights and figures, after training on this process's share."""
@@ -49,12 +59,18 @@ def state(settings: Config, steps: int, processes: Processes = ALONE) -> dict[st
     return {"gradients": gradients, "weights": weights, "l1": l1}
 
 
-def of_each(count: int, folder: Path, *words: str) -> list[dict[str, Any]]:
-    """What so many processes wrote; `words` as on the command line, without the folder."""
-    for process in start(count, [__file__, str(folder), *words]):
+def of_each(count: int, folder: Path) -> list[dict[str, Any]]:
+    """What so many processes have after each of RUNS."""
+    for process in start(count, [__file__, str(folder)]):
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]
+
+
+def alone(run: str, *overrides: str) -> dict[str, Any]:
+    """What this process alone has after one of RUNS, with other settings."""
+    preset, steps, sets = RUNS[run]
+    return state(config(*sets, *overrides, preset=preset), steps)
 
 
 def start(count: int, words: Sequence[str]) -> list[subprocess.Popen[str]]:
@@ -78,7 +94,9 @@ def start(count: int, words: Sequence[str]) -> list[subprocess.Popen[str]]:
 
 
 if __name__ == "__main__":
-    folder, preset, steps, *overrides = sys.argv[1:]
     with joined() as processes:
-        found = state(config(*overrides, preset=preset), int(steps), processes)
-        torch.save(found, Path(folder) / f"{processes.rank}.pt")
+        found = {
+            name: state(config(*sets, preset=preset), steps, processes)
+            for name, (preset, steps, sets) in RUNS.items()
+        }
+        torch.save(found, Path(sys.argv[1]) / f"{processes.rank}.pt")

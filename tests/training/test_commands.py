@@ -66,6 +66,9 @@ def test_a_run_and_its_resumption(clips: Path, capsys: pytest.CaptureFixture[str
     with (run / "log.jsonl").open("a") as log:
         log.write('{"step": 3, "l1": 9}\n{"step": 4, "l1"')
     leftovers = [".checkpoint.0123abcd.part.pt", "pictures/.0000002.0123abcd.part.png"]
+    leftovers += [f".{name}.0123abcd.part{end}" for name, end in (
+        ("report", ".html"), ("run", ".json"), ("log", ".jsonl"),
+    )]  # fmt: skip
     for name in (*leftovers, ".other.0123abcd.part.pt"):
         (run / name).write_bytes(b"half")
     assert main(words(clips, "--resume", "--set", "train.max_steps=3")) == 0
@@ -85,7 +88,8 @@ def test_the_papers_presets_warn_of_the_missing_perceptual_loss_or_need_it(
     assert "loss.perceptual_weights" in capsys.readouterr().err
     assert not (clips.parent / "run").exists()
     assert main(words(clips, preset="ours-ptg")) == 0
-    assert "warning: no perceptual loss" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "warning: no perceptual loss" in said and "warning: no frame is labelled" in said
     assert "discriminator" in last_line(clips)
 
 
@@ -140,8 +144,11 @@ def test_the_data_say_how_many_landmarks_there_are(
     assert "resuming at step 2" in capsys.readouterr().err
     assert main(words(clips, "-o", str(run) + "2", "--set", "model.landmarks.count=3")) == 2
     assert "model.landmarks.count" in capsys.readouterr().err
-    # Without labels the run goes on without a detector, and says so.
     table.unlink()
+    assert main(words(clips, "--resume", "--set", "train.max_steps=4")) == 2
+    said = capsys.readouterr().err
+    assert "labels nothing" in said and "apex, neck" in said  # not a setting that nobody gave
+    # A run that begins without labels has no detector, and says so.
     assert main(words(clips, "-o", str(run) + "3", "--from", str(run / "checkpoint.pt"))) == 0
     assert "apex, neck" in capsys.readouterr().err
     assert load_checkpoint(Path(str(run) + "3") / "checkpoint.pt").supervised_names == []
@@ -155,7 +162,7 @@ def test_labels_that_cannot_be_right_stop_a_run_before_it_begins(
 ) -> None:
     run, table = clips.parent / "run", clips / "keypoints.csv"
     for row, named in (
-        ("blob,0.png,neck,9000,9,1", "9000"),
+        ("blob,0.png,neck,9000,9,1", "frame 0.png of"),
         ("blob,7.png,neck,9,9,1", "7.png"),
         ("blob,0.png,neck,9,9,1\nblob,0.png,neck,9,9,1", "csv:3"),
     ):
@@ -170,6 +177,17 @@ def test_labels_that_cannot_be_right_stop_a_run_before_it_begins(
     assert main(words(clips)) == 6
     assert "'s'" in capsys.readouterr().err
     assert not run.exists()
+
+
+def test_names_that_only_another_split_has(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(clips / "blob", clips / "other")
+    (clips / "clips.csv").write_text(
+        "clip,subject,group,split,crop\nblob,s,g,train,\nother,t,g,test,\n"
+    )
+    (clips / "keypoints.csv").write_text(LABELS + "blob,0.png,neck,9,9,1\nother,0.png,apex,9,9,1\n")
+    assert main(words(clips)) == 0
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if "has the labels" in line)
+    assert "apex" in said and "neck" not in said
 
 
 def test_names_that_the_model_does_not_know(

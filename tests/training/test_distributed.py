@@ -19,8 +19,8 @@ from sonomime.runtime.support.errors import ConfigError
 from sonomime.training.checkpoint import load_checkpoint
 from sonomime.training.distributed import Processes
 
-from .one_of_many import of_each, start, state
-from .small_runs import LITE, config
+from .one_of_many import alone, of_each, start
+from .small_runs import LITE
 
 #: Biases whose gradient is 0 but for rounding, which Adam enlarges: a softmax or InstanceNorm takes
 #: away what they add.
@@ -49,6 +49,19 @@ def test_a_share_is_a_slice_of_one_size() -> None:
             Processes(0, 3).share(batch_size, accumulate)
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError("can't allocate memory")])
+def test_memory_that_is_short_is_not_another_process_that_ended(
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(tensors: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(torch, "cat", short)
+    with pytest.raises(RuntimeError) as caught:
+        Processes(0, 2).average([torch.zeros(1)])
+    assert caught.value is error
+
+
 def test_processes_share_the_cores_for_their_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {}
     for cores, here in ((1, 1), (16, 1), (16, 4), (2, 4)):
@@ -58,13 +71,18 @@ def test_processes_share_the_cores_for_their_loaders(monkeypatch: pytest.MonkeyP
     assert found == {(1, 1): 1, (16, 1): 8, (16, 4): 3, (2, 4): 1}
 
 
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What two processes have after each of RUNS."""
+    return of_each(2, tmp_path_factory.mktemp("both"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["ours-ptg", "lite"])
-def test_two_processes_are_one_with_the_joined_batch(preset: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", ["ours-ptg", "lite"])
+def test_two_processes_are_one_with_the_joined_batch(run: str, both: list[dict[str, Any]]) -> None:
     """The discriminator included, although one process has the labels, the other the real pair."""
-    frozen = "train.batchnorm=frozen"
-    one, other = of_each(2, tmp_path, preset, "3", frozen)
-    joined = state(config(frozen, preset=preset), 3)
+    one, other = (each[run] for each in both)
+    joined = alone(run)
     assert farthest(one, other, "weights") == farthest(one, other, "gradients") == 0
     largest = max(float(g.abs().max()) for g in joined["gradients"] if g is not None)
     assert farthest(one, joined, "gradients") < 2e-4 * largest  # kinks enlarge the rounding
@@ -75,20 +93,19 @@ def test_two_processes_are_one_with_the_joined_batch(preset: str, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["ours-pt", "lite"])
+@pytest.mark.parametrize("run", ["ours-pt", "lite"])
 def test_two_processes_are_one_that_accumulates_to_the_last_bit(
-    preset: str, tmp_path: Path
+    run: str, both: list[dict[str, Any]]
 ) -> None:
-    # Spectral norm is refined at every use, so the discriminator sees how many parts there are.
-    frozen = ("train.batchnorm=frozen", *(() if preset == "lite" else ("loss.feature_matching=0",)))
-    one, _ = of_each(2, tmp_path, preset, "3", *frozen)
-    parts = state(config("train.accumulate=2", *frozen, preset=preset), 3)
+    one, parts = both[0][run], alone(run, "train.accumulate=2")
     assert farthest(one, parts, "weights") == farthest(one, parts, "gradients") == 0
 
 
 @pytest.mark.slow
-def test_each_batchnorm_sees_its_pairs_and_all_keep_the_same_statistics(tmp_path: Path) -> None:
-    one, other = of_each(2, tmp_path, "ours-pt", "2")
+def test_each_batchnorm_sees_its_pairs_and_all_keep_the_same_statistics(
+    both: list[dict[str, Any]],
+) -> None:
+    one, other = (each["batchnorm"] for each in both)
     assert one["l1"] != other["l1"]
     for a, b in zip(one["weights"], other["weights"], strict=True):
         assert all(torch.equal(a[name], b[name]) for name in a)

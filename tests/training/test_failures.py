@@ -15,10 +15,12 @@ import cv2
 import pytest
 import torch
 
-from sonomime.runtime.support.errors import BackendError, ConfigError
+from sonomime.cli import main
+from sonomime.runtime.support.errors import BackendError, ConfigError, OutputError
 from sonomime.training import loop
 from sonomime.training.checkpoint import load_checkpoint
 from sonomime.training.data.batch import PairBatch
+from sonomime.training.logbook import Logbook
 from sonomime.training.loop import train
 from sonomime.training.optimisation import NotFinite
 from sonomime.training.starting import start_from
@@ -49,7 +51,7 @@ def half(payload, stream):
 def logged(book, step, values):
     write(book, step, values)
     if where == "training" and step == 5:
-        with book.path.open("a") as file:
+        with (book.run / "log.jsonl").open("a") as file:
             file.write('{"step": 6, "l1"')
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -79,19 +81,20 @@ def test_a_killed_run_goes_on_to_the_last_bit(
     sets = [f"--set={value}" for value in (*settings, "train.checkpoint_every=2")]
     if preset != "lite":  # a checkpoint is then written once each time
         sets.append("--set=train.batchnorm_batches=0")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.set_num_threads(1)
 
-    def run(name: str, where: str, *more: str) -> int:
-        given = ["train", preset, "--data", str(folder.parent), "-o", str(tmp_path / name)]
-        code = [sys.executable, "-c", KILLER, where, *given, *sets, *more]
-        return subprocess.run(code, env=environment, check=False, timeout=300).returncode
+    def words(run: str) -> list[str]:
+        return ["train", preset, "--data", str(folder.parent), "-o", str(tmp_path / run), *sets]
 
-    assert run("whole", "nowhere") == 0
-    assert run("killed", where) == KILLED
+    assert main(words("whole")) == 0
+    killer = [sys.executable, "-c", KILLER, where, *words("killed")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    assert subprocess.run(killer, env=environment, check=False, timeout=300).returncode == KILLED
     assert load_checkpoint(tmp_path / "killed" / "checkpoint.pt").step == held
     left = list((tmp_path / "killed").glob(".checkpoint.*.part.pt"))
     assert len(left) == (where == "saving")
-    assert run("killed", "nowhere", "--resume") == 0
+    assert main([*words("killed"), "--resume"]) == 0
     whole, killed = (load_checkpoint(tmp_path / n / "checkpoint.pt") for n in ("whole", "killed"))
     assert whole.step == killed.step == 7
     for part in ("weights", "resume"):
@@ -119,7 +122,17 @@ def test_what_is_not_finite_keeps_the_last_checkpoint(preset: str, tmp_path: Pat
     assert checkpoint.step == 2 and error.value.exit_code == 3
     said = error.value.message
     assert "at step 3" in said and "holds step 2" in said and str(tmp_path) in said
+    assert "--from" in error.value.hint
     assert ("'equivariance_value'" if preset == "ours-ptg" else "'flow'") in said
+
+
+@pytest.mark.parametrize("preset", ["ours-ptg", "lite"])
+def test_a_rate_that_is_too_high_is_named_as_the_cure(preset: str, tmp_path: Path) -> None:
+    """Its pictures are not finite either, and are no reason for another error."""
+    with pytest.raises(NotFinite) as error:
+        trained(make(tmp_path, config("train.learning_rate=1e30", preset=preset)))
+    assert "train.learning_rate" in error.value.hint
+    assert "--from" not in error.value.hint and not (tmp_path / "checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize("part", ["ema", "optimizer", "model"])
@@ -164,8 +177,8 @@ def test_without_memory_what_was_learned_is_saved(error: Exception, tmp_path: Pa
         train(trainer, False, None, print)
     assert load_checkpoint(tmp_path / "checkpoint.pt").step == 3
     assert caught.value.exit_code == 4 and "at step 3" in caught.value.message
-    for setting in ("train.batch_size", "train.accumulate", "model.image_size", "widths"):
-        assert setting in caught.value.hint
+    assert "--size" in caught.value.hint  # a pair at a time cannot be cut
+    assert "train.accumulate" not in caught.value.hint
     # More parts need less, and may be asked for now.
     again = make(tmp_path, config("train.accumulate=1"))
     assert trained(again, resume=True).step == 4
@@ -174,9 +187,46 @@ def test_without_memory_what_was_learned_is_saved(error: Exception, tmp_path: Pa
 def test_a_real_allocation_that_is_too_large_is_known(tmp_path: Path) -> None:
     trainer = make(tmp_path, config(preset="lite"))
     trainer.objective.forward = lambda *given: torch.empty(1 << 60)  # type: ignore[method-assign]
-    with pytest.raises(BackendError):
+    with pytest.raises(BackendError) as caught:
         train(trainer, False, None, print)
+    for setting in ("train.batch_size", "train.accumulate", "--size", "--width"):
+        assert setting in caught.value.hint
     assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("error", [CPU, torch.OutOfMemoryError(), MemoryError()])
+def test_memory_that_is_short_before_the_first_step_is_no_defect(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*given: Any, **named: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("sonomime.training.data.dataset.find_clips", short)
+    assert main(["train", "lite", "--data", str(tmp_path), "-o", str(tmp_path / "run")]) == 4
+
+
+@pytest.mark.parametrize("error", [OutputError("full"), KeyError("a defect")])
+def test_whatever_else_ends_a_run_its_weights_are_saved(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(book: Logbook, step: int, values: Any) -> None:
+        if step == 3:
+            raise error
+
+    monkeypatch.setattr(Logbook, "write", fail)
+    with pytest.raises(type(error)) as caught:
+        train(make(tmp_path, config(preset="lite")), False, None, print)
+    assert load_checkpoint(tmp_path / "checkpoint.pt").step == 3
+    assert not isinstance(error, OutputError) or "holds step 3" in str(caught.value)
+
+
+def test_a_report_that_cannot_be_written_ends_no_run(tmp_path: Path) -> None:
+    (tmp_path / "report.html").mkdir(parents=True)
+    said: list[str] = []
+    trainer = make(tmp_path, config("train.checkpoint_every=2", preset="lite"))
+    train(trainer, False, None, said.append)
+    assert load_checkpoint(tmp_path / "checkpoint.pt").step == 4
+    assert any("report.html" in line for line in said)
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,4 +251,5 @@ def test_a_checkpoint_of_another_preset_is_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as error:
             start_from(other, lite)
         assert "'lite'" in error.value.message and f"'{preset}'" in error.value.message
+        assert "'lite'" in error.value.hint
     assert json.loads((tmp_path / "log.jsonl").read_text())["step"] == 1

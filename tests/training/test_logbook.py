@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sonomime.training import logbook
 from sonomime.training.logbook import Logbook, picture_grid
 from sonomime.training.loop import train
 from sonomime.training.watch import LINES, Watch
@@ -60,15 +61,54 @@ def test_lines_of_steps_that_are_run_again_go(tmp_path: Path) -> None:
     assert steps(tmp_path, "log") == steps(tmp_path, "probe") == []
 
 
+def test_a_log_that_is_damaged_is_gone_on_with(tmp_path: Path) -> None:
+    """Its other lines stay."""
+    first = book(tmp_path, 0)
+    for step in (1, 2):
+        first.write(step, BAD)
+    lines = (tmp_path / "log.jsonl").read_bytes().splitlines(keepends=True)
+    damage = b'\xff\xfe\n[1]\n\0\n{"step": 1, "l1": null, "hold": 9}\n'
+    (tmp_path / "log.jsonl").write_bytes(lines[0] + damage + lines[1].rstrip())
+    again = book(tmp_path, 2)
+    for step in range(3, LINES + 3):
+        again.write(step, BAD)
+    assert steps(tmp_path, "log") == [1, 1, *range(2, LINES + 3)]
+    assert steps(tmp_path, "warnings") == [LINES]
+
+
+def test_what_a_longer_run_had_not_to_say_a_shorter_one_says(tmp_path: Path) -> None:
+    bad = {"l1": 0.3, "hold": 0.2}
+    long = Logbook(tmp_path, 0, Watch(config("train.max_steps=1000")), print)
+    for step in range(1, LINES + 1):
+        long.write(step, bad)
+    assert steps(tmp_path, "warnings") == []
+    book(tmp_path, LINES).write(LINES + 1, bad)
+    assert steps(tmp_path, "warnings") == [LINES + 1]
+
+
+def test_tensorboard_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(logbook, "_board", lambda *given: Full())
+    said: list[str] = []
+    with book(tmp_path, 0, said.append) as one:
+        one.write(1, BAD)
+        one.look(1, PICTURE, {})
+    assert len(said) == 1 and "No space" in said[0]
+    assert steps(tmp_path, "log") == steps(tmp_path, "probe") == [1]
+
+
 def test_every_start_is_recorded_but_those_that_came_to_nothing(tmp_path: Path) -> None:
     def starts() -> list[int]:
         return [each["step"] for each in json.loads((tmp_path / "run.json").read_text())["starts"]]
 
     for step, wanted in ((0, [0]), (0, [0]), (5, [0, 5]), (9, [0, 5, 9]), (5, [0, 5])):
-        book(tmp_path, step).begin({"device": "CPU"}, step)
+        book(tmp_path, step).begin({"device": "CPU"})
         assert starts() == wanted
     (tmp_path / "run.json").write_text("{")
-    book(tmp_path, 5).begin({}, 5)
+    book(tmp_path, 5).begin({})
     assert starts() == [5]
 
 

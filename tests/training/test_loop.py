@@ -265,11 +265,14 @@ def test_measuring_is_fair_and_short(
     assert not any(left.values())
 
 
+@pytest.mark.parametrize("parts", [1, 2])  # more than the pairs that are measured with
 def test_measuring_changes_nothing(
-    tmp_path: Path, unset: None, monkeypatch: pytest.MonkeyPatch
+    parts: int, tmp_path: Path, unset: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "ROUNDS", 1)
-    plain, measured = (make(tmp_path, config(preset="lite")) for _ in range(2))
+    monkeypatch.setattr(threads, "PAIRS", 1)
+    settings = config(f"train.accumulate={parts}", preset="lite")
+    plain, measured = (make(tmp_path, settings) for _ in range(2))
     found = step_seconds(measured, 2)
     assert found.keys() == {1, 2} and min(found.values()) > 0
     torch.set_num_threads(1)

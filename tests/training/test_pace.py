@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from sonomime.training import pace as pace_module
+from sonomime.training import trainer as trainer_module
 from sonomime.training.data.batch import PairBatch
 from sonomime.training.loop import train
 from sonomime.training.memory import estimate
@@ -42,16 +42,22 @@ def test_the_time_left_knows_every_limit(monkeypatch: pytest.MonkeyPatch) -> Non
     assert pace.time_is_up()
 
 
-def test_waiting_for_data_is_logged(tmp_path: Path) -> None:
+def test_waiting_for_data_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a batch takes five seconds and nothing else takes time."""
+    now = 0.0
+
     def slow(step: int) -> PairBatch:
-        time.sleep(0.4)
+        nonlocal now
+        now += 5
         return unlabelled(step)
 
+    for module in (pace_module, trainer_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
     said: list[str] = []
     sets = ("train.max_steps=6", "train.log_every=2")
     train(Trainer(config(*sets, preset="lite"), slow, tmp_path, [], []), False, None, said.append)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert all(0.5 < line["waiting"] <= 1 for line in lines[1:])
+    assert [(line["seconds_per_step"], line["waiting"]) for line in lines] == [(5, 1)] * 4
     assert sum("for data" in line for line in said) == 4
     assert sum("pairs a second" in line for line in said) == 1
     assert sum(line.startswith("memory: ") for line in said) == 1
@@ -116,6 +122,6 @@ def test_tensorboard_has_the_log_and_the_pictures_where_it_is_installed(
     if there == "yes":
         (writer,) = Writer.made
         assert str(tmp_path / "tensorboard") == writer.folder and writer.folder in about[0]
-        assert writer.purge_step == 1 and writer.closed and list(writer.images) == [3]
+        assert writer.purge_step == 1 and writer.closed and list(writer.images) == [1, 3]
         for line in logged(tmp_path):
             assert writer.scalars["l1", line["step"]] == pytest.approx(line["l1"], abs=1e-5)

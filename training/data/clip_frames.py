@@ -21,7 +21,7 @@ from ...runtime.readers.reading import Reading
 from ...runtime.readers.source import warn_once
 from ...runtime.support.errors import InputError
 from .array_cache import Layout, cached_arrays
-from .dataset import Clip
+from .dataset import Clip, frame_files
 from .displacement_file import read_fields, read_sector
 from .keypoints import LabelError, outside, place_keypoints
 
@@ -102,8 +102,10 @@ def load_clip(clip: Clip, size: int, channels: int) -> ClipFrames:
     if astray := outside(Crop(0, 0, *stored), clip.keypoints):
         frame, name = astray[0]
         x, y = clip.keypoints[frame][name]
+        files = frame_files(clip)
+        called = frame if files is None else files[frame]  # as the table calls it
         count = f" ({len(astray)} labels in all)" if len(astray) > 1 else ""
-        fault = f"keypoints.csv puts {name!r} of frame {frame} of {clip.name} at {x:g},{y:g}{count}"
+        fault = f"keypoints.csv puts {name!r} of frame {called} of {path} at {x:g},{y:g}{count}"
         hint = "correct it, or write 0 in the column visible; pixels are those before any crop"
         raise LabelError(f"{fault}, beside the picture of {stored[0]} x {stored[1]}", hint)
     for index, labels in clip.keypoints.items():

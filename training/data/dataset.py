@@ -95,7 +95,10 @@ def check_splits(clips: Sequence[Clip]) -> None:
     """
     if faults := _in_two_splits(clips):
         more = f", and {len(faults) - 3} more" if len(faults) > 3 else ""
-        hint = "give a subject one split in clips.csv; `sonomime evaluate --split all` needs none"
+        hint = (
+            "give a subject one split in clips.csv, and two people two names; "
+            "`sonomime evaluate --split all` needs none"
+        )
         raise InputError("; ".join(faults[:3]) + more, hint)
 
 
