@@ -110,7 +110,7 @@ def train(
             while trainer.step < settings.max_steps and not (stop := why_stop()):
                 rate, result = learning_rate(settings, trainer.step), trainer.train_step()
                 step = trainer.step
-                if step % settings.log_every == 0 or step == 1:
+                if step % settings.log_every == 0 or step in (1, settings.max_steps):
                     losses, l1, hold = mean_figures(processes, result)
                     lap = pace.lap()
                     if book:
