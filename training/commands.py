@@ -235,8 +235,9 @@ def _train(args: argparse.Namespace, config: Config, processes: Processes) -> No
         pairs=pairs,
         loss=config.loss,
     )
-    if names and config.data.label_share < 1:
-        say("labelled frames that are used: {} of {}".format(*sampler.labelled))
+    if names:
+        used, there = sampler.labelled
+        say(f"labels: {described(names)}; frames that have some: {there}, of which {used} are used")
     config, rule = with_steps(config, len(clips))
     data = record(args.data, [frames.clip for frames in clips])
     on_gpu = processes.device().type == "cuda"

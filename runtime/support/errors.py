@@ -112,8 +112,11 @@ def output_errors(
         raise output_error(path, cause) from cause
 
 
+_NO_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the memory of the machine or of a GPU did not suffice."""
-    # torch's error of a GPU, without importing torch; that of its CPU has no class of its own.
-    said = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # torch's allocator of the CPU, CUDA and its libraries have no classes of their own.
+    said = isinstance(error, RuntimeError) and any(part in str(error) for part in _NO_MEMORY)
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said

@@ -194,7 +194,10 @@ def test_a_real_allocation_that_is_too_large_is_known(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
-@pytest.mark.parametrize("error", [CPU, torch.OutOfMemoryError(), MemoryError()])
+CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+@pytest.mark.parametrize("error", [CPU, CUBLAS, torch.OutOfMemoryError(), MemoryError()])
 def test_memory_that_is_short_before_the_first_step_is_no_defect(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
