@@ -237,7 +237,7 @@ def _train(args: argparse.Namespace, config: Config, processes: Processes) -> No
     )
     if names:
         used, there = sampler.labelled
-        say(f"labels: {described(names)}; frames that have some: {there}, of which {used} are used")
+        say(f"labels: {described(names)}; {used} of {there} labelled frames are used")
     config, rule = with_steps(config, len(clips))
     data = record(args.data, [frames.clip for frames in clips])
     on_gpu = processes.device().type == "cuda"
