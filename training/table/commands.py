@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,9 @@ def table_command(args: argparse.Namespace, register_train: Callable[[Any], None
     from .page import terminal
     from .plan import read_plan
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        hint = "share the cells among machines with --row and --seed"
+        raise ConfigError("a table is made by one process, not under torchrun", hint)
     plan = read_plan(args.plan)
     for option, asked, known in (("row", args.row, plan.names), ("seed", args.seed, plan.seeds)):
         for each in asked:
