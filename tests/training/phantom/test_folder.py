@@ -118,7 +118,7 @@ def content(path: Path) -> bytes:
 def test_the_tables_say_what_the_folder_holds(phantom: Path) -> None:
     clips, labels = table(phantom / "clips.csv"), table(phantom / "keypoints.csv")
     row = {"clip": "clips/pelvic3-004.mkv", "subject": "pelvic3-004", "group": "pelvic"}
-    assert clips[4] == row | {"split": "test", "crop": ""}
+    assert clips[4] == row | {"split": "test", "crop": "0,0,256,256"}
     splits = ["train"] * 10
     splits[4::5], splits[7] = ["test"] * 2, "val"  # of ten seven, one and two
     assert [row["split"] for row in clips] == splits
