@@ -55,7 +55,8 @@ class ThinPlateSpline(NamedTuple):
     def warp(self, image: Tensor, geometry: str) -> Tensor:
         """Y(z) = X(T(z)) with reflection padding; image (B, C, S, S)."""
         batch, _, height, width = image.shape
-        grid = make_grid(height, width, geometry, image.device).view(1, -1, 2).expand(batch, -1, 2)
+        # Not expanded over the batch: the distances to the centres are the same for all.
+        grid = make_grid(height, width, geometry, image.device).view(1, -1, 2)
         where = mirrored(self(grid)).view(batch, height, width, 2)
         edges = to_edges(where, image, geometry)
         return F.grid_sample(image, edges, padding_mode="reflection", align_corners=False)
