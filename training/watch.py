@@ -178,7 +178,7 @@ class Watch:
         if min(each.get("occlusion", 0.5) for each in self._looks) > OPEN:
             yield Warned(
                 "occlusion open",
-                "the occlusion map is open everywhere: nothing is drawn anew",
+                "the occlusion map is open everywhere: the generator invents nothing",
                 "No fault where nothing appears or vanishes in the clips; else train longer",
             )
         if found.get("gate", 1.0) < GATE:

@@ -208,7 +208,7 @@ def test_names_that_the_model_does_not_know(
         assert main(words(clips, *more)) == 2
         said = capsys.readouterr().err
         assert "nack (6)" in said and "'neck'" in said
-    label("cyst", "apex")  # another one: it is learned anew
+    label("cyst", "apex")  # another one: learned from the beginning
     assert main(words(clips, *start)) == 0
     assert "begins untrained" in capsys.readouterr().err
     assert main(words(clips, "--resume", "--set", "train.max_steps=3")) == 2
