@@ -59,7 +59,7 @@ def read_cvat(file: Path, data: bytes) -> Marks:
     except expat.ExpatError as error:
         what = expat.ErrorString(error.code)
         raise InputError(f"{file}:{error.lineno}: not XML ({what})", _EXPORT) from error
-    except (LookupError, ValueError) as error:  # an encoding that there is not
+    except (LookupError, ValueError) as error:  # an unknown encoding
         raise InputError(f"{file}: not XML ({printable(str(error))[:80]})", _EXPORT) from error
     return reading.marks()
 

@@ -6,9 +6,10 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..markdown import bullets, grid
 from .layouts import DISTANCE_NOTES, DISTANCES, LAYOUTS
 from .loop import Row
 
@@ -229,14 +230,6 @@ def _title(path: str) -> str:
     return ", ".join(_WORDS.get(part, part.replace("_", " ")) for part in parts)
 
 
-def grid(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table of texts."""
-    lines = [list(head), *rows]
-    safe = [[text.replace("|", "\\|").replace("\n", " ") for text in line] for line in lines]
-    safe.insert(1, ["---"] * len(safe[0]))
-    return "\n".join("| " + " | ".join(line) + " |" for line in safe)
-
-
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """A table for the terminal: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -260,8 +253,3 @@ def cell(value: Any) -> str:
 def number(value: float | None, digits: int) -> str:
     """A number; a dash where it is not defined."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def bullets(lines: Iterable[str]) -> str:
-    """A Markdown list."""
-    return "\n".join(f"- {line}" for line in lines)

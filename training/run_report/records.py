@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...runtime.support.dataclass_parser import plain
 from ...runtime.support.errors import InputError
-from ..config import Config, settings
+from ..config import Config, has, settings
 from ..config_file import load_config, preset_names
 
 Line = dict[str, Any]
@@ -79,9 +79,7 @@ class Run:
     def settings(self) -> Line:
         """The settings that its family has, by dotted name; empty where they are not known."""
         family = self.setting("model.family")
-        names = (
-            n for n, _, facts in settings(Config()) if family in facts.get("families", (family,))
-        )
+        names = (name for name, _, facts in settings(Config()) if has(family, facts))
         return {name: self.setting(name) for name in names if self.setting(name) is not None}
 
     def widths(self) -> Line:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
+from ..markdown import bullets, grid
 from .analysis import Record
 from .study_folder import REAL, SCALE
 
@@ -31,19 +30,19 @@ def markdown(record: Record) -> str:
             [f"{REAL}, {arm}", _estimate(each, share=True)]
             for arm, each in asked["told_apart"].items()
         ]
-        parts += ["## Real or synthetic", _table(["arm", "called real"], called)]
-        parts += [_table(["arms", "told apart"], apart)] if apart else []
-    parts += ["## Agreement", _bullets(_agreement(record))]
+        parts += ["## Real or synthetic", grid(["arm", "called real"], called)]
+        parts += [grid(["arms", "told apart"], apart)] if apart else []
+    parts += ["## Agreement", bullets(_agreement(record))]
     parts += ["## Raters", _raters(record)]
     if record["comments"]:
         rows = [
             [each["rater"], each["arm"], each["case"], _plain(each["rating"]), each["comment"]]
             for each in record["comments"]
         ]
-        parts += ["## Comments", _table(["rater", "arm", "case", "rating", "comment"], rows)]
+        parts += ["## Comments", grid(["rater", "arm", "case", "rating", "comment"], rows)]
     if record["notes"]:
-        parts += ["## Note", _bullets(record["notes"])]
-    return "\n\n".join([*parts, "## How to read it", _bullets(READING)]) + "\n"
+        parts += ["## Note", bullets(record["notes"])]
+    return "\n\n".join([*parts, "## How to read it", bullets(READING)]) + "\n"
 
 
 def _ratings(record: Record) -> list[str]:
@@ -57,7 +56,7 @@ def _ratings(record: Record) -> list[str]:
         for each in record["differences"]
     ]
     unit = "pairs" if record["settings"]["matched"] else "ratings"
-    return ["## Ratings", _table(head, rows), _table(["arms", "difference", unit], differences)]
+    return ["## Ratings", grid(head, rows), grid(["arms", "difference", unit], differences)]
 
 
 def _agreement(record: Record) -> list[str]:
@@ -89,7 +88,7 @@ def _raters(record: Record) -> str:
         ]
         for each in record["raters"]
     ]
-    return _table(["rater", "order", "clips rated", "repeats rated", "median seconds"], rows)
+    return grid(["rater", "order", "clips rated", "repeats rated", "median seconds"], rows)
 
 
 def _estimate(found: Record, share: bool = False) -> str:
@@ -108,13 +107,3 @@ def _measured(found: Record) -> str:
 
 def _plain(value: object) -> str:
     return "-" if value is None else str(value)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [list(head), ["---"] * len(head), *rows]
-    safe = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in safe)
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)

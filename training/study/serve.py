@@ -105,7 +105,7 @@ class Server(ThreadingHTTPServer):
             self.session.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that leaves is no error; others are defects, and shown."""
+        """A client that leaves is not an error; anything else is a defect, and shown."""
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..evaluation.loop import Row
-from ..evaluation.report import aligned, bullets, cell, grid, number
+from ..evaluation.report import aligned, cell, number
+from ..markdown import bullets, grid
 from .plan import BASELINE, TablePlan
 from .section import Column, Figure, Section
 

@@ -25,8 +25,9 @@ from ....runtime.support.progress import progress
 from ...data.clip_frames import load_clip
 from ...data.dataset import find_clips
 from ...evaluation.metrics import blur, clip_mask, finite_mean, high_pass, ncc, to_float
-from ...evaluation.report import grid, json_text
+from ...evaluation.report import json_text
 from ...evaluation.strips import Tile, as_tile, in_columns
+from ...markdown import grid
 from ..render import Shot, film
 from ..subject import Subject, draw_subject
 
