@@ -37,8 +37,9 @@ SAMPLES = Path(__file__).parents[1] / "runtime" / "samples"
 
 def plain_loop(trainer: Trainer, draw: Sampler) -> Callable[[int], None]:
     """A step of the plain loop, with copies of the trainer's networks."""
-    objective, device = trainer.objective, trainer.device
-    model = copy.deepcopy(trainer.model).to(memory_format=torch.contiguous_format).train()
+    device, plain = trainer.device, torch.contiguous_format
+    model = copy.deepcopy(trainer.model).to(memory_format=plain).train()
+    objective = copy.deepcopy(trainer.objective).to(memory_format=plain)
     for module in model.modules():
         if isinstance(module, Up):
             module.quick = False

@@ -96,10 +96,7 @@ def update(
     processes.average_gradients(p for network in networks for p in network.parameters())
     scaler.unscale_(optimizer)
     gradients = {
-        f"gradient of {type(network).__name__}": nn.utils.clip_grad_norm_(
-            network.parameters(), grad_clip, norm_type=math.inf
-        )
-        for network in networks
+        f"gradient of {type(network).__name__}": _clip(network, grad_clip) for network in networks
     }
     if not scaler.is_enabled() or scaler.get_scale() < 1:
         found |= gradients
@@ -110,3 +107,16 @@ def update(
         raise NotFinite(fault)
     scaler.step(optimizer)
     scaler.update()
+
+
+def _clip(network: nn.Module, limit: float) -> Tensor:
+    """Scale a network's gradients down until none of their elements is larger than `limit`; gives
+    the largest before. (torch's clip_grad_norm_ does the same, with a norm that takes ten times as
+    long on a CPU.)"""
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    if not gradients:  # of a network that this batch did not use
+        return next(network.parameters()).new_zeros(())
+    ends = torch.stack([end for each in gradients for end in torch.aminmax(each)])
+    largest = ends.abs().max()
+    torch._foreach_mul_(gradients, (limit / (largest + 1e-6)).clamp(max=1.0))
+    return largest

@@ -69,7 +69,8 @@ class Trainer:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
-        self.objective = self.family.objective(config).to(self.device)
+        objective = self.family.objective(config)
+        self.objective = objective.to(self.device, memory_format=torch.channels_last)
         self.optimizer = self._adam(self.model)
         #: What a checkpoint keeps for resuming, beside the EMA weights.
         self.parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
@@ -80,7 +81,7 @@ class Trainer:
         if config.loss.adversarial > 0 or config.loss.feature_matching > 0:
             seen = self.family.judged_channels(config.model)
             judge = Discriminator(config.model.discriminator, seen)
-            self.discriminator = judge.to(self.device)
+            self.discriminator = judge.to(self.device, memory_format=torch.channels_last)
             self.discriminator_optimizer = self._adam(self.discriminator)
             self.parts["discriminator"] = self.discriminator
             self.parts["discriminator_optimizer"] = self.discriminator_optimizer
@@ -92,7 +93,7 @@ class Trainer:
     def _adam(self, network: nn.Module) -> torch.optim.Adam:
         train = self.config.train
         betas = (train.beta1, train.beta2)
-        return torch.optim.Adam(network.parameters(), train.learning_rate, betas)
+        return torch.optim.Adam(network.parameters(), train.learning_rate, betas, fused=True)
 
     def autocast(self) -> torch.autocast:
         """The context of the forward passes: ``train.precision``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,17 @@ def test_fp16_skips_an_overflow_and_gives_up_where_the_scale_does_not_help() -> 
     network.weight.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(NotFinite, match="gradient of Linear"):
         step(1.0)
+
+
+def test_gradients_are_clipped_by_their_largest_element_as_torch_does() -> None:
+    network, unused = nn.Linear(3, 2), nn.Linear(3, 2)
+    still, scaler = torch.optim.SGD(network.parameters(), 0.0), torch.amp.GradScaler(enabled=False)
+
+    def gradient(limit: float) -> torch.Tensor:
+        found = network(torch.tensor([[1.0, -50.0, 2.0]])) * torch.tensor([1.0, -2.0])
+        update(still, [{"loss": found.sum()}], 1, [network, unused], limit, scaler, ALONE, 1)
+        return network.weight.grad.clone()
+
+    assert gradient(1e3).tolist() == [[1.0, -50.0, 2.0], [-2.0, 100.0, -4.0]]
+    assert nn.utils.clip_grad_norm_(network.parameters(), 10.0, norm_type=math.inf) == 100
+    torch.testing.assert_close(network.weight.grad, gradient(10.0))

@@ -17,6 +17,12 @@ from .geometry import AntiAlias
 from .perceptual import FeatureNetwork
 
 
+def l1(predicted: Tensor, real: Tensor) -> Tensor:
+    """Mean absolute difference, in float32. (A sum, divided: the gradient of F.l1_loss has another
+    memory layout than channels_last, and takes four times as long.)"""
+    return (predicted.float() - real.float()).abs().sum() / predicted.numel()
+
+
 class Pyramid(nn.Module):
     """An image at 1, 1/2, 1/4 ... of its size, each anti-aliased from the full image."""
 
@@ -30,7 +36,7 @@ class Pyramid(nn.Module):
 
 def pyramid_l1(predicted: list[Tensor], real: list[Tensor]) -> Tensor:
     """L1 summed over the scales. Eq. 5."""
-    return torch.stack([F.l1_loss(p, r) for p, r in zip(predicted, real, strict=True)]).sum()
+    return torch.stack([l1(p, r) for p, r in zip(predicted, real, strict=True)]).sum()
 
 
 def perceptual(network: FeatureNetwork, predicted: list[Tensor], real: list[Tensor]) -> Tensor:
@@ -40,7 +46,7 @@ def perceptual(network: FeatureNetwork, predicted: list[Tensor], real: list[Tens
         with torch.no_grad():
             targets = network(r)
         for feature, target in zip(network(p), targets, strict=True):
-            distance = F.l1_loss(feature.float(), target.float())
+            distance = l1(feature, target)
             size = target.float().abs().mean() if network.normalise else 1
             total = total + distance / size
     return total
@@ -66,7 +72,8 @@ class Discriminator(nn.Module):
         widths = [channels, *own]
         bounded = spectral_norm if config.spectral_norm else nn.Identity()
         self.convs = nn.ModuleList(bounded(nn.Conv2d(a, b, 4)) for a, b in pairwise(widths))
-        self.norms = nn.ModuleList(nn.InstanceNorm2d(width, affine=True) for width in widths[2:])
+        # A group for each channel: affine InstanceNorm, quicker than torch's own on a CPU.
+        self.norms = nn.ModuleList(nn.GroupNorm(width, width) for width in widths[2:])
         self.final = bounded(nn.Conv2d(widths[-1], 1, 1))
         self.pooled = config.blocks - (not config.pool_last)
 
@@ -74,8 +81,10 @@ class Discriminator(nn.Module):
         """Judge (B, C, S, S) images in [0, 1]."""
         x, features = image, []
         for i, conv in enumerate(self.convs):
-            x = self.norms[i - 1](conv(x)) if i > 0 else conv(x)
-            x = F.leaky_relu(x, 0.2)
+            # A CPU normalises planes quickly and pools pixels quickly: several times, each.
+            x = conv(x)
+            x = self.norms[i - 1](x.contiguous()) if i > 0 else x
+            x = F.leaky_relu(x, 0.2).contiguous(memory_format=torch.channels_last)
             x = F.avg_pool2d(x, 2) if i < self.pooled else x
             features.append(x)
         return Judgement(self.final(x), tuple(features))
@@ -94,7 +103,7 @@ def lsgan_discriminator(real: Judgement, fake: Judgement) -> Tensor:
 def feature_matching(fake: Judgement, real: Judgement) -> Tensor:
     """L1 on each of the discriminator's features, the real side detached. Eq. 9."""
     pairs = zip(fake.features, real.features, strict=True)
-    return torch.stack([F.l1_loss(f.float(), r.detach().float()) for f, r in pairs]).sum()
+    return torch.stack([l1(f, r.detach()) for f, r in pairs]).sum()
 
 
 def sharpness(predicted: Tensor, real: Tensor, reach: int = 16) -> Tensor:

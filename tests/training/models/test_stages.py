@@ -43,7 +43,7 @@ VARIANTS = [
     ("fomm", ("geometry=fomm_unaligned",)),
     ("ours-p", ()),
     ("ours-pt", ("channels=3",)),
-    ("ours-ptg", ("generator.bottleneck=split", "generator.fusion=logit")),
+    ("ours-ptg", ("generator.bottleneck=split", "generator.fusion=pixel")),
     ("onuvs", ()),
     ("onuvs", ("motion.background=still", "generator.bottleneck=shared", "channels=3")),
     ("monkey-net", ()),

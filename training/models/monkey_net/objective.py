@@ -8,7 +8,6 @@ driving keypoints are a part of what it sees, so it trains the keypoints too. So
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...data.batch import PairBatch
@@ -40,14 +39,14 @@ class MonkeyNetObjective(Objective):
         grid = make_grid(*prediction.shape[-2:], "half_pixel", prediction.device)
         heat = heatmaps(driving, grid)
         real, fake = (torch.cat([image, heat], dim=1) for image in (batch.driving, prediction))
-        losses = {"reconstruction": w.reconstruction * F.l1_loss(prediction, batch.driving)}
+        losses = {"reconstruction": w.reconstruction * image_losses.l1(prediction, batch.driving)}
         if w.sharpness > 0:
             losses["sharpness"] = w.sharpness * image_losses.sharpness(prediction, batch.driving)
         if discriminator is not None:
             found, wanted = discriminator(fake), discriminator(real)
             losses["adversarial"] = w.adversarial * image_losses.lsgan_generator(found)
             pairs = zip(found.features, wanted.features, strict=True)
-            *upper, deepest = (F.l1_loss(f.float(), r.float()) for f, r in pairs)
+            *upper, deepest = (image_losses.l1(f, r) for f, r in pairs)
             matching = torch.stack([*upper, DEEPEST * deepest]).sum()
             losses["feature_matching"] = w.feature_matching * matching
         return StepResult(losses, prediction, batch, (real, fake))
