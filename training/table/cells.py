@@ -120,11 +120,13 @@ def _again(folder: Path) -> str:
 
 
 def unfinished(cell: Cell) -> list[str]:
-    """The evaluations whose results or samples are not there yet."""
+    """The evaluations whose results are not there yet, or whose samples are not, though the
+    checkpoint is: nothing is trained again for pictures alone."""
     return [
         name
         for name in cell.evaluate
-        if results_of(cell, name) is None or not samples_file(cell.folder, name).exists()
+        if results_of(cell, name) is None
+        or (cell.checkpoint.exists() and not samples_file(cell.folder, name).exists())
     ]
 
 

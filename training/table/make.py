@@ -16,7 +16,7 @@ from ..evaluation.report import json_text
 from . import figures, page
 from .cells import PLAN, check, complete, results_of, unfinished, without_plan
 from .plan import Cell, TablePlan, cells
-from .samples import read_samples
+from .samples import read_samples, samples_file
 from .section import Section, make_section
 
 
@@ -90,9 +90,10 @@ def _write(plan: TablePlan, every: Sequence[Cell], output: Path) -> Done:
         section = make_section(name, task, records, plan.names, plan.baseline)
         sections.append(section)
         atomic_write_bytes(output / f"{name}.png", png_bytes(figures.plot(section)))
-        first = {cell.row: cell for cell in reversed(finished)}
+        kept = [cell for cell in finished if samples_file(cell.folder, name).exists()]
+        first = {cell.row: cell for cell in reversed(kept)}
         shown = {row: read_samples(first[row].folder, name) for row in plan.names if row in first}
-        strip = figures.strip(f"{plan.title}: {name}", shown, task, plan.cases)
+        strip = figures.strip(f"{plan.title}: {name}", shown, task, plan.cases) if shown else None
         if strip is not None:
             atomic_write_bytes(output / f"{name}-strip.png", png_bytes(strip))
     done = Done(sections, missing, json_text(page.json_record(plain(plan), sections, missing)))

@@ -48,6 +48,21 @@ def test_cells_are_completed_one_by_one_and_once(
     assert fakes.done[0] == "evaluate lite seed0" and len(fakes.done) == 5
 
 
+def test_results_without_a_checkpoint_are_enough_and_without_samples_leave_the_strip(
+    table: Callable[..., Done], fakes: Fakes, tmp_path: Path
+) -> None:
+    table(seeds=[0])
+    out, width = tmp_path / "out", cv2.imread(str(tmp_path / "out/real-strip.png")).shape[1]
+    fakes.done.clear()
+    for row, files in (("lite", ("run/checkpoint.pt", "real.npz")), ("fomm", ("real.npz",))):
+        for file in files:
+            (out / "rows" / row / "seed0" / file).unlink()
+    (section,) = table(seeds=[0]).sections
+    assert fakes.done == ["evaluate fomm seed0"], "its checkpoint is there"
+    assert list(section.figures) == ["fomm", "lite"]
+    assert cv2.imread(str(out / "real-strip.png")).shape[1] < width
+
+
 def test_the_table_has_means_intervals_ratios_and_pictures(
     table: Callable[..., Done], tmp_path: Path
 ) -> None:
