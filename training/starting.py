@@ -10,8 +10,8 @@ from .config import has, settings
 from .data.keypoints import described, slip_hint, slips
 from .trainer import Trainer
 
-#: Model settings that have no weights: `--from` may change them.
-FREE_ON_START = {"model.matcher.stiff"}
+#: Beginnings of model settings without weights that `--from` takes: it may change them.
+FREE_ON_START = ("model.matcher.stiff", "model.discriminator.")
 #: Settings that `--resume` may change, with those of `train.*_every`.
 FREE_ON_RESUME = {f"train.{name}" for name in ("max_steps", "epochs", "num_repeats", "accumulate")}
 FREE_ON_RESUME |= {"data.workers"}
@@ -67,7 +67,8 @@ def start_from(trainer: Trainer, checkpoint: Checkpoint) -> str:
     known, mine = checkpoint.supervised_names, trainer.supervised_names
     differing = {key for key in _differing(trainer, checkpoint) if key.startswith("model.")}
     of_labels = {key for key in differing if name and key.startswith(f"model.{name}.")}
-    if others := differing - of_labels - FREE_ON_START:
+    free = {key for key in differing if key.startswith(FREE_ON_START)}
+    if others := differing - of_labels - free:
         fault = f"cannot start: {_difference(trainer, checkpoint, others)}"
         hint = "give the settings of the checkpoint's model with --set"
         if "model.family" in others:

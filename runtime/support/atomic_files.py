@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from .errors import WRITE_ERRNOS, OutputError, output_errors
+from .errors import WRITE_ERRNOS, Busy, OutputError, output_errors
 
 
 def cache_folder() -> Path:
@@ -79,7 +79,8 @@ def locked(folder: Path) -> Iterator[None]:
     was then written there.
 
     Raises:
-        OutputError: another process writes there; it cannot be made.
+        Busy: another process writes there.
+        OutputError: it cannot be made.
     """
     with output_errors(folder):
         made = not folder.exists()
@@ -92,7 +93,7 @@ def locked(folder: Path) -> Iterator[None]:
             except BlockingIOError:
                 made = False  # the other one's
                 hint = "wait until it is done, or choose another folder with -o"
-                raise OutputError(f"{folder}: another sonomime is writing there", hint) from None
+                raise Busy(f"{folder}: another sonomime is writing there", hint) from None
         if not os.fstat(descriptor).st_nlink:  # between our two steps
             raise OutputError(f"{folder}: another sonomime has removed it", "start again")
         yield

@@ -78,6 +78,10 @@ class OutputError(SonomimeError):
     exit_code = 7
 
 
+class Busy(OutputError):
+    """A folder that another process is writing into."""
+
+
 _ELSEWHERE = "choose another place (-o for the output, XDG_CACHE_HOME for the cache)"
 _WRITE_HINTS = {
     errno.ENOSPC: f"free some space on that disk, or {_ELSEWHERE}",

@@ -153,6 +153,8 @@ def test_weights_or_a_model_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         start_from(trainer, Checkpoint(other, 9, weights_of(other)))
     assert "model.keypoints.width" in error.value.message
+    judged = config("model.discriminator.width=8", preset="ours-p")  # its weights are not taken
+    assert start_from(trainer, Checkpoint(judged, 9, weights)) == ""
     weights.popitem()
     with pytest.raises(CheckpointError):
         start_from(trainer, Checkpoint(ONE_STEP, 9, weights))

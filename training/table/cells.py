@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ...runtime.support.atomic_files import atomic_write_text
+from ...runtime.support.atomic_files import atomic_write_text, locked
 from ...runtime.support.errors import CheckpointError, ConfigError, InputError
 from ..checkpoint import load_checkpoint
 from ..evaluation.command import add_evaluate
@@ -139,7 +139,15 @@ def complete(cell: Cell, register_train: Register, report: Report, minutes: floa
 
     Returns:
         whether it is all done; False if the time was up.
+
+    Raises:
+        Busy: another process has taken it.
     """
+    with locked(cell.folder):
+        return _complete(cell, register_train, report, minutes)
+
+
+def _complete(cell: Cell, register_train: Register, report: Report, minutes: float | None) -> bool:
     if _steps(cell) < cell.steps:
         keep_plan(cell, RUN)
         words = [*cell.train, *(["--resume"] if cell.checkpoint.exists() else [])]

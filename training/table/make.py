@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ...runtime.media.frames import png_bytes
 from ...runtime.support.atomic_files import atomic_write_bytes, atomic_write_text
 from ...runtime.support.dataclass_parser import plain
-from ...runtime.support.errors import ConfigError, OutputError, SonomimeError, output_errors
+from ...runtime.support.errors import Busy, ConfigError, OutputError, SonomimeError, output_errors
 from ..evaluation.report import json_text
 from . import figures, page
 from .cells import PLAN, check, complete, results_of, unfinished, without_plan
@@ -35,13 +35,13 @@ def make_table(
     register_train: Callable[[Any], None],
     report: Callable[[str], None],
 ) -> Done:
-    """Complete the cells that were asked for, as far as there is time, and write the table of all
-    that are finished.
+    """Complete the cells that were asked for, as far as there is time and no other process has
+    taken them, and write the table of all that are finished.
 
     Raises:
         ConfigError: settings are refused.
         InputError: results of another plan lie there; a file or folder is not there.
-        OutputError: something cannot be written, or another process trains the same cell.
+        OutputError: something cannot be written.
     """
     limit = args.max_minutes
     if limit is not None and not limit > 0:
@@ -68,6 +68,8 @@ def make_table(
         try:
             if (left is not None and left <= 0) or not complete(cell, register_train, report, left):
                 break  # the time is up
+        except Busy:
+            report(f"{cell.row}, seed {cell.seed}: another process is at it")
         except OutputError:  # a full disk will not take the next one either
             raise
         except SonomimeError as error:  # e.g. numbers that are not finite: the others can go on

@@ -11,10 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sonomime.runtime.support.errors import (
-    BackendError,
-    OutputError,
-)
+from sonomime.runtime.support.atomic_files import locked
+from sonomime.runtime.support.errors import BackendError, OutputError
 from sonomime.training.evaluation.loop import Frame
 from sonomime.training.evaluation.strips import TILE, Sketch
 from sonomime.training.table import page
@@ -115,6 +113,17 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     assert list(done.sections[0].figures) == ["lite"]
     fakes.fault = None
     assert table().fault is None
+
+
+def test_a_cell_that_another_process_has_taken_is_left_to_it(
+    table: Callable[..., Done], fakes: Fakes, tmp_path: Path
+) -> None:
+    with locked(tmp_path / "out/rows/fomm/seed0"):
+        done = table(seeds=[0])
+    assert fakes.done == ["train lite seed0", "evaluate lite seed0"] and done.fault is None
+    assert "fomm (seed 0)" in done.missing
+    assert any("fomm" in line for line in fakes.said)
+    assert table(seeds=[0]).missing == ["fomm (seed 1)", "lite (seed 1)"]
 
 
 def test_nothing_is_said_of_a_table_without_a_finished_cell(
