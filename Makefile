@@ -1,8 +1,5 @@
 # Everything from a fresh clone. It needs Python 3.11 or newer (with venv) and make.
-#   make demo    animated ultrasound videos from the bundled samples, without torch
-#   make test    linters, types, import rules and all tests that need no GPU
-#   make fuzz    ten thousand damaged files of each kind, each read or refused
-#   make lowest  the runtime's tests with the oldest versions that pyproject.toml supports
+# `make help` lists what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test fuzz lowest lint bench clean

@@ -51,12 +51,20 @@ _EXTRAS = {
 }  # fmt: skip
 
 
+_RAW = argparse.RawDescriptionHelpFormatter
+
+
 class _SafeFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return printable(f"{record.levelname.lower()}: {super().format(record)}")
 
 
 class _Parser(argparse.ArgumentParser):
+    """Of the program and of its verbs, whose examples keep their lines."""
+
+    def __init__(self, *, formatter_class: Any = _RAW, **more: Any) -> None:
+        super().__init__(formatter_class=formatter_class, **more)
+
     def error(self, message: str) -> NoReturn:
         hint = f"see `{self.prog} --help`"
         if wrong := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
@@ -68,7 +76,7 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(EXIT_USAGE)
 
     def format_help(self) -> str:
-        # Verbs use a raw formatter for their examples, which would not wrap the description.
+        # A raw formatter does not wrap the description.
         self.description = fill(self.description or "", max(get_terminal_size().columns - 2, 11))
         return super().format_help()
 
@@ -77,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser with every verb; a verb's function is its default for `run`."""
     parser = _Parser(
         prog="sonomime",
+        formatter_class=argparse.HelpFormatter,
         description="Animate a still ultrasound image with the motion of a driving video.",
         epilog="exit codes: 2 usage or config, 3 bundle or checkpoint, 4 backend, 5 export, "
         "6 input, 7 output, 8 done but an input was damaged, 129 terminal closed, "

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ..export.commands import Subparsers, add_verb
+from ..runtime.support.verbs import Verbs, add_verb
 
 BENCH = """time a frame, stage by stage
 
@@ -20,7 +20,7 @@ example:
   sonomime bench --backend tensorrt --json latency-gpu.json"""
 
 
-def add_bench(sub: Subparsers) -> None:
+def add_bench(sub: Verbs) -> None:
     """Register `sonomime bench`."""
     add = add_verb(sub, "bench", BENCH, run_bench).add_argument
     bundle = "folder of the model (default: the one included)"

@@ -20,6 +20,7 @@ from time import perf_counter
 
 import torch
 
+from ..runtime.pipeline import SAMPLES
 from ..training.config import Config
 from ..training.data.batch import Sampler
 from ..training.data.clip_frames import ClipFrames, load_clip
@@ -31,8 +32,6 @@ from ..training.models.keypoints.motion import Up
 from ..training.optimisation import with_steps
 from ..training.scale import load_scaled
 from ..training.trainer import Trainer
-
-SAMPLES = Path(__file__).parents[1] / "runtime" / "samples"
 
 
 def plain_loop(trainer: Trainer, draw: Sampler) -> Callable[[int], None]:

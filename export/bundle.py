@@ -85,7 +85,6 @@ def export_bundle(
                 steps=checkpoint.step,
                 data=told.data,
                 licence=told.licence,
-                note=told.note,
             ),
             files=tuple(_write(folder, file, text.encode()) for file, text in texts.items()),
         )

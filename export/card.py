@@ -34,7 +34,6 @@ class Description:
     licence: str = ""  # of the weights; empty: ours if the licences of all the data allow it
     credits: str = ""  # text of CREDITS.md; empty: no such file
     figures: str = ""  # measured figures for the model card, Markdown
-    note: str = ""
     data: tuple[DataCredit, ...] = ()  # adds to the checkpoint's list, or corrects it
 
     def of(self, checkpoint: Checkpoint) -> Description:

@@ -6,10 +6,8 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, TypeAlias
 
-# argparse has no public name for it.
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+from ..runtime.support.verbs import Verbs, add_verb
 
 EXPORT = """make a bundle of ONNX stages from a checkpoint
 
@@ -53,18 +51,7 @@ example:
   sonomime import-fomm vox-cpk.pth.tar --config vox-256.yaml -o vox.pt"""
 
 
-def add_verb(sub: Subparsers, name: str, text: str, run: Any) -> argparse.ArgumentParser:
-    """A parser; its text is a line for the list of verbs, a description, and examples."""
-    line, description, epilog = text.split("\n\n")
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = sub.add_parser(
-        name, help=line, description=description, epilog=epilog, formatter_class=raw
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def add_export(sub: Subparsers) -> None:
+def add_export(sub: Verbs) -> None:
     """Register ``sonomime export``."""
     add = add_verb(sub, "export", EXPORT, export_command).add_argument
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint.pt of a run")
@@ -116,7 +103,7 @@ def export_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def add_build(sub: Subparsers) -> None:
+def add_build(sub: Verbs) -> None:
     """Register ``sonomime build``."""
     add = add_verb(sub, "build", BUILD, build_command).add_argument
     bundle = "folder of the bundle (default: the one included)"
@@ -160,7 +147,7 @@ def build_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def add_engine(sub: Subparsers) -> None:
+def add_engine(sub: Verbs) -> None:
     """Register ``sonomime engine``."""
     parser = add_verb(sub, "engine", ENGINE, None)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="engine_verb", required=True)
@@ -182,7 +169,7 @@ def trust_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def add_import_fomm(sub: Subparsers) -> None:
+def add_import_fomm(sub: Verbs) -> None:
     """Register ``sonomime import-fomm``."""
     add = add_verb(sub, "import-fomm", IMPORT_FOMM, import_fomm_command).add_argument
     config = "the YAML file that goes with it"

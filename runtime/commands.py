@@ -1,14 +1,13 @@
-"""The command line of this room: `animate`, `demo` and `doctor`."""
+"""The command line of this room: `animate`, `inspect`, `demo` and `doctor`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from .animator import Animator
 from .compose import parse_size
@@ -20,19 +19,41 @@ from .quality import as_rows, summary
 from .readers.reading import Reading, parse_rate
 from .support.errors import EXIT_DAMAGED, ConfigError, InputError
 from .support.printable import printable
+from .support.verbs import Verbs, add_verb
 
-# argparse has no public name for it.
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+ANIMATE = """animate a still image with the motion of a driving clip
+
+First the source, which gives the picture; then the driving clip, which gives the motion. The result
+carries a mark that says it is synthetic.
+
+example:
+  sonomime animate still.png driving.mp4 -o animated.mp4 --side-by-side"""
+INSPECT = """say what is read from a picture, clip or folder
+
+All frames are read, as animate reads them: what was assumed, dropped or is damaged is said, and
+which region --crop auto would take. It also counts places that look like burned-in text, which is a
+help, no guarantee: text can be missed, a patient's name too.
+
+example:
+  sonomime inspect clip.dcm -o sheet.png"""
+DEMO = """animate the sample images with the sample clips
+
+The first video, OUT, shows one subject moved by itself; the second, named OUT-2, one moved by
+another. Source, driving and synthesized pictures are beside each other.
+
+example:
+  sonomime demo -o demo.mp4"""
+DOCTOR = """check the installation
+
+Check the installation, and say how to fix it.
+
+example:
+  sonomime doctor --json"""
 
 
 def add_animate(verbs: Verbs) -> None:
     """`sonomime animate`."""
-    parser = _verb(
-        verbs, "animate", "animate a still image with the motion of a driving clip",
-        "sonomime animate still.png driving.mp4 -o animated.mp4 --side-by-side",
-        run_animate, "First the source, which gives the picture; then the driving clip, which "
-        "gives the motion. The result carries a mark that says it is synthetic.",
-    )  # fmt: skip
+    parser = add_verb(verbs, "animate", ANIMATE, run_animate)
     add = parser.add_argument
     # fmt: off
     add("source", type=Path, metavar="SOURCE",
@@ -136,13 +157,7 @@ def _to_people(line: str) -> None:
 
 def add_inspect(verbs: Verbs) -> None:
     """`sonomime inspect`."""
-    parser = _verb(
-        verbs, "inspect", "say what is read from a picture, clip or folder",
-        "sonomime inspect clip.dcm -o sheet.png", run_inspect, "All frames are read, as animate "
-        "reads them: what was assumed, dropped or is damaged is said, and which region --crop auto "
-        "would take. It also counts places that look like burned-in text, which is a help, no "
-        "guarantee: text can be missed, a patient's name too.",
-    )  # fmt: skip
+    parser = add_verb(verbs, "inspect", INSPECT, run_inspect)
     add = parser.add_argument
     # fmt: off
     add("path", type=Path, metavar="FILE|FOLDER", help="a picture, a clip or a folder of frames")
@@ -178,12 +193,7 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 def add_demo(verbs: Verbs) -> None:
     """`sonomime demo`."""
-    parser = _verb(
-        verbs, "demo", "animate the sample images with the sample clips",
-        "sonomime demo -o demo.mp4", run_demo,
-        "The first video, OUT, shows one subject moved by itself; the second, named OUT-2, one "
-        "moved by another. Source, driving and synthesized pictures are beside each other.",
-    )  # fmt: skip
+    parser = add_verb(verbs, "demo", DEMO, run_demo)
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("sonomime-demo.mp4"), metavar="OUT",
         help="what to write, as for animate (default: sonomime-demo.mp4)",
@@ -204,10 +214,7 @@ def run_demo(args: argparse.Namespace) -> int:
 
 def add_doctor(verbs: Verbs) -> None:
     """`sonomime doctor`."""
-    parser = _verb(
-        verbs, "doctor", "check the installation, and say how to fix it",
-        "sonomime doctor --json", run_doctor,
-    )  # fmt: skip
+    parser = add_verb(verbs, "doctor", DOCTOR, run_doctor)
     _add_open(parser, backend=False)
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
 
@@ -254,18 +261,6 @@ def reading_of(args: argparse.Namespace, prefix: str = "") -> Reading:
         on_damage=args.on_damage, strict=args.strict, timed=not prefix,
         option="--" + prefix.replace("_", "-"),
     )  # fmt: skip
-
-
-def _verb(
-    verbs: Verbs, name: str, summary: str, example: str,
-    run: Callable[[argparse.Namespace], int], more: str = "",
-) -> argparse.ArgumentParser:  # fmt: skip
-    parser = verbs.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}".strip(),
-        epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _add_open(parser: argparse.ArgumentParser, backend: bool = True) -> None:

@@ -57,12 +57,12 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
         ("pillow", partial(_package, "PIL", "pillow"), BackendError, ""),
         ("tqdm", partial(_package, "tqdm", "tqdm"), BackendError, ""),
         ("pyav", _pyav, BackendError, ""),
-        ("pydicom", partial(_format, "pydicom", "dicom", "DICOM"), BackendError, ""),
-        ("pynrrd", partial(_format, "nrrd", "nrrd", "NRRD"), BackendError, ""),
+        ("pydicom", partial(_extra, "pydicom", "dicom", "DICOM files need"), BackendError, ""),
+        ("pynrrd", partial(_extra, "nrrd", "nrrd", "NRRD files need"), BackendError, ""),
         ("onnxruntime", _onnxruntime, BackendError, ""),
         ("gpu", _gpu, BackendError, ""),
         ("torch", _torch, BackendError, ""),
-        ("onnx", _onnx, BackendError, ""),
+        ("onnx", partial(_extra, "onnx", "train", "export needs"), BackendError, ""),
         ("bundle", partial(_bundle, bundle, device), BundleError,
          "install sonomime again, or name a bundle with --bundle"),
         ("temporary folder", lambda: _writable(Path(tempfile.gettempdir())), OutputError,
@@ -88,10 +88,10 @@ def _package(module: str, distribution: str) -> Found:
     return str(getattr(found, "__version__", "unknown version"))
 
 
-def _format(module: str, extra: str, name: str) -> Found:
+def _extra(module: str, extra: str, use: str) -> Found:
     cure = f'pip install "sonomime[{extra}]"'
     if (found := _optional(module, cure)) is None:
-        return f"not installed; only {name} files need it", cure
+        return f"not installed; only {use} it", cure
     return str(getattr(found, "__version__", "unknown version"))
 
 
@@ -156,12 +156,6 @@ def _torch() -> Found:
         return f"{torch.__version__}, CPU build: training runs on the CPU"
     place = "the GPU" if torch.cuda.is_available() else "the CPU, because torch finds no GPU"
     return f"{torch.__version__}, CUDA {torch.version.cuda} build: training runs on {place}"
-
-
-def _onnx() -> Found:
-    if (onnx := _optional("onnx", _INSTALL_TRAIN)) is None:
-        return "not installed; only export needs it", _INSTALL_TRAIN
-    return str(onnx.__version__)
 
 
 def _bundle(path: Path | None, device: int | None) -> Found:

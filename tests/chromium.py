@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -81,9 +80,6 @@ class Page:
         ]
         thrown = [str(e["params"]) for e in self.events if e["method"] == "Runtime.exceptionThrown"]
         return logged + thrown
-
-    def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot")["data"]))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..runtime.support.verbs import Verbs
 from .annotations.commands import add_annotations
 from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
@@ -46,14 +47,11 @@ CHECK_EXAMPLE = """example:
 """
 
 
-def add_data(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_data(sub: Verbs) -> None:
     """Register ``sonomime data``."""
-    raw = argparse.RawDescriptionHelpFormatter
     help_ = "check clips before they are trained on"
     more = "Look at data sets."
-    parser = sub.add_parser(
-        "data", help=help_, description=more, epilog=CHECK_EXAMPLE, formatter_class=raw
-    )
+    parser = sub.add_parser("data", help=help_, description=more, epilog=CHECK_EXAMPLE)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="data_verb", required=True)
     parser = verbs.add_parser(
         "check",
@@ -64,7 +62,6 @@ def add_data(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "names of patients. This is a help, not a guarantee: text can be missed, so look at the "
         "clips too. Leaves with exit code 8 if a clip is damaged or cannot be read.",
         epilog=CHECK_EXAMPLE,
-        formatter_class=raw,
     )
     add = parser.add_argument
     text = "dataset folders, or bare folders of videos"
@@ -110,7 +107,7 @@ def check_command(args: argparse.Namespace) -> int:
     return 0 if all(clip.state == "ok" for clip in done.clips) else EXIT_DAMAGED
 
 
-def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_train(sub: Verbs) -> None:
     """Register ``sonomime train``."""
     parser = sub.add_parser(
         "train",
@@ -121,7 +118,6 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "(exit code 130, 143, 129 and 0). --resume continues from it, with the numbers of an "
         "unbroken run.",
         epilog=TRAIN_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     text = (
@@ -158,7 +154,7 @@ def add_train(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.set_defaults(run=train_command)
 
 
-def add_table(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_table(sub: Verbs) -> None:
     """Register ``sonomime table``."""
     add_table_of(sub, add_train)
 

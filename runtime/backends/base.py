@@ -29,8 +29,6 @@ class Backend(Protocol):
     """As given to `Animator.open(backend=...)`."""
     device: str
     """What it runs on, in words."""
-    threads: int
-    """CPU threads that one stage uses."""
 
     @property
     def seconds(self) -> Mapping[str, float]:

@@ -56,7 +56,6 @@ class DeviceBackend(ABC):
     """
 
     name: str
-    threads = 1
     captures = True
     """Whether `_enqueue` may be called while the stream is captured."""
 

@@ -30,7 +30,7 @@ class OrtCpuBackend:
         # No warnings about missing GPUs; errors come as exceptions.
         ort.set_default_logger_severity(3)
         self.device = f"CPU, ONNX Runtime {ort.__version__}"
-        self.threads = threads
+        self._threads = threads
         self._buffers = allocate_all(bundle.manifest)
         self._views = Views((name, self._buffers[name]) for name in boundary(bundle.manifest))
         stages = bundle.manifest.stages
@@ -43,7 +43,7 @@ class OrtCpuBackend:
 
     def _open(self, bundle: Bundle, stage: StageFile) -> tuple[str, Any]:
         content = read_stage(bundle, stage)
-        options = session_options(self.threads)
+        options = session_options(self._threads)
         try:
             session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:

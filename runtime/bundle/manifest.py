@@ -216,9 +216,9 @@ class Chain:
                 found.setdefault(tensor.name, tensor)
         return found
 
-    def of_role(self, *roles: Role) -> list[Stage]:
-        """The stages of these roles, in their order."""
-        return [stage for stage in self.stages if stage.role in roles]
+    def of_role(self, role: Role) -> list[Stage]:
+        """The stages of a role, in their order."""
+        return [stage for stage in self.stages if stage.role == role]
 
     def given(self) -> list[str]:
         """Tensors that the caller writes: images and settings."""

@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..support.atomic_files import atomic_path
-from ..support.errors import ConfigError, output_errors
+from ..support.atomic_files import atomic_write_bytes
+from ..support.errors import ConfigError
 from .frames import Crop, Image, png_bytes, resize, to_channels
 
 T = TypeVar("T")
@@ -99,5 +99,4 @@ def write_sheet(path: Path, cells: Sequence[Image], columns: int) -> None:
     for place, made in enumerate(cells):
         top, left = place // columns * height, place % columns * (width + _GAP)
         sheet[top : top + made.shape[0], left : left + made.shape[1]] = made
-    with output_errors(path), atomic_path(path) as temporary:
-        temporary.write_bytes(png_bytes(sheet))
+    atomic_write_bytes(path, png_bytes(sheet))

@@ -113,11 +113,11 @@ class FrameSource(ABC):
     def _look(self) -> None:
         """Find out what the frames have in common from the first ones."""
         facts, how = self.facts, self.how
-        seen = self._seen(1 if self._channels == 1 else 3, 1)
+        seen = list(self._first(1 if self._channels == 1 else 3, 1, 1))
         first = seen[0]
         self._type = first.dtype
         if first.dtype != np.uint8:
-            seen = self._seen(3, LOOK, flat=False)
+            seen = list(self._first(3, LOOK, 1, flat=False))
         self._choose_window(seen)
         height, width = first.shape[:2]
         if facts.spacing is not None and abs(facts.spacing[0] / facts.spacing[1] - 1) > _SQUARE:
@@ -157,19 +157,15 @@ class FrameSource(ABC):
                 facts.rate = "its own times"
         if self.fps is not None:
             facts.fps = float(self.fps)
-        levels = [self._made(values) for values in (seen if seen[0].dtype != np.uint8 else [first])]
-        if not any(map(shows_something, levels)):
+        if not any(shows_something(self._made(values)) for values in seen):
             self.note("the first frame is black or of one level")
         self._look_for_colour()
-
-    def _seen(self, channels: int, count: int, flat: bool = True) -> list[NDArray[Any]]:
-        """Values of the first frames; without flat ones, if others come soon."""
-        return list(self._first(channels, count, 1, flat))
 
     def _first(
         self, channels: int, count: int, step: int, flat: bool = True
     ) -> Iterator[NDArray[Any]]:
-        """Values of some of the first frames, at least of one."""
+        """Values of some of the first frames, at least of one; without flat ones, if others come
+        soon."""
         seen, fault = 0, ""
         first, dull = None, list[NDArray[Any]]()
         for index, (_, values, damage) in enumerate(self._pictures(channels)):

@@ -237,7 +237,7 @@ def _page(
     aspect = _aspect(picture)
     milliseconds = picture.info.get("duration")
     return Page(
-        values=np.ascontiguousarray(_TURNS.get(orientation, _upright)(values)),
+        values=np.ascontiguousarray(_TURNS.get(orientation, np.asarray)(values)),
         seconds=milliseconds / 1000 if milliseconds else None,
         kind=_NAMES.get(picture.format or "", picture.format or "picture"),
         bits=bits,
@@ -301,10 +301,6 @@ def _aspect(picture: PillowImage.Image) -> float:
 
 def _tags(picture: PillowImage.Image) -> Any:
     return getattr(picture, "tag_v2", {})  # of a TIFF
-
-
-def _upright(image: NDArray[Any]) -> NDArray[Any]:
-    return image
 
 
 # What each orientation asks for. In the second half rows become columns.

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from ...runtime.support.verbs import Verbs
+
 IMPORT_EXAMPLE = """example:
   sonomime annotations import annotations.xml --data clips/ --video a.mp4
   sonomime annotations import left.json right.json --data clips/ --rename "Bladder neck=neck"
@@ -17,15 +19,13 @@ CHECK_EXAMPLE = """example:
 FORMATS = ("pair", "cvat", "coco", "slicer", "onuvs")  # as in formats.py, which is not imported
 
 
-def add_annotations(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_annotations(sub: Verbs) -> None:
     """Register ``sonomime annotations``."""
-    raw = argparse.RawDescriptionHelpFormatter
     parser = sub.add_parser(
         "annotations",
         help="import and check labelled points of clips",
         description="Labelled points of clips, in keypoints.csv beside them.",
         epilog=IMPORT_EXAMPLE + CHECK_EXAMPLE.partition("\n")[2],
-        formatter_class=raw,
     )
     verbs = parser.add_subparsers(
         title="verbs", metavar="VERB", dest="annotations_verb", required=True
@@ -34,7 +34,7 @@ def add_annotations(sub: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_check(verbs)
 
 
-def _add_import(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_import(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "import",
         help="put the points of other tools' files into keypoints.csv",
@@ -43,7 +43,6 @@ def _add_import(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "SlicerUltrasound's AnnotateUltrasound (JSON), and JSON tables of points by frame "
         "(OnUVS). It says what was read, left out and assumed. Rows that are there already stay.",
         epilog=IMPORT_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="files of one tool or of several")
@@ -63,7 +62,7 @@ def _add_import(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.set_defaults(run=import_command)
 
 
-def _add_check(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_check(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "check",
         help="look at the labels before they are trained on",
@@ -72,7 +71,6 @@ def _add_check(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "jump, names that are perhaps misspelt. Leaves with exit code 8 if a labelled clip is "
         "damaged or cannot be read.",
         epilog=CHECK_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("data", nargs="+", type=Path, metavar="DIR", help="folders with a keypoints.csv")

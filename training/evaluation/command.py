@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from ...runtime.support.verbs import Verbs
+
 EVALUATE_EXAMPLE = """example:
   sonomime evaluate runs/first/checkpoint.pt --data clips/ --split val -o runs/first/val
   sonomime evaluate my-bundle/ --data clips/ --max-frames 20 -o quick --json
@@ -17,7 +19,7 @@ EVALUATE_EXAMPLE = """example:
 """
 
 
-def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_evaluate(sub: Verbs) -> None:
     """Register `sonomime evaluate`."""
     parser = sub.add_parser(
         "evaluate",
@@ -33,7 +35,6 @@ def add_evaluate(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "runs on the split val; look at test once, when you have chosen. Prints a summary; the "
         "folder gets results.json, table.md, overview.png and strips/.",
         epilog=EVALUATE_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("candidate", type=Path, metavar="CHECKPOINT_OR_BUNDLE", help="what to evaluate")

@@ -186,7 +186,8 @@ def _read_clips(
         except InputError as error:
             reason = error.message
         if reason is None:
-            loaded.append(replace(frames, clip=clip))
+            found = replace(frames.clip, displacement=clip.displacement)  # with the crop
+            loaded.append(replace(frames, clip=found))
         else:
             left_out.append((clip.name, reason))
     if not loaded:

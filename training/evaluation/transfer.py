@@ -9,7 +9,6 @@ the real frames of the source's own clips (the paper's FID and FVD of prediction
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import PurePath
 
 import numpy as np
 
@@ -83,7 +82,7 @@ def transfer(
             viewer.see({TRUTH: to_levels(np.array(clip.frames[i]))})
         viewer.end()
     return {
-        "pair": "__".join(PurePath(each.clip.name).stem for each in (clip, other)),
+        "pair": "__".join(each.clip.name.replace("/", "-") for each in (clip, other)),
         "source": clip.clip.name,
         "driving": other.clip.name,
         "source_subject": clip.clip.subject,

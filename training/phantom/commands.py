@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from ...runtime.support.verbs import Verbs
 from ..evaluation.command import whole
 
 PHANTOM_EXAMPLE = """example:
@@ -19,7 +20,7 @@ _DRAWN = {"subjects": None, "seed": 0, "pairs": 0, "anatomy": "pelvic", "workers
 """Options that --subject excludes, and their defaults."""
 
 
-def add_phantom(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_phantom(sub: Verbs) -> None:
     """Register `sonomime phantom`."""
     parser = sub.add_parser(
         "phantom",
@@ -30,7 +31,6 @@ def add_phantom(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "pixels with any number of workers. Of ten subjects seven are in the split train, one in "
         "val (to choose between runs), and two in test.",
         epilog=PHANTOM_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
     add = parser.add_argument

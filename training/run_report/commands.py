@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from ...runtime.support.verbs import Verbs
+
 REPORT_EXAMPLE = """example:
   sonomime report runs/first
   sonomime report runs/first runs/second -o comparison.html
@@ -13,7 +15,7 @@ REPORT_EXAMPLE = """example:
 """
 
 
-def add_report(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_report(sub: Verbs) -> None:
     """Register `sonomime report`."""
     parser = sub.add_parser(
         "report",
@@ -23,7 +25,6 @@ def add_report(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "slider, and where each keypoint went. The run may still be going. Several runs are drawn "
         "beside each other. `sonomime train` writes RUN/report.html itself, with each checkpoint.",
         epilog=REPORT_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ...runtime.support.verbs import Verbs
 from ..evaluation.command import whole
 
 STUDY_EXAMPLE = """example:
@@ -29,14 +30,13 @@ REPORT_EXAMPLE = """example:
 PORT = 8722
 
 
-def add_study(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_study(sub: Verbs) -> None:
     """Register `sonomime study`."""
     parser = sub.add_parser(
         "study",
         help="let people rate clips without knowing which are real",
         description="A reader study: make it, serve it to each rater, report what came out.",
         epilog=STUDY_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="study_verb", required=True)
     _add_make(verbs)
@@ -44,7 +44,7 @@ def add_study(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_report(verbs)
 
 
-def _add_make(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_make(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "make",
         help="make a study of folders of clips",
@@ -55,7 +55,6 @@ def _add_make(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "must be blind; the page says that the clips include synthetic ones. key.json alone says "
         "which clip is what: keep it from the raters.",
         epilog=MAKE_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("study", type=Path, metavar="STUDY_DIR", help="a folder that is new or empty")
@@ -78,7 +77,7 @@ def _add_make(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.set_defaults(run=run_make)
 
 
-def _add_serve(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_serve(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "serve",
         help="show a study to one rater",
@@ -87,7 +86,6 @@ def _add_serve(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "goes on where the rater stopped. Start one for each rater, each with its own port. "
         "Beyond this computer (--bind) the address has a token; what passes is not encrypted.",
         epilog=SERVE_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("study", type=Path, metavar="STUDY_DIR", help="a folder made by `sonomime study make`")
@@ -100,7 +98,7 @@ def _add_serve(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.set_defaults(run=run_serve)
 
 
-def _add_report(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_report(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "report",
         help="say what came out of a study",
@@ -108,7 +106,6 @@ def _add_report(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "differences, 95 % intervals over raters and cases, agreement between raters and on the "
         "hidden repeats.",
         epilog=REPORT_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("study", type=Path, metavar="STUDY_DIR", help="a folder with answers")

@@ -108,7 +108,7 @@ def check(cell: Cell, register_train: Register) -> None:
         args = _parsed(cell.train, register_train)
         key = f"{WEIGHTS}="
         files_set = (each.removeprefix(key) for each in args.set if each.startswith(key))
-        needed += [*args.data, *map(Path, files_set)]
+        needed += [*args.data, *map(Path, files_set), *filter(None, [args.start])]
     for path in needed:
         if not path.exists():
             fault = f"{cell.row}: there is no file or folder {path}"

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ...runtime.support.verbs import Verbs
+
 TABLE_EXAMPLE = """example:
   sonomime table table.toml -o tables/first
   sonomime table table.toml -o tables/first --row fomm --row ours-ptg --max-minutes 60
 """
 
 
-def add_table(sub: Any, register_train: Callable[[Any], None]) -> None:
+def add_table(sub: Verbs, register_train: Callable[[Any], None]) -> None:
     """Register `sonomime table`."""
     parser = sub.add_parser(
         "table",
@@ -26,7 +28,6 @@ def add_table(sub: Any, register_train: Callable[[Any], None]) -> None:
         "interruption. Each row is `sonomime train` and `sonomime evaluate`; the plan's file "
         "(docs/table.md) says with which settings.",
         epilog=TABLE_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("plan", type=Path, metavar="TABLE.toml", help="what is compared")

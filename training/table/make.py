@@ -91,7 +91,8 @@ def _write(plan: TablePlan, every: Sequence[Cell], output: Path) -> Done:
         records = {key: record for key, record in found.items() if record is not None}
         section = make_section(name, task, records, plan.names, plan.baseline)
         sections.append(section)
-        atomic_write_bytes(output / f"{name}.png", png_bytes(figures.plot(section)))
+        if section.columns:
+            atomic_write_bytes(output / f"{name}.png", png_bytes(figures.plot(section)))
         kept = [cell for cell in finished if samples_file(cell.folder, name).exists()]
         first = {cell.row: cell for cell in reversed(kept)}
         shown = {row: read_samples(first[row].folder, name) for row in plan.names if row in first}

@@ -157,7 +157,8 @@ def _cell(plan: TablePlan, row: RowPlan, seed: int, beside: Path, output: Path) 
     preset = row.preset or row.name
     if preset.endswith(".toml"):
         preset = str(beside / preset)
-    family = load_scaled(preset, row.set, plan.size, plan.width).model.family
+    of_preset = [word for word in (*plan.set, *row.set) if word.startswith("model.family=")]
+    family = load_scaled(preset, of_preset, plan.size, plan.width).model.family
     of_family = (word for each in plan.families if each.name == family for word in each.set)
     given = [*plan.set, *of_family, *row.set, f"train.seed={seed}"]
     config = load_scaled(preset, given, plan.size, plan.width)
@@ -208,12 +209,15 @@ def _paths(names: Sequence[str], beside: Path) -> list[str]:
 
 def _options(words: Sequence[str], beside: Path) -> list[str]:
     """Options with their paths beside the plan."""
-    placed = list(words)
-    for i, option in enumerate(words[:-1]):
+    placed: list[str] = []
+    for word in words:
+        both = word.split("=", 1) if word.startswith(("--from=", "--network=")) else [word]
+        placed += both
+    for i, option in enumerate(placed[:-1]):
         if option == "--from":
-            placed[i + 1] = str(beside / words[i + 1])
+            placed[i + 1] = str(beside / placed[i + 1])
         if option == "--network":
-            name, files = parse_network(words[i + 1])
+            name, files = parse_network(placed[i + 1])
             ends = (f"@{file.sha256}" if file.sha256 else "" for file in files)
             paths = (f"{beside / file.path}{end}" for file, end in zip(files, ends, strict=True))
             placed[i + 1] = f"{name}={','.join(paths)}"

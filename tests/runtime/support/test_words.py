@@ -20,6 +20,7 @@ from sonomime.training import commands
 EXIT_CODES = {
     "SonomimeError": 1, "ConfigError": 2, "BundleError": 3, "CheckpointError": 3, "BackendError": 4,
     "ExportError": 5, "InputError": 6, "UnsupportedFormat": 6, "OutputError": 7,
+    "Busy": 7,
 }  # fmt: skip
 
 

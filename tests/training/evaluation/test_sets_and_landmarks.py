@@ -71,6 +71,8 @@ def test_a_transfer_has_no_truth_but_sets_and_leakage(
     assert [pair["source"] for pair in record["pairs"]] == [
         f"clips/{name}.mkv" for name in SUBJECTS
     ]
+    # By the whole names: clips in several folders may be called alike.
+    assert record["pairs"][0]["pair"].startswith("clips-s0.mkv__clips-s")
     assert record["means"]["pairs"] == 4 and set(record["groups"]) == {"all", "heart", "pelvic"}
     row = record["distances"][0]
     assert row["methods"].keys() == {"model", "absolute", "hold"}
@@ -111,3 +113,12 @@ def test_a_detection_is_of_the_names_that_the_model_learned(phantom: Path, tmp_p
     errors = record["means"]["all"]["errors"]
     assert errors["model"] > errors["constant"] > 0, "it is untrained"
     assert record["means"]["all"]["share"]["model"] > 1
+
+
+def test_the_exact_motion_is_that_of_the_region_that_was_found(
+    phantom: Path, tmp_path: Path
+) -> None:
+    bundle = make_toy_bundle(tmp_path / "toy", 64)
+    words = ["--data", phantom, "--max-frames", 2, "--crop", "auto"]
+    record = evaluate(tmp_path / "r", bundle, *words)
+    assert all(clip["methods"]["oracle"]["l1_ratio"] < 0.5 for clip in record["clips"])

@@ -71,6 +71,8 @@ def test_pairs_are_compared_frame_by_frame_and_averaged_over_clips() -> None:
         row["methods"] = {name: {"perceptual": each} for name, each in viewer.end().items()}
         assert row["methods"]["model"]["perceptual"]["gap"] == pytest.approx(expected[-1], rel=1e-4)
     assert module.seen == 4 * (3 + 3 + 1)  # a still is seen once
+    viewer.see({"truth": pictures(1, 9)[0]})  # of a transfer: there is nothing to compare it with
+    assert module.seen == 4 * (3 + 3 + 1)
     (row,), warnings = judge(viewer, found, SIZE, 0)
     assert row["methods"]["model"]["mean"] == pytest.approx(np.mean(expected), rel=1e-4)
     low, high = (row["methods"]["model"][end] for end in ("low", "high"))

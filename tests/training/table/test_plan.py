@@ -66,6 +66,14 @@ def test_a_plan_is_a_list_of_commands(plan: Path) -> None:
     assert {cell.steps for cell in found} == {40}
 
 
+def test_a_row_s_settings_may_need_those_of_its_family(plan: Path) -> None:
+    coarse = 'name = "matching"\nset = ["model.matcher.stiff=8", "model.matcher.shading=8"]'
+    text = PLAN.replace('{name = "lite"}', '{name = "lite", set = ["model.matcher.grid=8"]}')
+    plan.write_text(text.replace("[[evaluations]]", f"[[families]]\n{coarse}\n[[evaluations]]"))
+    by_row = {cell.row: cell for cell in cells(read_plan(plan), plan.parent, plan.parent)}
+    assert {"model.matcher.grid=8", "model.matcher.stiff=8"} < set(by_row["lite"].train)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [

@@ -103,7 +103,9 @@ def test_a_training_of_another_plan_is_refused(
         ('task = "reconstruction"', 'task = "reconstructions"', "--task"),
         ('["test"]', '["test"]\noptions = ["--max-framez", "3"]', "--max-framez"),
         ('["test"]', '["test"]\noptions = ["--network", "squeezenet=gone.pth"]', "gone.pth"),
+        ('["test"]', '["test"]\noptions = ["--network=squeezenet=gone.pth"]', "/gone.pth"),
         ("size = 128", 'options = ["--reshume"]', "--reshume"),
+        ("size = 128", 'options = ["--from", "gone.pt"]', "/gone.pt"),
         ('"train.max', '"loss.perceptual_weights=gone.pth", "train.max', "gone.pth"),
     ],
 )
