@@ -30,6 +30,10 @@ RETIRED: dict[tuple[str, ...], Any] = {
     ("model", "motion", "occlusion_maps"): 1,
     ("model", "generator", "upsample"): "nearest",  # model.upsample now
     ("loss", "separation"): 0.0,
+    ("loss", "perceptual_scales"): 4,
+    ("data", "near_start"): 4,
+    ("data", "near_steps"): 0,
+    ("data", "synthetic_until"): 0,
 }
 SPLINE_BEFORE = 0.005  # of keypoint models, before loss.spline was a setting
 

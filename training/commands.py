@@ -192,7 +192,7 @@ def _train(args: argparse.Namespace, config: Config, processes: Processes) -> No
     from .optimisation import with_steps
     from .trainer import Trainer
 
-    say = _say if processes.first else _nothing
+    say = _say if processes.first else lambda line: None
     if not processes.first:
         logging.disable(logging.WARNING)  # the first has said it
     pairs = processes.share(config.train.batch_size, config.train.accumulate)
@@ -250,10 +250,6 @@ def _train(args: argparse.Namespace, config: Config, processes: Processes) -> No
         each = f" in each of {processes.count} processes" if processes.count > 1 else ""
         say(f"{rule}; {len(pairs)} pairs a step{each}")
         train(trainer, args.resume, args.max_minutes, say, args.start)
-
-
-def _nothing(line: str) -> None:
-    """What all processes but the first say."""
 
 
 def _say(line: str) -> None:

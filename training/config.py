@@ -138,7 +138,6 @@ class LossConfig:
     perceptual: float = _only(_FIRST_ORDER, 10.0)
     perceptual_network: Literal["vgg19", "squeezenet", "none"] = _only(_FIRST_ORDER, "none")
     perceptual_weights: str = _only(_FIRST_ORDER, "")  # path of the network's weights
-    perceptual_scales: int = _within(1, 6, 4, **_FIRST_ORDER)
     adversarial: float = _only(_KEYPOINTS, 0.0)
     feature_matching: float = _only(_KEYPOINTS, 0.0)
     flow: float = _only(_MATCHING, 0.0)  # displacements against the known flow, at first
@@ -191,10 +190,7 @@ class DataConfig:
     gain: tuple[float, float] = _above_0((0.7, 1.4))
     gamma: tuple[float, float] = _above_0((0.8, 1.25))
     synthetic: float = _within(0, 1, 0.0)  # share of pairs of a frame and its own random bend
-    synthetic_until: int = 0  # step from which there are none; 0: always
     flow: Literal["none", "dis"] = _only(_MATCHING, "none")
-    near_start: int = _within(1, math.inf, 4)
-    near_steps: int = 0
     labelled_fraction: float = _within(0, 1, 0.5)
     label_share: float = _within(0, 1, 1.0)  # of the labelled frames that are used
     bend: float = 0.16  # synthetic pairs: greatest displacement, in points

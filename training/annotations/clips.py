@@ -72,7 +72,7 @@ class Clips:
         if frame.isascii() and frame.isdigit() and len(frame) < 10:
             return clip.name, int(frame)
         number = re.search(r"([0-9]{1,9})\D*$", PurePosixPath(frame).stem)
-        if files is not None or number is None or not number[1].isascii():
+        if files is not None or number is None:
             known = spelling_hint(frame, files or ())
             hint = known if files else "frames of a video are counted from 0"
             raise InputError(f"{mark.where}: {clip.name} has no frame {frame[:80]!r}", hint)

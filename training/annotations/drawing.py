@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Collection, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -19,14 +19,8 @@ _MOST_LISTED = 40  # names in the legend
 _TURN = 0.618034  # of the colour wheel, so that neighbours differ
 
 Colour: TypeAlias = tuple[int, int, int]
-
-
-class Box(NamedTuple):
-    """Where a line of text begins, and how long it is, in pixels."""
-
-    x: int
-    y: int
-    length: int
+Box: TypeAlias = tuple[int, int, int]
+"""Where a line of text begins, x and y, and how long it is, in pixels."""
 
 
 class Marker:
@@ -100,7 +94,7 @@ def _free(taken: list[Box], at: tuple[int, int], name: str, width: int, left: bo
         for start, other, length in taken
     ):
         y += 2
-    taken.append(Box(x, y, wide))
+    taken.append((x, y, wide))
     return taken[-1]
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from ...runtime.support.errors import InputError
 from ...runtime.support.printable import printable
 
-DEEPEST = 64
 _HINT = "the format may be another one: see --format and docs/labels.md"
 
 
@@ -116,22 +115,7 @@ def parse_json(file: Path, data: bytes) -> Node:
         raise InputError(f"{file}: not JSON ({error})", hint) from error
     except RecursionError:
         raise InputError(f"{file}: nested too deeply", hint) from None
-    _check_depth(file, root)
     return Node(file, root)
-
-
-def _check_depth(file: Path, root: Any) -> None:
-    """So that nothing which walks through it meets the end of the stack."""
-    level = [root]
-    for _ in range(DEEPEST):
-        level = [
-            below
-            for value in level
-            if isinstance(value, dict | list)
-            for below in (value.values() if isinstance(value, dict) else value)
-        ]
-    if level:
-        raise InputError(f"{file}: nested too deeply", "export it again from the annotation tool")
 
 
 def _kind(value: Any) -> str:

@@ -96,12 +96,7 @@ class PairSampler:
         data = self._data
         measured, exact = self._wanted_flow(step)
         clip, d = self._draw_driving(rng)
-        reach = len(clip) - 1  # the whole clip after near_steps, near_start at first
-        if step < data.near_steps and data.near_start < reach:
-            reach = int(data.near_start + (reach - data.near_start) * step / data.near_steps)
-        # A bend moves the image's border too, which no real clip does: they stop early.
-        bends = data.synthetic_until == 0 or step < data.synthetic_until
-        bent = rng.uniform() < (data.synthetic if bends else 0.0)
+        bent = rng.uniform() < data.synthetic
         placed, source_tone, driving_tone = self._augmentation(rng)
         # Both frames are interpolated once, so that neither is blurrier. A bend's labels come from
         # the clip, since what left the source may come back.
@@ -116,8 +111,7 @@ class PairSampler:
                 flow = known, inside & has_content(driving, self._side)
             source, driving = other_looks(source, driving, rng, data)
         else:
-            first, end = max(0, d - reach), min(len(clip), d + reach + 1)
-            s = _one_of([t for t in range(first, end) if t != d], rng)  # before d as often as after
+            s = _one_of([t for t in range(len(clip)) if t != d], rng)
             source, *source_labels = self._shot(clip, s, placed, source_tone)
             driving, *driving_labels = self._shot(clip, d, placed, driving_tone)
             if clip.displacement is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,15 +26,6 @@ from .networks.catalogue import Network
 from .viewer import TRUTH, WINDOW, Kept, Sample, Viewer
 
 
-class _Step(NamedTuple):
-    """A distance to be computed: into which row, for which method."""
-
-    row: Row
-    method: str
-    real: Sample
-    fake: Sample
-
-
 def judge(viewer: Viewer, rows: Sequence[Row], size: int, seed: int) -> tuple[list[Row], list[str]]:
     """The rows of every measure, and warnings: sets that are too small, files not published.
 
@@ -43,7 +33,7 @@ def judge(viewer: Viewer, rows: Sequence[Row], size: int, seed: int) -> tuple[li
         rows: of the clips or pairs, in the order in which the viewer saw them.
         size: S of the pictures that it saw.
     """
-    steps: list[_Step] = []
+    steps: list[tuple[Row, str, Sample, Sample]] = []  # row, method, real, fake
     warnings: list[str] = []
     subjects = _shown(rows)
     pairs = (_of_pairs(network, rows, seed) for network in viewer.networks if network.kind.pair)
@@ -55,7 +45,7 @@ def judge(viewer: Viewer, rows: Sequence[Row], size: int, seed: int) -> tuple[li
             found.append(row)
             real = kept.samples[TRUTH]
             fakes = ((method, kept.samples[method]) for method in kept.samples if method != TRUTH)
-            steps += [_Step(row, method, real, fake) for method, fake in fakes]
+            steps += [(row, method, real, fake) for method, fake in fakes]
     for row, method, real, fake in progress(steps, label="distances"):
         distance = frechet if row["statistic"] == "frechet" else kernel
         value: Row = with_interval(distance, real, fake, subjects, seed)

@@ -41,8 +41,7 @@ def analyse(folder: Path, key_file: Path) -> Record:
             fault = f"{answers_file(folder, other.rater)} is a copy of {one.rater}'s answers"
             raise InputError(fault, "remove it, or the rater would count twice")
     key = read_key(key_file, study)
-    first = [_times(study, sheet)[0] for sheet in sheets]
-    second = [_times(study, sheet)[1] for sheet in sheets]
+    first, second = zip(*(_times(study, sheet) for sheet in sheets), strict=True)
     clips = list(key.clips)
     rating = _matrix(first, clips, lambda answer: answer.rating)
     cases = sorted({coded.case for coded in clips})

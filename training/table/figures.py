@@ -4,7 +4,7 @@ of every measure with its interval."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import PurePath
 
 import cv2
@@ -14,7 +14,7 @@ from ..evaluation.loop import Picture, spread
 from ..evaluation.strips import as_tile, in_columns
 from .page import digits_of
 from .samples import Samples
-from .section import Column, Figure, Section
+from .section import Column, Section
 
 _PAPER, _INK, _FAINT, _BAR = (255, 255, 255), (30, 30, 30), (200, 200, 200), (40, 110, 190)
 _ROW, _TITLE, _AXIS = 26, 40, 34  # heights of a panel's parts
@@ -76,7 +76,8 @@ def _panel(section: Section, column: Column) -> Picture:
     best = {True: "lower is better", False: "higher is better", None: "1 is best"}
     _write(page, f"{column.title} ({best[column.less_is_better]})", (8, 22))
     figures = [section.figures[row][column.key] for row in rows]
-    ends = [value for each in figures for value in _known(each)]
+    every = [value for each in figures for value in (*each.value.values(), *each.seeds)]
+    ends = [value for value in every if math.isfinite(value)]
     if not ends:
         _write(page, "not defined", (_NAME, _TITLE + _ROW // 2 + 5))
         return page
@@ -104,11 +105,6 @@ def _panel(section: Section, column: Column) -> Picture:
         cv2.line(page, (at(value), height - _AXIS), (at(value), height - _AXIS + 4), _INK, 1)
         _write(page, text, (at(value) - (wide // 2 if value == low else wide - 15), height - 14))
     return page
-
-
-def _known(figure: Figure) -> Sequence[float]:
-    values = [*figure.value.values(), *figure.seeds]
-    return [value for value in values if math.isfinite(value)]
 
 
 def _short(text: str) -> str:

@@ -134,7 +134,6 @@ LIST = "Models/LandMarkListModel/Points/0/LabelList"
         ('{"0": {"a": [1, "2"]}}', "0.a[1] "),
         ('{"0": {"a": [1, 1e999]}}', "0.a[1] "),
         ("[" * 100_000, "deeply"),
-        ('{"a":' * 90 + "1" + "}" * 90, "deeply"),
         ('{"shapes": []}', "shapes"),
         ("PK\x03\x04", "ZIP"),
         (changed(pair(), f"{LIST}/0/Position", [1]), "Points[0].LabelList[0].Position "),

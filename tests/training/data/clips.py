@@ -69,7 +69,7 @@ def refused(use: Callable[[], object], *named: str) -> None:
 
 SIZE = 64
 #: Settings under which frames are easy to tell apart.
-PLAIN = DataConfig(augment=False, synthetic=0.0, flow="none", near_steps=0)
+PLAIN = DataConfig(augment=False, synthetic=0.0, flow="none")
 MOVED = replace(PLAIN, augment=True, gain=(1, 1), gamma=(1, 1))
 
 

@@ -107,9 +107,7 @@ class KeypointObjective(Objective):
                 "other figures than the paper's. Give loss.perceptual_network and "
                 "loss.perceptual_weights",
             )
-        self.pyramid = image_losses.Pyramid(
-            model.channels, max(4, weights.perceptual_scales), model.geometry
-        )
+        self.pyramid = image_losses.Pyramid(model.channels, 4, model.geometry)
 
     def run(
         self, model: AnimationModel, batch: PairBatch, step: int
@@ -168,12 +166,11 @@ class KeypointObjective(Objective):
         real, image = self.pyramid(batch.driving), self.pyramid(prediction.image)
         if w.content > 0:
             content = self.pyramid(prediction.content)
-            found["content"] = image_losses.pyramid_l1(content[:4], real[:4])
+            found["content"] = image_losses.pyramid_l1(content, real)
         if w.reconstruction > 0:
-            found["reconstruction"] = image_losses.pyramid_l1(image[:4], real[:4])
+            found["reconstruction"] = image_losses.pyramid_l1(image, real)
         if self.features is not None:
-            n = w.perceptual_scales
-            found["perceptual"] = image_losses.perceptual(self.features, image[:n], real[:n])
+            found["perceptual"] = image_losses.perceptual(self.features, image, real)
         if w.sharpness > 0:
             found["sharpness"] = image_losses.sharpness(prediction.image, batch.driving)
         if discriminator is not None:
