@@ -19,7 +19,7 @@ from ..data.clip_frames import ClipFrames
 from .candidate import Candidate
 from .loop import SAMPLES, Frame, Picture, Points, Row, spread
 from .metrics import finite_mean, ratio
-from .tracking import by_landmark, labelled_frames, labelled_pixels
+from .tracking import labelled_frames, labelled_pixels, measured
 
 
 def detected_names(candidate: Candidate) -> tuple[str, ...]:
@@ -100,16 +100,6 @@ def detect(
         "model": found,
         "constant": np.broadcast_to([constant[n] for n in shared], true.shape),
     }
-    gaps = {name: np.linalg.norm(at - true, axis=-1) for name, at in places.items()}
-    errors = {name: finite_mean([finite_mean(row) for row in gap]) for name, gap in gaps.items()}
-    row = {
-        "clip": clip.clip.name,
-        "subject": clip.clip.subject,
-        "group": clip.clip.group,
-        "frames": len(labelled_frames(clip)),
-        "driven": len(numbers),
-        "errors": errors,
-        "points": by_landmark(shared, places, true),
-        "share": {"model": ratio(errors["model"], errors["constant"])},
-    }
+    row = measured(clip, shared, places, true)
+    row["share"] = {"model": ratio(row["errors"]["model"], row["errors"]["constant"])}
     return row, samples

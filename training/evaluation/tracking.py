@@ -152,20 +152,25 @@ def follow(
         frame.found = model[k]
         samples += [frame] if t in wanted else []
     places = {"model": model, "hold": start, "flow": flow}
-    gaps = {name: np.linalg.norm(at - true[numbers], axis=-1) for name, at in places.items()}
-    errors = {name: finite_mean([finite_mean(row) for row in rows]) for name, rows in gaps.items()}
-    row = {
+    row = measured(clip, clip.clip.keypoint_names, places, true[numbers])
+    row |= {"lost": finite_mean(lost), "share": shares(row["errors"])}
+    return row, [Frame(middle, source, points=start), *samples]
+
+
+def measured(
+    clip: ClipFrames, names: Sequence[str], places: Mapping[str, Points], true: Points
+) -> Row:
+    """Errors of what methods found, (T, P, 2) or the same in all T frames (P, 2), in pixels."""
+    gaps = {name: np.linalg.norm(at - true, axis=-1) for name, at in places.items()}
+    return {
         "clip": clip.clip.name,
         "subject": clip.clip.subject,
         "group": clip.clip.group,
-        "frames": len(labelled),
-        "driven": len(numbers),
-        "errors": errors,
-        "points": by_landmark(clip.clip.keypoint_names, places, true[numbers]),
-        "lost": finite_mean(lost),
-        "share": shares(errors),
+        "frames": len(labelled_frames(clip)),
+        "driven": len(true),
+        "errors": {n: finite_mean([finite_mean(row) for row in gap]) for n, gap in gaps.items()},
+        "points": by_landmark(names, places, true),
     }
-    return row, [Frame(middle, source, points=start), *samples]
 
 
 def shares(errors: dict[str, float]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...config import GeneratorConfig, KeypointConfig, ModelConfig, MotionConfig
 from ..base import Model
 from ..geometry import in_float32, inverse_2x2, make_grid, resize_map, sample
+from ..keypoints.model import widths
 from ..keypoints.motion import Down, Hourglass, Residual, Same, Up
 from ..operators import warp_occlude
 
@@ -150,18 +151,13 @@ class Generator(nn.Module):
 
     def __init__(self, config: GeneratorConfig, keypoints: int, channels: int) -> None:
         super().__init__()
-
-        def capped(i: int) -> int:
-            return min(config.max_features, config.width * 2**i)
-
-        depth = config.downs
-        widths = [channels, *(capped(i + 1) for i in range(depth))]
-        self.downs = nn.ModuleList(Down(a, b) for a, b in pairwise(widths))
+        own, depth = widths(config), config.downs
+        self.downs = nn.ModuleList(Down(a, b) for a, b in pairwise([channels, *own[1:]]))
         self.ups = nn.ModuleList(
-            Up((0 if i == depth - 1 else capped(i + 1)) + capped(i + 1) + keypoints, capped(i))
+            Up((0 if i == depth - 1 else own[i + 1]) + own[i + 1] + keypoints, own[i])
             for i in reversed(range(depth))
         )
-        last = capped(0) + channels + keypoints
+        last = own[0] + channels + keypoints
         self.refine = nn.Sequential(*(Residual(last) for _ in range(config.blocks)))
         self.final = nn.Conv2d(last, channels, 1)
 
