@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..runtime.support.verbs import Verbs
+from ..runtime.support.verbs import Verbs, add_verb
 from .annotations.commands import add_annotations
 from .evaluation.command import add_evaluate
 from .phantom.commands import add_phantom
@@ -32,38 +32,46 @@ __all__ = [
     "add_train",
 ]
 
-TRAIN_EXAMPLE = """example:
+DATA = """check clips before they are trained on
+
+Look at data sets.
+
+example:
+  sonomime data check clips/ -o sheet.png
+  sonomime data check clips/ more/ --crop auto --json"""
+CHECK = """say what is wrong with clips
+
+Read all clips of all splits and say what is wrong with them: damage, clips without motion or of one
+level, labels outside of the picture, subjects in two splits, the same clip twice, and whatever the
+reader assumed. It also looks for text, such as names of patients. This is a help, not a guarantee:
+text can be missed, so look at the clips too. Leaves with exit code 8 if a clip is damaged or cannot
+be read.
+
+example:
+  sonomime data check clips/ -o sheet.png
+  sonomime data check clips/ more/ --crop auto --json"""
+TRAIN = """train a model on clips
+
+Train a preset, or a configuration of your own, on dataset folders or bare folders of videos. The
+run's folder gets checkpoint.pt, report.html, log.jsonl and pictures/. Ctrl-C, SIGTERM, SIGHUP and
+--max-minutes save a checkpoint and stop the run (exit code 130, 143, 129 and 0). --resume continues
+from it, with the numbers of an unbroken run.
+
+example:
   sonomime train lite --data clips/ -o runs/first
   sonomime train lite --data clips/ -o runs/first --resume
   sonomime train lite --data mine/ --from runs/first/checkpoint.pt -o runs/mine
   sonomime train ours-ptg --data a/ b/ -o runs/ptg --set train.batch_size=8 \\
       --set loss.perceptual_network=vgg19 --set loss.perceptual_weights=vgg19.pth
   sonomime train ours-ptg --data a/ -o runs/small --size 128 --width 0.25
-  torchrun --nproc-per-node=4 -m sonomime.cli train ours-ptg --data a/ -o runs/ptg  # four GPUs
-"""
-CHECK_EXAMPLE = """example:
-  sonomime data check clips/ -o sheet.png
-  sonomime data check clips/ more/ --crop auto --json
-"""
+  torchrun --nproc-per-node=4 -m sonomime.cli train ours-ptg --data a/ -o runs/ptg  # four GPUs"""
 
 
 def add_data(sub: Verbs) -> None:
     """Register ``sonomime data``."""
-    help_ = "check clips before they are trained on"
-    more = "Look at data sets."
-    parser = sub.add_parser("data", help=help_, description=more, epilog=CHECK_EXAMPLE)
+    parser = add_verb(sub, "data", DATA, None)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="data_verb", required=True)
-    parser = verbs.add_parser(
-        "check",
-        help=help_,
-        description="Read all clips of all splits and say what is wrong with them: damage, clips "
-        "without motion or of one level, labels outside of the picture, subjects in two splits, "
-        "the same clip twice, and whatever the reader assumed. It also looks for text, such as "
-        "names of patients. This is a help, not a guarantee: text can be missed, so look at the "
-        "clips too. Leaves with exit code 8 if a clip is damaged or cannot be read.",
-        epilog=CHECK_EXAMPLE,
-    )
-    add = parser.add_argument
+    add = add_verb(verbs, "check", CHECK, check_command).add_argument
     text = "dataset folders, or bare folders of videos"
     add("data", nargs="+", type=Path, metavar="DIR", help=text)
     text = (
@@ -75,7 +83,6 @@ def add_data(sub: Verbs) -> None:
     add("--crop", metavar="X,Y,W,H|auto", help=text)
     add("--json", action="store_true", help="print all of it as JSON")
     add("--strict", action="store_true", help="exit code 6 if there is any problem")
-    parser.set_defaults(run=check_command)
 
 
 def check_command(args: argparse.Namespace) -> int:
@@ -109,17 +116,7 @@ def check_command(args: argparse.Namespace) -> int:
 
 def add_train(sub: Verbs) -> None:
     """Register ``sonomime train``."""
-    parser = sub.add_parser(
-        "train",
-        help="train a model on clips",
-        description="Train a preset, or a configuration of your own, on dataset folders or bare "
-        "folders of videos. The run's folder gets checkpoint.pt, report.html, log.jsonl and "
-        "pictures/. Ctrl-C, SIGTERM, SIGHUP and --max-minutes save a checkpoint and stop the run "
-        "(exit code 130, 143, 129 and 0). --resume continues from it, with the numbers of an "
-        "unbroken run.",
-        epilog=TRAIN_EXAMPLE,
-    )
-    add = parser.add_argument
+    add = add_verb(sub, "train", TRAIN, train_command).add_argument
     text = (
         "lite (the default bundle's), monkey-net, fomm, ours-p, ours-pt, ours-ptg, onuvs, or a "
         "TOML file"
@@ -151,7 +148,6 @@ def add_train(sub: Verbs) -> None:
     add("--split", default="train", help=text)
     text = "region of every clip, pixels of the original frame; auto: it is found"
     add("--crop", metavar="X,Y,W,H|auto", help=text)
-    parser.set_defaults(run=train_command)
 
 
 def add_table(sub: Verbs) -> None:

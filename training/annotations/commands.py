@@ -6,27 +6,43 @@ import argparse
 import sys
 from pathlib import Path
 
-from ...runtime.support.verbs import Verbs
+from ...runtime.support.verbs import Verbs, add_verb
 
-IMPORT_EXAMPLE = """example:
+ANNOTATIONS = """import and check labelled points of clips
+
+Labelled points of clips, in keypoints.csv beside them.
+
+example:
+  sonomime annotations import annotations.xml --data clips/ --video a.mp4
+  sonomime annotations import left.json right.json --data clips/ --rename "Bladder neck=neck"
+  sonomime annotations check clips/ -o labels.png
+  sonomime annotations check clips/ --strict"""
+IMPORT = """put the points of other tools' files into keypoints.csv
+
+Read points from files of annotation tools and add them to the keypoints.csv of a dataset folder:
+Pair (JSON), CVAT for video 1.1 (XML), COCO keypoints (JSON), SlicerUltrasound's AnnotateUltrasound
+(JSON), and JSON tables of points by frame (OnUVS). It says what was read, left out and assumed.
+Rows that are there already stay.
+
+example:
   sonomime annotations import annotations.xml --data clips/ --video a.mp4
   sonomime annotations import left.json right.json --data clips/ --rename "Bladder neck=neck"
 """
-CHECK_EXAMPLE = """example:
+CHECK = """look at the labels before they are trained on
+
+Read the labels of all clips of all splits, draw them, and say what is wrong with them: frames that
+are not there, points beside the picture or the crop, points that jump, names that are perhaps
+misspelt. Leaves with exit code 8 if a labelled clip is damaged or cannot be read.
+
+example:
   sonomime annotations check clips/ -o labels.png
-  sonomime annotations check clips/ --strict
-"""
+  sonomime annotations check clips/ --strict"""
 FORMATS = ("pair", "cvat", "coco", "slicer", "onuvs")  # as in formats.py, which is not imported
 
 
 def add_annotations(sub: Verbs) -> None:
     """Register ``sonomime annotations``."""
-    parser = sub.add_parser(
-        "annotations",
-        help="import and check labelled points of clips",
-        description="Labelled points of clips, in keypoints.csv beside them.",
-        epilog=IMPORT_EXAMPLE + CHECK_EXAMPLE.partition("\n")[2],
-    )
+    parser = add_verb(sub, "annotations", ANNOTATIONS, None)
     verbs = parser.add_subparsers(
         title="verbs", metavar="VERB", dest="annotations_verb", required=True
     )
@@ -35,16 +51,7 @@ def add_annotations(sub: Verbs) -> None:
 
 
 def _add_import(verbs: Verbs) -> None:
-    parser = verbs.add_parser(
-        "import",
-        help="put the points of other tools' files into keypoints.csv",
-        description="Read points from files of annotation tools and add them to the keypoints.csv "
-        "of a dataset folder: Pair (JSON), CVAT for video 1.1 (XML), COCO keypoints (JSON), "
-        "SlicerUltrasound's AnnotateUltrasound (JSON), and JSON tables of points by frame "
-        "(OnUVS). It says what was read, left out and assumed. Rows that are there already stay.",
-        epilog=IMPORT_EXAMPLE,
-    )
-    add = parser.add_argument
+    add = add_verb(verbs, "import", IMPORT, import_command).add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="files of one tool or of several")
     text = "folder of the clips, which gets keypoints.csv"
     add("--data", type=Path, required=True, metavar="DIR", help=text)
@@ -59,20 +66,10 @@ def _add_import(verbs: Verbs) -> None:
     add("--spacing", metavar="X,Y", help=text)
     add("--replace", action="store_true", help="replace rows that say something else")
     add("--json", action="store_true", help="print what was done as JSON")
-    parser.set_defaults(run=import_command)
 
 
 def _add_check(verbs: Verbs) -> None:
-    parser = verbs.add_parser(
-        "check",
-        help="look at the labels before they are trained on",
-        description="Read the labels of all clips of all splits, draw them, and say what is wrong "
-        "with them: frames that are not there, points beside the picture or the crop, points that "
-        "jump, names that are perhaps misspelt. Leaves with exit code 8 if a labelled clip is "
-        "damaged or cannot be read.",
-        epilog=CHECK_EXAMPLE,
-    )
-    add = parser.add_argument
+    add = add_verb(verbs, "check", CHECK, check_command).add_argument
     add("data", nargs="+", type=Path, metavar="DIR", help="folders with a keypoints.csv")
     text = "draw labelled frames with their points: all, or evenly spread ones"
     add("-o", "--output", type=Path, metavar="SHEET.png", help=text)
@@ -80,7 +77,6 @@ def _add_check(verbs: Verbs) -> None:
     add("--crop", metavar="X,Y,W,H|auto", help=text)
     add("--json", action="store_true", help="print all of it as JSON")
     add("--strict", action="store_true", help="exit code 6 if there is any problem")
-    parser.set_defaults(run=check_command)
 
 
 def import_command(args: argparse.Namespace) -> int:

@@ -6,37 +6,33 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from ...runtime.support.verbs import Verbs
+from ...runtime.support.verbs import Verbs, add_verb
 
-EVALUATE_EXAMPLE = """example:
+EVALUATE = """measure a checkpoint or a bundle on clips
+
+Measure a model in one of five tasks. Reconstruction: each clip animates its own middle frame,
+compared with other methods (the still as it is, best blur, dense flow); another subject's clip
+animates it too, to see whether speckle leaks. Prediction: on a phantom's pairs, one subject's clip
+animates another's first frame, and the truth is known. Transfer: each clip's middle frame is
+animated by another subject's clip; the truth is not known, so only sets of frames are compared.
+Tracking: the model's motion finds labelled points of a clip's middle frame in its other labelled
+frames. Detection: the landmarks that the model learned are looked for in labelled frames. Choose
+between runs on the split val; look at test once, when you have chosen. Prints a summary; the folder
+gets results.json, table.md, overview.png and strips/.
+
+example:
   sonomime evaluate runs/first/checkpoint.pt --data clips/ --split val -o runs/first/val
   sonomime evaluate my-bundle/ --data clips/ --max-frames 20 -o quick --json
   sonomime evaluate my-bundle/ --data phantom/ --task prediction -o predictions
   sonomime evaluate my-bundle/ --data labelled/ --task tracking -o tracking
   sonomime evaluate runs/p/checkpoint.pt --data labelled/ --task detection -o detection
   sonomime evaluate my-bundle/ --data clips/ --task transfer -o transfers \\
-      --network inception=pt_inception-2015-12-05-6726825d.pth --network i3d=rgb_imagenet.pt
-"""
+      --network inception=pt_inception-2015-12-05-6726825d.pth --network i3d=rgb_imagenet.pt"""
 
 
 def add_evaluate(sub: Verbs) -> None:
     """Register `sonomime evaluate`."""
-    parser = sub.add_parser(
-        "evaluate",
-        help="measure a checkpoint or a bundle on clips",
-        description="Measure a model in one of five tasks. Reconstruction: each clip animates "
-        "its own middle frame, compared with other methods (the still as it is, best blur, dense "
-        "flow); another subject's clip animates it too, to see whether speckle leaks. Prediction: "
-        "on a phantom's pairs, one subject's clip animates another's first frame, and the truth "
-        "is known. Transfer: each clip's middle frame is animated by another subject's clip; the "
-        "truth is not known, so only sets of frames are compared. Tracking: the model's motion "
-        "finds labelled points of a clip's middle frame in its other labelled frames. Detection: "
-        "the landmarks that the model learned are looked for in labelled frames. Choose between "
-        "runs on the split val; look at test once, when you have chosen. Prints a summary; the "
-        "folder gets results.json, table.md, overview.png and strips/.",
-        epilog=EVALUATE_EXAMPLE,
-    )
-    add = parser.add_argument
+    add = add_verb(sub, "evaluate", EVALUATE, _evaluate).add_argument
     add("candidate", type=Path, metavar="CHECKPOINT_OR_BUNDLE", help="what to evaluate")
     text = "dataset folders, or bare folders of videos"
     add("--data", nargs="+", type=Path, required=True, metavar="DIR", help=text)
@@ -72,7 +68,6 @@ def add_evaluate(sub: Verbs) -> None:
     text = "for the choice of the other subject's clip and for the intervals (default: 0)"
     add("--seed", type=whole(0, 2**63 - 1), default=0, help=text)
     add("--json", action="store_true", help="print results.json, not the summary")
-    parser.set_defaults(run=_evaluate)
 
 
 def _evaluate(args: argparse.Namespace) -> int:

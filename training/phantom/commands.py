@@ -7,14 +7,20 @@ import os
 import sys
 from pathlib import Path
 
-from ...runtime.support.verbs import Verbs
+from ...runtime.support.verbs import Verbs, add_verb
 from ..evaluation.command import whole
 
-PHANTOM_EXAMPLE = """example:
+PHANTOM = """make simulated clips whose motion, keypoints and true predictions are known
+
+Make a dataset folder of simulated ultrasound: clips, exact keypoints and displacement, and with
+--pairs the true prediction of one subject moved by another. If a run is interrupted, give the same
+command again to continue it. A seed gives the same pixels with any number of workers. Of ten
+subjects seven are in the split train, one in val (to choose between runs), and two in test.
+
+example:
   sonomime phantom -o phantom/ --subjects 40 --frames 40 --seed 7 --pairs 8
   sonomime train lite --data phantom/ -o runs/phantom
-  sonomime phantom -o mine/ --subject edited.json --frames 60
-"""
+  sonomime phantom -o mine/ --subject edited.json --frames 60"""
 _ANATOMIES = ("pelvic", "heart")  # a test compares them with ANATOMIES, which is heavy to import
 _DRAWN = {"subjects": None, "seed": 0, "pairs": 0, "anatomy": "pelvic", "workers": None}
 """Options that --subject excludes, and their defaults."""
@@ -22,16 +28,7 @@ _DRAWN = {"subjects": None, "seed": 0, "pairs": 0, "anatomy": "pelvic", "workers
 
 def add_phantom(sub: Verbs) -> None:
     """Register `sonomime phantom`."""
-    parser = sub.add_parser(
-        "phantom",
-        help="make simulated clips whose motion, keypoints and true predictions are known",
-        description="Make a dataset folder of simulated ultrasound: clips, exact keypoints and "
-        "displacement, and with --pairs the true prediction of one subject moved by another. If a "
-        "run is interrupted, give the same command again to continue it. A seed gives the same "
-        "pixels with any number of workers. Of ten subjects seven are in the split train, one in "
-        "val (to choose between runs), and two in test.",
-        epilog=PHANTOM_EXAMPLE,
-    )
+    parser = add_verb(sub, "phantom", PHANTOM, run_phantom)
 
     add = parser.add_argument
 
@@ -53,7 +50,6 @@ def add_phantom(sub: Verbs) -> None:
     add("--subject", type=Path, metavar="FILE.json", help=text)
     add_whole("--workers", 1, 1024, "processes that render (default: one for each CPU)")
     add("--json", action="store_true", help="print what was made as JSON")
-    parser.set_defaults(run=run_phantom)
 
 
 def run_phantom(args: argparse.Namespace) -> int:

@@ -6,32 +6,28 @@ import argparse
 import sys
 from pathlib import Path
 
-from ...runtime.support.verbs import Verbs
+from ...runtime.support.verbs import Verbs, add_verb
 
-REPORT_EXAMPLE = """example:
+REPORT = """show what a training run did, or several: curves, pictures, warnings
+
+Make one HTML file, which needs no network, of what a run of `sonomime train` has left so far:
+settings, warnings, curves of all losses, the training pictures with a slider, and where each
+keypoint went. The run may still be going. Several runs are drawn beside each other. `sonomime
+train` writes RUN/report.html itself, with each checkpoint.
+
+example:
   sonomime report runs/first
   sonomime report runs/first runs/second -o comparison.html
-  sonomime report runs/first --json
-"""
+  sonomime report runs/first --json"""
 
 
 def add_report(sub: Verbs) -> None:
     """Register `sonomime report`."""
-    parser = sub.add_parser(
-        "report",
-        help="show what a training run did, or several: curves, pictures, warnings",
-        description="Make one HTML file, which needs no network, of what a run of `sonomime train` "
-        "has left so far: settings, warnings, curves of all losses, the training pictures with a "
-        "slider, and where each keypoint went. The run may still be going. Several runs are drawn "
-        "beside each other. `sonomime train` writes RUN/report.html itself, with each checkpoint.",
-        epilog=REPORT_EXAMPLE,
-    )
-    add = parser.add_argument
+    add = add_verb(sub, "report", REPORT, report_command).add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     text = "where to write the page (default: RUN/report.html)"
     add("-o", "--output", type=Path, metavar="PAGE.html", help=text)
     add("--json", action="store_true", help="print a summary as JSON; write a page only with -o")
-    parser.set_defaults(run=report_command)
 
 
 def report_command(args: argparse.Namespace) -> int:

@@ -6,38 +6,54 @@ import argparse
 import sys
 from pathlib import Path
 
-from ...runtime.support.verbs import Verbs
+from ...runtime.support.verbs import Verbs, add_verb
 from ..evaluation.command import whole
 
-STUDY_EXAMPLE = """example:
+STUDY = """let people rate clips without knowing which are real
+
+A reader study: make it, serve it to each rater, report what came out.
+
+example:
   sonomime study make study/ --arm real=clips/ --arm fomm=fomm/ --arm ours=ours/
   sonomime study serve study/ --rater anna
-  sonomime study report study/ -o report/
-"""
-MAKE_EXAMPLE = """example:
+  sonomime study report study/ -o report/"""
+MAKE = """make a study of folders of clips
+
+Make a study of folders of clips, the arms. Files of the same stem are the same case, and every
+rater sees every case of every arm. All clips are made alike: grey, same size, rate and codec, those
+of a case cut to the shortest, metadata removed, under names that say nothing. Nothing is marked as
+synthetic in the picture, since the study must be blind; the page says that the clips include
+synthetic ones. key.json alone says which clip is what: keep it from the raters.
+
+example:
   sonomime study make study/ --arm real=clips/ --arm fomm=fomm/ --arm ours=ours/
   sonomime study make study/ --arm real=clips/ --arm ours=ours/ --raters 6 \\
       --real-or-fake --question "How good is this clip?"
 """
-SERVE_EXAMPLE = """example:
+SERVE = """show a study to one rater
+
+Serve the page on which one rater rates the clips, and print its address. Every answer is saved at
+once in answers/RATER.csv. Ctrl-C stops it; the same command goes on where the rater stopped. Start
+one for each rater, each with its own port. Beyond this computer (--bind) the address has a token;
+what passes is not encrypted.
+
+example:
   sonomime study serve study/ --rater anna
-  sonomime study serve study/ --rater ben --bind 0.0.0.0 --port 8800
-"""
-REPORT_EXAMPLE = """example:
+  sonomime study serve study/ --rater ben --bind 0.0.0.0 --port 8800"""
+REPORT = """say what came out of a study
+
+Open the key and say what came out: means and distributions by arm, differences, 95 % intervals over
+raters and cases, agreement between raters and on the hidden repeats.
+
+example:
   sonomime study report study/
-  sonomime study report study/ -o report/ --key sealed/key.json
-"""
+  sonomime study report study/ -o report/ --key sealed/key.json"""
 PORT = 8722
 
 
 def add_study(sub: Verbs) -> None:
     """Register `sonomime study`."""
-    parser = sub.add_parser(
-        "study",
-        help="let people rate clips without knowing which are real",
-        description="A reader study: make it, serve it to each rater, report what came out.",
-        epilog=STUDY_EXAMPLE,
-    )
+    parser = add_verb(sub, "study", STUDY, None)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="study_verb", required=True)
     _add_make(verbs)
     _add_serve(verbs)
@@ -45,18 +61,7 @@ def add_study(sub: Verbs) -> None:
 
 
 def _add_make(verbs: Verbs) -> None:
-    parser = verbs.add_parser(
-        "make",
-        help="make a study of folders of clips",
-        description="Make a study of folders of clips, the arms. Files of the same stem are the "
-        "same case, and every rater sees every case of every arm. All clips are made alike: grey, "
-        "same size, rate and codec, those of a case cut to the shortest, metadata removed, under "
-        "names that say nothing. Nothing is marked as synthetic in the picture, since the study "
-        "must be blind; the page says that the clips include synthetic ones. key.json alone says "
-        "which clip is what: keep it from the raters.",
-        epilog=MAKE_EXAMPLE,
-    )
-    add = parser.add_argument
+    add = add_verb(verbs, "make", MAKE, run_make).add_argument
     add("study", type=Path, metavar="STUDY_DIR", help="a folder that is new or empty")
     text = "an arm and its clips: videos or folders of frames, or a dataset folder; twice or more"
     add("--arm", action="append", required=True, metavar="NAME=FOLDER", help=text)
@@ -74,20 +79,10 @@ def _add_make(verbs: Verbs) -> None:
     add("--size", metavar="WxH", help=text)
     text = "frames a second of all clips, whatever their files say"
     add("--fps", metavar="R", help=text)
-    parser.set_defaults(run=run_make)
 
 
 def _add_serve(verbs: Verbs) -> None:
-    parser = verbs.add_parser(
-        "serve",
-        help="show a study to one rater",
-        description="Serve the page on which one rater rates the clips, and print its address. "
-        "Every answer is saved at once in answers/RATER.csv. Ctrl-C stops it; the same command "
-        "goes on where the rater stopped. Start one for each rater, each with its own port. "
-        "Beyond this computer (--bind) the address has a token; what passes is not encrypted.",
-        epilog=SERVE_EXAMPLE,
-    )
-    add = parser.add_argument
+    add = add_verb(verbs, "serve", SERVE, run_serve).add_argument
     add("study", type=Path, metavar="STUDY_DIR", help="a folder made by `sonomime study make`")
     text = "who rates: a code rather than a name, which would be personal data"
     add("--rater", required=True, metavar="NAME", help=text)
@@ -95,26 +90,16 @@ def _add_serve(verbs: Verbs) -> None:
     add("--port", type=whole(0, 65_535), default=PORT, metavar="N", help=text)
     text = "address to listen at (default: 127.0.0.1, this computer alone)"
     add("--bind", default="127.0.0.1", metavar="ADDRESS", help=text)
-    parser.set_defaults(run=run_serve)
 
 
 def _add_report(verbs: Verbs) -> None:
-    parser = verbs.add_parser(
-        "report",
-        help="say what came out of a study",
-        description="Open the key and say what came out: means and distributions by arm, "
-        "differences, 95 % intervals over raters and cases, agreement between raters and on the "
-        "hidden repeats.",
-        epilog=REPORT_EXAMPLE,
-    )
-    add = parser.add_argument
+    add = add_verb(verbs, "report", REPORT, run_report).add_argument
     add("study", type=Path, metavar="STUDY_DIR", help="a folder with answers")
     text = "folder for report.md, report.json and ratings.png"
     add("-o", "--output", type=Path, metavar="DIR", help=text)
     text = "where the key is (default: STUDY_DIR/key.json)"
     add("--key", type=Path, metavar="FILE", help=text)
     add("--json", action="store_true", help="print report.json, not the report")
-    parser.set_defaults(run=run_report)
 
 
 def run_make(args: argparse.Namespace) -> int:

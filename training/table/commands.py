@@ -9,27 +9,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...runtime.support.verbs import Verbs
+from ...runtime.support.verbs import Verbs, add_verb
 
-TABLE_EXAMPLE = """example:
+TABLE = """train and measure several presets on the same data: the paper's Table 1
+
+Train presets on the same data, with the same seeds and budget, evaluate each, and write table.md,
+table.csv, table.json, a plot and strips of pictures for every evaluation. What is finished is kept:
+give the same command again to go on after an interruption. Each row is `sonomime train` and
+`sonomime evaluate`; the plan's file (docs/table.md) says with which settings.
+
+example:
   sonomime table table.toml -o tables/first
-  sonomime table table.toml -o tables/first --row fomm --row ours-ptg --max-minutes 60
-"""
+  sonomime table table.toml -o tables/first --row fomm --row ours-ptg --max-minutes 60"""
 
 
 def add_table(sub: Verbs, register_train: Callable[[Any], None]) -> None:
     """Register `sonomime table`."""
-    parser = sub.add_parser(
-        "table",
-        help="train and measure several presets on the same data: the paper's Table 1",
-        description="Train presets on the same data, with the same seeds and budget, evaluate "
-        "each, and write table.md, table.csv, table.json, a plot and strips of pictures for every "
-        "evaluation. What is finished is kept: give the same command again to go on after an "
-        "interruption. Each row is `sonomime train` and `sonomime evaluate`; the plan's file "
-        "(docs/table.md) says with which settings.",
-        epilog=TABLE_EXAMPLE,
-    )
-    add = parser.add_argument
+    add = add_verb(
+        sub, "table", TABLE, lambda args: table_command(args, register_train)
+    ).add_argument
     add("plan", type=Path, metavar="TABLE.toml", help="what is compared")
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the table")
     text = "train and measure only this row now (repeatable); the table shows all that is finished"
@@ -38,7 +36,6 @@ def add_table(sub: Verbs, register_train: Callable[[Any], None]) -> None:
     text = "train for at most M minutes in all; what is unfinished is saved"
     add("--max-minutes", type=float, metavar="M", help=text)
     add("--json", action="store_true", help="print table.json, not the table")
-    parser.set_defaults(run=lambda args: table_command(args, register_train))
 
 
 def table_command(args: argparse.Namespace, register_train: Callable[[Any], None]) -> int:
