@@ -23,27 +23,29 @@ from .support.verbs import Verbs, add_verb
 
 ANIMATE = """animate a still image with the motion of a driving clip
 
-First the source, which gives the picture; then the driving clip, which gives the motion. The result
-carries a mark that says it is synthetic.
+Animate a still image with the motion of a driving clip. First the source, which gives the picture;
+then the driving clip, which gives the motion. The result carries a mark that says it is synthetic.
 
 example:
   sonomime animate still.png driving.mp4 -o animated.mp4 --side-by-side"""
 INSPECT = """say what is read from a picture, clip or folder
 
-All frames are read, as animate reads them: what was assumed, dropped or is damaged is said, and
-which region --crop auto would take. It also counts places that look like burned-in text, which is a
-help, no guarantee: text can be missed, a patient's name too.
+Say what is read from a picture, clip or folder. All frames are read, as animate reads them: what
+was assumed, dropped or is damaged is said, and which region --crop auto would take. It also counts
+places that look like burned-in text, which is a help, no guarantee: text can be missed, a patient's
+name too.
 
 example:
   sonomime inspect clip.dcm -o sheet.png"""
 DEMO = """animate the sample images with the sample clips
 
-The first video, OUT, shows one subject moved by itself; the second, named OUT-2, one moved by
-another. Source, driving and synthesized pictures are beside each other.
+Animate the sample images with the sample clips. The first video, OUT, shows one subject moved by
+itself; the second, named OUT-2, one moved by another. Source, driving and synthesized pictures are
+beside each other.
 
 example:
   sonomime demo -o demo.mp4"""
-DOCTOR = """check the installation
+DOCTOR = """check the installation, and say how to fix it
 
 Check the installation, and say how to fix it.
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
+
 from ..runtime.support.errors import CheckpointError, ConfigError
 from .checkpoint import Checkpoint
 from .config import has, settings
 from .data.keypoints import described, slip_hint, slips
 from .trainer import Trainer
 
-#: Beginnings of model settings without weights that `--from` takes: it may change them.
+#: Model settings that `--from` may change, as it takes no weights for them: names or beginnings.
 FREE_ON_START = ("model.matcher.stiff", "model.discriminator.")
 #: Settings that `--resume` may change, with those of `train.*_every`.
 FREE_ON_RESUME = {f"train.{name}" for name in ("max_steps", "epochs", "num_repeats", "accumulate")}
@@ -44,12 +46,25 @@ def resume_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
         trainer.ema.load_state_dict(checkpoint.weights)
         for name, part in trainer.parts.items():
             part.load_state_dict(checkpoint.resume[name])
+            if isinstance(part, torch.optim.Adam):
+                _as_fused(part)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         fault = f"the checkpoint's state for resuming does not fit: {error}"
         hint = "resume from the file as it was saved, with the sonomime that saved it"
         raise CheckpointError(fault, hint) from error
     trainer.step = trainer.saved = checkpoint.step
     _keep_record(trainer, checkpoint)
+
+
+def _as_fused(adam: torch.optim.Adam) -> None:
+    """Versions before saved an Adam that was not fused, and moments of another memory layout than
+    the weights', which torch's fused Adam does not look at on a CPU."""
+    for group in adam.param_groups:
+        group["fused"] = True
+    for weight, state in adam.state.items():
+        state["step"] = state["step"].to(weight.device, torch.float32)
+        for name in ("exp_avg", "exp_avg_sq"):
+            state[name] = torch.empty_like(weight).copy_(state[name])
 
 
 def start_from(trainer: Trainer, checkpoint: Checkpoint) -> str:

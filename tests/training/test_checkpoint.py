@@ -67,7 +67,8 @@ def test_everything_comes_back(preset: str, tmp_path: Path) -> None:
 def test_settings_that_are_gone(unshuffle: int, content: dict[str, Any], tmp_path: Path) -> None:
     """Where they changed nothing the model is the same; where they did, it no longer exists."""
     older = copy.deepcopy(content)
-    older["config"]["loss"]["separation"] = 0.0
+    older["config"]["loss"] |= {"separation": 0.0, "perceptual_scales": 4}
+    older["config"]["data"] |= {"near_start": 4, "near_steps": 0, "synthetic_until": 0}
     model = older["config"]["model"]
     model["keypoints"]["unshuffle"] = unshuffle
     model["motion"]["occlusion_maps"] = 1

@@ -65,7 +65,7 @@ def test_a_batch_that_cannot_be_cut_and_fp16_without_a_gpu_are_refused(tmp_path:
 
 def test_fp16_skips_an_overflow_and_gives_up_where_the_scale_does_not_help() -> None:
     network = nn.Linear(2, 1)
-    adam = torch.optim.Adam(network.parameters(), 0.1)
+    adam = torch.optim.Adam(network.parameters(), 0.1, fused=True)  # as the trainer's
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**15, growth_interval=1000)
 
     def step(value: float) -> list[float]:

@@ -89,6 +89,25 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
             resume_from(trainer, dataclasses.replace(whole, resume=resume))
 
 
+def test_an_optimizer_of_an_earlier_version_goes_on_with_the_same_numbers(tmp_path: Path) -> None:
+    """It was not fused, and its discriminator had another memory layout."""
+    whole = trained(make(tmp_path, config("train.max_steps=1")))
+    older = copy.deepcopy(whole)
+    for name in ("optimizer", "discriminator_optimizer"):
+        saved = older.resume[name]
+        saved["param_groups"][0]["fused"] = None
+        for state in saved["state"].values():
+            state["exp_avg"] = state["exp_avg"].contiguous()
+            state["exp_avg_sq"] = state["exp_avg_sq"].contiguous()
+    found = []
+    for checkpoint in (whole, older):
+        trainer = make(tmp_path / "again", config())
+        resume_from(trainer, checkpoint)
+        trainer.train_step()
+        found.append([*trainer.model.parameters(), *trainer.discriminator.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_settings_of_other_families_do_not_keep_a_run_from_resuming(tmp_path: Path) -> None:
     """An older checkpoint holds defaults that have changed since; no option could give them."""
     settings = config("train.max_steps=1", preset="lite")

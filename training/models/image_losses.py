@@ -81,7 +81,7 @@ class Discriminator(nn.Module):
         """Judge (B, C, S, S) images in [0, 1]."""
         x, features = image, []
         for i, conv in enumerate(self.convs):
-            # A CPU normalises planes quickly and pools pixels quickly: several times, each.
+            # Several times as quick on a CPU: norms of contiguous planes, pooling of channels_last.
             x = conv(x)
             x = self.norms[i - 1](x.contiguous()) if i > 0 else x
             x = F.leaky_relu(x, 0.2).contiguous(memory_format=torch.channels_last)

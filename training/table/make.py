@@ -57,7 +57,7 @@ def make_table(
         check(cell, register_train)
     with output_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-    done = _write(plan, every, output)
+    _write(plan, every, output)
     old = [path for cell in every for path in without_plan(cell)]
     if old:
         names = ", ".join(map(str, old[:3])) + (", ..." if len(old) > 3 else "")
@@ -76,8 +76,8 @@ def make_table(
             report(f"{cell.row}, seed {cell.seed}: stopped: {error.message}")
             fault = fault or error
         else:
-            done = _write(plan, every, output)
-    return done._replace(fault=fault)
+            _write(plan, every, output)
+    return _write(plan, every, output)._replace(fault=fault)  # with what others have finished
 
 
 def _write(plan: TablePlan, every: Sequence[Cell], output: Path) -> Done:

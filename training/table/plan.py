@@ -13,6 +13,7 @@ from typing import Any, get_args
 from ...runtime.support.dataclass_parser import StrictError, parse
 from ...runtime.support.errors import ConfigError
 from ..config import Config, Family, settings
+from ..config_file import config_from_dict, read_toml
 from ..evaluation.networks.weights import parse_network
 from ..scale import load_scaled
 
@@ -157,8 +158,8 @@ def _cell(plan: TablePlan, row: RowPlan, seed: int, beside: Path, output: Path) 
     preset = row.preset or row.name
     if preset.endswith(".toml"):
         preset = str(beside / preset)
-    of_preset = [word for word in (*plan.set, *row.set) if word.startswith("model.family=")]
-    family = load_scaled(preset, of_preset, plan.size, plan.width).model.family
+    path, table = read_toml(preset)  # alone: by itself it may not fit the plan's size, say
+    family = config_from_dict(table, str(path)).model.family
     of_family = (word for each in plan.families if each.name == family for word in each.set)
     given = [*plan.set, *of_family, *row.set, f"train.seed={seed}"]
     config = load_scaled(preset, given, plan.size, plan.width)

@@ -74,6 +74,14 @@ def test_a_row_s_settings_may_need_those_of_its_family(plan: Path) -> None:
     assert {"model.matcher.grid=8", "model.matcher.stiff=8"} < set(by_row["lite"].train)
 
 
+def test_a_row_s_own_settings_may_make_it_fit_the_plan_s_size(plan: Path) -> None:
+    sets = 'set = ["model.keypoints.depth=3", "model.motion.depth=3"]'
+    text = PLAN.replace("size = 128", "size = 64").replace("width = 0.25", "")
+    rows = text[text.index("rows") : text.index("seeds")]
+    plan.write_text(text.replace(rows, f'rows = [{{name = "fomm", {sets}}}]\n'))
+    assert "64" in cells(read_plan(plan), plan.parent, plan.parent)[0].train
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
