@@ -144,27 +144,23 @@ def complete(cell: Cell, register_train: Register, report: Report, minutes: floa
         Busy: another process has taken it.
     """
     with locked(cell.folder):
-        return _complete(cell, register_train, report, minutes)
-
-
-def _complete(cell: Cell, register_train: Register, report: Report, minutes: float | None) -> bool:
-    if _steps(cell) < cell.steps:
-        keep_plan(cell, RUN)
-        words = [*cell.train, *(["--resume"] if cell.checkpoint.exists() else [])]
-        words += [] if minutes is None else ["--max-minutes", f"{minutes:g}"]
-        report(f"{cell.row}, seed {cell.seed}: training")
-        args = _parsed(words, register_train)
-        args.run(args)
-    if _steps(cell) < cell.steps:
-        return False
-    for name in unfinished(cell):
-        report(f"{cell.row}, seed {cell.seed}: {name}")
-        keep_plan(cell, name)
-        album = Album()
-        with contextlib.redirect_stdout(io.StringIO()):  # its summary; the table says it all
-            run(_parsed(cell.evaluate[name], add_evaluate), album.add)
-        album.save(cell.folder, name)
-    return True
+        if _steps(cell) < cell.steps:
+            keep_plan(cell, RUN)
+            words = [*cell.train, *(["--resume"] if cell.checkpoint.exists() else [])]
+            words += [] if minutes is None else ["--max-minutes", f"{minutes:g}"]
+            report(f"{cell.row}, seed {cell.seed}: training")
+            args = _parsed(words, register_train)
+            args.run(args)
+        if _steps(cell) < cell.steps:
+            return False
+        for name in unfinished(cell):
+            report(f"{cell.row}, seed {cell.seed}: {name}")
+            keep_plan(cell, name)
+            album = Album()
+            with contextlib.redirect_stdout(io.StringIO()):  # its summary; the table says it all
+                run(_parsed(cell.evaluate[name], add_evaluate), album.add)
+            album.save(cell.folder, name)
+        return True
 
 
 def _steps(cell: Cell) -> int:
