@@ -4,9 +4,9 @@
 
 The plain loop draws its batch, runs the objective in the same precision, goes backward and lets
 torch's Adam step; then the discriminator, if there is one. It upsamples before it convolves, and
-has torch's own InstanceNorm and l1_loss. It has no channels_last, no fused Adam, no batches
-prepared ahead, no EMA, no clipping, no check for what is not finite, and does not flush denormal
-numbers to zero. Both see the same batches of the same clips, in turns.
+has torch's own InstanceNorm, l1_loss and average pooling. It has no channels_last, no fused Adam,
+no batches prepared ahead, no EMA, no clipping, no check for what is not finite, and does not flush
+denormal numbers to zero. Both see the same batches of the same clips, in turns.
 """
 
 from __future__ import annotations
@@ -59,6 +59,11 @@ def plain_l1(predicted: Tensor, real: Tensor) -> Tensor:
     return F.l1_loss(predicted.float(), real.float())
 
 
+def plain_box(image: Tensor) -> Tensor:
+    """As `image_losses.box`."""
+    return F.avg_pool2d(image, 3, 1, 1)
+
+
 def plain_loop(trainer: Trainer, draw: Sampler) -> Callable[[int], None]:
     """A step of the plain loop, with copies of the trainer's networks."""
     device, plain = trainer.device, torch.contiguous_format
@@ -75,7 +80,8 @@ def plain_loop(trainer: Trainer, draw: Sampler) -> Callable[[int], None]:
 
     def step(number: int) -> None:
         batch = draw(number).map(lambda tensor: tensor.to(device))
-        with trainer.autocast(), patch.object(image_losses, "l1", plain_l1):
+        plainly = {"l1": plain_l1, "box": plain_box}
+        with trainer.autocast(), patch.multiple(image_losses, **plainly):
             result = objective(model, batch, number, judge)
         adam.zero_grad()
         sum(result.losses.values()).backward()

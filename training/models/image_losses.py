@@ -23,6 +23,13 @@ def l1(predicted: Tensor, real: Tensor) -> Tensor:
     return (predicted.float() - real.float()).abs().sum() / predicted.numel()
 
 
+def box(image: Tensor) -> Tensor:
+    """Mean of 3x3 pixels, zero outside. (Several times as quick as average pooling on a CPU.)"""
+    x = F.pad(image, (1, 1, 1, 1))
+    rows = x[..., :-2] + x[..., 1:-1] + x[..., 2:]
+    return (rows[..., :-2, :] + rows[..., 1:-1, :] + rows[..., 2:, :]) / 9
+
+
 class Pyramid(nn.Module):
     """An image at 1, 1/2, 1/4 ... of its size, each anti-aliased from the full image."""
 

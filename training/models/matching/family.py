@@ -21,7 +21,7 @@ from ..base import Columns, Family, Kind, Named, Oracle, StageFunction, as_frame
 from ..geometry import make_grid
 from ..one_euro import one_euro
 from .matcher import Seen
-from .model import Frame, MatchingModel, SourceLayers
+from .model import MatchingModel, Motion, SourceLayers
 from .objective import MatchingObjective
 from .transfer import CONTROLS, MOST, Passed, determinant, judge, put
 
@@ -87,9 +87,9 @@ def generator(
     deformation: Tensor, stiff: Tensor, displacement: Tensor, confidence: Tensor,
     shading: Tensor,
 ) -> Named:  # fmt: skip
-    layers = SourceLayers(source_feature, source_low, source_texture)
-    passed = (displacement, confidence, shading)
-    frame: Frame = model.generator(layers, deformation, stiff, *passed)
+    source = SourceLayers(source_feature, source_low, source_texture)
+    passed = Passed(displacement, confidence, shading)
+    frame = model.frame(source, Motion(deformation, stiff), passed)
     return {"frame": as_frame(frame.image()), **frame.layers._asdict()}
 
 

@@ -34,6 +34,20 @@ class SourceLayers(NamedTuple):
     texture: Tensor
 
 
+class Motion(NamedTuple):
+    """Where the frame reads the source's low-pass and its texture, each (B, S/4, S/4, 2)."""
+
+    deformation: Tensor
+    stiff: Tensor
+
+
+class Moved(NamedTuple):
+    """As the frame shows them: low-pass (B, C, S/2, S/2) and texture (B, C, S, S) of the source."""
+
+    low: Tensor
+    texture: Tensor
+
+
 class FrameLayers(NamedTuple):
     """Of a frame, each (B, 1, S/4, S/4): frame = gain * low-pass + offset + gate * texture."""
 
@@ -100,42 +114,41 @@ class CorrectingGenerator(nn.Module):
         phases = F.conv2d(padded, self.between, groups=self.channels)
         return F.pixel_shuffle(phases, FINER)
 
-    def forward(
-        self, source: SourceLayers, deformation: Tensor, stiff: Tensor, displacement: Tensor,
-        confidence: Tensor, shading: Tensor, correct: bool = True,
-    ) -> Frame:  # fmt: skip
-        """The frame; if it is not corrected, the source only warped and shaded.
-
-        Args:
-            deformation, stiff: (B, S/4, S/4, 2), of the low-pass and of the texture.
-            displacement, confidence, shading: see `Passed`.
-        """
+    def forward(self, feature: Tensor, deformation: Tensor, passed: Passed, moved: Moved) -> Frame:
+        """The frame, from the source's feature and what `move` gave."""
         side = deformation.shape[1]
-        low = sample_within(source.low, denser(deformation, 2))
-        light = resize_map(shading, side, side)
-        if correct:
-            feature = sample_within(source.feature, deformation)
-            beside = [
-                F.pixel_unshuffle(low, 2),
-                light,
-                resize_map(10 * displacement.permute(0, 3, 1, 2), side, side),
-                resize_map(confidence, side, side),
-            ]
-            x = torch.cat([feature, *(t.to(feature.dtype) for t in beside)], dim=1)
-            correction = self.final(F.relu(self.correct(self.merge(x)))).float()
-        else:
-            correction = torch.zeros_like(light).expand(-1, 3, -1, -1)
-        return self.compose(low, source.texture, stiff, corrected(correction, light, low))
+        light = resize_map(passed.shading, side, side)
+        feature = sample_within(feature, deformation)
+        beside = [
+            F.pixel_unshuffle(moved.low, 2),
+            light,
+            resize_map(10 * passed.displacement.permute(0, 3, 1, 2), side, side),
+            resize_map(passed.confidence, side, side),
+        ]
+        x = torch.cat([feature, *(t.to(feature.dtype) for t in beside)], dim=1)
+        correction = self.final(F.relu(self.correct(self.merge(x)))).float()
+        return self.compose(moved, corrected(correction, light, moved.low))
+
+    def uncorrected(self, moved: Moved, passed: Passed) -> Frame:
+        """The source only moved and shaded."""
+        side = moved.low.shape[-1] // 2
+        light = resize_map(passed.shading, side, side)
+        nothing = torch.zeros_like(light).expand(-1, 3, -1, -1)
+        return self.compose(moved, corrected(nothing, light, moved.low))
 
     @in_float32
-    def compose(self, low: Tensor, texture: Tensor, stiff: Tensor, layers: FrameLayers) -> Frame:
-        """The frame, from the warped low-pass (B, C, S/2, S/2) and the texture, not yet warped."""
-        half, size = low.shape[-1], 2 * low.shape[-1]
-        content = resize_map(layers.gain, half, half) * low + resize_map(layers.offset, half, half)
+    def move(self, source: SourceLayers, motion: Motion) -> Moved:
+        """Read the source where the frame shows it."""
+        low = sample_within(source.low, denser(motion.deformation, 2))
         # Mirrored beyond the border: repeating the border would turn speckle into streaks.
-        moved = sample_within(texture, mirrored(denser(stiff, 4)))
-        gate = resize_map(layers.gate, size, size)
-        return Frame(resize_map(content, size, size), moved, gate, layers)
+        return Moved(low, sample_within(source.texture, mirrored(denser(motion.stiff, 4))))
+
+    @in_float32
+    def compose(self, moved: Moved, layers: FrameLayers) -> Frame:
+        half, size = moved.low.shape[-1], moved.texture.shape[-1]
+        gain, offset = (resize_map(layer, half, half) for layer in (layers.gain, layers.offset))
+        content = resize_map(gain * moved.low + offset, size, size)
+        return Frame(content, moved.texture, resize_map(layers.gate, size, size), layers)
 
 
 def cubic_weights(times: int) -> Tensor:
@@ -167,13 +180,6 @@ def denser(deformation: Tensor, factor: int) -> Tensor:
     """A deformation (B, h, w, 2) at more pixels: its displacement is resized."""
     size = deformation.shape[1] * factor
     return resize_deformation(deformation, size, size, "half_pixel")
-
-
-class Motion(NamedTuple):
-    """Where the frame reads the source's low-pass and its texture, each (B, S/4, S/4, 2)."""
-
-    deformation: Tensor
-    stiff: Tensor
 
 
 class MatchingModel(Model):
@@ -208,9 +214,11 @@ class MatchingModel(Model):
         """A displacement (B, n, n, 2) as deformations."""
         return Motion(self.spline(displacement), self.stiff_spline(displacement))
 
-    def animate(
-        self, source: SourceLayers, passed: Passed, correct: bool = True
-    ) -> tuple[Frame, Motion]:
+    def animate(self, source: SourceLayers, passed: Passed) -> tuple[Frame, Motion]:
         """The frame, from a source and what passed, and how it reads the source."""
         motion = self.move(passed.displacement)
-        return self.generator(source, *motion, *passed, correct), motion
+        return self.frame(source, motion, passed), motion
+
+    def frame(self, source: SourceLayers, motion: Motion, passed: Passed) -> Frame:
+        moved = self.generator.move(source, motion)
+        return self.generator(source.feature, motion.deformation, passed, moved)

@@ -16,7 +16,7 @@ from ..geometry import in_float32, make_grid
 from ..image_losses import Discriminator
 from .landmarks import Landmarks
 from .matcher import Match, locally_normalised
-from .model import MatchingModel
+from .model import Frame, MatchingModel, Moved
 from .transfer import Passed, folding, roughness
 
 LENGTH = 0.01  # weight of the descriptors' length
@@ -35,10 +35,13 @@ class MatchingObjective(Objective):
         driving, reference = model.observe_both(batch.driving, batch.source)
         match, passed = model.match(driving, reference)
         source = model.generator.encode(batch.source)
-        uncorrected, _ = model.animate(source, passed, correct=False)
+        motion = model.move(passed.displacement)
+        moved = model.generator.move(source, motion)
+        uncorrected = model.generator.uncorrected(moved, passed).image()
         # The generator's loss must not reach the matcher: displacements would become a code for
         # brightness that the generator reads, and stop being motion.
-        frame, _ = model.animate(source, Passed(*(x.detach() for x in passed)))
+        given = Passed(*(x.detach() for x in passed)), Moved(*(x.detach() for x in moved))
+        frame: Frame = model.generator(source.feature, motion.deformation.detach(), *given)
         result: dict[str, Tensor] = {}
         measured, exact = flow_weights(weights, step)
         if batch.flow is not None:
@@ -59,12 +62,14 @@ class MatchingObjective(Objective):
             # from the texture's local energy alone, and nothing else does.
             pixels = frame.content + frame.gate.detach() * frame.texture
             energy = frame.content.detach() + frame.gate * frame.texture.detach()
-            moved = uncorrected.image()
-            for name, image_of in (("motion", moved), ("pixels", pixels)):
-                share = picture(image_of, batch.driving, batch.source, counts)
-                result[name] = on * weights.pixels * share
-            share = structure(moved, batch.driving, batch.source, counts)
-            result["structure"] = on * weights.structure * share
+            # Costs are shares of the source's own, held still.
+            still = picture_cost(batch.source, batch.driving, counts) + HELD
+            for name, image_of in (("motion", uncorrected), ("pixels", pixels)):
+                cost = picture_cost(image_of, batch.driving, counts)
+                result[name] = on * weights.pixels * cost / still
+            still = structure_cost(batch.source, batch.driving, counts) + HELD
+            cost = structure_cost(uncorrected, batch.driving, counts)
+            result["structure"] = on * weights.structure * cost / still
             real = counts > 0
             if bool(real.any()):
                 sharpness = image_losses.sharpness(energy[real], batch.driving[real])
@@ -151,36 +156,24 @@ def length(descriptors: Tensor) -> Tensor:
     return mean.clamp(min=1e-3).log().square()
 
 
-def picture(prediction: Tensor, real: Tensor, held: Tensor, counts: Tensor) -> Tensor:
-    """L1 and twice the L1 of a low-pass of some 3 px, as a share of the source's own.
-
-    Args:
-        prediction, real, held: (B, C, S, S).
-        counts: (B,), which pairs are real frames.
-    """
-    still = picture_cost(held, real, counts).detach()
-    return picture_cost(prediction, real, counts) / (still + HELD)
-
-
 @in_float32
 def picture_cost(image: Tensor, real: Tensor, counts: Tensor) -> Tensor:
-    """The mean over pairs of what `picture` measures; (B, C, S, S) twice, (B,)."""
+    """L1 and twice the L1 of a low-pass of some 3 px, the mean over pairs.
+
+    Args:
+        image, real: (B, C, S, S).
+        counts: (B,), which pairs are real frames.
+    """
     difference = image.float() - real
-    low = F.avg_pool2d(F.avg_pool2d(difference, 3, 1, 1), 3, 1, 1)
+    low = image_losses.box(image_losses.box(difference))
     per_pair = difference.abs().mean(dim=(1, 2, 3)) + 2 * low.abs().mean(dim=(1, 2, 3))
     return (per_pair * counts).mean()
 
 
-def structure(prediction: Tensor, real: Tensor, held: Tensor, counts: Tensor) -> Tensor:
-    """L1 of locally normalised images at half the size, as a share of the source's own: faint edges
-    count as bright ones. Arguments as of `picture`."""
-    still = structure_cost(held, real, counts).detach()
-    return structure_cost(prediction, real, counts) / (still + HELD)
-
-
 @in_float32
 def structure_cost(image: Tensor, real: Tensor, counts: Tensor) -> Tensor:
-    """The mean over pairs of what `structure` measures; (B, C, S, S) twice, (B,)."""
+    """L1 of locally normalised images at half the size: faint edges count as bright ones. Arguments
+    as of `picture_cost`."""
     found, wanted = (
         locally_normalised(F.avg_pool2d(x.float().mean(dim=1, keepdim=True), 2))
         for x in (image, real)

@@ -160,6 +160,16 @@ def test_sharpness_sees_blur_not_brightness_and_a_grid_does_not_pay_for_speckle(
     assert image_losses.sharpness(faked, real) > image_losses.sharpness(blurred, real)
 
 
+def test_a_box_is_average_pooling_and_so_is_its_gradient() -> None:
+    image = noise(2, 3, 9, 12).requires_grad_()
+    weights = noise(2, 3, 9, 12)
+    slopes = []
+    for boxed in (image_losses.box(image), F.avg_pool2d(image, 3, 1, 1)):
+        slopes += torch.autograd.grad((boxed * weights).sum(), image)
+    torch.testing.assert_close(image_losses.box(image), F.avg_pool2d(image, 3, 1, 1))
+    torch.testing.assert_close(*slopes)
+
+
 # -- adversarial, and all of them ------------------------------------------------------------------
 
 

@@ -19,9 +19,10 @@ from sonomime.training.models.geometry import make_grid, mirrored, sample_within
 from sonomime.training.models.matching.model import (
     CorrectingGenerator,
     FrameLayers,
+    Motion,
     corrected,
-    denser,
 )
+from sonomime.training.models.matching.transfer import Passed
 
 INSIDE = np.s_[..., 16:-16, 16:-16]
 
@@ -52,8 +53,9 @@ def frame(
     size = image.shape[-1]
     generator, moved = network(image.shape[1]), torch.tensor(shift) * 2 / size
     where, light = places(size // 4) + moved, torch.full((1, 1, 4, 4), shading)
-    passed = moved.expand(1, 8, 8, 2), torch.ones(1, 1, 8, 8), light
-    made = generator(generator.encode(image), where, where, *passed)
+    passed = Passed(moved.expand(1, 8, 8, 2), torch.ones(1, 1, 8, 8), light)
+    source = generator.encode(image)
+    made = generator(source.feature, where, passed, generator.move(source, Motion(where, where)))
     return made.image(), made.layers
 
 
@@ -138,8 +140,8 @@ def test_at_the_model_s_size_the_runtime_composes_the_generator_s_frame(
     square = np.pad(image, bars[: image.ndim], mode="symmetric")
     generator = network(channels)
     source = generator.encode(tensor(square))
-    low = sample_within(source.low, denser(deformation, 2))
-    made = generator.compose(low, source.texture, stiff, layers).image()
+    moved = generator.move(source, Motion(deformation, stiff))
+    made = generator.compose(moved, layers).image()
     levels = np.rint(255 * made.clamp(0, 1).numpy()).astype(np.uint8)
     wanted = box.inside(to_image(levels))
 

@@ -212,16 +212,19 @@ def test_flow_leads_and_pixels_follow() -> None:
     assert without.keys() == LEAD - {"flow", "doubt"}
 
 
-def test_bends_have_no_pixels_and_holding_still_costs_one() -> None:
+def test_bends_have_no_pixels() -> None:
     assert step_of(400, batch(bent=torch.tensor([True, True])))[0]["pixels"] == 0
     spoilt = batch()
     spoilt.driving[1] = 1.0
     one, again = (step_of(400, pairs)[0]["pixels"].item() for pairs in (batch(), spoilt))
     assert again == pytest.approx(one) and one > 0
-    real, held = noise(2, 2, 1, 16, 16)
-    counts = torch.ones(2)
-    assert losses.picture(held, real, held, counts).item() == pytest.approx(1, abs=0.01)
-    assert losses.picture(real, real, held, counts) == 0
+    real = noise(2, 1, 16, 16)
+    wrong = real.clone()
+    wrong[:, 0, 8, 8] += 1  # a blur spreads it, but keeps its sum
+    counts = torch.tensor([1.0, 0])
+    assert losses.picture_cost(real, real, counts) == 0
+    found = losses.picture_cost(wrong, real, counts)
+    assert found.item() == pytest.approx((1 + 2) / 16**2 / 2, rel=1e-4)
 
 
 def test_each_loss_reaches_its_own_network_alone() -> None:
