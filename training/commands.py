@@ -123,7 +123,7 @@ def add_train(sub: Verbs) -> None:
     )
     add("config", metavar="PRESET_OR_TOML", help=text)
     text = "dataset folders, or bare folders of videos"
-    add("--data", nargs="+", type=Path, required=True, metavar="DIR", help=text)
+    add("--data", nargs="+", action="extend", type=Path, required=True, metavar="DIR", help=text)
     text = "folder of the run"
     add("-o", "--output", type=Path, required=True, metavar="RUN", help=text)
     text = "continue from RUN/checkpoint.pt; repeat all other options"

@@ -18,7 +18,7 @@ import cv2
 import pytest
 import torch
 
-from sonomime.cli import main
+from sonomime.cli import build_parser, main
 from sonomime.training import commands
 from sonomime.training.checkpoint import load_checkpoint
 
@@ -49,6 +49,12 @@ def last_line(clips: Path) -> dict[str, float]:
     lines = (clips.parent / "run" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, len(lines) + 1))
     return dict(json.loads(lines[-1]))
+
+
+@pytest.mark.parametrize("verb", ["train lite", "evaluate checkpoint.pt"])
+def test_data_that_is_given_twice_is_both(verb: str) -> None:
+    given = [*verb.split(), "--data", "a", "--data", "b", "c", "-o", "out"]
+    assert build_parser().parse_args(given).data == [Path("a"), Path("b"), Path("c")]
 
 
 def test_a_run_and_its_resumption(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def add_evaluate(sub: Verbs) -> None:
     add = add_verb(sub, "evaluate", EVALUATE, _evaluate).add_argument
     add("candidate", type=Path, metavar="CHECKPOINT_OR_BUNDLE", help="what to evaluate")
     text = "dataset folders, or bare folders of videos"
-    add("--data", nargs="+", type=Path, required=True, metavar="DIR", help=text)
+    add("--data", nargs="+", action="extend", type=Path, required=True, metavar="DIR", help=text)
     tasks = ["reconstruction", "prediction", "transfer", "tracking", "detection"]
     text = f"what the model has to do: {', '.join(tasks)} (default: {tasks[0]})"
     add("--task", choices=tasks, default=tasks[0], metavar="TASK", help=text)
