@@ -72,6 +72,10 @@ class UnsupportedFormat(InputError):
     """A file whose format is known but has no reader (yet)."""
 
 
+class StreamError(InputError):
+    """A peer on the network that cannot be reached, or sends what cannot be used."""
+
+
 class OutputError(SonomimeError):
     """A file that could not be written: full disk, no permission, something in the way."""
 

@@ -1,0 +1,1 @@
+"""Frames that come and go while they are made: over a network, to a page, to other programs."""

@@ -1,0 +1,79 @@
+"""An OpenIGTLink client: connects to a server, and again whenever it has gone."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from typing import Self
+
+from .connection import Connection, Received
+from .message import Message, pack
+
+log = logging.getLogger(__name__)
+
+CONNECT = 5.0  # seconds to wait for an answer
+SOONEST, LATEST = 0.25, 8.0  # seconds between two tries: doubled each time
+
+
+class Client:
+    """Takes what a server sends, and sends to it, while there is one."""
+
+    def __init__(self, host: str, port: int, received: Received) -> None:
+        """Connect, in a thread: a server that is not there yet is waited for.
+
+        Args:
+            received: gets each message, in a thread of the connection.
+        """
+        self.address = host, port
+        self._received = received
+        self._connection: Connection | None = None
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._keep_connected, daemon=True)
+        self._thread.start()
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None
+
+    def send(self, message: Message) -> bool:
+        """Send a message, the newest only; False if there is no server now."""
+        data, connection = pack(message), self._connection
+        if connection is None:
+            return False
+        connection.sending.put(data)
+        return True
+
+    def close(self) -> None:
+        self._closed.set()
+        if (connection := self._connection) is not None:
+            connection.close()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _keep_connected(self) -> None:
+        pause = SOONEST
+        while not self._closed.is_set():
+            gone = threading.Event()
+            try:
+                self._connection = self._connect(gone)
+            except OSError as error:
+                log.info("%s:%d: %s", *self.address, error.strerror or error)
+                self._closed.wait(pause)
+                pause = min(2 * pause, LATEST)
+                continue
+            log.info("%s:%d: connected", *self.address)
+            pause = SOONEST
+            if not self._closed.is_set():
+                gone.wait()
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self, gone: threading.Event) -> Connection:
+        peer = socket.create_connection(self.address, CONNECT)
+        return Connection(peer, self._received, lambda _: gone.set())

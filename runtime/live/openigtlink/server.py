@@ -1,0 +1,111 @@
+"""An OpenIGTLink server: whoever connects gets the newest message."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from contextlib import suppress
+from typing import Self
+
+from ...support.errors import StreamError
+from .connection import Connection, Received
+from .message import Message, pack
+
+log = logging.getLogger(__name__)
+
+PORT = 18944  # the usual one
+MOST_CLIENTS = 16
+
+
+class Server:
+    """Sends every message to all clients; each has its own place for the newest one::
+
+    with Server() as server:
+        server.send(Message("IMAGE", image_content(frame), "Image"))
+    """
+
+    def __init__(
+        self, port: int = PORT, host: str = "127.0.0.1", received: Received | None = None
+    ) -> None:
+        """Listen.
+
+        Args:
+            port: 0 for any that is free; see `port`.
+            host: the address to listen at; "0.0.0.0" for all of this machine's.
+            received: gets what clients send, in threads of theirs.
+
+        Raises:
+            StreamError: the address cannot be had.
+        """
+        self._received = received or (lambda message: None)
+        self._clients: list[Connection] = []
+        self._last: bytes | None = None
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        try:
+            self._socket = socket.create_server((host, port))
+        except (OSError, OverflowError) as error:
+            hint = "give another port, or stop the program that has it"
+            raise StreamError(f"cannot listen at {host}:{port}: {error}", hint) from error
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    @property
+    def clients(self) -> list[Connection]:
+        """Those that are connected."""
+        with self._lock:
+            return list(self._clients)
+
+    def send(self, message: Message) -> None:
+        """Send a message to all clients, and to those that connect before the next one. Never
+        waits. StreamError if it does not fit the protocol."""
+        data = pack(message)
+        with self._lock:
+            self._last = data
+            for client in self._clients:
+                client.sending.put(data)
+
+    def close(self) -> None:
+        """Stop listening and end all connections."""
+        self._closed.set()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        self._socket.close()
+        self._thread.join()
+        for client in self.clients:
+            client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            try:
+                peer, _ = self._socket.accept()
+            except OSError:
+                self._closed.wait(0.1)  # the peer has gone, or this process has too many files open
+                continue
+            with self._lock:
+                if self._closed.is_set() or len(self._clients) >= MOST_CLIENTS:
+                    log.warning("a client was sent away: %d are connected", len(self._clients))
+                    peer.close()
+                    continue
+                try:
+                    client = Connection(peer, self._received, self._remove)
+                except OSError:
+                    peer.close()  # it has gone
+                    continue
+                self._clients.append(client)
+                if self._last is not None:
+                    client.sending.put(self._last)
+            log.info("%s is connected", client.name)
+
+    def _remove(self, client: Connection) -> None:
+        with self._lock:
+            self._clients.remove(client)
+        log.info("%s has left", client.name)

@@ -1,0 +1,180 @@
+"""Server and client over this machine's loopback: who gets what, and peers that misbehave."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from sonomime.runtime.live.openigtlink import client as client_module
+from sonomime.runtime.live.openigtlink.client import Client
+from sonomime.runtime.live.openigtlink.content import image_content, read_image, string_content
+from sonomime.runtime.live.openigtlink.message import HEADER_BYTES, Message, pack, read_header
+from sonomime.runtime.live.openigtlink.server import MOST_CLIENTS, Server
+from sonomime.runtime.live.slot import Slot
+from sonomime.runtime.support.errors import StreamError
+
+pytest.importorskip("fastcrc")
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for it; fail after a time that no machine needs."""
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def numbered(number: int, side: int = 64) -> Message:
+    content = image_content(np.full((side, side), number % 256, np.uint8))
+    return Message("IMAGE", content, "Image", number=number)
+
+
+@pytest.fixture()
+def server() -> Iterator[Server]:
+    with Server(port=0) as opened:
+        yield opened
+    assert opened.clients == []
+    assert not [t for t in threading.enumerate() if "_send" in t.name or "_receive" in t.name]
+
+
+@pytest.fixture()
+def inbox() -> queue.Queue[Message]:
+    return queue.Queue()
+
+
+def raw(server: Server) -> socket.socket:
+    peer = socket.create_connection(("127.0.0.1", server.port), 30)
+    peer.settimeout(30)
+    return peer
+
+
+def read_number(peer: socket.socket) -> int:
+    """Of the next message."""
+    with peer.makefile("rb", buffering=0) as file:
+        header = read_header(exactly(file, HEADER_BYTES))
+        body = exactly(file, header.size)
+    return int.from_bytes(body[8:12], "big")
+
+
+def exactly(file: socket.SocketIO, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = file.read(size - len(data))
+        assert piece, "the server has closed the connection"
+        data += piece
+    return data
+
+
+def test_a_slot_holds_the_newest() -> None:
+    slot: Slot[int] = Slot()
+    assert slot.take(0) is None
+    for item in range(5):
+        slot.put(item)
+    assert (slot.take(), slot.dropped) == (4, 4)
+    threading.Timer(0.01, slot.put, [7]).start()
+    assert slot.take() == 7
+    slot.put(8)
+    slot.close()
+    slot.put(9)
+    assert list(slot) == [8] and slot.take() is None and slot.dropped == 4
+
+
+def test_clients_get_frames_and_the_server_their_texts(inbox: queue.Queue[Message]) -> None:
+    said: queue.Queue[Message] = queue.Queue()
+    with Server(0, received=said.put) as server:
+        server.send(numbered(1))
+        with Client("127.0.0.1", server.port, inbox.put) as client:
+            assert inbox.get(timeout=30).number == 1  # the last frame, at once
+            server.send(numbered(2))
+            found = inbox.get(timeout=30)
+            assert found.number == 2 and (read_image(found.content).image == 2).all()
+            assert client.connected and client.send(Message("STRING", string_content("pause")))
+            assert said.get(timeout=30).type == "STRING"
+        until(lambda: not server.clients)
+
+
+def test_a_client_that_does_not_read_delays_nobody_and_gets_the_newest(
+    server: Server, inbox: queue.Queue[Message]
+) -> None:
+    with raw(server) as slow, Client("127.0.0.1", server.port, inbox.put):
+        until(lambda: len(server.clients) == 2)
+        for number in range(1, 41):  # more than the kernel's buffers hold
+            server.send(numbered(number, 1024))
+            assert inbox.get(timeout=30).number == number
+        dropped = max(client.sending.dropped for client in server.clients)
+        assert dropped > 20
+        seen = [read_number(slow) for _ in range(40 - dropped)]
+        assert seen == sorted(seen) and seen[-1] == 40
+
+
+def test_clients_that_send_nonsense_are_ended_and_damaged_messages_passed_over(
+    inbox: queue.Queue[Message],
+) -> None:
+    with Server(0, received=inbox.put) as server:
+        for nonsense in (b"GET / HTTP/1.1\r\n" * 8, b"\xff" * 58, b"\0" * 58):
+            with raw(server) as peer:
+                peer.sendall(nonsense)
+                assert peer.recv(1) == b""
+        whole = bytearray(pack(numbered(1)))
+        whole[-1] ^= 1
+        with raw(server) as peer:
+            peer.sendall(bytes(whole) + pack(numbered(2)))
+            assert inbox.get(timeout=30).number == 2
+            assert server.clients[0].damaged == 1
+        with raw(server) as peer:  # announces much, sends little and leaves
+            peer.sendall(pack(numbered(3, 1024))[:1000])
+        until(lambda: not server.clients)
+        assert inbox.empty()
+
+
+def test_a_client_too_many_is_sent_away(server: Server) -> None:
+    peers = [raw(server) for _ in range(MOST_CLIENTS)]
+    until(lambda: len(server.clients) == MOST_CLIENTS)
+    with raw(server) as one_more:
+        assert one_more.recv(1) == b""
+    server.send(numbered(5))
+    assert [read_number(peer) for peer in peers] == [5] * MOST_CLIENTS
+    for peer in peers:
+        peer.close()
+    until(lambda: not server.clients)
+
+
+def test_a_port_that_is_taken_and_one_that_cannot_be(server: Server) -> None:
+    for port in (server.port, 70000):
+        with pytest.raises(StreamError) as error:
+            Server(port)
+        assert str(port) in error.value.message and error.value.hint
+
+
+def test_a_client_comes_back_when_the_server_does(
+    inbox: queue.Queue[Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "SOONEST", 0.01)
+    with Server(0) as first:
+        port = first.port
+        client = Client("127.0.0.1", port, inbox.put)
+        until(lambda: first.clients)
+    until(lambda: not client.connected)
+    assert not client.send(numbered(1))
+    with Server(port) as again:
+        again.send(numbered(2))
+        assert inbox.get(timeout=30).number == 2
+        client.close()
+    client.close()
+
+
+def test_pyigtl_receives_what_we_send(server: Server) -> None:
+    pyigtl = pytest.importorskip("pyigtl")
+    peer = pyigtl.OpenIGTLinkClient("127.0.0.1", server.port)
+    try:
+        server.send(Message("IMAGE", numbered(9).content, "Image", 1.5, {"Synthetic": "YES"}))
+        found = peer.wait_for_message("Image", timeout=30)
+        assert (found.image == 9).all() and found.metadata == {"Synthetic": "YES"}
+    finally:
+        peer.stop()
