@@ -173,6 +173,40 @@ class Animator:
             made = self._io.collect(target)
             return made if out is None else out
 
+    def replay(
+        self, passed: Mapping[str, NDArray[Any]], step: float = STEP_SECONDS,
+        size: Size | None = None, reference: Mapping[str, NDArray[Any]] | None = None,
+    ) -> Image:  # fmt: skip
+        """Synthesize one frame of what once passed from a driving frame; `player.Player` gives it.
+
+        Args:
+            passed: tensors of `session.passed()`, by name.
+            step: seconds since the last frame.
+            size: as for `animate`.
+            reference: what was seen of another reference frame, which is taken first.
+
+        Raises:
+            ConfigError: a size that `compose` refuses.
+            InputError: no source yet.
+            BackendError: a stage failed.
+        """
+        with self._served():
+            picture = self._source_picture()
+            if size is not None:
+                picture.check(size)
+            if reference:
+                for name, value in reference.items():
+                    self.session.backend.write(name, value)
+                self._aligner.drop()
+                self.session.take_observed()
+                self._begin()
+            self.session.set_within("dt_seconds", step)
+            picture.has_frame = False
+            self.session.replay(passed)
+            picture.has_frame = True
+            self._last_time = (self._last_time or 0.0) + step
+            return self._io.frame() if size is None else picture.compose(size)
+
     def compose(self, size: Size = "source") -> Image:
         """The last frame again, made from the source at this size; unmarked, not letterboxed. A new
         uint8 array (height, width), or (height, width, 3) if source or model are RGB.

@@ -45,6 +45,15 @@ beside each other.
 
 example:
   sonomime demo -o demo.mp4"""
+TEMPLATE = """keep the motion of a driving clip as a small file, without its pictures
+
+Keep the motion of a driving clip as a small file, without its pictures: a motion template. Wherever
+a driving clip is given, a template can be given too. `sonomime template list` shows those that come
+with the package, which are given by their names.
+
+example:
+  sonomime template driving.mp4 -o motion.npz --title "quiet breathing"
+  sonomime animate still.png motion.npz -o animated.mp4"""
 DOCTOR = """check the installation, and say how to fix it
 
 Check the installation, and say how to fix it.
@@ -212,6 +221,59 @@ def run_demo(args: argparse.Namespace) -> int:
         Job(SAMPLES / "lung_still.png", SAMPLES / "lung.mp4", second, side_by_side=True),
     ]
     return _animate(args, jobs, False)
+
+
+def add_template(verbs: Verbs) -> None:
+    """`sonomime template`."""
+    parser = add_verb(verbs, "template", TEMPLATE, run_template)
+    add = parser.add_argument
+    # fmt: off
+    add("driving", metavar="DRIVING|list", help="the clip, or list: say which templates there are")
+    add("-o", "--output", type=Path, metavar="FILE.npz", help="what to write")
+    _add_open(parser)
+    add("--reference", type=_reference, default="first", metavar="first|N|best",
+        help="as for animate: the frame that shows the pose of the stills to come")
+    add("--landmarks", type=_landmarks, default="auto", metavar="auto|none|FILE",
+        help="places in the reference, by which stills are aligned with it. auto (default): those "
+        "that the model finds; FILE: those in this CSV file whose image is reference")
+    add("--title", default="", help="what moves, in some words")
+    add("--licence", default="", help="the clip's licence, and to whom credit is due")
+    add_reading(parser, "driving frames")
+    add("--fps", type=parse_rate, metavar="N", help="frames a second, whatever the file says")
+    add("--mask-outside-region", action="store_true", help="black outside of the ultrasound region")
+    add("--on-damage", choices=("keep", "skip", "stop"), default="keep", help="as for animate")
+    add("--strict", action="store_true",
+        help="stop with an error where something would be assumed or dropped, or is damaged")
+    add("--json", action="store_true", help="print what was made, or the list, as JSON")
+    # fmt: on
+
+
+def run_template(args: argparse.Namespace) -> int:
+    """Run `sonomime template`: 8 if the clip is damaged."""
+    from .recording import make_template
+    from .template import Template, shipped
+
+    if args.driving == "list" and args.output is None:
+        rows = {name: Template.load(path).facts() for name, path in shipped().items()}
+        if args.json:
+            print(json.dumps(rows, indent=2))
+        for name, row in {} if args.json else rows.items():
+            print(f"{name:<14} {row['seconds']:5.1f} s   {row['title']}")
+        return 0
+    if args.output is None or args.output.suffix.lower() != ".npz":
+        raise ConfigError("a template is written to a file", "give it with -o NAME.npz")
+    with Animator.open(
+        args.bundle, args.backend, threads=args.threads, device=args.device
+    ) as animator:
+        about = {"title": args.title, "licence": args.licence}
+        template, damaged = make_template(
+            animator, Path(args.driving), reading_of(args), args.reference, args.landmarks, about
+        )
+    template.save(args.output)
+    row = template.facts()
+    print(json.dumps({"output": str(args.output), **row}) if args.json else args.output)
+    _to_people(f"{row['frames']} frames, {row['seconds']:.3g} s, {row['said']}")
+    return EXIT_DAMAGED if damaged else 0
 
 
 def add_doctor(verbs: Verbs) -> None:

@@ -97,13 +97,17 @@ class FrameIO:
         """After a frame ran: a new image if there is no target, else None."""
         if isinstance(target, DeviceArray):
             return None
-        import cv2
-
-        frame = np.asarray(cv2.merge(self._planes[FRAME]), np.uint8)
+        frame = self.frame()
         if target is None:
             return frame
         np.copyto(target, frame)
         return None
+
+    def frame(self) -> Image:
+        """The frame on the host, as a new image."""
+        import cv2
+
+        return np.asarray(cv2.merge(self._planes[FRAME]), np.uint8)
 
     def _adopt(self, value: Any, what: str, writable: bool = False) -> DeviceArray:
         if self._on_device is None:

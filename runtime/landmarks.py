@@ -99,20 +99,7 @@ def read_landmarks(path: Path) -> dict[str, tuple[Placed, Placed]]:
             coordinate that is not a finite number, a landmark given twice or for one image only, or
             no landmark.
     """
-    source: dict[str, Placed] = {}
-    reference: dict[str, Placed] = {}
-    for line, row in read_table(path, COLUMNS):
-        where = f"{path}:{line}"
-        image, name = row["image"], row["keypoint"]
-        if image not in IMAGES:
-            raise InputError(f"{where}: unknown image {image!r}", spelling_hint(image, IMAGES))
-        if not is_name(name):
-            raise InputError(f"{where}: keypoint is {name[:40]!r}", NAME_HINT)
-        places = source if image == "source" else reference
-        if name in places:
-            what = f"{where}: {name!r} of the {image} is given twice"
-            raise InputError(f"{what} (first at {places[name].where})", "keep one of the two rows")
-        places[name] = Placed(number(where, "x", row["x"]), number(where, "y", row["y"]), where)
+    source, reference = _read(path).values()
     if alone := sorted(source.keys() ^ reference.keys()):
         shown = ", ".join(f"{name!r} ({(source | reference)[name].where})" for name in alone)
         hint = "name each landmark once for the source and once for the reference"
@@ -122,35 +109,71 @@ def read_landmarks(path: Path) -> dict[str, tuple[Placed, Placed]]:
     return {name: (place, reference[name]) for name, place in source.items()}
 
 
+def places_in(path: Path, image: str, picture: Picture) -> dict[str, tuple[float, float]]:
+    """Read the landmarks of one of the two images alone, in pixels of its cropped picture.
+
+    Raises:
+        InputError: as `read_landmarks`; none of that image, one outside of the picture.
+    """
+    places = _read(path)[image]
+    if not places:
+        raise InputError(f"{path} has no landmarks of the {image}", f"write {image} as their image")
+    return {name: _inside(name, place, image, picture) for name, place in places.items()}
+
+
+def sure_of(animator: Animator, picture: Picture) -> dict[str, tuple[float, float]]:
+    """The landmarks that the model is sure of in a picture, in its pixels."""
+    found = animator.find_landmarks(picture.image) if animator.session.landmarks else []
+    sure = {each.name: (each.x, each.y) for each in found if each.probability >= SURE}
+    return {name: place for name, place in sure.items() if picture.shows(np.array(place))}
+
+
+def _read(path: Path) -> dict[str, dict[str, Placed]]:
+    """The rows of a file, by image and name."""
+    found: dict[str, dict[str, Placed]] = {image: {} for image in IMAGES}
+    for line, row in read_table(path, COLUMNS):
+        where = f"{path}:{line}"
+        image, name = row["image"], row["keypoint"]
+        if image not in IMAGES:
+            raise InputError(f"{where}: unknown image {image!r}", spelling_hint(image, IMAGES))
+        if not is_name(name):
+            raise InputError(f"{where}: keypoint is {name[:40]!r}", NAME_HINT)
+        places = found[image]
+        if name in places:
+            what = f"{where}: {name!r} of the {image} is given twice"
+            raise InputError(f"{what} (first at {places[name].where})", "keep one of the two rows")
+        places[name] = Placed(number(where, "x", row["x"]), number(where, "y", row["y"]), where)
+    return found
+
+
 def _in_pictures(
     landmarks: dict[str, tuple[Placed, Placed]], pictures: tuple[Picture, Picture]
 ) -> dict[str, Places]:
     """By name, (2, 2): pixels of the cropped source and of the cropped reference."""
-    corners = np.array([each.crop[:2] if each.crop else (0, 0) for each in pictures], np.float64)
-    found = {}
-    for name, places in landmarks.items():
-        found[name] = np.array([place[:2] for place in places]) - corners
-        rows = zip(IMAGES, pictures, places, found[name], strict=True)
-        for which, picture, place, pixels in rows:
-            if not picture.shows(pixels):
-                height, width = picture.image.shape[:2]
-                shown = f"the {which} of {width} x {height} pixels"
-                if picture.crop:
-                    shown = f"the part {','.join(map(str, picture.crop))} of the {which}"
-                raise InputError(
-                    f"{place.where}: landmark {name!r} at ({place.x:g}, {place.y:g}) lies outside "
-                    f"of {shown}",
-                    "x and y are pixels of the original picture, before any crop, from 0",
-                )
-    return found
+    return {
+        name: np.array(
+            [_inside(name, *each) for each in zip(places, IMAGES, pictures, strict=True)]
+        )
+        for name, places in landmarks.items()
+    }
+
+
+def _inside(name: str, place: Placed, image: str, picture: Picture) -> tuple[float, float]:
+    """Pixels of the cropped picture; InputError if they lie outside of it."""
+    left, top = picture.crop[:2] if picture.crop else (0, 0)
+    pixels = place.x - left, place.y - top
+    if not picture.shows(np.array(pixels)):
+        height, width = picture.image.shape[:2]
+        shown = f"the {image} of {width} x {height} pixels"
+        if picture.crop:
+            shown = f"the part {','.join(map(str, picture.crop))} of the {image}"
+        what = f"landmark {name!r} at ({place.x:g}, {place.y:g}) lies outside of {shown}"
+        hint = "x and y are pixels of the original picture, before any crop, from 0"
+        raise InputError(f"{place.where}: {what}", hint)
+    return pixels
 
 
 def _found(animator: Animator, *pictures: Picture) -> dict[str, Places]:
     """By name, (2, 2): landmarks that the model is sure of, inside both pictures."""
-    found = {}
-    for pair in zip(*(animator.find_landmarks(each.image) for each in pictures), strict=True):
-        pixels = np.array([(each.x, each.y) for each in pair])
-        sure = all(each.probability >= SURE for each in pair)
-        if sure and all(map(Picture.shows, pictures, pixels)):
-            found[pair[0].name] = pixels
-    return found
+    source, reference = (sure_of(animator, picture) for picture in pictures)
+    return {n: np.array([at, reference[n]]) for n, at in source.items() if n in reference}

@@ -10,10 +10,9 @@ from itertools import islice, product
 from pathlib import Path
 
 from .animator import Animator
-from .bundle.manifest import ALIGNMENT
 from .compose import MOST_SIDE, Size, fitted, target_size
-from .debug_picture import write_debug_picture
-from .landmarks import Picture, align_pair
+from .driving import Options, open_driving
+from .landmarks import Picture
 from .media.frames import Image, Letterbox, has_colour, resize
 from .media.mark import draw_mark, metadata
 from .media.panels import Panels
@@ -21,7 +20,7 @@ from .quality import Quality
 from .readers.open_source import open_source
 from .readers.reading import AS_IS, Facts, Reading
 from .readers.source import FrameSource
-from .reference import choose_reference, nth_frame
+from .reference import nth_frame
 from .sinks.dicom import may_show_somebody
 from .sinks.open_sink import open_sink
 from .support.errors import ConfigError, OutputError, output_errors
@@ -98,12 +97,11 @@ def animate_files(
     channels = animator.session.chain.image.channels
     composes = animator.session.chain.layers is not None
     source, still = _source_of(job, channels, composes)
-    driving = open_source(job.driving, job.read_driving, channels, announce=False)
+    driving = open_driving(job.driving, job.read_driving, channels)
     source.warn_of_clutter()
     source.announce(lambda line: say(f"source {line}"))
-    driving.warn_of_clutter()
     driving.announce(lambda line: say(f"driving {line}"))
-    if _has_one_frame(driving) and driving.damage is None:
+    if driving.has_one_frame() and not driving.damaged:
         _check_one_frame(job, source)
     animator.reset()
     animator.set_source(still)
@@ -113,12 +111,11 @@ def animate_files(
         burned_in = may_show_somebody(source.facts, job.allow_burned_in)
         if burned_in is None:
             log.warning("whether %s shows who was examined is not known: look at it", job.source)
-    index, reference = choose_reference(animator, driving, job.reference)
-    shown_there = None if reference is None else Picture(reference, driving.crop)
-    alignment = _align(animator, job, Picture(still, source.crop), shown_there)
+    options = Options(job.reference, job.landmarks, job.debug_picture, job.side_by_side)
+    index, alignment = driving.begin(animator, Picture(still, source.crop), options)
     channels = 3 if still.ndim == 3 else channels
     panels = None
-    if job.side_by_side:
+    if job.side_by_side and driving.size is not None:
         panels = Panels(CAPTIONS, (still.shape[1::-1], driving.size, size), channels)
         panels.compose((still, None, None))
         shown = panels.size
@@ -130,24 +127,22 @@ def animate_files(
         job.output, shown, channels, driving.fps, metadata(),
         None if job.side_by_side else _spacing(source, size), burned_in,
     ) as sink:  # fmt: skip
-        for frame in progress(driving, driving.count_hint, "animate"):
-            if composes:
-                picture = animator.animate(frame.image, frame.timestamp, size=size)
-            else:
-                synthesized = animator.animate(frame.image, frame.timestamp)
-                picture = resize(animator.letterbox.inside(synthesized), *size)
+        steps = driving.steps(animator, size if composes else None)
+        for picture, timestamp, shown_frame in progress(steps, driving.count, "animate"):
+            if not composes:
+                picture = resize(animator.letterbox.inside(picture), *size)
             if (quality := animator.quality) is not None:
                 judged.append(quality)
             if job.mark:
                 picture = draw_mark(picture)
             if panels is not None:
-                picture = panels.compose((None, frame.image, picture))
-            sink.write(picture, frame.timestamp)
+                picture = panels.compose((None, shown_frame, picture))
+            sink.write(picture, timestamp)
     seconds = time.perf_counter() - begin
     driving.facts.frames = sink.count
     return Done(
         job.output, sink.count, index, shown, seconds, alignment, judged,
-        source.facts, driving.facts, driving.damage is not None,
+        source.facts, driving.facts, driving.damaged,
     )  # fmt: skip
 
 
@@ -197,23 +192,6 @@ def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
             *own, *size, MOST_SIDE,
         )  # fmt: skip
     return target_size(size, box)
-
-
-def _align(animator: Animator, job: Job, source: Picture, reference: Picture | None) -> str:
-    """Align the pair, and draw the debug picture if the job asks for one; what was aligned by."""
-    if not animator.session.can_align or reference is None:
-        for option, given in (("landmarks", job.landmarks), ("debug-picture", job.debug_picture)):
-            if isinstance(given, Path):
-                what = f"this model cannot align source and reference: --{option} has no effect"
-                raise ConfigError(what, "leave it out; it is for models that move by displacements")
-        return ""
-    alignment = align_pair(animator, job.landmarks, source, reference)
-    if job.debug_picture is not None:
-        write_debug_picture(
-            job.debug_picture, (source.image, reference.image), animator.read(ALIGNMENT),
-            alignment.points, alignment.names, animator.session.chain.image.size,
-        )  # fmt: skip
-    return alignment.said
 
 
 def _check(job: Job) -> None:

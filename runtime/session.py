@@ -10,6 +10,7 @@ fails.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,10 @@ class Session:
     def set_reference(self, frame: Planes | None = None) -> None:
         """Take a driving frame as the reference of relative motion and reset the states."""
         self.observe(frame)
+        self.take_observed()
+
+    def take_observed(self) -> None:
+        """Take what was observed last as the reference, and reset the states."""
         self.has_reference = False  # until all of it is there
         for made, kept in self._copies:
             self.backend.copy(made, kept)
@@ -181,6 +186,30 @@ class Session:
             self.set_reference()
         self.backend.run_frame()
         return self.backend.view(FRAME)
+
+    def passed(self) -> list[str]:
+        """What alone passes from a driving frame to the picture: with displacements what `transfer`
+        makes, else what `observe` does, the keypoints."""
+        states = {pair.from_ for pair in self.chain.recurrent}
+        stages = self.chain.of_role("frame" if self._matches else "observe")
+        made = [s.outputs for s in stages if s.name == TRANSFER or not self._matches]
+        return [tensor.name for tensors in made for tensor in tensors if tensor.name not in states]
+
+    def replay(self, passed: Mapping[str, NDArray[Any]]) -> Planes:
+        """Synthesize a frame from `passed` tensors, without a driving frame; see `animate`. Where
+        they are displacements, neither the alignment nor the controls have an effect."""
+        for name, value in passed.items():
+            self.backend.write(name, value)
+        for stage in self.chain.of_role("frame"):
+            if not (self._matches and stage.name == TRANSFER):
+                self.backend.run(stage.name)
+        for pair in () if self._matches else self.chain.recurrent:
+            self.backend.copy(pair.from_, pair.to)
+        return self.backend.view(FRAME)
+
+    def control(self, name: str) -> float:
+        """A control's value; its neutral one, 1, where there is none."""
+        return float(self._controls[name][0][0]) if name in self._controls else 1.0
 
     def restart(self) -> None:
         """Reset the states to zero."""

@@ -27,7 +27,8 @@ pytestmark = pytest.mark.usefixtures("blobs_are_whole_pictures")
 
 # What each verb cannot do without.
 VERBS = {
-    "animate": ["a", "b", "-o", "c"], "inspect": ["a"], "demo": [], "doctor": [], "bench": [],
+    "animate": ["a", "b", "-o", "c"], "inspect": ["a"], "template": ["a"],
+    "demo": [], "doctor": [], "bench": [],
     "data": ["check", "d"], "annotations": ["check", "d"],
     "train": ["lite", "--data", "d", "-o", "r"], "evaluate": ["c", "--data", "d", "-o", "r"],
     "report": ["r"], "table": ["t.toml", "-o", "r"], "study": ["report", "s"],

@@ -40,6 +40,7 @@ from sonomime.runtime.landmarks import read_landmarks
 from sonomime.runtime.readers.open_source import open_source
 from sonomime.runtime.readers.reading import Reading
 from sonomime.runtime.support.errors import SonomimeError
+from sonomime.runtime.template import Template, find_loop
 from sonomime.training.annotations.importing import Wish, import_annotations
 from sonomime.training.checkpoint import Checkpoint, load_checkpoint
 from sonomime.training.config_file import PRESETS, load_config
@@ -306,6 +307,14 @@ def _fomm(name: str, folder: Path) -> Target:
     return Target(folder / name, write(folder, make_fomm(SMALL), SMALL).run)
 
 
+def _template(folder: Path) -> Target:
+    file, times = folder / "motion.npz", np.arange(9) / 30
+    frames = {"displacement": np.random.default_rng(0).random((9, 1, 4, 4, 2), np.float32)}
+    control = {"grid": [4, 4], "shading": [0, 0]}
+    Template(times, frames, {}, control, find_loop(times, frames), {"a": (0.0, 0.5)}).save(file)
+    return Target(file, lambda: Template.load(file).looped(0.1))
+
+
 TARGETS: dict[str, Callable[[Path], Target]] = {
     "png": partial(_picture, ".png"),
     "jpeg": partial(_picture, ".jpg"),
@@ -329,6 +338,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "manifest": _manifest,
     "stage": _stage,
     "landmarks": partial(_text, "landmarks.csv", LANDMARKS, read_landmarks),
+    "template": _template,
     "engine": _engine,
     "checkpoint": _checkpoint,
     "configuration": partial(

@@ -1,0 +1,166 @@
+"""What drives a source from a file: a clip, frame by frame, or a motion template."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from .animator import Animator
+from .bundle.manifest import ALIGNMENT
+from .compose import Size
+from .debug_picture import write_debug_picture
+from .landmarks import Picture, align_pair, places_in, sure_of
+from .media.frames import Image
+from .player import Player
+from .readers.open_source import open_source
+from .readers.reading import Facts, Reading, mean_rate
+from .reference import choose_reference
+from .support.errors import ConfigError
+from .template import Template, template_file
+
+log = logging.getLogger("sonomime")
+
+
+class Step(NamedTuple):
+    """A synthesized frame, its time in seconds, and the driving frame, if there is one."""
+
+    picture: Image
+    timestamp: float
+    driving: Image | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the reference is chosen and aligned with the source: as in `pipeline.Job`."""
+
+    reference: str | int
+    landmarks: str | Path
+    debug_picture: Path | None
+    side_by_side: bool
+
+
+class DrivingClip:
+    """A clip. `count`: how many frames, as far as known; `size`: theirs, (width, height)."""
+
+    def __init__(self, path: Path, how: Reading, channels: int) -> None:
+        self._clip = open_source(path, how, channels, announce=False)
+        self.facts, self.fps, self.count = self._clip.facts, self._clip.fps, self._clip.count_hint
+        self.size: tuple[int, int] | None = self._clip.size
+
+    def announce(self, say: Callable[[str], object]) -> None:
+        self._clip.warn_of_clutter()
+        self._clip.announce(say)
+
+    @property
+    def damaged(self) -> bool:
+        return self._clip.damage is not None
+
+    def has_one_frame(self) -> bool:
+        return next(islice(self._clip, 1, 2), None) is None
+
+    def begin(
+        self, animator: Animator, source: Picture, options: Options
+    ) -> tuple[int | None, str]:
+        """Set reference and alignment of an animator whose source is set.
+
+        Returns:
+            The reference's index, if there is one; by what the two are aligned, "" where the model
+            cannot.
+        """
+        index, image = choose_reference(animator, self._clip, options.reference)
+        landmarks, debug_picture = options.landmarks, options.debug_picture
+        if not animator.session.can_align or image is None:
+            for option, given in (("landmarks", landmarks), ("debug-picture", debug_picture)):
+                if isinstance(given, Path):
+                    what = f"this model cannot align source and reference: --{option} has no effect"
+                    hint = "leave it out; it is for models that move by displacements"
+                    raise ConfigError(what, hint)
+            return index, ""
+        reference = Picture(image, self._clip.crop)
+        alignment = align_pair(animator, landmarks, source, reference)
+        if debug_picture is not None:
+            write_debug_picture(
+                debug_picture, (source.image, image), animator.read(ALIGNMENT),
+                alignment.points, alignment.names, animator.session.chain.image.size,
+            )  # fmt: skip
+        return index, alignment.said
+
+    def steps(self, animator: Animator, size: Size | None) -> Iterator[Step]:
+        """Animate all frames; `size` as for `Animator.animate`."""
+        for frame in self._clip:
+            picture = animator.animate(frame.image, frame.timestamp, size=size)
+            yield Step(picture, frame.timestamp, frame.image)
+
+
+class DrivingTemplate:
+    """A motion template, from its first frame to its last."""
+
+    size: tuple[int, int] | None = None
+    damaged = False
+
+    def __init__(self, path: Path, how: Reading) -> None:
+        for option in ("crop", "window", "region", "fps", "mask"):
+            if getattr(how, option):
+                hint = "leave it out: a template has no pictures"
+                raise ConfigError(f"--{option} is for driving clips, {path} is a template", hint)
+        self._template = Template.load(path)
+        self.count: int | None = len(self._template.times)
+        self.fps: Fraction | None = mean_rate(self._template.times.tolist())
+        fps = float(self.fps) if self.fps else None
+        self.facts = Facts("motion template", frames=self.count, fps=fps)
+        self._player: Player | None = None
+
+    def announce(self, say: Callable[[str], object]) -> None:
+        title = self._template.about.get("title", "")
+        named = f" ({title})" if title else ""
+        say(f"motion template{named}: {self.count} frames, {self._template.seconds:.3g} s")
+
+    def has_one_frame(self) -> bool:
+        return self.count == 1
+
+    def begin(
+        self, animator: Animator, source: Picture, options: Options
+    ) -> tuple[int | None, str]:
+        """As of `DrivingClip`. Aligned by the template's landmarks alone: there is no picture."""
+        for option, wrong in (
+            ("--reference", options.reference != "first"),
+            ("--debug-picture", options.debug_picture is not None),
+            ("--side-by-side", options.side_by_side),
+        ):
+            if wrong:
+                hint = "leave it out: a template has one reference, and no pictures"
+                raise ConfigError(f"{option} has no effect with a motion template", hint)
+        known, places = self._template.landmarks, None
+        if isinstance(options.landmarks, Path):
+            places = places_in(options.landmarks, "source", source)
+        elif options.landmarks == "auto" and known and animator.session.landmarks:
+            found = sure_of(animator, source)
+            places = {name: place for name, place in found.items() if name in known} or None
+        self._player = Player(animator, self._template, places)
+        if places is not None:
+            return None, f"aligned by {', '.join(self._player.used)}"
+        if options.landmarks == "none":
+            return None, "not aligned, as asked"
+        return None, "not aligned: a template is aligned by landmarks, with --landmarks FILE"
+
+    def steps(self, animator: Animator, size: Size | None) -> Iterator[Step]:
+        assert self._player is not None
+        for seconds in self._template.times.tolist():
+            yield Step(self._player.frame(seconds, size), seconds, None)
+
+
+def open_driving(path: Path, how: Reading, channels: int) -> DrivingClip | DrivingTemplate:
+    """Open a clip, a template's file, or a template that comes with the package, by its name.
+
+    Raises:
+        InputError: it cannot be read; see `open_source` and `Template.load`.
+        ConfigError: options of clips, given for a template.
+    """
+    if (template := template_file(path)) is not None:
+        return DrivingTemplate(template, how)
+    return DrivingClip(path, how, channels)
