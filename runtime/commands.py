@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from .animator import Animator
+from .command_options import (
+    add_open,
+    add_reading,
+    parse_landmarks,
+    parse_reference,
+    parse_scale,
+    reading_of,
+)
 from .compose import parse_size
-from .media.frames import parse_crop
-from .media.levels import parse_window
 from .options import Smoothing
 from .pipeline import SAMPLES, Job, animate_files
 from .quality import as_rows, summary
-from .readers.reading import Reading, parse_rate
-from .support.errors import EXIT_DAMAGED, ConfigError, InputError
+from .readers.reading import parse_rate
+from .support.errors import EXIT_DAMAGED, ConfigError
 from .support.printable import printable
 from .support.verbs import Verbs, add_verb
 
@@ -74,15 +80,15 @@ def add_animate(verbs: Verbs) -> None:
     add("-o", "--output", type=Path, required=True, metavar="OUT",
         help="what to write: NAME.mp4, NAME.mkv (FFV1, lossless), NAME.dcm (DICOM, lossless), "
         "NAME.mha (MetaImage, lossless), a folder for .png frames, or NAME.png if it is one frame")
-    _add_open(parser)
+    add_open(parser)
     add("--motion", choices=("relative", "absolute"), default="relative",
         help="relative (default): move the source as the driving clip moves; absolute: take the "
         "driving clip's positions themselves")
-    add("--reference", type=_reference, default="first", metavar="first|N|best",
+    add("--reference", type=parse_reference, default="first", metavar="first|N|best",
         help="the driving frame that shows the source's pose: the first (default), number N "
         "counted from 0, or best: with the default model the frame nearest to all others, with a "
         "keypoint model the one most like the source")
-    add("--scale", type=_scale, default=1.0, metavar="S|hull",
+    add("--scale", type=parse_scale, default=1.0, metavar="S|hull",
         help="make relative motion S times as large (default: 1); hull (keypoint models only): by "
         "as much as one anatomy is larger than the other")
     add("--smooth", action="store_true", help="smooth the motion (One-Euro filter)")
@@ -110,7 +116,7 @@ def add_animate(verbs: Verbs) -> None:
         help="write DICOM though the source's file says that it shows who was examined")
     add("--source-frame", type=int, metavar="N",
         help="which frame to animate if SOURCE is a clip (default: 0, the first)")
-    add("--landmarks", type=_landmarks, default="auto", metavar="auto|none|FILE",
+    add("--landmarks", type=parse_landmarks, default="auto", metavar="auto|none|FILE",
         help="how to align source and reference. auto (default): match the two pictures; FILE: "
         "also use the landmarks in this CSV file; none: do not align. The file has the columns "
         "image,keypoint,x,y: image is source or reference, x and y are pixels before any crop. It "
@@ -209,7 +215,7 @@ def add_demo(verbs: Verbs) -> None:
         "-o", "--output", type=Path, default=Path("sonomime-demo.mp4"), metavar="OUT",
         help="what to write, as for animate (default: sonomime-demo.mp4)",
     )  # fmt: skip
-    _add_open(parser)
+    add_open(parser)
 
 
 def run_demo(args: argparse.Namespace) -> int:
@@ -230,10 +236,10 @@ def add_template(verbs: Verbs) -> None:
     # fmt: off
     add("driving", metavar="DRIVING|list", help="the clip, or list: say which templates there are")
     add("-o", "--output", type=Path, metavar="FILE.npz", help="what to write")
-    _add_open(parser)
-    add("--reference", type=_reference, default="first", metavar="first|N|best",
+    add_open(parser)
+    add("--reference", type=parse_reference, default="first", metavar="first|N|best",
         help="as for animate: the frame that shows the pose of the stills to come")
-    add("--landmarks", type=_landmarks, default="auto", metavar="auto|none|FILE",
+    add("--landmarks", type=parse_landmarks, default="auto", metavar="auto|none|FILE",
         help="places in the reference, by which stills are aligned with it. auto (default): those "
         "that the model finds; FILE: those in this CSV file whose image is reference")
     add("--title", default="", help="what moves, in some words")
@@ -279,7 +285,7 @@ def run_template(args: argparse.Namespace) -> int:
 def add_doctor(verbs: Verbs) -> None:
     """`sonomime doctor`."""
     parser = add_verb(verbs, "doctor", DOCTOR, run_doctor)
-    _add_open(parser, backend=False)
+    add_open(parser, backend=False)
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
 
 
@@ -299,63 +305,3 @@ def run_doctor(args: argparse.Namespace) -> int:
         data = [asdict(check) for check in checks]
         print(json.dumps({"ok": not failed, "checks": data}, indent=2))
     return failed[0].exit_code if failed else 0
-
-
-def add_reading(parser: argparse.ArgumentParser, what: str, prefix: str = "") -> None:
-    """The options that say how one input is read; `reading_of` collects them."""
-    add = parser.add_argument
-    # fmt: off
-    add(f"--{prefix}crop", type=parse_crop, metavar="X,Y,W,H|auto",
-        help=f"use this part of the {what}, in pixels of the whole frame; auto: the ultrasound "
-        "region, which is found")
-    add(f"--{prefix}window", type=parse_window, metavar="LOW,HIGH",
-        help=f"values of the {what} that are shown black and white (default: as the file says, or "
-        "by the first frames)")
-    add(f"--{prefix}region", type=int, metavar="N",
-        help=f"where the {what} are DICOM: number of the ultrasound region to use, from 0 "
-        "(default: the largest)")
-    # fmt: on
-
-
-def reading_of(args: argparse.Namespace, prefix: str = "") -> Reading:
-    """How to read an input, by the options of `add_reading` and those of all inputs."""
-    given = {name: getattr(args, prefix + name) for name in ("crop", "window", "region")}
-    return Reading(
-        **given, fps=None if prefix else args.fps, mask=args.mask_outside_region,
-        on_damage=args.on_damage, strict=args.strict, timed=not prefix,
-        option="--" + prefix.replace("_", "-"),
-    )  # fmt: skip
-
-
-def _add_open(parser: argparse.ArgumentParser, backend: bool = True) -> None:
-    """The options that open a bundle."""
-    add = parser.add_argument
-    # fmt: off
-    add("--bundle", type=Path, metavar="B", help="folder of the model (default: the one included)")
-    add("--device", type=int, metavar="N",
-        help="number of the GPU, from 0 (default: 0, if there is a GPU)")
-    if backend:
-        add("--backend", default="auto", metavar="NAME",
-            help="auto (default: the fastest available), cpu, ort-cuda, tensorrt, rtx")
-        add("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
-    # fmt: on
-
-
-def _reference(text: str) -> str | int:
-    return int(text) if text.removeprefix("-").isdecimal() else text
-
-
-def _landmarks(text: str) -> str | Path:
-    if text in ("auto", "none"):
-        return text
-    if not Path(text).exists() or Path(text).is_dir():
-        hint = "auto, none, or a CSV file with image,keypoint,x,y"
-        raise InputError(f"there is no file {text!r} to read landmarks from", hint)
-    return Path(text)
-
-
-def _scale(text: str) -> str | float:
-    try:
-        return text if text == "hull" else float(text)
-    except ValueError:
-        raise ConfigError(f"cannot read the scale {text!r}", "a number, or hull") from None

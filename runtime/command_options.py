@@ -1,0 +1,71 @@
+"""Options that several verbs of this room have in common."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .media.frames import parse_crop
+from .media.levels import parse_window
+from .readers.reading import Reading
+from .support.errors import ConfigError, InputError
+
+
+def add_reading(parser: argparse.ArgumentParser, what: str, prefix: str = "") -> None:
+    """The options that say how one input is read; `reading_of` collects them."""
+    add = parser.add_argument
+    # fmt: off
+    add(f"--{prefix}crop", type=parse_crop, metavar="X,Y,W,H|auto",
+        help=f"use this part of the {what}, in pixels of the whole frame; auto: the ultrasound "
+        "region, which is found")
+    add(f"--{prefix}window", type=parse_window, metavar="LOW,HIGH",
+        help=f"values of the {what} that are shown black and white (default: as the file says, or "
+        "by the first frames)")
+    add(f"--{prefix}region", type=int, metavar="N",
+        help=f"where the {what} are DICOM: number of the ultrasound region to use, from 0 "
+        "(default: the largest)")
+    # fmt: on
+
+
+def reading_of(args: argparse.Namespace, prefix: str = "") -> Reading:
+    """How to read an input, by the options of `add_reading` and those of all inputs."""
+    given = {name: getattr(args, prefix + name) for name in ("crop", "window", "region")}
+    return Reading(
+        **given, fps=None if prefix else args.fps, mask=args.mask_outside_region,
+        on_damage=args.on_damage, strict=args.strict, timed=not prefix,
+        option="--" + prefix.replace("_", "-"),
+    )  # fmt: skip
+
+
+def add_open(parser: argparse.ArgumentParser, backend: bool = True) -> None:
+    """The options that open a bundle."""
+    add = parser.add_argument
+    # fmt: off
+    add("--bundle", type=Path, metavar="B", help="folder of the model (default: the one included)")
+    add("--device", type=int, metavar="N",
+        help="number of the GPU, from 0 (default: 0, if there is a GPU)")
+    if backend:
+        add("--backend", default="auto", metavar="NAME",
+            help="auto (default: the fastest available), cpu, ort-cuda, tensorrt, rtx")
+        add("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    # fmt: on
+
+
+def parse_reference(text: str) -> str | int:
+    return int(text) if text.removeprefix("-").isdecimal() else text
+
+
+def parse_landmarks(text: str) -> str | Path:
+    if text in ("auto", "none"):
+        return text
+    if not Path(text).exists() or Path(text).is_dir():
+        hint = "auto, none, or a CSV file with image,keypoint,x,y"
+        raise InputError(f"there is no file {text!r} to read landmarks from", hint)
+    return Path(text)
+
+
+def parse_scale(text: str) -> str | float:
+    try:
+        return text if text == "hull" else float(text)
+    except ValueError:
+        raise ConfigError(f"cannot read the scale {text!r}", "a number, or hull") from None
