@@ -19,6 +19,7 @@ from .command_options import (
     reading_of,
 )
 from .compose import parse_size
+from .driving import NOT_OF_TEMPLATES, TEMPLATE
 from .options import Smoothing
 from .pipeline import SAMPLES, Job, animate_files
 from .quality import as_rows, summary
@@ -51,11 +52,10 @@ beside each other.
 
 example:
   sonomime demo -o demo.mp4"""
-TEMPLATE = """keep the motion of a driving clip as a small file, without its pictures
+MAKE_TEMPLATE = """save a driving clip's motion in a small file, without its pictures
 
-Keep the motion of a driving clip as a small file, without its pictures: a motion template. Wherever
-a driving clip is given, a template can be given too. `sonomime template list` shows those that come
-with the package, which are given by their names.
+The file is a motion template: animate takes it instead of the driving clip. `sonomime template
+list` shows those that come with the package, which are given by their names.
 
 example:
   sonomime template driving.mp4 -o motion.npz --title "quiet breathing"
@@ -76,7 +76,8 @@ def add_animate(verbs: Verbs) -> None:
     add("source", type=Path, metavar="SOURCE",
         help="the still picture to animate: an image, or one frame of a video or folder")
     add("driving", type=Path, metavar="DRIVING",
-        help="the clip whose motion it gets: a video, a folder or an image")
+        help="the clip whose motion it gets: a video, a folder or an image; or a motion template, "
+        "NAME.npz or one of `sonomime template list`")
     add("-o", "--output", type=Path, required=True, metavar="OUT",
         help="what to write: NAME.mp4, NAME.mkv (FFV1, lossless), NAME.dcm (DICOM, lossless), "
         "NAME.mha (MetaImage, lossless), a folder for .png frames, or NAME.png if it is one frame")
@@ -160,10 +161,10 @@ def _animate(args: argparse.Namespace, jobs: list[Job], as_json: bool, **options
             damaged |= done.damaged
             record = asdict(done) | {"quality": as_rows(done.quality)}
             print(json.dumps(record, default=str) if as_json else done.output)
+            tried = ["--reference best"] if job.reference == "best" else []
+            tried = NOT_OF_TEMPLATES if done.read_driving.kind == TEMPLATE else tried
             said = f"{done.frames} frames, {done.frames / done.seconds:.1f} a second with files"
-            for line in filter(
-                None, (said, done.alignment, summary(done.quality, job.reference == "best"))
-            ):
+            for line in filter(None, (said, done.alignment, summary(done.quality, tried))):
                 _to_people(line)
     return EXIT_DAMAGED if damaged else 0
 
@@ -231,18 +232,20 @@ def run_demo(args: argparse.Namespace) -> int:
 
 def add_template(verbs: Verbs) -> None:
     """`sonomime template`."""
-    parser = add_verb(verbs, "template", TEMPLATE, run_template)
+    parser = add_verb(verbs, "template", MAKE_TEMPLATE, run_template)
     add = parser.add_argument
     # fmt: off
-    add("driving", metavar="DRIVING|list", help="the clip, or list: say which templates there are")
-    add("-o", "--output", type=Path, metavar="FILE.npz", help="what to write")
+    add("driving", metavar="DRIVING|list", help="the clip; or list: the package's templates")
+    add("-o", "--output", type=Path, metavar="FILE.npz",
+        help="the file to write; needed unless DRIVING is list")
     add_open(parser)
     add("--reference", type=parse_reference, default="first", metavar="first|N|best",
-        help="as for animate: the frame that shows the pose of the stills to come")
+        help="as for animate: the frame with the pose that your stills will have")
     add("--landmarks", type=parse_landmarks, default="auto", metavar="auto|none|FILE",
         help="places in the reference, by which stills are aligned with it. auto (default): those "
-        "that the model finds; FILE: those in this CSV file whose image is reference")
-    add("--title", default="", help="what moves, in some words")
+        "that the model finds (the default model finds none); FILE: those in this CSV file whose "
+        "image is reference")
+    add("--title", default="", help="what moves, in a few words")
     add("--licence", default="", help="the clip's licence, and to whom credit is due")
     add_reading(parser, "driving frames")
     add("--fps", type=parse_rate, metavar="N", help="frames a second, whatever the file says")

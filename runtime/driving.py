@@ -20,10 +20,15 @@ from .player import Player
 from .readers.open_source import open_source
 from .readers.reading import Facts, Reading, mean_rate
 from .reference import choose_reference
-from .support.errors import ConfigError
-from .template import Template, template_file
+from .support.errors import ConfigError, InputError
+from .template import Template, shipped, template_file
 
 log = logging.getLogger("sonomime")
+
+
+TEMPLATE = "motion template"
+NOT_OF_TEMPLATES = ["--reference best", "one scene per clip", "--landmarks"]
+"""Advice about doubtful frames that does not help where a template drives."""
 
 
 class Step(NamedTuple):
@@ -104,15 +109,15 @@ class DrivingTemplate:
     damaged = False
 
     def __init__(self, path: Path, how: Reading) -> None:
-        for option in ("crop", "window", "region", "fps", "mask"):
-            if getattr(how, option):
+        for option in ("crop", "window", "region", "fps"):
+            if getattr(how, option) is not None:
                 hint = "leave it out: a template has no pictures"
                 raise ConfigError(f"--{option} is for driving clips, {path} is a template", hint)
         self._template = Template.load(path)
         self.count: int | None = len(self._template.times)
         self.fps: Fraction | None = mean_rate(self._template.times.tolist())
         fps = float(self.fps) if self.fps else None
-        self.facts = Facts("motion template", frames=self.count, fps=fps)
+        self.facts = Facts(TEMPLATE, frames=self.count, fps=fps)
         self._player: Player | None = None
 
     def announce(self, say: Callable[[str], object]) -> None:
@@ -146,7 +151,9 @@ class DrivingTemplate:
             return None, f"aligned by {', '.join(self._player.used)}"
         if options.landmarks == "none":
             return None, "not aligned, as asked"
-        return None, "not aligned: a template is aligned by landmarks, with --landmarks FILE"
+        if not known:
+            return None, "not aligned: this template has no landmarks"
+        return None, f"not aligned; --landmarks FILE can align it by {', '.join(known)}"
 
     def steps(self, animator: Animator, size: Size | None) -> Iterator[Step]:
         assert self._player is not None
@@ -163,4 +170,8 @@ def open_driving(path: Path, how: Reading, channels: int) -> DrivingClip | Drivi
     """
     if (template := template_file(path)) is not None:
         return DrivingTemplate(template, how)
+    if not path.exists() and not path.suffix and path.name == str(path):
+        known = ", ".join(shipped())
+        what = f"{path} is neither a file nor a motion template of the package"
+        raise InputError(what, f"check the path; the templates are {known}")
     return DrivingClip(path, how, channels)

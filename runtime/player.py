@@ -49,7 +49,7 @@ class Player:
         self._displaced = isinstance(session.chain.control, DisplacementControl)
         self._check_fit()
         if self._displaced and session.has_control("min_cutoff") and session.control("min_cutoff"):
-            hint = "leave the smoothing out, or smooth while the template is made"
+            hint = "leave the smoothing out (--smooth)"
             raise ConfigError("the displacements of a template cannot be smoothed", hint)
         self.used: tuple[str, ...] = ()
         """The landmarks that align it."""

@@ -93,9 +93,9 @@ def judge(numbers: NDArray[np.float32]) -> Quality:
     return Quality(confidence, displacement, folded, unseen, reason)
 
 
-def summary(frames: Sequence[Quality], best: bool = False) -> str:
+def summary(frames: Sequence[Quality], tried: Sequence[str] = ()) -> str:
     """One line about a clip: how many frames are doubtful, why, and what may help; "" if none.
-    `best`: the reference is the best one already.
+    `tried`: options that cannot help.
     """
     counts = Counter(frame.reason for frame in frames if frame.state == "doubtful")
     if not counts:
@@ -103,9 +103,8 @@ def summary(frames: Sequence[Quality], best: bool = False) -> str:
     found = [why for why in _WORDS if why in counts]
     said = ", ".join(f"{_WORDS[why][0]} ({counts[why]})" for why in found)
     advice = dict.fromkeys(each for why in found for each in _WORDS[why][1])
-    if best:
-        advice.pop("--reference best", None)
-    helps = f"; try {', '.join(advice)}" if advice else ""
+    left = [each for each in advice if each not in tried]
+    helps = f"; try {', '.join(left)}" if left else ""
     return f"{counts.total()} of {len(frames)} frames doubtful: {said}{helps}"
 
 

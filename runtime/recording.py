@@ -16,7 +16,7 @@ from .media.pixels import to_planes
 from .readers.open_source import open_source
 from .readers.reading import AS_IS, Reading
 from .reference import choose_reference, nth_frame
-from .support.errors import InputError
+from .support.errors import ConfigError, InputError
 from .support.progress import progress
 from .template import Template, Tensors, control_of, find_loop
 
@@ -39,6 +39,9 @@ def make_template(
             and `places_in`.
         BackendError: a stage failed.
     """
+    if reference == "best" and isinstance(landmarks, Path):
+        what = f"the landmarks of {landmarks} are of one frame; --reference best may take another"
+        raise ConfigError(what, "give its number, --reference N")
     clip = open_source(driving, how, animator.session.chain.image.channels)
     session = animator.session
     size, names = session.chain.image.size, session.passed()

@@ -61,7 +61,7 @@ class Template:
     reference: by name: what was seen of the reference frame; empty for displacements.
     control: what it moves, see `control_of`.
     landmarks: by name, (x, y) points of the reference frame.
-    about: texts: title, source, licence, model.
+    about: texts: title, licence.
     """
 
     times: NDArray[np.float64]

@@ -74,7 +74,7 @@ def test_a_summary_counts_reasons_and_says_what_may_help() -> None:
     assert "(2)" in line and "(1)" in line
     assert line.count("--reference best") == 1 and "--scale" in line
     assert "--scale" not in summary([UNSURE])
-    assert "best" in summary([UNSURE]) and "best" not in summary([UNSURE], best=True)
+    assert "best" in summary([UNSURE]) and "best" not in summary([UNSURE], ["--reference best"])
 
 
 def test_bars_beside_a_picture_are_not_seen() -> None:
