@@ -143,7 +143,7 @@ def compare(config: Config, clips: list[ClipFrames], rounds: int, count: int, be
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("preset")
-    parser.add_argument("--data", nargs="+", type=Path, default=[SAMPLES], metavar="DIR")
+    parser.add_argument("--data", nargs="+", action="extend", type=Path, metavar="DIR")
     parser.add_argument("--rounds", type=int, default=7, help="at least 2")
     parser.add_argument("--steps", type=int, default=4, help="of either in a round")
     text = "number of the first step; some losses begin later"
@@ -158,7 +158,7 @@ def main() -> None:
     print("|" + " --- |" * 7)
     config = load_scaled(args.preset, args.set, args.size, args.width)
     config = family_of(config.model).with_labels(config, [])
-    found = find_clips(args.data).clips
+    found = find_clips(args.data or [SAMPLES]).clips
     clips = [load_clip(clip, config.model.image_size, config.model.channels) for clip in found]
     print(compare(config, clips, args.rounds, args.steps, args.begin))
 

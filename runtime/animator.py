@@ -64,6 +64,7 @@ class Animator:
         self._aligner = Aligner(session)
         self._io = FrameIO(session.backend, session.chain)
         self._picture: SourcePicture | None = None
+        self._replayed: Mapping[str, NDArray[Any]] | None = None  # the reference, if from `replay`
         self._last_time: float | None = None  # of the clip's last frame
 
     @classmethod
@@ -119,6 +120,7 @@ class Animator:
             InputError: not an image, or points of `align` that waited for it lie outside of it.
         """
         with self._served():
+            self._replayed = None
             self._aligner.take_reference(self._io.give(frame, DRIVING_FRAME))
             self._begin()
 
@@ -178,12 +180,14 @@ class Animator:
         size: Size | None = None, reference: Mapping[str, NDArray[Any]] | None = None,
     ) -> Image:  # fmt: skip
         """Synthesize one frame of what once passed from a driving frame; `player.Player` gives it.
+        The clock goes on by `step`: `reset` before frames of a clip. `timings` stay as they were.
 
         Args:
             passed: tensors of `session.passed()`, by name.
             step: seconds since the last frame.
             size: as for `animate`.
-            reference: what was seen of another reference frame, which is taken first.
+            reference: what was seen of its reference frame, which is taken first, unless it is
+                the one in use; empty where `passed` needs none.
 
         Raises:
             ConfigError: a size that `compose` refuses.
@@ -194,12 +198,13 @@ class Animator:
             picture = self._source_picture()
             if size is not None:
                 picture.check(size)
-            if reference:
+            if reference and reference is not self._replayed:
                 for name, value in reference.items():
                     self.session.backend.write(name, value)
                 self._aligner.drop()
                 self.session.take_observed()
                 self._begin()
+                self._replayed = reference
             self.session.set_within("dt_seconds", step)
             picture.has_frame = False
             self.session.replay(passed)
@@ -274,6 +279,7 @@ class Animator:
     def reset(self) -> None:
         """Begin a new driving clip: forget reference, alignment, smoothing and time."""
         with self._served():
+            self._replayed = None
             self._aligner.drop()
             self.session.forget_reference()
             self._begin()

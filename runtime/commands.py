@@ -19,11 +19,11 @@ from .command_options import (
     reading_of,
 )
 from .compose import parse_size
-from .driving import NOT_OF_TEMPLATES, TEMPLATE
 from .options import Smoothing
 from .pipeline import SAMPLES, Job, animate_files
-from .quality import as_rows, summary
+from .quality import as_rows
 from .readers.reading import parse_rate
+from .support.atomic_files import atomic_path
 from .support.errors import EXIT_DAMAGED, ConfigError
 from .support.printable import printable
 from .support.verbs import Verbs, add_verb
@@ -161,10 +161,8 @@ def _animate(args: argparse.Namespace, jobs: list[Job], as_json: bool, **options
             damaged |= done.damaged
             record = asdict(done) | {"quality": as_rows(done.quality)}
             print(json.dumps(record, default=str) if as_json else done.output)
-            tried = ["--reference best"] if job.reference == "best" else []
-            tried = NOT_OF_TEMPLATES if done.read_driving.kind == TEMPLATE else tried
             said = f"{done.frames} frames, {done.frames / done.seconds:.1f} a second with files"
-            for line in filter(None, (said, done.alignment, summary(done.quality, tried))):
+            for line in filter(None, (said, done.alignment, done.doubts)):
                 _to_people(line)
     return EXIT_DAMAGED if damaged else 0
 
@@ -266,19 +264,23 @@ def run_template(args: argparse.Namespace) -> int:
         rows = {name: Template.load(path).facts() for name, path in shipped().items()}
         if args.json:
             print(json.dumps(rows, indent=2))
-        for name, row in {} if args.json else rows.items():
-            print(f"{name:<14} {row['seconds']:5.1f} s   {row['title']}")
+            return 0
+        for name, row in rows.items():
+            print(f"{name:<14} {row['seconds']:5.1f} s   {printable(row['title'])}")
         return 0
     if args.output is None or args.output.suffix.lower() != ".npz":
         raise ConfigError("a template is written to a file", "give it with -o NAME.npz")
-    with Animator.open(
-        args.bundle, args.backend, threads=args.threads, device=args.device
-    ) as animator:
+    with (
+        atomic_path(args.output) as unfinished,  # a place that cannot be written is said at once
+        Animator.open(
+            args.bundle, args.backend, threads=args.threads, device=args.device
+        ) as animator,
+    ):
         about = {"title": args.title, "licence": args.licence}
         template, damaged = make_template(
             animator, Path(args.driving), reading_of(args), args.reference, args.landmarks, about
         )
-    template.save(args.output)
+        unfinished.write_bytes(template.data())
     row = template.facts()
     print(json.dumps({"output": str(args.output), **row}) if args.json else args.output)
     _to_people(f"{row['frames']} frames, {row['seconds']:.3g} s, {row['said']}")

@@ -26,11 +26,6 @@ from .template import Template, shipped, template_file
 log = logging.getLogger("sonomime")
 
 
-TEMPLATE = "motion template"
-NOT_OF_TEMPLATES = ["--reference best", "one scene per clip", "--landmarks"]
-"""Advice about doubtful frames that does not help where a template drives."""
-
-
 class Step(NamedTuple):
     """A synthesized frame, its time in seconds, and the driving frame, if there is one."""
 
@@ -56,6 +51,7 @@ class DrivingClip:
         self._clip = open_source(path, how, channels, announce=False)
         self.facts, self.fps, self.count = self._clip.facts, self._clip.fps, self._clip.count_hint
         self.size: tuple[int, int] | None = self._clip.size
+        self.ruled_out: list[str] = []
 
     def announce(self, say: Callable[[str], object]) -> None:
         self._clip.warn_of_clutter()
@@ -117,7 +113,10 @@ class DrivingTemplate:
         self.count: int | None = len(self._template.times)
         self.fps: Fraction | None = mean_rate(self._template.times.tolist())
         fps = float(self.fps) if self.fps else None
-        self.facts = Facts(TEMPLATE, frames=self.count, fps=fps)
+        # Advice about doubtful frames that cannot help.
+        self.ruled_out = ["--reference best", "one scene per clip"]
+        self.ruled_out += [] if self._template.landmarks else ["--landmarks"]
+        self.facts = Facts("motion template", frames=self.count, fps=fps)
         self._player: Player | None = None
 
     def announce(self, say: Callable[[str], object]) -> None:
@@ -126,7 +125,7 @@ class DrivingTemplate:
         say(f"motion template{named}: {self.count} frames, {self._template.seconds:.3g} s")
 
     def has_one_frame(self) -> bool:
-        return self.count == 1
+        return False
 
     def begin(
         self, animator: Animator, source: Picture, options: Options
@@ -147,8 +146,10 @@ class DrivingTemplate:
             found = sure_of(animator, source)
             places = {name: place for name, place in found.items() if name in known} or None
         self._player = Player(animator, self._template, places)
+        if not animator.session.can_align:
+            return None, ""
         if places is not None:
-            return None, f"aligned by {', '.join(self._player.used)}"
+            return None, f"aligned by {', '.join(self._player.aligned_by)}"
         if options.landmarks == "none":
             return None, "not aligned, as asked"
         if not known:

@@ -16,7 +16,7 @@ from .session import own_places
 Values = NDArray[np.float32]
 
 
-def put(
+def put_on_source(
     passed: Mapping[str, Values], alignment: Values, scale: float, shade: float
 ) -> dict[str, Values]:
     """Displacement (1, n, n, 2), confidence (1, 1, n, n) and shading (1, 1, m, m), as far as they

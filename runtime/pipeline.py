@@ -16,7 +16,7 @@ from .landmarks import Picture
 from .media.frames import Image, Letterbox, has_colour, resize
 from .media.mark import draw_mark, metadata
 from .media.panels import Panels
-from .quality import Quality
+from .quality import Quality, summary
 from .readers.open_source import open_source
 from .readers.reading import AS_IS, Facts, Reading
 from .readers.source import FrameSource
@@ -63,8 +63,8 @@ class Job:
 class Done:
     """What was made: frames written, the reference's index (None for absolute motion), the size
     (width, height), seconds from the first frame to the closed file, how source and reference were
-    aligned (empty if the model cannot), each frame's quality, if the model says; what was read, and
-    whether it was damaged."""
+    aligned (empty if the model cannot), each frame's quality, if the model says, and a line about
+    doubtful ones ("" if none); what was read, and whether it was damaged."""
 
     output: Path
     frames: int
@@ -73,6 +73,7 @@ class Done:
     seconds: float
     alignment: str
     quality: list[Quality]
+    doubts: str
     read_source: Facts
     read_driving: Facts
     damaged: bool
@@ -142,6 +143,7 @@ def animate_files(
     driving.facts.frames = sink.count
     return Done(
         job.output, sink.count, index, shown, seconds, alignment, judged,
+        summary(judged, [*driving.ruled_out, *["--reference best"] * (job.reference == "best")]),
         source.facts, driving.facts, driving.damaged,
     )  # fmt: skip
 
@@ -195,8 +197,6 @@ def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
 
 
 def _check(job: Job) -> None:
-    if isinstance(job.reference, str) and job.reference not in ("first", "best"):
-        raise ConfigError(f"unknown reference {job.reference!r}", "first, best or a frame's index")
     if job.reference == "best" and isinstance(job.landmarks, Path):
         raise ConfigError(
             f"the landmarks of {job.landmarks} are of one frame; --reference best may take another",

@@ -12,14 +12,15 @@ from .animator import STEP_SECONDS, Animator
 from .bundle.manifest import DisplacementControl
 from .compose import Size
 from .media.frames import Image
-from .passed import put
+from .passed import put_on_source
 from .session import own_places
 from .support.errors import ConfigError, InputError
 from .template import Template, control_of, said
 
 
 class Player:
-    """Moves an Animator's source by a template, as a driving clip would::
+    """Moves an Animator's source by a template, as a driving clip would. `aligned_by`: the names of
+    the landmarks that align it::
 
         animator.set_source(still)
         player = Player(animator, Template.load(path))
@@ -51,14 +52,12 @@ class Player:
         if self._displaced and session.has_control("min_cutoff") and session.control("min_cutoff"):
             hint = "leave the smoothing out (--smooth)"
             raise ConfigError("the displacements of a template cannot be smoothed", hint)
-        self.used: tuple[str, ...] = ()
-        """The landmarks that align it."""
+        self.aligned_by: tuple[str, ...] = ()
         self._alignment = None
         if self._displaced:
             self._alignment = own_places(*template.frames["displacement"].shape[2:4])
         if landmarks is not None:
             self._align(landmarks)
-        self._reference = template.reference or None
         self._last: float | None = None
 
     def frame(self, seconds: float, size: Size | None = None, loop: bool = False) -> Image:
@@ -82,10 +81,10 @@ class Player:
         passed = template.looped(seconds) if loop else template.at(seconds)
         if self._alignment is not None:
             control = self._animator.session.control
-            passed = put(passed, self._alignment, control("scale"), control("shade"))
+            passed = put_on_source(passed, self._alignment, control("scale"), control("shade"))
         step = STEP_SECONDS if self._last is None else abs(seconds - self._last)
-        made = self._animator.replay(passed, step, size, self._reference)
-        self._last, self._reference = seconds, None
+        made = self._animator.replay(passed, step, size, template.reference)
+        self._last = seconds
         return made
 
     def _check_fit(self) -> None:
@@ -96,6 +95,9 @@ class Player:
         wanted = {name: tensors[name].shape for name in session.passed()}
         seen = {name: values.shape for name, values in template.reference.items()}
         expected = {} if self._displaced else wanted
+        known = {"displacement", "confidence", "shading"} if self._displaced else wanted.keys()
+        if not ours.get("training", True) or not wanted.keys() <= known:
+            raise ConfigError("this model cannot be driven by templates", "give a driving clip")
         if template.control != ours or frames != wanted or seen != expected:
             hint = "make it again with this bundle: sonomime template DRIVING --bundle B -o FILE"
             what = f"the template moves {said(template.control)}, this model {said(ours)}"
@@ -105,14 +107,14 @@ class Player:
         if self._alignment is None:
             raise ConfigError("only models that move by displacements are aligned by landmarks")
         box, known = self._animator.letterbox, self.template.landmarks
-        self.used = tuple(name for name in landmarks if name in known)
-        for name in self.used:
+        self.aligned_by = tuple(name for name in landmarks if name in known)
+        for name in self.aligned_by:
             if not is_inside(np.array(landmarks[name]), box.width, box.height):
                 raise InputError(f"the landmark {name!r} lies outside of the source")
-        if not self.used:
+        if not self.aligned_by:
             hint = f"the template has {', '.join(known) or 'no landmarks'}"
             raise InputError("no landmark of the source is one of the template's", hint)
-        source = pixels_to_points(np.array([landmarks[name] for name in self.used]), box)
-        reference = np.array([known[name] for name in self.used])
+        source = pixels_to_points(np.array([landmarks[name] for name in self.aligned_by]), box)
+        reference = np.array([known[name] for name in self.aligned_by])
         cells = self._alignment.astype(np.float64)
         self._alignment = by_landmarks(cells, source, reference).astype(np.float32)

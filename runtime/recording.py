@@ -18,7 +18,7 @@ from .readers.reading import AS_IS, Reading
 from .reference import choose_reference, nth_frame
 from .support.errors import ConfigError, InputError
 from .support.progress import progress
-from .template import Template, Tensors, control_of, find_loop
+from .template import MOST_BYTES, MOST_FRAMES, Template, Tensors, control_of, find_loop
 
 
 def make_template(
@@ -42,10 +42,16 @@ def make_template(
     if reference == "best" and isinstance(landmarks, Path):
         what = f"the landmarks of {landmarks} are of one frame; --reference best may take another"
         raise ConfigError(what, "give its number, --reference N")
-    clip = open_source(driving, how, animator.session.chain.image.channels)
     session = animator.session
-    size, names = session.chain.image.size, session.passed()
     displaced = isinstance(session.chain.control, DisplacementControl)
+    if reference == "best" and not displaced:
+        hint = "give the number of a frame, --reference N"
+        raise ConfigError("--reference best compares with a still, and there is none", hint)
+    if isinstance(landmarks, Path) and not session.can_align:
+        raise ConfigError("this model cannot align source and reference", "leave --landmarks out")
+    clip = open_source(driving, how, session.chain.image.channels)
+    clip.warn_of_clutter()
+    size, names = session.chain.image.size, session.passed()
     animator.reset()
     index, image = choose_reference(animator, clip, reference)
     if image is None:
@@ -69,6 +75,10 @@ def make_template(
         times.append(frame.timestamp)
         for name in names:
             frames.setdefault(name, []).append(session.read(name))
+        held = len(times) * sum(values[0].nbytes for values in frames.values())
+        if len(times) > MOST_FRAMES or held > MOST_BYTES:
+            what = f"{driving} is too long for a template: it ends at {times[-1]:.0f} s"
+            raise InputError(what, "cut out the part that moves as you want it")
     if len(times) < 2:
         raise InputError(f"{driving} has one frame, which has no motion", "give a clip")
     stacked = {name: np.stack(values) for name, values in frames.items()}

@@ -39,10 +39,12 @@ def choose_reference(
         Its index from 0, None for absolute motion, which has none; its pixels if they were read.
 
     Raises:
-        ConfigError: `best`, and the model has nothing to choose by.
+        ConfigError: another word; `best`, and the model has nothing to choose by.
         InputError: there is no such frame.
         BackendError: a stage failed.
     """
+    if isinstance(reference, str) and reference not in ("first", "best"):
+        raise ConfigError(f"unknown reference {reference!r}", "first, best or a frame's index")
     if animator.motion == "absolute":
         return None, None
     matches = isinstance(animator.session.chain.control, DisplacementControl)

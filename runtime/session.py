@@ -191,9 +191,10 @@ class Session:
         """What alone passes from a driving frame to the picture: with displacements what `transfer`
         makes, else what `observe` does, the keypoints."""
         states = {pair.from_ for pair in self.chain.recurrent}
-        stages = self.chain.of_role("frame" if self._matches else "observe")
-        made = [s.outputs for s in stages if s.name == TRANSFER or not self._matches]
-        return [tensor.name for tensors in made for tensor in tensors if tensor.name not in states]
+        (observe,) = self.chain.of_role("observe")
+        (transfer,) = (each for each in self.chain.stages if each.name == TRANSFER)
+        made = transfer if self._matches else observe
+        return [tensor.name for tensor in made.outputs if tensor.name not in states]
 
     def replay(self, passed: Mapping[str, NDArray[Any]]) -> Planes:
         """Synthesize a frame from `passed` tensors, without a driving frame; see `animate`. Where

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,14 +27,18 @@ from .bundle.manifest import Chain, DisplacementControl, Manifest
 from .support.atomic_files import atomic_write_bytes
 from .support.errors import InputError
 
-FORMAT = 1
+KIND, FORMAT = "sonomime motion template", 1
 SUFFIX = ".npz"
 SHIPPED = Path(__file__).parent / "templates"
-MOST_BYTES = 1 << 28  # of all arrays of a file
+MOST_BYTES, MOST_HEADER = 1 << 28, 1 << 20  # of all arrays of a file, of its header
+FARTHEST = 4.0  # points: twice the square's side
 MOST_FRAMES = 100_000
 BLEND = 0.3  # seconds: at most so long, a loop's end becomes its beginning
 SPEED = 0.05  # seconds: so far apart are places that weigh as much as a speed
 MOST_GAP = 0.75
+MOST_COMPARED = 600  # frames that are compared with each other, evenly spread
+PLACES = "displacement", "driving_kp_value"
+"""The tensors that say where things are, in points."""
 _MAKE_AGAIN = "make the template again with `sonomime template`"
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -80,9 +85,7 @@ class Template:
     def at(self, seconds: float) -> Tensors:
         """The tensors at a time, between frames linear; before the first and after the last as
         there."""
-        after = int(np.clip(np.searchsorted(self.times, seconds), 1, max(len(self.times) - 1, 1)))
-        if len(self.times) == 1:
-            return {name: values[0] for name, values in self.frames.items()}
+        after = int(np.clip(np.searchsorted(self.times, seconds), 1, len(self.times) - 1))
         begin, end = self.times[after - 1 : after + 1]
         share = np.float32(np.clip((seconds - begin) / (end - begin), 0, 1))
         return {
@@ -116,10 +119,10 @@ class Template:
             "said": "; ".join(words),
         }  # fmt: skip
 
-    def save(self, path: Path) -> None:
-        """Write the file, completely or not at all; OutputError if that fails."""
+    def data(self) -> bytes:
+        """The file's bytes."""
         header = {
-            "format": FORMAT, "kind": "sonomime motion template", "control": dict(self.control),
+            "format": FORMAT, "kind": KIND, "control": dict(self.control),
             "landmarks": {name: list(place) for name, place in self.landmarks.items()},
             "loop": asdict(self.loop), "about": dict(self.about),
         }  # fmt: skip
@@ -130,7 +133,11 @@ class Template:
         arrays |= {f"reference/{name}": v for name, v in self.reference.items()}
         data = io.BytesIO()
         np.savez_compressed(data, allow_pickle=False, **arrays)
-        atomic_write_bytes(path, data.getvalue())
+        return data.getvalue()
+
+    def save(self, path: Path) -> None:
+        """Write the file, completely or not at all; OutputError if that fails."""
+        atomic_write_bytes(path, self.data())
 
     @classmethod
     def load(cls, path: Path) -> Template:
@@ -138,7 +145,7 @@ class Template:
         try:
             arrays = _arrays(path)
             header = json.loads(arrays.pop("header").tobytes())
-            if header["format"] != FORMAT:
+            if (header["kind"], header["format"]) != (KIND, FORMAT):
                 raise ValueError(f"its format is {header['format']!r}, this reads {FORMAT}")
             times = np.asarray(arrays.pop("times"), np.float64)
             parts: dict[str, Tensors] = {"frames": {}, "reference": {}}
@@ -162,17 +169,24 @@ class Template:
     def _check(self) -> None:
         """ValueError for what cannot be."""
         times, count = self.times, len(self.times)
-        if times.ndim != 1 or not 0 < count <= MOST_FRAMES or times[0] != 0:
+        if times.ndim != 1 or not 2 <= count <= MOST_FRAMES or times[0] != 0:
             raise ValueError("its times are malformed")
         if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
             raise ValueError("its times do not increase")
         for name, values in {**self.frames, **self.reference}.items():
             if not np.isfinite(values).all():
                 raise ValueError(f"{name} has values that are not finite")
+            if name in PLACES and np.abs(values).max(initial=0) > FARTHEST:
+                raise ValueError(f"{name} leads too far away")
+        if not isinstance(self.control, dict):
+            raise ValueError("its control is malformed")
+        if not all(abs(x) <= FARTHEST for place in self.landmarks.values() for x in place):
+            raise ValueError("a landmark is too far away")
         if not self.frames or any(len(values) != count for values in self.frames.values()):
             raise ValueError(f"not every tensor has {count} frames")
         loop = self.loop
         edges = loop.blend >= 0 and 0 <= loop.begin < loop.end - loop.blend
+        edges &= isinstance(loop.back, bool) and math.isfinite(loop.gap)
         if not (edges and loop.end <= times[-1] and (loop.back or loop.blend > 0)):
             raise ValueError("its loop is malformed")
 
@@ -183,11 +197,13 @@ def find_loop(times: NDArray[np.float64], frames: Mapping[str, NDArray[np.float3
 
     Only the tensors that say where things are count: displacements, or keypoints.
     """
-    count, seconds = len(times), float(times[-1])
+    seconds = float(times[-1])
+    few = slice(None, None, 1 + len(times) // MOST_COMPARED)
+    times, frames = times[few], {name: values[few] for name, values in frames.items()}
+    count = len(times)
     blend = min(BLEND, seconds / 8)
     rows = np.concatenate(
-        [v.reshape(count, -1) for name, v in frames.items() if name.endswith(("ement", "value"))],
-        axis=1,
+        [values.reshape(count, -1) for name, values in frames.items() if name in PLACES], axis=1
     ).astype(np.float64)  # fmt: skip
     speeds = np.gradient(rows, times, axis=0) * SPEED
     states = np.concatenate([rows, speeds], axis=1)
@@ -197,7 +213,7 @@ def find_loop(times: NDArray[np.float64], frames: Mapping[str, NDArray[np.float3
     fits = times - times[:, None] >= seconds / 2
     i, j = np.unravel_index(np.argmin(np.where(fits, gaps, np.inf)), gaps.shape)
     gap = float(gaps[i, j])
-    if not fits[i, j] or gap > MOST_GAP:
+    if gap > MOST_GAP:
         return Loop(0.0, seconds, 0.0, gap, back=True)
     return Loop(float(times[i]), float(times[j]), blend, gap)
 
@@ -223,8 +239,9 @@ def control_of(chain: Chain) -> dict[str, Any]:
             "grid": [control.grid_height, control.grid_width],
             "shading": [control.shading_height, control.shading_width],
         }
+    (observe,) = chain.of_role("observe")
     made = chain.provenance.checkpoint_sha256 if isinstance(chain, Manifest) else ""
-    return {"keypoints": control.count, "checkpoint": made}
+    return {"keypoints": control.count, "training": made or getattr(observe, "sha256", "")}
 
 
 def said(control: Mapping[str, Any]) -> str:
@@ -241,12 +258,16 @@ def mixed(
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of an archive; ValueError if they are too large, or no plain numbers."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no plain file")
     with zipfile.ZipFile(path) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
-            raise ValueError(f"it holds more than {MOST_BYTES} bytes")
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+        if sum(sizes.values()) > MOST_BYTES or sizes.get("header.npy", 0) > MOST_HEADER:
+            raise ValueError(f"it is too large: {sum(sizes.values())} bytes")
     with np.load(path, allow_pickle=False) as loaded:
         arrays = {name: loaded[name] for name in loaded.files}
     for name, values in arrays.items():
-        if values.dtype.kind not in "fu":
+        kinds = {"header": "uint8", "times": "float64"}
+        if values.dtype not in (kinds[name],) if name in kinds else values.dtype.kind != "f":
             raise ValueError(f"{name} is {values.dtype}")
     return arrays

@@ -99,6 +99,8 @@ def scene(session: Session) -> list[Any]:
     made: list[Any] = [session.find_landmarks(planes(0.3, 0))]
     session.set_source(planes(0.3, 0))
     session.set_reference(planes(-0.3, 0))
+    aside = np.full((1, CELLS, CELLS, 2), 0.1, np.float32)
+    made.append(session.replay({"displacement": aside}).copy())
     for i in range(5):
         made.append(session.animate(planes(-0.3 + 0.1 * i, 0.1)).copy())
         made.append(session.find_landmarks(planes(0.1 * i, 0.2)))

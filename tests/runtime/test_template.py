@@ -15,7 +15,7 @@ from toy_bundle import blob, centre
 from toy_displacement import make_displacement_toy
 
 from sonomime.cli import main
-from sonomime.runtime import Animator
+from sonomime.runtime import Animator, recording
 from sonomime.runtime.media.pixels import psnr
 from sonomime.runtime.pipeline import SAMPLES
 from sonomime.runtime.player import Player
@@ -109,7 +109,7 @@ def test_the_default_model_is_aligned_scaled_and_shaded_as_live(tmp_path: Path) 
         composed = animator.compose()
         animator.reset()
         player = Player(animator, template, places)
-        assert player.used == ("a", "b")
+        assert player.aligned_by == ("a", "b")
         found = player.frame(template.seconds, size="source")
         for name, wanted in zip(names, live, strict=True):
             assert np.abs(animator.read(name).astype(float) - wanted).max() < 2e-3 or (
@@ -131,7 +131,7 @@ def test_a_template_of_another_control_is_refused(
     toy_bundle: Path, displacement_toy: Path, clip: Path, tmp_path: Path
 ) -> None:
     ours, theirs = made(displacement_toy, clip), made(toy_bundle, clip)
-    other = theirs.control | {"checkpoint": "f" * 64}
+    other = theirs.control | {"training": "f" * 64}
     sure = make_displacement_toy(tmp_path / "sure", sure=True)  # with a confidence
     for bundle, wrong in (
         (toy_bundle, ours), (displacement_toy, theirs), (sure, ours),
@@ -147,6 +147,30 @@ def test_a_template_of_another_control_is_refused(
         animator.set_source(STILL)
         with pytest.raises(ConfigError):
             Player(animator, theirs, {"a": (1.0, 1.0)})  # it cannot align
+
+
+def test_what_templates_of_keypoints_cannot_have(
+    toy_bundle: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "places.csv"
+    table.write_text("image,keypoint,x,y\nreference,left,20,30\n")
+    for more in ({"reference": "best"}, {"landmarks": table}):
+        with pytest.raises(ConfigError):
+            made(toy_bundle, clip, **more)
+    monkeypatch.setattr(recording, "MOST_FRAMES", 8)
+    with pytest.raises(InputError):
+        made(toy_bundle, clip)
+
+
+def test_two_players_of_keypoints_keep_their_own_references(toy_bundle: Path, clip: Path) -> None:
+    templates = [made(toy_bundle, clip, reference=reference) for reference in (0, 8)]
+    with Animator.open(toy_bundle) as animator:
+        animator.set_source(STILL)
+        first, second = (Player(animator, template) for template in templates)
+        for player, i in ((first, 4), (second, 4), (first, 4), (second, 0), (first, 8)):
+            reference = PLACES[0 if player is first else 8]
+            moved = [0.1 + PLACES[i][0] - reference[0], -0.1 + PLACES[i][1] - reference[1]]
+            assert centre(player.frame(i / 30)) == pytest.approx(moved, abs=0.02)
 
 
 def waves(times: Any, turns: float) -> dict[str, Any]:
@@ -192,6 +216,10 @@ def test_loops_have_no_jump() -> None:
         {"times": np.array([*range(8), np.nan])},
         {"frames": {}}, {"frames": {"displacement": np.full((9, 1, 8, 8, 2), np.inf, np.float32)}},
         {"loop": Loop(0.0, 99.0, 0.0, 0.0, back=True)}, {"loop": Loop(0.0, 0.05, 0.1, 0.0)},
+        {"loop": Loop(0.0, 0.2, 0.1, float("nan"))}, {"control": {"grid": [{}] * 2**19}},
+        {"landmarks": {"a": (float("nan"), 0.0)}}, {"landmarks": {"a": (0.0, 1e300)}},
+        {"frames": {"displacement": np.full((9, 1, 8, 8, 2), 9, np.float32)}},
+        {"times": np.zeros(1), "frames": {"displacement": np.zeros((1, 1, 8, 8, 2), np.float32)}},
     ],
 )  # fmt: skip
 def test_files_that_are_no_template(
@@ -245,12 +273,16 @@ def test_from_the_command_line(
     table.write_text("image,keypoint,x,y\nsource,left,30,20\nreference,left,20,30\n")
     out = tmp_path / "aligned"
     animate = ("animate", str(still), motion, "-o", str(out), "--landmarks", str(table))
-    assert run(*animate) == 0
+    assert run(*animate, "--no-mark") == 0
+    pairs = zip(frames_of(out), frames_of(tmp_path / "live"), strict=True)
+    assert max(np.abs(a.astype(int) - b).max() for a, b in pairs) > 30
     assert run("template", str(clip), "-o", motion, "--landmarks", str(table)) == 0
     assert Template.load(Path(motion)).landmarks.keys() == {"left"}
     capsys.readouterr()
     for code, words in (
         (2, ("template", str(clip))), (2, ("template", str(clip), "-o", str(tmp_path / "a.mp4"))),
+        (2, ("template", str(clip), "-o", motion, "--reference", "frist")),
+        (2, ("template", str(clip), "-o", motion, "--reference=best", f"--landmarks={table}")),
         (6, ("template", str(still), "-o", motion)), (6, ("template", "lst", "-o", motion)),
         (2, (*animate, "--reference", "2")), (2, (*animate, "--side-by-side")),
         (2, (*animate, "--crop", "1,1,32,32")), (2, (*animate, "--fps", "3")),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
+from functools import partial
 from typing import Self
 
 from .connection import Connection, Received
-from .message import Message, pack
+from .message import Message, crc64, pack
 
 log = logging.getLogger(__name__)
 
 CONNECT = 5.0  # seconds to wait for an answer
-SOONEST, LATEST = 0.25, 8.0  # seconds between two tries: doubled each time
+SOONEST, LATEST = 0.25, 8.0  # seconds between two tries: doubled each time, while none lasts
 
 
 class Client:
@@ -25,6 +27,7 @@ class Client:
         Args:
             received: gets each message, in a thread of the connection.
         """
+        crc64(b"")  # a missing package is reported here, not in a thread
         self.address = host, port
         self._received = received
         self._connection: Connection | None = None
@@ -45,9 +48,12 @@ class Client:
         return True
 
     def close(self) -> None:
+        """End the connection; waits for its threads, but not if one of them calls it."""
         self._closed.set()
         if (connection := self._connection) is not None:
-            connection.close()
+            connection.end()
+            if connection.serves_here():
+                return
         self._thread.join()
 
     def __enter__(self) -> Self:
@@ -57,23 +63,24 @@ class Client:
         self.close()
 
     def _keep_connected(self) -> None:
-        pause = SOONEST
+        pause = SOONEST / 2
         while not self._closed.is_set():
-            gone = threading.Event()
+            began, gone = time.monotonic(), threading.Event()
             try:
-                self._connection = self._connect(gone)
-            except OSError as error:
-                log.info("%s:%d: %s", *self.address, error.strerror or error)
-                self._closed.wait(pause)
-                pause = min(2 * pause, LATEST)
-                continue
-            log.info("%s:%d: connected", *self.address)
-            pause = SOONEST
-            if not self._closed.is_set():
-                gone.wait()
-            self._connection.close()
-            self._connection = None
+                peer = socket.create_connection(self.address, CONNECT)
+                self._connection = Connection(peer, self._received, partial(_set, gone))
+            except (OSError, ValueError, OverflowError) as error:  # no such host, or port
+                log.info("%s:%d: %s", *self.address, error)
+            else:
+                log.info("%s:%d: connected", *self.address)
+                if not self._closed.is_set():
+                    gone.wait()
+                self._connection.close()
+                self._connection = None
+            lasted = time.monotonic() - began
+            pause = SOONEST if lasted > LATEST else min(2 * pause, LATEST)
+            self._closed.wait(pause)
 
-    def _connect(self, gone: threading.Event) -> Connection:
-        peer = socket.create_connection(self.address, CONNECT)
-        return Connection(peer, self._received, lambda _: gone.set())
+
+def _set(gone: threading.Event, _: Connection) -> None:
+    gone.set()

@@ -14,13 +14,14 @@ from contextlib import suppress
 
 from ...support.errors import StreamError
 from ..slot import Slot
-from .message import HEADER_BYTES, Message, pack, read_header, unpack
+from .message import HEADER_BYTES, MOST_BYTES, Message, read_header, unpack
 
 log = logging.getLogger(__name__)
 
 Received = Callable[[Message], None]
 SEND_BUFFER = 1 << 16  # bytes: with the system's own size a slow peer falls seconds behind
-STALLED = 30.0  # seconds: a peer that takes nothing for so long has gone
+# A peer has gone that takes nothing for so many milliseconds, or does not answer for 30 seconds.
+_STALLED = {"TCP_USER_TIMEOUT": 30_000, "TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 _CHUNK = 1 << 16
 
 
@@ -31,40 +32,44 @@ class Connection:
     """
 
     def __init__(
-        self, peer: socket.socket, received: Received, left: Callable[[Connection], None]
-    ) -> None:
+        self, peer: socket.socket, received: Received, left: Callable[[Connection], None],
+        most: int = MOST_BYTES,
+    ) -> None:  # fmt: skip
         """
         Args:
-            received: gets each message, in a thread of this connection.
-            left: called once, when the peer has gone or `close` was called.
+            received: gets each message, in a thread of this connection. If it raises, that is
+                logged, and the connection goes on.
+            left: called once, when the peer has gone or `end` was called.
+            most: bytes of a message from the peer.
         """
         self.sending: Slot[bytes] = Slot()
         self.damaged = 0
         self.name = "{}:{}".format(*peer.getpeername()[:2])
-        self._peer, self._received, self._left = peer, received, left
+        self._peer, self._received, self._left, self._most = peer, received, left, most
         peer.settimeout(None)
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * STALLED))
+        for option, value in _STALLED.items():
+            if hasattr(socket, option):  # Linux has all of them
+                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         jobs = self._send, self._receive
         self._threads = [threading.Thread(target=job, daemon=True) for job in jobs]
         for thread in self._threads:
             thread.start()
 
-    def send(self, message: Message) -> None:
-        """Send a message, unless a newer one comes before the last one has gone."""
-        self.sending.put(pack(message))
+    def serves_here(self) -> bool:
+        """Whether the calling thread is one of its own, as in `received`."""
+        return threading.current_thread() in self._threads
 
     def close(self) -> None:
-        """End the connection; waits for its threads, but not for the one that calls."""
-        self._end()
+        """End the connection and wait for its threads; not from one of them."""
+        self.end()
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
+            thread.join()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End the connection, without waiting."""
         self.sending.close()
         with suppress(OSError):  # it has gone already
             self._peer.shutdown(socket.SHUT_RDWR)  # wakes the threads; closing alone does not
@@ -75,31 +80,37 @@ class Connection:
                 self._peer.sendall(data)
         except OSError as error:
             log.info("%s: %s", self.name, error.strerror or error)
-        self._end()
+        self.end()
 
     def _receive(self) -> None:
         try:
             while (data := self._read(HEADER_BYTES)) is not None:
-                header = read_header(bytes(data))
+                header = read_header(data, self._most)
                 if (body := self._read(header.size)) is None:
                     break
                 try:
-                    message = unpack(header, bytes(body))
+                    message = unpack(header, body)
                 except StreamError as error:
                     self.damaged += 1
                     log.warning("%s: %s", self.name, error)
                     continue
-                self._received(message)
+                self._hand_on(message)
         except StreamError as error:
             self.damaged += 1
             log.warning("%s: %s; the connection is closed", self.name, error)
         except OSError as error:
             log.info("%s: %s", self.name, error.strerror or error)
         finally:
-            self._end()
+            self.end()
             self._threads[0].join()
             self._peer.close()
             self._left(self)
+
+    def _hand_on(self, message: Message) -> None:
+        try:
+            self._received(message)
+        except Exception:  # the caller's own; the stream is sound
+            log.exception("%s: a %s message could not be used", self.name, message.type)
 
     def _read(self, size: int) -> bytearray | None:
         """So many bytes; None if the peer has gone. Memory grows with what comes, not with what was

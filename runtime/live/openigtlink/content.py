@@ -22,7 +22,7 @@ _SCALARS = {
 }  # fmt: skip
 
 
-class Picture(NamedTuple):
+class ReceivedImage(NamedTuple):
     """image: uint8 (H, W) or (H, W, 3), RGB; spacing: (x, y) millimetres from pixel to pixel."""
 
     image: Image
@@ -54,7 +54,7 @@ def image_content(image: Image, spacing: tuple[float, float] = (1.0, 1.0)) -> by
     return head + np.ascontiguousarray(image).tobytes()
 
 
-def read_image(content: bytes | memoryview) -> Picture:
+def read_image(content: bytes | memoryview) -> ReceivedImage:
     """The picture in an IMAGE's content; its place and direction in space are not looked at.
 
     Raises:
@@ -85,7 +85,7 @@ def read_image(content: bytes | memoryview) -> Picture:
         )
     x, y = (float(np.linalg.norm(axes[i : i + 3])) for i in (0, 3))
     shape = (height, width) if components == 1 else (height, width, 3)
-    return Picture(pixels.reshape(shape), (x, y))
+    return ReceivedImage(pixels.reshape(shape), (x, y))
 
 
 def string_content(text: str) -> bytes:

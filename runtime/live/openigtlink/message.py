@@ -54,47 +54,54 @@ def pack(message: Message) -> bytes:
     """The bytes of a message; metadata that header version 1 cannot hold is left out.
 
     Raises:
-        StreamError: a type or device name that is too long or not ASCII, a body of over MOST_BYTES.
+        StreamError: a type or device name that is too long or not ASCII, a body of over MOST_BYTES,
+            a time, number or version out of its range.
     """
     parts: list[bytes | memoryview] = [message.content]
     if message.version >= 2:
         texts = [(k.encode(), v.encode()) for k, v in message.metadata.items()]
-        entries = [_ENTRY.pack(len(k), _UTF_8, len(v)) for k, v in texts]
-        head = b"".join([struct.pack(">H", len(texts)), *entries])
         tail = b"".join(k + v for k, v in texts)
-        extended = _EXTENDED.pack(_EXTENDED.size, len(head), len(tail), message.number)
+        try:
+            entries = [_ENTRY.pack(len(k), _UTF_8, len(v)) for k, v in texts]
+            head = b"".join([struct.pack(">H", len(texts)), *entries])
+            extended = _EXTENDED.pack(_EXTENDED.size, len(head), len(tail), message.number)
+        except struct.error as error:
+            raise StreamError(f"metadata or number of a message do not fit: {error}") from error
         parts = [extended, message.content, head, tail]
     size = sum(map(len, parts))
     if size > MOST_BYTES:
         raise StreamError(f"a message of {size} bytes is too large: at most {MOST_BYTES}")
     names = [_name(message.type, 12, "type"), _name(message.device, 20, "device name")]
+    if not _is_type(names[0]) or not 0 < message.version < 16:
+        raise StreamError(f"no message has type {message.type!r} and version {message.version}")
     whole = bytearray(HEADER_BYTES).join((b"", b"".join(parts)))
     crc = crc64(memoryview(whole)[HEADER_BYTES:])
-    stamp = round(message.time * 2**32)
-    _HEADER.pack_into(whole, 0, message.version, *names, stamp, size, crc)
+    try:
+        stamp = round(message.time * 2**32)
+        _HEADER.pack_into(whole, 0, message.version, *names, stamp, size, crc)
+    except (struct.error, ValueError, OverflowError) as error:
+        raise StreamError(f"time or version of a message cannot be written: {error}") from error
     return bytes(whole)
 
 
-def read_header(data: bytes) -> Header:
-    """The header in 58 bytes.
+def read_header(data: bytes | bytearray, most: int = MOST_BYTES) -> Header:
+    """The header in 58 bytes, of a message of at most so many.
 
     Raises:
-        StreamError: this is no OpenIGTLink, or a body of over MOST_BYTES. Where one message ends
+        StreamError: this is no OpenIGTLink, or a body of over `most` bytes. Where one message ends
             and the next begins is then not known: the connection has to be closed.
     """
     version, kind, device, stamp, size, crc = _HEADER.unpack(data)
     names = [text.split(b"\0", 1)[0] for text in (kind, device)]
-    if not (0 < version < 16 and names[0].isascii() and names[0].decode("ascii").isprintable()):
+    if not (0 < version < 16 and _is_type(names[0])):
         raise StreamError("the peer does not speak OpenIGTLink")
-    if not names[0]:
-        raise StreamError("the peer sent a message without a type")
-    if size > MOST_BYTES:
-        raise StreamError(f"the peer announced {size} bytes: at most {MOST_BYTES} are taken")
+    if size > most:
+        raise StreamError(f"the peer announced {size} bytes: at most {most} are taken")
     kind, device = names[0].decode("ascii"), names[1].decode("ascii", "replace")
     return Header(version, kind, device, stamp / 2**32, size, crc)
 
 
-def unpack(header: Header, body: bytes) -> Message:
+def unpack(header: Header, body: bytes | bytearray) -> Message:
     """The message of a header and its whole body.
 
     Raises:
@@ -136,7 +143,7 @@ def _opened(kind: str, body: memoryview) -> tuple[memoryview, dict[str, str], in
     return body[begin:end], found, number
 
 
-def crc64(data: bytes | memoryview) -> int:
+def crc64(data: bytes | bytearray | memoryview) -> int:
     """The checksum of a body: CRC-64 of ECMA-182."""
     fastcrc = import_or_explain("fastcrc.crc64", 'pip install "sonomime[live]"')
     return int(fastcrc.ecma_182(data))
@@ -145,6 +152,10 @@ def crc64(data: bytes | memoryview) -> int:
 def decoded(text: bytes | memoryview, encoding: int) -> str:
     """A peer's text; what is not of its encoding (a MIBenum) becomes a replacement character."""
     return bytes(text).decode(_ENCODINGS.get(encoding, "utf-8"), "replace")
+
+
+def _is_type(name: bytes) -> bool:
+    return name.isascii() and name.decode("ascii").isprintable() and bool(name)
 
 
 def _name(text: str, most: int, what: str) -> bytes:

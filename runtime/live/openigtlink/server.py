@@ -10,12 +10,13 @@ from typing import Self
 
 from ...support.errors import StreamError
 from .connection import Connection, Received
-from .message import Message, pack
+from .message import Message, crc64, pack
 
 log = logging.getLogger(__name__)
 
 PORT = 18944  # the usual one
 MOST_CLIENTS = 16
+MOST_RECEIVED = 1 << 20  # bytes of a message from a client
 
 
 class Server:
@@ -38,6 +39,7 @@ class Server:
         Raises:
             StreamError: the address cannot be had.
         """
+        crc64(b"")  # a missing package is reported here, not in a thread
         self._received = received or (lambda message: None)
         self._clients: list[Connection] = []
         self._last: bytes | None = None
@@ -68,14 +70,19 @@ class Server:
                 client.sending.put(data)
 
     def close(self) -> None:
-        """Stop listening and end all connections."""
+        """Stop listening and end all connections; waits for their threads, but not if one of them
+        calls it."""
         self._closed.set()
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self._socket.close()
         self._thread.join()
-        for client in self.clients:
-            client.close()
+        clients = self.clients
+        for client in clients:
+            client.end()
+        if not any(client.serves_here() for client in clients):
+            for client in clients:
+                client.close()
 
     def __enter__(self) -> Self:
         return self
@@ -92,11 +99,12 @@ class Server:
                 continue
             with self._lock:
                 if self._closed.is_set() or len(self._clients) >= MOST_CLIENTS:
-                    log.warning("a client was sent away: %d are connected", len(self._clients))
+                    if not self._closed.is_set():
+                        log.warning("a client was sent away: %d are connected", len(self._clients))
                     peer.close()
                     continue
                 try:
-                    client = Connection(peer, self._received, self._remove)
+                    client = Connection(peer, self._received, self._remove, MOST_RECEIVED)
                 except OSError:
                     peer.close()  # it has gone
                     continue

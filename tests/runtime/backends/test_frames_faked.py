@@ -45,6 +45,10 @@ def scene(animator: Animator, channels: int) -> list[Any]:
     made.append(animator.detect(frame(0.4, 0.4)))
     animator.reset()
     made += [animator.animate(frame(0.1 * i, 0)) for i in range(3)]
+    seen = {name: animator.read(name) for name in animator.session.passed()}
+    other = {name: value + np.float32(0.1) for name, value in seen.items()}
+    made += [animator.replay(seen), animator.replay(other, reference=seen)]
+    made += [animator.replay(seen, reference=seen), animator.animate(frame(0.2, 0.1))]
     return made + [animator.read(name) for name in ("reference_kp_value", "deformation", "scale")]
 
 

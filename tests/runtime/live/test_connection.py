@@ -169,6 +169,56 @@ def test_a_client_comes_back_when_the_server_does(
     client.close()
 
 
+def test_a_callback_may_raise_or_close(inbox: queue.Queue[Message]) -> None:
+    clients: list[Client] = []
+
+    def use(message: Message) -> None:
+        inbox.put(message)
+        if message.number == 1:
+            raise RuntimeError("cannot use it")
+        if message.number == 3:
+            clients[0].close()
+
+    with Server(0) as server:
+        clients.append(Client("127.0.0.1", server.port, use))
+        until(lambda: server.clients)
+        for number in (1, 2, 3):
+            server.send(numbered(number))
+            assert inbox.get(timeout=30).number == number
+        until(lambda: not server.clients)
+        clients[0].close()
+
+    stopped = threading.Event()
+
+    def stop(message: Message) -> None:
+        server.close()
+        stopped.set()
+
+    server = Server(0, received=stop)
+    with raw(server) as one, raw(server) as other:
+        until(lambda: len(server.clients) == 2)
+        for peer in (one, other):
+            peer.sendall(pack(numbered(1)))
+        assert stopped.wait(30)
+    until(lambda: not server.clients)
+    server.close()
+
+
+def test_a_server_that_sends_clients_away_is_not_stormed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as host:
+        client = Client(*host.getsockname(), lambda message: None)
+        for _ in range(3):
+            host.accept()[0].close()
+        begin = time.monotonic()
+        host.accept()[0].close()
+        assert time.monotonic() - begin > client_module.SOONEST  # the third pause, doubled twice
+        client.close()
+    unknown = Client("a" * 70, 1, lambda message: None)  # no host can have that name
+    time.sleep(0.05)
+    assert not unknown.connected and unknown._thread.is_alive()
+    unknown.close()
+
+
 def test_pyigtl_receives_what_we_send(server: Server) -> None:
     pyigtl = pytest.importorskip("pyigtl")
     peer = pyigtl.OpenIGTLinkClient("127.0.0.1", server.port)

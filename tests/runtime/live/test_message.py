@@ -144,13 +144,18 @@ def test_texts_that_are_malformed(content: bytes) -> None:
 def test_names_and_sizes_have_limits() -> None:
     for wrong in (
         Message("THIRTEEN_LONG"), Message("IMAGE", device="twenty-one characters"),
-        Message("IMAGE", device="ä"), Message("IMAGE", bytes(MOST_BYTES + 1)),
+        Message("IMAGE", device="ä"), Message("IMAGE", bytes(MOST_BYTES + 1)), Message(""),
+        Message("A\nB"), Message("IMAGE", time=-1), Message("IMAGE", time=float("nan")),
+        Message("IMAGE", number=2**32), Message("IMAGE", version=0),
+        Message("IMAGE", metadata={"a" * 65536: ""}),
     ):  # fmt: skip
         with pytest.raises(StreamError):
             pack(wrong)
     with pytest.raises(StreamError):
         string_content("a" * 65536)
     header = bytearray(pack(Message("IMAGE")))[:HEADER_BYTES]
+    with pytest.raises(StreamError):
+        read_header(pack(Message("IMAGE", bytes(9)))[:HEADER_BYTES], most=20)
     for wrong in (
         altered(header, 0, "H", 0), altered(header, 2, "B", 0), altered(header, 2, "B", 0xE4),
         altered(header, 42, "Q", MOST_BYTES + 1), b"GET / HTTP/1.1\r\nHost: localhost".ljust(58),

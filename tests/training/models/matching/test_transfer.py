@@ -9,7 +9,7 @@ import torch
 from lively import SMALL_LITE, noise
 from torch import Tensor
 
-from sonomime.runtime.passed import put as put_by_numpy
+from sonomime.runtime.passed import put_on_source
 from sonomime.training.config import Config
 from sonomime.training.config_file import load_config
 from sonomime.training.data.batch import PairBatch
@@ -56,7 +56,7 @@ def test_a_template_is_put_on_a_source_as_a_frame_is(scale: float, shade: float)
     before, alignment = passed(), places(8) + noise(1, 8, 8, 2) / 5 - 0.1
     wanted = put(before, alignment, scale * ONE, shade * ONE)._asdict()
     numbers = {name: value.numpy() for name, value in before._asdict().items()}
-    found = put_by_numpy(numbers, alignment.numpy(), scale, shade)
+    found = put_on_source(numbers, alignment.numpy(), scale, shade)
     assert found.keys() == wanted.keys()
     for name, value in found.items():
         torch.testing.assert_close(torch.from_numpy(value), wanted[name], **CLOSE)
