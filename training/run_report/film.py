@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -61,21 +61,32 @@ def tracks(run: Run) -> str:
     if last is None or not isinstance(side, int):
         return ""
     shown = [points[i] for i in spaced(len(points), _TRAIL)]
-    names = list(points[-1]["points"])
+    columns, names = list(points[-1]["points"]), _point_names(run)
     figures = []
-    for pair in range(len(points[-1]["points"][names[0]])):
-        for column, name in enumerate(names):  # they are a picture's first columns
+    for pair in range(len(points[-1]["points"][columns[0]])):
+        for column, name in enumerate(columns):  # they are a picture's first columns
             top, left = CAPTION + pair * side, column * side
             cell = last[top : top + side, left : left + side]
             if cell.shape[:2] == (side, side):
                 title = f"pair {pair + 1}, {name}"
-                figures.append(_track(title, cell, [_places(line, name, pair) for line in shown]))
+                trail = [_places(line, name, pair) for line in shown]
+                figures.append(_track(title, cell, trail, names))
     drawn = "".join(figures)
-    curves = "".join(_coordinate(points, axis) for axis in (0, 1))
+    curves = "".join(_coordinate(points, axis, names) for axis in (0, 1))
     return f'<div class="tracks">{drawn}</div><div class="charts">{curves}</div>'
 
 
-def _track(title: str, cell: Picture, trail: Sequence[Sequence[Any]]) -> str:
+def _point_names(run: Run) -> dict[int, str]:
+    """Of the points that learn from labels, which come last."""
+    first, labels = run.setting("model.keypoints.self_supervised"), run.facts.get("labels")
+    if run.setting("model.family") != "keypoints" or not isinstance(first, int):
+        return {}
+    return dict(enumerate(map(str, labels or ()), first))
+
+
+def _track(
+    title: str, cell: Picture, trail: Sequence[Sequence[Any]], names: Mapping[int, str]
+) -> str:
     """A cell of the last picture, and on it each point's way."""
     scale = _SIDE / cell.shape[0]
     image = cv2.resize(cell, (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC)
@@ -90,8 +101,10 @@ def _track(title: str, cell: Picture, trail: Sequence[Sequence[Any]]) -> str:
         colour = hue(k, count)
         parts.append(f'<path d="M{"L".join(places)}" stroke="{colour}"/>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>')
-        side = f'x="{x - 6:.1f}" text-anchor="end"' if x > _SIDE - 24 else f'x="{x + 6:.1f}"'
-        parts.append(f'<text {side} y="{y + 4:.1f}" style="fill:{colour}">{k}</text>')
+        name = names.get(k, str(k))
+        near = x > _SIDE - 12 - 6 * len(name)
+        side = f'x="{x - 6:.1f}" text-anchor="end"' if near else f'x="{x + 6:.1f}"'
+        parts.append(f'<text {side} y="{y + 4:.1f}" style="fill:{colour}">{escape(name)}</text>')
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>"
         f'<svg viewBox="0 0 {_SIDE} {_SIDE}"><image href="{_embedded(image)}" '
@@ -99,7 +112,7 @@ def _track(title: str, cell: Picture, trail: Sequence[Sequence[Any]]) -> str:
     )
 
 
-def _coordinate(lines: Sequence[Line], axis: int) -> str:
+def _coordinate(lines: Sequence[Line], axis: int, names: Mapping[int, str]) -> str:
     """x or y of each point in the first pair's first image, over the steps."""
     name = next(iter(lines[-1]["points"]))
     count = max(len(_places(line, name, 0)) for line in lines)
@@ -108,7 +121,7 @@ def _coordinate(lines: Sequence[Line], axis: int) -> str:
         lines_k = ((line["step"], _places(line, name, 0)[k : k + 1]) for line in lines)
         found = [(step, here[0][axis]) for step, here in lines_k if here and here[0] is not None]
         steps, values = np.array(found, np.float64).reshape(-1, 2).T
-        series.append(Series(str(k), steps, values, hue(k, count)))
+        series.append(Series(names.get(k, str(k)), steps, values, hue(k, count)))
     title = f"{'xy'[axis]} in pair 1, {name}"
     return chart(title, series, "pixels of the frame", smooth=False)
 

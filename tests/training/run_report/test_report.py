@@ -34,6 +34,7 @@ def make_run(folder: Path, *settings: str, steps: int = 100) -> Path:
         )
     )
     config["model"]["image_size"] = SIZE
+    config["model"]["keypoints"]["self_supervised"] = 1
     facts = {
         "sonomime": "0", "device": "CPU, 1 thread", "weights": 1234, "labels": ["neck <b>"],
         "data": [{"name": "clips", "clips": 3, "subjects": 2}], "config": config,
@@ -117,6 +118,8 @@ def test_a_page_holds_all_and_asks_for_nothing(tmp_path: Path) -> None:
     assert "url(" not in page and "@import" not in page
     assert "neck &lt;b&gt;" in page and "no better than &lt;hold&gt;" in page
     assert len(found.all("circle")) == 2 * 3  # two pairs, two images each; one point is not there
+    # Points that learn from labels have their names, the others numbers.
+    assert ">neck &lt;b&gt;</text>" in page and ">0</text>" in page and ">1</text>" not in page
 
 
 def test_the_summary_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
