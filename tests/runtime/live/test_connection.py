@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import queue
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -217,6 +220,37 @@ def test_a_server_that_sends_clients_away_is_not_stormed() -> None:
     time.sleep(0.05)
     assert not unknown.connected and unknown._thread.is_alive()
     unknown.close()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_reference_library_receives_what_we_send(
+    server: Server, tmp_path: Path, channels: int
+) -> None:
+    """Debian's libopenigtlink-dev, which knows header version 1."""
+    include = Path("/usr/include/openigtlink")
+    if not (include.is_dir() and shutil.which("g++")):
+        pytest.skip("libopenigtlink-dev or g++ is not installed")
+    program, source = tmp_path / "receiver", Path(__file__).with_name("receiver.cxx")
+    command = ["g++", f"-I{include}", str(source), "-o", str(program), "-lOpenIGTLink"]
+    subprocess.run(command, check=True, timeout=300)
+    command, found, sent = [str(program), str(server.port), "2"], [], []
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, channels), np.uint8).squeeze()
+    wanted = ["IMAGE", "Image", "7", "5", "1", str(channels), "0.5", "0.25"]
+    wanted += ["1.5", "0.5"]  # millimetres: its matrix leads to the middle of the image
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
+        assert receiver.stdout is not None
+        stop = threading.Timer(60, receiver.kill)
+        stop.start()
+        until(lambda: server.clients)
+        for level in (0, 1):
+            shown = image + np.uint8(level)
+            content = image_content(shown, (0.5, 0.25))
+            server.send(Message("IMAGE", content, "Image", time.time(), version=1))
+            found.append(receiver.stdout.readline().split())
+            sent.append([*wanted, str(shown.flat[1]), str(shown.sum(dtype=int))])
+        assert receiver.wait(60) == 0
+        stop.cancel()
+    assert found == sent
 
 
 def test_pyigtl_receives_what_we_send(server: Server) -> None:
