@@ -106,7 +106,6 @@ def test_the_papers_presets_warn_of_the_missing_perceptual_loss_or_need_it(
         (["--set", "train.seed=-1"], 2),
         (["--crop", "1,2,3"], 2),
         (["--split", "test", "--data", "{clips}/none"], 6),
-        (["--data", "{clips}/blob/0.png"], 6),  # no two pictures make a pair
         (["-o", "{clips}/blob/0.png"], 7),
     ],
 )
@@ -117,6 +116,15 @@ def test_mistakes_are_reported_with_a_hint(
     assert main(words(clips, *given)) == code
     said = capsys.readouterr().err
     assert "error: " in said and "hint: " in said and "defect" not in said
+    assert not (clips.parent / "run").exists()
+
+
+def test_one_picture_makes_no_pair(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for picture in sorted((clips / "blob").iterdir())[1:]:
+        picture.unlink()
+    assert main(words(clips)) == 6
+    said = capsys.readouterr().err
+    assert "error: " in said and "hint: " in said
     assert not (clips.parent / "run").exists()
 
 

@@ -19,7 +19,8 @@ from sonomime.training import commands
 
 EXIT_CODES = {
     "SonomimeError": 1, "ConfigError": 2, "BundleError": 3, "CheckpointError": 3, "BackendError": 4,
-    "ExportError": 5, "InputError": 6, "UnsupportedFormat": 6, "OutputError": 7,
+    "ExportError": 5, "InputError": 6, "UnsupportedFormat": 6, "StreamError": 6,
+    "OutputError": 7,
     "Busy": 7,
 }  # fmt: skip
 
