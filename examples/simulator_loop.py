@@ -22,6 +22,7 @@ from sonomime.runtime.live.openigtlink.server import PORT, Server
 from sonomime.runtime.media.mark import draw_mark, metadata
 from sonomime.runtime.player import Player
 from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.support.errors import SonomimeError
 from sonomime.runtime.template import Template, template_file
 
 RATE = 25  # frames a second
@@ -54,9 +55,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--seconds", type=float, default=3600.0)
     args = parser.parse_args(arguments)
-    with Server(args.port) as server:
-        print(f"OpenIGTLink at localhost:{server.port}; Ctrl-C ends it", flush=True)
-        run(args.still, args.template, args.seconds, server)
+    try:
+        with Server(args.port) as server:
+            print(f"OpenIGTLink at localhost:{server.port}; Ctrl-C ends it", flush=True)
+            run(args.still, args.template, args.seconds, server)
+    except SonomimeError as error:
+        raise SystemExit(f"error: {error}\nhint: {error.hint}") from None
+    except KeyboardInterrupt:
+        pass
 
 
 if __name__ == "__main__":
