@@ -132,7 +132,7 @@ class Template:
         arrays |= {f"frames/{name}": values.astype(kind) for name, values in self.frames.items()}
         arrays |= {f"reference/{name}": v for name, v in self.reference.items()}
         data = io.BytesIO()
-        np.savez_compressed(data, allow_pickle=False, **arrays)
+        np.savez_compressed(data, **arrays)  # plain numbers, so nothing is pickled
         return data.getvalue()
 
     def save(self, path: Path) -> None:
