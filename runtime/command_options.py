@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .media.frames import parse_crop
 from .media.levels import parse_window
-from .readers.reading import Reading
+from .readers.reading import Reading, parse_rate
 from .support.errors import ConfigError, InputError
 
 
@@ -24,6 +24,20 @@ def add_reading(parser: argparse.ArgumentParser, what: str, prefix: str = "") ->
     add(f"--{prefix}region", type=int, metavar="N",
         help=f"where the {what} are DICOM: number of the ultrasound region to use, from 0 "
         "(default: the largest)")
+    # fmt: on
+
+
+def add_reading_of_one(parser: argparse.ArgumentParser, what: str) -> None:
+    """All of them, for a verb that reads one input."""
+    add_reading(parser, what)
+    add = parser.add_argument
+    # fmt: off
+    add("--fps", type=parse_rate, metavar="N", help="frames a second, whatever the file says")
+    add("--mask-outside-region", action="store_true",
+        help="show it black outside of the ultrasound region")
+    add("--on-damage", choices=("keep", "skip", "stop"), default="keep", help="as for animate")
+    add("--strict", action="store_true",
+        help="stop with an error where something would be assumed or dropped, or is damaged")
     # fmt: on
 
 

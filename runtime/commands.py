@@ -13,6 +13,7 @@ from .animator import Animator
 from .command_options import (
     add_open,
     add_reading,
+    add_reading_of_one,
     parse_landmarks,
     parse_reference,
     parse_scale,
@@ -180,12 +181,7 @@ def add_inspect(verbs: Verbs) -> None:
     add("-o", "--output", type=Path, metavar="SHEET.png",
         help="draw some of the frames, with the region (yellow) and what looks like text "
         "(magenta)")
-    add_reading(parser, "frames")
-    add("--fps", type=parse_rate, metavar="N", help="frames a second, whatever the file says")
-    add("--mask-outside-region", action="store_true", help="show it black outside of the region")
-    add("--on-damage", choices=("keep", "skip", "stop"), default="keep", help="as for animate")
-    add("--strict", action="store_true",
-        help="stop with an error where something would be assumed or dropped, or is damaged")
+    add_reading_of_one(parser, "frames")
     add("--json", action="store_true", help="print what was found as JSON")
     # fmt: on
 
@@ -245,12 +241,7 @@ def add_template(verbs: Verbs) -> None:
         "image is reference")
     add("--title", default="", help="what moves, in a few words")
     add("--licence", default="", help="the clip's licence, and to whom credit is due")
-    add_reading(parser, "driving frames")
-    add("--fps", type=parse_rate, metavar="N", help="frames a second, whatever the file says")
-    add("--mask-outside-region", action="store_true", help="black outside of the ultrasound region")
-    add("--on-damage", choices=("keep", "skip", "stop"), default="keep", help="as for animate")
-    add("--strict", action="store_true",
-        help="stop with an error where something would be assumed or dropped, or is damaged")
+    add_reading_of_one(parser, "driving frames")
     add("--json", action="store_true", help="print what was made, or the list, as JSON")
     # fmt: on
 

@@ -35,7 +35,7 @@ FARTHEST = 4.0  # points: twice the square's side
 MOST_FRAMES = 100_000
 BLEND = 0.3  # seconds: at most so long, a loop's end becomes its beginning
 SPEED = 0.05  # seconds: so far apart are places that weigh as much as a speed
-MOST_GAP = 0.75
+MOST_GAP = 0.75  # of the motion's size: where a loop's ends differ by more, it runs there and back
 MOST_COMPARED = 600  # frames that are compared with each other, evenly spread
 PLACES = "displacement", "driving_kp_value"
 """The tensors that say where things are, in points."""
@@ -266,8 +266,8 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
             raise ValueError(f"it is too large: {sum(sizes.values())} bytes")
     with np.load(path, allow_pickle=False) as loaded:
         arrays = {name: loaded[name] for name in loaded.files}
+    kinds = {"header": {"uint8"}, "times": {"float64"}}
     for name, values in arrays.items():
-        kinds = {"header": "uint8", "times": "float64"}
-        if values.dtype not in (kinds[name],) if name in kinds else values.dtype.kind != "f":
+        if values.dtype.name not in kinds.get(name, {"float16", "float32"}):
             raise ValueError(f"{name} is {values.dtype}")
     return arrays
