@@ -16,7 +16,7 @@ import numpy as np
 from .alignment import SURE, Places, is_inside
 from .animator import Animator
 from .media.frames import Crop, Image, shows_something
-from .support.errors import InputError
+from .support.errors import ConfigError, InputError
 from .support.table import NAME_HINT, is_name, number, read_table, spelling_hint
 
 COLUMNS = ("image", "keypoint", "x", "y")
@@ -107,6 +107,15 @@ def read_landmarks(path: Path) -> dict[str, tuple[Placed, Placed]]:
     if not source:
         raise InputError(f"{path} has no landmarks", "one in both pictures is enough")
     return {name: (place, reference[name]) for name, place in source.items()}
+
+
+def check_landmarks_fit(landmarks: str | Path, reference: str | int) -> None:
+    """ConfigError if a file's landmarks may be of another frame than the reference."""
+    if reference == "best" and isinstance(landmarks, Path):
+        raise ConfigError(
+            f"the landmarks of {landmarks} are of one frame; --reference best may take another",
+            "give its number, --reference N; `sonomime animate --reference best --json` says which",
+        )
 
 
 def places_in(path: Path, image: str, picture: Picture) -> dict[str, tuple[float, float]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from .animator import Animator
 from .compose import MOST_SIDE, Size, fitted, target_size
 from .driving import Options, open_driving
-from .landmarks import Picture
+from .landmarks import Picture, check_landmarks_fit
 from .media.frames import Image, Letterbox, has_colour, resize
 from .media.mark import draw_mark, metadata
 from .media.panels import Panels
@@ -197,11 +197,7 @@ def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
 
 
 def _check(job: Job) -> None:
-    if job.reference == "best" and isinstance(job.landmarks, Path):
-        raise ConfigError(
-            f"the landmarks of {job.landmarks} are of one frame; --reference best may take another",
-            "give its number, --reference N; --reference best --json alone says what it chooses",
-        )
+    check_landmarks_fit(job.landmarks, job.reference)
     if job.side_by_side and _is_dicom(job):
         hint = "leave out --side-by-side, or write .mp4"
         raise ConfigError("a DICOM file holds the synthesized picture alone", hint)

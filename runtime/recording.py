@@ -10,7 +10,7 @@ import numpy as np
 from .alignment import pixels_to_points
 from .animator import Animator
 from .bundle.manifest import DisplacementControl
-from .landmarks import Picture, places_in, sure_of
+from .landmarks import Picture, check_landmarks_fit, places_in, sure_of
 from .media.frames import Letterbox, letterbox
 from .media.pixels import to_planes
 from .readers.open_source import open_source
@@ -39,9 +39,7 @@ def make_template(
             and `places_in`.
         BackendError: a stage failed.
     """
-    if reference == "best" and isinstance(landmarks, Path):
-        what = f"the landmarks of {landmarks} are of one frame; --reference best may take another"
-        raise ConfigError(what, "give its number, --reference N")
+    check_landmarks_fit(landmarks, reference)
     session = animator.session
     displaced = isinstance(session.chain.control, DisplacementControl)
     if reference == "best" and not displaced:
