@@ -10,19 +10,18 @@ from itertools import islice, product
 from pathlib import Path
 
 from .animator import Animator
-from .compose import MOST_SIDE, Size, fitted, target_size
+from .compose import Size
 from .driving import Options, open_driving
 from .landmarks import Picture, check_landmarks_fit
-from .media.frames import Image, Letterbox, has_colour, resize
+from .media.frames import resize
 from .media.mark import draw_mark, metadata
 from .media.panels import Panels
 from .quality import Quality, summary
-from .readers.open_source import open_source
 from .readers.reading import AS_IS, Facts, Reading
 from .readers.source import FrameSource
-from .reference import nth_frame
 from .sinks.dicom import may_show_somebody
 from .sinks.open_sink import open_sink
+from .still import made_size, read_still, spacing_at
 from .support.errors import ConfigError, OutputError, output_errors
 from .support.progress import progress
 
@@ -95,9 +94,11 @@ def animate_files(
         BackendError: a stage failed.
     """
     _check(job)
-    channels = animator.session.chain.image.channels
-    composes = animator.session.chain.layers is not None
-    source, still = _source_of(job, channels, composes)
+    chain = animator.session.chain
+    channels, composes = chain.image.channels, chain.layers is not None
+    source, still = read_still(
+        job.source, job.read_source, chain, job.source_frame or 0, job.keep_colour
+    )
     driving = open_driving(job.driving, job.read_driving, channels)
     source.warn_of_clutter()
     source.announce(lambda line: say(f"source {line}"))
@@ -106,7 +107,7 @@ def animate_files(
         _check_one_frame(job, source)
     animator.reset()
     animator.set_source(still)
-    size = shown = _size(animator.letterbox, job.size, composes)
+    size = shown = made_size(animator.letterbox, job.size, chain)
     burned_in = None
     if _is_dicom(job):
         burned_in = may_show_somebody(source.facts, job.allow_burned_in)
@@ -126,7 +127,7 @@ def animate_files(
     begin = time.perf_counter()
     with open_sink(
         job.output, shown, channels, driving.fps, metadata(),
-        None if job.side_by_side else _spacing(source, size), burned_in,
+        None if job.side_by_side else spacing_at(source, size), burned_in,
     ) as sink:  # fmt: skip
         steps = driving.steps(animator, size if composes else None)
         for picture, timestamp, shown_frame in progress(steps, driving.count, "animate"):
@@ -148,52 +149,8 @@ def animate_files(
     )  # fmt: skip
 
 
-def _source_of(job: Job, channels: int, composes: bool) -> tuple[FrameSource, Image]:
-    """The source and its picture, in colour if it has colours that can be kept."""
-
-    def read(channels: int) -> tuple[FrameSource, Image]:
-        source = open_source(job.source, job.read_source, channels, announce=False)
-        return source, nth_frame(source, job.source_frame or 0)
-
-    if channels == 1 and (composes or job.keep_colour):
-        source, still = read(3)
-        if has_colour(still):
-            if composes:
-                return source, still
-            raise ConfigError(
-                f"this bundle cannot keep the colours of {job.source}: it has no layers",
-                "leave --keep-colour out for a grey result, or take another bundle",
-            )
-    return read(channels)
-
-
-def _spacing(source: FrameSource, size: tuple[int, int]) -> tuple[float, float] | None:
-    """Millimetres from pixel to pixel of a picture of `size`, if the source says its own."""
-    if source.facts.spacing is None:
-        return None
-    (x, y), (width, height) = source.facts.spacing, source.size
-    return x * width / size[0], y * height / size[1]
-
-
 def _is_dicom(job: Job) -> bool:
     return job.output.suffix.lower() == ".dcm"
-
-
-def _size(box: Letterbox, size: Size, composes: bool) -> tuple[int, int]:
-    """(width, height) of the synthesized picture."""
-    own = box.width, box.height
-    if not composes and isinstance(size, tuple):
-        what = f"this bundle cannot compose a picture of {size[0]}x{size[1]}: it has no layers"
-        raise ConfigError(what, "leave --size out, or take source or model")
-    if not composes and size == "source":
-        return own
-    if size == "source" and max(own) > MOST_SIDE:
-        size = fitted(*own, MOST_SIDE, MOST_SIDE)
-        log.warning(
-            "the source of %dx%d is animated at %dx%d: at most %d pixels a side are composed",
-            *own, *size, MOST_SIDE,
-        )  # fmt: skip
-    return target_size(size, box)
 
 
 def _check(job: Job) -> None:

@@ -13,28 +13,39 @@ Item = TypeVar("Item")
 
 
 class Slot(Generic[Item]):
-    """Holds the newest item until it is taken. `dropped` counts those that were replaced before."""
+    """Holds the newest item of each kind until it is taken. `dropped` counts those that were
+    replaced before."""
 
     def __init__(self) -> None:
         self.dropped = 0
-        self._items: list[Item] = []  # none or one
+        self._items: dict[str, Item] = {}
         self._closed = False
         self._change = threading.Condition()
 
-    def put(self, item: Item) -> None:
+    def put(self, item: Item, kind: str = "") -> None:
         """Never waits. Does nothing after `close`."""
         with self._change:
             if self._closed:
                 return
-            self.dropped += len(self._items)
-            self._items = [item]
-            self._change.notify()
+            self.dropped += kind in self._items
+            self._items[kind] = item
+            self._change.notify_all()
+
+    def hand(self, item: Item) -> None:
+        """Wait until the place is empty, or until `close`, and put the item there."""
+        with self._change:
+            self._change.wait_for(lambda: not self._items or self._closed)
+            self.put(item)
 
     def take(self, timeout: float | None = None) -> Item | None:
-        """The newest item, waited for; None after `close`, or after so many seconds without one."""
+        """The newest item, waited for; None after `close`, or after so many seconds without one. Of
+        several kinds, the one that has waited longest."""
         with self._change:
             self._change.wait_for(lambda: self._items or self._closed, timeout)
-            return self._items.pop() if self._items else None
+            if not self._items:
+                return None
+            self._change.notify_all()
+            return self._items.pop(next(iter(self._items)))
 
     def close(self) -> None:
         """End the waiting. What was put before can still be taken."""
