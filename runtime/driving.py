@@ -18,7 +18,7 @@ from .landmarks import Picture, align_pair, places_in, sure_of
 from .media.frames import Image
 from .player import Player
 from .readers.open_source import open_source
-from .readers.reading import Facts, Reading, mean_rate
+from .readers.reading import Facts, Frame, Reading, mean_rate
 from .reference import choose_reference
 from .support.errors import ConfigError, InputError
 from .template import Template, shipped, template_file
@@ -91,9 +91,12 @@ class DrivingClip:
             )  # fmt: skip
         return index, alignment.said
 
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self._clip)
+
     def steps(self, animator: Animator, size: Size | None) -> Iterator[Step]:
         """Animate all frames; `size` as for `Animator.animate`."""
-        for frame in self._clip:
+        for frame in self:
             picture = animator.animate(frame.image, frame.timestamp, size=size)
             yield Step(picture, frame.timestamp, frame.image)
 
@@ -119,6 +122,10 @@ class DrivingTemplate:
         self.facts = Facts("motion template", frames=self.count, fps=fps)
         self._player: Player | None = None
 
+    @property
+    def seconds(self) -> float:
+        return self._template.seconds
+
     def announce(self, say: Callable[[str], object]) -> None:
         title = self._template.about.get("title", "")
         named = f" ({title})" if title else ""
@@ -139,22 +146,32 @@ class DrivingTemplate:
             if wrong:
                 hint = "leave it out: a template has one reference, and no pictures"
                 raise ConfigError(f"{option} has no effect with a motion template", hint)
+        self._player, said = self.player(animator, source, options.landmarks)
+        return None, said
+
+    def player(
+        self, animator: Animator, source: Picture, landmarks: str | Path
+    ) -> tuple[Player, str]:
+        """A player for an animator whose source is set, and by what the two are aligned, "" where
+        the model cannot. `landmarks` as for `align_pair`."""
         known, places = self._template.landmarks, None
-        if isinstance(options.landmarks, Path):
-            places = places_in(options.landmarks, "source", source)
-        elif options.landmarks == "auto" and known and animator.session.landmarks:
+        if isinstance(landmarks, Path):
+            places = places_in(landmarks, "source", source)
+        elif landmarks == "auto" and known and animator.session.landmarks:
             found = sure_of(animator, source)
             places = {name: place for name, place in found.items() if name in known} or None
-        self._player = Player(animator, self._template, places)
+        player = Player(animator, self._template, places)
         if not animator.session.can_align:
-            return None, ""
-        if places is not None:
-            return None, f"aligned by {', '.join(self._player.aligned_by)}"
-        if options.landmarks == "none":
-            return None, "not aligned, as asked"
-        if not known:
-            return None, "not aligned: this template has no landmarks"
-        return None, f"not aligned; --landmarks FILE can align it by {', '.join(known)}"
+            said = ""
+        elif places is not None:
+            said = f"aligned by {', '.join(player.aligned_by)}"
+        elif landmarks == "none":
+            said = "not aligned, as asked"
+        elif not known:
+            said = "not aligned: this template has no landmarks"
+        else:
+            said = f"not aligned; --landmarks FILE can align it by {', '.join(known)}"
+        return player, said
 
     def steps(self, animator: Animator, size: Size | None) -> Iterator[Step]:
         assert self._player is not None

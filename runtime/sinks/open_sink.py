@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..media.frames import Image, check_image, to_channels
 from ..readers.file_headers import check_size
-from ..support.atomic_files import atomic_folder, atomic_path
+from ..support.atomic_files import atomic_folder, atomic_path, growing_path
 from ..support.errors import ConfigError, InputError, OutputError
 from .dicom import dicom_writer
 from .metaimage import metaimage_writer
@@ -35,6 +35,7 @@ def open_sink(
     metadata: Mapping[str, str] | None = None,
     spacing: tuple[float, float] | None = None,
     burned_in: bool | None = None,
+    grows: bool = False,
 ) -> Iterator[VideoSink]:
     """Yield a sink for frames. The output gets its name at the end; on an error it is removed.
 
@@ -49,6 +50,8 @@ def open_sink(
         metadata: texts by key; "title" and "comment" are kept by every format.
         spacing: (x, y) millimetres from one pixel to the next, where the format keeps it.
         burned_in: whether the frames show who was examined, if that is known; DICOM says it.
+        grows: NAME.mp4 and NAME.mkv can be played from the first second on, under NAME.part until
+            they are whole; they stay there on an error or a kill.
 
     Raises:
         ConfigError: a suffix that has no writer, a frame rate that is not positive.
@@ -66,7 +69,9 @@ def open_sink(
     rate = Fraction(30 if fps is None else fps).limit_denominator(1_000_000)
     if rate <= 0:
         raise ConfigError(f"a frame rate has to be positive, not {fps}")
-    with atomic_path(path) if suffix else atomic_folder(path) as temporary:
+    grows = grows and suffix in (".mp4", ".mkv")
+    place = growing_path if grows else atomic_path if suffix else atomic_folder
+    with place(path) as temporary:
         texts = metadata or {}
         writer: AbstractContextManager[Put]
         if suffix in (".png", ""):
@@ -76,7 +81,7 @@ def open_sink(
         elif suffix == ".dcm":
             writer = dicom_writer(path, temporary, size, channels, rate, texts, spacing, burned_in)
         else:
-            writer = video_writer(path, temporary, size, channels, rate, texts)
+            writer = video_writer(path, temporary, size, channels, rate, texts, grows)
         with writer as put:
             sink = VideoSink(path, size, channels, rate, put)
             yield sink

@@ -27,8 +27,10 @@ _TIME_BASE = Fraction(1, 60_000)
 _MKV_TICK, _MKV_TICKS = Fraction(1, 100_000), Fraction(1, 1000)
 _MKV_SCALE = b"\x2a\xd7\xb1\x83"
 _MKV_WRITTEN, _MKV_TRUE = (nanoseconds.to_bytes(3, "big") for nanoseconds in (1_000_000, 10_000))
-# Checksums would be those of the file before that.
-_MKV_OPTIONS = {"write_crc32": "0"}
+# Checksums would be those of the file before that. What is written is in the file at once.
+_MKV_OPTIONS = {"write_crc32": "0", "flush_packets": "1"}
+# Of a file that grows: fragments that can be played each, of about a second.
+_MP4_GROWING = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
 
 # Most faithful first; PyAV's FFmpeg may lack some of them. With the first, 999 of 1000 pixels of
 # real speckle stay within 3 grey levels, half a level on average. It is tuned for error, because
@@ -48,9 +50,10 @@ _FULL_RANGE = 2
 @contextmanager
 def video_writer(
     path: Path, temporary: Path, size: tuple[int, int], channels: int, fps: Fraction,
-    metadata: Mapping[str, str],
+    metadata: Mapping[str, str], grows: bool = False,
 ) -> Iterator[Put]:  # fmt: skip
-    """Encodes one stream into a container by PyAV."""
+    """Encodes one stream into a container by PyAV. `grows`: what is written can be played before
+    the file is whole, which FFV1 in Matroska always can."""
     import av
 
     exact = path.suffix.lower() == ".mkv"
@@ -76,20 +79,27 @@ def video_writer(
     try:
         with writing(path):
             # A Python file rather than a name, so that its errors (a full disk) are raised here.
-            file = temporary.open("wb")
+            file = temporary.open("wb", buffering=0)
             if exact:
                 container = av.open(file, "w", format="matroska", options=_MKV_OPTIONS)
             else:
-                container = av.open(file, "w", format="mp4")
+                options = _MP4_GROWING if grows else {}
+                container = av.open(file, "w", format="mp4", options=options)
             container.metadata.update(metadata)
             stream = _add_stream(container, exact, size, channels, fps)
+            if grows and not exact:
+                stream.codec_context.gop_size = max(1, round(fps))
+            if exact:
+                container.start_encoding()
+                _set_clock(path, temporary)
         yield put
         with writing(path):
             send(None)
             container.close()
             file.close()
             if exact:
-                _set_clock(path, temporary)
+                _set_clock(path, temporary)  # again: the end wrote it once more
+                _set_duration(temporary)
     finally:
         for opened in (container, file):
             with suppress(Exception):  # None, or a full disk that fails once more
@@ -103,7 +113,11 @@ def _set_clock(path: Path, temporary: Path) -> None:
             raise OutputError(f"cannot write {path}: FFmpeg wrote another clock", "write .mp4")
         opened.seek(at + len(_MKV_SCALE))
         opened.write(_MKV_TRUE)
-        opened.seek(0)
+
+
+def _set_duration(temporary: Path) -> None:
+    """FFmpeg writes the duration also as a text, by its own clock."""
+    with temporary.open("r+b") as opened:
         head = opened.read(1 << 16)
         if found := re.search(rb"DURATION.{0,16}?(\d+):(\d\d):(\d\d\.\d{9})", head, re.DOTALL):
             written = 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3])

@@ -54,6 +54,37 @@ def atomic_folder(final: Path | str) -> AbstractContextManager[Path]:
     return _appearing(final, is_folder=True)
 
 
+@contextmanager
+def growing_path(final: Path | str) -> Iterator[Path]:
+    """Yield NAME.part beside `final`, which becomes `final` at the end: for a file that is of use
+    before it is whole. On an error or a kill it stays, unless it is empty.
+
+    Raises:
+        OutputError: as `atomic_path`; or there is a NAME.part already, which is not written over.
+    """
+    target = Path(os.path.realpath(final))
+    growing = target.with_name(target.name + ".part")
+    with output_errors(final):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_occupied(final, target, is_folder=False)
+        try:
+            growing.touch(exist_ok=False)
+        except FileExistsError:
+            what = f"cannot write {final}: {growing} is there, from a recording that was cut off"
+            raise OutputError(what, "it can be played: rename or remove it") from None
+    try:
+        with output_errors(final, WRITE_ERRNOS):
+            yield growing
+        with output_errors(final):
+            _fsync(growing)
+            os.replace(growing, target)
+            _fsync(target.parent)
+    finally:
+        with suppress(OSError):
+            if growing.stat().st_size == 0:
+                growing.unlink()
+
+
 def atomic_write_bytes(final: Path | str, data: bytes) -> None:
     """Write `data` to `final`, completely or not at all.
 

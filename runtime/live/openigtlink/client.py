@@ -9,13 +9,14 @@ import time
 from functools import partial
 from typing import Self
 
+from ..retry import Retry
 from .connection import Connection, Received
 from .message import Message, crc64, pack
 
 log = logging.getLogger(__name__)
 
 CONNECT = 5.0  # seconds to wait for an answer
-SOONEST, LATEST = 0.25, 8.0  # seconds between two tries: doubled each time, while none lasts
+LASTS = 8.0  # seconds after which a connection has worked
 
 
 class Client:
@@ -63,7 +64,7 @@ class Client:
         self.close()
 
     def _keep_connected(self) -> None:
-        pause = SOONEST / 2
+        retry = Retry()
         while not self._closed.is_set():
             began, gone = time.monotonic(), threading.Event()
             try:
@@ -77,9 +78,9 @@ class Client:
                     gone.wait()
                 self._connection.close()
                 self._connection = None
-            lasted = time.monotonic() - began
-            pause = SOONEST if lasted > LATEST else min(2 * pause, LATEST)
-            self._closed.wait(pause)
+            if time.monotonic() - began > LASTS:
+                retry.worked()
+            self._closed.wait(retry.pause())
 
 
 def _set(gone: threading.Event, _: Connection) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sonomime.runtime.live.openigtlink import client as client_module
+from sonomime.runtime.live import retry
 from sonomime.runtime.live.openigtlink.client import Client
 from sonomime.runtime.live.openigtlink.content import image_content, read_image, string_content
 from sonomime.runtime.live.openigtlink.message import HEADER_BYTES, Message, pack, read_header
@@ -158,7 +158,7 @@ def test_a_port_that_is_taken_and_one_that_cannot_be(server: Server) -> None:
 def test_a_client_comes_back_when_the_server_does(
     inbox: queue.Queue[Message], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "SOONEST", 0.01)
+    monkeypatch.setattr(retry, "SOONEST", 0.01)
     with Server(0) as first:
         port = first.port
         client = Client("127.0.0.1", port, inbox.put)
@@ -214,7 +214,7 @@ def test_a_server_that_sends_clients_away_is_not_stormed() -> None:
             host.accept()[0].close()
         begin = time.monotonic()
         host.accept()[0].close()
-        assert time.monotonic() - begin > client_module.SOONEST  # the third pause, doubled twice
+        assert time.monotonic() - begin > retry.SOONEST  # the third pause, doubled twice
         client.close()
     unknown = Client("a" * 70, 1, lambda message: None)  # no host can have that name
     time.sleep(0.05)
