@@ -57,7 +57,7 @@ class Animator:
         """Animate with an opened session, which is closed with the Animator. See `open`."""
         self.session = session
         self.motion = motion
-        self._scale = scale
+        self._options = {"scale": scale, "smooth": smooth, "shading": shading}
         self._lock = threading.RLock()
         self._closed = False
         set_options(session, motion, scale, smooth, shading)
@@ -101,6 +101,20 @@ class Animator:
         except BaseException:
             running.close()
             raise
+
+    def adjust(self, **options: Any) -> None:
+        """Change `scale`, `smooth` or `shading` from the next frame on: see `open`.
+
+        Raises:
+            ConfigError: as `open`; then nothing is changed.
+        """
+        with self._served():
+            if unknown := options.keys() - self._options.keys():
+                raise ConfigError(f"{', '.join(sorted(unknown))} cannot be adjusted")
+            changed = self._options | options
+            set_options(self.session, self.motion, **changed)
+            self._options = changed
+            self._fit_scale()
 
     def set_source(self, image: Any) -> None:
         """Take a new source image; InputError if it is none. The reference stays; alignment and
@@ -339,7 +353,11 @@ class Animator:
     def _begin(self) -> None:
         """Restart the clock and fit the scale to the new pair; the session's states are fresh."""
         self._last_time = None
-        if self._scale == "hull" and self.session.has_reference and self._picture is not None:
+        self._fit_scale()
+
+    def _fit_scale(self) -> None:
+        pair = self.session.has_reference and self._picture is not None
+        if self._options["scale"] == "hull" and pair:
             fit_scale(self.session)
 
     def _times(self, timestamp: float | None) -> tuple[float, float]:

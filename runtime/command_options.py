@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import Any
 
 from .media.frames import parse_crop
 from .media.levels import parse_window
+from .options import Smoothing
 from .readers.reading import Reading, parse_rate
 from .support.errors import ConfigError, InputError
+from .support.printable import printable
 
 
 def add_reading(parser: argparse.ArgumentParser, what: str, prefix: str = "") -> None:
@@ -63,6 +67,45 @@ def add_open(parser: argparse.ArgumentParser, backend: bool = True) -> None:
             help="auto (default: the fastest available), cpu, ort-cuda, tensorrt, rtx")
         add("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
     # fmt: on
+
+
+def add_motion(parser: argparse.ArgumentParser) -> None:
+    """The options that say how the motion is used; `motion_of` collects them."""
+    add = parser.add_argument
+    # fmt: off
+    add("--motion", choices=("relative", "absolute"), default="relative",
+        help="relative (default): move the source as the driving clip moves; absolute: take the "
+        "driving clip's positions themselves")
+    add("--scale", type=parse_scale, default=1.0, metavar="S|hull",
+        help="make relative motion S times as large (default: 1); hull (keypoint models only): by "
+        "as much as one anatomy is larger than the other")
+    add("--smooth", action="store_true", help="smooth the motion (One-Euro filter)")
+    add("--min-cutoff", type=float, metavar="HZ",
+        help="smoothing at rest: the lower, the smoother (default: 1.5)")
+    add("--beta", type=float, metavar="B",
+        help="how fast smoothing gives way to quick motion (default: 10)")
+    add("--shading", choices=("off", "low", "full"), default="full",
+        help="how much of the driving clip's change in brightness to take over (default: full)")
+    # fmt: on
+
+
+def motion_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `Animator.open`; ConfigError for options that have no effect."""
+    if args.motion == "absolute" and (args.scale != 1.0 or args.reference != "first"):
+        option = "--scale" if args.scale != 1.0 else "--reference"
+        hint = "leave it out, or use --motion relative"
+        raise ConfigError(f"{option} has no effect with --motion absolute", hint)
+    wanted = {name: getattr(args, name) for name in Smoothing._fields}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    smooth = Smoothing(**given) if args.smooth or given else None
+    return {
+        "motion": args.motion, "scale": args.scale, "shading": args.shading, "smooth": smooth,
+    }  # fmt: skip
+
+
+def to_people(line: str) -> None:
+    """Print a line that no program reads."""
+    print(printable(line), file=sys.stderr)
 
 
 def parse_reference(text: str) -> str | int:

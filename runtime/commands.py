@@ -11,16 +11,17 @@ from typing import Any
 
 from .animator import Animator
 from .command_options import (
+    add_motion,
     add_open,
     add_reading,
     add_reading_of_one,
+    motion_of,
     parse_landmarks,
     parse_reference,
-    parse_scale,
     reading_of,
+    to_people,
 )
 from .compose import parse_size
-from .options import Smoothing
 from .pipeline import SAMPLES, Job, animate_files
 from .quality import as_rows
 from .readers.reading import parse_rate
@@ -83,23 +84,11 @@ def add_animate(verbs: Verbs) -> None:
         help="what to write: NAME.mp4, NAME.mkv (FFV1, lossless), NAME.dcm (DICOM, lossless), "
         "NAME.mha (MetaImage, lossless), a folder for .png frames, or NAME.png if it is one frame")
     add_open(parser)
-    add("--motion", choices=("relative", "absolute"), default="relative",
-        help="relative (default): move the source as the driving clip moves; absolute: take the "
-        "driving clip's positions themselves")
+    add_motion(parser)
     add("--reference", type=parse_reference, default="first", metavar="first|N|best",
         help="the driving frame that shows the source's pose: the first (default), number N "
         "counted from 0, or best: with the default model the frame nearest to all others, with a "
         "keypoint model the one most like the source")
-    add("--scale", type=parse_scale, default=1.0, metavar="S|hull",
-        help="make relative motion S times as large (default: 1); hull (keypoint models only): by "
-        "as much as one anatomy is larger than the other")
-    add("--smooth", action="store_true", help="smooth the motion (One-Euro filter)")
-    add("--min-cutoff", type=float, metavar="HZ",
-        help="smoothing at rest: the lower, the smoother (default: 1.5)")
-    add("--beta", type=float, metavar="B",
-        help="how fast smoothing gives way to quick motion (default: 10)")
-    add("--shading", choices=("off", "low", "full"), default="full",
-        help="how much of the driving clip's change in brightness to take over (default: full)")
     add_reading(parser, "driving frames")
     add_reading(parser, "source", "source-")
     add("--fps", type=parse_rate, metavar="N",
@@ -139,17 +128,9 @@ def add_animate(verbs: Verbs) -> None:
 
 def run_animate(args: argparse.Namespace) -> int:
     """Run `sonomime animate`."""
-    if args.motion == "absolute" and (args.scale != 1.0 or args.reference != "first"):
-        option = "--scale" if args.scale != 1.0 else "--reference"
-        hint = "leave it out, or use --motion relative"
-        raise ConfigError(f"{option} has no effect with --motion absolute", hint)
-    wanted = {name: getattr(args, name) for name in Smoothing._fields}
-    given = {name: value for name, value in wanted.items() if value is not None}
-    smooth = Smoothing(**given) if args.smooth or given else None
     args.read_source, args.read_driving = reading_of(args, "source_"), reading_of(args)
     job = Job(**{field.name: getattr(args, field.name) for field in fields(Job)})
-    options = {"motion": args.motion, "scale": args.scale, "shading": args.shading}
-    return _animate(args, [job], args.json, smooth=smooth, **options)
+    return _animate(args, [job], args.json, **motion_of(args))
 
 
 def _animate(args: argparse.Namespace, jobs: list[Job], as_json: bool, **options: Any) -> int:
@@ -158,18 +139,14 @@ def _animate(args: argparse.Namespace, jobs: list[Job], as_json: bool, **options
     ) as animator:
         damaged = False
         for job in jobs:
-            done = animate_files(animator, job, _to_people)
+            done = animate_files(animator, job, to_people)
             damaged |= done.damaged
             record = asdict(done) | {"quality": as_rows(done.quality)}
             print(json.dumps(record, default=str) if as_json else done.output)
             said = f"{done.frames} frames, {done.frames / done.seconds:.1f} a second with files"
             for line in filter(None, (said, done.alignment, done.doubts)):
-                _to_people(line)
+                to_people(line)
     return EXIT_DAMAGED if damaged else 0
-
-
-def _to_people(line: str) -> None:
-    print(printable(line), file=sys.stderr)
 
 
 def add_inspect(verbs: Verbs) -> None:
@@ -274,7 +251,7 @@ def run_template(args: argparse.Namespace) -> int:
         unfinished.write_bytes(template.data())
     row = template.facts()
     print(json.dumps({"output": str(args.output), **row}) if args.json else args.output)
-    _to_people(f"{row['frames']} frames, {row['seconds']:.3g} s, {row['said']}")
+    to_people(f"{row['frames']} frames, {row['seconds']:.3g} s, {row['said']}")
     return EXIT_DAMAGED if damaged else 0
 
 

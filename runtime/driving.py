@@ -15,11 +15,11 @@ from .bundle.manifest import ALIGNMENT
 from .compose import Size
 from .debug_picture import write_debug_picture
 from .landmarks import Picture, align_pair, places_in, sure_of
-from .media.frames import Image
+from .media.frames import Crop, Image
 from .player import Player
 from .readers.open_source import open_source
 from .readers.reading import Facts, Frame, Reading, mean_rate
-from .reference import choose_reference
+from .reference import choose_reference, nth_frame
 from .support.errors import ConfigError, InputError
 from .template import Template, shipped, template_file
 
@@ -90,6 +90,15 @@ class DrivingClip:
                 alignment.points, alignment.names, animator.session.chain.image.size,
             )  # fmt: skip
         return index, alignment.said
+
+    @property
+    def crop(self) -> Crop | None:
+        """The part of whole frames that is read."""
+        return self._clip.crop
+
+    def nth(self, index: int) -> Image:
+        """A frame; InputError if there are fewer."""
+        return nth_frame(self._clip, index)
 
     def __iter__(self) -> Iterator[Frame]:
         return iter(self._clip)

@@ -58,6 +58,11 @@ class Quality:
     def state(self) -> Literal["good", "doubtful"]:
         return "doubtful" if self.reason else "good"
 
+    @property
+    def why(self) -> str:
+        """The reason in words, "" if it is not doubtful."""
+        return _WORDS[self.reason][0] if self.reason else ""
+
 
 def judge_frame(session: Session, box: Letterbox) -> Quality | None:
     """Judge a session's last frame; None if its model does not say.

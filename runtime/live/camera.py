@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-
 import numpy as np
 
-from .feed import Arrival, Feed
+from .feed import Feed
 from .retry import Retry
 
 
-def camera_frames(feed: Feed, number: int) -> Iterator[Arrival]:
+def fetch_camera(feed: Feed, number: int) -> None:
     """RGB frames of the camera with this number; if it goes, it is waited for."""
     import cv2
 
@@ -22,17 +19,16 @@ def camera_frames(feed: Feed, number: int) -> Iterator[Arrival]:
         try:
             # The newest frame, not one that has waited in the driver.
             camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-            feed.problem = f"camera {number} cannot be opened"
+            if not camera.isOpened():
+                feed.problem = f"camera {number} cannot be opened"
             while not feed.stopped:
                 got, image = camera.read()
-                now = time.perf_counter()
                 if not got:
                     break
-                feed.problem = ""
                 retry.worked()
                 colours = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-                yield Arrival(np.asarray(colours, np.uint8), now, now)
+                feed.arrived(np.asarray(colours, np.uint8))
         finally:
             camera.release()
-        feed.problem = feed.problem or f"camera {number} has gone"
+        feed.problem = feed.problem or f"camera {number} gives no more frames"
         feed.sleep(retry.pause())

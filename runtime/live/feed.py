@@ -1,8 +1,6 @@
 """Where driving frames come from while they are made: a thread that fetches them.
 
-A feed is given a function that yields frames; cameras, folders, clips and templates each have one.
-Frames of a live feed go on as they come, and the newest wins. A feed that `waits` goes no faster
-than its frames are taken.
+A feed is given a function that fetches frames; cameras, folders, clips and templates each have one.
 """
 
 from __future__ import annotations
@@ -11,15 +9,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from ..driving import DrivingClip, DrivingTemplate
-from ..media.frames import Image
+from ..media.frames import Crop, Image, crop_image
+from ..support.errors import InputError
 from .slot import Slot
 
 log = logging.getLogger("sonomime")
 
 TEMPLATE_RATE = 25.0  # frames a second of a template
+
+Pace: TypeAlias = Literal["live", "paced", "unpaced"]
+"""Frames come when they come; at the times of a clip or template; or as fast as they are taken. Of
+the first two the newest wins, the last waits until each is taken."""
 
 
 class Arrival(NamedTuple):
@@ -36,26 +39,31 @@ class Feed:
 
     Attributes:
         name: what it reads, for people.
+        pace: see `Pace`.
         rate: frames a second, if they are known before they come.
-        waits: whether it waits until each frame is taken; if not, the newest wins.
         arrivals: where the newest frame lies; its `dropped` counts those that nobody took.
-        problem: what is wrong at the moment, "" if nothing is.
+        problem: what is wrong at the moment, "" if nothing is; the function sets it.
         error: what ended it unasked.
     """
 
     def __init__(
-        self, name: str, frames: Callable[[Feed], Iterator[Arrival]],
-        rate: float | None = None, waits: bool = False,
+        self, name: str, fetch: Callable[[Feed], None], pace: Pace = "live",
+        rate: float | None = None, crop: Crop | None = None,
     ) -> None:  # fmt: skip
-        self.name, self.rate, self.waits = name, rate, waits
+        """
+        Args:
+            fetch: calls `arrived` for each frame, until there are no more or `stopped`.
+            crop: the part of frames to keep.
+        """
+        self.name, self.pace, self.rate = name, pace, rate
         self.arrivals: Slot[Arrival] = Slot()
         self.problem = ""
         self.error: Exception | None = None
-        self._frames = frames
+        self._fetch, self.crop = fetch, crop
         self._stopped = threading.Event()
         self._running = threading.Event()  # not paused
         self._running.set()
-        self._thread = threading.Thread(target=self._fetch, name=f"feed {name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"feed {name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -65,8 +73,12 @@ class Feed:
         self._stopped.set()
         self._running.set()
         self.arrivals.close()
-        if self._thread.ident is not None:
+        if self.started:
             self._thread.join()
+
+    @property
+    def started(self) -> bool:
+        return self._thread.ident is not None
 
     @property
     def stopped(self) -> bool:
@@ -75,7 +87,7 @@ class Feed:
     @property
     def ended(self) -> bool:
         """Whether no frame will come any more."""
-        return self._thread.ident is not None and not self._thread.is_alive()
+        return self.started and not self._thread.is_alive()
 
     def pause(self, paused: bool) -> None:
         """Let clips and templates stand still, or go on; live feeds go on in any case."""
@@ -84,31 +96,43 @@ class Feed:
         else:
             self._running.set()
 
+    # -- for the function that fetches -------------------------------------------------------------
+
     def sleep(self, seconds: float) -> bool:
-        """For the function that yields frames: wait; False if it shall end."""
+        """Wait; False if it shall end."""
         return not self._stopped.wait(seconds) if seconds > 0 else not self.stopped
 
-    def paced(self, timed: Iterator[tuple[Image | None, float]]) -> Iterator[Arrival]:
+    def arrived(self, image: Image | None, seconds: float | None = None, came: float = 0.0) -> None:
+        """A frame is there, now unless its time and when it came are given."""
+        if seconds is None:
+            seconds = came = time.perf_counter()
+        if image is not None and self.crop is not None:
+            try:
+                image = crop_image(image, self.crop, f"a frame of {self.name}")
+            except InputError as error:
+                self.problem = str(error)
+                return
+        self.problem = ""
+        put = self.arrivals.hand if self.pace == "unpaced" else self.arrivals.put
+        put(Arrival(image, seconds, came))
+
+    def play(self, timed: Iterator[tuple[Image | None, float]]) -> None:
         """Frames at their times, in seconds from now; pauses are added to what comes after them.
-        At once, if the feed waits."""
+        At once, if the feed is not paced."""
         begin = time.perf_counter()
         for image, seconds in timed:
             if not self._running.is_set():
                 stood = time.perf_counter()
                 self._running.wait()
                 begin += time.perf_counter() - stood
-            due = time.perf_counter() if self.waits else begin + seconds
+            due = begin + seconds if self.pace == "paced" else time.perf_counter()
             if not self.sleep(due - time.perf_counter()):
                 return
-            yield Arrival(image, seconds, due)
+            self.arrived(image, seconds, due)
 
-    def _fetch(self) -> None:
-        hand_over = self.arrivals.hand if self.waits else self.arrivals.put
+    def _run(self) -> None:
         try:
-            for arrival in self._frames(self):
-                if self.stopped:
-                    break
-                hand_over(arrival)
+            self._fetch(self)
         except Exception as error:  # of any reader, in this thread: the stream reports it
             log.debug("%s has ended", self.name, exc_info=True)
             self.error = error
@@ -116,9 +140,8 @@ class Feed:
             self.arrivals.close()
 
 
-def clip_feed(name: str, clip: DrivingClip, loop: bool, paced: bool) -> Feed:
-    """The frames of a clip; `loop`: again and again; `paced`: at their times, else as they are
-    taken."""
+def clip_feed(name: str, clip: DrivingClip, pace: Pace, loop: bool) -> Feed:
+    """The frames of a clip; `loop`: again and again."""
 
     def timed() -> Iterator[tuple[Image, float]]:
         begin = 0.0
@@ -133,10 +156,10 @@ def clip_feed(name: str, clip: DrivingClip, loop: bool, paced: bool) -> Feed:
             begin = last + step
 
     rate = float(clip.fps) if clip.fps else None
-    return Feed(name, lambda feed: feed.paced(timed()), rate, waits=not paced)
+    return Feed(name, lambda feed: feed.play(timed()), pace, rate)
 
 
-def template_feed(name: str, template: DrivingTemplate, loop: bool, paced: bool) -> Feed:
+def template_feed(name: str, template: DrivingTemplate, pace: Pace, loop: bool) -> Feed:
     """Times of a motion template, TEMPLATE_RATE a second."""
 
     def timed() -> Iterator[tuple[None, float]]:
@@ -145,4 +168,4 @@ def template_feed(name: str, template: DrivingTemplate, loop: bool, paced: bool)
             yield None, number / TEMPLATE_RATE
             number += 1
 
-    return Feed(name, lambda feed: feed.paced(timed()), TEMPLATE_RATE, waits=not paced)
+    return Feed(name, lambda feed: feed.play(timed()), pace, TEMPLATE_RATE)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..options import SHARES
 from ..support.errors import ConfigError
+from .pairs import Still
 
 #: What each order takes after its name, for people.
 ORDERS = {
@@ -16,17 +17,19 @@ ORDERS = {
     "pause": "hold the picture",
     "resume": "go on after a pause",
     "scale": "S: make motion S times as large, above 0 and at most 10",
-    "shading": "off, low or full: how much of the driving frames' change in brightness to take over",
+    "shading": "off, low or full: how much of the driving frames' change in brightness to use",
     "stop": "end the stream, and finish its files",
 }
 
 
 class Order(NamedTuple):
-    """An order, what it takes, and who wants to hear what came of it: "ok", or what was wrong."""
+    """An order, what it takes, who wants to hear what came of it ("ok", or what was wrong), and the
+    source of "still", which only programs give."""
 
     name: str
-    value: str = ""
-    answer: Callable[[str], None] = lambda text: None
+    value: str
+    answer: Callable[[str], None]
+    still: Still | None = None
 
 
 def parse_order(text: str, answer: Callable[[str], None] = lambda text: None) -> Order:

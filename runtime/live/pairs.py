@@ -10,13 +10,14 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..animator import Animator
+from ..bundle.manifest import Chain
 from ..compose import Size, fitted
 from ..driving import DrivingTemplate
 from ..landmarks import Picture, align_pair
-from ..media.frames import Image, resize
+from ..media.frames import Image, Letterbox, resize
 from ..player import Player
 from ..still import made_size
 from ..support.errors import SonomimeError
@@ -36,11 +37,12 @@ class Still(NamedTuple):
 
 class Wanted(NamedTuple):
     """What to prepare: a source, which is read then; a reference frame, None for a template, which
-    has its own; landmarks, as for `align_pair`."""
+    has its own; landmarks, as for `align_pair`; who wants to hear "ok", or what was wrong."""
 
     still: Callable[[], Still]
     reference: Picture | None
     landmarks: str | Path
+    answer: Callable[[str], None]
 
 
 class Pair(NamedTuple):
@@ -48,9 +50,20 @@ class Pair(NamedTuple):
 
     animator: Animator
     still: Still
+    reference: Picture | None
     alignment: str
     player: Player | None
     size: tuple[int, int]
+    loop: bool
+
+    @property
+    def spacing(self) -> tuple[float, float] | None:
+        """(x, y) millimetres from pixel to pixel of the frames, if they are known."""
+        if self.still.spacing is None:
+            return None
+        height, width = self.still.picture.image.shape[:2]
+        (x, y), (wide, high) = self.still.spacing, self.size
+        return x * width / wide, y * height / high
 
     def frame(self, arrival: Arrival, timestamp: float) -> Image:
         """The synthesized frame, unmarked, of `size`; errors as of `Animator.animate`."""
@@ -58,7 +71,7 @@ class Pair(NamedTuple):
         composes = animator.session.chain.layers is not None
         size = self.size if composes else None
         if self.player is not None:
-            made = self.player.frame(arrival.timestamp, size, loop=True)
+            made = self.player.frame(arrival.timestamp, size, self.loop)
         else:
             made = animator.animate(arrival.image, timestamp, size=size)
         return made if composes else resize(animator.letterbox.inside(made), *self.size)
@@ -68,19 +81,22 @@ class Pairs:
     """Prepares pairs: `want` one, and `swap` when it is there."""
 
     def __init__(
-        self, open_animator: Callable[[], Animator], template: DrivingTemplate | None,
-        size: Size, warm: bool,
+        self, chain: Chain, open_animator: Callable[[], Animator], size: Size,
+        template: DrivingTemplate | None, loop: bool, warm: bool,
     ) -> None:  # fmt: skip
         """
         Args:
-            open_animator: opens an Animator; called once, and once more for the second pair.
-            template: the driving template, if it is one.
+            open_animator: opens an Animator of this chain; called once, and once more for the
+                second pair.
             size: of the first pair's frames; those of later ones fit into it.
+            template: the driving template, if it is one; `loop`: repeat it.
             warm: make a first frame in advance, so that the first one shown is not slow.
         """
-        self._open, self._template = open_animator, template
-        self._asked, self._warm = size, warm
-        self.size: tuple[int, int] | None = None
+        self._chain, self._open, self._template = chain, open_animator, template
+        self._asked, self._loop, self._warm = size, loop, warm
+        #: ((width, height), channels) of all frames, as of the first source; None: not known yet.
+        self.form: tuple[tuple[int, int], int] | None = None
+        self.settings: dict[str, Any] = {}  # for `Animator.adjust`, of pairs prepared from now on
         self._wanted: Slot[Wanted] = Slot()
         self._change = threading.Condition()
         self._ready: Pair | None = None
@@ -134,10 +150,12 @@ class Pairs:
                     self._spare, self._ready = self._ready.animator, None
                 animator, self._spare = self._spare, None
             try:
+                still = wanted.still()
+                size = self._size_of(still.picture.image)
                 if animator is None:
                     animator = self._open()
                     self._all.append(animator)
-                pair = self._prepared(animator, wanted)
+                pair = self._prepared(animator, wanted, still, size)
             except SonomimeError as raised:
                 error = raised
             except Exception as raised:  # a defect: the stream shall not stand still without a word
@@ -149,30 +167,38 @@ class Pairs:
                 if pair is None:
                     self._spare = animator
                 self._change.notify_all()
+            wanted.answer("ok" if error is None else str(error))
 
-    def _prepared(self, animator: Animator, wanted: Wanted) -> Pair:
-        still = wanted.still()
+    def _prepared(
+        self, animator: Animator, wanted: Wanted, still: Still, size: tuple[int, int]
+    ) -> Pair:
         animator.reset()
+        animator.adjust(**self.settings)
         animator.set_source(still.picture.image)
-        size = self._size_of(animator)
         player, said = None, ""
+        composed = size if animator.session.chain.layers is not None else None
         if self._template is not None:
+            # Aligned by the template's landmarks alone: there is no picture.
             player, said = self._template.player(animator, still.picture, wanted.landmarks)
+            if self._warm:
+                player.frame(0.0, composed)
         elif (reference := wanted.reference) is not None:
             animator.set_reference(reference.image)
             if self._warm:
-                composed = size if animator.session.chain.layers is not None else None
                 animator.animate(reference.image, size=composed)
                 animator.set_reference(reference.image)  # the clock and smoothing start again
             if animator.session.can_align:
                 said = align_pair(animator, wanted.landmarks, still.picture, reference).said
-        return Pair(animator, still, said, player, size)
+        return Pair(animator, still, wanted.reference, said, player, size, self._loop)
 
-    def _size_of(self, animator: Animator) -> tuple[int, int]:
-        """As asked for the first source; of later ones the largest that fits into that."""
-        box, chain = animator.letterbox, animator.session.chain
-        if self.size is None:
-            self.size = made_size(box, self._asked, chain)
-            return self.size
-        size = fitted(box.width, box.height, *self.size)
+    def _size_of(self, image: Image) -> tuple[int, int]:
+        """(width, height) of a source's frames: as asked for the first one, of later ones the
+        largest that fits into that."""
+        chain, (height, width) = self._chain, image.shape[:2]
+        box = Letterbox.fit(width, height, chain.image.size)
+        if self.form is None:
+            size = made_size(box, self._asked, chain)
+            self.form = size, 3 if image.ndim == 3 else chain.image.channels
+            return size
+        size = fitted(width, height, *self.form[0])
         return made_size(box, size, chain) if chain.layers is not None else size

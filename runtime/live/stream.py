@@ -1,71 +1,47 @@
-"""A source picture moved by driving frames as they come, one after the other, for as long as they do.
+"""A source picture moved by driving frames as they come, for as long as they do.
 
 One thread, that of whoever iterates, makes the frames. Driving frames come from a thread of their
-own (`feed.py`), source and reference are prepared in another (`pairs.py`), and what is shown goes
-to outlets that have theirs (`outlets.py`). Whatever they do, this loop goes on, and every frame says
-in what state it is.
+own (`feed.py`), and source and reference are prepared in another (`pairs.py`). Whatever those do,
+this loop goes on, and every frame says in what state it is.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 from ..animator import Animator
+from ..bundle.manifest import Chain
 from ..compose import Size
 from ..driving import DrivingTemplate
 from ..landmarks import Picture
 from ..media.frames import Crop, Image
-from ..quality import Quality
-from ..support.errors import ConfigError, InputError, SonomimeError, StreamError
+from ..support.errors import ConfigError, InputError, SonomimeError
 from .cuts import Cuts
 from .feed import Arrival, Feed
 from .metrics import Metrics
 from .orders import Order, parse_order
 from .pairs import Pair, Pairs, Still, Wanted
-from .screen import Screen, State
+from .showing import Showing, Shown
 
 log = logging.getLogger("sonomime")
 
 DEFAULT_RATE = 25.0  # frames a second that are shown while none come, where nothing says another
-HELD_AFTER, LOST_AFTER = 0.25, 2.0  # seconds without a driving frame; the first at least 3 frames
-DOUBT_SECONDS = 1.0  # doubtful: at least half of the frames of the last so many seconds are
-LOOK = 0.02  # seconds within which orders are obeyed
+HELD_AFTER = 0.25  # seconds without a driving frame, at least those of 3 frames
+LOOK = 0.02  # seconds within which an order is obeyed
+
+Answer = Callable[[str], None]
 
 
-class Shown(NamedTuple):
-    """A frame of a stream.
-
-    Attributes:
-        number: from 0; those of outlets that drop frames have gaps.
-        image: uint8 (H, W) or (H, W, 3), always of one shape; marked.
-        timestamp: seconds since the stream began; of a clip that is not paced, its own.
-        made_at: seconds since 1970.
-        state: whether the picture is live, and what it is if not.
-        why: in words, where it is not live.
-        latency: seconds since the driving frame came or was due; None for one shown again.
-        quality: of the frame, if the model says and it is a new one.
-        source: the source picture's name.
-        spacing: (x, y) millimetres from pixel to pixel, if the source says.
-    """
-
-    number: int
-    image: Image
-    timestamp: float
-    made_at: float
-    state: State
-    why: str
-    latency: float | None
-    quality: Quality | None
-    source: str
-    spacing: tuple[float, float] | None
+def _nobody(text: str) -> None:
+    """Nobody waits for the answer."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +52,11 @@ class How:
         size: of the frames, as of the first source; later sources are fitted into it.
         landmarks: as for `align_pair`; a file's are those of the first source and reference.
         mark: burn in the synthetic mark, and words for the state.
-        on_cut: what to do after a scene cut: take a new reference, or go on.
+        on_cut: after a scene cut in the driving frames: take a new reference, or go on.
         rate: frames a second while no driving frame comes; None: as the feed says.
-        crop: which part of whole driving frames the feed gives.
+        crop: the part of whole driving frames that the feed gives.
+        loop: repeat a motion template.
+        source_every: seconds after which a live source's newest frame is taken; None: by order.
     """
 
     size: Size = "source"
@@ -87,56 +65,64 @@ class How:
     on_cut: Literal["reset", "ignore"] = "reset"
     rate: float | None = None
     crop: Crop | None = None
+    loop: bool = False
+    source_every: float | None = None
 
 
 class Stream:
     """Iterate over it for its frames, or `start` it with a function that gets them::
 
-        with Stream(Animator.open, lambda: Still(Picture(image), "still"), feed) as stream:
+        with Stream(bundle.manifest, Animator.open, still, feed) as stream:
             for shown in stream:
                 ...
 
-    `order` may be called from any thread, and so may `metrics.snapshot`; a frame belongs to whoever
-    got it. A stream is iterated over once, in one thread.
+    `order`, `take_source` and `metrics.snapshot` may be called from any thread, and a frame belongs
+    to whoever got it. A stream is iterated over once, in one thread.
     """
 
     def __init__(
-        self, open_animator: Callable[[], Animator], source: Callable[[], Still] | Feed,
-        driving: Feed, template: DrivingTemplate | None = None,
-        reference: Image | None = None, how: How = How(),
+        self, chain: Chain, open_animator: Callable[[], Animator], source: Still | Feed,
+        driving: Feed, template: DrivingTemplate | None = None, reference: Image | None = None,
+        how: How = How(), read: Callable[[str], Still] | None = None,
     ) -> None:  # fmt: skip
         """
         Args:
-            open_animator: opens an Animator, in a thread of the stream; a second one for the first
-                change of source or reference.
-            source: reads the source picture; or a feed, whose newest frame is taken at first and
-                by the order `source newest`.
-            driving: where driving frames come from; `template` if they are times of that.
+            chain: of the bundle.
+            open_animator: opens an Animator of it, in a thread of the stream; a second one for the
+                first change of source or reference.
+            source: the source picture; or a feed, whose newest frame is taken at first, and
+                whenever it is asked for.
+            driving: where driving frames come from; `template`: what its times are of.
             reference: the reference frame; None: the first driving frame.
+            read: reads the source that an order names; may raise SonomimeError. None: such orders
+                are refused.
         """
-        self._how, self._driving, self._template = how, driving, template
+        self._how, self._driving, self._template, self._read = how, driving, template, read
         self._live_source = source if isinstance(source, Feed) else None
-        self._still = None if isinstance(source, Feed) else source
-        self._landmarks = how.landmarks
+        # Reads the source that was asked for last; None: a live one's first frame has not come.
+        self._still = None if isinstance(source, Feed) else (lambda: source)
         self._reference = None if reference is None else Picture(reference, how.crop)
-        self._pairs = Pairs(open_animator, template, how.size, warm=not driving.waits)
+        self._landmarks = how.landmarks
+        self._pairs = Pairs(
+            chain, open_animator, how.size, template, how.loop, warm=driving.pace != "unpaced"
+        )
         self._pair: Pair | None = None
-        self._screen: Screen | None = None
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
-        self._take_reference = reference is None and template is None
+        self._wants_reference = reference is None and template is None
         self._cuts = Cuts()
         self._seen: Arrival | None = None  # the newest driving frame
-        self._picture: Image | None = None  # the newest synthesized frame
-        self._doubts: deque[tuple[float, str]] = deque()
-        self._paused = self._stopping = False
-        self._number, self._clock = 0, -1.0
-        self.metrics = Metrics(self._dropped)
-        self.drops: dict[str, Callable[[], int]] = {}  # of outlets, by name
+        self._paused = False
+        self._showing = Showing(driving, how.mark)
+        self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self.error: SonomimeError | None = None  # what ended it, if it was `start`ed
+        #: Frames that were dropped, by where; outlets add theirs.
+        self.drops: dict[str, Callable[[], int]] = {"driving": lambda: driving.arrivals.dropped}
+        self.metrics = Metrics(lambda: {name: count() for name, count in self.drops.items()})
 
     # -- from any thread ---------------------------------------------------------------------------
 
-    def order(self, text: str, answer: Callable[[str], None] = lambda text: None) -> None:
+    def order(self, text: str, answer: Answer = _nobody) -> None:
         """Ask for something (`orders.py`); it is done before one of the next frames.
 
         Args:
@@ -147,27 +133,43 @@ class Stream:
         """
         self._orders.put(parse_order(text, answer))
 
+    def take_source(self, still: Still) -> None:
+        """Take another source picture as soon as it is prepared."""
+        self._orders.put(Order("still", "", _nobody, still))
+
     def stop(self) -> None:
-        """End after the next frame; frames that were made are kept."""
-        self._stopping = True
+        """End after the next frame."""
+        self._stopped.set()
 
     def start(self, show: Callable[[Shown], object]) -> None:
-        """Run in a thread of its own; `show` gets each frame there. `close` waits for it."""
+        """Run in a thread of its own; `show` gets each frame there."""
 
         def run() -> None:
-            for shown in self:
-                show(shown)
+            try:
+                for shown in self:
+                    show(shown)
+            except SonomimeError as error:
+                self.error = error
+            except Exception as error:
+                log.exception("the stream has ended")
+                self.error = SonomimeError(f"the stream has ended: {error!r}")
 
         self._thread = threading.Thread(target=run, name="stream", daemon=True)
         self._thread.start()
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether a stream that was `start`ed has ended, after at most so many seconds."""
+        assert self._thread is not None
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
     def close(self) -> None:
         """Stop, and release everything; not from the stream's own thread."""
         self.stop()
-        if self._thread is not None:
-            self._thread.join()
         for feed in self._feeds():
             feed.stop()
+        if self._thread is not None:
+            self._thread.join()
         self._pairs.close()
 
     def __enter__(self) -> Self:
@@ -182,35 +184,187 @@ class Stream:
         """Frames until the driving clip ends, or `stop`.
 
         Raises:
-            SonomimeError: the first source cannot be used; the driving clip cannot be read on; a
+            SonomimeError: the first source cannot be used, the driving clip cannot be read on, or a
                 stage failed.
         """
+        self._begin = self._shown_at = self._arrived = time.perf_counter()
+        self._source_at = -math.inf
         for feed in self._feeds():
-            feed.start()
-        self._begin = self._came = self._shown_at = time.perf_counter()
-        if self._template is not None or self._reference is not None:
+            if feed.pace == "live":
+                feed.start()
+        if not self._wants_reference and self._still is not None:
             self._prepare()
-        while not self._stopping:
+        while not self._stopped.is_set():
             self._obey()
-            arrival = None if self._paused else self._driving.arrivals.take(self._patience())
+            self._take_newest_source()
+            # A clip waits for the first pair, so that none of its frames is lost.
+            if not self._driving.started and (self._pair is not None or self._wants_reference):
+                self._driving.start()
+                self._arrived = time.perf_counter()
+            arrival = self._next()
             if arrival is None and self._driving.ended and not self._paused:
-                if self._driving.error is not None:
-                    raise self._driving.error
+                if (error := self._driving.error) is not None:
+                    raise error
                 return
             if arrival is not None:
-                self._take(arrival)
-            elif self._paused:
-                time.sleep(min(self._patience(), LOOK))
-            is_new = self._swap(wait=self._driving.waits and arrival is not None)
-            if arrival is None and is_new:
-                arrival = self._seen  # a new source shows at once, though nothing moves
-            shown = None
-            if arrival is not None and self._pair is not None:
-                shown = self._animated(self._pair, arrival, again=arrival is not self._seen)
-            elif self._screen is not None and time.perf_counter() >= self._due():
-                shown = self._again(self._screen)
-            if shown is not None:
+                self._look_at(arrival)
+            is_new = self._swap(wait=self._driving.pace == "unpaced")
+            if (shown := self._made(arrival, is_new)) is not None:
                 self._shown_at = time.perf_counter()
                 self.metrics.add(shown.state, shown.why, shown.latency, shown.quality)
-                self._number += 1
                 yield shown
+
+    def _next(self) -> Arrival | None:
+        """The newest driving frame, waited for until something else is due."""
+        patience = min(LOOK, max(0.0, self._due() - time.perf_counter()))
+        if self._paused or not self._driving.started:
+            self._stopped.wait(patience)
+            return None
+        return self._driving.arrivals.take(patience)
+
+    def _look_at(self, arrival: Arrival) -> None:
+        """Take a driving frame as the reference, where one is wanted or a scene has begun."""
+        self._seen, self._arrived = arrival, time.perf_counter()
+        if arrival.image is None:
+            return
+        if self._cuts.begun(arrival.image) and self._how.on_cut == "reset":
+            log.warning("%s: a scene cut: a new reference is taken", self._driving.name)
+            self._wants_reference = True
+        if self._wants_reference and self._still is not None:
+            self._wants_reference = False
+            self._reference = Picture(arrival.image, self._how.crop)
+            self._prepare()
+
+    def _take_newest_source(self) -> None:
+        """Take a live source's newest frame, at first and as often as was asked for."""
+        feed, now = self._live_source, time.perf_counter()
+        if feed is None or now - self._source_at < (self._how.source_every or math.inf):
+            return
+        if (arrival := feed.arrivals.take(0)) is not None:
+            self._source_at = now
+            self._take_still(_still_of(feed, arrival))
+
+    def _take_still(self, still: Callable[[], Still], answer: Answer = _nobody) -> None:
+        first, self._still = self._still is None, still
+        if not (first and self._wants_reference):
+            self._prepare(answer)
+
+    def _prepare(self, answer: Answer = _nobody) -> None:
+        """Want a pair of the source and reference that were asked for last."""
+        assert self._still is not None
+        landmarks = self._landmarks
+        if isinstance(landmarks, Path):
+            self._landmarks = "auto"  # those of the file are of this pair alone
+        self._pairs.want(Wanted(self._still, self._reference, landmarks, answer))
+
+    def _swap(self, wait: bool) -> bool:
+        """Take over the pair that has become ready; whether there was one."""
+        try:
+            pair = self._pairs.swap(self._pair, wait)
+        except SonomimeError as error:
+            if (shown := self._pair) is None:
+                raise
+            log.warning("the picture stays as it was: %s", error)
+            self._still = lambda: shown.still
+            if self._reference is not shown.reference:
+                self._prepare()
+            return False
+        if self._pairs.form is not None:
+            self._showing.take_form(*self._pairs.form)
+        if pair is None:
+            return False
+        self._pair = pair
+        self._showing.take_pair()
+        log.info("%s: %s", pair.still.name, pair.alignment)
+        return True
+
+    # -- what is shown -----------------------------------------------------------------------------
+
+    def _made(self, arrival: Arrival | None, is_new: bool) -> Shown | None:
+        """The frame to show now, if one is due. `is_new`: the pair is."""
+        again = arrival is None
+        if again and is_new:
+            arrival = self._seen  # a new source shows at once, though nothing moves
+        if arrival is not None and self._pair is not None:
+            return self._showing.moved(self._pair, arrival, again, self._paused)
+        if time.perf_counter() < self._due():
+            return None
+        return self._showing.same(self._pair, self._arrived, self._paused)
+
+    def _due(self) -> float:
+        """When a frame is shown again, if none comes before: never, if the clip waits."""
+        if self._driving.pace == "unpaced":
+            return math.inf
+        period = 1 / (self._how.rate or self._driving.rate or DEFAULT_RATE)
+        if self._pair is None or self._paused:
+            return self._shown_at + period
+        return max(self._shown_at + period, self._arrived + max(HELD_AFTER, 3 * period))
+
+    # -- orders ------------------------------------------------------------------------------------
+
+    def _obey(self) -> None:
+        """Do what was asked for since the last frame."""
+        while True:
+            try:
+                order = self._orders.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                answered = self._do(order)
+            except SonomimeError as error:
+                log.warning("%s: %s", order.name, error)
+                order.answer(f"{error}{f' ({error.hint})' if error.hint else ''}")
+            else:
+                if not answered:
+                    order.answer("ok")
+
+    def _do(self, order: Order) -> bool:
+        """Whether the answer will come later."""
+        name, value = order.name, order.value
+        if name == "source":
+            self._take_still(self._named(value), order.answer)
+            return True
+        if name == "still":
+            still = order.still
+            assert still is not None
+            self._take_still(lambda: still)
+        elif name == "reference":
+            if self._template is not None:
+                raise ConfigError("a motion template has a reference of its own")
+            self._wants_reference = True
+        elif name in ("pause", "resume"):
+            self._paused = name == "pause"
+            self._driving.pause(self._paused)
+            if self._driving.pace != "unpaced":
+                self._driving.arrivals.take(0)  # it would come late
+            self._arrived = time.perf_counter()
+        elif name == "stop":
+            self.stop()
+        elif self._pair is None:
+            raise ConfigError("the stream is not ready yet", "ask again when it is live")
+        else:
+            setting = {name: float(value) if name == "scale" else value}
+            self._pair.animator.adjust(**setting)
+            self._pairs.settings |= setting
+        return False
+
+    def _named(self, name: str) -> Callable[[], Still]:
+        """What reads the source of an order."""
+        if name == "newest":
+            if (feed := self._live_source) is None:
+                raise ConfigError("the source is not live", "give a file's name")
+            if (arrival := feed.arrivals.take(0)) is None:
+                raise InputError(f"{feed.name}: no newer frame has come")
+            return _still_of(feed, arrival)
+        if (read := self._read) is None:
+            raise ConfigError("this stream does not read sources by name")
+        return lambda: read(name)
+
+    def _feeds(self) -> list[Feed]:
+        return [feed for feed in (self._driving, self._live_source) if feed is not None]
+
+
+def _still_of(feed: Feed, arrival: Arrival) -> Callable[[], Still]:
+    assert arrival.image is not None
+    still = Still(Picture(arrival.image), feed.name)
+    return lambda: still

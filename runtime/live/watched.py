@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..readers.open_source import open_source
 from ..readers.reading import Reading
 from ..support.errors import InputError
-from .feed import Arrival, Feed
+from .feed import Feed
 
 LOOK = 0.01  # seconds between two looks
 WRITTEN_WITHIN = 2.0  # seconds: a file that cannot be read for longer is passed over
 
 
-def watched_frames(feed: Feed, folder: Path, how: Reading) -> Iterator[Arrival]:
+def fetch_watched(feed: Feed, folder: Path, how: Reading) -> None:
     """The newest picture in a folder, whenever there is a newer one. Older ones are passed over; a
     file that is not whole yet is tried again."""
     shown, announced = (0, ""), False
@@ -45,8 +44,8 @@ def watched_frames(feed: Feed, folder: Path, how: Reading) -> Iterator[Arrival]:
             source.announce()  # once: the others will be like it
             announced = True
         waited.clear()
-        shown, feed.problem = newest, ""
-        yield Arrival(image, now, now)
+        shown = newest
+        feed.arrived(image)
 
 
 def _newest(folder: Path) -> tuple[int, str] | None:

@@ -41,11 +41,11 @@ class Client:
         return self._connection is not None
 
     def send(self, message: Message) -> bool:
-        """Send a message, the newest only; False if there is no server now."""
+        """Send a message, the newest of its type only; False if there is no server now."""
         data, connection = pack(message), self._connection
         if connection is None:
             return False
-        connection.sending.put(data)
+        connection.sending.put(data, message.type)
         return True
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A connection with a peer: what is put is sent, the newest only; what comes is handed on.
+"""A connection with a peer: what is put is sent, the newest of each type; what comes is handed on.
 
 Two threads serve it, so a peer that does not read delays nobody else, and one that has gone costs
 nothing.
@@ -28,7 +28,8 @@ _CHUNK = 1 << 16
 class Connection:
     """Serves a connected socket until either side closes it.
 
-    `sending.put(pack(message))` sends; `damaged` counts messages that came and could not be read.
+    `sending.put(pack(message), type)` sends; `damaged` counts messages that came and could not be
+    read.
     """
 
     def __init__(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator
 
 from ...support.errors import StreamError
-from ..feed import Arrival, Feed
+from ..feed import Feed
 from .client import Client
 from .content import read_image
 from .message import Message
@@ -17,15 +15,14 @@ log = logging.getLogger("sonomime")
 LOOK = 0.2  # seconds between two looks whether the stream has stopped
 
 
-def igtl_frames(feed: Feed, host: str, port: int) -> Iterator[Arrival]:
+def fetch_igtl(feed: Feed, host: str, port: int) -> None:
     """Takes pictures of any device name until the feed is stopped; a server that has gone is waited
-    for. They go to the feed's slot themselves, so this yields none."""
+    for."""
     refused = set[str]()
 
     def received(message: Message) -> None:
         if message.type != "IMAGE":
             return
-        now = time.perf_counter()
         try:
             image = read_image(message.content).image
         except StreamError as error:
@@ -34,12 +31,10 @@ def igtl_frames(feed: Feed, host: str, port: int) -> Iterator[Arrival]:
                 refused.add(str(error))
                 log.warning("%s: %s", feed.name, error)
             return
-        feed.problem = ""
-        feed.arrivals.put(Arrival(image, now, now))  # at once: another thread would cost time
+        feed.arrived(image)
 
     with Client(host, port, received) as client:
         while not feed.stopped:
             if not client.connected:
                 feed.problem = f"nothing answers at {host}:{port}"
             feed.sleep(LOOK)
-    yield from ()

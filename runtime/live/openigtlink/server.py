@@ -20,7 +20,7 @@ MOST_RECEIVED = 1 << 20  # bytes of a message from a client
 
 
 class Server:
-    """Sends every message to all clients; each has its own place for the newest one::
+    """Sends every message to all clients; each has its own place for the newest one of each type::
 
     with Server() as server:
         server.send(Message("IMAGE", image_content(frame), "Image"))
@@ -42,7 +42,7 @@ class Server:
         crc64(b"")  # a missing package is reported here, not in a thread
         self._received = received or (lambda message: None)
         self._clients: list[Connection] = []
-        self._last: bytes | None = None
+        self._last: dict[str, bytes] = {}  # by type
         self._lock = threading.Lock()
         self._closed = threading.Event()
         try:
@@ -61,13 +61,13 @@ class Server:
             return list(self._clients)
 
     def send(self, message: Message) -> None:
-        """Send a message to all clients, and to those that connect before the next one. Never
-        waits. StreamError if it does not fit the protocol."""
+        """Send a message to all clients, and to those that connect before the next one of its type.
+        Never waits. StreamError if it does not fit the protocol."""
         data = pack(message)
         with self._lock:
-            self._last = data
+            self._last[message.type] = data
             for client in self._clients:
-                client.sending.put(data)
+                client.sending.put(data, message.type)
 
     def close(self) -> None:
         """Stop listening and end all connections; waits for their threads, but not if one of them
@@ -109,8 +109,8 @@ class Server:
                     peer.close()  # it has gone
                     continue
                 self._clients.append(client)
-                if self._last is not None:
-                    client.sending.put(self._last)
+                for kind, data in self._last.items():
+                    client.sending.put(data, kind)
             log.info("%s is connected", client.name)
 
     def _remove(self, client: Connection) -> None:

@@ -1,0 +1,87 @@
+"""A stream's frames as OpenIGTLink: pictures, states and answers out, orders in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from ...media.mark import metadata
+from ...support.errors import SonomimeError
+from ..screen import State
+from ..showing import Shown
+from .content import Status, image_content, read_string, status_content, string_content
+from .message import Message
+
+DEVICE = "Image"
+#: OpenIGTLink's codes that come nearest: fine, an error, timed out, not ready, not there.
+CODES: Mapping[State, int] = {
+    "live": 1, "doubtful": 2, "held": 7, "warming up": 13, "no signal": 16,
+}  # fmt: skip
+STATUS_EVERY = 25  # frames
+
+
+class Sender(Protocol):
+    """A Server, or a Client."""
+
+    def send(self, message: Message) -> object: ...
+
+    def close(self) -> None: ...
+
+
+class IgtlOutlet:
+    """Sends each frame at once as the IMAGE `Image`, and its state as STATUS: whenever it changes,
+    and every STATUS_EVERY frames. Peers give orders as STRING messages; what came of them goes to
+    all, as the STRING `Answer`."""
+
+    def __init__(
+        self, name: str, connect: Callable[[Callable[[Message], None]], Sender],
+        order: Callable[[str, Callable[[str], None]], None], version: int = 2,
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            connect: makes a Server or Client that hands on what it receives.
+            order: takes an order and who wants the answer; `Stream.order`.
+            version: of the header; 1 for peers that know no other, which get no metadata.
+        """
+        self.name, self._order, self._version = name, order, version
+        self._state: State | None = None
+        self._sender = connect(self._received)
+
+    def show(self, shown: Shown) -> None:
+        """Send a frame; never waits."""
+        texts = {"Synthetic": "YES", **metadata(), **shown.texts()}
+        spacing = shown.spacing or (1.0, 1.0)
+        self._send("IMAGE", image_content(shown.image, spacing), DEVICE, shown, texts)
+        if shown.state != self._state or shown.number % STATUS_EVERY == 0:
+            self._state = shown.state
+            name = shown.state.upper().replace(" ", "_")
+            content = status_content(Status(CODES[shown.state], name, shown.why))
+            self._send("STATUS", content, DEVICE, shown, {})
+
+    def dropped(self) -> int:
+        """Frames that slow peers did not get."""
+        return sum(client.sending.dropped for client in getattr(self._sender, "clients", []))
+
+    def close(self) -> None:
+        self._sender.close()
+
+    def _send(
+        self, kind: str, content: bytes, device: str, shown: Shown, texts: Mapping[str, str]
+    ) -> None:
+        message = Message(
+            kind, content, device, shown.made_at, texts, shown.number % 2**32, self._version
+        )
+        self._sender.send(message)
+
+    def _received(self, message: Message) -> None:
+        if message.type != "STRING":
+            return
+
+        def answer(text: str) -> None:
+            content = string_content(text[:1000])
+            self._sender.send(Message("STRING", content, "Answer", version=self._version))
+
+        try:
+            self._order(read_string(message.content), answer)
+        except SonomimeError as error:
+            answer(f"{error} ({error.hint})")

@@ -1,0 +1,151 @@
+"""What a stream's source and driving input are: a file, a template, or something live.
+
+Live ones are written `camera:NUMBER`, `watch:FOLDER` and `igtl://HOST:PORT`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ..bundle.manifest import Chain
+from ..driving import DrivingClip, DrivingTemplate, open_driving
+from ..landmarks import Picture
+from ..media.frames import Crop, Image
+from ..readers.reading import Reading
+from ..readers.source import FrameSource
+from ..still import read_still, spacing_at
+from ..support.errors import ConfigError, InputError
+from .camera import fetch_camera
+from .feed import Feed, Pace, clip_feed, template_feed
+from .openigtlink.feed import fetch_igtl
+from .openigtlink.message import crc64
+from .pairs import Still
+from .watched import fetch_watched
+
+log = logging.getLogger("sonomime")
+
+Say = Callable[[str], object]
+
+LIVE = "camera:0, watch:FOLDER or igtl://HOST:PORT"
+
+
+class Driving(NamedTuple):
+    """What drives a stream: `feed`; the template whose times it gives, or the clip; the reference
+    frame, None for the first that comes; the part of whole frames that is used."""
+
+    feed: Feed
+    template: DrivingTemplate | None = None
+    clip: DrivingClip | None = None
+    reference: Image | None = None
+    crop: Crop | None = None
+
+
+def open_live(text: str, how: Reading) -> Feed | None:
+    """A feed of something live; None if the text means a file.
+
+    Raises:
+        ConfigError: it is written wrongly, or an option has no effect on it.
+        BackendError: a package for it is missing.
+    """
+    kind, found, place = text.partition(":")
+    if not found or kind not in ("camera", "watch", "igtl"):
+        return None
+    for option in ("window", "region", "fps"):
+        if kind != "watch" and getattr(how, option) is not None:
+            hint = f"leave it out: {text} is live"
+            raise ConfigError(f"{how.option}{option} is for files", hint)
+    if kind != "watch" and (how.crop == "auto" or how.mask):
+        what = f"the region of {text} is not found by itself"
+        raise ConfigError(what, f"give it in pixels: {how.option}crop X,Y,W,H")
+    if kind == "camera":
+        if not place.isdecimal():
+            raise ConfigError(f"cannot read {text!r}", "write camera:0, camera:1 ...")
+        fetch = partial(fetch_camera, number=int(place))
+    elif kind == "watch":
+        return Feed(text, partial(fetch_watched, folder=Path(place), how=how))
+    else:
+        crc64(b"")  # a missing package is reported here, not in a thread
+        host, port = parse_peer(text)
+        fetch = partial(fetch_igtl, host=host, port=port)
+    return Feed(text, fetch, crop=None if how.crop == "auto" else how.crop)
+
+
+def parse_peer(text: str) -> tuple[str, int]:
+    """Host and port of igtl://HOST:PORT; ConfigError if it is written wrongly."""
+    found = re.fullmatch(r"igtl://(\[[0-9a-fA-F:.]+\]|[^:/\s\[\]]+):(\d{1,5})/?", text)
+    if not found or not 0 < int(found[2]) < 65536:
+        hint = "write igtl://HOST:PORT, as in igtl://localhost:18944"
+        raise ConfigError(f"cannot read {text!r}", hint)
+    return found[1].strip("[]"), int(found[2])
+
+
+def open_driving_feed(
+    text: str, how: Reading, chain: Chain, pace: Pace, loop: bool, reference: str | int, say: Say
+) -> Driving:
+    """Open what drives a stream.
+
+    Args:
+        pace: of a clip or template.
+        reference: `first`, or the index of a frame of a clip.
+        say: gets a line about a clip or template.
+
+    Raises:
+        InputError: it cannot be read, or has no such frame.
+        ConfigError: an option has no effect on it.
+    """
+    if (feed := open_live(text, how)) is not None:
+        options = {"loop": loop, "unpaced": pace == "unpaced", "reference": reference != "first"}
+        for option, given in options.items():
+            if given:
+                hint = f"leave it out: {text} is live"
+                raise ConfigError(f"--{option} is for driving clips and templates", hint)
+        return Driving(feed, crop=feed.crop)
+    driving = open_driving(Path(text), how, chain.image.channels)
+    driving.announce(say)
+    if isinstance(driving, DrivingTemplate):
+        if reference != "first":
+            hint = "leave it out: a template has one reference"
+            raise ConfigError("--reference has no effect with a motion template", hint)
+        return Driving(template_feed(text, driving, pace, loop), driving)
+    image = driving.nth(0 if reference == "first" else int(reference))
+    feed = clip_feed(text, driving, pace, loop)
+    return Driving(feed, clip=driving, reference=image, crop=driving.crop)
+
+
+class Stills:
+    """Reads source pictures: the first by its path, others by their names in that one's folder.
+
+    Names come from other programs, so they lead nowhere else.
+    """
+
+    def __init__(self, first: Path, frame: int, how: Reading, chain: Chain, say: Say) -> None:
+        """`frame`: which one of the first, if it is a clip; `facts` says what was read of it."""
+        self._folder, self._how, self._chain, self._say = first.parent, how, chain, say
+        source, image = read_still(first, how, chain, frame)
+        source.warn_of_clutter()
+        self.facts = source.facts
+        self.first = self._still(source, image)
+
+    def names(self) -> list[str]:
+        """What can be named: files of that folder."""
+        return sorted(path.name for path in self._folder.iterdir() if path.is_file())
+
+    def read(self, name: str) -> Still:
+        """
+        Raises:
+            InputError: no file of that folder, or it cannot be read.
+        """
+        if name not in self.names():
+            hint = f"name a file in {self._folder}, without a folder"
+            raise InputError(f"there is no source {name!r}", hint)
+        return self._still(*read_still(self._folder / name, self._how, self._chain))
+
+    def _still(self, source: FrameSource, image: Image) -> Still:
+        source.announce(lambda line: self._say(f"source {line}"))
+        spacing = spacing_at(source, source.size)
+        return Still(Picture(image, source.crop), source.path.name, spacing)

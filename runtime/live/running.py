@@ -1,0 +1,114 @@
+"""A stream with its outlets, run until it ends or is interrupted, and what is said meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ..support.errors import SonomimeError
+from ..support.printable import printable
+from .outlets import Outlet, Outlets
+from .stream import Stream
+
+EVERY = 1.0  # seconds between two lines about how it goes
+
+
+def run_stream(
+    stream: Stream, outlets: Sequence[Outlet], seconds: float | None, as_json: bool
+) -> None:
+    """Run a stream until it ends, for so many seconds, or until a signal raises in this thread;
+    then every file is finished. Lines from the standard input are orders.
+
+    Args:
+        as_json: print a line of JSON each second; else people get one on the standard error.
+
+    Raises:
+        SonomimeError: what ended the stream, or made an outlet fail.
+    """
+    group = Outlets(outlets)
+    stream.drops |= {outlet.name: outlet.dropped for outlet in outlets}
+    end = None if seconds is None else time.monotonic() + seconds
+    stream.start(group.show)
+    _obey_standard_input(stream)
+    said = _Line(as_json)
+    try:
+        while not stream.wait(min(EVERY, max(0.0, (end or 1e18) - time.monotonic()))):
+            said.say(stream.metrics.snapshot())
+            if end is not None and time.monotonic() >= end:
+                break
+    finally:
+        stream.close()
+        group.close()
+        said.end(stream.metrics.snapshot())
+    if stream.error is not None:
+        raise stream.error
+    if group.errors:
+        raise group.errors[0]
+
+
+class _Line:
+    """What is said each second: a line that is written over on a terminal, else one whenever the
+    state changes."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._json, self._state = as_json, ""
+        self._terminal = sys.stderr.isatty()
+
+    def say(self, now: dict[str, Any]) -> None:
+        if self._json:
+            print(json.dumps(now), flush=True)
+        elif self._terminal:
+            print(f"\r{_words(now)[:78]:<78}", end="", file=sys.stderr, flush=True)
+        elif now["state"] != self._state:
+            self._state = now["state"]
+            print(_words(now), file=sys.stderr, flush=True)
+
+    def end(self, now: dict[str, Any]) -> None:
+        if self._json:
+            print(json.dumps(now), flush=True)
+            return
+        print("\n" * self._terminal + _words(now), file=sys.stderr, flush=True)
+
+
+def _words(now: dict[str, Any]) -> str:
+    """A line for people."""
+    parts = [f"{now['state']}: {now['why']}" if now["why"] else now["state"]]
+    parts.append(f"{now['frames']} frames, {now['fps']:.1f} a second")
+    if (latency := now["latency_ms"]) is not None:
+        parts.append(f"latency {latency['p50']:.0f} ms (p99 {latency['p99']:.0f})")
+    if dropped := [f"{name} {count}" for name, count in now["dropped"].items() if count]:
+        parts.append(f"dropped: {', '.join(dropped)}")
+    return printable("; ".join(parts))
+
+
+def _obey_standard_input(stream: Stream) -> None:
+    """Take lines of the standard input as orders, in a thread: from a pipe, or from a terminal
+    where this is in front. (A process in the background would be stopped for reading from it.)"""
+    if sys.stdin is None or sys.stdin.closed:
+        return
+    try:
+        number = sys.stdin.fileno()
+        if os.isatty(number) and os.tcgetpgrp(number) != os.getpgrp():
+            return
+    except (OSError, ValueError):
+        return
+
+    def obey() -> None:
+        for line in sys.stdin:
+            if not line.strip():
+                continue
+            try:
+                stream.order(line, _answer)
+            except SonomimeError as error:
+                _answer(f"{error} ({error.hint})")
+
+    threading.Thread(target=obey, name="orders", daemon=True).start()
+
+
+def _answer(text: str) -> None:
+    print(printable(text), file=sys.stderr, flush=True)

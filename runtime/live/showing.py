@@ -1,0 +1,144 @@
+"""Frames of a stream, and what is said about each."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from typing import NamedTuple
+
+from ..media.frames import Image
+from ..quality import Quality
+from ..support.errors import InputError
+from .feed import Arrival, Feed
+from .pairs import Pair
+from .screen import Screen, State
+
+log = logging.getLogger("sonomime")
+
+LOST_AFTER = 2.0  # seconds without a frame of a live feed
+DOUBT_SECONDS = 1.0  # doubtful: at least half of the frames of the last so many seconds are
+
+
+class Shown(NamedTuple):
+    """
+    Attributes:
+        number: from 0, without gaps; an outlet that drops frames shows gaps.
+        image: uint8 (H, W) or (H, W, 3), always of one shape; marked.
+        timestamp: seconds since the stream began; of a clip that is not paced, its own.
+        made_at: seconds since 1970.
+        state: whether the picture is live, and what it is if not.
+        why: the reason in words; "" where it is live.
+        latency: seconds since the driving frame came or was due; None for a frame shown again, and
+            where nothing is due.
+        quality: of a new frame, if the model says.
+        source: the source picture's name.
+        spacing: (x, y) millimetres from pixel to pixel, if they are known.
+    """
+
+    number: int
+    image: Image
+    timestamp: float
+    made_at: float
+    state: State
+    why: str = ""
+    latency: float | None = None
+    quality: Quality | None = None
+    source: str = ""
+    spacing: tuple[float, float] | None = None
+
+    def texts(self) -> dict[str, str]:
+        """For the metadata of whatever carries the frame."""
+        texts = {"State": self.state, "Source": self.source, "FrameIndex": str(self.number)}
+        if self.why:
+            texts["Why"] = self.why
+        if self.quality is not None:
+            texts["Confidence"] = f"{self.quality.confidence:.3f}"
+        if self.latency is not None:
+            texts["LatencyMilliseconds"] = f"{1000 * self.latency:.1f}"
+        return texts
+
+
+class Showing:
+    """Makes the frames, marked and all of one form."""
+
+    def __init__(self, driving: Feed, mark: bool) -> None:
+        self._driving, self._mark = driving, mark
+        self._screen: Screen | None = None
+        self._picture: Image | None = None  # the newest synthesized frame
+        self._doubts: deque[tuple[float, str]] = deque()
+        self._number, self._clock = 0, -1.0
+        self._begin = time.perf_counter()
+
+    def take_form(self, size: tuple[int, int], channels: int) -> None:
+        """The form of all frames, which stays; before it, none is made."""
+        if self._screen is None:
+            self._screen = Screen(size, channels, self._mark)
+
+    def take_pair(self) -> None:
+        """Frames to come are of another source or reference."""
+        self._doubts.clear()
+
+    def moved(self, pair: Pair, arrival: Arrival, again: bool, paused: bool) -> Shown | None:
+        """The frame of a driving frame; None if that cannot be used. `again`: it was there before.
+
+        Raises:
+            InputError: the frame of a clip cannot be used.
+            BackendError: a stage failed.
+        """
+        self._clock = max(arrival.timestamp, self._clock + 1e-4)  # an Animator's times increase
+        try:
+            self._picture = pair.frame(arrival, self._clock)
+        except InputError as error:
+            if self._driving.pace != "live":
+                raise
+            log.warning("%s: %s", self._driving.name, error)
+            return None
+        quality = pair.animator.quality
+        why = self._doubt(quality)
+        unpaced = self._driving.pace == "unpaced"
+        latency = None if again or unpaced else time.perf_counter() - arrival.came
+        seconds = arrival.timestamp if unpaced else None
+        state: State = "doubtful" if why else "live"
+        if paused:
+            state, why = "held", "paused"
+        return self._shown(self._picture, state, why, pair, latency, quality, seconds)
+
+    def same(self, pair: Pair | None, arrived: float, paused: bool) -> Shown | None:
+        """The last frame again, or a black one, and why. `arrived`: when the last driving frame
+        did, by time.perf_counter()."""
+        driving, silent = self._driving, time.perf_counter() - arrived
+        why = driving.problem or f"no driving frame for {silent:.0f} s"
+        if paused:
+            return self._shown(self._picture, "held", "paused", pair)
+        if silent >= LOST_AFTER and driving.pace == "live":
+            return self._shown(None, "no signal", why, pair)
+        if pair is None or self._picture is None:
+            why = driving.problem or "the model is being prepared"
+            return self._shown(None, "warming up", why, pair)
+        return self._shown(self._picture, "held", why, pair)
+
+    def _doubt(self, quality: Quality | None) -> str:
+        """Why the picture is doubtful now, "" if it is not: judged by the last DOUBT_SECONDS."""
+        if quality is None:
+            return ""
+        self._doubts.append((self._clock, quality.why))
+        while self._clock - self._doubts[0][0] > DOUBT_SECONDS:
+            self._doubts.popleft()
+        reasons = Counter(why for _, why in self._doubts if why)
+        if 2 * reasons.total() < len(self._doubts):
+            return ""
+        return reasons.most_common(1)[0][0]
+
+    def _shown(
+        self, picture: Image | None, state: State, why: str, pair: Pair | None,
+        latency: float | None = None, quality: Quality | None = None, seconds: float | None = None,
+    ) -> Shown | None:  # fmt: skip
+        if self._screen is None:
+            return None
+        if seconds is None:
+            seconds = time.perf_counter() - self._begin
+        number, self._number = self._number, self._number + 1
+        image = self._screen.show(picture, state)
+        about = ("", None) if pair is None else (pair.still.name, pair.spacing)
+        return Shown(number, image, seconds, time.time(), state, why, latency, quality, *about)

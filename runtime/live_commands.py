@@ -1,0 +1,177 @@
+"""The command line of `live/`: `stream`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from functools import partial
+from pathlib import Path
+
+from .animator import Animator
+from .bundle.bundle import Bundle
+from .command_options import (
+    add_motion,
+    add_open,
+    add_reading,
+    motion_of,
+    parse_landmarks,
+    parse_reference,
+    reading_of,
+    to_people,
+)
+from .compose import parse_size
+from .live.feed import Feed, Pace
+from .live.openigtlink.client import Client
+from .live.openigtlink.outlet import IgtlOutlet
+from .live.openigtlink.server import PORT, Server
+from .live.opening import LIVE, Stills, open_driving_feed, open_live, parse_peer
+from .live.outlets import Outlet, recorder
+from .live.pairs import Still
+from .live.running import run_stream
+from .live.shared_memory import SharedMemoryOutlet
+from .live.stream import How, Stream
+from .readers.reading import parse_rate
+from .sinks.dicom import may_show_somebody
+from .support.errors import EXIT_DAMAGED, ConfigError
+from .support.verbs import Verbs, add_verb
+
+log = logging.getLogger("sonomime")
+
+STREAM = """animate a still image live, frame by frame
+
+Animate a still image with what comes from a camera, another program, a clip or a motion template,
+frame by frame, and pass the frames on at once. Every frame says whether it is live. While it runs,
+each line that is typed is an order: source FILE, reference, pause, resume, scale S, stop.
+
+example:
+  sonomime stream --source still.png --driving breathing --loop --openigtlink 18944"""
+
+
+def add_stream(verbs: Verbs) -> None:
+    """`sonomime stream`."""
+    parser = add_verb(verbs, "stream", STREAM, run_stream_command)
+    add = parser.add_argument
+    # fmt: off
+    add("--source", required=True, metavar="FILE|LIVE",
+        help=f"the picture to animate: a file; or {LIVE}, whose newest frame is taken at first, by "
+        "the order `source newest`, and every --source-every seconds")
+    add("--driving", required=True, metavar="FILE|TEMPLATE|LIVE",
+        help="what gives the motion: a clip, a motion template (NAME.npz or one of `sonomime "
+        f"template list`), or {LIVE}")
+    add("--loop", action="store_true", help="repeat a clip or template until stopped")
+    add("--unpaced", action="store_true",
+        help="animate a clip or template as fast as it goes, without dropping frames")
+    add_open(parser)
+    outlets = parser.add_argument_group("where the frames go (any of them)")
+    outlets.add_argument("--openigtlink", metavar="[HOST:]PORT|igtl://HOST:PORT",
+        help=f"OpenIGTLink: listen for clients at a port (usually {PORT}), of this machine alone "
+        "unless HOST is given; or connect to a server")
+    outlets.add_argument("--openigtlink-version", type=int, choices=(1, 2), default=2,
+        help="header version: 1 for old programs, which get no metadata (default: 2)")
+    outlets.add_argument("--record", type=Path, metavar="FILE",
+        help="a file, as -o of animate; NAME.mp4 and NAME.mkv grow as NAME.part, which can be "
+        "played even if all goes down")
+    outlets.add_argument("--shm", metavar="NAME",
+        help="shared memory, for programs on this machine (examples/shared_memory.h)")
+    add_motion(parser)
+    add("--reference", type=parse_reference, default="first", metavar="first|N",
+        help="the driving frame that shows the source's pose: the first, or number N of a clip; "
+        "the order `reference` takes another")
+    add("--on-cut", choices=("reset", "ignore"), default="reset",
+        help="after a scene cut in the driving frames: take a new reference (default), or go on")
+    add("--landmarks", type=parse_landmarks, default="auto", metavar="auto|none|FILE",
+        help="as for animate; those of a file are for the first source and reference alone")
+    add("--size", type=parse_size, default="source", metavar="source|model|WxH",
+        help="as for animate; later sources are fitted into it")
+    add("--source-every", type=float, metavar="S",
+        help="take a live source's newest frame every so many seconds")
+    add("--source-frame", type=int, default=0, metavar="N",
+        help="which frame to animate if the source is a clip (default: 0)")
+    add_reading(parser, "driving frames")
+    add_reading(parser, "source", "source-")
+    add("--fps", type=parse_rate, metavar="N",
+        help="frames a second of a driving clip, whatever the file says")
+    add("--mask-outside-region", action="store_true", help="as for animate")
+    add("--on-damage", choices=("keep", "skip", "stop"), default="keep", help="as for animate")
+    add("--strict", action="store_true", help="as for animate")
+    add("--allow-burned-in", action="store_true", help="as for animate")
+    add("--no-mark", dest="mark", action="store_false",
+        help="leave out the synthetic mark, and the words for the state; metadata keep both")
+    add("--seconds", type=float, metavar="S", help="end after so many seconds")
+    add("--json", action="store_true", help="print a line of JSON about it each second")
+    # fmt: on
+
+
+def run_stream_command(args: argparse.Namespace) -> int:
+    """Run `sonomime stream`: 8 if the driving clip is damaged."""
+    if not (args.openigtlink or args.record or args.shm):
+        hint = "give --openigtlink 18944, --record out.mp4, --shm NAME, or several"
+        raise ConfigError("the frames would go nowhere", hint)
+    for name in ("seconds", "source_every"):
+        if (value := getattr(args, name)) is not None and not 0 < value < 1e9:
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} is {value}", "give seconds, above 0")
+    bundle = Bundle.open(args.bundle)
+    chain = bundle.manifest
+    how_source = reading_of(args, "source_")
+    source: Still | Feed | None = open_live(args.source, how_source)
+    stills = None
+    if source is None:
+        stills = Stills(Path(args.source), args.source_frame, how_source, chain, to_people)
+        source = stills.first
+        if args.source_every is not None:
+            raise ConfigError("--source-every is for live sources", "leave it out")
+    elif args.source_frame:
+        raise ConfigError("--source-frame is for files", f"leave it out: {args.source} is live")
+    pace: Pace = "unpaced" if args.unpaced else "paced"
+    driving = open_driving_feed(
+        args.driving, reading_of(args), chain, pace, args.loop, args.reference, to_people
+    )
+    how = How(
+        args.size, args.landmarks, args.mark, args.on_cut, None, driving.crop, args.loop,
+        args.source_every,
+    )  # fmt: skip
+    if not args.mark:
+        log.warning("the synthetic mark and the words for the state are left out, as asked")
+    opened = partial(
+        Animator.open, bundle, args.backend, threads=args.threads, device=args.device,
+        **motion_of(args),
+    )  # fmt: skip
+    burned_in = None
+    if args.record and args.record.suffix.lower() == ".dcm" and stills is not None:
+        burned_in = may_show_somebody(stills.facts, args.allow_burned_in)
+    stream = Stream(
+        chain, opened, source, driving.feed, driving.template,
+        driving.reference, how, stills.read if stills else None,
+    )  # fmt: skip
+    outlets: list[Outlet] = []
+    with stream:
+        try:
+            if args.openigtlink:
+                outlets.append(_igtl(args.openigtlink, args.openigtlink_version, stream))
+            if args.record:
+                outlets.append(recorder(args.record, driving.feed.rate, burned_in, args.unpaced))
+            if args.shm:
+                outlets.append(SharedMemoryOutlet(args.shm))
+        except BaseException:
+            for outlet in outlets:
+                outlet.close()
+            raise
+        run_stream(stream, outlets, args.seconds, args.json)
+    if args.record:
+        print(args.record)
+    return EXIT_DAMAGED if driving.clip is not None and driving.clip.damaged else 0
+
+
+def _igtl(text: str, version: int, stream: Stream) -> IgtlOutlet:
+    """The outlet of --openigtlink."""
+    if text.startswith("igtl:"):
+        host, port = parse_peer(text)
+        return IgtlOutlet(text, partial(Client, host, port), stream.order, version)
+    host, _, number = text.rpartition(":")
+    if not number.isdecimal() or int(number) > 65535:
+        hint = f"write a port ({PORT}), HOST:PORT, or igtl://HOST:PORT"
+        raise ConfigError(f"cannot read --openigtlink {text!r}", hint)
+    listens = partial(Server, int(number), host.strip("[]") or "127.0.0.1")
+    outlet = IgtlOutlet(f"OpenIGTLink {text}", listens, stream.order, version)
+    return outlet
