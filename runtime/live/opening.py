@@ -112,6 +112,9 @@ def open_driving_feed(
             hint = "leave it out: a template has one reference"
             raise ConfigError("--reference has no effect with a motion template", hint)
         return Driving(template_feed(text, driving, pace, loop), driving)
+    if isinstance(reference, str) and reference != "first":
+        hint = "give a frame's number; `sonomime animate --reference best --json` says the best one"
+        raise ConfigError(f"a stream cannot take {reference!r} as its reference", hint)
     image = driving.nth(0 if reference == "first" else int(reference))
     feed = clip_feed(text, driving, pace, loop)
     return Driving(feed, clip=driving, reference=image, crop=driving.crop)

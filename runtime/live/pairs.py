@@ -10,14 +10,14 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..animator import Animator
 from ..bundle.manifest import Chain
 from ..compose import Size, fitted
 from ..driving import DrivingTemplate
 from ..landmarks import Picture, align_pair
-from ..media.frames import Image, Letterbox, resize
+from ..media.frames import Image, Letterbox, check_image, resize
 from ..player import Player
 from ..still import made_size
 from ..support.errors import SonomimeError
@@ -25,6 +25,10 @@ from .feed import Arrival
 from .slot import Slot
 
 log = logging.getLogger("sonomime")
+
+
+Form: TypeAlias = tuple[tuple[int, int], int]
+"""((width, height), channels) of a stream's frames."""
 
 
 class Still(NamedTuple):
@@ -94,8 +98,8 @@ class Pairs:
         """
         self._chain, self._open, self._template = chain, open_animator, template
         self._asked, self._loop, self._warm = size, loop, warm
-        #: ((width, height), channels) of all frames, as of the first source; None: not known yet.
-        self.form: tuple[tuple[int, int], int] | None = None
+        self._form: Form | None = None
+        self._first: Image | None = None
         self.settings: dict[str, Any] = {}  # for `Animator.adjust`, of pairs prepared from now on
         self._wanted: Slot[Wanted] = Slot()
         self._change = threading.Condition()
@@ -105,12 +109,30 @@ class Pairs:
         self._error: SonomimeError | None = None
         self._all: list[Animator] = []
         self._thread = threading.Thread(target=self._work, name="pairs", daemon=True)
-        self._thread.start()
+
+    def form_for(self, image: Image) -> Form:
+        """The form of all frames, as of the first source picture that this is asked about.
+
+        Raises:
+            InputError: no picture.
+            ConfigError: a size that cannot be made of it.
+        """
+        if self._form is None:
+            height, width = check_image(image).shape[:2]
+            box = Letterbox.fit(width, height, self._chain.image.size)
+            channels = 3 if image.ndim == 3 else self._chain.image.channels
+            self._form, self._first = (made_size(box, self._asked, self._chain), channels), image
+        return self._form
 
     def want(self, wanted: Wanted) -> None:
-        """Prepare this, and nothing that was wanted before and is not ready. Never waits."""
-        with self._change:
-            self._busy += 1
+        """Prepare this, and nothing that was wanted before and is not begun. Never waits."""
+        if not self._thread.ident:
+            self._thread.start()
+        if (before := self._wanted.take(0)) is not None:
+            before.answer("something else was asked for before it was begun")
+        else:
+            with self._change:
+                self._busy += 1
         self._wanted.put(wanted)
 
     def swap(self, shown: Pair | None, wait: bool = False) -> Pair | None:
@@ -137,7 +159,8 @@ class Pairs:
     def close(self) -> None:
         """Wait for the thread, and close the Animators."""
         self._wanted.close()
-        self._thread.join()
+        if self._thread.ident:
+            self._thread.join()
         for animator in self._all:
             animator.close()
 
@@ -145,7 +168,6 @@ class Pairs:
         for wanted in self._wanted:
             pair, error = None, None
             with self._change:
-                dropped, self._wanted.dropped = self._wanted.dropped, 0
                 if self._ready is not None:  # never shown
                     self._spare, self._ready = self._ready.animator, None
                 animator, self._spare = self._spare, None
@@ -162,7 +184,7 @@ class Pairs:
                 log.exception("a source could not be prepared")
                 error = SonomimeError(f"a source could not be prepared: {raised!r}")
             with self._change:
-                self._busy -= 1 + dropped
+                self._busy -= 1
                 self._ready, self._error = pair, error
                 if pair is None:
                     self._spare = animator
@@ -192,13 +214,10 @@ class Pairs:
         return Pair(animator, still, wanted.reference, said, player, size, self._loop)
 
     def _size_of(self, image: Image) -> tuple[int, int]:
-        """(width, height) of a source's frames: as asked for the first one, of later ones the
-        largest that fits into that."""
-        chain, (height, width) = self._chain, image.shape[:2]
-        box = Letterbox.fit(width, height, chain.image.size)
-        if self.form is None:
-            size = made_size(box, self._asked, chain)
-            self.form = size, 3 if image.ndim == 3 else chain.image.channels
+        """(width, height) of a source's frames: the largest that fits into the form."""
+        (size, _), (height, width), chain = self.form_for(image), image.shape[:2], self._chain
+        if image is self._first:
             return size
-        size = fitted(width, height, *self.form[0])
+        size = fitted(width, height, *size)
+        box = Letterbox.fit(width, height, chain.image.size)
         return made_size(box, size, chain) if chain.layers is not None else size

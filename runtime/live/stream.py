@@ -96,6 +96,10 @@ class Stream:
             reference: the reference frame; None: the first driving frame.
             read: reads the source that an order names; may raise SonomimeError. None: such orders
                 are refused.
+
+        Raises:
+            InputError: the source is no picture.
+            ConfigError: a size that cannot be made of it.
         """
         self._how, self._driving, self._template, self._read = how, driving, template, read
         self._live_source = source if isinstance(source, Feed) else None
@@ -113,6 +117,8 @@ class Stream:
         self._seen: Arrival | None = None  # the newest driving frame
         self._paused = False
         self._showing = Showing(driving, how.mark)
+        if isinstance(source, Still):
+            self._showing.take_form(*self._pairs.form_for(source.picture.image))
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self.error: SonomimeError | None = None  # what ended it, if it was `start`ed
@@ -241,7 +247,9 @@ class Stream:
         if feed is None or now - self._source_at < (self._how.source_every or math.inf):
             return
         if (arrival := feed.arrivals.take(0)) is not None:
+            assert arrival.image is not None
             self._source_at = now
+            self._showing.take_form(*self._pairs.form_for(arrival.image))
             self._take_still(_still_of(feed, arrival))
 
     def _take_still(self, still: Callable[[], Still], answer: Answer = _nobody) -> None:
@@ -269,8 +277,6 @@ class Stream:
             if self._reference is not shown.reference:
                 self._prepare()
             return False
-        if self._pairs.form is not None:
-            self._showing.take_form(*self._pairs.form)
         if pair is None:
             return False
         self._pair = pair
