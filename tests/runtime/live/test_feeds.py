@@ -1,4 +1,4 @@
-"""Where driving frames come from: clips at their times, templates, cameras, folders, OpenIGTLink."""
+"""Where driving frames come from: clips and templates at their times, cameras, folders, peers."""
 
 from __future__ import annotations
 
