@@ -72,8 +72,9 @@ def driving(clip: Path) -> Any:
 def test_a_paced_clip_comes_at_its_times(clip: Path, begun: Callable[[Feed], Feed]) -> None:
     feed = begun(clip_feed("clip", driving(clip), "paced", loop=False))
     found = taken(feed, 9)
-    assert feed.rate == 50 and feed.ended and feed.error is None
-    assert [round(each.timestamp, 3) for each in found] == [0, 0.02, 0.04, 0.06][: len(found)]
+    until(lambda: feed.ended)
+    assert feed.rate == 50 and feed.error is None
+    assert {round(each.timestamp, 3) for each in found} <= {0, 0.02, 0.04, 0.06}
     assert len(found) + feed.arrivals.dropped == 4
     due = [each.came - each.timestamp for each in found]
     assert max(due) - min(due) < 1e-6, "they came when they were due, not when they were taken"
