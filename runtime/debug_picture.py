@@ -30,8 +30,16 @@ def write_debug_picture(
     path: Path, pictures: tuple[Image, Image], grid: NDArray[np.float32], landmarks: Places,
     names: Sequence[str], size: int,
 ) -> None:  # fmt: skip
-    """Draw source and reference, (H, W) or (H, W, 3), into a PNG file; OutputError if it cannot be
-    written.
+    """The picture of `draw_alignment` as a PNG file; OutputError if it cannot be written."""
+    drawn = draw_alignment(pictures, grid, landmarks, names, size)
+    atomic_write_bytes(path, png_bytes(drawn))
+
+
+def draw_alignment(
+    pictures: tuple[Image, Image], grid: NDArray[np.float32], landmarks: Places,
+    names: Sequence[str], size: int,
+) -> Image:  # fmt: skip
+    """Draw source and reference, (H, W) or (H, W, 3), beside each other.
 
     Args:
         grid: (1, rows, columns, 2), the session's `alignment`.
@@ -42,7 +50,7 @@ def write_debug_picture(
     drawn = [_draw(*each, names, size) for each in zip(pictures, grids, landmarks, strict=True)]
     widths = [max(1, round(image.shape[1] * HEIGHT / image.shape[0])) for image in drawn]
     panels = Panels(("source", "reference"), [(width, HEIGHT) for width in widths], 3)
-    atomic_write_bytes(path, png_bytes(panels.compose(drawn)))
+    return panels.compose(drawn)
 
 
 def _draw(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -14,7 +14,7 @@ from .animator import Animator
 from .bundle.manifest import ALIGNMENT
 from .compose import Size
 from .debug_picture import write_debug_picture
-from .landmarks import Picture, align_pair, places_in, sure_of
+from .landmarks import Given, Landmarks, Picture, align_pair, places_in, sure_of
 from .media.frames import Crop, Image
 from .player import Player
 from .readers.open_source import open_source
@@ -135,6 +135,11 @@ class DrivingTemplate:
     def seconds(self) -> float:
         return self._template.seconds
 
+    @property
+    def landmarks(self) -> list[str]:
+        """Names of the places in its reference that are known."""
+        return list(self._template.landmarks)
+
     def announce(self, say: Callable[[str], object]) -> None:
         title = self._template.about.get("title", "")
         named = f" ({title})" if title else ""
@@ -159,12 +164,15 @@ class DrivingTemplate:
         return None, said
 
     def player(
-        self, animator: Animator, source: Picture, landmarks: str | Path
+        self, animator: Animator, source: Picture, landmarks: Landmarks
     ) -> tuple[Player, str]:
         """A player for an animator whose source is set, and by what the two are aligned, "" where
         the model cannot. `landmarks` as for `align_pair`."""
-        known, places = self._template.landmarks, None
-        if isinstance(landmarks, Path):
+        known = self._template.landmarks
+        places: Mapping[str, tuple[float, float]] | None = None
+        if isinstance(landmarks, Given):
+            places = landmarks.source
+        elif isinstance(landmarks, Path):
             places = places_in(landmarks, "source", source)
         elif landmarks == "auto" and known and animator.session.landmarks:
             found = sure_of(animator, source)

@@ -8,8 +8,9 @@ the reference is, so the user has to choose it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -42,6 +43,19 @@ class Picture(NamedTuple):
         return bool(is_inside(pixels, self.image.shape[1], self.image.shape[0]))
 
 
+class Given(NamedTuple):
+    """Places by name, in pixels of the cropped source and reference; a template has the latter
+    itself."""
+
+    source: Mapping[str, tuple[float, float]]
+    reference: Mapping[str, tuple[float, float]]
+
+
+Landmarks: TypeAlias = str | Path | Given
+"""`auto` (those that the model finds in both pictures), `none` (no alignment at all), a file, or
+places."""
+
+
 class Alignment(NamedTuple):
     """How a pair is aligned: in words, or why it is not; whether by the pictures; and by K named
     landmarks, (2, K, 2) pixels in source and reference."""
@@ -53,17 +67,13 @@ class Alignment(NamedTuple):
 
 
 def align_pair(
-    animator: Animator, landmarks: str | Path, source: Picture, reference: Picture
+    animator: Animator, landmarks: Landmarks, source: Picture, reference: Picture
 ) -> Alignment:
     """Align an Animator's source and reference, also by matching the pictures if the model can.
 
-    Args:
-        landmarks: `auto` (those that the model finds in both pictures), `none` (no alignment at
-            all), or a file.
-
     Raises:
         ConfigError: the model cannot align.
-        InputError: a file that cannot be used, or with landmarks outside of the pictures.
+        InputError: a file that cannot be used; places outside of the pictures, or of one alone.
         BackendError: a stage failed.
     """
     if landmarks == "none":
@@ -75,6 +85,8 @@ def align_pair(
     found: dict[str, Places] = {}
     if isinstance(landmarks, Path):
         found = _in_pictures(read_landmarks(landmarks), (source, reference))
+    elif isinstance(landmarks, Given):
+        found = _both(landmarks)
     elif session.landmarks:
         found = _found(animator, source, reference)
     else:
@@ -165,6 +177,14 @@ def _in_pictures(
         )
         for name, places in landmarks.items()
     }
+
+
+def _both(given: Given) -> dict[str, Places]:
+    """By name, (2, 2)."""
+    if alone := sorted(given.source.keys() ^ given.reference.keys()):
+        hint = "place each landmark in the source and in the reference"
+        raise InputError(f"landmarks of one picture only: {', '.join(alone)}", hint)
+    return {name: np.array([place, given.reference[name]]) for name, place in given.source.items()}
 
 
 def _inside(name: str, place: Placed, image: str, picture: Picture) -> tuple[float, float]:

@@ -21,16 +21,24 @@ from .command_options import (
 )
 from .compose import parse_size
 from .live.feed import Feed, Pace
+from .live.how import How
 from .live.openigtlink.client import Client
 from .live.openigtlink.outlet import IgtlOutlet
 from .live.openigtlink.server import PORT, Server
-from .live.opening import LIVE, Stills, open_driving_feed, open_live, parse_peer
+from .live.opening import (
+    LIVE,
+    Stills,
+    files_beside,
+    open_driving_feed,
+    open_live,
+    parse_peer,
+)
 from .live.outlets import Outlet, recorder
 from .live.pairs import Still
 from .live.running import run_stream
 from .live.shared_memory import SharedMemoryOutlet
-from .live.stream import How, Stream
-from .readers.reading import parse_rate
+from .live.stream import Stream
+from .readers.reading import Facts, parse_rate
 from .sinks.dicom import may_show_somebody
 from .support.errors import EXIT_DAMAGED, ConfigError
 from .support.verbs import Verbs, add_verb
@@ -114,11 +122,19 @@ def run_stream_command(args: argparse.Namespace) -> int:
     bundle = Bundle.open(args.bundle)
     chain = bundle.manifest
     how_source = reading_of(args, "source_")
+    to_dicom = args.record is not None and args.record.suffix.lower() == ".dcm"
+    burned_in = [True] if args.allow_burned_in else list[bool | None]()  # of all sources
+
+    def check(facts: Facts) -> None:
+        if to_dicom:
+            burned_in.append(may_show_somebody(facts, args.allow_burned_in))
+
     source: Still | Feed | None = open_live(args.source, how_source)
     stills = None
     if source is None:
-        stills = Stills(Path(args.source), args.source_frame, how_source, chain, to_people)
-        source = stills.first
+        path = Path(args.source)
+        stills = Stills(files_beside(path), how_source, chain, to_people, check)
+        source = stills.read(path.name, args.source_frame)
         if args.source_every is not None:
             raise ConfigError("--source-every is for live sources", "leave it out")
     elif args.source_frame:
@@ -137,9 +153,6 @@ def run_stream_command(args: argparse.Namespace) -> int:
         Animator.open, bundle, args.backend, threads=args.threads, device=args.device,
         **motion_of(args),
     )  # fmt: skip
-    burned_in = None
-    if args.record and args.record.suffix.lower() == ".dcm" and stills is not None:
-        burned_in = may_show_somebody(stills.facts, args.allow_burned_in)
     stream = Stream(
         chain, opened, source, driving.feed, driving.template,
         driving.reference, how, stills.read if stills else None,
@@ -150,7 +163,9 @@ def run_stream_command(args: argparse.Namespace) -> int:
             if args.openigtlink:
                 outlets.append(_igtl(args.openigtlink, args.openigtlink_version, stream))
             if args.record:
-                outlets.append(recorder(args.record, driving.feed.rate, burned_in, args.unpaced))
+                outlets.append(
+                    recorder(args.record, driving.feed.rate, (burned_in or [None])[0], args.unpaced)
+                )
             if args.shm:
                 outlets.append(SharedMemoryOutlet(args.shm))
         except BaseException:

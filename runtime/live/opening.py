@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +17,7 @@ from ..bundle.manifest import Chain
 from ..driving import DrivingClip, DrivingTemplate, open_driving
 from ..landmarks import Picture
 from ..media.frames import Crop, Image
-from ..readers.reading import Reading
-from ..readers.source import FrameSource
+from ..readers.reading import Facts, Reading
 from ..still import read_still, spacing_at
 from ..support.errors import ConfigError, InputError
 from .camera import fetch_camera
@@ -121,34 +121,43 @@ def open_driving_feed(
 
 
 class Stills:
-    """Reads source pictures: the first by its path, others by their names in that one's folder.
+    """Reads source pictures by their names. Names come from other programs: they lead nowhere but
+    to the files that are listed."""
 
-    Names come from other programs, so they lead nowhere else.
-    """
+    def __init__(
+        self, files: Callable[[], Mapping[str, Path]], how: Reading, chain: Chain, say: Say,
+        check: Callable[[Facts], object] = lambda facts: None,
+    ) -> None:  # fmt: skip
+        """`check` may refuse what was read, by what is said about it."""
+        self.files, self._how, self._chain, self._say = files, how, chain, say
+        self._check = check
 
-    def __init__(self, first: Path, frame: int, how: Reading, chain: Chain, say: Say) -> None:
-        """`frame`: which one of the first, if it is a clip; `facts` says what was read of it."""
-        self._folder, self._how, self._chain, self._say = first.parent, how, chain, say
-        source, image = read_still(first, how, chain, frame)
-        source.warn_of_clutter()
-        self.facts = source.facts
-        self.first = self._still(source, image)
-
-    def names(self) -> list[str]:
-        """What can be named: files of that folder."""
-        return sorted(path.name for path in self._folder.iterdir() if path.is_file())
-
-    def read(self, name: str) -> Still:
+    def read(self, name: str, frame: int = 0) -> Still:
         """
         Raises:
-            InputError: no file of that folder, or it cannot be read.
+            InputError: no such file, or it cannot be read.
         """
-        if name not in self.names():
-            hint = f"name a file in {self._folder}, without a folder"
+        files = self.files()
+        if name not in files:
+            hint = f"there are {', '.join(sorted(files)) or 'none'}"
             raise InputError(f"there is no source {name!r}", hint)
-        return self._still(*read_still(self._folder / name, self._how, self._chain))
-
-    def _still(self, source: FrameSource, image: Image) -> Still:
+        source, image = read_still(files[name], self._how, self._chain, frame)
+        source.warn_of_clutter()
         source.announce(lambda line: self._say(f"source {line}"))
-        spacing = spacing_at(source, source.size)
-        return Still(Picture(image, source.crop), source.path.name, spacing)
+        self._check(source.facts)
+        return Still(Picture(image, source.crop), name, spacing_at(source, source.size))
+
+
+def files_beside(path: Path) -> Callable[[], dict[str, Path]]:
+    """Lists the files in a file's folder, by name; a folder or a missing file: that one alone."""
+    if not path.is_file():
+        return lambda: {path.name: path}
+    return lambda: files_in(path.parent)
+
+
+def files_in(folder: Path) -> dict[str, Path]:
+    """The files in a folder by their names; none, if it cannot be listed."""
+    with suppress(OSError):
+        found = sorted(folder.iterdir())
+        return {path.name: path for path in found if path.is_file() and path.name[0] != "."}
+    return {}

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 from ..options import SHARES
 from ..support.errors import ConfigError
-from .pairs import Still
 
 #: What each order takes after its name, for people.
 ORDERS = {
@@ -23,16 +21,13 @@ ORDERS = {
 
 
 class Order(NamedTuple):
-    """An order, what it takes, who wants to hear what came of it ("ok", or what was wrong), and the
-    source of "still", which only programs give."""
+    """An order, and what it takes."""
 
     name: str
     value: str
-    answer: Callable[[str], None]
-    still: Still | None = None
 
 
-def parse_order(text: str, answer: Callable[[str], None] = lambda text: None) -> Order:
+def parse_order(text: str) -> Order:
     """Read an order.
 
     Raises:
@@ -50,7 +45,7 @@ def parse_order(text: str, answer: Callable[[str], None] = lambda text: None) ->
         raise ConfigError(f"scale is {value!r}", "give a number above 0 and at most 10")
     if name == "shading" and value not in SHARES:
         raise ConfigError(f"unknown shading {value!r}", ", ".join(SHARES))
-    return Order(name, value, answer)
+    return Order(name, value)
 
 
 def _number(text: str) -> float:

@@ -43,16 +43,30 @@ class Outlets:
         self._left = list(outlets)
         self.errors: list[SonomimeError] = []  # of those that failed
 
+    def add(self, outlet: Outlet) -> None:
+        """Show frames to another one too, from the next on; from any thread."""
+        self._left = [*self._left, outlet]
+
+    def remove(self, outlet: Outlet) -> None:
+        """Finish one; from any thread. Nothing if it has failed.
+
+        Raises:
+            SonomimeError: it could not be finished.
+        """
+        if outlet in self._left:
+            self._left = [each for each in self._left if each is not outlet]
+            outlet.close()
+
     def show(self, shown: Shown) -> None:
         """
         Raises:
             SonomimeError: the last outlet has failed.
         """
-        for outlet in list(self._left):
+        for outlet in self._left:
             try:
                 outlet.show(shown)
             except SonomimeError as error:
-                self._left.remove(outlet)
+                self._left = [each for each in self._left if each is not outlet]
                 self._failed(outlet, error)
                 if not self._left:
                     raise

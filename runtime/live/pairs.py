@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from numpy.typing import NDArray
+
 from ..animator import Animator
-from ..bundle.manifest import Chain
+from ..bundle.manifest import ALIGNMENT, Chain
 from ..compose import Size, fitted
 from ..driving import DrivingTemplate
-from ..landmarks import Picture, align_pair
+from ..landmarks import Alignment, Landmarks, Picture, align_pair
 from ..media.frames import Image, Letterbox, check_image, resize
 from ..player import Player
 from ..still import made_size
@@ -45,17 +46,20 @@ class Wanted(NamedTuple):
 
     still: Callable[[], Still]
     reference: Picture | None
-    landmarks: str | Path
+    landmarks: Landmarks
     answer: Callable[[str], None]
 
 
 class Pair(NamedTuple):
-    """An Animator with its source and reference. alignment: by what the two are aligned."""
+    """An Animator with its source and reference. alignment: by what the two are aligned; grid,
+    (1, rows, columns, 2): where in the reference cells of the source are, None where the reference
+    is no picture or nothing is aligned."""
 
     animator: Animator
     still: Still
     reference: Picture | None
-    alignment: str
+    alignment: Alignment
+    grid: NDArray[Any] | None
     player: Player | None
     size: tuple[int, int]
     loop: bool
@@ -197,11 +201,12 @@ class Pairs:
         animator.reset()
         animator.adjust(**self.settings)
         animator.set_source(still.picture.image)
-        player, said = None, ""
+        player, alignment, grid = None, Alignment(""), None
         composed = size if animator.session.chain.layers is not None else None
         if self._template is not None:
             # Aligned by the template's landmarks alone: there is no picture.
             player, said = self._template.player(animator, still.picture, wanted.landmarks)
+            alignment = Alignment(said)
             if self._warm:
                 player.frame(0.0, composed)
         elif (reference := wanted.reference) is not None:
@@ -210,8 +215,11 @@ class Pairs:
                 animator.animate(reference.image, size=composed)
                 animator.set_reference(reference.image)  # the clock and smoothing start again
             if animator.session.can_align:
-                said = align_pair(animator, wanted.landmarks, still.picture, reference).said
-        return Pair(animator, still, wanted.reference, said, player, size, self._loop)
+                alignment = align_pair(animator, wanted.landmarks, still.picture, reference)
+                grid = animator.read(ALIGNMENT)
+        return Pair(
+            animator, still, wanted.reference, alignment, grid, player, size, self._loop
+        )  # fmt: skip
 
     def _size_of(self, image: Image) -> tuple[int, int]:
         """(width, height) of a source's frames: the largest that fits into the form."""

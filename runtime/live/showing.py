@@ -34,6 +34,7 @@ class Shown(NamedTuple):
         quality: of a new frame, if the model says.
         source: the source picture's name.
         spacing: (x, y) millimetres from pixel to pixel, if they are known.
+        driving: the driving frame that it was made of, if there is one.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Shown(NamedTuple):
     quality: Quality | None = None
     source: str = ""
     spacing: tuple[float, float] | None = None
+    driving: Image | None = None
 
     def texts(self) -> dict[str, str]:
         """For the metadata of whatever carries the frame."""
@@ -66,6 +68,7 @@ class Showing:
         self._driving, self._mark = driving, mark
         self._screen: Screen | None = None
         self._picture: Image | None = None  # the newest synthesized frame
+        self._moved_by: Image | None = None  # what it was made of
         self._doubts: deque[tuple[float, str]] = deque()
         self._number, self._clock = 0, -1.0
         self._begin = time.perf_counter()
@@ -89,6 +92,7 @@ class Showing:
         self._clock = max(arrival.timestamp, self._clock + 1e-4)  # an Animator's times increase
         try:
             self._picture = pair.frame(arrival, self._clock)
+            self._moved_by = arrival.image
         except InputError as error:
             if self._driving.pace != "live":
                 raise
@@ -140,5 +144,8 @@ class Showing:
             seconds = time.perf_counter() - self._begin
         number, self._number = self._number, self._number + 1
         image = self._screen.show(picture, state)
-        about = ("", None) if pair is None else (pair.still.name, pair.spacing)
-        return Shown(number, image, seconds, time.time(), state, why, latency, quality, *about)
+        name, spacing = ("", None) if pair is None else (pair.still.name, pair.spacing)
+        return Shown(
+            number, image, seconds, time.time(), state, why, latency, quality, name, spacing,
+            None if picture is None else self._moved_by,
+        )  # fmt: skip

@@ -13,19 +13,17 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Self
+from typing import Self, TypeAlias
 
 from ..animator import Animator
 from ..bundle.manifest import Chain
-from ..compose import Size
 from ..driving import DrivingTemplate
-from ..landmarks import Picture
-from ..media.frames import Crop, Image
+from ..landmarks import Landmarks, Picture
+from ..media.frames import Image
 from ..support.errors import ConfigError, InputError, SonomimeError
 from .cuts import Cuts
 from .feed import Arrival, Feed
+from .how import AS_ASKED, How
 from .metrics import Metrics
 from .orders import Order, parse_order
 from .pairs import Pair, Pairs, Still, Wanted
@@ -37,36 +35,12 @@ DEFAULT_RATE = 25.0  # frames a second that are shown while none come, where not
 HELD_AFTER = 0.25  # seconds without a driving frame, at least those of 3 frames
 LOOK = 0.02  # seconds within which an order is obeyed
 
-Answer = Callable[[str], None]
+Answer: TypeAlias = Callable[[str], None]
+Asked: TypeAlias = tuple[Callable[[], None], Answer]
 
 
 def _nobody(text: str) -> None:
     """Nobody waits for the answer."""
-
-
-@dataclass(frozen=True)
-class How:
-    """How a stream shows its frames.
-
-    Attributes:
-        size: of the frames, as of the first source; later sources are fitted into it.
-        landmarks: as for `align_pair`; a file's are those of the first source and reference.
-        mark: burn in the synthetic mark, and words for the state.
-        on_cut: after a scene cut in the driving frames: take a new reference, or go on.
-        rate: frames a second while no driving frame comes; None: as the feed says.
-        crop: the part of whole driving frames that the feed gives.
-        loop: repeat a motion template.
-        source_every: seconds after which a live source's newest frame is taken; None: by order.
-    """
-
-    size: Size = "source"
-    landmarks: str | Path = "auto"
-    mark: bool = True
-    on_cut: Literal["reset", "ignore"] = "reset"
-    rate: float | None = None
-    crop: Crop | None = None
-    loop: bool = False
-    source_every: float | None = None
 
 
 class Stream:
@@ -83,7 +57,7 @@ class Stream:
     def __init__(
         self, chain: Chain, open_animator: Callable[[], Animator], source: Still | Feed,
         driving: Feed, template: DrivingTemplate | None = None, reference: Image | None = None,
-        how: How = How(), read: Callable[[str], Still] | None = None,
+        how: How = AS_ASKED, read: Callable[[str], Still] | None = None,
     ) -> None:  # fmt: skip
         """
         Args:
@@ -110,12 +84,12 @@ class Stream:
         self._pairs = Pairs(
             chain, open_animator, how.size, template, how.loop, warm=driving.pace != "unpaced"
         )
-        self._pair: Pair | None = None
-        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self.pair: Pair | None = None  # what is shown; others may read it
+        self._asked: queue.SimpleQueue[Asked] = queue.SimpleQueue()
         self._wants_reference = reference is None and template is None
         self._cuts = Cuts()
         self._seen: Arrival | None = None  # the newest driving frame
-        self._paused = False
+        self.paused = False
         self._showing = Showing(driving, how.mark)
         if isinstance(source, Still):
             self._showing.take_form(*self._pairs.form_for(source.picture.image))
@@ -137,11 +111,22 @@ class Stream:
         Raises:
             ConfigError: there is no such order.
         """
-        self._orders.put(parse_order(text, answer))
+        order = parse_order(text)
+        self._asked.put((lambda: self._do(order, answer), answer))
 
-    def take_source(self, still: Still) -> None:
+    def take_source(self, still: Still, answer: Answer = _nobody) -> None:
         """Take another source picture as soon as it is prepared."""
-        self._orders.put(Order("still", "", _nobody, still))
+        self._asked.put((lambda: self._take_still(lambda: still, answer), answer))
+
+    def take_landmarks(self, landmarks: Landmarks, answer: Answer = _nobody) -> None:
+        """Align the present source and reference by these, as soon as that is prepared."""
+
+        def take() -> None:
+            self._landmarks = landmarks
+            if self._still is not None and not self._wants_reference:
+                self._prepare(answer)
+
+        self._asked.put((take, answer))
 
     def stop(self) -> None:
         """End after the next frame."""
@@ -204,11 +189,11 @@ class Stream:
             self._obey()
             self._take_newest_source()
             # A clip waits for the first pair, so that none of its frames is lost.
-            if not self._driving.started and (self._pair is not None or self._wants_reference):
+            if not self._driving.started and (self.pair is not None or self._wants_reference):
                 self._driving.start()
                 self._arrived = time.perf_counter()
             arrival = self._next()
-            if arrival is None and self._driving.ended and not self._paused:
+            if arrival is None and self._driving.ended and not self.paused:
                 if (error := self._driving.error) is not None:
                     raise error
                 return
@@ -223,7 +208,7 @@ class Stream:
     def _next(self) -> Arrival | None:
         """The newest driving frame, waited for until something else is due."""
         patience = min(LOOK, max(0.0, self._due() - time.perf_counter()))
-        if self._paused or not self._driving.started:
+        if self.paused or not self._driving.started:
             self._stopped.wait(patience)
             return None
         return self._driving.arrivals.take(patience)
@@ -261,16 +246,16 @@ class Stream:
         """Want a pair of the source and reference that were asked for last."""
         assert self._still is not None
         landmarks = self._landmarks
-        if isinstance(landmarks, Path):
-            self._landmarks = "auto"  # those of the file are of this pair alone
+        if not isinstance(landmarks, str):
+            self._landmarks = "auto"  # places are those of this pair alone
         self._pairs.want(Wanted(self._still, self._reference, landmarks, answer))
 
     def _swap(self, wait: bool) -> bool:
         """Take over the pair that has become ready; whether there was one."""
         try:
-            pair = self._pairs.swap(self._pair, wait)
+            pair = self._pairs.swap(self.pair, wait)
         except SonomimeError as error:
-            if (shown := self._pair) is None:
+            if (shown := self.pair) is None:
                 raise
             log.warning("the picture stays as it was: %s", error)
             self._still = lambda: shown.still
@@ -279,7 +264,7 @@ class Stream:
             return False
         if pair is None:
             return False
-        self._pair = pair
+        self.pair = pair
         self._showing.take_pair()
         log.info("%s: %s", pair.still.name, pair.alignment)
         return True
@@ -291,18 +276,18 @@ class Stream:
         again = arrival is None
         if again and is_new:
             arrival = self._seen  # a new source shows at once, though nothing moves
-        if arrival is not None and self._pair is not None:
-            return self._showing.moved(self._pair, arrival, again, self._paused)
+        if arrival is not None and self.pair is not None:
+            return self._showing.moved(self.pair, arrival, again, self.paused)
         if time.perf_counter() < self._due():
             return None
-        return self._showing.same(self._pair, self._arrived, self._paused)
+        return self._showing.same(self.pair, self._arrived, self.paused)
 
     def _due(self) -> float:
         """When a frame is shown again, if none comes before: never, if the clip waits."""
         if self._driving.pace == "unpaced":
             return math.inf
         period = 1 / (self._how.rate or self._driving.rate or DEFAULT_RATE)
-        if self._pair is None or self._paused:
+        if self.pair is None or self.paused:
             return self._shown_at + period
         return max(self._shown_at + period, self._arrived + max(HELD_AFTER, 3 * period))
 
@@ -312,47 +297,40 @@ class Stream:
         """Do what was asked for since the last frame."""
         while True:
             try:
-                order = self._orders.get_nowait()
+                do, answer = self._asked.get_nowait()
             except queue.Empty:
                 return
             try:
-                answered = self._do(order)
+                do()
             except SonomimeError as error:
-                log.warning("%s: %s", order.name, error)
-                order.answer(f"{error}{f' ({error.hint})' if error.hint else ''}")
-            else:
-                if not answered:
-                    order.answer("ok")
+                log.warning("%s", error)
+                answer(f"{error}{f' ({error.hint})' if error.hint else ''}")
 
-    def _do(self, order: Order) -> bool:
-        """Whether the answer will come later."""
-        name, value = order.name, order.value
+    def _do(self, order: Order, answer: Answer) -> None:
+        """Obey an order, and answer, now or when it is prepared."""
+        name, value = order
         if name == "source":
-            self._take_still(self._named(value), order.answer)
-            return True
-        if name == "still":
-            still = order.still
-            assert still is not None
-            self._take_still(lambda: still)
-        elif name == "reference":
+            self._take_still(self._named(value), answer)
+            return
+        if name == "reference":
             if self._template is not None:
                 raise ConfigError("a motion template has a reference of its own")
             self._wants_reference = True
         elif name in ("pause", "resume"):
-            self._paused = name == "pause"
-            self._driving.pause(self._paused)
+            self.paused = name == "pause"
+            self._driving.pause(self.paused)
             if self._driving.pace != "unpaced":
                 self._driving.arrivals.take(0)  # it would come late
             self._arrived = time.perf_counter()
         elif name == "stop":
             self.stop()
-        elif self._pair is None:
+        elif self.pair is None:
             raise ConfigError("the stream is not ready yet", "ask again when it is live")
         else:
             setting = {name: float(value) if name == "scale" else value}
-            self._pair.animator.adjust(**setting)
+            self.pair.animator.adjust(**setting)
             self._pairs.settings |= setting
-        return False
+        answer("ok")
 
     def _named(self, name: str) -> Callable[[], Still]:
         """What reads the source of an order."""

@@ -19,7 +19,7 @@ from sonomime.runtime.driving import open_driving
 from sonomime.runtime.live import retry
 from sonomime.runtime.live.cuts import SETTLE, Cuts
 from sonomime.runtime.live.feed import Arrival, Feed, clip_feed, template_feed
-from sonomime.runtime.live.opening import Stills, open_driving_feed, open_live
+from sonomime.runtime.live.opening import Stills, files_beside, open_driving_feed, open_live
 from sonomime.runtime.live.retry import Retry
 from sonomime.runtime.media.frames import Crop
 from sonomime.runtime.readers.reading import AS_IS, Reading
@@ -263,9 +263,10 @@ def test_sources_are_named_within_their_folder(
     clip: Path, tmp_path: Path, toy_bundle: Path
 ) -> None:
     cv2.imwrite(str(tmp_path / "beside.png"), picture(3))
-    stills = Stills(clip / "1.png", 0, AS_IS, Bundle.open(toy_bundle).manifest, lambda line: None)
-    assert stills.first.name == "1.png" and stills.first.picture.image.max() == 51
-    assert stills.names() == ["0.png", "1.png", "2.png", "3.png"]
+    (clip / ".hidden.png").write_bytes(b"")
+    files, chain = files_beside(clip / "1.png"), Bundle.open(toy_bundle).manifest
+    stills = Stills(files, AS_IS, chain, lambda line: None)
+    assert list(files()) == ["0.png", "1.png", "2.png", "3.png"]
     assert stills.read("2.png").picture.image.max() == 52
     for name in ("../beside.png", str(tmp_path / "beside.png"), "beside.png", "", ".", "a\0b"):
         with pytest.raises(InputError):

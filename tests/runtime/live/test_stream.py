@@ -21,9 +21,10 @@ from sonomime.runtime.landmarks import Picture
 from sonomime.runtime.live import showing
 from sonomime.runtime.live import stream as stream_module
 from sonomime.runtime.live.feed import Feed
+from sonomime.runtime.live.how import How
 from sonomime.runtime.live.pairs import Still
 from sonomime.runtime.live.showing import Shown
-from sonomime.runtime.live.stream import How, Stream
+from sonomime.runtime.live.stream import Stream
 from sonomime.runtime.support.errors import ConfigError, InputError
 
 STILL = Still(Picture(blob(64, 0, 0)), "middle")
