@@ -19,7 +19,7 @@ from . import __version__
 from .benchmarks.commands import add_bench
 from .export.commands import add_build, add_engine, add_export, add_import_fomm
 from .runtime.commands import add_animate, add_demo, add_doctor, add_inspect, add_template
-from .runtime.live_commands import add_stream
+from .runtime.live_commands import add_serve, add_stream
 from .runtime.support.dataclass_parser import nearest
 from .runtime.support.errors import (
     WRITE_ERRNOS,
@@ -49,6 +49,7 @@ EXIT_USAGE, EXIT_INTERRUPTED, EXIT_UNEXPECTED = 2, 130, 1
 _EXTRAS = {
     "onnxruntime": "cpu", "torch": "train", "onnx": "train", "onnxscript": "train", "yaml": "train",
     "tensorrt_rtx_bindings": "rtx", "pydicom": "dicom", "nrrd": "nrrd", "fastcrc": "live",
+    "aiohttp": "live",
 }  # fmt: skip
 
 
@@ -96,9 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs: Any = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
     for add in (
-        add_animate, add_stream, add_inspect, add_template, add_demo, add_doctor, add_bench,
-        add_data, add_annotations, add_train, add_report, add_evaluate, add_table, add_study,
-        add_phantom, add_export, add_import_fomm, add_build, add_engine,
+        add_animate, add_stream, add_serve, add_template, add_inspect, add_demo, add_doctor,
+        add_bench, add_data, add_annotations, add_train, add_report, add_evaluate, add_table,
+        add_study, add_phantom, add_export, add_import_fomm, add_build, add_engine,
     ):  # fmt: skip
         add(verbs)
     return parser

@@ -24,7 +24,7 @@ from ..runtime.animator import Animator
 from ..runtime.backends import resolve_backend, resolve_threads
 from ..runtime.bundle.bundle import Bundle
 from ..runtime.media.frames import Image, resize
-from ..runtime.pipeline import SAMPLES
+from ..runtime.still import SAMPLES
 from ..runtime.readers.open_source import open_source
 from ..runtime.readers.stills import read_image
 from ..runtime.support.errors import BackendError, ConfigError

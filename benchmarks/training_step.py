@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime.pipeline import SAMPLES
+from ..runtime.still import SAMPLES
 from ..training.config import Config
 from ..training.data.batch import Sampler
 from ..training.data.clip_frames import ClipFrames, load_clip

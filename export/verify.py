@@ -22,9 +22,9 @@ from ..runtime.bundle.bundle import Bundle
 from ..runtime.bundle.manifest import DRIVING_FRAME, FRAME, SOURCE_IMAGE, Chain, Tolerances
 from ..runtime.media.frames import Image, letterbox, to_channels
 from ..runtime.media.pixels import levels_apart, psnr, to_planes
-from ..runtime.pipeline import SAMPLES
 from ..runtime.readers.open_source import open_source
 from ..runtime.session import Session
+from ..runtime.still import SAMPLES
 from ..runtime.support.errors import ExportError
 from ..runtime.support.progress import progress
 from ..training.models.base import Array, Oracle, Precision, Tensors

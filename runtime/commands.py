@@ -22,9 +22,10 @@ from .command_options import (
     to_people,
 )
 from .compose import parse_size
-from .pipeline import SAMPLES, Job, animate_files
+from .pipeline import Job, animate_files
 from .quality import as_rows
 from .readers.reading import parse_rate
+from .still import SAMPLES
 from .support.atomic_files import atomic_path
 from .support.errors import EXIT_DAMAGED, ConfigError
 from .support.printable import printable

@@ -1,9 +1,11 @@
-"""The command line of `live/`: `stream`."""
+"""The command line of `live/`: `stream` and `serve`."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import time
+import webbrowser
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +22,11 @@ from .command_options import (
     to_people,
 )
 from .compose import parse_size
+from .live.control import Control
 from .live.feed import Feed, Pace
 from .live.how import How
 from .live.openigtlink.client import Client
-from .live.openigtlink.outlet import IgtlOutlet
+from .live.openigtlink.outlet import GiveOrder, IgtlOutlet
 from .live.openigtlink.server import PORT, Server
 from .live.opening import (
     LIVE,
@@ -31,6 +34,7 @@ from .live.opening import (
     files_beside,
     open_driving_feed,
     open_live,
+    parse_address,
     parse_peer,
 )
 from .live.outlets import Outlet, recorder
@@ -38,9 +42,12 @@ from .live.pairs import Still
 from .live.running import run_stream
 from .live.shared_memory import SharedMemoryOutlet
 from .live.stream import Stream
+from .live.studio import Studio
+from .live.web.server import PORT as HTTP_PORT
+from .live.web.server import Web
 from .readers.reading import Facts, parse_rate
 from .sinks.dicom import may_show_somebody
-from .support.errors import EXIT_DAMAGED, ConfigError
+from .support.errors import EXIT_DAMAGED, ConfigError, InputError
 from .support.verbs import Verbs, add_verb
 
 log = logging.getLogger("sonomime")
@@ -53,6 +60,16 @@ each line that is typed is an order: source FILE, reference, pause, resume, scal
 
 example:
   sonomime stream --source still.png --driving breathing --loop --openigtlink 18944"""
+
+
+SERVE = """animate live by a page in the browser
+
+Serve a page on this machine: choose a source and what drives it, click landmarks, watch source,
+driving and synthesized pictures beside each other, change the motion, record.
+
+example:
+  sonomime serve --show
+  sonomime serve --sources stills/ --driving clips/ --openigtlink 18944"""
 
 
 def add_stream(verbs: Verbs) -> None:
@@ -79,6 +96,11 @@ def add_stream(verbs: Verbs) -> None:
     outlets.add_argument("--record", type=Path, metavar="FILE",
         help="a file, as -o of animate; NAME.mp4 and NAME.mkv grow as NAME.part, which can be "
         "played even if all goes down")
+    outlets.add_argument("--http", metavar="[HOST:]PORT",
+        help="a page to watch and control it, as MJPEG too; for this machine alone unless HOST is "
+        "given")
+    outlets.add_argument("--show", action="store_true",
+        help="open that page in a browser (at a free port, unless --http says one)")
     outlets.add_argument("--shm", metavar="NAME",
         help="shared memory, for programs on this machine (examples/shared_memory.h)")
     add_motion(parser)
@@ -110,10 +132,62 @@ def add_stream(verbs: Verbs) -> None:
     # fmt: on
 
 
+def add_serve(verbs: Verbs) -> None:
+    """`sonomime serve`."""
+    parser = add_verb(verbs, "serve", SERVE, run_serve)
+    add = parser.add_argument
+    # fmt: off
+    add("--http", default=str(HTTP_PORT), metavar="[HOST:]PORT",
+        help=f"where to serve the page (default: {HTTP_PORT}), for this machine alone unless HOST "
+        "is given; others then need the token that is printed")
+    add("--sources", type=Path, metavar="FOLDER",
+        help="source pictures to choose from (default: the samples that are included)")
+    add("--driving", type=Path, metavar="FOLDER",
+        help="driving clips to choose from, beside the motion templates (default: the samples)")
+    add("--recordings", type=Path, default=Path("recordings"), metavar="FOLDER",
+        help="where recordings go (default: recordings)")
+    add("--openigtlink", metavar="[HOST:]PORT|igtl://HOST:PORT",
+        help="also send the frames by OpenIGTLink, as for stream")
+    add("--no-mark", dest="mark", action="store_false", help="as for stream")
+    add("--show", action="store_true", help="open the page in a browser")
+    add_open(parser)
+    # fmt: on
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    """Run `sonomime serve` until it is interrupted."""
+    for option in ("sources", "driving"):
+        if (folder := getattr(args, option)) is not None and not folder.is_dir():
+            raise InputError(f"--{option}: there is no folder {folder}", "check the path")
+    bundle = Bundle.open(args.bundle)
+    opened = partial(
+        Animator.open, bundle, args.backend, threads=args.threads, device=args.device
+    )  # fmt: skip
+    opened().close()  # a backend that cannot serve is said now
+    studio = Studio(bundle, opened, args.sources, args.driving, args.recordings, args.mark)
+    try:
+        if args.openigtlink:
+            studio.outlets.add(_igtl(args.openigtlink, 2, studio.give_order))
+        web = Web(studio, *parse_address(args.http, HTTP_PORT, "--http"))
+        studio.outlets.add(web)
+        _say_where(web, args.show)
+        while True:
+            time.sleep(3600)
+    finally:
+        studio.close()
+
+
+def _say_where(web: Web, show: bool) -> None:
+    to_people(f"page: {web.url}")
+    if show and not webbrowser.open(web.url):
+        log.warning("no browser could be opened; open the address yourself")
+
+
 def run_stream_command(args: argparse.Namespace) -> int:
     """Run `sonomime stream`: 8 if the driving clip is damaged."""
-    if not (args.openigtlink or args.record or args.shm):
-        hint = "give --openigtlink 18944, --record out.mp4, --shm NAME, or several"
+    args.http = args.http or ("0" if args.show else None)
+    if not (args.openigtlink or args.record or args.shm or args.http):
+        hint = "give --show, --openigtlink 18944, --record out.mp4, --shm NAME, or several"
         raise ConfigError("the frames would go nowhere", hint)
     for name in ("seconds", "source_every"):
         if (value := getattr(args, name)) is not None and not 0 < value < 1e9:
@@ -123,7 +197,7 @@ def run_stream_command(args: argparse.Namespace) -> int:
     chain = bundle.manifest
     how_source = reading_of(args, "source_")
     to_dicom = args.record is not None and args.record.suffix.lower() == ".dcm"
-    burned_in = [True] if args.allow_burned_in else list[bool | None]()  # of all sources
+    burned_in: list[bool | None] = [True] if args.allow_burned_in else []  # of all sources
 
     def check(facts: Facts) -> None:
         if to_dicom:
@@ -155,19 +229,26 @@ def run_stream_command(args: argparse.Namespace) -> int:
     )  # fmt: skip
     stream = Stream(
         chain, opened, source, driving.feed, driving.template,
-        driving.reference, how, stills.read if stills else None,
+        driving.reference, how, stills,
     )  # fmt: skip
     outlets: list[Outlet] = []
     with stream:
         try:
             if args.openigtlink:
-                outlets.append(_igtl(args.openigtlink, args.openigtlink_version, stream))
+                version = args.openigtlink_version
+                outlets.append(_igtl(args.openigtlink, version, stream.order))
             if args.record:
                 outlets.append(
                     recorder(args.record, driving.feed.rate, (burned_in or [None])[0], args.unpaced)
                 )
             if args.shm:
                 outlets.append(SharedMemoryOutlet(args.shm))
+            if args.http:
+                about = {"source": args.source, "driving": args.driving, "loop": args.loop}
+                control = Control(stream, about)
+                web = Web(control, *parse_address(args.http, HTTP_PORT, "--http"))
+                outlets.append(web)
+                _say_where(web, args.show)
         except BaseException:
             for outlet in outlets:
                 outlet.close()
@@ -178,15 +259,11 @@ def run_stream_command(args: argparse.Namespace) -> int:
     return EXIT_DAMAGED if driving.clip is not None and driving.clip.damaged else 0
 
 
-def _igtl(text: str, version: int, stream: Stream) -> IgtlOutlet:
+def _igtl(text: str, version: int, order: GiveOrder) -> IgtlOutlet:
     """The outlet of --openigtlink."""
     if text.startswith("igtl:"):
         host, port = parse_peer(text)
-        return IgtlOutlet(text, partial(Client, host, port), stream.order, version)
-    host, _, number = text.rpartition(":")
-    if not number.isdecimal() or int(number) > 65535:
-        hint = f"write a port ({PORT}), HOST:PORT, or igtl://HOST:PORT"
-        raise ConfigError(f"cannot read --openigtlink {text!r}", hint)
-    listens = partial(Server, int(number), host.strip("[]") or "127.0.0.1")
-    outlet = IgtlOutlet(f"OpenIGTLink {text}", listens, stream.order, version)
-    return outlet
+        return IgtlOutlet(text, partial(Client, host, port), order, version)
+    host, port = parse_address(text, PORT, "--openigtlink")
+    listens = partial(Server, port, host)
+    return IgtlOutlet(f"OpenIGTLink {text}", listens, order, version)

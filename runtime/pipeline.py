@@ -27,7 +27,6 @@ from .support.progress import progress
 
 log = logging.getLogger("sonomime")
 
-SAMPLES = Path(__file__).parent / "samples"
 CAPTIONS = ("source", "driving", "synthesized")
 
 

@@ -16,6 +16,9 @@ from .support.errors import ConfigError
 
 log = logging.getLogger("sonomime")
 
+SAMPLES = Path(__file__).parent / "samples"
+"""Pictures and clips that come with the package."""
+
 
 def read_still(
     path: Path, how: Reading, chain: Chain, frame: int = 0, keep_colour: bool = False

@@ -13,7 +13,7 @@ from sonomime.runtime.live.openigtlink.client import Client
 from sonomime.runtime.live.openigtlink.content import read_image
 from sonomime.runtime.live.openigtlink.message import Message
 from sonomime.runtime.live.openigtlink.server import Server
-from sonomime.runtime.pipeline import SAMPLES
+from sonomime.runtime.still import SAMPLES
 
 
 def test_a_simulator_loop_streams_marked_frames_that_move(repository: Path) -> None:

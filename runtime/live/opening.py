@@ -84,6 +84,16 @@ def parse_peer(text: str) -> tuple[str, int]:
     return found[1].strip("[]"), int(found[2])
 
 
+def parse_address(text: str, usual: int, option: str) -> tuple[str, int]:
+    """Host and port of [HOST:]PORT to listen at, this machine alone if there is no host;
+    ConfigError if it is written wrongly."""
+    host, _, number = text.rpartition(":")
+    if not number.isdecimal() or int(number) > 65535:
+        hint = f"write a port, as in {option} {usual}, or HOST:PORT"
+        raise ConfigError(f"cannot read {option} {text!r}", hint)
+    return host.strip("[]") or "127.0.0.1", int(number)
+
+
 def open_driving_feed(
     text: str, how: Reading, chain: Chain, pace: Pace, loop: bool, reference: str | int, say: Say
 ) -> Driving:
@@ -129,15 +139,18 @@ class Stills:
         check: Callable[[Facts], object] = lambda facts: None,
     ) -> None:  # fmt: skip
         """`check` may refuse what was read, by what is said about it."""
-        self.files, self._how, self._chain, self._say = files, how, chain, say
+        self._files, self._how, self._chain, self._say = files, how, chain, say
         self._check = check
+
+    def names(self) -> list[str]:
+        return list(self._files())
 
     def read(self, name: str, frame: int = 0) -> Still:
         """
         Raises:
             InputError: no such file, or it cannot be read.
         """
-        files = self.files()
+        files = self._files()
         if name not in files:
             hint = f"there are {', '.join(sorted(files)) or 'none'}"
             raise InputError(f"there is no source {name!r}", hint)

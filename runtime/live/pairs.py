@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -38,6 +38,16 @@ class Still(NamedTuple):
     picture: Picture
     name: str
     spacing: tuple[float, float] | None = None
+
+
+class Sources(Protocol):
+    """Source pictures that can be asked for by name."""
+
+    def names(self) -> list[str]: ...
+
+    def read(self, name: str) -> Still:
+        """InputError if there is none, or it cannot be read."""
+        ...
 
 
 class Wanted(NamedTuple):

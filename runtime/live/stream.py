@@ -26,7 +26,7 @@ from .feed import Arrival, Feed
 from .how import AS_ASKED, How
 from .metrics import Metrics
 from .orders import Order, parse_order
-from .pairs import Pair, Pairs, Still, Wanted
+from .pairs import Pair, Pairs, Sources, Still, Wanted
 from .showing import Showing, Shown
 
 log = logging.getLogger("sonomime")
@@ -57,7 +57,7 @@ class Stream:
     def __init__(
         self, chain: Chain, open_animator: Callable[[], Animator], source: Still | Feed,
         driving: Feed, template: DrivingTemplate | None = None, reference: Image | None = None,
-        how: How = AS_ASKED, read: Callable[[str], Still] | None = None,
+        how: How = AS_ASKED, sources: Sources | None = None,
     ) -> None:  # fmt: skip
         """
         Args:
@@ -68,14 +68,13 @@ class Stream:
                 whenever it is asked for.
             driving: where driving frames come from; `template`: what its times are of.
             reference: the reference frame; None: the first driving frame.
-            read: reads the source that an order names; may raise SonomimeError. None: such orders
-                are refused.
+            sources: those that an order can name; None: such orders are refused.
 
         Raises:
             InputError: the source is no picture.
             ConfigError: a size that cannot be made of it.
         """
-        self._how, self._driving, self._template, self._read = how, driving, template, read
+        self._how, self._driving, self._template, self._sources = how, driving, template, sources
         self._live_source = source if isinstance(source, Feed) else None
         # Reads the source that was asked for last; None: a live one's first frame has not come.
         self._still = None if isinstance(source, Feed) else (lambda: source)
@@ -85,6 +84,7 @@ class Stream:
             chain, open_animator, how.size, template, how.loop, warm=driving.pace != "unpaced"
         )
         self.pair: Pair | None = None  # what is shown; others may read it
+        self.pairs_shown = 0
         self._asked: queue.SimpleQueue[Asked] = queue.SimpleQueue()
         self._wants_reference = reference is None and template is None
         self._cuts = Cuts()
@@ -148,11 +148,30 @@ class Stream:
         self._thread = threading.Thread(target=run, name="stream", daemon=True)
         self._thread.start()
 
+    @property
+    def ended(self) -> bool:
+        """Whether a stream that was `start`ed has ended."""
+        return self._thread is not None and not self._thread.is_alive()
+
+    @property
+    def rate(self) -> float:
+        """Frames a second, as far as known."""
+        return self._how.rate or self._driving.rate or DEFAULT_RATE
+
+    @property
+    def template_landmarks(self) -> list[str] | None:
+        """Names of the places that a template knows; None if a clip or something live drives."""
+        return None if self._template is None else self._template.landmarks
+
+    def source_names(self) -> list[str]:
+        """What the order `source` can name."""
+        return self._sources.names() if self._sources is not None else []
+
     def wait(self, timeout: float | None = None) -> bool:
-        """Whether a stream that was `start`ed has ended, after at most so many seconds."""
+        """`ended`, after at most so many seconds."""
         assert self._thread is not None
         self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self.ended
 
     def close(self) -> None:
         """Stop, and release everything; not from the stream's own thread."""
@@ -265,6 +284,7 @@ class Stream:
         if pair is None:
             return False
         self.pair = pair
+        self.pairs_shown += 1
         self._showing.take_pair()
         log.info("%s: %s", pair.still.name, pair.alignment)
         return True
@@ -286,7 +306,7 @@ class Stream:
         """When a frame is shown again, if none comes before: never, if the clip waits."""
         if self._driving.pace == "unpaced":
             return math.inf
-        period = 1 / (self._how.rate or self._driving.rate or DEFAULT_RATE)
+        period = 1 / self.rate
         if self.pair is None or self.paused:
             return self._shown_at + period
         return max(self._shown_at + period, self._arrived + max(HELD_AFTER, 3 * period))
@@ -340,9 +360,9 @@ class Stream:
             if (arrival := feed.arrivals.take(0)) is None:
                 raise InputError(f"{feed.name}: no newer frame has come")
             return _still_of(feed, arrival)
-        if (read := self._read) is None:
+        if (sources := self._sources) is None:
             raise ConfigError("this stream does not read sources by name")
-        return lambda: read(name)
+        return lambda: sources.read(name)
 
     def _feeds(self) -> list[Feed]:
         return [feed for feed in (self._driving, self._live_source) if feed is not None]

@@ -18,11 +18,11 @@ from sonomime import cli
 from sonomime.runtime import Animator, quality
 from sonomime.runtime.bundle.manifest import QUALITY, Layers, Stage
 from sonomime.runtime.media.frames import Letterbox
-from sonomime.runtime.pipeline import SAMPLES
 from sonomime.runtime.quality import Quality, as_rows, judge, summary, unseen
 from sonomime.runtime.readers.open_source import open_source
 from sonomime.runtime.readers.stills import read_image
 from sonomime.runtime.session import Session, own_places
+from sonomime.runtime.still import SAMPLES
 from sonomime.runtime.support.errors import InputError
 
 DEFORMATION = tensor("deformation", 1, 8, 8, 2)

@@ -17,11 +17,11 @@ from toy_displacement import make_displacement_toy
 from sonomime.cli import main
 from sonomime.runtime import Animator, recording
 from sonomime.runtime.media.pixels import psnr
-from sonomime.runtime.pipeline import SAMPLES
 from sonomime.runtime.player import Player
 from sonomime.runtime.readers.open_source import open_source
 from sonomime.runtime.recording import make_template
 from sonomime.runtime.reference import nth_frame
+from sonomime.runtime.still import SAMPLES
 from sonomime.runtime.support.errors import ConfigError, InputError
 from sonomime.runtime.template import SHIPPED, Loop, Template, find_loop, shipped
 

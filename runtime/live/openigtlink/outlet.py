@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from ...media.mark import metadata
 from ...support.errors import SonomimeError
@@ -18,6 +18,10 @@ CODES: Mapping[State, int] = {
     "live": 1, "doubtful": 2, "held": 7, "warming up": 13, "no signal": 16,
 }  # fmt: skip
 STATUS_EVERY = 25  # frames
+
+
+GiveOrder: TypeAlias = Callable[[str, Callable[[str], None]], None]
+"""Takes an order and who wants the answer; as `Stream.order`."""
 
 
 class Sender(Protocol):
@@ -35,12 +39,12 @@ class IgtlOutlet:
 
     def __init__(
         self, name: str, connect: Callable[[Callable[[Message], None]], Sender],
-        order: Callable[[str, Callable[[str], None]], None], version: int = 2,
+        order: GiveOrder, version: int = 2,
     ) -> None:  # fmt: skip
         """
         Args:
             connect: makes a Server or Client that hands on what it receives.
-            order: takes an order and who wants the answer; `Stream.order`.
+            order: takes the orders.
             version: of the header; 1 for peers that know no other, which get no metadata.
         """
         self.name, self._order, self._version = name, order, version

@@ -266,7 +266,7 @@ def test_sources_are_named_within_their_folder(
     (clip / ".hidden.png").write_bytes(b"")
     files, chain = files_beside(clip / "1.png"), Bundle.open(toy_bundle).manifest
     stills = Stills(files, AS_IS, chain, lambda line: None)
-    assert list(files()) == ["0.png", "1.png", "2.png", "3.png"]
+    assert stills.names() == ["0.png", "1.png", "2.png", "3.png"]
     assert stills.read("2.png").picture.image.max() == 52
     for name in ("../beside.png", str(tmp_path / "beside.png"), "beside.png", "", ".", "a\0b"):
         with pytest.raises(InputError):

@@ -138,7 +138,7 @@ def test_silence_before_the_first_frame_is_no_signal(run: Callable[..., Run]) ->
 
 
 def test_a_new_source_takes_over_without_a_gap(run: Callable[..., Run]) -> None:
-    live = run(read=lambda name: OTHER if name == "other.png" else fail(name))
+    live = run(sources=OneSource())
     live.start()
     live.next(is_at(0.2, 0), blob(64, 0.2, 0))
     assert live.order("source other.png") == "ok"
@@ -154,8 +154,16 @@ def test_a_new_source_takes_over_without_a_gap(run: Callable[..., Run]) -> None:
     assert live.next(is_at(0.3, 0.2)).latency is None
 
 
-def fail(name: str) -> Still:
-    raise InputError(f"there is no {name}")
+class OneSource:
+    """All that can be named."""
+
+    def names(self) -> list[str]:
+        return ["other.png"]
+
+    def read(self, name: str) -> Still:
+        if name != "other.png":
+            raise InputError(f"there is no {name}")
+        return OTHER
 
 
 def test_sources_of_another_shape_and_colour_fit_into_the_first(run: Callable[..., Run]) -> None:
@@ -265,13 +273,13 @@ def test_a_live_frame_that_cannot_be_used_is_passed_over(run: Callable[..., Run]
 
 
 def test_many_threads_may_give_orders(run: Callable[..., Run]) -> None:
-    live = run(read=lambda name: OTHER)
+    live = run(sources=OneSource())
     live.start()
     answers: queue.Queue[str] = queue.Queue()
 
     def ask(seed: int) -> None:
         random = np.random.default_rng(seed)
-        texts = ["source a", "reference", "pause", "resume", "scale 1.5", "scale 1"]
+        texts = ["source other.png", "reference", "pause", "resume", "scale 1.5", "scale 1"]
         for text in random.choice(texts, 30):
             live.stream.order(str(text), answers.put)
             live.stream.metrics.snapshot()

@@ -20,8 +20,8 @@ from live_feeds import until
 from toy_bundle import blob
 
 from sonomime.cli import main
-from sonomime.runtime.pipeline import SAMPLES
 from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.still import SAMPLES
 
 
 @pytest.fixture

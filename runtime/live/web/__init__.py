@@ -1,0 +1,1 @@
+"""The local page: a small server, and who may use it."""
