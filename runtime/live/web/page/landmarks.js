@@ -23,10 +23,9 @@ export async function takePictures(pictures, given) {
   const same = await Promise.all(IMAGES.map((image) => isSame(blobs[image], pictures[image])));
   if (same.includes(false) || String(given) !== String(names)) setNames(given);
   blobs = pictures;
-  for (const image of IMAGES) {
-    const index = IMAGES.indexOf(image);
+  IMAGES.forEach((image, index) => {
     if (!same[index]) showBlob($(`landmark-${image}`), pictures[image]);
-  }
+  });
   showBlob($("alignment"), pictures.alignment);
   show();
 }
@@ -133,6 +132,8 @@ function showMarks(element, image) {
     const dot = document.createElement("span");
     dot.className = "mark";
     dot.textContent = mark.name;
+    // A long name would not have room on the right.
+    dot.classList.toggle("left", mark[image][0] > element.naturalWidth * 0.7);
     moveTo(dot, element, mark[image]);
     element.after(dot);
   }

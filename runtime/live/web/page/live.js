@@ -25,7 +25,8 @@ let wake = () => {}; // asks the server at once
 function stateNow() {
   const frame = viewer.newest();
   if (server?.running && frame?.age <= STALE) return [frame.state, frame.why];
-  if (!answers) return ["no connection", answers === null ? "Connecting." : "The server does not answer."];
+  if (answers === null) return ["no connection", "Connecting."];
+  if (!answers) return ["no connection", "The server does not answer."];
   if (!server.running) return ["stopped", server.metrics ? "The stream has ended." : "Nothing runs yet."];
   const { state, why } = server.metrics ?? { state: "warming up", why: "" };
   if (!frame && state === "warming up") return [state, why];
@@ -91,7 +92,7 @@ function showControls() {
   enable("record", on);
   enable("record-name", !recording);
   $("record").textContent = recording ? "End recording" : "Record";
-  $("record").setAttribute("aria-pressed", String(Boolean(recording)));
+  $("record").classList.toggle("on", Boolean(recording));
 }
 
 // -- pictures of the stream ----------------------------------------------------------------------
@@ -275,6 +276,9 @@ function setUp() {
     $("record").click();
   });
   document.addEventListener("keydown", key);
+  document.addEventListener("fullscreenchange", () => {
+    $("full").textContent = document.fullscreenElement ? "Leave full screen" : "Full screen";
+  });
   landmarks.setUp();
   viewer.onFrame(showState);
   setInterval(() => {
