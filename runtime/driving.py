@@ -16,6 +16,7 @@ from .compose import Size
 from .debug_picture import write_debug_picture
 from .landmarks import Given, Landmarks, Picture, align_pair, places_in, sure_of
 from .media.frames import Crop, Image
+from .outlines import warn_of_outlines
 from .player import Player
 from .readers.open_source import open_source
 from .readers.reading import Facts, Frame, Reading, mean_rate
@@ -82,6 +83,7 @@ class DrivingClip:
                     hint = "leave it out; it is for models that move by displacements"
                     raise ConfigError(what, hint)
             return index, ""
+        warn_of_outlines(source.image, image)
         reference = Picture(image, self._clip.crop)
         alignment = align_pair(animator, landmarks, source, reference)
         if debug_picture is not None:

@@ -19,6 +19,7 @@ from ..compose import Size, fitted
 from ..driving import DrivingTemplate
 from ..landmarks import Alignment, Landmarks, Picture, align_pair
 from ..media.frames import Image, Letterbox, check_image, resize
+from ..outlines import warn_of_outlines
 from ..player import Player
 from ..still import made_size
 from ..support.errors import SonomimeError
@@ -225,6 +226,7 @@ class Pairs:
                 animator.animate(reference.image, size=composed)
                 animator.set_reference(reference.image)  # the clock and smoothing start again
             if animator.session.can_align:
+                warn_of_outlines(still.picture.image, reference.image)
                 alignment = align_pair(animator, wanted.landmarks, still.picture, reference)
                 grid = animator.read(ALIGNMENT)
         return Pair(

@@ -89,7 +89,7 @@ def studio(displacement_toy: Path, tmp_path: Path) -> Iterator[Studio]:
     assert not made._uploads.exists()
 
 
-class cv2_writer:  # noqa: N801 - used like a function
+class cv2_writer:
     """Writes grey frames, uncompressed."""
 
     def __init__(self, path: Path) -> None:
@@ -121,9 +121,7 @@ def start(client: Client, **more: Any) -> None:
     until(lambda: (client.get("/api/state")["metrics"] or {}).get("state") == "live")
 
 
-def test_a_stream_is_started_watched_controlled_and_stopped(
-    client: Client, tmp_path: Path
-) -> None:
+def test_a_stream_is_started_watched_controlled_and_stopped(client: Client, tmp_path: Path) -> None:
     idle = client.get("/api/state")
     assert not idle["running"] and idle["metrics"] is None and not idle["fixed"]
     assert idle["library"]["sources"] == ["a.png", "b.png"]
@@ -382,18 +380,18 @@ def test_a_stream_of_a_terminal_can_be_watched_but_not_replaced(toy_bundle: Path
     bundle, feed = Bundle.open(toy_bundle), HandFeed()
     still = Still(Picture(blob(64, 0, 0)), "still")
     opens = partial(Animator.open, bundle, "cpu", threads=1)
-    with Stream(bundle.manifest, opens, still, feed) as stream:
-        with Web(Control(stream, {"source": "still"}), "127.0.0.1", 0) as web:
-            stream.start(web.show)
-            client = Client(web)
-            feed.give(blob(64, 0, 0))
-            until(lambda: client.get("/api/state")["metrics"]["frames"] > 0)
-            state = client.get("/api/state")
-            assert state["fixed"] and state["running"] and state["library"]["templates"] == []
-            for path, data in (
-                ("start", {"source": "a", "driving": "b"}), ("stop", {}), ("record", {"file": "a"}),
-            ):  # fmt: skip
-                assert client.post(f"/api/{path}", data)[0] == 409
-            assert client.post("/api/upload?kind=source&name=a.png", b"x")[0] == 409
-            assert client.post("/api/order", {"order": "stop"})[1]["answer"] == "ok"
-            assert stream.wait(60)
+    stream = Stream(bundle.manifest, opens, still, feed)
+    with stream, Web(Control(stream, {"source": "still"}), "127.0.0.1", 0) as web:
+        stream.start(web.show)
+        client = Client(web)
+        feed.give(blob(64, 0, 0))
+        until(lambda: client.get("/api/state")["metrics"]["frames"] > 0)
+        state = client.get("/api/state")
+        assert state["fixed"] and state["running"] and state["library"]["templates"] == []
+        for path, data in (
+            ("start", {"source": "a", "driving": "b"}), ("stop", {}), ("record", {"file": "a"}),
+        ):  # fmt: skip
+            assert client.post(f"/api/{path}", data)[0] == 409
+        assert client.post("/api/upload?kind=source&name=a.png", b"x")[0] == 409
+        assert client.post("/api/order", {"order": "stop"})[1]["answer"] == "ok"
+        assert stream.wait(60)

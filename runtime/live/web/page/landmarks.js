@@ -111,7 +111,8 @@ function show() {
 
 /** What to do next. */
 function step() {
-  if (!running || !blobs.source) return "The pictures appear here once a stream runs.";
+  if (!running) return "Landmarks can be set while a stream runs.";
+  if (!blobs.source) return "The pictures are on their way.";
   if (names) return stepByName();
   const last = marks.at(-1);
   if (!last) return "Click a place on the source, then the same place on the reference.";

@@ -107,11 +107,12 @@ async function showPictures() {
   if (!picture || which === pictures) return;
   pictures = which;
   try {
-    const get = (name, is) => (is ? getPicture(name, picture) : null);
+    const clip = names === null; // a template has no reference picture
     const [source, reference, drawn] = await Promise.all([
       getPicture("source", picture),
-      get("reference", names === null),
-      get("alignment", names === null && alignment),
+      clip ? getPicture("reference", picture) : null,
+      // There may be none, which is no reason to go without the others.
+      clip && alignment ? getPicture("alignment", picture).catch(() => null) : null,
     ]);
     if (which !== pictures) return;
     await viewer.showSource(source);
