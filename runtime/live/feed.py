@@ -41,7 +41,8 @@ class Feed:
         name: what it reads, for people.
         pace: see `Pace`.
         rate: frames a second, if they are known before they come.
-        arrivals: where the newest frame lies; its `dropped` counts those that nobody took.
+        arrivals: where the newest frame lies.
+        dropped: how many frames came and were not used.
         problem: what is wrong at the moment, "" if nothing is; the function sets it.
         error: what ended it unasked.
     """
@@ -57,6 +58,7 @@ class Feed:
         """
         self.name, self.pace, self.rate = name, pace, rate
         self.arrivals: Slot[Arrival] = Slot()
+        self._passed_over = 0
         self.problem = ""
         self.error: Exception | None = None
         self._fetch, self.crop = fetch, crop
@@ -88,6 +90,14 @@ class Feed:
     def ended(self) -> bool:
         """Whether no frame will come any more."""
         return self.started and not self._thread.is_alive()
+
+    @property
+    def dropped(self) -> int:
+        return self.arrivals.dropped[""] + self._passed_over
+
+    def pass_over(self) -> None:
+        """A frame that was taken is not used."""
+        self._passed_over += 1
 
     def pause(self, paused: bool) -> None:
         """Let clips and templates stand still, or go on; live feeds go on in any case."""

@@ -106,7 +106,7 @@ class ThreadedOutlet:
             self._slot.put(shown)
 
     def dropped(self) -> int:
-        return self._slot.dropped
+        return self._slot.dropped[""]
 
     def close(self) -> None:
         self._slot.close()

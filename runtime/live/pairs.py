@@ -115,7 +115,6 @@ class Pairs:
         self._asked, self._loop, self._warm = size, loop, warm
         self._form: Form | None = None
         self._first: Image | None = None
-        self.settings: dict[str, Any] = {}  # for `Animator.adjust`, of pairs prepared from now on
         self._wanted: Slot[Wanted] = Slot()
         self._change = threading.Condition()
         self._ready: Pair | None = None
@@ -210,7 +209,6 @@ class Pairs:
         self, animator: Animator, wanted: Wanted, still: Still, size: tuple[int, int]
     ) -> Pair:
         animator.reset()
-        animator.adjust(**self.settings)
         animator.set_source(still.picture.image)
         player, alignment, grid = None, Alignment(""), None
         composed = size if animator.session.chain.layers is not None else None

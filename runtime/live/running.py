@@ -31,7 +31,7 @@ def run_stream(
         SonomimeError: what ended the stream, or made an outlet fail.
     """
     group = Outlets(outlets)
-    stream.drops |= {outlet.name: outlet.dropped for outlet in outlets}
+    stream.drops = stream.drops | {outlet.name: outlet.dropped for outlet in outlets}
     end = None if seconds is None else time.monotonic() + seconds
     stream.start(group.show)
     _obey_standard_input(stream)

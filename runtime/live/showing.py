@@ -101,12 +101,12 @@ class Showing:
         quality = pair.animator.quality
         why = self._doubt(quality)
         unpaced = self._driving.pace == "unpaced"
-        latency = None if again or unpaced else time.perf_counter() - arrival.came
+        came = None if again or unpaced else arrival.came
         seconds = arrival.timestamp if unpaced else None
         state: State = "doubtful" if why else "live"
         if paused:
             state, why = "held", "paused"
-        return self._shown(self._picture, state, why, pair, latency, quality, seconds)
+        return self._shown(self._picture, state, why, pair, came, quality, seconds)
 
     def same(self, pair: Pair | None, arrived: float, paused: bool) -> Shown | None:
         """The last frame again, or a black one, and why. `arrived`: when the last driving frame
@@ -136,7 +136,7 @@ class Showing:
 
     def _shown(
         self, picture: Image | None, state: State, why: str, pair: Pair | None,
-        latency: float | None = None, quality: Quality | None = None, seconds: float | None = None,
+        came: float | None = None, quality: Quality | None = None, seconds: float | None = None,
     ) -> Shown | None:  # fmt: skip
         if self._screen is None:
             return None
@@ -144,6 +144,7 @@ class Showing:
             seconds = time.perf_counter() - self._begin
         number, self._number = self._number, self._number + 1
         image = self._screen.show(picture, state)
+        latency = None if came is None else time.perf_counter() - came
         name, spacing = ("", None) if pair is None else (pair.still.name, pair.spacing)
         return Shown(
             number, image, seconds, time.time(), state, why, latency, quality, name, spacing,

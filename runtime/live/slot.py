@@ -6,6 +6,7 @@ A queue would let a slow taker fall behind, and show it ever older frames.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
@@ -13,11 +14,11 @@ Item = TypeVar("Item")
 
 
 class Slot(Generic[Item]):
-    """Holds the newest item of each kind until it is taken. `dropped` counts those that were
-    replaced before."""
+    """Holds the newest item of each kind until it is taken. `dropped` counts, by kind, those that
+    were replaced before."""
 
     def __init__(self) -> None:
-        self.dropped = 0
+        self.dropped: Counter[str] = Counter()
         self._items: dict[str, Item] = {}
         self._closed = False
         self._change = threading.Condition()
@@ -27,7 +28,7 @@ class Slot(Generic[Item]):
         with self._change:
             if self._closed:
                 return
-            self.dropped += kind in self._items
+            self.dropped[kind] += kind in self._items
             self._items[kind] = item
             self._change.notify_all()
 

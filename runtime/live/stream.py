@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from ..animator import Animator
 from ..bundle.manifest import Chain
@@ -90,14 +90,15 @@ class Stream:
         self._cuts = Cuts()
         self._seen: Arrival | None = None  # the newest driving frame
         self.paused = False
+        self._settings: dict[str, Any] = {}  # for `Animator.adjust`, of this pair and later ones
         self._showing = Showing(driving, how.mark)
         if isinstance(source, Still):
             self._showing.take_form(*self._pairs.form_for(source.picture.image))
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self.error: SonomimeError | None = None  # what ended it, if it was `start`ed
-        #: Frames that were dropped, by where; outlets add theirs.
-        self.drops: dict[str, Callable[[], int]] = {"driving": lambda: driving.arrivals.dropped}
+        #: Frames that were dropped, by where. Replace it to add those of outlets.
+        self.drops: dict[str, Callable[[], int]] = {"driving": lambda: driving.dropped}
         self.metrics = Metrics(lambda: {name: count() for name, count in self.drops.items()})
 
     # -- from any thread ---------------------------------------------------------------------------
@@ -283,6 +284,7 @@ class Stream:
             return False
         if pair is None:
             return False
+        pair.animator.adjust(**self._settings)  # they may have changed meanwhile
         self.pair = pair
         self.pairs_shown += 1
         self._showing.take_pair()
@@ -298,6 +300,8 @@ class Stream:
             arrival = self._seen  # a new source shows at once, though nothing moves
         if arrival is not None and self.pair is not None:
             return self._showing.moved(self.pair, arrival, again, self.paused)
+        if arrival is not None:
+            self._driving.pass_over()  # nothing is ready yet
         if time.perf_counter() < self._due():
             return None
         return self._showing.same(self.pair, self._arrived, self.paused)
@@ -339,8 +343,8 @@ class Stream:
         elif name in ("pause", "resume"):
             self.paused = name == "pause"
             self._driving.pause(self.paused)
-            if self._driving.pace != "unpaced":
-                self._driving.arrivals.take(0)  # it would come late
+            if self._driving.pace != "unpaced" and self._driving.arrivals.take(0) is not None:
+                self._driving.pass_over()  # it would come late
             self._arrived = time.perf_counter()
         elif name == "stop":
             self.stop()
@@ -349,7 +353,7 @@ class Stream:
         else:
             setting = {name: float(value) if name == "scale" else value}
             self.pair.animator.adjust(**setting)
-            self._pairs.settings |= setting
+            self._settings |= setting
         answer("ok")
 
     def _named(self, name: str) -> Callable[[], Still]:

@@ -150,7 +150,7 @@ class Studio(Control):
                     raise OutputError(f"{path} is there already", "give another name")
             outlet = recorder(path, stream.rate, None, waits=False)
             self.outlets.add(outlet)
-            stream.drops["recording"] = outlet.dropped
+            stream.drops = stream.drops | {"recording": outlet.dropped}
             self._recorder = name, outlet
 
     def take_upload(self, kind: str, name: str, read: Callable[[int], bytes]) -> None:

@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 import time
+from collections import Counter
 from functools import partial
 from typing import Self
 
@@ -32,16 +33,23 @@ class Client:
         self.address = host, port
         self._received = received
         self._connection: Connection | None = None
+        self._dropped: Counter[str] = Counter()  # of connections that have ended
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._keep_connected, daemon=True)
         self._thread.start()
+
+    def dropped(self, kind: str) -> int:
+        """Messages of a type that were replaced by newer ones before they were sent."""
+        connection = self._connection
+        return self._dropped[kind] + (connection.sending.dropped[kind] if connection else 0)
 
     @property
     def connected(self) -> bool:
         return self._connection is not None
 
-    def send(self, message: Message) -> bool:
-        """Send a message, the newest of its type only; False if there is no server now."""
+    def send(self, message: Message, keep: bool = False) -> bool:
+        """Send a message, the newest of its type only; False if there is no server now. `keep` is
+        for servers."""
         data, connection = pack(message), self._connection
         if connection is None:
             return False
@@ -76,8 +84,9 @@ class Client:
                 log.info("%s:%d: connected", *self.address)
                 if not self._closed.is_set():
                     gone.wait()
-                self._connection.close()
-                self._connection = None
+                connection, self._connection = self._connection, None
+                connection.close()
+                self._dropped += connection.sending.dropped
             if time.monotonic() - began > LASTS:
                 retry.worked()
             self._closed.wait(retry.pause())

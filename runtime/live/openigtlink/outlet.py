@@ -27,7 +27,9 @@ GiveOrder: TypeAlias = Callable[[str, Callable[[str], None]], None]
 class Sender(Protocol):
     """A Server, or a Client."""
 
-    def send(self, message: Message) -> object: ...
+    def send(self, message: Message, keep: bool = True) -> object: ...
+
+    def dropped(self, kind: str) -> int: ...
 
     def close(self) -> None: ...
 
@@ -64,7 +66,7 @@ class IgtlOutlet:
 
     def dropped(self) -> int:
         """Frames that slow peers did not get."""
-        return sum(client.sending.dropped for client in getattr(self._sender, "clients", []))
+        return self._sender.dropped("IMAGE")
 
     def close(self) -> None:
         self._sender.close()
@@ -83,7 +85,8 @@ class IgtlOutlet:
 
         def answer(text: str) -> None:
             content = string_content(text[:1000])
-            self._sender.send(Message("STRING", content, "Answer", version=self._version))
+            answered = Message("STRING", content, "Answer", version=self._version)
+            self._sender.send(answered, keep=False)  # not for who comes later
 
         try:
             self._order(read_string(message.content), answer)

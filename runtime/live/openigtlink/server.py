@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections import Counter
 from contextlib import suppress
 from typing import Self
 
@@ -43,6 +44,7 @@ class Server:
         self._received = received or (lambda message: None)
         self._clients: list[Connection] = []
         self._last: dict[str, bytes] = {}  # by type
+        self._dropped: Counter[str] = Counter()  # of clients that have left
         self._lock = threading.Lock()
         self._closed = threading.Event()
         try:
@@ -60,12 +62,25 @@ class Server:
         with self._lock:
             return list(self._clients)
 
-    def send(self, message: Message) -> None:
-        """Send a message to all clients, and to those that connect before the next one of its type.
-        Never waits. StreamError if it does not fit the protocol."""
+    def dropped(self, kind: str) -> int:
+        """Messages of a type that were replaced by newer ones, of all clients."""
+        with self._lock:
+            left = [self._dropped, *(client.sending.dropped for client in self._clients)]
+        return sum(counts[kind] for counts in left)
+
+    def send(self, message: Message, keep: bool = True) -> None:
+        """Send a message to all clients; never waits.
+
+        Args:
+            keep: send it also to clients that connect before the next one of its type.
+
+        Raises:
+            StreamError: it does not fit the protocol.
+        """
         data = pack(message)
         with self._lock:
-            self._last[message.type] = data
+            if keep:
+                self._last[message.type] = data
             for client in self._clients:
                 client.sending.put(data, message.type)
 
@@ -116,4 +131,5 @@ class Server:
     def _remove(self, client: Connection) -> None:
         with self._lock:
             self._clients.remove(client)
+            self._dropped += client.sending.dropped
         log.info("%s has left", client.name)

@@ -79,13 +79,32 @@ def test_a_slot_holds_the_newest() -> None:
     assert slot.take(0) is None
     for item in range(5):
         slot.put(item)
-    assert (slot.take(), slot.dropped) == (4, 4)
+    assert (slot.take(), slot.dropped[""]) == (4, 4)
     threading.Timer(0.01, slot.put, [7]).start()
     assert slot.take() == 7
     slot.put(8)
     slot.close()
     slot.put(9)
-    assert list(slot) == [8] and slot.take() is None and slot.dropped == 4
+    assert list(slot) == [8] and slot.take() is None and slot.dropped[""] == 4
+
+
+def test_a_slot_holds_one_of_each_kind_and_can_make_the_giver_wait() -> None:
+    slot: Slot[int] = Slot()
+    slot.put(1, "a")
+    slot.put(2, "b")
+    slot.put(3, "a")
+    assert slot.dropped == {"a": 1, "b": 0}
+    assert [slot.take(0), slot.take(0), slot.take(0)] == [3, 2, None]
+    giver = threading.Thread(target=lambda: [slot.hand(number) for number in range(5)])
+    giver.start()
+    assert [slot.take(30) for _ in range(5)] == [0, 1, 2, 3, 4]
+    giver.join()
+    slot.put(6)
+    late = threading.Thread(target=slot.hand, args=(7,))
+    late.start()
+    slot.close()
+    late.join()
+    assert slot.dropped.total() == 1 and list(slot) == [6]
 
 
 def test_clients_get_frames_and_the_server_their_texts(inbox: queue.Queue[Message]) -> None:
@@ -110,7 +129,7 @@ def test_a_client_that_does_not_read_delays_nobody_and_gets_the_newest(
         for number in range(1, 41):  # more than the kernel's buffers hold
             server.send(numbered(number, 1024))
             assert inbox.get(timeout=30).number == number
-        dropped = max(client.sending.dropped for client in server.clients)
+        dropped = server.dropped("IMAGE")
         assert dropped > 20
         seen = [read_number(slow) for _ in range(40 - dropped)]
         assert seen == sorted(seen) and seen[-1] == 40

@@ -75,7 +75,7 @@ def test_a_paced_clip_comes_at_its_times(clip: Path, begun: Callable[[Feed], Fee
     until(lambda: feed.ended)
     assert feed.rate == 50 and feed.error is None
     assert {round(each.timestamp, 3) for each in found} <= {0, 0.02, 0.04, 0.06}
-    assert len(found) + feed.arrivals.dropped == 4
+    assert len(found) + feed.dropped == 4
     due = [each.came - each.timestamp for each in found]
     assert max(due) - min(due) < 1e-6, "they came when they were due, not when they were taken"
 
@@ -85,7 +85,7 @@ def test_an_unpaced_clip_waits_and_drops_nothing(clip: Path, begun: Callable[[Fe
     found = taken(feed, 10)
     assert [number_of(each) for each in found] == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     times = [each.timestamp for each in found]
-    assert np.allclose(np.diff(times), 0.02) and feed.arrivals.dropped == 0
+    assert np.allclose(np.diff(times), 0.02) and feed.dropped == 0
 
 
 def test_a_pause_delays_what_comes_after_it(clip: Path, begun: Callable[[Feed], Feed]) -> None:

@@ -195,6 +195,10 @@ def test_frames_states_and_orders_go_over_openigtlink(igtl: Any) -> None:
         assert "try another" in igtl.read_string(newest(inbox, "STRING").content)
         client.send(igtl.Message("STRING", b"\0"))  # malformed
         assert "malformed" in igtl.read_string(newest(inbox, "STRING").content)
+    late: queue.Queue[Any] = queue.Queue()
+    with igtl.Client("127.0.0.1", outlet._sender.port, late.put):
+        kinds = [late.get(timeout=60).type for _ in range(2)]
+        assert sorted(kinds) == ["IMAGE", "STATUS"] and late.empty(), "answers are not kept"
     outlet.close()
 
 

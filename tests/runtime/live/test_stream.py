@@ -218,6 +218,9 @@ def test_scale_is_changed_and_kept_for_later_sources(run: Callable[..., Run]) ->
     live.stream.take_source(OTHER)
     live.next(is_at(0.4, 0.2), blob(64, 0.1, 0))
     assert "shading" in live.order("shading off"), "this model cannot"
+    live.stream.take_source(STILL)  # a scale that comes while it is prepared is for it too
+    assert live.order("scale 3") == "ok"
+    live.next(is_at(0.3, 0), blob(64, 0.1, 0))
     for wrong in ("", "dance", "scale", "scale 0", "scale x", "pause now", "shading bright"):
         with pytest.raises(ConfigError):
             live.stream.order(wrong)

@@ -39,17 +39,15 @@ export async function getState() {
   return reply.json();
 }
 
+/** Asks for something to be done; whatever is answered but "ok" is a refusal. */
 export async function post(path, body) {
   const headers = { "X-Sonomime": "1", "Content-Type": "application/json" };
   const reply = await ask(path, { method: "POST", headers, body: JSON.stringify(body) });
-  return reply.json();
+  const { answer } = await reply.json();
+  if (answer !== undefined && answer !== "ok") throw new Refusal(answer);
 }
 
-/** Gives an order; whatever is answered but "ok" is a refusal. */
-export async function order(text) {
-  const { answer } = await post("/api/order", { order: text });
-  if (answer !== "ok") throw new Refusal(answer);
-}
+export const order = (text) => post("/api/order", { order: text });
 
 /** A picture of the running stream as a Blob. */
 export async function getPicture(name, number) {

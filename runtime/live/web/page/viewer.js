@@ -12,6 +12,7 @@ let heard = 0; // when something came last, or the connection was begun
 let tries = 0;
 let timer = null;
 let frame = null; // what was drawn last of this stream
+let made = 0; // when that was made, by the server's clock
 let drawn = () => {};
 
 /** The frame that was drawn last: its state, why, and its age in milliseconds; null before any. */
@@ -67,20 +68,26 @@ export function look() {
 async function take(one, data) {
   heard = performance.now();
   try {
-    const { facts, made, driving } = await decode(data);
+    const { facts, synthesized, driving } = await decode(data);
     if (one !== socket) return;
-    draw($("canvas-synthesized"), made);
-    if (driving) draw($("canvas-driving"), driving);
-    else clear($("canvas-driving"));
-    $("no-driving").hidden = driving !== null;
-    frame = { state: facts.state, why: facts.why, at: performance.now() };
-    tries = 0;
-    drawn();
+    // To a new connection the server sends its newest frame, which may be an old one.
+    if (facts.made_at !== made) show(facts, synthesized, driving);
   } catch (error) {
     // What is shown grows old, and is then covered; the next frame may be whole.
     console.warn("a frame could not be shown", error);
   }
   if (one.readyState === WebSocket.OPEN) one.send("n");
+}
+
+function show(facts, synthesized, driving) {
+  draw($("canvas-synthesized"), synthesized);
+  if (driving) draw($("canvas-driving"), driving);
+  else clear($("canvas-driving"));
+  $("no-driving").hidden = driving !== null;
+  frame = { state: facts.state, why: facts.why, at: performance.now() };
+  made = facts.made_at;
+  tries = 0;
+  drawn();
 }
 
 /** A message: length of the JSON, 4 bytes, little-endian; the JSON; the two JPEGs whose lengths the
@@ -90,11 +97,11 @@ async function decode(data) {
   const facts = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
   const [size, more] = facts.parts;
   const bitmap = (at, size) => createImageBitmap(new Blob([new Uint8Array(data, at, size)]));
-  const [made, driving] = await Promise.all([
+  const [synthesized, driving] = await Promise.all([
     bitmap(4 + length, size),
     more ? bitmap(4 + length + size, more) : null,
   ]);
-  return { facts, made, driving };
+  return { facts, synthesized, driving };
 }
 
 function draw(canvas, bitmap) {
