@@ -2,7 +2,7 @@
 # `make help` lists what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz lowest lint bench clean
+.PHONY: help demo test fuzz lowest lint sbom bench clean
 
 # The first interpreter that is new enough; override with PYTHON=/path/to/python3.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -24,6 +24,7 @@ help:
 	@echo 'make fuzz    feed ten thousand damaged files of each kind to their readers (about an hour)'
 	@echo 'make lowest  the runtime with the oldest versions that it supports (Python 3.11 or 3.12)'
 	@echo 'make lint    the checks of make test without the tests'
+	@echo 'make sbom    sbom.json: every package of constraints.txt, for CycloneDX'
 	@echo 'make bench   time a frame, stage by stage (BENCH="--frames 300 --json FILE")'
 	@echo 'make clean   remove environments, caches and results'
 
@@ -96,9 +97,17 @@ lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -m 'not gpu' tests/runtime --ignore=tests/runtime/csrc \
 		--ignore=tests/runtime/backends/test_composer_faked.py
 
+sbom:
+	$(need_python)
+	$(call make_venv,--clear .venv/sbom)
+	@.venv/sbom/bin/python -m pip install --disable-pip-version-check --quiet 'cyclonedx-bom>=7.5,<8'
+	@.venv/sbom/bin/cyclonedx-py requirements constraints.txt --pyproject pyproject.toml \
+		--output-reproducible --of JSON -o sbom.json
+	@echo '$(CURDIR)/sbom.json'
+
 bench: $(TEST)/.installed
 	$(TEST)/bin/sonomime bench $(BENCH)
 
 clean:
-	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv demo sbom.json build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -200,9 +200,9 @@ class Studio(Control):
 
 
 def _samples(kind: str) -> dict[str, Path]:
-    """The package's own pictures or clips."""
-    suffix = ".png" if kind == "source" else ".mp4"
-    return {name: path for name, path in files_in(SAMPLES).items() if path.suffix == suffix}
+    """The package's own pictures or clips; those that belong together have the same place."""
+    names = ("still.png", "lung_still.png") if kind == "source" else ("driving.mp4", "lung.mp4")
+    return {name: SAMPLES / name for name in names}
 
 
 def _templates() -> dict[str, dict[str, Any]]:
