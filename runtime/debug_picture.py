@@ -76,7 +76,9 @@ def _draw(
     for i, (name, (x, y)) in enumerate(zip(names, place(landmarks).tolist(), strict=True)):
         hue = i * 0.381966 % 1  # colours of neighbours differ, however many there are
         colour = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 1))
-        text = f"{i + 1} {name}".encode("ascii", "replace").decode()
+        number = str(i + 1)
+        text = number if name == number else f"{number} {name}"
+        text = text.encode("ascii", "replace").decode()
         (w, h), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
         corner = (min(x + 9, shown[0] - w - 2), min(max(y - 5, h + 2), shown[1] - 4))
         for level, radius, thick in ((_BLACK, 6, 3), (colour, 4, 1)):

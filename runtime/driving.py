@@ -189,7 +189,7 @@ class DrivingTemplate:
         elif not known:
             said = "not aligned: this template has no landmarks"
         else:
-            said = f"not aligned; --landmarks FILE can align it by {', '.join(known)}"
+            said = f"not aligned; landmarks can align it: {', '.join(known)}"
         return player, said
 
     def steps(self, animator: Animator, size: Size | None) -> Iterator[Step]:

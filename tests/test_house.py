@@ -48,6 +48,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(
     held = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
     patterns = [f"{room}/**/*.py" for room in ROOMS]
     patterns += ["training/presets/*.toml", "training/study/page/*", "training/run_report/report.*"]
+    patterns += ["runtime/live/web/page/*"]
     patterns += ["runtime/default_bundle/**/*", "runtime/samples/**/*", "runtime/templates/*"]
     patterns += ["__init__.py", "py.typed", "cli.py"]
     files = {file for pattern in patterns for file in repository.glob(pattern) if file.is_file()}

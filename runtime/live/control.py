@@ -32,16 +32,21 @@ class Control:
         if stream is not None:
             metrics = stream.metrics.snapshot()
         pair = stream.pair if stream is not None else None
+        settings = self._settings
+        if stream is not None and settings is not None:
+            settings = settings | stream.settings
+            if pair is not None and pair.still.name:
+                settings["source"] = pair.still.name
         return {
             "running": stream is not None and not stream.ended,
             "fixed": self.fixed,
             "problem": "" if stream is None or stream.error is None else str(stream.error),
             "library": self.library(),
-            "settings": self._settings,
+            "settings": settings,
             "metrics": metrics,
             "recording": None,
             "paused": stream is not None and stream.paused,
-            "picture": 0 if stream is None else stream.pairs_shown,
+            "picture": 0 if stream is None else stream.pair_number,
             "alignment": "" if pair is None else pair.alignment.said,
             "template_landmarks": None if stream is None else stream.template_landmarks,
         }
@@ -52,12 +57,22 @@ class Control:
         return {"sources": names, "driving": [], "templates": []}
 
     def order(self, text: str) -> str:
-        """Give an order and wait for the answer: "ok", or what was wrong."""
+        """Give an order and wait for the answer: "ok", "pending" after WAIT, or what was wrong."""
         parse_order(text)
         return self._answered(lambda answer: self._running().order(text, answer))
 
-    def align(self, source: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-        """Align by places, (x, y) in pixels by name; without any, by itself again."""
+    def align(
+        self, source: Mapping[str, Any], reference: Mapping[str, Any], picture: int | None
+    ) -> str:
+        """Align by places, (x, y) in pixels by name; without any, by itself again. `picture`: the
+        state's, when they were placed.
+
+        Raises:
+            InputError: source or reference have changed since; places that cannot be.
+        """
+        if picture is not None and picture != self._running().pair_number:
+            hint = "place the landmarks again, in the pictures that are shown now"
+            raise InputError("source or reference have changed meanwhile", hint)
         given = Given(_places(source, "source"), _places(reference, "reference"))
         landmarks = given if given.source or given.reference else "auto"
         return self._answered(lambda answer: self._running().take_landmarks(landmarks, answer))
@@ -106,7 +121,7 @@ class Control:
             there.set()
 
         ask(answer)
-        return answers[0] if there.wait(WAIT) else "it takes longer than expected; go on watching"
+        return answers[0] if there.wait(WAIT) else "pending"
 
 
 def _not_here() -> ConfigError:

@@ -7,6 +7,7 @@ this loop goes on, and every frame says in what state it is.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import queue
@@ -34,6 +35,8 @@ log = logging.getLogger("sonomime")
 DEFAULT_RATE = 25.0  # frames a second that are shown while none come, where nothing says another
 HELD_AFTER = 0.25  # seconds without a driving frame, at least those of 3 frames
 LOOK = 0.02  # seconds within which an order is obeyed
+
+_NUMBERS = itertools.count(1)
 
 Answer: TypeAlias = Callable[[str], None]
 Asked: TypeAlias = tuple[Callable[[], None], Answer]
@@ -84,13 +87,14 @@ class Stream:
             chain, open_animator, how.size, template, how.loop, warm=driving.pace != "unpaced"
         )
         self.pair: Pair | None = None  # what is shown; others may read it
-        self.pairs_shown = 0
+        self.pair_number = 0  # of all streams of this process, so that no two are mistaken
         self._asked: queue.SimpleQueue[Asked] = queue.SimpleQueue()
         self._wants_reference = reference is None and template is None
         self._cuts = Cuts()
         self._seen: Arrival | None = None  # the newest driving frame
         self.paused = False
-        self._settings: dict[str, Any] = {}  # for `Animator.adjust`, of this pair and later ones
+        #: What orders have changed, for `Animator.adjust`, of this pair and later ones.
+        self.settings: dict[str, Any] = {}
         self._showing = Showing(driving, how.mark)
         if isinstance(source, Still):
             self._showing.take_form(*self._pairs.form_for(source.picture.image))
@@ -284,9 +288,9 @@ class Stream:
             return False
         if pair is None:
             return False
-        pair.animator.adjust(**self._settings)  # they may have changed meanwhile
+        pair.animator.adjust(**self.settings)  # they may have changed meanwhile
         self.pair = pair
-        self.pairs_shown += 1
+        self.pair_number = next(_NUMBERS)
         self._showing.take_pair()
         log.info("%s: %s", pair.still.name, pair.alignment)
         return True
@@ -353,7 +357,7 @@ class Stream:
         else:
             setting = {name: float(value) if name == "scale" else value}
             self.pair.animator.adjust(**setting)
-            self._settings |= setting
+            self.settings = self.settings | setting
         answer("ok")
 
     def _named(self, name: str) -> Callable[[], Still]:

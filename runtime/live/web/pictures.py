@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from ...media.frames import Image
 from ..showing import Shown
 
 QUALITY = 90  # of a JPEG
+OLD = 1.0  # seconds: a stream that runs shows a frame more often, if need be the last one again
 
 
 def jpeg(image: Image) -> bytes:
@@ -52,6 +54,7 @@ class Newest:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._shown: Shown | None = None
+        self._at = 0.0  # when it came
         self._come = asyncio.Event()
         self._made: dict[Any, asyncio.Future[bytes]] = {}  # of the newest frame, by form
 
@@ -60,14 +63,14 @@ class Newest:
         self._loop.call_soon_threadsafe(self._take, shown)
 
     def _take(self, shown: Shown) -> None:
-        self._shown = shown
+        self._shown, self._at = shown, time.monotonic()
         self._made = {}
         self._come.set()
         self._come = asyncio.Event()
 
     async def after(self, last: Shown | None) -> Shown:
-        """The newest frame that is not `last`."""
-        while self._shown is None or self._shown is last:
+        """The newest frame that is not `last`, and not of a stream that has ended."""
+        while self._shown is None or self._shown is last or time.monotonic() - self._at > OLD:
             await self._come.wait()
         return self._shown
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -69,8 +70,9 @@ class Web:
             raise StreamError(f"cannot serve at {host}:{port}: {error}", hint) from error
 
     def show(self, shown: Shown) -> None:
-        """Pass a frame on; never waits."""
-        self._newest.put(shown)
+        """Pass a frame on; never waits. Nothing after `close`."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._newest.put(shown)
 
     def dropped(self) -> int:
         """Viewers take the newest frame when they can: what they do not take is not counted."""
@@ -308,7 +310,7 @@ _POSTS: dict[str, Callable[[Control, dict[str, Any]], Any]] = {
     "order": lambda control, wanted: control.order(str(wanted.get("order", ""))[:1000]),
     "record": lambda control, wanted: control.record(_recorded(wanted)),
     "landmarks": lambda control, wanted: control.align(
-        wanted.get("source", {}), wanted.get("reference", {})
+        wanted.get("source", {}), wanted.get("reference", {}), wanted.get("picture")
     ),
 }
 """What can be asked for, by its address under /api/."""

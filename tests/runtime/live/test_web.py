@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -30,7 +32,7 @@ from sonomime.runtime.readers.open_source import open_source
 from sonomime.runtime.support.errors import StreamError
 
 aiohttp = pytest.importorskip("aiohttp")
-from sonomime.runtime.live.web import guard, server  # noqa: E402 - only where aiohttp is
+from sonomime.runtime.live.web import guard, pictures, server  # noqa: E402 - only where aiohttp is
 from sonomime.runtime.live.web.server import MOST_VIEWERS, Web  # noqa: E402
 
 
@@ -138,6 +140,9 @@ def test_a_stream_is_started_watched_controlled_and_stopped(client: Client, tmp_
     assert client.post("/api/order", {"order": "resume"})[1]["answer"] == "ok"
     assert client.post("/api/order", {"order": "source b.png"})[1]["answer"] == "ok"
     until(lambda: np.array_equal(client.picture("source"), blob(64, 0.2, 0.2)))
+    assert client.post("/api/order", {"order": "scale 1.5"})[1]["answer"] == "ok"
+    changed = client.get("/api/state")["settings"]
+    assert (changed["source"], changed["scale"]) == ("b.png", 1.5)
     assert client.post("/api/order", {"order": "source ../a.png"})[1]["answer"] != "ok"
     assert client.post("/api/order", {"order": "dance"})[0] == 409
     assert client.post("/api/record", {"file": "lesson.mkv"})[0] == 200
@@ -185,6 +190,8 @@ def test_landmarks_align_and_are_drawn(client: Client) -> None:
     ):  # fmt: skip
         status, said = client.post("/api/landmarks", wrong)
         assert status == 409 or said["answer"] != "ok", wrong
+    old = both | {"picture": client.get("/api/state")["picture"] - 1}
+    assert client.post("/api/landmarks", old)[0] == 409, "placed in other pictures"
     assert client.post("/api/landmarks", {})[1] == {"answer": "ok"}
     until(lambda: "1" not in client.get("/api/state")["alignment"])
 
@@ -315,6 +322,10 @@ class Viewer:
         assert at == len(data)
         return head, parts
 
+    def silent(self, seconds: float) -> None:
+        """Nothing comes for so long."""
+        assert select.select([self._socket], [], [], seconds) == ([], [], [])
+
     def close(self) -> None:
         self._file.close()
         self._socket.close()
@@ -342,6 +353,19 @@ def test_viewers_take_the_newest_frame_when_they_ask(client: Client) -> None:
     viewer.close()
     slow.close()
     until(lambda: client.get("/api/state")["viewers"] == 0)
+
+
+def test_a_viewer_gets_no_frame_of_a_stream_that_has_ended(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "OLD", 0.1)
+    start(client)
+    assert client.post("/api/stop", {})[0] == 200
+    time.sleep(0.2)
+    viewer = Viewer(client.port)
+    viewer.silent(0.3)
+    start(client, source="b.png")
+    assert viewer.take()[0]["number"] < 20
 
 
 def test_mjpeg_goes_on(client: Client) -> None:

@@ -39,12 +39,13 @@ export async function getState() {
   return reply.json();
 }
 
-/** Asks for something to be done; whatever is answered but "ok" is a refusal. */
+/** Asks for something to be done; whatever is answered but "ok" is a refusal; "pending": it will
+ * be done later. */
 export async function post(path, body) {
   const headers = { "X-Sonomime": "1", "Content-Type": "application/json" };
   const reply = await ask(path, { method: "POST", headers, body: JSON.stringify(body) });
   const { answer } = await reply.json();
-  if (answer !== undefined && answer !== "ok") throw new Refusal(answer);
+  if (!["ok", "pending", undefined].includes(answer)) throw new Refusal(answer);
 }
 
 export const order = (text) => post("/api/order", { order: text });

@@ -14,15 +14,17 @@ let names = null; // of a template's places; null: pairs
 let marks = []; // {name, source: [x, y], reference: [x, y]}, in pixels; a new list for each change
 let before = []; // what `marks` was before each click
 let blobs = {}; // the pictures, by name
+let number = 0; // of these pictures: the server refuses landmarks of others
 const crosses = {}; // where the keyboard's cross is, by picture
 
 // -- pictures ------------------------------------------------------------------------------------
 
-/** Takes the pictures, as Blobs or null. Marks that were made on others go. */
-export async function takePictures(pictures, given) {
+/** Takes the pictures, as Blobs or null, and their number. Marks that were made on others go. */
+export async function takePictures(pictures, given, which) {
   const same = await Promise.all(IMAGES.map((image) => isSame(blobs[image], pictures[image])));
   if (same.includes(false) || String(given) !== String(names)) setNames(given);
   blobs = pictures;
+  number = which;
   IMAGES.forEach((image, index) => {
     if (!same[index]) showBlob($(`landmark-${image}`), pictures[image]);
   });
@@ -94,7 +96,10 @@ const placesOn = (image) =>
   Object.fromEntries(marks.filter((mark) => mark[image]).map((mark) => [mark.name, mark[image]]));
 
 const use = () =>
-  act(() => post("/api/landmarks", { source: placesOn("source"), reference: placesOn("reference") }));
+  act(() => {
+    const places = { source: placesOn("source"), reference: placesOn("reference") };
+    return post("/api/landmarks", { ...places, picture: number });
+  });
 
 const useNone = () => act(() => post("/api/landmarks", { source: {}, reference: {} }));
 

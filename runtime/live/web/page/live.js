@@ -100,7 +100,7 @@ function showControls() {
 async function showPictures() {
   const { picture, alignment, template_landmarks: names } = server;
   if (!running()) {
-    pictures = null; // those of the next stream may have the same number
+    pictures = null;
     return;
   }
   const which = `${picture} ${alignment}`;
@@ -116,7 +116,7 @@ async function showPictures() {
     ]);
     if (which !== pictures) return;
     await viewer.showSource(source);
-    await landmarks.takePictures({ source, reference, alignment: drawn }, names);
+    await landmarks.takePictures({ source, reference, alignment: drawn }, names, picture);
   } catch (error) {
     pictures = null; // with the next answer
     console.warn("the pictures did not come", error);

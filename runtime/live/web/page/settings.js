@@ -49,7 +49,8 @@ export function restore(name) {
 /** Fills the lists of sources and of what can drive, from the server's state. */
 export function showLibrary({ library, settings, fixed }) {
   const { sources, driving, templates } = library;
-  const title = ({ name, title, seconds }) => [name, `${title || name} (${seconds} s)`];
+  // The name first: a closed list cuts off what is long.
+  const title = ({ name, title, seconds }) => [name, `${name}, ${seconds} s: ${title}`];
   const named = (name) => [name, name];
   fill("source", [["", sources.map(named)]], settings?.source);
   const clips = ["Clips", driving.map(named)];
