@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from .alignment import Aligner, Landmark, points_to_pixels
 from .backends import open_backend
 from .bundle.bundle import Bundle
 from .bundle.manifest import DRIVING_FRAME, LANDMARK_IMAGE, SOURCE_IMAGE, KeypointControl, Motion
+from .clock import STEP_SECONDS, Clock
 from .compose import Size, SourcePicture
 from .frame_io import FrameIO
 from .media.frames import Image, Letterbox
@@ -25,9 +25,6 @@ from .session import Session
 from .support.errors import BackendError, ConfigError, InputError
 
 Out = TypeVar("Out")
-
-STEP_SECONDS = 1 / 30
-"""The time between two frames that come without timestamps."""
 
 
 class Animator:
@@ -65,7 +62,7 @@ class Animator:
         self._io = FrameIO(session.backend, session.chain)
         self._picture: SourcePicture | None = None
         self._replayed: Mapping[str, NDArray[Any]] | None = None  # the reference, if from `replay`
-        self._last_time: float | None = None  # of the clip's last frame
+        self._clock = Clock()
 
     @classmethod
     def open(
@@ -171,7 +168,7 @@ class Animator:
                 picture.check(size)
                 if out is not None:
                     raise ConfigError("`out` takes the model's own frame", "give size or out")
-            step, now = self._times(timestamp)
+            step, now = self._clock.next(timestamp)
             target = self._io.target(out)
             self.session.set_within("dt_seconds", step)
             box = self._io.give(frame, DRIVING_FRAME)
@@ -183,7 +180,7 @@ class Animator:
             picture.compose_next(size)
             self.session.animate()
             picture.has_frame = True
-            self._last_time = now  # only a frame that succeeded moves the clock
+            self._clock.last = now  # only a frame that succeeded moves the clock
             if size is not None:
                 return picture.compose(size)
             made = self._io.collect(target)
@@ -223,7 +220,7 @@ class Animator:
             picture.has_frame = False
             self.session.replay(passed)
             picture.has_frame = True
-            self._last_time = (self._last_time or 0.0) + step
+            self._clock.last = (self._clock.last or 0.0) + step
             return self._io.frame() if size is None else picture.compose(size)
 
     def compose(self, size: Size = "source") -> Image:
@@ -309,7 +306,7 @@ class Animator:
         """How far the last frame of this source, reference and clip can be trusted; None if there
         is no frame yet, or if the model does not say."""
         with self._served():
-            if self._picture is None or self._last_time is None:
+            if self._picture is None or self._clock.last is None:
                 return None
             return judge_frame(self.session, self._picture.box)
 
@@ -352,22 +349,10 @@ class Animator:
 
     def _begin(self) -> None:
         """Restart the clock and fit the scale to the new pair; the session's states are fresh."""
-        self._last_time = None
+        self._clock.last = None
         self._fit_scale()
 
     def _fit_scale(self) -> None:
         pair = self.session.has_reference and self._picture is not None
         if self._options["scale"] == "hull" and pair:
             fit_scale(self.session)
-
-    def _times(self, timestamp: float | None) -> tuple[float, float]:
-        """Seconds since the last frame, if any, and the next frame's time."""
-        last = self._last_time
-        if timestamp is None:
-            return STEP_SECONDS, 0.0 if last is None else last + STEP_SECONDS
-        if not math.isfinite(timestamp) or (last is not None and timestamp <= last):
-            raise InputError(
-                f"the frame's time is {timestamp:g} s, the last one's {last or 0:g}",
-                "times are finite and increase within a clip; call reset() before another clip",
-            )
-        return STEP_SECONDS if last is None else timestamp - last, timestamp

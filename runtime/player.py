@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from .alignment import by_landmarks, is_inside, pixels_to_points
-from .animator import STEP_SECONDS, Animator
+from .animator import Animator
 from .bundle.manifest import DisplacementControl
+from .clock import STEP_SECONDS
 from .compose import Size
 from .media.frames import Image
 from .passed import put_on_source
