@@ -24,9 +24,9 @@ from ..runtime.animator import Animator
 from ..runtime.backends import resolve_backend, resolve_threads
 from ..runtime.bundle.bundle import Bundle
 from ..runtime.media.frames import Image, resize
-from ..runtime.still import SAMPLES
 from ..runtime.readers.open_source import open_source
 from ..runtime.readers.stills import read_image
+from ..runtime.still import SAMPLES
 from ..runtime.support.errors import BackendError, ConfigError
 from ..runtime.support.progress import progress
 from .measure import environment, seconds_of, summarise, table

@@ -15,7 +15,8 @@ let frame = null; // what was drawn last of this stream
 let made = 0; // when that was made, by the server's clock
 let drawn = () => {};
 
-/** The frame that was drawn last: its state, why, and its age in milliseconds; null before any. */
+/** What the message of the frame that was drawn last said, and its age in milliseconds; null before
+ * any. */
 export function newest() {
   return frame && { ...frame, age: performance.now() - frame.at };
 }
@@ -84,7 +85,7 @@ function show(facts, synthesized, driving) {
   if (driving) draw($("canvas-driving"), driving);
   else clear($("canvas-driving"));
   $("no-driving").hidden = driving !== null;
-  frame = { state: facts.state, why: facts.why, at: performance.now() };
+  frame = { ...facts, at: performance.now() };
   made = facts.made_at;
   tries = 0;
   drawn();
