@@ -35,9 +35,12 @@ def run_stream(
     end = None if seconds is None else time.monotonic() + seconds
     stream.start(group.show)
     _obey_standard_input(stream)
-    said = _Line(as_json)
+    said, pair_number = _Line(as_json), 0
     try:
         while not stream.wait(min(EVERY, max(0.0, (end or 1e18) - time.monotonic()))):
+            if stream.pair is not None and stream.pair_number != pair_number and not as_json:
+                pair_number = stream.pair_number
+                said.tell(f"{stream.pair.still.name}: {stream.pair.alignment.said or 'ready'}")
             said.say(stream.metrics.snapshot())
             if end is not None and time.monotonic() >= end:
                 break
@@ -67,6 +70,10 @@ class _Line:
         elif now["state"] != self._state:
             self._state = now["state"]
             print(_words(now), file=sys.stderr, flush=True)
+
+    def tell(self, text: str) -> None:
+        """A line of its own."""
+        print("\r" * self._terminal + f"{printable(text):<78}", file=sys.stderr, flush=True)
 
     def end(self, now: dict[str, Any]) -> None:
         if self._json:

@@ -1,8 +1,7 @@
 """A source picture moved by driving frames as they come, for as long as they do.
 
-One thread, that of whoever iterates, makes the frames. Driving frames come from a thread of their
-own (`feed.py`), and source and reference are prepared in another (`pairs.py`). Whatever those do,
-this loop goes on, and every frame says in what state it is.
+One thread, that of whoever iterates, makes the frames. Driving frames come from another (`feed.py`),
+and source and reference are prepared in a third (`pairs.py`). Whatever those do, this loop goes on.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from ..bundle.manifest import Chain
 from ..driving import DrivingTemplate
 from ..landmarks import Landmarks, Picture
 from ..media.frames import Image
-from ..support.errors import ConfigError, InputError, SonomimeError
+from ..support.errors import ConfigError, SonomimeError
+from .choice import Choice, Read
 from .cuts import Cuts
 from .feed import Arrival, Feed
 from .how import AS_ASKED, How
@@ -77,10 +77,8 @@ class Stream:
             InputError: the source is no picture.
             ConfigError: a size that cannot be made of it.
         """
-        self._how, self._driving, self._template, self._sources = how, driving, template, sources
-        self._live_source = source if isinstance(source, Feed) else None
-        # Reads the source that was asked for last; None: a live one's first frame has not come.
-        self._still = None if isinstance(source, Feed) else (lambda: source)
+        self._how, self._driving, self._template = how, driving, template
+        self._choice = Choice(source, how.source_every, sources)
         self._reference = None if reference is None else Picture(reference, how.crop)
         self._landmarks = how.landmarks
         self._pairs = Pairs(
@@ -128,7 +126,7 @@ class Stream:
 
         def take() -> None:
             self._landmarks = landmarks
-            if self._still is not None and not self._wants_reference:
+            if self._choice.still is not None and not self._wants_reference:
                 self._prepare(answer)
 
         self._asked.put((take, answer))
@@ -170,7 +168,7 @@ class Stream:
 
     def source_names(self) -> list[str]:
         """What the order `source` can name."""
-        return self._sources.names() if self._sources is not None else []
+        return self._choice.names()
 
     def wait(self, timeout: float | None = None) -> bool:
         """`ended`, after at most so many seconds."""
@@ -203,15 +201,15 @@ class Stream:
                 stage failed.
         """
         self._begin = self._shown_at = self._arrived = time.perf_counter()
-        self._source_at = -math.inf
         for feed in self._feeds():
             if feed.pace == "live":
                 feed.start()
-        if not self._wants_reference and self._still is not None:
+        if not self._wants_reference and self._choice.still is not None:
             self._prepare()
         while not self._stopped.is_set():
             self._obey()
-            self._take_newest_source()
+            if (still := self._choice.due()) is not None:
+                self._take_live(still)
             # A clip waits for the first pair, so that none of its frames is lost.
             if not self._driving.started and (self.pair is not None or self._wants_reference):
                 self._driving.start()
@@ -245,34 +243,27 @@ class Stream:
         if self._cuts.begun(arrival.image) and self._how.on_cut == "reset":
             log.warning("%s: a scene cut: a new reference is taken", self._driving.name)
             self._wants_reference = True
-        if self._wants_reference and self._still is not None:
+        if self._wants_reference and self._choice.still is not None:
             self._wants_reference = False
             self._reference = Picture(arrival.image, self._how.crop)
             self._prepare()
 
-    def _take_newest_source(self) -> None:
-        """Take a live source's newest frame, at first and as often as was asked for."""
-        feed, now = self._live_source, time.perf_counter()
-        if feed is None or now - self._source_at < (self._how.source_every or math.inf):
-            return
-        if (arrival := feed.arrivals.take(0)) is not None:
-            assert arrival.image is not None
-            self._source_at = now
-            self._showing.take_form(*self._pairs.form_for(arrival.image))
-            self._take_still(_still_of(feed, arrival))
+    def _take_live(self, still: Still) -> None:
+        self._showing.take_form(*self._pairs.form_for(still.picture.image))
+        self._take_still(lambda: still)
 
-    def _take_still(self, still: Callable[[], Still], answer: Answer = _nobody) -> None:
-        first, self._still = self._still is None, still
+    def _take_still(self, still: Read, answer: Answer = _nobody) -> None:
+        first, self._choice.still = self._choice.still is None, still
         if not (first and self._wants_reference):
             self._prepare(answer)
 
     def _prepare(self, answer: Answer = _nobody) -> None:
         """Want a pair of the source and reference that were asked for last."""
-        assert self._still is not None
+        assert self._choice.still is not None
         landmarks = self._landmarks
         if not isinstance(landmarks, str):
             self._landmarks = "auto"  # places are those of this pair alone
-        self._pairs.want(Wanted(self._still, self._reference, landmarks, answer))
+        self._pairs.want(Wanted(self._choice.still, self._reference, landmarks, answer))
 
     def _swap(self, wait: bool) -> bool:
         """Take over the pair that has become ready; whether there was one."""
@@ -282,7 +273,7 @@ class Stream:
             if (shown := self.pair) is None:
                 raise
             log.warning("the picture stays as it was: %s", error)
-            self._still = lambda: shown.still
+            self._choice.still = lambda: shown.still
             if self._reference is not shown.reference:
                 self._prepare()
             return False
@@ -292,7 +283,6 @@ class Stream:
         self.pair = pair
         self.pair_number = next(_NUMBERS)
         self._showing.take_pair()
-        log.info("%s: %s", pair.still.name, pair.alignment)
         return True
 
     # -- what is shown -----------------------------------------------------------------------------
@@ -338,7 +328,7 @@ class Stream:
         """Obey an order, and answer, now or when it is prepared."""
         name, value = order
         if name == "source":
-            self._take_still(self._named(value), answer)
+            self._take_still(self._choice.named(value), answer)
             return
         if name == "reference":
             if self._template is not None:
@@ -360,23 +350,5 @@ class Stream:
             self.settings = self.settings | setting
         answer("ok")
 
-    def _named(self, name: str) -> Callable[[], Still]:
-        """What reads the source of an order."""
-        if name == "newest":
-            if (feed := self._live_source) is None:
-                raise ConfigError("the source is not live", "give a file's name")
-            if (arrival := feed.arrivals.take(0)) is None:
-                raise InputError(f"{feed.name}: no newer frame has come")
-            return _still_of(feed, arrival)
-        if (sources := self._sources) is None:
-            raise ConfigError("this stream does not read sources by name")
-        return lambda: sources.read(name)
-
     def _feeds(self) -> list[Feed]:
-        return [feed for feed in (self._driving, self._live_source) if feed is not None]
-
-
-def _still_of(feed: Feed, arrival: Arrival) -> Callable[[], Still]:
-    assert arrival.image is not None
-    still = Still(Picture(arrival.image), feed.name)
-    return lambda: still
+        return [feed for feed in (self._driving, self._choice.live) if feed is not None]

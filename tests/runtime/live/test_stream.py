@@ -111,6 +111,8 @@ def test_states_follow_the_driving_frames(run: Callable[..., Run]) -> None:
     lost = live.next(lambda shown: shown.state == "no signal")
     assert not lost.image.any()
     live.next(is_at(-0.2, 0.1), blob(64, -0.1, 0.1))
+    live.stream.stop()
+    assert live.stream.wait(60)
     assert [each.number for each in live.shown] == list(range(len(live.shown)))
     assert {each.image.shape for each in live.shown} == {(64, 64)}
     times = [each.timestamp for each in live.shown]
