@@ -1,7 +1,8 @@
 """A source picture moved by driving frames as they come, for as long as they do.
 
-One thread, that of whoever iterates, makes the frames. Driving frames come from another (`feed.py`),
-and source and reference are prepared in a third (`pairs.py`). Whatever those do, this loop goes on.
+One thread, that of whoever iterates, makes the frames. Driving frames come from another
+(`feed.py`), and source and reference are prepared in a third (`pairs.py`). Whatever those do, this
+loop goes on.
 """
 
 from __future__ import annotations
