@@ -21,7 +21,7 @@ from ..bundle.manifest import Chain
 from ..driving import DrivingTemplate
 from ..landmarks import Landmarks, Picture
 from ..media.frames import Image
-from ..support.errors import ConfigError, SonomimeError
+from ..support.errors import ConfigError, SonomimeError, StreamError
 from .choice import Choice, Read
 from .cuts import Cuts
 from .feed import Arrival, Feed
@@ -36,6 +36,7 @@ log = logging.getLogger("sonomime")
 DEFAULT_RATE = 25.0  # frames a second that are shown while none come, where nothing says another
 HELD_AFTER = 0.25  # seconds without a driving frame, at least those of 3 frames
 LOOK = 0.02  # seconds within which an order is obeyed
+MOST_ORDERS, AT_ONCE = 64, 8  # that wait; that are obeyed between two frames
 
 _NUMBERS = itertools.count(1)
 
@@ -87,7 +88,7 @@ class Stream:
         )
         self.pair: Pair | None = None  # what is shown; others may read it
         self.pair_number = 0  # of all streams of this process, so that no two are mistaken
-        self._asked: queue.SimpleQueue[Asked] = queue.SimpleQueue()
+        self._asked: queue.Queue[Asked] = queue.Queue(MOST_ORDERS)
         self._wants_reference = reference is None and template is None
         self._cuts = Cuts()
         self._seen: Arrival | None = None  # the newest driving frame
@@ -114,13 +115,14 @@ class Stream:
 
         Raises:
             ConfigError: there is no such order.
+            StreamError: too many orders wait.
         """
         order = parse_order(text)
-        self._asked.put((lambda: self._do(order, answer), answer))
+        self._ask(lambda: self._do(order, answer), answer)
 
     def take_source(self, still: Still, answer: Answer = _nobody) -> None:
         """Take another source picture as soon as it is prepared."""
-        self._asked.put((lambda: self._take_still(lambda: still, answer), answer))
+        self._ask(lambda: self._take_still(lambda: still, answer), answer)
 
     def take_landmarks(self, landmarks: Landmarks, answer: Answer = _nobody) -> None:
         """Align the present source and reference by these, as soon as that is prepared."""
@@ -130,7 +132,7 @@ class Stream:
             if self._choice.still is not None and not self._wants_reference:
                 self._prepare(answer)
 
-        self._asked.put((take, answer))
+        self._ask(take, answer)
 
     def stop(self) -> None:
         """End after the next frame."""
@@ -312,9 +314,16 @@ class Stream:
 
     # -- orders ------------------------------------------------------------------------------------
 
+    def _ask(self, do: Callable[[], None], answer: Answer) -> None:
+        try:
+            self._asked.put_nowait((do, answer))
+        except queue.Full:
+            what = f"{MOST_ORDERS} orders wait: this one is not taken"
+            raise StreamError(what, "give orders more slowly") from None
+
     def _obey(self) -> None:
-        """Do what was asked for since the last frame."""
-        while True:
+        """Do what was asked for since the last frame; never so much that frames wait."""
+        for _ in range(AT_ONCE):
             try:
                 do, answer = self._asked.get_nowait()
             except queue.Empty:

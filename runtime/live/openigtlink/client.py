@@ -77,14 +77,16 @@ class Client:
             began, gone = time.monotonic(), threading.Event()
             try:
                 peer = socket.create_connection(self.address, CONNECT)
-                self._connection = Connection(peer, self._received, partial(_set, gone))
+                connection = Connection(peer, self._received, partial(_set, gone))
             except (OSError, ValueError, OverflowError) as error:  # no such host, or port
                 log.info("%s:%d: %s", *self.address, error)
             else:
                 log.info("%s:%d: connected", *self.address)
+                self._connection = connection
+                connection.begin()
                 if not self._closed.is_set():
                     gone.wait()
-                connection, self._connection = self._connection, None
+                self._connection = None
                 connection.close()
                 self._dropped += connection.sending.dropped
             if time.monotonic() - began > LASTS:

@@ -23,10 +23,11 @@ SEND_BUFFER = 1 << 16  # bytes: with the system's own size a slow peer falls sec
 # A peer has gone that takes nothing for so many milliseconds, or does not answer for 30 seconds.
 _STALLED = {"TCP_USER_TIMEOUT": 30_000, "TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 _CHUNK = 1 << 16
+SAID = 3  # damaged messages of a connection that are logged
 
 
 class Connection:
-    """Serves a connected socket until either side closes it.
+    """Serves a connected socket from `begin` until either side closes it.
 
     `sending.put(pack(message), type)` sends; `damaged` counts messages that came and could not be
     read.
@@ -42,11 +43,24 @@ class Connection:
                 logged, and the connection goes on.
             left: called once, when the peer has gone or `end` was called.
             most: bytes of a message from the peer.
+
+        Raises:
+            OSError: the peer has gone already; the socket is closed.
         """
         self.sending: Slot[bytes] = Slot()
         self.damaged = 0
-        self.name = "{}:{}".format(*peer.getpeername()[:2])
         self._peer, self._received, self._left, self._most = peer, received, left, most
+        try:
+            self.name = "{}:{}".format(*peer.getpeername()[:2])
+            self._set_up(peer)
+        except OSError:
+            peer.close()
+            raise
+        jobs = self._send, self._receive
+        self._threads = [threading.Thread(target=job, daemon=True) for job in jobs]
+
+    @staticmethod
+    def _set_up(peer: socket.socket) -> None:
         peer.settimeout(None)
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
@@ -54,8 +68,9 @@ class Connection:
         for option, value in _STALLED.items():
             if hasattr(socket, option):  # Linux has all of them
                 peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-        jobs = self._send, self._receive
-        self._threads = [threading.Thread(target=job, daemon=True) for job in jobs]
+
+    def begin(self) -> None:
+        """Send and receive; after whoever gets messages knows this connection."""
         for thread in self._threads:
             thread.start()
 
@@ -92,13 +107,11 @@ class Connection:
                 try:
                     message = unpack(header, body)
                 except StreamError as error:
-                    self.damaged += 1
-                    log.warning("%s: %s", self.name, error)
+                    self._complain(error)
                     continue
                 self._hand_on(message)
         except StreamError as error:
-            self.damaged += 1
-            log.warning("%s: %s; the connection is closed", self.name, error)
+            self._complain(error)
         except OSError as error:
             log.info("%s: %s", self.name, error.strerror or error)
         finally:
@@ -106,6 +119,11 @@ class Connection:
             self._threads[0].join()
             self._peer.close()
             self._left(self)
+
+    def _complain(self, error: StreamError) -> None:
+        self.damaged += 1
+        if self.damaged <= SAID:  # a log that a peer can fill is no log
+            log.warning("%s: %s", self.name, error)
 
     def _hand_on(self, message: Message) -> None:
         try:

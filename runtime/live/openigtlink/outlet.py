@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
@@ -51,7 +52,9 @@ class IgtlOutlet:
         """
         self.name, self._order, self._version = name, order, version
         self._state: State | None = None
+        self._connected = threading.Event()
         self._sender = connect(self._received)
+        self._connected.set()
 
     def show(self, shown: Shown) -> None:
         """Send a frame; never waits."""
@@ -82,6 +85,7 @@ class IgtlOutlet:
     def _received(self, message: Message) -> None:
         if message.type != "STRING":
             return
+        self._connected.wait()  # orders may come before `connect` has returned
 
         def answer(text: str) -> None:
             content = string_content(text[:1000])

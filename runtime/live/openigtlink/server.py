@@ -121,11 +121,11 @@ class Server:
                 try:
                     client = Connection(peer, self._received, self._remove, MOST_RECEIVED)
                 except OSError:
-                    peer.close()  # it has gone
-                    continue
+                    continue  # it has gone
                 self._clients.append(client)
                 for kind, data in self._last.items():
                     client.sending.put(data, kind)
+                client.begin()
             log.info("%s is connected", client.name)
 
     def _remove(self, client: Connection) -> None:

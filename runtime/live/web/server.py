@@ -46,6 +46,8 @@ class Web:
             BackendError: aiohttp is missing.
         """
         self._aiohttp = import_or_explain("aiohttp.web", 'pip install "sonomime[live]"')
+        # Whoever sends nonsense is answered; a log that others can fill is no log.
+        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
         self._guard = Guard(host)
         self._viewers = 0
         self._loop = asyncio.new_event_loop()

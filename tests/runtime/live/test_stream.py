@@ -25,7 +25,7 @@ from sonomime.runtime.live.how import How
 from sonomime.runtime.live.pairs import Still
 from sonomime.runtime.live.showing import Shown
 from sonomime.runtime.live.stream import Stream
-from sonomime.runtime.support.errors import ConfigError, InputError
+from sonomime.runtime.support.errors import ConfigError, InputError, StreamError
 
 STILL = Still(Picture(blob(64, 0, 0)), "middle")
 OTHER = Still(Picture(blob(64, 0.2, 0.2)), "other")
@@ -277,6 +277,41 @@ def test_a_live_frame_that_cannot_be_used_is_passed_over(run: Callable[..., Run]
     live.next(is_at(0.1, 0), blob(64, 0.1, 0))
 
 
+def was_taken(live: Run, text: str, answer: Callable[[str], None]) -> bool:
+    """Whether there was room for an order."""
+    try:
+        live.stream.order(text, answer)
+    except StreamError:
+        return False
+    return True
+
+
+def test_a_flood_of_orders_delays_no_frame(run: Callable[..., Run]) -> None:
+    live = run()
+    live.start()
+    ended, refused = threading.Event(), threading.Event()
+
+    def flood() -> None:
+        while not ended.is_set():
+            try:
+                live.stream.order("scale 1.5")
+            except StreamError:
+                refused.set()
+
+    flooders = [threading.Thread(target=flood) for _ in range(3)]
+    for flooder in flooders:
+        flooder.start()
+    try:
+        assert refused.wait(60)
+        for _ in range(10):
+            live.next(lambda shown: shown.state == "live", blob(64, 0.1, 0))
+    finally:
+        ended.set()
+        for flooder in flooders:
+            flooder.join()
+    assert until(lambda: live.order("scale 1") == "ok")
+
+
 def test_many_threads_may_give_orders(run: Callable[..., Run]) -> None:
     live = run(sources=OneSource())
     live.start()
@@ -286,7 +321,7 @@ def test_many_threads_may_give_orders(run: Callable[..., Run]) -> None:
         random = np.random.default_rng(seed)
         texts = ["source other.png", "reference", "pause", "resume", "scale 1.5", "scale 1"]
         for text in random.choice(texts, 30):
-            live.stream.order(str(text), answers.put)
+            until(lambda text=text: was_taken(live, str(text), answers.put))
             live.stream.metrics.snapshot()
 
     askers = [threading.Thread(target=ask, args=(seed,)) for seed in range(8)]
