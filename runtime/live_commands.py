@@ -47,6 +47,7 @@ from .live.web.server import PORT as HTTP_PORT
 from .live.web.server import Web
 from .readers.reading import Facts, parse_rate
 from .sinks.dicom import may_show_somebody
+from .sinks.open_sink import check_place
 from .support.errors import EXIT_DAMAGED, ConfigError, InputError
 from .support.verbs import Verbs, add_verb
 
@@ -164,6 +165,7 @@ def run_serve(args: argparse.Namespace) -> int:
         Animator.open, bundle, args.backend, threads=args.threads, device=args.device
     )  # fmt: skip
     opened().close()  # a backend that cannot serve is said now
+    web = None
     studio = Studio(bundle, opened, args.sources, args.driving, args.recordings, args.mark)
     try:
         if args.openigtlink:
@@ -171,9 +173,13 @@ def run_serve(args: argparse.Namespace) -> int:
         web = Web(studio, *parse_address(args.http, HTTP_PORT, "--http"))
         studio.outlets.add(web)
         _say_where(web, args.show)
+        if not args.mark:
+            log.warning("the synthetic mark and the words for the state are left out, as asked")
         while True:
             time.sleep(3600)
     finally:
+        if web is not None:
+            web.close()  # first, so that nobody starts another stream
         studio.close()
 
 
@@ -193,6 +199,8 @@ def run_stream_command(args: argparse.Namespace) -> int:
         if (value := getattr(args, name)) is not None and not 0 < value < 1e9:
             option = name.replace("_", "-")
             raise ConfigError(f"--{option} is {value}", "give seconds, above 0")
+    if args.record:
+        check_place(args.record, grows=True)
     bundle = Bundle.open(args.bundle)
     chain = bundle.manifest
     how_source = reading_of(args, "source_")
@@ -200,8 +208,16 @@ def run_stream_command(args: argparse.Namespace) -> int:
     burned_in: list[bool | None] = [True] if args.allow_burned_in else []  # of all sources
 
     def check(facts: Facts) -> None:
-        if to_dicom:
-            burned_in.append(may_show_somebody(facts, args.allow_burned_in))
+        if not to_dicom:
+            return
+        said = may_show_somebody(facts, args.allow_burned_in)
+        burned_in.append(said)
+        if not args.allow_burned_in and said is not burned_in[0]:
+            hint = "end the stream, and record that source in a file of its own"
+            what = (
+                "the DICOM file that is recorded says otherwise whether it shows who was examined"
+            )
+            raise InputError(what, hint)
 
     source: Still | Feed | None = open_live(args.source, how_source)
     stills = None
@@ -254,7 +270,7 @@ def run_stream_command(args: argparse.Namespace) -> int:
                 outlet.close()
             raise
         run_stream(stream, outlets, args.seconds, args.json)
-    if args.record:
+    if args.record and not args.json:
         print(args.record)
     return EXIT_DAMAGED if driving.clip is not None and driving.clip.damaged else 0
 

@@ -20,7 +20,9 @@ def until(true: Callable[[], object]) -> Any:
 
 
 class HandFeed(Feed):
-    """Live; `give` an image, or an exception that ends it."""
+    """Live; `give` an image, or an exception that ends it. `turn`: of frames to come."""
+
+    turn = 0
 
     def __init__(self, name: str = "by hand") -> None:
         self.given: queue.Queue[Any] = queue.Queue()
@@ -37,4 +39,4 @@ class HandFeed(Feed):
                 continue
             if isinstance(item, Exception):
                 raise item
-            self.arrived(item)
+            self.arrived(item, (now := time.perf_counter()), now, self.turn)

@@ -63,4 +63,4 @@ class Choice:
 def _newest(feed: Feed) -> Still | None:
     if (arrival := feed.arrivals.take(0)) is None or arrival.image is None:
         return None
-    return Still(Picture(arrival.image), feed.name)
+    return Still(Picture(arrival.image, feed.crop), feed.name)

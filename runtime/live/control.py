@@ -65,17 +65,16 @@ class Control:
         self, source: Mapping[str, Any], reference: Mapping[str, Any], picture: int | None
     ) -> str:
         """Align by places, (x, y) in pixels by name; without any, by itself again. `picture`: the
-        state's, when they were placed.
+        state's, when they were placed; if it has changed since, that is the answer.
 
         Raises:
-            InputError: source or reference have changed since; places that cannot be.
+            InputError: places that cannot be.
         """
-        if picture is not None and picture != self._running().pair_number:
-            hint = "place the landmarks again, in the pictures that are shown now"
-            raise InputError("source or reference have changed meanwhile", hint)
         given = Given(_places(source, "source"), _places(reference, "reference"))
         landmarks = given if given.source or given.reference else "auto"
-        return self._answered(lambda answer: self._running().take_landmarks(landmarks, answer))
+        return self._answered(
+            lambda answer: self._running().take_landmarks(landmarks, picture, answer)
+        )
 
     def picture(self, name: str) -> Image | None:
         """The `source`, `reference` or `alignment` that is shown now; None if there is none."""

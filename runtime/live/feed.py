@@ -5,6 +5,7 @@ A feed is given a function that fetches frames; cameras, folders, clips and temp
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -12,12 +13,13 @@ from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, TypeAlias
 
 from ..driving import DrivingClip, DrivingTemplate
-from ..media.frames import Crop, Image, crop_image
+from ..media.frames import Crop, Image, check_image, crop_image
 from ..support.errors import InputError
 from .slot import Slot
 
 log = logging.getLogger("sonomime")
 
+PATIENCE = 3.0  # seconds
 TEMPLATE_RATE = 25.0  # frames a second of a template
 
 Pace: TypeAlias = Literal["live", "paced", "unpaced"]
@@ -27,11 +29,14 @@ the first two the newest wins, the last waits until each is taken."""
 
 class Arrival(NamedTuple):
     """A driving frame. image: None of a template, which has none; timestamp: seconds, which
-    increase, by the feed's own clock; came: when it came or was due, by time.perf_counter()."""
+    increase, by the feed's own clock; came: when it came or was due, by time.perf_counter();
+    turn: how often its clip has
+    begun again."""
 
     image: Image | None
     timestamp: float
     came: float
+    turn: int = 0
 
 
 class Feed:
@@ -49,19 +54,19 @@ class Feed:
 
     def __init__(
         self, name: str, fetch: Callable[[Feed], None], pace: Pace = "live",
-        rate: float | None = None, crop: Crop | None = None,
+        rate: float | None = None, crop: Crop | None = None, is_cut: bool = False,
     ) -> None:  # fmt: skip
         """
         Args:
             fetch: calls `arrived` for each frame, until there are no more or `stopped`.
-            crop: the part of frames to keep.
+            crop: the part of whole frames to keep; `is_cut`: they come without the rest.
         """
         self.name, self.pace, self.rate = name, pace, rate
         self.arrivals: Slot[Arrival] = Slot()
         self._passed_over = 0
         self.problem = ""
         self.error: Exception | None = None
-        self._fetch, self.crop = fetch, crop
+        self._fetch, self.crop, self._is_cut = fetch, crop, is_cut
         self._stopped = threading.Event()
         self._running = threading.Event()  # not paused
         self._running.set()
@@ -71,12 +76,13 @@ class Feed:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it, and wait for its thread. A second call does nothing."""
+        """End it, and wait for its thread, unless that waits for a camera or a network for longer
+        than PATIENCE: then it ends by itself. A second call does nothing."""
         self._stopped.set()
         self._running.set()
         self.arrivals.close()
         if self.started:
-            self._thread.join()
+            self._thread.join(PATIENCE)
 
     @property
     def started(self) -> bool:
@@ -112,25 +118,32 @@ class Feed:
         """Wait; False if it shall end."""
         return not self._stopped.wait(seconds) if seconds > 0 else not self.stopped
 
-    def arrived(self, image: Image | None, seconds: float | None = None, came: float = 0.0) -> None:
-        """A frame is there, now unless its time and when it came are given."""
+    def arrived(
+        self, image: Image | None, seconds: float | None = None, came: float = 0.0,
+        turn: int = 0,
+    ) -> None:  # fmt: skip
+        """A frame is there, now unless its time and when it came are given. One that cannot be used
+        is passed over, and is the `problem`."""
         if seconds is None:
             seconds = came = time.perf_counter()
-        if image is not None and self.crop is not None:
+        if image is not None:
             try:
-                image = crop_image(image, self.crop, f"a frame of {self.name}")
+                check_image(image)
+                if self.crop is not None and not self._is_cut:
+                    image = crop_image(image, self.crop, f"a frame of {self.name}")
             except InputError as error:
                 self.problem = str(error)
+                self.pass_over()
                 return
         self.problem = ""
         put = self.arrivals.hand if self.pace == "unpaced" else self.arrivals.put
-        put(Arrival(image, seconds, came))
+        put(Arrival(image, seconds, came, turn))
 
-    def play(self, timed: Iterator[tuple[Image | None, float]]) -> None:
-        """Frames at their times, in seconds from now; pauses are added to what comes after them.
-        At once, if the feed is not paced."""
+    def play(self, timed: Iterator[tuple[Image | None, float, int]]) -> None:
+        """Frames at their times, in seconds from now, and their turns; pauses are added to what
+        comes after them. At once, if the feed is not paced."""
         begin = time.perf_counter()
-        for image, seconds in timed:
+        for image, seconds, turn in timed:
             if not self._running.is_set():
                 stood = time.perf_counter()
                 self._running.wait()
@@ -138,7 +151,7 @@ class Feed:
             due = begin + seconds if self.pace == "paced" else time.perf_counter()
             if not self.sleep(due - time.perf_counter()):
                 return
-            self.arrived(image, seconds, due)
+            self.arrived(image, seconds, due, turn)
 
     def _run(self) -> None:
         try:
@@ -153,16 +166,19 @@ class Feed:
 def clip_feed(name: str, clip: DrivingClip, pace: Pace, loop: bool) -> Feed:
     """The frames of a clip; `loop`: again and again."""
 
-    def timed() -> Iterator[tuple[Image, float]]:
+    def timed() -> Iterator[tuple[Image, float, int]]:
         begin = 0.0
-        while True:
-            last, step = begin, 1 / float(clip.fps or 30)
+        for turn in itertools.count():
+            last, step, count = begin, 1 / float(clip.fps or 30), 0
             for frame in clip:
                 step = begin + frame.timestamp - last or step
                 last = begin + frame.timestamp
-                yield frame.image, last
+                yield frame.image, last, turn
+                count += 1
             if not loop:
                 return
+            if not count:
+                raise InputError(f"{name} cannot be read any more", "check the file")
             begin = last + step
 
     rate = float(clip.fps) if clip.fps else None
@@ -172,10 +188,10 @@ def clip_feed(name: str, clip: DrivingClip, pace: Pace, loop: bool) -> Feed:
 def template_feed(name: str, template: DrivingTemplate, pace: Pace, loop: bool) -> Feed:
     """Times of a motion template, TEMPLATE_RATE a second."""
 
-    def timed() -> Iterator[tuple[None, float]]:
+    def timed() -> Iterator[tuple[None, float, int]]:
         number = 0
         while loop or number / TEMPLATE_RATE <= template.seconds:
-            yield None, number / TEMPLATE_RATE
+            yield None, number / TEMPLATE_RATE, 0
             number += 1
 
     return Feed(name, lambda feed: feed.play(timed()), pace, TEMPLATE_RATE)

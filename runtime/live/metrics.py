@@ -41,6 +41,12 @@ class Metrics:
             self._changes += state != self._state
             self._state, self._why, self._quality = state, why, quality
 
+    def end(self, state: State, why: str) -> None:
+        """No frame will come: the last one is black."""
+        with self._lock:
+            self._changes += state != self._state
+            self._state, self._why = state, why
+
     def snapshot(self) -> dict[str, Any]:
         """state and why; seconds; frames, in all and by state; state_changes; of the last SECONDS
         fps and latency_ms (p50, p95, p99, max); dropped, by where; quality of the last frame."""

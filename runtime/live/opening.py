@@ -63,11 +63,12 @@ def open_live(text: str, how: Reading) -> Feed | None:
         what = f"the region of {text} is not found by itself"
         raise ConfigError(what, f"give it in pixels: {how.option}crop X,Y,W,H")
     if kind == "camera":
-        if not place.isdecimal():
+        if not re.fullmatch("[0-9]{1,3}", place):
             raise ConfigError(f"cannot read {text!r}", "write camera:0, camera:1 ...")
         fetch = partial(fetch_camera, number=int(place))
     elif kind == "watch":
-        return Feed(text, partial(fetch_watched, folder=Path(place), how=how))
+        fetch = partial(fetch_watched, folder=Path(place), how=how)
+        return Feed(text, fetch, crop=None if how.crop == "auto" else how.crop, is_cut=True)
     else:
         crc64(b"")  # a missing package is reported here, not in a thread
         host, port = parse_peer(text)

@@ -7,12 +7,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from ..media.mark import metadata
 from ..sinks.open_sink import open_sink
-from ..support.errors import SonomimeError
+from ..support.errors import OutputError, SonomimeError
 from .showing import Shown
 from .slot import Slot
 
@@ -24,12 +25,14 @@ Writer: TypeAlias = Callable[[Shown], AbstractContextManager[Callable[[Shown], o
 
 class Outlet(Protocol):
     """Where frames go. `name`: for people; `show` takes a frame, and may raise SonomimeError, after
-    which it gets no more; `dropped`: how many frames were replaced by newer ones; `close` finishes
-    what is written, and may raise too."""
+    which it gets no more; `end` takes the last, black one; `dropped`: how many frames were replaced
+    by newer ones; `close` finishes what is written, and may raise too."""
 
     name: str
 
     def show(self, shown: Shown) -> None: ...
+
+    def end(self, shown: Shown) -> None: ...
 
     def dropped(self) -> int: ...
 
@@ -41,11 +44,13 @@ class Outlets:
 
     def __init__(self, outlets: Sequence[Outlet]) -> None:
         self._left = list(outlets)
+        self._change = threading.Lock()
         self.errors: list[SonomimeError] = []  # of those that failed
 
     def add(self, outlet: Outlet) -> None:
         """Show frames to another one too, from the next on; from any thread."""
-        self._left = [*self._left, outlet]
+        with self._change:
+            self._left = [*self._left, outlet]
 
     def remove(self, outlet: Outlet) -> None:
         """Finish one; from any thread. Nothing if it has failed.
@@ -53,8 +58,7 @@ class Outlets:
         Raises:
             SonomimeError: it could not be finished.
         """
-        if outlet in self._left:
-            self._left = [each for each in self._left if each is not outlet]
+        if self._leave_out(outlet):
             outlet.close()
 
     def show(self, shown: Shown) -> None:
@@ -63,27 +67,42 @@ class Outlets:
             SonomimeError: the last outlet has failed.
         """
         for outlet in self._left:
-            try:
-                outlet.show(shown)
-            except SonomimeError as error:
-                self._left = [each for each in self._left if each is not outlet]
-                self._failed(outlet, error)
-                if not self._left:
-                    raise
+            self._try(outlet, partial(outlet.show, shown))
+        if self.errors and not self._left:
+            raise self.errors[-1]
+
+    def end(self, shown: Shown) -> None:
+        """Show the last frame; errors are in `errors`."""
+        for outlet in self._left:
+            self._try(outlet, partial(outlet.end, shown))
 
     def close(self) -> None:
         """Finish all; errors are in `errors`."""
         for outlet in self._left:
-            try:
-                outlet.close()
-            except SonomimeError as error:
-                self._failed(outlet, error)
+            self._try(outlet, outlet.close)
 
-    def _failed(self, outlet: Outlet, error: SonomimeError) -> None:
+    def _try(self, outlet: Outlet, do: Callable[[], object]) -> None:
+        """Leave an outlet out that fails."""
+        try:
+            do()
+            return
+        except SonomimeError as raised:
+            error = raised
+        except Exception as raised:  # a defect of that outlet alone
+            log.debug("%s has failed", outlet.name, exc_info=True)
+            error = SonomimeError(f"{outlet.name} has failed: {raised!r}")
+        self._leave_out(outlet)
         log.error("%s: %s", outlet.name, error)
         self.errors.append(error)
-        with suppress(SonomimeError):
+        with suppress(Exception):
             outlet.close()
+
+    def _leave_out(self, outlet: Outlet) -> bool:
+        """Whether it was there."""
+        with self._change:
+            was_there = outlet in self._left
+            self._left = [each for each in self._left if each is not outlet]
+        return was_there
 
 
 class ThreadedOutlet:
@@ -92,7 +111,8 @@ class ThreadedOutlet:
     def __init__(self, name: str, open_writer: Writer, waits: bool = False) -> None:
         """`waits`: `show` waits until the frame before has been taken; if not, the newest wins."""
         self.name = name
-        self._error: SonomimeError | None = None
+        self.error: SonomimeError | None = None  # what ended it
+        self.begun = threading.Event()  # the writer is open, or could not be opened
         self._open, self._waits = open_writer, waits
         self._slot: Slot[Shown] = Slot()
         self._thread = threading.Thread(target=self._run, name=f"outlet {name}", daemon=True)
@@ -105,6 +125,9 @@ class ThreadedOutlet:
         else:
             self._slot.put(shown)
 
+    def end(self, shown: Shown) -> None:
+        """What is written ends with the frame before."""
+
     def dropped(self) -> int:
         return self._slot.dropped[""]
 
@@ -114,26 +137,27 @@ class ThreadedOutlet:
         self._check()
 
     def _check(self) -> None:
-        """Raise what went wrong in the thread, once."""
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        """Raise what went wrong in the thread."""
+        if self.error is not None:
+            raise self.error
 
     def _run(self) -> None:
         try:
             if (first := self._slot.take()) is None:
                 return
             with self._open(first) as write:
+                self.begun.set()
                 write(first)
                 for shown in self._slot:
                     write(shown)
         except SonomimeError as error:
-            self._error = error
+            self.error = error
         except Exception as error:  # a defect: the stream goes on, and says so
             log.exception("%s has ended", self.name)
-            self._error = SonomimeError(f"{self.name} has ended: {error!r}")
+            self.error = SonomimeError(f"{self.name} has ended: {error!r}")
         finally:
             self._slot.close()
+            self.begun.set()
 
 
 def recorder(path: Path, rate: float | None, burned_in: bool | None, waits: bool) -> ThreadedOutlet:
@@ -158,6 +182,14 @@ def recorder(path: Path, rate: float | None, burned_in: bool | None, waits: bool
 
 
 class _Recorder(ThreadedOutlet):
+    _has_picture = False
+
     def show(self, shown: Shown) -> None:
-        if shown.state != "warming up":
+        self._has_picture |= shown.state in ("live", "doubtful")
+        if self._has_picture:
             super().show(shown)
+
+    def close(self) -> None:
+        super().close()
+        if not self._has_picture:
+            raise OutputError(f"nothing to write to {self.name}: there were no frames")

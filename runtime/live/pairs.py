@@ -64,7 +64,7 @@ class Wanted(NamedTuple):
 class Pair(NamedTuple):
     """An Animator with its source and reference. alignment: by what the two are aligned; grid,
     (1, rows, columns, 2): where in the reference cells of the source are, None where the reference
-    is no picture or nothing is aligned."""
+    is no picture or nothing is aligned; read: what read the source."""
 
     animator: Animator
     still: Still
@@ -74,6 +74,7 @@ class Pair(NamedTuple):
     player: Player | None
     size: tuple[int, int]
     loop: bool
+    read: Callable[[], Still]
 
     @property
     def spacing(self) -> tuple[float, float] | None:
@@ -119,6 +120,7 @@ class Pairs:
         self._change = threading.Condition()
         self._ready: Pair | None = None
         self._spare: Animator | None = None
+        self._closed = False
         self._busy = 0  # wanted, and neither ready nor failed
         self._error: SonomimeError | None = None
         self._all: list[Animator] = []
@@ -149,23 +151,29 @@ class Pairs:
                 self._busy += 1
         self._wanted.put(wanted)
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is wanted that is neither ready nor failed."""
+        return self._busy > 0
+
     def swap(self, shown: Pair | None, wait: bool = False) -> Pair | None:
         """The pair that has become ready, or None. The Animator of the one `shown` until now is
         then used for the next.
 
         Args:
-            wait: wait until what was wanted is ready.
+            wait: wait until one is ready, if something is wanted.
 
         Raises:
             SonomimeError: what was wanted last could not be prepared; raised once.
         """
         with self._change:
             if wait:
-                self._change.wait_for(lambda: not self._busy)
+                self._change.wait_for(lambda: self._ready or self._error or not self._busy)
             error, self._error = self._error, None
             if error is not None:
                 raise error
             pair, self._ready = self._ready, None
+            self._change.notify_all()
             if pair is not None and shown is not None:
                 self._spare = shown.animator
             return pair
@@ -173,6 +181,9 @@ class Pairs:
     def close(self) -> None:
         """Wait for the thread, and close the Animators."""
         self._wanted.close()
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
         if self._thread.ident:
             self._thread.join()
         for animator in self._all:
@@ -182,8 +193,10 @@ class Pairs:
         for wanted in self._wanted:
             pair, error = None, None
             with self._change:
-                if self._ready is not None:  # never shown
-                    self._spare, self._ready = self._ready.animator, None
+                # One that is ready is taken soon; it shall not be lost if this one fails.
+                self._change.wait_for(lambda: self._ready is None or self._closed)
+                if self._closed:
+                    break
                 animator, self._spare = self._spare, None
             try:
                 still = wanted.still()
@@ -228,7 +241,8 @@ class Pairs:
                 alignment = align_pair(animator, wanted.landmarks, still.picture, reference)
                 grid = animator.read(ALIGNMENT)
         return Pair(
-            animator, still, wanted.reference, alignment, grid, player, size, self._loop
+            animator, still, wanted.reference, alignment, grid, player, size, self._loop,
+            wanted.still,
         )  # fmt: skip
 
     def _size_of(self, image: Image) -> tuple[int, int]:

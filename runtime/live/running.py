@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..support.errors import SonomimeError
@@ -33,7 +34,7 @@ def run_stream(
     group = Outlets(outlets)
     stream.drops = stream.drops | {outlet.name: outlet.dropped for outlet in outlets}
     end = None if seconds is None else time.monotonic() + seconds
-    stream.start(group.show)
+    stream.start(group.show, group.end)
     _obey_standard_input(stream)
     said, pair_number = _Line(as_json), 0
     try:
@@ -45,9 +46,12 @@ def run_stream(
             if end is not None and time.monotonic() >= end:
                 break
     finally:
-        stream.close()
-        group.close()
-        said.end(stream.metrics.snapshot())
+        try:
+            stream.finish()
+        finally:
+            group.close()  # files first: a camera or a network may keep the rest waiting
+            said.end(stream.metrics.snapshot())
+            stream.close()
     if stream.error is not None:
         raise stream.error
     if group.errors:
@@ -106,16 +110,19 @@ def _obey_standard_input(stream: Stream) -> None:
         return
 
     def obey() -> None:
-        for line in sys.stdin:
-            if not line.strip():
-                continue
-            try:
-                stream.order(line, _answer)
-            except SonomimeError as error:
-                _answer(f"{error} ({error.hint})")
+        rest = b""
+        # Not through sys.stdin, whose lock would be held at the end of the program.
+        while data := os.read(number, 1 << 12):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in filter(None, (each.decode("utf-8", "replace").strip() for each in lines)):
+                try:
+                    stream.order(line, _answer)
+                except SonomimeError as error:
+                    _answer(f"{error} ({error.hint})" if error.hint else str(error))
 
     threading.Thread(target=obey, name="orders", daemon=True).start()
 
 
 def _answer(text: str) -> None:
-    print(printable(text), file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # nobody reads it
+        print(printable(text), file=sys.stderr, flush=True)

@@ -9,8 +9,10 @@ same in C.
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
+from contextlib import suppress
 from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
@@ -54,6 +56,10 @@ class SharedMemoryOutlet:
         self._publish(at, shown.number + 1)
         self._publish(NEWEST_AT, shown.number + 1)
 
+    def end(self, shown: Shown) -> None:
+        """Write the last frame."""
+        self.show(shown)
+
     def dropped(self) -> int:
         """Nobody is known to read."""
         return 0
@@ -62,15 +68,22 @@ class SharedMemoryOutlet:
         if self._memory is not None:
             self._bytes.release()
             self._memory.close()
-            self._memory.unlink()
+            with suppress(FileNotFoundError):  # somebody has removed it
+                self._memory.unlink()
             self._memory = None
 
     def _make(self, shown: Shown) -> None:
         height, width = shown.image.shape[:2]
         channels = 3 if shown.image.ndim == 3 else 1
         self._step = -(-(PIXELS_AT + shown.image.size) // 64) * 64
+        size = PIXELS_AT + SLOTS * self._step
+        with suppress(OSError):  # not Linux
+            free = os.statvfs("/dev/shm")
+            if size > free.f_bavail * free.f_frsize:  # writing there would end the process
+                hint = "stop programs that use shared memory, or make /dev/shm larger"
+                raise StreamError(f"shared memory lacks room for {size >> 20} MB", hint)
         try:
-            memory = SharedMemory(self.name, create=True, size=PIXELS_AT + SLOTS * self._step)
+            memory = SharedMemory(self.name, create=True, size=size)
         except (OSError, ValueError) as error:
             hint = f"give another name, or remove /dev/shm/{self.name} if nobody uses it"
             raise StreamError(f"no shared memory {self.name!r}: {error}", hint) from error

@@ -82,31 +82,44 @@ class Showing:
         """Frames to come are of another source or reference."""
         self._doubts.clear()
 
-    def moved(self, pair: Pair, arrival: Arrival, again: bool, paused: bool) -> Shown | None:
-        """The frame of a driving frame; None if that cannot be used. `again`: it was there before.
+    def moved(self, pair: Pair, arrival: Arrival) -> Shown | None:
+        """The frame of a driving frame that has just come; None if that cannot be used.
 
         Raises:
             InputError: the frame of a clip cannot be used.
             BackendError: a stage failed.
         """
-        self._clock = max(arrival.timestamp, self._clock + 1e-4)  # an Animator's times increase
-        try:
-            self._picture = pair.frame(arrival, self._clock)
-            self._moved_by = arrival.image
-        except InputError as error:
-            if self._driving.pace != "live":
-                raise
-            log.warning("%s: %s", self._driving.name, error)
+        if not self._move(pair, arrival):
             return None
         quality = pair.animator.quality
         why = self._doubt(quality)
         unpaced = self._driving.pace == "unpaced"
-        came = None if again or unpaced else arrival.came
+        came = None if unpaced else arrival.came
         seconds = arrival.timestamp if unpaced else None
         state: State = "doubtful" if why else "live"
-        if paused:
-            state, why = "held", "paused"
         return self._shown(self._picture, state, why, pair, came, quality, seconds)
+
+    def again(self, pair: Pair, arrival: Arrival, arrived: float, paused: bool) -> Shown | None:
+        """A new pair in the pose of the driving frame that came last: not live. As `same`."""
+        self._move(pair, arrival)
+        return self.same(pair, arrived, paused)
+
+    def last(self) -> Shown | None:
+        """A black frame for the end, so that no receiver keeps one that looks live."""
+        return self._shown(None, "no signal", "the stream has ended", None)
+
+    def _move(self, pair: Pair, arrival: Arrival) -> bool:
+        """Make the picture; whether it could be made."""
+        self._clock = max(arrival.timestamp, self._clock + 1e-4)  # an Animator's times increase
+        try:
+            self._picture = pair.frame(arrival, self._clock)
+        except InputError as error:
+            if self._driving.pace != "live":
+                raise
+            log.warning("%s: %s", self._driving.name, error)
+            return False
+        self._moved_by = arrival.image
+        return True
 
     def same(self, pair: Pair | None, arrived: float, paused: bool) -> Shown | None:
         """The last frame again, or a black one, and why. `arrived`: when the last driving frame

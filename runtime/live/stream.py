@@ -10,20 +10,20 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from ..animator import Animator
 from ..bundle.manifest import Chain
 from ..driving import DrivingTemplate
 from ..landmarks import Landmarks, Picture
 from ..media.frames import Image
-from ..support.errors import ConfigError, SonomimeError, StreamError
+from ..support.errors import ConfigError, InputError, SonomimeError
 from .choice import Choice, Read
 from .cuts import Cuts
+from .errands import Answer, Errands, nobody
 from .feed import Arrival, Feed
 from .how import AS_ASKED, How
 from .metrics import Metrics
@@ -36,16 +36,8 @@ log = logging.getLogger("sonomime")
 DEFAULT_RATE = 25.0  # frames a second that are shown while none come, where nothing says another
 HELD_AFTER = 0.25  # seconds without a driving frame, at least those of 3 frames
 LOOK = 0.02  # seconds within which an order is obeyed
-MOST_ORDERS, AT_ONCE = 64, 8  # that wait; that are obeyed between two frames
 
 _NUMBERS = itertools.count(1)
-
-Answer: TypeAlias = Callable[[str], None]
-Asked: TypeAlias = tuple[Callable[[], None], Answer]
-
-
-def _nobody(text: str) -> None:
-    """Nobody waits for the answer."""
 
 
 class Stream:
@@ -88,8 +80,11 @@ class Stream:
         )
         self.pair: Pair | None = None  # what is shown; others may read it
         self.pair_number = 0  # of all streams of this process, so that no two are mistaken
-        self._asked: queue.Queue[Asked] = queue.Queue(MOST_ORDERS)
+        self._errands = Errands()
         self._wants_reference = reference is None and template is None
+        self._by_hand = False  # landmarks of the pair that was wanted last
+        self._sound = self._choice.still  # reads the source of `pair`, or the first one
+        self._later: Answer = nobody  # who waits for the first pair
         self._cuts = Cuts()
         self._seen: Arrival | None = None  # the newest driving frame
         self.paused = False
@@ -107,7 +102,7 @@ class Stream:
 
     # -- from any thread ---------------------------------------------------------------------------
 
-    def order(self, text: str, answer: Answer = _nobody) -> None:
+    def order(self, text: str, answer: Answer = nobody) -> None:
         """Ask for something (`orders.py`); it is done before one of the next frames.
 
         Args:
@@ -118,28 +113,36 @@ class Stream:
             StreamError: too many orders wait.
         """
         order = parse_order(text)
-        self._ask(lambda: self._do(order, answer), answer)
+        self._errands.put(lambda: self._do(order, answer), answer)
 
-    def take_source(self, still: Still, answer: Answer = _nobody) -> None:
+    def take_source(self, still: Still, answer: Answer = nobody) -> None:
         """Take another source picture as soon as it is prepared."""
-        self._ask(lambda: self._take_still(lambda: still, answer), answer)
+        self._errands.put(lambda: self._take_given(still, answer), answer)
 
-    def take_landmarks(self, landmarks: Landmarks, answer: Answer = _nobody) -> None:
-        """Align the present source and reference by these, as soon as that is prepared."""
+    def take_landmarks(
+        self, landmarks: Landmarks, number: int | None = None, answer: Answer = nobody
+    ) -> None:
+        """Align the present source and reference by these, as soon as that is prepared; not if
+        others are wanted meanwhile, or if `pair_number` is not this one any more."""
 
         def take() -> None:
+            changed = number not in (None, self.pair_number) or self._wants_reference
+            if self.pair is None or changed or self._pairs.busy:
+                hint = "place the landmarks in the pictures that are shown now"
+                raise InputError("source or reference have changed meanwhile", hint)
             self._landmarks = landmarks
-            if self._choice.still is not None and not self._wants_reference:
-                self._prepare(answer)
+            self._prepare(answer)
 
-        self._ask(take, answer)
+        self._errands.put(take, answer)
 
     def stop(self) -> None:
         """End after the next frame."""
         self._stopped.set()
 
-    def start(self, show: Callable[[Shown], object]) -> None:
-        """Run in a thread of its own; `show` gets each frame there."""
+    def start(
+        self, show: Callable[[Shown], object], end: Callable[[Shown], object] = lambda shown: None
+    ) -> None:
+        """Run in a thread of its own; `show` gets each frame there, and `end` a last, black one."""
 
         def run() -> None:
             try:
@@ -150,6 +153,9 @@ class Stream:
             except Exception as error:
                 log.exception("the stream has ended")
                 self.error = SonomimeError(f"the stream has ended: {error!r}")
+            if (last := self._showing.last()) is not None:
+                self.metrics.end(last.state, last.why)
+                end(last)
 
         self._thread = threading.Thread(target=run, name="stream", daemon=True)
         self._thread.start()
@@ -179,13 +185,19 @@ class Stream:
         self._thread.join(timeout)
         return self.ended
 
-    def close(self) -> None:
-        """Stop, and release everything; not from the stream's own thread."""
+    def finish(self) -> None:
+        """Stop, and wait until no frame will come; not from the stream's own thread."""
         self.stop()
-        for feed in self._feeds():
-            feed.stop()
+        if self._driving.pace == "unpaced":
+            self._driving.stop()
         if self._thread is not None:
             self._thread.join()
+
+    def close(self) -> None:
+        """`finish`, and release everything."""
+        self.finish()
+        for feed in self._feeds():
+            feed.stop()
         self._pairs.close()
 
     def __enter__(self) -> Self:
@@ -209,24 +221,36 @@ class Stream:
                 feed.start()
         if not self._wants_reference and self._choice.still is not None:
             self._prepare()
+        try:
+            yield from self._frames()
+        finally:
+            self._errands.end()
+            self._later("the stream has ended")
+
+    def _frames(self) -> Iterator[Shown]:
         while not self._stopped.is_set():
-            self._obey()
+            self._errands.run()
             if (still := self._choice.due()) is not None:
-                self._take_live(still)
+                self._take_given(still)
             # A clip waits for the first pair, so that none of its frames is lost.
             if not self._driving.started and (self.pair is not None or self._wants_reference):
                 self._driving.start()
                 self._arrived = time.perf_counter()
+            has_ended = self._driving.ended  # before the last frame is taken
             arrival = self._next()
-            if arrival is None and self._driving.ended and not self.paused:
+            if arrival is None and has_ended and not self.paused:
                 if (error := self._driving.error) is not None:
                     raise error
                 return
             if arrival is not None:
                 self._look_at(arrival)
             is_new = self._swap(wait=self._driving.pace == "unpaced")
-            if (shown := self._made(arrival, is_new)) is not None:
+            due = self._due()
+            if (shown := self._made(arrival, is_new, due)) is not None or (
+                time.perf_counter() >= due
+            ):
                 self._shown_at = time.perf_counter()
+            if shown is not None:
                 self.metrics.add(shown.state, shown.why, shown.latency, shown.quality)
                 yield shown
 
@@ -240,68 +264,92 @@ class Stream:
 
     def _look_at(self, arrival: Arrival) -> None:
         """Take a driving frame as the reference, where one is wanted or a scene has begun."""
-        self._seen, self._arrived = arrival, time.perf_counter()
+        before, self._seen, self._arrived = self._seen, arrival, time.perf_counter()
         if arrival.image is None:
             return
+        if before is not None and arrival.turn != before.turn:
+            self._cuts = Cuts()  # a clip's end and its beginning need not be alike
         if self._cuts.begun(arrival.image) and self._how.on_cut == "reset":
-            log.warning("%s: a scene cut: a new reference is taken", self._driving.name)
-            self._wants_reference = True
+            if self._by_hand:
+                log.warning("%s: a scene cut; landmarks set by hand are kept", self._driving.name)
+            else:
+                log.warning("%s: a scene cut: a new reference is taken", self._driving.name)
+                self._wants_reference = True
         if self._wants_reference and self._choice.still is not None:
             self._wants_reference = False
             self._reference = Picture(arrival.image, self._how.crop)
-            self._prepare()
-
-    def _take_live(self, still: Still) -> None:
-        self._showing.take_form(*self._pairs.form_for(still.picture.image))
-        self._take_still(lambda: still)
-
-    def _take_still(self, still: Read, answer: Answer = _nobody) -> None:
-        first, self._choice.still = self._choice.still is None, still
-        if not (first and self._wants_reference):
+            answer, self._later = self._later, nobody
             self._prepare(answer)
 
-    def _prepare(self, answer: Answer = _nobody) -> None:
+    def _take_given(self, still: Still, answer: Answer = nobody) -> None:
+        self._showing.take_form(*self._pairs.form_for(still.picture.image))
+        self._take_still(_reads(still), answer)
+
+    def _take_still(self, still: Read, answer: Answer = nobody) -> None:
+        self._choice.still = still
+        if self._wants_reference and self._reference is None:
+            self._later("something else was asked for before it was begun")
+            self._later = answer  # it is prepared with the first driving frame
+        else:
+            self._prepare(answer)
+
+    def _prepare(self, answer: Answer = nobody) -> None:
         """Want a pair of the source and reference that were asked for last."""
         assert self._choice.still is not None
         landmarks = self._landmarks
-        if not isinstance(landmarks, str):
+        self._by_hand = not isinstance(landmarks, str)
+        if self._by_hand:
             self._landmarks = "auto"  # places are those of this pair alone
         self._pairs.want(Wanted(self._choice.still, self._reference, landmarks, answer))
 
     def _swap(self, wait: bool) -> bool:
-        """Take over the pair that has become ready; whether there was one."""
-        try:
-            pair = self._pairs.swap(self.pair, wait)
-        except SonomimeError as error:
-            if (shown := self.pair) is None:
-                raise
-            log.warning("the picture stays as it was: %s", error)
-            self._choice.still = lambda: shown.still
-            if self._reference is not shown.reference:
-                self._prepare()
-            return False
-        if pair is None:
-            return False
-        pair.animator.adjust(**self.settings)  # they may have changed meanwhile
-        self.pair = pair
-        self.pair_number = next(_NUMBERS)
-        self._showing.take_pair()
-        return True
+        """Take over the pair that has become ready; whether there was one. `wait`: until nothing is
+        wanted any more."""
+        taken = False
+        while True:
+            try:
+                pair = self._pairs.swap(self.pair, wait)
+            except SonomimeError as error:
+                self._go_back(error)
+                pair = None
+            if pair is not None:
+                pair.animator.adjust(**self.settings)  # they may have changed meanwhile
+                self.pair, self.pair_number = pair, next(_NUMBERS)
+                self._sound = _reads(pair.still)
+                if self._choice.still is pair.read:
+                    self._choice.still = self._sound  # not read from its file again
+                self._showing.take_pair()
+                taken = True
+            if not (wait and self._pairs.busy):
+                return taken
+
+    def _go_back(self, error: SonomimeError) -> None:
+        """What was wanted could not be prepared: want what is sound."""
+        shown, was_source = self.pair, self._choice.still is not self._sound
+        if shown is None and (self._sound is None or not was_source):
+            raise error
+        log.warning("the picture stays as it was: %s", error)
+        self._choice.still = self._sound
+        if was_source and (shown is None or self._reference is not shown.reference):
+            self._prepare()  # the reference may be sound
+        elif shown is not None:
+            self._reference = shown.reference
 
     # -- what is shown -----------------------------------------------------------------------------
 
-    def _made(self, arrival: Arrival | None, is_new: bool) -> Shown | None:
+    def _made(self, arrival: Arrival | None, is_new: bool, due: float) -> Shown | None:
         """The frame to show now, if one is due. `is_new`: the pair is."""
-        again = arrival is None
-        if again and is_new:
-            arrival = self._seen  # a new source shows at once, though nothing moves
-        if arrival is not None and self.pair is not None:
-            return self._showing.moved(self.pair, arrival, again, self.paused)
+        pair = self.pair
+        if arrival is not None and pair is not None and not self.paused:
+            return self._showing.moved(pair, arrival)
         if arrival is not None:
             self._driving.pass_over()  # nothing is ready yet
-        if time.perf_counter() < self._due():
+        if pair is not None and is_new and self._seen is not None:
+            # A new source shows at once, though nothing moves.
+            return self._showing.again(pair, self._seen, self._arrived, self.paused)
+        if time.perf_counter() < due:
             return None
-        return self._showing.same(self.pair, self._arrived, self.paused)
+        return self._showing.same(pair, self._arrived, self.paused)
 
     def _due(self) -> float:
         """When a frame is shown again, if none comes before: never, if the clip waits."""
@@ -314,26 +362,6 @@ class Stream:
 
     # -- orders ------------------------------------------------------------------------------------
 
-    def _ask(self, do: Callable[[], None], answer: Answer) -> None:
-        try:
-            self._asked.put_nowait((do, answer))
-        except queue.Full:
-            what = f"{MOST_ORDERS} orders wait: this one is not taken"
-            raise StreamError(what, "give orders more slowly") from None
-
-    def _obey(self) -> None:
-        """Do what was asked for since the last frame; never so much that frames wait."""
-        for _ in range(AT_ONCE):
-            try:
-                do, answer = self._asked.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                do()
-            except SonomimeError as error:
-                log.warning("%s", error)
-                answer(f"{error}{f' ({error.hint})' if error.hint else ''}")
-
     def _do(self, order: Order, answer: Answer) -> None:
         """Obey an order, and answer, now or when it is prepared."""
         name, value = order
@@ -344,7 +372,7 @@ class Stream:
             if self._template is not None:
                 raise ConfigError("a motion template has a reference of its own")
             self._wants_reference = True
-        elif name in ("pause", "resume"):
+        elif name in ("pause", "resume") and self.paused is not (name == "pause"):
             self.paused = name == "pause"
             self._driving.pause(self.paused)
             if self._driving.pace != "unpaced" and self._driving.arrivals.take(0) is not None:
@@ -352,6 +380,8 @@ class Stream:
             self._arrived = time.perf_counter()
         elif name == "stop":
             self.stop()
+        elif name in ("pause", "resume"):
+            pass  # it is so already
         elif self.pair is None:
             raise ConfigError("the stream is not ready yet", "ask again when it is live")
         else:
@@ -362,3 +392,7 @@ class Stream:
 
     def _feeds(self) -> list[Feed]:
         return [feed for feed in (self._driving, self._choice.live) if feed is not None]
+
+
+def _reads(still: Still) -> Read:
+    return lambda: still

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import secrets
 import shutil
 import tempfile
 import threading
@@ -23,10 +25,12 @@ from .control import Control
 from .how import How
 from .opening import Stills, files_in, open_driving_feed
 from .outlets import Outlets, ThreadedOutlet, recorder
+from .showing import Shown
 from .stream import Stream
 
 MOST_UPLOAD = 64 << 20  # bytes of a file
 MOST_UPLOADS = 512 << 20  # bytes of all of them
+WAIT = 5.0  # seconds until a recording has begun
 _SETTINGS: dict[str, tuple[type, ...]] = {
     "source": (str,), "driving": (str,), "loop": (bool,), "motion": (str,), "scale": (int, float),
     "smooth": (bool,), "shading": (str,), "size": (str,),
@@ -66,14 +70,15 @@ class Studio(Control):
 
     def close(self) -> None:
         """End the stream, finish its files, remove uploads."""
-        with suppress(SonomimeError):
+        with suppress(ConfigError):  # nothing runs
             self.stop()
         self.outlets.close()
         shutil.rmtree(self._uploads, ignore_errors=True)
 
     def state(self) -> dict[str, Any]:
         recorder = self._recorder
-        return super().state() | {"recording": recorder[0] if recorder else None}
+        goes_on = recorder is not None and recorder[1].error is None
+        return super().state() | {"recording": recorder[0] if recorder and goes_on else None}
 
     def library(self) -> dict[str, Any]:
         rows = [
@@ -101,13 +106,14 @@ class Studio(Control):
             chain = self._bundle.manifest
             stills = Stills(lambda: self._files("source"), AS_IS, chain, lambda line: None)
             source = stills.read(settings["source"])
-            path = str(self._files("driving").get(settings["driving"], settings["driving"]))
-            if path not in shipped() and not Path(path).exists():
-                raise InputError(f"there is no driving clip {settings['driving']!r}")
+            name, files = settings["driving"], self._files("driving")
+            if name not in files and name not in shipped():
+                raise InputError(f"there is no driving clip {name!r}", "choose one of the list")
+            path = str(files.get(name, name))
             driving = open_driving_feed(
                 path, AS_IS, chain, "paced", settings["loop"], "first", lambda line: None
             )
-            driving.feed.name = settings["driving"]
+            driving.feed.name = name
             options = {key: settings[key] for key in ("motion", "scale", "smooth", "shading")}
             how = How(settings["size"], mark=self._mark, crop=driving.crop, loop=settings["loop"])
             stream = Stream(
@@ -115,14 +121,20 @@ class Studio(Control):
                 driving.reference, how, stills,
             )  # fmt: skip
             self.stream, self._settings = stream, settings
-            stream.start(self.outlets.show)
+            stream.start(self.outlets.show, self._ended)
+
+    def _ended(self, last: Shown) -> None:
+        """The stream has ended, perhaps by itself: in its thread."""
+        self.outlets.end(last)
+        with suppress(SonomimeError):  # the outlets have said it
+            self._finish_recording()
 
     def stop(self) -> None:
         """End the stream, and what is recorded of it."""
         with self._change:
-            stream = self._running_or_ended()
-            stream.close()
-            self.record(None)
+            if self.stream is None:
+                raise ConfigError("nothing runs", "start a stream first")
+            self.stream.close()
 
     def give_order(self, text: str, answer: Callable[[str], None]) -> None:
         """An order of a program, for the stream that runs; see `Stream.order`."""
@@ -136,9 +148,7 @@ class Studio(Control):
             OutputError: there is such a file, or it cannot be written.
         """
         with self._change:
-            before, self._recorder = self._recorder, None
-            if before is not None:
-                self.outlets.remove(before[1])
+            self._finish_recording()
             if name is None:
                 return
             if not re.fullmatch(r"[\w-][\w .-]{0,99}\.(mp4|mkv)", name):
@@ -152,6 +162,17 @@ class Studio(Control):
             self.outlets.add(outlet)
             stream.drops = stream.drops | {"recording": outlet.dropped}
             self._recorder = name, outlet
+            outlet.begun.wait(WAIT)  # until it is known whether it can be written
+            if outlet.error is not None:
+                self._finish_recording()
+
+    def _finish_recording(self) -> None:
+        """Raise what was wrong with it."""
+        before, self._recorder = self._recorder, None
+        if before is not None:
+            self.outlets.remove(before[1])
+            if before[1].error is not None:
+                raise before[1].error
 
     def take_upload(self, kind: str, name: str, read: Callable[[int], bytes]) -> None:
         """Take a file into the library.
@@ -167,36 +188,35 @@ class Studio(Control):
         if kind not in self._folders or not re.fullmatch(r"[\w(-][\w .()-]{0,99}", name):
             raise ConfigError(f"cannot take {name[:100]!r} as a {kind[:10]}", "rename the file")
         folder = self._uploads / kind
+        there = sum(each.stat().st_size for each in self._uploads.rglob("*") if each.is_file())
+        part, size = folder / f".{secrets.token_hex(4)}{Path(name).suffix}", 0
         with output_errors(folder):
             folder.mkdir(exist_ok=True)
-            there = sum(each.stat().st_size for each in self._uploads.rglob("*") if each.is_file())
-            part, size = folder / f".{name}", 0
-            try:
-                with part.open("wb") as file:
-                    while data := read(1 << 16):
-                        size += len(data)
-                        if size > MOST_UPLOAD or size + there > MOST_UPLOADS:
-                            most = f"{MOST_UPLOAD >> 20} MB a file, {MOST_UPLOADS >> 20} MB in all"
-                            raise ConfigError(f"{name} is too large", f"at most {most}")
-                        file.write(data)
-                if kind == "driving" and name.endswith(".npz"):
-                    Template.load(part)
-                else:
-                    open_source(part, announce=False)  # it is a picture or clip
-                part.replace(folder / name)
-            finally:
-                part.unlink(missing_ok=True)
+            file = part.open("wb")
+        try:
+            while data := read(1 << 16):
+                size += len(data)
+                if size > MOST_UPLOAD or size + there > MOST_UPLOADS:
+                    most = f"{MOST_UPLOAD >> 20} MB a file, {MOST_UPLOADS >> 20} MB in all"
+                    raise ConfigError(f"{name} is too large", f"at most {most}")
+                with output_errors(folder):
+                    file.write(data)
+            with output_errors(folder):
+                file.close()
+            if kind == "driving" and name.endswith(".npz"):
+                Template.load(part)
+            else:
+                open_source(part, announce=False)  # it is a picture or clip
+            part.replace(folder / name)
+        finally:
+            file.close()
+            part.unlink(missing_ok=True)
 
     def _files(self, kind: str) -> dict[str, Path]:
         """By name; uploads hide files of the same name."""
         folder = self._folders[kind]
         found = _samples(kind) if folder is None else files_in(folder)
         return found | files_in(self._uploads / kind)
-
-    def _running_or_ended(self) -> Stream:
-        if self.stream is None:
-            raise ConfigError("nothing runs", "start a stream first")
-        return self.stream
 
 
 def _samples(kind: str) -> dict[str, Path]:
@@ -221,7 +241,9 @@ def _checked(wanted: Mapping[str, Any]) -> dict[str, Any]:
         if name not in _SETTINGS:
             known = ", ".join(_SETTINGS)
             raise ConfigError(f"there is no setting {name[:40]!r}", f"there are {known}")
-        if type(value) not in _SETTINGS[name]:
+        if type(value) not in _SETTINGS[name] or not math.isfinite(
+            value if isinstance(value, int | float) else 0
+        ):
             raise ConfigError(f"the setting {name} is {str(value)[:40]!r}")
     if missing := _SETTINGS.keys() - settings.keys():
         raise ConfigError(f"settings are missing: {', '.join(sorted(missing))}")

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
+from ..readers.file_headers import DICOM, IMAGE, METAIMAGE, NRRD, kind_by_name
 from ..readers.open_source import open_source
 from ..readers.reading import Reading
 from ..support.errors import InputError
 from .feed import Feed
 
-LOOK = 0.01  # seconds between two looks
+PICTURES = (IMAGE, DICOM, METAIMAGE, NRRD)
+LOOK, SHARE = 0.01, 10  # seconds between two looks; at least so many times what a look takes
 WRITTEN_WITHIN = 2.0  # seconds: a file that cannot be read for longer is passed over
 
 
 def fetch_watched(feed: Feed, folder: Path, how: Reading) -> None:
-    """The newest picture in a folder, whenever there is a newer one. Older ones are passed over; a
-    file that is not whole yet is tried again."""
-    shown, announced = (0, ""), False
+    """The newest picture in a folder, whenever there is another one. Those that are there at the
+    beginning are passed over; a file that is not whole yet is tried again."""
+    announced, missing, pause = False, False, LOOK
+    try:
+        shown = _newest(folder)
+    except OSError:
+        shown = None  # it may be made later
     waited: dict[str, float] = {}  # since when a file could not be read
-    while feed.sleep(LOOK):
+    while feed.sleep(pause):
+        begin = time.perf_counter()
         try:
             newest = _newest(folder)
+            pause = max(LOOK, SHARE * (time.perf_counter() - begin))
         except OSError as error:
-            feed.problem = f"{folder}: {error.strerror or error}"
+            feed.problem, missing = f"{folder}: {error.strerror or error}", True
             feed.sleep(10 * LOOK)
             continue
-        if newest is None or newest <= shown:
-            feed.problem = feed.problem if shown[1] else f"{folder} has no pictures yet"
+        if newest is None or newest == shown:
+            if missing or not feed.problem:
+                feed.problem = f"{folder} has no new pictures"
+            missing = False
             continue
         path, now = folder / newest[1], time.perf_counter()
         try:
@@ -53,7 +64,8 @@ def _newest(folder: Path) -> tuple[int, str] | None:
     found = None
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or not entry.is_file():
-                continue
-            found = max(found or (0, ""), (entry.stat().st_mtime_ns, entry.name))
+            named = not entry.name.startswith(".") and kind_by_name(Path(entry.name)) in PICTURES
+            with suppress(FileNotFoundError):  # it has gone meanwhile
+                if named and entry.is_file():
+                    found = max(found or (0, ""), (entry.stat().st_mtime_ns, entry.name))
     return found

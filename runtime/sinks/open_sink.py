@@ -7,6 +7,7 @@ error. Sinks write what they are given: the synthetic mark and its metadata come
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
@@ -14,16 +15,39 @@ from pathlib import Path
 
 from ..media.frames import Image, check_image, to_channels
 from ..readers.file_headers import check_size
-from ..support.atomic_files import atomic_folder, atomic_path, growing_path
-from ..support.errors import ConfigError, InputError, OutputError
+from ..support.atomic_files import atomic_folder, atomic_path, growing_path, refuse_cut_off
+from ..support.errors import ConfigError, InputError, OutputError, output_errors
 from .dicom import dicom_writer
 from .metaimage import metaimage_writer
 from .pictures import picture_writer
 from .video import video_writer
 from .writing import Put, writing
 
+GROWING = (".mp4", ".mkv")
+SUFFIXES = (*GROWING, ".dcm", ".mha", ".png", "")
+
 _INSTANT = 1e-6
 """Seconds between frames whose times do not increase."""
+
+
+def check_place(path: Path, grows: bool = False) -> None:
+    """Refuse what `open_sink` would refuse, before there is a frame.
+
+    Raises:
+        ConfigError: a suffix that has no writer.
+        OutputError: the place cannot be written; a recording that was cut off is there.
+    """
+    if (suffix := path.suffix.lower()) not in SUFFIXES:
+        raise ConfigError(
+            f"cannot write {path}: there is no writer for {path.suffix}",
+            "end the name in .mp4, .mkv, .dcm or .mha (exact), or .png, or in nothing for a folder",
+        )
+    if grows and suffix in GROWING:
+        refuse_cut_off(path)
+    with output_errors(path):
+        there = next(each for each in path.absolute().parents if each.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise OutputError(f"cannot write {path}: {there} cannot be written", "choose another")
 
 
 @contextmanager
@@ -61,15 +85,12 @@ def open_sink(
     path = Path(path)
     suffix = path.suffix.lower()
     check_size("the output", *size)
-    if suffix not in (".mp4", ".mkv", ".dcm", ".mha", ".png", ""):
-        raise ConfigError(
-            f"cannot write {path}: there is no writer for {path.suffix}",
-            "end the name in .mp4, .mkv, .dcm or .mha (exact), or .png, or in nothing for a folder",
-        )
+    if suffix not in SUFFIXES:
+        check_place(path)
     rate = Fraction(30 if fps is None else fps).limit_denominator(1_000_000)
     if rate <= 0:
         raise ConfigError(f"a frame rate has to be positive, not {fps}")
-    grows = grows and suffix in (".mp4", ".mkv")
+    grows = grows and suffix in GROWING
     place = growing_path if grows else atomic_path if suffix else atomic_folder
     with place(path) as temporary:
         texts = metadata or {}

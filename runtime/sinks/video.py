@@ -30,7 +30,10 @@ _MKV_WRITTEN, _MKV_TRUE = (nanoseconds.to_bytes(3, "big") for nanoseconds in (1_
 # Checksums would be those of the file before that. What is written is in the file at once.
 _MKV_OPTIONS = {"write_crc32": "0", "flush_packets": "1"}
 # Of a file that grows: fragments that can be played each, of about a second.
-_MP4_GROWING = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+_MP4_GROWING = {
+    "movflags": "frag_keyframe+empty_moov+default_base_moof", "frag_duration": "1000000",
+    "flush_packets": "1",
+}  # fmt: skip
 
 # Most faithful first; PyAV's FFmpeg may lack some of them. With the first, 999 of 1000 pixels of
 # real speckle stay within 3 grey levels, half a level on average. It is tuned for error, because

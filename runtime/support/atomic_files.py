@@ -54,6 +54,15 @@ def atomic_folder(final: Path | str) -> AbstractContextManager[Path]:
     return _appearing(final, is_folder=True)
 
 
+def refuse_cut_off(final: Path | str) -> None:
+    """OutputError if a NAME.part lies there: all that is left of something, never written over."""
+    target = Path(os.path.realpath(final))
+    growing = target.with_name(target.name + ".part")
+    if growing.exists():
+        what = f"cannot write {final}: {growing} is there, from a recording that was cut off"
+        raise OutputError(what, "it can be played: rename or remove it")
+
+
 @contextmanager
 def growing_path(final: Path | str) -> Iterator[Path]:
     """Yield NAME.part beside `final`, which becomes `final` at the end: for a file that is of use
@@ -64,14 +73,11 @@ def growing_path(final: Path | str) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(final))
     growing = target.with_name(target.name + ".part")
+    refuse_cut_off(final)
     with output_errors(final):
         target.parent.mkdir(parents=True, exist_ok=True)
         _refuse_occupied(final, target, is_folder=False)
-        try:
-            growing.touch(exist_ok=False)
-        except FileExistsError:
-            what = f"cannot write {final}: {growing} is there, from a recording that was cut off"
-            raise OutputError(what, "it can be played: rename or remove it") from None
+        growing.touch(exist_ok=False)
     try:
         with output_errors(final, WRITE_ERRNOS):
             yield growing

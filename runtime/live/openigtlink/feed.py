@@ -37,4 +37,6 @@ def fetch_igtl(feed: Feed, host: str, port: int) -> None:
         while not feed.stopped:
             if not client.connected:
                 feed.problem = f"nothing answers at {host}:{port}"
+            elif feed.problem.startswith("nothing answers"):
+                feed.problem = f"{host}:{port} is connected and has sent no picture"
             feed.sleep(LOOK)

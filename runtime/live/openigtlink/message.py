@@ -59,7 +59,7 @@ def pack(message: Message) -> bytes:
     """
     parts: list[bytes | memoryview] = [message.content]
     if message.version >= 2:
-        texts = [(k.encode(), v.encode()) for k, v in message.metadata.items()]
+        texts = [(_utf8(k), _utf8(v)) for k, v in message.metadata.items()]
         tail = b"".join(k + v for k, v in texts)
         try:
             entries = [_ENTRY.pack(len(k), _UTF_8, len(v)) for k, v in texts]
@@ -152,6 +152,11 @@ def crc64(data: bytes | bytearray | memoryview) -> int:
 def decoded(text: bytes | memoryview, encoding: int) -> str:
     """A peer's text; what is not of its encoding (a MIBenum) becomes a replacement character."""
     return bytes(text).decode(_ENCODINGS.get(encoding, "utf-8"), "replace")
+
+
+def _utf8(text: str) -> bytes:
+    """A name of a file may hold what is no text."""
+    return text.encode("utf-8", "replace")
 
 
 def _is_type(name: bytes) -> bool:

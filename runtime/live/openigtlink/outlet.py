@@ -67,6 +67,10 @@ class IgtlOutlet:
             content = status_content(Status(CODES[shown.state], name, shown.why))
             self._send("STATUS", content, DEVICE, shown, {})
 
+    def end(self, shown: Shown) -> None:
+        """Send the last frame, which stays for those who connect later."""
+        self.show(shown)
+
     def dropped(self) -> int:
         """Frames that slow peers did not get."""
         return self._sender.dropped("IMAGE")
@@ -95,4 +99,4 @@ class IgtlOutlet:
         try:
             self._order(read_string(message.content), answer)
         except SonomimeError as error:
-            answer(f"{error} ({error.hint})")
+            answer(f"{error} ({error.hint})" if error.hint else str(error))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket as socket_module
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,8 @@ log = logging.getLogger("sonomime")
 
 PORT = 8765
 MOST_VIEWERS = 16
+SLOW = 8  # uploads and orders at the same time
+SEND_BUFFER = 1 << 16  # bytes: with the system's own size a slow viewer falls seconds behind
 MOST_JSON = 64 << 10  # bytes of a request
 MOST_SAID = 64  # bytes of a viewer's message
 SILENT = 30.0  # seconds after which a viewer that takes nothing has gone
@@ -50,6 +54,7 @@ class Web:
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
         self._guard = Guard(host)
         self._viewers = 0
+        self._slow = ThreadPoolExecutor(SLOW, thread_name_prefix="page")
         self._loop = asyncio.new_event_loop()
         self._newest = Newest(self._loop)
         self._stopping = asyncio.Event()
@@ -76,6 +81,10 @@ class Web:
         with suppress(RuntimeError):  # the loop is closed
             self._newest.put(shown)
 
+    def end(self, shown: Shown) -> None:
+        """Pass the last frame on."""
+        self.show(shown)
+
     def dropped(self) -> int:
         """Viewers take the newest frame when they can: what they do not take is not counted."""
         return 0
@@ -101,6 +110,7 @@ class Web:
         except Exception as error:  # most likely the address is taken
             begun(error)
         finally:
+            self._slow.shutdown(wait=False, cancel_futures=True)
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
 
@@ -150,8 +160,9 @@ class Web:
         if (refused := self._guard.refuses(request)) is not None:
             status, why = refused
             response = web.json_response({"error": why, "hint": ""}, status=status)
-        elif "token" in request.query:  # out of the address, into a cookie
-            response = web.Response(status=302, headers={"Location": request.path})
+        elif "token" in request.query and request.path == "/":
+            # Out of the address, into a cookie.
+            response = web.Response(status=302, headers={"Location": "/"})
             token = self._guard.token or ""
             response.set_cookie(COOKIE, token, httponly=True, samesite="Strict")
         else:
@@ -209,8 +220,12 @@ class Web:
             raise web.HTTPBadRequest(reason="this is no JSON") from None
         if not isinstance(wanted, dict):
             raise web.HTTPBadRequest(reason="send an object")
-        answer = await asyncio.to_thread(do, self.control, wanted)
+        answer = await self._slowly(do, self.control, wanted)
         return web.json_response({"answer": answer or "ok"})
+
+    async def _slowly(self, do: Callable[..., Any], *words: Any) -> Any:
+        """In threads of their own: others answer quickly meanwhile."""
+        return await self._loop.run_in_executor(self._slow, partial(do, *words))
 
     async def _upload(self, request: Any) -> Any:
         kind, name = (request.query.get(key, "") for key in ("kind", "name"))
@@ -220,7 +235,7 @@ class Web:
             return bytes(piece.result(SILENT))
 
         try:
-            await asyncio.to_thread(self.control.take_upload, kind, name, read)
+            await self._slowly(self.control.take_upload, kind, name, read)
         except TimeoutError:
             raise self._aiohttp.HTTPRequestTimeout(reason="nothing more came") from None
         return self._aiohttp.json_response({"answer": "ok"})
@@ -240,6 +255,7 @@ class Web:
                 max_msg_size=MOST_SAID, heartbeat=SILENT / 2, compress=False
             )
             await socket.prepare(request)
+            _keep_short(request.transport)
             asked = asyncio.Event()
             asked.set()  # the first comes unasked
             sending = asyncio.ensure_future(self._send_frames(socket, asked, raw, driving))
@@ -261,13 +277,16 @@ class Web:
         self, socket: Any, asked: asyncio.Event, raw: bool, driving: bool
     ) -> None:
         last: Shown | None = None
-        while True:
-            await asked.wait()
-            asked.clear()
-            last = shown = await self._newest.after(last)
-            make = partial(message, shown, raw, driving)
-            data = await self._newest.bytes_of(shown, (raw, driving), make)
-            await asyncio.wait_for(socket.send_bytes(data), SILENT)
+        try:
+            while True:
+                await asked.wait()
+                asked.clear()
+                last = shown = await self._newest.after(last)
+                make = partial(message, shown, raw, driving)
+                data = await self._newest.bytes_of(shown, (raw, driving), make)
+                await asyncio.wait_for(socket.send_bytes(data), SILENT)
+        except (ConnectionError, TimeoutError):
+            await socket.close()  # it has gone, or takes nothing
 
     async def _mjpeg(self, request: Any) -> Any:
         """Frames as a picture that goes on, which any browser and many programs show."""
@@ -275,6 +294,7 @@ class Web:
             kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
             response = self._aiohttp.StreamResponse(headers=HEADERS | {"Content-Type": kind})
             await response.prepare(request)
+            _keep_short(request.transport)
             last: Shown | None = None
             while not self._stopping.is_set():
                 try:
@@ -286,6 +306,14 @@ class Web:
                 part = f"--{BOUNDARY}\r\n{head}".encode() + data + b"\r\n"
                 await asyncio.wait_for(response.write(part), SILENT)
             return response
+
+
+def _keep_short(transport: Any) -> None:
+    """Let little wait to be sent, so that a slow viewer sees the newest frames."""
+    if transport is not None:
+        transport.set_write_buffer_limits(high=SEND_BUFFER)
+        peer = transport.get_extra_info("socket")
+        peer.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_SNDBUF, SEND_BUFFER)
 
 
 class _Viewer:

@@ -88,6 +88,26 @@ def test_an_unpaced_clip_waits_and_drops_nothing(clip: Path, begun: Callable[[Fe
     assert np.allclose(np.diff(times), 0.02) and feed.dropped == 0
 
 
+def test_a_loop_says_where_it_begins_again_and_ends_when_nothing_can_be_read(
+    clip: Path, begun: Callable[[Feed], Feed]
+) -> None:
+    feed = begun(clip_feed("clip", driving(clip), "unpaced", loop=True))
+    assert [each.turn for each in taken(feed, 9)] == [0, 0, 0, 0, 1, 1, 1, 1, 2]
+    (clip / "0.png").write_bytes(b"damaged")
+    until(lambda: feed.arrivals.take(0.01) is None and feed.ended)
+    assert isinstance(feed.error, InputError)
+
+
+def test_frames_that_are_no_pictures_are_passed_over(begun: Callable[[Feed], Feed]) -> None:
+    def fetch(feed: Feed) -> None:
+        feed.arrived(np.ones((5, 5, 7), np.uint8))
+        feed.arrived(np.ones((5, 5), np.float32))  # type: ignore[arg-type]
+
+    feed = begun(Feed("odd", fetch))
+    until(lambda: feed.ended)
+    assert feed.dropped == 2 and "uint8" in feed.problem and feed.error is None
+
+
 def test_a_pause_delays_what_comes_after_it(clip: Path, begun: Callable[[Feed], Feed]) -> None:
     feed = clip_feed("clip", driving(clip), "paced", loop=False)
     feed.pause(True)
@@ -161,7 +181,7 @@ def test_a_folder_gives_its_newest_whole_picture(
     feed = begun(opened)
     until(lambda: feed.problem)
     folder.mkdir()
-    until(lambda: "no pictures" in feed.problem)
+    until(lambda: "no new pictures" in feed.problem)
     whole = cv2.imencode(".png", picture(1))[1].tobytes()
     write(folder / "b.png", whole[:-20])
     assert feed.arrivals.take(0.2) is None, "half of it is there"
@@ -169,6 +189,7 @@ def test_a_folder_gives_its_newest_whole_picture(
     first = taken(feed, 1)[0]
     assert number_of(first) == 1 and first.image.shape[:2] == (8, 16) and not feed.problem
     write(folder / ".hidden.png", whole)
+    write(folder / "notes.txt", b"not a picture")
     write(folder / "a.png", cv2.imencode(".png", picture(2))[1].tobytes())  # newer, not by name
     assert number_of(taken(feed, 1)[0]) == 2
     monkeypatch.setattr("sonomime.runtime.live.watched.WRITTEN_WITHIN", 0.1)
@@ -176,6 +197,8 @@ def test_a_folder_gives_its_newest_whole_picture(
     until(lambda: "c.png" in feed.problem)
     write(folder / "d.png", cv2.imencode(".png", picture(3))[1].tobytes())
     assert number_of(taken(feed, 1)[0]) == 3
+    later: Any = open_live(f"watch:{folder}", AS_IS)
+    assert begun(later).arrivals.take(0.2) is None, "what was there before is not live"
 
 
 def write(path: Path, data: bytes) -> None:
@@ -218,6 +241,7 @@ def test_waits_double_until_something_works() -> None:
     ("text", "how"),
     [
         ("camera:x", AS_IS),
+        ("camera:99999999999", AS_IS),
         ("igtl://localhost", AS_IS),
         ("igtl://localhost:99999", AS_IS),
         ("igtl://a b:18944", AS_IS),

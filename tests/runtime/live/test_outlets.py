@@ -123,6 +123,43 @@ def test_a_recording_that_was_cut_off_is_not_written_over(tmp_path: Path) -> Non
     assert part.read_bytes() == b"all that is left of a lesson"
 
 
+def test_a_recording_begins_with_a_picture_and_one_without_is_an_error(tmp_path: Path) -> None:
+    outlet = recorder(tmp_path / "a.mkv", 25, None, waits=True)
+    for number, state in enumerate(("warming up", "no signal", "held", "live", "held")):
+        outlet.show(shown(number, state=state))
+    outlet.close()
+    assert [frame.image[0, 0] for frame in open_source(tmp_path / "a.mkv")] == [3, 4]
+    empty = recorder(tmp_path / "b.mkv", 25, None, waits=True)
+    empty.show(shown(0, state="no signal"))
+    with pytest.raises(OutputError):
+        empty.close()
+    assert not (tmp_path / "b.mkv").exists()
+
+
+def test_an_outlet_with_a_defect_is_left_out_too() -> None:
+    class Broken:
+        name = "broken"
+
+        def show(self, each: Shown) -> None:
+            raise UnicodeEncodeError("utf-8", "x", 0, 1, "no text")
+
+        end = show
+
+        def dropped(self) -> int:
+            return 0
+
+        def close(self) -> None:
+            raise RuntimeError("also broken")
+
+    good = Collector()
+    group = Outlets([Broken(), ThreadedOutlet("good", good.open, True)])
+    for number in range(3):
+        group.show(shown(number))
+    group.end(shown(3))
+    group.close()
+    assert good.numbers == [0, 1, 2] and len(group.errors) == 1
+
+
 def test_a_recording_in_dicom_appears_when_it_is_whole(tmp_path: Path) -> None:
     pydicom = pytest.importorskip("pydicom")
     outlet = recorder(tmp_path / "out.dcm", None, False, waits=True)
@@ -198,7 +235,12 @@ def test_frames_states_and_orders_go_over_openigtlink(igtl: Any) -> None:
     late: queue.Queue[Any] = queue.Queue()
     with igtl.Client("127.0.0.1", outlet._sender.port, late.put):
         kinds = [late.get(timeout=60).type for _ in range(2)]
-        assert sorted(kinds) == ["IMAGE", "STATUS"] and late.empty(), "answers are not kept"
+        outlet.end(shown(99, state="no signal"))
+        kinds += [late.get(timeout=60).type for _ in range(2)]
+        assert "STRING" not in kinds, "answers are not kept"
+    last: queue.Queue[Any] = queue.Queue()
+    with igtl.Client("127.0.0.1", outlet._sender.port, last.put):
+        assert newest(last, "IMAGE").metadata["State"] == "no signal", "nor is a live frame"
     outlet.close()
 
 

@@ -17,15 +17,15 @@ from live_feeds import HandFeed, until
 from toy_bundle import blob, centre
 
 from sonomime.runtime import Animator, Bundle
-from sonomime.runtime.landmarks import Picture
-from sonomime.runtime.live import showing
+from sonomime.runtime.landmarks import Given, Picture
+from sonomime.runtime.live import pairs, showing
 from sonomime.runtime.live import stream as stream_module
 from sonomime.runtime.live.feed import Feed
 from sonomime.runtime.live.how import How
 from sonomime.runtime.live.pairs import Still
 from sonomime.runtime.live.showing import Shown
 from sonomime.runtime.live.stream import Stream
-from sonomime.runtime.support.errors import ConfigError, InputError, StreamError
+from sonomime.runtime.support.errors import BackendError, ConfigError, InputError, StreamError
 
 STILL = Still(Picture(blob(64, 0, 0)), "middle")
 OTHER = Still(Picture(blob(64, 0.2, 0.2)), "other")
@@ -50,7 +50,8 @@ class Run:
         opens = partial(Animator.open, opened, "cpu", threads=1)
         self.stream = Stream(opened.manifest, opens, source, self.feed, **more)
         self.shown: list[Shown] = []
-        self.stream.start(self.shown.append)
+        self.ended: list[Shown] = []
+        self.stream.start(self.shown.append, self.ended.append)
 
     def next(self, true: Callable[[Shown], object], give: Any = None) -> Shown:
         """The first frame from now on that is so; meanwhile the feed gets this image."""
@@ -117,8 +118,11 @@ def test_states_follow_the_driving_frames(run: Callable[..., Run]) -> None:
     assert {each.image.shape for each in live.shown} == {(64, 64)}
     times = [each.timestamp for each in live.shown]
     assert times == sorted(times)
+    (end,) = live.ended
+    assert end.state == "no signal" and not end.image.any() and end.number == len(live.shown)
     now = live.stream.metrics.snapshot()
     assert now["frames"] == len(live.shown) and now["state_changes"] >= 4
+    assert now["state"] == "no signal"
     assert now["latency_ms"]["p50"] <= now["latency_ms"]["max"]
 
 
@@ -140,7 +144,7 @@ def test_silence_before_the_first_frame_is_no_signal(run: Callable[..., Run]) ->
 
 
 def test_a_new_source_takes_over_without_a_gap(run: Callable[..., Run]) -> None:
-    live = run(sources=OneSource())
+    live = run(sources=OneSource(), how=How(mark=False))
     live.start()
     live.next(is_at(0.2, 0), blob(64, 0.2, 0))
     assert live.order("source other.png") == "ok"
@@ -153,7 +157,86 @@ def test_a_new_source_takes_over_without_a_gap(run: Callable[..., Run]) -> None:
     # While nothing moves it shows at once, in the pose of the last driving frame.
     live.next(lambda shown: shown.state == "held")
     live.stream.take_source(OTHER)
-    assert live.next(is_at(0.3, 0.2)).latency is None
+    shown = live.next(is_at(0.3, 0.2))
+    assert shown.latency is None and shown.state == "held"
+    live.next(lambda shown: shown.state == "no signal")
+    seen = len(live.shown)
+    live.stream.take_source(STILL)
+    live.next(lambda shown: shown.source == "middle")
+    assert {each.state for each in live.shown[seen:]} == {"no signal"}, "nothing new has come"
+
+
+def test_a_source_that_cannot_be_read_while_the_first_is_prepared(run: Callable[..., Run]) -> None:
+    live = run(sources=OneSource())
+    answers: queue.Queue[str] = queue.Queue()
+    live.stream.order("source nothing.png", answers.put)
+    live.feed.give(STILL.picture.image)
+    assert "nothing.png" in answers.get(timeout=60)
+    live.next(lambda shown: shown.state == "live", STILL.picture.image)
+    assert live.stream.error is None
+
+
+def test_a_reference_that_cannot_be_prepared_is_tried_once(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = run()
+    live.start()
+    tried = []
+
+    def fails(self: Any, *words: Any) -> Any:
+        tried.append(words)
+        raise BackendError("no memory is left")
+
+    monkeypatch.setattr(pairs.Pairs, "_prepared", fails)
+    assert live.order("reference") == "ok"
+    for _ in range(30):
+        live.next(lambda shown: shown.state == "live", blob(64, 0.1, 0))
+    assert len(tried) == 1 and live.stream.error is None
+
+
+def test_the_seam_of_a_loop_is_no_cut(run: Callable[..., Run]) -> None:
+    live = run()
+    live.start()
+    first = live.stream._reference
+    until(lambda: live.feed.given.empty())
+    live.feed.turn = 1  # the clip begins again, with a frame unlike the one before
+    for _ in range(8):
+        live.next(lambda shown: shown.state == "live", 255 - blob(64, 0.1, 0))
+    assert live.stream._reference is first
+
+
+def test_landmarks_are_for_the_pictures_that_are_shown(
+    run: Callable[..., Run], displacement_toy: Path
+) -> None:
+    live = run(bundle=displacement_toy)
+    live.start()
+    answers: queue.Queue[str] = queue.Queue()
+    given = Given({"1": (30.0, 30.0)}, {"1": (20.0, 30.0)})
+    live.stream.take_landmarks(given, live.stream.pair_number - 1, answers.put)
+    assert "changed" in answers.get(timeout=60)
+    live.stream.take_source(OTHER)
+    live.stream.take_landmarks(given, live.stream.pair_number, answers.put)
+    assert "changed" in answers.get(timeout=60), "another source is being prepared"
+    live.next(lambda shown: shown.source == "other", STILL.picture.image)
+    live.stream.take_landmarks(given, live.stream.pair_number, answers.put)
+    assert answers.get(timeout=60) == "ok"
+    until(lambda: live.stream.pair.alignment.said.startswith("aligned by 1"))
+
+
+def test_who_waits_for_an_answer_gets_one(run: Callable[..., Run]) -> None:
+    source = HandFeed("probe")
+    live = run(source)
+    source.give(STILL.picture.image)
+    until(lambda: live.shown)  # it was taken: the size is known
+    answers: queue.Queue[str] = queue.Queue()
+    live.stream.take_source(OTHER, answers.put)  # before any driving frame
+    live.next(is_at(0.2, 0.2), STILL.picture.image)
+    assert answers.get(timeout=60) == "ok"
+    live.stream.stop()
+    live.stream.wait(60)
+    live.stream.order("pause", answers.put)
+    live.stream._errands.end()
+    assert "ended" in answers.get(timeout=60)
 
 
 class OneSource:
@@ -260,10 +343,6 @@ def test_a_live_source_is_taken_every_so_often(run: Callable[..., Run]) -> None:
 def test_what_ends_a_stream_is_known_afterwards(run: Callable[..., Run]) -> None:
     with pytest.raises(InputError):
         run(Still(Picture(np.zeros((4, 4), np.float32)), "no picture"))  # type: ignore[arg-type]
-    source = HandFeed("probe")
-    broken = run(source)
-    source.give(np.zeros((5, 5, 7), np.uint8))
-    assert broken.stream.wait(60) and isinstance(broken.stream.error, InputError)
     live = run()
     live.start()
     live.feed.give(InputError("the clip is damaged"))
@@ -273,7 +352,7 @@ def test_what_ends_a_stream_is_known_afterwards(run: Callable[..., Run]) -> None
 def test_a_live_frame_that_cannot_be_used_is_passed_over(run: Callable[..., Run]) -> None:
     live = run()
     live.start()
-    live.feed.give(np.zeros((5, 5, 7), np.uint8))
+    live.feed.give(np.full((5, 5, 7), 9, np.uint8))
     live.next(is_at(0.1, 0), blob(64, 0.1, 0))
 
 
@@ -309,7 +388,7 @@ def test_a_flood_of_orders_delays_no_frame(run: Callable[..., Run]) -> None:
         ended.set()
         for flooder in flooders:
             flooder.join()
-    assert until(lambda: live.order("scale 1") == "ok")
+    until(lambda: was_taken(live, "scale 1", lambda text: None))
 
 
 def test_many_threads_may_give_orders(run: Callable[..., Run]) -> None:

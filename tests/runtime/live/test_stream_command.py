@@ -66,7 +66,7 @@ def test_an_unpaced_stream_is_what_animate_makes(
     words: list[str], tmp_path: Path, clip: Path, toy_bundle: Path, capsys: Any
 ) -> None:
     assert main([*words, "--unpaced", "--record", str(tmp_path / "a.mkv"), "--json"]) == 0
-    last = json.loads(capsys.readouterr().out.splitlines()[-2])
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last["frames"] == 12 and last["frames_by_state"] == {"live": 12}
     assert last["dropped"] == {"driving": 0, str(tmp_path / "a.mkv"): 0}
     wanted = tmp_path / "b.mkv"
@@ -223,7 +223,7 @@ def test_a_doubtful_picture_says_so(tmp_path: Path, capsys: Any) -> None:
              "--unpaced", "--on-cut", cut, "--record", str(out), "--threads", "1", "--fps", "10",
              "--json"]
         ) == 0  # fmt: skip
-        states = json.loads(capsys.readouterr().out.splitlines()[-2])["frames_by_state"]
+        states = json.loads(capsys.readouterr().out.splitlines()[-1])["frames_by_state"]
         assert sum(states.values()) == 16
         doubtful[cut] = states.get("doubtful", 0)
         last = list(open_source(out))[-1].image
