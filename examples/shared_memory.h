@@ -10,6 +10,10 @@
  *
  * The object has a header of 64 bytes and some slots, `step` bytes each: a slot's header of 64 bytes,
  * then height * width * channels bytes of pixels, rows from top to bottom; 1 channel is grey, 3 RGB.
+ * A frame whose `made_at` is older than a second is not live, whatever its state says: the writer may have
+ * been killed. Then show "no signal", close the stream, and try to open it again. (The last frame of a stream
+ * that ends is black, with the state SONOMIME_NO_SIGNAL.) POSIX alone.
+ *
  * Numbers are little-endian. The writer never waits: a frame that is written over while it is copied
  * is noticed, and the next one taken. Link with -lrt on old systems.
  */

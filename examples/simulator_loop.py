@@ -1,7 +1,7 @@
 """A minimal simulator: a probe's angle drives a motion template, and 3D Slicer shows the picture.
 
     pip install "sonomime[cpu,live]"
-    python simulator_loop.py still.png breathing
+    python simulator_loop.py lung.png breathing
 
 Every frame asks for the template's time that belongs to the angle; nothing has to be played in
 order. The frames go out by OpenIGTLink at port 18944, as the image `Image`: in 3D Slicer add a

@@ -48,7 +48,7 @@ from .live.web.server import Web
 from .readers.reading import Facts, parse_rate
 from .sinks.dicom import may_show_somebody
 from .sinks.open_sink import check_place
-from .support.errors import EXIT_DAMAGED, ConfigError, InputError
+from .support.errors import EXIT_DAMAGED, ConfigError, InputError, OutputError
 from .support.verbs import Verbs, add_verb
 
 log = logging.getLogger("sonomime")
@@ -57,10 +57,12 @@ STREAM = """animate a still image live, frame by frame
 
 Animate a still image with what comes from a camera, another program, a clip or a motion template,
 frame by frame, and pass the frames on at once. Every frame says whether it is live. While it runs,
-each line that is typed is an order: source FILE, reference, pause, resume, scale S, stop.
+each line that is typed is an order: source NAME, reference, pause, resume, scale S, shading off,
+stop.
 
 example:
-  sonomime stream --source still.png --driving breathing --loop --openigtlink 18944"""
+  sonomime stream --source lung.png --driving breathing --loop --openigtlink 18944
+  sonomime stream --source still.png --driving camera:0 --show --record lesson.mp4"""
 
 
 SERVE = """animate live by a page in the browser
@@ -96,7 +98,7 @@ def add_stream(verbs: Verbs) -> None:
         help="header version: 1 for old programs, which get no metadata (default: 2)")
     outlets.add_argument("--record", type=Path, metavar="FILE",
         help="a file, as -o of animate; NAME.mp4 and NAME.mkv grow as NAME.part, which can be "
-        "played even if all goes down")
+        "played even after a power cut")
     outlets.add_argument("--http", metavar="[HOST:]PORT",
         help="a page to watch and control it, as MJPEG too; for this machine alone unless HOST is "
         "given")
@@ -201,6 +203,8 @@ def run_stream_command(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{option} is {value}", "give seconds, above 0")
     if args.record:
         check_place(args.record, grows=True)
+        if args.record.is_file():
+            raise OutputError(f"{args.record} is there already", "give another name")
     bundle = Bundle.open(args.bundle)
     chain = bundle.manifest
     how_source = reading_of(args, "source_")
@@ -279,7 +283,9 @@ def _igtl(text: str, version: int, order: GiveOrder) -> IgtlOutlet:
     """The outlet of --openigtlink."""
     if text.startswith("igtl:"):
         host, port = parse_peer(text)
+        to_people(f"OpenIGTLink: connecting to {host}:{port}")
         return IgtlOutlet(text, partial(Client, host, port), order, version)
     host, port = parse_address(text, PORT, "--openigtlink")
-    listens = partial(Server, port, host)
-    return IgtlOutlet(f"OpenIGTLink {text}", listens, order, version)
+    outlet = IgtlOutlet(f"OpenIGTLink {text}", partial(Server, port, host), order, version)
+    to_people(f"OpenIGTLink: listening at {host}, port {port or outlet.port}")
+    return outlet

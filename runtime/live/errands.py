@@ -47,7 +47,7 @@ class Errands:
             try:
                 do()
             except SonomimeError as error:
-                log.warning("%s", error)
+                log.info("%s", error)
                 answer(f"{error} ({error.hint})" if error.hint else str(error))
 
     def end(self) -> None:

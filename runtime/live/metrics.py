@@ -41,8 +41,8 @@ class Metrics:
             self._changes += state != self._state
             self._state, self._why, self._quality = state, why, quality
 
-    def end(self, state: State, why: str) -> None:
-        """No frame will come: the last one is black."""
+    def say(self, state: State, why: str) -> None:
+        """A state without a frame: before the first one, and after the last."""
         with self._lock:
             self._changes += state != self._state
             self._state, self._why = state, why

@@ -14,6 +14,7 @@ from typing import Any
 from ..support.errors import SonomimeError
 from ..support.printable import printable
 from .outlets import Outlet, Outlets
+from .showing import ENDED
 from .stream import Stream
 
 EVERY = 1.0  # seconds between two lines about how it goes
@@ -77,7 +78,8 @@ class _Line:
 
     def tell(self, text: str) -> None:
         """A line of its own."""
-        print("\r" * self._terminal + f"{printable(text):<78}", file=sys.stderr, flush=True)
+        text = printable(text)
+        print(f"\r{text:<78}" if self._terminal else text, file=sys.stderr, flush=True)
 
     def end(self, now: dict[str, Any]) -> None:
         if self._json:
@@ -89,6 +91,8 @@ class _Line:
 def _words(now: dict[str, Any]) -> str:
     """A line for people."""
     parts = [f"{now['state']}: {now['why']}" if now["why"] else now["state"]]
+    if now["why"] == ENDED:
+        parts = ["ended"]
     parts.append(f"{now['frames']} frames, {now['fps']:.1f} a second")
     if (latency := now["latency_ms"]) is not None:
         parts.append(f"latency {latency['p50']:.0f} ms (p99 {latency['p99']:.0f})")

@@ -17,6 +17,7 @@ from .screen import Screen, State
 log = logging.getLogger("sonomime")
 
 LOST_AFTER = 2.0  # seconds without a frame of a live feed
+ENDED = "the stream has ended"
 DOUBT_SECONDS = 1.0  # doubtful: at least half of the frames of the last so many seconds are
 
 
@@ -99,14 +100,18 @@ class Showing:
         state: State = "doubtful" if why else "live"
         return self._shown(self._picture, state, why, pair, came, quality, seconds)
 
-    def again(self, pair: Pair, arrival: Arrival, arrived: float, paused: bool) -> Shown | None:
-        """A new pair in the pose of the driving frame that came last: not live. As `same`."""
-        self._move(pair, arrival)
+    def again(
+        self, pair: Pair, arrival: Arrival, arrived: float, paused: bool, fresh: bool
+    ) -> Shown | None:
+        """A new pair in the pose of the driving frame that came last. `fresh`: that came so recently
+        that the picture is live; else as `same`."""
+        if self._move(pair, arrival) and fresh:
+            return self._shown(self._picture, "live", "", pair)
         return self.same(pair, arrived, paused)
 
     def last(self) -> Shown | None:
         """A black frame for the end, so that no receiver keeps one that looks live."""
-        return self._shown(None, "no signal", "the stream has ended", None)
+        return self._shown(None, "no signal", ENDED, None)
 
     def _move(self, pair: Pair, arrival: Arrival) -> bool:
         """Make the picture; whether it could be made."""

@@ -154,7 +154,7 @@ class Stream:
                 log.exception("the stream has ended")
                 self.error = SonomimeError(f"the stream has ended: {error!r}")
             if (last := self._showing.last()) is not None:
-                self.metrics.end(last.state, last.why)
+                self.metrics.say(last.state, last.why)
                 end(last)
 
         self._thread = threading.Thread(target=run, name="stream", daemon=True)
@@ -232,6 +232,9 @@ class Stream:
             self._errands.run()
             if (still := self._choice.due()) is not None:
                 self._take_given(still)
+            elif self._choice.still is None and (live := self._choice.live) is not None:
+                waits = live.problem or live.name
+                self.metrics.say("warming up", f"waiting for the source: {waits}")
             # A clip waits for the first pair, so that none of its frames is lost.
             if not self._driving.started and (self.pair is not None or self._wants_reference):
                 self._driving.start()
@@ -346,7 +349,8 @@ class Stream:
             self._driving.pass_over()  # nothing is ready yet
         if pair is not None and is_new and self._seen is not None:
             # A new source shows at once, though nothing moves.
-            return self._showing.again(pair, self._seen, self._arrived, self.paused)
+            fresh = not self.paused and time.perf_counter() < self._arrived + self._patience
+            return self._showing.again(pair, self._seen, self._arrived, self.paused, fresh)
         if time.perf_counter() < due:
             return None
         return self._showing.same(pair, self._arrived, self.paused)
@@ -358,7 +362,12 @@ class Stream:
         period = 1 / self.rate
         if self.pair is None or self.paused:
             return self._shown_at + period
-        return max(self._shown_at + period, self._arrived + max(HELD_AFTER, 3 * period))
+        return max(self._shown_at + period, self._arrived + self._patience)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds without a driving frame after which the picture is held."""
+        return max(HELD_AFTER, 3 / self.rate)
 
     # -- orders ------------------------------------------------------------------------------------
 

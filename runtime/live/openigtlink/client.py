@@ -81,12 +81,14 @@ class Client:
             except (OSError, ValueError, OverflowError) as error:  # no such host, or port
                 log.info("%s:%d: %s", *self.address, error)
             else:
-                log.info("%s:%d: connected", *self.address)
+                log.warning("%s:%d: connected", *self.address)
                 self._connection = connection
                 connection.begin()
                 if not self._closed.is_set():
                     gone.wait()
                 self._connection = None
+                if not self._closed.is_set():
+                    log.warning("%s:%d: the connection is lost", *self.address)
                 connection.close()
                 self._dropped += connection.sending.dropped
             if time.monotonic() - began > LASTS:

@@ -12,6 +12,7 @@ from .message import Message
 
 log = logging.getLogger("sonomime")
 
+NO_PICTURE = ("warming up", "no signal")
 LOOK = 0.2  # seconds between two looks whether the stream has stopped
 
 
@@ -22,6 +23,9 @@ def fetch_igtl(feed: Feed, host: str, port: int) -> None:
 
     def received(message: Message) -> None:
         if message.type != "IMAGE":
+            return
+        if (state := message.metadata.get("State")) in NO_PICTURE:
+            feed.problem = f"the sender says: {state}"  # one of ours: its picture is black
             return
         try:
             image = read_image(message.content).image

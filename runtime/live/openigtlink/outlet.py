@@ -56,6 +56,11 @@ class IgtlOutlet:
         self._sender = connect(self._received)
         self._connected.set()
 
+    @property
+    def port(self) -> int | None:
+        """Where a Server listens."""
+        return getattr(self._sender, "port", None)
+
     def show(self, shown: Shown) -> None:
         """Send a frame; never waits."""
         texts = {"Synthetic": "YES", **metadata(), **shown.texts()}
