@@ -103,8 +103,8 @@ class Showing:
     def again(
         self, pair: Pair, arrival: Arrival, arrived: float, paused: bool, fresh: bool
     ) -> Shown | None:
-        """A new pair in the pose of the driving frame that came last. `fresh`: that came so recently
-        that the picture is live; else as `same`."""
+        """A new pair in the pose of the last driving frame. `fresh`: that has come so recently that
+        the picture is live; else as `same`."""
         if self._move(pair, arrival) and fresh:
             return self._shown(self._picture, "live", "", pair)
         return self.same(pair, arrived, paused)
