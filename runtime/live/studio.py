@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import secrets
@@ -27,6 +28,8 @@ from .opening import Stills, files_in, open_driving_feed
 from .outlets import Outlets, ThreadedOutlet, recorder
 from .showing import Shown
 from .stream import Stream
+
+log = logging.getLogger("sonomime")
 
 MOST_UPLOAD = 64 << 20  # bytes of a file
 MOST_UPLOADS = 512 << 20  # bytes of all of them
@@ -126,8 +129,10 @@ class Studio(Control):
     def _ended(self, last: Shown) -> None:
         """The stream has ended, perhaps by itself: in its thread."""
         self.outlets.end(last)
-        with suppress(SonomimeError):  # the outlets have said it
+        try:
             self._finish_recording()
+        except SonomimeError as error:
+            log.error("the recording: %s", error)
 
     def stop(self) -> None:
         """End the stream, and what is recorded of it."""
