@@ -111,6 +111,10 @@ class Web:
             begun(error)
         finally:
             self._slow.shutdown(wait=False, cancel_futures=True)
+            tasks = asyncio.all_tasks(self._loop)
+            for task in tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
 
@@ -254,7 +258,10 @@ class Web:
             socket = self._aiohttp.WebSocketResponse(
                 max_msg_size=MOST_SAID, heartbeat=SILENT / 2, compress=False
             )
-            await socket.prepare(request)
+            try:
+                await socket.prepare(request)
+            except ValueError:  # of a key that is no text
+                raise self._aiohttp.HTTPBadRequest(reason="this is no WebSocket") from None
             _keep_short(request.transport)
             asked = asyncio.Event()
             asked.set()  # the first comes unasked
