@@ -95,6 +95,7 @@ class Stream:
             self._showing.take_form(*self._pairs.form_for(source.picture.image))
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._done = threading.Event()  # its thread has ended
         self.error: SonomimeError | None = None  # what ended it, if it was `start`ed
         #: Frames that were dropped, by where. Replace it to add those of outlets.
         self.drops: dict[str, Callable[[], int]] = {"driving": lambda: driving.dropped}
@@ -153,9 +154,11 @@ class Stream:
             except Exception as error:
                 log.exception("the stream has ended")
                 self.error = SonomimeError(f"the stream has ended: {error!r}")
-            if (last := self._showing.last()) is not None:
-                self.metrics.say(last.state, last.why)
-                end(last)
+            finally:
+                if (last := self._showing.last()) is not None:
+                    self.metrics.say(last.state, last.why)
+                    end(last)
+                self._done.set()
 
         self._thread = threading.Thread(target=run, name="stream", daemon=True)
         self._thread.start()
@@ -163,7 +166,7 @@ class Stream:
     @property
     def ended(self) -> bool:
         """Whether a stream that was `start`ed has ended."""
-        return self._thread is not None and not self._thread.is_alive()
+        return self._done.is_set()
 
     @property
     def rate(self) -> float:
@@ -181,9 +184,8 @@ class Stream:
 
     def wait(self, timeout: float | None = None) -> bool:
         """`ended`, after at most so many seconds."""
-        assert self._thread is not None
-        self._thread.join(timeout)
-        return self.ended
+        # Not by join: Python 3.11 takes a thread for ended when a signal interrupts that.
+        return self._done.wait(timeout)
 
     def finish(self) -> None:
         """Stop, and wait until no frame will come; not from the stream's own thread."""
@@ -191,6 +193,7 @@ class Stream:
         if self._driving.pace == "unpaced":
             self._driving.stop()
         if self._thread is not None:
+            self._done.wait()
             self._thread.join()
 
     def close(self) -> None:

@@ -116,7 +116,7 @@ def test_a_signal_finishes_every_file(
         until(lambda part=part: part.exists() and part.stat().st_size > 3000)
     for each in (process, second):
         each.send_signal(number)
-        assert each.wait(60) == code
+        assert each.wait(60) == code, each.stderr.read()
     for output in outputs:
         assert sum(1 for _ in open_source(output)) > 3
         assert not output.with_name(output.name + ".part").exists()
