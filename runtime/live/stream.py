@@ -154,10 +154,11 @@ class Stream:
             except Exception as error:
                 log.exception("the stream has ended")
                 self.error = SonomimeError(f"the stream has ended: {error!r}")
-            finally:
+            try:
                 if (last := self._showing.last()) is not None:
                     self.metrics.say(last.state, last.why)
                     end(last)
+            finally:
                 self._done.set()
 
         self._thread = threading.Thread(target=run, name="stream", daemon=True)
