@@ -270,7 +270,8 @@ def soak(minutes: float, threads: int) -> dict[str, Any]:
             stream.process.wait(PATIENCE)
         time.sleep(0.5)  # for what came last
         last, said = stream.accounts()[-1], stream.said()[-20:]
-    cut_off, dropped = last["frames"] - viewer.number - 1, accounts[-1]["dropped"]
+    shown = last["frames"] + 1  # with the last one, which is black and in no count
+    cut_off, dropped = shown - viewer.number - 1, accounts[-1]["dropped"]
     most = {name: max(each["dropped"][name] for each in accounts) for name in dropped}
     by_camera = sum(client.sending.dropped.total() for client in clients)
     to_clients = sum(number for name, number in dropped.items() if name != "driving")
@@ -278,7 +279,7 @@ def soak(minutes: float, threads: int) -> dict[str, Any]:
         "minutes": minutes, "threads": threads, "environment": machine,
         "exit_code": stream.process.returncode, "said": said,  # -9: it did not obey `stop`
         "changes": turns.changes, "orders": orders, "states": dict(viewer.states),
-        "frames": {"shown": last["frames"], "received": viewer.frames, "before": viewer.first}
+        "frames": {"shown": shown, "received": viewer.frames, "before": viewer.first}
         | {"missing": viewer.missing, "cut_off": cut_off, "back": viewer.back},
         "driving": {"sent": camera.sent, "moved": viewer.moved, "dropped_by_camera": by_camera},
         "dropped": dropped, "most": most, "latency_ms": accounts[-1]["latency_ms"],
