@@ -6,6 +6,7 @@ import argparse
 import logging
 import time
 import webbrowser
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -48,7 +49,13 @@ from .live.web.server import Web
 from .readers.reading import Facts, parse_rate
 from .sinks.dicom import may_show_somebody
 from .sinks.open_sink import check_place
-from .support.errors import EXIT_DAMAGED, ConfigError, InputError, OutputError
+from .support.errors import (
+    EXIT_DAMAGED,
+    ConfigError,
+    InputError,
+    OutputError,
+    SonomimeError,
+)
 from .support.verbs import Verbs, add_verb
 
 log = logging.getLogger("sonomime")
@@ -238,7 +245,7 @@ def run_stream_command(args: argparse.Namespace) -> int:
         args.driving, reading_of(args), chain, pace, args.loop, args.reference, to_people
     )
     how = How(
-        args.size, args.landmarks, args.mark, args.on_cut, None, driving.crop, args.loop,
+        args.size, args.landmarks, args.mark, args.on_cut, driving.crop, args.loop,
         args.source_every,
     )  # fmt: skip
     if not args.mark:
@@ -271,7 +278,8 @@ def run_stream_command(args: argparse.Namespace) -> int:
                 _say_where(web, args.show)
         except BaseException:
             for outlet in outlets:
-                outlet.close()
+                with suppress(SonomimeError):  # a recording without frames, for one
+                    outlet.close()
             raise
         run_stream(stream, outlets, args.seconds, args.json)
     if args.record and not args.json:

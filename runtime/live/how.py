@@ -18,7 +18,6 @@ class How:
         landmarks: as for `align_pair`; places are those of the first source and reference.
         mark: burn in the synthetic mark, and words for the state.
         on_cut: after a scene cut in the driving frames: take a new reference, or go on.
-        rate: frames a second while no driving frame comes; None: as the feed says.
         crop: the part of whole driving frames that the feed gives.
         loop: repeat a motion template.
         source_every: seconds after which a live source's newest frame is taken; None: by order.
@@ -28,7 +27,6 @@ class How:
     landmarks: Landmarks = "auto"
     mark: bool = True
     on_cut: Literal["reset", "ignore"] = "reset"
-    rate: float | None = None
     crop: Crop | None = None
     loop: bool = False
     source_every: float | None = None

@@ -10,7 +10,7 @@ from ..support.errors import ConfigError
 
 #: What each order takes after its name, for people.
 ORDERS = {
-    "source": "FILE, or newest: take another source picture, or a live source's newest frame",
+    "source": "NAME, or newest: take another source picture, or a live source's newest frame",
     "reference": "take the next driving frame as the reference",
     "pause": "hold the picture",
     "resume": "go on after a pause",

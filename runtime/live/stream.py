@@ -172,7 +172,7 @@ class Stream:
     @property
     def rate(self) -> float:
         """Frames a second, as far as known."""
-        return self._how.rate or self._driving.rate or DEFAULT_RATE
+        return self._driving.rate or DEFAULT_RATE
 
     @property
     def template_landmarks(self) -> list[str] | None:
@@ -385,16 +385,10 @@ class Stream:
             if self._template is not None:
                 raise ConfigError("a motion template has a reference of its own")
             self._wants_reference = True
-        elif name in ("pause", "resume") and self.paused is not (name == "pause"):
-            self.paused = name == "pause"
-            self._driving.pause(self.paused)
-            if self._driving.pace != "unpaced" and self._driving.arrivals.take(0) is not None:
-                self._driving.pass_over()  # it would come late
-            self._arrived = time.perf_counter()
+        elif name in ("pause", "resume"):
+            self._pause(name == "pause")
         elif name == "stop":
             self.stop()
-        elif name in ("pause", "resume"):
-            pass  # it is so already
         elif self.pair is None:
             raise ConfigError("the stream is not ready yet", "ask again when it is live")
         else:
@@ -402,6 +396,15 @@ class Stream:
             self.pair.animator.adjust(**setting)
             self.settings = self.settings | setting
         answer("ok")
+
+    def _pause(self, paused: bool) -> None:
+        if paused is self.paused:
+            return
+        self.paused = paused
+        self._driving.pause(paused)
+        if self._driving.pace != "unpaced" and self._driving.arrivals.take(0) is not None:
+            self._driving.pass_over()  # it would come late
+        self._arrived = time.perf_counter()
 
     def _feeds(self) -> list[Feed]:
         return [feed for feed in (self._driving, self._choice.live) if feed is not None]

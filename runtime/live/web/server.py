@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket as socket_module
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -255,33 +255,33 @@ class Web:
         """Frames by WebSocket: the next one, always the newest, after the viewer has said "n"."""
         raw, driving = request.query.get("format") == "raw", request.query.get("driving") == "1"
         with self._watched():
-            socket = self._aiohttp.WebSocketResponse(
+            viewer = self._aiohttp.WebSocketResponse(
                 max_msg_size=MOST_SAID, heartbeat=SILENT / 2, compress=False
             )
             try:
-                await socket.prepare(request)
+                await viewer.prepare(request)
             except ValueError:  # of a key that is no text
                 raise self._aiohttp.HTTPBadRequest(reason="this is no WebSocket") from None
             _keep_short(request.transport)
             asked = asyncio.Event()
             asked.set()  # the first comes unasked
-            sending = asyncio.ensure_future(self._send_frames(socket, asked, raw, driving))
-            stopping = asyncio.ensure_future(self._end(socket))
+            sending = asyncio.ensure_future(self._send_frames(viewer, asked, raw, driving))
+            stopping = asyncio.ensure_future(self._end(viewer))
             try:
-                async for said in socket:
+                async for said in viewer:
                     if said.data == "n":
                         asked.set()
             finally:
                 sending.cancel()
                 stopping.cancel()
-            return socket
+            return viewer
 
-    async def _end(self, socket: Any) -> None:
+    async def _end(self, viewer: Any) -> None:
         await self._stopping.wait()
-        await socket.close()
+        await viewer.close()
 
     async def _send_frames(
-        self, socket: Any, asked: asyncio.Event, raw: bool, driving: bool
+        self, viewer: Any, asked: asyncio.Event, raw: bool, driving: bool
     ) -> None:
         last: Shown | None = None
         try:
@@ -291,9 +291,9 @@ class Web:
                 last = shown = await self._newest.after(last)
                 make = partial(message, shown, raw, driving)
                 data = await self._newest.bytes_of(shown, (raw, driving), make)
-                await asyncio.wait_for(socket.send_bytes(data), SILENT)
+                await asyncio.wait_for(viewer.send_bytes(data), SILENT)
         except (ConnectionError, TimeoutError):
-            await socket.close()  # it has gone, or takes nothing
+            await viewer.close()  # it has gone, or takes nothing
 
     async def _mjpeg(self, request: Any) -> Any:
         """Frames as a picture that goes on, which any browser and many programs show."""
@@ -320,7 +320,7 @@ def _keep_short(transport: Any) -> None:
     if transport is not None:
         transport.set_write_buffer_limits(high=SEND_BUFFER)
         peer = transport.get_extra_info("socket")
-        peer.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_SNDBUF, SEND_BUFFER)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
 
 class _Viewer:

@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ class Run:
     ) -> None:
         opened = Bundle.open(bundle)
         self.feed: Any = driving or HandFeed()
-        more["how"] = replace(more.pop("how", How()), rate=100)
+        self.feed.rate = 100
         opens = partial(Animator.open, opened, "cpu", threads=1)
         self.stream = Stream(opened.manifest, opens, source, self.feed, **more)
         self.shown: list[Shown] = []

@@ -96,11 +96,16 @@ def test_frames_have_somewhere_to_go_and_options_make_sense(words: list[str]) ->
     assert main([*words[:2], "no-such.png", *words[3:], *there]) == 6
 
 
-def test_a_port_in_use_is_said_at_once(words: list[str], capsys: Any) -> None:
+def test_a_port_in_use_is_said_at_once(words: list[str], capsys: Any, tmp_path: Path) -> None:
     pytest.importorskip("fastcrc")
+    pytest.importorskip("aiohttp")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main([*words, "--openigtlink", str(port)]) == 6
+        # Not that there is nothing to record.
+        taken_too = ["--record", str(tmp_path / "out.mkv"), "--openigtlink", "0", "--shm", "none"]
+        assert main([*words, *taken_too, "--http", str(port)]) == 6
+    assert not list(tmp_path.glob("out*"))
     assert str(port) in capsys.readouterr().err
 
 
