@@ -7,7 +7,6 @@ loop goes on.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import threading
@@ -20,15 +19,16 @@ from ..bundle.manifest import Chain
 from ..driving import DrivingTemplate
 from ..landmarks import Landmarks, Picture
 from ..media.frames import Image
-from ..support.errors import ConfigError, InputError, SonomimeError
-from .choice import Choice, Read
+from ..support.errors import ConfigError, SonomimeError
+from .choice import Choice
 from .cuts import Cuts
 from .errands import Answer, Errands, nobody
 from .feed import Arrival, Feed
 from .how import AS_ASKED, How
 from .metrics import Metrics
 from .orders import Order, parse_order
-from .pairs import Pair, Pairs, Sources, Still, Wanted
+from .pairing import Pairing, reads
+from .pairs import Pair, Pairs, Sources, Still
 from .showing import Showing, Shown
 
 log = logging.getLogger("sonomime")
@@ -36,8 +36,6 @@ log = logging.getLogger("sonomime")
 DEFAULT_RATE = 25.0  # frames a second that are shown while none come, where nothing says another
 HELD_AFTER = 0.25  # seconds without a driving frame, at least those of 3 frames
 LOOK = 0.02  # seconds within which an order is obeyed
-
-_NUMBERS = itertools.count(1)
 
 
 class Stream:
@@ -73,18 +71,13 @@ class Stream:
         """
         self._how, self._driving, self._template = how, driving, template
         self._choice = Choice(source, how.source_every, sources)
-        self._reference = None if reference is None else Picture(reference, how.crop)
-        self._landmarks = how.landmarks
         self._pairs = Pairs(
             chain, open_animator, how.size, template, how.loop, warm=driving.pace != "unpaced"
         )
-        self.pair: Pair | None = None  # what is shown; others may read it
-        self.pair_number = 0  # of all streams of this process, so that no two are mistaken
+        given = None if reference is None else Picture(reference, how.crop)
+        wants_reference = reference is None and template is None
+        self._pairing = Pairing(self._pairs, self._choice, given, wants_reference, how.landmarks)
         self._errands = Errands()
-        self._wants_reference = reference is None and template is None
-        self._by_hand = False  # landmarks of the pair that was wanted last
-        self._sound = self._choice.still  # reads the source of `pair`, or the first one
-        self._later: Answer = nobody  # who waits for the first pair
         self._cuts = Cuts()
         self._seen: Arrival | None = None  # the newest driving frame
         self.paused = False
@@ -125,16 +118,7 @@ class Stream:
     ) -> None:
         """Align the present source and reference by these, as soon as that is prepared; not if
         others are wanted meanwhile, or if `pair_number` is not this one any more."""
-
-        def take() -> None:
-            changed = number not in (None, self.pair_number) or self._wants_reference
-            if self.pair is None or changed or self._pairs.busy:
-                hint = "place the landmarks in the pictures that are shown now"
-                raise InputError("source or reference have changed meanwhile", hint)
-            self._landmarks = landmarks
-            self._prepare(answer)
-
-        self._errands.put(take, answer)
+        self._errands.put(lambda: self._pairing.take_landmarks(landmarks, number, answer), answer)
 
     def stop(self) -> None:
         """End after the next frame."""
@@ -168,6 +152,16 @@ class Stream:
     def ended(self) -> bool:
         """Whether a stream that was `start`ed has ended."""
         return self._done.is_set()
+
+    @property
+    def pair(self) -> Pair | None:
+        """What is shown."""
+        return self._pairing.pair
+
+    @property
+    def pair_number(self) -> int:
+        """The number of that, among those of all streams of this process."""
+        return self._pairing.number
 
     @property
     def rate(self) -> float:
@@ -223,13 +217,12 @@ class Stream:
         for feed in self._feeds():
             if feed.pace == "live":
                 feed.start()
-        if not self._wants_reference and self._choice.still is not None:
-            self._prepare()
+        self._pairing.begin()
         try:
             yield from self._frames()
         finally:
             self._errands.end()
-            self._later("the stream has ended")
+            self._pairing.end()
 
     def _frames(self) -> Iterator[Shown]:
         while not self._stopped.is_set():
@@ -240,7 +233,8 @@ class Stream:
                 waits = live.problem or live.name
                 self.metrics.say("warming up", f"waiting for the source: {waits}")
             # A clip waits for the first pair, so that none of its frames is lost.
-            if not self._driving.started and (self.pair is not None or self._wants_reference):
+            wanted = self.pair is not None or self._pairing.wants_reference
+            if wanted and not self._driving.started:
                 self._driving.start()
                 self._arrived = time.perf_counter()
             has_ended = self._driving.ended  # before the last frame is taken
@@ -251,7 +245,9 @@ class Stream:
                 return
             if arrival is not None:
                 self._look_at(arrival)
-            is_new = self._swap(wait=self._driving.pace == "unpaced")
+            is_new = self._pairing.swap(self.settings, wait=self._driving.pace == "unpaced")
+            if is_new:
+                self._showing.take_pair()
             due = self._due()
             if (shown := self._made(arrival, is_new, due)) is not None or (
                 time.perf_counter() >= due
@@ -277,70 +273,16 @@ class Stream:
         if before is not None and arrival.turn != before.turn:
             self._cuts = Cuts()  # a clip's end and its beginning need not be alike
         if self._cuts.begun(arrival.image) and self._how.on_cut == "reset":
-            if self._by_hand:
+            if self._pairing.by_hand:
                 log.warning("%s: a scene cut; landmarks set by hand are kept", self._driving.name)
             else:
                 log.warning("%s: a scene cut: a new reference is taken", self._driving.name)
-                self._wants_reference = True
-        if self._wants_reference and self._choice.still is not None:
-            self._wants_reference = False
-            self._reference = Picture(arrival.image, self._how.crop)
-            answer, self._later = self._later, nobody
-            self._prepare(answer)
+                self._pairing.wants_reference = True
+        self._pairing.offer(Picture(arrival.image, self._how.crop))
 
     def _take_given(self, still: Still, answer: Answer = nobody) -> None:
         self._showing.take_form(*self._pairs.form_for(still.picture.image))
-        self._take_still(_reads(still), answer)
-
-    def _take_still(self, still: Read, answer: Answer = nobody) -> None:
-        self._choice.still = still
-        if self._wants_reference and self._reference is None:
-            self._later("something else was asked for before it was begun")
-            self._later = answer  # it is prepared with the first driving frame
-        else:
-            self._prepare(answer)
-
-    def _prepare(self, answer: Answer = nobody) -> None:
-        """Want a pair of the source and reference that were asked for last."""
-        assert self._choice.still is not None
-        landmarks = self._landmarks
-        self._by_hand = not isinstance(landmarks, str)
-        if self._by_hand:
-            self._landmarks = "auto"  # places are those of this pair alone
-        self._pairs.want(Wanted(self._choice.still, self._reference, landmarks, answer))
-
-    def _swap(self, wait: bool) -> bool:
-        """Take over the pair that has become ready; whether there was one. `wait`: until nothing is
-        wanted any more."""
-        taken = False
-        while True:
-            try:
-                pair = self._pairs.swap(self.pair, wait)
-            except SonomimeError as error:
-                self._go_back(error)
-                pair = None
-            if pair is not None:
-                pair.animator.adjust(**self.settings)  # they may have changed meanwhile
-                self.pair, self.pair_number = pair, next(_NUMBERS)
-                self._sound = _reads(pair.still)
-                if self._choice.still is pair.read:
-                    self._choice.still = self._sound  # not read from its file again
-                self._showing.take_pair()
-                taken = True
-            if not (wait and self._pairs.busy):
-                return taken
-
-    def _go_back(self, error: SonomimeError) -> None:
-        """What was wanted could not be prepared: want what is sound."""
-        shown, was_source = self.pair, self._choice.still is not self._sound
-        if shown is None and (self._sound is None or not was_source):
-            raise error
-        log.warning("the picture stays as it was: %s", error)
-        self._choice.still = self._sound
-        if was_source and (shown is None or self._reference is not shown.reference):
-            self._prepare()  # the reference may be sound
-        elif shown is not None:
-            self._reference = shown.reference
+        self._pairing.take_still(reads(still), answer)
 
     # -- what is shown -----------------------------------------------------------------------------
 
@@ -379,12 +321,12 @@ class Stream:
         """Obey an order, and answer, now or when it is prepared."""
         name, value = order
         if name == "source":
-            self._take_still(self._choice.named(value), answer)
+            self._pairing.take_still(self._choice.named(value), answer)
             return
         if name == "reference":
             if self._template is not None:
                 raise ConfigError("a motion template has a reference of its own")
-            self._wants_reference = True
+            self._pairing.wants_reference = True
         elif name in ("pause", "resume"):
             self._pause(name == "pause")
         elif name == "stop":
@@ -408,7 +350,3 @@ class Stream:
 
     def _feeds(self) -> list[Feed]:
         return [feed for feed in (self._driving, self._choice.live) if feed is not None]
-
-
-def _reads(still: Still) -> Read:
-    return lambda: still

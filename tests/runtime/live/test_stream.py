@@ -196,12 +196,12 @@ def test_a_reference_that_cannot_be_prepared_is_tried_once(
 def test_the_seam_of_a_loop_is_no_cut(run: Callable[..., Run]) -> None:
     live = run()
     live.start()
-    first = live.stream._reference
+    first = live.stream._pairing.reference
     until(lambda: live.feed.given.empty())
     live.feed.turn = 1  # the clip begins again, with a frame unlike the one before
     for _ in range(8):
         live.next(lambda shown: shown.state == "live", 255 - blob(64, 0.1, 0))
-    assert live.stream._reference is first
+    assert live.stream._pairing.reference is first
 
 
 def test_landmarks_are_for_the_pictures_that_are_shown(
@@ -269,16 +269,16 @@ def test_the_reference_is_taken_again_on_order_and_after_a_cut(run: Callable[...
     live.next(is_at(0, 0), blob(64, 0.3, 0))
     cut = 255 - blob(64, 0.3, 0)
     live.next(is_at(0, 0), cut)
-    until(lambda: live.stream._reference.image is cut)
+    until(lambda: live.stream._pairing.reference.image is cut)
 
 
 def test_cuts_can_be_ignored(run: Callable[..., Run]) -> None:
     live = run(how=How(on_cut="ignore"))
     live.start()
-    first = live.stream._reference
+    first = live.stream._pairing.reference
     for _ in range(10):
         live.next(lambda shown: shown.state == "live", 255 - blob(64, 0.3, 0))
-    assert live.stream._reference is first
+    assert live.stream._pairing.reference is first
 
 
 def test_a_pause_holds_the_picture(run: Callable[..., Run]) -> None:
