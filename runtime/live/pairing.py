@@ -15,7 +15,7 @@ from ..landmarks import Landmarks, Picture
 from ..support.errors import InputError, SonomimeError
 from .choice import Choice, Read
 from .errands import Answer, nobody
-from .pairs import Pair, Pairs, Still, Wanted
+from .pairs import REPLACED, Pair, Pairs, Still, Wanted
 
 log = logging.getLogger("sonomime")
 
@@ -65,7 +65,7 @@ class Pairing:
         """Want another source."""
         self._choice.still = still
         if self.wants_reference and self.reference is None:
-            self._later("something else was asked for before it was begun")
+            self._later(REPLACED)
             self._later = answer  # it is prepared with the first driving frame
         else:
             self._prepare(answer)

@@ -33,6 +33,9 @@ Form: TypeAlias = tuple[tuple[int, int], int]
 """((width, height), channels) of a stream's frames."""
 
 
+REPLACED = "another source was asked for before this one was prepared"
+
+
 class Still(NamedTuple):
     """A source picture, its name, and (x, y) millimetres from pixel to pixel, if known."""
 
@@ -145,7 +148,10 @@ class Pairs:
         if not self._thread.ident:
             self._thread.start()
         if (before := self._wanted.take(0)) is not None:
-            before.answer("something else was asked for before it was begun")
+            if before.still is wanted.still:  # that source is wanted as before
+                wanted = wanted._replace(answer=_both(before.answer, wanted.answer))
+            else:
+                before.answer(REPLACED)
         else:
             with self._change:
                 self._busy += 1
@@ -253,3 +259,11 @@ class Pairs:
         size = fitted(width, height, *size)
         box = Letterbox.fit(width, height, chain.image.size)
         return made_size(box, size, chain) if chain.layers is not None else size
+
+
+def _both(one: Callable[[str], None], other: Callable[[str], None]) -> Callable[[str], None]:
+    def answer(text: str) -> None:
+        one(text)
+        other(text)
+
+    return answer
