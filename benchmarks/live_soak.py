@@ -143,8 +143,8 @@ class Camera(Server):
 
 class Seen(NamedTuple):
     """A frame that came. at: when, by time.perf_counter(); number: the stream's; made: when, in
-    seconds since 1970; latency: in seconds, by the stream's own account, None where no new driving
-    frame moved it."""
+    seconds since 1970; latency: in seconds, by the stream's own account, and what the model took
+    of it; None where no new driving frame moved it."""
 
     at: float
     number: int
@@ -153,6 +153,7 @@ class Seen(NamedTuple):
     source: str
     made: float
     latency: float | None
+    model: float | None
 
 
 class Viewer(Client):
@@ -200,6 +201,7 @@ class Viewer(Client):
         texts = message.metadata
         said = texts.get("LatencyMilliseconds")
         latency = None if said is None else float(said) / 1000
+        model = None if latency is None else float(texts["ModelMilliseconds"]) / 1000
         number, state = int(texts["FrameIndex"]), texts["State"]
         with self._change:
             if not self.frames:
@@ -212,7 +214,7 @@ class Viewer(Client):
             self.frames, self.moved = self.frames + 1, self.moved + (latency is not None)
             self.number = number
             why, source = texts.get("Why", ""), texts["Source"]
-            self._newest.append(Seen(at, number, state, why, source, message.time, latency))
+            self._newest.append(Seen(at, number, state, why, source, message.time, latency, model))
             self._change.notify_all()
 
 

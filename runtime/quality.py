@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from .bundle.manifest import QUALITY
 from .media.frames import Letterbox
-from .session import Session, own_places
+from .session import Session, centres
 
 Reason = Literal["", "unsure", "far", "folded", "unseen"]
 
@@ -71,7 +72,7 @@ def judge_frame(session: Session, box: Letterbox) -> Quality | None:
     unseen share is counted here.
     """
     chain = session.chain
-    if QUALITY not in chain.tensors():
+    if not session.judges:
         return None
     numbers = session.read(QUALITY)
     if chain.layers is not None:
@@ -81,12 +82,24 @@ def judge_frame(session: Session, box: Letterbox) -> Quality | None:
 
 def unseen(deformation: NDArray[np.float32], box: Letterbox) -> float:
     """The share of a picture in this box that (1, h, w, 2) points read from beside it."""
+    import cv2
+
+    cells, low, high = _picture_of(deformation.shape[1:3], box)
+    seen = cv2.inRange(deformation[0], low, high)[cells]  # NaN is not
+    return 1 - float(np.count_nonzero(seen)) / seen.size if seen.size else 0.0
+
+
+@lru_cache(maxsize=16)
+def _picture_of(shape: tuple[int, int], box: Letterbox) -> tuple[Any, Any, Any]:
+    """The cells of a grid (rows, columns) within a picture, and the picture's corners, (x, y) each;
+    half a pixel outside does not count."""
     middle = np.array([2 * box.x + box.w, 2 * box.y + box.h], np.float32) / box.size - 1
     half = np.array([box.w, box.h], np.float32) / box.size
-    own = np.all(np.abs(own_places(*deformation.shape[1:3]) - middle) <= half, axis=-1)
-    half = half + np.float32(1 / box.size)  # half a pixel outside does not count
-    beside = own & ~np.all(np.abs(deformation - middle) <= half, axis=-1)
-    return int(beside.sum()) / max(1, int(own.sum()))
+    rows, columns = shape
+    y = np.abs(centres(rows) - middle[1]) <= half[1]
+    x = np.abs(centres(columns) - middle[0]) <= half[0]
+    half = half + np.float32(1 / box.size)
+    return np.ix_(y, x), tuple((middle - half).tolist()), tuple((middle + half).tolist())
 
 
 def judge(numbers: NDArray[np.float32]) -> Quality:

@@ -24,6 +24,7 @@ from .bundle.manifest import (
     FRAME,
     LANDMARK_IMAGE,
     LANDMARKS,
+    QUALITY,
     SOURCE_IMAGE,
     TRANSFER,
     Chain,
@@ -61,6 +62,7 @@ class Session:
         self._tensors = chain.tensors()
         self.can_align = ALIGNMENT in self._tensors
         self.can_register = self.can_align and CONFIDENCE in self._tensors
+        self.judges = QUALITY in self._tensors
         self._matches = isinstance(chain.control, DisplacementControl)
         self.landmarks: tuple[str, ...] = getattr(chain.control, "landmarks", ())
         (observe,) = chain.of_role("observe")
@@ -256,5 +258,9 @@ class Session:
 
 def own_places(rows: int, columns: int) -> NDArray[np.float32]:
     """The points of a grid's own cells, (1, rows, columns, 2)."""
-    y, x = (((np.arange(n) * 2 + 1) / n - 1).astype(np.float32) for n in (rows, columns))
-    return np.stack(np.meshgrid(x, y), axis=-1)[None]
+    return np.stack(np.meshgrid(centres(columns), centres(rows)), axis=-1)[None]
+
+
+def centres(count: int) -> NDArray[np.float32]:
+    """The centres of so many cells side by side, (count,), in [-1, 1]."""
+    return ((np.arange(count) * 2 + 1) / count - 1).astype(np.float32)

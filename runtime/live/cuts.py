@@ -26,9 +26,13 @@ class Cuts:
     def __init__(self) -> None:
         self._last: NDArray[np.float32] | None = None
         self._left = 0  # frames to go until the new scene is taken
+        self._turn = 0
 
-    def begun(self, image: Image) -> bool:
-        """Whether a new scene has begun and settled. Black frames are passed over."""
+    def begun(self, image: Image, turn: int = 0) -> bool:
+        """Whether a new scene has begun and settled. Black frames are passed over. `turn`: how
+        often a clip has begun again; its end and its beginning need not be alike."""
+        if turn != self._turn:
+            self._turn, self._last, self._left = turn, None, 0
         if not shows_something(image):
             return False
         small = resize(to_channels(image, 1), SIDE, SIDE).astype(np.float32)

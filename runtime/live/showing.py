@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
-from typing import NamedTuple
+from collections import deque
+from typing import Any, NamedTuple
 
 from ..media.frames import Image
 from ..quality import Quality
@@ -32,6 +32,7 @@ class Shown(NamedTuple):
         why: the reason in words; "" where it is live.
         latency: seconds since the driving frame came or was due; None for a frame shown again, and
             where nothing is due.
+        model_seconds: how much of `latency` the model took.
         quality: of a new frame, if the model says.
         source: the source picture's name.
         spacing: (x, y) millimetres from pixel to pixel, if they are known.
@@ -45,6 +46,7 @@ class Shown(NamedTuple):
     state: State
     why: str = ""
     latency: float | None = None
+    model_seconds: float | None = None
     quality: Quality | None = None
     source: str = ""
     spacing: tuple[float, float] | None = None
@@ -59,6 +61,8 @@ class Shown(NamedTuple):
             texts["Confidence"] = f"{self.quality.confidence:.3f}"
         if self.latency is not None:
             texts["LatencyMilliseconds"] = f"{1000 * self.latency:.1f}"
+        if self.model_seconds is not None:
+            texts["ModelMilliseconds"] = f"{1000 * self.model_seconds:.2f}"
         return texts
 
 
@@ -90,7 +94,7 @@ class Showing:
             InputError: the frame of a clip cannot be used.
             BackendError: a stage failed.
         """
-        if not self._move(pair, arrival):
+        if (took := self._move(pair, arrival)) is None:
             return None
         quality = pair.animator.quality
         why = self._doubt(quality)
@@ -98,14 +102,15 @@ class Showing:
         came = None if unpaced else arrival.came
         seconds = arrival.timestamp if unpaced else None
         state: State = "doubtful" if why else "live"
-        return self._shown(self._picture, state, why, pair, came, quality, seconds)
+        more = {"quality": quality, "model_seconds": took}
+        return self._shown(self._picture, state, why, pair, came, seconds, **more)
 
     def again(
         self, pair: Pair, arrival: Arrival, arrived: float, paused: bool, fresh: bool
     ) -> Shown | None:
         """A new pair in the pose of the last driving frame. `fresh`: that has come so recently that
         the picture is live; else as `same`."""
-        if self._move(pair, arrival) and fresh:
+        if self._move(pair, arrival) is not None and fresh:
             return self._shown(self._picture, "live", "", pair)
         return self.same(pair, arrived, paused)
 
@@ -113,18 +118,19 @@ class Showing:
         """A black frame for the end, so that no receiver keeps one that looks live."""
         return self._shown(None, "no signal", ENDED, None)
 
-    def _move(self, pair: Pair, arrival: Arrival) -> bool:
-        """Make the picture; whether it could be made."""
+    def _move(self, pair: Pair, arrival: Arrival) -> float | None:
+        """Make the picture; the seconds that this took, None if it could not be made."""
         self._clock = max(arrival.timestamp, self._clock + 1e-4)  # an Animator's times increase
+        begin = time.perf_counter()
         try:
             self._picture = pair.frame(arrival, self._clock)
         except InputError as error:
             if self._driving.pace != "live":
                 raise
             log.warning("%s: %s", self._driving.name, error)
-            return False
+            return None
         self._moved_by = arrival.image
-        return True
+        return time.perf_counter() - begin
 
     def same(self, pair: Pair | None, arrived: float, paused: bool) -> Shown | None:
         """The last frame again, or a black one, and why. `arrived`: when the last driving frame
@@ -147,14 +153,14 @@ class Showing:
         self._doubts.append((self._clock, quality.why))
         while self._clock - self._doubts[0][0] > DOUBT_SECONDS:
             self._doubts.popleft()
-        reasons = Counter(why for _, why in self._doubts if why)
-        if 2 * reasons.total() < len(self._doubts):
+        reasons = [why for _, why in self._doubts if why]
+        if 2 * len(reasons) < len(self._doubts):
             return ""
-        return reasons.most_common(1)[0][0]
+        return max(reasons, key=reasons.count)
 
     def _shown(
         self, picture: Image | None, state: State, why: str, pair: Pair | None,
-        came: float | None = None, quality: Quality | None = None, seconds: float | None = None,
+        came: float | None = None, seconds: float | None = None, **more: Any,
     ) -> Shown | None:  # fmt: skip
         if self._screen is None:
             return None
@@ -165,6 +171,6 @@ class Showing:
         latency = None if came is None else time.perf_counter() - came
         name, spacing = ("", None) if pair is None else (pair.still.name, pair.spacing)
         return Shown(
-            number, image, seconds, time.time(), state, why, latency, quality, name, spacing,
-            None if picture is None else self._moved_by,
+            number, image, seconds, time.time(), state, why, latency, source=name, spacing=spacing,
+            driving=None if picture is None else self._moved_by, **more,
         )  # fmt: skip

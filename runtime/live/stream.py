@@ -244,7 +244,7 @@ class Stream:
                     raise error
                 return
             if arrival is not None:
-                self._look_at(arrival)
+                self._take(arrival)
             is_new = self._pairing.swap(self.settings, wait=self._driving.pace == "unpaced")
             if is_new:
                 self._showing.take_pair()
@@ -256,6 +256,8 @@ class Stream:
             if shown is not None:
                 self.metrics.add(shown.state, shown.why, shown.latency, shown.quality)
                 yield shown
+            if arrival is not None:
+                self._look_for_cut(arrival)
 
     def _next(self) -> Arrival | None:
         """The newest driving frame, waited for until something else is due."""
@@ -265,20 +267,26 @@ class Stream:
             return None
         return self._driving.arrivals.take(patience)
 
-    def _look_at(self, arrival: Arrival) -> None:
-        """Take a driving frame as the reference, where one is wanted or a scene has begun."""
-        before, self._seen, self._arrived = self._seen, arrival, time.perf_counter()
-        if arrival.image is None:
+    def _take(self, arrival: Arrival) -> None:
+        """Take a driving frame, as the reference too, where one is wanted."""
+        self._seen, self._arrived = arrival, time.perf_counter()
+        if arrival.image is not None:
+            self._pairing.offer(Picture(arrival.image, self._how.crop))
+
+    def _look_for_cut(self, arrival: Arrival) -> None:
+        """Take a driving frame as the reference, where a scene has begun with it. After the frame
+        is shown, which is so shown sooner."""
+        image = arrival.image
+        if image is None or self._how.on_cut != "reset":
             return
-        if before is not None and arrival.turn != before.turn:
-            self._cuts = Cuts()  # a clip's end and its beginning need not be alike
-        if self._cuts.begun(arrival.image) and self._how.on_cut == "reset":
-            if self._pairing.by_hand:
-                log.warning("%s: a scene cut; landmarks set by hand are kept", self._driving.name)
-            else:
-                log.warning("%s: a scene cut: a new reference is taken", self._driving.name)
-                self._pairing.wants_reference = True
-        self._pairing.offer(Picture(arrival.image, self._how.crop))
+        if not self._cuts.begun(image, arrival.turn):
+            return
+        if self._pairing.by_hand:
+            log.warning("%s: a scene cut; landmarks set by hand are kept", self._driving.name)
+        else:
+            log.warning("%s: a scene cut: a new reference is taken", self._driving.name)
+            self._pairing.wants_reference = True
+            self._pairing.offer(Picture(image, self._how.crop))
 
     def _take_given(self, still: Still, answer: Answer = nobody) -> None:
         self._showing.take_form(*self._pairs.form_for(still.picture.image))

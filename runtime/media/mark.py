@@ -21,6 +21,10 @@ _ROWS = (
 SYNTHETIC = "Synthetic ultrasound"
 """Title of the files that sonomime writes."""
 _WORD = np.array([[255 * (dot == "#") for dot in row] for row in _ROWS], np.uint8)
+# With a margin of one pixel. The last resort has none above and below: 7 x 7, which fits the
+# smallest pictures.
+_STAMPS = [np.pad(_WORD[:, : 6 * letters - 1], 1) for letters in (9, 3, 1)]
+_STAMPS.append(_STAMPS[-1][1:-1])
 
 
 def draw_mark(image: Image) -> Image:
@@ -35,10 +39,7 @@ def draw_mark(image: Image) -> Image:
     """
     height, width = check_image(image).shape[:2]
     marked = image.copy()
-    # With a margin of one pixel. The last resort has none above and below: 7 x 7, which fits the
-    # smallest pictures.
-    stamps = [np.pad(_WORD[:, : 6 * letters - 1], 1) for letters in (9, 3, 1)]
-    for stamp in (*stamps, stamps[-1][1:-1]):
+    for stamp in _STAMPS:
         h, w = stamp.shape
         if scale := min(max(1, min(width, height) // 200), height // h, width // w):
             stamp = stamp.repeat(scale, axis=0).repeat(scale, axis=1)

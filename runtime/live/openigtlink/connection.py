@@ -1,7 +1,7 @@
 """A connection with a peer: what is put is sent, the newest of each type; what comes is handed on.
 
 Two threads serve it, so a peer that does not read delays nobody else, and one that has gone costs
-nothing.
+nothing. A peer that keeps up is sent to in the thread of whoever puts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Received = Callable[[Message], None]
 SEND_BUFFER = 1 << 16  # bytes: with the system's own size a slow peer falls seconds behind
 # A peer has gone that takes nothing for so many milliseconds, or does not answer for 30 seconds.
 _STALLED = {"TCP_USER_TIMEOUT": 30_000, "TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
-_CHUNK = 1 << 16
+_CHUNK = 1 << 20
 SAID = 3  # damaged messages of a connection that are logged
 
 
@@ -47,7 +47,7 @@ class Connection:
         Raises:
             OSError: the peer has gone already; the socket is closed.
         """
-        self.sending: Slot[bytes] = Slot()
+        self.sending: Slot[bytes | memoryview] = Slot(self._send_at_once)
         self.damaged = 0
         self._peer, self._received, self._left, self._most = peer, received, left, most
         try:
@@ -89,6 +89,14 @@ class Connection:
         self.sending.close()
         with suppress(OSError):  # it has gone already
             self._peer.shutdown(socket.SHUT_RDWR)  # wakes the threads; closing alone does not
+
+    def _send_at_once(self, data: bytes | memoryview) -> memoryview | None:
+        """Send what the peer has room for; the rest, if there is one."""
+        try:
+            sent = self._peer.send(data, socket.MSG_DONTWAIT)
+        except OSError:  # no room; or the peer has gone, which the thread will find
+            sent = 0
+        return memoryview(data)[sent:] if sent < len(data) else None
 
     def _send(self) -> None:
         try:
@@ -136,8 +144,12 @@ class Connection:
         announced."""
         data = bytearray()
         while len(data) < size:
-            piece = self._peer.recv(min(_CHUNK, size - len(data)))
-            if not piece:
+            piece = bytearray(min(_CHUNK, size - len(data)))
+            if not (got := self._peer.recv_into(piece, flags=socket.MSG_WAITALL)):
                 return None
-            data += piece
+            del piece[got:]
+            if data:
+                data += piece
+            else:
+                data = piece  # nearly always the whole: not copied again
         return data

@@ -51,7 +51,7 @@ def image_content(image: Image, spacing: tuple[float, float] = (1.0, 1.0)) -> by
     components = image.shape[2] if image.ndim == 3 else 1
     kind = 1, components, _UINT8, _LITTLE, _LPS
     head = _IMAGE.pack(*kind, *size, *axes, *centre, 0, 0, 0, *size)
-    return head + np.ascontiguousarray(image).tobytes()
+    return b"".join([head, np.ascontiguousarray(image).data])
 
 
 def read_image(content: bytes | memoryview) -> ReceivedImage:

@@ -71,17 +71,18 @@ def pack(message: Message) -> bytes:
     size = sum(map(len, parts))
     if size > MOST_BYTES:
         raise StreamError(f"a message of {size} bytes is too large: at most {MOST_BYTES}")
-    names = [_name(message.type, 12, "type"), _name(message.device, 20, "device name")]
+    names = _name(message.type, 12, "type"), _name(message.device, 20, "device name")
     if not _is_type(names[0]) or not 0 < message.version < 16:
         raise StreamError(f"no message has type {message.type!r} and version {message.version}")
-    whole = bytearray(HEADER_BYTES).join((b"", b"".join(parts)))
-    crc = crc64(memoryview(whole)[HEADER_BYTES:])
+    crc = 0
+    for part in parts:
+        crc = crc64(part, crc)
     try:
         stamp = round(message.time * 2**32)
-        _HEADER.pack_into(whole, 0, message.version, *names, stamp, size, crc)
+        header = _HEADER.pack(message.version, *names, stamp, size, crc)
     except (struct.error, ValueError, OverflowError) as error:
         raise StreamError(f"time or version of a message cannot be written: {error}") from error
-    return bytes(whole)
+    return b"".join([header, *parts])
 
 
 def read_header(data: bytes | bytearray, most: int = MOST_BYTES) -> Header:
@@ -143,10 +144,11 @@ def _opened(kind: str, body: memoryview) -> tuple[memoryview, dict[str, str], in
     return body[begin:end], found, number
 
 
-def crc64(data: bytes | bytearray | memoryview) -> int:
-    """The checksum of a body: CRC-64 of ECMA-182."""
+def crc64(data: bytes | bytearray | memoryview, before: int = 0) -> int:
+    """The checksum of a body, or of a part of one after parts with the checksum `before`: CRC-64 of
+    ECMA-182."""
     fastcrc = import_or_explain("fastcrc.crc64", 'pip install "sonomime[live]"')
-    return int(fastcrc.ecma_182(data))
+    return int(fastcrc.ecma_182(data, before))
 
 
 def decoded(text: bytes | memoryview, encoding: int) -> str:

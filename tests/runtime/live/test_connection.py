@@ -107,6 +107,33 @@ def test_a_slot_holds_one_of_each_kind_and_can_make_the_giver_wait() -> None:
     assert slot.dropped.total() == 1 and list(slot) == [6]
 
 
+def test_a_slot_whose_taker_waits_can_use_an_item_at_once() -> None:
+    used: list[tuple[int, int]] = []  # the item, and the thread that used it
+
+    def use(item: int) -> int | None:
+        used.append((item, threading.get_ident()))
+        return None if item < 10 else item - 10
+
+    slot: Slot[int] = Slot(use)
+    slot.put(1)  # nobody waits yet
+    taken: queue.Queue[int] = queue.Queue()
+    taker = threading.Thread(target=lambda: [taken.put(item) for item in slot], daemon=True)
+    taker.start()
+    assert taken.get(timeout=30) == 1 and not used
+    until(lambda: slot._idle)
+    slot.put(2)
+    with slot._change:  # the taker cannot have awoken
+        slot.put(13)
+        slot.put(4)
+        slot.put(5)
+    assert [taken.get(timeout=30), taken.get(timeout=30)] == [3, 5]  # a rest is not replaced
+    assert used == [(2, threading.get_ident()), (13, threading.get_ident())]
+    assert slot.dropped[""] == slot.dropped.total() == 1
+    slot.close()
+    taker.join()
+    assert taken.empty()
+
+
 def test_clients_get_frames_and_the_server_their_texts(inbox: queue.Queue[Message]) -> None:
     said: queue.Queue[Message] = queue.Queue()
     with Server(0, received=said.put) as server:
