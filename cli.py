@@ -72,6 +72,9 @@ class _Parser(argparse.ArgumentParser):
         if wrong := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
             close = nearest(wrong[1], re.findall(r"[\w-]+", wrong[2]))
             hint = f"did you mean {close!r}?" if close else hint
+        elif wrong := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            close = nearest(wrong[1], self._option_string_actions)
+            hint = f"did you mean {close}?" if close else hint
         elif wrong := re.search(r"argument (\S+): expected one argument", message):
             hint = f"a value that begins with - is written {wrong[1]}=VALUE; {hint}"
         _say(message, hint)
@@ -116,7 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(handlers=[log])
     with terminable():
         try:
-            args = build_parser().parse_args(words)
+            args, unknown = build_parser().parse_known_args(words)
+            if unknown:
+                args.verb_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
             if Path("-") in (getattr(args, "output", None), getattr(args, "json", None)):
                 hint = "give the name of a file or folder"
                 raise ConfigError("cannot write to standard output (-)", hint)

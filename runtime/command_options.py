@@ -37,12 +37,30 @@ def add_reading_of_one(parser: argparse.ArgumentParser, what: str) -> None:
     add = parser.add_argument
     # fmt: off
     add("--fps", type=parse_rate, metavar="N", help="frames a second, whatever the file says")
+    # fmt: on
+    add_care(parser)
+
+
+def add_care(parser: argparse.ArgumentParser) -> None:
+    """How careful to be with what is read."""
+    add = parser.add_argument
+    # fmt: off
     add("--mask-outside-region", action="store_true",
-        help="show it black outside of the ultrasound region")
-    add("--on-damage", choices=("keep", "skip", "stop"), default="keep", help="as for animate")
+        help="keep pictures whole, but black outside of the ultrasound region: names of patients "
+        "often stand there")
+    add("--on-damage", choices=("keep", "skip", "stop"), default="keep",
+        help="what to do where a clip is damaged. keep (default): use what comes before, and leave "
+        "with exit code 8; skip: leave damaged frames out; stop: an error")
     add("--strict", action="store_true",
         help="stop with an error where something would be assumed or dropped, or is damaged")
     # fmt: on
+
+
+def add_burned_in(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-burned-in", action="store_true",
+        help="write DICOM though the source's file says that it shows who was examined",
+    )  # fmt: skip
 
 
 def reading_of(args: argparse.Namespace, prefix: str = "") -> Reading:

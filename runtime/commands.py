@@ -11,6 +11,8 @@ from typing import Any
 
 from .animator import Animator
 from .command_options import (
+    add_burned_in,
+    add_care,
     add_motion,
     add_open,
     add_reading,
@@ -94,18 +96,10 @@ def add_animate(verbs: Verbs) -> None:
     add_reading(parser, "source", "source-")
     add("--fps", type=parse_rate, metavar="N",
         help="frames a second of the driving clip, whatever the file says")
-    add("--mask-outside-region", action="store_true",
-        help="keep both pictures whole, but black outside of the ultrasound region: names of "
-        "patients often stand there")
-    add("--on-damage", choices=("keep", "skip", "stop"), default="keep",
-        help="what to do where the driving clip is damaged. keep (default): animate what comes "
-        "before, and leave with exit code 8; skip: leave damaged frames out; stop: an error")
-    add("--strict", action="store_true",
-        help="stop with an error where something would be assumed or dropped, or is damaged")
+    add_care(parser)
     add("--keep-colour", action="store_true",
         help="stop with an error if the result would lose the source's colours")
-    add("--allow-burned-in", action="store_true",
-        help="write DICOM though the source's file says that it shows who was examined")
+    add_burned_in(parser)
     add("--source-frame", type=int, metavar="N",
         help="which frame to animate if SOURCE is a clip (default: 0, the first)")
     add("--landmarks", type=parse_landmarks, default="auto", metavar="auto|none|FILE",

@@ -13,6 +13,8 @@ from pathlib import Path
 from .animator import Animator
 from .bundle.bundle import Bundle
 from .command_options import (
+    add_burned_in,
+    add_care,
     add_motion,
     add_open,
     add_reading,
@@ -38,7 +40,7 @@ from .live.opening import (
     parse_address,
     parse_peer,
 )
-from .live.outlets import Outlet, recorder
+from .live.outlets import Outlet, check_recording, recorder
 from .live.pairs import Still
 from .live.running import run_stream
 from .live.shared_memory import SharedMemoryOutlet
@@ -48,12 +50,10 @@ from .live.web.server import PORT as HTTP_PORT
 from .live.web.server import Web
 from .readers.reading import Facts, parse_rate
 from .sinks.dicom import may_show_somebody
-from .sinks.open_sink import check_place
 from .support.errors import (
     EXIT_DAMAGED,
     ConfigError,
     InputError,
-    OutputError,
     SonomimeError,
 )
 from .support.verbs import Verbs, add_verb
@@ -104,7 +104,8 @@ def add_stream(verbs: Verbs) -> None:
     outlets.add_argument("--openigtlink-version", type=int, choices=(1, 2), default=2,
         help="header version: 1 for old programs, which get no metadata (default: 2)")
     outlets.add_argument("--record", type=Path, metavar="FILE",
-        help="a file, as -o of animate; NAME.mp4 and NAME.mkv grow as NAME.part, which can be "
+        help="a new NAME.mp4, NAME.mkv (lossless), NAME.dcm, NAME.mha, or a folder for .png "
+        "frames; NAME.mp4 and NAME.mkv grow as NAME.part, which can be "
         "played even after a power cut")
     outlets.add_argument("--http", metavar="[HOST:]PORT",
         help="a page to watch and control it, as MJPEG too; for this machine alone unless HOST is "
@@ -120,9 +121,12 @@ def add_stream(verbs: Verbs) -> None:
     add("--on-cut", choices=("reset", "ignore"), default="reset",
         help="after a scene cut in the driving frames: take a new reference (default), or go on")
     add("--landmarks", type=parse_landmarks, default="auto", metavar="auto|none|FILE",
-        help="as for animate; those of a file are for the first source and reference alone")
+        help="how to align source and reference. auto (default): match the two pictures; FILE: "
+        "also use the landmarks in this CSV file (image,keypoint,x,y), which are those of the "
+        "first source and reference alone; none: do not align")
     add("--size", type=parse_size, default="source", metavar="source|model|WxH",
-        help="as for animate; later sources are fitted into it")
+        help="size of the frames, at most 1920 pixels a side: the first source's own (default), "
+        "the model's, or WIDTHxHEIGHT. Later sources are fitted into it")
     add("--source-every", type=float, metavar="S",
         help="take a live source's newest frame every so many seconds")
     add("--source-frame", type=int, default=0, metavar="N",
@@ -131,10 +135,8 @@ def add_stream(verbs: Verbs) -> None:
     add_reading(parser, "source", "source-")
     add("--fps", type=parse_rate, metavar="N",
         help="frames a second of a driving clip, whatever the file says")
-    add("--mask-outside-region", action="store_true", help="as for animate")
-    add("--on-damage", choices=("keep", "skip", "stop"), default="keep", help="as for animate")
-    add("--strict", action="store_true", help="as for animate")
-    add("--allow-burned-in", action="store_true", help="as for animate")
+    add_care(parser)
+    add_burned_in(parser)
     add("--no-mark", dest="mark", action="store_false",
         help="leave out the synthetic mark, and the words for the state; metadata keep both")
     add("--seconds", type=float, metavar="S", help="end after so many seconds")
@@ -157,8 +159,9 @@ def add_serve(verbs: Verbs) -> None:
     add("--recordings", type=Path, default=Path("recordings"), metavar="FOLDER",
         help="where recordings go (default: recordings)")
     add("--openigtlink", metavar="[HOST:]PORT|igtl://HOST:PORT",
-        help="also send the frames by OpenIGTLink, as for stream")
-    add("--no-mark", dest="mark", action="store_false", help="as for stream")
+        help="also send the frames by OpenIGTLink: listen at a port, or connect to a server")
+    add("--no-mark", dest="mark", action="store_false",
+        help="leave out the synthetic mark, and the words for the state; metadata keep both")
     add("--show", action="store_true", help="open the page in a browser")
     add_open(parser)
     # fmt: on
@@ -209,9 +212,7 @@ def run_stream_command(args: argparse.Namespace) -> int:
             option = name.replace("_", "-")
             raise ConfigError(f"--{option} is {value}", "give seconds, above 0")
     if args.record:
-        check_place(args.record, grows=True)
-        if args.record.is_file():
-            raise OutputError(f"{args.record} is there already", "give another name")
+        check_recording(args.record)
     bundle = Bundle.open(args.bundle)
     chain = bundle.manifest
     how_source = reading_of(args, "source_")

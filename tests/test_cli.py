@@ -356,3 +356,11 @@ def test_a_missing_extra_is_named(
     given = [word.format(tmp=tmp_path, bundle=toy_bundle) for word in words]
     code, errors = finished(given, f"import sys; sys.modules[{module!r}] = None")
     assert code == 4 and f'pip install "sonomime[{extra}]"' in errors, errors
+
+
+def test_a_misspelt_option_is_answered_with_the_nearest_of_its_verb(capsys: Any) -> None:
+    assert main(["stream", "--source", "a.png", "--driving", "b.mp4", "--recrod", "c.mp4"]) == 2
+    said = capsys.readouterr().err
+    assert "--recrod" in said and "--record" in said.replace("--recrod", "")
+    assert main(["animate", "a.png", "b.mp4", "-o", "c.mp4", "--zzzzzz"]) == 2
+    assert "animate --help" in capsys.readouterr().err

@@ -38,6 +38,7 @@ class Control:
             if pair is not None and pair.still.name:
                 settings["source"] = pair.still.name
         return {
+            "rate": None if stream is None else round(stream.rate, 3),
             "running": stream is not None and not stream.ended,
             "fixed": self.fixed,
             "problem": "" if stream is None or stream.error is None else str(stream.error),
@@ -54,7 +55,7 @@ class Control:
     def library(self) -> dict[str, Any]:
         """Names of what can be taken."""
         names = [] if self.stream is None else self.stream.source_names()
-        return {"sources": names, "driving": [], "templates": []}
+        return {"sources": names, "driving": [], "templates": [], "motions": []}
 
     def order(self, text: str) -> str:
         """Give an order and wait for the answer: "ok", "pending" after WAIT, or what was wrong."""

@@ -13,6 +13,8 @@ log = logging.getLogger("sonomime")
 
 MOST, AT_ONCE = 64, 8  # that wait; that are done between two frames
 
+ENDED = "the stream has ended"
+
 Answer: TypeAlias = Callable[[str], None]
 """Gets "ok", or what was wrong."""
 
@@ -57,4 +59,4 @@ class Errands:
                 _, answer = self._waiting.get_nowait()
             except queue.Empty:
                 return
-            answer("the stream has ended")
+            answer(ENDED)

@@ -54,6 +54,7 @@ def open_live(text: str, how: Reading) -> Feed | None:
     """
     kind, found, place = text.partition(":")
     if not found or kind not in ("camera", "watch", "igtl"):
+        _refuse_address(text)
         return None
     for option in ("window", "region", "fps"):
         if kind != "watch" and getattr(how, option) is not None:
@@ -74,6 +75,20 @@ def open_live(text: str, how: Reading) -> Feed | None:
         host, port = parse_peer(text)
         fetch = partial(fetch_igtl, host=host, port=port)
     return Feed(text, fetch, crop=None if how.crop == "auto" else how.crop)
+
+
+def _refuse_address(text: str) -> None:
+    """ConfigError for what would be something live if it were written otherwise."""
+    if (device := re.fullmatch(r"/dev/video([0-9]+)", text)) or text in ("camera", "webcam"):
+        number = device[1] if device else "0"
+        raise ConfigError(f"cannot read {text!r} as a file", f"write camera:{number}")
+    if re.match(r"[a-z]+:", text) and not Path(text).exists():
+        hint = (
+            "let another program, such as ffmpeg, write its pictures into a folder, and give "
+            "watch:FOLDER"
+        )
+        scheme = text.partition(":")[0]
+        raise ConfigError(f"{scheme}: is not one of the live inputs, which are {LIVE}", hint)
 
 
 def parse_peer(text: str) -> tuple[str, int]:

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 from ..options import SHARES
+from ..support.dataclass_parser import nearest
 from ..support.errors import ConfigError
 
 #: What each order takes after its name, for people.
@@ -36,7 +37,9 @@ def parse_order(text: str) -> Order:
     name, _, value = text.strip().partition(" ")
     value = value.strip()
     if name not in ORDERS:
-        raise ConfigError(f"there is no order {name[:40]!r}", f"orders are {', '.join(ORDERS)}")
+        close = nearest(name, ORDERS)
+        hint = f"did you mean {close!r}?" if close else f"orders are {', '.join(ORDERS)}"
+        raise ConfigError(f"there is no order {name[:40]!r}", hint)
     takes = ORDERS[name].split(":")[0] if ":" in ORDERS[name] else ""
     if bool(value) != bool(takes):
         what = f"the order {name} takes {takes or 'nothing after it'}"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from ..media.mark import metadata
-from ..sinks.open_sink import open_sink
-from ..support.errors import OutputError, SonomimeError
+from ..sinks.open_sink import check_place, open_sink
+from ..support.errors import ConfigError, OutputError, SonomimeError
 from .showing import Shown
 from .slot import Slot
 
@@ -158,6 +158,21 @@ class ThreadedOutlet:
         finally:
             self._slot.close()
             self.begun.set()
+
+
+def check_recording(path: Path) -> None:
+    """Refuse what cannot be recorded to, before there is a frame.
+
+    Raises:
+        ConfigError: a suffix that has no writer, or one of a single picture.
+        OutputError: something is there already; the place cannot be written.
+    """
+    check_place(path, grows=True)
+    if path.suffix.lower() == ".png":
+        hint = "give NAME.mp4, or a name without a suffix for a folder of pictures"
+        raise ConfigError(f"{path} holds one frame, and a stream has many", hint)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise OutputError(f"{path} is there already", "give another name")
 
 
 def recorder(path: Path, rate: float | None, burned_in: bool | None, waits: bool) -> ThreadedOutlet:

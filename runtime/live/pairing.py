@@ -14,7 +14,7 @@ from typing import Any
 from ..landmarks import Landmarks, Picture
 from ..support.errors import InputError, SonomimeError
 from .choice import Choice, Read
-from .errands import Answer, nobody
+from .errands import ENDED, Answer, nobody
 from .pairs import REPLACED, Pair, Pairs, Still, Wanted
 
 log = logging.getLogger("sonomime")
@@ -51,7 +51,7 @@ class Pairing:
 
     def end(self) -> None:
         """Nobody shall wait for an answer that will not come."""
-        self._later("the stream has ended")
+        self._later(ENDED)
 
     def offer(self, frame: Picture) -> None:
         """Take a driving frame as the reference, if one is wanted."""

@@ -23,6 +23,7 @@ from ..outlines import warn_of_outlines
 from ..player import Player
 from ..still import made_size
 from ..support.errors import SonomimeError
+from .errands import ENDED
 from .feed import Arrival
 from .slot import Slot
 
@@ -202,7 +203,8 @@ class Pairs:
                 # One that is ready is taken soon; it shall not be lost if this one fails.
                 self._change.wait_for(lambda: self._ready is None or self._closed)
                 if self._closed:
-                    break
+                    wanted.answer(ENDED)
+                    continue
                 animator, self._spare = self._spare, None
             try:
                 still = wanted.still()

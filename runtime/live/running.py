@@ -13,8 +13,8 @@ from typing import Any
 
 from ..support.errors import SonomimeError
 from ..support.printable import printable
+from .errands import ENDED
 from .outlets import Outlet, Outlets
-from .showing import ENDED
 from .stream import Stream
 
 EVERY = 1.0  # seconds between two lines about how it goes

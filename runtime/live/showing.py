@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ..media.frames import Image
 from ..quality import Quality
 from ..support.errors import InputError
+from .errands import ENDED
 from .feed import Arrival, Feed
 from .pairs import Pair
 from .screen import Screen, State
@@ -17,7 +18,6 @@ from .screen import Screen, State
 log = logging.getLogger("sonomime")
 
 LOST_AFTER = 2.0  # seconds without a frame of a live feed
-ENDED = "the stream has ended"
 DOUBT_SECONDS = 1.0  # doubtful: at least half of the frames of the last so many seconds are
 
 

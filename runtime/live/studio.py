@@ -89,7 +89,10 @@ class Studio(Control):
             for name, facts in _templates().items()
         ]
         names = {kind: list(self._files(kind)) for kind in self._folders}
-        return {"sources": names["source"], "driving": names["driving"], "templates": rows}
+        return {
+            "sources": names["source"], "driving": names["driving"], "templates": rows,
+            "motions": list(self._bundle.manifest.motions()),
+        }  # fmt: skip
 
     def start(self, wanted: Mapping[str, Any]) -> None:
         """Start a stream; the one before ends.
@@ -149,13 +152,16 @@ class Studio(Control):
         """Record from now on, in a file of the folder of recordings; None: finish it.
 
         Raises:
-            ConfigError: a name that cannot be.
+            ConfigError: a name that cannot be; or another one is being recorded.
             OutputError: there is such a file, or it cannot be written.
         """
         with self._change:
-            self._finish_recording()
             if name is None:
+                self._finish_recording()
                 return
+            if (before := self.state()["recording"]) is not None:
+                raise ConfigError(f"{before} is being recorded", "end that one first")
+            self._finish_recording()  # one that has failed
             if not re.fullmatch(r"[\w-][\w .-]{0,99}\.(mp4|mkv)", name):
                 hint = "letters, digits and -, ending in .mp4 or .mkv (exact)"
                 raise ConfigError(f"a recording cannot be named {name[:100]!r}", hint)

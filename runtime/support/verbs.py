@@ -13,5 +13,5 @@ def add_verb(verbs: Verbs, name: str, text: str, run: Any) -> argparse.ArgumentP
     """A parser; its text is a line for the list of verbs, a description, and examples."""
     line, description, epilog = text.split("\n\n")
     parser = verbs.add_parser(name, help=line, description=description, epilog=epilog)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, verb_parser=parser)
     return parser

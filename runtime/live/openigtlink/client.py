@@ -39,7 +39,7 @@ class Client:
         self._thread.start()
 
     def dropped(self, kind: str) -> int:
-        """Messages of a type that were replaced by newer ones before they were sent."""
+        """Messages of a kind that were replaced by newer ones before they were sent."""
         connection = self._connection
         return self._dropped[kind] + (connection.sending.dropped[kind] if connection else 0)
 
@@ -47,13 +47,13 @@ class Client:
     def connected(self) -> bool:
         return self._connection is not None
 
-    def send(self, message: Message, keep: bool = False) -> bool:
-        """Send a message, the newest of its type only; False if there is no server now. `keep` is
-        for servers."""
+    def send(self, message: Message, keep: bool = False, kind: str = "") -> bool:
+        """Send a message, the newest of its kind (its type, if not given) only; False if there is
+        no server now. `keep` is for servers."""
         data, connection = pack(message), self._connection
         if connection is None:
             return False
-        connection.sending.put(data, message.type)
+        connection.sending.put(data, kind or message.type)
         return True
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
@@ -19,6 +20,7 @@ CODES: Mapping[State, int] = {
     "live": 1, "doubtful": 2, "held": 7, "warming up": 13, "no signal": 16,
 }  # fmt: skip
 STATUS_EVERY = 25  # frames
+MOST_ANSWERS = 64  # that wait for a peer; more replace the oldest
 
 
 GiveOrder: TypeAlias = Callable[[str, Callable[[str], None]], None]
@@ -28,7 +30,7 @@ GiveOrder: TypeAlias = Callable[[str, Callable[[str], None]], None]
 class Sender(Protocol):
     """A Server, or a Client."""
 
-    def send(self, message: Message, keep: bool = True) -> object: ...
+    def send(self, message: Message, keep: bool = True, kind: str = "") -> object: ...
 
     def dropped(self, kind: str) -> int: ...
 
@@ -38,7 +40,7 @@ class Sender(Protocol):
 class IgtlOutlet:
     """Sends each frame at once as the IMAGE `Image`, and its state as STATUS: whenever it changes,
     and every STATUS_EVERY frames. Peers give orders as STRING messages; what came of them goes to
-    all, as the STRING `Answer`."""
+    all, as the STRING `Answer`, with the order in its metadata."""
 
     def __init__(
         self, name: str, connect: Callable[[Callable[[Message], None]], Sender],
@@ -52,6 +54,7 @@ class IgtlOutlet:
         """
         self.name, self._order, self._version = name, order, version
         self._state: State | None = None
+        self._answers = itertools.count()
         self._connected = threading.Event()
         self._sender = connect(self._received)
         self._connected.set()
@@ -96,12 +99,17 @@ class IgtlOutlet:
             return
         self._connected.wait()  # orders may come before `connect` has returned
 
+        order = ""
+
         def answer(text: str) -> None:
-            content = string_content(text[:1000])
-            answered = Message("STRING", content, "Answer", version=self._version)
-            self._sender.send(answered, keep=False)  # not for who comes later
+            content, texts = string_content(text[:1000]), {"Order": order[:1000]}
+            answered = Message("STRING", content, "Answer", 0.0, texts, version=self._version)
+            # Not for who comes later; and a second answer does not replace one that waits.
+            kind = f"answer {next(self._answers) % MOST_ANSWERS}"
+            self._sender.send(answered, keep=False, kind=kind)
 
         try:
-            self._order(read_string(message.content), answer)
+            order = read_string(message.content)
+            self._order(order, answer)
         except SonomimeError as error:
             answer(f"{error} ({error.hint})" if error.hint else str(error))

@@ -21,7 +21,7 @@ MOST_RECEIVED = 1 << 20  # bytes of a message from a client
 
 
 class Server:
-    """Sends every message to all clients; each has its own place for the newest one of each type::
+    """Sends every message to all clients; each has its own place for the newest one of each kind::
 
     with Server() as server:
         server.send(Message("IMAGE", image_content(frame), "Image"))
@@ -43,7 +43,7 @@ class Server:
         crc64(b"")  # a missing package is reported here, not in a thread
         self._received = received or (lambda message: None)
         self._clients: list[Connection] = []
-        self._last: dict[str, bytes] = {}  # by type
+        self._last: dict[str, bytes] = {}  # by kind
         self._dropped: Counter[str] = Counter()  # of clients that have left
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -63,26 +63,27 @@ class Server:
             return list(self._clients)
 
     def dropped(self, kind: str) -> int:
-        """Messages of a type that were replaced by newer ones, of all clients."""
+        """Messages of a kind that were replaced by newer ones, of all clients."""
         with self._lock:
             left = [self._dropped, *(client.sending.dropped for client in self._clients)]
         return sum(counts[kind] for counts in left)
 
-    def send(self, message: Message, keep: bool = True) -> None:
+    def send(self, message: Message, keep: bool = True, kind: str = "") -> None:
         """Send a message to all clients; never waits.
 
         Args:
-            keep: send it also to clients that connect before the next one of its type.
+            keep: send it also to clients that connect before the next one of its kind.
+            kind: of two that wait for a client, the newer one is sent; its type, if not given.
 
         Raises:
             StreamError: it does not fit the protocol.
         """
-        data = pack(message)
+        data, kind = pack(message), kind or message.type
         with self._lock:
             if keep:
-                self._last[message.type] = data
+                self._last[kind] = data
             for client in self._clients:
-                client.sending.put(data, message.type)
+                client.sending.put(data, kind)
 
     def close(self) -> None:
         """Stop listening and end all connections; waits for their threads, but not if one of them

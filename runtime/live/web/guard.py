@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import os
+import re
 import secrets
 from typing import Any
 from urllib.parse import urlsplit
+
+from ...support.errors import ConfigError
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -27,6 +31,9 @@ HEADERS = {
 MARK = "X-Sonomime"
 """The header of requests that change something."""
 COOKIE = "sonomime-token"
+TOKEN = "SONOMIME_TOKEN"
+"""The environment variable of a token that stays the same at each start. Options can be read by all
+users of a machine."""
 
 
 class Guard:
@@ -40,7 +47,7 @@ class Guard:
         except ValueError:
             self._local = host == "localhost"
         if not self._local:
-            self.token = secrets.token_urlsafe(16)
+            self.token = _given_token() or secrets.token_urlsafe(16)
 
     def refuses(self, request: Any) -> tuple[int, str] | None:
         """Status and words, if a request (aiohttp's) is not allowed."""
@@ -72,3 +79,12 @@ def _is_local(host: str) -> bool:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _given_token() -> str | None:
+    """ConfigError for one that is easy to guess, or cannot be part of an address."""
+    given = os.environ.get(TOKEN)
+    if given is not None and not re.fullmatch(r"[\w-]{16,200}", given, re.ASCII):
+        hint = "at least 16 letters, digits, - and _, as `openssl rand -hex 16` gives"
+        raise ConfigError(f"{TOKEN} cannot be used as a token", hint)
+    return given

@@ -241,6 +241,9 @@ def test_waits_double_until_something_works() -> None:
     ("text", "how"),
     [
         ("camera:x", AS_IS),
+        ("camera", AS_IS),
+        ("/dev/video0", AS_IS),
+        ("rtsp://camera/1", AS_IS),
         ("camera:99999999999", AS_IS),
         ("igtl://localhost", AS_IS),
         ("igtl://localhost:99999", AS_IS),

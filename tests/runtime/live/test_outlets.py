@@ -227,7 +227,8 @@ def test_frames_states_and_orders_go_over_openigtlink(igtl: Any) -> None:
             assert status.text == "because"
         client.send(igtl.Message("STRING", igtl.string_content("pause")))
         assert orders.get(timeout=60) == "pause"
-        assert igtl.read_string(newest(inbox, "STRING").content) == "ok"
+        answer = newest(inbox, "STRING")
+        assert igtl.read_string(answer.content) == "ok" and answer.metadata == {"Order": "pause"}
         client.send(igtl.Message("STRING", igtl.string_content("wrong")))
         assert "try another" in igtl.read_string(newest(inbox, "STRING").content)
         client.send(igtl.Message("STRING", b"\0"))  # malformed
@@ -242,6 +243,23 @@ def test_frames_states_and_orders_go_over_openigtlink(igtl: Any) -> None:
     with igtl.Client("127.0.0.1", outlet._sender.port, last.put):
         assert newest(last, "IMAGE").metadata["State"] == "no signal", "nor is a live frame"
     outlet.close()
+
+
+def test_an_answer_does_not_replace_one_that_waits(igtl: Any) -> None:
+    sent: list[tuple[str, str]] = []
+
+    class Sender:
+        def __init__(self, received: Callable[[Any], None]) -> None:
+            self.received = received
+
+        def send(self, message: Any, keep: bool, kind: str) -> None:
+            sent.append((kind, message.metadata["Order"]))
+
+    outlet = igtl.IgtlOutlet("igtl", Sender, lambda text, answer: answer("ok"))
+    for order in ("pause", "resume"):
+        outlet._sender.received(igtl.Message("STRING", igtl.string_content(order)))
+    assert [order for _, order in sent] == ["pause", "resume"]
+    assert len({kind for kind, _ in sent} | {"STRING"}) == 3
 
 
 def test_an_outlet_can_connect_to_a_server_and_speak_version_1(igtl: Any) -> None:

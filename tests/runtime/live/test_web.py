@@ -29,7 +29,7 @@ from sonomime.runtime.live.stream import Stream
 from sonomime.runtime.live.studio import Studio
 from sonomime.runtime.media.frames import png_bytes
 from sonomime.runtime.readers.open_source import open_source
-from sonomime.runtime.support.errors import StreamError
+from sonomime.runtime.support.errors import ConfigError, StreamError
 
 aiohttp = pytest.importorskip("aiohttp")
 from sonomime.runtime.live.web import guard, pictures, server  # noqa: E402 - only where aiohttp is
@@ -186,6 +186,8 @@ def test_a_recording_that_fails_is_said_and_one_ends_with_its_stream(
     assert client.get("/api/state")["recording"] is None
     (tmp_path / "recorded").unlink()
     assert client.post("/api/record", {"file": "y.mkv"})[0] == 200
+    assert client.post("/api/record", {"file": "z.mkv"})[0] == 409  # y.mkv goes on
+    assert client.get("/api/state")["recording"] == "y.mkv"
     shown = client.get("/api/state")["metrics"]["frames"]
     until(lambda: client.get("/api/state")["metrics"]["frames"] > shown + 3)
     assert client.post("/api/order", {"order": "stop"})[1]["answer"] == "ok"
@@ -289,6 +291,18 @@ def test_others_need_the_token(studio: Studio) -> None:
         cookie = headers["Set-Cookie"].split(";")[0]
         assert client.ask("GET", "/api/state", Cookie=cookie)[0] == 200
         assert client.ask("GET", "/api/state", Authorization=f"Bearer {token}")[0] == 200
+
+
+def test_a_token_can_stay_the_same(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SONOMIME_TOKEN", "0123456789abcdef")
+    with Web(studio, "0.0.0.0", 0) as web:
+        assert web.url.endswith("?token=0123456789abcdef")
+    with Web(studio, "127.0.0.1", 0) as web:
+        assert "token" not in web.url
+    for wrong in ("short", "", "with space, and long enough", "0123456789abcde\u00e9"):
+        monkeypatch.setenv("SONOMIME_TOKEN", wrong)
+        with pytest.raises(ConfigError):
+            Web(studio, "0.0.0.0", 0)
 
 
 def test_a_port_that_is_taken_is_an_error(web: Web, studio: Studio) -> None:

@@ -6,7 +6,8 @@ import * as settings from "./settings.js";
 import * as viewer from "./viewer.js";
 
 const EVERY = 1000; // milliseconds between two questions to the server
-const STALE = 1000; // milliseconds after which a picture must no longer look live
+const STALE = 1000; // milliseconds after which a picture must no longer look live,
+const STALE_FRAMES = 4; // at least as long as so many frames of a slow clip take
 const LOOK = 200; // milliseconds between two looks at that
 
 const BEFORE_START = ["driving", "loop", "motion", "smooth", "size"];
@@ -24,7 +25,8 @@ let wake = () => {}; // asks the server at once
 
 function stateNow() {
   const frame = viewer.newest();
-  if (server?.running && frame?.age <= STALE) return [frame.state, frame.why];
+  const stale = Math.max(STALE, (1000 * STALE_FRAMES) / (server?.rate ?? Infinity));
+  if (server?.running && frame?.age <= stale) return [frame.state, frame.why];
   if (answers === null) return ["no connection", "Connecting."];
   if (!answers) return ["no connection", "The server does not answer."];
   if (!server.running) return ["stopped", server.metrics ? "The stream has ended." : "Nothing runs yet."];

@@ -48,13 +48,15 @@ export function restore(name) {
 
 /** Fills the lists of sources and of what can drive, from the server's state. */
 export function showLibrary({ library, settings, fixed }) {
-  const { sources, driving, templates } = library;
+  const { sources, driving, templates, motions } = library;
   // The name first: a closed list cuts off what is long.
   const title = ({ name, title, seconds }) => [name, `${name}, ${seconds} s: ${title}`];
   const named = (name) => [name, name];
   fill("source", [["", sources.map(named)]], settings?.source);
   const clips = ["Clips", driving.map(named)];
   fill("driving", [clips, ["Motion templates", templates.map(title)]], settings?.driving);
+  if (motions.length && !motions.includes(read("motion"))) write("motion", motions[0]);
+  $("motion-row").hidden = fixed || motions.length < 2; // a choice of one is none
   $("source-row").hidden = fixed && !sources.length;
 }
 
