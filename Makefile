@@ -49,7 +49,7 @@ $(TEST)/.installed: $(INSTALL_INPUTS)
 	$(need_python)
 	@echo 'Setting up $(TEST): this downloads torch and takes some minutes the first time'
 	$(call make_venv,$(TEST))
-	@$(TEST)/$(PIP_INSTALL) -e '.[cpu,train,dev,rtx,dicom,nrrd,live]'
+	@$(TEST)/$(PIP_INSTALL) -e '.[cpu,openvino,train,dev,rtx,dicom,nrrd,live]'
 	@mkdir -p .venv/link && ln -sfn ../.. .venv/link/sonomime
 	@touch $@
 
@@ -63,11 +63,11 @@ $(LOWEST)/.installed: $(INSTALL_INPUTS)
 	$(call make_venv,--clear $(LOWEST),$(OLD_PYTHON))
 	@$(LOWEST)/bin/python -c 'import tomllib; \
 		p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-		extras = [r for name in ("cpu", "dicom", "nrrd", "live") for r in p["optional-dependencies"][name]]; \
+		extras = [r for name in ("cpu", "openvino", "dicom", "nrrd", "live") for r in p["optional-dependencies"][name]]; \
 		print(*(r.replace(">=", "~=") + ".0" for r in p["dependencies"] + extras), sep="\n")' \
 		> $(LOWEST)/oldest.txt
 	@$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet -c $(LOWEST)/oldest.txt \
-		-e '.[cpu,dicom,nrrd,live]' hypothesis onnx pytest pyyaml
+		-e '.[cpu,openvino,dicom,nrrd,live]' hypothesis onnx pytest pyyaml
 	@touch $@
 
 demo: $(DEMO)/.installed

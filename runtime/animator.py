@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .alignment import Aligner, Landmark, points_to_pixels
-from .backends import open_backend
 from .bundle.bundle import Bundle
 from .bundle.manifest import DRIVING_FRAME, LANDMARK_IMAGE, SOURCE_IMAGE, KeypointControl, Motion
 from .clock import STEP_SECONDS, Clock
 from .compose import Size, SourcePicture
+from .fastest import open_session
 from .frame_io import FrameIO
 from .media.frames import Image, Letterbox
 from .options import AnySmoothing, Scale, Shading, fit_scale, set_options
@@ -70,7 +70,7 @@ class Animator:
         bundle: str | os.PathLike[str] | Bundle | None = None,
         backend: str = "auto", motion: Motion = "relative", smooth: AnySmoothing = None,
         threads: int | None = None, scale: Scale = 1.0, device: int | None = None,
-        shading: Shading = "full",
+        shading: Shading = "full", precision: str | None = None,
     ) -> Self:  # fmt: skip
         """Open a bundle and its stages.
 
@@ -85,6 +85,8 @@ class Animator:
             scale: factor of relative motion, or `hull`: the ratio of the two anatomies' sizes.
             device: number of the GPU; None is the first.
             shading: how much of the driving clip's change in brightness to take over.
+            precision: what to compute in; None is what the bundle holds, and for `auto` whatever
+                is fastest here. bf16 is for `openvino` on CPUs that have it.
 
         Raises:
             ConfigError: an argument out of its range, or one that the bundle cannot honour.
@@ -92,11 +94,11 @@ class Animator:
             BackendError: the backend cannot serve.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        running = open_backend(backend, opened, threads, device)
+        session = open_session(opened, backend, threads, device, precision)
         try:
-            return cls(Session(opened.manifest, running), motion, scale, smooth, shading)
+            return cls(session, motion, scale, smooth, shading)
         except BaseException:
-            running.close()
+            session.close()
             raise
 
     def adjust(self, **options: Any) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .backends import PRECISIONS
 from .media.frames import parse_crop
 from .media.levels import parse_window
 from .options import Smoothing
@@ -82,9 +83,17 @@ def add_open(parser: argparse.ArgumentParser, backend: bool = True) -> None:
         help="number of the GPU, from 0 (default: 0, if there is a GPU)")
     if backend:
         add("--backend", default="auto", metavar="NAME",
-            help="auto (default: the fastest available), cpu, ort-cuda, tensorrt, rtx")
+            help="auto (default: the fastest available), cpu, openvino, ort-cuda, tensorrt, rtx")
+        add("--precision", choices=PRECISIONS,
+            help="what to compute in (default: what the bundle holds; with auto, whatever is "
+            "fastest here). bf16 is for openvino, on CPUs that have it")
         add("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
     # fmt: on
+
+
+def opening_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `Animator.open`, besides the bundle."""
+    return {name: getattr(args, name) for name in ("backend", "threads", "device", "precision")}
 
 
 def add_motion(parser: argparse.ArgumentParser) -> None:

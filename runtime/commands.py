@@ -18,6 +18,7 @@ from .command_options import (
     add_reading,
     add_reading_of_one,
     motion_of,
+    opening_of,
     parse_landmarks,
     parse_reference,
     reading_of,
@@ -129,9 +130,7 @@ def run_animate(args: argparse.Namespace) -> int:
 
 
 def _animate(args: argparse.Namespace, jobs: list[Job], as_json: bool, **options: Any) -> int:
-    with Animator.open(
-        args.bundle, args.backend, threads=args.threads, device=args.device, **options
-    ) as animator:
+    with Animator.open(args.bundle, **opening_of(args), **options) as animator:
         damaged = False
         for job in jobs:
             done = animate_files(animator, job, to_people)
@@ -235,9 +234,7 @@ def run_template(args: argparse.Namespace) -> int:
         raise ConfigError("a template is written to a file", "give it with -o NAME.npz")
     with (
         atomic_path(args.output) as unfinished,  # a place that cannot be written is said at once
-        Animator.open(
-            args.bundle, args.backend, threads=args.threads, device=args.device
-        ) as animator,
+        Animator.open(args.bundle, **opening_of(args)) as animator,
     ):
         about = {"title": args.title, "licence": args.licence}
         template, damaged = make_template(

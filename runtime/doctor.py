@@ -160,14 +160,13 @@ def _torch() -> Found:
 
 def _bundle(path: Path | None, device: int | None) -> Found:
     """Open the bundle, verify its files, and make its golden frame."""
-    from .backends import open_backend
     from .bundle.bundle import Bundle
+    from .fastest import open_session
     from .golden import agreement, golden_frame
-    from .session import Session
 
     bundle = Bundle.open(path)
     tolerances = bundle.manifest.tolerances
-    session = Session(bundle.manifest, open_backend("auto", bundle, device=device))
+    session = open_session(bundle, device=device)
     try:
         found = agreement(golden_frame(session, bundle), bundle)
     finally:

@@ -19,6 +19,7 @@ from .command_options import (
     add_open,
     add_reading,
     motion_of,
+    opening_of,
     parse_landmarks,
     parse_reference,
     reading_of,
@@ -173,9 +174,7 @@ def run_serve(args: argparse.Namespace) -> int:
         if (folder := getattr(args, option)) is not None and not folder.is_dir():
             raise InputError(f"--{option}: there is no folder {folder}", "check the path")
     bundle = Bundle.open(args.bundle)
-    opened = partial(
-        Animator.open, bundle, args.backend, threads=args.threads, device=args.device
-    )  # fmt: skip
+    opened = partial(Animator.open, bundle, **opening_of(args))
     opened().close()  # a backend that cannot serve is said now
     web = None
     studio = Studio(bundle, opened, args.sources, args.driving, args.recordings, args.mark)
@@ -251,10 +250,7 @@ def run_stream_command(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if not args.mark:
         log.warning("the synthetic mark and the words for the state are left out, as asked")
-    opened = partial(
-        Animator.open, bundle, args.backend, threads=args.threads, device=args.device,
-        **motion_of(args),
-    )  # fmt: skip
+    opened = partial(Animator.open, bundle, **opening_of(args), **motion_of(args))
     stream = Stream(
         chain, opened, source, driving.feed, driving.template,
         driving.reference, how, stills,

@@ -47,6 +47,14 @@ def denormals_are_kept() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+@pytest.fixture(autouse=True)
+def auto_is_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever other engines are installed: measuring which one is faster takes time."""
+    from sonomime.runtime import fastest
+
+    monkeypatch.setattr(fastest, "installed", lambda module: module == "onnxruntime")
+
+
 @pytest.fixture
 def blobs_are_whole_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blobs on black look like a small ultrasound picture on a screen, which should be cropped."""

@@ -344,17 +344,22 @@ def test_a_reader_that_leaves_early_causes_no_message() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "extra", "words"),
+    ("modules", "extra", "words"),
     [
-        ("torch", "train", ["train", "lite", "--data", "{tmp}", "-o", "{tmp}/run"]),
-        ("onnxruntime", "cpu", ["demo", "--bundle", "{bundle}", "-o", "{tmp}/demo.mp4"]),
+        (["torch"], "train", ["train", "lite", "--data", "{tmp}", "-o", "{tmp}/run"]),
+        (
+            ["onnxruntime", "openvino"],
+            "cpu",
+            ["demo", "--bundle", "{bundle}", "-o", "{tmp}/demo.mp4"],
+        ),
     ],
 )
 def test_a_missing_extra_is_named(
-    toy_bundle: Path, tmp_path: Path, module: str, extra: str, words: list[str]
+    toy_bundle: Path, tmp_path: Path, modules: list[str], extra: str, words: list[str]
 ) -> None:
     given = [word.format(tmp=tmp_path, bundle=toy_bundle) for word in words]
-    code, errors = finished(given, f"import sys; sys.modules[{module!r}] = None")
+    missing = f"import sys; sys.modules |= dict.fromkeys({modules})"
+    code, errors = finished(given, missing)
     assert code == 4 and f'pip install "sonomime[{extra}]"' in errors, errors
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -132,3 +134,12 @@ def default_threads() -> int:
         return max(1, min(len(cores), round(int(quota) / int(period))))
     except (OSError, ValueError, ZeroDivisionError):  # "max": no quota
         return len(cores)
+
+
+def cpu_name() -> str:
+    """The processor's name, as Linux reports it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import ArrayLike, NDArray
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import StageFile
 from ..support.errors import BackendError, BundleError
-from ..support.timing import Spans
-from .base import Views, allocate_all, boundary, difference
+from .base import difference
+from .host import HostBackend, first_line
 from .onnx_file import read_stage
 
 _TYPES = {"uint8": "tensor(uint8)", "float16": "tensor(float16)", "float32": "tensor(float)"}
 
 
-class OrtCpuBackend:
-    """See `Backend`. Buffers are numpy arrays, which the sessions read and write by IO binding."""
+class OrtCpuBackend(HostBackend):
+    """The sessions read and write the buffers by IO binding."""
 
     name = "ort-cpu"
 
@@ -29,19 +29,16 @@ class OrtCpuBackend:
         """Open a session per stage; raises as `open_backend`."""
         # No warnings about missing GPUs; errors come as exceptions.
         ort.set_default_logger_severity(3)
-        self.device = f"CPU, ONNX Runtime {ort.__version__}"
+        super().__init__(bundle)
+        self.engine = f"ONNX Runtime {ort.__version__}"
+        self.device = f"CPU, {self.engine}"
         self._threads = threads
-        self._buffers = allocate_all(bundle.manifest)
-        self._views = Views((name, self._buffers[name]) for name in boundary(bundle.manifest))
         stages = bundle.manifest.stages
-        self._per_frame = [stage.name for stage in stages if stage.per_frame]
-        self._recurrent = [(pair.from_, pair.to) for pair in bundle.manifest.recurrent]
-        self._spans = Spans(dict.fromkeys(self._per_frame, 0.0))
         # Opening holds the interpreter's lock only now and then, so two cores nearly halve it.
         with ThreadPoolExecutor(min(threads, len(stages))) as pool:
-            self._runs = dict(pool.map(lambda stage: self._open(bundle, stage), stages))
+            self.take_stages(pool.map(lambda stage: self._open(bundle, stage), stages))
 
-    def _open(self, bundle: Bundle, stage: StageFile) -> tuple[str, Any]:
+    def _open(self, bundle: Bundle, stage: StageFile) -> tuple[str, Callable[[], object]]:
         content = read_stage(bundle, stage)
         options = session_options(self._threads)
         try:
@@ -49,49 +46,11 @@ class OrtCpuBackend:
         except Exception as error:
             reason = first_line(error)
             raise BackendError(
-                f"ONNX Runtime {ort.__version__} cannot open stage {stage.name!r}: {reason}",
+                f"{self.engine} cannot open stage {stage.name!r}: {reason}",
                 "a newer onnxruntime may read it; else export the bundle again",
             ) from error
-        place = "cpu", 0, lambda tensor: self._buffers[tensor].ctypes.data
-        return stage.name, (session, bind(stage, session, *place))
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        return self._spans
-
-    def view(self, tensor: str) -> NDArray[Any]:
-        return self._views[tensor]
-
-    def read(self, tensor: str) -> NDArray[Any]:
-        return self._buffers[tensor].copy()
-
-    def write(self, tensor: str, value: ArrayLike) -> None:
-        self._buffers[tensor][...] = value
-
-    def copy(self, source: str, target: str) -> None:
-        np.copyto(self._buffers[target], self._buffers[source])
-
-    def run(self, stage: str) -> None:
-        session, binding = self._runs[stage]
-        try:
-            session.run_with_iobinding(binding)
-        except Exception as error:  # pybind's classes have no other common base
-            reason = first_line(error)
-            raise BackendError(f"stage {stage!r} failed in ONNX Runtime: {reason}") from error
-
-    def run_frame(self) -> None:
-        self._spans.start()
-        for stage in self._per_frame:
-            self.run(stage)
-            self._spans.lap(stage)
-        for made, state in self._recurrent:
-            self.copy(made, state)
-
-    def close(self) -> None:
-        # Sessions before buffers: they hold bare pointers into them.
-        self._runs.clear()
-        self._views.clear()
-        self._buffers.clear()
+        place = "cpu", 0, lambda tensor: self.buffers[tensor].ctypes.data
+        return stage.name, partial(session.run_with_iobinding, bind(stage, session, *place))
 
 
 def bind(
@@ -130,8 +89,3 @@ def session_options(threads: int) -> ort.SessionOptions:
     # Never ONNX Runtime's own format, which `read_stage` cannot check.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
-
-
-def first_line(error: Exception) -> str:
-    """The gist of an error of ONNX Runtime, which may go on for pages."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -22,8 +22,9 @@ from ..bundle.manifest import StageFile
 from ..support.errors import BackendError
 from .cuda import open_device
 from .device_backend import TRIES, DeviceBackend, alone
+from .host import first_line
 from .onnx_file import read_stage
-from .ort import bind, first_line, session_options
+from .ort import bind, session_options
 
 log = logging.getLogger("sonomime")
 

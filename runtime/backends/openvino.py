@@ -1,0 +1,112 @@
+"""OpenVINO on the CPU: one compiled model per stage, all bound to the same buffers.
+
+In bf16, stages that make coordinates stay in fp32.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import FRAME, DisplacementControl, StageFile
+from ..support.errors import BackendError, BundleError
+from ..support.process import import_or_explain
+from .base import difference
+from .host import HostBackend, first_line
+from .onnx_file import read_stage
+
+CURE = 'pip install "sonomime[openvino]" (or openvino)'
+_TYPES = {"uint8": "u8", "float16": "f16", "float32": "f32"}
+
+
+class OpenVinoBackend(HostBackend):
+    """Compiled models read and write the buffers as shared memory."""
+
+    name = "openvino"
+
+    def __init__(self, bundle: Bundle, threads: int, precision: str = "fp32") -> None:
+        """Compile each stage; raises as `open_backend`. precision: fp32, or bf16 if the CPU can."""
+        super().__init__(bundle)
+        with _without_telemetry():
+            self._openvino = import_or_explain("openvino", CURE)
+        core = self._openvino.Core()
+        self.engine = f"OpenVINO {self._openvino.__version__.partition('-')[0]}"
+        self.device = f"CPU, {self.engine}, {precision}"
+        able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bf16" and "BF16" not in able:
+            hint = "leave the precision out: fp32 runs everywhere"
+            raise BackendError("this CPU has no instructions for bf16", hint)
+        self._threads, self._precision = threads, precision
+        self.take_stages(self._open(core, bundle, stage) for stage in bundle.manifest.stages)
+
+    def _open(
+        self, core: Any, bundle: Bundle, stage: StageFile
+    ) -> tuple[str, Callable[[], object]]:
+        content = read_stage(bundle, stage)
+        half = self._precision == "bf16" and not makes_coordinates(bundle, stage)
+        try:
+            model = core.read_model(BytesIO(content))
+            compiled = core.compile_model(model, "CPU", _settings(self._threads, half))
+        except Exception as error:  # its classes have no other common base
+            raise BackendError(
+                f"{self.engine} cannot open stage {stage.name!r}: {first_line(error)}",
+                "a newer openvino may read it; else use the backend cpu",
+            ) from error
+        request = compiled.create_infer_request()
+        for what, tensors, ports in (
+            ("input", stage.inputs, compiled.inputs),
+            ("output", stage.outputs, compiled.outputs),
+        ):
+            said = {t.name: f"{_TYPES[t.dtype]} {list(t.shape)}" for t in tensors}
+            found = {port.any_name: _described(port) for port in ports}
+            if differs := difference(said, found):
+                raise BundleError(f"{stage.file}: {what} {differs}")
+            for port in ports:
+                buffer = self.buffers[port.any_name]
+                request.set_tensor(port, self._openvino.Tensor(buffer, shared_memory=True))
+        return stage.name, partial(request.infer, share_inputs=True, share_outputs=True)
+
+
+def makes_coordinates(bundle: Bundle, stage: StageFile) -> bool:
+    """Whether what the stage makes says where something is, which half a mantissa is too coarse
+    for: all but what makes the picture, and features that are matched later."""
+    if stage.role == "source" or any(tensor.name == FRAME for tensor in stage.outputs):
+        return False
+    matched = isinstance(bundle.manifest.control, DisplacementControl)
+    return not (matched and stage.role == "observe")
+
+
+def _settings(threads: int, half: bool) -> dict[str, Any]:
+    return {
+        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",  # its own choice depends on the CPU
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        # Pinned threads of two processes would share a core while others are idle.
+        "ENABLE_CPU_PINNING": False,
+        "CPU_DENORMALS_OPTIMIZATION": True,
+    }
+
+
+def _described(port: Any) -> str:
+    return f"{port.get_element_type().get_type_name()} {list(port.get_partial_shape().to_shape())}"
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Import openvino without its converter, whose import reports to its makers, over the network
+    and unasked, that it was imported."""
+    converter = "openvino.tools.ovc"
+    if converter in sys.modules:
+        yield
+        return
+    sys.modules[converter] = None  # type: ignore[assignment]  # openvino goes on without it
+    try:
+        yield
+    finally:
+        sys.modules.pop(converter, None)

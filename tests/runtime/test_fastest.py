@@ -1,0 +1,149 @@
+"""The engines of the CPU: what OpenVINO makes, and which one `auto` takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sonomime.runtime import Animator, fastest
+from sonomime.runtime.backends import open_backend
+from sonomime.runtime.backends.ort import OrtCpuBackend
+from sonomime.runtime.bundle.bundle import Bundle
+from sonomime.runtime.fastest import Engine, candidates, compare, open_session
+from sonomime.runtime.golden import Agreement, agreement, golden_frame
+from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.readers.stills import read_image
+from sonomime.runtime.still import SAMPLES
+from sonomime.runtime.support.errors import BackendError, ConfigError
+
+ORT, OV, HALF = Engine("ort-cpu", "fp32"), Engine("openvino", "fp32"), Engine("openvino", "bf16")
+
+
+@pytest.fixture
+def both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Both engines count as installed, and the cache is empty."""
+    monkeypatch.setattr(fastest, "installed", lambda module: True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def frames_of(backend: str, count: int) -> list[Any]:
+    driving = [frame.image for frame in open_source(SAMPLES / "driving.mp4")][:count]
+    with Animator.open(backend=backend, threads=1) as animator:
+        animator.set_source(read_image(SAMPLES / "still.png"))
+        return [animator.animate(frame) for frame in driving]
+
+
+def test_openvino_makes_the_same_frames(toy_bundle: Path) -> None:
+    pytest.importorskip("openvino")
+    for folder in (None, toy_bundle):
+        bundle = Bundle.open(folder)
+        session = open_session(bundle, "openvino", threads=1)
+        assert session.backend.name == "openvino"
+        assert agreement(golden_frame(session, bundle), bundle).psnr_db >= 55
+        session.close()
+    pairs = zip(frames_of("openvino", 6), frames_of("cpu", 6), strict=True)
+    assert max(int(np.abs(a.astype(int) - b).max()) for a, b in pairs) <= 1
+
+
+def test_openvino_reports_to_nobody(toy_bundle: Path) -> None:
+    pytest.importorskip("openvino")
+    script = """if True:
+        import sys
+        from sonomime.runtime import Animator
+        with Animator.open(sys.argv[1], "openvino"):
+            print([name for name in sys.modules if "telemetry" in name or name.endswith(".ovc")])
+    """
+    words = [sys.executable, "-c", script, str(toy_bundle)]
+    assert subprocess.check_output(words, text=True).strip() == "[]"
+
+
+def test_what_cannot_be_computed_is_refused(toy_bundle: Path) -> None:
+    bundle = Bundle.open(toy_bundle)
+    for backend, precision in (
+        ("cpu", "bf16"), ("cpu", "fp16"), ("openvino", "int8"), ("auto", "int8"), ("cpu", "fp8"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as caught:
+            open_session(bundle, backend, threads=1, precision=precision)
+        assert caught.value.hint
+    with pytest.raises(ConfigError):
+        open_session(bundle, "openvino", device=0)
+    open_session(bundle, "cpu", threads=1, precision="fp32").close()
+
+
+def test_a_cpu_without_bf16_is_an_error_and_with_it_the_golden_frame_decides(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    bundle = Bundle.open(toy_bundle)
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if "BF16" not in able:
+        with pytest.raises(BackendError):
+            open_session(bundle, "openvino", threads=1, precision="bf16")
+    # Played by the other engine, which is exact.
+    monkeypatch.setattr(fastest, "open_backend", lambda *args: OrtCpuBackend(bundle, 1))
+    session = open_session(bundle, "auto", threads=1, precision="bf16")
+    assert not session.has_reference, "that of the golden frame is forgotten"
+    session.close()
+    monkeypatch.setattr(fastest, "agreement", lambda *args: Agreement(9, 44.9))
+    with pytest.raises(BackendError, match=r"44\.9"):
+        open_session(bundle, "openvino", threads=1, precision="bf16")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        ({ORT: 1.0, OV: 0.96, HALF: 0.97}, ORT),  # not worth the slower start
+        ({ORT: 1.0, OV: 0.9, HALF: 0.8}, HALF),
+        ({ORT: 1.0, OV: 0.7}, OV),  # bf16 has not passed
+        ({OV: 1.0}, OV),
+    ],
+)
+def test_auto_takes_the_fastest_and_keeps_the_answer(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, both: None, tmp_path: Path,
+    seconds: Mapping[Engine, float], best: Engine,
+) -> None:  # fmt: skip
+    bundle, asked = Bundle.open(toy_bundle), []
+
+    def played(bundle: Bundle, engines: list[Engine], threads: int) -> Mapping[Engine, float]:
+        asked.append(threads)
+        assert engines == [ORT, OV, HALF]
+        return seconds
+
+    monkeypatch.setattr(fastest, "compare", played)
+    cache = tmp_path / "cache" / "sonomime" / "fastest.json"
+    assert fastest.fastest(bundle, 1) == fastest.fastest(bundle, 1) == best
+    assert asked == [1] and len(json.loads(cache.read_text())) == 1
+    fastest.fastest(bundle, 2)
+    assert asked == [1, 2] and len(json.loads(cache.read_text())) == 2
+    for damaged in ("{", "[]", '{"x": 3}', json.dumps(dict.fromkeys(json.loads("{}"), 1))):
+        cache.write_text(damaged)
+        assert fastest.fastest(bundle, 1) == best
+    assert asked == [1, 2] + [1] * 4
+
+
+def test_engines_that_fail_are_passed_over(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, both: None
+) -> None:
+    bundle = Bundle.open(toy_bundle)
+    monkeypatch.setattr(fastest, "SECONDS", 0.0)
+
+    def opened(name: str, *more: Any) -> Any:
+        if name == "openvino":
+            raise BackendError("not here")
+        return open_backend("ort-cpu", bundle, 1)
+
+    monkeypatch.setattr(fastest, "open_backend", opened)
+    assert compare(bundle, candidates(bundle), 1).keys() == {ORT}
+    with pytest.raises(BackendError, match="not here"):
+        compare(bundle, [OV, HALF], 1)
+    monkeypatch.setattr(fastest, "open_on_gpu", lambda *args: None)
+    session = open_session(bundle, threads=1)
+    assert session.backend.name == "ort-cpu"
+    session.close()
