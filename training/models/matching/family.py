@@ -31,8 +31,8 @@ MEANINGS = {
     "source_feature": "encoded source, at a quarter of the size",
     "source_low": "low-pass of the source, at 3/2 of the size",
     "source_texture": "what the low-pass leaves of the source, at three times the size",
-    "fine": "descriptors, at a quarter of the size",
-    "coarse": "descriptors, at an eighth of the size",
+    "fine": "descriptors of length 1, at a quarter of the size",
+    "coarse": "descriptors of length 1, at an eighth of the size",
     "light": "frame's mean level, at a quarter of the size, in [0, 1]",
     "alignment": "for each cell of the source, where in the reference its motion is read, (x, y)",
     "displacement": "for each cell, how far away the source is read, (x, y) in points",
@@ -57,7 +57,7 @@ def source(model: MatchingModel, source_image: Tensor) -> Named:
 
 
 def observe(model: MatchingModel, driving_frame: Tensor) -> Named:
-    return named("driving", model.matcher.encoder(normalised(driving_frame)))
+    return named("driving", model.matcher.encoder(normalised(driving_frame)).unit())
 
 
 def transfer(
@@ -98,7 +98,7 @@ class MatchingOracle(Oracle):
 
     def look(self, source: Tensor, reference: Tensor) -> Named:
         self._source = self.model.generator.encode(source)
-        self._reference = self.model.matcher.encoder(reference)
+        self._reference = self.model.matcher.encoder(reference).unit()
         grid = self.model.config.matcher.grid
         self._alignment = make_grid(grid, grid, "half_pixel")[None]
         return {
@@ -109,7 +109,7 @@ class MatchingOracle(Oracle):
 
     def frame(self, driving: Tensor, given: Sequence[Tensor], state: Tensor) -> Named:
         scale, shade, *smoothing = given
-        seen = self.model.matcher.encoder(driving)
+        seen = self.model.matcher.encoder(driving).unit()
         _, found = self.model.match(seen, self._reference)
         moving, next_state = one_euro((found.displacement, found.shading), state, *smoothing)
         calm = found._replace(displacement=moving[0], shading=moving[1])
@@ -154,7 +154,8 @@ class MatchingFamily(Family):
         return replace(config, model=replace(model, landmarks=count))
 
     def columns(self, model: MatchingModel, batch: PairBatch) -> Columns:
-        _, passed = model.match(*model.observe_both(batch.driving, batch.source))
+        seen = model.observe_both(batch.driving, batch.source)
+        _, passed = model.match(*(each.unit() for each in seen))
         frame, motion = model.animate(model.generator.encode(batch.source), passed)
         images = {
             "source": batch.source,

@@ -20,7 +20,7 @@ from ..geometry import in_float32, make_grid, sample_within
 
 RADIUS = 3  # of the windows, in cells of S/4
 ROUNDS = 2  # of corrections
-RUN = 16  # cells compared at once, at most
+TILE = 4  # cells a side that are compared at once
 
 
 class Seen(NamedTuple):
@@ -30,6 +30,10 @@ class Seen(NamedTuple):
     fine: Tensor
     coarse: Tensor
     light: Tensor
+
+    def unit(self) -> Seen:
+        """All descriptors of length 1, as they are compared."""
+        return self._replace(fine=unit(self.fine), coarse=unit(self.coarse))
 
 
 class Match(NamedTuple):
@@ -130,43 +134,57 @@ class Head(nn.Module):
 
 class LocalCorrelation(nn.Module):
     """(B, C, n, n) twice -> (B, (2 r + 1)^2, n, n): the scalar products of a cell of the first with
-    the cells of the second around the same place, row by row; zero outside. n is at most RUN or a
+    the cells of the second around the same place, row by row; zero outside. n is at most TILE or a
     multiple of it.
 
-    Rows are cut into runs of cells. One matrix product compares a run with all cells around it, and
-    one gather picks each cell's own window. On a CPU this is over ten times quicker than a hundred
-    shifted products, which wait for memory.
+    One matrix product compares the cells of a tile with all cells around it, and one gather picks
+    each cell's own window. On a CPU this is over ten times quicker than a hundred shifted products,
+    which wait for memory. Larger tiles compare more cells in vain, smaller ones gather more.
     """
 
+    order: Tensor
+    back: Tensor
     around: Tensor
     window: Tensor
 
     def __init__(self, size: int, radius: int) -> None:
         super().__init__()
         self.size, self.radius = size, radius
-        self.run = min(RUN, size)
-        shift, cell = torch.arange(2 * radius + 1), torch.arange(self.run)
-        reach = self.run + 2 * radius
-        # Of the padded second map, the cells around each run.
-        row = torch.arange(size)[:, None] + shift
-        column = torch.arange(0, size, self.run)[:, None] + torch.arange(reach)
-        around = row[:, None, :, None] * (size + 2 * radius) + column[None, :, None, :]
-        self.register_buffer("around", around.flatten().int(), persistent=False)
-        # Of those, each cell's own window, the same for all runs.
-        window = shift[:, None] * reach + shift + cell[:, None, None]
-        window = window.view(1, 1, self.run, -1).expand(1, size**2 // self.run, -1, -1)
+        self.tile = min(TILE, size)
+        reach, padded = self.tile + 2 * radius, size + 2 * radius
+        corners = _places(torch.arange(0, size, self.tile))  # (tiles, 2)
+        # Of the first map, the cells of each tile; and where in that order each cell is.
+        inside = _places(torch.arange(self.tile))
+        order = ((corners[:, None] + inside) * torch.tensor([size, 1])).sum(-1).flatten()
+        self.register_buffer("order", order.int(), persistent=False)
+        self.register_buffer("back", order.argsort().int(), persistent=False)
+        # Of the padded second map, the cells around each tile.
+        near = corners[:, None] + _places(torch.arange(reach))
+        around = (near * torch.tensor([padded, 1])).sum(-1).flatten()
+        self.register_buffer("around", around.int(), persistent=False)
+        # Of those, each cell's own window, the same for all tiles.
+        window = inside[:, None] + _places(torch.arange(2 * radius + 1))
+        window = (window * torch.tensor([reach, 1])).sum(-1)
+        window = window.view(1, 1, *window.shape).expand(1, len(corners), -1, -1)
         self.register_buffer("window", window, persistent=False)
 
     @in_float32
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         batch, channels = first.shape[:2]
         # Channels last, so that rows are gathered and not single numbers.
-        queries = first.permute(0, 2, 3, 1).reshape(batch, -1, self.run, channels)
+        queries = first.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, self.order)
+        queries = queries.view(batch, -1, self.tile**2, channels)
         padded = F.pad(second, (self.radius,) * 4).permute(0, 2, 3, 1).flatten(1, 2)
         keys = padded.index_select(1, self.around).view(batch, queries.shape[1], -1, channels)
         likeness = queries @ keys.transpose(2, 3)
         near = likeness.gather(3, self.window.expand(batch, -1, -1, -1)).flatten(1, 2)
+        near = near.index_select(1, self.back)
         return near.transpose(1, 2).reshape(batch, -1, self.size, self.size)
+
+
+def _places(line: Tensor) -> Tensor:
+    """(n,) -> (n^2, 2): all pairs, row by row."""
+    return torch.cartesian_prod(line, line)
 
 
 class Matcher(nn.Module):
@@ -188,8 +206,9 @@ class Matcher(nn.Module):
         self.register_buffer("grid", grid, persistent=False)
 
     def forward(self, driving: Seen, reference: Seen) -> Match:
-        ours, theirs = unit(driving.fine), unit(reference.fine)
-        found = [self.search(unit(driving.coarse), unit(reference.coarse))]
+        """Descriptors are of length 1."""
+        ours, theirs = driving.fine, reference.fine
+        found = [self.search(driving.coarse, reference.coarse)]
         for _ in range(ROUNDS):
             enlarged = 2 * enlarge(found[-1])
             seen = self.compare(ours, moved(theirs, enlarged))
@@ -221,8 +240,11 @@ class Matcher(nn.Module):
 
 @in_float32
 def unit(descriptors: Tensor) -> Tensor:
-    """All of length 1."""
-    return F.normalize(descriptors.float(), dim=1)
+    """All of length 1. Squares are added up by a convolution: a sum over channels takes ONNX
+    Runtime ten times as long."""
+    x = descriptors.float()
+    squares = F.conv2d(x * x, x.new_ones(1, x.shape[1], 1, 1))
+    return x * (squares + 1e-12).rsqrt()
 
 
 def moved(feature: Tensor, displacement: Tensor) -> Tensor:

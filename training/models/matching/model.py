@@ -205,7 +205,7 @@ class MatchingModel(Model):
         return [Seen(*parts) for parts in zip(*halves, strict=True)]
 
     def match(self, driving: Seen, reference: Seen) -> tuple[Match, Passed]:
-        """The motion between two frames, in full and as it passes."""
+        """The motion between two frames, in full and as it passes; descriptors are of length 1."""
         match = self.matcher(driving, reference)
         shading = self.config.matcher.shading
         return match, passed_on(match, driving, reference, self.spline, shading)

@@ -33,7 +33,7 @@ class MatchingObjective(Objective):
     ) -> StepResult:
         weights = self.config.loss
         driving, reference = model.observe_both(batch.driving, batch.source)
-        match, passed = model.match(driving, reference)
+        match, passed = model.match(driving.unit(), reference.unit())
         source = model.generator.encode(batch.source)
         motion = model.move(passed.displacement)
         moved = model.generator.move(source, motion)

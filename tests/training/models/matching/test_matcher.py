@@ -39,7 +39,7 @@ def matcher() -> Matcher:
 
 
 def run(matcher: Matcher, driving: Tensor, reference: Tensor) -> Match:
-    found: Match = matcher(matcher.encoder(driving), matcher.encoder(reference))
+    found: Match = matcher(matcher.encoder(driving).unit(), matcher.encoder(reference).unit())
     return found
 
 
@@ -109,7 +109,7 @@ def test_what_a_head_is_given_does_not_grow_with_the_descriptors(matcher: Matche
     matcher.correct.mix.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     one, other = (matcher.encoder(image[None]) for image in speckles(2))
     for factor in (1.0, 100.0):
-        matcher(type(one)(*(factor * x for x in one)), other)
+        matcher(type(one)(*(factor * x for x in one)).unit(), other.unit())
     torch.testing.assert_close(given[0], given[2], rtol=1e-3, atol=1e-3)
     assert 0.2 < given[0].std() < 2
 
