@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -60,6 +61,7 @@ def examine(bundle: Path | None = None, device: int | None = None) -> Iterator[C
         ("pydicom", partial(_extra, "pydicom", "dicom", "DICOM files need"), BackendError, ""),
         ("pynrrd", partial(_extra, "nrrd", "nrrd", "NRRD files need"), BackendError, ""),
         ("onnxruntime", _onnxruntime, BackendError, ""),
+        ("openvino", _openvino, BackendError, ""),
         ("gpu", _gpu, BackendError, ""),
         ("torch", _torch, BackendError, ""),
         ("onnx", partial(_extra, "onnx", "train", "export needs"), BackendError, ""),
@@ -130,6 +132,16 @@ def _onnxruntime() -> Found:
         cure = "they overwrite each other: pip uninstall both, then install one again"
         return "onnxruntime and onnxruntime-gpu are both installed", cure
     return f"{onnxruntime.__version__}, {default_threads()} CPU threads"
+
+
+def _openvino() -> Found:
+    if importlib.util.find_spec("openvino") is None:
+        why = "not installed; a second engine for the CPU, which may be faster"
+        return why, 'pip install "sonomime[openvino]"'
+    from .backends.openvino import import_openvino
+
+    version = str(import_openvino().__version__).partition("-")[0]
+    return f"{version}; backend auto takes it where it is faster than onnxruntime"
 
 
 def _gpu() -> Found:

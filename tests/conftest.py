@@ -47,12 +47,14 @@ def denormals_are_kept() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-@pytest.fixture(autouse=True)
-def auto_is_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def auto_is_onnx_runtime() -> Iterator[None]:
     """Whichever other engines are installed: measuring which one is faster takes time."""
     from sonomime.runtime import fastest
 
-    monkeypatch.setattr(fastest, "installed", lambda module: module == "onnxruntime")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fastest, "installed", lambda module: module == "onnxruntime")
+        yield
 
 
 @pytest.fixture

@@ -32,8 +32,7 @@ class OpenVinoBackend(HostBackend):
     def __init__(self, bundle: Bundle, threads: int, precision: str = "fp32") -> None:
         """Compile each stage; raises as `open_backend`. precision: fp32, or bf16 if the CPU can."""
         super().__init__(bundle)
-        with _without_telemetry():
-            self._openvino = import_or_explain("openvino", CURE)
+        self._openvino = import_openvino()
         core = self._openvino.Core()
         self.engine = f"OpenVINO {self._openvino.__version__.partition('-')[0]}"
         self.device = f"CPU, {self.engine}, {precision}"
@@ -70,6 +69,12 @@ class OpenVinoBackend(HostBackend):
                 buffer = self.buffers[port.any_name]
                 request.set_tensor(port, self._openvino.Tensor(buffer, shared_memory=True))
         return stage.name, partial(request.infer, share_inputs=True, share_outputs=True)
+
+
+def import_openvino() -> Any:
+    """The package; BackendError if it cannot be imported."""
+    with _without_telemetry():
+        return import_or_explain("openvino", CURE)
 
 
 def makes_coordinates(bundle: Bundle, stage: StageFile) -> bool:

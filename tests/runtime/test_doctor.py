@@ -58,9 +58,9 @@ def test_a_sound_installation_passes(
     data = json.loads(capsys.readouterr().out)
     assert [check["name"] for check in data["checks"]] == [
         "python", "numpy", "opencv", "pillow", "tqdm", "pyav", "pydicom", "pynrrd", "onnxruntime",
-        "gpu", "torch", "onnx", "bundle", "temporary folder", "cache",
+        "openvino", "gpu", "torch", "onnx", "bundle", "temporary folder", "cache",
     ]  # fmt: skip
-    assert data["ok"] and data["checks"][12]["detail"].startswith("toy ")
+    assert data["ok"] and data["checks"][13]["detail"].startswith("toy ")
     assert main(["doctor", "--json", "--bundle", str(tmp_path / "none")]) == 3
     assert json.loads(capsys.readouterr().out)["ok"] is False
 
@@ -69,6 +69,7 @@ def test_a_sound_installation_passes(
     ("module", "name", "code", "fix"),
     [
         ("onnxruntime", "onnxruntime", 4, "sonomime[cpu]"),
+        ("openvino", "openvino", 0, "sonomime[openvino]"),
         ("cv2", "opencv", 4, "opencv-python-headless"),
         ("av", "pyav", 4, "pip install av"),
         ("PIL", "pillow", 4, "pip install pillow"),
