@@ -28,7 +28,7 @@ from ..runtime.live.openigtlink.message import HEADER_BYTES, Message
 from ..runtime.live.openigtlink.server import Server
 from ..runtime.still import SAMPLES
 from ..runtime.support.errors import BackendError
-from .latency import inputs
+from .inputs import inputs
 
 HOST, PERIOD = "127.0.0.1", 1 / 25
 PATIENCE = 20.0  # seconds within which whatever was asked for must be seen

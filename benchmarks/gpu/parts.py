@@ -123,7 +123,8 @@ def check_backend(bundle: Bundle, name: str, count: int) -> Row:
     from ...export.engine import build_engines
     from ...runtime.animator import Animator
     from ...runtime.engines.tensorrt_packages import FLAVOURS
-    from ..latency import measure_warm, time_cold_start
+    from ..cold_start import time_cold_start
+    from ..latency import measure_warm
 
     row: Row = {}
     if name in FLAVOURS:
@@ -136,7 +137,7 @@ def check_backend(bundle: Bundle, name: str, count: int) -> Row:
         apart = agreement(golden_frame(animator.session, bundle), bundle)
         # A GPU's float32 differs from the CPU's in the last bits, and so may a rounding.
         row |= agrees(*apart, 45.0)
-        return row | measure_warm(animator, count, max(2, count // 10))[0]
+        return row | measure_warm(animator, count, max(2, count // 10)).report
 
 
 def run_tests(spec: Spec, say: Say) -> bool:

@@ -28,10 +28,10 @@ from ...training.data.batch import PairBatch
 from ...training.models.base import Model, ModuleChain, Precision, StageModule
 from ...training.models.families import family_of
 from ...training.torch_backend import TorchBackend
+from ..eager import model_of
 from ..latency import measure_warm
 from ..measure import agrees, seconds_of, summarise
 from ..nvidia_smi import watch
-from ..torch_bench import model_of
 from .child import Row, Say, Spec, each
 from .kernels import CASES, LIBRARY, Kernels, build_command, time_kernel
 
@@ -210,7 +210,7 @@ def time_way(
     apart = levels_apart(made, expected), psnr(made, expected)
     row |= agrees(*apart, LEAST_PSNR[way.precision])
     warmup = max(2, count // 10)
-    return row | on_the_device(device, lambda: measure_warm(animator, count, warmup)[0])
+    return row | on_the_device(device, lambda: measure_warm(animator, count, warmup).report)
 
 
 def time_training(preset: str, count: int, *overrides: str) -> Row:

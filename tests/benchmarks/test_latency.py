@@ -9,25 +9,26 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
+import cv2
 import numpy as np
 import pytest
 from fake_engines import install
-from lively import SMALL_LITE, lively_checkpoint
 from toy_bundle import make_toy_bundle
 
-from sonomime.benchmarks import torch_bench
-from sonomime.benchmarks.latency import measure_latency, report_lines, time_cold_start
-from sonomime.benchmarks.measure import LEAST_FOR_P99, summarise, table
+from sonomime.benchmarks import opening
+from sonomime.benchmarks.cold_start import time_cold_start
+from sonomime.benchmarks.latency import measure_latency
+from sonomime.benchmarks.measure import table
 from sonomime.benchmarks.nvidia_smi import parse_line, state_line, summarise_readings, watch
+from sonomime.benchmarks.opening import open_animator
+from sonomime.benchmarks.report import as_text, latency_parts
 from sonomime.cli import main
-from sonomime.runtime.animator import Animator
 from sonomime.runtime.backends.ort import OrtCpuBackend
 from sonomime.runtime.bundle.bundle import Bundle
-from sonomime.runtime.media.pixels import Image, to_planes
 from sonomime.runtime.support.errors import BackendError, BundleError, ConfigError
 
 STAGES = ["keypoints", "transfer", "motion", "generator"]
-QUICK: dict[str, Any] = {"threads": 1, "frames": 1, "warmup": 0, "cold": 0}
+QUICK: dict[str, Any] = {"threads": 1, "frames": 1, "warmup": 0, "cold": 0, "offline": False}
 
 LINE = "NVIDIA L4, 580.65, P0, 1590, 6251, 2040, 61.5, 72.00, 58, 97, 1024, 0x0000000000000004"
 NVIDIA_SMI = """#!/bin/sh
@@ -44,14 +45,6 @@ def put(folder: Path, monkeypatch: pytest.MonkeyPatch, refused: str) -> Path:
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}/usr/bin{os.pathsep}/bin")
     return tool
-
-
-def test_a_summary_of_known_samples() -> None:
-    summary = summarise([i / 1000 for i in range(1, 102)])
-    known = {"count": 101, "min": 1, "mean": 51, "p50": 51, "p90": 91, "p99": 100, "max": 101}
-    assert summary == pytest.approx(known)
-    assert summarise([0.001] * LEAST_FOR_P99)["p99"] == pytest.approx(1)
-    assert summarise([0.001] * (LEAST_FOR_P99 - 1))["p99"] is None, "too few for a tail"
 
 
 def test_a_table_has_a_line_for_every_row() -> None:
@@ -72,25 +65,42 @@ def test_a_table_has_a_line_for_every_row() -> None:
 
 def test_a_report_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle, file = make_toy_bundle(tmp_path / "layered", layers=True), tmp_path / "latency.json"
+    page, plot = tmp_path / "latency.md", tmp_path / "latency.png"
     words = ["bench", "--bundle", str(bundle), "--backend", "cpu", "--threads", "1"]
-    words += ["--frames", "7", "--warmup", "1", "--cold", "1", "--json", str(file)]
+    words += ["--frames", "20", "--warmup", "1", "--cold", "1", "--rate", "200", "--rate", "500"]
+    words += ["--streams", "2", "--json", str(file), "--markdown", str(page), "--plot", str(plot)]
     assert main(words) == 0
     report, text = json.loads(file.read_text()), capsys.readouterr().out
     assert list(report["milliseconds"]) == ["frame", *STAGES, "own", "compose 800x600"]
     samples = report["samples_ms"]
-    assert {len(values) for values in samples.values()} == {7}
+    assert {len(values) for values in samples.values()} == {20}
     stages = np.sum([samples[name] for name in STAGES], axis=0)
     assert np.allclose(stages + samples["own"], samples["frame"], atol=0.001)
     assert min(samples["own"]) > 0 and 0 < report["own_share"] < 1
     assert report["threads"] == 1 and report["bundle"]["digest"] == Bundle.open(bundle).digest
     assert report["backend"] == "ort-cpu" and report["spans"] == "host clock"
+    assert report["precision"] == "fp32"
     assert {"sonomime", "numpy"} <= report["environment"]["versions"].keys()
     (cold,) = report["cold_start_ms"]
     steps = ["interpreter", "imports", "open", "set_source", "first_frame", "total"]
     assert list(cold) == steps
     assert cold["total"] == pytest.approx(sum(cold[step] for step in steps[:-1]), abs=0.1)
-    for word in (*STAGES, "compose 800x600", "cold start", "own share", "7 warm frames", "p99"):
-        assert word in text
+    closed, slow, fast, offline = report["scenarios"]
+    assert [each["rate_hz"] for each in (closed, slow, fast)] == [None, 200, 500]
+    assert closed["samples_ms"] == samples["frame"]
+    for each in (closed, slow, fast):
+        assert each["due"] == 20 == each["finished"] + each["dropped"]
+        assert each["milliseconds"]["count"] == each["finished"] == len(each["samples_ms"])
+    assert offline["frames"] == 62 and offline["frames_per_second"] > 0
+    assert report["memory_mb"]["peak"] > report["memory_mb"]["opening"]
+    assert report["parity"] == {
+        "reference": "ort-cpu, bundle in fp32", "frames": 20, "psnr_db": 120, "levels_apart": 0,
+    }  # fmt: skip
+    assert len(report["steadiness"]["block_medians_ms"]) == 4
+    assert [each["rate_hz"] for each in report["streams"]["scenarios"]] == [None, 200, 500]
+    for word in (*STAGES, "compose 800x600", "cold start", "own share", "200 Hz, ", "p99.9"):
+        assert word in text and word in page.read_text()
+    assert cv2.imread(str(plot)).shape == (600, 1200, 3)
 
 
 def test_on_a_gpu_spans_are_the_devices_and_its_state_is_recorded(
@@ -101,7 +111,7 @@ def test_on_a_gpu_spans_are_the_devices_and_its_state_is_recorded(
     report = measure_latency(toy_bundle, "cpu", **QUICK)
     assert report["spans"] == "CUDA events" and report["cuda_graph"] is True
     assert report["gpu"]["throttled"] is True and report["gpu"]["power.draw"]["max"] == 61.5
-    text = "\n".join(report_lines(report))
+    text = "\n".join(as_text(latency_parts(report)))
     assert "one CUDA graph" in text and "slowed by: power cap" in text
 
 
@@ -109,59 +119,39 @@ def test_the_gpu_that_was_named(toy_bundle: Path, monkeypatch: pytest.MonkeyPatc
     install(monkeypatch).cuda.count = 2
     report = measure_latency(toy_bundle, "tensorrt", **QUICK, device=1)
     assert report["device"].startswith("Fake GPU 1 ")
-    for backend in ("cpu", "torch"):
-        with pytest.raises(ConfigError) as caught:
-            measure_latency(toy_bundle, backend, device=0)
-        assert caught.value.hint
+    with pytest.raises(ConfigError) as caught:
+        measure_latency(toy_bundle, "cpu", device=0)
+    assert caught.value.hint
     with pytest.raises(BackendError) as failed:  # a new process sees no such GPU
         time_cold_start(Bundle.open(toy_bundle), "auto", 1, device=99)
     assert failed.value.hint
 
 
-def test_the_model_in_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle = make_toy_bundle(tmp_path / "toy", size=128)
-    checkpoint = tmp_path / "checkpoint.pt"
-    lively_checkpoint("lite", SMALL_LITE).save(checkpoint)
-    report = measure_latency(bundle, "torch", **QUICK, torch=checkpoint)
-    assert report["backend"] == "torch" and "cold_start_ms" not in report
-    names = ["frame", "observe", "transfer", "motion", "generator", "own", "compose 800x600"]
-    assert list(report["milliseconds"]) == names
-    assert torch_bench.model_of(None, "lite", *SMALL_LITE).config.image_size == 128
-    # Without a checkpoint, the preset says how the model is built: the toy has none.
-    assert main(["bench", "--bundle", str(bundle), "--backend", "torch"]) == 2
-    assert "--torch CHECKPOINT" in capsys.readouterr().err
+def test_a_precision_is_passed_on_only_if_it_was_given(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = MagicMock()
+    monkeypatch.setattr(opening, "Animator", fake)
+    bundle = Bundle.open(toy_bundle)
+    open_animator(bundle, "cpu", threads=1)
+    open_animator(bundle, "cpu", "fp32", device=2)
+    first, second = fake.open.call_args_list
+    assert first.args == second.args == (bundle, "cpu")
+    assert first.kwargs == {"threads": 1, "device": None}
+    assert second.kwargs == {"threads": None, "device": 2, "precision": "fp32"}
 
 
 def test_what_cannot_be_measured(tmp_path: Path) -> None:
     impossible: tuple[dict[str, Any], ...]
-    impossible = ({"frames": 0}, {"warmup": -1}, {"cold": -1}, {"threads": 0}, {"backend": "cpus"})
+    impossible = (
+        {"frames": 0}, {"warmup": -1}, {"cold": -1}, {"threads": 0}, {"backend": "cpus"},
+        {"rates": [25, 0]}, {"streams": 0}, {"streams": 1000},
+    )  # fmt: skip
     for given in impossible:
         with pytest.raises(ConfigError):
             measure_latency(**given)
     with pytest.raises(BundleError):
         measure_latency(tmp_path)
-
-
-def test_torch_takes_turns_with_the_runtime(
-    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The toy itself stands in for the oracle."""
-
-    def set_source(image: Image, reference: Image) -> None:
-        animator.set_source(image)
-        animator.set_reference(reference)
-
-    animator, oracle = Animator.open(toy_bundle, threads=1), MagicMock(set_source=set_source)
-    oracle.animate = lambda frame: {"frame": to_planes(animator.animate(frame))}
-    monkeypatch.setattr(torch_bench, "load_checkpoint", MagicMock())
-    monkeypatch.setattr(torch_bench, "family_of", MagicMock())
-    torch_bench.family_of.return_value.oracle.return_value = oracle
-    report = measure_latency(toy_bundle, **(QUICK | {"frames": 16}), torch=tmp_path / "model.pt")
-    found = report["torch"]
-    assert found["levels_apart"] == 0 and found["blocks"] == 8
-    assert found["ratio_low"] <= found["ratio"] <= found["ratio_high"]
-    assert found["runtime"]["count"] == found["torch"]["count"] == 16
-    assert "times as fast as torch" in "\n".join(report_lines(report))
 
 
 @pytest.mark.parametrize("refused", ["unheard.of", "clocks_event_reasons.active"])
