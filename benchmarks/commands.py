@@ -33,7 +33,7 @@ Run candidates in turns, block by block in one process, so that other work slows
 and say how many times as long as the first each of the others takes, with a 95 % interval.
 
 candidates:
-  cpu, ort-cuda, ...     a backend, with the bundle of --bundle
+  cpu, openvino, ...     a backend, with the bundle of --bundle
   BACKEND:PRECISION      in another precision
   BACKEND@BUNDLE         with the bundle in that folder
   torch@CHECKPOINT       the model in a plain loop in eager torch, on the CPU

@@ -29,7 +29,7 @@ from .measure import environment, summarise
 from .memory import memory
 from .nvidia_smi import watch
 from .offline import measure_offline
-from .opening import describe_bundle, open_animator
+from .opening import describe_bundle, open_animator, precision_of
 from .parity import parity
 from .steadiness import in_blocks, steadiness
 from .streams import check_streams, measure_streams, threads_each
@@ -82,18 +82,16 @@ def measure_latency(
     machine = environment()
     report: dict[str, Any] = {
         "bundle": describe_bundle(opened),
-        "precision": precision or opened.manifest.precision,
         "threads": count,
         "environment": machine,
     }
-    if cold:
-        report["cold_start_ms"] = [
-            time_cold_start(opened, backend, count, device, precision) for _ in range(cold)
-        ]
     source, driving = inputs(opened.manifest.image.channels)
+    if backend == "auto":  # it compares this machine's engines once: in a process of its own
+        time_cold_start(opened, backend, count, device, precision)
     before = memory().get("now")
     with open_animator(opened, backend, precision, count, device) as animator:
         after = memory().get("now")
+        report["precision"] = precision_of(animator, opened, precision)
         warm = measure_warm(animator, frames, warmup, device or 0)
         report |= warm.report
         report["samples_ms"] = {name: in_ms(s) for name, s in warm.samples.items()}
@@ -109,6 +107,10 @@ def measure_latency(
         report["parity"] = parity(animator, opened, count, source, some)
         if offline:
             report["scenarios"].append(measure_offline(animator))
+    if cold:
+        report["cold_start_ms"] = [
+            time_cold_start(opened, backend, count, device, precision) for _ in range(cold)
+        ]
     report["steadiness"] = steadiness(
         in_blocks(warm.loop.latency), machine["load_average"][0], machine["cores_logical"]
     )

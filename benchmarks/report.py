@@ -120,7 +120,7 @@ def apart_line(found: Mapping[str, Any]) -> str:
     if not found["levels_apart"]:
         return "the same {frames} frames, bit for bit".format(**found)
     return (
-        "{frames} frames, at least {psnr_db:.1f} dB and at most {levels_apart} grey levels apart"
+        "{frames} frames, at least {psnr_db:.1f} dB and at most {levels_apart} of 255 levels apart"
     ).format(**found)
 
 
@@ -136,7 +136,8 @@ def compare_parts(report: dict[str, Any]) -> Iterator[Part]:
     yield f"{threads_line(report['threads'])}, {machine['cpu']}"
     yield from warnings_of(report["steadiness"])
     for each in runs:
-        shown = f"{each['name']}: {each['device']}, {each['precision']}"
+        said = each["device"].endswith(each["precision"])
+        shown = f"{each['name']}: {each['device']}" + ("" if said else f", {each['precision']}")
         if each["agreement"] is not None:
             shown += f"; beside {runs[0]['name']}: {apart_line(each['agreement'])}"
         yield shown
