@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import NamedTuple
 
@@ -83,8 +84,8 @@ def read_image(content: bytes | memoryview) -> ReceivedImage:
             f"an IMAGE message of {width} x {height} pixels is malformed: it has {pixels.size} "
             f"bytes of pixels"
         )
-    x, y = (float(np.linalg.norm(axes[i : i + 3])) for i in (0, 3))
-    if not (0 < x < np.inf and 0 < y < np.inf):
+    x, y = math.hypot(*axes[:3]), math.hypot(*axes[3:6])
+    if not (0 < x < math.inf and 0 < y < math.inf):
         raise StreamError(f"an IMAGE message is malformed: its pixels are {x:g} x {y:g} mm apart")
     shape = (height, width) if components == 1 else (height, width, 3)
     return ReceivedImage(pixels.reshape(shape), (x, y))

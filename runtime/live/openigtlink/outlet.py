@@ -20,6 +20,7 @@ CODES: Mapping[State, int] = {
     "live": 1, "doubtful": 2, "held": 7, "warming up": 13, "no signal": 16,
 }  # fmt: skip
 STATUS_EVERY = 25  # frames
+_ALWAYS = {"Synthetic": "YES", **metadata()}
 MOST_ANSWERS = 64  # that wait for a peer; more replace the oldest
 
 
@@ -66,7 +67,7 @@ class IgtlOutlet:
 
     def show(self, shown: Shown) -> None:
         """Send a frame; never waits."""
-        texts = {"Synthetic": "YES", **metadata(), **shown.texts()}
+        texts = {**_ALWAYS, **shown.texts()}
         spacing = shown.spacing or (1.0, 1.0)
         self._send("IMAGE", image_content(shown.image, spacing), DEVICE, shown, texts)
         if shown.state != self._state or shown.number % STATUS_EVERY == 0:
