@@ -17,7 +17,13 @@ from typing import Any, NoReturn
 
 from . import __version__
 from .benchmarks.commands import add_bench
-from .export.commands import add_build, add_engine, add_export, add_import_fomm
+from .export.commands import (
+    add_build,
+    add_engine,
+    add_export,
+    add_import_fomm,
+    add_quantize,
+)
 from .runtime.commands import add_animate, add_demo, add_doctor, add_inspect, add_template
 from .runtime.live_commands import add_serve, add_stream
 from .runtime.support.dataclass_parser import nearest
@@ -102,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add in (
         add_animate, add_stream, add_serve, add_template, add_inspect, add_demo, add_doctor,
         add_bench, add_data, add_annotations, add_train, add_report, add_evaluate, add_table,
-        add_study, add_phantom, add_export, add_import_fomm, add_build, add_engine,
+        add_study, add_phantom, add_export, add_quantize, add_import_fomm, add_build, add_engine,
     ):  # fmt: skip
         add(verbs)
     return parser

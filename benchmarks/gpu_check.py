@@ -96,7 +96,8 @@ class Check:
 
     def __init__(self, args: argparse.Namespace, folder: str) -> None:
         """`folder`: for what is compiled."""
-        from .measure import environment, installed
+        from ..runtime.fastest import installed
+        from .measure import environment
         from .nvidia_smi import watch
 
         self.args, self.folder, self.began = args, folder, perf_counter()

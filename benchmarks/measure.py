@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import subprocess
@@ -16,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..runtime.backends.base import default_threads
+from ..runtime.backends.base import cpu_name, default_threads
 
 _PACKAGES = (
-    "numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "pillow", "torch",
-    "tensorrt", "tensorrt-rtx-cu13-bindings", "cuda-bindings",
+    "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "opencv-python-headless", "pillow",
+    "torch", "tensorrt", "tensorrt-rtx-cu13-bindings", "cuda-bindings",
 )  # fmt: skip
 LEAST = {"p50": 1, "p90": 10, "p95": 20, "p99": 100, "p99.9": 10_000}
 """How many samples a percentile needs. With fewer it would be one frame's luck; p99.9 wants ten
@@ -144,22 +143,6 @@ def environment() -> dict[str, Any]:
         "versions": versions,
         "commit": _commit(),
     }
-
-
-def installed(module: str) -> bool:
-    """Whether there is such a module; importing it may still fail."""
-    with suppress(ImportError, ValueError):  # from a package above it
-        return importlib.util.find_spec(module) is not None
-    return False
-
-
-def cpu_name() -> str:
-    """The processor's name, as Linux reports it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

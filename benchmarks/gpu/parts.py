@@ -16,9 +16,10 @@ from typing import Any
 
 from ...runtime.backends.base import default_threads
 from ...runtime.bundle.bundle import Bundle
+from ...runtime.fastest import installed
 from ...runtime.golden import agreement, golden_frame
 from ...runtime.support.errors import BackendError
-from ..measure import agrees, installed
+from ..measure import agrees
 from .child import Row, Say, Spec, each, said, speaker
 
 ROOT = Path(__file__).resolve().parents[2]

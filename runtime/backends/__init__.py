@@ -137,10 +137,13 @@ def _open(
         from .ort import OrtCpuBackend
 
         return OrtCpuBackend(bundle, threads)
-    if name == "ort-cuda":
+    if name == "ort-cuda" and bundle.manifest.precision != "int8":
         from .ort_cuda import OrtCudaBackend
 
         return OrtCudaBackend(bundle, device)
+    if bundle.manifest.precision == "int8":
+        hint = "use the float bundle that it was made of"
+        raise BackendError(f"bundle {bundle.manifest.name!r} is int8, which is for CPUs", hint)
     from .tensorrt import TensorRtBackend
 
     return TensorRtBackend(bundle, name, device)

@@ -33,30 +33,36 @@ class OpenVinoBackend(HostBackend):
         """Compile each stage; raises as `open_backend`. precision: fp32, or bf16 if the CPU can."""
         super().__init__(bundle)
         self._openvino = import_openvino()
-        core = self._openvino.Core()
         self.engine = f"OpenVINO {self._openvino.__version__.partition('-')[0]}"
         self.device = f"CPU, {self.engine}, {precision}"
-        able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision, self._threads = precision, threads
+        try:
+            core = self._openvino.Core()
+            able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        except Exception as error:  # its classes have no other common base
+            why = f"{self.engine} cannot be used: {first_line(error)}"
+            raise BackendError(why, "install it again; else use the backend cpu") from error
         if precision == "bf16" and "BF16" not in able:
             hint = "leave the precision out: fp32 runs everywhere"
             raise BackendError("this CPU has no instructions for bf16", hint)
-        self._threads, self._precision = threads, precision
         self.take_stages(self._open(core, bundle, stage) for stage in bundle.manifest.stages)
 
     def _open(
         self, core: Any, bundle: Bundle, stage: StageFile
     ) -> tuple[str, Callable[[], object]]:
         content = read_stage(bundle, stage)
-        half = self._precision == "bf16" and not makes_coordinates(bundle, stage)
+        half = self.precision == "bf16" and not makes_coordinates(bundle, stage)
         try:
             model = core.read_model(BytesIO(content))
+            if model.is_dynamic():
+                raise ValueError("its shapes are not fixed")
             compiled = core.compile_model(model, "CPU", _settings(self._threads, half))
-        except Exception as error:  # its classes have no other common base
+            request = compiled.create_infer_request()
+        except Exception as error:
             raise BackendError(
                 f"{self.engine} cannot open stage {stage.name!r}: {first_line(error)}",
                 "a newer openvino may read it; else use the backend cpu",
             ) from error
-        request = compiled.create_infer_request()
         for what, tensors, ports in (
             ("input", stage.inputs, compiled.inputs),
             ("output", stage.outputs, compiled.outputs),

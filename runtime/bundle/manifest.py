@@ -255,7 +255,7 @@ class Manifest(Chain):
     name: str
     preset: str
     created_with: str
-    precision: Literal["fp32", "fp16"]
+    precision: Literal["fp32", "fp16", "int8"]
     stages: tuple[StageFile, ...]
     tolerances: Tolerances
     golden: Golden

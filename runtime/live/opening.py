@@ -6,6 +6,7 @@ Live ones are written `camera:NUMBER`, `watch:FOLDER` and `igtl://HOST:PORT`.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -79,10 +80,11 @@ def open_live(text: str, how: Reading) -> Feed | None:
 
 def _refuse_address(text: str) -> None:
     """ConfigError for what would be something live if it were written otherwise."""
-    if (device := re.fullmatch(r"/dev/video([0-9]+)", text)) or text in ("camera", "webcam"):
+    device = re.fullmatch(r"/dev/video([0-9]+)", text)
+    if device or (text.casefold() in ("camera", "webcam") and not os.path.exists(text)):
         number = device[1] if device else "0"
         raise ConfigError(f"cannot read {text!r} as a file", f"write camera:{number}")
-    if re.match(r"[a-z]+:", text) and not Path(text).exists():
+    if re.match(r"[a-z0-9+]+://|camera:|igtl:|watch:", text, re.IGNORECASE):
         hint = (
             "let another program, such as ffmpeg, write its pictures into a folder, and give "
             "watch:FOLDER"

@@ -171,7 +171,7 @@ def check_recording(path: Path) -> None:
     if path.suffix.lower() == ".png":
         hint = "give NAME.mp4, or a name without a suffix for a folder of pictures"
         raise ConfigError(f"{path} holds one frame, and a stream has many", hint)
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if path.exists() and (path.suffix or not path.is_dir() or any(path.iterdir())):
         raise OutputError(f"{path} is there already", "give another name")
 
 

@@ -225,6 +225,7 @@ class Stream:
             self._pairing.end()
 
     def _frames(self) -> Iterator[Shown]:
+        unpaced = self._driving.pace == "unpaced"
         while not self._stopped.is_set():
             self._errands.run()
             if (still := self._choice.due()) is not None:
@@ -245,7 +246,9 @@ class Stream:
                 return
             if arrival is not None:
                 self._take(arrival)
-            is_new = self._pairing.swap(self.settings, wait=self._driving.pace == "unpaced")
+                if unpaced:
+                    self._look_for_cut(arrival)
+            is_new = self._pairing.swap(self.settings, wait=unpaced)
             if is_new:
                 self._showing.take_pair()
             due = self._due()
@@ -256,8 +259,8 @@ class Stream:
             if shown is not None:
                 self.metrics.add(shown.state, shown.why, shown.latency, shown.quality)
                 yield shown
-            if arrival is not None:
-                self._look_for_cut(arrival)
+            if arrival is not None and not unpaced:
+                self._look_for_cut(arrival)  # after it is shown, which is so shown sooner
 
     def _next(self) -> Arrival | None:
         """The newest driving frame, waited for until something else is due."""
@@ -274,8 +277,7 @@ class Stream:
             self._pairing.offer(Picture(arrival.image, self._how.crop))
 
     def _look_for_cut(self, arrival: Arrival) -> None:
-        """Take a driving frame as the reference, where a scene has begun with it. After the frame
-        is shown, which is so shown sooner."""
+        """Take a driving frame as the reference, where a scene has begun with it."""
         image = arrival.image
         if image is None or self._how.on_cut != "reset":
             return

@@ -21,6 +21,7 @@ from sonomime.runtime.golden import Agreement, agreement, golden_frame
 from sonomime.runtime.readers.open_source import open_source
 from sonomime.runtime.readers.stills import read_image
 from sonomime.runtime.still import SAMPLES
+from sonomime.runtime.support.atomic_files import locked
 from sonomime.runtime.support.errors import BackendError, ConfigError
 
 ORT, OV, HALF = Engine("ort-cpu", "fp32"), Engine("openvino", "fp32"), Engine("openvino", "bf16")
@@ -111,21 +112,66 @@ def test_auto_takes_the_fastest_and_keeps_the_answer(
 ) -> None:  # fmt: skip
     bundle, asked = Bundle.open(toy_bundle), []
 
-    def played(bundle: Bundle, engines: list[Engine], threads: int) -> Mapping[Engine, float]:
+    def played(pairs: list[Any], threads: int) -> Mapping[Engine, float]:
         asked.append(threads)
-        assert engines == [ORT, OV, HALF]
+        assert pairs == [(bundle, engine) for engine in (ORT, OV, HALF)]
         return seconds
 
     monkeypatch.setattr(fastest, "compare", played)
-    cache = tmp_path / "cache" / "sonomime" / "fastest.json"
-    assert fastest.fastest(bundle, 1) == fastest.fastest(bundle, 1) == best
+    monkeypatch.setattr(fastest.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    cache, engines = tmp_path / "cache" / "sonomime" / "fastest.json", [ORT, OV, HALF]
+
+    def ask(threads: int) -> Engine:
+        return fastest.fastest(bundle, engines, threads)
+
+    assert ask(1) == ask(1) == best
     assert asked == [1] and len(json.loads(cache.read_text())) == 1
-    fastest.fastest(bundle, 2)
+    ask(2)
     assert asked == [1, 2] and len(json.loads(cache.read_text())) == 2
     for damaged in ("{", "[]", '{"x": 3}', json.dumps(dict.fromkeys(json.loads("{}"), 1))):
         cache.write_text(damaged)
-        assert fastest.fastest(bundle, 1) == best
+        assert ask(1) == best
     assert asked == [1, 2] + [1] * 4
+    # What a busy machine says is not kept, and who comes second does not compare.
+    cache.unlink()
+    monkeypatch.setattr(fastest.os, "getloadavg", lambda: (99.0, 0.0, 0.0))
+    assert ask(1) == best and not cache.exists()
+    with locked(cache.parent / "fastest"):
+        assert ask(1) == ORT
+    assert len(asked) == 7
+
+
+def test_a_precision_that_was_asked_for_is_the_one_that_is_used(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, both: None
+) -> None:
+    bundle, opened = Bundle.open(toy_bundle), []
+    monkeypatch.setattr(fastest, "open_on_gpu", lambda *args: None)
+    monkeypatch.setattr(fastest, "compare", lambda pairs, threads: {e: 1.0 for _, e in pairs[-1:]})
+
+    def played(name: str, bundle: Bundle, threads: int, device: Any, precision: str) -> Any:
+        opened.append((name, precision))
+        if name == "openvino" and len(opened) == 3:
+            raise BackendError("it was removed")
+        return OrtCpuBackend(bundle, 1)
+
+    monkeypatch.setattr(fastest, "open_backend", played)
+    for precision in ("fp32", None, None):
+        open_session(bundle, threads=1, precision=precision).close()
+    # Without one it is the fastest, which may be bf16; and one that has gone is no error.
+    assert opened == [OV, HALF, HALF, ORT]
+
+
+def test_a_broken_engine_is_an_error_of_the_backend(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino")
+
+    def broken() -> None:
+        raise RuntimeError("no plugin")
+
+    monkeypatch.setattr(openvino, "Core", broken)
+    with pytest.raises(BackendError, match="no plugin"):
+        open_session(Bundle.open(toy_bundle), "openvino", threads=1)
 
 
 def test_engines_that_fail_are_passed_over(
@@ -140,9 +186,10 @@ def test_engines_that_fail_are_passed_over(
         return open_backend("ort-cpu", bundle, 1)
 
     monkeypatch.setattr(fastest, "open_backend", opened)
-    assert compare(bundle, candidates(bundle), 1).keys() == {ORT}
+    every = [(bundle, engine) for engine in candidates(bundle)]
+    assert compare(every, 1).keys() == {ORT}
     with pytest.raises(BackendError, match="not here"):
-        compare(bundle, [OV, HALF], 1)
+        compare(every[1:], 1)
     monkeypatch.setattr(fastest, "open_on_gpu", lambda *args: None)
     session = open_session(bundle, threads=1)
     assert session.backend.name == "ort-cpu"

@@ -73,18 +73,8 @@ def resize_deformation(deformation: Tensor, height: int, width: int, geometry: s
     if geometry != "half_pixel":
         return resize_map(deformation.permute(0, 3, 1, 2), height, width).permute(0, 2, 3, 1)
     displacement = deformation - make_grid(h, w, geometry, deformation.device)
-    # By matrices: ONNX Runtime would resize with channels last, which takes five times as long.
-    rows = columns = bilinear_matrix(h, height, deformation)
-    if (w, width) != (h, height):
-        columns = bilinear_matrix(w, width, deformation)
-    displacement = rows @ displacement.permute(0, 3, 1, 2) @ columns.T
+    displacement = resize_map(displacement.permute(0, 3, 1, 2), height, width)
     return displacement.permute(0, 2, 3, 1) + make_grid(height, width, geometry, deformation.device)
-
-
-def bilinear_matrix(cells: int, size: int, like: Tensor) -> Tensor:
-    """Weights (size, cells) of a bilinear resize, align_corners=False."""
-    one = torch.eye(cells, dtype=like.dtype, device=like.device)[None]
-    return F.interpolate(one, size=size, mode="linear", align_corners=False)[0].T
 
 
 def warp(feature: Tensor, deformation: Tensor, geometry: str) -> Tensor:

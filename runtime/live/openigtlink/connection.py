@@ -22,7 +22,7 @@ Received = Callable[[Message], None]
 SEND_BUFFER = 1 << 16  # bytes: with the system's own size a slow peer falls seconds behind
 # A peer has gone that takes nothing for so many milliseconds, or does not answer for 30 seconds.
 _STALLED = {"TCP_USER_TIMEOUT": 30_000, "TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
-_CHUNK = 1 << 20
+_CHUNK = 96 << 10  # bytes: a grey picture of 256 x 256 and its texts at once
 SAID = 3  # damaged messages of a connection that are logged
 
 

@@ -83,7 +83,7 @@ def _is_local(host: str) -> bool:
 
 def _given_token() -> str | None:
     """ConfigError for one that is easy to guess, or cannot be part of an address."""
-    given = os.environ.get(TOKEN)
+    given = os.environ.get(TOKEN) or None
     if given is not None and not re.fullmatch(r"[\w-]{16,200}", given, re.ASCII):
         hint = "at least 16 letters, digits, - and _, as `openssl rand -hex 16` gives"
         raise ConfigError(f"{TOKEN} cannot be used as a token", hint)

@@ -21,7 +21,9 @@ from toy_bundle import blob
 
 from sonomime.cli import main
 from sonomime.runtime.live.errands import ENDED
+from sonomime.runtime.live.feed import Feed
 from sonomime.runtime.readers.open_source import open_source
+from sonomime.runtime.sinks.open_sink import open_sink
 from sonomime.runtime.still import SAMPLES
 
 
@@ -79,6 +81,26 @@ def test_an_unpaced_stream_is_what_animate_makes(
     for found, each in pairs:
         assert np.array_equal(found.image, each.image)
         assert found.timestamp == pytest.approx(each.timestamp, abs=1e-4)
+
+
+def test_a_cut_in_an_unpaced_clip_adds_no_frame(
+    words: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived = Feed.arrived
+    monkeypatch.setattr(
+        Feed, "arrived", lambda feed, *frame: (time.sleep(0.05), arrived(feed, *frame))
+    )  # reading takes long
+    images = [blob(64, 0.02 * i, 0) for i in range(6)]
+    images += [255 - image for image in images]
+    with open_sink(tmp_path / "cut.mkv", (64, 64), 1, 20) as sink:
+        for image in images:
+            sink.write(image)
+    words[words.index("--driving") + 1] = str(tmp_path / "cut.mkv")
+    assert main([*words, "--unpaced", "--record", str(tmp_path / "a.mkv"), "--json"]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["frames"] == 12 and last["frames_by_state"].keys() <= {"live", "doubtful"}
+    times = [frame.timestamp for frame in open_source(tmp_path / "a.mkv")]
+    assert np.allclose(np.diff(times), 0.02, atol=1e-3)
 
 
 def test_frames_have_somewhere_to_go_and_options_make_sense(
