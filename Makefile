@@ -96,6 +96,7 @@ docs: $(DOCS)/.installed
 		--doctree-dir $(DOCS)/doctrees docs $(SITE)
 	@echo "$(CURDIR)/$(SITE)/index.html"
 
+# GALLERY=FOLDER keeps the simulated clips, which take most of the time.
 gallery: $(DEMO)/.installed
 	@$(DEMO)/bin/python docs/make_gallery.py $(GALLERY)
 

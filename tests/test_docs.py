@@ -16,7 +16,8 @@ from sonomime.benchmarks import gpu_check
 from sonomime.cli import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/results").glob("*.md")]
+FOLDERS = ("*.md", "docs/*.md", "docs/results/*.md", "docs/results/tables/*/*.md")
+PAGES = [page for folder in FOLDERS for page in sorted(ROOT.glob(folder))]
 # Written by former versions, whose commands they name.
 FORMER = ("CHANGELOG.md", "docs/results/")
 
