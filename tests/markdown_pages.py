@@ -142,7 +142,7 @@ def verb_parser(parser: argparse.ArgumentParser, words: list[str]) -> Any:
     """The parser of the verb that `words` begin with; None if there is no such verb."""
     for word in words:
         verbs = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-        if not verbs:
+        if not verbs or word.startswith("-"):
             break
         if word not in verbs[0].choices:
             return None
@@ -162,7 +162,11 @@ def bad_command(parser: argparse.ArgumentParser, words: list[str]) -> str | None
         except SystemExit as end:
             if end.code:
                 return errors.getvalue().strip()
-    return None
+    given = {word.partition("=")[0] for word in words if word.startswith("--")}
+    shortened = given - options(
+        verb_parser(parser, words)
+    )  # argparse takes the beginning of a name
+    return f"not the whole name: {', '.join(sorted(shortened))}" if shortened else None
 
 
 def bad_mention(parser: argparse.ArgumentParser, text: str) -> str | None:

@@ -139,6 +139,7 @@ def test_a_broken_link_is_found(text: str, word: str, tmp_path: Path) -> None:
         ("OMP_NUM_THREADS=2 sonomime train lite --data d -o r --epoch 3", "--epoch"),
         ("torchrun --nnodes=2 -m sonomime.cli train ... --no-such-thing", "--no-such-thing"),
         ("sonomime train lite --data d \\\n    -o r --wrong", "--wrong"),
+        ("sonomime animate a.png b.mp4 -o c.mp4 --side-by-sid", "--side-by-sid"),
     ],
 )
 @pytest.mark.parametrize("form", ["```\n{}\n```", "text\n\n    {}\n", "```sh\n{}\n```"])
