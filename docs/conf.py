@@ -41,6 +41,7 @@ html_static_path = ["site.css"]
 html_css_files = ["site.css"]
 html_copy_source = html_show_sourcelink = False
 html_show_copyright = False
+html_show_search_summary = False  # a browser fetches it from a server alone
 
 # Files of the root that are pages of the site: a page here includes each of them.
 ROOT_PAGES = {
