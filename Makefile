@@ -2,7 +2,7 @@
 # `make help` lists what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz lowest lint sbom bench clean
+.PHONY: help demo docs gallery test fuzz lowest lint sbom bench clean
 
 # The first interpreter that is new enough; override with PYTHON=/path/to/python3.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -11,6 +11,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 DEMO := .venv/demo
 TEST := .venv/test
 LOWEST := .venv/lowest
+DOCS := .venv/docs
+SITE := site
 DEMO_VIDEO := demo/sonomime-demo.mp4
 PIP_INSTALL := bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 # The environments depend on these; the code itself is used in place (editable).
@@ -20,6 +22,8 @@ unexport PYTHONPATH PYTHONHOME
 
 help:
 	@echo 'make demo    animate the sample stills with the sample clips -> $(DEMO_VIDEO), -2.mp4'
+	@echo 'make docs    the pages of docs/ as a site that needs no network -> $(SITE)/index.html'
+	@echo 'make gallery make the moving pictures of docs/gallery/ again, from the samples'
 	@echo 'make test    ruff, mypy, import rules, tests (all but those that need a GPU; JOBS=2 processes)'
 	@echo 'make fuzz    feed ten thousand damaged files of each kind to their readers (about an hour)'
 	@echo 'make lowest  the runtime with the oldest versions that it supports (Python 3.11 or 3.12)'
@@ -78,6 +82,24 @@ demo: $(DEMO)/.installed
 	@echo "$(CURDIR)/$(DEMO_VIDEO)"
 	@echo "$(CURDIR)/$(DEMO_VIDEO:.mp4=-2.mp4)"
 
+$(DOCS)/.installed: $(INSTALL_INPUTS)
+	$(need_python)
+	@echo 'Setting up $(DOCS): the runtime and Sphinx'
+	$(call make_venv,--clear $(DOCS))
+	@$(DOCS)/$(PIP_INSTALL) -e '.[docs]'
+	@touch $@
+
+# Every warning is an error: a link or anchor that leads nowhere, a page that no menu has.
+docs: $(DOCS)/.installed
+	@rm -rf $(SITE)
+	@$(DOCS)/bin/sphinx-build --builder html --fresh-env --fail-on-warning --keep-going --quiet \
+		--doctree-dir $(DOCS)/doctrees docs $(SITE)
+	@echo "$(CURDIR)/$(SITE)/index.html"
+
+# GALLERY=FOLDER keeps the simulated clips, which take most of the time.
+gallery: $(DEMO)/.installed
+	@$(DEMO)/bin/python docs/make_gallery.py $(GALLERY)
+
 lint: $(TEST)/.installed
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
@@ -109,5 +131,5 @@ bench: $(TEST)/.installed
 	$(TEST)/bin/sonomime bench $(BENCH)
 
 clean:
-	rm -rf .venv demo sbom.json build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv demo $(SITE) sbom.json build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -70,7 +70,7 @@ class Player:
             loop: repeat the template's loop, whose beginning is time 0.
 
         Returns:
-            What `Animator.animate` returns: unmarked.
+            What `Animator.animate` returns, unmarked.
 
         Raises:
             InputError: a time that is not finite.

@@ -71,7 +71,7 @@ def test_the_wheels_metadata(repository: Path, wheel: zipfile.ZipFile) -> None:
 def test_extras(repository: Path) -> None:
     asked = requirements(repository)
     pins = re.findall(r"^([a-z0-9.-]+)==", (repository / "constraints.txt").read_text(), re.M)
-    for extra in ("", "cpu", "train", "dev", "rtx"):  # what make test installs
+    for extra in ("", "cpu", "train", "dev", "rtx", "docs"):  # what make installs
         assert set(asked[extra]) <= set(pins)
     for names in asked.values():  # both provide the module `onnxruntime`
         assert not {"onnxruntime", "onnxruntime-gpu"} <= set(names)
@@ -137,7 +137,7 @@ def test_no_environment_result_or_half_written_file_is_kept(repository: Path) ->
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
     names = [name for name in done.stdout.split("\0") if name and (repository / name).exists()]
     bad = re.compile(
-        r"^(\.venv|demo|runs|build|dist)/|__pycache__|\.part\.|\.egg-info/|^runtime/lib/"
+        r"^(\.venv|demo|site|runs|build|dist)/|__pycache__|\.part\.|\.egg-info/|^runtime/lib/"
     )
     assert [name for name in names if bad.search(name)] == []
     manifests = [name for name in names if Path(name).name == "manifest.json"]

@@ -21,10 +21,12 @@ MOST_RECEIVED = 1 << 20  # bytes of a message from a client
 
 
 class Server:
-    """Sends every message to all clients; each has its own place for the newest one of each kind::
+    """Sends every message to all clients; each has its own place for the newest one of each kind.
 
-    with Server() as server:
-        server.send(Message("IMAGE", image_content(frame), "Image"))
+    For example::
+
+        with Server() as server:
+            server.send(Message("IMAGE", image_content(frame), "Image"))
     """
 
     def __init__(
