@@ -53,10 +53,8 @@ def open_streams(
 ) -> Iterator[list[Animator]]:
     """Animators that run at the same time, `threads` for each; raises as `open_animator`."""
     with ExitStack() as opened:
-        yield [
-            opened.enter_context(open_animator(bundle, backend, precision, threads, device))
-            for _ in range(count)
-        ]
+        first = opened.enter_context(open_animator(bundle, backend, precision, threads, device))
+        yield [first, *(opened.enter_context(first.another()) for _ in range(count - 1))]
 
 
 def measure_streams(

@@ -54,7 +54,7 @@ class Animator:
         """Animate with an opened session, which is closed with the Animator. See `open`."""
         self.session = session
         self.motion = motion
-        self._options = {"scale": scale, "smooth": smooth, "shading": shading}
+        self._options: dict[str, Any] = {"scale": scale, "smooth": smooth, "shading": shading}
         self._lock = threading.RLock()
         self._closed = False
         set_options(session, motion, scale, smooth, shading)
@@ -100,6 +100,12 @@ class Animator:
         except BaseException:
             session.close()
             raise
+
+    def another(self) -> Self:
+        """One more with the same model and options, for another source or driving clip. Both may be
+        used at the same time; on a CPU they share the weights. BackendError as `open`."""
+        with self._served():
+            return type(self)(self.session.another(), self.motion, **self._options)
 
     def adjust(self, **options: Any) -> None:
         """Change `scale`, `smooth` or `shading` from the next frame on: see `open`.

@@ -231,6 +231,10 @@ class Session:
             raise ConfigError(f"the bundle has no tensor {name!r}", f"it has {known}")
         return self.backend.read(name)
 
+    def another(self) -> Session:
+        """One more, with memory of its own: nothing but the opened stages is shared."""
+        return Session(self.chain, self.backend.another())
+
     def close(self) -> None:
         """Release the backend's memory and threads; a second call does nothing."""
         self._controls.clear()

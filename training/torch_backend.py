@@ -30,7 +30,7 @@ class TorchBackend:
     def __init__(self, chain: ModuleChain, device: torch.device = torch.device("cpu")) -> None:  # noqa: B008
         """Move the modules to the device; all tensors are zero."""
         self.device = f"{device}, torch {torch.__version__}"
-        self.place = device
+        self.chain, self.place = chain, device
         self.stages = {stage.name: stage for stage in chain.stages}
         self.modules: dict[str, Callable[..., Any]] = {
             stage.name: stage.module.to(device) for stage in chain.stages
@@ -45,6 +45,9 @@ class TorchBackend:
         if device.type == "cuda":
             self.host = {name: tensor.pin_memory() for name, tensor in self.host.items()}
         self.views = Views((name, tensor.numpy()) for name, tensor in self.host.items())
+
+    def another(self) -> TorchBackend:
+        return TorchBackend(self.chain, self.place)
 
     def view(self, tensor: str) -> NDArray[Any]:
         return self.views[tensor]

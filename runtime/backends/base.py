@@ -59,6 +59,10 @@ class Backend(Protocol):
         """Run all per-frame stages in their order, then carry every recurrent state on. After a
         BackendError the recurrent states must not be used any more."""
 
+    def another(self) -> Backend:
+        """A backend of the same bundle with buffers of its own, which may run at the same time. On
+        a CPU the two share the opened stages, and so the weights."""
+
     def close(self) -> None:
         """Give everything back; the views are dead after it."""
 

@@ -56,6 +56,8 @@ class DeviceBackend(ABC):
     """
 
     name: str
+    again: Callable[[], DeviceBackend]
+    """Opens the same once more."""
     captures = True
     """Whether `_enqueue` may be called while the stream is captured."""
 
@@ -241,6 +243,9 @@ class DeviceBackend(ABC):
                 self._finish()
             self._composed = True
         return self._composer.frame.copy()
+
+    def another(self) -> DeviceBackend:
+        return self.again()
 
     def close(self) -> None:
         """Wait for the device and give everything back, as when it is dropped; raises nothing."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..bundle.bundle import Bundle
+from ..bundle.manifest import StageFile
 from ..support.errors import BackendError
 from ..support.timing import Spans
 from .base import Views, allocate_all, boundary
 
 
 class HostBackend:
-    """See `Backend`. A subclass opens the stages, bound to `buffers`, and says how they run."""
+    """See `Backend`. A subclass opens the stages, and binds opened ones to `buffers`."""
 
     name: str
     device: str
@@ -24,16 +26,31 @@ class HostBackend:
 
     def __init__(self, bundle: Bundle) -> None:
         """Allocate one buffer per tensor name."""
+        self._bundle = bundle
         self.buffers = allocate_all(bundle.manifest)
         self._views = Views((name, self.buffers[name]) for name in boundary(bundle.manifest))
         self._per_frame = [stage.name for stage in bundle.manifest.stages if stage.per_frame]
         self._recurrent = [(pair.from_, pair.to) for pair in bundle.manifest.recurrent]
         self._spans = Spans(dict.fromkeys(self._per_frame, 0.0))
+        self._opened: dict[str, Any] = {}
         self._runs: dict[str, Callable[[], object]] = {}
 
-    def take_stages(self, runs: Iterable[tuple[str, Callable[[], object]]]) -> None:
-        """The stages' names, and what runs each of them to its end."""
-        self._runs = dict(runs)
+    def bind(self, stage: StageFile, opened: Any) -> Callable[[], object]:
+        """What runs an opened stage to its end, on this backend's buffers; BundleError if it does
+        not fit the manifest."""
+        raise NotImplementedError
+
+    def take_stages(self, opened: Mapping[str, Any]) -> None:
+        """Opened stages by their names; several backends may have the same."""
+        self._opened = dict(opened)
+        for stage in self._bundle.manifest.stages:
+            self._runs[stage.name] = self.bind(stage, opened[stage.name])
+
+    def another(self) -> Self:
+        made = copy(self)
+        HostBackend.__init__(made, self._bundle)
+        made.take_stages(self._opened)
+        return made
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -70,6 +87,7 @@ class HostBackend:
     def close(self) -> None:
         # Stages before buffers: they hold bare pointers into them.
         self._runs.clear()
+        self._opened.clear()
         self._views.clear()
         self.buffers.clear()
 

@@ -16,7 +16,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.manifest import FRAME, DisplacementControl, StageFile
 from ..support.errors import BackendError, BundleError
 from ..support.process import import_or_explain
-from .base import difference
+from .base import default_threads, difference
 from .host import HostBackend, first_line
 from .onnx_file import read_stage
 
@@ -45,27 +45,28 @@ class OpenVinoBackend(HostBackend):
         if precision == "bf16" and "BF16" not in able:
             hint = "leave the precision out: fp32 runs everywhere"
             raise BackendError("this CPU has no instructions for bf16", hint)
-        self.take_stages(self._open(core, bundle, stage) for stage in bundle.manifest.stages)
+        stages = bundle.manifest.stages
+        self.take_stages({stage.name: self._open(core, bundle, stage) for stage in stages})
 
-    def _open(
-        self, core: Any, bundle: Bundle, stage: StageFile
-    ) -> tuple[str, Callable[[], object]]:
+    def _open(self, core: Any, bundle: Bundle, stage: StageFile) -> Any:
         content = read_stage(bundle, stage)
         half = self.precision == "bf16" and not makes_coordinates(bundle, stage)
         try:
             model = core.read_model(BytesIO(content))
             if model.is_dynamic():
                 raise ValueError("its shapes are not fixed")
-            compiled = core.compile_model(model, "CPU", _settings(self._threads, half))
-            request = compiled.create_infer_request()
+            return core.compile_model(model, "CPU", _settings(self._threads, half))
         except Exception as error:
             raise BackendError(
                 f"{self.engine} cannot open stage {stage.name!r}: {first_line(error)}",
                 "a newer openvino may read it; else use the backend cpu",
             ) from error
+
+    def bind(self, stage: StageFile, opened: Any) -> Callable[[], object]:
+        request = opened.create_infer_request()
         for what, tensors, ports in (
-            ("input", stage.inputs, compiled.inputs),
-            ("output", stage.outputs, compiled.outputs),
+            ("input", stage.inputs, opened.inputs),
+            ("output", stage.outputs, opened.outputs),
         ):
             said = {t.name: f"{_TYPES[t.dtype]} {list(t.shape)}" for t in tensors}
             found = {port.any_name: _described(port) for port in ports}
@@ -74,7 +75,7 @@ class OpenVinoBackend(HostBackend):
             for port in ports:
                 buffer = self.buffers[port.any_name]
                 request.set_tensor(port, self._openvino.Tensor(buffer, shared_memory=True))
-        return stage.name, partial(request.infer, share_inputs=True, share_outputs=True)
+        return partial(request.infer, share_inputs=True, share_outputs=True)
 
 
 def import_openvino() -> Any:
@@ -93,10 +94,11 @@ def makes_coordinates(bundle: Bundle, stage: StageFile) -> bool:
 
 
 def _settings(threads: int, half: bool) -> dict[str, Any]:
+    streams = max(1, default_threads() // threads)  # frames that are made at the same time
     return {
         "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",  # its own choice depends on the CPU
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads * streams,
+        "NUM_STREAMS": streams,
         "PERFORMANCE_HINT": "LATENCY",
         # Pinned threads of two processes would share a core while others are idle.
         "ENABLE_CPU_PINNING": False,

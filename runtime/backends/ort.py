@@ -36,21 +36,24 @@ class OrtCpuBackend(HostBackend):
         stages = bundle.manifest.stages
         # Opening holds the interpreter's lock only now and then, so two cores nearly halve it.
         with ThreadPoolExecutor(min(threads, len(stages))) as pool:
-            self.take_stages(pool.map(lambda stage: self._open(bundle, stage), stages))
+            sessions = pool.map(lambda stage: self._open(bundle, stage), stages)
+            self.take_stages({s.name: opened for s, opened in zip(stages, sessions, strict=True)})
 
-    def _open(self, bundle: Bundle, stage: StageFile) -> tuple[str, Callable[[], object]]:
+    def _open(self, bundle: Bundle, stage: StageFile) -> Any:
         content = read_stage(bundle, stage)
         options = session_options(self._threads)
         try:
-            session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             reason = first_line(error)
             raise BackendError(
                 f"{self.engine} cannot open stage {stage.name!r}: {reason}",
                 "a newer onnxruntime may read it; else export the bundle again",
             ) from error
+
+    def bind(self, stage: StageFile, opened: Any) -> Callable[[], object]:
         place = "cpu", 0, lambda tensor: self.buffers[tensor].ctypes.data
-        return stage.name, partial(session.run_with_iobinding, bind(stage, session, *place))
+        return partial(opened.run_with_iobinding, bind(stage, opened, *place))
 
 
 def bind(

@@ -52,6 +52,7 @@ class OrtCudaBackend(DeviceBackend):
     def __init__(self, bundle: Bundle, device: int | None = None) -> None:
         """Open a session per stage on the GPU of that number; None is the first. Raises as
         `open_backend`."""
+        self.again = functools.partial(OrtCudaBackend, bundle, device)
         require_provider()
         ort.set_default_logger_severity(3)
         preload()

@@ -55,6 +55,7 @@ class TensorRtBackend(DeviceBackend):
         """Load the engines and make the contexts on the GPU of that number; None is the first.
         Raises as `open_backend`; engines may be not built, stale or not trusted."""
         gpu = open_device(device)
+        self.again = functools.partial(TensorRtBackend, bundle, flavour, device)
         self.name = flavour
         _, self._trt = load_flavour(flavour)
         if flavour == "tensorrt":  # with RTX it would abort the process

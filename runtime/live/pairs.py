@@ -110,8 +110,7 @@ class Pairs:
     ) -> None:  # fmt: skip
         """
         Args:
-            open_animator: opens an Animator of this chain; called once, and once more for the
-                second pair.
+            open_animator: opens an Animator of this chain; the second pair gets `another`.
             size: of the first pair's frames; those of later ones fit into it.
             template: the driving template, if it is one; `loop`: repeat it.
             warm: make a first frame in advance, so that the first one shown is not slow.
@@ -210,7 +209,7 @@ class Pairs:
                 still = wanted.still()
                 size = self._size_of(still.picture.image)
                 if animator is None:
-                    animator = self._open()
+                    animator = self._all[0].another() if self._all else self._open()
                     self._all.append(animator)
                 pair = self._prepared(animator, wanted, still, size)
             except SonomimeError as raised:

@@ -57,8 +57,8 @@ class Stream:
         """
         Args:
             chain: of the bundle.
-            open_animator: opens an Animator of it, in a thread of the stream; a second one for the
-                first change of source or reference.
+            open_animator: opens an Animator of it, in a thread of the stream; the first change of
+                source or reference takes `another`.
             source: the source picture; or a feed, whose newest frame is taken at first, and
                 whenever it is asked for.
             driving: where driving frames come from; `template`: what its times are of.

@@ -223,3 +223,27 @@ def test_measured_values_stay_in_the_models_range(toy_bundle: Path, tmp_path: Pa
                 assert animator.read("dt_seconds")[0] == longest
                 animator.reset()
                 animator.session.backend.write("scale", 9)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "openvino"])
+def test_another_shares_the_stages_and_nothing_else(toy_bundle: Path, backend: str) -> None:
+    pytest.importorskip("openvino" if backend == "openvino" else "onnxruntime")
+    with Animator.open(toy_bundle, backend, threads=1, scale=0.5) as one:
+        other = one.another()
+        one.set_source(blob(64, -0.3, 0))
+        other.set_source(blob(64, 0.3, 0))
+
+        def places(animator: Animator) -> list[Any]:
+            return [centre(animator.animate(blob(64, 0.01 * i, 0))) for i in range(20)]
+
+        with ThreadPoolExecutor(2) as pool:
+            left, right = pool.map(places, (one, other))
+        assert left[0] == near(-0.3, 0) and right[0] == near(0.3, 0)
+        assert left[-1] == near(-0.205, 0) and right[-1] == near(0.395, 0)  # at half the scale
+        other.adjust(scale=1.0)
+        assert centre(one.animate(blob(64, 0.2, 0))) == near(-0.2, 0)
+        one.close()
+        assert centre(other.animate(blob(64, 0.2, 0))) == near(0.5, 0)
+        with pytest.raises(BackendError):
+            one.another()
+        other.close()
