@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,6 +95,7 @@ def open_loop(
     stop: Callable[[], bool] = _never,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], object] = time.sleep,
+    turn: Callable[[float], AbstractContextManager[object]] = lambda due: nullcontext(),
 ) -> Loop:
     """Make the newest frame that is due, until `count` frames were due; the last one is made.
 
@@ -102,6 +103,7 @@ def open_loop(
         rate: frames that are due in a second, above 0 and at most MOST_HZ.
         after, stop, clock: as for `closed_loop`; but what `after` takes makes a next frame late.
         sleep: waits for so many seconds.
+        turn: waits for a frame's turn, which has been due since then.
 
     Raises:
         ConfigError: a rate out of its range.
@@ -114,12 +116,13 @@ def open_loop(
         if wait > 0:
             sleep(wait)
             continue
-        number, now = given + 1, clock()
-        while number < count - 1 and start + (number + 1) / rate <= now:
-            number += 1
-        given = number
-        step(number)
-        end = clock()
+        with turn(start + (given + 1) / rate):
+            number, now = given + 1, clock()
+            while number < count - 1 and start + (number + 1) / rate <= now:
+                number += 1
+            given = number
+            step(number)
+            end = clock()
         latency.append(end - (start + number / rate))
         finished.append(end - start)
         after()

@@ -2,7 +2,7 @@
 
 In a closed loop all begin together and end when the first of them has made its frames, so that all
 are busy all the time. In an open loop their frames are due at the same moments, which is the
-hardest case.
+hardest case, and they take turns.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import chain
 from time import perf_counter
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from ..runtime.animator import Animator
 from ..runtime.backends.base import default_threads
 from ..runtime.bundle.bundle import Bundle
+from ..runtime.live.turns import Turns
 from ..runtime.media.frames import Image
 from ..runtime.support.errors import ConfigError
 from .inputs import inputs
@@ -82,7 +83,10 @@ def measure_streams(
         after = memory().get("now")
         steps = [stream_step(animator, number) for number, animator in enumerate(animators)]
         drive(steps, max(1, warmup), None)
-        scenarios = [streams_report(*drive(steps, frames, rate), rate) for rate in (None, *rates)]
+        turns = Turns(default_threads() // threads)
+        scenarios = [
+            streams_report(*drive(steps, frames, rate, turns), rate) for rate in (None, *rates)
+        ]
     return {
         "streams": count, "threads_each": threads, "scenarios": scenarios,
         "memory_mb_each": None if before is None or after is None else (after - before) / count,
@@ -101,7 +105,7 @@ def stream_step(animator: Animator, number: int) -> Step:
 
 
 def drive(
-    steps: Sequence[Step], count: int, rate: float | None,
+    steps: Sequence[Step], count: int, rate: float | None, turns: Turns | None = None,
     clock: Callable[[], float] = perf_counter,
 ) -> tuple[list[Loop], float]:  # fmt: skip
     """Drive all streams, each in a thread.
@@ -110,6 +114,7 @@ def drive(
         steps: what makes a frame of each stream.
         count: frames of each stream, in a closed loop of the first that is done.
         rate: Hz; None is a closed loop.
+        turns: taken in an open loop; None: frames of all streams are made at once.
 
     Returns:
         What each loop measured, and seconds until all were done.
@@ -126,7 +131,8 @@ def drive(
                 loop = closed_loop(step, count, stop=ended.is_set)
                 ended.set()
                 return loop
-            return open_loop(step, rate, count, stop=ended.is_set)
+            turn = turns.take if turns is not None else lambda due: nullcontext()
+            return open_loop(step, rate, count, stop=ended.is_set, turn=turn)
         except BaseException:
             ended.set()
             raise

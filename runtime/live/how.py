@@ -8,6 +8,7 @@ from typing import Literal
 from ..compose import Size
 from ..landmarks import Landmarks
 from ..media.frames import Crop
+from .turns import Turns
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class How:
         crop: the part of whole driving frames that the feed gives.
         loop: repeat a motion template.
         source_every: seconds after which a live source's newest frame is taken; None: by order.
+        turns: shared with other streams of the program; None: frames are made at once.
     """
 
     size: Size = "source"
@@ -30,6 +32,7 @@ class How:
     crop: Crop | None = None
     loop: bool = False
     source_every: float | None = None
+    turns: Turns | None = None
 
 
 AS_ASKED = How()

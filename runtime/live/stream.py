@@ -270,6 +270,16 @@ class Stream:
             return None
         return self._driving.arrivals.take(patience)
 
+    def _newest(self, arrival: Arrival) -> Arrival:
+        """A driving frame, or a newer one that has come meanwhile; an unpaced clip goes on frame by
+        frame."""
+        unpaced = self._driving.pace == "unpaced"
+        if unpaced or (newer := self._driving.arrivals.take(0)) is None:
+            return arrival
+        self._driving.pass_over()
+        self._take(newer)
+        return newer
+
     def _take(self, arrival: Arrival) -> None:
         """Take a driving frame, as the reference too, where one is wanted."""
         self._seen, self._arrived = arrival, time.perf_counter()
@@ -300,7 +310,10 @@ class Stream:
         """The frame to show now, if one is due. `is_new`: the pair is."""
         pair = self.pair
         if arrival is not None and pair is not None and not self.paused:
-            return self._showing.moved(pair, arrival)
+            if self._how.turns is None:
+                return self._showing.moved(pair, arrival)
+            with self._how.turns.take(arrival.came):
+                return self._showing.moved(pair, self._newest(arrival))
         if arrival is not None:
             self._driving.pass_over()  # nothing is ready yet
         if pair is not None and is_new and self._seen is not None:

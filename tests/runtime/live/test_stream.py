@@ -24,6 +24,7 @@ from sonomime.runtime.live.how import How
 from sonomime.runtime.live.pairs import Still
 from sonomime.runtime.live.showing import Shown
 from sonomime.runtime.live.stream import Stream
+from sonomime.runtime.live.turns import Turns
 from sonomime.runtime.support.errors import BackendError, ConfigError, InputError, StreamError
 
 STILL = Still(Picture(blob(64, 0, 0)), "middle")
@@ -429,3 +430,21 @@ def test_many_threads_may_give_orders(run: Callable[..., Run]) -> None:
     kept = live.shown[-1].image.copy(), live.shown[-1]
     live.next(is_at(0.3, 0.2), blob(64, 0.2, 0))
     assert np.array_equal(kept[0], kept[1].image), "a frame belongs to whoever got it"
+
+
+def test_a_stream_that_waits_for_its_turn_shows_the_newest_frame(run: Callable[..., Run]) -> None:
+    turns = Turns(1)
+    live = run(how=How(turns=turns))
+    live.start()
+    live.next(is_at(0.3, 0), blob(64, 0.3, 0))
+    with turns.take(0.0):
+        live.feed.give(blob(64, 0.3, 0))
+        until(lambda: turns._waiting)
+        seen, dropped = len(live.shown), live.feed.dropped
+        live.feed.give(blob(64, 0.4, 0))
+        live.feed.give(blob(64, 0.1, 0))
+        until(lambda: live.feed.dropped > dropped)  # the second one has come
+        assert len(live.shown) == seen
+    until(lambda: len(live.shown) > seen)
+    assert is_at(0.1, 0)(live.shown[seen])
+    assert live.feed.dropped >= dropped + 2
