@@ -96,8 +96,8 @@ def _opened(bundle: Bundle, engine: Engine, threads: int, device: int | None = N
 
 
 def fastest(bundle: Bundle, engines: Sequence[Engine], threads: int) -> Engine:
-    """That of the engines which is fastest with this bundle, as measured once; the first one, while
-    another process measures.
+    """That of the engines which is fastest with this bundle, as measured once; the first one, as
+    long as the machine is too busy to say, or another process measures.
 
     Raises:
         BackendError: none of them serves.
@@ -106,6 +106,9 @@ def fastest(bundle: Bundle, engines: Sequence[Engine], threads: int) -> Engine:
     known = _remembered().get(key)
     if known is not None and known in engines:
         return known
+    if os.getloadavg()[0] > default_threads():
+        log.info("engines are not compared: the machine is busy")
+        return first
     try:
         with locked(cache_folder() / "fastest"):
             log.warning("comparing the engines of this machine, once for each model")
@@ -116,8 +119,7 @@ def fastest(bundle: Bundle, engines: Sequence[Engine], threads: int) -> Engine:
     for engine, seconds in taken.items():
         log.info("%s %s: %.1f ms a frame", *engine, 1000 * seconds)
     best = min(taken, key=lambda engine: taken[engine] * (GAIN if engine == first else 1))
-    if os.getloadavg()[0] <= default_threads():  # a busy machine's answer is not kept
-        _remember(key, best)
+    _remember(key, best)
     return best
 
 
