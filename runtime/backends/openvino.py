@@ -58,8 +58,8 @@ class OpenVinoBackend(HostBackend):
             return core.compile_model(model, "CPU", _settings(self._threads, half))
         except Exception as error:
             raise BackendError(
-                f"{self.engine} cannot open stage {stage.name!r}: {first_line(error)}",
-                "a newer openvino may read it; else use the backend cpu",
+                f"{self.engine} cannot open stage {stage.name!r}: {_gist(error)}",
+                "use the backend cpu",
             ) from error
 
     def bind(self, stage: StageFile, opened: Any) -> Callable[[], object]:
@@ -108,6 +108,13 @@ def _settings(threads: int, half: bool) -> dict[str, Any]:
 
 def _described(port: Any) -> str:
     return f"{port.get_element_type().get_type_name()} {list(port.get_partial_shape().to_shape())}"
+
+
+def _gist(error: Exception) -> str:
+    """The line of an error that says what could not be converted, if there is one: the custom
+    operators of keypoint models, whose bodies OpenVINO does not read."""
+    found = [line for line in str(error).splitlines() if "conversion rule" in line]
+    return found[0].strip("- ") if found else first_line(error)
 
 
 @contextmanager
