@@ -59,7 +59,7 @@ class OpenVinoBackend(HostBackend):
         except Exception as error:
             raise BackendError(
                 f"{self.engine} cannot open stage {stage.name!r}: {_gist(error)}",
-                "use the backend cpu",
+                "use the backend cpu; a newer openvino may read it",
             ) from error
 
     def bind(self, stage: StageFile, opened: Any) -> Callable[[], object]:
