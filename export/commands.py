@@ -242,6 +242,8 @@ def add_triton(sub: Verbs) -> None:
     add("--idle", type=float, default=60.0, metavar="SECONDS", help=idle)
     size = "of frames: as large as the source (default), or of the model"
     add("--size", choices=("source", "model"), default="source", help=size)
+    stages = "also write each stage as a model, and an ensemble whose state the caller keeps"
+    add("--stages", action="store_true", help=stages)
     mark = "leave the synthetic mark out of the pictures"
     add("--no-mark", dest="mark", action="store_false", help=mark)
 
@@ -252,10 +254,16 @@ def triton_command(args: argparse.Namespace) -> int:
     from .triton import Settings, write_repository
 
     bundle = Bundle.open(args.bundle)
-    settings = Settings(args.backend, args.threads, args.sequences, args.idle, args.size, args.mark)
+    settings = Settings(
+        backend=args.backend, threads=args.threads, sequences=args.sequences, idle=args.idle,
+        size=args.size, mark=args.mark, stages=args.stages,
+    )  # fmt: skip
     model = write_repository(bundle, args.output, settings)
     if not args.mark:
         print("the synthetic mark is left out of the pictures, as asked", file=sys.stderr)
+    if args.stages:
+        what = "sonomime_frame gives frames without the synthetic mark: whoever shows them draws it"
+        print(what, file=sys.stderr)
     print(f"{model}: serves {bundle.manifest.name}, {args.sequences} sequences at the same time")
     print(f"start it: tritonserver --model-repository={args.output.resolve()}")
     return 0

@@ -15,6 +15,7 @@ from ..runtime.bundle.bundle import Bundle
 from ..runtime.bundle.manifest import MANIFEST
 from ..runtime.support.atomic_files import atomic_folder
 from ..runtime.support.errors import ConfigError
+from .triton_stages import write_stages
 
 NAME = "sonomime"
 """The model's name, and the folder's."""
@@ -37,8 +38,9 @@ OUTPUTS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What is written into config.pbtxt. `threads`: 0 is the physical cores; `idle`: seconds after
-    which the server gives a silent sequence up; `size`: as for `Animator.compose`, in words."""
+    """What is written. `backend` and `threads`: as for `Animator.open`; `sequences`: most at the
+    same time; `idle`: seconds after which the server gives a silent sequence up; `size`: of frames,
+    as for `Animator.compose`; `stages`: also what triton_stages.py is about."""
 
     backend: str = "auto"
     threads: int | None = None
@@ -46,6 +48,7 @@ class Settings:
     idle: float = 60.0
     size: Literal["source", "model"] = "source"
     mark: bool = True
+    stages: bool = False
 
     def check(self) -> None:
         """ConfigError if a value is out of its range."""
@@ -74,6 +77,8 @@ def write_repository(bundle: Bundle, folder: Path, settings: Settings) -> Path:
         (model / "1").mkdir()
         shutil.copyfile(Path(__file__).with_name("triton_model.py"), model / "1" / "model.py")
         (model / "config.pbtxt").write_text(config_text(settings), encoding="utf-8")
+        if settings.stages:
+            write_stages(bundle, whole)
     return folder / NAME
 
 
