@@ -99,15 +99,13 @@ class Sequence:
 class Sequences:
     """The sequences by their number, at most `most` at a time; Animators are used again.
 
-    An Animator costs memory, so none is opened before it is needed, and none is closed before the
-    end. Where `Animator.another` is there, all of them share the weights of the first.
+    All Animators share the weights of the first on a CPU, where `Animator.another` does that. None
+    is opened before it is needed, and none is closed before the end.
     """
 
-    def __init__(self, open_animator: Callable[[], Animator], most: int) -> None:
-        self._open, self._most = open_animator, most
-        self._first = open_animator()  # now, so that a server that is ready can serve
-        self._spare = [self._first]
-        self._all = [self._first]
+    def __init__(self, first: Animator, most: int) -> None:
+        self._most = most
+        self._all, self._spare = [first], [first]
         self._running: dict[int, tuple[Animator, Sequence | None]] = {}
 
     def begin(self, number: int, make: Callable[[Animator], Sequence]) -> None:
@@ -142,8 +140,7 @@ class Sequences:
             animator.close()
 
     def _another(self) -> Animator:
-        share: Callable[[], Animator] | None = getattr(self._first, "another", None)
-        self._all.append(share() if share is not None else self._open())
+        self._all.append(self._all[0].another())
         return self._all[-1]
 
 
@@ -157,16 +154,14 @@ class TritonPythonModel:
         most = int(config["sequence_batching"]["oldest"]["max_candidate_sequences"])
         on_gpu = args["model_instance_kind"] == "GPU"
         self._mark, self._size = options["mark"] != "no", options["size"]
-
-        def open_animator() -> Animator:
-            return Animator.open(
-                Path(__file__).resolve().parents[1] / "bundle",
-                backend=options["backend"],
-                threads=int(options["threads"]) or None,
-                device=int(args["model_instance_device_id"]) if on_gpu else None,
-            )
-
-        self._sequences = Sequences(open_animator, most)
+        # Opened now, so that a server that is ready can serve.
+        first = Animator.open(
+            Path(__file__).resolve().parents[1] / "bundle",
+            backend=options["backend"],
+            threads=int(options["threads"]) or None,
+            device=int(args["model_instance_device_id"]) if on_gpu else None,
+        )
+        self._sequences = Sequences(first, most)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer requests, each by itself."""

@@ -158,24 +158,21 @@ def test_a_sequence_that_begins_again_begins_anew(serve: Serve) -> None:
     assert place(answer)[0] == pytest.approx(0.1, abs=0.03)
 
 
-def test_animators_are_opened_when_needed_shared_and_used_again(
-    serve: Serve, monkeypatch: Patch
-) -> None:
+def test_animators_are_opened_when_needed_and_used_again(serve: Serve, monkeypatch: Patch) -> None:
     opened: list[str] = []
-    open_one = Animator.open
+    open_one, another = Animator.open, Animator.another
 
-    def another(self: Animator) -> Animator:
-        opened.append("another")
-        return open_one(served.config["folder"], backend="ort-cpu")
-
-    def counted(*args: Any, **more: Any) -> Animator:
+    def counted_open(*args: Any, **more: Any) -> Animator:
         opened.append("open")
         return open_one(*args, **more)
 
-    monkeypatch.setattr(Animator, "open", counted)
-    monkeypatch.setattr(Animator, "another", another, raising=False)
+    def counted_another(self: Animator) -> Animator:
+        opened.append("another")
+        return another(self)
+
+    monkeypatch.setattr(Animator, "open", counted_open)
+    monkeypatch.setattr(Animator, "another", counted_another)
     served = serve(sequences=2)
-    served.config["folder"] = Path(served.module.__file__ or "").parents[1] / "bundle"
     assert opened == ["open"]
     begin = {"start": True, "source": grey(0), "driving": grey(0)}
     for number in (1, 2):
