@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,42 +105,38 @@ class Sequences:
     def __init__(self, first: Animator, most: int) -> None:
         self._most = most
         self._all, self._spare = [first], [first]
-        self._running: dict[int, tuple[Animator, Sequence | None]] = {}
+        self._running: dict[int, Sequence] = {}  # the longest unused is first
 
-    def begin(self, number: int, make: Callable[[Animator], Sequence]) -> None:
+    def begin(self, number: int, size: Size, mark: bool) -> None:
         """Begin a sequence, again if it is there."""
         self.end(number)
         if len(self._running) >= self._most:
-            # The server runs no more than that, so one has been idle for too long and was given
-            # up; nobody tells us which. The longest unused is first.
+            # The server runs no more than that, so it has given one up that was idle for too long.
+            # Nobody says which.
             self.end(next(iter(self._running)))
-        animator = self._spare.pop() if self._spare else self._another()
-        self._running[number] = animator, None  # kept for `end`, whatever `make` does
-        self._running[number] = animator, make(animator)
+        if not self._spare:
+            self._all.append(self._all[0].another())
+            self._spare.append(self._all[-1])
+        self._running[number] = Sequence(self._spare[-1], size, mark)
+        self._spare.pop()
 
     def use(self, number: int) -> Sequence:
         """A running sequence, which is now the last used."""
-        animator, sequence = self._running.pop(number, (None, None))
-        if animator is None or sequence is None:
+        if number not in self._running:
             what = f"sequence {number} is not running: it has ended, or was idle for too long"
             raise InputError(what, "begin it again: sequence_start, with its source")
-        self._running[number] = animator, sequence
+        self._running[number] = sequence = self._running.pop(number)
         return sequence
 
     def end(self, number: int) -> None:
         """End a sequence; nothing happens if there is none."""
-        animator, _ = self._running.pop(number, (None, None))
-        if animator is not None:
-            self._spare.append(animator)
+        if (sequence := self._running.pop(number, None)) is not None:
+            self._spare.append(sequence.animator)
 
     def close(self) -> None:
         """Close all Animators."""
         for animator in reversed(self._all):  # the first last: others may share its weights
             animator.close()
-
-    def _another(self) -> Animator:
-        self._all.append(self._all[0].another())
-        return self._all[-1]
 
 
 class TritonPythonModel:
@@ -175,7 +170,7 @@ class TritonPythonModel:
         number, code = int(value(request, "CORRID", 0)), pb_utils.TritonError.INTERNAL
         try:
             if value(request, "START", 0):
-                self._sequences.begin(number, lambda a: Sequence(a, self._size, self._mark))
+                self._sequences.begin(number, self._size, self._mark)
             sequence = self._sequences.use(number)
             names = (*PICTURES, "timestamp")
             found = {name: pb_utils.get_input_tensor_by_name(request, name) for name in names}
