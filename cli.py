@@ -23,6 +23,7 @@ from .export.commands import (
     add_export,
     add_import_fomm,
     add_quantize,
+    add_triton,
 )
 from .runtime.commands import add_animate, add_demo, add_doctor, add_inspect, add_template
 from .runtime.live_commands import add_serve, add_stream
@@ -109,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_animate, add_stream, add_serve, add_template, add_inspect, add_demo, add_doctor,
         add_bench, add_data, add_annotations, add_train, add_report, add_evaluate, add_table,
         add_study, add_phantom, add_export, add_quantize, add_import_fomm, add_build, add_engine,
+        add_triton,
     ):  # fmt: skip
         add(verbs)
     return parser

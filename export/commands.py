@@ -1,4 +1,5 @@
-"""The verbs `export`, `build`, `engine` and `import-fomm`; they import torch only when run."""
+"""The verbs `export`, `quantize`, `build`, `engine`, `triton` and `import-fomm`; they import torch
+only when run, if at all."""
 
 from __future__ import annotations
 
@@ -50,6 +51,15 @@ only files whose origin you know.
 
 example:
   sonomime engine trust first.engine"""
+TRITON = """write a model repository for NVIDIA's Triton Inference Server
+
+Write a folder that a Triton server can load: the model `sonomime`, which keeps one source picture
+for each sequence of requests and makes a frame of each driving frame. It needs no torch. The
+server's Python needs sonomime. docs/triton.md says how to start and how to ask it.
+
+example:
+  sonomime triton my-bundle -o model_repository
+  tritonserver --model-repository=$PWD/model_repository"""
 IMPORT_FOMM = """make a checkpoint from a public FOMM checkpoint
 
 Convert a checkpoint of the First Order Motion Model's authors. It is read without running code from
@@ -214,6 +224,48 @@ def trust_command(args: argparse.Namespace) -> int:
     print(f"{args.file}: trusted, SHA-256 {done.sha256}")
     said = f"bundle {made.bundle} ({made.bundle_digest[:12]}), {made.flavour} {made.version}, "
     print(printable(said + f"for {', '.join(made.targets)}"))
+    return 0
+
+
+def add_triton(sub: Verbs) -> None:
+    """Register ``sonomime triton``."""
+    add = add_verb(sub, "triton", TRITON, triton_command).add_argument
+    bundle = "folder of the bundle (default: the one included)"
+    add("bundle", type=Path, nargs="?", metavar="BUNDLE", help=bundle)
+    add("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder to make")
+    where = "where the server runs the model (default: auto, the fastest that it finds)"
+    add("--backend", default="auto", metavar="NAME", help=where)
+    add("--threads", type=int, metavar="N", help="CPU threads (default: physical cores)")
+    sequences = "most sequences at the same time (default: 8); each costs memory"
+    add("--sequences", type=int, default=8, metavar="N", help=sequences)
+    idle = "the server gives up a sequence that is silent for so long (default: 60)"
+    add("--idle", type=float, default=60.0, metavar="SECONDS", help=idle)
+    size = "of frames: as large as the source (default), or of the model"
+    add("--size", choices=("source", "model"), default="source", help=size)
+    stages = "also write each stage as a model, and an ensemble whose state the caller keeps"
+    add("--stages", action="store_true", help=stages)
+    mark = "leave the synthetic mark out of the pictures"
+    add("--no-mark", dest="mark", action="store_false", help=mark)
+
+
+def triton_command(args: argparse.Namespace) -> int:
+    """Run ``sonomime triton``."""
+    from ..runtime.bundle.bundle import Bundle
+    from .triton import Settings, write_repository
+
+    bundle = Bundle.open(args.bundle)
+    settings = Settings(
+        backend=args.backend, threads=args.threads, sequences=args.sequences, idle=args.idle,
+        size=args.size, mark=args.mark, stages=args.stages,
+    )  # fmt: skip
+    model = write_repository(bundle, args.output, settings)
+    if not args.mark:
+        print("the synthetic mark is left out of the pictures, as asked", file=sys.stderr)
+    if args.stages:
+        what = "sonomime_frame gives frames without the synthetic mark: whoever shows them draws it"
+        print(what, file=sys.stderr)
+    print(f"{model}: serves {bundle.manifest.name}, {args.sequences} sequences at the same time")
+    print(f"start it: tritonserver --model-repository={args.output.resolve()}")
     return 0
 
 

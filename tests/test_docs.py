@@ -21,7 +21,9 @@ PAGES = [page for folder in FOLDERS for page in sorted(ROOT.glob(folder))]
 # Written by former versions, whose commands they name.
 FORMER = ("CHANGELOG.md", "docs/results/")
 
-OF_OTHERS = {"--system-site-packages"}
+OF_OTHERS = {
+    "--system-site-packages", "--exit-timeout-secs", "--grpc-address", "--http-address"
+}  # fmt: skip
 """Options of other programs that pages mention alone."""
 
 PRESENT = [page for page in PAGES if not str(page.relative_to(ROOT)).startswith(FORMER)]
