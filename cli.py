@@ -28,15 +28,8 @@ from .export.commands import (
 from .runtime.commands import add_animate, add_demo, add_doctor, add_inspect, add_template
 from .runtime.live_commands import add_serve, add_stream
 from .runtime.support.dataclass_parser import nearest
-from .runtime.support.errors import (
-    WRITE_ERRNOS,
-    BackendError,
-    ConfigError,
-    InputError,
-    SonomimeError,
-    is_out_of_memory,
-    output_error,
-)
+from .runtime.support.errors import ConfigError, SonomimeError
+from .runtime.support.foreign_errors import as_ours
 from .runtime.support.printable import printable
 from .runtime.support.process import make_streams_safe, signal_behind, terminable
 from .training.commands import (
@@ -51,14 +44,6 @@ from .training.commands import (
 )
 
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_UNEXPECTED = 2, 130, 1
-
-# The extra that brings a module which may be missing.
-_EXTRAS = {
-    "onnxruntime": "cpu", "torch": "train", "onnx": "train", "onnxscript": "train", "yaml": "train",
-    "tensorrt_rtx_bindings": "rtx", "pydicom": "dicom", "nrrd": "nrrd", "fastcrc": "live",
-    "aiohttp": "live",
-}  # fmt: skip
-
 
 _RAW = argparse.RawDescriptionHelpFormatter
 
@@ -156,28 +141,9 @@ def _explain(error: BaseException) -> int:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_UNEXPECTED
-    if not isinstance(error, SonomimeError):
-        error = _as_ours(error)
-    _say(error.message, error.hint)
-    return error.exit_code
-
-
-def _as_ours(error: BaseException) -> SonomimeError:
-    """What an error of a library means to a user."""
-    module = (isinstance(error, ModuleNotFoundError) and error.name) or ""
-    if extra := _EXTRAS.get(module.partition(".")[0]):
-        hint = f'pip install "sonomime[{extra}]"'
-        return BackendError(f"{module} is not installed, which this verb needs", hint)
-    if isinstance(error, OSError) and error.errno in WRITE_ERRNOS:
-        return output_error(error.filename or "the output", error)
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        hint = "check the path and its permissions"
-        return InputError(f"{error.filename}: {error.strerror}", hint)
-    if is_out_of_memory(error):
-        hint = "close other programs, or use less data or a smaller model"
-        return BackendError("there is not enough memory", hint)
-    hint = "this is a defect; --debug shows where: report it"
-    return SonomimeError(f"{type(error).__name__}: {error}", hint)
+    ours = as_ours(error)
+    _say(ours.message, ours.hint)
+    return ours.exit_code
 
 
 def _say(message: str, hint: str) -> None:
